@@ -1,0 +1,1 @@
+"""Container networking without a container engine."""

@@ -1,0 +1,1 @@
+"""HTTP: routes of each dialect, and their mapping to and from the model."""

@@ -1,0 +1,1 @@
+"""The Container Network Model over records, drivers and the kernel."""

@@ -1,0 +1,1 @@
+"""Kinds of network. No driver imports another."""

@@ -1,0 +1,71 @@
+"""What a network driver does. Every verb is idempotent: the same record again converges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal, NamedTuple, Protocol
+
+from sandnet.model import Attachment, BoundPort, Endpoint, Network, PortMapping, Sandbox
+
+
+class Gateways(NamedTuple):
+    """Next hops a network offers its sandboxes."""
+
+    ipv4: IPv4Address | None = None
+    ipv6: IPv6Address | None = None
+
+
+class Driver(Protocol):
+    """One kind of network."""
+
+    name: str
+    scope: Literal["local", "global"]
+
+    def unavailable(self) -> str:
+        """Why this driver cannot work on this host, in words; empty when it can."""
+        ...
+
+    async def plan(self, net: Network, others: Sequence[Network]) -> Network:
+        """The record with its choices made (subnets, gateway, link), before anything is recorded or made.
+
+        Raises:
+            Error: the network cannot be made beside the others, or on this host.
+        """
+        ...
+
+    async def create_network(self, net: Network) -> Network:
+        """Make the planned network in the kernel; the record, with what was found while making it."""
+        ...
+
+    async def delete_network(self, net: Network) -> None:
+        """Unmake it; already gone is success."""
+        ...
+
+    async def create_endpoint(self, net: Network, ep: Endpoint) -> None:
+        """Make what the endpoint needs apart from any sandbox: its published ports (``ep.ports``)."""
+        ...
+
+    async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
+        """Unmake it; already gone is success."""
+        ...
+
+    async def bind(self, net: Network, mappings: Sequence[PortMapping]) -> tuple[BoundPort, ...]:
+        """Take the host ports that the mappings ask for: all of them or none."""
+        ...
+
+    def unbind(self, ports: Sequence[BoundPort]) -> None:
+        """Give the host ports back."""
+        ...
+
+    async def join(self, net: Network, ep: Endpoint, box: Sandbox, att: Attachment) -> None:
+        """Put the endpoint's interface into the sandbox's namespace."""
+        ...
+
+    async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
+        """Take it out; already gone is success."""
+        ...
+
+    def gateways(self, net: Network) -> Gateways:
+        """The next hops that a sandbox on this network may use."""
+        ...

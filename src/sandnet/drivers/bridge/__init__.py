@@ -1,0 +1,1 @@
+"""The bridge driver: a Linux bridge, veth pairs, NAT and published ports."""

@@ -1,0 +1,1 @@
+"""Address arithmetic: pure functions that decide which address or subnet comes next."""

@@ -1,0 +1,292 @@
+"""What the program asks of Linux, as five small protocols.
+
+Everything here is synchronous and idempotent ("ensure"): called on worker threads only (see
+``workers``), the same call again converges. Failures are ``sandnet.errors.Error`` whose message names
+the object; an errno never crosses this seam. ``linux`` is the real thing and ``fake`` an in-memory one
+that passes the same contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import NamedTuple, Protocol
+
+from sandnet.model.address import Address, Interface, Prefix
+
+
+class Link(NamedTuple):
+    """A network device of the host."""
+
+    name: str
+    ifindex: int
+    kind: str
+    """``bridge``, ``veth``, …; empty for a physical device and ``lo``."""
+    master: int
+    """Index of the bridge it is a port of; 0: none."""
+    up: bool
+    mtu: int
+    mac: str
+    group: int
+
+
+class Bridge(NamedTuple):
+    """A bridge device as it should be."""
+
+    name: str
+    mtu: int
+    """0: the kernel's default."""
+    addresses: tuple[Interface, ...]
+
+
+class Veth(NamedTuple):
+    """A veth pair between a bridge and a sandbox as it should be."""
+
+    host_link: str
+    bridge: str
+    interface: str
+    """Name inside the sandbox."""
+    mac: str
+    mtu: int
+    """0: the kernel's default."""
+    address: IPv4Interface | None
+    address_ipv6: IPv6Interface | None
+    isolated: bool
+    """The port may talk to the bridge itself but to no other isolated port (``icc`` off)."""
+    hairpin: bool
+    """Frames may leave by the port they came in (a container that calls its own published port)."""
+
+
+class DefaultRoute(NamedTuple):
+    """Where a sandbox sends what it has no route for."""
+
+    interface: str
+    gateway: IPv4Address | None
+    gateway_ipv6: IPv6Address | None
+
+
+class Namespace(NamedTuple):
+    """A pinned network namespace."""
+
+    key: str
+    inode: int
+    """Identity of the namespace, as ``stat`` of its file shows it."""
+    loopback_was_up: bool
+    """Before we pinned it."""
+
+
+class Held(Protocol):
+    """A host port that is ours until closed: another process that binds it gets EADDRINUSE."""
+
+    @property
+    def port(self) -> int:
+        """The host port, 1 to 65535."""
+        ...
+
+    def close(self) -> None:
+        """Give it back; a second call does nothing."""
+        ...
+
+
+class Links(Protocol):
+    """Bridges and veth pairs of the host."""
+
+    def list(self) -> Sequence[Link]:
+        """All links of the host's namespace."""
+        ...
+
+    def find(self, name: str) -> Link | None:
+        """The link of that name, or ``None``."""
+        ...
+
+    def ensure_bridge(self, bridge: Bridge) -> None:
+        """Make the bridge if it is absent; give it its MTU and addresses; set it up.
+
+        Addresses it has besides are left alone. IPv6 addresses are usable at once (no duplicate address
+        detection: nobody else can be on a bridge that we make).
+
+        Raises:
+            Error: ``CONFLICT`` when a link of that name is not a bridge.
+        """
+        ...
+
+    def adopt_bridge(self, bridge: Bridge) -> bool:
+        """Give an existing bridge the addresses it lacks and set it up; whether any address was added.
+
+        Raises:
+            Error: ``NOT_FOUND`` when there is no link of that name, ``CONFLICT`` when it is no bridge.
+        """
+        ...
+
+    def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
+        """Take the addresses off the link; an absent link or address is success."""
+        ...
+
+    def addresses(self, name: str) -> Sequence[Interface]:
+        """The addresses on a link; empty when it is absent."""
+        ...
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete links in bulk (one grace period for all); absent ones are success."""
+        ...
+
+    def plug(self, namespace: str, veth: Veth) -> None:
+        """Ensure the pair: the host end on the bridge and up, the other end in the namespace pinned at
+        ``namespace`` with its name, MAC, MTU and addresses, and up.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace or the bridge is gone; ``EXHAUSTED`` with code
+                ``network_full`` the bridge is at the kernel's 1,024 ports (BR_MAX_PORTS);
+                ``CONFLICT`` the interface's name is taken in the namespace.
+        """
+        ...
+
+    def retire(self, host_links: Iterable[str]) -> None:
+        """Silence links at once (down, in the group of the dead); ``reap`` deletes them. Absent: success."""
+        ...
+
+    def reap(self) -> int:
+        """Delete all retired links in one request; how many there were."""
+        ...
+
+    def ports(self, bridge: str) -> int:
+        """How many ports the bridge has."""
+        ...
+
+
+class Namespaces(Protocol):
+    """Network namespaces pinned at paths."""
+
+    def make(self, key: str) -> Namespace:
+        """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept.
+
+        Parent directories are made (0755); neither they nor the file may be symlinks below the
+        configured sandbox directory.
+
+        Raises:
+            Error: ``CONFLICT`` when something that is no namespace lives at ``key``.
+        """
+        ...
+
+    def pin(self, key: str, *, path: str = "", pid: int = 0) -> Namespace:
+        """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up.
+
+        With neither: the namespace the daemon itself lives in (``lo`` is then left alone).
+
+        Raises:
+            Error: ``NOT_FOUND`` no such file or process; ``INVALID`` the file is no network namespace.
+        """
+        ...
+
+    def find(self, key: str) -> Namespace | None:
+        """What is pinned at ``key``, or ``None``."""
+        ...
+
+    def release(self, key: str, *, loopback_down: bool = False) -> None:
+        """Unpin; a namespace nobody else holds is gone with that. Absent: success."""
+        ...
+
+    def default_route(self, key: str, route: DefaultRoute | None) -> None:
+        """Make ``route`` the sandbox's only default route of ours; ``None``: it has none of ours.
+
+        A default route that somebody else put there stays.
+        """
+        ...
+
+    def interfaces(self, key: str) -> Sequence[str]:
+        """Names of the links inside, ``lo`` included; empty when nothing is pinned there."""
+        ...
+
+
+class Firewall(Protocol):
+    """nftables, written to and never read to decide."""
+
+    def apply(self, script: str) -> None:
+        """Run an nft script as one transaction: all of it or nothing."""
+        ...
+
+    def forget_flows(self, *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = ()) -> None:
+        """Drop conntrack entries that a changed mapping has made wrong.
+
+        Args:
+            addresses: forget every translated flow that goes to one of these (a mapping was removed).
+            bound: forget UDP and SCTP flows to these (protocol, host port) that predate a mapping.
+        """
+        ...
+
+
+class Sysctl(Protocol):
+    """Kernel parameters by their path below ``/proc/sys`` (``net/ipv4/ip_forward``; link names may hold dots)."""
+
+    def get(self, name: str) -> str | None:
+        """The value, or ``None`` where the kernel has no such parameter."""
+        ...
+
+    def set(self, name: str, value: str) -> None:
+        """Write it.
+
+        Raises:
+            Error: ``UNAVAILABLE`` when the parameter is missing or read-only.
+        """
+        ...
+
+
+class Host(Protocol):
+    """Facts about the host, and its ports."""
+
+    def occupied(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
+        """Prefixes a new subnet must not overlap: routes (default routes aside), addresses and nameservers.
+
+        What sits on the links named in ``ignore`` is left out. The cost does not grow with the number of
+        routes: changes are followed, the whole table is read once.
+        """
+        ...
+
+    def local_port_range(self) -> tuple[int, int]:
+        """``net.ipv4.ip_local_port_range``, both ends included."""
+        ...
+
+    def hold(self, proto: int, address: Address, port: int) -> Held:
+        """Bind a host port (0: the kernel's choice) so that nobody else can.
+
+        Raises:
+            Error: ``CONFLICT`` it is taken (code ``port_taken``) or the address is not this host's
+                (code ``address_not_local``).
+        """
+        ...
+
+    def missing(self) -> dict[str, str]:
+        """Kernel features that are absent, each with the reason in words.
+
+        Keys: ``bridge``, ``veth``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
+        """
+        ...
+
+
+class Kernel(Protocol):
+    """The five together, as the composition root hands them on."""
+
+    @property
+    def links(self) -> Links:
+        """See :class:`Links`."""
+        ...
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """See :class:`Namespaces`."""
+        ...
+
+    @property
+    def firewall(self) -> Firewall:
+        """See :class:`Firewall`."""
+        ...
+
+    @property
+    def sysctl(self) -> Sysctl:
+        """See :class:`Sysctl`."""
+        ...
+
+    @property
+    def host(self) -> Host:
+        """See :class:`Host`."""
+        ...

@@ -1,0 +1,82 @@
+"""Identifiers and the rules for names. A name never becomes a path or the name of a kernel link."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from sandnet.errors import invalid
+
+NETWORK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+ENDPOINT_NAME = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+HOST_NAME = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
+)
+LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+"""What the kernel takes as a link name (at most IFNAMSIZ-1 = 15 bytes), less what confuses people."""
+
+_NAME_HINT = "use 1 to 63 of A-Z a-z 0-9 _ -, the first a letter or digit"
+
+
+def new_id() -> str:
+    """A fresh 64-digit hex id whose first 12 digits are not all decimal.
+
+    The short form must never read as a number (libnetwork's stringid has the same rule).
+    """
+    while True:
+        candidate = secrets.token_hex(32)
+        if not candidate[:12].isdecimal():
+            return candidate
+
+
+def check_network_name(name: str) -> str:
+    """The name itself, if it may name a network.
+
+    Raises:
+        Error: kind ``INVALID``.
+    """
+    if not NETWORK_NAME.fullmatch(name):
+        raise invalid(f"invalid network name: {name!r}", _NAME_HINT, "invalid_name")
+    return name
+
+
+def check_endpoint_name(name: str) -> str:
+    """The name itself, if it may name an endpoint or service (one leading ``/`` is allowed).
+
+    Raises:
+        Error: kind ``INVALID``.
+    """
+    if not ENDPOINT_NAME.fullmatch(name):
+        raise invalid(f"invalid endpoint name: {name!r}", _NAME_HINT + "; one leading / is allowed", "invalid_name")
+    return name
+
+
+def check_container_id(container_id: str) -> str:
+    """The id itself, if it may stand for a container.
+
+    Raises:
+        Error: kind ``INVALID``.
+    """
+    if not CONTAINER_ID.fullmatch(container_id):
+        hint = "use 1 to 128 of A-Z a-z 0-9 _ . -, the first a letter or digit"
+        raise invalid(f"invalid container id: {container_id!r}", hint, "invalid_container_id")
+    return container_id
+
+
+def check_host_name(name: str, field: str) -> str:
+    """The name itself, if it can stand in a hosts file.
+
+    Raises:
+        Error: kind ``INVALID``, naming ``field``.
+    """
+    if not HOST_NAME.fullmatch(name):
+        raise invalid(
+            f"invalid {field}: {name!r}", "use dot-separated labels of letters, digits, - and _", "invalid_name"
+        )
+    return name
+
+
+def bare(name: str) -> str:
+    """An endpoint's name as hosts files and resolvers know it: without the leading slash."""
+    return name.removeprefix("/")

@@ -1,0 +1,101 @@
+"""Networks as records."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+
+import msgspec
+
+from sandnet.model.address import Address, Interface, Prefix
+
+
+class Phase(StrEnum):
+    """Where an object is in its life. Anything not ``READY`` at start-up is debris of a crash."""
+
+    CREATING = "creating"
+    READY = "ready"
+    REMOVING = "removing"
+
+
+class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the caller asked of a network, in one vocabulary (libnetwork's labels and our plain keys).
+
+    ``None`` means: not asked, the driver chooses.
+    """
+
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+    """The bridge's own address unless ``bridge_address`` says otherwise, and the sandboxes' next hop."""
+    bridge_address: IPv4Interface | None = None
+    """``AddressIPv4``: the bridge's own address; implies ``subnet``."""
+    ip_range: IPv4Network | None = None
+    """Addresses are handed out of this part of the subnet only."""
+    ipv6: bool = False
+    subnet_ipv6: IPv6Network | None = None
+    gateway_ipv6: IPv6Address | None = None
+    mtu: int | None = None
+    """Bytes, 68 to 65535 (1280 and up with IPv6)."""
+    internal: bool = False
+    """No way out of the network and none in."""
+    icc: bool = True
+    """Sandboxes of the network may reach each other."""
+    masquerade: bool = True
+    """Traffic that leaves the host bears the host's address."""
+    firewall: bool = True
+    """``EnableIPTables``: false leaves NAT, isolation and publishing to somebody else."""
+    bridge_name: str | None = None
+    """Name of the bridge device, made or existing."""
+    create_bridge: bool = True
+    """``AllowNonDefaultBridge``: false demands that ``bridge_name`` exists already."""
+    binding_address: Address | None = None
+    """``DefaultBindingIP``: host address of published ports that name none."""
+
+
+class Subnet(msgspec.Struct, frozen=True, kw_only=True):
+    """One family's addresses of a network."""
+
+    prefix: Prefix
+    bridge: Interface | None = None
+    """The host's own address on the network's bridge."""
+    gateway: Address | None = None
+    """Next hop of the sandboxes' default route."""
+    range: Prefix | None = None
+    """Part of the prefix that automatic allocation uses; ``None``: all of it."""
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A network: a domain in which endpoints reach each other."""
+
+    id: str
+    name: str
+    driver: str
+    phase: Phase
+    sequence: int
+    """Position in creation order, unique over all records of the store."""
+    created: float
+    """Seconds since the epoch."""
+    options: NetworkOptions = NetworkOptions()
+    ipv4: Subnet | None = None
+    ipv6: Subnet | None = None
+    link: str = ""
+    """Name of the bridge device on the host; empty for drivers without one."""
+    link_adopted: bool = False
+    """The bridge was there before us: never configured beyond its address, never deleted."""
+    address_added: bool = False
+    """We gave an adopted bridge its address, so we take it away again."""
+    predefined: bool = False
+    """One of ``none``, ``host``, ``bridge``: cannot be deleted."""
+
+    @property
+    def mtu(self) -> int:
+        """Bytes; 0 where the kernel's default (1500) is left alone."""
+        return self.options.mtu or 0
+
+
+class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated wish to create a network."""
+
+    name: str
+    driver: str
+    options: NetworkOptions = NetworkOptions()

@@ -1,0 +1,102 @@
+"""Sandboxes, and the attachments that join them to endpoints."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
+
+import msgspec
+
+from sandnet.model.address import Address
+from sandnet.model.network import Phase
+
+
+class Origin(StrEnum):
+    """Where a sandbox's network namespace came from."""
+
+    MADE = "made"
+    """Made for the container; gone with its last leave."""
+    JOINED = "joined"
+    """Found at a path or a pid; given back as it was."""
+    HOST = "host"
+    """The host's own namespace (the ``host`` driver); nothing in it is touched."""
+
+
+class HostEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a hosts file."""
+
+    name: str
+    address: Address
+
+
+class ParentUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish that the container behind ``endpoint_id`` knows ``name`` by ``address`` (libnetwork notes, C.4)."""
+
+    endpoint_id: str
+    name: str
+    address: Address
+
+
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
+    """A container's network stack: a namespace, its hosts and resolv.conf files, and who it is."""
+
+    container_id: str
+    key: str
+    """Absolute path at which the namespace is pinned."""
+    origin: Origin
+    phase: Phase
+    sequence: int
+    created: float
+    inode: int = 0
+    """The namespace's inode number (``ls -i /proc/PID/ns/net``): tells it from one that took its path."""
+    loopback_was_up: bool = False
+    """Only of a joined namespace: whether ``lo`` was up when we came."""
+    host_name: str = ""
+    domain_name: str = ""
+    hosts_path: str = ""
+    resolv_conf_path: str = ""
+    dns: tuple[Address, ...] = ()
+    extra_hosts: tuple[HostEntry, ...] = ()
+    parent_hosts: tuple[HostEntry, ...] = ()
+    """Names other containers' ``parent_updates`` gave to this one."""
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint joined to a sandbox: one interface there, one link here."""
+
+    endpoint_id: str
+    network_id: str
+    container_id: str
+    phase: Phase
+    sequence: int
+    """Order of attachment: the first attached wins the default route among equal priorities."""
+    interface: str = ""
+    """Name inside the sandbox (``eth0``…); empty for drivers without links."""
+    host_link: str = ""
+    """Name of the veth end on the host (``snv`` and ten hex digits)."""
+    address: IPv4Interface | None = None
+    address_ipv6: IPv6Interface | None = None
+    mac: str = ""
+    gateway_priority: int = 0
+
+
+class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated wish to join a container to an endpoint.
+
+    At most one of ``netns`` and ``pid`` is set; with neither, a namespace is made.
+    """
+
+    container_id: str
+    host_name: str = ""
+    domain_name: str = ""
+    hosts_path: str = ""
+    resolv_conf_path: str = ""
+    dns: tuple[Address, ...] = ()
+    extra_hosts: tuple[HostEntry, ...] = ()
+    parent_updates: tuple[ParentUpdate, ...] = ()
+    use_default_sandbox: bool = False
+    gateway_priority: int = 0
+    netns: str = ""
+    """Absolute path of an existing network namespace."""
+    pid: int = 0
+    """Process whose network namespace becomes the sandbox."""

@@ -1,0 +1,91 @@
+"""What a store promises: keys, bytes, revisions, and commits that happen wholly or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Entry(NamedTuple):
+    """A stored value."""
+
+    key: str
+    value: bytes
+    revision: int
+    """The commit that wrote it; grows with every commit, starts at 1."""
+
+
+class Put(NamedTuple):
+    """Write ``value`` at ``key``."""
+
+    key: str
+    value: bytes
+    expect: int | None = None
+    """Refuse the whole commit unless the key is at this revision; 0: absent; ``None``: whatever it is."""
+
+
+class Delete(NamedTuple):
+    """Remove ``key``. A key that is absent already is no error unless ``expect`` says otherwise."""
+
+    key: str
+    expect: int | None = None
+
+
+Change = Put | Delete
+
+
+class Snapshot(NamedTuple):
+    """All entries below a watched prefix, as of one revision: the start of every watch."""
+
+    entries: tuple[Entry, ...]
+    revision: int
+
+
+class Changed(NamedTuple):
+    """One commit's effect below a watched prefix."""
+
+    puts: tuple[Entry, ...]
+    deletes: tuple[str, ...]
+    revision: int
+
+
+class Conflict(Exception):  # noqa: N818 - a fact, not a fault: the caller decides again
+    """A commit's expectation did not hold; nothing was written."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} was changed by somebody else")
+        self.key = key
+
+
+class Store(Protocol):
+    """A consistent map from text keys to bytes.
+
+    Every method may raise ``Error`` of kind ``UNAVAILABLE`` when the store is away or closed.
+    """
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry at ``key``, or ``None``."""
+        ...
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        """All entries whose key starts with ``prefix``, in key order; empty where there are none."""
+        ...
+
+    async def commit(self, *changes: Change) -> int:
+        """Apply all changes or none, durably, and return the new revision.
+
+        Raises:
+            Conflict: an ``expect`` did not hold; nothing was written.
+        """
+        ...
+
+    def watch(self, prefix: str) -> AsyncIterator[Snapshot | Changed]:
+        """First a ``Snapshot``, then each later commit that touches ``prefix``.
+
+        A lost watch starts again with a ``Snapshot``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then refuse everything."""
+        ...

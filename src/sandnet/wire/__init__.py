@@ -1,0 +1,1 @@
+"""Message shapes, one file a dialect. Never the records of ``model``."""
