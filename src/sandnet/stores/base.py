@@ -57,6 +57,20 @@ class Conflict(Exception):  # noqa: N818 - a fact, not a fault: the caller decid
         self.key = key
 
 
+def check_keys(changes: Sequence[Change]) -> None:
+    """Refuse a commit that the stores would not all understand alike.
+
+    Raises:
+        ValueError: a key is empty, is no valid Unicode, or stands twice in the commit.
+    """
+    seen: set[str] = set()
+    for change in changes:
+        if not change.key or change.key in seen:
+            raise ValueError(f"empty or repeated key in one commit: {change.key!r}")
+        change.key.encode()
+        seen.add(change.key)
+
+
 class Store(Protocol):
     """A consistent map from text keys to bytes.
 
@@ -74,15 +88,18 @@ class Store(Protocol):
     async def commit(self, *changes: Change) -> int:
         """Apply all changes or none, durably, and return the new revision.
 
+        A commit that was accepted runs to its end even when the caller is cancelled.
+
         Raises:
             Conflict: an ``expect`` did not hold; nothing was written.
+            ValueError: a key is empty, is no valid Unicode, or stands twice in the commit.
         """
         ...
 
     def watch(self, prefix: str) -> AsyncIterator[Snapshot | Changed]:
         """First a ``Snapshot``, then each later commit that touches ``prefix``.
 
-        A lost watch starts again with a ``Snapshot``.
+        A lost watch starts again with a ``Snapshot``; a closed store ends it with ``UNAVAILABLE``.
         """
         ...
 

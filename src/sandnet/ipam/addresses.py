@@ -1,0 +1,186 @@
+"""Which address comes next: the addresses of one family of one network, as numbers in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from ipaddress import IPv6Address, IPv6Network
+
+from sandnet.errors import Error, Kind, invalid
+from sandnet.model import Address, Prefix
+
+MAC_BITS = 48
+
+
+class _Runs:
+    """A set of numbers as runs without gaps: however many or huge, the next number outside is one search away."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for number in sorted(numbers):
+            self.add(number)
+
+    def add(self, number: int) -> None:
+        """Put ``number``, which is not in the set yet, into it."""
+        right = bisect_right(self._firsts, number)
+        joins_left = right > 0 and self._lasts[right - 1] == number - 1
+        joins_right = right < len(self._firsts) and self._firsts[right] == number + 1
+        if joins_left and joins_right:
+            self._lasts[right - 1] = self._lasts.pop(right)
+            del self._firsts[right]
+        elif joins_left:
+            self._lasts[right - 1] = number
+        elif joins_right:
+            self._firsts[right] = number
+        else:
+            self._firsts.insert(right, number)
+            self._lasts.insert(right, number)
+
+    def remove(self, number: int) -> None:
+        """Take ``number``, which is in the set, out of it."""
+        at = bisect_right(self._firsts, number) - 1
+        first, last = self._firsts[at], self._lasts[at]
+        rest = [run for run in ((first, number - 1), (number + 1, last)) if run[0] <= run[1]]
+        self._firsts[at : at + 1] = [run[0] for run in rest]
+        self._lasts[at : at + 1] = [run[1] for run in rest]
+
+    def next_outside(self, number: int) -> int:
+        """The lowest number from ``number`` on that is not in the set."""
+        at = bisect_right(self._firsts, number) - 1
+        if at >= 0 and self._lasts[at] >= number:
+            return self._lasts[at] + 1
+        return number
+
+
+class Addresses:
+    """The addresses that endpoints of one network may have, in one family.
+
+    They are handed out one after the other, wrapping round, so that a freed one comes back last. Never handed out
+    are reserved ones; in IPv4 the first and last of the prefix and of the range, unless that is a /31 (RFC 3021) or
+    /32; in IPv6 the first, which is every router's anycast address (RFC 4291, 2.6.1), unless it is a /127 (RFC 6164)
+    or /128.
+
+    Args:
+        prefix: the network's own prefix.
+        range_: the part of it from which ``next`` gives; ``None``: all of it.
+        reserved: addresses never given: the bridge's, the gateway's.
+        taken: addresses that endpoints have already.
+        last: the address last given by ``next``, as recorded; ``None``: begin at the start of the range.
+    """
+
+    def __init__(
+        self,
+        prefix: Prefix,
+        range_: Prefix | None = None,
+        reserved: Iterable[Address] = (),
+        taken: Iterable[Address] = (),
+        last: Address | None = None,
+    ) -> None:
+        self._prefix = prefix
+        self._range = range_ or prefix
+        self._low, self._high = _usable(self._range)
+        self._reserved = frozenset(map(int, reserved)) | _edges(prefix)
+        self._taken = set(map(int, taken))
+        self._unfree = _Runs(self._reserved | self._taken)
+        self._last = last
+
+    @property
+    def last(self) -> Address | None:
+        """The address that ``next`` gave last; ``None`` before the first."""
+        return self._last
+
+    def next(self) -> Address:
+        """Take the next free address after ``last``, from the start of the range again after its end.
+
+        Raises:
+            Error: kind ``EXHAUSTED``, code ``pool_exhausted``.
+        """
+        start = self._low if self._last is None else int(self._last) + 1
+        if not self._low <= start <= self._high:
+            start = self._low
+        number = self._unfree.next_outside(start)
+        if number > self._high:
+            number = self._unfree.next_outside(self._low)
+        if number > self._high:
+            raise self._exhausted()
+        self._mark(number)
+        self._last = self._address(number)
+        return self._last
+
+    def take(self, address: Address) -> None:
+        """Take this very address, inside the range or not; what ``next`` gives is not moved by it.
+
+        Raises:
+            Error: kind ``INVALID`` when it is no host address of the prefix; kind ``CONFLICT``, code
+                ``address_taken``, when it is reserved or an endpoint has it.
+        """
+        number = int(address)
+        if address.version != self._prefix.version or address not in self._prefix:
+            raise invalid(f"address {address} is outside {self._prefix}", f"choose one in {self._prefix}")
+        if number in _edges(self._prefix):
+            raise invalid(f"address {address} stands for {self._prefix} itself", "choose another one of the subnet")
+        if number in self._reserved or number in self._taken:
+            holder = "reserved for the network" if number in self._reserved else "taken by another endpoint"
+            hint = "choose another address, or none to get the next free one"
+            raise Error(Kind.CONFLICT, f"address {address} of {self._prefix} is {holder}", hint, "address_taken")
+        self._mark(number)
+
+    def free(self, address: Address) -> None:
+        """Give an address back; no error when it is not taken."""
+        number = int(address)
+        if address.version != self._prefix.version or number not in self._taken:
+            return
+        self._taken.remove(number)
+        if number not in self._reserved:
+            self._unfree.remove(number)
+
+    def _mark(self, number: int) -> None:
+        self._taken.add(number)
+        self._unfree.add(number)
+
+    def _address(self, number: int) -> Address:
+        return type(self._prefix.network_address)(number)
+
+    def _exhausted(self) -> Error:
+        used = sum(self._low <= number <= self._high for number in self._taken)
+        hint = "delete endpoints that are not needed, or make a network with a larger subnet or range"
+        return Error(
+            Kind.EXHAUSTED, f"no free address in {self._range}: {used} are in use by endpoints", hint, "pool_exhausted"
+        )
+
+
+def embedded_ipv6(prefix: IPv6Network, mac: str) -> IPv6Address:
+    """The address whose last six bytes are the MAC (libnetwork notes, C.3).
+
+    Args:
+        prefix: a /80 or shorter.
+        mac: six bytes in hex with colons.
+
+    Raises:
+        ValueError: the prefix leaves less than six bytes, or ``mac`` is not six bytes.
+    """
+    octets = bytes.fromhex(mac.replace(":", ""))
+    if prefix.prefixlen > prefix.max_prefixlen - MAC_BITS or len(octets) * 8 != MAC_BITS:
+        raise ValueError(f"cannot embed the MAC {mac} in {prefix}")
+    return prefix.network_address + int.from_bytes(octets)
+
+
+def _bounds(prefix: Prefix) -> tuple[int, int]:
+    first = int(prefix.network_address)
+    return first, first + (1 << (prefix.max_prefixlen - prefix.prefixlen)) - 1
+
+
+def _edges(prefix: Prefix) -> frozenset[int]:
+    """The addresses of a prefix that no host may have."""
+    first, last = _bounds(prefix)
+    if prefix.prefixlen >= prefix.max_prefixlen - 1:
+        return frozenset()
+    return frozenset((first, last) if prefix.version == 4 else (first,))
+
+
+def _usable(range_: Prefix) -> tuple[int, int]:
+    """First and last address of a range, its edges left out as in 2015 (libnetwork notes, C.3)."""
+    first, last = _bounds(range_)
+    edges = _edges(range_)
+    return first + (first in edges), last - (last in edges)

@@ -1,0 +1,68 @@
+"""A store in memory: gone with the process. The verified fake of the others, and ``--store memory:``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from sandnet.stores.base import Change, Changed, Conflict, Entry, Put, Snapshot, check_keys
+from sandnet.stores.watching import BACKLOG, Watchers, closed_error
+
+
+class MemoryStore:
+    """Implements ``Store``. Belongs to one event loop; nothing in it ever waits.
+
+    Args:
+        backlog: commits a watcher may fall behind before it gets a fresh ``Snapshot``.
+    """
+
+    def __init__(self, backlog: int = BACKLOG) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._revision = 0
+        self._closed = False
+        self._watchers = Watchers(backlog)
+
+    async def get(self, key: str) -> Entry | None:
+        """See ``Store.get``."""
+        self._check_open()
+        return self._entries.get(key)
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        """See ``Store.list``."""
+        self._check_open()
+        return [self._entries[key] for key in sorted(key for key in self._entries if key.startswith(prefix))]
+
+    async def commit(self, *changes: Change) -> int:
+        """See ``Store.commit``; durable only as long as the process."""
+        self._check_open()
+        check_keys(changes)
+        for change in changes:
+            if change.expect is not None and change.expect != self._revision_of(change.key):
+                raise Conflict(change.key)
+        self._revision += 1
+        puts = tuple(Entry(change.key, change.value, self._revision) for change in changes if isinstance(change, Put))
+        deletes = tuple(c.key for c in changes if not isinstance(c, Put) and c.key in self._entries)
+        self._entries.update((entry.key, entry) for entry in puts)
+        for key in deletes:
+            del self._entries[key]
+        self._watchers.publish(Changed(puts, deletes, self._revision))
+        return self._revision
+
+    def watch(self, prefix: str) -> AsyncIterator[Snapshot | Changed]:
+        """See ``Store.watch``."""
+        return self._watchers.watch(prefix, self._snapshot)
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        self._closed = True
+        self._watchers.close()
+
+    async def _snapshot(self, prefix: str) -> Snapshot:
+        return Snapshot(tuple(await self.list(prefix)), self._revision)
+
+    def _revision_of(self, key: str) -> int:
+        entry = self._entries.get(key)
+        return entry.revision if entry else 0
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed_error()

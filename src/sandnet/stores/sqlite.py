@@ -1,0 +1,204 @@
+"""The embedded store: one SQLite file, one writer, one reader, neither on the event loop.
+
+Making a transaction durable costs 0.2 ms on a good disk and 100 ms on a bad one, however much is in it. So all
+commits that wait while one is being written share the next transaction, each with its own outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from sandnet.stores.base import Change, Changed, Conflict, Entry, Put, Snapshot, check_keys
+from sandnet.stores.sqlite_file import Connections, open_file, storage_errors
+from sandnet.stores.watching import BACKLOG, Watchers, closed_error
+
+T = TypeVar("T")
+
+Changes = tuple[Change, ...]
+Outcome = Changed | BaseException
+
+
+class _Waiting(NamedTuple):
+    changes: Changes
+    done: asyncio.Future[Outcome]
+
+
+class SqliteStore:
+    """Implements ``Store`` over a file that this process alone writes.
+
+    Args:
+        path: the file; its directory is made (0700) when absent, and must be ours.
+        backlog: commits a watcher may fall behind before it gets a fresh ``Snapshot``.
+    """
+
+    def __init__(self, path: Path, backlog: int = BACKLOG) -> None:
+        self._path = path
+        self._connections: Connections | None = None
+        self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._queue: list[_Waiting] = []
+        self._running: asyncio.Future[Sequence[Outcome]] | None = None
+        self._watchers = Watchers(backlog)
+
+    async def open(self) -> None:
+        """Open the file. Everything else refuses before.
+
+        Raises:
+            Error: kind ``UNAVAILABLE``, as ``sqlite_file.open_file`` says.
+        """
+        loop = asyncio.get_running_loop()
+        self._connections = await loop.run_in_executor(self._writes, open_file, self._path)
+
+    async def get(self, key: str) -> Entry | None:
+        """See ``Store.get``. Waits for no commit."""
+        return await self._read(lambda reader: _entry(reader, key))
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        """See ``Store.list``. Waits for no commit."""
+        return await self._read(lambda reader: _entries(reader, prefix))
+
+    async def commit(self, *changes: Change) -> int:
+        """See ``Store.commit``."""
+        writer = self._opened().writer
+        check_keys(changes)
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(changes, done))
+        if self._running is None:
+            self._write_queue(writer)
+        try:
+            outcome = await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait([done])  # the caller must not go on while its commit may still happen
+            raise
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome.revision
+
+    def watch(self, prefix: str) -> AsyncIterator[Snapshot | Changed]:
+        """See ``Store.watch``. Sees the commits of this process, which are all there are."""
+        return self._watchers.watch(prefix, self._snapshot)
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        if self._connections is None:
+            return
+        connections, self._connections = self._connections, None
+        while self._running is not None:
+            await asyncio.wait([self._running])
+        self._watchers.close()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reads, connections.reader.close)
+        await loop.run_in_executor(self._writes, connections.writer.close)
+        self._reads.shutdown(wait=False)
+        self._writes.shutdown(wait=False)
+
+    def _opened(self) -> Connections:
+        if self._connections is None:
+            raise closed_error()
+        return self._connections
+
+    async def _snapshot(self, prefix: str) -> Snapshot:
+        return await self._read(lambda reader: _snapshot(reader, prefix))
+
+    async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        bound = partial(_guarded, self._path, partial(job, self._opened().reader))
+        return await asyncio.get_running_loop().run_in_executor(self._reads, bound)
+
+    def _write_queue(self, writer: sqlite3.Connection) -> None:
+        batch, self._queue = self._queue, []
+        job = partial(_write, writer, [waiting.changes for waiting in batch])
+        self._running = asyncio.get_running_loop().run_in_executor(self._writes, _guarded, self._path, job)
+        self._running.add_done_callback(partial(self._written, writer, batch))
+
+    def _written(
+        self, writer: sqlite3.Connection, batch: Sequence[_Waiting], job: asyncio.Future[Sequence[Outcome]]
+    ) -> None:
+        failure = job.exception()
+        outcomes = job.result() if failure is None else [failure] * len(batch)
+        self._running = None
+        if self._queue:
+            self._write_queue(writer)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Changed):
+                self._watchers.publish(outcome)
+            waiting.done.set_result(outcome)
+
+
+def _guarded(path: Path, job: Callable[[], T]) -> T:
+    with storage_errors(path):
+        return job()
+
+
+def _entry(connection: sqlite3.Connection, key: str) -> Entry | None:
+    row = connection.execute("SELECT key, value, revision FROM entries WHERE key = ?", (key,)).fetchone()
+    return Entry._make(row) if row else None
+
+
+def _entries(connection: sqlite3.Connection, prefix: str) -> list[Entry]:
+    """A scan from the prefix on: LIKE would read wildcards in it, and not every prefix has a next string."""
+    query = "SELECT key, value, revision FROM entries WHERE key >= ? ORDER BY key"
+    with closing(connection.execute(query, (prefix,))) as rows:  # an open cursor would hold the log's end
+        return [Entry._make(row) for row in takewhile(lambda row: row[0].startswith(prefix), rows)]
+
+
+def _snapshot(connection: sqlite3.Connection, prefix: str) -> Snapshot:
+    connection.execute("BEGIN")
+    try:
+        return Snapshot(tuple(_entries(connection, prefix)), _head(connection))
+    finally:
+        connection.execute("COMMIT")
+
+
+def _write(connection: sqlite3.Connection, batch: Sequence[Changes]) -> list[Outcome]:
+    """One transaction for the whole batch; a commit whose expectation fails leaves the others alone."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        head = _head(connection)
+        outcomes: list[Outcome] = []
+        for changes in batch:
+            conflict = _conflict(connection, changes)
+            if conflict is None:
+                head += 1
+            outcomes.append(conflict or _apply(connection, changes, head))
+        connection.execute("UPDATE head SET revision = ? WHERE revision <> ?", (head, head))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return outcomes
+
+
+def _conflict(connection: sqlite3.Connection, changes: Changes) -> Conflict | None:
+    for change in changes:
+        if change.expect is not None and change.expect != _revision(connection, change.key):
+            return Conflict(change.key)
+    return None
+
+
+def _apply(connection: sqlite3.Connection, changes: Changes, revision: int) -> Changed:
+    puts, deletes = [], []
+    for change in changes:
+        if isinstance(change, Put):
+            puts.append(Entry(change.key, change.value, revision))
+        elif connection.execute("DELETE FROM entries WHERE key = ?", (change.key,)).rowcount:
+            deletes.append(change.key)
+    connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", puts)
+    return Changed(tuple(puts), tuple(deletes), revision)
+
+
+def _revision(connection: sqlite3.Connection, key: str) -> int:
+    row = connection.execute("SELECT revision FROM entries WHERE key = ?", (key,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _head(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT revision FROM head").fetchone()[0])

@@ -1,0 +1,92 @@
+"""Watches inside one process: every commit is handed to those who watch a prefix it touches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from sandnet.errors import Error, Kind
+from sandnet.stores.base import Changed, Snapshot
+
+BACKLOG = 1024
+"""Commits a watcher may fall behind before it gets a fresh ``Snapshot`` instead."""
+
+
+def closed_error() -> Error:
+    """The refusal of a store that was closed, or is not open yet."""
+    return Error(Kind.UNAVAILABLE, "the store is closed", "start the daemon and repeat the request", "store_closed")
+
+
+class _Watcher:
+    def __init__(self, prefix: str, backlog: int) -> None:
+        self.prefix = prefix
+        self.waiting: deque[Changed] = deque()
+        self.lost = True  # the first snapshot and a later one are the same step
+        self.news = asyncio.Event()
+        self._backlog = backlog
+
+    def offer(self, changed: Changed) -> None:
+        puts = tuple(entry for entry in changed.puts if entry.key.startswith(self.prefix))
+        deletes = tuple(key for key in changed.deletes if key.startswith(self.prefix))
+        if not puts and not deletes:
+            return
+        if len(self.waiting) >= self._backlog:
+            self.waiting.clear()
+            self.lost = True
+        self.waiting.append(Changed(puts, deletes, changed.revision))
+        self.news.set()
+
+
+class Watchers:
+    """The watches of one store. All methods belong to the event loop's thread."""
+
+    def __init__(self, backlog: int = BACKLOG) -> None:
+        self._backlog = backlog
+        self._watchers: set[_Watcher] = set()
+        self._closed = False
+
+    def publish(self, changed: Changed) -> None:
+        """Hand a commit, already durable, to those it concerns. Revisions arrive in ascending order."""
+        for watcher in self._watchers:
+            watcher.offer(changed)
+
+    def close(self) -> None:
+        """End every watch once it has handed over what it holds."""
+        self._closed = True
+        for watcher in self._watchers:
+            watcher.news.set()
+
+    async def watch(
+        self, prefix: str, snapshot: Callable[[str], Awaitable[Snapshot]]
+    ) -> AsyncIterator[Snapshot | Changed]:
+        """A snapshot, then each later commit below ``prefix``, none lost and none twice.
+
+        Raises:
+            Error: kind ``UNAVAILABLE`` when the store is closed.
+        """
+        watcher = _Watcher(prefix, self._backlog)
+        self._watchers.add(watcher)  # before the snapshot, so that nothing falls between the two
+        seen = 0
+        try:
+            while True:
+                if watcher.lost:
+                    watcher.lost = False
+                    taken = await snapshot(prefix)
+                    seen = taken.revision
+                    yield taken
+                while watcher.waiting and not watcher.lost:
+                    changed = watcher.waiting.popleft()
+                    if changed.revision > seen:
+                        yield changed
+                await self._until_news(watcher)
+        finally:
+            self._watchers.discard(watcher)
+
+    async def _until_news(self, watcher: _Watcher) -> None:
+        if watcher.waiting or watcher.lost:
+            return
+        if self._closed:
+            raise closed_error()
+        watcher.news.clear()
+        await watcher.news.wait()

@@ -1,0 +1,164 @@
+"""The embedded store's file: its place, its owner, its schema, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.stores import sqlite_file
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "sandnet.db"
+
+
+def make_file(path: Path) -> None:
+    connections = sqlite_file.open_file(path)
+    connections.reader.close()
+    connections.writer.close()
+
+
+def refusal(path: Path) -> Error:
+    with pytest.raises(Error) as caught:
+        sqlite_file.open_file(path)
+    assert caught.value.kind is Kind.UNAVAILABLE
+    assert str(path.parent) in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+def run(path: Path, statement: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+def test_given_a_newer_schema_when_opening_then_refused_with_both_versions_and_the_way_out(path: Path) -> None:
+    make_file(path)
+    run(path, "PRAGMA user_version = 99")
+
+    error = refusal(path)
+
+    assert error.code == "store_newer"
+    assert "99" in error.message
+    assert str(len(sqlite_file.MIGRATIONS)) in error.message
+
+
+def test_given_an_older_schema_when_opening_then_the_missing_steps_run_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_file(path)
+    run(path, "INSERT INTO entries VALUES ('a', x'31', 1)")
+    step = ("ALTER TABLE entries ADD COLUMN note TEXT", "UPDATE entries SET note = 'seen'")
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, step))
+
+    make_file(path)
+    make_file(path)
+
+    assert run(path, "SELECT key, note FROM entries") == [("a", "seen")]
+    assert run(path, "PRAGMA user_version") == [(len(sqlite_file.MIGRATIONS),)]
+
+
+def test_given_a_failing_migration_when_opening_then_the_file_is_as_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_file(path)
+    before = path.read_bytes()
+    step = ("CREATE TABLE half (x)", "CREATE TABLE entries (x)")
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, step))
+
+    refusal(path)
+
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"garbage", bytes(range(256)) * 64, b"SQLite format 3\x00" + b"\xff" * 8000])
+def test_given_garbage_when_opening_then_corrupt_and_left_as_it_is(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(content)
+
+    assert refusal(path).code == "store_corrupt"
+    assert path.read_bytes() == content
+
+
+def test_given_a_damaged_page_when_opening_then_corrupt(path: Path) -> None:
+    make_file(path)
+    rows = ", ".join(f"('k/{n}', zeroblob(500), 1)" for n in range(100))
+    run(path, f"INSERT INTO entries VALUES {rows}")
+    content = bytearray(path.read_bytes())
+    content[4096:12288] = b"\xee" * 8192
+    path.write_bytes(content)
+
+    assert refusal(path).code == "store_corrupt"
+
+
+def test_given_another_programs_database_when_opening_then_refused_and_left_as_it_is(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    run(path, "CREATE TABLE bookmarks (url)")
+    before = path.read_bytes()
+
+    assert refusal(path).code == "store_foreign"
+
+    assert path.read_bytes() == before
+
+
+def test_given_no_directory_when_opening_then_all_that_is_made_is_for_the_owner_alone(path: Path) -> None:
+    connections = sqlite_file.open_file(path)
+    connections.writer.execute("UPDATE head SET revision = 1")
+
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    made = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert made == dict.fromkeys(("sandnet.db", "sandnet.db-wal", "sandnet.db-shm"), 0o600)
+    connections.reader.close()
+    connections.writer.close()
+
+
+def test_given_a_wide_file_mode_when_opening_then_narrowed(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.touch(mode=0o644)
+
+    make_file(path)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_given_a_directory_others_may_write_when_opening_then_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o777)
+
+    assert refusal(path).code == "store_not_private"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("foreign", ["directory", "file"])
+def test_given_another_owner_when_opening_then_refused(path: Path, foreign: str) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.touch(mode=0o600)
+    os.chown(path.parent if foreign == "directory" else path, 12345, -1)
+
+    assert refusal(path).code == "store_not_private"
+
+
+def test_given_a_symlink_as_directory_when_opening_then_refused(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    path.parent.symlink_to(tmp_path / "elsewhere")
+
+    refusal(path)
+
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_given_a_symlink_as_file_when_opening_then_refused(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.symlink_to(tmp_path / "elsewhere")
+
+    refusal(path)
+
+    assert not (tmp_path / "elsewhere").exists()
