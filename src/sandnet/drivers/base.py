@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, NamedTuple, Protocol
 
-from sandnet.model import Attachment, BoundPort, Endpoint, Network, PortMapping, Sandbox
+from sandnet.kernel.base import Veth
+from sandnet.model import Attachment, BoundPort, Endpoint, Network, PortMapping
 
 
 class Gateways(NamedTuple):
@@ -24,6 +25,14 @@ class Driver(Protocol):
 
     def unavailable(self) -> str:
         """Why this driver cannot work on this host, in words; empty when it can."""
+        ...
+
+    async def start(self, state: Sequence[tuple[Network, Sequence[Endpoint]]]) -> None:
+        """Prepare the host at start-up for what the records say; once, before any other verb."""
+        ...
+
+    async def stop(self) -> None:
+        """Take back from the host what :meth:`start` put there, once no network is left."""
         ...
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
@@ -54,16 +63,27 @@ class Driver(Protocol):
         """Take the host ports that the mappings ask for: all of them or none."""
         ...
 
+    async def rebind(self, net: Network, ports: Sequence[BoundPort]) -> None:
+        """Take again, after a restart, host ports that a record says are bound.
+
+        Raises:
+            Error: ``CONFLICT`` when somebody took one meanwhile; the others are held all the same.
+        """
+        ...
+
     def unbind(self, ports: Sequence[BoundPort]) -> None:
         """Give the host ports back."""
         ...
 
-    async def join(self, net: Network, ep: Endpoint, box: Sandbox, att: Attachment) -> None:
-        """Put the endpoint's interface into the sandbox's namespace."""
+    async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:
+        """Make ready what the attachment needs outside the sandbox; the link to plug into it, if any.
+
+        The sandbox's side is the core's work, the same for every driver.
+        """
         ...
 
     async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Take it out; already gone is success."""
+        """Undo :meth:`join`, but for the link itself, which the core retires; already gone is success."""
         ...
 
     def gateways(self, net: Network) -> Gateways:

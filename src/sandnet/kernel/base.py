@@ -9,7 +9,7 @@ that passes the same contract suite.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, Protocol
 
 from sandnet.model.address import Address, Interface, Prefix
@@ -58,11 +58,10 @@ class Veth(NamedTuple):
 
 
 class DefaultRoute(NamedTuple):
-    """Where a sandbox sends what it has no route for."""
+    """Where a sandbox sends what of one family it has no route for."""
 
     interface: str
-    gateway: IPv4Address | None
-    gateway_ipv6: IPv6Address | None
+    gateway: Address
 
 
 class Namespace(NamedTuple):
@@ -178,18 +177,32 @@ class Namespaces(Protocol):
         """
         ...
 
+    def identify(self, *, path: str = "", pid: int = 0) -> int:
+        """The inode number of the namespace that :meth:`pin` would pin.
+
+        Raises:
+            Error: as :meth:`pin`.
+        """
+        ...
+
     def find(self, key: str) -> Namespace | None:
         """What is pinned at ``key``, or ``None``."""
         ...
 
-    def release(self, key: str, *, loopback_down: bool = False) -> None:
-        """Unpin; a namespace nobody else holds is gone with that. Absent: success."""
+    def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
+        """Unpin; a namespace nobody else holds is gone with that. Absent: success.
+
+        Args:
+            key: where it is pinned.
+            inode: leave alone what has another identity; 0: whatever is pinned there.
+            loopback_down: set ``lo`` down first (a joined namespace is given back as it was).
+        """
         ...
 
-    def default_route(self, key: str, route: DefaultRoute | None) -> None:
-        """Make ``route`` the sandbox's only default route of ours; ``None``: it has none of ours.
+    def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
+        """Make these, at most one a family, the sandbox's only default routes of ours.
 
-        A default route that somebody else put there stays.
+        A default route that somebody else put there stays, and wins.
         """
         ...
 

@@ -55,6 +55,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     domain_name: str = ""
     hosts_path: str = ""
     resolv_conf_path: str = ""
+    resolv_conf_digest: str = ""
+    """SHA-256 of the resolv.conf we wrote last: one that differs has been changed by its user and is left alone."""
     dns: tuple[Address, ...] = ()
     extra_hosts: tuple[HostEntry, ...] = ()
     parent_hosts: tuple[HostEntry, ...] = ()

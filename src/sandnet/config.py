@@ -1,0 +1,81 @@
+"""The daemon's configuration: defaults, then a TOML file, then the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+
+import msgspec
+
+from sandnet.errors import invalid
+from sandnet.ipam.pools import DEFAULT_POOLS
+from sandnet.model.address import decode_hook
+
+DEFAULT_SOCKET = "unix:///run/sandnet/sandnet.sock"
+EMBEDDED = "sqlite"
+"""The store URL that means: a SQLite file in the state directory."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything an operator can decide. The file's keys are these names."""
+
+    hosts: tuple[str, ...] = (DEFAULT_SOCKET,)
+    """Where to listen: ``unix:///path`` or ``tcp://127.0.0.1:PORT``."""
+    state_dir: str = "/var/lib/sandnet"
+    """Records, and the files of sandboxes. Survives a reboot."""
+    run_dir: str = "/run/sandnet"
+    """The socket and the pid file. Gone with a reboot."""
+    sandbox_dir: str = "/var/run/docker/netns"
+    """Where namespaces are pinned."""
+    store: str = EMBEDDED
+    """``sqlite`` (the embedded store), ``sqlite:///path`` or ``memory:`` (forgets everything)."""
+    default_network: str = "bridge"
+    """What an empty ``network_name`` means."""
+    file_dirs: tuple[str, ...] = ("/var/lib/docker/containers",)
+    """Directories, beside the state directory, in which requests may name hosts and resolv.conf files."""
+    pools: tuple[IPv4Network, ...] = tuple(DEFAULT_POOLS)
+    """Where subnets come from that nobody asked for."""
+    log_level: str = "info"
+    """``debug``, ``info``, ``warning`` or ``error``."""
+
+
+def load(path: str | None, overrides: Mapping[str, object]) -> Config:
+    """The configuration in force.
+
+    Args:
+        path: a TOML file; ``None``: none.
+        overrides: fields given on the command line; ``None`` and empty values count as not given.
+
+    Raises:
+        Error: ``INVALID`` when the file is missing, is no TOML, or holds unknown keys or wrong types.
+    """
+    values = {**_read(path), **{key: value for key, value in overrides.items() if value not in (None, (), [])}}
+    if "run_dir" in values and "hosts" not in values:
+        values["hosts"] = (f"unix://{values['run_dir']}/sandnet.sock",)
+    try:
+        config = msgspec.convert(values, Config, dec_hook=decode_hook, strict=True)
+    except msgspec.ValidationError as failure:
+        raise invalid(
+            f"invalid configuration: {failure}", "see docs/operations.md", "invalid_configuration"
+        ) from failure
+    _check(config)
+    return config
+
+
+def _read(path: str | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as failure:
+        raise invalid(f"cannot read configuration {path}: {failure}", code="invalid_configuration") from failure
+
+
+def _check(config: Config) -> None:
+    for name in ("state_dir", "run_dir", "sandbox_dir"):
+        if not getattr(config, name).startswith("/"):
+            raise invalid(f"{name} must be an absolute path", code="invalid_configuration")
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        raise invalid(f"unknown log_level {config.log_level!r}", "use debug, info, warning or error")

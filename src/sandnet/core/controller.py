@@ -1,0 +1,91 @@
+"""The network controller: what every dialect of the API works with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sandnet.core.endpoints import Endpoints
+from sandnet.core.networks import Networks
+from sandnet.core.parts import Parts
+from sandnet.core.restore import Restore
+from sandnet.core.sandboxes import Sandboxes
+from sandnet.core.services import Services
+from sandnet.errors import Error
+from sandnet.model import NetworkSpec
+
+
+class DriverHealth(NamedTuple):
+    """Whether a driver works on this host."""
+
+    name: str
+    available: bool
+    reason: str
+    """Why not, in words; empty when it does."""
+
+
+class Health(NamedTuple):
+    """How the daemon is."""
+
+    status: str
+    """``ok``, or ``degraded`` when something that should be true is not."""
+    problems: tuple[str, ...]
+    drivers: tuple[DriverHealth, ...]
+
+
+PREDEFINED = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
+"""Networks there are from the first start, and their drivers."""
+
+
+class Controller:
+    """Networks, endpoints, sandboxes and services of one host."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.networks = Networks(parts)
+        self.endpoints = Endpoints(parts, self.networks)
+        self.sandboxes = Sandboxes(parts, self.networks, self.endpoints)
+        self.services = Services(parts, self.networks, self.endpoints, self.sandboxes)
+        self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes)
+        self._problems: list[str] = []
+
+    async def start(self) -> None:
+        """Load the records, make the kernel equal to them, and make the predefined networks.
+
+        Raises:
+            Error: ``UNAVAILABLE`` when the store cannot be read. What else fails degrades :meth:`health`.
+        """
+        await self._parts.records.load()
+        await self._restore.run()
+        for name, driver in PREDEFINED:
+            if not self._parts.records.networks_named(name):
+                await self._predefine(name, driver)
+
+    async def stop(self) -> None:
+        """Finish what is in flight; networks and sandboxes go on working."""
+        await self._parts.operations.close()
+        await self._parts.files.close()
+        await self._parts.reaper.settle()
+
+    async def remove_everything(self) -> list[str]:
+        """Take down all that the store names, instead of :meth:`start`; what could not be removed, in words."""
+        await self._parts.records.load()
+        await self._restore.remove_everything()
+        return list(self._restore.problems)
+
+    def health(self) -> Health:
+        """How the daemon is, and which drivers work here."""
+        reasons = {name: driver.unavailable() for name, driver in self._parts.drivers.items()}
+        problems = (*self._restore.problems, *self._problems)
+        return Health(
+            "degraded" if problems else "ok",
+            problems,
+            tuple(DriverHealth(name, not reason, reason) for name, reason in reasons.items()),
+        )
+
+    async def _predefine(self, name: str, driver: str) -> None:
+        if self._parts.drivers[driver].unavailable():
+            return
+        try:
+            await self.networks.create(NetworkSpec(name=name, driver=driver), predefined=True)
+        except Error as failure:
+            self._problems.append(f"network {name}: {failure}")

@@ -1,0 +1,163 @@
+"""Endpoints: find, list, create, delete. A service is an endpoint asked for by another URL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from sandnet.core.lookup import resolve
+from sandnet.core.networks import Networks
+from sandnet.core.operations import undo
+from sandnet.core.parts import Parts
+from sandnet.errors import Error, Kind, not_found
+from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase
+from sandnet.model.ids import new_id
+from sandnet.model.ports import PROTOCOL_NAMES
+
+
+class Endpoints:
+    """The endpoints of all networks."""
+
+    def __init__(self, parts: Parts, networks: Networks) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._networks = networks
+
+    def list(self, network: Network, name: str | None = None, partial_id: str | None = None) -> list[Endpoint]:
+        """Those of a network that are ready for use, in creation order."""
+        if name is not None:
+            return ready(self._records.endpoints_named(name, network.id))
+        found = ready(self._records.endpoints_of(network.id))
+        return [ep for ep in found if partial_id is None or ep.id.startswith(partial_id)]
+
+    def find(self, network: Network, ref: str) -> Endpoint:
+        """The endpoint of that network with that id, name or unique id prefix.
+
+        Raises:
+            Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
+        """
+        exact = self._records.endpoint(ref)
+        mine = exact if exact and exact.network_id == network.id and exact.phase is Phase.READY else None
+        named = ready(self._records.endpoints_named(ref, network.id))
+        return resolve("endpoint", ref, mine, named, lambda: self.list(network))
+
+    async def create(self, network_ref: str, spec: EndpointSpec) -> Endpoint:
+        """Make an endpoint: its address, MAC and host ports are its own until it is deleted.
+
+        Raises:
+            Error: ``NOT_FOUND``, ``NAME_TAKEN``, ``CONFLICT`` (address or port), ``EXHAUSTED``; nothing is left behind.
+        """
+        network = self._networks.find(network_ref)
+        return await self._parts.operations.run(self._create(network, spec))
+
+    async def delete(self, network_ref: str, ref: str) -> None:
+        """Delete an endpoint nobody is attached to.
+
+        Raises:
+            Error: ``NOT_FOUND``, or ``IN_USE`` naming the containers.
+        """
+        endpoint = self.find(self._networks.find(network_ref), ref)
+        await self._parts.operations.run(self.delete_one(endpoint.id))
+
+    async def _create(self, network: Network, spec: EndpointSpec) -> Endpoint:
+        driver = self._parts.driver(network.driver)
+        self._refuse_taken(network, spec.name)
+        try:
+            ports = await driver.bind(network, spec.port_mapping)
+        except Error as failure:
+            raise self._with_holder(failure, spec) from failure
+        try:
+            endpoint = await self._reserve(network.id, spec, ports)
+        except BaseException:
+            driver.unbind(ports)
+            raise
+        try:
+            await driver.create_endpoint(network, endpoint)
+            endpoint = replace(endpoint, phase=Phase.READY)
+            await self._records.commit(put=[endpoint])
+        except BaseException:
+            await undo(f"endpoint {endpoint.name}", self.remove(network, endpoint))
+            raise
+        self._parts.files.changed(endpoint, network)
+        await self._parts.files.settle()
+        return endpoint
+
+    async def _reserve(self, network_id: str, spec: EndpointSpec, ports: Sequence[BoundPort]) -> Endpoint:
+        """Decide and record; nothing may wait between the checks and the commit."""
+        network = self._networks.get(network_id)
+        if network.phase is not Phase.READY:
+            raise not_found("network", network.name)
+        self._refuse_taken(network, spec.name)
+        lease = self._parts.leases.take(network, spec)
+        endpoint = Endpoint(
+            id=new_id(),
+            name=spec.name,
+            network_id=network.id,
+            phase=Phase.CREATING,
+            sequence=self._records.next_sequence(),
+            created=time.time(),
+            address=lease.address,
+            address_ipv6=lease.address_ipv6,
+            mac=lease.mac,
+            exposed_ports=spec.exposed_ports,
+            ports=tuple(ports),
+            labels=spec.labels,
+        )
+        try:
+            await self._records.commit(put=[endpoint], cursor=lease.cursor)
+        except BaseException:
+            self._parts.leases.give_back(network, lease.address, lease.address_ipv6)
+            raise
+        return endpoint
+
+    async def delete_one(self, endpoint_id: str) -> None:
+        """Delete by full id; see :meth:`delete`."""
+        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
+            endpoint = self._records.endpoint(endpoint_id)
+            if endpoint is None:
+                raise not_found("endpoint", endpoint_id)
+            attached = self._records.attachments_of_endpoint(endpoint.id)
+            if attached:
+                users = ", ".join(attachment.container_id for attachment in attached)
+                message = f"endpoint {endpoint.name} has active containers: {users}"
+                raise Error(Kind.IN_USE, message, "detach them first", "endpoint_in_use")
+            endpoint = replace(endpoint, phase=Phase.REMOVING)
+            await self._records.commit(put=[endpoint])
+            network = self._networks.get(endpoint.network_id)
+            await self.remove(network, endpoint)
+        self._parts.files.changed(endpoint, network, gone=True)
+        await self._parts.files.settle()
+
+    async def remove(self, network: Network, endpoint: Endpoint) -> None:
+        """Unmake an endpoint without attachments, whatever its phase."""
+        driver = self._parts.drivers[network.driver]
+        await driver.delete_endpoint(network, endpoint)
+        driver.unbind(endpoint.ports)
+        await self._records.commit(delete=[endpoint])
+        self._parts.leases.give_back(network, endpoint.address, endpoint.address_ipv6)
+
+    def _refuse_taken(self, network: Network, name: str) -> None:
+        for holder in self._records.endpoints_named(name, network.id):
+            message = f"endpoint with name {name} already exists on network {network.name} (id {holder.id[:12]})"
+            raise Error(Kind.NAME_TAKEN, message, "choose another name, or delete that endpoint first")
+
+    def _with_holder(self, failure: Error, spec: EndpointSpec) -> Error:
+        """Name our own endpoint where it is the one that holds the port."""
+        if failure.code != "port_taken":
+            return failure
+        wanted = {(mapping.proto, mapping.host_port) for mapping in spec.port_mapping if mapping.host_port}
+        for endpoint in self._records.endpoints():
+            for port in endpoint.ports:
+                if (port.proto, port.host_port) in wanted:
+                    network = self._networks.get(endpoint.network_id)
+                    what = f"{port.host_ip}:{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
+                    message = f"host port {what} is held by endpoint {endpoint.name} on network {network.name}"
+                    return Error(failure.kind, message, failure.hint, failure.code)
+        return failure
+
+
+def ready(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """Those that a request may see."""
+    return [ep for ep in endpoints if ep.phase is Phase.READY]

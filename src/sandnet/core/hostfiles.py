@@ -1,0 +1,169 @@
+"""Keeps the hosts and resolv.conf files of sandboxes true.
+
+A sandbox's own files are written before its join returns. When a network's endpoints change, the hosts
+files of everybody on it change too: that work is proportional to the number of sandboxes, so it is
+gathered and done in the background, at most a fifth of one thread, and only waited for while it is small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+
+from sandnet.core.hosttext import hosts, resolv_conf, service_lines
+from sandnet.core.records import Records
+from sandnet.errors import Error
+from sandnet.kernel.files import Files
+from sandnet.kernel.workers import Workers
+from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
+
+_log = logging.getLogger(__name__)
+
+PROMPT = 32
+"""A change waits for the files of a network with at most so many sandboxes (about 0.1 ms each)."""
+REST = 4.0
+"""Seconds of rest a second of writing: a thousand sandboxes must not keep a processor busy."""
+HOST_HOSTS = "/etc/hosts"
+HOST_RESOLV = "/etc/resolv.conf"
+RESOLVED_STUB = "127.0.0.53"
+RESOLVED_REAL = "/run/systemd/resolve/resolv.conf"
+
+
+class HostFiles:
+    """Writes the files of sandboxes from records."""
+
+    def __init__(self, records: Records, files: Files, workers: Workers, own_dir: str) -> None:
+        self._own_dir = own_dir
+        self._records = records
+        self._files = files
+        self._workers = workers
+        self._services: dict[str, dict[str, str]] = {}
+        self._dirty: dict[str, None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._pass = asyncio.Event()
+
+    def check(self, box: Sandbox) -> None:
+        """Refuse paths outside the allowed directories.
+
+        Raises:
+            Error: kind ``INVALID``.
+        """
+        self._files.check(box.hosts_path)
+        self._files.check(box.resolv_conf_path)
+
+    def writing(self, box: Sandbox) -> Callable[[], str]:
+        """A job for a worker thread: write both files as the records are now.
+
+        It returns the digest of the resolv.conf we wrote; empty when its user's was left alone.
+        """
+        text = self._hosts(box)
+        ipv6 = self._has_ipv6(box)
+        return lambda: self._write(box, text, ipv6)
+
+    def remove(self, box: Sandbox) -> None:
+        """Remove both files, and their directory where it is ours. For a worker thread."""
+        for path in (box.hosts_path, box.resolv_conf_path):
+            self._files.remove(path, prune=path.startswith(self._own_dir + "/"))
+
+    def changed(self, endpoint: Endpoint, network: Network, *, gone: bool = False) -> None:
+        """The name of ``endpoint`` came, or is gone: remember it and rewrite its peers' files soon."""
+        block = self._block(network)
+        if gone:
+            block.pop(endpoint.id, None)
+        else:
+            block[endpoint.id] = service_lines(endpoint, network.name)
+        self.touch(a.container_id for a in self._records.attachments_of_network(network.id))
+
+    def forget(self, network: Network) -> None:
+        """The network is gone."""
+        self._services.pop(network.id, None)
+
+    def touch(self, container_ids: Iterable[str]) -> None:
+        """Rewrite the hosts files of these containers soon."""
+        self._dirty.update(dict.fromkeys(container_ids))
+        if self._dirty and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def settle(self) -> None:
+        """Wait for the files that are behind, unless they are many."""
+        while self._dirty and len(self._dirty) <= PROMPT:
+            await self._pass.wait()
+
+    async def close(self) -> None:
+        """Write what is behind and stop."""
+        while self._dirty and self._task and not self._task.done():
+            await self._pass.wait()
+        if self._task:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while self._dirty:
+            started = time.monotonic()
+            batch, self._dirty = self._dirty, {}
+            boxes = [box for box in map(self._records.sandbox, batch) if box and box.origin is not Origin.HOST]
+            jobs = [(box, self._hosts(box)) for box in boxes if box.phase is Phase.READY]
+            await self._workers.run(self._write_hosts, jobs)
+            self._pass.set()
+            self._pass = asyncio.Event()
+            await asyncio.sleep((time.monotonic() - started) * REST)
+
+    def _write_hosts(self, jobs: Iterable[tuple[Sandbox, bytes]]) -> None:
+        for box, text in jobs:
+            try:
+                self._files.write(box.hosts_path, text)
+            except Error as failure:
+                _log.warning("hosts file of %s is stale: %s", box.container_id, failure)
+
+    def _write(self, box: Sandbox, hosts_text: bytes, ipv6: bool) -> str:
+        if box.origin is Origin.HOST:
+            self._files.write(box.hosts_path, _read_host(HOST_HOSTS).encode())
+            self._files.write(box.resolv_conf_path, _read_host(HOST_RESOLV).encode())
+            return ""
+        self._files.write(box.hosts_path, hosts_text)
+        found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
+        if found is not None and _digest(found) != box.resolv_conf_digest:
+            return ""  # its user changed it since: it is the user's now
+        text = resolv_conf(_host_resolv_conf(_read_host), box.dns, ipv6=ipv6)
+        self._files.write(box.resolv_conf_path, text)
+        return _digest(text)
+
+    def _hosts(self, box: Sandbox) -> bytes:
+        attachments = [a for a in self._records.attachments_of_container(box.container_id) if _counts(a)]
+        networks = dict.fromkeys(a.network_id for a in attachments)
+        blocks = [self._block(net) for net in map(self._records.network, networks) if net]
+        return hosts(box, attachments, (line for block in blocks for line in block.values()))
+
+    def _block(self, network: Network) -> dict[str, str]:
+        if network.id not in self._services:
+            ready = (ep for ep in self._records.endpoints_of(network.id) if ep.phase is Phase.READY)
+            self._services[network.id] = {ep.id: service_lines(ep, network.name) for ep in ready}
+        return self._services[network.id]
+
+    def _has_ipv6(self, box: Sandbox) -> bool:
+        return any(a.address_ipv6 for a in self._records.attachments_of_container(box.container_id))
+
+
+def _counts(attachment: Attachment) -> bool:
+    return attachment.phase is not Phase.REMOVING
+
+
+def _digest(text: bytes) -> str:
+    return sha256(text).hexdigest()
+
+
+def _read_host(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""
+
+
+def _host_resolv_conf(read: Callable[[str], str]) -> str:
+    """The host's resolv.conf; where it only names systemd-resolved's stub, the file with the real servers."""
+    text = read(HOST_RESOLV)
+    servers = [line.split()[1] for line in text.splitlines() if line.startswith("nameserver") and len(line.split()) > 1]
+    return read(RESOLVED_REAL) or text if servers == [RESOLVED_STUB] else text

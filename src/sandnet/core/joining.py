@@ -1,0 +1,126 @@
+"""Decisions of a join, as pure functions: what the sandbox and the attachment will be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from itertools import count
+from posixpath import join as join_path
+
+from msgspec.structs import replace
+
+from sandnet.core.parts import Parts
+from sandnet.errors import Error, Kind, invalid
+from sandnet.model import Attachment, Endpoint, HostEntry, JoinSpec, Network, Origin, Phase, Sandbox
+from sandnet.model.ids import new_id
+
+HOST_DRIVER = "host"
+KEY_LENGTH = 12
+"""Characters of a container id in its sandbox key, as the reference prints it."""
+MAX_INTERFACES = 256
+
+
+def refuse_mixture(box: Sandbox | None, network: Network, attached: Collection[Attachment], spec: JoinSpec) -> None:
+    """A container is on the host's network or on others, never on both; and joins an endpoint's network once.
+
+    Raises:
+        Error: kind ``INVALID``.
+    """
+    on_host = network.driver == HOST_DRIVER
+    if on_host and (spec.netns or spec.pid):
+        raise invalid("netns and pid cannot be given on a host network: its sandbox is the host's own namespace")
+    if box and attached and (box.origin is Origin.HOST) != on_host:
+        message = f"container {spec.container_id} cannot be on the host's network and on others at once"
+        raise invalid(message, "leave the one before joining the other", "host_network")
+
+
+def refuse_second_backend(endpoint: Endpoint, attached: Collection[Attachment]) -> None:
+    """One container an endpoint.
+
+    Raises:
+        Error: kind ``INVALID``, naming the container that is there.
+    """
+    for attachment in attached:
+        message = f"a container has already joined endpoint {endpoint.name}: {attachment.container_id}"
+        raise invalid(message, "detach it first, or create another endpoint", "already_joined")
+
+
+def keys(directory: str, container_id: str) -> Iterator[str]:
+    """Sandbox keys for a container, the best first: the first 12 characters of its id, then as many more as
+    make it different, then tildes where the id ends too early. They do not end."""
+    for length in range(min(KEY_LENGTH, len(container_id)), len(container_id) + 1):
+        yield join_path(directory, container_id[:length])
+    for tildes in count(1):
+        yield join_path(directory, container_id + "~" * tildes)
+
+
+def plan_sandbox(parts: Parts, spec: JoinSpec, network: Network, key: str) -> Sandbox:
+    """The record of a container's sandbox that does not exist yet."""
+    own_dir = join_path(parts.settings.files_dir, spec.container_id)
+    joined = bool(spec.netns or spec.pid)
+    return Sandbox(
+        container_id=spec.container_id,
+        key=key,
+        origin=Origin.HOST if network.driver == HOST_DRIVER else Origin.JOINED if joined else Origin.MADE,
+        phase=Phase.CREATING,
+        sequence=parts.records.next_sequence(),
+        created=time.time(),
+        host_name=spec.host_name,
+        domain_name=spec.domain_name,
+        hosts_path=spec.hosts_path or join_path(own_dir, "hosts"),
+        resolv_conf_path=spec.resolv_conf_path or join_path(own_dir, "resolv.conf"),
+        dns=spec.dns,
+        extra_hosts=spec.extra_hosts,
+    )
+
+
+def amend_sandbox(box: Sandbox, spec: JoinSpec) -> Sandbox:
+    """A known sandbox with what a further join says of it; what it leaves unsaid stays.
+
+    Raises:
+        Error: ``INVALID`` when the join names other file paths than the first one did.
+    """
+    for asked, known in ((spec.hosts_path, box.hosts_path), (spec.resolv_conf_path, box.resolv_conf_path)):
+        if asked and asked != known:
+            message = f"sandbox of {box.container_id} already has its file at {known}"
+            raise invalid(message, "name the same path, or none", "path_differs")
+    return replace(
+        box,
+        host_name=spec.host_name or box.host_name,
+        domain_name=spec.domain_name or box.domain_name,
+        dns=spec.dns or box.dns,
+        extra_hosts=tuple(dict.fromkeys((*box.extra_hosts, *spec.extra_hosts))),
+    )
+
+
+def plan_attachment(
+    parts: Parts, network: Network, endpoint: Endpoint, spec: JoinSpec, taken: Collection[str]
+) -> Attachment:
+    """The record of the interface to be; ``taken`` are the interface names in the namespace."""
+    has_link = bool(endpoint.mac)
+    return Attachment(
+        endpoint_id=endpoint.id,
+        network_id=network.id,
+        container_id=spec.container_id,
+        phase=Phase.CREATING,
+        sequence=parts.records.next_sequence(),
+        interface=_free_interface(taken) if has_link else "",
+        host_link=f"snv{new_id()[:10]}" if has_link else "",
+        address=endpoint.address,
+        address_ipv6=endpoint.address_ipv6,
+        mac=endpoint.mac,
+        gateway_priority=spec.gateway_priority,
+    )
+
+
+def with_parent_host(box: Sandbox, name: str, entry: HostEntry) -> Sandbox:
+    """The sandbox with one name pointed to a new address."""
+    kept = tuple(known for known in box.parent_hosts if known.name != name)
+    return replace(box, parent_hosts=(*kept, entry))
+
+
+def _free_interface(taken: Collection[str]) -> str:
+    for index in range(MAX_INTERFACES):
+        if f"eth{index}" not in taken:
+            return f"eth{index}"
+    raise Error(Kind.EXHAUSTED, f"the sandbox has {MAX_INTERFACES} interfaces already", code="interfaces_exhausted")

@@ -1,0 +1,49 @@
+"""How objects are named in requests: full id, else exact name, else unique id prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from sandnet.errors import invalid, not_found
+
+
+class Named(Protocol):
+    """Anything with an id and a name."""
+
+    @property
+    def id(self) -> str:
+        """64 hex digits."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """As given at creation."""
+        ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def resolve(what: str, ref: str, by_id: N | None, by_name: Sequence[N], everything: Callable[[], Sequence[N]]) -> N:
+    """The one object that ``ref`` means.
+
+    Args:
+        what: the word for it in messages.
+        ref: from the request.
+        by_id: the object with that full id.
+        by_name: those with that exact name.
+        everything: all candidates for a prefix, asked for only when the rest fails.
+
+    Raises:
+        Error: ``NOT_FOUND``, or ``INVALID`` with code ``ambiguous`` naming the candidates.
+    """
+    if by_id is not None:
+        return by_id
+    found = list(by_name) or [one for one in everything() if ref and one.id.startswith(ref)]
+    if not found:
+        raise not_found(what, ref, f"see the {what}s there are with: sandnet {what} ls")
+    if len(found) > 1:
+        candidates = ", ".join(f"{one.id[:12]} ({one.name})" for one in found[:10])
+        raise invalid(f"{ref!r} means more than one {what}: {candidates}", "use the full id", "ambiguous")
+    return found[0]

@@ -1,0 +1,138 @@
+"""Networks: find, list, create, delete."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec.structs import replace
+
+from sandnet.core.lookup import resolve
+from sandnet.core.operations import undo
+from sandnet.core.parts import Parts
+from sandnet.errors import Error, Kind, not_found
+from sandnet.model import Network, NetworkSpec, Phase
+from sandnet.model.ids import new_id
+
+
+class Networks:
+    """The networks of this host."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._records = parts.records
+
+    def list(self, name: str | None = None, partial_id: str | None = None) -> list[Network]:
+        """Those ready for use, in creation order, with exactly that name or an id that starts so."""
+        if name is not None:
+            return _ready(self._records.networks_named(name))
+        found = _ready(self._records.networks())
+        return [net for net in found if partial_id is None or net.id.startswith(partial_id)]
+
+    def default(self) -> Network | None:
+        """The network that an empty name stands for, if it exists."""
+        return next(iter(self.list(name=self._parts.settings.default_network)), None)
+
+    def find(self, ref: str) -> Network:
+        """The network with that id, name or unique id prefix.
+
+        Raises:
+            Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
+        """
+        exact = self._records.network(ref)
+        named = _ready(self._records.networks_named(ref))
+        return resolve("network", ref, exact if exact and exact.phase is Phase.READY else None, named, self.list)
+
+    def get(self, network_id: str) -> Network:
+        """The network with that full id, whatever its phase.
+
+        Raises:
+            Error: ``NOT_FOUND``.
+        """
+        net = self._records.network(network_id)
+        if net is None:
+            raise not_found("network", network_id)
+        return net
+
+    def scope(self, net: Network) -> str:
+        """``local`` or ``global``, as its driver says."""
+        return self._parts.drivers[net.driver].scope
+
+    async def create(self, spec: NetworkSpec, *, predefined: bool = False) -> Network:
+        """Make a network.
+
+        Raises:
+            Error: ``NAME_TAKEN``, ``NOT_FOUND`` (driver), or what the driver refuses; nothing is left behind.
+        """
+        return await self._parts.operations.run(self._create(spec, predefined))
+
+    async def delete(self, ref: str) -> None:
+        """Delete a network without endpoints.
+
+        Raises:
+            Error: ``NOT_FOUND``, ``PROTECTED`` (predefined), ``IN_USE`` naming the endpoints.
+        """
+        await self._parts.operations.run(self._delete(self.find(ref).id))
+
+    async def _create(self, spec: NetworkSpec, predefined: bool) -> Network:
+        driver = self._parts.driver(spec.driver)
+        async with self._parts.locks.hold("networks"):  # two plans at once would choose one subnet
+            self._refuse_taken(spec.name)
+            wish = Network(
+                id=new_id(),
+                name=spec.name,
+                driver=spec.driver,
+                phase=Phase.CREATING,
+                sequence=self._records.next_sequence(),
+                created=time.time(),
+                options=spec.options,
+                predefined=predefined,
+            )
+            net = await driver.plan(wish, self._records.networks())
+            written = self._records.commit(put=[net])
+        await written
+        try:
+            net = replace(await driver.create_network(net), phase=Phase.READY)
+            await self._records.commit(put=[net])
+        except BaseException:
+            await undo(f"network {net.name}", self.remove(net))
+            raise
+        return net
+
+    async def _delete(self, network_id: str) -> None:
+        async with self._parts.locks.hold(f"network/{network_id}"):
+            net = self.get(network_id)
+            if net.predefined:
+                raise Error(
+                    Kind.PROTECTED, f"network {net.name} is predefined and cannot be deleted", code="predefined"
+                )
+            self._refuse_used(net)
+            net = replace(net, phase=Phase.REMOVING)
+            await self._records.commit(put=[net])
+            if self._records.endpoints_of(net.id):  # one was created while the store was writing
+                await self._records.commit(put=[replace(net, phase=Phase.READY)])
+                self._refuse_used(net)
+            await self.remove(net)
+
+    async def remove(self, net: Network) -> None:
+        """Unmake a network without endpoints, whatever its phase: the end of a delete, a failed create or a crash."""
+        await self._parts.drivers[net.driver].delete_network(net)
+        await self._records.commit(delete=[net])
+        self._parts.leases.forget(net.id)
+        self._parts.files.forget(net)
+
+    def _refuse_taken(self, name: str) -> None:
+        for holder in self._records.networks_named(name):
+            message = f"network with name {name} already exists (id {holder.id[:12]}, driver {holder.driver})"
+            raise Error(Kind.NAME_TAKEN, message, "choose another name, or delete that network first")
+
+    def _refuse_used(self, net: Network) -> None:
+        endpoints = self._records.endpoints_of(net.id)
+        if endpoints:
+            users = ", ".join(f"{ep.name} ({ep.id[:12]})" for ep in endpoints[:10])
+            more = f" and {len(endpoints) - 10} more" if len(endpoints) > 10 else ""
+            message = f"network {net.name} has active endpoints: {users}{more}"
+            raise Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
+
+
+def _ready(networks: list[Network]) -> list[Network]:
+    return [net for net in networks if net.phase is Phase.READY]

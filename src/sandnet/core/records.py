@@ -1,0 +1,309 @@
+"""All records, in memory and in the store: read from the first, never changed without the second.
+
+New records count from the moment they are handed to :meth:`Records.commit` (so two callers can never
+be given the same name or address); changes and deletions count once the store has them (so nothing is
+promised before it is durable). Beside each record stand its *claims*: keys put only where absent, one
+for its name and one for each address and host port, so that even a second writer of the same store
+cannot give them out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from sandnet.errors import Error, Kind
+from sandnet.model import Attachment, Endpoint, Network, Sandbox
+from sandnet.model.address import decode_hook, encode_hook
+from sandnet.stores.base import Change, Conflict, Delete, Put, Store
+
+Record = Network | Endpoint | Sandbox | Attachment
+R = TypeVar("R", bound=Record)
+
+_encoder = msgspec.json.Encoder(enc_hook=encode_hook)
+
+
+def key_of(record: Record) -> str:
+    """Where the store keeps a record."""
+    match record:
+        case Network():
+            return f"network/{record.id}"
+        case Endpoint():
+            return f"endpoint/{record.network_id}/{record.id}"
+        case Sandbox():
+            return f"sandbox/{record.container_id}"
+        case Attachment():
+            return f"attachment/{record.container_id}/{record.endpoint_id}"
+
+
+def claims_of(record: Record) -> Iterator[str]:
+    """Keys that only one record of the store may hold."""
+    match record:
+        case Network():
+            yield f"claim/name/{record.name}"
+        case Endpoint():
+            yield f"claim/name/{record.network_id}/{record.name}"
+            for interface in (record.address, record.address_ipv6):
+                if interface is not None:
+                    yield f"claim/address/{record.network_id}/{interface.ip}"
+            for port in record.ports:
+                yield f"claim/port/{port.proto}/{port.host_ip}/{port.host_port}"
+        case Sandbox():
+            yield f"claim/key/{record.key}"
+        case Attachment():
+            pass
+
+
+class Table(Generic[R]):
+    """The records of one class by store key, with groups of keys for the questions that are asked often."""
+
+    def __init__(self, kind: type[R]) -> None:
+        self._rows: dict[str, R] = {}
+        self._groups: dict[str, dict[str, R]] = {}
+        self.decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind, dec_hook=decode_hook)
+
+    def put(self, record: R) -> None:
+        """Insert or replace."""
+        key = key_of(record)
+        self._rows[key] = record
+        for group in _groups_of(record):
+            self._groups.setdefault(group, {})[key] = record
+
+    def drop(self, record: R) -> None:
+        """Remove; an absent one is success."""
+        key = key_of(record)
+        self._rows.pop(key, None)
+        for group in _groups_of(record):
+            members = self._groups.get(group, {})
+            members.pop(key, None)
+            if not members:
+                self._groups.pop(group, None)
+
+    def get(self, key: str) -> R | None:
+        """The record at a store key."""
+        return self._rows.get(key)
+
+    def all(self) -> list[R]:
+        """Every record, in creation order."""
+        return list(self._rows.values())
+
+    def group(self, group: str) -> list[R]:
+        """The members of a group, in creation order."""
+        return list(self._groups.get(group, {}).values())
+
+    def count(self, group: str) -> int:
+        """How many members a group has."""
+        return len(self._groups.get(group, {}))
+
+
+def _groups_of(record: Record) -> Iterator[str]:
+    match record:
+        case Network():
+            yield f"name/{record.name}"
+            yield f"id/{record.id}"
+        case Endpoint():
+            yield f"network/{record.network_id}"
+            yield f"name/{record.name}"
+            yield f"network/{record.network_id}/{record.name}"
+            yield f"id/{record.id}"
+        case Sandbox():
+            yield f"key/{record.key}"
+        case Attachment():
+            yield f"endpoint/{record.endpoint_id}"
+            yield f"container/{record.container_id}"
+            yield f"network/{record.network_id}"
+
+
+class Records:
+    """The tables, written through a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sequence = 0
+        self._networks = Table(Network)
+        self._endpoints = Table(Endpoint)
+        self._sandboxes = Table(Sandbox)
+        self._attachments = Table(Attachment)
+        self._cursors: dict[str, str] = {}
+
+    async def load(self) -> None:
+        """Read everything the store has; once, before anything else."""
+        await self._load("network/", self._networks)
+        await self._load("endpoint/", self._endpoints)
+        await self._load("sandbox/", self._sandboxes)
+        await self._load("attachment/", self._attachments)
+        for entry in await self._store.list("cursor/"):
+            self._cursors[entry.key.removeprefix("cursor/")] = entry.value.decode()
+        known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
+        self._sequence = max((record.sequence for record in known), default=0)
+
+    async def _load(self, prefix: str, table: Table[R]) -> None:
+        found = [table.decoder.decode(entry.value) for entry in await self._store.list(prefix)]
+        for record in sorted(found, key=lambda record: record.sequence):
+            table.put(record)
+
+    def next_sequence(self) -> int:
+        """The next place in creation order."""
+        self._sequence += 1
+        return self._sequence
+
+    # Questions. Lists are in creation order.
+
+    def networks(self) -> list[Network]:
+        """All networks, whatever their phase."""
+        return self._networks.all()
+
+    def network(self, network_id: str) -> Network | None:
+        """The network with that full id."""
+        return self._networks.get(f"network/{network_id}")
+
+    def networks_named(self, name: str) -> list[Network]:
+        """At most one."""
+        return self._networks.group(f"name/{name}")
+
+    def endpoints(self) -> list[Endpoint]:
+        """All endpoints of all networks."""
+        return self._endpoints.all()
+
+    def endpoint(self, endpoint_id: str) -> Endpoint | None:
+        """The endpoint with that full id."""
+        return next(iter(self._endpoints.group(f"id/{endpoint_id}")), None)
+
+    def endpoints_of(self, network_id: str) -> list[Endpoint]:
+        """The endpoints of a network."""
+        return self._endpoints.group(f"network/{network_id}")
+
+    def endpoints_named(self, name: str, network_id: str = "") -> list[Endpoint]:
+        """Endpoints that bear a name, of one network or of all."""
+        return self._endpoints.group(f"network/{network_id}/{name}" if network_id else f"name/{name}")
+
+    def sandboxes(self) -> list[Sandbox]:
+        """All sandboxes."""
+        return self._sandboxes.all()
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """The container's sandbox."""
+        return self._sandboxes.get(f"sandbox/{container_id}")
+
+    def sandbox_at(self, key: str) -> Sandbox | None:
+        """The sandbox whose namespace is pinned at ``key``."""
+        return next(iter(self._sandboxes.group(f"key/{key}")), None)
+
+    def attachments(self) -> list[Attachment]:
+        """All attachments."""
+        return self._attachments.all()
+
+    def attachment(self, container_id: str, endpoint_id: str) -> Attachment | None:
+        """The attachment of one container to one endpoint."""
+        return self._attachments.get(f"attachment/{container_id}/{endpoint_id}")
+
+    def attachments_of_endpoint(self, endpoint_id: str) -> list[Attachment]:
+        """Who is attached to an endpoint."""
+        return self._attachments.group(f"endpoint/{endpoint_id}")
+
+    def attachments_of_container(self, container_id: str) -> list[Attachment]:
+        """What a container is attached to."""
+        return self._attachments.group(f"container/{container_id}")
+
+    def attachments_of_network(self, network_id: str) -> list[Attachment]:
+        """Every attachment to any endpoint of a network."""
+        return self._attachments.group(f"network/{network_id}")
+
+    def cursor(self, network_id: str) -> str:
+        """The last IPv4 address given out automatically in a network, or the empty string."""
+        return self._cursors.get(network_id, "")
+
+    # Changes.
+
+    def commit(
+        self, *, put: Sequence[Record] = (), delete: Sequence[Record] = (), cursor: tuple[str, str] | None = None
+    ) -> Awaitable[None]:
+        """Write records, all or none. New ones are reserved before this returns; await it for durability.
+
+        Args:
+            put: records to insert or replace.
+            delete: records to remove, with their claims.
+            cursor: (network id, address) the network's allocation has come to.
+
+        Raises:
+            Error: ``UNAVAILABLE`` when the store is away or another writer was faster; nothing is written
+                and reserved records are gone again.
+        """
+        fresh = [record for record in put if self._current(record) is None]
+        changes = [*self._puts(put), *self._deletes(delete)]
+        for record in fresh:
+            self._place(record)
+        if cursor is not None:
+            network_id, address = cursor
+            self._cursors[network_id] = address
+            changes.append(Put(f"cursor/{network_id}", address.encode()))
+        changes.extend(Delete(f"cursor/{record.id}") for record in delete if isinstance(record, Network))
+        return self._write(changes, fresh, put, delete)
+
+    async def _write(
+        self, changes: Sequence[Change], fresh: Sequence[Record], put: Sequence[Record], delete: Sequence[Record]
+    ) -> None:
+        try:
+            await self._store.commit(*changes)
+        except BaseException as failure:
+            for record in fresh:
+                self._remove(record)
+            if isinstance(failure, Conflict):
+                hint = "repeat the request; if it persists, another process writes this store"
+                raise Error(Kind.UNAVAILABLE, f"the store refused: {failure}", hint, "store_conflict") from failure
+            raise
+        for record in put:
+            self._place(record)
+        for record in delete:
+            self._remove(record)
+            if isinstance(record, Network):
+                self._cursors.pop(record.id, None)
+
+    def _puts(self, records: Iterable[Record]) -> Iterator[Change]:
+        for record in records:
+            yield Put(key_of(record), _encoder.encode(record))
+            before = self._current(record)
+            held = set(claims_of(before)) if before else set()
+            wanted = set(claims_of(record))
+            yield from (Put(claim, key_of(record).encode(), 0) for claim in sorted(wanted - held))
+            yield from (Delete(claim) for claim in sorted(held - wanted))
+
+    def _deletes(self, records: Iterable[Record]) -> Iterator[Change]:
+        for record in records:
+            yield Delete(key_of(record))
+            yield from (Delete(claim) for claim in claims_of(record))
+
+    def _current(self, record: Record) -> Record | None:
+        match record:
+            case Network():
+                return self._networks.get(key_of(record))
+            case Endpoint():
+                return self._endpoints.get(key_of(record))
+            case Sandbox():
+                return self._sandboxes.get(key_of(record))
+            case Attachment():
+                return self._attachments.get(key_of(record))
+
+    def _place(self, record: Record) -> None:
+        match record:
+            case Network():
+                self._networks.put(record)
+            case Endpoint():
+                self._endpoints.put(record)
+            case Sandbox():
+                self._sandboxes.put(record)
+            case Attachment():
+                self._attachments.put(record)
+
+    def _remove(self, record: Record) -> None:
+        match record:
+            case Network():
+                self._networks.drop(record)
+            case Endpoint():
+                self._endpoints.drop(record)
+            case Sandbox():
+                self._sandboxes.drop(record)
+            case Attachment():
+                self._attachments.drop(record)

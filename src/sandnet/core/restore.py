@@ -1,0 +1,140 @@
+"""Start-up: make the kernel equal to the records, by the verbs that made it first.
+
+Debris of a crash (anything not ``ready``) is removed through the same removals a failed request uses;
+what is ready is created again, which changes nothing where it is still there; what bears our mark and
+belongs to no record is swept away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable
+
+from sandnet.core.endpoints import Endpoints
+from sandnet.core.networks import Networks
+from sandnet.core.parts import Parts
+from sandnet.core.sandboxes import Sandboxes
+from sandnet.errors import Error
+from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
+
+_log = logging.getLogger(__name__)
+
+OUR_LINKS = ("snb", "snv")
+"""Every link we name begins so: bridges and veth ends."""
+
+
+class Restore:
+    """Brings the host back to what the records say, and takes it all down."""
+
+    def __init__(self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._networks = networks
+        self._endpoints = endpoints
+        self._sandboxes = sandboxes
+        self.problems: list[str] = []
+        """What could not be made true, in words."""
+
+    async def run(self) -> None:
+        """Once, after the records are loaded and before the first request."""
+        await self._start_drivers()
+        await self._drop_dead_sandboxes()
+        await self._remove_debris()
+        await self._all("network", map(self._restore_network, self._records.networks()))
+        await self._all("endpoint", map(self._restore_endpoint, self._records.endpoints()))
+        await self._all("attachment", map(self._restore_attachment, self._records.attachments()))
+        await self._sweep()
+
+    async def remove_everything(self) -> None:
+        """Take down all that the records name, and what the drivers prepared."""
+        await self._start_drivers()
+        await self._disconnect(self._records.attachments())
+        await self._all("sandbox", map(self._sandboxes.dissolve, self._records.sandboxes()))
+        await self._all("endpoint", map(self._remove_endpoint, self._records.endpoints()))
+        await self._all("network", map(self._networks.remove, self._records.networks()))
+        await self._sweep()
+        await self._parts.reaper.settle()
+        await self._all("driver", (driver.stop() for driver in self._parts.drivers.values()))
+
+    async def _disconnect(self, attachments: Iterable[Attachment]) -> None:
+        """Undo attachments: containers at once, those of one container in turn, the last attached first."""
+        by_container: dict[str, list[Attachment]] = {}
+        for attachment in attachments:
+            by_container.setdefault(attachment.container_id, []).insert(0, attachment)
+        await self._all("attachment", map(self._disconnect_in_turn, by_container.values()))
+
+    async def _disconnect_in_turn(self, attachments: Iterable[Attachment]) -> None:
+        for attachment in attachments:
+            await self._sandboxes.disconnect(attachment)
+
+    async def _start_drivers(self) -> None:
+        for name, driver in self._parts.drivers.items():
+            networks = [net for net in self._records.networks() if net.driver == name and net.phase is Phase.READY]
+            state = [(net, _ready(self._records.endpoints_of(net.id))) for net in networks]
+            await self._all(f"driver {name}", [driver.start(state)] if not driver.unavailable() else [])
+
+    async def _drop_dead_sandboxes(self) -> None:
+        """After a reboot no namespace is left: their sandboxes cannot exist any more, so they are let go."""
+        dead = [box for box in self._records.sandboxes() if not await self._lives(box)]
+        await self._disconnect(
+            attachment for box in dead for attachment in self._records.attachments_of_container(box.container_id)
+        )
+        left = [box for box in self._records.sandboxes() if self._is_unused(box)]
+        await self._all("sandbox", map(self._sandboxes.dissolve, left))
+
+    def _is_unused(self, box: Sandbox) -> bool:
+        return not self._records.attachments_of_container(box.container_id)
+
+    async def _lives(self, box: Sandbox) -> bool:
+        if box.phase is Phase.CREATING:
+            return False
+        pinned = await self._parts.workers.run(self._parts.kernel.namespaces.find, box.key)
+        return pinned is not None and pinned.inode == box.inode
+
+    async def _remove_debris(self) -> None:
+        attachments = [a for a in self._records.attachments() if a.phase is not Phase.READY]
+        await self._disconnect(attachments)
+        endpoints = [ep for ep in self._records.endpoints() if ep.phase is not Phase.READY]
+        await self._all("endpoint", map(self._remove_endpoint, endpoints))
+        networks = [net for net in self._records.networks() if net.phase is not Phase.READY]
+        await self._all("network", map(self._networks.remove, networks))
+
+    async def _remove_endpoint(self, endpoint: Endpoint) -> None:
+        await self._endpoints.remove(self._networks.get(endpoint.network_id), endpoint)
+
+    async def _restore_network(self, network: Network) -> None:
+        await self._parts.driver(network.driver).create_network(network)
+
+    async def _restore_endpoint(self, endpoint: Endpoint) -> None:
+        network = self._networks.get(endpoint.network_id)
+        driver = self._parts.driver(network.driver)
+        await driver.create_endpoint(network, endpoint)
+        await driver.rebind(network, endpoint.ports)
+
+    async def _restore_attachment(self, attachment: Attachment) -> None:
+        box = self._records.sandbox(attachment.container_id)
+        if box:
+            await self._sandboxes.ensure(box, attachment)
+            self._parts.files.touch([box.container_id])
+
+    async def _sweep(self) -> None:
+        links = self._parts.kernel.links
+        claimed = {net.link for net in self._records.networks()} | {a.host_link for a in self._records.attachments()}
+        found = await self._parts.workers.run(links.list)
+        strays = [link.name for link in found if link.name.startswith(OUR_LINKS) and link.name not in claimed]
+        if strays:
+            _log.info("sweeping links that no record claims: %s", ", ".join(strays))
+            await self._all("stray links", [self._parts.workers.run(links.delete, strays)])
+
+    async def _all(self, what: str, steps: Iterable[Awaitable[object]]) -> None:
+        """Run the steps together; a failure is noted and the others go on."""
+        for result in await asyncio.gather(*steps, return_exceptions=True):
+            if isinstance(result, Exception):
+                problem = f"{what}: {result}"
+                self.problems.append(problem)
+                _log.warning("restore: %s", problem, exc_info=None if isinstance(result, Error) else result)
+
+
+def _ready(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    return [ep for ep in endpoints if ep.phase is Phase.READY]

@@ -1,0 +1,266 @@
+"""Sandboxes: containers joined to endpoints.
+
+Order of a join: record the intent, make or pin the namespace, plug the interface, elect the default
+route, write the files, record success. A leave records its intent and runs the other way, past errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+from msgspec.structs import replace
+
+from sandnet.core.endpoints import Endpoints
+from sandnet.core.gateways import elect
+from sandnet.core.joining import (
+    amend_sandbox,
+    keys,
+    plan_attachment,
+    plan_sandbox,
+    refuse_mixture,
+    refuse_second_backend,
+    with_parent_host,
+)
+from sandnet.core.networks import Networks
+from sandnet.core.operations import undo
+from sandnet.core.parts import Parts
+from sandnet.core.wiring import dissolve, identified, unplug, wire
+from sandnet.errors import Error, Kind, collected, invalid, not_found
+from sandnet.kernel.base import DefaultRoute
+from sandnet.model import Attachment, Endpoint, HostEntry, JoinSpec, Network, Origin, ParentUpdate, Phase, Sandbox
+
+
+class Sandboxes:
+    """The sandboxes of this host."""
+
+    def __init__(self, parts: Parts, networks: Networks, endpoints: Endpoints) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._networks = networks
+        self._endpoints = endpoints
+
+    def list(self) -> list[Sandbox]:
+        """Those in use, in creation order."""
+        return [box for box in self._records.sandboxes() if box.phase is Phase.READY]
+
+    def find(self, ref: str) -> Sandbox:
+        """The sandbox of the container with that id, unique id prefix, or last part of the sandbox key.
+
+        Raises:
+            Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
+        """
+        box = self._records.sandbox(ref)
+        found = [box] if box and box.phase is Phase.READY else []
+        found = found or [each for each in self.list() if ref and each.key.rpartition("/")[2] == ref]
+        found = found or [each for each in self.list() if ref and each.container_id.startswith(ref)]
+        if not found:
+            raise not_found("sandbox", ref, "see the sandboxes there are with: sandnet sandbox ls")
+        if len(found) > 1:
+            candidates = ", ".join(each.container_id for each in found[:10])
+            raise invalid(f"{ref!r} means more than one sandbox: {candidates}", "use the full id", "ambiguous")
+        return found[0]
+
+    def attachments(self, box: Sandbox) -> Sequence[Attachment]:
+        """What the sandbox is attached to, the first attached first."""
+        found = self._records.attachments_of_container(box.container_id)
+        return [attachment for attachment in found if attachment.phase is Phase.READY]
+
+    async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec) -> Sandbox:
+        """Join a container to an endpoint; its first join makes its sandbox.
+
+        Raises:
+            Error: ``NOT_FOUND``, ``INVALID``, ``EXHAUSTED`` (bridge full), ``CONFLICT``; nothing is left behind.
+        """
+        network = self._networks.find(network_ref)
+        endpoint = self._endpoints.find(network, endpoint_ref)
+        return await self._parts.operations.run(self._join(endpoint.id, spec))
+
+    async def leave(self, network_ref: str, endpoint_ref: str, container_id: str) -> None:
+        """Take a container off an endpoint; its last leave removes its sandbox.
+
+        Raises:
+            Error: ``NOT_FOUND``.
+        """
+        network = self._networks.find(network_ref)
+        endpoint = self._endpoints.find(network, endpoint_ref)
+        await self._parts.operations.run(self._leave(endpoint.id, container_id))
+
+    # Joining.
+
+    async def _join(self, endpoint_id: str, spec: JoinSpec) -> Sandbox:
+        async with self._hold(endpoint_id, spec.container_id):
+            network, endpoint = self._usable(endpoint_id)
+            attached = self._records.attachments_of_container(spec.container_id)
+            known = self._records.sandbox(spec.container_id)
+            refuse_second_backend(endpoint, self._records.attachments_of_endpoint(endpoint.id))
+            refuse_mixture(known, network, attached, spec)
+            box = amend_sandbox(known, spec) if known else await self._plan(network, spec)
+            self._parts.files.check(box)
+            try:
+                box, attachment = await self._intend(network, endpoint, box, spec, known)
+                box = await self._connect(network, endpoint, box, attachment)
+                box = replace(box, phase=Phase.READY)
+                await self._records.commit(put=[box, replace(attachment, phase=Phase.READY)])
+            except BaseException:
+                await undo(f"join of {spec.container_id}", self._undo_join(endpoint.id, spec.container_id, known))
+                raise
+        await self._update_parents(network, spec.parent_updates)
+        return box
+
+    async def _plan(self, network: Network, spec: JoinSpec) -> Sandbox:
+        """A new sandbox, at the first key where no stranger has pinned a namespace."""
+        for key in keys(self._parts.settings.sandbox_dir, spec.container_id):
+            free = self._records.sandbox_at(key) is None
+            if free and await self._parts.workers.run(self._parts.kernel.namespaces.find, key) is None:
+                return plan_sandbox(self._parts, spec, network, key)
+        raise AssertionError("unreachable: the keys do not end")
+
+    async def _intend(
+        self, network: Network, endpoint: Endpoint, box: Sandbox, spec: JoinSpec, known: Sandbox | None
+    ) -> tuple[Sandbox, Attachment]:
+        """Record what is about to be made. A namespace that is not ours is pinned first: the interfaces it
+        has decide the name of the new one."""
+        taken = {a.interface for a in self._records.attachments_of_container(box.container_id)}
+        if known:
+            await self._refuse_other_namespace(known, spec)
+            await self._parts.reaper.settle(box.container_id)
+        if box.origin is Origin.JOINED:
+            if not known:
+                await self._records.commit(put=[box])
+                box = await self._pin(box, spec)
+            taken |= set(await self._parts.workers.run(self._parts.kernel.namespaces.interfaces, box.key))
+        attachment = plan_attachment(self._parts, network, endpoint, spec, taken)
+        await self._records.commit(put=[box, attachment])
+        return box, attachment
+
+    async def _connect(self, network: Network, endpoint: Endpoint, box: Sandbox, attachment: Attachment) -> Sandbox:
+        """Make an attachment true in the kernel and in the files; the sandbox as it is then."""
+        veth = await self._parts.driver(network.driver).join(network, endpoint, attachment)
+        files = self._parts.files.writing(box)
+        return await self._parts.workers.run(wire, self._parts.kernel, box, veth, self._routes(box), files)
+
+    async def _pin(self, box: Sandbox, spec: JoinSpec) -> Sandbox:
+        pin = self._parts.kernel.namespaces.pin
+        box = identified(box, await self._parts.workers.run(pin, box.key, path=spec.netns, pid=spec.pid))
+        holder = next((b for b in self._records.sandboxes() if b.inode == box.inode and b.key != box.key), None)
+        if holder:
+            message = f"that namespace is the sandbox of container {holder.container_id} already"
+            raise invalid(message, "join it as that container", "namespace_taken")
+        return box
+
+    async def _refuse_other_namespace(self, known: Sandbox, spec: JoinSpec) -> None:
+        if not spec.netns and not spec.pid:
+            return
+        identify = self._parts.kernel.namespaces.identify
+        if await self._parts.workers.run(identify, path=spec.netns, pid=spec.pid) != known.inode:
+            message = f"container {known.container_id} has another namespace for its sandbox: {known.key}"
+            raise invalid(message, "leave its networks first, or name no namespace", "namespace_differs")
+
+    async def _undo_join(self, endpoint_id: str, container_id: str, known: Sandbox | None) -> None:
+        attachment = self._records.attachment(container_id, endpoint_id)
+        box = self._records.sandbox(container_id)
+        if attachment:
+            await self.disconnect(attachment)
+        elif box and not known:
+            await self.dissolve(box)
+        if known and box:
+            await self._records.commit(put=[known])
+            await self._parts.workers.run(self._parts.files.writing(known))
+
+    async def _update_parents(self, network: Network, updates: Sequence[ParentUpdate]) -> None:
+        """Tell other containers of the network the names they are to know; unknown endpoints are passed over."""
+        for update in updates:
+            for attachment in self._records.attachments_of_endpoint(update.endpoint_id):
+                if attachment.network_id == network.id:
+                    await self._tell(attachment.container_id, update)
+
+    async def _tell(self, container_id: str, update: ParentUpdate) -> None:
+        async with self._parts.locks.hold(f"sandbox/{container_id}"):
+            box = self._records.sandbox(container_id)
+            if box is None or box.phase is not Phase.READY:
+                return
+            entry = HostEntry(name=update.name, address=update.address)
+            await self._records.commit(put=[with_parent_host(box, update.name, entry)])
+        self._parts.files.touch([container_id])
+        await self._parts.files.settle()
+
+    # Leaving.
+
+    async def _leave(self, endpoint_id: str, container_id: str) -> None:
+        async with self._hold(endpoint_id, container_id):
+            attachment = self._records.attachment(container_id, endpoint_id)
+            if attachment is None:
+                raise self._not_attached(endpoint_id, container_id)
+            await self.disconnect(attachment)
+
+    async def disconnect(self, attachment: Attachment) -> None:
+        """Undo an attachment, whatever its phase, and the sandbox with the last of them.
+
+        Raises:
+            Error: ``INTERNAL`` with all that failed; the records stay, and the same call finishes the work.
+        """
+        attachment = replace(attachment, phase=Phase.REMOVING)
+        await self._records.commit(put=[attachment])
+        network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
+        if network and endpoint:
+            await self._parts.drivers[network.driver].leave(network, endpoint, attachment)
+        box = self._records.sandbox(attachment.container_id)
+        if box and len(self._records.attachments_of_container(box.container_id)) == 1:
+            await self.dissolve(box, attachment)
+        elif box:
+            await self._unplug(box, attachment)
+        else:
+            await self._records.commit(delete=[attachment])
+
+    async def _unplug(self, box: Sandbox, attachment: Attachment) -> None:
+        link = attachment.host_link
+        failures = await self._parts.workers.run(unplug, self._parts.kernel, box, link, self._routes(box))
+        self._parts.reaper.kick(box.container_id)
+        _report(f"leave of {box.container_id}", failures)
+        await self._records.commit(delete=[attachment])
+        self._parts.files.touch([box.container_id])
+        await self._parts.files.settle()
+
+    async def dissolve(self, box: Sandbox, *last: Attachment) -> None:
+        """Remove a sandbox, with the last attachment it has if any."""
+        link = next((attachment.host_link for attachment in last), "")
+        files = self._parts.files.remove
+        failures = await self._parts.workers.run(dissolve, self._parts.kernel, box, link, lambda: files(box))
+        self._parts.reaper.kick(box.container_id)
+        _report(f"removal of sandbox {box.container_id}", failures)
+        await self._records.commit(delete=[*last, box])
+
+    # Shared.
+
+    def _routes(self, box: Sandbox) -> Sequence[DefaultRoute]:
+        candidates = []
+        for attachment in self._records.attachments_of_container(box.container_id):
+            network = self._records.network(attachment.network_id)
+            if network and attachment.phase is not Phase.REMOVING:
+                candidates.append((attachment, self._parts.drivers[network.driver].gateways(network)))
+        return elect(candidates)
+
+    async def ensure(self, box: Sandbox, attachment: Attachment) -> None:
+        """Make an attachment true again, by the verbs that made it first."""
+        network, endpoint = self._usable(attachment.endpoint_id)
+        await self._connect(network, endpoint, box, attachment)
+
+    def _usable(self, endpoint_id: str) -> tuple[Network, Endpoint]:
+        endpoint = self._records.endpoint(endpoint_id)
+        if endpoint is None or endpoint.phase is not Phase.READY:
+            raise not_found("endpoint", endpoint_id)
+        return self._networks.get(endpoint.network_id), endpoint
+
+    def _not_attached(self, endpoint_id: str, container_id: str) -> Error:
+        attached = [a.container_id for a in self._records.attachments_of_endpoint(endpoint_id)]
+        hint = f"attached: {', '.join(attached)}" if attached else "no container is attached to it"
+        return Error(Kind.NOT_FOUND, f"container {container_id} is not attached to it", hint, "not_attached")
+
+    def _hold(self, endpoint_id: str, container_id: str) -> AbstractAsyncContextManager[None]:
+        return self._parts.locks.hold(f"endpoint/{endpoint_id}", f"sandbox/{container_id}")
+
+
+def _report(what: str, failures: Sequence[Exception]) -> None:
+    if failures:
+        raise collected(f"{what} is incomplete; repeat it", failures)

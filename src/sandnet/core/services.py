@@ -1,0 +1,96 @@
+"""Services: endpoints of any network by one name, and the containers behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sandnet.core.endpoints import Endpoints, ready
+from sandnet.core.lookup import resolve
+from sandnet.core.networks import Networks
+from sandnet.core.parts import Parts
+from sandnet.core.sandboxes import Sandboxes
+from sandnet.errors import not_found
+from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network, Phase, Sandbox
+
+
+class Services:
+    """The services of all networks: the same objects and ids as their endpoints."""
+
+    def __init__(self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._networks = networks
+        self._endpoints = endpoints
+        self._sandboxes = sandboxes
+
+    def list(
+        self, name: str | None = None, partial_id: str | None = None, network: str | None = None
+    ) -> list[Endpoint]:
+        """Those ready for use, in creation order; at most one filter is given. An unknown network has none."""
+        if name is not None:
+            return ready(self._records.endpoints_named(name))
+        if network is not None:
+            return [ep for net in self._matching(network) for ep in self._endpoints.list(net)]
+        return [ep for ep in ready(self._records.endpoints()) if partial_id is None or ep.id.startswith(partial_id)]
+
+    def find(self, ref: str) -> Endpoint:
+        """The service with that id, name or unique id prefix.
+
+        Raises:
+            Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
+        """
+        exact = self._records.endpoint(ref)
+        usable = exact if exact and exact.phase is Phase.READY else None
+        return resolve("service", ref, usable, ready(self._records.endpoints_named(ref)), self.list)
+
+    async def publish(self, network_name: str, spec: EndpointSpec) -> Endpoint:
+        """Create an endpoint on the named network, or on the default one when the name is empty.
+
+        Raises:
+            Error: as :meth:`Endpoints.create`.
+        """
+        return await self._endpoints.create(network_name or self._default().id, spec)
+
+    async def unpublish(self, ref: str) -> None:
+        """Delete the service.
+
+        Raises:
+            Error: as :meth:`Endpoints.delete`.
+        """
+        endpoint = self.find(ref)
+        await self._endpoints.delete(endpoint.network_id, endpoint.id)
+
+    async def attach(self, ref: str, spec: JoinSpec) -> Sandbox:
+        """Join a container to the service.
+
+        Raises:
+            Error: as :meth:`Sandboxes.join`.
+        """
+        endpoint = self.find(ref)
+        return await self._sandboxes.join(endpoint.network_id, endpoint.id, spec)
+
+    async def detach(self, ref: str, container_id: str) -> None:
+        """Take a container out of the service.
+
+        Raises:
+            Error: as :meth:`Sandboxes.leave`.
+        """
+        endpoint = self.find(ref)
+        await self._sandboxes.leave(endpoint.network_id, endpoint.id, container_id)
+
+    def backends(self, endpoint: Endpoint) -> Sequence[Attachment]:
+        """Who is attached, the first attached first."""
+        attached = self._records.attachments_of_endpoint(endpoint.id)
+        return [attachment for attachment in attached if attachment.phase is Phase.READY]
+
+    def _default(self) -> Network:
+        network = self._networks.default()
+        if network is None:
+            name = self._parts.settings.default_network
+            raise not_found("network", name, "it is the default network; name another, or create it")
+        return network
+
+    def _matching(self, ref: str) -> Sequence[Network]:
+        """By name or full id, as the filter of the reference means it."""
+        named = self._networks.list(name=ref)
+        return named or [net for net in self._networks.list() if net.id == ref]

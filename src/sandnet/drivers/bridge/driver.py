@@ -1,0 +1,233 @@
+"""The bridge driver: one Linux bridge a network, one veth pair an attachment, nftables for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
+from typing import Literal
+
+from msgspec.structs import replace
+
+from sandnet.drivers.base import Gateways
+from sandnet.drivers.bridge import ruleset
+from sandnet.drivers.bridge.publish import HostPorts
+from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
+from sandnet.drivers.tuning import Tuning
+from sandnet.errors import Error, Kind, invalid
+from sandnet.kernel.base import Bridge, Kernel, Link, Veth
+from sandnet.kernel.reaper import Reaper
+from sandnet.kernel.workers import Workers
+from sandnet.model import Attachment, BoundPort, Endpoint, Interface, Network, PortMapping
+from sandnet.model.ports import TCP
+
+NEEDED = ("namespaces", "bridge", "veth", "nftables")
+"""Kernel features without which there is no bridge network."""
+
+
+class BridgeDriver:
+    """Networks of one host, each an Ethernet segment of its own behind NAT."""
+
+    name = "bridge"
+    scope: Literal["local", "global"] = "local"
+
+    def __init__(
+        self, kernel: Kernel, workers: Workers, reaper: Reaper, tuning: Tuning, pools: Sequence[IPv4Network]
+    ) -> None:
+        self._kernel = kernel
+        self._workers = workers
+        self._reaper = reaper
+        self._tuning = tuning
+        self._pools = pools
+        self._ports = HostPorts(kernel.host)
+        self._missing = kernel.host.missing()
+
+    def unavailable(self) -> str:
+        """What the kernel lacks."""
+        return "; ".join(self._missing[feature] for feature in NEEDED if feature in self._missing)
+
+    async def start(self, state: Sequence[tuple[Network, Sequence[Endpoint]]]) -> None:
+        """Put the whole table in place in one transaction: established flows never notice."""
+        await self._workers.run(self._kernel.firewall.apply, ruleset.table(state))
+
+    async def stop(self) -> None:
+        """No table, and the host's parameters as they were."""
+        if not self.unavailable():
+            await self._workers.run(self._kernel.firewall.apply, ruleset.no_table())
+        await self._tuning.put_back()
+
+    # Networks.
+
+    async def plan(self, net: Network, others: Sequence[Network]) -> Network:
+        """Choose the bridge and the subnets; see :class:`Driver`."""
+        asked = net.options
+        link = asked.bridge_name or f"snb{net.id[:10]}"
+        _refuse_taken_link(link, others)
+        await self._reaper.settle(link)
+        found = await self._workers.run(self._kernel.links.find, link)
+        _refuse_link(net, link, found)
+        if asked.ipv6 and "ipv6" in self._missing:
+            raise Error(Kind.UNAVAILABLE, f"no IPv6 on this host: {self._missing['ipv6']}", code="no_such_family")
+        ours = {other.link for other in others} | {link}
+        occupied = await self._workers.run(self._kernel.host.occupied, ours)
+        net = replace(net, link=link, link_adopted=found is not None)
+        own = await self._own_address(link) if found else None
+        if own:
+            _refuse_other_subnet(net, own)
+            refuse_overlap(own.network, others, occupied)
+            ipv4 = subnet4(net, own.network, own)
+        else:
+            ipv4 = plan_ipv4(net, others, occupied, self._pools)
+        return replace(net, ipv4=ipv4, ipv6=plan_ipv6(net, others, occupied))
+
+    async def create_network(self, net: Network) -> Network:
+        """Make or adopt the bridge, open the host to it, and make the ruleset know it."""
+        await self._tuning.ensure("net/ipv4/ip_forward", "1")
+        if net.ipv6:
+            await self._forward_ipv6()
+        bridge = Bridge(net.link, net.mtu, addresses(net))
+        if net.link_adopted:
+            added = await self._workers.run(self._kernel.links.adopt_bridge, bridge)
+            net = replace(net, address_added=net.address_added or added)
+            await self._tuning.ensure(f"net/ipv4/conf/{net.link}/route_localnet", "1")
+        else:
+            await self._workers.run(self._make, net, bridge)
+        await self._apply(ruleset.network_elements(net, add=True))
+        return net
+
+    async def delete_network(self, net: Network) -> None:
+        """Forget the network in the ruleset, and delete the bridge if we made it."""
+        if not net.link:
+            return
+        await self._apply(ruleset.network_elements(net, add=False))
+        await self._workers.run(self._unmake, net)
+        if not net.link_adopted:
+            self._reaper.kick(net.link)
+
+    def _make(self, net: Network, bridge: Bridge) -> None:
+        self._kernel.links.ensure_bridge(bridge)
+        conf = self._kernel.sysctl
+        conf.set(f"net/ipv4/conf/{net.link}/route_localnet", "1")
+        if "ipv6" not in self._missing:
+            # a sandbox must not configure the host by router advertisements, nor reach it by a link-local address
+            # that no network of ours has
+            conf.set(f"net/ipv6/conf/{net.link}/accept_ra", "0")
+            conf.set(f"net/ipv6/conf/{net.link}/disable_ipv6", "0" if net.ipv6 else "1")
+
+    def _unmake(self, net: Network) -> None:
+        if net.link_adopted:
+            if net.address_added:
+                self._kernel.links.remove_addresses(net.link, addresses(net))
+            return
+        self._kernel.links.remove_addresses(net.link, addresses(net))
+        self._kernel.links.retire([net.link])
+
+    async def _forward_ipv6(self) -> None:
+        """Forward IPv6 without losing what router advertisements gave the host's own links (ip-sysctl: accept_ra)."""
+        for link in await self._workers.run(self._kernel.links.list):
+            name = f"net/ipv6/conf/{link.name}/accept_ra"
+            if link.kind == "" and await self._workers.run(self._kernel.sysctl.get, name) == "1":
+                await self._tuning.ensure(name, "2")
+        await self._tuning.ensure("net/ipv6/conf/all/forwarding", "1")
+
+    async def _own_address(self, link: str) -> IPv4Interface | None:
+        found: Sequence[Interface] = await self._workers.run(self._kernel.links.addresses, link)
+        return next((address for address in found if isinstance(address, IPv4Interface)), None)
+
+    # Endpoints.
+
+    async def create_endpoint(self, net: Network, ep: Endpoint) -> None:
+        """Publish its ports, and forget flows that an earlier holder of them left behind."""
+        if not ep.ports:
+            return
+        await self._apply(ruleset.endpoint_elements(ep, add=True))
+        stale = {(port.proto, port.host_port) for port in ep.ports if port.proto != TCP}
+        if stale:
+            await self._workers.run(self._kernel.firewall.forget_flows, bound=sorted(stale))
+
+    async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
+        """Withdraw its ports, and forget the flows that went through them."""
+        if not ep.ports:
+            return
+        await self._apply(ruleset.endpoint_elements(ep, add=False))
+        targets = [interface.ip for interface in (ep.address, ep.address_ipv6) if interface]
+        await self._workers.run(self._kernel.firewall.forget_flows, addresses=targets)
+
+    async def bind(self, net: Network, mappings: Sequence[PortMapping]) -> tuple[BoundPort, ...]:
+        """Hold host ports; refuse where nothing could be published."""
+        if not mappings:
+            return ()
+        if net.options.internal:
+            raise invalid(f"network {net.name} is internal: no port of it can be published", code="internal_network")
+        if not net.options.firewall:
+            message = f"network {net.name} was created without firewall rules (EnableIPTables false)"
+            raise invalid(message, "publish on a network that has them", "no_firewall")
+        return await self._workers.run(self._ports.bind, net, mappings)
+
+    async def rebind(self, net: Network, ports: Sequence[BoundPort]) -> None:
+        """Hold them again."""
+        if ports:
+            await self._workers.run(self._ports.rebind, ports)
+
+    def unbind(self, ports: Sequence[BoundPort]) -> None:
+        """Give them back."""
+        self._ports.unbind(ports)
+
+    # Sandboxes.
+
+    async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
+        """A veth pair between the bridge and the sandbox."""
+        return Veth(
+            host_link=att.host_link,
+            bridge=net.link,
+            interface=att.interface,
+            mac=att.mac,
+            mtu=net.mtu,
+            address=att.address,
+            address_ipv6=att.address_ipv6,
+            isolated=not net.options.icc,
+            hairpin=bool(ep.ports),
+        )
+
+    async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
+        """The pair was all there is."""
+
+    def gateways(self, net: Network) -> Gateways:
+        """The bridge's addresses, or the gateways asked for; none on an internal network."""
+        ipv4 = net.ipv4.gateway if net.ipv4 else None
+        ipv6 = net.ipv6.gateway if net.ipv6 else None
+        return Gateways(
+            ipv4 if isinstance(ipv4, IPv4Address) else None,
+            ipv6 if isinstance(ipv6, IPv6Address) else None,
+        )
+
+    async def _apply(self, statements: Iterable[str]) -> None:
+        script = "\n".join(statements)
+        if script:
+            await self._workers.run(self._kernel.firewall.apply, script + "\n")
+
+
+def _refuse_taken_link(link: str, others: Sequence[Network]) -> None:
+    for other in others:
+        if other.link == link:
+            message = f"bridge {link} belongs to network {other.name} ({other.id[:12]})"
+            raise Error(Kind.CONFLICT, message, "name another bridge, or none", "link_taken")
+
+
+def _refuse_link(net: Network, link: str, found: Link | None) -> None:
+    asked = net.options
+    if found and found.kind != "bridge":
+        message = f"link {link} exists and is not a bridge"
+        raise Error(Kind.CONFLICT, message, "name a bridge, or a link that does not exist", "link_taken")
+    if not found and asked.bridge_name and not asked.create_bridge:
+        hint = f"make it first (ip link add {link} type bridge), or leave AllowNonDefaultBridge out"
+        raise Error(Kind.PROTECTED, f"bridge device {link} must be created manually", hint, "bridge_missing")
+    if found and asked.internal:
+        hint = "leave bridge_name out: a bridge of the network's own is isolated, one of yours is not ours to cut off"
+        raise invalid(f"network {net.name} cannot be internal on existing bridge {link}", hint, "adopted_internal")
+
+
+def _refuse_other_subnet(net: Network, own: IPv4Interface) -> None:
+    asked = net.options
+    if (asked.subnet and asked.subnet != own.network) or (asked.bridge_address and asked.bridge_address != own):
+        message = f"bridge {net.link} has address {own}, which does not fit the subnet asked for"
+        raise invalid(message, f"ask for {own.network}, or leave the subnet out", "bridge_address_differs")

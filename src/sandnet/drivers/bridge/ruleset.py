@@ -1,0 +1,143 @@
+"""The bridge driver's nftables ruleset as text: pure functions from records.
+
+One table, a fixed number of chains and rules. What differs from network to network and from port to
+port stands in sets and maps, so neither a packet nor a change costs more with a thousand of them.
+Isolation between networks is one rule, not one a pair.
+
+The table never accepts for others: what neither comes from nor goes to our bridges leaves it at the
+first rule, and a drop of the host's own firewall still stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sandnet.model import BoundPort, Endpoint, Network
+
+TABLE = "inet sandnet"
+
+SETS = """\
+  set bridges { type ifname; }
+  set adopted { type ifname; }
+  set internal { type ifname; }
+  set outbound { type ifname; }
+  set within { type ifname . ifname; }
+  set adopted4 { type ifname . ipv4_addr; flags interval; }
+  set adopted6 { type ifname . ipv6_addr; flags interval; }
+  set self4 { type ipv4_addr . ipv4_addr; }
+  set self6 { type ipv6_addr . ipv6_addr; }
+  map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
+  map any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
+  map one4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+  map one6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+"""
+
+_DNAT = """\
+    fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @one4
+    fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6
+    fib daddr type local dnat ip to meta l4proto . th dport map @any4
+    fib daddr type local ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @any6
+"""
+
+CHAINS = f"""\
+  chain raw_prerouting {{
+    type filter hook prerouting priority raw; policy accept;
+    # route_localnet is on for our bridges (published ports on 127.0.0.1): keep the host's loopback closed
+    iifname @bridges ip daddr 127.0.0.0/8 drop
+    iifname @adopted ip daddr 127.0.0.0/8 drop
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+{_DNAT}  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+{_DNAT}  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    # a container that calls its own published port, and one that calls its neighbour's
+    ct status dnat ip saddr . ip daddr @self4 masquerade
+    ct status dnat ip6 saddr . ip6 daddr @self6 masquerade
+    ct status dnat iifname . oifname @within masquerade
+    # 127.0.0.1 of the host cannot be answered to from another namespace
+    ct status dnat ip saddr 127.0.0.0/8 masquerade
+    oifname @bridges return
+    iifname @outbound masquerade
+    iifname . ip saddr @adopted4 masquerade
+    iifname . ip6 saddr @adopted6 masquerade
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname != @bridges oifname != @bridges return
+    ct state vmap {{ established : accept, related : accept }}
+    iifname @internal iifname . oifname @within accept
+    iifname @internal drop
+    oifname @internal drop
+    ct status dnat accept
+    iifname . oifname @within accept
+    oifname @bridges drop
+  }}
+"""
+
+
+def table(state: Sequence[tuple[Network, Sequence[Endpoint]]]) -> str:
+    """The whole table, replacing whatever stands under its name, in one transaction."""
+    elements = [line for net, _ in state for line in network_elements(net, add=True)]
+    elements += [line for _, endpoints in state for ep in endpoints for line in endpoint_elements(ep, add=True)]
+    head = f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{SETS}{CHAINS}}}\n"
+    return head + "\n".join(elements) + "\n"
+
+
+def no_table() -> str:
+    """No table, whether there was one or not."""
+    return f"add table {TABLE}\ndelete table {TABLE}\n"
+
+
+def network_elements(net: Network, *, add: bool) -> Iterator[str]:
+    """The statements that make the ruleset know a network, or forget it."""
+    if not net.options.firewall:
+        return
+    link = f'"{net.link}"'
+    if net.link_adopted:
+        yield from _element("adopted", link, add)
+        if net.options.masquerade:
+            for subnet in filter(None, (net.ipv4, net.ipv6)):
+                yield from _element(f"adopted{subnet.prefix.version}", f"{link} . {subnet.prefix}", add)
+    else:
+        yield from _element("bridges", link, add)
+        if net.options.masquerade and not net.options.internal:
+            yield from _element("outbound", link, add)
+    if net.options.icc:
+        yield from _element("within", f"{link} . {link}", add)
+    if net.options.internal:
+        yield from _element("internal", link, add)
+
+
+def endpoint_elements(ep: Endpoint, *, add: bool) -> Iterator[str]:
+    """The statements that publish an endpoint's ports, or withdraw them."""
+    for port in ep.ports:
+        yield from _port_element(ep, port, add)
+    if ep.ports and ep.address:
+        yield from _element("self4", f"{ep.address.ip} . {ep.address.ip}", add)
+    if ep.ports and ep.address_ipv6:
+        yield from _element("self6", f"{ep.address_ipv6.ip} . {ep.address_ipv6.ip}", add)
+
+
+def _port_element(ep: Endpoint, port: BoundPort, add: bool) -> Iterator[str]:
+    family = port.host_ip.version
+    target = ep.address if family == 4 else ep.address_ipv6
+    if target is None:
+        return
+    key = f"{port.proto} . {port.host_port}"
+    to = f"{target.ip} . {port.port}"
+    if port.host_ip.is_unspecified:
+        yield from _element(f"any{family}", key, add, to)
+    else:
+        yield from _element(f"one{family}", f"{port.host_ip} . {key}", add, to)
+
+
+def _element(name: str, key: str, add: bool, to: str = "") -> Iterator[str]:
+    """A removal adds first: nft 1.0.6 cannot delete what may be absent, and adding what is there is no error."""
+    value = f"{key} : {to}" if to else key
+    yield f"add element {TABLE} {name} {{ {value} }}"
+    if not add:
+        yield f"delete element {TABLE} {name} {{ {value} }}"

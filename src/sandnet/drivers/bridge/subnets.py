@@ -1,0 +1,110 @@
+"""Which subnets a bridge network gets: what was asked, checked, or the next free ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
+
+from sandnet.errors import Error, Kind, invalid
+from sandnet.ipam.pools import DEFAULT_SIZE, next_subnet, overlap, unique_local_prefix
+from sandnet.model import Interface, Network, Prefix, Subnet
+
+
+def plan_ipv4(
+    net: Network, others: Sequence[Network], occupied: Sequence[Prefix], pools: Sequence[IPv4Network]
+) -> Subnet:
+    """The IPv4 subnet of a new network.
+
+    Args:
+        net: the network as asked.
+        others: the networks there are.
+        occupied: what the host uses.
+        pools: where subnets come from when none is asked for.
+
+    Raises:
+        Error: ``CONFLICT`` when the asked one overlaps, ``EXHAUSTED`` when no pool has a free one.
+    """
+    asked = net.options
+    prefix = asked.bridge_address.network if asked.bridge_address else asked.subnet
+    if prefix is None:
+        taken = [*occupied, *_prefixes(others)]
+        prefix = next_subnet(pools, DEFAULT_SIZE, taken)
+        if prefix is None:
+            raise _exhausted(pools, others)
+    else:
+        refuse_overlap(prefix, others, occupied)
+    return subnet4(net, prefix, asked.bridge_address)
+
+
+def subnet4(net: Network, prefix: IPv4Network, bridge: IPv4Interface | None) -> Subnet:
+    """The IPv4 subnet of a network whose prefix is known.
+
+    Args:
+        net: the network as asked.
+        prefix: its prefix.
+        bridge: the bridge's own address; ``None``: the gateway asked for, else the first host of the prefix.
+    """
+    asked = net.options
+    own = bridge or IPv4Interface((asked.gateway or prefix[1], prefix.prefixlen))
+    if asked.gateway and asked.gateway not in prefix:
+        raise invalid(f"gateway {asked.gateway} is outside subnet {prefix}", code="gateway_outside_subnet")
+    if asked.ip_range and not asked.ip_range.subnet_of(prefix):
+        raise invalid(f"ip_range {asked.ip_range} is outside subnet {prefix}", code="range_outside_subnet")
+    gateway: IPv4Address | None = asked.gateway or own.ip
+    return Subnet(prefix=prefix, bridge=own, gateway=None if asked.internal else gateway, range=asked.ip_range)
+
+
+def plan_ipv6(net: Network, others: Sequence[Network], occupied: Sequence[Prefix]) -> Subnet | None:
+    """The IPv6 subnet of a new network, or ``None`` when it has no IPv6.
+
+    Raises:
+        Error: ``CONFLICT`` when the asked one overlaps.
+    """
+    asked = net.options
+    if not asked.ipv6:
+        return None
+    prefix = asked.subnet_ipv6
+    if prefix is None:
+        prefix = unique_local_prefix(os.urandom)
+        while overlap(prefix, [*occupied, *_prefixes(others)]):
+            prefix = unique_local_prefix(os.urandom)
+    else:
+        refuse_overlap(prefix, others, occupied)
+    gateway = asked.gateway_ipv6 or prefix[1]
+    own = IPv6Interface((gateway, prefix.prefixlen))
+    return Subnet(prefix=prefix, bridge=own, gateway=None if asked.internal else gateway)
+
+
+def refuse_overlap(prefix: Prefix, others: Sequence[Network], occupied: Sequence[Prefix]) -> None:
+    """Refuse a prefix that another network or the host uses.
+
+    Raises:
+        Error: kind ``CONFLICT``, naming who does.
+    """
+    for other in others:
+        for subnet in filter(None, (other.ipv4, other.ipv6)):
+            if overlap(prefix, [subnet.prefix]):
+                message = f"subnet {prefix} overlaps {subnet.prefix} of network {other.name} ({other.id[:12]})"
+                raise Error(Kind.CONFLICT, message, "choose another subnet, or leave it out", "subnet_taken")
+    route = overlap(prefix, occupied)
+    if route:
+        message = f"subnet {prefix} overlaps {route}, which the host uses (route, address or nameserver)"
+        raise Error(Kind.CONFLICT, message, "choose another subnet, or leave it out", "subnet_taken")
+
+
+def addresses(net: Network) -> tuple[Interface, ...]:
+    """The host's own addresses on the network's bridge."""
+    return tuple(subnet.bridge for subnet in (net.ipv4, net.ipv6) if subnet and subnet.bridge)
+
+
+def _prefixes(networks: Sequence[Network]) -> list[Prefix]:
+    return [subnet.prefix for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
+
+
+def _exhausted(pools: Sequence[IPv4Network], others: Sequence[Network]) -> Error:
+    names = ", ".join(map(str, pools))
+    message = (
+        f"no free /{DEFAULT_SIZE} is left in the pools {names}: {len(others)} networks and the host's routes use them"
+    )
+    return Error(Kind.EXHAUSTED, message, "delete a network, or name a subnet outside the pools", "pools_exhausted")

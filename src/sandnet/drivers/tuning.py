@@ -1,0 +1,50 @@
+"""Kernel parameters of the host that we change, with the values they had, so that ``down`` puts them back."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from sandnet.errors import Error
+from sandnet.kernel.base import Sysctl
+from sandnet.kernel.workers import Workers
+from sandnet.stores.base import Conflict, Delete, Put, Store
+
+_log = logging.getLogger(__name__)
+
+_PREFIX = "sysctl/"
+
+
+class Tuning:
+    """Sets parameters, remembering in the store what each was before the first change."""
+
+    def __init__(self, sysctl: Sysctl, store: Store, workers: Workers) -> None:
+        self._sysctl = sysctl
+        self._store = store
+        self._workers = workers
+        self._done: set[str] = set()
+
+    async def ensure(self, name: str, value: str) -> None:
+        """Make the parameter ``value`` (once a run; a missing parameter is passed over).
+
+        Raises:
+            Error: ``UNAVAILABLE`` when it cannot be written.
+        """
+        if name in self._done:
+            return
+        before = await self._workers.run(self._sysctl.get, name)
+        if before is not None and before != value:
+            with suppress(Conflict):  # remembered by an earlier run that did not get to put it back
+                await self._store.commit(Put(_PREFIX + name, before.encode(), 0))
+            await self._workers.run(self._sysctl.set, name, value)
+        self._done.add(name)
+
+    async def put_back(self) -> None:
+        """Give every changed parameter the value it had; one that refuses is logged and forgotten."""
+        for entry in await self._store.list(_PREFIX):
+            try:
+                await self._workers.run(self._sysctl.set, entry.key.removeprefix(_PREFIX), entry.value.decode())
+            except Error as failure:
+                _log.warning("could not put back %s: %s", entry.key.removeprefix(_PREFIX), failure)
+            await self._store.commit(Delete(entry.key))
+        self._done.clear()

@@ -1,0 +1,148 @@
+"""Files written as root at paths that strangers name: atomic, and never through a symlink.
+
+Every path is opened one component at a time from an allowed directory, each step with ``O_NOFOLLOW``
+below the last (openat(2)), so that no rename or link slipped in between can lead elsewhere. A file
+appears by rename(2), complete or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+
+from sandnet.errors import Error, Kind, invalid
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_READ = 1 << 20
+"""Bytes read of a file that others may have written."""
+
+
+class Files:
+    """Reads, writes and removes files below the allowed directories, and nowhere else."""
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        self._allowed = [PurePosixPath(path) for path in allowed]
+
+    def check(self, path: str) -> None:
+        """Refuse a path outside the allowed directories, before anything is made.
+
+        Raises:
+            Error: kind ``INVALID``, code ``path_not_allowed``.
+        """
+        self._split(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Make the file hold ``content``, mode 0644, parents made (0755) where they are missing.
+
+        Raises:
+            Error: ``INVALID`` when the path is outside the allowed directories, runs through a symlink, or
+                is a directory; ``UNAVAILABLE`` when the file system refuses.
+        """
+        root, parts = self._split(path)
+        with _translated(path), _opened(root, parts[:-1], make=True) as parent:
+            _refuse_other_than_file(parent, parts[-1], path)
+            _replace(parent, parts[-1], content)
+
+    def read(self, path: str) -> bytes | None:
+        """What the file holds (its first MiB), or ``None`` when there is no such regular file."""
+        root, parts = self._split(path)
+        try:
+            with _opened(root, parts[:-1], make=False) as parent:
+                fd = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        except OSError:
+            return None
+        with os.fdopen(fd, "rb") as file:
+            return file.read(MAX_READ) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+
+    def remove(self, path: str, *, prune: bool = False) -> None:
+        """Remove the file; with ``prune`` its directory too when that is left empty. Absent ones are success."""
+        root, parts = self._split(path)
+        try:
+            with _opened(root, parts[:-1], make=False) as parent:
+                _unlink(parent, parts[-1])
+            if prune and len(parts) > 1:
+                with _opened(root, parts[:-2], make=False) as grandparent:
+                    os.rmdir(parts[-2], dir_fd=grandparent)
+        except OSError as failure:
+            if failure.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR, errno.ELOOP, errno.EBUSY):
+                raise Error(Kind.UNAVAILABLE, f"cannot remove {path}: {failure.strerror}") from failure
+
+    def _split(self, path: str) -> tuple[str, tuple[str, ...]]:
+        wanted = PurePosixPath(path)
+        if wanted.is_absolute() and ".." not in wanted.parts and "\0" not in path:
+            for root in self._allowed:
+                if wanted.is_relative_to(root) and wanted != root:
+                    return str(root), wanted.relative_to(root).parts
+        places = ", ".join(map(str, self._allowed))
+        raise invalid(f"path not allowed: {path!r}", f"use an absolute path below {places}", "path_not_allowed")
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno in (errno.ELOOP, errno.ENOTDIR):
+            hint = "name a path whose every directory is a real directory"
+            raise invalid(f"{path} runs through a symlink or a file", hint, "path_not_allowed") from failure
+        raise Error(Kind.UNAVAILABLE, f"cannot write {path}: {failure.strerror}") from failure
+
+
+@contextmanager
+def _opened(root: str, directories: Sequence[str], *, make: bool) -> Iterator[int]:
+    """A descriptor of the directory ``root/directories…``; the root itself is the operator's word."""
+    if make:
+        os.makedirs(root, mode=0o755, exist_ok=True)
+    current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in directories:
+            if make:
+                _mkdir(current, name)
+            below = os.open(name, _DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = below
+        yield current
+    finally:
+        os.close(current)
+
+
+def _mkdir(parent: int, name: str) -> None:
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    except FileExistsError:
+        return
+
+
+def _unlink(parent: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return
+
+
+def _refuse_other_than_file(parent: int, name: str, path: str) -> None:
+    try:
+        mode = os.lstat(name, dir_fd=parent).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "a symlink" if stat.S_ISLNK(mode) else "no regular file"
+        raise invalid(f"{path} is {what}", "name a regular file, or one that does not exist yet", "path_not_allowed")
+
+
+def _replace(parent: int, name: str, content: bytes) -> None:
+    temporary = f".{name}.{secrets.token_hex(4)}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, 0o644)
+            file.write(content)
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except BaseException:
+        _unlink(parent, temporary)
+        raise

@@ -1,0 +1,21 @@
+"""A started daemon over the in-memory store and kernel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandnet.config import Config
+from tests.unit.core.rig import Rig
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    """A started daemon."""
+    rig = Rig(Config(state_dir=str(tmp_path / "state"), file_dirs=(str(tmp_path / "allowed"),)))
+    await rig.start()
+    yield rig
+    await rig.controller.stop()
+    rig.workers.close()

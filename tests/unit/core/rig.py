@@ -1,0 +1,73 @@
+"""A controller over the in-memory store and kernel: everything but Linux."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sandnet.config import Config
+from sandnet.core.controller import Controller
+from sandnet.daemon import assemble
+from sandnet.errors import Error
+from sandnet.kernel.fake import FakeKernel
+from sandnet.kernel.workers import Workers
+from sandnet.model import Endpoint, EndpointSpec, JoinSpec, Network, NetworkOptions, NetworkSpec, PortMapping, Sandbox
+from sandnet.stores.base import Change
+from sandnet.stores.memory import MemoryStore
+
+
+class MoodyStore(MemoryStore):
+    """A store that refuses one commit when told to."""
+
+    refusal: Error | None = None
+
+    async def commit(self, *changes: Change) -> int:
+        """Refuse once, if told to; else as the memory store."""
+        refusal, self.refusal = self.refusal, None
+        if refusal:
+            raise refusal
+        return await super().commit(*changes)
+
+
+@dataclass
+class Rig:
+    """A host with a daemon that can be restarted."""
+
+    config: Config
+    store: MoodyStore = field(default_factory=MoodyStore)
+    kernel: FakeKernel = field(default_factory=FakeKernel)
+    workers: Workers = field(default_factory=Workers)
+    controller: Controller = field(init=False)
+
+    async def start(self) -> Controller:
+        """A daemon that has just started over what the store and the kernel hold."""
+        self.controller = assemble(self.config, self.store, self.kernel, self.workers)
+        await self.controller.start()
+        return self.controller
+
+    async def network(self, name: str = "foo", **options: object) -> Network:
+        """A bridge network."""
+        asked = NetworkOptions(**options)  # type: ignore[arg-type]
+        return await self.controller.networks.create(NetworkSpec(name=name, driver="bridge", options=asked))
+
+    async def endpoint(self, name: str, network: str = "foo", **wishes: object) -> Endpoint:
+        """An endpoint."""
+        return await self.controller.endpoints.create(network, EndpointSpec(name=name, **wishes))  # type: ignore[arg-type]
+
+    async def join(self, container: str, endpoint: str, network: str = "foo", **wishes: object) -> Sandbox:
+        """A container joined to an endpoint."""
+        spec = JoinSpec(container_id=container, **wishes)  # type: ignore[arg-type]
+        return await self.controller.sandboxes.join(network, endpoint, spec)
+
+    def default_route(self, box: Sandbox) -> tuple[str, str]:
+        """Interface and gateway of a sandbox's IPv4 default route."""
+        route = self.kernel.namespaces.inside(box.key).default_routes[4]
+        return route.interface, str(route.gateway)
+
+    def veths(self) -> list[str]:
+        """Our veth ends that are up on the host."""
+        return [link.name for link in self.kernel.links.list() if link.name.startswith("snv") and link.up]
+
+
+def mapping(host_port: int = 0, port: int = 80, proto: int = 6, **more: object) -> PortMapping:
+    """A wish to publish a port."""
+    return PortMapping(proto=proto, port=port, host_port=host_port, **more)  # type: ignore[arg-type]

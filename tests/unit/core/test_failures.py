@@ -1,0 +1,109 @@
+"""Whatever step fails, the request is refused, nothing is left, and it can be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from tests.unit.core.rig import Rig, mapping
+
+BROKEN = Error(Kind.INTERNAL, "broken on purpose")
+
+
+async def _create_network(rig: Rig) -> object:
+    return await rig.network("new", ipv6=True)
+
+
+async def _create_endpoint(rig: Rig) -> object:
+    return await rig.endpoint("new", port_mapping=(mapping(8080), mapping(8080, proto=17)))
+
+
+async def _join(rig: Rig) -> object:
+    return await rig.join("c2", "second", hosts_path=f"{rig.config.file_dirs[0]}/c2/hosts")
+
+
+async def _join_again(rig: Rig) -> object:
+    return await rig.join("c1", "second")
+
+
+OPERATIONS = [_create_network, _create_endpoint, _join, _join_again]
+STEPS_AT_MOST = 60
+
+
+async def _prepared(rig: Rig) -> None:
+    await rig.network(ipv6=True)  # the host's parameters are set once, so every later attempt takes the same steps
+    await rig.endpoint("first")
+    await rig.endpoint("second")
+    await rig.join("c1", "first")
+
+
+async def _state(rig: Rig) -> tuple[object, ...]:
+    await rig.controller._parts.reaper.settle()
+    records = rig.controller._parts.records
+    keys = sorted(entry.key for entry in await rig.store.list("") if not entry.key.startswith(("cursor/", "sysctl/")))
+    links = sorted(link.name for link in rig.kernel.links.list())
+    namespaces = sorted(box.key for box in records.sandboxes() if rig.kernel.namespaces.find(box.key))
+    files = sorted(str(path) for path in Path(rig.config.state_dir).rglob("*") if path.is_file())
+    return keys, links, namespaces, files, sorted(map(str, rig.kernel.host.held))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__.strip("_"))
+async def test_given_any_kernel_step_fails_then_nothing_is_left_and_a_repetition_succeeds(
+    rig: Rig, operation: Callable[[Rig], Awaitable[object]]
+) -> None:
+    await _prepared(rig)
+    before = await _state(rig)
+    already = len(rig.kernel.calls)
+    steps = await _steps_of(rig, operation)
+    assert steps
+    for method, after in steps:
+        rig.kernel.fail_on(method, BROKEN, after=after)
+        with pytest.raises(Error):
+            await operation(rig)
+        assert await _state(rig) == before, f"{method} after {after}"
+    await operation(rig)
+    assert len(rig.kernel.calls) > already
+
+
+async def _steps_of(rig: Rig, operation: Callable[[Rig], Awaitable[object]]) -> list[tuple[str, int]]:
+    """Every kernel call the operation makes that can stop it, found by letting each fail once on a twin."""
+    twin = Rig(rig.config.__class__(state_dir=rig.config.state_dir + ".twin", file_dirs=rig.config.file_dirs))
+    await twin.start()
+    await _prepared(twin)
+    already = len(twin.kernel.calls)
+    await operation(twin)
+    made = twin.kernel.calls[already:]
+    await twin.controller.stop()
+    twin.workers.close()
+    acting = [call for call in made if call not in NEVER_STOP]
+    return [(call, acting[:index].count(call)) for index, call in enumerate(acting)][:STEPS_AT_MOST]
+
+
+NEVER_STOP = frozenset({"links.reap", "links.list", "sysctl.get"})
+"""Calls of the background, or whose failure is passed over."""
+
+
+async def test_given_the_store_refuses_when_creating_then_the_reservation_is_gone(rig: Rig) -> None:
+    await rig.network()
+    rig.store.refusal = Error(Kind.UNAVAILABLE, "the store is away")
+    with pytest.raises(Error) as caught:
+        await rig.endpoint("web")
+    assert caught.value.kind is Kind.UNAVAILABLE
+    endpoint = await rig.endpoint("web")
+    assert endpoint.address is not None
+
+
+async def test_given_a_leave_fails_half_way_then_repeating_it_finishes(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    box = await rig.join("c1", "web")
+    rig.kernel.fail_on("namespaces.release", BROKEN)
+    with pytest.raises(Error):
+        await rig.controller.sandboxes.leave("foo", "web", "c1")
+    assert rig.veths() == []  # the teardown went on past the failure and before it
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    assert rig.kernel.namespaces.find(box.key) is None
+    assert rig.controller.sandboxes.list() == []
