@@ -1,0 +1,37 @@
+"""Names from the daemon for a shell's completion. A daemon that is away or slow completes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from sandnet.errors import Error
+
+if TYPE_CHECKING:
+    from sandnet.client import Client
+
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _from_daemon(names: Callable[[Client], Iterable[str]]) -> Completer:
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        from sandnet.cli.session import Session
+
+        try:
+            found = list(names(Session(ctx.find_root().params.get("host")).impatient))
+        except Error:
+            return []
+        return [name for name in found if name.startswith(incomplete)]
+
+    return complete
+
+
+def _service_names(client: Client) -> Iterable[str]:
+    return (f"{service.name}.{service.network}" for service in client.services())
+
+
+networks = _from_daemon(lambda client: (network.name for network in client.networks()))
+services = _from_daemon(_service_names)
+containers = _from_daemon(lambda client: (sandbox.id for sandbox in client.sandboxes()))

@@ -1,0 +1,78 @@
+"""``sandnet daemon`` and ``sandnet down``: the two commands that load the daemon's code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_DIRECTORIES = (
+    click.option("--state-dir", metavar="DIR", help="Records. Default: /var/lib/sandnet."),
+    click.option("--run-dir", metavar="DIR", help="Sockets and locks. Default: /run/sandnet."),
+    click.option("--sandbox-dir", metavar="DIR", help="Where namespaces are pinned. Default: /var/run/docker/netns."),
+    click.option("--store", metavar="URL", help="Where records are kept. Default: the embedded store."),
+    click.option("--config", "path", metavar="FILE", help="TOML file; the options given here win over it."),
+)
+
+
+def _directories(command: F) -> F:
+    for option in reversed(_DIRECTORIES):
+        command = option(command)
+    return command
+
+
+@click.command(short_help="Run the server.")
+@click.option(
+    "-H",
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="URL",
+    help="Listen here (repeatable): unix:///path or tcp://127.0.0.1:PORT. Default: the socket in --run-dir.",
+)
+@_directories
+@click.option("--default-network", metavar="NAME", help="The network of services that name none. Default: bridge.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
+@click.pass_context
+def daemon(ctx: click.Context, /, path: str | None, hosts: tuple[str, ...], **asked: str | None) -> None:
+    """Run the server until SIGTERM, which leaves every network and sandbox working.
+
+    \b
+    Example:
+      sandnet daemon
+      sandnet daemon -H unix:///run/sandnet/sandnet.sock -H tcp://127.0.0.1:2385 --log-level debug
+    """
+    from sandnet.config import load
+    from sandnet.daemon import run
+
+    ctx.exit(run(load(path, _overrides(hosts=hosts, **asked))))
+
+
+@click.command(short_help="Remove everything the server made on this host.")
+@_directories
+@click.pass_context
+def down(ctx: click.Context, /, path: str | None, **asked: str | None) -> None:
+    """Remove every network and sandbox of this host and put back the sysctls that were changed.
+
+    Works with the server running or not. Give it the same directories as the server.
+
+    \b
+    Example:
+      sandnet down
+      sandnet down --state-dir /srv/sandnet
+    """
+    from sandnet.cli.session import waiting
+    from sandnet.config import load
+    from sandnet.daemon import down as remove_all
+
+    with waiting("removing networks and sandboxes"):
+        status = remove_all(load(path, _overrides(**asked)))
+    ctx.exit(status)
+
+
+def _overrides(**asked: object) -> Mapping[str, object]:
+    """The options that were given; the rest is the configuration file's to say."""
+    return {key: value for key, value in asked.items() if value}

@@ -1,0 +1,137 @@
+"""``sandnet network``: create, rm, ls, info."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import click
+
+from sandnet.cli import complete, output, values
+from sandnet.cli.session import Session, each, waiting
+
+GENERIC = "com.docker.network.generic"
+"""libnetwork's label under which a driver's own options travel (libnetwork notes, C.2)."""
+
+
+@click.group()
+def network() -> None:
+    """Create, list and delete networks.
+
+    \b
+    Example:
+      sandnet network create --subnet 10.9.0.0/24 blue
+      sandnet network ls
+      sandnet network rm blue
+    """
+
+
+@network.command(short_help="Create a network.")
+@click.argument("name")
+@click.option("-d", "--driver", default="", help="bridge (default), host, null, or another driver's name.")
+@click.option("--subnet", metavar="CIDR", help="IPv4 subnet. Default: the next free /24 of the pools.")
+@click.option("--gateway", metavar="IP", help="The sandboxes' next hop. Default: the subnet's first address.")
+@click.option("--ip-range", metavar="CIDR", help="Hand out addresses of this part of the subnet only.")
+@click.option("--ipv6", is_flag=True, help="Give sandboxes IPv6 addresses too.")
+@click.option("--subnet-ipv6", metavar="CIDR", help="IPv6 subnet; implies --ipv6.")
+@click.option("--mtu", type=click.IntRange(68, 65535), help="MTU of the network's links, in bytes.")
+@click.option("--internal", is_flag=True, help="No way out of the network and none in.")
+@click.option("--no-icc", is_flag=True, help="Sandboxes of the network may not reach each other.")
+@click.option("--bridge-name", metavar="LINK", help="Name of the bridge device, made or existing.")
+@click.option(
+    "-o",
+    "--opt",
+    "extra",
+    type=values.PAIR,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other option of the driver (repeatable). CamelCase keys are libnetwork's, such as EnableICC=false.",
+)
+@click.pass_obj
+def create(session: Session, /, name: str, driver: str, extra: Iterable[tuple[str, str]], **plain: object) -> None:
+    """Create the network NAME and print its id.
+
+    \b
+    Example:
+      sandnet network create blue
+      sandnet network create --subnet 10.9.0.0/24 --ip-range 10.9.0.128/25 --internal green
+      sandnet network create -o EnableIPMasquerade=false routed
+    """
+    from sandnet.wire.libnetwork import NetworkCreate
+
+    wish = NetworkCreate(name=name, network_type=driver, options=options(plain, extra))
+    with waiting(f"creating network {name}"):
+        click.echo(session.client.create_network(wish))
+
+
+def options(plain: Mapping[str, object], extra: Iterable[tuple[str, str]]) -> dict[str, object]:
+    """The request's ``options``: our plain keys, and libnetwork's CamelCase ones under their label.
+
+    libnetwork's generic values are text always; any other ``KEY=VALUE`` is JSON where it reads as JSON.
+    """
+    asked = {key: value for key, value in plain.items() if value and key != "no_icc"}
+    if plain.get("no_icc"):
+        asked["icc"] = False
+    if "subnet_ipv6" in asked:
+        asked["ipv6"] = True
+    generic = {key: value for key, value in extra if _is_generic(key)}
+    asked |= {key: values.scalar(value) for key, value in extra if not _is_generic(key)}
+    return asked | ({GENERIC: generic} if generic else {})
+
+
+def _is_generic(key: str) -> bool:
+    return key[0].isupper() and "." not in key
+
+
+@network.command(short_help="Delete networks.")
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=complete.networks)
+@click.pass_obj
+def rm(session: Session, networks: tuple[str, ...]) -> None:
+    """Delete networks by name, id or unique id prefix. A network must have no endpoints.
+
+    Goes on past those that fail; the status is 1 if any did.
+
+    \b
+    Example:
+      sandnet network rm blue green
+    """
+    each(networks, "deleting network", session.client.delete_network)
+
+
+@network.command(short_help="List networks.")
+@output.list_options
+@click.pass_obj
+def ls(session: Session, quiet: bool, no_trunc: bool, as_json: bool) -> None:
+    """List networks in the order of their creation.
+
+    \b
+    Example:
+      sandnet network ls
+      sandnet network ls -q --no-trunc
+      sandnet network ls --json | jq '.[].subnets'
+    """
+    if as_json:
+        output.raw(session.client.get("/networks", verbose=True))
+        return
+    rows = [(net.id, net.name, net.type) for net in session.client.networks()]
+    output.listing(("NETWORK ID", "NAME", "TYPE"), rows, quiet=quiet, no_trunc=no_trunc)
+
+
+@network.command(short_help="Show one network.")
+@click.argument("network_name", metavar="NETWORK", shell_complete=complete.networks)
+@output.json_option
+@click.pass_obj
+def info(session: Session, network_name: str, as_json: bool) -> None:
+    """Show a network: driver, subnets, gateways, options, endpoints.
+
+    \b
+    Example:
+      sandnet network info blue
+    """
+    from sandnet.client import path
+
+    if as_json:
+        output.raw(session.client.get(path("networks", network_name), verbose=True))
+        return
+    from sandnet.cli.show import network_text
+
+    click.echo(network_text(session.client.network(network_name, verbose=True)))

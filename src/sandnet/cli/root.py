@@ -1,0 +1,46 @@
+"""The root of the command tree: which commands there are, and where their code is."""
+
+from __future__ import annotations
+
+import click
+
+from sandnet.cli.lazy import Lazy, LazyGroup
+from sandnet.cli.session import Session
+
+
+class Root(LazyGroup):
+    """The commands of ``sandnet``."""
+
+    lazy = {
+        "daemon": Lazy("sandnet.cli.daemon:daemon", "Run the server."),
+        "down": Lazy("sandnet.cli.daemon:down", "Remove everything the server made on this host."),
+        "network": Lazy("sandnet.cli.network:network", "Create, list and delete networks."),
+        "endpoint": Lazy("sandnet.cli.endpoint:endpoint", "Create endpoints and join containers to them."),
+        "service": Lazy("sandnet.cli.service:service", "Publish services and attach containers to them."),
+        "sandbox": Lazy("sandnet.cli.sandbox:sandbox", "Look at sandboxes and run commands in them."),
+        "run": Lazy("sandnet.cli.run:run", "Run a command in a new sandbox on a network."),
+        "completion": Lazy("sandnet.cli.completion:completion", "Print a shell's completion script."),
+        "version": Lazy("sandnet.cli.version:version", "Print the versions of this program and of the daemon."),
+    }
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "-H",
+    "--host",
+    envvar="SANDNET_HOST",
+    metavar="URL",
+    help="The daemon's address: unix:///path or tcp://host:port. Default: $SANDNET_HOST, "
+    "else unix:///run/sandnet/sandnet.sock.",
+)
+@click.version_option(package_name="sandnet")
+@click.pass_context
+def root(ctx: click.Context, host: str | None) -> None:
+    """Container networking without a container engine.
+
+    \b
+    Example:
+      sandnet network create blue
+      sandnet run --net blue --name web -p 8080:80 -- python3 -m http.server 80
+    """
+    ctx.obj = Session(host)

@@ -1,0 +1,94 @@
+"""``sandnet sandbox``: ls, info, exec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sandnet.cli import complete, output
+from sandnet.cli.session import Session
+
+if TYPE_CHECKING:
+    from sandnet.wire.libnetwork import Sandbox
+
+
+@click.group()
+def sandbox() -> None:
+    """Look at sandboxes and run commands in them. A sandbox is named by its container's id.
+
+    \b
+    Example:
+      sandnet sandbox ls
+      sandnet sandbox exec web-1 -- ping -c1 db
+    """
+
+
+@sandbox.command(short_help="List sandboxes.")
+@output.list_options
+@click.pass_obj
+def ls(session: Session, quiet: bool, no_trunc: bool, as_json: bool) -> None:
+    """List sandboxes in the order of their creation, with the services behind which they stand.
+
+    \b
+    Example:
+      sandnet sandbox ls
+    """
+    if as_json:
+        output.raw(session.client.get("/sandboxes", verbose=True))
+        return
+    rows = [_row(box) for box in session.client.sandboxes()]
+    output.listing(("CONTAINER", "ENDPOINTS", "SANDBOX"), rows, quiet=quiet, no_trunc=no_trunc)
+
+
+def _row(box: Sandbox) -> tuple[str, str, str]:
+    return box.id, ",".join(f"{end.name}.{end.network}" for end in box.endpoints), box.sandbox_key
+
+
+@sandbox.command(short_help="Show one sandbox.")
+@click.argument("container", shell_complete=complete.containers)
+@output.json_option
+@click.pass_obj
+def info(session: Session, container: str, as_json: bool) -> None:
+    """Show a sandbox: its namespace, its files, its interfaces.
+
+    \b
+    Example:
+      sandnet sandbox info web-1
+    """
+    from sandnet.cli.show import sandbox_text
+    from sandnet.client import path
+
+    if as_json:
+        output.raw(session.client.get(path("sandboxes", container), verbose=True))
+        return
+    click.echo(sandbox_text(session.client.sandbox(container, verbose=True)))
+
+
+@sandbox.command(
+    "exec",
+    short_help="Run a command in a sandbox.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("container", shell_complete=complete.containers)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
+@click.pass_obj
+def execute(session: Session, container: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in the sandbox of CONTAINER: its network, its /etc/hosts and /etc/resolv.conf.
+
+    Everything else is the caller's: files, processes, user, environment. The hosts file is the one that
+    was there when the command started. The status is the command's; 127 when it cannot be found.
+
+    \b
+    Example:
+      sandnet sandbox exec web-1 -- ip address
+      sandnet sandbox exec web-1 -- ping -c1 db
+    """
+    from sandnet.cli import enter
+
+    words = command[1:] if command[0] == "--" else command
+    if not words:
+        raise click.UsageError("say what to run: COMMAND...")
+    box = session.client.sandbox(container, verbose=True)
+    enter.enter(enter.Place(box.sandbox_key, box.hosts_path or "", box.resolv_conf_path or ""))
+    enter.execute(words)

@@ -1,0 +1,153 @@
+"""``sandnet service``: publish, unpublish, attach, detach, ls, info."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sandnet.cli import complete, output, values
+from sandnet.cli.find import find_service
+from sandnet.cli.session import Session, each, waiting
+from sandnet.cli.values import Reference
+from sandnet.cli.wishes import create_options, join_options, join_wish, service_wish
+
+if TYPE_CHECKING:
+    from sandnet.wire.libnetwork import Endpoint, Service
+
+
+@click.group()
+def service() -> None:
+    """Publish services and attach containers to them.
+
+    SERVICE[.NETWORK] is a name, an id or a unique prefix of one; the last dot separates.
+
+    \b
+    Example:
+      sandnet service publish -p 8080:80 web.blue
+      sandnet service attach 3f1c9a web.blue
+      sandnet service ls
+    """
+
+
+_service_argument = click.argument(
+    "reference", metavar="SERVICE[.NETWORK]", type=values.REFERENCE, shell_complete=complete.services
+)
+
+
+@service.command(short_help="Publish a service.")
+@click.argument("reference", metavar="SERVICE[.NETWORK]", type=values.REFERENCE)
+@create_options
+@click.pass_obj
+def publish(session: Session, /, reference: Reference, **asked: object) -> None:
+    """Publish a service and print its id. Without NETWORK it is on the daemon's default network.
+
+    \b
+    Example:
+      sandnet service publish web.blue
+      sandnet service publish -p 127.0.0.1:8000-8010:80/tcp -p 53:53/udp --ip 10.9.0.7 web.blue
+    """
+    with waiting(f"publishing {reference.name}"):
+        click.echo(session.client.publish(service_wish(reference.name, reference.network, asked)))
+
+
+@service.command(short_help="Unpublish services.")
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE[.NETWORK]...", shell_complete=complete.services)
+@click.pass_obj
+def unpublish(session: Session, services: tuple[str, ...]) -> None:
+    """Unpublish services. A service must have no backends.
+
+    Goes on past those that fail; the status is 1 if any did.
+
+    \b
+    Example:
+      sandnet service unpublish web.blue db.blue
+    """
+    client = session.client
+
+    def one(text: str) -> None:
+        client.unpublish(find_service(client, values.reference_or_error(text)).id)
+
+    each(services, "unpublishing", one)
+
+
+@service.command(short_help="Attach a container to a service.")
+@click.argument("container", shell_complete=complete.containers)
+@_service_argument
+@join_options
+@click.pass_obj
+def attach(session: Session, /, container: str, reference: Reference, **asked: object) -> None:
+    """Attach CONTAINER to a service as a backend, and print the path of its sandbox.
+
+    CONTAINER is any id of your own: its sandbox is made with the first attachment and goes with the last.
+
+    \b
+    Example:
+      sandnet service attach web-1 web.blue
+      sandnet service attach --pid 4711 --add-host db:10.9.0.3 web-1 web.blue
+    """
+    wish = join_wish(container, asked)
+    with waiting(f"attaching {container}"):
+        click.echo(session.client.attach(find_service(session.client, reference).id, wish))
+
+
+@service.command(short_help="Detach a container from a service.")
+@click.argument("container", shell_complete=complete.containers)
+@_service_argument
+@click.pass_obj
+def detach(session: Session, container: str, reference: Reference) -> None:
+    """Detach CONTAINER from a service.
+
+    \b
+    Example:
+      sandnet service detach web-1 web.blue
+    """
+    with waiting(f"detaching {container}"):
+        session.client.detach(find_service(session.client, reference).id, container)
+
+
+@service.command(short_help="List services.")
+@click.option("--network", metavar="NETWORK", help="Only this network's.", shell_complete=complete.networks)
+@output.list_options
+@click.pass_obj
+def ls(session: Session, network: str | None, quiet: bool, no_trunc: bool, as_json: bool) -> None:
+    """List services in the order of their creation, with the containers behind them.
+
+    \b
+    Example:
+      sandnet service ls
+      sandnet service ls --network blue -q
+    """
+    if as_json:
+        output.raw(session.client.get("/services", verbose=True, network=network))
+        return
+    found = session.client.services(network=network, verbose=True)
+    heading = ("SERVICE ID", "NAME", "NETWORK", "CONTAINER")
+    output.listing(heading, [row(svc, no_trunc) for svc in found], quiet=quiet, no_trunc=no_trunc)
+
+
+def row(svc: Endpoint | Service, no_trunc: bool) -> tuple[str, ...]:
+    """A line of ``service ls`` and ``endpoint ls``."""
+    containers = ",".join(output.short(backend.id, no_trunc) for backend in svc.backends or ())
+    return svc.id, svc.name, svc.network, containers
+
+
+@service.command(short_help="Show one service.")
+@_service_argument
+@output.json_option
+@click.pass_obj
+def info(session: Session, reference: Reference, as_json: bool) -> None:
+    """Show a service: addresses, bound ports, backends.
+
+    \b
+    Example:
+      sandnet service info web.blue
+    """
+    from sandnet.cli.show import endpoint_text
+    from sandnet.client import path
+
+    identifier = find_service(session.client, reference).id
+    if as_json:
+        output.raw(session.client.get(path("services", identifier), verbose=True))
+        return
+    click.echo(endpoint_text("service", session.client.service(identifier, verbose=True)))

@@ -1,0 +1,105 @@
+"""What ``info`` prints of the verbose objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sandnet.cli.output import fields, short, table
+from sandnet.cli.values import PortWish, protocol
+
+if TYPE_CHECKING:
+    from msgspec import UnsetType
+
+    from sandnet.wire.libnetwork import BoundPort, Endpoint, Network, Sandbox, Service
+
+
+def network_text(net: Network) -> str:
+    """A network: what it is, its addresses and options, its endpoints."""
+    head = fields(
+        (
+            ("Name", net.name),
+            ("Id", net.id),
+            ("Driver", net.driver or net.type),
+            ("Scope", net.scope or ""),
+            ("Subnets", ", ".join(net.subnets or ())),
+            ("Gateways", ", ".join(net.gateways or ())),
+            ("Internal", "yes" if net.internal else ""),
+            ("Options", ", ".join(f"{key}={_plain(value)}" for key, value in (net.options or {}).items())),
+            ("Created", _moment(net.created)),
+            ("Endpoints", "" if net.endpoints else "none"),
+        )
+    )
+    rows = [(short(end.id), end.name, end.address or "", _bound(end.port_mapping or ())) for end in net.endpoints]
+    return _with_table(head, "Endpoints", ("ENDPOINT ID", "NAME", "ADDRESS", "PORTS"), rows)
+
+
+def endpoint_text(what: str, end: Endpoint | Service) -> str:
+    """An endpoint or service: its addresses, what is bound on the host, the containers behind it."""
+    head = fields(
+        (
+            ("Name", end.name),
+            ("Id", end.id),
+            ("Network", end.network),
+            ("Address", end.address or ""),
+            ("IPv6 address", end.address_ipv6 or ""),
+            ("MAC", end.mac or ""),
+            ("Gateway", end.gateway or ""),
+            ("Exposed ports", ", ".join(f"{port.port}/{protocol(port.proto)}" for port in end.exposed_ports or ())),
+            ("Bound ports", _bound(end.port_mapping or ())),
+            ("Created", _moment(end.created)),
+            ("Backends", "" if end.backends else "none"),
+        )
+    )
+    rows = [
+        (
+            short(backend.id),
+            backend.interface or "",
+            backend.address or "",
+            backend.state or "",
+            backend.sandbox_key or "",
+        )
+        for backend in end.backends or ()
+    ]
+    title = "Backends" if what == "service" else "Container"
+    return _with_table(head, title, ("CONTAINER", "INTERFACE", "ADDRESS", "STATE", "SANDBOX"), rows)
+
+
+def sandbox_text(box: Sandbox) -> str:
+    """A sandbox: where it is, its files, its interfaces."""
+    head = fields(
+        (
+            ("Container", box.id),
+            ("Sandbox", box.sandbox_key),
+            ("Origin", box.origin or ""),
+            ("State", box.state or ""),
+            ("Host name", ".".join(filter(None, (box.host_name or "", box.domain_name or "")))),
+            ("Hosts file", box.hosts_path or ""),
+            ("Resolv.conf", box.resolv_conf_path or ""),
+            ("DNS", ", ".join(box.dns or ())),
+            ("Created", _moment(box.created)),
+        )
+    )
+    names = {end.id: end.name for end in box.endpoints}
+    rows = [
+        (plug.interface, plug.address or "", plug.address_ipv6 or "", names.get(plug.endpoint, ""), plug.network)
+        for plug in box.interfaces or ()
+    ]
+    return _with_table(head, "Interfaces", ("INTERFACE", "ADDRESS", "IPV6 ADDRESS", "ENDPOINT", "NETWORK"), rows)
+
+
+def _with_table(head: str, title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    return f"{head}\n{title}:\n{table(headings, rows, indent='  ')}" if rows else head
+
+
+def _bound(ports: Iterable[BoundPort]) -> str:
+    return ", ".join(str(PortWish(port.proto, port.port, port.host_ip, port.host_port)) for port in ports)
+
+
+def _moment(created: datetime | UnsetType) -> str:
+    return created.isoformat(sep=" ", timespec="seconds") if created else ""
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

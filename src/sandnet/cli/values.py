@@ -1,0 +1,168 @@
+"""The values of options and arguments: ports, labels, ``SERVICE[.NETWORK]``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import click
+
+from sandnet.errors import invalid
+
+T = TypeVar("T")
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+"""IP protocol numbers (IANA) of the protocols that have ports."""
+_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+_MAPPING = re.compile(
+    r"(?:(?:(?P<ip>\[[0-9A-Fa-f:.]+\]|[0-9.]+):)?(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?:)?(?P<port>[0-9]{1,5})"
+)
+
+
+class PortWish(NamedTuple):
+    """A port of the container published on the host."""
+
+    proto: int
+    port: int
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+    def __str__(self) -> str:
+        """The way ``-p`` takes it."""
+        ip = f"[{self.host_ip}]:" if ":" in self.host_ip else f"{self.host_ip}:" if self.host_ip else ""
+        end = f"-{self.host_port_end}" if self.host_port_end else ""
+        return f"{ip}{self.host_port}{end}:{self.port}/{protocol(self.proto)}"
+
+
+class Reference(NamedTuple):
+    """``SERVICE[.NETWORK]``: an empty network means that none was said."""
+
+    name: str
+    network: str = ""
+
+
+def protocol(number: int) -> str:
+    """The protocol's name, or its number where it has no ports."""
+    return _NAMES.get(number, str(number))
+
+
+def parse_mapping(text: str) -> PortWish:
+    """Read ``[[HOSTIP:]HOST[-END]:]CONTAINER[/proto]``; without HOST, or with 0, the kernel chooses one.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    ports, proto = _split_protocol(text)
+    match = _MAPPING.fullmatch(ports)
+    if match is None:
+        raise ValueError(f"{text!r} is not of the form [HOSTIP:]HOST[-END]:CONTAINER[/tcp|udp|sctp]")
+    first, last = int(match["first"] or 0), int(match["last"] or 0)
+    if match["last"] and not 0 < first <= last:
+        raise ValueError(f"{text!r}: the range of host ports is empty or begins with 0")
+    if max(first, last) > 65535:
+        raise ValueError(f"{text!r}: a host port is at most 65535")
+    host_ip = _address((match["ip"] or "").strip("[]"))
+    return PortWish(proto, _container_port(match["port"], text), host_ip, first, last)
+
+
+def parse_exposed(text: str) -> tuple[int, int]:
+    """Read ``PORT[/proto]``: protocol number and port.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    port, proto = _split_protocol(text)
+    return proto, _container_port(port, text)
+
+
+def parse_reference(text: str) -> Reference:
+    """Read ``SERVICE[.NETWORK]``; the last dot separates.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    name, dot, network = text.rpartition(".")
+    if not dot:
+        name, network = network, ""
+    if not name or (dot and not network):
+        raise ValueError(f"{text!r} is not of the form NAME[.NETWORK]")
+    return Reference(name, network)
+
+
+def reference_or_error(text: str) -> Reference:
+    """As :func:`parse_reference`, for one of several arguments that must not stop the others.
+
+    Raises:
+        Error: ``INVALID``, with the reason.
+    """
+    try:
+        return parse_reference(text)
+    except ValueError as error:
+        raise invalid(str(error)) from error
+
+
+def parse_pair(text: str, separator: str = "=") -> tuple[str, str]:
+    """Read ``KEY=VALUE``; the first separator counts, and neither key nor separator may be missing.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    key, found, value = text.partition(separator)
+    if not found or not key:
+        raise ValueError(f"{text!r} is not of the form KEY{separator}VALUE")
+    return key, value
+
+
+def scalar(text: str) -> object:
+    """The value of an option for the wire: JSON where it is JSON (``true``, ``1400``), else the text."""
+    import json
+
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return text
+    return value
+
+
+def _split_protocol(text: str) -> tuple[str, int]:
+    ports, slash, name = text.partition("/")
+    number = PROTOCOLS.get(name if slash else "tcp")
+    if number is None:
+        raise ValueError(f"{text!r}: the protocol is tcp, udp or sctp")
+    return ports, number
+
+
+def _container_port(digits: str, text: str) -> int:
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 5 and 0 < int(digits) < 65536):
+        raise ValueError(f"{text!r}: a container port is a number from 1 to 65535")
+    return int(digits)
+
+
+def _address(text: str) -> str:
+    if not text:
+        return ""
+    from ipaddress import ip_address
+
+    return str(ip_address(text))
+
+
+def _option(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A ``type=`` for click: a wrong value is a usage error with its reason."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return convert
+
+
+MAPPING = _option(parse_mapping)
+EXPOSED = _option(parse_exposed)
+REFERENCE = _option(parse_reference)
+PAIR = _option(parse_pair)
+HOST_ENTRY = _option(lambda text: parse_pair(text, ":"))

@@ -1,0 +1,127 @@
+"""Options shared by publish and endpoint create, and by attach and join, and the requests they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sandnet.cli import values
+
+if TYPE_CHECKING:
+    from sandnet.wire.libnetwork import EndpointCreate, Join, ServicePublish
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_CREATE = (
+    click.option(
+        "-p",
+        "--publish",
+        "ports",
+        type=values.MAPPING,
+        multiple=True,
+        metavar="[HOSTIP:]HOST[-END]:CONTAINER[/PROTO]",
+        help="Publish a port on the host (repeatable); HOST 0: the kernel chooses one.",
+    ),
+    click.option(
+        "--expose",
+        type=values.EXPOSED,
+        multiple=True,
+        metavar="PORT[/PROTO]",
+        help="Tell which port the service listens on (repeatable).",
+    ),
+    click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one."),
+    click.option("--ip6", metavar="IP", help="IPv6 address."),
+    click.option("--mac", metavar="MAC", help="MAC address. Default: made from the IPv4 address."),
+    click.option("--label", "labels", type=values.PAIR, multiple=True, metavar="K=V", help="A label (repeatable)."),
+)
+
+_JOIN = (
+    click.option("--hostname", metavar="NAME", help="The container's own name in its hosts file."),
+    click.option("--domain", metavar="NAME", help="The container's domain."),
+    click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable)."),
+    click.option(
+        "--add-host",
+        "hosts",
+        type=values.HOST_ENTRY,
+        multiple=True,
+        metavar="NAME:IP",
+        help="A further line of the hosts file (repeatable).",
+    ),
+    click.option("--netns", metavar="PATH", help="Join this existing network namespace instead of a new one."),
+    click.option("--pid", type=click.IntRange(min=1), help="Join the network namespace of this process."),
+    click.option("--gateway-priority", type=int, default=0, help="The highest has the default route. Default: 0."),
+    click.option("--hosts-path", metavar="FILE", help="Write the hosts file here."),
+    click.option("--resolv-conf-path", metavar="FILE", help="Write resolv.conf here."),
+)
+
+
+def create_options(command: F) -> F:
+    """What a new endpoint can be asked to have."""
+    return _with(command, _CREATE)
+
+
+def join_options(command: F) -> F:
+    """What a join can be asked for."""
+    return _with(command, _JOIN)
+
+
+def _with(command: F, options: Iterable[Callable[[F], F]]) -> F:
+    for option in reversed(tuple(options)):
+        command = option(command)
+    return command
+
+
+def endpoint_wish(name: str, asked: Mapping[str, Any]) -> EndpointCreate:
+    """The request to create an endpoint."""
+    from sandnet.wire.libnetwork import EndpointCreate
+
+    return EndpointCreate(name=name, **_created(asked))
+
+
+def service_wish(name: str, network: str, asked: Mapping[str, Any]) -> ServicePublish:
+    """The request to publish a service."""
+    from sandnet.wire.libnetwork import ServicePublish
+
+    return ServicePublish(name=name, network_name=network or None, **_created(asked))
+
+
+def _created(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from sandnet.wire.libnetwork import ExposedPort, PortMapping
+
+    ports: tuple[values.PortWish, ...] = asked["ports"]
+    exposed = [ExposedPort(proto=proto, port=port) for proto, port in asked.get("expose", ())]
+    return {
+        "exposed_ports": exposed or None,
+        "port_mapping": [PortMapping(**_said(port._asdict())) for port in ports] or None,
+        "address": asked["ip"],
+        "address_ipv6": asked.get("ip6"),
+        "mac": asked.get("mac"),
+        "labels": dict(asked.get("labels", ())) or None,
+    }
+
+
+def _said(values_by_name: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what was not said: the wire leaves out what is absent."""
+    return {name: value for name, value in values_by_name.items() if value}
+
+
+def join_wish(container: str, asked: Mapping[str, Any]) -> Join:
+    """The request to join a container."""
+    from sandnet.wire.libnetwork import ExtraHost, Join
+
+    if asked.get("netns") and asked.get("pid"):
+        raise click.UsageError("--netns and --pid exclude each other")
+    return Join(
+        container_id=container,
+        host_name=asked.get("hostname"),
+        domain_name=asked.get("domain"),
+        dns=list(asked.get("dns", ())) or None,
+        extra_hosts=[ExtraHost(name=name, address=address) for name, address in asked.get("hosts", ())] or None,
+        hosts_path=asked.get("hosts_path"),
+        resolv_conf_path=asked.get("resolv_conf_path"),
+        netns=asked.get("netns"),
+        pid=asked.get("pid"),
+        gateway_priority=asked.get("gateway_priority") or None,
+    )

@@ -1,0 +1,267 @@
+"""A small synchronous client of the daemon's REST interface.
+
+One connection a request: connecting to a unix socket costs about 0.1 ms, and no idle connection can die
+between two commands. Failures of the daemon arrive as the :class:`sandnet.errors.Error` they were there.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from sandnet.errors import Error, Kind, invalid
+from sandnet.wire.libnetwork import (
+    Backend,
+    Endpoint,
+    EndpointCreate,
+    ErrorBody,
+    Join,
+    Network,
+    NetworkCreate,
+    Sandbox,
+    Service,
+    ServicePublish,
+    Version,
+)
+
+DEFAULT_URL = "unix:///run/sandnet/sandnet.sock"
+DEFAULT_TIMEOUT = 60.0
+"""Seconds. Longer than any single operation of the daemon, plugins' retries (15 s) included."""
+
+T = TypeVar("T")
+
+_KINDS_OF_STATUS = {
+    400: Kind.INVALID,
+    403: Kind.IN_USE,
+    404: Kind.NOT_FOUND,
+    405: Kind.INVALID,
+    409: Kind.CONFLICT,
+    413: Kind.INVALID,
+    503: Kind.UNAVAILABLE,
+}
+_START_HINT = "is the daemon running? start it with: sandnet daemon"
+
+
+class Location(NamedTuple):
+    """Where a daemon listens: a unix socket's path, or a TCP host and port."""
+
+    path: str = ""
+    """Absolute; empty for TCP."""
+    host: str = "localhost"
+    port: int = 0
+
+    @classmethod
+    def parse(cls, url: str) -> Location:
+        """Read ``unix:///path`` or ``tcp://host:port`` (an IPv6 host in brackets).
+
+        Raises:
+            Error: ``INVALID``, any other form.
+        """
+        scheme, separator, rest = url.partition("://")
+        if separator and scheme == "unix" and rest.startswith("/"):
+            return cls(path=rest)
+        host, colon, port = rest.rpartition(":")
+        if scheme == "tcp" and colon and host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+            return cls(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+        raise invalid(
+            f"invalid daemon address: {url!r}", "use unix:///path/of/socket or tcp://host:port", "invalid_url"
+        )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket; ``http.client`` calls this before the first request."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """The daemon's operations as methods. Every method may raise :class:`sandnet.errors.Error`.
+
+    ``network``, ``endpoint`` and ``service`` arguments are names, ids or unique id prefixes.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Remember where the daemon is; nothing is opened yet.
+
+        Args:
+            url: ``unix:///path`` or ``tcp://host:port``.
+            timeout: seconds that any single step of a request may take.
+        """
+        self.url = url
+        self._location = Location.parse(url)
+        self._timeout = timeout
+
+    def networks(self, *, name: str | None = None, verbose: bool = False) -> list[Network]:
+        """All networks, or the one called ``name`` (``""``: the default network), in creation order."""
+        return _decode(self.get("/networks", name=name, verbose=verbose), list[Network])
+
+    def network(self, network: str, *, verbose: bool = False) -> Network:
+        """One network."""
+        return _decode(self.get(path("networks", network), verbose=verbose), Network)
+
+    def create_network(self, wish: NetworkCreate) -> str:
+        """Create a network; its id."""
+        return _decode(self._request("POST", "/networks", wish), str)
+
+    def delete_network(self, network: str) -> None:
+        """Delete a network that has no endpoints."""
+        self._request("DELETE", path("networks", network))
+
+    def endpoints(self, network: str, *, name: str | None = None, verbose: bool = False) -> list[Endpoint]:
+        """The endpoints of a network, or the one called ``name``."""
+        return _decode(self.get(path("networks", network, "endpoints"), name=name, verbose=verbose), list[Endpoint])
+
+    def endpoint(self, network: str, endpoint: str, *, verbose: bool = False) -> Endpoint:
+        """One endpoint."""
+        return _decode(self.get(path("networks", network, "endpoints", endpoint), verbose=verbose), Endpoint)
+
+    def create_endpoint(self, network: str, wish: EndpointCreate) -> str:
+        """Create an endpoint on a network; its id."""
+        return _decode(self._request("POST", path("networks", network, "endpoints"), wish), str)
+
+    def delete_endpoint(self, network: str, endpoint: str) -> None:
+        """Delete an endpoint that no container has joined."""
+        self._request("DELETE", path("networks", network, "endpoints", endpoint))
+
+    def join(self, network: str, endpoint: str, wish: Join) -> str:
+        """Join a container to an endpoint; the path of its sandbox."""
+        return _decode(self._request("POST", path("networks", network, "endpoints", endpoint, "containers"), wish), str)
+
+    def leave(self, network: str, endpoint: str, container: str) -> None:
+        """Take a container off an endpoint."""
+        self._request("DELETE", path("networks", network, "endpoints", endpoint, "containers", container))
+
+    def services(self, *, network: str | None = None, name: str | None = None, verbose: bool = False) -> list[Service]:
+        """All services, those of one network, or those called ``name`` (not both), in creation order."""
+        return _decode(self.get("/services", network=network, name=name, verbose=verbose), list[Service])
+
+    def service(self, service: str, *, verbose: bool = False) -> Service:
+        """One service."""
+        return _decode(self.get(path("services", service), verbose=verbose), Service)
+
+    def publish(self, wish: ServicePublish) -> str:
+        """Publish a service; its id."""
+        return _decode(self._request("POST", "/services", wish), str)
+
+    def unpublish(self, service: str) -> None:
+        """Unpublish a service that has no backends."""
+        self._request("DELETE", path("services", service))
+
+    def backends(self, service: str, *, verbose: bool = False) -> list[Backend]:
+        """The containers behind a service."""
+        return _decode(self.get(path("services", service, "backend"), verbose=verbose), list[Backend])
+
+    def attach(self, service: str, wish: Join) -> str:
+        """Attach a container to a service as a backend; the path of its sandbox."""
+        return _decode(self._request("POST", path("services", service, "backend"), wish), str)
+
+    def detach(self, service: str, container: str) -> None:
+        """Detach a backend from a service."""
+        self._request("DELETE", path("services", service, "backend", container))
+
+    def sandboxes(self, *, verbose: bool = False) -> list[Sandbox]:
+        """All sandboxes, in creation order."""
+        return _decode(self.get("/sandboxes", verbose=verbose), list[Sandbox])
+
+    def sandbox(self, container: str, *, verbose: bool = False) -> Sandbox:
+        """The sandbox of a container."""
+        return _decode(self.get(path("sandboxes", container), verbose=verbose), Sandbox)
+
+    def version(self) -> Version:
+        """The daemon's version."""
+        return _decode(self.get("/version"), Version)
+
+    def get(self, target: str, *, verbose: bool = False, **filters: str | None) -> bytes:
+        """The daemon's answer as it came, JSON. Filters that are ``None`` are left out."""
+        query = {key: value for key, value in filters.items() if value is not None}
+        if verbose:
+            query["verbose"] = "true"
+        return self._request("GET", target, query=query)
+
+    def _request(
+        self, method: str, target: str, body: msgspec.Struct | None = None, query: Mapping[str, str] | None = None
+    ) -> bytes:
+        if query:
+            target = f"{target}?{urlencode(query)}"
+        payload = None if body is None else msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        connection = self._connection()
+        try:
+            connection.request(method, target, payload, headers)
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(self.url, self._timeout, error) from error
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise _failure(response.status, answer)
+        return answer
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._location.path:
+            return _UnixConnection(self._location.path, self._timeout)
+        return http.client.HTTPConnection(self._location.host, self._location.port, timeout=self._timeout)
+
+
+def path(*segments: str) -> str:
+    """A request's path of percent-encoded segments."""
+    return "/" + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def _decode(answer: bytes, shape: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer, type=shape)
+    except msgspec.DecodeError as error:
+        message = f"the daemon's answer is not what this client understands: {error}"
+        raise Error(Kind.INTERNAL, message, "are client and daemon of the same version?", "bad_answer") from error
+
+
+def _failure(status: int, answer: bytes) -> Error:
+    try:
+        told = msgspec.json.decode(answer, type=ErrorBody)
+    except msgspec.DecodeError:
+        text = answer.decode(errors="replace").strip()[:500]
+        told = ErrorBody(message=text or f"the daemon answered with status {status}")
+    return Error(_kind(status, told.code), told.message, told.hint, told.code)
+
+
+def _kind(status: int, code: str) -> Kind:
+    """The kind that the code names, else the one most errors of that status have."""
+    try:
+        return Kind(code)
+    except ValueError:
+        return _KINDS_OF_STATUS.get(status, Kind.INTERNAL)
+
+
+def _unreachable(url: str, timeout: float, error: Exception) -> Error:
+    message, hint = f"cannot reach the daemon at {url}: {error}", _START_HINT
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        message = f"no daemon listens on {url}"
+    elif isinstance(error, PermissionError):
+        message, hint = (
+            f"not allowed to open {url}",
+            "run the command as root, or as a user who may write to the socket",
+        )
+    elif isinstance(error, TimeoutError):
+        message, hint = (
+            f"the daemon at {url} did not answer within {timeout:g} s",
+            "see the daemon's log for what it does",
+        )
+    elif isinstance(error, ConnectionResetError | BrokenPipeError | http.client.HTTPException):
+        message = f"the daemon at {url} broke off without an answer: {error}"
+        hint = "see the daemon's log; the operation may or may not have been done, and can be repeated"
+    return Error(Kind.UNAVAILABLE, message, hint, "daemon_unreachable")

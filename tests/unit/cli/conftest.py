@@ -1,0 +1,90 @@
+"""A daemon that answers what it is told to, over a real unix socket."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+from typing import NamedTuple
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sandnet.cli.root import root
+
+
+class Request(NamedTuple):
+    method: str
+    target: str
+    body: object = None
+
+
+class Stub:
+    """Canned answers by method and target; what was asked, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"unix://{path}"
+        self.requests: list[Request] = []
+        self.every_sandbox: object = None
+        """The answer about any sandbox; fresh container ids cannot be canned."""
+        self._answers: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
+
+    def answer(self, method: str, target: str, body: object = None, status: int = 200) -> None:
+        """The answer to one request; several of them are given in order, the last one for ever."""
+        content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        self._answers.setdefault((method, target), []).append((status, content))
+
+    def reply(self, method: str, target: str) -> tuple[int, bytes]:
+        queue = self._answers.get((method, target))
+        if queue is None and self.every_sandbox and target.startswith("/sandboxes/"):
+            return 200, json.dumps(self.every_sandbox).encode()
+        if queue is None:
+            return 404, json.dumps({"message": f"not canned: {method} {target}", "code": "not_found"}).encode()
+        return queue.pop(0) if len(queue) > 1 else queue[0]
+
+    def asked(self) -> list[tuple[str, str]]:
+        return [(request.method, request.target) for request in self.requests]
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[Stub]:
+    path = tmp_path / "s"
+    stub = Stub(path)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            stub.requests.append(Request(self.command, self.path, json.loads(raw) if raw else None))
+            status, content = stub.reply(self.command, self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if content:  # a client that was told of no content may be gone
+                self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = do  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingUnixStreamServer(str(path), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield stub
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def sandnet(stub: Stub) -> Callable[..., Result]:
+    """Runs a command line, given as a text or in pieces, against the stub and in this process."""
+
+    def call(*pieces: str) -> Result:
+        words = " ".join(pieces).split()
+        return CliRunner().invoke(root, ["-H", stub.url, *words], prog_name="sandnet")
+
+    return call

@@ -1,0 +1,465 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner, Result
+
+from sandnet.cli.root import Root, root
+from sandnet.config import Config
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Stub
+
+Sandnet = Callable[..., Result]
+
+FOO = "32fbf63200e2897f5de72cb2a4b653e4b1a523b15116e96e3d73f7849e583653"
+BAR = "0aee0899e6c5e903cf3ef2bdc28a1c9aaf639c8c8c331fa4ae26344d9e32c1ff"
+BOX = "98c5241f9475e9efc17e7198e931fb48166010b80f96d48df204e251378ca547"
+KEY = "/var/run/docker/netns/98c5241f9475"
+
+NETWORKS = [
+    {"name": "none", "id": "8e4e55c6863e" + "0" * 52, "type": "null", "endpoints": []},
+    {"name": "foo", "id": FOO, "type": "bridge", "endpoints": []},
+]
+SERVICE = {"name": "bar", "id": BAR, "network": "foo"}
+VERBOSE = {
+    **SERVICE,
+    "address": "172.18.0.2/24",
+    "address_ipv6": None,
+    "mac": "02:42:ac:12:00:02",
+    "gateway": "172.18.0.1",
+    "exposed_ports": [{"proto": 17, "port": 53}],
+    "port_mapping": [{"proto": 6, "port": 80, "host_ip": "0.0.0.0", "host_port": 8080}],
+    "backends": [{"id": BOX, "sandbox_key": KEY, "interface": "eth0", "address": "172.18.0.2/24", "state": "ready"}],
+    "created": "2026-01-02T03:04:05Z",
+}
+SANDBOX = {
+    "id": BOX,
+    "sandbox_key": KEY,
+    "endpoints": [SERVICE],
+    "origin": "made",
+    "state": "ready",
+    "host_name": "bar",
+    "hosts_path": "/var/lib/sandnet/sandboxes/x/hosts",
+    "interfaces": [
+        {
+            "endpoint": BAR,
+            "network": "foo",
+            "interface": "eth0",
+            "address": "172.18.0.2/24",
+            "address_ipv6": None,
+            "mac": "02:42:ac:12:00:02",
+            "gateway_priority": 0,
+            "state": "ready",
+        }
+    ],
+}
+
+
+def commands(group: click.Group = root, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command line of the tree, groups included."""
+    found = [path]
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
+    return found
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+def test_given_any_command_when_asked_for_help_then_it_shows_an_example(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(root, [*path, "--help"], prog_name="sandnet")
+    assert result.exit_code == 0
+    assert "Example:\n    sandnet " in result.output
+
+
+def test_given_the_list_of_commands_when_compared_with_them_then_each_is_told_in_its_own_words() -> None:
+    for name, entry in Root.lazy.items():
+        command = root.get_command(click.Context(root), name)
+        assert command is not None
+        assert command.get_short_help_str(200).rstrip(".") == entry.help.rstrip(".")
+
+
+def test_given_flags_when_the_daemon_is_started_or_taken_down_then_they_are_its_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Config] = []
+
+    def answering(status: int) -> Callable[[Config], int]:
+        def answer(config: Config) -> int:
+            seen.append(config)
+            return status
+
+        return answer
+
+    monkeypatch.setattr("sandnet.daemon.run", answering(3))
+    monkeypatch.setattr("sandnet.daemon.down", answering(4))
+    directories = "--state-dir /s --run-dir /r --sandbox-dir /b --store memory:"
+    more = "-H unix:///a -H tcp://127.0.0.1:1 --default-network blue --log-level debug"
+    assert CliRunner().invoke(root, f"daemon {directories} {more}").exit_code == 3
+    assert CliRunner().invoke(root, f"down {directories}").exit_code == 4
+    up, down = seen
+    for config in seen:
+        assert (config.state_dir, config.run_dir, config.sandbox_dir, config.store) == ("/s", "/r", "/b", "memory:")
+    assert up.hosts == ("unix:///a", "tcp://127.0.0.1:1")
+    assert (up.default_network, up.log_level, down.log_level) == ("blue", "debug", "info")
+
+
+def test_given_networks_when_listing_then_the_columns_are_those_of_2015(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/networks", NETWORKS)
+    assert sandnet("network", "ls").stdout == (
+        "NETWORK ID    NAME  TYPE\n8e4e55c6863e  none  null\n32fbf63200e2  foo   bridge\n"
+    )
+
+
+def test_given_no_networks_when_listing_then_only_the_headings_are_printed(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/networks", [])
+    assert sandnet("network", "ls").stdout == "NETWORK ID  NAME  TYPE\n"
+    assert sandnet("network", "ls", "-q").stdout == ""
+
+
+def test_given_quiet_when_listing_then_only_ids_are_printed(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/networks", NETWORKS)
+    assert sandnet("network", "ls", "-q").stdout.split() == ["8e4e55c6863e", "32fbf63200e2"]
+    assert sandnet("network", "ls", "-q", "--no-trunc").stdout.split()[1] == FOO
+
+
+def test_given_json_when_listing_then_the_daemons_own_answer_is_printed(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/networks?verbose=true", [{**NETWORKS[0], "a_later_key": 1}])
+    assert json.loads(sandnet("network", "ls", "--json").stdout) == [{**NETWORKS[0], "a_later_key": 1}]
+
+
+def test_given_options_when_creating_a_network_then_they_are_sent_and_the_id_printed(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer("POST", "/networks", FOO)
+    result = sandnet(
+        "network create -d bridge --subnet 10.9.0.0/24 --mtu 1400 --no-icc --internal",
+        "--subnet-ipv6 fd00::/64 -o EnableIPMasquerade=false foo",
+    )
+    assert (result.exit_code, result.stdout) == (0, FOO + "\n")
+    assert stub.requests[0].body == {
+        "name": "foo",
+        "network_type": "bridge",
+        "options": {
+            "subnet": "10.9.0.0/24",
+            "subnet_ipv6": "fd00::/64",
+            "ipv6": True,
+            "mtu": 1400,
+            "internal": True,
+            "icc": False,
+            "com.docker.network.generic": {"EnableIPMasquerade": "false"},
+        },
+    }
+
+
+def test_given_a_refusal_when_running_a_command_then_message_and_hint_are_on_stderr(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer(
+        "POST", "/networks", {"message": "the name foo is taken", "code": "name_taken", "hint": "pick one"}, 403
+    )
+    result = sandnet("network", "create", "foo")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "sandnet: the name foo is taken\n  pick one\n"
+
+
+def test_given_one_of_several_fails_when_deleting_then_the_rest_is_deleted_and_the_status_is_1(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer("DELETE", "/networks/a")
+    stub.answer("DELETE", "/networks/c")
+    result = sandnet("network", "rm", "a", "b", "c")
+    assert stub.asked() == [("DELETE", "/networks/a"), ("DELETE", "/networks/b"), ("DELETE", "/networks/c")]
+    assert result.exit_code == 1
+    assert "/networks/b" in result.stderr
+
+
+def test_given_a_network_when_shown_then_its_addresses_and_endpoints_are_there(stub: Stub, sandnet: Sandnet) -> None:
+    endpoint = {key: VERBOSE[key] for key in ("id", "name", "network", "address", "port_mapping")}
+    verbose = {
+        "name": "foo",
+        "id": FOO,
+        "type": "bridge",
+        "endpoints": [endpoint],
+        "driver": "bridge",
+        "scope": "local",
+        "subnets": ["172.18.0.0/24"],
+        "gateways": ["172.18.0.1"],
+        "internal": False,
+        "options": {"icc": False},
+        "created": "2026-01-02T03:04:05Z",
+    }
+    stub.answer("GET", "/networks/foo?verbose=true", verbose)
+    assert sandnet("network", "info", "foo").stdout == (
+        "Name:     foo\n"
+        f"Id:       {FOO}\n"
+        "Driver:   bridge\n"
+        "Scope:    local\n"
+        "Subnets:  172.18.0.0/24\n"
+        "Gateways: 172.18.0.1\n"
+        "Options:  icc=false\n"
+        "Created:  2026-01-02 03:04:05+00:00\n"
+        "Endpoints:\n"
+        "  ENDPOINT ID   NAME  ADDRESS        PORTS\n"
+        "  0aee0899e6c5  bar   172.18.0.2/24  0.0.0.0:8080:80/tcp\n"
+    )
+    assert json.loads(sandnet("network", "info", "--json", "foo").stdout) == verbose
+
+
+def test_given_ports_when_publishing_then_they_are_sent_and_the_id_printed(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("POST", "/services", BAR)
+    result = sandnet(
+        "service publish -p 127.0.0.1:8000-8010:80 -p [::]:53:53/udp --expose 9/sctp --ip 10.9.0.7",
+        "--ip6 fd00::7 --mac 02:42:0a:09:00:07 --label a=b=c my.svc.foo",
+    )
+    assert (result.exit_code, result.stdout) == (0, BAR + "\n")
+    assert stub.requests[0].body == {
+        "name": "my.svc",
+        "network_name": "foo",
+        "exposed_ports": [{"proto": 132, "port": 9}],
+        "port_mapping": [
+            {"proto": 6, "port": 80, "host_ip": "127.0.0.1", "host_port": 8000, "host_port_end": 8010},
+            {"proto": 17, "port": 53, "host_ip": "::", "host_port": 53},
+        ],
+        "address": "10.9.0.7",
+        "address_ipv6": "fd00::7",
+        "mac": "02:42:0a:09:00:07",
+        "labels": {"a": "b=c"},
+    }
+
+
+def test_given_no_network_when_publishing_then_the_daemon_chooses(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("POST", "/services", BAR)
+    assert sandnet("service", "publish", "bar").exit_code == 0
+    assert stub.requests[0].body == {"name": "bar"}
+
+
+def test_given_backends_when_listing_services_then_they_are_in_the_last_column(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/services?verbose=true", [VERBOSE, {**SERVICE, "name": "/idle", "backends": []}])
+    assert sandnet("service", "ls").stdout == (
+        "SERVICE ID    NAME   NETWORK  CONTAINER\n"
+        "0aee0899e6c5  bar    foo      98c5241f9475\n"
+        "0aee0899e6c5  /idle  foo\n"
+    )
+    assert BOX in sandnet("service", "ls", "--no-trunc").stdout
+
+
+def test_given_a_network_when_listing_services_then_it_filters(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/services?network=foo&verbose=true", [])
+    assert sandnet("service", "ls", "--network", "foo").stdout == "SERVICE ID  NAME  NETWORK  CONTAINER\n"
+
+
+def test_given_a_service_when_shown_then_its_ports_and_backends_are_there(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/networks/foo/endpoints?name=bar", [SERVICE])
+    stub.answer("GET", f"/services/{BAR}?verbose=true", VERBOSE)
+    text = sandnet("service", "info", "bar.foo").stdout
+    assert "Exposed ports: 53/udp\n" in text
+    assert "Bound ports:   0.0.0.0:8080:80/tcp\n" in text
+    assert "IPv6" not in text
+    assert text.endswith(
+        "Backends:\n"
+        "  CONTAINER     INTERFACE  ADDRESS        STATE  SANDBOX\n"
+        f"  98c5241f9475  eth0       172.18.0.2/24  ready  {KEY}\n"
+    )
+
+
+def test_given_a_bare_name_when_unpublishing_then_the_only_bearer_is_meant(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("DELETE", f"/services/{BAR}")
+    assert sandnet("service", "unpublish", "bar").exit_code == 0
+    assert stub.asked()[-1] == ("DELETE", f"/services/{BAR}")
+
+
+def test_given_several_bearers_when_unpublishing_then_the_default_networks_is_meant(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer("GET", "/services?name=bar", [SERVICE, {"name": "bar", "id": "1" * 64, "network": "bridge"}])
+    stub.answer("GET", "/networks?name=", [{"name": "bridge", "id": "2" * 64, "type": "bridge", "endpoints": []}])
+    stub.answer("DELETE", f"/services/{'1' * 64}")
+    assert sandnet("service", "unpublish", "bar").exit_code == 0
+
+
+def test_given_several_bearers_and_none_on_the_default_network_when_unpublishing_then_candidates_are_told(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer("GET", "/services?name=bar", [SERVICE, {"name": "bar", "id": "1" * 64, "network": "blue"}])
+    stub.answer("GET", "/networks?name=", [])
+    result = sandnet("service", "unpublish", "bar")
+    assert result.exit_code == 1
+    assert "bar.foo, bar.blue" in result.stderr
+    assert all(method == "GET" for method, _ in stub.asked())
+
+
+def test_given_nobodys_name_when_unpublishing_then_it_is_an_id(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/services?name=0aee", [])
+    stub.answer("GET", "/services/0aee", SERVICE)
+    stub.answer("DELETE", f"/services/{BAR}")
+    assert sandnet("service", "unpublish", "0aee").exit_code == 0
+
+
+def test_given_a_slashed_name_that_is_unknown_when_unpublishing_then_no_other_service_is_touched(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer("GET", "/services?name=%2Fbar", [])
+    result = sandnet("service", "unpublish", "/bar")
+    assert result.exit_code == 1
+    assert "no such service: /bar" in result.stderr
+    assert len(stub.requests) == 1
+
+
+def test_given_join_options_when_attaching_then_they_are_sent_and_the_key_printed(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("POST", f"/services/{BAR}/backend", KEY)
+    result = sandnet(
+        "service attach --hostname h --domain d.org --dns 10.0.0.1 --dns ::1 --add-host db:fd00::3",
+        f"--pid 4711 --gateway-priority -3 --hosts-path /h --resolv-conf-path /r {BOX} bar",
+    )
+    assert (result.exit_code, result.stdout) == (0, KEY + "\n")
+    assert stub.requests[-1].body == {
+        "container_id": BOX,
+        "host_name": "h",
+        "domain_name": "d.org",
+        "hosts_path": "/h",
+        "resolv_conf_path": "/r",
+        "dns": ["10.0.0.1", "::1"],
+        "extra_hosts": [{"name": "db", "address": "fd00::3"}],
+        "gateway_priority": -3,
+        "pid": 4711,
+    }
+
+
+def test_given_netns_and_pid_when_attaching_then_it_is_wrong_usage(stub: Stub, sandnet: Sandnet) -> None:
+    assert sandnet("service", "attach", "--netns", "/n", "--pid", "1", "c", "bar").exit_code == 2
+    assert stub.requests == []
+
+
+def test_given_a_backend_when_detaching_then_service_and_container_are_named(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("DELETE", f"/services/{BAR}/backend/{BOX}")
+    assert sandnet("service", "detach", BOX, "bar").exit_code == 0
+
+
+def test_given_an_endpoint_when_taken_through_its_life_then_the_networks_urls_are_used(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer("POST", "/networks/foo/endpoints", BAR)
+    stub.answer("GET", "/networks/foo/endpoints?name=bar", [SERVICE])
+    stub.answer("POST", f"/networks/foo/endpoints/{BAR}/containers", KEY)
+    stub.answer("DELETE", f"/networks/foo/endpoints/{BAR}/containers/c")
+    stub.answer("DELETE", f"/networks/foo/endpoints/{BAR}")
+    stub.answer("GET", "/networks/foo/endpoints?verbose=true", [VERBOSE])
+    stub.answer("GET", f"/networks/foo/endpoints/{BAR}?verbose=true", VERBOSE)
+    assert sandnet("endpoint", "create", "bar.foo").stdout == BAR + "\n"
+    assert sandnet("endpoint", "join", "c", "bar.foo").stdout == KEY + "\n"
+    assert sandnet("endpoint", "ls", "foo").stdout.startswith(
+        "ENDPOINT ID   NAME  NETWORK  CONTAINER\n0aee0899e6c5  bar"
+    )
+    assert "Container:\n" in sandnet("endpoint", "info", "bar.foo").stdout
+    assert sandnet("endpoint", "leave", "c", "bar.foo").exit_code == 0
+    assert sandnet("endpoint", "rm", "bar.foo").exit_code == 0
+
+
+def test_given_sandboxes_when_listed_and_shown_then_endpoints_and_files_are_there(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/sandboxes", [SANDBOX])
+    stub.answer("GET", f"/sandboxes/{BOX}?verbose=true", SANDBOX)
+    assert sandnet("sandbox", "ls").stdout == (f"CONTAINER     ENDPOINTS  SANDBOX\n98c5241f9475  bar.foo    {KEY}\n")
+    text = sandnet("sandbox", "info", BOX).stdout
+    assert "Hosts file: /var/lib/sandnet/sandboxes/x/hosts\n" in text
+    assert "  eth0       172.18.0.2/24                bar       foo\n" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "nonsense",
+        "network",
+        "network create",
+        "network create --mtu 67 foo",
+        "network create -o novalue foo",
+        "network rm",
+        "service publish -p x bar",
+        "service publish bar.",
+        "service publish",
+        "service attach c",
+        "endpoint create bar",
+        "sandbox exec c",
+        "sandbox exec c --",
+        "run",
+        "completion tcsh",
+    ],
+)
+def test_given_wrong_usage_when_called_then_the_status_is_2_and_nothing_is_asked(
+    stub: Stub, sandnet: Sandnet, words: str
+) -> None:
+    result = sandnet(words)
+    assert result.exit_code == 2
+    assert "Usage: sandnet" in result.stderr
+    assert stub.requests == []
+
+
+def test_given_one_malformed_reference_among_several_when_unpublishing_then_the_others_go_on(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("DELETE", f"/services/{BAR}")
+    assert sandnet("service", "unpublish", "bad.", "bar").exit_code == 1
+    assert stub.asked()[-1] == ("DELETE", f"/services/{BAR}")
+
+
+def test_given_the_environment_when_no_host_is_said_then_it_picks_the_daemon(stub: Stub) -> None:
+    stub.answer("GET", "/networks", NETWORKS)
+    result = CliRunner().invoke(root, ["network", "ls"], env={"SANDNET_HOST": stub.url})
+    assert result.exit_code == 0
+
+
+def test_given_a_malformed_host_when_called_then_it_is_an_error() -> None:
+    result = CliRunner().invoke(root, ["-H", "ftp://x", "network", "ls"])
+    assert result.exit_code == 1
+    assert "invalid daemon address" in result.stderr
+
+
+def test_given_no_daemon_when_asked_for_the_version_then_the_clients_is_told(tmp_path: Path) -> None:
+    result = CliRunner().invoke(root, ["-H", f"unix://{tmp_path}/absent", "version"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("client  ")
+    assert "daemon  none: no daemon listens" in result.stdout
+
+
+def test_given_a_daemon_when_asked_for_the_version_then_both_are_told(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/version", {"version": "9.9", "api_version": "1.20", "min_api_version": "1.19"})
+    assert "daemon  9.9 (interface 1.19 to 1.20)\n" in sandnet("version").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_given_a_shell_when_asked_for_completion_then_its_script_calls_sandnet(shell: str) -> None:
+    result = CliRunner().invoke(root, ["completion", shell], prog_name="sandnet")
+    assert result.exit_code == 0
+    assert "_SANDNET_COMPLETE" in result.stdout
+    assert f"{shell}_complete" in result.stdout
+
+
+def completions(url: str, *words: str, incomplete: str = "") -> list[str]:
+    complete = ShellComplete(root, {}, "sandnet", "_SANDNET_COMPLETE")
+    return [item.value for item in complete.get_completions(["-H", url, *words], incomplete)]
+
+
+def test_given_a_daemon_when_completing_then_its_names_are_offered(stub: Stub) -> None:
+    stub.answer("GET", "/networks", NETWORKS)
+    stub.answer("GET", "/services", [SERVICE])
+    stub.answer("GET", "/sandboxes", [SANDBOX])
+    assert completions(stub.url, "network", "rm", incomplete="f") == ["foo"]
+    assert completions(stub.url, "service", "info", incomplete="b") == ["bar.foo"]
+    assert completions(stub.url, "sandbox", "exec") == [BOX]
+    assert completions(stub.url, incomplete="net") == ["network"]
+
+
+def test_given_no_daemon_when_completing_then_nothing_is_offered(tmp_path: Path) -> None:
+    assert completions(f"unix://{tmp_path}/absent", "network", "rm") == []

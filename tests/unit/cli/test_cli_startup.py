@@ -1,0 +1,77 @@
+"""What a command loads, which is what its start costs; wall time is the benchmark's business."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Stub
+
+HEAVY = {
+    "litestar",
+    "pyroute2",
+    "uvicorn",
+    "uvloop",
+    "asyncio",
+    "sqlite3",
+    "ctypes",
+    "importlib.metadata",
+    "sandnet.api",
+    "sandnet.core",
+    "sandnet.kernel",
+    "sandnet.model",
+    "sandnet.stores",
+}
+PROBE = """
+import sys
+from sandnet.cli import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+def loaded(*words: str) -> set[str]:
+    """The modules that a command line has loaded when it ends."""
+    done = subprocess.run([sys.executable, "-c", PROBE, *words], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def test_given_a_listing_when_it_ends_then_neither_the_daemon_nor_its_libraries_were_loaded(stub: Stub) -> None:
+    stub.answer("GET", "/networks", [])
+    modules = loaded("-H", stub.url, "network", "ls")
+    assert not modules & HEAVY
+    assert {module for module in modules if module.startswith("sandnet.cli.")} <= {
+        f"sandnet.cli.{name}" for name in ("complete", "lazy", "network", "output", "root", "session", "values")
+    }
+
+
+def test_given_help_when_it_ends_then_no_http_and_no_command_was_loaded() -> None:
+    modules = loaded("--help")
+    assert not modules & {*HEAVY, "http.client", "msgspec", "sandnet.client", "sandnet.cli.network"}
+
+
+def test_given_run_help_when_it_ends_then_nothing_of_the_kernel_was_loaded() -> None:
+    assert not loaded("run", "--help") & {*HEAVY, "http.client"}
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [((), 2), (("nonsense",), 2), (("network", "ls"), 1), (("network", "ls", "--help"), 0)]
+)
+def test_given_a_process_when_it_ends_then_its_status_tells(
+    tmp_path: Path, words: tuple[str, ...], status: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from sandnet.cli import main; main()", "-H", f"unix://{tmp_path}/absent", *words],
+        capture_output=True,
+        timeout=30,
+    )
+    assert done.returncode == status
+    assert b"Traceback" not in done.stderr

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandnet.cli.network import options
+from sandnet.cli.values import (
+    PROTOCOLS,
+    PortWish,
+    Reference,
+    parse_exposed,
+    parse_mapping,
+    parse_pair,
+    parse_reference,
+    scalar,
+)
+
+PORTS = st.integers(1, 65535)
+NAMES = st.from_regex(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True)
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> PortWish:
+    first = draw(st.integers(0, 65535))
+    last = draw(st.just(0) | st.integers(first, 65535)) if first else 0
+    address = draw(st.just("") | st.ip_addresses().map(str))
+    return PortWish(draw(st.sampled_from(sorted(PROTOCOLS.values()))), draw(PORTS), address, first, last)
+
+
+@given(wishes())
+def test_given_any_mapping_when_written_and_read_then_it_is_the_same(wish: PortWish) -> None:
+    assert parse_mapping(str(wish)) == wish
+
+
+@given(st.text(alphabet="0123456789:-/[].tcpudx ", max_size=24))
+def test_given_any_text_when_read_as_a_mapping_then_it_is_in_range_or_refused(text: str) -> None:
+    try:
+        wish = parse_mapping(text)
+    except ValueError:
+        return
+    assert 1 <= wish.port <= 65535
+    assert 0 <= wish.host_port <= 65535
+    assert wish.host_port_end == 0 or 0 < wish.host_port <= wish.host_port_end <= 65535
+    assert wish.proto in PROTOCOLS.values()
+    assert not wish.host_ip or ip_address(wish.host_ip)
+
+
+@pytest.mark.parametrize(
+    ("text", "wish"),
+    [
+        ("80", PortWish(6, 80)),
+        ("8080:80", PortWish(6, 80, "", 8080)),
+        ("0:80/udp", PortWish(17, 80, "", 0)),
+        ("8000-8010:80/sctp", PortWish(132, 80, "", 8000, 8010)),
+        ("127.0.0.1:8080:80/tcp", PortWish(6, 80, "127.0.0.1", 8080)),
+        ("[::1]:8080:80", PortWish(6, 80, "::1", 8080)),
+    ],
+)
+def test_given_a_mapping_when_read_then_each_part_is_found(text: str, wish: PortWish) -> None:
+    assert parse_mapping(text) == wish
+
+
+MALFORMED = "x :80 8080: 8080:0 65536:80 9-8:80 0-8:80 a:b 80/icmp 80/ 1.2.3:1:80 ::1:1:80 1:2:3:4 ٣:80"
+
+
+@pytest.mark.parametrize("text", ["", *MALFORMED.split()])
+def test_given_a_malformed_mapping_when_read_then_it_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_mapping(text)
+
+
+def test_given_exposed_ports_when_read_then_tcp_is_what_is_meant() -> None:
+    assert parse_exposed("53") == (6, 53)
+    assert parse_exposed("53/udp") == (17, 53)
+    with pytest.raises(ValueError):
+        parse_exposed("0")
+
+
+@given(NAMES, NAMES.filter(lambda name: not name.startswith("/")))
+def test_given_any_name_and_network_when_read_then_the_last_dot_separates(name: str, network: str) -> None:
+    assert parse_reference(name) == Reference(name, "")
+    assert parse_reference(f"{name}.{network}") == Reference(name, network)
+    assert parse_reference(f"{name}.x.{network}") == Reference(f"{name}.x", network)
+
+
+@pytest.mark.parametrize("text", ["", ".", "web.", ".blue"])
+def test_given_half_a_reference_when_read_then_it_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_reference(text)
+
+
+def test_given_a_pair_when_read_then_the_first_separator_counts() -> None:
+    assert parse_pair("a=b=c") == ("a", "b=c")
+    assert parse_pair("db:fd00::3", ":") == ("db", "fd00::3")
+    assert parse_pair("a=") == ("a", "")
+    for text in ("a", "=b"):
+        with pytest.raises(ValueError):
+            parse_pair(text)
+
+
+def test_given_option_values_when_sent_then_json_is_json_and_the_rest_text() -> None:
+    assert [scalar(text) for text in ("true", "1400", "10.0.0.0/8", "eth0", '{"a":1}')] == [
+        True,
+        1400,
+        "10.0.0.0/8",
+        "eth0",
+        {"a": 1},
+    ]
+
+
+def test_given_plain_and_camel_case_options_when_sent_then_the_latter_travel_under_libnetworks_label() -> None:
+    plain = {"subnet": "10.9.0.0/24", "gateway": None, "ipv6": False, "no_icc": True}
+    extra = [("EnableICC", "false"), ("Mtu", "1400"), ("mtu", "1400"), ("com.docker.network.enable_ipv6", "true")]
+    assert options(plain, extra) == {
+        "subnet": "10.9.0.0/24",
+        "icc": False,
+        "mtu": 1400,
+        "com.docker.network.enable_ipv6": True,
+        "com.docker.network.generic": {"EnableICC": "false", "Mtu": "1400"},
+    }
