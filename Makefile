@@ -1,0 +1,60 @@
+# Everything a person does with this repository, one word each. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_PACKAGES := scripts/debian-packages.txt
+TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt
+LINTED := src tests $(wildcard bench) scripts/demo
+export PYTHON
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check lint bench install wheel clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: ## Show sandnet at work: installs what is missing, leaves the host as it was
+	@scripts/packages $(RUN_PACKAGES)
+	@$(MAKE) --no-print-directory $(VENV)/.installed
+	@scripts/private-host $(BIN)/python scripts/demo
+
+test: ## Run every test
+	@scripts/packages $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory lint
+	@scripts/private-host $(BIN)/python -m pytest -n 2
+
+check: lint ## Format, lint, types and house rules, in under a minute
+	@$(BIN)/python -m pytest -q tests/house
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff format --check $(LINTED)
+	@$(BIN)/ruff check $(LINTED)
+	@$(BIN)/mypy
+	@$(BIN)/mypy --scripts-are-modules scripts/demo
+
+bench: $(VENV)/.installed-dev ## Measure sandnet, and the peers that are installed beside it
+	@scripts/packages $(RUN_PACKAGES)
+	@scripts/private-host $(BIN)/python -m bench
+
+install: $(VENV)/.installed ## Make .venv; afterwards .venv/bin/sandnet is the command
+	@echo "$(BIN)/sandnet is ready"
+
+wheel: $(VENV)/.installed-dev ## Build dist/sandnet-*.whl
+	@$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## Remove .venv and everything that was built
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps make a second call quick: pip runs again only when pyproject.toml changed.
+$(VENV)/.installed: pyproject.toml
+	@scripts/check-python $(PYTHON)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

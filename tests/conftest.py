@@ -1,0 +1,38 @@
+"""In continuous integration (``CI`` is set) a kernel or end-to-end test that cannot run has failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+MUST_RUN = (TESTS / "kernel", TESTS / "e2e")
+
+
+def _refuse(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:
+    if os.environ.get("CI") and report.skipped and any(path.is_relative_to(folder) for folder in MUST_RUN):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"must not be skipped where CI is set: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that skipped itself; one that is expected to fail may go on doing so."""
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        _refuse(report, item.path)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that skipped itself as a whole."""
+    report = yield
+    _refuse(report, collector.path)
+    return report

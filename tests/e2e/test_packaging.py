@@ -1,0 +1,76 @@
+"""What is handed to others: the wheel, and the systemd units."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+UNITS = ("sandnet.service", "sandnet.socket")
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def run(*command: str | Path) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy so that nothing is written beside the source."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    shutil.copytree(REPOSITORY / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source)
+    (built,) = (source / "dist").glob("sandnet-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of a fresh environment with the wheel in it.
+
+    Its dependencies are borrowed from the environment of the tests, so that no network is needed.
+    """
+    place = tmp_path_factory.mktemp("fresh")
+    run(sys.executable, "-m", "venv", place)
+    run(place / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    (packages,) = (place / "lib").glob("python*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return place / "bin"
+
+
+def test_given_the_wheel_when_installed_in_a_fresh_environment_then_the_command_runs(installed: Path) -> None:
+    where = run(installed / "python", "-c", "import sandnet; print(sandnet.__file__)")
+    assert Path(where.strip()).is_relative_to(installed.parent)
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert declared in run(installed / "sandnet", "version")
+
+
+def test_given_the_wheel_when_opened_then_it_holds_the_program_its_license_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {str(file.relative_to(REPOSITORY / "src")) for file in (REPOSITORY / "src" / "sandnet").rglob("*.py")}
+    assert expected <= names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"sandnet"}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_given_a_unit_when_systemd_reads_it_then_it_has_no_complaint(unit: str, tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    for name in UNITS:
+        shutil.copy(REPOSITORY / "systemd" / name, tmp_path)
+    said = run(analyze, "verify", "--man=no", "--recursive-errors=no", tmp_path / unit)
+    assert "sandnet" not in said
