@@ -5,10 +5,10 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 from msgspec.structs import replace
+from tests.unit.core.rig import Rig, mapping
 
 from sandnet.kernel.base import Bridge
 from sandnet.model import Phase
-from tests.unit.core.rig import Rig, mapping
 
 
 async def _restarted(rig: Rig) -> None:
@@ -61,7 +61,7 @@ async def test_given_records_of_an_interrupted_create_then_they_and_what_they_na
     assert rig.controller.sandboxes.list() == []
     assert rig.veths() == []
     assert rig.kernel.host.held == set()
-    assert not [entry for entry in await rig.store.list("claim/address/")]
+    assert not list(await rig.store.list("claim/address/"))
 
 
 async def test_given_a_reboot_then_dead_sandboxes_are_let_go_and_endpoints_keep_their_addresses(rig: Rig) -> None:

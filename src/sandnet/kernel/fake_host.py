@@ -1,0 +1,166 @@
+"""The firewall, the parameters and the host of the in-memory kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.fake_links import FakeLinks
+from sandnet.kernel.fake_parts import Mishaps, recorded
+from sandnet.kernel.ports import MAX_PORT, check_port, clash, not_local, taken
+from sandnet.kernel.sysctl import check_name
+from sandnet.model.address import Address, Prefix
+
+_PARAMETERS: Final = {
+    "net/ipv4/ip_forward": "0",
+    "net/ipv4/ip_local_port_range": "32768\t60999",
+    "net/ipv6/conf/all/forwarding": "0",
+}
+_PER_LINK: Final = {
+    "net/ipv4/conf": {"route_localnet": "0", "rp_filter": "0", "arp_ignore": "0", "arp_announce": "0"},
+    "net/ipv6/conf": {"accept_ra": "1", "accept_dad": "1", "disable_ipv6": "0", "forwarding": "0"},
+}
+_GROUPS: Final = ("all", "default")
+
+
+class FakeFirewall:
+    """See :class:`sandnet.kernel.base.Firewall`."""
+
+    area = "firewall"
+
+    def __init__(self, mishaps: Mishaps) -> None:
+        self.mishaps = mishaps
+        self.applied: list[str] = []
+        """Every script, in order."""
+        self.forgotten_addresses: list[Address] = []
+        self.forgotten_ports: list[tuple[int, int]] = []
+
+    @recorded
+    def apply(self, script: str) -> None:
+        """Note it."""
+        if "\0" in script:
+            raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
+        self.applied.append(script)
+
+    @recorded
+    def forget_flows(self, *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = ()) -> None:
+        """Note them."""
+        self.forgotten_addresses.extend(addresses)
+        self.forgotten_ports.extend(bound)
+
+
+class FakeSysctl:
+    """See :class:`sandnet.kernel.base.Sysctl`. Parameters of a link exist as long as the link."""
+
+    area = "sysctl"
+
+    def __init__(self, mishaps: Mishaps, links: FakeLinks) -> None:
+        self.mishaps = mishaps
+        self.values: dict[str, str] = dict(_PARAMETERS)
+        """What has been set, and what there is beside the links' own."""
+        self._links = links
+
+    @recorded
+    def get(self, name: str) -> str | None:
+        """The value, or ``None``."""
+        check_name(name)
+        return self._get(name)
+
+    @recorded
+    def set(self, name: str, value: str) -> None:
+        """Change one that exists."""
+        check_name(name)
+        if self._get(name) is None:
+            raise Error(Kind.UNAVAILABLE, f"cannot set sysctl {name} to {value!r}: No such file or directory")
+        self.values[name] = value
+
+    def _get(self, name: str) -> str | None:
+        folder, _, rest = name.partition("/conf/")
+        link, _, parameter = rest.rpartition("/")
+        own = _PER_LINK.get(f"{folder}/conf", {})
+        if parameter not in own:
+            return self.values.get(name)
+        if link not in (*self._links.present, *_GROUPS):
+            self.values.pop(name, None)
+            return None
+        return self.values.get(name, own[parameter])
+
+
+class FakeHeld:
+    """See :class:`sandnet.kernel.base.Held`."""
+
+    def __init__(self, host: FakeHost, claim: tuple[int, Address, int]) -> None:
+        self._host = host
+        self._claim = claim
+
+    @property
+    def port(self) -> int:
+        """The host port."""
+        return self._claim[2]
+
+    def close(self) -> None:
+        """Give it back."""
+        self._host.held.discard(self._claim)
+
+
+class FakeHost:
+    """See :class:`sandnet.kernel.base.Host`."""
+
+    area = "host"
+
+    def __init__(self, mishaps: Mishaps, links: FakeLinks, sysctl: FakeSysctl) -> None:
+        self.mishaps = mishaps
+        self.held: set[tuple[int, Address, int]] = set()
+        """Ours: protocol, address and port."""
+        self.others: set[tuple[int, Address, int]] = set()
+        """Bound by other programs."""
+        self.routes: list[tuple[str, Prefix]] = []
+        """Link and prefix; the addresses of links come on top."""
+        self.nameservers: list[Prefix] = []
+        self.absent: dict[str, str] = {}
+        """What :meth:`missing` answers."""
+        self._links = links
+        self._sysctl = sysctl
+
+    @recorded
+    def occupied(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
+        """Routes, addresses and nameservers."""
+        connected = [(link, address.network) for link, held in self._links.held.items() for address in held]
+        return [*(prefix for link, prefix in (*self.routes, *connected) if link not in ignore), *self.nameservers]
+
+    @recorded
+    def local_port_range(self) -> tuple[int, int]:
+        """Both ends included."""
+        low, high = self._sysctl.values["net/ipv4/ip_local_port_range"].split()
+        return int(low), int(high)
+
+    @recorded
+    def hold(self, proto: int, address: Address, port: int) -> FakeHeld:
+        """Bind it, unless it is taken."""
+        check_port(proto, port)
+        if not self._is_local(address):
+            raise not_local(address)
+        claim = (proto, address, port or self._choose(proto, address))
+        if any(clash(claim, other) for other in self.held):
+            raise taken(claim, "by another endpoint")
+        if any(clash(claim, other) for other in self.others):
+            raise taken(claim, "by another program")
+        self.held.add(claim)
+        return FakeHeld(self, claim)
+
+    @recorded
+    def missing(self) -> dict[str, str]:
+        """What tests say is absent."""
+        return dict(self.absent)
+
+    def _is_local(self, address: Address) -> bool:
+        own = (held.ip for addresses in self._links.held.values() for held in addresses)
+        return address.is_unspecified or address.is_loopback or address in own
+
+    def _choose(self, proto: int, address: Address) -> int:
+        low, high = self.local_port_range()
+        for port in range(low, min(high, MAX_PORT) + 1):
+            if not any(clash((proto, address, port), other) for other in self.held | self.others):
+                return port
+        raise taken((proto, address, 0), "by other programs: the whole range is in use")

@@ -1,0 +1,183 @@
+"""The bridges and veth pairs of the in-memory kernel."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.base import Bridge, Link, Veth
+from sandnet.kernel.fake_parts import LOOPBACK, Inner, Mishaps, Space, recorded
+from sandnet.model.address import Interface
+
+MAX_PORTS: Final = 1024
+
+
+class FakeLinks:
+    """See :class:`sandnet.kernel.base.Links`."""
+
+    area = "links"
+
+    def __init__(self, mishaps: Mishaps, spaces: dict[int, Space], pins: dict[str, int]) -> None:
+        self.mishaps = mishaps
+        self.present: dict[str, Link] = {"lo": LOOPBACK}
+        self.held: dict[str, list[Interface]] = {}
+        self.options: dict[str, Veth] = {}
+        """By host link: the pair as it was last asked for."""
+        self.retired: set[str] = set()
+        self._spaces = spaces
+        self._pins = pins
+        self._peers: dict[str, tuple[int, str]] = {}
+        self._indexes = itertools.count(2)
+
+    def add(self, name: str, kind: str = "", *addresses: Interface) -> None:
+        """A link that somebody else made."""
+        self.present[name] = Link(name, next(self._indexes), kind, 0, True, 1500, "02:00:00:00:00:01", 0)
+        self.held[name] = list(addresses)
+
+    @recorded
+    def list(self) -> Sequence[Link]:
+        """All links."""
+        return [*self.present.values()]
+
+    @recorded
+    def find(self, name: str) -> Link | None:
+        """The link of that name, or ``None``."""
+        return self.present.get(name)
+
+    @recorded
+    def ensure_bridge(self, bridge: Bridge) -> None:
+        """Make it if absent; add what it lacks."""
+        if bridge.name not in self.present:
+            self.add(bridge.name, "bridge")
+        link = self._bridge(bridge.name)
+        self.present[bridge.name] = link._replace(up=True, mtu=bridge.mtu or link.mtu)
+        self._add_addresses(bridge)
+
+    @recorded
+    def adopt_bridge(self, bridge: Bridge) -> bool:
+        """Add what it lacks."""
+        self.present[bridge.name] = self._bridge(bridge.name)._replace(up=True)
+        return self._add_addresses(bridge)
+
+    @recorded
+    def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
+        """Absent ones are success."""
+        unwanted = set(addresses)
+        self.held[name] = [address for address in self.held.get(name, []) if address not in unwanted]
+
+    @recorded
+    def addresses(self, name: str) -> Sequence[Interface]:
+        """Those on the link."""
+        return [*self.held.get(name, [])]
+
+    @recorded
+    def delete(self, names: Iterable[str]) -> None:
+        """Absent ones are success."""
+        doomed = [name for name in names if name in self.present]
+        for name in doomed:
+            if not self.present[name].kind:
+                raise Error(Kind.CONFLICT, f"link {name} is a device that cannot be deleted")
+        for name in doomed:
+            self.drop(name)
+
+    @recorded
+    def plug(self, namespace: str, veth: Veth) -> None:
+        """Ensure the pair."""
+        if namespace not in self._pins:
+            raise not_found("namespace", namespace)
+        bridge = self._bridge(veth.bridge)
+        host = self.present.get(veth.host_link)
+        if host and host.kind != "veth":
+            raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no veth")
+        ends = (self._pins[namespace], veth.interface)
+        if host is None or self._peers[veth.host_link] != ends or veth.host_link in self.retired:
+            self._make_pair(bridge, ends, veth)
+        self._shape(bridge, ends, veth)
+
+    @recorded
+    def retire(self, host_links: Iterable[str]) -> None:
+        """Down, and dead."""
+        for name in host_links:
+            if name in self.present:
+                self.present[name] = self.present[name]._replace(up=False)
+                self.retired.add(name)
+
+    @recorded
+    def reap(self) -> int:
+        """Delete the dead."""
+        return self._reap()
+
+    @recorded
+    def ports(self, bridge: str) -> int:
+        """How many ports it has."""
+        link = self.present.get(bridge)
+        return self._count_ports(link) if link else 0
+
+    def drop(self, name: str) -> None:
+        """The link is gone, and the other end of a pair with it."""
+        gone = self.present.pop(name)
+        self.held.pop(name, None)
+        self.options.pop(name, None)
+        self.retired.discard(name)
+        if name in self._peers:
+            inode, interface = self._peers.pop(name)
+            self._spaces[inode].links.pop(interface, None)
+        for port, link in self.present.items():
+            if link.master == gone.ifindex:
+                self.present[port] = link._replace(master=0)
+
+    def drop_peers(self, inode: int) -> None:
+        """The namespace is gone, and its ends of pairs with it."""
+        for name in [name for name, (space, _) in self._peers.items() if space == inode]:
+            self.drop(name)
+
+    def _reap(self) -> int:
+        dead = [*self.retired]
+        for name in dead:
+            self.drop(name)
+        return len(dead)
+
+    def _count_ports(self, bridge: Link) -> int:
+        return sum(link.master == bridge.ifindex for link in self.present.values())
+
+    def _bridge(self, name: str) -> Link:
+        link = self.present.get(name)
+        if link is None:
+            raise not_found("bridge", name)
+        if link.kind != "bridge":
+            raise Error(Kind.CONFLICT, f"link {name} is not a bridge", code="not_a_bridge")
+        return link
+
+    def _add_addresses(self, bridge: Bridge) -> bool:
+        held = self.held.setdefault(bridge.name, [])
+        lacking = [address for address in bridge.addresses if address not in held]
+        held.extend(lacking)
+        return bool(lacking)
+
+    def _make_pair(self, bridge: Link, ends: tuple[int, str], veth: Veth) -> None:
+        space = self._spaces[ends[0]]
+        full = self._count_ports(bridge) >= MAX_PORTS
+        if full or ends[1] in space.links or veth.host_link in self.present:
+            if veth.host_link in self.present:
+                self.retired.add(veth.host_link)
+            self._reap()
+        if self._count_ports(bridge) >= MAX_PORTS:
+            message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
+            raise Error(Kind.EXHAUSTED, message, code="network_full")
+        if ends[1] in space.links:
+            raise Error(Kind.CONFLICT, f"the name {ends[1]} is taken in the namespace", code="interface_taken")
+        self.add(veth.host_link, "veth")
+        self._peers[veth.host_link] = ends
+        space.links[ends[1]] = Inner(veth.mac, veth.mtu or 1500, [])
+
+    def _shape(self, bridge: Link, ends: tuple[int, str], veth: Veth) -> None:
+        host = self.present[veth.host_link]
+        mtu = veth.mtu or host.mtu
+        self.present[veth.host_link] = host._replace(master=bridge.ifindex, up=True, mtu=mtu)
+        self.options[veth.host_link] = veth
+        inner = self._spaces[ends[0]].links[ends[1]]
+        inner.mac, inner.mtu = veth.mac, mtu
+        wanted = (veth.address, veth.address_ipv6)
+        inner.addresses.extend(address for address in wanted if address and address not in inner.addresses)

@@ -1,0 +1,103 @@
+"""Facts about the host: what is in use on it, what it offers, what its kernel lacks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Sequence
+from ipaddress import ip_address
+from typing import Final
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.features import missing
+from sandnet.kernel.occupancy import Occupancy
+from sandnet.kernel.ports import HeldPort, HostPorts
+from sandnet.kernel.prefixes import matters, prefix_of
+from sandnet.kernel.sysctl import ProcSysctl
+from sandnet.model.address import Address, Prefix
+
+_RESOLV_CONF: Final = "/etc/resolv.conf"
+_MAX_RESOLV_CONF: Final = 1 << 16
+_PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
+
+
+class Nameservers:
+    """The addresses in a resolv.conf(5), read again when the file has changed."""
+
+    def __init__(self, path: str = _RESOLV_CONF) -> None:
+        self._path = path
+        self._seen: tuple[int, ...] = ()
+        self._found: tuple[Prefix, ...] = ()
+
+    def prefixes(self) -> Sequence[Prefix]:
+        """Each as a prefix of one address, loopback and link-local ones left out; none without the file."""
+        try:
+            stat = os.stat(self._path)
+            seen = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if seen != self._seen:
+                self._found = self._read()
+                self._seen = seen
+        except OSError:
+            self._seen, self._found = (), ()
+        return self._found
+
+    def _read(self) -> tuple[Prefix, ...]:
+        with open(self._path, encoding="utf-8", errors="replace") as file:
+            lines = file.read(_MAX_RESOLV_CONF).splitlines()
+        words = (line.split() for line in lines)
+        servers = (_packed(parts[1]) for parts in words if len(parts) > 1 and parts[0] == "nameserver")
+        return tuple(prefix_of(packed, len(packed) * 8) for packed in servers if packed and matters(packed))
+
+
+class LinuxHost:
+    """See :class:`sandnet.kernel.base.Host`. Safe to use from several threads."""
+
+    def __init__(self, resolv_conf: str = _RESOLV_CONF) -> None:
+        self._occupancy = Occupancy()
+        self._nameservers = Nameservers(resolv_conf)
+        self._ports = HostPorts()
+        self._sysctl = ProcSysctl()
+        self._lock = threading.Lock()
+        self._missing: dict[str, str] | None = None
+
+    def occupied(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
+        """See :meth:`sandnet.kernel.base.Host.occupied`; a prefix may come several times.
+
+        Raises:
+            Error: ``UNAVAILABLE`` when the kernel will not tell.
+        """
+        return [*self._occupancy.prefixes(ignore), *self._nameservers.prefixes()]
+
+    def local_port_range(self) -> tuple[int, int]:
+        """See :meth:`sandnet.kernel.base.Host.local_port_range`.
+
+        Raises:
+            Error: ``UNAVAILABLE`` when the kernel has no such parameter.
+        """
+        words = (self._sysctl.get(_PORT_RANGE) or "").split()
+        if len(words) != 2:
+            raise Error(Kind.UNAVAILABLE, f"this kernel has no sysctl {_PORT_RANGE}")
+        return int(words[0]), int(words[1])
+
+    def hold(self, proto: int, address: Address, port: int) -> HeldPort:
+        """See :meth:`sandnet.kernel.ports.HostPorts.hold`."""
+        return self._ports.hold(proto, address, port)
+
+    def missing(self) -> dict[str, str]:
+        """See :meth:`sandnet.kernel.base.Host.missing`; tried at the first call only."""
+        with self._lock:
+            if self._missing is None:
+                self._missing = missing()
+            return dict(self._missing)
+
+    def close(self) -> None:
+        """Give resources back; a later call takes new ones. Held ports stay held."""
+        self._occupancy.close()
+
+
+def _packed(text: str) -> bytes:
+    """The address in network order; empty when the text is none."""
+    try:
+        return ip_address(text).packed
+    except ValueError:
+        return b""

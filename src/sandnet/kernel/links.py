@@ -1,0 +1,276 @@
+"""Bridges and veth pairs of the host, in the kernel.
+
+Every call opens its own sockets, in the namespace of the thread that calls: there is nothing to share
+between workers, and nothing to be stale after a restart.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final, NamedTuple
+
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.base import Bridge, Link, Veth
+from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, explaining, number, text
+from sandnet.kernel.rtnetlink import (
+    IFLA_GROUP,
+    IFLA_IFNAME,
+    IFLA_MASTER,
+    NO_LINK_LOCAL,
+    RTM_DELLINK,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+    add_address,
+    get_device,
+    get_link,
+    info,
+    link_header,
+    list_addresses,
+    list_links,
+    namespace_number,
+    port_options,
+    remove_address,
+    shape,
+    veth_info,
+)
+from sandnet.kernel.syscalls import NotANetworkNamespaceError, opened_namespace
+from sandnet.model.address import Interface
+
+RETIRED: Final = 0x736E0001
+"""Link group of dead links: one request deletes a whole group ("sn" and a number)."""
+DOOMED: Final = 0x736E0002
+"""Link group of what :meth:`LinuxLinks.delete` is about to delete."""
+MAX_PORTS: Final = 1023
+"""Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
+
+
+def bridge_mac(name: str) -> str:
+    """A locally administered MAC that a bridge of this name always has.
+
+    Left to itself a bridge takes the lowest MAC among its ports, so neighbours would have to learn it anew
+    as sandboxes come and go.
+    """
+    digest = hashlib.sha256(name.encode()).digest()
+    return bytes([0x02, *digest[:5]]).hex(":")
+
+
+class _Ends(NamedTuple):
+    """What a veth pair lies between."""
+
+    here: Netlink
+    there: Netlink
+    namespace: int
+    bridge: int
+
+
+class LinuxLinks:
+    """The real :class:`sandnet.kernel.base.Links`."""
+
+    def list(self) -> Sequence[Link]:
+        """All links of the host's namespace."""
+        with explaining("list links"), Netlink() as here:
+            return list_links(here)
+
+    def find(self, name: str) -> Link | None:
+        """The link of that name, or ``None``."""
+        with explaining(f"look up link {name}"), Netlink() as here:
+            return get_link(here, name)
+
+    def ensure_bridge(self, bridge: Bridge) -> None:
+        """Make the bridge if it is absent; give it its MAC, MTU and addresses; set it up."""
+        with explaining(f"make bridge {bridge.name}"), Netlink() as here:
+            wanted = shape(bridge_mac(bridge.name), bridge.mtu)
+            body = link_header(up=True) + text(IFLA_IFNAME, bridge.name) + wanted + info("bridge")
+            made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+            link = _bridge(here, bridge.name)
+            if not made:
+                here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted)
+            for address in bridge.addresses:
+                add_address(here, link.ifindex, address)
+
+    def adopt_bridge(self, bridge: Bridge) -> bool:
+        """Give an existing bridge the addresses it lacks and set it up; whether any address was added."""
+        with explaining(f"adopt bridge {bridge.name}"), Netlink() as here:
+            link = _bridge(here, bridge.name)
+            added = [add_address(here, link.ifindex, address) for address in bridge.addresses]
+            here.call(RTM_SETLINK, link_header(link.ifindex, up=True))
+            return any(added)
+
+    def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
+        """Take the addresses off the link; an absent link or address is success.
+
+        Unless ``promote_secondaries`` is set, the kernel drops all other addresses of a subnet with its
+        first one. They may be somebody else's, so they are put back.
+        """
+        with explaining(f"remove addresses from {name}"), Netlink() as here:
+            link = get_link(here, name)
+            if link is None:
+                return
+            unwanted = list(addresses)
+            others = [held for held in list_addresses(here, link.ifindex) if held not in unwanted]
+            for address in unwanted:
+                remove_address(here, link.ifindex, address)
+            kept = list_addresses(here, link.ifindex)
+            for address in others:
+                if address not in kept:
+                    add_address(here, link.ifindex, address)
+
+    def addresses(self, name: str) -> Sequence[Interface]:
+        """The addresses on a link, IPv6 link-local ones included; empty when it is absent."""
+        with explaining(f"list addresses of {name}"), Netlink() as here:
+            link = get_link(here, name)
+            return list_addresses(here, link.ifindex) if link else []
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete links in bulk (one grace period for all); absent ones are success.
+
+        Raises:
+            Error: ``CONFLICT`` when one is no virtual device (a network card, ``lo``); nothing is deleted then.
+        """
+        with explaining("delete links"), Netlink() as here:
+            doomed = [link for name in names if (link := get_link(here, name))]
+            for link in doomed:
+                if not link.kind:
+                    raise Error(Kind.CONFLICT, f"link {link.name} is a device that cannot be deleted")
+            for link in doomed:
+                here.call(RTM_SETLINK, link_header(link.ifindex) + number(IFLA_GROUP, DOOMED), accept=(errno.ENODEV,))
+            if doomed:
+                _delete_group(here, DOOMED)
+
+    def plug(self, namespace: str, veth: Veth) -> None:
+        """Ensure the pair: the host end on the bridge and up, the other end in the namespace and up.
+
+        The host end forwards nothing before it is isolated, when it is to be.
+        """
+        with self._ends(namespace, veth) as ends:
+            made = self._ensure_pair(ends, veth)
+            if not made:
+                _reshape(ends, veth)
+            if veth.isolated or veth.hairpin or not made:
+                index = _index(ends.here, veth.host_link)
+                ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
+            ends.here.call(RTM_SETLINK, link_header(up=True) + text(IFLA_IFNAME, veth.host_link) + NO_LINK_LOCAL)
+            inner = _index(ends.there, veth.interface)
+            ends.there.call(RTM_SETLINK, link_header(inner, up=True))
+            for address in (veth.address, veth.address_ipv6):
+                if address:
+                    add_address(ends.there, inner, address)
+
+    def retire(self, host_links: Iterable[str]) -> None:
+        """Silence links at once (down, in the group of the dead); ``reap`` deletes them. Absent: success."""
+        with explaining("retire links"), Netlink() as here:
+            for name in host_links:
+                body = link_header(up=False) + text(IFLA_IFNAME, name) + number(IFLA_GROUP, RETIRED)
+                here.call(RTM_SETLINK, body, accept=(errno.ENODEV,))
+
+    def reap(self) -> int:
+        """Delete all retired links in one request; how many there were."""
+        with explaining("delete retired links"), Netlink() as here:
+            dead = sum(link.group == RETIRED for link in list_links(here))
+            if dead:
+                _delete_group(here, RETIRED)
+            return dead
+
+    def ports(self, bridge: str) -> int:
+        """How many ports the bridge has; 0 when it is absent."""
+        with explaining(f"count the ports of {bridge}"), Netlink() as here:
+            link = get_link(here, bridge)
+            return len(list_links(here, master=link.ifindex)) if link else 0
+
+    @contextmanager
+    def _ends(self, namespace: str, veth: Veth) -> Iterator[_Ends]:
+        what = f"plug {veth.interface} of {namespace} into bridge {veth.bridge}"
+        with explaining(what), ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(opened_namespace(namespace))
+            except NotANetworkNamespaceError as error:
+                raise not_found("namespace", namespace) from error
+            here = stack.enter_context(Netlink())
+            bridge = here.index(veth.bridge)
+            if not bridge:
+                raise not_found("bridge", veth.bridge)
+            there = stack.enter_context(Netlink.inside(descriptor))
+            yield _Ends(here, there, descriptor, bridge)
+
+    def _ensure_pair(self, ends: _Ends, veth: Veth) -> bool:
+        """Whether the pair was made; ``False``: it is there. What is dead and in the way is deleted."""
+        try:
+            _make_pair(ends, veth)
+        except NetlinkError as error:
+            if error.errno not in (errno.EEXIST, errno.EXFULL):
+                raise
+        else:
+            return True
+        if _is_pair(ends, veth):
+            return False
+        self.retire([veth.host_link])
+        self.reap()
+        try:
+            _make_pair(ends, veth)
+        except NetlinkError as error:
+            raise _refused(error, veth) from error
+        return True
+
+
+def _bridge(here: Netlink, name: str) -> Link:
+    link = get_link(here, name)
+    if link is None:
+        raise not_found("bridge", name)
+    if link.kind != "bridge":
+        kind = link.kind or "physical"
+        raise Error(Kind.CONFLICT, f"link {name} is not a bridge but a {kind} device", code="not_a_bridge")
+    return link
+
+
+def _index(netlink: Netlink, name: str) -> int:
+    index = netlink.index(name)
+    if not index:
+        raise not_found("link", name)
+    return index
+
+
+def _delete_group(here: Netlink, group: int) -> None:
+    absent = (errno.ENODEV, errno.ESRCH)
+    here.call(RTM_DELLINK, link_header() + number(IFLA_GROUP, group), accept=absent)
+
+
+def _make_pair(ends: _Ends, veth: Veth) -> None:
+    host = text(IFLA_IFNAME, veth.host_link) + number(IFLA_MASTER, ends.bridge) + shape(mtu=veth.mtu)
+    peer = veth_info(veth.interface, ends.namespace, shape(veth.mac, veth.mtu))
+    ends.here.call(RTM_NEWLINK, link_header(up=False) + host + peer, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _is_pair(ends: _Ends, veth: Veth) -> bool:
+    """Whether the host link is there, alive, and its other end is the interface in the namespace.
+
+    Raises:
+        Error: ``CONFLICT`` a link of another kind has that name.
+    """
+    host = get_device(ends.here, veth.host_link)
+    if host is None:
+        return False
+    if host.link.kind != "veth":
+        raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no veth")
+    joined = host.peer_namespace >= 0 and host.peer_namespace == namespace_number(ends.here, ends.namespace)
+    return joined and host.link.group != RETIRED and ends.there.index(veth.interface) == host.peer
+
+
+def _reshape(ends: _Ends, veth: Veth) -> None:
+    """Give a pair that was there the bridge, MTU and MAC it should have."""
+    host = link_header() + text(IFLA_IFNAME, veth.host_link)
+    ends.here.call(RTM_SETLINK, host + number(IFLA_MASTER, ends.bridge) + shape(mtu=veth.mtu))
+    inner = link_header() + text(IFLA_IFNAME, veth.interface)
+    ends.there.call(RTM_SETLINK, inner + shape(veth.mac, veth.mtu))
+
+
+def _refused(error: NetlinkError, veth: Veth) -> Exception:
+    """Why a pair cannot be made although nothing dead is in the way."""
+    if error.errno == errno.EXFULL:
+        message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
+        return Error(Kind.EXHAUSTED, message, "use another network", "network_full")
+    if error.errno == errno.EEXIST:
+        return Error(Kind.CONFLICT, f"the name {veth.interface} is taken in the namespace", code="interface_taken")
+    return error

@@ -1,0 +1,81 @@
+"""The kernel of the machine we run on: the protocols of ``base``, each by its own module, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sandnet.kernel.conntrack import forget_flows
+from sandnet.kernel.host import LinuxHost
+from sandnet.kernel.links import LinuxLinks
+from sandnet.kernel.namespaces import LinuxNamespaces
+from sandnet.kernel.nftables import Nftables
+from sandnet.kernel.sysctl import ProcSysctl
+from sandnet.model.address import Address
+
+
+class LinuxFirewall:
+    """nftables, and the connections the kernel tracks."""
+
+    def __init__(self) -> None:
+        self._nftables = Nftables()
+
+    def apply(self, script: str) -> None:
+        """See :meth:`sandnet.kernel.base.Firewall.apply`.
+
+        Raises:
+            Error: as :meth:`sandnet.kernel.nftables.Nftables.run`.
+        """
+        self._nftables.run(script)
+
+    def forget_flows(self, *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = ()) -> None:
+        """See :meth:`sandnet.kernel.base.Firewall.forget_flows`."""
+        forget_flows(addresses=addresses, bound=bound)
+
+    def close(self) -> None:
+        """Give resources back; a later call takes new ones."""
+        self._nftables.close()
+
+
+class LinuxKernel:
+    """See :class:`sandnet.kernel.base.Kernel`.
+
+    Its parts work in the network namespace of the calling thread, and those that keep a socket in the one
+    where they were first used: the daemon and its workers never leave their own.
+    """
+
+    def __init__(self, sandbox_dir: str) -> None:
+        self._links = LinuxLinks()
+        self._namespaces = LinuxNamespaces(sandbox_dir)
+        self._firewall = LinuxFirewall()
+        self._sysctl = ProcSysctl()
+        self._host = LinuxHost()
+
+    @property
+    def links(self) -> LinuxLinks:
+        """Bridges and veth pairs."""
+        return self._links
+
+    @property
+    def namespaces(self) -> LinuxNamespaces:
+        """Network namespaces pinned below the sandbox directory."""
+        return self._namespaces
+
+    @property
+    def firewall(self) -> LinuxFirewall:
+        """nftables and tracked connections."""
+        return self._firewall
+
+    @property
+    def sysctl(self) -> ProcSysctl:
+        """Kernel parameters."""
+        return self._sysctl
+
+    @property
+    def host(self) -> LinuxHost:
+        """Facts about the host, and its ports."""
+        return self._host
+
+    def close(self) -> None:
+        """Give sockets and memory back; nothing in the kernel changes."""
+        self._firewall.close()
+        self._host.close()

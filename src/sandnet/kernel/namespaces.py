@@ -1,0 +1,302 @@
+"""Network namespaces pinned at paths: files below one directory on which a namespace is mounted.
+
+The directory is in everybody's sight, so nothing below it is trusted: every part of a path is opened
+relative to the one before, symlinks are refused, and a mount goes to a descriptor and not to a name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from sandnet.errors import Error, Kind, collected, invalid, not_found
+from sandnet.kernel.base import DefaultRoute, Namespace
+from sandnet.kernel.netlink import Netlink, explaining
+from sandnet.kernel.rtnetlink import (
+    LOOPBACK,
+    RTM_SETLINK,
+    Route,
+    get_link,
+    link_header,
+    list_links,
+    settle_default,
+)
+from sandnet.kernel.syscalls import (
+    OWN_NAMESPACE,
+    NotANetworkNamespaceError,
+    bind_mount,
+    open_namespace,
+    opened_namespace,
+    returning,
+    unmount,
+    unshare_network,
+)
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class LinuxNamespaces:
+    """The real :class:`sandnet.kernel.base.Namespaces`.
+
+    Args:
+        sandbox_dir: absolute path of the directory that all keys are below; made (0755) when it is absent.
+    """
+
+    def __init__(self, sandbox_dir: str) -> None:
+        self._root = sandbox_dir.rstrip("/")
+
+    def make(self, key: str) -> Namespace:
+        """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept."""
+        with explaining(f"make a namespace at {key}"), self._place(key, make=True) as (folder, name):
+            found = _find(key, folder, name)
+            return _with_loopback(found, folder, name) if found else _make(key, folder, name)
+
+    def pin(self, key: str, *, path: str = "", pid: int = 0) -> Namespace:
+        """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up."""
+        with explaining(f"pin a namespace at {key}"), self._place(key, make=True) as (folder, name):
+            source = _open_source(path, pid)
+            try:
+                found = _pin(key, source, folder, name)
+            finally:
+                os.close(source)
+            return _with_loopback(found, folder, name) if path or pid else found
+
+    def identify(self, *, path: str = "", pid: int = 0) -> int:
+        """The inode number of the namespace that :meth:`pin` would pin."""
+        with explaining("identify a namespace"):
+            source = _open_source(path, pid)
+            try:
+                return os.fstat(source).st_ino
+            finally:
+                os.close(source)
+
+    def find(self, key: str) -> Namespace | None:
+        """What is pinned at ``key``, or ``None``; ``loopback_was_up`` tells of now."""
+        with explaining(f"look up {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
+            return _find(key, folder, name)
+        return None
+
+    def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
+        """Unpin; a namespace nobody else holds is gone with that. Absent: success.
+
+        Args:
+            key: where it is pinned.
+            inode: leave alone what has another identity; 0: whatever is pinned there.
+            loopback_down: set ``lo`` down first (a joined namespace is given back as it was).
+
+        Raises:
+            Error: ``CONFLICT`` something that is no namespace and not ours lives at ``key``; it stays.
+        """
+        with explaining(f"release {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
+            failures: list[OSError] = []
+            pinned = _pinned_inode(key, folder, name)
+            if pinned and inode not in (0, pinned):
+                return
+            if pinned and loopback_down:
+                _attempt(lambda: _set_loopback(folder, name, up=False), failures)
+            while _pinned_inode(key, folder, name):
+                unmount(f"/proc/self/fd/{folder}/{name}")
+            os.unlink(name, dir_fd=folder)
+            if failures:
+                raise collected(f"{key} is released, but its loopback device is still up", failures)
+
+    def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
+        """Make these, at most one a family, the sandbox's only default routes of ours.
+
+        A default route that somebody else put there stays, and wins.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace or an interface is gone (never without routes);
+                ``INVALID`` or ``UNAVAILABLE`` the kernel finds a gateway out of reach.
+        """
+        with explaining(f"set the default routes of {key}"), self._inside(key) as netlink:
+            if netlink:
+                wanted: dict[int, Route] = {route.gateway.version: _route(netlink, key, route) for route in routes}
+                for version, family in _FAMILIES.items():
+                    settle_default(netlink, family, wanted.get(version))
+            elif routes:
+                raise not_found("namespace", key)
+
+    def interfaces(self, key: str) -> Sequence[str]:
+        """Names of the links inside, ``lo`` included; empty when nothing is pinned there."""
+        with explaining(f"list the links of {key}"), self._inside(key) as netlink:
+            return [link.name for link in list_links(netlink)] if netlink else []
+
+    @contextmanager
+    def _inside(self, key: str) -> Iterator[Netlink | None]:
+        """A socket of the namespace pinned at ``key``; ``None`` when there is none."""
+        try:
+            with self._place(key) as (folder, name):
+                netlink = _open_netlink(folder, name)
+        except (FileNotFoundError, NotANetworkNamespaceError):
+            yield None
+            return
+        with netlink:
+            yield netlink
+
+    @contextmanager
+    def _place(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """The directory that ``key`` is in, as a descriptor, and its name there.
+
+        Raises:
+            Error: ``INVALID`` not a path below the sandbox directory; ``CONFLICT`` a part is no directory.
+            FileNotFoundError: a directory is missing, unless they are to be made.
+        """
+        parts = _parts(self._root, key)
+        folder = _open_root(self._root, make=make)
+        try:
+            for part in parts[:-1]:
+                inner = _open_folder(folder, part, make=make)
+                os.close(folder)
+                folder = inner
+            yield folder, parts[-1]
+        finally:
+            os.close(folder)
+
+
+def _parts(root: str, key: str) -> list[str]:
+    parts = key.removeprefix(root + "/").split("/")
+    if not key.startswith(root + "/") or {"", ".", ".."}.intersection(parts) or "\0" in key:
+        raise invalid(f"sandbox key {key!r} is not a path below {root}")
+    return parts
+
+
+def _open_root(root: str, *, make: bool) -> int:
+    try:
+        return os.open(root, _FOLDER)
+    except FileNotFoundError:
+        if not make:
+            raise
+    os.makedirs(root, 0o755, exist_ok=True)
+    return os.open(root, _FOLDER)
+
+
+def _open_folder(parent: int, name: str, *, make: bool) -> int:
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=parent)
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise Error(Kind.CONFLICT, f"{name} in the path of a sandbox is no directory") from error
+
+
+def _find(key: str, folder: int, name: str) -> Namespace | None:
+    if not _pinned_inode(key, folder, name):
+        return None
+    with opened_namespace(name, dir_fd=folder) as namespace:
+        return _described(key, namespace)
+
+
+def _pinned_inode(key: str, folder: int, name: str) -> int:
+    """Which namespace is mounted on the file; 0: there is no file, or an empty one a crash left behind.
+
+    Raises:
+        Error: ``CONFLICT`` anything else is there.
+    """
+    try:
+        with opened_namespace(name, dir_fd=folder) as namespace:
+            return os.fstat(namespace).st_ino
+    except FileNotFoundError:
+        return 0
+    except NotANetworkNamespaceError:
+        _check_placeholder(key, folder, name)
+        return 0
+
+
+def _check_placeholder(key: str, folder: int, name: str) -> None:
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    empty = stat.S_ISREG(found.st_mode) and found.st_size == 0 and found.st_nlink == 1
+    mounted = found.st_dev != os.fstat(folder).st_dev
+    if not empty or mounted or found.st_uid != os.geteuid():
+        raise Error(Kind.CONFLICT, f"{key} is there and is no network namespace", "move it away")
+
+
+def _described(key: str, namespace: int) -> Namespace:
+    with Netlink.inside(namespace) as inside:
+        loopback = get_link(inside, "lo")
+    return Namespace(key, os.fstat(namespace).st_ino, loopback is not None and loopback.up)
+
+
+def _pin(key: str, source: int, folder: int, name: str) -> Namespace:
+    found = _find(key, folder, name)
+    if found is None:
+        _mount(f"/proc/self/fd/{source}", folder, name)
+        return _described(key, source)
+    if found.inode != os.fstat(source).st_ino:
+        raise Error(Kind.CONFLICT, f"another namespace is pinned at {key}", "release it first")
+    return found
+
+
+def _make(key: str, folder: int, name: str) -> Namespace:
+    with returning():
+        unshare_network()
+        inode = os.stat(OWN_NAMESPACE).st_ino
+        inside = Netlink()
+        with inside:
+            inside.call(RTM_SETLINK, link_header(LOOPBACK, up=True))
+            _mount(OWN_NAMESPACE, folder, name)
+    return Namespace(key, inode, loopback_was_up=False)
+
+
+def _mount(source: str, folder: int, name: str) -> None:
+    """Mount a namespace on the file, made if need be; the target is a descriptor, so it cannot be swapped."""
+    with suppress(FileExistsError):
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o444, dir_fd=folder))
+    target = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(target).st_mode):
+            raise Error(Kind.CONFLICT, f"{name} in the sandbox directory is no plain file")
+        bind_mount(source, f"/proc/self/fd/{target}")
+    finally:
+        os.close(target)
+
+
+def _open_source(path: str, pid: int) -> int:
+    where = path or (f"/proc/{pid}/ns/net" if pid else OWN_NAMESPACE)
+    what = f"process {pid}" if pid and not path else where
+    try:
+        return open_namespace(where, follow=True)
+    except (FileNotFoundError, ProcessLookupError, NotADirectoryError) as error:
+        raise not_found("namespace", what) from error
+    except NotANetworkNamespaceError as error:
+        raise invalid(f"{what} is no network namespace", code="not_a_namespace") from error
+
+
+def _with_loopback(found: Namespace, folder: int, name: str) -> Namespace:
+    if not found.loopback_was_up:
+        _set_loopback(folder, name, up=True)
+    return found
+
+
+def _set_loopback(folder: int, name: str, *, up: bool) -> None:
+    with _open_netlink(folder, name) as inside:
+        inside.call(RTM_SETLINK, link_header(LOOPBACK, up=up))
+
+
+def _open_netlink(folder: int, name: str) -> Netlink:
+    with opened_namespace(name, dir_fd=folder) as namespace:
+        return Netlink.inside(namespace)
+
+
+def _attempt(step: Callable[[], None], failures: list[OSError]) -> None:
+    try:
+        step()
+    except OSError as failure:
+        failures.append(failure)
+
+
+def _route(netlink: Netlink, key: str, route: DefaultRoute) -> Route:
+    index = netlink.index(route.interface)
+    if not index:
+        raise not_found("link", f"{route.interface} in {key}")
+    return Route(route.gateway, index)

@@ -1,0 +1,256 @@
+"""The few rtnetlink requests we make, as functions over a :class:`Netlink` socket.
+
+Layouts and numbers: ``linux/rtnetlink.h``, ``linux/if_link.h``, ``linux/if_addr.h``, ``linux/net_namespace.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Interface, ip_address, ip_interface
+from typing import Final, NamedTuple
+
+from sandnet.kernel.base import Link
+from sandnet.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    attribute,
+    attributes,
+    nested,
+    number,
+    text,
+    to_number,
+    to_text,
+)
+from sandnet.model.address import Address, Interface
+
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+RTM_GETLINK: Final = 18
+RTM_SETLINK: Final = 19
+RTM_NEWADDR: Final = 20
+RTM_DELADDR: Final = 21
+RTM_GETADDR: Final = 22
+RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
+RTM_GETROUTE: Final = 26
+RTM_GETNSID: Final = 90
+
+IFF_UP: Final = 0x1
+LOOPBACK: Final = 1
+"""Index of ``lo``, the same in every namespace (``LOOPBACK_IFINDEX``)."""
+ROUTE_PROTOCOL: Final = 115
+"""Our mark on the default routes we set (``rtm_protocol``; 4 is ``static``, routing daemons use 186 and up)."""
+
+IFLA_ADDRESS: Final = 1
+IFLA_IFNAME: Final = 3
+IFLA_MTU: Final = 4
+IFLA_LINK: Final = 5
+IFLA_MASTER: Final = 10
+IFLA_LINKINFO: Final = 18
+IFLA_GROUP: Final = 27
+_IFLA_PROTINFO: Final = 12
+_IFLA_AF_SPEC: Final = 26
+_IFLA_NET_NS_FD: Final = 28
+_IFLA_EXT_MASK: Final = 29
+_IFLA_LINK_NETNSID: Final = 37
+_IFLA_INFO_KIND: Final = 1
+_IFLA_INFO_DATA: Final = 2
+_VETH_INFO_PEER: Final = 1
+_IFLA_BRPORT_MODE: Final = 4
+_IFLA_BRPORT_ISOLATED: Final = 33
+_IFLA_INET6_ADDR_GEN_MODE: Final = 8
+_IN6_ADDR_GEN_MODE_NONE: Final = 1
+_RTEXT_FILTER_SKIP_STATS: Final = 8
+_NETNSA_NSID: Final = 1
+_NETNSA_FD: Final = 3
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_F_NODAD: Final = 0x2
+_RTA_OIF: Final = 4
+_RTA_GATEWAY: Final = 5
+_RT_TABLE_MAIN: Final = 254
+_RTN_UNICAST: Final = 1
+
+_LINK: Final = struct.Struct("=BxHiII")
+_ADDRESS: Final = struct.Struct("=BBBBI")
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")
+
+_NO_STATISTICS: Final = number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+NO_LINK_LOCAL: Final = nested(
+    _IFLA_AF_SPEC, nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE])))
+)
+"""Attribute: the link gets no IPv6 address of its own accord. The kernel takes it of existing links only."""
+
+
+class Device(NamedTuple):
+    """A link, and where the other end of it is."""
+
+    link: Link
+    peer: int
+    """Index of the other end of a veth pair, in its own namespace; 0: none."""
+    peer_namespace: int
+    """Our namespace's number for the peer's (``ip netns list-id``); -1: ours, or none."""
+
+
+class Route(NamedTuple):
+    """A default route."""
+
+    gateway: Address
+    ifindex: int
+
+
+def link_header(index: int = 0, *, up: bool | None = None, family: int = 0) -> bytes:
+    """``struct ifinfomsg``; ``up=None`` leaves the link as it is."""
+    return _LINK.pack(family, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
+
+
+def mac_bytes(mac: str) -> bytes:
+    """``02:42:…`` as the six bytes it stands for."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def shape(mac: str = "", mtu: int = 0) -> bytes:
+    """Attributes for a MAC and an MTU, each only when given."""
+    return (attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b"") + (number(IFLA_MTU, mtu) if mtu else b"")
+
+
+def info(kind: str, *data: bytes) -> bytes:
+    """``IFLA_LINKINFO``: what kind of link to make."""
+    return nested(IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))
+
+
+def veth_info(peer: str, namespace: int, extra: bytes) -> bytes:
+    """``IFLA_LINKINFO`` of a veth whose other end is created in ``namespace`` (a descriptor), down.
+
+    The peer must not be up in this request: its other half does not exist yet (``ENOTCONN``).
+    """
+    inner = link_header() + text(IFLA_IFNAME, peer) + number(_IFLA_NET_NS_FD, namespace) + extra
+    return info("veth", nested(_VETH_INFO_PEER, inner))
+
+
+def port_options(index: int, *, isolated: bool, hairpin: bool) -> bytes:
+    """Body of the ``RTM_SETLINK`` that sets a bridge port's two options."""
+    options = (
+        attribute(_IFLA_BRPORT_MODE, bytes([hairpin])),
+        attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated])),
+    )
+    return link_header(index, family=socket.AF_BRIDGE) + nested(_IFLA_PROTINFO, *options)
+
+
+def _device(body: bytes) -> Device:
+    _family, _type, index, flags, _change = _LINK.unpack_from(body)
+    found = attributes(body, _LINK.size)
+    kind = attributes(found.get(IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND)
+    link = Link(
+        name=to_text(found.get(IFLA_IFNAME)),
+        ifindex=index,
+        kind=to_text(kind),
+        master=to_number(found.get(IFLA_MASTER)),
+        up=bool(flags & IFF_UP),
+        mtu=to_number(found.get(IFLA_MTU)),
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        group=to_number(found.get(IFLA_GROUP)),
+    )
+    namespace = to_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else -1
+    return Device(link, to_number(found.get(IFLA_LINK)), namespace)
+
+
+def get_device(netlink: Netlink, name: str) -> Device | None:
+    """The link of that name with its peer, or ``None``."""
+    body = netlink.get(RTM_GETLINK, link_header() + text(IFLA_IFNAME, name) + _NO_STATISTICS)
+    return _device(body) if body else None
+
+
+def get_link(netlink: Netlink, name: str) -> Link | None:
+    """The link of that name, or ``None``."""
+    device = get_device(netlink, name)
+    return device.link if device else None
+
+
+def list_links(netlink: Netlink, master: int = 0) -> list[Link]:
+    """All links, or the ports of the bridge with index ``master``."""
+    filters = number(IFLA_MASTER, master) if master else b""
+    found = (_device(body).link for body in netlink.dump(RTM_GETLINK, link_header() + filters + _NO_STATISTICS))
+    return [link for link in found if not master or link.master == master]
+
+
+def namespace_number(netlink: Netlink, namespace: int) -> int:
+    """Our namespace's number for the one behind the descriptor ``namespace``; -1: it has none yet."""
+    body = netlink.get(RTM_GETNSID, bytes(4) + number(_NETNSA_FD, namespace))
+    payload = attributes(body or b"", 4).get(_NETNSA_NSID, b"\xff" * 4)
+    return int(struct.unpack("=i", payload)[0])
+
+
+def _address_body(index: int, address: Interface) -> bytes:
+    six = isinstance(address, IPv6Interface)
+    family, flags = (socket.AF_INET6, _IFA_F_NODAD) if six else (socket.AF_INET, 0)
+    header = _ADDRESS.pack(family, address.network.prefixlen, flags, 0, index)
+    return header + attribute(_IFA_LOCAL, address.ip.packed) + attribute(_IFA_ADDRESS, address.ip.packed)
+
+
+def add_address(netlink: Netlink, index: int, address: Interface) -> bool:
+    """Give a link an address, usable at once; ``False``: it had it."""
+    body = _address_body(index, address)
+    return netlink.call(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def remove_address(netlink: Netlink, index: int, address: Interface) -> bool:
+    """Take an address off a link; ``False``: it, or the link, was not there."""
+    absent = (errno.EADDRNOTAVAIL, errno.ENODEV)
+    return netlink.call(RTM_DELADDR, _address_body(index, address), accept=absent)
+
+
+def list_addresses(netlink: Netlink, index: int) -> list[Interface]:
+    """The addresses of both families on a link, IPv6 link-local ones included."""
+    found: list[Interface] = []
+    for body in netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index)):
+        _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
+        parts = attributes(body, _ADDRESS.size)
+        packed = parts.get(_IFA_LOCAL) or parts.get(_IFA_ADDRESS)
+        if packed and owner == index:
+            found.append(ip_interface((packed, length)))
+    return found
+
+
+def _default(family: int) -> bytes:
+    return _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, _RTN_UNICAST, 0)
+
+
+def _route_body(family: int, route: Route) -> bytes:
+    return _default(family) + attribute(_RTA_GATEWAY, route.gateway.packed) + number(_RTA_OIF, route.ifindex)
+
+
+def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
+    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
+    for body in netlink.dump(RTM_GETROUTE, query):
+        route_family, length, _src, _tos, table, protocol, *_rest = _ROUTE.unpack_from(body)
+        parts = attributes(body, _ROUTE.size)
+        ours = (route_family, length, table, protocol) == (family, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL)
+        if ours and _RTA_GATEWAY in parts:
+            yield Route(ip_address(parts[_RTA_GATEWAY]), to_number(parts.get(_RTA_OIF)))
+
+
+def settle_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
+    """Make ``wanted`` the only default route of the family that bears our mark.
+
+    Where somebody else's default route has the same metric, ours is not set. A route that is right
+    already is not touched: traffic goes on meanwhile.
+    """
+    if wanted and _add_default(netlink, family, wanted):
+        return
+    present: Sequence[Route] = list(_our_defaults(netlink, family))
+    if wanted and present == [wanted]:
+        return
+    for route in present:
+        netlink.call(RTM_DELROUTE, _route_body(family, route), accept=(errno.ESRCH,))
+    if wanted:
+        _add_default(netlink, family, wanted)
+
+
+def _add_default(netlink: Netlink, family: int, route: Route) -> bool:
+    body = _route_body(family, route)
+    return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))

@@ -1,0 +1,127 @@
+"""System calls that Python 3.11 does not offer, and the one safe way into a network namespace and back.
+
+Numbers are from ``linux/sched.h``, ``linux/mount.h`` and ``linux/nsfs.h``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Final
+
+CLONE_NEWNET: Final = 0x40000000
+OWN_NAMESPACE: Final = "/proc/thread-self/ns/net"
+"""The calling thread's network namespace; ``/proc/self`` would be the main thread's."""
+
+_MS_BIND: Final = 0x1000
+_MNT_DETACH: Final = 0x2
+_UMOUNT_NOFOLLOW: Final = 0x8
+_NS_GET_NSTYPE: Final = 0xB703
+_EX_OSERR: Final = 71
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+
+
+class NotANetworkNamespaceError(Exception):
+    """The file exists, and is something else."""
+
+
+def _check(result: int) -> None:
+    if result == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def unshare_network() -> None:
+    """Put the calling thread into a new network namespace.
+
+    Raises:
+        OSError: no privilege, or the limit ``user.max_net_namespaces`` is reached (``ENOSPC``).
+    """
+    _check(_libc.unshare(CLONE_NEWNET))
+
+
+def bind_mount(source: str, target: str) -> None:
+    """Make the file ``source`` appear at the existing file ``target``."""
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND, None))
+
+
+def unmount(target: str) -> None:
+    """Take the topmost mount off ``target``, users or not; a symlink there is not followed."""
+    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW))
+
+
+@cache
+def _namespace_device() -> int:
+    return os.stat(OWN_NAMESPACE).st_dev
+
+
+def open_namespace(path: str, *, dir_fd: int | None = None, follow: bool = False) -> int:
+    """A descriptor of the network namespace that is found at ``path``; the caller closes it.
+
+    What ``path`` really is gets decided before it is opened for reading: opening a device or a pipe that
+    somebody put there would already do something.
+
+    Args:
+        path: a file of the kind ``/proc/PID/ns/net``, or one on which such a file is mounted.
+        dir_fd: directory that a relative ``path`` starts from.
+        follow: whether the last part of ``path`` may be a symlink (all of ``/proc/PID/ns`` is).
+
+    Raises:
+        OSError: there is nothing, or nothing we may open.
+        NotANetworkNamespaceError: it is something else.
+    """
+    flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    handle = os.open(path, flags, dir_fd=dir_fd)
+    try:
+        if os.fstat(handle).st_dev != _namespace_device():
+            raise NotANetworkNamespaceError(path)
+        namespace = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(handle)
+    if fcntl.ioctl(namespace, _NS_GET_NSTYPE) != CLONE_NEWNET:
+        os.close(namespace)
+        raise NotANetworkNamespaceError(path)
+    return namespace
+
+
+@contextmanager
+def opened_namespace(path: str, *, dir_fd: int | None = None, follow: bool = False) -> Iterator[int]:
+    """:func:`open_namespace` for the length of a ``with`` block."""
+    namespace = open_namespace(path, dir_fd=dir_fd, follow=follow)
+    try:
+        yield namespace
+    finally:
+        os.close(namespace)
+
+
+@contextmanager
+def returning() -> Iterator[None]:
+    """Whatever network namespace the block takes the thread to, it comes back.
+
+    A worker left in a sandbox would next do the host's work there and the sandbox's on the host. So when
+    the way back fails, the whole process ends at once; a restart repairs what it left undone.
+    """
+    home = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        if _libc.setns(home, CLONE_NEWNET) == -1:
+            reason = os.strerror(ctypes.get_errno())
+            os.write(2, f"sandnet: cannot return to the host's network namespace ({reason}); ending\n".encode())
+            os._exit(_EX_OSERR)
+        os.close(home)
+
+
+@contextmanager
+def entered(namespace: int) -> Iterator[None]:
+    """The calling thread is in ``namespace`` for the length of the block."""
+    with returning():
+        _check(_libc.setns(namespace, CLONE_NEWNET))
+        yield

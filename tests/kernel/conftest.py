@@ -1,0 +1,20 @@
+"""Every kernel test has a host of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from tests.lab import Host, unavailable
+
+_reason = cache(unavailable)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """An empty host; without root or namespaces the test is skipped (failed where ``CI`` is set)."""
+    if reason := _reason():
+        pytest.skip(reason)
+    with Host() as made:
+        yield made

@@ -1,0 +1,139 @@
+"""Tracked connections, made by real datagrams and forgotten."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address
+
+import pytest
+from tests.lab import Host
+
+from sandnet.kernel.conntrack import _Conntrack, forget_flows
+from sandnet.kernel.nftables import Nftables
+
+UDP, TCP = 17, 6
+BACKENDS = {"127.0.0.2": socket.AF_INET, "127.0.0.3": socket.AF_INET, "::1": socket.AF_INET6}
+RULES = """
+table inet test {
+  chain sending {
+    type nat hook output priority -100;
+    ip daddr 127.0.0.1 udp dport 5001 dnat ip to 127.0.0.2:9000
+    ip daddr 127.0.0.1 udp dport 5002 dnat ip to 127.0.0.3:9000
+    ip6 daddr fd00::1 udp dport 5001 dnat ip6 to [::1]:9000
+  }
+}
+"""
+V4_ONE = ("127.0.0.1", 5001)
+V4_TWO = ("127.0.0.1", 5002)
+V4_PLAIN = ("127.0.0.1", 5003)
+V6_ONE = ("fd00::1", 5001)
+
+
+@pytest.fixture
+def nat(host: Host) -> Iterator[Host]:
+    """A host whose own datagrams to three ports are translated, each to a backend."""
+    firewall = Nftables()
+    host.sh("ip", "address", "add", "fd00::1/128", "dev", "lo", "nodad")
+    host.run(firewall.run, RULES)
+    yield host
+    firewall.close()
+
+
+@pytest.fixture
+def sent(nat: Host) -> Iterator[Host]:
+    """The host, after a datagram to every port."""
+    with ExitStack() as sockets:
+        for target in (V4_ONE, V4_TWO, V4_PLAIN, V6_ONE):
+            family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+            client = sockets.enter_context(nat.run(socket.socket, family, socket.SOCK_DGRAM))
+            nat.run(client.sendto, b"hello", target)
+        assert flows(nat) == {V4_ONE, V4_TWO, V4_PLAIN, V6_ONE}
+        yield nat
+
+
+def flows(host: Host) -> set[tuple[str, int]]:
+    """Where the tracked datagrams were sent to, as the ``conntrack`` program shows it."""
+    found = set()
+    for family in ("ipv4", "ipv6"):
+        for line in host.sh("conntrack", "-L", "-p", "udp", "-f", family).splitlines():
+            first = dict(reversed([word.split("=", 1) for word in line.split() if "=" in word]))
+            found.add((str(ip_address(first["dst"])), int(first["dport"])))
+    return found
+
+
+def test_given_translated_flows_when_a_target_is_forgotten_then_only_its_flows_go(sent: Host) -> None:
+    sent.run(forget_flows, addresses=[ip_address("127.0.0.2")])
+    assert flows(sent) == {V4_TWO, V4_PLAIN, V6_ONE}
+
+
+def test_given_ipv6_flows_when_a_target_is_forgotten_then_they_go(sent: Host) -> None:
+    sent.run(forget_flows, addresses=[ip_address("::1")])
+    assert flows(sent) == {V4_ONE, V4_TWO, V4_PLAIN}
+
+
+def test_given_an_untranslated_flow_when_its_target_is_forgotten_then_it_stays(sent: Host) -> None:
+    sent.run(forget_flows, addresses=[ip_address("127.0.0.1"), ip_address("fd00::1")])
+    assert flows(sent) == {V4_ONE, V4_TWO, V4_PLAIN, V6_ONE}
+
+
+def test_given_flows_to_a_host_port_when_it_is_forgotten_then_both_families_go_translated_or_not(sent: Host) -> None:
+    sent.run(forget_flows, bound=[(UDP, 5001), (UDP, 5003)])
+    assert flows(sent) == {V4_TWO}
+
+
+def test_given_another_protocol_when_its_port_is_forgotten_then_nothing_goes(sent: Host) -> None:
+    sent.run(forget_flows, bound=[(TCP, 5001), (UDP, 9000)])
+    assert len(flows(sent)) == 4
+
+
+def test_given_both_kinds_when_forgotten_together_then_either_reason_is_enough(sent: Host) -> None:
+    sent.run(forget_flows, addresses=iter([ip_address("127.0.0.3")]), bound=iter([(UDP, 5003)]))
+    assert flows(sent) == {V4_ONE, V6_ONE}
+
+
+def test_given_flows_forgotten_already_when_forgotten_again_then_success(sent: Host) -> None:
+    for _ in range(2):
+        sent.run(forget_flows, bound=[(UDP, 5001), (UDP, 5002), (UDP, 5003)])
+    assert not flows(sent)
+    sent.run(forget_flows, bound=[(UDP, 5001)])
+
+
+def test_given_a_flow_that_ended_meanwhile_when_it_is_deleted_then_success(sent: Host) -> None:
+    def delete_twice() -> None:
+        with _Conntrack() as conntrack:
+            for flow in list(conntrack.flows(b"")) * 2:
+                conntrack.delete(flow)
+
+    sent.run(delete_twice)
+    assert not flows(sent)
+
+
+def test_given_another_host_when_flows_are_forgotten_there_then_ours_stay(sent: Host) -> None:
+    with Host() as other:
+        other.run(forget_flows, bound=[(UDP, 5001), (UDP, 5002), (UDP, 5003)])
+    assert len(flows(sent)) == 4
+
+
+def test_given_a_client_that_sent_before_the_mapping_when_it_is_forgotten_then_the_next_datagram_is_translated(
+    host: Host,
+) -> None:
+    firewall = Nftables()
+    host.run(
+        firewall.run,
+        "table inet test {\nchain track {\ntype filter hook output priority 0\nct state new accept\n}\n}\n",
+    )
+    with (
+        host.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as backend,
+        host.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        backend.bind(("127.0.0.2", 9000))
+        backend.settimeout(5)
+        client.sendto(b"too early", V4_ONE)
+        host.run(firewall.run, RULES)
+        client.sendto(b"on the old track", V4_ONE)
+        host.run(forget_flows, bound=[(UDP, 5001)])
+        client.sendto(b"translated", V4_ONE)
+        assert backend.recv(100) == b"translated"
+    firewall.close()

@@ -1,0 +1,366 @@
+"""Bridges and veth pairs in the real kernel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Any
+
+import pytest
+from tests.lab import Host, eventually
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.base import Bridge, Veth
+from sandnet.kernel.links import MAX_PORTS, RETIRED, LinuxLinks, bridge_mac
+from sandnet.kernel.namespaces import LinuxNamespaces
+
+FOLDER = "/run/netns-test"
+KEY = f"{FOLDER}/box"
+BRIDGE = Bridge("snb0", 0, (IPv4Interface("10.9.0.1/24"), IPv6Interface("fd09::1/64")))
+VETH = Veth(
+    host_link="snv0",
+    bridge="snb0",
+    interface="eth0",
+    mac="02:42:0a:09:00:02",
+    mtu=0,
+    address=IPv4Interface("10.9.0.2/24"),
+    address_ipv6=IPv6Interface("fd09::2/64"),
+    isolated=False,
+    hairpin=False,
+)
+TWO_PORTS = "link add d{0} master snb0 type veth peer name e{0}\nlink set e{0} master snb0\n"
+"""For ``ip -batch``: a pair of which both ends are ports."""
+ONE_PORT = "link add odd0 master snb0 type veth peer name odd1\n"
+
+links = LinuxLinks()
+namespaces = LinuxNamespaces(FOLDER)
+
+
+def second(veth: Veth = VETH) -> Veth:
+    return veth._replace(
+        host_link="snv1",
+        mac="02:42:0a:09:00:03",
+        address=IPv4Interface("10.9.0.3/24"),
+        address_ipv6=IPv6Interface("fd09::3/64"),
+    )
+
+
+def shown(host: Host, name: str, namespace: str = "") -> dict[str, Any]:
+    """What ``ip`` says of a link, an independent witness."""
+    found: list[dict[str, Any]] = json.loads(
+        host.sh("ip", "-d", "-j", "address", "show", "dev", name, namespace=namespace)
+    )
+    return next(entry for entry in found if entry)
+
+
+def addresses(entry: dict[str, Any]) -> set[str]:
+    return {f"{info['local']}/{info['prefixlen']}" for info in entry["addr_info"] if info["scope"] != "link"}
+
+
+@pytest.fixture
+def plugged(host: Host) -> Host:
+    """A host with a bridge and one sandbox on it."""
+    host.run(links.ensure_bridge, BRIDGE)
+    host.run(namespaces.make, KEY)
+    host.run(links.plug, KEY, VETH)
+    return host
+
+
+def test_given_nothing_when_a_bridge_is_ensured_then_it_is_up_with_its_addresses_and_mac(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE._replace(mtu=1400))
+    bridge = shown(host, "snb0")
+    assert bridge["linkinfo"]["info_kind"] == "bridge"
+    assert "UP" in bridge["flags"]
+    assert (bridge["mtu"], bridge["address"]) == (1400, bridge_mac("snb0"))
+    assert addresses(bridge) == {"10.9.0.1/24", "fd09::1/64"}
+    assert not any(info.get("tentative") for info in bridge["addr_info"] if info["local"] == "fd09::1")
+
+
+def test_given_a_bridge_of_ours_when_ensured_again_then_it_converges_and_keeps_other_addresses(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    host.sh("ip", "address", "add", "192.0.2.1/24", "dev", "snb0")
+    host.sh("ip", "address", "del", "10.9.0.1/24", "dev", "snb0")
+    host.sh("ip", "link", "set", "snb0", "down", "mtu", "1300", "address", "02:00:00:00:00:01")
+    host.run(links.ensure_bridge, BRIDGE._replace(mtu=1400))
+    bridge = shown(host, "snb0")
+    assert (bridge["mtu"], bridge["address"], "UP" in bridge["flags"]) == (1400, bridge_mac("snb0"), True)
+    assert addresses(bridge) == {"10.9.0.1/24", "fd09::1/64", "192.0.2.1/24"}
+
+
+def test_given_another_kind_of_link_when_a_bridge_of_its_name_is_ensured_then_conflict(host: Host) -> None:
+    host.sh("ip", "link", "add", "snb0", "type", "veth")
+    with pytest.raises(Error, match="snb0 is not a bridge") as caught:
+        host.run(links.ensure_bridge, BRIDGE)
+    assert caught.value.kind == Kind.CONFLICT
+    assert addresses(shown(host, "snb0")) == set()
+
+
+def test_given_two_bridges_when_made_then_their_macs_differ_and_are_local_unicast() -> None:
+    one, other = bridge_mac("snb0"), bridge_mac("snb1")
+    assert one != other
+    assert int(one[:2], 16) & 0b11 == 0b10
+
+
+def test_given_a_bridge_when_ports_come_then_its_mac_stays(plugged: Host) -> None:
+    assert shown(plugged, "snb0")["address"] == bridge_mac("snb0")
+
+
+def test_given_a_strange_bridge_when_adopted_then_it_gets_what_it_lacks_and_nothing_else(host: Host) -> None:
+    host.sh("ip", "link", "add", "br0", "type", "bridge")
+    host.sh("ip", "link", "set", "br0", "address", "02:00:00:00:00:01")
+    bridge = BRIDGE._replace(name="br0")
+    assert host.run(links.adopt_bridge, bridge) is True
+    assert host.run(links.adopt_bridge, bridge) is False
+    found = shown(host, "br0")
+    assert (found["address"], "UP" in found["flags"]) == ("02:00:00:00:00:01", True)
+    assert addresses(found) == {"10.9.0.1/24", "fd09::1/64"}
+
+
+def test_given_no_bridge_when_adopted_then_not_found(host: Host) -> None:
+    with pytest.raises(Error) as caught:
+        host.run(links.adopt_bridge, BRIDGE)
+    assert caught.value.kind == Kind.NOT_FOUND
+
+
+def test_given_addresses_when_one_is_removed_then_those_of_its_subnet_stay(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    host.sh("ip", "address", "add", "10.9.0.7/24", "dev", "snb0")
+    host.run(links.remove_addresses, "snb0", [IPv4Interface("10.9.0.1/24"), IPv4Interface("10.9.0.99/24")])
+    assert addresses(shown(host, "snb0")) == {"10.9.0.7/24", "fd09::1/64"}
+
+
+def test_given_no_link_when_addresses_are_removed_or_listed_then_success(host: Host) -> None:
+    host.run(links.remove_addresses, "nothing", [IPv4Interface("10.9.0.1/24")])
+    assert host.run(links.addresses, "nothing") == []
+
+
+def test_given_addresses_when_listed_then_both_families_of_that_link_alone(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    host.run(links.ensure_bridge, Bridge("snb1", 0, (IPv4Interface("10.8.0.1/24"),)))
+    found = {address for address in host.run(links.addresses, "snb0") if not address.is_link_local}
+    assert found == {ip_interface("10.9.0.1/24"), ip_interface("fd09::1/64")}
+
+
+def test_given_a_sandbox_when_plugged_then_its_interface_is_as_asked(plugged: Host) -> None:
+    inner = shown(plugged, "eth0", KEY)
+    assert (inner["address"], inner["mtu"], "UP" in inner["flags"]) == (VETH.mac, 1500, True)
+    assert addresses(inner) == {"10.9.0.2/24", "fd09::2/64"}
+    outer = plugged.run(links.find, "snv0")
+    assert outer is not None
+    assert (outer.kind, outer.up, outer.group) == ("veth", True, 0)
+    assert outer.master == shown(plugged, "snb0")["ifindex"]
+
+
+def test_given_two_sandboxes_when_plugged_then_they_reach_each_other_and_the_host(plugged: Host) -> None:
+    plugged.run(namespaces.make, f"{FOLDER}/other")
+    plugged.run(links.plug, f"{FOLDER}/other", second())
+    for address in ("10.9.0.3", "fd09::3", "10.9.0.1", "fd09::1"):
+        assert plugged.reaches(address, namespace=KEY), address
+    assert plugged.reaches("10.9.0.2")
+
+
+def test_given_isolated_ports_when_plugged_then_they_reach_the_bridge_alone(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    for key, veth in ((KEY, VETH), (f"{FOLDER}/other", second())):
+        host.run(namespaces.make, key)
+        host.run(links.plug, key, veth._replace(isolated=True))
+    assert host.reaches("10.9.0.1", namespace=KEY)
+    assert not host.reaches("10.9.0.3", namespace=KEY, seconds=0.5)
+
+
+def test_given_port_options_when_plugged_then_the_bridge_has_them(plugged: Host) -> None:
+    for wanted in ((True, False), (False, True), (False, False)):
+        plugged.run(links.plug, KEY, VETH._replace(isolated=wanted[0], hairpin=wanted[1]))
+        port = shown(plugged, "snv0")["linkinfo"]["info_slave_data"]
+        assert (port["isolated"], port["hairpin"]) == wanted
+
+
+def test_given_a_plugged_sandbox_when_the_host_end_is_up_then_it_has_no_address_of_its_own_accord(
+    plugged: Host,
+) -> None:
+    assert plugged.reaches("fd09::2")
+    assert shown(plugged, "snv0")["addr_info"] == []
+
+
+def test_given_an_mtu_when_plugged_then_both_ends_have_it(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    host.run(namespaces.make, KEY)
+    host.run(links.plug, KEY, VETH._replace(mtu=1400))
+    assert shown(host, "snv0")["mtu"] == shown(host, "eth0", KEY)["mtu"] == 1400
+
+
+def test_given_a_plugged_sandbox_when_plugged_again_then_the_same_pair_converges(plugged: Host) -> None:
+    before = shown(plugged, "snv0")["ifindex"]
+    plugged.sh("ip", "link", "set", "snv0", "nomaster", "down")
+    plugged.sh("ip", "address", "flush", "dev", "eth0", namespace=KEY)
+    plugged.sh("ip", "link", "set", "eth0", "down", "address", "02:00:00:00:00:09", namespace=KEY)
+    plugged.run(links.plug, KEY, VETH._replace(mtu=1400))
+    assert shown(plugged, "snv0")["ifindex"] == before
+    inner = shown(plugged, "eth0", KEY)
+    assert (inner["address"], inner["mtu"]) == (VETH.mac, 1400)
+    assert addresses(inner) == {"10.9.0.2/24", "fd09::2/64"}
+    assert plugged.reaches("10.9.0.2")
+
+
+def test_given_a_pair_that_leads_elsewhere_when_plugged_then_it_is_replaced(plugged: Host) -> None:
+    other = f"{FOLDER}/other"
+    plugged.run(namespaces.make, other)
+    plugged.run(links.plug, other, VETH)
+    assert plugged.run(namespaces.interfaces, KEY) == ["lo"]
+    assert plugged.run(namespaces.interfaces, other) == ["lo", "eth0"]
+    assert plugged.reaches("10.9.0.2")
+
+
+def test_given_a_strange_interface_with_the_peers_index_when_plugged_then_it_is_not_taken_for_the_peer(
+    plugged: Host,
+) -> None:
+    other = f"{FOLDER}/other"
+    plugged.run(namespaces.make, other)
+    plugged.sh("ip", "link", "add", "eth0", "type", "bridge", namespace=other)
+    assert shown(plugged, "eth0", other)["ifindex"] == shown(plugged, "eth0", KEY)["ifindex"]
+    with pytest.raises(Error, match="eth0 is taken"):
+        plugged.run(links.plug, other, VETH)
+    assert addresses(shown(plugged, "eth0", other)) == set()
+
+
+def test_given_a_retired_pair_when_plugged_again_then_a_living_one_replaces_it(plugged: Host) -> None:
+    plugged.run(links.retire, ["snv0"])
+    plugged.run(links.plug, KEY, VETH)
+    link = plugged.run(links.find, "snv0")
+    assert link is not None
+    assert (link.up, link.group) == (True, 0)
+    assert plugged.reaches("10.9.0.2")
+
+
+def test_given_a_retired_interface_in_the_way_when_another_is_plugged_then_it_takes_the_name(plugged: Host) -> None:
+    plugged.run(links.retire, ["snv0"])
+    plugged.run(links.plug, KEY, second())
+    assert plugged.run(links.find, "snv0") is None
+    assert plugged.reaches("10.9.0.3")
+
+
+def test_given_a_strange_interface_of_that_name_when_plugged_then_conflict_and_no_debris(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    host.run(namespaces.make, KEY)
+    host.sh("ip", "link", "add", "eth0", "type", "bridge", namespace=KEY)
+    with pytest.raises(Error, match="eth0 is taken") as caught:
+        host.run(links.plug, KEY, VETH)
+    assert caught.value.kind == Kind.CONFLICT
+    assert host.run(links.find, "snv0") is None
+
+
+def test_given_a_strange_link_of_the_host_ends_name_when_plugged_then_conflict_and_it_stays(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    host.run(namespaces.make, KEY)
+    host.sh("ip", "link", "add", "snv0", "type", "bridge")
+    with pytest.raises(Error) as caught:
+        host.run(links.plug, KEY, VETH)
+    assert caught.value.kind == Kind.CONFLICT
+    assert host.run(links.find, "snv0") is not None
+
+
+@pytest.mark.parametrize("gone", ["bridge", "namespace"])
+def test_given_one_side_is_gone_when_plugged_then_not_found(host: Host, gone: str) -> None:
+    if gone == "bridge":
+        host.run(namespaces.make, KEY)
+    else:
+        host.run(links.ensure_bridge, BRIDGE)
+    with pytest.raises(Error, match=gone if gone == "bridge" else KEY) as caught:
+        host.run(links.plug, KEY, VETH)
+    assert caught.value.kind == Kind.NOT_FOUND
+
+
+def test_given_a_file_that_is_no_namespace_when_plugged_then_not_found(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    with pytest.raises(Error) as caught:
+        host.run(links.plug, "/etc/hostname", VETH)
+    assert caught.value.kind == Kind.NOT_FOUND
+
+
+def test_given_a_full_bridge_when_plugged_then_exhausted_and_the_limit_is_told(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+    host.run(namespaces.make, KEY)
+    host.run(run_batch, "".join(TWO_PORTS.format(i) for i in range(MAX_PORTS // 2)) + ONE_PORT)
+    assert host.run(links.ports, "snb0") == MAX_PORTS
+    with pytest.raises(Error, match=str(MAX_PORTS)) as caught:
+        host.run(links.plug, KEY, VETH)
+    assert (caught.value.kind, caught.value.code) == (Kind.EXHAUSTED, "network_full")
+    assert host.run(links.find, "snv0") is None
+    host.run(links.retire, ["d0"])
+    host.run(links.plug, KEY, VETH)
+
+
+def run_batch(script: str) -> None:
+    subprocess.run(["ip", "-batch", "-"], input=script, text=True, check=True)
+
+
+def test_given_plugged_links_when_retired_then_silent_at_once_and_reaped_together(plugged: Host) -> None:
+    plugged.run(namespaces.make, f"{FOLDER}/other")
+    plugged.run(links.plug, f"{FOLDER}/other", second())
+    plugged.run(links.retire, ["snv0", "absent", "snv1"])
+    link = plugged.run(links.find, "snv0")
+    assert link is not None
+    assert (link.up, link.group) == (False, RETIRED)
+    assert not plugged.reaches("10.9.0.1", namespace=KEY, seconds=0.2)
+    assert plugged.run(links.reap) == 2
+    assert plugged.run(links.reap) == 0
+    assert plugged.run(namespaces.interfaces, KEY) == ["lo"]
+    assert plugged.run(links.ports, "snb0") == 0
+
+
+def test_given_links_when_deleted_in_bulk_then_those_alone_are_gone(plugged: Host) -> None:
+    plugged.run(links.ensure_bridge, Bridge("snb1", 0, ()))
+    plugged.run(links.ensure_bridge, Bridge("snb2", 0, ()))
+    plugged.run(links.delete, ["snb1", "absent", "snv0"])
+    assert {link.name for link in plugged.run(links.list)} == {"lo", "snb0", "snb2"}
+    plugged.run(links.delete, ["snb1"])
+
+
+def test_given_a_device_that_cannot_be_deleted_when_deleted_then_conflict_and_nothing_is(plugged: Host) -> None:
+    with pytest.raises(Error) as caught:
+        plugged.run(links.delete, ["snb0", "lo"])
+    assert caught.value.kind == Kind.CONFLICT
+    assert {link.name for link in plugged.run(links.list)} == {"lo", "snb0", "snv0"}
+
+
+def test_given_links_when_listed_then_as_they_are(plugged: Host) -> None:
+    found = {link.name: link for link in plugged.run(links.list)}
+    assert set(found) == {"lo", "snb0", "snv0"}
+    assert (found["lo"].kind, found["lo"].up, found["snb0"].kind) == ("", True, "bridge")
+    assert found["snb0"] == plugged.run(links.find, "snb0")
+    assert found["snv0"].mac == shown(plugged, "snv0")["address"]
+
+
+def test_given_no_bridge_when_ports_are_counted_then_none(host: Host) -> None:
+    assert host.run(links.ports, "nothing") == 0
+
+
+def test_given_a_released_namespace_when_plugged_once_more_then_a_fresh_pair(plugged: Host) -> None:
+    plugged.run(namespaces.release, KEY)
+    eventually(lambda: plugged.run(links.find, "snv0") is None)
+    plugged.run(namespaces.make, KEY)
+    plugged.run(links.plug, KEY, VETH)
+    assert plugged.reaches("10.9.0.2")
+
+
+def test_given_many_workers_when_they_plug_retire_and_reap_at_once_then_all_succeed(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE)
+
+    def life(number: int) -> None:
+        key = f"{FOLDER}/{number}"
+        veth = VETH._replace(
+            host_link=f"snv{number}", address=IPv4Interface(f"10.9.0.{number + 2}/24"), address_ipv6=None
+        )
+        for _ in range(3):
+            namespaces.make(key)
+            links.plug(key, veth)
+            links.plug(key, veth)
+            links.retire([veth.host_link])
+            namespaces.release(key)
+            links.reap()
+
+    with ThreadPoolExecutor(4, initializer=host.enter) as pool:
+        list(pool.map(life, range(8)))
+    eventually(lambda: [link.name for link in host.run(links.list)] == ["lo", "snb0"])

@@ -1,0 +1,181 @@
+"""The netlink socket against the real kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from tests.lab import Host
+
+from sandnet.errors import Error
+from sandnet.kernel.netlink import Netlink, NetlinkError, explaining
+from sandnet.kernel.rtnetlink import (
+    RTM_DELLINK,
+    RTM_SETLINK,
+    get_link,
+    link_header,
+    list_links,
+)
+from sandnet.kernel.syscalls import entered, open_namespace, returning, unshare_network
+
+
+def own_inode() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def test_given_a_new_host_when_links_are_listed_then_lo_alone(host: Host) -> None:
+    def names() -> list[str]:
+        with Netlink() as netlink:
+            return [link.name for link in list_links(netlink)]
+
+    assert host.run(names) == ["lo"]
+
+
+def test_given_an_absent_link_when_asked_for_then_none_and_index_zero(host: Host) -> None:
+    def look() -> tuple[object, int]:
+        with Netlink() as netlink:
+            return get_link(netlink, "nothing"), netlink.index("nothing")
+
+    assert host.run(look) == (None, 0)
+
+
+def test_given_a_link_when_its_index_is_asked_then_as_the_kernel_says(host: Host) -> None:
+    host.sh("ip", "link", "add", "br0", "type", "bridge")
+
+    def look() -> tuple[int, int]:
+        with Netlink() as netlink:
+            return netlink.index("br0"), socket.if_nametoindex("br0")
+
+    ours, kernels = host.run(look)
+    assert ours == kernels > 1
+
+
+def test_given_a_refusal_when_called_then_its_errno_and_words(host: Host) -> None:
+    with pytest.raises(NetlinkError) as caught:
+        host.run(remove_loopback)
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+def remove_loopback() -> None:
+    with Netlink() as netlink:
+        netlink.call(RTM_DELLINK, link_header(1))
+
+
+def test_given_an_accepted_errno_when_refused_then_false(host: Host) -> None:
+    def call() -> bool:
+        with Netlink() as netlink:
+            return netlink.call(RTM_DELLINK, link_header(99), accept=(errno.ENODEV,))
+
+    assert host.run(call) is False
+
+
+def test_given_more_links_than_fit_one_datagram_when_listed_then_all(host: Host) -> None:
+    for i in range(60):
+        host.sh("ip", "link", "add", f"br{i}", "type", "bridge")
+
+    def count() -> int:
+        with Netlink() as netlink:
+            return len(list_links(netlink))
+
+    assert host.run(count) == 61
+
+
+def test_given_a_stranger_who_writes_to_our_socket_when_waiting_then_only_the_kernel_is_heard(host: Host) -> None:
+    def ask() -> bool:
+        with Netlink() as netlink, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as stranger:
+            netlink.call(RTM_SETLINK, link_header(1))
+            port = netlink._socket.getsockname()[0]
+            forged = (36).to_bytes(4, "little") + b"\x02\0\0\0\x02\0\0\0" + bytes(4) + b"\xff\xff\xff\xff" + bytes(16)
+            stranger.sendto(forged, (port, 0))
+            return netlink.call(RTM_SETLINK, link_header(1))
+
+    assert host.run(ask)
+
+
+def test_given_another_namespace_when_a_socket_is_made_inside_then_the_thread_is_back(host: Host) -> None:
+    container = host.container()
+    container.run(make_inner_link)
+
+    def look() -> tuple[bool, list[str]]:
+        before = own_inode()
+        namespace = open_namespace(container.path, follow=True)
+        with Netlink.inside(namespace) as netlink:
+            names = [link.name for link in list_links(netlink)]
+        os.close(namespace)
+        return own_inode() == before, names
+
+    assert host.run(look) == (True, ["lo", "inner"])
+
+
+def make_inner_link() -> None:
+    subprocess.run(["ip", "link", "add", "inner", "type", "bridge"], check=True)
+
+
+def test_given_a_failure_inside_when_it_leaves_the_block_then_the_thread_is_back(host: Host) -> None:
+    def work() -> bool:
+        before = own_inode()
+        with pytest.raises(RuntimeError, match="inside"):
+            fail_elsewhere()
+        return own_inode() == before
+
+    assert host.run(work)
+
+
+def fail_elsewhere() -> None:
+    before = own_inode()
+    with returning():
+        unshare_network()
+        raise RuntimeError("inside" if own_inode() != before else "still at home")
+
+
+def test_given_no_way_back_when_a_block_ends_then_the_process_ends(host: Host) -> None:
+    code = (
+        "from sandnet.kernel import syscalls\n"
+        "import errno, ctypes\n"
+        "class Broken:\n"
+        "    def setns(self, *_):\n"
+        "        ctypes.set_errno(errno.EPERM)\n"
+        "        return -1\n"
+        "syscalls._libc = Broken()\n"
+        "try:\n"
+        "    with syscalls.returning():\n"
+        "        pass\n"
+        "finally:\n"
+        "    print('went on')\n"
+    )
+    process = host.popen(sys.executable, "-c", code)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (71, "")
+    assert "cannot return" in err
+
+
+def test_given_two_threads_when_one_is_elsewhere_then_the_other_stays(host: Host) -> None:
+    container = host.container()
+    seen: list[int] = []
+
+    def other() -> None:
+        host.enter()
+        seen.append(own_inode())
+
+    def work() -> tuple[int, int]:
+        namespace = open_namespace(container.path, follow=True)
+        home = own_inode()
+        with entered(namespace):
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        os.close(namespace)
+        return home, seen[0]
+
+    home, others = host.run(work)
+    assert home == others
+
+
+def test_given_an_errno_when_a_block_explains_then_no_errno_crosses() -> None:
+    with pytest.raises(Error, match="cannot try: No such device"), explaining("try"):
+        raise NetlinkError(errno.ENODEV, "No such device")

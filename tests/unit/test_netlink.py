@@ -1,0 +1,125 @@
+"""Netlink messages as bytes: what we write, and what we make of what we read."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandnet.kernel.netlink import (
+    Reply,
+    attribute,
+    attributes,
+    explained,
+    failure,
+    nested,
+    number,
+    replies,
+    text,
+    to_number,
+    to_text,
+)
+from sandnet.kernel.rtnetlink import link_header, mac_bytes, shape, veth_info
+
+ERROR, DONE, ACK_TLVS = 2, 3, 0x200
+
+
+def message(kind: int, body: bytes, sequence: int = 7, flags: int = 0) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body + bytes(-len(body) % 4)
+
+
+def test_given_a_payload_of_five_bytes_when_written_then_its_length_is_true_and_it_is_padded() -> None:
+    assert attribute(3, b"eth0\0") == struct.pack("=HH", 9, 3) + b"eth0\0\0\0\0"
+
+
+def test_given_children_when_nested_then_the_type_bears_the_nested_flag() -> None:
+    assert nested(18, number(1, 5)) == struct.pack("=HHHHI", 12, 18 | 0x8000, 8, 1, 5)
+
+
+@given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=64)))
+def test_given_any_attributes_when_written_and_read_then_they_are_the_same(wanted: dict[int, bytes]) -> None:
+    data = b"".join(attribute(kind, payload) for kind, payload in wanted.items())
+    assert attributes(b"head" + data, 4) == wanted
+
+
+@given(st.binary(max_size=200))
+def test_given_any_bytes_when_read_then_nothing_breaks(data: bytes) -> None:
+    attributes(data)
+    list(replies(data))
+
+
+@pytest.mark.parametrize("length", [0, 3, 9, 0xFFFF])
+def test_given_an_attribute_with_an_impossible_length_when_read_then_it_ends_the_reading(length: int) -> None:
+    assert attributes(number(1, 5) + struct.pack("=HHI", length, 2, 6)) == {1: struct.pack("=I", 5)}
+
+
+def test_given_text_and_a_number_when_read_back_then_equal() -> None:
+    found = attributes(text(3, "eth0") + number(4, 1500))
+    assert (to_text(found[3]), to_number(found[4])) == ("eth0", 1500)
+
+
+def test_given_absent_attributes_when_read_then_empty() -> None:
+    assert (to_text(None), to_number(None)) == ("", 0)
+
+
+def test_given_two_messages_in_a_datagram_when_read_then_both_come_in_order() -> None:
+    data = message(16, b"12345") + message(DONE, b"\0" * 4, sequence=8)
+    assert [(reply.kind, reply.sequence, reply.body) for reply in replies(data)] == [
+        (16, 7, b"12345"),
+        (DONE, 8, b"\0" * 4),
+    ]
+
+
+def test_given_an_acknowledgement_when_judged_then_no_failure() -> None:
+    assert failure(Reply(ERROR, 0, 1, struct.pack("=i", 0) + bytes(16))) is None
+
+
+def test_given_an_error_with_the_kernels_words_when_judged_then_they_are_kept() -> None:
+    body = struct.pack("=i", -errno.EINVAL) + bytes(16) + text(1, "Nexthop has invalid gateway")
+    refused = failure(Reply(ERROR, ACK_TLVS, 1, body))
+    assert refused is not None
+    assert (refused.errno, refused.strerror) == (errno.EINVAL, "Nexthop has invalid gateway")
+
+
+def test_given_an_error_without_words_when_judged_then_the_errno_speaks() -> None:
+    refused = failure(Reply(ERROR, 0, 1, struct.pack("=i", -errno.ENODEV) + bytes(16)))
+    assert refused is not None
+    assert refused.strerror == "No such device"
+
+
+def test_given_the_end_of_a_dump_with_an_error_when_judged_then_a_failure() -> None:
+    refused = failure(Reply(DONE, 0, 1, struct.pack("=i", -errno.EPERM)))
+    assert refused is not None
+    assert refused.errno == errno.EPERM
+
+
+def test_given_an_errno_when_explained_then_a_kind_and_a_sentence() -> None:
+    error = explained("make bridge sn0", OSError(errno.EPERM, "Operation not permitted"))
+    assert (error.kind, error.message) == ("unavailable", "cannot make bridge sn0: Operation not permitted")
+    assert "CAP_NET_ADMIN" in error.hint
+
+
+@pytest.mark.parametrize(("up", "flags", "change"), [(True, 1, 1), (False, 0, 1), (None, 0, 0)])
+def test_given_a_wish_about_up_when_a_link_is_addressed_then_only_that_flag_changes(
+    up: bool | None, flags: int, change: int
+) -> None:
+    assert struct.unpack("=BxHiII", link_header(9, up=up)) == (0, 0, 9, flags, change)
+
+
+def test_given_no_mac_and_no_mtu_when_shaped_then_nothing_is_asked() -> None:
+    assert shape() == b""
+    assert attributes(shape("02:42:0a:00:00:02", 1400)) == {
+        1: mac_bytes("02:42:0a:00:00:02"),
+        4: struct.pack("=I", 1400),
+    }
+
+
+def test_given_a_veth_when_written_then_its_peer_is_made_down_in_the_other_namespace() -> None:
+    info = attributes(attributes(veth_info("eth0", 42, b""))[18])
+    peer = attributes(info[2])[1]
+    assert to_text(info[1]) == "veth"
+    assert peer[:16] == bytes(16)
+    assert attributes(peer, 16) == {3: b"eth0\0", 28: struct.pack("=I", 42)}
