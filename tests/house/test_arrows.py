@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from tests.house.source import PACKAGE, REPOSITORY, dotted, imports, label, modules, room, tree
 
 FLOOR = {

@@ -11,11 +11,11 @@ import click
 import msgspec
 import pytest
 from litestar.di import Provide
-from tests.house.source import REPOSITORY, label
 
 from sandnet.api.app import HANDLERS
 from sandnet.api.openapi import document as openapi_document
 from sandnet.cli.root import root
+from tests.house.source import REPOSITORY, label
 
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)

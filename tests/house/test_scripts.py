@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.house.source import REPOSITORY, label
 
 SCRIPTS = [

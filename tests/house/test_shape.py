@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+
 from tests.house.source import label, modules, tree
 
 LONGEST_FILE = 400

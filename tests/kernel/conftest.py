@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
+
 from tests.lab import Host, unavailable
 
 _reason = cache(unavailable)

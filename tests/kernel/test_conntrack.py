@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from ipaddress import ip_address
 
 import pytest
-from tests.lab import Host
 
 from sandnet.kernel.conntrack import _Conntrack, forget_flows
 from sandnet.kernel.nftables import Nftables
+from tests.lab import Host
 
 UDP, TCP = 17, 6
 BACKENDS = {"127.0.0.2": socket.AF_INET, "127.0.0.3": socket.AF_INET, "::1": socket.AF_INET6}

@@ -10,12 +10,12 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from tests.lab import Host
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel import features, ports
 from sandnet.kernel.host import LinuxHost
 from sandnet.model.address import Address
+from tests.lab import Host
 
 TCP, UDP, SCTP = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP
 ANY, ANY6 = ip_address("0.0.0.0"), ip_address("::")

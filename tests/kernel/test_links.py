@@ -9,12 +9,12 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 import pytest
-from tests.lab import Host, eventually
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import Bridge, Veth
 from sandnet.kernel.links import MAX_PORTS, RETIRED, LinuxLinks, bridge_mac
 from sandnet.kernel.namespaces import LinuxNamespaces
+from tests.lab import Host, eventually
 
 FOLDER = "/run/netns-test"
 KEY = f"{FOLDER}/box"
@@ -111,8 +111,8 @@ def test_given_a_strange_bridge_when_adopted_then_it_gets_what_it_lacks_and_noth
     host.sh("ip", "link", "add", "br0", "type", "bridge")
     host.sh("ip", "link", "set", "br0", "address", "02:00:00:00:00:01")
     bridge = BRIDGE._replace(name="br0")
-    assert host.run(links.adopt_bridge, bridge) is True
-    assert host.run(links.adopt_bridge, bridge) is False
+    host.run(links.adopt_bridge, bridge)
+    host.run(links.adopt_bridge, bridge)
     found = shown(host, "br0")
     assert (found["address"], "UP" in found["flags"]) == ("02:00:00:00:00:01", True)
     assert addresses(found) == {"10.9.0.1/24", "fd09::1/64"}
@@ -283,13 +283,18 @@ def test_given_a_full_bridge_when_plugged_then_exhausted_and_the_limit_is_told(h
     host.run(links.ensure_bridge, BRIDGE)
     host.run(namespaces.make, KEY)
     host.run(run_batch, "".join(TWO_PORTS.format(i) for i in range(MAX_PORTS // 2)) + ONE_PORT)
-    assert host.run(links.ports, "snb0") == MAX_PORTS
+    assert ports(host, "snb0") == MAX_PORTS
     with pytest.raises(Error, match=str(MAX_PORTS)) as caught:
         host.run(links.plug, KEY, VETH)
     assert (caught.value.kind, caught.value.code) == (Kind.EXHAUSTED, "network_full")
     assert host.run(links.find, "snv0") is None
     host.run(links.retire, ["d0"])
     host.run(links.plug, KEY, VETH)
+
+
+def ports(host: Host, bridge: str) -> int:
+    found = host.run(links.find, bridge)
+    return sum(link.master == found.ifindex for link in host.run(links.list)) if found else 0
 
 
 def run_batch(script: str) -> None:
@@ -304,10 +309,10 @@ def test_given_plugged_links_when_retired_then_silent_at_once_and_reaped_togethe
     assert link is not None
     assert (link.up, link.group) == (False, RETIRED)
     assert not plugged.reaches("10.9.0.1", namespace=KEY, seconds=0.2)
-    assert plugged.run(links.reap) == 2
-    assert plugged.run(links.reap) == 0
+    plugged.run(links.reap)
+    plugged.run(links.reap)
     assert plugged.run(namespaces.interfaces, KEY) == ["lo"]
-    assert plugged.run(links.ports, "snb0") == 0
+    assert ports(plugged, "snb0") == 0
 
 
 def test_given_links_when_deleted_in_bulk_then_those_alone_are_gone(plugged: Host) -> None:
@@ -331,10 +336,6 @@ def test_given_links_when_listed_then_as_they_are(plugged: Host) -> None:
     assert (found["lo"].kind, found["lo"].up, found["snb0"].kind) == ("", True, "bridge")
     assert found["snb0"] == plugged.run(links.find, "snb0")
     assert found["snv0"].mac == shown(plugged, "snv0")["address"]
-
-
-def test_given_no_bridge_when_ports_are_counted_then_none(host: Host) -> None:
-    assert host.run(links.ports, "nothing") == 0
 
 
 def test_given_a_released_namespace_when_plugged_once_more_then_a_fresh_pair(plugged: Host) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.lab import Host
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import Bridge, DefaultRoute, Veth
 from sandnet.kernel.links import LinuxLinks
 from sandnet.kernel.namespaces import LinuxNamespaces
+from tests.lab import Host
 
 FOLDER = "/run/netns-test"
 KEY = f"{FOLDER}/box"

@@ -10,7 +10,6 @@ import sys
 import threading
 
 import pytest
-from tests.lab import Host
 
 from sandnet.errors import Error
 from sandnet.kernel.netlink import Netlink, NetlinkError, explaining
@@ -22,6 +21,7 @@ from sandnet.kernel.rtnetlink import (
     list_links,
 )
 from sandnet.kernel.syscalls import entered, open_namespace, returning, unshare_network
+from tests.lab import Host
 
 
 def own_inode() -> int:

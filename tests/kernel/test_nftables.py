@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.lab import Host
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel import nftables
 from sandnet.kernel.nftables import Nftables
+from tests.lab import Host
 
 TABLE = """
 table inet sandnet {

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator
 from ipaddress import ip_network
 
 import pytest
-from tests.lab import Host, eventually
 
 from sandnet.kernel import occupancy
 from sandnet.kernel.occupancy import Occupancy
 from sandnet.kernel.prefixes import Prefixes
+from tests.lab import Host, eventually
 
 
 class Followed:

@@ -84,7 +84,7 @@ RECORDS: list[msgspec.Struct] = [
         ipv6=Subnet(prefix=NET6, bridge=IF6, gateway=V6),
         link="snb0123456789",
         link_adopted=True,
-        address_added=True,
+        added=(IPv4Interface("10.9.0.1/24"),),
         predefined=True,
     ),
     Network(id="n", name="none", driver="null", phase=Phase.CREATING, sequence=1, created=0.0),

@@ -109,8 +109,8 @@ class Links(Protocol):
         """
         ...
 
-    def adopt_bridge(self, bridge: Bridge) -> bool:
-        """Give an existing bridge the addresses it lacks and set it up; whether any address was added.
+    def adopt_bridge(self, bridge: Bridge) -> None:
+        """Give an existing bridge the addresses it lacks and set it up.
 
         Raises:
             Error: ``NOT_FOUND`` when there is no link of that name, ``CONFLICT`` when it is no bridge.
@@ -135,7 +135,7 @@ class Links(Protocol):
 
         Raises:
             Error: ``NOT_FOUND`` the namespace or the bridge is gone; ``EXHAUSTED`` with code
-                ``network_full`` the bridge is at the kernel's 1,024 ports (BR_MAX_PORTS);
+                ``network_full`` the bridge is at the kernel's 1,023 ports (below BR_MAX_PORTS);
                 ``CONFLICT`` the interface's name is taken in the namespace.
         """
         ...
@@ -144,12 +144,8 @@ class Links(Protocol):
         """Silence links at once (down, in the group of the dead); ``reap`` deletes them. Absent: success."""
         ...
 
-    def reap(self) -> int:
-        """Delete all retired links in one request; how many there were."""
-        ...
-
-    def ports(self, bridge: str) -> int:
-        """How many ports the bridge has."""
+    def reap(self) -> None:
+        """Delete all retired links in one request."""
         ...
 
 

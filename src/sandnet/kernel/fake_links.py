@@ -11,7 +11,7 @@ from sandnet.kernel.base import Bridge, Link, Veth
 from sandnet.kernel.fake_parts import LOOPBACK, Inner, Mishaps, Space, recorded
 from sandnet.model.address import Interface
 
-MAX_PORTS: Final = 1024
+MAX_PORTS: Final = 1023
 
 
 class FakeLinks:
@@ -56,10 +56,10 @@ class FakeLinks:
         self._add_addresses(bridge)
 
     @recorded
-    def adopt_bridge(self, bridge: Bridge) -> bool:
+    def adopt_bridge(self, bridge: Bridge) -> None:
         """Add what it lacks."""
         self.present[bridge.name] = self._bridge(bridge.name)._replace(up=True)
-        return self._add_addresses(bridge)
+        self._add_addresses(bridge)
 
     @recorded
     def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
@@ -105,15 +105,9 @@ class FakeLinks:
                 self.retired.add(name)
 
     @recorded
-    def reap(self) -> int:
+    def reap(self) -> None:
         """Delete the dead."""
-        return self._reap()
-
-    @recorded
-    def ports(self, bridge: str) -> int:
-        """How many ports it has."""
-        link = self.present.get(bridge)
-        return self._count_ports(link) if link else 0
+        self._reap()
 
     def drop(self, name: str) -> None:
         """The link is gone, and the other end of a pair with it."""
@@ -133,11 +127,9 @@ class FakeLinks:
         for name in [name for name, (space, _) in self._peers.items() if space == inode]:
             self.drop(name)
 
-    def _reap(self) -> int:
-        dead = [*self.retired]
-        for name in dead:
+    def _reap(self) -> None:
+        for name in [*self.retired]:
             self.drop(name)
-        return len(dead)
 
     def _count_ports(self, bridge: Link) -> int:
         return sum(link.master == bridge.ifindex for link in self.present.values())
@@ -150,11 +142,9 @@ class FakeLinks:
             raise Error(Kind.CONFLICT, f"link {name} is not a bridge", code="not_a_bridge")
         return link
 
-    def _add_addresses(self, bridge: Bridge) -> bool:
+    def _add_addresses(self, bridge: Bridge) -> None:
         held = self.held.setdefault(bridge.name, [])
-        lacking = [address for address in bridge.addresses if address not in held]
-        held.extend(lacking)
-        return bool(lacking)
+        held.extend(address for address in bridge.addresses if address not in held)
 
     def _make_pair(self, bridge: Link, ends: tuple[int, str], veth: Veth) -> None:
         space = self._spaces[ends[0]]

@@ -91,13 +91,13 @@ class LinuxLinks:
             for address in bridge.addresses:
                 add_address(here, link.ifindex, address)
 
-    def adopt_bridge(self, bridge: Bridge) -> bool:
-        """Give an existing bridge the addresses it lacks and set it up; whether any address was added."""
+    def adopt_bridge(self, bridge: Bridge) -> None:
+        """Give an existing bridge the addresses it lacks and set it up."""
         with explaining(f"adopt bridge {bridge.name}"), Netlink() as here:
             link = _bridge(here, bridge.name)
-            added = [add_address(here, link.ifindex, address) for address in bridge.addresses]
+            for address in bridge.addresses:
+                add_address(here, link.ifindex, address)
             here.call(RTM_SETLINK, link_header(link.ifindex, up=True))
-            return any(added)
 
     def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
         """Take the addresses off the link; an absent link or address is success.
@@ -166,19 +166,10 @@ class LinuxLinks:
                 body = link_header(up=False) + text(IFLA_IFNAME, name) + number(IFLA_GROUP, RETIRED)
                 here.call(RTM_SETLINK, body, accept=(errno.ENODEV,))
 
-    def reap(self) -> int:
-        """Delete all retired links in one request; how many there were."""
+    def reap(self) -> None:
+        """Delete all retired links in one request."""
         with explaining("delete retired links"), Netlink() as here:
-            dead = sum(link.group == RETIRED for link in list_links(here))
-            if dead:
-                _delete_group(here, RETIRED)
-            return dead
-
-    def ports(self, bridge: str) -> int:
-        """How many ports the bridge has; 0 when it is absent."""
-        with explaining(f"count the ports of {bridge}"), Netlink() as here:
-            link = get_link(here, bridge)
-            return len(list_links(here, master=link.ifindex)) if link else 0
+            _delete_group(here, RETIRED)
 
     @contextmanager
     def _ends(self, namespace: str, veth: Veth) -> Iterator[_Ends]:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from typing import ParamSpec
 
 from sandnet.errors import Error
 from sandnet.kernel.base import Links
 from sandnet.kernel.workers import Workers
+
+P = ParamSpec("P")
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +33,23 @@ class Reaper:
         self._task: asyncio.Task[None] | None = None
         self._waiting: set[str] = set()
         self._reaping: set[str] = set()
+        self._bridges: list[str] = []
         self._round = asyncio.Event()
 
     def kick(self, owner: str) -> None:
-        """A link of ``owner`` (a container id or link name) was retired."""
+        """A link of ``owner`` (a container id) was retired."""
+        self._wait_for(owner)
+
+    def bury(self, bridge: str) -> None:
+        """Delete a bridge that nothing uses any more; it is its own owner.
+
+        Bridges gain nothing from one request for all (18 ms each either way), and one at a time lets the joins
+        of others take their turn at the kernel's lock in between.
+        """
+        self._bridges.append(bridge)
+        self._wait_for(bridge)
+
+    def _wait_for(self, owner: str) -> None:
         self._waiting.add(owner)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -46,10 +63,16 @@ class Reaper:
         while self._waiting:
             await asyncio.sleep(self._pause)
             self._reaping, self._waiting = self._waiting, set()
-            try:
-                await self._workers.run(self._links.reap)
-            except Error as failure:
-                _log.warning("dead links stay until the next reap: %s", failure)
+            bridges, self._bridges = self._bridges, []
+            await self._try(self._links.reap)
+            for bridge in bridges:
+                await self._try(self._links.delete, [bridge])
             self._reaping = set()
             self._round.set()
             self._round = asyncio.Event()
+
+    async def _try(self, job: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            await self._workers.run(job, *args, **kwargs)
+        except Error as failure:
+            _log.warning("dead links stay until the next start sweeps them: %s", failure)

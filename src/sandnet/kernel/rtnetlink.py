@@ -171,11 +171,9 @@ def get_link(netlink: Netlink, name: str) -> Link | None:
     return device.link if device else None
 
 
-def list_links(netlink: Netlink, master: int = 0) -> list[Link]:
-    """All links, or the ports of the bridge with index ``master``."""
-    filters = number(IFLA_MASTER, master) if master else b""
-    found = (_device(body).link for body in netlink.dump(RTM_GETLINK, link_header() + filters + _NO_STATISTICS))
-    return [link for link in found if not master or link.master == master]
+def list_links(netlink: Netlink) -> list[Link]:
+    """All links."""
+    return [_device(body).link for body in netlink.dump(RTM_GETLINK, link_header() + _NO_STATISTICS)]
 
 
 def namespace_number(netlink: Netlink, namespace: int) -> int:

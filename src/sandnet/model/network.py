@@ -82,8 +82,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the bridge device on the host; empty for drivers without one."""
     link_adopted: bool = False
     """The bridge was there before us: never configured beyond its address, never deleted."""
-    address_added: bool = False
-    """We gave an adopted bridge its address, so we take it away again."""
+    added: tuple[Interface, ...] = ()
+    """Addresses that an adopted bridge has from us, so we take them away again."""
     predefined: bool = False
     """One of ``none``, ``host``, ``bridge``: cannot be deleted."""
 

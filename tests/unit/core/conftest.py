@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.unit.core.rig import Rig
 
 from sandnet.config import Config
+from tests.unit.core.rig import Rig
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.core.rig import Rig, mapping
 
 from sandnet.errors import Error, Kind
+from tests.unit.core.rig import Rig, mapping
 
 BROKEN = Error(Kind.INTERNAL, "broken on purpose")
 

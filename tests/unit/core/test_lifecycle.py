@@ -7,10 +7,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
-from tests.unit.core.rig import Rig, mapping
 
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin, ParentUpdate
+from tests.unit.core.rig import Rig, mapping
 
 
 async def test_given_a_first_start_then_the_predefined_networks_are_there_in_order(rig: Rig) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 from msgspec.structs import replace
-from tests.unit.core.rig import Rig, mapping
 
 from sandnet.kernel.base import Bridge
 from sandnet.model import Phase
+from tests.unit.core.rig import Rig, mapping
 
 
 async def _restarted(rig: Rig) -> None:

@@ -70,14 +70,16 @@ class BridgeDriver:
         ours = {other.link for other in others} | {link}
         occupied = await self._workers.run(self._kernel.host.occupied, ours)
         net = replace(net, link=link, link_adopted=found is not None)
-        own = await self._own_address(link) if found else None
+        held: Sequence[Interface] = await self._workers.run(self._kernel.links.addresses, link) if found else ()
+        own = next((address for address in held if isinstance(address, IPv4Interface)), None)
         if own:
             _refuse_other_subnet(net, own)
             refuse_overlap(own.network, others, occupied)
             ipv4 = subnet4(net, own.network, own)
         else:
             ipv4 = plan_ipv4(net, others, occupied, self._pools)
-        return replace(net, ipv4=ipv4, ipv6=plan_ipv6(net, others, occupied))
+        net = replace(net, ipv4=ipv4, ipv6=plan_ipv6(net, others, occupied))
+        return replace(net, added=tuple(address for address in addresses(net) if found and address not in held))
 
     async def create_network(self, net: Network) -> Network:
         """Make or adopt the bridge, open the host to it, and make the ruleset know it."""
@@ -86,8 +88,7 @@ class BridgeDriver:
             await self._forward_ipv6()
         bridge = Bridge(net.link, net.mtu, addresses(net))
         if net.link_adopted:
-            added = await self._workers.run(self._kernel.links.adopt_bridge, bridge)
-            net = replace(net, address_added=net.address_added or added)
+            await self._workers.run(self._kernel.links.adopt_bridge, bridge)
             await self._tuning.ensure(f"net/ipv4/conf/{net.link}/route_localnet", "1")
         else:
             await self._workers.run(self._make, net, bridge)
@@ -99,9 +100,14 @@ class BridgeDriver:
         if not net.link:
             return
         await self._apply(ruleset.network_elements(net, add=False))
-        await self._workers.run(self._unmake, net)
-        if not net.link_adopted:
-            self._reaper.kick(net.link)
+        ours = net.added if net.link_adopted else addresses(net)
+        await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
+        if net.link_adopted:
+            return
+        if net.options.bridge_name:  # a name that a later start would not know as ours: it must be gone at once
+            await self._workers.run(self._kernel.links.delete, [net.link])
+        else:
+            self._reaper.bury(net.link)
 
     def _make(self, net: Network, bridge: Bridge) -> None:
         self._kernel.links.ensure_bridge(bridge)
@@ -113,14 +119,6 @@ class BridgeDriver:
             conf.set(f"net/ipv6/conf/{net.link}/accept_ra", "0")
             conf.set(f"net/ipv6/conf/{net.link}/disable_ipv6", "0" if net.ipv6 else "1")
 
-    def _unmake(self, net: Network) -> None:
-        if net.link_adopted:
-            if net.address_added:
-                self._kernel.links.remove_addresses(net.link, addresses(net))
-            return
-        self._kernel.links.remove_addresses(net.link, addresses(net))
-        self._kernel.links.retire([net.link])
-
     async def _forward_ipv6(self) -> None:
         """Forward IPv6 without losing what router advertisements gave the host's own links (ip-sysctl: accept_ra)."""
         for link in await self._workers.run(self._kernel.links.list):
@@ -128,10 +126,6 @@ class BridgeDriver:
             if link.kind == "" and await self._workers.run(self._kernel.sysctl.get, name) == "1":
                 await self._tuning.ensure(name, "2")
         await self._tuning.ensure("net/ipv6/conf/all/forwarding", "1")
-
-    async def _own_address(self, link: str) -> IPv4Interface | None:
-        found: Sequence[Interface] = await self._workers.run(self._kernel.links.addresses, link)
-        return next((address for address in found if isinstance(address, IPv4Interface)), None)
 
     # Endpoints.
 

@@ -1,0 +1,60 @@
+"""The reference's dialect as an ASGI application."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from litestar import Litestar, Response, get
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from sandnet.api import failures, meta, openapi, routes_networks, routes_sandboxes, routes_services
+from sandnet.api.front import MAX_BODY, Front
+from sandnet.api.requests import WireRequest, prepare
+from sandnet.api.responses import Reply
+from sandnet.core.controller import Controller
+from sandnet.errors import Error
+
+HANDLERS = [*routes_networks.HANDLERS, *routes_services.HANDLERS, *routes_sandboxes.HANDLERS, *meta.HANDLERS]
+
+
+def create_app(controller: Controller, *, version: str) -> Front:
+    """The application that serves ``controller``.
+
+    Args:
+        controller: started by the caller, and stopped by it.
+        version: the program's version, told by ``GET /version`` and in the OpenAPI document.
+    """
+
+    async def core() -> Controller:
+        return controller
+
+    async def release() -> str:
+        return version
+
+    dependencies = {"core": Provide(core, use_cache=True), "release": Provide(release, use_cache=True)}
+
+    @cache
+    def document() -> bytes:
+        return openapi.document(HANDLERS, dependencies, version)
+
+    @get("/openapi.json", sync_to_thread=True)
+    def openapi_json() -> Response[bytes]:
+        return Response(document(), media_type="application/json")
+
+    app = Litestar(
+        route_handlers=[*HANDLERS, openapi_json],
+        dependencies=dependencies,
+        before_request=prepare,
+        request_class=WireRequest,
+        response_class=Reply,
+        request_max_body_size=MAX_BODY,
+        exception_handlers={
+            Error: failures.on_error,
+            HTTPException: failures.on_http_exception,
+            Exception: failures.on_unexpected,
+        },
+        openapi_config=None,
+        logging_config=None,
+    )
+    return Front(app)

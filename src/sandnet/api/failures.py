@@ -1,0 +1,84 @@
+"""Failures of the reference's dialect: every kind's status in one table, every answer in one shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+
+from sandnet.errors import Error, Kind
+from sandnet.wire.libnetwork import ErrorBody
+
+STATUS: Final[Mapping[Kind, int]] = {
+    Kind.INVALID: 400,
+    Kind.NAME_TAKEN: 403,
+    Kind.IN_USE: 403,
+    Kind.PROTECTED: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.EXHAUSTED: 409,
+    Kind.UNAVAILABLE: 503,
+    Kind.INTERNAL: 500,
+}
+
+AnyRequest = Request[object, object, object]  # type: ignore[type-var]
+
+log = logging.getLogger(__name__)
+
+
+def answer(status: int, body: ErrorBody, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    """A failure as a response."""
+    return Response(
+        msgspec.json.encode(body), status_code=status, headers=dict(headers or {}), media_type="application/json"
+    )
+
+
+def on_error(request: AnyRequest, error: Error) -> Response[bytes]:
+    """A failure that was foreseen."""
+    if error.kind is Kind.INTERNAL:
+        log.error("%s %s failed: %s", request.method, request.scope["path"], error.message, exc_info=error)
+    return answer(STATUS[error.kind], ErrorBody(message=error.message, code=error.code, hint=error.hint))
+
+
+def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    """What the framework refuses: unknown paths, wrong methods, large bodies, malformed requests."""
+    path = request.scope["path"]
+    if isinstance(error, NotFoundException):
+        return answer(404, no_such_path(path))
+    if isinstance(error, MethodNotAllowedException):
+        allow = _allowed((error.headers or {}).get("allow", ""))
+        message = f"that method is not allowed on {path}"
+        body = ErrorBody(message=message, code="method_not_allowed", hint=f"allowed: {allow}")
+        return answer(405, body, {"Allow": allow})
+    if error.status_code == 413:
+        return answer(413, too_large())
+    if error.status_code >= 500:
+        return on_unexpected(request, error)
+    return answer(error.status_code, ErrorBody(message=error.detail, code=Kind.INVALID.value))
+
+
+def on_unexpected(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Our own fault: the log tells it, the client is told nothing of our inside."""
+    log.error("%s %s failed unexpectedly", request.method, request.scope["path"], exc_info=error)
+    return answer(500, ErrorBody(message="internal error", code=Kind.INTERNAL.value, hint="see the daemon's log"))
+
+
+def no_such_path(path: str) -> ErrorBody:
+    """The refusal of a path that no route has."""
+    hint = "paths do not end in a slash" if path.endswith("/") else "the paths are listed in /openapi.json"
+    return ErrorBody(message=f"no such path: {path}", code="path_not_found", hint=hint)
+
+
+def too_large() -> ErrorBody:
+    """The refusal of a body over the limit."""
+    return ErrorBody(message="the body is larger than 1 MiB", code="body_too_large")
+
+
+def _allowed(methods: str) -> str:
+    """The router's list, less the OPTIONS that nobody is served, with the HEAD that comes with GET."""
+    named = {method.strip() for method in methods.split(",")} - {"OPTIONS", ""}
+    return ", ".join(sorted(named | ({"HEAD"} if "GET" in named else set())))

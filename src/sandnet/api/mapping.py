@@ -1,0 +1,151 @@
+"""Between the reference's messages and the model: what comes in is validated here, what goes out is told here.
+
+An empty string is an absent one, as in the reference's attach example.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from sandnet.api import options, values
+from sandnet.errors import invalid, not_found
+from sandnet.model import EndpointSpec, ExposedPort, HostEntry, JoinSpec, NetworkSpec, ParentUpdate, PortMapping
+from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
+from sandnet.model.ports import PROTOCOL_NAMES
+from sandnet.wire import libnetwork as wire
+
+T = TypeVar("T")
+
+DEFAULT_DRIVER: Final = "bridge"
+_DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+"""Plugins may be named like images (``vendor/plugin:latest``)."""
+_ENDPOINT_REF: Final = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
+    """The network that is asked for, and the option keys that mean nothing to us.
+
+    Raises:
+        Error: ``INVALID``; ``NOT_FOUND`` for a driver that cannot exist.
+    """
+    name = check_network_name(body.name or "")
+    driver = body.network_type or DEFAULT_DRIVER
+    if not _DRIVER.fullmatch(driver) or ".." in driver:
+        raise not_found("driver", repr(driver))
+    parsed, unknown = options.parse(body.options)
+    return NetworkSpec(name=name, driver=driver, options=parsed), unknown
+
+
+def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSpec:
+    """The endpoint that is asked for.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    return EndpointSpec(
+        name=check_endpoint_name(body.name or ""),
+        exposed_ports=_exposed(body.exposed_ports or ()),
+        port_mapping=_mappings(body.port_mapping or ()),
+        address=_given(values.ipv4, body.address, "address"),
+        address_ipv6=_given(values.ipv6, body.address_ipv6, "address_ipv6"),
+        mac=values.mac(body.mac, "mac") if body.mac else "",
+        labels=body.labels or {},
+    )
+
+
+def join_spec(body: wire.Join) -> JoinSpec:
+    """The join that is asked for.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    if body.netns and body.pid:
+        raise invalid("netns and pid are both given", "give one of them", "contradiction")
+    return JoinSpec(
+        container_id=check_container_id(body.container_id or ""),
+        host_name=check_host_name(body.host_name, "host_name") if body.host_name else "",
+        domain_name=check_host_name(body.domain_name, "domain_name") if body.domain_name else "",
+        hosts_path=values.path(body.hosts_path, "hosts_path") if body.hosts_path else "",
+        resolv_conf_path=values.path(body.resolv_conf_path, "resolv_conf_path") if body.resolv_conf_path else "",
+        dns=tuple(values.host_address(server, f"dns[{i}]") for i, server in enumerate(body.dns or ())),
+        extra_hosts=tuple(_extra_host(host, f"extra_hosts[{i}]") for i, host in enumerate(body.extra_hosts or ())),
+        parent_updates=tuple(
+            _parent_update(update, f"parent_updates[{i}]") for i, update in enumerate(body.parent_updates or ())
+        ),
+        use_default_sandbox=bool(body.use_default_sandbox),
+        gateway_priority=body.gateway_priority or 0,
+        netns=values.path(body.netns, "netns") if body.netns else "",
+        pid=body.pid or 0,
+    )
+
+
+def _given(read: Callable[[object, str], T], value: str | None, field: str) -> T | None:
+    return read(value, field) if value else None
+
+
+def _exposed(ports: Iterable[wire.ExposedPort]) -> tuple[ExposedPort, ...]:
+    """Each port once: exposing it twice says nothing new."""
+    read = (
+        ExposedPort(
+            proto=values.protocol(port.proto, f"exposed_ports[{i}].proto"),
+            port=_port(port.port, f"exposed_ports[{i}].port"),
+        )
+        for i, port in enumerate(ports)
+    )
+    return tuple(dict.fromkeys(read))
+
+
+def _mappings(ports: Iterable[wire.PortMapping]) -> tuple[PortMapping, ...]:
+    read = tuple(_mapping(port, f"port_mapping[{i}]") for i, port in enumerate(ports))
+    fixed: dict[object, int] = {}
+    for i, port in enumerate(read):
+        if not port.host_port or port.host_port_end:
+            continue
+        if (other := fixed.setdefault((port.proto, port.host_ip, port.host_port), i)) != i:
+            wanted = f"{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
+            raise invalid(f"port_mapping[{other}] and port_mapping[{i}] ask for the same host port {wanted}")
+    return read
+
+
+def _mapping(port: wire.PortMapping, field: str) -> PortMapping:
+    proto = values.protocol(port.proto, f"{field}.proto")
+    if proto not in PROTOCOL_NAMES:
+        raise invalid(f"{field}.proto: protocol {proto} has no ports", "use tcp (6), udp (17) or sctp (132)")
+    _given(values.address, port.ip, f"{field}.ip")
+    first, last = port.host_port or 0, port.host_port_end or 0
+    if last and not 0 < first <= last:
+        raise invalid(f"{field}: host ports {first} to {last} are no range", "let host_port be the lower end")
+    return PortMapping(
+        proto=proto,
+        port=_port(port.port, f"{field}.port"),
+        host_ip=_given(values.binding_address, port.host_ip, f"{field}.host_ip"),
+        host_port=first,
+        host_port_end=last,
+    )
+
+
+def _port(port: int | None, field: str) -> int:
+    if port is None:
+        raise invalid(f"{field} is missing", "use a number from 1 to 65535")
+    return port
+
+
+def _extra_host(host: wire.ExtraHost, field: str) -> HostEntry:
+    return HostEntry(
+        name=check_host_name(host.name or "", f"{field}.name"),
+        address=values.address(host.address or "", f"{field}.address"),
+    )
+
+
+def _parent_update(update: wire.ParentUpdate, field: str) -> ParentUpdate:
+    endpoint = update.endpoint_id or ""
+    if not _ENDPOINT_REF.fullmatch(endpoint):
+        raise invalid(f"{field}.endpoint_id: {endpoint!r} is no id of an endpoint")
+    name = bare(update.name or "")
+    return ParentUpdate(
+        endpoint_id=endpoint,
+        name=check_host_name(name, f"{field}.name"),
+        address=values.address(update.address or "", f"{field}.address"),
+    )

@@ -1,0 +1,24 @@
+"""What the daemon tells of itself. Not part of the reference."""
+
+from __future__ import annotations
+
+from sandnet.api import answers
+from sandnet.api.front import API_VERSION, MIN_API_VERSION
+from sandnet.api.requests import Core, Release
+from sandnet.api.verbs import read
+from sandnet.wire import libnetwork as wire
+
+
+@read("/healthz", summary="How the daemon is")
+async def healthz(core: Core) -> wire.Health:
+    """200 whenever the daemon serves: ``degraded`` tells of what a restart would not mend."""
+    return answers.health(core.health())
+
+
+@read("/version", summary="The daemon's version")
+async def version(release: Release) -> wire.Version:
+    """The program's version and the version prefixes it serves."""
+    return wire.Version(version=release, api_version=API_VERSION, min_api_version=MIN_API_VERSION)
+
+
+HANDLERS = [healthz, version]

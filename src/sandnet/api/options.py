@@ -1,0 +1,158 @@
+"""The ``options`` of a network: two vocabularies in, one record out.
+
+libnetwork's labels (reference notes, C.2) carry every value as text; our plain keys carry JSON's own types.
+Both may be used in one request as long as they say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Interface
+from typing import Any, Final
+
+import msgspec
+
+from sandnet.api import values
+from sandnet.api.subnets import check
+from sandnet.errors import invalid
+from sandnet.model import NetworkOptions
+from sandnet.model.ids import LINK_NAME
+
+GENERIC: Final = "com.docker.network.generic"
+ENABLE_IPV6: Final = "com.docker.network.enable_ipv6"
+
+Reader = Callable[[object, str], object]
+
+_TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
+def _boolean(value: object, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise values.wrong_type(key, "a boolean", value)
+    return value
+
+
+def _go_boolean(value: object, key: str) -> bool:
+    """What Go's ``strconv.ParseBool`` takes, or a JSON boolean."""
+    if isinstance(value, str):
+        if value not in _TRUE | _FALSE:
+            raise invalid(f"{key}: {value!r} is not a boolean", "use true or false")
+        return value in _TRUE
+    return _boolean(value, key)
+
+
+def _number(value: object, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise values.wrong_type(key, "a whole number", value)
+    return value
+
+
+def _go_mtu(value: object, key: str) -> int | None:
+    """Decimal text or a JSON number; 0 leaves the choice to us."""
+    if isinstance(value, str):
+        digits = value.removeprefix("-")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 10):
+            raise invalid(f"{key}: {value!r} is not a whole number")
+        value = int(value)
+    return _number(value, key) or None
+
+
+def _link_name(value: object, key: str) -> str:
+    name = values.text(value, key)
+    if not LINK_NAME.fullmatch(name):
+        hint = "use 1 to 15 of A-Z a-z 0-9 _ . -, the first a letter, digit or _"
+        raise invalid(f"{key}: {name!r} cannot name a link", hint, "invalid_name")
+    return name
+
+
+_LABELS: Final[Mapping[str, tuple[str, Reader]]] = {
+    "BridgeName": ("bridge_name", _link_name),
+    "AddressIPv4": ("bridge_address", values.ipv4_interface),
+    "FixedCIDR": ("ip_range", values.ipv4_network),
+    "FixedCIDRv6": ("subnet_ipv6", values.ipv6_network),
+    "DefaultGatewayIPv4": ("gateway", values.ipv4),
+    "DefaultGatewayIPv6": ("gateway_ipv6", values.ipv6),
+    "EnableIPv6": ("ipv6", _go_boolean),
+    "EnableIPTables": ("firewall", _go_boolean),
+    "EnableIPMasquerade": ("masquerade", _go_boolean),
+    "EnableICC": ("icc", _go_boolean),
+    "DefaultBindingIP": ("binding_address", values.binding_address),
+    "Mtu": ("mtu", _go_mtu),
+    "AllowNonDefaultBridge": ("create_bridge", _go_boolean),
+}
+
+_PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
+    "subnet": ("subnet", values.ipv4_network),
+    "gateway": ("gateway", values.ipv4),
+    "bridge_address": ("bridge_address", values.ipv4_interface),
+    "ip_range": ("ip_range", values.ipv4_network),
+    "ipv6": ("ipv6", _boolean),
+    "subnet_ipv6": ("subnet_ipv6", values.ipv6_network),
+    "gateway_ipv6": ("gateway_ipv6", values.ipv6),
+    "mtu": ("mtu", _number),
+    "internal": ("internal", _boolean),
+    "icc": ("icc", _boolean),
+    "masquerade": ("masquerade", _boolean),
+    "firewall": ("firewall", _boolean),
+    "bridge_name": ("bridge_name", _link_name),
+    "create_bridge": ("create_bridge", _boolean),
+    "binding_address": ("binding_address", values.binding_address),
+    ENABLE_IPV6: ("ipv6", _go_boolean),
+}
+
+
+def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
+    """The options a caller asked for, and the keys that mean nothing to us.
+
+    ``null`` and empty strings are absent, as everywhere in the dialect.
+
+    Raises:
+        Error: kind ``INVALID``; a value of the wrong type or out of range, or two keys that contradict each other.
+    """
+    raw = dict(raw or {})
+    generic = raw.pop(GENERIC, None) or {}
+    if not isinstance(generic, dict):
+        raise values.wrong_type(GENERIC, "an object", generic)
+    found = _Found()
+    unknown = found.read(raw, _PLAIN, "") + found.read(generic, _LABELS, f"{GENERIC}.")
+    found.imply()
+    return check(found.options()), unknown
+
+
+class _Found:
+    """Fields as they are found, each with the key that said so."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, tuple[str, object]] = {}
+
+    def read(self, raw: Mapping[str, object], vocabulary: Mapping[str, tuple[str, Reader]], prefix: str) -> list[str]:
+        """Take in what the vocabulary knows; the keys it does not know."""
+        unknown = []
+        for name, value in raw.items():
+            if name not in vocabulary:
+                unknown.append(prefix + name)
+            elif value is not None and value != "":
+                field, reader = vocabulary[name]
+                self._add(field, prefix + name, reader(value, prefix + name))
+        return unknown
+
+    def imply(self) -> None:
+        """Add what follows: a bridge address tells the subnet, an IPv6 subnet wants IPv6."""
+        key, address = self._fields.get("bridge_address", ("", None))
+        if isinstance(address, IPv4Interface):
+            self._add("subnet", key, address.network)
+        key, subnet = self._fields.get("subnet_ipv6", ("", None))
+        if subnet is not None:
+            self._add("ipv6", f"IPv6, by {key},", True)
+
+    def options(self) -> NetworkOptions:
+        """The record; what nobody said keeps its default."""
+        changes: dict[str, Any] = {field: value for field, (_, value) in self._fields.items()}
+        return msgspec.structs.replace(NetworkOptions(), **changes)
+
+    def _add(self, field: str, key: str, value: object) -> None:
+        other, held = self._fields.setdefault(field, (key, value))
+        if held != value:
+            message = f"{other} is {held}, but {key} is {value}"
+            raise invalid(message, "let them agree, or leave one out", "contradiction")

@@ -1,0 +1,66 @@
+"""``/services``: endpoints of any network, and the containers behind them."""
+
+from __future__ import annotations
+
+from litestar.params import JSONBody
+
+from sandnet.api import mapping
+from sandnet.api.answers import Answers
+from sandnet.api.requests import LISTING, Core, Name, OfNetwork, PartialId, Ref, Verbose
+from sandnet.api.verbs import create, read, remove
+from sandnet.wire import libnetwork as wire
+
+
+@read("/services", filters=(*LISTING, "network"), summary="List services")
+async def list_services(
+    core: Core,
+    name: Name = None,
+    partial_id: PartialId = None,
+    network: OfNetwork = None,
+    verbose: Verbose = False,
+) -> list[wire.Service]:
+    """In creation order; several networks may each have one of the same name."""
+    answers = Answers(core, verbose)
+    return [answers.service(ep) for ep in core.services.list(name, partial_id, network)]
+
+
+@create("/services", summary="Publish a service")
+async def publish(core: Core, data: JSONBody[wire.ServicePublish]) -> str:
+    """The new service's id."""
+    return (await core.services.publish(data.network_name or "", mapping.endpoint_spec(data))).id
+
+
+@read("/services/{service:str}", summary="Get a service")
+async def get_service(core: Core, service: Ref, verbose: Verbose = False) -> wire.Service:
+    """By id, name or unique id prefix."""
+    return Answers(core, verbose).service(core.services.find(service))
+
+
+@remove("/services/{service:str}", summary="Unpublish a service")
+async def unpublish(core: Core, service: Ref) -> None:
+    """It must not have backends."""
+    await core.services.unpublish(service)
+
+
+@read("/services/{service:str}/backend", summary="Get the backends of a service")
+async def list_backends(core: Core, service: Ref, verbose: Verbose = False) -> list[wire.Backend]:
+    """The first attached first."""
+    return Answers(core, verbose).backends(core.services.find(service))
+
+
+@create("/services/{service:str}/backend", summary="Attach a backend to a service")
+async def attach(core: Core, service: Ref, data: JSONBody[wire.Join]) -> str:
+    """The path of the container's sandbox."""
+    return (await core.services.attach(service, mapping.join_spec(data))).key
+
+
+@remove(
+    "/services/{service:str}/backend/{container:str}",
+    summary="Detach a backend from a service",
+)
+async def detach(core: Core, service: Ref, container: Ref) -> None:
+    """The service keeps its address and ports."""
+    await core.services.detach(service, container)
+
+
+HANDLERS = [list_services, publish, get_service, unpublish, list_backends, attach, detach]

@@ -1,0 +1,31 @@
+"""The HTTP methods as the dialect has them: every success is 200, every failure has one documented shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+from litestar import MediaType, delete, get, post
+from litestar.openapi.datastructures import ResponseSpec
+
+from sandnet.wire.libnetwork import ErrorBody
+
+
+def _documented(body: type, description: str) -> ResponseSpec:
+    return ResponseSpec(body, description=description, generate_examples=False)
+
+
+_FAILURES: Final[Mapping[int, ResponseSpec]] = {
+    400: _documented(ErrorBody, "malformed or invalid"),
+    403: _documented(ErrorBody, "the name is taken, or the object is in use or may not be deleted"),
+    404: _documented(ErrorBody, "no such object, or no such driver"),
+    409: _documented(ErrorBody, "a host port, an address or a link is taken, or a pool or a bridge is full"),
+    413: _documented(ErrorBody, "the body is larger than 1 MiB"),
+    500: _documented(ErrorBody, "our own fault"),
+    503: _documented(ErrorBody, "a store or a plugin is away"),
+}
+
+read = partial(get, responses=_FAILURES)
+create = partial(post, status_code=200, media_type=MediaType.JSON, responses=_FAILURES)
+remove = partial(delete, status_code=200, responses=_FAILURES)

@@ -1,0 +1,246 @@
+"""The REST dialect beyond its examples: references, filters, paths, and what an operator is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+
+from sandnet.api.app import HANDLERS, create_app
+from tests.served import Served, assert_refused, exchange, make, served
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Served]:
+    async with served(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def client(daemon: Served) -> httpx.AsyncClient:
+    return daemon.client
+
+
+# Finding and filtering.
+
+
+async def test_given_id_name_or_prefix_when_getting_then_the_same_object(client: httpx.AsyncClient) -> None:
+    network = await make(client, "/networks", name="foo")
+    service = await make(client, "/services", name="/lonely_pasteur", network_name="foo")
+    for path in (f"/networks/{network}", "/networks/foo", f"/networks/{network[:9]}"):
+        assert (await client.get(path)).json()["id"] == network
+    for ref in (service, "%2Flonely_pasteur", "%2flonely%5Fpasteur", service[:9]):
+        assert (await client.get(f"/services/{ref}")).json()["id"] == service
+        assert (await client.get(f"/networks/foo/endpoints/{ref}")).json()["id"] == service
+
+
+async def test_given_an_ambiguous_name_when_getting_then_the_candidates_are_named(client: httpx.AsyncClient) -> None:
+    await make(client, "/networks", name="foo")
+    first = await make(client, "/services", name="web")
+    second = await make(client, "/services", name="web", network_name="foo")
+    assert_refused(await client.get("/services/web"), 400, first[:12], second[:12])
+
+
+@pytest.mark.parametrize("name", ["true", "null", "1", "a_b"])
+async def test_given_a_name_filter_when_listing_then_only_exactly_that_name(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    network = await make(client, "/networks", name=name)
+    endpoint = await make(client, f"/networks/{network}/endpoints", name=f"/{name}")
+    await make(client, f"/networks/{network}/endpoints", name=f"{name}b")
+    for path in (f"/networks?name={name}", f"/networks?name=%{ord(name[0]):02X}{name[1:]}"):
+        assert [net["id"] for net in (await client.get(path)).json()] == [network]
+    for path in (f"/networks/{name}/endpoints?name=/{name}", f"/services?name=%2F{name}"):
+        assert [found["id"] for found in (await client.get(path)).json()] == [endpoint]
+
+
+async def test_given_a_partial_id_when_listing_then_only_ids_that_start_so(client: httpx.AsyncClient) -> None:
+    network = await make(client, "/networks", name="foo")
+    endpoint = await make(client, "/services", name="a", network_name="foo")
+    await make(client, "/services", name="b", network_name="foo")
+    assert [net["id"] for net in (await client.get(f"/networks?partial-id={network[:20]}")).json()] == [network]
+    for path in ("/services", "/networks/foo/endpoints"):
+        assert [ep["id"] for ep in (await client.get(f"{path}?partial-id={endpoint[:20]}")).json()] == [endpoint]
+    assert (await client.get(f"/networks?partial-id={network[1:20]}")).json() == []
+
+
+async def test_given_a_network_filter_when_listing_services_then_name_and_id_work(client: httpx.AsyncClient) -> None:
+    network = await make(client, "/networks", name="foo")
+    service = await make(client, "/services", name="a", network_name="foo")
+    await make(client, "/services", name="a")
+    for value in ("foo", network):
+        assert [found["id"] for found in (await client.get(f"/services?network={value}")).json()] == [service]
+    assert (await client.get("/services?network=nobody")).json() == []
+
+
+async def test_given_an_empty_name_when_listing_networks_then_the_default_one(client: httpx.AsyncClient) -> None:
+    assert [net["name"] for net in (await client.get("/networks?name=")).json()] == ["bridge"]
+
+
+BAD_QUERIES = (
+    "/networks?name=a&partial-id=b",
+    "/networks?name=a&name=a",
+    "/networks?partial-id=",
+    "/networks?network=foo",
+    "/networks?hostname=foo",
+    "/networks?Name=foo",
+    "/networks?verbose=1",
+    "/networks?verbose=",
+    "/networks?verbose",
+    "/networks/bridge?name=bridge",
+    "/networks/bridge/endpoints?name=",
+    "/networks/bridge/endpoints?network=bridge",
+    "/services?name=",
+    "/services?network=",
+    "/services?network=bridge&name=a",
+    "/services?x=name=foo",
+    "/sandboxes?name=a",
+    "/healthz?verbose=no",
+)
+
+
+async def test_given_a_bad_query_when_reading_then_refused(client: httpx.AsyncClient) -> None:
+    for path in BAD_QUERIES:
+        assert_refused(await client.get(path), 400, "invalid_query")
+
+
+@pytest.mark.parametrize("query", ["name=", "name=bridge", "verbose=true", "x"])
+async def test_given_any_query_when_changing_then_refused_and_nothing_done(
+    client: httpx.AsyncClient, query: str
+) -> None:
+    await make(client, "/networks", name="foo")
+    assert_refused(await client.delete(f"/networks/foo?{query}"), 400)
+    assert_refused(await client.post(f"/networks/foo/endpoints?{query}", json={"name": "a"}), 400)
+    assert (await client.get("/networks/foo")).json()["endpoints"] == []
+    assert (await client.get("/services")).json() == []
+
+
+# Paths and methods.
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/networks/", "/networks/a/b", "/a/b/networks", "/v1.19", "/v2.0/networks"]
+)
+async def test_given_an_unknown_path_when_asked_then_404(client: httpx.AsyncClient, path: str) -> None:
+    assert_refused(await client.get(path), 404, "path_not_found")
+
+
+@pytest.mark.parametrize("prefix", ["/v1.21", "/v1.47"])
+async def test_given_a_prefix_of_the_engine_dialect_when_asked_then_404_says_so(
+    client: httpx.AsyncClient, prefix: str
+) -> None:
+    assert_refused(await client.get(f"{prefix}/networks"), 404, "Docker Engine dialect")
+
+
+async def test_given_two_prefixes_when_asked_then_only_one_is_taken_off(client: httpx.AsyncClient) -> None:
+    assert_refused(await client.get("/v1.19/v1.19/networks"), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/networks", "GET, HEAD, POST"),
+        ("PATCH", "/networks/bridge", "DELETE, GET, HEAD"),
+        ("OPTIONS", "/services", "GET, HEAD, POST"),
+        ("DELETE", "/services", "GET, HEAD, POST"),
+        ("POST", "/networks/bridge", "DELETE, GET, HEAD"),
+        ("GET", "/networks/bridge/endpoints/a/containers", "POST"),
+        ("TRACE", "/healthz", "GET, HEAD"),
+        ("BREW", "/version", "GET, HEAD"),
+    ],
+)
+async def test_given_a_wrong_method_when_asked_then_405_tells_the_right_ones(
+    client: httpx.AsyncClient, method: str, path: str, allow: str
+) -> None:
+    response = await client.request(method, path)
+    assert_refused(response, 405)
+    assert response.headers["allow"] == allow
+
+
+async def test_given_head_when_asked_then_get_without_its_body(daemon: Served) -> None:
+    told, head = await daemon.client.get("/networks"), await daemon.client.head("/networks")
+    assert (head.status_code, head.headers) == (200, told.headers)
+    assert (await daemon.client.head("/networks/nope")).status_code == 404
+    sent = await exchange(create_app(daemon.controller, version=""), "HEAD", b"/networks")
+    assert [message["body"] for message in sent if message["type"] == "http.response.body"] == [b""]
+
+
+async def test_given_repeated_slashes_before_a_prefix_when_asked_then_they_are_one(daemon: Served) -> None:
+    sent = await exchange(create_app(daemon.controller, version=""), "GET", b"//v1.19//networks///bridge")
+    assert sent[0]["status"] == 200
+
+
+# What an operator is told.
+
+
+async def test_given_verbose_when_reading_then_the_operators_keys_follow(client: httpx.AsyncClient) -> None:
+    options = {"subnet": "10.7.0.0/24", "gateway": "10.7.0.9", "mtu": 1400, "icc": False}
+    await make(client, "/networks", name="foo", options=options)
+    port = {"proto": "tcp", "port": 80, "host_port": 8080, "host_ip": "127.0.0.1"}
+    exposed = [{"proto": 17, "port": 53}]
+    service = await make(
+        client, "/services", name="bar", network_name="foo", port_mapping=[port], exposed_ports=exposed
+    )
+    await make(client, f"/services/{service}/backend", container_id="c1")
+    network = (await client.get("/networks/foo?verbose=true")).json()
+    told = (await client.get(f"/services/{service}?verbose=true")).json()
+    assert list(network) == [
+        *("name", "id", "type", "endpoints", "driver", "scope"),
+        *("subnets", "gateways", "internal", "options", "created"),
+    ]
+    assert (network["driver"], network["scope"], network["internal"]) == ("bridge", "local", False)
+    assert (network["subnets"], network["gateways"], network["options"]) == (["10.7.0.0/24"], ["10.7.0.9"], options)
+    assert list(told) == [
+        *("name", "id", "network", "address", "address_ipv6", "mac", "gateway"),
+        *("exposed_ports", "port_mapping", "backends", "created"),
+    ]
+    assert (told["address"], told["mac"], told["gateway"]) == ("10.7.0.1/24", "02:42:0a:07:00:01", "10.7.0.9")
+    assert told["exposed_ports"] == exposed
+    assert told["port_mapping"] == [{"proto": 6, "port": 80, "host_ip": "127.0.0.1", "host_port": 8080}]
+    key = "/var/run/docker/netns/c1"
+    backend = {"id": "c1", "sandbox_key": key, "interface": "eth0", "address": "10.7.0.1/24", "state": "ready"}
+    assert told["backends"] == [backend]
+    assert (await client.get(f"/services/{service}/backend?verbose=true")).json() == [backend]
+    assert network["endpoints"][0]["backends"] == [backend]
+    assert list(network["endpoints"][0])[:3] == ["id", "name", "network"]
+    assert (await client.get("/networks/foo?verbose=false")).json() == (await client.get("/networks/foo")).json()
+
+
+async def test_given_a_sandbox_when_asked_then_its_interfaces_are_told(client: httpx.AsyncClient) -> None:
+    service = await make(client, "/services", name="bar")
+    await make(client, f"/services/{service}/backend", container_id="c1", host_name="web", dns=["192.0.2.53"])
+    key = "/var/run/docker/netns/c1"
+    endpoints = [{"id": service, "name": "bar", "network": "bridge"}]
+    assert (await client.get("/sandboxes")).json() == [{"id": "c1", "sandbox_key": key, "endpoints": endpoints}]
+    told = (await client.get("/sandboxes/c1?verbose=true")).json()
+    assert (told["host_name"], told["dns"], told["origin"], told["state"]) == ("web", ["192.0.2.53"], "made", "ready")
+    assert [(each["endpoint"], each["interface"]) for each in told["interfaces"]] == [(service, "eth0")]
+
+
+async def test_given_a_running_daemon_when_asked_for_itself_then_it_answers(client: httpx.AsyncClient) -> None:
+    health = (await client.get("/healthz")).json()
+    assert (health["status"], health["problems"]) == ("ok", [])
+    assert {"name": "bridge", "available": True, "reason": ""} in health["drivers"]
+    version = (await client.get("/version")).json()
+    assert version == {"version": "1.2.3", "api_version": "1.20", "min_api_version": "1.0"}
+
+
+async def test_given_the_openapi_document_when_read_then_it_is_valid_and_names_every_operation(
+    client: httpx.AsyncClient,
+) -> None:
+    response = await client.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    document = json.loads(response.content)
+    assert (document["openapi"], document["info"]["version"]) == ("3.1.0", "1.2.3")
+    schemathesis.openapi.from_dict(document).validate()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len(operations) == len(HANDLERS) == 17 + 4
+    assert all("200" in operation["responses"] for operation in operations)
+    parameters = {parameter["name"] for parameter in document["paths"]["/services"]["get"]["parameters"]}
+    assert parameters == {"name", "partial-id", "network", "verbose"}
+    body = document["paths"]["/networks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/NetworkCreate"}

@@ -1,0 +1,69 @@
+"""What the in-memory kernel offers to tests beyond the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.base import Bridge, Kernel, Veth
+from sandnet.kernel.fake import FakeKernel
+
+ROOT = "/var/run/docker/netns"
+
+
+def veth(number: int, interface: str) -> Veth:
+    return Veth(f"snv{number}", "snb0", interface, "02:42:00:00:00:01", 0, None, None, isolated=True, hairpin=True)
+
+
+@pytest.fixture
+def kernel() -> FakeKernel:
+    made = FakeKernel()
+    made.links.ensure_bridge(Bridge("snb0", 0, ()))
+    return made
+
+
+def test_given_a_failure_to_come_when_called_then_it_fails_once_and_does_nothing(kernel: FakeKernel) -> None:
+    kernel.fail_on("namespaces.make", Error(Kind.UNAVAILABLE, "no more namespaces"), after=1)
+    kernel.namespaces.make(f"{ROOT}/a")
+    with pytest.raises(Error, match="no more namespaces"):
+        kernel.namespaces.make(f"{ROOT}/b")
+    assert kernel.namespaces.keys() == [f"{ROOT}/a"]
+    kernel.namespaces.make(f"{ROOT}/b")
+    assert kernel.namespaces.keys() == [f"{ROOT}/a", f"{ROOT}/b"]
+
+
+def test_given_calls_when_asked_then_they_are_told_in_order(kernel: FakeKernel) -> None:
+    as_others_see_it: Kernel = kernel
+    as_others_see_it.firewall.apply("add table inet t")
+    as_others_see_it.sysctl.get("net/ipv4/ip_forward")
+    assert kernel.calls == ["links.ensure_bridge", "firewall.apply", "sysctl.get"]
+    assert kernel.firewall.applied == ["add table inet t"]
+
+
+def test_given_a_full_bridge_when_plugged_then_network_full_until_dead_ports_can_go(kernel: FakeKernel) -> None:
+    kernel.namespaces.make(f"{ROOT}/a")
+    for number in range(1023):
+        kernel.links.plug(f"{ROOT}/a", veth(number, f"eth{number}"))
+    with pytest.raises(Error) as refusal:
+        kernel.links.plug(f"{ROOT}/a", veth(2000, "eth2000"))
+    assert (refusal.value.kind, refusal.value.code) == (Kind.EXHAUSTED, "network_full")
+    kernel.links.retire(["snv7"])
+    kernel.links.plug(f"{ROOT}/a", veth(2000, "eth2000"))
+
+
+def test_given_a_namespace_when_nobody_holds_it_any_more_then_its_pairs_are_gone(kernel: FakeKernel) -> None:
+    kernel.namespaces.make(f"{ROOT}/a")
+    kernel.links.plug(f"{ROOT}/a", veth(1, "eth0"))
+    assert kernel.links.options["snv1"].isolated
+    kernel.namespaces.release(f"{ROOT}/a")
+    assert kernel.links.find("snv1") is None
+    assert [link.name for link in kernel.links.list() if link.master] == []
+
+
+def test_given_a_foreign_namespace_when_released_then_it_keeps_what_is_in_it(kernel: FakeKernel) -> None:
+    space = kernel.namespaces.add_foreign(4242)
+    kernel.namespaces.pin(f"{ROOT}/a", pid=4242)
+    kernel.links.plug(f"{ROOT}/a", veth(1, "eth0"))
+    kernel.namespaces.release(f"{ROOT}/a", loopback_down=True)
+    assert list(space.links) == ["eth0"]
+    assert not space.loopback_up

@@ -1,0 +1,220 @@
+"""From the reference's messages to the model: what is accepted, and what is refused by name."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import msgspec
+import pytest
+
+from sandnet.api import mapping
+from sandnet.errors import Error, Kind
+from sandnet.model import ExposedPort, HostEntry, ParentUpdate, PortMapping
+from sandnet.wire.libnetwork import EndpointCreate, Join, NetworkCreate
+
+ID = "b18b795af8bad85cdd691ff24ffa2b08c02219d51992309dd120322689d2ab5a"
+
+
+def endpoint(**fields: object) -> EndpointCreate:
+    return msgspec.convert({"name": "baz", **fields}, EndpointCreate)
+
+
+def join(**fields: object) -> Join:
+    return msgspec.convert({"container_id": "c1", **fields}, Join)
+
+
+def refused_endpoint(**fields: object) -> str:
+    with pytest.raises(Error) as caught:
+        mapping.endpoint_spec(endpoint(**fields))
+    assert caught.value.kind is Kind.INVALID
+    return caught.value.message
+
+
+def refused_join(**fields: object) -> str:
+    with pytest.raises(Error) as caught:
+        mapping.join_spec(join(**fields))
+    assert caught.value.kind is Kind.INVALID
+    return caught.value.message
+
+
+@pytest.mark.parametrize("name", [None, "", ".", "a.b", "/foo", "-a", "a b", "a\n", "é", "x" * 64])
+def test_given_a_bad_network_name_when_mapping_then_refused(name: str | None) -> None:
+    with pytest.raises(Error) as caught:
+        mapping.network_spec(NetworkCreate(name=name))
+    assert (caught.value.kind, caught.value.code) == (Kind.INVALID, "invalid_name")
+
+
+@pytest.mark.parametrize(("given", "driver"), [(None, "bridge"), ("", "bridge"), ("host", "host"), ("a/b:c", "a/b:c")])
+def test_given_a_network_type_when_mapping_then_empty_is_bridge(given: str | None, driver: str) -> None:
+    spec, unknown = mapping.network_spec(NetworkCreate(name="foo", network_type=given, options={"colour": 1}))
+    assert (spec.driver, unknown) == (driver, ["colour"])
+
+
+@pytest.mark.parametrize("driver", ["../x", "a/../b", "x\0", " ", "x" * 200])
+def test_given_a_driver_that_cannot_exist_when_mapping_then_not_found(driver: str) -> None:
+    with pytest.raises(Error) as caught:
+        mapping.network_spec(NetworkCreate(name="foo", network_type=driver))
+    assert caught.value.kind is Kind.NOT_FOUND
+
+
+def test_given_the_references_endpoint_when_mapping_then_it_is_understood() -> None:
+    spec = mapping.endpoint_spec(endpoint(exposed_ports=[{"proto": 6, "port": 8080}], port_mapping=None))
+    assert (spec.name, spec.exposed_ports, spec.port_mapping) == ("baz", (ExposedPort(proto=6, port=8080),), ())
+
+
+def test_given_everything_when_mapping_an_endpoint_then_nothing_is_lost() -> None:
+    ports = [
+        {"proto": "tcp", "port": 80, "host_ip": "127.0.0.1", "host_port": 8080},
+        {"proto": 17, "port": 53, "host_port": 5300, "host_port_end": 5310, "ip": "10.0.0.2"},
+        {"proto": "sctp", "port": 9, "host_ip": ""},
+    ]
+    spec = mapping.endpoint_spec(
+        endpoint(
+            name="/lonely_pasteur",
+            port_mapping=ports,
+            address="10.0.0.9",
+            address_ipv6="fd00::9",
+            mac="02:42:AC:11:00:02",
+            labels={"a": "b"},
+        )
+    )
+    assert spec.name == "/lonely_pasteur"
+    assert spec.port_mapping == (
+        PortMapping(proto=6, port=80, host_ip=ip_address("127.0.0.1"), host_port=8080),
+        PortMapping(proto=17, port=53, host_port=5300, host_port_end=5310),
+        PortMapping(proto=132, port=9),
+    )
+    assert (str(spec.address), str(spec.address_ipv6)) == ("10.0.0.9", "fd00::9")
+    assert (spec.mac, spec.labels) == ("02:42:ac:11:00:02", {"a": "b"})
+
+
+def test_given_a_port_exposed_twice_when_mapping_then_it_is_told_once() -> None:
+    ports = [{"proto": 6, "port": 80}, {"proto": "tcp", "port": 80}, {"proto": 17, "port": 80}]
+    spec = mapping.endpoint_spec(endpoint(exposed_ports=ports))
+    assert spec.exposed_ports == (ExposedPort(proto=6, port=80), ExposedPort(proto=17, port=80))
+
+
+@pytest.mark.parametrize("name", ["", "/", "//a", "a/b", "a.b", "-a", "a\n"])
+def test_given_a_bad_endpoint_name_when_mapping_then_refused(name: str) -> None:
+    assert "name" in refused_endpoint(name=name)
+
+
+@pytest.mark.parametrize(
+    ("port", "field"),
+    [
+        ({"port": 80}, "proto"),
+        ({"proto": "icmp", "port": 80}, "proto"),
+        ({"proto": 6}, "port"),
+    ],
+)
+def test_given_an_incomplete_port_when_mapping_then_its_place_is_told(port: dict[str, object], field: str) -> None:
+    assert f"exposed_ports[0].{field}" in refused_endpoint(exposed_ports=[port])
+    assert f"port_mapping[0].{field}" in refused_endpoint(port_mapping=[port])
+
+
+@pytest.mark.parametrize(
+    "port",
+    [
+        {"proto": 1, "port": 80},
+        {"proto": 6, "port": 80, "host_ip": "localhost"},
+        {"proto": 6, "port": 80, "host_ip": "224.0.0.1"},
+        {"proto": 6, "port": 80, "ip": "x"},
+        {"proto": 6, "port": 80, "host_port": 9, "host_port_end": 8},
+        {"proto": 6, "port": 80, "host_port_end": 8},
+    ],
+)
+def test_given_a_bad_mapping_when_mapping_then_refused(port: dict[str, object]) -> None:
+    assert "port_mapping[1]" in refused_endpoint(port_mapping=[{"proto": 6, "port": 1}, port])
+
+
+def test_given_one_host_port_twice_when_mapping_then_both_places_are_told() -> None:
+    ports = [{"proto": 6, "port": 80, "host_port": 8080}, {"proto": 6, "port": 81, "host_port": 8080}]
+    message = refused_endpoint(port_mapping=ports)
+    assert "port_mapping[0]" in message
+    assert "port_mapping[1]" in message
+
+
+def test_given_one_host_port_for_two_protocols_or_addresses_when_mapping_then_accepted() -> None:
+    ports = [
+        {"proto": 6, "port": 80, "host_port": 8080, "host_ip": "127.0.0.1"},
+        {"proto": 6, "port": 80, "host_port": 8080, "host_ip": "127.0.0.2"},
+        {"proto": 17, "port": 80, "host_port": 8080, "host_ip": "127.0.0.1"},
+        {"proto": 6, "port": 80},
+        {"proto": 6, "port": 80},
+    ]
+    assert len(mapping.endpoint_spec(endpoint(port_mapping=ports)).port_mapping) == 5
+
+
+@pytest.mark.parametrize(
+    "mac",
+    ["x", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "02-42-ac-11-00-02", "02:42:ac:11:00:02\n"],
+)
+def test_given_no_unicast_mac_when_mapping_then_refused(mac: str) -> None:
+    assert "mac" in refused_endpoint(mac=mac)
+
+
+@pytest.mark.parametrize("field", [{"address": "fd00::1"}, {"address": "10.0.0.1/24"}, {"address_ipv6": "fe80::1%lo"}])
+def test_given_another_kind_of_address_when_mapping_then_refused(field: dict[str, str]) -> None:
+    assert next(iter(field)) in refused_endpoint(**field)
+
+
+def test_given_the_references_join_when_mapping_then_empty_and_null_are_absent() -> None:
+    fields = {"host_name": "", "domain_name": None, "hosts_path": "", "resolv_conf_path": None, "dns": None}
+    spec = mapping.join_spec(join(**fields, extra_hosts=None, parent_updates=None, use_default_sandbox=True))
+    assert (spec.host_name, spec.hosts_path, spec.dns, spec.use_default_sandbox) == ("", "", (), True)
+
+
+def test_given_everything_when_mapping_a_join_then_nothing_is_lost() -> None:
+    spec = mapping.join_spec(
+        join(
+            host_name="web",
+            domain_name="example.com",
+            hosts_path="/var/lib/docker/containers/c/hosts",
+            dns=["127.0.0.1", "2001:db8::53"],
+            extra_hosts=[{"name": "db.local", "address": "10.0.0.3"}],
+            parent_updates=[{"endpoint_id": ID, "name": "/web", "address": "10.0.0.4"}],
+            gateway_priority=-5,
+            pid=17,
+        )
+    )
+    assert (spec.host_name, spec.domain_name, spec.gateway_priority, spec.pid) == ("web", "example.com", -5, 17)
+    assert spec.dns == (ip_address("127.0.0.1"), ip_address("2001:db8::53"))
+    assert spec.extra_hosts == (HostEntry(name="db.local", address=ip_address("10.0.0.3")),)
+    assert spec.parent_updates == (ParentUpdate(endpoint_id=ID, name="web", address=ip_address("10.0.0.4")),)
+
+
+@pytest.mark.parametrize("container", ["", "../../x", "a/b", ".a", "a" * 129, "a\n"])
+def test_given_a_bad_container_id_when_mapping_then_refused(container: str) -> None:
+    assert "container" in refused_join(container_id=container)
+
+
+@pytest.mark.parametrize(
+    "path", ["hosts", "/", "/a/../b", "/a/./b", "/a//b", "/a/", "/a\0b", "/a\nb", "/" + "a" * 5000]
+)
+@pytest.mark.parametrize("field", ["hosts_path", "resolv_conf_path", "netns"])
+def test_given_a_path_that_is_not_plain_when_mapping_then_refused(field: str, path: str) -> None:
+    assert field in refused_join(**{field: path})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host_name": "a b"},
+        {"host_name": "a\n10.0.0.1 evil"},
+        {"domain_name": ".com"},
+        {"dns": ["example.com"]},
+        {"dns": ["0.0.0.0"]},
+        {"dns": ["8.8.8.8\noptions ndots:9"]},
+        {"extra_hosts": [{"name": "a\nb", "address": "10.0.0.1"}]},
+        {"extra_hosts": [{"name": "a"}]},
+        {"extra_hosts": [{"address": "10.0.0.1"}]},
+        {"parent_updates": [{"endpoint_id": "../x", "name": "a", "address": "10.0.0.1"}]},
+        {"parent_updates": [{"name": "a", "address": "10.0.0.1"}]},
+    ],
+)
+def test_given_what_a_file_must_not_hold_when_mapping_then_the_field_is_named(fields: dict[str, object]) -> None:
+    assert refused_join(**fields).find(next(iter(fields))) >= 0
+
+
+def test_given_a_namespace_named_twice_when_mapping_then_refused() -> None:
+    assert "netns and pid" in refused_join(netns="/run/netns/a", pid=1)

@@ -1,0 +1,229 @@
+"""Network options: both vocabularies, their types, and what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+
+import pytest
+
+from sandnet.api.options import ENABLE_IPV6, GENERIC, parse
+from sandnet.errors import Error, Kind
+from sandnet.model import NetworkOptions
+
+
+def refusal(options: Mapping[str, object]) -> Error:
+    with pytest.raises(Error) as caught:
+        parse(options)
+    assert caught.value.kind is Kind.INVALID
+    return caught.value
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {GENERIC: {}}, {GENERIC: None}, {"subnet": None, "bridge_name": ""}])
+def test_given_nothing_when_parsing_then_defaults(nothing: Mapping[str, object] | None) -> None:
+    assert parse(nothing) == (NetworkOptions(), [])
+
+
+def test_given_every_label_when_parsing_then_each_has_its_field() -> None:
+    labels = {
+        "BridgeName": "br-blue",
+        "AddressIPv4": "10.50.0.1/24",
+        "FixedCIDR": "10.50.0.64/26",
+        "FixedCIDRv6": "2001:db8:1::/64",
+        "DefaultGatewayIPv4": "10.50.0.70",
+        "DefaultGatewayIPv6": "2001:db8:1::1",
+        "EnableIPv6": "true",
+        "EnableIPTables": "F",
+        "EnableIPMasquerade": "0",
+        "EnableICC": "False",
+        "DefaultBindingIP": "192.0.2.7",
+        "Mtu": "1400",
+        "AllowNonDefaultBridge": "f",
+    }
+    options, unknown = parse({ENABLE_IPV6: True, GENERIC: labels})
+    assert unknown == []
+    assert options == NetworkOptions(
+        subnet=IPv4Network("10.50.0.0/24"),
+        gateway=IPv4Address("10.50.0.70"),
+        bridge_address=IPv4Interface("10.50.0.1/24"),
+        ip_range=IPv4Network("10.50.0.64/26"),
+        ipv6=True,
+        subnet_ipv6=IPv6Network("2001:db8:1::/64"),
+        gateway_ipv6=IPv6Address("2001:db8:1::1"),
+        mtu=1400,
+        icc=False,
+        masquerade=False,
+        firewall=False,
+        bridge_name="br-blue",
+        create_bridge=False,
+        binding_address=IPv4Address("192.0.2.7"),
+    )
+
+
+def test_given_plain_keys_when_parsing_then_each_has_its_field() -> None:
+    options, unknown = parse(
+        {
+            "subnet": "10.9.0.0/16",
+            "gateway": "10.9.0.1",
+            "ip_range": "10.9.4.0/24",
+            "subnet_ipv6": "fd00:9::/64",
+            "gateway_ipv6": "fd00:9::1",
+            "ipv6": True,
+            "mtu": 1280,
+            "internal": True,
+            "icc": False,
+            "masquerade": False,
+            "bridge_name": "blue0",
+            "binding_address": "::",
+        }
+    )
+    assert unknown == []
+    assert options == NetworkOptions(
+        subnet=IPv4Network("10.9.0.0/16"),
+        gateway=IPv4Address("10.9.0.1"),
+        ip_range=IPv4Network("10.9.4.0/24"),
+        subnet_ipv6=IPv6Network("fd00:9::/64"),
+        gateway_ipv6=IPv6Address("fd00:9::1"),
+        ipv6=True,
+        mtu=1280,
+        internal=True,
+        icc=False,
+        masquerade=False,
+        bridge_name="blue0",
+        binding_address=IPv6Address("::"),
+    )
+
+
+@pytest.mark.parametrize("value", ["1", "t", "T", "TRUE", "true", "True", True])
+def test_given_a_go_boolean_when_parsing_then_true(value: object) -> None:
+    assert parse({GENERIC: {"EnableIPv6": value}})[0].ipv6 is True
+
+
+@pytest.mark.parametrize(("value", "mtu"), [("1500", 1500), (1500, 1500), ("0", None), (0, None)])
+def test_given_an_mtu_label_when_parsing_then_zero_leaves_the_choice(value: object, mtu: int | None) -> None:
+    assert parse({GENERIC: {"Mtu": value}})[0].mtu == mtu
+
+
+def test_given_unknown_keys_when_parsing_then_they_are_named_and_ignored() -> None:
+    options, unknown = parse({"colour": [1], GENERIC: {"bridgename": 7, "EnableUserlandProxy": "true"}, "mtu": 1400})
+    assert unknown == ["colour", f"{GENERIC}.bridgename", f"{GENERIC}.EnableUserlandProxy"]
+    assert options == NetworkOptions(mtu=1400)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({GENERIC: "x"}, GENERIC),
+        ({GENERIC: ["BridgeName"]}, GENERIC),
+        ({GENERIC: {"BridgeName": 5}}, "BridgeName"),
+        ({GENERIC: {"EnableICC": "yes"}}, "EnableICC"),
+        ({GENERIC: {"EnableICC": 1}}, "EnableICC"),
+        ({GENERIC: {"Mtu": "1e3"}}, "Mtu"),
+        ({GENERIC: {"Mtu": "٣"}}, "Mtu"),
+        ({GENERIC: {"Mtu": True}}, "Mtu"),
+        ({GENERIC: {"Mtu": "9" * 5000}}, "Mtu"),
+        ({GENERIC: {"AddressIPv4": "10.0.0.1"}}, "AddressIPv4"),
+        ({GENERIC: {"AddressIPv4": 167772161}}, "AddressIPv4"),
+        ({ENABLE_IPV6: "maybe"}, ENABLE_IPV6),
+        ({ENABLE_IPV6: {}}, ENABLE_IPV6),
+        ({"internal": "true"}, "internal"),
+        ({"ipv6": 1}, "ipv6"),
+        ({"mtu": "1500"}, "mtu"),
+        ({"mtu": True}, "mtu"),
+        ({"mtu": 1500.0}, "mtu"),
+        ({"subnet": 5}, "subnet"),
+        ({"subnet": "10.0.0.0/255.255.255.0"}, "subnet"),
+        ({"subnet": "10.0.0.0/024"}, "subnet"),
+        ({"subnet": "10.0.0.0"}, "subnet"),
+        ({"subnet": "fd00::/64"}, "subnet"),
+        ({"subnet_ipv6": "10.0.0.0/24"}, "subnet_ipv6"),
+        ({"subnet_ipv6": "fe80::%eth0/64"}, "subnet_ipv6"),
+        ({"gateway": "fd00::1", "subnet": "10.0.0.0/24"}, "gateway"),
+        ({"gateway_ipv6": "fd00::1%eth0", "subnet_ipv6": "fd00::/64"}, "gateway_ipv6"),
+        ({"binding_address": "239.0.0.1"}, "binding_address"),
+        ({"bridge_name": "../x"}, "bridge_name"),
+        ({"bridge_name": "x" * 16}, "bridge_name"),
+        ({"bridge_name": "a b"}, "bridge_name"),
+    ],
+)
+def test_given_a_wrong_type_when_parsing_then_the_key_is_named(options: Mapping[str, object], key: str) -> None:
+    assert key in refusal(options).message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subnet": "10.0.0.0/7"},
+        {"subnet": "10.0.0.0/31"},
+        {"subnet": "0.0.0.0/8"},
+        {"subnet": "127.0.1.0/24"},
+        {"subnet": "224.0.0.0/24"},
+        {"subnet": "240.0.0.0/8"},
+        {"subnet_ipv6": "fd00::/63"},
+        {"subnet_ipv6": "fd00::/127"},
+        {"subnet_ipv6": "ff02::/64"},
+        {"subnet_ipv6": "fe80::/64"},
+        {"subnet_ipv6": "::/64"},
+        {"subnet_ipv6": "fd00::/64", "ipv6": False},
+        {"gateway": "10.0.0.1"},
+        {"ip_range": "10.0.0.0/24"},
+        {"subnet": "10.0.0.0/24", "gateway": "10.0.1.1"},
+        {"subnet": "10.0.0.0/24", "gateway": "10.0.0.0"},
+        {"subnet": "10.0.0.0/24", "gateway": "10.0.0.255"},
+        {"subnet": "10.0.0.0/24", "ip_range": "10.0.0.0/23"},
+        {"subnet": "10.0.0.0/24", "ip_range": "10.0.1.0/25"},
+        {"gateway_ipv6": "fd00::1", "ipv6": True},
+        {"gateway_ipv6": "fd01::1", "subnet_ipv6": "fd00::/64"},
+        {"gateway_ipv6": "fd00::", "subnet_ipv6": "fd00::/64"},
+        {"mtu": 67},
+        {"mtu": 0},
+        {"mtu": 65536},
+        {"mtu": 1279, "ipv6": True},
+        {"mtu": 1279, "subnet_ipv6": "fd00::/64"},
+        {GENERIC: {"Mtu": "-1"}},
+        {GENERIC: {"AddressIPv4": "10.0.0.0/24"}},
+        {GENERIC: {"AddressIPv4": "10.0.0.255/24"}},
+        {GENERIC: {"AddressIPv4": "10.0.0.1/24", "FixedCIDR": "10.0.1.0/26"}},
+        {GENERIC: {"AllowNonDefaultBridge": "false"}},
+    ],
+)
+def test_given_what_cannot_be_when_parsing_then_refused(options: Mapping[str, object]) -> None:
+    refusal(options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subnet": "10.0.0.0/24", GENERIC: {"AddressIPv4": "10.0.1.1/24"}},
+        {"mtu": 1400, GENERIC: {"Mtu": "1500"}},
+        {"ipv6": False, ENABLE_IPV6: True},
+        {ENABLE_IPV6: False, GENERIC: {"EnableIPv6": "true"}},
+        {"bridge_name": "a", GENERIC: {"BridgeName": "b"}},
+    ],
+)
+def test_given_two_keys_that_differ_when_parsing_then_both_are_named(options: Mapping[str, object]) -> None:
+    assert refusal(options).code == "contradiction"
+
+
+def test_given_two_keys_that_agree_when_parsing_then_accepted() -> None:
+    options, _ = parse({"subnet": "10.0.0.0/24", "mtu": 1400, GENERIC: {"AddressIPv4": "10.0.0.9/24", "Mtu": "1400"}})
+    assert options.bridge_address == IPv4Interface("10.0.0.9/24")
+    assert (options.subnet, options.mtu) == (IPv4Network("10.0.0.0/24"), 1400)
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [({"subnet": "10.1.2.3/24"}, "10.1.2.0/24"), ({"subnet_ipv6": "fd00::7/64"}, "fd00::/64")],
+)
+def test_given_host_bits_when_parsing_then_the_hint_tells_the_network(options: dict[str, object], meant: str) -> None:
+    assert meant in refusal(options).hint
+
+
+def test_given_an_existing_bridge_when_parsing_then_range_and_gateway_may_await_its_subnet() -> None:
+    options, _ = parse({"bridge_name": "br0", "ip_range": "10.0.0.64/26", "gateway": "10.0.0.1"})
+    assert options.subnet is None
+
+
+@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.0.0.0/30", "169.254.7.0/24", "100.64.0.0/10"])
+def test_given_the_edges_of_what_can_be_when_parsing_then_accepted(subnet: str) -> None:
+    assert parse({"subnet": subnet})[0].subnet == IPv4Network(subnet)

@@ -1,0 +1,120 @@
+"""The reference's messages: spelling, absence, types, and the order of keys."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from sandnet.wire.libnetwork import (
+    Backend,
+    Endpoint,
+    EndpointCreate,
+    ErrorBody,
+    Join,
+    Network,
+    NetworkCreate,
+    Service,
+    ServicePublish,
+    decode,
+)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        {"proto": 6, "port": 80, "host_ip": "192.0.2.1", "host_port": 8000, "host_port_end": 8010},
+        {"Proto": 6, "Port": 80, "HostIP": "192.0.2.1", "HostPort": 8000, "HostPortEnd": 8010},
+        {"proto": 6, "port": 80, "hostip": "192.0.2.1", "hostport": 8000, "hostportend": 8010},
+    ],
+    ids=["snake", "go", "lower"],
+)
+def test_given_any_spelling_of_a_port_when_decoded_then_it_is_the_same_mapping(spelling: dict[str, object]) -> None:
+    body = decode(json.dumps({"port_mapping": [spelling]}).encode(), ServicePublish)
+    assert body.port_mapping is not None
+    told = body.port_mapping[0]
+    assert (told.proto, told.port, told.host_ip, told.host_port, told.host_port_end) == (6, 80, "192.0.2.1", 8000, 8010)
+
+
+def test_given_go_spelling_when_decoding_exposed_ports_then_they_are_read() -> None:
+    body = decode(b'{"exposed_ports": [{"Proto": "udp", "Port": 53}]}', EndpointCreate)
+    assert body.exposed_ports is not None
+    assert (body.exposed_ports[0].proto, body.exposed_ports[0].port) == ("udp", 53)
+
+
+def test_given_nulls_and_unknown_fields_when_decoded_then_they_are_absent() -> None:
+    body = decode(b'{"container_id": "c", "dns": null, "use_default_sandbox": null, "colour": {"a": []}}', Join)
+    assert (body.container_id, body.dns, body.use_default_sandbox) == ("c", None, None)
+
+
+def test_given_a_null_body_when_decoded_then_every_field_is_absent() -> None:
+    assert decode(b" null\n", NetworkCreate) == NetworkCreate()
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (b'{"name": 5}', "$.name"),
+        (b'{"exposed_ports": [{"proto": 256, "port": 1}]}', "$.exposed_ports[0].proto"),
+        (b'{"exposed_ports": [{"proto": 6, "port": 0}]}', "$.exposed_ports[0].port"),
+        (b'{"exposed_ports": [{"proto": 6, "port": 1.5}]}', "$.exposed_ports[0].port"),
+        (b'{"exposed_ports": [{"proto": 6, "port": true}]}', "$.exposed_ports[0].port"),
+        (b'{"exposed_ports": [null]}', "$.exposed_ports[0]"),
+        (b'{"port_mapping": [{"HostPort": 65536}]}', "$.port_mapping[0].host_port"),
+        (b'{"port_mapping": [{"HostIP": 1}]}', "$.port_mapping[0].host_ip"),
+        (b'{"port_mapping": {}}', "$.port_mapping"),
+        (b'{"labels": {"a": 1}}', "$.labels[...]"),
+    ],
+)
+def test_given_a_wrong_type_or_range_when_decoding_then_the_place_is_told(body: bytes, place: str) -> None:
+    with pytest.raises(ValueError, match="at `" + place.replace("$", r"\$").replace("[", r"\[").replace(".", r"\.")):
+        decode(body, EndpointCreate)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"  ",
+        b"{",
+        b"{} {}",
+        b"[]",
+        b'"x"',
+        b"3",
+        b"\xff",
+        b'{"name": "\xff"}',
+        b'{"name": "\\ud800"}',
+        b"[" * 200_000,
+    ],
+)
+def test_given_something_that_is_no_json_object_when_decoding_then_value_error(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        decode(body, EndpointCreate)
+
+
+def test_given_no_details_when_encoded_then_keys_are_the_references_in_its_order() -> None:
+    endpoint = Endpoint(id="e", name="/lonely_pasteur", network="foo")
+    service = Service(name="bar", id="s", network="foo")
+    network = Network(name="foo", id="n", type="bridge", endpoints=[endpoint])
+    assert msgspec.json.encode(service) == b'{"name":"bar","id":"s","network":"foo"}'
+    assert msgspec.json.encode(network) == (
+        b'{"name":"foo","id":"n","type":"bridge","endpoints":[{"id":"e","name":"/lonely_pasteur","network":"foo"}]}'
+    )
+    assert msgspec.json.encode(Backend(id="c")) == b'{"id":"c"}'
+    assert list(msgspec.to_builtins(ErrorBody(message="m"))) == ["message", "code", "hint"]
+
+
+def test_given_details_when_encoded_then_they_follow_the_references_keys() -> None:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    endpoint = Endpoint(id="e", name="n", network="foo", address="10.0.0.2/24", address_ipv6=None, created=moment)
+    told = json.loads(msgspec.json.encode(endpoint))
+    assert list(told) == ["id", "name", "network", "address", "address_ipv6", "created"]
+    assert told["address_ipv6"] is None
+    assert told["created"] == "2026-01-02T00:00:00Z"
+
+
+def test_given_a_verbose_answer_when_decoded_by_a_client_then_nothing_is_lost() -> None:
+    endpoint = Endpoint(id="e", name="n", network="foo", backends=[Backend(id="c", interface="eth0", address=None)])
+    assert msgspec.json.decode(msgspec.json.encode(endpoint), type=Endpoint) == endpoint
