@@ -15,6 +15,7 @@ from sandnet.core.endpoints import Endpoints
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
 from sandnet.core.sandboxes import Sandboxes
+from sandnet.drivers.base import EndpointState, NetworkState
 from sandnet.errors import Error
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
@@ -71,8 +72,12 @@ class Restore:
     async def _start_drivers(self) -> None:
         for name, driver in self._parts.drivers.items():
             networks = [net for net in self._records.networks() if net.driver == name and net.phase is Phase.READY]
-            state = [(net, _ready(self._records.endpoints_of(net.id))) for net in networks]
+            state = [NetworkState(net, self._endpoint_states(net)) for net in networks]
             await self._all(f"driver {name}", [driver.start(state)] if not driver.unavailable() else [])
+
+    def _endpoint_states(self, network: Network) -> list[EndpointState]:
+        endpoints = (ep for ep in self._records.endpoints_of(network.id) if ep.phase is Phase.READY)
+        return [EndpointState(ep, self._records.attachments_of_endpoint(ep.id)) for ep in endpoints]
 
     async def _drop_dead_sandboxes(self) -> None:
         """After a reboot no namespace is left: their sandboxes cannot exist any more, so they are let go."""
@@ -134,7 +139,3 @@ class Restore:
                 problem = f"{what}: {result}"
                 self.problems.append(problem)
                 _log.warning("restore: %s", problem, exc_info=None if isinstance(result, Error) else result)
-
-
-def _ready(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-    return [ep for ep in endpoints if ep.phase is Phase.READY]

@@ -17,6 +17,20 @@ class Gateways(NamedTuple):
     ipv6: IPv6Address | None = None
 
 
+class EndpointState(NamedTuple):
+    """An endpoint and who is attached to it."""
+
+    endpoint: Endpoint
+    backends: Sequence[Attachment]
+
+
+class NetworkState(NamedTuple):
+    """A network and all that is on it."""
+
+    network: Network
+    endpoints: Sequence[EndpointState]
+
+
 class Driver(Protocol):
     """One kind of network."""
 
@@ -27,7 +41,7 @@ class Driver(Protocol):
         """Why this driver cannot work on this host, in words; empty when it can."""
         ...
 
-    async def start(self, state: Sequence[tuple[Network, Sequence[Endpoint]]]) -> None:
+    async def start(self, state: Sequence[NetworkState]) -> None:
         """Prepare the host at start-up for what the records say; once, before any other verb."""
         ...
 
@@ -73,6 +87,15 @@ class Driver(Protocol):
 
     def unbind(self, ports: Sequence[BoundPort]) -> None:
         """Give the host ports back."""
+        ...
+
+    async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
+        """Spread new flows to the endpoint's address over these backends by their weights.
+
+        Flows that are established stay where they are, but for those of a backend that is no longer among
+        ``backends``. One or none: nothing is balanced. Drained and unhealthy ones take no new flows, unless there
+        are no others.
+        """
         ...
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sandnet.drivers.base import Gateways
+from sandnet.drivers.base import Gateways, NetworkState
 from sandnet.errors import Error, Kind, invalid
 from sandnet.model import Attachment, BoundPort, Endpoint, Network, PortMapping
 
@@ -22,7 +22,7 @@ class UnlinkedDriver:
         """It works everywhere."""
         return ""
 
-    async def start(self, state: Sequence[tuple[Network, Sequence[Endpoint]]]) -> None:
+    async def start(self, state: Sequence[NetworkState]) -> None:
         """Nothing to prepare."""
 
     async def stop(self) -> None:
@@ -69,6 +69,9 @@ class UnlinkedDriver:
 
     def unbind(self, ports: Sequence[BoundPort]) -> None:
         """Nothing was bound."""
+
+    async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
+        """Nothing to balance: there is no address."""
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> None:
         """The namespace is all there is."""

@@ -1,13 +1,14 @@
 """The nouns of the Container Network Model, as frozen records."""
 
 from sandnet.model.address import Address, Interface, Prefix
-from sandnet.model.endpoint import Endpoint, EndpointSpec
+from sandnet.model.endpoint import Affinity, Endpoint, EndpointSpec
 from sandnet.model.network import Network, NetworkOptions, NetworkSpec, Phase, Subnet
 from sandnet.model.ports import BoundPort, ExposedPort, PortMapping
 from sandnet.model.sandbox import Attachment, HostEntry, JoinSpec, Origin, ParentUpdate, Sandbox
 
 __all__ = [
     "Address",
+    "Affinity",
     "Attachment",
     "BoundPort",
     "Endpoint",

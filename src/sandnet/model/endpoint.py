@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 import msgspec
 
 from sandnet.model.network import Phase
 from sandnet.model.ports import BoundPort, ExposedPort, PortMapping
+
+
+class Affinity(StrEnum):
+    """What keeps going to the same backend of a service."""
+
+    FLOW = "flow"
+    """A flow: the same addresses and ports."""
+    CLIENT = "client"
+    """A client's address: for protocols that open a second connection (FTP, iperf3)."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +38,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[BoundPort, ...] = ()
     """What is bound on the host, held from create to delete."""
     labels: dict[str, str] = {}
+    aliases: tuple[str, ...] = ()
+    """Further names by which its network knows it."""
+    affinity: Affinity = Affinity.FLOW
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,3 +53,5 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     address_ipv6: IPv6Address | None = None
     mac: str = ""
     labels: dict[str, str] = {}
+    aliases: tuple[str, ...] = ()
+    affinity: Affinity = Affinity.FLOW

@@ -78,8 +78,19 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the veth end on the host (``snv`` and ten hex digits)."""
     address: IPv4Interface | None = None
     address_ipv6: IPv6Interface | None = None
+    """The interface's own: the endpoint's, unless another backend had that when this one came."""
     mac: str = ""
     gateway_priority: int = 0
+    holder: bool = True
+    """It answers for the endpoint's address: of several backends one does."""
+    weight: int = 1
+    """Share of the new flows among the backends, 1 to 100."""
+    drained: bool = False
+    """No new flows; those it has go on."""
+    healthy: bool = True
+    """What its last probes said; true without a probe."""
+    aliases: tuple[str, ...] = ()
+    """Names this sandbox alone knows the endpoint by."""
 
 
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +109,8 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     parent_updates: tuple[ParentUpdate, ...] = ()
     use_default_sandbox: bool = False
     gateway_priority: int = 0
+    weight: int = 1
+    aliases: tuple[str, ...] = ()
     netns: str = ""
     """Absolute path of an existing network namespace."""
     pid: int = 0

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from sandnet.drivers.base import Gateways
+from sandnet.drivers.base import Gateways, NetworkState
 from sandnet.drivers.bridge import ruleset
 from sandnet.drivers.bridge.publish import HostPorts
 from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
@@ -45,7 +45,7 @@ class BridgeDriver:
         """What the kernel lacks."""
         return "; ".join(self._missing[feature] for feature in NEEDED if feature in self._missing)
 
-    async def start(self, state: Sequence[tuple[Network, Sequence[Endpoint]]]) -> None:
+    async def start(self, state: Sequence[NetworkState]) -> None:
         """Put the whole table in place in one transaction: established flows never notice."""
         await self._workers.run(self._kernel.firewall.apply, ruleset.table(state))
 
@@ -167,6 +167,9 @@ class BridgeDriver:
         self._ports.unbind(ports)
 
     # Sandboxes.
+
+    async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
+        """Not yet."""
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
         """A veth pair between the bridge and the sandbox."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sandnet.drivers.base import NetworkState
 from sandnet.model import BoundPort, Endpoint, Network
 
 TABLE = "inet sandnet"
@@ -79,10 +80,11 @@ CHAINS = f"""\
 """
 
 
-def table(state: Sequence[tuple[Network, Sequence[Endpoint]]]) -> str:
+def table(state: Sequence[NetworkState]) -> str:
     """The whole table, replacing whatever stands under its name, in one transaction."""
-    elements = [line for net, _ in state for line in network_elements(net, add=True)]
-    elements += [line for _, endpoints in state for ep in endpoints for line in endpoint_elements(ep, add=True)]
+    elements = [line for each in state for line in network_elements(each.network, add=True)]
+    endpoints = [each.endpoint for network in state for each in network.endpoints]
+    elements += [line for endpoint in endpoints for line in endpoint_elements(endpoint, add=True)]
     head = f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{SETS}{CHAINS}}}\n"
     return head + "\n".join(elements) + "\n"
 
