@@ -22,12 +22,15 @@ import uvloop
 from sandnet.api.app import create_app
 from sandnet.config import EMBEDDED, Config
 from sandnet.core.controller import Controller
+from sandnet.core.events import Events
 from sandnet.core.hostfiles import HostFiles
 from sandnet.core.leases import Leases
 from sandnet.core.locks import Locks
+from sandnet.core.naming import Naming
 from sandnet.core.operations import Operations
 from sandnet.core.parts import Parts, Settings
 from sandnet.core.records import Records
+from sandnet.dns.base import NameService
 from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.tuning import Tuning
@@ -135,10 +138,14 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
         await store.close()
 
 
-def assemble(config: Config, store: Store, kernel: Kernel, workers: Workers) -> Controller:
-    """A controller put together from its parts, over any store and kernel."""
+def assemble(
+    config: Config, store: Store, kernel: Kernel, workers: Workers, names: NameService | None = None
+) -> Controller:
+    """A controller put together from its parts, over any store, kernel and resolver."""
     reaper = Reaper(kernel.links, workers)
-    records = Records(store)
+    events = Events()
+    records = Records(store, events)
+    naming = Naming(records, names)
     files_dir = os.path.join(config.state_dir, "sandboxes")
     files = Files([config.state_dir, *config.file_dirs])
     tuning = Tuning(kernel.sysctl, store, workers)
@@ -151,7 +158,9 @@ def assemble(config: Config, store: Store, kernel: Kernel, workers: Workers) -> 
         settings=Settings(config.sandbox_dir, files_dir, config.default_network),
         records=records,
         leases=Leases(records),
-        files=HostFiles(records, files, workers, files_dir),
+        naming=naming,
+        events=events,
+        files=HostFiles(records, files, workers, naming, files_dir),
         locks=Locks(),
         operations=Operations(),
         drivers={driver.name: driver for driver in drivers},

@@ -10,7 +10,8 @@ from sandnet.core.parts import Parts
 from sandnet.core.restore import Restore
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.services import Services
-from sandnet.errors import Error
+from sandnet.dns.base import Explanation
+from sandnet.errors import Error, Kind
 from sandnet.model import NetworkSpec
 
 
@@ -46,6 +47,7 @@ class Controller:
         self.sandboxes = Sandboxes(parts, self.networks, self.endpoints)
         self.services = Services(parts, self.networks, self.endpoints, self.sandboxes)
         self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes)
+        self.events = parts.events
         self._problems: list[str] = []
 
     async def start(self) -> None:
@@ -56,6 +58,7 @@ class Controller:
         """
         await self._parts.records.load()
         await self._restore.run()
+        await self._parts.naming.replace()
         for name, driver in PREDEFINED:
             if not self._parts.records.networks_named(name):
                 await self._predefine(name, driver)
@@ -63,6 +66,7 @@ class Controller:
     async def stop(self) -> None:
         """Finish what is in flight; networks and sandboxes go on working."""
         await self._parts.operations.close()
+        self._parts.events.close()
         await self._parts.files.close()
         await self._parts.reaper.settle()
 
@@ -72,10 +76,24 @@ class Controller:
         await self._restore.remove_everything()
         return list(self._restore.problems)
 
+    async def explain(self, container_ref: str, name: str) -> Explanation:
+        """What a container would be answered to a question for ``name`` (or, for an address, for its name).
+
+        Raises:
+            Error: ``NOT_FOUND`` no such sandbox; ``UNAVAILABLE`` there is no resolver, or it is away.
+        """
+        box = self.sandboxes.find(container_ref)
+        service = self._parts.naming.service
+        if service is None:
+            message = "names are not served by a resolver here; they stand in hosts files"
+            raise Error(Kind.UNAVAILABLE, message, "start the daemon with dns enabled", "no_resolver")
+        return await service.explain(box.container_id, name)
+
     def health(self) -> Health:
         """How the daemon is, and which drivers work here."""
         reasons = {name: driver.unavailable() for name, driver in self._parts.drivers.items()}
-        problems = (*self._restore.problems, *self._problems)
+        resolver = self._parts.naming.problem()
+        problems = (*self._restore.problems, *self._problems, *([resolver] if resolver else []))
         return Health(
             "degraded" if problems else "ok",
             problems,

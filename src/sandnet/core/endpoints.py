@@ -80,6 +80,7 @@ class Endpoints:
         except BaseException:
             await undo(f"endpoint {endpoint.name}", self.remove(network, endpoint))
             raise
+        await self._parts.naming.endpoint_came(network, endpoint)
         self._parts.files.changed(endpoint, network)
         await self._parts.files.settle()
         return endpoint
@@ -104,6 +105,8 @@ class Endpoints:
             exposed_ports=spec.exposed_ports,
             ports=tuple(ports),
             labels=spec.labels,
+            aliases=spec.aliases,
+            affinity=spec.affinity,
         )
         try:
             await self._records.commit(put=[endpoint], cursor=lease.cursor)
@@ -126,6 +129,7 @@ class Endpoints:
             endpoint = replace(endpoint, phase=Phase.REMOVING)
             await self._records.commit(put=[endpoint])
             network = self._networks.get(endpoint.network_id)
+            await self._parts.naming.endpoint_gone(endpoint)
             await self.remove(network, endpoint)
         self._parts.files.changed(endpoint, network, gone=True)
         await self._parts.files.settle()

@@ -12,9 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from hashlib import sha256
+from ipaddress import IPv4Address
 
-from sandnet.core.hosttext import hosts, resolv_conf, service_lines
+from sandnet.core.hosttext import hosts, resolv_conf, service_lines, stub_resolv_conf
+from sandnet.core.naming import Naming
 from sandnet.core.records import Records
+from sandnet.dns.base import SERVER_ADDRESS
 from sandnet.errors import Error
 from sandnet.kernel.files import Files
 from sandnet.kernel.workers import Workers
@@ -26,6 +29,8 @@ PROMPT = 32
 """A change waits for the files of a network with at most so many sandboxes (about 0.1 ms each)."""
 REST = 4.0
 """Seconds of rest a second of writing: a thousand sandboxes must not keep a processor busy."""
+STUB = IPv4Address(SERVER_ADDRESS)
+"""The resolver, as a sandbox sees it."""
 HOST_HOSTS = "/etc/hosts"
 HOST_RESOLV = "/etc/resolv.conf"
 RESOLVED_STUB = "127.0.0.53"
@@ -35,7 +40,8 @@ RESOLVED_REAL = "/run/systemd/resolve/resolv.conf"
 class HostFiles:
     """Writes the files of sandboxes from records."""
 
-    def __init__(self, records: Records, files: Files, workers: Workers, own_dir: str) -> None:
+    def __init__(self, records: Records, files: Files, workers: Workers, naming: Naming, own_dir: str) -> None:
+        self._naming = naming
         self._own_dir = own_dir
         self._records = records
         self._files = files
@@ -60,8 +66,10 @@ class HostFiles:
         It returns the digest of the resolv.conf we wrote; empty when its user's was left alone.
         """
         text = self._hosts(box)
-        ipv6 = self._has_ipv6(box)
-        return lambda: self._write(box, text, ipv6)
+        attached = self._records.attachments_of_container(box.container_id)
+        ipv6 = any(attachment.address_ipv6 for attachment in attached)
+        stub = self._naming.serves and any(attachment.interface for attachment in attached)
+        return lambda: self._write(box, text, stub, ipv6)
 
     def remove(self, box: Sandbox) -> None:
         """Remove both files, and their directory where it is ours. For a worker thread."""
@@ -69,7 +77,12 @@ class HostFiles:
             self._files.remove(path, prune=path.startswith(self._own_dir + "/"))
 
     def changed(self, endpoint: Endpoint, network: Network, *, gone: bool = False) -> None:
-        """The name of ``endpoint`` came, or is gone: remember it and rewrite its peers' files soon."""
+        """The name of ``endpoint`` came, or is gone: remember it and rewrite its peers' files soon.
+
+        Where a resolver serves names they do not stand in files, and there is nothing to do.
+        """
+        if self._naming.serves:
+            return
         block = self._block(network)
         if gone:
             block.pop(endpoint.id, None)
@@ -117,7 +130,7 @@ class HostFiles:
             except Error as failure:
                 _log.warning("hosts file of %s is stale: %s", box.container_id, failure)
 
-    def _write(self, box: Sandbox, hosts_text: bytes, ipv6: bool) -> str:
+    def _write(self, box: Sandbox, hosts_text: bytes, stub: bool, ipv6: bool) -> str:
         if box.origin is Origin.HOST:
             self._files.write(box.hosts_path, _read_host(HOST_HOSTS).encode())
             self._files.write(box.resolv_conf_path, _read_host(HOST_RESOLV).encode())
@@ -126,13 +139,14 @@ class HostFiles:
         found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
         if found is not None and _digest(found) != box.resolv_conf_digest:
             return ""  # its user changed it since: it is the user's now
-        text = resolv_conf(_host_resolv_conf(_read_host), box.dns, ipv6=ipv6)
+        host_text = _host_resolv_conf(_read_host)
+        text = stub_resolv_conf(host_text, STUB) if stub else resolv_conf(host_text, box.dns, ipv6=ipv6)
         self._files.write(box.resolv_conf_path, text)
         return _digest(text)
 
     def _hosts(self, box: Sandbox) -> bytes:
         attachments = [a for a in self._records.attachments_of_container(box.container_id) if _counts(a)]
-        networks = dict.fromkeys(a.network_id for a in attachments)
+        networks = () if self._naming.serves else dict.fromkeys(a.network_id for a in attachments)
         blocks = [self._block(net) for net in map(self._records.network, networks) if net]
         return hosts(box, attachments, (line for block in blocks for line in block.values()))
 
@@ -141,9 +155,6 @@ class HostFiles:
             ready = (ep for ep in self._records.endpoints_of(network.id) if ep.phase is Phase.READY)
             self._services[network.id] = {ep.id: service_lines(ep, network.name) for ep in ready}
         return self._services[network.id]
-
-    def _has_ipv6(self, box: Sandbox) -> bool:
-        return any(a.address_ipv6 for a in self._records.attachments_of_container(box.container_id))
 
 
 def _counts(attachment: Attachment) -> bool:

@@ -44,6 +44,14 @@ def hosts(box: Sandbox, attachments: Sequence[Attachment], services: Iterable[st
     return (lines + LOCALHOST + entries + "".join(services)).encode()
 
 
+def stub_resolv_conf(host_text: str, server: Address) -> bytes:
+    """A resolv.conf that names our own resolver; it asks the others on the sandbox's behalf.
+
+    ``ndots:0``: the names of neighbours have no dots and must not be tried with the host's domains first.
+    """
+    return f"nameserver {server}\n{_search(host_text)}options ndots:0\n".encode()
+
+
 def resolv_conf(host_text: str, dns: Sequence[Address], *, ipv6: bool) -> bytes:
     """A resolv.conf: the servers asked for, else those of the host that a sandbox can reach.
 

@@ -9,9 +9,10 @@ from posixpath import join as join_path
 
 from msgspec.structs import replace
 
+from sandnet.core.leases import Lease
 from sandnet.core.parts import Parts
 from sandnet.errors import Error, Kind, invalid
-from sandnet.model import Attachment, Endpoint, HostEntry, JoinSpec, Network, Origin, Phase, Sandbox
+from sandnet.model import Attachment, Endpoint, EndpointSpec, HostEntry, JoinSpec, Network, Origin, Phase, Sandbox
 from sandnet.model.ids import new_id
 
 HOST_DRIVER = "host"
@@ -34,15 +35,17 @@ def refuse_mixture(box: Sandbox | None, network: Network, attached: Collection[A
         raise invalid(message, "leave the one before joining the other", "host_network")
 
 
-def refuse_second_backend(endpoint: Endpoint, attached: Collection[Attachment]) -> None:
-    """One container an endpoint.
+def refuse_second_join(endpoint: Endpoint, attached: Collection[Attachment], container_id: str, *, many: bool) -> None:
+    """A container joins an endpoint once; unless ``many`` may, it is the only one.
 
     Raises:
         Error: kind ``INVALID``, naming the container that is there.
     """
     for attachment in attached:
-        message = f"a container has already joined endpoint {endpoint.name}: {attachment.container_id}"
-        raise invalid(message, "detach it first, or create another endpoint", "already_joined")
+        if not many or attachment.container_id == container_id:
+            message = f"a container has already joined endpoint {endpoint.name}: {attachment.container_id}"
+            hint = "detach it first, create another endpoint, or attach it as one more backend of the service"
+            raise invalid(message, hint, "already_joined")
 
 
 def keys(directory: str, container_id: str) -> Iterator[str]:
@@ -95,22 +98,40 @@ def amend_sandbox(box: Sandbox, spec: JoinSpec) -> Sandbox:
 
 def plan_attachment(
     parts: Parts, network: Network, endpoint: Endpoint, spec: JoinSpec, taken: Collection[str]
-) -> Attachment:
-    """The record of the interface to be; ``taken`` are the interface names in the namespace."""
-    has_link = bool(endpoint.mac)
-    return Attachment(
+) -> tuple[Attachment, tuple[str, str] | None]:
+    """The record of the interface to be, and how far the network's allocation has come with it.
+
+    The first backend has the endpoint's own address; each further one gets an address of its own.
+
+    Args:
+        parts: where addresses come from.
+        network: the endpoint's.
+        endpoint: what is joined.
+        spec: the wish.
+        taken: the interface names in the namespace.
+    """
+    first = not parts.records.attachments_of_endpoint(endpoint.id)
+    lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None)
+    if not first:
+        lease = parts.leases.take(network, EndpointSpec(name=endpoint.name))
+    attachment = Attachment(
         endpoint_id=endpoint.id,
         network_id=network.id,
         container_id=spec.container_id,
         phase=Phase.CREATING,
         sequence=parts.records.next_sequence(),
-        interface=_free_interface(taken) if has_link else "",
-        host_link=f"snv{new_id()[:10]}" if has_link else "",
-        address=endpoint.address,
-        address_ipv6=endpoint.address_ipv6,
-        mac=endpoint.mac,
+        interface=_free_interface(taken) if lease.mac else "",
+        host_link=f"snv{new_id()[:10]}" if lease.mac else "",
+        address=lease.address,
+        address_ipv6=lease.address_ipv6,
+        mac=lease.mac,
         gateway_priority=spec.gateway_priority,
+        holder=first,
+        leased=not first,
+        weight=spec.weight,
+        aliases=spec.aliases,
     )
+    return attachment, lease.cursor
 
 
 def with_parent_host(box: Sandbox, name: str, entry: HostEntry) -> Sandbox:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sandnet.core.records import Records
 from sandnet.errors import Error, Kind, invalid
 from sandnet.ipam.addresses import Addresses, embedded_ipv6
-from sandnet.model import Address, EndpointSpec, Interface, Network, Subnet
+from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, Interface, Network, Subnet
 from sandnet.model.address import mac_for
 
 EMBED_UP_TO = 80
@@ -75,10 +75,11 @@ class Leases:
     def _of(self, net: Network) -> _Pools:
         pools = self._pools.get(net.id)
         if pools is None:
-            endpoints = self._records.endpoints_of(net.id)
+            further = [att for att in self._records.attachments_of_network(net.id) if att.leased]
+            holders: list[Endpoint | Attachment] = [*self._records.endpoints_of(net.id), *further]
             pools = self._pools[net.id] = _Pools(
-                _pool(net.ipv4, [ep.address for ep in endpoints], self._records.cursor(net.id)),
-                _pool(net.ipv6, [ep.address_ipv6 for ep in endpoints], ""),
+                _pool(net.ipv4, [each.address for each in holders], self._records.cursor(net.id)),
+                _pool(net.ipv6, [each.address_ipv6 for each in holders], ""),
             )
         return pools
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from sandnet.core.events import Events
 from sandnet.core.hostfiles import HostFiles
 from sandnet.core.leases import Leases
 from sandnet.core.locks import Locks
+from sandnet.core.naming import Naming
 from sandnet.core.operations import Operations
 from sandnet.core.records import Records
 from sandnet.drivers.base import Driver
@@ -32,6 +34,8 @@ class Parts(NamedTuple):
     settings: Settings
     records: Records
     leases: Leases
+    naming: Naming
+    events: Events
     files: HostFiles
     locks: Locks
     operations: Operations

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from sandnet.core.events import Events, Transition
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
@@ -45,15 +46,20 @@ def claims_of(record: Record) -> Iterator[str]:
             yield f"claim/name/{record.name}"
         case Endpoint():
             yield f"claim/name/{record.network_id}/{record.name}"
-            for interface in (record.address, record.address_ipv6):
-                if interface is not None:
-                    yield f"claim/address/{record.network_id}/{interface.ip}"
+            yield from _address_claims(record)
             for port in record.ports:
                 yield f"claim/port/{port.proto}/{port.host_ip}/{port.host_port}"
         case Sandbox():
             yield f"claim/key/{record.key}"
         case Attachment():
-            pass
+            if record.leased:
+                yield from _address_claims(record)
+
+
+def _address_claims(record: Endpoint | Attachment) -> Iterator[str]:
+    for interface in (record.address, record.address_ipv6):
+        if interface is not None:
+            yield f"claim/address/{record.network_id}/{interface.ip}"
 
 
 class Table(Generic[R]):
@@ -119,8 +125,9 @@ def _groups_of(record: Record) -> Iterator[str]:
 class Records:
     """The tables, written through a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, events: Events) -> None:
         self._store = store
+        self._events = events
         self._sequence = 0
         self._networks = Table(Network)
         self._endpoints = Table(Endpoint)
@@ -136,6 +143,7 @@ class Records:
         await self._load("attachment/", self._attachments)
         for entry in await self._store.list("cursor/"):
             self._cursors[entry.key.removeprefix("cursor/")] = entry.value.decode()
+        self._events.begin(max((entry.revision for entry in await self._store.list("")), default=0))
         known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
         self._sequence = max((record.sequence for record in known), default=0)
 
@@ -232,6 +240,8 @@ class Records:
                 and reserved records are gone again.
         """
         fresh = [record for record in put if self._current(record) is None]
+        transitions = [Transition(self._current(record), record) for record in put]
+        transitions += [Transition(self._current(record), None) for record in delete]
         changes = [*self._puts(put), *self._deletes(delete)]
         for record in fresh:
             self._place(record)
@@ -239,14 +249,16 @@ class Records:
             network_id, address = cursor
             self._cursors[network_id] = address
             changes.append(Put(f"cursor/{network_id}", address.encode()))
-        changes.extend(Delete(f"cursor/{record.id}") for record in delete if isinstance(record, Network))
-        return self._write(changes, fresh, put, delete)
+        for network in (record for record in delete if isinstance(record, Network)):
+            self._cursors.pop(network.id, None)
+            changes.append(Delete(f"cursor/{network.id}"))
+        return self._write(changes, fresh, transitions)
 
     async def _write(
-        self, changes: Sequence[Change], fresh: Sequence[Record], put: Sequence[Record], delete: Sequence[Record]
+        self, changes: Sequence[Change], fresh: Sequence[Record], transitions: Sequence[Transition]
     ) -> None:
         try:
-            await self._store.commit(*changes)
+            revision = await self._store.commit(*changes)
         except BaseException as failure:
             for record in fresh:
                 self._remove(record)
@@ -254,12 +266,12 @@ class Records:
                 hint = "repeat the request; if it persists, another process writes this store"
                 raise Error(Kind.UNAVAILABLE, f"the store refused: {failure}", hint, "store_conflict") from failure
             raise
-        for record in put:
-            self._place(record)
-        for record in delete:
-            self._remove(record)
-            if isinstance(record, Network):
-                self._cursors.pop(record.id, None)
+        for before, after in transitions:
+            if after:
+                self._place(after)
+            elif before:
+                self._remove(before)
+        self._events.publish(revision, transitions)
 
     def _puts(self, records: Iterable[Record]) -> Iterator[Change]:
         for record in records:

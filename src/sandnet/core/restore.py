@@ -77,7 +77,10 @@ class Restore:
 
     def _endpoint_states(self, network: Network) -> list[EndpointState]:
         endpoints = (ep for ep in self._records.endpoints_of(network.id) if ep.phase is Phase.READY)
-        return [EndpointState(ep, self._records.attachments_of_endpoint(ep.id)) for ep in endpoints]
+        return [EndpointState(ep, self._serving(ep)) for ep in endpoints]
+
+    def _serving(self, endpoint: Endpoint) -> list[Attachment]:
+        return [a for a in self._records.attachments_of_endpoint(endpoint.id) if a.phase is Phase.READY]
 
     async def _drop_dead_sandboxes(self) -> None:
         """After a reboot no namespace is left: their sandboxes cannot exist any more, so they are let go."""

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 
 from msgspec.structs import replace
 
+from sandnet.core.backends import Backends
 from sandnet.core.endpoints import Endpoints
 from sandnet.core.gateways import elect
 from sandnet.core.joining import (
@@ -19,7 +20,7 @@ from sandnet.core.joining import (
     plan_attachment,
     plan_sandbox,
     refuse_mixture,
-    refuse_second_backend,
+    refuse_second_join,
     with_parent_host,
 )
 from sandnet.core.networks import Networks
@@ -39,6 +40,7 @@ class Sandboxes:
         self._records = parts.records
         self._networks = networks
         self._endpoints = endpoints
+        self._backends = Backends(parts)
 
     def list(self) -> list[Sandbox]:
         """Those in use, in creation order."""
@@ -66,15 +68,21 @@ class Sandboxes:
         found = self._records.attachments_of_container(box.container_id)
         return [attachment for attachment in found if attachment.phase is Phase.READY]
 
-    async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec) -> Sandbox:
+    async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
         """Join a container to an endpoint; its first join makes its sandbox.
+
+        Args:
+            network_ref: the network, by any of its names.
+            endpoint_ref: the endpoint, likewise.
+            spec: who joins, and how.
+            many: as one more backend, beside those there are.
 
         Raises:
             Error: ``NOT_FOUND``, ``INVALID``, ``EXHAUSTED`` (bridge full), ``CONFLICT``; nothing is left behind.
         """
         network = self._networks.find(network_ref)
         endpoint = self._endpoints.find(network, endpoint_ref)
-        return await self._parts.operations.run(self._join(endpoint.id, spec))
+        return await self._parts.operations.run(self._join(endpoint.id, spec, many))
 
     async def leave(self, network_ref: str, endpoint_ref: str, container_id: str) -> None:
         """Take a container off an endpoint; its last leave removes its sandbox.
@@ -88,23 +96,28 @@ class Sandboxes:
 
     # Joining.
 
-    async def _join(self, endpoint_id: str, spec: JoinSpec) -> Sandbox:
+    async def _join(self, endpoint_id: str, spec: JoinSpec, many: bool) -> Sandbox:
         async with self._hold(endpoint_id, spec.container_id):
             network, endpoint = self._usable(endpoint_id)
             attached = self._records.attachments_of_container(spec.container_id)
             known = self._records.sandbox(spec.container_id)
-            refuse_second_backend(endpoint, self._records.attachments_of_endpoint(endpoint.id))
+            others = self._records.attachments_of_endpoint(endpoint.id)
+            refuse_second_join(endpoint, others, spec.container_id, many=many)
             refuse_mixture(known, network, attached, spec)
             box = amend_sandbox(known, spec) if known else await self._plan(network, spec)
             self._parts.files.check(box)
             try:
                 box, attachment = await self._intend(network, endpoint, box, spec, known)
                 box = await self._connect(network, endpoint, box, attachment)
+                if others:
+                    await self._backends.spread(network, endpoint, attachment)
                 box = replace(box, phase=Phase.READY)
-                await self._records.commit(put=[box, replace(attachment, phase=Phase.READY)])
+                attachment = replace(attachment, phase=Phase.READY)
+                await self._records.commit(put=[box, attachment])
             except BaseException:
                 await undo(f"join of {spec.container_id}", self._undo_join(endpoint.id, spec.container_id, known))
                 raise
+            await self._parts.naming.attachment_came(box, attachment)
         await self._update_parents(network, spec.parent_updates)
         return box
 
@@ -130,8 +143,12 @@ class Sandboxes:
                 await self._records.commit(put=[box])
                 box = await self._pin(box, spec)
             taken |= set(await self._parts.workers.run(self._parts.kernel.namespaces.interfaces, box.key))
-        attachment = plan_attachment(self._parts, network, endpoint, spec, taken)
-        await self._records.commit(put=[box, attachment])
+        attachment, cursor = plan_attachment(self._parts, network, endpoint, spec, taken)
+        try:
+            await self._records.commit(put=[box, attachment], cursor=cursor)
+        except BaseException:
+            self._give_back(network, attachment)
+            raise
         return box, attachment
 
     async def _connect(self, network: Network, endpoint: Endpoint, box: Sandbox, attachment: Attachment) -> Sandbox:
@@ -202,8 +219,10 @@ class Sandboxes:
         """
         attachment = replace(attachment, phase=Phase.REMOVING)
         await self._records.commit(put=[attachment])
+        await self._parts.naming.attachment_gone(attachment)
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         if network and endpoint:
+            await self._backends.hand_over(network, endpoint, attachment)
             await self._parts.drivers[network.driver].leave(network, endpoint, attachment)
         box = self._records.sandbox(attachment.container_id)
         if box and len(self._records.attachments_of_container(box.container_id)) == 1:
@@ -212,6 +231,12 @@ class Sandboxes:
             await self._unplug(box, attachment)
         else:
             await self._records.commit(delete=[attachment])
+        if network:
+            self._give_back(network, attachment)
+
+    def _give_back(self, network: Network, attachment: Attachment) -> None:
+        if attachment.leased:
+            self._parts.leases.give_back(network, attachment.address, attachment.address_ipv6)
 
     async def _unplug(self, box: Sandbox, attachment: Attachment) -> None:
         link = attachment.host_link
@@ -230,6 +255,25 @@ class Sandboxes:
         self._parts.reaper.kick(box.container_id)
         _report(f"removal of sandbox {box.container_id}", failures)
         await self._records.commit(delete=[*last, box])
+
+    # Backends.
+
+    async def change_backend(
+        self, endpoint: Endpoint, container_id: str, *, drained: bool | None = None, weight: int | None = None
+    ) -> None:
+        """Drain a backend (no new flows, those it has go on), take it in again, or change its share.
+
+        Raises:
+            Error: ``NOT_FOUND`` when the container is not attached.
+        """
+        await self._parts.operations.run(self._change_backend(endpoint.id, container_id, drained, weight))
+
+    async def _change_backend(
+        self, endpoint_id: str, container_id: str, drained: bool | None, weight: int | None
+    ) -> None:
+        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
+            network, endpoint = self._usable(endpoint_id)
+            await self._backends.change(network, endpoint, container_id, drained=drained, weight=weight)
 
     # Shared.
 

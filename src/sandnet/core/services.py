@@ -61,13 +61,13 @@ class Services:
         await self._endpoints.delete(endpoint.network_id, endpoint.id)
 
     async def attach(self, ref: str, spec: JoinSpec) -> Sandbox:
-        """Join a container to the service.
+        """Join a container to the service, as its first or as one more backend.
 
         Raises:
             Error: as :meth:`Sandboxes.join`.
         """
         endpoint = self.find(ref)
-        return await self._sandboxes.join(endpoint.network_id, endpoint.id, spec)
+        return await self._sandboxes.join(endpoint.network_id, endpoint.id, spec, many=True)
 
     async def detach(self, ref: str, container_id: str) -> None:
         """Take a container out of the service.
@@ -77,6 +77,12 @@ class Services:
         """
         endpoint = self.find(ref)
         await self._sandboxes.leave(endpoint.network_id, endpoint.id, container_id)
+
+    async def change_backend(
+        self, ref: str, container_id: str, *, drained: bool | None = None, weight: int | None = None
+    ) -> None:
+        """Change one backend; see :meth:`Sandboxes.change_backend`."""
+        await self._sandboxes.change_backend(self.find(ref), container_id, drained=drained, weight=weight)
 
     def backends(self, endpoint: Endpoint) -> Sequence[Attachment]:
         """Who is attached, the first attached first."""

@@ -83,6 +83,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     gateway_priority: int = 0
     holder: bool = True
     """It answers for the endpoint's address: of several backends one does."""
+    leased: bool = False
+    """Its own address is not the endpoint's but one more of the network, given back with the attachment."""
     weight: int = 1
     """Share of the new flows among the backends, 1 to 100."""
     drained: bool = False
@@ -110,6 +112,7 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     use_default_sandbox: bool = False
     gateway_priority: int = 0
     weight: int = 1
+    """1 to 100."""
     aliases: tuple[str, ...] = ()
     netns: str = ""
     """Absolute path of an existing network namespace."""

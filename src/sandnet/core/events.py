@@ -1,0 +1,112 @@
+"""Every change of records as an event, in order, for whoever wants to follow.
+
+A sequence number is the store's revision and a place within the commit, so numbers grow over restarts and
+a reader that was away can go on where it was, as long as the events since are still remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from itertools import takewhile
+from typing import NamedTuple
+
+from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
+
+Subject = Network | Endpoint | Sandbox | Attachment
+
+REMEMBERED = 10_000
+"""Events kept for readers that come back, or are slow; who falls further behind is told so."""
+PLACES = 1 << 10
+"""Sequence numbers a revision has room for."""
+
+
+class Event(NamedTuple):
+    """Something that happened."""
+
+    sequence: int
+    time: float
+    """Seconds since the epoch."""
+    action: str
+    """``created``, ``changed`` or ``removed``; of attachments ``attached``, ``changed`` or ``detached``; ``missed``
+    with no subject when the reader has to read the lists anew."""
+    subject: Subject | None
+
+
+class Transition(NamedTuple):
+    """A record before and after a commit; ``None``: it was not there, or is not any more."""
+
+    before: Subject | None
+    after: Subject | None
+
+
+class Events:
+    """The events of this run. A reader keeps its own place, so a slow one costs nothing and delays nobody."""
+
+    def __init__(self) -> None:
+        self._past: deque[Event] = deque()
+        self._floor = 0
+        self._news = asyncio.Event()
+        self._closed = False
+
+    def begin(self, revision: int) -> None:
+        """Events up to this revision of the store happened in an earlier run and are not remembered."""
+        self._floor = (revision + 1) * PLACES - 1
+
+    def publish(self, revision: int, transitions: Iterable[Transition]) -> None:
+        """Tell of a commit."""
+        told = [(action, subject) for each in transitions for action, subject in _told(each)]
+        now = time.time()
+        for place, (action, subject) in enumerate(told):
+            self._past.append(Event(revision * PLACES + min(place, PLACES - 1), now, action, subject))
+        while len(self._past) > REMEMBERED:
+            self._floor = self._past.popleft().sequence
+        if told:
+            self._wake()
+
+    @property
+    def last(self) -> int:
+        """The sequence number of the latest event."""
+        return self._past[-1].sequence if self._past else self._floor
+
+    async def follow(self, since: int | None = None) -> AsyncIterator[Event]:
+        """All events after ``since`` (from now on, without it), as they happen; ends when the daemon stops."""
+        place = self.last if since is None else since
+        while not self._closed:
+            if place < self._floor:
+                place = self._floor
+                yield Event(place, time.time(), "missed", None)
+            for event in self._after(place):
+                place = event.sequence
+                yield event
+            if place >= self.last:
+                await self._news.wait()
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closed = True
+        self._wake()
+
+    def _after(self, place: int) -> list[Event]:
+        found = list(takewhile(lambda event: event.sequence > place, reversed(self._past)))
+        return found[::-1]
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def _told(each: Transition) -> list[tuple[str, Subject]]:
+    """What a transition means to somebody outside: phases are our own affair."""
+    was = each.before is not None and each.before.phase is Phase.READY
+    is_ = each.after is not None and each.after.phase is Phase.READY
+    attached = isinstance(each.after or each.before, Attachment)
+    if is_ and not was and each.after:
+        return [("attached" if attached else "created", each.after)]
+    if was and not is_ and each.before:
+        return [("detached" if attached else "removed", each.before)]
+    if is_ and each.after and each.after != each.before:
+        return [("changed", each.after)]
+    return []
