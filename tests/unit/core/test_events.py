@@ -1,0 +1,98 @@
+"""Events: every change once, in order, and a reader that was away can go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import islice
+
+from sandnet.core.events import PLACES, REMEMBERED, Event, Events, Transition
+from sandnet.model import Endpoint, Network, Phase
+from tests.unit.core.rig import Rig
+
+
+def _network(name: str, phase: Phase = Phase.READY) -> Network:
+    return Network(id=name * 64, name=name, driver="bridge", phase=phase, sequence=1, created=0.0)
+
+
+async def _take(events: AsyncIterator[Event], count: int) -> list[Event]:
+    return [await asyncio.wait_for(anext(events), 2) for _ in range(count)]
+
+
+def _summary(event: Event) -> tuple[str, str]:
+    return event.action, type(event.subject).__name__
+
+
+async def test_given_a_life_when_followed_from_the_start_then_each_change_is_told_once_and_in_order(rig: Rig) -> None:
+    since = rig.controller.events.last
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    await rig.controller.endpoints.delete("foo", "web")
+    await rig.controller.networks.delete("foo")
+    events = await _take(rig.controller.events.follow(since), 8)
+    assert [_summary(event) for event in events] == [
+        ("created", "Network"),
+        ("created", "Endpoint"),
+        ("created", "Sandbox"),
+        ("attached", "Attachment"),
+        ("detached", "Attachment"),
+        ("removed", "Sandbox"),
+        ("removed", "Endpoint"),
+        ("removed", "Network"),
+    ]
+    numbers = [event.sequence for event in events]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_given_a_reader_from_now_on_then_it_is_woken_by_the_next_change(rig: Rig) -> None:
+    following = asyncio.ensure_future(_take(rig.controller.events.follow(), 1))
+    await asyncio.sleep(0)
+    await rig.network()
+    assert [_summary(event) for event in await following] == [("created", "Network")]
+
+
+async def test_given_a_restart_then_numbers_go_on_and_a_reader_that_missed_some_is_told(rig: Rig) -> None:
+    await rig.network()
+    last = rig.controller.events.last
+    await rig.endpoint("web")
+    await rig.start()
+    await rig.endpoint("db")
+    missed, next_one = await _take(rig.controller.events.follow(last), 2)
+    assert missed.action == "missed"
+    assert isinstance(next_one.subject, Endpoint)
+    assert next_one.subject.name == "db"
+    assert last < missed.sequence < next_one.sequence
+
+
+async def test_given_more_events_than_are_remembered_then_a_slow_reader_is_told_and_goes_on() -> None:
+    events = Events()
+    for revision in range(1, REMEMBERED + 3):
+        events.publish(revision, [Transition(None, _network("a"))])
+    first, second = await _take(events.follow(PLACES), 2)
+    assert first.action == "missed"
+    assert second.sequence > first.sequence
+    assert second.sequence == 3 * PLACES
+
+
+async def test_given_the_daemon_stops_then_streams_end() -> None:
+    events = Events()
+    following = events.follow()
+    waiting = asyncio.ensure_future(anext(following, None))
+    await asyncio.sleep(0)
+    events.close()
+    assert await asyncio.wait_for(waiting, 2) is None
+
+
+def test_given_phases_on_the_way_then_nothing_is_told() -> None:
+    events = Events()
+    events.publish(1, [Transition(None, _network("a", Phase.CREATING))])
+    events.publish(2, [Transition(_network("a", Phase.CREATING), None)])
+    assert events.last == 0
+
+
+def test_given_several_changes_in_one_commit_then_each_has_its_number() -> None:
+    events = Events()
+    events.publish(7, [Transition(None, _network(name)) for name in islice("abcdef", 3)])
+    assert events.last == 7 * PLACES + 2
