@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sandnet.core.endpoints import Endpoints
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
+from sandnet.core.probes import Probes
 from sandnet.core.restore import Restore
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.services import Services
@@ -48,6 +49,7 @@ class Controller:
         self.services = Services(parts, self.networks, self.endpoints, self.sandboxes)
         self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes)
         self.events = parts.events
+        self._probes = Probes(parts, self.sandboxes)
         self._problems: list[str] = []
 
     async def start(self) -> None:
@@ -62,9 +64,11 @@ class Controller:
         for name, driver in PREDEFINED:
             if not self._parts.records.networks_named(name):
                 await self._predefine(name, driver)
+        self._probes.start()
 
     async def stop(self) -> None:
         """Finish what is in flight; networks and sandboxes go on working."""
+        self._probes.close()
         await self._parts.operations.close()
         self._parts.events.close()
         await self._parts.files.close()

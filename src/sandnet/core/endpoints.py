@@ -107,6 +107,7 @@ class Endpoints:
             labels=spec.labels,
             aliases=spec.aliases,
             affinity=spec.affinity,
+            probe=spec.probe,
         )
         try:
             await self._records.commit(put=[endpoint], cursor=lease.cursor)

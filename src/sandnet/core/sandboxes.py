@@ -275,6 +275,14 @@ class Sandboxes:
             network, endpoint = self._usable(endpoint_id)
             await self._backends.change(network, endpoint, container_id, drained=drained, weight=weight)
 
+    async def judge_backend(self, endpoint_id: str, container_id: str, *, healthy: bool) -> None:
+        """Take a backend out of the rotation, or in again; one that is gone meanwhile is passed over."""
+        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
+            endpoint = self._records.endpoint(endpoint_id)
+            network = self._records.network(endpoint.network_id) if endpoint else None
+            if endpoint and network:
+                await self._backends.judge(network, endpoint, container_id, healthy=healthy)
+
     # Shared.
 
     def _routes(self, box: Sandbox) -> Sequence[DefaultRoute]:

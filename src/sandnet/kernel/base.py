@@ -8,6 +8,7 @@ that passes the same contract suite.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, Protocol
@@ -199,6 +200,14 @@ class Namespaces(Protocol):
         """Make these, at most one a family, the sandbox's only default routes of ours.
 
         A default route that somebody else put there stays, and wins.
+        """
+        ...
+
+    def tcp_socket(self, key: str, inode: int) -> socket.socket:
+        """An unconnected IPv4 TCP socket that lives in the namespace pinned at ``key``; the caller closes it.
+
+        Raises:
+            Error: ``NOT_FOUND`` no namespace, or one of another identity, is there.
         """
         ...
 

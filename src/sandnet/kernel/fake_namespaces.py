@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -100,6 +101,13 @@ class FakeNamespaces:
             if route.interface not in space.links:
                 raise not_found("link", f"{route.interface} in {key}")
         space.default_routes = {route.gateway.version: route for route in routes}
+
+    @recorded
+    def tcp_socket(self, key: str, inode: int) -> socket.socket:
+        """There is nobody to connect to."""
+        if self._pins.get(key) != inode:
+            raise not_found("namespace", key)
+        raise Error(Kind.UNAVAILABLE, "the in-memory kernel has no sockets")
 
     @recorded
     def interfaces(self, key: str) -> Sequence[str]:

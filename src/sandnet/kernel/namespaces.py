@@ -16,6 +16,7 @@ from typing import Final
 
 from sandnet.errors import Error, Kind, collected, invalid, not_found
 from sandnet.kernel.base import DefaultRoute, Namespace
+from sandnet.kernel.inside import tcp_socket
 from sandnet.kernel.netlink import Netlink, explaining
 from sandnet.kernel.rtnetlink import (
     LOOPBACK,
@@ -122,6 +123,10 @@ class LinuxNamespaces:
                     settle_default(netlink, family, wanted.get(version))
             elif routes:
                 raise not_found("namespace", key)
+
+    def tcp_socket(self, key: str, inode: int) -> socket.socket:
+        """An unconnected IPv4 TCP socket that lives in the namespace pinned at ``key``."""
+        return tcp_socket(key, inode)
 
     def interfaces(self, key: str) -> Sequence[str]:
         """Names of the links inside, ``lo`` included; empty when nothing is pinned there."""

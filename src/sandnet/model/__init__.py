@@ -1,7 +1,7 @@
 """The nouns of the Container Network Model, as frozen records."""
 
 from sandnet.model.address import Address, Interface, Prefix
-from sandnet.model.endpoint import Affinity, Endpoint, EndpointSpec
+from sandnet.model.endpoint import Affinity, Endpoint, EndpointSpec, Probe, ProbeKind
 from sandnet.model.network import Network, NetworkOptions, NetworkSpec, Phase, Subnet
 from sandnet.model.ports import BoundPort, ExposedPort, PortMapping
 from sandnet.model.sandbox import Attachment, HostEntry, JoinSpec, Origin, ParentUpdate, Sandbox
@@ -25,6 +25,8 @@ __all__ = [
     "Phase",
     "PortMapping",
     "Prefix",
+    "Probe",
+    "ProbeKind",
     "Sandbox",
     "Subnet",
 ]

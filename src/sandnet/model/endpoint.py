@@ -20,6 +20,33 @@ class Affinity(StrEnum):
     """A client's address: for protocols that open a second connection (FTP, iperf3)."""
 
 
+class ProbeKind(StrEnum):
+    """How a backend is asked whether it serves."""
+
+    TCP = "tcp"
+    """It accepts a connection."""
+    HTTP = "http"
+    """It answers GET with a status below 400."""
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """How the backends of a service are checked, each from inside its own sandbox.
+
+    One that fails twice in a row, the second time at once after the first, leaves the rotation: with a
+    timeout of at most half the interval that is within two intervals.
+    """
+
+    kind: ProbeKind
+    port: int
+    """1 to 65535, at the backend's own address."""
+    path: str = "/"
+    """What is asked of an HTTP backend."""
+    interval: float = 2.0
+    """Seconds from probe to probe, 0.1 to 3600."""
+    timeout: float = 1.0
+    """Seconds a probe may take, at most half the interval."""
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A network's end towards sandboxes. Its address, MAC and host ports are its own from create to delete."""
 
@@ -41,6 +68,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     """Further names by which its network knows it."""
     affinity: Affinity = Affinity.FLOW
+    probe: Probe | None = None
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,3 +83,4 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     aliases: tuple[str, ...] = ()
     affinity: Affinity = Affinity.FLOW
+    probe: Probe | None = None

@@ -1,0 +1,92 @@
+"""Sockets that live inside a sandbox and are served from outside.
+
+A socket belongs for good to the network namespace of the thread that made it (network_namespaces(7)), so a
+thread enters, makes it and comes back; nothing has to run inside.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.syscalls import OWN_NAMESPACE, NotANetworkNamespaceError, entered, opened_namespace
+from sandnet.model.address import Address
+
+_BACKLOG: Final = 128
+_RECEIVE_BUFFER: Final = 1 << 20
+"""Bytes of questions that may wait while the process is busy: a burst of some thousand."""
+
+
+def listen_inside(key: str, inode: int, address: Address, port: int) -> tuple[socket.socket, socket.socket]:
+    """A UDP socket and a listening TCP socket in the namespace pinned at ``key``; call it on a worker thread.
+
+    Both carry ``SO_REUSEPORT`` (socket(7)): a successor may bind the same port before this process lets go.
+
+    Args:
+        key: path at which the namespace is pinned.
+        inode: what it must be; another one at that path is left alone.
+        address: local address inside; unspecified ones work too.
+        port: local port; 0 would give the two sockets different ones.
+
+    Raises:
+        Error: ``NOT_FOUND`` no namespace, or another one, is there; ``CONFLICT`` it is the caller's own, or the
+            port is taken inside; ``UNAVAILABLE`` the kernel refuses.
+    """
+    with _entered(key, inode, f"listen on {address} port {port}"):
+        return _listen(address, port)
+
+
+def tcp_socket(key: str, inode: int) -> socket.socket:
+    """An unconnected IPv4 TCP socket in the namespace pinned at ``key``; call it on a worker thread.
+
+    Raises:
+        Error: as :func:`listen_inside`.
+    """
+    with _entered(key, inode, "open a socket"):
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+
+@contextmanager
+def _entered(key: str, inode: int, what: str) -> Iterator[None]:
+    try:
+        with opened_namespace(key) as namespace:
+            found = os.fstat(namespace).st_ino
+            if found != inode:
+                raise not_found("namespace", f"{inode} at {key}", f"namespace {found} is there now")
+            if found == os.stat(OWN_NAMESPACE).st_ino:
+                raise Error(Kind.CONFLICT, f"{key} is the host's own network namespace; it is not entered")
+            with entered(namespace):
+                yield
+    except (FileNotFoundError, NotADirectoryError, NotANetworkNamespaceError) as failure:
+        raise not_found("namespace", key) from failure
+    except OSError as failure:
+        kind = Kind.CONFLICT if failure.errno == errno.EADDRINUSE else Kind.UNAVAILABLE
+        raise Error(kind, f"cannot {what} inside {key}: {failure.strerror}") from failure
+
+
+def _listen(address: Address, port: int) -> tuple[socket.socket, socket.socket]:
+    with ExitStack() as undo:
+        udp = undo.enter_context(_bound(socket.SOCK_DGRAM, address, port))
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        tcp = undo.enter_context(_bound(socket.SOCK_STREAM, address, port))
+        tcp.listen(_BACKLOG)
+        undo.pop_all()
+        return udp, tcp
+
+
+def _bound(kind: socket.SocketKind, address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((str(address), port))
+    except BaseException:
+        made.close()
+        raise
+    return made
