@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from ipaddress import IPv4Address
+from threading import Lock
+from typing import NamedTuple
 
 from sandnet.core.hosttext import hosts, resolv_conf, service_lines, stub_resolv_conf
 from sandnet.core.naming import Naming
@@ -37,6 +39,13 @@ RESOLVED_STUB = "127.0.0.53"
 RESOLVED_REAL = "/run/systemd/resolve/resolv.conf"
 
 
+class Text(NamedTuple):
+    """What a hosts file is to hold, and its place among all texts and removals."""
+
+    turn: int
+    content: bytes
+
+
 class HostFiles:
     """Writes the files of sandboxes from records."""
 
@@ -50,6 +59,10 @@ class HostFiles:
         self._dirty: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._pass = asyncio.Event()
+        self._turn = 0
+        self._lock = Lock()
+        self._latest: dict[str, int] = {}
+        """By container: turn of what was last written or removed. A text of an earlier turn comes too late."""
 
     def check(self, box: Sandbox) -> None:
         """Refuse paths outside the allowed directories.
@@ -71,10 +84,10 @@ class HostFiles:
         stub = self._naming.serves and any(attachment.interface for attachment in attached)
         return lambda: self._write(box, text, stub, ipv6)
 
-    def remove(self, box: Sandbox) -> None:
-        """Remove both files, and their directory where it is ours. For a worker thread."""
-        for path in (box.hosts_path, box.resolv_conf_path):
-            self._files.remove(path, prune=path.startswith(self._own_dir + "/"))
+    def removing(self, box: Sandbox) -> Callable[[], None]:
+        """A job for a worker thread: remove both files, and their directory where it is ours."""
+        turn = self._next_turn()
+        return lambda: self._remove(box, turn)
 
     def changed(self, endpoint: Endpoint, network: Network, *, gone: bool = False) -> None:
         """The name of ``endpoint`` came, or is gone: remember it and rewrite its peers' files soon.
@@ -119,23 +132,24 @@ class HostFiles:
             boxes = [box for box in map(self._records.sandbox, batch) if box and box.origin is not Origin.HOST]
             jobs = [(box, self._hosts(box)) for box in boxes if box.phase is Phase.READY]
             await self._workers.run(self._write_hosts, jobs)
+            self._forget_removed()
             self._pass.set()
             self._pass = asyncio.Event()
             await asyncio.sleep((time.monotonic() - started) * REST)
 
-    def _write_hosts(self, jobs: Iterable[tuple[Sandbox, bytes]]) -> None:
+    def _write_hosts(self, jobs: Iterable[tuple[Sandbox, Text]]) -> None:
         for box, text in jobs:
             try:
-                self._files.write(box.hosts_path, text)
+                self._write_hosts_file(box, text)
             except Error as failure:
                 _log.warning("hosts file of %s is stale: %s", box.container_id, failure)
 
-    def _write(self, box: Sandbox, hosts_text: bytes, stub: bool, ipv6: bool) -> str:
+    def _write(self, box: Sandbox, hosts_text: Text, stub: bool, ipv6: bool) -> str:
         if box.origin is Origin.HOST:
             self._files.write(box.hosts_path, _read_host(HOST_HOSTS).encode())
             self._files.write(box.resolv_conf_path, _read_host(HOST_RESOLV).encode())
             return ""
-        self._files.write(box.hosts_path, hosts_text)
+        self._write_hosts_file(box, hosts_text)
         found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
         if found is not None and _digest(found) != box.resolv_conf_digest:
             return ""  # its user changed it since: it is the user's now
@@ -144,11 +158,33 @@ class HostFiles:
         self._files.write(box.resolv_conf_path, text)
         return _digest(text)
 
-    def _hosts(self, box: Sandbox) -> bytes:
+    def _write_hosts_file(self, box: Sandbox, text: Text) -> None:
+        with self._lock:
+            if text.turn > self._latest.get(box.container_id, 0):
+                self._files.write(box.hosts_path, text.content)
+                self._latest[box.container_id] = text.turn
+
+    def _remove(self, box: Sandbox, turn: int) -> None:
+        with self._lock:
+            self._latest[box.container_id] = turn
+            for path in (box.hosts_path, box.resolv_conf_path):
+                self._files.remove(path, prune=path.startswith(self._own_dir + "/"))
+
+    def _forget_removed(self) -> None:
+        """No text is on its way now, so the turns of removed containers have done their service."""
+        with self._lock:
+            self._latest = {cid: turn for cid, turn in self._latest.items() if self._records.sandbox(cid)}
+
+    def _next_turn(self) -> int:
+        self._turn += 1
+        return self._turn
+
+    def _hosts(self, box: Sandbox) -> Text:
         attachments = [a for a in self._records.attachments_of_container(box.container_id) if _counts(a)]
         networks = () if self._naming.serves else dict.fromkeys(a.network_id for a in attachments)
         blocks = [self._block(net) for net in map(self._records.network, networks) if net]
-        return hosts(box, attachments, (line for block in blocks for line in block.values()))
+        content = hosts(box, attachments, (line for block in blocks for line in block.values()))
+        return Text(self._next_turn(), content)
 
     def _block(self, network: Network) -> dict[str, str]:
         if network.id not in self._services:

@@ -95,7 +95,7 @@ class Naming:
     def _asker(self, box: Sandbox) -> Iterator[Change]:
         attachments = self._linked(box)
         networks = [net for net in (self._records.network(a.network_id) for a in attachments) if net]
-        if networks and box.origin is not Origin.HOST:
+        if networks and box.origin is not Origin.HOST and box.phase is not Phase.REMOVING:
             yield Asker(
                 container_id=box.container_id,
                 key=box.key,

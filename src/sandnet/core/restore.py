@@ -95,7 +95,7 @@ class Restore:
         return not self._records.attachments_of_container(box.container_id)
 
     async def _lives(self, box: Sandbox) -> bool:
-        if box.phase is Phase.CREATING:
+        if box.phase is not Phase.READY:
             return False
         pinned = await self._parts.workers.run(self._parts.kernel.namespaces.find, box.key)
         return pinned is not None and pinned.inode == box.inode

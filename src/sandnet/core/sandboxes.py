@@ -99,6 +99,7 @@ class Sandboxes:
     async def _join(self, endpoint_id: str, spec: JoinSpec, many: bool) -> Sandbox:
         async with self._hold(endpoint_id, spec.container_id):
             network, endpoint = self._usable(endpoint_id)
+            await self._finish_removal(spec.container_id)
             attached = self._records.attachments_of_container(spec.container_id)
             known = self._records.sandbox(spec.container_id)
             others = self._records.attachments_of_endpoint(endpoint.id)
@@ -120,6 +121,15 @@ class Sandboxes:
             await self._parts.naming.attachment_came(box, attachment)
         await self._update_parents(network, spec.parent_updates)
         return box
+
+    async def _finish_removal(self, container_id: str) -> None:
+        """A sandbox whose removal failed half-way is no base for a new one."""
+        box = self._records.sandbox(container_id)
+        if box and box.phase is Phase.REMOVING:
+            for attachment in self._records.attachments_of_container(container_id):
+                await self.disconnect(attachment)
+            if self._records.sandbox(container_id):
+                await self.dissolve(box)
 
     async def _plan(self, network: Network, spec: JoinSpec) -> Sandbox:
         """A new sandbox, at the first key where no stranger has pinned a namespace."""
@@ -218,14 +228,17 @@ class Sandboxes:
             Error: ``INTERNAL`` with all that failed; the records stay, and the same call finishes the work.
         """
         attachment = replace(attachment, phase=Phase.REMOVING)
-        await self._records.commit(put=[attachment])
+        box = self._records.sandbox(attachment.container_id)
+        last = len(self._records.attachments_of_container(attachment.container_id)) == 1
+        if box and last:
+            box = replace(box, phase=Phase.REMOVING)
+        await self._records.commit(put=[attachment, box] if box and last else [attachment])
         await self._parts.naming.attachment_gone(attachment)
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         if network and endpoint:
             await self._backends.hand_over(network, endpoint, attachment)
             await self._parts.drivers[network.driver].leave(network, endpoint, attachment)
-        box = self._records.sandbox(attachment.container_id)
-        if box and len(self._records.attachments_of_container(box.container_id)) == 1:
+        if box and last:
             await self.dissolve(box, attachment)
         elif box:
             await self._unplug(box, attachment)
@@ -239,22 +252,20 @@ class Sandboxes:
             self._parts.leases.give_back(network, attachment.address, attachment.address_ipv6)
 
     async def _unplug(self, box: Sandbox, attachment: Attachment) -> None:
-        link = attachment.host_link
-        failures = await self._parts.workers.run(unplug, self._parts.kernel, box, link, self._routes(box))
+        failures = await self._parts.workers.run(unplug, self._parts.kernel, box, attachment, self._routes(box))
         self._parts.reaper.kick(box.container_id)
         _report(f"leave of {box.container_id}", failures)
         await self._records.commit(delete=[attachment])
         self._parts.files.touch([box.container_id])
         await self._parts.files.settle()
 
-    async def dissolve(self, box: Sandbox, *last: Attachment) -> None:
+    async def dissolve(self, box: Sandbox, last: Attachment | None = None) -> None:
         """Remove a sandbox, with the last attachment it has if any."""
-        link = next((attachment.host_link for attachment in last), "")
-        files = self._parts.files.remove
-        failures = await self._parts.workers.run(dissolve, self._parts.kernel, box, link, lambda: files(box))
+        files = self._parts.files.removing(box)
+        failures = await self._parts.workers.run(dissolve, self._parts.kernel, box, last, files)
         self._parts.reaper.kick(box.container_id)
         _report(f"removal of sandbox {box.container_id}", failures)
-        await self._records.commit(delete=[*last, box])
+        await self._records.commit(delete=[last, box] if last else [box])
 
     # Backends.
 

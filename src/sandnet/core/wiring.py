@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from sandnet.kernel.base import DefaultRoute, Kernel, Namespace, Veth
-from sandnet.model import Origin, Phase, Sandbox
+from sandnet.model import Attachment, Origin, Phase, Sandbox
 
 Failures = list[Exception]
 """What went wrong in a teardown that went on."""
@@ -43,25 +43,34 @@ def wire(
     return replace(box, resolv_conf_digest=digest) if digest else box
 
 
-def unplug(kernel: Kernel, box: Sandbox, host_link: str, routes: Sequence[DefaultRoute]) -> Failures:
-    """Silence one link of a sandbox that goes on living, and move its default routes."""
+def unplug(kernel: Kernel, box: Sandbox, last: Attachment, routes: Sequence[DefaultRoute]) -> Failures:
+    """Take one link out of a sandbox that goes on living, and move its default routes."""
     failures: Failures = []
-    if host_link:
-        _past(failures, lambda: kernel.links.retire([host_link]))
+    _retire(kernel, box, last, failures)
+    if box.origin is Origin.MADE and last.interface:
+        _past(failures, lambda: kernel.namespaces.silence(box.key, last.interface))
     if box.origin is not Origin.HOST:
         _past(failures, lambda: kernel.namespaces.default_routes(box.key, routes))
     return failures
 
 
-def dissolve(kernel: Kernel, box: Sandbox, host_link: str, remove_files: Callable[[], None]) -> Failures:
-    """Silence the last link of a sandbox, let its namespace go and remove its files."""
+def dissolve(kernel: Kernel, box: Sandbox, last: Attachment | None, remove_files: Callable[[], None]) -> Failures:
+    """Take the last link out of a sandbox, let its namespace go and remove its files."""
     failures: Failures = []
     down = box.origin is Origin.JOINED and not box.loopback_was_up and box.inode != 0
-    if host_link:
-        _past(failures, lambda: kernel.links.retire([host_link]))
+    if last:
+        _retire(kernel, box, last, failures)
     _past(failures, lambda: kernel.namespaces.release(box.key, inode=box.inode, loopback_down=down))
     _past(failures, remove_files)
     return failures
+
+
+def _retire(kernel: Kernel, box: Sandbox, last: Attachment, failures: Failures) -> None:
+    """Silence the link, to be deleted in bulk; a namespace that is not ours must be without it at once."""
+    if last.host_link and box.origin is Origin.JOINED:
+        _past(failures, lambda: kernel.links.delete([last.host_link]))
+    elif last.host_link:
+        _past(failures, lambda: kernel.links.retire([last.host_link]))
 
 
 def identified(box: Sandbox, namespace: Namespace) -> Sandbox:

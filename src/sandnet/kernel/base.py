@@ -203,6 +203,10 @@ class Namespaces(Protocol):
         """
         ...
 
+    def silence(self, key: str, interface: str) -> None:
+        """Set a link inside down and take its addresses off it; an absent link or namespace is success."""
+        ...
+
     def tcp_socket(self, key: str, inode: int) -> socket.socket:
         """An unconnected IPv4 TCP socket that lives in the namespace pinned at ``key``; the caller closes it.
 

@@ -103,6 +103,12 @@ class FakeNamespaces:
         space.default_routes = {route.gateway.version: route for route in routes}
 
     @recorded
+    def silence(self, key: str, interface: str) -> None:
+        """Without addresses."""
+        if key in self._pins and interface in self.inside(key).links:
+            self.inside(key).links[interface].addresses.clear()
+
+    @recorded
     def tcp_socket(self, key: str, inode: int) -> socket.socket:
         """There is nobody to connect to."""
         if self._pins.get(key) != inode:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,11 +59,14 @@ class Files:
             return file.read(MAX_READ) if stat.S_ISREG(os.fstat(fd).st_mode) else None
 
     def remove(self, path: str, *, prune: bool = False) -> None:
-        """Remove the file; with ``prune`` its directory too when that is left empty. Absent ones are success."""
+        """Remove the file, and what an interrupted write of it left; with ``prune`` its directory too when that is
+        left empty. Absent ones are success, and anything but a regular file is somebody else's and stays."""
         root, parts = self._split(path)
         try:
             with _opened(root, parts[:-1], make=False) as parent:
-                _unlink(parent, parts[-1])
+                _unlink(parent, _temporary(parts[-1]))
+                if _is_regular(parent, parts[-1]):
+                    _unlink(parent, parts[-1])
             if prune and len(parts) > 1:
                 with _opened(root, parts[:-2], make=False) as grandparent:
                     os.rmdir(parts[-2], dir_fd=grandparent)
@@ -135,8 +137,21 @@ def _refuse_other_than_file(parent: int, name: str, path: str) -> None:
         raise invalid(f"{path} is {what}", "name a regular file, or one that does not exist yet", "path_not_allowed")
 
 
+def _is_regular(parent: int, name: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(name, dir_fd=parent).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _temporary(name: str) -> str:
+    """One name a file, so that what a killed writer left is found; writers of one file take turns."""
+    return f".{name}.sandnet"
+
+
 def _replace(parent: int, name: str, content: bytes) -> None:
-    temporary = f".{name}.{secrets.token_hex(4)}"
+    temporary = _temporary(name)
+    _unlink(parent, temporary)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
     try:
         with os.fdopen(fd, "wb") as file:

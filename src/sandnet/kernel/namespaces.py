@@ -12,6 +12,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from ipaddress import IPv4Interface
 from typing import Final
 
 from sandnet.errors import Error, Kind, collected, invalid, not_found
@@ -24,7 +25,9 @@ from sandnet.kernel.rtnetlink import (
     Route,
     get_link,
     link_header,
+    list_addresses,
     list_links,
+    remove_address,
     settle_default,
 )
 from sandnet.kernel.syscalls import (
@@ -89,7 +92,8 @@ class LinuxNamespaces:
         Args:
             key: where it is pinned.
             inode: leave alone what has another identity; 0: whatever is pinned there.
-            loopback_down: set ``lo`` down first (a joined namespace is given back as it was).
+            loopback_down: set ``lo`` down first (a joined namespace is given back as it was). Its 127.0.0.1 goes
+                too, which the kernel gives to a ``lo`` without addresses whenever it comes up.
 
         Raises:
             Error: ``CONFLICT`` something that is no namespace and not ours lives at ``key``; it stays.
@@ -123,6 +127,15 @@ class LinuxNamespaces:
                     settle_default(netlink, family, wanted.get(version))
             elif routes:
                 raise not_found("namespace", key)
+
+    def silence(self, key: str, interface: str) -> None:
+        """Set a link inside down and take its addresses off it; absent: success."""
+        with explaining(f"silence {interface} of {key}"), self._inside(key) as netlink:
+            index = netlink.index(interface) if netlink else 0
+            if netlink and index:
+                netlink.call(RTM_SETLINK, link_header(index, up=False), accept=(errno.ENODEV,))
+                for address in list_addresses(netlink, index):
+                    remove_address(netlink, index, address)
 
     def tcp_socket(self, key: str, inode: int) -> socket.socket:
         """An unconnected IPv4 TCP socket that lives in the namespace pinned at ``key``."""
@@ -286,6 +299,8 @@ def _with_loopback(found: Namespace, folder: int, name: str) -> Namespace:
 def _set_loopback(folder: int, name: str, *, up: bool) -> None:
     with _open_netlink(folder, name) as inside:
         inside.call(RTM_SETLINK, link_header(LOOPBACK, up=up))
+        if not up:
+            remove_address(inside, LOOPBACK, IPv4Interface("127.0.0.1/8"))
 
 
 def _open_netlink(folder: int, name: str) -> Netlink:

@@ -107,3 +107,15 @@ async def test_given_a_leave_fails_half_way_then_repeating_it_finishes(rig: Rig)
     await rig.controller.sandboxes.leave("foo", "web", "c1")
     assert rig.kernel.namespaces.find(box.key) is None
     assert rig.controller.sandboxes.list() == []
+
+
+async def test_given_a_hosts_path_that_is_a_directory_then_the_join_is_refused_and_can_be_repeated(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    directory = Path(rig.config.file_dirs[0], "c1", "hosts")
+    directory.mkdir(parents=True)
+    with pytest.raises(Error) as caught:
+        await rig.join("c1", "web", hosts_path=str(directory))
+    assert caught.value.kind is Kind.INVALID
+    assert directory.is_dir()
+    await rig.join("c1", "web")

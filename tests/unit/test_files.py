@@ -1,0 +1,99 @@
+"""Files at paths that strangers name: atomic, contained, and never through a link."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.files import Files
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "allowed"
+
+
+@pytest.fixture
+def files(root: Path) -> Files:
+    return Files([str(root)])
+
+
+def test_given_a_path_below_the_root_when_written_then_it_is_whole_readable_and_alone(files: Files, root: Path) -> None:
+    files.write(f"{root}/a/b/hosts", b"one")
+    files.write(f"{root}/a/b/hosts", b"two")
+    target = root / "a/b/hosts"
+    assert target.read_bytes() == b"two"
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in target.parent.iterdir()] == ["hosts"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/hosts", "{root}/../x", "relative", "{root}", "{root}/a\0b", "{root}-other/x", "//etc/hosts", ""]
+)
+def test_given_a_path_elsewhere_then_it_is_refused(files: Files, root: Path, path: str) -> None:
+    with pytest.raises(Error) as caught:
+        files.write(path.format(root=root), b"")
+    assert (caught.value.kind, caught.value.code) == (Kind.INVALID, "path_not_allowed")
+
+
+@pytest.mark.parametrize("what", ["directory", "symlink", "fifo"])
+def test_given_something_else_at_the_path_then_it_is_refused_and_stays(files: Files, root: Path, what: str) -> None:
+    victim = root.parent / "victim"
+    victim.write_text("mine")
+    place = root / "hosts"
+    root.mkdir()
+    match what:
+        case "directory":
+            place.mkdir()
+        case "symlink":
+            place.symlink_to(victim)
+        case _:
+            os.mkfifo(place)
+    with pytest.raises(Error) as caught:
+        files.write(str(place), b"x")
+    files.remove(str(place))
+    assert caught.value.kind is Kind.INVALID
+    assert os.path.lexists(place)
+    assert victim.read_text() == "mine"
+
+
+def test_given_a_symlinked_parent_then_nothing_is_written_through_it(files: Files, root: Path) -> None:
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    root.mkdir()
+    (root / "link").symlink_to(elsewhere)
+    with pytest.raises(Error):
+        files.write(f"{root}/link/hosts", b"x")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_given_a_writer_killed_before_its_rename_when_removed_then_nothing_is_left(files: Files, root: Path) -> None:
+    files.write(f"{root}/c/hosts", b"x")
+    (root / "c/hosts").rename(root / "c/.hosts.sandnet")
+    files.remove(f"{root}/c/hosts", prune=True)
+    assert list(root.iterdir()) == []
+
+
+def test_given_a_writer_killed_before_its_rename_when_written_then_it_succeeds(files: Files, root: Path) -> None:
+    (root / "c").mkdir(parents=True)
+    (root / "c/.hosts.sandnet").write_text("half")
+    files.write(f"{root}/c/hosts", b"whole")
+    assert [path.name for path in (root / "c").iterdir()] == ["hosts"]
+
+
+def test_given_another_file_in_the_directory_when_removed_then_the_directory_stays(files: Files, root: Path) -> None:
+    files.write(f"{root}/c/hosts", b"x")
+    (root / "c/else").write_text("")
+    files.remove(f"{root}/c/hosts", prune=True)
+    files.remove(f"{root}/c/hosts", prune=True)
+    assert [path.name for path in (root / "c").iterdir()] == ["else"]
+
+
+def test_given_no_file_when_read_then_none_and_a_link_is_not_followed(files: Files, root: Path) -> None:
+    root.mkdir()
+    (root / "link").symlink_to("/etc/hostname")
+    assert files.read(f"{root}/nothing") is None
+    assert files.read(f"{root}/link") is None
