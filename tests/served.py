@@ -13,20 +13,12 @@ import httpx
 
 from sandnet.api.app import create_app
 from sandnet.api.front import Front, Message
+from sandnet.api.streams import Streams
+from sandnet.config import Config
 from sandnet.core.controller import Controller
-from sandnet.core.hostfiles import HostFiles
-from sandnet.core.leases import Leases
-from sandnet.core.locks import Locks
-from sandnet.core.operations import Operations
-from sandnet.core.parts import Parts, Settings
-from sandnet.core.records import Records
-from sandnet.drivers.base import Driver
-from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.drivers.tuning import Tuning
-from sandnet.drivers.unlinked import UnlinkedDriver
+from sandnet.composition import assemble
+from sandnet.dns.base import NameService
 from sandnet.kernel.fake import FakeKernel
-from sandnet.kernel.files import Files
-from sandnet.kernel.reaper import Reaper
 from sandnet.kernel.workers import Workers
 from sandnet.stores.memory import MemoryStore
 
@@ -40,39 +32,24 @@ class Served(NamedTuple):
     kernel: FakeKernel
     client: httpx.AsyncClient
     files_dir: Path
+    app: Front
 
 
 @asynccontextmanager
-async def served(directory: Path) -> AsyncIterator[Served]:
+async def served(
+    directory: Path, names: NameService | None = None, streams: Streams | None = None
+) -> AsyncIterator[Served]:
     """A daemon whose files are below ``directory``."""
-    kernel, store, workers = FakeKernel(SANDBOX_DIR), MemoryStore(), Workers()
-    records, reaper = Records(store), Reaper(kernel.links, workers, pause=0.001)
-    files_dir = directory / "sandboxes"
-    tuning = Tuning(kernel.sysctl, store, workers)
-    drivers: dict[str, Driver] = {
-        "null": UnlinkedDriver("null"),
-        "host": UnlinkedDriver("host"),
-        "bridge": BridgeDriver(kernel, workers, reaper, tuning, [IPv4Network("172.16.0.0/12")]),
-    }
-    controller = Controller(
-        Parts(
-            settings=Settings(sandbox_dir=SANDBOX_DIR, files_dir=str(files_dir), default_network="bridge"),
-            records=records,
-            leases=Leases(records),
-            files=HostFiles(records, Files([str(directory)]), workers, str(files_dir)),
-            locks=Locks(),
-            operations=Operations(),
-            drivers=drivers,
-            kernel=kernel,
-            workers=workers,
-            reaper=reaper,
-        )
-    )
+    kernel, workers = FakeKernel(SANDBOX_DIR), Workers()
+    pools = (IPv4Network("172.16.0.0/12"),)
+    config = Config(state_dir=str(directory), sandbox_dir=SANDBOX_DIR, file_dirs=(), pools=pools)
+    controller = assemble(config, MemoryStore(), kernel, workers, names)
     await controller.start()
-    transport = httpx.ASGITransport(app=create_app(controller, version="1.2.3"))
+    app = create_app(controller, version="1.2.3", streams=streams)
+    transport = httpx.ASGITransport(app=app)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield Served(controller, kernel, client, files_dir)
+            yield Served(controller, kernel, client, directory / "sandboxes", app)
     finally:
         await controller.stop()
         workers.close()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -17,9 +18,12 @@ import msgspec
 from sandnet.errors import Error, Kind, invalid
 from sandnet.wire.libnetwork import (
     Backend,
+    BackendChange,
     Endpoint,
     EndpointCreate,
     ErrorBody,
+    Event,
+    Explanation,
     Join,
     Network,
     NetworkCreate,
@@ -32,6 +36,8 @@ from sandnet.wire.libnetwork import (
 DEFAULT_URL = "unix:///run/sandnet/sandnet.sock"
 DEFAULT_TIMEOUT = 60.0
 """Seconds. Longer than any single operation of the daemon, plugins' retries (15 s) included."""
+SILENCE = 45.0
+"""Seconds after which a stream of events is given up: the daemon says something every 15."""
 
 T = TypeVar("T")
 
@@ -172,6 +178,10 @@ class Client:
         """Detach a backend from a service."""
         self._request("DELETE", path("services", service, "backend", container))
 
+    def change_backend(self, service: str, container: str, change: BackendChange) -> None:
+        """Drain a backend, take it in again, or change its weight."""
+        self._request("PATCH", path("services", service, "backend", container), change)
+
     def sandboxes(self, *, verbose: bool = False) -> list[Sandbox]:
         """All sandboxes, in creation order."""
         return _decode(self.get("/sandboxes", verbose=verbose), list[Sandbox])
@@ -179,6 +189,14 @@ class Client:
     def sandbox(self, container: str, *, verbose: bool = False) -> Sandbox:
         """The sandbox of a container."""
         return _decode(self.get(path("sandboxes", container), verbose=verbose), Sandbox)
+
+    def explain(self, container: str, name: str) -> Explanation:
+        """What the container would be answered to a question for a name or an address."""
+        return _decode(self.get(question(container, name)), Explanation)
+
+    def follow(self, since: int | None = None) -> Follower:
+        """A reader of events after number ``since``, or of the next ones to happen."""
+        return Follower(self, since)
 
     def version(self) -> Version:
         """The daemon's version."""
@@ -196,30 +214,90 @@ class Client:
     ) -> bytes:
         if query:
             target = f"{target}?{urlencode(query)}"
+        with self.exchange(method, target, body) as response:
+            return response.read()
+
+    @contextmanager
+    def exchange(
+        self, method: str, target: str, body: msgspec.Struct | None = None, *, patience: float | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """A request whose successful answer is to be read within the block.
+
+        Args:
+            method: of HTTP.
+            target: path and query.
+            body: sent as JSON.
+            patience: seconds that a step may take, instead of the client's own.
+        """
         payload = None if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": "application/json", "Connection": "close"}
-        connection = self._connection()
+        patience = patience or self._timeout
+        connection = self._connection(patience)
         try:
             connection.request(method, target, payload, headers)
             response = connection.getresponse()
-            answer = response.read()
+            if response.status >= 300:
+                raise _failure(response.status, response.read())
+            yield response
         except (OSError, http.client.HTTPException) as error:
-            raise _unreachable(self.url, self._timeout, error) from error
+            raise _unreachable(self.url, patience, error) from error
         finally:
             connection.close()
-        if response.status >= 300:
-            raise _failure(response.status, answer)
-        return answer
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
         if self._location.path:
-            return _UnixConnection(self._location.path, self._timeout)
-        return http.client.HTTPConnection(self._location.host, self._location.port, timeout=self._timeout)
+            return _UnixConnection(self._location.path, timeout)
+        return http.client.HTTPConnection(self._location.host, self._location.port, timeout=timeout)
+
+
+class Follower:
+    """Reads events, and knows where to go on when the daemon was away.
+
+    Attributes:
+        since: the number of the last event it has seen, or of the latest there was when it began; ``None`` before.
+    """
+
+    def __init__(self, client: Client, since: int | None) -> None:
+        """Remember where to begin; nothing is opened yet."""
+        self.since = since
+        self._client = client
+
+    def connect(self) -> Iterator[tuple[bytes, Event]]:
+        """The events after ``since``, each as it came and as it is read; they end when the daemon stops.
+
+        Raises:
+            Error: at once, ``UNAVAILABLE``: no daemon, or it has too many readers. Later, from the iterator, the same
+                when the daemon is gone or silent.
+        """
+        lines = self._lines()
+        next(lines)
+        return ((line, self._read(line)) for line in lines)
+
+    def _lines(self) -> Generator[bytes]:
+        """First an empty line once the daemon has answered, then what it tells."""
+        target = "/events" if self.since is None else f"/events?since={self.since}"
+        with self._client.exchange("GET", target, patience=SILENCE) as response:
+            if self.since is None:
+                self.since = int(response.headers.get("Sandnet-Sequence") or 0)
+            yield b""
+            while (line := response.readline()).endswith(b"\n"):  # one without its end was broken off
+                if line != b"\n":
+                    yield line
+
+    def _read(self, line: bytes) -> Event:
+        event = _decode(line, Event)
+        self.since = event.sequence
+        return event
 
 
 def path(*segments: str) -> str:
     """A request's path of percent-encoded segments."""
     return "/" + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def question(container: str, name: str) -> str:
+    """The path and query that ask what a container would be answered."""
+    return f"/dns/explain?{urlencode({'name': name, 'from': container})}"
 
 
 def _decode(answer: bytes, shape: type[T]) -> T:

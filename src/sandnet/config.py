@@ -36,6 +36,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Directories, beside the state directory, in which requests may name hosts and resolv.conf files."""
     pools: tuple[IPv4Network, ...] = tuple(DEFAULT_POOLS)
     """Where subnets come from that nobody asked for."""
+    dns: bool = True
+    """Answer names inside sandboxes by a resolver; false: names stand in hosts files."""
+    dns_host_listen: str = ""
+    """``ADDRESS:PORT`` at which the host itself may ask for ``name.network``; empty: nowhere."""
+    dns_outstanding: int = 256
+    """Questions to upstream servers that one sandbox may have under way."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -78,4 +84,5 @@ def _check(config: Config) -> None:
         if not getattr(config, name).startswith("/"):
             raise invalid(f"{name} must be an absolute path", code="invalid_configuration")
     if config.log_level not in ("debug", "info", "warning", "error"):
-        raise invalid(f"unknown log_level {config.log_level!r}", "use debug, info, warning or error")
+        hint = "use debug, info, warning or error"
+        raise invalid(f"unknown log_level {config.log_level!r}", hint, "invalid_configuration")

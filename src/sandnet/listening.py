@@ -9,6 +9,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sandnet.errors import Error, Kind, invalid
@@ -21,7 +22,16 @@ FIRST_PASSED = 3
 BACKLOG = 1024
 
 
-def listen(urls: Sequence[str]) -> list[tuple[str, socket.socket]]:
+class Listener(NamedTuple):
+    """A socket to serve on."""
+
+    url: str
+    socket: socket.socket
+    ours: bool
+    """We made it; else the service manager did, and its file is not ours to remove."""
+
+
+def listen(urls: Sequence[str]) -> list[Listener]:
     """A listening socket for each URL; those that the service manager passed take the place of ``unix://`` ones.
 
     Raises:
@@ -29,7 +39,14 @@ def listen(urls: Sequence[str]) -> list[tuple[str, socket.socket]]:
     """
     passed = _passed()
     wanted = [url for url in urls if not (passed and url.startswith("unix://"))]
-    return passed + [(url, _open(url)) for url in wanted]
+    return passed + [Listener(url, _open(url), ours=True) for url in wanted]
+
+
+def unlink(urls: Sequence[str]) -> None:
+    """Remove the socket files of ``unix://`` URLs; absent ones are success."""
+    for url in urls:
+        if url.startswith("unix://"):
+            Path(url.removeprefix("unix://")).unlink(missing_ok=True)
 
 
 def notify(state: str) -> None:
@@ -42,7 +59,7 @@ def notify(state: str) -> None:
         out.sendall(state.encode())
 
 
-def _passed() -> list[tuple[str, socket.socket]]:
+def _passed() -> list[Listener]:
     if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
         return []
     count = int(os.environ.pop("LISTEN_FDS", "0"))
@@ -50,7 +67,7 @@ def _passed() -> list[tuple[str, socket.socket]]:
     for each in sockets:
         each.setblocking(False)
         os.set_inheritable(each.fileno(), False)
-    return [(_url_of(each), each) for each in sockets]
+    return [Listener(_url_of(each), each, ours=False) for each in sockets]
 
 
 def _url_of(listener: socket.socket) -> str:
@@ -62,8 +79,8 @@ def _open(url: str) -> socket.socket:
     parts = urlsplit(url)
     if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
         return _open_unix(parts.path)
-    if parts.scheme == "tcp" and parts.hostname and not parts.path:
-        return _open_tcp(url, parts.hostname, parts.port or 0)
+    if parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path:
+        return _open_tcp(url, parts.hostname, parts.port)
     raise invalid(f"cannot listen on {url!r}", "use unix:///path or tcp://127.0.0.1:PORT", "invalid_url")
 
 

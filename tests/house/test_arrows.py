@@ -19,15 +19,19 @@ FLOOR = {
     **dict.fromkeys(("ipam", "drivers"), 2),
     **dict.fromkeys(("core",), 3),
     **dict.fromkeys(("api",), 4),
-    **dict.fromkeys(("daemon", "config", "listening"), 5),
+    **dict.fromkeys(("daemon", "resolver", "composition", "config", "instance", "listening"), 5),
 }
 SAME_FLOOR = {
     ("model", "errors"): "a record's check says what is wrong",
     ("wire", "errors"): "a message that cannot be read is an error",
     ("cli", "client"): "a command is a call",
     ("drivers", "ipam"): "a driver plans its subnets with the pools' arithmetic",
-    ("daemon", "config"): "the composition root reads its configuration",
-    ("daemon", "listening"): "and serves on its sockets",
+    ("composition", "config"): "what is put together depends on it",
+    ("instance", "config"): "which directories",
+    ("daemon", "config"): "its configuration",
+    ("daemon", "composition"): "what it serves",
+    ("daemon", "instance"): "alone",
+    ("daemon", "listening"): "on its sockets",
 }
 UPWARD = {
     ("cli/daemon.py", "daemon"): "the two commands that are the server; inside their functions",
@@ -38,7 +42,7 @@ LIGHT_IMPORTS = {"errors", "wire", "client", "cli"}
 LIGHT_PACKAGES = {"click", "msgspec"}
 DRIVERS = {"null", "host", "bridge", "overlay", "macvlan", "remote"}
 """What else is in ``drivers/`` is shared ground, which knows no driver."""
-MACHINE = {"pyroute2", "ctypes", "subprocess"}
+MACHINE = {"ctypes", "subprocess"}
 MACHINE_EXCEPTIONS = {
     ("cli/enter.py", "ctypes"): "setns, in a command that must not load the kernel room",
 }

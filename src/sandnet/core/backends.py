@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from msgspec.structs import replace
 
 from sandnet.core.parts import Parts
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase
+
+_log = logging.getLogger(__name__)
 
 
 class Backends:
@@ -66,4 +70,7 @@ class Backends:
         await self._records.commit(put=[successor])
         veth = await self._parts.drivers[network.driver].join(network, endpoint, successor)
         if box and veth:
-            await self._parts.workers.run(self._parts.kernel.links.plug, box.key, veth)
+            try:
+                await self._parts.workers.run(self._parts.kernel.links.plug, box.key, veth)
+            except Error as failure:  # its sandbox died, say; that must not keep the other from leaving
+                _log.warning("%s could not take over %s: %s", box.container_id, endpoint.name, failure)

@@ -18,7 +18,7 @@ from sandnet.core.events import Events, Transition
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
-from sandnet.stores.base import Change, Conflict, Delete, Put, Store
+from sandnet.stores.base import Change, Conflict, Delete, Entry, Put, Store
 
 Record = Network | Endpoint | Sandbox | Attachment
 R = TypeVar("R", bound=Record)
@@ -122,6 +122,15 @@ def _groups_of(record: Record) -> Iterator[str]:
             yield f"network/{record.network_id}"
 
 
+def _decoded(entry: Entry, table: Table[R]) -> R:
+    try:
+        return table.decoder.decode(entry.value)
+    except msgspec.DecodeError as failure:
+        message = f"the store holds a record that cannot be read: {entry.key}: {failure}"
+        hint = "it was written by another version, or damaged: start the version that wrote it, or restore a copy"
+        raise Error(Kind.UNAVAILABLE, message, hint, "store_corrupt") from failure
+
+
 class Records:
     """The tables, written through a store."""
 
@@ -148,7 +157,7 @@ class Records:
         self._sequence = max((record.sequence for record in known), default=0)
 
     async def _load(self, prefix: str, table: Table[R]) -> None:
-        found = [table.decoder.decode(entry.value) for entry in await self._store.list(prefix)]
+        found = [_decoded(entry, table) for entry in await self._store.list(prefix)]
         for record in sorted(found, key=lambda record: record.sequence):
             table.put(record)
 

@@ -67,7 +67,7 @@ class Restore:
 
     async def _disconnect_in_turn(self, attachments: Iterable[Attachment]) -> None:
         for attachment in attachments:
-            await self._sandboxes.disconnect(attachment)
+            await self._sandboxes.drop(attachment)
 
     async def _start_drivers(self) -> None:
         for name, driver in self._parts.drivers.items():

@@ -221,6 +221,13 @@ class Sandboxes:
                 raise self._not_attached(endpoint_id, container_id)
             await self.disconnect(attachment)
 
+    async def drop(self, attachment: Attachment) -> None:
+        """Disconnect with the locks held, for whoever has none; one that is gone meanwhile is success."""
+        async with self._hold(attachment.endpoint_id, attachment.container_id):
+            current = self._records.attachment(attachment.container_id, attachment.endpoint_id)
+            if current:
+                await self.disconnect(current)
+
     async def disconnect(self, attachment: Attachment) -> None:
         """Undo an attachment, whatever its phase, and the sandbox with the last of them.
 
@@ -316,9 +323,11 @@ class Sandboxes:
         return self._networks.get(endpoint.network_id), endpoint
 
     def _not_attached(self, endpoint_id: str, container_id: str) -> Error:
+        endpoint = self._records.endpoint(endpoint_id)
+        name = endpoint.name if endpoint else endpoint_id
         attached = [a.container_id for a in self._records.attachments_of_endpoint(endpoint_id)]
         hint = f"attached: {', '.join(attached)}" if attached else "no container is attached to it"
-        return Error(Kind.NOT_FOUND, f"container {container_id} is not attached to it", hint, "not_attached")
+        return Error(Kind.NOT_FOUND, f"container {container_id} is not attached to {name}", hint, "not_attached")
 
     def _hold(self, endpoint_id: str, container_id: str) -> AbstractAsyncContextManager[None]:
         return self._parts.locks.hold(f"endpoint/{endpoint_id}", f"sandbox/{container_id}")

@@ -81,7 +81,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     asker: str
     answers: tuple[Address, ...]
     source: str
-    """``alias``, ``network``, ``reverse``, ``upstream`` or ``none``."""
+    """``alias``, ``network``, ``reverse``, ``localhost``, ``upstream`` or ``none``."""
     network: str = ""
     """Id of the network whose records answer."""
     owners: tuple[str, ...] = ()

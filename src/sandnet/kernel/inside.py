@@ -38,7 +38,7 @@ def listen_inside(key: str, inode: int, address: Address, port: int) -> tuple[so
             port is taken inside; ``UNAVAILABLE`` the kernel refuses.
     """
     with _entered(key, inode, f"listen on {address} port {port}"):
-        return _listen(address, port)
+        return listen_here(address, port)
 
 
 def tcp_socket(key: str, inode: int) -> socket.socket:
@@ -69,7 +69,12 @@ def _entered(key: str, inode: int, what: str) -> Iterator[None]:
         raise Error(kind, f"cannot {what} inside {key}: {failure.strerror}") from failure
 
 
-def _listen(address: Address, port: int) -> tuple[socket.socket, socket.socket]:
+def listen_here(address: Address, port: int) -> tuple[socket.socket, socket.socket]:
+    """The same two sockets in the calling thread's own namespace.
+
+    Raises:
+        OSError: the port is taken, or the address is not of this host.
+    """
     with ExitStack() as undo:
         udp = undo.enter_context(_bound(socket.SOCK_DGRAM, address, port))
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)

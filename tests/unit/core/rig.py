@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sandnet.config import Config
 from sandnet.core.controller import Controller
-from sandnet.daemon import assemble
+from sandnet.composition import assemble
 from sandnet.errors import Error
 from sandnet.kernel.fake import FakeKernel
 from sandnet.kernel.workers import Workers

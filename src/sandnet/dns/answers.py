@@ -1,0 +1,144 @@
+"""From a question to its answer: at once from the names, or later from upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
+
+from sandnet.dns import packet
+from sandnet.dns.base import Asker
+from sandnet.dns.hostservers import HostServers
+from sandnet.dns.protocol import Counts
+from sandnet.dns.resolver import Ask, resolve
+from sandnet.dns.table import Table
+from sandnet.dns.upstream import LARGEST, Upstream
+from sandnet.model.address import Address
+
+OUTSTANDING: Final = 256
+"""Questions of one asker under way upstream; more are answered SERVFAIL at once."""
+
+
+class Client:
+    """Who asks: a sandbox, or the host."""
+
+    def __init__(self, asker: Asker) -> None:
+        self.asker = asker
+        """As last told; the table may be ahead of it by no more than one step of the event loop."""
+        self.outstanding = 0
+        """Its questions under way upstream."""
+        self.connections = 0
+        """Its TCP connections."""
+
+
+class Answering(Protocol):
+    """Answers the questions that listeners receive."""
+
+    def answer(self, client: Client, query: bytes, send: Callable[[bytes], None], *, tcp: bool) -> bool:
+        """Send the answer, now or later; false when none will come, since this is no question."""
+        ...
+
+    def refused(self) -> None:
+        """A connection was closed because of a limit."""
+        ...
+
+    def unsent(self) -> None:
+        """An answer could not be sent."""
+        ...
+
+
+class Answers:
+    """Answers the questions of all askers, and counts.
+
+    Args:
+        upstream: asks other servers.
+        host_servers: of an asker that has none of its own.
+        own: addresses at which this process itself answers; nothing is ever forwarded there.
+        outstanding: questions of one asker under way upstream at most.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        host_servers: HostServers,
+        *,
+        own: Collection[Address] = (),
+        outstanding: int = OUTSTANDING,
+    ) -> None:
+        self.table = Table()
+        self._upstream = upstream
+        self._host_servers = host_servers
+        self._own = frozenset(own)
+        self._limit = outstanding
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started = time.monotonic()
+        self.queries = self.asked = self.failed = self.limited = self.dropped = 0
+
+    def answer(self, client: Client, query: bytes, send: Callable[[bytes], None], *, tcp: bool) -> bool:
+        """Send the answer, now or later; false when none will come, since this is no question."""
+        self.queries += 1
+        answer = resolve(self.table, client.asker, query, tcp=tcp, turn=self.queries)
+        if isinstance(answer, Ask):
+            self._ask(client, query, LARGEST if tcp else packet.udp_limit(query, answer.question), send)
+        elif answer:
+            send(answer)
+        else:
+            self.dropped += 1
+            return False
+        return True
+
+    def refused(self) -> None:
+        """A connection was closed because of a limit."""
+        self.limited += 1
+
+    def unsent(self) -> None:
+        """An answer could not be sent."""
+        self.dropped += 1
+
+    def servers(self, asker: Asker) -> tuple[Address, ...]:
+        """Who is asked for this asker, in order."""
+        theirs = tuple(server for server in asker.upstreams if server not in self._own)
+        return theirs or tuple(server for server in self._host_servers.current() if server not in self._own)
+
+    async def finish(self) -> None:
+        """Wait for the questions that are under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def counts(self) -> Counts:
+        """What was done so far; sockets and connections are counted elsewhere."""
+        return Counts(
+            queries=self.queries,
+            local=self.queries - self.asked - self.limited - self.dropped,
+            upstream=self.asked,
+            servfail=self.failed,
+            limited=self.limited,
+            dropped=self.dropped,
+            askers=len(self.table.askers),
+            outstanding=self._upstream.outstanding,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def _ask(self, client: Client, query: bytes, limit: int, send: Callable[[bytes], None]) -> None:
+        if client.outstanding >= self._limit or self._upstream.full:
+            self.limited += 1
+            send(_failure(query))
+            return
+        self.asked += 1
+        client.outstanding += 1
+        task = asyncio.get_running_loop().create_task(self._forward(client, query, limit, send))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, client: Client, query: bytes, limit: int, send: Callable[[bytes], None]) -> None:
+        try:
+            answer = await self._upstream.ask(query, self.servers(client.asker), limit=limit)
+        finally:
+            client.outstanding -= 1
+        self.failed += answer is None
+        send(answer or _failure(query))
+
+
+def _failure(query: bytes) -> bytes:
+    return packet.error(query, packet.SERVFAIL) or b""

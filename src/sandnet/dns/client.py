@@ -1,0 +1,253 @@
+"""The name service as the daemon uses it: a connection to the resolver, which is kept alive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from sandnet.dns.base import Asker, Change, Explanation, Names, NoAsker, NoNames
+from sandnet.dns.link import Link
+from sandnet.dns.protocol import BATCH, Apply, Counts, Done, Explain, Explained, Reply, Request, Stats, Stop, pieces
+from sandnet.errors import Error, Kind
+
+_log = logging.getLogger(__name__)
+
+PATIENCE: Final = 1.0
+"""Seconds a change waits for its confirmation."""
+HUNG: Final = 10.0
+"""Seconds without an answer after which the resolver is given up and started anew."""
+_LOOK: Final = 2.0
+"""Seconds between two looks whether it answers."""
+_PAUSES: Final = (0.05, 5.0)
+"""Seconds before trying again: at first, and at most."""
+_TOLD: Final = 3
+"""Problems told in words; of more only the number."""
+
+
+class NameClient:
+    """The real :class:`sandnet.dns.base.NameService`.
+
+    Begin with :meth:`replace`: until it was called nothing that the resolver knows is taken away, so that a
+    daemon that restarts does not empty the names it comes back to.
+
+    Args:
+        path: of the resolver's socket.
+        release: of this program; a resolver of another one is replaced.
+        start: starts a resolver that takes over the socket, and returns once it serves; raises
+            :class:`~sandnet.errors.Error` when it cannot.
+    """
+
+    def __init__(self, path: str, release: str, start: Callable[[], Awaitable[None]]) -> None:
+        self._path = path
+        self._release = release
+        self._start = start
+        self._names: dict[tuple[str, str], Names] = {}
+        self._askers: dict[str, Asker] = {}
+        self._complete = False
+        self._link: Link | None = None
+        self._settled = asyncio.Event()
+        self._trouble = "it was not started yet"
+        self._problems: tuple[str, ...] = ()
+        self._supervising: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Connect, start the resolver where there is none, and keep doing so."""
+        self._supervising = asyncio.get_running_loop().create_task(self._supervise())
+
+    async def close(self) -> None:
+        """Let go of the resolver, which goes on serving."""
+        if self._supervising:
+            self._supervising.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._supervising
+        self._let_go("it was let go of")
+
+    async def stop(self) -> None:
+        """End the resolver too; no names any more."""
+        await self.close()
+        await stop_resolver(self._path)
+
+    async def apply(self, *changes: Change) -> None:
+        """Make changes; see :class:`~sandnet.dns.base.NameService`."""
+        for change in changes:
+            self._remember(change)
+        await self._confirmed(_applications(changes))
+
+    async def replace(self, changes: Sequence[Change]) -> None:
+        """Make exactly these the names and askers; see :class:`~sandnet.dns.base.NameService`."""
+        self._names.clear()
+        self._askers.clear()
+        for change in changes:
+            self._remember(change)
+        self._complete = True
+        await self._confirmed(list(pieces(self._everything())))
+
+    async def explain(self, container_id: str, name: str) -> Explanation:
+        """What the container would be answered.
+
+        Raises:
+            Error: ``NOT_FOUND`` the asker is not known; ``UNAVAILABLE`` the resolver is away.
+        """
+        reply = await self._asked(Explain(container_id, name))
+        if not isinstance(reply, Explained):
+            raise _away("its answer is no explanation")
+        return reply.explanation
+
+    async def stats(self) -> Counts:
+        """What the resolver has done.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the resolver is away.
+        """
+        reply = await self._asked(Stats())
+        if not isinstance(reply, Counts):
+            raise _away("its answer holds no counts")
+        return reply
+
+    def problem(self) -> str:
+        """What is wrong, in words; empty when nothing is."""
+        if self._link is None or not self._settled.is_set():
+            return f"the resolver is away: {self._trouble}" if self._trouble else "the resolver is being told all names"
+        if self._link.waiting() > PATIENCE:
+            return f"the resolver has not answered for {self._link.waiting():.0f} s"
+        more = len(self._problems) - _TOLD
+        return "; ".join(self._problems[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
+
+    def _remember(self, change: Change) -> None:
+        match change:
+            case Names():
+                self._names[change.network_id, change.owner] = change
+            case NoNames():
+                self._names.pop((change.network_id, change.owner), None)
+            case Asker():
+                self._askers[change.container_id] = change
+            case NoAsker():
+                self._askers.pop(change.container_id, None)
+
+    def _everything(self) -> list[Change]:
+        return [*self._names.values(), *self._askers.values()]
+
+    async def _confirmed(self, requests: Sequence[Request]) -> None:
+        """Send the requests and wait for their effect, at most ``PATIENCE``.
+
+        Away or lost on the way, the next connection begins with all that is remembered, these included.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                if self._link is None or not await self._told(self._link, requests):
+                    await self._settled.wait()
+
+    async def _told(self, link: Link, requests: Sequence[Request]) -> bool:
+        """Send the requests; false when the connection was lost before all were confirmed."""
+        try:
+            for reply in await asyncio.gather(*map(link.request, requests)):
+                self._take_note(reply)
+        except ConnectionError as failure:
+            if self._link is link:
+                self._let_go(str(failure))
+            return False
+        except Error as failure:  # its own fault: what is remembered is right, and is told again some day
+            self._problems = (failure.message,)
+            _log.error("the resolver refuses a change: %s", failure)
+        return True
+
+    def _take_note(self, reply: Reply) -> None:
+        if isinstance(reply, Done):
+            self._problems = reply.problems
+
+    async def _asked(self, request: Request) -> Reply:
+        if self._link is None:
+            raise _away(self._trouble)
+        try:
+            return await asyncio.wait_for(self._link.request(request), PATIENCE)
+        except (OSError, TimeoutError) as failure:
+            raise _away(str(failure) or "it does not answer") from failure
+
+    async def _supervise(self) -> None:
+        """One connection after another; a short one is followed by a growing pause."""
+        loop = asyncio.get_running_loop()
+        pause = _PAUSES[0]
+        while True:
+            began = loop.time()
+            try:
+                await self._live()
+            except Exception as failure:  # whatever it was, names must come back
+                self._let_go(str(failure) or type(failure).__name__)
+                _log.warning("the resolver is away: %s", self._trouble)
+            if loop.time() - began > _PAUSES[1]:
+                pause = _PAUSES[0]
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _PAUSES[1])
+
+    async def _live(self) -> None:
+        """Connect, tell everything, and stay until the connection is lost.
+
+        Raises:
+            OSError, Error, TimeoutError: it is.
+        """
+        link = await self._connect()
+        self._link = link
+        try:
+            await self._resend(link)
+            self._trouble = ""
+            self._settled.set()
+            await self._watch(link)
+        finally:
+            link.close()
+
+    async def _connect(self) -> Link:
+        with suppress(OSError, Error, TimeoutError):
+            link = await Link.open(self._path)
+            if link.release == self._release:
+                return link
+            link.close()
+        await self._start()
+        link = await Link.open(self._path)
+        if link.release != self._release:
+            link.close()
+            raise _away(f"it is of release {link.release}, not {self._release}")
+        return link
+
+    async def _resend(self, link: Link) -> None:
+        """All requests are queued before the first is waited for: a change made meanwhile comes after them."""
+        everything = self._everything()
+        messages = list(pieces(everything)) if self._complete else _applications(everything)
+        for reply in await asyncio.gather(*map(link.request, messages)):
+            self._take_note(reply)
+
+    async def _watch(self, link: Link) -> None:
+        while not await link.lost_within(_LOOK):
+            if link.waiting() > HUNG:
+                raise _away("it hangs")
+            if not link.waiting():
+                self._take_note(await link.request(Apply(())))
+        raise ConnectionError("the connection was lost")
+
+    def _let_go(self, trouble: str) -> None:
+        self._trouble = trouble
+        self._settled.clear()
+        if self._link:
+            self._link.close()
+            self._link = None
+
+
+def _applications(changes: Sequence[Change]) -> list[Apply]:
+    return [Apply(tuple(changes[at : at + BATCH])) for at in range(0, len(changes), BATCH)]
+
+
+def _away(reason: str) -> Error:
+    return Error(Kind.UNAVAILABLE, f"the resolver is away: {reason}", code="resolver_away")
+
+
+async def stop_resolver(path: str) -> None:
+    """End the resolver that serves at ``path``, if one does, and wait for it to go."""
+    with suppress(OSError, Error, TimeoutError):
+        link = await Link.open(path)
+        try:
+            await asyncio.wait_for(link.request(Stop()), PATIENCE)
+            await link.lost_within(PATIENCE)
+        finally:
+            link.close()

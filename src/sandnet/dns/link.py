@@ -1,0 +1,103 @@
+"""One connection to the resolver: requests go out at once, answers come back in the same order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+from sandnet.dns.protocol import Hello, Refused, Reply, Request, Welcome, frame, read_reply
+from sandnet.errors import Error, Kind
+
+_GREETING: Final = 2.0
+"""Seconds a living resolver may take to say who it is."""
+
+
+class Link:
+    """An open connection, read by a task of its own."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[tuple[float, asyncio.Future[Reply]]] = deque()
+        self._reading = self._loop.create_task(self._read())
+        self.release = ""
+        """Of the resolver."""
+        self.pid = 0
+        """Of the resolver's process."""
+
+    @classmethod
+    async def open(cls, path: str) -> Link:
+        """Connect and greet.
+
+        Raises:
+            OSError: nobody is there.
+            TimeoutError: somebody is, and says nothing.
+            Error: ``UNAVAILABLE`` it is no resolver.
+        """
+        link = cls(*await asyncio.open_unix_connection(path))
+        try:
+            welcome = await asyncio.wait_for(link.request(Hello("")), _GREETING)
+            if not isinstance(welcome, Welcome):
+                raise Error(Kind.UNAVAILABLE, f"no resolver serves at {path}", code="resolver_away")
+        except BaseException:
+            link.close()
+            raise
+        link.release, link.pid = welcome.release, welcome.pid
+        return link
+
+    def request(self, message: Request) -> asyncio.Future[Reply]:
+        """Send a message now; the future is its answer.
+
+        It fails with :class:`ConnectionError` when the connection is lost first, and with :class:`Error` when
+        the resolver refuses. Whoever stops waiting for it disturbs nobody.
+
+        Raises:
+            Error: ``INVALID`` the message is too large.
+        """
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        body = frame(message)
+        if self._reading.done():
+            answer.set_exception(ConnectionResetError("the connection to the resolver is lost"))
+        else:
+            self._pending.append((self._loop.time(), answer))
+            self._writer.write(body)
+        return answer
+
+    def waiting(self) -> float:
+        """Seconds since the oldest request without an answer was sent; 0 when there is none."""
+        return self._loop.time() - self._pending[0][0] if self._pending else 0.0
+
+    async def lost_within(self, seconds: float) -> bool:
+        """Whether the connection is lost; waits at most so long for it."""
+        await asyncio.wait([self._reading], timeout=seconds)
+        return self._reading.done()
+
+    def close(self) -> None:
+        """Hang up; what is still pending fails."""
+        self._reading.cancel()
+        self._writer.close()
+        self._fail()
+
+    async def _read(self) -> None:
+        with suppress(Error, OSError):
+            while (reply := await read_reply(self._reader)) is not None and self._pending:
+                _, answer = self._pending.popleft()
+                if not answer.done():
+                    _settle(answer, reply)
+        self._loop.call_soon(self._fail)  # after this task counts as done
+
+    def _fail(self) -> None:
+        while self._pending:
+            _, answer = self._pending.popleft()
+            if not answer.done():
+                answer.set_exception(ConnectionResetError("the connection to the resolver is lost"))
+
+
+def _settle(answer: asyncio.Future[Reply], reply: Reply) -> None:
+    if isinstance(reply, Refused):
+        answer.set_exception(Error(reply.kind, reply.message))
+    else:
+        answer.set_result(reply)

@@ -1,0 +1,110 @@
+"""One daemon at a time, a state directory and a network namespace each."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sandnet.config import Config
+from sandnet.errors import Error, Kind
+
+PID_FILE = "sandnet.pid"
+STOP_DEADLINE = 30.0
+"""Seconds to wait for a running daemon to stop."""
+
+
+@contextmanager
+def only_one(config: Config) -> Iterator[None]:
+    """One daemon a state directory (a file lock) and one a network namespace (an abstract socket's name).
+
+    Raises:
+        Error: ``CONFLICT`` when another daemon is there.
+    """
+    with _claimed_namespace(), _locked_directory(config):
+        pid_file = Path(config.run_dir, PID_FILE)
+        pid_file.write_text(f"{os.getpid()}\n")
+        try:
+            yield
+        finally:
+            pid_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked_directory(config: Config) -> Iterator[None]:
+    Path(config.run_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
+    Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(lock_file(config), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if not _try_lock(fd):
+            hint = "stop it first, or give this one directories of its own"
+            raise Error(Kind.CONFLICT, f"another daemon uses {config.state_dir}", hint, "daemon_running")
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _claimed_namespace() -> Iterator[None]:
+    """Abstract socket names belong to a network namespace (unix(7)), just as what we manage does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        try:
+            claim.bind("\0sandnet")
+        except OSError as failure:
+            message = "another sandnet daemon manages this host's network"
+            hint = "stop it first: two of them would take each other's rules for strays"
+            raise Error(Kind.CONFLICT, message, hint, "daemon_running") from failure
+        yield
+
+
+def lock_file(config: Config) -> str:
+    """The file whose lock a running daemon holds."""
+    return os.path.join(config.state_dir, "lock")
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def stop_running(config: Config) -> None:
+    """Ask the daemon of these directories to stop, and wait until it has."""
+    try:
+        pid = int(Path(config.run_dir, PID_FILE).read_text())
+        watched = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return
+    try:
+        if _is_locked(config):
+            signal.pidfd_send_signal(watched, signal.SIGTERM)
+            _wait_until_unlocked(config)
+    finally:
+        os.close(watched)
+
+
+def _is_locked(config: Config) -> bool:
+    """Whether a live daemon holds the state directory: a pid file alone may be stale, its number reused."""
+    try:
+        fd = os.open(lock_file(config), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(fd)
+    finally:
+        os.close(fd)
+
+
+def _wait_until_unlocked(config: Config) -> None:
+    deadline = time.monotonic() + STOP_DEADLINE
+    while _is_locked(config):
+        if time.monotonic() > deadline:
+            raise Error(Kind.UNAVAILABLE, f"the daemon has not stopped in {STOP_DEADLINE:.0f} s", code="daemon_running")
+        time.sleep(0.02)

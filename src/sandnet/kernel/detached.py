@@ -1,0 +1,49 @@
+"""Programs that outlive the one that starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import Final
+
+from sandnet.errors import Error, Kind
+
+LOG_LIMIT: Final = 1 << 20
+"""Bytes of a log that are kept: a start finds it larger and empties it."""
+_START_DEADLINE: Final = 10.0
+
+
+def start_detached(command: Sequence[str], log: str) -> None:
+    """Run a program that puts itself into the background (daemon(7)) and returns once it serves.
+
+    It gets a session of its own, nothing on stdin, and ``log`` (0600, appended to) for stdout and stderr.
+
+    Raises:
+        Error: ``UNAVAILABLE`` it cannot be started, fails, or takes longer than ten seconds.
+    """
+    try:
+        out = _open_log(log)
+        try:
+            ended = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                timeout=_START_DEADLINE,
+                check=False,
+            )
+        finally:
+            os.close(out)
+    except (OSError, subprocess.TimeoutExpired) as failure:
+        raise Error(Kind.UNAVAILABLE, f"cannot start {command[0]}: {failure}", f"see {log}") from failure
+    if ended.returncode != 0:
+        raise Error(Kind.UNAVAILABLE, f"{' '.join(command[:3])} ended with {ended.returncode}", f"see {log}")
+
+
+def _open_log(path: str) -> int:
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if os.fstat(log).st_size > LOG_LIMIT:
+        os.ftruncate(log, 0)
+    return log

@@ -1,0 +1,144 @@
+"""The daemon's side: what it remembers, how it comes back, and what it says while the resolver is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandnet.dns import client as module
+from sandnet.dns.base import NoNames
+from sandnet.dns.client import NameClient, stop_resolver
+from sandnet.errors import Error, Kind
+from tests.dns_world import names, until
+from tests.unit.dns.local import LocalResolver, asker
+
+WEB = names("front", "e1", "web", "10.0.0.2")
+
+
+class Rig:
+    """A client, and the resolvers it has started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "dns.sock")
+        self.folder = folder
+        self.resolvers: list[LocalResolver] = []
+        self.broken = ""
+        self.client = NameClient(self.path, "1.0", self.start)
+
+    @property
+    def resolver(self) -> LocalResolver:
+        return self.resolvers[-1]
+
+    async def start(self) -> None:
+        if self.broken:
+            raise Error(Kind.UNAVAILABLE, self.broken)
+        self.resolvers.append(LocalResolver(self.folder))
+        await self.resolver.start()
+
+    async def known(self, name: str) -> bool:
+        return (await self.client.explain("box", name)).source == "network"
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    await made.client.close()
+    for resolver in made.resolvers:
+        await resolver.crash()
+
+
+async def test_given_changes_before_the_resolver_when_it_comes_then_it_knows_them(rig: Rig) -> None:
+    rig.broken = "no such program"
+    rig.client.open()
+    began = asyncio.get_running_loop().time()
+    await rig.client.apply(WEB, asker("box", "front"))
+    assert asyncio.get_running_loop().time() - began == pytest.approx(1.0, abs=0.5)
+    assert "no such program" in rig.client.problem()
+    with pytest.raises(Error) as refused:
+        await rig.client.explain("box", "web")
+    assert refused.value.kind == Kind.UNAVAILABLE
+    rig.broken = ""
+    await until(lambda: not rig.client.problem())
+    assert await rig.known("web")
+
+
+async def test_given_a_restarted_daemon_when_it_has_said_nothing_yet_then_no_name_is_lost(rig: Rig) -> None:
+    rig.client.open()
+    await rig.client.replace([WEB, asker("box", "front")])
+    successor = NameClient(rig.path, "1.0", rig.start)
+    successor.open()
+    await until(lambda: not successor.problem())
+    await successor.apply(names("front", "e2", "db", "10.0.0.3"))
+    assert await rig.known("web")
+    assert await rig.known("db")
+    await successor.replace([asker("box", "front"), names("front", "e2", "db", "10.0.0.3")])
+    assert not await rig.known("web")
+    assert len(rig.resolvers) == 1
+    await successor.close()
+
+
+async def test_given_a_crash_when_repaired_then_all_is_told_again_but_what_was_taken_back(rig: Rig) -> None:
+    rig.client.open()
+    await rig.client.replace([WEB, names("front", "e2", "db", "10.0.0.3"), asker("box", "front")])
+    await rig.resolver.crash()
+    await rig.client.apply(NoNames(network_id="id-front", owner="e2"))
+    await until(lambda: not rig.client.problem())
+    assert len(rig.resolvers) == 2
+    assert await rig.known("web")
+    assert not await rig.known("db")
+    assert rig.resolver.completed == 1
+
+
+async def test_given_more_changes_than_a_message_holds_when_told_then_all_arrive(rig: Rig) -> None:
+    rig.client.open()
+    many = [names("front", f"e{number}", f"n{number}", "10.0.0.2") for number in range(2500)]
+    await rig.client.replace([*many, asker("box", "front")])
+    assert await rig.known("n2499")
+    await rig.client.apply(*(NoNames(network_id="id-front", owner=each.owner) for each in many[:2000]))
+    assert not await rig.known("n1999")
+    assert await rig.known("n2000")
+
+
+async def test_given_an_asker_without_sockets_when_they_can_be_opened_then_the_problem_goes(rig: Rig) -> None:
+    rig.client.open()
+    await until(lambda: not rig.client.problem())
+    rig.resolver.refuse = {f"box{number}" for number in range(5)}
+    await rig.client.apply(*(asker(key, "front") for key in rig.resolver.refuse))
+    assert "the port is taken" in rig.client.problem()
+    assert "and 2 more" in rig.client.problem()
+    rig.resolver.refuse = set()
+    await rig.resolver.server.retry()
+    await until(lambda: not rig.client.problem())
+
+
+async def test_given_a_resolver_that_says_nothing_when_time_has_passed_then_another_is_started(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HUNG", 0.2)
+    monkeypatch.setattr(module, "_LOOK", 0.1)
+    rig.client.open()
+    await rig.client.replace([WEB, asker("box", "front")])
+    hanging = rig.resolver
+    lock = hanging.server._changing
+    await lock.acquire()
+    await until(lambda: rig.client.problem() != "")
+    hanging._serving.close()  # type: ignore[union-attr]
+    (rig.folder / "dns.sock").unlink()
+    await until(lambda: not rig.client.problem())
+    lock.release()
+    assert rig.resolver is not hanging
+    assert await rig.known("web")
+
+
+async def test_given_a_resolver_when_stopped_then_it_is_told(rig: Rig) -> None:
+    rig.client.open()
+    await until(lambda: not rig.client.problem())
+    assert (await rig.client.stats()).queries == 0
+    await rig.client.stop()
+    assert rig.resolver.stopped == [False]
+    assert rig.client.problem()
+    await stop_resolver(rig.path + ".none")

@@ -1,0 +1,138 @@
+"""Bytes from strangers: whatever they are, there is a reply or none, and never an exception."""
+
+from __future__ import annotations
+
+import random
+from ipaddress import ip_address
+
+import dns.exception
+import dns.message
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandnet.dns import packet
+from sandnet.dns.base import Asker, Names
+from sandnet.dns.resolver import Ask, resolve
+from sandnet.dns.table import Table
+
+ASKER = Asker(container_id="box", key="/ns/box", inode=1, networks=("n1",))
+ADDRESSES = tuple(ip_address(f"10.0.0.{i}") for i in range(1, 60))
+TABLE = Table().changed(Names(network_id="n1", network="foo", owner="a", names=("web",), addresses=ADDRESSES))
+
+QUERIES = [
+    dns.message.make_query("web.foo", "A", use_edns=False, id=1).to_wire(),
+    dns.message.make_query("web", "A", use_edns=True, payload=1232, want_dnssec=True, id=1).to_wire(),
+    dns.message.make_query("www.example.com", "AAAA", use_edns=True, id=1).to_wire(),
+    dns.message.make_query("1.0.0.10.in-addr.arpa", "PTR", id=1).to_wire(),
+]
+
+
+def check(data: bytes) -> None:
+    """Everything that may be done with a message from a stranger, and what must be true of the reply."""
+    question = packet.parse_question(data)
+    packet.matches(data, data)
+    packet.error(data, packet.SERVFAIL)
+    for query in QUERIES:
+        packet.matches(query, data)
+    for tcp in (False, True):
+        result = resolve(TABLE, ASKER, data, tcp=tcp, turn=7)
+        if isinstance(result, Ask):
+            assert result.question == question
+        elif result:
+            limit = packet.LARGEST_TCP if tcp else packet.udp_limit(data, question) if question else packet.PLAIN_UDP
+            assert len(result) <= limit
+            assert result[:2] == data[:2]
+            assert result[2] & 0x80
+            dns.message.from_wire(result)
+        else:
+            assert len(data) < packet.HEADER_SIZE or data[2] & 0x80
+    if question is not None:
+        assert packet.text_to_name(packet.name_to_text(question.name)) == question.name
+
+
+@given(data=st.binary(max_size=600))
+def test_given_random_bytes_when_asked_then_all_is_well(data: bytes) -> None:
+    check(data)
+
+
+@given(tail=st.binary(max_size=300), counts=st.tuples(*[st.integers(0, 3)] * 4), flags=st.integers(0, 0x07FF))
+def test_given_random_bytes_behind_a_header_when_asked_then_all_is_well(
+    tail: bytes, counts: tuple[int, ...], flags: int
+) -> None:
+    check(b"id" + flags.to_bytes(2) + b"".join(count.to_bytes(2) for count in counts) + tail)
+
+
+def test_given_a_million_random_bytes_when_asked_in_pieces_or_at_once_then_all_is_well() -> None:
+    source = random.Random(1035)
+    data = source.randbytes(1_000_000)
+    at = 0
+    while at < len(data):
+        size = source.choice((11, 12, 13, 17, 29, 64, 512, 4096))
+        check(data[at : at + size])
+        at += size
+    check(data)
+    check(QUERIES[0][:12] + data)
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=bytes.hex)
+def test_given_a_sound_query_when_cut_anywhere_then_it_is_malformed(query: bytes) -> None:
+    for end in range(len(query)):
+        assert packet.parse_question(query[:end]) is None
+        check(query[:end])
+
+
+@given(query=st.sampled_from(QUERIES), seed=st.integers(0, 2**32), flips=st.integers(1, 6))
+def test_given_a_sound_query_when_some_bytes_are_changed_then_all_is_well(query: bytes, seed: int, flips: int) -> None:
+    source = random.Random(seed)
+    data = bytearray(query)
+    for _ in range(flips):
+        data[source.randrange(len(data))] = source.choice(
+            (0, 1, 0x29, 0x3F, 0x40, 0x80, 0xC0, 0xFF, source.randrange(256))
+        )
+    check(bytes(data))
+
+
+@given(query=st.sampled_from(QUERIES), position=st.integers(12, 40), byte=st.integers(0, 255))
+def test_given_a_query_that_dnspython_refuses_for_its_question_when_parsed_then_we_do_not_read_another_name(
+    query: bytes, position: int, byte: int
+) -> None:
+    data = bytearray(query)
+    data[position % len(data)] = byte
+    question = packet.parse_question(bytes(data))
+    try:
+        judged = dns.message.from_wire(bytes(data))
+    except dns.exception.DNSException:
+        return
+    if question is not None:
+        assert judged.question[0].name.to_digestable() == question.name
+        assert (judged.question[0].rdtype, judged.question[0].rdclass) == (question.qtype, question.qclass)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"\xc0\x0c",
+        b"\xc0\x0e\xc0\x0c",
+        b"\1a\xc0\x0c",
+        b"\xc0\xff",
+        b"\xc0\x00",
+        b"\xff" * 200,
+        b"\x3f" * 60_000,
+        b"\1a" * 30_000 + b"\0",
+        b"\xc0\x0c" * 30_000,
+    ],
+    ids=lambda name: f"{name[:8].hex()}-{len(name)}",
+)
+def test_given_compression_loops_and_endless_names_when_asked_then_formerr(name: bytes) -> None:
+    data = QUERIES[0][:12] + name + b"\0\1\0\1"
+    check(data)
+    result = resolve(TABLE, ASKER, data, tcp=True, turn=0)
+    assert isinstance(result, bytes)
+    assert packet.rcode(result) == packet.FORMERR
+
+
+@given(junk=st.binary(max_size=80))
+def test_given_junk_in_the_place_of_additional_records_when_asked_then_all_is_well(junk: bytes) -> None:
+    for count in (1, 2, 0xFFFF):
+        check(QUERIES[0][:10] + count.to_bytes(2) + QUERIES[0][12:] + junk)

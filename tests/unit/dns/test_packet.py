@@ -1,0 +1,256 @@
+"""Messages as bytes, read and written beside dnspython, which is the judge."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandnet.dns import packet
+from sandnet.dns.packet import Question, parse_question
+
+LABELS = st.lists(st.binary(min_size=1, max_size=63), max_size=6).filter(lambda ls: sum(map(len, ls)) + len(ls) < 255)
+KINDS = st.sampled_from(["A", "AAAA", "PTR", "MX", "TXT", "HTTPS", "ANY"])
+
+
+def wire(labels: list[bytes]) -> bytes:
+    return b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
+
+
+def query(name: str = "web.foo", kind: str = "A", **options: object) -> bytes:
+    return dns.message.make_query(name, kind, **{"id": 7, **options}).to_wire()  # type: ignore[arg-type]
+
+
+def header(flags: int = 0x0100, questions: int = 1, answers: int = 0, authority: int = 0, additional: int = 0) -> bytes:
+    return struct.pack("!HHHHHH", 7, flags, questions, answers, authority, additional)
+
+
+WEB = b"\3web\0\0\1\0\1"
+
+
+def asked(data: bytes) -> Question:
+    question = parse_question(data)
+    assert question is not None
+    return question
+
+
+def answered(data: bytes, rcode: int = 0, records: list[bytes] | None = None, limit: int = 512) -> dns.message.Message:
+    return dns.message.from_wire(packet.answer(data, asked(data), rcode, records or [], limit=limit))
+
+
+@given(labels=LABELS, kind=KINDS, edns=st.booleans())
+def test_given_any_query_that_dnspython_writes_when_parsed_then_both_agree(
+    labels: list[bytes], kind: str, edns: bool
+) -> None:
+    name = dns.name.Name([*labels, b""])
+    data = dns.message.make_query(name, kind, use_edns=edns).to_wire()
+    question = asked(data)
+    assert (question.name, question.qtype, question.qclass) == (wire(labels).lower(), dns.rdatatype.from_text(kind), 1)
+    assert question.end == 12 + len(question.name) + 4
+
+
+@given(labels=LABELS.filter(bool))
+def test_given_any_name_when_written_as_text_and_back_then_it_is_the_same(labels: list[bytes]) -> None:
+    text = packet.name_to_text(wire(labels))
+    assert packet.text_to_name(text) == packet.text_to_name(text + ".") == wire(labels)
+    assert dns.name.from_text(text).to_wire() == wire(labels)
+    assert len(text.split(".")) == len(labels)
+
+
+@given(text=st.text(max_size=300))
+def test_given_any_text_when_made_a_name_then_it_is_one_or_a_value_error(text: str) -> None:
+    try:
+        name = packet.text_to_name(text)
+    except ValueError:
+        return
+    assert len(name) <= 255
+    assert packet.text_to_name(packet.name_to_text(name)) == name
+
+
+def test_given_the_root_when_written_as_text_then_it_is_a_dot() -> None:
+    assert packet.name_to_text(b"\0") == "."
+    assert packet.text_to_name(".") == b"\0"
+
+
+@pytest.mark.parametrize("text", ["", "..", ".a", "a..b", "a" * 64, "ä", "\\", "a\\", "\\25", "\\256", "a." * 128])
+def test_given_what_is_no_name_when_made_one_then_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        packet.text_to_name(text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        header(),
+        header() + WEB[:-1],
+        header() + b"\3we",
+        header(questions=0),
+        header(questions=0) + WEB,
+        header(questions=2) + WEB + WEB,
+        header(flags=0x8000) + WEB,
+        header(flags=0x2800) + WEB,
+        header(answers=1) + WEB + b"\0" + bytes(10),
+        header(authority=1) + WEB + b"\0" + bytes(10),
+        header(additional=1) + WEB,
+        header(additional=1) + WEB + b"\0" + bytes(9),
+        header(additional=2) + WEB + b"\0\0\x29\4\xd0" + bytes(6),
+        header(additional=2) + WEB + (b"\0\0\x29\4\xd0" + bytes(6)) * 2,
+        header(additional=1) + WEB + b"\0\0\x29\4\xd0" + bytes(4) + b"\0\5",
+        header(additional=1) + WEB + b"\x40" + bytes(10),
+        header(additional=65535) + WEB,
+        header() + WEB + b"!",
+        header() + b"\xc0\x0c\0\1\0\1",
+        header() + b"\3web\xc0\x0c\0\1\0\1",
+        header() + b"\x40" + b"a" * 64 + b"\0\0\1\0\1",
+        header() + b"\x80\0\0\1\0\1",
+        header() + (b"\x3f" + b"a" * 63) * 4 + b"\0\0\1\0\1",
+    ],
+    ids=bytes.hex,
+)
+def test_given_what_is_not_one_sound_question_when_parsed_then_none(data: bytes) -> None:
+    assert parse_question(data) is None
+
+
+def test_given_the_longest_name_when_parsed_then_it_is_read_and_one_byte_more_is_not() -> None:
+    longest = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61 + b"\0"
+    longer = (b"\x3f" + b"a" * 63) * 3 + b"\x3e" + b"a" * 62 + b"\0"
+    assert len(longest) == 255
+    assert asked(header() + longest + b"\0\1\0\1").name == longest
+    assert parse_question(header() + longer + b"\0\1\0\1") is None
+
+
+def test_given_another_additional_record_when_parsed_then_the_question_is_read_and_there_is_no_edns() -> None:
+    data = header(additional=1) + WEB + b"\xc0\x0c\0\1\0\1" + bytes(4) + b"\0\4" + bytes(4)
+    assert packet.edns(data, asked(data)) is None
+
+
+def test_given_a_query_when_answered_then_id_question_and_flags_are_as_a_server_sets_them() -> None:
+    data = query("WeB.Foo", id=4711, flags=dns.flags.RD | dns.flags.CD)
+    records = [packet.address_record(ip_address(f"10.0.0.{i}"), 5) for i in (1, 2)]
+    reply = answered(data, records=records)
+    assert (reply.id, reply.rcode(), reply.edns) == (4711, dns.rcode.NOERROR, -1)
+    assert reply.flags == dns.flags.QR | dns.flags.AA | dns.flags.RD | dns.flags.RA | dns.flags.CD
+    assert reply.question[0].to_text() == "WeB.Foo. IN A"
+    assert reply.answer[0].to_text() == "WeB.Foo. 5 IN A 10.0.0.1\nWeB.Foo. 5 IN A 10.0.0.2"
+
+
+def test_given_no_wish_for_recursion_when_answered_then_rd_stays_unset() -> None:
+    assert not answered(query(flags=0)).flags & dns.flags.RD
+
+
+def test_given_an_ipv6_address_when_written_then_it_is_an_aaaa_record() -> None:
+    reply = answered(query(kind="AAAA"), records=[packet.address_record(ip_address("fd00::2"), 0)])
+    assert reply.answer[0].to_text() == "web.foo. 0 IN AAAA fd00::2"
+
+
+def test_given_a_pointer_when_written_then_it_names_the_name() -> None:
+    reply = answered(query("2.0.0.10.in-addr.arpa", "PTR"), records=[packet.pointer_record("web.foo", 60)])
+    assert reply.answer[0].to_text() == "2.0.0.10.in-addr.arpa. 60 IN PTR web.foo."
+
+
+def test_given_an_authority_record_when_written_then_it_is_the_soa_of_a_negative_answer() -> None:
+    data = query()
+    reply = packet.answer(data, asked(data), packet.NXDOMAIN, (), limit=512, authority=packet.authority_record(3))
+    soa = dns.message.from_wire(reply).authority[0]
+    assert (soa.name, soa.ttl, soa[0].minimum) == (dns.name.root, 3, 3)
+
+
+@pytest.mark.parametrize(("offered", "limit"), [(0, 512), (100, 512), (512, 512), (1232, 1232), (65535, 4096)])
+def test_given_a_size_in_the_query_when_the_limit_is_asked_then_it_is_within_bounds(offered: int, limit: int) -> None:
+    data = query(use_edns=True, payload=offered)
+    assert packet.udp_limit(data, asked(data)) == limit
+
+
+def test_given_no_edns_when_the_limit_is_asked_then_512() -> None:
+    data = query(use_edns=False)
+    assert packet.udp_limit(data, asked(data)) == 512
+
+
+def test_given_edns_with_options_when_answered_then_an_opt_of_our_own_with_the_do_bit_comes_back() -> None:
+    option = dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"12345678")
+    data = query(use_edns=True, payload=4096, want_dnssec=True, options=[option])
+    reply = answered(data)
+    assert (reply.edns, reply.payload, reply.ednsflags, reply.options) == (0, 1232, dns.flags.DO, ())
+
+
+def test_given_edns_when_an_extended_code_is_answered_then_the_opt_carries_its_upper_bits() -> None:
+    assert answered(query(use_edns=True), packet.BADVERS).rcode() == dns.rcode.BADVERS
+
+
+@given(count=st.integers(0, 300), limit=st.sampled_from([512, 1232, 4096, 65535]), edns=st.booleans())
+def test_given_more_than_fits_when_answered_then_whole_records_up_to_the_limit_and_tc(
+    count: int, limit: int, edns: bool
+) -> None:
+    data = query(use_edns=edns)
+    records = [packet.address_record(ip_address(0x0A000000 + i), 0) for i in range(count)]
+    raw = packet.answer(data, asked(data), 0, records, limit=limit)
+    reply = dns.message.from_wire(raw)
+    sent = len(reply.answer[0]) if reply.answer else 0
+    assert len(raw) <= limit
+    assert packet.is_truncated(raw) == bool(reply.flags & dns.flags.TC) == (sent < count)
+    assert sent == count or len(raw) + 16 > limit
+
+
+def test_given_records_that_fill_the_limit_when_answered_then_all_are_sent() -> None:
+    data = query("a" * 14, use_edns=False)
+    records = [packet.address_record(ip_address(0x0A000000 + i), 0) for i in range(31)]
+    assert [len(answered(data, 0, records[:count]).answer[0]) for count in (30, 31)] == [30, 30]
+    assert not answered(data, 0, records[:30]).flags & dns.flags.TC
+    assert answered(data, 0, records).flags & dns.flags.TC
+
+
+def test_given_a_sound_query_when_an_error_is_answered_then_the_question_is_repeated() -> None:
+    data = query("Web.Foo", use_edns=True)
+    reply = dns.message.from_wire(packet.error(data, packet.SERVFAIL) or b"")
+    assert (reply.rcode(), reply.question[0].name.to_text(), reply.edns) == (dns.rcode.SERVFAIL, "Web.Foo.", 0)
+    assert not reply.flags & dns.flags.AA
+
+
+def test_given_a_malformed_query_when_an_error_is_answered_then_a_header_comes_back() -> None:
+    reply = dns.message.from_wire(packet.error(header(flags=0x2900) + b"\xc0", packet.FORMERR) or b"")
+    assert (reply.id, reply.rcode(), reply.opcode(), reply.question) == (7, dns.rcode.FORMERR, 5, [])
+    assert reply.flags & dns.flags.RD
+
+
+@pytest.mark.parametrize("data", [b"", header()[:11], header(flags=0x8000), header(flags=0x8180) + WEB], ids=bytes.hex)
+def test_given_a_reply_or_less_than_a_header_when_an_error_is_asked_for_then_none(data: bytes) -> None:
+    assert packet.error(data, packet.FORMERR) is None
+
+
+def test_given_a_reply_when_compared_then_it_matches_in_any_case_and_with_its_own_id_only() -> None:
+    data = query("web.foo")
+    reply = packet.answer(data, asked(data), packet.NXDOMAIN, (), limit=512)
+    assert packet.matches(data, reply)
+    assert packet.matches(data, reply.replace(b"web", b"WeB"))
+    assert packet.rcode(reply) == packet.NXDOMAIN
+    assert not packet.matches(data, packet.with_id(reply, 8))
+    assert packet.matches(packet.with_id(data, 9), packet.with_id(reply, 9))
+
+
+@pytest.mark.parametrize(
+    "other", [query("wec.foo"), query("web.foo", "AAAA"), query("web.foo", rdclass="CH")], ids=bytes.hex
+)
+def test_given_the_reply_to_another_question_when_compared_then_it_does_not_match(other: bytes) -> None:
+    assert not packet.matches(query("web.foo"), packet.answer(other, asked(other), 0, (), limit=512))
+
+
+def test_given_types_that_differ_like_upper_and_lower_case_when_compared_then_they_do_not_match() -> None:
+    upper, lower = header() + b"\3web\0\0A\0\1", header() + b"\3web\0\0a\0\1"
+    assert not packet.matches(upper, packet.answer(lower, asked(lower), 0, (), limit=512))
+
+
+def test_given_a_query_or_a_part_of_a_reply_when_compared_then_it_does_not_match() -> None:
+    data = query("web.foo", use_edns=False)
+    reply = packet.answer(data, asked(data), 0, (), limit=512)
+    assert not packet.matches(data, data)
+    assert not any(packet.matches(data, reply[:end]) for end in range(len(reply)))

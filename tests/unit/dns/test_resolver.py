@@ -1,0 +1,309 @@
+"""What is answered to whom, as dnspython reads it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.rcode
+import dns.rdatatype
+import dns.reversename
+import pytest
+
+from sandnet.dns.base import Alias, Asker, Names, NoNames
+from sandnet.dns.packet import parse_question
+from sandnet.dns.resolver import MOST_PREPARED, Ask, explain, resolve
+from sandnet.dns.table import Table
+
+BACKENDS = [f"10.0.1.{i}" for i in range(1, 5)]
+MANY = [f"10.1.{i // 250}.{i % 250}" for i in range(300)]
+
+
+def names(owner: str, *called: str, at: list[str], net: str = "n1", network: str = "foo") -> Names:
+    addresses = tuple(map(ip_address, at))
+    return Names(network_id=net, network=network, owner=owner, names=called, addresses=addresses)
+
+
+def asker(**more: Any) -> Asker:
+    return Asker(container_id="box", key="/ns/box", inode=1, **{"networks": ("n1",), **more})
+
+
+TABLE = Table().changed(
+    names("a", "web", at=["10.0.0.2", "fd00::2"]),
+    names("b", "four", at=["10.0.0.3"]),
+    names("s", "pool", at=BACKENDS),
+    names("m", "many", at=MANY),
+    names("c/e", "x" * 64, at=["10.0.0.4"]),
+    names("o", "away", at=["10.2.0.2"], net="n2", network="bar"),
+)
+EXTERNAL = asker()
+INTERNAL = asker(external=False)
+
+
+def reply(
+    name: str,
+    kind: str = "A",
+    who: Asker = EXTERNAL,
+    table: Table = TABLE,
+    turn: int = 0,
+    tcp: bool = False,
+    **wish: Any,
+) -> dns.message.Message:
+    """The reply, made anew and from what is kept: both must be the same."""
+    query = dns.message.make_query(name, kind, **wish)
+    results = [resolve(table, who, query.to_wire(), tcp=tcp, turn=turn) for _ in range(2)]
+    assert results[0] == results[1]
+    assert isinstance(results[0], bytes)
+    message = dns.message.from_wire(results[0])
+    assert query.is_response(message)
+    return message
+
+
+def answers(message: dns.message.Message) -> list[str]:
+    return [record.to_text() for record in message.answer[0]] if message.answer else []
+
+
+def goes_upstream(name: str, kind: str = "A", who: Asker = EXTERNAL, table: Table = TABLE) -> bool:
+    query = dns.message.make_query(name, kind).to_wire()
+    result = resolve(table, who, query, tcp=False, turn=0)
+    if isinstance(result, Ask):
+        assert result.question == parse_question(query)
+    return isinstance(result, Ask)
+
+
+def assert_negative(message: dns.message.Message, rcode: int) -> None:
+    """A negative answer that nobody keeps (RFC 2308)."""
+    assert message.rcode() == rcode
+    assert not message.answer
+    soa = message.authority[0]
+    assert (soa.rdtype, soa.ttl, soa[0].minimum) == (dns.rdatatype.SOA, 0, 0)
+
+
+def test_given_a_name_when_its_types_are_asked_then_each_family_is_answered_with_authority_and_no_time_to_keep() -> (
+    None
+):
+    assert answers(reply("web")) == ["10.0.0.2"]
+    assert answers(reply("web.foo", "AAAA")) == ["fd00::2"]
+    message = reply("web")
+    assert message.answer[0].ttl == 0
+    assert message.flags == dns.flags.QR | dns.flags.AA | dns.flags.RD | dns.flags.RA
+
+
+def test_given_a_name_in_mixed_case_when_asked_then_the_spelling_comes_back() -> None:
+    message = reply("WeB.fOO")
+    assert answers(message) == ["10.0.0.2"]
+    assert message.question[0].name.to_text() == "WeB.fOO."
+
+
+@pytest.mark.parametrize("kind", ["AAAA", "MX", "TXT", "SRV", "HTTPS", "PTR", "SOA", "TYPE65280"])
+@pytest.mark.parametrize("who", [EXTERNAL, INTERNAL])
+def test_given_a_name_without_the_asked_type_when_asked_then_noerror_and_empty(kind: str, who: Asker) -> None:
+    assert_negative(reply("four", kind, who), dns.rcode.NOERROR)
+
+
+def test_given_a_name_nobody_bears_under_a_network_of_the_asker_when_asked_then_nxdomain_and_not_upstream() -> None:
+    assert_negative(reply("nobody.foo"), dns.rcode.NXDOMAIN)
+    assert_negative(reply("a.b.FOO", "AAAA"), dns.rcode.NXDOMAIN)
+    gone = TABLE.changed(EXTERNAL, *(NoNames(network_id="n1", owner=owner) for owner in ("a", "b", "s", "m", "c/e")))
+    assert_negative(reply("web.foo", table=gone), dns.rcode.NXDOMAIN)
+
+
+@pytest.mark.parametrize("name", ["example.com", "nobody", "away", "away.bar", "foo", ".", "web\\.foo", "web.foo.com"])
+def test_given_an_unknown_name_when_asked_then_upstream_or_nxdomain_on_internal_networks(name: str) -> None:
+    assert goes_upstream(name)
+    assert_negative(reply(name, who=INTERNAL), dns.rcode.NXDOMAIN)
+
+
+def test_given_an_alias_when_asked_then_only_its_asker_is_answered() -> None:
+    mine = asker(aliases=(Alias(name="db", addresses=(ip_address("10.9.9.9"),)),))
+    assert answers(reply("DB", who=mine)) == ["10.9.9.9"]
+    assert goes_upstream("db")
+
+
+def test_given_an_asker_of_the_same_id_that_changed_when_asked_then_nothing_kept_for_the_old_one_is_answered() -> None:
+    aliases = (Alias(name="web", addresses=(ip_address("10.9.9.9"),)),)
+    assert answers(reply("web")) == ["10.0.0.2"]
+    assert answers(reply("web", who=asker(aliases=aliases))) == ["10.9.9.9"]
+    assert answers(reply("web")) == ["10.0.0.2"]
+    assert goes_upstream("web", who=asker(networks=()))
+
+
+def test_given_a_changed_table_when_asked_then_the_answer_is_of_the_new_one() -> None:
+    assert answers(reply("four")) == ["10.0.0.3"]
+    moved = TABLE.changed(names("b", "four", at=["10.0.0.33"]))
+    assert answers(reply("four", table=moved)) == ["10.0.0.33"]
+    assert_negative(reply("four.foo", table=moved.changed(NoNames(network_id="n1", owner="b"))), dns.rcode.NXDOMAIN)
+
+
+@pytest.mark.parametrize(("name", "kind", "told"), [("LocalHost", "A", "127.0.0.1"), ("a.localhost", "AAAA", "::1")])
+@pytest.mark.parametrize("who", [EXTERNAL, INTERNAL])
+def test_given_localhost_when_asked_then_the_loopback_address(name: str, kind: str, told: str, who: Asker) -> None:
+    assert answers(reply(name, kind, who)) == [told]
+    assert_negative(reply(name, "MX", who), dns.rcode.NOERROR)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("10.0.0.2", "web.foo."), ("fd00::2", "web.foo."), ("127.0.0.1", "localhost."), ("::1", "localhost.")],
+)
+def test_given_an_address_that_is_known_when_reversed_then_its_name(address: str, told: str) -> None:
+    name = dns.reversename.from_address(address).to_text()
+    assert answers(reply(name.upper(), "PTR")) == [told]
+    assert answers(reply(name, "ANY")) == [told]
+    assert_negative(reply(name, "A"), dns.rcode.NOERROR)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "9.9.0.10.in-addr.arpa",
+        "2.0.2.10.in-addr.arpa",
+        "0.0.10.in-addr.arpa",
+        "02.0.0.10.in-addr.arpa",
+        "x.2.0.0.10.in-addr.arpa",
+        "in-addr.arpa",
+        "ip6.arpa",
+        "2.0.ip6.arpa",
+        "02." + "0." * 28 + "d.f.ip6.arpa",
+        "\\032." + "0." * 27 + "0.0.d.f.ip6.arpa",
+        "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.g.ip6.arpa",
+    ],
+)
+def test_given_an_address_that_is_not_known_or_none_at_all_when_reversed_then_it_is_an_unknown_name(name: str) -> None:
+    assert goes_upstream(name, "PTR")
+    assert_negative(reply(name, "PTR", INTERNAL), dns.rcode.NXDOMAIN)
+
+
+def test_given_a_name_too_long_for_a_label_when_reversed_then_noerror_and_empty() -> None:
+    assert_negative(reply("4.0.0.10.in-addr.arpa", "PTR"), dns.rcode.NOERROR)
+
+
+def test_given_a_question_for_any_type_when_asked_then_one_type_is_answered() -> None:
+    assert answers(reply("web", "ANY")) == ["10.0.0.2"]
+    only_six = TABLE.changed(names("b", "four", at=["fd00::3"]))
+    assert answers(reply("four", "ANY", table=only_six)) == ["fd00::3"]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_given_several_addresses_when_asked_again_and_again_then_all_come_each_time_and_each_goes_first(
+    step: int,
+) -> None:
+    for kept in (True, False):
+        told = [
+            answers(reply("pool", turn=turn, table=TABLE if kept else TABLE.changed())) for turn in range(0, 60, step)
+        ]
+        assert all(sorted(addresses) == BACKENDS for addresses in told)
+        assert {addresses[0] for addresses in told} == set(BACKENDS)
+        doubled = BACKENDS + BACKENDS
+        assert all(addresses == doubled[(i := BACKENDS.index(addresses[0])) : i + 4] for addresses in told)
+
+
+@pytest.mark.parametrize(("payload", "limit"), [(0, 512), (1232, 1232), (65000, 4096)])
+def test_given_more_addresses_than_fit_when_asked_over_udp_then_some_and_the_tc_bit(payload: int, limit: int) -> None:
+    message = reply("many", use_edns=bool(payload), payload=payload)
+    assert message.flags & dns.flags.TC
+    assert len(message.to_wire()) <= limit
+    assert len(answers(message)) >= (limit - 60) // 16
+    assert answers(message)[0] != answers(reply("many", turn=1))[0]
+
+
+def test_given_more_addresses_than_fit_into_udp_when_asked_over_tcp_then_all() -> None:
+    message = reply("many", tcp=True)
+    assert sorted(answers(message)) == sorted(MANY)
+    assert not message.flags & dns.flags.TC
+
+
+def test_given_edns_when_asked_then_it_is_answered_with_edns_and_without_it_is_not() -> None:
+    assert reply("web", use_edns=True, want_dnssec=True).ednsflags == dns.flags.DO
+    assert reply("web", use_edns=False).edns == -1
+
+
+def test_given_a_later_version_of_edns_when_asked_then_badvers() -> None:
+    message = reply("web", use_edns=1)
+    assert (message.rcode(), message.edns) == (dns.rcode.BADVERS, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "group"), [("web", "A", "CH"), ("version.bind", "TXT", "CH"), ("web", "A", 3)]
+)
+def test_given_another_class_when_asked_then_refused(name: str, kind: str, group: Any) -> None:
+    message = reply(name, kind, rdclass=group)
+    assert message.rcode() == dns.rcode.REFUSED
+    assert not message.flags & dns.flags.AA
+
+
+def test_given_any_class_when_asked_then_the_internet_answers() -> None:
+    query = dns.message.make_query("web", "A", rdclass="ANY").to_wire()
+    result = resolve(TABLE, EXTERNAL, query, tcp=False, turn=0)
+    assert isinstance(result, bytes)
+    assert answers(dns.message.from_wire(result)) == ["10.0.0.2"]
+
+
+@pytest.mark.parametrize("kind", ["AXFR", "IXFR"])
+def test_given_a_zone_transfer_when_asked_then_refused(kind: str) -> None:
+    for name in ("foo", "example.com"):
+        query = dns.message.make_query(name, kind).to_wire()
+        result = resolve(TABLE, EXTERNAL, query, tcp=True, turn=0)
+        assert isinstance(result, bytes)
+        assert result[3] & 15 == dns.rcode.REFUSED
+
+
+@pytest.mark.parametrize("opcode", [dns.opcode.IQUERY, dns.opcode.STATUS, dns.opcode.NOTIFY, dns.opcode.UPDATE])
+def test_given_another_operation_when_asked_then_notimp(opcode: dns.opcode.Opcode) -> None:
+    query = dns.message.make_query("web", "A")
+    query.set_opcode(opcode)
+    result = resolve(TABLE, EXTERNAL, query.to_wire(), tcp=False, turn=0)
+    assert isinstance(result, bytes)
+    assert (result[:2], result[3] & 15, len(result)) == (query.to_wire()[:2], dns.rcode.NOTIMP, 12)
+
+
+def test_given_a_malformed_query_when_asked_then_formerr_and_to_a_reply_nothing() -> None:
+    query = dns.message.make_query("web", "A", use_edns=False).to_wire()
+    malformed = resolve(TABLE, EXTERNAL, query[:-1], tcp=False, turn=0)
+    assert isinstance(malformed, bytes)
+    assert malformed[3] & 15 == dns.rcode.FORMERR
+    told = resolve(TABLE, EXTERNAL, query, tcp=False, turn=0)
+    assert isinstance(told, bytes)
+    assert resolve(TABLE, EXTERNAL, told, tcp=False, turn=0) == b""
+    assert resolve(TABLE, EXTERNAL, query[:11], tcp=False, turn=0) == b""
+
+
+def test_given_every_spelling_of_a_name_when_asked_then_what_is_kept_stays_bounded() -> None:
+    table = TABLE.changed()
+    header = dns.message.make_query("web", "A", use_edns=False).to_wire()[:12]
+    for i in range(MOST_PREPARED + 10):
+        name = b"".join(bytes((1, 0x61 + (i >> shift & 15))) for shift in (0, 4, 8, 12))
+        resolve(table, EXTERNAL, header + name + b"\3foo\0\0\1\0\1", tcp=False, turn=0)
+        assert len(table.prepared) <= MOST_PREPARED
+    assert answers(reply("web", table=table)) == ["10.0.0.2"]
+
+
+def test_given_names_when_explained_then_source_owner_and_reason_are_told() -> None:
+    found = explain(TABLE, EXTERNAL, "Web.")
+    assert (found.source, found.network, found.owners) == ("network", "n1", ("a",))
+    assert list(map(str, found.answers)) == ["10.0.0.2", "fd00::2"]
+    mine = asker(aliases=(Alias(name="db", addresses=(ip_address("10.9.9.9"),)),))
+    assert explain(TABLE, mine, "db").source == "alias"
+    assert explain(TABLE, EXTERNAL, "localhost").source == "localhost"
+    assert explain(TABLE, EXTERNAL, "nobody.foo").source == "none"
+    assert explain(TABLE, INTERNAL, "example.com").source == "none"
+
+
+def test_given_an_unknown_name_when_explained_then_the_askers_upstreams_are_told() -> None:
+    servers = (ip_address("192.0.2.53"),)
+    told = explain(TABLE, asker(upstreams=servers), "example.com")
+    assert (told.source, told.upstreams, told.answers) == ("upstream", servers, ())
+
+
+@pytest.mark.parametrize("address", ["10.0.0.2", "fd00::2", "2.0.0.10.in-addr.arpa"])
+def test_given_an_address_when_explained_then_its_name_is_told(address: str) -> None:
+    told = explain(TABLE, EXTERNAL, address)
+    assert (told.source, told.network, told.owners) == ("reverse", "n1", ("a",))
+    assert told.reason.endswith("is web.foo")
+
+
+def test_given_an_address_of_nobody_when_explained_then_upstream_is_asked() -> None:
+    assert explain(TABLE, EXTERNAL, "10.0.0.99").source == "upstream"

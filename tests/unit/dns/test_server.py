@@ -1,0 +1,111 @@
+"""Listeners on the loopback device: streams that come in pieces, stand still or ask too much."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandnet.dns import stream
+from tests.dns_world import names, query, records
+from tests.unit.dns.local import LocalResolver, asker
+
+
+@pytest.fixture
+async def resolver(tmp_path: Path) -> AsyncIterator[LocalResolver]:
+    made = LocalResolver(tmp_path)
+    many = [f"10.1.{number // 200}.{number % 200 + 1}" for number in range(1000)]
+    await made.server.apply([asker("box", "front"), names("front", "e1", "web", "10.0.0.2")])
+    await made.server.apply([names("front", "e2", "many", *many)])
+    yield made
+    made.server.close()
+
+
+async def connected(resolver: LocalResolver) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", resolver.ports["box"])
+
+
+def framed(message: bytes) -> bytes:
+    return len(message).to_bytes(2, "big") + message
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+
+
+async def test_given_a_question_byte_by_byte_when_it_is_whole_then_it_is_answered(resolver: LocalResolver) -> None:
+    reader, writer = await connected(resolver)
+    for byte in framed(query("web")):
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0)
+    assert records(await answer(reader)) == ["10.0.0.2"]
+    writer.close()
+
+
+async def test_given_an_asker_that_closes_its_side_when_it_has_asked_then_it_gets_its_answers(
+    resolver: LocalResolver,
+) -> None:
+    reader, writer = await connected(resolver)
+    writer.write(framed(query("web")) * 100 + framed(query("example.org")))
+    writer.write_eof()
+    for _ in range(100):
+        assert records(await answer(reader)) == ["10.0.0.2"]
+    assert await answer(reader)
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_given_an_idle_connection_when_time_has_passed_then_it_is_closed(
+    resolver: LocalResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "IDLE", 0.1)
+    reader, writer = await connected(resolver)
+    for _ in range(5):
+        writer.write(b"\0")  # never a whole question
+        await asyncio.sleep(0.03)
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await asyncio.wait_for(answer(reader), 1)
+    writer.close()
+    assert resolver.server.counts().connections == 0
+
+
+async def test_given_an_asker_that_does_not_read_when_it_goes_on_asking_then_it_is_not_read_from(
+    resolver: LocalResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "IDLE", 1.0)
+    _, writer = await connected(resolver)
+    asked = 5000
+    writer.write(framed(query("many")) * asked)  # 80 MB of answers
+    await asyncio.sleep(0.5)
+    assert 0 < resolver.answers.queries < asked
+    other, also = await connected(resolver)
+    also.write(framed(query("web")))
+    assert records(await asyncio.wait_for(answer(other), 1)) == ["10.0.0.2"]
+    also.close()
+    writer.transport.abort()
+
+
+async def test_given_the_connections_of_an_asker_when_one_is_too_many_then_it_is_closed_and_counted(
+    resolver: LocalResolver,
+) -> None:
+    held = [await connected(resolver) for _ in range(4)]
+    reader, writer = await connected(resolver)
+    assert await asyncio.wait_for(reader.read(), 1) == b""
+    counts = resolver.server.counts()
+    assert (counts.limited, counts.connections) == (1, 4)
+    for _, each in [*held, (reader, writer)]:
+        each.close()
+        await each.wait_closed()
+
+
+async def test_given_a_changed_asker_when_it_keeps_its_namespace_then_its_sockets_stay(resolver: LocalResolver) -> None:
+    port = resolver.ports["box"]
+    reader, writer = await connected(resolver)
+    await resolver.server.apply([asker("box", "front", "back"), names("back", "e1", "db", "10.1.0.9")])
+    writer.write(framed(query("db")))
+    assert records(await answer(reader)) == ["10.1.0.9"]
+    assert resolver.ports["box"] == port
+    writer.close()

@@ -1,0 +1,239 @@
+"""Who finds whom: scopes, order, sharing, and that a table is a value."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandnet.dns.base import Alias, Asker, Change, Names, NoAsker, NoNames
+from sandnet.dns.table import Table, first
+
+
+def names(owner: str, *called: str, at: str = "10.0.0.2", net: str = "n1", network: str = "foo") -> Names:
+    addresses = tuple(map(ip_address, at.split()))
+    return Names(network_id=net, network=network, owner=owner, names=called, addresses=addresses)
+
+
+def asker(*networks: str, box: str = "box", **more: Any) -> Asker:
+    return Asker(container_id=box, key=f"/ns/{box}", inode=1, networks=networks, **more)
+
+
+def alias(name: str, at: str) -> Alias:
+    return Alias(name=name, addresses=(ip_address(at),))
+
+
+def found(table: Table, who: Asker, name: str) -> list[str] | None:
+    result = table.lookup(who, name)
+    return None if result is None else sorted(map(str, result.addresses))
+
+
+ON_FOO = asker("n1")
+ON_BOTH = asker("n1", "n2")
+
+
+def test_given_a_name_when_looked_up_bare_qualified_in_upper_case_or_dotted_then_it_is_found() -> None:
+    table = Table().changed(names("ep", "web", "www", at="10.0.0.2 fd00::2"))
+    for name in ("web", "WEB", "www", "web.", "web.foo", "Web.FOO."):
+        assert found(table, ON_FOO, name) == ["10.0.0.2", "fd00::2"]
+    assert table.lookup(ON_FOO, "web") == ((ip_address("10.0.0.2"), ip_address("fd00::2")), ("ep",), "n1", 0)
+
+
+def test_given_names_and_networks_in_upper_case_when_looked_up_then_case_does_not_matter() -> None:
+    table = Table().changed(names("ep", "Web", network="Foo"))
+    assert found(table, ON_FOO, "wEB.fOO") == ["10.0.0.2"]
+    assert table.knows_network(ON_FOO, "FOO")
+    assert table.reverse(ON_FOO, ip_address("10.0.0.2")) == "web.foo"
+
+
+def test_given_a_network_that_the_asker_is_not_on_when_looked_up_then_nothing() -> None:
+    table = Table().changed(names("ep", "web"))
+    for name in ("web", "web.foo"):
+        assert table.lookup(asker("n2"), name) is None
+    assert table.reverse(asker("n2"), ip_address("10.0.0.2")) is None
+    assert not table.knows_network(asker("n2"), "foo")
+
+
+def test_given_one_name_on_two_networks_when_looked_up_then_the_askers_order_decides_and_the_network_can_be_said() -> (
+    None
+):
+    table = Table().changed(names("a", "web", at="10.0.0.2"), names("b", "web", at="10.0.1.2", net="n2", network="bar"))
+    assert found(table, asker("n1", "n2"), "web") == ["10.0.0.2"]
+    assert found(table, asker("n2", "n1"), "web") == ["10.0.1.2"]
+    assert found(table, asker("n2", "n1"), "web.foo") == ["10.0.0.2"]
+
+
+def test_given_several_owners_of_a_name_when_looked_up_then_all_addresses_once_and_all_owners() -> None:
+    table = Table().changed(
+        names("a", "web", at="10.0.0.2 10.0.0.3"), names("b", "web", at="10.0.0.3"), names("c", "db", at="10.0.0.9")
+    )
+    assert found(table, ON_FOO, "web") == ["10.0.0.2", "10.0.0.3"]
+    result = table.lookup(ON_FOO, "web")
+    assert result is not None
+    assert sorted(result.owners) == ["a", "b"]
+
+
+def test_given_an_alias_when_looked_up_then_it_hides_the_network_for_that_asker_alone() -> None:
+    table = Table().changed(names("a", "web"))
+    mine = asker("n1", aliases=(alias("Web", "10.9.9.9"), alias("web", "10.9.9.8")))
+    assert found(table, mine, "web") == ["10.9.9.8", "10.9.9.9"]
+    assert found(table, mine, "web.foo") == ["10.0.0.2"]
+    assert found(table, ON_FOO, "web") == ["10.0.0.2"]
+
+
+def test_given_a_name_with_dots_when_looked_up_then_the_last_dot_separates_the_network() -> None:
+    table = Table().changed(names("a", "web.example.com"))
+    assert found(table, ON_FOO, "web.example.com") == ["10.0.0.2"]
+    assert found(table, ON_FOO, "web.example.com.foo") == ["10.0.0.2"]
+    assert found(table, ON_FOO, "foo") is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".foo", "foo", "web.", "web..foo", "web\\.foo", "\\"])
+def test_given_odd_names_when_looked_up_then_nothing_is_made_of_them(name: str) -> None:
+    assert found(Table().changed(names("a", "other")), ON_FOO, name) is None
+
+
+def test_given_a_second_record_of_an_owner_when_made_then_it_replaces_the_first() -> None:
+    table = Table().changed(names("a", "web", "old")).changed(names("a", "web", at="10.0.0.7"))
+    assert found(table, ON_FOO, "web") == ["10.0.0.7"]
+    assert found(table, ON_FOO, "old") is None
+    assert table.reverse(ON_FOO, ip_address("10.0.0.2")) is None
+
+
+def test_given_one_of_two_owners_when_it_goes_then_the_other_keeps_the_name() -> None:
+    table = Table().changed(names("a", "web"), names("b", "web", at="10.0.0.3"), NoNames(network_id="n1", owner="a"))
+    assert found(table, ON_FOO, "web") == ["10.0.0.3"]
+    assert table.reverse(ON_FOO, ip_address("10.0.0.2")) is None
+
+
+def test_given_unknown_owners_networks_and_askers_when_removed_then_nothing_happens() -> None:
+    table = Table().changed(names("a", "web"))
+    after = table.changed(
+        NoNames(network_id="n1", owner="x"), NoNames(network_id="nx", owner="a"), NoAsker(container_id="x")
+    )
+    assert found(after, ON_FOO, "web") == ["10.0.0.2"]
+
+
+def test_given_a_repeated_name_or_address_when_made_and_removed_then_nothing_is_left() -> None:
+    table = Table().changed(names("a", "web", "WEB", at="10.0.0.2 10.0.0.2"))
+    assert found(table, ON_FOO, "web") == ["10.0.0.2"]
+    assert found(table.changed(NoNames(network_id="n1", owner="a")), ON_FOO, "web") is None
+
+
+def test_given_an_endpoint_and_its_container_at_one_address_when_reversed_then_the_endpoint_is_named() -> None:
+    for order in (1, -1):
+        both = [names("ep", "web"), names("box/ep", "box0123", "host")]
+        assert Table().changed(*both[::order]).reverse(ON_FOO, ip_address("10.0.0.2")) == "web.foo"
+
+
+def test_given_an_address_of_nobody_with_a_name_when_reversed_then_none() -> None:
+    table = Table().changed(names("a"), names("b", "web", at="10.0.0.3"))
+    assert table.reverse(ON_FOO, ip_address("10.0.0.2")) is None
+    assert table.reverse(ON_FOO, ip_address("10.0.0.9")) is None
+
+
+def test_given_a_network_without_names_left_when_somebody_is_on_it_then_it_is_still_known() -> None:
+    table = Table().changed(names("a", "web"), ON_FOO, NoNames(network_id="n1", owner="a"))
+    assert table.knows_network(ON_FOO, "foo")
+    assert not table.changed(NoAsker(container_id="box")).knows_network(ON_FOO, "foo")
+    assert not table.changed(asker("n2")).knows_network(ON_FOO, "foo")
+
+
+def test_given_nobody_on_a_network_when_its_last_name_goes_then_it_is_forgotten() -> None:
+    table = Table().changed(names("a", "web"), NoNames(network_id="n1", owner="a"))
+    assert not table.knows_network(ON_FOO, "foo")
+
+
+def test_given_askers_when_changed_then_they_are_there_by_container_id() -> None:
+    table = Table().changed(asker("n1"), asker("n2", box="b"))
+    assert dict(table.askers) == {"box": asker("n1"), "b": asker("n2", box="b")}
+    assert dict(table.changed(asker("n3"), NoAsker(container_id="b")).askers) == {"box": asker("n3")}
+
+
+def test_given_a_table_when_replaced_then_exactly_the_new_is_there() -> None:
+    table = Table().changed(names("a", "web"), asker("n1")).replaced([names("b", "db"), asker("n1", box="c")])
+    assert found(table, ON_FOO, "web") is None
+    assert found(table, ON_FOO, "db") == ["10.0.0.2"]
+    assert list(table.askers) == ["c"]
+
+
+OWNERS = st.sampled_from(["a", "b", "c/a"])
+NETS = st.sampled_from(["n1", "n2"])
+LABELS = st.lists(st.sampled_from(["web", "db", "www"]), max_size=3)
+PLACES = st.lists(st.sampled_from(["10.0.0.2", "10.0.0.3", "fd00::2"]), max_size=2)
+CHANGES = st.lists(
+    st.one_of(
+        st.builds(
+            lambda o, n, called, at: names(o, *called, at=" ".join(at), net=n, network={"n1": "foo", "n2": "bar"}[n]),
+            OWNERS,
+            NETS,
+            LABELS,
+            PLACES,
+        ),
+        st.builds(lambda o, n: NoNames(network_id=n, owner=o), OWNERS, NETS),
+    ),
+    max_size=20,
+)
+
+
+def model(changes: list[Change]) -> dict[tuple[str, str], set[str]]:
+    """Addresses by network and name, the slow way."""
+    last: dict[tuple[str, str], Names | NoNames] = {}
+    for change in changes:
+        assert isinstance(change, Names | NoNames)
+        last[change.network_id, change.owner] = change
+    result: dict[tuple[str, str], set[str]] = {}
+    for record in last.values():
+        for name in record.names if isinstance(record, Names) else ():
+            assert isinstance(record, Names)
+            result.setdefault((record.network_id, name), set()).update(map(str, record.addresses))
+    return result
+
+
+def seen(table: Table) -> dict[tuple[str, str], set[str]]:
+    """The same, as the table tells it."""
+    result = {}
+    for net in ("n1", "n2"):
+        for name in ("web", "db", "www"):
+            addresses = found(table, asker(net), name)
+            if addresses is not None:
+                result[net, name] = set(addresses)
+    return result
+
+
+@given(changes=CHANGES)
+def test_given_any_changes_when_made_one_by_one_at_once_or_anew_then_the_table_is_what_a_simple_model_is(
+    changes: list[Change],
+) -> None:
+    one_by_one = Table()
+    for change in changes:
+        one_by_one = one_by_one.changed(change)
+    expected = model(changes)
+    assert seen(one_by_one) == expected
+    assert seen(Table().changed(*changes)) == expected
+    assert seen(one_by_one.replaced(changes)) == expected
+
+
+@given(before=CHANGES, after=CHANGES)
+def test_given_any_table_when_changed_then_the_old_one_says_what_it_said(
+    before: list[Change], after: list[Change]
+) -> None:
+    table = Table().changed(*before)
+    told = seen(table)
+    table.changed(*after)
+    table.replaced(after)
+    assert seen(table) == told
+
+
+@given(step=st.integers(1, 12), count=st.integers(1, 12), start=st.integers(0, 2**40))
+def test_given_turns_in_any_steps_when_one_goes_first_then_all_do_about_equally_often(
+    step: int, count: int, start: int
+) -> None:
+    rounds = 100
+    turns = [first(start + step * i, count) for i in range(rounds * count)]
+    counts = [turns.count(i) for i in range(count)]
+    assert sum(counts) == len(turns)
+    assert min(counts) > rounds / 2
