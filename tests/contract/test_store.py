@@ -259,3 +259,10 @@ async def test_given_commits_under_way_when_closing_then_they_finish_first(store
     await store.close()
 
     assert sorted(await asyncio.gather(*commits)) == list(range(1, 21))
+
+
+async def test_given_a_commit_that_need_not_be_durable_then_it_is_seen_and_counted_like_any(store: Store) -> None:
+    first = await store.commit(Put("intent", b"1"), durable=False)
+    second = await store.commit(Put("done", b"2"))
+    assert second == first + 1
+    assert [entry.key for entry in await store.list("")] == ["done", "intent"]

@@ -16,7 +16,7 @@ import msgspec
 
 from sandnet.core.events import Events, Transition
 from sandnet.errors import Error, Kind
-from sandnet.model import Attachment, Endpoint, Network, Sandbox
+from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
 from sandnet.stores.base import Change, Conflict, Delete, Entry, Put, Store
 
@@ -261,13 +261,14 @@ class Records:
         for network in (record for record in delete if isinstance(record, Network)):
             self._cursors.pop(network.id, None)
             changes.append(Delete(f"cursor/{network.id}"))
-        return self._write(changes, fresh, transitions)
+        durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent
+        return self._write(changes, durable, fresh, transitions)
 
     async def _write(
-        self, changes: Sequence[Change], fresh: Sequence[Record], transitions: Sequence[Transition]
+        self, changes: Sequence[Change], durable: bool, fresh: Sequence[Record], transitions: Sequence[Transition]
     ) -> None:
         try:
-            revision = await self._store.commit(*changes)
+            revision = await self._store.commit(*changes, durable=durable)
         except BaseException as failure:
             for record in fresh:
                 self._remove(record)

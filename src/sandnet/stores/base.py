@@ -85,8 +85,14 @@ class Store(Protocol):
         """All entries whose key starts with ``prefix``, in key order; empty where there are none."""
         ...
 
-    async def commit(self, *changes: Change) -> int:
-        """Apply all changes or none, durably, and return the new revision.
+    async def commit(self, *changes: Change, durable: bool = True) -> int:
+        """Apply all changes or none and return the new revision.
+
+        Args:
+            changes: what to write.
+            durable: whether it must survive a crash of the machine when this returns. The end of the process it
+                survives either way, and so does everything a later durable commit follows upon. An intent need
+                not: what it announces is in the kernel, which a crash of the machine empties too.
 
         A commit that was accepted runs to its end even when the caller is cancelled.
 

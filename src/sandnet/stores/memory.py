@@ -31,7 +31,7 @@ class MemoryStore:
         self._check_open()
         return [self._entries[key] for key in sorted(key for key in self._entries if key.startswith(prefix))]
 
-    async def commit(self, *changes: Change) -> int:
+    async def commit(self, *changes: Change, durable: bool = True) -> int:
         """See ``Store.commit``; durable only as long as the process."""
         self._check_open()
         check_keys(changes)

@@ -28,6 +28,7 @@ Outcome = Changed | BaseException
 
 class _Waiting(NamedTuple):
     changes: Changes
+    durable: bool
     done: asyncio.Future[Outcome]
 
 
@@ -65,12 +66,12 @@ class SqliteStore:
         """See ``Store.list``. Waits for no commit."""
         return await self._read(lambda reader: _entries(reader, prefix))
 
-    async def commit(self, *changes: Change) -> int:
+    async def commit(self, *changes: Change, durable: bool = True) -> int:
         """See ``Store.commit``."""
         writer = self._opened().writer
         check_keys(changes)
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(changes, done))
+        self._queue.append(_Waiting(changes, durable, done))
         if self._running is None:
             self._write_queue(writer)
         try:
@@ -114,7 +115,8 @@ class SqliteStore:
 
     def _write_queue(self, writer: sqlite3.Connection) -> None:
         batch, self._queue = self._queue, []
-        job = partial(_write, writer, [waiting.changes for waiting in batch])
+        durable = any(waiting.durable for waiting in batch)
+        job = partial(_write, writer, [waiting.changes for waiting in batch], durable=durable)
         self._running = asyncio.get_running_loop().run_in_executor(self._writes, _guarded, self._path, job)
         self._running.add_done_callback(partial(self._written, writer, batch))
 
@@ -157,8 +159,12 @@ def _snapshot(connection: sqlite3.Connection, prefix: str) -> Snapshot:
         connection.execute("COMMIT")
 
 
-def _write(connection: sqlite3.Connection, batch: Sequence[Changes]) -> list[Outcome]:
-    """One transaction for the whole batch; a commit whose expectation fails leaves the others alone."""
+def _write(connection: sqlite3.Connection, batch: Sequence[Changes], *, durable: bool) -> list[Outcome]:
+    """One transaction for the whole batch; a commit whose expectation fails leaves the others alone.
+
+    In WAL mode NORMAL leaves the sync to a later commit (sqlite.org/pragma.html#pragma_synchronous).
+    """
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     connection.execute("BEGIN IMMEDIATE")
     try:
         head = _head(connection)

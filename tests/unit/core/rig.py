@@ -20,12 +20,12 @@ class MoodyStore(MemoryStore):
 
     refusal: Error | None = None
 
-    async def commit(self, *changes: Change) -> int:
+    async def commit(self, *changes: Change, durable: bool = True) -> int:
         """Refuse once, if told to; else as the memory store."""
         refusal, self.refusal = self.refusal, None
         if refusal:
             raise refusal
-        return await super().commit(*changes)
+        return await super().commit(*changes, durable=durable)
 
 
 @dataclass
