@@ -14,9 +14,9 @@ import httpx
 from sandnet.api.app import create_app
 from sandnet.api.front import Front, Message
 from sandnet.api.streams import Streams
+from sandnet.composition import assemble
 from sandnet.config import Config
 from sandnet.core.controller import Controller
-from sandnet.composition import assemble
 from sandnet.dns.base import NameService
 from sandnet.kernel.fake import FakeKernel
 from sandnet.kernel.workers import Workers

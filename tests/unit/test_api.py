@@ -100,6 +100,17 @@ BAD_QUERIES = (
     "/services?x=name=foo",
     "/sandboxes?name=a",
     "/healthz?verbose=no",
+    "/events?since=",
+    "/events?since=-1",
+    "/events?since=x",
+    "/events?since=1e3",
+    "/events?since=" + "9" * 5000,
+    "/events?name=a",
+    "/dns/explain",
+    "/dns/explain?name=a",
+    "/dns/explain?from=a",
+    "/dns/explain?name=&from=a",
+    "/dns/explain?name=a&from=c1&since=1",
 )
 
 
@@ -151,6 +162,8 @@ async def test_given_two_prefixes_when_asked_then_only_one_is_taken_off(client: 
         ("GET", "/networks/bridge/endpoints/a/containers", "POST"),
         ("TRACE", "/healthz", "GET, HEAD"),
         ("BREW", "/version", "GET, HEAD"),
+        ("POST", "/events", "GET, HEAD"),
+        ("PUT", "/services/a/backend/b", "DELETE, PATCH"),
     ],
 )
 async def test_given_a_wrong_method_when_asked_then_405_tells_the_right_ones(
@@ -196,13 +209,14 @@ async def test_given_verbose_when_reading_then_the_operators_keys_follow(client:
     assert (network["subnets"], network["gateways"], network["options"]) == (["10.7.0.0/24"], ["10.7.0.9"], options)
     assert list(told) == [
         *("name", "id", "network", "address", "address_ipv6", "mac", "gateway"),
-        *("exposed_ports", "port_mapping", "backends", "created"),
+        *("exposed_ports", "port_mapping", "aliases", "affinity", "backends", "created"),
     ]
     assert (told["address"], told["mac"], told["gateway"]) == ("10.7.0.1/24", "02:42:0a:07:00:01", "10.7.0.9")
     assert told["exposed_ports"] == exposed
     assert told["port_mapping"] == [{"proto": 6, "port": 80, "host_ip": "127.0.0.1", "host_port": 8080}]
     key = "/var/run/docker/netns/c1"
-    backend = {"id": "c1", "sandbox_key": key, "interface": "eth0", "address": "10.7.0.1/24", "state": "ready"}
+    place = {"id": "c1", "sandbox_key": key, "interface": "eth0", "address": "10.7.0.1/24", "address_ipv6": None}
+    backend = {**place, "state": "ready", "weight": 1, "holder": True}
     assert told["backends"] == [backend]
     assert (await client.get(f"/services/{service}/backend?verbose=true")).json() == [backend]
     assert network["endpoints"][0]["backends"] == [backend]
@@ -238,9 +252,15 @@ async def test_given_the_openapi_document_when_read_then_it_is_valid_and_names_e
     assert (document["openapi"], document["info"]["version"]) == ("3.1.0", "1.2.3")
     schemathesis.openapi.from_dict(document).validate()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len(operations) == len(HANDLERS) == 17 + 4
+    assert len(operations) == len(HANDLERS) == 17 + 7
     assert all("200" in operation["responses"] for operation in operations)
     parameters = {parameter["name"] for parameter in document["paths"]["/services"]["get"]["parameters"]}
     assert parameters == {"name", "partial-id", "network", "verbose"}
+    asked = {each["name"]: each["required"] for each in document["paths"]["/dns/explain"]["get"]["parameters"]}
+    assert asked == {"name": True, "from": True}
+    events = document["paths"]["/events"]["get"]
+    assert [each["name"] for each in events["parameters"]] == ["since"]
+    lines = events["responses"]["200"]["content"]["application/x-ndjson"]["schema"]
+    assert lines == {"$ref": "#/components/schemas/Event"}
     body = document["paths"]["/networks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/NetworkCreate"}

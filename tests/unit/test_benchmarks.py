@@ -1,0 +1,117 @@
+"""The benchmarks' arithmetic and their report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as program
+from bench import report
+from bench.figures import (
+    Figure,
+    Section,
+    Target,
+    growth_of,
+    noise_of,
+    parity_of,
+    percentile,
+    ratio_of,
+    time_of,
+)
+
+MACHINE = {"kernel": "6.1", "processor": "two cores"}
+
+
+@pytest.mark.parametrize(
+    ("percent", "expected"), [(0, 1), (50, 50), (99, 99), (99.5, 100), (100, 100)], ids=lambda value: f"{value}"
+)
+def test_given_samples_when_a_percentile_is_taken_then_it_is_the_nearest_rank(percent: float, expected: float) -> None:
+    assert percentile(range(100, 0, -1), percent) == expected
+
+
+def test_given_no_samples_when_a_percentile_is_taken_then_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        percentile([], 50)
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "verdict"),
+    [
+        (Target(3), 3.0, "met"),
+        (Target(3), 3.01, "not met"),
+        (Target(1, "at least"), 1.0, "met"),
+        (Target(1, "at least"), 0.99, "not met"),
+        (None, 7.0, ""),
+    ],
+)
+def test_given_a_target_when_a_figure_is_judged_then_the_bound_itself_is_kept(
+    target: Target | None, value: float, verdict: str
+) -> None:
+    assert Figure("what", value, "ms", target=target).verdict == verdict
+
+
+def test_given_times_in_seconds_when_told_then_in_milliseconds_with_the_tail() -> None:
+    figure = time_of("join", [0.002, 0.001, 0.050])
+    assert (figure.value, figure.unit, figure.detail) == (2.0, "ms", "p99 50.00, n 3")
+
+
+def test_given_two_series_when_divided_then_their_medians_are() -> None:
+    assert ratio_of("join / floor", [4, 6, 90], [2, 2, 0.1]).value == 3
+
+
+def test_given_a_series_that_gets_dearer_when_its_ends_are_compared_then_the_middle_does_not_count() -> None:
+    figure = growth_of("growth", [1.0] * 3 + [50.0] * 10 + [1.5] * 3, 3, Target(1.2))
+    assert (figure.value, figure.verdict) == (1.5, "not met")
+
+
+def test_given_one_stray_run_when_the_noise_is_taken_then_it_does_not_decide() -> None:
+    assert noise_of([10, 11, 10, 9, 1]) == pytest.approx(0.1)
+
+
+def test_given_rates_within_the_noise_when_compared_then_level() -> None:
+    figure = parity_of("rate", [9.6, 9.5, 10.4], [10, 9, 11])
+    assert figure.value == pytest.approx(0.96)
+    assert figure.verdict == "met"
+
+
+def test_given_rates_below_the_noise_when_compared_then_not_level() -> None:
+    assert parity_of("rate", [8, 8, 8], [10, 10.1, 10]).verdict == "not met"
+
+
+def test_given_figures_when_the_page_is_made_then_every_line_has_its_cells_and_every_note_is_there() -> None:
+    section = Section("Part", (Figure("join", 1000.4, "ms", "n 3", Target(1000)),), ("A note.",))
+    page = report.markdown([section], MACHINE)
+    assert "| join | 1000 ms | n 3 | ≤ 1000 ms | not met |" in page
+    assert "| kernel | 6.1 |" in page
+    assert "A note." in page
+
+
+def test_given_a_skipped_part_when_the_page_is_made_then_it_says_so_without_a_table() -> None:
+    page = report.markdown([Section("Peer", (), ("Skipped: not installed.",))], MACHINE)
+    assert page.rstrip().endswith("## Peer\n\nSkipped: not installed.")
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.123, "0.12 ms"), (12.34, "12.3 ms"), (123.4, "123 ms")])
+def test_given_a_figure_when_told_then_with_the_digits_it_is_worth(value: float, text: str) -> None:
+    assert report.value_text(Figure("x", value, "ms")) == text
+
+
+def test_given_lines_of_different_length_when_printed_then_the_columns_are_aligned() -> None:
+    lines = report.terminal(
+        Section("Part", (Figure("a", 1, "ms", "x"), Figure("long name", 2, "ms", "x")))
+    ).splitlines()
+    assert lines[2].index("1.00 ms") == lines[3].index("2.00 ms")
+
+
+def test_given_figures_when_told_as_json_then_verdicts_are_with_them() -> None:
+    told = json.loads(report.as_json([Section("Part", (Figure("join", 2, "ms", "", Target(3)),))], MACHINE))
+    assert told["machine"] == MACHINE
+    assert told["sections"][0]["figures"][0]["verdict"] == "met"
+
+
+def test_given_the_list_of_packages_when_the_page_names_it_then_it_is_there() -> None:
+    named = "scripts/debian-packages-bench.txt"
+    assert named in report.INTRODUCTION
+    assert (Path(program.REPOSITORY) / named).is_file()

@@ -9,8 +9,8 @@ import pytest
 
 from sandnet.api import mapping
 from sandnet.errors import Error, Kind
-from sandnet.model import ExposedPort, HostEntry, ParentUpdate, PortMapping
-from sandnet.wire.libnetwork import EndpointCreate, Join, NetworkCreate
+from sandnet.model import Affinity, ExposedPort, HostEntry, ParentUpdate, PortMapping
+from sandnet.wire.libnetwork import BackendChange, EndpointCreate, Join, NetworkCreate
 
 ID = "b18b795af8bad85cdd691ff24ffa2b08c02219d51992309dd120322689d2ab5a"
 
@@ -214,6 +214,39 @@ def test_given_a_path_that_is_not_plain_when_mapping_then_refused(field: str, pa
 )
 def test_given_what_a_file_must_not_hold_when_mapping_then_the_field_is_named(fields: dict[str, object]) -> None:
     assert refused_join(**fields).find(next(iter(fields))) >= 0
+
+
+def test_given_aliases_when_mapping_then_they_are_in_lower_case_and_each_once() -> None:
+    names = ["DB", "db", "_sip.Example.COM", "a" * 63]
+    assert mapping.endpoint_spec(endpoint(aliases=names)).aliases == ("db", "_sip.example.com", "a" * 63)
+    assert mapping.join_spec(join(aliases=names)).aliases == ("db", "_sip.example.com", "a" * 63)
+    assert mapping.endpoint_spec(endpoint(aliases=None)).aliases == mapping.join_spec(join(aliases=[])).aliases == ()
+
+
+@pytest.mark.parametrize("alias", ["", ".", "a b", "a\n", "-a", "a-", "a..b", "a.", "é", "a" * 64, "a/b", "a." * 127])
+def test_given_an_alias_that_is_no_host_name_when_mapping_then_its_place_is_told(alias: str) -> None:
+    assert "aliases[1]" in refused_endpoint(aliases=["ok", alias])
+    assert "aliases[1]" in refused_join(aliases=["ok", alias])
+
+
+def test_given_very_many_aliases_when_mapping_then_refused() -> None:
+    names = [f"a{number}" for number in range(mapping.MAX_ALIASES + 1)]
+    assert "101 are too many" in refused_endpoint(aliases=names)
+    assert len(mapping.endpoint_spec(endpoint(aliases=names[1:])).aliases) == mapping.MAX_ALIASES
+
+
+def test_given_no_wishes_about_balancing_when_mapping_then_flows_and_equal_shares() -> None:
+    assert mapping.endpoint_spec(endpoint()).affinity is Affinity.FLOW
+    assert mapping.endpoint_spec(endpoint(affinity="client")).affinity is Affinity.CLIENT
+    assert (mapping.join_spec(join()).weight, mapping.join_spec(join(weight=100)).weight) == (1, 100)
+
+
+def test_given_a_change_of_a_backend_when_mapping_then_what_is_absent_stays() -> None:
+    assert mapping.backend_change(BackendChange(state="drained")) == (True, None)
+    assert mapping.backend_change(BackendChange(state="active", weight=7)) == (False, 7)
+    assert mapping.backend_change(BackendChange(weight=7)) == (None, 7)
+    with pytest.raises(Error, match="nothing is to be changed"):
+        mapping.backend_change(BackendChange())
 
 
 def test_given_a_namespace_named_twice_when_mapping_then_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from sandnet.wire.libnetwork import (
     Backend,
+    BackendChange,
     Endpoint,
     EndpointCreate,
     ErrorBody,
@@ -66,11 +67,28 @@ def test_given_a_null_body_when_decoded_then_every_field_is_absent() -> None:
         (b'{"port_mapping": [{"HostIP": 1}]}', "$.port_mapping[0].host_ip"),
         (b'{"port_mapping": {}}', "$.port_mapping"),
         (b'{"labels": {"a": 1}}', "$.labels[...]"),
+        (b'{"aliases": "a"}', "$.aliases"),
+        (b'{"aliases": [1]}', "$.aliases[0]"),
+        (b'{"affinity": "fast"}', "$.affinity"),
     ],
 )
 def test_given_a_wrong_type_or_range_when_decoding_then_the_place_is_told(body: bytes, place: str) -> None:
     with pytest.raises(ValueError, match="at `" + place.replace("$", r"\$").replace("[", r"\[").replace(".", r"\.")):
         decode(body, EndpointCreate)
+
+
+@pytest.mark.parametrize("weight", [b"0", b"101", b"-1", b"1.5", b'"7"', b"true"])
+def test_given_a_weight_out_of_range_when_decoding_then_the_place_is_told(weight: bytes) -> None:
+    for kind in (Join, BackendChange):
+        with pytest.raises(ValueError, match=r"at `\$\.weight`"):
+            decode(b'{"weight": ' + weight + b"}", kind)
+
+
+def test_given_a_change_of_a_backend_when_decoded_then_null_is_absent_and_other_states_are_refused() -> None:
+    assert decode(b'{"state": "drained", "weight": null}', BackendChange) == BackendChange(state="drained")
+    assert decode(b'{"state": "active", "weight": 100}', BackendChange) == BackendChange(state="active", weight=100)
+    with pytest.raises(ValueError, match=r"at `\$\.state`"):
+        decode(b'{"state": "failing"}', BackendChange)
 
 
 @pytest.mark.parametrize(

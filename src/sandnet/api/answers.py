@@ -8,6 +8,7 @@ from functools import cached_property
 import msgspec
 
 from sandnet.core.controller import Controller, Health
+from sandnet.dns.base import Explanation
 from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import encode_hook
 from sandnet.wire import libnetwork as wire
@@ -32,7 +33,7 @@ class Answers:
             told.gateways = [str(family.gateway) for family in families if family.gateway]
             told.internal = net.options.internal
             told.options = msgspec.to_builtins(net.options, enc_hook=encode_hook)
-            told.created = _moment(net.created)
+            told.created = moment(net.created)
         return told
 
     def endpoint(self, ep: Endpoint, net: Network) -> wire.Endpoint:
@@ -52,7 +53,20 @@ class Answers:
 
     def backends(self, ep: Endpoint) -> list[wire.Backend]:
         """The containers behind an endpoint, the first attached first."""
-        return [self._backend(attachment) for attachment in self._core.services.backends(ep)]
+        return [self.backend(attachment) for attachment in self._core.services.backends(ep)]
+
+    def backend(self, attachment: Attachment) -> wire.Backend:
+        """A container behind an endpoint."""
+        told = wire.Backend(id=attachment.container_id)
+        if self._verbose:
+            told.sandbox_key = self._keys.get(attachment.container_id, "")
+            told.interface = attachment.interface
+            told.address = _text(attachment.address)
+            told.address_ipv6 = _text(attachment.address_ipv6)
+            told.state = _rotation(attachment)
+            told.weight = attachment.weight
+            told.holder = attachment.holder
+        return told
 
     def sandbox(self, box: Sandbox) -> wire.Sandbox:
         """A sandbox with the endpoints it is joined to."""
@@ -67,7 +81,7 @@ class Answers:
             told.resolv_conf_path = box.resolv_conf_path
             told.dns = [str(server) for server in box.dns]
             told.interfaces = [self._interface(attachment) for attachment in attachments]
-            told.created = _moment(box.created)
+            told.created = moment(box.created)
         return told
 
     @cached_property
@@ -84,17 +98,10 @@ class Answers:
             wire.BoundPort(proto=port.proto, port=port.port, host_ip=str(port.host_ip), host_port=port.host_port)
             for port in ep.ports
         ]
+        told.aliases = list(ep.aliases)
+        told.affinity = ep.affinity.value
         told.backends = self.backends(ep)
-        told.created = _moment(ep.created)
-
-    def _backend(self, attachment: Attachment) -> wire.Backend:
-        told = wire.Backend(id=attachment.container_id)
-        if self._verbose:
-            told.sandbox_key = self._keys.get(attachment.container_id, "")
-            told.interface = attachment.interface
-            told.address = _text(attachment.address)
-            told.state = attachment.phase.value
-        return told
+        told.created = moment(ep.created)
 
     def _joined(self, attachment: Attachment) -> wire.Endpoint:
         net = self._core.networks.get(attachment.network_id)
@@ -111,6 +118,7 @@ class Answers:
             mac=attachment.mac or None,
             gateway_priority=attachment.gateway_priority,
             state=attachment.phase.value,
+            aliases=list(attachment.aliases),
         )
 
 
@@ -120,9 +128,29 @@ def health(found: Health) -> wire.Health:
     return wire.Health(status=found.status, problems=list(found.problems), drivers=drivers)
 
 
+def explanation(found: Explanation) -> wire.Explanation:
+    """What a container would be answered."""
+    return wire.Explanation(
+        name=found.name,
+        asker=found.asker,
+        answers=[str(address) for address in found.answers],
+        source=found.source,
+        network=found.network,
+        owners=list(found.owners),
+        upstreams=[str(server) for server in found.upstreams],
+        reason=found.reason,
+    )
+
+
+def _rotation(attachment: Attachment) -> str:
+    """Whether new flows go to a backend, and if not, why; a wish counts before a check."""
+    return "drained" if attachment.drained else "ready" if attachment.healthy else "failing"
+
+
 def _text(value: object | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _moment(seconds: float) -> datetime:
+def moment(seconds: float) -> datetime:
+    """Seconds since the epoch, as the wire tells them."""
     return datetime.fromtimestamp(seconds, UTC)

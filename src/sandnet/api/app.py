@@ -5,25 +5,34 @@ from __future__ import annotations
 from functools import cache
 
 from litestar import Litestar, Response, get
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
-from sandnet.api import failures, meta, openapi, routes_networks, routes_sandboxes, routes_services
+from sandnet.api import failures, meta, openapi, routes_events, routes_networks, routes_sandboxes, routes_services
 from sandnet.api.front import MAX_BODY, Front
 from sandnet.api.requests import WireRequest, prepare
 from sandnet.api.responses import Reply
+from sandnet.api.streams import Streams
 from sandnet.core.controller import Controller
 from sandnet.errors import Error
 
-HANDLERS = [*routes_networks.HANDLERS, *routes_services.HANDLERS, *routes_sandboxes.HANDLERS, *meta.HANDLERS]
+HANDLERS = [
+    *routes_networks.HANDLERS,
+    *routes_services.HANDLERS,
+    *routes_sandboxes.HANDLERS,
+    *routes_events.HANDLERS,
+    *meta.HANDLERS,
+]
 
 
-def create_app(controller: Controller, *, version: str) -> Front:
+def create_app(controller: Controller, *, version: str, streams: Streams | None = None) -> Front:
     """The application that serves ``controller``.
 
     Args:
         controller: started by the caller, and stopped by it.
         version: the program's version, told by ``GET /version`` and in the OpenAPI document.
+        streams: how many readers may follow events, and how often they hear of us; ``None``: as is usual.
     """
 
     async def core() -> Controller:
@@ -45,6 +54,7 @@ def create_app(controller: Controller, *, version: str) -> Front:
     app = Litestar(
         route_handlers=[*HANDLERS, openapi_json],
         dependencies=dependencies,
+        state=State({"streams": streams or Streams()}),
         before_request=prepare,
         request_class=WireRequest,
         response_class=Reply,

@@ -92,10 +92,12 @@ def _engine_dialect(prefix: str) -> ErrorBody:
 
 
 def _without_body(send: Send) -> Send:
+    """The answer ends with its head: a body may be an endless one."""
+
     async def send_head(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            message["body"] = b""
-        await send(message)
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return send_head
 

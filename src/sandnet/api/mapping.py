@@ -6,12 +6,21 @@ An empty string is an absent one, as in the reference's attach example.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from sandnet.api import options, values
 from sandnet.errors import invalid, not_found
-from sandnet.model import EndpointSpec, ExposedPort, HostEntry, JoinSpec, NetworkSpec, ParentUpdate, PortMapping
+from sandnet.model import (
+    Affinity,
+    EndpointSpec,
+    ExposedPort,
+    HostEntry,
+    JoinSpec,
+    NetworkSpec,
+    ParentUpdate,
+    PortMapping,
+)
 from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
 from sandnet.model.ports import PROTOCOL_NAMES
 from sandnet.wire import libnetwork as wire
@@ -19,6 +28,8 @@ from sandnet.wire import libnetwork as wire
 T = TypeVar("T")
 
 DEFAULT_DRIVER: Final = "bridge"
+MAX_ALIASES: Final = 100
+"""Of an endpoint, or of a join: every one of them is a record of the resolver's."""
 _DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 """Plugins may be named like images (``vendor/plugin:latest``)."""
 _ENDPOINT_REF: Final = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -52,6 +63,8 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
         address_ipv6=_given(values.ipv6, body.address_ipv6, "address_ipv6"),
         mac=values.mac(body.mac, "mac") if body.mac else "",
         labels=body.labels or {},
+        aliases=_aliases(body.aliases or ()),
+        affinity=Affinity(body.affinity or Affinity.FLOW),
     )
 
 
@@ -76,13 +89,34 @@ def join_spec(body: wire.Join) -> JoinSpec:
         ),
         use_default_sandbox=bool(body.use_default_sandbox),
         gateway_priority=body.gateway_priority or 0,
+        weight=body.weight or 1,
+        aliases=_aliases(body.aliases or ()),
         netns=values.path(body.netns, "netns") if body.netns else "",
         pid=body.pid or 0,
     )
 
 
+def backend_change(body: wire.BackendChange) -> tuple[bool | None, int | None]:
+    """Whether the backend is to be drained, and its new weight; ``None``: as it is.
+
+    Raises:
+        Error: ``INVALID`` when nothing is to be changed: more likely a misspelt field than a wish.
+    """
+    if body.state is None and body.weight is None:
+        raise invalid("nothing is to be changed", 'give state ("drained" or "active"), or weight (1 to 100)')
+    return None if body.state is None else body.state == "drained", body.weight
+
+
 def _given(read: Callable[[object, str], T], value: str | None, field: str) -> T | None:
     return read(value, field) if value else None
+
+
+def _aliases(names: Sequence[str]) -> tuple[str, ...]:
+    """In lower case, as names are compared (RFC 4343); each once."""
+    if len(names) > MAX_ALIASES:
+        raise invalid(f"aliases: {len(names)} are too many", f"give at most {MAX_ALIASES}")
+    read = (check_host_name(name, f"aliases[{i}]").lower() for i, name in enumerate(names))
+    return tuple(dict.fromkeys(read))
 
 
 def _exposed(ports: Iterable[wire.ExposedPort]) -> tuple[ExposedPort, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sandnet.api import answers
 from sandnet.api.front import API_VERSION, MIN_API_VERSION
-from sandnet.api.requests import Core, Release
+from sandnet.api.requests import AskedBy, Core, Question, Release
 from sandnet.api.verbs import read
 from sandnet.wire import libnetwork as wire
 
@@ -21,4 +21,10 @@ async def version(release: Release) -> wire.Version:
     return wire.Version(version=release, api_version=API_VERSION, min_api_version=MIN_API_VERSION)
 
 
-HANDLERS = [healthz, version]
+@read("/dns/explain", needed=("name", "from"), summary="What a container would be answered by the resolver")
+async def explain(core: Core, name: Question, asked_by: AskedBy) -> wire.Explanation:
+    """From which record, or from which servers; nothing is asked of these."""
+    return answers.explanation(await core.explain(asked_by, name))
+
+
+HANDLERS = [healthz, version, explain]

@@ -24,11 +24,18 @@ Ref = Annotated[str, PathParameter(description="id, name or unique id prefix")]
 Name = Annotated[str | None, QueryParameter(name="name", description="only the object with exactly this name")]
 PartialId = Annotated[str | None, QueryParameter(name="partial-id", description="only objects whose id starts so")]
 OfNetwork = Annotated[str | None, QueryParameter(name="network", description="only services of this network")]
+Since = Annotated[
+    int | None,
+    QueryParameter(name="since", ge=0, le=2**63 - 1, description="go on after the event of this number"),
+]
+Question = Annotated[str, QueryParameter(name="name", description="what is asked for: a name or an address")]
+AskedBy = Annotated[str, QueryParameter(name="from", description="the container that asks: id or unique id prefix")]
 Verbose = Annotated[bool, QueryParameter(name="verbose", description="tell what an operator needs")]
 
 LISTING: Final = ("name", "partial-id")
 """Filters of the lists; at most one of them at a time."""
 
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _PLACE: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 
 
@@ -65,8 +72,7 @@ async def prepare(request: Request[Any, Any, Any]) -> None:
     """
     scope = request.scope
     scope["path_params"] = {name: unquote(value) for name, value in scope["path_params"].items()}
-    if scope["query_string"]:
-        _check_query(request, scope["query_string"].decode("latin-1"))
+    _check_query(request, scope["query_string"].decode("latin-1"))
     if request.route_handler.parsed_data_field and not await _whole_body(request):
         raise invalid("the body is empty", "send a JSON object", "invalid_body")
 
@@ -79,8 +85,9 @@ async def _whole_body(request: Request[Any, Any, Any]) -> bytes:
 
 
 def _check_query(request: Request[Any, Any, Any], query: str) -> None:
-    filters = request.route_handler.opt.get("filters", ())
-    known = {*filters, "verbose"} if request.method == "GET" else set()
+    options = request.route_handler.opt
+    filters, needed = options.get("filters", ()), options.get("needed", ())
+    known = {*filters, *needed, *options.get("optional", ()), "verbose"} if request.method == "GET" else set()
     seen: set[str] = set()
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:
@@ -88,15 +95,20 @@ def _check_query(request: Request[Any, Any, Any], query: str) -> None:
             raise invalid(f"unknown query parameter: {name!r}", allowed, "invalid_query")
         if name in seen:
             raise invalid(f"query parameter {name} is given twice", "give it once", "invalid_query")
-        _check_value(name, value, request.route_handler.opt.get("empty_name", False))
+        _check_value(name, value, options.get("empty_name", False))
         seen.add(name)
-    if len(seen - {"verbose"}) > 1:
+    if len(seen.intersection(filters)) > 1:
         raise invalid(f"filters cannot be combined: {', '.join(sorted(seen))}", "use one of them", "invalid_query")
+    for name in needed:
+        if name not in seen:
+            raise invalid(f"query parameter {name} is missing", f"needed here: {', '.join(needed)}", "invalid_query")
 
 
 def _check_value(name: str, value: str, empty_name: bool) -> None:
     if name == "verbose" and value not in ("true", "false"):
         raise invalid(f"verbose: {value!r} is neither true nor false", code="invalid_query")
+    if name == "since" and value and not _NUMBER.fullmatch(value):
+        raise invalid(f"since: {value[:40]!r} is no event's number", code="invalid_query")
     if not value and not (name == "name" and empty_name):
         raise invalid(f"query parameter {name} is empty", "give it a value, or leave it out", "invalid_query")
 

@@ -7,7 +7,7 @@ from litestar.params import JSONBody
 from sandnet.api import mapping
 from sandnet.api.answers import Answers
 from sandnet.api.requests import LISTING, Core, Name, OfNetwork, PartialId, Ref, Verbose
-from sandnet.api.verbs import create, read, remove
+from sandnet.api.verbs import change, create, read, remove
 from sandnet.wire import libnetwork as wire
 
 
@@ -54,6 +54,13 @@ async def attach(core: Core, service: Ref, data: JSONBody[wire.Join]) -> str:
     return (await core.services.attach(service, mapping.join_spec(data))).key
 
 
+@change("/services/{service:str}/backend/{container:str}", summary="Drain a backend, or change its weight")
+async def change_backend(core: Core, service: Ref, container: Ref, data: JSONBody[wire.BackendChange]) -> None:
+    """A drained backend gets no new flows and keeps those it has; ``active`` takes it in again."""
+    drained, weight = mapping.backend_change(data)
+    await core.services.change_backend(service, container, drained=drained, weight=weight)
+
+
 @remove(
     "/services/{service:str}/backend/{container:str}",
     summary="Detach a backend from a service",
@@ -63,4 +70,4 @@ async def detach(core: Core, service: Ref, container: Ref) -> None:
     await core.services.detach(service, container)
 
 
-HANDLERS = [list_services, publish, get_service, unpublish, list_backends, attach, detach]
+HANDLERS = [list_services, publish, get_service, unpublish, list_backends, attach, change_backend, detach]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from litestar import MediaType, delete, get, post
+from litestar import MediaType, delete, get, patch, post
 from litestar.openapi.datastructures import ResponseSpec
 
 from sandnet.wire.libnetwork import ErrorBody
@@ -23,9 +23,10 @@ _FAILURES: Final[Mapping[int, ResponseSpec]] = {
     409: _documented(ErrorBody, "a host port, an address or a link is taken, or a pool or a bridge is full"),
     413: _documented(ErrorBody, "the body is larger than 1 MiB"),
     500: _documented(ErrorBody, "our own fault"),
-    503: _documented(ErrorBody, "a store or a plugin is away"),
+    503: _documented(ErrorBody, "a store, a plugin or the resolver is away, or too many streams are open"),
 }
 
 read = partial(get, responses=_FAILURES)
 create = partial(post, status_code=200, media_type=MediaType.JSON, responses=_FAILURES)
+change = partial(patch, status_code=200, responses=_FAILURES)
 remove = partial(delete, status_code=200, responses=_FAILURES)

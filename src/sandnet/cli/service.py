@@ -1,8 +1,8 @@
-"""``sandnet service``: publish, unpublish, attach, detach, ls, info."""
+"""``sandnet service``: publish, unpublish, attach, detach, drain, undrain, weight, ls, info."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -46,6 +46,7 @@ def publish(session: Session, /, reference: Reference, **asked: object) -> None:
     Example:
       sandnet service publish web.blue
       sandnet service publish -p 127.0.0.1:8000-8010:80/tcp -p 53:53/udp --ip 10.9.0.7 web.blue
+      sandnet service publish --alias www --affinity client web.blue
     """
     with waiting(f"publishing {reference.name}"):
         click.echo(session.client.publish(service_wish(reference.name, reference.network, asked)))
@@ -85,6 +86,7 @@ def attach(session: Session, /, container: str, reference: Reference, **asked: o
     Example:
       sandnet service attach web-1 web.blue
       sandnet service attach --pid 4711 --add-host db:10.9.0.3 web-1 web.blue
+      sandnet service attach --weight 10 web-2 web.blue
     """
     wish = join_wish(container, asked)
     with waiting(f"attaching {container}"):
@@ -104,6 +106,64 @@ def detach(session: Session, container: str, reference: Reference) -> None:
     """
     with waiting(f"detaching {container}"):
         session.client.detach(find_service(session.client, reference).id, container)
+
+
+@service.command(short_help="Send a backend no new flows.")
+@click.argument("container", shell_complete=complete.containers)
+@_service_argument
+@click.pass_obj
+def drain(session: Session, container: str, reference: Reference) -> None:
+    """Send CONTAINER no new flows of a service; those it has go on.
+
+    \b
+    Example:
+      sandnet service drain web-1 web.blue
+    """
+    _change(session, container, reference, state="drained")
+
+
+@service.command(short_help="Send a drained backend new flows again.")
+@click.argument("container", shell_complete=complete.containers)
+@_service_argument
+@click.pass_obj
+def undrain(session: Session, container: str, reference: Reference) -> None:
+    """Send CONTAINER, which was drained, new flows of a service again.
+
+    \b
+    Example:
+      sandnet service undrain web-1 web.blue
+    """
+    _change(session, container, reference, state="active")
+
+
+@service.command(short_help="Change a backend's share of the new flows.")
+@click.argument("container", shell_complete=complete.containers)
+@_service_argument
+@click.argument("share", metavar="N", type=click.IntRange(1, 100))
+@click.pass_obj
+def weight(session: Session, container: str, reference: Reference, share: int) -> None:
+    """Give CONTAINER a share of N (1 to 100) of a service's new flows, where each other backend has its own.
+
+    \b
+    Example:
+      sandnet service weight web-1 web.blue 10
+    """
+    _change(session, container, reference, weight=share)
+
+
+def _change(
+    session: Session,
+    container: str,
+    reference: Reference,
+    *,
+    state: Literal["drained", "active"] | None = None,
+    weight: int | None = None,
+) -> None:
+    from sandnet.wire.libnetwork import BackendChange
+
+    with waiting(f"changing {container}"):
+        service = find_service(session.client, reference).id
+        session.client.change_backend(service, container, BackendChange(state=state, weight=weight))
 
 
 @service.command(short_help="List services.")
@@ -137,7 +197,9 @@ def row(svc: Endpoint | Service, no_trunc: bool) -> tuple[str, ...]:
 @output.json_option
 @click.pass_obj
 def info(session: Session, reference: Reference, as_json: bool) -> None:
-    """Show a service: addresses, bound ports, backends.
+    """Show a service: addresses, bound ports, and each backend's own address, state and weight.
+
+    A backend's state is ready, drained (it gets no new flows by wish) or failing (none, as its checks fail).
 
     \b
     Example:

@@ -27,7 +27,7 @@ def network_text(net: Network) -> str:
             ("Gateways", ", ".join(net.gateways or ())),
             ("Internal", "yes" if net.internal else ""),
             ("Options", ", ".join(f"{key}={_plain(value)}" for key, value in (net.options or {}).items())),
-            ("Created", _moment(net.created)),
+            ("Created", moment(net.created)),
             ("Endpoints", "" if net.endpoints else "none"),
         )
     )
@@ -46,9 +46,11 @@ def endpoint_text(what: str, end: Endpoint | Service) -> str:
             ("IPv6 address", end.address_ipv6 or ""),
             ("MAC", end.mac or ""),
             ("Gateway", end.gateway or ""),
+            ("Aliases", ", ".join(end.aliases or ())),
+            ("Affinity", "client" if end.affinity == "client" else ""),
             ("Exposed ports", ", ".join(f"{port.port}/{protocol(port.proto)}" for port in end.exposed_ports or ())),
             ("Bound ports", _bound(end.port_mapping or ())),
-            ("Created", _moment(end.created)),
+            ("Created", moment(end.created)),
             ("Backends", "" if end.backends else "none"),
         )
     )
@@ -56,14 +58,15 @@ def endpoint_text(what: str, end: Endpoint | Service) -> str:
         (
             short(backend.id),
             backend.interface or "",
-            backend.address or "",
+            ", ".join(filter(None, (backend.address or "", backend.address_ipv6 or ""))),
             backend.state or "",
+            str(backend.weight or ""),
             backend.sandbox_key or "",
         )
         for backend in end.backends or ()
     ]
     title = "Backends" if what == "service" else "Container"
-    return _with_table(head, title, ("CONTAINER", "INTERFACE", "ADDRESS", "STATE", "SANDBOX"), rows)
+    return _with_table(head, title, ("CONTAINER", "INTERFACE", "ADDRESS", "STATE", "WEIGHT", "SANDBOX"), rows)
 
 
 def sandbox_text(box: Sandbox) -> str:
@@ -78,7 +81,7 @@ def sandbox_text(box: Sandbox) -> str:
             ("Hosts file", box.hosts_path or ""),
             ("Resolv.conf", box.resolv_conf_path or ""),
             ("DNS", ", ".join(box.dns or ())),
-            ("Created", _moment(box.created)),
+            ("Created", moment(box.created)),
         )
     )
     names = {end.id: end.name for end in box.endpoints}
@@ -97,7 +100,8 @@ def _bound(ports: Iterable[BoundPort]) -> str:
     return ", ".join(str(PortWish(port.proto, port.port, port.host_ip, port.host_port)) for port in ports)
 
 
-def _moment(created: datetime | UnsetType) -> str:
+def moment(created: datetime | UnsetType) -> str:
+    """To the second, and in which zone."""
     return created.isoformat(sep=" ", timespec="seconds") if created else ""
 
 

@@ -35,6 +35,12 @@ _CREATE = (
     click.option("--ip6", metavar="IP", help="IPv6 address."),
     click.option("--mac", metavar="MAC", help="MAC address. Default: made from the IPv4 address."),
     click.option("--label", "labels", type=values.PAIR, multiple=True, metavar="K=V", help="A label (repeatable)."),
+    click.option("--alias", "aliases", multiple=True, metavar="NAME", help="A further name (repeatable)."),
+    click.option(
+        "--affinity",
+        type=click.Choice(["flow", "client"]),
+        help="What keeps going to one backend: a flow (default), or all of a client.",
+    ),
 )
 
 _JOIN = (
@@ -51,6 +57,16 @@ _JOIN = (
     ),
     click.option("--netns", metavar="PATH", help="Join this existing network namespace instead of a new one."),
     click.option("--pid", type=click.IntRange(min=1), help="Join the network namespace of this process."),
+    click.option(
+        "--alias",
+        "aliases",
+        multiple=True,
+        metavar="NAME",
+        help="A name by which this container alone knows the service (repeatable).",
+    ),
+    click.option(
+        "--weight", type=click.IntRange(1, 100), help="Share of the new flows among the backends. Default: 1."
+    ),
     click.option("--gateway-priority", type=int, default=0, help="The highest has the default route. Default: 0."),
     click.option("--hosts-path", metavar="FILE", help="Write the hosts file here."),
     click.option("--resolv-conf-path", metavar="FILE", help="Write resolv.conf here."),
@@ -99,6 +115,8 @@ def _created(asked: Mapping[str, Any]) -> dict[str, Any]:
         "address_ipv6": asked.get("ip6"),
         "mac": asked.get("mac"),
         "labels": dict(asked.get("labels", ())) or None,
+        "aliases": list(asked.get("aliases", ())) or None,
+        "affinity": asked.get("affinity"),
     }
 
 
@@ -123,5 +141,7 @@ def join_wish(container: str, asked: Mapping[str, Any]) -> Join:
         resolv_conf_path=asked.get("resolv_conf_path"),
         netns=asked.get("netns"),
         pid=asked.get("pid"),
+        aliases=list(asked.get("aliases", ())) or None,
+        weight=asked.get("weight"),
         gateway_priority=asked.get("gateway_priority") or None,
     )

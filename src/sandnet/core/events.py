@@ -52,8 +52,11 @@ class Events:
         self._closed = False
 
     def begin(self, revision: int) -> None:
-        """Events up to this revision of the store happened in an earlier run and are not remembered."""
-        self._floor = (revision + 1) * PLACES - 1
+        """Events up to this revision of the store happened in an earlier run and are not remembered.
+
+        A reader that has come to the last revision has missed nothing.
+        """
+        self._floor = revision * PLACES
 
     def publish(self, revision: int, transitions: Iterable[Transition]) -> None:
         """Tell of a commit."""

@@ -19,6 +19,8 @@ PATIENCE: Final = 1.0
 """Seconds a change waits for its confirmation."""
 HUNG: Final = 10.0
 """Seconds without an answer after which the resolver is given up and started anew."""
+RESENT: Final = 30.0
+"""Seconds it may take to be told everything: a hundred thousand names take about three."""
 _LOOK: Final = 2.0
 """Seconds between two looks whether it answers."""
 _PAUSES: Final = (0.05, 5.0)
@@ -43,7 +45,8 @@ class NameClient:
     def __init__(self, path: str, release: str, start: Callable[[], Awaitable[None]]) -> None:
         self._path = path
         self._release = release
-        self._start = start
+        self.start = start
+        """As given."""
         self._names: dict[tuple[str, str], Names] = {}
         self._askers: dict[str, Asker] = {}
         self._complete = False
@@ -191,7 +194,7 @@ class NameClient:
         link = await self._connect()
         self._link = link
         try:
-            await self._resend(link)
+            await asyncio.wait_for(self._resend(link), RESENT)
             self._trouble = ""
             self._settled.set()
             await self._watch(link)
@@ -204,7 +207,7 @@ class NameClient:
             if link.release == self._release:
                 return link
             link.close()
-        await self._start()
+        await self.start()
         link = await Link.open(self._path)
         if link.release != self._release:
             link.close()
@@ -220,10 +223,11 @@ class NameClient:
 
     async def _watch(self, link: Link) -> None:
         while not await link.lost_within(_LOOK):
-            if link.waiting() > HUNG:
+            beat = link.request(Apply(()))
+            await asyncio.wait([beat], timeout=HUNG)
+            if not beat.done():
                 raise _away("it hangs")
-            if not link.waiting():
-                self._take_note(await link.request(Apply(())))
+            self._take_note(await beat)
         raise ConnectionError("the connection was lost")
 
     def _let_go(self, trouble: str) -> None:

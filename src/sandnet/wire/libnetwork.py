@@ -8,7 +8,7 @@ default to ``UNSET`` are the verbose ones: they are left out unless the request 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -19,6 +19,8 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 HostPort = Annotated[int, Meta(ge=0, le=65535, description="0: the daemon chooses")]
 Protocol = Annotated[int, Meta(ge=0, le=255, description="IP protocol number: 6 TCP, 17 UDP, 132 SCTP")]
 Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Weight = Annotated[int, Meta(ge=1, le=100, description="share of the new flows among the backends")]
+Affinity = Literal["flow", "client"]
 Pid = Annotated[int, Meta(ge=0, le=2**22, description="0: none; the kernel's PID_MAX_LIMIT is 2^22")]
 
 _PORT_KEYS: Final = {
@@ -72,6 +74,10 @@ class EndpointCreate(Struct, kw_only=True, omit_defaults=True):
     address_ipv6: str | None = None
     mac: str | None = None
     labels: dict[str, str] | None = None
+    aliases: list[str] | None = None
+    """Further names by which the network knows it."""
+    affinity: Affinity | None = None
+    """What keeps going to one backend: a ``flow`` (the default), or all of a ``client``."""
 
 
 class ServicePublish(Struct, kw_only=True, omit_defaults=True):
@@ -86,6 +92,10 @@ class ServicePublish(Struct, kw_only=True, omit_defaults=True):
     address_ipv6: str | None = None
     mac: str | None = None
     labels: dict[str, str] | None = None
+    aliases: list[str] | None = None
+    """Further names by which the network knows it."""
+    affinity: Affinity | None = None
+    """What keeps going to one backend: a ``flow`` (the default), or all of a ``client``."""
 
 
 class ExtraHost(Struct, kw_only=True, omit_defaults=True):
@@ -116,10 +126,22 @@ class Join(Struct, kw_only=True, omit_defaults=True):
     parent_updates: list[ParentUpdate] | None = None
     use_default_sandbox: bool | None = None
     gateway_priority: Priority | None = None
+    aliases: list[str] | None = None
+    """Names by which this sandbox alone knows the endpoint."""
+    weight: Weight | None = None
+    """1 when absent."""
     netns: str | None = None
     """Path of an existing network namespace that becomes the sandbox."""
     pid: Pid | None = None
     """Process whose network namespace becomes the sandbox."""
+
+
+class BackendChange(Struct, kw_only=True, omit_defaults=True):
+    """Body of ``PATCH /services/{service}/backend/{container}``: what is absent stays as it is."""
+
+    state: Literal["drained", "active"] | None = None
+    """``drained``: no new flows, those it has go on; ``active``: in the rotation again."""
+    weight: Weight | None = None
 
 
 class TransportPort(Struct, kw_only=True):
@@ -146,9 +168,13 @@ class Backend(Struct, kw_only=True):
     interface: str | UnsetType = UNSET
     """Name inside the sandbox; empty where the network has no links."""
     address: str | UnsetType | None = UNSET
-    """CIDR."""
+    """Its own, CIDR; of the one that holds it, the service's."""
+    address_ipv6: str | UnsetType | None = UNSET
     state: str | UnsetType = UNSET
-    """``creating``, ``ready`` or ``removing``."""
+    """``ready``, ``drained`` (no new flows by wish) or ``failing`` (none because its checks fail)."""
+    weight: int | UnsetType = UNSET
+    holder: bool | UnsetType = UNSET
+    """It answers for the service's address: one of them does."""
 
 
 class Endpoint(Struct, kw_only=True):
@@ -164,6 +190,8 @@ class Endpoint(Struct, kw_only=True):
     gateway: str | UnsetType | None = UNSET
     exposed_ports: list[TransportPort] | UnsetType = UNSET
     port_mapping: list[BoundPort] | UnsetType = UNSET
+    aliases: list[str] | UnsetType = UNSET
+    affinity: str | UnsetType = UNSET
     backends: list[Backend] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
 
@@ -181,6 +209,8 @@ class Service(Struct, kw_only=True):
     gateway: str | UnsetType | None = UNSET
     exposed_ports: list[TransportPort] | UnsetType = UNSET
     port_mapping: list[BoundPort] | UnsetType = UNSET
+    aliases: list[str] | UnsetType = UNSET
+    affinity: str | UnsetType = UNSET
     backends: list[Backend] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
 
@@ -216,6 +246,8 @@ class SandboxInterface(Struct, kw_only=True):
     mac: str | None
     gateway_priority: int
     state: str
+    aliases: list[str] = []
+    """Names by which this sandbox alone knows the endpoint."""
 
 
 class Sandbox(Struct, kw_only=True):
@@ -235,6 +267,51 @@ class Sandbox(Struct, kw_only=True):
     dns: list[str] | UnsetType = UNSET
     interfaces: list[SandboxInterface] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
+
+
+class Event(Struct, kw_only=True):
+    """A line of ``GET /events``. Not part of the reference."""
+
+    sequence: int
+    """Grows from event to event, over restarts too; where to go on with ``since``."""
+    time: datetime
+    type: str | UnsetType = UNSET
+    """``network``, ``endpoint`` (services are endpoints), ``sandbox`` or ``backend``."""
+    action: str
+    """``created``, ``changed`` or ``removed``; of backends ``attached``, ``changed`` or ``detached``. ``missed``, with
+    nothing but number and time: events are lost to this reader, who has to read the lists anew."""
+    id: str | UnsetType = UNSET
+    """Of sandboxes and backends the container's."""
+    name: str | UnsetType = UNSET
+    """Of a sandbox its host name, of a backend its service's name."""
+    network: str | UnsetType = UNSET
+    """The network's name."""
+    service: str | UnsetType = UNSET
+    """Of a backend: the service's id."""
+    container: str | UnsetType = UNSET
+    """Of a backend: the container's id."""
+    object: dict[str, Any] | UnsetType = UNSET
+    """What ``GET`` with ``verbose=true`` shows; not of what is gone."""
+
+
+class Explanation(Struct, kw_only=True):
+    """Answer of ``GET /dns/explain``. Not part of the reference."""
+
+    name: str
+    asker: str
+    """The container's id."""
+    answers: list[str]
+    """Addresses. For a question about an address ``reason`` has the name."""
+    source: str
+    """``alias``, ``network``, ``reverse``, ``localhost``, ``upstream`` or ``none``."""
+    network: str
+    """Id of the network whose records answer; empty: none."""
+    owners: list[str]
+    """Who bears the name there: an endpoint's id, or a container's and an endpoint's with a slash between."""
+    upstreams: list[str]
+    """Servers of the container's own that would be asked, in order; empty with source ``upstream``: the host's."""
+    reason: str
+    """In words."""
 
 
 class DriverHealth(Struct, kw_only=True):

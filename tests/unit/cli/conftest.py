@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
@@ -22,6 +22,16 @@ class Request(NamedTuple):
     body: object = None
 
 
+class Answer(NamedTuple):
+    """What is answered to a request."""
+
+    status: int
+    content: bytes
+    headers: Mapping[str, str] = {}
+    endless: bool = False
+    """The connection stays open after the content, until the test is over."""
+
+
 class Stub:
     """Canned answers by method and target; what was asked, in order."""
 
@@ -30,19 +40,29 @@ class Stub:
         self.requests: list[Request] = []
         self.every_sandbox: object = None
         """The answer about any sandbox; fresh container ids cannot be canned."""
-        self._answers: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
+        self.over = threading.Event()
+        self._answers: dict[tuple[str, str], list[Answer]] = {}
 
-    def answer(self, method: str, target: str, body: object = None, status: int = 200) -> None:
+    def answer(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        status: int = 200,
+        headers: Mapping[str, str] = {},
+        endless: bool = False,
+    ) -> None:
         """The answer to one request; several of them are given in order, the last one for ever."""
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        self._answers.setdefault((method, target), []).append((status, content))
+        self._answers.setdefault((method, target), []).append(Answer(status, content, headers, endless))
 
-    def reply(self, method: str, target: str) -> tuple[int, bytes]:
+    def reply(self, method: str, target: str) -> Answer:
         queue = self._answers.get((method, target))
         if queue is None and self.every_sandbox and target.startswith("/sandboxes/"):
-            return 200, json.dumps(self.every_sandbox).encode()
+            return Answer(200, json.dumps(self.every_sandbox).encode())
         if queue is None:
-            return 404, json.dumps({"message": f"not canned: {method} {target}", "code": "not_found"}).encode()
+            message = {"message": f"not canned: {method} {target}", "code": "not_found"}
+            return Answer(404, json.dumps(message).encode())
         return queue.pop(0) if len(queue) > 1 else queue[0]
 
     def asked(self) -> list[tuple[str, str]]:
@@ -58,14 +78,20 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
         def do(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             stub.requests.append(Request(self.command, self.path, json.loads(raw) if raw else None))
-            status, content = stub.reply(self.command, self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
+            answer = stub.reply(self.command, self.path)
+            self.send_response(answer.status)
+            if not answer.endless:
+                self.send_header("Content-Length", str(len(answer.content)))
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            if content:  # a client that was told of no content may be gone
-                self.wfile.write(content)
+            if answer.content:  # a client that was told of no content may be gone
+                self.wfile.write(answer.content)
+            if answer.endless:
+                self.wfile.flush()
+                stub.over.wait()
 
-        do_GET = do_POST = do_DELETE = do  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_DELETE = do  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
@@ -74,6 +100,7 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield stub
+    stub.over.set()
     server.shutdown()
     thread.join()
     server.server_close()

@@ -36,7 +36,18 @@ VERBOSE = {
     "gateway": "172.18.0.1",
     "exposed_ports": [{"proto": 17, "port": 53}],
     "port_mapping": [{"proto": 6, "port": 80, "host_ip": "0.0.0.0", "host_port": 8080}],
-    "backends": [{"id": BOX, "sandbox_key": KEY, "interface": "eth0", "address": "172.18.0.2/24", "state": "ready"}],
+    "backends": [
+        {
+            "id": BOX,
+            "sandbox_key": KEY,
+            "interface": "eth0",
+            "address": "172.18.0.2/24",
+            "address_ipv6": None,
+            "state": "ready",
+            "weight": 1,
+            "holder": True,
+        }
+    ],
     "created": "2026-01-02T03:04:05Z",
 }
 SANDBOX = {
@@ -217,7 +228,7 @@ def test_given_ports_when_publishing_then_they_are_sent_and_the_id_printed(stub:
     stub.answer("POST", "/services", BAR)
     result = sandnet(
         "service publish -p 127.0.0.1:8000-8010:80 -p [::]:53:53/udp --expose 9/sctp --ip 10.9.0.7",
-        "--ip6 fd00::7 --mac 02:42:0a:09:00:07 --label a=b=c my.svc.foo",
+        "--ip6 fd00::7 --mac 02:42:0a:09:00:07 --label a=b=c --alias www --alias w --affinity client my.svc.foo",
     )
     assert (result.exit_code, result.stdout) == (0, BAR + "\n")
     assert stub.requests[0].body == {
@@ -232,6 +243,8 @@ def test_given_ports_when_publishing_then_they_are_sent_and_the_id_printed(stub:
         "address_ipv6": "fd00::7",
         "mac": "02:42:0a:09:00:07",
         "labels": {"a": "b=c"},
+        "aliases": ["www", "w"],
+        "affinity": "client",
     }
 
 
@@ -265,8 +278,29 @@ def test_given_a_service_when_shown_then_its_ports_and_backends_are_there(stub: 
     assert "IPv6" not in text
     assert text.endswith(
         "Backends:\n"
-        "  CONTAINER     INTERFACE  ADDRESS        STATE  SANDBOX\n"
-        f"  98c5241f9475  eth0       172.18.0.2/24  ready  {KEY}\n"
+        "  CONTAINER     INTERFACE  ADDRESS        STATE  WEIGHT  SANDBOX\n"
+        f"  98c5241f9475  eth0       172.18.0.2/24  ready  1       {KEY}\n"
+    )
+
+
+def test_given_backends_when_a_service_is_shown_then_each_has_its_address_state_and_weight(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    plug = {"sandbox_key": "/n/b", "interface": "eth0"}
+    backends = [
+        {**plug, "id": "a", "address": "10.9.0.2/24", "state": "drained", "weight": 1, "holder": True},
+        {**plug, "id": "b", "address": "10.9.0.3/24", "address_ipv6": "fd00::3/64", "state": "failing", "weight": 100},
+    ]
+    balanced = {"aliases": ["www", "shop"], "affinity": "client", "backends": backends}
+    stub.answer("GET", "/networks/foo/endpoints?name=bar", [SERVICE])
+    stub.answer("GET", f"/services/{BAR}?verbose=true", {**VERBOSE, **balanced})
+    text = sandnet("service", "info", "bar.foo").stdout
+    assert "Aliases:       www, shop\n" in text
+    assert "Affinity:      client\n" in text
+    assert text.endswith(
+        "  CONTAINER  INTERFACE  ADDRESS                  STATE    WEIGHT  SANDBOX\n"
+        "  a          eth0       10.9.0.2/24              drained  1       /n/b\n"
+        "  b          eth0       10.9.0.3/24, fd00::3/64  failing  100     /n/b\n"
     )
 
 
@@ -319,7 +353,8 @@ def test_given_join_options_when_attaching_then_they_are_sent_and_the_key_printe
     stub.answer("POST", f"/services/{BAR}/backend", KEY)
     result = sandnet(
         "service attach --hostname h --domain d.org --dns 10.0.0.1 --dns ::1 --add-host db:fd00::3",
-        f"--pid 4711 --gateway-priority -3 --hosts-path /h --resolv-conf-path /r {BOX} bar",
+        "--pid 4711 --gateway-priority -3 --hosts-path /h --resolv-conf-path /r",
+        f"--weight 7 --alias me {BOX} bar",
     )
     assert (result.exit_code, result.stdout) == (0, KEY + "\n")
     assert stub.requests[-1].body == {
@@ -331,6 +366,8 @@ def test_given_join_options_when_attaching_then_they_are_sent_and_the_key_printe
         "dns": ["10.0.0.1", "::1"],
         "extra_hosts": [{"name": "db", "address": "fd00::3"}],
         "gateway_priority": -3,
+        "aliases": ["me"],
+        "weight": 7,
         "pid": 4711,
     }
 
@@ -344,6 +381,24 @@ def test_given_a_backend_when_detaching_then_service_and_container_are_named(stu
     stub.answer("GET", "/services?name=bar", [SERVICE])
     stub.answer("DELETE", f"/services/{BAR}/backend/{BOX}")
     assert sandnet("service", "detach", BOX, "bar").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (("drain", BOX, "bar"), {"state": "drained"}),
+        (("undrain", BOX, "bar"), {"state": "active"}),
+        (("weight", BOX, "bar", "10"), {"weight": 10}),
+    ],
+)
+def test_given_a_backend_when_changed_then_only_that_is_sent(
+    stub: Stub, sandnet: Sandnet, words: tuple[str, ...], change: object
+) -> None:
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("PATCH", f"/services/{BAR}/backend/{BOX}")
+    result = sandnet("service", *words)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert stub.requests[-1].body == change
 
 
 def test_given_an_endpoint_when_taken_through_its_life_then_the_networks_urls_are_used(
@@ -389,6 +444,16 @@ def test_given_sandboxes_when_listed_and_shown_then_endpoints_and_files_are_ther
         "service publish bar.",
         "service publish",
         "service attach c",
+        "service attach --weight 0 c bar",
+        "service attach --weight 101 c bar",
+        "service publish --affinity random bar",
+        "service drain c",
+        "service weight c bar",
+        "service weight c bar 101",
+        "events --since -1",
+        "events now",
+        "dns web",
+        "dns --from c",
         "endpoint create bar",
         "sandbox exec c",
         "sandbox exec c --",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sandnet.composition import assemble
 from sandnet.config import Config
 from sandnet.core.controller import Controller
-from sandnet.composition import assemble
 from sandnet.errors import Error
 from sandnet.kernel.fake import FakeKernel
 from sandnet.kernel.workers import Workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -109,3 +110,19 @@ async def test_given_a_changed_asker_when_it_keeps_its_namespace_then_its_socket
     assert records(await answer(reader)) == ["10.1.0.9"]
     assert resolver.ports["box"] == port
     writer.close()
+
+
+async def test_given_a_drained_resolver_when_asked_then_earlier_questions_are_answered_and_later_ones_left(
+    resolver: LocalResolver,
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as before, socket.socket(socket.AF_INET) as stream_after:
+        before.connect(("127.0.0.1", resolver.ports["box"]))
+        before.settimeout(1)
+        before.send(query("web"))
+        await resolver.server.drain()
+        assert records(before.recv(512)) == ["10.0.0.2"]
+        before.send(query("web"))
+        with pytest.raises(ConnectionRefusedError):  # no socket there takes it: a successor's would
+            before.recv(512)
+        with pytest.raises(ConnectionRefusedError):
+            stream_after.connect(("127.0.0.1", resolver.ports["box"]))

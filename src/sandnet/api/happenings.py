@@ -1,0 +1,79 @@
+"""Events as the dialect tells them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sandnet.api.answers import Answers, moment
+from sandnet.core.controller import Controller
+from sandnet.core.events import Event, Subject
+from sandnet.errors import Error
+from sandnet.model import Attachment, Endpoint, Network, Sandbox
+from sandnet.wire import libnetwork as wire
+
+_ENDINGS = ("removed", "detached")
+
+
+class Happenings:
+    """The events of one stream.
+
+    An event keeps the record as it was then; names and other objects around it are read when it is told. Of what
+    is gone by then the id stands for the name: a live reader never sees that, one that catches up may.
+    """
+
+    def __init__(self, core: Controller) -> None:
+        self._core = core
+
+    def told(self, event: Event) -> wire.Event:
+        """An event as a line of the stream."""
+        subject = event.subject
+        line = wire.Event(sequence=event.sequence, time=moment(event.time), action=event.action)
+        if subject is not None:
+            self._name(line, subject)
+            if event.action not in _ENDINGS:
+                self._show(line, subject)
+        return line
+
+    def _name(self, line: wire.Event, subject: Subject) -> None:
+        match subject:
+            case Network():
+                line.type, line.id, line.name = "network", subject.id, subject.name
+            case Endpoint():
+                line.type, line.id, line.name = "endpoint", subject.id, subject.name
+                line.network = self._network_name(subject.network_id)
+            case Sandbox():
+                line.type, line.id, line.name = "sandbox", subject.container_id, subject.host_name
+            case Attachment():
+                line.type, line.id, line.name = "backend", subject.container_id, self._service_name(subject.endpoint_id)
+                line.network = self._network_name(subject.network_id)
+                line.service, line.container = subject.endpoint_id, subject.container_id
+
+    def _show(self, line: wire.Event, subject: Subject) -> None:
+        try:
+            line.object = msgspec.to_builtins(self._object(subject))
+        except Error:  # what it belongs to is gone by now, and so is it: its own removal is told next
+            return
+
+    def _object(self, subject: Subject) -> wire.Network | wire.Endpoint | wire.Sandbox | wire.Backend:
+        answers = Answers(self._core, verbose=True)
+        match subject:
+            case Network():
+                return answers.network(subject)
+            case Endpoint():
+                return answers.endpoint(subject, self._core.networks.get(subject.network_id))
+            case Sandbox():
+                return answers.sandbox(subject)
+            case Attachment():
+                return answers.backend(subject)
+
+    def _network_name(self, network_id: str) -> str:
+        try:
+            return self._core.networks.get(network_id).name
+        except Error:
+            return network_id
+
+    def _service_name(self, endpoint_id: str) -> str:
+        try:
+            return self._core.services.find(endpoint_id).name
+        except Error:
+            return endpoint_id

@@ -1,0 +1,246 @@
+"""Resolvers on hosts for tests, sandboxes that ask them, and upstream servers that answer well or badly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+import dns.message
+import dns.rrset
+
+from sandnet.dns.base import Alias, Asker, Names
+from sandnet.dns.client import NameClient
+from sandnet.dns.protocol import SOCKET
+from sandnet.kernel.detached import start_detached
+from sandnet.kernel.namespaces import LinuxNamespaces
+from tests.lab import Host, eventually
+
+SANDBOXES: Final = "/run/sandboxes"
+RELEASE: Final = "1.0"
+Answering = Callable[[bytes], Sequence[bytes]]
+"""What a fake server sends back, in order, for a query."""
+
+
+def query(name: str, kind: str = "A", **more: Any) -> bytes:
+    """A DNS message that asks; ``payload=`` adds EDNS."""
+    return dns.message.make_query(name, kind, **more).to_wire()
+
+
+def records(reply: bytes) -> list[str]:
+    """What the records of an answer say, in order."""
+    message = dns.message.from_wire(reply)
+    return [item.to_text() for section in message.answer for item in section]
+
+
+def rcode(reply: bytes) -> str:
+    """The answer's response code in words."""
+    return dns.message.from_wire(reply).rcode().name
+
+
+def reply_to(asked: bytes, *addresses: str) -> bytes:
+    """An answer with these IPv4 addresses."""
+    question = dns.message.from_wire(asked)
+    reply = dns.message.make_response(question)
+    if addresses:
+        reply.answer.append(dns.rrset.from_text(question.question[0].name, 60, "IN", "A", *addresses))
+    return reply.to_wire()
+
+
+def always(*addresses: str) -> Answering:
+    """A server that gives these addresses for everything."""
+    return lambda asked: [reply_to(asked, *addresses)]
+
+
+def names(network: str, owner: str, called: str, *where: str) -> Names:
+    """The names (apart by blanks) of an owner on a network, whose id is ``id-`` and its name."""
+    return Names(
+        network_id=f"id-{network}",
+        network=network,
+        owner=owner,
+        names=tuple(called.split()),
+        addresses=tuple(map(ip_address, where)),
+    )
+
+
+class FakeUpstream:
+    """A DNS server at an address of a host, UDP and TCP on port 53, on threads of its own."""
+
+    def __init__(self, host: Host, address: str, udp: Answering, tcp: Answering | None = None) -> None:
+        self.seen: list[bytes] = []
+        """Queries that came, in order."""
+        self.ports: list[int] = []
+        """Where they came from."""
+        self._udp, self._tcp = host.run(_bound, address)
+        self._threads = [
+            threading.Thread(target=self._serve_udp, args=(udp,)),
+            threading.Thread(target=self._serve_tcp, args=(tcp or udp,)),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        for each in (self._udp, self._tcp):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in (self._udp, self._tcp):
+            each.close()
+
+    def _serve_udp(self, answer: Answering) -> None:
+        while True:
+            asked, source = self._udp.recvfrom(4096)
+            if not asked:  # the socket was shut down
+                return
+            self.seen.append(asked)
+            self.ports.append(source[1])
+            for reply in answer(asked):
+                self._udp.sendto(reply, source)
+
+    def _serve_tcp(self, answer: Answering) -> None:
+        while True:
+            try:
+                connection, _ = self._tcp.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as file:
+                asked = file.read(int.from_bytes(file.read(2), "big"))
+                self.seen.append(asked)
+                for reply in answer(asked):
+                    connection.sendall(len(reply).to_bytes(2, "big") + reply)
+
+
+def _bound(address: str) -> tuple[socket.socket, socket.socket]:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind((address, 53))
+    tcp = socket.create_server((address, 53))
+    return udp, tcp
+
+
+class DnsHost:
+    """A host with a run directory for a resolver, and with sandboxes."""
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.host = host
+        self.run_dir = folder
+        self.resolv_conf = folder / "resolv.conf"
+        self.resolv_conf.write_text("")
+        host.sh("touch", "/etc/resolv.conf")
+        host.sh("mount", "--bind", str(self.resolv_conf), "/etc/resolv.conf")
+        self._namespaces = LinuxNamespaces(SANDBOXES)
+        self._clients: list[NameClient] = []
+        self._upstreams: list[FakeUpstream] = []
+        self.starts = 0
+
+    def client(self, *options: str, release: str = RELEASE) -> NameClient:
+        """A client that starts resolvers on this host, not opened yet."""
+        command = [sys.executable, "-m", "sandnet.resolver", "--detach", "--run-dir", str(self.run_dir)]
+        command += ["--sandbox-dir", SANDBOXES, "--release", release, *options]
+
+        async def start() -> None:
+            self.starts += 1
+            await asyncio.to_thread(self.host.run, start_detached, command, str(self.run_dir / "dns.log"))
+
+        client = NameClient(str(self.run_dir / SOCKET), release, start)
+        self._clients.append(client)
+        return client
+
+    async def opened(self, *options: str, release: str = RELEASE) -> NameClient:
+        """A client whose resolver serves and knows nothing."""
+        client = self.client(*options, release=release)
+        client.open()
+        await until(lambda: not client.problem())
+        return client
+
+    def upstream(self, address: str, udp: Answering, tcp: Answering | None = None) -> FakeUpstream:
+        """Start a server on this host; it ends with the test."""
+        made = FakeUpstream(self.host, address, udp, tcp)
+        self._upstreams.append(made)
+        return made
+
+    def asker(self, name: str, *networks: str, aliases: Sequence[Alias] = (), **more: Any) -> Asker:
+        """A sandbox, made, as the resolver is told of it; ``upstreams`` are given as text."""
+        key = f"{SANDBOXES}/{name}"
+        inode = self.host.run(self._namespaces.make, key).inode
+        ids = tuple(f"id-{network}" for network in networks)
+        upstreams = tuple(map(ip_address, more.pop("upstreams", ())))
+        return Asker(
+            container_id=name, key=key, inode=inode, networks=ids, aliases=tuple(aliases), upstreams=upstreams, **more
+        )
+
+    def release(self, asker: Asker) -> None:
+        """Take a sandbox away."""
+        self.host.run(self._namespaces.release, asker.key)
+
+    def socket_in(self, asker: Asker, *, tcp: bool = False) -> socket.socket:
+        """A socket in a sandbox, connected to its name server; one second of patience."""
+
+        def made() -> socket.socket:
+            out = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+            out.settimeout(1)
+            out.connect(("127.0.0.11", 53))
+            return out
+
+        return self.host.inside(asker.key, made)
+
+    async def ask(self, asker: Asker, name: str, kind: str = "A", **more: Any) -> bytes:
+        """What a sandbox gets over UDP.
+
+        Raises:
+            OSError: nothing, within a second, or nobody listens.
+        """
+        with self.socket_in(asker) as out:
+            out.send(query(name, kind, **more))
+            return await asyncio.to_thread(out.recv, 65535)
+
+    async def dig(self, asker: Asker, *arguments: str) -> str:
+        """What dig prints in a sandbox."""
+        command = ("dig", "@127.0.0.11", "+tries=1", "+time=2", *arguments)
+        return await asyncio.to_thread(self.host.sh, *command, namespace=asker.key)
+
+    def pids(self) -> list[int]:
+        """The resolvers of this run directory that are alive."""
+        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if self._is_ours(pid)]
+
+    def _is_ours(self, pid: int) -> bool:
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            return b"sandnet.resolver" in words and str(self.run_dir).encode() in words
+        return False
+
+    def kill(self) -> None:
+        """Kill the resolver as a crash would, and see it gone."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End everything."""
+        for client in self._clients:
+            await client.close()
+        for upstream in self._upstreams:
+            upstream.close()
+        self.kill()
+        await asyncio.to_thread(eventually, lambda: not self.pids())
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait, without holding up the event loop, until ``condition`` is true.
+
+    Raises:
+        AssertionError: it is not, after ``seconds``.
+    """
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.005)

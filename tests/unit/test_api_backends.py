@@ -1,0 +1,169 @@
+"""The REST dialect of services with several backends: attaching, draining, weights, and what names answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sandnet.api.app import create_app
+from sandnet.dns.fake import FakeNames
+from tests.served import Served, assert_refused, make, served
+
+
+@pytest.fixture
+def names() -> FakeNames:
+    return FakeNames()
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path, names: FakeNames) -> AsyncIterator[Served]:
+    async with served(tmp_path, names) as running:
+        yield running
+
+
+@pytest.fixture
+def client(daemon: Served) -> httpx.AsyncClient:
+    return daemon.client
+
+
+async def told(client: httpx.AsyncClient, service: str, *keys: str) -> list[tuple[object, ...]]:
+    """What is told of each backend, the first attached first."""
+    backends = (await client.get(f"/services/{service}/backend?verbose=true")).json()
+    return [tuple(backend[key] for key in keys) for backend in backends]
+
+
+async def a_service(client: httpx.AsyncClient, *containers: str, **wishes: object) -> str:
+    await make(client, "/networks", name="foo", options={"subnet": "10.7.0.0/24"})
+    service = await make(client, "/services", name="web", network_name="foo", **wishes)
+    for container in containers:
+        await make(client, f"/services/{service}/backend", container_id=container)
+    return service
+
+
+# Backends.
+
+
+async def test_given_two_backends_when_told_then_each_has_its_own_address_and_one_holds_the_services(
+    client: httpx.AsyncClient,
+) -> None:
+    service = await a_service(client, "c1")
+    await make(client, f"/services/{service}/backend", container_id="c2", weight=7)
+    assert await told(client, service, "id", "address", "state", "weight", "holder") == [
+        ("c1", "10.7.0.2/24", "ready", 1, True),
+        ("c2", "10.7.0.3/24", "ready", 7, False),
+    ]
+    assert (await client.get(f"/services/{service}?verbose=true")).json()["address"] == "10.7.0.2/24"
+    assert (await client.get(f"/services/{service}/backend")).json() == [{"id": "c1"}, {"id": "c2"}]
+
+
+async def test_given_a_backend_when_changed_then_it_is_told_and_nothing_else_is_touched(
+    client: httpx.AsyncClient,
+) -> None:
+    service = await a_service(client, "c1", "c2")
+    backend = f"/services/{service}/backend/c1"
+    for change, expected in (
+        ({"state": "drained"}, ("drained", 1)),
+        ({"weight": 100, "state": None}, ("drained", 100)),
+        ({"state": "active"}, ("ready", 100)),
+        ({"state": "drained", "weight": 2, "colour": "red"}, ("drained", 2)),
+    ):
+        response = await client.patch(backend, json=change)
+        assert (response.status_code, response.content) == (200, b"")
+        assert await told(client, service, "state", "weight") == [expected, ("ready", 1)]
+
+
+async def test_given_a_backend_whose_checks_fail_when_told_then_it_is_failing_unless_it_is_drained(
+    daemon: Served,
+) -> None:
+    service = await a_service(daemon.client, "c1")
+    endpoint = daemon.controller.services.find(service)
+    network = daemon.controller.networks.get(endpoint.network_id)
+    await daemon.controller.sandboxes._backends.judge(network, endpoint, "c1", healthy=False)
+    assert await told(daemon.client, service, "state") == [("failing",)]
+    await daemon.client.patch(f"/services/{service}/backend/c1", json={"state": "drained"})
+    assert await told(daemon.client, service, "state") == [("drained",)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"state": "ready"}, {"state": ""}, {"state": 1}, {"weight": 0}, {"weight": 101}, {"weight": "2"}, []],
+    ids=str,
+)
+async def test_given_a_change_that_is_none_when_sent_then_400_and_nothing_is_changed(
+    client: httpx.AsyncClient, body: object
+) -> None:
+    service = await a_service(client, "c1")
+    assert_refused(await client.patch(f"/services/{service}/backend/c1", json=body), 400)
+    assert await told(client, service, "state", "weight") == [("ready", 1)]
+
+
+async def test_given_nobody_when_changed_then_404(client: httpx.AsyncClient) -> None:
+    service = await a_service(client, "c1")
+    change = {"state": "drained"}
+    assert_refused(await client.patch(f"/services/{service}/backend/c", json=change), 404, "not_attached")
+    assert_refused(await client.patch("/services/nope/backend/c1", json=change), 404, "no such service")
+
+
+async def test_given_wishes_when_published_and_attached_then_verbose_tells_them(client: httpx.AsyncClient) -> None:
+    service = await a_service(client, aliases=["WWW", "www", "shop.example.com"], affinity="client")
+    await make(client, f"/services/{service}/backend", container_id="c1", aliases=["Me"])
+    shown = (await client.get(f"/services/{service}?verbose=true")).json()
+    assert (shown["aliases"], shown["affinity"]) == (["www", "shop.example.com"], "client")
+    box = (await client.get("/sandboxes/c1?verbose=true")).json()
+    assert [plug["aliases"] for plug in box["interfaces"]] == [["me"]]
+
+
+async def test_given_bad_wishes_when_publishing_then_the_field_is_named(client: httpx.AsyncClient) -> None:
+    for wish in ({"aliases": ["a b"]}, {"aliases": "a"}, {"affinity": "random"}):
+        (field,) = wish
+        assert_refused(await client.post("/services", json={"name": "web", **wish}), 400, field)
+    assert (await client.get("/services")).json() == []
+
+
+# What names answer.
+
+
+async def test_given_a_name_when_explained_then_the_record_is_told(client: httpx.AsyncClient) -> None:
+    service = await a_service(client, "c1", aliases=["www"])
+    network = (await client.get("/networks/foo")).json()["id"]
+    found = (await client.get("/dns/explain?name=WWW.foo&from=c1")).json()
+    assert list(found) == ["name", "asker", "answers", "source", "network", "owners", "upstreams", "reason"]
+    assert (found["name"], found["asker"], found["answers"]) == ("WWW.foo", "c1", ["10.7.0.2"])
+    assert (found["source"], found["network"], found["owners"]) == ("network", network, [service])
+
+
+async def test_given_a_name_nobody_bears_when_explained_then_the_upstream_servers_are_told(
+    client: httpx.AsyncClient,
+) -> None:
+    service = await a_service(client)
+    await make(client, f"/services/{service}/backend", container_id="c1", dns=["192.0.2.53"])
+    found = (await client.get("/dns/explain?name=example.com&from=c1")).json()
+    assert (found["source"], found["answers"], found["upstreams"]) == ("upstream", [], ["192.0.2.53"])
+
+
+async def test_given_nobody_who_asks_or_answers_when_explained_then_it_is_refused(
+    client: httpx.AsyncClient, names: FakeNames
+) -> None:
+    await a_service(client, "c1")
+    assert_refused(await client.get("/dns/explain?name=web&from=nobody"), 404, "no such sandbox")
+    names.trouble = "it crashed"
+    assert_refused(await client.get("/dns/explain?name=web&from=c1"), 503, "it crashed")
+
+
+async def test_given_no_resolver_when_explained_then_503_says_so(tmp_path: Path) -> None:
+    async with served(tmp_path / "other") as other:
+        await a_service(other.client, "c1")
+        assert_refused(await other.client.get("/dns/explain?name=web&from=c1"), 503, "no_resolver")
+
+
+async def test_given_an_application_when_made_then_it_serves_that_controller_alone(
+    daemon: Served, tmp_path: Path
+) -> None:
+    async with served(tmp_path / "other") as other:
+        await a_service(other.client, "c1")
+        transport = httpx.ASGITransport(app=create_app(daemon.controller, version=""))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as again:
+            assert (await again.get("/services")).json() == []

@@ -1,0 +1,42 @@
+"""Programs that are started to outlive us."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.detached import LOG_LIMIT, start_detached
+
+
+def test_given_a_program_when_started_then_it_has_a_session_of_its_own_and_writes_to_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    start_detached([sys.executable, "-c", "import os, sys; print(os.getsid(0), sys.stdin.read())"], str(log))
+    before, session = log.read_text().splitlines()
+    assert before == "before"
+    assert int(session) != os.getsid(0)
+
+
+@pytest.mark.parametrize("command", [["/nowhere"], [sys.executable, "-c", "raise SystemExit(3)"]])
+def test_given_a_program_that_fails_when_started_then_it_is_told(tmp_path: Path, command: list[str]) -> None:
+    with pytest.raises(Error) as failed:
+        start_detached(command, str(tmp_path / "log"))
+    assert failed.value.kind == Kind.UNAVAILABLE
+
+
+def test_given_a_large_log_when_a_program_starts_then_it_is_emptied(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * (LOG_LIMIT + 1))
+    start_detached([sys.executable, "-c", "print('new')"], str(log))
+    assert log.read_text() == "new\n"
+
+
+def test_given_a_symlink_for_a_log_when_a_program_starts_then_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "other")
+    with pytest.raises(Error):
+        start_detached(["true"], str(tmp_path / "log"))
+    assert not (tmp_path / "other").exists()
