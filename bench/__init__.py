@@ -1,0 +1,1 @@
+"""The benchmarks: what sandnet promises about speed and size, measured (``make bench``)."""

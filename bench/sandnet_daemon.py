@@ -1,0 +1,139 @@
+"""The daemon under test, and its REST interface."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.host import Namespace, host_links, stop, wait_until
+from bench.rest import JSON, Connection
+
+SANDNET = Path(sys.executable).with_name("sandnet")
+START_DEADLINE = 120.0
+"""Seconds; a start with a thousand endpoints to restore is part of what is measured."""
+
+CLEAN_DEADLINE = 60.0
+"""Seconds after which a link that is still there is a fault, not a figure."""
+
+LOG_LINES = 40
+"""Of the daemon's log, shown when something failed."""
+
+
+class Daemon:
+    """A daemon with directories and a host namespace of its own."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/var/tmp"))
+        self.directory.chmod(0o755)
+        self.host = Namespace()
+        self.socket = self.directory / "run-dir" / "sandnet.sock"
+        self.rest = Connection(str(self.socket))
+        self.started = 0.0
+        """Seconds that its first start took."""
+        self.bare_links = 0
+        """Links of its host when it has nothing but the predefined networks."""
+
+    def start(self) -> float:
+        """Start the daemon; the seconds until it answers.
+
+        Nothing is on its ``PATH``: a program that it tried to run would not be found.
+        """
+        nothing = self.directory / "empty"
+        nothing.mkdir(exist_ok=True)
+        command = [str(SANDNET), "daemon", *self._flags()]
+        begun = time.perf_counter()
+        self.process = self.host.start(command, self.directory / "log", {"PATH": str(nothing), "LANG": "C.UTF-8"})
+        wait_until(self._answers, START_DEADLINE, "the daemon does not answer")
+        return time.perf_counter() - begun
+
+    def _flags(self) -> list[str]:
+        places = {name: str(self.directory / name) for name in ("state-dir", "run-dir", "sandbox-dir")}
+        return [word for name, place in places.items() for word in (f"--{name}", place)]
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the daemon ended:\n{''.join(self._log_lines()[-LOG_LINES:])}")
+        try:
+            probe = Connection(str(self.socket))
+            probe.ask("GET", "/networks?name=bridge")
+        except OSError:
+            return False
+        probe.close()
+        return True
+
+    def _log_lines(self) -> list[str]:
+        return (self.directory / "log").read_text().splitlines(keepends=True)
+
+    def stop(self) -> float:
+        """Stop it as the service manager would; the seconds that took."""
+        self.rest.close()
+        begun = time.perf_counter()
+        stop(self.process)
+        return time.perf_counter() - begun
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def links(self) -> int:
+        """How many links its host namespace has."""
+        return len(host_links(self.pid))
+
+    def until_links(self, number: int) -> float:
+        """Wait until its host has no more links than that; the seconds that took."""
+        return wait_until(lambda: self.links() <= number, CLEAN_DEADLINE, f"more than {number} links")
+
+    # What the reference offers.
+
+    def network(self, name: str, **options: JSON) -> str:
+        """Create a bridge network; its id."""
+        return str(self.rest.ask("POST", "/networks", {"name": name, "options": options}))
+
+    def delete_network(self, network: str) -> None:
+        """Delete a network."""
+        self.rest.ask("DELETE", f"/networks/{network}")
+
+    def endpoint(self, network: str, name: str, **more: JSON) -> str:
+        """Create an endpoint; its id."""
+        return str(self.rest.ask("POST", f"/networks/{network}/endpoints", {"name": name, **more}))
+
+    def delete_endpoint(self, network: str, endpoint: str) -> None:
+        """Delete an endpoint."""
+        self.rest.ask("DELETE", f"/networks/{network}/endpoints/{endpoint}")
+
+    def join(self, network: str, endpoint: str, container: str) -> str:
+        """Join a container; the path of its namespace."""
+        path = f"/networks/{network}/endpoints/{endpoint}/containers"
+        return str(self.rest.ask("POST", path, {"container_id": container}))
+
+    def leave(self, network: str, endpoint: str, container: str) -> None:
+        """Take a container off its endpoint."""
+        self.rest.ask("DELETE", f"/networks/{network}/endpoints/{endpoint}/containers/{container}")
+
+    # The end.
+
+    def __enter__(self) -> Self:
+        try:
+            self.started = self.start()
+        except BaseException:
+            stop(self.process)
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise
+        self.bare_links = self.links()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error:
+            print("".join(self._log_lines()[-LOG_LINES:]), file=sys.stderr)
+        self.stop()
+        self.host.run([str(SANDNET), "down", *self._flags()])
+        self.host.close()
+        shutil.rmtree(self.directory)
