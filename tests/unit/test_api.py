@@ -209,7 +209,7 @@ async def test_given_verbose_when_reading_then_the_operators_keys_follow(client:
     assert (network["subnets"], network["gateways"], network["options"]) == (["10.7.0.0/24"], ["10.7.0.9"], options)
     assert list(told) == [
         *("name", "id", "network", "address", "address_ipv6", "mac", "gateway"),
-        *("exposed_ports", "port_mapping", "aliases", "affinity", "backends", "created"),
+        *("exposed_ports", "port_mapping", "aliases", "affinity", "probe", "labels", "backends", "created"),
     ]
     assert (told["address"], told["mac"], told["gateway"]) == ("10.7.0.1/24", "02:42:0a:07:00:01", "10.7.0.9")
     assert told["exposed_ports"] == exposed

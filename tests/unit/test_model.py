@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from sandnet import model
 from sandnet.errors import Error, Kind
 from sandnet.model import (
+    Affinity,
     Attachment,
     BoundPort,
     Endpoint,
@@ -36,6 +37,8 @@ from sandnet.model import (
     ParentUpdate,
     Phase,
     PortMapping,
+    Probe,
+    ProbeKind,
     Sandbox,
     Subnet,
     ids,
@@ -66,7 +69,7 @@ OPTIONS = NetworkOptions(
 EXPOSED = ExposedPort(proto=6, port=80)
 MAPPING = PortMapping(proto=17, port=53, host_ip=V6, host_port=5300, host_port_end=5310)
 HOSTS = (HostEntry(name="db", address=V4), HostEntry(name="db", address=V6))
-
+PROBE = Probe(kind=ProbeKind.HTTP, port=80, path="/healthz", interval=0.5, timeout=0.25)
 RECORDS: list[msgspec.Struct] = [
     OPTIONS,
     NetworkOptions(),
@@ -107,7 +110,11 @@ RECORDS: list[msgspec.Struct] = [
         exposed_ports=(EXPOSED,),
         ports=(BoundPort(proto=6, port=80, host_ip=V6, host_port=8080),),
         labels={"a": "b"},
+        aliases=("www",),
+        affinity=Affinity.CLIENT,
+        probe=PROBE,
     ),
+    PROBE,
     EndpointSpec(name="web", exposed_ports=(EXPOSED,), port_mapping=(MAPPING,), address=V4, address_ipv6=V6, mac="m"),
     HOSTS[1],
     ParentUpdate(endpoint_id="e", name="web", address=V6),

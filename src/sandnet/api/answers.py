@@ -9,7 +9,7 @@ import msgspec
 
 from sandnet.core.controller import Controller, Health
 from sandnet.dns.base import Explanation
-from sandnet.model import Attachment, Endpoint, Network, Sandbox
+from sandnet.model import Attachment, Endpoint, Network, Probe, Sandbox
 from sandnet.model.address import encode_hook
 from sandnet.wire import libnetwork as wire
 
@@ -99,6 +99,8 @@ class Answers:
             for port in ep.ports
         ]
         told.aliases = list(ep.aliases)
+        told.probe = _probe(ep.probe) if ep.probe else None
+        told.labels = ep.labels
         told.affinity = ep.affinity.value
         told.backends = self.backends(ep)
         told.created = moment(ep.created)
@@ -145,6 +147,12 @@ def explanation(found: Explanation) -> wire.Explanation:
 def _rotation(attachment: Attachment) -> str:
     """Whether new flows go to a backend, and if not, why; a wish counts before a check."""
     return "drained" if attachment.drained else "ready" if attachment.healthy else "failing"
+
+
+def _probe(probe: Probe) -> wire.Probe:
+    return wire.Probe(
+        kind=probe.kind.value, port=probe.port, path=probe.path, interval=probe.interval, timeout=probe.timeout
+    )
 
 
 def _text(value: object | None) -> str | None:

@@ -20,6 +20,8 @@ from sandnet.model import (
     NetworkSpec,
     ParentUpdate,
     PortMapping,
+    Probe,
+    ProbeKind,
 )
 from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
 from sandnet.model.ports import PROTOCOL_NAMES
@@ -65,6 +67,7 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
         labels=body.labels or {},
         aliases=_aliases(body.aliases or ()),
         affinity=Affinity(body.affinity or Affinity.FLOW),
+        probe=_probe(body.probe) if body.probe else None,
     )
 
 
@@ -105,6 +108,15 @@ def backend_change(body: wire.BackendChange) -> tuple[bool | None, int | None]:
     if body.state is None and body.weight is None:
         raise invalid("nothing is to be changed", 'give state ("drained" or "active"), or weight (1 to 100)')
     return None if body.state is None else body.state == "drained", body.weight
+
+
+def _probe(probe: wire.Probe) -> Probe:
+    if probe.timeout > probe.interval / 2:
+        message = f"probe: a timeout of {probe.timeout:g} s is more than half the interval of {probe.interval:g} s"
+        raise invalid(message, "give a longer interval or a shorter timeout")
+    return Probe(
+        kind=ProbeKind(probe.kind), port=probe.port, path=probe.path, interval=probe.interval, timeout=probe.timeout
+    )
 
 
 def _given(read: Callable[[object, str], T], value: str | None, field: str) -> T | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from litestar import Response
 from litestar.params import JSONBody
 
@@ -11,6 +13,8 @@ from sandnet.api.requests import LISTING, Core, Name, PartialId, Ref, Verbose
 from sandnet.api.responses import Reply, warning
 from sandnet.api.verbs import create, read, remove
 from sandnet.wire import libnetwork as wire
+
+_log = logging.getLogger(__name__)
 
 
 @read("/networks", filters=LISTING, empty_name=True, summary="List networks")
@@ -31,6 +35,8 @@ async def create_network(core: Core, data: JSONBody[wire.NetworkCreate]) -> Resp
     """The new network's id. Options that mean nothing to us are told in a ``Warning`` header."""
     spec, unknown = mapping.network_spec(data)
     net = await core.networks.create(spec)
+    if unknown:
+        _log.warning("network %s: ignored unknown options: %s", net.name, ", ".join(map(ascii, unknown)))
     return Reply(net.id, headers=warning(unknown))
 
 

@@ -20,6 +20,10 @@ _MAPPING = re.compile(
     r"(?:(?:(?P<ip>\[[0-9A-Fa-f:.]+\]|[0-9.]+):)?(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?:)?(?P<port>[0-9]{1,5})"
 )
 
+_PROBE = re.compile(
+    r"(?P<kind>tcp|http):(?P<port>[0-9]{1,5})(?P<path>/[!-~]*?)?(?:@(?P<interval>[0-9]{1,4}(\.[0-9]+)?))?"
+)
+
 
 class PortWish(NamedTuple):
     """A port of the container published on the host."""
@@ -35,6 +39,16 @@ class PortWish(NamedTuple):
         ip = f"[{self.host_ip}]:" if ":" in self.host_ip else f"{self.host_ip}:" if self.host_ip else ""
         end = f"-{self.host_port_end}" if self.host_port_end else ""
         return f"{ip}{self.host_port}{end}:{self.port}/{protocol(self.proto)}"
+
+
+class ProbeWish(NamedTuple):
+    """How backends are to be checked."""
+
+    kind: str
+    port: int
+    path: str = "/"
+    interval: float = 2.0
+    """Seconds; a probe may take half of it, at most one second."""
 
 
 class Reference(NamedTuple):
@@ -76,6 +90,19 @@ def parse_exposed(text: str) -> tuple[int, int]:
     """
     port, proto = _split_protocol(text)
     return proto, _container_port(port, text)
+
+
+def parse_probe(text: str) -> ProbeWish:
+    """Read ``tcp:PORT[@SECONDS]`` or ``http:PORT[/PATH][@SECONDS]``.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    match = _PROBE.fullmatch(text)
+    if match is None or (match["kind"] == "tcp" and match["path"]):
+        raise ValueError(f"{text!r} is not of the form tcp:PORT[@SECONDS] or http:PORT[/PATH][@SECONDS]")
+    port = _container_port(match["port"], text)
+    return ProbeWish(match["kind"], port, match["path"] or "/", float(match["interval"] or 2))
 
 
 def parse_reference(text: str) -> Reference:
@@ -163,6 +190,7 @@ def _option(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 MAPPING = _option(parse_mapping)
 EXPOSED = _option(parse_exposed)
+PROBE = _option(parse_probe)
 REFERENCE = _option(parse_reference)
 PAIR = _option(parse_pair)
 HOST_ENTRY = _option(lambda text: parse_pair(text, ":"))

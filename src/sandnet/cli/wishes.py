@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from sandnet.cli import values
 
 if TYPE_CHECKING:
-    from sandnet.wire.libnetwork import EndpointCreate, Join, ServicePublish
+    from sandnet.wire.libnetwork import EndpointCreate, Join, Probe, ServicePublish
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -40,6 +40,12 @@ _CREATE = (
         "--affinity",
         type=click.Choice(["flow", "client"]),
         help="What keeps going to one backend: a flow (default), or all of a client.",
+    ),
+    click.option(
+        "--probe",
+        type=values.PROBE,
+        metavar="tcp:PORT|http:PORT[/PATH][@SECONDS]",
+        help="Check each backend from inside its sandbox; one that fails gets no new flows.",
     ),
 )
 
@@ -117,7 +123,18 @@ def _created(asked: Mapping[str, Any]) -> dict[str, Any]:
         "labels": dict(asked.get("labels", ())) or None,
         "aliases": list(asked.get("aliases", ())) or None,
         "affinity": asked.get("affinity"),
+        "probe": _probe(asked.get("probe")),
     }
+
+
+def _probe(wish: values.ProbeWish | None) -> Probe | None:
+    from sandnet.wire.libnetwork import Probe
+
+    if wish is None:
+        return None
+    kind: Literal["tcp", "http"] = "http" if wish.kind == "http" else "tcp"
+    timeout = min(1.0, wish.interval / 2)
+    return Probe(kind=kind, port=wish.port, path=wish.path, interval=wish.interval, timeout=timeout)
 
 
 def _said(values_by_name: Mapping[str, Any]) -> dict[str, Any]:

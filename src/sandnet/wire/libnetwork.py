@@ -64,6 +64,19 @@ class NetworkCreate(Struct, kw_only=True, omit_defaults=True):
     options: dict[str, Any] | None = None
 
 
+class Probe(Struct, kw_only=True, omit_defaults=True):
+    """How the backends of a service are checked, each from inside its sandbox."""
+
+    kind: Literal["tcp", "http"]
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    path: Annotated[str, Meta(max_length=1024, pattern=r"^/[!-~]*$")] = "/"
+    """Of an HTTP probe; any status below 400 is good."""
+    interval: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
+    """Seconds from probe to probe."""
+    timeout: Annotated[float, Meta(ge=0.05, le=1800)] = 1.0
+    """Seconds, at most half the interval."""
+
+
 class EndpointCreate(Struct, kw_only=True, omit_defaults=True):
     """Body of ``POST /networks/{network}/endpoints``."""
 
@@ -78,6 +91,7 @@ class EndpointCreate(Struct, kw_only=True, omit_defaults=True):
     """Further names by which the network knows it."""
     affinity: Affinity | None = None
     """What keeps going to one backend: a ``flow`` (the default), or all of a ``client``."""
+    probe: Probe | None = None
 
 
 class ServicePublish(Struct, kw_only=True, omit_defaults=True):
@@ -96,6 +110,7 @@ class ServicePublish(Struct, kw_only=True, omit_defaults=True):
     """Further names by which the network knows it."""
     affinity: Affinity | None = None
     """What keeps going to one backend: a ``flow`` (the default), or all of a ``client``."""
+    probe: Probe | None = None
 
 
 class ExtraHost(Struct, kw_only=True, omit_defaults=True):
@@ -192,6 +207,8 @@ class Endpoint(Struct, kw_only=True):
     port_mapping: list[BoundPort] | UnsetType = UNSET
     aliases: list[str] | UnsetType = UNSET
     affinity: str | UnsetType = UNSET
+    probe: Probe | UnsetType | None = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
     backends: list[Backend] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
 
@@ -211,6 +228,8 @@ class Service(Struct, kw_only=True):
     port_mapping: list[BoundPort] | UnsetType = UNSET
     aliases: list[str] | UnsetType = UNSET
     affinity: str | UnsetType = UNSET
+    probe: Probe | UnsetType | None = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
     backends: list[Backend] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
 

@@ -1,0 +1,27 @@
+"""``--probe``: how backends are to be checked."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandnet.cli.values import ProbeWish, parse_probe
+
+
+@pytest.mark.parametrize(
+    ("text", "wish"),
+    [
+        ("tcp:80", ProbeWish("tcp", 80)),
+        ("tcp:80@0.5", ProbeWish("tcp", 80, "/", 0.5)),
+        ("http:8080", ProbeWish("http", 8080)),
+        ("http:8080/healthz?deep=1", ProbeWish("http", 8080, "/healthz?deep=1")),
+        ("http:8080/a@b@3", ProbeWish("http", 8080, "/a@b", 3.0)),
+    ],
+)
+def test_given_a_probe_when_read_then_its_parts(text: str, wish: ProbeWish) -> None:
+    assert parse_probe(text) == wish
+
+
+@pytest.mark.parametrize("text", ["", "tcp", "tcp:0", "tcp:65536", "tcp:80/x", "udp:53", "http:80/a b", "http:80@x"])
+def test_given_what_is_no_probe_when_read_then_the_form_is_told(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_probe(text)
