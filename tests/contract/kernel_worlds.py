@@ -74,7 +74,9 @@ class FakeWorld:
         self.fake.namespaces.obstacles.add(key)
 
     def inner_addresses(self, key: str, interface: str) -> set[str]:
-        return {str(address) for address in self.fake.namespaces.inside(key).links[interface].addresses}
+        space = self.fake.namespaces.inside(key)
+        found = space.loopback if interface == "lo" else space.links[interface].addresses
+        return {str(address) for address in found}
 
     def gateways(self, key: str) -> set[str]:
         return {str(route.gateway) for route in self.fake.namespaces.inside(key).default_routes.values()}

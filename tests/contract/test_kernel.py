@@ -183,6 +183,51 @@ def test_given_retired_links_when_reaped_then_they_are_gone(world: World) -> Non
     assert ports(world, "snb0") == 0
 
 
+# Addresses that several sandboxes share.
+
+SHARING = VETH._replace(service=IPv4Interface("172.20.0.99/16"), service_ipv6=IPv6Interface("fd00:20::99/64"))
+OWN = {"172.20.0.2/16", "fd00:20::2/64"}
+SHARED = {"172.20.0.99/32", "fd00:20::99/128"}
+
+
+def loopback(world: World) -> set[str]:
+    """What is on ``lo`` beside its own addresses."""
+    return world.inner_addresses(KEY, "lo") - {"127.0.0.1/8", "::1/128"}
+
+
+def test_given_a_shared_address_when_plugged_twice_then_it_is_on_lo(world: World) -> None:
+    plugged(world, SHARING)
+    plugged(world, SHARING)
+    assert world.inner_addresses(KEY, "eth0") == OWN
+    assert loopback(world) == SHARED
+
+
+def test_given_a_shared_address_when_its_holder_changes_then_it_moves_there_and_back(world: World) -> None:
+    plugged(world, SHARING)
+    for _ in range(2):
+        plugged(world, SHARING._replace(holder=True))
+    assert world.inner_addresses(KEY, "eth0") == OWN | SHARED
+    assert not loopback(world)
+    plugged(world, SHARING)
+    assert world.inner_addresses(KEY, "eth0") == OWN
+    assert loopback(world) == SHARED
+
+
+def test_given_a_shared_address_when_plugged_without_one_then_it_stays(world: World) -> None:
+    plugged(world, SHARING._replace(holder=True))
+    plugged(world)
+    assert world.inner_addresses(KEY, "eth0") == OWN | SHARED
+
+
+def test_given_a_shared_address_when_withdrawn_twice_then_it_is_gone(world: World) -> None:
+    plugged(world, SHARING)
+    world.kernel.links.retire(["snv0"])
+    for _ in range(2):
+        world.kernel.links.withdraw(KEY, [ip_interface("172.20.0.99/16"), ip_interface("fd00:20::99/64")])
+    assert not loopback(world)
+    world.kernel.links.withdraw(OTHER_KEY, [ip_interface("172.20.0.99/16")])
+
+
 # Namespaces.
 
 

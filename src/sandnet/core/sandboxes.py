@@ -29,7 +29,18 @@ from sandnet.core.parts import Parts
 from sandnet.core.wiring import dissolve, identified, unplug, wire
 from sandnet.errors import Error, Kind, collected, invalid, not_found
 from sandnet.kernel.base import DefaultRoute
-from sandnet.model import Attachment, Endpoint, HostEntry, JoinSpec, Network, Origin, ParentUpdate, Phase, Sandbox
+from sandnet.model import (
+    Attachment,
+    Endpoint,
+    HostEntry,
+    Interface,
+    JoinSpec,
+    Network,
+    Origin,
+    ParentUpdate,
+    Phase,
+    Sandbox,
+)
 
 
 class Sandboxes:
@@ -259,7 +270,8 @@ class Sandboxes:
             self._parts.leases.give_back(network, attachment.address, attachment.address_ipv6)
 
     async def _unplug(self, box: Sandbox, attachment: Attachment) -> None:
-        failures = await self._parts.workers.run(unplug, self._parts.kernel, box, attachment, self._routes(box))
+        shared = self._shared(attachment)
+        failures = await self._parts.workers.run(unplug, self._parts.kernel, box, attachment, shared, self._routes(box))
         self._parts.reaper.kick(box.container_id)
         _report(f"leave of {box.container_id}", failures)
         await self._records.commit(delete=[attachment])
@@ -269,10 +281,18 @@ class Sandboxes:
     async def dissolve(self, box: Sandbox, last: Attachment | None = None) -> None:
         """Remove a sandbox, with the last attachment it has if any."""
         files = self._parts.files.removing(box)
-        failures = await self._parts.workers.run(dissolve, self._parts.kernel, box, last, files)
+        shared = self._shared(last) if last else ()
+        failures = await self._parts.workers.run(dissolve, self._parts.kernel, box, last, shared, files)
         self._parts.reaper.kick(box.container_id)
         _report(f"removal of sandbox {box.container_id}", failures)
         await self._records.commit(delete=[last, box] if last else [box])
+
+    def _shared(self, attachment: Attachment) -> Sequence[Interface]:
+        """The endpoint's addresses, where the interface has others of its own."""
+        endpoint = self._records.endpoint(attachment.endpoint_id)
+        if endpoint is None or not attachment.leased:
+            return ()
+        return [interface for interface in (endpoint.address, endpoint.address_ipv6) if interface]
 
     # Backends.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from sandnet.kernel.base import DefaultRoute, Kernel, Namespace, Veth
-from sandnet.model import Attachment, Origin, Phase, Sandbox
+from sandnet.model import Attachment, Interface, Origin, Phase, Sandbox
 
 Failures = list[Exception]
 """What went wrong in a teardown that went on."""
@@ -43,10 +43,22 @@ def wire(
     return replace(box, resolv_conf_digest=digest) if digest else box
 
 
-def unplug(kernel: Kernel, box: Sandbox, last: Attachment, routes: Sequence[DefaultRoute]) -> Failures:
-    """Take one link out of a sandbox that goes on living, and move its default routes."""
+def unplug(
+    kernel: Kernel, box: Sandbox, last: Attachment, shared: Sequence[Interface], routes: Sequence[DefaultRoute]
+) -> Failures:
+    """Take one link out of a sandbox that goes on living, and move its default routes.
+
+    Args:
+        kernel: the host's.
+        box: the sandbox.
+        last: the attachment that ends.
+        shared: addresses of the endpoint that are not the interface's own.
+        routes: the default routes the sandbox is to have.
+    """
     failures: Failures = []
     _retire(kernel, box, last, failures)
+    if shared:
+        _past(failures, lambda: kernel.links.withdraw(box.key, shared))
     if box.origin is Origin.MADE and last.interface:
         _past(failures, lambda: kernel.namespaces.silence(box.key, last.interface))
     if box.origin is not Origin.HOST:
@@ -54,12 +66,20 @@ def unplug(kernel: Kernel, box: Sandbox, last: Attachment, routes: Sequence[Defa
     return failures
 
 
-def dissolve(kernel: Kernel, box: Sandbox, last: Attachment | None, remove_files: Callable[[], None]) -> Failures:
+def dissolve(
+    kernel: Kernel,
+    box: Sandbox,
+    last: Attachment | None,
+    shared: Sequence[Interface],
+    remove_files: Callable[[], None],
+) -> Failures:
     """Take the last link out of a sandbox, let its namespace go and remove its files."""
     failures: Failures = []
     down = box.origin is Origin.JOINED and not box.loopback_was_up and box.inode != 0
     if last:
         _retire(kernel, box, last, failures)
+    if shared and box.origin is Origin.JOINED:
+        _past(failures, lambda: kernel.links.withdraw(box.key, shared))
     _past(failures, lambda: kernel.namespaces.release(box.key, inode=box.inode, loopback_down=down))
     _past(failures, remove_files)
     return failures

@@ -56,6 +56,11 @@ class Veth(NamedTuple):
     """The port may talk to the bridge itself but to no other isolated port (``icc`` off)."""
     hairpin: bool
     """Frames may leave by the port they came in (a container that calls its own published port)."""
+    service: IPv4Interface | None = None
+    service_ipv6: IPv6Interface | None = None
+    """A further address, shared with other sandboxes; ``None``: none, or what there is stays."""
+    holder: bool = False
+    """Of those that share it this one answers for it: it is on the interface, not on ``lo`` where nobody asks."""
 
 
 class DefaultRoute(NamedTuple):
@@ -138,7 +143,14 @@ class Links(Protocol):
             Error: ``NOT_FOUND`` the namespace or the bridge is gone; ``EXHAUSTED`` with code
                 ``network_full`` the bridge is at the kernel's 1,023 ports (below BR_MAX_PORTS);
                 ``CONFLICT`` the interface's name is taken in the namespace.
+
+        The holder of a service address tells the neighbours so at each call.
         """
+        ...
+
+    def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
+        """Take service addresses off ``lo`` in the namespace pinned at ``namespace``, which lives on after its
+        interface is gone. An absent namespace or address is success."""
         ...
 
     def retire(self, host_links: Iterable[str]) -> None:

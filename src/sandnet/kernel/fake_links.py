@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_interface
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
@@ -97,6 +98,13 @@ class FakeLinks:
         self._shape(bridge, ends, veth)
 
     @recorded
+    def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
+        """Absent ones are success."""
+        if namespace in self._pins:
+            space, unwanted = self._spaces[self._pins[namespace]], {ip_interface(address.ip) for address in addresses}
+            space.loopback = [address for address in space.loopback if address not in unwanted]
+
+    @recorded
     def retire(self, host_links: Iterable[str]) -> None:
         """Down, and dead."""
         for name in host_links:
@@ -171,3 +179,11 @@ class FakeLinks:
         inner.mac, inner.mtu = veth.mac, mtu
         wanted = (veth.address, veth.address_ipv6)
         inner.addresses.extend(address for address in wanted if address and address not in inner.addresses)
+        loopback = self._spaces[ends[0]].loopback
+        place, other = (inner.addresses, loopback) if veth.holder else (loopback, inner.addresses)
+        shared: list[Interface] = [ip_interface(service.ip) for service in (veth.service, veth.service_ipv6) if service]
+        for address in shared:
+            if address not in place:
+                place.append(address)
+            if address in other:
+                other.remove(address)

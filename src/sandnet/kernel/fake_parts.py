@@ -32,6 +32,8 @@ class Space:
 
     loopback_up: bool
     links: dict[str, Inner] = field(default_factory=dict)
+    loopback: list[Interface] = field(default_factory=list)
+    """Addresses put on ``lo``."""
     default_routes: dict[int, DefaultRoute] = field(default_factory=dict)
     """By IP version."""
 

@@ -23,7 +23,8 @@ _NEEDS: Final = {
     "bridge": "this kernel has no bridge driver (CONFIG_BRIDGE, module bridge)",
     "veth": "this kernel has no veth driver (CONFIG_VETH, module veth)",
     "nftables": "this kernel or the installed libnftables cannot do what our tables need "
-    "(CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NFT_FIB_INET)",
+    "(CONFIG_NF_TABLES_INET, CONFIG_NF_TABLES_BRIDGE, CONFIG_NFT_HASH, "
+    "CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NFT_FIB_INET)",
     "ipv6": "IPv6 is missing or was switched off when the kernel started (CONFIG_IPV6, ipv6.disable)",
     "sctp": "this kernel has no SCTP sockets (CONFIG_IP_SCTP, module sctp); mapped SCTP ports still work",
 }
@@ -40,6 +41,12 @@ table inet sandnet_probe {
     fib daddr type local dnat ip to meta l4proto . th dport map @ports
   }
   chain leaving { type nat hook postrouting priority srcnat; ct status dnat masquerade; }
+}
+table bridge sandnet_probe {
+  chain arriving {
+    type filter hook prerouting priority -300
+    ether daddr set jhash ip saddr mod 2 seed 0x1 map { 0 : 02:00:00:00:00:01, 1 : 02:00:00:00:00:02 }
+  }
 }
 """
 

@@ -10,26 +10,31 @@ import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from ipaddress import IPv6Interface, ip_interface
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.announce import announce
 from sandnet.kernel.base import Bridge, Link, Veth
 from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, explaining, number, text
 from sandnet.kernel.rtnetlink import (
     IFLA_GROUP,
     IFLA_IFNAME,
     IFLA_MASTER,
-    NO_LINK_LOCAL,
+    LOOPBACK,
     RTM_DELLINK,
     RTM_NEWLINK,
     RTM_SETLINK,
     add_address,
+    add_service_address,
+    family_options,
     get_device,
     get_link,
     info,
     link_header,
     list_addresses,
     list_links,
+    mac_bytes,
     namespace_number,
     port_options,
     remove_address,
@@ -37,7 +42,7 @@ from sandnet.kernel.rtnetlink import (
     veth_info,
 )
 from sandnet.kernel.syscalls import NotANetworkNamespaceError, opened_namespace
-from sandnet.model.address import Interface
+from sandnet.model.address import Address, Interface
 
 RETIRED: Final = 0x736E0001
 """Link group of dead links: one request deletes a whole group ("sn" and a number)."""
@@ -45,6 +50,10 @@ DOOMED: Final = 0x736E0002
 """Link group of what :meth:`LinuxLinks.delete` is about to delete."""
 MAX_PORTS: Final = 1023
 """Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
+
+BRIDGE_LINK_LOCAL: Final = IPv6Interface("fe80::1/64")
+"""Of a bridge with IPv6, usable at once. One that the kernel chose would be tentative for two seconds, and the host
+could not ask for a neighbour meanwhile (RFC 4861, 7.2.2 wants a link-local source)."""
 
 
 def bridge_mac(name: str) -> str:
@@ -83,12 +92,12 @@ class LinuxLinks:
         """Make the bridge if it is absent; give it its MAC, MTU and addresses; set it up."""
         with explaining(f"make bridge {bridge.name}"), Netlink() as here:
             wanted = shape(bridge_mac(bridge.name), bridge.mtu)
-            body = link_header(up=True) + text(IFLA_IFNAME, bridge.name) + wanted + info("bridge")
-            made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+            body = link_header() + text(IFLA_IFNAME, bridge.name) + wanted + info("bridge")
+            here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)
-            if not made:
-                here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted)
-            for address in bridge.addresses:
+            here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + family_options(link_local=False))
+            has_ipv6 = any(address.version == 6 for address in bridge.addresses)
+            for address in (*bridge.addresses, *((BRIDGE_LINK_LOCAL,) if has_ipv6 else ())):
                 add_address(here, link.ifindex, address)
 
     def adopt_bridge(self, bridge: Bridge) -> None:
@@ -152,12 +161,26 @@ class LinuxLinks:
             if veth.isolated or veth.hairpin or not made:
                 index = _index(ends.here, veth.host_link)
                 ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
-            ends.here.call(RTM_SETLINK, link_header(up=True) + text(IFLA_IFNAME, veth.host_link) + NO_LINK_LOCAL)
+            quiet = family_options(link_local=False)
+            ends.here.call(RTM_SETLINK, link_header(up=True) + text(IFLA_IFNAME, veth.host_link) + quiet)
             inner = _index(ends.there, veth.interface)
-            ends.there.call(RTM_SETLINK, link_header(inner, up=True))
+            shares = bool(veth.service or veth.service_ipv6)
+            behaviour = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
+            ends.there.call(RTM_SETLINK, link_header(inner, up=True) + behaviour)
             for address in (veth.address, veth.address_ipv6):
                 if address:
                     add_address(ends.there, inner, address)
+            _serve(ends, inner, veth)
+
+    def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
+        """Take service addresses off ``lo`` in the namespace; an absent namespace or address is success."""
+        with explaining(f"withdraw addresses from {namespace}"):
+            try:
+                with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
+                    for address in addresses:
+                        remove_address(there, LOOPBACK, ip_interface(address.ip))
+            except (FileNotFoundError, NotANetworkNamespaceError):
+                return
 
     def retire(self, host_links: Iterable[str]) -> None:
         """Silence links at once (down, in the group of the dead); ``reap`` deletes them. Absent: success."""
@@ -255,6 +278,17 @@ def _reshape(ends: _Ends, veth: Veth) -> None:
     ends.here.call(RTM_SETLINK, host + number(IFLA_MASTER, ends.bridge) + shape(mtu=veth.mtu))
     inner = link_header() + text(IFLA_IFNAME, veth.interface)
     ends.there.call(RTM_SETLINK, inner + shape(veth.mac, veth.mtu))
+
+
+def _serve(ends: _Ends, inner: int, veth: Veth) -> None:
+    """Put shared addresses on the interface of the holder, on ``lo`` of the others; at no time on neither."""
+    place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
+    shared: list[Address] = [service.ip for service in (veth.service, veth.service_ipv6) if service]
+    for address in shared:
+        add_service_address(ends.there, place, address)
+        remove_address(ends.there, other, ip_interface(address))
+        if veth.holder:
+            announce(ends.namespace, veth.interface, mac_bytes(veth.mac), address)
 
 
 def _refused(error: NetlinkError, veth: Veth) -> Exception:

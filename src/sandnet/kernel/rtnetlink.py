@@ -62,6 +62,9 @@ _IFLA_INFO_DATA: Final = 2
 _VETH_INFO_PEER: Final = 1
 _IFLA_BRPORT_MODE: Final = 4
 _IFLA_BRPORT_ISOLATED: Final = 33
+_IFLA_INET_CONF: Final = 1
+_ARP_ANNOUNCE: Final = 18
+_ARP_IGNORE: Final = 19
 _IFLA_INET6_ADDR_GEN_MODE: Final = 8
 _IN6_ADDR_GEN_MODE_NONE: Final = 1
 _RTEXT_FILTER_SKIP_STATS: Final = 8
@@ -69,6 +72,7 @@ _NETNSA_NSID: Final = 1
 _NETNSA_FD: Final = 3
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
+_IFA_CACHEINFO: Final = 6
 _IFA_F_NODAD: Final = 0x2
 _RTA_OIF: Final = 4
 _RTA_GATEWAY: Final = 5
@@ -78,12 +82,27 @@ _RTN_UNICAST: Final = 1
 _LINK: Final = struct.Struct("=BxHiII")
 _ADDRESS: Final = struct.Struct("=BBBBI")
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
+_NEVER_SOURCE: Final = attribute(_IFA_CACHEINFO, struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0))
+"""``struct ifa_cacheinfo``: preferred no longer (deprecated, RFC 4862, 5.5.4), valid for ever."""
 
 _NO_STATISTICS: Final = number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
-NO_LINK_LOCAL: Final = nested(
-    _IFLA_AF_SPEC, nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE])))
+_NO_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE])))
+_OWN_ADDRESSES_ONLY: Final = nested(
+    socket.AF_INET, nested(_IFLA_INET_CONF, number(_ARP_ANNOUNCE, 2), number(_ARP_IGNORE, 1))
 )
-"""Attribute: the link gets no IPv6 address of its own accord. The kernel takes it of existing links only."""
+
+
+def family_options(*, link_local: bool, own_addresses_only: bool = False) -> bytes:
+    """Attribute: how an existing link is to behave in each family. As good as writing to /proc/sys, from outside.
+
+    Args:
+        link_local: whether it may have an IPv6 address of its own accord. Where nobody needs one, it costs every
+            port of the bridge the multicast of its coming (duplicate address detection, MLD).
+        own_addresses_only: it answers ARP requests for its own addresses alone, and asks from them alone
+            (ip-sysctl: arp_ignore, arp_announce; numbers of ``linux/ip.h``).
+    """
+    parts = ([] if link_local else [_NO_LINK_LOCAL]) + ([_OWN_ADDRESSES_ONLY] if own_addresses_only else [])
+    return nested(_IFLA_AF_SPEC, *parts) if parts else b""
 
 
 class Device(NamedTuple):
@@ -193,6 +212,12 @@ def _address_body(index: int, address: Interface) -> bytes:
 def add_address(netlink: Netlink, index: int, address: Interface) -> bool:
     """Give a link an address, usable at once; ``False``: it had it."""
     body = _address_body(index, address)
+    return netlink.call(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def add_service_address(netlink: Netlink, index: int, address: Address) -> bool:
+    """Give a link a further address that is no source of connections of its own; ``False``: it had it."""
+    body = _address_body(index, ip_interface(address)) + (_NEVER_SOURCE if address.version == 6 else b"")
     return netlink.call(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
 
 

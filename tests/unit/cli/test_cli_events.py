@@ -121,7 +121,7 @@ def test_given_an_interrupt_when_following_then_the_status_is_0(stub: Stub) -> N
 def test_given_a_daemon_that_says_nothing_when_followed_then_it_counts_as_away(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandnet.client.SILENCE", 0.05)
+    monkeypatch.setattr("sandnet.client.SILENCE", 1.0)
     stub.answer("GET", "/events", CREATED, headers=BEGIN, endless=True)
     follower = Client(stub.url).follow()
     stream = follower.connect()

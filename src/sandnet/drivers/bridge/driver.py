@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
-from typing import Literal
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
+from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
 from sandnet.drivers.base import Gateways, NetworkState
-from sandnet.drivers.bridge import ruleset
+from sandnet.drivers.bridge import balance_rules, ruleset
+from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.publish import HostPorts
 from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.drivers.tuning import Tuning
@@ -20,6 +21,7 @@ from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, BoundPort, Endpoint, Interface, Network, PortMapping
 from sandnet.model.ports import TCP
 
+AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
 """Kernel features without which there is no bridge network."""
 
@@ -39,6 +41,7 @@ class BridgeDriver:
         self._tuning = tuning
         self._pools = pools
         self._ports = HostPorts(kernel.host)
+        self._balancing = Balancing(kernel.firewall, workers)
         self._missing = kernel.host.missing()
 
     def unavailable(self) -> str:
@@ -46,13 +49,14 @@ class BridgeDriver:
         return "; ".join(self._missing[feature] for feature in NEEDED if feature in self._missing)
 
     async def start(self, state: Sequence[NetworkState]) -> None:
-        """Put the whole table in place in one transaction: established flows never notice."""
-        await self._workers.run(self._kernel.firewall.apply, ruleset.table(state))
+        """Put both tables in place in one transaction: established flows never notice."""
+        await self._balancing.start(ruleset.table(state), state)
 
     async def stop(self) -> None:
-        """No table, and the host's parameters as they were."""
+        """No tables, and the host's parameters as they were."""
         if not self.unavailable():
-            await self._workers.run(self._kernel.firewall.apply, ruleset.no_table())
+            script = ruleset.no_table() + balance_rules.no_bridge_table()
+            await self._workers.run(self._kernel.firewall.apply, script)
         await self._tuning.put_back()
 
     # Networks.
@@ -92,14 +96,14 @@ class BridgeDriver:
             await self._tuning.ensure(f"net/ipv4/conf/{net.link}/route_localnet", "1")
         else:
             await self._workers.run(self._make, net, bridge)
-        await self._apply(ruleset.network_elements(net, add=True))
+        await self._apply([*ruleset.network_elements(net, add=True), *balance_rules.router(net, add=True)])
         return net
 
     async def delete_network(self, net: Network) -> None:
         """Forget the network in the ruleset, and delete the bridge if we made it."""
         if not net.link:
             return
-        await self._apply(ruleset.network_elements(net, add=False))
+        await self._apply([*ruleset.network_elements(net, add=False), *balance_rules.router(net, add=False)])
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
@@ -140,6 +144,7 @@ class BridgeDriver:
 
     async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
         """Withdraw its ports, and forget the flows that went through them."""
+        await self._balancing.balance(ep, ())
         if not ep.ports:
             return
         await self._apply(ruleset.endpoint_elements(ep, add=False))
@@ -169,10 +174,11 @@ class BridgeDriver:
     # Sandboxes.
 
     async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
-        """Not yet."""
+        """Change what ``balance`` says of the endpoint; see :class:`Driver`."""
+        await self._balancing.balance(ep, backends)
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """A veth pair between the bridge and the sandbox."""
+        """A veth pair between the bridge and the sandbox; beside its own address it may hold the endpoint's."""
         return Veth(
             host_link=att.host_link,
             bridge=net.link,
@@ -183,6 +189,9 @@ class BridgeDriver:
             address_ipv6=att.address_ipv6,
             isolated=not net.options.icc,
             hairpin=bool(ep.ports),
+            service=_shared(ep.address, att.address),
+            service_ipv6=_shared(ep.address_ipv6, att.address_ipv6),
+            holder=att.holder,
         )
 
     async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
@@ -201,6 +210,11 @@ class BridgeDriver:
         script = "\n".join(statements)
         if script:
             await self._workers.run(self._kernel.firewall.apply, script + "\n")
+
+
+def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:
+    """The endpoint's address where it is not the interface's own."""
+    return address if own and address != own else None
 
 
 def _refuse_taken_link(link: str, others: Sequence[Network]) -> None:

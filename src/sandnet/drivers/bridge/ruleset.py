@@ -1,6 +1,7 @@
 """The bridge driver's nftables ruleset as text: pure functions from records.
 
-One table, a fixed number of chains and rules. What differs from network to network and from port to
+One table, a fixed number of chains and rules; ``balance_rules`` has those of services with several
+backends, of this table and of another beside it. What differs from network to network and from port to
 port stands in sets and maps, so neither a packet nor a change costs more with a thousand of them.
 Isolation between networks is one rule, not one a pair.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sandnet.drivers.base import NetworkState
+from sandnet.drivers.bridge.balance_rules import inet_maps, inet_own, inet_published
 from sandnet.model import BoundPort, Endpoint, Network
 
 TABLE = "inet sandnet"
@@ -27,20 +29,22 @@ SETS = """\
   set adopted6 { type ifname . ipv6_addr; flags interval; }
   set self4 { type ipv4_addr . ipv4_addr; }
   set self6 { type ipv6_addr . ipv6_addr; }
+  set mates4 { type ipv4_addr; }
+  set mates6 { type ipv6_addr; }
   map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
   map any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
   map one4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
   map one6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
 """
 
-_DNAT = """\
-    fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @one4
-    fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6
-    fib daddr type local dnat ip to meta l4proto . th dport map @any4
-    fib daddr type local ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @any6
-"""
-
 CHAINS = f"""\
+  chain published {{
+{inet_published()}\
+    dnat ip to ip daddr . meta l4proto . th dport map @one4
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6
+    dnat ip to meta l4proto . th dport map @any4
+    ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @any6
+  }}
   chain raw_prerouting {{
     type filter hook prerouting priority raw; policy accept;
     # route_localnet is on for our bridges (published ports on 127.0.0.1): keep the host's loopback closed
@@ -49,16 +53,23 @@ CHAINS = f"""\
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
-{_DNAT}  }}
+    # a port published on 127.0.0.1 is for the host alone: translated here, a martian would be one no more
+    iifname != "lo" ip daddr 127.0.0.0/8 return
+    fib daddr type local jump published
+  }}
   chain output {{
     type nat hook output priority -100; policy accept;
-{_DNAT}  }}
+    fib daddr type local jump published
+{inet_own()}  }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     # a container that calls its own published port, and one that calls its neighbour's
     ct status dnat ip saddr . ip daddr @self4 masquerade
     ct status dnat ip6 saddr . ip6 daddr @self6 masquerade
     ct status dnat iifname . oifname @within masquerade
+    # the same between backends: one cannot hear another whose address is the service's, its own too
+    ct status dnat ip saddr @mates4 ip daddr @mates4 masquerade
+    ct status dnat ip6 saddr @mates6 ip6 daddr @mates6 masquerade
     # 127.0.0.1 of the host cannot be answered to from another namespace
     ct status dnat ip saddr 127.0.0.0/8 masquerade
     oifname @bridges return
@@ -69,10 +80,11 @@ CHAINS = f"""\
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname != @bridges oifname != @bridges return
-    ct state vmap {{ established : accept, related : accept }}
+    # before the established: a flow of an earlier network with that subnet is none of this one
     iifname @internal iifname . oifname @within accept
     iifname @internal drop
     oifname @internal drop
+    ct state vmap {{ established : accept, related : accept }}
     ct status dnat accept
     iifname . oifname @within accept
     oifname @bridges drop
@@ -85,7 +97,7 @@ def table(state: Sequence[NetworkState]) -> str:
     elements = [line for each in state for line in network_elements(each.network, add=True)]
     endpoints = [each.endpoint for network in state for each in network.endpoints]
     elements += [line for endpoint in endpoints for line in endpoint_elements(endpoint, add=True)]
-    head = f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{SETS}{CHAINS}}}\n"
+    head = f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{SETS}{inet_maps()}{CHAINS}}}\n"
     return head + "\n".join(elements) + "\n"
 
 

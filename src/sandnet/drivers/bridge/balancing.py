@@ -1,0 +1,66 @@
+"""What is programmed of services with several backends, and how it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sandnet.drivers.base import NetworkState
+from sandnet.drivers.bridge import balance
+from sandnet.drivers.bridge.balance import Service
+from sandnet.drivers.bridge.balance_rules import bridge_ruleset, no_bridge_table, router
+from sandnet.errors import Error
+from sandnet.kernel.base import Firewall
+from sandnet.kernel.workers import Workers
+from sandnet.model import Attachment, Endpoint
+
+
+class Balancing:
+    """Remembers each balanced service as the kernel has it, so that a change touches only what differs.
+
+    Callers take turns for one endpoint.
+    """
+
+    def __init__(self, firewall: Firewall, workers: Workers) -> None:
+        self._firewall = firewall
+        self._workers = workers
+        self._programmed: dict[str, Service] = {}
+
+    async def start(self, table: str, state: Sequence[NetworkState]) -> None:
+        """Put all services in place, in one transaction with the script ``table``. Learned flows stay.
+
+        Where the bridge table is one that cannot be brought to its state (of another version), it is replaced.
+        """
+        endpoints = [each for network in state for each in network.endpoints]
+        services = [Service(each.endpoint, tuple(each.backends)) for each in endpoints]
+        self._programmed = {service.endpoint.id: service for service in services if balance.balanced(service)}
+        script = await self._workers.run(self._script, table, state)
+        try:
+            await self._workers.run(self._firewall.apply, script)
+        except Error:
+            await self._workers.run(self._firewall.apply, no_bridge_table() + script)
+
+    async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
+        """Make the kernel's elements those of the service; forget flows translated to who is gone."""
+        old = self._programmed.get(endpoint.id)
+        new = Service(endpoint, tuple(backends))
+        if old is None and not balance.balanced(new):
+            return
+        await self._workers.run(self._change, old or Service(endpoint, ()), new)
+        if balance.balanced(new):
+            self._programmed[endpoint.id] = new
+        else:
+            self._programmed.pop(endpoint.id, None)
+
+    def _script(self, table: str, state: Sequence[NetworkState]) -> str:
+        # the bridge table first: it stays where it is in the list of tables, the other one is made anew behind it
+        routers = [line for each in state for line in router(each.network, add=True)]
+        lines = [line for each in self._programmed.values() for line in balance.change({}, balance.elements(each))]
+        return "\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n"
+
+    def _change(self, old: Service, new: Service) -> None:
+        statements = list(balance.change(balance.elements(old), balance.elements(new)))
+        if statements:
+            self._firewall.apply("\n".join(statements) + "\n")
+        gone = balance.own_addresses(old) - balance.own_addresses(new)
+        if gone:
+            self._firewall.forget_flows(addresses=[address.ip for address in gone])
