@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar, cast
 
 from sandnet.errors import Error, Kind
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,15 @@ class Operations:
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)
+
+
+async def together(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
+    """Both results. Both have ended when this returns or raises: what undoes them must not race with them."""
+    done = await asyncio.gather(one, other, return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return cast(tuple[T, U], done)
 
 
 async def undo(what: str, removal: Coroutine[Any, Any, object]) -> None:

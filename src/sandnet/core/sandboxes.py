@@ -24,9 +24,9 @@ from sandnet.core.joining import (
     with_parent_host,
 )
 from sandnet.core.networks import Networks
-from sandnet.core.operations import undo
+from sandnet.core.operations import together, undo
 from sandnet.core.parts import Parts
-from sandnet.core.wiring import dissolve, identified, unplug, wire
+from sandnet.core.wiring import dissolve, identified, made, unplug, wire
 from sandnet.errors import Error, Kind, collected, invalid, not_found
 from sandnet.kernel.base import DefaultRoute
 from sandnet.model import (
@@ -120,16 +120,19 @@ class Sandboxes:
             self._parts.files.check(box)
             try:
                 box, attachment = await self._intend(network, endpoint, box, spec, known)
-                box = await self._connect(network, endpoint, box, attachment)
+                box = await self._with_namespace(box)
+                # the resolver opens its sockets in the namespace while the interface is plugged
+                box, _ = await together(
+                    self._connect(network, endpoint, box, attachment),
+                    self._parts.naming.attachment_came(box, attachment),
+                )
                 if others:
                     await self._backends.spread(network, endpoint, attachment)
                 box = replace(box, phase=Phase.READY)
-                attachment = replace(attachment, phase=Phase.READY)
-                await self._records.commit(put=[box, attachment])
+                await self._records.commit(put=[box, replace(attachment, phase=Phase.READY)])
             except BaseException:
                 await undo(f"join of {spec.container_id}", self._undo_join(endpoint.id, spec.container_id, known))
                 raise
-            await self._parts.naming.attachment_came(box, attachment)
         await self._update_parents(network, spec.parent_updates)
         return box
 
@@ -177,6 +180,11 @@ class Sandboxes:
         veth = await self._parts.driver(network.driver).join(network, endpoint, attachment)
         files = self._parts.files.writing(box)
         return await self._parts.workers.run(wire, self._parts.kernel, box, veth, self._routes(box), files)
+
+    async def _with_namespace(self, box: Sandbox) -> Sandbox:
+        if box.phase is not Phase.CREATING or box.origin is Origin.JOINED:
+            return box
+        return await self._parts.workers.run(made, self._parts.kernel, box)
 
     async def _pin(self, box: Sandbox, spec: JoinSpec) -> Sandbox:
         pin = self._parts.kernel.namespaces.pin

@@ -10,31 +10,33 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from sandnet.kernel.base import DefaultRoute, Kernel, Namespace, Veth
-from sandnet.model import Attachment, Interface, Origin, Phase, Sandbox
+from sandnet.model import Attachment, Interface, Origin, Sandbox
 
 Failures = list[Exception]
 """What went wrong in a teardown that went on."""
 
 
+def made(kernel: Kernel, box: Sandbox) -> Sandbox:
+    """A new sandbox's namespace made, or the host's pinned for it; the record with what was found on the way."""
+    pinned = kernel.namespaces.make(box.key) if box.origin is Origin.MADE else kernel.namespaces.pin(box.key)
+    return identified(box, pinned)
+
+
 def wire(
     kernel: Kernel, box: Sandbox, veth: Veth | None, routes: Sequence[DefaultRoute], write_files: Callable[[], str]
 ) -> Sandbox:
-    """Make a sandbox's namespace, interface, routes and files what the records say.
+    """Make a sandbox's interface, routes and files what the records say.
 
     Args:
         kernel: the host's.
-        box: the sandbox; its namespace is made, or the host's pinned, when it is new.
+        box: the sandbox.
         veth: the link to plug; ``None`` for drivers without one.
         routes: the default routes it is to have.
         write_files: writes its files and returns the digest of resolv.conf, or nothing when it was left alone.
 
     Returns:
-        The record with what was found on the way.
+        The record with what was written.
     """
-    if box.phase is Phase.CREATING and box.origin is Origin.MADE:
-        box = identified(box, kernel.namespaces.make(box.key))
-    elif box.phase is Phase.CREATING and box.origin is Origin.HOST:
-        box = identified(box, kernel.namespaces.pin(box.key))
     if veth:
         kernel.links.plug(box.key, veth)
     if box.origin is not Origin.HOST:
