@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_PACKAGES := scripts/debian-packages.txt
 TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt
-LINTED := src tests $(wildcard bench) scripts/demo
+LINTED := src tests $(wildcard bench) scripts/demo scripts/demo-backend
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -33,6 +33,7 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check $(LINTED)
 	@$(BIN)/mypy
 	@$(BIN)/mypy --scripts-are-modules scripts/demo
+	@$(BIN)/mypy --scripts-are-modules scripts/demo-backend
 
 bench: $(VENV)/.installed-dev ## Measure sandnet, and the peers that are installed beside it
 	@scripts/packages $(RUN_PACKAGES)
