@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import attach, command, crowd, machine, report, scale, throughput
+from bench import attach, command, crowd, machine, names, report, scale, services, throughput
 from bench.figures import Section
 from bench.peers import cni, docker, netavark
 from bench.timing import QUICK, Counts
@@ -18,14 +18,16 @@ PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PRIVATE = "SANDNET_PRIVATE_HOST"
 """Set by ``scripts/private-host``."""
 
-PARTS: dict[str, Callable[[Counts], Section]] = {  # scale last: the kernel is busy for a while after it
+PARTS: dict[str, Callable[[Counts], Section]] = {  # the last two leave the kernel busy for a while
     "attach": attach.measure,
     "crowd": crowd.measure,
     "command": command.measure,
     "throughput": throughput.measure,
+    "services": services.measure,
     "docker": docker.measure,
     "netavark": netavark.measure,
     "cni": cni.measure,
+    "names": names.measure,
     "scale": scale.measure,
 }
 

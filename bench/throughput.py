@@ -17,9 +17,10 @@ from bench.timing import Counts
 
 @dataclass(frozen=True)
 class Pair:
-    """Two namespaces that reach each other: paths of both, and the address of the one that listens."""
+    """Namespaces that reach each other, by their paths, and the address at which who listens is reached."""
 
-    listener: str
+    listeners: tuple[str, ...]
+    """Where the stream may arrive."""
     sender: str
     address: str
 
@@ -31,10 +32,10 @@ def measure(counts: Counts) -> Section:
         ours, plain = _joined(daemon), _by_hand(host, here, there)
         rates: dict[Pair, list[float]] = {plain: [], ours: []}
         for pair in rates:
-            _stream(pair, 1)
+            stream(pair, 1)
         for _ in range(counts.streams):
             for pair, seen in rates.items():
-                seen.append(_stream(pair, counts.seconds))
+                seen.append(stream(pair, counts.seconds))
     for namespace in (host, here, there):
         namespace.close()
     program = "iperf3" if shutil.which("iperf3") else "Python sockets, as iperf3 is not installed"
@@ -60,7 +61,7 @@ def _joined(daemon: Daemon) -> Pair:
     network = daemon.network("stream", subnet="10.205.0.0/24")
     listener = daemon.join(network, daemon.endpoint(network, "a", address="10.205.0.10"), "a" * 12)
     sender = daemon.join(network, daemon.endpoint(network, "b"), "b" * 12)
-    return Pair(listener, sender, "10.205.0.10")
+    return Pair((listener,), sender, "10.205.0.10")
 
 
 def _by_hand(host: Namespace, here: Namespace, there: Namespace) -> Pair:
@@ -70,28 +71,36 @@ def _by_hand(host: Namespace, here: Namespace, there: Namespace) -> Pair:
         host.run(["ip", "link", "add", name, "up", "master", "br0", "type", "veth", *peer])
         namespace.run(["ip", "addr", "add", address, "dev", "eth0"])
         namespace.run(["ip", "link", "set", "eth0", "up"])
-    return Pair(here.path, there.path, "10.206.0.10")
+    return Pair((here.path,), there.path, "10.206.0.10")
 
 
-def _stream(pair: Pair, seconds: int) -> float:
-    """Gbit/s from the sender to the listener."""
+def stream(pair: Pair, seconds: int) -> float:
+    """Gbit/s from the sender to whichever listener it reaches."""
     if shutil.which("iperf3"):
         serve = ["iperf3", "--server", "--one-off", "--forceflush"]
         send = ["iperf3", "--client", pair.address, "--time", str(seconds), "--json"]
     else:
         serve = [sys.executable, "-m", "bench.stream", "serve"]
         send = [sys.executable, "-m", "bench.stream", "send", pair.address, str(seconds)]
-    listener = subprocess.Popen(["nsenter", f"--net={pair.listener}", *serve], stdout=subprocess.PIPE, text=True)
+    listeners: list[subprocess.Popen[str]] = []
     try:
-        _wait_for_listener(listener)
+        for place in pair.listeners:
+            listeners.append(subprocess.Popen(["nsenter", f"--net={place}", *serve], stdout=subprocess.PIPE, text=True))
+            wait_for_listener(listeners[-1])
         command = ["nsenter", f"--net={pair.sender}", *send]
         told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     finally:
-        stop(listener)
+        for listener in listeners:
+            stop(listener)
     return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
-def _wait_for_listener(listener: subprocess.Popen[str]) -> None:
+def wait_for_listener(listener: subprocess.Popen[str]) -> None:
+    """Until it says that it listens.
+
+    Raises:
+        RuntimeError: it ended without that.
+    """
     for line in listener.stdout or ():
         if "listening" in line:
             return

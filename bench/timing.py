@@ -40,6 +40,8 @@ class Counts:
     crowds: int = 3
     many: int = 1000
     """Networks, endpoints, published ports."""
+    sandboxes: int = 1000
+    """That a resolver serves."""
     window: int = 30
     """How many at the beginning and at the end of those are compared."""
     warm_up: int = 20
@@ -58,6 +60,7 @@ QUICK = Counts(
     crowd=20,
     crowds=1,
     many=40,
+    sandboxes=200,
     window=10,
     warm_up=3,
     commands=3,

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ START = 60.0
 
 def measure(counts: Counts) -> Section:
     """Round by round beside sandnet."""
-    if why := _missing():
+    if why := missing():
         return skipped(TITLE, why)
     with Daemon() as daemon, Docker() as docker:
         idle = resident(docker.pid)
@@ -55,7 +56,8 @@ def measure(counts: Counts) -> Section:
     return Section(TITLE, tuple(figures), (note,))
 
 
-def _missing() -> str:
+def missing() -> str:
+    """Why Docker cannot be measured, in words; empty when it can."""
     if not shutil.which("dockerd"):
         return "dockerd is not installed (Debian package docker.io)"
     if not BUSYBOX.exists():
@@ -137,6 +139,13 @@ class Docker:
         self._host.close()
         shutil.rmtree(self._directory)
         _remove_cgroups()
+
+    def known_as(self, names: Sequence[str]) -> str:
+        """Connect the container under these names; the path of its namespace, in which Docker's resolver listens."""
+        wanted = {"Container": "bench", "EndpointConfig": {"Aliases": list(names)}}
+        self._ask("POST", f"/networks/{self._network}/connect", wanted)
+        key = self._ask("GET", "/containers/bench/json")["NetworkSettings"]["SandboxKey"]
+        return f"/proc/{self.pid}/root{key}"
 
     # As a peer.
 

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 Endpoint = tuple[Address, int]
 
+PATIENCE: Final = 2
+"""Looks in a row that find no socket before the process ends: a successor replaces it by rename, without a gap."""
 RETRY: Final = 5.0
 """Seconds between two tries to serve a sandbox in which the port was taken."""
 _READY: Final = b"\0"
@@ -115,7 +117,7 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, ready: Ca
         loop.add_signal_handler(number, stop, False)
     control = Control(server, options.release, complete, stop)
     callers = await asyncio.start_unix_server(control.serve, sock=listener)
-    retrying = loop.create_task(_retry(server))
+    retrying = loop.create_task(_look_after(server, listener.getsockname(), lambda: stop(False)))
     ready()
     _log.info("serving %s, release %s, process %d", options.run_dir, options.release, os.getpid())
     if await ending:
@@ -159,10 +161,16 @@ def _serve_host(server: Server, address: Address, port: int) -> None:
         server.note(trouble)
 
 
-async def _retry(server: Server) -> None:
-    while True:
+async def _look_after(server: Server, path: str, stop: Callable[[], None]) -> None:
+    """Try again what failed. With its socket gone (the run directory was removed) nobody could ever reach this
+    process any more: it ends."""
+    missing = 0
+    while missing < PATIENCE:
         await asyncio.sleep(RETRY)
         await server.retry()
+        missing = 0 if os.path.lexists(path) else missing + 1
+    _log.warning("%s is gone: nobody can reach this process", path)
+    stop()
 
 
 def _raise_file_limit() -> None:
