@@ -85,7 +85,11 @@ def stream(pair: Pair, seconds: int) -> float:
     listeners: list[subprocess.Popen[str]] = []
     try:
         for place in pair.listeners:
-            listeners.append(subprocess.Popen(["nsenter", f"--net={place}", *serve], stdout=subprocess.PIPE, text=True))
+            listeners.append(
+                subprocess.Popen(
+                    ["nsenter", f"--net={place}", *serve], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+            )
             wait_for_listener(listeners[-1])
         command = ["nsenter", f"--net={pair.sender}", *send]
         told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -168,7 +168,7 @@ async def _look_after(server: Server, path: str, stop: Callable[[], None]) -> No
     while missing < PATIENCE:
         await asyncio.sleep(RETRY)
         await server.retry()
-        missing = 0 if os.path.lexists(path) else missing + 1
+        missing = 0 if await asyncio.to_thread(os.path.lexists, path) else missing + 1
     _log.warning("%s is gone: nobody can reach this process", path)
     stop()
 
