@@ -74,7 +74,7 @@ def durable_write(file: int) -> None:
 
 
 def _create_among(daemon: Daemon, counts: Counts) -> Figure:
-    """Endpoint creates on a network with containers, whose hosts files get the new name."""
+    """Endpoint creates on a network with containers, all of which know the new name when the create returns."""
     network = daemon.network("among", subnet="10.208.0.0/16")
     endpoints = [daemon.endpoint(network, f"e{number}") for number in range(counts.among)]
     for number, endpoint in enumerate(endpoints):

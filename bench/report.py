@@ -12,8 +12,8 @@ INTRODUCTION = """\
 # Benchmarks
 
 `make bench` made this page; every run of it writes the page again. It needs nothing that `make install`
-does not. Where they are installed it also measures Docker Engine, netavark, the CNI plugins and uses
-iperf3:
+does not. Where they are installed it also measures Docker Engine, netavark and the CNI plugins, and uses
+iperf3 and dnsperf:
 
 ```console
 $ sudo apt-get install --no-install-recommends $(grep -v "^#" scripts/debian-packages-bench.txt)
@@ -33,6 +33,7 @@ How it is measured:
 - Figures that are compared were taken alternately in the same run, so both saw the same machine. Trust the
   ratios; the milliseconds belong to the machine below.
 - Medians, with the 99th percentile where there are enough samples. `n` is their number.
+- The daemon's memory is the daemon's alone. The resolver is a process of its own; its memory is under "Names".
 - The state directory is on the file system named below, and every commit of the daemon's is synchronous.
 """
 

@@ -21,7 +21,7 @@ from sandnet.core.operations import Operations
 from sandnet.core.parts import Parts, Settings
 from sandnet.core.records import Records
 from sandnet.dns.base import NameService
-from sandnet.dns.client import NameClient
+from sandnet.dns.client import NameClient, stop_resolver
 from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.tuning import Tuning
@@ -55,6 +55,8 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
     try:
         if names:
             names.open()
+        else:
+            await stop_resolver(os.path.join(config.run_dir, DNS_SOCKET))
         yield assemble(config, store, kernel, workers, names)
     finally:
         if names:
@@ -70,13 +72,16 @@ def name_client(config: Config) -> NameClient:
     command = [sys.executable, "-P", "-m", "sandnet.resolver", "--detach"]
     command += ["--run-dir", config.run_dir, "--sandbox-dir", config.sandbox_dir]
     command += ["--outstanding", str(config.dns_outstanding)]
+    # another configuration is another release: the running resolver is replaced without a lost question
+    release = f"{version('sandnet')} {config.dns_outstanding} {config.dns_host_listen}"
+    command += ["--release", release]
     if config.dns_host_listen:
         command += ["--host-listen", config.dns_host_listen]
 
     async def start() -> None:
         await asyncio.to_thread(start_detached, command, os.path.join(config.run_dir, DNS_LOG))
 
-    return NameClient(os.path.join(config.run_dir, DNS_SOCKET), version("sandnet"), start)
+    return NameClient(os.path.join(config.run_dir, DNS_SOCKET), release, start)
 
 
 def assemble(

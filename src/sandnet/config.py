@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 
 import msgspec
 
@@ -83,6 +83,20 @@ def _check(config: Config) -> None:
     for name in ("state_dir", "run_dir", "sandbox_dir"):
         if not getattr(config, name).startswith("/"):
             raise invalid(f"{name} must be an absolute path", code="invalid_configuration")
+    if config.dns_host_listen:
+        _check_listen(config.dns_host_listen)
     if config.log_level not in ("debug", "info", "warning", "error"):
         hint = "use debug, info, warning or error"
         raise invalid(f"unknown log_level {config.log_level!r}", hint, "invalid_configuration")
+
+
+def _check_listen(text: str) -> None:
+    host, _, port = text.rpartition(":")
+    try:
+        ip_address(host.strip("[]"))
+        good = 0 < int(port) < 65536
+    except ValueError:
+        good = False
+    if not good:
+        hint = "use ADDRESS:PORT, as 127.0.0.54:53"
+        raise invalid(f"dns_host_listen {text!r} is no address and port", hint, "invalid_configuration")

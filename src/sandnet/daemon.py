@@ -19,10 +19,9 @@ import uvicorn
 import uvloop
 
 from sandnet.api.app import create_app
-from sandnet.composition import DNS_SOCKET, composed
+from sandnet.composition import composed
 from sandnet.config import Config
 from sandnet.core.controller import Controller
-from sandnet.dns.client import stop_resolver
 from sandnet.instance import PID_FILE, lock_file, only_one, stop_running
 from sandnet.listening import listen, notify, unlink
 
@@ -72,7 +71,6 @@ async def _serve(config: Config) -> None:
 
 
 async def _take_down(config: Config) -> list[str]:
-    await stop_resolver(os.path.join(config.run_dir, DNS_SOCKET))
     async with composed(msgspec.structs.replace(config, dns=False)) as controller:
         return await controller.remove_everything()
 

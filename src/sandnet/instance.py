@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,10 @@ from pathlib import Path
 from sandnet.config import Config
 from sandnet.errors import Error, Kind
 
+_log = logging.getLogger(__name__)
+
+_CLAIM = "\0sandnet"
+"""Abstract socket name (unix(7))."""
 PID_FILE = "sandnet.pid"
 STOP_DEADLINE = 30.0
 """Seconds to wait for a running daemon to stop."""
@@ -52,14 +58,30 @@ def _locked_directory(config: Config) -> Iterator[None]:
 @contextmanager
 def _claimed_namespace() -> Iterator[None]:
     """Abstract socket names belong to a network namespace (unix(7)), just as what we manage does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
         try:
-            claim.bind("\0sandnet")
+            claim.bind(_CLAIM)
+            claim.listen()
         except OSError as failure:
-            message = "another sandnet daemon manages this host's network"
-            hint = "stop it first: two of them would take each other's rules for strays"
-            raise Error(Kind.CONFLICT, message, hint, "daemon_running") from failure
+            if _claimed_by_us():
+                message = "another sandnet daemon manages this host's network"
+                hint = "stop it first: two of them would take each other's rules for strays"
+                raise Error(Kind.CONFLICT, message, hint, "daemon_running") from failure
+            _log.warning("the name %s is held by a process that is none of ours; going on without it", _CLAIM[1:])
         yield
+
+
+def _claimed_by_us() -> bool:
+    """Whether who holds the name runs as our user: anybody may bind an abstract name, to keep us from starting."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(_CLAIM)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return False
+    _pid, uid, _gid = struct.unpack("3i", credentials)
+    return bool(uid == os.geteuid())
 
 
 def lock_file(config: Config) -> str:

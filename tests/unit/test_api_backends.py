@@ -79,9 +79,7 @@ async def test_given_a_backend_whose_checks_fail_when_told_then_it_is_failing_un
     daemon: Served,
 ) -> None:
     service = await a_service(daemon.client, "c1")
-    endpoint = daemon.controller.services.find(service)
-    network = daemon.controller.networks.get(endpoint.network_id)
-    await daemon.controller.sandboxes._backends.judge(network, endpoint, "c1", healthy=False)
+    await daemon.controller.backends.judge(service, "c1", healthy=False)
     assert await told(daemon.client, service, "state") == [("failing",)]
     await daemon.client.patch(f"/services/{service}/backend/c1", json={"state": "drained"})
     assert await told(daemon.client, service, "state") == [("drained",)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import dns.message
 import pytest
 
 from bench import __main__ as program
-from bench import report
+from bench import echo, names, programmed, report, services
 from bench.figures import (
     Figure,
     Section,
@@ -22,6 +23,26 @@ from bench.figures import (
 )
 
 MACHINE = {"kernel": "6.1", "processor": "two cores"}
+DNSPERF = """\
+[Status] Sending queries (to 127.0.0.11:53)
+> NOERROR name00 A 0.000238
+> NOERROR name01 A 0.001500
+[Status] Testing complete (time limit)
+
+Statistics:
+
+  Queries sent:         2
+  Queries completed:    2 (100.00%)
+  Queries lost:         0 (0.00%)
+
+  Response codes:       NOERROR 2 (100.00%)
+  Average packet size:  request 24, response 40
+  Run time (s):         1.000405
+  Queries per second:   131097.905348
+
+  Average Latency (s):  0.000869 (min 0.000238, max 0.001500)
+"""
+"""As dnsperf 2.10 has it."""
 
 
 @pytest.mark.parametrize(
@@ -115,3 +136,46 @@ def test_given_the_list_of_packages_when_the_page_names_it_then_it_is_there() ->
     named = "scripts/debian-packages-bench.txt"
     assert named in report.INTRODUCTION
     assert (Path(program.REPOSITORY) / named).is_file()
+
+
+def test_given_what_dnsperf_says_when_read_then_the_rate_and_every_latency_are_found() -> None:
+    assert names.rate_in(DNSPERF) == pytest.approx(131097.9, abs=0.1)
+    assert names.latencies_in(DNSPERF) == [0.000238, 0.0015]
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("lost:         0", "lost:         1"),
+        ("NOERROR 2 (100.00%)", "NXDOMAIN 2 (100.00%)"),
+        ("NOERROR 2 (100.00%)", "NOERROR 1 (50.00%), SERVFAIL 1 (50.00%)"),
+        ("response 40", "response 24"),
+        ("Queries per second", "Interrupted"),
+    ],
+    ids=["lost", "unknown", "failed", "empty", "ended"],
+)
+def test_given_questions_that_were_not_answered_when_read_then_there_is_no_rate(said: str, instead: str) -> None:
+    with pytest.raises(RuntimeError, match="not all questions"):
+        names.rate_in(DNSPERF.replace(said, instead))
+
+
+def test_given_a_question_when_the_echo_answers_then_it_is_a_reply_with_an_address() -> None:
+    query = dns.message.make_query("name00", "A")
+    reply = dns.message.from_wire(echo.answer(query.to_wire()))
+    assert query.is_response(reply)
+    assert [str(record) for answer in reply.answer for record in answer] == ["127.0.0.1"]
+
+
+def test_given_rates_in_turn_when_set_beside_each_other_then_the_ratio_is_that_of_neighbours() -> None:
+    *_, ratio = services.beside("rate", "a second", [10.0, 20.0, 40.0], [9.0, 19.0, 20.0], 0.95)
+    assert ratio.value == pytest.approx(0.9)
+    assert ratio.verdict == "not met"
+
+
+def test_given_a_thousand_services_when_made_up_then_addresses_and_ports_are_each_ones_own() -> None:
+    network = programmed.single_network()
+    states = [programmed.service(network, number) for number in range(1000)]
+    backends = [backend for state in states for backend in state.backends]
+    assert len({backend.address for backend in backends}) == len({backend.mac for backend in backends}) == 3000
+    assert len({port.host_port for state in states for port in state.endpoint.ports}) == 1000
+    assert all(state.endpoint.address == state.backends[0].address for state in states)

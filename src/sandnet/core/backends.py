@@ -7,14 +7,14 @@ import logging
 from msgspec.structs import replace
 
 from sandnet.core.parts import Parts
-from sandnet.errors import Error, Kind
+from sandnet.errors import Error, Kind, not_found
 from sandnet.model import Attachment, Endpoint, Network, Phase
 
 _log = logging.getLogger(__name__)
 
 
 class Backends:
-    """The attachments of one endpoint, seen together. Callers hold the endpoint's lock."""
+    """The attachments of one endpoint, seen together. :meth:`spread` and :meth:`hand_over` want its lock held."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -32,45 +32,67 @@ class Backends:
 
     async def hand_over(self, network: Network, endpoint: Endpoint, leaving: Attachment) -> None:
         """Before ``leaving`` goes: let another answer for the address, and new flows go to others."""
-        rest = [attachment for attachment in self.ready(endpoint) if attachment is not leaving]
-        if leaving.holder and rest:
-            await self._promote(network, endpoint, rest[0])
+        if leaving.holder:
+            await self._promote_one(network, endpoint)
         await self.spread(network, endpoint)
 
     async def change(
-        self, network: Network, endpoint: Endpoint, container_id: str, *, drained: bool | None, weight: int | None
+        self, endpoint: Endpoint, container_id: str, *, drained: bool | None = None, weight: int | None = None
     ) -> None:
-        """Drain a backend, take it in again, or give it another share of the new flows.
+        """Drain a backend (no new flows, those it has go on), take it in again, or change its share.
 
         Raises:
             Error: ``NOT_FOUND`` when the container is not attached.
         """
-        attachment = self._records.attachment(container_id, endpoint.id)
-        if attachment is None or attachment.phase is not Phase.READY:
-            message = f"container {container_id} is not attached to {endpoint.name}"
-            raise Error(Kind.NOT_FOUND, message, code="not_attached")
-        changed = replace(
-            attachment,
-            drained=attachment.drained if drained is None else drained,
-            weight=attachment.weight if weight is None else weight,
-        )
-        await self._records.commit(put=[changed])
-        await self.spread(network, endpoint)
+        await self._parts.operations.run(self._change(endpoint.id, container_id, drained, weight))
 
-    async def judge(self, network: Network, endpoint: Endpoint, container_id: str, *, healthy: bool) -> None:
-        """Take a backend out of the rotation, or in again, as its probes say."""
-        attachment = self._records.attachment(container_id, endpoint.id)
-        if attachment and attachment.phase is Phase.READY and attachment.healthy is not healthy:
-            await self._records.commit(put=[replace(attachment, healthy=healthy)])
-            await self.spread(network, endpoint)
+    async def judge(self, endpoint_id: str, container_id: str, *, healthy: bool) -> None:
+        """Take a backend out of the rotation, or in again, as its probes say; one that is gone is passed over."""
+        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
+            endpoint = self._records.endpoint(endpoint_id)
+            attachment = self._records.attachment(container_id, endpoint_id)
+            if endpoint is None or attachment is None or attachment.phase is not Phase.READY:
+                return
+            if attachment.healthy is not healthy:
+                await self._records.commit(put=[replace(attachment, healthy=healthy)])
+            # also when the record knew: the driver may have refused last time
+            await self.spread(self._network(endpoint), endpoint)
+
+    async def _change(self, endpoint_id: str, container_id: str, drained: bool | None, weight: int | None) -> None:
+        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
+            endpoint = self._records.endpoint(endpoint_id)
+            attachment = self._records.attachment(container_id, endpoint_id)
+            if endpoint is None or attachment is None or attachment.phase is not Phase.READY:
+                message = f"container {container_id} is not attached to {endpoint.name if endpoint else endpoint_id}"
+                raise Error(Kind.NOT_FOUND, message, code="not_attached")
+            changed = replace(
+                attachment,
+                drained=attachment.drained if drained is None else drained,
+                weight=attachment.weight if weight is None else weight,
+            )
+            await self._records.commit(put=[changed])
+            await self.spread(self._network(endpoint), endpoint)
+
+    def _network(self, endpoint: Endpoint) -> Network:
+        network = self._records.network(endpoint.network_id)
+        if network is None:
+            raise not_found("network", endpoint.network_id)
+        return network
+
+    async def _promote_one(self, network: Network, endpoint: Endpoint) -> None:
+        """The first that can; one whose sandbox died cannot, and must not keep the other from leaving."""
+        for candidate in self.ready(endpoint):
+            try:
+                await self._promote(network, endpoint, candidate)
+            except Error as failure:
+                _log.warning("%s cannot take over %s: %s", candidate.container_id, endpoint.name, failure)
+            else:
+                return
 
     async def _promote(self, network: Network, endpoint: Endpoint, successor: Attachment) -> None:
         box = self._records.sandbox(successor.container_id)
         successor = replace(successor, holder=True)
-        await self._records.commit(put=[successor])
         veth = await self._parts.drivers[network.driver].join(network, endpoint, successor)
         if box and veth:
-            try:
-                await self._parts.workers.run(self._parts.kernel.links.plug, box.key, veth)
-            except Error as failure:  # its sandbox died, say; that must not keep the other from leaving
-                _log.warning("%s could not take over %s: %s", box.container_id, endpoint.name, failure)
+            await self._parts.workers.run(self._parts.kernel.links.plug, box.key, veth)
+        await self._records.commit(put=[successor])

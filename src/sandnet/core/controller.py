@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sandnet.core.backends import Backends
 from sandnet.core.endpoints import Endpoints
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
@@ -46,10 +47,11 @@ class Controller:
         self.networks = Networks(parts)
         self.endpoints = Endpoints(parts, self.networks)
         self.sandboxes = Sandboxes(parts, self.networks, self.endpoints)
-        self.services = Services(parts, self.networks, self.endpoints, self.sandboxes)
+        self.backends = Backends(parts)
+        self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.backends)
         self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes)
         self.events = parts.events
-        self._probes = Probes(parts, self.sandboxes)
+        self._probes = Probes(parts, self.backends)
         self._problems: list[str] = []
 
     async def start(self) -> None:

@@ -58,11 +58,20 @@ class Endpoints:
         Raises:
             Error: ``NOT_FOUND``, or ``IN_USE`` naming the containers.
         """
-        endpoint = self.find(self._networks.find(network_ref), ref)
+        endpoint = self._deletable(self._networks.find(network_ref), ref)
         await self._parts.operations.run(self.delete_one(endpoint.id))
+
+    def _deletable(self, network: Network, ref: str) -> Endpoint:
+        """As :meth:`find`, or what an earlier delete could not remove."""
+        named = self._records.endpoints_named(ref, network.id)
+        exact = self._records.endpoint(ref)
+        candidates = [*named, *([exact] if exact and exact.network_id == network.id else [])]
+        left = [ep for ep in candidates if ep.phase is Phase.REMOVING]
+        return left[0] if left else self.find(network, ref)
 
     async def _create(self, network: Network, spec: EndpointSpec) -> Endpoint:
         driver = self._parts.driver(network.driver)
+        await self._finish(network, spec.name)
         self._refuse_taken(network, spec.name)
         try:
             ports = await driver.bind(network, spec.port_mapping)
@@ -78,7 +87,7 @@ class Endpoints:
             endpoint = replace(endpoint, phase=Phase.READY)
             await self._records.commit(put=[endpoint])
         except BaseException:
-            await undo(f"endpoint {endpoint.name}", self.remove(network, endpoint))
+            await undo(f"endpoint {endpoint.name}", self._abandon(network, endpoint))
             raise
         await self._parts.naming.endpoint_came(network, endpoint)
         self._parts.files.changed(endpoint, network)
@@ -134,6 +143,20 @@ class Endpoints:
             await self.remove(network, endpoint)
         self._parts.files.changed(endpoint, network, gone=True)
         await self._parts.files.settle()
+
+    async def _finish(self, network: Network, name: str) -> None:
+        """Finish a removal that failed half-way: it must not keep its name and ports for ever."""
+        for left in self._records.endpoints_named(name, network.id):
+            if left.phase is Phase.REMOVING:
+                async with self._parts.locks.hold(f"endpoint/{left.id}"):
+                    current = self._records.endpoint(left.id)
+                    if current:
+                        await self.remove(network, current)
+
+    async def _abandon(self, network: Network, endpoint: Endpoint) -> None:
+        """Remove what a failed create has made; marked first, so that a later request can finish it."""
+        await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
+        await self.remove(network, endpoint)
 
     async def remove(self, network: Network, endpoint: Endpoint) -> None:
         """Unmake an endpoint without attachments, whatever its phase."""

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from ipaddress import IPv4Address
+from posixpath import dirname, normpath
+from posixpath import join as join_path
 from threading import Lock
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from sandnet.core.hosttext import hosts, resolv_conf, service_lines, stub_resolv
 from sandnet.core.naming import Naming
 from sandnet.core.records import Records
 from sandnet.dns.base import SERVER_ADDRESS
-from sandnet.errors import Error
+from sandnet.errors import Error, invalid
 from sandnet.kernel.files import Files
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
@@ -57,6 +59,7 @@ class HostFiles:
         self._workers = workers
         self._services: dict[str, dict[str, str]] = {}
         self._dirty: dict[str, None] = {}
+        self._writing: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._pass = asyncio.Event()
         self._turn = 0
@@ -65,13 +68,26 @@ class HostFiles:
         """By container: turn of what was last written or removed. A text of an earlier turn comes too late."""
 
     def check(self, box: Sandbox) -> None:
-        """Refuse paths outside the allowed directories.
+        """Refuse paths outside the allowed directories, and such as are ours or another sandbox's.
 
         Raises:
             Error: kind ``INVALID``.
         """
-        self._files.check(box.hosts_path)
-        self._files.check(box.resolv_conf_path)
+        if normpath(box.hosts_path) == normpath(box.resolv_conf_path):
+            raise invalid("hosts_path and resolv_conf_path are the same file", code="path_taken")
+        for path in (box.hosts_path, box.resolv_conf_path):
+            self._files.check(path)
+            self._refuse_taken(box, normpath(path))
+
+    def _refuse_taken(self, box: Sandbox, path: str) -> None:
+        state_dir = dirname(self._own_dir)
+        own = path.startswith(join_path(self._own_dir, box.container_id) + "/")
+        if not own and (dirname(path) == state_dir or path.startswith(self._own_dir + "/")):
+            hint = f"leave it out, or name one below {join_path(self._own_dir, box.container_id)}"
+            raise invalid(f"path is kept for the daemon or for another container: {path}", hint, "path_not_allowed")
+        for other in () if own else self._records.sandboxes():
+            if other.container_id != box.container_id and path in (other.hosts_path, other.resolv_conf_path):
+                raise invalid(f"{path} is a file of container {other.container_id}", "name another", "path_taken")
 
     def writing(self, box: Sandbox) -> Callable[[], str]:
         """A job for a worker thread: write both files as the records are now.
@@ -115,7 +131,7 @@ class HostFiles:
 
     async def settle(self) -> None:
         """Wait for the files that are behind, unless they are many."""
-        while self._dirty and len(self._dirty) <= PROMPT:
+        while (self._dirty or self._writing) and len(self._dirty) + len(self._writing) <= PROMPT:
             await self._pass.wait()
 
     async def close(self) -> None:
@@ -129,9 +145,11 @@ class HostFiles:
         while self._dirty:
             started = time.monotonic()
             batch, self._dirty = self._dirty, {}
+            self._writing = batch
             boxes = [box for box in map(self._records.sandbox, batch) if box and box.origin is not Origin.HOST]
             jobs = [(box, self._hosts(box)) for box in boxes if box.phase is Phase.READY]
             await self._workers.run(self._write_hosts, jobs)
+            self._writing = {}
             self._forget_removed()
             self._pass.set()
             self._pass = asyncio.Event()
@@ -170,6 +188,8 @@ class HostFiles:
             self._latest[box.container_id] = turn
             for path in (box.hosts_path, box.resolv_conf_path):
                 self._files.remove(path, prune=path.startswith(self._own_dir + "/"))
+            if not self._writing:
+                self._latest.pop(box.container_id, None)
 
     def _forget_removed(self) -> None:
         """No text is on its way now, so the turns of removed containers have done their service."""

@@ -71,10 +71,19 @@ class Networks:
         Raises:
             Error: ``NOT_FOUND``, ``PROTECTED`` (predefined), ``IN_USE`` naming the endpoints.
         """
-        await self._parts.operations.run(self._delete(self.find(ref).id))
+        await self._parts.operations.run(self._delete(self._deletable(ref).id))
+
+    def _deletable(self, ref: str) -> Network:
+        """As :meth:`find`, or what an earlier delete could not remove."""
+        left = [net for net in self._records.networks_named(ref) if net.phase is Phase.REMOVING]
+        exact = self._records.network(ref)
+        if exact and exact.phase is Phase.REMOVING:
+            return exact
+        return left[0] if left else self.find(ref)
 
     async def _create(self, spec: NetworkSpec, predefined: bool) -> Network:
         driver = self._parts.driver(spec.driver)
+        await self._finish(spec.name)
         async with self._parts.locks.hold("networks"):  # two plans at once would choose one subnet
             self._refuse_taken(spec.name)
             wish = Network(
@@ -94,13 +103,16 @@ class Networks:
             net = replace(await driver.create_network(net), phase=Phase.READY)
             await self._records.commit(put=[net])
         except BaseException:
-            await undo(f"network {net.name}", self.remove(net))
+            await undo(f"network {net.name}", self._abandon(net))
             raise
         return net
 
     async def _delete(self, network_id: str) -> None:
         async with self._parts.locks.hold(f"network/{network_id}"):
             net = self.get(network_id)
+            if net.phase is Phase.REMOVING:
+                await self.remove(net)
+                return
             if net.predefined:
                 raise Error(
                     Kind.PROTECTED, f"network {net.name} is predefined and cannot be deleted", code="predefined"
@@ -112,6 +124,20 @@ class Networks:
                 await self._records.commit(put=[replace(net, phase=Phase.READY)])
                 self._refuse_used(net)
             await self.remove(net)
+
+    async def _finish(self, name: str) -> None:
+        """Finish a removal that failed half-way: it must not keep its name for ever."""
+        for left in self._records.networks_named(name):
+            if left.phase is Phase.REMOVING:
+                async with self._parts.locks.hold(f"network/{left.id}"):
+                    current = self._records.network(left.id)
+                    if current:
+                        await self.remove(current)
+
+    async def _abandon(self, net: Network) -> None:
+        """Remove what a failed create has made; marked first, so that a later request can finish it."""
+        await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])
+        await self.remove(net)
 
     async def remove(self, net: Network) -> None:
         """Unmake a network without endpoints, whatever its phase: the end of a delete, a failed create or a crash."""

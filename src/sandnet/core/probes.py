@@ -7,8 +7,8 @@ import logging
 import socket
 from contextlib import suppress
 
+from sandnet.core.backends import Backends
 from sandnet.core.parts import Parts
-from sandnet.core.sandboxes import Sandboxes
 from sandnet.errors import Error
 from sandnet.model import Attachment, Phase, Probe, ProbeKind, Sandbox
 
@@ -22,9 +22,9 @@ FIRST_BAD_STATUS = 400
 class Probes:
     """One task a checked backend; which there are follows from the events."""
 
-    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+    def __init__(self, parts: Parts, backends: Backends) -> None:
         self._parts = parts
-        self._sandboxes = sandboxes
+        self._backends = backends
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
 
@@ -62,18 +62,20 @@ class Probes:
         healthy = attachment.healthy
         while True:
             serves = await self._serves(attachment, probe) or await self._serves(attachment, probe)
-            if serves is not healthy:
+            if serves is not healthy and await self._tell(attachment, serves):
                 healthy = serves
-                _log.info("backend %s %s", attachment.container_id, "serves again" if serves else "does not serve")
-                await self._tell(attachment, healthy)
             await asyncio.sleep(probe.interval)
 
-    async def _tell(self, attachment: Attachment, healthy: bool) -> None:
-        judged = self._sandboxes.judge_backend(attachment.endpoint_id, attachment.container_id, healthy=healthy)
+    async def _tell(self, attachment: Attachment, healthy: bool) -> bool:
+        """Whether the verdict is in force; if not, the next probe tells it again."""
+        _log.info("backend %s %s", attachment.container_id, "serves again" if healthy else "does not serve")
+        judged = self._backends.judge(attachment.endpoint_id, attachment.container_id, healthy=healthy)
         try:
             await self._parts.operations.run(judged)
         except Error as failure:
             _log.warning("verdict on backend %s is not in force: %s", attachment.container_id, failure)
+            return False
+        return True
 
     async def _serves(self, attachment: Attachment, probe: Probe) -> bool:
         box = self._parts.records.sandbox(attachment.container_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Iterable
 
 from sandnet.core.endpoints import Endpoints
@@ -17,12 +18,13 @@ from sandnet.core.parts import Parts
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.drivers.base import EndpointState, NetworkState
 from sandnet.errors import Error
+from sandnet.kernel.base import Link
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
 _log = logging.getLogger(__name__)
 
-OUR_LINKS = ("snb", "snv")
-"""Every link we name begins so: bridges and veth ends."""
+OUR_LINKS = {"bridge": re.compile(r"snb[0-9a-f]{10}"), "veth": re.compile(r"snv[0-9a-f]{10}")}
+"""What every link that we name looks like, by its kind. Others may begin alike and are not ours."""
 
 
 class Restore:
@@ -97,7 +99,11 @@ class Restore:
     async def _lives(self, box: Sandbox) -> bool:
         if box.phase is not Phase.READY:
             return False
-        pinned = await self._parts.workers.run(self._parts.kernel.namespaces.find, box.key)
+        try:
+            pinned = await self._parts.workers.run(self._parts.kernel.namespaces.find, box.key)
+        except Error as failure:  # nobody knows: what may be alive is not let go
+            self._note("sandbox", failure)
+            return True
         return pinned is not None and pinned.inode == box.inode
 
     async def _remove_debris(self) -> None:
@@ -130,7 +136,7 @@ class Restore:
         links = self._parts.kernel.links
         claimed = {net.link for net in self._records.networks()} | {a.host_link for a in self._records.attachments()}
         found = await self._parts.workers.run(links.list)
-        strays = [link.name for link in found if link.name.startswith(OUR_LINKS) and link.name not in claimed]
+        strays = [link.name for link in found if _is_ours(link) and link.name not in claimed]
         if strays:
             _log.info("sweeping links that no record claims: %s", ", ".join(strays))
             await self._all("stray links", [self._parts.workers.run(links.delete, strays)])
@@ -139,6 +145,14 @@ class Restore:
         """Run the steps together; a failure is noted and the others go on."""
         for result in await asyncio.gather(*steps, return_exceptions=True):
             if isinstance(result, Exception):
-                problem = f"{what}: {result}"
-                self.problems.append(problem)
-                _log.warning("restore: %s", problem, exc_info=None if isinstance(result, Error) else result)
+                self._note(what, result)
+
+    def _note(self, what: str, failure: Exception) -> None:
+        problem = f"{what}: {failure}"
+        self.problems.append(problem)
+        _log.warning("restore: %s", problem, exc_info=None if isinstance(failure, Error) else failure)
+
+
+def _is_ours(link: Link) -> bool:
+    pattern = OUR_LINKS.get(link.kind)
+    return pattern is not None and pattern.fullmatch(link.name) is not None

@@ -6,6 +6,7 @@ route, write the files, record success. A leave records its intent and runs the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -42,6 +43,8 @@ from sandnet.model import (
     Sandbox,
 )
 
+_log = logging.getLogger(__name__)
+
 
 class Sandboxes:
     """The sandboxes of this host."""
@@ -52,6 +55,8 @@ class Sandboxes:
         self._networks = networks
         self._endpoints = endpoints
         self._backends = Backends(parts)
+        self._planned: set[str] = set()
+        """Keys chosen for sandboxes that no record names yet."""
 
     def list(self) -> list[Sandbox]:
         """Those in use, in creation order."""
@@ -108,17 +113,17 @@ class Sandboxes:
     # Joining.
 
     async def _join(self, endpoint_id: str, spec: JoinSpec, many: bool) -> Sandbox:
+        await self._finish(endpoint_id, spec.container_id)
         async with self._hold(endpoint_id, spec.container_id):
             network, endpoint = self._usable(endpoint_id)
-            await self._finish_removal(spec.container_id)
             attached = self._records.attachments_of_container(spec.container_id)
             known = self._records.sandbox(spec.container_id)
             others = self._records.attachments_of_endpoint(endpoint.id)
             refuse_second_join(endpoint, others, spec.container_id, many=many)
             refuse_mixture(known, network, attached, spec)
             box = amend_sandbox(known, spec) if known else await self._plan(network, spec)
-            self._parts.files.check(box)
             try:
+                self._parts.files.check(box)
                 box, attachment = await self._intend(network, endpoint, box, spec, known)
                 box = await self._with_namespace(box)
                 # the resolver opens its sockets in the namespace while the interface is plugged
@@ -133,24 +138,40 @@ class Sandboxes:
             except BaseException:
                 await undo(f"join of {spec.container_id}", self._undo_join(endpoint.id, spec.container_id, known))
                 raise
-        await self._update_parents(network, spec.parent_updates)
+            finally:
+                self._planned.discard(box.key)
+        try:
+            await self._update_parents(network, spec.parent_updates)
+        except Error as failure:  # the join itself is done and stays
+            _log.warning("parents of %s do not know all its names: %s", spec.container_id, failure)
         return box
 
-    async def _finish_removal(self, container_id: str) -> None:
-        """A sandbox whose removal failed half-way is no base for a new one."""
-        box = self._records.sandbox(container_id)
-        if box and box.phase is Phase.REMOVING:
-            for attachment in self._records.attachments_of_container(container_id):
-                await self.disconnect(attachment)
-            if self._records.sandbox(container_id):
+    async def _finish(self, endpoint_id: str, container_id: str) -> None:
+        """Finish what failed half-way before: neither endpoint nor container is stuck with it.
+
+        Whoever holds the locks sees nobody else's join or leave under way, so what is not ready is left over.
+        """
+        records = self._records
+        touching = [*records.attachments_of_endpoint(endpoint_id), *records.attachments_of_container(container_id)]
+        for attachment in (each for each in touching if each.phase is not Phase.READY):
+            async with self._hold(attachment.endpoint_id, attachment.container_id):
+                current = records.attachment(attachment.container_id, attachment.endpoint_id)
+                if current and current.phase is not Phase.READY:
+                    await self.disconnect(current)
+        async with self._parts.locks.hold(f"sandbox/{container_id}"):
+            box = records.sandbox(container_id)
+            if box and box.phase is not Phase.READY and not records.attachments_of_container(container_id):
                 await self.dissolve(box)
 
     async def _plan(self, network: Network, spec: JoinSpec) -> Sandbox:
         """A new sandbox, at the first key where no stranger has pinned a namespace."""
         for key in keys(self._parts.settings.sandbox_dir, spec.container_id):
-            free = self._records.sandbox_at(key) is None
-            if free and await self._parts.workers.run(self._parts.kernel.namespaces.find, key) is None:
+            if self._records.sandbox_at(key) is not None or key in self._planned:
+                continue
+            self._planned.add(key)
+            if await self._parts.workers.run(self._parts.kernel.namespaces.find, key) is None:
                 return plan_sandbox(self._parts, spec, network, key)
+            self._planned.discard(key)
         raise AssertionError("unreachable: the keys do not end")
 
     async def _intend(
@@ -166,6 +187,7 @@ class Sandboxes:
             if not known:
                 await self._records.commit(put=[box])
                 box = await self._pin(box, spec)
+                await self._records.commit(put=[box])  # so that whatever fails now gives back what was found
             taken |= set(await self._parts.workers.run(self._parts.kernel.namespaces.interfaces, box.key))
         attachment, cursor = plan_attachment(self._parts, network, endpoint, spec, taken)
         try:
@@ -187,7 +209,12 @@ class Sandboxes:
         return await self._parts.workers.run(made, self._parts.kernel, box)
 
     async def _pin(self, box: Sandbox, spec: JoinSpec) -> Sandbox:
-        pin = self._parts.kernel.namespaces.pin
+        namespaces = self._parts.kernel.namespaces
+        wanted = await self._parts.workers.run(namespaces.identify, path=spec.netns, pid=spec.pid)
+        if wanted == await self._parts.workers.run(namespaces.identify):
+            message = "that is the host's own network namespace"
+            raise invalid(message, "join the network of type host for that", "host_namespace")
+        pin = namespaces.pin
         box = identified(box, await self._parts.workers.run(pin, box.key, path=spec.netns, pid=spec.pid))
         holder = next((b for b in self._records.sandboxes() if b.inode == box.inode and b.key != box.key), None)
         if holder:
@@ -262,7 +289,7 @@ class Sandboxes:
         await self._parts.naming.attachment_gone(attachment)
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         if network and endpoint:
-            await self._backends.hand_over(network, endpoint, attachment)
+            await self._hand_over(network, endpoint, attachment)
             await self._parts.drivers[network.driver].leave(network, endpoint, attachment)
         if box and last:
             await self.dissolve(box, attachment)
@@ -272,6 +299,12 @@ class Sandboxes:
             await self._records.commit(delete=[attachment])
         if network:
             self._give_back(network, attachment)
+
+    async def _hand_over(self, network: Network, endpoint: Endpoint, attachment: Attachment) -> None:
+        try:
+            await self._backends.hand_over(network, endpoint, attachment)
+        except Error as failure:  # the backend goes all the same; the next change of the service mends the rest
+            _log.warning("service %s still knows %s: %s", endpoint.name, attachment.container_id, failure)
 
     def _give_back(self, network: Network, attachment: Attachment) -> None:
         if attachment.leased:
@@ -302,33 +335,6 @@ class Sandboxes:
             return ()
         return [interface for interface in (endpoint.address, endpoint.address_ipv6) if interface]
 
-    # Backends.
-
-    async def change_backend(
-        self, endpoint: Endpoint, container_id: str, *, drained: bool | None = None, weight: int | None = None
-    ) -> None:
-        """Drain a backend (no new flows, those it has go on), take it in again, or change its share.
-
-        Raises:
-            Error: ``NOT_FOUND`` when the container is not attached.
-        """
-        await self._parts.operations.run(self._change_backend(endpoint.id, container_id, drained, weight))
-
-    async def _change_backend(
-        self, endpoint_id: str, container_id: str, drained: bool | None, weight: int | None
-    ) -> None:
-        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
-            network, endpoint = self._usable(endpoint_id)
-            await self._backends.change(network, endpoint, container_id, drained=drained, weight=weight)
-
-    async def judge_backend(self, endpoint_id: str, container_id: str, *, healthy: bool) -> None:
-        """Take a backend out of the rotation, or in again; one that is gone meanwhile is passed over."""
-        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
-            endpoint = self._records.endpoint(endpoint_id)
-            network = self._records.network(endpoint.network_id) if endpoint else None
-            if endpoint and network:
-                await self._backends.judge(network, endpoint, container_id, healthy=healthy)
-
     # Shared.
 
     def _routes(self, box: Sandbox) -> Sequence[DefaultRoute]:
@@ -342,7 +348,9 @@ class Sandboxes:
     async def ensure(self, box: Sandbox, attachment: Attachment) -> None:
         """Make an attachment true again, by the verbs that made it first."""
         network, endpoint = self._usable(attachment.endpoint_id)
-        await self._connect(network, endpoint, box, attachment)
+        after = await self._connect(network, endpoint, box, attachment)
+        if after != box:
+            await self._records.commit(put=[after])
 
     def _usable(self, endpoint_id: str) -> tuple[Network, Endpoint]:
         endpoint = self._records.endpoint(endpoint_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sandnet.core.backends import Backends
 from sandnet.core.endpoints import Endpoints, ready
 from sandnet.core.lookup import resolve
 from sandnet.core.networks import Networks
@@ -16,12 +17,15 @@ from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network,
 class Services:
     """The services of all networks: the same objects and ids as their endpoints."""
 
-    def __init__(self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, backends: Backends
+    ) -> None:
         self._parts = parts
         self._records = parts.records
         self._networks = networks
         self._endpoints = endpoints
         self._sandboxes = sandboxes
+        self._backends = backends
 
     def list(
         self, name: str | None = None, partial_id: str | None = None, network: str | None = None
@@ -57,7 +61,9 @@ class Services:
         Raises:
             Error: as :meth:`Endpoints.delete`.
         """
-        endpoint = self.find(ref)
+        left = [ep for ep in self._records.endpoints_named(ref) if ep.phase is Phase.REMOVING]
+        exact = self._records.endpoint(ref)
+        endpoint = exact or (left[0] if left else self.find(ref))
         await self._endpoints.delete(endpoint.network_id, endpoint.id)
 
     async def attach(self, ref: str, spec: JoinSpec) -> Sandbox:
@@ -81,8 +87,8 @@ class Services:
     async def change_backend(
         self, ref: str, container_id: str, *, drained: bool | None = None, weight: int | None = None
     ) -> None:
-        """Change one backend; see :meth:`Sandboxes.change_backend`."""
-        await self._sandboxes.change_backend(self.find(ref), container_id, drained=drained, weight=weight)
+        """Change one backend; see :meth:`Backends.change`."""
+        await self._backends.change(self.find(ref), container_id, drained=drained, weight=weight)
 
     def backends(self, endpoint: Endpoint) -> Sequence[Attachment]:
         """Who is attached, the first attached first."""

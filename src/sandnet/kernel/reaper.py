@@ -64,12 +64,14 @@ class Reaper:
             await asyncio.sleep(self._pause)
             self._reaping, self._waiting = self._waiting, set()
             bridges, self._bridges = self._bridges, []
-            await self._try(self._links.reap)
-            for bridge in bridges:
-                await self._try(self._links.delete, [bridge])
-            self._reaping = set()
-            self._round.set()
-            self._round = asyncio.Event()
+            try:
+                await self._try(self._links.reap)
+                for bridge in bridges:
+                    await self._try(self._links.delete, [bridge])
+            finally:
+                self._reaping = set()
+                self._round.set()
+                self._round = asyncio.Event()
 
     async def _try(self, job: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from sandnet.errors import Error, Kind
+from sandnet.model import ParentUpdate
 from tests.unit.core.rig import Rig, mapping
 
 BROKEN = Error(Kind.INTERNAL, "broken on purpose")
@@ -119,3 +122,69 @@ async def test_given_a_hosts_path_that_is_a_directory_then_the_join_is_refused_a
     assert caught.value.kind is Kind.INVALID
     assert directory.is_dir()
     await rig.join("c1", "web")
+
+
+async def test_given_a_delete_that_fails_half_way_then_repeating_it_finishes(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+    rig.kernel.fail_on("firewall.apply", BROKEN)
+    with pytest.raises(Error):
+        await rig.controller.endpoints.delete("foo", "web")
+    await rig.controller.endpoints.delete("foo", "web")
+    rig.kernel.fail_on("firewall.apply", BROKEN)
+    with pytest.raises(Error):
+        await rig.controller.networks.delete("foo")
+    await rig.controller.networks.delete("foo")
+    await rig.network()
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+
+
+async def test_given_a_create_whose_undo_fails_too_then_its_name_is_free_again(rig: Rig) -> None:
+    await rig.network()
+    rig.kernel.fail_on("firewall.apply", BROKEN)
+    rig.kernel.fail_on("firewall.forget_flows", BROKEN)
+    with pytest.raises(Error):
+        await rig.endpoint("web", port_mapping=(mapping(8080),))
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+
+
+async def test_given_a_join_whose_undo_fails_too_then_it_can_be_repeated(rig: Rig) -> None:
+    await _prepared(rig)
+    rig.kernel.fail_on("links.plug", BROKEN)
+    rig.kernel.fail_on("links.retire", BROKEN)
+    with pytest.raises(Error):
+        await rig.join("c1", "second")
+    await rig.join("c1", "second")
+
+
+async def test_given_two_containers_of_one_short_id_at_once_then_both_join(rig: Rig) -> None:
+    await _prepared(rig)
+    await rig.endpoint("third")
+    boxes = await asyncio.gather(rig.join("myproject-web-1", "second"), rig.join("myproject-web-2", "third"))
+    assert len({box.key for box in boxes}) == 2
+
+
+@pytest.mark.parametrize("place", ["sandnet.db", "lock", "sandboxes/c1/hosts", "sandboxes/other/hosts"])
+async def test_given_a_path_of_the_daemons_or_of_another_container_then_refused(rig: Rig, place: str) -> None:
+    await _prepared(rig)
+    with pytest.raises(Error) as caught:
+        await rig.join("c2", "second", hosts_path=f"{rig.config.state_dir}/{place}")
+    assert caught.value.kind is Kind.INVALID
+
+
+async def test_given_a_parent_that_cannot_be_told_then_the_join_is_done_all_the_same(rig: Rig) -> None:
+    await _prepared(rig)
+    first = rig.controller.endpoints.find(rig.controller.networks.find("foo"), "first")
+    update = ParentUpdate(endpoint_id=first.id, name="x", address=IPv4Address("10.0.0.1"))
+    rig.controller._parts.locks._deadline = 0.05
+    async with rig.controller._parts.locks.hold("sandbox/c1"):
+        await rig.join("c2", "second", parent_updates=(update,))
+    assert len(rig.controller.sandboxes.list()) == 2
+
+
+async def test_given_the_hosts_own_namespace_when_joined_by_pid_then_refused(rig: Rig) -> None:
+    await _prepared(rig)
+    rig.kernel.namespaces._foreign[4711] = rig.kernel.namespaces.identify()
+    with pytest.raises(Error) as caught:
+        await rig.join("c2", "second", pid=4711)
+    assert caught.value.code == "host_namespace"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 
 from sandnet.drivers.base import NetworkState
@@ -11,7 +13,9 @@ from sandnet.drivers.bridge.balance_rules import bridge_ruleset, no_bridge_table
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.workers import Workers
-from sandnet.model import Attachment, Endpoint
+from sandnet.model import Address, Attachment, Endpoint
+
+_log = logging.getLogger(__name__)
 
 
 class Balancing:
@@ -24,6 +28,7 @@ class Balancing:
         self._firewall = firewall
         self._workers = workers
         self._programmed: dict[str, Service] = {}
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     async def start(self, table: str, state: Sequence[NetworkState]) -> None:
         """Put all services in place, in one transaction with the script ``table``. Learned flows stay.
@@ -45,11 +50,27 @@ class Balancing:
         new = Service(endpoint, tuple(backends))
         if old is None and not balance.balanced(new):
             return
-        await self._workers.run(self._change, old or Service(endpoint, ()), new)
+        old = old or Service(endpoint, ())
+        await self._workers.run(self._change, old, new)
         if balance.balanced(new):
             self._programmed[endpoint.id] = new
         else:
             self._programmed.pop(endpoint.id, None)
+        gone = balance.own_addresses(old) - balance.own_addresses(new)
+        if gone:
+            self._forget_soon([address.ip for address in gone])
+
+    def _forget_soon(self, addresses: Sequence[Address]) -> None:
+        """Nothing new goes to who is gone already; walking the host's flows takes 10 to 30 ms, which nobody waits for."""
+        task = asyncio.get_running_loop().create_task(self._forget(addresses))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, addresses: Sequence[Address]) -> None:
+        try:
+            await self._workers.run(self._firewall.forget_flows, addresses=addresses)
+        except Error as failure:
+            _log.warning("flows to %s are still tracked: %s", ", ".join(map(str, addresses)), failure)
 
     def _script(self, table: str, state: Sequence[NetworkState]) -> str:
         # the bridge table first: it stays where it is in the list of tables, the other one is made anew behind it
@@ -61,6 +82,3 @@ class Balancing:
         statements = list(balance.change(balance.elements(old), balance.elements(new)))
         if statements:
             self._firewall.apply("\n".join(statements) + "\n")
-        gone = balance.own_addresses(old) - balance.own_addresses(new)
-        if gone:
-            self._firewall.forget_flows(addresses=[address.ip for address in gone])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from typing import Literal, TypeVar
@@ -24,6 +25,10 @@ from sandnet.model.ports import TCP
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
 """Kernel features without which there is no bridge network."""
+
+
+OWN_NAME = re.compile(r"sn[bv][0-9a-f]{10}")
+"""Names that we give to links of our own."""
 
 
 class BridgeDriver:
@@ -226,6 +231,9 @@ def _refuse_taken_link(link: str, others: Sequence[Network]) -> None:
 
 def _refuse_link(net: Network, link: str, found: Link | None) -> None:
     asked = net.options
+    if asked.bridge_name and OWN_NAME.fullmatch(asked.bridge_name):
+        hint = "name it otherwise: what is named so and belongs to no record is swept away at start-up"
+        raise invalid(f"bridge name {link} is one of those we give", hint, "reserved_name")
     if found and found.kind != "bridge":
         message = f"link {link} exists and is not a bridge"
         raise Error(Kind.CONFLICT, message, "name a bridge, or a link that does not exist", "link_taken")
