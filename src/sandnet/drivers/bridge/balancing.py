@@ -61,7 +61,7 @@ class Balancing:
             self._forget_soon([address.ip for address in gone])
 
     def _forget_soon(self, addresses: Sequence[Address]) -> None:
-        """Nothing new goes to who is gone already; walking the host's flows takes 10 to 30 ms, which nobody waits for."""
+        """Nothing new goes to who is gone already; walking the host's flows takes 10 to 30 ms: nobody waits for it."""
         task = asyncio.get_running_loop().create_task(self._forget(addresses))
         self._forgetting.add(task)
         task.add_done_callback(self._forgetting.discard)
