@@ -10,6 +10,7 @@ cannot give them out again.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Generic, TypeVar
 
 import msgspec
@@ -152,7 +153,10 @@ class Records:
         await self._load("attachment/", self._attachments)
         for entry in await self._store.list("cursor/"):
             self._cursors[entry.key.removeprefix("cursor/")] = entry.value.decode()
-        self._events.begin(max((entry.revision for entry in await self._store.list("")), default=0))
+        async with aclosing(self._store.watch("")) as news:
+            async for first in news:
+                self._events.begin(first.revision)
+                break
         known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
         self._sequence = max((record.sequence for record in known), default=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 
@@ -23,6 +24,9 @@ class Tuning:
         self._store = store
         self._workers = workers
         self._done: set[str] = set()
+        self._lock = asyncio.Lock()
+        """Two writers of ``ip_forward`` at once can leave it on for all and off for each link: the kernel starts such
+        a write anew when its lock is busy, and takes the other's value for the one to restore."""
 
     async def ensure(self, name: str, value: str) -> None:
         """Make the parameter ``value`` (once a run; a missing parameter is passed over).
@@ -30,14 +34,18 @@ class Tuning:
         Raises:
             Error: ``UNAVAILABLE`` when it cannot be written.
         """
-        if name in self._done:
-            return
+        async with self._lock:
+            if name not in self._done:
+                await self._change(name, value)
+                self._done.add(name)
+
+    async def _change(self, name: str, value: str) -> None:
         before = await self._workers.run(self._sysctl.get, name)
-        if before is not None and before != value:
-            with suppress(Conflict):  # remembered by an earlier run that did not get to put it back
-                await self._store.commit(Put(_PREFIX + name, before.encode(), 0))
-            await self._workers.run(self._sysctl.set, name, value)
-        self._done.add(name)
+        if before is None or before == value:
+            return
+        with suppress(Conflict):  # remembered by an earlier run that did not get to put it back
+            await self._store.commit(Put(_PREFIX + name, before.encode(), 0))
+        await self._workers.run(self._sysctl.set, name, value)
 
     async def put_back(self) -> None:
         """Give every changed parameter the value it had; one that refuses is logged and forgotten."""

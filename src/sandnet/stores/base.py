@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -102,7 +102,7 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, prefix: str) -> AsyncIterator[Snapshot | Changed]:
+    def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
         """First a ``Snapshot``, then each later commit that touches ``prefix``.
 
         A lost watch starts again with a ``Snapshot``; a closed store ends it with ``UNAVAILABLE``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from sandnet.stores.base import Change, Changed, Conflict, Entry, Put, Snapshot, check_keys
 from sandnet.stores.watching import BACKLOG, Watchers, closed_error
@@ -47,7 +47,7 @@ class MemoryStore:
         self._watchers.publish(Changed(puts, deletes, self._revision))
         return self._revision
 
-    def watch(self, prefix: str) -> AsyncIterator[Snapshot | Changed]:
+    def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
         """See ``Store.watch``."""
         return self._watchers.watch(prefix, self._snapshot)
 

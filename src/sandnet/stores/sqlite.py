@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -83,7 +83,7 @@ class SqliteStore:
             raise outcome
         return outcome.revision
 
-    def watch(self, prefix: str) -> AsyncIterator[Snapshot | Changed]:
+    def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
         """See ``Store.watch``. Sees the commits of this process, which are all there are."""
         return self._watchers.watch(prefix, self._snapshot)
 

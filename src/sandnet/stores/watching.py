@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from sandnet.errors import Error, Kind
 from sandnet.stores.base import Changed, Snapshot
@@ -59,7 +59,7 @@ class Watchers:
 
     async def watch(
         self, prefix: str, snapshot: Callable[[str], Awaitable[Snapshot]]
-    ) -> AsyncIterator[Snapshot | Changed]:
+    ) -> AsyncGenerator[Snapshot | Changed, None]:
         """A snapshot, then each later commit below ``prefix``, none lost and none twice.
 
         Raises:
