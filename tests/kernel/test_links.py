@@ -365,3 +365,12 @@ def test_given_many_workers_when_they_plug_retire_and_reap_at_once_then_all_succ
     with ThreadPoolExecutor(4, initializer=host.enter) as pool:
         list(pool.map(life, range(8)))
     eventually(lambda: [link.name for link in host.run(links.list)] == ["lo", "snb0"])
+
+
+def test_given_a_sandbox_without_ipv6_when_plugged_then_no_link_local_address_and_nothing_multicast(host: Host) -> None:
+    host.run(links.ensure_bridge, BRIDGE._replace(addresses=BRIDGE.addresses[:1]))
+    host.run(namespaces.make, KEY)
+    host.run(links.plug, KEY, VETH._replace(address_ipv6=None))
+    assert host.reaches("10.9.0.2")
+    inside = host.sh("nsenter", f"--net={KEY}", "ip", "-6", "-o", "address", "show", "dev", VETH.interface)
+    assert inside == ""

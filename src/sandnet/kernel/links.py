@@ -152,7 +152,8 @@ class LinuxLinks:
     def plug(self, namespace: str, veth: Veth) -> None:
         """Ensure the pair: the host end on the bridge and up, the other end in the namespace and up.
 
-        The host end forwards nothing before it is isolated, when it is to be.
+        The host end forwards nothing before it is isolated, when it is to be. Any other is made up at once: each
+        change of a port's state costs the kernel a walk over all ports of the bridge (2.6 ms at 900).
         """
         with self._ends(namespace, veth) as ends:
             made = self._ensure_pair(ends, veth)
@@ -161,12 +162,15 @@ class LinuxLinks:
             if veth.isolated or veth.hairpin or not made:
                 index = _index(ends.here, veth.host_link)
                 ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
+            header = link_header() if made and not veth.isolated else link_header(up=True)
             quiet = family_options(link_local=False)
-            ends.here.call(RTM_SETLINK, link_header(up=True) + text(IFLA_IFNAME, veth.host_link) + quiet)
+            ends.here.call(RTM_SETLINK, header + text(IFLA_IFNAME, veth.host_link) + quiet)
             inner = _index(ends.there, veth.interface)
             shares = bool(veth.service or veth.service_ipv6)
             behaviour = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
-            ends.there.call(RTM_SETLINK, link_header(inner, up=True) + behaviour)
+            if behaviour:  # by itself: in one request the link would be up, and have its address, before it is told
+                ends.there.call(RTM_SETLINK, link_header(inner) + behaviour)
+            ends.there.call(RTM_SETLINK, link_header(inner, up=True))
             for address in (veth.address, veth.address_ipv6):
                 if address:
                     add_address(ends.there, inner, address)
@@ -254,7 +258,8 @@ def _delete_group(here: Netlink, group: int) -> None:
 def _make_pair(ends: _Ends, veth: Veth) -> None:
     host = text(IFLA_IFNAME, veth.host_link) + number(IFLA_MASTER, ends.bridge) + shape(mtu=veth.mtu)
     peer = veth_info(veth.interface, ends.namespace, shape(veth.mac, veth.mtu))
-    ends.here.call(RTM_NEWLINK, link_header(up=False) + host + peer, NLM_F_CREATE | NLM_F_EXCL)
+    header = link_header(up=not veth.isolated)
+    ends.here.call(RTM_NEWLINK, header + host + peer, NLM_F_CREATE | NLM_F_EXCL)
 
 
 def _is_pair(ends: _Ends, veth: Veth) -> bool:
