@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-MUST_RUN = (TESTS / "kernel", TESTS / "e2e")
+MUST_RUN = (TESTS / "kernel", TESTS / "e2e", TESTS / "contract")
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:
