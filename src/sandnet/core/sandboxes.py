@@ -169,9 +169,14 @@ class Sandboxes:
             if self._records.sandbox_at(key) is not None or key in self._planned:
                 continue
             self._planned.add(key)
-            if await self._parts.workers.run(self._parts.kernel.namespaces.find, key) is None:
+            free = False
+            try:
+                free = await self._parts.workers.run(self._parts.kernel.namespaces.find, key) is None
+            finally:
+                if not free:
+                    self._planned.discard(key)
+            if free:
                 return plan_sandbox(self._parts, spec, network, key)
-            self._planned.discard(key)
         raise AssertionError("unreachable: the keys do not end")
 
     async def _intend(

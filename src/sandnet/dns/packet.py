@@ -293,11 +293,6 @@ def authority_record(ttl: int) -> bytes:
     return struct.pack("!BHHIH", 0, SOA, IN, ttl, len(data)) + data
 
 
-def with_id(packet: bytes, identity: int) -> bytes:
-    """The message with another id, 0 to 65535."""
-    return identity.to_bytes(2) + packet[2:]
-
-
 def matches(query: bytes, reply: bytes) -> bool:
     """Whether this is a reply to that query: same id, type, class and name in any case (RFC 5452 section 9.1).
 

@@ -188,3 +188,11 @@ async def test_given_the_hosts_own_namespace_when_joined_by_pid_then_refused(rig
     with pytest.raises(Error) as caught:
         await rig.join("c2", "second", pid=4711)
     assert caught.value.code == "host_namespace"
+
+
+async def test_given_a_key_that_cannot_be_looked_up_once_then_the_next_join_still_gets_it(rig: Rig) -> None:
+    await _prepared(rig)
+    rig.kernel.fail_on("namespaces.find", BROKEN)
+    with pytest.raises(Error):
+        await rig.join("0123456789abcdef", "second")
+    assert (await rig.join("0123456789abcdef", "second")).key.endswith("/0123456789ab")
