@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from functools import partial
+from socket import SO_LINGER, SOL_SOCKET
 
 import pytest
 
-from tests.e2e.services import FLOWS, NAMES, PORT, Service, published, talks, under_load
-from tests.e2e.traffic import TCP, UDP, Place, until
+from tests.e2e.services import FLOWS, NAMES, PORT, Service, Talk, published, talks, under_load
+from tests.e2e.traffic import TCP, UDP, Place, ask_again, until
 from tests.e2e.world import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
@@ -125,6 +127,30 @@ def test_given_one_backend_when_the_second_is_attached_then_its_flows_stay(world
     service.detach("b1")
     assert set(service.spread()) == {"b2"}
     assert service.holder() == "b2"
+
+
+def test_given_flows_learned_of_backends_that_are_gone_when_their_addresses_are_given_again_then_new_flows_stay(
+    world: World,
+) -> None:
+    """The client's ports are used again, and the second backend may get the address of the second one before."""
+    service = published(world, mapping(PORT, 8080))
+    service.attach("b1")
+    service.attach("b2")
+    ports = range(20001, 20021)
+    before = [service.client.client(service.address, PORT, source_port=port) for port in ports]
+    assert {ask_again(client).server for client in before} == {"b1", "b2"}
+    for client in before:
+        client.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # its port is free at once
+    known, address = service.told(), service.address
+    world.stack.pop_all().close()
+    world.api.clear()
+    service = published(world, mapping(PORT, 8080))
+    assert service.address == address
+    service.attach("b1")
+    again = [service.client.client(service.address, PORT, source_port=port) for port in ports]
+    with under_load([Talk(client, ask_again(client).server) for client in again]):
+        service.attach("b2")
+        assert service.told()["b2"]["address"] == known["b2"]["address"]
 
 
 def test_given_a_drained_backend_when_asked_then_its_flows_go_on_and_it_gets_no_new_ones(service: Service) -> None:

@@ -73,6 +73,12 @@ def test_given_ipv6_flows_when_a_target_is_forgotten_then_they_go(sent: Host) ->
     assert flows(sent) == {V4_ONE, V4_TWO, V4_PLAIN}
 
 
+def test_given_flows_to_bound_ports_when_forgotten_then_those_that_the_mapping_leads_to_stay(sent: Host) -> None:
+    bound = [(UDP, 5001), (UDP, 5002), (UDP, 5003)]
+    sent.run(forget_flows, bound=bound, live=[ip_address("127.0.0.2"), ip_address("::1")])
+    assert flows(sent) == {V4_ONE, V6_ONE}
+
+
 def test_given_an_untranslated_flow_when_its_target_is_forgotten_then_it_stays(sent: Host) -> None:
     sent.run(forget_flows, addresses=[ip_address("127.0.0.1"), ip_address("fd00::1")])
     assert flows(sent) == {V4_ONE, V4_TWO, V4_PLAIN, V6_ONE}

@@ -13,6 +13,7 @@ from sandnet.core.leases import Lease
 from sandnet.core.parts import Parts
 from sandnet.errors import Error, Kind, invalid
 from sandnet.model import Attachment, Endpoint, EndpointSpec, HostEntry, JoinSpec, Network, Origin, Phase, Sandbox
+from sandnet.model.address import new_mac
 from sandnet.model.ids import new_id
 
 HOST_DRIVER = "host"
@@ -101,7 +102,8 @@ def plan_attachment(
 ) -> tuple[Attachment, tuple[str, str] | None]:
     """The record of the interface to be, and how far the network's allocation has come with it.
 
-    The first backend has the endpoint's own address; each further one gets an address of its own.
+    The first backend has the endpoint's own address; each further one gets an address of its own, and a MAC that
+    nobody had: flows that were learned of an earlier backend with its address must not come to life again.
 
     Args:
         parts: where addresses come from.
@@ -114,6 +116,7 @@ def plan_attachment(
     lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None)
     if not first:
         lease = parts.leases.take(network, EndpointSpec(name=endpoint.name))
+        lease = lease._replace(mac=new_mac() if lease.mac else "")
     attachment = Attachment(
         endpoint_id=endpoint.id,
         network_id=network.id,

@@ -239,12 +239,19 @@ class Firewall(Protocol):
         """Run an nft script as one transaction: all of it or nothing."""
         ...
 
-    def forget_flows(self, *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = ()) -> None:
+    def forget_flows(
+        self,
+        *,
+        addresses: Iterable[Address] = (),
+        bound: Iterable[tuple[int, int]] = (),
+        live: Iterable[Address] = (),
+    ) -> None:
         """Drop conntrack entries that a changed mapping has made wrong.
 
         Args:
             addresses: forget every translated flow that goes to one of these (a mapping was removed).
             bound: forget UDP and SCTP flows to these (protocol, host port) that predate a mapping.
+            live: where the mapping leads; flows to ``bound`` that one of these answers are right and stay.
         """
         ...
 

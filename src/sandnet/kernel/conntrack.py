@@ -71,7 +71,9 @@ class _Conntrack(Netlink):
         self.call(_DELETE, flow[:1] + bytes(_HEADER - 1) + names, accept=(errno.ENOENT,))
 
 
-def forget_flows(*, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = ()) -> None:
+def forget_flows(
+    *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = (), live: Iterable[Address] = ()
+) -> None:
     """See :meth:`sandnet.kernel.base.Firewall.forget_flows`; in the calling thread's namespace.
 
     Raises:
@@ -79,6 +81,7 @@ def forget_flows(*, addresses: Iterable[Address] = (), bound: Iterable[tuple[int
     """
     targets = {address.packed for address in addresses}
     ports = {(proto, struct.pack("!H", port)) for proto, port in bound}
+    right = {address.packed for address in live}
     if not targets and not ports:
         return
     with explaining("forget tracked connections"), _Conntrack() as conntrack:
@@ -86,16 +89,19 @@ def forget_flows(*, addresses: Iterable[Address] = (), bound: Iterable[tuple[int
             return
         for flow in conntrack.flows(b"" if ports else _TRANSLATED):
             parts = attributes(flow, _HEADER)
-            if _goes_to(parts, targets) or _was_sent_to(parts, ports):
+            gone = _is_translated(parts) and _answering(parts) in targets
+            if gone or (_was_sent_to(parts, ports) and _answering(parts) not in right):
                 conntrack.delete(flow)
 
 
-def _goes_to(flow: dict[int, bytes], targets: set[bytes]) -> bool:
-    """Whether it was translated to one of the addresses: then that is who replies."""
-    if not targets or not int.from_bytes(flow.get(_CTA_STATUS, b""), "big") & int.from_bytes(_IPS_DST_NAT, "big"):
-        return False
+def _is_translated(flow: dict[int, bytes]) -> bool:
+    return bool(int.from_bytes(flow.get(_CTA_STATUS, b""), "big") & int.from_bytes(_IPS_DST_NAT, "big"))
+
+
+def _answering(flow: dict[int, bytes]) -> bytes | None:
+    """The address that replies: where it was sent, or what that was translated to."""
     source = attributes(attributes(flow.get(_CTA_TUPLE_REPLY, b"")).get(_CTA_TUPLE_IP, b""))
-    return source.get(_CTA_IP_V4_SRC, source.get(_CTA_IP_V6_SRC)) in targets
+    return source.get(_CTA_IP_V4_SRC, source.get(_CTA_IP_V6_SRC))
 
 
 def _was_sent_to(flow: dict[int, bytes], ports: set[tuple[int, bytes]]) -> bool:

@@ -44,7 +44,13 @@ class FakeFirewall:
         self.applied.append(script)
 
     @recorded
-    def forget_flows(self, *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = ()) -> None:
+    def forget_flows(
+        self,
+        *,
+        addresses: Iterable[Address] = (),
+        bound: Iterable[tuple[int, int]] = (),
+        live: Iterable[Address] = (),
+    ) -> None:
         """Note them."""
         self.forgotten_addresses.extend(addresses)
         self.forgotten_ports.extend(bound)

@@ -174,6 +174,8 @@ class LinuxLinks:
             for address in (veth.address, veth.address_ipv6):
                 if address:
                     add_address(ends.there, inner, address)
+            if made and shares:  # its MAC is new, and an earlier one of the address may be remembered
+                _announce(ends, veth, [own.ip for own in (veth.address, veth.address_ipv6) if own])
             _serve(ends, inner, veth)
 
     def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
@@ -292,8 +294,13 @@ def _serve(ends: _Ends, inner: int, veth: Veth) -> None:
     for address in shared:
         add_service_address(ends.there, place, address)
         remove_address(ends.there, other, ip_interface(address))
-        if veth.holder:
-            announce(ends.namespace, veth.interface, mac_bytes(veth.mac), address)
+    if veth.holder:
+        _announce(ends, veth, shared)
+
+
+def _announce(ends: _Ends, veth: Veth, addresses: Iterable[Address]) -> None:
+    for address in addresses:
+        announce(ends.namespace, veth.interface, mac_bytes(veth.mac), address)
 
 
 def _refused(error: NetlinkError, veth: Veth) -> Exception:

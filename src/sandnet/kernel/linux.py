@@ -27,9 +27,15 @@ class LinuxFirewall:
         """
         self._nftables.run(script)
 
-    def forget_flows(self, *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = ()) -> None:
+    def forget_flows(
+        self,
+        *,
+        addresses: Iterable[Address] = (),
+        bound: Iterable[tuple[int, int]] = (),
+        live: Iterable[Address] = (),
+    ) -> None:
         """See :meth:`sandnet.kernel.base.Firewall.forget_flows`."""
-        forget_flows(addresses=addresses, bound=bound)
+        forget_flows(addresses=addresses, bound=bound, live=live)
 
     def close(self) -> None:
         """Give resources back; a later call takes new ones."""

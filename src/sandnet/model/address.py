@@ -9,6 +9,7 @@ the unions themselves.
 from __future__ import annotations
 
 import ipaddress
+import os
 from abc import ABC
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING, Any
@@ -70,3 +71,8 @@ def decode_hook(kind: type, value: object) -> object:
 def mac_for(address: IPv4Address) -> str:
     """The MAC of an endpoint: ``02:42`` and the four bytes of its IPv4 address (libnetwork notes, C.3)."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
+
+
+def new_mac() -> str:
+    """A MAC that no interface had before: locally administered, 40 random bits."""
+    return bytes([0x06, *os.urandom(5)]).hex(":")

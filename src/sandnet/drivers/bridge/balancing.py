@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sandnet.drivers.base import NetworkState
 from sandnet.drivers.bridge import balance
@@ -13,7 +13,7 @@ from sandnet.drivers.bridge.balance_rules import bridge_ruleset, no_bridge_table
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.workers import Workers
-from sandnet.model import Address, Attachment, Endpoint
+from sandnet.model import Address, Attachment, Endpoint, Interface
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,11 @@ class Balancing:
             await self._workers.run(self._firewall.apply, script)
         except Error:
             await self._workers.run(self._firewall.apply, no_bridge_table() + script)
+
+    def programmed(self, endpoint: Endpoint) -> Collection[Interface]:
+        """The own addresses of the backends that flows are translated to; none when nothing is balanced."""
+        service = self._programmed.get(endpoint.id)
+        return balance.own_addresses(service) if service else ()
 
     async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
         """Make the kernel's elements those of the service; forget flows translated to who is gone."""

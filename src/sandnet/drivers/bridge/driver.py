@@ -139,13 +139,17 @@ class BridgeDriver:
     # Endpoints.
 
     async def create_endpoint(self, net: Network, ep: Endpoint) -> None:
-        """Publish its ports, and forget flows that an earlier holder of them left behind."""
+        """Publish its ports, and forget flows that an earlier holder of them left behind.
+
+        Flows to who serves already stay (this is also a restart): without its entry, an answer under way is lost.
+        """
         if not ep.ports:
             return
         await self._apply(ruleset.endpoint_elements(ep, add=True))
         stale = {(port.proto, port.host_port) for port in ep.ports if port.proto != TCP}
         if stale:
-            await self._workers.run(self._kernel.firewall.forget_flows, bound=sorted(stale))
+            live = [own.ip for own in (ep.address, ep.address_ipv6, *self._balancing.programmed(ep)) if own]
+            await self._workers.run(self._kernel.firewall.forget_flows, bound=sorted(stale), live=live)
 
     async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
         """Withdraw its ports, and forget the flows that went through them."""
