@@ -6,10 +6,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
-from sandnet.kernel.conntrack import _Conntrack, forget_flows
+from sandnet.errors import Error
+from sandnet.kernel.conntrack import Conntrack, _Conntrack
 from sandnet.kernel.nftables import Nftables
 from tests.lab import Host
 
@@ -29,6 +31,15 @@ V4_ONE = ("127.0.0.1", 5001)
 V4_TWO = ("127.0.0.1", 5002)
 V4_PLAIN = ("127.0.0.1", 5003)
 V6_ONE = ("fd00::1", 5001)
+
+
+def forget_flows(**what: Any) -> None:
+    """Once, on the host of the calling thread."""
+    conntrack = Conntrack()
+    try:
+        conntrack.forget_flows(**what)
+    finally:
+        conntrack.close()
 
 
 @pytest.fixture
@@ -114,6 +125,19 @@ def test_given_a_flow_that_ended_meanwhile_when_it_is_deleted_then_success(sent:
 
     sent.run(delete_twice)
     assert not flows(sent)
+
+
+def test_given_a_socket_that_fails_when_asked_again_then_another_one_does_the_work(sent: Host) -> None:
+    conntrack = Conntrack()
+    sent.run(conntrack.forget_flows, addresses=[ip_address("127.0.0.2")])
+    kept = conntrack._socket
+    assert kept
+    kept.close()
+    with pytest.raises(Error, match="forget tracked connections"):
+        sent.run(conntrack.forget_flows, addresses=[ip_address("127.0.0.3")])
+    sent.run(conntrack.forget_flows, addresses=[ip_address("127.0.0.3")])
+    assert flows(sent) == {V4_PLAIN, V6_ONE}
+    conntrack.close()
 
 
 def test_given_another_host_when_flows_are_forgotten_there_then_ours_stay(sent: Host) -> None:

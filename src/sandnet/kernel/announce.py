@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
+from collections.abc import Iterable
 from typing import Final
 
 from sandnet.kernel.syscalls import entered
@@ -33,17 +35,22 @@ def frame(mac: bytes, address: Address) -> bytes:
     return b"\x33\x33" + _ALL_NODES[-4:] + mac + struct.pack("!H", _ETHER_IPV6) + header + body
 
 
-def announce(namespace: int, interface: str, mac: bytes, address: Address) -> None:
-    """Send it once from an interface of the namespace behind the descriptor ``namespace``.
+def announce(namespace: int, interface: str, mac: bytes, addresses: Iterable[Address]) -> None:
+    """Send it once for each address, from an interface of the namespace behind the descriptor ``namespace``.
+
+    Closing a packet socket waits for a grace period of the kernel, 13 to 19 ms: a thread of its own waits for it.
 
     Raises:
         OSError: the interface is gone or down.
     """
     with entered(namespace):
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-    with raw:
+    try:
         raw.bind((interface, 0))
-        raw.send(frame(mac, address))
+        for address in addresses:
+            raw.send(frame(mac, address))
+    finally:
+        threading.Thread(target=raw.close, name="close", daemon=True).start()
 
 
 def _checksum(data: bytes) -> int:

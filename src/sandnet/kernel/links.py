@@ -174,9 +174,12 @@ class LinuxLinks:
             for address in (veth.address, veth.address_ipv6):
                 if address:
                     add_address(ends.there, inner, address)
-            if made and shares:  # its MAC is new, and an earlier one of the address may be remembered
-                _announce(ends, veth, [own.ip for own in (veth.address, veth.address_ipv6) if own])
             _serve(ends, inner, veth)
+            news = _shared(veth) if veth.holder else []
+            if made and shares:  # its MAC is new, and an earlier one of the address may be remembered
+                news += [own.ip for own in (veth.address, veth.address_ipv6) if own]
+            if news:
+                announce(ends.namespace, veth.interface, mac_bytes(veth.mac), news)
 
     def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Take service addresses off ``lo`` in the namespace; an absent namespace or address is success."""
@@ -290,17 +293,13 @@ def _reshape(ends: _Ends, veth: Veth) -> None:
 def _serve(ends: _Ends, inner: int, veth: Veth) -> None:
     """Put shared addresses on the interface of the holder, on ``lo`` of the others; at no time on neither."""
     place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
-    shared: list[Address] = [service.ip for service in (veth.service, veth.service_ipv6) if service]
-    for address in shared:
+    for address in _shared(veth):
         add_service_address(ends.there, place, address)
         remove_address(ends.there, other, ip_interface(address))
-    if veth.holder:
-        _announce(ends, veth, shared)
 
 
-def _announce(ends: _Ends, veth: Veth, addresses: Iterable[Address]) -> None:
-    for address in addresses:
-        announce(ends.namespace, veth.interface, mac_bytes(veth.mac), address)
+def _shared(veth: Veth) -> list[Address]:
+    return [service.ip for service in (veth.service, veth.service_ipv6) if service]
 
 
 def _refused(error: NetlinkError, veth: Veth) -> Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sandnet.kernel.conntrack import forget_flows
+from sandnet.kernel.conntrack import Conntrack
 from sandnet.kernel.host import LinuxHost
 from sandnet.kernel.links import LinuxLinks
 from sandnet.kernel.namespaces import LinuxNamespaces
@@ -18,6 +18,7 @@ class LinuxFirewall:
 
     def __init__(self) -> None:
         self._nftables = Nftables()
+        self._conntrack = Conntrack()
 
     def apply(self, script: str) -> None:
         """See :meth:`sandnet.kernel.base.Firewall.apply`.
@@ -35,11 +36,12 @@ class LinuxFirewall:
         live: Iterable[Address] = (),
     ) -> None:
         """See :meth:`sandnet.kernel.base.Firewall.forget_flows`."""
-        forget_flows(addresses=addresses, bound=bound, live=live)
+        self._conntrack.forget_flows(addresses=addresses, bound=bound, live=live)
 
     def close(self) -> None:
         """Give resources back; a later call takes new ones."""
         self._nftables.close()
+        self._conntrack.close()
 
 
 class LinuxKernel:

@@ -108,8 +108,8 @@ def elements(service: Service) -> dict[Element, str]:
 
 def change(old: dict[Element, str], new: dict[Element, str]) -> Iterator[str]:
     """The statements that turn one into the other: what is equal in both is not touched."""
-    gone = [element for element in old if new.get(element) != old[element]]
-    come = [element for element in new if new[element] != old.get(element)]
+    gone = [element for element, _ in old.items() - new.items()]
+    come = [element for element, _ in new.items() - old.items()]
     yield from _statements("delete", gone, {})
     yield from _statements("add", come, new)
 
@@ -160,21 +160,24 @@ def _on_the_bridge(family: _Family, service: Service, takers: Sequence[str]) -> 
         if own != address:
             yield Element(BRIDGE, f"secondaries{version}", own), ""
             yield Element(BRIDGE, f"services_of{version}", own), address
-    name = f"buckets{version}"
-    for bucket, mac in enumerate(takers):
-        yield Element(BRIDGE, name, f"{address} . {bucket}"), mac
+    yield from zip(_numbered(BRIDGE, f"buckets{version}", address, BUCKETS), takers, strict=True)
 
 
 def _through_the_host(family: _Family, endpoint: Endpoint, targets: Sequence[str]) -> Iterator[tuple[Element, str]]:
     version, affinity = family.version, endpoint.affinity
-    for slot, target in enumerate(targets):
-        yield Element(INET, f"own{version}_{affinity}", f"{family.address} . {slot}"), target
+    yield from zip(_numbered(INET, f"own{version}_{affinity}", family.address, SLOTS), targets, strict=True)
     for port in endpoint.ports:
         if port.host_ip.version == version:
             scope, host = ("any", "") if port.host_ip.is_unspecified else ("one", f"{port.host_ip} . ")
             name, key = f"{scope}{version}_{affinity}", f"{host}{port.proto} . {port.host_port}"
-            for slot, target in enumerate(targets):
-                yield Element(INET, name, f"{key} . {slot}"), f"{target} . {port.port}"
+            ports = [f"{target} . {port.port}" for target in targets]
+            yield from zip(_numbered(INET, name, key, SLOTS), ports, strict=True)
     if endpoint.ports:
         for own in family.own.values():
             yield Element(INET, f"mates{version}", own), ""
+
+
+@lru_cache(maxsize=64)
+def _numbered(table: str, name: str, key: str, count: int) -> tuple[Element, ...]:
+    """The elements for ``key`` and each bucket or slot; asked for twice in each change, before and after it."""
+    return tuple(Element(table, name, f"{key} . {number}") for number in range(count))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Collection, Sequence
 
 from sandnet.drivers.base import NetworkState
 from sandnet.drivers.bridge import balance
 from sandnet.drivers.bridge.balance import Service
 from sandnet.drivers.bridge.balance_rules import bridge_ruleset, no_bridge_table, router
+from sandnet.drivers.bridge.forgetting import Forgetting
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.workers import Workers
-from sandnet.model import Address, Attachment, Endpoint, Interface
-
-_log = logging.getLogger(__name__)
+from sandnet.model import Attachment, Endpoint, Interface
 
 
 class Balancing:
@@ -28,7 +25,7 @@ class Balancing:
         self._firewall = firewall
         self._workers = workers
         self._programmed: dict[str, Service] = {}
-        self._forgetting: set[asyncio.Task[None]] = set()
+        self._forgetting = Forgetting(firewall, workers)
 
     async def start(self, table: str, state: Sequence[NetworkState]) -> None:
         """Put all services in place, in one transaction with the script ``table``. Learned flows stay.
@@ -49,6 +46,11 @@ class Balancing:
         service = self._programmed.get(endpoint.id)
         return balance.own_addresses(service) if service else ()
 
+    async def settle(self, attachment: Attachment) -> None:
+        """Wait until flows to an earlier bearer of its addresses are forgotten."""
+        own = (attachment.address, attachment.address_ipv6)
+        await self._forgetting.settle([address.ip for address in own if address])
+
     async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
         """Make the kernel's elements those of the service; forget flows translated to who is gone."""
         old = self._programmed.get(endpoint.id)
@@ -62,20 +64,7 @@ class Balancing:
         else:
             self._programmed.pop(endpoint.id, None)
         gone = balance.own_addresses(old) - balance.own_addresses(new)
-        if gone:
-            self._forget_soon([address.ip for address in gone])
-
-    def _forget_soon(self, addresses: Sequence[Address]) -> None:
-        """Nothing new goes to who is gone already; walking the host's flows takes 10 to 30 ms: nobody waits for it."""
-        task = asyncio.get_running_loop().create_task(self._forget(addresses))
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
-
-    async def _forget(self, addresses: Sequence[Address]) -> None:
-        try:
-            await self._workers.run(self._firewall.forget_flows, addresses=addresses)
-        except Error as failure:
-            _log.warning("flows to %s are still tracked: %s", ", ".join(map(str, addresses)), failure)
+        self._forgetting.soon(address.ip for address in gone)
 
     def _script(self, table: str, state: Sequence[NetworkState]) -> str:
         # the bridge table first: it stays where it is in the list of tables, the other one is made anew behind it

@@ -188,6 +188,7 @@ class BridgeDriver:
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
         """A veth pair between the bridge and the sandbox; beside its own address it may hold the endpoint's."""
+        await self._balancing.settle(att)
         return Veth(
             host_link=att.host_link,
             bridge=net.link,

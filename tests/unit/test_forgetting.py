@@ -1,0 +1,70 @@
+"""Flows to backends that are gone, forgotten together and in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from sandnet.drivers.bridge.forgetting import Forgetting
+from sandnet.errors import Error, Kind
+from sandnet.kernel.fake_host import FakeFirewall
+from sandnet.kernel.fake_parts import Mishaps
+from sandnet.kernel.workers import Workers
+
+ONE, TWO, THREE = (ip_address(f"10.0.0.{number}") for number in (1, 2, 3))
+
+
+class _Counting(FakeFirewall):
+    """Notes each walk, and fails as often as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(Mishaps())
+        self.walks: list[set[Any]] = []
+        self.failures = 0
+
+    def forget_flows(self, *, addresses: Any = (), bound: Any = (), live: Any = ()) -> None:
+        self.walks.append(set(addresses))
+        if self.failures:
+            self.failures -= 1
+            raise Error(Kind.UNAVAILABLE, "no")
+
+
+def _run(steps: Callable[[Forgetting, _Counting], Any]) -> _Counting:
+    firewall, workers = _Counting(), Workers(1)
+    asyncio.run(steps(Forgetting(firewall, workers, pause=0.01), firewall))
+    workers.close()
+    return firewall
+
+
+def test_given_several_that_go_when_forgotten_then_one_walk_does_it() -> None:
+    async def steps(forgetting: Forgetting, _: _Counting) -> None:
+        forgetting.soon([ONE])
+        forgetting.soon([TWO])
+        await forgetting.settle([ONE, THREE])
+
+    assert _run(steps).walks == [{ONE, TWO}]
+
+
+def test_given_an_address_that_nobody_waits_to_forget_when_settled_then_at_once() -> None:
+    async def steps(forgetting: Forgetting, firewall: _Counting) -> None:
+        await forgetting.settle([ONE])
+        forgetting.soon([])
+        forgetting.soon([TWO])
+        await forgetting.settle([ONE])
+        assert not firewall.walks
+        await forgetting.settle([TWO])
+
+    assert _run(steps).walks == [{TWO}]
+
+
+def test_given_a_walk_that_fails_when_more_go_then_they_are_forgotten() -> None:
+    async def steps(forgetting: Forgetting, firewall: _Counting) -> None:
+        firewall.failures = 1
+        forgetting.soon([ONE])
+        await forgetting.settle([ONE])
+        forgetting.soon([TWO])
+        await forgetting.settle([TWO])
+
+    assert _run(steps).walks == [{ONE}, {TWO}]
