@@ -30,11 +30,12 @@ def only_one(config: Config) -> Iterator[None]:
     """One daemon a state directory (a file lock) and one a network namespace (an abstract socket's name).
 
     Raises:
-        Error: ``CONFLICT`` when another daemon is there.
+        Error: ``CONFLICT`` when another daemon is there; ``UNAVAILABLE`` when a directory cannot be written in.
     """
     with _claimed_namespace(), _locked_directory(config):
         pid_file = Path(config.run_dir, PID_FILE)
-        pid_file.write_text(f"{os.getpid()}\n")
+        with _usable(config.run_dir):
+            pid_file.write_text(f"{os.getpid()}\n")
         try:
             yield
         finally:
@@ -42,10 +43,23 @@ def only_one(config: Config) -> Iterator[None]:
 
 
 @contextmanager
+def _usable(directory: str) -> Iterator[None]:
+    """Say what is wrong with a directory in which the block cannot write."""
+    try:
+        yield
+    except OSError as failure:
+        message = f"cannot write in {directory}: {failure.strerror or failure}"
+        hint = "make room, or mount it writable; or name another directory (--state-dir, --run-dir)"
+        raise Error(Kind.UNAVAILABLE, message, hint, "directory_unusable") from failure
+
+
+@contextmanager
 def _locked_directory(config: Config) -> Iterator[None]:
-    Path(config.run_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
-    Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(lock_file(config), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with _usable(config.run_dir):
+        Path(config.run_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _usable(config.state_dir):
+        Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(lock_file(config), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         if not _try_lock(fd):
             hint = "stop it first, or give this one directories of its own"

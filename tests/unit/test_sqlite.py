@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.stores import sqlite, sqlite_file
+from sandnet.stores import salvage, sqlite_file
 from sandnet.stores.base import Conflict, Entry, Put
 from sandnet.stores.sqlite import SqliteStore
 
@@ -60,12 +60,12 @@ class Disk:
         self.free.set()
         real = sqlite_file.open_file
 
-        def open_file(path: Path) -> sqlite_file.Connections:
+        def open_file(path: Path, before: object = None) -> sqlite_file.Connections:
             connections = real(path)
             connections.writer.set_trace_callback(self._statement)
             return connections
 
-        monkeypatch.setattr(sqlite, "open_file", open_file)
+        monkeypatch.setattr(salvage, "open_file", open_file)
 
     def _statement(self, statement: str) -> None:
         if statement == "COMMIT":
@@ -190,12 +190,12 @@ async def test_given_trouble_amid_a_transaction_when_committing_then_unavailable
 ) -> None:
     real = sqlite_file.open_file
 
-    def open_file(path: Path) -> sqlite_file.Connections:
+    def open_file(path: Path, before: object = None) -> sqlite_file.Connections:
         connections = real(path)
         connections.writer.execute(trouble)
         return connections
 
-    monkeypatch.setattr(sqlite, "open_file", open_file)
+    monkeypatch.setattr(salvage, "open_file", open_file)
     store = await opened(path)
     await store.commit(Put("small", b""))
 

@@ -55,14 +55,13 @@ def test_given_an_older_schema_when_opening_then_the_missing_steps_run_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_file(path)
-    run(path, "INSERT INTO entries VALUES ('a', x'31', 1)")
-    step = ("ALTER TABLE entries ADD COLUMN note TEXT", "UPDATE entries SET note = 'seen'")
+    step = ("CREATE TABLE notes (note TEXT)", "INSERT INTO notes VALUES ('seen')")
     monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, step))
 
     make_file(path)
     make_file(path)
 
-    assert run(path, "SELECT key, note FROM entries") == [("a", "seen")]
+    assert run(path, "SELECT note FROM notes") == [("seen",)]
     assert run(path, "PRAGMA user_version") == [(len(sqlite_file.MIGRATIONS),)]
 
 

@@ -99,7 +99,8 @@ class Controller:
         """How the daemon is, and which drivers work here."""
         reasons = {name: driver.unavailable() for name, driver in self._parts.drivers.items()}
         resolver = self._parts.naming.problem()
-        problems = (*self._restore.problems, *self._problems, *([resolver] if resolver else []))
+        store = self._parts.records.problems()
+        problems = (*store, *self._restore.problems, *self._problems, *([resolver] if resolver else []))
         return Health(
             "degraded" if problems else "ok",
             problems,

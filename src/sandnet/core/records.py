@@ -128,8 +128,11 @@ def _decoded(entry: Entry, table: Table[R]) -> R:
         return table.decoder.decode(entry.value)
     except msgspec.DecodeError as failure:
         message = f"the store holds a record that cannot be read: {entry.key}: {failure}"
-        hint = "it was written by another version, or damaged: start the version that wrote it, or restore a copy"
-        raise Error(Kind.UNAVAILABLE, message, hint, "store_corrupt") from failure
+        hint = (
+            "its checksum is right, so another version wrote it: start that one; or move the store and its -wal and "
+            "-shm files away: its last copy and what is in the kernel are found again"
+        )
+        raise Error(Kind.UNAVAILABLE, message, hint, "store_unreadable") from failure
 
 
 class Records:
@@ -164,6 +167,10 @@ class Records:
         found = [_decoded(entry, table) for entry in await self._store.list(prefix)]
         for record in sorted(found, key=lambda record: record.sequence):
             table.put(record)
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the store, in words; empty when nothing is."""
+        return self._store.problems()
 
     def next_sequence(self) -> int:
         """The next place in creation order."""

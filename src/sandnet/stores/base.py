@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+REBUILD: Final = "rebuild"
+"""The entry of a store that replaces one that was lost, until what it lacks was looked for; its value says why."""
 
 
 class Entry(NamedTuple):
@@ -107,6 +110,10 @@ class Store(Protocol):
 
         A lost watch starts again with a ``Snapshot``; a closed store ends it with ``UNAVAILABLE``.
         """
+        ...
+
+    def problems(self) -> Sequence[str]:
+        """What is or was wrong with it since it was opened, in words; empty when nothing is."""
         ...
 
     async def close(self) -> None:

@@ -51,6 +51,10 @@ class MemoryStore:
         """See ``Store.watch``."""
         return self._watchers.watch(prefix, self._snapshot)
 
+    def problems(self) -> Sequence[str]:
+        """See ``Store.problems``: there are none."""
+        return ()
+
     async def close(self) -> None:
         """See ``Store.close``."""
         self._closed = True

@@ -16,8 +16,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from sandnet.stores.backups import Backups
 from sandnet.stores.base import Change, Changed, Conflict, Entry, Put, Snapshot, check_keys
-from sandnet.stores.sqlite_file import Connections, open_file, storage_errors
+from sandnet.stores.salvage import open_or_salvage
+from sandnet.stores.sqlite_digest import Digest
+from sandnet.stores.sqlite_file import Connections, storage_errors
 from sandnet.stores.watching import BACKLOG, Watchers, closed_error
 
 T = TypeVar("T")
@@ -38,9 +41,10 @@ class SqliteStore:
     Args:
         path: the file; its directory is made (0700) when absent, and must be ours.
         backlog: commits a watcher may fall behind before it gets a fresh ``Snapshot``.
+        backups: when it is copied; ``None``: as usual.
     """
 
-    def __init__(self, path: Path, backlog: int = BACKLOG) -> None:
+    def __init__(self, path: Path, backlog: int = BACKLOG, backups: Backups | None = None) -> None:
         self._path = path
         self._connections: Connections | None = None
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
@@ -48,15 +52,18 @@ class SqliteStore:
         self._queue: list[_Waiting] = []
         self._running: asyncio.Future[Sequence[Outcome]] | None = None
         self._watchers = Watchers(backlog)
+        self._backups = backups or Backups(path)
+        self._found: tuple[str, ...] = ()
+        self._refused = ""
 
     async def open(self) -> None:
-        """Open the file. Everything else refuses before.
+        """Open the file; a damaged one is kept aside and replaced. Everything else refuses before.
 
         Raises:
-            Error: kind ``UNAVAILABLE``, as ``sqlite_file.open_file`` says.
+            Error: kind ``UNAVAILABLE``, as ``salvage.open_or_salvage`` says.
         """
         loop = asyncio.get_running_loop()
-        self._connections = await loop.run_in_executor(self._writes, open_file, self._path)
+        self._connections, self._found = await loop.run_in_executor(self._writes, open_or_salvage, self._path)
 
     async def get(self, key: str) -> Entry | None:
         """See ``Store.get``. Waits for no commit."""
@@ -87,6 +94,10 @@ class SqliteStore:
         """See ``Store.watch``. Sees the commits of this process, which are all there are."""
         return self._watchers.watch(prefix, self._snapshot)
 
+    def problems(self) -> Sequence[str]:
+        """See ``Store.problems``: damage found when it was opened, and what fails at the moment."""
+        return [problem for problem in (*self._found, self._refused, self._backups.problem) if problem]
+
     async def close(self) -> None:
         """See ``Store.close``."""
         if self._connections is None:
@@ -95,6 +106,7 @@ class SqliteStore:
         while self._running is not None:
             await asyncio.wait([self._running])
         self._watchers.close()
+        await self._backups.close()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._reads, connections.reader.close)
         await loop.run_in_executor(self._writes, connections.writer.close)
@@ -126,8 +138,11 @@ class SqliteStore:
         failure = job.exception()
         outcomes = job.result() if failure is None else [failure] * len(batch)
         self._running = None
+        self._refused = str(failure) if failure else ""
         if self._queue:
             self._write_queue(writer)
+        if failure is None:
+            self._backups.changed()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Changed):
                 self._watchers.publish(outcome)
@@ -167,14 +182,17 @@ def _write(connection: sqlite3.Connection, batch: Sequence[Changes], *, durable:
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        head = _head(connection)
+        before, stored = connection.execute("SELECT revision, digest FROM head").fetchone()
+        head, digest = before, Digest(stored)
         outcomes: list[Outcome] = []
         for changes in batch:
             conflict = _conflict(connection, changes)
             if conflict is None:
                 head += 1
-            outcomes.append(conflict or _apply(connection, changes, head))
-        connection.execute("UPDATE head SET revision = ? WHERE revision <> ?", (head, head))
+            outcomes.append(conflict or _apply(connection, changes, head, digest))
+        if head != before:
+            digest.remove("", b"", before).add("", b"", head)
+            connection.execute("UPDATE head SET revision = ?, digest = ?", (head, digest.stored()))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -190,14 +208,19 @@ def _conflict(connection: sqlite3.Connection, changes: Changes) -> Conflict | No
     return None
 
 
-def _apply(connection: sqlite3.Connection, changes: Changes, revision: int) -> Changed:
+def _apply(connection: sqlite3.Connection, changes: Changes, revision: int, digest: Digest) -> Changed:
     puts, deletes = [], []
     for change in changes:
+        before = _entry(connection, change.key)
+        if before:
+            digest.remove(*before)
         if isinstance(change, Put):
             puts.append(Entry(change.key, change.value, revision))
-        elif connection.execute("DELETE FROM entries WHERE key = ?", (change.key,)).rowcount:
+            digest.add(*puts[-1])
+        elif before:
             deletes.append(change.key)
     connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", puts)
+    connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in deletes])
     return Changed(tuple(puts), tuple(deletes), revision)
 
 

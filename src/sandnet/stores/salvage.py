@@ -1,0 +1,182 @@
+"""Copies of the embedded store's file, and what is done when the file is damaged or gone.
+
+A copy is written beside the file, checked, made durable and then renamed into its place: at no time is there
+half of one. Two generations are kept, so that damage which a copy has not noticed does not reach both.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from sandnet.errors import Error
+from sandnet.stores.base import REBUILD
+from sandnet.stores.sqlite_digest import Digest
+from sandnet.stores.sqlite_file import CORRUPT, Connections, check, connect, make_private, open_file, storage_errors
+
+_PARTS: Final = ("", "-wal", "-shm", "-journal")
+"""What SQLite appends to the name of a database for the files that belong to it (sqlite.org/tempfiles.html)."""
+
+
+class Opened(NamedTuple):
+    """A store that can be used."""
+
+    connections: Connections
+    problems: tuple[str, ...]
+    """What was wrong with the file, what was kept of it and what it was replaced by, in words."""
+
+
+def open_or_salvage(path: Path) -> Opened:
+    """Open the store; a damaged file is kept aside, and replaced by the last good copy or by an empty store.
+
+    Whatever replaces a file holds the entry ``REBUILD``, or no revision at all: what it lacks can be looked for
+    elsewhere, however often that is interrupted.
+
+    Raises:
+        Error: kind ``UNAVAILABLE``, as ``open_file``, for all that is not damage.
+    """
+    with storage_errors(path):
+        problem = _vanished(path)
+        if not problem:
+            try:
+                return Opened(open_file(path, lambda version: _copy(path, _beside(path, f"schema-{version}"))), ())
+            except Error as error:
+                if error.code != CORRUPT:
+                    raise
+                problem = error.message
+        kept = _set_aside(path)
+        source = _put_back(path, problem)
+        told = f"{problem}; {f'it is kept as {kept}, and ' if kept else ''}the daemon went on with {source}"
+        return Opened(open_file(path), (told,))
+
+
+def write_backup(path: Path) -> None:
+    """Copy the store, which may be in use, to the newer generation; the one before becomes the older.
+
+    Raises:
+        Error: kind ``UNAVAILABLE``: no room, or the store is damaged. The generations are as before.
+    """
+    with storage_errors(path):
+        newer, older = generations(path)
+        half = _written(path, newer)
+        with suppress(FileNotFoundError):
+            os.replace(newer, older)
+        _rename(half, newer)
+
+
+def generations(path: Path) -> tuple[Path, Path]:
+    """Where the copies of a store are, the newer first."""
+    return _beside(path, "backup"), _beside(path, "backup-1")
+
+
+def _copy(path: Path, target: Path) -> None:
+    _rename(_written(path, target), target)
+
+
+def _written(path: Path, target: Path) -> Path:
+    half = _beside(target, "new")
+    try:
+        _private_and_empty(half)
+        with closing(connect(path)) as source:
+            source.execute("VACUUM INTO ?", (str(half),))
+        check(half)
+        _sync(half, os.O_RDWR)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+    return half
+
+
+def _private_and_empty(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
+def _rename(source: Path, target: Path) -> None:
+    os.replace(source, target)
+    _sync(target.parent, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    file = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def _vanished(path: Path) -> str:
+    """Why an absent or empty file is a loss and no first start; empty when it is none."""
+    if _size(path):
+        return ""
+    if not any(_size(trace) for trace in (*generations(path), Path(f"{path}-wal"))):
+        return ""
+    return f"the store {path} is {'empty' if path.exists() else 'gone'}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Rename the file and all that belongs to it; the new name, or ``None`` when there was nothing in them."""
+    found = [part for part in _PARTS if _size(Path(f"{path}{part}"))]
+    if not found:
+        return None
+    kept = next(name for name in _dated(path) if not name.exists())
+    for part in found:
+        os.rename(f"{path}{part}", f"{kept}{part}")
+    _sync(path.parent, os.O_RDONLY)
+    return kept
+
+
+def _dated(path: Path) -> Iterator[Path]:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    yield _beside(path, f"damaged-{stamp}")
+    for number in range(2, 1000):
+        yield _beside(path, f"damaged-{stamp}-{number}")
+
+
+def _put_back(path: Path, problem: str) -> str:
+    """The newest copy that is sound in place of the file; what it was, in words."""
+    for copy in generations(path):
+        half = _beside(path, "new")
+        try:
+            _private_and_empty(half)
+            shutil.copyfile(copy, half, follow_symlinks=False)
+            check(half)
+            with closing(connect(half)) as connection:
+                _mark(connection, problem)
+            _sync(half, os.O_RDWR)
+        except (OSError, sqlite3.Error, Error):
+            half.unlink(missing_ok=True)
+            continue
+        written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(copy.stat().st_mtime))
+        _rename(half, path)
+        return f"its copy of {written}"
+    make_private(path)
+    return "an empty one, as there is no good copy"
+
+
+def _mark(connection: sqlite3.Connection, problem: str) -> None:
+    """Say in the copy that it is one, whatever schema version it has."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, 0)", (REBUILD, problem.encode()))
+    if "digest" in [column[1] for column in connection.execute("PRAGMA table_info(head)")]:
+        stored = connection.execute("SELECT digest FROM head").fetchone()[0]
+        digest = Digest(stored).add(REBUILD, problem.encode(), 0).stored()
+        connection.execute("UPDATE head SET digest = ?", (digest,))
+    connection.execute("COMMIT")

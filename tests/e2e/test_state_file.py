@@ -1,0 +1,161 @@
+"""The state file's disk is full, read-only or shows something else: clear words, and a way on."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.traffic import until
+from tests.e2e.world import SANDNET, RefusedError, World
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def stopped(world: World) -> World:
+    world.stop()
+    return world
+
+
+@pytest.fixture
+def small(stopped: World) -> Iterator[World]:
+    """A daemon whose state is on a file system of its own, of 1 MiB."""
+    stopped.host.sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "state", str(stopped.state))
+    stopped.start()
+    yield stopped
+    if stopped.is_running():
+        stopped.stop()
+    stopped.host.sh("umount", str(stopped.state))
+
+
+def run(path: Path, statement: str) -> list[Any]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def refused_start(world: World) -> str:
+    """What a daemon that does not start says, in a few lines."""
+    command = [str(SANDNET), "daemon", *world.directories]
+    result = world.host.run(lambda: subprocess.run(command, capture_output=True, text=True, timeout=30, check=False))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("\n") == 2  # what is wrong, and what to do
+    return result.stderr
+
+
+def fill(world: World) -> Path:
+    """Leave no byte free beside the store."""
+    ballast = world.state / "ballast"
+
+    def write() -> None:
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1024))
+
+    world.host.run(write)
+    return ballast
+
+
+def refused(world: World, name: str) -> RefusedError | None:
+    try:
+        world.api.network(name)
+    except RefusedError as refusal:
+        return refusal
+    return None
+
+
+def fails_for_want_of_room(world: World) -> str:
+    """Create networks until the disk has no room for one more; what is said then."""
+    refusal = next(filter(None, (refused(world, f"more-{number}") for number in range(200))))
+    assert (refusal.status, refusal.body["code"]) == (503, "store_unavailable")
+    return refusal.message
+
+
+def test_given_a_full_disk_when_creating_then_503_with_the_reason_and_reads_go_on_until_there_is_room(
+    small: World,
+) -> None:
+    small.api.network("before")
+    ballast = fill(small)
+    message = fails_for_want_of_room(small)
+    assert "full" in message
+    names = [net["name"] for net in small.api.get("/networks")]
+    assert "before" in names
+    health = small.api.get("/healthz")
+    assert health["status"] == "degraded"
+    assert "full" in str(health["problems"])
+
+    small.host.run(ballast.unlink)
+    small.api.network("after")
+    assert small.api.get("/healthz")["status"] == "ok"
+    small.stop()
+    small.start()
+    told = [net["name"] for net in small.api.get("/networks")]
+    assert [*names, "after"] == told
+
+
+def test_given_a_full_disk_when_starting_then_it_says_so(stopped: World) -> None:
+    stopped.host.sh("mount", "-t", "tmpfs", "-o", "size=8k,mode=0700", "state", str(stopped.state))
+    fill(stopped)
+    try:
+        assert "No space left on device" in refused_start(stopped) or "full" in refused_start(stopped)
+    finally:
+        stopped.host.sh("umount", str(stopped.state))
+
+
+def test_given_a_read_only_disk_when_starting_then_it_says_so(stopped: World) -> None:
+    stopped.host.sh("mount", "--bind", str(stopped.state), str(stopped.state))
+    stopped.host.sh("mount", "-o", "remount,bind,ro", str(stopped.state))
+    try:
+        assert "Read-only file system" in refused_start(stopped)
+    finally:
+        stopped.host.sh("umount", str(stopped.state))
+
+
+def test_given_a_directory_where_the_file_should_be_when_starting_then_it_says_so(stopped: World) -> None:
+    path = stopped.state / "sandnet.db"
+    path.rename(stopped.state / "kept")
+    path.mkdir()
+    try:
+        assert "is a directory" in refused_start(stopped)
+    finally:
+        path.rmdir()
+        (stopped.state / "kept").rename(path)
+
+
+@pytest.mark.parametrize("what", ["state", "state/sandnet.db"])
+def test_given_another_owner_when_starting_then_it_says_so(stopped: World, what: str) -> None:
+    os.chown(stopped.folder / what, 12345, -1)
+    try:
+        assert "another user owns it" in refused_start(stopped)
+    finally:
+        os.chown(stopped.folder / what, 0, -1)
+
+
+def test_given_a_newer_schema_when_starting_then_it_says_so(stopped: World) -> None:
+    path = stopped.state / "sandnet.db"
+    before = path.read_bytes()
+    run(path, "PRAGMA user_version = 99")
+    try:
+        assert "schema version 99" in refused_start(stopped)
+    finally:
+        path.write_bytes(before)
+
+
+def test_given_a_change_when_a_quiet_moment_has_passed_then_a_copy_has_it(world: World) -> None:
+    network = world.api.network("copied")
+
+    def holds() -> bool:
+        copy = world.state / "sandnet.db.backup"
+        query = f"select value from entries where key = 'network/{network}'"
+        found = run(copy, query) if copy.exists() else []
+        return bool(found) and json.loads(str(found[0][0], "utf-8"))["phase"] == "ready"
+
+    until(holds)
