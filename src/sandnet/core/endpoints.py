@@ -96,9 +96,7 @@ class Endpoints:
 
     async def _reserve(self, network_id: str, spec: EndpointSpec, ports: Sequence[BoundPort]) -> Endpoint:
         """Decide and record; nothing may wait between the checks and the commit."""
-        network = self._networks.get(network_id)
-        if network.phase is not Phase.READY:
-            raise not_found("network", network.name)
+        network = self._networks.open(network_id)
         self._refuse_taken(network, spec.name)
         lease = self._parts.leases.take(network, spec)
         endpoint = Endpoint(
@@ -154,9 +152,13 @@ class Endpoints:
                         await self.remove(network, current)
 
     async def _abandon(self, network: Network, endpoint: Endpoint) -> None:
-        """Remove what a failed create has made; marked first, so that a later request can finish it."""
-        await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
-        await self.remove(network, endpoint)
+        """Remove what a failed create has made; marked first, so that a later request can finish it.
+
+        Under its lock: two removals at once would give back an address that a third endpoint has meanwhile.
+        """
+        async with self._parts.locks.hold(f"endpoint/{endpoint.id}"):
+            await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
+            await self.remove(network, endpoint)
 
     async def remove(self, network: Network, endpoint: Endpoint) -> None:
         """Unmake an endpoint without attachments, whatever its phase."""

@@ -20,6 +20,8 @@ class Networks:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._records = parts.records
+        self._closing: set[str] = set()
+        """Networks about to be removed: they get no more endpoints, though no record says so yet."""
 
     def list(self, name: str | None = None, partial_id: str | None = None) -> list[Network]:
         """Those ready for use, in creation order, with exactly that name or an id that starts so."""
@@ -51,6 +53,17 @@ class Networks:
         net = self._records.network(network_id)
         if net is None:
             raise not_found("network", network_id)
+        return net
+
+    def open(self, network_id: str) -> Network:
+        """The network with that full id, if it may get another endpoint.
+
+        Raises:
+            Error: ``NOT_FOUND``: also while it is being deleted.
+        """
+        net = self.get(network_id)
+        if net.phase is not Phase.READY or network_id in self._closing:
+            raise not_found("network", net.name)
         return net
 
     def scope(self, net: Network) -> str:
@@ -118,11 +131,12 @@ class Networks:
                     Kind.PROTECTED, f"network {net.name} is predefined and cannot be deleted", code="predefined"
                 )
             self._refuse_used(net)
-            net = replace(net, phase=Phase.REMOVING)
-            await self._records.commit(put=[net])
-            if self._records.endpoints_of(net.id):  # one was created while the store was writing
-                await self._records.commit(put=[replace(net, phase=Phase.READY)])
-                self._refuse_used(net)
+            self._closing.add(net.id)
+            try:
+                net = replace(net, phase=Phase.REMOVING)
+                await self._records.commit(put=[net])
+            finally:
+                self._closing.discard(net.id)
             await self.remove(net)
 
     async def _finish(self, name: str) -> None:
@@ -136,8 +150,9 @@ class Networks:
 
     async def _abandon(self, net: Network) -> None:
         """Remove what a failed create has made; marked first, so that a later request can finish it."""
-        await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])
-        await self.remove(net)
+        async with self._parts.locks.hold(f"network/{net.id}"):
+            await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])
+            await self.remove(net)
 
     async def remove(self, net: Network) -> None:
         """Unmake a network without endpoints, whatever its phase: the end of a delete, a failed create or a crash."""
