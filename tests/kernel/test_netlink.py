@@ -18,6 +18,7 @@ from sandnet.kernel.rtnetlink import (
     RTM_SETLINK,
     get_link,
     link_header,
+    list_addresses,
     list_links,
 )
 from sandnet.kernel.syscalls import entered, open_namespace, returning, unshare_network
@@ -34,6 +35,14 @@ def test_given_a_new_host_when_links_are_listed_then_lo_alone(host: Host) -> Non
             return [link.name for link in list_links(netlink)]
 
     assert host.run(names) == ["lo"]
+
+
+def test_given_a_link_that_is_gone_when_its_addresses_are_listed_then_it_has_none(host: Host) -> None:
+    def look() -> object:
+        with Netlink() as netlink:
+            return list_addresses(netlink, 4711)
+
+    assert host.run(look) == []
 
 
 def test_given_an_absent_link_when_asked_for_then_none_and_index_zero(host: Host) -> None:

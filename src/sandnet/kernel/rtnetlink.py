@@ -228,9 +228,15 @@ def remove_address(netlink: Netlink, index: int, address: Interface) -> bool:
 
 
 def list_addresses(netlink: Netlink, index: int) -> list[Interface]:
-    """The addresses of both families on a link, IPv6 link-local ones included."""
+    """The addresses of both families on a link, IPv6 link-local ones included; none when the link is gone."""
     found: list[Interface] = []
-    for body in netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index)):
+    try:
+        bodies = netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index))
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # a retired link may be reaped at any moment
+            raise
+        return []
+    for body in bodies:
         _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
         parts = attributes(body, _ADDRESS.size)
         packed = parts.get(_IFA_LOCAL) or parts.get(_IFA_ADDRESS)
