@@ -123,6 +123,8 @@ class Campaign:
         await self._up.wait()
         operation.began = self._now()
         self._history.add(operation)
+        self._there |= {operation.makes} - {""}
+        self._there -= {operation.unmakes}
         try:
             answer = await ask(self._socket, operation.method, operation.path, operation.body, cut)
         except AwayError:  # not sent: as if it had been refused
@@ -137,9 +139,10 @@ class Campaign:
     def _note(self, operation: Operation, answer: Answer) -> None:
         operation.ended, operation.status = self._now(), answer.status
         operation.code, operation.message = answer.told("code"), answer.told("message")
-        if operation.is_done:
-            self._there |= {operation.makes} - {""}
-            self._there -= {operation.unmakes}
+        if not operation.is_done and operation.code not in ("name_taken", "already_joined"):
+            self._there -= {operation.makes}
+        if operation.code.endswith("in_use"):
+            self._there |= {operation.unmakes}
         if operation.is_done and operation.method == "GET":
             self._doubles += [f"{double} twice in {operation.path}" for double in every_double(answer.body)]
 

@@ -24,7 +24,7 @@ class Operation:
     path: str
     body: dict[str, object] | None = None
     makes: str = ""
-    """The thing that is there if it succeeds: ``n1``, ``n1/e2`` or ``n1/e2/c3``."""
+    """The thing that is there if it succeeds: ``n1``, ``n1/p2`` or ``n1/p2/k3``."""
     unmakes: str = ""
     """The thing that is gone if it succeeds."""
     wants: str = ""

@@ -25,4 +25,4 @@ async def test_given_32_clients_when_they_and_the_daemon_are_killed_then_all_ans
         await campaign.round(OPERATIONS, kills=number % 2)
     await campaign.clear()
     print(campaign.tally)
-    assert campaign.tally.done > ROUNDS * OPERATIONS / 3
+    assert campaign.tally.done > ROUNDS * OPERATIONS / 5

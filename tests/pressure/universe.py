@@ -1,7 +1,8 @@
 """The things that clients under pressure make and unmake, and the requests for that, chosen at random.
 
-A thing is named by its path: the network ``n1``, its endpoint ``n1/e2``, the container ``n1/e2/c3`` attached to that.
-What a thing is made with follows from its name, so a refusal can be judged without knowing who asked first.
+A thing is named by its path: the network ``n1``, its endpoint ``n1/p2``, the container ``n1/p2/k3`` attached to that.
+No name could be the beginning of an id (hexadecimal digits), which finds things too. What a thing is made with follows
+from its name, so a refusal can be judged without knowing who asked first.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ NETWORKS: Final[Mapping[str, Body]] = {
 }
 TWINS: Final = {"n3": ("n4",), "n4": ("n3",)}
 """Networks that ask for one subnet."""
-ENDPOINTS: Final = ("e0", "e1", "e2", "e3", "e4", "s0", "s1")
+ENDPOINTS: Final = ("p0", "p1", "p2", "p3", "p4", "s0", "s1")
 """The last two are services: asked for by the other URLs, with any number of containers."""
-CONTAINERS: Final = tuple(f"c{i}" for i in range(12))
+CONTAINERS: Final = tuple(f"k{i}" for i in range(12))
 FOUND: Final = tuple(f"j{i}" for i in range(4))
 """Containers whose namespace somebody else made."""
-FIXED_PORTS: Final = {"e3": 18003, "e4": 18004, "s1": 18011}
+FIXED_PORTS: Final = {"p3": 18003, "p4": 18004, "s1": 18011}
 GUIDED: Final = 0.75
 """How often a request is for something that makes sense, as far as known."""
 
@@ -60,7 +61,7 @@ class PORTS:
             return []
         if name[:2] in FIXED_PORTS:
             return [{"proto": TCP, "port": 80, "host_port": FIXED_PORTS[name[:2]]}]
-        return [{"proto": UDP, "port": 53, "host_port": 0}] if name == "e2" else []
+        return [{"proto": UDP, "port": 53, "host_port": 0}] if name == "p2" else []
 
     @staticmethod
     def rivals(endpoint: str) -> list[str]:
