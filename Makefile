@@ -10,7 +10,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check lint bench install wheel clean
+.PHONY: help demo test check lint bench soak install wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -38,6 +38,10 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev ## Measure sandnet, and the peers that are installed beside it
 	@scripts/packages $(RUN_PACKAGES)
 	@scripts/private-host $(BIN)/python -m bench
+
+soak: $(VENV)/.installed-dev ## Put the daemon under pressure for an hour (SOAK_MINUTES=60), and see whether it grows
+	@scripts/packages $(RUN_PACKAGES)
+	@scripts/private-host $(BIN)/python -m tests.pressure.soak
 
 install: $(VENV)/.installed ## Make .venv; afterwards .venv/bin/sandnet is the command
 	@echo "$(BIN)/sandnet is ready"

@@ -68,7 +68,7 @@ class Campaign:
     """
 
     def __init__(self, world: World, seed: int) -> None:
-        self._world, self._seed = world, seed
+        self._world, self.seed = world, seed
         self._universe = Universe({name: world.host.container().path for name in FOUND})
         self._random = Random(seed)
         self._history = History()
@@ -204,7 +204,7 @@ class Campaign:
         journal = self._world.folder / "journal"
         journal.write_text("".join(f"{op}\n" for op in self._history.operations))
         shown = [str(op) for op in operations if any(name and name in line for line in wrong for name in _names(op))]
-        parts = [f"seed {self._seed}, {self.tally}", *wrong[:20], f"journal, all of it in {journal}:", *shown[:150]]
+        parts = [f"seed {self.seed}, {self.tally}", *wrong[:20], f"journal, all of it in {journal}:", *shown[:150]]
         with suppress(OSError):
             parts += ["log:", *self._world.log.splitlines()[-30:]]
         return "\n".join(parts)
