@@ -7,15 +7,15 @@ between two commands. Failures of the daemon arrive as the :class:`sandnet.error
 from __future__ import annotations
 
 import http.client
-import socket
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from sandnet.errors import Error, Kind, invalid
+from sandnet.errors import Error, Kind
+from sandnet.transport import Location, Tls, unreachable
 from sandnet.wire.libnetwork import (
     Backend,
     BackendChange,
@@ -50,47 +50,6 @@ _KINDS_OF_STATUS = {
     413: Kind.INVALID,
     503: Kind.UNAVAILABLE,
 }
-_START_HINT = "is the daemon running? start it with: sandnet daemon"
-
-
-class Location(NamedTuple):
-    """Where a daemon listens: a unix socket's path, or a TCP host and port."""
-
-    path: str = ""
-    """Absolute; empty for TCP."""
-    host: str = "localhost"
-    port: int = 0
-
-    @classmethod
-    def parse(cls, url: str) -> Location:
-        """Read ``unix:///path`` or ``tcp://host:port`` (an IPv6 host in brackets).
-
-        Raises:
-            Error: ``INVALID``, any other form.
-        """
-        scheme, separator, rest = url.partition("://")
-        if separator and scheme == "unix" and rest.startswith("/"):
-            return cls(path=rest)
-        host, colon, port = rest.rpartition(":")
-        if scheme == "tcp" and colon and host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
-            return cls(host=host.removeprefix("[").removesuffix("]"), port=int(port))
-        raise invalid(
-            f"invalid daemon address: {url!r}", "use unix:///path/of/socket or tcp://host:port", "invalid_url"
-        )
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket; ``http.client`` calls this before the first request."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Client:
@@ -99,16 +58,18 @@ class Client:
     ``network``, ``endpoint`` and ``service`` arguments are names, ids or unique id prefixes.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, url: str = DEFAULT_URL, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
         """Remember where the daemon is; nothing is opened yet.
 
         Args:
             url: ``unix:///path`` or ``tcp://host:port``.
             timeout: seconds that any single step of a request may take.
+            tls: how TCP is secured; ``None``: not at all, which a daemon allows on loopback only.
         """
         self.url = url
         self._location = Location.parse(url)
         self._timeout = timeout
+        self._tls = tls
 
     def networks(self, *, name: str | None = None, verbose: bool = False) -> list[Network]:
         """All networks, or the one called ``name`` (``""``: the default network), in creation order."""
@@ -232,7 +193,7 @@ class Client:
         payload = None if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": "application/json", "Connection": "close"}
         patience = patience or self._timeout
-        connection = self._connection(patience)
+        connection = self._location.connection(patience, self._tls)
         try:
             connection.request(method, target, payload, headers)
             response = connection.getresponse()
@@ -240,14 +201,9 @@ class Client:
                 raise _failure(response.status, response.read())
             yield response
         except (OSError, http.client.HTTPException) as error:
-            raise _unreachable(self.url, patience, error) from error
+            raise unreachable(self.url, patience, error) from error
         finally:
             connection.close()
-
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        if self._location.path:
-            return _UnixConnection(self._location.path, timeout)
-        return http.client.HTTPConnection(self._location.host, self._location.port, timeout=timeout)
 
 
 class Follower:
@@ -323,23 +279,3 @@ def _kind(status: int, code: str) -> Kind:
         return Kind(code)
     except ValueError:
         return _KINDS_OF_STATUS.get(status, Kind.INTERNAL)
-
-
-def _unreachable(url: str, timeout: float, error: Exception) -> Error:
-    message, hint = f"cannot reach the daemon at {url}: {error}", _START_HINT
-    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        message = f"no daemon listens on {url}"
-    elif isinstance(error, PermissionError):
-        message, hint = (
-            f"not allowed to open {url}",
-            "run the command as root, or as a user who may write to the socket",
-        )
-    elif isinstance(error, TimeoutError):
-        message, hint = (
-            f"the daemon at {url} did not answer within {timeout:g} s",
-            "see the daemon's log for what it does",
-        )
-    elif isinstance(error, ConnectionResetError | BrokenPipeError | http.client.HTTPException):
-        message = f"the daemon at {url} broke off without an answer: {error}"
-        hint = "see the daemon's log; the operation may or may not have been done, and can be repeated"
-    return Error(Kind.UNAVAILABLE, message, hint, "daemon_unreachable")

@@ -21,7 +21,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Everything an operator can decide. The file's keys are these names."""
 
     hosts: tuple[str, ...] = (DEFAULT_SOCKET,)
-    """Where to listen: ``unix:///path`` or ``tcp://127.0.0.1:PORT``."""
+    """Where to listen: ``unix:///path`` or ``tcp://ADDRESS:PORT``; beyond loopback only with the three TLS files."""
+    tls_cert: str = ""
+    """PEM file: the certificate that TCP clients are shown, any intermediate ones after it."""
+    tls_key: str = ""
+    """PEM file: its key, without password, readable by root only."""
+    tls_ca: str = ""
+    """PEM file: certificates of who may have signed the clients'. Whoever has one of these is root here."""
+    server_names: tuple[str, ...] = ()
+    """Further names and addresses by which TCP clients call this server."""
     state_dir: str = "/var/lib/sandnet"
     """Records, and the files of sandboxes. Survives a reboot."""
     run_dir: str = "/run/sandnet"

@@ -6,27 +6,19 @@ import asyncio
 import logging
 import os
 import resource
-import signal
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import uvicorn
 import uvloop
 
-from sandnet.api.app import create_app
 from sandnet.composition import composed
 from sandnet.config import Config
-from sandnet.core.controller import Controller
 from sandnet.instance import PID_FILE, lock_file, only_one, stop_running
-from sandnet.listening import listen, notify, unlink
-
-GRACE = 10
-"""Seconds a stopping server gives to requests in flight."""
+from sandnet.listening import check, listen, unlink
+from sandnet.server import Server
+from sandnet.tls import server_context
 
 
 def run(config: Config) -> int:
@@ -61,11 +53,12 @@ def down(config: Config) -> int:
 
 
 async def _serve(config: Config) -> None:
+    tls = server_context(config)
+    check(config.hosts, tls)
     async with composed(config) as controller:
         await controller.start()
-        listeners = listen(config.hosts)
-        server = _Server(controller, [each.url for each in listeners])
-        await server.serve(sockets=[each.socket for each in listeners])
+        listeners = listen(config.hosts, tls)
+        await Server(controller, listeners, config.server_names).serve()
         unlink([each.url for each in listeners if each.ours])
         await controller.stop()
 
@@ -91,50 +84,6 @@ def _remove_own_files(config: Config) -> None:
     ):
         with suppress(OSError):
             os.rmdir(directory)
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn, which tells when it serves."""
-
-    def __init__(self, controller: Controller, urls: list[str]) -> None:
-        app = create_app(controller, version=version("sandnet"))
-        settings = uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE,
-        )
-        super().__init__(settings)
-        self._controller = controller
-        self._urls = urls
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop in order on SIGTERM and SIGINT; uvicorn's own handler would raise them again before we are done."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, which would never end by themselves, then wait for the requests in flight."""
-        notify("STOPPING=1")
-        self._controller.events.close()
-        await super().shutdown(sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start serving, then say so."""
-        await super().startup(sockets)
-        print(f"sandnet: ready on {' '.join(self._urls)}", flush=True)
-        notify("READY=1")
 
 
 def _raise_file_limit() -> None:

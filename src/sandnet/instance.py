@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sandnet.config import Config
 from sandnet.errors import Error, Kind
+from sandnet.unixsocket import check_private
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ def only_one(config: Config) -> Iterator[None]:
     """One daemon a state directory (a file lock) and one a network namespace (an abstract socket's name).
 
     Raises:
-        Error: ``CONFLICT`` when another daemon is there; ``UNAVAILABLE`` when a directory cannot be written in.
+        Error: ``CONFLICT`` when another daemon is there; ``UNAVAILABLE`` when a directory cannot be written in,
+            ``INVALID`` when others can write in it.
     """
     with _claimed_namespace(), _locked_directory(config):
         pid_file = Path(config.run_dir, PID_FILE)
@@ -59,6 +61,8 @@ def _locked_directory(config: Config) -> Iterator[None]:
         Path(config.run_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
     with _usable(config.state_dir):
         Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (config.run_dir, config.state_dir):
+            check_private(folder)
         fd = os.open(lock_file(config), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         if not _try_lock(fd):

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import grp
 import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from sandnet.errors import Error, Kind, invalid
+from sandnet.unixsocket import open_unix
 
-SOCKET_MODE = 0o660
-GROUP = "sandnet"
-"""Whoever is in this group may use the socket, where the group exists."""
 FIRST_PASSED = 3
 """File descriptor of the first socket that socket activation passes (sd_listen_fds(3))."""
 BACKLOG = 1024
@@ -29,17 +27,39 @@ class Listener(NamedTuple):
     socket: socket.socket
     ours: bool
     """We made it; else the service manager did, and its file is not ours to remove."""
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether others than those who may open a file can reach it."""
+        return self.url.startswith("tcp:")
 
 
-def listen(urls: Sequence[str]) -> list[Listener]:
+def check(urls: Sequence[str], tls: ssl.SSLContext | None) -> None:
+    """Find out before anything is changed whether these can be served at all.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    for url in urls:
+        parts = _split(url)
+        if parts.scheme == "tcp":
+            _check_tcp(url, parts.hostname or "", tls)
+
+
+def listen(urls: Sequence[str], tls: ssl.SSLContext | None = None) -> list[Listener]:
     """A listening socket for each URL; those that the service manager passed take the place of ``unix://`` ones.
+
+    Args:
+        urls: ``unix:///path`` or ``tcp://address:port``.
+        tls: secures every TCP socket; ``None``: only loopback addresses are served.
 
     Raises:
         Error: ``INVALID`` for a URL that cannot be served, ``CONFLICT`` when it is in use.
     """
-    passed = _passed()
+    passed = [_checked(each, tls) for each in _passed()]
     wanted = [url for url in urls if not (passed and url.startswith("unix://"))]
-    return passed + [Listener(url, _open(url), ours=True) for url in wanted]
+    return passed + [_open(url, tls) for url in wanted]
 
 
 def unlink(urls: Sequence[str]) -> None:
@@ -72,69 +92,55 @@ def _passed() -> list[Listener]:
 
 def _url_of(listener: socket.socket) -> str:
     name = listener.getsockname()
-    return f"unix://{name}" if listener.family == socket.AF_UNIX else f"tcp://{name[0]}:{name[1]}"
+    if listener.family == socket.AF_UNIX:
+        return f"unix://{name}"
+    return f"tcp://[{name[0]}]:{name[1]}" if ":" in name[0] else f"tcp://{name[0]}:{name[1]}"
 
 
-def _open(url: str) -> socket.socket:
-    parts = urlsplit(url)
-    if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
-        return _open_unix(parts.path)
-    if parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path:
-        return _open_tcp(url, parts.hostname, parts.port)
+def _checked(listener: Listener, tls: ssl.SSLContext | None) -> Listener:
+    """What holds for sockets that we open holds for those that we are given."""
+    if not listener.is_tcp:
+        return listener
+    _check_tcp(listener.url, str(listener.socket.getsockname()[0]), tls)
+    return listener._replace(tls=tls)
+
+
+def _split(url: str) -> SplitResult:
+    with suppress(ValueError):  # a port above 65535, half a bracket
+        parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
+            return parts
+        if parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path:
+            return parts
     raise invalid(f"cannot listen on {url!r}", "use unix:///path or tcp://127.0.0.1:PORT", "invalid_url")
 
 
-def _open_unix(path: str) -> socket.socket:
-    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o777 & ~SOCKET_MODE)  # never a moment in which others may connect
-    try:
-        listener.bind(path)
-    except OSError as failure:
-        listener.close()
-        raise Error(Kind.CONFLICT, f"cannot listen on {path}: {failure.strerror}", code="socket_taken") from failure
-    finally:
-        os.umask(before)
-    with suppress(KeyError, OSError):
-        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
+def _open(url: str, tls: ssl.SSLContext | None) -> Listener:
+    parts = _split(url)
+    if parts.scheme == "unix":
+        return Listener(url, open_unix(parts.path, BACKLOG), ours=True)
+    version = _check_tcp(url, parts.hostname or "", tls)
+    return Listener(url, _open_tcp(url, (parts.hostname or "", parts.port or 0), version), ours=True, tls=tls)
 
 
-def _remove_stale(path: str) -> None:
-    """A socket nobody answers on was left by a daemon that was killed."""
-    if not os.path.lexists(path):
-        return
-    if not Path(path).is_socket():
-        raise Error(Kind.CONFLICT, f"{path} exists and is no socket", "name another path", "socket_taken")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise Error(Kind.CONFLICT, f"another process serves {path}", "stop it, or listen elsewhere with -H", "socket_taken")
-
-
-def _open_tcp(url: str, host: str, port: int) -> socket.socket:
+def _check_tcp(url: str, host: str, tls: ssl.SSLContext | None) -> int:
+    """The address's IP version."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         raise invalid(f"cannot listen on {url!r}: {host} is no address", "use tcp://127.0.0.1:PORT") from None
-    if not address.is_loopback:
-        hint = "use tcp://127.0.0.1:PORT, or a unix socket: whoever reaches the API is root here"
-        raise invalid(
-            f"refusing to listen on {url}: only loopback addresses are served without TLS", hint, "not_loopback"
-        )
+    if not (address.is_loopback or tls):
+        hint = "use tcp://127.0.0.1:PORT or a unix socket, or give --tls-cert, --tls-key and --tls-ca"
+        reason = "whoever reaches the API is root here, so beyond loopback both sides must show certificates"
+        raise invalid(f"refusing to listen on {url} without TLS: {reason}", hint, "not_loopback")
+    return address.version
+
+
+def _open_tcp(url: str, place: tuple[str, int], version: int) -> socket.socket:
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
     try:
-        listener = socket.create_server((host, port), family=_family(address.version), backlog=BACKLOG)
+        listener = socket.create_server(place, family=family, backlog=BACKLOG)
     except OSError as failure:
         raise Error(Kind.CONFLICT, f"cannot listen on {url}: {failure.strerror}", code="socket_taken") from failure
     listener.setblocking(False)
     return listener
-
-
-def _family(version: int) -> socket.AddressFamily:
-    return socket.AF_INET if version == 4 else socket.AF_INET6

@@ -74,3 +74,10 @@ def test_given_a_unit_when_systemd_reads_it_then_it_has_no_complaint(unit: str, 
         shutil.copy(REPOSITORY / "systemd" / name, tmp_path)
     said = run(analyze, "verify", "--man=no", "--recursive-errors=no", tmp_path / unit)
     assert "sandnet" not in said
+
+
+def test_given_the_socket_unit_when_read_then_it_gives_the_socket_to_root_and_the_group() -> None:
+    said = (REPOSITORY / "systemd" / "sandnet.socket").read_text().splitlines()
+    for setting in ("SocketMode=0660", "SocketUser=root", "SocketGroup=sandnet", "DirectoryMode=0755"):
+        assert setting in said
+    assert "g sandnet - -" in (REPOSITORY / "systemd" / "sandnet.sysusers").read_text()

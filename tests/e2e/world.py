@@ -196,10 +196,10 @@ class World:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start the daemon and wait until it serves."""
         with (self.folder / "log").open("wb") as log:
-            command = [str(SANDNET), "daemon", *self.directories]
+            command = [str(SANDNET), "daemon", *self.directories, *options]
             self.process = self.host.run(lambda: subprocess.Popen(command, stdout=log, stderr=log))
         eventually(lambda: "sandnet: ready" in self.log or not self.is_running(), START)
         assert self.is_running(), self.log

@@ -15,30 +15,40 @@ from tests.house.source import PACKAGE, REPOSITORY, dotted, imports, label, modu
 
 FLOOR = {
     **dict.fromkeys(("errors", "model", "wire"), 0),
-    **dict.fromkeys(("stores", "kernel", "dns", "client", "cli"), 1),
+    **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "cli"), 1),
     **dict.fromkeys(("ipam", "drivers"), 2),
     **dict.fromkeys(("core",), 3),
     **dict.fromkeys(("api",), 4),
-    **dict.fromkeys(("daemon", "resolver", "composition", "config", "instance", "listening"), 5),
+    **dict.fromkeys(("daemon", "resolver", "composition", "config", "instance"), 5),
+    **dict.fromkeys(("listening", "unixsocket", "tls", "server", "connection"), 5),
 }
 SAME_FLOOR = {
     ("model", "errors"): "a record's check says what is wrong",
     ("wire", "errors"): "a message that cannot be read is an error",
     ("cli", "client"): "a command is a call",
+    ("cli", "transport"): "which goes over TLS",
+    ("client", "transport"): "on the way to the daemon",
     ("drivers", "ipam"): "a driver plans its subnets with the pools' arithmetic",
     ("composition", "config"): "what is put together depends on it",
     ("instance", "config"): "which directories",
     ("daemon", "config"): "its configuration",
     ("daemon", "composition"): "what it serves",
     ("daemon", "instance"): "alone",
+    ("instance", "unixsocket"): "whether directories are private is one rule",
+    ("listening", "unixsocket"): "one kind of socket",
+    ("tls", "config"): "which files",
     ("daemon", "listening"): "on its sockets",
+    ("daemon", "tls"): "secured",
+    ("daemon", "server"): "by this",
+    ("server", "listening"): "on its sockets",
+    ("server", "connection"): "a client each",
 }
 UPWARD = {
     ("cli/daemon.py", "daemon"): "the two commands that are the server; inside their functions",
     ("cli/daemon.py", "config"): "the same",
 }
-LIGHT = {"client", "cli"}
-LIGHT_IMPORTS = {"errors", "wire", "client", "cli"}
+LIGHT = {"client", "transport", "cli"}
+LIGHT_IMPORTS = {"errors", "wire", "client", "transport", "cli"}
 LIGHT_PACKAGES = {"click", "msgspec"}
 DRIVERS = {"null", "host", "bridge", "overlay", "macvlan", "remote"}
 """What else is in ``drivers/`` is shared ground, which knows no driver."""
@@ -103,8 +113,8 @@ def test_given_a_module_outside_the_kernel_room_when_it_imports_then_nothing_tha
 
 
 @every_module
-def test_given_a_module_when_it_imports_http_then_it_is_the_api_or_the_daemon(path: Path) -> None:
-    if room(dotted(path)) not in {"api", "daemon"}:
+def test_given_a_module_when_it_imports_http_then_it_is_the_api_or_the_server(path: Path) -> None:
+    if room(dotted(path)) not in {"api", "server", "connection"}:
         assert not others(path) & HTTP
 
 
@@ -135,7 +145,7 @@ def test_given_a_command_that_asks_the_daemon_when_it_starts_then_the_daemons_co
 
 @every_module
 def test_given_a_module_when_it_prints_then_it_is_a_command_or_the_daemon(path: Path) -> None:
-    if room(dotted(path)) not in {"cli", "daemon"}:
+    if room(dotted(path)) not in {"cli", "daemon", "server"}:
         calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
         prints = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
         assert not prints

@@ -154,3 +154,15 @@ def served_operations() -> set[tuple[str, str]]:
 @pytest.mark.skipif(not (REPOSITORY / "docs" / "api.md").exists(), reason="docs/api.md is not written")
 def test_given_the_rest_interface_when_documented_then_every_operation_and_no_other() -> None:
     assert documented_operations() - {("GET", "/openapi.json")} == served_operations() - {("GET", "/openapi.json")}
+
+
+def tests_there_are() -> set[str]:
+    """The names of all tests."""
+    files = (REPOSITORY / "tests").rglob("test_*.py")
+    return {name for file in files for name in re.findall(r"def (test_\w+)\(", file.read_text())}
+
+
+@every_document
+def test_given_a_document_when_it_names_a_test_as_proof_then_the_test_exists(document: Path) -> None:
+    named = set(re.findall(r"`(test_\w+)`", document.read_text()))
+    assert named <= tests_there_are()

@@ -48,14 +48,14 @@ class Front:
         path = normal_path(scope)
         if match := _VERSION.match(path):
             if int(match[1]) > _NEWEST:
-                await _refuse(404, _engine_dialect(match[0]), send)
+                await refuse(404, _engine_dialect(match[0]), send)
                 return
             path = path[match.end() :] or "/"
         if path.endswith("/"):
-            await _refuse(404, failures.no_such_path(path), send)
+            await refuse(404, failures.no_such_path(path), send)
             return
         if _declared_length(scope) > MAX_BODY:
-            await _refuse(413, failures.too_large(), send)
+            await refuse(413, failures.too_large(), send)
             return
         inner = {**scope, "path": path, "root_path": "", "method": _METHODS.get(scope["method"], scope["method"])}
         await self._app(inner, receive, send)
@@ -102,7 +102,8 @@ def _without_body(send: Send) -> Send:
     return send_head
 
 
-async def _refuse(status: int, body: ErrorBody, send: Send) -> None:
+async def refuse(status: int, body: ErrorBody, send: Send) -> None:
+    """Answer without having looked further."""
     content = msgspec.json.encode(body)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

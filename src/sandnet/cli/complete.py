@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sandnet.errors import Error
 
 if TYPE_CHECKING:
+    from sandnet.cli.session import Session
     from sandnet.client import Client
 
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -17,15 +18,19 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 def _from_daemon(names: Callable[[Client], Iterable[str]]) -> Completer:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        from sandnet.cli.session import Session
-
         try:
-            found = list(names(Session(ctx.find_root().params.get("host")).impatient))
+            found = list(names(_session(ctx.find_root().params).impatient))
         except Error:
             return []
         return [name for name in found if name.startswith(incomplete)]
 
     return complete
+
+
+def _session(root: Mapping[str, Any]) -> Session:
+    from sandnet.cli.session import Session
+
+    return Session(root.get("host"), (root.get("tls_ca"), root.get("tls_cert"), root.get("tls_key")))
 
 
 def _service_names(client: Client) -> Iterable[str]:

@@ -31,13 +31,24 @@ def _directories(command: F) -> F:
     "hosts",
     multiple=True,
     metavar="URL",
-    help="Listen here (repeatable): unix:///path or tcp://127.0.0.1:PORT. Default: the socket in --run-dir.",
+    help="Listen here (repeatable): unix:///path or tcp://ADDRESS:PORT; beyond loopback with the --tls-* files only. "
+    "Default: the socket in --run-dir.",
+)
+@click.option("--tls-cert", metavar="FILE", help="TLS on TCP: the certificate that clients are shown.")
+@click.option("--tls-key", metavar="FILE", help="Its key; nobody but root may be able to read it.")
+@click.option("--tls-ca", metavar="FILE", help="Who must have signed the certificates that clients show.")
+@click.option(
+    "--server-name",
+    "server_names",
+    multiple=True,
+    metavar="NAME",
+    help="A further name or address by which TCP clients call this server (repeatable).",
 )
 @_directories
 @click.option("--default-network", metavar="NAME", help="The network of services that name none. Default: bridge.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
 @click.pass_context
-def daemon(ctx: click.Context, /, path: str | None, hosts: tuple[str, ...], **asked: str | None) -> None:
+def daemon(ctx: click.Context, /, path: str | None, **asked: str | tuple[str, ...] | None) -> None:
     """Run the server until SIGTERM, which leaves every network and sandbox working.
 
     \b
@@ -48,7 +59,7 @@ def daemon(ctx: click.Context, /, path: str | None, hosts: tuple[str, ...], **as
     from sandnet.config import load
     from sandnet.daemon import run
 
-    ctx.exit(run(load(path, _overrides(hosts=hosts, **asked))))
+    ctx.exit(run(load(path, _overrides(**asked))))
 
 
 @click.command(short_help="Remove everything the server made on this host.")

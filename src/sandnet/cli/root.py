@@ -35,9 +35,12 @@ class Root(LazyGroup):
     help="The daemon's address: unix:///path or tcp://host:port. Default: $SANDNET_HOST, "
     "else unix:///run/sandnet/sandnet.sock.",
 )
+@click.option("--tls-ca", envvar="SANDNET_TLS_CA", metavar="FILE", help="Who may have signed the daemon's certificate.")
+@click.option("--tls-cert", envvar="SANDNET_TLS_CERT", metavar="FILE", help="Own certificate, for TCP with TLS.")
+@click.option("--tls-key", envvar="SANDNET_TLS_KEY", metavar="FILE", help="Its key. All three: PEM files.")
 @click.version_option(package_name="sandnet")
 @click.pass_context
-def root(ctx: click.Context, host: str | None) -> None:
+def root(ctx: click.Context, host: str | None, tls_ca: str | None, tls_cert: str | None, tls_key: str | None) -> None:
     """Container networking without a container engine.
 
     \b
@@ -45,4 +48,4 @@ def root(ctx: click.Context, host: str | None) -> None:
       sandnet network create blue
       sandnet run --net blue --name web -p 8080:80 -- python3 -m http.server 80
     """
-    ctx.obj = Session(host)
+    ctx.obj = Session(host, (tls_ca, tls_cert, tls_key))

@@ -13,6 +13,7 @@ from sandnet.errors import Error
 
 if TYPE_CHECKING:
     from sandnet.client import Client
+    from sandnet.transport import Tls
 
 PATIENCE = 1.0
 """Seconds without a word before a waiting person is told what is going on."""
@@ -21,26 +22,38 @@ PATIENCE = 1.0
 class Session:
     """The daemon a command talks to. The client, and with it HTTP, is imported at first use."""
 
-    def __init__(self, url: str | None) -> None:
+    def __init__(self, url: str | None, tls: tuple[str | None, str | None, str | None] = (None, None, None)) -> None:
+        """Remember where.
+
+        Args:
+            url: the daemon's address; ``None``: the usual one.
+            tls: paths of the CA's certificate, of the own one and of its key.
+        """
         self._url = url
+        self._tls_files = tls
 
     @property
     def client(self) -> Client:
         """A client of the chosen daemon.
 
         Raises:
-            Error: ``INVALID``, the address is malformed.
+            Error: ``INVALID``, the address is malformed, or a TLS file is missing.
         """
         from sandnet.client import DEFAULT_URL, Client
 
-        return Client(self._url or DEFAULT_URL)
+        return Client(self._url or DEFAULT_URL, tls=self._tls())
 
     @property
     def impatient(self) -> Client:
         """A client for completion: an answer after a second is of no use at a prompt."""
         from sandnet.client import DEFAULT_URL, Client
 
-        return Client(self._url or DEFAULT_URL, timeout=1.0)
+        return Client(self._url or DEFAULT_URL, timeout=1.0, tls=self._tls())
+
+    def _tls(self) -> Tls | None:
+        from sandnet.transport import Tls
+
+        return Tls.of(*self._tls_files)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandnet.client import Client, Location
+from sandnet.client import Client
 from sandnet.errors import Error, Kind
+from sandnet.transport import Location
 from sandnet.wire.libnetwork import Join, NetworkCreate
 
 if TYPE_CHECKING:

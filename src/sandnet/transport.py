@@ -1,0 +1,132 @@
+"""How a client reaches the daemon: over a unix socket, loopback TCP, or TCP with TLS on both sides."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from typing import NamedTuple
+
+from sandnet.errors import Error, Kind, invalid
+
+START_HINT = "is the daemon running? start it with: sandnet daemon"
+TLS_HINT = "if it asks for TLS, give --tls-ca, --tls-cert and --tls-key"
+
+
+class Tls(NamedTuple):
+    """Paths of the files by which client and daemon know each other, all in PEM."""
+
+    ca: str
+    """Certificates of who may have signed the daemon's."""
+    cert: str
+    """The client's own, any intermediate ones after it."""
+    key: str
+
+    @classmethod
+    def of(cls, ca: str | None, cert: str | None, key: str | None) -> Tls | None:
+        """The three files; ``None``: none is named.
+
+        Raises:
+            Error: ``INVALID``, some are named and others are not.
+        """
+        if not (ca or cert or key):
+            return None
+        if not (ca and cert and key):
+            raise invalid("TLS needs three files", "give --tls-ca, --tls-cert and --tls-key", "tls_incomplete")
+        return cls(ca, cert, key)
+
+    def context(self) -> ssl.SSLContext:
+        """TLS 1.2 or newer; the daemon's certificate must be valid, and for the host that was asked for.
+
+        Raises:
+            Error: ``INVALID``, a file cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_cert_chain(self.cert, self.key)
+        except OSError as failure:  # ssl.SSLError is one
+            files = f"{self.ca}, {self.cert}, {self.key}"
+            raise invalid(f"cannot use the TLS files {files}: {failure}", code="tls_files") from failure
+        return context
+
+
+class Location(NamedTuple):
+    """Where a daemon listens: a unix socket's path, or a TCP host and port."""
+
+    path: str = ""
+    """Absolute; empty for TCP."""
+    host: str = "localhost"
+    port: int = 0
+
+    @classmethod
+    def parse(cls, url: str) -> Location:
+        """Read ``unix:///path`` or ``tcp://host:port`` (an IPv6 host in brackets).
+
+        Raises:
+            Error: ``INVALID``, any other form.
+        """
+        scheme, separator, rest = url.partition("://")
+        if separator and scheme == "unix" and rest.startswith("/"):
+            return cls(path=rest)
+        host, colon, port = rest.rpartition(":")
+        if scheme == "tcp" and colon and host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+            return cls(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+        raise invalid(
+            f"invalid daemon address: {url!r}", "use unix:///path/of/socket or tcp://host:port", "invalid_url"
+        )
+
+    def connection(self, timeout: float, tls: Tls | None) -> http.client.HTTPConnection:
+        """A connection that is not open yet.
+
+        Args:
+            timeout: seconds a step may take.
+            tls: for TCP; a unix socket needs none.
+        """
+        if self.path:
+            return _UnixConnection(self.path, timeout)
+        if tls:
+            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=tls.context())
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket; ``http.client`` calls this before the first request."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def unreachable(url: str, timeout: float, error: Exception) -> Error:
+    """What went wrong on the way to the daemon, and what to do about it."""
+    message, hint = f"cannot reach the daemon at {url}: {error}", START_HINT
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        message = f"no daemon listens on {url}"
+    elif isinstance(error, PermissionError):
+        message, hint = (
+            f"not allowed to open {url}",
+            "run the command as root, or as a user who may write to the socket",
+        )
+    elif isinstance(error, TimeoutError):
+        message, hint = (
+            f"the daemon at {url} did not answer within {timeout:g} s",
+            "see the daemon's log for what it does",
+        )
+    elif isinstance(error, ssl.SSLError):
+        message, hint = (
+            f"no secure connection to the daemon at {url}: {error}",
+            "each side's certificate must be valid, and signed by who stands in the other's --tls-ca",
+        )
+    elif isinstance(error, ConnectionResetError | BrokenPipeError | http.client.HTTPException):
+        message = f"the daemon at {url} broke off without an answer: {error}"
+        hint = "see the daemon's log; the operation may or may not have been done, and can be repeated"
+        if url.startswith("tcp:"):
+            hint = f"{hint}; {TLS_HINT}"
+    return Error(Kind.UNAVAILABLE, message, hint, "daemon_unreachable")

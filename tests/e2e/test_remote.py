@@ -1,0 +1,62 @@
+"""The daemon over TCP, with TLS on both sides."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import Authority, Identity
+from tests.e2e.world import HOST_ADDRESS, SANDNET, World
+
+URL = f"tcp://{HOST_ADDRESS}:2376"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def called(world: World, authority: Authority, shown: Identity | None, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line on another machine."""
+    files = [f"--tls-ca={authority.cert}", f"--tls-cert={shown.cert}", f"--tls-key={shown.key}"] if shown else []
+    command = [str(SANDNET), "-H", URL, *files, *words]
+
+    def call() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+    return world.host.inside(world.outside.namespace, call)
+
+
+def test_given_three_tls_files_when_another_machine_calls_then_only_its_certificate_opens(
+    fresh_world: World, authority: Authority, tmp_path: Path
+) -> None:
+    world = fresh_world
+    own = authority.issue("server", use="serverAuth", addresses=(HOST_ADDRESS,))
+    client = authority.issue("client", use="clientAuth")
+    stranger = Authority(tmp_path / "other").issue("client", use="clientAuth")
+    files = [f"--tls-cert={own.cert}", f"--tls-key={own.key}", f"--tls-ca={authority.cert}"]
+    world.start("-H", f"unix://{world.run}/sandnet.sock", "-H", URL, *files)
+    assert f"ready on unix://{world.run}/sandnet.sock {URL}" in world.log
+    assert len(called(world, authority, client, "network", "create", "blue").stdout.strip()) == 64
+    assert "blue" in world.cli("network", "ls")
+    refused = called(world, authority, stranger, "network", "ls")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    plain = called(world, authority, None, "network", "ls")
+    assert plain.returncode == 1
+    assert "--tls-ca" in plain.stderr
+    world.stop()
+    world.down()
+
+
+def test_given_no_tls_files_when_told_to_listen_beyond_loopback_then_the_daemon_does_not_start(
+    fresh_world: World,
+) -> None:
+    world = fresh_world
+    command = [str(SANDNET), "daemon", *world.directories, "-H", "tcp://0.0.0.0:2375"]
+    ended = world.host.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False, timeout=30))
+    assert ended.returncode == 1
+    assert "refusing to listen on tcp://0.0.0.0:2375 without TLS" in ended.stderr
+    assert "--tls-cert, --tls-key and --tls-ca" in ended.stderr
+    assert world.facts() == world.before

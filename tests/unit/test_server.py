@@ -1,0 +1,362 @@
+"""The server over real sockets: who gets in, how large and how slow a request may be, how many there may be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from sandnet.client import Client
+from sandnet.config import Config
+from sandnet.connection import MAX_HEAD, MAX_MESSAGE, Gate, Patience
+from sandnet.errors import Error
+from sandnet.listening import Listener
+from sandnet.server import Server
+from sandnet.tls import server_context
+from sandnet.transport import Tls
+from tests.certificates import Authority, Identity
+from tests.served import served
+
+GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HASTY = Patience(head=0.3, body=0.3, stall=0.3)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it is so, at most ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # there is nothing that would tell us
+            await asyncio.sleep(0.001)
+
+
+class Running:
+    """A server, and the port it serves on."""
+
+    def __init__(self, server: Server, port: int) -> None:
+        self.server, self.port = server, port
+
+    async def told(self, request: bytes, *, tls: ssl.SSLContext | None = None) -> bytes:
+        """All that comes back before the server closes."""
+        async with self.connected(tls) as (reader, writer):
+            writer.write(request)
+            return await asyncio.wait_for(reader.read(), 20)
+
+    @asynccontextmanager
+    async def connected(
+        self, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls)
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def running(folder: Path, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Running]:
+    """A server on loopback TCP."""
+    async with served(folder) as parts:
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setblocking(False)
+        port = listening.getsockname()[1]
+        listener = Listener(f"tcp://127.0.0.1:{port}", listening, ours=True, tls=tls)
+        server = Server(parts.controller, [listener], ())
+        serving = asyncio.ensure_future(server.serve())
+        await until(lambda: server.started)
+        try:
+            yield Running(server, port)
+        finally:
+            server.should_exit = True
+            await asyncio.wait_for(serving, 15)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("other"))
+
+
+@pytest.fixture(scope="module")
+def own(authority: Authority) -> Identity:
+    return authority.issue("server", use="serverAuth", addresses=("127.0.0.1",))
+
+
+@pytest.fixture(scope="module")
+def client(authority: Authority) -> Identity:
+    return authority.issue("client", use="clientAuth")
+
+
+def context(authority: Authority, own: Identity) -> ssl.SSLContext:
+    config = Config(tls_cert=str(own.cert), tls_key=str(own.key), tls_ca=str(authority.cert))
+    made = server_context(config)
+    assert made
+    return made
+
+
+def caller(authority: Authority, shown: Identity, port: int) -> Client:
+    """The client of the command line."""
+    return Client(f"tcp://127.0.0.1:{port}", 10, Tls(str(authority.cert), str(shown.cert), str(shown.key)))
+
+
+async def version(client: Client) -> str:
+    return (await asyncio.to_thread(client.version)).version
+
+
+async def refused(client: Client) -> Error:
+    with pytest.raises(Error) as caught:
+        await version(client)
+    return caught.value
+
+
+# TLS.
+
+
+async def test_given_a_certificate_of_our_ca_when_asked_over_tls_then_it_is_answered(
+    tmp_path: Path, authority: Authority, own: Identity, client: Identity
+) -> None:
+    async with running(tmp_path, tls=context(authority, own)) as there:
+        assert await version(caller(authority, client, there.port)) == "0.1.0"
+
+
+async def test_given_another_certificate_or_none_when_asked_over_tls_then_it_is_refused(
+    tmp_path: Path, authority: Authority, stranger: Authority, own: Identity, client: Identity
+) -> None:
+    wrong = {
+        "another CA's": stranger.issue("client", use="clientAuth"),
+        "expired": authority.issue("late", use="clientAuth", days=-1),
+        "a server's": own,
+    }
+    async with running(tmp_path, tls=context(authority, own)) as there:
+        for shown in wrong.values():
+            assert (await refused(caller(authority, shown, there.port))).code == "daemon_unreachable"
+        nothing = ssl.create_default_context(cafile=str(authority.cert))
+        with suppress(OSError):  # ssl.SSLError, or a connection that was reset
+            assert await there.told(GET, tls=nothing) == b""
+        assert await version(caller(authority, client, there.port))
+
+
+async def test_given_another_ca_when_the_client_meets_the_daemon_then_it_sends_nothing(
+    tmp_path: Path, authority: Authority, stranger: Authority, own: Identity, client: Identity
+) -> None:
+    async with running(tmp_path, tls=context(authority, own)) as there:
+        assert "certificate verify failed" in (await refused(caller(stranger, client, there.port))).message
+
+
+async def test_given_a_certificate_for_another_address_when_the_client_meets_the_daemon_then_it_is_refused(
+    tmp_path: Path, authority: Authority, client: Identity
+) -> None:
+    elsewhere = authority.issue("elsewhere", use="serverAuth", addresses=("192.0.2.1",))
+    async with running(tmp_path, tls=context(authority, elsewhere)) as there:
+        assert "mismatch" in (await refused(caller(authority, client, there.port))).message
+
+
+async def test_given_plain_http_when_sent_to_the_tls_port_then_it_is_not_answered(
+    tmp_path: Path, authority: Authority, own: Identity, client: Identity
+) -> None:
+    async with running(tmp_path, tls=context(authority, own)) as there:
+        assert b"HTTP" not in await there.told(GET)
+        plain = Client(f"tcp://127.0.0.1:{there.port}", 10)
+        assert "--tls-ca" in (await refused(plain)).hint
+        assert await version(caller(authority, client, there.port))
+
+
+async def test_given_tls_older_than_1_2_when_offered_then_it_is_refused(
+    tmp_path: Path, authority: Authority, own: Identity, client: Identity
+) -> None:
+    old = Tls(str(authority.cert), str(client.cert), str(client.key)).context()
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSVersion"):
+        old.minimum_version = ssl.TLSVersion.TLSv1
+    with pytest.warns(DeprecationWarning, match="TLSVersion"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with running(tmp_path, tls=context(authority, own)) as there:
+        with pytest.raises(OSError):  # ssl.SSLError, or a connection that was reset
+            await there.told(GET, tls=old)
+        new = Tls(str(authority.cert), str(client.cert), str(client.key)).context()
+        async with there.connected(new) as (_, writer):
+            assert writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+
+
+async def test_given_clients_that_never_finish_their_handshake_when_there_are_too_many_then_further_ones_are_cut_off(
+    tmp_path: Path, authority: Authority, own: Identity, client: Identity
+) -> None:
+    async with running(tmp_path, tls=context(authority, own)) as there:
+        there.server._tcp_gate = Gate(3)
+        silent = [await asyncio.open_connection("127.0.0.1", there.port) for _ in range(3)]
+        await until(lambda: there.server._tcp_gate.inside == 3)
+        assert await there.told(b"") == b""
+        for _, writer in silent:
+            writer.transport.abort()
+        await until(lambda: there.server._tcp_gate.inside == 0)
+        assert await version(caller(authority, client, there.port))
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_given_a_key_that_others_can_read_when_the_daemon_starts_then_it_is_refused(
+    authority: Authority, own: Identity, mode: int, tmp_path: Path
+) -> None:
+    key = tmp_path / "server.key"
+    key.write_bytes(own.key.read_bytes())
+    key.chmod(mode)
+    with pytest.raises(Error) as caught:
+        context(authority, Identity(own.cert, key))
+    assert caught.value.code == "tls_key_exposed"
+    assert f"chmod 600 {key}" in caught.value.hint
+
+
+def test_given_tls_files_that_cannot_be_used_when_the_daemon_starts_then_it_is_refused(
+    authority: Authority, own: Identity, client: Identity, tmp_path: Path
+) -> None:
+    for cert, key in ((own.cert, client.key), (tmp_path / "none", own.key), (own.cert, tmp_path), (own.key, own.key)):
+        with pytest.raises(Error) as caught:
+            context(authority, Identity(cert, key))
+        assert caught.value.code == "tls_files"
+    with pytest.raises(Error) as caught:
+        server_context(Config(tls_cert=str(own.cert)))
+    assert caught.value.code == "tls_incomplete"
+
+
+# Sizes, times and numbers.
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandnet.connection.Connection.patience", HASTY)
+
+
+def status(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["code"]
+
+
+async def test_given_a_request_on_tcp_when_its_host_is_not_ours_then_403(tmp_path: Path) -> None:
+    async with running(tmp_path) as there:
+        asked = GET.replace(b"localhost", b"evil.example").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        assert status(await there.told(asked)) == (403, "forbidden_host")
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (b"GET /version HTTP/1.1\r\nHost: loc", (408, "too_slow")),
+        (b"G", (408, "too_slow")),
+        (
+            b"POST /networks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 100\r\n\r\n{"name": ',
+            (408, "too_slow"),
+        ),
+    ],
+    ids=["headers", "first byte", "body"],
+)
+async def test_given_a_request_that_does_not_arrive_when_waited_for_then_408(
+    tmp_path: Path, part: bytes, expected: tuple[int, str]
+) -> None:
+    async with running(tmp_path) as there:
+        assert status(await there.told(part)) == expected
+        assert not there.server.server_state.tasks
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_given_a_request_that_arrives_byte_by_byte_when_it_takes_too_long_then_408(tmp_path: Path) -> None:
+    async with running(tmp_path) as there, there.connected() as (reader, writer):
+
+        async def trickle() -> None:
+            for byte in GET * 100:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.02)
+
+        dripping = asyncio.ensure_future(trickle())
+        answer = await asyncio.wait_for(reader.read(), 20)
+        dripping.cancel()
+        assert status(answer) == (408, "too_slow")
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_given_a_connection_without_a_request_when_waited_for_then_it_is_closed(tmp_path: Path) -> None:
+    async with running(tmp_path) as there:
+        assert await there.told(b"") == b""
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_given_a_reader_of_events_when_nothing_happens_then_it_is_not_taken_for_stuck(tmp_path: Path) -> None:
+    async with running(tmp_path) as there, there.connected() as (reader, writer):
+        writer.write(GET.replace(b"/version", b"/events"))
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), HASTY.head * 4)
+
+
+async def test_given_headers_without_end_when_they_are_too_large_then_the_connection_ends(tmp_path: Path) -> None:
+    async with running(tmp_path) as there, there.connected() as (reader, writer):
+        writer.write(GET[:-2] + b"X: ")
+        with suppress(ConnectionError):  # what was sent and not read resets the connection
+            async with asyncio.timeout(5):
+                while not reader.at_eof() and not reader._buffer:  # type: ignore[attr-defined]
+                    writer.write(b"x" * MAX_HEAD)
+                    await writer.drain()
+            assert status(await reader.read()) == (431, "headers_too_large")
+
+
+async def test_given_a_body_without_end_when_it_is_refused_then_the_rest_is_cut_off(tmp_path: Path) -> None:
+    head = b"POST /networks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    async with running(tmp_path) as there, there.connected() as (_, writer):
+        writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 4 * MAX_MESSAGE:
+                writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+                await writer.drain()
+                sent += 0x10000
+        assert sent < 4 * MAX_MESSAGE
+
+
+async def test_given_too_many_connections_when_one_more_comes_then_503_and_room_again_when_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandnet.server.TCP_CONNECTIONS", 2)
+    async with running(tmp_path) as there, there.connected():
+        async with there.connected():
+            await until(lambda: there.server._tcp_gate.inside == 2)
+            answer = await there.told(b"")
+            assert status(answer) == (503, "overloaded")
+            assert b"\r\nretry-after: 1\r\n" in answer
+        await until(lambda: there.server._tcp_gate.inside == 1)
+        async with there.connected() as (reader, writer):
+            writer.write(GET)
+            assert b" 200 " in await reader.readline()
+
+
+async def send_for_ever(writer: asyncio.StreamWriter, request: bytes) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            writer.write(request)
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_given_a_client_that_does_not_read_when_answers_pile_up_then_it_is_cut_off(tmp_path: Path) -> None:
+    async with running(tmp_path) as there, there.connected() as (_, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        asked = GET.replace(b"/version", b"/openapi.json")
+        with pytest.raises(ConnectionError):
+            await send_for_ever(writer, asked)
+
+
+async def test_given_more_pipelined_requests_than_may_wait_when_sent_at_once_then_the_connection_ends(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as there:
+        assert await there.told(GET * 1000) == b""
+        last = GET[:-2] + b"Connection: close\r\n\r\n"
+        assert (await there.told(GET * 9 + last)).count(b" 200 OK") == 10
