@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import select
 import socket
 import struct
 import sys
@@ -174,6 +176,33 @@ def test_given_flows_of_a_backend_that_is_gone_when_they_go_on_then_a_live_one_a
     assert {asked(flow)[0] for flow in datagrams} == {"b11"}
 
 
+def test_given_a_client_that_closed_its_half_when_the_answer_goes_on_then_the_flow_is_not_forgotten(
+    world: World,
+) -> None:
+    ep = world.service()
+    world.attach(ep, 11)
+    world.attach(ep, 12)
+    servers = [world.host.inside(world.key(name), socket.create_server, ("", 9000)) for name in ("b11", "b12")]
+    world.keep(*servers)
+    (flow,) = world.sockets(world.client(), 1, port=9000)
+    ready, _, _ = select.select(servers, [], [], 5)
+    answering, _ = ready[0].accept()
+    world.keep(answering)
+    flow.shutdown(socket.SHUT_WR)
+    eventually(lambda: 0 < _remaining(world) < 119_900)
+    before = _remaining(world)
+    answering.send(b"more")
+    eventually(lambda: _remaining(world) > before)
+
+
+def _remaining(world: World) -> int:
+    """Milliseconds after which the only closing flow is forgotten; 0: there is none."""
+    listed = world.host.sh("nft", "list", "map", "bridge", "sandnet", "closing_flows4")
+    found = re.search(r"expires (?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?", listed)
+    minutes, seconds, milliseconds = (int(number or 0) for number in found.groups()) if found else (0, 0, 0)
+    return minutes * 60_000 + seconds * 1000 + milliseconds
+
+
 def test_given_unhealthy_and_drained_backends_when_no_other_is_left_then_they_serve(world: World) -> None:
     ep = world.service()
     first, second = world.attach(ep, 11), world.attach(ep, 12)
@@ -274,6 +303,8 @@ def test_given_a_holder_that_is_a_client_itself_when_it_asks_by_udp_then_it_gets
     world.client(200)
     program = f"""
 import asyncio
+import re
+import select
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", {PORT}))
 print("ready", flush=True)

@@ -101,50 +101,66 @@ class _Family:
             f"meta l4proto udp {self.target} . th dport . ether saddr . th sport @udp_answers{self.version} {right}",
         )
 
-    def learn(self, flows: str, timeout: str = "", after: str = "accept") -> tuple[str, str]:
-        """The two rules that send a new flow by its bucket and learn it; they fall through when it cannot be."""
-        clients, write = f"@clients{self.version}", self.write("update", flows, timeout)
+    def opened(self, flows: str, timeout: str, after: str, full: str) -> dict[str, tuple[str, ...]]:
+        """The chains, but for what goes before, that send a new flow by its bucket and learn it.
+
+        Args:
+            flows: the map that learns it.
+            timeout: how long it is known when nothing follows; empty: as long as others.
+            after: what is done next.
+            full: what is done when it cannot be learned.
+        """
+        learn = f"{self.write('update', flows, timeout)} {after}"
         by_flow = self.bucket(f"{self.source} . th sport . th dport")
-        return (
-            f"{self.target} {clients} {self.bucket(self.source)} {write} {after}",
-            f"{self.target} != {clients} {by_flow} {write} {after}",
-        )
+        return {
+            "flow": (
+                f"{self.target} @clients{self.version} goto {flows}_client{self.version}",
+                f"{by_flow} {learn}",
+                full,
+            ),
+            "client": (f"{self.bucket(self.source)} {learn}", full),
+        }
+
+
+def _opening(family: _Family) -> dict[str, tuple[str, ...]]:
+    """Chains for what opens a flow: learned anew, whatever was known of it."""
+    version, holder = family.version, f"ether daddr set {family.target} map @holders{family.version}"
+    expect = f"goto udp_expect{version}"
+    tcp = family.opened("tcp_flows", _OPENING, "accept", holder)
+    udp = family.opened("udp_flows", "", expect, expect)
+    sctp = family.opened("sctp_flows", "", "accept", holder)
+    return {
+        "tcp_open": (family.write("delete", "tcp_flows"), family.write("delete", "closing_flows"), *tcp["flow"]),
+        "tcp_flows_client": tcp["client"],
+        "udp_open": (family.write("delete", "udp_flows"), *udp["flow"]),
+        "udp_flows_client": udp["client"],
+        "sctp_open": (family.write("delete", "sctp_flows"), *sctp["flow"]),
+        "sctp_flows_client": sctp["client"],
+    }
 
 
 def _chains(family: _Family) -> dict[str, tuple[str, ...]]:
     version, holder = family.version, f"ether daddr set {family.target} map @holders{family.version}"
     protocols = ", ".join(f"{name} : goto {name}{version}" for name in ("tcp", "udp", "sctp"))
-    refresh = family.write("update", "tcp_flows")
-    return {
+    return _opening(family) | {
         "source": (family.bucket(family.source), f"meta l4proto udp goto udp_expect{version}"),
         "udp_expect": family.expect(),
         "reply": family.answers(),
-        "tcp_open": (
-            family.write("delete", "tcp_flows"),
-            family.write("delete", "closing_flows"),
-            *family.learn("tcp_flows", _OPENING),
-            holder,
-        ),
         "tcp_known": (
             # the last acknowledgements must find the flow, yet not keep it for hours
             f"tcp flags & (fin | rst) != 0 {family.write('update', 'closing_flows')} "
             f"{family.write('delete', 'tcp_flows')} accept",
-            refresh,
+            family.write("update", "tcp_flows"),
         ),
         "tcp": (
             f"tcp flags & (fin | syn | rst | ack) == syn goto tcp_open{version}",
             f"{family.learned('tcp_flows')} goto tcp_known{version}",
-            f"{family.learned('closing_flows')} accept",
+            # one side may close long before the other: what goes on is remembered as long as it does
+            f"{family.learned('closing_flows')} {family.write('update', 'closing_flows')} accept",
             holder,
         ),
         "udp_known": (family.write("update", "udp_flows"), f"goto udp_expect{version}"),
-        "udp": (
-            f"{family.learned('udp_flows')} goto udp_known{version}",
-            family.write("delete", "udp_flows"),
-            *family.learn("udp_flows", after=f"goto udp_expect{version}"),
-            f"goto udp_expect{version}",
-        ),
-        "sctp_open": (family.write("delete", "sctp_flows"), *family.learn("sctp_flows"), holder),
+        "udp": (f"{family.learned('udp_flows')} goto udp_known{version}", f"goto udp_open{version}"),
         "sctp_known": (family.write("update", "sctp_flows"),),
         "sctp": (
             f"@th,96,8 1 goto sctp_open{version}",  # the first chunk is INIT
@@ -165,6 +181,12 @@ def _chains(family: _Family) -> dict[str, tuple[str, ...]]:
 _FLOWS: Final = {"tcp_flows": _TCP_IDLE, "closing_flows": _CLOSING, "udp_flows": _IDLE, "sctp_flows": _IDLE}
 _FAMILIES: Final = (_Family(4), _Family(6))
 _BASE: Final = "prerouting"
+_SENT: Final = "udp_sent"
+_GATES: Final = (
+    f"meta l4proto udp jump {_SENT}",
+    *(f"{family.target} @services{family.version} goto service{family.version}" for family in _FAMILIES),
+)
+"""What every frame on every bridge of the host passes: for all but datagrams it is one look-up."""
 
 
 def bridge_ruleset() -> str:
@@ -182,17 +204,19 @@ def bridge_ruleset() -> str:
         chains = {f"{name}{family.version}": rules for name, rules in _chains(family).items()}
         lines += [f"{verb} chain {BRIDGE} {name}" for verb in ("add", "flush") for name in chains]
         lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
-        lines += [f"add rule {BRIDGE} {_BASE} {rule}" for rule in _gates(family)]
+    lines += [f"add chain {BRIDGE} {_SENT}", f"flush chain {BRIDGE} {_SENT}"]
+    lines += [f"add rule {BRIDGE} {_SENT} {rule}" for family in _FAMILIES for rule in _sent(family)]
+    lines += [f"add rule {BRIDGE} {_BASE} {rule}" for rule in _GATES]
     return "\n".join(lines) + "\n"
 
 
-def _gates(family: _Family) -> tuple[str, ...]:
+def _sent(family: _Family) -> tuple[str, ...]:
+    """Rules for datagrams by who sent them: a service's address, or a backend's own."""
     version = family.version
     learned = f"update @udp_flows{version} {{ {family.reverse} : ether saddr }}"
     return (
-        f"{family.source} @services{version} meta l4proto udp {learned}",
+        f"{family.source} @services{version} {learned}",
         f"{family.source} @secondaries{version} jump reply{version}",
-        f"{family.target} @services{version} goto service{version}",
     )
 
 
