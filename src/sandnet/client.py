@@ -32,6 +32,7 @@ from sandnet.wire.libnetwork import (
     ServicePublish,
     Version,
 )
+from sandnet.wire.reconciling import Drift, Reconcile, Reconciliation
 
 DEFAULT_URL = "unix:///run/sandnet/sandnet.sock"
 DEFAULT_TIMEOUT = 60.0
@@ -154,6 +155,11 @@ class Client:
     def explain(self, container: str, name: str) -> Explanation:
         """What the container would be answered to a question for a name or an address."""
         return _decode(self.get(question(container, name)), Explanation)
+
+    def reconcile(self, *, fix: bool) -> tuple[bytes, list[Drift]]:
+        """What differs from the records, as it came and as it is read; with ``fix`` it is repaired."""
+        answer = self._request("POST", "/reconcile", Reconcile(fix=fix))
+        return answer, _decode(answer, Reconciliation).drift
 
     def follow(self, since: int | None = None) -> Follower:
         """A reader of events after number ``since``, or of the next ones to happen."""

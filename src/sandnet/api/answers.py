@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 
 import msgspec
 
 from sandnet.core.controller import Controller, Health
+from sandnet.core.drift import Drift
 from sandnet.dns.base import Explanation
 from sandnet.model import Attachment, Endpoint, Network, Probe, Sandbox
 from sandnet.model.address import encode_hook
 from sandnet.wire import libnetwork as wire
+from sandnet.wire import reconciling
 
 
 class Answers:
@@ -128,6 +131,15 @@ def health(found: Health) -> wire.Health:
     """How the daemon is."""
     drivers = [wire.DriverHealth(name=d.name, available=d.available, reason=d.reason) for d in found.drivers]
     return wire.Health(status=found.status, problems=list(found.problems), drivers=drivers)
+
+
+def reconciliation(found: Iterable[Drift]) -> reconciling.Reconciliation:
+    """What differed."""
+    told = [
+        reconciling.Drift(kind=each.kind, object=each.object, problem=each.problem, reason=each.reason, done=each.done)
+        for each in found
+    ]
+    return reconciling.Reconciliation(drift=told)
 
 
 def explanation(found: Explanation) -> wire.Explanation:

@@ -28,6 +28,10 @@ class Happenings:
         """An event as a line of the stream."""
         subject = event.subject
         line = wire.Event(sequence=event.sequence, time=moment(event.time), action=event.action)
+        if event.repair:
+            line.problem = event.repair.problem
+        if event.repair and subject is None:
+            line.type, line.name = event.repair.kind, event.repair.object
         if subject is not None:
             self._name(line, subject)
             if event.action not in _ENDINGS:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from litestar.params import JSONBody
+
 from sandnet.api import answers
 from sandnet.api.front import API_VERSION, MIN_API_VERSION
 from sandnet.api.requests import AskedBy, Core, Question, Release
-from sandnet.api.verbs import read
+from sandnet.api.verbs import create, read
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.reconciling import Reconcile, Reconciliation
 
 
 @read("/healthz", summary="How the daemon is")
@@ -27,4 +30,10 @@ async def explain(core: Core, name: Question, asked_by: AskedBy) -> wire.Explana
     return answers.explanation(await core.explain(asked_by, name))
 
 
-HANDLERS = [healthz, version, explain]
+@create("/reconcile", summary="Compare the records with what there is, and repair what differs")
+async def reconcile(core: Core, data: JSONBody[Reconcile]) -> Reconciliation:
+    """Every difference, with why it matters and what was done about it. What others own is neither told nor touched."""
+    return answers.reconciliation(await core.reconcile.run(fix=data.fix))
+
+
+HANDLERS = [healthz, version, explain, reconcile]

@@ -96,6 +96,8 @@ def event_text(event: Event) -> str:
 
 def _details(event: Event) -> str:
     """What is worth knowing of an object that is there: its address, and of a backend its part in the rotation."""
+    if event.problem:
+        return f"({event.problem})"
     told = event.object or {}
     words = [str(told["address"])] if told.get("address") else []
     if event.type == "backend" and told:

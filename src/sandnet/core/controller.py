@@ -9,6 +9,7 @@ from sandnet.core.endpoints import Endpoints
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
 from sandnet.core.probes import Probes
+from sandnet.core.reconcile import Reconcile
 from sandnet.core.restore import Restore
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.services import Services
@@ -49,6 +50,7 @@ class Controller:
         self.sandboxes = Sandboxes(parts, self.networks, self.endpoints)
         self.backends = Backends(parts)
         self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.backends)
+        self.reconcile = Reconcile(parts, self.sandboxes)
         self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes)
         self.events = parts.events
         self._probes = Probes(parts, self.backends)

@@ -23,6 +23,18 @@ PLACES = 1 << 10
 """Sequence numbers a revision has room for."""
 
 
+class Repair(NamedTuple):
+    """Something that others had changed or removed is back."""
+
+    kind: str
+    object: str
+    """A name, a path, or an id."""
+    problem: str
+    """What was wrong."""
+    subject: Subject | None
+    """The record it is about, where it is one's."""
+
+
 class Event(NamedTuple):
     """Something that happened."""
 
@@ -30,9 +42,11 @@ class Event(NamedTuple):
     time: float
     """Seconds since the epoch."""
     action: str
-    """``created``, ``changed`` or ``removed``; of attachments ``attached``, ``changed`` or ``detached``; ``missed``
-    with no subject when the reader has to read the lists anew."""
+    """``created``, ``changed`` or ``removed``; of attachments ``attached``, ``changed`` or ``detached``; ``repaired``
+    of what was put right; ``missed`` with no subject when the reader has to read the lists anew."""
     subject: Subject | None
+    repair: Repair | None = None
+    """What was wrong with what is ``repaired``."""
 
 
 class Transition(NamedTuple):
@@ -60,13 +74,19 @@ class Events:
 
     def publish(self, revision: int, transitions: Iterable[Transition]) -> None:
         """Tell of a commit."""
-        told = [(action, subject) for each in transitions for action, subject in _told(each)]
-        now = time.time()
-        for place, (action, subject) in enumerate(told):
-            self._past.append(Event(revision * PLACES + min(place, PLACES - 1), now, action, subject))
+        self._append(revision, ((*told, None) for each in transitions for told in _told(each)))
+
+    def publish_repairs(self, revision: int, repairs: Iterable[Repair]) -> None:
+        """Tell of repairs, at a revision that nothing else was told of."""
+        self._append(revision, (("repaired", repair.subject, repair) for repair in repairs))
+
+    def _append(self, revision: int, told: Iterable[tuple[str, Subject | None, Repair | None]]) -> None:
+        now, last = time.time(), self.last
+        for place, (action, subject, repair) in enumerate(told):
+            self._past.append(Event(revision * PLACES + min(place, PLACES - 1), now, action, subject, repair))
         while len(self._past) > REMEMBERED:
             self._floor = self._past.popleft().sequence
-        if told:
+        if self.last != last:
             self._wake()
 
     @property

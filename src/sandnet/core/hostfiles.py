@@ -23,7 +23,7 @@ from sandnet.core.naming import Naming
 from sandnet.core.records import Records
 from sandnet.dns.base import SERVER_ADDRESS
 from sandnet.errors import Error, invalid
-from sandnet.kernel.files import Files
+from sandnet.kernel.files import MAX_READ, Files
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
 
@@ -48,6 +48,13 @@ class Text(NamedTuple):
     content: bytes
 
 
+class FileFault(NamedTuple):
+    """A file that is not as it should be."""
+
+    path: str
+    problem: str
+
+
 class HostFiles:
     """Writes the files of sandboxes from records."""
 
@@ -63,6 +70,8 @@ class HostFiles:
         self._task: asyncio.Task[None] | None = None
         self._pass = asyncio.Event()
         self._turn = 0
+        self._known: dict[str, tuple[int, ...]] = {}
+        """By container: marks of its files as they were when they were right."""
         self._lock = Lock()
         self._latest: dict[str, int] = {}
         """By container: turn of what was last written or removed. A text of an earlier turn comes too late."""
@@ -99,6 +108,45 @@ class HostFiles:
         ipv6 = any(attachment.address_ipv6 for attachment in attached)
         stub = self._naming.serves and any(attachment.interface for attachment in attached)
         return lambda: self._write(box, text, stub, ipv6)
+
+    def faults(self, box: Sandbox) -> Callable[[], list[FileFault]]:
+        """A job for a worker thread: what is wrong with a sandbox's files.
+
+        A hosts file is ours to the last byte. A resolv.conf has only to be there: its user may change it.
+        """
+        late = box.container_id in self._dirty or box.container_id in self._writing
+        content = None if late or box.origin is Origin.HOST else self._hosts(box).content
+        return lambda: self._faults(box, content)
+
+    async def suspicious(self, *, thorough: bool) -> set[str]:
+        """Containers whose files seem wrong; unless ``thorough``, only those whose files changed are read."""
+        boxes = {box.container_id: box for box in self._records.sandboxes() if box.phase is Phase.READY}
+        marks = await self._workers.run(self._marks, list(boxes.values()))
+        known = {} if thorough else self._known
+        self._known = {cid: mark for cid, mark in known.items() if cid in boxes}
+        found: set[str] = set()
+        changed = [cid for cid, mark in marks.items() if known.get(cid) != mark]
+        for start in range(0, len(changed), PROMPT):
+            jobs = {cid: self.faults(boxes[cid]) for cid in changed[start : start + PROMPT]}
+            wrong = await self._workers.run(lambda jobs: {cid for cid, job in jobs.items() if job()}, jobs)
+            self._known.update((cid, marks[cid]) for cid in jobs if cid not in wrong)
+            found |= wrong
+        return found
+
+    def _marks(self, boxes: Iterable[Sandbox]) -> dict[str, tuple[int, ...]]:
+        mark = self._files.mark
+        return {box.container_id: (*mark(box.hosts_path), *mark(box.resolv_conf_path)) for box in boxes}
+
+    def _faults(self, box: Sandbox, content: bytes | None) -> list[FileFault]:
+        hosts_text = self._files.read(box.hosts_path)
+        told = []
+        if hosts_text is None:
+            told.append(FileFault(box.hosts_path, "the hosts file is gone"))
+        elif content is not None and hosts_text != content[:MAX_READ]:
+            told.append(FileFault(box.hosts_path, "the hosts file has been changed"))
+        if self._files.read(box.resolv_conf_path) is None:
+            told.append(FileFault(box.resolv_conf_path, "resolv.conf is gone"))
+        return told
 
     def removing(self, box: Sandbox) -> Callable[[], None]:
         """A job for a worker thread: remove both files, and their directory where it is ours."""

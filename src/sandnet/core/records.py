@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from sandnet.core.events import Events, Transition
+from sandnet.core.events import PLACES, Events, Repair, Transition
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
@@ -274,6 +274,12 @@ class Records:
             changes.append(Delete(f"cursor/{network.id}"))
         durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent
         return self._write(changes, durable, fresh, transitions)
+
+    async def tell(self, repairs: Sequence[Repair]) -> None:
+        """Tell of repairs as events; each some share an empty commit, whose revision is their number."""
+        for start in range(0, len(repairs), PLACES):
+            revision = await self._store.commit(durable=False)
+            self._events.publish_repairs(revision, repairs[start : start + PLACES])
 
     async def _write(
         self, changes: Sequence[Change], durable: bool, fresh: Sequence[Record], transitions: Sequence[Transition]

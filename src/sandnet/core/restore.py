@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Iterable
 
 from sandnet.core.endpoints import Endpoints
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
 from sandnet.core.sandboxes import Sandboxes
+from sandnet.core.strays import is_ours
 from sandnet.drivers.base import EndpointState, NetworkState
 from sandnet.errors import Error
-from sandnet.kernel.base import Link
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
 _log = logging.getLogger(__name__)
-
-OUR_LINKS = {"bridge": re.compile(r"snb[0-9a-f]{10}"), "veth": re.compile(r"snv[0-9a-f]{10}")}
-"""What every link that we name looks like, by its kind. Others may begin alike and are not ours."""
 
 
 class Restore:
@@ -136,10 +132,10 @@ class Restore:
         links = self._parts.kernel.links
         claimed = {net.link for net in self._records.networks()} | {a.host_link for a in self._records.attachments()}
         found = await self._parts.workers.run(links.list)
-        strays = [link.name for link in found if _is_ours(link) and link.name not in claimed]
-        if strays:
-            _log.info("sweeping links that no record claims: %s", ", ".join(strays))
-            await self._all("stray links", [self._parts.workers.run(links.delete, strays)])
+        unclaimed = [link.name for link in found if is_ours(link) and link.name not in claimed]
+        if unclaimed:
+            _log.info("sweeping links that no record claims: %s", ", ".join(unclaimed))
+            await self._all("stray links", [self._parts.workers.run(links.delete, unclaimed)])
 
     async def _all(self, what: str, steps: Iterable[Awaitable[object]]) -> None:
         """Run the steps together; a failure is noted and the others go on."""
@@ -151,8 +147,3 @@ class Restore:
         problem = f"{what}: {failure}"
         self.problems.append(problem)
         _log.warning("restore: %s", problem, exc_info=None if isinstance(failure, Error) else failure)
-
-
-def _is_ours(link: Link) -> bool:
-    pattern = OUR_LINKS.get(link.kind)
-    return pattern is not None and pattern.fullmatch(link.name) is not None

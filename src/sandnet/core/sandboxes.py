@@ -13,8 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from msgspec.structs import replace
 
 from sandnet.core.backends import Backends
+from sandnet.core.desired import Desired
 from sandnet.core.endpoints import Endpoints
-from sandnet.core.gateways import elect
 from sandnet.core.joining import (
     amend_sandbox,
     keys,
@@ -55,6 +55,7 @@ class Sandboxes:
         self._networks = networks
         self._endpoints = endpoints
         self._backends = Backends(parts)
+        self._desired = Desired(parts)
         self._planned: set[str] = set()
         """Keys chosen for sandboxes that no record names yet."""
 
@@ -343,12 +344,7 @@ class Sandboxes:
     # Shared.
 
     def _routes(self, box: Sandbox) -> Sequence[DefaultRoute]:
-        candidates = []
-        for attachment in self._records.attachments_of_container(box.container_id):
-            network = self._records.network(attachment.network_id)
-            if network and attachment.phase is not Phase.REMOVING:
-                candidates.append((attachment, self._parts.drivers[network.driver].gateways(network)))
-        return elect(candidates)
+        return self._desired.routes(box)
 
     async def ensure(self, box: Sandbox, attachment: Attachment) -> None:
         """Make an attachment true again, by the verbs that made it first."""

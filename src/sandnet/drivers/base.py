@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, NamedTuple, Protocol
 
 from sandnet.kernel.base import Veth
-from sandnet.model import Attachment, BoundPort, Endpoint, Network, PortMapping
+from sandnet.kernel.facts import Space
+from sandnet.model import Attachment, BoundPort, Endpoint, Network, Phase, PortMapping
 
 
 class Gateways(NamedTuple):
@@ -31,6 +32,22 @@ class NetworkState(NamedTuple):
     endpoints: Sequence[EndpointState]
 
 
+StateOf = Callable[[Collection[Phase]], list[NetworkState]]
+"""The driver's networks, endpoints and attachments that are in one of these phases, as they are when it is called."""
+
+
+class Fault(NamedTuple):
+    """Something in the kernel that is not as records say."""
+
+    what: str
+    """``network``, ``rules`` or ``parameter``."""
+    object: str
+    """A network's id, a table's or a parameter's name."""
+    problem: str
+    reason: str
+    """Why it matters."""
+
+
 class Driver(Protocol):
     """One kind of network."""
 
@@ -47,6 +64,23 @@ class Driver(Protocol):
 
     async def stop(self) -> None:
         """Take back from the host what :meth:`start` put there, once no network is left."""
+        ...
+
+    async def network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+        """What is wrong with these networks on the host; :meth:`create_network` puts it right.
+
+        Args:
+            nets: those to look at.
+            host: what was found there, of these networks' links at least.
+        """
+        ...
+
+    async def shared_faults(self, state: StateOf) -> list[Fault]:
+        """What is wrong with what all its networks share; :meth:`mend_shared` puts it right."""
+        ...
+
+    async def mend_shared(self, state: StateOf) -> None:
+        """Make what the networks share as it should be, while no verb changes it. Flows that are known stay."""
         ...
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
@@ -96,6 +130,10 @@ class Driver(Protocol):
         ``backends``. One or none: nothing is balanced. Drained and unhealthy ones take no new flows, unless there
         are no others.
         """
+        ...
+
+    def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:
+        """The link of an attachment as it should be, if it has any."""
         ...
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 
 from sandnet.errors import Error
@@ -23,7 +24,7 @@ class Tuning:
         self._sysctl = sysctl
         self._store = store
         self._workers = workers
-        self._done: set[str] = set()
+        self._done: dict[str, str] = {}
         self._lock = asyncio.Lock()
         """Two writers of ``ip_forward`` at once can leave it on for all and off for each link: the kernel starts such
         a write anew when its lock is busy, and takes the other's value for the one to restore."""
@@ -37,7 +38,7 @@ class Tuning:
         async with self._lock:
             if name not in self._done:
                 await self._change(name, value)
-                self._done.add(name)
+                self._done[name] = value
 
     async def _change(self, name: str, value: str) -> None:
         before = await self._workers.run(self._sysctl.get, name)
@@ -46,6 +47,24 @@ class Tuning:
         with suppress(Conflict):  # remembered by an earlier run that did not get to put it back
             await self._store.commit(Put(_PREFIX + name, before.encode(), 0))
         await self._workers.run(self._sysctl.set, name, value)
+
+    async def wrong(self) -> list[str]:
+        """Parameters that somebody changed since we set them."""
+        return await self._workers.run(self._changed, dict(self._done))
+
+    async def mend(self) -> None:
+        """Set again what was changed.
+
+        Raises:
+            Error: ``UNAVAILABLE`` when one cannot be written.
+        """
+        async with self._lock:
+            for name in await self._workers.run(self._changed, dict(self._done)):
+                await self._workers.run(self._sysctl.set, name, self._done[name])
+
+    def _changed(self, wanted: Mapping[str, str]) -> list[str]:
+        found = {name: self._sysctl.get(name) for name in wanted}
+        return [name for name, value in wanted.items() if found[name] not in (None, value)]
 
     async def put_back(self) -> None:
         """Give every changed parameter the value it had; one that refuses is logged and forgotten."""

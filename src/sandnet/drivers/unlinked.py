@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sandnet.drivers.base import Gateways, NetworkState
+from sandnet.drivers.base import Fault, Gateways, NetworkState, StateOf
 from sandnet.errors import Error, Kind, invalid
+from sandnet.kernel.facts import Space
 from sandnet.model import Attachment, BoundPort, Endpoint, Network, PortMapping
 
 
@@ -27,6 +28,17 @@ class UnlinkedDriver:
 
     async def stop(self) -> None:
         """Nothing to take back."""
+
+    async def network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+        """Nothing was made."""
+        return []
+
+    async def shared_faults(self, state: StateOf) -> list[Fault]:
+        """Nothing is shared."""
+        return []
+
+    async def mend_shared(self, state: StateOf) -> None:
+        """Nothing is shared."""
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
         """The record as it is, if it is the only one of its driver.
@@ -72,6 +84,9 @@ class UnlinkedDriver:
 
     async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
         """Nothing to balance: there is no address."""
+
+    def link(self, net: Network, ep: Endpoint, att: Attachment) -> None:
+        """There are none."""
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> None:
         """The namespace is all there is."""

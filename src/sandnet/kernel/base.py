@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, Protocol
 
+from sandnet.kernel.facts import Listing, Survey
 from sandnet.model.address import Address, Interface, Prefix
 
 
@@ -233,10 +234,22 @@ class Namespaces(Protocol):
 
 
 class Firewall(Protocol):
-    """nftables, written to and never read to decide."""
+    """nftables, written to, and read only to see whether others changed it."""
 
     def apply(self, script: str) -> None:
         """Run an nft script as one transaction: all of it or nothing."""
+        ...
+
+    def listing(self, table: str) -> Listing | None:
+        """A table (``inet sandnet``) as it is in the kernel; ``None``: there is none."""
+        ...
+
+    def touched(self) -> int:
+        """0 when every transaction since the last :meth:`account` was ours; else a number to account for."""
+        ...
+
+    def account(self, generation: int) -> None:
+        """What others did up to this number has been looked at."""
         ...
 
     def forget_flows(
@@ -305,7 +318,7 @@ class Host(Protocol):
 
 
 class Kernel(Protocol):
-    """The five together, as the composition root hands them on."""
+    """The six together, as the composition root hands them on."""
 
     @property
     def links(self) -> Links:
@@ -330,4 +343,9 @@ class Kernel(Protocol):
     @property
     def host(self) -> Host:
         """See :class:`Host`."""
+        ...
+
+    @property
+    def survey(self) -> Survey:
+        """See :class:`sandnet.kernel.facts.Survey`."""
         ...

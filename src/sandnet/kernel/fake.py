@@ -11,6 +11,7 @@ from sandnet.kernel.fake_host import FakeFirewall, FakeHost, FakeSysctl
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_namespaces import HOST_NAMESPACE, FakeNamespaces
 from sandnet.kernel.fake_parts import Mishaps, Space
+from sandnet.kernel.fake_survey import FakeSurvey
 
 
 class FakeKernel:
@@ -28,6 +29,7 @@ class FakeKernel:
         self._namespaces = FakeNamespaces(self._mishaps, self._links, spaces, pins, sandbox_dir)
         self._firewall = FakeFirewall(self._mishaps)
         self._sysctl = FakeSysctl(self._mishaps, self._links)
+        self._survey = FakeSurvey(self._mishaps, self._links, self._namespaces)
         self._host = FakeHost(self._mishaps, self._links, self._sysctl)
 
     @property
@@ -54,6 +56,11 @@ class FakeKernel:
     def host(self) -> FakeHost:
         """Facts about the host, and its ports."""
         return self._host
+
+    @property
+    def survey(self) -> FakeSurvey:
+        """All of it, read in bulk."""
+        return self._survey
 
     @property
     def calls(self) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.facts import Listing
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_parts import Mishaps, recorded
 from sandnet.kernel.ports import MAX_PORT, check_port, clash, not_local, taken
@@ -33,6 +34,10 @@ class FakeFirewall:
         self.mishaps = mishaps
         self.applied: list[str] = []
         """Every script, in order."""
+        self.tables: dict[str, dict[str, set[str]]] = {}
+        """By table, by set or map: its elements as ``add element`` spells them."""
+        self.foreign = 0
+        """Transactions of others that nobody has looked at."""
         self.forgotten_addresses: list[Address] = []
         self.forgotten_ports: list[tuple[int, int]] = []
 
@@ -42,6 +47,8 @@ class FakeFirewall:
         if "\0" in script:
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
         self.applied.append(script)
+        for line in script.splitlines():
+            self._obey(line.split())
 
     @recorded
     def forget_flows(
@@ -54,6 +61,37 @@ class FakeFirewall:
         """Note them."""
         self.forgotten_addresses.extend(addresses)
         self.forgotten_ports.extend(bound)
+
+    @recorded
+    def listing(self, table: str) -> Listing | None:
+        """Its elements; there are no rules to tell apart."""
+        if table not in self.tables:
+            return None
+        return Listing("", {name: frozenset(found) for name, found in self.tables[table].items()})
+
+    @recorded
+    def touched(self) -> int:
+        """What tests say."""
+        return self.foreign
+
+    @recorded
+    def account(self, generation: int) -> None:
+        """Forget it."""
+        self.foreign = 0
+
+    def _obey(self, words: list[str]) -> None:
+        """A statement of those that come and go; what rules and shapes there are is nobody's business here."""
+        match words:
+            case ["add", "table", *name] | ["table", *name, "{"]:
+                self.tables.setdefault(" ".join(name), {})
+            case ["delete", "table", *name]:
+                self.tables.pop(" ".join(name), None)
+            case ["flush", "set" | "map", family, table, name]:
+                self.tables[f"{family} {table}"].pop(name, None)
+            case ["add" | "delete" as verb, "element", family, table, name, "{", *elements, "}"]:
+                found = self.tables[f"{family} {table}"].setdefault(name, set())
+                told = {element.strip() for element in " ".join(elements).split(", ")}
+                found.update(told) if verb == "add" else found.difference_update(told)
 
 
 class FakeSysctl:

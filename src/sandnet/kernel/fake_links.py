@@ -9,7 +9,9 @@ from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.base import Bridge, Link, Veth
+from sandnet.kernel.facts import Port
 from sandnet.kernel.fake_parts import LOOPBACK, Inner, Mishaps, Space, recorded
+from sandnet.kernel.links import RETIRED, bridge_mac
 from sandnet.model.address import Interface
 
 MAX_PORTS: Final = 1023
@@ -53,7 +55,7 @@ class FakeLinks:
         if bridge.name not in self.present:
             self.add(bridge.name, "bridge")
         link = self._bridge(bridge.name)
-        self.present[bridge.name] = link._replace(up=True, mtu=bridge.mtu or link.mtu)
+        self.present[bridge.name] = link._replace(up=True, mtu=bridge.mtu or link.mtu, mac=bridge_mac(bridge.name))
         self._add_addresses(bridge)
 
     @recorded
@@ -134,6 +136,28 @@ class FakeLinks:
         """The namespace is gone, and its ends of pairs with it."""
         for name in [name for name, (space, _) in self._peers.items() if space == inode]:
             self.drop(name)
+
+    def port(self, name: str) -> Port:
+        """A link of the host; the two ends of a pair have one number, each in its own namespace."""
+        link, asked = self.present[name], self.options.get(name)
+        group = RETIRED if name in self.retired else link.group
+        ends = self._peers.get(name)
+        return Port(
+            link._replace(group=group),
+            link.ifindex if ends else 0,
+            ends[0] if ends else -1,
+            isolated=asked is not None and asked.isolated,
+            hairpin=asked is not None and asked.hairpin,
+        )
+
+    def inner_port(self, inode: int, interface: str) -> Port:
+        """The end of a pair that is in a namespace."""
+        inner = self._spaces[inode].links[interface]
+        index = next(
+            (self.present[name].ifindex for name, ends in self._peers.items() if ends == (inode, interface)), 0
+        )
+        link = Link(interface, index, "veth", 0, True, inner.mtu, inner.mac, 0)
+        return Port(link, index, 0, isolated=False, hairpin=False)
 
     def _reap(self) -> None:
         for name in [*self.retired]:

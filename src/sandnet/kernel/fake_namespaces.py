@@ -43,6 +43,10 @@ class FakeNamespaces:
         """What the namespace pinned at ``key`` holds; ``KeyError`` when nothing is pinned there."""
         return self._spaces[self._pins[key]]
 
+    def identity(self, key: str) -> int:
+        """The inode of what is pinned at ``key``; 0: nothing is."""
+        return self._pins.get(key, 0)
+
     def keys(self) -> Sequence[str]:
         """Where namespaces are pinned."""
         return [*self._pins]

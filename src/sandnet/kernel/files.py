@@ -58,6 +58,14 @@ class Files:
         with os.fdopen(fd, "rb") as file:
             return file.read(MAX_READ) if stat.S_ISREG(os.fstat(fd).st_mode) else None
 
+    def mark(self, path: str) -> tuple[int, ...]:
+        """What changes whenever somebody writes or replaces the file; empty when there is none."""
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
     def remove(self, path: str, *, prune: bool = False) -> None:
         """Remove the file, and what an interrupted write of it left; with ``prune`` its directory too when that is
         left empty. Absent ones are success, and anything but a regular file is somebody else's and stays."""

@@ -26,6 +26,7 @@ from sandnet.kernel.rtnetlink import (
     RTM_NEWLINK,
     RTM_SETLINK,
     add_address,
+    add_connected,
     add_service_address,
     family_options,
     get_device,
@@ -93,12 +94,12 @@ class LinuxLinks:
         with explaining(f"make bridge {bridge.name}"), Netlink() as here:
             wanted = shape(bridge_mac(bridge.name), bridge.mtu)
             body = link_header() + text(IFLA_IFNAME, bridge.name) + wanted + info("bridge")
-            here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+            made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)
             here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + family_options(link_local=False))
             has_ipv6 = any(address.version == 6 for address in bridge.addresses)
             for address in (*bridge.addresses, *((BRIDGE_LINK_LOCAL,) if has_ipv6 else ())):
-                add_address(here, link.ifindex, address)
+                _hold(here, link.ifindex, address, made=made)
 
     def adopt_bridge(self, bridge: Bridge) -> None:
         """Give an existing bridge the addresses it lacks and set it up."""
@@ -173,7 +174,7 @@ class LinuxLinks:
             ends.there.call(RTM_SETLINK, link_header(inner, up=True))
             for address in (veth.address, veth.address_ipv6):
                 if address:
-                    add_address(ends.there, inner, address)
+                    _hold(ends.there, inner, address, made=made)
             _serve(ends, inner, veth)
             news = _shared(veth) if veth.holder else []
             if made and shares:  # its MAC is new, and an earlier one of the address may be remembered
@@ -253,6 +254,12 @@ def _index(netlink: Netlink, name: str) -> int:
     if not index:
         raise not_found("link", name)
     return index
+
+
+def _hold(netlink: Netlink, index: int, address: Interface, *, made: bool) -> None:
+    """Give a link an address; where that was there already, the route that came with it may be gone."""
+    if not add_address(netlink, index, address) and not made:
+        add_connected(netlink, index, address)
 
 
 def _delete_group(here: Netlink, group: int) -> None:

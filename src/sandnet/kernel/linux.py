@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sandnet.kernel.conntrack import Conntrack
+from sandnet.kernel.facts import Listing
 from sandnet.kernel.host import LinuxHost
 from sandnet.kernel.links import LinuxLinks
 from sandnet.kernel.namespaces import LinuxNamespaces
 from sandnet.kernel.nftables import Nftables
+from sandnet.kernel.survey import LinuxSurvey
 from sandnet.kernel.sysctl import ProcSysctl
 from sandnet.model.address import Address
 
@@ -27,6 +29,18 @@ class LinuxFirewall:
             Error: as :meth:`sandnet.kernel.nftables.Nftables.run`.
         """
         self._nftables.run(script)
+
+    def listing(self, table: str) -> Listing | None:
+        """See :meth:`sandnet.kernel.nftables.Nftables.listing`."""
+        return self._nftables.listing(table)
+
+    def touched(self) -> int:
+        """See :meth:`sandnet.kernel.nftables.Nftables.touched`."""
+        return self._nftables.touched()
+
+    def account(self, generation: int) -> None:
+        """See :meth:`sandnet.kernel.nftables.Nftables.account`."""
+        self._nftables.account(generation)
 
     def forget_flows(
         self,
@@ -57,6 +71,7 @@ class LinuxKernel:
         self._firewall = LinuxFirewall()
         self._sysctl = ProcSysctl()
         self._host = LinuxHost()
+        self._survey = LinuxSurvey(self._namespaces, sandbox_dir)
 
     @property
     def links(self) -> LinuxLinks:
@@ -82,6 +97,11 @@ class LinuxKernel:
     def host(self) -> LinuxHost:
         """Facts about the host, and its ports."""
         return self._host
+
+    @property
+    def survey(self) -> LinuxSurvey:
+        """All of it, read in bulk."""
+        return self._survey
 
     def close(self) -> None:
         """Give sockets and memory back; nothing in the kernel changes."""

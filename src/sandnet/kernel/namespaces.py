@@ -147,6 +147,17 @@ class LinuxNamespaces:
             return [link.name for link in list_links(netlink)] if netlink else []
 
     @contextmanager
+    def opened(self, key: str) -> Iterator[int]:
+        """A descriptor of the namespace pinned at ``key``.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            NotANetworkNamespaceError: what is there is something else.
+        """
+        with self._place(key) as (folder, name), opened_namespace(name, dir_fd=folder) as namespace:
+            yield namespace
+
+    @contextmanager
     def _inside(self, key: str) -> Iterator[Netlink | None]:
         """A socket of the namespace pinned at ``key``; ``None`` when there is none."""
         try:

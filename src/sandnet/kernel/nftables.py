@@ -13,14 +13,21 @@ needs three elements.
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from functools import cache
 from typing import Final
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.facts import Listing
+from sandnet.kernel.netlink import explaining
+from sandnet.kernel.nfnetlink import declared, generation
 
 _LIBRARY: Final = "libnftables.so.1"
 _PACKAGE_HINT: Final = "install the package libnftables1"
+_NUMERIC_STATELESS: Final = 0xF << 7 | 1 << 2
+"""Output flags (libnftables(3)): numbers and no names, nothing that counts: as we write it ourselves."""
+_ELEMENT: Final = re.compile(r",\s+")
 _TRANSIENT: Final = (
     "Operation not permitted",
     "Operation not supported",
@@ -46,8 +53,11 @@ def _library() -> ctypes.CDLL:
     library.nft_run_cmd_from_buffer.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
     for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):
         getattr(library, name).argtypes = (ctypes.c_void_p,)
-    library.nft_ctx_get_error_buffer.argtypes = (ctypes.c_void_p,)
-    library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
+    library.nft_ctx_output_set_flags.argtypes = (ctypes.c_void_p, ctypes.c_uint)
+    library.nft_ctx_output_set_flags.restype = None
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).argtypes = (ctypes.c_void_p,)
+        getattr(library, name).restype = ctypes.c_char_p
     return library
 
 
@@ -57,6 +67,8 @@ class Nftables:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._context: int | None = None
+        self._accounted = 0
+        """The last generation of the ruleset whose transactions were all ours, or have been looked at."""
 
     def run(self, script: str) -> None:
         """Run the script as one transaction.
@@ -68,12 +80,55 @@ class Nftables:
         if "\0" in script:  # C would read up to there and apply half of the script
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
         with self._lock:
-            context = self._context = self._context or _new_context()
-            failed = _library().nft_run_cmd_from_buffer(context, script.encode())
-            # Fetched after every run, as only that empties the buffer: there may be warnings in it.
-            said = _library().nft_ctx_get_error_buffer(context) or b""
+            before = _generation()
+            self._execute(script)
+            after = _generation()
+            if before == self._accounted and after - before <= 1:
+                self._accounted = after
+
+    def listing(self, table: str) -> Listing | None:
+        """A table as it is in the kernel, ``None`` where there is none.
+
+        Each set is asked for by itself, so that nobody waits long for the library.
+
+        Raises:
+            Error: as :meth:`run`.
+        """
+        with explaining(f"read nftables table {table}"):
+            found = declared(table)
+        if found is None:
+            return None
+        elements = {each.partition(" ")[2]: self._elements(table, each) for each in found.sets}
+        return Listing(found.frame, elements)
+
+    def touched(self) -> int:
+        """0 when all transactions since the last :meth:`account` were ours; else the present generation."""
+        with self._lock:
+            now = _generation()
+            return 0 if now == self._accounted else now
+
+    def account(self, generation: int) -> None:
+        """What others did up to this generation has been looked at."""
+        with self._lock:
+            self._accounted = generation
+
+    def _elements(self, table: str, which: str) -> frozenset[str]:
+        kind, _, name = which.partition(" ")
+        with self._lock:
+            told = self._execute(f"list {kind} {table} {name}\n")
+        _, found, rest = told.partition("elements = {")
+        return frozenset(_ELEMENT.split(rest.partition("}")[0].strip())) if found else frozenset()
+
+    def _execute(self, script: str) -> str:
+        """What the library says to it; the lock is held."""
+        context = self._context = self._context or _new_context()
+        failed = _library().nft_run_cmd_from_buffer(context, script.encode())
+        # Fetched after every run, as only that empties the buffers: there may be warnings in one.
+        told = _library().nft_ctx_get_output_buffer(context) or b""
+        said = _library().nft_ctx_get_error_buffer(context) or b""
         if failed:
             raise _refusal(said.decode(errors="replace"))
+        return str(told.decode(errors="replace"))
 
     def close(self) -> None:
         """Give the library's memory and socket back; a later :meth:`run` takes new ones."""
@@ -81,6 +136,14 @@ class Nftables:
             context, self._context = self._context, None
             if context:
                 _library().nft_ctx_free(context)
+
+
+def _generation() -> int:
+    """0 where the kernel will not tell; the library says why when it is asked for something."""
+    try:
+        return generation()
+    except OSError:
+        return 0
 
 
 def _new_context() -> int:
@@ -91,6 +154,7 @@ def _new_context() -> int:
     context: int | None = library.nft_ctx_new(0)
     if not context:
         raise Error(Kind.UNAVAILABLE, "nftables: the library cannot start; is the kernel's nf_tables there?")
+    library.nft_ctx_output_set_flags(context, _NUMERIC_STATELESS)
     library.nft_ctx_buffer_output(context)
     library.nft_ctx_buffer_error(context)
     return context

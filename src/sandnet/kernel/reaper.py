@@ -49,6 +49,11 @@ class Reaper:
         self._bridges.append(bridge)
         self._wait_for(bridge)
 
+    @property
+    def owners(self) -> set[str]:
+        """Whose links are about to be deleted, bridges by their own name."""
+        return self._waiting | self._reaping
+
     def _wait_for(self, owner: str) -> None:
         self._waiting.add(owner)
         if self._task is None or self._task.done():

@@ -13,6 +13,7 @@ from ipaddress import IPv6Interface, ip_address, ip_interface
 from typing import Final, NamedTuple
 
 from sandnet.kernel.base import Link
+from sandnet.kernel.facts import Held, Port
 from sandnet.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -59,6 +60,7 @@ _IFLA_EXT_MASK: Final = 29
 _IFLA_LINK_NETNSID: Final = 37
 _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
+_IFLA_INFO_SLAVE_DATA: Final = 5
 _VETH_INFO_PEER: Final = 1
 _IFLA_BRPORT_MODE: Final = 4
 _IFLA_BRPORT_ISOLATED: Final = 33
@@ -74,8 +76,16 @@ _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
 _IFA_CACHEINFO: Final = 6
 _IFA_F_NODAD: Final = 0x2
+_RTA_DST: Final = 1
 _RTA_OIF: Final = 4
 _RTA_GATEWAY: Final = 5
+_RTA_PRIORITY: Final = 6
+_RTA_PREFSRC: Final = 7
+_RTPROT_KERNEL: Final = 2
+_RT_SCOPE_UNIVERSE: Final = 0
+_RT_SCOPE_LINK: Final = 253
+_IP6_RT_PRIO_ADDRCONF: Final = 256
+"""The metric of IPv6 routes that come with an address (``net/ip6_route.h``)."""
 _RT_TABLE_MAIN: Final = 254
 _RTN_UNICAST: Final = 1
 
@@ -113,6 +123,18 @@ class Device(NamedTuple):
     """Index of the other end of a veth pair, in its own namespace; 0: none."""
     peer_namespace: int
     """Our namespace's number for the peer's (``ip netns list-id``); -1: ours, or none."""
+
+
+class Found(NamedTuple):
+    """A route of the main table."""
+
+    destination: bytes
+    """In network order; empty: everything."""
+    length: int
+    gateway: bytes
+    """Empty: the destination is on the link."""
+    ifindex: int
+    protocol: int
 
 
 class Route(NamedTuple):
@@ -176,6 +198,60 @@ def _device(body: bytes) -> Device:
     )
     namespace = to_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else -1
     return Device(link, to_number(found.get(IFLA_LINK)), namespace)
+
+
+def _port(body: bytes) -> Port:
+    link, peer, namespace = _device(body)
+    found = attributes(attributes(body, _LINK.size).get(IFLA_LINKINFO, b"")) if link.master else {}
+    options = attributes(found.get(_IFLA_INFO_SLAVE_DATA, b""))
+    isolated, hairpin = (to_number(options.get(key)) != 0 for key in (_IFLA_BRPORT_ISOLATED, _IFLA_BRPORT_MODE))
+    return Port(link, peer, namespace, isolated, hairpin)
+
+
+def dump_ports(netlink: Netlink) -> Iterator[Port]:
+    """All links with what they are ports of."""
+    return map(_port, netlink.dump(RTM_GETLINK, link_header() + _NO_STATISTICS))
+
+
+def get_port(netlink: Netlink, name: str) -> Port | None:
+    """One link with what it is a port of, or ``None``."""
+    body = netlink.get(RTM_GETLINK, link_header() + text(IFLA_IFNAME, name) + _NO_STATISTICS)
+    return _port(body) if body else None
+
+
+def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, Held]]:
+    """Addresses of both families, of all links or one, each with the index of its link."""
+    for body in netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index)):
+        _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
+        parts = attributes(body, _ADDRESS.size)
+        packed = parts.get(_IFA_LOCAL) or parts.get(_IFA_ADDRESS)
+        if packed:
+            yield owner, (packed, length)
+
+
+def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Found]:
+    """The unicast routes of the main table, through any link or one."""
+    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0) + (number(_RTA_OIF, index) if index else b"")
+    for body in netlink.dump(RTM_GETROUTE, query):
+        route_family, length, _src, _tos, table, protocol, _scope, kind, _flags = _ROUTE.unpack_from(body)
+        if (route_family, table, kind) == (family, _RT_TABLE_MAIN, _RTN_UNICAST):
+            parts = attributes(body, _ROUTE.size)
+            gateway, ifindex = parts.get(_RTA_GATEWAY, b""), to_number(parts.get(_RTA_OIF))
+            yield Found(parts.get(_RTA_DST, b""), length, gateway, ifindex, protocol)
+
+
+def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
+    """Route the subnet of an address to its link, as the kernel does when the address is added; ``False``: it is."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    scope = _RT_SCOPE_UNIVERSE if address.version == 6 else _RT_SCOPE_LINK
+    prefix = address.network
+    head = (family, prefix.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_KERNEL, scope, _RTN_UNICAST, 0)
+    body = _ROUTE.pack(*head) + attribute(_RTA_DST, prefix.network_address.packed) + number(_RTA_OIF, index)
+    if address.version == 6:
+        body += number(_RTA_PRIORITY, _IP6_RT_PRIO_ADDRCONF)
+    else:
+        body += attribute(_RTA_PREFSRC, address.ip.packed)
+    return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
 
 
 def get_device(netlink: Netlink, name: str) -> Device | None:

@@ -297,7 +297,9 @@ class Event(Struct, kw_only=True):
     type: str | UnsetType = UNSET
     """``network``, ``endpoint`` (services are endpoints), ``sandbox`` or ``backend``."""
     action: str
-    """``created``, ``changed`` or ``removed``; of backends ``attached``, ``changed`` or ``detached``. ``missed``, with
+    """``created``, ``changed`` or ``removed``; of backends ``attached``, ``changed`` or ``detached``; ``repaired`` of
+    what others had changed or removed and is back (``type`` may then be ``rules``, ``parameter`` or ``stray`` too,
+    without an ``id``). ``missed``, with
     nothing but number and time: events are lost to this reader, who has to read the lists anew."""
     id: str | UnsetType = UNSET
     """Of sandboxes and backends the container's."""
@@ -309,6 +311,8 @@ class Event(Struct, kw_only=True):
     """Of a backend: the service's id."""
     container: str | UnsetType = UNSET
     """Of a backend: the container's id."""
+    problem: str | UnsetType = UNSET
+    """Of what is ``repaired``: what was wrong."""
     object: dict[str, Any] | UnsetType = UNSET
     """What ``GET`` with ``verbose=true`` shows; not of what is gone."""
 

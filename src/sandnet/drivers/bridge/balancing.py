@@ -9,6 +9,7 @@ from sandnet.drivers.bridge import balance
 from sandnet.drivers.bridge.balance import Service
 from sandnet.drivers.bridge.balance_rules import bridge_ruleset, no_bridge_table, router
 from sandnet.drivers.bridge.forgetting import Forgetting
+from sandnet.drivers.bridge.turns import Turns
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.workers import Workers
@@ -21,9 +22,10 @@ class Balancing:
     Callers take turns for one endpoint.
     """
 
-    def __init__(self, firewall: Firewall, workers: Workers) -> None:
+    def __init__(self, firewall: Firewall, workers: Workers, turns: Turns) -> None:
         self._firewall = firewall
         self._workers = workers
+        self._turns = turns
         self._programmed: dict[str, Service] = {}
         self._forgetting = Forgetting(firewall, workers)
 
@@ -35,11 +37,19 @@ class Balancing:
         endpoints = [each for network in state for each in network.endpoints]
         services = [Service(each.endpoint, tuple(each.backends)) for each in endpoints]
         self._programmed = {service.endpoint.id: service for service in services if balance.balanced(service)}
-        script = await self._workers.run(self._script, table, state)
+        await self.mend(table, state)
+
+    async def mend(self, table: str, state: Sequence[NetworkState]) -> None:
+        """The same for the services as they are programmed; nobody changes one meanwhile."""
+        script = await self._workers.run(self.script, table, state, self.services())
         try:
             await self._workers.run(self._firewall.apply, script)
         except Error:
             await self._workers.run(self._firewall.apply, no_bridge_table() + script)
+
+    def services(self) -> Sequence[Service]:
+        """Those that are programmed."""
+        return [*self._programmed.values()]
 
     def programmed(self, endpoint: Endpoint) -> Collection[Interface]:
         """The own addresses of the backends that flows are translated to; none when nothing is balanced."""
@@ -53,23 +63,24 @@ class Balancing:
 
     async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
         """Make the kernel's elements those of the service; forget flows translated to who is gone."""
-        old = self._programmed.get(endpoint.id)
         new = Service(endpoint, tuple(backends))
-        if old is None and not balance.balanced(new):
+        if endpoint.id not in self._programmed and not balance.balanced(new):
             return
-        old = old or Service(endpoint, ())
-        await self._workers.run(self._change, old, new)
-        if balance.balanced(new):
-            self._programmed[endpoint.id] = new
-        else:
-            self._programmed.pop(endpoint.id, None)
+        async with self._turns.shared():
+            old = self._programmed.get(endpoint.id) or Service(endpoint, ())
+            await self._workers.run(self._change, old, new)
+            if balance.balanced(new):
+                self._programmed[endpoint.id] = new
+            else:
+                self._programmed.pop(endpoint.id, None)
         gone = balance.own_addresses(old) - balance.own_addresses(new)
         self._forgetting.soon(address.ip for address in gone)
 
-    def _script(self, table: str, state: Sequence[NetworkState]) -> str:
+    def script(self, table: str, state: Sequence[NetworkState], services: Sequence[Service]) -> str:
+        """All that puts both tables in place: ``table`` is the inet table's own part."""
         # the bridge table first: it stays where it is in the list of tables, the other one is made anew behind it
         routers = [line for each in state for line in router(each.network, add=True)]
-        lines = [line for each in self._programmed.values() for line in balance.change({}, balance.elements(each))]
+        lines = [line for each in services for line in balance.change({}, balance.elements(each))]
         return "\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n"
 
     def _change(self, old: Service, new: Service) -> None:

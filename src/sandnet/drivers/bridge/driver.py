@@ -9,23 +9,28 @@ from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
-from sandnet.drivers.base import Gateways, NetworkState
-from sandnet.drivers.bridge import balance_rules, ruleset
+from sandnet.drivers.base import Fault, Gateways, NetworkState, StateOf
+from sandnet.drivers.bridge import balance_rules, inspection, ruleset
 from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.publish import HostPorts
 from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
+from sandnet.drivers.bridge.turns import Turns
+from sandnet.drivers.bridge.upkeep import Upkeep
 from sandnet.drivers.tuning import Tuning
 from sandnet.errors import Error, Kind, invalid
 from sandnet.kernel.base import Bridge, Kernel, Link, Veth
+from sandnet.kernel.facts import Space
 from sandnet.kernel.reaper import Reaper
 from sandnet.kernel.workers import Workers
-from sandnet.model import Attachment, BoundPort, Endpoint, Interface, Network, PortMapping
+from sandnet.model import Attachment, BoundPort, Endpoint, Interface, Network, Phase, PortMapping
 from sandnet.model.ports import TCP
 
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
 """Kernel features without which there is no bridge network."""
 
+
+NO_FORWARD = "sandboxes reach nothing beyond their own network"
 
 OWN_NAME = re.compile(r"sn[bv][0-9a-f]{10}")
 """Names that we give to links of our own."""
@@ -46,7 +51,9 @@ class BridgeDriver:
         self._tuning = tuning
         self._pools = pools
         self._ports = HostPorts(kernel.host)
-        self._balancing = Balancing(kernel.firewall, workers)
+        self._turns = Turns()
+        self._balancing = Balancing(kernel.firewall, workers, self._turns)
+        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._turns)
         self._missing = kernel.host.missing()
 
     def unavailable(self) -> str:
@@ -55,7 +62,9 @@ class BridgeDriver:
 
     async def start(self, state: Sequence[NetworkState]) -> None:
         """Put both tables in place in one transaction: established flows never notice."""
-        await self._balancing.start(ruleset.table(state), state)
+        await self._open_host([each.network for each in state])
+        await self._upkeep.start([*state])
+        await self._forget_stale([end.endpoint for each in state for end in each.endpoints])
 
     async def stop(self) -> None:
         """No tables, and the host's parameters as they were."""
@@ -63,6 +72,31 @@ class BridgeDriver:
             script = ruleset.no_table() + balance_rules.no_bridge_table()
             await self._workers.run(self._kernel.firewall.apply, script)
         await self._tuning.put_back()
+
+    # Upkeep.
+
+    async def network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+        """Bridges, their addresses and their parameters; see :class:`Driver`."""
+        return await self._workers.run(self._network_faults, nets, host)
+
+    def _network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+        ipv6, sysctl = "ipv6" not in self._missing, self._kernel.sysctl
+        return [fault for net in nets for fault in inspection.network_faults(net, host, sysctl, ipv6=ipv6)]
+
+    async def shared_faults(self, state: StateOf) -> list[Fault]:
+        """Both tables, and the host's parameters."""
+        if self.unavailable():
+            return []
+        wrong = [
+            Fault("parameter", name, f"{name} has been changed", NO_FORWARD) for name in await self._tuning.wrong()
+        ]
+        return [*wrong, *await self._upkeep.faults(state)]
+
+    async def mend_shared(self, state: StateOf) -> None:
+        """Replace both tables in one transaction, and set the parameters."""
+        await self._tuning.mend()
+        await self._upkeep.mend(state)
+        await self._forget_stale([end.endpoint for each in state((Phase.READY,)) for end in each.endpoints])
 
     # Networks.
 
@@ -92,9 +126,7 @@ class BridgeDriver:
 
     async def create_network(self, net: Network) -> Network:
         """Make or adopt the bridge, open the host to it, and make the ruleset know it."""
-        await self._tuning.ensure("net/ipv4/ip_forward", "1")
-        if net.ipv6:
-            await self._forward_ipv6()
+        await self._open_host([net])
         bridge = Bridge(net.link, net.mtu, addresses(net))
         if net.link_adopted:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)
@@ -118,15 +150,17 @@ class BridgeDriver:
         else:
             self._reaper.bury(net.link)
 
+    async def _open_host(self, nets: Sequence[Network]) -> None:
+        """Forward packets for these networks."""
+        if nets:
+            await self._tuning.ensure("net/ipv4/ip_forward", "1")
+        if any(net.ipv6 for net in nets):
+            await self._forward_ipv6()
+
     def _make(self, net: Network, bridge: Bridge) -> None:
         self._kernel.links.ensure_bridge(bridge)
-        conf = self._kernel.sysctl
-        conf.set(f"net/ipv4/conf/{net.link}/route_localnet", "1")
-        if "ipv6" not in self._missing:
-            # a sandbox must not configure the host by router advertisements, nor reach it by a link-local address
-            # that no network of ours has
-            conf.set(f"net/ipv6/conf/{net.link}/accept_ra", "0")
-            conf.set(f"net/ipv6/conf/{net.link}/disable_ipv6", "0" if net.ipv6 else "1")
+        for name, value in inspection.parameters(net, ipv6="ipv6" not in self._missing).items():
+            self._kernel.sysctl.set(name, value)
 
     async def _forward_ipv6(self) -> None:
         """Forward IPv6 without losing what router advertisements gave the host's own links (ip-sysctl: accept_ra)."""
@@ -146,9 +180,13 @@ class BridgeDriver:
         if not ep.ports:
             return
         await self._apply(ruleset.endpoint_elements(ep, add=True))
-        stale = {(port.proto, port.host_port) for port in ep.ports if port.proto != TCP}
+        await self._forget_stale([ep])
+
+    async def _forget_stale(self, endpoints: Sequence[Endpoint]) -> None:
+        stale = {(port.proto, port.host_port) for ep in endpoints for port in ep.ports if port.proto != TCP}
         if stale:
-            live = [own.ip for own in (ep.address, ep.address_ipv6, *self._balancing.programmed(ep)) if own]
+            own = (own for ep in endpoints for own in (ep.address, ep.address_ipv6, *self._balancing.programmed(ep)))
+            live = [address.ip for address in own if address]
             await self._workers.run(self._kernel.firewall.forget_flows, bound=sorted(stale), live=live)
 
     async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
@@ -187,8 +225,12 @@ class BridgeDriver:
         await self._balancing.balance(ep, backends)
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """A veth pair between the bridge and the sandbox; beside its own address it may hold the endpoint's."""
+        """Its addresses are free of flows to an earlier bearer; the pair is all there is."""
         await self._balancing.settle(att)
+        return self.link(net, ep, att)
+
+    def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
+        """A veth pair between the bridge and the sandbox; beside its own address it may hold the endpoint's."""
         return Veth(
             host_link=att.host_link,
             bridge=net.link,
@@ -219,7 +261,8 @@ class BridgeDriver:
     async def _apply(self, statements: Iterable[str]) -> None:
         script = "\n".join(statements)
         if script:
-            await self._workers.run(self._kernel.firewall.apply, script + "\n")
+            async with self._turns.shared():
+                await self._workers.run(self._kernel.firewall.apply, script + "\n")
 
 
 def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:

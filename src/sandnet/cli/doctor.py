@@ -1,0 +1,58 @@
+"""``sandnet doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sandnet.cli import output
+from sandnet.cli.session import Session, waiting
+
+if TYPE_CHECKING:
+    from sandnet.wire.reconciling import Drift
+
+REPAIRED = "repaired"
+CANNOT_ASK = 2
+"""Exit status when the daemon is away, or cannot look."""
+
+
+@click.command(short_help="Compare what is recorded with what there is, and repair it.")
+@click.option("--fix", is_flag=True, help="Repair what differs.")
+@output.json_option
+@click.pass_obj
+def doctor(session: Session, fix: bool, as_json: bool) -> None:
+    """Compare what the daemon has recorded with the kernel and the files, and tell what differs.
+
+    Exit status: 0 when nothing differs or all of it is repaired, 1 when something differs, 2 when the daemon
+    cannot be asked.
+
+    \b
+    Example:
+      sandnet doctor
+      sandnet doctor --fix
+    """
+    from sandnet.cli.lazy import Failure
+    from sandnet.errors import Error
+
+    try:
+        with waiting("looking"):
+            answer, found = session.client.reconcile(fix=fix)
+    except Error as error:
+        Failure(error).show()
+        raise click.exceptions.Exit(CANNOT_ASK) from None
+    if as_json:
+        output.raw(answer)
+    else:
+        click.echo(drift_text(found))
+    if any(drift.done != REPAIRED for drift in found):
+        raise click.exceptions.Exit(1)
+
+
+def drift_text(found: list[Drift]) -> str:
+    """A line for each difference, and below it why it matters."""
+    if not found:
+        return "nothing differs: everything is as recorded"
+    rows = [(drift.kind, drift.object, drift.done or "-", drift.problem) for drift in found]
+    head, *lines = output.table(("KIND", "OBJECT", "DONE", "PROBLEM"), rows).splitlines()
+    return "\n".join([head, *(f"{line}\n  {drift.reason}" for line, drift in zip(lines, found, strict=True))])

@@ -1,0 +1,30 @@
+"""Where the kernel or a file is not as the records say, in words."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from sandnet.core.events import Repair, Subject
+
+REPAIRED: Final = "repaired"
+
+
+class Drift(NamedTuple):
+    """One difference, and what became of it."""
+
+    kind: str
+    """``network``, ``backend``, ``sandbox``, ``file``, ``rules``, ``parameter`` or ``stray``."""
+    object: str
+    """What it is about: a name, a path, or an id."""
+    problem: str
+    reason: str
+    """Why it matters."""
+    done: str = ""
+    """``repaired``, or why it was not; empty: nothing was tried."""
+    subject: Subject | None = None
+    """The record it is about, where it is one's."""
+
+    @property
+    def repair(self) -> Repair:
+        """What an event tells of it."""
+        return Repair(self.kind, self.object, self.problem, self.subject)

@@ -1,0 +1,91 @@
+"""Looks at everything in bulk, without a lock, for what may be wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from sandnet.core.desired import Desired
+from sandnet.core.inspection import Wanted, sandbox_faults
+from sandnet.core.parts import Parts
+from sandnet.core.strays import strays
+from sandnet.drivers.base import Fault
+from sandnet.kernel.facts import Space
+from sandnet.model import Network, Sandbox
+
+CHUNK = 32
+"""Sandboxes that are looked at in one job of a worker: 5 to 10 ms, so that others get their turn."""
+
+
+class Suspects:
+    """What is to be looked at closely: a thing may only seem wrong, because it was being changed."""
+
+    def __init__(self) -> None:
+        self.networks: set[str] = set()
+        """Ids."""
+        self.sandboxes: set[str] = set()
+        """Container ids."""
+        self.shared = False
+        """What networks share: rules and parameters."""
+        self.strays = False
+        """There are links of ours that nobody claims."""
+
+    def __bool__(self) -> bool:
+        return bool(self.networks or self.sandboxes or self.shared or self.strays)
+
+
+class Lookout:
+    """Compares records with what is found."""
+
+    def __init__(self, parts: Parts, desired: Desired) -> None:
+        self._parts = parts
+        self._desired = desired
+
+    async def everything(self, rest: float = 0.0) -> Suspects:
+        """Whatever seems wrong.
+
+        Args:
+            rest: seconds of rest for each second of looking at sandboxes.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell.
+        """
+        found = Suspects()
+        boxes, nets, claimed = self._desired.sandboxes(), self._desired.networks(), self._desired.links()
+        host = await self._parts.workers.run(self._parts.kernel.survey.host)
+        found.networks = {fault.object for fault in await self.network_faults(nets, host)}
+        found.strays = bool(strays(host, claimed | self._desired.links()))
+        found.shared = bool(await self.shared_faults())
+        found.sandboxes = await self.sandboxes(boxes, host, rest) | await self._parts.files.suspicious(thorough=True)
+        return found
+
+    async def sandboxes(self, boxes: Sequence[Sandbox], host: Space, rest: float = 0.0) -> set[str]:
+        """Container ids of those among ``boxes`` whose namespace or links seem wrong."""
+        found: set[str] = set()
+        now = asyncio.get_running_loop().time
+        for start in range(0, len(boxes), CHUNK):
+            began = now()
+            wanted = [self._desired.wanted(box) for box in boxes[start : start + CHUNK]]
+            found |= await self._parts.workers.run(self._suspicious, wanted, host)
+            await asyncio.sleep((now() - began) * rest)
+        return found
+
+    async def network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+        """What is wrong with networks, given what was found of their links."""
+        found: list[Fault] = []
+        for name, driver in self._parts.drivers.items():
+            own = [net for net in nets if net.driver == name]
+            found += await driver.network_faults(own, host) if own and not driver.unavailable() else []
+        return found
+
+    async def shared_faults(self) -> list[Fault]:
+        """What is wrong with what networks share."""
+        found: list[Fault] = []
+        for name, driver in self._parts.drivers.items():
+            found += await driver.shared_faults(self._desired.state(name))
+        return found
+
+    def _suspicious(self, wanted: Sequence[Wanted], host: Space) -> set[str]:
+        inside = self._parts.kernel.survey.inside([each.box.key for each in wanted])
+        pairs = zip(wanted, inside, strict=True)
+        return {each.box.container_id for each, found in pairs if any(sandbox_faults(each, host, found))}

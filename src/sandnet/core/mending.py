@@ -1,0 +1,95 @@
+"""Puts a sandbox right that somebody broke, by the verbs that made it. Called with its locks held."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from msgspec.structs import replace
+
+from sandnet.core.inspection import Wrong
+from sandnet.core.parts import Parts
+from sandnet.core.sandboxes import Sandboxes
+from sandnet.errors import Error, Kind, collected
+from sandnet.model import Attachment, Origin, Sandbox
+
+
+class Mending:
+    """Repairs of one sandbox at a time."""
+
+    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._sandboxes = sandboxes
+
+    async def sandbox(self, box: Sandbox, wrong: Sequence[Wrong]) -> None:
+        """Give it its namespace, links and routes back.
+
+        Raises:
+            Error: ``CONFLICT`` another namespace is at its key; ``NOT_FOUND`` a namespace that was not of our making
+                is gone; or what the kernel refuses.
+        """
+        before = box
+        box = await self._with_namespace(box)
+        affected = {each.attachment.endpoint_id for each in wrong if each.attachment}
+        if len(affected) < len(wrong):  # something is wrong with the sandbox itself
+            affected = {each.endpoint_id for each in self._attachments(box)}
+        await self._connect(box, affected)
+        if box.inode != before.inode:  # the resolver's sockets are in the one that is gone
+            for attachment in self._attachments(box):
+                await self._parts.naming.attachment_came(box, attachment)
+
+    async def files(self, box: Sandbox) -> None:
+        """Write its files again.
+
+        Raises:
+            Error: a path has become one that must not be written.
+        """
+        digest = await self._parts.workers.run(self._parts.files.writing(box))
+        if digest and digest != box.resolv_conf_digest:
+            await self._records.commit(put=[replace(box, resolv_conf_digest=digest)])
+
+    async def _connect(self, box: Sandbox, endpoints: Collection[str]) -> None:
+        failures: list[Exception] = []
+        for attachment in self._attachments(box):
+            if attachment.endpoint_id in endpoints:
+                try:
+                    await self._sandboxes.ensure(self._records.sandbox(box.container_id) or box, attachment)
+                except Error as failure:
+                    failures.append(failure)
+        if failures:
+            raise collected(f"sandbox {box.container_id} is not whole", failures)
+
+    def _attachments(self, box: Sandbox) -> Sequence[Attachment]:
+        return self._sandboxes.attachments(box)
+
+    async def _with_namespace(self, box: Sandbox) -> Sandbox:
+        namespaces = self._parts.kernel.namespaces
+        found = await self._parts.workers.run(namespaces.find, box.key)
+        if found and found.inode != box.inode:
+            message = f"another namespace is pinned at {box.key}"
+            raise Error(Kind.CONFLICT, message, f"unmount it (umount {box.key}), or leave the container's networks")
+        if found:
+            if not found.loopback_was_up:
+                await self._parts.workers.run(namespaces.make, box.key)
+            return box
+        return await self._pinned_again(box)
+
+    async def _pinned_again(self, box: Sandbox) -> Sandbox:
+        """The same namespace, if anything runs in it; else a new one, where it was we who made it."""
+        namespaces, run = self._parts.kernel.namespaces, self._parts.workers.run
+        if box.origin is Origin.HOST:
+            await run(namespaces.pin, box.key)
+            return box
+        pid = await run(self._parts.kernel.survey.lives_in, box.inode)
+        if pid:
+            pinned = await run(namespaces.pin, box.key, pid=pid)
+            if pinned.inode == box.inode:
+                return box
+            await run(namespaces.release, box.key, inode=pinned.inode)  # it went elsewhere meanwhile
+        if box.origin is Origin.JOINED:
+            message = f"the namespace that container {box.container_id} came with is gone"
+            raise Error(Kind.NOT_FOUND, message, "leave its networks, and join again")
+        made = await run(namespaces.make, box.key)
+        box = replace(box, inode=made.inode)
+        await self._records.commit(put=[box])
+        return box

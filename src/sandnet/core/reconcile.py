@@ -1,0 +1,176 @@
+"""Compares what the records say with what there is, and puts right what differs.
+
+First everything is looked at in bulk, without a lock (``lookout``): what seems wrong is a suspect. A suspect is
+looked at again under its object's locks, so a join or leave under way is neither told as drift nor fought. Only what
+is wrong then is told, and repaired by the verbs that made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+
+from sandnet.core.desired import Desired
+from sandnet.core.drift import REPAIRED, Drift
+from sandnet.core.inspection import Wanted, Wrong, sandbox_faults
+from sandnet.core.lookout import Lookout, Suspects
+from sandnet.core.mending import Mending
+from sandnet.core.parts import Parts
+from sandnet.core.sandboxes import Sandboxes
+from sandnet.core.strays import strays
+from sandnet.errors import Error
+from sandnet.kernel.facts import Port, Space
+from sandnet.model import Attachment, Phase, Sandbox
+
+_log = logging.getLogger(__name__)
+
+AT_ONCE = 2
+"""Sandboxes that are repaired at a time: half of the workers stay free for requests."""
+NO_NAMES = "programs of the container do not find the names it was given, or whom to ask"
+LEFT_OVER = "it bears our mark and no record claims it: it is left over, and keeps a place on its bridge"
+
+
+class Reconcile:
+    """Looks for drift, and repairs it."""
+
+    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._desired = Desired(parts)
+        self._lookout = Lookout(parts, self._desired)
+        self._mending = Mending(parts, sandboxes)
+        self._turn = asyncio.Lock()
+
+    async def run(self, *, fix: bool) -> list[Drift]:
+        """Look at everything; what is wrong, and what was done about it.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell, or the daemon is stopping.
+        """
+        return await self._parts.operations.run(self._everything(fix))
+
+    async def look(self, rest: float = 0.0) -> Suspects:
+        """See :meth:`Lookout.everything`."""
+        return await self._lookout.everything(rest)
+
+    async def settle(self, suspects: Suspects, *, fix: bool) -> list[Drift]:
+        """Look closely at the suspects; what is wrong with them, and what was done about it."""
+        async with self._turn:
+            told = [drift for one in suspects.networks for drift in await self._network(one, fix)]
+            if suspects.shared:
+                told += await self._shared(fix)
+            told += await self._boxes(suspects.sandboxes, fix)
+            if suspects.strays:
+                told += await self._strays(fix)
+        return told
+
+    async def _everything(self, fix: bool) -> list[Drift]:
+        told = await self.settle(await self.look(), fix=fix)
+        await self.announce(told)
+        return told
+
+    async def announce(self, told: list[Drift]) -> None:
+        """Log what was found, and tell of repairs as events."""
+        for drift in told:
+            _log.warning("%s %s: %s: %s", drift.kind, drift.object, drift.problem, drift.done or "left as it is")
+        await self._records.tell([drift.repair for drift in told if drift.done == REPAIRED])
+
+    async def _network(self, network_id: str, fix: bool) -> list[Drift]:
+        with suppress(Error):  # busy: whoever holds it is changing it
+            async with self._parts.locks.hold(f"network/{network_id}"):
+                net = self._records.network(network_id)
+                if net is None or net.phase is not Phase.READY:
+                    return []
+                host = await self._parts.workers.run(self._parts.kernel.survey.host, net.link)
+                faults = await self._lookout.network_faults([net], host)
+                told = [Drift("network", net.name, fault.problem, fault.reason, subject=net) for fault in faults]
+                driver = self._parts.drivers[net.driver]
+                return await _repaired(told, lambda: driver.create_network(net), fix=fix)
+        return []
+
+    async def _shared(self, fix: bool) -> list[Drift]:
+        told: list[Drift] = []
+        for name, driver in self._parts.drivers.items():
+            state = self._desired.state(name)
+            faults = await driver.shared_faults(state)
+            drift = [Drift(fault.what, fault.object, fault.problem, fault.reason) for fault in faults]
+            told += await _repaired(drift, lambda: driver.mend_shared(state), fix=fix)  # noqa: B023 - awaited at once
+        return told
+
+    async def _boxes(self, containers: Iterable[str], fix: bool) -> list[Drift]:
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def one(container_id: str) -> list[Drift]:
+            async with slots:
+                return await self._box(container_id, fix)
+
+        found = await asyncio.gather(*map(one, containers))
+        return [drift for each in found for drift in each]
+
+    async def _box(self, container_id: str, fix: bool) -> list[Drift]:
+        with suppress(Error):  # busy: whoever holds it is changing it
+            async with self._held(container_id) as box:
+                if box is None:
+                    return []
+                wrong = await self._parts.workers.run(self._look_closely, self._desired.wanted(box))
+                told = [self._told(box, each) for each in wrong]
+                told = await _repaired(told, lambda: self._mending.sandbox(box, wrong), fix=fix)
+                return [*told, *await self._files(self._records.sandbox(container_id) or box, fix)]
+        return []
+
+    @asynccontextmanager
+    async def _held(self, container_id: str) -> AsyncIterator[Sandbox | None]:
+        """A sandbox that nobody changes meanwhile; ``None`` when it is gone, or half-way."""
+        attached = self._records.attachments_of_container(container_id)
+        async with self._parts.locks.hold(
+            f"sandbox/{container_id}", *(f"endpoint/{each.endpoint_id}" for each in attached)
+        ):
+            box = self._records.sandbox(container_id)
+            now = self._records.attachments_of_container(container_id)
+            same = {each.endpoint_id for each in attached} == {each.endpoint_id for each in now}
+            yield box if same and self._desired.settled(box) else None
+
+    def _look_closely(self, wanted: Wanted) -> list[Wrong]:
+        survey = self._parts.kernel.survey
+        links: dict[str, Port] = {}
+        for name in {name for _, veth in wanted.links for name in (veth.host_link, veth.bridge)}:
+            links.update(survey.host(name).links)
+        (inside,) = survey.inside([wanted.box.key])
+        return [*sandbox_faults(wanted, Space(links, {}, {}, ()), inside)]
+
+    def _told(self, box: Sandbox, wrong: Wrong) -> Drift:
+        if wrong.attachment is None:
+            return Drift("sandbox", box.container_id, wrong.problem, wrong.reason, subject=box)
+        return Drift("backend", self._named(wrong.attachment), wrong.problem, wrong.reason, subject=wrong.attachment)
+
+    def _named(self, attachment: Attachment) -> str:
+        endpoint = self._records.endpoint(attachment.endpoint_id)
+        network = self._records.network(attachment.network_id)
+        return f"{attachment.container_id} of {endpoint.name if endpoint else '?'}.{network.name if network else '?'}"
+
+    async def _files(self, box: Sandbox, fix: bool) -> list[Drift]:
+        faults = await self._parts.workers.run(self._parts.files.faults(box))
+        told = [Drift("file", fault.path, fault.problem, NO_NAMES, subject=box) for fault in faults]
+        return await _repaired(told, lambda: self._mending.files(box), fix=fix)
+
+    async def _strays(self, fix: bool) -> list[Drift]:
+        claimed, links = self._desired.links(), self._parts.kernel.links
+        host = await self._parts.workers.run(self._parts.kernel.survey.host)
+        found = strays(host, claimed | self._desired.links())
+        told = [Drift("stray", name, "the link belongs to no record", LEFT_OVER) for name in found]
+        return await _repaired(told, lambda: self._parts.workers.run(links.delete, found), fix=fix)
+
+
+async def _repaired(told: list[Drift], repair: Callable[[], Awaitable[object]], *, fix: bool) -> list[Drift]:
+    """The same, with what became of it."""
+    if not told or not fix:
+        return told
+    try:
+        await repair()
+    except Exception as failure:  # told to whoever asked, and to the log
+        if not isinstance(failure, Error):
+            _log.exception("repair of %s failed", told[0].object)
+        return [drift._replace(done=f"not repaired: {failure}") for drift in told]
+    return [drift._replace(done=REPAIRED) for drift in told]

@@ -1,0 +1,113 @@
+"""What is in the kernel, as it is told in bulk: the facts that records are held against.
+
+Nothing here decides or changes anything. Addresses are bytes, as the kernel tells them: a thousand sandboxes
+have some thousand of them, and an address object costs more than the comparison it is made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from sandnet.model.address import Address, Interface, Prefix
+
+if TYPE_CHECKING:
+    from sandnet.kernel.base import Link
+
+Held = tuple[bytes, int]
+"""An address or a prefix in network order, and its length."""
+
+
+def held(interface: Interface) -> Held:
+    """An address as the kernel tells it."""
+    return interface.ip.packed, interface.network.prefixlen
+
+
+def alone(address: Address) -> Held:
+    """An address that stands for itself only, without a subnet."""
+    return address.packed, address.max_prefixlen
+
+
+def held_on(space: Space, index: int) -> frozenset[Held]:
+    """The addresses on a link."""
+    return space.addresses.get(index, frozenset())
+
+
+def route_to(prefix: Prefix) -> Held:
+    """The destination of a connected route."""
+    return prefix.network_address.packed, prefix.prefixlen
+
+
+class Port(NamedTuple):
+    """A link of the host, what it is a port of, and where its other end is."""
+
+    link: Link
+    peer: int
+    """Index of the other end of a veth pair, in its own namespace; 0: none."""
+    peer_namespace: int
+    """The host's number for the namespace of the other end (``ip netns list-id``); -1: its own, or none."""
+    isolated: bool
+    hairpin: bool
+    """The two options of a bridge port; false of what is none."""
+
+
+class DefaultHop(NamedTuple):
+    """A default route of the main table."""
+
+    gateway: bytes
+    ifindex: int
+    ours: bool
+    """It bears our mark (``rtm_protocol``)."""
+
+
+class Space(NamedTuple):
+    """A network namespace: links by name; addresses, and destinations of routes, by index of the link."""
+
+    links: Mapping[str, Port]
+    addresses: Mapping[int, frozenset[Held]]
+    connected: Mapping[int, frozenset[Held]]
+    """Routes without a gateway in the main table."""
+    defaults: Sequence[DefaultHop]
+
+
+class Inside(NamedTuple):
+    """A sandbox's namespace."""
+
+    inode: int
+    """Its identity, as ``stat`` of its file shows it."""
+    space: Space
+
+
+class Listing(NamedTuple):
+    """An nftables table."""
+
+    frame: str
+    """Its sets, chains and rules as text, without elements."""
+    elements: Mapping[str, frozenset[str]]
+    """By set or map: each element as ``add element`` writes it, ``key`` or ``key : value``, numbers as numbers. Sets
+    that rules write to are left out."""
+
+
+class Survey(Protocol):
+    """Reads many things at once. Synchronous; called on worker threads."""
+
+    def host(self, only: str = "") -> Space:
+        """The host's own namespace, or one link of it with its addresses and routes."""
+        ...
+
+    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
+        """What is pinned at each of these keys, in order; ``None``: no namespace, or one that cannot be read.
+
+        Args:
+            keys: paths below the sandbox directory.
+            ipv6: whether IPv6 routes are wanted.
+        """
+        ...
+
+    def pinned(self) -> frozenset[str]:
+        """Paths below the sandbox directory on which something is mounted."""
+        ...
+
+    def lives_in(self, inode: int) -> int:
+        """A process in the network namespace of that identity; 0: none."""
+        ...

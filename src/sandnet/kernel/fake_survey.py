@@ -1,0 +1,74 @@
+"""What the in-memory kernel tells in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sandnet.kernel.facts import DefaultHop, Held, Inside, Port, Space, held
+from sandnet.kernel.fake_links import FakeLinks
+from sandnet.kernel.fake_namespaces import FakeNamespaces
+from sandnet.kernel.fake_parts import LOOPBACK, Mishaps, recorded
+from sandnet.kernel.fake_parts import Space as FakeSpace
+from sandnet.model.address import Interface
+
+
+class FakeSurvey:
+    """See :class:`sandnet.kernel.facts.Survey`. Connected routes are there with their addresses."""
+
+    area = "survey"
+
+    def __init__(self, mishaps: Mishaps, links: FakeLinks, namespaces: FakeNamespaces) -> None:
+        self.mishaps = mishaps
+        self._links = links
+        self._namespaces = namespaces
+
+    @recorded
+    def host(self, only: str = "") -> Space:
+        """The host's links, or one."""
+        names = [name for name in self._links.present if only in ("", name)]
+        ports = [self._links.port(name) for name in names]
+        kept = {port.link.ifindex: self._links.held.get(port.link.name, []) for port in ports}
+        return Space({port.link.name: port for port in ports}, _held(kept), _routes(kept), ())
+
+    @recorded
+    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
+        """What is pinned at each key."""
+        return [self._inside(key) for key in keys]
+
+    @recorded
+    def pinned(self) -> frozenset[str]:
+        """All keys."""
+        return frozenset(self._namespaces.keys())
+
+    @recorded
+    def lives_in(self, inode: int) -> int:
+        """There are no processes."""
+        return 0
+
+    def _inside(self, key: str) -> Inside | None:
+        found = self._namespaces.identity(key)
+        if not found:
+            return None
+        space = self._namespaces.inside(key)
+        loopback = Port(LOOPBACK._replace(up=space.loopback_up), 0, -1, isolated=False, hairpin=False)
+        ports = {name: self._links.inner_port(found, name) for name in space.links}
+        indexes = {name: port.link.ifindex for name, port in ports.items()}
+        kept = {indexes[name]: inner.addresses for name, inner in space.links.items()} | {1: space.loopback}
+        return Inside(found, Space({"lo": loopback, **ports}, _held(kept), _routes(kept), _hops(space, indexes)))
+
+
+def _held(kept: dict[int, list[Interface]]) -> dict[int, frozenset[Held]]:
+    return {index: frozenset(map(held, addresses)) for index, addresses in kept.items()}
+
+
+def _routes(kept: dict[int, list[Interface]]) -> dict[int, frozenset[Held]]:
+    return {index: frozenset(_destinations(addresses)) for index, addresses in kept.items()}
+
+
+def _destinations(addresses: Iterable[Interface]) -> Iterable[Held]:
+    return ((each.network.network_address.packed, each.network.prefixlen) for each in addresses)
+
+
+def _hops(space: FakeSpace, indexes: dict[str, int]) -> list[DefaultHop]:
+    routes = space.default_routes.values()
+    return [DefaultHop(route.gateway.packed, indexes.get(route.interface, 0), ours=True) for route in routes]

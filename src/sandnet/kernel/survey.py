@@ -1,0 +1,114 @@
+"""Reads links, addresses and routes in bulk: one dump each for the host, and one each in a sandbox.
+
+A sandbox takes 0.3 ms, most of it spent in the kernel and in going there and back. Layouts and numbers:
+``linux/rtnetlink.h``, ``linux/if_link.h``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sandnet.errors import Error
+from sandnet.kernel.facts import DefaultHop, Held, Inside, Port, Space
+from sandnet.kernel.namespaces import LinuxNamespaces
+from sandnet.kernel.netlink import Netlink, explaining
+from sandnet.kernel.rtnetlink import (
+    ROUTE_PROTOCOL,
+    dump_addresses,
+    dump_ports,
+    dump_routes,
+    get_port,
+)
+from sandnet.kernel.syscalls import NotANetworkNamespaceError
+
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+_NOTHING: Final = Space({}, {}, {}, ())
+_MOUNTS: Final = "/proc/thread-self/mountinfo"
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+"""How mountinfo writes blanks and the like (proc(5))."""
+
+
+class LinuxSurvey:
+    """The real :class:`sandnet.kernel.facts.Survey`.
+
+    Args:
+        namespaces: knows how to open a sandbox safely.
+        sandbox_dir: the directory that all keys are below.
+    """
+
+    def __init__(self, namespaces: LinuxNamespaces, sandbox_dir: str) -> None:
+        self._namespaces = namespaces
+        self._root = sandbox_dir.rstrip("/")
+
+    def host(self, only: str = "") -> Space:
+        """See :meth:`sandnet.kernel.facts.Survey.host`.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell.
+        """
+        with explaining("look at the host's links"), Netlink() as netlink:
+            if not only:
+                return _space(netlink, dump_ports(netlink), _FAMILIES)
+            port = get_port(netlink, only)
+            return _space(netlink, [port], _FAMILIES, port.link.ifindex) if port else _NOTHING
+
+    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
+        """See :meth:`sandnet.kernel.facts.Survey.inside`."""
+        families = _FAMILIES if ipv6 else _FAMILIES[:1]
+        return [self._inside(key, families) for key in keys]
+
+    def pinned(self) -> frozenset[str]:
+        """See :meth:`sandnet.kernel.facts.Survey.pinned`."""
+        with explaining("read the table of mounts"), open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line for line in file if self._root in line]
+        places = (_OCTAL.sub(lambda found: chr(int(found[1], 8)), line.split(" ", 5)[4]) for line in lines)
+        return frozenset(place for place in places if place.startswith(f"{self._root}/"))
+
+    def lives_in(self, inode: int) -> int:
+        """See :meth:`sandnet.kernel.facts.Survey.lives_in`."""
+        wanted = f"net:[{inode}]"
+        for name in os.listdir("/proc"):
+            if name.isdecimal() and _namespace_of(name) == wanted:
+                return int(name)
+        return 0
+
+    def _inside(self, key: str, families: Sequence[int]) -> Inside | None:
+        try:
+            with self._namespaces.opened(key) as namespace:
+                inode = os.fstat(namespace).st_ino
+                with Netlink.inside(namespace) as netlink:
+                    return Inside(inode, _space(netlink, dump_ports(netlink), families))
+        except (OSError, NotANetworkNamespaceError, Error):
+            return None
+
+
+def _namespace_of(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:  # it ended meanwhile
+        return ""
+
+
+def _space(netlink: Netlink, ports: Iterable[Port], families: Iterable[int], only: int = 0) -> Space:
+    """Of all links, or of the one with the index ``only``."""
+    links = {port.link.name: port for port in ports}
+    addresses: dict[int, set[Held]] = {}
+    for index, address in dump_addresses(netlink, only):
+        addresses.setdefault(index, set()).add(address)
+    connected: dict[int, set[Held]] = {}
+    defaults: list[DefaultHop] = []
+    for family in families:
+        for route in dump_routes(netlink, family, only):
+            if route.gateway and not route.length:
+                defaults.append(DefaultHop(route.gateway, route.ifindex, route.protocol == ROUTE_PROTOCOL))
+            elif not route.gateway:
+                connected.setdefault(route.ifindex, set()).add((route.destination, route.length))
+    return Space(links, _frozen(addresses), _frozen(connected), defaults)
+
+
+def _frozen(found: dict[int, set[Held]]) -> dict[int, frozenset[Held]]:
+    return {index: frozenset(members) for index, members in found.items()}
