@@ -84,9 +84,9 @@ class Client:
         """Create a network; its id."""
         return _decode(self._request("POST", "/networks", wish), str)
 
-    def delete_network(self, network: str) -> None:
-        """Delete a network that has no endpoints."""
-        self._request("DELETE", path("networks", network))
+    def delete_network(self, network: str, *, force: bool = False) -> None:
+        """Delete a network that has no endpoints, but for dead ones; with ``force``, and all that is on it."""
+        self._request("DELETE", path("networks", network) + _forced(force))
 
     def endpoints(self, network: str, *, name: str | None = None, verbose: bool = False) -> list[Endpoint]:
         """The endpoints of a network, or the one called ``name``."""
@@ -100,9 +100,9 @@ class Client:
         """Create an endpoint on a network; its id."""
         return _decode(self._request("POST", path("networks", network, "endpoints"), wish), str)
 
-    def delete_endpoint(self, network: str, endpoint: str) -> None:
-        """Delete an endpoint that no container has joined."""
-        self._request("DELETE", path("networks", network, "endpoints", endpoint))
+    def delete_endpoint(self, network: str, endpoint: str, *, force: bool = False) -> None:
+        """Delete an endpoint that no living container has joined; with ``force``, and take those off."""
+        self._request("DELETE", path("networks", network, "endpoints", endpoint) + _forced(force))
 
     def join(self, network: str, endpoint: str, wish: Join) -> str:
         """Join a container to an endpoint; the path of its sandbox."""
@@ -124,9 +124,9 @@ class Client:
         """Publish a service; its id."""
         return _decode(self._request("POST", "/services", wish), str)
 
-    def unpublish(self, service: str) -> None:
-        """Unpublish a service that has no backends."""
-        self._request("DELETE", path("services", service))
+    def unpublish(self, service: str, *, force: bool = False) -> None:
+        """Unpublish a service that has no living backends; with ``force``, and detach those."""
+        self._request("DELETE", path("services", service) + _forced(force))
 
     def backends(self, service: str, *, verbose: bool = False) -> list[Backend]:
         """The containers behind a service."""
@@ -260,6 +260,10 @@ def path(*segments: str) -> str:
 def question(container: str, name: str) -> str:
     """The path and query that ask what a container would be answered."""
     return f"/dns/explain?{urlencode({'name': name, 'from': container})}"
+
+
+def _forced(force: bool) -> str:
+    return "?force=true" if force else ""
 
 
 def _decode(answer: bytes, shape: type[T]) -> T:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import socket
 from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
@@ -32,6 +35,14 @@ class World(Protocol):
         """Make a namespace; its path."""
         ...
 
+    def begin_process(self, namespace: str = "") -> int:
+        """Start a process, on the host or in the namespace at a path; its number."""
+        ...
+
+    def end_process(self, pid: int) -> None:
+        """Kill it; nobody reaps it."""
+        ...
+
     def take_port(self, address: str) -> int:
         """Listen on a TCP port."""
         ...
@@ -55,6 +66,7 @@ class FakeWorld:
     def __init__(self) -> None:
         self.fake = FakeKernel(SANDBOXES)
         self.kernel: Kernel = self.fake
+        self._pids = itertools.count(4000)
 
     def add_link(self, name: str, address: str = "") -> None:
         self.fake.links.add(name, "veth", *([ip_interface(address)] if address else []))
@@ -65,6 +77,14 @@ class FakeWorld:
     def foreign_namespace(self) -> str:
         self.fake.namespaces.add_foreign("/proc/1234/ns/net")
         return "/proc/1234/ns/net"
+
+    def begin_process(self, namespace: str = "") -> int:
+        pid = next(self._pids)
+        self.fake.processes.begin(pid, inode=self.kernel.namespaces.identify(path=namespace))
+        return pid
+
+    def end_process(self, pid: int) -> None:
+        self.fake.processes.end(pid)
 
     def take_port(self, address: str) -> int:
         self.fake.host.others.add((6, ip_address(address), 8080))
@@ -102,6 +122,14 @@ class LinuxWorld:
 
     def foreign_namespace(self) -> str:
         return self.host.container().path
+
+    def begin_process(self, namespace: str = "") -> int:
+        start = self.host.start_here
+        process = self.host.inside(namespace, start, "sleep", "60") if namespace else self.host.popen("sleep", "60")
+        return process.pid
+
+    def end_process(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
 
     def take_port(self, address: str) -> int:
         taken = self.host.run(socket.create_server, (address, 0))

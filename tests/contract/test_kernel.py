@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface, ip_network
@@ -9,9 +10,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import Bridge, DefaultRoute, Veth
+from sandnet.kernel.base import Bridge, DefaultRoute, Veth, Watched
 from tests.contract.kernel_worlds import SANDBOXES, FakeWorld, LinuxWorld, World
-from tests.lab import Host, unavailable
+from tests.lab import Host, eventually, unavailable
 
 KEY = f"{SANDBOXES}/0123456789ab"
 OTHER_KEY = f"{SANDBOXES}/ba9876543210"
@@ -444,3 +445,57 @@ def test_given_a_host_when_asked_what_is_missing_then_every_reason_is_told(world
     missing = world.kernel.host.missing()
     assert set(missing) <= {"bridge", "veth", "nftables", "namespaces", "ipv6", "sctp"}
     assert all(missing.values())
+
+
+def is_readable(watched: Watched, seconds: float) -> bool:
+    """Whether the descriptor says so in time."""
+    waiting = select.poll()
+    waiting.register(watched.fileno(), select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
+
+
+def test_given_a_process_when_watched_then_its_end_is_told_and_nothing_else(world: World) -> None:
+    processes = world.kernel.processes
+    one, other = world.begin_process(), world.begin_process()
+    started = processes.started(one)
+    assert started is not None
+    watched = processes.watch(one, started)
+    assert watched is not None
+    world.end_process(other)
+    assert not is_readable(watched, 0.05)
+    world.end_process(one)
+    assert is_readable(watched, 5)
+    watched.close()
+    watched.close()
+
+
+def test_given_a_process_that_ended_when_looked_up_then_there_is_none_though_nobody_reaped_it(world: World) -> None:
+    processes = world.kernel.processes
+    pid = world.begin_process()
+    started = processes.started(pid)
+    assert started is not None
+    world.end_process(pid)
+    eventually(lambda: processes.started(pid) is None)
+    assert processes.watch(pid, started) is None
+
+
+def test_given_a_number_used_again_when_watched_then_it_is_another_process(world: World) -> None:
+    processes = world.kernel.processes
+    pid = world.begin_process()
+    started = processes.started(pid)
+    assert started is not None
+    assert processes.watch(pid, started - 1) is None
+    assert processes.started(4194304) is None
+    assert processes.watch(4194304, 1) is None
+
+
+def test_given_processes_in_namespaces_when_listed_then_each_namespace_is_told_until_it_is_empty(world: World) -> None:
+    kernel = world.kernel
+    made = kernel.namespaces.make(KEY)
+    assert made.inode not in kernel.processes.namespaces()
+    pids = [world.begin_process(KEY) for _ in range(2)]
+    eventually(lambda: made.inode in kernel.processes.namespaces())
+    world.end_process(pids[0])
+    assert made.inode in kernel.processes.namespaces()
+    world.end_process(pids[1])
+    eventually(lambda: made.inode not in kernel.processes.namespaces())

@@ -68,6 +68,7 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
         aliases=_aliases(body.aliases or ()),
         affinity=Affinity(body.affinity or Affinity.FLOW),
         probe=_probe(body.probe) if body.probe else None,
+        watch_pid=body.watch_pid or 0,
     )
 
 
@@ -79,6 +80,9 @@ def join_spec(body: wire.Join) -> JoinSpec:
     """
     if body.netns and body.pid:
         raise invalid("netns and pid are both given", "give one of them", "contradiction")
+    if body.watch_pid and body.auto_remove is False:
+        message = "watch_pid is given and auto_remove is false"
+        raise invalid(message, "leave one of them out", "contradiction")
     return JoinSpec(
         container_id=check_container_id(body.container_id or ""),
         host_name=check_host_name(body.host_name, "host_name") if body.host_name else "",
@@ -96,6 +100,8 @@ def join_spec(body: wire.Join) -> JoinSpec:
         aliases=_aliases(body.aliases or ()),
         netns=values.path(body.netns, "netns") if body.netns else "",
         pid=body.pid or 0,
+        watch_pid=body.watch_pid or 0,
+        auto_remove=body.auto_remove,
     )
 
 

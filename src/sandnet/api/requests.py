@@ -30,6 +30,7 @@ Since = Annotated[
 ]
 Question = Annotated[str, QueryParameter(name="name", description="what is asked for: a name or an address")]
 AskedBy = Annotated[str, QueryParameter(name="from", description="the container that asks: id or unique id prefix")]
+Force = Annotated[bool, QueryParameter(name="force", description="take along what is alive on it")]
 Verbose = Annotated[bool, QueryParameter(name="verbose", description="tell what an operator needs")]
 
 LISTING: Final = ("name", "partial-id")
@@ -87,7 +88,7 @@ async def _whole_body(request: Request[Any, Any, Any]) -> bytes:
 def _check_query(request: Request[Any, Any, Any], query: str) -> None:
     options = request.route_handler.opt
     filters, needed = options.get("filters", ()), options.get("needed", ())
-    known = {*filters, *needed, *options.get("optional", ()), "verbose"} if request.method == "GET" else set()
+    known = {*filters, *needed, *options.get("optional", ()), *(("verbose",) if request.method == "GET" else ())}
     seen: set[str] = set()
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:
@@ -105,8 +106,8 @@ def _check_query(request: Request[Any, Any, Any], query: str) -> None:
 
 
 def _check_value(name: str, value: str, empty_name: bool) -> None:
-    if name == "verbose" and value not in ("true", "false"):
-        raise invalid(f"verbose: {value!r} is neither true nor false", code="invalid_query")
+    if name in ("verbose", "force") and value not in ("true", "false"):
+        raise invalid(f"{name}: {value!r} is neither true nor false", code="invalid_query")
     if name == "since" and value and not _NUMBER.fullmatch(value):
         raise invalid(f"since: {value[:40]!r} is no event's number", code="invalid_query")
     if not value and not (name == "name" and empty_name):

@@ -9,7 +9,7 @@ from litestar.params import JSONBody
 
 from sandnet.api import mapping
 from sandnet.api.answers import Answers
-from sandnet.api.requests import LISTING, Core, Name, PartialId, Ref, Verbose
+from sandnet.api.requests import LISTING, Core, Force, Name, PartialId, Ref, Verbose
 from sandnet.api.responses import Reply, warning
 from sandnet.api.verbs import create, read, remove
 from sandnet.wire import libnetwork as wire
@@ -46,10 +46,10 @@ async def get_network(core: Core, network: Ref, verbose: Verbose = False) -> wir
     return Answers(core, verbose).network(core.networks.find(network))
 
 
-@remove("/networks/{network:str}", summary="Delete a network")
-async def delete_network(core: Core, network: Ref) -> None:
-    """It must not have endpoints."""
-    await core.networks.delete(network)
+@remove("/networks/{network:str}", optional=("force",), summary="Delete a network")
+async def delete_network(core: Core, network: Ref, force: Force = False) -> None:
+    """Its endpoints must be dead, unless it is forced."""
+    await core.removal.network(network, force=force)
 
 
 @read("/networks/{network:str}/endpoints", filters=LISTING, summary="List a network's endpoints")
@@ -77,11 +77,12 @@ async def get_endpoint(core: Core, network: Ref, endpoint: Ref, verbose: Verbose
 
 @remove(
     "/networks/{network:str}/endpoints/{endpoint:str}",
+    optional=("force",),
     summary="Delete an endpoint",
 )
-async def delete_endpoint(core: Core, network: Ref, endpoint: Ref) -> None:
-    """No container may be joined to it."""
-    await core.endpoints.delete(network, endpoint)
+async def delete_endpoint(core: Core, network: Ref, endpoint: Ref, force: Force = False) -> None:
+    """No container that is alive may be joined to it, unless it is forced."""
+    await core.removal.endpoint(network, endpoint, force=force)
 
 
 @create(

@@ -6,7 +6,7 @@ from litestar.params import JSONBody
 
 from sandnet.api import mapping
 from sandnet.api.answers import Answers
-from sandnet.api.requests import LISTING, Core, Name, OfNetwork, PartialId, Ref, Verbose
+from sandnet.api.requests import LISTING, Core, Force, Name, OfNetwork, PartialId, Ref, Verbose
 from sandnet.api.verbs import change, create, read, remove
 from sandnet.wire import libnetwork as wire
 
@@ -36,10 +36,10 @@ async def get_service(core: Core, service: Ref, verbose: Verbose = False) -> wir
     return Answers(core, verbose).service(core.services.find(service))
 
 
-@remove("/services/{service:str}", summary="Unpublish a service")
-async def unpublish(core: Core, service: Ref) -> None:
-    """It must not have backends."""
-    await core.services.unpublish(service)
+@remove("/services/{service:str}", optional=("force",), summary="Unpublish a service")
+async def unpublish(core: Core, service: Ref, force: Force = False) -> None:
+    """It must not have backends that are alive, unless it is forced."""
+    await core.services.unpublish(service, force=force)
 
 
 @read("/services/{service:str}/backend", summary="Get the backends of a service")

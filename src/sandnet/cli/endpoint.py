@@ -51,9 +51,10 @@ def create(session: Session, /, reference: Reference, **asked: object) -> None:
 
 @endpoint.command(short_help="Delete endpoints.")
 @click.argument("endpoints", nargs=-1, required=True, metavar="ENDPOINT[.NETWORK]...", shell_complete=complete.services)
+@output.force_option
 @click.pass_obj
-def rm(session: Session, endpoints: tuple[str, ...]) -> None:
-    """Delete endpoints. No container may be joined to them.
+def rm(session: Session, endpoints: tuple[str, ...], force: bool) -> None:
+    """Delete endpoints. No container that is alive may be joined to them.
 
     Goes on past those that fail; the status is 1 if any did.
 
@@ -65,7 +66,7 @@ def rm(session: Session, endpoints: tuple[str, ...]) -> None:
 
     def one(text: str) -> None:
         found = find_service(client, values.reference_or_error(text))
-        client.delete_endpoint(found.network, found.id)
+        client.delete_endpoint(found.network, found.id, force=force)
 
     each(endpoints, "deleting endpoint", one)
 

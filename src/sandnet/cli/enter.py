@@ -1,7 +1,7 @@
 """Turning this process into one that lives in a sandbox.
 
 Apart from the kernel room, because the command line must not load that: it starts with a client's few
-modules. What is here happens to the calling process only, and ends with it. Four system calls through
+modules. What is here happens to the calling process only, and ends with it. Five system calls through
 ctypes, since Python has ``os.setns`` and ``os.unshare`` from 3.12 on only, and ``mount`` never.
 """
 
@@ -18,6 +18,7 @@ from sandnet.errors import Error, Kind
 
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 8, 4096, 16384, 1 << 19  # linux/mount.h
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -50,6 +51,13 @@ def enter(place: Place) -> None:
     _cover("/etc/resolv.conf", place.resolv_conf)
     with suppress(Error):  # refused where /sys is masked (a container): there it goes on showing the host's links
         _mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
+def die_with(parent: int) -> None:
+    """From now on the calling process is killed when its parent ends; ends at once if that has happened already."""
+    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
 
 
 def execute(command: tuple[str, ...]) -> NoReturn:

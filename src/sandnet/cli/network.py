@@ -84,17 +84,20 @@ def _is_generic(key: str) -> bool:
 
 @network.command(short_help="Delete networks.")
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=complete.networks)
+@output.force_option
 @click.pass_obj
-def rm(session: Session, networks: tuple[str, ...]) -> None:
-    """Delete networks by name, id or unique id prefix. A network must have no endpoints.
+def rm(session: Session, networks: tuple[str, ...], force: bool) -> None:
+    """Delete networks by name, id or unique id prefix. A network must have no endpoints, but for dead ones.
 
     Goes on past those that fail; the status is 1 if any did.
 
     \b
     Example:
       sandnet network rm blue green
+      sandnet network rm --force blue
     """
-    each(networks, "deleting network", session.client.delete_network)
+    client = session.client
+    each(networks, "deleting network", lambda name: client.delete_network(name, force=force))
 
 
 @network.command(short_help="List networks.")

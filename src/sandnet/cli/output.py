@@ -29,6 +29,11 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as it is.")(command)
 
 
+def force_option(command: F) -> F:
+    """The option every removal has that the living can stand in the way of."""
+    return click.option("-f", "--force", is_flag=True, help="Take along what is alive on it.")(command)
+
+
 def short(identifier: str, no_trunc: bool = False) -> str:
     """The id, cut to 12 digits unless the user wants all."""
     return identifier if no_trunc else identifier[:SHORT]

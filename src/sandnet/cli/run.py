@@ -46,9 +46,9 @@ RESTART = 10.0
 def run(ctx: click.Context, /, net: str, name: str | None, command: tuple[str, ...], **asked: object) -> None:
     """Run COMMAND in a new sandbox: its own network, the names of its neighbours, the host's files.
 
-    Publishes a service, attaches a new container to it, and takes both away when the command has ended,
-    however it ended. The status is the command's; 127 when it cannot be found, 128 and the signal's
-    number when a signal ended it.
+    Publishes a service, attaches a new container to it, and takes both away when the command has ended, however
+    it ended. Killed itself (SIGKILL), it takes the command along, and the daemon takes both away. The status is
+    the command's; 127 when it cannot be found, 128 and the signal's number when a signal ended it.
 
     \b
     Example:
@@ -58,6 +58,7 @@ def run(ctx: click.Context, /, net: str, name: str | None, command: tuple[str, .
     name = name or f"run-{os.urandom(4).hex()}"
     container = os.urandom(32).hex()
     asked["hostname"] = asked["hostname"] or name.removeprefix("/")
+    asked["watch_pid"] = os.getpid()  # should we be killed, the daemon cleans up
     wishes = service_wish(name, net, asked), join_wish(container, asked)
     ctx.exit(_run(ctx.ensure_object(Session).client, *wishes, command))
 
@@ -89,9 +90,7 @@ def _clean_up(steps: Iterable[Callable[[], None]]) -> None:
         except Error as error:
             if error.kind not in (Kind.NOT_FOUND, Kind.INVALID):  # of these two, there was nothing to take back
                 click.echo(f"sandnet: left behind: {error.message}", err=True)
-                click.echo(
-                    "  see: sandnet service ls; then: sandnet service detach, sandnet service unpublish", err=True
-                )
+                click.echo("  the daemon tries again; see: sandnet service ls", err=True)
 
 
 def _insist(step: Callable[[], None], deadline: float) -> None:

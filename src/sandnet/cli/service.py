@@ -54,9 +54,10 @@ def publish(session: Session, /, reference: Reference, **asked: object) -> None:
 
 @service.command(short_help="Unpublish services.")
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE[.NETWORK]...", shell_complete=complete.services)
+@output.force_option
 @click.pass_obj
-def unpublish(session: Session, services: tuple[str, ...]) -> None:
-    """Unpublish services. A service must have no backends.
+def unpublish(session: Session, services: tuple[str, ...], force: bool) -> None:
+    """Unpublish services. A service must have no backends that are alive.
 
     Goes on past those that fail; the status is 1 if any did.
 
@@ -67,7 +68,7 @@ def unpublish(session: Session, services: tuple[str, ...]) -> None:
     client = session.client
 
     def one(text: str) -> None:
-        client.unpublish(find_service(client, values.reference_or_error(text)).id)
+        client.unpublish(find_service(client, values.reference_or_error(text)).id, force=force)
 
     each(services, "unpublishing", one)
 

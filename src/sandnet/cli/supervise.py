@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
-from sandnet.cli.enter import Place, enter, execute
+from sandnet.cli.enter import Place, die_with, enter, execute
 from sandnet.errors import Error
 
 FORWARDED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -34,9 +34,10 @@ def supervise(place: Place, command: tuple[str, ...], mask: Iterable[signal.Sign
         return 128 + min(came_early)
     sys.stdout.flush()
     sys.stderr.flush()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _become(place, command, mask)
+        _become(place, command, mask, parent)
     return _wait(child)
 
 
@@ -52,8 +53,9 @@ def _wait(child: int) -> int:
             os.kill(child, told.si_signo)
 
 
-def _become(place: Place, command: tuple[str, ...], mask: Iterable[signal.Signals | int]) -> NoReturn:
+def _become(place: Place, command: tuple[str, ...], mask: Iterable[signal.Signals | int], parent: int) -> NoReturn:
     try:
+        die_with(parent)  # killed, we could not stop it, and its network is gone then
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         enter(place)

@@ -47,6 +47,12 @@ _CREATE = (
         metavar="tcp:PORT|http:PORT[/PATH][@SECONDS]",
         help="Check each backend from inside its sandbox; one that fails gets no new flows.",
     ),
+    click.option(
+        "--watch-pid",
+        type=click.IntRange(min=1),
+        metavar="PID",
+        help="Remove it, and all on it, with this process.",
+    ),
 )
 
 _JOIN = (
@@ -62,7 +68,18 @@ _JOIN = (
         help="A further line of the hosts file (repeatable).",
     ),
     click.option("--netns", metavar="PATH", help="Join this existing network namespace instead of a new one."),
-    click.option("--pid", type=click.IntRange(min=1), help="Join the network namespace of this process."),
+    click.option(
+        "--pid", type=click.IntRange(min=1), help="Join the network namespace of this process, and go when it ends."
+    ),
+    click.option(
+        "--watch-pid", type=click.IntRange(min=1), metavar="PID", help="Remove the sandbox when this process ends."
+    ),
+    click.option(
+        "--auto-remove/--no-auto-remove",
+        default=None,
+        help="Remove the sandbox when its container died: with the process of --pid or --watch-pid, else with the last "
+        "one in its namespace. Default: where a process is named.",
+    ),
     click.option(
         "--alias",
         "aliases",
@@ -124,6 +141,7 @@ def _created(asked: Mapping[str, Any]) -> dict[str, Any]:
         "aliases": list(asked.get("aliases", ())) or None,
         "affinity": asked.get("affinity"),
         "probe": _probe(asked.get("probe")),
+        "watch_pid": asked.get("watch_pid"),
     }
 
 
@@ -148,6 +166,8 @@ def join_wish(container: str, asked: Mapping[str, Any]) -> Join:
 
     if asked.get("netns") and asked.get("pid"):
         raise click.UsageError("--netns and --pid exclude each other")
+    if asked.get("watch_pid") and asked.get("auto_remove") is False:
+        raise click.UsageError("--watch-pid and --no-auto-remove exclude each other")
     return Join(
         container_id=container,
         host_name=asked.get("hostname"),
@@ -158,6 +178,8 @@ def join_wish(container: str, asked: Mapping[str, Any]) -> Join:
         resolv_conf_path=asked.get("resolv_conf_path"),
         netns=asked.get("netns"),
         pid=asked.get("pid"),
+        watch_pid=asked.get("watch_pid"),
+        auto_remove=asked.get("auto_remove"),
         aliases=list(asked.get("aliases", ())) or None,
         weight=asked.get("weight"),
         gateway_priority=asked.get("gateway_priority") or None,

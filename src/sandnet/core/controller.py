@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sandnet.core.backends import Backends
+from sandnet.core.deaths import Deaths
 from sandnet.core.endpoints import Endpoints
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
 from sandnet.core.probes import Probes
 from sandnet.core.reconcile import Reconcile
+from sandnet.core.removal import Removal
 from sandnet.core.restore import Restore
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.services import Services
@@ -49,11 +51,13 @@ class Controller:
         self.endpoints = Endpoints(parts, self.networks)
         self.sandboxes = Sandboxes(parts, self.networks, self.endpoints)
         self.backends = Backends(parts)
-        self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.backends)
+        self.removal = Removal(parts, self.networks, self.endpoints, self.sandboxes)
+        self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
         self.reconcile = Reconcile(parts, self.sandboxes)
-        self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes)
+        self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
         self.events = parts.events
         self._probes = Probes(parts, self.backends)
+        self._deaths = Deaths(parts, self.removal)
         self._problems: list[str] = []
 
     async def start(self) -> None:
@@ -69,10 +73,12 @@ class Controller:
             if not self._parts.records.networks_named(name):
                 await self._predefine(name, driver)
         self._probes.start()
+        self._deaths.start()
 
     async def stop(self) -> None:
         """Finish what is in flight; networks and sandboxes go on working."""
         self._probes.close()
+        self._deaths.close()
         await self._parts.operations.close()
         self._parts.events.close()
         await self._parts.files.close()

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from sandnet.core.liveness import identify
 from sandnet.core.lookup import resolve
 from sandnet.core.networks import Networks
 from sandnet.core.operations import undo
 from sandnet.core.parts import Parts
-from sandnet.errors import Error, Kind, not_found
-from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase
+from sandnet.errors import Error, Kind
+from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, Process
 from sandnet.model.ids import new_id
 from sandnet.model.ports import PROTOCOL_NAMES
 
@@ -52,16 +53,7 @@ class Endpoints:
         network = self._networks.find(network_ref)
         return await self._parts.operations.run(self._create(network, spec))
 
-    async def delete(self, network_ref: str, ref: str) -> None:
-        """Delete an endpoint nobody is attached to.
-
-        Raises:
-            Error: ``NOT_FOUND``, or ``IN_USE`` naming the containers.
-        """
-        endpoint = self._deletable(self._networks.find(network_ref), ref)
-        await self._parts.operations.run(self.delete_one(endpoint.id))
-
-    def _deletable(self, network: Network, ref: str) -> Endpoint:
+    def deletable(self, network: Network, ref: str) -> Endpoint:
         """As :meth:`find`, or what an earlier delete could not remove."""
         named = self._records.endpoints_named(ref, network.id)
         exact = self._records.endpoint(ref)
@@ -73,34 +65,48 @@ class Endpoints:
         driver = self._parts.driver(network.driver)
         await self._finish(network, spec.name)
         self._refuse_taken(network, spec.name)
+        process = await identify(self._parts, spec.watch_pid)
         try:
             ports = await driver.bind(network, spec.port_mapping)
         except Error as failure:
             raise self._with_holder(failure, spec) from failure
+        endpoint_id = new_id()
+        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):  # who deletes the network waits for us
+            try:
+                endpoint = await self._reserve(network.id, endpoint_id, spec, ports, process)
+            except BaseException:
+                driver.unbind(ports)
+                raise
+            endpoint = await self._make(network, endpoint)
+        self._parts.files.changed(endpoint, network)
+        await self._parts.files.settle()
+        return endpoint
+
+    async def _make(self, network: Network, endpoint: Endpoint) -> Endpoint:
         try:
-            endpoint = await self._reserve(network.id, spec, ports)
-        except BaseException:
-            driver.unbind(ports)
-            raise
-        try:
-            await driver.create_endpoint(network, endpoint)
+            await self._parts.driver(network.driver).create_endpoint(network, endpoint)
             endpoint = replace(endpoint, phase=Phase.READY)
             await self._records.commit(put=[endpoint])
         except BaseException:
             await undo(f"endpoint {endpoint.name}", self._abandon(network, endpoint))
             raise
         await self._parts.naming.endpoint_came(network, endpoint)
-        self._parts.files.changed(endpoint, network)
-        await self._parts.files.settle()
         return endpoint
 
-    async def _reserve(self, network_id: str, spec: EndpointSpec, ports: Sequence[BoundPort]) -> Endpoint:
+    async def _reserve(
+        self,
+        network_id: str,
+        endpoint_id: str,
+        spec: EndpointSpec,
+        ports: Sequence[BoundPort],
+        process: Process | None,
+    ) -> Endpoint:
         """Decide and record; nothing may wait between the checks and the commit."""
         network = self._networks.open(network_id)
         self._refuse_taken(network, spec.name)
         lease = self._parts.leases.take(network, spec)
         endpoint = Endpoint(
-            id=new_id(),
+            id=endpoint_id,
             name=spec.name,
             network_id=network.id,
             phase=Phase.CREATING,
@@ -115,6 +121,7 @@ class Endpoints:
             aliases=spec.aliases,
             affinity=spec.affinity,
             probe=spec.probe,
+            process=process,
         )
         try:
             await self._records.commit(put=[endpoint], cursor=lease.cursor)
@@ -123,24 +130,14 @@ class Endpoints:
             raise
         return endpoint
 
-    async def delete_one(self, endpoint_id: str) -> None:
-        """Delete by full id; see :meth:`delete`."""
-        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
-            endpoint = self._records.endpoint(endpoint_id)
-            if endpoint is None:
-                raise not_found("endpoint", endpoint_id)
-            attached = self._records.attachments_of_endpoint(endpoint.id)
-            if attached:
-                users = ", ".join(attachment.container_id for attachment in attached)
-                message = f"endpoint {endpoint.name} has active containers: {users}"
-                raise Error(Kind.IN_USE, message, "detach them first", "endpoint_in_use")
-            endpoint = replace(endpoint, phase=Phase.REMOVING)
-            await self._records.commit(put=[endpoint])
-            network = self._networks.get(endpoint.network_id)
-            await self._parts.naming.endpoint_gone(endpoint)
-            await self.remove(network, endpoint)
+    async def unmake(self, endpoint: Endpoint) -> None:
+        """Delete an endpoint that nobody is attached to, and its name; its lock is held."""
+        endpoint = replace(endpoint, phase=Phase.REMOVING)
+        await self._records.commit(put=[endpoint])
+        network = self._networks.get(endpoint.network_id)
+        await self._parts.naming.endpoint_gone(endpoint)
+        await self.remove(network, endpoint)
         self._parts.files.changed(endpoint, network, gone=True)
-        await self._parts.files.settle()
 
     async def _finish(self, network: Network, name: str) -> None:
         """Finish a removal that failed half-way: it must not keep its name and ports for ever."""
@@ -154,11 +151,10 @@ class Endpoints:
     async def _abandon(self, network: Network, endpoint: Endpoint) -> None:
         """Remove what a failed create has made; marked first, so that a later request can finish it.
 
-        Under its lock: two removals at once would give back an address that a third endpoint has meanwhile.
+        Its lock is held: two removals at once would give back an address that a third endpoint has meanwhile.
         """
-        async with self._parts.locks.hold(f"endpoint/{endpoint.id}"):
-            await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
-            await self.remove(network, endpoint)
+        await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
+        await self.remove(network, endpoint)
 
     async def remove(self, network: Network, endpoint: Endpoint) -> None:
         """Unmake an endpoint without attachments, whatever its phase."""

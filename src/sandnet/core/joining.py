@@ -12,7 +12,18 @@ from msgspec.structs import replace
 from sandnet.core.leases import Lease
 from sandnet.core.parts import Parts
 from sandnet.errors import Error, Kind, invalid
-from sandnet.model import Attachment, Endpoint, EndpointSpec, HostEntry, JoinSpec, Network, Origin, Phase, Sandbox
+from sandnet.model import (
+    Attachment,
+    Endpoint,
+    EndpointSpec,
+    HostEntry,
+    JoinSpec,
+    Network,
+    Origin,
+    Phase,
+    Process,
+    Sandbox,
+)
 from sandnet.model.address import new_mac
 from sandnet.model.ids import new_id
 
@@ -29,6 +40,8 @@ def refuse_mixture(box: Sandbox | None, network: Network, attached: Collection[A
         Error: kind ``INVALID``.
     """
     on_host = network.driver == HOST_DRIVER
+    if on_host and spec.auto_remove and not spec.watch_pid:
+        raise invalid("auto_remove on a host network needs watch_pid: the host's namespace is never empty")
     if on_host and (spec.netns or spec.pid):
         raise invalid("netns and pid cannot be given on a host network: its sandbox is the host's own namespace")
     if box and attached and (box.origin is Origin.HOST) != on_host:
@@ -58,7 +71,7 @@ def keys(directory: str, container_id: str) -> Iterator[str]:
         yield join_path(directory, container_id + "~" * tildes)
 
 
-def plan_sandbox(parts: Parts, spec: JoinSpec, network: Network, key: str) -> Sandbox:
+def plan_sandbox(parts: Parts, spec: JoinSpec, network: Network, key: str, process: Process | None) -> Sandbox:
     """The record of a container's sandbox that does not exist yet."""
     own_dir = join_path(parts.settings.files_dir, spec.container_id)
     joined = bool(spec.netns or spec.pid)
@@ -75,10 +88,12 @@ def plan_sandbox(parts: Parts, spec: JoinSpec, network: Network, key: str) -> Sa
         resolv_conf_path=spec.resolv_conf_path or join_path(own_dir, "resolv.conf"),
         dns=spec.dns,
         extra_hosts=spec.extra_hosts,
+        process=process,
+        auto_remove=process is not None if spec.auto_remove is None else spec.auto_remove,
     )
 
 
-def amend_sandbox(box: Sandbox, spec: JoinSpec) -> Sandbox:
+def amend_sandbox(box: Sandbox, spec: JoinSpec, process: Process | None) -> Sandbox:
     """A known sandbox with what a further join says of it; what it leaves unsaid stays.
 
     Raises:
@@ -94,6 +109,8 @@ def amend_sandbox(box: Sandbox, spec: JoinSpec) -> Sandbox:
         domain_name=spec.domain_name or box.domain_name,
         dns=spec.dns or box.dns,
         extra_hosts=tuple(dict.fromkeys((*box.extra_hosts, *spec.extra_hosts))),
+        process=process or box.process,
+        auto_remove=process is not None or box.auto_remove if spec.auto_remove is None else spec.auto_remove,
     )
 
 

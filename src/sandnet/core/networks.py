@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from msgspec.structs import replace
 
@@ -66,6 +68,15 @@ class Networks:
             raise not_found("network", net.name)
         return net
 
+    @contextmanager
+    def closing(self, network_id: str) -> Iterator[None]:
+        """Until the end of the block :meth:`open` refuses the network: its deletion is decided."""
+        self._closing.add(network_id)
+        try:
+            yield
+        finally:
+            self._closing.discard(network_id)
+
     def scope(self, net: Network) -> str:
         """``local`` or ``global``, as its driver says."""
         return self._parts.drivers[net.driver].scope
@@ -78,15 +89,7 @@ class Networks:
         """
         return await self._parts.operations.run(self._create(spec, predefined))
 
-    async def delete(self, ref: str) -> None:
-        """Delete a network without endpoints.
-
-        Raises:
-            Error: ``NOT_FOUND``, ``PROTECTED`` (predefined), ``IN_USE`` naming the endpoints.
-        """
-        await self._parts.operations.run(self._delete(self._deletable(ref).id))
-
-    def _deletable(self, ref: str) -> Network:
+    def deletable(self, ref: str) -> Network:
         """As :meth:`find`, or what an earlier delete could not remove."""
         left = [net for net in self._records.networks_named(ref) if net.phase is Phase.REMOVING]
         exact = self._records.network(ref)
@@ -120,32 +123,13 @@ class Networks:
             raise
         return net
 
-    async def _delete(self, network_id: str) -> None:
-        async with self._parts.locks.hold(f"network/{network_id}"):
-            net = self.get(network_id)
-            if net.phase is Phase.REMOVING:
-                await self.remove(net)
-                return
-            if net.predefined:
-                raise Error(
-                    Kind.PROTECTED, f"network {net.name} is predefined and cannot be deleted", code="predefined"
-                )
-            self._refuse_used(net)
-            self._closing.add(net.id)
-            try:
-                net = replace(net, phase=Phase.REMOVING)
-                await self._records.commit(put=[net])
-            finally:
-                self._closing.discard(net.id)
-            await self.remove(net)
-
     async def _finish(self, name: str) -> None:
         """Finish a removal that failed half-way: it must not keep its name for ever."""
         for left in self._records.networks_named(name):
             if left.phase is Phase.REMOVING:
                 async with self._parts.locks.hold(f"network/{left.id}"):
                     current = self._records.network(left.id)
-                    if current:
+                    if current and not self._records.endpoints_of(left.id):  # else only its own delete can
                         await self.remove(current)
 
     async def _abandon(self, net: Network) -> None:
@@ -165,14 +149,6 @@ class Networks:
         for holder in self._records.networks_named(name):
             message = f"network with name {name} already exists (id {holder.id[:12]}, driver {holder.driver})"
             raise Error(Kind.NAME_TAKEN, message, "choose another name, or delete that network first")
-
-    def _refuse_used(self, net: Network) -> None:
-        endpoints = self._records.endpoints_of(net.id)
-        if endpoints:
-            users = ", ".join(f"{ep.name} ({ep.id[:12]})" for ep in endpoints[:10])
-            more = f" and {len(endpoints) - 10} more" if len(endpoints) > 10 else ""
-            message = f"network {net.name} has active endpoints: {users}{more}"
-            raise Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
 
 
 def _ready(networks: list[Network]) -> list[Network]:

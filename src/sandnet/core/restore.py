@@ -12,8 +12,10 @@ import logging
 from collections.abc import Awaitable, Iterable
 
 from sandnet.core.endpoints import Endpoints
+from sandnet.core.liveness import has_ended
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
+from sandnet.core.removal import Removal
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.strays import is_ours
 from sandnet.drivers.base import EndpointState, NetworkState
@@ -26,12 +28,15 @@ _log = logging.getLogger(__name__)
 class Restore:
     """Brings the host back to what the records say, and takes it all down."""
 
-    def __init__(self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, removal: Removal
+    ) -> None:
         self._parts = parts
         self._records = parts.records
         self._networks = networks
         self._endpoints = endpoints
         self._sandboxes = sandboxes
+        self._removal = removal
         self.problems: list[str] = []
         """What could not be made true, in words."""
 
@@ -83,9 +88,7 @@ class Restore:
     async def _drop_dead_sandboxes(self) -> None:
         """After a reboot no namespace is left: their sandboxes cannot exist any more, so they are let go."""
         dead = [box for box in self._records.sandboxes() if not await self._lives(box)]
-        await self._disconnect(
-            attachment for box in dead for attachment in self._records.attachments_of_container(box.container_id)
-        )
+        await self._all("sandbox", map(self._removal.bury, dead))
         left = [box for box in self._records.sandboxes() if self._is_unused(box)]
         await self._all("sandbox", map(self._sandboxes.dissolve, left))
 
@@ -100,15 +103,21 @@ class Restore:
         except Error as failure:  # nobody knows: what may be alive is not let go
             self._note("sandbox", failure)
             return True
-        return pinned is not None and pinned.inode == box.inode
+        if pinned is None or pinned.inode != box.inode:
+            return False
+        watched = box.process if box.auto_remove else None
+        return watched is None or not await self._parts.workers.run(has_ended, self._parts.kernel, watched)
 
     async def _remove_debris(self) -> None:
-        attachments = [a for a in self._records.attachments() if a.phase is not Phase.READY]
-        await self._disconnect(attachments)
-        endpoints = [ep for ep in self._records.endpoints() if ep.phase is not Phase.READY]
-        await self._all("endpoint", map(self._remove_endpoint, endpoints))
-        networks = [net for net in self._records.networks() if net.phase is not Phase.READY]
-        await self._all("network", map(self._networks.remove, networks))
+        """What is not ready, and what is on it: a network or an endpoint may be deleted with all it has."""
+        networks = {net.id: net for net in self._records.networks() if net.phase is not Phase.READY}
+        endpoints = {
+            ep.id: ep for ep in self._records.endpoints() if ep.phase is not Phase.READY or ep.network_id in networks
+        }
+        attachments = self._records.attachments()
+        await self._disconnect(a for a in attachments if a.phase is not Phase.READY or a.endpoint_id in endpoints)
+        await self._all("endpoint", map(self._remove_endpoint, endpoints.values()))
+        await self._all("network", map(self._networks.remove, networks.values()))
 
     async def _remove_endpoint(self, endpoint: Endpoint) -> None:
         await self._endpoints.remove(self._networks.get(endpoint.network_id), endpoint)

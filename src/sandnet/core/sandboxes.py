@@ -24,6 +24,7 @@ from sandnet.core.joining import (
     refuse_second_join,
     with_parent_host,
 )
+from sandnet.core.liveness import identify
 from sandnet.core.networks import Networks
 from sandnet.core.operations import together, undo
 from sandnet.core.parts import Parts
@@ -40,6 +41,7 @@ from sandnet.model import (
     Origin,
     ParentUpdate,
     Phase,
+    Process,
     Sandbox,
 )
 
@@ -122,7 +124,8 @@ class Sandboxes:
             others = self._records.attachments_of_endpoint(endpoint.id)
             refuse_second_join(endpoint, others, spec.container_id, many=many)
             refuse_mixture(known, network, attached, spec)
-            box = amend_sandbox(known, spec) if known else await self._plan(network, spec)
+            process = await identify(self._parts, spec.watch_pid or spec.pid)
+            box = amend_sandbox(known, spec, process) if known else await self._plan(network, spec, process)
             try:
                 self._parts.files.check(box)
                 box, attachment = await self._intend(network, endpoint, box, spec, known)
@@ -135,7 +138,9 @@ class Sandboxes:
                 if others:
                     await self._backends.spread(network, endpoint, attachment)
                 box = replace(box, phase=Phase.READY)
-                await self._records.commit(put=[box, replace(attachment, phase=Phase.READY)])
+                # an endpoint that had lost its container has one again
+                found = [replace(endpoint, orphaned=False)] if endpoint.orphaned else []
+                await self._records.commit(put=[box, replace(attachment, phase=Phase.READY), *found])
             except BaseException:
                 await undo(f"join of {spec.container_id}", self._undo_join(endpoint.id, spec.container_id, known))
                 raise
@@ -164,7 +169,7 @@ class Sandboxes:
             if box and box.phase is not Phase.READY and not records.attachments_of_container(container_id):
                 await self.dissolve(box)
 
-    async def _plan(self, network: Network, spec: JoinSpec) -> Sandbox:
+    async def _plan(self, network: Network, spec: JoinSpec, process: Process | None) -> Sandbox:
         """A new sandbox, at the first key where no stranger has pinned a namespace."""
         for key in keys(self._parts.settings.sandbox_dir, spec.container_id):
             if self._records.sandbox_at(key) is not None or key in self._planned:
@@ -177,7 +182,7 @@ class Sandboxes:
                 if not free:
                     self._planned.discard(key)
             if free:
-                return plan_sandbox(self._parts, spec, network, key)
+                return plan_sandbox(self._parts, spec, network, key, process)
         raise AssertionError("unreachable: the keys do not end")
 
     async def _intend(
@@ -357,7 +362,7 @@ class Sandboxes:
         endpoint = self._records.endpoint(endpoint_id)
         if endpoint is None or endpoint.phase is not Phase.READY:
             raise not_found("endpoint", endpoint_id)
-        return self._networks.get(endpoint.network_id), endpoint
+        return self._networks.open(endpoint.network_id), endpoint
 
     def _not_attached(self, endpoint_id: str, container_id: str) -> Error:
         endpoint = self._records.endpoint(endpoint_id)

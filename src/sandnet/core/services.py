@@ -9,6 +9,7 @@ from sandnet.core.endpoints import Endpoints, ready
 from sandnet.core.lookup import resolve
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
+from sandnet.core.removal import Removal
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.errors import not_found
 from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network, Phase, Sandbox
@@ -18,14 +19,15 @@ class Services:
     """The services of all networks: the same objects and ids as their endpoints."""
 
     def __init__(
-        self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, backends: Backends
+        self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, removal: Removal
     ) -> None:
-        self._parts = parts
         self._records = parts.records
+        self._settings = parts.settings
         self._networks = networks
         self._endpoints = endpoints
         self._sandboxes = sandboxes
-        self._backends = backends
+        self._removal = removal
+        self._backends = Backends(parts)
 
     def list(
         self, name: str | None = None, partial_id: str | None = None, network: str | None = None
@@ -55,16 +57,16 @@ class Services:
         """
         return await self._endpoints.create(network_name or self._default().id, spec)
 
-    async def unpublish(self, ref: str) -> None:
+    async def unpublish(self, ref: str, *, force: bool = False) -> None:
         """Delete the service.
 
         Raises:
-            Error: as :meth:`Endpoints.delete`.
+            Error: as :meth:`Removal.endpoint`.
         """
         left = [ep for ep in self._records.endpoints_named(ref) if ep.phase is Phase.REMOVING]
         exact = self._records.endpoint(ref)
         endpoint = exact or (left[0] if left else self.find(ref))
-        await self._endpoints.delete(endpoint.network_id, endpoint.id)
+        await self._removal.endpoint(endpoint.network_id, endpoint.id, force=force)
 
     async def attach(self, ref: str, spec: JoinSpec) -> Sandbox:
         """Join a container to the service, as its first or as one more backend.
@@ -98,7 +100,7 @@ class Services:
     def _default(self) -> Network:
         network = self._networks.default()
         if network is None:
-            name = self._parts.settings.default_network
+            name = self._settings.default_network
             raise not_found("network", name, "it is the default network; name another, or create it")
         return network
 

@@ -1,4 +1,4 @@
-"""What the program asks of Linux, as five small protocols.
+"""What the program asks of Linux, as six small protocols.
 
 Everything here is synchronous and idempotent ("ensure"): called on worker threads only (see
 ``workers``), the same call again converges. Failures are ``sandnet.errors.Error`` whose message names
@@ -9,7 +9,7 @@ that passes the same contract suite.
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, Protocol
 
@@ -317,6 +317,42 @@ class Host(Protocol):
         ...
 
 
+class Watched(Protocol):
+    """A process that is waited for: its descriptor is readable once the process has ended."""
+
+    def fileno(self) -> int:
+        """The descriptor, for an event loop."""
+        ...
+
+    def close(self) -> None:
+        """Stop waiting; a second call does nothing."""
+        ...
+
+
+class Processes(Protocol):
+    """Processes of the machine, each told from a later one of the same number by when it started."""
+
+    def started(self, pid: int) -> int | None:
+        """When the process began, in clock ticks since boot (proc_pid_stat(5), field 22); ``None``: there is none.
+
+        Raises:
+            Error: ``INVALID`` with code ``not_a_process``: the number is a thread's.
+        """
+        ...
+
+    def watch(self, pid: int, started: int) -> Watched | None:
+        """Wait for the process that began then; ``None``: it has ended. One that nobody has reaped has ended too.
+
+        Raises:
+            Error: ``UNAVAILABLE`` no descriptor is free.
+        """
+        ...
+
+    def namespaces(self) -> Set[int]:
+        """Inode numbers of the network namespaces that processes are in, by their main threads."""
+        ...
+
+
 class Kernel(Protocol):
     """The six together, as the composition root hands them on."""
 
@@ -348,4 +384,9 @@ class Kernel(Protocol):
     @property
     def survey(self) -> Survey:
         """See :class:`sandnet.kernel.facts.Survey`."""
+        ...
+
+    @property
+    def processes(self) -> Processes:
+        """See :class:`Processes`."""
         ...

@@ -1,6 +1,6 @@
 """An in-memory kernel that passes the same contract suite as the real one.
 
-It keeps what callers can see and nothing below: no packets, no rules, no processes. Tests look into it
+It keeps what callers can see and nothing below: no packets, no rules. Tests look into it
 through the public attributes of its parts, read in ``calls`` what was asked of it, and make one call fail
 with :meth:`FakeKernel.fail_on`. Like the real one it may be used from several threads.
 """
@@ -11,6 +11,7 @@ from sandnet.kernel.fake_host import FakeFirewall, FakeHost, FakeSysctl
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_namespaces import HOST_NAMESPACE, FakeNamespaces
 from sandnet.kernel.fake_parts import Mishaps, Space
+from sandnet.kernel.fake_processes import FakeProcesses
 from sandnet.kernel.fake_survey import FakeSurvey
 
 
@@ -31,6 +32,7 @@ class FakeKernel:
         self._sysctl = FakeSysctl(self._mishaps, self._links)
         self._survey = FakeSurvey(self._mishaps, self._links, self._namespaces)
         self._host = FakeHost(self._mishaps, self._links, self._sysctl)
+        self._processes = FakeProcesses(self._mishaps)
 
     @property
     def links(self) -> FakeLinks:
@@ -61,6 +63,11 @@ class FakeKernel:
     def survey(self) -> FakeSurvey:
         """All of it, read in bulk."""
         return self._survey
+
+    @property
+    def processes(self) -> FakeProcesses:
+        """Processes, as far as tests run any."""
+        return self._processes
 
     @property
     def calls(self) -> list[str]:

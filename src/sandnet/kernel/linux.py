@@ -10,6 +10,7 @@ from sandnet.kernel.host import LinuxHost
 from sandnet.kernel.links import LinuxLinks
 from sandnet.kernel.namespaces import LinuxNamespaces
 from sandnet.kernel.nftables import Nftables
+from sandnet.kernel.processes import LinuxProcesses
 from sandnet.kernel.survey import LinuxSurvey
 from sandnet.kernel.sysctl import ProcSysctl
 from sandnet.model.address import Address
@@ -72,6 +73,7 @@ class LinuxKernel:
         self._sysctl = ProcSysctl()
         self._host = LinuxHost()
         self._survey = LinuxSurvey(self._namespaces, sandbox_dir)
+        self._processes = LinuxProcesses()
 
     @property
     def links(self) -> LinuxLinks:
@@ -102,6 +104,11 @@ class LinuxKernel:
     def survey(self) -> LinuxSurvey:
         """All of it, read in bulk."""
         return self._survey
+
+    @property
+    def processes(self) -> LinuxProcesses:
+        """The machine's processes."""
+        return self._processes
 
     def close(self) -> None:
         """Give sockets and memory back; nothing in the kernel changes."""

@@ -4,6 +4,7 @@ from sandnet.model.address import Address, Interface, Prefix
 from sandnet.model.endpoint import Affinity, Endpoint, EndpointSpec, Probe, ProbeKind
 from sandnet.model.network import Network, NetworkOptions, NetworkSpec, Phase, Subnet
 from sandnet.model.ports import BoundPort, ExposedPort, PortMapping
+from sandnet.model.process import Process
 from sandnet.model.sandbox import Attachment, HostEntry, JoinSpec, Origin, ParentUpdate, Sandbox
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Prefix",
     "Probe",
     "ProbeKind",
+    "Process",
     "Sandbox",
     "Subnet",
 ]

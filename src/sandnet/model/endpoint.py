@@ -9,6 +9,7 @@ import msgspec
 
 from sandnet.model.network import Phase
 from sandnet.model.ports import BoundPort, ExposedPort, PortMapping
+from sandnet.model.process import Process
 
 
 class Affinity(StrEnum):
@@ -69,6 +70,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Further names by which its network knows it."""
     affinity: Affinity = Affinity.FLOW
     probe: Probe | None = None
+    process: Process | None = None
+    """When this one ends, the endpoint goes, and takes along who is attached."""
+    orphaned: bool = False
+    """Its last container died instead of leaving, and nobody has joined since."""
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,3 +89,5 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     affinity: Affinity = Affinity.FLOW
     probe: Probe | None = None
+    watch_pid: int = 0
+    """Process that the endpoint is to go with; 0: none."""

@@ -9,6 +9,7 @@ import msgspec
 
 from sandnet.model.address import Address
 from sandnet.model.network import Phase
+from sandnet.model.process import Process
 
 
 class Origin(StrEnum):
@@ -61,6 +62,12 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     extra_hosts: tuple[HostEntry, ...] = ()
     parent_hosts: tuple[HostEntry, ...] = ()
     """Names other containers' ``parent_updates`` gave to this one."""
+    process: Process | None = None
+    """The process that a join named; when it has ended, the container is dead."""
+    auto_remove: bool = False
+    """Reclaim the sandbox when ``process`` ends; without one, when the namespace has had processes and none is left."""
+    occupied: bool = False
+    """Processes were seen in the namespace; only kept with ``auto_remove`` and no ``process``."""
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,4 +124,8 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     netns: str = ""
     """Absolute path of an existing network namespace."""
     pid: int = 0
-    """Process whose network namespace becomes the sandbox."""
+    """Process whose network namespace becomes the sandbox, and whose end is the container's."""
+    watch_pid: int = 0
+    """Process whose end is the container's, where that is another one than ``pid``."""
+    auto_remove: bool | None = None
+    """Reclaim the sandbox when its container died; ``None``: where a process is named, or as before."""

@@ -92,25 +92,15 @@ class EndpointCreate(Struct, kw_only=True, omit_defaults=True):
     affinity: Affinity | None = None
     """What keeps going to one backend: a ``flow`` (the default), or all of a ``client``."""
     probe: Probe | None = None
+    watch_pid: Pid | None = None
+    """Process with which it goes, and takes along who is attached."""
 
 
-class ServicePublish(Struct, kw_only=True, omit_defaults=True):
+class ServicePublish(EndpointCreate, kw_only=True, omit_defaults=True):
     """Body of ``POST /services``."""
 
-    name: str | None = None
     network_name: str | None = None
     """Empty: the default network."""
-    exposed_ports: list[ExposedPort] | None = None
-    port_mapping: list[PortMapping] | None = None
-    address: str | None = None
-    address_ipv6: str | None = None
-    mac: str | None = None
-    labels: dict[str, str] | None = None
-    aliases: list[str] | None = None
-    """Further names by which the network knows it."""
-    affinity: Affinity | None = None
-    """What keeps going to one backend: a ``flow`` (the default), or all of a ``client``."""
-    probe: Probe | None = None
 
 
 class ExtraHost(Struct, kw_only=True, omit_defaults=True):
@@ -148,7 +138,12 @@ class Join(Struct, kw_only=True, omit_defaults=True):
     netns: str | None = None
     """Path of an existing network namespace that becomes the sandbox."""
     pid: Pid | None = None
-    """Process whose network namespace becomes the sandbox."""
+    """Process whose network namespace becomes the sandbox, and with which it goes."""
+    watch_pid: Pid | None = None
+    """Process with which the sandbox goes, where that is another one."""
+    auto_remove: bool | None = None
+    """Whether the sandbox goes when its container died: with that process; without one, when its namespace has had
+    processes and none is left. Absent: where a process is named."""
 
 
 class BackendChange(Struct, kw_only=True, omit_defaults=True):
@@ -284,6 +279,9 @@ class Sandbox(Struct, kw_only=True):
     hosts_path: str | UnsetType = UNSET
     resolv_conf_path: str | UnsetType = UNSET
     dns: list[str] | UnsetType = UNSET
+    pid: int | UnsetType = UNSET
+    """The process that a join named; 0: none."""
+    auto_remove: bool | UnsetType = UNSET
     interfaces: list[SandboxInterface] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
 

@@ -528,3 +528,24 @@ def test_given_a_daemon_when_completing_then_its_names_are_offered(stub: Stub) -
 
 def test_given_no_daemon_when_completing_then_nothing_is_offered(tmp_path: Path) -> None:
     assert completions(f"unix://{tmp_path}/absent", "network", "rm") == []
+
+
+@pytest.mark.parametrize("flag", ["-f", "--force"])
+def test_given_force_when_removing_then_the_daemon_is_told(stub: Stub, sandnet: Sandnet, flag: str) -> None:
+    stub.answer("DELETE", "/networks/blue?force=true")
+    assert sandnet("network", "rm", flag, "blue").exit_code == 0
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("DELETE", f"/services/{BAR}?force=true")
+    assert sandnet("service", "unpublish", flag, "bar").exit_code == 0
+    stub.answer("DELETE", f"/networks/foo/endpoints/{BAR}?force=true")
+    assert sandnet("endpoint", "rm", flag, "bar").exit_code == 0
+
+
+def test_given_a_process_when_attaching_then_the_daemon_is_told(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("POST", f"/services/{BAR}/backend", "/key")
+    assert sandnet("service", "attach", "--watch-pid", "7", "c1", "bar").exit_code == 0
+    assert stub.requests[-1].body == {"container_id": "c1", "watch_pid": 7}
+    assert sandnet("service", "attach", "--auto-remove", "c1", "bar").exit_code == 0
+    assert stub.requests[-1].body == {"container_id": "c1", "auto_remove": True}
+    assert sandnet("service", "attach", "--watch-pid", "7", "--no-auto-remove", "c1", "bar").exit_code == 2

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab import eventually
+
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Stub
 
@@ -139,6 +141,8 @@ def test_given_a_command_when_run_then_a_service_lives_as_long_as_it(start: Star
     status, out, err = finished(start(*words, "cat /etc/hosts; exit 7"))
     assert (status, out, err) == (7, "10.9.0.2\tbar\n", "")
     publish, attach = stub.requests[0].body, stub.requests[1].body
+    assert isinstance(publish, dict)
+    tied = publish.pop("watch_pid")
     assert publish == {
         "name": "web",
         "network_name": "blue",
@@ -146,6 +150,7 @@ def test_given_a_command_when_run_then_a_service_lives_as_long_as_it(start: Star
     }
     assert isinstance(attach, dict)
     assert (attach["host_name"], attach["dns"], len(attach["container_id"])) == ("web", ["10.0.0.1"], 64)
+    assert attach["watch_pid"] == tied
     assert cleaned_up(stub)
 
 
@@ -154,7 +159,7 @@ def test_given_no_name_when_run_then_one_is_made(start: Start, stub: Stub, sandb
     assert finished(start("run", "true"))[0] == 0
     body = stub.requests[0].body
     assert isinstance(body, dict)
-    assert body.keys() == {"name"}
+    assert body.keys() == {"name", "watch_pid"}
     assert len(body["name"].removeprefix("run-")) == 8
 
 
@@ -178,6 +183,25 @@ def test_given_a_signal_when_run_then_the_command_gets_it_and_nothing_stays(
         process.send_signal(number)
         assert process.wait(30) == 128 + number
     assert cleaned_up(stub)
+
+
+def test_given_a_kill_when_run_then_the_command_dies_with_it(start: Start, stub: Stub, sandbox: Path) -> None:
+    canned_life(stub)
+    process = start("run", "--", "sh", "-c", "echo $$; exec sleep 60")
+    with process:
+        assert process.stdout
+        command = int(process.stdout.readline())
+        process.kill()
+        process.wait(30)
+    eventually(lambda: not is_running(command))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its remains."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_given_a_command_that_handles_the_signal_when_run_then_its_own_status_counts(
@@ -261,7 +285,7 @@ def test_given_what_cannot_be_removed_when_the_command_ends_then_it_is_told_and_
     stub.reply("DELETE", f"/services/{SERVICE}")  # uses up the success
     status, out, err = finished(start("run", "--", "false"))
     assert (status, out) == (1, "")
-    assert err.startswith("sandnet: left behind: web is in use\n  see: sandnet service ls")
+    assert err.startswith("sandnet: left behind: web is in use\n  the daemon tries again; see: sandnet service ls")
 
 
 def test_given_no_daemon_when_run_then_the_way_out_is_told(tmp_path: Path) -> None:

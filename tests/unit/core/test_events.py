@@ -29,8 +29,8 @@ async def test_given_a_life_when_followed_from_the_start_then_each_change_is_tol
     await rig.endpoint("web")
     await rig.join("c1", "web")
     await rig.controller.sandboxes.leave("foo", "web", "c1")
-    await rig.controller.endpoints.delete("foo", "web")
-    await rig.controller.networks.delete("foo")
+    await rig.controller.removal.endpoint("foo", "web")
+    await rig.controller.removal.network("foo")
     events = await _take(rig.controller.events.follow(since), 8)
     assert [_summary(event) for event in events] == [
         ("created", "Network"),

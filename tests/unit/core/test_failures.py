@@ -129,12 +129,12 @@ async def test_given_a_delete_that_fails_half_way_then_repeating_it_finishes(rig
     await rig.endpoint("web", port_mapping=(mapping(8080),))
     rig.kernel.fail_on("firewall.apply", BROKEN)
     with pytest.raises(Error):
-        await rig.controller.endpoints.delete("foo", "web")
-    await rig.controller.endpoints.delete("foo", "web")
+        await rig.controller.removal.endpoint("foo", "web")
+    await rig.controller.removal.endpoint("foo", "web")
     rig.kernel.fail_on("firewall.apply", BROKEN)
     with pytest.raises(Error):
-        await rig.controller.networks.delete("foo")
-    await rig.controller.networks.delete("foo")
+        await rig.controller.removal.network("foo")
+    await rig.controller.removal.network("foo")
     await rig.network()
     await rig.endpoint("web", port_mapping=(mapping(8080),))
 
@@ -185,6 +185,7 @@ async def test_given_a_parent_that_cannot_be_told_then_the_join_is_done_all_the_
 async def test_given_the_hosts_own_namespace_when_joined_by_pid_then_refused(rig: Rig) -> None:
     await _prepared(rig)
     rig.kernel.namespaces._foreign[4711] = rig.kernel.namespaces.identify()
+    rig.kernel.processes.begin(4711)
     with pytest.raises(Error) as caught:
         await rig.join("c2", "second", pid=4711)
     assert caught.value.code == "host_namespace"

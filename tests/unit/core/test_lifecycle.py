@@ -20,7 +20,7 @@ async def test_given_a_first_start_then_the_predefined_networks_are_there_in_ord
 
 async def test_given_a_predefined_network_when_deleted_then_refused(rig: Rig) -> None:
     with pytest.raises(Error) as caught:
-        await rig.controller.networks.delete("bridge")
+        await rig.controller.removal.network("bridge")
     assert caught.value.kind is Kind.PROTECTED
 
 
@@ -53,7 +53,7 @@ async def test_given_a_network_with_endpoints_when_deleted_then_refused_and_they
     await rig.network()
     endpoint = await rig.endpoint("baz")
     with pytest.raises(Error) as caught:
-        await rig.controller.networks.delete("foo")
+        await rig.controller.removal.network("foo")
     assert caught.value.kind is Kind.IN_USE
     assert "baz" in caught.value.message
     assert endpoint.id[:12] in caught.value.message
@@ -63,7 +63,7 @@ async def test_given_endpoints_then_addresses_come_in_turn_and_a_freed_one_comes
     await rig.network(subnet=IPv4Network("10.9.0.0/29"))
     names = [f"e{i}" for i in range(3)]
     first = [await rig.endpoint(name) for name in names]
-    await rig.controller.endpoints.delete("foo", "e0")
+    await rig.controller.removal.endpoint("foo", "e0")
     later = [await rig.endpoint(f"l{i}") for i in range(3)]
     assert [str(ep.address.ip) for ep in first if ep.address] == ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
     assert [str(ep.address.ip) for ep in later if ep.address] == ["10.9.0.5", "10.9.0.6", "10.9.0.2"]
@@ -136,7 +136,7 @@ async def test_given_an_endpoint_in_use_then_a_second_join_is_refused_and_delete
     with pytest.raises(Error) as second:
         await rig.join("c2", "web")
     with pytest.raises(Error) as delete:
-        await rig.controller.endpoints.delete("foo", "web")
+        await rig.controller.removal.endpoint("foo", "web")
     assert (second.value.kind, delete.value.kind) == (Kind.INVALID, Kind.IN_USE)
     assert "c1" in delete.value.message
 

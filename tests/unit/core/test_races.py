@@ -53,7 +53,7 @@ async def test_given_a_network_whose_deletion_is_being_written_when_an_endpoint_
 ) -> None:
     store.reached.clear()
     store.gate.clear()
-    deleting = asyncio.create_task(rig.controller.networks.delete("foo"))
+    deleting = asyncio.create_task(rig.controller.removal.network("foo"))
     await store.reached.wait()
     creating = asyncio.create_task(rig.endpoint("one"))
     again = asyncio.create_task(rig.network())

@@ -22,7 +22,7 @@ async def test_given_a_restart_then_everything_is_as_before_and_addresses_go_on(
     await rig.network(subnet=IPv4Network("10.9.0.0/24"))
     web = await rig.endpoint("web", port_mapping=(mapping(8080),))
     await rig.endpoint("db")
-    await rig.controller.endpoints.delete("foo", "db")
+    await rig.controller.removal.endpoint("foo", "db")
     box = await rig.join("c1", "web")
     veths = rig.veths()
     await _restarted(rig)

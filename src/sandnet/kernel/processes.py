@@ -1,0 +1,108 @@
+"""Processes, held by descriptors that cannot mean another one when their number is used again (pidfd_open(2))."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from contextlib import suppress
+from typing import Final
+
+from sandnet.errors import Error, Kind, invalid
+
+_START_TIME: Final = 22 - 3
+"""Place of the start time among the fields after the command's name (proc_pid_stat(5))."""
+_MAX_STAT: Final = 4096
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+
+
+class PidFd:
+    """See :class:`sandnet.kernel.base.Watched`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class LinuxProcesses:
+    """The real :class:`sandnet.kernel.base.Processes`: those of the daemon's own PID namespace."""
+
+    def started(self, pid: int) -> int | None:
+        """See :meth:`sandnet.kernel.base.Processes.started`.
+
+        Raises:
+            Error: as told there; ``UNAVAILABLE`` no descriptor is free.
+        """
+        process = _open(pid)
+        if process is None:
+            return None
+        try:
+            return None if _has_ended(process) else _start_time(pid)
+        finally:
+            process.close()
+
+    def watch(self, pid: int, started: int) -> PidFd | None:
+        """See :meth:`sandnet.kernel.base.Processes.watch`.
+
+        Raises:
+            Error: as told there.
+        """
+        process = _open(pid)
+        if process is None:
+            return None
+        # the start time is read while the descriptor is open: if it fits, it is that process's
+        if _start_time(pid) == started and not _has_ended(process):
+            return process
+        process.close()
+        return None
+
+    def namespaces(self) -> frozenset[int]:
+        """See :meth:`sandnet.kernel.base.Processes.namespaces`."""
+        found = set()
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with suppress(OSError):  # it ended meanwhile
+                found.add(os.stat(f"/proc/{name}/ns/net").st_ino)
+        return frozenset(found)
+
+
+def _open(pid: int) -> PidFd | None:
+    try:
+        return PidFd(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            raise invalid(f"{pid} is no process but a thread of one", "name its process", "not_a_process") from error
+        hint = "raise the daemon's limit of open files" if error.errno in _NO_DESCRIPTOR else ""
+        raise Error(Kind.UNAVAILABLE, f"cannot watch process {pid}: {error.strerror}", hint) from error
+
+
+def _has_ended(process: PidFd) -> bool:
+    waiting = select.poll()  # not select.select, which ends at descriptor 1,024
+    waiting.register(process.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def _start_time(pid: int) -> int | None:
+    """In clock ticks since boot; ``None``: there is no such process."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        stat = os.read(descriptor, _MAX_STAT)
+    except OSError:  # it ended in between
+        return None
+    finally:
+        os.close(descriptor)
+    _, _, fields = stat.rpartition(b")")  # the name may hold anything, parentheses and spaces too
+    return int(fields.split()[_START_TIME])

@@ -1,0 +1,69 @@
+"""Processes, where Linux knows more about them than the contract."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.processes import LinuxProcesses
+
+
+@pytest.fixture
+def processes() -> LinuxProcesses:
+    return LinuxProcesses()
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """No further descriptor can be opened."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_given_a_thread_when_looked_up_then_it_is_told_from_a_process(processes: LinuxProcesses) -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, args=(10,))
+    thread.start()
+    try:
+        with pytest.raises(Error) as caught:
+            processes.started(thread.native_id or 0)
+        assert (caught.value.kind, caught.value.code) == (Kind.INVALID, "not_a_process")
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_given_a_hostile_name_when_looked_up_then_the_start_time_is_right(
+    processes: LinuxProcesses, tmp_path: Path
+) -> None:
+    program = tmp_path / ") R 1 (2 3"
+    program.symlink_to("/bin/sleep")
+    plain = subprocess.Popen(["/bin/sleep", "60"])
+    odd = subprocess.Popen([str(program), "60"])
+    try:
+        first, second = processes.started(plain.pid), processes.started(odd.pid)
+        assert first is not None
+        assert second is not None
+        assert 0 <= second - first < 100 * 60
+    finally:
+        for process in (plain, odd):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_given_no_descriptor_when_watching_then_unavailable_and_not_taken_for_dead(processes: LinuxProcesses) -> None:
+    with pytest.raises(Error) as caught:
+        processes.watch(os.getpid(), 1)
+    assert caught.value.kind is Kind.UNAVAILABLE

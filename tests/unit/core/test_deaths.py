@@ -1,0 +1,255 @@
+"""A sandbox whose process died is reclaimed, by the same verbs as a leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from sandnet.core import deaths
+from sandnet.errors import Error, Kind
+from sandnet.model import EndpointSpec, JoinSpec
+from tests.unit.core.rig import Rig
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked at once a second is looked at much more often."""
+    monkeypatch.setattr(deaths, "INTERVAL", 0.01)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until it is true, for five seconds at most."""
+    deadline = monotonic() + 5
+    while not condition():
+        assert monotonic() < deadline, "it did not come true in time"
+        await asyncio.sleep(0.005)
+
+
+async def joined_by_pid(rig: Rig, container: str, endpoint: str, pid: int, **wishes: Any) -> None:
+    """A container joined to a new endpoint by its process."""
+    rig.kernel.namespaces.add_foreign(pid)
+    rig.kernel.processes.begin(pid)
+    await rig.endpoint(endpoint)
+    await rig.join(container, endpoint, pid=pid, **wishes)
+
+
+def containers(rig: Rig) -> list[str]:
+    return [box.container_id for box in rig.controller.sandboxes.list()]
+
+
+async def restarted(rig: Rig) -> None:
+    """The daemon dies; another one starts."""
+    rig.controller._deaths.close()
+    await rig.start()
+
+
+async def test_given_a_sandbox_joined_by_pid_when_the_process_dies_then_it_leaves_and_its_endpoint_stays(
+    rig: Rig,
+) -> None:
+    await rig.network()
+    await joined_by_pid(rig, "c1", "one", 100)
+    await joined_by_pid(rig, "c2", "two", 200)
+    await rig.endpoint("more")
+    await rig.join("c1", "more")
+    rig.kernel.processes.end(100)
+    await until(lambda: containers(rig) == ["c2"])
+    await until(lambda: rig.controller._parts.records.sandbox("c1") is None)
+    assert [ep.name for ep in rig.controller.services.list()] == ["one", "two", "more"]
+    assert not await rig.store.list("attachment/c1/")
+    rig.kernel.processes.begin(100)
+    await rig.join("c1", "one", pid=100)
+    assert containers(rig) == ["c2", "c1"]
+
+
+@pytest.mark.parametrize(("wishes", "stays"), [({}, True), ({"auto_remove": True}, False), ({"watch_pid": 7}, False)])
+async def test_given_a_namespace_of_ours_when_the_process_dies_then_the_join_decides(
+    rig: Rig, wishes: dict[str, Any], stays: bool
+) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    rig.kernel.processes.begin(7)
+    box = await rig.join("c1", "one", **wishes)
+    rig.kernel.processes.inside[7] = box.inode
+    await asyncio.sleep(0.1)
+    assert containers(rig) == ["c1"]
+    rig.kernel.processes.end(7)
+    if stays:
+        await asyncio.sleep(0.2)
+        assert containers(rig) == ["c1"]
+    else:
+        await until(lambda: containers(rig) == [])
+
+
+async def test_given_auto_remove_when_nobody_has_entered_yet_then_the_sandbox_stays(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    await rig.join("c1", "one", auto_remove=True)
+    await asyncio.sleep(0.2)
+    assert containers(rig) == ["c1"]
+
+
+async def test_given_auto_remove_when_the_last_process_goes_while_the_daemon_is_away_then_reclaimed(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    box = await rig.join("c1", "one", auto_remove=True)
+    rig.kernel.processes.begin(7, inode=box.inode)
+    await until(lambda: rig.controller.sandboxes.find("c1").occupied)
+    rig.controller._deaths.close()
+    rig.kernel.processes.end(7)
+    await rig.start()
+    await until(lambda: containers(rig) == [])
+
+
+async def test_given_auto_remove_switched_off_when_the_process_dies_then_the_sandbox_stays(rig: Rig) -> None:
+    await rig.network()
+    await joined_by_pid(rig, "c1", "one", 100, auto_remove=False)
+    rig.kernel.processes.end(100)
+    await asyncio.sleep(0.2)
+    assert containers(rig) == ["c1"]
+    await rig.controller.removal.network("foo")  # but it does not stand in the way any more
+    assert containers(rig) == []
+
+
+async def test_given_a_process_that_dies_while_the_daemon_is_away_when_it_starts_then_reclaimed_before_it_serves(
+    rig: Rig,
+) -> None:
+    await rig.network()
+    await joined_by_pid(rig, "c1", "one", 100)
+    await joined_by_pid(rig, "c2", "two", 200)
+    rig.controller._deaths.close()
+    rig.kernel.processes.end(100)
+    await rig.start()
+    assert containers(rig) == ["c2"]
+    rig.kernel.processes.end(200)
+    await until(lambda: containers(rig) == [])
+
+
+async def test_given_a_pid_used_again_when_the_daemon_starts_then_the_newcomer_is_not_taken_for_the_dead(
+    rig: Rig,
+) -> None:
+    await rig.network()
+    await joined_by_pid(rig, "c1", "one", 100)
+    rig.controller._deaths.close()
+    rig.kernel.processes.end(100)
+    rig.kernel.processes.begin(100)
+    await rig.start()
+    assert containers(rig) == []
+
+
+async def test_given_a_process_that_lives_when_the_daemon_restarts_then_it_is_watched_again(rig: Rig) -> None:
+    await rig.network()
+    await joined_by_pid(rig, "c1", "one", 100)
+    await restarted(rig)
+    assert containers(rig) == ["c1"]
+    rig.kernel.processes.end(100)
+    await until(lambda: containers(rig) == [])
+
+
+async def test_given_a_container_that_left_and_came_again_when_its_first_process_dies_then_it_stays(rig: Rig) -> None:
+    await rig.network()
+    await joined_by_pid(rig, "c1", "one", 100)
+    rig.kernel.processes.begin(200)
+    first = rig.controller.sandboxes.find("c1")
+    await rig.controller.sandboxes.leave("foo", "one", "c1")
+    await rig.join("c1", "one", watch_pid=200)
+    rig.kernel.processes.end(100)
+    await rig.controller.removal.bury(first)
+    await asyncio.sleep(0.1)
+    assert containers(rig) == ["c1"]
+
+
+async def test_given_a_join_of_a_process_that_is_not_there_then_not_found_and_nothing_is_left(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    for field in ("pid", "watch_pid"):
+        wish: dict[str, Any] = {field: 100}
+        with pytest.raises(Error) as caught:
+            await rig.join("c1", "one", **wish)
+        assert (caught.value.kind, caught.value.code) == (Kind.NOT_FOUND, "process_not_found")
+    assert containers(rig) == []
+
+
+async def test_given_a_backend_whose_process_dies_then_it_leaves_the_rotation_and_the_others_stay(rig: Rig) -> None:
+    await rig.network()
+    web = await rig.endpoint("web")
+    for i, pid in enumerate((100, 200, 300)):
+        rig.kernel.processes.begin(pid)
+        await rig.controller.services.attach("web", JoinSpec(container_id=f"c{i}", watch_pid=pid))
+    rig.kernel.processes.end(100)
+    await until(lambda: containers(rig) == ["c1", "c2"])
+    await until(lambda: [a.container_id for a in rig.controller.services.backends(web)] == ["c1", "c2"])
+    assert rig.controller.services.backends(web)[0].holder
+    assert not rig.controller.services.find("web").orphaned
+
+
+async def test_given_a_hundred_processes_when_all_die_at_once_then_all_are_reclaimed(rig: Rig) -> None:
+    await rig.network()
+    for i in range(100):
+        await joined_by_pid(rig, f"c{i}", f"e{i}", 1000 + i)
+    for i in range(100):
+        rig.kernel.processes.end(1000 + i)
+    await until(lambda: containers(rig) == [])
+    assert rig.controller._deaths._watched == {}
+
+
+async def test_given_a_burial_that_fails_then_it_is_tried_again(rig: Rig) -> None:
+    await rig.network()
+    await joined_by_pid(rig, "c1", "one", 100)
+    rig.kernel.fail_on("namespaces.release", Error(Kind.UNAVAILABLE, "not now"))
+    rig.kernel.processes.end(100)
+    await until(lambda: rig.controller._parts.records.sandbox("c1") is None)
+    assert not await rig.store.list("attachment/c1/")
+
+
+async def test_given_no_descriptor_left_when_watching_then_it_is_tried_again(rig: Rig) -> None:
+    await rig.network()
+    rig.kernel.fail_on("processes.watch", Error(Kind.UNAVAILABLE, "no descriptor"))
+    await joined_by_pid(rig, "c1", "one", 100)
+    await until(lambda: rig.controller._deaths._watched)
+    rig.kernel.processes.end(100)
+    await until(lambda: containers(rig) == [])
+
+
+async def test_given_an_endpoint_tied_to_a_process_when_that_dies_then_it_goes_with_its_container(rig: Rig) -> None:
+    await rig.network()
+    rig.kernel.processes.begin(7)
+    await rig.controller.endpoints.create("foo", EndpointSpec(name="web", watch_pid=7))
+    await rig.join("c1", "web", watch_pid=7)
+    await until(lambda: rig.controller._deaths._watched)
+    rig.kernel.processes.end(7)
+    await until(lambda: rig.controller.services.list() == [])
+    await until(lambda: containers(rig) == [])
+
+
+async def test_given_an_endpoint_whose_process_dies_while_the_daemon_is_away_when_it_starts_then_it_goes(
+    rig: Rig,
+) -> None:
+    await rig.network()
+    rig.kernel.processes.begin(7)
+    await rig.controller.endpoints.create("foo", EndpointSpec(name="web", watch_pid=7))
+    rig.controller._deaths.close()
+    rig.kernel.processes.end(7)
+    await rig.start()
+    await until(lambda: rig.controller.services.list() == [])
+
+
+async def test_given_a_further_join_with_a_process_then_that_is_the_one_that_counts(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    await rig.endpoint("two")
+    await rig.join("c1", "one")
+    rig.kernel.processes.begin(7)
+    await rig.join("c1", "two", watch_pid=7)
+    await until(lambda: rig.controller._deaths._watched)
+    rig.kernel.processes.end(7)
+    await until(lambda: containers(rig) == [])
+
+
+async def test_given_a_host_network_when_auto_remove_has_no_process_then_refused(rig: Rig) -> None:
+    await rig.endpoint("one", "host")
+    with pytest.raises(Error, match="watch_pid"):
+        await rig.join("c1", "one", "host", auto_remove=True)
