@@ -251,3 +251,17 @@ def test_given_a_change_of_a_backend_when_mapping_then_what_is_absent_stays() ->
 
 def test_given_a_namespace_named_twice_when_mapping_then_refused() -> None:
     assert "netns and pid" in refused_join(netns="/run/netns/a", pid=1)
+
+
+PORT = {"proto": 6, "port": 80}
+LINE = {"name": "db", "address": "192.0.2.1"}
+
+
+def test_given_lists_without_end_in_a_body_when_mapping_then_refused() -> None:
+    for field in ("exposed_ports", "port_mapping"):
+        assert f"{field}: 4097 are too many" in refused_endpoint(**{field: [PORT] * 4097})
+        mapping.endpoint_spec(endpoint(**{field: [PORT] * 4096}))
+    assert "labels: 257 are too many" in refused_endpoint(labels={str(i): "" for i in range(257)})
+    assert "dns: 17 are too many" in refused_join(dns=["192.0.2.53"] * 17)
+    assert "extra_hosts: 1025 are too many" in refused_join(extra_hosts=[LINE] * 1025)
+    assert "parent_updates: 1025 are too many" in refused_join(parent_updates=[{**LINE, "endpoint_id": ID}] * 1025)

@@ -25,6 +25,11 @@ STATUS: Final[Mapping[Kind, int]] = {
     Kind.INTERNAL: 500,
 }
 
+RETRY: Final = "1"
+"""Seconds after which it is worth while to try again (RFC 9110, 10.2.3)."""
+_PASSING: Final = {"overloaded", "busy", "too_many_streams"}
+"""Codes of what is over in a moment."""
+
 AnyRequest = Request[object, object, object]  # type: ignore[type-var]
 
 log = logging.getLogger(__name__)
@@ -41,7 +46,8 @@ def on_error(request: AnyRequest, error: Error) -> Response[bytes]:
     """A failure that was foreseen."""
     if error.kind is Kind.INTERNAL:
         log.error("%s %s failed: %s", request.method, request.scope["path"], error.message, exc_info=error)
-    return answer(STATUS[error.kind], ErrorBody(message=error.message, code=error.code, hint=error.hint))
+    headers = {"Retry-After": RETRY} if error.code in _PASSING else {}
+    return answer(STATUS[error.kind], ErrorBody(message=error.message, code=error.code, hint=error.hint), headers)
 
 
 def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:

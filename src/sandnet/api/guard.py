@@ -12,9 +12,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from sandnet.api.front import Receive, Scope, Send, refuse
+from sandnet.api.front import Receive, Refusal, Scope, Send, refuse
 from sandnet.wire.libnetwork import ErrorBody
 
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -22,13 +22,6 @@ _CHANGING: Final = {"POST", "PUT", "PATCH"}
 """Methods that carry a body. DELETE needs no check: a page must ask before it may send one."""
 _JSON: Final = re.compile(r"application/(?:[a-z0-9.-]+\+)?json *(?:;.*)?", re.IGNORECASE)
 _OUR_SITE: Final = {b"none", b"same-origin"}
-
-
-class Refusal(NamedTuple):
-    """Why a request is not looked at any further."""
-
-    status: int
-    body: ErrorBody
 
 
 class Guard:

@@ -32,6 +32,14 @@ T = TypeVar("T")
 DEFAULT_DRIVER: Final = "bridge"
 MAX_ALIASES: Final = 100
 """Of an endpoint, or of a join: every one of them is a record of the resolver's."""
+MAX_PORTS: Final = 4096
+"""Published by an endpoint, each a held socket and elements in the packet filter; and as many exposed ones."""
+MAX_LINES: Final = 1024
+"""Extra hosts of a join, and its parent updates: lines of files that are rewritten as a whole."""
+MAX_SERVERS: Final = 16
+"""Name servers of a join."""
+MAX_LABELS: Final = 256
+"""Of an endpoint: told with every verbose answer."""
 _DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 """Plugins may be named like images (``vendor/plugin:latest``)."""
 _ENDPOINT_REF: Final = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -59,13 +67,13 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
     """
     return EndpointSpec(
         name=check_endpoint_name(body.name or ""),
-        exposed_ports=_exposed(body.exposed_ports or ()),
-        port_mapping=_mappings(body.port_mapping or ()),
+        exposed_ports=_exposed(_few(body.exposed_ports, "exposed_ports", MAX_PORTS)),
+        port_mapping=_mappings(_few(body.port_mapping, "port_mapping", MAX_PORTS)),
         address=_given(values.ipv4, body.address, "address"),
         address_ipv6=_given(values.ipv6, body.address_ipv6, "address_ipv6"),
         mac=values.mac(body.mac, "mac") if body.mac else "",
-        labels=body.labels or {},
-        aliases=_aliases(body.aliases or ()),
+        labels=_few_labels(body.labels or {}),
+        aliases=_aliases(_few(body.aliases, "aliases", MAX_ALIASES)),
         affinity=Affinity(body.affinity or Affinity.FLOW),
         probe=_probe(body.probe) if body.probe else None,
         watch_pid=body.watch_pid or 0,
@@ -89,15 +97,21 @@ def join_spec(body: wire.Join) -> JoinSpec:
         domain_name=check_host_name(body.domain_name, "domain_name") if body.domain_name else "",
         hosts_path=values.path(body.hosts_path, "hosts_path") if body.hosts_path else "",
         resolv_conf_path=values.path(body.resolv_conf_path, "resolv_conf_path") if body.resolv_conf_path else "",
-        dns=tuple(values.host_address(server, f"dns[{i}]") for i, server in enumerate(body.dns or ())),
-        extra_hosts=tuple(_extra_host(host, f"extra_hosts[{i}]") for i, host in enumerate(body.extra_hosts or ())),
+        dns=tuple(
+            values.host_address(server, f"dns[{i}]") for i, server in enumerate(_few(body.dns, "dns", MAX_SERVERS))
+        ),
+        extra_hosts=tuple(
+            _extra_host(host, f"extra_hosts[{i}]")
+            for i, host in enumerate(_few(body.extra_hosts, "extra_hosts", MAX_LINES))
+        ),
         parent_updates=tuple(
-            _parent_update(update, f"parent_updates[{i}]") for i, update in enumerate(body.parent_updates or ())
+            _parent_update(update, f"parent_updates[{i}]")
+            for i, update in enumerate(_few(body.parent_updates, "parent_updates", MAX_LINES))
         ),
         use_default_sandbox=bool(body.use_default_sandbox),
         gateway_priority=body.gateway_priority or 0,
         weight=body.weight or 1,
-        aliases=_aliases(body.aliases or ()),
+        aliases=_aliases(_few(body.aliases, "aliases", MAX_ALIASES)),
         netns=values.path(body.netns, "netns") if body.netns else "",
         pid=body.pid or 0,
         watch_pid=body.watch_pid or 0,
@@ -129,10 +143,20 @@ def _given(read: Callable[[object, str], T], value: str | None, field: str) -> T
     return read(value, field) if value else None
 
 
+def _few(items: Sequence[T] | None, field: str, most: int) -> Sequence[T]:
+    """The items, none if there is no list: what a request may ask for at once is bounded, not only its bytes."""
+    if len(items or ()) > most:
+        raise invalid(f"{field}: {len(items or ())} are too many", f"give at most {most}")
+    return items or ()
+
+
+def _few_labels(labels: dict[str, str]) -> dict[str, str]:
+    _few(tuple(labels), "labels", MAX_LABELS)
+    return labels
+
+
 def _aliases(names: Sequence[str]) -> tuple[str, ...]:
     """In lower case, as names are compared (RFC 4343); each once."""
-    if len(names) > MAX_ALIASES:
-        raise invalid(f"aliases: {len(names)} are too many", f"give at most {MAX_ALIASES}")
     read = (check_host_name(name, f"aliases[{i}]").lower() for i, name in enumerate(names))
     return tuple(dict.fromkeys(read))
 
