@@ -39,6 +39,7 @@ from sandnet.model import (
     PortMapping,
     Probe,
     ProbeKind,
+    Process,
     Sandbox,
     Subnet,
     ids,
@@ -49,6 +50,7 @@ V4, V6 = IPv4Address("10.0.0.2"), IPv6Address("2001:db8::2")
 IF4, IF6 = IPv4Interface("10.0.0.2/24"), IPv6Interface("2001:db8::2/64")
 NET4, NET6 = IPv4Network("10.0.0.0/24"), IPv6Network("2001:db8::/64")
 
+PROCESS = Process(4711, 987654)
 OPTIONS = NetworkOptions(
     subnet=NET4,
     gateway=V4,
@@ -71,6 +73,7 @@ MAPPING = PortMapping(proto=17, port=53, host_ip=V6, host_port=5300, host_port_e
 HOSTS = (HostEntry(name="db", address=V4), HostEntry(name="db", address=V6))
 PROBE = Probe(kind=ProbeKind.HTTP, port=80, path="/healthz", interval=0.5, timeout=0.25)
 RECORDS: list[msgspec.Struct] = [
+    PROCESS,
     OPTIONS,
     NetworkOptions(),
     Subnet(prefix=NET4, bridge=IF4, gateway=V4, range=NET4),
@@ -113,6 +116,8 @@ RECORDS: list[msgspec.Struct] = [
         aliases=("www",),
         affinity=Affinity.CLIENT,
         probe=PROBE,
+        process=PROCESS,
+        orphaned=True,
     ),
     PROBE,
     EndpointSpec(name="web", exposed_ports=(EXPOSED,), port_mapping=(MAPPING,), address=V4, address_ipv6=V6, mac="m"),
@@ -134,6 +139,9 @@ RECORDS: list[msgspec.Struct] = [
         dns=(V4, V6),
         extra_hosts=HOSTS,
         parent_hosts=HOSTS,
+        process=PROCESS,
+        auto_remove=True,
+        occupied=True,
     ),
     Attachment(
         endpoint_id="e",
@@ -154,6 +162,8 @@ RECORDS: list[msgspec.Struct] = [
         extra_hosts=HOSTS,
         parent_updates=(ParentUpdate(endpoint_id="e", name="web", address=V4),),
         netns="/proc/1/ns/net",
+        watch_pid=7,
+        auto_remove=True,
     ),
 ]
 
