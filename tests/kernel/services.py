@@ -167,8 +167,8 @@ class World:
             self.plug(ep, rest[0])
         self.backends[ep.id] = rest
         self.balance(ep)
-        asyncio.run(self.driver.leave(self.net, ep, att))
         self.host.run(self.kernel.links.retire, [att.host_link])
+        asyncio.run(self.driver.leave(self.net, ep, att))
 
     def change(self, ep: Endpoint, att: Attachment, **changes: Any) -> Attachment:
         changed = replace(att, **changes)

@@ -369,10 +369,11 @@ def _sctp(world: World, client: str, listening: dict[str, socket.socket], port: 
 def test_given_a_deleted_endpoint_when_looked_for_then_nothing_of_it_is_left(world: World) -> None:
 
     ep = world.service(ports=True)
-    for number in (11, 12):
-        world.attach(ep, number)
+    attached = [world.attach(ep, number) for number in (11, 12)]
     for _ in range(2):
         asyncio.run(world.driver.delete_endpoint(world.net, ep))
+        for att in attached:
+            asyncio.run(world.driver.leave(world.net, ep, att))
     assert SERVICE not in world.host.sh("nft", "list", "ruleset")
     assert SERVICE6 not in world.host.sh("nft", "list", "ruleset")
 
@@ -380,7 +381,7 @@ def test_given_a_deleted_endpoint_when_looked_for_then_nothing_of_it_is_left(wor
 def test_given_one_backend_when_programmed_then_nothing_is_balanced(world: World) -> None:
     ep = world.service(ports=True)
     world.attach(ep, 11)
-    assert SERVICE not in world.host.sh("nft", "list", "table", "bridge", "sandnet")
+    assert SERVICE not in world.host.sh("nft", "list", "set", "bridge", "sandnet", "services4")
 
 
 def test_given_a_stopped_driver_when_looked_for_then_both_tables_are_gone(world: World) -> None:

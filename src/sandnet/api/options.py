@@ -93,6 +93,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "mtu": ("mtu", _number),
     "internal": ("internal", _boolean),
     "icc": ("icc", _boolean),
+    "anti_spoofing": ("anti_spoofing", _boolean),
     "masquerade": ("masquerade", _boolean),
     "firewall": ("firewall", _boolean),
     "bridge_name": ("bridge_name", _link_name),

@@ -36,6 +36,7 @@ def network() -> None:
 @click.option("--mtu", type=click.IntRange(68, 65535), help="MTU of the network's links, in bytes.")
 @click.option("--internal", is_flag=True, help="No way out of the network and none in.")
 @click.option("--no-icc", is_flag=True, help="Sandboxes of the network may not reach each other.")
+@click.option("--no-anti-spoofing", is_flag=True, help="Sandboxes may send from addresses that are not their own.")
 @click.option("--bridge-name", metavar="LINK", help="Name of the bridge device, made or existing.")
 @click.option(
     "-o",
@@ -68,9 +69,8 @@ def options(plain: Mapping[str, object], extra: Iterable[tuple[str, str]]) -> di
 
     libnetwork's generic values are text always; any other ``KEY=VALUE`` is JSON where it reads as JSON.
     """
-    asked = {key: value for key, value in plain.items() if value and key != "no_icc"}
-    if plain.get("no_icc"):
-        asked["icc"] = False
+    asked = {key: value for key, value in plain.items() if value and not key.startswith("no_")}
+    asked |= {key.removeprefix("no_"): False for key, value in plain.items() if value and key.startswith("no_")}
     if "subnet_ipv6" in asked:
         asked["ipv6"] = True
     generic = {key: value for key, value in extra if _is_generic(key)}

@@ -30,7 +30,7 @@ from sandnet.core.operations import together, undo
 from sandnet.core.parts import Parts
 from sandnet.core.wiring import dissolve, identified, made, unplug, wire
 from sandnet.errors import Error, Kind, collected, invalid, not_found
-from sandnet.kernel.base import DefaultRoute
+from sandnet.kernel.base import DefaultRoute, Veth
 from sandnet.model import (
     Attachment,
     Endpoint,
@@ -129,10 +129,12 @@ class Sandboxes:
             try:
                 self._parts.files.check(box)
                 box, attachment = await self._intend(network, endpoint, box, spec, known)
-                box = await self._with_namespace(box)
+                # what the driver does outside of the namespace goes beside the making of it
+                join = self._parts.driver(network.driver).join
+                box, veth = await together(self._with_namespace(box), join(network, endpoint, attachment))
                 # the resolver opens its sockets in the namespace while the interface is plugged
                 box, _ = await together(
-                    self._connect(network, endpoint, box, attachment),
+                    self._connect(box, veth),
                     self._parts.naming.attachment_came(box, attachment),
                 )
                 if others:
@@ -208,9 +210,8 @@ class Sandboxes:
             raise
         return box, attachment
 
-    async def _connect(self, network: Network, endpoint: Endpoint, box: Sandbox, attachment: Attachment) -> Sandbox:
-        """Make an attachment true in the kernel and in the files; the sandbox as it is then."""
-        veth = await self._parts.driver(network.driver).join(network, endpoint, attachment)
+    async def _connect(self, box: Sandbox, veth: Veth | None) -> Sandbox:
+        """Make an attachment true in the sandbox and in the files; the sandbox as it is then."""
         files = self._parts.files.writing(box)
         return await self._parts.workers.run(wire, self._parts.kernel, box, veth, self._routes(box), files)
 
@@ -301,7 +302,6 @@ class Sandboxes:
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         if network and endpoint:
             await self._hand_over(network, endpoint, attachment)
-            await self._parts.drivers[network.driver].leave(network, endpoint, attachment)
         if box and last:
             await self.dissolve(box, attachment)
         elif box:
@@ -326,6 +326,7 @@ class Sandboxes:
         failures = await self._parts.workers.run(unplug, self._parts.kernel, box, attachment, shared, self._routes(box))
         self._parts.reaper.kick(box.container_id)
         _report(f"leave of {box.container_id}", failures)
+        await self._leave_network(attachment)
         await self._records.commit(delete=[attachment])
         self._parts.files.touch([box.container_id])
         await self._parts.files.settle()
@@ -337,7 +338,15 @@ class Sandboxes:
         failures = await self._parts.workers.run(dissolve, self._parts.kernel, box, last, shared, files)
         self._parts.reaper.kick(box.container_id)
         _report(f"removal of sandbox {box.container_id}", failures)
+        if last:
+            await self._leave_network(last)
         await self._records.commit(delete=[last, box] if last else [box])
+
+    async def _leave_network(self, attachment: Attachment) -> None:
+        """Once its link is silent: the driver also kept it from sending what it may not."""
+        network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
+        if network and endpoint:
+            await self._parts.drivers[network.driver].leave(network, endpoint, attachment)
 
     def _shared(self, attachment: Attachment) -> Sequence[Interface]:
         """The endpoint's addresses, where the interface has others of its own."""
@@ -354,7 +363,8 @@ class Sandboxes:
     async def ensure(self, box: Sandbox, attachment: Attachment) -> None:
         """Make an attachment true again, by the verbs that made it first."""
         network, endpoint = self._usable(attachment.endpoint_id)
-        after = await self._connect(network, endpoint, box, attachment)
+        veth = await self._parts.driver(network.driver).join(network, endpoint, attachment)
+        after = await self._connect(box, veth)
         if after != box:
             await self._records.commit(put=[after])
 

@@ -144,7 +144,7 @@ class Driver(Protocol):
         ...
 
     async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Undo :meth:`join`, but for the link itself, which the core retires; already gone is success."""
+        """Undo :meth:`join` once the link is silent, which is the core's work; already gone is success."""
         ...
 
     def gateways(self, net: Network) -> Gateways:

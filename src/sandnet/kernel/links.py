@@ -28,10 +28,10 @@ from sandnet.kernel.rtnetlink import (
     add_address,
     add_connected,
     add_service_address,
+    bridge_info,
     family_options,
     get_device,
     get_link,
-    info,
     link_header,
     list_addresses,
     list_links,
@@ -93,7 +93,7 @@ class LinuxLinks:
         """Make the bridge if it is absent; give it its MAC, MTU and addresses; set it up."""
         with explaining(f"make bridge {bridge.name}"), Netlink() as here:
             wanted = shape(bridge_mac(bridge.name), bridge.mtu)
-            body = link_header() + text(IFLA_IFNAME, bridge.name) + wanted + info("bridge")
+            body = link_header() + text(IFLA_IFNAME, bridge.name) + wanted + bridge_info()
             made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)
             here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + family_options(link_local=False))

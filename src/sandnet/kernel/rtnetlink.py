@@ -62,6 +62,12 @@ _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
 _IFLA_INFO_SLAVE_DATA: Final = 5
 _VETH_INFO_PEER: Final = 1
+_IFLA_BR_GROUP_FWD_MASK: Final = 9
+_IFLA_BR_MULTI_BOOLOPT: Final = 46
+_NO_LINK_LOCAL_LEARN: Final = 1
+"""``BR_BOOLOPT_NO_LL_LEARN`` is option 0 of ``struct br_boolopt_multi``."""
+_BRIDGE_GROUPS: Final = 0xFFF8
+"""01:80:c2:00:00:03 to 0f; the kernel refuses to pass on 01 and 02 (``BR_GROUPFWD_RESTRICTED``)."""
 _IFLA_BRPORT_MODE: Final = 4
 _IFLA_BRPORT_ISOLATED: Final = 33
 _IFLA_INET_CONF: Final = 1
@@ -162,6 +168,20 @@ def shape(mac: str = "", mtu: int = 0) -> bytes:
 def info(kind: str, *data: bytes) -> bytes:
     """``IFLA_LINKINFO``: what kind of link to make."""
     return nested(IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))
+
+
+def bridge_info() -> bytes:
+    """``IFLA_LINKINFO`` of a bridge that takes nothing from its ports unseen.
+
+    Frames to the groups of IEEE 802.1 (01:80:c2:00:00:0X) go past the bridge's hook to the port's own device, and the
+    bridge believes their sender all the same. Here it does not, and such a frame is bridged, which the hook sees.
+    """
+    options = struct.pack("=II", _NO_LINK_LOCAL_LEARN, _NO_LINK_LOCAL_LEARN)
+    return info(
+        "bridge",
+        attribute(_IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", _BRIDGE_GROUPS)),
+        attribute(_IFLA_BR_MULTI_BOOLOPT, options),
+    )
 
 
 def veth_info(peer: str, namespace: int, extra: bytes) -> bytes:

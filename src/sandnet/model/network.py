@@ -40,6 +40,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """No way out of the network and none in."""
     icc: bool = True
     """Sandboxes of the network may reach each other."""
+    anti_spoofing: bool = True
+    """A sandbox sends from its own MAC and addresses only."""
     masquerade: bool = True
     """Traffic that leaves the host bears the host's address."""
     firewall: bool = True

@@ -112,11 +112,12 @@ def test_given_option_values_when_sent_then_json_is_json_and_the_rest_text() -> 
 
 
 def test_given_plain_and_camel_case_options_when_sent_then_the_latter_travel_under_libnetworks_label() -> None:
-    plain = {"subnet": "10.9.0.0/24", "gateway": None, "ipv6": False, "no_icc": True}
+    plain = {"subnet": "10.9.0.0/24", "gateway": None, "ipv6": False, "no_icc": True, "no_anti_spoofing": True}
     extra = [("EnableICC", "false"), ("Mtu", "1400"), ("mtu", "1400"), ("com.docker.network.enable_ipv6", "true")]
     assert options(plain, extra) == {
         "subnet": "10.9.0.0/24",
         "icc": False,
+        "anti_spoofing": False,
         "mtu": 1400,
         "com.docker.network.enable_ipv6": True,
         "com.docker.network.generic": {"EnableICC": "false", "Mtu": "1400"},

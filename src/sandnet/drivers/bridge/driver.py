@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from sandnet.drivers.base import Fault, Gateways, NetworkState, StateOf
 from sandnet.drivers.bridge import balance_rules, inspection, ruleset
 from sandnet.drivers.bridge.balancing import Balancing
+from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.publish import HostPorts
 from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.drivers.bridge.turns import Turns
@@ -53,7 +54,8 @@ class BridgeDriver:
         self._ports = HostPorts(kernel.host)
         self._turns = Turns()
         self._balancing = Balancing(kernel.firewall, workers, self._turns)
-        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._turns)
+        self._guarding = Guarding(kernel.firewall, workers, self._turns)
+        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._guarding, self._turns)
         self._missing = kernel.host.missing()
 
     def unavailable(self) -> str:
@@ -225,7 +227,9 @@ class BridgeDriver:
         await self._balancing.balance(ep, backends)
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """Its addresses are free of flows to an earlier bearer; the pair is all there is."""
+        """Its addresses are free of flows to an earlier bearer, and what its port may send is settled before there is
+        one."""
+        await self._guarding.let_in(net, ep, att)
         await self._balancing.settle(att)
         return self.link(net, ep, att)
 
@@ -247,7 +251,8 @@ class BridgeDriver:
         )
 
     async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """The pair was all there is."""
+        """Forget what its port might send."""
+        await self._guarding.forget(att)
 
     def gateways(self, net: Network) -> Gateways:
         """The bridge's addresses, or the gateways asked for; none on an internal network."""

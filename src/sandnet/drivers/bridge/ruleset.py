@@ -50,6 +50,8 @@ CHAINS = f"""\
     # route_localnet is on for our bridges (published ports on 127.0.0.1): keep the host's loopback closed
     iifname @bridges ip daddr 127.0.0.0/8 drop
     iifname @adopted ip daddr 127.0.0.0/8 drop
+    # what a bridge hands to the port's own device, past its hooks (IEEE 802.1 groups), carries no packet
+    iifname "snv*" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from sandnet.drivers.base import Fault, NetworkState, StateOf
-from sandnet.drivers.bridge import inspection, ruleset
+from sandnet.drivers.bridge import guard, inspection, ruleset
 from sandnet.drivers.bridge.balance import BRIDGE, Service
 from sandnet.drivers.bridge.balancing import Balancing
+from sandnet.drivers.bridge.guard import Own
+from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.turns import Turns
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.facts import Listing
@@ -28,21 +30,26 @@ class _Expected(NamedTuple):
     anything: list[NetworkState]
     """What may be: with what comes and goes."""
     services: Sequence[Service]
+    ports: Sequence[Own]
 
 
 class Upkeep:
     """The tables' guardian. What they should hold is the script that a start would run."""
 
-    def __init__(self, firewall: Firewall, workers: Workers, balancing: Balancing, turns: Turns) -> None:
+    def __init__(
+        self, firewall: Firewall, workers: Workers, balancing: Balancing, guarding: Guarding, turns: Turns
+    ) -> None:
         self._firewall = firewall
         self._workers = workers
         self._balancing = balancing
+        self._guarding = guarding
         self._turns = turns
         self._frames: dict[str, str] = {}
 
     async def start(self, state: list[NetworkState]) -> None:
         """Put both tables in place in one transaction, and remember how they look."""
-        await self._balancing.start(ruleset.table(state), state)
+        self._guarding.start(state)
+        await self._balancing.start(self._tables(state, self._guarding.ports()), state)
         await self._remember()
 
     async def faults(self, state: StateOf) -> list[Fault]:
@@ -60,7 +67,7 @@ class Upkeep:
         """Make both tables anew, with what is being made and without what is being removed."""
         async with self._turns.alone():
             wanted = state(_COMING)
-            await self._balancing.mend(ruleset.table(wanted), wanted)
+            await self._balancing.mend(self._tables(wanted, self._guarding.ports()), wanted)
             await self._remember()
 
     async def _remember(self) -> None:
@@ -80,15 +87,15 @@ class Upkeep:
         return await self._workers.run(self._differences, found, before, self._expected(state))
 
     def _expected(self, state: StateOf) -> _Expected:
-        return _Expected(state(_LASTING), state(tuple(Phase)), self._balancing.services())
+        return _Expected(state(_LASTING), state(tuple(Phase)), self._balancing.services(), self._guarding.ports())
 
     def _listings(self) -> dict[str, Listing | None]:
         return {table: self._firewall.listing(table) for table in TABLES}
 
     def _differences(self, found: dict[str, Listing | None], before: _Expected, after: _Expected) -> list[Fault]:
         """An element is missing when it had to be there all the time, and strange when it never could."""
-        must, still_must = (self._elements(each.lasting, each.services) for each in (before, after))
-        may, still_may = (self._elements(each.anything, each.services) for each in (before, after))
+        must, still_must = (self._elements(each.lasting, each) for each in (before, after))
+        may, still_may = (self._elements(each.anything, each) for each in (before, after))
         told: list[Fault] = []
         for table in TABLES:
             frame = self._frames.get(table, "")
@@ -97,8 +104,13 @@ class Upkeep:
             told += inspection.table_faults(table, found[table], frame, needed, allowed)
         return told
 
-    def _elements(self, state: list[NetworkState], services: Sequence[Service]) -> dict[str, Elements]:
-        return inspection.elements(self._balancing.script(ruleset.table(state), state, services))
+    def _elements(self, state: list[NetworkState], known: _Expected) -> dict[str, Elements]:
+        tables = self._tables(state, known.ports)
+        return inspection.elements(self._balancing.script(tables, state, known.services))
+
+    @staticmethod
+    def _tables(state: Sequence[NetworkState], ports: Sequence[Own]) -> str:
+        return ruleset.table(state) + guard.ruleset(ports)
 
 
 def _combined(one: Elements, other: Elements, how: Callable[[set[str], set[str]], set[str]]) -> Elements:

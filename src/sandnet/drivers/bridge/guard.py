@@ -1,0 +1,163 @@
+"""What a sandbox may send: rules that never change, and elements for each port, as pure functions from records.
+
+A frame that comes in by a port of a guarded network passes when its Ethernet source and its IP source are a pair
+that the port's attachment has, by one lookup; whatever else there is goes the slow way:
+
+- ARP tells the port's own MAC and address only, as a request, an answer or of its own accord; a probe
+  (RFC 5227, 2.1.1) is for the own address;
+- neighbour discovery likewise (RFC 4861): the target of an advertisement and the link-layer options are the port's
+  own, and no extension header hides them (RFC 6980); duplicate address detection is for own addresses;
+- router advertisements, redirects and what goes to a DHCP client's port come from no sandbox at all;
+- no other kind of frame: no VLAN tag (the library's ``ether type`` sees it; what ``meta protocol`` says is what is
+  inside), no PPPoE, no control frames of bridges.
+
+A backend that is not the holder may send from its service's address and not claim it.
+
+``icmpv6 taddr`` is unknown to libnftables 1.0.6, and raw payload has a type of its own, so addresses that are
+claimed by neighbour discovery stand as numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv6Address
+from typing import Final
+
+from sandnet.drivers.bridge.balance import BRIDGE, Element, change
+from sandnet.kernel.rtnetlink import mac_bytes
+from sandnet.model import Attachment, Endpoint, Network
+
+Own = dict[Element, str]
+"""What the sets hold of one port; nothing is mapped to anything."""
+
+_SETS: Final = {
+    "guarded": "type ifname;",
+    "sources4": "typeof iifname . ether saddr . ip saddr;",
+    "sources6": "typeof iifname . ether saddr . ip6 saddr;",
+    "unclaimed4": "typeof iifname . arp saddr ip;",
+    "macs6": "typeof iifname . @ll,48,48;",
+    "claims6": "typeof iifname . @th,64,128;",
+}
+_OWN_SENDER: Final = (
+    "iifname . ether saddr . arp saddr ip @sources4 iifname . arp saddr ether . arp saddr ip @sources4 accept"
+)
+_OWN_PROBE: Final = (
+    "arp operation request arp saddr ip 0.0.0.0 "
+    "iifname . ether saddr . arp daddr ip @sources4 iifname . arp saddr ether . arp daddr ip @sources4 accept"
+)
+_DETECTION: Final = "ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @claims6"
+
+
+def _told(bits: int, option: str) -> tuple[str, ...]:
+    """The rules for a message of neighbour discovery: without options, or with one that tells the own MAC.
+
+    Args:
+        bits: length of the message without options.
+        option: type and length of the option, as the two bytes stand.
+    """
+    size = bits // 8
+    mac = f"iifname . @th,{bits + 16},48 @macs6"
+    return f"ip6 length {size} accept", f"ip6 length {size + 8} @th,{bits},16 {option} {mac} accept", "drop"
+
+
+_CHAINS: Final = {
+    "guard_ip4": ("udp dport 68 drop",),
+    "guard_router": _told(64, "0x0101"),
+    "guard_solicit": _told(192, "0x0101"),
+    "guard_advert": ("iifname . @th,64,128 != @claims6 drop", *_told(192, "0x0201")),
+    "guard_discovery": (
+        "ip6 nexthdr != icmpv6 drop",
+        "icmpv6 type vmap { nd-router-solicit : goto guard_router, nd-neighbor-solicit : goto guard_solicit, "
+        "nd-neighbor-advert : goto guard_advert }",
+        "drop",
+    ),
+    "guard_ip6": (
+        "icmpv6 type { 133-137 } goto guard_discovery",
+        "udp dport 546 drop",
+    ),
+    "guard_arp": (
+        "arp htype != 1 drop",
+        "arp ptype != ip drop",
+        "arp hlen != 6 drop",
+        "arp plen != 4 drop",
+        "arp operation != { request, reply } drop",
+        "iifname . arp saddr ip @unclaimed4 drop",
+        _OWN_SENDER,
+        _OWN_PROBE,
+        "drop",
+    ),
+    "guard_unspecified": (
+        "iifname . @ll,48,48 != @macs6 drop",
+        "icmpv6 type { mld-listener-report, mld2-listener-report } accept",
+        f"{_DETECTION} ip6 length 24 accept",
+        # with a nonce, by which the sender knows its own solicitation again (RFC 7527, 4.1)
+        f"{_DETECTION} ip6 length 32 @th,192,16 0x0e01 accept",
+        "drop",
+    ),
+    "guard_other": (
+        "ether type arp goto guard_arp",
+        "ether type ip6 ip6 saddr :: goto guard_unspecified",
+        "drop",
+    ),
+}
+_BASE: Final = "guard"
+_HOOK: Final = "type filter hook prerouting priority -310; policy accept;"
+"""Before services are balanced (-300), which learns from what it sees, and before br_netfilter (0)."""
+_GATES: Final = (
+    "ether type ip iifname . ether saddr . ip saddr @sources4 goto guard_ip4",
+    "ether type ip6 iifname . ether saddr . ip6 saddr @sources6 goto guard_ip6",
+    "iifname @guarded goto guard_other",
+)
+
+
+def ruleset(ports: Iterable[Own]) -> str:
+    """All of the guard in the bridge table, which is there: brought to this state in one transaction.
+
+    Args:
+        ports: what each port may send.
+    """
+    lines = [f"add set {BRIDGE} {name} {{ {shape} }}" for name, shape in _SETS.items()]
+    lines += [f"flush set {BRIDGE} {name}" for name in _SETS]
+    lines += [f"add chain {BRIDGE} {name}" for name in _CHAINS]
+    lines += [f"add chain {BRIDGE} {_BASE} {{ {_HOOK} }}"]
+    chains = _CHAINS | {_BASE: _GATES}
+    lines += [f"flush chain {BRIDGE} {name}" for name in chains]
+    lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
+    found = {element: "" for each in ports for element in each}
+    return "\n".join((*lines, *change({}, found))) + "\n"
+
+
+def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> Own:
+    """What the sets hold of an attachment."""
+    if not net.options.anti_spoofing or not attachment.host_link:
+        return {}
+    return {Element(BRIDGE, name, key): "" for name, key in _keys(endpoint, attachment)}
+
+
+def link_local(mac: str) -> IPv6Address:
+    """The address that Linux derives from a MAC (modified EUI-64, RFC 4291, appendix A)."""
+    first, *rest = mac_bytes(mac)
+    return IPv6Address(bytes.fromhex("fe80") + bytes(6) + bytes([first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]]))
+
+
+def _keys(endpoint: Endpoint, attachment: Attachment) -> Iterator[tuple[str, str]]:
+    port, mac = f'"{attachment.host_link}"', attachment.mac
+    yield "guarded", port
+    if attachment.address and endpoint.address:
+        own, service = attachment.address.ip, endpoint.address.ip
+        for address in {own, service}:
+            yield "sources4", f"{port} . {mac} . {address}"
+        if own != service and not attachment.holder:
+            yield "unclaimed4", f"{port} . {service}"
+    if attachment.address_ipv6 and endpoint.address_ipv6:
+        yield "macs6", f"{port} . {_number(mac_bytes(mac))}"
+        sources = {attachment.address_ipv6.ip, endpoint.address_ipv6.ip, link_local(mac)}
+        for source in sources:
+            yield "sources6", f"{port} . {mac} . {source}"
+            if source != endpoint.address_ipv6.ip or attachment.holder or attachment.address_ipv6.ip == source:
+                yield "claims6", f"{port} . {_number(source.packed)}"
+
+
+def _number(value: bytes) -> str:
+    """As nft writes it."""
+    return hex(int.from_bytes(value))

@@ -1,0 +1,141 @@
+"""Ethernet frames as an attacker makes them, and sockets that send and hear them in a sandbox."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address, ip_address
+
+from tests.e2e.traffic import PATIENCE, Place
+from tests.lab import Host
+
+IP, ARP, IPV6, VLAN, QINQ, PPPOE, LLDP, SLOW = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8, 0x8864, 0x88CC, 0x8809
+UDP, ICMPV6 = 17, 58
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+NOBODY, NOBODY6 = "0.0.0.0", "::"
+REQUEST, REPLY = 1, 2
+SOLICIT_ROUTER, ADVERTISE_ROUTER, SOLICIT, ADVERTISE, REDIRECT = 133, 134, 135, 136, 137
+SOURCE_MAC, TARGET_MAC, NONCE = 1, 2, 14
+PORT = 9
+
+
+def ether(target: str, source: str, kind: int, payload: bytes) -> bytes:
+    """A frame, padded to the shortest there is."""
+    return (_mac(target) + _mac(source) + struct.pack("!H", kind) + payload).ljust(60, b"\0")
+
+
+def arp(sender_mac: str, sender: str, target: str, operation: int = REPLY, target_mac: str = BROADCAST) -> bytes:
+    """RFC 826."""
+    ends = (_mac(sender_mac), _packed(sender), _mac(target_mac), _packed(target))
+    return struct.pack("!HHBBH6s4s6s4s", 1, IP, 6, 4, operation, *ends)
+
+
+def udp(source: str, target: str, port: int = PORT, sender_port: int = PORT) -> bytes:
+    """A datagram in a packet of the addresses' family."""
+    size = 8 + len(_SAID)
+    head = struct.pack("!HHHH", sender_port, port, size, 0)
+    if ":" in source:
+        checked = _sum(_packed(source) + _packed(target) + struct.pack("!II", size, UDP) + head + _SAID)
+        head = head[:6] + struct.pack("!H", checked)
+        return ipv6(source, target, UDP, head + _SAID)
+    packet = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + size, 1, 0, 64, UDP, 0, _packed(source), _packed(target))
+    return packet[:10] + struct.pack("!H", _sum(packet)) + packet[12:] + head + _SAID
+
+
+def ipv6(source: str, target: str, kind: int, payload: bytes) -> bytes:
+    """RFC 8200, with the hop limit that neighbour discovery wants."""
+    head = struct.pack("!IHBB", 6 << 28, len(payload), kind, 255)
+    return head + _packed(source) + _packed(target) + payload
+
+
+def discovery(source: str, target: str, kind: int, body: bytes, *, hidden: bool = False) -> bytes:
+    """A message of RFC 4861 (``body`` begins behind the checksum), perhaps behind an empty extension header."""
+    message = struct.pack("!BBH", kind, 0, 0) + body
+    pseudo = _packed(source) + _packed(target) + struct.pack("!II", len(message), ICMPV6)
+    message = message[:2] + struct.pack("!H", _sum(pseudo + message)) + message[4:]
+    if hidden:
+        return ipv6(source, target, 60, struct.pack("!BBBBI", ICMPV6, 0, 1, 4, 0) + message)
+    return ipv6(source, target, ICMPV6, message)
+
+
+def neighbour(about: str, option: bytes = b"", flags: int = 0x20000000) -> bytes:
+    """The body of a neighbour solicitation or advertisement."""
+    return struct.pack("!I", flags) + _packed(about) + option
+
+
+def mac_option(kind: int, mac: str) -> bytes:
+    """Source or target link-layer address, or six bytes of a nonce."""
+    return bytes([kind, 1]) + _mac(mac)
+
+
+def tagged(frame: bytes, *tags: int) -> bytes:
+    """A frame with VLAN tags of these kinds."""
+    words = b"".join(struct.pack("!HH", kind, 5) for kind in tags)
+    return frame[:12] + words + frame[12:]
+
+
+def link_local(mac: str) -> str:
+    """What Linux gives an interface of that MAC."""
+    packed = _mac(mac)
+    return str(IPv6Address(b"\xfe\x80" + bytes(6) + bytes([packed[0] ^ 2]) + packed[1:3] + b"\xff\xfe" + packed[3:]))
+
+
+@contextmanager
+def raw(host: Host, place: Place, interface: str = "eth0") -> Iterator[socket.socket]:
+    """A packet socket of a place that hears and says everything."""
+
+    def made() -> socket.socket:
+        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+
+    opened = host.inside(place.namespace, made) if place.namespace else host.run(made)
+    with opened:
+        opened.bind((interface, 3))
+        opened.settimeout(PATIENCE)
+        yield opened
+
+
+def heard(listener: socket.socket, frame: bytes, before: bytes = b"") -> bool:
+    """Whether the frame comes, in time and before another one."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            seen = _bare(listener.recv(2048))
+        except TimeoutError:
+            break
+        if seen in (_bare(frame), _bare(_untagged(frame))):
+            return True
+        if before and seen == _bare(before):
+            return False
+    assert not before, "not even what had to come came"
+    return False
+
+
+def _bare(frame: bytes) -> bytes:
+    """Padding may be cut off on the way."""
+    return frame.rstrip(b"\0")
+
+
+def _untagged(frame: bytes) -> bytes:
+    """A packet socket is given frames without their outer tag."""
+    return frame[:12] + frame[16:] if frame[12:14] in (b"\x81\x00", b"\x88\xa8") else frame
+
+
+_SAID = b"sandnet"
+
+
+def _mac(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def _packed(address: str) -> bytes:
+    return ip_address(address).packed
+
+
+def _sum(data: bytes) -> int:
+    data += b"\0" * (len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF

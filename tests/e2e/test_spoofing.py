@@ -1,0 +1,296 @@
+"""No sandbox speaks in another's name: each trick is tried with a raw socket, with the guard and without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import pytest
+
+from tests.e2e import frames as f
+from tests.e2e.services import NAMES, Service, published
+from tests.e2e.traffic import UDP, Place
+from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, World
+
+ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
+LLDP_MAC, LACP_MAC, STP_MAC = "01:80:c2:00:00:0e", "01:80:c2:00:00:02", "01:80:c2:00:00:00"
+SPANNING_TREE: Final = bytes.fromhex("424203000000000080000000000000000000000080000000000000008001000014000200")
+
+
+class Scene(NamedTuple):
+    """Three boxes of one network: who lies, of whom, and to whom."""
+
+    world: World
+    liar: Box
+    victim: Box
+    hearer: Box
+
+    @property
+    def own6(self) -> str:
+        return f.link_local(self.liar.mac)
+
+    def said(self, kind: int, payload: bytes, target: str = "") -> bytes:
+        """A frame that bears the liar's own MAC."""
+        return f.ether(target or self.hearer.mac, self.liar.mac, kind, payload)
+
+    def passes(self, frame: bytes) -> bool:
+        """Whether the hearer gets a frame of the liar's."""
+        with f.raw(self.world.host, self.hearer) as listener, f.raw(self.world.host, self.liar) as mouth:
+            mouth.send(frame)
+            return f.heard(listener, frame)
+
+    def is_refused(self, frame: bytes) -> bool:
+        """Whether the hearer does not get it: not before one that is right and was sent behind it."""
+        right = self.said(f.IP, f.udp(self.liar.address, self.hearer.address, sender_port=7))
+        with f.raw(self.world.host, self.hearer) as listener, f.raw(self.world.host, self.liar) as mouth:
+            for each in (frame, frame, right):
+                mouth.send(each)
+            return not f.heard(listener, frame, before=right)
+
+    def solicit(self, source: str, about: str, option: bytes = b"", *, hidden: bool = False) -> bytes:
+        return self._discovery(f.SOLICIT, source, f.neighbour(about, option, 0), hidden)
+
+    def advertise(self, about: str, option: bytes = b"", *, source: str = "", hidden: bool = False) -> bytes:
+        return self._discovery(f.ADVERTISE, source or self.own6, f.neighbour(about, option), hidden)
+
+    def router(self, kind: int, body: bytes) -> bytes:
+        return self._discovery(kind, self.own6, body, False)
+
+    def _discovery(self, kind: int, source: str, body: bytes, hidden: bool) -> bytes:
+        return self.said(f.IPV6, f.discovery(source, ALL_NODES, kind, body, hidden=hidden), ALL_NODES_MAC)
+
+
+Made = Callable[[Scene], bytes]
+
+TRICKS: Final[Mapping[str, Made]] = {
+    "the victim's MAC": lambda s: f.ether(s.hearer.mac, s.victim.mac, f.IP, f.udp(s.liar.address, s.hearer.address)),
+    "the victim's IPv4 address": lambda s: s.said(f.IP, f.udp(s.victim.address, s.hearer.address)),
+    "the victim's MAC and IPv4 address": lambda s: f.ether(
+        s.hearer.mac, s.victim.mac, f.IP, f.udp(s.victim.address, s.hearer.address)
+    ),
+    "an IPv4 address of nobody": lambda s: s.said(f.IP, f.udp("203.0.113.77", s.hearer.address)),
+    "no IPv4 address": lambda s: s.said(f.IP, f.udp(f.NOBODY, "255.255.255.255", 67, 68), f.BROADCAST),
+    "an answer of a DHCP server": lambda s: s.said(f.IP, f.udp(s.liar.address, s.hearer.address, 68, 67)),
+    "an answer of a DHCPv6 server": lambda s: s.said(f.IPV6, f.udp(s.own6, s.hearer.address6, 546, 547)),
+    "ARP: the victim is at the liar's MAC": lambda s: s.said(
+        f.ARP, f.arp(s.liar.mac, s.victim.address, s.hearer.address)
+    ),
+    "ARP: the victim announces itself": lambda s: s.said(
+        f.ARP, f.arp(s.liar.mac, s.victim.address, s.victim.address, f.REQUEST), f.BROADCAST
+    ),
+    "ARP: the gateway is at the liar's MAC": lambda s: s.said(f.ARP, f.arp(s.liar.mac, gateway(s), s.hearer.address)),
+    "ARP: the liar is at the victim's MAC": lambda s: s.said(
+        f.ARP, f.arp(s.victim.mac, s.liar.address, s.hearer.address)
+    ),
+    "ARP: the victim asks": lambda s: f.ether(
+        f.BROADCAST, s.victim.mac, f.ARP, f.arp(s.victim.mac, s.victim.address, s.hearer.address, f.REQUEST)
+    ),
+    "ARP: somebody probes the victim's address": lambda s: s.said(
+        f.ARP, f.arp(s.liar.mac, f.NOBODY, s.victim.address, f.REQUEST), f.BROADCAST
+    ),
+    "ARP of other operations": lambda s: s.said(f.ARP, f.arp(s.liar.mac, s.liar.address, s.hearer.address, 9)),
+    "the victim's IPv6 address": lambda s: s.said(f.IPV6, f.udp(s.victim.address6, s.hearer.address6)),
+    "the victim's link-local address": lambda s: s.said(f.IPV6, f.udp(f.link_local(s.victim.mac), s.hearer.address6)),
+    "the victim's MAC and IPv6 address": lambda s: f.ether(
+        s.hearer.mac, s.victim.mac, f.IPV6, f.udp(s.victim.address6, s.hearer.address6)
+    ),
+    "no IPv6 address": lambda s: s.said(f.IPV6, f.udp(f.NOBODY6, s.hearer.address6)),
+    "ND: the victim is at the liar's MAC": lambda s: s.advertise(
+        s.victim.address6, f.mac_option(f.TARGET_MAC, s.liar.mac)
+    ),
+    "ND: the victim advertises itself": lambda s: s.advertise(
+        s.victim.address6, f.mac_option(f.TARGET_MAC, s.liar.mac), source=s.victim.address6
+    ),
+    "ND: the gateway is at the liar's MAC": lambda s: s.advertise("fe80::1", f.mac_option(f.TARGET_MAC, s.liar.mac)),
+    "ND: the liar is at the victim's MAC": lambda s: s.advertise(
+        s.liar.address6, f.mac_option(f.TARGET_MAC, s.victim.mac)
+    ),
+    "ND: one option behind another": lambda s: s.advertise(
+        s.liar.address6, f.mac_option(f.NONCE, s.liar.mac) + f.mac_option(f.TARGET_MAC, s.victim.mac)
+    ),
+    "ND: the asker is at the victim's MAC": lambda s: s.solicit(
+        s.liar.address6, s.hearer.address6, f.mac_option(f.SOURCE_MAC, s.victim.mac)
+    ),
+    "ND: somebody claims the victim's address": lambda s: s.solicit(f.NOBODY6, s.victim.address6),
+    "ND behind an extension header": lambda s: s.advertise(s.liar.address6, hidden=True),
+    "a router advertisement": lambda s: s.router(f.ADVERTISE_ROUTER, bytes.fromhex("4000070800000000 00000000")),
+    "a redirect": lambda s: s.router(f.REDIRECT, bytes(4) + bytes(32)),
+    "a router solicitation with the victim's MAC": lambda s: s.router(
+        f.SOLICIT_ROUTER, bytes(4) + f.mac_option(f.SOURCE_MAC, s.victim.mac)
+    ),
+    "a VLAN tag": lambda s: f.tagged(s.said(f.IP, f.udp(s.liar.address, s.hearer.address)), f.VLAN),
+    "two VLAN tags": lambda s: f.tagged(s.said(f.IP, f.udp(s.liar.address, s.hearer.address)), f.QINQ, f.VLAN),
+    "a VLAN tag around the victim's ARP": lambda s: f.tagged(
+        s.said(f.ARP, f.arp(s.liar.mac, s.victim.address, s.hearer.address)), f.VLAN
+    ),
+    "PPPoE": lambda s: s.said(f.PPPOE, b"\x11\x09\x00\x00\x00\x04\x01\x01\x00\x00"),
+    "a spanning tree": lambda s: s.said(len(SPANNING_TREE), SPANNING_TREE, STP_MAC),
+    "LLDP": lambda s: s.said(f.LLDP, b"\x02\x07\x04" + bytes(6), LLDP_MAC),
+    "an experiment": lambda s: s.said(0x88B5, b"anything"),
+}
+"""How to speak in another's name, or past all that looks. Each works on a bridge that nobody guards."""
+
+RIGHTS: Final[Mapping[str, Made]] = {
+    "IPv4": lambda s: s.said(f.IP, f.udp(s.liar.address, s.hearer.address)),
+    "IPv6": lambda s: s.said(f.IPV6, f.udp(s.liar.address6, s.hearer.address6)),
+    "IPv6 from its link-local address": lambda s: s.said(f.IPV6, f.udp(s.own6, f.link_local(s.hearer.mac))),
+    "an answer by ARP": lambda s: s.said(f.ARP, f.arp(s.liar.mac, s.liar.address, s.hearer.address)),
+    "an announcement by ARP": lambda s: s.said(
+        f.ARP, f.arp(s.liar.mac, s.liar.address, s.liar.address, f.REQUEST), f.BROADCAST
+    ),
+    "a probe of its own address": lambda s: s.said(
+        f.ARP, f.arp(s.liar.mac, f.NOBODY, s.liar.address, f.REQUEST), f.BROADCAST
+    ),
+    "an advertisement": lambda s: s.advertise(s.liar.address6, f.mac_option(f.TARGET_MAC, s.liar.mac)),
+    "an advertisement without option": lambda s: s.advertise(s.own6),
+    "a solicitation": lambda s: s.solicit(s.own6, s.hearer.address6, f.mac_option(f.SOURCE_MAC, s.liar.mac)),
+    "a detection of duplicates": lambda s: s.solicit(f.NOBODY6, s.liar.address6),
+    "one with a nonce": lambda s: s.solicit(f.NOBODY6, s.own6, f.mac_option(f.NONCE, s.victim.mac)),
+    "a router solicitation": lambda s: s.router(f.SOLICIT_ROUTER, bytes(4) + f.mac_option(f.SOURCE_MAC, s.liar.mac)),
+}
+"""What a sandbox says of itself."""
+
+
+def gateway(scene: Scene) -> str:
+    return scene.liar.address.rpartition(".")[0] + ".1"
+
+
+def staged(world: World, **options: JSON) -> Scene:
+    world.api.network("foo", ipv6=True, **options)
+    return Scene(world, *(world.box("foo", name) for name in ("liar", "victim", "hearer")))
+
+
+def failing(tried: Callable[[bytes], bool], scene: Scene, frames: Mapping[str, Made]) -> list[str]:
+    """The names of those for which it is not so. All in one scene: a scene each would take minutes."""
+    return [name for name, made in frames.items() if not tried(made(scene))]
+
+
+def test_given_a_network_when_a_sandbox_speaks_in_anothers_name_then_nobody_hears_it(world: World) -> None:
+    scene = staged(world)
+    assert failing(scene.is_refused, scene, TRICKS) == []
+
+
+def test_given_no_anti_spoofing_when_a_sandbox_speaks_in_anothers_name_then_it_is_heard(world: World) -> None:
+    scene = staged(world, anti_spoofing=False)
+    assert failing(scene.passes, scene, TRICKS) == []
+
+
+def test_given_a_network_when_a_sandbox_speaks_of_itself_then_it_is_heard(world: World) -> None:
+    scene = staged(world)
+    assert failing(scene.passes, scene, RIGHTS) == []
+
+
+def test_given_a_network_when_a_sandbox_sends_control_frames_of_bridges_then_nobodys_mac_moves(world: World) -> None:
+    """They pass the bridge's hook by, and a bridge believes their sender unless told not to."""
+    scene = staged(world)
+    before = learned(world, scene.victim.mac)
+    bridge = bridge_of(world)
+    right = scene.said(f.ARP, f.arp(scene.liar.mac, scene.liar.address, gateway(scene)), f.BROADCAST)
+    with f.raw(world.host, scene.liar) as mouth, f.raw(world.host, world.here, bridge) as listener:
+        for last in range(16):
+            mouth.send(f.ether(f"01:80:c2:00:00:{last:02x}", scene.victim.mac, f.SLOW, b"\x01\x01"))
+        mouth.send(f.ether(scene.hearer.mac, scene.victim.mac, f.IP, f.udp(scene.liar.address, scene.hearer.address)))
+        mouth.send(right)
+        assert f.heard(listener, right)
+    assert learned(world, scene.victim.mac) == before
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_given_a_network_when_a_sandbox_hides_a_packet_in_a_control_frame_then_the_host_does_not_take_it(
+    world: World, family: int
+) -> None:
+    """It comes up at the port's own device, where no rule that names the bridge sees it."""
+    scene = staged(world)
+    own, there, kind, wildcard = (
+        (scene.liar.address, HOST_ADDRESS, f.IP, "0.0.0.0")
+        if family == 4
+        else (scene.liar.address6, HOST_ADDRESS6, f.IPV6, "::")
+    )
+    bridge_mac = json.loads(world.host.sh("ip", "-j", "link", "show", bridge_of(world)))[0]["address"]
+    with f.raw(world.host, scene.liar) as mouth:
+        server = world.here.bound(wildcard, UDP, 9)
+        mouth.send(scene.said(kind, f.udp(own, there, 9, 1), LACP_MAC))
+        mouth.send(scene.said(kind, f.udp(own, there, 9, 2), bridge_mac))
+        assert server.recvfrom(99)[1][:2] == (own, 2)
+
+
+def test_given_a_service_when_its_backends_speak_then_they_answer_from_its_address_and_only_the_holder_claims_it(
+    world: World,
+) -> None:
+    service = published(world)
+    keys = {name: service.attach(name) for name in NAMES}
+    hearer = world.box("foo", "hearer")
+    boxes = {name: backend(world, service, key, name) for name, key in keys.items()}
+    assert service.holder() == "b1"
+    for name, box in boxes.items():
+        scene = Scene(world, box, hearer, hearer)
+        assert failing(scene.passes, scene, answers(service)) == []
+        told = scene.passes if name == "b1" else scene.is_refused
+        assert failing(told, scene, claims(service)) == []
+        assert scene.is_refused(scene.said(f.IP, f.udp(hearer.address, hearer.address)))
+    service.detach("b1")
+    heir = Scene(world, boxes[service.holder()], hearer, hearer)
+    assert failing(heir.passes, heir, claims(service)) == []
+    assert failing(heir.passes, heir, answers(service)) == []
+
+
+def test_given_a_restarted_daemon_when_a_sandbox_speaks_then_it_is_guarded_as_before(world: World) -> None:
+    scene = staged(world)
+    names = ("the victim's MAC", "ARP: the victim is at the liar's MAC", "ND: the victim is at the liar's MAC")
+    tricks = {name: TRICKS[name] for name in names}
+    world.kill()
+    assert failing(scene.is_refused, scene, tricks) == []
+    world.start()
+    assert failing(scene.is_refused, scene, tricks) == []
+    assert failing(scene.passes, scene, RIGHTS) == []
+
+
+def test_given_what_has_left_when_the_packet_filter_is_read_then_it_knows_nothing_of_it(world: World) -> None:
+    service = published(world)
+    before = guard_elements(world)
+    for name in NAMES:
+        service.attach_idle(name)
+    assert guard_elements(world) != before
+    for name in NAMES:
+        service.detach(name)
+    assert guard_elements(world) == before
+
+
+def answers(service: Service) -> dict[str, Made]:
+    """What any backend may send in the service's name."""
+    return {
+        "IPv4": lambda s: s.said(f.IP, f.udp(service.address, s.hearer.address)),
+        "IPv6": lambda s: s.said(f.IPV6, f.udp(service.address6, s.hearer.address6)),
+    }
+
+
+def claims(service: Service) -> dict[str, Made]:
+    """What only the holder may say of the service's address."""
+    return {
+        "ARP": lambda s: s.said(f.ARP, f.arp(s.liar.mac, service.address, service.address, f.REQUEST), f.BROADCAST),
+        "ND": lambda s: s.advertise(service.address6, f.mac_option(f.TARGET_MAC, s.liar.mac), source=service.address6),
+    }
+
+
+def backend(world: World, service: Service, place: Place, name: str) -> Box:
+    """A backend as a box: with an address and a MAC of its own."""
+    box = Box(world.host, world.stack, place.namespace)
+    box.address = service.told()[name]["address"].partition("/")[0]
+    box.mac = json.loads(place.sh("ip", "-j", "link", "show", "eth0"))[0]["address"]
+    return box
+
+
+def bridge_of(world: World) -> str:
+    return f"snb{world.api.told('foo')['id'][:10]}"
+
+
+def learned(world: World, mac: str) -> set[str]:
+    """The ports that the bridge believes a MAC to be at."""
+    entries = json.loads(world.host.sh("bridge", "-j", "fdb", "show", "br", bridge_of(world)))
+    return {entry["ifname"] for entry in entries if entry["mac"] == mac}
+
+
+def guard_elements(world: World) -> list[str]:
+    names = ("guarded", "sources4", "sources6", "unclaimed4", "macs6", "claims6")
+    return [world.host.sh("nft", "list", "set", "bridge", "sandnet", name) for name in names]
