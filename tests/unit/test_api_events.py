@@ -149,9 +149,11 @@ async def test_given_a_number_when_followed_since_then_the_stream_goes_on_after_
         assert reader.headers["sandnet-sequence"] == str(third["sequence"])
 
 
-async def test_given_what_was_gone_before_it_is_told_when_catching_up_then_ids_stand_for_names(daemon: Served) -> None:
+async def test_given_what_was_gone_before_it_is_told_when_catching_up_then_it_has_the_names_of_then(
+    daemon: Served,
+) -> None:
     client, since = daemon.client, daemon.controller.events.last
-    network = await make(client, "/networks", name="foo")
+    await make(client, "/networks", name="foo")
     service = await make(client, "/services", name="web", network_name="foo")
     await make(client, f"/services/{service}/backend", container_id="c1")
     for path in (f"/services/{service}/backend/c1", f"/services/{service}", "/networks/foo"):
@@ -159,8 +161,8 @@ async def test_given_what_was_gone_before_it_is_told_when_catching_up_then_ids_s
     async with reading(daemon.app, f"since={since}") as reader:
         lines = [await reader.event() for _ in range(8)]
     created, attached = lines[1], lines[3]
-    assert (created["name"], created["network"], "object" in created) == ("web", network, False)
-    assert (attached["name"], attached["network"], attached["container"]) == (service, network, "c1")
+    assert (created["name"], created["network"], "object" in created) == ("web", "foo", False)
+    assert (attached["name"], attached["network"], attached["container"]) == ("web", "foo", "c1")
 
 
 @pytest.mark.parametrize("since", [10**17], ids=["of another store"])

@@ -17,8 +17,8 @@ _ENDINGS = ("removed", "detached")
 class Happenings:
     """The events of one stream.
 
-    An event keeps the record as it was then; names and other objects around it are read when it is told. Of what
-    is gone by then the id stands for the name: a live reader never sees that, one that catches up may.
+    An event keeps the record and the names around it as they were then; other objects around it are read when it
+    is told.
     """
 
     def __init__(self, core: Controller) -> None:
@@ -33,24 +33,10 @@ class Happenings:
         if event.repair and subject is None:
             line.type, line.name = event.repair.kind, event.repair.object
         if subject is not None:
-            self._name(line, subject)
+            _name(line, event, subject)
             if event.action not in _ENDINGS:
                 self._show(line, subject)
         return line
-
-    def _name(self, line: wire.Event, subject: Subject) -> None:
-        match subject:
-            case Network():
-                line.type, line.id, line.name = "network", subject.id, subject.name
-            case Endpoint():
-                line.type, line.id, line.name = "endpoint", subject.id, subject.name
-                line.network = self._network_name(subject.network_id)
-            case Sandbox():
-                line.type, line.id, line.name = "sandbox", subject.container_id, subject.host_name
-            case Attachment():
-                line.type, line.id, line.name = "backend", subject.container_id, self._service_name(subject.endpoint_id)
-                line.network = self._network_name(subject.network_id)
-                line.service, line.container = subject.endpoint_id, subject.container_id
 
     def _show(self, line: wire.Event, subject: Subject) -> None:
         try:
@@ -70,14 +56,17 @@ class Happenings:
             case Attachment():
                 return answers.backend(subject)
 
-    def _network_name(self, network_id: str) -> str:
-        try:
-            return self._core.networks.get(network_id).name
-        except Error:
-            return network_id
 
-    def _service_name(self, endpoint_id: str) -> str:
-        try:
-            return self._core.services.find(endpoint_id).name
-        except Error:
-            return endpoint_id
+def _name(line: wire.Event, event: Event, subject: Subject) -> None:
+    match subject:
+        case Network():
+            line.type, line.id, line.name = "network", subject.id, subject.name
+        case Endpoint():
+            line.type, line.id, line.name = "endpoint", subject.id, subject.name
+            line.network = event.network
+        case Sandbox():
+            line.type, line.id, line.name = "sandbox", subject.container_id, subject.host_name
+        case Attachment():
+            line.type, line.id, line.name = "backend", subject.container_id, event.service
+            line.network = event.network
+            line.service, line.container = subject.endpoint_id, subject.container_id

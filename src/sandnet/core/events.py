@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -45,6 +45,10 @@ class Event(NamedTuple):
     """``created``, ``changed`` or ``removed``; of attachments ``attached``, ``changed`` or ``detached``; ``repaired``
     of what was put right; ``missed`` with no subject when the reader has to read the lists anew."""
     subject: Subject | None
+    network: str = ""
+    """The name of the subject's network, as it was then."""
+    service: str = ""
+    """The name of an attachment's endpoint, as it was then."""
     repair: Repair | None = None
     """What was wrong with what is ``repaired``."""
 
@@ -54,6 +58,24 @@ class Transition(NamedTuple):
 
     before: Subject | None
     after: Subject | None
+    network: str = ""
+    service: str = ""
+
+
+class Told(NamedTuple):
+    """An event that has no number yet."""
+
+    action: str
+    subject: Subject | None
+    network: str
+    service: str
+    repair: Repair | None = None
+
+
+def told(transitions: Iterable[Transition]) -> list[Told]:
+    """The events of a commit, in order; none where only phases change, which are our own affair."""
+    found = ((each, _meaning(each)) for each in transitions)
+    return [Told(*meaning, each.network, each.service) for each, meaning in found if meaning]
 
 
 class Events:
@@ -65,28 +87,21 @@ class Events:
         self._news = asyncio.Event()
         self._closed = False
 
-    def begin(self, revision: int) -> None:
-        """Events up to this revision of the store happened in an earlier run and are not remembered.
+    def begin(self, revision: int, count: int) -> None:
+        """The last events of an earlier run were so many, of this revision of the store; they are not remembered.
 
-        A reader that has come to the last revision has missed nothing.
+        A reader that has come to the last of them has missed nothing.
         """
-        self._floor = revision * PLACES
+        self._floor = _number(revision, count - 1)
 
-    def publish(self, revision: int, transitions: Iterable[Transition]) -> None:
+    def publish(self, revision: int, happened: Sequence[Told]) -> None:
         """Tell of a commit."""
-        self._append(revision, ((*told, None) for each in transitions for told in _told(each)))
-
-    def publish_repairs(self, revision: int, repairs: Iterable[Repair]) -> None:
-        """Tell of repairs, at a revision that nothing else was told of."""
-        self._append(revision, (("repaired", repair.subject, repair) for repair in repairs))
-
-    def _append(self, revision: int, told: Iterable[tuple[str, Subject | None, Repair | None]]) -> None:
-        now, last = time.time(), self.last
-        for place, (action, subject, repair) in enumerate(told):
-            self._past.append(Event(revision * PLACES + min(place, PLACES - 1), now, action, subject, repair))
+        now = time.time()
+        for place, each in enumerate(happened):
+            self._past.append(Event(_number(revision, place), now, *each))
         while len(self._past) > REMEMBERED:
             self._floor = self._past.popleft().sequence
-        if self.last != last:
+        if happened:
             self._wake()
 
     @property
@@ -121,15 +136,18 @@ class Events:
         self._news = asyncio.Event()
 
 
-def _told(each: Transition) -> list[tuple[str, Subject]]:
-    """What a transition means to somebody outside: phases are our own affair."""
+def _number(revision: int, place: int) -> int:
+    return revision * PLACES + min(place, PLACES - 1)
+
+
+def _meaning(each: Transition) -> tuple[str, Subject] | None:
     was = each.before is not None and each.before.phase is Phase.READY
     is_ = each.after is not None and each.after.phase is Phase.READY
     attached = isinstance(each.after or each.before, Attachment)
     if is_ and not was and each.after:
-        return [("attached" if attached else "created", each.after)]
+        return "attached" if attached else "created", each.after
     if was and not is_ and each.before:
-        return [("detached" if attached else "removed", each.before)]
+        return "detached" if attached else "removed", each.before
     if is_ and each.after and each.after != each.before:
-        return [("changed", each.after)]
-    return []
+        return "changed", each.after
+    return None

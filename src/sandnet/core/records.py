@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from sandnet.core.events import PLACES, Events, Repair, Transition
+from sandnet.core.events import PLACES, Events, Repair, Told, Transition, told
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
@@ -23,6 +23,9 @@ from sandnet.stores.base import Change, Conflict, Delete, Entry, Put, Store
 
 Record = Network | Endpoint | Sandbox | Attachment
 R = TypeVar("R", bound=Record)
+
+LAST_EVENT = "event/last"
+"""Where the store keeps how many events the last commit that had any told; its revision is theirs."""
 
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
@@ -38,6 +41,10 @@ def key_of(record: Record) -> str:
             return f"sandbox/{record.container_id}"
         case Attachment():
             return f"attachment/{record.container_id}/{record.endpoint_id}"
+
+
+def _noted(happened: Sequence[Told]) -> Put:
+    return Put(LAST_EVENT, str(len(happened)).encode())
 
 
 def claims_of(record: Record) -> Iterator[str]:
@@ -156,12 +163,20 @@ class Records:
         await self._load("attachment/", self._attachments)
         for entry in await self._store.list("cursor/"):
             self._cursors[entry.key.removeprefix("cursor/")] = entry.value.decode()
-        async with aclosing(self._store.watch("")) as news:
-            async for first in news:
-                self._events.begin(first.revision)
-                break
+        await self._resume()
         known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
         self._sequence = max((record.sequence for record in known), default=0)
+
+    async def _resume(self) -> None:
+        """Events go on where an earlier run ended."""
+        last = await self._store.get(LAST_EVENT)
+        if last and last.value.isdigit():
+            self._events.begin(last.revision, int(last.value))
+            return
+        async with aclosing(self._store.watch("")) as news:  # a store in which none was noted: whatever was is missed
+            async for first in news:
+                self._events.begin(first.revision, 1)
+                break
 
     async def _load(self, prefix: str, table: Table[R]) -> None:
         found = [_decoded(entry, table) for entry in await self._store.list(prefix)]
@@ -260,8 +275,8 @@ class Records:
                 and reserved records are gone again.
         """
         fresh = [record for record in put if self._current(record) is None]
-        transitions = [Transition(self._current(record), record) for record in put]
-        transitions += [Transition(self._current(record), None) for record in delete]
+        transitions = [self._transition(record, record) for record in put]
+        transitions += [self._transition(record, None) for record in delete]
         changes = [*self._puts(put), *self._deletes(delete)]
         for record in fresh:
             self._place(record)
@@ -272,14 +287,18 @@ class Records:
         for network in (record for record in delete if isinstance(record, Network)):
             self._cursors.pop(network.id, None)
             changes.append(Delete(f"cursor/{network.id}"))
+        if happened := told(transitions):
+            changes.append(_noted(happened))
         durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent
         return self._write(changes, durable, fresh, transitions)
 
     async def tell(self, repairs: Sequence[Repair]) -> None:
-        """Tell of repairs as events; each some share an empty commit, whose revision is their number."""
+        """Tell of repairs as events; each some share a commit, whose revision is their number."""
         for start in range(0, len(repairs), PLACES):
-            revision = await self._store.commit(durable=False)
-            self._events.publish_repairs(revision, repairs[start : start + PLACES])
+            some = repairs[start : start + PLACES]
+            happened = [Told("repaired", each.subject, *self._names_around(each.subject), each) for each in some]
+            revision = await self._store.commit(_noted(happened), durable=False)
+            self._events.publish(revision, happened)
 
     async def _write(
         self, changes: Sequence[Change], durable: bool, fresh: Sequence[Record], transitions: Sequence[Transition]
@@ -293,12 +312,21 @@ class Records:
                 hint = "repeat the request; if it persists, another process writes this store"
                 raise Error(Kind.UNAVAILABLE, f"the store refused: {failure}", hint, "store_conflict") from failure
             raise
-        for before, after in transitions:
-            if after:
-                self._place(after)
-            elif before:
-                self._remove(before)
-        self._events.publish(revision, transitions)
+        for each in transitions:
+            if each.after:
+                self._place(each.after)
+            elif each.before:
+                self._remove(each.before)
+        self._events.publish(revision, told(transitions))
+
+    def _transition(self, record: Record, after: Record | None) -> Transition:
+        return Transition(self._current(record), after, *self._names_around(record))
+
+    def _names_around(self, record: Record | None) -> tuple[str, str]:
+        """The names of the record's network and of its endpoint: they may be gone when somebody reads of it."""
+        network = self.network(record.network_id) if isinstance(record, Endpoint | Attachment) else None
+        endpoint = self.endpoint(record.endpoint_id) if isinstance(record, Attachment) else None
+        return network.name if network else "", endpoint.name if endpoint else ""
 
     def _puts(self, records: Iterable[Record]) -> Iterator[Change]:
         for record in records:

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from itertools import islice
 
-from sandnet.core.events import PLACES, REMEMBERED, Event, Events, Transition
+from sandnet.core.events import PLACES, REMEMBERED, Event, Events, Transition, told
 from sandnet.model import Endpoint, Network, Phase
+from sandnet.stores.base import Put
 from tests.unit.core.rig import Rig
 
 
@@ -66,10 +67,37 @@ async def test_given_a_restart_then_numbers_go_on_and_a_reader_that_missed_some_
     assert last < missed.sequence < next_one.sequence
 
 
+async def test_given_a_restart_when_a_reader_had_read_all_then_it_goes_on_without_missing_any(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    last = rig.controller.events.last
+    await rig.store.commit(Put("sysctl/a", b"1"))  # a commit that nobody outside hears of
+    await rig.start()
+    assert rig.controller.events.last == last
+    following = asyncio.ensure_future(_take(rig.controller.events.follow(last), 1))
+    await asyncio.sleep(0)
+    await rig.endpoint("db")
+    assert [_summary(event) for event in await following] == [("created", "Endpoint")]
+
+
+async def test_given_what_is_gone_when_a_reader_catches_up_then_it_hears_the_names_of_then(rig: Rig) -> None:
+    since = rig.controller.events.last
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    await rig.controller.removal.endpoint("foo", "web")
+    await rig.controller.removal.network("foo")
+    events = await _take(rig.controller.events.follow(since), 8)
+    named = {"Endpoint": ("foo", ""), "Attachment": ("foo", "web"), "Network": ("", ""), "Sandbox": ("", "")}
+    assert [(event.network, event.service) for event in events] == [named[_summary(event)[1]] for event in events]
+
+
 async def test_given_more_events_than_are_remembered_then_a_slow_reader_is_told_and_goes_on() -> None:
     events = Events()
     for revision in range(1, REMEMBERED + 3):
-        events.publish(revision, [Transition(None, _network("a"))])
+        events.publish(revision, told([Transition(None, _network("a"))]))
     first, second = await _take(events.follow(PLACES), 2)
     assert first.action == "missed"
     assert second.sequence > first.sequence
@@ -87,12 +115,12 @@ async def test_given_the_daemon_stops_then_streams_end() -> None:
 
 def test_given_phases_on_the_way_then_nothing_is_told() -> None:
     events = Events()
-    events.publish(1, [Transition(None, _network("a", Phase.CREATING))])
-    events.publish(2, [Transition(_network("a", Phase.CREATING), None)])
+    events.publish(1, told([Transition(None, _network("a", Phase.CREATING))]))
+    events.publish(2, told([Transition(_network("a", Phase.CREATING), None)]))
     assert events.last == 0
 
 
 def test_given_several_changes_in_one_commit_then_each_has_its_number() -> None:
     events = Events()
-    events.publish(7, [Transition(None, _network(name)) for name in islice("abcdef", 3)])
+    events.publish(7, told([Transition(None, _network(name)) for name in islice("abcdef", 3)]))
     assert events.last == 7 * PLACES + 2

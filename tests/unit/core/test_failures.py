@@ -46,7 +46,9 @@ async def _prepared(rig: Rig) -> None:
 async def _state(rig: Rig) -> tuple[object, ...]:
     await rig.controller._parts.reaper.settle()
     records = rig.controller._parts.records
-    keys = sorted(entry.key for entry in await rig.store.list("") if not entry.key.startswith(("cursor/", "sysctl/")))
+    keys = sorted(
+        entry.key for entry in await rig.store.list("") if not entry.key.startswith(("cursor/", "event/", "sysctl/"))
+    )
     links = sorted(link.name for link in rig.kernel.links.list())
     namespaces = sorted(box.key for box in records.sandboxes() if rig.kernel.namespaces.find(box.key))
     files = sorted(str(path) for path in Path(rig.config.state_dir).rglob("*") if path.is_file())

@@ -119,4 +119,4 @@ async def test_given_everything_is_taken_down_then_kernel_store_and_parameters_a
     assert problems == []
     assert [link.name for link in rig.kernel.links.list()] == ["lo"]
     assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "0"
-    assert await rig.store.list("") == []
+    assert [entry.key for entry in await rig.store.list("")] == ["event/last"]
