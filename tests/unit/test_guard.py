@@ -1,51 +1,114 @@
-"""What each port may send, as elements."""
+"""Who is answered: not a page that a browser shows, whatever name it came by."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
-from msgspec.structs import replace
 
-from sandnet.drivers.bridge.guard import elements, link_local
-from sandnet.model import Attachment, Network, NetworkOptions, Phase
-from tests.unit.test_balance import ENDPOINT, attachment
+from sandnet.api.front import Message, Receive, Scope, Send
+from sandnet.api.guard import Guard
 
-NET = Network(id="n", name="net", driver="bridge", phase=Phase.READY, sequence=1, created=0.0)
-FIRST = replace(attachment(1), host_link="snv1")
-SECOND = replace(attachment(2), host_link="snv2")
+JSON = {"content-type": "application/json"}
+REACHED = ("192.0.2.1", 2376)
 
 
-def held(found: Attachment, name: str) -> set[str]:
-    return {each.key for each in elements(NET, ENDPOINT, found) if each.name == name}
+async def answer(
+    method: str, headers: dict[str, str] | list[tuple[str, str]], names: tuple[str, ...] | None = (), **scope: Any
+) -> tuple[int, str]:
+    """The status, and the code of a refusal."""
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"code": ""}'})
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    raw = [(name.encode(), value.encode()) for name, value in pairs]
+    request = {"type": "http", "method": method, "scheme": "http", "headers": raw, "server": REACHED, **scope}
+    await Guard(app, names=names)(request, receive, send)
+    return sent[0]["status"], msgspec.json.decode(sent[1]["body"])["code"]
 
 
-def test_given_a_mac_when_its_link_local_address_is_told_then_it_is_what_linux_makes_of_it() -> None:
-    assert str(link_local("02:42:0a:09:00:64")) == "fe80::42:aff:fe09:64"
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LocalHost:2385", "127.0.0.1:2385", "127.8.8.8", "[::1]:2385", "192.0.2.1:2376", "net.example:1",
+     "[2001:db8::1]:2376"],
+)  # fmt: skip
+async def test_given_a_name_of_ours_when_asked_over_tcp_then_it_is_answered(host: str) -> None:
+    assert await answer("GET", {"host": host}, ("Net.Example", "2001:DB8:0::1")) == (200, "")
 
 
-def test_given_a_port_when_guarded_then_it_sends_from_its_own_mac_and_addresses() -> None:
-    assert held(FIRST, "guarded") == {'"snv1"'}
-    assert held(FIRST, "sources4") == {'"snv1" . 02:42:0a:09:00:64 . 10.9.0.100'}
-    assert held(FIRST, "sources6") == {
-        f'"snv1" . 02:42:0a:09:00:64 . {address}' for address in ("fd09::100", "fe80::42:aff:fe09:64")
-    }
-    assert held(FIRST, "unclaimed4") == set()
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:2385", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.2", "2130706433",
+     "localhost:2385@evil.example", "0.0.0.0:2385", "[::]:2385", "localhost\t", "", "[::1", "xn--lcalhost-54a"],
+)  # fmt: skip
+async def test_given_a_rebound_name_when_asked_over_tcp_then_403(host: str) -> None:
+    assert await answer("GET", {"host": host}) == (403, "forbidden_host")
 
 
-def test_given_a_further_backend_when_guarded_then_it_sends_from_the_service_and_does_not_claim_it() -> None:
-    assert held(SECOND, "sources4") == {f'"snv2" . {SECOND.mac} . 10.9.0.{last}' for last in (2, 100)}
-    assert held(SECOND, "unclaimed4") == {'"snv2" . 10.9.0.100'}
-    assert not any(key.endswith("0100") for key in held(SECOND, "claims6"))
-    heir = replace(SECOND, holder=True)
-    assert held(heir, "unclaimed4") == set()
-    assert any(key.endswith("0100") for key in held(heir, "claims6"))
+async def test_given_no_host_or_two_when_asked_over_tcp_then_400() -> None:
+    assert await answer("GET", {}) == (400, "invalid_host")
+    twice = [("host", "localhost"), ("host", "evil.example")]
+    assert await answer("GET", twice) == (400, "invalid_host")
 
 
-def test_given_a_port_without_ipv6_when_guarded_then_it_sends_none() -> None:
-    without = replace(FIRST, address_ipv6=None)
-    assert [held(without, name) for name in ("sources6", "macs6", "claims6")] == [set(), set(), set()]
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:3000"},
+        {"origin": "https://localhost:2385"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://localhost:2385", "sec-fetch-site": "cross-site"},
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
+async def test_given_a_page_of_another_origin_when_it_asks_over_tcp_then_403(
+    method: str, headers: dict[str, str]
+) -> None:
+    asked = {"host": "localhost:2385", **JSON, **headers}
+    assert await answer(method, asked) == (403, "forbidden_origin")
 
 
-@pytest.mark.parametrize("link", ["", "snv1"])
-def test_given_no_anti_spoofing_or_no_link_when_looked_for_then_there_is_no_guard(link: str) -> None:
-    options = NetworkOptions(anti_spoofing=link == "")
-    assert elements(replace(NET, options=options), ENDPOINT, replace(FIRST, host_link=link)) == {}
+async def test_given_our_own_origin_when_it_asks_over_tcp_then_it_is_answered() -> None:
+    own = {"host": "localhost:2385", "origin": "http://localhost:2385", "sec-fetch-site": "same-origin"}
+    assert await answer("GET", own) == (200, "")
+    assert await answer("GET", {"host": "localhost:2385", "sec-fetch-site": "none"}) == (200, "")
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json",
+             "text/plain; application/json"]
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
+async def test_given_what_a_form_can_send_when_posted_over_tcp_then_415(method: str, kind: str) -> None:
+    headers = {"host": "localhost"} | ({"content-type": kind} if kind else {})
+    assert await answer(method, headers) == (415, "not_json")
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+)
+async def test_given_json_when_posted_over_tcp_then_it_is_answered(kind: str) -> None:
+    assert await answer("POST", {"host": "localhost", "content-type": kind}) == (200, "")
+
+
+async def test_given_the_unix_socket_when_asked_then_host_and_content_type_say_nothing() -> None:
+    assert await answer("POST", {"host": "evil.example"}, None, server=("/run/s.sock", None)) == (200, "")
+    assert await answer("POST", {}, None, server=None) == (200, "")
+
+
+@pytest.mark.parametrize("headers", [{"origin": "http://localhost"}, {"origin": ""}, {"sec-fetch-site": "cross-site"}])
+async def test_given_a_page_behind_a_proxy_to_the_unix_socket_when_it_asks_then_403(headers: dict[str, str]) -> None:
+    assert await answer("GET", {"host": "localhost", **headers}, None, server=None) == (403, "forbidden_origin")
