@@ -196,9 +196,11 @@ class HostFiles:
             self._writing = batch
             boxes = [box for box in map(self._records.sandbox, batch) if box and box.origin is not Origin.HOST]
             jobs = [(box, self._hosts(box)) for box in boxes if box.phase is Phase.READY]
-            await self._workers.run(self._write_hosts, jobs)
+            try:
+                await self._workers.run(self._write_hosts, jobs)
+            except Error as failure:
+                _log.warning("hosts files of %s are stale: %s", ", ".join(batch), failure)
             self._writing = {}
-            self._forget_removed()
             self._pass.set()
             self._pass = asyncio.Event()
             if len(batch) > PROMPT:  # of few nobody notices the cost, and a request waits for them
@@ -210,6 +212,7 @@ class HostFiles:
                 self._write_hosts_file(box, text)
             except Error as failure:
                 _log.warning("hosts file of %s is stale: %s", box.container_id, failure)
+        self._forget_removed()
 
     def _write(self, box: Sandbox, hosts_text: Text, stub: bool, ipv6: bool) -> str:
         if box.origin is Origin.HOST:
@@ -217,12 +220,13 @@ class HostFiles:
             self._files.write(box.resolv_conf_path, _read_host(HOST_RESOLV).encode())
             return ""
         self._write_hosts_file(box, hosts_text)
-        found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
-        if found is not None and _digest(found) != box.resolv_conf_digest:
-            return ""  # its user changed it since: it is the user's now
         host_text = _host_resolv_conf(_read_host)
         text = stub_resolv_conf(host_text, STUB) if stub else resolv_conf(host_text, box.dns, ipv6=ipv6)
-        self._files.write(box.resolv_conf_path, text)
+        with self._lock:  # attachments of one container are restored at once
+            found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
+            if found is not None and _digest(found) != box.resolv_conf_digest:
+                return ""  # its user changed it since: it is the user's now
+            self._files.write(box.resolv_conf_path, text)
         return _digest(text)
 
     def _write_hosts_file(self, box: Sandbox, text: Text) -> None:
@@ -240,7 +244,10 @@ class HostFiles:
                 self._latest.pop(box.container_id, None)
 
     def _forget_removed(self) -> None:
-        """No text is on its way now, so the turns of removed containers have done their service."""
+        """The texts of this pass are written, so the turns of removed containers have done their service.
+
+        On a worker thread: another one may hold the lock while a file system hangs.
+        """
         with self._lock:
             self._latest = {cid: turn for cid, turn in self._latest.items() if self._records.sandbox(cid)}
 

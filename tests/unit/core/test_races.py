@@ -78,3 +78,16 @@ async def test_given_a_creation_that_is_being_undone_when_the_name_is_asked_for_
     await asyncio.gather(first, rig.endpoint("one", port_mapping=(mapping(8080),)), return_exceptions=True)
     assert first.exception()
     assert store.forgotten == 1
+
+
+async def test_given_a_container_on_many_networks_when_all_are_restored_at_once_then_its_files_are_written(
+    rig: Rig,
+) -> None:
+    for name in ["foo", *(f"n{i}" for i in range(7))]:
+        if name != "foo":
+            await rig.network(name)
+        await rig.endpoint("one", name)
+        await rig.join("c1", "one", name)
+    for _ in range(10):
+        await rig.controller.stop()
+        assert (await rig.start()).health().problems == ()

@@ -59,11 +59,11 @@ class HostPorts:
             raise collected("host ports are published but not held", failures)
 
     def unbind(self, ports: Sequence[BoundPort]) -> None:
-        """Give them back; those not held are success."""
-        with self._lock:
-            self._release(ports)
+        """Give them back; those not held are success. Waits for nobody, so the event loop may call it."""
+        self._release(ports)
 
     def _release(self, ports: Sequence[BoundPort]) -> None:
+        """Without the lock: ``pop`` is one step, so each is closed by whoever takes it out."""
         for port in ports:
             held = self._held.pop((port.proto, port.host_ip, port.host_port), None)
             if held:
@@ -111,7 +111,7 @@ class HostPorts:
         """Where the kernel has no sockets of a protocol it cannot refuse for us."""
         proto, address, port = key
         if address.is_unspecified:
-            clash = any(k[0] == proto and k[2] == port and k[1].version == address.version for k in self._held)
+            clash = any(k[0] == proto and k[2] == port and k[1].version == address.version for k in tuple(self._held))
         else:
             clash = (proto, ANY4 if address.version == 4 else ANY6, port) in self._held
         if clash:
