@@ -178,10 +178,12 @@ class Campaign:
     async def _quiescence(self) -> set[str]:
         """What there is once records, kernel and lists agree. Requests whose clients are gone end meanwhile."""
         deadline = time.monotonic() + QUIET
+        before = None
         while True:
             found, wrong = await self._look()
-            if not wrong:
+            if not wrong and found == before:
                 return found
+            before = None if wrong else found
             if time.monotonic() > deadline:
                 raise UntrueError(self._report(wrong, self._history.operations))
             await asyncio.sleep(0.05)
@@ -190,9 +192,14 @@ class Campaign:
         networks = await self._list("/networks?verbose=true")
         boxes = await self._list("/sandboxes?verbose=true")
         wrong = [f"{double} twice" for double in [*every_double(networks), *every_double(boxes)]]
-        left = unfinished(self._world)
+        under_way = await self._under_way()
+        left = [*unfinished(self._world), *([f"{under_way} changes are under way"] if under_way else [])]
         facts = [] if left else await asyncio.to_thread(disagreements, self._world, networks, boxes)
         return things_in(networks), [*wrong, *left, *facts]
+
+    async def _under_way(self) -> object:
+        answer = await ask(self._socket, "GET", "/healthz?verbose=true")
+        return answer.body["operations"] if answer and isinstance(answer.body, dict) else "all"
 
     async def _list(self, path: str) -> list[dict[str, object]]:
         answer = await ask(self._socket, "GET", path)

@@ -129,10 +129,11 @@ class Answers:
         )
 
 
-def health(found: Health) -> wire.Health:
+def health(found: Health, *, verbose: bool) -> wire.Health:
     """How the daemon is."""
     drivers = [wire.DriverHealth(name=d.name, available=d.available, reason=d.reason) for d in found.drivers]
-    return wire.Health(status=found.status, problems=list(found.problems), drivers=drivers)
+    operations = found.operations if verbose else msgspec.UNSET
+    return wire.Health(status=found.status, problems=list(found.problems), drivers=drivers, operations=operations)
 
 
 def reconciliation(found: Iterable[Drift]) -> reconciling.Reconciliation:

@@ -6,16 +6,16 @@ from litestar.params import JSONBody
 
 from sandnet.api import answers
 from sandnet.api.front import API_VERSION, MIN_API_VERSION
-from sandnet.api.requests import AskedBy, Core, Question, Release
+from sandnet.api.requests import AskedBy, Core, Question, Release, Verbose
 from sandnet.api.verbs import create, read
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.reconciling import Reconcile, Reconciliation
 
 
 @read("/healthz", summary="How the daemon is")
-async def healthz(core: Core) -> wire.Health:
+async def healthz(core: Core, verbose: Verbose = False) -> wire.Health:
     """200 whenever the daemon serves: ``degraded`` tells of what a restart would not mend."""
-    return answers.health(core.health())
+    return answers.health(core.health(), verbose=verbose)
 
 
 @read("/version", summary="The daemon's version")

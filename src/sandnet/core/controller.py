@@ -36,6 +36,8 @@ class Health(NamedTuple):
     """``ok``, or ``degraded`` when something that should be true is not."""
     problems: tuple[str, ...]
     drivers: tuple[DriverHealth, ...]
+    operations: int
+    """Changes under way."""
 
 
 PREDEFINED = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
@@ -108,11 +110,13 @@ class Controller:
         reasons = {name: driver.unavailable() for name, driver in self._parts.drivers.items()}
         resolver = self._parts.naming.problem()
         store = self._parts.records.problems()
-        problems = (*store, *self._restore.problems, *self._problems, *([resolver] if resolver else []))
+        hanging = self._parts.workers.hanging()
+        problems = (*hanging, *store, *self._restore.problems, *self._problems, *([resolver] if resolver else []))
         return Health(
             "degraded" if problems else "ok",
             problems,
             tuple(DriverHealth(name, not reason, reason) for name, reason in reasons.items()),
+            self._parts.operations.count,
         )
 
     async def _predefine(self, name: str, driver: str) -> None:

@@ -14,34 +14,70 @@ U = TypeVar("U")
 
 _log = logging.getLogger(__name__)
 
+LIMIT = 512
+"""Changes under way at a time; at 2 to 5 ms each the last one waits some two seconds."""
+DEADLINE = 60.0
+"""Seconds until a request is answered, whatever hangs: twice what one waits for a lock."""
+
 
 class Operations:
-    """Runs changes as tasks of their own and waits for them at the end."""
+    """Runs changes as tasks of their own and waits for them at the end.
 
-    def __init__(self) -> None:
+    Args:
+        limit: how many may be under way; more are refused at once.
+        deadline: seconds after which whoever asked is answered without a result.
+    """
+
+    def __init__(self, limit: int = LIMIT, deadline: float = DEADLINE) -> None:
+        self._limit, self._deadline = limit, deadline
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+
+    @property
+    def count(self) -> int:
+        """How many changes are under way."""
+        return len(self._running)
 
     async def run(self, change: Coroutine[Any, Any, T]) -> T:
         """The change's result. A cancelled caller leaves the change running: half a change is worse than
         one nobody waits for.
 
         Raises:
-            Error: ``UNAVAILABLE`` once the daemon is stopping.
+            Error: ``UNAVAILABLE`` once the daemon is stopping (``stopping``), when too many changes are under way
+                (``overloaded``), or when the deadline passes (``deadline``): then the change goes on.
         """
         if self._closed:
             change.close()
             raise Error(Kind.UNAVAILABLE, "the daemon is stopping", "repeat the request once it is back", "stopping")
+        if len(self._running) >= self._limit:
+            change.close()
+            message = f"{len(self._running)} changes are under way, as many as there may be"
+            raise Error(Kind.UNAVAILABLE, message, "repeat the request later", "overloaded")
         task = asyncio.get_running_loop().create_task(change)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._ended)
+        await asyncio.wait({task}, timeout=self._deadline)
+        if not task.done():
+            task.add_done_callback(_log_late)
+            message = f"not finished after {self._deadline:g} s; it goes on, and will be wholly done or undone"
+            raise Error(Kind.UNAVAILABLE, message, "GET /healthz tells what hangs; look before you repeat", "deadline")
+        return task.result()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at here: nobody may be waiting for it any more
 
     async def close(self) -> None:
         """Refuse new changes and wait for those in flight."""
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)
+
+
+def _log_late(task: asyncio.Task[Any]) -> None:
+    failure = "was cancelled" if task.cancelled() else task.exception()
+    _log.warning("a change that was answered at its deadline %s", f"failed: {failure}" if failure else "is done")
 
 
 async def together(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:

@@ -9,8 +9,10 @@ cannot give them out again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from math import inf
 from typing import Generic, TypeVar
 
 import msgspec
@@ -26,6 +28,9 @@ R = TypeVar("R", bound=Record)
 
 LAST_EVENT = "event/last"
 """Where the store keeps how many events the last commit that had any told; its revision is theirs."""
+
+HANGS = 5.0
+"""Seconds after which a commit counts as hanging; a bad disk takes a tenth of one."""
 
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
@@ -149,6 +154,8 @@ class Records:
         self._store = store
         self._events = events
         self._sequence = 0
+        self._writing: dict[object, float] = {}
+        """When each commit that is under way began."""
         self._networks = Table(Network)
         self._endpoints = Table(Endpoint)
         self._sandboxes = Table(Sandbox)
@@ -185,7 +192,9 @@ class Records:
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the store, in words; empty when nothing is."""
-        return self._store.problems()
+        age = time.monotonic() - min(self._writing.values(), default=inf)
+        hanging = [f"the store has not answered a commit for {age:.0f} s"] if age > HANGS else []
+        return [*self._store.problems(), *hanging]
 
     def next_sequence(self) -> int:
         """The next place in creation order."""
@@ -303,6 +312,8 @@ class Records:
     async def _write(
         self, changes: Sequence[Change], durable: bool, fresh: Sequence[Record], transitions: Sequence[Transition]
     ) -> None:
+        token = object()
+        self._writing[token] = time.monotonic()
         try:
             revision = await self._store.commit(*changes, durable=durable)
         except BaseException as failure:
@@ -312,6 +323,8 @@ class Records:
                 hint = "repeat the request; if it persists, another process writes this store"
                 raise Error(Kind.UNAVAILABLE, f"the store refused: {failure}", hint, "store_conflict") from failure
             raise
+        finally:
+            del self._writing[token]
         for each in transitions:
             if each.after:
                 self._place(each.after)

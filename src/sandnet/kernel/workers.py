@@ -2,37 +2,140 @@
 
 The kernel works inside ``sendmsg``: a netlink call on the event loop stalls it for as long as a link
 takes to die (15 ms at the median), four threads keep it at 0.13 ms (docs/design.md).
+
+A system call that does not return cannot be ended from outside, so a job cannot either. One that hangs keeps its
+thread and loses its turn: another thread takes its place, until too many hang.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from sandnet.errors import Error, Kind
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 4
+SPARE = 16
+"""Threads that may take the place of hanging ones."""
+
+
+class Patience(NamedTuple):
+    """How long what may take, in seconds."""
+
+    turn: float = 20.0
+    """A job waits for a thread."""
+    job: float = 10.0
+    """A job runs before it counts as hanging. The longest, a ruleset for 1,000 networks, takes one."""
+
+
+PATIENCE = Patience()
+
+_log = logging.getLogger(__name__)
+
+
+class _Running:
+    """A job that has begun."""
+
+    def __init__(self, name: str, *, spare: bool) -> None:
+        self.name = name
+        self.since = time.monotonic()
+        self.spare = spare
+        """It runs on a spare thread."""
+        self.replaced = False
+        """Another job has its turn."""
+        self.alarm: asyncio.TimerHandle | None = None
 
 
 class Workers:
-    """Runs synchronous kernel jobs off the event loop."""
+    """Runs synchronous kernel jobs off the event loop, so many at a time.
 
-    def __init__(self, threads: int = THREADS) -> None:
+    Args:
+        threads: how many.
+        spare: how many more there may be while as many jobs hang.
+        patience: how long jobs may take and wait.
+    """
+
+    def __init__(self, threads: int = THREADS, spare: int = SPARE, patience: Patience = PATIENCE) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
+        self._spares = ThreadPoolExecutor(spare, thread_name_prefix="kernel-spare")
+        self._turns = asyncio.Semaphore(threads)
+        self._threads, self._spare = threads, spare
+        self._patience = patience
+        self._running: set[_Running] = set()
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The job's result. When the caller is cancelled, the job still runs to its end, and the
-        cancellation arrives after it: a client that hangs up cannot leave half a step."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: job(*args, **kwargs))
+        cancellation arrives after it: a client that hangs up cannot leave half a step.
+
+        Raises:
+            Error: ``UNAVAILABLE``, code ``kernel_busy``: no thread was free in time. The job has not begun.
+        """
+        if self._turns.locked():
+            await self._wait_for_turn()
+        else:
+            await self._turns.acquire()
+        loop = asyncio.get_running_loop()
+        spare = len(self._running) >= self._threads and sum(not each.spare for each in self._running) >= self._threads
+        running = _Running(_name_of(job), spare=spare)
+        try:
+            future = loop.run_in_executor(self._spares if spare else self._pool, lambda: job(*args, **kwargs))
+        except BaseException:
+            self._turns.release()
+            raise
+        self._running.add(running)
+        running.alarm = loop.call_later(self._patience.job, self._replace, running)
+        future.add_done_callback(lambda _: self._ended(running))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait([future])
             raise
 
+    def hanging(self) -> list[str]:
+        """The jobs that should have ended long ago, in words, the oldest first."""
+        now = time.monotonic()
+        found = sorted((now - each.since, each.name) for each in self._running)
+        return [f"{name} has been running for {age:.0f} s" for age, name in reversed(found) if age > self._patience.job]
+
+    async def _wait_for_turn(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience.turn):
+                await self._turns.acquire()
+        except TimeoutError:
+            hanging = "; ".join(self.hanging())
+            message = f"no worker thread was free for {self._patience.turn:g} s{hanging and ': '}{hanging}"
+            raise Error(Kind.UNAVAILABLE, message, "repeat the request later", "kernel_busy") from None
+
+    def _replace(self, running: _Running) -> None:
+        """Let another job have the turn of one that hangs."""
+        _log.warning("%s has not ended after %g s", running.name, self._patience.job)
+        if sum(each.replaced for each in self._running) < self._spare:
+            running.replaced = True
+            self._turns.release()
+
+    def _ended(self, running: _Running) -> None:
+        self._running.discard(running)
+        if running.alarm:
+            running.alarm.cancel()
+        if not running.replaced:
+            self._turns.release()
+
     def close(self) -> None:
         """Wait for the running jobs and stop the threads."""
         self._pool.shutdown(wait=True)
+        self._spares.shutdown(wait=True)
+
+
+def _name_of(job: Callable[..., object]) -> str:
+    """As the source calls it: ``LinuxLinks.plug``."""
+    if isinstance(job, functools.partial):
+        job = job.func
+    return getattr(job, "__qualname__", type(job).__name__)

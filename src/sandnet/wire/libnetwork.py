@@ -351,6 +351,8 @@ class Health(Struct, kw_only=True):
     """``ok`` or ``degraded``."""
     problems: list[str]
     drivers: list[DriverHealth]
+    operations: int | UnsetType = UNSET
+    """Changes under way, those included whose client has gone."""
 
 
 class Version(Struct, kw_only=True):

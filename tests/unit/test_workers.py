@@ -1,0 +1,94 @@
+"""Worker threads, and jobs that do not come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.workers import Patience, Workers
+from tests.lab import eventually
+
+SOON = 10.0
+
+
+@pytest.fixture
+def stuck() -> Iterator[Event]:
+    """What hanging jobs wait for; it comes when the test ends."""
+    event = Event()
+    yield event
+    event.set()
+
+
+def hang(event: Event) -> str:
+    event.wait(60)
+    return "came back"
+
+
+async def test_given_jobs_that_hang_when_another_comes_then_it_gets_a_thread_of_its_own(stuck: Event) -> None:
+    workers = Workers(threads=2, spare=2, patience=Patience(turn=SOON, job=0.05))
+    hanging = [asyncio.create_task(workers.run(hang, stuck)) for _ in range(2)]
+    await asyncio.wait(hanging, timeout=0)  # they have the turns
+    async with asyncio.timeout(SOON):
+        assert await workers.run(str, 1) == "1"
+    assert len(workers.hanging()) == 2
+    assert workers.hanging()[0].startswith("hang has been running for")
+    stuck.set()
+    assert await asyncio.gather(*hanging) == ["came back"] * 2
+    assert workers.hanging() == []
+    assert await asyncio.gather(*(workers.run(str, i) for i in range(9))) == [str(i) for i in range(9)]
+    workers.close()
+
+
+async def test_given_more_hanging_jobs_than_spare_threads_when_another_comes_then_503_in_time(stuck: Event) -> None:
+    workers = Workers(threads=1, spare=1, patience=Patience(turn=0.3, job=0.05))
+    hanging = [asyncio.create_task(workers.run(hang, stuck)) for _ in range(2)]
+    async with asyncio.timeout(SOON):
+        while len(workers.hanging()) < 2:
+            await asyncio.wait(hanging, timeout=0.01)
+        with pytest.raises(Error, match=r"no worker thread was free for 0\.3 s: hang has been running") as refused:
+            await workers.run(str, 1)
+    assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "kernel_busy")
+    stuck.set()
+    await asyncio.gather(*hanging)
+    assert await workers.run(str, 1) == "1"
+    workers.close()
+
+
+async def test_given_a_caller_that_is_cancelled_when_its_job_runs_then_the_job_ends_first(stuck: Event) -> None:
+    workers = Workers()
+    begun = Event()
+
+    def job() -> None:
+        begun.set()
+        hang(stuck)
+
+    running = asyncio.create_task(workers.run(job))
+    await asyncio.to_thread(begun.wait)
+    running.cancel()
+    await asyncio.wait([running], timeout=0.05)
+    assert not running.done()
+    stuck.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    workers.close()
+
+
+async def test_given_many_jobs_when_none_hangs_then_no_more_threads_run_than_there_should() -> None:
+    workers = Workers(threads=2)
+    now, most = 0, 0
+
+    def job() -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        now -= 1
+
+    await asyncio.gather(*(workers.run(job) for _ in range(200)))
+    assert most <= 2
+    assert not workers._spares._threads
+    workers.close()
+    eventually(lambda: not workers.hanging())
