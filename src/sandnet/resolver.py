@@ -33,6 +33,7 @@ from sandnet.dns.upstream import DEADLINE, PORT, Upstream
 from sandnet.errors import not_found
 from sandnet.kernel.detached import LOG_LIMIT
 from sandnet.kernel.inside import listen_here, listen_inside
+from sandnet.kernel.privileges import Capability, keep_only
 from sandnet.model.address import Address
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ PATIENCE: Final = 2
 """Looks in a row that find no socket before the process ends: a successor replaces it by rename, without a gap."""
 RETRY: Final = 5.0
 """Seconds between two tries to serve a sandbox in which the port was taken."""
+NEEDED: Final = (Capability.SYS_ADMIN, Capability.NET_BIND_SERVICE)
+"""To enter sandboxes, and to listen on port 53 in them."""
 _READY: Final = b"\0"
 
 
@@ -89,6 +92,7 @@ def _in_background(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", handlers=[_BoundedHandler()])
     _raise_file_limit()
+    keep_only(NEEDED)
     listener = claim(options.run_dir, options.release)
     if listener is None:
         _log.info("a resolver of release %s serves %s already", options.release, options.run_dir)

@@ -196,10 +196,15 @@ class World:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def start(self, *options: str) -> None:
-        """Start the daemon and wait until it serves."""
+    def start(self, *options: str, through: Sequence[str] = ()) -> None:
+        """Start the daemon and wait until it serves.
+
+        Args:
+            options: further ones.
+            through: the words of a command that becomes the daemon.
+        """
         with (self.folder / "log").open("wb") as log:
-            command = [str(SANDNET), "daemon", *self.directories, *options]
+            command = [*through, str(SANDNET), "daemon", *self.directories, *options]
             self.process = self.host.run(lambda: subprocess.Popen(command, stdout=log, stderr=log))
         eventually(lambda: "sandnet: ready" in self.log or not self.is_running(), START)
         assert self.is_running(), self.log

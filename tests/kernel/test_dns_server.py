@@ -177,6 +177,22 @@ async def test_given_the_control_socket_when_made_then_root_alone_may_use_it(wor
     assert (world.run_dir / "dns.log").stat().st_mode & 0o777 == 0o600
 
 
+async def test_given_a_resolver_when_it_serves_then_it_may_enter_sandboxes_and_listen_there_and_nothing_else(
+    world: DnsHost,
+) -> None:
+    client = await world.opened()
+    box = world.asker("box", "front")
+    await client.apply(box, WEB)
+    assert await world.dig(box, "+short", "web") == "10.0.0.2\n"
+    (pid,) = world.pids()
+    needed = 1 << 21 | 1 << 10  # CAP_SYS_ADMIN, CAP_NET_BIND_SERVICE
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        said = dict(line.split(":\t") for line in (thread / "status").read_text().splitlines() if ":\t" in line)
+        sets = [int(said[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")]
+        assert sets == [0, needed, needed, needed, 0]
+        assert said["NoNewPrivs"] == "1"
+
+
 async def test_given_a_namespace_that_is_gone_when_applied_then_it_is_told_and_others_are_served(
     world: DnsHost,
 ) -> None:
