@@ -196,6 +196,20 @@ def loopback(world: World) -> set[str]:
     return world.inner_addresses(KEY, "lo") - {"127.0.0.1/8", "::1/128"}
 
 
+def test_given_marks_when_links_are_made_again_without_then_they_stay_until_they_are_retired(world: World) -> None:
+    links, mark = world.kernel.links, "sandnet1 net " + "x" * 242
+    world.kernel.links.ensure_bridge(BRIDGE._replace(mark=mark))
+    plugged(world, VETH._replace(mark="sandnet1 end y"))
+    plugged(world)
+    assert [link.alias for link in links.list() if link.name in ("snb0", "snv0")] == [mark, "sandnet1 end y"]
+    plugged(world, VETH._replace(mark="another"))
+    found = links.find("snv0")
+    assert found
+    assert found.alias == "another"
+    links.retire(["snv0"])
+    assert [link.alias for link in links.list() if link.name == "snv0"] in ([""], [])
+
+
 def test_given_a_shared_address_when_plugged_twice_then_it_is_on_lo(world: World) -> None:
     plugged(world, SHARING)
     plugged(world, SHARING)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from sandnet.core.parts import Parts
 from sandnet.errors import Error, Kind, not_found
 from sandnet.model import Attachment, Endpoint, Network, Phase
+from sandnet.model.marks import attachment_mark
 
 _log = logging.getLogger(__name__)
 
@@ -94,5 +95,6 @@ class Backends:
         successor = replace(successor, holder=True)
         veth = await self._parts.drivers[network.driver].join(network, endpoint, successor)
         if box and veth:
+            veth = veth._replace(mark=attachment_mark(endpoint, box, successor))
             await self._parts.workers.run(self._parts.kernel.links.plug, box.key, veth)
         await self._records.commit(put=[successor])

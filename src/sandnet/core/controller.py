@@ -10,6 +10,7 @@ from sandnet.core.endpoints import Endpoints
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
 from sandnet.core.probes import Probes
+from sandnet.core.rebuild import Rebuild
 from sandnet.core.reconcile import Reconcile
 from sandnet.core.removal import Removal
 from sandnet.core.restore import Restore
@@ -57,18 +58,20 @@ class Controller:
         self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
         self.reconcile = Reconcile(parts, self.sandboxes)
         self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
+        self._rebuild = Rebuild(parts)
         self.events = parts.events
         self._probes = Probes(parts, self.backends)
         self._deaths = Deaths(parts, self.removal)
         self._problems: list[str] = []
 
     async def start(self) -> None:
-        """Load the records, make the kernel equal to them, and make the predefined networks.
+        """Load the records, find those that were lost, make the kernel equal to them, and make the predefined networks.
 
         Raises:
             Error: ``UNAVAILABLE`` when the store cannot be read. What else fails degrades :meth:`health`.
         """
         await self._parts.records.load()
+        await self._rebuild.run()
         await self._restore.run()
         await self._parts.naming.replace()
         for name, driver in PREDEFINED:
@@ -111,7 +114,14 @@ class Controller:
         resolver = self._parts.naming.problem()
         store = self._parts.records.problems()
         hanging = self._parts.workers.hanging()
-        problems = (*hanging, *store, *self._restore.problems, *self._problems, *([resolver] if resolver else []))
+        problems = (
+            *hanging,
+            *store,
+            *self._rebuild.problems,
+            *self._restore.problems,
+            *self._problems,
+            *([resolver] if resolver else []),
+        )
         return Health(
             "degraded" if problems else "ok",
             problems,

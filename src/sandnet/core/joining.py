@@ -26,10 +26,9 @@ from sandnet.model import (
 )
 from sandnet.model.address import new_mac
 from sandnet.model.ids import new_id
+from sandnet.model.sandbox import KEY_LENGTH
 
 HOST_DRIVER = "host"
-KEY_LENGTH = 12
-"""Characters of a container id in its sandbox key, as the reference prints it."""
 MAX_INTERFACES = 256
 
 

@@ -21,7 +21,7 @@ from sandnet.core.events import PLACES, Events, Repair, Told, Transition, told
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
-from sandnet.stores.base import Change, Conflict, Delete, Entry, Put, Store
+from sandnet.stores.base import REBUILD, Change, Conflict, Delete, Entry, Put, Store
 
 Record = Network | Endpoint | Sandbox | Attachment
 R = TypeVar("R", bound=Record)
@@ -161,6 +161,8 @@ class Records:
         self._sandboxes = Table(Sandbox)
         self._attachments = Table(Attachment)
         self._cursors: dict[str, str] = {}
+        self.lacking = False
+        """The store is new, or replaces one that was lost: there may be objects without a record."""
 
     async def load(self) -> None:
         """Read everything the store has; once, before anything else."""
@@ -171,6 +173,7 @@ class Records:
         for entry in await self._store.list("cursor/"):
             self._cursors[entry.key.removeprefix("cursor/")] = entry.value.decode()
         await self._resume()
+        self.lacking = self.lacking or await self._store.get(REBUILD) is not None
         known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
         self._sequence = max((record.sequence for record in known), default=0)
 
@@ -183,6 +186,7 @@ class Records:
         async with aclosing(self._store.watch("")) as news:  # a store in which none was noted: whatever was is missed
             async for first in news:
                 self._events.begin(first.revision, 1)
+                self.lacking = first.revision == 0
                 break
 
     async def _load(self, prefix: str, table: Table[R]) -> None:
@@ -270,7 +274,12 @@ class Records:
     # Changes.
 
     def commit(
-        self, *, put: Sequence[Record] = (), delete: Sequence[Record] = (), cursor: tuple[str, str] | None = None
+        self,
+        *,
+        put: Sequence[Record] = (),
+        delete: Sequence[Record] = (),
+        cursor: tuple[str, str] | None = None,
+        complete: bool = False,
     ) -> Awaitable[None]:
         """Write records, all or none. New ones are reserved before this returns; await it for durability.
 
@@ -278,6 +287,7 @@ class Records:
             put: records to insert or replace.
             delete: records to remove, with their claims.
             cursor: (network id, address) the network's allocation has come to.
+            complete: with these the store lacks nothing any more that can be found.
 
         Raises:
             Error: ``UNAVAILABLE`` when the store is away or another writer was faster; nothing is written
@@ -293,6 +303,8 @@ class Records:
             network_id, address = cursor
             self._cursors[network_id] = address
             changes.append(Put(f"cursor/{network_id}", address.encode()))
+        if complete:
+            changes.append(Delete(REBUILD))
         for network in (record for record in delete if isinstance(record, Network)):
             self._cursors.pop(network.id, None)
             changes.append(Delete(f"cursor/{network.id}"))

@@ -28,7 +28,7 @@ from sandnet.core.liveness import identify
 from sandnet.core.networks import Networks
 from sandnet.core.operations import together, undo
 from sandnet.core.parts import Parts
-from sandnet.core.wiring import dissolve, identified, made, unplug, wire
+from sandnet.core.wiring import dissolve, identified, made, marked, unplug, wire
 from sandnet.errors import Error, Kind, collected, invalid, not_found
 from sandnet.kernel.base import DefaultRoute, Veth
 from sandnet.model import (
@@ -134,7 +134,7 @@ class Sandboxes:
                 box, veth = await together(self._with_namespace(box), join(network, endpoint, attachment))
                 # the resolver opens its sockets in the namespace while the interface is plugged
                 box, _ = await together(
-                    self._connect(box, veth),
+                    self._connect(box, marked(veth, endpoint, box, attachment)),
                     self._parts.naming.attachment_came(box, attachment),
                 )
                 if others:
@@ -364,7 +364,7 @@ class Sandboxes:
         """Make an attachment true again, by the verbs that made it first."""
         network, endpoint = self._usable(attachment.endpoint_id)
         veth = await self._parts.driver(network.driver).join(network, endpoint, attachment)
-        after = await self._connect(box, veth)
+        after = await self._connect(box, marked(veth, endpoint, box, attachment))
         if after != box:
             await self._records.commit(put=[after])
 

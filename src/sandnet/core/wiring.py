@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from sandnet.kernel.base import DefaultRoute, Kernel, Namespace, Veth
-from sandnet.model import Attachment, Interface, Origin, Sandbox
+from sandnet.model import Attachment, Endpoint, Interface, Origin, Sandbox
+from sandnet.model.marks import attachment_mark
 
 Failures = list[Exception]
 """What went wrong in a teardown that went on."""
@@ -20,6 +21,11 @@ def made(kernel: Kernel, box: Sandbox) -> Sandbox:
     """A new sandbox's namespace made, or the host's pinned for it; the record with what was found on the way."""
     pinned = kernel.namespaces.make(box.key) if box.origin is Origin.MADE else kernel.namespaces.pin(box.key)
     return identified(box, pinned)
+
+
+def marked(veth: Veth | None, endpoint: Endpoint, box: Sandbox, attachment: Attachment) -> Veth | None:
+    """The link, with what it is to say of itself."""
+    return veth and veth._replace(mark=attachment_mark(endpoint, box, attachment))
 
 
 def wire(

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from sandnet.kernel.base import Veth
 from sandnet.kernel.facts import Space
-from sandnet.model import Attachment, BoundPort, Endpoint, Network, Phase, PortMapping
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, PortMapping
 
 
 class Gateways(NamedTuple):
@@ -81,6 +81,10 @@ class Driver(Protocol):
 
     async def mend_shared(self, state: StateOf) -> None:
         """Make what the networks share as it should be, while no verb changes it. Flows that are known stay."""
+        ...
+
+    async def published(self) -> Sequence[tuple[Address, BoundPort]]:
+        """What the kernel publishes before :meth:`start`: each port of the host with the address it leads to."""
         ...
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:

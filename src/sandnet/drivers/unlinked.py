@@ -8,7 +8,7 @@ from typing import Literal
 from sandnet.drivers.base import Fault, Gateways, NetworkState, StateOf
 from sandnet.errors import Error, Kind, invalid
 from sandnet.kernel.facts import Space
-from sandnet.model import Attachment, BoundPort, Endpoint, Network, PortMapping
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, PortMapping
 
 
 class UnlinkedDriver:
@@ -39,6 +39,10 @@ class UnlinkedDriver:
 
     async def mend_shared(self, state: StateOf) -> None:
         """Nothing is shared."""
+
+    async def published(self) -> Sequence[tuple[Address, BoundPort]]:
+        """Nothing."""
+        return ()
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
         """The record as it is, if it is the only one of its driver.

@@ -30,6 +30,8 @@ class Link(NamedTuple):
     mtu: int
     mac: str
     group: int
+    alias: str = ""
+    """What it says of itself (``sandnet.model.marks``)."""
 
 
 class Bridge(NamedTuple):
@@ -39,6 +41,8 @@ class Bridge(NamedTuple):
     mtu: int
     """0: the kernel's default."""
     addresses: tuple[Interface, ...]
+    mark: str = ""
+    """What it is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
 
 
 class Veth(NamedTuple):
@@ -62,6 +66,8 @@ class Veth(NamedTuple):
     """A further address, shared with other sandboxes; ``None``: none, or what there is stays."""
     holder: bool = False
     """Of those that share it this one answers for it: it is on the interface, not on ``lo`` where nobody asks."""
+    mark: str = ""
+    """What the host end is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
 
 
 class DefaultRoute(NamedTuple):
@@ -155,7 +161,8 @@ class Links(Protocol):
         ...
 
     def retire(self, host_links: Iterable[str]) -> None:
-        """Silence links at once (down, in the group of the dead); ``reap`` deletes them. Absent: success."""
+        """Silence links at once (down, without a mark, in the group of the dead); ``reap`` deletes them. Absent:
+        success."""
         ...
 
     def reap(self) -> None:

@@ -55,7 +55,9 @@ class FakeLinks:
         if bridge.name not in self.present:
             self.add(bridge.name, "bridge")
         link = self._bridge(bridge.name)
-        self.present[bridge.name] = link._replace(up=True, mtu=bridge.mtu or link.mtu, mac=bridge_mac(bridge.name))
+        self.present[bridge.name] = link._replace(
+            up=True, mtu=bridge.mtu or link.mtu, mac=bridge_mac(bridge.name), alias=bridge.mark or link.alias
+        )
         self._add_addresses(bridge)
 
     @recorded
@@ -111,7 +113,7 @@ class FakeLinks:
         """Down, and dead."""
         for name in host_links:
             if name in self.present:
-                self.present[name] = self.present[name]._replace(up=False)
+                self.present[name] = self.present[name]._replace(up=False, alias="")
                 self.retired.add(name)
 
     @recorded
@@ -197,7 +199,9 @@ class FakeLinks:
     def _shape(self, bridge: Link, ends: tuple[int, str], veth: Veth) -> None:
         host = self.present[veth.host_link]
         mtu = veth.mtu or host.mtu
-        self.present[veth.host_link] = host._replace(master=bridge.ifindex, up=True, mtu=mtu)
+        self.present[veth.host_link] = host._replace(
+            master=bridge.ifindex, up=True, mtu=mtu, alias=veth.mark or host.alias
+        )
         self.options[veth.host_link] = veth
         inner = self._spaces[ends[0]].links[ends[1]]
         inner.mac, inner.mtu = veth.mac, mtu

@@ -16,9 +16,10 @@ from typing import Final, NamedTuple
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.announce import announce
 from sandnet.kernel.base import Bridge, Link, Veth
-from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, explaining, number, text
+from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, attribute, explaining, number, text
 from sandnet.kernel.rtnetlink import (
     IFLA_GROUP,
+    IFLA_IFALIAS,
     IFLA_IFNAME,
     IFLA_MASTER,
     LOOPBACK,
@@ -28,6 +29,7 @@ from sandnet.kernel.rtnetlink import (
     add_address,
     add_connected,
     add_service_address,
+    alias,
     bridge_info,
     family_options,
     get_device,
@@ -96,7 +98,8 @@ class LinuxLinks:
             body = link_header() + text(IFLA_IFNAME, bridge.name) + wanted + bridge_info()
             made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)
-            here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + family_options(link_local=False))
+            quiet = family_options(link_local=False)
+            here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + quiet + alias(bridge.mark))
             has_ipv6 = any(address.version == 6 for address in bridge.addresses)
             for address in (*bridge.addresses, *((BRIDGE_LINK_LOCAL,) if has_ipv6 else ())):
                 _hold(here, link.ifindex, address, made=made)
@@ -165,7 +168,7 @@ class LinuxLinks:
                 ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
             header = link_header() if made and not veth.isolated else link_header(up=True)
             quiet = family_options(link_local=False)
-            ends.here.call(RTM_SETLINK, header + text(IFLA_IFNAME, veth.host_link) + quiet)
+            ends.here.call(RTM_SETLINK, header + text(IFLA_IFNAME, veth.host_link) + quiet + alias(veth.mark))
             inner = _index(ends.there, veth.interface)
             shares = bool(veth.service or veth.service_ipv6)
             behaviour = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
@@ -197,7 +200,7 @@ class LinuxLinks:
         with explaining("retire links"), Netlink() as here:
             for name in host_links:
                 body = link_header(up=False) + text(IFLA_IFNAME, name) + number(IFLA_GROUP, RETIRED)
-                here.call(RTM_SETLINK, body, accept=(errno.ENODEV,))
+                here.call(RTM_SETLINK, body + attribute(IFLA_IFALIAS, b""), accept=(errno.ENODEV,))
 
     def reap(self) -> None:
         """Delete all retired links in one request."""

@@ -52,6 +52,7 @@ IFLA_MTU: Final = 4
 IFLA_LINK: Final = 5
 IFLA_MASTER: Final = 10
 IFLA_LINKINFO: Final = 18
+IFLA_IFALIAS: Final = 20
 IFLA_GROUP: Final = 27
 _IFLA_PROTINFO: Final = 12
 _IFLA_AF_SPEC: Final = 26
@@ -165,6 +166,11 @@ def shape(mac: str = "", mtu: int = 0) -> bytes:
     return (attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b"") + (number(IFLA_MTU, mtu) if mtu else b"")
 
 
+def alias(mark: str) -> bytes:
+    """Attribute: what an existing link says of itself (one that is being made ignores it); nothing when empty."""
+    return attribute(IFLA_IFALIAS, mark.encode()) if mark else b""
+
+
 def info(kind: str, *data: bytes) -> bytes:
     """``IFLA_LINKINFO``: what kind of link to make."""
     return nested(IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))
@@ -215,6 +221,7 @@ def _device(body: bytes) -> Device:
         mtu=to_number(found.get(IFLA_MTU)),
         mac=found.get(IFLA_ADDRESS, b"").hex(":"),
         group=to_number(found.get(IFLA_GROUP)),
+        alias=to_text(found.get(IFLA_IFALIAS)),
     )
     namespace = to_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else -1
     return Device(link, to_number(found.get(IFLA_LINK)), namespace)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final
 
 import msgspec
 
 from sandnet.model.address import Address
 from sandnet.model.network import Phase
 from sandnet.model.process import Process
+
+KEY_LENGTH: Final = 12
+"""Characters of a container id in its sandbox key, as the reference prints it."""
 
 
 class Origin(StrEnum):

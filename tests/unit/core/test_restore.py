@@ -115,6 +115,7 @@ async def test_given_everything_is_taken_down_then_kernel_store_and_parameters_a
     await rig.join("c1", (await rig.endpoint("two")).id)
     assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "1"
     await _restarted(rig)
+    await rig.controller._parts.files.settle()  # what a start writes in the background
     problems = await rig.controller.remove_everything()
     assert problems == []
     assert [link.name for link in rig.kernel.links.list()] == ["lo"]

@@ -14,6 +14,7 @@ from sandnet.drivers.bridge import balance_rules, inspection, ruleset
 from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.publish import HostPorts
+from sandnet.drivers.bridge.published import published
 from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.drivers.bridge.turns import Turns
 from sandnet.drivers.bridge.upkeep import Upkeep
@@ -23,7 +24,8 @@ from sandnet.kernel.base import Bridge, Kernel, Link, Veth
 from sandnet.kernel.facts import Space
 from sandnet.kernel.reaper import Reaper
 from sandnet.kernel.workers import Workers
-from sandnet.model import Attachment, BoundPort, Endpoint, Interface, Network, Phase, PortMapping
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, Interface, Network, Phase, PortMapping
+from sandnet.model.marks import network_mark
 from sandnet.model.ports import TCP
 
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
@@ -100,6 +102,10 @@ class BridgeDriver:
         await self._upkeep.mend(state)
         await self._forget_stale([end.endpoint for each in state((Phase.READY,)) for end in each.endpoints])
 
+    async def published(self) -> Sequence[tuple[Address, BoundPort]]:
+        """Those in the maps of the table; none where there is no table."""
+        return await self._workers.run(published, self._kernel.firewall)
+
     # Networks.
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
@@ -134,7 +140,7 @@ class BridgeDriver:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)
             await self._tuning.ensure(f"net/ipv4/conf/{net.link}/route_localnet", "1")
         else:
-            await self._workers.run(self._make, net, bridge)
+            await self._workers.run(self._make, net, bridge._replace(mark=network_mark(net)))
         await self._apply([*ruleset.network_elements(net, add=True), *balance_rules.router(net, add=True)])
         return net
 

@@ -1,0 +1,37 @@
+"""Which ports of the host lead where, as the maps of the table say it: of use when no record does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+
+from sandnet.drivers.bridge.publish import ANY4, ANY6
+from sandnet.drivers.bridge.ruleset import TABLE
+from sandnet.kernel.base import Firewall
+from sandnet.model import Address, BoundPort
+
+_MAPS = (("any4", ANY4), ("any6", ANY6), ("one4", None), ("one6", None))
+"""Each map, and the host address that its keys leave unsaid."""
+
+
+def published(firewall: Firewall) -> Sequence[tuple[Address, BoundPort]]:
+    """Each port of the host with the address it leads to. Synchronous: called on worker threads."""
+    listing = firewall.listing(TABLE)
+    found: list[tuple[Address, BoundPort]] = []
+    for name, host_ip in _MAPS:
+        for element in listing.elements.get(name, ()) if listing else ():
+            found.extend(_read(element, host_ip))
+    return sorted(found, key=lambda each: (each[1].proto, each[1].host_port, each[1].host_ip.version))
+
+
+def _read(element: str, host_ip: Address | None) -> Iterator[tuple[Address, BoundPort]]:
+    """One element: ``[host address .] protocol . host port : address . port``."""
+    key, _, value = element.partition(" : ")
+    try:
+        *head, proto, host_port = key.split(" . ")
+        target, port = value.split(" . ")
+        where = ip_address(head[0]) if host_ip is None else host_ip
+        bound = BoundPort(proto=int(proto), port=int(port), host_ip=where, host_port=int(host_port))
+        yield ip_address(target), bound
+    except (ValueError, IndexError):
+        return

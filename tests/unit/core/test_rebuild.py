@@ -1,0 +1,208 @@
+"""Lost records are found again by what is in the kernel; a copy that is behind is brought up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from msgspec.structs import replace
+
+from sandnet.core.rebuild import TOLD
+from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Sandbox
+from sandnet.stores.base import REBUILD, Put
+from tests.unit.core.rig import MoodyStore, Rig, mapping
+
+Told = tuple[Sequence[Network], Sequence[Endpoint], Sequence[Sandbox], Sequence[Attachment]]
+
+
+def told(rig: Rig) -> Told:
+    """All records, without what no mark tells and without the two networks that have no link."""
+    records = rig.controller._parts.records
+    return (
+        sorted(map(_plain, (n for n in records.networks() if n.link)), key=lambda n: n.id),
+        sorted((replace(e, sequence=0, created=0) for e in records.endpoints()), key=lambda e: e.id),
+        sorted(
+            (replace(b, sequence=0, created=0, resolv_conf_digest="") for b in records.sandboxes()),
+            key=lambda b: b.container_id,
+        ),
+        sorted((replace(a, sequence=0) for a in records.attachments()), key=lambda a: a.host_link),
+    )
+
+
+def _plain(net: Network) -> Network:
+    """Whether a subnet was asked for or chosen, nothing tells."""
+    return replace(net, sequence=0, created=0, options=replace(net.options, subnet=None))
+
+
+async def copied(store: MoodyStore) -> MoodyStore:
+    """A store as a copy of it is put back."""
+    copy = MoodyStore()
+    await copy.commit(Put(REBUILD, b"damaged"), *(Put(entry.key, entry.value) for entry in await store.list("")))
+    return copy
+
+
+async def restart_with(rig: Rig, store: MoodyStore) -> None:
+    rig.kernel.host.held.clear()
+    rig.store = store
+    await rig.start()
+
+
+async def test_given_no_records_when_starting_then_all_that_is_in_use_is_recorded_again(rig: Rig) -> None:
+    await rig.network(subnet=IPv4Network("10.9.0.0/24"), ip_range=IPv4Network("10.9.0.128/25"), icc=False)
+    await rig.network("six", ipv6=True, internal=True)
+    await rig.endpoint("web", port_mapping=(mapping(8080), mapping(53, 53, 17)))
+    await rig.endpoint("six", "six")
+    await rig.join("c1", "web")
+    await rig.join("c1", "six", "six", auto_remove=True)
+    before, routes = told(rig), rig.default_route(rig.controller.sandboxes.find("c1"))
+    veths = rig.veths()
+
+    await restart_with(rig, MoodyStore())
+
+    assert told(rig) == before
+    assert rig.veths() == veths
+    assert rig.default_route(rig.controller.sandboxes.find("c1")) == routes
+    assert {port for _, _, port in rig.kernel.host.held} == {8080, 53}
+    health = rig.controller.health()
+    assert health.status == "degraded"
+    assert "network foo" in health.problems[0]
+    assert "labels" in health.problems[0]
+
+
+async def test_given_records_found_again_when_starting_once_more_then_all_is_well(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    store = MoodyStore()
+    await restart_with(rig, store)
+    before = told(rig)
+    await restart_with(rig, store)
+    assert told(rig) == before
+    assert rig.controller.health().problems == ()
+
+
+async def test_given_records_found_again_when_leaving_and_deleting_then_nothing_is_left(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+    await rig.join("c1", "web")
+    await restart_with(rig, MoodyStore())
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    await rig.controller.removal.endpoint("foo", "web")
+    await rig.controller.removal.network("foo")
+    await rig.controller._parts.reaper.settle()
+    assert rig.veths() == []
+    assert rig.kernel.host.held == set()
+    assert len(rig.controller.networks.list()) == 3
+
+
+async def test_given_several_backends_and_no_records_when_starting_then_their_service_is_whole(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    for container in ("c2", "c3"):
+        await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container, weight=7), many=True)
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    before = told(rig)
+    await restart_with(rig, MoodyStore())
+    assert told(rig) == before
+    backends = rig.controller.services.backends(rig.controller.services.find("web"))
+    assert [backend.weight for backend in backends] == [7, 7]
+
+
+async def test_given_a_copy_from_before_when_starting_then_what_came_since_is_there_and_what_went_is_not(
+    rig: Rig,
+) -> None:
+    await rig.network()
+    await rig.network("gone")
+    await rig.endpoint("web", labels={"tier": "front"})
+    await rig.endpoint("idle")
+    await rig.join("c1", "web")
+    copy = await copied(rig.store)
+    await rig.controller.removal.network("gone")
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    await rig.network("new")
+    await rig.endpoint("api", "new")
+    await rig.join("c2", "api", "new")
+    await rig.controller._parts.reaper.settle()
+    before = told(rig)
+
+    await restart_with(rig, copy)
+
+    assert told(rig) == before
+    assert rig.controller.services.find("web").labels == {"tier": "front"}
+    problems = " ".join(rig.controller.health().problems)
+    assert "network gone" in problems
+    assert "sandbox c2" in problems
+
+
+async def test_given_a_copy_made_amid_a_join_when_starting_then_the_container_stays_attached(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    copies: list[MoodyStore] = []
+    commit = rig.store.commit
+
+    async def copying(*changes: object, durable: bool = True) -> int:
+        revision = await commit(*changes, durable=durable)  # type: ignore[arg-type]
+        copies.append(await copied(rig.store))
+        return revision
+
+    rig.store.commit = copying  # type: ignore[method-assign]
+    await rig.join("c1", "web")
+    before = told(rig)
+    for copy in copies:
+        await restart_with(rig, copy)
+        assert told(rig) == before
+
+
+async def test_given_a_copy_whose_address_another_has_now_when_starting_then_who_is_there_has_it(rig: Rig) -> None:
+    await rig.network(subnet=IPv4Network("10.9.0.0/24"))
+    await rig.endpoint("old", address=IPv4Address("10.9.0.7"), port_mapping=(mapping(8080),))
+    copy = await copied(rig.store)
+    await rig.controller.removal.endpoint("foo", "old")
+    await rig.endpoint("new", address=IPv4Address("10.9.0.7"), port_mapping=(mapping(8080),))
+    await rig.join("c1", "new")
+
+    await restart_with(rig, copy)
+
+    assert [endpoint.name for endpoint in rig.controller._parts.records.endpoints()] == ["new"]
+    assert "endpoint old" in " ".join(rig.controller.health().problems)
+
+
+async def test_given_a_reboot_and_a_copy_when_starting_then_the_copy_stands(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+    await rig.join("c1", "web")
+    copy = await copied(rig.store)
+    web = rig.controller.services.find("web")
+    for link in rig.kernel.links.list():
+        if link.name != "lo":
+            rig.kernel.links.drop(link.name)
+    rig.kernel.namespaces.release(rig.controller.sandboxes.find("c1").key)
+
+    await restart_with(rig, copy)
+
+    assert rig.controller.services.find("web") == replace(web, orphaned=True)
+    assert rig.controller.sandboxes.list() == []
+
+
+async def test_given_a_published_port_that_leads_to_nobody_known_when_starting_then_it_is_told(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+    await restart_with(rig, MoodyStore())
+    assert any("8080" in problem for problem in rig.controller.health().problems)
+
+
+async def test_given_marks_of_others_when_starting_then_nothing_is_made_of_them(rig: Rig) -> None:
+    for number, text in enumerate(("sandnet1 net x y z", "sandnet9 net", "uplink", "sandnet1 end a b c d e")):
+        rig.kernel.links.add(f"br{number}", "bridge")
+        rig.kernel.links.present[f"br{number}"] = rig.kernel.links.present[f"br{number}"]._replace(alias=text)
+    await rig.start()
+    assert [net.name for net in rig.controller.networks.list()] == ["none", "host", "bridge"]
+    assert rig.controller.health().status == "ok"
+
+
+async def test_given_many_things_found_again_when_telling_then_not_all_of_them(rig: Rig) -> None:
+    for number in range(TOLD + 5):
+        await rig.network(f"n{number}")
+    await restart_with(rig, MoodyStore())
+    assert "and 6 more" in rig.controller.health().problems[0]

@@ -1,0 +1,129 @@
+"""Marks: what a link says is read back as it was meant, and fits."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from sandnet.core.remaking import remade_attachment, remade_endpoint, remade_network, remade_sandbox
+from sandnet.kernel.base import Link
+from sandnet.model import Attachment, Endpoint, Network, NetworkOptions, Origin, Phase, Sandbox, Subnet
+from sandnet.model.address import mac_for
+from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
+from sandnet.model.marks import (
+    LIMIT,
+    OPTIONS,
+    AttachmentMark,
+    NetworkMark,
+    attachment_mark,
+    network_mark,
+    read_mark,
+)
+
+IDS = st.binary(min_size=32, max_size=32).map(bytes.hex)
+V4 = st.integers(0x0B000002, 0xDF000000).map(lambda number: ip_address(number & ~0xFF | 7))
+V6 = st.integers(2**125, 2**126 - 1).map(IPv6Address)
+
+
+def link(name: str, kind: str = "bridge") -> Link:
+    return Link(name, 5, kind, 0, True, 1500, "02:00:00:00:00:01", 0)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    own = IPv4Interface(f"{draw(V4)}/24")
+    own6 = draw(st.none() | V6.map(lambda address: IPv6Interface((address, 64))))
+    flags = {name: value for name, value in OPTIONS.values() if name != "ipv6" and draw(st.booleans())}
+    inside = draw(st.none() | st.just(IPv4Network((int(own.network[128]), 25))))
+    options = NetworkOptions(ipv6=own6 is not None, ip_range=inside, mtu=draw(st.none() | st.integers(1280, 65535)))
+    options = replace(options, **flags)
+    gateway = draw(st.sampled_from([own.ip, own.network[9]]))
+    gateway6 = own6.ip if own6 and not options.internal else None
+    return Network(
+        id=(number := draw(IDS)),
+        name=draw(st.from_regex(NETWORK_NAME, fullmatch=True)),
+        driver="bridge",
+        phase=Phase.READY,
+        sequence=1,
+        created=1795000000.0,
+        options=options,
+        ipv4=Subnet(
+            prefix=own.network, bridge=own, gateway=None if options.internal else gateway, range=options.ip_range
+        ),
+        ipv6=Subnet(prefix=own6.network, bridge=own6, gateway=gateway6) if own6 else None,
+        link=f"snb{number[:10]}",
+        predefined=draw(st.booleans()),
+    )
+
+
+@given(networks())
+def test_given_any_network_when_its_mark_is_read_then_the_network(net: Network) -> None:
+    text = network_mark(net)
+    mark = read_mark(text)
+    assert len(text) <= LIMIT
+    assert isinstance(mark, NetworkMark)
+    if mark.whole:
+        assert remade_network(link(net.link), mark, 1) == net
+
+
+@given(networks(), IDS, st.from_regex(ENDPOINT_NAME, fullmatch=True), st.from_regex(CONTAINER_ID, fullmatch=True),
+       V4, st.none() | V4, st.booleans(), st.integers(1, 100), st.integers(-9, 9))  # fmt: skip
+def test_given_any_attachment_when_its_mark_is_read_then_it_and_both_its_ends(
+    net: Network,
+    number: str,
+    name: str,
+    container: str,
+    own: object,
+    other: object,
+    joined: bool,
+    weight: int,
+    rank: int,
+) -> None:
+    own4 = IPv4Interface(f"{own}/24")
+    shared = IPv4Interface(f"{other or own}/24")
+    endpoint = Endpoint(
+        id=number, name=name, network_id=net.id, phase=Phase.READY, sequence=2, created=1795000000.0,
+        address=shared, mac=mac_for(shared.ip),
+    )  # fmt: skip
+    box = Sandbox(
+        container_id=container, key=f"/run/netns/{container[:12]}", phase=Phase.READY, sequence=3, created=0.0,
+        origin=Origin.JOINED if joined else Origin.MADE, inode=9, loopback_was_up=joined,
+        hosts_path="/f/hosts", resolv_conf_path="/f/resolv.conf",
+    )  # fmt: skip
+    attachment = Attachment(
+        endpoint_id=number, network_id=net.id, container_id=container, phase=Phase.READY, sequence=4,
+        interface="eth0", host_link="snv0123456789", address=own4, mac=mac_for(own4.ip),
+        gateway_priority=rank, holder=shared == own4, leased=shared != own4, weight=weight,
+    )  # fmt: skip
+    text = attachment_mark(endpoint, box, attachment)
+    mark = read_mark(text)
+    assert len(text) <= LIMIT
+    assert isinstance(mark, AttachmentMark)
+    if mark.whole:
+        assert net.ipv4 is not None
+        found = remade_endpoint(mark, net, 2)
+        assert found.address == IPv4Interface((shared.ip, net.ipv4.prefix.prefixlen))
+        assert (found.id, found.name, found.mac) == (number, name, endpoint.mac)
+        assert remade_attachment(link("snv0123456789", "veth"), mark, net, 4) == attachment
+        made = remade_sandbox(mark, box.key, 9, "/f", 3)
+        assert (made.container_id, made.key, made.origin, made.loopback_was_up) == (
+            container, box.key, box.origin, joined,
+        )  # fmt: skip
+
+
+@given(st.text() | st.text().map("sandnet1 net ".__add__) | st.text().map("sandnet1 end ".__add__))
+def test_given_any_text_when_read_then_no_mark_or_one_that_can_be_looked_at(text: str) -> None:
+    mark = read_mark(text)
+    if isinstance(mark, NetworkMark):
+        remade_network(link("snb0123456789"), mark, 1)
+
+
+def test_every_option_of_a_network_that_is_yes_or_no_is_in_its_mark() -> None:
+    asked = NetworkOptions()
+    usual = {name: getattr(asked, name) for name in NetworkOptions.__struct_fields__}
+    answers = {name for name, value in usual.items() if isinstance(value, bool)}
+    assert {name for name, _ in OPTIONS.values()} == answers - {"create_bridge"}  # which matters once, at the start
+    assert all(usual[name] is not value for name, value in OPTIONS.values())
