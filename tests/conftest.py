@@ -7,9 +7,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 MUST_RUN = (TESTS / "kernel", TESTS / "e2e", TESTS / "contract")
+
+settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("patient")
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:

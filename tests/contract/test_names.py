@@ -140,4 +140,5 @@ async def test_given_a_sandbox_when_gone_then_it_is_not_known(world: World) -> N
     await world.service.apply(NoAsker(container_id="box"), NoAsker(container_id="never"))
     with pytest.raises(Error) as refused:
         await world.service.explain("box", "web")
-    assert refused.value.kind == Kind.NOT_FOUND
+    assert (refused.value.kind, refused.value.code) == (Kind.NOT_FOUND, "sandbox_not_found")
+    assert refused.value.hint

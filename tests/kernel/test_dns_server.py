@@ -15,7 +15,7 @@ import pytest
 
 from sandnet.dns.base import Asker, NoAsker
 from sandnet.dns.client import stop_resolver
-from sandnet.dns.protocol import FORMER_SOCKET, SOCKET
+from sandnet.dns.protocol import FORMER_SOCKET, SOCKET, Hello, exchange
 from tests.dns_world import DnsHost, always, names, query, rcode, records, reply_to, until
 from tests.lab import Host
 
@@ -169,6 +169,26 @@ async def test_given_a_resolver_when_stopped_then_nothing_is_left(world: DnsHost
     await until(lambda: not world.pids())
     assert not (world.run_dir / SOCKET).exists()
     await stop_resolver(str(world.run_dir / SOCKET))
+
+
+async def test_given_connections_when_the_process_is_told_to_end_then_the_log_says_no_more(
+    world: DnsHost,
+) -> None:
+    client = await world.opened()
+    box = world.asker("box", "front")
+    await client.apply(box)
+    (resolver,) = world.pids()
+    held = socket.socket(socket.AF_UNIX)
+    held.settimeout(5)
+    with held, world.socket_in(box, tcp=True):
+        held.connect(str(world.run_dir / SOCKET))
+        await asyncio.to_thread(exchange, held, Hello(""))
+        await client.close()  # so that it starts no other one
+        os.kill(resolver, signal.SIGTERM)
+        await until(lambda: not world.pids())
+    told = (world.run_dir / "dns.log").read_text().splitlines()
+    assert [line.split(" ", 3)[2] for line in told] == ["INFO"] * len(told)
+    assert told[-1].endswith("ends")
 
 
 async def test_given_the_control_socket_when_made_then_root_alone_may_use_it(world: DnsHost) -> None:

@@ -114,6 +114,12 @@ async def test_given_wishes_when_published_and_attached_then_verbose_tells_them(
     assert [plug["aliases"] for plug in box["interfaces"]] == [["me"]]
 
 
+async def test_given_a_probe_of_defaults_when_shown_then_all_of_it_is_told(client: httpx.AsyncClient) -> None:
+    service = await a_service(client, probe={"kind": "tcp", "port": 80})
+    shown = (await client.get(f"/services/{service}?verbose=true")).json()
+    assert shown["probe"] == {"kind": "tcp", "port": 80, "path": "/", "interval": 2.0, "timeout": 1.0}
+
+
 async def test_given_bad_wishes_when_publishing_then_the_field_is_named(client: httpx.AsyncClient) -> None:
     for wish in ({"aliases": ["a b"]}, {"aliases": "a"}, {"affinity": "random"}):
         (field,) = wish
@@ -149,6 +155,17 @@ async def test_given_nobody_who_asks_or_answers_when_explained_then_it_is_refuse
     assert_refused(await client.get("/dns/explain?name=web&from=nobody"), 404, "no such sandbox")
     names.trouble = "it crashed"
     assert_refused(await client.get("/dns/explain?name=web&from=c1"), 503, "it crashed")
+
+
+@pytest.mark.parametrize(("network", "word"), [("host", "host's"), ("none", "no interface")])
+async def test_given_a_container_without_a_resolver_when_explained_then_it_is_told_what_it_uses(
+    client: httpx.AsyncClient, network: str, word: str
+) -> None:
+    service = await make(client, "/services", name="plain", network_name=network)
+    await make(client, f"/services/{service}/backend", container_id="c1")
+    told = await client.get("/dns/explain?name=web&from=c1")
+    assert_refused(told, 404, word)
+    assert told.json()["code"] == "no_name_server"
 
 
 async def test_given_no_resolver_when_explained_then_503_says_so(tmp_path: Path) -> None:

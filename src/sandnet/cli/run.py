@@ -38,7 +38,12 @@ RESTART = 10.0
     metavar="[HOSTIP:]HOST[-END]:CONTAINER[/PROTO]",
     help="Publish a port on the host (repeatable).",
 )
-@click.option("--hostname", "--host-name", metavar="NAME", help="Its own name in its hosts file. Default: --name.")
+@click.option(
+    "--hostname",
+    "--host-name",
+    metavar="NAME",
+    help="Its own name, by which its neighbours find it too. Default: --name.",
+)
 @click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable).")
 @click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")

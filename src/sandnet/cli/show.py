@@ -12,7 +12,7 @@ from sandnet.cli.values import PortWish, protocol
 if TYPE_CHECKING:
     from msgspec import UnsetType
 
-    from sandnet.wire.libnetwork import BoundPort, Endpoint, Network, Sandbox, Service
+    from sandnet.wire.libnetwork import Backend, BoundPort, Endpoint, Network, Probe, Sandbox, Service
 
 
 def network_text(net: Network) -> str:
@@ -48,9 +48,12 @@ def endpoint_text(what: str, end: Endpoint | Service) -> str:
             ("Gateway", end.gateway or ""),
             ("Aliases", ", ".join(end.aliases or ())),
             ("Affinity", "client" if end.affinity == "client" else ""),
+            ("Probe", _probe(end.probe) if end.probe else ""),
+            ("Labels", ", ".join(f"{key}={value}" for key, value in (end.labels or {}).items())),
             ("Exposed ports", ", ".join(f"{port.port}/{protocol(port.proto)}" for port in end.exposed_ports or ())),
             ("Bound ports", _bound(end.port_mapping or ())),
             ("Created", moment(end.created)),
+            ("Holder", _holder(end.backends or ())),
             ("Backends", "" if end.backends else "none"),
         )
     )
@@ -96,6 +99,17 @@ def sandbox_text(box: Sandbox) -> str:
 
 def _with_table(head: str, title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return f"{head}\n{title}:\n{table(headings, rows, indent='  ')}" if rows else head
+
+
+def _probe(probe: Probe) -> str:
+    """As the option has it, and how long an answer may take."""
+    path = probe.path if probe.kind == "http" else ""
+    return f"{probe.kind}:{probe.port}{path}@{probe.interval:g}, timeout {probe.timeout:g} s"
+
+
+def _holder(backends: Sequence[Backend]) -> str:
+    """Of several, who answers for the service's address."""
+    return ", ".join(short(backend.id) for backend in backends if backend.holder) if len(backends) > 1 else ""
 
 
 def _bound(ports: Iterable[BoundPort]) -> str:

@@ -56,7 +56,7 @@ _CREATE = (
 )
 
 _JOIN = (
-    click.option("--hostname", metavar="NAME", help="The container's own name in its hosts file."),
+    click.option("--hostname", metavar="NAME", help="The container's own name, by which its neighbours find it too."),
     click.option("--domain", metavar="NAME", help="The container's domain."),
     click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable)."),
     click.option(

@@ -99,13 +99,18 @@ class Controller:
         """What a container would be answered to a question for ``name`` (or, for an address, for its name).
 
         Raises:
-            Error: ``NOT_FOUND`` no such sandbox; ``UNAVAILABLE`` there is no resolver, or it is away.
+            Error: ``NOT_FOUND`` no such sandbox, or one that the resolver does not serve; ``UNAVAILABLE`` there is
+                no resolver, or it is away.
         """
         box = self.sandboxes.find(container_ref)
         service = self._parts.naming.service
         if service is None:
             message = "names are not served by a resolver here; they stand in hosts files"
             raise Error(Kind.UNAVAILABLE, message, "start the daemon with dns enabled", "no_resolver")
+        if reason := self._parts.naming.unserved(box):
+            raise Error(
+                Kind.NOT_FOUND, reason, "names are answered in sandboxes with an interface only", "no_name_server"
+            )
         return await service.explain(box.container_id, name)
 
     def health(self) -> Health:

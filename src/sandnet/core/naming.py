@@ -39,6 +39,14 @@ class Naming:
         """The resolver itself."""
         return self._service
 
+    def unserved(self, box: Sandbox) -> str:
+        """Why the resolver does not serve a sandbox, in words; empty when it does."""
+        if box.origin is Origin.HOST:
+            return f"container {box.container_id} is on the host's network and asks the host's own name servers"
+        if not self._linked(box):
+            return f"container {box.container_id} has no interface, and so nobody to ask for names"
+        return ""
+
     async def replace(self) -> None:
         """Tell the resolver everything, at start-up."""
         if self._service:

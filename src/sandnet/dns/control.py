@@ -69,6 +69,8 @@ class Control:
             _log.warning("a caller was cut off: %s", failure)
         except (ConnectionError, TimeoutError):
             pass
+        except asyncio.CancelledError:  # the process ends; asyncio would log a task that says so
+            writer.transport.abort()
         finally:
             self._callers -= 1
             writer.close()
@@ -92,7 +94,7 @@ class Control:
         try:
             return await self._reply(request, draft)
         except Error as failure:
-            return Refused(failure.kind, failure.message)
+            return Refused(failure.kind, failure.message, failure.hint, failure.code)
         except Exception as failure:
             _log.exception("cannot serve %s", type(request).__name__)
             return Refused(Kind.INTERNAL, f"the resolver failed: {failure!r}")

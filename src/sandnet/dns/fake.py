@@ -40,7 +40,7 @@ class FakeNames:
             raise Error(Kind.UNAVAILABLE, f"the resolver is away: {self.trouble}", code="resolver_away")
         asker = self.table.askers.get(container_id)
         if asker is None:
-            raise not_found("sandbox", container_id)
+            raise not_found("sandbox", container_id, "names are answered in sandboxes only")
         return explain(self.table, asker, name)
 
     def problem(self) -> str:

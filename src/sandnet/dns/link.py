@@ -98,6 +98,6 @@ class Link:
 
 def _settle(answer: asyncio.Future[Reply], reply: Reply) -> None:
     if isinstance(reply, Refused):
-        answer.set_exception(Error(reply.kind, reply.message))
+        answer.set_exception(Error(reply.kind, reply.message, reply.hint, reply.code))
     else:
         answer.set_result(reply)

@@ -121,6 +121,8 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
     kind: Kind
     message: str
+    hint: str = ""
+    code: str = ""
 
 
 Reply = Welcome | Done | Explained | Counts | Refused

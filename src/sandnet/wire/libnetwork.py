@@ -64,7 +64,7 @@ class NetworkCreate(Struct, kw_only=True, omit_defaults=True):
     options: dict[str, Any] | None = None
 
 
-class Probe(Struct, kw_only=True, omit_defaults=True):
+class Probe(Struct, kw_only=True):
     """How the backends of a service are checked, each from inside its sandbox."""
 
     kind: Literal["tcp", "http"]

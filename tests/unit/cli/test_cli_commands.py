@@ -275,7 +275,7 @@ def test_given_a_service_when_shown_then_its_ports_and_backends_are_there(stub: 
     text = sandnet("service", "info", "bar.foo").stdout
     assert "Exposed ports: 53/udp\n" in text
     assert "Bound ports:   0.0.0.0:8080:80/tcp\n" in text
-    assert "IPv6" not in text
+    assert not {"IPv6", "Probe", "Labels", "Holder"} & set(text.replace(":", " ").split())
     assert text.endswith(
         "Backends:\n"
         "  CONTAINER     INTERFACE  ADDRESS        STATE  WEIGHT  SANDBOX\n"
@@ -291,12 +291,16 @@ def test_given_backends_when_a_service_is_shown_then_each_has_its_address_state_
         {**plug, "id": "a", "address": "10.9.0.2/24", "state": "drained", "weight": 1, "holder": True},
         {**plug, "id": "b", "address": "10.9.0.3/24", "address_ipv6": "fd00::3/64", "state": "failing", "weight": 100},
     ]
-    balanced = {"aliases": ["www", "shop"], "affinity": "client", "backends": backends}
+    probe = {"kind": "http", "port": 80, "path": "/up", "interval": 5.0, "timeout": 0.5}
+    balanced = {"aliases": ["www", "shop"], "affinity": "client", "probe": probe, "labels": {"tier": "front"}}
     stub.answer("GET", "/networks/foo/endpoints?name=bar", [SERVICE])
-    stub.answer("GET", f"/services/{BAR}?verbose=true", {**VERBOSE, **balanced})
+    stub.answer("GET", f"/services/{BAR}?verbose=true", {**VERBOSE, **balanced, "backends": backends})
     text = sandnet("service", "info", "bar.foo").stdout
     assert "Aliases:       www, shop\n" in text
     assert "Affinity:      client\n" in text
+    assert "Probe:         http:80/up@5, timeout 0.5 s\n" in text
+    assert "Labels:        tier=front\n" in text
+    assert "Holder:        a\n" in text
     assert text.endswith(
         "  CONTAINER  INTERFACE  ADDRESS                  STATE    WEIGHT  SANDBOX\n"
         "  a          eth0       10.9.0.2/24              drained  1       /n/b\n"
