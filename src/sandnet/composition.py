@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sandnet.config import EMBEDDED, Config
+from sandnet.core.boots import Boots
 from sandnet.core.controller import Controller
 from sandnet.core.events import Events
 from sandnet.core.hostfiles import HostFiles
@@ -103,6 +104,7 @@ def assemble(
     parts = Parts(
         settings=Settings(config.sandbox_dir, files_dir, config.default_network),
         records=records,
+        boots=Boots(store, kernel.sysctl, workers),
         leases=Leases(records),
         naming=naming,
         events=events,

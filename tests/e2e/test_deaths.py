@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -191,27 +192,48 @@ def test_given_a_backend_that_is_killed_under_load_then_new_flows_go_elsewhere_a
     assert set(spread) == set(running) - {victim}
 
 
-def test_given_a_host_that_was_booted_anew_when_the_daemon_starts_then_the_dead_hold_nothing(world: World) -> None:
+def test_given_a_host_that_was_booted_anew_when_the_daemon_starts_then_the_dead_hold_nothing(
+    fresh_world: World,
+) -> None:
+    world = fresh_world
+    world.start()
     network = world.api.network("foo", subnet="10.9.0.0/29")
-    boxes = [world.box("foo", "web", mapping(80, 8080))]
-    for i in range(4):  # their own addresses are leased by the attachment: the network is full then
+    web = world.box("foo", "web", mapping(80, 8080))
+    for i in range(4):  # each leases an address of its own: the network is full then
         world.api.post("/services/web/backend", container_id=f"more{i}")
     with pytest.raises(RefusedError):
         world.api.endpoint("foo", "late")
     world.kill()
-    world.kill_resolvers()
-    world.stack.pop_all().close()
-    for key in world.pinned():
-        world.host.sh("umount", key)
-    world.host.sh("ip", "link", "delete", f"snb{network[:10]}")
-    world.host.sh("nft", "flush", "ruleset")
+    boot(world, f"snb{network[:10]}")
     world.start()
     assert containers(world) == []
     assert world.api.get("/healthz")["problems"] == []
-    told = world.api.told("foo", "web")
-    assert told["address"].partition("/")[0] == boxes[0].address
+    assert world.api.told("foo", "web")["address"].partition("/")[0] == web.address
     again = world.attach("foo", "web", "c1")
     again.serve("again", 80)
     assert world.here.ask("127.0.0.1", 8080).server == "again"
     world.api.endpoint("foo", "late")
     assert [net["name"] for net in world.api.get("/networks")] == [*PREDEFINED, "foo"]
+    world.stack.pop_all().close()
+    world.down()
+    after = world.facts()
+    assert after._replace(sysctls=()) == world.before._replace(sysctls=())
+    assert "net.ipv4.ip_forward = 1" in after.sysctls  # as this boot had it, not the earlier one
+    assert "net.ipv4.ip_forward = 0" in world.before.sysctls
+
+
+def boot(world: World, bridge: str) -> None:
+    """What a boot does: all that the kernel held is gone, and its administrator has set ``ip_forward`` meanwhile."""
+    sh = world.host.sh
+    world.kill_resolvers()
+    world.stack.pop_all().close()
+    for key in world.pinned():
+        sh("umount", key)
+    for link in (bridge, *(name for name in world.our_links() if name != bridge)):
+        if link in world.links():  # an end of a pair goes with its namespace, a little later
+            world.host.run(subprocess.run, ["ip", "link", "delete", link], capture_output=True, check=False)
+    sh("nft", "flush", "ruleset")
+    sh("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0", "net.ipv4.ip_forward=1")
+    identity = world.folder / "boot_id"
+    identity.write_text(f"{uuid4()}\n")
+    sh("mount", "--bind", str(identity), "/proc/sys/kernel/random/boot_id")

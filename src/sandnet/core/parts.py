@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from sandnet.core.boots import Boots
 from sandnet.core.events import Events
 from sandnet.core.hostfiles import HostFiles
 from sandnet.core.leases import Leases
@@ -33,6 +34,7 @@ class Parts(NamedTuple):
 
     settings: Settings
     records: Records
+    boots: Boots
     leases: Leases
     naming: Naming
     events: Events

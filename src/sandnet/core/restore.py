@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterable
 
+from msgspec.structs import replace
+
 from sandnet.core.endpoints import Endpoints
 from sandnet.core.liveness import has_ended
 from sandnet.core.networks import Networks
@@ -21,6 +23,7 @@ from sandnet.core.strays import is_ours
 from sandnet.drivers.base import EndpointState, NetworkState
 from sandnet.errors import Error
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
+from sandnet.model.sandbox import EARLIER_BOOT
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class Restore:
 
     async def run(self) -> None:
         """Once, after the records are loaded and before the first request."""
+        await self._begin()
         await self._start_drivers()
         await self._drop_dead_sandboxes()
         await self._remove_debris()
@@ -52,6 +56,7 @@ class Restore:
 
     async def remove_everything(self) -> None:
         """Take down all that the records name, and what the drivers prepared."""
+        await self._begin()
         await self._start_drivers()
         await self._disconnect(self._records.attachments())
         await self._all("sandbox", map(self._sandboxes.dissolve, self._records.sandboxes()))
@@ -60,6 +65,14 @@ class Restore:
         await self._sweep()
         await self._parts.reaper.settle()
         await self._all("driver", (driver.stop() for driver in self._parts.drivers.values()))
+        await self._parts.boots.forget()
+
+    async def _begin(self) -> None:
+        """After a reboot a namespace that has the inode number of one of ours is somebody else's."""
+        gone = [replace(box, inode=EARLIER_BOOT) for box in self._records.sandboxes()]
+        if gone and await self._parts.boots.is_later():
+            await self._records.commit(put=gone)
+        await self._parts.boots.note()
 
     async def _disconnect(self, attachments: Iterable[Attachment]) -> None:
         """Undo attachments: containers at once, those of one container in turn, the last attached first."""

@@ -14,6 +14,7 @@ from sandnet.kernel.sysctl import check_name
 from sandnet.model.address import Address, Prefix
 
 _PARAMETERS: Final = {
+    "kernel/random/boot_id": "b0070000-0000-4000-8000-000000000001",
     "net/ipv4/ip_forward": "0",
     "net/ipv4/ip_local_port_range": "32768\t60999",
     "net/ipv6/conf/all/forwarding": "0",

@@ -14,6 +14,8 @@ from sandnet.model.process import Process
 
 KEY_LENGTH: Final = 12
 """Characters of a container id in its sandbox key, as the reference prints it."""
+EARLIER_BOOT: Final = -1
+"""In place of the inode of a namespace that went with an earlier boot of the machine: no namespace has it."""
 
 
 class Origin(StrEnum):

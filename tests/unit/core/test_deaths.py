@@ -182,7 +182,7 @@ async def test_given_a_backend_whose_process_dies_then_it_leaves_the_rotation_an
     rig.kernel.processes.end(100)
     await until(lambda: containers(rig) == ["c1", "c2"])
     await until(lambda: [a.container_id for a in rig.controller.services.backends(web)] == ["c1", "c2"])
-    assert rig.controller.services.backends(web)[0].holder
+    await until(lambda: rig.controller.services.backends(web)[0].holder)
     assert not rig.controller.services.find("web").orphaned
 
 

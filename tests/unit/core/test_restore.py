@@ -88,6 +88,37 @@ async def test_given_another_namespace_at_the_key_after_a_reboot_then_it_is_left
     assert rig.controller.sandboxes.list() == []
 
 
+async def test_given_a_reboot_when_strangers_have_the_same_inode_at_the_same_path_then_they_stay(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    box = await rig.join("c1", "web")  # what is pinned there now, somebody else pinned after the boot
+    rig.kernel.sysctl.values["kernel/random/boot_id"] = "another"
+    await _restarted(rig)
+    assert rig.controller.sandboxes.list() == []
+    found = rig.kernel.namespaces.find(box.key)
+    assert found is not None
+    assert found.inode == box.inode
+    assert rig.controller.services.find("web").orphaned
+
+
+async def test_given_parameters_changed_before_a_reboot_when_taken_down_after_it_then_those_of_this_boot_are_put_back(
+    rig: Rig,
+) -> None:
+    assert await rig.store.list("sysctl/")
+    rig.kernel.sysctl.values |= {"kernel/random/boot_id": "another", "net/ipv4/ip_forward": "1"}
+    await _restarted(rig)
+    assert not await rig.store.list("sysctl/net/ipv4/ip_forward")
+    await rig.controller.remove_everything()
+    assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "1"
+    assert not await rig.store.list("boot")
+
+
+async def test_given_parameters_changed_when_restarted_then_they_are_still_remembered(rig: Rig) -> None:
+    await _restarted(rig)
+    await rig.controller.remove_everything()
+    assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "0"
+
+
 async def test_given_links_with_our_mark_and_no_record_then_they_are_swept_and_others_stay(rig: Rig) -> None:
     rig.kernel.links.ensure_bridge(Bridge("snbdeadbeef00", 0, ()))
     rig.kernel.links.ensure_bridge(Bridge("br-else", 0, ()))
