@@ -19,8 +19,8 @@ from typing import NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from sandnet.core.parts import Parts
-from sandnet.core.records import Record, claims_of
 from sandnet.core.remaking import UNTOLD, remade_attachment, remade_endpoint, remade_network, remade_sandbox
+from sandnet.core.tables import Record, claims_of
 from sandnet.errors import Error
 from sandnet.kernel.base import Link
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, Sandbox

@@ -13,18 +13,15 @@ import time
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from math import inf
-from typing import Generic, TypeVar
 
 import msgspec
 
 from sandnet.core.events import PLACES, Events, Repair, Told, Transition, told
+from sandnet.core.tables import R, Record, Table, claims_of, key_of
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
-from sandnet.model.address import decode_hook, encode_hook
+from sandnet.model.address import encode_hook
 from sandnet.stores.base import REBUILD, Change, Conflict, Delete, Entry, Put, Store
-
-Record = Network | Endpoint | Sandbox | Attachment
-R = TypeVar("R", bound=Record)
 
 LAST_EVENT = "event/last"
 """Where the store keeps how many events the last commit that had any told; its revision is theirs."""
@@ -35,104 +32,8 @@ HANGS = 5.0
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
-def key_of(record: Record) -> str:
-    """Where the store keeps a record."""
-    match record:
-        case Network():
-            return f"network/{record.id}"
-        case Endpoint():
-            return f"endpoint/{record.network_id}/{record.id}"
-        case Sandbox():
-            return f"sandbox/{record.container_id}"
-        case Attachment():
-            return f"attachment/{record.container_id}/{record.endpoint_id}"
-
-
 def _noted(happened: Sequence[Told]) -> Put:
     return Put(LAST_EVENT, str(len(happened)).encode())
-
-
-def claims_of(record: Record) -> Iterator[str]:
-    """Keys that only one record of the store may hold."""
-    match record:
-        case Network():
-            yield f"claim/name/{record.name}"
-        case Endpoint():
-            yield f"claim/name/{record.network_id}/{record.name}"
-            yield from _address_claims(record)
-            for port in record.ports:
-                yield f"claim/port/{port.proto}/{port.host_ip}/{port.host_port}"
-        case Sandbox():
-            yield f"claim/key/{record.key}"
-        case Attachment():
-            if record.leased:
-                yield from _address_claims(record)
-
-
-def _address_claims(record: Endpoint | Attachment) -> Iterator[str]:
-    for interface in (record.address, record.address_ipv6):
-        if interface is not None:
-            yield f"claim/address/{record.network_id}/{interface.ip}"
-
-
-class Table(Generic[R]):
-    """The records of one class by store key, with groups of keys for the questions that are asked often."""
-
-    def __init__(self, kind: type[R]) -> None:
-        self._rows: dict[str, R] = {}
-        self._groups: dict[str, dict[str, R]] = {}
-        self.decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind, dec_hook=decode_hook)
-
-    def put(self, record: R) -> None:
-        """Insert or replace."""
-        key = key_of(record)
-        self._rows[key] = record
-        for group in _groups_of(record):
-            self._groups.setdefault(group, {})[key] = record
-
-    def drop(self, record: R) -> None:
-        """Remove; an absent one is success."""
-        key = key_of(record)
-        self._rows.pop(key, None)
-        for group in _groups_of(record):
-            members = self._groups.get(group, {})
-            members.pop(key, None)
-            if not members:
-                self._groups.pop(group, None)
-
-    def get(self, key: str) -> R | None:
-        """The record at a store key."""
-        return self._rows.get(key)
-
-    def all(self) -> list[R]:
-        """Every record, in creation order."""
-        return list(self._rows.values())
-
-    def group(self, group: str) -> list[R]:
-        """The members of a group, in creation order."""
-        return list(self._groups.get(group, {}).values())
-
-    def count(self, group: str) -> int:
-        """How many members a group has."""
-        return len(self._groups.get(group, {}))
-
-
-def _groups_of(record: Record) -> Iterator[str]:
-    match record:
-        case Network():
-            yield f"name/{record.name}"
-            yield f"id/{record.id}"
-        case Endpoint():
-            yield f"network/{record.network_id}"
-            yield f"name/{record.name}"
-            yield f"network/{record.network_id}/{record.name}"
-            yield f"id/{record.id}"
-        case Sandbox():
-            yield f"key/{record.key}"
-        case Attachment():
-            yield f"endpoint/{record.endpoint_id}"
-            yield f"container/{record.container_id}"
-            yield f"network/{record.network_id}"
 
 
 def _decoded(entry: Entry, table: Table[R]) -> R:
