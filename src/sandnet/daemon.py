@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from sandnet.instance import PID_FILE, lock_file, only_one, stop_running
 from sandnet.listening import check, listen, unlink
 from sandnet.server import Server
 from sandnet.tls import server_context
+
+_log = logging.getLogger(__name__)
+
+STOP = 15.0
+"""Seconds that changes under way get to end when the server has stopped; the unit kills after 30 in all."""
 
 
 def run(config: Config) -> int:
@@ -59,8 +65,22 @@ async def _serve(config: Config) -> None:
         await controller.start()
         listeners = listen(config.hosts, tls)
         await Server(controller, listeners, config.server_names).serve()
+        end_within(STOP)
         unlink([each.url for each in listeners if each.ours])
         await controller.stop()
+
+
+def end_within(seconds: float) -> None:
+    """End this process by then, whatever hangs. A kernel call that does not return cannot be waited for, and what it
+    leaves half done is what SIGKILL would leave: the next start finishes it."""
+    timer = threading.Timer(seconds, _give_up, [seconds])
+    timer.daemon = True
+    timer.start()
+
+
+def _give_up(seconds: float) -> None:
+    _log.error("something has hung for %g s; the next start finishes what was under way", seconds)
+    os._exit(1)
 
 
 async def _take_down(config: Config) -> list[str]:
