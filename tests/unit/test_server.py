@@ -8,13 +8,14 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sandnet.client import Client
 from sandnet.config import Config
-from sandnet.connection import MAX_HEAD, MAX_MESSAGE, Gate, Patience
+from sandnet.connection import MAX_HEAD, MAX_MESSAGE, Connection, Gate, Patience
 from sandnet.errors import Error
 from sandnet.listening import Listener
 from sandnet.server import Server
@@ -287,13 +288,15 @@ async def test_given_a_connection_without_a_request_when_waited_for_then_it_is_c
         assert await there.told(b"") == b""
 
 
-@pytest.mark.usefixtures("hasty")
-async def test_given_a_reader_of_events_when_nothing_happens_then_it_is_not_taken_for_stuck(tmp_path: Path) -> None:
+async def test_given_a_reader_of_events_when_nothing_happens_then_it_is_not_taken_for_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandnet.connection.Connection.patience", Patience(head=1, body=1, stall=1))
     async with running(tmp_path) as there, there.connected() as (reader, writer):
         writer.write(GET.replace(b"/version", b"/events"))
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(reader.read(1), HASTY.head * 4)
+            await asyncio.wait_for(reader.read(1), 2.5)
 
 
 async def test_given_headers_without_end_when_they_are_too_large_then_the_connection_ends(tmp_path: Path) -> None:
@@ -336,21 +339,21 @@ async def test_given_too_many_connections_when_one_more_comes_then_503_and_room_
             assert b" 200 " in await reader.readline()
 
 
-async def send_for_ever(writer: asyncio.StreamWriter, request: bytes) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            writer.write(request)
-            await writer.drain()
-            await asyncio.sleep(0.001)
-
-
 @pytest.mark.usefixtures("hasty")
 async def test_given_a_client_that_does_not_read_when_answers_pile_up_then_it_is_cut_off(tmp_path: Path) -> None:
     async with running(tmp_path) as there, there.connected() as (_, writer):
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        asked = GET.replace(b"/version", b"/openapi.json")
-        with pytest.raises(ConnectionError):
-            await send_for_ever(writer, asked)
+        connections = there.server.server_state.connections
+        await until(lambda: len(connections) == 1)
+        (connection,) = connections
+        assert isinstance(connection, Connection)
+        state = there.server.server_state
+        while not connection.flow.write_paused:
+            asked = state.total_requests
+            writer.write(GET.replace(b"/version", b"/openapi.json"))
+            await until(partial(lambda before: state.total_requests > before or connection.flow.write_paused, asked))
+        writer.write(GET)  # whose answer cannot even begin
+        await until(lambda: not connections)
 
 
 async def test_given_more_pipelined_requests_than_may_wait_when_sent_at_once_then_the_connection_ends(
