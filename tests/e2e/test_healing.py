@@ -2,7 +2,37 @@
 
 from __future__ import annotations
 
-from tests.e2e.world import JSON, World, mapping
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e.test_events import Stream, stream
+from tests.e2e.world import JSON, SANDNET, Box, World, mapping
+from tests.lab import eventually
+
+WITHIN = 6.0
+"""Seconds: three times what is promised, as the machines of tests are shared."""
+PORT = 8080
+
+
+class Scene(NamedTuple):
+    """A network with two containers, one of which is published."""
+
+    world: World
+    web: Box
+    db: Box
+    bridge: str
+    link: str
+    """The host's end of the pair of ``web``."""
+
+
+def sh(scene: Scene, *command: str) -> str:
+    return scene.world.host.sh(*command)
 
 
 def drift(world: World, *, fix: bool = False) -> list[JSON]:
@@ -10,9 +40,205 @@ def drift(world: World, *, fix: bool = False) -> list[JSON]:
     return list(world.api.post("/reconcile", fix=fix)["drift"])
 
 
+@pytest.fixture
+def scene(world: World) -> Scene:
+    world.api.network("foo", ipv6=True)
+    web, db = world.box("foo", "web", mapping(80, PORT)), world.box("foo", "db")
+    web.serve("web", 80)
+    bridge = f"snb{world.api.told('foo')['id'][:10]}"
+    (inner,) = json.loads(web.sh("ip", "-j", "link", "show", "eth0"))
+    (link,) = (
+        each["ifname"]
+        for each in json.loads(world.host.sh("ip", "-j", "link"))
+        if each["ifindex"] == inner["link_index"]
+    )
+    found = Scene(world, web, db, bridge, link)
+    eventually(lambda: flows(found))
+    return found
+
+
+def flows(scene: Scene) -> bool:
+    """Whether neighbours, the host, and the world outside by way of the published port reach the container."""
+    web, db, world = scene.web, scene.db, scene.world
+    pings = all(each.reaches(web.address, 0.3) for each in (db, world.here)) and db.reaches(web.address6, 0.3)
+    try:
+        return pings and world.outside.ask("198.51.100.1", PORT).server == "web"
+    except OSError:
+        return False
+
+
+def repaired(reader: Stream, problem: str) -> JSON:
+    """The event that tells of the repair of what is called ``problem``, in time."""
+    began = time.monotonic()
+    *_, event = reader.until(lambda event: event["action"] == "repaired" and problem in event["problem"])
+    assert time.monotonic() - began < WITHIN
+    return event
+
+
+class Harm(NamedTuple):
+    """Something that somebody does, and what the daemon says of it."""
+
+    name: str
+    act: Callable[[Scene], object]
+    type: str
+    problem: str
+
+
+def inside(*command: str) -> Callable[[Scene], object]:
+    return lambda scene: scene.web.sh(*command)
+
+
+HARMS = [
+    Harm("veth", lambda s: sh(s, "ip", "link", "del", s.link), "backend", "is gone"),
+    Harm("veth down", lambda s: sh(s, "ip", "link", "set", s.link, "down"), "backend", "is down"),
+    Harm("veth off its bridge", lambda s: sh(s, "ip", "link", "set", s.link, "nomaster"), "backend", "no port of"),
+    Harm("bridge", lambda s: sh(s, "ip", "link", "del", s.bridge), "network", "is gone"),
+    Harm("bridge down", lambda s: sh(s, "ip", "link", "set", s.bridge, "down"), "network", "is down"),
+    Harm("address", lambda s: sh(s, "ip", "-4", "address", "flush", "dev", s.bridge), "network", "is not on bridge"),
+    Harm("route", lambda s: sh(s, "ip", "route", "flush", "dev", s.bridge), "network", "there is no route"),
+    Harm(
+        "element",
+        lambda s: sh(s, "nft", "delete", "element", "inet", "sandnet", "any4", f"{{ tcp . {PORT} }}"),
+        "rules",
+        f"element 6 . {PORT}",
+    ),
+    Harm(
+        "chain", lambda s: sh(s, "nft", "flush", "chain", "inet", "sandnet", "published"), "rules", "have been changed"
+    ),
+    Harm("table", lambda s: sh(s, "nft", "delete", "table", "inet", "sandnet"), "rules", "inet sandnet is gone"),
+    Harm("ruleset", lambda s: sh(s, "nft", "flush", "ruleset"), "rules", "bridge sandnet is gone"),
+    Harm("forwarding", lambda s: sh(s, "sysctl", "-qw", "net.ipv4.ip_forward=0"), "parameter", "ip_forward"),
+    Harm("hosts file", lambda s: hosts_file(s).unlink(), "sandbox", "hosts file is gone"),
+    Harm(
+        "hosts line", lambda s: hosts_file(s).write_text("127.0.0.1 evil\n"), "sandbox", "hosts file has been changed"
+    ),
+    Harm("inner link down", inside("ip", "link", "set", "eth0", "down"), "backend", "eth0 is down"),
+    Harm("inner address", inside("ip", "-4", "address", "flush", "dev", "eth0"), "backend", "is not on eth0"),
+    Harm("inner route", inside("ip", "route", "del", "default"), "backend", "no default route"),
+    Harm("inner subnet", inside("ip", "route", "flush", "dev", "eth0"), "backend", "there is no route"),
+    Harm("inner MAC", inside("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99"), "backend", "the MAC of"),
+    Harm("loopback", inside("ip", "link", "set", "lo", "down"), "sandbox", "lo is down"),
+]
+
+
+def hosts_file(scene: Scene) -> Path:
+    return Path(scene.world.api.get(f"/sandboxes/{scene.web.container}", verbose="true")["hosts_path"])
+
+
+@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
+def test_given_traffic_when_somebody_breaks_it_then_it_is_repaired_and_told(scene: Scene, harm: Harm) -> None:
+    with stream(scene.world) as reader:
+        harm.act(scene)
+        event = repaired(reader, harm.problem)
+    assert event["type"] == harm.type
+    eventually(lambda: flows(scene), WITHIN)
+    assert drift(scene.world) == []
+    assert scene.world.api.get("/healthz")["status"] == "ok"
+
+
+@pytest.mark.parametrize("inhabited", [False, True])
+def test_given_a_sandbox_when_it_is_unmounted_then_it_is_pinned_again(world: World, inhabited: bool) -> None:
+    """With a process inside it is the same namespace; without one there is nothing to keep, and a new one is made."""
+    world.api.network("foo")
+    web, db = world.box("foo", "web"), world.box("foo", "db")
+    before = world.host.run(lambda: Path(web.key).stat().st_ino)
+    if inhabited:
+        world.host.inside(web.key, world.host.start_here, "sleep", "300")
+    with stream(world) as reader:
+        world.host.sh("umount", web.key)
+        repaired(reader, "no namespace is pinned")
+    eventually(lambda: db.reaches(web.address, 0.3), WITHIN)
+    assert (world.host.run(lambda: Path(web.key).stat().st_ino) == before) is inhabited
+    assert drift(world) == []
+    assert web.address in web.sh("dig", "+short", "web", "@127.0.0.11")
+
+
+def test_given_what_others_added_when_it_is_repaired_then_it_is_still_there(scene: Scene) -> None:
+    world, web = scene.world, scene.web
+    sh(scene, "ip", "address", "add", "192.0.2.77/32", "dev", scene.bridge)
+    sh(scene, "nft", "add", "table", "inet", "theirs")
+    sh(scene, "ip", "link", "add", "snb-theirs", "type", "bridge")
+    web.sh("ip", "link", "add", "theirs", "type", "veth", "peer", "name", "theirs-too")
+    web.sh("ip", "address", "add", "192.0.2.78/32", "dev", "eth0")
+    web.sh("ip", "route", "add", "192.0.2.128/25", "via", scene.db.address)
+    resolv_conf = hosts_file(scene).with_name("resolv.conf")
+    resolv_conf.write_text("nameserver 192.0.2.53\n")
+    try:
+        assert drift(world) == []
+        with stream(world) as reader:
+            sh(scene, "nft", "delete", "table", "inet", "sandnet")
+            web.sh("ip", "route", "del", "default")
+            sh(scene, "ip", "-6", "address", "flush", "dev", scene.bridge, "scope", "global")
+            repaired(reader, "")
+        eventually(lambda: drift(world) == [], WITHIN)
+        assert "192.0.2.77" in sh(scene, "ip", "address", "show", "dev", scene.bridge)
+        assert "theirs" in sh(scene, "nft", "list", "tables")
+        assert "snb-theirs" in world.links()
+        told = web.sh("ip", "address") + web.sh("ip", "route")
+        assert all(word in told for word in ("theirs", "192.0.2.78", "192.0.2.128/25"))
+        assert resolv_conf.read_text() == "nameserver 192.0.2.53\n"
+    finally:
+        sh(scene, "nft", "delete", "table", "inet", "theirs")
+        sh(scene, "ip", "link", "del", "snb-theirs")
+
+
+def test_given_a_default_route_of_theirs_when_it_is_repaired_then_theirs_stays(scene: Scene) -> None:
+    scene.web.sh("ip", "route", "replace", "default", "via", scene.db.address)
+    eventually(lambda: drift(scene.world) == [], WITHIN)
+    assert scene.db.address in scene.web.sh("ip", "route", "show", "default")
+
+
+def test_given_a_link_with_our_mark_when_nobody_claims_it_then_it_is_deleted(world: World) -> None:
+    with stream(world) as reader:
+        world.host.sh("ip", "link", "add", "snbdeadbeef00", "type", "bridge")
+        assert repaired(reader, "belongs to no record")["name"] == "snbdeadbeef00"
+    assert "snbdeadbeef00" not in world.links()
+
+
+def test_given_drift_when_the_doctor_is_asked_then_it_tells_repairs_and_has_a_status(world: World) -> None:
+    world.api.network("foo")
+    box = world.box("foo", "web")
+
+    def doctor(*words: str) -> tuple[int, str]:
+        command = [str(SANDNET), "-H", f"unix://{world.run}/sandnet.sock", "doctor", *words]
+        done = world.host.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
+        return done.returncode, done.stdout
+
+    assert doctor() == (0, "nothing differs: everything is as recorded\n")
+    world.host.sh("ip", "link", "add", "snbdeadbeef00", "type", "bridge")
+    status, told = doctor()
+    if status:  # it was asked before the daemon itself had seen it
+        assert status == 1
+        assert "snbdeadbeef00" in told
+        assert "left over" in told
+    status, told = doctor("--fix", "--json")
+    assert status == 0
+    assert all(each["done"] == "repaired" for each in json.loads(told)["drift"])
+    assert drift(world) == []
+    world.stop()
+    try:
+        assert doctor() == (2, "")
+    finally:
+        world.start()
+    assert world.here.reaches(box.address)
+
+
+def test_given_what_cannot_be_repaired_when_it_is_tried_then_health_says_so_until_it_can(world: World) -> None:
+    world.api.network("foo")
+    box = world.box("foo", "web")
+    path = Path(world.api.get(f"/sandboxes/{box.container}", verbose="true")["hosts_path"])
+    path.unlink()
+    path.mkdir()
+    eventually(lambda: world.api.get("/healthz")["status"] == "degraded", WITHIN)
+    assert "hosts" in " ".join(world.api.get("/healthz")["problems"])
+    path.rmdir()
+    eventually(lambda: world.api.get("/healthz")["status"] == "ok", 10)
+    assert path.is_file()
+
+
 def test_given_networks_and_sandboxes_when_asked_then_nothing_differs(world: World) -> None:
     world.api.network("foo", ipv6=True)
-    world.box("foo", "web", mapping(80, 8080))
+    world.box("foo", "web", mapping(80, PORT))
     world.box("foo", "db")
     world.api.network("quiet", icc=False, internal=True)
     world.box("quiet", "one")

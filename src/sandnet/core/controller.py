@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sandnet.core.backends import Backends
 from sandnet.core.deaths import Deaths
 from sandnet.core.endpoints import Endpoints
+from sandnet.core.healing import Healing
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
 from sandnet.core.probes import Probes
@@ -57,6 +58,7 @@ class Controller:
         self.removal = Removal(parts, self.networks, self.endpoints, self.sandboxes)
         self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
         self.reconcile = Reconcile(parts, self.sandboxes)
+        self._healing = Healing(parts, self.reconcile)
         self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
         self._rebuild = Rebuild(parts)
         self.events = parts.events
@@ -79,11 +81,13 @@ class Controller:
                 await self._predefine(name, driver)
         self._probes.start()
         self._deaths.start()
+        self._healing.start()
 
     async def stop(self) -> None:
         """Finish what is in flight; networks and sandboxes go on working."""
         self._probes.close()
         self._deaths.close()
+        self._healing.close()
         await self._parts.operations.close()
         self._parts.events.close()
         await self._parts.files.close()
@@ -125,6 +129,7 @@ class Controller:
             *self._rebuild.problems,
             *self._restore.problems,
             *self._problems,
+            *self._healing.problems,
             *([resolver] if resolver else []),
         )
         return Health(

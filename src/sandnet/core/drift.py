@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from sandnet.core.events import Repair, Subject
+from sandnet.model import Attachment, Network, Sandbox
 
 REPAIRED: Final = "repaired"
 
@@ -23,6 +24,16 @@ class Drift(NamedTuple):
     """``repaired``, or why it was not; empty: nothing was tried."""
     subject: Subject | None = None
     """The record it is about, where it is one's."""
+
+    @property
+    def owner(self) -> str:
+        """What is looked at, and repaired, as one."""
+        match self.subject:
+            case Network():
+                return f"network/{self.subject.id}"
+            case Sandbox() | Attachment():
+                return f"sandbox/{self.subject.container_id}"
+        return "strays" if self.kind == "stray" else "shared"
 
     @property
     def repair(self) -> Repair:

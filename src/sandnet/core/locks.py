@@ -21,22 +21,27 @@ class Locks:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def hold(self, *names: str) -> AsyncIterator[None]:
+    async def hold(self, *names: str, patience: float | None = None) -> AsyncIterator[None]:
         """Hold all of them; always taken in name order, so two holders cannot wait for each other.
+
+        Args:
+            names: of the locks.
+            patience: seconds to wait, where that is less than a request would.
 
         Raises:
             Error: ``UNAVAILABLE`` when the deadline passes first.
         """
+        deadline = self._deadline if patience is None else patience
         wanted = [self._locks.setdefault(name, asyncio.Lock()) for name in sorted(set(names))]
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(self._deadline):
+                async with asyncio.timeout(deadline):
                     for lock in wanted:
                         await stack.enter_async_context(lock)
             except TimeoutError:
                 raise Error(
                     Kind.UNAVAILABLE,
-                    f"{', '.join(sorted(names))} has been busy for {self._deadline:.0f} s",
+                    f"{', '.join(sorted(names))} has been busy for {deadline:.0f} s",
                     "repeat the request later",
                     "busy",
                 ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sandnet.core.desired import Desired
 from sandnet.core.inspection import Wanted, sandbox_faults
@@ -18,20 +18,51 @@ CHUNK = 32
 
 
 class Suspects:
-    """What is to be looked at closely: a thing may only seem wrong, because it was being changed."""
+    """What is to be looked at closely: a thing may only seem wrong, because it was being changed.
 
-    def __init__(self) -> None:
-        self.networks: set[str] = set()
-        """Ids."""
-        self.sandboxes: set[str] = set()
-        """Container ids."""
-        self.shared = False
-        """What networks share: rules and parameters."""
-        self.strays = False
-        """There are links of ours that nobody claims."""
+    Args:
+        networks: their ids.
+        sandboxes: their container ids.
+        shared: what networks share: rules and parameters.
+        strays: there are links of ours that nobody claims.
+    """
+
+    def __init__(
+        self,
+        networks: Iterable[str] = (),
+        sandboxes: Iterable[str] = (),
+        *,
+        shared: bool = False,
+        strays: bool = False,
+    ) -> None:
+        self.networks = set(networks)
+        self.sandboxes = set(sandboxes)
+        self.shared = shared
+        self.strays = strays
 
     def __bool__(self) -> bool:
         return bool(self.networks or self.sandboxes or self.shared or self.strays)
+
+    def add(self, others: Suspects) -> None:
+        """These, too."""
+        self.networks |= others.networks
+        self.sandboxes |= others.sandboxes
+        self.shared |= others.shared
+        self.strays |= others.strays
+
+    def apart(self) -> Iterator[Suspects]:
+        """One at a time."""
+        yield from (Suspects([network]) for network in self.networks)
+        yield from (Suspects((), [container]) for container in self.sandboxes)
+        if self.shared:
+            yield Suspects(shared=True)
+        if self.strays:
+            yield Suspects(strays=True)
+
+    def owners(self) -> list[str]:
+        """What :attr:`Drift.owner` is of what is found with them."""
+        found = [*(f"network/{one}" for one in self.networks), *(f"sandbox/{one}" for one in self.sandboxes)]
+        return found + ["shared"] * self.shared + ["strays"] * self.strays
 
 
 class Lookout:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 from sandnet.core.desired import Desired
 from sandnet.core.drift import REPAIRED, Drift
+from sandnet.core.failing import Failing
 from sandnet.core.inspection import Wanted, Wrong, sandbox_faults
 from sandnet.core.lookout import Lookout, Suspects
 from sandnet.core.mending import Mending
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 AT_ONCE = 2
 """Sandboxes that are repaired at a time: half of the workers stay free for requests."""
+PATIENCE = 1.0
+"""Seconds to wait for what is busy: whoever holds it is changing it, and the next comparison looks again."""
 NO_NAMES = "programs of the container do not find the names it was given, or whom to ask"
 LEFT_OVER = "it bears our mark and no record claims it: it is left over, and keeps a place on its bridge"
 
@@ -42,6 +45,8 @@ class Reconcile:
         self._lookout = Lookout(parts, self._desired)
         self._mending = Mending(parts, sandboxes)
         self._turn = asyncio.Lock()
+        self.failing = Failing()
+        """What could not be repaired."""
 
     async def run(self, *, fix: bool) -> list[Drift]:
         """Look at everything; what is wrong, and what was done about it.
@@ -58,28 +63,29 @@ class Reconcile:
     async def settle(self, suspects: Suspects, *, fix: bool) -> list[Drift]:
         """Look closely at the suspects; what is wrong with them, and what was done about it."""
         async with self._turn:
-            told = [drift for one in suspects.networks for drift in await self._network(one, fix)]
-            if suspects.shared:
-                told += await self._shared(fix)
+            told = await self._shared(fix) if suspects.shared else []
+            for network_id in suspects.networks:
+                told += await self._network(network_id, fix)
             told += await self._boxes(suspects.sandboxes, fix)
             if suspects.strays:
                 told += await self._strays(fix)
+        if fix:
+            await self._announce(suspects, told)
         return told
 
     async def _everything(self, fix: bool) -> list[Drift]:
-        told = await self.settle(await self.look(), fix=fix)
-        await self.announce(told)
-        return told
+        return await self.settle(await self.look(), fix=fix)
 
-    async def announce(self, told: list[Drift]) -> None:
-        """Log what was found, and tell of repairs as events."""
+    async def _announce(self, suspects: Suspects, told: list[Drift]) -> None:
+        """Log what became of it, tell of repairs as events, and remember what is left."""
+        self.failing.judge(suspects, told)
         for drift in told:
-            _log.warning("%s %s: %s: %s", drift.kind, drift.object, drift.problem, drift.done or "left as it is")
+            _log.warning("%s %s: %s: %s", drift.kind, drift.object, drift.problem, drift.done)
         await self._records.tell([drift.repair for drift in told if drift.done == REPAIRED])
 
     async def _network(self, network_id: str, fix: bool) -> list[Drift]:
         with suppress(Error):  # busy: whoever holds it is changing it
-            async with self._parts.locks.hold(f"network/{network_id}"):
+            async with self._parts.locks.hold(f"network/{network_id}", patience=PATIENCE):
                 net = self._records.network(network_id)
                 if net is None or net.phase is not Phase.READY:
                     return []
@@ -125,7 +131,7 @@ class Reconcile:
         """A sandbox that nobody changes meanwhile; ``None`` when it is gone, or half-way."""
         attached = self._records.attachments_of_container(container_id)
         async with self._parts.locks.hold(
-            f"sandbox/{container_id}", *(f"endpoint/{each.endpoint_id}" for each in attached)
+            f"sandbox/{container_id}", *(f"endpoint/{each.endpoint_id}" for each in attached), patience=PATIENCE
         ):
             box = self._records.sandbox(container_id)
             now = self._records.attachments_of_container(container_id)

@@ -75,6 +75,10 @@ class Driver(Protocol):
         """
         ...
 
+    async def parameters_changed(self) -> bool:
+        """Whether somebody changed a kernel parameter that :meth:`shared_faults` would tell of; cheap."""
+        ...
+
     async def shared_faults(self, state: StateOf) -> list[Fault]:
         """What is wrong with what all its networks share; :meth:`mend_shared` puts it right."""
         ...

@@ -33,6 +33,10 @@ class UnlinkedDriver:
         """Nothing was made."""
         return []
 
+    async def parameters_changed(self) -> bool:
+        """None was set."""
+        return False
+
     async def shared_faults(self, state: StateOf) -> list[Fault]:
         """Nothing is shared."""
         return []

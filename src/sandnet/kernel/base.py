@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence, Set
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, Protocol
 
-from sandnet.kernel.facts import Listing, Survey
+from sandnet.kernel.facts import Listing, Survey, Watch
 from sandnet.model.address import Address, Interface, Prefix
 
 
@@ -361,7 +361,7 @@ class Processes(Protocol):
 
 
 class Kernel(Protocol):
-    """The six together, as the composition root hands them on."""
+    """The eight together, as the composition root hands them on."""
 
     @property
     def links(self) -> Links:
@@ -396,4 +396,9 @@ class Kernel(Protocol):
     @property
     def processes(self) -> Processes:
         """See :class:`Processes`."""
+        ...
+
+    @property
+    def watch(self) -> Watch:
+        """See :class:`sandnet.kernel.facts.Watch`."""
         ...

@@ -88,6 +88,43 @@ class Listing(NamedTuple):
     that rules write to are left out."""
 
 
+class News(NamedTuple):
+    """What others, and we ourselves, have changed since the last news."""
+
+    links: Mapping[str, Port]
+    """Links of the host that changed, as they are now."""
+    gone: frozenset[str]
+    """Links of the host that were deleted."""
+    lost: frozenset[str]
+    """Links of the host that lost an address or a route."""
+    inner: Mapping[int, Sequence[Port]]
+    """By the host's number for their namespace: links inside that changed, as they are now."""
+    poorer: frozenset[int]
+    """Namespaces, likewise, in which a link, an address or a route was deleted."""
+    mounts: bool
+    """The table of mounts changed."""
+    rules: bool
+    """Others changed nftables."""
+    missed: bool
+    """The kernel could not keep all news for us: anything may have changed."""
+
+
+class Watch(Protocol):
+    """Hears of changes. Synchronous; called on worker threads, by one at a time."""
+
+    def read(self) -> News:
+        """What has gathered since the last call; the first one begins."""
+        ...
+
+    def namespaces(self) -> Mapping[str, int]:
+        """By link of the host: the number of the namespace its other end is in, as far as we heard."""
+        ...
+
+    def name(self, index: int) -> str:
+        """The host's link of that index, as far as we heard; empty: none."""
+        ...
+
+
 class Survey(Protocol):
     """Reads many things at once. Synchronous; called on worker threads."""
 

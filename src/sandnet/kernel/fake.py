@@ -12,7 +12,7 @@ from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_namespaces import HOST_NAMESPACE, FakeNamespaces
 from sandnet.kernel.fake_parts import Mishaps, Space
 from sandnet.kernel.fake_processes import FakeProcesses
-from sandnet.kernel.fake_survey import FakeSurvey
+from sandnet.kernel.fake_survey import FakeSurvey, FakeWatch
 
 
 class FakeKernel:
@@ -31,6 +31,7 @@ class FakeKernel:
         self._firewall = FakeFirewall(self._mishaps)
         self._sysctl = FakeSysctl(self._mishaps, self._links)
         self._survey = FakeSurvey(self._mishaps, self._links, self._namespaces)
+        self._watch = FakeWatch()
         self._host = FakeHost(self._mishaps, self._links, self._sysctl)
         self._processes = FakeProcesses(self._mishaps)
 
@@ -68,6 +69,11 @@ class FakeKernel:
     def processes(self) -> FakeProcesses:
         """Processes, as far as tests run any."""
         return self._processes
+
+    @property
+    def watch(self) -> FakeWatch:
+        """News that tests make."""
+        return self._watch
 
     @property
     def calls(self) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from sandnet.kernel.facts import DefaultHop, Held, Inside, Port, Space, held
+from sandnet.kernel.facts import DefaultHop, Held, Inside, News, Port, Space, held
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_namespaces import FakeNamespaces
 from sandnet.kernel.fake_parts import LOOPBACK, Mishaps, recorded
@@ -55,6 +55,23 @@ class FakeSurvey:
         indexes = {name: port.link.ifindex for name, port in ports.items()}
         kept = {indexes[name]: inner.addresses for name, inner in space.links.items()} | {1: space.loopback}
         return Inside(found, Space({"lo": loopback, **ports}, _held(kept), _routes(kept), _hops(space, indexes)))
+
+
+class FakeWatch:
+    """See :class:`sandnet.kernel.facts.Watch`: it hears nothing."""
+
+    def read(self) -> News:
+        """No news."""
+        nothing = frozenset[str]()
+        return News({}, nothing, nothing, {}, frozenset(), mounts=False, rules=False, missed=False)
+
+    def namespaces(self) -> Mapping[str, int]:
+        """It has heard of none."""
+        return {}
+
+    def name(self, index: int) -> str:
+        """It knows none."""
+        return ""
 
 
 def _held(kept: dict[int, list[Interface]]) -> dict[int, frozenset[Held]]:

@@ -55,8 +55,11 @@ class Files:
                 fd = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
         except OSError:
             return None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            return None
         with os.fdopen(fd, "rb") as file:
-            return file.read(MAX_READ) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+            return file.read(MAX_READ)
 
     def mark(self, path: str) -> tuple[int, ...]:
         """What changes whenever somebody writes or replaces the file; empty when there is none."""

@@ -13,6 +13,7 @@ from sandnet.kernel.nftables import Nftables
 from sandnet.kernel.processes import LinuxProcesses
 from sandnet.kernel.survey import LinuxSurvey
 from sandnet.kernel.sysctl import ProcSysctl
+from sandnet.kernel.watch import LinuxWatch
 from sandnet.model.address import Address
 
 
@@ -74,6 +75,7 @@ class LinuxKernel:
         self._host = LinuxHost()
         self._survey = LinuxSurvey(self._namespaces, sandbox_dir)
         self._processes = LinuxProcesses()
+        self._watch = LinuxWatch(self._firewall)
 
     @property
     def links(self) -> LinuxLinks:
@@ -110,7 +112,13 @@ class LinuxKernel:
         """The machine's processes."""
         return self._processes
 
+    @property
+    def watch(self) -> LinuxWatch:
+        """News of changes."""
+        return self._watch
+
     def close(self) -> None:
         """Give sockets and memory back; nothing in the kernel changes."""
+        self._watch.close()
         self._firewall.close()
         self._host.close()

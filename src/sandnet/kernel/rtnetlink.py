@@ -227,7 +227,8 @@ def _device(body: bytes) -> Device:
     return Device(link, to_number(found.get(IFLA_LINK)), namespace)
 
 
-def _port(body: bytes) -> Port:
+def to_port(body: bytes) -> Port:
+    """A link's message as what it tells."""
     link, peer, namespace = _device(body)
     found = attributes(attributes(body, _LINK.size).get(IFLA_LINKINFO, b"")) if link.master else {}
     options = attributes(found.get(_IFLA_INFO_SLAVE_DATA, b""))
@@ -235,15 +236,30 @@ def _port(body: bytes) -> Port:
     return Port(link, peer, namespace, isolated, hairpin)
 
 
+def index_of_link(body: bytes) -> int:
+    """Which link a link's message is about."""
+    return int(_LINK.unpack_from(body)[2])
+
+
+def index_of_address(body: bytes) -> int:
+    """Which link an address's message is about."""
+    return int(_ADDRESS.unpack_from(body)[4])
+
+
+def index_of_route(body: bytes) -> int:
+    """Which link a route's message is about; 0: none, or several."""
+    return to_number(attributes(body, _ROUTE.size).get(_RTA_OIF))
+
+
 def dump_ports(netlink: Netlink) -> Iterator[Port]:
     """All links with what they are ports of."""
-    return map(_port, netlink.dump(RTM_GETLINK, link_header() + _NO_STATISTICS))
+    return map(to_port, netlink.dump(RTM_GETLINK, link_header() + _NO_STATISTICS))
 
 
 def get_port(netlink: Netlink, name: str) -> Port | None:
     """One link with what it is a port of, or ``None``."""
     body = netlink.get(RTM_GETLINK, link_header() + text(IFLA_IFNAME, name) + _NO_STATISTICS)
-    return _port(body) if body else None
+    return to_port(body) if body else None
 
 
 def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, Held]]:

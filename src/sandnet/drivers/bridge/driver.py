@@ -87,6 +87,10 @@ class BridgeDriver:
         ipv6, sysctl = "ipv6" not in self._missing, self._kernel.sysctl
         return [fault for net in nets for fault in inspection.network_faults(net, host, sysctl, ipv6=ipv6)]
 
+    async def parameters_changed(self) -> bool:
+        """Those of the whole host."""
+        return bool(await self._tuning.wrong())
+
     async def shared_faults(self, state: StateOf) -> list[Fault]:
         """Both tables, and the host's parameters."""
         if self.unavailable():

@@ -1,0 +1,173 @@
+"""Notices what others change, and has it repaired, while the daemon runs.
+
+The kernel's news are read four times a second; files, mounts and parameters are looked at each second; everything
+is compared each minute. News only say whom to suspect: what a join or leave of our own changes is no suspect, as its
+records are not ready or its links look as they should.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from sandnet.core.desired import Desired
+from sandnet.core.lookout import Lookout, Suspects
+from sandnet.core.parts import Parts
+from sandnet.core.reconcile import Reconcile
+from sandnet.core.strays import strays
+from sandnet.errors import Error
+from sandnet.kernel.facts import News, Port, Space
+from sandnet.model import Attachment, Network, Phase
+
+_log = logging.getLogger(__name__)
+
+TICK = 0.25
+"""Seconds between two looks at the news."""
+SLOW = 4
+"""Ticks between two looks at what tells no news by itself."""
+RULES_PAUSE = 1.0
+"""Seconds between two comparisons of the rules: a firewall that is rewritten all day must not keep us busy."""
+PERIOD = 60.0
+"""Seconds between two comparisons of everything."""
+SOON = 5.0
+"""Seconds from the start to the first one: what happened before we listened is no news."""
+REST = 4.0
+"""Seconds of rest for each second of comparing: it must not keep a processor busy."""
+
+
+class Healing:
+    """One background task."""
+
+    def __init__(self, parts: Parts, reconcile: Reconcile) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._reconcile = reconcile
+        self._desired = Desired(parts)
+        self._lookout = Lookout(parts, self._desired)
+        self._task: asyncio.Task[None] | None = None
+        self._everything_at = self._rules_at = 0.0
+        self._mounts = self._rules = False
+        """Changed, and not looked at since."""
+        self._trouble = ""
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be repaired, and why nothing is noticed if that is so."""
+        self._reconcile.failing.forget(self._is_gone)
+        return [*self._reconcile.failing.problems, *([self._trouble] if self._trouble else [])]
+
+    def start(self) -> None:
+        """Begin."""
+        self._everything_at = time.monotonic() + SOON
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Stop noticing; a repair under way is finished by the operations."""
+        if self._task:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        tick = 0
+        while True:
+            tick += 1
+            try:
+                await self._once(slow=tick % SLOW == 0)
+                self._trouble = ""
+            except Error as failure:
+                self._trouble = f"changes by others are not noticed: {failure}"
+            except Exception as failure:  # the next round must come
+                _log.exception("looking for drift failed")
+                self._trouble = f"changes by others are not noticed: {failure!r}"
+            await asyncio.sleep(TICK)
+
+    async def _once(self, *, slow: bool) -> None:
+        suspects = self._reconcile.failing.due()
+        news = await self._parts.workers.run(self._parts.kernel.watch.read)
+        suspects.add(self._judged(news))
+        self._mounts, self._rules = self._mounts or news.mounts, self._rules or news.rules
+        if self._rules and (suspects or time.monotonic() >= self._rules_at):
+            suspects.shared, self._rules, self._rules_at = True, False, time.monotonic() + RULES_PAUSE
+        if slow:
+            suspects.add(await self._slow())
+        if news.missed or time.monotonic() >= self._everything_at:
+            suspects.add(await self._lookout.everything(0 if news.missed else REST))
+            self._everything_at = time.monotonic() + PERIOD
+        suspects = self._reconcile.failing.patient(suspects)
+        if suspects:
+            await self._parts.operations.run(self._reconcile.settle(suspects, fix=True))
+
+    async def _slow(self) -> Suspects:
+        """Files, mounts and parameters."""
+        found = Suspects((), await self._parts.files.suspicious(thorough=False))
+        if self._mounts:
+            self._mounts = False
+            boxes = self._desired.sandboxes()
+            pinned = await self._parts.workers.run(self._parts.kernel.survey.pinned)
+            found.sandboxes |= {box.container_id for box in boxes if box.key not in pinned}
+        changed = [driver for driver in self._parts.drivers.values() if await driver.parameters_changed()]
+        found.shared = bool(changed)
+        return found
+
+    def _judged(self, news: News) -> Suspects:
+        """Whom the news make suspects."""
+        found = Suspects()
+        if not any((news.links, news.gone, news.lost, news.inner, news.poorer)):
+            return found
+        networks = {net.link: net for net in self._desired.networks() if net.link}
+        attached = {each.host_link: each for each in self._records.attachments() if self._is_settled(each)}
+        names = {number: name for name, number in self._parts.kernel.watch.namespaces().items()}
+        deep = {names[number] for number in news.poorer if number in names}
+        for name in {*news.gone, *news.lost, *deep, *news.links}:
+            changed = news.links.get(name)
+            certain = name in news.gone or name in news.lost or name in deep
+            if name in networks and (certain or (changed and _differs(networks[name], changed))):
+                found.networks.add(networks[name].id)
+            elif name in attached and (certain or (changed and self._looks_wrong(attached[name], changed))):
+                found.sandboxes.add(attached[name].container_id)
+                found.networks.add(attached[name].network_id)  # nothing can be plugged into a bridge that is gone
+        inside = ((names.get(number), ports) for number, ports in news.inner.items())
+        known = ((attached[name].container_id, ports) for name, ports in inside if name in attached)
+        found.sandboxes |= {container for container, ports in known if self._inner_differs(container, ports)}
+        found.strays = bool(strays(Space(news.links, {}, {}, ()), self._desired.links()))
+        return found
+
+    def _inner_differs(self, container_id: str, ports: Sequence[Port]) -> bool:
+        """Whether a link inside is not as its network wants it; those that are not ours do not count."""
+        box = self._records.sandbox(container_id)
+        ours = {veth.interface: veth for _, veth in self._desired.wanted(box).links} if box else {}
+        for port in ports:
+            veth = ours.get(port.link.name)
+            if veth and not (port.link.up and port.link.mac == veth.mac and veth.mtu in (0, port.link.mtu)):
+                return True
+            if port.link.name == "lo" and not port.link.up:
+                return True
+        return False
+
+    def _is_gone(self, one: Suspects) -> bool:
+        networks, boxes = map(self._records.network, one.networks), map(self._records.sandbox, one.sandboxes)
+        return None in (*networks, *boxes)
+
+    def _is_settled(self, attachment: Attachment) -> bool:
+        """Whether it has a link, and nobody is changing it or its sandbox."""
+        if not attachment.host_link or attachment.phase is not Phase.READY:
+            return False
+        return self._desired.settled(self._records.sandbox(attachment.container_id))
+
+    def _looks_wrong(self, attachment: Attachment, port: Port) -> bool:
+        """Whether the host's end of a pair is not as its network wants it."""
+        network = self._records.network(attachment.network_id)
+        endpoint = self._records.endpoint(attachment.endpoint_id)
+        driver = self._parts.drivers[network.driver] if network else None
+        veth = driver.link(network, endpoint, attachment) if driver and network and endpoint else None
+        if veth is None:
+            return False
+        options = (port.isolated, port.hairpin) == (veth.isolated, veth.hairpin)
+        bridged = self._parts.kernel.watch.name(port.link.master) == veth.bridge
+        return not (port.link.up and bridged and options) or veth.mtu not in (0, port.link.mtu)
+
+
+def _differs(network: Network, port: Port) -> bool:
+    """Whether a bridge is not as its network wants it, as far as its link tells."""
+    return not port.link.up or network.mtu not in (0, port.link.mtu) or port.link.kind != "bridge"

@@ -1,0 +1,173 @@
+"""What changes on the host and in sandboxes, as the kernel tells it: one socket for all namespaces.
+
+A netlink socket with ``NETLINK_LISTEN_ALL_NSID`` (netlink(7)) hears of every namespace that has a number in ours, and
+the kernel numbers a namespace when a veth pair leads there. So a thousand sandboxes cost one socket. Nobody is woken by
+news: they gather in the socket until somebody reads, and a burst of joins costs the reader what is left of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, Final
+
+from sandnet.kernel.base import Firewall
+from sandnet.kernel.facts import News, Port
+from sandnet.kernel.netlink import Netlink, Reply, explaining, replies
+from sandnet.kernel.rtnetlink import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_NEWLINK,
+    dump_ports,
+    index_of_address,
+    index_of_link,
+    index_of_route,
+    to_port,
+)
+
+_GROUPS: Final = (1, 5, 7, 9, 11)
+"""RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
+_SOL_NETLINK: Final = 270
+_ADD_MEMBERSHIP: Final = 1
+_LISTEN_ALL_NSID: Final = 8
+_SO_RCVBUFFORCE: Final = 33
+_BACKLOG: Final = 16 << 20
+"""Bytes of unread news the kernel keeps for us: a thousand joins."""
+_BUFFER: Final = 1 << 16
+_NUMBER: Final = struct.Struct("=i")
+_HERE: Final = -1
+_LOST: Final = {RTM_DELADDR: index_of_address, RTM_DELROUTE: index_of_route}
+_MOUNTS: Final = "/proc/self/mountinfo"
+
+
+class LinuxWatch:
+    """The real :class:`sandnet.kernel.facts.Watch`, of the namespace in which the first call is made."""
+
+    def __init__(self, firewall: Firewall) -> None:
+        self._firewall = firewall
+        self._news: socket.socket | None = None
+        self._mounts: select.poll | None = None
+        self._table: BinaryIO | None = None
+        self._names: dict[int, str] = {}
+        """The host's links by index."""
+        self._namespaces: dict[str, int] = {}
+        """By link of the host: number of the namespace of its other end."""
+
+    def read(self) -> News:
+        """See :meth:`sandnet.kernel.facts.Watch.read`.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell.
+        """
+        with explaining("hear of changes"):
+            mounts, rules = self._mounts_changed(), self._firewall.touched() != 0
+            if self._news is None:
+                self._begin()
+                return News({}, frozenset(), frozenset(), {}, frozenset(), mounts=True, rules=rules, missed=False)
+            try:
+                heard = [*self._heard(self._news)]
+            except OSError as failure:
+                if failure.errno != errno.ENOBUFS:
+                    raise
+                self._begin()
+                return News({}, frozenset(), frozenset(), {}, frozenset(), mounts=True, rules=True, missed=True)
+            return self._told(heard, mounts=mounts, rules=rules)
+
+    def namespaces(self) -> Mapping[str, int]:
+        """See :meth:`sandnet.kernel.facts.Watch.namespaces`."""
+        return self._namespaces
+
+    def name(self, index: int) -> str:
+        """See :meth:`sandnet.kernel.facts.Watch.name`."""
+        return self._names.get(index, "")
+
+    def close(self) -> None:
+        """Give the sockets back; a later :meth:`read` begins anew."""
+        if self._news is not None:
+            self._news.close()
+        if self._table is not None:
+            self._table.close()
+        self._news, self._table, self._mounts = None, None, None
+
+    def _begin(self) -> None:
+        """Subscribe first, then see what there is: nothing falls in between."""
+        if self._news is not None:
+            self._news.close()
+        self._news = _subscribed()
+        with Netlink() as netlink:
+            ports = [*dump_ports(netlink)]
+        self._names = {port.link.ifindex: port.link.name for port in ports}
+        self._namespaces = {port.link.name: port.peer_namespace for port in ports if port.peer_namespace >= 0}
+
+    def _heard(self, news: socket.socket) -> Iterator[tuple[int, Reply]]:
+        """What has gathered: number of the namespace, and the message."""
+        while True:
+            try:
+                data, ancillary, _flags, (port, _groups) = news.recvmsg(_BUFFER, 64)
+            except BlockingIOError:
+                return
+            if port == 0:  # any process may write to a netlink socket; only the kernel is heard
+                numbers = (_NUMBER.unpack_from(told)[0] for _, kind, told in ancillary if kind == _LISTEN_ALL_NSID)
+                where = next(numbers, _HERE)
+                yield from ((where, reply) for reply in replies(data))
+
+    def _told(self, heard: list[tuple[int, Reply]], *, mounts: bool, rules: bool) -> News:
+        latest: dict[tuple[int, int], bytes] = {}
+        gone: set[str] = set()
+        lost: set[int] = set()
+        poorer: set[int] = set()
+        for where, reply in heard:
+            if reply.kind in (RTM_NEWLINK, RTM_DELLINK) and reply.body[0] == socket.AF_BRIDGE:
+                continue  # of a port of a bridge; what it tells, the message of the link itself tells too
+            if reply.kind == RTM_NEWLINK:
+                latest[where, index_of_link(reply.body)] = reply.body
+            elif where != _HERE and reply.kind in (RTM_DELLINK, *_LOST):
+                poorer.add(where)
+            elif reply.kind == RTM_DELLINK:
+                gone.add(to_port(reply.body).link.name)
+                latest.pop((where, index_of_link(reply.body)), None)
+            elif reply.kind in _LOST:
+                lost.add(_LOST[reply.kind](reply.body))
+        links = {key: to_port(body) for key, body in latest.items()}
+        inner: dict[int, list[Port]] = {}
+        for (where, _), port in links.items():
+            if where != _HERE:
+                inner.setdefault(where, []).append(port)
+        here = {port.link.name: port for (where, _), port in links.items() if where == _HERE}
+        self._remember(here, gone)
+        touched = frozenset(name for index in lost if (name := self._names.get(index)))
+        return News(here, frozenset(gone), touched, inner, frozenset(poorer), mounts=mounts, rules=rules, missed=False)
+
+    def _remember(self, here: Mapping[str, Port], gone: set[str]) -> None:
+        for name in gone - here.keys():
+            self._namespaces.pop(name, None)
+        for name, port in here.items():
+            self._names[port.link.ifindex] = name
+            if port.peer_namespace >= 0:
+                self._namespaces[name] = port.peer_namespace
+
+    def _mounts_changed(self) -> bool:
+        """Whether the table of mounts changed since the last call (proc(5): it can be polled)."""
+        if self._mounts is None:
+            self._table = open(_MOUNTS, "rb")  # noqa: SIM115 - open as long as we watch
+            self._mounts = select.poll()
+            self._mounts.register(self._table, select.POLLPRI | select.POLLERR)
+        return bool(self._mounts.poll(0))
+
+
+def _subscribed() -> socket.socket:
+    flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    news = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
+    try:
+        news.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BACKLOG)
+    except PermissionError:  # in a user namespace; what the host allows must do
+        news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
+    news.setsockopt(_SOL_NETLINK, _LISTEN_ALL_NSID, 1)
+    news.bind((0, 0))
+    for group in _GROUPS:
+        news.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    return news
