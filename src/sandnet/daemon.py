@@ -16,6 +16,7 @@ import uvloop
 
 from sandnet.composition import composed
 from sandnet.config import Config
+from sandnet.folders import make_folders, remove_folders
 from sandnet.instance import PID_FILE, lock_file, only_one, stop_running
 from sandnet.listening import check, listen, unlink
 from sandnet.server import Server
@@ -36,6 +37,7 @@ def run(config: Config) -> int:
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     _raise_file_limit()
     with only_one(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        make_folders(config)
         runner.run(_serve(config))
     return 0
 
@@ -96,12 +98,8 @@ def _remove_own_files(config: Config) -> None:
     Path(lock_file(config)).unlink(missing_ok=True)
     for path in (Path(config.run_dir, PID_FILE), *Path(config.run_dir).glob("dns.*")):
         path.unlink(missing_ok=True)
-    for directory in (
-        os.path.join(config.state_dir, "sandboxes"),
-        config.state_dir,
-        config.run_dir,
-        config.sandbox_dir,
-    ):
+    remove_folders(config)
+    for directory in (os.path.join(config.state_dir, "sandboxes"), config.state_dir, config.run_dir):
         with suppress(OSError):
             os.rmdir(directory)
 

@@ -19,7 +19,7 @@ FLOOR = {
     **dict.fromkeys(("ipam", "drivers"), 2),
     **dict.fromkeys(("core",), 3),
     **dict.fromkeys(("api",), 4),
-    **dict.fromkeys(("daemon", "resolver", "composition", "config", "instance"), 5),
+    **dict.fromkeys(("daemon", "resolver", "composition", "config", "instance", "folders"), 5),
     **dict.fromkeys(("listening", "unixsocket", "tls", "server", "connection"), 5),
 }
 SAME_FLOOR = {
@@ -34,6 +34,8 @@ SAME_FLOOR = {
     ("daemon", "config"): "its configuration",
     ("daemon", "composition"): "what it serves",
     ("daemon", "instance"): "alone",
+    ("daemon", "folders"): "directories outside our own",
+    ("folders", "config"): "which directories",
     ("instance", "unixsocket"): "whether directories are private is one rule",
     ("listening", "unixsocket"): "one kind of socket",
     ("tls", "config"): "which files",
