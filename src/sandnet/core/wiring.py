@@ -56,6 +56,8 @@ def unplug(
 ) -> Failures:
     """Take one link out of a sandbox that goes on living, and move its default routes.
 
+    Where its namespace is gone, as after a reboot, only the link on this side is left to take.
+
     Args:
         kernel: the host's.
         box: the sandbox.
@@ -65,6 +67,8 @@ def unplug(
     """
     failures: Failures = []
     _retire(kernel, box, last, failures)
+    if not _is_there(kernel, box, failures):
+        return failures
     if shared:
         _past(failures, lambda: kernel.links.withdraw(box.key, shared))
     if box.origin is Origin.MADE and last.interface:
@@ -93,6 +97,13 @@ def dissolve(
     return failures
 
 
+def _is_there(kernel: Kernel, box: Sandbox, failures: Failures) -> bool:
+    """Whether the sandbox's namespace is still at its key; another one there is somebody else's business."""
+    found: list[Namespace | None] = []
+    _past(failures, lambda: found.append(kernel.namespaces.find(box.key)))
+    return any(pinned is not None and pinned.inode == box.inode for pinned in found)
+
+
 def _retire(kernel: Kernel, box: Sandbox, last: Attachment, failures: Failures) -> None:
     """Silence the link, to be deleted in bulk; a namespace that is not ours must be without it at once."""
     if last.host_link and box.origin is Origin.JOINED:
@@ -102,7 +113,7 @@ def _retire(kernel: Kernel, box: Sandbox, last: Attachment, failures: Failures) 
 
 
 def identified(box: Sandbox, namespace: Namespace) -> Sandbox:
-    """The record of a sandbox whose namespace is pinned now."""
+    """The record of a sandbox whose namespace is known now."""
     return replace(box, inode=namespace.inode, loopback_was_up=namespace.loopback_was_up)
 
 
