@@ -80,7 +80,7 @@ class FakeWorld:
 
     def begin_process(self, namespace: str = "") -> int:
         pid = next(self._pids)
-        self.fake.processes.begin(pid, inode=self.kernel.namespaces.identify(path=namespace))
+        self.fake.processes.begin(pid, inode=self.kernel.namespaces.identify(path=namespace).inode)
         return pid
 
     def end_process(self, pid: int) -> None:

@@ -279,9 +279,11 @@ def test_given_a_key_outside_the_sandbox_directory_when_made_then_invalid(world:
 def test_given_a_foreign_namespace_when_pinned_and_released_then_it_is_as_it_was(world: World) -> None:
     namespaces = world.kernel.namespaces
     path = world.foreign_namespace()
-    pinned = namespaces.pin(KEY, path=path)
+    found = namespaces.identify(path=path)
+    pinned = namespaces.pin(KEY, path=path, inode=found.inode)
     assert not pinned.loopback_was_up
-    assert pinned.inode == namespaces.identify(path=path)
+    assert found == pinned._replace(key="")
+    assert namespaces.identify(path=path) == found._replace(loopback_was_up=True)
     assert namespaces.pin(KEY, path=path).loopback_was_up
     namespaces.release(KEY, loopback_down=True)
     assert namespaces.find(KEY) is None
@@ -294,12 +296,21 @@ def test_given_another_namespace_at_the_key_when_pinned_then_conflict(world: Wor
         world.kernel.namespaces.pin(KEY, path=world.foreign_namespace())
 
 
+def test_given_a_path_where_another_namespace_is_by_now_when_pinned_then_conflict(world: World) -> None:
+    path = world.foreign_namespace()
+    found = world.kernel.namespaces.identify(path=path)
+    with refused(Kind.CONFLICT):
+        world.kernel.namespaces.pin(KEY, path=path, inode=found.inode + 1)
+    assert world.kernel.namespaces.find(KEY) is None
+    assert world.kernel.namespaces.identify(path=path) == found
+
+
 def test_given_neither_path_nor_process_when_pinned_then_it_is_the_hosts_own(world: World) -> None:
     pinned = world.kernel.namespaces.pin(KEY)
     assert pinned.loopback_was_up
-    assert pinned.inode == world.kernel.namespaces.identify()
+    assert pinned.inode == world.kernel.namespaces.identify().inode
     world.kernel.namespaces.release(KEY)
-    assert world.kernel.namespaces.identify() == pinned.inode
+    assert world.kernel.namespaces.identify().inode == pinned.inode
 
 
 def test_given_no_such_path_when_pinned_then_not_found(world: World) -> None:

@@ -203,7 +203,7 @@ def test_given_a_container_when_pinned_then_its_own_namespace_with_lo_up(host: H
     process = container.popen("sleep", "60")
     source: dict[str, Any] = {"path": container.path} if way == "path" else {"pid": process.pid}
     pinned = host.run(namespaces.pin, KEY, **source)
-    assert pinned.inode == os.stat(container.path).st_ino == host.run(namespaces.identify, **source)
+    assert pinned.inode == os.stat(container.path).st_ino == host.run(namespaces.identify, **source).inode
     assert pinned.loopback_was_up is False
     assert loopback_is_up(host, KEY)
     assert host.run(namespaces.pin, KEY, **source).inode == pinned.inode
@@ -227,7 +227,7 @@ def test_given_a_pinned_container_when_released_then_it_lives_and_lo_is_as_asked
 def test_given_neither_path_nor_pid_when_pinned_then_our_own_and_lo_is_left_alone(host: Host) -> None:
     host.sh("ip", "link", "set", "lo", "down")
     pinned = host.run(namespaces.pin, KEY)
-    assert pinned.inode == host.run(own_inode) == host.run(namespaces.identify)
+    assert pinned.inode == host.run(own_inode) == host.run(namespaces.identify).inode
     assert not loopback_is_up(host, KEY)
 
 

@@ -52,6 +52,7 @@ class Restore:
         await self._all("network", map(self._restore_network, self._records.networks()))
         await self._all("endpoint", map(self._restore_endpoint, self._records.endpoints()))
         await self._all("attachment", map(self._restore_attachment, self._records.attachments()))
+        await self._all("parents", map(self._sandboxes.parents.tell, self._records.sandboxes()))
         await self._sweep()
 
     async def remove_everything(self) -> None:

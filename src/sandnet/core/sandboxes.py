@@ -22,11 +22,11 @@ from sandnet.core.joining import (
     plan_sandbox,
     refuse_mixture,
     refuse_second_join,
-    with_parent_host,
 )
 from sandnet.core.liveness import identify
 from sandnet.core.networks import Networks
 from sandnet.core.operations import together, undo
+from sandnet.core.parents import Parents
 from sandnet.core.parts import Parts
 from sandnet.core.wiring import dissolve, identified, made, marked, unplug, wire
 from sandnet.errors import Error, Kind, collected, invalid, not_found
@@ -34,12 +34,10 @@ from sandnet.kernel.base import DefaultRoute, Veth
 from sandnet.model import (
     Attachment,
     Endpoint,
-    HostEntry,
     Interface,
     JoinSpec,
     Network,
     Origin,
-    ParentUpdate,
     Phase,
     Process,
     Sandbox,
@@ -58,6 +56,7 @@ class Sandboxes:
         self._endpoints = endpoints
         self._backends = Backends(parts)
         self._desired = Desired(parts)
+        self.parents = Parents(parts)
         self._planned: set[str] = set()
         """Keys chosen for sandboxes that no record names yet."""
 
@@ -139,7 +138,7 @@ class Sandboxes:
                 )
                 if others:
                     await self._backends.spread(network, endpoint, attachment)
-                box = replace(box, phase=Phase.READY)
+                box = self.parents.owing(replace(box, phase=Phase.READY), network, spec.parent_updates)
                 # an endpoint that had lost its container has one again
                 found = [replace(endpoint, orphaned=False)] if endpoint.orphaned else []
                 await self._records.commit(put=[box, replace(attachment, phase=Phase.READY), *found])
@@ -148,10 +147,7 @@ class Sandboxes:
                 raise
             finally:
                 self._planned.discard(box.key)
-        try:
-            await self._update_parents(network, spec.parent_updates)
-        except Error as failure:  # the join itself is done and stays
-            _log.warning("parents of %s do not know all its names: %s", spec.container_id, failure)
+        await self.parents.tell(box)
         return box
 
     async def _finish(self, endpoint_id: str, container_id: str) -> None:
@@ -198,9 +194,10 @@ class Sandboxes:
             await self._parts.reaper.settle(box.container_id)
         if box.origin is Origin.JOINED:
             if not known:
-                await self._records.commit(put=[box])
-                box = await self._pin(box, spec)
-                await self._records.commit(put=[box])  # so that whatever fails now gives back what was found
+                box = await self._found(box, spec)
+                await self._records.commit(put=[box])  # before it is touched: whatever fails gives back what was found
+                pin = self._parts.kernel.namespaces.pin
+                await self._parts.workers.run(pin, box.key, path=spec.netns, pid=spec.pid, inode=box.inode)
             taken |= set(await self._parts.workers.run(self._parts.kernel.namespaces.interfaces, box.key))
         attachment, cursor = plan_attachment(self._parts, network, endpoint, spec, taken)
         try:
@@ -220,14 +217,14 @@ class Sandboxes:
             return box
         return await self._parts.workers.run(made, self._parts.kernel, box)
 
-    async def _pin(self, box: Sandbox, spec: JoinSpec) -> Sandbox:
-        namespaces = self._parts.kernel.namespaces
-        wanted = await self._parts.workers.run(namespaces.identify, path=spec.netns, pid=spec.pid)
-        if wanted == await self._parts.workers.run(namespaces.identify):
+    async def _found(self, box: Sandbox, spec: JoinSpec) -> Sandbox:
+        """The record with what the namespace to be joined is like; nothing is changed yet."""
+        identify = self._parts.kernel.namespaces.identify
+        wanted = await self._parts.workers.run(identify, path=spec.netns, pid=spec.pid)
+        if wanted.inode == (await self._parts.workers.run(identify)).inode:
             message = "that is the host's own network namespace"
             raise invalid(message, "join the network of type host for that", "host_namespace")
-        pin = namespaces.pin
-        box = identified(box, await self._parts.workers.run(pin, box.key, path=spec.netns, pid=spec.pid))
+        box = identified(box, wanted)
         holder = next((b for b in self._records.sandboxes() if b.inode == box.inode and b.key != box.key), None)
         if holder:
             message = f"that namespace is the sandbox of container {holder.container_id} already"
@@ -238,7 +235,7 @@ class Sandboxes:
         if not spec.netns and not spec.pid:
             return
         identify = self._parts.kernel.namespaces.identify
-        if await self._parts.workers.run(identify, path=spec.netns, pid=spec.pid) != known.inode:
+        if (await self._parts.workers.run(identify, path=spec.netns, pid=spec.pid)).inode != known.inode:
             message = f"container {known.container_id} has another namespace for its sandbox: {known.key}"
             raise invalid(message, "leave its networks first, or name no namespace", "namespace_differs")
 
@@ -252,23 +249,6 @@ class Sandboxes:
         if known and box:
             await self._records.commit(put=[known])
             await self._parts.workers.run(self._parts.files.writing(known))
-
-    async def _update_parents(self, network: Network, updates: Sequence[ParentUpdate]) -> None:
-        """Tell other containers of the network the names they are to know; unknown endpoints are passed over."""
-        for update in updates:
-            for attachment in self._records.attachments_of_endpoint(update.endpoint_id):
-                if attachment.network_id == network.id:
-                    await self._tell(attachment.container_id, update)
-
-    async def _tell(self, container_id: str, update: ParentUpdate) -> None:
-        async with self._parts.locks.hold(f"sandbox/{container_id}"):
-            box = self._records.sandbox(container_id)
-            if box is None or box.phase is not Phase.READY:
-                return
-            entry = HostEntry(name=update.name, address=update.address)
-            await self._records.commit(put=[with_parent_host(box, update.name, entry)])
-        self._parts.files.touch([container_id])
-        await self._parts.files.settle()
 
     # Leaving.
 

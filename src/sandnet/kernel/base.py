@@ -184,18 +184,25 @@ class Namespaces(Protocol):
         """
         ...
 
-    def pin(self, key: str, *, path: str = "", pid: int = 0) -> Namespace:
+    def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
         """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up.
 
         With neither: the namespace the daemon itself lives in (``lo`` is then left alone).
 
+        Args:
+            key: where to pin it.
+            path: a file that is the namespace.
+            pid: a process in it.
+            inode: what it must be; 0: whatever it is.
+
         Raises:
-            Error: ``NOT_FOUND`` no such file or process; ``INVALID`` the file is no network namespace.
+            Error: ``NOT_FOUND`` no such file or process; ``INVALID`` the file is no network namespace;
+                ``CONFLICT`` it has another identity, or another one is pinned there.
         """
         ...
 
-    def identify(self, *, path: str = "", pid: int = 0) -> int:
-        """The inode number of the namespace that :meth:`pin` would pin.
+    def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
+        """The namespace that :meth:`pin` would pin, as it is now; its ``key`` is empty.
 
         Raises:
             Error: as :meth:`pin`.

@@ -61,18 +61,21 @@ class FakeNamespaces:
         return self._with_loopback(key)
 
     @recorded
-    def pin(self, key: str, *, path: str = "", pid: int = 0) -> Namespace:
+    def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
         """Ensure that the existing one is pinned."""
         self._check(key)
-        inode = self._source(path, pid)
-        if self._pins.setdefault(key, inode) != inode:
+        found = self._source(path, pid)
+        if inode not in (0, found):
+            raise Error(Kind.CONFLICT, f"{path or f'process {pid}'} is in another namespace by now")
+        if self._pins.setdefault(key, found) != found:
             raise Error(Kind.CONFLICT, f"another namespace is pinned at {key}", "release it first")
         return self._with_loopback(key) if path or pid else self._described(key)
 
     @recorded
-    def identify(self, *, path: str = "", pid: int = 0) -> int:
-        """Its inode number."""
-        return self._source(path, pid)
+    def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
+        """As it is now."""
+        inode = self._source(path, pid)
+        return Namespace("", inode, self._spaces[inode].loopback_up)
 
     @recorded
     def find(self, key: str) -> Namespace | None:

@@ -61,24 +61,19 @@ class LinuxNamespaces:
             found = _find(key, folder, name)
             return _with_loopback(found, folder, name) if found else _make(key, folder, name)
 
-    def pin(self, key: str, *, path: str = "", pid: int = 0) -> Namespace:
+    def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
         """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up."""
         with explaining(f"pin a namespace at {key}"), self._place(key, make=True) as (folder, name):
-            source = _open_source(path, pid)
-            try:
+            with _source(path, pid) as source:
+                if inode not in (0, os.fstat(source).st_ino):
+                    raise Error(Kind.CONFLICT, f"{path or f'process {pid}'} is in another namespace by now")
                 found = _pin(key, source, folder, name)
-            finally:
-                os.close(source)
             return _with_loopback(found, folder, name) if path or pid else found
 
-    def identify(self, *, path: str = "", pid: int = 0) -> int:
-        """The inode number of the namespace that :meth:`pin` would pin."""
-        with explaining("identify a namespace"):
-            source = _open_source(path, pid)
-            try:
-                return os.fstat(source).st_ino
-            finally:
-                os.close(source)
+    def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
+        """The namespace that :meth:`pin` would pin, as it is now."""
+        with explaining("identify a namespace"), _source(path, pid) as source:
+            return _described("", source)
 
     def find(self, key: str) -> Namespace | None:
         """What is pinned at ``key``, or ``None``; ``loopback_was_up`` tells of now."""
@@ -290,15 +285,20 @@ def _mount(source: str, folder: int, name: str) -> None:
         os.close(target)
 
 
-def _open_source(path: str, pid: int) -> int:
+@contextmanager
+def _source(path: str, pid: int) -> Iterator[int]:
     where = path or (f"/proc/{pid}/ns/net" if pid else OWN_NAMESPACE)
     what = f"process {pid}" if pid and not path else where
     try:
-        return open_namespace(where, follow=True)
+        source = open_namespace(where, follow=True)
     except (FileNotFoundError, ProcessLookupError, NotADirectoryError) as error:
         raise not_found("namespace", what) from error
     except NotANetworkNamespaceError as error:
         raise invalid(f"{what} is no network namespace", code="not_a_namespace") from error
+    try:
+        yield source
+    finally:
+        os.close(source)
 
 
 def _with_loopback(found: Namespace, folder: int, name: str) -> Namespace:

@@ -68,6 +68,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     extra_hosts: tuple[HostEntry, ...] = ()
     parent_hosts: tuple[HostEntry, ...] = ()
     """Names other containers' ``parent_updates`` gave to this one."""
+    parent_updates: tuple[ParentUpdate, ...] = ()
+    """What its own joins are still to tell others."""
     process: Process | None = None
     """The process that a join named; when it has ended, the container is dead."""
     auto_remove: bool = False

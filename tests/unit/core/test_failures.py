@@ -186,7 +186,7 @@ async def test_given_a_parent_that_cannot_be_told_then_the_join_is_done_all_the_
 
 async def test_given_the_hosts_own_namespace_when_joined_by_pid_then_refused(rig: Rig) -> None:
     await _prepared(rig)
-    rig.kernel.namespaces._foreign[4711] = rig.kernel.namespaces.identify()
+    rig.kernel.namespaces._foreign[4711] = rig.kernel.namespaces.identify().inode
     rig.kernel.processes.begin(4711)
     with pytest.raises(Error) as caught:
         await rig.join("c2", "second", pid=4711)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from msgspec.structs import replace
 
 from sandnet.kernel.base import Bridge
-from sandnet.model import Phase
+from sandnet.model import ParentUpdate, Phase
 from tests.unit.core.rig import Rig, mapping
 
 
@@ -152,3 +152,31 @@ async def test_given_everything_is_taken_down_then_kernel_store_and_parameters_a
     assert [link.name for link in rig.kernel.links.list()] == ["lo"]
     assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "0"
     assert [entry.key for entry in await rig.store.list("")] == ["event/last"]
+
+
+async def test_given_a_container_on_two_networks_when_a_reboot_then_it_is_let_go_and_nothing_is_wrong(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    await rig.join("c1", "one")
+    await rig.join("c1", (await rig.endpoint("two")).id)
+    (box,) = rig.controller.sandboxes.list()
+    rig.kernel.namespaces.release(box.key)
+    await _restarted(rig)
+    assert rig.controller.health().problems == ()
+    assert rig.controller.sandboxes.list() == []
+
+
+async def test_given_a_name_owed_to_a_parent_when_restarted_then_it_is_told(rig: Rig) -> None:
+    await rig.network()
+    first = await rig.endpoint("first")
+    await rig.join("c1", "first")
+    await rig.endpoint("second")
+    update = ParentUpdate(endpoint_id=first.id, name="www", address=IPv4Address("10.0.0.1"))
+    held = rig.controller._parts.locks
+    held._deadline = 0.05
+    async with held.hold("sandbox/c1"):
+        await rig.join("c2", "second", parent_updates=(update,))
+    assert rig.controller.sandboxes.find("c1").parent_hosts == ()
+    await _restarted(rig)
+    assert [entry.name for entry in rig.controller.sandboxes.find("c1").parent_hosts] == ["www"]
+    assert rig.controller.sandboxes.find("c2").parent_updates == ()
