@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
-MUST_RUN = tuple(TESTS / name for name in ("kernel", "e2e", "contract", "pressure"))
+MUST_RUN = tuple(TESTS / name for name in ("kernel", "e2e", "contract", "crash", "pressure"))
 
 settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("patient")

@@ -1,0 +1,222 @@
+"""Kills the daemon in every gap between two steps of a call, and looks at what comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import httpx
+
+from tests.crash.facts import Facts, difference, facts
+from tests.crash.scenarios import Call, Stage
+from tests.crash.steps import Event, Step
+from tests.crash.world import READY, CrashWorld
+from tests.e2e.world import RefusedError
+
+THOROUGH = os.environ.get("SANDNET_CRASH") == "thorough"
+"""Die in a start at every step, not only at every kind of step."""
+CONVERGED = 5.0
+"""Seconds after which kernel and store must be equal."""
+
+
+_RANDOM = re.compile(r"[0-9a-f]{10,}|(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|thread-\\d+|\\d+\\.\\d+\\.\\d+\\.\\d+|fd/\\d+")
+
+
+class Death(NamedTuple):
+    """Where the daemon is to die: in a call, and perhaps once more in the start that follows."""
+
+    step: Step
+    again: Step | None = None
+    tries: int = 3
+    """How often it is waited for."""
+
+    def __str__(self) -> str:
+        return f"{self.step}" + (f", then in the restart {self.again}" if self.again else "")
+
+
+def moments(events: Sequence[Event]) -> list[Step]:
+    """One edge for each gap between two steps: the moment after one is the moment before the next.
+
+    A step that consists of steps begins with the first of them and ends with the last.
+    """
+    found = []
+    for event, following in zip(events, [*events[1:], None], strict=True):
+        same_lane = following is not None and following.lane == event.lane
+        begins_next = following is not None and following.step.edge != "end"
+        if event.step.edge == "end":
+            superfluous = begins_next or same_lane
+        else:
+            superfluous = event.step.edge == "begin" and begins_next and same_lane
+        if not superfluous:
+            found.append(event.step)
+    return found
+
+
+class Harness:
+    """One scenario on one host."""
+
+    def __init__(self, world: CrashWorld, name: str, stage: Stage) -> None:
+        self._world = world
+        self._name = name
+        self._stage = stage
+        self._known: set[str] = set()
+        """What a start does when nothing has to be cleaned up: tried by a scenario of its own."""
+        self.deaths = 0
+        self.double = 0
+        self.missed: list[str] = []
+        self.slowest = 0.0
+
+    def run(self) -> None:
+        """Every gap of both calls, by turns; then those of the starts that had something to clean up."""
+        self._stage.forth()  # the host's own parameters and directories are changed once
+        self._stage.back()
+        self._world.rest()
+        undone = self._look()
+        forth = deque(Death(step) for step in self._recorded(self._stage.forth))
+        done = self._look()
+        assert difference(done, undone), "the call changes nothing"
+        back = deque(Death(step) for step in self._recorded(self._stage.back) if self._stage.back_is_one)
+        self._expect("back again", undone)
+        self._learn_start()
+        self._stage.forth()
+        self._learn_start()
+        self._expect("after a restart", done)
+        self._stage.back()
+        self._expect("back again", undone)
+        while forth or back:
+            self._one("forth", self._stage.forth, forth, undone, done)
+            self._one("back", self._stage.back, back, done, undone)
+
+    def _recorded(self, call: Call) -> list[Step]:
+        self._world.record()
+        call()
+        self._world.rest()
+        self._world.control.disarm()
+        return moments(self._world.steps())
+
+    def _learn_start(self) -> None:
+        self._world.kill()
+        self._world.record()
+        self._world.start()
+        self._world.rest()
+        self._known |= {kind_of(event) for event in self._world.steps()}
+        self._world.control.disarm()
+
+    def _one(self, direction: str, call: Call, queue: deque[Death], before: Facts, after: Facts) -> None:
+        """One death of the call, if there is one left; then the call is done in any case."""
+        if not queue:
+            call()
+            self._expect("after a call nobody interrupted", after)
+            return
+        death = queue.popleft()
+        try:
+            queue.extendleft(reversed(self._die(call, death, before, after)))
+        except AssertionError as failure:
+            raise AssertionError(self._report(direction, death, failure)) from failure
+
+    def _die(self, call: Call, death: Death, before: Facts, after: Facts) -> list[Death]:
+        if not self._interrupt(call, death.step):
+            return self._once_more(death)
+        missed = death.again is not None and not self._interrupt_start(death.again)
+        more = self._once_more(death) if missed else self._start(death)
+        self.deaths += 1
+        self.double += bool(death.again)
+        was_done = self._settled(before, after)
+        refused = _refusal(call)
+        assert not refused or (was_done and refused.status < 500), f"repeating the call: {refused}"
+        self._expect("after repeating the call", after)
+        return more
+
+    def _interrupt(self, call: Call, step: Step) -> bool:
+        """Whether it died: what runs beside the call may come in another order."""
+        self._world.die_at(step)
+        with suppress(httpx.TransportError):
+            call()
+        if self._world.died():
+            assert self._world.ended() == -9, self._world.log
+            return True
+        self._world.control.disarm()
+        return False
+
+    def _interrupt_start(self, step: Step) -> bool:
+        """The same of a start; when it did not die, it serves."""
+        self._world.die_at(step)
+        self._world.begin()
+        deadline = time.monotonic() + READY
+        while self._world.is_running() and "sandnet: ready" not in self._world.log:
+            assert time.monotonic() < deadline, f"not ready in time: {self._world.log}"
+            time.sleep(0.005)
+        if self._world.died():
+            assert self._world.ended() == -9, self._world.log
+            return True
+        self._world.control.disarm()
+        return False
+
+    def _once_more(self, death: Death) -> list[Death]:
+        """What is left to do of a death that did not come."""
+        self.missed.append(str(death))
+        return [death._replace(tries=death.tries - 1)] if death.tries > 1 else []
+
+    def _start(self, death: Death) -> list[Death]:
+        """Start the daemon; where to die next time: in what this start did and none did before."""
+        self._world.record()
+        started = time.monotonic()
+        self._world.start()
+        self.slowest = max(self.slowest, time.monotonic() - started)
+        self._world.control.disarm()
+        if death.again:
+            return []
+        events = self._world.steps()
+        steps = {str(step) for step in moments(events)}
+        fresh = [event for event in events if kind_of(event) not in self._known and str(event.step) in steps]
+        self._known |= {kind_of(event) for event in events}
+        return [death._replace(again=event.step) for event in fresh]
+
+    def _settled(self, before: Facts, after: Facts) -> bool:
+        """Wait until all is as before or after the call; whether it is done."""
+        deadline = time.monotonic() + CONVERGED
+        while True:
+            now = self._look()
+            if now == before:
+                return False
+            if now == after:
+                return True
+            if time.monotonic() > deadline:
+                nearer = min((before, after), key=lambda wanted: len(difference(now, wanted)))
+                which = "undone" if nearer is before else "done"
+                raise AssertionError(f"neither done nor undone; nearest to {which}:\n{difference(now, nearer)}")
+
+    def _expect(self, when: str, wanted: Facts) -> None:
+        deadline = time.monotonic() + CONVERGED
+        while (now := self._look()) != wanted:
+            assert time.monotonic() < deadline, f"{when}:\n{difference(now, wanted)}"
+
+    def _look(self) -> Facts:
+        return facts(self._world, theirs=self._stage.theirs, ports=self._stage.ports)
+
+    def _report(self, direction: str, death: Death, failure: AssertionError) -> str:
+        steps = "\n".join(f"    {line[:200]}" for line in self._world.last_steps())
+        return (
+            f"{self._name}, {direction}, killed {death}\n{failure}\n  the last steps:\n{steps}\n"
+            f"  the daemon's log:\n{self._world.log}"
+        )
+
+
+def _refusal(call: Call) -> RefusedError | None:
+    try:
+        call()
+    except RefusedError as refused:
+        return refused
+    return None
+
+
+def kind_of(event: Event) -> str:
+    """What makes it worth a death of its own among those of a start: its name; in the long run its arguments too,
+    without what is chosen at random."""
+    return json.dumps([event.step.edge, event.step.name, _RANDOM.sub("#", event.label) if THOROUGH else ""])

@@ -1,0 +1,216 @@
+"""What is interrupted: pairs of calls that undo each other, each on a host made ready for it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from socket import SOCK_DGRAM, SOCK_STREAM
+from typing import NamedTuple
+
+from tests.crash.world import CrashWorld
+from tests.e2e.traffic import UDP
+from tests.e2e.world import JSON, mapping
+from tests.lab import Container
+
+Call = Callable[[], object]
+
+
+class Stage(NamedTuple):
+    """A host made ready, and what is done on it."""
+
+    forth: Call
+    """The call that is interrupted."""
+    back: Call
+    """Undoes it, and is interrupted too."""
+    theirs: Sequence[str] = ()
+    """Paths of namespaces that are not ours."""
+    ports: Sequence[tuple[int, int]] = ()
+    """Socket types and host ports that come and go."""
+    back_is_one: bool = True
+    """Whether ``back`` is one call, which is wholly done or not."""
+
+
+Setting = Callable[[CrashWorld], Stage]
+
+FOO: dict[str, JSON] = {"subnet": "10.9.1.0/24", "ipv6": True, "subnet_ipv6": "fd00:9:1::/64"}
+BAR: dict[str, JSON] = {"subnet": "10.9.2.0/24", "icc": False}
+PORTS = (mapping(80, 8080), mapping(53, 5353, UDP))
+HELD = ((SOCK_STREAM, 8080), (SOCK_DGRAM, 5353))
+
+
+def network(world: CrashWorld) -> Stage:
+    """IPv4, made by us."""
+    return Stage(partial(world.api.network, "foo", subnet="10.9.1.0/24"), partial(world.api.delete, "/networks/foo"))
+
+
+def network_ipv6(world: CrashWorld) -> Stage:
+    """The second network with IPv6: parameters of the host are as they should be already."""
+    world.api.network("first", ipv6=True, subnet="10.9.3.0/24", subnet_ipv6="fd00:9:3::/64")
+    return Stage(partial(world.api.network, "foo", **FOO), partial(world.api.delete, "/networks/foo"))
+
+
+def network_named(world: CrashWorld) -> Stage:
+    """A bridge of a name of the caller's."""
+    forth = partial(world.api.network, "foo", subnet="10.9.1.0/24", bridge_name="mine0")
+    return Stage(forth, partial(world.api.delete, "/networks/foo"))
+
+
+def network_adopted(world: CrashWorld) -> Stage:
+    """On a bridge that was there before, with an address of its own."""
+    world.host.sh("ip", "link", "add", "theirs0", "type", "bridge")
+    world.host.sh("ip", "address", "add", "10.9.1.1/24", "dev", "theirs0")
+    world.stack.callback(world.host.sh, "ip", "link", "delete", "theirs0")
+    forth = partial(world.api.network, "foo", bridge_name="theirs0", ipv6=True, subnet_ipv6="fd00:9:1::/64")
+    return Stage(forth, partial(world.api.delete, "/networks/foo"))
+
+
+def endpoint(world: CrashWorld) -> Stage:
+    """With published ports, beside a neighbour whose hosts file knows it."""
+    world.api.network("foo", **FOO)
+    world.api.endpoint("foo", "peer")
+    world.api.join("foo", "peer", "neighbour")
+    forth = partial(world.api.endpoint, "foo", "web", *PORTS, aliases=["www"])
+    return Stage(forth, partial(world.api.delete, "/networks/foo/endpoints/web"), ports=HELD)
+
+
+def service(world: CrashWorld) -> Stage:
+    """The same by the other URL."""
+    world.api.network("foo", **FOO)
+    forth = partial(world.api.post, "/services", name="web", network_name="foo", port_mapping=[*PORTS])
+    return Stage(forth, partial(world.api.delete, "/services/web"), ports=HELD)
+
+
+def join_made(world: CrashWorld) -> Stage:
+    """In a namespace made for the container, on an endpoint with published ports."""
+    world.api.network("foo", **FOO)
+    world.api.endpoint("foo", "web", *PORTS)
+    return Stage(
+        *_joining(world, "foo", "web", "c1", host_name="www", extra_hosts=[{"name": "db", "address": "10.9.9.9"}]),
+        ports=HELD,
+    )
+
+
+def join_path(world: CrashWorld) -> Stage:
+    """In a namespace that was there, by its path; its ``lo`` is down."""
+    theirs = world.host.container()
+    world.api.network("foo", **FOO)
+    world.api.endpoint("foo", "web")
+    return Stage(*_joining(world, "foo", "web", "c1", netns=theirs.path), theirs=[theirs.path])
+
+
+def join_pid(world: CrashWorld) -> Stage:
+    """In the namespace of a process; its ``lo`` is up and it has an interface of its own."""
+    theirs = world.host.container()
+    for words in (["link", "set", "lo", "up"], ["link", "add", "eth0", "type", "veth", "peer", "name", "other"]):
+        world.host.sh("ip", *words, namespace=theirs.path)
+    process = _process_in(world, theirs)
+    world.api.network("bar", **BAR)
+    world.api.endpoint("bar", "web")
+    return Stage(*_joining(world, "bar", "web", "c1", pid=process.pid), theirs=[theirs.path])
+
+
+def join_second(world: CrashWorld) -> Stage:
+    """A second network in one sandbox, which takes the default route."""
+    world.api.network("foo", **FOO)
+    world.api.network("bar", **BAR)
+    world.api.endpoint("foo", "web")
+    world.api.endpoint("bar", "web2")
+    world.api.join("foo", "web", "c1")
+    return Stage(*_joining(world, "bar", "web2", "c1", gateway_priority=5))
+
+
+def join_second_path(world: CrashWorld) -> Stage:
+    """A second network in a sandbox whose namespace is somebody else's."""
+    theirs = world.host.container()
+    world.api.network("foo", **FOO)
+    world.api.network("bar", **BAR)
+    world.api.endpoint("foo", "web")
+    world.api.endpoint("bar", "web2")
+    world.api.join("foo", "web", "c1", netns=theirs.path)
+    return Stage(*_joining(world, "bar", "web2", "c1"), theirs=[theirs.path])
+
+
+def join_host(world: CrashWorld) -> Stage:
+    """On the host's own network."""
+    world.api.endpoint("host", "app")
+    return Stage(*_joining(world, "host", "app", "c1"))
+
+
+def join_none(world: CrashWorld) -> Stage:
+    """With nothing but ``lo``, its files at paths of the caller's."""
+    world.api.endpoint("none", "app")
+    paths = {"hosts_path": f"{world.files}/c1/hosts", "resolv_conf_path": f"{world.files}/c1/resolv.conf"}
+    return Stage(*_joining(world, "none", "app", "c1", **paths))
+
+
+def join_parents(world: CrashWorld) -> Stage:
+    """Another container is told a name of the one that comes; leaving does not take it back."""
+    world.api.network("foo", **FOO)
+    world.api.endpoint("foo", "peer")
+    world.api.endpoint("foo", "web")
+    world.api.join("foo", "peer", "neighbour")
+    ident = world.api.told("foo", "peer")["id"]
+    updates = [{"endpoint_id": ident, "name": "www", "address": "10.9.1.77"}]
+    forth, back = _joining(world, "foo", "web", "c1", parent_updates=updates)
+
+    def back_and_forget() -> None:
+        back()
+        world.api.leave("foo", "peer", "neighbour")
+        world.api.join("foo", "peer", "neighbour")
+
+    return Stage(forth, back_and_forget, back_is_one=False)
+
+
+def second_backend(world: CrashWorld) -> Stage:
+    """One more container behind a service, and its leave."""
+    _serve(world, "c1")
+    forth = partial(world.api.post, "/services/web/backend", container_id="c2")
+    return Stage(forth, partial(world.api.delete, "/services/web/backend/c2"), ports=HELD)
+
+
+def holder_leaves(world: CrashWorld) -> Stage:
+    """The one that answers for the service's address goes."""
+    _serve(world, "c1", "c2", "c3")
+
+    def back() -> None:
+        for container in ("c3", "c2"):
+            world.api.delete(f"/services/web/backend/{container}")
+        for container in ("c1", "c2", "c3"):
+            world.api.post("/services/web/backend", container_id=container)
+
+    return Stage(partial(world.api.delete, "/services/web/backend/c1"), back, ports=HELD, back_is_one=False)
+
+
+def drained(world: CrashWorld) -> Stage:
+    """A backend takes no more flows, and takes them again."""
+    _serve(world, "c1", "c2")
+    path = "/services/web/backend/c2"
+    return Stage(partial(world.api.patch, path, state="drained"), partial(world.api.patch, path, state="active"))
+
+
+SETTINGS: tuple[Setting, ...] = (
+    network, network_ipv6, network_named, network_adopted, endpoint, service, join_made, join_path, join_pid,
+    join_second, join_second_path, join_host, join_none, join_parents, second_backend, holder_leaves, drained,
+)  # fmt: skip
+
+
+def _joining(world: CrashWorld, network: str, endpoint: str, container: str, **how: JSON) -> tuple[Call, Call]:
+    forth = partial(world.api.join, network, endpoint, container, **how)
+    return forth, partial(world.api.leave, network, endpoint, container)
+
+
+def _serve(world: CrashWorld, *containers: str) -> None:
+    world.api.network("foo", **FOO)
+    world.api.post("/services", name="web", network_name="foo", port_mapping=[*PORTS])
+    for container in containers:
+        world.api.post("/services/web/backend", container_id=container)
+
+
+def _process_in(world: CrashWorld, container: Container) -> subprocess.Popen[str]:
+    return container.popen("sleep", "infinity")
+
+
+def named() -> Iterator[str]:
+    """Their names, for reports."""
+    return (setting.__name__ for setting in SETTINGS)

@@ -1,0 +1,53 @@
+"""A daemon killed in every gap between two steps of everything it does, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.harness import THOROUGH, Harness
+from tests.crash.scenarios import SETTINGS, Setting
+from tests.crash.starts import Starts
+from tests.crash.steps import READS, found_steps, parts
+from tests.crash.world import CrashWorld
+from tests.lab import unavailable
+
+pytestmark = pytest.mark.timeout(3600 if THOROUGH else 300)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[CrashWorld]:
+    if reason := unavailable():
+        pytest.skip(reason)
+    made = CrashWorld(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.__name__)
+def test_given_a_daemon_killed_at_any_step_of_a_call_when_started_again_then_the_call_is_done_or_undone(
+    world: CrashWorld, setting: Setting
+) -> None:
+    world.start()
+    harness = Harness(world, setting.__name__, setting(world))
+    harness.run()
+    assert harness.deaths
+    world.clear()
+
+
+@pytest.mark.parametrize("what", ["first", "again", "after_reboot", "removal"])
+def test_given_a_daemon_killed_at_any_step_of_a_start_or_a_removal_when_started_again_then_it_is_whole(
+    world: CrashWorld, what: str
+) -> None:
+    starts = Starts(world)
+    getattr(starts, what)()
+    assert starts.deaths
+
+
+def test_given_the_protocols_then_every_method_is_a_step_or_a_known_read() -> None:
+    steps = found_steps()
+    assert {name.partition(".")[0] for name in steps} >= {part.title() for part in parts()}
+    assert set(steps) >= READS
+    assert {"Store.commit", "Links.plug", "Files.write", "NameService.apply"} <= set(steps) - READS
