@@ -45,6 +45,21 @@ def udp(source: str, target: str, port: int = PORT, sender_port: int = PORT) -> 
     return packet[:10] + struct.pack("!H", _sum(packet)) + packet[12:] + head + _SAID
 
 
+def source_routed(packet: bytes, last: str) -> bytes:
+    """An IPv4 packet that its target is to send on to ``last`` (RFC 791, loose source and record route)."""
+    option = bytes([131, 7, 4]) + _packed(last) + b"\0"
+    size = struct.unpack("!H", packet[2:4])[0] + len(option)
+    head = bytes([0x47]) + packet[1:2] + struct.pack("!H", size) + packet[4:10] + bytes(2) + packet[12:20] + option
+    return head[:10] + struct.pack("!H", _sum(head)) + head[12:] + packet[20:]
+
+
+def routed_header(packet: bytes, last: str) -> bytes:
+    """An IPv6 packet with a routing header of type 0 (RFC 2460, 4.4; forbidden by RFC 5095)."""
+    header = struct.pack("!BBBBI", packet[6], 2, 0, 1, 0) + _packed(last)
+    size = struct.unpack("!H", packet[4:6])[0] + len(header)
+    return packet[:4] + struct.pack("!HB", size, 43) + packet[7:40] + header + packet[40:]
+
+
 def ipv6(source: str, target: str, kind: int, payload: bytes) -> bytes:
     """RFC 8200, with the hop limit that neighbour discovery wants."""
     head = struct.pack("!IHBB", 6 << 28, len(payload), kind, 255)
@@ -111,6 +126,23 @@ def heard(listener: socket.socket, frame: bytes, before: bytes = b"") -> bool:
             return False
     assert not before, "not even what had to come came"
     return False
+
+
+def heard_from(listener: socket.socket) -> int:
+    """The sender's port of the first datagram of ours that comes, by whatever way.
+
+    Raises:
+        TimeoutError: none does.
+    """
+    while True:
+        frame = listener.recv(2048)
+        place = frame.find(_SAID)
+        quoted = (frame[12:14], frame[23:24]) == (b"\x08\0", b"\x01") or (frame[12:14], frame[20:21]) == (
+            b"\x86\xdd",
+            b":",
+        )
+        if place >= 0 and not quoted:  # the host complains (ICMP) to whom it takes for the sender
+            return int(struct.unpack_from("!H", frame, place - 8)[0])
 
 
 def _bare(frame: bytes) -> bytes:

@@ -122,6 +122,7 @@ def test_given_an_existing_bridge_when_adopted_then_its_members_are_reached_and_
         world.api.clear()
         assert "theirs" in world.links()
         assert sh("ip", "-o", "address", "show", "theirs") == before
+        assert sh("sysctl", "-n", "net.ipv4.conf.theirs.route_localnet").strip() == "0"
     finally:
         sh("ip", "link", "delete", "theirs")
 

@@ -201,7 +201,7 @@ def test_given_a_network_when_a_sandbox_hides_a_packet_in_a_control_frame_then_t
     world: World, family: int
 ) -> None:
     """It comes up at the port's own device, where no rule that names the bridge sees it."""
-    scene = staged(world)
+    scene = staged(world, host_access=True)
     own, there, kind, wildcard = (
         (scene.liar.address, HOST_ADDRESS, f.IP, "0.0.0.0")
         if family == 4

@@ -10,6 +10,7 @@ import pytest
 from sandnet.api.options import ENABLE_IPV6, GENERIC, parse
 from sandnet.errors import Error, Kind
 from sandnet.model import NetworkOptions
+from sandnet.model.ports import ExposedPort
 
 
 def refusal(options: Mapping[str, object]) -> Error:
@@ -229,3 +230,30 @@ def test_given_an_existing_bridge_when_parsing_then_range_and_gateway_may_await_
 @pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.0.0.0/30", "169.254.7.0/24", "100.64.0.0/10"])
 def test_given_the_edges_of_what_can_be_when_parsing_then_accepted(subnet: str) -> None:
     assert parse({"subnet": subnet})[0].subnet == IPv4Network(subnet)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (True, True),
+        (False, False),
+        ([], ()),
+        (["53/udp", 8080, "8080/tcp"], (ExposedPort(proto=17, port=53), ExposedPort(proto=6, port=8080))),
+        (None, None),
+    ],
+)
+def test_given_host_access_when_parsing_then_all_nothing_or_ports(given: object, meant: object) -> None:
+    assert parse({"host_access": given})[0].host_access == meant
+
+
+@pytest.mark.parametrize(
+    "wrong", ["all", 1, {}, [0], [65536], ["80/icmp"], ["tcp/80"], [True], ["-1"], [" 80"], [None], list(range(1, 102))]
+)
+def test_given_malformed_host_access_when_parsing_then_refused(wrong: object) -> None:
+    refusal({"host_access": wrong})
+
+
+@pytest.mark.parametrize("access", [False, [80]])
+def test_given_host_access_without_the_packet_filter_when_parsing_then_refused(access: object) -> None:
+    assert refusal({"host_access": access, "firewall": False}).code == "no_firewall"
+    assert parse({"host_access": True, "firewall": False})[0].host_access is True

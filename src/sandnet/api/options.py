@@ -94,6 +94,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "internal": ("internal", _boolean),
     "icc": ("icc", _boolean),
     "anti_spoofing": ("anti_spoofing", _boolean),
+    "host_access": ("host_access", values.host_access),
     "masquerade": ("masquerade", _boolean),
     "firewall": ("firewall", _boolean),
     "bridge_name": ("bridge_name", _link_name),

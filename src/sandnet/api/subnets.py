@@ -43,6 +43,9 @@ def check(options: NetworkOptions) -> NetworkOptions:
     _check_inside(options)
     _check_gateway_ipv6(options)
     _check_mtu(options)
+    if not options.firewall and options.host_access not in (None, True):
+        message = "host_access is kept by firewall rules, which firewall (EnableIPTables) false forbids"
+        raise invalid(message, "leave one of them out", "no_firewall")
     return options
 
 

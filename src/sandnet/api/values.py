@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from sandnet.errors import Error, invalid
 from sandnet.model.address import Address
-from sandnet.model.ports import PROTOCOLS
+from sandnet.model.ports import PROTOCOLS, ExposedPort
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ _JSON_TYPES: Final[Mapping[type, str]] = {
     list: "an array",
     dict: "an object",
 }
+_MAX_PORTS: Final = 100
 _PATH_MAX: Final = 4095
 """Bytes, without the NUL (limits.h)."""
 
@@ -119,6 +120,25 @@ def protocol(value: int | str | None, field: str) -> int:
         given = "is missing" if value is None else f"is unknown: {value!r}"
         raise invalid(f"{field} {given}", "use a protocol number (6, 17, 132) or tcp, udp, sctp")
     return number
+
+
+def host_access(value: object, field: str) -> bool | tuple[ExposedPort, ...]:
+    """True (all), false (nothing), or a list of ports like ``53/udp``; without a protocol they are TCP."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list):
+        raise wrong_type(field, "true, false or an array of ports", value)
+    if len(value) > _MAX_PORTS:
+        raise invalid(f"{field}: more than {_MAX_PORTS} ports")
+    return tuple(dict.fromkeys(_port(each, f"{field}[{index}]") for index, each in enumerate(value)))
+
+
+def _port(value: object, field: str) -> ExposedPort:
+    given = str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value, field)
+    number, _, proto = given.partition("/")
+    if not (number.isascii() and number.isdecimal() and len(number) <= 5 and 1 <= int(number) <= 65535):
+        raise invalid(f"{field}: {given!r} is no port", "write it like 53/udp, from 1 to 65535")
+    return ExposedPort(proto=protocol(proto or "tcp", field), port=int(number))
 
 
 def path(value: object, field: str) -> str:

@@ -37,6 +37,12 @@ def network() -> None:
 @click.option("--internal", is_flag=True, help="No way out of the network and none in.")
 @click.option("--no-icc", is_flag=True, help="Sandboxes of the network may not reach each other.")
 @click.option("--no-anti-spoofing", is_flag=True, help="Sandboxes may send from addresses that are not their own.")
+@click.option(
+    "--host-access",
+    multiple=True,
+    metavar="all|none|PORT[/PROTO]",
+    help="What sandboxes reach of the host's own programs (ports are repeatable). Default: none.",
+)
 @click.option("--bridge-name", metavar="LINK", help="Name of the bridge device, made or existing.")
 @click.option(
     "-o",
@@ -71,11 +77,18 @@ def options(plain: Mapping[str, object], extra: Iterable[tuple[str, str]]) -> di
     """
     asked = {key: value for key, value in plain.items() if value and not key.startswith("no_")}
     asked |= {key.removeprefix("no_"): False for key, value in plain.items() if value and key.startswith("no_")}
+    if "host_access" in asked:
+        asked["host_access"] = _host_access(asked["host_access"])
     if "subnet_ipv6" in asked:
         asked["ipv6"] = True
     generic = {key: value for key, value in extra if _is_generic(key)}
     asked |= {key: values.scalar(value) for key, value in extra if not _is_generic(key)}
     return asked | ({GENERIC: generic} if generic else {})
+
+
+def _host_access(given: object) -> object:
+    words = list(given) if isinstance(given, Iterable) else []
+    return {"all": True, "none": False}.get(words[0], words) if len(words) == 1 else words
 
 
 def _is_generic(key: str) -> bool:

@@ -66,12 +66,18 @@ class Tuning:
         found = {name: self._sysctl.get(name) for name in wanted}
         return [name for name, value in wanted.items() if found[name] not in (None, value)]
 
-    async def put_back(self) -> None:
-        """Give every changed parameter the value it had; one that refuses is logged and forgotten."""
-        for entry in await self._store.list(_PREFIX):
-            try:
-                await self._workers.run(self._sysctl.set, entry.key.removeprefix(_PREFIX), entry.value.decode())
-            except Error as failure:
-                _log.warning("could not put back %s: %s", entry.key.removeprefix(_PREFIX), failure)
-            await self._store.commit(Delete(entry.key))
-        self._done.clear()
+    async def put_back(self, only: str = "") -> None:
+        """Give every changed parameter, or one, the value it had; one that refuses is logged and forgotten."""
+        async with self._lock:
+            for entry in await self._store.list(_PREFIX):
+                name = entry.key.removeprefix(_PREFIX)
+                if only in ("", name):
+                    await self._give_back(name, entry.value.decode())
+                    await self._store.commit(Delete(entry.key))
+            self._done = {name: value for name, value in self._done.items() if only not in ("", name)}
+
+    async def _give_back(self, name: str, value: str) -> None:
+        try:
+            await self._workers.run(self._sysctl.set, name, value)
+        except Error as failure:
+            _log.warning("could not put back %s: %s", name, failure)

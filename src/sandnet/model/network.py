@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 import msgspec
 
 from sandnet.model.address import Address, Interface, Prefix
+from sandnet.model.ports import ExposedPort
 
 
 class Phase(StrEnum):
@@ -42,6 +43,9 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Sandboxes of the network may reach each other."""
     anti_spoofing: bool = True
     """A sandbox sends from its own MAC and addresses only."""
+    host_access: bool | tuple[ExposedPort, ...] | None = None
+    """What sandboxes reach of the host's own programs: all, none, or what listens at these ports. ``None``: none,
+    but on a bridge that was there before us, which stays as it is."""
     masquerade: bool = True
     """Traffic that leaves the host bears the host's address."""
     firewall: bool = True

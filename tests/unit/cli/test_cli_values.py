@@ -122,3 +122,17 @@ def test_given_plain_and_camel_case_options_when_sent_then_the_latter_travel_und
         "com.docker.network.enable_ipv6": True,
         "com.docker.network.generic": {"EnableICC": "false", "Mtu": "1400"},
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [(("all",), True), (("none",), False), (("53/udp", "8080"), ["53/udp", "8080"]), (("80",), ["80"])],
+)
+def test_given_host_access_when_sent_then_words_become_booleans_and_ports_a_list(
+    given: tuple[str, ...], sent: object
+) -> None:
+    assert options({"host_access": given}, []) == {"host_access": sent}
+
+
+def test_given_no_host_access_when_sent_then_it_is_left_out() -> None:
+    assert options({"host_access": ()}, []) == {}

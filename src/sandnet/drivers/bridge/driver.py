@@ -142,7 +142,7 @@ class BridgeDriver:
         bridge = Bridge(net.link, net.mtu, addresses(net))
         if net.link_adopted:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)
-            await self._tuning.ensure(f"net/ipv4/conf/{net.link}/route_localnet", "1")
+            await self._tuning.ensure(_route_localnet(net), "1")
         else:
             await self._workers.run(self._make, net, bridge._replace(mark=network_mark(net)))
         await self._apply([*ruleset.network_elements(net, add=True), *balance_rules.router(net, add=True)])
@@ -156,6 +156,7 @@ class BridgeDriver:
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
+            await self._tuning.put_back(_route_localnet(net))
             return
         if net.options.bridge_name:  # a name that a later start would not know as ours: it must be gone at once
             await self._workers.run(self._kernel.links.delete, [net.link])
@@ -285,6 +286,10 @@ def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterf
     return address if own and address != own else None
 
 
+def _route_localnet(net: Network) -> str:
+    return f"net/ipv4/conf/{net.link}/route_localnet"
+
+
 def _refuse_taken_link(link: str, others: Sequence[Network]) -> None:
     for other in others:
         if other.link == link:
@@ -306,6 +311,10 @@ def _refuse_link(net: Network, link: str, found: Link | None) -> None:
     if found and asked.internal:
         hint = "leave bridge_name out: a bridge of the network's own is isolated, one of yours is not ours to cut off"
         raise invalid(f"network {net.name} cannot be internal on existing bridge {link}", hint, "adopted_internal")
+    if found and asked.host_access not in (None, True):
+        hint = "leave host_access out: what reaches the host from a bridge of yours is yours to filter"
+        message = f"network {net.name} cannot keep existing bridge {link} from the host"
+        raise invalid(message, hint, "adopted_host_access")
 
 
 def _refuse_other_subnet(net: Network, own: IPv4Interface) -> None:

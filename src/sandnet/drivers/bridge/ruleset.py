@@ -23,6 +23,8 @@ SETS = """\
   set bridges { type ifname; }
   set adopted { type ifname; }
   set internal { type ifname; }
+  set closed { type ifname; }
+  set opened { type ifname . inet_proto . inet_service; }
   set outbound { type ifname; }
   set within { type ifname . ifname; }
   set adopted4 { type ifname . ipv4_addr; flags interval; }
@@ -79,6 +81,15 @@ CHAINS = f"""\
     iifname . ip saddr @adopted4 masquerade
     iifname . ip6 saddr @adopted6 masquerade
   }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname != @closed return
+    ct state vmap {{ established : accept, related : accept }}
+    # pings, path MTU, neighbour discovery
+    meta l4proto {{ icmp, icmpv6 }} accept
+    iifname . meta l4proto . th dport @opened accept
+    reject with icmpx type admin-prohibited
+  }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname != @bridges oifname != @bridges return
@@ -122,10 +133,20 @@ def network_elements(net: Network, *, add: bool) -> Iterator[str]:
         yield from _element("bridges", link, add)
         if net.options.masquerade and not net.options.internal:
             yield from _element("outbound", link, add)
+        yield from _host_access(net, link, add)
     if net.options.icc:
         yield from _element("within", f"{link} . {link}", add)
     if net.options.internal:
         yield from _element("internal", link, add)
+
+
+def _host_access(net: Network, link: str, add: bool) -> Iterator[str]:
+    asked = net.options.host_access or ()
+    if asked is True:
+        return
+    yield from _element("closed", link, add)
+    for port in asked:
+        yield from _element("opened", f"{link} . {port.proto} . {port.port}", add)
 
 
 def endpoint_elements(ep: Endpoint, *, add: bool) -> Iterator[str]:
