@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import Bridge, DefaultRoute, Veth, Watched
+from sandnet.kernel.base import Bridge, DefaultRoute, Veth
+from sandnet.kernel.life import Watched
 from tests.contract.kernel_worlds import SANDBOXES, FakeWorld, LinuxWorld, World
 from tests.lab import Host, eventually, unavailable
 

@@ -19,7 +19,7 @@ from sandnet.core.events import Event
 from sandnet.core.parts import Parts
 from sandnet.core.removal import Removal
 from sandnet.errors import Error
-from sandnet.kernel.base import Watched
+from sandnet.kernel.life import Watched
 from sandnet.model import Endpoint, Phase, Process, Sandbox
 
 _log = logging.getLogger(__name__)

@@ -9,11 +9,12 @@ that passes the same contract suite.
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, Protocol
 
 from sandnet.kernel.facts import Listing, Survey, Watch
+from sandnet.kernel.life import Processes
 from sandnet.model.address import Address, Interface, Prefix
 
 
@@ -328,42 +329,6 @@ class Host(Protocol):
 
         Keys: ``bridge``, ``veth``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
         """
-        ...
-
-
-class Watched(Protocol):
-    """A process that is waited for: its descriptor is readable once the process has ended."""
-
-    def fileno(self) -> int:
-        """The descriptor, for an event loop."""
-        ...
-
-    def close(self) -> None:
-        """Stop waiting; a second call does nothing."""
-        ...
-
-
-class Processes(Protocol):
-    """Processes of the machine, each told from a later one of the same number by when it started."""
-
-    def started(self, pid: int) -> int | None:
-        """When the process began, in clock ticks since boot (proc_pid_stat(5), field 22); ``None``: there is none.
-
-        Raises:
-            Error: ``INVALID`` with code ``not_a_process``: the number is a thread's.
-        """
-        ...
-
-    def watch(self, pid: int, started: int) -> Watched | None:
-        """Wait for the process that began then; ``None``: it has ended. One that nobody has reaped has ended too.
-
-        Raises:
-            Error: ``UNAVAILABLE`` no descriptor is free.
-        """
-        ...
-
-    def namespaces(self) -> Set[int]:
-        """Inode numbers of the network namespaces that processes are in, by their main threads."""
         ...
 
 

@@ -9,7 +9,7 @@ from sandnet.kernel.fake_parts import Mishaps, recorded
 
 
 class FakeWatched:
-    """See :class:`sandnet.kernel.base.Watched`: a pipe that nobody ever writes to, closed at the other end."""
+    """See :class:`sandnet.kernel.life.Watched`: a pipe that nobody ever writes to, closed at the other end."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -33,7 +33,7 @@ class FakeWatched:
 
 
 class FakeProcesses:
-    """See :class:`sandnet.kernel.base.Processes`."""
+    """See :class:`sandnet.kernel.life.Processes`."""
 
     area = "processes"
 

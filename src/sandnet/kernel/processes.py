@@ -17,7 +17,7 @@ _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 
 class PidFd:
-    """See :class:`sandnet.kernel.base.Watched`."""
+    """See :class:`sandnet.kernel.life.Watched`."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -34,10 +34,10 @@ class PidFd:
 
 
 class LinuxProcesses:
-    """The real :class:`sandnet.kernel.base.Processes`: those of the daemon's own PID namespace."""
+    """The real :class:`sandnet.kernel.life.Processes`: those of the daemon's own PID namespace."""
 
     def started(self, pid: int) -> int | None:
-        """See :meth:`sandnet.kernel.base.Processes.started`.
+        """See :meth:`sandnet.kernel.life.Processes.started`.
 
         Raises:
             Error: as told there; ``UNAVAILABLE`` no descriptor is free.
@@ -51,7 +51,7 @@ class LinuxProcesses:
             process.close()
 
     def watch(self, pid: int, started: int) -> PidFd | None:
-        """See :meth:`sandnet.kernel.base.Processes.watch`.
+        """See :meth:`sandnet.kernel.life.Processes.watch`.
 
         Raises:
             Error: as told there.
@@ -66,7 +66,7 @@ class LinuxProcesses:
         return None
 
     def namespaces(self) -> frozenset[int]:
-        """See :meth:`sandnet.kernel.base.Processes.namespaces`."""
+        """See :meth:`sandnet.kernel.life.Processes.namespaces`."""
         found = set()
         for name in filter(str.isdecimal, os.listdir("/proc")):
             with suppress(OSError):  # it ended meanwhile

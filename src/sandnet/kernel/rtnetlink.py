@@ -364,12 +364,9 @@ def list_addresses(netlink: Netlink, index: int) -> list[Interface]:
     return found
 
 
-def _default(family: int) -> bytes:
-    return _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, _RTN_UNICAST, 0)
-
-
 def _route_body(family: int, route: Route) -> bytes:
-    return _default(family) + attribute(_RTA_GATEWAY, route.gateway.packed) + number(_RTA_OIF, route.ifindex)
+    header = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, _RTN_UNICAST, 0)
+    return header + attribute(_RTA_GATEWAY, route.gateway.packed) + number(_RTA_OIF, route.ifindex)
 
 
 def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
@@ -400,5 +397,4 @@ def settle_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
 
 
 def _add_default(netlink: Netlink, family: int, route: Route) -> bool:
-    body = _route_body(family, route)
-    return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+    return netlink.call(RTM_NEWROUTE, _route_body(family, route), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
