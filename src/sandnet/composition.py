@@ -120,11 +120,24 @@ def assemble(
 
 
 async def _open_store(config: Config) -> Store:
-    if config.store == "memory:":
+    path = store_file(config)
+    if path is None:
         return MemoryStore()
-    if config.store != EMBEDDED and not config.store.startswith("sqlite:///"):
-        raise invalid(f"unknown store {config.store!r}", "use sqlite, sqlite:///path or memory:", "unknown_store")
-    default = os.path.join(config.state_dir, "sandnet.db")
-    store = SqliteStore(Path(config.store.removeprefix("sqlite://") if config.store != EMBEDDED else default))
+    store = SqliteStore(path)
     await store.open()
     return store
+
+
+def store_file(config: Config) -> Path | None:
+    """Where the embedded store is; ``None``: in memory.
+
+    Raises:
+        Error: ``INVALID``: the configuration names a store that there is not.
+    """
+    if config.store == "memory:":
+        return None
+    if config.store == EMBEDDED:
+        return Path(config.state_dir, "sandnet.db")
+    if config.store.startswith("sqlite:///"):
+        return Path(config.store.removeprefix("sqlite://"))
+    raise invalid(f"unknown store {config.store!r}", "use sqlite, sqlite:///path or memory:", "unknown_store")

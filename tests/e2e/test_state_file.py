@@ -159,3 +159,35 @@ def test_given_a_change_when_a_quiet_moment_has_passed_then_a_copy_has_it(world:
         return bool(found) and json.loads(str(found[0][0], "utf-8"))["phase"] == "ready"
 
     until(holds)
+
+
+def state(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+    """``sandnet state`` with the daemon's directories; the last word is the file."""
+    command = [str(SANDNET), "state", words[0], *world.directories, *words[1:]]
+    return world.host.run(lambda: subprocess.run(command, capture_output=True, text=True, timeout=30, check=False))
+
+
+def test_given_a_running_daemon_when_its_state_is_exported_then_it_can_be_imported_when_it_has_stopped(
+    world: World,
+) -> None:
+    world.api.network("kept")
+    world.api.endpoint("kept", "web", labels={"tier": "front"})
+    before = world.api.get("/services", verbose="true")
+    document = world.folder / "state.json"
+    assert state(world, "export", str(document)).returncode == 0
+    assert document.stat().st_mode & 0o777 == 0o600
+    assert json.loads(state(world, "export").stdout) == json.loads(document.read_text())
+    world.api.delete("/networks/kept/endpoints/web")
+
+    running = state(world, "import", "--replace", str(document))
+    assert (running.returncode, "another" in running.stderr) == (1, True)
+    world.stop()
+    full = state(world, "import", str(document))
+    assert (full.returncode, "--replace" in full.stderr) == (1, True)
+    (world.folder / "nonsense.json").write_text("{}")
+    assert state(world, "import", "--replace", str(world.folder / "nonsense.json")).returncode == 1
+    replaced = state(world, "import", "--replace", str(document))
+    assert (replaced.returncode, "sandnet.db.replaced-" in replaced.stderr) == (0, True)
+    world.start()
+    assert world.api.get("/services", verbose="true") == before
+    assert world.api.get("/healthz")["status"] == "ok"

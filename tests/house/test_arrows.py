@@ -20,6 +20,7 @@ FLOOR = {
     **dict.fromkeys(("core",), 3),
     **dict.fromkeys(("api",), 4),
     **dict.fromkeys(("daemon", "resolver", "composition", "config", "instance", "folders"), 5),
+    **dict.fromkeys(("statefile",), 5),
     **dict.fromkeys(("listening", "unixsocket", "tls", "server", "connection"), 5),
 }
 SAME_FLOOR = {
@@ -42,12 +43,17 @@ SAME_FLOOR = {
     ("daemon", "listening"): "on its sockets",
     ("daemon", "tls"): "secured",
     ("daemon", "server"): "by this",
+    ("statefile", "config"): "whose",
+    ("statefile", "composition"): "where it is",
+    ("statefile", "instance"): "while no daemon runs",
     ("server", "listening"): "on its sockets",
     ("server", "connection"): "a client each",
 }
 UPWARD = {
     ("cli/daemon.py", "daemon"): "the two commands that are the server; inside their functions",
     ("cli/daemon.py", "config"): "the same",
+    ("cli/state.py", "statefile"): "two that read and write the server's own file; inside their functions",
+    ("cli/state.py", "config"): "the same",
 }
 LIGHT = {"client", "transport", "cli"}
 LIGHT_IMPORTS = {"errors", "wire", "client", "transport", "cli"}

@@ -18,7 +18,8 @@ _DIRECTORIES = (
 )
 
 
-def _directories(command: F) -> F:
+def directories(command: F) -> F:
+    """Options that say whose state it is."""
     for option in reversed(_DIRECTORIES):
         command = option(command)
     return command
@@ -44,7 +45,7 @@ def _directories(command: F) -> F:
     metavar="NAME",
     help="A further name or address by which TCP clients call this server (repeatable).",
 )
-@_directories
+@directories
 @click.option("--default-network", metavar="NAME", help="The network of services that name none. Default: bridge.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
 @click.pass_context
@@ -59,11 +60,11 @@ def daemon(ctx: click.Context, /, path: str | None, **asked: str | tuple[str, ..
     from sandnet.config import load
     from sandnet.daemon import run
 
-    ctx.exit(run(load(path, _overrides(**asked))))
+    ctx.exit(run(load(path, overrides(**asked))))
 
 
 @click.command(short_help="Remove everything the server made on this host.")
-@_directories
+@directories
 @click.pass_context
 def down(ctx: click.Context, /, path: str | None, **asked: str | None) -> None:
     """Remove every network and sandbox of this host and put back the sysctls that were changed.
@@ -80,10 +81,10 @@ def down(ctx: click.Context, /, path: str | None, **asked: str | None) -> None:
     from sandnet.daemon import down as remove_all
 
     with waiting("removing networks and sandboxes"):
-        status = remove_all(load(path, _overrides(**asked)))
+        status = remove_all(load(path, overrides(**asked)))
     ctx.exit(status)
 
 
-def _overrides(**asked: object) -> Mapping[str, object]:
+def overrides(**asked: object) -> Mapping[str, object]:
     """The options that were given; the rest is the configuration file's to say."""
     return {key: value for key, value in asked.items() if value}

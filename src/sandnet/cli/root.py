@@ -14,6 +14,7 @@ class Root(LazyGroup):
     lazy = {
         "daemon": Lazy("sandnet.cli.daemon:daemon", "Run the server."),
         "down": Lazy("sandnet.cli.daemon:down", "Remove everything the server made on this host."),
+        "state": Lazy("sandnet.cli.state:state", "Export and import the server's state."),
         "network": Lazy("sandnet.cli.network:network", "Create, list and delete networks."),
         "endpoint": Lazy("sandnet.cli.endpoint:endpoint", "Create endpoints and join containers to them."),
         "service": Lazy("sandnet.cli.service:service", "Publish services and attach containers to them."),

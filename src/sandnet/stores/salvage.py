@@ -10,15 +10,24 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sandnet.errors import Error
-from sandnet.stores.base import REBUILD
-from sandnet.stores.sqlite_digest import Digest
-from sandnet.stores.sqlite_file import CORRUPT, Connections, check, connect, make_private, open_file, storage_errors
+from sandnet.errors import Error, Kind
+from sandnet.stores.base import REBUILD, Entry, Put
+from sandnet.stores.sqlite_digest import CONTENT_DIGEST, Digest
+from sandnet.stores.sqlite_file import (
+    CORRUPT,
+    MIGRATIONS,
+    Connections,
+    check,
+    connect,
+    make_private,
+    open_file,
+    storage_errors,
+)
 
 _PARTS: Final = ("", "-wal", "-shm", "-journal")
 """What SQLite appends to the name of a database for the files that belong to it (sqlite.org/tempfiles.html)."""
@@ -68,6 +77,50 @@ def write_backup(path: Path) -> None:
         with suppress(FileNotFoundError):
             os.replace(newer, older)
         _rename(half, newer)
+
+
+def read_all(path: Path) -> list[Entry]:
+    """All entries of a store, in key order and as of one moment, whether it is in use or not.
+
+    Raises:
+        Error: kind ``UNAVAILABLE``: there is no store, or it is damaged, or of another version.
+    """
+    with storage_errors(path):
+        if check(path) != len(MIGRATIONS):
+            message = f"the store {path} is empty, or of an older version"
+            raise Error(Kind.UNAVAILABLE, message, "start the daemon once", "store_unavailable")
+        with closing(connect(path, "?mode=ro")) as connection:
+            rows = connection.execute("SELECT key, value, revision FROM entries ORDER BY key").fetchall()
+            return [Entry._make(row) for row in rows]
+
+
+def replace_all(path: Path, puts: Sequence[Put]) -> Path | None:
+    """A new store that holds just these, in place of the one there is, which nobody may have open.
+
+    Returns:
+        Where the old one is kept; ``None``: there was none.
+
+    Raises:
+        Error: kind ``UNAVAILABLE``: no room, or not ours alone. The store is as it was.
+    """
+    with storage_errors(path):
+        make_private(path)
+        half = _beside(path, "new")
+        half.unlink(missing_ok=True)
+        connections = open_file(half)
+        try:
+            writer = connections.writer
+            writer.execute("BEGIN IMMEDIATE")
+            writer.executemany("INSERT INTO entries VALUES (?, ?, 1)", [(put.key, put.value) for put in puts])
+            writer.execute("UPDATE head SET revision = 1")
+            writer.execute(f"UPDATE head SET digest = ({CONTENT_DIGEST})")  # noqa: S608 - our own text
+            writer.execute("COMMIT")
+        finally:
+            connections.reader.close()
+            connections.writer.close()
+        kept = _set_aside(path, "replaced")
+        _rename(half, path)
+        return kept
 
 
 def generations(path: Path) -> tuple[Path, Path]:
@@ -131,23 +184,23 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _set_aside(path: Path) -> Path | None:
+def _set_aside(path: Path, why: str = "damaged") -> Path | None:
     """Rename the file and all that belongs to it; the new name, or ``None`` when there was nothing in them."""
     found = [part for part in _PARTS if _size(Path(f"{path}{part}"))]
     if not found:
         return None
-    kept = next(name for name in _dated(path) if not name.exists())
+    kept = next(name for name in _dated(path, why) if not name.exists())
     for part in found:
         os.rename(f"{path}{part}", f"{kept}{part}")
     _sync(path.parent, os.O_RDONLY)
     return kept
 
 
-def _dated(path: Path) -> Iterator[Path]:
+def _dated(path: Path, why: str) -> Iterator[Path]:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    yield _beside(path, f"damaged-{stamp}")
+    yield _beside(path, f"{why}-{stamp}")
     for number in range(2, 1000):
-        yield _beside(path, f"damaged-{stamp}-{number}")
+        yield _beside(path, f"{why}-{stamp}-{number}")
 
 
 def _put_back(path: Path, problem: str) -> str:

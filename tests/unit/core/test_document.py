@@ -1,0 +1,72 @@
+"""The state as a document: read back it is the same state, and nonsense is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sandnet.core.document import exported, imported
+from sandnet.errors import Error, Kind
+from sandnet.stores.base import Entry
+from sandnet.stores.memory import MemoryStore
+from tests.unit.core.rig import MoodyStore, Rig, mapping
+
+
+async def entries(store: MemoryStore) -> dict[str, bytes]:
+    return {key: value for key, value, _ in await store.list("") if key not in ("event/last", "boot")}
+
+
+async def a_document(rig: Rig) -> Any:
+    await rig.network("foo", ipv6=True)
+    await rig.endpoint("web", port_mapping=(mapping(8080),), labels={"tier": "front"}, aliases=("www",))
+    await rig.join("c1", "web")
+    return json.loads(exported(await rig.store.list("")))
+
+
+def refusal(document: Any) -> Error:
+    with pytest.raises(Error) as caught:
+        imported(json.dumps(document).encode())
+    assert (caught.value.kind, caught.value.code) == (Kind.INVALID, "invalid_document")
+    return caught.value
+
+
+async def test_given_a_state_when_exported_and_imported_then_every_entry_is_the_same(rig: Rig) -> None:
+    await a_document(rig)
+    puts = imported(exported(await rig.store.list("")))
+    assert {put.key: put.value for put in puts} == await entries(rig.store)
+    store = MoodyStore()
+    await store.commit(*puts)
+    before = rig.controller.services.find("web")
+    rig.kernel.host.held.clear()
+    rig.store = store
+    await rig.start()
+    assert rig.controller.services.find("web") == before
+    assert rig.controller.health().status == "ok"
+
+
+async def test_given_a_document_that_contradicts_itself_when_imported_then_refused(rig: Rig) -> None:
+    whole = await a_document(rig)
+    twin = {**whole["endpoints"][0], "id": "0" * 64}
+    assert "twice" in refusal({**whole, "endpoints": [*whole["endpoints"], twin]}).message
+    assert "no network" in refusal({**whole, "networks": []}).message
+    assert "sandbox" in refusal({**whole, "sandboxes": []}).message
+    assert "unknown key" in refusal({**whole, "texts": {"claim/name/x": "y"}}).message
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, [], {}, {"format": "sandnet"}, {"format": "sandnet", "version": 2}, {"format": "x", "version": 1}],
+)
+def test_given_another_document_when_imported_then_refused(document: object) -> None:
+    refusal(document)
+
+
+def test_given_a_field_of_a_wrong_type_when_imported_then_refused_with_its_place() -> None:
+    assert "networks[0]" in refusal({"format": "sandnet", "version": 1, "networks": [{"id": 5}]}).message
+
+
+def test_given_an_empty_store_when_exported_then_a_document_that_can_be_imported() -> None:
+    assert imported(exported([])) == []
+    assert imported(exported([Entry("event/last", b"3", 1)])) == []
