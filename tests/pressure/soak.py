@@ -33,7 +33,7 @@ ROUNDS = 4
 """Between two removals of everything."""
 KILLED = 1 / 3
 """Of the time, in the beginning."""
-WARM = 0.1
+WARM = 0.2
 """Of the rest, in which one daemon comes to its size: samples from before are not judged."""
 SAMPLING = 5.0
 """Seconds between looks while clients are at work."""
