@@ -8,6 +8,7 @@ import tempfile
 from random import Random
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -132,7 +133,7 @@ class Sequence(RuleBasedStateMachine):
         }
 
 
-TestSequence = Sequence.TestCase
+TestSequence = pytest.mark.timeout(170)(Sequence.TestCase)
 TestSequence.settings = settings(
     max_examples=10, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
