@@ -113,11 +113,13 @@ def test_given_a_closed_firewall_when_used_again_then_it_works(host: Host, firew
 def test_given_no_library_when_run_then_unavailable_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nftables, "_LIBRARY", "libabsent.so.1")
     nftables._library.cache_clear()
+    made = Nftables()
     try:
         with pytest.raises(Error) as refusal:
-            Nftables().run("")
+            made.run("")
     finally:
         nftables._library.cache_clear()
+        made.close()
     assert refusal.value.kind is Kind.UNAVAILABLE
     assert "libnftables1" in refusal.value.hint
 

@@ -8,8 +8,7 @@ The kernel has one hash table for all namespaces and walks all of it for a list:
 however few flows there are. Its count of our own flows costs 0.01 ms, so that is asked first. Decoding is
 ours, as pyroute2's takes 0.06 ms a flow and has no ports of SCTP.
 
-The socket is kept, behind a lock. To close one of this protocol takes 15 to 20 ms, and holds up every change of
-nftables meanwhile: nf_tables waits for a grace period of its own each time (``nft_rcv_nl_event``).
+The socket is kept: to close one is slow (:class:`sandnet.kernel.netlink.Kept`).
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-import threading
 from collections.abc import Iterable
 from typing import Final
 
-from sandnet.kernel.netlink import Netlink, attribute, attributes, explaining
+from sandnet.kernel.netlink import Kept, Netlink, attribute, attributes, explaining
 from sandnet.model.address import Address
 
 _NETLINK_NETFILTER: Final = 12
@@ -59,10 +57,6 @@ class _Conntrack(Netlink):
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._sequence = 0
 
-    def close(self) -> None:
-        """Close it; slow, see above."""
-        self._socket.close()
-
     def count(self) -> int:
         """How many flows the namespace has."""
         found = attributes(self.get(_GET_STATS, _ALL_FAMILIES) or b"", _HEADER)
@@ -83,8 +77,7 @@ class Conntrack:
     """The connections of the namespace that the thread of the first call is in."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._socket: _Conntrack | None = None
+        self._kept = Kept(_Conntrack)
 
     def forget_flows(
         self, *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = (), live: Iterable[Address] = ()
@@ -99,23 +92,12 @@ class Conntrack:
         right = {address.packed for address in live}
         if not targets and not ports:
             return
-        with self._lock, explaining("forget tracked connections"):
-            try:
-                self._socket = self._socket or _Conntrack()
-                _forget(self._socket, targets, ports, right)
-            except BaseException:  # there may be half an answer in it
-                self._drop()
-                raise
+        with explaining("forget tracked connections"), self._kept.used() as conntrack:
+            _forget(conntrack, targets, ports, right)
 
     def close(self) -> None:
         """Give the socket back; a later call takes a new one."""
-        with self._lock:
-            self._drop()
-
-    def _drop(self) -> None:
-        kept, self._socket = self._socket, None
-        if kept:
-            kept.close()
+        self._kept.close()
 
 
 def _forget(conntrack: _Conntrack, targets: set[bytes], ports: set[tuple[int, bytes]], right: set[bytes]) -> None:

@@ -13,9 +13,10 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple, Self
+from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.syscalls import entered
@@ -131,6 +132,9 @@ def failure(reply: Reply) -> NetlinkError | None:
     return NetlinkError(code, to_text(said.get(_NLMSGERR_ATTR_MSG)) or os.strerror(code))
 
 
+N = TypeVar("N", bound="Netlink")
+
+
 class Netlink:
     """A netlink socket of the network namespace that the calling thread is in at the moment.
 
@@ -154,6 +158,10 @@ class Netlink:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the socket back."""
         self._socket.close()
 
     def call(self, kind: int, body: bytes, flags: int = 0, accept: Collection[int] = ()) -> bool:
@@ -232,6 +240,40 @@ class Netlink:
             data, (port, _groups) = self._socket.recvfrom(_BUFFER)
             if port == 0:
                 yield from (reply for reply in replies(data) if reply.sequence == sequence)
+
+
+class Kept(Generic[N]):
+    """One socket for all threads, behind a lock, of the namespace where it was first used.
+
+    For ``NETLINK_NETFILTER``: to close such a socket takes 15 to 20 ms after a change of the rules, and keeps everybody
+    else from changing them meanwhile, as nf_tables waits for a grace period each time (``nft_rcv_nl_event``).
+    """
+
+    def __init__(self, make: Callable[[], N]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._socket: N | None = None
+
+    @contextmanager
+    def used(self) -> Iterator[N]:
+        """The socket. When the block fails there may be half an answer in it: the next one gets another."""
+        with self._lock:
+            try:
+                self._socket = self._socket or self._make()
+                yield self._socket
+            except BaseException:
+                self._drop()
+                raise
+
+    def close(self) -> None:
+        """Give it back; a later use takes a new one."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        kept, self._socket = self._socket, None
+        if kept:
+            kept.close()
 
 
 _KINDS: Final = {

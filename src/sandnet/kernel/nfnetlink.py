@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from sandnet.kernel.netlink import Netlink, NetlinkError, attributes, text, to_text
+from sandnet.kernel.netlink import Kept, Netlink, NetlinkError, attributes, text, to_text
 
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 10 << 8
@@ -40,6 +40,10 @@ _TIMEOUT: Final = 0x10
 _WRITTEN_BY_RULES: Final = 0x20
 
 
+_Told = dict[int, bytes]
+"""Attributes by their type."""
+
+
 class Declared(NamedTuple):
     """A table without its elements."""
 
@@ -49,30 +53,41 @@ class Declared(NamedTuple):
     """What to list for their elements: ``set NAME`` or ``map NAME``, but for those that rules write to."""
 
 
-def generation() -> int:
-    """The number of the last transaction in this network namespace.
+class Nfnetlink:
+    """Asks by a socket that it keeps."""
 
-    Raises:
-        NetlinkError: the kernel has no nftables.
-    """
-    with Netlink(_NETLINK_NETFILTER) as netlink:
-        body = netlink.get(_GET_GENERATION, _HEADER.pack(0, 0, 0)) or b""
-    return int.from_bytes(attributes(body, _HEADER.size).get(_GENERATION_ID, b""), "big")
+    def __init__(self) -> None:
+        self._kept = Kept(lambda: Netlink(_NETLINK_NETFILTER))
+
+    def generation(self) -> int:
+        """The number of the last transaction in this network namespace.
+
+        Raises:
+            NetlinkError: the kernel has no nftables.
+        """
+        with self._kept.used() as netlink:
+            body = netlink.get(_GET_GENERATION, _HEADER.pack(0, 0, 0)) or b""
+        return int.from_bytes(attributes(body, _HEADER.size).get(_GENERATION_ID, b""), "big")
+
+    def declared(self, table: str) -> Declared | None:
+        """A table (``inet sandnet``) as it is; ``None``: there is none.
+
+        Raises:
+            NetlinkError: the kernel will not tell.
+        """
+        family, _, name = table.partition(" ")
+        with self._kept.used() as netlink:
+            chains = [*_told(netlink, _GET_CHAIN, family, name)]
+            rules = [*_told(netlink, _GET_RULE, family, name)]
+            sets = [*_told(netlink, _GET_SET, family, name)]
+        return _declared(chains, rules, sets) if chains or sets else None
+
+    def close(self) -> None:
+        """Give the socket back; a later call takes a new one."""
+        self._kept.close()
 
 
-def declared(table: str) -> Declared | None:
-    """A table (``inet sandnet``) as it is; ``None``: there is none.
-
-    Raises:
-        NetlinkError: the kernel will not tell.
-    """
-    family, _, name = table.partition(" ")
-    with Netlink(_NETLINK_NETFILTER) as netlink:
-        chains = [*_told(netlink, _GET_CHAIN, family, name)]
-        rules = [*_told(netlink, _GET_RULE, family, name)]
-        sets = [*_told(netlink, _GET_SET, family, name)]
-    if not chains and not sets:
-        return None
+def _declared(chains: list[_Told], rules: list[_Told], sets: list[_Told]) -> Declared:
     parts = [("chain", _CHAIN, chains), ("rule", _RULE, rules), ("set", _SET, sets)]
     frame = "\n".join(
         f"{kind} {' '.join(each.get(key, b'').hex() for key in keys)}" for kind, keys, found in parts for each in found

@@ -21,7 +21,7 @@ from typing import Final
 from sandnet.errors import Error, Kind
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.netlink import explaining
-from sandnet.kernel.nfnetlink import declared, generation
+from sandnet.kernel.nfnetlink import Nfnetlink
 
 _LIBRARY: Final = "libnftables.so.1"
 _PACKAGE_HINT: Final = "install the package libnftables1"
@@ -67,6 +67,9 @@ class Nftables:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._context: int | None = None
+        self._numbers = Nfnetlink()
+        self._tables = Nfnetlink()
+        """By another socket: a change need not wait until tables are read."""
         self._accounted = 0
         """The last generation of the ruleset whose transactions were all ours, or have been looked at."""
 
@@ -80,9 +83,9 @@ class Nftables:
         if "\0" in script:  # C would read up to there and apply half of the script
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
         with self._lock:
-            before = _generation()
+            before = self._generation()
             self._execute(script)
-            after = _generation()
+            after = self._generation()
             if before == self._accounted and after - before <= 1:
                 self._accounted = after
 
@@ -95,7 +98,7 @@ class Nftables:
             Error: as :meth:`run`.
         """
         with explaining(f"read nftables table {table}"):
-            found = declared(table)
+            found = self._tables.declared(table)
         if found is None:
             return None
         elements = {each.partition(" ")[2]: self._elements(table, each) for each in found.sets}
@@ -104,7 +107,7 @@ class Nftables:
     def touched(self) -> int:
         """0 when all transactions since the last :meth:`account` were ours; else the present generation."""
         with self._lock:
-            now = _generation()
+            now = self._generation()
             return 0 if now == self._accounted else now
 
     def account(self, generation: int) -> None:
@@ -130,20 +133,21 @@ class Nftables:
             raise _refusal(said.decode(errors="replace"))
         return str(told.decode(errors="replace"))
 
+    def _generation(self) -> int:
+        """0 where the kernel will not tell; the library says why when it is asked for something."""
+        try:
+            return self._numbers.generation()
+        except OSError:
+            return 0
+
     def close(self) -> None:
-        """Give the library's memory and socket back; a later :meth:`run` takes new ones."""
+        """Give the library's memory and the sockets back; a later :meth:`run` takes new ones."""
+        self._numbers.close()
+        self._tables.close()
         with self._lock:
             context, self._context = self._context, None
             if context:
                 _library().nft_ctx_free(context)
-
-
-def _generation() -> int:
-    """0 where the kernel will not tell; the library says why when it is asked for something."""
-    try:
-        return generation()
-    except OSError:
-        return 0
 
 
 def _new_context() -> int:
