@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ _ELEMENTS: Final = re.compile(r"elements = \{([^}]*)\}")
 _BUCKET: Final = re.compile(r"(?<= \. )\d+ : |^\d+ : ")
 _MANY: Final = 40
 """A set with more elements than this spreads flows over backends by their MACs, which are chosen at random."""
+_ASKED: Final = ("web", "www", "peer", "c1", "c2", "neighbour")
 _CHANGING: Final = {"created"}
 _LINK_FIELDS: Final = ("ifname", "mtu", "master", "group", "address", "link_type")
 _FLAGS: Final = {"UP", "NOARP", "PROMISC", "ALLMULTI"}
@@ -63,11 +65,24 @@ class Aliases:
 
     def _add_addresses(self, name: str, value: JSON) -> None:
         for field, what in (("address", "ip4"), ("address_ipv6", "ip6"), ("mac", "mac")):
-            self._add(name, {what: (value.get(field) or "").partition("/")[0]})
+            text = (value.get(field) or "").partition("/")[0]
+            for form, spelled in _spellings(text).items():
+                self._add(name, {f"{what}{form}": spelled})
 
     def told(self, text: str) -> str:
         """The text with names in it."""
         return self._pattern.sub(lambda found: self._names[found[0]], text)
+
+
+def _spellings(text: str) -> dict[str, str]:
+    """An address or a MAC in all the ways in which the packet filter may tell it."""
+    if not text:
+        return {}
+    if text.count(":") != 5 or "::" in text:
+        return {"": text, " in hex": f"{int(ip_address(text)):#x}"}
+    mac = bytes.fromhex(text.replace(":", ""))
+    local = IPv6Address(bytes([0xFE, 0x80, *bytes(6), mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]]))  # RFC 4291, 2.5.1
+    return {"": text, " in hex": f"{int.from_bytes(mac):#x}", " local": str(local), " local in hex": f"{int(local):#x}"}
 
 
 def facts(world: CrashWorld, *, theirs: Sequence[str] = (), ports: Sequence[tuple[int, int]] = ()) -> Facts:
@@ -190,10 +205,22 @@ def _told_api(world: CrashWorld) -> list[str]:
         return ["(no daemon)"]
     health = world.api.get("/healthz")
     lines = [f"healthz {health['status']} {health['problems']}"]
+    if world.dns:
+        lines += _answers(world)
     lines += [f"drift {each}" for each in world.api.post("/reconcile", fix=False)["drift"]]
     for what in ("networks", "services", "sandboxes"):
         for each in world.api.get(f"/{what}", verbose="true"):
             lines += [f"{what} {each.get('name') or each['id']}{line}" for line in _flat(each)]
+    return lines
+
+
+def _answers(world: CrashWorld) -> list[str]:
+    """What every sandbox would be answered to every name."""
+    lines = []
+    for box in world.api.get("/sandboxes"):
+        for name in _ASKED:
+            told = world.api.get("/dns/explain", **{"name": name, "from": box["id"]})
+            lines += [f"names {box['id']} {name}{line}" for line in _flat(told)]
     return lines
 
 

@@ -195,6 +195,10 @@ SETTINGS: tuple[Setting, ...] = (
 )  # fmt: skip
 
 
+NAMED: tuple[Setting, ...] = (endpoint, second_backend)
+"""Those that are done with a resolver too."""
+
+
 def _joining(world: CrashWorld, network: str, endpoint: str, container: str, **how: JSON) -> tuple[Call, Call]:
     forth = partial(world.api.join, network, endpoint, container, **how)
     return forth, partial(world.api.leave, network, endpoint, container)

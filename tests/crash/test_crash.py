@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.harness import THOROUGH, Harness
-from tests.crash.scenarios import SETTINGS, Setting
+from tests.crash.scenarios import NAMED, SETTINGS, Setting
 from tests.crash.starts import Starts
 from tests.crash.steps import READS, found_steps, parts
 from tests.crash.world import CrashWorld
@@ -35,6 +35,21 @@ def test_given_a_daemon_killed_at_any_step_of_a_call_when_started_again_then_the
     harness.run()
     assert harness.deaths
     world.clear()
+
+
+@pytest.mark.parametrize("setting", NAMED, ids=lambda setting: setting.__name__)
+def test_given_a_resolver_and_a_daemon_killed_at_any_step_when_started_again_then_names_are_as_before_or_after(
+    tmp_path: Path, setting: Setting
+) -> None:
+    if reason := unavailable():
+        pytest.skip(reason)
+    world = CrashWorld(tmp_path, dns=True)
+    try:
+        world.start()
+        Harness(world, setting.__name__, setting(world)).run()
+        world.clear()
+    finally:
+        world.close()
 
 
 @pytest.mark.parametrize("what", ["first", "again", "after_reboot", "removal"])
