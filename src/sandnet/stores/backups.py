@@ -66,8 +66,8 @@ class Backups:
 
     def _done(self, job: asyncio.Future[None]) -> None:
         self._job = None
-        self._earliest = asyncio.get_running_loop().time() + self._interval
         failure = job.exception()
+        self._earliest = asyncio.get_running_loop().time() + (self._delay if failure else self._interval)
         self.problem = f"no copy of the state could be written: {failure}" if failure else ""
         if failure:
             _log.warning("%s", self.problem, exc_info=None if isinstance(failure, Error) else failure)
