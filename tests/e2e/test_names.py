@@ -102,7 +102,7 @@ def test_given_a_name_of_another_network_when_asked_for_then_it_is_not_told(worl
         for name in (stranger.endpoint, f"{stranger.endpoint}.{stranger.network}", stranger.container[:12]):
             assert dig(asker, name) == MISSING
         assert dig(asker, stranger.address, "-x") == MISSING
-    assert len(servers.seen) == 6  # what names a network of ours is nobody else's business
+    assert len(servers.seen) == 8
 
 
 def test_given_equal_names_on_two_networks_when_asked_for_then_each_is_told_its_own(world: World) -> None:

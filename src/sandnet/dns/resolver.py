@@ -1,7 +1,7 @@
 """What a question is answered: a function of the question, who asks and the table, and of nothing else.
 
 From top to bottom: localhost, addresses (reverse lookups), the asker's aliases, the names on its networks, nothing
-for what is under the name of a network of ours, then upstream. What must not go there is answered here.
+for what is under the name of one of its networks, then upstream. What must not go there is answered here.
 """
 
 from __future__ import annotations
@@ -110,10 +110,8 @@ def _verdict(table: Table, asker: Asker, name: str) -> _Verdict:
         reason = "a name on a network of the asker" if found.network_id else "an alias of the asker alone"
         return _Verdict(source, reason, found.addresses, "", found.network_id, found.owners)
     host, _, label = name.rpartition(".")
-    if host and table.is_on(asker, label):
+    if host and table.knows_network(asker, label):
         return _Verdict("none", f"nobody on network {label} is called {host}")
-    if host and table.knows_network(label):  # a name of ours, right or wrong, is nobody else's business
-        return _Verdict("none", f"{label} is a network that the asker is not on")
     return _unknown(asker)
 
 

@@ -141,12 +141,11 @@ class Table:
             changed table begins with none, so that none can outlive what it was made from.
     """
 
-    __slots__ = ("_askers", "_labels", "_zones", "askers", "prepared")
+    __slots__ = ("_askers", "_zones", "askers", "prepared")
 
     def __init__(self, zones: dict[str, _Zone] | None = None, askers: dict[str, Asker] | None = None) -> None:
         self._zones = zones or {}
         self._askers = askers or {}
-        self._labels: frozenset[str] | None = None
         self.askers: Mapping[str, Asker] = MappingProxyType(self._askers)
         self.prepared: dict[tuple[str, bytes], Prepared] = {}
 
@@ -197,19 +196,13 @@ class Table:
                 return name
         return None
 
-    def is_on(self, asker: Asker, label: str) -> bool:
-        """Whether the asker is on a network of that name, in any case."""
+    def knows_network(self, asker: Asker, label: str) -> bool:
+        """Whether the asker is on a network of that name, in any case.
+
+        A network's name is known from its first owner on, for as long as somebody is on it.
+        """
         label = normal(label)
         return any(zone.label == label for _, zone in self._seen(asker))
-
-    def knows_network(self, label: str) -> bool:
-        """Whether there is a network of that name, in any case, whoever is on it.
-
-        A network's name is known from its first owner on, for as long as it has one or somebody is on it.
-        """
-        if self._labels is None:
-            self._labels = frozenset(zone.label for zone in self._zones.values())
-        return normal(label) in self._labels
 
 
 class _Draft:

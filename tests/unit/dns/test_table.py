@@ -45,8 +45,7 @@ def test_given_a_name_when_looked_up_bare_qualified_in_upper_case_or_dotted_then
 def test_given_names_and_networks_in_upper_case_when_looked_up_then_case_does_not_matter() -> None:
     table = Table().changed(names("ep", "Web", network="Foo"))
     assert found(table, ON_FOO, "wEB.fOO") == ["10.0.0.2"]
-    assert table.is_on(ON_FOO, "FOO")
-    assert table.knows_network("FOO.")
+    assert table.knows_network(ON_FOO, "FOO")
     assert table.reverse(ON_FOO, ip_address("10.0.0.2")) == "web.foo"
 
 
@@ -55,8 +54,7 @@ def test_given_a_network_that_the_asker_is_not_on_when_looked_up_then_nothing() 
     for name in ("web", "web.foo"):
         assert table.lookup(asker("n2"), name) is None
     assert table.reverse(asker("n2"), ip_address("10.0.0.2")) is None
-    assert not table.is_on(asker("n2"), "foo")
-    assert table.knows_network("foo")
+    assert not table.knows_network(asker("n2"), "foo")
 
 
 def test_given_one_name_on_two_networks_when_looked_up_then_the_askers_order_decides_and_the_network_can_be_said() -> (
@@ -139,14 +137,14 @@ def test_given_an_address_of_nobody_with_a_name_when_reversed_then_none() -> Non
 
 def test_given_a_network_without_names_left_when_somebody_is_on_it_then_it_is_still_known() -> None:
     table = Table().changed(names("a", "web"), ON_FOO, NoNames(network_id="n1", owner="a"))
-    assert table.knows_network("foo")
-    assert not table.changed(NoAsker(container_id="box")).knows_network("foo")
-    assert not table.changed(asker("n2")).knows_network("foo")
+    assert table.knows_network(ON_FOO, "foo")
+    assert not table.changed(NoAsker(container_id="box")).knows_network(ON_FOO, "foo")
+    assert not table.changed(asker("n2")).knows_network(ON_FOO, "foo")
 
 
 def test_given_nobody_on_a_network_when_its_last_name_goes_then_it_is_forgotten() -> None:
     table = Table().changed(names("a", "web"), NoNames(network_id="n1", owner="a"))
-    assert not table.knows_network("foo")
+    assert not table.knows_network(ON_FOO, "foo")
 
 
 def test_given_askers_when_changed_then_they_are_there_by_container_id() -> None:
