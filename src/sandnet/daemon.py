@@ -16,11 +16,11 @@ import uvloop
 
 from sandnet.composition import composed
 from sandnet.config import Config
-from sandnet.folders import make_folders, remove_folders
-from sandnet.instance import PID_FILE, lock_file, only_one, stop_running
-from sandnet.listening import check, listen, unlink
-from sandnet.server import Server
-from sandnet.tls import server_context
+from sandnet.serving.folders import make_folders, remove_folders
+from sandnet.serving.instance import PID_FILE, lock_file, only_one, stop_running
+from sandnet.serving.listening import check, listen, unlink
+from sandnet.serving.server import Server
+from sandnet.serving.tls import server_context
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from sandnet.composition import store_file
 from sandnet.config import Config
 from sandnet.core.document import exported, imported
 from sandnet.errors import Error, Kind, invalid
-from sandnet.instance import only_one
+from sandnet.serving.instance import only_one
 from sandnet.stores.salvage import read_all, replace_all
 
 LARGEST = 1 << 30

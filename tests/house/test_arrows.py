@@ -19,9 +19,7 @@ FLOOR = {
     **dict.fromkeys(("ipam", "drivers"), 2),
     **dict.fromkeys(("core",), 3),
     **dict.fromkeys(("api",), 4),
-    **dict.fromkeys(("daemon", "resolver", "composition", "config", "instance", "folders"), 5),
-    **dict.fromkeys(("statefile",), 5),
-    **dict.fromkeys(("listening", "unixsocket", "tls", "server", "connection"), 5),
+    **dict.fromkeys(("daemon", "resolver", "composition", "config", "serving", "statefile"), 5),
 }
 SAME_FLOOR = {
     ("model", "errors"): "a record's check says what is wrong",
@@ -31,23 +29,13 @@ SAME_FLOOR = {
     ("client", "transport"): "on the way to the daemon",
     ("drivers", "ipam"): "a driver plans its subnets with the pools' arithmetic",
     ("composition", "config"): "what is put together depends on it",
-    ("instance", "config"): "which directories",
+    ("serving", "config"): "which directories, which files",
     ("daemon", "config"): "its configuration",
     ("daemon", "composition"): "what it serves",
-    ("daemon", "instance"): "alone",
-    ("daemon", "folders"): "directories outside our own",
-    ("folders", "config"): "which directories",
-    ("instance", "unixsocket"): "whether directories are private is one rule",
-    ("listening", "unixsocket"): "one kind of socket",
-    ("tls", "config"): "which files",
-    ("daemon", "listening"): "on its sockets",
-    ("daemon", "tls"): "secured",
-    ("daemon", "server"): "by this",
+    ("daemon", "serving"): "alone, in its directories, on its sockets",
     ("statefile", "config"): "whose",
     ("statefile", "composition"): "where it is",
-    ("statefile", "instance"): "while no daemon runs",
-    ("server", "listening"): "on its sockets",
-    ("server", "connection"): "a client each",
+    ("statefile", "serving"): "while no daemon runs",
 }
 UPWARD = {
     ("cli/daemon.py", "daemon"): "the two commands that are the server; inside their functions",
@@ -122,7 +110,7 @@ def test_given_a_module_outside_the_kernel_room_when_it_imports_then_nothing_tha
 
 @every_module
 def test_given_a_module_when_it_imports_http_then_it_is_the_api_or_the_server(path: Path) -> None:
-    if room(dotted(path)) not in {"api", "server", "connection"}:
+    if room(dotted(path)) not in {"api", "serving"}:
         assert not others(path) & HTTP
 
 
@@ -153,7 +141,7 @@ def test_given_a_command_that_asks_the_daemon_when_it_starts_then_the_daemons_co
 
 @every_module
 def test_given_a_module_when_it_prints_then_it_is_a_command_or_the_daemon(path: Path) -> None:
-    if room(dotted(path)) not in {"cli", "daemon", "server"}:
+    if room(dotted(path)) not in {"cli", "daemon", "serving"}:
         calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
         prints = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
         assert not prints

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sandnet.config import Config
 from sandnet.errors import Error, Kind
-from sandnet.unixsocket import check_private
+from sandnet.serving.unixsocket import check_private
 
 _log = logging.getLogger(__name__)
 

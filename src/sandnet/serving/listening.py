@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from sandnet.errors import Error, Kind, invalid
-from sandnet.unixsocket import open_unix
+from sandnet.serving.unixsocket import open_unix
 
 FIRST_PASSED = 3
 """File descriptor of the first socket that socket activation passes (sd_listen_fds(3))."""

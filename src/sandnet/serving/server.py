@@ -16,9 +16,9 @@ import uvicorn
 
 from sandnet.api.app import create_app
 from sandnet.api.guard import Guard
-from sandnet.connection import Connection, Gate
 from sandnet.core.controller import Controller
-from sandnet.listening import BACKLOG, Listener, notify
+from sandnet.serving.connection import Connection, Gate
+from sandnet.serving.listening import BACKLOG, Listener, notify
 
 GRACE: Final = 10
 """Seconds a stopping server gives to requests in flight."""
