@@ -82,7 +82,7 @@ class World:
         self.host = host
         self.kernel = LinuxKernel(SANDBOXES)
         self.net = Network(
-            id="n" * 32,
+            id="0a" * 32,
             name="net",
             driver="bridge",
             phase=Phase.READY,
