@@ -14,7 +14,7 @@ from tests.crash.steps import READS, found_steps, parts
 from tests.crash.world import CrashWorld
 from tests.lab import unavailable
 
-pytestmark = pytest.mark.timeout(3600 if THOROUGH else 300)
+pytestmark = pytest.mark.timeout(3600 if THOROUGH else 900)
 
 
 @pytest.fixture

@@ -70,6 +70,29 @@ def test_given_a_symlinked_parent_then_nothing_is_written_through_it(files: File
     assert list(elsewhere.iterdir()) == []
 
 
+def test_given_a_path_whose_directories_are_missing_when_asked_then_they_are_told(files: Files, root: Path) -> None:
+    assert files.missing(f"{root}/a/b/hosts") == [f"{root}/a", f"{root}/a/b"]
+    (root / "a").mkdir(parents=True)
+    assert files.missing(f"{root}/a/b/hosts") == [f"{root}/a/b"]
+    assert files.missing(f"{root}/a/hosts") == []
+    assert files.missing(f"{root}/hosts") == []
+
+
+def test_given_directories_when_removed_then_only_those_that_are_empty_and_ours_to_remove_go(
+    files: Files, root: Path
+) -> None:
+    files.write(f"{root}/a/b/hosts", b"x")
+    for directory in (f"{root}/a/b", f"{root}/a", f"{root}/gone/away"):
+        files.remove_directory(directory)
+    assert (root / "a/b/hosts").exists()
+    files.remove(f"{root}/a/b/hosts")
+    for directory in (f"{root}/a/b", f"{root}/a"):
+        files.remove_directory(directory)
+    assert list(root.iterdir()) == []
+    with pytest.raises(Error):
+        files.remove_directory(f"{root}/../elsewhere")
+
+
 def test_given_a_writer_killed_before_its_rename_when_removed_then_nothing_is_left(files: Files, root: Path) -> None:
     files.write(f"{root}/c/hosts", b"x")
     (root / "c/hosts").rename(root / "c/.hosts.sandnet")

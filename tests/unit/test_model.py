@@ -135,6 +135,7 @@ RECORDS: list[msgspec.Struct] = [
         host_name="web",
         domain_name="example.com",
         hosts_path="/h",
+        made_dirs=("/d",),
         resolv_conf_path="/r",
         dns=(V4, V6),
         extra_hosts=HOSTS,

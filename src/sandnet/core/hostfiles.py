@@ -18,6 +18,8 @@ from posixpath import join as join_path
 from threading import Lock
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from sandnet.core.hosttext import hosts, resolv_conf, service_lines, stub_resolv_conf
 from sandnet.core.naming import Naming
 from sandnet.core.records import Records
@@ -87,6 +89,14 @@ class HostFiles:
         for path in (box.hosts_path, box.resolv_conf_path):
             self._files.check(path)
             self._refuse_taken(box, normpath(path))
+
+    async def with_directories(self, box: Sandbox) -> Sandbox:
+        """The record of a new sandbox with the directories that its files will want made."""
+        foreign = [p for p in (box.hosts_path, box.resolv_conf_path) if not p.startswith(self._own_dir + "/")]
+        if not foreign:
+            return box
+        missing = await self._workers.run(lambda: [path for file in foreign for path in self._files.missing(file)])
+        return replace(box, made_dirs=tuple(sorted(set(missing), key=len, reverse=True)))
 
     def _refuse_taken(self, box: Sandbox, path: str) -> None:
         state_dir = dirname(self._own_dir)
@@ -240,6 +250,8 @@ class HostFiles:
             self._latest[box.container_id] = turn
             for path in (box.hosts_path, box.resolv_conf_path):
                 self._files.remove(path, prune=path.startswith(self._own_dir + "/"))
+            for directory in box.made_dirs:
+                self._files.remove_directory(directory)
             if not self._writing:
                 self._latest.pop(box.container_id, None)
 

@@ -127,6 +127,7 @@ class Sandboxes:
             box = amend_sandbox(known, spec, process) if known else await self._plan(network, spec, process)
             try:
                 self._parts.files.check(box)
+                box = box if known else await self._parts.files.with_directories(box)
                 box, attachment = await self._intend(network, endpoint, box, spec, known)
                 # what the driver does outside of the namespace goes beside the making of it
                 join = self._parts.driver(network.driver).join

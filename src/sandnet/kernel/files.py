@@ -69,21 +69,43 @@ class Files:
             return ()
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
+    def missing(self, path: str) -> list[str]:
+        """The directories that :meth:`write` of this file would make, the outermost first.
+
+        Raises:
+            Error: as :meth:`check`.
+        """
+        root, parts = self._split(path)
+        for depth in range(len(parts)):
+            try:
+                with _opened(root, parts[:depth], make=False):
+                    continue
+            except FileNotFoundError:
+                return ["/".join((root, *parts[:below])) for below in range(depth, len(parts)) if below]
+            except OSError:  # a link or a file is in the way: the write will say so
+                return []
+        return []
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory; one that is absent or holds something is success.
+
+        Raises:
+            Error: ``INVALID`` as :meth:`check`, ``UNAVAILABLE`` when the file system refuses.
+        """
+        root, parts = self._split(path)
+        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+            os.rmdir(parts[-1], dir_fd=parent)
+
     def remove(self, path: str, *, prune: bool = False) -> None:
         """Remove the file, and what an interrupted write of it left; with ``prune`` its directory too when that is
         left empty. Absent ones are success, and anything but a regular file is somebody else's and stays."""
         root, parts = self._split(path)
-        try:
-            with _opened(root, parts[:-1], make=False) as parent:
-                _unlink(parent, _temporary(parts[-1]))
-                if _is_regular(parent, parts[-1]):
-                    _unlink(parent, parts[-1])
-            if prune and len(parts) > 1:
-                with _opened(root, parts[:-2], make=False) as grandparent:
-                    os.rmdir(parts[-2], dir_fd=grandparent)
-        except OSError as failure:
-            if failure.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR, errno.ELOOP, errno.EBUSY):
-                raise Error(Kind.UNAVAILABLE, f"cannot remove {path}: {failure.strerror}") from failure
+        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+            _unlink(parent, _temporary(parts[-1]))
+            if _is_regular(parent, parts[-1]):
+                _unlink(parent, parts[-1])
+        if prune and len(parts) > 1:
+            self.remove_directory("/".join((root, *parts[:-1])))
 
     def _split(self, path: str) -> tuple[str, tuple[str, ...]]:
         parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -105,6 +127,16 @@ def _translated(path: str) -> Iterator[None]:
             hint = "name a path whose every directory is a real directory"
             raise invalid(f"{path} runs through a symlink or a file", hint, "path_not_allowed") from failure
         raise Error(Kind.UNAVAILABLE, f"cannot write {path}: {failure.strerror}") from failure
+
+
+@contextmanager
+def _past_strangers(path: str) -> Iterator[None]:
+    """What is gone is success, and what somebody else keeps there stays."""
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR, errno.ELOOP, errno.EBUSY):
+            raise Error(Kind.UNAVAILABLE, f"cannot remove {path}: {failure.strerror}") from failure
 
 
 @contextmanager

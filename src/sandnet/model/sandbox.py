@@ -64,6 +64,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     resolv_conf_path: str = ""
     resolv_conf_digest: str = ""
     """SHA-256 of the resolv.conf we wrote last: one that differs has been changed by its user and is left alone."""
+    made_dirs: tuple[str, ...] = ()
+    """Directories of its files that were not there before, the innermost first: they go with it when they are empty."""
     dns: tuple[Address, ...] = ()
     extra_hosts: tuple[HostEntry, ...] = ()
     parent_hosts: tuple[HostEntry, ...] = ()
