@@ -166,3 +166,18 @@ def known_tests() -> set[str]:
 def test_given_a_document_when_it_names_a_test_as_proof_then_the_test_exists(document: Path) -> None:
     named = set(re.findall(r"`(test_\w+)`", document.read_text()))
     assert named <= known_tests()
+
+
+def test_given_the_page_of_reliability_when_it_names_a_harm_then_a_test_does_it() -> None:
+    named = set(re.findall(r"`\[([^]`]+)\]`", (REPOSITORY / "docs" / "reliability.md").read_text()))
+    tested = re.findall(r'Harm\(\s*"([^"]+)"', (REPOSITORY / "tests" / "e2e" / "test_healing.py").read_text())
+    assert named == set(tested)
+
+
+def test_given_the_decisions_when_listed_then_each_has_its_number_alone_and_its_own_title() -> None:
+    folder = REPOSITORY / "docs" / "adr"
+    pages = sorted(page for page in folder.glob("0*.md") if page.name != "0000-template.md")
+    titles = [(page.read_text().splitlines()[0].removeprefix("# ").partition(". "), page.name) for page in pages]
+    rows = re.findall(r"^\| \[(\d+)\]\((\S+)\) \| (.+?) \|", (folder / "README.md").read_text(), re.MULTILINE)
+    assert rows == [(number, name, title) for (number, _, title), name in titles]
+    assert [number for number, _, _ in rows] == [f"{place:04}" for place in range(1, len(rows) + 1)]
