@@ -219,7 +219,8 @@ class HostFiles:
     def _write_hosts(self, jobs: Iterable[tuple[Sandbox, Text]]) -> None:
         for box, text in jobs:
             try:
-                self._write_hosts_file(box, text)
+                with self._lock:
+                    self._write_hosts_file(box, text)
             except Error as failure:
                 _log.warning("hosts file of %s is stale: %s", box.container_id, failure)
         self._forget_removed()
@@ -229,10 +230,10 @@ class HostFiles:
             self._files.write(box.hosts_path, _read_host(HOST_HOSTS).encode())
             self._files.write(box.resolv_conf_path, _read_host(HOST_RESOLV).encode())
             return ""
-        self._write_hosts_file(box, hosts_text)
         host_text = _host_resolv_conf(_read_host)
         text = stub_resolv_conf(host_text, STUB) if stub else resolv_conf(host_text, box.dns, ipv6=ipv6)
-        with self._lock:  # attachments of one container are restored at once
+        with self._lock:  # attachments of one container are restored at once; a removal comes before both or after both
+            self._write_hosts_file(box, hosts_text)
             found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
             if found is not None and _digest(found) != box.resolv_conf_digest:
                 return ""  # its user changed it since: it is the user's now
@@ -240,10 +241,10 @@ class HostFiles:
         return _digest(text)
 
     def _write_hosts_file(self, box: Sandbox, text: Text) -> None:
-        with self._lock:
-            if text.turn > self._latest.get(box.container_id, 0):
-                self._files.write(box.hosts_path, text.content)
-                self._latest[box.container_id] = text.turn
+        """Under the lock."""
+        if text.turn > self._latest.get(box.container_id, 0):
+            self._files.write(box.hosts_path, text.content)
+            self._latest[box.container_id] = text.turn
 
     def _remove(self, box: Sandbox, turn: int) -> None:
         with self._lock:

@@ -37,12 +37,29 @@ class Rig:
     kernel: FakeKernel = field(default_factory=FakeKernel)
     workers: Workers = field(default_factory=Workers)
     controller: Controller = field(init=False)
+    _daemons: int = 0
 
     async def start(self) -> Controller:
         """A daemon that has just started over what the store and the kernel hold."""
+        controller = await self._another()
+        await controller.start()
+        return controller
+
+    async def take_down(self) -> list[str]:
+        """All that the store names, as ``sandnet down`` does it: while no daemon runs."""
+        return await (await self._another()).remove_everything()
+
+    async def _another(self) -> Controller:
+        """The one before has ended: it would repair what this one changes."""
+        if self._daemons:
+            await self.controller.stop()
+        self._daemons += 1
         self.controller = assemble(self.config, self.store, self.kernel, self.workers)
-        await self.controller.start()
         return self.controller
+
+    def unattended(self) -> None:
+        """From now on nobody looks for what others change: the kernel is asked by the test's own requests only."""
+        self.controller._healing.close()
 
     async def network(self, name: str = "foo", **options: object) -> Network:
         """A bridge network."""

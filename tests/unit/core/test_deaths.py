@@ -43,7 +43,6 @@ def containers(rig: Rig) -> list[str]:
 
 async def restarted(rig: Rig) -> None:
     """The daemon dies; another one starts."""
-    rig.controller._deaths.close()
     await rig.start()
 
 
@@ -98,7 +97,6 @@ async def test_given_auto_remove_when_the_last_process_goes_while_the_daemon_is_
     box = await rig.join("c1", "one", auto_remove=True)
     rig.kernel.processes.begin(7, inode=box.inode)
     await until(lambda: rig.controller.sandboxes.find("c1").occupied)
-    rig.controller._deaths.close()
     rig.kernel.processes.end(7)
     await rig.start()
     await until(lambda: containers(rig) == [])
@@ -120,7 +118,6 @@ async def test_given_a_process_that_dies_while_the_daemon_is_away_when_it_starts
     await rig.network()
     await joined_by_pid(rig, "c1", "one", 100)
     await joined_by_pid(rig, "c2", "two", 200)
-    rig.controller._deaths.close()
     rig.kernel.processes.end(100)
     await rig.start()
     assert containers(rig) == ["c2"]
@@ -133,7 +130,6 @@ async def test_given_a_pid_used_again_when_the_daemon_starts_then_the_newcomer_i
 ) -> None:
     await rig.network()
     await joined_by_pid(rig, "c1", "one", 100)
-    rig.controller._deaths.close()
     rig.kernel.processes.end(100)
     rig.kernel.processes.begin(100)
     await rig.start()
@@ -231,7 +227,6 @@ async def test_given_an_endpoint_whose_process_dies_while_the_daemon_is_away_whe
     await rig.network()
     rig.kernel.processes.begin(7)
     await rig.controller.endpoints.create("foo", EndpointSpec(name="web", watch_pid=7))
-    rig.controller._deaths.close()
     rig.kernel.processes.end(7)
     await rig.start()
     await until(lambda: rig.controller.services.list() == [])

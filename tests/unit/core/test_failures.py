@@ -59,6 +59,7 @@ async def _state(rig: Rig) -> tuple[object, ...]:
 async def test_given_any_kernel_step_fails_then_nothing_is_left_and_a_repetition_succeeds(
     rig: Rig, operation: Callable[[Rig], Awaitable[object]]
 ) -> None:
+    rig.unattended()
     await _prepared(rig)
     before = await _state(rig)
     already = len(rig.kernel.calls)
@@ -77,6 +78,7 @@ async def _steps_of(rig: Rig, operation: Callable[[Rig], Awaitable[object]]) -> 
     """Every kernel call the operation makes that can stop it, found by letting each fail once on a twin."""
     twin = Rig(rig.config.__class__(state_dir=rig.config.state_dir + ".twin", file_dirs=rig.config.file_dirs))
     await twin.start()
+    twin.unattended()
     await _prepared(twin)
     already = len(twin.kernel.calls)
     await operation(twin)

@@ -100,7 +100,6 @@ async def test_given_a_crash_amid_a_forced_deletion_when_started_then_it_is_fini
         await rig.controller.removal.network("foo", force=True)
     for held in list(rig.kernel.host.held):
         rig.kernel.host.held.discard(held)
-    rig.controller._deaths.close()
     await rig.start()
     assert rig.controller.health().problems == ()
     assert names(rig) == ["bar"]
@@ -173,7 +172,6 @@ async def test_given_a_reboot_when_the_network_is_deleted_then_its_dead_endpoint
     await rig.endpoint("one")
     box = await rig.join("c1", "one")
     rig.kernel.namespaces.release(box.key)
-    rig.controller._deaths.close()
     await rig.start()
     await rig.controller.removal.network("foo")
     assert names(rig) == []

@@ -108,14 +108,14 @@ async def test_given_parameters_changed_before_a_reboot_when_taken_down_after_it
     rig.kernel.sysctl.values |= {"kernel/random/boot_id": "another", "net/ipv4/ip_forward": "1"}
     await _restarted(rig)
     assert not await rig.store.list("sysctl/net/ipv4/ip_forward")
-    await rig.controller.remove_everything()
+    await rig.take_down()
     assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "1"
     assert not await rig.store.list("boot")
 
 
 async def test_given_parameters_changed_when_restarted_then_they_are_still_remembered(rig: Rig) -> None:
     await _restarted(rig)
-    await rig.controller.remove_everything()
+    await rig.take_down()
     assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "0"
 
 
@@ -146,8 +146,7 @@ async def test_given_everything_is_taken_down_then_kernel_store_and_parameters_a
     await rig.join("c1", (await rig.endpoint("two")).id)
     assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "1"
     await _restarted(rig)
-    await rig.controller._parts.files.settle()  # what a start writes in the background
-    problems = await rig.controller.remove_everything()
+    problems = await rig.take_down()
     assert problems == []
     assert [link.name for link in rig.kernel.links.list()] == ["lo"]
     assert rig.kernel.sysctl.get("net/ipv4/ip_forward") == "0"
