@@ -74,7 +74,7 @@ def name_client(config: Config) -> NameClient:
     command += ["--run-dir", config.run_dir, "--sandbox-dir", config.sandbox_dir]
     command += ["--outstanding", str(config.dns_outstanding)]
     # another configuration is another release: the running resolver is replaced without a lost question
-    release = f"{version('sandnet')} {config.dns_outstanding} {config.dns_host_listen}"
+    release = f"{version('sandnet')} {config.dns_outstanding} {config.dns_host_listen}".rstrip()
     command += ["--release", release]
     if config.dns_host_listen:
         command += ["--host-listen", config.dns_host_listen]

@@ -205,15 +205,20 @@ def test_given_drift_when_the_doctor_is_asked_then_it_tells_repairs_and_has_a_st
         return done.returncode, done.stdout
 
     assert doctor() == (0, "nothing differs: everything is as recorded\n")
-    world.host.sh("ip", "link", "add", "snbdeadbeef00", "type", "bridge")
-    status, told = doctor()
-    if status:  # it was asked before the daemon itself had seen it
-        assert status == 1
-        assert "snbdeadbeef00" in told
-        assert "left over" in told
-    status, told = doctor("--fix", "--json")
-    assert status == 0
-    assert all(each["done"] == "repaired" for each in json.loads(told)["drift"])
+    link = next(link for link in world.links() if link.startswith("snv"))
+
+    def told_of(*words: str) -> tuple[int, str]:
+        """What is said of a thing that tells no news; again, if the comparison of each minute was quicker."""
+        for _ in range(3):
+            world.host.sh("bridge", "link", "set", "dev", link, "isolated", "on")
+            if link in (said := doctor(*words))[1]:
+                break
+        return said
+
+    status, told = told_of()
+    assert (status, "other port options" in told) == (1, True)
+    status, told = told_of("--fix", "--json")
+    assert (status, [each["done"] for each in json.loads(told)["drift"]]) == (0, ["repaired"])
     assert drift(world) == []
     world.stop()
     try:

@@ -58,6 +58,33 @@ def test_given_lookups_when_the_daemon_ends_and_starts_then_not_one_fails(world:
     assert world.resolvers() == [resolver]
 
 
+def test_given_lookups_when_the_daemon_starts_with_other_dns_options_then_another_resolver_takes_over_and_none_fails(
+    fresh_world: World,
+) -> None:
+    fresh_world.start()
+    fresh_world.api.network("foo", internal=True)
+    one, peer = fresh_world.box("foo", "one"), fresh_world.box("foo", "peer")
+    (old,) = fresh_world.resolvers()
+    config = fresh_world.folder / "config.toml"
+    before = config.read_text()
+    with ThreadPoolExecutor(1) as pool:
+        done: list[bool] = []
+        asking = pool.submit(ask_until, lambda: bool(done), one, "peer", peer.address)
+        try:
+            fresh_world.stop()
+            config.write_text(f"{before}dns_outstanding = 100\n")
+            fresh_world.start()
+            until(lambda: len(fresh_world.resolvers()) == 1 and old not in fresh_world.resolvers())
+            assert dig(one, "peer") == found(peer.address)
+        finally:
+            done.append(True)
+        assert asking.result() > 50
+    fresh_world.stop()
+    config.write_text(before.replace("dns = true", "dns = false"))
+    fresh_world.start()
+    until(lambda: not fresh_world.resolvers())
+
+
 def ask_until(done: Callable[[], bool], place: Place, name: str, address: str) -> int:
     """How many lookups went well, each within a second."""
     asked = 0
