@@ -113,10 +113,7 @@ class HostFiles:
 
         It returns the digest of the resolv.conf we wrote; empty when its user's was left alone.
         """
-        text = self._hosts(box)
-        attached = self._records.attachments_of_container(box.container_id)
-        ipv6 = any(attachment.address_ipv6 for attachment in attached)
-        stub = self._naming.serves and any(attachment.interface for attachment in attached)
+        text, (stub, ipv6) = self._hosts(box), self._reach(box)
         return lambda: self._write(box, text, stub, ipv6)
 
     def faults(self, box: Sandbox) -> Callable[[], list[FileFault]]:
@@ -157,6 +154,29 @@ class HostFiles:
         if self._files.read(box.resolv_conf_path) is None:
             told.append(FileFault(box.resolv_conf_path, "resolv.conf is gone"))
         return told
+
+    def refreshing(self, box: Sandbox) -> Callable[[], str]:
+        """As :meth:`writing`, but what is right already is left alone; it returns nothing then."""
+        wrong, write, (stub, ipv6) = self.faults(box), self.writing(box), self._reach(box)
+
+        def refresh() -> str:
+            for path in (box.hosts_path, box.resolv_conf_path):
+                self._files.tidy(path)
+            return write() if wrong() or self._is_outdated(box, stub, ipv6) else ""
+
+        return refresh
+
+    def _reach(self, box: Sandbox) -> tuple[bool, bool]:
+        """Whether a sandbox asks the resolver, and whether it has IPv6."""
+        attached = self._records.attachments_of_container(box.container_id)
+        stub = self._naming.serves and any(attachment.interface for attachment in attached)
+        return stub, any(attachment.address_ipv6 for attachment in attached)
+
+    def _is_outdated(self, box: Sandbox, stub: bool, ipv6: bool) -> bool:
+        """Whether its resolv.conf is the one we wrote, and we would write another one now."""
+        found = self._files.read(box.resolv_conf_path) if box.origin is not Origin.HOST else None
+        ours = found is not None and _digest(found) == box.resolv_conf_digest
+        return ours and found != _resolv_conf(box, stub, ipv6)
 
     def removing(self, box: Sandbox) -> Callable[[], None]:
         """A job for a worker thread: remove both files, and their directory where it is ours."""
@@ -230,8 +250,7 @@ class HostFiles:
             self._files.write(box.hosts_path, _read_host(HOST_HOSTS).encode())
             self._files.write(box.resolv_conf_path, _read_host(HOST_RESOLV).encode())
             return ""
-        host_text = _host_resolv_conf(_read_host)
-        text = stub_resolv_conf(host_text, STUB) if stub else resolv_conf(host_text, box.dns, ipv6=ipv6)
+        text = _resolv_conf(box, stub, ipv6)
         with self._lock:  # attachments of one container are restored at once; a removal comes before both or after both
             self._write_hosts_file(box, hosts_text)
             found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
@@ -284,6 +303,11 @@ class HostFiles:
 
 def _counts(attachment: Attachment) -> bool:
     return attachment.phase is not Phase.REMOVING
+
+
+def _resolv_conf(box: Sandbox, stub: bool, ipv6: bool) -> bytes:
+    host_text = _host_resolv_conf(_read_host)
+    return stub_resolv_conf(host_text, STUB) if stub else resolv_conf(host_text, box.dns, ipv6=ipv6)
 
 
 def _digest(text: bytes) -> str:

@@ -81,13 +81,23 @@ class Lookout:
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell.
         """
+        found = await self.links(rest)
+        found.shared = bool(await self.shared_faults())
+        found.sandboxes |= await self._parts.files.suspicious(thorough=True)
+        return found
+
+    async def links(self, rest: float = 0.0) -> Suspects:
+        """Bridges, pairs and what is inside sandboxes.
+
+        Raises:
+            Error: as :meth:`everything`.
+        """
         found = Suspects()
         boxes, nets, claimed = self._desired.sandboxes(), self._desired.networks(), self._desired.links()
         host = await self._parts.workers.run(self._parts.kernel.survey.host)
         found.networks = {fault.object for fault in await self.network_faults(nets, host)}
         found.strays = bool(strays(host, claimed | self._desired.links()))
-        found.shared = bool(await self.shared_faults())
-        found.sandboxes = await self.sandboxes(boxes, host, rest) | await self._parts.files.suspicious(thorough=True)
+        found.sandboxes = await self.sandboxes(boxes, host, rest)
         return found
 
     async def sandboxes(self, boxes: Sequence[Sandbox], host: Space, rest: float = 0.0) -> set[str]:

@@ -13,26 +13,10 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, Protocol
 
+from sandnet.kernel.facts import Link as Link
 from sandnet.kernel.facts import Listing, Survey, Watch
 from sandnet.kernel.life import Processes
 from sandnet.model.address import Address, Interface, Prefix
-
-
-class Link(NamedTuple):
-    """A network device of the host."""
-
-    name: str
-    ifindex: int
-    kind: str
-    """``bridge``, ``veth``, …; empty for a physical device and ``lo``."""
-    master: int
-    """Index of the bridge it is a port of; 0: none."""
-    up: bool
-    mtu: int
-    mac: str
-    group: int
-    alias: str = ""
-    """What it says of itself (``sandnet.model.marks``)."""
 
 
 class Bridge(NamedTuple):

@@ -7,12 +7,9 @@ have some thousand of them, and an address object costs more than the comparison
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from sandnet.model.address import Address, Interface, Prefix
-
-if TYPE_CHECKING:
-    from sandnet.kernel.base import Link
 
 Held = tuple[bytes, int]
 """An address or a prefix in network order, and its length."""
@@ -36,6 +33,23 @@ def held_on(space: Space, index: int) -> frozenset[Held]:
 def route_to(prefix: Prefix) -> Held:
     """The destination of a connected route."""
     return prefix.network_address.packed, prefix.prefixlen
+
+
+class Link(NamedTuple):
+    """A network device of the host."""
+
+    name: str
+    ifindex: int
+    kind: str
+    """``bridge``, ``veth``, …; empty for a physical device and ``lo``."""
+    master: int
+    """Index of the bridge it is a port of; 0: none."""
+    up: bool
+    mtu: int
+    mac: str
+    group: int
+    alias: str = ""
+    """What it says of itself (``sandnet.model.marks``)."""
 
 
 class Port(NamedTuple):

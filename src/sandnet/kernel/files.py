@@ -61,6 +61,16 @@ class Files:
         with os.fdopen(fd, "rb") as file:
             return file.read(MAX_READ)
 
+    def tidy(self, path: str) -> None:
+        """Remove what an interrupted write of the file left.
+
+        Raises:
+            Error: as :meth:`remove_directory`.
+        """
+        root, parts = self._split(path)
+        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+            _unlink(parent, _temporary(parts[-1]))
+
     def mark(self, path: str) -> tuple[int, ...]:
         """What changes whenever somebody writes or replaces the file; empty when there is none."""
         try:

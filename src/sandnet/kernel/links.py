@@ -17,6 +17,7 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.announce import announce
 from sandnet.kernel.base import Bridge, Link, Veth
 from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, attribute, explaining, number, text
+from sandnet.kernel.routes import add_connected
 from sandnet.kernel.rtnetlink import (
     IFLA_GROUP,
     IFLA_IFALIAS,
@@ -27,7 +28,6 @@ from sandnet.kernel.rtnetlink import (
     RTM_NEWLINK,
     RTM_SETLINK,
     add_address,
-    add_connected,
     add_service_address,
     alias,
     bridge_info,

@@ -19,16 +19,15 @@ from sandnet.errors import Error, Kind, collected, invalid, not_found
 from sandnet.kernel.base import DefaultRoute, Namespace
 from sandnet.kernel.inside import tcp_socket
 from sandnet.kernel.netlink import Netlink, explaining
+from sandnet.kernel.routes import Route, settle_default
 from sandnet.kernel.rtnetlink import (
     LOOPBACK,
     RTM_SETLINK,
-    Route,
     get_link,
     link_header,
     list_addresses,
     list_links,
     remove_address,
-    settle_default,
 )
 from sandnet.kernel.syscalls import (
     OWN_NAMESPACE,

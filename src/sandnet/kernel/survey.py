@@ -16,11 +16,10 @@ from sandnet.errors import Error
 from sandnet.kernel.facts import DefaultHop, Held, Inside, Port, Space
 from sandnet.kernel.namespaces import LinuxNamespaces
 from sandnet.kernel.netlink import Netlink, explaining
+from sandnet.kernel.routes import ROUTE_PROTOCOL, dump_routes
 from sandnet.kernel.rtnetlink import (
-    ROUTE_PROTOCOL,
     dump_addresses,
     dump_ports,
-    dump_routes,
     get_port,
 )
 from sandnet.kernel.syscalls import NotANetworkNamespaceError

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.facts import News, Port
 from sandnet.kernel.netlink import Netlink, Reply, explaining, replies
+from sandnet.kernel.routes import index_of_route
 from sandnet.kernel.rtnetlink import (
     RTM_DELADDR,
     RTM_DELLINK,
@@ -25,7 +26,6 @@ from sandnet.kernel.rtnetlink import (
     dump_ports,
     index_of_address,
     index_of_link,
-    index_of_route,
     to_port,
 )
 

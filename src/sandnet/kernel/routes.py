@@ -1,0 +1,119 @@
+"""The requests about routes that we make, as functions over a :class:`Netlink` socket.
+
+Layouts and numbers: ``linux/rtnetlink.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, number, to_number
+from sandnet.kernel.rtnetlink import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
+from sandnet.model.address import Address, Interface
+
+ROUTE_PROTOCOL: Final = 115
+"""Our mark on the default routes we set (``rtm_protocol``; 4 is ``static``, routing daemons use 186 and up)."""
+_RTA_DST: Final = 1
+_RTA_OIF: Final = 4
+_RTA_GATEWAY: Final = 5
+_RTA_PRIORITY: Final = 6
+_RTA_PREFSRC: Final = 7
+_RTPROT_KERNEL: Final = 2
+_RT_SCOPE_UNIVERSE: Final = 0
+_RT_SCOPE_LINK: Final = 253
+_IP6_RT_PRIO_ADDRCONF: Final = 256
+"""The metric of IPv6 routes that come with an address (``net/ip6_route.h``)."""
+_RT_TABLE_MAIN: Final = 254
+_RTN_UNICAST: Final = 1
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")
+
+
+class Found(NamedTuple):
+    """A route of the main table."""
+
+    destination: bytes
+    """In network order; empty: everything."""
+    length: int
+    gateway: bytes
+    """Empty: the destination is on the link."""
+    ifindex: int
+    protocol: int
+
+
+class Route(NamedTuple):
+    """A default route."""
+
+    gateway: Address
+    ifindex: int
+
+
+def index_of_route(body: bytes) -> int:
+    """Which link a route's message is about; 0: none, or several."""
+    return to_number(attributes(body, _ROUTE.size).get(_RTA_OIF))
+
+
+def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Found]:
+    """The unicast routes of the main table, through any link or one."""
+    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0) + (number(_RTA_OIF, index) if index else b"")
+    for body in netlink.dump(RTM_GETROUTE, query):
+        route_family, length, _src, _tos, table, protocol, _scope, kind, _flags = _ROUTE.unpack_from(body)
+        if (route_family, table, kind) == (family, _RT_TABLE_MAIN, _RTN_UNICAST):
+            parts = attributes(body, _ROUTE.size)
+            gateway, ifindex = parts.get(_RTA_GATEWAY, b""), to_number(parts.get(_RTA_OIF))
+            yield Found(parts.get(_RTA_DST, b""), length, gateway, ifindex, protocol)
+
+
+def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
+    """Route the subnet of an address to its link, as the kernel does when the address is added; ``False``: it is."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    scope = _RT_SCOPE_UNIVERSE if address.version == 6 else _RT_SCOPE_LINK
+    prefix = address.network
+    head = (family, prefix.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_KERNEL, scope, _RTN_UNICAST, 0)
+    body = _ROUTE.pack(*head) + attribute(_RTA_DST, prefix.network_address.packed) + number(_RTA_OIF, index)
+    if address.version == 6:
+        body += number(_RTA_PRIORITY, _IP6_RT_PRIO_ADDRCONF)
+    else:
+        body += attribute(_RTA_PREFSRC, address.ip.packed)
+    return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def _route_body(family: int, route: Route) -> bytes:
+    header = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, _RTN_UNICAST, 0)
+    return header + attribute(_RTA_GATEWAY, route.gateway.packed) + number(_RTA_OIF, route.ifindex)
+
+
+def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
+    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
+    for body in netlink.dump(RTM_GETROUTE, query):
+        route_family, length, _src, _tos, table, protocol, *_rest = _ROUTE.unpack_from(body)
+        parts = attributes(body, _ROUTE.size)
+        ours = (route_family, length, table, protocol) == (family, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL)
+        if ours and _RTA_GATEWAY in parts:
+            yield Route(ip_address(parts[_RTA_GATEWAY]), to_number(parts.get(_RTA_OIF)))
+
+
+def settle_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
+    """Make ``wanted`` the only default route of the family that bears our mark.
+
+    Where somebody else's default route has the same metric, ours is not set. A route that is right
+    already is not touched: traffic goes on meanwhile.
+    """
+    if wanted and _add_default(netlink, family, wanted):
+        return
+    present: Sequence[Route] = list(_our_defaults(netlink, family))
+    if wanted and present == [wanted]:
+        return
+    for route in present:
+        netlink.call(RTM_DELROUTE, _route_body(family, route), accept=(errno.ESRCH,))
+    if wanted:
+        _add_default(netlink, family, wanted)
+
+
+def _add_default(netlink: Netlink, family: int, route: Route) -> bool:
+    body = _route_body(family, route)
+    return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
