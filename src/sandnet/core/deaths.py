@@ -51,8 +51,8 @@ class Deaths:
         """Sandboxes that go with the last process in their namespace."""
         self._empty: set[Tie] = set()
         """Those of them in which the last look found nobody, after there was somebody."""
-        self._dying: set[Tie] = set()
-        """Not removed yet."""
+        self._dying: dict[Tie, Process | None] = {}
+        """Not removed yet, with the process that has ended, where it was one."""
         self._burying: set[Tie] = set()
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,28 +148,33 @@ class Deaths:
     # Burials.
 
     def _bury(self, tie: Tie) -> None:
+        self._dying[tie] = self._processes.get(tie)
         self._untie(tie)
-        self._dying.add(tie)
+        self._begin_to_bury(tie)
+
+    def _begin_to_bury(self, tie: Tie) -> None:
         if tie not in self._burying:
+            self._burying.add(tie)
             self._spawn(self._bury_in_turn(tie))
 
     async def _bury_in_turn(self, tie: Tie) -> None:
-        self._burying.add(tie)
+        process = self._dying[tie]
         try:
             async with self._turns:
-                await self._parts.operations.run(self._buried(tie))
-            self._dying.discard(tie)
+                await self._parts.operations.run(self._buried(tie, process))
+            if self._dying[tie] == process:
+                del self._dying[tie]
         except Error as failure:
             _log.warning("%s; it is tried again", failure)
         finally:
             self._burying.discard(tie)
 
-    async def _buried(self, tie: Tie) -> None:
+    async def _buried(self, tie: Tie, process: Process | None) -> None:
         if tie.kind is Endpoint:
             await self._removal.bury_endpoint(tie.id)
             return
         box = self._parts.records.sandbox(tie.id)
-        if box and box.sequence == tie.sequence:
+        if box and (box.sequence, box.process) == (tie.sequence, process):
             await self._removal.bury(box)
 
     # What is looked at again and again.
@@ -177,8 +182,8 @@ class Deaths:
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
-            for tie in self._dying - self._burying:
-                self._bury(tie)
+            for tie in self._dying.keys() - self._burying:
+                self._begin_to_bury(tie)
             for process in self._tied.keys() - self._watched.keys():
                 await self._watch(process)
             if self._spaces:

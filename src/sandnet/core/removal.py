@@ -83,8 +83,9 @@ class Removal:
             await self._endpoint(endpoint_id, force=True)
 
     def _is(self, box: Sandbox) -> bool:
+        """Whether it is that sandbox still, and no join has meanwhile said of it what it is to go with."""
         known = self._records.sandbox(box.container_id)
-        return known is not None and known.sequence == box.sequence
+        return known is not None and _life(known) == _life(box)
 
     async def _mark_orphaned(self, leaving: Attachment) -> None:
         """Remember that the endpoint's last container died: it does not keep its network from being deleted."""
@@ -222,6 +223,10 @@ class Removal:
         if alive:
             message = f"endpoint {endpoint.name} has active containers: {', '.join(map(self._named, alive))}"
             raise Error(Kind.IN_USE, message, "detach them first, or delete it with force", "endpoint_in_use")
+
+
+def _life(box: Sandbox) -> tuple[object, ...]:
+    return box.sequence, box.process, box.auto_remove
 
 
 async def past(*steps: Awaitable[object]) -> list[BaseException]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from threading import Event
 from time import monotonic
 from typing import Any
 
@@ -81,6 +82,35 @@ async def test_given_a_namespace_of_ours_when_the_process_dies_then_the_join_dec
         assert containers(rig) == ["c1"]
     else:
         await until(lambda: containers(rig) == [])
+
+
+async def test_given_a_join_that_names_the_next_process_when_the_former_one_dies_meanwhile_then_the_sandbox_stays(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.network()
+    await joined_by_pid(rig, "c1", "one", 100)
+    await rig.endpoint("more")
+    rig.kernel.processes.begin(200)
+    started, joining, go_on = rig.kernel.processes.started, Event(), Event()
+
+    def slow(pid: int) -> int | None:
+        joining.set()  # the join has its locks
+        go_on.wait(5)
+        return started(pid)
+
+    monkeypatch.setattr(rig.kernel.processes, "started", slow)
+    join = asyncio.create_task(rig.join("c1", "more", watch_pid=200))
+    await until(joining.is_set)
+    rig.kernel.processes.end(100)
+    await until(lambda: rig.controller._deaths._burying)
+    await asyncio.sleep(0.05)  # the burial waits for the locks by now; where it does not, the test sees less
+    go_on.set()
+    await join
+    await until(lambda: not rig.controller._deaths._dying)
+    assert containers(rig) == ["c1"]
+    assert len(rig.controller._parts.records.attachments_of_container("c1")) == 2
+    rig.kernel.processes.end(200)
+    await until(lambda: containers(rig) == [])
 
 
 async def test_given_auto_remove_when_nobody_has_entered_yet_then_the_sandbox_stays(rig: Rig) -> None:
