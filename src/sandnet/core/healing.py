@@ -34,7 +34,9 @@ PERIOD = 60.0
 SOON = 5.0
 """Seconds from the start to the first one: what happened before we listened is no news."""
 REST = 4.0
-"""Seconds of rest for each second of comparing: it must not keep a processor busy."""
+"""Seconds of rest for each second of looking and repairing: it must not keep a processor busy."""
+LONGEST_REST = 5.0
+"""Seconds; after repairs of a thousand sandboxes nobody waits longer for the next look."""
 
 
 class Healing:
@@ -72,6 +74,7 @@ class Healing:
         tick = 0
         while True:
             tick += 1
+            began = time.monotonic()
             try:
                 await self._once(slow=tick % SLOW == 0)
                 self._trouble = ""
@@ -80,7 +83,8 @@ class Healing:
             except Exception as failure:  # the next round must come
                 _log.exception("looking for drift failed")
                 self._trouble = f"changes by others are not noticed: {failure!r}"
-            await asyncio.sleep(TICK)
+            # whoever changes something all day, in a sandbox of his own too, must not keep us at it
+            await asyncio.sleep(max(TICK, min(LONGEST_REST, (time.monotonic() - began) * REST)))
 
     async def _once(self, *, slow: bool) -> None:
         suspects = self._reconcile.failing.due()

@@ -38,6 +38,9 @@ _SO_RCVBUFFORCE: Final = 33
 _BACKLOG: Final = 16 << 20
 """Bytes of unread news the kernel keeps for us: a thousand joins."""
 _BUFFER: Final = 1 << 16
+_MOST: Final = 20_000
+"""Messages that one reading takes: about what the backlog holds, and a tenth of a second. Whoever may change links or
+routes of a sandbox can write as fast as we read, and must not keep us reading."""
 _NUMBER: Final = struct.Struct("=i")
 _HERE: Final = -1
 _LOST: Final = {RTM_DELADDR: index_of_address, RTM_DELROUTE: index_of_route}
@@ -105,7 +108,7 @@ class LinuxWatch:
 
     def _heard(self, news: socket.socket) -> Iterator[tuple[int, Reply]]:
         """What has gathered: number of the namespace, and the message."""
-        while True:
+        for _ in range(_MOST):
             try:
                 data, ancillary, _flags, (port, _groups) = news.recvmsg(_BUFFER, 64)
             except BlockingIOError:
@@ -120,6 +123,7 @@ class LinuxWatch:
         gone: set[str] = set()
         lost: set[int] = set()
         poorer: set[int] = set()
+        deleted: set[int] = set()
         for where, reply in heard:
             if reply.kind in (RTM_NEWLINK, RTM_DELLINK) and reply.body[0] == socket.AF_BRIDGE:
                 continue  # of a port of a bridge; what it tells, the message of the link itself tells too
@@ -129,6 +133,7 @@ class LinuxWatch:
                 poorer.add(where)
             elif reply.kind == RTM_DELLINK:
                 gone.add(to_port(reply.body).link.name)
+                deleted.add(index_of_link(reply.body))
                 latest.pop((where, index_of_link(reply.body)), None)
             elif reply.kind in _LOST:
                 lost.add(_LOST[reply.kind](reply.body))
@@ -140,6 +145,8 @@ class LinuxWatch:
         here = {port.link.name: port for (where, _), port in links.items() if where == _HERE}
         self._remember(here, gone)
         touched = frozenset(name for index in lost if (name := self._names.get(index)))
+        for index in deleted - {port.link.ifindex for port in here.values()}:
+            self._names.pop(index, None)
         return News(here, frozenset(gone), touched, inner, frozenset(poorer), mounts=mounts, rules=rules, missed=False)
 
     def _remember(self, here: Mapping[str, Port], gone: set[str]) -> None:

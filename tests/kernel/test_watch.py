@@ -1,0 +1,49 @@
+"""News of the kernel, as they gather."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sandnet.kernel import watch
+from sandnet.kernel.nftables import Nftables
+from sandnet.kernel.watch import LinuxWatch
+from tests.lab import Host
+
+
+@pytest.fixture
+def watching(host: Host) -> Iterator[LinuxWatch]:
+    """Listens since the host was empty."""
+    firewall = Nftables()
+    made = LinuxWatch(firewall)
+    host.run(made.read)
+    yield made
+    made.close()
+    firewall.close()
+
+
+def test_given_links_that_come_and_go_when_read_then_none_that_is_gone_is_remembered(
+    host: Host, watching: LinuxWatch
+) -> None:
+    remembered = dict(watching._names)
+    gone: set[str] = set()
+    for number in range(3):
+        host.sh("ip", "link", "add", f"br{number}", "type", "bridge")
+        assert f"br{number}" in host.run(watching.read).links
+        host.sh("ip", "link", "del", f"br{number}")
+        gone |= host.run(watching.read).gone
+    assert gone == {"br0", "br1", "br2"}
+    assert watching._names == remembered
+
+
+def test_given_more_news_than_one_reading_takes_when_read_then_the_rest_comes_with_the_next(
+    host: Host, watching: LinuxWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_MOST", 1)
+    names = {f"br{number}" for number in range(3)}
+    for name in names:
+        host.sh("ip", "link", "add", name, "type", "bridge")
+    found = [set(host.run(watching.read).links) for _ in range(20)]
+    assert set().union(*found) == names
+    assert max(map(len, found)) == 1
