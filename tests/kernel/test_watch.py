@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from sandnet.kernel import watch
-from sandnet.kernel.nftables import Nftables
+from sandnet.kernel.linux import LinuxFirewall
 from sandnet.kernel.watch import LinuxWatch
 from tests.lab import Host
 
@@ -15,7 +15,7 @@ from tests.lab import Host
 @pytest.fixture
 def watching(host: Host) -> Iterator[LinuxWatch]:
     """Listens since the host was empty."""
-    firewall = Nftables()
+    firewall = LinuxFirewall()
     made = LinuxWatch(firewall)
     host.run(made.read)
     yield made

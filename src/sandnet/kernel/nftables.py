@@ -84,7 +84,11 @@ class Nftables:
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
         with self._lock:
             before = self._generation()
-            self._execute(script)
+            try:
+                self._execute(script)
+            except Error:  # the tables may not be what it was written for: they are to be looked at
+                self._accounted = 0
+                raise
             after = self._generation()
             if before == self._accounted and after - before <= 1:
                 self._accounted = after

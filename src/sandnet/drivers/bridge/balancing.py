@@ -62,19 +62,23 @@ class Balancing:
         await self._forgetting.settle([address.ip for address in own if address])
 
     async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
-        """Make the kernel's elements those of the service; forget flows translated to who is gone."""
+        """Make the kernel's elements those of the service; forget flows translated to who is gone.
+
+        What it should be is remembered even where the kernel refuses, as when others removed the tables: a repair goes
+        by it, and must not bring back who is gone.
+        """
         new = Service(endpoint, tuple(backends))
         if endpoint.id not in self._programmed and not balance.balanced(new):
             return
         async with self._turns.shared():
-            old = self._programmed.get(endpoint.id) or Service(endpoint, ())
-            await self._workers.run(self._change, old, new)
+            old = self._programmed.pop(endpoint.id, None) or Service(endpoint, ())
             if balance.balanced(new):
                 self._programmed[endpoint.id] = new
-            else:
-                self._programmed.pop(endpoint.id, None)
-        gone = balance.own_addresses(old) - balance.own_addresses(new)
-        self._forgetting.soon(address.ip for address in gone)
+            try:
+                await self._workers.run(self._change, old, new)
+            finally:
+                gone = balance.own_addresses(old) - balance.own_addresses(new)
+                self._forgetting.soon(address.ip for address in gone)
 
     def script(self, table: str, state: Sequence[NetworkState], services: Sequence[Service]) -> str:
         """All that puts both tables in place: ``table`` is the inet table's own part."""

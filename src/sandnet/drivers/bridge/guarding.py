@@ -48,7 +48,8 @@ class Guarding:
         await self._change(attachment.host_link, guard.elements(net, endpoint, attachment))
 
     async def forget(self, attachment: Attachment) -> None:
-        """Once the port is silent. What stays when that fails names a port that will never be there again."""
+        """Once the port is silent. What stays when that fails names a port that will never be there again, and is
+        taken away by the next repair."""
         try:
             await self._change(attachment.host_link, {})
         except Error as failure:
@@ -58,9 +59,8 @@ class Guarding:
         if new == self._programmed.get(port, {}):
             return
         async with self._turns.shared():
-            script = "\n".join(change(self._programmed.get(port, {}), new))
-            await self._workers.run(self._firewall.apply, script + "\n")
+            # forgotten even where the kernel refuses, having lost all of it: a repair must not bring it back
+            old = self._programmed.get(port, {}) if new else self._programmed.pop(port, {})
+            await self._workers.run(self._firewall.apply, "\n".join(change(old, new)) + "\n")
             if new:
                 self._programmed[port] = new
-            else:
-                self._programmed.pop(port, None)

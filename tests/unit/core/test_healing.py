@@ -1,0 +1,39 @@
+"""What a packet filter that others emptied does to the changes that come before it is mended."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.model import JoinSpec
+from tests.unit.core.rig import Rig
+
+
+async def test_given_rules_that_others_removed_when_a_backend_leaves_before_they_are_mended_then_nothing_of_it_stays(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    for container in ("c1", "c2", "c3"):
+        await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container), many=True)
+    (leaving,) = rig.controller._parts.records.attachments_of_container("c3")
+    assert told_of(rig, leaving.mac)
+    assert told_of(rig, leaving.host_link)
+
+    def refuse(script: str) -> None:
+        raise Error(Kind.INTERNAL, "nftables: No such file or directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.kernel.firewall, "apply", refuse)
+        rig.kernel.firewall.tables.clear()
+        await rig.controller.sandboxes.leave("foo", "web", "c3")
+    assert await rig.controller.reconcile.run(fix=True)
+    assert not await rig.controller.reconcile.run(fix=True)
+    assert not told_of(rig, leaving.mac), "clients are still sent to a backend that is gone"
+    assert not told_of(rig, leaving.host_link)
+
+
+def told_of(rig: Rig, word: str) -> list[str]:
+    """The elements in which a word stands."""
+    tables = rig.kernel.firewall.tables.values()
+    return [element for table in tables for found in table.values() for element in found if word in element]
