@@ -6,20 +6,27 @@ from these (claims) is made anew when it is read.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal
 
 import msgspec
 
+from sandnet.core.strays import OUR_LINKS
 from sandnet.core.tables import R, Record, claims_of, key_of
 from sandnet.errors import invalid
 from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
+from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, LINK_NAME, NETWORK_NAME
 from sandnet.stores.base import Entry, Put
 
 _TEXTS: Final = ("cursor/", "sysctl/")
 """Keys whose values are text."""
+_PARAMETER: Final = re.compile(r"sysctl/net/ipv[46]/[A-Za-z0-9_./-]+")
+"""Those that we set. What stands in a document is written to them, by root."""
+_ID: Final = re.compile(r"[0-9a-f]{64}")
+_MAC: Final = re.compile(r"([0-9a-f]{2}(:[0-9a-f]{2}){5})?")
 _HINT: Final = "import a document that `sandnet state export` wrote"
 
 
@@ -92,5 +99,27 @@ def _check_whole(document: Document) -> None:
         if att.endpoint_id not in endpoints or att.container_id not in boxes
     ]
     wrong += [f"unknown key {key}" for key in document.texts if not key.startswith(_TEXTS)]
+    wrong += [f"strange {what}: {text[:100]!r}" for what, text, rule in _words(document) if not rule.fullmatch(text)]
     if wrong:
         raise invalid(f"this state contradicts itself: {'; '.join(wrong[:10])}", _HINT, "invalid_document")
+
+
+def _words(document: Document) -> Iterator[tuple[str, str, re.Pattern[str]]]:
+    """What becomes part of rules and of paths, or names links: each with what it may look like.
+
+    Paths need no look here: where they are used, they are kept below the directories that are allowed.
+    """
+    for record in document.records:
+        match record:
+            case Network():
+                yield from (("id", record.id, _ID), ("name", record.name, NETWORK_NAME))
+                yield from ((("link", record.link, LINK_NAME),) if record.link else ())
+            case Endpoint():
+                yield from (("id", record.id, _ID), ("name", record.name, ENDPOINT_NAME), ("MAC", record.mac, _MAC))
+            case Sandbox():
+                yield "container", record.container_id, CONTAINER_ID
+            case Attachment():
+                yield "MAC", record.mac, _MAC
+                if record.host_link:
+                    yield from (("link", record.host_link, OUR_LINKS["veth"]), ("link", record.interface, LINK_NAME))
+    yield from (("parameter", key, _PARAMETER) for key in document.texts if key.startswith("sysctl/"))

@@ -48,8 +48,11 @@ class Files:
             _replace(parent, parts[-1], content)
 
     def read(self, path: str) -> bytes | None:
-        """What the file holds (its first MiB), or ``None`` when there is no such regular file."""
-        root, parts = self._split(path)
+        """What the file holds (its first MiB), or ``None`` when there is no such regular file where it is allowed."""
+        try:
+            root, parts = self._split(path)
+        except Error:  # the operator has withdrawn the directory since
+            return None
         try:
             with _opened(root, parts[:-1], make=False) as parent:
                 fd = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
@@ -97,19 +100,27 @@ class Files:
         return []
 
     def remove_directory(self, path: str) -> None:
-        """Remove an empty directory; one that is absent or holds something is success.
+        """Remove an empty directory; one that is absent or holds something is success, one where nothing is allowed
+        stays as with :meth:`remove`.
 
         Raises:
-            Error: ``INVALID`` as :meth:`check`, ``UNAVAILABLE`` when the file system refuses.
+            Error: ``UNAVAILABLE`` when the file system refuses.
         """
-        root, parts = self._split(path)
+        try:
+            root, parts = self._split(path)
+        except Error:
+            return
         with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
             os.rmdir(parts[-1], dir_fd=parent)
 
     def remove(self, path: str, *, prune: bool = False) -> None:
         """Remove the file, and what an interrupted write of it left; with ``prune`` its directory too when that is
-        left empty. Absent ones are success, and anything but a regular file is somebody else's and stays."""
-        root, parts = self._split(path)
+        left empty. Absent ones are success. Anything but a regular file is somebody else's and stays, and so does what
+        is in a directory that is not allowed any more."""
+        try:
+            root, parts = self._split(path)
+        except Error:
+            return
         with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
             _unlink(parent, _temporary(parts[-1]))
             if _is_regular(parent, parts[-1]):

@@ -56,6 +56,29 @@ async def test_given_a_document_that_contradicts_itself_when_imported_then_refus
 
 
 @pytest.mark.parametrize(
+    ("kind", "field", "text"),
+    [
+        ("networks", "link", 'x" }; flush ruleset; #'),
+        ("networks", "name", "../x"),
+        ("endpoints", "mac", "zz"),
+        ("sandboxes", "container_id", "../../etc"),
+        ("attachments", "host_link", "eth0"),
+        ("attachments", "interface", "a/b"),
+        ("texts", "sysctl/kernel/core_pattern", "|/bin/sh"),
+    ],
+)
+async def test_given_a_document_with_words_that_no_request_could_make_when_imported_then_refused(
+    rig: Rig, kind: str, field: str, text: str
+) -> None:
+    whole = await a_document(rig)
+    place = whole[kind] if kind == "texts" else whole[kind][0]
+    place[field] = text
+    if field == "container_id":
+        whole["attachments"][0][field] = text
+    assert "strange" in refusal(whole).message
+
+
+@pytest.mark.parametrize(
     "document",
     [None, [], {}, {"format": "sandnet"}, {"format": "sandnet", "version": 2}, {"format": "x", "version": 1}],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
 from sandnet.model import JoinSpec
@@ -37,3 +40,23 @@ def told_of(rig: Rig, word: str) -> list[str]:
     """The elements in which a word stands."""
     tables = rig.kernel.firewall.tables.values()
     return [element for table in tables for found in table.values() for element in found if word in element]
+
+
+async def test_given_a_directory_for_files_that_is_withdrawn_when_started_again_then_one_sandbox_is_told_and_can_leave(
+    rig: Rig, tmp_path: Path
+) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    await rig.endpoint("two")
+    place = tmp_path / "allowed" / "c1" / "hosts"
+    await rig.join("c1", "one", hosts_path=str(place))
+    await rig.join("c2", "two")
+    rig.controller._deaths.close()
+    rig.controller._healing.close()
+    rig.config = replace(rig.config, file_dirs=())
+    await rig.start()
+    assert {drift.object for drift in await rig.controller.reconcile.run(fix=True)} == {str(place)}
+    assert any("path not allowed" in problem for problem in rig.controller.health().problems)
+    await rig.controller.sandboxes.leave("foo", "one", "c1")
+    assert place.exists()
+    assert not await rig.controller.reconcile.run(fix=True)
