@@ -25,7 +25,7 @@ test: ## Run every test
 	@$(MAKE) --no-print-directory lint
 	@scripts/private-host $(BIN)/python -m pytest -n 2
 
-check: lint ## Format, lint, types and house rules, in under a minute
+check: lint ## Format, lint, types and house rules, in about a minute
 	@$(BIN)/python -m pytest -q tests/house
 
 lint: $(VENV)/.installed-dev
