@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandnet.kernel.netlink import Netlink, explaining, number, replies
+from sandnet.kernel.news import subscribed
 from sandnet.kernel.prefixes import ADDRESS, LINK, ROUTE, Prefixes
 from sandnet.kernel.rtnetlink import (
     RTM_GETADDR,
@@ -25,11 +26,6 @@ from sandnet.kernel.rtnetlink import (
 )
 from sandnet.model.address import Prefix
 
-_GROUPS: Final = (1, 5, 7, 9, 11)
-"""RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
-_SOL_NETLINK: Final = 270
-_NETLINK_ADD_MEMBERSHIP: Final = 1
-_SO_RCVBUFFORCE: Final = 33
 _BACKLOG: Final = 8 << 20
 """Bytes of unread news the kernel keeps for us, some thousand changes. Beyond that we read all anew."""
 _BUFFER: Final = 1 << 16
@@ -85,7 +81,7 @@ class Occupancy:
             return
         for _ in range(_READS):
             self._stop()
-            self._news = _subscribed()
+            self._news = subscribed(_BACKLOG)
             self._known = _listed()
             if self._catch_up(self._news):
                 return
@@ -94,7 +90,7 @@ class Occupancy:
         """Whether all that happened is known now; not when we came too late for some of it."""
         while True:
             try:
-                data, (port, _groups) = news.recvfrom(_BUFFER, socket.MSG_DONTWAIT)
+                data, (port, _groups) = news.recvfrom(_BUFFER)
             except BlockingIOError:
                 return self._known.settled()
             except OSError as error:
@@ -104,18 +100,6 @@ class Occupancy:
             if port == 0:  # any process may write to a netlink socket; only the kernel is heard
                 for reply in replies(data):
                     self._known.apply(reply.kind, reply.flags, reply.body)
-
-
-def _subscribed() -> socket.socket:
-    news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    try:
-        news.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BACKLOG)
-    except PermissionError:  # in a user namespace; what the host allows must do
-        news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
-    news.bind((0, 0))  # without a port of its own it would hear nothing
-    for group in _GROUPS:
-        news.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-    return news
 
 
 def _listed() -> Prefixes:

@@ -1,6 +1,6 @@
 """What changes on the host and in sandboxes, as the kernel tells it: one socket for all namespaces.
 
-A netlink socket with ``NETLINK_LISTEN_ALL_NSID`` (netlink(7)) hears of every namespace that has a number in ours, and
+A netlink socket with ``NETLINKLISTEN_ALL_NSID`` (netlink(7)) hears of every namespace that has a number in ours, and
 the kernel numbers a namespace when a veth pair leads there. So a thousand sandboxes cost one socket. Nobody is woken by
 news: they gather in the socket until somebody reads, and a burst of joins costs the reader what is left of it.
 """
@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.facts import News, Port
 from sandnet.kernel.netlink import Netlink, Reply, explaining, replies
+from sandnet.kernel.news import LISTEN_ALL_NSID, subscribed
 from sandnet.kernel.routes import index_of_route
 from sandnet.kernel.rtnetlink import (
     RTM_DELADDR,
@@ -29,12 +30,6 @@ from sandnet.kernel.rtnetlink import (
     to_port,
 )
 
-_GROUPS: Final = (1, 5, 7, 9, 11)
-"""RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
-_SOL_NETLINK: Final = 270
-_ADD_MEMBERSHIP: Final = 1
-_LISTEN_ALL_NSID: Final = 8
-_SO_RCVBUFFORCE: Final = 33
 _BACKLOG: Final = 16 << 20
 """Bytes of unread news the kernel keeps for us: a thousand joins."""
 _BUFFER: Final = 1 << 16
@@ -100,7 +95,7 @@ class LinuxWatch:
         """Subscribe first, then see what there is: nothing falls in between."""
         if self._news is not None:
             self._news.close()
-        self._news = _subscribed()
+        self._news = subscribed(_BACKLOG, all_namespaces=True)
         with Netlink() as netlink:
             ports = [*dump_ports(netlink)]
         self._names = {port.link.ifindex: port.link.name for port in ports}
@@ -114,7 +109,7 @@ class LinuxWatch:
             except BlockingIOError:
                 return
             if port == 0:  # any process may write to a netlink socket; only the kernel is heard
-                numbers = (_NUMBER.unpack_from(told)[0] for _, kind, told in ancillary if kind == _LISTEN_ALL_NSID)
+                numbers = (_NUMBER.unpack_from(told)[0] for _, kind, told in ancillary if kind == LISTEN_ALL_NSID)
                 where = next(numbers, _HERE)
                 yield from ((where, reply) for reply in replies(data))
 
@@ -164,17 +159,3 @@ class LinuxWatch:
             self._mounts = select.poll()
             self._mounts.register(self._table, select.POLLPRI | select.POLLERR)
         return bool(self._mounts.poll(0))
-
-
-def _subscribed() -> socket.socket:
-    flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    news = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
-    try:
-        news.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BACKLOG)
-    except PermissionError:  # in a user namespace; what the host allows must do
-        news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG)
-    news.setsockopt(_SOL_NETLINK, _LISTEN_ALL_NSID, 1)
-    news.bind((0, 0))
-    for group in _GROUPS:
-        news.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-    return news

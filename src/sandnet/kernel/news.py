@@ -1,0 +1,46 @@
+"""A socket on which the kernel tells what changes of links, addresses and routes (rtnetlink(7))."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+_GROUPS: Final = (1, 5, 7, 9, 11)
+"""RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
+_SOL_NETLINK: Final = 270
+_ADD_MEMBERSHIP: Final = 1
+LISTEN_ALL_NSID: Final = 8
+"""Hear of all namespaces that have a number in ours; each message comes with that number (netlink(7))."""
+_SO_RCVBUFFORCE: Final = 33
+
+
+def subscribed(backlog: int, *, all_namespaces: bool = False) -> socket.socket:
+    """A socket that hears of all changes from now on, of the calling thread's namespace. Reading it never waits.
+
+    Args:
+        backlog: bytes of unread news the kernel keeps; beyond that a read fails with ``ENOBUFS``.
+        all_namespaces: those of other namespaces too (``LISTEN_ALL_NSID``).
+
+    Raises:
+        OSError: the kernel will not tell.
+    """
+    news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    try:
+        _subscribe(news, backlog, all_namespaces)
+    except BaseException:
+        news.close()
+        raise
+    return news
+
+
+def _subscribe(news: socket.socket, backlog: int, all_namespaces: bool) -> None:
+    news.setblocking(False)
+    try:
+        news.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, backlog)
+    except PermissionError:  # in a user namespace; what the host allows must do
+        news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, backlog)
+    if all_namespaces:
+        news.setsockopt(_SOL_NETLINK, LISTEN_ALL_NSID, 1)
+    news.bind((0, 0))  # without a port of its own it would hear nothing
+    for group in _GROUPS:
+        news.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
