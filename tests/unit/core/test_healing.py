@@ -60,3 +60,14 @@ async def test_given_a_directory_for_files_that_is_withdrawn_when_started_again_
     await rig.controller.sandboxes.leave("foo", "one", "c1")
     assert place.exists()
     assert not await rig.controller.reconcile.run(fix=True)
+
+
+async def test_given_a_parameter_that_cannot_be_set_when_rules_are_gone_too_then_they_are_mended(rig: Rig) -> None:
+    await rig.network()
+    rig.kernel.sysctl.set("net/ipv4/ip_forward", "0")
+    rig.kernel.firewall.tables.clear()
+    rig.kernel.fail_on("sysctl.set", Error(Kind.UNAVAILABLE, "read-only file system"))
+    told = await rig.controller.reconcile.run(fix=True)
+    assert all("read-only" in drift.done for drift in told)
+    assert told_of(rig, "snb")
+    assert not [drift for drift in await rig.controller.reconcile.run(fix=False) if drift.kind == "rules"]

@@ -102,8 +102,10 @@ class BridgeDriver:
 
     async def mend_shared(self, state: StateOf) -> None:
         """Replace both tables in one transaction, and set the parameters."""
-        await self._tuning.mend()
-        await self._upkeep.mend(state)
+        try:
+            await self._tuning.mend()
+        finally:  # a parameter that cannot be set is no reason to leave the host without rules
+            await self._upkeep.mend(state)
         await self._forget_stale([end.endpoint for each in state((Phase.READY,)) for end in each.endpoints])
 
     async def published(self) -> Sequence[tuple[Address, BoundPort]]:
