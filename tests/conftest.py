@@ -7,12 +7,23 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+
+from tests.e2e.worlds import fresh_world, nameless_worlds, workshop, world, worlds
+
+__all__ = ["fresh_world", "nameless_worlds", "workshop", "world", "worlds"]
 
 TESTS = Path(__file__).parent
 MUST_RUN = tuple(TESTS / name for name in ("kernel", "e2e", "contract", "crash", "pressure"))
 
-settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's affair
+# How long an example takes, or its making, is the machine's affair. Where CI is set, examples are always the same.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+)
 settings.load_profile("patient")
 
 

@@ -26,6 +26,8 @@ from tests.lab import Host, eventually
 
 SANDBOXES: Final = "/run/sandboxes"
 RELEASE: Final = "1.0"
+PATIENCE: Final = 10.0
+"""Seconds a client waits for an answer that should come."""
 Answering = Callable[[bytes], Sequence[bytes]]
 """What a fake server sends back, in order, for a query."""
 
@@ -182,30 +184,30 @@ class DnsHost:
         """Take a sandbox away."""
         self.host.run(self._namespaces.release, asker.key)
 
-    def socket_in(self, asker: Asker, *, tcp: bool = False) -> socket.socket:
-        """A socket in a sandbox, connected to its name server; one second of patience."""
+    def socket_in(self, asker: Asker, *, tcp: bool = False, patience: float = PATIENCE) -> socket.socket:
+        """A socket in a sandbox, connected to its name server."""
 
         def made() -> socket.socket:
             out = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
-            out.settimeout(1)
+            out.settimeout(patience)
             out.connect(("127.0.0.11", 53))
             return out
 
         return self.host.inside(asker.key, made)
 
-    async def ask(self, asker: Asker, name: str, kind: str = "A", **more: Any) -> bytes:
+    async def ask(self, asker: Asker, name: str, kind: str = "A", *, patience: float = PATIENCE, **more: Any) -> bytes:
         """What a sandbox gets over UDP.
 
         Raises:
-            OSError: nothing, within a second, or nobody listens.
+            OSError: nothing, in time, or nobody listens.
         """
-        with self.socket_in(asker) as out:
+        with self.socket_in(asker, patience=patience) as out:
             out.send(query(name, kind, **more))
             return await asyncio.to_thread(out.recv, 65535)
 
     async def dig(self, asker: Asker, *arguments: str) -> str:
         """What dig prints in a sandbox."""
-        command = ("dig", "@127.0.0.11", "+tries=1", "+time=2", *arguments)
+        command = ("dig", "@127.0.0.11", "+tries=1", "+time=10", *arguments)
         return await asyncio.to_thread(self.host.sh, *command, namespace=asker.key)
 
     def pids(self) -> list[int]:
@@ -220,9 +222,11 @@ class DnsHost:
 
     def kill(self) -> None:
         """Kill the resolver as a crash would, and see it gone."""
-        for pid in self.pids():
+        killed = self.pids()
+        for pid in killed:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not any(map(self._is_ours, killed)))
 
     async def close(self) -> None:
         """End everything."""
@@ -234,7 +238,7 @@ class DnsHost:
         await asyncio.to_thread(eventually, lambda: not self.pids())
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait, without holding up the event loop, until ``condition`` is true.
 
     Raises:

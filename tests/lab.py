@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,8 +50,8 @@ def unavailable() -> str:
     return ""
 
 
-def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until ``condition`` is true.
+def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until ``condition`` is true. The machines of tests are shared: who waits, waits long.
 
     Raises:
         AssertionError: it is not, after ``seconds``.
@@ -59,6 +60,13 @@ def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.005)
+
+
+def seconds_to_start() -> float:
+    """How long a process like the resolver takes to start now: how busy the machine is."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-P", "-c", "import sandnet.resolver"], check=True)
+    return time.monotonic() - began
 
 
 class Container:

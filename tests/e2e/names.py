@@ -31,7 +31,7 @@ def dig(place: Place, name: str, *options: str) -> Reply:
     Raises:
         AssertionError: no answer.
     """
-    told = place.sh("dig", f"@{SERVER}", "+tries=1", "+time=2", "+noall", "+comments", "+answer", *options, name)
+    told = place.sh("dig", f"@{SERVER}", "+tries=1", "+time=10", "+noall", "+comments", "+answer", *options, name)
     status = re.search(r"status: (\w+)", told)
     assert status, told
     return Reply(status[1], [line.split()[-1] for line in told.splitlines() if line and not line.startswith(";")])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from socket import socket
 from typing import NamedTuple
 
-from tests.e2e.traffic import TCP, UDP, Place, ask_again
+from tests.e2e.traffic import PAUSE, TCP, UDP, Place, ask_again
 from tests.e2e.world import JSON, World
 
 PORT = 80
@@ -92,14 +92,14 @@ def talks(service: Service, place: Place, address: str, port: int, *protos: int)
     for proto in protos or (TCP, UDP):
         for _ in range(15):
             client = place.client(address, port, proto)
-            client.settimeout(1)
+            client.settimeout(PAUSE)
             made.append(Talk(client, ask_again(client).server))
     assert {talk.server for talk in made} == set(service.told())
     return made
 
 
 def keep_talking(done: Callable[[], bool], talk: Talk) -> int:
-    """How many questions were answered by the same backend, each within a second."""
+    """How many questions were answered by the same backend, none late."""
     asked = 0
     while not done():
         assert ask_again(talk.socket).server == talk.server

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.world import JSON, SANDNET, World
 
 ENDINGS = pytest.mark.parametrize("ending", ["stop", "kill"])
-SILENCE = 5.0
+SILENCE = 40.0
 """Seconds a reader waits for an event that should come."""
 
 

@@ -13,11 +13,12 @@ import pytest
 
 from tests.dns_world import query, records
 from tests.e2e.names import MISSING, SERVER, dig, found, lookup
-from tests.e2e.traffic import TCP, UDP, Place, until
+from tests.e2e.traffic import PAUSE, TCP, UDP, Place, until
 from tests.e2e.world import World, state_of
+from tests.lab import seconds_to_start
 
 REPAIR = 1.0
-"""Seconds after which a killed resolver answers again."""
+"""Seconds after which a killed resolver answers again, where starting a process takes no time to speak of."""
 
 
 def test_given_a_joined_namespace_when_left_then_nobody_listens_there_any_more(world: World) -> None:
@@ -54,7 +55,7 @@ def test_given_lookups_when_the_daemon_ends_and_starts_then_not_one_fails(world:
             assert dig(one, "late") == dig(late, "late") == found(late.address)
         finally:
             done.append(True)
-        assert asking.result() > 50
+        assert asking.result() > 10
     assert world.resolvers() == [resolver]
 
 
@@ -86,10 +87,10 @@ def test_given_lookups_when_the_daemon_starts_with_other_dns_options_then_anothe
 
 
 def ask_until(done: Callable[[], bool], place: Place, name: str, address: str) -> int:
-    """How many lookups went well, each within a second."""
+    """How many lookups went well, none late."""
     asked = 0
     with place.client(SERVER, 53, UDP) as client:
-        client.settimeout(1)
+        client.settimeout(PAUSE)
         while not done():
             client.send(query(name))
             assert records(client.recv(4096)) == [address]
@@ -102,8 +103,13 @@ def test_given_a_killed_resolver_when_a_second_has_passed_then_it_answers_again_
     world.api.network("foo", internal=True)
     one, peer = world.box("foo", "one"), world.box("foo", "peer")
     (old,) = world.resolvers()
-    os.kill(old, signal.SIGKILL)
-    until(lambda: lookup(one, "peer") == [peer.address], REPAIR)
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(seconds_to_start)
+        began = time.monotonic()
+        os.kill(old, signal.SIGKILL)
+        until(lambda: lookup(one, "peer") == [peer.address])
+        took = time.monotonic() - began
+    assert took < REPAIR + 5 * start.result()
     assert old not in world.resolvers()
     late = world.box("foo", "late")
     assert dig(one, "late") == dig(late, "late") == found(late.address)

@@ -15,8 +15,10 @@ from typing import NamedTuple
 from tests.lab import Host, eventually
 
 TCP, UDP, SCTP = 6, 17, 132
-PATIENCE = 5.0
+PATIENCE = 15.0
 """Seconds a client waits for an answer that should come."""
+PAUSE = 3.0
+"""Seconds that a flow which must not pause may pause: the threads of a test share two cores with much else."""
 DOUBT = 0.4
 """Seconds a client waits for an answer that should not come."""
 
@@ -130,7 +132,7 @@ class Server:
         for each in [self._socket, *self._open]:
             _silence(each)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE)
         for each in self._open:
             each.close()
         self._socket.close()
@@ -179,7 +181,7 @@ def _silence(each: socket.socket) -> None:
         return
 
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until ``condition`` is true; an OSError counts as not yet."""
 
     def quiet() -> object:

@@ -34,7 +34,7 @@ LOCAL_HOSTS = [
     "ff02::2\tip6-allrouters",
 ]
 """Lines that every hosts file has."""
-START = 15.0
+START = 40.0
 """Seconds a daemon may take to serve (it takes about one)."""
 LEARNED = re.compile(r"\n\s*elements = \{[^}]*expires[^}]*\}")
 """Elements that rules have added from traffic, and forget by themselves."""
@@ -216,13 +216,13 @@ class World:
         """SIGTERM, and wait."""
         assert self.process
         self.process.terminate()
-        assert self.process.wait(20) == 0, self.log
+        assert self.process.wait(40) == 0, self.log
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
         assert self.process
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(40)
 
     def down(self) -> None:
         """``sandnet down`` with the daemon's directories."""

@@ -280,8 +280,8 @@ def test_given_a_takeover_when_neighbours_hear_of_it_then_they_know_the_new_mac(
     world.ask(client, 1, TCP, SERVICE6)
     second = world.attach(ep, 12)
     world.detach(ep, first)
-    eventually(lambda: second.mac in world.host.sh("ip", "neigh", "show", SERVICE, namespace=client), 1)
-    eventually(lambda: second.mac in world.host.sh("ip", "neigh", "show", SERVICE6, namespace=client), 1)
+    eventually(lambda: second.mac in world.host.sh("ip", "neigh", "show", SERVICE, namespace=client))
+    eventually(lambda: second.mac in world.host.sh("ip", "neigh", "show", SERVICE6, namespace=client))
 
 
 @pytest.mark.parametrize("target", [SERVICE, SERVICE6])

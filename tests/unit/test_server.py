@@ -264,7 +264,7 @@ async def test_given_a_request_that_does_not_arrive_when_waited_for_then_408(
 ) -> None:
     async with running(tmp_path) as there:
         assert status(await there.told(part)) == expected
-        assert not there.server.server_state.tasks
+        await until(lambda: not there.server.server_state.tasks)
 
 
 @pytest.mark.usefixtures("hasty")

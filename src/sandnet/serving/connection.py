@@ -22,6 +22,9 @@ MAX_MESSAGE: Final = 8 << 20
 """Bytes that may follow a head: a body of 1 MiB in small chunks, or what is thrown away of one that is refused."""
 MAX_PIPELINE: Final = 16
 """Requests that may wait on one connection for the one before them (RFC 9112, 9.3.2)."""
+LINGER: Final = 2.0
+"""Seconds in which what a client still sends is thrown away after it has been answered for good: to close at once would
+reset the connection, and the answer could be lost with it (RFC 9112, 9.6)."""
 _RETRY: Final = 1
 """Seconds until a client that was turned away may try again."""
 
@@ -83,7 +86,7 @@ class Connection(HttpToolsProtocol):
         self._admitted, self._has_left = admitted, False
         self._waiting: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
-        self._in_head = self._in_body = False
+        self._in_head = self._in_body = self._lingers = False
         self._taken = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -110,6 +113,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take a piece, unless it makes the request too large."""
+        if self._lingers:
+            return
         in_head, in_body, self._taken = self._in_head, self._in_body, self._taken + len(data)
         super().data_received(data)
         if in_head and self._in_head and self._taken > MAX_HEAD:
@@ -180,10 +185,23 @@ class Connection(HttpToolsProtocol):
 
     def _turn_away(self, status: int, body: ErrorBody) -> None:
         """Answer at once and close; only close where an answer of the application has begun, or is to come."""
+        if self._lingers:
+            return
         if not self.transport.is_closing() and not self.pipeline and not self._is_answering():
             self.transport.write(_raw(status, msgspec.json.encode(body)))
-        self.transport.close()
+            self._lingers = status != 503 and self.transport.can_write_eof()
+        if self._lingers:
+            self._linger()
+        else:
+            self.transport.close()
         self._watch_reader()
+
+    def _linger(self) -> None:
+        self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
+        if self._in_body:  # the application waits for a body that nobody reads any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def _is_answering(self) -> bool:
         if self._in_body:

@@ -92,7 +92,7 @@ async def test_given_a_length_beyond_the_limit_when_read_then_refused_before_the
     reader = asyncio.StreamReader()
     reader.feed_data((FRAME_LIMIT + 1).to_bytes(4, "big"))
     with pytest.raises(Error) as refused:
-        await asyncio.wait_for(read_request(reader), 1)
+        await asyncio.wait_for(read_request(reader), 20)
     assert refused.value.code == "message_too_large"
 
 

@@ -13,11 +13,14 @@ from typing import cast
 import pytest
 
 from sandnet.dns import packet
+from sandnet.dns import upstream as upstream_module
 from sandnet.dns.hostservers import HostServers
-from sandnet.dns.upstream import LARGEST, Upstream
+from sandnet.dns.upstream import LARGEST, STAGGER, STAGGERED, Upstream
 from tests.dns_world import query, rcode, records, reply_to
 
 Replying = Callable[[bytes], Sequence[bytes]]
+SLACK = 3.0
+"""Seconds that a busy machine may add."""
 ADDRESSES = [ip_address(f"127.9.9.{number}") for number in range(1, 5)]
 
 
@@ -131,18 +134,30 @@ async def test_given_many_questions_when_asked_then_ids_and_ports_differ(servers
     assert upstream.outstanding == 0
 
 
-@pytest.mark.parametrize("dead", ["silent", "closed", "failing"])
-async def test_given_dead_servers_before_a_living_one_when_asked_then_under_a_second(
-    servers: Servers, dead: str
+@pytest.mark.parametrize("reply", [None, failing])
+async def test_given_servers_that_fail_before_a_living_one_when_asked_then_it_is_asked_at_once(
+    servers: Servers, reply: Replying | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(upstream_module, "STAGGER", 100.0)
+    monkeypatch.setattr(upstream_module, "STAGGERED", 100.0)
     for number in range(2):
-        if dead != "closed":
-            await servers.udp(number, silent if dead == "silent" else failing)
+        if reply:
+            await servers.udp(number, reply)
+    await servers.udp(2, good)
+    answer, _ = await timed(Upstream(port=servers.port), query("example.org"), 3)
+    assert answer
+    assert records(answer) == ["192.0.2.1"]
+
+
+async def test_given_silent_servers_before_a_living_one_when_asked_then_under_a_second(servers: Servers) -> None:
+    for number in range(2):
+        await servers.udp(number, silent)
     await servers.udp(2, good)
     answer, took = await timed(Upstream(port=servers.port), query("example.org"), 3)
     assert answer
     assert records(answer) == ["192.0.2.1"]
-    assert took < (0.95 if dead == "silent" else 0.25)
+    assert 2 * STAGGER <= STAGGERED < 1.0
+    assert took < 1.0 + SLACK
 
 
 async def test_given_a_silent_first_server_when_asked_again_then_it_is_asked_last(servers: Servers) -> None:
@@ -150,8 +165,9 @@ async def test_given_a_silent_first_server_when_asked_again_then_it_is_asked_las
     await servers.udp(1, good)
     upstream = Upstream(port=servers.port)
     await timed(upstream, query("example.org"), 2)
-    _, took = await timed(upstream, query("example.org"), 2)
-    assert took < 0.2
+    servers.seen.clear()
+    await timed(upstream, query("example.org"), 2)
+    assert servers.seen[0][0] == str(ADDRESSES[1])
 
 
 async def test_given_a_name_that_does_not_exist_when_told_then_no_other_server_is_asked(servers: Servers) -> None:
@@ -168,7 +184,7 @@ async def test_given_only_failures_when_asked_then_the_first_failure_is_the_answ
     answer, took = await timed(Upstream(port=servers.port), query("example.org"), 2)
     assert answer
     assert rcode(answer) == "SERVFAIL"
-    assert took < 0.25
+    assert took < SLACK
 
 
 async def test_given_nobody_when_asked_then_no_answer_at_the_deadline(servers: Servers) -> None:
@@ -176,7 +192,7 @@ async def test_given_nobody_when_asked_then_no_answer_at_the_deadline(servers: S
     upstream = Upstream(port=servers.port, deadline=0.4)
     answer, took = await timed(upstream, query("example.org"), 1)
     assert answer is None
-    assert took == pytest.approx(0.4, abs=0.2)
+    assert 0.39 < took < 0.4 + SLACK
     assert await upstream.ask(query("example.org"), (), limit=512) is None
 
 
@@ -220,7 +236,7 @@ async def test_given_a_lost_datagram_when_time_has_passed_then_it_is_sent_again(
     await servers.udp(0, lambda asked: good(asked) if len(servers.seen) > 1 else [])
     answer, took = await timed(Upstream(port=servers.port), query("example.org"), 1)
     assert answer
-    assert 1.0 < took < 2.0
+    assert took > 1.0
 
 
 def many(asked: bytes) -> Sequence[bytes]:
@@ -259,7 +275,7 @@ async def test_given_the_limit_when_reached_then_full(servers: Servers) -> None:
     await servers.udp(0, silent)
     upstream = Upstream(port=servers.port, deadline=0.2, limit=2)
     asking = [asyncio.create_task(upstream.ask(query("a"), ADDRESSES[:1], limit=512)) for _ in range(2)]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)  # both begin
     assert upstream.full
     await asyncio.gather(*asking)
     assert not upstream.full

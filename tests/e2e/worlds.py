@@ -1,4 +1,8 @@
-"""Every end-to-end test works on a host with a real daemon, and must leave it as it found it."""
+"""Every end-to-end test works on a host with a real daemon, and must leave it as it found it.
+
+The fixtures are registered once for all folders, in ``tests/conftest.py``: two sets of them would each take the
+other's worlds for something left behind.
+"""
 
 from __future__ import annotations
 
