@@ -19,7 +19,7 @@ from sandnet.api.streams import Streams
 from sandnet.client import Client
 from tests.served import Served, assert_refused, make, served
 
-SOON = 2.0
+SOON = 20.0
 """Seconds in which what has to happen happens."""
 
 

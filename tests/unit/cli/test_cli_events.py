@@ -114,19 +114,19 @@ def test_given_an_interrupt_when_following_then_the_status_is_0(stub: Stub) -> N
         assert following.stdout is not None
         assert b"network blue created" in following.stdout.readline()
         following.send_signal(signal.SIGINT)
-        _, errors = following.communicate(timeout=10)
+        _, errors = following.communicate(timeout=40)
     assert (following.returncode, errors) == (0, b"")
 
 
 def test_given_a_daemon_that_says_nothing_when_followed_then_it_counts_as_away(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandnet.client.SILENCE", 1.0)
+    monkeypatch.setattr("sandnet.client.SILENCE", 2.0)
     stub.answer("GET", "/events", CREATED, headers=BEGIN, endless=True)
     follower = Client(stub.url).follow()
     stream = follower.connect()
     assert next(stream)[1].name == "blue"
-    with pytest.raises(Error, match=r"did not answer within 1"):
+    with pytest.raises(Error, match=r"did not answer within 2"):
         next(stream)
     assert follower.since == 41
 

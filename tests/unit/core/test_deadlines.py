@@ -113,7 +113,7 @@ async def test_given_as_many_changes_as_there_may_be_when_one_more_comes_then_it
     running = [asyncio.create_task(operations.run(end.wait())) for _ in range(3)]
     await asyncio.wait(running, timeout=0)
     assert operations.count == 3
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(SOON):
         with pytest.raises(Error) as refused:
             await operations.run(end.wait())
     assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "overloaded")

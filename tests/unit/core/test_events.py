@@ -17,7 +17,7 @@ def _network(name: str, phase: Phase = Phase.READY) -> Network:
 
 
 async def _take(events: AsyncIterator[Event], count: int) -> list[Event]:
-    return [await asyncio.wait_for(anext(events), 2) for _ in range(count)]
+    return [await asyncio.wait_for(anext(events), 20) for _ in range(count)]
 
 
 def _summary(event: Event) -> tuple[str, str]:
@@ -110,7 +110,7 @@ async def test_given_the_daemon_stops_then_streams_end() -> None:
     waiting = asyncio.ensure_future(anext(following, None))
     await asyncio.sleep(0)
     events.close()
-    assert await asyncio.wait_for(waiting, 2) is None
+    assert await asyncio.wait_for(waiting, 20) is None
 
 
 def test_given_phases_on_the_way_then_nothing_is_told() -> None:

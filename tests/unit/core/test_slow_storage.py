@@ -25,11 +25,20 @@ MANY = 50
 
 
 @pytest.fixture
-async def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Controller]:
+def written() -> list[float]:
+    """When the store wrote: once a transaction."""
+    return []
+
+
+@pytest.fixture
+async def controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: list[float]
+) -> AsyncIterator[Controller]:
     """A started daemon over the real store, every transaction of which takes ``COMMIT`` longer, and a network."""
     write = sqlite._write
 
     def slow(*args: Any, **options: Any) -> Any:
+        written.append(time.monotonic())
         time.sleep(COMMIT)
         return write(*args, **options)
 
@@ -54,8 +63,10 @@ async def timed(each: Callable[[int], Awaitable[object]]) -> float:
 
 
 async def test_given_slow_storage_when_50_are_made_at_once_then_they_share_their_commits(
-    controller: Controller,
+    controller: Controller, written: list[float]
 ) -> None:
+    """Far less than 50 times as long as one: what a busy machine adds besides is not the store's."""
+
     def network(i: int) -> Awaitable[object]:
         return controller.networks.create(NetworkSpec(name=f"n{i}", driver="bridge"))
 
@@ -66,7 +77,9 @@ async def test_given_slow_storage_when_50_are_made_at_once_then_they_share_their
         return controller.sandboxes.join("foo", f"p{i}", JoinSpec(container_id=f"k{i}"))
 
     for each in (network, endpoint, join):
-        assert await timed(each) < MANY * COMMIT / 2
+        written.clear()
+        await timed(each)
+        assert len(written) < MANY / 2
 
 
 async def test_given_slow_storage_when_asked_while_50_are_made_then_no_answer_waits_for_a_commit(
