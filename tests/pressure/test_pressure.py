@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 import pytest
 
 from tests.e2e.world import World
@@ -13,14 +11,13 @@ ROUNDS = 4
 OPERATIONS = 250
 
 
-@pytest.mark.timeout(170)
-@pytest.mark.parametrize("seed", [2015, None], ids=["always-this", "any"])
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seed", [2015, 2026])
 async def test_given_32_clients_when_they_and_the_daemon_are_killed_then_all_answers_are_true(
-    world: World, seed: int | None
+    world: World, seed: int
 ) -> None:
-    chosen = secrets.randbits(32) if seed is None else seed
-    print(f"seed {chosen}")
-    campaign = Campaign(world, chosen)
+    """The same wishes each time, in an order that the machine decides; `make soak` draws its seed."""
+    campaign = Campaign(world, seed)
     for number in range(ROUNDS):
         await campaign.round(OPERATIONS, kills=number % 2)
     await campaign.clear()
