@@ -37,7 +37,7 @@ def test_given_a_daemon_killed_at_any_step_of_a_call_when_started_again_then_the
     world.clear()
 
 
-@pytest.mark.parametrize("setting", NAMED, ids=lambda setting: setting.__name__)
+@pytest.mark.parametrize("setting", NAMED if THOROUGH else NAMED[:1], ids=lambda setting: setting.__name__)
 def test_given_a_resolver_and_a_daemon_killed_at_any_step_when_started_again_then_names_are_as_before_or_after(
     tmp_path: Path, setting: Setting
 ) -> None:

@@ -8,11 +8,11 @@ from tests.e2e.world import World
 from tests.pressure.campaign import Campaign
 
 ROUNDS = 4
-OPERATIONS = 250
+OPERATIONS = 500
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [2015, 2026])
+@pytest.mark.parametrize("seed", [2015])
 async def test_given_32_clients_when_they_and_the_daemon_are_killed_then_all_answers_are_true(
     world: World, seed: int
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Interface, ip_interface
@@ -17,7 +18,7 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.announce import announce
 from sandnet.kernel.base import Bridge, Link, Veth
 from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, attribute, explaining, number, text
-from sandnet.kernel.routes import add_connected
+from sandnet.kernel.routes import add_connected, is_local
 from sandnet.kernel.rtnetlink import (
     IFLA_GROUP,
     IFLA_IFALIAS,
@@ -54,6 +55,9 @@ DOOMED: Final = 0x736E0002
 MAX_PORTS: Final = 1023
 """Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
 
+_ROUTE_DEADLINE: Final = 2.0
+"""Seconds: the work queue takes a tenth of a millisecond, more where many links change at once."""
+_ROUTE_PAUSE: Final = 0.0002
 BRIDGE_LINK_LOCAL: Final = IPv6Interface("fe80::1/64")
 """Of a bridge with IPv6, usable at once. One that the kernel chose would be tentative for two seconds, and the host
 could not ask for a neighbour meanwhile (RFC 4861, 7.2.2 wants a link-local source)."""
@@ -305,7 +309,19 @@ def _serve(ends: _Ends, inner: int, veth: Veth) -> None:
     place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
     for address in _shared(veth):
         add_service_address(ends.there, place, address)
+        _await_local(ends.there, place, address)
         remove_address(ends.there, other, ip_interface(address))
+
+
+def _await_local(there: Netlink, index: int, address: Address) -> None:
+    """Wait until what comes to a new address is taken in.
+
+    An IPv6 address is there at once, but its route only after a work queue has had its turn (``addrconf_dad_work`` in
+    net/ipv6/addrconf.c). Without the wait, what comes in between is lost.
+    """
+    deadline = time.monotonic() + _ROUTE_DEADLINE
+    while address.version == 6 and not is_local(there, index, address) and time.monotonic() < deadline:
+        time.sleep(_ROUTE_PAUSE)
 
 
 def _shared(veth: Veth) -> list[Address]:

@@ -29,7 +29,9 @@ _RT_SCOPE_LINK: Final = 253
 _IP6_RT_PRIO_ADDRCONF: Final = 256
 """The metric of IPv6 routes that come with an address (``net/ip6_route.h``)."""
 _RT_TABLE_MAIN: Final = 254
+_RT_TABLE_LOCAL: Final = 255
 _RTN_UNICAST: Final = 1
+_RTN_LOCAL: Final = 2
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 
 
@@ -66,6 +68,17 @@ def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Found
             parts = attributes(body, _ROUTE.size)
             gateway, ifindex = parts.get(_RTA_GATEWAY, b""), to_number(parts.get(_RTA_OIF))
             yield Found(parts.get(_RTA_DST, b""), length, gateway, ifindex, protocol)
+
+
+def is_local(netlink: Netlink, index: int, address: Address) -> bool:
+    """Whether what comes to an address is taken in by a link."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + number(_RTA_OIF, index)
+    for body in netlink.dump(RTM_GETROUTE, query):
+        kind, parts = _ROUTE.unpack_from(body)[7], attributes(body, _ROUTE.size)
+        if kind == _RTN_LOCAL and parts.get(_RTA_DST) == address.packed and to_number(parts.get(_RTA_OIF)) == index:
+            return True
+    return False
 
 
 def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
