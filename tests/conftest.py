@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -25,6 +26,11 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("patient")
+
+
+def pytest_configure() -> None:
+    """Heed interrupts, and let what the tests start heed them, also where a shell put the tests in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:

@@ -109,9 +109,7 @@ def test_given_no_daemon_or_too_many_readers_at_first_when_followed_then_it_is_a
 
 def test_given_an_interrupt_when_following_then_the_status_is_0(stub: Stub) -> None:
     stub.answer("GET", "/events", CREATED, headers=BEGIN, endless=True)
-    # what a shell puts in the background inherits that interrupts are ignored: the tests may be such a thing
-    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    words = [sys.executable, "-c", f"{heeding}; from sandnet.cli import main; main()", "-H", stub.url, "events"]
+    words = [sys.executable, "-c", "from sandnet.cli import main; main()", "-H", stub.url, "events"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
         assert following.stdout is not None
         assert b"network blue created" in following.stdout.readline()
