@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from tests.e2e.test_events import stream
 from tests.e2e.traffic import until
 from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RefusedError, World
 
@@ -178,6 +179,23 @@ def test_given_a_subnet_the_host_uses_when_asked_for_then_409_naming_it(world: W
         with pytest.raises(RefusedError, match=r"198\.51\.100\.0/24") as refused:
             world.api.network("foo", subnet=subnet)
         assert refused.value.status == 409
+
+
+def test_given_a_network_when_the_host_gets_a_route_that_overlaps_it_then_an_event_warns(world: World) -> None:
+    world.api.network("foo", subnet="10.9.0.0/24")
+    world.api.network("bar", subnet="10.9.1.0/24", allow_overlap=True)
+    route = ("10.9.0.0/16", "via", OUTSIDE_ADDRESS)
+    with stream(world) as reader:
+        world.host.sh("ip", "route", "add", *route)
+        try:
+            with pytest.raises(RefusedError, match=r"10\.9\.0\.0/16"):
+                world.api.network("late", subnet="10.9.2.0/24")
+            world.cli("network", "create", "--subnet", "10.9.2.0/24", "--allow-overlap", "late")
+            *_, told = reader.until(lambda event: event["action"] == "warning")
+        finally:
+            world.host.sh("ip", "route", "delete", *route)
+    assert (told["type"], told["name"]) == ("network", "foo")
+    assert "10.9.0.0/16" in told["problem"]
 
 
 def test_given_a_subnet_of_another_network_when_asked_for_then_409_naming_it(world: World) -> None:

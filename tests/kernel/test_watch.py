@@ -37,6 +37,19 @@ def test_given_links_that_come_and_go_when_read_then_none_that_is_gone_is_rememb
     assert watching._names == remembered
 
 
+def test_given_addresses_and_routes_that_come_when_read_then_it_is_told_through_which_links(
+    host: Host, watching: LinuxWatch
+) -> None:
+    host.sh("ip", "link", "add", "br0", "type", "bridge")
+    host.sh("ip", "link", "set", "br0", "up")
+    host.run(watching.read)
+    host.sh("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
+    assert host.run(watching.read).grown == {"br0"}
+    host.sh("ip", "route", "add", "unreachable", "10.9.0.0/16")
+    assert host.run(watching.read).grown == {""}
+    assert not host.run(watching.read).grown
+
+
 def test_given_more_news_than_one_reading_takes_when_read_then_the_rest_comes_with_the_next(
     host: Host, watching: LinuxWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

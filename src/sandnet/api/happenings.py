@@ -30,6 +30,8 @@ class Happenings:
         line = wire.Event(sequence=event.sequence, time=moment(event.time), action=event.action)
         if event.repair:
             line.problem = event.repair.problem
+        if event.warning:
+            line.problem = event.warning
         if event.repair and subject is None:
             line.type, line.name = event.repair.kind, event.repair.object
         if subject is not None:

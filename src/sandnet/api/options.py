@@ -90,6 +90,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "ipv6": ("ipv6", _boolean),
     "subnet_ipv6": ("subnet_ipv6", values.ipv6_network),
     "gateway_ipv6": ("gateway_ipv6", values.ipv6),
+    "allow_overlap": ("allow_overlap", _boolean),
     "mtu": ("mtu", _number),
     "internal": ("internal", _boolean),
     "icc": ("icc", _boolean),

@@ -33,6 +33,7 @@ def network() -> None:
 @click.option("--ip-range", metavar="CIDR", help="Hand out addresses of this part of the subnet only.")
 @click.option("--ipv6", is_flag=True, help="Give sandboxes IPv6 addresses too.")
 @click.option("--subnet-ipv6", metavar="CIDR", help="IPv6 subnet; implies --ipv6.")
+@click.option("--allow-overlap", is_flag=True, help="Take the subnet although the host uses addresses of it.")
 @click.option("--mtu", type=click.IntRange(68, 65535), help="MTU of the network's links, in bytes.")
 @click.option("--internal", is_flag=True, help="No way out of the network and none in.")
 @click.option("--no-icc", is_flag=True, help="Sandboxes of the network may not reach each other.")

@@ -43,7 +43,8 @@ class Event(NamedTuple):
     """Seconds since the epoch."""
     action: str
     """``created``, ``changed`` or ``removed``; of attachments ``attached``, ``changed`` or ``detached``; ``repaired``
-    of what was put right; ``missed`` with no subject when the reader has to read the lists anew."""
+    of what was put right; ``warning`` of what somebody has to look at; ``missed`` with no subject when the reader has
+    to read the lists anew."""
     subject: Subject | None
     network: str = ""
     """The name of the subject's network, as it was then."""
@@ -51,6 +52,8 @@ class Event(NamedTuple):
     """The name of an attachment's endpoint, as it was then."""
     repair: Repair | None = None
     """What was wrong with what is ``repaired``."""
+    warning: str = ""
+    """What there is to look at."""
 
 
 class Transition(NamedTuple):
@@ -70,6 +73,7 @@ class Told(NamedTuple):
     network: str
     service: str
     repair: Repair | None = None
+    warning: str = ""
 
 
 def told(transitions: Iterable[Transition]) -> list[Told]:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from sandnet.core.clashes import Clashes
 from sandnet.core.desired import Desired
 from sandnet.core.lookout import Lookout, Suspects
 from sandnet.core.parts import Parts
@@ -48,6 +49,7 @@ class Healing:
         self._reconcile = reconcile
         self._desired = Desired(parts)
         self._lookout = Lookout(parts, self._desired)
+        self._clashes = Clashes(parts)
         self._task: asyncio.Task[None] | None = None
         self._everything_at = self._rules_at = 0.0
         self._mounts = self._rules = False
@@ -95,7 +97,10 @@ class Healing:
             suspects.shared, self._rules, self._rules_at = True, False, time.monotonic() + RULES_PAUSE
         if slow:
             suspects.add(await self._slow())
-        if news.missed or time.monotonic() >= self._everything_at:
+        everything = news.missed or time.monotonic() >= self._everything_at
+        if everything or (news.grown and news.grown - self._desired.links()):
+            await self._clashes.look()
+        if everything:
             suspects.add(await self._lookout.everything(0 if news.missed else REST))
             self._everything_at = time.monotonic() + PERIOD
         suspects = self._reconcile.failing.patient(suspects)

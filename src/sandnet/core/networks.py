@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec.structs import replace
@@ -11,7 +11,9 @@ from msgspec.structs import replace
 from sandnet.core.lookup import resolve
 from sandnet.core.operations import undo
 from sandnet.core.parts import Parts
+from sandnet.drivers.base import Driver
 from sandnet.errors import Error, Kind, not_found
+from sandnet.ipam.usage import some
 from sandnet.model import Network, NetworkSpec, Phase
 from sandnet.model.ids import new_id
 
@@ -112,7 +114,7 @@ class Networks:
                 options=spec.options,
                 predefined=predefined,
             )
-            net = await driver.plan(wish, self._records.networks())
+            net = await self._planned(driver, wish)
             written = self._records.commit(put=[net])
         await written
         try:
@@ -122,6 +124,20 @@ class Networks:
             await undo(f"network {net.name}", self._abandon(net))
             raise
         return net
+
+    async def _planned(self, driver: Driver, wish: Network) -> Network:
+        try:
+            return await driver.plan(wish, self._records.networks())
+        except Error as failure:
+            if failure.code == "pools_exhausted" and (unused := self._unused()):
+                failure.hint += f"; without endpoints: {some(unused)}"
+            raise
+
+    def _unused(self) -> Sequence[str]:
+        """Names of networks that took their subnet out of the pools, and that no endpoint is on."""
+        chosen = (net for net in self._records.networks() if net.ipv4 and not net.predefined)
+        nets = (net for net in chosen if not net.options.subnet and not net.options.bridge_address)
+        return [net.name for net in nets if not self._records.endpoints_of(net.id)]
 
     async def _finish(self, name: str) -> None:
         """Finish a removal that failed half-way: it must not keep its name for ever."""

@@ -216,9 +216,17 @@ class Records:
 
     async def tell(self, repairs: Sequence[Repair]) -> None:
         """Tell of repairs as events; each some share a commit, whose revision is their number."""
-        for start in range(0, len(repairs), PLACES):
-            some = repairs[start : start + PLACES]
-            happened = [Told("repaired", each.subject, *self._names_around(each.subject), each) for each in some]
+        await self._publish(
+            [Told("repaired", each.subject, *self._names_around(each.subject), each) for each in repairs]
+        )
+
+    async def warn(self, warnings: Sequence[tuple[Network, str]]) -> None:
+        """Tell as events what somebody has to look at."""
+        await self._publish([Told("warning", network, "", "", None, text) for network, text in warnings])
+
+    async def _publish(self, told: Sequence[Told]) -> None:
+        for start in range(0, len(told), PLACES):
+            happened = told[start : start + PLACES]
             revision = await self._store.commit(_noted(happened), durable=False)
             self._events.publish(revision, happened)
 

@@ -67,15 +67,19 @@ def next_subnet(pools: Sequence[IPv4Network], size: int, occupied: Iterable[Pref
     return None
 
 
-def overlap(prefix: Prefix, occupied: Iterable[Prefix]) -> Prefix | None:
-    """The lowest of ``occupied`` that shares an address with ``prefix``, the widest of equals, or ``None``."""
+def overlapping(prefix: Prefix, occupied: Iterable[Prefix]) -> Iterator[Prefix]:
+    """Those of ``occupied`` that share an address with ``prefix``, the lowest first, the widest of equals first."""
     first, last, _ = _span(prefix)
     for other_first, other_last, other in _occupied(occupied).spans(prefix.version):
         if other_first > last:
             break
         if other_last >= first:
-            return other
-    return None
+            yield other
+
+
+def overlap(prefix: Prefix, occupied: Iterable[Prefix]) -> Prefix | None:
+    """The first of :func:`overlapping`, or ``None``."""
+    return next(overlapping(prefix, occupied), None)
 
 
 def unique_local_prefix(random: Callable[[int], bytes]) -> IPv6Network:

@@ -111,6 +111,8 @@ class News(NamedTuple):
     """Links of the host that were deleted."""
     lost: frozenset[str]
     """Links of the host that lost an address or a route."""
+    grown: frozenset[str]
+    """Links of the host that got one; empty for a route without a link."""
     inner: Mapping[int, Sequence[Port]]
     """By the host's number for their namespace: links inside that changed, as they are now."""
     poorer: frozenset[int]

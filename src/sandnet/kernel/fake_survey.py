@@ -63,7 +63,7 @@ class FakeWatch:
     def read(self) -> News:
         """No news."""
         nothing = frozenset[str]()
-        return News({}, nothing, nothing, {}, frozenset(), mounts=False, rules=False, missed=False)
+        return News({}, nothing, nothing, nothing, {}, frozenset(), mounts=False, rules=False, missed=False)
 
     def namespaces(self) -> Mapping[str, int]:
         """It has heard of none."""

@@ -23,7 +23,9 @@ from sandnet.kernel.rtnetlink import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
+    RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWROUTE,
     dump_ports,
     index_of_address,
     index_of_link,
@@ -38,7 +40,14 @@ _MOST: Final = 20_000
 routes of a sandbox can write as fast as we read, and must not keep us reading."""
 _NUMBER: Final = struct.Struct("=i")
 _HERE: Final = -1
-_LOST: Final = {RTM_DELADDR: index_of_address, RTM_DELROUTE: index_of_route}
+_LOST: Final = (RTM_DELADDR, RTM_DELROUTE)
+_MOVED: Final = {
+    RTM_NEWADDR: index_of_address,
+    RTM_NEWROUTE: index_of_route,
+    RTM_DELADDR: index_of_address,
+    RTM_DELROUTE: index_of_route,
+}
+"""Addresses and routes that come and go, and how to tell of which link."""
 _MOUNTS: Final = "/proc/self/mountinfo"
 
 
@@ -65,14 +74,14 @@ class LinuxWatch:
             mounts, rules = self._mounts_changed(), self._firewall.touched() != 0
             if self._news is None:
                 self._begin()
-                return News({}, frozenset(), frozenset(), {}, frozenset(), mounts=True, rules=rules, missed=False)
+                return _nothing(rules=rules, missed=False)
             try:
                 heard = [*self._heard(self._news)]
             except OSError as failure:
                 if failure.errno != errno.ENOBUFS:
                     raise
                 self._begin()
-                return News({}, frozenset(), frozenset(), {}, frozenset(), mounts=True, rules=True, missed=True)
+                return _nothing(rules=True, missed=True)
             return self._told(heard, mounts=mounts, rules=rules)
 
     def namespaces(self) -> Mapping[str, int]:
@@ -117,6 +126,7 @@ class LinuxWatch:
         latest: dict[tuple[int, int], bytes] = {}
         gone: set[str] = set()
         lost: set[int] = set()
+        grown: set[int] = set()
         poorer: set[int] = set()
         deleted: set[int] = set()
         for where, reply in heard:
@@ -130,8 +140,8 @@ class LinuxWatch:
                 gone.add(to_port(reply.body).link.name)
                 deleted.add(index_of_link(reply.body))
                 latest.pop((where, index_of_link(reply.body)), None)
-            elif reply.kind in _LOST:
-                lost.add(_LOST[reply.kind](reply.body))
+            elif where == _HERE and reply.kind in _MOVED:
+                (lost if reply.kind in _LOST else grown).add(_MOVED[reply.kind](reply.body))
         links = {key: to_port(body) for key, body in latest.items()}
         inner: dict[int, list[Port]] = {}
         for (where, _), port in links.items():
@@ -140,9 +150,12 @@ class LinuxWatch:
         here = {port.link.name: port for (where, _), port in links.items() if where == _HERE}
         self._remember(here, gone)
         touched = frozenset(name for index in lost if (name := self._names.get(index)))
+        richer = frozenset(self._names.get(index, "") for index in grown)
         for index in deleted - {port.link.ifindex for port in here.values()}:
             self._names.pop(index, None)
-        return News(here, frozenset(gone), touched, inner, frozenset(poorer), mounts=mounts, rules=rules, missed=False)
+        return News(
+            here, frozenset(gone), touched, richer, inner, frozenset(poorer), mounts=mounts, rules=rules, missed=False
+        )
 
     def _remember(self, here: Mapping[str, Port], gone: set[str]) -> None:
         for name in gone - here.keys():
@@ -159,3 +172,9 @@ class LinuxWatch:
             self._mounts = select.poll()
             self._mounts.register(self._table, select.POLLPRI | select.POLLERR)
         return bool(self._mounts.poll(0))
+
+
+def _nothing(*, rules: bool, missed: bool) -> News:
+    """No news but that it begins."""
+    names, numbers = frozenset[str](), frozenset[int]()
+    return News({}, names, names, names, {}, numbers, mounts=True, rules=rules, missed=missed)

@@ -28,6 +28,7 @@ OPTIONS: Final = {
     "s": ("anti_spoofing", False),
     "m": ("masquerade", False),
     "f": ("firewall", False),
+    "o": ("allow_overlap", True),
     "6": ("ipv6", True),
 }
 """Options of a network that are yes or no: the letter that says that they are not as usual, and what they are then."""

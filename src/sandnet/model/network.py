@@ -35,6 +35,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ipv6: bool = False
     subnet_ipv6: IPv6Network | None = None
     gateway_ipv6: IPv6Address | None = None
+    allow_overlap: bool = False
+    """The subnets asked for may overlap what the host uses (a route, an address, a nameserver)."""
     mtu: int | None = None
     """Bytes, 68 to 65535 (1280 and up with IPv6)."""
     internal: bool = False

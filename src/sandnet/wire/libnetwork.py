@@ -297,8 +297,8 @@ class Event(Struct, kw_only=True):
     action: str
     """``created``, ``changed`` or ``removed``; of backends ``attached``, ``changed`` or ``detached``; ``repaired`` of
     what others had changed or removed and is back (``type`` may then be ``rules``, ``parameter`` or ``stray`` too,
-    without an ``id``). ``missed``, with
-    nothing but number and time: events are lost to this reader, who has to read the lists anew."""
+    without an ``id``); ``warning`` of what somebody has to look at. ``missed``, with nothing but number and time:
+    events are lost to this reader, who has to read the lists anew."""
     id: str | UnsetType = UNSET
     """Of sandboxes and backends the container's."""
     name: str | UnsetType = UNSET
@@ -310,7 +310,7 @@ class Event(Struct, kw_only=True):
     container: str | UnsetType = UNSET
     """Of a backend: the container's id."""
     problem: str | UnsetType = UNSET
-    """Of what is ``repaired``: what was wrong."""
+    """Of what is ``repaired``: what was wrong. Of a ``warning``: what there is to look at."""
     object: dict[str, Any] | UnsetType = UNSET
     """What ``GET`` with ``verbose=true`` shows; not of what is gone."""
 

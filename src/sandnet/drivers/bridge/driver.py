@@ -131,7 +131,7 @@ class BridgeDriver:
         own = next((address for address in held if isinstance(address, IPv4Interface)), None)
         if own:
             _refuse_other_subnet(net, own)
-            refuse_overlap(own.network, others, occupied)
+            refuse_overlap(net, own.network, others, occupied)
             ipv4 = subnet4(net, own.network, own)
         else:
             ipv4 = plan_ipv4(net, others, occupied, self._pools)

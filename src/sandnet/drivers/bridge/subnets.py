@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 
 from sandnet.errors import Error, Kind, invalid
 from sandnet.ipam.pools import DEFAULT_SIZE, next_subnet, overlap, unique_local_prefix
+from sandnet.ipam.usage import Usage, some, usage
 from sandnet.model import Interface, Network, Prefix, Subnet
 
 
@@ -31,9 +32,9 @@ def plan_ipv4(
         taken = [*occupied, *_prefixes(others)]
         prefix = next_subnet(pools, DEFAULT_SIZE, taken)
         if prefix is None:
-            raise _exhausted(pools, others)
+            raise _exhausted(pools, others, occupied)
     else:
-        refuse_overlap(prefix, others, occupied)
+        refuse_overlap(net, prefix, others, occupied)
     return subnet4(net, prefix, asked.bridge_address)
 
 
@@ -70,14 +71,14 @@ def plan_ipv6(net: Network, others: Sequence[Network], occupied: Sequence[Prefix
         while overlap(prefix, [*occupied, *_prefixes(others)]):
             prefix = unique_local_prefix(os.urandom)
     else:
-        refuse_overlap(prefix, others, occupied)
+        refuse_overlap(net, prefix, others, occupied)
     gateway = asked.gateway_ipv6 or prefix[1]
     own = IPv6Interface((gateway, prefix.prefixlen))
     return Subnet(prefix=prefix, bridge=own, gateway=None if asked.internal else gateway)
 
 
-def refuse_overlap(prefix: Prefix, others: Sequence[Network], occupied: Sequence[Prefix]) -> None:
-    """Refuse a prefix that another network or the host uses.
+def refuse_overlap(net: Network, prefix: Prefix, others: Sequence[Network], occupied: Sequence[Prefix]) -> None:
+    """Refuse a prefix that another network uses, or the host where ``net`` does not allow that.
 
     Raises:
         Error: kind ``CONFLICT``, naming who does.
@@ -87,10 +88,11 @@ def refuse_overlap(prefix: Prefix, others: Sequence[Network], occupied: Sequence
             if overlap(prefix, [subnet.prefix]):
                 message = f"subnet {prefix} overlaps {subnet.prefix} of network {other.name} ({other.id[:12]})"
                 raise Error(Kind.CONFLICT, message, "choose another subnet, or leave it out", "subnet_taken")
-    route = overlap(prefix, occupied)
+    route = None if net.options.allow_overlap else overlap(prefix, occupied)
     if route:
         message = f"subnet {prefix} overlaps {route}, which the host uses (route, address or nameserver)"
-        raise Error(Kind.CONFLICT, message, "choose another subnet, or leave it out", "subnet_taken")
+        hint = "choose another subnet, or leave it out; allow_overlap takes it all the same"
+        raise Error(Kind.CONFLICT, message, hint, "subnet_taken")
 
 
 def addresses(net: Network) -> tuple[Interface, ...]:
@@ -102,9 +104,21 @@ def _prefixes(networks: Sequence[Network]) -> list[Prefix]:
     return [subnet.prefix for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
 
 
-def _exhausted(pools: Sequence[IPv4Network], others: Sequence[Network]) -> Error:
-    names = ", ".join(map(str, pools))
-    message = (
-        f"no free /{DEFAULT_SIZE} is left in the pools {names}: {len(others)} networks and the host's routes use them"
-    )
+def _exhausted(pools: Sequence[IPv4Network], others: Sequence[Network], occupied: Sequence[Prefix]) -> Error:
+    """Told pool by pool: who has it."""
+    networks = [(net.name, net.ipv4.prefix) for net in others if net.ipv4]
+    told = "; ".join(_used_up(usage(pool, DEFAULT_SIZE, networks, occupied)) for pool in pools)
+    message = f"no free /{DEFAULT_SIZE} is left in the pools: {told}"
     return Error(Kind.EXHAUSTED, message, "delete a network, or name a subnet outside the pools", "pools_exhausted")
+
+
+def _used_up(pool: Usage) -> str:
+    if not pool.subnets:
+        return f"{pool.pool} is smaller than that"
+    words = []
+    if pool.networks:
+        words.append(f"{pool.by_networks} by networks ({some(pool.networks)})")
+    if pool.host:
+        words.append(f"{pool.subnets - pool.by_networks} by the host's routes, addresses and nameservers"
+                     f" ({some(map(str, pool.host))})")  # fmt: skip
+    return f"{pool.pool} has {pool.subnets}, used {' and '.join(words)}"

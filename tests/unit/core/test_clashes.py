@@ -1,0 +1,94 @@
+"""Subnets that run out, and subnets that the host comes to use later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, ip_network
+from itertools import pairwise
+
+import pytest
+from msgspec.structs import replace
+
+from sandnet.core.clashes import Clashes
+from sandnet.core.events import Event
+from sandnet.errors import Error, Kind
+from sandnet.model import Network
+from tests.unit.core.rig import Rig
+
+
+async def test_given_pools_that_are_used_up_when_a_network_is_created_then_the_refusal_tells_by_whom(rig: Rig) -> None:
+    pools = (IPv4Network("10.80.0.0/23"), IPv4Network("10.81.0.0/22"), IPv4Network("10.82.0.0/25"))
+    rig.config = replace(rig.config, pools=pools)
+    rig.kernel.host.routes = [("eth0", ip_network("10.81.0.0/23"))]
+    rig.kernel.host.nameservers = [ip_network("10.81.2.53/32")]
+    await rig.start()
+    for name in ("a", "b", "c"):
+        await rig.network(name)
+    await rig.endpoint("web", "b")
+    with pytest.raises(Error) as caught:
+        await rig.network("more")
+    assert (caught.value.kind, caught.value.code) == (Kind.EXHAUSTED, "pools_exhausted")
+    assert caught.value.message == (
+        "no free /24 is left in the pools: 10.80.0.0/23 has 2, used 2 by networks (a, b); "
+        "10.81.0.0/22 has 4, used 1 by networks (c) and 3 by the host's routes, addresses and nameservers "
+        "(10.81.0.0/23, 10.81.2.53/32); 10.82.0.0/25 is smaller than that"
+    )
+    assert caught.value.hint.endswith("without endpoints: a, c")
+
+
+async def test_given_the_usual_pools_when_a_thousand_networks_are_created_then_each_has_a_subnet_of_its_own(
+    rig: Rig,
+) -> None:
+    nets = [await rig.network(f"n{i}") for i in range(1000)]
+    prefixes = [net.ipv4.prefix for net in nets if net.ipv4]
+    firsts = sorted(int(prefix.network_address) for prefix in prefixes)
+    assert len(firsts) == 1000
+    assert all(high - low >= 256 for low, high in pairwise(firsts))
+
+
+async def warned(rig: Rig, clashes: Clashes) -> Sequence[Event]:
+    """The warnings of one look."""
+    before = rig.controller.events.last
+    await clashes.look()
+    last, found = rig.controller.events.last, list[Event]()
+    if last > before:
+        async for event in rig.controller.events.follow(before):
+            found.append(event)
+            if event.sequence >= last:
+                break
+    return found
+
+
+async def test_given_a_route_that_comes_later_when_looked_at_then_one_warning_for_each_network_it_overlaps(
+    rig: Rig,
+) -> None:
+    rig.unattended()
+    clashes = Clashes(rig.controller._parts)
+    for name, subnet in (("a", "10.9.0.0/24"), ("b", "10.9.1.0/24"), ("c", "10.10.0.0/24")):
+        await rig.network(name, subnet=ip_network(subnet))
+    await rig.network("d", subnet=ip_network("10.9.2.0/24"), allow_overlap=True)
+    assert await warned(rig, clashes) == []
+    rig.kernel.host.routes = [("tun0", ip_network("10.9.0.0/16"))]
+    told = await warned(rig, clashes)
+    assert [event.action for event in told] == ["warning"] * 2
+    assert [event.subject.name for event in told if isinstance(event.subject, Network)] == ["a", "b"]
+    assert "10.9.0.0/16" in told[0].warning
+    assert "10.9.0.0/24" in told[0].warning
+    assert await warned(rig, clashes) == []
+    rig.kernel.host.routes = []
+    assert await warned(rig, clashes) == []
+    rig.kernel.host.routes = [("tun0", ip_network("10.9.0.7/32"))]
+    assert len(await warned(rig, clashes)) == 1
+
+
+async def test_given_what_the_host_uses_when_such_a_subnet_is_asked_for_then_only_where_an_overlap_is_allowed(
+    rig: Rig,
+) -> None:
+    rig.kernel.host.routes = [("tun0", ip_network("10.9.0.0/16"))]
+    with pytest.raises(Error) as caught:
+        await rig.network("a", subnet=ip_network("10.9.0.0/24"))
+    assert (caught.value.kind, caught.value.code) == (Kind.CONFLICT, "subnet_taken")
+    await rig.network("a", subnet=ip_network("10.9.0.0/24"), allow_overlap=True)
+    with pytest.raises(Error) as caught:  # two networks never
+        await rig.network("b", subnet=ip_network("10.9.0.0/25"), allow_overlap=True)
+    assert "network a" in caught.value.message
