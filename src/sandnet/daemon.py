@@ -92,7 +92,8 @@ async def _take_down(config: Config) -> list[str]:
 
 def _remove_own_files(config: Config) -> None:
     """The empty store, the sockets and our directories; a directory that holds anything else stays."""
-    for path in Path(config.state_dir).glob("sandnet.db*"):
+    store = Path(config.state_dir, "sandnet.db")
+    for path in (*store.parent.glob("sandnet.db?*"), store):  # copies without their store are taken for a loss
         path.unlink(missing_ok=True)
     unlink(config.hosts)
     Path(lock_file(config)).unlink(missing_ok=True)

@@ -5,6 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from sandnet import daemon
+from sandnet.config import Config
+from sandnet.stores.salvage import generations, open_or_salvage
 
 HANGING = """
 import time
@@ -22,3 +31,35 @@ def test_given_a_worker_that_hangs_when_the_daemon_stops_then_it_ends_and_says_s
     assert ended.returncode == 1
     assert "something has hung for 0.1 s" in ended.stderr
     assert time.monotonic() - began < 40
+
+
+def test_given_a_removal_killed_between_two_files_when_started_again_then_no_copy_is_taken_for_a_lost_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        """In place of a signal."""
+
+    config = Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run"), sandbox_dir=str(tmp_path / "ns"))
+    store = Path(config.state_dir, "sandnet.db")
+    unlink = Path.unlink
+    for room in count():
+        for connection in open_or_salvage(store).connections:
+            connection.close()
+        for copy in generations(store):
+            copy.write_bytes(store.read_bytes())
+        left = iter(range(room))
+
+        def one_less(path: Path, *, missing_ok: bool = False, left: object = left) -> None:
+            if path.parent == store.parent and next(left, None) is None:  # type: ignore[call-overload]
+                raise KilledError
+            unlink(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patched, suppress(KilledError):
+            patched.setattr(Path, "unlink", one_less)
+            daemon._remove_own_files(config)
+            break
+        opened = open_or_salvage(store)
+        for connection in opened.connections:
+            connection.close()
+        assert not opened.problems
+    assert room > 2

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -236,6 +239,60 @@ def test_given_no_copy_when_the_file_is_damaged_then_an_empty_store_goes_on(path
     opened.connections.reader.close()
     opened.connections.writer.close()
     assert salvage.open_or_salvage(path).problems == ()
+
+
+@pytest.mark.parametrize("left", ["-journal", "-wal"])
+def test_given_a_writer_killed_beside_the_file_when_it_is_damaged_then_what_he_left_does_not_reach_the_copy(
+    path: Path, left: str
+) -> None:
+    """A daemon that was putting the copy back leaves a journal, an import that never was leaves a log."""
+    history(path)
+    salvage.write_backup(path)
+    whole = content(path)
+    half = path.with_name("sandnet.db.new")
+    if left == "-journal":
+        shutil.copyfile(salvage.generations(path)[0], half)
+    _killed_while_writing(half)
+    assert Path(f"{half}{left}").stat().st_size
+    path.write_bytes(b"nonsense" * 1000)
+
+    assert content(path) == whole
+    assert not list(path.parent.glob("*.new*"))
+
+
+def _killed_while_writing(half: Path) -> None:
+    """A process writes to the file, as an import does where there was none, and is killed before it closes it."""
+    child = os.fork()
+    if child == 0:
+        connection = sqlite_file.open_file(half).writer if not half.exists() else sqlite_file.connect(half)
+        connection.execute("PRAGMA cache_size = 1")  # pages are written before the end of the transaction
+        connection.execute("BEGIN IMMEDIATE")
+        rows = [(f"imported/{number}", bytes(4000)) for number in range(50)]
+        connection.executemany("INSERT INTO entries VALUES (?, ?, 1)", rows)
+        connection.execute("UPDATE entries SET value = x'01'")
+        if Path(f"{half}-wal").exists():
+            connection.execute("COMMIT")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_given_no_room_for_the_copy_when_the_file_is_damaged_then_it_is_said_and_the_copy_goes_on_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(path)
+    salvage.write_backup(path)
+    whole = content(path)
+    path.write_bytes(b"nonsense" * 1000)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        with pytest.raises(Error, match="No space left"):
+            salvage.open_or_salvage(path)
+
+    assert content(path) == whole
 
 
 def test_given_damage_twice_within_a_second_when_opening_then_both_files_are_kept(

@@ -25,6 +25,8 @@ class Endpoints:
         self._parts = parts
         self._records = parts.records
         self._networks = networks
+        self._making: set[str] = set()
+        """Endpoints whose creation is under way; another that is not ready was left half-way."""
 
     def list(self, network: Network, name: str | None = None, partial_id: str | None = None) -> list[Endpoint]:
         """Those of a network that are ready for use, in creation order."""
@@ -72,12 +74,12 @@ class Endpoints:
             raise self._with_holder(failure, spec) from failure
         endpoint_id = new_id()
         async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):  # who deletes the network waits for us
+            self._making.add(endpoint_id)
             try:
-                endpoint = await self._reserve(network.id, endpoint_id, spec, ports, process)
-            except BaseException:
-                driver.unbind(ports)
-                raise
-            endpoint = await self._make(network, endpoint)
+                endpoint = await self._reserved(network, endpoint_id, spec, ports, process)
+                endpoint = await self._make(network, endpoint)
+            finally:
+                self._making.discard(endpoint_id)
         self._parts.files.changed(endpoint, network)
         await self._parts.files.settle()
         return endpoint
@@ -92,6 +94,20 @@ class Endpoints:
             raise
         await self._parts.naming.endpoint_came(network, endpoint)
         return endpoint
+
+    async def _reserved(
+        self,
+        network: Network,
+        endpoint_id: str,
+        spec: EndpointSpec,
+        ports: Sequence[BoundPort],
+        process: Process | None,
+    ) -> Endpoint:
+        try:
+            return await self._reserve(network.id, endpoint_id, spec, ports, process)
+        except BaseException:
+            self._parts.driver(network.driver).unbind(ports)
+            raise
 
     async def _reserve(
         self,
@@ -140,9 +156,9 @@ class Endpoints:
         self._parts.files.changed(endpoint, network, gone=True)
 
     async def _finish(self, network: Network, name: str) -> None:
-        """Finish a removal that failed half-way: it must not keep its name and ports for ever."""
+        """Finish a removal that failed half-way, or could not even be recorded: it must not keep its name and ports."""
         for left in self._records.endpoints_named(name, network.id):
-            if left.phase is Phase.REMOVING:
+            if left.phase is not Phase.READY and left.id not in self._making:
                 async with self._parts.locks.hold(f"endpoint/{left.id}"):
                     current = self._records.endpoint(left.id)
                     if current:

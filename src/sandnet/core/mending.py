@@ -65,14 +65,14 @@ class Mending:
     async def _with_namespace(self, box: Sandbox) -> Sandbox:
         namespaces = self._parts.kernel.namespaces
         found = await self._parts.workers.run(namespaces.find, box.key)
-        if found and found.inode != box.inode:
+        if found is None or box.inode == 0:
+            return await self._pinned_again(box)
+        if found.inode != box.inode:
             message = f"another namespace is pinned at {box.key}"
             raise Error(Kind.CONFLICT, message, f"unmount it (umount {box.key}), or leave the container's networks")
-        if found:
-            if not found.loopback_was_up:
-                await self._parts.workers.run(namespaces.make, box.key)
-            return box
-        return await self._pinned_again(box)
+        if not found.loopback_was_up:
+            await self._parts.workers.run(namespaces.make, box.key)
+        return box
 
     async def _pinned_again(self, box: Sandbox) -> Sandbox:
         """The same namespace, if anything runs in it; else a new one, where it was we who made it."""
@@ -80,16 +80,15 @@ class Mending:
         if box.origin is Origin.HOST:
             await run(namespaces.pin, box.key)
             return box
-        pid = await run(self._parts.kernel.survey.lives_in, box.inode)
-        if pid:
-            pinned = await run(namespaces.pin, box.key, pid=pid)
-            if pinned.inode == box.inode:
-                return box
-            await run(namespaces.release, box.key, inode=pinned.inode)  # it went elsewhere meanwhile
+        pid = await run(self._parts.kernel.survey.lives_in, box.inode) if box.inode else 0
+        if pid:  # should it be elsewhere by now, this fails, and the next try looks again
+            await run(namespaces.pin, box.key, pid=pid, inode=box.inode)
+            return box
         if box.origin is Origin.JOINED:
             message = f"the namespace that container {box.container_id} came with is gone"
             raise Error(Kind.NOT_FOUND, message, "leave its networks, and join again")
-        made = await run(namespaces.make, box.key)
-        box = replace(box, inode=made.inode)
+        # whoever is killed in between leaves a record that says: whatever is at the key is ours
+        await self._records.commit(put=[replace(box, inode=0)])
+        box = replace(box, inode=(await run(namespaces.make, box.key)).inode)
         await self._records.commit(put=[box])
         return box

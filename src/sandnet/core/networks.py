@@ -26,6 +26,8 @@ class Networks:
         self._records = parts.records
         self._closing: set[str] = set()
         """Networks about to be removed: they get no more endpoints, though no record says so yet."""
+        self._making: set[str] = set()
+        """Networks whose creation is under way; another that is not ready was left half-way."""
 
     def list(self, name: str | None = None, partial_id: str | None = None) -> list[Network]:
         """Those ready for use, in creation order, with exactly that name or an id that starts so."""
@@ -115,10 +117,17 @@ class Networks:
                 predefined=predefined,
             )
             net = await self._planned(driver, wish)
+            self._making.add(net.id)
             written = self._records.commit(put=[net])
-        await written
         try:
-            net = replace(await driver.create_network(net), phase=Phase.READY)
+            await written
+            return await self._make(net)
+        finally:
+            self._making.discard(net.id)
+
+    async def _make(self, net: Network) -> Network:
+        try:
+            net = replace(await self._parts.driver(net.driver).create_network(net), phase=Phase.READY)
             await self._records.commit(put=[net])
         except BaseException:
             await undo(f"network {net.name}", self._abandon(net))
@@ -140,9 +149,9 @@ class Networks:
         return [net.name for net in nets if not self._records.endpoints_of(net.id)]
 
     async def _finish(self, name: str) -> None:
-        """Finish a removal that failed half-way: it must not keep its name for ever."""
+        """Finish a removal that failed half-way, or could not even be recorded: it must not keep its name for ever."""
         for left in self._records.networks_named(name):
-            if left.phase is Phase.REMOVING:
+            if left.phase is not Phase.READY and left.id not in self._making:
                 async with self._parts.locks.hold(f"network/{left.id}"):
                     current = self._records.network(left.id)
                     if current and not self._records.endpoints_of(left.id):  # else only its own delete can

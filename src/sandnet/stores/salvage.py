@@ -6,6 +6,7 @@ half of one. Two generations are kept, so that damage which a copy has not notic
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -31,6 +32,10 @@ from sandnet.stores.sqlite_file import (
 
 _PARTS: Final = ("", "-wal", "-shm", "-journal")
 """What SQLite appends to the name of a database for the files that belong to it (sqlite.org/tempfiles.html)."""
+
+_PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_PASSING_SQLITE: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN)
+"""Failures to write a new file. Who goes on without the copy for such a reason loses what it holds."""
 
 
 class Opened(NamedTuple):
@@ -106,7 +111,7 @@ def replace_all(path: Path, puts: Sequence[Put]) -> Path | None:
     with storage_errors(path):
         make_private(path)
         half = _beside(path, "new")
-        half.unlink(missing_ok=True)
+        _private_and_empty(half)
         connections = open_file(half)
         try:
             writer = connections.writer
@@ -141,14 +146,27 @@ def _written(path: Path, target: Path) -> Path:
         check(half)
         _sync(half, os.O_RDWR)
     except BaseException:
-        half.unlink(missing_ok=True)
+        _drop(half)
         raise
     return half
 
 
 def _private_and_empty(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    """Whoever wrote it last may have been killed: SQLite would take a log or journal left there for this file's own."""
+    _drop(path)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
+def _drop(path: Path) -> None:
+    for part in reversed(_PARTS):
+        Path(f"{path}{part}").unlink(missing_ok=True)
+
+
+def _will_pass(failure: Exception) -> bool:
+    """Whether it says nothing of the file that was read: there is no room, or no leave to write."""
+    if isinstance(failure, sqlite3.Error):
+        return getattr(failure, "sqlite_errorcode", 0) & 0xFF in _PASSING_SQLITE
+    return isinstance(failure, OSError) and failure.errno in _PASSING
 
 
 def _rename(source: Path, target: Path) -> None:
@@ -204,7 +222,12 @@ def _dated(path: Path, why: str) -> Iterator[Path]:
 
 
 def _put_back(path: Path, problem: str) -> str:
-    """The newest copy that is sound in place of the file; what it was, in words."""
+    """The newest copy that is sound in place of the file; what it was, in words.
+
+    Raises:
+        OSError: a copy may be sound, and cannot be put in place now (``_PASSING``).
+        sqlite3.Error: likewise.
+    """
     for copy in generations(path):
         half = _beside(path, "new")
         try:
@@ -214,8 +237,10 @@ def _put_back(path: Path, problem: str) -> str:
             with closing(connect(half)) as connection:
                 _mark(connection, problem)
             _sync(half, os.O_RDWR)
-        except (OSError, sqlite3.Error, Error):
-            half.unlink(missing_ok=True)
+        except (OSError, sqlite3.Error, Error) as failure:
+            _drop(half)
+            if _will_pass(failure):
+                raise
             continue
         written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(copy.stat().st_mtime))
         _rename(half, path)

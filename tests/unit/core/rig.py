@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from sandnet.composition import assemble
 from sandnet.config import Config
 from sandnet.core.controller import Controller
-from sandnet.errors import Error
+from sandnet.errors import Error, Kind
 from sandnet.kernel.fake import FakeKernel
 from sandnet.kernel.workers import Workers
 from sandnet.model import Endpoint, EndpointSpec, JoinSpec, Network, NetworkOptions, NetworkSpec, PortMapping, Sandbox
@@ -16,12 +16,18 @@ from sandnet.stores.memory import MemoryStore
 
 
 class MoodyStore(MemoryStore):
-    """A store that refuses one commit when told to."""
+    """A store that refuses one commit when told to, or all after some."""
 
     refusal: Error | None = None
+    room: int | None = None
+    """How many commits it takes; ``None``: any number."""
 
     async def commit(self, *changes: Change, durable: bool = True) -> int:
-        """Refuse once, if told to; else as the memory store."""
+        """Refuse, if told to; else as the memory store."""
+        if self.room is not None:
+            if self.room <= 0:
+                raise Error(Kind.UNAVAILABLE, "the disk is full")
+            self.room -= 1
         refusal, self.refusal = self.refusal, None
         if refusal:
             raise refusal

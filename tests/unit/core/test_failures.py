@@ -93,6 +93,76 @@ NEVER_STOP = frozenset({"links.reap", "links.list", "sysctl.get"})
 """Calls of the background, or whose failure is passed over."""
 
 
+async def _delete_network(rig: Rig) -> None:
+    await rig.controller.removal.network("new")
+
+
+async def _force_network(rig: Rig) -> None:
+    await rig.controller.removal.network("foo", force=True)
+
+
+async def _delete_endpoint(rig: Rig) -> None:
+    await rig.controller.removal.endpoint("foo", "new")
+
+
+async def _leave(rig: Rig) -> None:
+    await rig.controller.sandboxes.leave("foo", "second", "c2")
+
+
+async def _leave_one(rig: Rig) -> None:
+    await rig.controller.sandboxes.leave("foo", "second", "c1")
+
+
+async def _prepare_again(rig: Rig) -> object:
+    await rig.network(ipv6=True)
+    await rig.endpoint("first")
+    await rig.endpoint("second")
+    return await rig.join("c1", "first")
+
+
+PAIRS = [
+    (_create_network, _delete_network),
+    (_create_endpoint, _delete_endpoint),
+    (_join, _leave),
+    (_join_again, _leave_one),
+]
+
+
+@pytest.mark.parametrize(
+    ("forth", "back"),
+    [*PAIRS, *((back, forth) for forth, back in PAIRS), (_force_network, _prepare_again)],
+    ids=lambda step: step.__name__.strip("_"),
+)
+async def test_given_a_full_disk_at_any_commit_when_there_is_room_again_then_a_repetition_succeeds(
+    rig: Rig, forth: Callable[[Rig], Awaitable[object]], back: Callable[[Rig], Awaitable[object]]
+) -> None:
+    rig.unattended()
+    await _prepared(rig)
+    if (back, forth) in PAIRS:
+        await back(rig)
+    before, done, room = await _state(rig), False, 0
+    while not done:
+        rig.store.room = room
+        try:
+            await forth(rig)
+            done = True
+        except Error as failure:
+            assert "the disk is full" in str(failure)  # noqa: PT017 - it may succeed
+            rig.store.room = None
+            await forth(rig)
+        rig.store.room, room = None, room + 1
+        await back(rig)
+        assert _counts(await _state(rig)) == _counts(before), f"room for {room - 1} commits"
+    assert room > 1
+
+
+def _counts(state: tuple[object, ...]) -> list[object]:
+    """Ids are others each time."""
+    keys, *rest = state
+    assert isinstance(keys, list)
+    return [sorted(key.partition("/")[0] for key in keys), *(len(each) for each in rest if isinstance(each, list))]
+
+
 async def test_given_the_store_refuses_when_creating_then_the_reservation_is_gone(rig: Rig) -> None:
     await rig.network()
     rig.store.refusal = Error(Kind.UNAVAILABLE, "the store is away")

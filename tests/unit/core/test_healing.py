@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
-from sandnet.model import JoinSpec
+from sandnet.model import JoinSpec, Sandbox
 from tests.unit.core.rig import Rig
 
 
@@ -71,3 +71,36 @@ async def test_given_a_parameter_that_cannot_be_set_when_rules_are_gone_too_then
     assert all("read-only" in drift.done for drift in told)
     assert told_of(rig, "snb")
     assert not [drift for drift in await rig.controller.reconcile.run(fix=False) if drift.kind == "rules"]
+
+
+async def _cut_short(rig: Rig) -> Sandbox:
+    """A container whose namespace somebody unmounted, and whose repair ended when the new one was made."""
+    await rig.network()
+    await rig.endpoint("web")
+    box = await rig.join("c1", "web")
+    rig.unattended()
+    rig.kernel.namespaces.release(box.key)
+    rig.store.room = 1
+    told = await rig.controller.reconcile.run(fix=True)
+    assert any("the disk is full" in drift.done for drift in told)
+    rig.store.room = None
+    assert rig.kernel.namespaces.find(box.key)
+    return box
+
+
+async def test_given_a_repair_of_a_namespace_cut_short_when_started_again_then_no_namespace_is_left_over(
+    rig: Rig,
+) -> None:
+    box = await _cut_short(rig)
+    await rig.start()
+    assert not rig.controller.sandboxes.list()
+    assert rig.kernel.namespaces.find(box.key) is None
+    again = await rig.join("c1", "web")
+    assert again.key == box.key
+
+
+async def test_given_a_repair_of_a_namespace_cut_short_when_looked_again_then_it_goes_on(rig: Rig) -> None:
+    box = await _cut_short(rig)
+    assert {drift.done for drift in await rig.controller.reconcile.run(fix=True)} == {"repaired"}
+    assert not await rig.controller.reconcile.run(fix=False)
+    assert rig.controller.sandboxes.find("c1").key == box.key
