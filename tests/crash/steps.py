@@ -39,7 +39,7 @@ READS: Final = frozenset({
     "Sysctl.get", "Host.occupied", "Host.local_port_range", "Host.missing",
     "Firewall.listing", "Firewall.touched", "Firewall.account",
     "Processes.namespaces", "Processes.started", "Processes.watch",
-    "Survey.host", "Survey.inside", "Survey.lives_in", "Survey.pinned",
+    "Survey.host", "Survey.inside", "Survey.lives_in", "Survey.pinned", "Watch.read", "Watch.name", "Watch.namespaces",
     "Files.check", "Files.read", "Files.mark",
     "Store.get", "Store.list", "Store.watch", "Store.close", "Store.problems",
     "NameService.problem", "NameService.explain",
