@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from ipaddress import IPv6Interface, ip_interface
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.announce import announce
 from sandnet.kernel.base import Bridge, Link, Veth
 from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, attribute, explaining, number, text
-from sandnet.kernel.routes import add_connected, is_local
+from sandnet.kernel.routes import add_connected, is_local, is_taken_in
 from sandnet.kernel.rtnetlink import (
     IFLA_GROUP,
     IFLA_IFALIAS,
@@ -179,7 +180,7 @@ class LinuxLinks:
             if behaviour:  # by itself: in one request the link would be up, and have its address, before it is told
                 ends.there.call(RTM_SETLINK, link_header(inner) + behaviour)
             ends.there.call(RTM_SETLINK, link_header(inner, up=True))
-            for address in (veth.address, veth.address_ipv6):
+            for address in (veth.address_ipv6, veth.address):  # the one that takes a moment goes first
                 if address:
                     _hold(ends.there, inner, address, made=made)
             _serve(ends, inner, veth)
@@ -188,6 +189,8 @@ class LinuxLinks:
                 news += [own.ip for own in (veth.address, veth.address_ipv6) if own]
             if news:
                 announce(ends.namespace, veth.interface, mac_bytes(veth.mac), news)
+            if veth.address_ipv6:
+                _await_route(partial(is_taken_in, ends.there, veth.address_ipv6.ip))
 
     def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Take service addresses off ``lo`` in the namespace; an absent namespace or address is success."""
@@ -309,18 +312,20 @@ def _serve(ends: _Ends, inner: int, veth: Veth) -> None:
     place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
     for address in _shared(veth):
         add_service_address(ends.there, place, address)
-        _await_local(ends.there, place, address)
+        if address.version == 6:
+            _await_route(partial(is_local, ends.there, place, address))
         remove_address(ends.there, other, ip_interface(address))
 
 
-def _await_local(there: Netlink, index: int, address: Address) -> None:
-    """Wait until what comes to a new address is taken in.
+def _await_route(is_there: Callable[[], bool]) -> None:
+    """Wait until what comes to a new IPv6 address is taken in.
 
-    An IPv6 address is there at once, but its route only after a work queue has had its turn (``addrconf_dad_work`` in
-    net/ipv6/addrconf.c). Without the wait, what comes in between is lost.
+    The address is there at once, but its route, and what answers neighbours who ask for it, only after a work queue has
+    had its turn (``addrconf_dad_work`` in net/ipv6/addrconf.c). What comes in between is lost, and a neighbour asks
+    again after a second only (RFC 4861, 10: RETRANS_TIMER).
     """
     deadline = time.monotonic() + _ROUTE_DEADLINE
-    while address.version == 6 and not is_local(there, index, address) and time.monotonic() < deadline:
+    while not is_there() and time.monotonic() < deadline:
         time.sleep(_ROUTE_PAUSE)
 
 

@@ -70,8 +70,16 @@ def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Found
             yield Found(parts.get(_RTA_DST, b""), length, gateway, ifindex, protocol)
 
 
+def is_taken_in(netlink: Netlink, address: Address) -> bool:
+    """Whether what comes to an address is taken in, through whichever link: one request."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    query = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, address.packed)
+    body = netlink.get(RTM_GETROUTE, query, absent=(errno.ENETUNREACH, errno.EHOSTUNREACH))
+    return body is not None and _ROUTE.unpack_from(body)[7] == _RTN_LOCAL
+
+
 def is_local(netlink: Netlink, index: int, address: Address) -> bool:
-    """Whether what comes to an address is taken in by a link."""
+    """Whether what comes to an address is taken in by a certain link: a list of all local routes."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + number(_RTA_OIF, index)
     for body in netlink.dump(RTM_GETROUTE, query):
