@@ -200,7 +200,9 @@ async def test_given_as_many_streams_as_may_be_when_one_more_is_asked_for_then_5
 ) -> None:
     async with reading(daemon.app):
         async with reading(daemon.app):
-            assert_refused(await daemon.client.get("/events"), 503, "too_many_streams", "2 streams")
+            refused = await daemon.client.get("/events")
+            assert_refused(refused, 503, "too_many_streams", "2 streams")
+            assert refused.headers["retry-after"] == "1"
         assert streams.open == 1
         async with reading(daemon.app) as reader:
             await make(daemon.client, "/networks", name="foo")

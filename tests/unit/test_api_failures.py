@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -13,7 +15,10 @@ from sandnet.api.app import create_app
 from sandnet.api.failures import STATUS
 from sandnet.api.front import Message
 from sandnet.errors import Error, Kind
+from tests.house.source import REPOSITORY
 from tests.served import Served, assert_refused, exchange, make, served
+
+OPERATIONS = REPOSITORY / "docs" / "operations.md"
 
 
 @pytest.fixture
@@ -96,6 +101,27 @@ async def test_given_unknown_options_when_creating_then_a_warning_names_them(cli
 
 def test_given_every_kind_of_failure_then_each_has_its_status() -> None:
     assert set(STATUS) == set(Kind)
+
+
+PASSING = {"overloaded", "too_many_streams", "busy", "kernel_busy", "resolver_away", "stopping"}
+LASTING = {
+    "driver_unavailable", "no_such_family", "no_resolver", "deadline", "store_unavailable", "store_closed",
+    "store_conflict", "store_corrupt", "unavailable",
+}  # fmt: skip
+
+
+async def test_given_any_503_that_is_documented_when_answered_then_those_that_pass_by_themselves_say_when_to_retry(
+    daemon: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = re.findall(r"^\| 503 \| (.*?) \|", OPERATIONS.read_text(), re.MULTILINE)
+    documented = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+    assert documented == PASSING | LASTING
+    for code in documented:
+        failure = Error(Kind.UNAVAILABLE, "no", code=code)
+        monkeypatch.setattr(daemon.controller.networks, "create", AsyncMock(side_effect=failure))
+        refused = await daemon.client.post("/networks", json={"name": "foo"})
+        assert_refused(refused, 503, code)
+        assert refused.headers.get("retry-after") == ("1" if code in PASSING else None), code
 
 
 async def test_given_what_the_table_of_failures_says_when_it_happens_then_so_it_is_answered(

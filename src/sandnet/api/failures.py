@@ -27,8 +27,8 @@ STATUS: Final[Mapping[Kind, int]] = {
 
 RETRY: Final = "1"
 """Seconds after which it is worth while to try again (RFC 9110, 10.2.3)."""
-_PASSING: Final = {"overloaded", "busy", "kernel_busy", "too_many_streams"}
-"""Codes of what is over in a moment."""
+_PASSING: Final = {"overloaded", "busy", "kernel_busy", "too_many_streams", "resolver_away", "stopping"}
+"""Codes of what is over in a moment, whoever waits for it."""
 
 AnyRequest = Request[object, object, object]  # type: ignore[type-var]
 
@@ -46,8 +46,13 @@ def on_error(request: AnyRequest, error: Error) -> Response[bytes]:
     """A failure that was foreseen."""
     if error.kind is Kind.INTERNAL:
         log.error("%s %s failed: %s", request.method, request.scope["path"], error.message, exc_info=error)
-    headers = {"Retry-After": RETRY} if error.code in _PASSING else {}
-    return answer(STATUS[error.kind], ErrorBody(message=error.message, code=error.code, hint=error.hint), headers)
+    body = ErrorBody(message=error.message, code=error.code, hint=error.hint)
+    return answer(STATUS[error.kind], body, retry_after(error.code))
+
+
+def retry_after(code: str) -> Mapping[str, str]:
+    """The header that says when to try again, of a failure that passes by itself; of others none."""
+    return {"Retry-After": RETRY} if code in _PASSING else {}
 
 
 def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:

@@ -79,7 +79,7 @@ class Front:
         if path in _UNCOUNTED:
             await self._app(inner, receive, send)
         elif self._free <= 0:
-            await refuse(503, _OVERLOADED, send, {"Retry-After": failures.RETRY})
+            await refuse(503, _OVERLOADED, send, failures.retry_after(_OVERLOADED.code))
         else:
             await self._counted(inner, receive, send)
 

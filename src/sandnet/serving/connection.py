@@ -14,6 +14,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from sandnet.api.failures import RETRY
 from sandnet.wire.libnetwork import ErrorBody
 
 MAX_HEAD: Final = 64 << 10
@@ -25,8 +26,6 @@ MAX_PIPELINE: Final = 16
 LINGER: Final = 2.0
 """Seconds in which what a client still sends is thrown away after it has been answered for good: to close at once would
 reset the connection, and the answer could be lost with it (RFC 9112, 9.6)."""
-_RETRY: Final = 1
-"""Seconds until a client that was turned away may try again."""
 
 
 class Patience(NamedTuple):
@@ -211,6 +210,6 @@ class Connection(HttpToolsProtocol):
 
 def _raw(status: int, content: bytes) -> bytes:
     reason = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}[status]
-    retry = b"retry-after: %d\r\n" % _RETRY if status == 503 else b""
+    retry = b"retry-after: %s\r\n" % RETRY.encode() if status == 503 else b""
     head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n"
     return head % (status, reason, len(content), retry) + content
