@@ -1,0 +1,111 @@
+"""Changes of the firewall side by side, and whoever must be alone with it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sandnet.drivers.bridge.turns import Turns
+
+
+class Stage:
+    """Tasks that go on stage and stay there until they are sent off; no clock decides anything."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.on: set[str] = set()
+        self._off: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def call(self, name: str, *, alone: bool = False) -> None:
+        """Somebody wants to go on; when this returns everybody is as far as they can be."""
+        self._off[name] = asyncio.Event()
+        self._tasks[name] = asyncio.create_task(self._act(name, alone=alone))
+        await self._settled()
+
+    async def send_off(self, name: str) -> None:
+        self._off[name].set()
+        await self._tasks[name]
+        await self._settled()
+
+    async def cancel(self, name: str) -> None:
+        self._tasks[name].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await self._tasks[name]
+        await self._settled()
+
+    async def _act(self, name: str, *, alone: bool) -> None:
+        async with self.turns.alone() if alone else self.turns.shared():
+            self.on.add(name)
+            try:
+                await self._off[name].wait()
+            finally:
+                self.on.remove(name)
+
+    @staticmethod
+    async def _settled() -> None:
+        for _ in range(20):  # more rounds of the loop than any of this needs
+            await asyncio.sleep(0)
+
+
+async def test_given_changes_when_they_come_together_then_they_go_on_side_by_side() -> None:
+    stage = Stage()
+    for name in "abc":
+        await stage.call(name)
+    assert stage.on == {"a", "b", "c"}
+
+
+async def test_given_changes_under_way_when_one_must_be_alone_then_it_waits_for_all_and_new_ones_for_it() -> None:
+    stage = Stage()
+    await stage.call("a")
+    await stage.call("b")
+    await stage.call("repair", alone=True)
+    await stage.call("late")
+    assert stage.on == {"a", "b"}
+    await stage.send_off("a")
+    assert stage.on == {"b"}
+    await stage.send_off("b")
+    assert stage.on == {"repair"}
+    await stage.send_off("repair")
+    assert stage.on == {"late"}
+
+
+async def test_given_two_that_must_be_alone_then_one_after_the_other() -> None:
+    stage = Stage()
+    await stage.call("first", alone=True)
+    await stage.call("second", alone=True)
+    assert stage.on == {"first"}
+    await stage.send_off("first")
+    assert stage.on == {"second"}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_given_one_that_is_cancelled_on_stage_when_its_turn_ends_then_others_go_on(*, alone: bool) -> None:
+    stage = Stage()
+    await stage.call("victim", alone=alone)
+    await stage.cancel("victim")
+    await stage.call("repair", alone=True)
+    assert stage.on == {"repair"}
+    await stage.send_off("repair")
+    await stage.call("a")
+    assert stage.on == {"a"}
+
+
+async def test_given_one_that_waits_to_be_alone_when_cancelled_then_nobody_waits_for_it() -> None:
+    stage = Stage()
+    await stage.call("a")
+    await stage.call("repair", alone=True)
+    await stage.call("late")
+    await stage.cancel("repair")
+    assert stage.on == {"a", "late"}
+
+
+async def test_given_one_that_waits_for_a_repair_when_cancelled_then_the_next_repair_does_not_wait_for_it() -> None:
+    stage = Stage()
+    await stage.call("repair", alone=True)
+    await stage.call("victim")
+    await stage.cancel("victim")
+    await stage.send_off("repair")
+    await stage.call("again", alone=True)
+    assert stage.on == {"again"}

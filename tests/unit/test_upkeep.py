@@ -1,0 +1,211 @@
+"""The tables' guardian, over a packet filter in memory that others write to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import ParamSpec, TypeVar
+
+import pytest
+from msgspec.structs import replace
+
+from sandnet.drivers.base import EndpointState, Fault, NetworkState
+from sandnet.drivers.bridge.balance import BRIDGE
+from sandnet.drivers.bridge.balancing import Balancing
+from sandnet.drivers.bridge.guarding import Guarding
+from sandnet.drivers.bridge.ruleset import TABLE
+from sandnet.drivers.bridge.turns import Turns
+from sandnet.drivers.bridge.upkeep import Upkeep
+from sandnet.errors import Error, Kind
+from sandnet.kernel.facts import Listing
+from sandnet.kernel.fake_host import FakeFirewall
+from sandnet.kernel.fake_parts import Mishaps
+from sandnet.kernel.workers import Workers
+from sandnet.model import Network, Phase, Subnet
+from tests.unit.test_balance import ENDPOINT, attachment
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WHERE = Subnet(prefix=IPv4Network("10.9.0.0/24"), bridge=IPv4Interface("10.9.0.1/24"), gateway=IPv4Address("10.9.0.1"))
+NET = Network(
+    id="n", name="net", driver="bridge", phase=Phase.READY, sequence=1, created=0.0, link="snb0", ipv4=WHERE
+)  # fmt: skip
+BACKENDS = [replace(attachment(number), host_link=f"snv{number}") for number in (1, 2)]
+OTHER = replace(NET, id="o", name="other", link="snb1")
+
+
+class _Inline(Workers):
+    """Jobs run on the loop, each after everybody else has had a turn: nothing depends on threads."""
+
+    async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        await asyncio.sleep(0)
+        return job(*args, **kwargs)
+
+
+class _Filter(FakeFirewall):
+    """Has rules as well, all of them in a word."""
+
+    def __init__(self) -> None:
+        super().__init__(Mishaps())
+        self.frame = "as made"
+
+    def listing(self, table: str) -> Listing | None:
+        found = super().listing(table)
+        return found and found._replace(frame=self.frame)
+
+    def apply(self, script: str) -> None:
+        super().apply(script)
+        if f"table {TABLE} {{" in script:
+            self.frame = "as made"
+
+
+class Bench:
+    """An upkeep, its packet filter, and what is recorded."""
+
+    def __init__(self) -> None:
+        workers, self.turns, self.filter = _Inline(1), Turns(), _Filter()
+        self.balancing = Balancing(self.filter, workers, self.turns)
+        guarding = Guarding(self.filter, workers, self.turns)
+        self.upkeep = Upkeep(self.filter, workers, self.balancing, guarding, self.turns)
+        self.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS)])]
+
+    def state(self, phases: Collection[Phase]) -> list[NetworkState]:
+        return [each for each in self.networks if each.network.phase in phases]
+
+    async def start(self) -> None:
+        await self.upkeep.start(self.state([Phase.READY]))
+
+    async def problems(self) -> list[str]:
+        return [fault.problem for fault in await self.upkeep.faults(self.state)]
+
+    def bridges(self) -> set[str]:
+        return self.filter.tables[TABLE]["bridges"]
+
+
+async def _started() -> Bench:
+    bench = Bench()
+    await bench.start()
+    return bench
+
+
+async def test_given_tables_as_they_were_made_when_looked_at_then_nothing_is_wrong() -> None:
+    bench = await _started()
+    assert await bench.problems() == []
+    assert bench.bridges() == {'"snb0"'}
+    assert bench.filter.tables[BRIDGE]["services4"] == {"10.9.0.100"}
+
+
+async def test_given_elements_that_others_took_and_added_when_looked_at_then_both_are_told() -> None:
+    bench = await _started()
+    bench.bridges().clear()
+    bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
+    assert await bench.problems() == [
+        'element "snb0" is missing in bridges',
+        "element 192.0.2.1 is in services4 and should not be",
+    ]
+
+
+async def test_given_tables_that_others_removed_or_rewrote_when_looked_at_then_they_are_told() -> None:
+    bench = await _started()
+    del bench.filter.tables[BRIDGE]
+    bench.filter.frame = "rewritten"
+    found: list[Fault] = await bench.upkeep.faults(bench.state)
+    assert [(fault.object, fault.problem) for fault in found] == [
+        (TABLE, f"chains, rules or sets of table {TABLE} have been changed"),
+        (BRIDGE, f"table {BRIDGE} is gone"),
+    ]
+
+
+async def test_given_any_harm_when_mended_then_nothing_is_wrong() -> None:
+    bench = await _started()
+    bench.bridges().clear()
+    del bench.filter.tables[BRIDGE]
+    bench.filter.frame = "rewritten"
+    await bench.upkeep.mend(bench.state)
+    assert await bench.problems() == []
+    assert bench.bridges() == {'"snb0"'}
+
+
+async def test_given_a_bridge_table_that_cannot_be_brought_to_its_state_when_mended_then_it_is_replaced() -> None:
+    bench = await _started()
+    bench.filter.mishaps.pending["firewall.apply"] = (0, Error(Kind.CONFLICT, "another type"))
+    bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
+    await bench.upkeep.mend(bench.state)
+    assert f"delete table {BRIDGE}" in bench.filter.applied[-1]
+    assert await bench.problems() == []
+
+
+async def test_given_transactions_of_others_when_they_did_no_harm_then_they_are_not_looked_at_again() -> None:
+    bench = await _started()
+    bench.filter.foreign = 7
+    assert await bench.problems() == []
+    assert bench.filter.foreign == 0
+
+
+async def test_given_transactions_of_others_when_they_did_harm_then_they_count_until_it_is_mended() -> None:
+    bench = await _started()
+    bench.filter.foreign = 7
+    bench.bridges().clear()
+    assert await bench.problems()
+    assert bench.filter.foreign == 7
+    await bench.upkeep.mend(bench.state)
+    assert bench.filter.foreign == 0
+
+
+async def test_given_what_comes_and_goes_when_looked_at_then_it_is_neither_missing_nor_strange() -> None:
+    bench = await _started()
+    for phase in (Phase.CREATING, Phase.REMOVING):
+        bench.networks.append(NetworkState(replace(OTHER, phase=phase), []))
+        assert await bench.problems() == []
+        bench.bridges().add('"snb1"')
+        assert await bench.problems() == []
+        bench.bridges().remove('"snb1"')
+        del bench.networks[1]
+
+
+async def test_given_what_comes_and_goes_when_mended_then_the_one_is_there_and_the_other_is_not() -> None:
+    bench = await _started()
+    leaving = replace(OTHER, id="l", link="snb2", phase=Phase.REMOVING)
+    bench.networks += [NetworkState(replace(OTHER, phase=Phase.CREATING), []), NetworkState(leaving, [])]
+    await bench.upkeep.mend(bench.state)
+    assert bench.bridges() == {'"snb0"', '"snb1"'}
+
+
+async def test_given_a_change_under_way_when_looked_at_then_it_is_waited_for_and_not_told() -> None:
+    bench = await _started()
+    async with bench.turns.shared():
+        bench.bridges().clear()
+        looking = asyncio.create_task(bench.problems())
+        await _as_far_as_it_comes(looking)
+        assert not looking.done()
+        bench.bridges().add('"snb0"')
+    assert await looking == []
+
+
+async def test_given_a_change_under_way_when_mended_then_what_it_made_is_not_lost() -> None:
+    bench = await _started()
+    async with bench.turns.shared():
+        mending = asyncio.create_task(bench.upkeep.mend(bench.state))
+        await _as_far_as_it_comes(mending)
+        assert not mending.done()
+        bench.networks.append(NetworkState(OTHER, []))
+        bench.bridges().add('"snb1"')
+    await mending
+    assert bench.bridges() == {'"snb0"', '"snb1"'}
+
+
+async def test_given_a_backend_that_leaves_while_the_filter_refuses_when_mended_then_it_is_not_brought_back() -> None:
+    bench = await _started()
+    bench.filter.mishaps.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no"))
+    bench.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS[:1])])]
+    with pytest.raises(Error):
+        await bench.balancing.balance(ENDPOINT, BACKENDS[:1])
+    await bench.upkeep.mend(bench.state)
+    assert not bench.filter.tables[BRIDGE].get("services4")
+
+
+async def _as_far_as_it_comes(task: asyncio.Task[T]) -> None:
+    for _ in range(50):  # more rounds of the loop than it needs
+        await asyncio.sleep(0)
