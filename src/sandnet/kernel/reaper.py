@@ -6,39 +6,32 @@ one request 35 ms (docs/design.md). So a leave silences its link and answers, an
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import ParamSpec
 
 from sandnet.errors import Error
 from sandnet.kernel.base import Links
+from sandnet.kernel.rounds import Rounds
 from sandnet.kernel.workers import Workers
 
 P = ParamSpec("P")
 
 _log = logging.getLogger(__name__)
 
-PAUSE = 0.05
-"""Seconds to gather links before one request deletes them all."""
-
 
 class Reaper:
-    """One background task that calls :meth:`Links.reap` when links have been retired."""
+    """Calls :meth:`Links.reap` in the background when links have been retired."""
 
-    def __init__(self, links: Links, workers: Workers, pause: float = PAUSE) -> None:
+    def __init__(self, links: Links, workers: Workers) -> None:
         self._links = links
         self._workers = workers
-        self._pause = pause
-        self._task: asyncio.Task[None] | None = None
-        self._waiting: set[str] = set()
-        self._reaping: set[str] = set()
         self._bridges: list[str] = []
-        self._round = asyncio.Event()
+        self._rounds = Rounds[str](self._reap)
 
     def kick(self, owner: str) -> None:
         """A link of ``owner`` (a container id) was retired."""
-        self._wait_for(owner)
+        self._rounds.soon([owner])
 
     def bury(self, bridge: str) -> None:
         """Delete a bridge that nothing uses any more; it is its own owner.
@@ -47,36 +40,22 @@ class Reaper:
         of others take their turn at the kernel's lock in between.
         """
         self._bridges.append(bridge)
-        self._wait_for(bridge)
+        self._rounds.soon([bridge])
 
     @property
-    def owners(self) -> set[str]:
+    def owners(self) -> Set[str]:
         """Whose links are about to be deleted, bridges by their own name."""
-        return self._waiting | self._reaping
-
-    def _wait_for(self, owner: str) -> None:
-        self._waiting.add(owner)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        return self._rounds.pending
 
     async def settle(self, owner: str = "") -> None:
         """Wait until the dead links of ``owner`` (of everybody, when empty) are gone."""
-        while (owner in self._waiting | self._reaping) if owner else (self._waiting or self._reaping):
-            await self._round.wait()
+        await self._rounds.settle(lambda owners: owner in owners if owner else bool(owners))
 
-    async def _run(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(self._pause)
-            self._reaping, self._waiting = self._waiting, set()
-            bridges, self._bridges = self._bridges, []
-            try:
-                await self._try(self._links.reap)
-                for bridge in bridges:
-                    await self._try(self._links.delete, [bridge])
-            finally:
-                self._reaping = set()
-                self._round.set()
-                self._round = asyncio.Event()
+    async def _reap(self, _owners: Set[str]) -> None:
+        bridges, self._bridges = self._bridges, []
+        await self._try(self._links.reap)
+        for bridge in bridges:
+            await self._try(self._links.delete, [bridge])
 
     async def _try(self, job: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:

@@ -1,0 +1,85 @@
+"""Work that is gathered for a moment and done together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Set
+
+import pytest
+
+from sandnet.kernel.rounds import Rounds
+
+
+class Work:
+    """Notes what it is given, and takes until it is let go on."""
+
+    def __init__(self) -> None:
+        self.done: list[set[str]] = []
+        self.may_end = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.rounds = Rounds[str](self, pause=0)
+
+    async def __call__(self, things: Set[str]) -> None:
+        self.begun.set()
+        await self.may_end.wait()
+        self.done.append({*things})
+
+
+async def test_given_several_things_when_a_round_begins_then_it_does_all_of_them() -> None:
+    work = Work()
+    work.may_end.set()
+    work.rounds.soon(["a"])
+    work.rounds.soon(["b", "a"])
+    assert work.rounds.pending == {"a", "b"}
+    await work.rounds.settle()
+    assert work.done == [{"a", "b"}]
+    assert work.rounds.pending == set()
+
+
+async def test_given_a_round_under_way_when_more_comes_then_it_is_for_the_next_one() -> None:
+    work = Work()
+    work.rounds.soon(["a"])
+    await work.begun.wait()
+    work.rounds.soon(["a", "b"])
+    assert work.rounds.pending == {"a", "b"}
+    work.may_end.set()
+    await work.rounds.settle()
+    assert work.done == [{"a"}, {"a", "b"}]
+
+
+async def test_given_a_round_under_way_when_others_settle_then_only_those_it_concerns_wait() -> None:
+    work = Work()
+    work.rounds.soon(["a"])
+    await work.begun.wait()
+    await work.rounds.settle(lambda pending: "b" in pending)
+    waiting = asyncio.create_task(work.rounds.settle(lambda pending: "a" in pending))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    work.may_end.set()
+    await waiting
+    assert work.done == [{"a"}]
+
+
+async def test_given_a_round_that_fails_when_more_was_asked_for_then_it_is_done(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[Set[str]] = []
+
+    async def work(things: Set[str]) -> None:
+        asked.append({*things})
+        if len(asked) == 1:
+            rounds.soon(["b"])
+            raise RuntimeError("unforeseen")
+
+    rounds = Rounds[str](work, pause=0)
+    rounds.soon(["a"])
+    await asyncio.wait_for(rounds.settle(), 20)
+    assert asked == [{"a"}, {"b"}]
+    assert "unforeseen" in caplog.text
+
+
+async def test_given_nothing_when_asked_for_then_there_is_no_round() -> None:
+    work = Work()
+    work.rounds.soon([])
+    await work.rounds.settle()
+    assert not work.begun.is_set()
