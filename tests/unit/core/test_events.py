@@ -24,7 +24,8 @@ def _summary(event: Event) -> tuple[str, str]:
     return event.action, type(event.subject).__name__
 
 
-async def test_given_a_life_when_followed_from_the_start_then_each_change_is_told_once_and_in_order(rig: Rig) -> None:
+async def _life(rig: Rig) -> list[Event]:
+    """What is told of a network, an endpoint and a container from first to last, when all are gone."""
     since = rig.controller.events.last
     await rig.network()
     await rig.endpoint("web")
@@ -32,7 +33,11 @@ async def test_given_a_life_when_followed_from_the_start_then_each_change_is_tol
     await rig.controller.sandboxes.leave("foo", "web", "c1")
     await rig.controller.removal.endpoint("foo", "web")
     await rig.controller.removal.network("foo")
-    events = await _take(rig.controller.events.follow(since), 8)
+    return await _take(rig.controller.events.follow(since), 8)
+
+
+async def test_given_a_life_when_followed_from_the_start_then_each_change_is_told_once_and_in_order(rig: Rig) -> None:
+    events = await _life(rig)
     assert [_summary(event) for event in events] == [
         ("created", "Network"),
         ("created", "Endpoint"),
@@ -82,14 +87,7 @@ async def test_given_a_restart_when_a_reader_had_read_all_then_it_goes_on_withou
 
 
 async def test_given_what_is_gone_when_a_reader_catches_up_then_it_hears_the_names_of_then(rig: Rig) -> None:
-    since = rig.controller.events.last
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.join("c1", "web")
-    await rig.controller.sandboxes.leave("foo", "web", "c1")
-    await rig.controller.removal.endpoint("foo", "web")
-    await rig.controller.removal.network("foo")
-    events = await _take(rig.controller.events.follow(since), 8)
+    events = await _life(rig)
     named = {"Endpoint": ("foo", ""), "Attachment": ("foo", "web"), "Network": ("", ""), "Sandbox": ("", "")}
     assert [(event.network, event.service) for event in events] == [named[_summary(event)[1]] for event in events]
 
