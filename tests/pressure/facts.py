@@ -11,6 +11,7 @@ from contextlib import closing
 import httpx
 
 from tests.e2e.world import JSON, World
+from tests.pressure.names import misspoken
 
 _QUOTED = re.compile(r'"(snb[0-9a-f]{10})"')
 FILES = ("hosts", "resolv.conf")
@@ -36,6 +37,7 @@ def disagreements(world: World, networks: Sequence[JSON], boxes: Sequence[JSON])
         *_linked(world),
         *_programmed(world, networks),
         *_pinned(world, boxes),
+        *misspoken(world, networks, boxes),
         *_drifted(world),
     ]
 
