@@ -51,7 +51,7 @@ async def _changes(driver: BridgeDriver, counts: Counts) -> list[Figure]:
     network = single_network()
     states = [service(network, number) for number in range(counts.many)]
     begun = time.perf_counter()
-    await driver.start([NetworkState(network, states)])
+    await driver.start(lambda _: [NetworkState(network, states)])
     started = time.perf_counter() - begun
     with _flow():
         watches = await _watched(driver, network, states, min(counts.calls, counts.many))

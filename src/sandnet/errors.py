@@ -46,6 +46,11 @@ class Error(Exception):
         self.hint = hint
         self.code = code or kind.value
 
+    @property
+    def reason(self) -> str:
+        """Message and hint in one line."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
 
 def invalid(message: str, hint: str = "", code: str = "") -> Error:
     """A refusal of what the caller sent."""

@@ -101,7 +101,7 @@ class World:
         self._sockets: list[socket.socket] = []
         self.endpoints: dict[str, Endpoint] = {}
         self.backends: dict[str, list[Attachment]] = {}
-        asyncio.run(self.driver.start([]))
+        asyncio.run(self.driver.start(lambda _: []))
         asyncio.run(self.driver.create_network(self.net))
 
     def new_driver(self) -> BridgeDriver:
@@ -120,7 +120,7 @@ class World:
         """A new driver with nothing but the records."""
         self.driver = self.new_driver()
         states = [EndpointState(ep, self.backends[ep.id]) for ep in self.endpoints.values()]
-        asyncio.run(self.driver.start([NetworkState(self.net, states)]))
+        asyncio.run(self.driver.start(lambda _: [NetworkState(self.net, states)]))
         asyncio.run(self.driver.create_network(self.net))
 
     def service(self, *, ports: bool = False, affinity: Affinity = Affinity.FLOW) -> Endpoint:

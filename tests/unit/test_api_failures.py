@@ -103,7 +103,7 @@ def test_given_every_kind_of_failure_then_each_has_its_status() -> None:
     assert set(STATUS) == set(Kind)
 
 
-PASSING = {"overloaded", "too_many_streams", "busy", "kernel_busy", "resolver_away", "stopping"}
+PASSING = {"overloaded", "too_many_streams", "busy", "kernel_busy", "resolver_away", "rules_gone", "stopping"}
 LASTING = {
     "driver_unavailable", "no_such_family", "no_resolver", "deadline", "store_unavailable", "store_closed",
     "store_conflict", "store_corrupt", "unavailable",

@@ -14,8 +14,8 @@ from sandnet.drivers.base import EndpointState, Fault, NetworkState
 from sandnet.drivers.bridge.balance import BRIDGE
 from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.guarding import Guarding
+from sandnet.drivers.bridge.rules import Rules
 from sandnet.drivers.bridge.ruleset import TABLE
-from sandnet.drivers.bridge.turns import Turns
 from sandnet.drivers.bridge.upkeep import Upkeep
 from sandnet.errors import Error, Kind
 from sandnet.kernel.facts import Listing
@@ -65,20 +65,21 @@ class Bench:
     """An upkeep, its packet filter, and what is recorded."""
 
     def __init__(self) -> None:
-        workers, self.turns, self.filter = _Inline(1), Turns(), _Filter()
-        self.balancing = Balancing(self.filter, workers, self.turns)
-        guarding = Guarding(self.filter, workers, self.turns)
-        self.upkeep = Upkeep(self.filter, workers, self.balancing, guarding, self.turns)
+        workers, rules, self.filter = _Inline(1), Rules(), _Filter()
+        self.turns = rules.turns
+        self.balancing = Balancing(self.filter, workers, rules)
+        guarding = Guarding(self.filter, workers, rules)
+        self.upkeep = Upkeep(self.filter, workers, self.balancing, guarding, rules)
         self.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS)])]
 
     def state(self, phases: Collection[Phase]) -> list[NetworkState]:
         return [each for each in self.networks if each.network.phase in phases]
 
     async def start(self) -> None:
-        await self.upkeep.start(self.state([Phase.READY]))
+        await self.upkeep.start(self.state)
 
     async def problems(self) -> list[str]:
-        return [fault.problem for fault in await self.upkeep.faults(self.state)]
+        return [fault.problem for fault in await self.upkeep.faults()]
 
     def bridges(self) -> set[str]:
         return self.filter.tables[TABLE]["bridges"]
@@ -111,7 +112,7 @@ async def test_given_tables_that_others_removed_or_rewrote_when_looked_at_then_t
     bench = await _started()
     del bench.filter.tables[BRIDGE]
     bench.filter.frame = "rewritten"
-    found: list[Fault] = await bench.upkeep.faults(bench.state)
+    found: list[Fault] = await bench.upkeep.faults()
     assert [(fault.object, fault.problem) for fault in found] == [
         (TABLE, f"chains, rules or sets of table {TABLE} have been changed"),
         (BRIDGE, f"table {BRIDGE} is gone"),
@@ -123,7 +124,7 @@ async def test_given_any_harm_when_mended_then_nothing_is_wrong() -> None:
     bench.bridges().clear()
     del bench.filter.tables[BRIDGE]
     bench.filter.frame = "rewritten"
-    await bench.upkeep.mend(bench.state)
+    await bench.upkeep.mend()
     assert await bench.problems() == []
     assert bench.bridges() == {'"snb0"'}
 
@@ -132,7 +133,7 @@ async def test_given_a_bridge_table_that_cannot_be_brought_to_its_state_when_men
     bench = await _started()
     bench.filter.mishaps.pending["firewall.apply"] = (0, Error(Kind.CONFLICT, "another type"))
     bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
-    await bench.upkeep.mend(bench.state)
+    await bench.upkeep.mend()
     assert f"delete table {BRIDGE}" in bench.filter.applied[-1]
     assert await bench.problems() == []
 
@@ -150,8 +151,27 @@ async def test_given_transactions_of_others_when_they_did_harm_then_they_count_u
     bench.bridges().clear()
     assert await bench.problems()
     assert bench.filter.foreign == 7
-    await bench.upkeep.mend(bench.state)
+    await bench.upkeep.mend()
     assert bench.filter.foreign == 0
+
+
+async def test_given_rules_that_others_break_while_they_are_made_when_looked_at_then_they_are_not_taken_for_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = await _started()
+    apply, times = bench.filter.apply, [0]
+
+    def disturbed(script: str) -> None:
+        apply(script)
+        times[0] += 1
+        if times[0] == 1:
+            bench.filter.frame, bench.filter.foreign = "broken", 7
+
+    monkeypatch.setattr(bench.filter, "apply", disturbed)
+    await bench.upkeep.mend()
+    assert (times, bench.filter.frame) == ([2], "as made")
+    bench.filter.frame = "broken"
+    assert await bench.problems()
 
 
 async def test_given_what_comes_and_goes_when_looked_at_then_it_is_neither_missing_nor_strange() -> None:
@@ -169,7 +189,7 @@ async def test_given_what_comes_and_goes_when_mended_then_the_one_is_there_and_t
     bench = await _started()
     leaving = replace(OTHER, id="l", link="snb2", phase=Phase.REMOVING)
     bench.networks += [NetworkState(replace(OTHER, phase=Phase.CREATING), []), NetworkState(leaving, [])]
-    await bench.upkeep.mend(bench.state)
+    await bench.upkeep.mend()
     assert bench.bridges() == {'"snb0"', '"snb1"'}
 
 
@@ -187,7 +207,7 @@ async def test_given_a_change_under_way_when_looked_at_then_it_is_waited_for_and
 async def test_given_a_change_under_way_when_mended_then_what_it_made_is_not_lost() -> None:
     bench = await _started()
     async with bench.turns.shared():
-        mending = asyncio.create_task(bench.upkeep.mend(bench.state))
+        mending = asyncio.create_task(bench.upkeep.mend())
         await _as_far_as_it_comes(mending)
         assert not mending.done()
         bench.networks.append(NetworkState(OTHER, []))
@@ -202,7 +222,7 @@ async def test_given_a_backend_that_leaves_while_the_filter_refuses_when_mended_
     bench.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS[:1])])]
     with pytest.raises(Error):
         await bench.balancing.balance(ENDPOINT, BACKENDS[:1])
-    await bench.upkeep.mend(bench.state)
+    await bench.upkeep.mend()
     assert not bench.filter.tables[BRIDGE].get("services4")
 
 

@@ -27,7 +27,7 @@ STATUS: Final[Mapping[Kind, int]] = {
 
 RETRY: Final = "1"
 """Seconds after which it is worth while to try again (RFC 9110, 10.2.3)."""
-_PASSING: Final = {"overloaded", "busy", "kernel_busy", "too_many_streams", "resolver_away", "stopping"}
+_PASSING: Final = {"overloaded", "busy", "kernel_busy", "too_many_streams", "resolver_away", "stopping", "rules_gone"}
 """Codes of what is over in a moment, whoever waits for it."""
 
 AnyRequest = Request[object, object, object]  # type: ignore[type-var]

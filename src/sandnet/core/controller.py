@@ -57,7 +57,7 @@ class Controller:
         self.backends = Backends(parts)
         self.removal = Removal(parts, self.networks, self.endpoints, self.sandboxes)
         self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
-        self.reconcile = Reconcile(parts, self.sandboxes)
+        self.reconcile = Reconcile(parts, self.sandboxes, self.removal)
         self._healing = Healing(parts, self.reconcile)
         self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
         self._rebuild = Rebuild(parts)

@@ -8,6 +8,8 @@ from sandnet.core.events import Repair, Subject
 from sandnet.model import Attachment, Network, Sandbox
 
 REPAIRED: Final = "repaired"
+_SHARED: Final = {"rules": "rules", "parameter": "parameters", "stray": "strays"}
+"""By kind: what is looked at as one, of what is no record's."""
 
 
 class Drift(NamedTuple):
@@ -24,6 +26,8 @@ class Drift(NamedTuple):
     """``repaired``, or why it was not; empty: nothing was tried."""
     subject: Subject | None = None
     """The record it is about, where it is one's."""
+    code: str = ""
+    """Of the refusal, where it was not repaired."""
 
     @property
     def owner(self) -> str:
@@ -33,7 +37,7 @@ class Drift(NamedTuple):
                 return f"network/{self.subject.id}"
             case Sandbox() | Attachment():
                 return f"sandbox/{self.subject.container_id}"
-        return "strays" if self.kind == "stray" else "shared"
+        return _SHARED[self.kind]
 
     @property
     def repair(self) -> Repair:

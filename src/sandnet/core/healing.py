@@ -1,8 +1,8 @@
 """Notices what others change, and has it repaired, while the daemon runs.
 
 The kernel's news are read four times a second; files, mounts and parameters are looked at each second; everything
-is compared each minute. News only say whom to suspect: what a join or leave of our own changes is no suspect, as its
-records are not ready or its links look as they should.
+is compared each minute, beside that. News only say whom to suspect: what a join or leave of our own changes is no
+suspect, as its records are not ready or its links look as they should.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from sandnet.core.clashes import Clashes
 from sandnet.core.desired import Desired
@@ -26,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 TICK = 0.25
 """Seconds between two looks at the news."""
-SLOW = 4
-"""Ticks between two looks at what tells no news by itself."""
+SLOW = 1.0
+"""Seconds between two looks at what tells no news by itself."""
 RULES_PAUSE = 1.0
 """Seconds between two comparisons of the rules: a firewall that is rewritten all day must not keep us busy."""
 PERIOD = 60.0
@@ -36,12 +37,12 @@ SOON = 5.0
 """Seconds from the start to the first one: what happened before we listened is no news."""
 REST = 4.0
 """Seconds of rest for each second of looking and repairing: it must not keep a processor busy."""
-LONGEST_REST = 5.0
-"""Seconds; after repairs of a thousand sandboxes nobody waits longer for the next look."""
+LONGEST_REST = 0.75
+"""Seconds; whatever was repaired last, the next thing is to be back within two."""
 
 
 class Healing:
-    """One background task."""
+    """Two background tasks: one that reads news and repairs, and one that compares everything, and keeps nobody."""
 
     def __init__(self, parts: Parts, reconcile: Reconcile) -> None:
         self._parts = parts
@@ -50,59 +51,85 @@ class Healing:
         self._desired = Desired(parts)
         self._lookout = Lookout(parts, self._desired)
         self._clashes = Clashes(parts)
-        self._task: asyncio.Task[None] | None = None
-        self._everything_at = self._rules_at = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._slow_at = self._rules_at = 0.0
         self._mounts = self._rules = False
         """Changed, and not looked at since."""
-        self._trouble = ""
+        self._found = Suspects()
+        """By comparing everything."""
+        self._missed = asyncio.Event()
+        """News were lost: everything is to be compared now."""
+        self._troubles: dict[str, str] = {}
+        """Why nothing is noticed, by task."""
 
     @property
     def problems(self) -> list[str]:
         """What could not be repaired, and why nothing is noticed if that is so."""
         self._reconcile.failing.forget(self._is_gone)
-        return [*self._reconcile.failing.problems, *([self._trouble] if self._trouble else [])]
+        return [*self._reconcile.failing.problems, *dict.fromkeys(self._troubles.values())]
 
     def start(self) -> None:
         """Begin."""
-        self._everything_at = time.monotonic() + SOON
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._listen()), loop.create_task(self._compare())]
 
     def close(self) -> None:
         """Stop noticing; a repair under way is finished by the operations."""
-        if self._task:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
 
-    async def _run(self) -> None:
-        tick = 0
+    async def _listen(self) -> None:
         while True:
-            tick += 1
             began = time.monotonic()
-            try:
-                await self._once(slow=tick % SLOW == 0)
-                self._trouble = ""
-            except Error as failure:
-                self._trouble = f"changes by others are not noticed: {failure}"
-            except Exception as failure:  # the next round must come
-                _log.exception("looking for drift failed")
-                self._trouble = f"changes by others are not noticed: {failure!r}"
+            await self._tried("listening", self._once)
             # whoever changes something all day, in a sandbox of his own too, must not keep us at it
             await asyncio.sleep(max(TICK, min(LONGEST_REST, (time.monotonic() - began) * REST)))
 
-    async def _once(self, *, slow: bool) -> None:
+    async def _compare(self) -> None:
+        pause = SOON
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._missed.wait(), pause)
+            pause = PERIOD
+            await self._tried("comparing", self._compare_everything)
+
+    async def _compare_everything(self) -> None:
+        began, missed = time.monotonic(), self._missed.is_set()
+        self._missed.clear()
+        await self._clashes.look()
+        self._found.add(await self._lookout.everything(0 if missed else REST))
+        if missed:  # it did not rest amid its work
+            await asyncio.sleep((time.monotonic() - began) * REST)
+
+    async def _tried(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Past failures: the next round must come."""
+        try:
+            await work()
+            self._troubles.pop(what, None)
+        except Error as failure:
+            self._troubles[what] = f"changes by others are not noticed: {failure}"
+        except Exception as failure:
+            _log.exception("%s failed", what)
+            self._troubles[what] = f"changes by others are not noticed: {failure!r}"
+
+    async def _once(self) -> None:
+        await self._reconcile.tell_mended()
         suspects = self._reconcile.failing.due()
         news = await self._parts.workers.run(self._parts.kernel.watch.read)
         suspects.add(self._judged(news))
         self._mounts, self._rules = self._mounts or news.mounts, self._rules or news.rules
-        if self._rules and (suspects or time.monotonic() >= self._rules_at):
-            suspects.shared, self._rules, self._rules_at = True, False, time.monotonic() + RULES_PAUSE
-        if slow:
+        now = time.monotonic()
+        if self._rules and now >= self._rules_at:
+            suspects.rules, self._rules, self._rules_at = True, False, now + RULES_PAUSE
+        if now >= self._slow_at:
+            self._slow_at = now + SLOW
             suspects.add(await self._slow())
-        everything = news.missed or time.monotonic() >= self._everything_at
-        if everything or (news.grown and news.grown - self._desired.links()):
+        if news.grown and news.grown - self._desired.links():
             await self._clashes.look()
-        if everything:
-            suspects.add(await self._lookout.everything(0 if news.missed else REST))
-            self._everything_at = time.monotonic() + PERIOD
+        if news.missed:
+            self._missed.set()
+        suspects.add(self._found)
+        self._found = Suspects()
         suspects = self._reconcile.failing.patient(suspects)
         if suspects:
             await self._parts.operations.run(self._reconcile.settle(suspects, fix=True))
@@ -115,8 +142,7 @@ class Healing:
             boxes = self._desired.sandboxes()
             pinned = await self._parts.workers.run(self._parts.kernel.survey.pinned)
             found.sandboxes |= {box.container_id for box in boxes if box.key not in pinned}
-        changed = [driver for driver in self._parts.drivers.values() if await driver.parameters_changed()]
-        found.shared = bool(changed)
+        found.parameters = bool(await self._lookout.parameter_faults())
         return found
 
     def _judged(self, news: News) -> Suspects:

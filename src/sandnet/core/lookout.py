@@ -23,7 +23,8 @@ class Suspects:
     Args:
         networks: their ids.
         sandboxes: their container ids.
-        shared: what networks share: rules and parameters.
+        rules: those that networks share.
+        parameters: those of the whole host.
         strays: there are links of ours that nobody claims.
     """
 
@@ -32,37 +33,42 @@ class Suspects:
         networks: Iterable[str] = (),
         sandboxes: Iterable[str] = (),
         *,
-        shared: bool = False,
+        rules: bool = False,
+        parameters: bool = False,
         strays: bool = False,
     ) -> None:
         self.networks = set(networks)
         self.sandboxes = set(sandboxes)
-        self.shared = shared
+        self.rules = rules
+        self.parameters = parameters
         self.strays = strays
 
     def __bool__(self) -> bool:
-        return bool(self.networks or self.sandboxes or self.shared or self.strays)
+        return bool(self.networks or self.sandboxes or self.rules or self.parameters or self.strays)
 
     def add(self, others: Suspects) -> None:
         """These, too."""
         self.networks |= others.networks
         self.sandboxes |= others.sandboxes
-        self.shared |= others.shared
+        self.rules |= others.rules
+        self.parameters |= others.parameters
         self.strays |= others.strays
 
     def apart(self) -> Iterator[Suspects]:
         """One at a time."""
         yield from (Suspects([network]) for network in self.networks)
         yield from (Suspects((), [container]) for container in self.sandboxes)
-        if self.shared:
-            yield Suspects(shared=True)
+        if self.rules:
+            yield Suspects(rules=True)
+        if self.parameters:
+            yield Suspects(parameters=True)
         if self.strays:
             yield Suspects(strays=True)
 
     def owners(self) -> list[str]:
         """What :attr:`Drift.owner` is of what is found with them."""
         found = [*(f"network/{one}" for one in self.networks), *(f"sandbox/{one}" for one in self.sandboxes)]
-        return found + ["shared"] * self.shared + ["strays"] * self.strays
+        return found + ["rules"] * self.rules + ["parameters"] * self.parameters + ["strays"] * self.strays
 
 
 class Lookout:
@@ -82,7 +88,7 @@ class Lookout:
             Error: ``UNAVAILABLE`` the kernel will not tell.
         """
         found = await self.links(rest)
-        found.shared = bool(await self.shared_faults())
+        found.rules, found.parameters = bool(await self.rule_faults()), bool(await self.parameter_faults())
         found.sandboxes |= await self._parts.files.suspicious(thorough=True)
         return found
 
@@ -119,12 +125,13 @@ class Lookout:
             found += await driver.network_faults(own, host) if own and not driver.unavailable() else []
         return found
 
-    async def shared_faults(self) -> list[Fault]:
-        """What is wrong with what networks share."""
-        found: list[Fault] = []
-        for name, driver in self._parts.drivers.items():
-            found += await driver.shared_faults(self._desired.state(name))
-        return found
+    async def rule_faults(self) -> list[Fault]:
+        """What is wrong with the rules that networks share."""
+        return [fault for driver in self._parts.drivers.values() for fault in await driver.rule_faults()]
+
+    async def parameter_faults(self) -> list[Fault]:
+        """What is wrong with the parameters of the whole host."""
+        return [fault for driver in self._parts.drivers.values() for fault in await driver.parameter_faults()]
 
     def _suspicious(self, wanted: Sequence[Wanted], host: Space) -> set[str]:
         inside = self._parts.kernel.survey.inside([each.box.key for each in wanted])

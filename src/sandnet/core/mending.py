@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -11,6 +12,9 @@ from sandnet.core.parts import Parts
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.errors import Error, Kind, collected
 from sandnet.model import Attachment, Origin, Sandbox
+
+GONE: Final = "namespace_gone"
+"""Code of the refusal to repair a sandbox whose namespace was not of our making, and is no more."""
 
 
 class Mending:
@@ -25,8 +29,8 @@ class Mending:
         """Give it its namespace, links and routes back.
 
         Raises:
-            Error: ``CONFLICT`` another namespace is at its key; ``NOT_FOUND`` a namespace that was not of our making
-                is gone; or what the kernel refuses.
+            Error: ``CONFLICT`` another namespace is at its key; ``NOT_FOUND`` (code ``GONE``) a namespace that was
+                not of our making is gone; or what the kernel refuses.
         """
         before = box
         box = await self._with_namespace(box)
@@ -75,20 +79,30 @@ class Mending:
         return box
 
     async def _pinned_again(self, box: Sandbox) -> Sandbox:
-        """The same namespace, if anything runs in it; else a new one, where it was we who made it."""
+        """The same namespace, if it is anywhere; else a new one, where it was we who made it."""
         namespaces, run = self._parts.kernel.namespaces, self._parts.workers.run
         if box.origin is Origin.HOST:
             await run(namespaces.pin, box.key)
             return box
-        pid = await run(self._parts.kernel.survey.lives_in, box.inode) if box.inode else 0
-        if pid:  # should it be elsewhere by now, this fails, and the next try looks again
-            await run(namespaces.pin, box.key, pid=pid, inode=box.inode)
+        if await self._found_again(box):
             return box
         if box.origin is Origin.JOINED:
             message = f"the namespace that container {box.container_id} came with is gone"
-            raise Error(Kind.NOT_FOUND, message, "leave its networks, and join again")
+            raise Error(Kind.NOT_FOUND, message, "the container is made to leave at the next look", GONE)
         # whoever is killed in between leaves a record that says: whatever is at the key is ours
         await self._records.commit(put=[replace(box, inode=0)])
         box = replace(box, inode=(await run(namespaces.make, box.key)).inode)
         await self._records.commit(put=[box])
         return box
+
+    async def _found_again(self, box: Sandbox) -> bool:
+        """Pin the namespace of a process in it, or from another place where it is mounted, if there is either.
+
+        Should it be elsewhere by now, this fails, and the next try looks again.
+        """
+        survey, run = self._parts.kernel.survey, self._parts.workers.run
+        pid = await run(survey.lives_in, box.inode) if box.inode else 0
+        path = await run(survey.mounted_at, box.inode) if box.inode and not pid else ""
+        if pid or path:
+            await run(self._parts.kernel.namespaces.pin, box.key, pid=pid, path=path, inode=box.inode)
+        return bool(pid or path)

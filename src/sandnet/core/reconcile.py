@@ -17,10 +17,12 @@ from sandnet.core.drift import REPAIRED, Drift
 from sandnet.core.failing import Failing
 from sandnet.core.inspection import Wanted, Wrong, sandbox_faults
 from sandnet.core.lookout import Lookout, Suspects
-from sandnet.core.mending import Mending
+from sandnet.core.mending import GONE, Mending
 from sandnet.core.parts import Parts
+from sandnet.core.removal import Removal
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.strays import strays
+from sandnet.drivers.base import Fault
 from sandnet.errors import Error
 from sandnet.kernel.facts import Port, Space
 from sandnet.model import Attachment, Phase, Sandbox
@@ -32,14 +34,16 @@ AT_ONCE = 2
 PATIENCE = 1.0
 """Seconds to wait for what is busy: whoever holds it is changing it, and the next comparison looks again."""
 NO_NAMES = "programs of the container do not find the names it was given, or whom to ask"
+LET_GO = "the namespace that the container came with is gone for good: it was made to leave its networks"
 LEFT_OVER = "it bears our mark and no record claims it: it is left over, and keeps a place on its bridge"
 
 
 class Reconcile:
     """Looks for drift, and repairs it."""
 
-    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+    def __init__(self, parts: Parts, sandboxes: Sandboxes, removal: Removal) -> None:
         self._parts = parts
+        self._removal = removal
         self._records = parts.records
         self._desired = Desired(parts)
         self._lookout = Lookout(parts, self._desired)
@@ -63,7 +67,8 @@ class Reconcile:
     async def settle(self, suspects: Suspects, *, fix: bool) -> list[Drift]:
         """Look closely at the suspects; what is wrong with them, and what was done about it."""
         async with self._turn:
-            told = await self._shared(fix) if suspects.shared else []
+            told = await self._rules(fix) if suspects.rules else []
+            told += await self._parameters(fix) if suspects.parameters else []
             for network_id in suspects.networks:
                 told += await self._network(network_id, fix)
             told += await self._boxes(suspects.sandboxes, fix)
@@ -75,6 +80,12 @@ class Reconcile:
 
     async def _everything(self, fix: bool) -> list[Drift]:
         return await self.settle(await self.look(), fix=fix)
+
+    async def tell_mended(self) -> None:
+        """Tell of what verbs have put right meanwhile, as they could not go on without it."""
+        told = [fault for driver in self._parts.drivers.values() for fault in driver.mended()]
+        if told:
+            await self._announce(Suspects(rules=True), [each._replace(done=REPAIRED) for each in _told(told)])
 
     async def _announce(self, suspects: Suspects, told: list[Drift]) -> None:
         """Log what became of it, tell of repairs as events, and remember what is left."""
@@ -96,13 +107,16 @@ class Reconcile:
                 return await _repaired(told, lambda: driver.create_network(net), fix=fix)
         return []
 
-    async def _shared(self, fix: bool) -> list[Drift]:
+    async def _rules(self, fix: bool) -> list[Drift]:
         told: list[Drift] = []
-        for name, driver in self._parts.drivers.items():
-            state = self._desired.state(name)
-            faults = await driver.shared_faults(state)
-            drift = [Drift(fault.what, fault.object, fault.problem, fault.reason) for fault in faults]
-            told += await _repaired(drift, lambda: driver.mend_shared(state), fix=fix)  # noqa: B023 - awaited at once
+        for driver in self._parts.drivers.values():
+            told += await _repaired(_told(await driver.rule_faults()), driver.mend_rules, fix=fix)
+        return told
+
+    async def _parameters(self, fix: bool) -> list[Drift]:
+        told: list[Drift] = []
+        for driver in self._parts.drivers.values():
+            told += await _repaired(_told(await driver.parameter_faults()), driver.mend_parameters, fix=fix)
         return told
 
     async def _boxes(self, containers: Iterable[str], fix: bool) -> list[Drift]:
@@ -110,7 +124,8 @@ class Reconcile:
 
         async def one(container_id: str) -> list[Drift]:
             async with slots:
-                return await self._box(container_id, fix)
+                told = await self._box(container_id, fix)
+                return await self._let_go(container_id, told) if any(drift.code == GONE for drift in told) else told
 
         found = await asyncio.gather(*map(one, containers))
         return [drift for each in found for drift in each]
@@ -125,6 +140,14 @@ class Reconcile:
                 told = await _repaired(told, lambda: self._mending.sandbox(box, wrong), fix=fix)
                 return [*told, *await self._files(self._records.sandbox(container_id) or box, fix)]
         return []
+
+    async def _let_go(self, container_id: str, told: list[Drift]) -> list[Drift]:
+        """A container whose namespace is gone for good is dead. A second look says so: a first one may meet a moment
+        in which somebody else moves it from one place to another."""
+        box = self._records.sandbox(container_id)
+        if box and self.failing.knows(told[0].owner, GONE):
+            return await _repaired([told[0]._replace(problem=LET_GO)], lambda: self._removal.bury(box), fix=True)
+        return told
 
     @asynccontextmanager
     async def _held(self, container_id: str) -> AsyncIterator[Sandbox | None]:
@@ -169,6 +192,10 @@ class Reconcile:
         return await _repaired(told, lambda: self._parts.workers.run(links.delete, found), fix=fix)
 
 
+def _told(faults: Iterable[Fault]) -> list[Drift]:
+    return [Drift(fault.what, fault.object, fault.problem, fault.reason) for fault in faults]
+
+
 async def _repaired(told: list[Drift], repair: Callable[[], Awaitable[object]], *, fix: bool) -> list[Drift]:
     """The same, with what became of it."""
     if not told or not fix:
@@ -178,5 +205,6 @@ async def _repaired(told: list[Drift], repair: Callable[[], Awaitable[object]], 
     except Exception as failure:  # told to whoever asked, and to the log
         if not isinstance(failure, Error):
             _log.exception("repair of %s failed", told[0].object)
-        return [drift._replace(done=f"not repaired: {failure}") for drift in told]
+        reason, code = (failure.reason, failure.code) if isinstance(failure, Error) else (str(failure), "")
+        return [drift._replace(done=f"not repaired: {reason}", code=code) for drift in told]
     return [drift._replace(done=REPAIRED) for drift in told]

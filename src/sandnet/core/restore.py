@@ -22,7 +22,6 @@ from sandnet.core.parts import Parts
 from sandnet.core.removal import Removal
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.strays import is_ours
-from sandnet.drivers.base import EndpointState, NetworkState
 from sandnet.errors import Error
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.sandbox import EARLIER_BOOT
@@ -109,16 +108,8 @@ class Restore:
 
     async def _start_drivers(self) -> None:
         for name, driver in self._parts.drivers.items():
-            networks = [net for net in self._records.networks() if net.driver == name and net.phase is Phase.READY]
-            state = [NetworkState(net, self._endpoint_states(net)) for net in networks]
-            await self._all(f"driver {name}", [driver.start(state)] if not driver.unavailable() else [])
-
-    def _endpoint_states(self, network: Network) -> list[EndpointState]:
-        endpoints = (ep for ep in self._records.endpoints_of(network.id) if ep.phase is Phase.READY)
-        return [EndpointState(ep, self._serving(ep)) for ep in endpoints]
-
-    def _serving(self, endpoint: Endpoint) -> list[Attachment]:
-        return [a for a in self._records.attachments_of_endpoint(endpoint.id) if a.phase is Phase.READY]
+            if not driver.unavailable():
+                await self._all(f"driver {name}", [driver.start(self._desired.state(name))])
 
     async def _drop_dead_sandboxes(self, suspects: Collection[str]) -> None:
         """After a reboot no namespace is left: their sandboxes cannot exist any more, so they are let go.

@@ -58,7 +58,7 @@ class Driver(Protocol):
         """Why this driver cannot work on this host, in words; empty when it can."""
         ...
 
-    async def start(self, state: Sequence[NetworkState]) -> None:
+    async def start(self, state: StateOf) -> None:
         """Prepare the host at start-up for what the records say; once, before any other verb."""
         ...
 
@@ -75,16 +75,24 @@ class Driver(Protocol):
         """
         ...
 
-    async def parameters_changed(self) -> bool:
-        """Whether somebody changed a kernel parameter that :meth:`shared_faults` would tell of; cheap."""
+    async def parameter_faults(self) -> list[Fault]:
+        """Kernel parameters of the whole host that somebody changed; cheap. :meth:`mend_parameters` sets them again."""
         ...
 
-    async def shared_faults(self, state: StateOf) -> list[Fault]:
-        """What is wrong with what all its networks share; :meth:`mend_shared` puts it right."""
+    async def mend_parameters(self) -> None:
+        """Set again what :meth:`parameter_faults` tells."""
         ...
 
-    async def mend_shared(self, state: StateOf) -> None:
-        """Make what the networks share as it should be, while no verb changes it. Flows that are known stay."""
+    async def rule_faults(self) -> list[Fault]:
+        """What is wrong with the rules that all its networks share; :meth:`mend_rules` puts it right."""
+        ...
+
+    async def mend_rules(self) -> None:
+        """Make the rules as they should be, while no verb changes them. Flows that are known stay."""
+        ...
+
+    def mended(self) -> list[Fault]:
+        """What verbs found wrong with the rules, and put right, since the last call."""
         ...
 
     async def published(self) -> Sequence[tuple[Address, BoundPort]]:

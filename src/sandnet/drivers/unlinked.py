@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sandnet.drivers.base import Fault, Gateways, NetworkState, StateOf
+from sandnet.drivers.base import Fault, Gateways, StateOf
 from sandnet.errors import Error, Kind, invalid
 from sandnet.kernel.facts import Space
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, PortMapping
@@ -23,7 +23,7 @@ class UnlinkedDriver:
         """It works everywhere."""
         return ""
 
-    async def start(self, state: Sequence[NetworkState]) -> None:
+    async def start(self, state: StateOf) -> None:
         """Nothing to prepare."""
 
     async def stop(self) -> None:
@@ -33,16 +33,23 @@ class UnlinkedDriver:
         """Nothing was made."""
         return []
 
-    async def parameters_changed(self) -> bool:
+    async def parameter_faults(self) -> list[Fault]:
         """None was set."""
-        return False
-
-    async def shared_faults(self, state: StateOf) -> list[Fault]:
-        """Nothing is shared."""
         return []
 
-    async def mend_shared(self, state: StateOf) -> None:
-        """Nothing is shared."""
+    async def mend_parameters(self) -> None:
+        """None was set."""
+
+    async def rule_faults(self) -> list[Fault]:
+        """There are none."""
+        return []
+
+    async def mend_rules(self) -> None:
+        """There are none."""
+
+    def mended(self) -> list[Fault]:
+        """Nothing."""
+        return []
 
     async def published(self) -> Sequence[tuple[Address, BoundPort]]:
         """Nothing."""

@@ -11,12 +11,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sandnet.kernel.facts import Link as Link
 from sandnet.kernel.facts import Listing, Survey, Watch
 from sandnet.kernel.life import Processes
 from sandnet.model.address import Address, Interface, Prefix
+
+RULES_GONE: Final = "rules_gone"
+"""Code of the refusal of a script that builds upon what somebody else removed."""
 
 
 class Bridge(NamedTuple):
@@ -236,7 +239,12 @@ class Firewall(Protocol):
     """nftables, written to, and read only to see whether others changed it."""
 
     def apply(self, script: str) -> None:
-        """Run an nft script as one transaction: all of it or nothing."""
+        """Run an nft script as one transaction: all of it or nothing.
+
+        Raises:
+            Error: ``UNAVAILABLE``, with code ``RULES_GONE`` when a table, set or element that the script names is not
+                there.
+        """
         ...
 
     def listing(self, table: str) -> Listing | None:

@@ -164,3 +164,7 @@ class Survey(Protocol):
     def lives_in(self, inode: int) -> int:
         """A process in the network namespace of that identity; 0: none."""
         ...
+
+    def mounted_at(self, inode: int) -> str:
+        """A path at which the network namespace of that identity is mounted; empty: none."""
+        ...

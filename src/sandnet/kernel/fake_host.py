@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.base import RULES_GONE
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_parts import Mishaps, recorded
@@ -47,9 +48,14 @@ class FakeFirewall:
         """Note it."""
         if "\0" in script:
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
+        before = {table: {name: {*found} for name, found in sets.items()} for table, sets in self.tables.items()}
+        try:
+            for line in script.splitlines():
+                self._obey(line.split())
+        except KeyError as missing:
+            self.tables = before
+            raise Error(Kind.UNAVAILABLE, f"nftables: no table {missing}", code=RULES_GONE) from missing
         self.applied.append(script)
-        for line in script.splitlines():
-            self._obey(line.split())
 
     @recorded
     def forget_flows(

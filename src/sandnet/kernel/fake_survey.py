@@ -45,6 +45,11 @@ class FakeSurvey:
         """There are no processes."""
         return 0
 
+    @recorded
+    def mounted_at(self, inode: int) -> str:
+        """Nobody else pins anything."""
+        return ""
+
     def _inside(self, key: str) -> Inside | None:
         found = self._namespaces.identity(key)
         if not found:

@@ -19,6 +19,7 @@ from functools import cache
 from typing import Final
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.base import RULES_GONE
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.netlink import explaining
 from sandnet.kernel.nfnetlink import Nfnetlink
@@ -27,6 +28,7 @@ _LIBRARY: Final = "libnftables.so.1"
 _PACKAGE_HINT: Final = "install the package libnftables1"
 _NUMERIC_STATELESS: Final = 0xF << 7 | 1 << 2
 """Output flags (libnftables(3)): numbers and no names, nothing that counts: as we write it ourselves."""
+_GONE_HINT: Final = "somebody else removed rules of ours: they are put back within seconds"
 _ELEMENT: Final = re.compile(r",\s+")
 _TRANSIENT: Final = (
     "Operation not permitted",
@@ -40,6 +42,8 @@ _TRANSIENT: Final = (
     "cache initialization failed",
 )
 """What the library says when the kernel lacks something or is short of something; the rest is our own script."""
+_MISSING: Final = "No such file or directory"
+"""What it says when a table, set or element that a script builds upon is not there: somebody else removed it."""
 
 
 @cache
@@ -78,7 +82,8 @@ class Nftables:
 
         Raises:
             Error: ``UNAVAILABLE`` when the library is missing, or the kernel lacks a feature, a privilege or
-                memory; ``INTERNAL`` when the script itself is wrong. Nothing of it has happened then.
+                memory, or (code ``rules_gone``) what the script builds upon is not there; ``INTERNAL`` when the script
+                itself is wrong. Nothing of it has happened then.
         """
         if "\0" in script:  # C would read up to there and apply half of the script
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
@@ -105,7 +110,12 @@ class Nftables:
             found = self._tables.declared(table)
         if found is None:
             return None
-        elements = {each.partition(" ")[2]: self._elements(table, each) for each in found.sets}
+        try:
+            elements = {each.partition(" ")[2]: self._elements(table, each) for each in found.sets}
+        except Error as failure:
+            if failure.code == RULES_GONE:  # removed while it is read
+                return None
+            raise
         return Listing(found.frame, elements)
 
     def touched(self) -> int:
@@ -171,5 +181,7 @@ def _new_context() -> int:
 def _refusal(said: str) -> Error:
     """The first line names the fault. What follows shows a line of the script, often the wrong one."""
     first = next((line.strip() for line in said.splitlines() if line.strip()), "no reason given")
-    kind = Kind.UNAVAILABLE if any(words in first for words in _TRANSIENT) else Kind.INTERNAL
-    return Error(kind, f"nftables: {first.removeprefix('Error: ')}")
+    message = f"nftables: {first.removeprefix('Error: ')}"
+    if _MISSING in first:
+        return Error(Kind.UNAVAILABLE, message, _GONE_HINT, RULES_GONE)
+    return Error(Kind.UNAVAILABLE if any(words in first for words in _TRANSIENT) else Kind.INTERNAL, message)

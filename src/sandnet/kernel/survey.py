@@ -62,10 +62,16 @@ class LinuxSurvey:
 
     def pinned(self) -> frozenset[str]:
         """See :meth:`sandnet.kernel.facts.Survey.pinned`."""
-        with explaining("read the table of mounts"), open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            lines = [line for line in file if self._root in line]
-        places = (_OCTAL.sub(lambda found: chr(int(found[1], 8)), line.split(" ", 5)[4]) for line in lines)
+        places = map(_place, _mounts(self._root))
         return frozenset(place for place in places if place.startswith(f"{self._root}/"))
+
+    def mounted_at(self, inode: int) -> str:
+        """See :meth:`sandnet.kernel.facts.Survey.mounted_at`.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell.
+        """
+        return next(map(_place, _mounts(f" net:[{inode}] ")), "")
 
     def lives_in(self, inode: int) -> int:
         """See :meth:`sandnet.kernel.facts.Survey.lives_in`."""
@@ -83,6 +89,16 @@ class LinuxSurvey:
                     return Inside(inode, _space(netlink, dump_ports(netlink), families))
         except (OSError, NotANetworkNamespaceError, Error):
             return None
+
+
+def _mounts(word: str) -> list[str]:
+    """The lines of the table of mounts (proc(5)) in which a word stands."""
+    with explaining("read the table of mounts"), open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+        return [line for line in file if word in line]
+
+
+def _place(line: str) -> str:
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), line.split(" ", 5)[4])
 
 
 def _namespace_of(pid: str) -> str:

@@ -8,8 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.base import RULES_GONE
 from sandnet.model import JoinSpec, Sandbox
-from tests.unit.core.rig import Rig
+from tests.unit.core.rig import Rig, mapping
 
 
 async def test_given_rules_that_others_removed_when_a_backend_leaves_before_they_are_mended_then_nothing_of_it_stays(
@@ -42,6 +43,56 @@ def told_of(rig: Rig, word: str) -> list[str]:
     return [element for table in tables for found in table.values() for element in found if word in element]
 
 
+async def test_given_rules_that_others_removed_when_changes_come_before_they_are_mended_then_each_is_made(
+    rig: Rig,
+) -> None:
+    rig.unattended()
+    for change in (
+        lambda: rig.network(),
+        lambda: rig.endpoint("web", port_mapping=[mapping(8080)]),
+        lambda: rig.join("c1", "web"),
+        lambda: rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id="c2"), many=True),
+        lambda: rig.controller.sandboxes.leave("foo", "web", "c2"),
+        lambda: rig.controller.sandboxes.leave("foo", "web", "c1"),
+        lambda: rig.controller.removal.endpoint("foo", "web"),
+        lambda: rig.controller.removal.network("foo"),
+    ):
+        rig.kernel.firewall.tables.clear()
+        await change()
+        assert not await rig.controller.reconcile.run(fix=False)
+    assert not told_of(rig, "8080")
+
+
+async def test_given_rules_that_cannot_be_put_back_when_a_change_comes_then_it_is_refused_and_leaves_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.network()
+    rig.unattended()
+    rig.kernel.firewall.tables.clear()
+
+    def refuse(script: str) -> None:
+        raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_GONE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.kernel.firewall, "apply", refuse)
+        with pytest.raises(Error) as refused:
+            await rig.endpoint("web", port_mapping=[mapping(8080)])
+        assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, RULES_GONE)
+    await rig.endpoint("web", port_mapping=[mapping(8080)])
+
+
+async def test_given_rules_that_a_change_has_put_back_when_told_then_there_is_an_event_for_each_table(rig: Rig) -> None:
+    rig.unattended()
+    since = rig.controller.events.last
+    rig.kernel.firewall.tables.clear()
+    await rig.network()
+    await rig.controller.reconcile.tell_mended()
+    follow = rig.controller.events.follow(since)
+    told = [await anext(follow) for _ in range(3)]
+    problems = [event.repair.problem for event in told if event.repair]
+    assert problems == ["table inet sandnet is gone", "table bridge sandnet is gone"]
+
+
 async def test_given_a_directory_for_files_that_is_withdrawn_when_started_again_then_one_sandbox_is_told_and_can_leave(
     rig: Rig, tmp_path: Path
 ) -> None:
@@ -68,7 +119,10 @@ async def test_given_a_parameter_that_cannot_be_set_when_rules_are_gone_too_then
     rig.kernel.firewall.tables.clear()
     rig.kernel.fail_on("sysctl.set", Error(Kind.UNAVAILABLE, "read-only file system"))
     told = await rig.controller.reconcile.run(fix=True)
-    assert all("read-only" in drift.done for drift in told)
+    assert {drift.kind: drift.done.partition(":")[0] for drift in told} == {
+        "rules": "repaired",
+        "parameter": "not repaired",
+    }
     assert told_of(rig, "snb")
     assert not [drift for drift in await rig.controller.reconcile.run(fix=False) if drift.kind == "rules"]
 

@@ -9,7 +9,7 @@ from sandnet.drivers.bridge import balance
 from sandnet.drivers.bridge.balance import Service
 from sandnet.drivers.bridge.balance_rules import bridge_ruleset, no_bridge_table, router
 from sandnet.drivers.bridge.forgetting import Forgetting
-from sandnet.drivers.bridge.turns import Turns
+from sandnet.drivers.bridge.rules import Rules
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.workers import Workers
@@ -22,10 +22,10 @@ class Balancing:
     Callers take turns for one endpoint.
     """
 
-    def __init__(self, firewall: Firewall, workers: Workers, turns: Turns) -> None:
+    def __init__(self, firewall: Firewall, workers: Workers, rules: Rules) -> None:
         self._firewall = firewall
         self._workers = workers
-        self._turns = turns
+        self._rules = rules
         self._programmed: dict[str, Service] = {}
         self._forgetting = Forgetting(firewall, workers)
 
@@ -70,7 +70,7 @@ class Balancing:
         new = Service(endpoint, tuple(backends))
         if endpoint.id not in self._programmed and not balance.balanced(new):
             return
-        async with self._turns.shared():
+        async with self._rules.changing():
             old = self._programmed.pop(endpoint.id, None) or Service(endpoint, ())
             if balance.balanced(new):
                 self._programmed[endpoint.id] = new

@@ -9,14 +9,14 @@ from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
-from sandnet.drivers.base import Fault, Gateways, NetworkState, StateOf
+from sandnet.drivers.base import Fault, Gateways, StateOf
 from sandnet.drivers.bridge import balance_rules, inspection, ruleset
 from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.publish import HostPorts
 from sandnet.drivers.bridge.published import published
+from sandnet.drivers.bridge.rules import Rules
 from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
-from sandnet.drivers.bridge.turns import Turns
 from sandnet.drivers.bridge.upkeep import Upkeep
 from sandnet.drivers.tuning import Tuning
 from sandnet.errors import Error, Kind, invalid
@@ -54,21 +54,22 @@ class BridgeDriver:
         self._tuning = tuning
         self._pools = pools
         self._ports = HostPorts(kernel.host)
-        self._turns = Turns()
-        self._balancing = Balancing(kernel.firewall, workers, self._turns)
-        self._guarding = Guarding(kernel.firewall, workers, self._turns)
-        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._guarding, self._turns)
+        self._rules = Rules()
+        self._balancing = Balancing(kernel.firewall, workers, self._rules)
+        self._guarding = Guarding(kernel.firewall, workers, self._rules)
+        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._guarding, self._rules)
         self._missing = kernel.host.missing()
 
     def unavailable(self) -> str:
         """What the kernel lacks."""
         return "; ".join(self._missing[feature] for feature in NEEDED if feature in self._missing)
 
-    async def start(self, state: Sequence[NetworkState]) -> None:
+    async def start(self, state: StateOf) -> None:
         """Put both tables in place in one transaction: established flows never notice."""
-        await self._open_host([each.network for each in state])
-        await self._upkeep.start([*state])
-        await self._forget_stale([end.endpoint for each in state for end in each.endpoints])
+        lasting = state((Phase.READY,))
+        await self._open_host([each.network for each in lasting])
+        await self._upkeep.start(state)
+        await self._forget_stale([end.endpoint for each in lasting for end in each.endpoints])
 
     async def stop(self) -> None:
         """No tables, and the host's parameters as they were."""
@@ -87,26 +88,26 @@ class BridgeDriver:
         ipv6, sysctl = "ipv6" not in self._missing, self._kernel.sysctl
         return [fault for net in nets for fault in inspection.network_faults(net, host, sysctl, ipv6=ipv6)]
 
-    async def parameters_changed(self) -> bool:
+    async def parameter_faults(self) -> list[Fault]:
         """Those of the whole host."""
-        return bool(await self._tuning.wrong())
+        wrong = await self._tuning.wrong()
+        return [Fault("parameter", name, f"{name} has been changed", NO_FORWARD) for name in wrong]
 
-    async def shared_faults(self, state: StateOf) -> list[Fault]:
-        """Both tables, and the host's parameters."""
-        if self.unavailable():
-            return []
-        wrong = [
-            Fault("parameter", name, f"{name} has been changed", NO_FORWARD) for name in await self._tuning.wrong()
-        ]
-        return [*wrong, *await self._upkeep.faults(state)]
+    async def mend_parameters(self) -> None:
+        """As before the first of them was changed."""
+        await self._tuning.mend()
 
-    async def mend_shared(self, state: StateOf) -> None:
-        """Replace both tables in one transaction, and set the parameters."""
-        try:
-            await self._tuning.mend()
-        finally:  # a parameter that cannot be set is no reason to leave the host without rules
-            await self._upkeep.mend(state)
-        await self._forget_stale([end.endpoint for each in state((Phase.READY,)) for end in each.endpoints])
+    async def rule_faults(self) -> list[Fault]:
+        """Of both tables."""
+        return [] if self.unavailable() else await self._upkeep.faults()
+
+    async def mend_rules(self) -> None:
+        """Replace both tables in one transaction."""
+        await self._upkeep.mend()
+
+    def mended(self) -> list[Fault]:
+        """What was missing when a change came that builds upon it."""
+        return self._upkeep.told()
 
     async def published(self) -> Sequence[tuple[Address, BoundPort]]:
         """Those in the maps of the table; none where there is no table."""
@@ -279,7 +280,7 @@ class BridgeDriver:
     async def _apply(self, statements: Iterable[str]) -> None:
         script = "\n".join(statements)
         if script:
-            async with self._turns.shared():
+            async with self._rules.changing():
                 await self._workers.run(self._kernel.firewall.apply, script + "\n")
 
 

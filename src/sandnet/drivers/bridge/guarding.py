@@ -9,7 +9,7 @@ from sandnet.drivers.base import NetworkState
 from sandnet.drivers.bridge import guard
 from sandnet.drivers.bridge.balance import change
 from sandnet.drivers.bridge.guard import Own
-from sandnet.drivers.bridge.turns import Turns
+from sandnet.drivers.bridge.rules import Rules
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.workers import Workers
@@ -24,10 +24,10 @@ class Guarding:
     Callers take turns for one port.
     """
 
-    def __init__(self, firewall: Firewall, workers: Workers, turns: Turns) -> None:
+    def __init__(self, firewall: Firewall, workers: Workers, rules: Rules) -> None:
         self._firewall = firewall
         self._workers = workers
-        self._turns = turns
+        self._rules = rules
         self._programmed: dict[str, Own] = {}
 
     def start(self, state: Sequence[NetworkState]) -> None:
@@ -58,9 +58,9 @@ class Guarding:
     async def _change(self, port: str, new: Own) -> None:
         if new == self._programmed.get(port, {}):
             return
-        async with self._turns.shared():
-            # forgotten even where the kernel refuses, having lost all of it: a repair must not bring it back
-            old = self._programmed.get(port, {}) if new else self._programmed.pop(port, {})
-            await self._workers.run(self._firewall.apply, "\n".join(change(old, new)) + "\n")
+        async with self._rules.changing():
+            # known before the kernel may refuse, having lost all of it: who makes it anew goes by what is known
+            old = self._programmed.pop(port, {})
             if new:
                 self._programmed[port] = new
+            await self._workers.run(self._firewall.apply, "\n".join(change(old, new)) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from sandnet.drivers.base import Fault, NetworkState, StateOf
@@ -11,13 +11,15 @@ from sandnet.drivers.bridge.balance import BRIDGE, Service
 from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.guard import Own
 from sandnet.drivers.bridge.guarding import Guarding
-from sandnet.drivers.bridge.turns import Turns
+from sandnet.drivers.bridge.rules import Rules
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.workers import Workers
 from sandnet.model import Phase
 
 TABLES: Final = (ruleset.TABLE, BRIDGE)
+ATTEMPTS: Final = 3
+"""Times to make the tables while others keep changing the ruleset."""
 _LASTING: Final = (Phase.READY,)
 _COMING: Final = (Phase.CREATING, Phase.READY)
 Elements = dict[str, set[str]]
@@ -37,57 +39,86 @@ class Upkeep:
     """The tables' guardian. What they should hold is the script that a start would run."""
 
     def __init__(
-        self, firewall: Firewall, workers: Workers, balancing: Balancing, guarding: Guarding, turns: Turns
+        self, firewall: Firewall, workers: Workers, balancing: Balancing, guarding: Guarding, rules: Rules
     ) -> None:
         self._firewall = firewall
         self._workers = workers
         self._balancing = balancing
         self._guarding = guarding
-        self._turns = turns
+        self._rules = rules
+        self._rules.rewrite = self._rewrite
+        self._state: StateOf = lambda _: []
         self._frames: dict[str, str] = {}
+        self._told: list[Fault] = []
 
-    async def start(self, state: list[NetworkState]) -> None:
+    async def start(self, state: StateOf) -> None:
         """Put both tables in place in one transaction, and remember how they look."""
-        self._guarding.start(state)
-        await self._balancing.start(self._tables(state, self._guarding.ports()), state)
-        await self._remember()
+        self._state = state
+        lasting = state(_LASTING)
+        self._guarding.start(lasting)
+        async with self._rules.turns.alone():
+            await self._make(lambda: self._balancing.start(self._tables(lasting, self._guarding.ports()), lasting))
 
-    async def faults(self, state: StateOf) -> list[Fault]:
+    async def faults(self) -> list[Fault]:
         """What is wrong, but for what is being changed just now: who finds something looks again, alone."""
         touched = await self._workers.run(self._firewall.touched)
-        found = await self._compare(state)
+        found = await self._compare()
         if found:
-            async with self._turns.alone():
-                found = await self._compare(state)
+            async with self._rules.turns.alone():
+                found = await self._compare()
         if touched and not found:
             await self._workers.run(self._firewall.account, touched)
         return found
 
-    async def mend(self, state: StateOf) -> None:
+    async def mend(self) -> None:
         """Make both tables anew, with what is being made and without what is being removed."""
-        async with self._turns.alone():
-            wanted = state(_COMING)
-            await self._balancing.mend(self._tables(wanted, self._guarding.ports()), wanted)
-            await self._remember()
+        async with self._rules.turns.alone():
+            await self._mend()
 
-    async def _remember(self) -> None:
-        """Called while nobody else of ours changes them."""
-        self._frames = await self._workers.run(self._look_again)
+    def told(self) -> list[Fault]:
+        """What was wrong when a change met it and both tables were made anew for it, since the last call."""
+        told, self._told = self._told, []
+        return told
 
-    def _look_again(self) -> dict[str, str]:
+    async def _rewrite(self) -> None:
+        """The same amid a change; called alone."""
+        found = await self._compare()
+        await self._mend()
+        self._told += found
+
+    async def _mend(self) -> None:
+        wanted = self._state(_COMING)
+        await self._make(lambda: self._balancing.mend(self._tables(wanted, self._guarding.ports()), wanted))
+
+    async def _make(self, make: Callable[[], Awaitable[None]]) -> None:
+        """Make both tables, and remember how they look then; called while nobody else of ours changes them.
+
+        Made once more where others changed something meanwhile: what they broke must not be taken for how it should be.
+        """
+        for _ in range(ATTEMPTS):
+            await self._workers.run(self._settle_accounts)
+            await make()
+            self._frames = await self._workers.run(self._looks)
+            if not await self._workers.run(self._firewall.touched):
+                break
+
+    def _settle_accounts(self) -> None:
         touched = self._firewall.touched()
-        found = {table: self._firewall.listing(table) for table in TABLES}
         if touched:
             self._firewall.account(touched)
+
+    def _looks(self) -> dict[str, str]:
+        found = {table: self._firewall.listing(table) for table in TABLES}
         return {table: listing.frame for table, listing in found.items() if listing}
 
-    async def _compare(self, state: StateOf) -> list[Fault]:
-        before = self._expected(state)
+    async def _compare(self) -> list[Fault]:
+        before = self._expected()
         found = await self._workers.run(self._listings)
-        return await self._workers.run(self._differences, found, before, self._expected(state))
+        return await self._workers.run(self._differences, found, before, self._expected())
 
-    def _expected(self, state: StateOf) -> _Expected:
-        return _Expected(state(_LASTING), state(tuple(Phase)), self._balancing.services(), self._guarding.ports())
+    def _expected(self) -> _Expected:
+        lasting, anything = self._state(_LASTING), self._state(tuple(Phase))
+        return _Expected(lasting, anything, self._balancing.services(), self._guarding.ports())
 
     def _listings(self) -> dict[str, Listing | None]:
         return {table: self._firewall.listing(table) for table in TABLES}
