@@ -15,9 +15,13 @@ from tests.e2e.test_events import Stream, stream
 from tests.e2e.world import JSON, SANDNET, Box, World, mapping
 from tests.lab import eventually
 
+PROMISED = 2.0
+"""Seconds from a harm to the event that tells of its repair, and to traffic."""
+TRIES = 3
+"""Harms of which one has to be repaired in time: the machines of tests are shared, and stand still at times."""
 WITHIN = 20.0
-"""Seconds: ten times what is promised, as the machines of tests are shared, and a third of what the next comparison
-of everything would take to come."""
+"""Seconds within which even a machine that stood still has done it; the next comparison of everything takes longer to
+come."""
 PORT = 8080
 
 
@@ -69,11 +73,46 @@ def flows(scene: Scene) -> bool:
 
 
 def repaired(reader: Stream, problem: str) -> JSON:
-    """The event that tells of the repair of what is called ``problem``, in time."""
+    """The event that tells of the repair of what is called ``problem``."""
     began = time.monotonic()
     *_, event = reader.until(lambda event: event["action"] == "repaired" and problem in event["problem"])
     assert time.monotonic() - began < WITHIN
     return event
+
+
+class Repair(NamedTuple):
+    """The repair of a harm, in seconds since the harm was done."""
+
+    event: JSON
+    told: float
+    flowed: float
+    """Traffic did again."""
+
+
+def in_time(attempt: Callable[[], Repair]) -> Repair:
+    """The first of a few attempts that keeps the promise.
+
+    Raises:
+        AssertionError: none does.
+    """
+    late = []
+    for _ in range(TRIES):
+        repair = attempt()
+        if max(repair.told, repair.flowed) <= PROMISED:
+            return repair
+        late.append(f"told after {repair.told:.2f} s, flowed after {repair.flowed:.2f} s")
+    raise AssertionError(f"repaired too late, each time: {late}")
+
+
+def mended(world: World, act: Callable[[], object], problem: str, flows: Callable[[], bool]) -> Repair:
+    """Do a harm, and wait for the event and for traffic."""
+    with stream(world) as reader:
+        began = time.monotonic()
+        act()
+        event = repaired(reader, problem)
+        told = time.monotonic() - began
+    eventually(flows, WITHIN)
+    return Repair(event, told, time.monotonic() - began)
 
 
 class Harm(NamedTuple):
@@ -127,31 +166,61 @@ def hosts_file(scene: Scene) -> Path:
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
-def test_given_traffic_when_somebody_breaks_it_then_it_is_repaired_and_told(scene: Scene, harm: Harm) -> None:
-    with stream(scene.world) as reader:
-        harm.act(scene)
-        event = repaired(reader, harm.problem)
-    assert event["type"] == harm.type
-    eventually(lambda: flows(scene), WITHIN)
+def test_given_traffic_when_somebody_breaks_it_then_it_is_repaired_and_told(
+    scene: Scene, harm: Harm, record_property: Callable[[str, object], None]
+) -> None:
+    repair = in_time(lambda: mended(scene.world, lambda: harm.act(scene), harm.problem, lambda: flows(scene)))
+    record_property("told", repair.told)
+    record_property("flowed", repair.flowed)
+    assert repair.event["type"] == harm.type
     assert drift(scene.world) == []
     assert scene.world.api.get("/healthz")["status"] == "ok"
 
 
 @pytest.mark.parametrize("inhabited", [False, True])
-def test_given_a_sandbox_when_it_is_unmounted_then_it_is_pinned_again(world: World, inhabited: bool) -> None:
+def test_given_a_sandbox_when_it_is_unmounted_then_it_is_pinned_again(
+    world: World, inhabited: bool, record_property: Callable[[str, object], None]
+) -> None:
     """With a process inside it is the same namespace; without one there is nothing to keep, and a new one is made."""
     world.api.network("foo")
     web, db = world.box("foo", "web"), world.box("foo", "db")
     before = world.host.run(lambda: Path(web.key).stat().st_ino)
     if inhabited:
         world.host.inside(web.key, world.host.start_here, "sleep", "300")
-    with stream(world) as reader:
-        world.host.sh("umount", web.key)
-        repaired(reader, "no namespace is pinned")
-    eventually(lambda: db.reaches(web.address, 0.3), WITHIN)
+    repair = in_time(
+        lambda: mended(
+            world,
+            lambda: world.host.sh("umount", web.key),
+            "no namespace is pinned",
+            lambda: db.reaches(web.address, 0.3),
+        )
+    )
+    record_property("told", repair.told)
+    record_property("flowed", repair.flowed)
     assert (world.host.run(lambda: Path(web.key).stat().st_ino) == before) is inhabited
     assert drift(world) == []
     assert web.address in web.sh("dig", "+short", "web", "@127.0.0.11")
+
+
+def test_given_a_namespace_that_was_joined_when_it_is_gone_for_good_then_its_container_is_let_go(world: World) -> None:
+    """As a start would do; while it is mounted anywhere it is found again."""
+    world.api.network("foo")
+    world.api.endpoint("foo", "web")
+    world.host.sh("ip", "netns", "add", "theirs")
+    box = world.attach("foo", "web", "c1", netns="/run/netns/theirs")
+    with stream(world) as reader:
+        world.host.sh("umount", box.key)
+        repaired(reader, "no namespace is pinned")
+    assert world.here.reaches(box.address)
+    world.host.sh("ip", "netns", "delete", "theirs")
+    with stream(world) as reader:
+        world.host.sh("umount", box.key)
+        event = repaired(reader, "is gone for good")
+    assert (event["type"], event["id"]) == ("sandbox", "c1")
+    assert world.api.get("/sandboxes") == []
+    assert world.api.told("foo", "web")["backends"] == []
+    assert [link for link in world.links() if link.startswith("snv")] == []
+    assert world.api.get("/healthz")["status"] == "ok"
 
 
 def test_given_what_others_added_when_it_is_repaired_then_it_is_still_there(scene: Scene) -> None:
@@ -190,10 +259,13 @@ def test_given_a_default_route_of_theirs_when_it_is_repaired_then_theirs_stays(s
 
 
 def test_given_a_link_with_our_mark_when_nobody_claims_it_then_it_is_deleted(world: World) -> None:
-    with stream(world) as reader:
-        world.host.sh("ip", "link", "add", "snbdeadbeef00", "type", "bridge")
-        assert repaired(reader, "belongs to no record")["name"] == "snbdeadbeef00"
-    assert "snbdeadbeef00" not in world.links()
+    stray = "snbdeadbeef00"
+
+    def left_behind() -> None:
+        world.host.sh("ip", "link", "add", stray, "type", "bridge")
+
+    repair = in_time(lambda: mended(world, left_behind, "belongs to no record", lambda: stray not in world.links()))
+    assert repair.event["name"] == stray
 
 
 def test_given_drift_when_the_doctor_is_asked_then_it_tells_repairs_and_has_a_status(world: World) -> None:
