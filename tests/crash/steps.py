@@ -42,7 +42,7 @@ READS: Final = frozenset({
     "Survey.host", "Survey.inside", "Survey.lives_in", "Survey.mounted_at", "Survey.pinned",
     "Watch.read", "Watch.name", "Watch.namespaces",
     "Files.check", "Files.read", "Files.mark",
-    "Store.get", "Store.list", "Store.watch", "Store.close", "Store.problems",
+    "Store.get", "Store.list", "Store.watch", "Store.close", "Store.problems", "Store.mend",
     "NameService.problem", "NameService.explain",
 })  # fmt: skip
 """Change nothing, so the moments before and after one are the same moment."""

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.test_events import stream
+from tests.e2e.test_healing import repaired
 from tests.e2e.test_restart import talk_until
 from tests.e2e.traffic import DOUBT, UDP, until
-from tests.e2e.world import HOST_ADDRESS, JSON, World, mapping
+from tests.e2e.world import HOST_ADDRESS, JSON, World, files_of, mapping
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -107,6 +109,34 @@ def _end_well(world: World) -> None:
     # what the host's parameters were before, nothing in the kernel tells
     assert world.facts()._replace(sysctls=()) == world.before._replace(sysctls=())
     assert world.resolvers() == []
+
+
+def only_the_file(world: World) -> None:
+    (world.state / "sandnet.db").unlink()
+
+
+@pytest.mark.parametrize("lose", [only_the_file, without_state])
+def test_given_a_running_daemon_when_its_state_is_lost_then_it_is_written_again_in_time_and_told(
+    fresh_world: World, lose: Callable[[World], None]
+) -> None:
+    world = fresh_world
+    world.start()
+    world.api.network("foo")
+    web, peer = world.box("foo", "web", mapping(80, 8080), labels={"tier": "front"}), world.box("foo", "peer")
+    with stream(world) as news:
+        lose(world)
+        assert repaired(news, "the file is gone")["type"] == "state"
+    world.api.network("later")
+    before = [world.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")]
+
+    world.kill()
+    world.start()
+
+    assert [world.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")] == before
+    health = world.api.get("/healthz")
+    assert (health["status"], health["problems"]) == ("ok", [])
+    assert peer.reaches(web.address)
+    assert files_of(world, web.container)[0]
 
 
 def test_given_a_flushed_ruleset_and_no_state_when_starting_then_only_ports_are_lost(fresh_world: World) -> None:

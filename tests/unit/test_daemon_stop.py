@@ -43,8 +43,7 @@ def test_given_a_removal_killed_between_two_files_when_started_again_then_no_cop
     store = Path(config.state_dir, "sandnet.db")
     unlink = Path.unlink
     for room in count():
-        for connection in open_or_salvage(store).connections:
-            connection.close()
+        open_or_salvage(store).connection.close()
         for copy in generations(store):
             copy.write_bytes(store.read_bytes())
         left = iter(range(room))
@@ -59,7 +58,6 @@ def test_given_a_removal_killed_between_two_files_when_started_again_then_no_cop
             daemon._remove_own_files(config)
             break
         opened = open_or_salvage(store)
-        for connection in opened.connections:
-            connection.close()
+        opened.connection.close()
         assert not opened.problems
     assert room > 2

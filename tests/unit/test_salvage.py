@@ -22,8 +22,10 @@ from sandnet.core.events import Events
 from sandnet.core.records import Records
 from sandnet.errors import Error, Kind
 from sandnet.stores import salvage, sqlite_file
-from sandnet.stores.base import REBUILD, Change, Delete, Entry, Put
-from sandnet.stores.sqlite import SqliteStore, _write
+from sandnet.stores.base import REBUILD, Change, Changed, Delete, Entry, Put
+from sandnet.stores.contents import Contents
+from sandnet.stores.sqlite import SqliteStore
+from sandnet.stores.sqlite_rows import write
 from tests.unit.test_sqlite_file import run
 
 DATA = Path(__file__).parents[1] / "data"
@@ -37,16 +39,16 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[sqlite_file.Connections]:
-    """The connections; afterwards the files stay as a crash leaves them, the log included."""
-    connections = sqlite_file.open_file(path)
+def writing(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection]]:
+    """One that writes and one that reads; afterwards the files stay as a crash leaves them, the log included."""
+    connections = sqlite_file.open_file(path), sqlite_file.connect(path)
     try:
         yield connections
         frozen = path.with_name("frozen")
         shutil.copytree(path.parent, frozen, ignore=shutil.ignore_patterns("frozen", "*-shm"))
     finally:
-        connections.reader.close()
-        connections.writer.close()
+        for each in reversed(connections):
+            each.close()
     for file in frozen.iterdir():
         shutil.copyfile(file, path.with_name(file.name))
     shutil.rmtree(frozen)
@@ -55,6 +57,7 @@ def writing(path: Path) -> Iterator[sqlite_file.Connections]:
 def history(path: Path, commits: int = 40) -> list[Content]:
     """What the store held after each of some commits, the last of which are in the log alone."""
     states: list[Content] = [{}]
+    held = Contents()
     with writing(path) as (connection, reader):
         for number in range(commits):
             if number == commits // 2:
@@ -69,7 +72,9 @@ def history(path: Path, commits: int = 40) -> list[Content]:
             if number % 5 == 4:
                 now.pop(f"k/{number % 7}", None)
                 changes = [*(change for change in changes if change.key in now), Delete(f"k/{number % 7}")]
-            _write(connection, [tuple(changes)], durable=True)
+            (outcome,) = write(connection, held, [tuple(changes)], durable=True)
+            assert isinstance(outcome, Changed)
+            held.apply(outcome)
             states.append(now)
     return states
 
@@ -77,9 +82,8 @@ def history(path: Path, commits: int = 40) -> list[Content]:
 def content(path: Path) -> Content:
     """What is in the store now, after it was opened as the daemon opens it."""
     opened = salvage.open_or_salvage(path)
-    found = dict(opened.connections.reader.execute("SELECT key, value FROM entries"))
-    opened.connections.reader.close()
-    opened.connections.writer.close()
+    found = dict(opened.connection.execute("SELECT key, value FROM entries"))
+    opened.connection.close()
     found.pop(REBUILD, None)
     return found
 
@@ -186,9 +190,8 @@ def test_given_a_good_copy_when_the_file_is_damaged_then_the_copy_goes_on_and_sa
     path.write_bytes(b"\0" * path.stat().st_size)
 
     opened = salvage.open_or_salvage(path)
-    marked = opened.connections.reader.execute("SELECT value FROM entries WHERE key = ?", (REBUILD,)).fetchone()
-    opened.connections.reader.close()
-    opened.connections.writer.close()
+    marked = opened.connection.execute("SELECT value FROM entries WHERE key = ?", (REBUILD,)).fetchone()
+    opened.connection.close()
 
     (told,) = opened.problems
     assert "is corrupt" in told
@@ -201,7 +204,7 @@ def test_given_a_good_copy_when_the_file_is_damaged_then_the_copy_goes_on_and_sa
 
 def test_given_a_damaged_copy_when_the_file_is_damaged_then_the_generation_before_goes_on(path: Path) -> None:
     with writing(path) as (connection, _reader):
-        _write(connection, [(Put("a", b"1"),)], durable=True)
+        write(connection, Contents(), [(Put("a", b"1"),)], durable=True)
     salvage.write_backup(path)
     salvage.write_backup(path)
     newer, older = salvage.generations(path)
@@ -222,8 +225,7 @@ def test_given_a_copy_when_the_file_is_gone_then_that_is_a_loss_and_no_first_sta
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
     opened = salvage.open_or_salvage(path)
-    opened.connections.reader.close()
-    opened.connections.writer.close()
+    opened.connection.close()
 
     assert "is gone" in opened.problems[0]
     assert content(path) == whole
@@ -236,8 +238,7 @@ def test_given_no_copy_when_the_file_is_damaged_then_an_empty_store_goes_on(path
 
     opened = salvage.open_or_salvage(path)
     assert "an empty one" in opened.problems[0]
-    opened.connections.reader.close()
-    opened.connections.writer.close()
+    opened.connection.close()
     assert salvage.open_or_salvage(path).problems == ()
 
 
@@ -264,7 +265,7 @@ def _killed_while_writing(half: Path) -> None:
     """A process writes to the file, as an import does where there was none, and is killed before it closes it."""
     child = os.fork()
     if child == 0:
-        connection = sqlite_file.open_file(half).writer if not half.exists() else sqlite_file.connect(half)
+        connection = sqlite_file.open_file(half) if not half.exists() else sqlite_file.connect(half)
         connection.execute("PRAGMA cache_size = 1")  # pages are written before the end of the transaction
         connection.execute("BEGIN IMMEDIATE")
         rows = [(f"imported/{number}", bytes(4000)) for number in range(50)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -60,10 +61,10 @@ class Disk:
         self.free.set()
         real = sqlite_file.open_file
 
-        def open_file(path: Path, before: object = None) -> sqlite_file.Connections:
-            connections = real(path)
-            connections.writer.set_trace_callback(self._statement)
-            return connections
+        def open_file(path: Path, before: object = None) -> sqlite3.Connection:
+            connection = real(path)
+            connection.set_trace_callback(self._statement)
+            return connection
 
         monkeypatch.setattr(salvage, "open_file", open_file)
 
@@ -190,10 +191,10 @@ async def test_given_trouble_amid_a_transaction_when_committing_then_unavailable
 ) -> None:
     real = sqlite_file.open_file
 
-    def open_file(path: Path, before: object = None) -> sqlite_file.Connections:
-        connections = real(path)
-        connections.writer.execute(trouble)
-        return connections
+    def open_file(path: Path, before: object = None) -> sqlite3.Connection:
+        connection = real(path)
+        connection.execute(trouble)
+        return connection
 
     monkeypatch.setattr(salvage, "open_file", open_file)
     store = await opened(path)

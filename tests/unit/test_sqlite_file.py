@@ -18,9 +18,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def make_file(path: Path) -> None:
-    connections = sqlite_file.open_file(path)
-    connections.reader.close()
-    connections.writer.close()
+    sqlite_file.open_file(path).close()
 
 
 def refusal(path: Path) -> Error:
@@ -109,14 +107,13 @@ def test_given_another_programs_database_when_opening_then_refused_and_left_as_i
 
 
 def test_given_no_directory_when_opening_then_all_that_is_made_is_for_the_owner_alone(path: Path) -> None:
-    connections = sqlite_file.open_file(path)
-    connections.writer.execute("UPDATE head SET revision = 1")
+    connection = sqlite_file.open_file(path)
+    connection.execute("UPDATE head SET revision = 1")
 
     assert path.parent.stat().st_mode & 0o777 == 0o700
     made = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     assert made == dict.fromkeys(("sandnet.db", "sandnet.db-wal", "sandnet.db-shm"), 0o600)
-    connections.reader.close()
-    connections.writer.close()
+    connection.close()
 
 
 def test_given_a_wide_file_mode_when_opening_then_narrowed(path: Path) -> None:

@@ -1,8 +1,8 @@
 """Notices what others change, and has it repaired, while the daemon runs.
 
-The kernel's news are read four times a second; files, mounts and parameters are looked at each second; everything
-is compared each minute, beside that. News only say whom to suspect: what a join or leave of our own changes is no
-suspect, as its records are not ready or its links look as they should.
+The kernel's news are read four times a second; files, mounts, parameters and the state file are looked at each
+second; everything is compared each minute, beside that. News only say whom to suspect: what a join or leave of our
+own changes is no suspect, as its records are not ready or its links look as they should.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ LONGEST_REST = 0.75
 
 
 class Healing:
-    """Two background tasks: one that reads news and repairs, and one that compares everything, and keeps nobody."""
+    """Three background tasks: one reads news and repairs, one compares everything, one looks after the state file. None
+    keeps another, whatever hangs."""
 
     def __init__(self, parts: Parts, reconcile: Reconcile) -> None:
         self._parts = parts
@@ -71,7 +72,7 @@ class Healing:
     def start(self) -> None:
         """Begin."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._listen()), loop.create_task(self._compare())]
+        self._tasks = [loop.create_task(each()) for each in (self._listen, self._compare, self._keep)]
 
     def close(self) -> None:
         """Stop noticing; a repair under way is finished by the operations."""
@@ -92,6 +93,11 @@ class Healing:
                 await asyncio.wait_for(self._missed.wait(), pause)
             pause = PERIOD
             await self._tried("comparing", self._compare_everything)
+
+    async def _keep(self) -> None:
+        while True:
+            await self._tried("keeping the state file", self._records.mend)
+            await asyncio.sleep(SLOW)
 
     async def _compare_everything(self) -> None:
         began, missed = time.monotonic(), self._missed.is_set()

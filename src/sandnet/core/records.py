@@ -101,6 +101,11 @@ class Records:
         hanging = [f"the store has not answered a commit for {age:.0f} s"] if age > HANGS else []
         return [*self._store.problems(), *hanging]
 
+    async def mend(self) -> None:
+        """Have the store repair what others did to what it keeps, and tell of it."""
+        mended = await self._store.mend()
+        await self.tell([Repair("state", each.place, each.problem, None) for each in mended])
+
     def next_sequence(self) -> int:
         """The next place in creation order."""
         self._sequence += 1

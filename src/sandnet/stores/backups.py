@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sandnet.errors import Error
 from sandnet.stores.salvage import write_backup
+from sandnet.stores.sqlite_file import CORRUPT
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Backups:
         self._wanted = False
         self.problem = ""
         """Why the last copy could not be written; empty when it could."""
+        self.damage = ""
+        """What was wrong with the store when it was copied; empty: nothing."""
 
     def changed(self) -> None:
         """The store holds something that no copy has."""
@@ -69,5 +72,7 @@ class Backups:
         failure = job.exception()
         self._earliest = asyncio.get_running_loop().time() + (self._delay if failure else self._interval)
         self.problem = f"no copy of the state could be written: {failure}" if failure else ""
+        damaged = isinstance(failure, Error) and failure.code == CORRUPT
+        self.damage = str(failure) if damaged else ""
         if failure:
             _log.warning("%s", self.problem, exc_info=None if isinstance(failure, Error) else failure)

@@ -52,6 +52,15 @@ class Changed(NamedTuple):
     revision: int
 
 
+class Mended(NamedTuple):
+    """Something that others had done to what the store keeps, and that is undone."""
+
+    place: str
+    """Where it keeps it."""
+    problem: str
+    """What was wrong."""
+
+
 class Conflict(Exception):  # noqa: N818 - a fact, not a fault: the caller decides again
     """A commit's expectation did not hold; nothing was written."""
 
@@ -114,6 +123,14 @@ class Store(Protocol):
 
     def problems(self) -> Sequence[str]:
         """What is or was wrong with it since it was opened, in words; empty when nothing is."""
+        ...
+
+    async def mend(self) -> Sequence[Mended]:
+        """Look whether all that was committed is still where it is kept, and write it again where it is not.
+
+        Returns:
+            What was repaired since the last call, by commits too. What could not be is among ``problems``.
+        """
         ...
 
     async def close(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-from sandnet.stores.base import Change, Changed, Conflict, Entry, Put, Snapshot, check_keys
+from sandnet.stores.base import Change, Changed, Conflict, Entry, Mended, Put, Snapshot, check_keys
+from sandnet.stores.contents import Contents
 from sandnet.stores.watching import BACKLOG, Watchers, closed_error
 
 
@@ -16,36 +17,34 @@ class MemoryStore:
     """
 
     def __init__(self, backlog: int = BACKLOG) -> None:
-        self._entries: dict[str, Entry] = {}
-        self._revision = 0
+        self._contents = Contents()
         self._closed = False
         self._watchers = Watchers(backlog)
 
     async def get(self, key: str) -> Entry | None:
         """See ``Store.get``."""
         self._check_open()
-        return self._entries.get(key)
+        return self._contents.get(key)
 
     async def list(self, prefix: str) -> Sequence[Entry]:
         """See ``Store.list``."""
         self._check_open()
-        return [self._entries[key] for key in sorted(key for key in self._entries if key.startswith(prefix))]
+        return self._contents.list(prefix)
 
     async def commit(self, *changes: Change, durable: bool = True) -> int:
         """See ``Store.commit``; durable only as long as the process."""
         self._check_open()
         check_keys(changes)
         for change in changes:
-            if change.expect is not None and change.expect != self._revision_of(change.key):
+            if change.expect is not None and change.expect != self._contents.revision_of(change.key):
                 raise Conflict(change.key)
-        self._revision += 1
-        puts = tuple(Entry(change.key, change.value, self._revision) for change in changes if isinstance(change, Put))
-        deletes = tuple(c.key for c in changes if not isinstance(c, Put) and c.key in self._entries)
-        self._entries.update((entry.key, entry) for entry in puts)
-        for key in deletes:
-            del self._entries[key]
-        self._watchers.publish(Changed(puts, deletes, self._revision))
-        return self._revision
+        revision = self._contents.revision + 1
+        puts = tuple(Entry(change.key, change.value, revision) for change in changes if isinstance(change, Put))
+        deletes = tuple(c.key for c in changes if not isinstance(c, Put) and self._contents.get(c.key))
+        changed = Changed(puts, deletes, revision)
+        self._contents.apply(changed)
+        self._watchers.publish(changed)
+        return revision
 
     def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
         """See ``Store.watch``."""
@@ -55,17 +54,18 @@ class MemoryStore:
         """See ``Store.problems``: there are none."""
         return ()
 
+    async def mend(self) -> Sequence[Mended]:
+        """See ``Store.mend``: nobody else can reach it."""
+        return ()
+
     async def close(self) -> None:
         """See ``Store.close``."""
         self._closed = True
         self._watchers.close()
 
     async def _snapshot(self, prefix: str) -> Snapshot:
-        return Snapshot(tuple(await self.list(prefix)), self._revision)
-
-    def _revision_of(self, key: str) -> int:
-        entry = self._entries.get(key)
-        return entry.revision if entry else 0
+        self._check_open()
+        return self._contents.snapshot(prefix)
 
     def _check_open(self) -> None:
         if self._closed:

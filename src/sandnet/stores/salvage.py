@@ -1,7 +1,8 @@
 """Copies of the embedded store's file, and what is done when the file is damaged or gone.
 
 A copy is written beside the file, checked, made durable and then renamed into its place: at no time is there
-half of one. Two generations are kept, so that damage which a copy has not noticed does not reach both.
+half of one. Two generations are kept, so that damage which a copy has not noticed does not reach both. A file that
+others broke while it was in use is written again from memory.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind
 from sandnet.stores.base import REBUILD, Entry, Put
+from sandnet.stores.contents import Contents
 from sandnet.stores.sqlite_digest import CONTENT_DIGEST, Digest
 from sandnet.stores.sqlite_file import (
     CORRUPT,
     MIGRATIONS,
-    Connections,
     check,
     connect,
+    corrupt,
     make_private,
     open_file,
     storage_errors,
 )
+
+REPAIRED: Final = "repaired"
+"""What is appended to the name of a file that is whole, and is to take the place of one that others broke."""
 
 _PARTS: Final = ("", "-wal", "-shm", "-journal")
 """What SQLite appends to the name of a database for the files that belong to it (sqlite.org/tempfiles.html)."""
@@ -41,7 +46,7 @@ _PASSING_SQLITE: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQL
 class Opened(NamedTuple):
     """A store that can be used."""
 
-    connections: Connections
+    connection: sqlite3.Connection
     problems: tuple[str, ...]
     """What was wrong with the file, what was kept of it and what it was replaced by, in words."""
 
@@ -56,6 +61,8 @@ def open_or_salvage(path: Path) -> Opened:
         Error: kind ``UNAVAILABLE``, as ``open_file``, for all that is not damage.
     """
     with storage_errors(path):
+        if _size(_beside(path, REPAIRED)):
+            _finish(path)
         problem = _vanished(path)
         if not problem:
             try:
@@ -111,21 +118,49 @@ def replace_all(path: Path, puts: Sequence[Put]) -> Path | None:
     with storage_errors(path):
         make_private(path)
         half = _beside(path, "new")
-        _private_and_empty(half)
-        connections = open_file(half)
-        try:
-            writer = connections.writer
-            writer.execute("BEGIN IMMEDIATE")
-            writer.executemany("INSERT INTO entries VALUES (?, ?, 1)", [(put.key, put.value) for put in puts])
-            writer.execute("UPDATE head SET revision = 1")
-            writer.execute(f"UPDATE head SET digest = ({CONTENT_DIGEST})")  # noqa: S608 - our own text
-            writer.execute("COMMIT")
-        finally:
-            connections.reader.close()
-            connections.writer.close()
+        _write_new(half, Contents((Entry(put.key, put.value, 1) for put in puts), 1))
         kept = _set_aside(path, "replaced")
         _rename(half, path)
         return kept
+
+
+def write_again(path: Path, contents: Contents) -> Path | None:
+    """A new store that holds just this, in place of whatever is there now.
+
+    Whoever dies in it loses nothing from the moment the new file is complete: the next start finds it beside, and
+    puts it in place first (``_finish``). Until then what is there is left as it is.
+
+    Returns:
+        Where what was there is kept; ``None``: there was nothing.
+
+    Raises:
+        Error: kind ``UNAVAILABLE``, or OSError: it cannot be written.
+    """
+    half = _beside(path, "new")
+    _write_new(half, contents)
+    _rename(half, _beside(path, REPAIRED))
+    return _finish(path)
+
+
+def _finish(path: Path) -> Path | None:
+    """Put the complete file in place; it holds all that was ever promised."""
+    kept = _set_aside(path)
+    _rename(_beside(path, REPAIRED), path)
+    return kept
+
+
+def _write_new(path: Path, contents: Contents) -> None:
+    _drop(path)
+    try:
+        with closing(open_file(path)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.executemany("INSERT INTO entries VALUES (?, ?, ?)", contents.list(""))
+            writer.execute("UPDATE head SET revision = ?", (contents.revision,))
+            writer.execute(f"UPDATE head SET digest = ({CONTENT_DIGEST})")  # noqa: S608 - our own text
+            writer.execute("COMMIT")
+    except BaseException:
+        _drop(path)
+        raise
 
 
 def generations(path: Path) -> tuple[Path, Path]:
@@ -141,9 +176,10 @@ def _written(path: Path, target: Path) -> Path:
     half = _beside(target, "new")
     try:
         _private_and_empty(half)
-        with closing(connect(path)) as source:
+        with closing(connect(path, "?mode=rw")) as source:  # one that is gone is not made
             source.execute("VACUUM INTO ?", (str(half),))
-        check(half)
+        if check(half) == 0:
+            raise corrupt(path, "it is empty")
         _sync(half, os.O_RDWR)
     except BaseException:
         _drop(half)

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from sandnet.errors import Error, Kind
 from sandnet.stores.sqlite_digest import CONTENT_DIGEST, Digest
@@ -59,13 +59,6 @@ BeforeMigration = Callable[[int], object]
 """Called with the schema version that the file has, when that is about to change."""
 
 
-class Connections(NamedTuple):
-    """The two ways into the file; each is used by one thread at a time."""
-
-    writer: sqlite3.Connection
-    reader: sqlite3.Connection
-
-
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the file system raise into ``Error`` of kind ``UNAVAILABLE``."""
@@ -79,7 +72,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise _unavailable(path, error.strerror or str(error)) from error
 
 
-def open_file(path: Path, before: BeforeMigration | None = None) -> Connections:
+def open_file(path: Path, before: BeforeMigration | None = None) -> sqlite3.Connection:
     """Open the store at ``path``, made if absent (0600), its directory too (0700), its schema up to date.
 
     Args:
@@ -100,7 +93,7 @@ def open_file(path: Path, before: BeforeMigration | None = None) -> Connections:
             if before and 0 < version < len(MIGRATIONS):
                 before(version)
             migrate(writer, path, MIGRATIONS)
-            return Connections(writer, connect(path))
+            return writer
         except BaseException:
             writer.close()
             raise

@@ -296,9 +296,9 @@ class Event(Struct, kw_only=True):
     """``network``, ``endpoint`` (services are endpoints), ``sandbox`` or ``backend``."""
     action: str
     """``created``, ``changed`` or ``removed``; of backends ``attached``, ``changed`` or ``detached``; ``repaired`` of
-    what others had changed or removed and is back (``type`` may then be ``rules``, ``parameter`` or ``stray`` too,
-    without an ``id``); ``warning`` of what somebody has to look at. ``missed``, with nothing but number and time:
-    events are lost to this reader, who has to read the lists anew."""
+    what others had changed or removed and is back (``type`` may then be ``rules``, ``parameter``, ``stray`` or
+    ``state`` too, without an ``id``); ``warning`` of what somebody has to look at. ``missed``, with nothing but number
+    and time: events are lost to this reader, who has to read the lists anew."""
     id: str | UnsetType = UNSET
     """Of sandboxes and backends the container's."""
     name: str | UnsetType = UNSET
