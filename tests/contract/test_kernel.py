@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import Bridge, DefaultRoute, Veth
+from sandnet.kernel.base import Bridge, DefaultRoute, ElementChange, Veth
 from sandnet.kernel.life import Watched
 from tests.contract.kernel_worlds import SANDBOXES, FakeWorld, LinuxWorld, World
 from tests.lab import Host, eventually, unavailable
@@ -359,6 +359,30 @@ def test_given_a_script_when_applied_again_then_it_converges(world: World) -> No
 def test_given_a_script_with_a_nul_when_applied_then_it_is_refused_whole(world: World) -> None:
     with refused(Kind.INTERNAL):
         world.kernel.firewall.apply("table inet sandnet { }\n\0flush ruleset")
+
+
+def changed(address: str, *, comes: bool) -> ElementChange:
+    return ElementChange("inet t", "s", address, ip_address(address).packed, comes)
+
+
+def test_given_a_set_when_elements_come_and_go_then_it_holds_what_is_left(world: World) -> None:
+    world.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n")
+    world.kernel.firewall.change([changed("10.0.0.1", comes=True), changed("10.0.0.2", comes=True)])
+    world.kernel.firewall.change([changed("10.0.0.1", comes=False), changed("10.0.0.2", comes=True)])
+    world.kernel.firewall.change([])
+    found = world.kernel.firewall.listing("inet t")
+    assert found
+    assert found.elements == {"s": {"10.0.0.2"}}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_given_what_is_not_there_when_it_goes_then_nothing_of_the_change_happens(world: World, there: bool) -> None:
+    if there:
+        world.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n")
+    with refused(Kind.UNAVAILABLE):
+        world.kernel.firewall.change([changed("10.0.0.1", comes=True), changed("10.0.0.2", comes=False)])
+    found = world.kernel.firewall.listing("inet t")
+    assert found is None or not found.elements.get("s")
 
 
 def test_given_no_flows_when_forgotten_then_success(world: World) -> None:

@@ -8,11 +8,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from msgspec.structs import replace
 
+from sandnet.drivers.bridge import guard
+from sandnet.drivers.bridge.balance import BRIDGE, change
 from sandnet.errors import Error, Kind
 from sandnet.kernel import nftables
+from sandnet.kernel.base import ElementChange
 from sandnet.kernel.nftables import Nftables
 from tests.lab import Host
+from tests.unit.test_balance import ENDPOINT, attachment
+from tests.unit.test_port_guard import NET
 
 TABLE = """
 table inet sandnet {
@@ -83,6 +89,69 @@ def test_given_somebody_else_changed_the_table_when_run_then_it_is_seen(host: Ho
         host.run(firewall.run, element(81))
     host.run(firewall.run, TABLE + element(81))
     assert elements(host) == 1
+
+
+SET = "table inet sandnet {\n set hosts { type ipv4_addr; }\n}\n"
+
+
+def host_element(last: int, *, comes: bool = True) -> ElementChange:
+    return ElementChange("inet sandnet", "hosts", f"10.0.0.{last}", bytes([10, 0, 0, last]), comes)
+
+
+def told_hosts(host: Host, firewall: Nftables) -> frozenset[str]:
+    listing = host.run(firewall.listing, "inet sandnet")
+    assert listing
+    return listing.elements["hosts"]
+
+
+def test_given_only_changes_of_our_own_when_asked_then_nobody_touched_the_rules(host: Host, firewall: Nftables) -> None:
+    host.run(firewall.run, SET)
+    host.run(firewall.account, host.run(firewall.touched))
+    for last in range(1, 4):
+        host.run(firewall.change, [host_element(last)])
+        host.run(firewall.run, element(last))
+    assert host.run(firewall.touched) == 0
+    assert told_hosts(host, firewall) == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
+
+
+def test_given_a_change_of_somebody_else_when_ours_follow_then_it_stays_noticed(host: Host, firewall: Nftables) -> None:
+    host.run(firewall.run, SET)
+    host.run(firewall.account, host.run(firewall.touched))
+    host.sh("nft", "add", "table", "inet", "theirs")
+    host.run(firewall.change, [host_element(1)])
+    host.run(firewall.change, [host_element(2)])
+    assert host.run(firewall.touched)
+    assert told_hosts(host, firewall) == {"10.0.0.1", "10.0.0.2"}
+
+
+def test_given_a_refused_change_when_the_next_comes_then_it_has_its_own_answer(host: Host, firewall: Nftables) -> None:
+    host.run(firewall.run, SET)
+    absent = [host_element(last, comes=False) for last in range(1, 4)]
+    with pytest.raises(Error, match="No such file or directory"):
+        host.run(firewall.change, [host_element(9), *absent, host_element(10)])
+    host.run(firewall.change, [host_element(1)])
+    assert told_hosts(host, firewall) == {"10.0.0.1"}
+
+
+@pytest.mark.parametrize("holder", [True, False])
+def test_given_what_a_port_may_send_when_told_without_the_library_then_it_is_what_the_library_would_tell(
+    host: Host, firewall: Nftables, holder: bool
+) -> None:
+    """Told by one and taken back by the other."""
+    port = replace(attachment(2), host_link="snv0123456789", holder=holder)
+    own = guard.elements(NET, ENDPOINT, port)
+    host.run(firewall.run, f"add table {BRIDGE}\n{guard.ruleset([])}")
+    host.run(firewall.change, guard.turned({}, own))
+    told = host.run(firewall.listing, BRIDGE)
+    assert told
+    assert sum(map(len, told.elements.values())) == len(own)
+    host.run(firewall.run, "\n".join(change(own, {})) + "\n")
+    host.run(firewall.run, guard.ruleset([own]))
+    assert host.run(firewall.listing, BRIDGE) == told
+    host.run(firewall.change, guard.turned(own, {}))
+    told = host.run(firewall.listing, BRIDGE)
+    assert told
+    assert not any(told.elements.values())
 
 
 def test_given_four_threads_when_they_run_scripts_at_once_then_none_is_lost(host: Host, firewall: Nftables) -> None:

@@ -235,6 +235,20 @@ class Namespaces(Protocol):
         ...
 
 
+class ElementChange(NamedTuple):
+    """An element of a set of nftables that comes or goes."""
+
+    table: str
+    """``bridge sandnet``."""
+    name: str
+    """The set's."""
+    key: str
+    """As scripts spell it."""
+    packed: bytes
+    """As the kernel compares it: the parts of the key one after the other, each filled up to four bytes."""
+    comes: bool
+
+
 class Firewall(Protocol):
     """nftables, written to, and read only to see whether others changed it."""
 
@@ -244,6 +258,14 @@ class Firewall(Protocol):
         Raises:
             Error: ``UNAVAILABLE``, with code ``RULES_GONE`` when a table, set or element that the script names is not
                 there.
+        """
+        ...
+
+    def change(self, elements: Sequence[ElementChange]) -> None:
+        """The same for elements alone, in a fifth of the time. One that comes may be there; one that goes must be.
+
+        Raises:
+            Error: as :meth:`apply`.
         """
         ...
 

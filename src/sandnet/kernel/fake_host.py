@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import RULES_GONE
+from sandnet.kernel.base import RULES_GONE, ElementChange
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_parts import Mishaps, recorded
@@ -56,6 +56,17 @@ class FakeFirewall:
             self.tables = before
             raise Error(Kind.UNAVAILABLE, f"nftables: no table {missing}", code=RULES_GONE) from missing
         self.applied.append(script)
+
+    @recorded
+    def change(self, elements: Sequence[ElementChange]) -> None:
+        """Note them as a script would have it."""
+        for each in elements:
+            sets = self.tables.get(each.table)
+            if sets is None or not (each.comes or each.key in sets.get(each.name, ())):
+                raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_GONE)
+        for each in elements:
+            found = self.tables[each.table].setdefault(each.name, set())
+            found.add(each.key) if each.comes else found.remove(each.key)
 
     @recorded
     def forget_flows(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from sandnet.kernel.base import ElementChange
 from sandnet.kernel.conntrack import Conntrack
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.host import LinuxHost
@@ -31,6 +32,14 @@ class LinuxFirewall:
             Error: as :meth:`sandnet.kernel.nftables.Nftables.run`.
         """
         self._nftables.run(script)
+
+    def change(self, elements: Sequence[ElementChange]) -> None:
+        """See :meth:`sandnet.kernel.base.Firewall.change`.
+
+        Raises:
+            Error: as :meth:`sandnet.kernel.nftables.Nftables.run`.
+        """
+        self._nftables.change(elements)
 
     def listing(self, table: str) -> Listing | None:
         """See :meth:`sandnet.kernel.nftables.Nftables.listing`."""

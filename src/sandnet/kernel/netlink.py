@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Generic, NamedTuple, Self, TypeVar
 
@@ -101,6 +101,20 @@ def to_text(payload: bytes | None) -> str:
     return payload.split(b"\0", 1)[0].decode(errors="replace") if payload else ""
 
 
+class Message(NamedTuple):
+    """One message to the kernel."""
+
+    kind: int
+    flags: int
+    """Beside ``NLM_F_REQUEST``."""
+    body: bytes
+
+    def packed(self, sequence: int) -> bytes:
+        """As it is sent, without what would fill it up to four bytes: bodies of attributes are filled already."""
+        length = _HEADER.size + len(self.body)
+        return _HEADER.pack(length, self.kind, self.flags | NLM_F_REQUEST, sequence, 0) + self.body
+
+
 class Reply(NamedTuple):
     """One message of the kernel."""
 
@@ -177,15 +191,35 @@ class Netlink:
             NetlinkError: any other errno.
         """
         sequence = self._send(kind, body, flags | NLM_F_ACK)
-        refused = next(failure(reply) for reply in self._answers(sequence) if reply.kind == _NLMSG_ERROR)
+        refused = next(failure(reply) for reply in self._answers((sequence,)) if reply.kind == _NLMSG_ERROR)
         if refused and refused.errno not in accept:
             raise refused
         return refused is None
 
+    def transact(self, messages: Sequence[Message]) -> None:
+        """Send messages in one datagram, as nfnetlink wants its batches, and wait until the kernel has done them.
+
+        Args:
+            messages: one of them at least asks for an answer (``NLM_F_ACK``), and none before it does. What is refused
+                is answered in any case, and before what follows it.
+
+        Raises:
+            NetlinkError: the first refusal.
+        """
+        first = self._sequence + 1
+        asked = first + next(at for at, message in enumerate(messages) if message.flags & NLM_F_ACK)
+        self._sequence += len(messages)
+        self._socket.send(b"".join(message.packed(first + at) for at, message in enumerate(messages)))
+        for reply in self._answers(range(first, self._sequence + 1)):
+            if refused := failure(reply):
+                raise refused
+            if reply.sequence == asked:
+                return
+
     def get(self, kind: int, body: bytes, absent: Collection[int] = (errno.ENODEV,)) -> bytes | None:
         """One object; ``None`` when the kernel answers with one of the errnos in ``absent``."""
         sequence = self._send(kind, body, 0)
-        reply = next(self._answers(sequence))
+        reply = next(self._answers((sequence,)))
         if reply.kind != _NLMSG_ERROR:
             return reply.body
         refused = failure(reply)
@@ -218,7 +252,7 @@ class Netlink:
     def _dump(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
         sequence = self._send(kind, body, NLM_F_DUMP)
         found, whole = [], True
-        for reply in self._answers(sequence):
+        for reply in self._answers((sequence,)):
             whole = whole and not reply.flags & _NLM_F_DUMP_INTR
             if reply.kind in (_NLMSG_DONE, _NLMSG_ERROR):
                 if refused := failure(reply):
@@ -229,17 +263,16 @@ class Netlink:
 
     def _send(self, kind: int, body: bytes, flags: int) -> int:
         self._sequence += 1
-        length = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(length, kind, flags | NLM_F_REQUEST, self._sequence, 0) + body)
+        self._socket.send(Message(kind, flags, body).packed(self._sequence))
         return self._sequence
 
-    def _answers(self, sequence: int) -> Iterator[Reply]:
-        """Messages that answer request ``sequence``. Any process may write to our socket: only the
-        kernel, port 0, is heard."""
+    def _answers(self, sequences: Container[int]) -> Iterator[Reply]:
+        """Messages that answer these requests. Any process may write to our socket: only the kernel, port 0,
+        is heard."""
         while True:
             data, (port, _groups) = self._socket.recvfrom(_BUFFER)
             if port == 0:
-                yield from (reply for reply in replies(data) if reply.sequence == sequence)
+                yield from (reply for reply in replies(data) if reply.sequence in sequences)
 
 
 class Kept(Generic[N]):

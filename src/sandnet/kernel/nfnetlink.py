@@ -1,17 +1,31 @@
-"""What nftables has in the kernel, but for elements, asked over netlink.
+"""What nftables has in the kernel, but for elements, asked over netlink; and elements changed.
 
 libnftables would tell it as text, but reads every element of every set first, learned flows too: over a second
-with 100,000 of them. Layouts and numbers: ``linux/netfilter/nfnetlink.h``, ``linux/netfilter/nf_tables.h``.
+with 100,000 of them. And it reads tables, chains and sets anew for each change that follows another.
+Layouts and numbers: ``linux/netfilter/nfnetlink.h``, ``linux/netfilter/nf_tables.h``.
 """
 
 from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sandnet.kernel.netlink import Kept, Netlink, NetlinkError, attributes, text, to_text
+from sandnet.kernel.base import ElementChange
+from sandnet.kernel.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    Kept,
+    Message,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    nested,
+    text,
+    to_text,
+)
 
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 10 << 8
@@ -19,10 +33,22 @@ _GET_CHAIN: Final = _SUBSYSTEM | 4
 _GET_RULE: Final = _SUBSYSTEM | 7
 _GET_SET: Final = _SUBSYSTEM | 10
 _GET_GENERATION: Final = _SUBSYSTEM | 16
+_NEW_ELEMENT: Final = _SUBSYSTEM | 12
+_DELETE_ELEMENT: Final = _SUBSYSTEM | 14
+_BATCH_BEGIN: Final = 16
+_BATCH_END: Final = 17
+_BATCH_GENERATION: Final = 1
+"""Attribute: the transaction is for the ruleset with that number, and refused (``ERESTART``) with any other."""
 _HEADER: Final = struct.Struct("!BBH")
 """``struct nfgenmsg``: family, version, resource."""
 _FAMILIES: Final = {"inet": 1, "bridge": 7, "ip": 2, "ip6": 10}
 
+_ELEMENTS_TABLE: Final = 1
+_ELEMENTS_SET: Final = 2
+_ELEMENTS: Final = 3
+_LIST_ELEMENT: Final = 1
+_ELEMENT_KEY: Final = 1
+_DATA_VALUE: Final = 1
 _TABLE: Final = 1
 """Attribute with the table's name: of chains, rules and sets alike."""
 _GENERATION_ID: Final = 1
@@ -69,6 +95,33 @@ class Nfnetlink:
             body = netlink.get(_GET_GENERATION, _HEADER.pack(0, 0, 0)) or b""
         return int.from_bytes(attributes(body, _HEADER.size).get(_GENERATION_ID, b""), "big")
 
+    def change(self, elements: Sequence[ElementChange], generation: int) -> bool:
+        """Change elements as one transaction.
+
+        Args:
+            elements: at least one.
+            generation: do it only if the ruleset has this number; 0: in any case.
+
+        Returns:
+            Whether it was done; it was not if the ruleset has another number.
+
+        Raises:
+            NetlinkError: the kernel refuses; nothing of it has happened.
+        """
+        batch = _HEADER.pack(0, 0, _SUBSYSTEM >> 8)
+        expected = attribute(_BATCH_GENERATION, generation.to_bytes(4, "big")) if generation else b""
+        changes = [_element(each) for each in elements]
+        changes[-1] = changes[-1]._replace(flags=changes[-1].flags | NLM_F_ACK)
+        messages = [Message(_BATCH_BEGIN, 0, batch + expected), *changes, Message(_BATCH_END, 0, batch)]
+        with self._kept.used() as netlink:
+            try:
+                netlink.transact(messages)
+            except NetlinkError as refused:
+                if refused.errno != errno.ERESTART:
+                    raise
+                return False
+        return True
+
     def declared(self, table: str) -> Declared | None:
         """A table (``inet sandnet``) as it is; ``None``: there is none.
 
@@ -107,6 +160,14 @@ def _told(netlink: Netlink, kind: int, family: str, table: str) -> Iterator[dict
         told = attributes(each, _HEADER.size)
         if to_text(told.get(_TABLE)) == table:
             yield told
+
+
+def _element(change: ElementChange) -> Message:
+    family, _, table = change.table.partition(" ")
+    element = nested(_LIST_ELEMENT, nested(_ELEMENT_KEY, attribute(_DATA_VALUE, change.packed)))
+    where = text(_ELEMENTS_TABLE, table) + text(_ELEMENTS_SET, change.name)
+    body = _HEADER.pack(_FAMILIES[family], 0, 0) + where + nested(_ELEMENTS, element)
+    return Message(_NEW_ELEMENT, NLM_F_CREATE, body) if change.comes else Message(_DELETE_ELEMENT, 0, body)
 
 
 def _spelled(told: dict[int, bytes]) -> str:

@@ -1,8 +1,9 @@
 """nftables through libnftables, inside our own process.
 
-Adding an element to a map takes 0.09 ms this way; running the ``nft`` program for it takes 2.4 ms. The text
-given is what ``nft -f`` reads (nft(8), libnftables(3)), and one run is one transaction of the kernel: all
-of it happens or nothing.
+Running the ``nft`` program takes 2.4 ms, the library 0.5 to 0.9 where another transaction came before: it reads
+tables, chains and sets anew then. So elements that each join needs are told to the kernel without it, in
+0.1 ms. The text given is what ``nft -f`` reads (nft(8), libnftables(3)), and one run is one transaction of the
+kernel: all of it happens or nothing.
 
 One library context serves all threads, behind a lock. A context for each thread was measured at 11,000
 elements a second against 7,500 with the lock (four threads, two cores); the library promises no thread
@@ -15,11 +16,12 @@ from __future__ import annotations
 import ctypes
 import re
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import RULES_GONE
+from sandnet.kernel.base import RULES_GONE, ElementChange
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.netlink import explaining
 from sandnet.kernel.nfnetlink import Nfnetlink
@@ -97,6 +99,25 @@ class Nftables:
             after = self._generation()
             if before == self._accounted and after - before <= 1:
                 self._accounted = after
+
+    def change(self, elements: Sequence[ElementChange]) -> None:
+        """Change elements as one transaction, without the library.
+
+        Raises:
+            Error: as :meth:`run`.
+        """
+        if not elements:
+            return
+        try:
+            with self._lock:
+                known = self._accounted
+                if known and self._numbers.change(elements, known):
+                    self._accounted = (known + 1) % (1 << 32) or 1
+                else:
+                    self._numbers.change(elements, 0)
+        except OSError as failure:
+            self._accounted = 0
+            raise _refusal(failure.strerror or str(failure)) from failure
 
     def listing(self, table: str) -> Listing | None:
         """A table as it is in the kernel, ``None`` where there is none.

@@ -24,11 +24,12 @@ async def test_given_rules_that_others_removed_when_a_backend_leaves_before_they
     assert told_of(rig, leaving.mac)
     assert told_of(rig, leaving.host_link)
 
-    def refuse(script: str) -> None:
+    def refuse(asked: object) -> None:
         raise Error(Kind.INTERNAL, "nftables: No such file or directory")
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.kernel.firewall, "apply", refuse)
+        patch.setattr(rig.kernel.firewall, "change", refuse)
         rig.kernel.firewall.tables.clear()
         await rig.controller.sandboxes.leave("foo", "web", "c3")
     assert await rig.controller.reconcile.run(fix=True)

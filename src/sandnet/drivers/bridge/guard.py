@@ -19,24 +19,44 @@ claimed by neighbour discovery stand as numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from ipaddress import IPv6Address
-from typing import Final
+from socket import AF_INET6, inet_aton, inet_pton
+from typing import Final, NamedTuple
 
 from sandnet.drivers.bridge.balance import BRIDGE, Element, change
+from sandnet.kernel.base import ElementChange
 from sandnet.kernel.rtnetlink import mac_bytes
 from sandnet.model import Attachment, Endpoint, Network
 
 Own = dict[Element, str]
 """What the sets hold of one port; nothing is mapped to anything."""
 
+
+class _Part(NamedTuple):
+    """A part of a set's key."""
+
+    spelled: str
+    """What it is the type of."""
+    packed: Callable[[str], bytes]
+    """From its text to what the kernel compares, filled up to four bytes."""
+
+
+_PORT: Final = _Part("iifname", lambda text: text.strip('"').encode().ljust(16, b"\0"))
+_MAC: Final = _Part("ether saddr", lambda text: mac_bytes(text) + bytes(2))
+_IPV4: Final = _Part("ip saddr", inet_aton)
+_IPV6: Final = _Part("ip6 saddr", partial(inet_pton, AF_INET6))
+_MAC_NUMBER: Final = _Part("@ll,48,48", lambda text: int(text, 16).to_bytes(6, "big") + bytes(2))
+_IPV6_NUMBER: Final = _Part("@th,64,128", lambda text: int(text, 16).to_bytes(16, "big"))
+
 _SETS: Final = {
-    "guarded": "type ifname;",
-    "sources4": "typeof iifname . ether saddr . ip saddr;",
-    "sources6": "typeof iifname . ether saddr . ip6 saddr;",
-    "unclaimed4": "typeof iifname . arp saddr ip;",
-    "macs6": "typeof iifname . @ll,48,48;",
-    "claims6": "typeof iifname . @th,64,128;",
+    "guarded": (_PORT,),
+    "sources4": (_PORT, _MAC, _IPV4),
+    "sources6": (_PORT, _MAC, _IPV6),
+    "unclaimed4": (_PORT, _IPV4),
+    "macs6": (_PORT, _MAC_NUMBER),
+    "claims6": (_PORT, _IPV6_NUMBER),
 }
 _OWN_SENDER: Final = (
     "iifname . ether saddr . arp saddr ip @sources4 iifname . arp saddr ether . arp saddr ip @sources4 accept"
@@ -116,7 +136,8 @@ def ruleset(ports: Iterable[Own]) -> str:
     Args:
         ports: what each port may send.
     """
-    lines = [f"add set {BRIDGE} {name} {{ {shape} }}" for name, shape in _SETS.items()]
+    shapes = {name: " . ".join(part.spelled for part in parts) for name, parts in _SETS.items()}
+    lines = [f"add set {BRIDGE} {name} {{ typeof {shape}; }}" for name, shape in shapes.items()]
     lines += [f"flush set {BRIDGE} {name}" for name in _SETS]
     lines += [f"add chain {BRIDGE} {name}" for name in _CHAINS]
     lines += [f"add chain {BRIDGE} {_BASE} {{ {_HOOK} }}"]
@@ -132,6 +153,18 @@ def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> Own:
     if not net.options.anti_spoofing or not attachment.host_link:
         return {}
     return {Element(BRIDGE, name, key): "" for name, key in _keys(endpoint, attachment)}
+
+
+def turned(old: Own, new: Own) -> list[ElementChange]:
+    """What turns the elements of a port into others."""
+    gone, come = old.keys() - new.keys(), new.keys() - old.keys()
+    return [_changed(each, comes=False) for each in gone] + [_changed(each, comes=True) for each in come]
+
+
+def _changed(element: Element, *, comes: bool) -> ElementChange:
+    texts = element.key.split(" . ")
+    packed = b"".join(part.packed(text) for part, text in zip(_SETS[element.name], texts, strict=True))
+    return ElementChange(element.table, element.name, element.key, packed, comes)
 
 
 def link_local(mac: str) -> IPv6Address:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from sandnet.drivers.base import NetworkState
 from sandnet.drivers.bridge import guard
-from sandnet.drivers.bridge.balance import change
 from sandnet.drivers.bridge.guard import Own
 from sandnet.drivers.bridge.rules import Rules
 from sandnet.errors import Error
@@ -63,4 +62,4 @@ class Guarding:
             old = self._programmed.pop(port, {})
             if new:
                 self._programmed[port] = new
-            await self._workers.run(self._firewall.apply, "\n".join(change(old, new)) + "\n")
+            await self._workers.run(self._firewall.change, guard.turned(old, new))
