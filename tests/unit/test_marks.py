@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, ip_address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from sandnet.model.marks import (
     network_mark,
     read_mark,
 )
+from sandnet.model.ports import ExposedPort
 
 IDS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 V4 = st.integers(0x0B000002, 0xDF000000).map(lambda number: ip_address(number & ~0xFF | 7))
@@ -32,6 +34,12 @@ def link(name: str, kind: str = "bridge") -> Link:
     return Link(name, 5, kind, 0, True, 1500, "02:00:00:00:00:01", 0)
 
 
+PORTS = st.builds(ExposedPort, proto=st.sampled_from([6, 17, 132]), port=st.integers(1, 65535))
+ACCESS = st.none() | st.booleans() | st.sets(PORTS, min_size=1, max_size=100).map(
+    lambda ports: tuple(sorted(ports, key=lambda each: (each.proto, each.port)))
+)  # fmt: skip
+
+
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
     own = IPv4Interface(f"{draw(V4)}/24")
@@ -39,7 +47,7 @@ def networks(draw: st.DrawFn) -> Network:
     flags = {name: value for name, value in OPTIONS.values() if name != "ipv6" and draw(st.booleans())}
     inside = draw(st.none() | st.just(IPv4Network((int(own.network[128]), 25))))
     options = NetworkOptions(ipv6=own6 is not None, ip_range=inside, mtu=draw(st.none() | st.integers(1280, 65535)))
-    options = replace(options, **flags)
+    options = replace(options, host_access=draw(ACCESS), **flags)
     gateway = draw(st.sampled_from([own.ip, own.network[9]]))
     gateway6 = own6.ip if own6 and not options.internal else None
     return Network(
@@ -121,9 +129,40 @@ def test_given_any_text_when_read_then_no_mark_or_one_that_can_be_looked_at(text
         remade_network(link("snb0123456789"), mark, 1)
 
 
-def test_every_option_of_a_network_that_is_yes_or_no_is_in_its_mark() -> None:
+def test_every_option_of_a_network_is_in_its_mark() -> None:
     asked = NetworkOptions()
     usual = {name: getattr(asked, name) for name in NetworkOptions.__struct_fields__}
     answers = {name for name, value in usual.items() if isinstance(value, bool)}
     assert {name for name, _ in OPTIONS.values()} == answers - {"create_bridge"}  # which matters once, at the start
     assert all(usual[name] is not value for name, value in OPTIONS.values())
+    # what follows from addresses and names that the mark tells, and what has a value there
+    told = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name"}
+    valued = {"ip_range", "mtu", "binding_address", "host_access"}
+    assert usual.keys() - answers == told | valued
+
+
+def net(**options: object) -> Network:
+    own = IPv4Interface("10.9.0.1/24")
+    return Network(
+        id="0" * 64, name="foo", driver="bridge", phase=Phase.READY, sequence=1, created=1.0, link="snb0000000000",
+        options=NetworkOptions(**options), ipv4=Subnet(prefix=own.network, bridge=own, gateway=own.ip),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_given_a_hundred_ports_of_the_host_when_marked_then_closed_and_not_in_full() -> None:
+    ports = tuple(ExposedPort(proto=6, port=10_000 + number) for number in range(100))
+    mark = read_mark(network_mark(net(host_access=ports)))
+    assert isinstance(mark, NetworkMark)
+    assert not mark.whole
+    found = remade_network(link("snb0000000000"), mark, 1)
+    assert found
+    assert found.options.host_access is None
+
+
+@pytest.mark.parametrize("said", ["6", "6:", "6:0", "6:65536", "1:1", "6:1;", "6:1,", "tcp:1", "6:-1"])
+def test_given_ports_of_the_host_that_make_no_sense_when_read_then_no_network(said: str) -> None:
+    text = network_mark(net(host_access=(ExposedPort(proto=6, port=22),)))
+    assert " o=6:22 " in text
+    mark = read_mark(text.replace("o=6:22", f"o={said}"))
+    assert isinstance(mark, NetworkMark)
+    assert remade_network(link("snb0000000000"), mark, 1) is None

@@ -24,12 +24,12 @@ from sandnet.model import (
     Subnet,
 )
 from sandnet.model.address import mac_for
-from sandnet.model.marks import OPTIONS, AttachmentMark, NetworkMark, address4, address6
+from sandnet.model.marks import OPTIONS, AttachmentMark, NetworkMark, address4, address6, host_access
 from sandnet.model.process import Process
 
 UNTOLD = (
     "labels, aliases, exposed ports, probes and affinities of endpoints; host and domain names, name servers, "
-    "further hosts and file paths of sandboxes; parameters of the host as they were"
+    "further hosts, aliases and file paths of sandboxes; parameters of the host as they were"
 )
 """What no mark tells, in words."""
 
@@ -44,6 +44,7 @@ def remade_network(link: Link, mark: NetworkMark, sequence: int) -> Network | No
             ip_range=IPv4Network(told["r"]) if "r" in told else None,
             mtu=int(told["t"]) if "t" in told else None,
             binding_address=ip_address(told["b"]) if "b" in told else None,
+            host_access=host_access(told.get("o")),
             bridge_name=None if OUR_LINKS["bridge"].fullmatch(link.name) else link.name,
         )
         options = replace(options, **asked)

@@ -18,6 +18,7 @@ from sandnet.model.address import mac_for
 from sandnet.model.endpoint import Endpoint
 from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, LINK_NAME, NETWORK_NAME
 from sandnet.model.network import Network
+from sandnet.model.ports import PROTOCOL_NAMES, ExposedPort
 from sandnet.model.sandbox import KEY_LENGTH, Attachment, Origin, Sandbox
 
 LIMIT: Final = 255
@@ -40,6 +41,8 @@ _FORMAT: Final = "sandnet1"
 _NETWORK: Final = "net"
 _ATTACHMENT: Final = "end"
 _CUT: Final = "~"
+_ALL: Final = "all"
+_NONE: Final = "none"
 _VALUE: Final = re.compile(r"([A-Za-z0-9])=(.+)")
 
 
@@ -51,7 +54,8 @@ class NetworkMark(NamedTuple):
     flags: str
     values: Mapping[str, str]
     """``4`` and ``6`` the bridge's addresses with prefix lengths, ``g`` and ``h`` gateways that are others, ``r`` the
-    range, ``t`` the MTU, ``b`` the binding address, ``s`` seconds since the epoch."""
+    range, ``t`` the MTU, ``b`` the binding address, ``o`` what sandboxes reach of the host's own
+    programs, where somebody asked (:func:`host_access`), ``s`` seconds since the epoch."""
     whole: bool
     """Nothing was left out."""
 
@@ -96,6 +100,7 @@ def network_mark(net: Network) -> str:
         ("r", options.ip_range),
         ("t", options.mtu),
         ("b", options.binding_address),
+        ("o", _host_access(options.host_access)),
         ("s", int(net.created)),
     )
     return _mark((_NETWORK, _short(net.id), net.name, flags or "-"), values)
@@ -147,6 +152,33 @@ def read_mark(text: str) -> NetworkMark | AttachmentMark | None:
             mark = AttachmentMark(found, name, container, interface, flags, values, _CUT not in rest)
             return mark if found and KEY_NAME.fullmatch(mark.key) else None
     return None
+
+
+def _host_access(asked: bool | tuple[ExposedPort, ...] | None) -> str | None:
+    """``all``, ``none``, or ports by protocol: ``6:22,80;17:53``."""
+    if asked is None:
+        return None
+    if isinstance(asked, bool) or not asked:
+        return _ALL if asked else _NONE
+    ports: dict[int, list[str]] = {}
+    for each in asked:
+        ports.setdefault(each.proto, []).append(str(each.port))
+    return ";".join(f"{proto}:{','.join(some)}" for proto, some in ports.items())
+
+
+def host_access(text: str | None) -> bool | tuple[ExposedPort, ...] | None:
+    """What a mark says of it: as :attr:`NetworkOptions.host_access`.
+
+    Raises:
+        ValueError: it makes no sense.
+    """
+    if text in (None, _ALL, _NONE):
+        return None if text is None else text == _ALL
+    groups = [group.partition(":") for group in str(text).split(";")]
+    found = [ExposedPort(proto=int(proto), port=int(port)) for proto, _, ports in groups for port in ports.split(",")]
+    if not all(each.proto in PROTOCOL_NAMES and 1 <= each.port <= 65535 for each in found):
+        raise ValueError(text)
+    return tuple(found)
 
 
 def _mark(words: Iterable[str], values: Iterable[tuple[str, object]]) -> str:

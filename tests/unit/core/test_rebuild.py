@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from sandnet.core.rebuild import TOLD
 from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Sandbox
+from sandnet.model.ports import ExposedPort
 from sandnet.stores.base import REBUILD, Put
 from tests.unit.core.rig import MoodyStore, Rig, mapping
 
@@ -49,6 +50,7 @@ async def restart_with(rig: Rig, store: MoodyStore) -> None:
 
 async def test_given_no_records_when_starting_then_all_that_is_in_use_is_recorded_again(rig: Rig) -> None:
     await rig.network(subnet=IPv4Network("10.9.0.0/24"), ip_range=IPv4Network("10.9.0.128/25"), icc=False)
+    await rig.network("open", host_access=(ExposedPort(proto=17, port=53),))
     await rig.network("six", ipv6=True, internal=True)
     await rig.endpoint("web", port_mapping=(mapping(8080), mapping(53, 53, 17)))
     await rig.endpoint("six", "six")
