@@ -167,11 +167,10 @@ def hosts_file(scene: Scene) -> Path:
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 def test_given_traffic_when_somebody_breaks_it_then_it_is_repaired_and_told(
-    scene: Scene, harm: Harm, record_property: Callable[[str, object], None]
+    scene: Scene, harm: Harm, request: pytest.FixtureRequest
 ) -> None:
     repair = in_time(lambda: mended(scene.world, lambda: harm.act(scene), harm.problem, lambda: flows(scene)))
-    record_property("told", repair.told)
-    record_property("flowed", repair.flowed)
+    request.node.user_properties += [("told", repair.told), ("flowed", repair.flowed)]
     assert repair.event["type"] == harm.type
     assert drift(scene.world) == []
     assert scene.world.api.get("/healthz")["status"] == "ok"
@@ -179,7 +178,7 @@ def test_given_traffic_when_somebody_breaks_it_then_it_is_repaired_and_told(
 
 @pytest.mark.parametrize("inhabited", [False, True])
 def test_given_a_sandbox_when_it_is_unmounted_then_it_is_pinned_again(
-    world: World, inhabited: bool, record_property: Callable[[str, object], None]
+    world: World, inhabited: bool, request: pytest.FixtureRequest
 ) -> None:
     """With a process inside it is the same namespace; without one there is nothing to keep, and a new one is made."""
     world.api.network("foo")
@@ -195,8 +194,7 @@ def test_given_a_sandbox_when_it_is_unmounted_then_it_is_pinned_again(
             lambda: db.reaches(web.address, 0.3),
         )
     )
-    record_property("told", repair.told)
-    record_property("flowed", repair.flowed)
+    request.node.user_properties += [("told", repair.told), ("flowed", repair.flowed)]
     assert (world.host.run(lambda: Path(web.key).stat().st_ino) == before) is inhabited
     assert drift(world) == []
     assert web.address in web.sh("dig", "+short", "web", "@127.0.0.11")
