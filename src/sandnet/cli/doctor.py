@@ -44,15 +44,31 @@ def doctor(session: Session, fix: bool, as_json: bool) -> None:
     if as_json:
         output.raw(answer)
     else:
-        click.echo(drift_text(found))
+        click.echo(drift_text(found, fix=fix))
     if any(drift.done != REPAIRED for drift in found):
         raise click.exceptions.Exit(1)
 
 
-def drift_text(found: list[Drift]) -> str:
-    """A line for each difference, and below it why it matters."""
+def drift_text(found: list[Drift], *, fix: bool) -> str:
+    """A line for each difference, below it why it matters and what was done, and at the end what to do."""
     if not found:
         return "nothing differs: everything is as recorded"
-    rows = [(drift.kind, drift.object, drift.done or "-", drift.problem) for drift in found]
-    head, *lines = output.table(("KIND", "OBJECT", "DONE", "PROBLEM"), rows).splitlines()
-    return "\n".join([head, *(f"{line}\n  {drift.reason}" for line, drift in zip(lines, found, strict=True))])
+    rows = [(drift.kind, drift.object, drift.problem) for drift in found]
+    head, *lines = output.table(("KIND", "OBJECT", "PROBLEM"), rows).splitlines()
+    told = [
+        "\n  ".join(filter(None, (line, drift.reason, drift.done))) for line, drift in zip(lines, found, strict=True)
+    ]
+    return "\n".join([head, *told, "", _way_out(found, fix)])
+
+
+def _way_out(found: list[Drift], fix: bool) -> str:
+    left = sum(drift.done != REPAIRED for drift in found)
+    if not fix:
+        return f"{_things(left)} as recorded; to repair: sandnet doctor --fix"
+    if not left:
+        return "all of it is repaired"
+    return f"{_things(left)} as recorded still; see above why, and what to do. The daemon tries again by itself"
+
+
+def _things(count: int) -> str:
+    return "1 thing is not" if count == 1 else f"{count} things are not"
