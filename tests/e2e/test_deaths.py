@@ -7,19 +7,23 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from tests.e2e.promises import in_time
 from tests.e2e.services import PORT, published, talks, under_load
 from tests.e2e.traffic import until
 from tests.e2e.world import PREDEFINED, SANDNET, RefusedError, World, mapping, state_of
 from tests.lab import eventually
 
 pytestmark = pytest.mark.timeout(120)
+PROMISED = 5.0
+"""Seconds within which nothing is left of a container that died."""
 SOON = 20.0
-"""Seconds within which the dead are let go: four times what is promised, as the machines of tests are shared."""
+"""Seconds within which the dead are let go where it is not measured, as the machines of tests are shared."""
 
 
 def process(world: World, namespace: str = "") -> subprocess.Popen[str]:
@@ -35,6 +39,52 @@ def kill(running: subprocess.Popen[str]) -> None:
 
 def containers(world: World) -> list[str]:
     return [box["id"] for box in world.api.get("/sandboxes")]
+
+
+def watched(world: World) -> subprocess.Popen[str]:
+    """A process that a join named."""
+    running = process(world)
+    world.box("foo", "one", join={"watch_pid": running.pid})
+    return running
+
+
+def inhabitant(world: World) -> subprocess.Popen[str]:
+    """The only process in a sandbox that goes with the last."""
+    box = world.box("foo", "one", join={"auto_remove": True})
+    running = process(world, box.key)
+    until(lambda: occupied(world))
+    return running
+
+
+def runner(world: World) -> subprocess.Popen[str]:
+    """A ``sandnet run``."""
+    socket = f"unix://{world.run}/sandnet.sock"
+    words = ["run", "--net", "foo", "--", "sh", "-c", "echo; exec sleep 300"]
+    running = world.host.popen(str(SANDNET), "-H", socket, *words)
+    assert running.stdout
+    running.stdout.readline()
+    return running
+
+
+@pytest.mark.parametrize("start", [watched, inhabitant, runner])
+def test_given_a_container_when_its_process_is_killed_then_nothing_of_it_is_left_in_five_seconds(
+    world: World, start: Callable[[World], subprocess.Popen[str]], request: pytest.FixtureRequest
+) -> None:
+    world.api.network("foo")
+    links = world.our_links()
+
+    def buried() -> float:
+        running = start(world)
+        began = time.monotonic()
+        kill(running)
+        eventually(lambda: containers(world) == [] and world.our_links() == links, SOON)
+        took = time.monotonic() - began
+        for service in world.api.get("/services"):
+            world.api.delete(f"/services/{service['id']}")
+        return took
+
+    took = in_time(buried, float, PROMISED)
+    request.node.user_properties += [("took", took)]
 
 
 def test_given_a_container_joined_by_pid_when_it_is_killed_then_nothing_of_it_stays_but_its_endpoint(

@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.e2e.promises import in_time
 from tests.e2e.test_events import Stream, stream
 from tests.e2e.world import JSON, SANDNET, Box, World, mapping
 from tests.lab import eventually
 
 PROMISED = 2.0
 """Seconds from a harm to the event that tells of its repair, and to traffic."""
-TRIES = 3
-"""Harms of which one has to be repaired in time: the machines of tests are shared, and stand still at times."""
 WITHIN = 20.0
 """Seconds within which even a machine that stood still has done it; the next comparison of everything takes longer to
 come."""
@@ -86,22 +85,7 @@ class Repair(NamedTuple):
     event: JSON
     told: float
     flowed: float
-    """Traffic did again."""
-
-
-def in_time(attempt: Callable[[], Repair]) -> Repair:
-    """The first of a few attempts that keeps the promise.
-
-    Raises:
-        AssertionError: none does.
-    """
-    late = []
-    for _ in range(TRIES):
-        repair = attempt()
-        if max(repair.told, repair.flowed) <= PROMISED:
-            return repair
-        late.append(f"told after {repair.told:.2f} s, flowed after {repair.flowed:.2f} s")
-    raise AssertionError(f"repaired too late, each time: {late}")
+    """Traffic did again; not before it was told."""
 
 
 def mended(world: World, act: Callable[[], object], problem: str, flows: Callable[[], bool]) -> Repair:
@@ -113,6 +97,10 @@ def mended(world: World, act: Callable[[], object], problem: str, flows: Callabl
         told = time.monotonic() - began
     eventually(flows, WITHIN)
     return Repair(event, told, time.monotonic() - began)
+
+
+def repaired_in_time(attempt: Callable[[], Repair]) -> Repair:
+    return in_time(attempt, lambda repair: repair.flowed, PROMISED)
 
 
 class Harm(NamedTuple):
@@ -169,7 +157,7 @@ def hosts_file(scene: Scene) -> Path:
 def test_given_traffic_when_somebody_breaks_it_then_it_is_repaired_and_told(
     scene: Scene, harm: Harm, request: pytest.FixtureRequest
 ) -> None:
-    repair = in_time(lambda: mended(scene.world, lambda: harm.act(scene), harm.problem, lambda: flows(scene)))
+    repair = repaired_in_time(lambda: mended(scene.world, lambda: harm.act(scene), harm.problem, lambda: flows(scene)))
     request.node.user_properties += [("told", repair.told), ("flowed", repair.flowed)]
     assert repair.event["type"] == harm.type
     assert drift(scene.world) == []
@@ -186,7 +174,7 @@ def test_given_a_sandbox_when_it_is_unmounted_then_it_is_pinned_again(
     before = world.host.run(lambda: Path(web.key).stat().st_ino)
     if inhabited:
         world.host.inside(web.key, world.host.start_here, "sleep", "300")
-    repair = in_time(
+    repair = repaired_in_time(
         lambda: mended(
             world,
             lambda: world.host.sh("umount", web.key),
@@ -262,7 +250,9 @@ def test_given_a_link_with_our_mark_when_nobody_claims_it_then_it_is_deleted(wor
     def left_behind() -> None:
         world.host.sh("ip", "link", "add", stray, "type", "bridge")
 
-    repair = in_time(lambda: mended(world, left_behind, "belongs to no record", lambda: stray not in world.links()))
+    repair = repaired_in_time(
+        lambda: mended(world, left_behind, "belongs to no record", lambda: stray not in world.links())
+    )
     assert repair.event["name"] == stray
 
 
