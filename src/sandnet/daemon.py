@@ -20,7 +20,7 @@ from sandnet.serving.folders import make_folders, remove_folders
 from sandnet.serving.instance import PID_FILE, lock_file, only_one, stop_running
 from sandnet.serving.listening import check, listen, unlink
 from sandnet.serving.server import Server
-from sandnet.serving.tls import server_context
+from sandnet.serving.tls import certificates
 
 _log = logging.getLogger(__name__)
 
@@ -61,12 +61,12 @@ def down(config: Config) -> int:
 
 
 async def _serve(config: Config) -> None:
-    tls = server_context(config)
+    tls = certificates(config)
     check(config.hosts, tls)
     async with composed(config) as controller:
         await controller.start()
         listeners = listen(config.hosts, tls)
-        await Server(controller, listeners, config.server_names).serve()
+        await Server(controller, listeners, config.server_names, tls).serve()
         end_within(STOP)
         unlink([each.url for each in listeners if each.ours])
         await controller.stop()

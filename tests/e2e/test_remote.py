@@ -9,6 +9,7 @@ import pytest
 
 from tests.certificates import Authority, Identity
 from tests.e2e.world import HOST_ADDRESS, SANDNET, World
+from tests.lab import eventually
 
 URL = f"tcp://{HOST_ADDRESS}:2376"
 
@@ -48,6 +49,41 @@ def test_given_three_tls_files_when_another_machine_calls_then_only_its_certific
     assert "--tls-ca" in plain.stderr
     world.stop()
     world.down()
+
+
+def test_given_certificates_renewed_by_another_ca_when_another_machine_calls_then_no_restart_was_needed(
+    fresh_world: World, authority: Authority, tmp_path: Path
+) -> None:
+    world = fresh_world
+    newer = Authority(tmp_path / "newer")
+    own = authority.issue("renewed", use="serverAuth", addresses=(HOST_ADDRESS,))
+    former = authority.issue("former", use="clientAuth")
+    place = tmp_path / "tls"
+    place.mkdir()
+    files = [place / name for name in ("server.pem", "server.key", "ca.pem")]
+    options = [f"--tls-{name}={file}" for name, file in zip(("cert", "key", "ca"), files, strict=True)]
+    put(files, own, authority)
+    world.start("-H", f"unix://{world.run}/sandnet.sock", "-H", URL, *options)
+    assert called(world, authority, former, "network", "ls").returncode == 0
+
+    files[0].write_text("no certificate")
+    eventually(lambda: "those read before stay in force" in str(world.api.get("/healthz")["problems"]))
+    assert called(world, authority, former, "network", "ls").returncode == 0
+
+    put(files, newer.issue("server", use="serverAuth", addresses=(HOST_ADDRESS,)), newer)
+    eventually(lambda: world.api.get("/healthz")["status"] == "ok")
+    assert called(world, newer, newer.issue("client", use="clientAuth"), "network", "ls").returncode == 0
+    assert called(world, authority, former, "network", "ls").returncode == 1
+    world.stop()
+
+
+def put(files: list[Path], own: Identity, authority: Authority) -> None:
+    """Copy certificate, key and CA to where the daemon reads them."""
+    for source, target in zip((own.cert, own.key, authority.cert), files, strict=True):
+        new = target.with_suffix(".new")
+        new.write_bytes(source.read_bytes())
+        new.chmod(0o600)
+        new.rename(target)
 
 
 def test_given_no_tls_files_when_told_to_listen_beyond_loopback_then_the_daemon_does_not_start(

@@ -6,7 +6,6 @@ import grp
 import logging
 import os
 import socket
-import ssl
 import stat
 import subprocess
 import sys
@@ -33,9 +32,9 @@ def opened(path: Path) -> os.stat_result:
     return path.lstat()
 
 
-def refused(url: str, tls: ssl.SSLContext | None = None) -> Error:
+def refused(url: str) -> Error:
     with pytest.raises(Error) as caught:
-        listen([url], tls)
+        listen([url])
     return caught.value
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +21,7 @@ from sandnet.errors import Error
 from sandnet.serving.connection import MAX_HEAD, MAX_MESSAGE, Connection, Gate, Patience
 from sandnet.serving.listening import Listener
 from sandnet.serving.server import Server
-from sandnet.serving.tls import server_context
+from sandnet.serving.tls import Certificates, certificates
 from sandnet.transport import Tls
 from tests.certificates import Authority, Identity
 from tests.served import served
@@ -59,14 +61,14 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Running]:
+async def running(folder: Path, *, tls: Certificates | None = None) -> AsyncIterator[Running]:
     """A server on loopback TCP."""
     async with served(folder) as parts:
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         port = listening.getsockname()[1]
         listener = Listener(f"tcp://127.0.0.1:{port}", listening, ours=True, tls=tls)
-        server = Server(parts.controller, [listener], ())
+        server = Server(parts.controller, [listener], (), tls)
         serving = asyncio.ensure_future(server.serve())
         await until(lambda: server.started)
         try:
@@ -96,9 +98,9 @@ def client(authority: Authority) -> Identity:
     return authority.issue("client", use="clientAuth")
 
 
-def context(authority: Authority, own: Identity) -> ssl.SSLContext:
+def context(authority: Authority, own: Identity) -> Certificates:
     config = Config(tls_cert=str(own.cert), tls_key=str(own.key), tls_ca=str(authority.cert))
-    made = server_context(config)
+    made = certificates(config)
     assert made
     return made
 
@@ -158,6 +160,75 @@ async def test_given_a_certificate_for_another_address_when_the_client_meets_the
     elsewhere = authority.issue("elsewhere", use="serverAuth", addresses=("192.0.2.1",))
     async with running(tmp_path, tls=context(authority, elsewhere)) as there:
         assert "mismatch" in (await refused(caller(authority, client, there.port))).message
+
+
+class Files:
+    """The three files that the daemon was given."""
+
+    def __init__(self, folder: Path, authority: Authority, own: Identity) -> None:
+        folder.mkdir()
+        self.cert, self.key, self.ca = (folder / name for name in ("server.pem", "server.key", "ca.pem"))
+        self.put(authority, own)
+
+    def put(self, authority: Authority, own: Identity) -> None:
+        """Replace them, as a program that renews certificates does: one after the other."""
+        for source, target in ((authority.cert, self.ca), (own.cert, self.cert), (own.key, self.key)):
+            new = target.with_suffix(".new")
+            new.write_bytes(source.read_bytes())
+            new.chmod(0o600)
+            new.rename(target)
+
+    def certificates(self) -> Certificates:
+        return Certificates(str(self.cert), str(self.key), str(self.ca))
+
+
+async def test_given_renewed_files_when_asked_over_tls_then_new_connections_use_them(
+    tmp_path: Path, authority: Authority, stranger: Authority, own: Identity, client: Identity
+) -> None:
+    files = Files(tmp_path / "tls", authority, own)
+    other = stranger.issue("renewed", use="serverAuth", addresses=("127.0.0.1",))
+    new = stranger.issue("newcomer", use="clientAuth")
+    tls = files.certificates()
+    async with running(tmp_path, tls=tls) as there:
+        assert await version(caller(authority, client, there.port))
+        before = tls.context
+        files.put(stranger, other)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: tls.context is not before and not tls.problem)
+        assert await version(caller(stranger, new, there.port))
+        assert (await refused(caller(authority, client, there.port))).code == "daemon_unreachable"
+
+
+@pytest.mark.parametrize("breach", ["garbage", "gone", "another's key", "readable by others"])
+async def test_given_renewed_files_that_cannot_be_used_when_asked_then_the_former_serve_and_health_says_so(
+    tmp_path: Path, authority: Authority, own: Identity, client: Identity, breach: str
+) -> None:
+    files = Files(tmp_path / "tls", authority, own)
+    tls = files.certificates()
+    async with running(tmp_path, tls=tls) as there:
+        if breach == "garbage":
+            files.cert.write_text("-----BEGIN CERTIFICATE-----")
+        elif breach == "gone":
+            files.ca.unlink()
+        elif breach == "another's key":
+            files.key.write_bytes(client.key.read_bytes())
+        else:
+            files.key.chmod(0o644)
+        tls.ask()
+        await until(lambda: bool(tls.problem))
+        assert await version(caller(authority, client, there.port))
+        health = there.server._controller.health()
+        assert any("those read before stay in force" in problem for problem in health.problems)
+
+        files.put(authority, own)
+        await until(lambda: not tls.problem)  # without being asked
+        assert there.server._controller.health().status == "ok"
+
+
+async def test_given_no_tls_when_the_daemon_is_told_to_reload_then_it_goes_on(tmp_path: Path) -> None:
+    async with running(tmp_path) as there:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert b"200 OK" in await there.told(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
 
 
 async def test_given_plain_http_when_sent_to_the_tls_port_then_it_is_not_answered(
@@ -222,7 +293,7 @@ def test_given_tls_files_that_cannot_be_used_when_the_daemon_starts_then_it_is_r
             context(authority, Identity(cert, key))
         assert caught.value.code == "tls_files"
     with pytest.raises(Error) as caught:
-        server_context(Config(tls_cert=str(own.cert)))
+        certificates(Config(tls_cert=str(own.cert)))
     assert caught.value.code == "tls_incomplete"
 
 

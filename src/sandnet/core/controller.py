@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from sandnet.core.backends import Backends
@@ -65,6 +66,7 @@ class Controller:
         self._probes = Probes(parts, self.backends)
         self._deaths = Deaths(parts, self.removal)
         self._problems: list[str] = []
+        self._further: list[Callable[[], str]] = []
 
     async def start(self) -> None:
         """Load the records, find those that were lost, make the kernel equal to them, and make the predefined networks.
@@ -117,6 +119,10 @@ class Controller:
             )
         return await service.explain(box.container_id, name)
 
+    def also_tell(self, problem: Callable[[], str]) -> None:
+        """Let :meth:`health` tell of a part that serves the controller, and is none of it; empty: nothing is wrong."""
+        self._further.append(problem)
+
     def health(self) -> Health:
         """How the daemon is, and which drivers work here."""
         reasons = {name: driver.unavailable() for name, driver in self._parts.drivers.items()}
@@ -131,6 +137,7 @@ class Controller:
             *self._problems,
             *self._healing.problems,
             *([resolver] if resolver else []),
+            *filter(None, (problem() for problem in self._further)),
         )
         return Health(
             "degraded" if problems else "ok",

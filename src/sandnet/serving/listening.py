@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from sandnet.errors import Error, Kind, invalid
+from sandnet.serving.tls import Certificates
 from sandnet.serving.unixsocket import open_unix
 
 FIRST_PASSED = 3
@@ -27,7 +27,7 @@ class Listener(NamedTuple):
     socket: socket.socket
     ours: bool
     """We made it; else the service manager did, and its file is not ours to remove."""
-    tls: ssl.SSLContext | None = None
+    tls: Certificates | None = None
 
     @property
     def is_tcp(self) -> bool:
@@ -35,7 +35,7 @@ class Listener(NamedTuple):
         return self.url.startswith("tcp:")
 
 
-def check(urls: Sequence[str], tls: ssl.SSLContext | None) -> None:
+def check(urls: Sequence[str], tls: Certificates | None) -> None:
     """Find out before anything is changed whether these can be served at all.
 
     Raises:
@@ -47,7 +47,7 @@ def check(urls: Sequence[str], tls: ssl.SSLContext | None) -> None:
             _check_tcp(url, parts.hostname or "", tls)
 
 
-def listen(urls: Sequence[str], tls: ssl.SSLContext | None = None) -> list[Listener]:
+def listen(urls: Sequence[str], tls: Certificates | None = None) -> list[Listener]:
     """A listening socket for each URL; those that the service manager passed take the place of ``unix://`` ones.
 
     Args:
@@ -97,7 +97,7 @@ def _url_of(listener: socket.socket) -> str:
     return f"tcp://[{name[0]}]:{name[1]}" if ":" in name[0] else f"tcp://{name[0]}:{name[1]}"
 
 
-def _checked(listener: Listener, tls: ssl.SSLContext | None) -> Listener:
+def _checked(listener: Listener, tls: Certificates | None) -> Listener:
     """What holds for sockets that we open holds for those that we are given."""
     if not listener.is_tcp:
         return listener
@@ -115,7 +115,7 @@ def _split(url: str) -> SplitResult:
     raise invalid(f"cannot listen on {url!r}", "use unix:///path or tcp://127.0.0.1:PORT", "invalid_url")
 
 
-def _open(url: str, tls: ssl.SSLContext | None) -> Listener:
+def _open(url: str, tls: Certificates | None) -> Listener:
     parts = _split(url)
     if parts.scheme == "unix":
         return Listener(url, open_unix(parts.path, BACKLOG), ours=True)
@@ -123,7 +123,7 @@ def _open(url: str, tls: ssl.SSLContext | None) -> Listener:
     return Listener(url, _open_tcp(url, (parts.hostname or "", parts.port or 0), version), ours=True, tls=tls)
 
 
-def _check_tcp(url: str, host: str, tls: ssl.SSLContext | None) -> int:
+def _check_tcp(url: str, host: str, tls: Certificates | None) -> int:
     """The address's IP version."""
     try:
         address = ipaddress.ip_address(host)

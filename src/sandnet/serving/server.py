@@ -19,6 +19,7 @@ from sandnet.api.guard import Guard
 from sandnet.core.controller import Controller
 from sandnet.serving.connection import Connection, Gate
 from sandnet.serving.listening import BACKLOG, Listener, notify
+from sandnet.serving.tls import Certificates
 
 GRACE: Final = 10
 """Seconds a stopping server gives to requests in flight."""
@@ -38,13 +39,20 @@ _log = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """Uvicorn, which tells when it serves."""
 
-    def __init__(self, controller: Controller, listeners: Sequence[Listener], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        listeners: Sequence[Listener],
+        names: Sequence[str],
+        tls: Certificates | None = None,
+    ) -> None:
         """Nothing is served yet.
 
         Args:
             controller: started by the caller, and stopped by it.
             listeners: what to serve on.
             names: by which TCP clients may call this server.
+            tls: that of the listeners; its files are read again when they change, and on SIGHUP.
         """
         app = create_app(controller, version=version("sandnet"))
         settings = uvicorn.Config(
@@ -65,7 +73,10 @@ class Server(uvicorn.Server):
         self._tcp = partial(self._connection, Guard(app, names=names))
         self._unix = partial(self._connection, Guard(app, names=None), Gate(UNIX_CONNECTIONS))
         self._tcp_gate = Gate(TCP_CONNECTIONS)
-        self._accepting: list[asyncio.Task[None]] = []
+        self._tls = tls
+        self._background: list[asyncio.Task[None]] = []
+        if tls:
+            controller.also_tell(lambda: tls.problem)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -73,10 +84,11 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -86,10 +98,12 @@ class Server(uvicorn.Server):
         self.servers = []
         for each in self._listeners:
             if each.tls:
-                self._accepting.append(loop.create_task(self._accept(each)))
+                self._background.append(loop.create_task(self._accept(each)))
             else:
                 factory = partial(self._tcp, self._tcp_gate) if each.is_tcp else self._unix
                 self.servers.append(await loop.create_server(factory, sock=each.socket, backlog=BACKLOG))
+        if self._tls:
+            self._background.append(loop.create_task(self._tls.keep()))
         self.started = True
         print(f"sandnet: ready on {' '.join(each.url for each in self._listeners)}", flush=True)
         notify("READY=1")
@@ -97,10 +111,14 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, which would never end by themselves, then wait for the requests in flight."""
         notify("STOPPING=1")
-        for task in self._accepting:
+        for task in self._background:
             task.cancel()
         self._controller.events.close()
         await super().shutdown([each.socket for each in self._listeners])
+
+    def _reload(self) -> None:
+        if self._tls:
+            self._tls.ask()
 
     def _connection(self, app: Guard, gate: Gate, *, admitted: bool = False) -> Connection:
         return Connection(self.config, self.server_state, app=app, gate=gate, admitted=admitted)
@@ -127,11 +145,10 @@ class Server(uvicorn.Server):
     async def _shake_hands(self, listener: Listener, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         connection = self._tcp(self._tcp_gate, admitted=True)
+        context = listener.tls.context if listener.tls else None
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.connect_accepted_socket(
-                lambda: connection, client, ssl=listener.tls, ssl_handshake_timeout=HANDSHAKE
-            )
+            await loop.connect_accepted_socket(lambda: connection, client, ssl=context, ssl_handshake_timeout=HANDSHAKE)
         except OSError as failure:  # ssl.SSLError is one
             connection.leave_gate()
             client.close()

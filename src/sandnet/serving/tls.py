@@ -1,22 +1,31 @@
-"""The daemon's side of mutual TLS: who reaches it over TCP shows a certificate that our CA has signed."""
+"""The daemon's side of mutual TLS: who reaches it over TCP shows a certificate that our CA has signed.
+
+Certificates end, and are renewed by programs that replace the files: they are read again when they change.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import ssl
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from sandnet.config import Config
 from sandnet.errors import Error, invalid
 
+LOOK: Final = 2.0
+"""Seconds between two looks whether the files have changed."""
 _FOR_OTHERS: Final = 0o077
 
+_log = logging.getLogger(__name__)
 
-def server_context(config: Config) -> ssl.SSLContext | None:
-    """What secures TCP listeners: TLS 1.2 or newer, a client certificate required; ``None``: no files are named.
+
+def certificates(config: Config) -> Certificates | None:
+    """What secures TCP listeners; ``None``: no files are named.
 
     Raises:
         Error: ``INVALID`` when only some files are named, or one cannot be used.
@@ -26,17 +35,83 @@ def server_context(config: Config) -> ssl.SSLContext | None:
         return None
     if not all(files):
         raise invalid("TLS needs three files", "give tls_cert, tls_key and tls_ca", "tls_incomplete")
+    return Certificates(*files)
+
+
+class Certificates:
+    """The TLS files, and what was read of them last that can be used.
+
+    Args:
+        cert: PEM file of our certificate and those between it and the CA that signed it.
+        key: PEM file of its key.
+        ca: PEM file of the CA that signs clients' certificates.
+
+    Raises:
+        Error: ``INVALID`` one of them cannot be used.
+    """
+
+    def __init__(self, cert: str, key: str, ca: str) -> None:
+        self._files = (cert, key, ca)
+        self._seen = self._look()
+        self._asked = asyncio.Event()
+        self.context = _context(cert, key, ca)
+        """For connections that begin now."""
+        self.problem = ""
+        """Why the files that are there now are not those in force, in words; empty when they are."""
+
+    def ask(self) -> None:
+        """Have the files looked at now."""
+        self._asked.set()
+
+    async def keep(self) -> None:
+        """Read them again whenever they have changed; never returns."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), LOOK)
+            self._asked.clear()
+            await asyncio.to_thread(self.renew)
+
+    def renew(self) -> None:
+        """Read them again if they have changed; where they cannot be used, those before stay in force."""
+        seen = self._look()
+        if seen == self._seen:
+            return
+        try:
+            self.context = _context(*self._files)
+        except Error as failure:
+            self.problem = f"{failure}; those read before stay in force"
+            _log.error("%s", self.problem)
+        else:
+            self.problem = ""
+            _log.info("the TLS files have changed, and are in force for new connections")
+        self._seen = seen
+
+    def _look(self) -> tuple[tuple[int, ...] | None, ...]:
+        return tuple(_identity(file) for file in self._files)
+
+
+def _identity(path: str) -> tuple[int, ...] | None:
+    """What is another one after the file was replaced, written to, or given to somebody else."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+def _context(cert: str, key: str, ca: str) -> ssl.SSLContext:
+    """TLS 1.2 or newer, a client certificate required."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0  # a resumed session would not look at the certificate again
     context.verify_mode = ssl.CERT_REQUIRED
     try:
-        context.load_verify_locations(cafile=config.tls_ca)
-        with _private(config.tls_key) as key:
-            context.load_cert_chain(config.tls_cert, key, password=_no_password)
+        context.load_verify_locations(cafile=ca)
+        with _private(key) as own:
+            context.load_cert_chain(cert, own, password=_no_password)
     except OSError as failure:  # ssl.SSLError is one
-        told = failure if failure.filename else f"{', '.join(files)}: {failure}"
+        told = failure if failure.filename else f"{cert}, {key}, {ca}: {failure}"
         raise invalid(f"cannot use the TLS files: {told}", "they are PEM, the key without password", "tls_files") from (
             failure
         )
