@@ -109,6 +109,24 @@ def test_given_a_container_joined_by_pid_when_it_is_killed_then_nothing_of_it_st
     assert world.here.ask("127.0.0.1", 8080).server == "again"
 
 
+def test_given_forty_containers_when_all_are_killed_at_once_then_nothing_of_them_stays_and_others_go_on(
+    world: World,
+) -> None:
+    world.api.network("foo")
+    alive, other = world.box("foo", "alive"), world.box("foo", "other")
+    before = world.facts()
+    running = [process(world) for _ in range(40)]
+    for i, each in enumerate(running):
+        world.api.endpoint("foo", f"e{i}")
+        world.api.join("foo", f"e{i}", f"c{i}", watch_pid=each.pid)
+    for each in running:
+        kill(each)
+    eventually(lambda: len(containers(world)) == 2, SOON)
+    until(lambda: world.facts() == before)
+    assert other.reaches(alive.address)
+    assert world.api.post("/reconcile", fix=False)["drift"] == []
+
+
 def test_given_containers_that_were_killed_when_their_network_is_deleted_then_it_goes(world: World) -> None:
     world.api.network("foo")
     running = [process(world) for _ in range(2)]

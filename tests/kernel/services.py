@@ -168,7 +168,7 @@ class World:
         self.backends[ep.id] = rest
         self.balance(ep)
         self.host.run(self.kernel.links.retire, [att.host_link])
-        asyncio.run(self.driver.leave(self.net, ep, att))
+        asyncio.run(self.driver.leave(self.net, [att]))
 
     def change(self, ep: Endpoint, att: Attachment, **changes: Any) -> Attachment:
         changed = replace(att, **changes)

@@ -373,7 +373,7 @@ def test_given_a_deleted_endpoint_when_looked_for_then_nothing_of_it_is_left(wor
     for _ in range(2):
         asyncio.run(world.driver.delete_endpoint(world.net, ep))
         for att in attached:
-            asyncio.run(world.driver.leave(world.net, ep, att))
+            asyncio.run(world.driver.leave(world.net, [att]))
     assert SERVICE not in world.host.sh("nft", "list", "ruleset")
     assert SERVICE6 not in world.host.sh("nft", "list", "ruleset")
 

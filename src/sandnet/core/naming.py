@@ -64,12 +64,15 @@ class Naming:
         """The container can ask, and its neighbours know it; in force when this returns."""
         await self._apply([*self._container_names(box, attachment), *self._asker(box)])
 
-    async def attachment_gone(self, attachment: Attachment) -> None:
-        """No answer holds it when this returns; call it while the attachment is being removed."""
+    async def attachments_gone(self, attachments: Iterable[Attachment]) -> None:
+        """No answer holds them when this returns; call it while they are being removed."""
+        await self._apply(change for attachment in attachments for change in self._without(attachment))
+
+    def _without(self, attachment: Attachment) -> Iterator[Change]:
+        yield NoNames(network_id=attachment.network_id, owner=_owner(attachment))
         box = self._records.sandbox(attachment.container_id)
-        asker = [*self._asker(box)] if box else []
-        gone = NoAsker(container_id=attachment.container_id)
-        await self._apply([NoNames(network_id=attachment.network_id, owner=_owner(attachment)), *(asker or [gone])])
+        asker: list[Change] = [*self._asker(box)] if box else []
+        yield from asker or [NoAsker(container_id=attachment.container_id)]
 
     async def _apply(self, changes: Iterable[Change]) -> None:
         changes = [*changes]

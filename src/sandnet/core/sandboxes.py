@@ -279,7 +279,7 @@ class Sandboxes:
         if box and last:
             box = replace(box, phase=Phase.REMOVING)
         await self._records.commit(put=[attachment, box] if box and last else [attachment])
-        await self._parts.naming.attachment_gone(attachment)
+        await self._parts.naming.attachments_gone([attachment])
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         if network and endpoint:
             await self._hand_over(network, endpoint, attachment)
@@ -325,9 +325,9 @@ class Sandboxes:
 
     async def _leave_network(self, attachment: Attachment) -> None:
         """Once its link is silent: the driver also kept it from sending what it may not."""
-        network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
-        if network and endpoint:
-            await self._parts.drivers[network.driver].leave(network, endpoint, attachment)
+        network = self._records.network(attachment.network_id)
+        if network:
+            await self._parts.drivers[network.driver].leave(network, [attachment])
 
     def _shared(self, attachment: Attachment) -> Sequence[Interface]:
         """The endpoint's addresses, where the interface has others of its own."""

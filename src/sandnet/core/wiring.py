@@ -6,6 +6,7 @@ A hop to a worker and back costs about a tenth of a millisecond, so the steps tr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -95,6 +96,27 @@ def dissolve(
     _past(failures, lambda: kernel.namespaces.release(box.key, inode=box.inode, loopback_down=down))
     _past(failures, remove_files)
     return failures
+
+
+class Remains(NamedTuple):
+    """A sandbox whose end is near, with its one attachment."""
+
+    box: Sandbox
+    last: Attachment
+    remove_files: Callable[[], None]
+
+
+def dissolve_together(kernel: Kernel, all_: Sequence[Remains]) -> set[str]:
+    """As :func:`dissolve`, of many: their links go in one request, which costs one grace period and not one each.
+
+    Returns:
+        The containers of which something is left.
+
+    Raises:
+        Error: their links cannot be deleted; nothing else was tried.
+    """
+    kernel.links.delete([each.last.host_link for each in all_ if each.last.host_link])
+    return {each.box.container_id for each in all_ if dissolve(kernel, each.box, None, (), each.remove_files)}
 
 
 def _is_there(kernel: Kernel, box: Sandbox, failures: Failures) -> bool:

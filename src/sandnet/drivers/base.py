@@ -159,8 +159,8 @@ class Driver(Protocol):
         """
         ...
 
-    async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Undo :meth:`join` once the link is silent, which is the core's work; already gone is success."""
+    async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
+        """Undo :meth:`join` of those whose links are silent, which is the core's work; already gone is success."""
         ...
 
     def gateways(self, net: Network) -> Gateways:

@@ -106,7 +106,7 @@ class UnlinkedDriver:
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> None:
         """The namespace is all there is."""
 
-    async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
+    async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
         """The namespace is all there is."""
 
     def gateways(self, net: Network) -> Gateways:

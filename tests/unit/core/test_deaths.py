@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from sandnet.core import deaths
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, JoinSpec
+from sandnet.stores.base import Change, Delete
 from tests.unit.core.rig import Rig
 
 
@@ -222,6 +223,117 @@ async def test_given_a_hundred_processes_when_all_die_at_once_then_all_are_recla
         rig.kernel.processes.end(1000 + i)
     await until(lambda: containers(rig) == [])
     assert rig.controller._deaths._watched == {}
+
+
+async def three_dead(rig: Rig) -> list[str]:
+    """Three containers, whose processes end at once; what their bridge's network had before."""
+    await rig.network()
+    before = [link.name for link in rig.kernel.links.list()]
+    for i in range(3):
+        await joined_by_pid(rig, f"c{i}", f"e{i}", 1000 + i)
+    await until(lambda: len(rig.controller._deaths._watched) == 3)
+    return before
+
+
+def buried(rig: Rig, left: int) -> bool:
+    return len(containers(rig)) == left and not rig.controller._deaths._dying
+
+
+def all_die(rig: Rig) -> None:
+    for i in range(3):
+        rig.kernel.processes.end(1000 + i)
+
+
+async def test_given_many_that_die_at_once_then_their_links_go_in_one_request_and_they_share_commits(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await three_dead(rig)
+    rig.unattended()
+    asked: list[set[str]] = []
+    delete, commit = rig.kernel.links.delete, rig.store.commit
+    committed = 0
+
+    async def counted(*changes: Change, durable: bool = True) -> int:
+        nonlocal committed
+        committed += 1
+        return await commit(*changes, durable=durable)
+
+    def asked_for(names: Iterable[str]) -> None:
+        asked.append(set(names))
+        delete(asked[-1])
+
+    monkeypatch.setattr(rig.kernel.links, "delete", asked_for)
+    monkeypatch.setattr(rig.store, "commit", counted)
+    all_die(rig)
+    await until(lambda: buried(rig, left=0))
+    assert [len(names) for names in asked] == [3]
+    assert committed == 2
+    assert [ep.name for ep in rig.controller.services.list()] == ["e0", "e1", "e2"]
+    assert all(ep.orphaned for ep in rig.controller.services.list())
+
+
+@pytest.mark.parametrize(
+    ("step", "after"),
+    [("links.delete", 0), ("namespaces.release", 0), ("namespaces.release", 1), ("firewall.change", 0), ("", 0)],
+)
+async def test_given_a_daemon_that_ends_amid_the_burial_of_many_when_started_again_then_nothing_of_them_stays(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, step: str, after: int
+) -> None:
+    before = await three_dead(rig)
+    rig.unattended()
+
+    async def never(*_: object) -> None:
+        """What would finish the work in the same daemon."""
+
+    monkeypatch.setattr(deaths.Deaths, "_bury_in_turn", never)
+    commit = rig.store.commit
+    if step:
+        rig.kernel.fail_on(step, Error(Kind.UNAVAILABLE, "the end"), after=after)
+    else:  # before the last commit
+
+        async def last_fails(*changes: Change, durable: bool = True) -> int:
+            if any(isinstance(each, Delete) and each.key.startswith("sandbox/") for each in changes):
+                raise Error(Kind.UNAVAILABLE, "the end")
+            return await commit(*changes, durable=durable)
+
+        monkeypatch.setattr(rig.store, "commit", last_fails)
+    all_die(rig)
+    await until(lambda: rig.controller._deaths._burying == set() or not containers(rig))
+    await asyncio.sleep(0.05)  # it has come to the step by now; where it has not, the test sees less
+    monkeypatch.setattr(rig.store, "commit", commit)
+    await rig.start()
+    await rig.controller._parts.reaper.settle()
+    assert not await rig.store.list("sandbox/")
+    assert not await rig.store.list("attachment/")
+    assert [link.name for link in rig.kernel.links.list()] == before
+    assert [ep.name for ep in rig.controller.services.list()] == ["e0", "e1", "e2"]
+    assert rig.controller.health().status == "ok"
+
+
+async def test_given_links_that_cannot_be_deleted_together_when_many_die_then_they_go_one_by_one(rig: Rig) -> None:
+    before = await three_dead(rig)
+    rig.kernel.fail_on("links.delete", Error(Kind.UNAVAILABLE, "not now"))
+    all_die(rig)
+    await until(lambda: buried(rig, left=0))
+    await rig.controller._parts.reaper.settle()
+    assert [link.name for link in rig.kernel.links.list()] == before
+
+
+async def test_given_plain_ones_and_others_when_they_die_at_once_then_all_are_reclaimed(rig: Rig) -> None:
+    await three_dead(rig)
+    await rig.endpoint("more")
+    await rig.join("c0", "more")
+    web = await rig.endpoint("web")
+    for i, pid in enumerate((2000, 2001, 2002)):
+        rig.kernel.processes.begin(pid)
+        await rig.controller.services.attach("web", JoinSpec(container_id=f"b{i}", watch_pid=pid))
+    await until(lambda: len(rig.controller._deaths._watched) == 6)
+    all_die(rig)
+    rig.kernel.processes.end(2000)
+    rig.kernel.processes.end(2001)
+    await until(lambda: buried(rig, left=1))
+    assert containers(rig) == ["b2"]
+    assert [a.container_id for a in rig.controller.services.backends(web) if a.holder] == ["b2"]
 
 
 async def test_given_a_burial_that_fails_then_it_is_tried_again(rig: Rig) -> None:

@@ -264,9 +264,9 @@ class BridgeDriver:
             holder=att.holder,
         )
 
-    async def leave(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Forget what its port might send."""
-        await self._guarding.forget(att)
+    async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
+        """Forget what their ports might send."""
+        await self._guarding.forget([attachment.host_link for attachment in gone])
 
     def gateways(self, net: Network) -> Gateways:
         """The bridge's addresses, or the gateways asked for; none on an internal network."""

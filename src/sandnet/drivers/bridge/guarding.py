@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sandnet.drivers.base import NetworkState
 from sandnet.drivers.bridge import guard
@@ -44,22 +44,28 @@ class Guarding:
 
     async def let_in(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         """Let a port send what is its own and nothing else: before it is there, or when it becomes the holder's."""
-        await self._change(attachment.host_link, guard.elements(net, endpoint, attachment))
+        port, new = attachment.host_link, guard.elements(net, endpoint, attachment)
+        if new != self._programmed.get(port, {}):
+            await self._change({port: new})
 
-    async def forget(self, attachment: Attachment) -> None:
-        """Once the port is silent. What stays when that fails names a port that will never be there again, and is
-        taken away by the next repair."""
+    async def forget(self, ports: Iterable[str]) -> None:
+        """Once the ports are silent, all in one transaction. What stays when that fails names ports that will never be
+        there again, and is taken away by the next repair."""
+        known: dict[str, Own] = {port: {} for port in ports if self._programmed.get(port)}
         try:
-            await self._change(attachment.host_link, {})
+            if known:
+                await self._change(known)
         except Error as failure:
-            _log.warning("the packet filter still knows port %s: %s", attachment.host_link, failure)
+            _log.warning("the packet filter still knows %s: %s", ", ".join(known), failure)
 
-    async def _change(self, port: str, new: Own) -> None:
-        if new == self._programmed.get(port, {}):
-            return
+    async def _change(self, wanted: Mapping[str, Own]) -> None:
+        """What ports may send from now on; nothing: they are forgotten."""
         async with self._rules.changing():
             # known before the kernel may refuse, having lost all of it: who makes it anew goes by what is known
-            old = self._programmed.pop(port, {})
-            if new:
-                self._programmed[port] = new
-            await self._workers.run(self._firewall.change, guard.turned(old, new))
+            old = _merged(self._programmed.pop(port, {}) for port in wanted)
+            self._programmed |= {port: own for port, own in wanted.items() if own}
+            await self._workers.run(self._firewall.change, guard.turned(old, _merged(wanted.values())))
+
+
+def _merged(all_: Iterable[Own]) -> Own:
+    return {element: value for own in all_ for element, value in own.items()}
