@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import attach, command, crowd, machine, names, report, scale, services, throughput
+from bench import attach, command, crowd, deaths, machine, names, report, restart, scale, services, throughput, watching
 from bench.figures import Section
 from bench.peers import cni, docker, netavark
 from bench.timing import QUICK, Counts
@@ -18,7 +18,7 @@ PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PRIVATE = "SANDNET_PRIVATE_HOST"
 """Set by ``scripts/private-host``."""
 
-PARTS: dict[str, Callable[[Counts], Section]] = {  # scale last: the kernel is busy for a while after it
+PARTS: dict[str, Callable[[Counts], Section]] = {  # the last ones last: the kernel is busy for a while after them
     "attach": attach.measure,
     "crowd": crowd.measure,
     "command": command.measure,
@@ -28,7 +28,10 @@ PARTS: dict[str, Callable[[Counts], Section]] = {  # scale last: the kernel is b
     "docker": docker.measure,
     "netavark": netavark.measure,
     "cni": cni.measure,
+    "watching": watching.measure,
     "scale": scale.measure,
+    "restart": restart.measure,
+    "deaths": deaths.measure,
 }
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from pathlib import Path
 
-from sandnet.kernel.syscalls import OWN_NAMESPACE, returning, unshare_network
+from sandnet.kernel.syscalls import OWN_NAMESPACE, entered, returning, unshare_network
 
 _NEWLINK, _NEWADDR, _NEWROUTE = 16, 20, 24
 _REQUEST_ACK, _CREATE = 0x5, 0x600
@@ -82,6 +83,7 @@ class Floor:
     def __init__(self) -> None:
         with returning():
             unshare_network()
+            self._place = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
             self._host = _Netlink()
         self._make_bridge(_BRIDGE, "bridge", f"{_SUBNET}.0.1", 16)
         self._sandboxes: list[int] = []
@@ -115,8 +117,19 @@ class Floor:
         self._host.ask(_NEWLINK, _CREATE, _link(index, _UP) + _name(name) + _kind(b"bridge"))
         self._host.address(index, address, length)
 
-    def close(self) -> None:
-        """Let go of everything: the kernel takes it away in the background."""
+    def links(self) -> int:
+        """How many links the host has."""
+        with entered(self._place):
+            return len(Path("/proc/thread-self/net/dev").read_text().splitlines()) - 2
+
+    def release(self) -> None:
+        """Let go of what is attached; its links go with it, in the background."""
         for namespace in self._sandboxes:
             os.close(namespace)
+        self._sandboxes.clear()
+
+    def close(self) -> None:
+        """Let go of everything: the kernel takes it away in the background."""
+        self.release()
         self._host.close()
+        os.close(self._place)

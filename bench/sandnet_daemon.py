@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,9 +26,14 @@ LOG_LINES = 40
 
 
 class Daemon:
-    """A daemon with directories and a host namespace of its own."""
+    """A daemon with directories and a host namespace of its own.
 
-    def __init__(self) -> None:
+    Args:
+        program: the words of the command that it is a part of.
+    """
+
+    def __init__(self, program: Sequence[str] = (str(SANDNET),)) -> None:
+        self._program = program
         self.directory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/var/tmp"))
         self.directory.chmod(0o755)
         self.host = Namespace()
@@ -45,7 +51,7 @@ class Daemon:
         """
         nothing = self.directory / "empty"
         nothing.mkdir(exist_ok=True)
-        command = [str(SANDNET), "daemon", *self._flags()]
+        command = [*self._program, "daemon", *self._flags()]
         begun = time.perf_counter()
         self.process = self.host.start(command, self.directory / "log", {"PATH": str(nothing), "LANG": "C.UTF-8"})
         wait_until(self._answers, START_DEADLINE, "the daemon does not answer")
@@ -75,6 +81,16 @@ class Daemon:
         begun = time.perf_counter()
         stop(self.process)
         return time.perf_counter() - begun
+
+    def restart(self, *, killed: bool = False) -> float:
+        """End it, in order or by SIGKILL, and start it again; the seconds the start took."""
+        if killed:
+            self.rest.close()
+            self.process.kill()
+            self.process.wait()
+        else:
+            self.stop()
+        return self.start()
 
     @property
     def pid(self) -> int:

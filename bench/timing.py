@@ -51,6 +51,10 @@ class Counts:
     """Of each stream."""
     peers: int = 30
     """Rounds with a peer."""
+    blocks: int = 24
+    """Of joins and leaves that are compared, on each side."""
+    block: int = 50
+    """Joins and leaves of one."""
 
 
 QUICK = Counts(
@@ -67,5 +71,7 @@ QUICK = Counts(
     streams=1,
     seconds=1,
     peers=3,
+    blocks=2,
+    block=5,
 )
 """To see that everything works; the figures mean little."""

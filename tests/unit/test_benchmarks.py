@@ -9,7 +9,7 @@ import dns.message
 import pytest
 
 from bench import __main__ as program
-from bench import echo, names, programmed, report, services
+from bench import echo, names, programmed, report, restart, services
 from bench.figures import (
     Figure,
     Section,
@@ -170,6 +170,26 @@ def test_given_rates_in_turn_when_set_beside_each_other_then_the_ratio_is_that_o
     *_, ratio = services.beside("rate", "a second", [10.0, 20.0, 40.0], [9.0, 19.0, 20.0], 0.95)
     assert ratio.value == pytest.approx(0.9)
     assert ratio.verdict == "not met"
+
+
+def test_given_what_both_ends_of_the_traffic_saw_when_summed_up_then_only_what_never_came_is_lost() -> None:
+    sent = {
+        "udp a": {"packets": 10},
+        "udp b": {"packets": 5},
+        "tcp a": {"bytes": 900, "again": 7, "needless": 6},
+        "names": {"packets": 4, "unanswered": 1, "pause": 0.5},
+    }
+    came = {"udp a": {"packets": 8, "pause": 9.0}, "udp b": {"packets": 5, "pause": 0.1},
+            "tcp a": {"packets": 0, "bytes": 900, "pause": 0.2}}  # fmt: skip
+    assert restart.seen(2.5, sent, came) == restart.Seen(
+        took=2.5, packets=15, lost=2, again=7, missed=1, pause=0.2, questions=4, unanswered=1, slowest=0.5
+    )
+
+
+def test_given_a_flow_that_never_came_when_summed_up_then_there_is_no_figure() -> None:
+    names_ = {"packets": 1, "unanswered": 0, "pause": 0.1}
+    with pytest.raises(RuntimeError, match="udp a"):
+        restart.seen(None, {"udp a": {"packets": 10}, "names": names_}, {})
 
 
 def test_given_a_thousand_services_when_made_up_then_addresses_and_ports_are_each_ones_own() -> None:
