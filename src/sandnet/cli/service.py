@@ -25,7 +25,7 @@ def service() -> None:
     \b
     Example:
       sandnet service publish -p 8080:80 web.blue
-      sandnet service attach 3f1c9a web.blue
+      sandnet service attach web-1 web.blue
       sandnet service ls
     """
 

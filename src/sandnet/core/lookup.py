@@ -42,7 +42,8 @@ def resolve(what: str, ref: str, by_id: N | None, by_name: Sequence[N], everythi
         return by_id
     found = list(by_name) or [one for one in everything() if ref and one.id.startswith(ref)]
     if not found:
-        raise not_found(what, ref, f"see the {what}s there are with: sandnet {what} ls")
+        listed = "service" if what == "endpoint" else what  # those of all networks
+        raise not_found(what, ref, f"see the {what}s there are with: sandnet {listed} ls")
     if len(found) > 1:
         candidates = ", ".join(f"{one.id[:12]} ({one.name})" for one in found[:10])
         raise invalid(f"{ref!r} means more than one {what}: {candidates}", "use the full id", "ambiguous")

@@ -164,7 +164,7 @@ class Removal:
             rest = len(endpoints) - endpoints.index(endpoint) - 1
             more = f" and up to {rest} more" if rest else ""
             message = f"network {net.name} has active endpoints: {', '.join(in_the_way)}{more}"
-            hint = "delete its endpoints first, or delete it with force"
+            hint = "delete its endpoints first, or all with it: --force, ?force=true"
             raise Error(Kind.IN_USE, message, hint, "network_in_use")
 
     def _is_dead(self, endpoint: Endpoint) -> bool:
@@ -222,7 +222,9 @@ class Removal:
         alive = await self._alive(endpoint)
         if alive:
             message = f"endpoint {endpoint.name} has active containers: {', '.join(map(self._named, alive))}"
-            raise Error(Kind.IN_USE, message, "detach them first, or delete it with force", "endpoint_in_use")
+            raise Error(
+                Kind.IN_USE, message, "detach them first, or all with it: --force, ?force=true", "endpoint_in_use"
+            )
 
 
 def _life(box: Sandbox) -> tuple[object, ...]:
