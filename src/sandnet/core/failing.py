@@ -69,6 +69,13 @@ class Failing:
         wars = (war.text(now) for owner, war in self._wars.items() if owner not in self._failures)
         return [*(failure.text for failure in self._failures.values()), *wars]
 
+    def known(self) -> Suspects:
+        """Those that could not be repaired when they were tried last."""
+        found = Suspects()
+        for failure in self._failures.values():
+            found.add(failure.suspects)
+        return found
+
     def knows(self, owner: str, code: str) -> bool:
         """Whether an object could not be repaired when it was tried last, for the reason that has this code."""
         return owner in self._failures and self._failures[owner].code == code

@@ -159,3 +159,36 @@ async def test_given_a_repair_of_a_namespace_cut_short_when_looked_again_then_it
     assert {drift.done for drift in await rig.controller.reconcile.run(fix=True)} == {"repaired"}
     assert not await rig.controller.reconcile.run(fix=False)
     assert rig.controller.sandboxes.find("c1").key == box.key
+
+
+async def test_given_a_joined_namespace_that_is_gone_when_looked_at_twice_then_its_container_is_let_go(
+    rig: Rig,
+) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    rig.kernel.namespaces.add_foreign("/theirs")
+    box = await rig.join("c1", "web", netns="/theirs")
+    rig.unattended()
+    rig.kernel.namespaces.release(box.key)
+    (first,) = await rig.controller.reconcile.run(fix=True)
+    assert first.done.startswith("not repaired: the namespace that container c1 came with is gone; ")
+    assert rig.controller.sandboxes.find("c1")
+    (second,) = await rig.controller.reconcile.run(fix=True)
+    assert (second.done, "gone for good" in second.problem) == ("repaired", True)
+    assert rig.controller.sandboxes.list() == []
+    assert rig.controller.health().problems == ()
+
+
+async def test_given_a_joined_namespace_that_comes_back_when_looked_at_again_then_its_container_stays(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    rig.kernel.namespaces.add_foreign("/theirs")
+    box = await rig.join("c1", "web", netns="/theirs")
+    rig.unattended()
+    rig.kernel.namespaces.release(box.key)
+    await rig.controller.reconcile.run(fix=True)
+    rig.kernel.namespaces.pin(box.key, path="/theirs")
+    assert await rig.controller.reconcile.run(fix=True) == []
+    rig.kernel.namespaces.release(box.key)
+    (drift,) = await rig.controller.reconcile.run(fix=True)
+    assert drift.done.startswith("not repaired"), "the first of two looks again"
