@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -64,12 +65,11 @@ class Daemon:
     def _answers(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"the daemon ended:\n{''.join(self._log_lines()[-LOG_LINES:])}")
-        try:
-            probe = Connection(str(self.socket))
-            probe.ask("GET", "/networks?name=bridge")
-        except OSError:
-            return False
-        probe.close()
+        with closing(Connection(str(self.socket))) as probe:
+            try:
+                probe.ask("GET", "/networks?name=bridge")
+            except OSError:
+                return False
         return True
 
     def _log_lines(self) -> list[str]:
