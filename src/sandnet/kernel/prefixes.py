@@ -13,7 +13,7 @@ from collections.abc import Collection
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from sandnet.kernel.netlink import attributes, to_number, to_text
+from sandnet.kernel.netlink import NLM_F_REPLACE, attributes, to_number, to_text
 from sandnet.kernel.rtnetlink import (
     IFF_UP,
     IFLA_IFNAME,
@@ -30,7 +30,6 @@ LINK: Final = struct.Struct("=BxHiII")
 ADDRESS: Final = struct.Struct("=BBBBI")
 ROUTE: Final = struct.Struct("=BBBBBBBBI")
 
-_NLM_F_REPLACE: Final = 0x100
 _NLM_F_APPEND: Final = 0x800
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
@@ -157,7 +156,7 @@ class Prefixes:
 
     def _put_route(self, link: int, destination: _Destination, path: _Path, flags: int) -> None:
         known = self._paths.get(destination, set()) - {(link, path)}
-        if known and flags & (_NLM_F_REPLACE | _NLM_F_APPEND):
+        if known and flags & (NLM_F_REPLACE | _NLM_F_APPEND):
             if flags & _NLM_F_APPEND or len(known) > 1:
                 self._doubtful = True
             for old_link, old_path in known:
