@@ -175,8 +175,7 @@ class HostFiles:
     def _is_outdated(self, box: Sandbox, stub: bool, ipv6: bool) -> bool:
         """Whether its resolv.conf is the one we wrote, and we would write another one now."""
         found = self._files.read(box.resolv_conf_path) if box.origin is not Origin.HOST else None
-        ours = found is not None and _digest(found) == box.resolv_conf_digest
-        return ours and found != _resolv_conf(box, stub, ipv6)
+        return found is not None and _is_ours(box, found, stub) and found != _resolv_conf(box, stub, ipv6)
 
     def removing(self, box: Sandbox) -> Callable[[], None]:
         """A job for a worker thread: remove both files, and their directory where it is ours."""
@@ -254,7 +253,7 @@ class HostFiles:
         with self._lock:  # attachments of one container are restored at once; a removal comes before both or after both
             self._write_hosts_file(box, hosts_text)
             found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
-            if found is not None and _digest(found) != box.resolv_conf_digest:
+            if found is not None and not _is_ours(box, found, stub):
                 return ""  # its user changed it since: it is the user's now
             self._files.write(box.resolv_conf_path, text)
         return _digest(text)
@@ -308,6 +307,12 @@ def _counts(attachment: Attachment) -> bool:
 def _resolv_conf(box: Sandbox, stub: bool, ipv6: bool) -> bytes:
     host_text = _host_resolv_conf(_read_host)
     return stub_resolv_conf(host_text, STUB) if stub else resolv_conf(host_text, box.dns, ipv6=ipv6)
+
+
+def _is_ours(box: Sandbox, found: bytes, stub: bool) -> bool:
+    """Whether we wrote it: it is the one that is recorded, or that of a writer who was killed before he recorded it."""
+    known = _digest(found) == box.resolv_conf_digest
+    return known or any(found == _resolv_conf(box, stub, ipv6) for ipv6 in (False, True))
 
 
 def _digest(text: bytes) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from sandnet.core.desired import Desired
 from sandnet.core.drift import REPAIRED, Drift
@@ -25,7 +25,7 @@ from sandnet.core.strays import strays
 from sandnet.drivers.base import Fault
 from sandnet.errors import Error
 from sandnet.kernel.facts import Port, Space
-from sandnet.model import Attachment, Phase, Sandbox
+from sandnet.model import Attachment, Network, Phase, Sandbox
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Reconcile:
         await self._records.tell([drift.repair for drift in told if drift.done == REPAIRED])
 
     async def _network(self, network_id: str, fix: bool) -> list[Drift]:
-        with suppress(Error):  # busy: whoever holds it is changing it
+        try:
             async with self._parts.locks.hold(f"network/{network_id}", patience=PATIENCE):
                 net = self._records.network(network_id)
                 if net is None or net.phase is not Phase.READY:
@@ -107,7 +107,8 @@ class Reconcile:
                 told = [Drift("network", net.name, fault.problem, fault.reason, subject=net) for fault in faults]
                 driver = self._parts.drivers[net.driver]
                 return await _repaired(told, lambda: driver.create_network(net), fix=fix)
-        return []
+        except Error as failure:
+            return _unseen("network", self._records.network(network_id), failure)
 
     async def _rules(self, fix: bool) -> list[Drift]:
         told: list[Drift] = []
@@ -133,7 +134,7 @@ class Reconcile:
         return [drift for each in found for drift in each]
 
     async def _box(self, container_id: str, fix: bool) -> list[Drift]:
-        with suppress(Error):  # busy: whoever holds it is changing it
+        try:
             async with self._held(container_id) as box:
                 if box is None:
                     return []
@@ -141,7 +142,8 @@ class Reconcile:
                 told = [self._told(box, each) for each in wrong]
                 told = await _repaired(told, lambda: self._mending.sandbox(box, wrong), fix=fix)
                 return [*told, *await self._files(self._records.sandbox(container_id) or box, fix)]
-        return []
+        except Error as failure:
+            return _unseen("sandbox", self._records.sandbox(container_id), failure)
 
     async def _let_go(self, container_id: str, told: list[Drift]) -> list[Drift]:
         """A container whose namespace is gone for good is dead. A second look says so: a first one may meet a moment
@@ -196,6 +198,16 @@ class Reconcile:
 
 def _told(faults: Iterable[Fault]) -> list[Drift]:
     return [Drift(fault.what, fault.object, fault.problem, fault.reason) for fault in faults]
+
+
+def _unseen(kind: str, subject: Network | Sandbox | None, failure: Error) -> list[Drift]:
+    """What is told of something suspicious that could not be looked at closely: it is tried again. Of what is busy
+    nothing: whoever holds it is changing it."""
+    if subject is None or failure.code == "busy":
+        return []
+    name = subject.name if isinstance(subject, Network) else subject.container_id
+    problem, reason = "it seems wrong, and cannot be looked at", "what is wrong with it is not repaired"
+    return [Drift(kind, name, problem, reason, f"not repaired: {failure}", subject)]
 
 
 async def _repaired(told: list[Drift], repair: Callable[[], Awaitable[object]], *, fix: bool) -> list[Drift]:

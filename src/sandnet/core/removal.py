@@ -138,7 +138,12 @@ class Removal:
         await self._networks.remove(net)
 
     async def _disconnect(self, attachments: Iterable[Attachment]) -> list[BaseException]:
-        """Containers at once, those of one container in turn, the last attached first."""
+        """Containers at once, those of one container in turn, the last attached first.
+
+        All are marked before the first goes: none may be made the holder of its endpoint's address while it goes too.
+        """
+        attachments = [replace(each, phase=Phase.REMOVING) for each in attachments]
+        await self._records.commit(put=attachments)
         by_container: dict[str, list[Attachment]] = {}
         for attachment in attachments:
             by_container.setdefault(attachment.container_id, []).insert(0, attachment)

@@ -309,8 +309,17 @@ class Sandboxes:
         _report(f"leave of {box.container_id}", failures)
         await self._leave_network(attachment)
         await self._records.commit(delete=[attachment])
-        self._parts.files.touch([box.container_id])
-        await self._parts.files.settle()
+        await self._refresh_files(box)
+
+    async def _refresh_files(self, box: Sandbox) -> None:
+        """Its names are fewer, and with the last IPv6 address name servers that have one are of no use any more."""
+        try:
+            digest = await self._parts.workers.run(self._parts.files.refreshing(box))
+        except Error as failure:  # the leave is done all the same
+            _log.warning("files of %s are stale: %s", box.container_id, failure)
+            return
+        if digest not in ("", box.resolv_conf_digest):
+            await self._records.commit(put=[replace(box, resolv_conf_digest=digest)])
 
     async def dissolve(self, box: Sandbox, last: Attachment | None = None) -> None:
         """Remove a sandbox, with the last attachment it has if any."""

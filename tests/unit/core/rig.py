@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from sandnet.composition import assemble
@@ -16,7 +17,13 @@ from sandnet.stores.memory import MemoryStore
 
 
 class MoodyStore(MemoryStore):
-    """A store that refuses one commit when told to, or all after some."""
+    """A store that refuses one commit when told to, or all after some, or takes one after another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pace = 0.0
+        """Seconds that each commit takes."""
+        self._turn = asyncio.Lock()
 
     refusal: Error | None = None
     room: int | None = None
@@ -28,6 +35,10 @@ class MoodyStore(MemoryStore):
             if self.room <= 0:
                 raise Error(Kind.UNAVAILABLE, "the disk is full")
             self.room -= 1
+        if self.pace:
+            async with self._turn:
+                await asyncio.sleep(self.pace)
+                return await super().commit(*changes, durable=durable)
         refusal, self.refusal = self.refusal, None
         if refusal:
             raise refusal

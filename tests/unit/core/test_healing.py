@@ -192,3 +192,18 @@ async def test_given_a_joined_namespace_that_comes_back_when_looked_at_again_the
     rig.kernel.namespaces.release(box.key)
     (drift,) = await rig.controller.reconcile.run(fix=True)
     assert drift.done.startswith("not repaired"), "the first of two looks again"
+
+
+async def test_given_something_wrong_that_cannot_be_looked_at_when_asked_then_it_is_told_and_not_passed_over(
+    rig: Rig,
+) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    box = await rig.join("c1", "web")
+    rig.unattended()
+    rig.kernel.namespaces.release(box.key)
+    rig.kernel.fail_on("survey.host", Error(Kind.UNAVAILABLE, "the kernel is busy"), after=1)
+    (told,) = await rig.controller.reconcile.run(fix=True)
+    assert (told.kind, told.object) == ("sandbox", "c1")
+    assert "the kernel is busy" in told.done
+    assert {drift.done for drift in await rig.controller.reconcile.run(fix=True)} == {"repaired"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sandnet.core import hostfiles
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin, ParentUpdate
 from tests.unit.core.rig import Rig, mapping
@@ -212,6 +213,31 @@ async def test_given_a_second_join_then_the_files_hold_the_records_of_both_netwo
     hosts, resolv = Path(box.hosts_path).read_text(), Path(box.resolv_conf_path).read_text()
     assert all(line in hosts for line in ("\tep.one\n", "\tep.two\n", "192.0.2.7\tdb.example\n"))
     assert resolv.startswith("nameserver 192.0.2.53\n")
+
+
+async def test_given_a_container_that_leaves_its_last_ipv6_network_then_its_name_servers_are_those_it_can_reach(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hostfiles, "_read_host", lambda _: "nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
+    await rig.network("four")
+    await rig.network("six", ipv6=True)
+    await rig.endpoint("ep", "four")
+    await rig.endpoint("ep", "six")
+    box = await rig.join("c1", "ep", "four")
+    resolv = Path(box.resolv_conf_path)
+    alone = resolv.read_text()
+    await rig.join("c1", "ep", "six")
+    both = resolv.read_text()
+    assert "2001:db8::53" in both
+    await rig.controller.sandboxes.leave("six", "ep", "c1")
+    assert resolv.read_text() == alone
+
+    resolv.write_text(both)  # as a daemon does that is killed before it has recorded it
+    await rig.start()
+    assert resolv.read_text() == alone
+    resolv.write_text("nameserver 192.0.2.99\n")
+    await rig.join("c1", "ep", "six")
+    assert resolv.read_text() == "nameserver 192.0.2.99\n"
 
 
 async def test_given_a_file_path_outside_the_allowed_places_then_nothing_is_made(rig: Rig) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Any
 
 import pytest
 
@@ -212,3 +214,26 @@ async def test_given_many_live_endpoints_when_refused_then_ten_are_named(rig: Ri
         await rig.controller.removal.network("foo")
     assert caught.value.message.count("(") == 10
     assert caught.value.message.endswith("and up to 4 more")
+
+
+async def test_given_several_backends_when_their_network_is_deleted_by_force_then_none_of_them_comes_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that goes hands its address over to one that serves: never to another that is going."""
+    await rig.network()
+    await rig.endpoint("web")
+    for container in ("c1", "c2", "c3"):
+        await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container), many=True)
+    rig.store.pace = 0.001
+    plug = rig.kernel.links.plug
+
+    def slow(*args: Any) -> None:
+        time.sleep(0.1)
+        plug(*args)
+
+    monkeypatch.setattr(rig.kernel.links, "plug", slow)
+    await rig.controller.removal.network("foo", force=True)
+    assert not rig.controller._parts.records.attachments()
+    assert not [entry.key for entry in await rig.store.list("") if entry.key.startswith(("attachment/", "claim/add"))]
+    await rig.network()
+    await rig.endpoint("web")
