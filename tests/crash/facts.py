@@ -30,7 +30,7 @@ _BUCKET: Final = re.compile(r"(?<= \. )\d+ : |^\d+ : ")
 _MANY: Final = 40
 """A set with more elements than this spreads flows over backends by their MACs, which are chosen at random."""
 _ASKED: Final = ("web", "www", "peer", "c1", "c2", "neighbour")
-_CHANGING: Final = {"created"}
+_CHANGING: Final = {"created", "pid"}
 _LINK_FIELDS: Final = ("ifname", "mtu", "master", "group", "address", "link_type")
 _FLAGS: Final = {"UP", "NOARP", "PROMISC", "ALLMULTI"}
 _SYSCTLS: Final = ("forwarding", "route_localnet", "accept_ra", "disable_ipv6")
@@ -93,10 +93,10 @@ def facts(world: CrashWorld, *, theirs: Sequence[str] = (), ports: Sequence[tupl
         theirs: paths of namespaces that are not ours and may be joined.
         ports: (socket type, port) pairs of which is told whether somebody holds them.
     """
-    entries = _entries(world)
-    aliases = Aliases({key: json.loads(value) for key, value in entries.items() if _is_record(key)})
+    held = entries(world)
+    aliases = Aliases({key: json.loads(value) for key, value in held.items() if _is_record(key)})
     found: dict[str, Iterator[str] | list[str]] = {
-        "store": _told_store(entries),
+        "store": _told_store(held),
         "rules": _rules(world.host.sh("nft", "list", "ruleset"), aliases),
         "mounts": world.host.run(_mounts),
         "files": world.host.run(_files, aliases, [world.state, world.run, world.files, Path("/run"), Path("/var/lib")]),
@@ -123,7 +123,8 @@ def _is_record(key: str) -> bool:
     return key.partition("/")[0] in ("network", "endpoint", "sandbox", "attachment")
 
 
-def _entries(world: CrashWorld) -> dict[str, str]:
+def entries(world: CrashWorld) -> dict[str, str]:
+    """What is in the store."""
     path = world.state / "sandnet.db"
     if not path.exists():
         return {}
@@ -133,10 +134,10 @@ def _entries(world: CrashWorld) -> dict[str, str]:
     return {key: value.decode() if isinstance(value, bytes) else value for key, value in rows}
 
 
-def _told_store(entries: dict[str, str]) -> list[str]:
+def _told_store(held: dict[str, str]) -> list[str]:
     """Keys, and what phase records are in; not the cursors, which say only where to go on."""
-    phases = {key: json.loads(value)["phase"] for key, value in entries.items() if _is_record(key)}
-    return [f"{key} {phases.get(key, '')}" for key in entries if not key.startswith("cursor/")]
+    phases = {key: json.loads(value)["phase"] for key, value in held.items() if _is_record(key)}
+    return [f"{key} {phases.get(key, '')}" for key in held if not key.startswith("cursor/")]
 
 
 def _rules(text: str, aliases: Aliases) -> list[str]:

@@ -20,15 +20,20 @@ import uvicorn.loops.uvloop
 import uvicorn.protocols.http.httptools_impl
 import uvicorn.protocols.websockets.auto  # noqa: F401 - all of these are imported to be there already
 
-from sandnet import daemon
+from sandnet import daemon, statefile
 from sandnet.api.app import create_app
 from sandnet.api.front import Front
 from sandnet.config import Config, load
+from sandnet.core import healing
 from sandnet.core.controller import Controller
 from sandnet.errors import Error
 from sandnet.kernel import features, host
 from sandnet.serving import server
+from sandnet.stores import backups
 from tests.crash.steps import Recorder, install
+
+PUT_OFF = 3600.0
+"""Seconds until the daemon looks for changes by others, and copies its state, by itself."""
 
 
 class Later(Controller):
@@ -50,6 +55,9 @@ def prepare() -> None:
 
     server.create_app = ready_made  # type: ignore[attr-defined]
     host.missing = lambda: dict(missing)  # type: ignore[attr-defined]
+    # what comes by the clock would come amid anything: repairs and copies have scenarios of their own
+    healing.TICK = healing.LONGEST_REST = healing.SOON = PUT_OFF
+    backups.Backups.__init__.__defaults__ = (PUT_OFF, PUT_OFF)
 
 
 def main() -> None:
@@ -67,7 +75,7 @@ def main() -> None:
 
 
 def start(what: str, folder: Path, config: str, overrides: dict[str, str]) -> int:
-    """The process id of a new daemon, or of a ``down``."""
+    """The process id of a new daemon, of a ``down``, or of an import of the document in the folder."""
     pid = os.fork()
     if pid:
         return pid
@@ -89,6 +97,9 @@ def live(what: str, folder: Path, config: Config) -> int:
     """The whole life of the child; its exit status."""
     install(Recorder(folder / "control", folder / "trace"))
     try:
+        if what == "import":
+            statefile.import_state(config, str(folder / "document"), replace=True)
+            return 0
         return daemon.run(config) if what == "daemon" else daemon.down(config)
     except Error as failure:
         print(f"sandnet: {failure}", file=sys.stderr)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from socket import SOCK_DGRAM, SOCK_STREAM
 from typing import NamedTuple
 
+from tests.crash.covered import interrupts
 from tests.crash.world import CrashWorld
 from tests.e2e.traffic import UDP
 from tests.e2e.world import JSON, mapping
@@ -29,6 +30,11 @@ class Stage(NamedTuple):
     """Socket types and host ports that come and go."""
     back_is_one: bool = True
     """Whether ``back`` is one call, which is wholly done or not."""
+    differs: bool = True
+    """Whether the host is another one when it is done: not after a repair."""
+    twice: bool = True
+    """Whether the start after a death is interrupted too, where it does what no start did before; else that is left to
+    the thorough mode."""
 
 
 Setting = Callable[[CrashWorld], Stage]
@@ -39,6 +45,7 @@ PORTS = (mapping(80, 8080), mapping(53, 5353, UDP))
 HELD = ((SOCK_STREAM, 8080), (SOCK_DGRAM, 5353))
 
 
+@interrupts("POST /networks", "DELETE /networks/{network}")
 def network(world: CrashWorld) -> Stage:
     """IPv4, made by us."""
     return Stage(partial(world.api.network, "foo", subnet="10.9.1.0/24"), partial(world.api.delete, "/networks/foo"))
@@ -65,6 +72,10 @@ def network_adopted(world: CrashWorld) -> Stage:
     return Stage(forth, partial(world.api.delete, "/networks/foo"))
 
 
+@interrupts(
+    "POST /networks/{network}/endpoints",
+    "DELETE /networks/{network}/endpoints/{endpoint}",
+)
 def endpoint(world: CrashWorld) -> Stage:
     """With published ports, beside a neighbour whose hosts file knows it."""
     world.api.network("foo", **FOO)
@@ -74,6 +85,7 @@ def endpoint(world: CrashWorld) -> Stage:
     return Stage(forth, partial(world.api.delete, "/networks/foo/endpoints/web"), ports=HELD)
 
 
+@interrupts("POST /services", "DELETE /services/{service}")
 def service(world: CrashWorld) -> Stage:
     """The same by the other URL."""
     world.api.network("foo", **FOO)
@@ -81,6 +93,10 @@ def service(world: CrashWorld) -> Stage:
     return Stage(forth, partial(world.api.delete, "/services/web"), ports=HELD)
 
 
+@interrupts(
+    "POST /networks/{network}/endpoints/{endpoint}/containers",
+    "DELETE /networks/{network}/endpoints/{endpoint}/containers/{container}",
+)
 def join_made(world: CrashWorld) -> Stage:
     """In a namespace made for the container, on an endpoint with published ports."""
     world.api.network("foo", **FOO)
@@ -162,6 +178,7 @@ def join_parents(world: CrashWorld) -> Stage:
     return Stage(forth, back_and_forget, back_is_one=False)
 
 
+@interrupts("POST /services/{service}/backend", "DELETE /services/{service}/backend/{container}")
 def second_backend(world: CrashWorld) -> Stage:
     """One more container behind a service, and its leave."""
     _serve(world, "c1")
@@ -182,6 +199,7 @@ def holder_leaves(world: CrashWorld) -> Stage:
     return Stage(partial(world.api.delete, "/services/web/backend/c1"), back, ports=HELD, back_is_one=False)
 
 
+@interrupts("PATCH /services/{service}/backend/{container}")
 def drained(world: CrashWorld) -> Stage:
     """A backend takes no more flows, and takes them again."""
     _serve(world, "c1", "c2")
@@ -213,8 +231,3 @@ def _serve(world: CrashWorld, *containers: str) -> None:
 
 def _process_in(world: CrashWorld, container: Container) -> subprocess.Popen[str]:
     return container.popen("sleep", "infinity")
-
-
-def named() -> Iterator[str]:
-    """Their names, for reports."""
-    return (setting.__name__ for setting in SETTINGS)

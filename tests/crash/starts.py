@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+from sandnet.config import load
+from sandnet.statefile import export_state
 from tests.crash.facts import Facts, difference, facts
-from tests.crash.harness import CONVERGED, THOROUGH, kind_of, moments
+from tests.crash.harness import CONVERGED, TRIES, moments
 from tests.crash.scenarios import BAR, FOO, HELD, PORTS
 from tests.crash.steps import Step
-from tests.crash.world import CrashWorld
+from tests.crash.world import PATIENCE, CrashWorld
 
 
 class Starts:
@@ -19,7 +22,6 @@ class Starts:
         self._world = world
         self._container = world.host.container()
         self.deaths = 0
-        self.missed: list[str] = []
 
     def first(self) -> None:
         """The first start on a host: what was made stays with the daemon, and ``down`` takes all of it."""
@@ -30,7 +32,7 @@ class Starts:
         steps, after = moments(self._world.steps()), self._look()
         self._world.down()
         self._expect("down", before)
-        for step in steps:
+        for step in self._each(steps):
             if self._dies(step, self._world.begin):
                 self._world.start()
             self._expect(f"first start, killed {step}, started again", after)
@@ -43,7 +45,7 @@ class Starts:
         self._furnish()
         after = self._look()
         self._world.kill()
-        for step in self._recorded_start():
+        for step in self._each(self._recorded_start()):
             if self._dies(step, self._world.begin):
                 self._world.start()
             self._expect(f"start, killed {step}, started again", after)
@@ -59,7 +61,7 @@ class Starts:
         self._reboot()
         steps = self._recorded_start(alive=True)
         after = self._look()
-        for step in steps:
+        for step in self._each(steps):
             self._join()
             self._world.kill()
             self._reboot()
@@ -72,21 +74,110 @@ class Starts:
         """``down``, repeated, and ``down`` after one more start of the daemon."""
         before = self._look()
         self._rise()
-        self._world.stop()
+        self._world.kill()
         self._world.record()
         self._world.down()
         steps = moments(self._world.steps())
         self._expect("down", before)
-        for number, step in enumerate(steps):
+        for number, step in enumerate(self._each(steps)):
             self._rise()
-            self._world.stop()
+            self._world.kill()
             if self._dies(step, self._world.begin_down, ends=True):
                 if number % 2:
                     self._world.start()
                 self._world.down()
             self._expect(f"down, killed {step}, {'started, ' if number % 2 else ''}down again", before)
 
+    def stop(self) -> None:
+        """A stop in good order, which copies the state."""
+        self._world.start()
+        self._furnish()
+        self._change()
+        self._world.record()
+        self._world.stop()
+        steps = moments(self._world.steps())
+        assert any(step.name.startswith("Store.backup") for step in steps)
+        self._world.control.disarm()
+        self._world.start()
+        after = self._look()
+        for step in self._each(steps):
+            self._change()
+            self._dies(step, self._world.begin_stop, ends=True)
+            self._world.start()
+            self._expect(f"stop, killed {step}, started again", after)
+        self._world.down()
+
+    def lost(self) -> None:
+        """A start that finds everything but the state: records are made of what is in the kernel."""
+
+        def lose() -> None:
+            for path in self._world.state.glob("sandnet.db*"):
+                path.unlink()
+
+        self._without_state(lose)
+
+    def damaged(self) -> None:
+        """A start that finds a damaged state file, and its copy."""
+
+        def damage() -> None:
+            for part in ("-wal", "-shm"):
+                Path(f"{self._world.state}/sandnet.db{part}").unlink(missing_ok=True)
+            (self._world.state / "sandnet.db").write_bytes(b"nonsense" * 1000)
+
+        self._without_state(damage, only="Store.salvage")
+
+    def _without_state(self, lose: Callable[[], None], *, only: str = "") -> None:
+        self._world.start()
+        self._furnish()
+        self._world.stop()  # now there is a copy
+        lose()
+        steps = [step for step in self._recorded_start(alive=True) if step.name.startswith(only)]
+        after = _told_of_objects(self._look())
+        assert steps
+        for step in self._each(steps):
+            self._world.stop()
+            lose()
+            if self._dies(step, self._world.begin):
+                self._world.start()
+            self._expect(f"start without the state, killed {step}, started again", after, _told_of_objects)
+        self._world.down()
+
+    def imported(self) -> None:
+        """``sandnet state import`` over a state that is another one."""
+        self._world.start()
+        self._furnish()
+        old = _told_of_objects(self._look())
+        self._change(keep=True)
+        new = _told_of_objects(self._look())
+        config = load(str(self._world.folder / "config.toml"), {"state_dir": str(self._world.state)})
+        export_state(config, str(self._world.folder / "document"))
+        self._world.api.delete("/networks/changed")
+        self._world.stop()
+        self._world.record()
+        self._world.begin_import()
+        assert self._world.ended() == 0, self._world.log
+        steps = moments(self._world.steps())
+        self._world.control.disarm()
+        for step in self._each(steps):
+            self._world.start()
+            if "changed" in self._names():
+                self._world.api.delete("/networks/changed")
+            self._world.stop()
+            self._dies(step, self._world.begin_import, ends=True)
+            self._world.start()
+            self._expect(f"import, killed {step}", new if "changed" in self._names() else old, _told_of_objects)
+            self._world.stop()
+        self._world.down()
+
     # What is there.
+
+    def _names(self) -> list[str]:
+        return [net["name"] for net in self._world.api.get("/networks")]
+
+    def _change(self, *, keep: bool = False) -> None:
+        self._world.api.network("changed", subnet="10.9.7.0/24")
+        if not keep:
+            self._world.api.delete("/networks/changed")
 
     def _rise(self) -> None:
         self._world.start()
@@ -107,15 +198,14 @@ class Starts:
             api.post("/services/web/backend", container_id=container)
         api.join("bar", "second", "c1")
         api.join("bar", "third", "c3", netns=self._container.path)
-        self._world.rest()
 
     def _reboot(self) -> None:
         """What a reboot takes away, by other hands than ours."""
         sh = self._world.host.sh
         for path in self._world.pinned():
             sh("umount", path)
-        for name in self._world.our_links():  # one may be about to go
-            sh("sh", "-c", f"ip link delete {name} || true")
+        gone = "; ".join(f"ip link set {name} group 77" for name in self._world.our_links())
+        sh("sh", "-c", f"{gone}; ip link delete group 77; true")  # one request for all; one may be about to go
         sh("nft", "flush", "ruleset")
         sh("rm", "-rf", "/run/docker", str(self._world.run))
         sh("ip", "link", "set", "lo", "down", namespace=self._container.path)
@@ -131,32 +221,52 @@ class Starts:
         self._world.control.disarm()
         if not alive:
             self._world.kill()
-        kinds = {event.step: kind_of(event) for event in events}
-        first = {kind: step for step, kind in reversed(kinds.items())}
-        return [step for step in moments(events) if THOROUGH or first[kinds[step]] == step]
+        return moments(events)
+
+    def _each(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """Each of them until the daemon died there: what is done at once may come in another order."""
+        for step in steps:
+            for _ in range(TRIES):
+                deaths = self.deaths
+                yield step
+                if self.deaths > deaths:
+                    break
+            else:
+                raise AssertionError(f"{step} did not come again in {TRIES} tries")
 
     def _dies(self, step: Step, begin: Callable[[], None], *, ends: bool = False) -> bool:
-        """Whether it died there: what a start does at once may come in another order. If not, it has done its work."""
+        """Whether it died there; if not, it has done its work.
+
+        Args:
+            step: where.
+            begin: what begins it.
+            ends: it ends by itself, and does not serve.
+        """
         self._world.die_at(step)
         begin()
-        deadline = time.monotonic() + CONVERGED
+        deadline = time.monotonic() + PATIENCE
         while self._world.is_running() and (ends or "sandnet: ready" not in self._world.log):
             assert time.monotonic() < deadline, f"neither ready nor dead: {self._world.log}"
-            time.sleep(0.005)
+            time.sleep(0.002)
         if not ends and not self._world.died():
             self._world.control.disarm()
-            self.missed.append(str(step))
             return False
         status = self._world.ended()
         self._world.control.disarm()
-        self.deaths += 1
         assert status == -9 or (ends and status == 0), self._world.log
+        self.deaths += status == -9
         return status == -9
 
     def _look(self) -> Facts:
         return facts(self._world, theirs=[self._container.path], ports=HELD)
 
-    def _expect(self, what: str, wanted: Facts) -> None:
+    def _expect(self, what: str, wanted: Facts, seen: Callable[[Facts], Facts] = lambda found: found) -> None:
         deadline = time.monotonic() + CONVERGED
-        while (now := self._look()) != wanted:
+        while (now := seen(self._look())) != wanted:
             assert time.monotonic() < deadline, f"{what}\n{difference(now, wanted)}\n{self._world.log}"
+
+
+def _told_of_objects(found: Facts) -> Facts:
+    """Without what says that the state was lost, and when, and which event was the last."""
+    told = tuple(line for line in found["api"] if not line.startswith("healthz"))
+    return {**found, "api": told, "store": tuple(line for line in found["store"] if not line.startswith("event/"))}

@@ -13,6 +13,7 @@ import inspect
 import mmap
 import os
 import signal
+import sqlite3
 import struct
 import sys
 import threading
@@ -30,6 +31,7 @@ from sandnet.kernel import base, syscalls
 from sandnet.kernel.files import Files
 from sandnet.kernel.linux import LinuxKernel
 from sandnet.kernel.netlink import Netlink
+from sandnet.stores import salvage, sqlite_file
 from sandnet.stores.base import Store
 from sandnet.stores.sqlite import SqliteStore
 
@@ -51,6 +53,24 @@ FILE_CHANGES: Final = frozenset({
 })  # fmt: skip
 """Audit events of changes of a file (docs.python.org/3/library/audit_events); ``open`` for writing is another."""
 SYSTEM_CALLS: Final = ("bind_mount", "unmount", "unshare_network")
+STORE_WORK: Final[dict[str, Callable[..., Any]]] = {
+    "Store.salvage": salvage.open_or_salvage,
+    "Store.backup": salvage.write_backup,
+    "Store.replace": salvage.replace_all,
+}
+"""What is done to the store's file beside commits. Inside of these each statement that changes something is a step, as
+the file is not one that SQLite alone takes care of."""
+_CHANGING: Final = (
+    "BEGIN",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "CREATE",
+    "ALTER",
+    "VACUUM",
+    "COMMIT",
+    "PRAGMA user_version =",
+)
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CONTROL_SIZE: Final = 4096
 _calls = count()
@@ -195,6 +215,9 @@ def install(recorder: Recorder) -> None:
     for name in SYSTEM_CALLS:
         call = getattr(syscalls, name)
         _replace_everywhere(call, told(recorder, name, call, inner=True))
+    for name, work in STORE_WORK.items():
+        _replace_everywhere(work, told(recorder, name, work))
+    _replace_everywhere(sqlite_file.connect, _traced(recorder, sqlite_file.connect))
     sys.addaudithook(lambda event, args: _audit(recorder, event, args))
 
 
@@ -231,6 +254,21 @@ def told(recorder: Recorder, name: str, call: Callable[..., Any], *, inner: bool
             recorder.note("end", full, lane, label)
 
     return quick
+
+
+def _traced(recorder: Recorder, connect: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
+    def note(statement: str) -> None:
+        outer = getattr(_inside, "name", "")
+        if outer in STORE_WORK and statement.startswith(_CHANGING):
+            recorder.note("mark", f"{outer}/sql", _thread(), _short(statement))
+
+    @wraps(connect)
+    def connected(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect(*args, **kwargs)
+        connection.set_trace_callback(note)
+        return connection
+
+    return connected
 
 
 def _thread() -> str:

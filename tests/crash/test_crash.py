@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sandnet.wire import reconciling as wire
+from tests.crash.covered import changing_operations, operations_of
 from tests.crash.harness import THOROUGH, Harness
+from tests.crash.mishaps import MISHAPS, REPAIRED
 from tests.crash.scenarios import NAMED, SETTINGS, Setting
 from tests.crash.starts import Starts
 from tests.crash.steps import READS, found_steps, parts
@@ -26,18 +31,18 @@ def world(tmp_path: Path) -> Iterator[CrashWorld]:
     made.close()
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.__name__)
+@pytest.mark.parametrize("setting", [*SETTINGS, *MISHAPS], ids=lambda setting: setting.__name__)
 def test_given_a_daemon_killed_at_any_step_of_a_call_when_started_again_then_the_call_is_done_or_undone(
     world: CrashWorld, setting: Setting
 ) -> None:
     world.start()
-    harness = Harness(world, setting.__name__, setting(world))
+    harness = Harness(world, setting)
     harness.run()
     assert harness.deaths
     world.clear()
 
 
-@pytest.mark.parametrize("setting", NAMED if THOROUGH else NAMED[:1], ids=lambda setting: setting.__name__)
+@pytest.mark.parametrize("setting", NAMED, ids=lambda setting: setting.__name__)
 def test_given_a_resolver_and_a_daemon_killed_at_any_step_when_started_again_then_names_are_as_before_or_after(
     tmp_path: Path, setting: Setting
 ) -> None:
@@ -46,13 +51,13 @@ def test_given_a_resolver_and_a_daemon_killed_at_any_step_when_started_again_the
     world = CrashWorld(tmp_path, dns=True)
     try:
         world.start()
-        Harness(world, setting.__name__, setting(world)).run()
+        Harness(world, setting).run()
         world.clear()
     finally:
         world.close()
 
 
-@pytest.mark.parametrize("what", ["first", "again", "after_reboot", "removal"])
+@pytest.mark.parametrize("what", ["first", "again", "after_reboot", "lost", "damaged", "imported", "stop", "removal"])
 def test_given_a_daemon_killed_at_any_step_of_a_start_or_a_removal_when_started_again_then_it_is_whole(
     world: CrashWorld, what: str
 ) -> None:
@@ -66,3 +71,13 @@ def test_given_the_protocols_then_every_method_is_a_step_or_a_known_read() -> No
     assert {name.partition(".")[0] for name in steps} >= {part.title() for part in parts()}
     assert set(steps) >= READS
     assert {"Store.commit", "Links.plug", "Files.write", "NameService.apply"} <= set(steps) - READS
+
+
+def test_given_the_rest_interface_then_every_operation_that_changes_anything_is_interrupted() -> None:
+    said = {operation for setting in (*SETTINGS, *MISHAPS) for operation in operations_of(setting)}
+    assert said == changing_operations()
+
+
+def test_given_the_kinds_of_drift_then_the_repair_of_each_is_interrupted() -> None:
+    told = re.findall(r"``(\w+)``", inspect.getsource(wire.Drift).partition("object: str")[0])
+    assert set(told) == REPAIRED

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.steps import Control, Event, Step, read_trace
-from tests.e2e.world import World
+from tests.e2e.world import Api, World
 from tests.lab import eventually
 
 READY = 3.0
@@ -23,12 +23,26 @@ PATIENCE = 10.0
 """Seconds for what takes a moment."""
 
 
+class Calls(Api):
+    """The REST interface, with every request noted."""
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__(socket)
+        self.made: list[tuple[str, str]] = []
+        """Methods and paths."""
+
+    def _call(self, method: str, path: str, **how: Any) -> Any:
+        self.made.append((method, path))
+        return super()._call(method, path, **how)
+
+
 class CrashWorld(World):
     """Its sandboxes are pinned where they are by default, so that directories made on the way there count too."""
 
     def __init__(self, folder: Path, *, dns: bool = False) -> None:
         super().__init__(folder, dns=dns)
         self.netns = Path("/run/docker/netns")
+        self.api: Calls = Calls(self.run / "sandnet.sock")
         self.control = Control(folder / "control")
         self._trace = folder / "trace"
         self._nursery = self._start_nursery()
@@ -74,6 +88,14 @@ class CrashWorld(World):
     def begin_down(self) -> None:
         """Start removing everything; it may die on its way."""
         self._fork("down")
+
+    def begin_import(self) -> None:
+        """Start importing the document in the folder; it may die on its way."""
+        self._fork("import")
+
+    def begin_stop(self) -> None:
+        """Tell the daemon to stop; it may die on its way."""
+        os.kill(self._child, 15)
 
     def is_serving(self) -> bool:
         """Whether it said so.
@@ -136,6 +158,14 @@ class CrashWorld(World):
             assert nursery.stdin
             nursery.stdin.close()
         super().close()
+
+    def host_link(self, container: str) -> str:
+        """The host's end of the one pair that a container has."""
+        inside = json.loads(self.host.sh("ip", "-j", "link", namespace=f"{self.netns}/{container}"))
+        index = next(link["link_index"] for link in inside if link["ifname"] == "eth0")
+        return next(
+            str(each["ifname"]) for each in json.loads(self.host.sh("ip", "-j", "link")) if each["ifindex"] == index
+        )
 
     # Its steps.
 
