@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,26 @@ def plugged(host: Host) -> Host:
 
 def route(gateway: str, interface: str = "eth0") -> DefaultRoute:
     return DefaultRoute(interface, ip_address(gateway))
+
+
+def test_given_one_who_looks_without_a_lock_when_it_is_made_and_released_again_and_again_then_no_look_fails(
+    host: Host,
+) -> None:
+    rounds, done = 300, threading.Event()
+    seen: set[bool] = set()
+
+    def look() -> None:
+        while not done.is_set():
+            seen.add(namespaces.find(KEY) is None)
+
+    with ThreadPoolExecutor(2, initializer=host.enter) as threads:
+        looking = threads.submit(look)
+        for _ in range(rounds):
+            threads.submit(namespaces.make, KEY).result()
+            threads.submit(namespaces.release, KEY).result()
+        done.set()
+        looking.result()
+    assert seen == {True, False}
 
 
 def test_given_nothing_when_made_then_a_new_namespace_with_lo_up_is_pinned(host: Host) -> None:

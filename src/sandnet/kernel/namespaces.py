@@ -42,6 +42,8 @@ from sandnet.kernel.syscalls import (
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LOOKS: Final = 3
+"""A file that is no namespace's may be one a moment later: it is looked at so often before it is a stranger's."""
 
 
 class LinuxNamespaces:
@@ -213,34 +215,52 @@ def _open_folder(parent: int, name: str, *, make: bool) -> int:
 
 
 def _find(key: str, folder: int, name: str) -> Namespace | None:
-    if not _pinned_inode(key, folder, name):
-        return None
-    with opened_namespace(name, dir_fd=folder) as namespace:
-        return _described(key, namespace)
+    with _pinned(key, folder, name) as namespace:
+        return None if namespace is None else _described(key, namespace)
 
 
 def _pinned_inode(key: str, folder: int, name: str) -> int:
-    """Which namespace is mounted on the file; 0: there is no file, or an empty one a crash left behind.
+    """Which namespace is mounted on the file; 0: none, as :func:`_pinned` says."""
+    with _pinned(key, folder, name) as namespace:
+        return 0 if namespace is None else os.fstat(namespace).st_ino
+
+
+@contextmanager
+def _pinned(key: str, folder: int, name: str) -> Iterator[int | None]:
+    """The namespace that is mounted on the file; ``None``: there is no file, or an empty one a crash left behind.
 
     Raises:
         Error: ``CONFLICT`` anything else is there.
     """
+    namespace = _open_pinned(key, folder, name)
     try:
-        with opened_namespace(name, dir_fd=folder) as namespace:
-            return os.fstat(namespace).st_ino
+        yield namespace
+    finally:
+        if namespace is not None:
+            os.close(namespace)
+
+
+def _open_pinned(key: str, folder: int, name: str) -> int | None:
+    """Opened once, and what was found is gone by: who looks without a lock may meet a join or a leave."""
+    for _ in range(_LOOKS):
+        try:
+            return open_namespace(name, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        except NotANetworkNamespaceError:
+            if _is_placeholder(folder, name):
+                return None
+    raise Error(Kind.CONFLICT, f"{key} is there and is no network namespace", "move it away")
+
+
+def _is_placeholder(folder: int, name: str) -> bool:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return 0
-    except NotANetworkNamespaceError:
-        _check_placeholder(key, folder, name)
-        return 0
-
-
-def _check_placeholder(key: str, folder: int, name: str) -> None:
-    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
     empty = stat.S_ISREG(found.st_mode) and found.st_size == 0 and found.st_nlink == 1
     mounted = found.st_dev != os.fstat(folder).st_dev
-    if not empty or mounted or found.st_uid != os.geteuid():
-        raise Error(Kind.CONFLICT, f"{key} is there and is no network namespace", "move it away")
+    return empty and not mounted and found.st_uid == os.geteuid()
 
 
 def _described(key: str, namespace: int) -> Namespace:
