@@ -1,0 +1,137 @@
+"""The daemon under a live systemd, by the units as they are handed out."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import Authority
+from tests.e2e.confined import settings
+from tests.e2e.manager import UNITS, Manager, missing
+from tests.e2e.test_remote import URL, called, put
+from tests.e2e.world import HOST_ADDRESS, SANDNET, Box, World, mapping
+from tests.lab import eventually
+
+pytestmark = pytest.mark.timeout(240)
+CRASHES = 7
+"""More than the five starts in ten seconds after which systemd gives a service up, if nobody tells it not to."""
+
+
+@pytest.fixture
+def manager(fresh_world: World) -> Iterator[Manager]:
+    if reason := missing():
+        pytest.skip(reason)
+    made = Manager(fresh_world)
+    yield made
+    made.close()
+
+
+def assert_all_goes_on(world: World, web: Box, other: Box) -> None:
+    """A published port, the network and the names."""
+    assert world.outside.ask(HOST_ADDRESS, 80).server == "web"
+    assert other.reaches(web.address6)
+    assert web.address in other.sh("dig", "+short", "@127.0.0.11", "web")
+
+
+def wait_for_restart(manager: Manager, count: int) -> None:
+    """Until it was started again that often."""
+    eventually(lambda: manager.told("ActiveState") == "failed" or int(manager.told("NRestarts")) >= count)
+    eventually(lambda: manager.daemon or manager.told("ActiveState") == "failed")
+    assert manager.told("ActiveState") != "failed", f"given up after {count} crashes"
+
+
+def test_given_a_live_systemd_when_the_daemon_is_activated_killed_restarted_and_stopped_then_sandboxes_go_on(
+    fresh_world: World, manager: Manager
+) -> None:
+    world, api = fresh_world, fresh_world.api
+    manager.control("start", "sandnet.socket")
+    assert manager.daemon == 0
+    api.network("blue", subnet_ipv6="fd00:5::/64")  # the first request starts it
+    first = manager.daemon
+    (resolver,) = manager.others()
+    web, other = world.box("blue", "web", mapping(80, 80)), world.box("blue", "other")
+    web.serve("web", 80)
+    assert_all_goes_on(world, web, other)
+
+    manager.sh("kill", "-9", str(first))
+    assert_all_goes_on(world, web, other)
+    assert api.get("/healthz")["status"] == "ok"  # the socket is systemd's: who asks meanwhile waits
+    assert manager.daemon not in (0, first)
+    manager.control("restart", "sandnet.service")
+    assert_all_goes_on(world, web, other)
+    manager.control("stop", "sandnet.service")
+    assert manager.daemon == 0
+    assert manager.others() == [resolver]
+    assert_all_goes_on(world, web, other)
+    assert api.get("/healthz")["status"] == "ok"  # the socket starts it once more
+
+    api.clear()
+    manager.down()
+    assert manager.others() == []
+    assert world.facts()._replace(files=()) == world.before._replace(files=())
+
+
+def test_given_a_live_systemd_when_it_has_started_the_daemon_then_it_has_what_the_unit_says_and_no_more(
+    fresh_world: World, manager: Manager
+) -> None:
+    world = fresh_world
+    manager.control("start", "sandnet.service")
+    assert manager.told("ActiveState") == "active"
+    assert stat.S_IMODE((world.run / "sandnet.sock").stat().st_mode) == 0o660
+    assert manager.sh("stat", "--format=%U %G", "/run/sandnet/sandnet.sock") == "root sandnet\n"
+    assert manager.sh("stat", "--format=%U %a", "/var/lib/sandnet") == "root 700\n"
+    kept = set(settings(UNITS / "sandnet.service")["CapabilityBoundingSet"])
+    assert manager.capabilities(manager.daemon, "CapBnd") == kept
+    assert manager.capabilities(manager.daemon, "CapEff") == kept
+    (resolver,) = manager.others()
+    assert manager.capabilities(resolver, "CapEff") == {"CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE"}
+    for pid in (manager.daemon, resolver):
+        status = manager.sh("cat", f"/proc/{pid}/status")
+        assert "NoNewPrivs:\t1\n" in status
+        assert "Seccomp:\t2\n" in status
+    world.api.network("blue")
+    key = world.box("blue", "web").key
+    seen = manager.sh("findmnt", "--noheadings", "--output=TARGET", "--task=1", "--types=nsfs")
+    assert key.removeprefix("/var") in seen.split()  # where process 1 is, everybody is
+    manager.down()
+
+
+def test_given_a_live_systemd_when_the_daemon_crashes_again_and_again_then_it_is_never_given_up(
+    fresh_world: World, manager: Manager
+) -> None:
+    manager.drop_in("hurry", "RestartSec=10ms")
+    manager.control("start", "sandnet.socket", "sandnet.service")
+    for crash in range(CRASHES):
+        manager.control("kill", "--kill-whom=main", "--signal=KILL", "sandnet.service")
+        wait_for_restart(manager, crash + 1)
+    assert fresh_world.api.get("/healthz")["status"] == "ok"
+    assert int(manager.told("NRestarts")) == CRASHES
+    manager.down()
+
+
+def test_given_a_live_systemd_and_renewed_certificates_when_reloaded_then_they_are_in_force_without_a_restart(
+    fresh_world: World, manager: Manager, tmp_path: Path
+) -> None:
+    world = fresh_world
+    former, newer = Authority(tmp_path / "former"), Authority(tmp_path / "newer")
+    place = tmp_path / "tls"
+    place.mkdir()
+    files = [place / name for name in ("server.pem", "server.key", "ca.pem")]
+    put(files, former.issue("server", use="serverAuth", addresses=(HOST_ADDRESS,)), former)
+    options = [f"--tls-{name}={file}" for name, file in zip(("cert", "key", "ca"), files, strict=True)]
+    command = " ".join([str(SANDNET), "daemon", "-H", URL, *options])
+    manager.drop_in("tls", f"ExecStart=\nExecStart={command}")
+    manager.control("start", "sandnet.service")
+    before = manager.daemon
+    assert called(world, former, former.issue("me", use="clientAuth"), "network", "ls").returncode == 0
+
+    me = newer.issue("me", use="clientAuth")
+    put(files, newer.issue("server", use="serverAuth", addresses=(HOST_ADDRESS,)), newer)
+    manager.control("reload", "sandnet.service")
+    eventually(lambda: called(world, newer, me, "network", "ls").returncode == 0)
+    assert manager.daemon == before
+    assert world.api.get("/healthz")["status"] == "ok"
+    manager.down()
