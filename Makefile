@@ -7,6 +7,8 @@ RUN_PACKAGES := scripts/debian-packages.txt
 TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt
 LINTED := src tests $(wildcard bench) scripts/demo scripts/demo-backend
 export PYTHON
+# Tests wait for half of their time: two at once for each processor. The longest take a minute, so none waits behind it.
+TEST_WORKERS ?= $(shell expr 2 \* `nproc`) --dist worksteal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -23,7 +25,7 @@ demo: ## Show sandnet at work: installs what is missing, leaves the host as it w
 test: ## Run every test
 	@scripts/packages $(TEST_PACKAGES)
 	@$(MAKE) --no-print-directory lint
-	@scripts/private-host $(BIN)/python -m pytest -n 2
+	@scripts/private-host $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 check: lint ## Format, lint, types and house rules, in about a minute
 	@$(BIN)/python -m pytest -q tests/house
