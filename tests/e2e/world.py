@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import httpcore
 import httpx
+from httpcore._backends.sync import SyncStream
 
 from tests.e2e.traffic import TCP, Place
 from tests.lab import Host, eventually
@@ -52,14 +55,31 @@ class RefusedError(AssertionError):
         self.message = str(self.body["message"]) if isinstance(self.body, dict) else response.text
 
 
+class _Sockets(httpcore.SyncBackend):
+    """Closes those that cannot be connected, as when the daemon is killed just then: httpcore leaves it to the garbage
+    collector, and Python warns of that in whichever test runs when it comes by."""
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: object = None
+    ) -> httpcore.NetworkStream:
+        own = socket.socket(socket.AF_UNIX)
+        try:
+            own.settimeout(timeout)
+            own.connect(path)
+        except OSError as failure:
+            own.close()
+            raise httpcore.ConnectError(str(failure)) from failure
+        return SyncStream(own)
+
+
 class Api:
     """The daemon's REST interface on its Unix socket."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, path: Path) -> None:
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=0)
-        self.http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket), limits=limits), base_url="http://sandnet", timeout=40
-        )
+        transport = httpx.HTTPTransport(uds=str(path), limits=limits)
+        transport._pool._network_backend = _Sockets()
+        self.http = httpx.Client(transport=transport, base_url="http://sandnet", timeout=40)
 
     def get(self, path: str, **query: str) -> JSON:
         return self._call("GET", path, params=query or None)
