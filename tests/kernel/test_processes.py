@@ -7,6 +7,7 @@ import resource
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,25 @@ def processes() -> LinuxProcesses:
     return LinuxProcesses()
 
 
+@contextmanager
+def descriptors(number: int) -> Iterator[None]:
+    """So many further descriptors can be opened."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.dup(0) for _ in range(number + 1)]
+    for each in free:
+        os.close(each)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(free), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @pytest.fixture
 def few_descriptors() -> Iterator[None]:
     """No further descriptor can be opened."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with descriptors(0):
+        yield
 
 
 def test_given_a_thread_when_looked_up_then_it_is_told_from_a_process(processes: LinuxProcesses) -> None:
@@ -66,4 +77,26 @@ def test_given_a_hostile_name_when_looked_up_then_the_start_time_is_right(
 def test_given_no_descriptor_when_watching_then_unavailable_and_not_taken_for_dead(processes: LinuxProcesses) -> None:
     with pytest.raises(Error) as caught:
         processes.watch(os.getpid(), 1)
+    assert caught.value.kind is Kind.UNAVAILABLE
+
+
+def test_given_a_last_descriptor_when_watching_the_living_then_unavailable_and_not_taken_for_dead(
+    processes: LinuxProcesses,
+) -> None:
+    started = processes.started(os.getpid())
+    assert started is not None
+    with descriptors(1):
+        for look in (lambda: processes.watch(os.getpid(), started), lambda: processes.started(os.getpid())):
+            with pytest.raises(Error) as caught:
+                look()
+            assert caught.value.kind is Kind.UNAVAILABLE
+    watched = processes.watch(os.getpid(), started)
+    assert watched is not None
+    watched.close()
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_given_no_descriptor_when_looked_who_is_in_namespaces_then_unavailable(processes: LinuxProcesses) -> None:
+    with pytest.raises(Error) as caught:
+        processes.namespaces()
     assert caught.value.kind is Kind.UNAVAILABLE

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence, Set
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -225,13 +224,20 @@ class Deaths:
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
-            for tie in self._dying.keys() - self._burying:
-                self._begin_to_bury(tie)
-            for process in self._tied.keys() - self._watched.keys():
-                await self._watch(process)
-            if self._spaces:
-                with suppress(Error):
-                    await self._look_into_spaces()
+            try:
+                await self._look()
+            except Error as failure:
+                _log.info("it is looked again for the dead: %s", failure)
+            except Exception:  # the next look must come
+                _log.exception("looking for the dead failed")
+
+    async def _look(self) -> None:
+        for tie in self._dying.keys() - self._burying:
+            self._begin_to_bury(tie)
+        for process in self._tied.keys() - self._watched.keys():
+            await self._watch(process)
+        if self._spaces:
+            await self._look_into_spaces()
 
     async def _look_into_spaces(self) -> None:
         occupied = await self._parts.workers.run(self._parts.kernel.processes.namespaces)

@@ -60,10 +60,10 @@ class _Look:
             return True
         try:
             pinned = self._kernel.namespaces.find(box.key)
+            is_pinned = pinned is not None and pinned.inode == box.inode
+            return not is_pinned and box.inode not in self._occupied
         except Error:
             return False
-        is_pinned = pinned is not None and pinned.inode == box.inode
-        return not is_pinned and box.inode not in self._occupied
 
 
 def _dead(kernel: Kernel, boxes: Iterable[Sandbox]) -> Set[str]:

@@ -25,7 +25,8 @@ class Processes(Protocol):
         """When the process began, in clock ticks since boot (proc_pid_stat(5), field 22); ``None``: there is none.
 
         Raises:
-            Error: ``INVALID`` with code ``not_a_process``: the number is a thread's.
+            Error: ``INVALID`` with code ``not_a_process``: the number is a thread's; ``UNAVAILABLE`` no descriptor is
+                free.
         """
         ...
 
@@ -38,5 +39,9 @@ class Processes(Protocol):
         ...
 
     def namespaces(self) -> Set[int]:
-        """Inode numbers of the network namespaces that processes are in, by their main threads."""
+        """Inode numbers of the network namespaces that processes are in, by their main threads.
+
+        Raises:
+            Error: ``UNAVAILABLE`` it cannot be found out, as when no descriptor is free.
+        """
         ...

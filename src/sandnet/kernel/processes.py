@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import select
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from sandnet.errors import Error, Kind, invalid
+from sandnet.kernel.netlink import explaining
 
 _START_TIME: Final = 22 - 3
 """Place of the start time among the fields after the command's name (proc_pid_stat(5))."""
 _MAX_STAT: Final = 4096
+_GONE: Final = (FileNotFoundError, ProcessLookupError)
+"""What /proc says of a process that has ended."""
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 
@@ -59,18 +62,25 @@ class LinuxProcesses:
         process = _open(pid)
         if process is None:
             return None
-        # the start time is read while the descriptor is open: if it fits, it is that process's
-        if _start_time(pid) == started and not _has_ended(process):
-            return process
-        process.close()
-        return None
+        with ExitStack() as unless_watched:
+            unless_watched.callback(process.close)
+            # the start time is read while the descriptor is open: if it fits, it is that process's
+            if _start_time(pid) != started or _has_ended(process):
+                return None
+            unless_watched.pop_all()
+        return process
 
     def namespaces(self) -> frozenset[int]:
-        """See :meth:`sandnet.kernel.life.Processes.namespaces`."""
+        """See :meth:`sandnet.kernel.life.Processes.namespaces`.
+
+        Raises:
+            Error: as told there.
+        """
         found = set()
-        for name in filter(str.isdecimal, os.listdir("/proc")):
-            with suppress(OSError):  # it ended meanwhile
-                found.add(os.stat(f"/proc/{name}/ns/net").st_ino)
+        with explaining("look which namespaces processes are in"):
+            for name in filter(str.isdecimal, os.listdir("/proc")):
+                with suppress(*_GONE, PermissionError):
+                    found.add(os.stat(f"/proc/{name}/ns/net").st_ino)
         return frozenset(found)
 
 
@@ -82,8 +92,12 @@ def _open(pid: int) -> PidFd | None:
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             raise invalid(f"{pid} is no process but a thread of one", "name its process", "not_a_process") from error
-        hint = "raise the daemon's limit of open files" if error.errno in _NO_DESCRIPTOR else ""
-        raise Error(Kind.UNAVAILABLE, f"cannot watch process {pid}: {error.strerror}", hint) from error
+        raise _unknown(pid, error) from error
+
+
+def _unknown(pid: int, error: OSError) -> Error:
+    hint = "raise the daemon's limit of open files" if error.errno in _NO_DESCRIPTOR else ""
+    return Error(Kind.UNAVAILABLE, f"cannot watch process {pid}: {error.strerror}", hint)
 
 
 def _has_ended(process: PidFd) -> bool:
@@ -93,16 +107,20 @@ def _has_ended(process: PidFd) -> bool:
 
 
 def _start_time(pid: int) -> int | None:
-    """In clock ticks since boot; ``None``: there is no such process."""
+    """In clock ticks since boot; ``None``: there is no such process.
+
+    Raises:
+        Error: ``UNAVAILABLE`` it cannot be read. Whoever took that for the end would bury the living.
+    """
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        try:
+            stat = os.read(descriptor, _MAX_STAT)
+        finally:
+            os.close(descriptor)
+    except _GONE:  # it ended, perhaps in between
         return None
-    try:
-        stat = os.read(descriptor, _MAX_STAT)
-    except OSError:  # it ended in between
-        return None
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise _unknown(pid, error) from error
     _, _, fields = stat.rpartition(b")")  # the name may hold anything, parentheses and spaces too
     return int(fields.split()[_START_TIME])

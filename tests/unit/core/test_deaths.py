@@ -392,3 +392,16 @@ async def test_given_a_host_network_when_auto_remove_has_no_process_then_refused
     await rig.endpoint("one", "host")
     with pytest.raises(Error, match="watch_pid"):
         await rig.join("c1", "one", "host", auto_remove=True)
+
+
+async def test_given_a_look_that_fails_unexpectedly_when_the_next_one_comes_then_the_dead_are_found(rig: Rig) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    box = await rig.join("c1", "one", auto_remove=True)
+    rig.kernel.processes.begin(7, inode=box.inode)
+    await until(lambda: rig.controller.sandboxes.find("c1").occupied)
+    rig.kernel.fail_on("processes.namespaces", OSError(5, "Input/output error"), after=1)
+    before = rig.kernel.calls.count("processes.namespaces")
+    await until(lambda: rig.kernel.calls.count("processes.namespaces") > before + 1)
+    rig.kernel.processes.end(7)
+    await until(lambda: containers(rig) == [])
