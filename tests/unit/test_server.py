@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -223,6 +224,26 @@ async def test_given_renewed_files_that_cannot_be_used_when_asked_then_the_forme
         files.put(authority, own)
         await until(lambda: not tls.problem)  # without being asked
         assert there.server._controller.health().status == "ok"
+
+
+def test_given_renewed_files_that_cannot_be_read_just_then_when_looked_again_then_they_are_in_force(
+    tmp_path: Path, authority: Authority, stranger: Authority, own: Identity
+) -> None:
+    files = Files(tmp_path / "tls", authority, own)
+    tls = files.certificates()
+    before = tls.context
+    files.put(stranger, own)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        tls.renew()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "Too many open files" in tls.problem
+    assert tls.context is before
+    tls.renew()
+    assert not tls.problem
+    assert tls.context is not before
 
 
 async def test_given_no_tls_when_the_daemon_is_told_to_reload_then_it_goes_on(tmp_path: Path) -> None:

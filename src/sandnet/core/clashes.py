@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sandnet.core.parts import Parts
+from sandnet.errors import Error
 from sandnet.model import Network, Phase, Prefix
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,11 @@ class Clashes:
             told = [(each.network, _in_words(each)) for each in fresh]
             for network, text in told:
                 _log.warning("network %s: %s", network.name, text)
-            await self._parts.records.warn(told)
+            try:
+                await self._parts.records.warn(told)
+            except Error:
+                self._known -= {(each.network.id, each.other) for each in fresh}
+                raise
 
 
 def clashes(nets: Iterable[Network], occupied: Iterable[Prefix]) -> Iterator[Clash]:

@@ -38,7 +38,7 @@ class _War(NamedTuple):
     latest: Drift
     suspects: Suspects
     pending: bool = True
-    """Nobody has looked since the latest repair."""
+    """Nobody has looked since the latest repair, or since it seemed wrong."""
 
     def text(self, now: float) -> str:
         minutes = math.ceil((now - self.since) / 60)
@@ -138,13 +138,15 @@ class Failing:
         return self.patient(found)
 
     def patient(self, suspects: Suspects) -> Suspects:
-        """The suspects without those whose time has not come."""
+        """The suspects without those whose time has not come; these are due when it comes."""
         found, now = Suspects(), self._clock()
         for one in suspects.apart():
             (owner,) = one.owners()
             waits = (self._failures.get(owner), self._wars.get(owner))
             if all(wait is None or wait.due <= now for wait in waits):
                 found.add(one)
+            elif owner in self._wars:
+                self._wars[owner] = self._wars[owner]._replace(pending=True)
         return found
 
 

@@ -57,7 +57,7 @@ class Healing:
         self._mounts = self._rules = False
         """Changed, and not looked at since."""
         self._found = Suspects()
-        """By comparing everything."""
+        """By the news, which nobody tells twice, and by comparing everything; kept until they have been looked at."""
         self._missed = asyncio.Event()
         """News were lost: everything is to be compared now."""
         self._troubles: dict[str, str] = {}
@@ -120,35 +120,42 @@ class Healing:
 
     async def _once(self) -> None:
         await self._reconcile.tell_mended()
-        suspects = self._reconcile.failing.due()
         news = await self._parts.workers.run(self._parts.kernel.watch.read)
-        suspects.add(self._judged(news))
+        self._found.add(self._judged(news))
         self._mounts, self._rules = self._mounts or news.mounts, self._rules or news.rules
-        now = time.monotonic()
-        if self._rules and now >= self._rules_at:
-            suspects.rules, self._rules, self._rules_at = True, False, now + RULES_PAUSE
-        if now >= self._slow_at:
-            self._slow_at = now + SLOW
-            suspects.add(await self._slow())
-        if news.grown and news.grown - self._desired.links():
-            await self._clashes.look()
         if news.missed:
             self._missed.set()
-        suspects.add(self._found)
-        self._found = Suspects()
+        now = time.monotonic()
+        if self._rules and now >= self._rules_at:
+            self._found.rules, self._rules, self._rules_at = True, False, now + RULES_PAUSE
+        if now >= self._slow_at:
+            self._slow_at = now + SLOW
+            self._found.add(await self._slow())
+        if news.grown and news.grown - self._desired.links():
+            await self._clashes.look()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Have looked at closely what seems wrong, and what has waited long enough."""
+        suspects, self._found = self._found, Suspects()
+        suspects.add(self._reconcile.failing.due())
         suspects = self._reconcile.failing.patient(suspects)
         if suspects:
-            await self._parts.operations.run(self._reconcile.settle(suspects, fix=True))
+            try:
+                await self._parts.operations.run(self._reconcile.settle(suspects, fix=True))
+            except Exception:
+                self._found.add(suspects)
+                raise
 
     async def _slow(self) -> Suspects:
         """Files, mounts and parameters."""
         found = Suspects((), await self._parts.files.suspicious(thorough=False))
         if self._mounts:
-            self._mounts = False
             boxes = self._desired.sandboxes()
             pinned = await self._parts.workers.run(self._parts.kernel.survey.pinned)
+            self._mounts = False
             found.sandboxes |= {box.container_id for box in boxes if box.key not in pinned}
-        found.parameters = bool(await self._lookout.parameter_faults())
+        found.parameters = await self._lookout.parameters_seem_wrong()
         return found
 
     def _judged(self, news: News) -> Suspects:

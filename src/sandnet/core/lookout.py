@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from sandnet.core.desired import Desired
 from sandnet.core.inspection import Wanted, sandbox_faults
 from sandnet.core.parts import Parts
 from sandnet.core.strays import strays
 from sandnet.drivers.base import Fault
+from sandnet.errors import Error
 from sandnet.kernel.facts import Space
 from sandnet.model import Network, Sandbox
 
@@ -88,7 +89,7 @@ class Lookout:
             Error: ``UNAVAILABLE`` the kernel will not tell.
         """
         found = await self.links(rest)
-        found.rules, found.parameters = bool(await self.rule_faults()), bool(await self.parameter_faults())
+        found.rules, found.parameters = await self.rules_seem_wrong(), await self.parameters_seem_wrong()
         found.sandboxes |= await self._parts.files.suspicious(thorough=True)
         return found
 
@@ -133,7 +134,23 @@ class Lookout:
         """What is wrong with the parameters of the whole host."""
         return [fault for driver in self._parts.drivers.values() for fault in await driver.parameter_faults()]
 
+    async def rules_seem_wrong(self) -> bool:
+        """Whether there are faults, or it cannot be found out: who looks closely then tells why, and all else is looked
+        at."""
+        return await _found_any(self.rule_faults)
+
+    async def parameters_seem_wrong(self) -> bool:
+        """Likewise."""
+        return await _found_any(self.parameter_faults)
+
     def _suspicious(self, wanted: Sequence[Wanted], host: Space) -> set[str]:
         inside = self._parts.kernel.survey.inside([each.box.key for each in wanted])
         pairs = zip(wanted, inside, strict=True)
         return {each.box.container_id for each, found in pairs if any(sandbox_faults(each, host, found))}
+
+
+async def _found_any(look: Callable[[], Awaitable[Sequence[Fault]]]) -> bool:
+    try:
+        return bool(await look())
+    except Error:
+        return True

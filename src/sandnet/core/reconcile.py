@@ -108,18 +108,19 @@ class Reconcile:
                 driver = self._parts.drivers[net.driver]
                 return await _repaired(told, lambda: driver.create_network(net), fix=fix)
         except Error as failure:
-            return _unseen("network", self._records.network(network_id), failure)
+            subject = self._records.network(network_id)
+            return _unseen("network", subject.name, failure, subject) if subject else []
 
     async def _rules(self, fix: bool) -> list[Drift]:
         told: list[Drift] = []
         for driver in self._parts.drivers.values():
-            told += await _repaired(_told(await driver.rule_faults()), driver.mend_rules, fix=fix)
+            told += await _shared("rules", driver.name, driver.rule_faults, driver.mend_rules, fix=fix)
         return told
 
     async def _parameters(self, fix: bool) -> list[Drift]:
         told: list[Drift] = []
         for driver in self._parts.drivers.values():
-            told += await _repaired(_told(await driver.parameter_faults()), driver.mend_parameters, fix=fix)
+            told += await _shared("parameter", driver.name, driver.parameter_faults, driver.mend_parameters, fix=fix)
         return told
 
     async def _boxes(self, containers: Iterable[str], fix: bool) -> list[Drift]:
@@ -143,7 +144,8 @@ class Reconcile:
                 told = await _repaired(told, lambda: self._mending.sandbox(box, wrong), fix=fix)
                 return [*told, *await self._files(self._records.sandbox(container_id) or box, fix)]
         except Error as failure:
-            return _unseen("sandbox", self._records.sandbox(container_id), failure)
+            subject = self._records.sandbox(container_id)
+            return _unseen("sandbox", container_id, failure, subject) if subject else []
 
     async def _let_go(self, container_id: str, told: list[Drift]) -> list[Drift]:
         """A container whose namespace is gone for good is dead. A second look says so: a first one may meet a moment
@@ -190,7 +192,10 @@ class Reconcile:
 
     async def _strays(self, fix: bool) -> list[Drift]:
         claimed, links = self._desired.links(), self._parts.kernel.links
-        host = await self._parts.workers.run(self._parts.kernel.survey.host)
+        try:
+            host = await self._parts.workers.run(self._parts.kernel.survey.host)
+        except Error as failure:
+            return _unseen("stray", "links", failure)
         found = strays(host, claimed | self._desired.links())
         told = [Drift("stray", name, "the link belongs to no record", LEFT_OVER) for name in found]
         return await _repaired(told, lambda: self._parts.workers.run(links.delete, found), fix=fix)
@@ -200,12 +205,27 @@ def _told(faults: Iterable[Fault]) -> list[Drift]:
     return [Drift(fault.what, fault.object, fault.problem, fault.reason) for fault in faults]
 
 
-def _unseen(kind: str, subject: Network | Sandbox | None, failure: Error) -> list[Drift]:
+async def _shared(
+    kind: str,
+    name: str,
+    look: Callable[[], Awaitable[Iterable[Fault]]],
+    repair: Callable[[], Awaitable[object]],
+    *,
+    fix: bool,
+) -> list[Drift]:
+    """Of what a driver's networks share. Where it cannot be looked at, all else is."""
+    try:
+        found = _told(await look())
+    except Error as failure:
+        return _unseen(kind, name, failure)
+    return await _repaired(found, repair, fix=fix)
+
+
+def _unseen(kind: str, name: str, failure: Error, subject: Network | Sandbox | None = None) -> list[Drift]:
     """What is told of something suspicious that could not be looked at closely: it is tried again. Of what is busy
     nothing: whoever holds it is changing it."""
-    if subject is None or failure.code == "busy":
+    if failure.code == "busy":
         return []
-    name = subject.name if isinstance(subject, Network) else subject.container_id
     problem, reason = "it seems wrong, and cannot be looked at", "what is wrong with it is not repaired"
     return [Drift(kind, name, problem, reason, f"not repaired: {failure}", subject)]
 

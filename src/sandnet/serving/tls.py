@@ -69,22 +69,28 @@ class Certificates:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), LOOK)
             self._asked.clear()
-            await asyncio.to_thread(self.renew)
+            try:
+                await asyncio.to_thread(self.renew)
+            except Exception:  # the next look must come: where no thread is free, there will be one later
+                _log.exception("looking at the TLS files failed")
 
     def renew(self) -> None:
-        """Read them again if they have changed; where they cannot be used, those before stay in force."""
+        """Read them again if they are not those in force. Where they cannot be used these stay, and the next call tries
+        again: it may be for want of a file descriptor only."""
         seen = self._look()
         if seen == self._seen:
+            self.problem = ""
             return
         try:
             self.context = _context(*self._files)
         except Error as failure:
-            self.problem = f"{failure}; those read before stay in force"
-            _log.error("%s", self.problem)
+            problem = f"{failure}; those read before stay in force"
+            if problem != self.problem:
+                _log.error("%s", problem)
+            self.problem = problem
         else:
-            self.problem = ""
+            self.problem, self._seen = "", seen
             _log.info("the TLS files have changed, and are in force for new connections")
-        self._seen = seen
 
     def _look(self) -> tuple[tuple[int, ...] | None, ...]:
         return tuple(_identity(file) for file in self._files)

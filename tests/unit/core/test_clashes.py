@@ -81,6 +81,18 @@ async def test_given_a_route_that_comes_later_when_looked_at_then_one_warning_fo
     assert len(await warned(rig, clashes)) == 1
 
 
+async def test_given_a_warning_that_cannot_be_told_when_looked_again_then_it_is_told(rig: Rig) -> None:
+    rig.unattended()
+    clashes = Clashes(rig.controller._parts)
+    await rig.network("a", subnet=ip_network("10.9.0.0/24"))
+    rig.kernel.host.routes = [("tun0", ip_network("10.9.0.0/16"))]
+    rig.store.refusal = Error(Kind.UNAVAILABLE, "the disk is full")
+    with pytest.raises(Error):
+        await clashes.look()
+    assert [event.action for event in await warned(rig, clashes)] == ["warning"]
+    assert await warned(rig, clashes) == []
+
+
 async def test_given_what_the_host_uses_when_such_a_subnet_is_asked_for_then_only_where_an_overlap_is_allowed(
     rig: Rig,
 ) -> None:

@@ -190,3 +190,13 @@ def test_given_a_war_when_a_repair_fails_then_the_failure_is_told_alone(failing:
     war(failing, clock)
     failing.judge(ONE, [drift(REFUSED)])
     assert failing.problems == [f"network foo: bridge snb0 is down ({REFUSED})"]
+
+
+def test_given_a_war_when_harm_comes_after_somebody_looked_amid_the_wait_then_it_is_looked_at_when_it_ends(
+    failing: Failing, clock: Clock
+) -> None:
+    war(failing, clock)
+    failing.judge(ONE, [])
+    assert not failing.patient(ONE)
+    clock.now += FIRST
+    assert owners(failing.due()) == owners(ONE)

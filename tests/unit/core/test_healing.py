@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_GONE
+from sandnet.kernel.facts import News
 from sandnet.model import JoinSpec, Sandbox
 from tests.unit.core.rig import Rig, mapping
 
@@ -207,3 +208,45 @@ async def test_given_something_wrong_that_cannot_be_looked_at_when_asked_then_it
     assert (told.kind, told.object) == ("sandbox", "c1")
     assert "the kernel is busy" in told.done
     assert {drift.done for drift in await rig.controller.reconcile.run(fix=True)} == {"repaired"}
+
+
+async def test_given_rules_that_cannot_be_read_when_all_is_compared_then_they_are_told_and_the_rest_is_repaired(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = await rig.network()
+    rig.unattended()
+    rig.kernel.links.delete([net.link])
+
+    def refuse(table: str) -> None:
+        raise Error(Kind.UNAVAILABLE, "nftables: Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.kernel.firewall, "listing", refuse)
+        told = {drift.kind: drift.done for drift in await rig.controller.reconcile.run(fix=True)}
+        assert told.pop("rules") == "not repaired: nftables: Cannot allocate memory"
+        assert set(told.values()) == {"repaired"}
+        assert any("Cannot allocate memory" in problem for problem in rig.controller.health().problems)
+    assert await rig.controller.reconcile.run(fix=True) == []
+    assert rig.controller.health().problems == ()
+
+
+async def test_given_news_when_something_else_cannot_be_looked_at_then_they_are_not_forgotten(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = await rig.network()
+    rig.unattended()
+    healing = rig.controller._healing
+    await healing._once()
+    rig.kernel.links.delete([net.link])
+    gone = News(
+        {}, frozenset({net.link}), frozenset(), frozenset(), {}, frozenset(), mounts=True, rules=False, missed=False
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.kernel.watch, "read", lambda: gone)
+        patch.setattr(healing, "_slow_at", 0.0)
+        rig.kernel.fail_on("survey.pinned", Error(Kind.UNAVAILABLE, "the kernel is busy"))
+        with pytest.raises(Error):
+            await healing._once()
+        assert not rig.kernel.links.find(net.link)
+    await healing._once()
+    assert rig.kernel.links.find(net.link)
