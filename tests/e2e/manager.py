@@ -61,7 +61,7 @@ class Manager:
         self._cgroup.mkdir()
         self._sh("mount", "-t", "cgroup2", "none", str(self._cgroup))
         (own,) = re.findall(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
-        group = self._cgroup / own / f"sandnet-test-{secrets.token_hex(8)}"
+        group: Path = self._cgroup / own / f"sandnet-test-{secrets.token_hex(8)}"
         self._sh("mkdir", str(group))
         return group
 

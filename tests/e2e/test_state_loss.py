@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.e2e.test_events import stream
 from tests.e2e.test_healing import repaired
 from tests.e2e.test_restart import talk_until
 from tests.e2e.traffic import DOUBT, UDP, until
-from tests.e2e.world import HOST_ADDRESS, JSON, World, files_of, mapping
+from tests.e2e.world import HOST_ADDRESS, JSON, SANDNET, World, files_of, mapping
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -137,6 +138,33 @@ def test_given_a_running_daemon_when_its_state_is_lost_then_it_is_written_again_
     assert (health["status"], health["problems"]) == ("ok", [])
     assert peer.reaches(web.address)
     assert files_of(world, web.container)[0]
+
+
+def test_given_a_running_daemon_whose_state_directory_was_removed_then_it_is_still_the_only_one_and_down_finds_it(
+    fresh_world: World,
+) -> None:
+    world = fresh_world
+    world.start()
+    world.api.network("foo")
+    document = world.folder / "document"
+    state, here = [f"--state-dir={world.state}"], f"--run-dir={world.run}"
+    world.host.sh(str(SANDNET), "state", "export", *state, str(document))
+    shutil.rmtree(world.state)  # and the lock with it
+    commands = [["daemon", *world.directories], ["state", "import", "--replace", *state, here, str(document)]]
+    for command in commands:
+        for elsewhere in ([], ["unshare", "--net"]):  # there the claim on the network does not help
+            refused = world.host.run(_ended, [*elsewhere, str(SANDNET), *command])
+            assert refused.returncode == 1
+            assert "another" in refused.stderr
+    assert world.is_running()
+    world.down()
+    assert world.process
+    assert world.process.wait(40) == 0
+    assert world.facts() == world.before
+
+
+def _ended(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
 def test_given_a_flushed_ruleset_and_no_state_when_starting_then_only_ports_are_lost(fresh_world: World) -> None:

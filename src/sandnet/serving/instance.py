@@ -28,20 +28,21 @@ STOP_DEADLINE = 30.0
 
 @contextmanager
 def only_one(config: Config) -> Iterator[None]:
-    """One daemon a state directory (a file lock) and one a network namespace (an abstract socket's name).
+    """One daemon a state directory and a run directory (file locks), and one a network namespace (an abstract
+    socket's name). The run directory's tells of it where somebody has removed the state directory with its lock.
 
     Raises:
         Error: ``CONFLICT`` when another daemon is there; ``UNAVAILABLE`` when a directory cannot be written in,
             ``INVALID`` when others can write in it.
     """
-    with _claimed_namespace(), _locked_directory(config):
-        pid_file = Path(config.run_dir, PID_FILE)
-        with _usable(config.run_dir):
-            pid_file.write_text(f"{os.getpid()}\n")
+    with _claimed_namespace(), _locked_state(config), _locked(config.run_dir, _pid_file(config), 0o644) as fd:
         try:
+            with _usable(config.run_dir):
+                os.ftruncate(fd, 0)
+                os.write(fd, f"{os.getpid()}\n".encode())
             yield
         finally:
-            pid_file.unlink(missing_ok=True)
+            Path(_pid_file(config)).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -56,19 +57,27 @@ def _usable(directory: str) -> Iterator[None]:
 
 
 @contextmanager
-def _locked_directory(config: Config) -> Iterator[None]:
+def _locked_state(config: Config) -> Iterator[None]:
     with _usable(config.run_dir):
         Path(config.run_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
     with _usable(config.state_dir):
         Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (config.run_dir, config.state_dir):
             check_private(folder)
-        fd = os.open(lock_file(config), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with _locked(config.state_dir, lock_file(config), 0o600):
+        yield
+
+
+@contextmanager
+def _locked(directory: str, path: str, mode: int) -> Iterator[int]:
+    """Hold the lock of a file in that directory; the file is made if it is not there."""
+    with _usable(directory):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         if not _try_lock(fd):
             hint = "stop it first, or give this one directories of its own"
-            raise Error(Kind.CONFLICT, f"another daemon uses {config.state_dir}", hint, "daemon_running")
-        yield
+            raise Error(Kind.CONFLICT, f"another daemon uses {directory}", hint, "daemon_running")
+        yield fd
     finally:
         os.close(fd)
 
@@ -107,6 +116,11 @@ def lock_file(config: Config) -> str:
     return os.path.join(config.state_dir, "lock")
 
 
+def _pid_file(config: Config) -> str:
+    """The file that tells a running daemon's process; it holds its lock too."""
+    return os.path.join(config.run_dir, PID_FILE)
+
+
 def _try_lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,22 +132,26 @@ def _try_lock(fd: int) -> bool:
 def stop_running(config: Config) -> None:
     """Ask the daemon of these directories to stop, and wait until it has."""
     try:
-        pid = int(Path(config.run_dir, PID_FILE).read_text())
+        pid = int(Path(_pid_file(config)).read_text())
         watched = os.pidfd_open(pid)
     except (OSError, ValueError):
         return
     try:
-        if _is_locked(config):
+        if _is_running(config):
             signal.pidfd_send_signal(watched, signal.SIGTERM)
             _wait_until_unlocked(config)
     finally:
         os.close(watched)
 
 
-def _is_locked(config: Config) -> bool:
-    """Whether a live daemon holds the state directory: a pid file alone may be stale, its number reused."""
+def _is_running(config: Config) -> bool:
+    """Whether a live daemon holds a directory: a pid file alone may be stale, its number reused."""
+    return _is_locked(lock_file(config)) or _is_locked(_pid_file(config))
+
+
+def _is_locked(path: str) -> bool:
     try:
-        fd = os.open(lock_file(config), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -144,7 +162,7 @@ def _is_locked(config: Config) -> bool:
 
 def _wait_until_unlocked(config: Config) -> None:
     deadline = time.monotonic() + STOP_DEADLINE
-    while _is_locked(config):
+    while _is_running(config):
         if time.monotonic() > deadline:
             raise Error(Kind.UNAVAILABLE, f"the daemon has not stopped in {STOP_DEADLINE:.0f} s", code="daemon_running")
         time.sleep(0.02)
