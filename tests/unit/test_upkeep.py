@@ -226,6 +226,21 @@ async def test_given_a_backend_that_leaves_while_the_filter_refuses_when_mended_
     assert not bench.filter.tables[BRIDGE].get("services4")
 
 
+async def test_given_a_change_that_the_filter_refused_when_it_is_asked_for_again_then_it_is_made() -> None:
+    bench = await _started()
+    live = bench.filter.tables[BRIDGE]["live4"]
+    three = [*BACKENDS, replace(attachment(3), host_link="snv3")]
+    for backends in (three, BACKENDS, BACKENDS[:1]):
+        bench.filter.mishaps.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no memory"))
+        before = set(live)
+        with pytest.raises(Error):
+            await bench.balancing.balance(ENDPOINT, backends)
+        assert live == before
+        await bench.balancing.balance(ENDPOINT, backends)
+        served = backends if len(backends) > 1 else []
+        assert live == {f"10.9.0.100 . {each.mac}" for each in served}
+
+
 async def _as_far_as_it_comes(task: asyncio.Task[T]) -> None:
     for _ in range(50):  # more rounds of the loop than it needs
         await asyncio.sleep(0)

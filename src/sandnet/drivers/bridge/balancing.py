@@ -27,6 +27,8 @@ class Balancing:
         self._workers = workers
         self._rules = rules
         self._programmed: dict[str, Service] = {}
+        self._former: dict[str, Service] = {}
+        """What the kernel has still where it refused a change: the next one starts from there."""
         self._forgetting = Forgetting(firewall, workers)
 
     async def start(self, table: str, state: Sequence[NetworkState]) -> None:
@@ -46,6 +48,7 @@ class Balancing:
             await self._workers.run(self._firewall.apply, script)
         except Error:
             await self._workers.run(self._firewall.apply, no_bridge_table() + script)
+        self._former.clear()
 
     def services(self) -> Sequence[Service]:
         """Those that are programmed."""
@@ -68,14 +71,19 @@ class Balancing:
         by it, and must not bring back who is gone.
         """
         new = Service(endpoint, tuple(backends))
-        if endpoint.id not in self._programmed and not balance.balanced(new):
+        known = endpoint.id in self._programmed or endpoint.id in self._former
+        if not known and not balance.balanced(new):
             return
         async with self._rules.changing():
             old = self._programmed.pop(endpoint.id, None) or Service(endpoint, ())
             if balance.balanced(new):
                 self._programmed[endpoint.id] = new
+            former = self._former.pop(endpoint.id, old)
             try:
-                await self._workers.run(self._change, old, new)
+                await self._workers.run(self._change, former, new)
+            except Error:
+                self._former[endpoint.id] = former
+                raise
             finally:
                 gone = balance.own_addresses(old) - balance.own_addresses(new)
                 self._forgetting.soon(address.ip for address in gone)
