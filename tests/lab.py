@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, ParamSpec, TypeVar
 
@@ -27,6 +28,7 @@ CLONE_FS: Final = 0x200
 CLONE_NEWNS: Final = 0x20000
 CLONE_NEWNET: Final = 0x40000000
 MS_PRIVATE_ALL: Final = (1 << 18) | 0x4000
+MNT_DETACH: Final = 2
 FRESH_FOLDERS: Final = ("/run", "/var/lib")
 """Where a daemon keeps its files: empty on every host."""
 ECHO: Final = {4: (8, 0), 6: (128, 129)}
@@ -67,6 +69,15 @@ def seconds_to_start() -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-P", "-c", "import sandnet.resolver"], check=True)
     return time.monotonic() - began
+
+
+def _unmount_strangers() -> None:
+    """Namespaces that others had pinned when the table of mounts was copied: they would vanish amid a test."""
+    with open("/proc/thread-self/mountinfo", encoding="utf-8") as table:
+        pinned = [line.split(" ", 5)[4] for line in table if " - nsfs " in line]
+    for place in pinned:
+        with suppress(OSError):  # it is gone already
+            _call("umount2", place.encode(), MNT_DETACH)
 
 
 class Container:
@@ -123,6 +134,7 @@ class Host:
     def _leave_the_machine() -> tuple[int, int]:
         _call("unshare", CLONE_NEWNET | CLONE_NEWNS)
         _call("mount", b"none", b"/", None, MS_PRIVATE_ALL, None)
+        _unmount_strangers()
         for folder in FRESH_FOLDERS:
             _call("mount", b"tmpfs", folder.encode(), b"tmpfs", 0, None)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

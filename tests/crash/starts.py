@@ -9,7 +9,7 @@ from pathlib import Path
 from sandnet.config import load
 from sandnet.statefile import export_state
 from tests.crash.facts import Facts, difference, facts
-from tests.crash.harness import CONVERGED, TRIES, moments
+from tests.crash.harness import CONVERGED, TRIES, may_stay_away, moments
 from tests.crash.scenarios import BAR, FOO, HELD, PORTS
 from tests.crash.steps import Step
 from tests.crash.world import PATIENCE, CrashWorld
@@ -229,7 +229,7 @@ class Starts:
             for _ in range(TRIES):
                 deaths = self.deaths
                 yield step
-                if self.deaths > deaths:
+                if self.deaths > deaths or may_stay_away(step):
                     break
             else:
                 raise AssertionError(f"{step} did not come again in {TRIES} tries")
