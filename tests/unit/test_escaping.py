@@ -1,0 +1,46 @@
+"""What others wrote cannot command a terminal, forge a line, or hide."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+
+import pytest
+
+from sandnet.escaping import printable
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("", ""),
+        ("web-1", "web-1"),
+        ("größe 日本 🎉", "größe 日本 🎉"),
+        (r"C:\new", r"C:\new"),
+        ("a\nb", r"a\nb"),
+        ("a\r\tb", r"a\r\tb"),
+        ("\x1b]0;owned\x07", r"\x1b]0;owned\x07"),
+        ("\x00\x7f", r"\x00\x7f"),
+        ("\x9b31m\x85", r"\x9b31m\x85"),
+        ("user\u202eexe.txt", r"user\u202eexe.txt"),
+        ("a\u200bb\ufeff\u2066", r"a\u200bb\ufeff\u2066"),
+        ("a\u2028b\u2029", r"a\u2028b\u2029"),
+        ("a\xa0b\u3000", r"a\xa0b\u3000"),
+        ("\U000e0041", r"\U000e0041"),
+        ("a\ufe0f\u3164\U000e0100", r"a\ufe0f\u3164\U000e0100"),
+        ("bad\udc80byte", r"bad\udc80byte"),
+    ],
+)
+def test_given_text_of_others_when_it_is_made_printable_then_only_what_is_drawn_stays(given: str, shown: str) -> None:
+    assert printable(given) == shown
+    assert printable(shown) == shown
+
+
+def test_given_every_character_there_is_when_made_printable_then_none_is_left_that_commands_or_hides() -> None:
+    for code in range(sys.maxunicode + 1):
+        shown = printable(f"a{chr(code)}b")
+        categories = {unicodedata.category(char) for char in shown}
+        assert not categories & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}, hex(code)
+        assert shown.startswith("a")
+        assert shown.endswith("b")
+        assert shown.encode()
