@@ -16,6 +16,8 @@ import uvloop
 
 from sandnet.composition import composed
 from sandnet.config import Config
+from sandnet.escaping import printable
+from sandnet.logs import DAEMON, configure
 from sandnet.serving.folders import make_folders, remove_folders
 from sandnet.serving.instance import PID_FILE, lock_file, only_one, stop_running
 from sandnet.serving.listening import check, listen, unlink
@@ -34,7 +36,7 @@ def run(config: Config) -> int:
     Raises:
         Error: the daemon cannot start; the message says why and the hint what to do.
     """
-    logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure(config.log_level, DAEMON)
     _raise_file_limit()
     with only_one(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         make_folders(config)
@@ -48,7 +50,7 @@ def down(config: Config) -> int:
     Returns:
         The exit code: 1 when something could not be removed, each told on stderr.
     """
-    logging.basicConfig(level="ERROR", format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure("error", DAEMON)
     _raise_file_limit()
     stop_running(config)
     with only_one(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -56,7 +58,7 @@ def down(config: Config) -> int:
         if not problems:
             _remove_own_files(config)
     for problem in problems:
-        print(f"sandnet: {problem}", file=sys.stderr)
+        print(f"sandnet: {printable(problem)}", file=sys.stderr)
     return 1 if problems else 0
 
 

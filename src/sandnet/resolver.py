@@ -34,6 +34,7 @@ from sandnet.errors import not_found
 from sandnet.kernel.detached import LOG_LIMIT
 from sandnet.kernel.inside import listen_here, listen_inside
 from sandnet.kernel.privileges import Capability, keep_only
+from sandnet.logs import RESOLVER, configure
 from sandnet.model.address import Address
 
 _log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def _in_background(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", handlers=[_BoundedHandler()])
+    configure("info", RESOLVER, _BoundedHandler())
     _raise_file_limit()
     keep_only(NEEDED)
     listener = claim(options.run_dir, options.release)

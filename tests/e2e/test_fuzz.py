@@ -44,6 +44,7 @@ def test_given_the_openapi_document_when_requests_are_made_up_from_it_then_none_
     assert statuses[400] > 100
     assert world.api.get("/healthz")["status"] == "ok"
     assert "failed unexpectedly" not in world.log
+    assert "uvicorn" not in world.log
 
 
 def fuzz(

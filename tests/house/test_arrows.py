@@ -14,7 +14,7 @@ import pytest
 from tests.house.source import PACKAGE, REPOSITORY, dotted, imports, label, modules, room, tree
 
 FLOOR = {
-    **dict.fromkeys(("errors", "escaping", "model", "wire"), 0),
+    **dict.fromkeys(("errors", "escaping", "logs", "model", "wire"), 0),
     **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "cli"), 1),
     **dict.fromkeys(("ipam", "drivers"), 2),
     **dict.fromkeys(("core",), 3),
@@ -23,6 +23,7 @@ FLOOR = {
 }
 SAME_FLOOR = {
     ("model", "errors"): "a record's check says what is wrong",
+    ("logs", "escaping"): "what is logged was written by others",
     ("wire", "errors"): "a message that cannot be read is an error",
     ("cli", "client"): "a command is a call",
     ("cli", "transport"): "which goes over TLS",

@@ -1,0 +1,106 @@
+"""The log of the daemon and of the resolver: each record is one line, in text that a terminal only displays.
+
+What is logged often holds names that others chose. A line of the log is bounded in length, and so is how often one
+place in the source may log, since others decide how often that place is reached.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from sandnet.escaping import printable
+
+MAX_LINE: Final = 4 << 10
+"""Characters of a line. What is longer is cut, and the line says by how much."""
+MAX_TRACE: Final = 200
+"""Lines of a traceback; the last ones are kept."""
+BURST: Final = 200
+"""Records that one place in the source may log at once."""
+RATE: Final = 20.0
+"""Records a second that one place may log in the long run."""
+DAEMON: Final = "%(levelname)s %(name)s: %(message)s"
+"""The service manager adds the time."""
+RESOLVER: Final = "%(asctime)s %(levelname)s %(message)s"
+_OWN_NAME: Final = "sandnet"
+_SERVER: Final = "sandnet.serving.server"
+_NAMES: Final[Mapping[str, str]] = {"uvicorn": _SERVER, "uvicorn.error": _SERVER, "uvicorn.access": _SERVER}
+"""Loggers of the HTTP library, whose names say nothing to a reader (its ``error`` logs every level)."""
+
+
+def configure(level: str, layout: str, handler: logging.Handler | None = None) -> None:
+    """Send what is logged from ``level`` on to a handler, stderr by default.
+
+    Args:
+        level: a name of :mod:`logging`, in any case.
+        layout: :data:`DAEMON` or :data:`RESOLVER`.
+        handler: where to.
+    """
+    handler = handler or logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(layout))
+    handler.addFilter(RateLimit())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a record as one line; a traceback follows in indented lines, which cannot be taken for records."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text."""
+        own = logging.makeLogRecord(record.__dict__)  # other handlers get the record as it was
+        own.name = _own(record.name)
+        own.msg, own.args = _line(record.getMessage()), None
+        own.exc_text = None
+        return super().format(own)
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 - the library's name
+        """Return a traceback, each of its lines made harmless."""
+        return _indented(super().formatException(ei))  # type: ignore[arg-type]
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the library's name
+        """Return a stack in the same way."""
+        return _indented(stack_info)
+
+
+class RateLimit(logging.Filter):
+    """Leaves out records of a place in the source that logs too often. The next one that passes says how many."""
+
+    def __init__(self, *, burst: int = BURST, rate: float = RATE) -> None:
+        """Start with a full burst for every place."""
+        super().__init__()
+        self._burst, self._rate = float(burst), rate
+        self._places: dict[tuple[str, int], tuple[float, float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is logged."""
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        left, since, omitted = self._places.get(place, (self._burst, now, 0))
+        left = min(self._burst, left + (now - since) * self._rate)
+        if left < 1:
+            self._places[place] = (left, now, omitted + 1)
+            return False
+        self._places[place] = (left - 1, now, 0)
+        if omitted:
+            record.msg, record.args = f"{record.getMessage()} [{omitted} such lines were left out]", None
+        return True
+
+
+def _own(name: str) -> str:
+    if name == _OWN_NAME or name.startswith(f"{_OWN_NAME}."):
+        return name
+    return _NAMES.get(name, f"{_OWN_NAME}.{name}")
+
+
+def _line(text: str) -> str:
+    shown = printable(text[: MAX_LINE + 1])  # never escape more than is shown
+    if len(shown) <= MAX_LINE:
+        return shown
+    return f"{shown[:MAX_LINE]}… [cut; {len(text)} characters in all]"
+
+
+def _indented(text: str) -> str:
+    lines = text.split("\n")[-MAX_TRACE:]
+    return "\n".join(f"    {_line(line)}" for line in lines)
