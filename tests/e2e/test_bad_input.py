@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.world import RefusedError, World, mapping
+from tests.e2e.world import PREDEFINED, RefusedError, World, mapping
 
 DOCUMENTED = {400, 403, 404, 405, 409, 413, 503}
 VALUES: Sequence[Any] = [0, -1, 1.5, 1e300, True, "", "x", "\u0000", "🙂" * 200, [], [1], {}, {"a": {}}]
@@ -58,7 +58,8 @@ def test_given_an_option_of_a_wrong_type_when_created_then_400_or_it_means_absen
         assert response.status_code in (200, 400, 409), (key, value, response.text)
         right = {"ipv6": bool, "internal": bool, "icc": bool, "com.docker.network.enable_ipv6": bool}.get(key)
         if response.status_code == 200:
-            assert value == "" or not value or isinstance(value, right or dict) or value == "x", (key, value)
+            text = key not in ("mtu", "com.docker.network.generic") and right is None
+            assert isinstance(value, right or dict) or (text and value in ("", "x")), (key, value)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +252,25 @@ def test_given_a_second_host_or_null_network_when_created_then_403(world: World)
         assert refused(world, "POST", "/networks", json={"name": "foo", "network_type": driver}) == 403
 
 
-def test_given_unknown_options_when_created_then_they_are_told_in_a_warning(world: World) -> None:
-    body = {"name": "foo", "options": {"wrong\r\nX: y": 1, "com.docker.network.generic": {"Nope": "1"}}}
-    response = world.api.http.post("/networks", json=body)
+def test_given_labels_that_are_ignored_when_created_then_they_are_told_in_a_warning(world: World) -> None:
+    labels = {"com.docker.network.wrong\r\nX: y": 1, "com.docker.network.generic": {"EnableUserlandProxy": "1"}}
+    response = world.api.http.post("/networks", json={"name": "foo", "options": labels})
     assert response.status_code == 200
-    assert "Nope" in response.headers["warning"]
+    assert "EnableUserlandProxy" in response.headers["warning"]
     assert "x" not in response.headers
+
+
+@pytest.mark.parametrize("options", [{"Nope": "1"}, {"com.docker.network.generic": {"EnableIPMasqerade": "false"}}])
+def test_given_an_unknown_option_when_created_then_400_and_nothing_is_left(world: World, options: Any) -> None:
+    assert refused(world, "POST", "/networks", json={"name": "foo", "options": options}) == 400
+    assert {net["name"] for net in world.api.get("/networks")} == {*PREDEFINED}
+
+
+def test_given_a_misspelt_option_when_created_by_the_command_line_then_the_right_one_is_named(world: World) -> None:
+    for misspelt, right in {"EnableIPMasqerade=false": "EnableIPMasquerade", "subnt=10.9.0.0/24": "subnet"}.items():
+        with pytest.raises(AssertionError, match="unknown option") as failed:
+            world.cli("network", "create", "-o", misspelt, "foo")
+        assert f"did you mean {right}?" in str(failed.value)
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,10 @@ def test_given_a_bad_network_name_when_mapping_then_refused(name: str | None) ->
 
 @pytest.mark.parametrize(("given", "driver"), [(None, "bridge"), ("", "bridge"), ("host", "host"), ("a/b:c", "a/b:c")])
 def test_given_a_network_type_when_mapping_then_empty_is_bridge(given: str | None, driver: str) -> None:
-    spec, unknown = mapping.network_spec(NetworkCreate(name="foo", network_type=given, options={"colour": 1}))
-    assert (spec.driver, unknown) == (driver, ["colour"])
+    spec, unknown = mapping.network_spec(
+        NetworkCreate(name="foo", network_type=given, options={"com.docker.network.x": 1})
+    )
+    assert (spec.driver, unknown) == (driver, ["com.docker.network.x"])
 
 
 @pytest.mark.parametrize("driver", ["../x", "a/../b", "x\0", " ", "x" * 200])

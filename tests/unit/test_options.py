@@ -102,21 +102,128 @@ def test_given_a_go_boolean_when_parsing_then_true(value: object) -> None:
     assert parse({GENERIC: {"EnableIPv6": value}})[0].ipv6 is True
 
 
-@pytest.mark.parametrize(("value", "mtu"), [("1500", 1500), (1500, 1500), ("0", None), (0, None)])
+@pytest.mark.parametrize(
+    ("value", "mtu"),
+    [("1500", 1500), ("+1500", 1500), ("0001500", 1500), ("-0", None), (1500, 1500), ("0", None), (0, None)],
+)
 def test_given_an_mtu_label_when_parsing_then_zero_leaves_the_choice(value: object, mtu: int | None) -> None:
     assert parse({GENERIC: {"Mtu": value}})[0].mtu == mtu
 
 
-def test_given_unknown_keys_when_parsing_then_they_are_named_and_ignored() -> None:
-    options, unknown = parse({"colour": [1], GENERIC: {"bridgename": 7, "EnableUserlandProxy": "true"}, "mtu": 1400})
-    assert unknown == ["colour", f"{GENERIC}.bridgename", f"{GENERIC}.EnableUserlandProxy"]
+def test_given_labels_of_libnetwork_that_mean_nothing_here_when_parsing_then_they_are_named_and_ignored() -> None:
+    labels = {"EnableUserlandProxy": "true", "com.docker.network.bridge.name": []}
+    options, ignored = parse({"com.docker.network.x": [1], GENERIC: labels, "mtu": 1400})
+    assert ignored == ["com.docker.network.x", *(f"{GENERIC}.{key}" for key in labels)]
     assert options == NetworkOptions(mtu=1400)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({GENERIC: {"EnableIPMasqerade": "false"}}, "did you mean EnableIPMasquerade?"),
+        ({GENERIC: {"enableicc": "false"}}, "did you mean EnableICC?"),
+        ({GENERIC: {"bridgename": 7}}, "did you mean BridgeName?"),
+        ({GENERIC: {"enable_ip_tables": None}}, "did you mean EnableIPTables?"),
+        ({GENERIC: {"subnet": "10.0.0.0/24"}}, f"did you mean subnet? It stands beside {GENERIC}"),
+        ({"EnableIPMasquerade": "false"}, f"did you mean EnableIPMasquerade? It stands inside {GENERIC}"),
+        ({"EnableUserlandProxy": "false"}, "known here: subnet, "),
+        ({"subnt": "10.0.0.0/24"}, "did you mean subnet?"),
+        ({"Sub-Net": "10.0.0.0/24"}, "did you mean subnet?"),
+        ({"intern": True}, "did you mean internal?"),
+        ({"com.docker.networks": {}}, f"did you mean {ENABLE_IPV6}?"),
+        ({"docker.network.enable_ipv6": True}, f"did you mean {ENABLE_IPV6}?"),
+        ({"colour": [1]}, "known here: subnet, "),
+        ({"": 1}, "known here: subnet, "),
+        ({GENERIC: {"colour": "red"}}, "known here: BridgeName, "),
+        ({"x" * 1_000_000: 1}, "known here: subnet, "),
+    ],
+)
+def test_given_an_unknown_key_when_parsing_then_refused_with_the_nearest_one(
+    options: Mapping[str, object], hint: str
+) -> None:
+    refused = refusal(options)
+    assert refused.code == "unknown_option"
+    assert refused.hint.startswith(hint)
+    assert len(refused.message) < 200
+
+
+def test_given_the_key_that_a_hint_names_when_it_is_used_then_it_is_known() -> None:
+    for place in ({"%s": "x"}, {GENERIC: {"%s": "x"}}):
+        for misspelt in ("subnett", "EnableICCC", "gatewayipv6", "Mtus", "hostaccess", "ip-range"):
+            wrong = {key % misspelt if "%" in key else key: value for key, value in place.items()}
+            if GENERIC in place:
+                wrong = {GENERIC: {misspelt: "x"}}
+            hint = refusal(wrong).hint
+            named = hint.removeprefix("did you mean ").split("?")[0]
+            inside = "inside" in hint or (GENERIC in place and "beside" not in hint)
+            again: dict[str, object] = {GENERIC: {named: None}} if inside else {named: None}
+            assert parse(again) == (NetworkOptions(), [])
+
+
+@pytest.mark.parametrize(
+    ("label", "given", "field", "masked"),
+    [
+        ("FixedCIDR", "10.50.0.77/26", "ip_range", IPv4Network("10.50.0.64/26")),
+        ("FixedCIDR", "10.50.0.255/32", "ip_range", IPv4Network("10.50.0.255/32")),
+        ("FixedCIDRv6", "2001:db8:1::5/64", "subnet_ipv6", IPv6Network("2001:db8:1::/64")),
+    ],
+)
+def test_given_a_fixed_cidr_with_host_bits_when_parsing_then_they_are_cleared_as_go_does(
+    label: str, given: str, field: str, masked: object
+) -> None:
+    assert getattr(parse({GENERIC: {"AddressIPv4": "10.50.0.1/24", label: given}})[0], field) == masked
+    if field == "ip_range":
+        assert parse({"subnet": "10.50.0.0/24", field: given})[0].ip_range == masked
+
+
+@pytest.mark.parametrize("key", ["subnet", "subnet_ipv6"])
+def test_given_host_bits_when_parsing_then_the_hint_is_never_refused(key: str) -> None:
+    suggested = 0
+    for address in ("10.9.3.5", "127.1.2.3", "239.1.1.1", "0.1.2.3", "fd00:9::5", "fe80::5", "::5", "ff02::5"):
+        for length in range(129):
+            try:
+                parse({key: f"{address}/{length}"})
+            except Error as refused:
+                if refused.message.endswith("host bits set") and refused.hint:
+                    hinted = refused.hint.removeprefix("did you mean ").removesuffix("?")
+                    parse({key: hinted})
+                    suggested += 1
+    assert suggested
+
+
+@pytest.mark.parametrize("given", ["10.9.0.1", "x", "10.0.0.0/99"])
+@pytest.mark.parametrize("key", ["subnet", "ip_range", "subnet_ipv6", "bridge_address"])
+def test_given_no_cidr_when_parsing_then_the_example_of_the_hint_can_be_used(key: str, given: str) -> None:
+    refused = refusal({"subnet": "192.0.2.0/24", key: given})
+    if refused.hint:
+        parse({"subnet": "192.0.2.0/24", key: refused.hint.removeprefix("write it like ")})
+
+
+@pytest.mark.parametrize("key", ["ipv6", "internal", "mtu", "host_access", ENABLE_IPV6])
+def test_given_an_empty_text_where_none_is_expected_when_parsing_then_refused(key: str) -> None:
+    assert key in refusal({key: ""}).message
 
 
 @pytest.mark.parametrize(
     ("options", "key"),
     [
         ({GENERIC: "x"}, GENERIC),
+        ({GENERIC: ""}, GENERIC),
+        ({GENERIC: []}, GENERIC),
+        ({GENERIC: 0}, GENERIC),
+        ({GENERIC: 0.0}, GENERIC),
+        ({GENERIC: False}, GENERIC),
+        ({GENERIC: True}, GENERIC),
+        ({GENERIC: {"EnableICC": ""}}, "EnableICC"),
+        ({GENERIC: {"EnableICC": []}}, "EnableICC"),
+        ({GENERIC: {"Mtu": ""}}, "Mtu"),
+        ({GENERIC: {"Mtu": "1_500"}}, "Mtu"),
+        ({GENERIC: {"Mtu": " 1500"}}, "Mtu"),
+        ({GENERIC: {"Mtu": 1500.0}}, "Mtu"),
+        ({GENERIC: {"FixedCIDR": 0}}, "FixedCIDR"),
+        ({GENERIC: {"FixedCIDR": False}}, "FixedCIDR"),
+        ({GENERIC: {"FixedCIDR": []}}, "FixedCIDR"),
+        ({GENERIC: {"BridgeName": {}}}, "BridgeName"),
         ({GENERIC: ["BridgeName"]}, GENERIC),
         ({GENERIC: {"BridgeName": 5}}, "BridgeName"),
         ({GENERIC: {"EnableICC": "yes"}}, "EnableICC"),

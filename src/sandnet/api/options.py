@@ -1,12 +1,15 @@
 """The ``options`` of a network: two vocabularies in, one record out.
 
 libnetwork's labels (reference notes, C.2) carry every value as text; our plain keys carry JSON's own types.
-Both may be used in one request as long as they say the same.
+Both may be used in one request as long as they say the same. A key that neither vocabulary has is refused, unless it is
+one of libnetwork's own: those of its label namespace, and the fields of its bridge driver that mean nothing here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import SequenceMatcher
 from ipaddress import IPv4Interface
 from typing import Any, Final
 
@@ -14,17 +17,26 @@ import msgspec
 
 from sandnet.api import values
 from sandnet.api.subnets import check
-from sandnet.errors import invalid
+from sandnet.errors import Error, invalid
 from sandnet.model import NetworkOptions
 from sandnet.model.ids import LINK_NAME
 
 GENERIC: Final = "com.docker.network.generic"
 ENABLE_IPV6: Final = "com.docker.network.enable_ipv6"
+NAMESPACE: Final = "com.docker.network."
+"""Of libnetwork's own labels. Later versions of it have more of them than we know."""
+IGNORED: Final = frozenset({"EnableUserlandProxy", "EnableIPForwarding"})
+"""Fields of libnetwork's bridge driver that clients may send, though it did not read them from a request either."""
 
 Reader = Callable[[object, str], object]
 
 _TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_GO_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_ALIKE: Final = 0.6
+"""How like a known key an unknown one must be (from 0 to 1) to be taken for a misspelt one."""
+_LONGEST_KEY: Final = 64
+"""Characters of a key that are compared with others, and shown."""
 
 
 def _boolean(value: object, key: str) -> bool:
@@ -49,11 +61,10 @@ def _number(value: object, key: str) -> int:
 
 
 def _go_mtu(value: object, key: str) -> int | None:
-    """Decimal text or a JSON number; 0 leaves the choice to us."""
+    """What Go's ``strconv.Atoi`` takes, or a JSON number; 0 leaves the choice to us."""
     if isinstance(value, str):
-        digits = value.removeprefix("-")
-        if not (digits.isascii() and digits.isdecimal() and len(digits) < 10):
-            raise invalid(f"{key}: {value!r} is not a whole number")
+        if not _GO_INTEGER.fullmatch(value):
+            raise invalid(f"{key}: {value[:40]!r} is not a whole number")
         value = int(value)
     return _number(value, key) or None
 
@@ -69,8 +80,8 @@ def _link_name(value: object, key: str) -> str:
 _LABELS: Final[Mapping[str, tuple[str, Reader]]] = {
     "BridgeName": ("bridge_name", _link_name),
     "AddressIPv4": ("bridge_address", values.ipv4_interface),
-    "FixedCIDR": ("ip_range", values.ipv4_network),
-    "FixedCIDRv6": ("subnet_ipv6", values.ipv6_network),
+    "FixedCIDR": ("ip_range", values.ipv4_masked),
+    "FixedCIDRv6": ("subnet_ipv6", values.ipv6_masked),
     "DefaultGatewayIPv4": ("gateway", values.ipv4),
     "DefaultGatewayIPv6": ("gateway_ipv6", values.ipv6),
     "EnableIPv6": ("ipv6", _go_boolean),
@@ -86,7 +97,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "subnet": ("subnet", values.ipv4_network),
     "gateway": ("gateway", values.ipv4),
     "bridge_address": ("bridge_address", values.ipv4_interface),
-    "ip_range": ("ip_range", values.ipv4_network),
+    "ip_range": ("ip_range", values.ipv4_masked),
     "ipv6": ("ipv6", _boolean),
     "subnet_ipv6": ("subnet_ipv6", values.ipv6_network),
     "gateway_ipv6": ("gateway_ipv6", values.ipv6),
@@ -105,20 +116,25 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
 }
 
 
-def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
-    """The options a caller asked for, and the keys that mean nothing to us.
+_TYPED: Final = frozenset({_boolean, _go_boolean, _number, _go_mtu, values.host_access})
+"""Readers of what is no text: an empty string is a value of the wrong type there, and not an absent one."""
 
-    ``null`` and empty strings are absent, as everywhere in the dialect.
+
+def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
+    """The options a caller asked for, and the keys of libnetwork's that mean nothing to us.
+
+    ``null`` is absent, and so are empty strings where text is expected, as everywhere in the dialect.
 
     Raises:
-        Error: kind ``INVALID``; a value of the wrong type or out of range, or two keys that contradict each other.
+        Error: kind ``INVALID``; an unknown key, a value of the wrong type or out of range, or two keys that contradict
+            each other.
     """
     raw = dict(raw or {})
-    generic = raw.pop(GENERIC, None) or {}
-    if not isinstance(generic, dict):
+    generic = raw.pop(GENERIC, None)
+    if not isinstance(generic, dict | None):
         raise values.wrong_type(GENERIC, "an object", generic)
     found = _Found()
-    unknown = found.read(raw, _PLAIN, "") + found.read(generic, _LABELS, f"{GENERIC}.")
+    unknown = found.read(raw, _PLAIN, "") + found.read(generic or {}, _LABELS, f"{GENERIC}.")
     found.imply()
     return check(found.options()), unknown
 
@@ -130,15 +146,20 @@ class _Found:
         self._fields: dict[str, tuple[str, object]] = {}
 
     def read(self, raw: Mapping[str, object], vocabulary: Mapping[str, tuple[str, Reader]], prefix: str) -> list[str]:
-        """Take in what the vocabulary knows; the keys it does not know."""
-        unknown = []
+        """Take in what the vocabulary knows; return the keys that may be ignored."""
+        ignored = []
         for name, value in raw.items():
-            if name not in vocabulary:
-                unknown.append(prefix + name)
-            elif value is not None and value != "":
-                field, reader = vocabulary[name]
-                self._add(field, prefix + name, reader(value, prefix + name))
-        return unknown
+            if name in vocabulary:
+                self._take(*vocabulary[name], prefix + name, value)
+            elif name.startswith(NAMESPACE) or (prefix and name in IGNORED):
+                ignored.append(prefix + name)
+            else:
+                raise _unknown(name, prefix)
+        return ignored
+
+    def _take(self, field: str, reader: Reader, key: str, value: object) -> None:
+        if value is not None and (value != "" or reader in _TYPED):
+            self._add(field, key, reader(value, key))
 
     def imply(self) -> None:
         """Add what follows: a bridge address tells the subnet, an IPv6 subnet wants IPv6."""
@@ -159,3 +180,33 @@ class _Found:
         if held != value:
             message = f"{other} is {held}, but {key} is {value}"
             raise invalid(message, "let them agree, or leave one out", "contradiction")
+
+
+def _unknown(name: str, prefix: str) -> Error:
+    """The refusal of a key, with the known one that is most like it."""
+    shown = f"{prefix}{name[:_LONGEST_KEY]}"
+    return invalid(
+        f"unknown option: {shown!r}", _nearest(name[:_LONGEST_KEY], in_generic=bool(prefix)), "unknown_option"
+    )
+
+
+def _nearest(name: str, *, in_generic: bool) -> str:
+    here, there = (_LABELS, _PLAIN) if in_generic else (_PLAIN, _LABELS)
+    likeness, known = _most_alike(name, here)
+    elsewhere, other = _most_alike(name, there)
+    if max(likeness, elsewhere) < _ALIKE:
+        return f"known here: {', '.join(here)}"
+    if likeness >= elsewhere:
+        return f"did you mean {known}?"
+    return f"did you mean {other}? It stands {'beside' if in_generic else 'inside'} {GENERIC}"
+
+
+def _most_alike(name: str, known: Iterable[str]) -> tuple[float, str]:
+    plain = _letters(name)
+    found = [(SequenceMatcher(None, plain, _letters(each)).ratio(), each) for each in known]
+    return max(found, key=lambda each: each[0])
+
+
+def _letters(key: str) -> str:
+    """The key as people mix it up: in any case, with any of ``_``, ``-``, ``.`` or none."""
+    return re.sub(r"[_.-]", "", key).lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final
 
@@ -22,6 +23,10 @@ _UNUSABLE_V6: Final = {
 }
 """RFC 4291."""
 
+_LENGTHS_V4: Final = (8, 30)
+_LENGTHS_V6: Final = (64, 126)
+"""Shortest and longest prefix that a network of sandboxes can have."""
+
 _MTU_MIN: Final = 68
 """RFC 791."""
 _MTU_MIN_V6: Final = 1280
@@ -35,10 +40,10 @@ def check(options: NetworkOptions) -> NetworkOptions:
     Raises:
         Error: kind ``INVALID``.
     """
-    if options.subnet:
-        _check_subnet("subnet", options.subnet, (8, 30), _UNUSABLE_V4)
-    if options.subnet_ipv6:
-        _check_subnet("subnet_ipv6", options.subnet_ipv6, (64, 126), _UNUSABLE_V6)
+    for field, subnet in (("subnet", options.subnet), ("subnet_ipv6", options.subnet_ipv6)):
+        if subnet and (reason := unfit(subnet)):
+            hint = "use a private range (RFC 1918, RFC 4193)" if reason.startswith("overlaps") else ""
+            raise invalid(f"{field}: {subnet} {reason}", hint)
     _check_bridge(options)
     _check_inside(options)
     _check_gateway_ipv6(options)
@@ -49,19 +54,15 @@ def check(options: NetworkOptions) -> NetworkOptions:
     return options
 
 
-def _check_subnet(
-    field: str,
-    subnet: IPv4Network | IPv6Network,
-    lengths: tuple[int, int],
-    unusable: dict[IPv4Network, str] | dict[IPv6Network, str],
-) -> None:
-    shortest, longest = lengths
+def unfit(subnet: IPv4Network | IPv6Network) -> str:
+    """Return why no network of sandboxes can have that subnet on any host, as the end of a sentence, or nothing."""
+    version4 = isinstance(subnet, IPv4Network)
+    shortest, longest = _LENGTHS_V4 if version4 else _LENGTHS_V6
     if not shortest <= subnet.prefixlen <= longest:
-        raise invalid(f"{field}: {subnet} is not between /{shortest} and /{longest}")
-    for block, use in unusable.items():
-        if subnet.overlaps(block):
-            message = f"{field}: {subnet} overlaps {block}, which is {use}"
-            raise invalid(message, "use a private range (RFC 1918, RFC 4193)")
+        return f"is not between /{shortest} and /{longest}"
+    unusable: Mapping[IPv4Network, str] | Mapping[IPv6Network, str] = _UNUSABLE_V4 if version4 else _UNUSABLE_V6
+    overlapped = [f"overlaps {block}, which is {use}" for block, use in unusable.items() if subnet.overlaps(block)]
+    return overlapped[0] if overlapped else ""
 
 
 def _check_bridge(options: NetworkOptions) -> None:

@@ -14,6 +14,7 @@ from ipaddress import (
 )
 from typing import Final, TypeVar
 
+from sandnet.api.subnets import unfit
 from sandnet.errors import Error, invalid
 from sandnet.model.address import Address
 from sandnet.model.ports import PROTOCOLS, ExposedPort
@@ -85,24 +86,35 @@ def binding_address(value: object, field: str) -> Address:
 
 def ipv4_interface(value: object, field: str) -> IPv4Interface:
     """An IPv4 address with its prefix length; the host part is kept."""
-    return _read(IPv4Interface, _cidr(value, field, "192.0.2.1/24"), field, "an IPv4 address with its prefix length")
+    return _interface(value, field, "192.0.2.1/24")
 
 
 def ipv4_network(value: object, field: str) -> IPv4Network:
-    """An IPv4 network; host bits are refused, and the hint tells the network that was probably meant."""
-    found = ipv4_interface(value, field)
+    """An IPv4 network; host bits are refused, and the hint is the network that was probably meant."""
+    found = _interface(value, field, "192.0.2.0/24")
     if found.ip != found.network.network_address:
         raise _host_bits(field, found, found.network)
     return found.network
 
 
+def ipv4_masked(value: object, field: str) -> IPv4Network:
+    """An IPv4 network, host bits cleared as Go's ``net.ParseCIDR`` does."""
+    return _interface(value, field, "192.0.2.0/24").network
+
+
 def ipv6_network(value: object, field: str) -> IPv6Network:
-    """An IPv6 network; host bits are refused, and the hint tells the network that was probably meant."""
-    given = _cidr(value, field, "2001:db8::/64")
-    found = _read(lambda cidr: IPv6Network(cidr, strict=False), given, field, "an IPv6 network")
+    """An IPv6 network; host bits are refused, and the hint is the network that was probably meant."""
+    found = ipv6_masked(value, field)
+    given = str(value)
     if IPv6Address(given.partition("/")[0]) != found.network_address:
         raise _host_bits(field, given, found)
     return found
+
+
+def ipv6_masked(value: object, field: str) -> IPv6Network:
+    """An IPv6 network, host bits cleared as Go's ``net.ParseCIDR`` does."""
+    given = _cidr(value, field, "2001:db8::/64")
+    return _read(lambda cidr: IPv6Network(cidr, strict=False), given, field, "an IPv6 network")
 
 
 def mac(value: object, field: str) -> str:
@@ -165,6 +177,10 @@ def _unscoped(value: object, field: str) -> str:
     return given
 
 
+def _interface(value: object, field: str, example: str) -> IPv4Interface:
+    return _read(IPv4Interface, _cidr(value, field, example), field, "an IPv4 address with its prefix length")
+
+
 def _cidr(value: object, field: str, example: str) -> str:
     given = text(value, field)
     if not _CIDR.fullmatch(given):
@@ -173,4 +189,5 @@ def _cidr(value: object, field: str, example: str) -> str:
 
 
 def _host_bits(field: str, given: object, network: IPv4Network | IPv6Network) -> Error:
-    return invalid(f"{field}: {given} has host bits set", f"did you mean {network}?")
+    hint = "" if unfit(network) else f"did you mean {network}?"
+    return invalid(f"{field}: {given} has host bits set", hint)
