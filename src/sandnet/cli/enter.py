@@ -1,30 +1,36 @@
 """Turning this process into one that lives in a sandbox.
 
-Apart from the kernel room, because the command line must not load that: it starts with a client's few
-modules. What is here happens to the calling process only, and ends with it. Five system calls through
-ctypes, since Python has ``os.setns`` and ``os.unshare`` from 3.12 on only, and ``mount`` never.
+What is here happens to the calling process only, and ends with it.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from sandnet.cli.file_view import hide_name_services, mount_etc
+from sandnet.cli.syscalls import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_REC,
+    MS_SLAVE,
+    PR_SET_PDEATHSIG,
+    call,
+    mount,
+)
 from sandnet.errors import Error, Kind
 
-CLONE_NEWNS = 0x00020000  # linux/sched.h
-CLONE_NEWNET = 0x40000000
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 8, 4096, 16384, 1 << 19  # linux/mount.h
+if TYPE_CHECKING:
+    from sandnet.wire.libnetwork import Sandbox
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit statuses of a shell for a command it cannot run (POSIX.1, 2.8.2)."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Place(NamedTuple):
@@ -34,28 +40,36 @@ class Place(NamedTuple):
     """Path at which its network namespace is pinned."""
     hosts: str = ""
     resolv_conf: str = ""
+    own_names: bool = True
+    """Whether it has names of its own; false on the host's network."""
+
+    @classmethod
+    def of(cls, box: Sandbox) -> Place:
+        """Return the place of a sandbox that was asked for with ``verbose``."""
+        return cls(box.sandbox_key, box.hosts_path or "", box.resolv_conf_path or "", box.origin != "host")
 
 
 def enter(place: Place) -> None:
     """Move the calling thread into the sandbox's network, with a view of the file system that shows its names.
 
-    The host's own /etc/hosts and /etc/resolv.conf stay as they are for everybody else.
+    The host's files stay as they are for everybody else.
 
     Raises:
         Error: ``UNAVAILABLE``, the kernel refuses; ``NOT_FOUND``, the sandbox is gone.
     """
     _enter_network(place.key)
-    _call("unshare", CLONE_NEWNS)
-    _mount("none", "/", "none", MS_REC | MS_SLAVE)  # nothing mounted from here on reaches the host
-    _cover("/etc/hosts", place.hosts)
-    _cover("/etc/resolv.conf", place.resolv_conf)
+    call("unshare", CLONE_NEWNS)
+    mount("none", "/", "none", MS_REC | MS_SLAVE)  # nothing mounted from here on reaches the host
+    mount_etc(place.hosts, place.resolv_conf, own_names=place.own_names)
+    if place.own_names:
+        hide_name_services()
     with suppress(Error):  # refused where /sys is masked (a container): there it goes on showing the host's links
-        _mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def die_with(parent: int) -> None:
     """From now on the calling process is killed when its parent ends; ends at once if that has happened already."""
-    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 
@@ -80,26 +94,6 @@ def _enter_network(key: str) -> None:
         hint = "run the command on the daemon's host, with the daemon's rights"
         raise Error(Kind.NOT_FOUND, f"cannot open the sandbox at {key}: {error.strerror}", hint) from error
     try:
-        _call("setns", namespace, CLONE_NEWNET)
+        call("setns", namespace, CLONE_NEWNET)
     finally:
         os.close(namespace)
-
-
-def _cover(path: str, with_file: str) -> None:
-    if not with_file or not os.path.exists(with_file):
-        return
-    if not os.path.exists(path):
-        sys.stderr.write(f"sandnet: this host has no {path} to put the sandbox's in place of\n")
-        return
-    _mount(with_file, path, "none", MS_BIND)
-
-
-def _mount(source: str, target: str, kind: str, flags: int) -> None:
-    _call("mount", os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), None)
-
-
-def _call(name: str, *arguments: object) -> None:
-    if getattr(_libc, name)(*arguments) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        hint = "entering a sandbox takes root, or the user namespace the daemon runs in"
-        raise Error(Kind.UNAVAILABLE, f"{name}: {reason}", hint, "cannot_enter")

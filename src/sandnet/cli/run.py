@@ -80,7 +80,7 @@ def _run(client: Client, service_wish: ServicePublish, join: Join, command: tupl
         with waiting(f"attaching {service_wish.name}"):
             client.attach(service, join)
             box = client.sandbox(container, verbose=True)
-        place = Place(box.sandbox_key, box.hosts_path or "", box.resolv_conf_path or "")
+        place = Place.of(box)
         return supervise(place, command, mask)
     finally:
         _clean_up((lambda: client.detach(service, container), lambda: client.unpublish(service)))

@@ -90,5 +90,5 @@ def execute(session: Session, container: str, command: tuple[str, ...]) -> None:
     if not words:
         raise click.UsageError("say what to run: COMMAND...")
     box = session.client.sandbox(container, verbose=True)
-    enter.enter(enter.Place(box.sandbox_key, box.hosts_path or "", box.resolv_conf_path or ""))
+    enter.enter(enter.Place.of(box))
     enter.execute(words)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
@@ -14,6 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sandnet.cli.root import root
+
+BOX = "b" * 64
+SANDNET = [sys.executable, "-c", "from sandnet.cli import main; main()"]
+
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 class Request(NamedTuple):
@@ -115,3 +123,60 @@ def sandnet(stub: Stub) -> Callable[..., Result]:
         return CliRunner().invoke(root, ["-H", stub.url, *words], prog_name="sandnet")
 
     return call
+
+
+@pytest.fixture
+def namespace() -> Iterator[int]:
+    """A process that holds user, mount and network namespaces of its own; its pid.
+
+    Mounts are shared as systemd has them: what is mounted in a copy of them shows here, unless it is kept from that.
+    """
+    command = ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "shared", "--net"]
+    command += ["sh", "-c", "echo held; exec cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as holder:
+        assert holder.stdout
+        assert holder.stdin
+        if holder.stdout.readline() != b"held\n":
+            pytest.skip("this kernel lets nobody make user namespaces")
+        yield holder.pid
+        holder.stdin.close()
+
+
+@pytest.fixture
+def start(stub: Stub, namespace: int) -> Start:
+    """Starts a command line inside the user namespace, its network still the test's own."""
+
+    def call(*words: str, terminal: int | None = None) -> subprocess.Popen[str]:
+        inside = ["nsenter", "--target", str(namespace), "--user", "--mount", "--preserve-credentials", "--"]
+        session = [] if terminal is None else ["setsid", "--ctty"]
+        return subprocess.Popen(
+            [*session, *inside, *SANDNET, "-H", stub.url, *words],
+            stdin=subprocess.PIPE if terminal is None else terminal,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+
+    return call
+
+
+@pytest.fixture
+def sandbox(stub: Stub, namespace: int, tmp_path: Path) -> Path:
+    """The namespace told by the daemon as every container's sandbox; the directory of its files."""
+    (tmp_path / "hosts").write_text("10.9.0.2\tbar\n")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.11\n")
+    body = {
+        "id": BOX,
+        "sandbox_key": f"/proc/{namespace}/ns/net",
+        "endpoints": [],
+        "hosts_path": f"{tmp_path}/hosts",
+        "resolv_conf_path": f"{tmp_path}/resolv.conf",
+    }
+    stub.every_sandbox = body
+    return tmp_path
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err

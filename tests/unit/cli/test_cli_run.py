@@ -6,79 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab import eventually
+from tests.unit.cli.conftest import BOX, SANDNET, finished
 
 if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Stub
+    from tests.unit.cli.conftest import Start, Stub
 
 SERVICE = "0aee0899e6c5e903cf3ef2bdc28a1c9aaf639c8c8c331fa4ae26344d9e32c1ff"
-BOX = "b" * 64
-SANDNET = [sys.executable, "-c", "from sandnet.cli import main; main()"]
-
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def namespace() -> Iterator[int]:
-    """A process that holds user, mount and network namespaces of its own; its pid.
-
-    Mounts are shared as systemd has them: what is mounted in a copy of them shows here, unless it is kept from that.
-    """
-    command = ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "shared", "--net"]
-    command += ["sh", "-c", "echo held; exec cat"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as holder:
-        assert holder.stdout
-        assert holder.stdin
-        if holder.stdout.readline() != b"held\n":
-            pytest.skip("this kernel lets nobody make user namespaces")
-        yield holder.pid
-        holder.stdin.close()
-
-
-@pytest.fixture
-def start(stub: Stub, namespace: int) -> Start:
-    """Starts a command line inside the user namespace, its network still the test's own."""
-
-    def call(*words: str, terminal: int | None = None) -> subprocess.Popen[str]:
-        inside = ["nsenter", "--target", str(namespace), "--user", "--mount", "--preserve-credentials", "--"]
-        session = [] if terminal is None else ["setsid", "--ctty"]
-        return subprocess.Popen(
-            [*session, *inside, *SANDNET, "-H", stub.url, *words],
-            stdin=subprocess.PIPE if terminal is None else terminal,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-
-    return call
-
-
-@pytest.fixture
-def sandbox(stub: Stub, namespace: int, tmp_path: Path) -> Path:
-    """The namespace told by the daemon as every container's sandbox; the directory of its files."""
-    (tmp_path / "hosts").write_text("10.9.0.2\tbar\n")
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.11\n")
-    body = {
-        "id": BOX,
-        "sandbox_key": f"/proc/{namespace}/ns/net",
-        "endpoints": [],
-        "hosts_path": f"{tmp_path}/hosts",
-        "resolv_conf_path": f"{tmp_path}/resolv.conf",
-    }
-    stub.every_sandbox = body
-    return tmp_path
-
-
-def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=30)
-    return process.returncode, out, err
 
 
 def canned_life(stub: Stub) -> None:
@@ -107,7 +46,9 @@ def test_given_a_sandbox_when_executing_then_nobody_else_sees_its_mounts(
 ) -> None:
     mounts = Path(f"/proc/{namespace}/mountinfo")
     before = mounts.read_text()
-    process = start("sandbox", "exec", BOX, "--", "sh", "-c", "grep -c ' /etc/hosts ' /proc/self/mountinfo; cat")
+    process = start(
+        "sandbox", "exec", BOX, "--", "sh", "-c", "grep -c ' /etc/.sandnet/hosts ' /proc/self/mountinfo; cat"
+    )
     with process:
         assert process.stdout
         assert int(process.stdout.readline()) > 0
