@@ -13,7 +13,7 @@ from tests.e2e.traffic import PATIENCE, Place
 from tests.lab import Host
 
 IP, ARP, IPV6, VLAN, QINQ, PPPOE, LLDP, SLOW = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8, 0x8864, 0x88CC, 0x8809
-UDP, ICMPV6 = 17, 58
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 NOBODY, NOBODY6 = "0.0.0.0", "::"
 REQUEST, REPLY = 1, 2
@@ -41,8 +41,34 @@ def udp(source: str, target: str, port: int = PORT, sender_port: int = PORT) -> 
         checked = _sum(_packed(source) + _packed(target) + struct.pack("!II", size, UDP) + head + _SAID)
         head = head[:6] + struct.pack("!H", checked)
         return ipv6(source, target, UDP, head + _SAID)
-    packet = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + size, 1, 0, 64, UDP, 0, _packed(source), _packed(target))
-    return packet[:10] + struct.pack("!H", _sum(packet)) + packet[12:] + head + _SAID
+    return ipv4(source, target, UDP, head + _SAID)
+
+
+def tcp(source: str, target: str, ports: tuple[int, int], sequence: int, acknowledged: int) -> bytes:
+    """A segment with a little data, pushed and acknowledging (RFC 9293)."""
+    numbers = (sequence & 0xFFFFFFFF, acknowledged & 0xFFFFFFFF)
+    segment = struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, 0x18, 500, 0, 0) + _SAID
+    pseudo = _packed(source) + _packed(target) + struct.pack("!II", len(segment), TCP)
+    segment = segment[:16] + struct.pack("!H", _sum(pseudo + segment)) + segment[18:]
+    return ipv6(source, target, TCP, segment) if ":" in source else ipv4(source, target, TCP, segment)
+
+
+def unreachable(source: str, target: str, about: bytes) -> bytes:
+    """An error of ICMP that says that a port does not take what came (RFC 792, RFC 4443)."""
+    if ":" in source:
+        message = struct.pack("!BBHI", 1, 4, 0, 0) + about
+        pseudo = _packed(source) + _packed(target) + struct.pack("!II", len(message), ICMPV6)
+        checked = struct.pack("!H", _sum(pseudo + message))
+        return ipv6(source, target, ICMPV6, message[:2] + checked + message[4:])
+    message = struct.pack("!BBHI", 3, 3, 0, 0) + about
+    return ipv4(source, target, ICMP, message[:2] + struct.pack("!H", _sum(message)) + message[4:])
+
+
+def ipv4(source: str, target: str, kind: int, payload: bytes) -> bytes:
+    """RFC 791, without options."""
+    ends = (_packed(source), _packed(target))
+    packet = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, kind, 0, *ends)
+    return packet[:10] + struct.pack("!H", _sum(packet)) + packet[12:] + payload
 
 
 def source_routed(packet: bytes, last: str) -> bytes:

@@ -147,3 +147,21 @@ def test_given_a_port_on_127_0_0_1_when_a_sandbox_forges_packets_then_none_reach
         ]
         right = f.ether(target, box.mac, f.IP, f.udp(box.address, HOST_ADDRESS, 9010, RIGHT))
         assert first_heard(world, box, web, tricks, right) == RIGHT
+
+
+def test_given_no_anti_spoofing_when_a_sandbox_sends_from_a_neighbour_networks_address_then_no_answer_is_lured_there(
+    world: World, boxes: tuple[Box, Box]
+) -> None:
+    """The world would answer it, and the answer would belong to a known flow."""
+    one, two = boxes
+    target = bridge_mac(world, "foo")
+    pairs = [
+        (f.IP, two.address, one.address, OUTSIDE_ADDRESS),
+        (f.IPV6, two.address6, one.address6, OUTSIDE_ADDRESS6),
+    ]
+    for kind, forged, own, far in pairs:
+        listener = world.outside.bound("::" if kind == f.IPV6 else "0.0.0.0", UDP, 4444)
+        with f.raw(world.host, one) as mouth:
+            mouth.send(f.ether(target, one.mac, kind, f.udp(forged, far, 4444, 1)))
+            mouth.send(f.ether(target, one.mac, kind, f.udp(own, far, 4444, RIGHT)))
+        assert listener.recvfrom(99)[1][1] == RIGHT

@@ -12,7 +12,7 @@ import pytest
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import Bridge, Veth
-from sandnet.kernel.links import MAX_PORTS, RETIRED, LinuxLinks, bridge_mac
+from sandnet.kernel.links import MAX_PORTS, PORTS, RETIRED, LinuxLinks, bridge_mac
 from sandnet.kernel.namespaces import LinuxNamespaces
 from tests.lab import Host, eventually
 
@@ -149,7 +149,7 @@ def test_given_a_sandbox_when_plugged_then_its_interface_is_as_asked(plugged: Ho
     assert addresses(inner) == {"10.9.0.2/24", "fd09::2/64"}
     outer = plugged.run(links.find, "snv0")
     assert outer is not None
-    assert (outer.kind, outer.up, outer.group) == ("veth", True, 0)
+    assert (outer.kind, outer.up, outer.group) == ("veth", True, PORTS)
     assert outer.master == shown(plugged, "snb0")["ifindex"]
 
 
@@ -230,7 +230,7 @@ def test_given_a_retired_pair_when_plugged_again_then_a_living_one_replaces_it(p
     plugged.run(links.plug, KEY, VETH)
     link = plugged.run(links.find, "snv0")
     assert link is not None
-    assert (link.up, link.group) == (True, 0)
+    assert (link.up, link.group) == (True, PORTS)
     assert plugged.reaches("10.9.0.2")
 
 

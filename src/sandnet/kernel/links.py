@@ -53,6 +53,8 @@ RETIRED: Final = 0x736E0001
 """Link group of dead links: one request deletes a whole group ("sn" and a number)."""
 DOOMED: Final = 0x736E0002
 """Link group of what :meth:`LinuxLinks.delete` is about to delete."""
+PORTS: Final = 0x736E0003
+"""Link group of the host ends of pairs: they are known by it under any name."""
 MAX_PORTS: Final = 1023
 """Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
 
@@ -173,7 +175,8 @@ class LinuxLinks:
                 ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
             header = link_header() if made and not veth.isolated else link_header(up=True)
             quiet = family_options(link_local=False)
-            ends.here.call(RTM_SETLINK, header + text(IFLA_IFNAME, veth.host_link) + quiet + alias(veth.mark))
+            named = text(IFLA_IFNAME, veth.host_link) + number(IFLA_GROUP, PORTS)
+            ends.here.call(RTM_SETLINK, header + named + quiet + alias(veth.mark))
             inner = _index(ends.there, veth.interface)
             shares = bool(veth.service or veth.service_ipv6)
             behaviour = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)

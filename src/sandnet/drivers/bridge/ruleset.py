@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from sandnet.drivers.base import NetworkState
 from sandnet.drivers.bridge.balance_rules import inet_maps, inet_own, inet_published
+from sandnet.kernel.links import PORTS, RETIRED
 from sandnet.model import BoundPort, Endpoint, Network
 
 TABLE = "inet sandnet"
@@ -26,6 +27,7 @@ SETS = """\
   set closed { type ifname; }
   set opened { type ifname . inet_proto . inet_service; }
   set outbound { type ifname; }
+  set unguarded { type ifname; }
   set within { type ifname . ifname; }
   set adopted4 { type ifname . ipv4_addr; flags interval; }
   set adopted6 { type ifname . ipv6_addr; flags interval; }
@@ -50,10 +52,15 @@ CHAINS = f"""\
   chain raw_prerouting {{
     type filter hook prerouting priority raw; policy accept;
     # route_localnet is on for our bridges (published ports on 127.0.0.1): keep the host's loopback closed
-    iifname @bridges ip daddr 127.0.0.0/8 drop
-    iifname @adopted ip daddr 127.0.0.0/8 drop
-    # what a bridge hands to the port's own device, past its hooks (IEEE 802.1 groups), carries no packet
-    iifname "snv*" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop
+    ip daddr 127.0.0.0/8 iifname @bridges drop
+    ip daddr 127.0.0.0/8 iifname @adopted drop
+    # a packet arrives at a port itself when a bridge hands it up past its hooks (IEEE 802.1 groups), or when the
+    # port was taken off its bridge: no rule for a bridge looks at it
+    iifname "snv*" drop
+    iifgroup {{ {PORTS}, {RETIRED} }} drop
+    # without anti-spoofing, a source that is routed elsewhere would have the answers sent there
+    iifname @unguarded ip6 saddr != :: fib saddr . iif oif 0 drop
+    iifname @unguarded meta nfproto ipv4 fib saddr . iif oif 0 drop
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -83,6 +90,7 @@ CHAINS = f"""\
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
+    ct state invalid meta l4proto tcp jump strays
     iifname != @closed return
     ct state vmap {{ established : accept, related : accept }}
     # pings, path MTU, neighbour discovery
@@ -90,14 +98,33 @@ CHAINS = f"""\
     iifname . meta l4proto . th dport @opened accept
     reject with icmpx type admin-prohibited
   }}
+  chain strays {{
+    # Connection tracking cannot place the segment, so no address of it was translated back. Where no socket of
+    # the host is concerned, it belongs to a connection of a sandbox, which a reset by the host would end.
+    socket transparent 0 return
+    socket transparent 1 return
+    drop
+  }}
+  chain misplaced {{
+    # the same on its way through the host: it would leave with an address that has a meaning here only
+    meta l4proto != tcp iifname . oifname @within accept
+    drop
+  }}
+  chain leaving_adopted {{
+    # on somebody else's bridge connection tracking may see one direction only (br_netfilter)
+    iifname . oifname @within return
+    ct state invalid iifname . ip saddr @adopted4 drop
+    ct state invalid iifname . ip6 saddr @adopted6 drop
+  }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
+    iifname @adopted jump leaving_adopted
     iifname != @bridges oifname != @bridges return
     # before the established: a flow of an earlier network with that subnet is none of this one
     iifname @internal iifname . oifname @within accept
     iifname @internal drop
     oifname @internal drop
-    ct state vmap {{ established : accept, related : accept }}
+    ct state vmap {{ established : accept, related : accept, invalid : goto misplaced }}
     ct status dnat accept
     iifname . oifname @within accept
     oifname @bridges drop
@@ -133,6 +160,8 @@ def network_elements(net: Network, *, add: bool) -> Iterator[str]:
         yield from _element("bridges", link, add)
         if net.options.masquerade and not net.options.internal:
             yield from _element("outbound", link, add)
+        if not net.options.anti_spoofing:
+            yield from _element("unguarded", link, add)
         yield from _host_access(net, link, add)
     if net.options.icc:
         yield from _element("within", f"{link} . {link}", add)

@@ -1,0 +1,92 @@
+"""A port that was taken off its bridge: the host takes nothing that comes from it."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from tests.e2e.frames import IP, IPV6, VLAN, ether, raw, udp
+from tests.e2e.traffic import DOUBT, UDP
+from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, Box, World
+
+PORT = 9
+MOVES = {
+    "off its bridge": ("ip link set {port} nomaster",),
+    "off its bridge, with autoconfiguration": (
+        "ip link set {port} down",
+        "ip link set {port} nomaster",
+        "ip link set {port} addrgenmode eui64",
+        "sysctl -qw net.ipv6.conf.{port}.accept_ra=2",
+        "ip link set {port} up",
+    ),
+    "off its bridge, under another name": (
+        "ip link set {port} down",
+        "ip link set {port} nomaster name other0 up",
+    ),
+    "off its bridge, below a VLAN device": (
+        "ip link set {port} nomaster",
+        "ip link add link {port} name {port}.5 type vlan id 5",
+        "ip link set {port}.5 up",
+    ),
+    "into a VRF": (
+        "sysctl -qw net.ipv4.udp_l3mdev_accept=1",
+        "ip link add red type vrf table 10",
+        "ip link set red up",
+        "ip link set {port} nomaster",
+        "ip link set {port} master red",
+    ),
+}
+KINDS = {"vlan": "id 9", "vrf": "table 99"}
+"""Kinds of devices that a kernel may lack, with what is needed to make one."""
+
+
+def _host_end(world: World, box: Box) -> tuple[str, str]:
+    """Name and MAC of the host end of a box's pair."""
+    index = json.loads(box.sh("ip", "-j", "link", "show", "eth0"))[0]["link_index"]
+    links = json.loads(world.host.sh("ip", "-j", "link"))
+    return next((link["ifname"], link["address"]) for link in links if link["ifindex"] == index)
+
+
+def _hears(listener: socket.socket) -> bool:
+    listener.settimeout(DOUBT)
+    try:
+        return bool(listener.recv(100))
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
+@pytest.mark.parametrize("move", MOVES)
+def test_given_a_port_off_its_bridge_when_its_sandbox_calls_the_host_then_it_is_not_taken(
+    fresh_world: World, move: str, *, guarded: bool
+) -> None:
+    """Without the daemon, which would put the port back."""
+    world = fresh_world
+    world.start()
+    if missing := [kind for kind in KINDS if f" type {kind} " in str(MOVES[move]) and not _has(world, kind)]:
+        pytest.skip(f"this kernel has no devices of kind {missing}")
+    world.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
+    box = world.box("blue", "one")
+    port, target = _host_end(world, box)
+    listeners = [world.here.bound("0.0.0.0", UDP, PORT), world.here.bound("::", UDP, PORT)]
+    assert box.reaches(HOST_ADDRESS)
+    world.kill()
+    for words in MOVES[move]:
+        world.host.sh(*words.format(port=port).split())
+    with raw(world.host, box) as wire:
+        for kind, packet in (IP, udp(box.address, HOST_ADDRESS)), (IPV6, udp(box.address6, HOST_ADDRESS6)):
+            frame = ether(target, box.mac, kind, packet)
+            tag = bytes([VLAN >> 8, VLAN & 0xFF, 0, 5])
+            wire.send(frame[:12] + tag + frame[12:] if "VLAN" in move else frame)
+    assert [_hears(listener) for listener in listeners] == [False, False]
+
+
+def _has(world: World, kind: str) -> bool:
+    try:
+        world.host.sh(*f"ip link add try0 link uplink type {kind} {KINDS[kind]}".split())
+        world.host.sh("ip", "link", "delete", "try0")
+    except AssertionError:
+        return False
+    return True
