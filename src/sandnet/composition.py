@@ -99,7 +99,7 @@ def assemble(
     drivers: list[Driver] = [
         UnlinkedDriver("null"),
         UnlinkedDriver("host"),
-        BridgeDriver(kernel, workers, reaper, tuning, config.pools),
+        BridgeDriver(kernel, workers, reaper, tuning, config.pools, forward_others=config.forward_others),
     ]
     parts = Parts(
         settings=Settings(config.sandbox_dir, files_dir, config.default_network),

@@ -44,6 +44,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Directories, beside the state directory, in which requests may name hosts and resolv.conf files."""
     pools: tuple[IPv4Network, ...] = tuple(DEFAULT_POOLS)
     """Where subnets come from that nobody asked for."""
+    forward_others: bool = False
+    """Where we switched forwarding on: forward between the host's other networks as well."""
     dns: bool = True
     """Answer names inside sandboxes by a resolver; false: names stand in hosts files."""
     dns_host_listen: str = ""

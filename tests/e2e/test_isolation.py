@@ -83,24 +83,6 @@ def test_given_a_box_on_two_networks_when_reached_then_by_both_and_it_does_not_j
     assert not one.reaches(two.address, DOUBT)
 
 
-def test_given_the_hosts_own_forwarding_when_networks_come_and_go_then_it_is_not_filtered(world: World) -> None:
-    """Somebody else's traffic through the host is none of ours."""
-    third = world.host.container()
-    world.host.sh("ip", "link", "add", "third", "type", "veth", "peer", "name", "eth0", "netns", third.path)
-    try:
-        for link, namespace, address in (("third", "", "203.0.113.1/24"), ("eth0", third.path, "203.0.113.2/24")):
-            world.host.sh("ip", "address", "add", address, "dev", link, namespace=namespace)
-            world.host.sh("ip", "link", "set", link, "up", namespace=namespace)
-        world.host.sh("ip", "route", "add", "default", "via", "203.0.113.1", namespace=third.path)
-        place = world.place(third.path)
-        world.api.network("foo")
-        world.box("foo", "one")
-        world.outside.serve("far", 7000)
-        assert place.ask(OUTSIDE_ADDRESS, 7000).address == "203.0.113.2"
-    finally:
-        world.host.sh("ip", "link", "delete", "third")
-
-
 def test_given_an_endpoint_of_another_network_when_joined_through_this_one_then_404(world: World) -> None:
     world.api.network("foo")
     world.api.network("bar")

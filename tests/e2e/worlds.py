@@ -6,6 +6,7 @@ other's worlds for something left behind.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 
@@ -15,6 +16,8 @@ from tests.e2e.world import Facts, World, processes
 from tests.lab import eventually, unavailable
 
 _reason = cache(unavailable)
+STANDING = re.compile(r"\tset (closed_families|open_links) \{[^}]*?(elements = \{[^}]*\}\s*)?\}")
+"""Sets of what the host was before the first network."""
 
 
 class Worlds:
@@ -51,8 +54,10 @@ class Worlds:
 
     @staticmethod
     def _facts(world: World) -> Facts:
-        """The host's parameters are put back by ``down`` only."""
-        return world.facts()._replace(sysctls=())
+        """The host's parameters are put back by ``down`` only, and what the table knows of them stays as long."""
+        facts = world.facts()
+        rules = STANDING.sub("", "\n".join(facts.rules))
+        return facts._replace(sysctls=(), rules=tuple(rules.splitlines()))
 
     def discard(self) -> None:
         """End the world, without asking the daemon to clean up."""

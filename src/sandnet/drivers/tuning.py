@@ -10,7 +10,7 @@ from contextlib import suppress
 from sandnet.errors import Error
 from sandnet.kernel.base import Sysctl
 from sandnet.kernel.workers import Workers
-from sandnet.stores.base import Conflict, Delete, Put, Store
+from sandnet.stores.base import Conflict, Delete, Entry, Put, Store
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +44,17 @@ class Tuning:
         before = await self._workers.run(self._sysctl.get, name)
         if before is None or before == value:
             return
-        with suppress(Conflict):  # remembered by an earlier run that did not get to put it back
-            await self._store.commit(Put(_PREFIX + name, before.encode(), 0))
+        await self.remember(name, before)  # an earlier run may have, and not got to put it back
         await self._workers.run(self._sysctl.set, name, value)
+
+    async def remember(self, name: str, value: str) -> None:
+        """Put a parameter back to ``value`` in the end, unless another value is remembered of it already."""
+        with suppress(Conflict):
+            await self._store.commit(Put(_PREFIX + name, value.encode(), 0))
+
+    async def remembered(self) -> dict[str, str]:
+        """What parameters were before the first of them was changed."""
+        return {entry.key.removeprefix(_PREFIX): entry.value.decode() for entry in await self._store.list(_PREFIX)}
 
     async def wrong(self) -> list[str]:
         """Parameters that somebody changed since we set them."""
@@ -69,7 +77,8 @@ class Tuning:
     async def put_back(self, only: str = "") -> None:
         """Give every changed parameter, or one, the value it had; one that refuses is logged and forgotten."""
         async with self._lock:
-            for entry in await self._store.list(_PREFIX):
+            # the switch of a whole family first: it changes those of its links
+            for entry in sorted(await self._store.list(_PREFIX), key=_is_of_a_link):
                 name = entry.key.removeprefix(_PREFIX)
                 if only in ("", name):
                     await self._give_back(name, entry.value.decode())
@@ -81,3 +90,7 @@ class Tuning:
             await self._workers.run(self._sysctl.set, name, value)
         except Error as failure:
             _log.warning("could not put back %s: %s", name, failure)
+
+
+def _is_of_a_link(entry: Entry) -> bool:
+    return "/conf/" in entry.key and "/conf/all/" not in entry.key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from sandnet.drivers.base import Fault, Gateways, StateOf
 from sandnet.drivers.bridge import balance_rules, inspection, ruleset
 from sandnet.drivers.bridge.balancing import Balancing
+from sandnet.drivers.bridge.forwarding import Forwarding
 from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.publish import HostPorts
 from sandnet.drivers.bridge.published import published
@@ -46,7 +48,14 @@ class BridgeDriver:
     scope: Literal["local", "global"] = "local"
 
     def __init__(
-        self, kernel: Kernel, workers: Workers, reaper: Reaper, tuning: Tuning, pools: Sequence[IPv4Network]
+        self,
+        kernel: Kernel,
+        workers: Workers,
+        reaper: Reaper,
+        tuning: Tuning,
+        pools: Sequence[IPv4Network],
+        *,
+        forward_others: bool = False,
     ) -> None:
         self._kernel = kernel
         self._workers = workers
@@ -57,7 +66,11 @@ class BridgeDriver:
         self._rules = Rules()
         self._balancing = Balancing(kernel.firewall, workers, self._rules)
         self._guarding = Guarding(kernel.firewall, workers, self._rules)
-        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._guarding, self._rules)
+        self._forwarding = Forwarding(tuning, kernel, workers, leave_open=forward_others)
+        self._opening = asyncio.Lock()
+        """Nobody switches forwarding on before the table knows what it is not for."""
+        of_host = self._forwarding.elements
+        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._guarding, self._rules, of_host)
         self._missing = kernel.host.missing()
 
     def unavailable(self) -> str:
@@ -67,16 +80,18 @@ class BridgeDriver:
     async def start(self, state: StateOf) -> None:
         """Put both tables in place in one transaction: established flows never notice."""
         lasting = state((Phase.READY,))
-        await self._open_host([each.network for each in lasting])
+        nets = [each.network for each in lasting]
+        await self._forwarding.decide(nets)
         await self._upkeep.start(state)
+        await self._open_host(nets)
         await self._forget_stale([end.endpoint for each in lasting for end in each.endpoints])
 
     async def stop(self) -> None:
         """No tables, and the host's parameters as they were."""
+        await self._tuning.put_back()  # first: without the table a forwarding host would be open
         if not self.unavailable():
             script = ruleset.no_table() + balance_rules.no_bridge_table()
             await self._workers.run(self._kernel.firewall.apply, script)
-        await self._tuning.put_back()
 
     # Upkeep.
 
@@ -111,7 +126,9 @@ class BridgeDriver:
 
     async def published(self) -> Sequence[tuple[Address, BoundPort]]:
         """Those in the maps of the table; none where there is no table."""
-        return await self._workers.run(published, self._kernel.firewall)
+        listing = await self._workers.run(self._kernel.firewall.listing, ruleset.TABLE)
+        await self._forwarding.recall(listing)
+        return published(listing)
 
     # Networks.
 
@@ -167,11 +184,13 @@ class BridgeDriver:
             self._reaper.bury(net.link)
 
     async def _open_host(self, nets: Sequence[Network]) -> None:
-        """Forward packets for these networks."""
-        if nets:
-            await self._tuning.ensure("net/ipv4/ip_forward", "1")
-        if any(net.ipv6 for net in nets):
-            await self._forward_ipv6()
+        """Forward packets for these networks, and for no others where none were forwarded before."""
+        async with self._opening:
+            await self._apply(ruleset.host_elements(await self._forwarding.decide(nets)))
+            if nets:
+                await self._tuning.ensure("net/ipv4/ip_forward", "1")
+            if any(net.ipv6 for net in nets):
+                await self._forward_ipv6()
 
     def _make(self, net: Network, bridge: Bridge) -> None:
         self._kernel.links.ensure_bridge(bridge)

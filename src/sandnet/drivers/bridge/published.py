@@ -6,17 +6,15 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from sandnet.drivers.bridge.publish import ANY4, ANY6
-from sandnet.drivers.bridge.ruleset import TABLE
-from sandnet.kernel.base import Firewall
+from sandnet.kernel.facts import Listing
 from sandnet.model import Address, BoundPort
 
 _MAPS = (("any4", ANY4), ("any6", ANY6), ("one4", None), ("one6", None))
 """Each map, and the host address that its keys leave unsaid."""
 
 
-def published(firewall: Firewall) -> Sequence[tuple[Address, BoundPort]]:
-    """Each port of the host with the address it leads to. Synchronous: called on worker threads."""
-    listing = firewall.listing(TABLE)
+def published(listing: Listing | None) -> Sequence[tuple[Address, BoundPort]]:
+    """Each port of the host with the address it leads to, by a listing of the table."""
     found: list[tuple[Address, BoundPort]] = []
     for name, host_ip in _MAPS:
         for element in listing.elements.get(name, ()) if listing else ():

@@ -22,6 +22,10 @@ TABLE = "inet sandnet"
 
 SETS = """\
   set bridges { type ifname; }
+  set routed { type ifname; }
+  set closed_families { type nf_proto; }
+  set open_links { type nf_proto . ifname; }
+  set crossing { typeof iif . oif; flags dynamic; size 4096; timeout 1h; }
   set adopted { type ifname; }
   set internal { type ifname; }
   set closed { type ifname; }
@@ -110,6 +114,17 @@ CHAINS = f"""\
     meta l4proto != tcp iifname . oifname @within accept
     drop
   }}
+  chain others {{
+    iifname @adopted jump leaving_adopted
+    iifname @routed return
+    oifname @routed return
+    # nothing else was forwarded before we switched forwarding on
+    meta nfproto != @closed_families return
+    meta nfproto . iifname @open_links return
+    # what br_netfilter shows of somebody's bridge is not forwarded: it leaves by the bridge that it came from
+    meta iifkind "bridge" update @crossing {{ iif . iif }} iif . oif @crossing return
+    drop
+  }}
   chain leaving_adopted {{
     # on somebody else's bridge connection tracking may see one direction only (br_netfilter)
     iifname . oifname @within return
@@ -118,8 +133,7 @@ CHAINS = f"""\
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    iifname @adopted jump leaving_adopted
-    iifname != @bridges oifname != @bridges return
+    iifname != @bridges oifname != @bridges goto others
     # before the established: a flow of an earlier network with that subnet is none of this one
     iifname @internal iifname . oifname @within accept
     iifname @internal drop
@@ -132,9 +146,15 @@ CHAINS = f"""\
 """
 
 
-def table(state: Sequence[NetworkState]) -> str:
-    """The whole table, replacing whatever stands under its name, in one transaction."""
-    elements = [line for each in state for line in network_elements(each.network, add=True)]
+def table(state: Sequence[NetworkState], of_host: Sequence[tuple[str, str]] = ()) -> str:
+    """The whole table, replacing whatever stands under its name, in one transaction.
+
+    Args:
+        state: the networks and what is on them.
+        of_host: elements that belong to no network, each with its set.
+    """
+    elements = [*host_elements(of_host)]
+    elements += [line for each in state for line in network_elements(each.network, add=True)]
     endpoints = [each.endpoint for network in state for each in network.endpoints]
     elements += [line for endpoint in endpoints for line in endpoint_elements(endpoint, add=True)]
     head = f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{SETS}{inet_maps()}{CHAINS}}}\n"
@@ -148,9 +168,10 @@ def no_table() -> str:
 
 def network_elements(net: Network, *, add: bool) -> Iterator[str]:
     """The statements that make the ruleset know a network, or forget it."""
+    link = f'"{net.link}"'
+    yield from _element("routed", link, add)
     if not net.options.firewall:
         return
-    link = f'"{net.link}"'
     if net.link_adopted:
         yield from _element("adopted", link, add)
         if net.options.masquerade:
@@ -176,6 +197,12 @@ def _host_access(net: Network, link: str, add: bool) -> Iterator[str]:
     yield from _element("closed", link, add)
     for port in asked:
         yield from _element("opened", f"{link} . {port.proto} . {port.port}", add)
+
+
+def host_elements(of_host: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """The statements that add elements which belong to no network."""
+    for name, key in of_host:
+        yield from _element(name, key, add=True)
 
 
 def endpoint_elements(ep: Endpoint, *, add: bool) -> Iterator[str]:

@@ -24,6 +24,8 @@ _LASTING: Final = (Phase.READY,)
 _COMING: Final = (Phase.CREATING, Phase.READY)
 Elements = dict[str, set[str]]
 """By set or map, as they are spelled in scripts."""
+OfHost = Sequence[tuple[str, str]]
+"""Sets, each with one element of it."""
 
 
 class _Expected(NamedTuple):
@@ -33,13 +35,20 @@ class _Expected(NamedTuple):
     """What may be: with what comes and goes."""
     services: Sequence[Service]
     ports: Sequence[Own]
+    of_host: OfHost
 
 
 class Upkeep:
     """The tables' guardian. What they should hold is the script that a start would run."""
 
     def __init__(
-        self, firewall: Firewall, workers: Workers, balancing: Balancing, guarding: Guarding, rules: Rules
+        self,
+        firewall: Firewall,
+        workers: Workers,
+        balancing: Balancing,
+        guarding: Guarding,
+        rules: Rules,
+        of_host: Callable[[], OfHost] = tuple,
     ) -> None:
         self._firewall = firewall
         self._workers = workers
@@ -47,6 +56,8 @@ class Upkeep:
         self._guarding = guarding
         self._rules = rules
         self._rules.rewrite = self._rewrite
+        self._of_host = of_host
+        """Elements of the inet table that belong to no network."""
         self._state: StateOf = lambda _: []
         self._frames: dict[str, str] = {}
         self._told: list[Fault] = []
@@ -57,7 +68,7 @@ class Upkeep:
         lasting = state(_LASTING)
         self._guarding.start(lasting)
         async with self._rules.turns.alone():
-            await self._make(lambda: self._balancing.start(self._tables(lasting, self._guarding.ports()), lasting))
+            await self._make(lambda: self._balancing.start(self._wanted(lasting), lasting))
 
     async def faults(self) -> list[Fault]:
         """What is wrong, but for what is being changed just now: who finds something looks again, alone."""
@@ -88,7 +99,7 @@ class Upkeep:
 
     async def _mend(self) -> None:
         wanted = self._state(_COMING)
-        await self._make(lambda: self._balancing.mend(self._tables(wanted, self._guarding.ports()), wanted))
+        await self._make(lambda: self._balancing.mend(self._wanted(wanted), wanted))
 
     async def _make(self, make: Callable[[], Awaitable[None]]) -> None:
         """Make both tables, and remember how they look then; called while nobody else of ours changes them.
@@ -118,7 +129,7 @@ class Upkeep:
 
     def _expected(self) -> _Expected:
         lasting, anything = self._state(_LASTING), self._state(tuple(Phase))
-        return _Expected(lasting, anything, self._balancing.services(), self._guarding.ports())
+        return _Expected(lasting, anything, self._balancing.services(), self._guarding.ports(), self._of_host())
 
     def _listings(self) -> dict[str, Listing | None]:
         return {table: self._firewall.listing(table) for table in TABLES}
@@ -136,12 +147,15 @@ class Upkeep:
         return told
 
     def _elements(self, state: list[NetworkState], known: _Expected) -> dict[str, Elements]:
-        tables = self._tables(state, known.ports)
+        tables = _tables(state, known.ports, known.of_host)
         return inspection.elements(self._balancing.script(tables, state, known.services))
 
-    @staticmethod
-    def _tables(state: Sequence[NetworkState], ports: Sequence[Own]) -> str:
-        return ruleset.table(state) + guard.ruleset(ports)
+    def _wanted(self, state: Sequence[NetworkState]) -> str:
+        return _tables(state, self._guarding.ports(), self._of_host())
+
+
+def _tables(state: Sequence[NetworkState], ports: Sequence[Own], of_host: OfHost) -> str:
+    return ruleset.table(state, of_host) + guard.ruleset(ports)
 
 
 def _combined(one: Elements, other: Elements, how: Callable[[set[str], set[str]], set[str]]) -> Elements:
