@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from sandnet.dns import packet
 from sandnet.dns.base import Asker
 from sandnet.dns.hostservers import HostServers
+from sandnet.dns.packet import Question
 from sandnet.dns.protocol import Counts
 from sandnet.dns.resolver import Ask, resolve
 from sandnet.dns.table import Table
@@ -80,7 +81,7 @@ class Answers:
         self.queries += 1
         answer = resolve(self.table, client.asker, query, tcp=tcp, turn=self.queries)
         if isinstance(answer, Ask):
-            self._ask(client, query, LARGEST if tcp else packet.udp_limit(query, answer.question), send)
+            self._ask(client, query, answer.question, send, tcp=tcp)
         elif answer:
             send(answer)
         else:
@@ -120,25 +121,26 @@ class Answers:
             seconds=time.monotonic() - self._started,
         )
 
-    def _ask(self, client: Client, query: bytes, limit: int, send: Callable[[bytes], None]) -> None:
+    def _ask(
+        self, client: Client, query: bytes, question: Question, send: Callable[[bytes], None], *, tcp: bool
+    ) -> None:
         if client.outstanding >= self._limit or self._upstream.full:
             self.limited += 1
-            send(_failure(query))
+            send(packet.error(query, question, packet.SERVFAIL))
             return
         self.asked += 1
         client.outstanding += 1
-        task = asyncio.get_running_loop().create_task(self._forward(client, query, limit, send))
+        limit = LARGEST if tcp else packet.udp_limit(question)
+        task = asyncio.get_running_loop().create_task(self._forward(client, query, question, limit, send))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, client: Client, query: bytes, limit: int, send: Callable[[bytes], None]) -> None:
+    async def _forward(
+        self, client: Client, query: bytes, question: Question, limit: int, send: Callable[[bytes], None]
+    ) -> None:
         try:
-            answer = await self._upstream.ask(query, self.servers(client.asker), limit=limit)
+            answer = await self._upstream.ask(query, question, self.servers(client.asker), limit=limit)
         finally:
             client.outstanding -= 1
         self.failed += answer is None
-        send(answer or _failure(query))
-
-
-def _failure(query: bytes) -> bytes:
-    return packet.error(query, packet.SERVFAIL) or b""
+        send(answer or packet.error(query, question, packet.SERVFAIL))

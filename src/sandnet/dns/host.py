@@ -37,10 +37,10 @@ class HostAnswers:
         self._answers.queries += 1
         question = packet.parse_question(query)
         if question and _is_bare(question.name):
-            answer = packet.error(query, packet.REFUSED)
+            answer = packet.error(query, question, packet.REFUSED)
         else:
             found = resolve(self._answers.table, client.asker, query, tcp=tcp, turn=self._answers.queries)
-            answer = packet.error(query, packet.REFUSED) if isinstance(found, Ask) else found
+            answer = packet.error(query, found.question, packet.REFUSED) if isinstance(found, Ask) else found
         if answer:
             send(answer)
         else:

@@ -41,23 +41,16 @@ LARGEST_TCP = 65535
 """Bytes of a message over TCP: its length has 16 bits."""
 OFFERED_UDP = 1232
 """Bytes that we say we take: what fits every path unfragmented (DNS flag day 2020)."""
+LARGEST_QUERY = 1232
+"""Bytes of a query: a name has 255, and with all options and padding a client stays below the half of this."""
+MOST_ADDITIONAL = 4
+"""Additional records of a query. Clients send OPT (RFC 6891) and perhaps a signature (RFC 8945, 2931)."""
 
 
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 _LABEL = rb"(?:\\[0-9]{3}|\\[^0-9]|[^\\.])+"
 _NAME = re.compile(rb"%s(?:\.%s)*\.?" % (_LABEL, _LABEL))
 _ESCAPE = re.compile(rb"\\([0-9]{3}|[^0-9])")
-
-
-class Question(NamedTuple):
-    """The one question of a query."""
-
-    name: bytes
-    """Wire form: lower case, uncompressed, length bytes and the root's zero byte included."""
-    qtype: int
-    qclass: int
-    end: int
-    """Offset of what follows the question."""
 
 
 class Edns(NamedTuple):
@@ -70,28 +63,45 @@ class Edns(NamedTuple):
     """The DO bit; an answer repeats it (RFC 3225)."""
 
 
+class Question(NamedTuple):
+    """The one question of a query, and what its OPT record says. A query is parsed once, to this."""
+
+    name: bytes
+    """Wire form: lower case, uncompressed, length bytes and the root's zero byte included."""
+    qtype: int
+    qclass: int
+    end: int
+    """Offset of what follows the question."""
+    edns: Edns | None
+    """``None``: the query has no OPT record."""
+
+
 def parse_question(query: bytes) -> Question | None:
-    """The question of a standard query; ``None`` for everything else.
+    """Return the question of a standard query; ``None`` for everything else.
 
-    One question, no answer or authority records, only well-formed additional records and at most one OPT, and
-    nothing behind them. A compression pointer in the question is refused: nothing stands before it to point at.
+    One question, no answer or authority records, at most ``MOST_ADDITIONAL`` well-formed additional records with at
+    most one OPT among them, nothing behind them, and at most ``LARGEST_QUERY`` bytes. A compression pointer in the
+    question is refused: nothing stands before it to point at.
     """
-    if len(query) < HEADER_SIZE + 5 or query[2] & 0xF8 or query[4:10] != b"\0\1\0\0\0\0":
+    if not HEADER_SIZE + 5 <= len(query) <= LARGEST_QUERY or query[2] & 0xF8 or query[4:10] != b"\0\1\0\0\0\0":
         return None
-    after = _name_end(query)
-    if not after or after + 4 > len(query):
-        return None
+    after = _name_end(query, HEADER_SIZE)
     end = after + 4
-    if (end != len(query) or query[10:12] != b"\0\0") and not _additional_is_sound(query, end):
+    if not after or end > len(query):
         return None
+    offer = None
+    if end != len(query) or query[10:12] != b"\0\0":
+        offers = _offers(query, end)
+        if offers is None:
+            return None
+        offer = offers[0] if offers else None
     kind, group = query[after : after + 2], query[after + 2 : end]
-    return Question(query[HEADER_SIZE:after].lower(), int.from_bytes(kind), int.from_bytes(group), end)
+    return Question(query[HEADER_SIZE:after].lower(), int.from_bytes(kind), int.from_bytes(group), end, offer)
 
 
-def _name_end(query: bytes) -> int:
-    """Offset behind the uncompressed name that follows the header; 0: it is none."""
-    at = HEADER_SIZE
-    last = min(len(query), HEADER_SIZE + LONGEST_NAME) - 1
+def _name_end(query: bytes, at: int) -> int:
+    """Return the offset behind the uncompressed name at ``at``; 0: it is malformed."""
+    last = min(len(query), at + LONGEST_NAME) - 1
     while at <= last:
         length = query[at]
         if not length:
@@ -102,27 +112,32 @@ def _name_end(query: bytes) -> int:
     return 0
 
 
-def _additional_is_sound(query: bytes, end: int) -> bool:
-    records = _additional(query, end)
-    return records is not None and sum(kind == OPT for kind, _, _ in records) <= 1
+def _offers(query: bytes, at: int) -> list[Edns] | None:
+    """Return what the OPT record among the additional records says, if there is one.
 
-
-def _additional(query: bytes, at: int) -> list[tuple[int, int, int]] | None:
-    """Type, class and TTL field of each additional record; ``None``: malformed, or something stands behind."""
-    records = []
-    for _ in range(int.from_bytes(query[10:12])):
-        at = _owner_end(query, at)
+    ``None``: the records are too many or malformed, there are several OPT records, or bytes stand behind them.
+    """
+    count = int.from_bytes(query[10:12])
+    if count > MOST_ADDITIONAL:
+        return None
+    offers = []
+    for _ in range(count):
+        start, at = at, _owner_end(query, at)
         if not at or at + 10 > len(query):
             return None
         kind, group, ttl, length = struct.unpack_from("!HHIH", query, at)
-        records.append((kind, group, ttl))
+        if kind == OPT:
+            if at != start + 1:  # its owner is the root (RFC 6891 section 6.1.2)
+                return None
+            offers.append(Edns(group, ttl >> 16 & 0xFF, bool(ttl & 0x8000)))
         at += 10 + length
-    return records if at == len(query) else None
+    return offers if at == len(query) and len(offers) < 2 else None
 
 
 def _owner_end(query: bytes, at: int) -> int:
-    """Offset behind the owner of a record, its compression pointer not followed; 0: it is malformed."""
-    while at < len(query):
+    """Return the offset behind the owner of a record, its compression pointer not followed; 0: it is malformed."""
+    last = min(len(query), at + LONGEST_NAME) - 1
+    while at <= last:
         length = query[at]
         if not length:
             return at + 1
@@ -134,20 +149,9 @@ def _owner_end(query: bytes, at: int) -> int:
     return 0
 
 
-def edns(query: bytes, question: Question) -> Edns | None:
-    """What the query's OPT record says; ``None`` when it has none."""
-    if question.end == len(query):
-        return None
-    for kind, group, ttl in _additional(query, question.end) or ():
-        if kind == OPT:
-            return Edns(group, ttl >> 16 & 0xFF, bool(ttl & 0x8000))
-    return None
-
-
-def udp_limit(query: bytes, question: Question) -> int:
-    """Bytes that an answer over UDP may have: 512, or what the query's OPT says, between 512 and 4096."""
-    offer = edns(query, question)
-    return min(max(offer.size, PLAIN_UDP), LARGEST_UDP) if offer else PLAIN_UDP
+def udp_limit(question: Question) -> int:
+    """Return the bytes that an answer over UDP may have: 512, or what the query's OPT says, between 512 and 4096."""
+    return min(max(question.edns.size, PLAIN_UDP), LARGEST_UDP) if question.edns else PLAIN_UDP
 
 
 def name_to_text(wire: bytes) -> str:
@@ -222,7 +226,7 @@ def answer(
         authoritative: the AA bit.
         authority: the SOA record of a negative answer (RFC 2308), or nothing.
     """
-    opt = _opt_reply(query, question, rcode)
+    opt = opt_record(question, rcode)
     fitting = _fitting(records, limit - question.end - len(authority) - len(opt))
     high = 0x80 | authoritative << 2 | (len(fitting) < len(records)) << 1 | query[2] & 0x01
     low = 0x80 | query[3] & 0x10 | rcode & 0x0F
@@ -230,12 +234,11 @@ def answer(
     return b"".join((query[:2], header, query[HEADER_SIZE : question.end], *fitting, authority, opt))
 
 
-def _opt_reply(query: bytes, question: Question, rcode: int) -> bytes:
-    """Our OPT record when the query had one, else nothing (RFC 6891 section 7)."""
-    asked = edns(query, question)
-    if asked is None:
+def opt_record(question: Question, rcode: int) -> bytes:
+    """Return our OPT record when the query had one, else nothing (RFC 6891 section 7)."""
+    if question.edns is None:
         return b""
-    return struct.pack("!BHHBBHH", 0, OPT, OFFERED_UDP, rcode >> 4, 0, asked.dnssec << 15, 0)
+    return struct.pack("!BHHBBHH", 0, OPT, OFFERED_UDP, rcode >> 4, 0, question.edns.dnssec << 15, 0)
 
 
 def _fitting(records: Sequence[bytes], room: int) -> Sequence[bytes]:
@@ -250,17 +253,21 @@ def _fitting(records: Sequence[bytes], room: int) -> Sequence[bytes]:
     return taken
 
 
-def error(query: bytes, rcode: int) -> bytes | None:
-    """A reply that says what is wrong; ``None``: nothing may be sent.
+def error(query: bytes, question: Question, rcode: int) -> bytes:
+    """Return a reply that says what is wrong.
 
-    Where there is a question it is repeated: stub resolvers drop a reply without it and wait in vain. What is itself
-    a reply, or shorter than a header, is never answered: two servers could go on for ever.
+    The question is repeated: stub resolvers drop a reply without it and wait in vain.
+    """
+    return answer(query, question, rcode, (), limit=PLAIN_UDP, authoritative=False)
+
+
+def malformed(query: bytes, rcode: int) -> bytes:
+    """Return a reply to what :func:`parse_question` refused, its question not repeated; empty: nothing may be sent.
+
+    What is itself a reply, or shorter than a header, is never answered: two servers could go on for ever.
     """
     if len(query) < HEADER_SIZE or query[2] & 0x80:
-        return None
-    question = parse_question(query)
-    if question is not None:
-        return answer(query, question, rcode, (), limit=PLAIN_UDP, authoritative=False)
+        return b""
     return query[:2] + bytes((0x80 | query[2] & 0x79, 0x80 | rcode & 0x0F)) + bytes(8)
 
 
@@ -293,17 +300,16 @@ def authority_record(ttl: int) -> bytes:
     return struct.pack("!BHHIH", 0, SOA, IN, ttl, len(data)) + data
 
 
-def matches(query: bytes, reply: bytes) -> bool:
-    """Whether this is a reply to that query: same id, type, class and name in any case (RFC 5452 section 9.1).
+def matches(query: bytes, question: Question, reply: bytes) -> bool:
+    """Return whether this is a reply to that query: same id, type, class and name in any case (RFC 5452 section 9.1).
 
     Who sent it is for the caller to compare.
     """
-    question = parse_question(query)
-    if question is None or len(reply) < question.end or reply[:2] != query[:2]:
-        return False
     name_end, end = question.end - 4, question.end
     return (
-        reply[2] & 0xF8 == 0x80
+        len(reply) >= end
+        and reply[:2] == query[:2]
+        and reply[2] & 0xF8 == 0x80
         and reply[4:6] == b"\0\1"
         and reply[HEADER_SIZE:name_end].lower() == question.name
         and reply[name_end:end] == query[name_end:end]
@@ -318,3 +324,14 @@ def is_truncated(reply: bytes) -> bool:
 def rcode(reply: bytes) -> int:
     """The response code in the header of a reply that :func:`matches`."""
     return reply[3] & 0x0F
+
+
+def is_positive(reply: bytes) -> bool:
+    """Return whether a reply that :func:`matches` has records that answer (NOERROR, and not NODATA: RFC 2308)."""
+    return not reply[3] & 0x0F and reply[6:8] != b"\0\0"
+
+
+def is_lame(reply: bytes) -> bool:
+    """Return whether a reply that :func:`matches` says nothing at all: no error, no records, from no authority, and
+    from a server that does not ask others either. C libraries go on to the next server (glibc, ``res_send``)."""
+    return not reply[2] & 0x04 and not reply[3] & 0x8F and reply[6:8] == reply[10:12] == b"\0\0"

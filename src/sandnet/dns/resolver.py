@@ -14,11 +14,9 @@ from typing import NamedTuple
 from sandnet.dns import packet
 from sandnet.dns.base import Asker, Explanation
 from sandnet.dns.packet import Question
-from sandnet.dns.table import TTL, Prepared, Table, first, normal
+from sandnet.dns.replies import Reply, reply_of
+from sandnet.dns.table import TTL, Table, normal
 from sandnet.model.address import Address
-
-MOST_PREPARED = 32768
-"""Replies that are kept for the next same question: 12 MiB of usual ones, at most 30."""
 
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _NO_SUCH_NAME = packet.authority_record(TTL)
@@ -56,42 +54,42 @@ def resolve(table: Table, asker: Asker, query: bytes, *, tcp: bool, turn: int) -
     Returns:
         The reply; empty bytes: send nothing, for it was itself a reply, or shorter than a header.
     """
-    ready = table.prepared.get((asker.container_id, query[2:]))
-    if ready is not None and ready.asker is asker:
-        return ready.reply(query, turn)
+    shelf = table.ready.shelves.get(asker.container_id)
+    if shelf is not None and shelf.asker is asker:
+        ready = shelf.at_once(query, packet.LARGEST_TCP if tcp else packet.PLAIN_UDP, turn)
+        if ready is not None:
+            return ready
     question = packet.parse_question(query)
-    if question is None:
-        return _unusable(query)
-    refusal = _refusal(query, question)
+    return _unusable(query) if question is None else _resolve(table, asker, query, question, tcp=tcp, turn=turn)
+
+
+def _resolve(table: Table, asker: Asker, query: bytes, question: Question, *, tcp: bool, turn: int) -> bytes | Ask:
+    refusal = _refusal(question)
     if refusal is not None:
-        return packet.answer(query, question, refusal, (), limit=packet.PLAIN_UDP, authoritative=False)
-    verdict = _verdict(table, asker, packet.name_to_text(question.name))
-    if verdict.source == "upstream":
-        return Ask(question)
-    prepared = _prepared(asker, query, question, verdict)
-    if prepared.size <= packet.PLAIN_UDP:
-        _keep(table, asker, query, prepared)
-        return prepared.reply(query, turn)
-    limit = packet.LARGEST_TCP if tcp else packet.udp_limit(query, question)
-    if prepared.size <= limit:
-        return prepared.reply(query, turn)
-    return _cut(query, question, verdict, limit, turn)
+        return packet.error(query, question, refusal)
+    reply = table.ready.find(asker, query, question)
+    if reply is None:
+        verdict = _verdict(table, asker, packet.name_to_text(question.name))
+        if verdict.source == "upstream":
+            return Ask(question)
+        reply = _reply(question, verdict)
+        table.ready.keep(asker, query, question, reply)
+    return reply.to(query, question, packet.LARGEST_TCP if tcp else packet.udp_limit(question), turn)
 
 
 def _unusable(query: bytes) -> bytes:
     """Another operation than a query is not done here (RFC 1035 section 4.1.1); anything else is malformed."""
     other = len(query) >= packet.HEADER_SIZE and query[2] & 0x78
-    return packet.error(query, packet.NOTIMP if other else packet.FORMERR) or b""
+    return packet.malformed(query, packet.NOTIMP if other else packet.FORMERR)
 
 
-def _refusal(query: bytes, question: Question) -> int | None:
+def _refusal(question: Question) -> int | None:
     """Response code for a well-formed question that is answered neither here nor upstream.
 
     Only the Internet's names are served: NXDOMAIN in another class would claim to know that class. A zone transfer
     is refused, not passed on: its many messages would not come through.
     """
-    offer = packet.edns(query, question)
-    if offer is not None and offer.version != 0:
+    if question.edns is not None and question.edns.version != 0:
         return packet.BADVERS
     if question.qclass not in (packet.IN, packet.ANY) or question.qtype in (packet.AXFR, packet.IXFR):
         return packet.REFUSED
@@ -150,35 +148,11 @@ def _reversed(name: str) -> Address | None:
     return None
 
 
-def _prepared(asker: Asker, query: bytes, question: Question, verdict: _Verdict) -> Prepared:
-    """The whole reply, however long, with the order of its records left open."""
+def _reply(question: Question, verdict: _Verdict) -> Reply:
+    """Return the whole reply, however long."""
     records = _records(verdict, question.qtype)
     rcode = packet.NXDOMAIN if verdict.source == "none" else packet.NOERROR
-    authority = b"" if records else _NO_SUCH_NAME
-    whole = packet.answer(query, question, rcode, records, limit=packet.LARGEST_TCP, authority=authority)
-    if len(records) < 2 or packet.is_truncated(whole):
-        return Prepared(asker, whole[2:])
-    step = len(records[0])
-    end = question.end + step * len(records)
-    return Prepared(asker, whole[2 : question.end], whole[question.end : end], step, whole[end:])
-
-
-def _keep(table: Table, asker: Asker, query: bytes, prepared: Prepared) -> None:
-    """For the next same question; what fits into 512 bytes fits into every limit.
-
-    A stranger can fill the room with spellings of one name. Then all are forgotten, and made anew at a few times the
-    cost.
-    """
-    if len(table.prepared) >= MOST_PREPARED:
-        table.prepared.clear()
-    table.prepared[asker.container_id, query[2:]] = prepared
-
-
-def _cut(query: bytes, question: Question, verdict: _Verdict, limit: int, turn: int) -> bytes:
-    """A reply with as many records as fit, each in its turn."""
-    records = _records(verdict, question.qtype)
-    cut = first(turn, len(records))
-    return packet.answer(query, question, packet.NOERROR, records[cut:] + records[:cut], limit=limit)
+    return reply_of(rcode, records, b"" if records else _NO_SUCH_NAME)
 
 
 def _records(verdict: _Verdict, qtype: int) -> list[bytes]:

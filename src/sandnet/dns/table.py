@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from sandnet.dns.base import Asker, Change, Names, NoAsker, NoNames
+from sandnet.dns.replies import Replies
 from sandnet.model.address import Address
 
 Key = TypeVar("Key")
@@ -37,30 +38,6 @@ class Found(NamedTuple):
     """Where it was found; empty: it is an alias of the asker."""
     ttl: int
     """Seconds."""
-
-
-class Prepared(NamedTuple):
-    """A reply made before, for the same bytes of the same asker: only the id and the order are still open."""
-
-    asker: Asker
-    head: bytes
-    """All from behind the id up to the records that are rotated."""
-    records: bytes = b""
-    step: int = 0
-    """Bytes of one record; 0: nothing to rotate."""
-    tail: bytes = b""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the reply."""
-        return 2 + len(self.head) + len(self.records) + len(self.tail)
-
-    def reply(self, query: bytes, turn: int) -> bytes:
-        """The reply to the query, its records in their turn."""
-        if not self.step:
-            return query[:2] + self.head
-        cut = first(turn, len(self.records) // self.step) * self.step
-        return query[:2] + self.head + self.records[cut:] + self.records[:cut] + self.tail
 
 
 class _Owned(NamedTuple):
@@ -137,21 +114,21 @@ class Table:
 
     Attributes:
         askers: by container id.
-        prepared: replies made from this table, by container id and query without its id; filled by the resolver. A
-            changed table begins with none, so that none can outlive what it was made from.
+        ready: replies made from this table; filled by the resolver. A changed table begins with none, so that none
+            can outlive what it was made from.
     """
 
-    __slots__ = ("_askers", "_zones", "askers", "prepared")
+    __slots__ = ("_askers", "_zones", "askers", "ready")
 
     def __init__(self, zones: dict[str, _Zone] | None = None, askers: dict[str, Asker] | None = None) -> None:
         self._zones = zones or {}
         self._askers = askers or {}
         self.askers: Mapping[str, Asker] = MappingProxyType(self._askers)
-        self.prepared: dict[tuple[str, bytes], Prepared] = {}
+        self.ready = Replies()
 
     def changed(self, *changes: Change) -> Table:
-        """The table after these changes, made in order. This one stays as it is."""
-        return _Draft(self._zones.copy(), self._askers.copy()).after(changes)
+        """The table after these changes, made in order. This one stays as it is; without changes it is the result."""
+        return self if not changes else _Draft(self._zones.copy(), self._askers.copy()).after(changes)
 
     def replaced(self, changes: Sequence[Change]) -> Table:
         """A table of exactly these."""
@@ -267,15 +244,6 @@ class _Draft:
                 continue
             if not any(network_id in asker.networks for asker in self._askers.values()):
                 del self._zones[network_id]
-
-
-def first(turn: int, count: int) -> int:
-    """Which of ``count`` goes first at that turn: all equally often, for turns counted in whatever steps.
-
-    The remainder of the turn would not do. Stub resolvers ask for A and AAAA by turns, so that of two addresses one
-    would go first for ever. Multiples of the golden ratio are spread evenly, and every second one of them, too.
-    """
-    return (turn * 0x9E3779B1 & 0xFFFFFFFF) * count >> 32
 
 
 def normal(name: str) -> str:

@@ -18,6 +18,7 @@ from itertools import takewhile
 from typing import Final
 
 from sandnet.dns import packet
+from sandnet.dns.packet import Question
 from sandnet.model.address import Address
 
 PORT: Final = 53
@@ -66,16 +67,17 @@ class Upstream:
         """No more can be asked now."""
         return self.outstanding >= self._limit
 
-    async def ask(self, query: bytes, servers: Sequence[Address], *, limit: int) -> bytes | None:
+    async def ask(self, query: bytes, question: Question, servers: Sequence[Address], *, limit: int) -> bytes | None:
         """The best answer, with the query's own id; ``None`` when no server gave any in time.
 
         Args:
             query: a whole DNS message, passed on as it is but for its id.
+            question: what it asks.
             servers: in the order of preference.
             limit: bytes the asker takes of an answer that had to be fetched over TCP; a longer one is given as
                 the server truncated it, unless ``LARGEST`` is taken (the asker came over TCP itself).
         """
-        race = _Race(query, self._ordered(servers), self._port, limit)
+        race = _Race(query, question, self._ordered(servers), self._port, limit)
         self.outstanding += 1
         try:
             async with asyncio.timeout(self._deadline):
@@ -105,9 +107,10 @@ class Upstream:
 class _Race:
     """One question on its way to one or more servers."""
 
-    def __init__(self, query: bytes, servers: Sequence[Address], port: int, limit: int) -> None:
+    def __init__(self, query: bytes, question: Question, servers: Sequence[Address], port: int, limit: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._query = os.urandom(2) + query[2:]
+        self._question = question
         self._waiting = deque(servers)
         self._stagger = min(STAGGER, STAGGERED / max(1, len(servers) - 1))
         self._port = port
@@ -181,7 +184,7 @@ class _Race:
         try:
             for _ in range(_FALSE_ANSWERS):
                 answer = out.recv(LARGEST)
-                if packet.matches(self._query, answer):
+                if packet.matches(self._query, self._question, answer):
                     self._received(server, answer)
                     return
         except BlockingIOError:
@@ -202,7 +205,7 @@ class _Race:
         except (OSError, EOFError):
             answer = b""
         del self._streams[server]
-        fits = packet.matches(self._query, answer) and len(answer) <= self._limit
+        fits = packet.matches(self._query, self._question, answer) and len(answer) <= self._limit
         if fits or self._limit < LARGEST:
             self._judge(server, answer if fits else truncated)
         else:

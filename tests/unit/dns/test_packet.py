@@ -121,6 +121,28 @@ def test_given_what_is_not_one_sound_question_when_parsed_then_none(data: bytes)
     assert parse_question(data) is None
 
 
+OPT = b"\0\0\x29\4\xd0" + bytes(6)
+SIGNATURE = b"\0\0\xfa\0\xff" + bytes(6)
+"""An empty record of type TSIG."""
+
+
+def test_given_all_that_a_client_sends_when_parsed_then_it_is_read_and_more_is_not() -> None:
+    assert asked(header(additional=4) + WEB + SIGNATURE * 3 + OPT).edns == (1232, 0, False)
+    assert parse_question(header(additional=5) + WEB + SIGNATURE * 4 + OPT) is None
+    padding = b"\0\0\x29\4\xd0" + bytes(4)
+    for spare, sound in ((0, True), (1, False)):
+        size = packet.LARGEST_QUERY - len(header() + WEB + padding) - 2 + spare
+        data = header(additional=1) + WEB + padding + size.to_bytes(2) + bytes(size)
+        assert (parse_question(data) is not None) is sound
+
+
+@pytest.mark.parametrize(
+    "owner", [b"\1a\0", b"\xc0\x0c", b"\xc0\xff", (b"\x3f" + b"a" * 63) * 4 + b"\0"], ids=bytes.hex
+)
+def test_given_an_opt_record_that_is_not_the_roots_when_parsed_then_none(owner: bytes) -> None:
+    assert parse_question(header(additional=1) + WEB + owner + OPT[1:]) is None
+
+
 def test_given_the_longest_name_when_parsed_then_it_is_read_and_one_byte_more_is_not() -> None:
     longest = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61 + b"\0"
     longer = (b"\x3f" + b"a" * 63) * 3 + b"\x3e" + b"a" * 62 + b"\0"
@@ -131,7 +153,7 @@ def test_given_the_longest_name_when_parsed_then_it_is_read_and_one_byte_more_is
 
 def test_given_another_additional_record_when_parsed_then_the_question_is_read_and_there_is_no_edns() -> None:
     data = header(additional=1) + WEB + b"\xc0\x0c\0\1\0\1" + bytes(4) + b"\0\4" + bytes(4)
-    assert packet.edns(data, asked(data)) is None
+    assert asked(data).edns is None
 
 
 def test_given_a_query_when_answered_then_id_question_and_flags_are_as_a_server_sets_them() -> None:
@@ -168,12 +190,12 @@ def test_given_an_authority_record_when_written_then_it_is_the_soa_of_a_negative
 @pytest.mark.parametrize(("offered", "limit"), [(0, 512), (100, 512), (512, 512), (1232, 1232), (65535, 4096)])
 def test_given_a_size_in_the_query_when_the_limit_is_asked_then_it_is_within_bounds(offered: int, limit: int) -> None:
     data = query(use_edns=True, payload=offered)
-    assert packet.udp_limit(data, asked(data)) == limit
+    assert packet.udp_limit(asked(data)) == limit
 
 
 def test_given_no_edns_when_the_limit_is_asked_then_512() -> None:
     data = query(use_edns=False)
-    assert packet.udp_limit(data, asked(data)) == 512
+    assert packet.udp_limit(asked(data)) == 512
 
 
 def test_given_edns_with_options_when_answered_then_an_opt_of_our_own_with_the_do_bit_comes_back() -> None:
@@ -211,49 +233,70 @@ def test_given_records_that_fill_the_limit_when_answered_then_all_are_sent() -> 
 
 def test_given_a_sound_query_when_an_error_is_answered_then_the_question_is_repeated() -> None:
     data = query("Web.Foo", use_edns=True)
-    reply = dns.message.from_wire(packet.error(data, packet.SERVFAIL) or b"")
+    reply = dns.message.from_wire(packet.error(data, asked(data), packet.SERVFAIL))
     assert (reply.rcode(), reply.question[0].name.to_text(), reply.edns) == (dns.rcode.SERVFAIL, "Web.Foo.", 0)
     assert not reply.flags & dns.flags.AA
 
 
 def test_given_a_malformed_query_when_an_error_is_answered_then_a_header_comes_back() -> None:
-    reply = dns.message.from_wire(packet.error(header(flags=0x2900) + b"\xc0", packet.FORMERR) or b"")
+    reply = dns.message.from_wire(packet.malformed(header(flags=0x2900) + b"\xc0", packet.FORMERR))
     assert (reply.id, reply.rcode(), reply.opcode(), reply.question) == (7, dns.rcode.FORMERR, 5, [])
     assert reply.flags & dns.flags.RD
 
 
 @pytest.mark.parametrize("data", [b"", header()[:11], header(flags=0x8000), header(flags=0x8180) + WEB], ids=bytes.hex)
-def test_given_a_reply_or_less_than_a_header_when_an_error_is_asked_for_then_none(data: bytes) -> None:
-    assert packet.error(data, packet.FORMERR) is None
+def test_given_a_reply_or_less_than_a_header_when_called_malformed_then_nothing_is_sent(data: bytes) -> None:
+    assert packet.malformed(data, packet.FORMERR) == b""
 
 
 def test_given_a_reply_when_compared_then_it_matches_in_any_case_and_with_its_own_id_only() -> None:
     data = query("web.foo")
     reply = packet.answer(data, asked(data), packet.NXDOMAIN, (), limit=512)
-    assert packet.matches(data, reply)
-    assert packet.matches(data, reply.replace(b"web", b"WeB"))
+    assert packet.matches(data, asked(data), reply)
+    assert packet.matches(data, asked(data), reply.replace(b"web", b"WeB"))
     assert packet.rcode(reply) == packet.NXDOMAIN
-    assert not packet.matches(data, with_id(reply, 8))
-    assert packet.matches(with_id(data, 9), with_id(reply, 9))
+    assert not packet.matches(data, asked(data), with_id(reply, 8))
+    assert packet.matches(with_id(data, 9), asked(data), with_id(reply, 9))
 
 
 @pytest.mark.parametrize(
     "other", [query("wec.foo"), query("web.foo", "AAAA"), query("web.foo", rdclass="CH")], ids=bytes.hex
 )
 def test_given_the_reply_to_another_question_when_compared_then_it_does_not_match(other: bytes) -> None:
-    assert not packet.matches(query("web.foo"), packet.answer(other, asked(other), 0, (), limit=512))
+    assert not packet.matches(
+        query("web.foo"), asked(query("web.foo")), packet.answer(other, asked(other), 0, (), limit=512)
+    )
 
 
 def test_given_types_that_differ_like_upper_and_lower_case_when_compared_then_they_do_not_match() -> None:
     upper, lower = header() + b"\3web\0\0A\0\1", header() + b"\3web\0\0a\0\1"
-    assert not packet.matches(upper, packet.answer(lower, asked(lower), 0, (), limit=512))
+    assert not packet.matches(upper, asked(upper), packet.answer(lower, asked(lower), 0, (), limit=512))
 
 
 def test_given_a_query_or_a_part_of_a_reply_when_compared_then_it_does_not_match() -> None:
     data = query("web.foo", use_edns=False)
     reply = packet.answer(data, asked(data), 0, (), limit=512)
-    assert not packet.matches(data, data)
-    assert not any(packet.matches(data, reply[:end]) for end in range(len(reply)))
+    assert not packet.matches(data, asked(data), data)
+    assert not any(packet.matches(data, asked(data), reply[:end]) for end in range(len(reply)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "rcode", "answers", "positive", "lame"),
+    [
+        (0x81, 0x80, 1, True, False),
+        (0x81, 0x80, 0, False, False),
+        (0x85, 0x00, 0, False, False),
+        (0x81, 0x00, 0, False, True),
+        (0x81, 0x00, 1, True, False),
+        (0x81, 0x83, 1, False, False),
+        (0x81, 0x02, 0, False, False),
+    ],
+)
+def test_given_a_reply_when_judged_then_records_answer_and_a_lame_one_says_nothing(
+    flags: int, rcode: int, answers: int, positive: bool, lame: bool
+) -> None:
+    reply = b"id" + bytes((flags, rcode)) + struct.pack("!HHHH", 1, answers, 0, 0) + WEB
+    assert (packet.is_positive(reply), packet.is_lame(reply)) == (positive, lame)
 
 
 def with_id(message: bytes, identity: int) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,9 +15,11 @@ import dns.rdatatype
 import dns.reversename
 import pytest
 
+from sandnet.dns import replies
 from sandnet.dns.base import Alias, Asker, Names, NoNames
-from sandnet.dns.packet import parse_question
-from sandnet.dns.resolver import MOST_PREPARED, Ask, explain, resolve
+from sandnet.dns.packet import Question, parse_question
+from sandnet.dns.replies import MOST_OF_ONE
+from sandnet.dns.resolver import Ask, explain, resolve
 from sandnet.dns.table import Table
 
 BACKENDS = [f"10.0.1.{i}" for i in range(1, 5)]
@@ -193,7 +197,8 @@ def test_given_several_addresses_when_asked_again_and_again_then_all_come_each_t
 ) -> None:
     for kept in (True, False):
         told = [
-            answers(reply("pool", turn=turn, table=TABLE if kept else TABLE.changed())) for turn in range(0, 60, step)
+            answers(reply("pool", turn=turn, table=TABLE if kept else TABLE.changed(EXTERNAL)))
+            for turn in range(0, 60, step)
         ]
         assert all(sorted(addresses) == BACKENDS for addresses in told)
         assert {addresses[0] for addresses in told} == set(BACKENDS)
@@ -271,14 +276,96 @@ def test_given_a_malformed_query_when_asked_then_formerr_and_to_a_reply_nothing(
     assert resolve(TABLE, EXTERNAL, query[:11], tcp=False, turn=0) == b""
 
 
-def test_given_every_spelling_of_a_name_when_asked_then_what_is_kept_stays_bounded() -> None:
-    table = TABLE.changed()
-    header = dns.message.make_query("web", "A", use_edns=False).to_wire()[:12]
-    for i in range(MOST_PREPARED + 10):
-        name = b"".join(bytes((1, 0x61 + (i >> shift & 15))) for shift in (0, 4, 8, 12))
-        resolve(table, EXTERNAL, header + name + b"\3foo\0\0\1\0\1", tcp=False, turn=0)
-        assert len(table.prepared) <= MOST_PREPARED
-    assert answers(reply("web", table=table)) == ["10.0.0.2"]
+def question(name: bytes, kind: int = 1, flags: int = 0x0100, opt: bytes = b"") -> bytes:
+    return struct.pack("!6H", 7, flags, 1, 0, 0, bool(opt)) + name + struct.pack("!2H", kind, 1) + opt
+
+
+def asked(query: bytes) -> Question:
+    found = parse_question(query)
+    assert found is not None
+    return found
+
+
+def replies_kept(table: Table) -> int:
+    return sum(len(shelf.by_question) for shelf in table.ready.shelves.values())
+
+
+def test_given_every_variant_of_a_question_when_asked_then_one_reply_is_kept_and_each_fits_its_query() -> None:
+    table = TABLE.changed(EXTERNAL)
+    padding = b"\0\0\x29\4\xd0" + bytes(4) + b"\1\0" + b"\0\x0c\0\xfc" + bytes(252)
+    for name in (b"\3web\3foo\0", b"\3WEB\3foo\0", b"\3wEb\3FOO\0"):
+        for flags in (0x0000, 0x0100, 0x0110, 0x0010, 0x0160):
+            for opt in (b"", b"\0\0\x29\4\xd0" + bytes(6), padding):
+                query = question(name, flags=flags, opt=opt)
+                told = resolve(table, EXTERNAL, query, tcp=False, turn=0)
+                assert isinstance(told, bytes)
+                assert told[2:4] == (0x8480 | flags & 0x0110).to_bytes(2)
+                message = dns.message.from_wire(told)
+                assert answers(message) == ["10.0.0.2"]
+                assert told[12:].startswith(name)
+                assert (message.edns == 0) == bool(opt)
+    assert replies_kept(table) == 1
+
+
+def test_given_types_that_differ_like_upper_and_lower_case_when_asked_then_their_replies_are_not_mixed_up() -> None:
+    table = TABLE.changed(EXTERNAL)
+    for kind in (0x41, 0x61, 0x41):
+        told = resolve(table, EXTERNAL, question(b"\3web\0", kind), tcp=False, turn=0)
+        assert isinstance(told, bytes)
+        assert dns.message.from_wire(told).question[0].rdtype == kind
+
+
+def test_given_a_ready_reply_when_something_else_is_asked_then_it_is_not_given() -> None:
+    table = TABLE.changed(EXTERNAL)
+    sound = question(b"\3web\3foo\0")
+    assert isinstance(resolve(table, EXTERNAL, sound, tcp=False, turn=0), bytes)
+    for other in (sound + b"\0", sound[:-1], sound[:4] + b"\0\2" + sound[6:], sound[:6] + b"\0\1" + sound[8:]):
+        told = resolve(table, EXTERNAL, other, tcp=False, turn=0)
+        assert isinstance(told, bytes)
+        assert told[3] & 15 == dns.rcode.FORMERR
+    assert resolve(table, EXTERNAL, sound[:2] + b"\x81" + sound[3:], tcp=False, turn=0) == b""
+
+
+def test_given_long_names_when_asked_for_ever_then_the_replies_of_an_asker_stay_within_their_bytes() -> None:
+    others = Asker(container_id="other", key="/ns/other", inode=2, networks=("n1",))
+    table = TABLE.changed(INTERNAL, others)
+    resolve(table, others, question(b"\3web\0"), tcp=False, turn=0)
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            name = b"".join(b"\x3c" + b"%060d" % number for _ in range(4)) + b"\0"
+            resolve(table, INTERNAL, question(name), tcp=False, turn=0)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1.5 * MOST_OF_ONE
+    assert table.ready.size == sum(shelf.size for shelf in table.ready.shelves.values()) <= 2 * MOST_OF_ONE
+    assert table.ready.find(others, question(b"\3web\0"), asked(question(b"\3web\0")))
+    assert answers(reply("web", who=INTERNAL, table=table)) == ["10.0.0.2"]
+
+
+def test_given_many_askers_when_all_ask_long_questions_then_all_replies_stay_within_their_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replies, "MOST_OF_ONE", 1 << 16)
+    monkeypatch.setattr(replies, "MOST_OF_ALL", 1 << 18)
+    modest = Asker(container_id="modest", key="/ns/modest", inode=1, networks=("n1",))
+    resolve(table := TABLE.changed(modest), modest, question(b"\3web\0"), tcp=False, turn=0)
+    for number in range(20):
+        greedy = Asker(container_id=f"box{number}", key="/ns", inode=2, networks=("n1",), external=False)
+        for each in range(200):
+            name = b"\x3c" + b"%060d" % each + b"\0"
+            resolve(table, greedy, question(name), tcp=False, turn=0)
+            assert table.ready.size <= 1 << 18
+    assert table.ready.size > 1 << 17
+    assert "modest" in table.ready.shelves  # the greediest ones made room
+
+
+def test_given_no_changes_when_applied_then_the_ready_replies_stay() -> None:
+    table = TABLE.changed(EXTERNAL)
+    resolve(table, EXTERNAL, question(b"\3web\0"), tcp=False, turn=0)
+    assert replies_kept(table.changed()) == 1
+    assert replies_kept(table.changed(EXTERNAL)) == 0
 
 
 def test_given_names_when_explained_then_source_owner_and_reason_are_told() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandnet.dns.base import Alias, Asker, Change, Names, NoAsker, NoNames
-from sandnet.dns.table import Table, first
+from sandnet.dns.replies import first
+from sandnet.dns.table import Table
 
 
 def names(owner: str, *called: str, at: str = "10.0.0.2", net: str = "n1", network: str = "foo") -> Names:

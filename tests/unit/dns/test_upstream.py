@@ -84,6 +84,12 @@ async def servers() -> AsyncIterator[Servers]:
     await asyncio.sleep(0)
 
 
+def asks(query: bytes) -> packet.Question:
+    found = packet.parse_question(query)
+    assert found is not None
+    return found
+
+
 def good(asked: bytes) -> Sequence[bytes]:
     return [reply_to(asked, "192.0.2.1")]
 
@@ -93,7 +99,7 @@ def silent(_: bytes) -> Sequence[bytes]:
 
 
 def failing(asked: bytes) -> Sequence[bytes]:
-    return [packet.error(asked, packet.SERVFAIL) or b""]
+    return [packet.error(asked, asks(asked), packet.SERVFAIL)]
 
 
 def truncated(asked: bytes) -> Sequence[bytes]:
@@ -110,7 +116,7 @@ async def timed(upstream: Upstream, asked: bytes, count: int, limit: int = 512) 
     """The answer of so many servers, and the seconds it took."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    return await upstream.ask(asked, ADDRESSES[:count], limit=limit), loop.time() - began
+    return await upstream.ask(asked, asks(asked), ADDRESSES[:count], limit=limit), loop.time() - began
 
 
 async def test_given_a_living_server_when_asked_then_the_answer_bears_the_askers_id(servers: Servers) -> None:
@@ -128,7 +134,7 @@ async def test_given_many_questions_when_asked_then_ids_and_ports_differ(servers
     await servers.udp(0, good)
     upstream = Upstream(port=servers.port)
     asked = query("example.org")
-    await asyncio.gather(*(upstream.ask(asked, ADDRESSES[:1], limit=512) for _ in range(50)))
+    await asyncio.gather(*(upstream.ask(asked, asks(asked), ADDRESSES[:1], limit=512) for _ in range(50)))
     assert len({seen[:2] for _, seen in servers.seen}) > 45
     assert len(servers.sources) > 45
     assert upstream.outstanding == 0
@@ -193,7 +199,7 @@ async def test_given_nobody_when_asked_then_no_answer_at_the_deadline(servers: S
     answer, took = await timed(upstream, query("example.org"), 1)
     assert answer is None
     assert 0.39 < took < 0.4 + SLACK
-    assert await upstream.ask(query("example.org"), (), limit=512) is None
+    assert await upstream.ask(query("example.org"), asks(query("example.org")), (), limit=512) is None
 
 
 def other_id(asked: bytes) -> bytes:
@@ -274,7 +280,9 @@ async def test_given_a_truncated_answer_and_no_tcp_when_the_asker_is_on_tcp_then
 async def test_given_the_limit_when_reached_then_full(servers: Servers) -> None:
     await servers.udp(0, silent)
     upstream = Upstream(port=servers.port, deadline=0.2, limit=2)
-    asking = [asyncio.create_task(upstream.ask(query("a"), ADDRESSES[:1], limit=512)) for _ in range(2)]
+    asking = [
+        asyncio.create_task(upstream.ask(query("a"), asks(query("a")), ADDRESSES[:1], limit=512)) for _ in range(2)
+    ]
     await asyncio.sleep(0)  # both begin
     assert upstream.full
     await asyncio.gather(*asking)
