@@ -74,6 +74,9 @@ def test_given_no_forwarding_before_when_networks_come_then_nothing_passes_betwe
     assert [passes(third, version) for version in (4, 6)] == [False, False]
     world.api.clear()
     assert [passes(third, version) for version in (4, 6)] == [False, False]
+    world.kill()
+    world.start()
+    assert [passes(third, version) for version in (4, 6)] == [False, False]
     world.stop()
     world.down()
     assert switched(world) == {4: "0", 6: "0"}

@@ -81,7 +81,7 @@ class BridgeDriver:
         """Put both tables in place in one transaction: established flows never notice."""
         lasting = state((Phase.READY,))
         nets = [each.network for each in lasting]
-        await self._forwarding.decide(nets)
+        await self._forwarding.start(nets)
         await self._upkeep.start(state)
         await self._open_host(nets)
         await self._forget_stale([end.endpoint for each in lasting for end in each.endpoints])

@@ -10,7 +10,7 @@ What each switch was before is in the store, beside the other parameters that we
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Final
 
 from sandnet.drivers.tuning import Tuning
@@ -46,13 +46,21 @@ class Forwarding:
         """What the table's sets hold of the families that were decided about."""
         return [element for found in self._decided.values() for element in found]
 
+    async def start(self, nets: Sequence[Network]) -> None:
+        """Decide about the families of these networks, and those that an earlier run switched on for others."""
+        remembered = await self._tuning.remembered()
+        await self._decide({family for family, switch in _SWITCHES.items() if switch in remembered})
+        await self.decide(nets)
+
     async def decide(self, nets: Sequence[Network]) -> Elements:
         """Decide about the families of these networks, before forwarding is switched on for them.
 
         Returns:
             What is new since the last call.
         """
-        families = {4 for _ in nets} | {6 for net in nets if net.ipv6}
+        return await self._decide({4 for _ in nets} | {6 for net in nets if net.ipv6})
+
+    async def _decide(self, families: Set[int]) -> Elements:
         new: list[tuple[str, str]] = []
         for family in sorted(families - self._decided.keys()):
             self._decided[family] = [] if self._leave_open else await self._closing(family)
