@@ -74,15 +74,15 @@ class Client:
 
     def networks(self, *, name: str | None = None, verbose: bool = False) -> list[Network]:
         """All networks, or the one called ``name`` (``""``: the default network), in creation order."""
-        return _decode(self.get("/networks", name=name, verbose=verbose), list[Network])
+        return decode(self.get("/networks", name=name, verbose=verbose), list[Network])
 
     def network(self, network: str, *, verbose: bool = False) -> Network:
         """One network."""
-        return _decode(self.get(path("networks", network), verbose=verbose), Network)
+        return decode(self.get(path("networks", network), verbose=verbose), Network)
 
     def create_network(self, wish: NetworkCreate) -> str:
         """Create a network; its id."""
-        return _decode(self._request("POST", "/networks", wish), str)
+        return decode(self._request("POST", "/networks", wish), str)
 
     def delete_network(self, network: str, *, force: bool = False) -> None:
         """Delete a network that has no endpoints, but for dead ones; with ``force``, and all that is on it."""
@@ -90,15 +90,15 @@ class Client:
 
     def endpoints(self, network: str, *, name: str | None = None, verbose: bool = False) -> list[Endpoint]:
         """The endpoints of a network, or the one called ``name``."""
-        return _decode(self.get(path("networks", network, "endpoints"), name=name, verbose=verbose), list[Endpoint])
+        return decode(self.get(path("networks", network, "endpoints"), name=name, verbose=verbose), list[Endpoint])
 
     def endpoint(self, network: str, endpoint: str, *, verbose: bool = False) -> Endpoint:
         """One endpoint."""
-        return _decode(self.get(path("networks", network, "endpoints", endpoint), verbose=verbose), Endpoint)
+        return decode(self.get(path("networks", network, "endpoints", endpoint), verbose=verbose), Endpoint)
 
     def create_endpoint(self, network: str, wish: EndpointCreate) -> str:
         """Create an endpoint on a network; its id."""
-        return _decode(self._request("POST", path("networks", network, "endpoints"), wish), str)
+        return decode(self._request("POST", path("networks", network, "endpoints"), wish), str)
 
     def delete_endpoint(self, network: str, endpoint: str, *, force: bool = False) -> None:
         """Delete an endpoint that no living container has joined; with ``force``, and take those off."""
@@ -106,7 +106,7 @@ class Client:
 
     def join(self, network: str, endpoint: str, wish: Join) -> str:
         """Join a container to an endpoint; the path of its sandbox."""
-        return _decode(self._request("POST", path("networks", network, "endpoints", endpoint, "containers"), wish), str)
+        return decode(self._request("POST", path("networks", network, "endpoints", endpoint, "containers"), wish), str)
 
     def leave(self, network: str, endpoint: str, container: str) -> None:
         """Take a container off an endpoint."""
@@ -114,15 +114,15 @@ class Client:
 
     def services(self, *, network: str | None = None, name: str | None = None, verbose: bool = False) -> list[Service]:
         """All services, those of one network, or those called ``name`` (not both), in creation order."""
-        return _decode(self.get("/services", network=network, name=name, verbose=verbose), list[Service])
+        return decode(self.get("/services", network=network, name=name, verbose=verbose), list[Service])
 
     def service(self, service: str, *, verbose: bool = False) -> Service:
         """One service."""
-        return _decode(self.get(path("services", service), verbose=verbose), Service)
+        return decode(self.get(path("services", service), verbose=verbose), Service)
 
     def publish(self, wish: ServicePublish) -> str:
         """Publish a service; its id."""
-        return _decode(self._request("POST", "/services", wish), str)
+        return decode(self._request("POST", "/services", wish), str)
 
     def unpublish(self, service: str, *, force: bool = False) -> None:
         """Unpublish a service that has no living backends; with ``force``, and detach those."""
@@ -130,11 +130,11 @@ class Client:
 
     def backends(self, service: str, *, verbose: bool = False) -> list[Backend]:
         """The containers behind a service."""
-        return _decode(self.get(path("services", service, "backend"), verbose=verbose), list[Backend])
+        return decode(self.get(path("services", service, "backend"), verbose=verbose), list[Backend])
 
     def attach(self, service: str, wish: Join) -> str:
         """Attach a container to a service as a backend; the path of its sandbox."""
-        return _decode(self._request("POST", path("services", service, "backend"), wish), str)
+        return decode(self._request("POST", path("services", service, "backend"), wish), str)
 
     def detach(self, service: str, container: str) -> None:
         """Detach a backend from a service."""
@@ -146,20 +146,20 @@ class Client:
 
     def sandboxes(self, *, verbose: bool = False) -> list[Sandbox]:
         """All sandboxes, in creation order."""
-        return _decode(self.get("/sandboxes", verbose=verbose), list[Sandbox])
+        return decode(self.get("/sandboxes", verbose=verbose), list[Sandbox])
 
     def sandbox(self, container: str, *, verbose: bool = False) -> Sandbox:
         """The sandbox of a container."""
-        return _decode(self.get(path("sandboxes", container), verbose=verbose), Sandbox)
+        return decode(self.get(path("sandboxes", container), verbose=verbose), Sandbox)
 
     def explain(self, container: str, name: str) -> Explanation:
         """What the container would be answered to a question for a name or an address."""
-        return _decode(self.get(question(container, name)), Explanation)
+        return decode(self.get(question(container, name)), Explanation)
 
     def reconcile(self, *, fix: bool) -> tuple[bytes, list[Drift]]:
         """What differs from the records, as it came and as it is read; with ``fix`` it is repaired."""
         answer = self._request("POST", "/reconcile", Reconcile(fix=fix))
-        return answer, _decode(answer, Reconciliation).drift
+        return answer, decode(answer, Reconciliation).drift
 
     def follow(self, since: int | None = None) -> Follower:
         """A reader of events after number ``since``, or of the next ones to happen."""
@@ -167,7 +167,7 @@ class Client:
 
     def version(self) -> Version:
         """The daemon's version."""
-        return _decode(self.get("/version"), Version)
+        return decode(self.get("/version"), Version)
 
     def get(self, target: str, *, verbose: bool = False, **filters: str | None) -> bytes:
         """The daemon's answer as it came, JSON. Filters that are ``None`` are left out."""
@@ -247,7 +247,7 @@ class Follower:
                     yield line
 
     def _read(self, line: bytes) -> Event:
-        event = _decode(line, Event)
+        event = decode(line, Event)
         self.since = event.sequence
         return event
 
@@ -266,7 +266,12 @@ def _forced(force: bool) -> str:
     return "?force=true" if force else ""
 
 
-def _decode(answer: bytes, shape: type[T]) -> T:
+def decode(answer: bytes, shape: type[T]) -> T:
+    """Read an answer of the daemon.
+
+    Raises:
+        Error: ``INTERNAL``, it is not of that shape.
+    """
     try:
         return msgspec.json.decode(answer, type=shape)
     except msgspec.DecodeError as error:

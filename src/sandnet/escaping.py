@@ -36,3 +36,20 @@ def _shown(char: str) -> str:
     if char.isprintable() and not _INVISIBLE.match(char):
         return char
     return char.encode("unicode_escape").decode("ascii")
+
+
+def printable_json(document: str) -> str:
+    r"""Return the JSON document with ``\uXXXX`` for whatever :func:`printable` escapes; its value is the same.
+
+    Args:
+        document: valid JSON, in which control characters can only be blanks between tokens. Line feeds stay.
+    """
+    lines = document.replace("\t", " ").replace("\r", " ").split("\n")
+    return "\n".join(line if printable(line) == line else "".join(map(_json_shown, line)) for line in lines)
+
+
+def _json_shown(char: str) -> str:
+    if printable(char) == char:
+        return char
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))

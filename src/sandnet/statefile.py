@@ -9,6 +9,7 @@ from sandnet.composition import store_file
 from sandnet.config import Config
 from sandnet.core.document import exported, imported
 from sandnet.errors import Error, Kind, invalid
+from sandnet.escaping import printable_json
 from sandnet.serving.instance import only_one
 from sandnet.stores.salvage import read_all, replace_all
 
@@ -74,7 +75,7 @@ def _path(config: Config) -> Path:
 
 def _write_out(document: bytes) -> None:
     with open(1, "wb", closefd=False) as out:
-        out.write(document)
+        out.write(printable_json(document.decode()).encode())
 
 
 def _write_file(target: Path, document: bytes) -> None:

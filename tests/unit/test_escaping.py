@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import unicodedata
 
 import pytest
 
-from sandnet.escaping import printable
+from sandnet.escaping import printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,20 @@ def test_given_every_character_there_is_when_made_printable_then_none_is_left_th
         assert shown.startswith("a")
         assert shown.endswith("b")
         assert shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ('{"a":"größe 🎉"}', '{"a":"größe 🎉"}'),
+        ('["\x9b31m\x7f"]', r'["\u009b31m\u007f"]'),
+        ('["\u202e\U000e0041"]', r'["\u202e\udb40\udc41"]'),
+        ("[\n\t1,\r\n 2]", "[\n 1, \n 2]"),
+        (r'["\u001b\ud800"]', r'["\u001b\ud800"]'),
+    ],
+)
+def test_given_json_when_it_is_shown_then_it_means_the_same_and_holds_nothing_that_commands(
+    given: str, shown: str
+) -> None:
+    assert printable_json(given) == shown
+    assert json.loads(shown) == json.loads(given)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sandnet.errors import Error
+from sandnet.escaping import printable
 
 if TYPE_CHECKING:
     from sandnet.cli.session import Session
@@ -22,7 +23,7 @@ def _from_daemon(names: Callable[[Client], Iterable[str]]) -> Completer:
             found = list(names(_session(ctx.find_root().params).impatient))
         except Error:
             return []
-        return [name for name in found if name.startswith(incomplete)]
+        return [name for name in found if name.startswith(incomplete) and printable(name) == name]
 
     return complete
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
+from sandnet.cli import output
+from sandnet.cli.groups import Command
 
-@click.command(short_help="Print a shell's completion script.")
+
+@click.command(cls=Command, short_help="Print a shell's completion script.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
@@ -24,4 +27,4 @@ def completion(ctx: click.Context, shell: str) -> None:
         raise click.UsageError(f"click knows no completion for {shell}")
     script = writer(ctx.find_root().command, {}, "sandnet", "_SANDNET_COMPLETE")
     # Not script.source(): for bash it starts a bash to ask its version.
-    click.echo(script.source_template % script.source_vars())
+    output.block(script.source_template % script.source_vars())

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import click
 
+from sandnet.cli.groups import Command
+
 F = TypeVar("F", bound=Callable[..., object])
 
 _DIRECTORIES = (
@@ -25,7 +27,7 @@ def directories(command: F) -> F:
     return command
 
 
-@click.command(short_help="Run the server.")
+@click.command(cls=Command, short_help="Run the server.")
 @click.option(
     "-H",
     "--host",
@@ -63,7 +65,7 @@ def daemon(ctx: click.Context, /, path: str | None, **asked: str | tuple[str, ..
     ctx.exit(run(load(path, overrides(**asked))))
 
 
-@click.command(short_help="Remove everything the server made on this host.")
+@click.command(cls=Command, short_help="Remove everything the server made on this host.")
 @directories
 @click.pass_context
 def down(ctx: click.Context, /, path: str | None, **asked: str | None) -> None:

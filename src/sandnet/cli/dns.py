@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sandnet.cli import complete, output
+from sandnet.cli.groups import Command
 from sandnet.cli.session import Session
 from sandnet.errors import Error, Kind
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Explanation
 
 
-@click.command(short_help="Tell what a container's question for a name would be answered.")
+@click.command(cls=Command, short_help="Tell what a container's question for a name would be answered.")
 @click.argument("name")
 @click.option(
     "--from",
@@ -43,7 +44,7 @@ def dns(session: Session, name: str, container: str, as_json: bool) -> None:
         output.raw(session.client.get(question(container, name)))
         return
     found = session.client.explain(container, name)
-    click.echo(explanation_text(found, *_names(session.client, found)))
+    output.block(explanation_text(found, *_names(session.client, found)))
 
 
 def explanation_text(found: Explanation, network: str, owners: list[str]) -> str:

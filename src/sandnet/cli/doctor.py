@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sandnet.cli import output
+from sandnet.cli.groups import Command
 from sandnet.cli.session import Session, waiting
+from sandnet.escaping import printable
 
 if TYPE_CHECKING:
     from sandnet.wire.reconciling import Drift
@@ -17,7 +19,7 @@ CANNOT_ASK = 2
 """Exit status when the daemon is away, or cannot look."""
 
 
-@click.command(short_help="Compare what is recorded with what there is, and repair it.")
+@click.command(cls=Command, short_help="Compare what is recorded with what there is, and repair it.")
 @click.option("--fix", is_flag=True, help="Repair what differs.")
 @output.json_option
 @click.pass_obj
@@ -44,7 +46,7 @@ def doctor(session: Session, fix: bool, as_json: bool) -> None:
     if as_json:
         output.raw(answer)
     else:
-        click.echo(drift_text(found, fix=fix))
+        output.block(drift_text(found, fix=fix))
     if any(drift.done != REPAIRED for drift in found):
         raise click.exceptions.Exit(1)
 
@@ -56,7 +58,8 @@ def drift_text(found: list[Drift], *, fix: bool) -> str:
     rows = [(drift.kind, drift.object, drift.problem) for drift in found]
     head, *lines = output.table(("KIND", "OBJECT", "PROBLEM"), rows).splitlines()
     told = [
-        "\n  ".join(filter(None, (line, drift.reason, drift.done))) for line, drift in zip(lines, found, strict=True)
+        "\n  ".join(filter(None, (line, printable(drift.reason), printable(drift.done))))
+        for line, drift in zip(lines, found, strict=True)
     ]
     return "\n".join([head, *told, "", _way_out(found, fix)])
 

@@ -6,13 +6,14 @@ import click
 
 from sandnet.cli import complete, output, values
 from sandnet.cli.find import find_service
-from sandnet.cli.service import row
+from sandnet.cli.groups import Group
+from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.session import Session, each, waiting
 from sandnet.cli.values import Reference
 from sandnet.cli.wishes import create_options, endpoint_wish, join_options, join_wish
 
 
-@click.group()
+@click.group(cls=Group)
 def endpoint() -> None:
     """Create endpoints and join containers to them.
 
@@ -46,7 +47,7 @@ def create(session: Session, /, reference: Reference, **asked: object) -> None:
     if not reference.network:
         raise click.UsageError("say the network too: ENDPOINT.NETWORK")
     with waiting(f"creating endpoint {reference.name}"):
-        click.echo(session.client.create_endpoint(reference.network, endpoint_wish(reference.name, asked)))
+        output.line(session.client.create_endpoint(reference.network, endpoint_wish(reference.name, asked)))
 
 
 @endpoint.command(short_help="Delete endpoints.")
@@ -87,7 +88,7 @@ def join(session: Session, /, container: str, reference: Reference, **asked: obj
     wish = join_wish(container, asked)
     with waiting(f"joining {container}"):
         found = find_service(session.client, reference)
-        click.echo(session.client.join(found.network, found.id, wish))
+        output.line(session.client.join(found.network, found.id, wish))
 
 
 @endpoint.command(short_help="Take a container off an endpoint.")
@@ -108,30 +109,30 @@ def leave(session: Session, container: str, reference: Reference) -> None:
 
 @endpoint.command(short_help="List a network's endpoints.")
 @click.argument("network", shell_complete=complete.networks)
-@output.list_options
+@list_options
 @click.pass_obj
-def ls(session: Session, network: str, quiet: bool, no_trunc: bool, as_json: bool) -> None:
+def ls(session: Session, /, network: str, **style: object) -> None:
     """List the endpoints of NETWORK in the order of their creation.
 
     \b
     Example:
       sandnet endpoint ls blue
     """
+    from sandnet.cli.show import SERVICE_COLUMNS, service_row
     from sandnet.client import path
+    from sandnet.wire.libnetwork import Endpoint
 
-    if as_json:
-        output.raw(session.client.get(path("networks", network, "endpoints"), verbose=True))
-        return
-    found = session.client.endpoints(network, verbose=True)
-    heading = ("ENDPOINT ID", "NAME", "NETWORK", "CONTAINER")
-    output.listing(heading, [row(end, no_trunc) for end in found], quiet=quiet, no_trunc=no_trunc)
+    how = Style.of(style)
+    answer = session.client.get(path("networks", network, "endpoints"), verbose=True)
+    headings = ("ENDPOINT ID", *SERVICE_COLUMNS)
+    show_list(answer, Endpoint, headings, lambda found: service_row(found, how.no_trunc), how)
 
 
 @endpoint.command(short_help="Show one endpoint.")
 @_endpoint_argument
-@output.json_option
+@info_options
 @click.pass_obj
-def info(session: Session, reference: Reference, as_json: bool) -> None:
+def info(session: Session, reference: Reference, template: str | None, as_json: bool) -> None:
     """Show an endpoint: addresses, bound ports, the container.
 
     \b
@@ -139,10 +140,9 @@ def info(session: Session, reference: Reference, as_json: bool) -> None:
       sandnet endpoint info db.blue
     """
     from sandnet.cli.show import endpoint_text
-    from sandnet.client import path
+    from sandnet.client import decode, path
+    from sandnet.wire.libnetwork import Endpoint
 
     found = find_service(session.client, reference)
-    if as_json:
-        output.raw(session.client.get(path("networks", found.network, "endpoints", found.id), verbose=True))
-        return
-    click.echo(endpoint_text("endpoint", session.client.endpoint(found.network, found.id, verbose=True)))
+    answer = session.client.get(path("networks", found.network, "endpoints", found.id), verbose=True)
+    show_one(answer, lambda found: endpoint_text("endpoint", decode(found, Endpoint)), template, as_json)

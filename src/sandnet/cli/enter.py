@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from sandnet.cli import output
 from sandnet.cli.file_view import hide_name_services, mount_etc
 from sandnet.cli.syscalls import (
     CLONE_NEWNET,
@@ -82,8 +82,7 @@ def execute(command: tuple[str, ...]) -> NoReturn:
     try:
         os.execvp(command[0], command)  # noqa: S606 (no shell is the point)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"sandnet: cannot run {command[0]}: {getattr(error, 'strerror', None) or error}\n")
-        sys.stderr.flush()
+        output.failure(f"cannot run {command[0]}: {getattr(error, 'strerror', None) or error}")
         os._exit(NOT_FOUND if isinstance(error, FileNotFoundError | ValueError) else NOT_EXECUTABLE)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sandnet.cli import output
+from sandnet.cli.groups import Command
 from sandnet.cli.session import Session
 from sandnet.errors import Error, Kind
 
@@ -20,7 +21,7 @@ PAUSE = 0.2
 """Seconds between two attempts to reach a daemon that is away."""
 
 
-@click.command(short_help="Print changes as they happen.")
+@click.command(cls=Command, short_help="Print changes as they happen.")
 @click.option("--since", type=click.IntRange(min=0), metavar="N", help="Begin after the event of this number.")
 @click.option("--json", "as_json", is_flag=True, help="Print the daemon's lines as they are.")
 @click.pass_obj
@@ -57,7 +58,7 @@ def _show(stream: Iterator[tuple[bytes, Event]], show: Callable[[bytes, Event], 
 
 def _reconnected(follower: Follower) -> Iterator[tuple[bytes, Event]]:
     """The stream of a daemon that was away, once it is back."""
-    click.echo("sandnet: the daemon is away; waiting for it", err=True)
+    output.line("sandnet: the daemon is away; waiting for it", err=True)
     while True:
         try:
             stream = follower.connect()
@@ -66,7 +67,7 @@ def _reconnected(follower: Follower) -> Iterator[tuple[bytes, Event]]:
                 raise
             time.sleep(PAUSE)
         else:
-            click.echo(f"sandnet: following again, after event {follower.since}", err=True)
+            output.line(f"sandnet: following again, after event {follower.since}", err=True)
             return stream
 
 
@@ -77,7 +78,7 @@ def _raw(line: bytes, event: Event) -> None:
 def _line(line: bytes, event: Event) -> None:
     from sandnet.cli.show import moment
 
-    click.echo(f"{moment(event.time)}  {event_text(event)}")
+    output.line(f"{moment(event.time)}  {event_text(event)}")
 
 
 def event_text(event: Event) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
+from sandnet.cli import output
+from sandnet.cli.groups import Group
 from sandnet.errors import Error
 
 
@@ -28,12 +32,24 @@ class Failure(click.ClickException):
 
     def show(self, file: object = None) -> None:
         """Print the message, and the hint on a line of its own."""
-        click.echo(f"sandnet: {self.message}", err=True)
-        if self._hint:
-            click.echo(f"  {self._hint}", err=True)
+        output.failure(self.message, self._hint)
 
 
-class LazyGroup(click.Group):
+class WrongUsage(click.ClickException):
+    """A usage error of click on its way to stderr; exit status 2. It may hold words of others, as a script has them."""
+
+    exit_code = 2
+
+    def __init__(self, error: click.UsageError) -> None:
+        super().__init__(error.format_message())
+        self._ctx = error.ctx
+
+    def show(self, file: object = None) -> None:
+        """Print how the command is used, and what is wrong."""
+        output.wrong_usage(self.message, self._ctx)
+
+
+class LazyGroup(Group):
     """A group whose commands are named in a table."""
 
     lazy: dict[str, Lazy] = {}
@@ -56,9 +72,26 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self.lazy.items()])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options of the group."""
+        with _errors_shown():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; a failure that a person can act on becomes a message."""
-        try:
+        with _errors_shown():
             return super().invoke(ctx)
-        except Error as error:
-            raise Failure(error) from error
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        if error.message.startswith("Usage:"):  # a group without a command: click shows its help
+            raise
+        raise WrongUsage(error) from error
+    except Error as error:
+        raise Failure(error) from error

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from sandnet.cli import complete, output, values
+from sandnet.cli.groups import Group
+from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.session import Session, each, waiting
+
+if TYPE_CHECKING:
+    from sandnet.wire.libnetwork import Network
 
 GENERIC = "com.docker.network.generic"
 """libnetwork's label under which a driver's own options travel (libnetwork notes, C.2)."""
 
 
-@click.group()
+@click.group(cls=Group)
 def network() -> None:
     """Create, list and delete networks.
 
@@ -68,7 +74,7 @@ def create(session: Session, /, name: str, driver: str, extra: Iterable[tuple[st
 
     wish = NetworkCreate(name=name, network_type=driver, options=options(plain, extra))
     with waiting(f"creating network {name}"):
-        click.echo(session.client.create_network(wish))
+        output.line(session.client.create_network(wish))
 
 
 def options(plain: Mapping[str, object], extra: Iterable[tuple[str, str]]) -> dict[str, object]:
@@ -115,40 +121,41 @@ def rm(session: Session, networks: tuple[str, ...], force: bool) -> None:
 
 
 @network.command(short_help="List networks.")
-@output.list_options
+@list_options
 @click.pass_obj
-def ls(session: Session, quiet: bool, no_trunc: bool, as_json: bool) -> None:
+def ls(session: Session, /, **style: object) -> None:
     """List networks in the order of their creation.
 
     \b
     Example:
       sandnet network ls
       sandnet network ls -q --no-trunc
-      sandnet network ls --json | jq '.[].subnets'
+      sandnet network ls --filter type=bridge --format '{{.Name}} {{.Subnets}}'
     """
-    if as_json:
-        output.raw(session.client.get("/networks", verbose=True))
-        return
-    rows = [(net.id, net.name, net.type) for net in session.client.networks()]
-    output.listing(("NETWORK ID", "NAME", "TYPE"), rows, quiet=quiet, no_trunc=no_trunc)
+    from sandnet.wire.libnetwork import Network
+
+    answer = session.client.get("/networks", verbose=True)
+    show_list(answer, Network, ("NETWORK ID", "NAME", "TYPE", "SUBNETS"), _row, Style.of(style))
+
+
+def _row(net: Network) -> tuple[str, ...]:
+    return net.id, net.name, net.type, ",".join(net.subnets or ())
 
 
 @network.command(short_help="Show one network.")
 @click.argument("network_name", metavar="NETWORK", shell_complete=complete.networks)
-@output.json_option
+@info_options
 @click.pass_obj
-def info(session: Session, network_name: str, as_json: bool) -> None:
+def info(session: Session, network_name: str, template: str | None, as_json: bool) -> None:
     """Show a network: driver, subnets, gateways, options, endpoints.
 
     \b
     Example:
       sandnet network info blue
     """
-    from sandnet.client import path
-
-    if as_json:
-        output.raw(session.client.get(path("networks", network_name), verbose=True))
-        return
     from sandnet.cli.show import network_text
+    from sandnet.client import decode, path
+    from sandnet.wire.libnetwork import Network
 
-    click.echo(network_text(session.client.network(network_name, verbose=True)))
+    answer = session.client.get(path("networks", network_name), verbose=True)
+    show_one(answer, lambda found: network_text(decode(found, Network)), template, as_json)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sandnet.cli import complete, values
+from sandnet.cli import complete, output, values
+from sandnet.cli.groups import Command
 from sandnet.cli.session import Session, waiting
 from sandnet.cli.wishes import join_wish, service_wish
 from sandnet.errors import Error, Kind
@@ -23,7 +24,9 @@ RESTART = 10.0
 
 
 @click.command(
-    short_help="Run a command in a new sandbox on a network.", context_settings={"allow_interspersed_args": False}
+    cls=Command,
+    short_help="Run a command in a new sandbox on a network.",
+    context_settings={"allow_interspersed_args": False},
 )
 @click.option(
     "--net", default="", metavar="NETWORK", help="Default: the default network.", shell_complete=complete.networks
@@ -94,8 +97,7 @@ def _clean_up(steps: Iterable[Callable[[], None]]) -> None:
             _insist(step, deadline)
         except Error as error:
             if error.kind not in (Kind.NOT_FOUND, Kind.INVALID):  # of these two, there was nothing to take back
-                click.echo(f"sandnet: left behind: {error.message}", err=True)
-                click.echo("  the daemon tries again; see: sandnet service ls", err=True)
+                output.failure(f"left behind: {error.message}", "the daemon tries again; see: sandnet service ls")
 
 
 def _insist(step: Callable[[], None], deadline: float) -> None:

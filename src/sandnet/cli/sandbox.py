@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sandnet.cli import complete, output
+from sandnet.cli import complete
+from sandnet.cli.groups import Group
+from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.session import Session
 
 if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Sandbox
 
 
-@click.group()
+@click.group(cls=Group)
 def sandbox() -> None:
     """Look at sandboxes and run commands in them. A sandbox is named by its container's id.
 
@@ -25,20 +27,19 @@ def sandbox() -> None:
 
 
 @sandbox.command(short_help="List sandboxes.")
-@output.list_options
+@list_options
 @click.pass_obj
-def ls(session: Session, quiet: bool, no_trunc: bool, as_json: bool) -> None:
+def ls(session: Session, /, **style: object) -> None:
     """List sandboxes in the order of their creation, with the services behind which they stand.
 
     \b
     Example:
       sandnet sandbox ls
     """
-    if as_json:
-        output.raw(session.client.get("/sandboxes", verbose=True))
-        return
-    rows = [_row(box) for box in session.client.sandboxes()]
-    output.listing(("CONTAINER", "ENDPOINTS", "SANDBOX"), rows, quiet=quiet, no_trunc=no_trunc)
+    from sandnet.wire.libnetwork import Sandbox
+
+    answer = session.client.get("/sandboxes", verbose=True)
+    show_list(answer, Sandbox, ("CONTAINER", "ENDPOINTS", "SANDBOX"), _row, Style.of(style))
 
 
 def _row(box: Sandbox) -> tuple[str, str, str]:
@@ -47,9 +48,9 @@ def _row(box: Sandbox) -> tuple[str, str, str]:
 
 @sandbox.command(short_help="Show one sandbox.")
 @click.argument("container", shell_complete=complete.containers)
-@output.json_option
+@info_options
 @click.pass_obj
-def info(session: Session, container: str, as_json: bool) -> None:
+def info(session: Session, container: str, template: str | None, as_json: bool) -> None:
     """Show a sandbox: its namespace, its files, its interfaces.
 
     \b
@@ -57,12 +58,11 @@ def info(session: Session, container: str, as_json: bool) -> None:
       sandnet sandbox info web-1
     """
     from sandnet.cli.show import sandbox_text
-    from sandnet.client import path
+    from sandnet.client import decode, path
+    from sandnet.wire.libnetwork import Sandbox
 
-    if as_json:
-        output.raw(session.client.get(path("sandboxes", container), verbose=True))
-        return
-    click.echo(sandbox_text(session.client.sandbox(container, verbose=True)))
+    answer = session.client.get(path("sandboxes", container), verbose=True)
+    show_one(answer, lambda found: sandbox_text(decode(found, Sandbox)), template, as_json)
 
 
 @sandbox.command(

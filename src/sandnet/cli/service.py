@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from sandnet.cli import complete, output, values
 from sandnet.cli.find import find_service
+from sandnet.cli.groups import Group
+from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.session import Session, each, waiting
 from sandnet.cli.values import Reference
 from sandnet.cli.wishes import create_options, join_options, join_wish, service_wish
 
-if TYPE_CHECKING:
-    from sandnet.wire.libnetwork import Endpoint, Service
 
-
-@click.group()
+@click.group(cls=Group)
 def service() -> None:
     """Publish services and attach containers to them.
 
@@ -49,7 +48,7 @@ def publish(session: Session, /, reference: Reference, **asked: object) -> None:
       sandnet service publish --alias www --affinity client web.blue
     """
     with waiting(f"publishing {reference.name}"):
-        click.echo(session.client.publish(service_wish(reference.name, reference.network, asked)))
+        output.line(session.client.publish(service_wish(reference.name, reference.network, asked)))
 
 
 @service.command(short_help="Unpublish services.")
@@ -91,7 +90,7 @@ def attach(session: Session, /, container: str, reference: Reference, **asked: o
     """
     wish = join_wish(container, asked)
     with waiting(f"attaching {container}"):
-        click.echo(session.client.attach(find_service(session.client, reference).id, wish))
+        output.line(session.client.attach(find_service(session.client, reference).id, wish))
 
 
 @service.command(short_help="Detach a container from a service.")
@@ -169,35 +168,31 @@ def _change(
 
 @service.command(short_help="List services.")
 @click.option("--network", metavar="NETWORK", help="Only this network's.", shell_complete=complete.networks)
-@output.list_options
+@list_options
 @click.pass_obj
-def ls(session: Session, network: str | None, quiet: bool, no_trunc: bool, as_json: bool) -> None:
+def ls(session: Session, /, network: str | None, **style: object) -> None:
     """List services in the order of their creation, with the containers behind them.
 
     \b
     Example:
       sandnet service ls
       sandnet service ls --network blue -q
+      sandnet service ls --filter label=tier=front --format '{{.Name}} {{.Address}}'
     """
-    if as_json:
-        output.raw(session.client.get("/services", verbose=True, network=network))
-        return
-    found = session.client.services(network=network, verbose=True)
-    heading = ("SERVICE ID", "NAME", "NETWORK", "CONTAINER")
-    output.listing(heading, [row(svc, no_trunc) for svc in found], quiet=quiet, no_trunc=no_trunc)
+    from sandnet.cli.show import SERVICE_COLUMNS, service_row
+    from sandnet.wire.libnetwork import Service
 
-
-def row(svc: Endpoint | Service, no_trunc: bool) -> tuple[str, ...]:
-    """A line of ``service ls`` and ``endpoint ls``."""
-    containers = ",".join(output.short(backend.id, no_trunc) for backend in svc.backends or ())
-    return svc.id, svc.name, svc.network, containers
+    how = Style.of(style)
+    answer = session.client.get("/services", verbose=True, network=network)
+    headings = ("SERVICE ID", *SERVICE_COLUMNS)
+    show_list(answer, Service, headings, lambda found: service_row(found, how.no_trunc), how)
 
 
 @service.command(short_help="Show one service.")
 @_service_argument
-@output.json_option
+@info_options
 @click.pass_obj
-def info(session: Session, reference: Reference, as_json: bool) -> None:
+def info(session: Session, reference: Reference, template: str | None, as_json: bool) -> None:
     """Show a service: addresses, bound ports, and each backend's own address, state and weight.
 
     A backend's state is ready, drained (it gets no new flows by wish) or failing (none, as its checks fail).
@@ -207,10 +202,8 @@ def info(session: Session, reference: Reference, as_json: bool) -> None:
       sandnet service info web.blue
     """
     from sandnet.cli.show import endpoint_text
-    from sandnet.client import path
+    from sandnet.client import decode, path
+    from sandnet.wire.libnetwork import Service
 
-    identifier = find_service(session.client, reference).id
-    if as_json:
-        output.raw(session.client.get(path("services", identifier), verbose=True))
-        return
-    click.echo(endpoint_text("service", session.client.service(identifier, verbose=True)))
+    answer = session.client.get(path("services", find_service(session.client, reference).id), verbose=True)
+    show_one(answer, lambda found: endpoint_text("service", decode(found, Service)), template, as_json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sandnet.cli import output
 from sandnet.errors import Error
 
 if TYPE_CHECKING:
@@ -64,14 +65,14 @@ def waiting(what: str) -> Iterator[None]:
         return
     from threading import Timer
 
-    told = Timer(PATIENCE, click.echo, (f"{what} ...",), {"err": True, "nl": False})
+    told = Timer(PATIENCE, output.progress, (f"{what} ...",))
     told.start()
     try:
         yield
     finally:
         told.cancel()
         told.join()
-        click.echo("\r\033[K", err=True, nl=False)
+        output.wipe()
 
 
 def each(names: Iterable[str], what: str, action: Callable[[str], object]) -> None:

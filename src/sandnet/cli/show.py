@@ -15,6 +15,27 @@ if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Backend, BoundPort, Endpoint, Network, Probe, Sandbox, Service
 
 
+SERVICE_COLUMNS = ("NAME", "NETWORK", "CONTAINER", "ADDRESS", "PORTS", "STATE")
+"""Of ``service ls`` and ``endpoint ls``, behind the id; the first three are those of 2015. No cell has a blank, except
+for the last."""
+
+
+def service_row(svc: Endpoint | Service, no_trunc: bool) -> tuple[str, ...]:
+    """A line of ``service ls`` and ``endpoint ls``."""
+    containers = ",".join(short(backend.id, no_trunc) for backend in svc.backends or ())
+    addresses = ",".join(filter(None, (svc.address or "", svc.address_ipv6 or "")))
+    ports = ",".join(map(_bound_port, svc.port_mapping or ()))
+    return svc.id, svc.name, svc.network, containers, addresses, ports, _state(svc.backends or ())
+
+
+def _state(backends: Sequence[Backend]) -> str:
+    """The state of all, or how many are ready."""
+    states = [backend.state or "" for backend in backends]
+    if len(set(states)) <= 1:
+        return states[0] if states else "no backends"
+    return f"{states.count('ready')} of {len(states)} ready"
+
+
 def network_text(net: Network) -> str:
     """A network: what it is, its addresses and options, its endpoints."""
     head = fields(
@@ -113,7 +134,11 @@ def _holder(backends: Sequence[Backend]) -> str:
 
 
 def _bound(ports: Iterable[BoundPort]) -> str:
-    return ", ".join(str(PortWish(port.proto, port.port, port.host_ip, port.host_port)) for port in ports)
+    return ", ".join(map(_bound_port, ports))
+
+
+def _bound_port(port: BoundPort) -> str:
+    return str(PortWish(port.proto, port.port, port.host_ip, port.host_port))
 
 
 def moment(created: datetime | UnsetType) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from sandnet.cli import output
 from sandnet.cli.daemon import directories, overrides
+from sandnet.cli.groups import Group
 
 
-@click.group(short_help="Export and import the server's state.")
+@click.group(cls=Group, short_help="Export and import the server's state.")
 def state() -> None:
     """Write the server's state to a JSON document, or make a state of one.
 
@@ -51,4 +53,4 @@ def import_(path: str | None, source: str, replace: bool, **asked: str | None) -
 
     kept = import_state(load(path, overrides(**asked)), source, replace=replace)
     if kept:
-        click.echo(f"the state there was is kept as {kept}", err=True)
+        output.line(f"the state there was is kept as {kept}", err=True)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
+from sandnet.cli import output
 from sandnet.cli.enter import Place, die_with, enter, execute
 from sandnet.errors import Error
 
@@ -62,7 +63,6 @@ def _become(place: Place, command: tuple[str, ...], mask: Iterable[signal.Signal
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         execute(command)
     except Error as error:
-        sys.stderr.write(f"sandnet: {error.message}\n  {error.hint}\n")
-        sys.stderr.flush()
+        output.failure(error.message, error.hint)
     finally:
         os._exit(1)  # whatever went wrong, a forked copy of the command line must not go on

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from sandnet.cli import output
+from sandnet.cli.groups import Command
 from sandnet.cli.session import Session
 from sandnet.errors import Error
 
 
-@click.command(short_help="Print the versions of this program and of the daemon.")
+@click.command(cls=Command, short_help="Print the versions of this program and of the daemon.")
 @click.pass_obj
 def version(session: Session) -> None:
     """Print the version of this program, and the daemon's where one answers.
@@ -19,10 +21,10 @@ def version(session: Session) -> None:
     """
     from importlib.metadata import version as installed
 
-    click.echo(f"client  {installed('sandnet')}")
+    output.line(f"client  {installed('sandnet')}")
     try:
         daemon = session.impatient.version()
     except Error as error:
-        click.echo(f"daemon  none: {error.message}")
+        output.line(f"daemon  none: {error.message}")
         return
-    click.echo(f"daemon  {daemon.version} (interface {daemon.min_api_version} to {daemon.api_version})")
+    output.line(f"daemon  {daemon.version} (interface {daemon.min_api_version} to {daemon.api_version})")

@@ -123,20 +123,24 @@ def test_given_flags_when_the_daemon_is_started_or_taken_down_then_they_are_its_
 
 
 def test_given_networks_when_listing_then_the_columns_are_those_of_2015(stub: Stub, sandnet: Sandnet) -> None:
-    stub.answer("GET", "/networks", NETWORKS)
+    stub.answer(
+        "GET", "/networks?verbose=true", [NETWORKS[0], {**NETWORKS[1], "subnets": ["10.9.0.0/24", "fd00::/64"]}]
+    )
     assert sandnet("network", "ls").stdout == (
-        "NETWORK ID    NAME  TYPE\n8e4e55c6863e  none  null\n32fbf63200e2  foo   bridge\n"
+        "NETWORK ID    NAME  TYPE    SUBNETS\n"
+        "8e4e55c6863e  none  null\n"
+        "32fbf63200e2  foo   bridge  10.9.0.0/24,fd00::/64\n"
     )
 
 
 def test_given_no_networks_when_listing_then_only_the_headings_are_printed(stub: Stub, sandnet: Sandnet) -> None:
-    stub.answer("GET", "/networks", [])
-    assert sandnet("network", "ls").stdout == "NETWORK ID  NAME  TYPE\n"
+    stub.answer("GET", "/networks?verbose=true", [])
+    assert sandnet("network", "ls").stdout == "NETWORK ID  NAME  TYPE  SUBNETS\n"
     assert sandnet("network", "ls", "-q").stdout == ""
 
 
 def test_given_quiet_when_listing_then_only_ids_are_printed(stub: Stub, sandnet: Sandnet) -> None:
-    stub.answer("GET", "/networks", NETWORKS)
+    stub.answer("GET", "/networks?verbose=true", NETWORKS)
     assert sandnet("network", "ls", "-q").stdout.split() == ["8e4e55c6863e", "32fbf63200e2"]
     assert sandnet("network", "ls", "-q", "--no-trunc").stdout.split()[1] == FOO
 
@@ -254,19 +258,22 @@ def test_given_no_network_when_publishing_then_the_daemon_chooses(stub: Stub, sa
     assert stub.requests[0].body == {"name": "bar"}
 
 
-def test_given_backends_when_listing_services_then_they_are_in_the_last_column(stub: Stub, sandnet: Sandnet) -> None:
+def test_given_backends_when_listing_services_then_the_columns_of_2015_come_first(stub: Stub, sandnet: Sandnet) -> None:
     stub.answer("GET", "/services?verbose=true", [VERBOSE, {**SERVICE, "name": "/idle", "backends": []}])
     assert sandnet("service", "ls").stdout == (
-        "SERVICE ID    NAME   NETWORK  CONTAINER\n"
-        "0aee0899e6c5  bar    foo      98c5241f9475\n"
-        "0aee0899e6c5  /idle  foo\n"
+        "SERVICE ID    NAME   NETWORK  CONTAINER     ADDRESS        PORTS                STATE\n"
+        "0aee0899e6c5  bar    foo      98c5241f9475  172.18.0.2/24  0.0.0.0:8080:80/tcp  ready\n"
+        "0aee0899e6c5  /idle  foo                                                        no backends\n"
     )
     assert BOX in sandnet("service", "ls", "--no-trunc").stdout
 
 
 def test_given_a_network_when_listing_services_then_it_filters(stub: Stub, sandnet: Sandnet) -> None:
     stub.answer("GET", "/services?network=foo&verbose=true", [])
-    assert sandnet("service", "ls", "--network", "foo").stdout == "SERVICE ID  NAME  NETWORK  CONTAINER\n"
+    assert (
+        sandnet("service", "ls", "--network", "foo").stdout
+        == "SERVICE ID  NAME  NETWORK  CONTAINER  ADDRESS  PORTS  STATE\n"
+    )
 
 
 def test_given_a_service_when_shown_then_its_ports_and_backends_are_there(stub: Stub, sandnet: Sandnet) -> None:
@@ -418,7 +425,7 @@ def test_given_an_endpoint_when_taken_through_its_life_then_the_networks_urls_ar
     assert sandnet("endpoint", "create", "bar.foo").stdout == BAR + "\n"
     assert sandnet("endpoint", "join", "c", "bar.foo").stdout == KEY + "\n"
     assert sandnet("endpoint", "ls", "foo").stdout.startswith(
-        "ENDPOINT ID   NAME  NETWORK  CONTAINER\n0aee0899e6c5  bar"
+        "ENDPOINT ID   NAME  NETWORK  CONTAINER     ADDRESS        PORTS                STATE\n0aee0899e6c5  bar"
     )
     assert "Container:\n" in sandnet("endpoint", "info", "bar.foo").stdout
     assert sandnet("endpoint", "leave", "c", "bar.foo").exit_code == 0
@@ -426,7 +433,7 @@ def test_given_an_endpoint_when_taken_through_its_life_then_the_networks_urls_ar
 
 
 def test_given_sandboxes_when_listed_and_shown_then_endpoints_and_files_are_there(stub: Stub, sandnet: Sandnet) -> None:
-    stub.answer("GET", "/sandboxes", [SANDBOX])
+    stub.answer("GET", "/sandboxes?verbose=true", [SANDBOX])
     stub.answer("GET", f"/sandboxes/{BOX}?verbose=true", SANDBOX)
     assert sandnet("sandbox", "ls").stdout == (f"CONTAINER     ENDPOINTS  SANDBOX\n98c5241f9475  bar.foo    {KEY}\n")
     text = sandnet("sandbox", "info", BOX).stdout
@@ -484,7 +491,7 @@ def test_given_one_malformed_reference_among_several_when_unpublishing_then_the_
 
 
 def test_given_the_environment_when_no_host_is_said_then_it_picks_the_daemon(stub: Stub) -> None:
-    stub.answer("GET", "/networks", NETWORKS)
+    stub.answer("GET", "/networks?verbose=true", NETWORKS)
     result = CliRunner().invoke(root, ["network", "ls"], env={"SANDNET_HOST": stub.url})
     assert result.exit_code == 0
 

@@ -45,11 +45,12 @@ def loaded(*words: str) -> set[str]:
 
 
 def test_given_a_listing_when_it_ends_then_neither_the_daemon_nor_its_libraries_were_loaded(stub: Stub) -> None:
-    stub.answer("GET", "/networks", [])
+    stub.answer("GET", "/networks?verbose=true", [])
     modules = loaded("-H", stub.url, "network", "ls")
     assert not modules & HEAVY
     assert {module for module in modules if module.startswith("sandnet.cli.")} <= {
-        f"sandnet.cli.{name}" for name in ("complete", "lazy", "network", "output", "root", "session", "values")
+        f"sandnet.cli.{name}"
+        for name in ("complete", "groups", "lazy", "listing", "network", "output", "root", "session", "values")
     }
 
 
