@@ -24,11 +24,12 @@ from bench.host import Namespace, resident, stop, wait_until
 from bench.peers import docker
 from bench.sandnet_daemon import Daemon
 from bench.timing import Counts
-from sandnet.composition import DNS_SOCKET, name_client
+from sandnet.composition import name_client
 from sandnet.config import Config
 from sandnet.dns.base import SERVER_ADDRESS, Asker, Names
 from sandnet.dns.client import NameClient
 from sandnet.dns.link import Link
+from sandnet.dns.protocol import SOCKET
 from sandnet.dns.upstream import PORT
 from sandnet.kernel.namespaces import LinuxNamespaces
 from sandnet.kernel.syscalls import entered, opened_namespace
@@ -248,7 +249,7 @@ async def _complete(client: NameClient, askers: int) -> None:
 
 
 async def _pid(config: Config) -> int:
-    link = await Link.open(f"{config.run_dir}/{DNS_SOCKET}")
+    link = await Link.open(f"{config.run_dir}/{SOCKET}")
     link.close()
     return link.pid
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import socket
 import sys
@@ -17,11 +18,12 @@ from typing import Any, Final
 import dns.message
 import dns.rrset
 
+from sandnet.composition import socket_opener, start_resolver
 from sandnet.dns.base import Alias, Asker, Names
 from sandnet.dns.client import NameClient
 from sandnet.dns.protocol import SOCKET
-from sandnet.kernel.detached import start_detached
 from sandnet.kernel.namespaces import LinuxNamespaces
+from sandnet.resolver import FALLBACK, USER
 from tests.lab import Host, eventually
 
 SANDBOXES: Final = "/run/sandboxes"
@@ -71,6 +73,16 @@ def names(network: str, owner: str, called: str, *where: str) -> Names:
         names=tuple(called.split()),
         addresses=tuple(map(ip_address, where)),
     )
+
+
+def expected_user() -> int:
+    """Whom a resolver becomes where these tests run; an ordinary user's namespace knows root alone."""
+    with open("/proc/self/uid_map") as table:
+        known = any(int(first) <= FALLBACK < int(first) + int(count) for first, _, count in map(str.split, table))
+    try:
+        return pwd.getpwnam(USER).pw_uid
+    except KeyError:
+        return FALLBACK if known else 0
 
 
 class FakeUpstream:
@@ -147,13 +159,19 @@ class DnsHost:
     def client(self, *options: str, release: str = RELEASE) -> NameClient:
         """A client that starts resolvers on this host, not opened yet."""
         command = [sys.executable, "-m", "sandnet.resolver", "--detach", "--run-dir", str(self.run_dir)]
-        command += ["--sandbox-dir", SANDBOXES, "--release", release, *options]
+        command += ["--release", release, *options]
+        where = options[options.index("--host-listen") + 1].split(":") if "--host-listen" in options else None
+        host_listen = (where[0], int(where[1])) if where else None
 
         async def start() -> None:
             self.starts += 1
-            await asyncio.to_thread(self.host.run, start_detached, command, str(self.run_dir / "dns.log"))
+            await asyncio.to_thread(self.host.run, start_resolver, str(self.run_dir), release, command)
 
-        client = NameClient(str(self.run_dir / SOCKET), release, start)
+        async def run(job: Callable[..., Any], /, *arguments: Any) -> Any:
+            return await asyncio.to_thread(self.host.run, job, *arguments)
+
+        opener = socket_opener(SANDBOXES, host_listen)
+        client = NameClient(str(self.run_dir / SOCKET), release, start, opener, run, host_listen)
         self._clients.append(client)
         return client
 

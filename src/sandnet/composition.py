@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from ipaddress import ip_address
 from pathlib import Path
 
 from sandnet.config import EMBEDDED, Config
@@ -21,16 +23,21 @@ from sandnet.core.naming import Naming
 from sandnet.core.operations import Operations
 from sandnet.core.parts import Parts, Settings
 from sandnet.core.records import Records
-from sandnet.dns.base import NameService
+from sandnet.dns.base import SERVER_ADDRESS, NameService
+from sandnet.dns.claim import Opened, claim
 from sandnet.dns.client import NameClient, stop_resolver
+from sandnet.dns.protocol import HOST, PROTOCOL, SOCKET, Lack
+from sandnet.dns.providing import OpenSockets, Run
+from sandnet.dns.upstream import PORT
 from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.tuning import Tuning
 from sandnet.drivers.unlinked import UnlinkedDriver
-from sandnet.errors import invalid
+from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.detached import start_detached
 from sandnet.kernel.files import Files
+from sandnet.kernel.inside import listen_here, listen_inside
 from sandnet.kernel.linux import LinuxKernel
 from sandnet.kernel.reaper import Reaper
 from sandnet.kernel.workers import Workers
@@ -38,7 +45,6 @@ from sandnet.stores.base import Store
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.sqlite import SqliteStore
 
-DNS_SOCKET = "dns.sock"
 DNS_LOG = "dns.log"
 
 
@@ -52,12 +58,12 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
     store = await _open_store(config)
     workers = Workers()
     kernel = LinuxKernel(config.sandbox_dir)
-    names = name_client(config) if config.dns else None
+    names = name_client(config, workers.run) if config.dns else None
     try:
         if names:
             names.open()
         else:
-            await stop_resolver(os.path.join(config.run_dir, DNS_SOCKET))
+            await stop_resolver(os.path.join(config.run_dir, SOCKET))
         yield assemble(config, store, kernel, workers, names)
     finally:
         if names:
@@ -67,22 +73,80 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
         await store.close()
 
 
-def name_client(config: Config) -> NameClient:
-    """The resolver is started detached: it goes on answering when this process ends."""
+def name_client(config: Config, run: Run = asyncio.to_thread) -> NameClient:
+    """The name service over a resolver that is started detached: it goes on answering when this process ends.
+
+    Args:
+        config: of the daemon.
+        run: runs a job on a worker thread.
+    """
     # -P: whatever directory we were started in, nothing is imported from it
-    command = [sys.executable, "-P", "-m", "sandnet.resolver", "--detach"]
-    command += ["--run-dir", config.run_dir, "--sandbox-dir", config.sandbox_dir]
+    command = [sys.executable, "-P", "-m", "sandnet.resolver", "--detach", "--run-dir", config.run_dir]
     command += ["--outstanding", str(config.dns_outstanding)]
     # another configuration is another release: the running resolver is replaced without a lost question
-    release = f"{version('sandnet')} {config.dns_outstanding} {config.dns_host_listen}".rstrip()
+    release = f"{version('sandnet')} {PROTOCOL} {config.dns_outstanding} {config.dns_host_listen}".rstrip()
     command += ["--release", release]
     if config.dns_host_listen:
         command += ["--host-listen", config.dns_host_listen]
 
-    async def start() -> None:
-        await asyncio.to_thread(start_detached, command, os.path.join(config.run_dir, DNS_LOG))
+    host_listen = _endpoint(config.dns_host_listen) if config.dns_host_listen else None
 
-    return NameClient(os.path.join(config.run_dir, DNS_SOCKET), release, start)
+    async def start() -> None:
+        await asyncio.to_thread(start_resolver, config.run_dir, release, command)
+
+    return NameClient(
+        os.path.join(config.run_dir, SOCKET),
+        release,
+        start,
+        socket_opener(config.sandbox_dir, host_listen),
+        run,
+        host_listen,
+    )
+
+
+def start_resolver(run_dir: str, release: str, command: list[str]) -> None:
+    """Start a resolver for a run directory, unless one of this release serves there.
+
+    Raises:
+        Error: ``UNAVAILABLE`` it cannot be started.
+    """
+    try:
+        listener = claim(run_dir, release)
+    except OSError as failure:
+        raise Error(Kind.UNAVAILABLE, f"cannot make {run_dir}/{SOCKET}: {failure.strerror}") from failure
+    if listener:
+        with listener:
+            number = listener.fileno()
+            start_detached([*command, "--listener", str(number)], os.path.join(run_dir, DNS_LOG), [number])
+
+
+def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> OpenSockets:
+    """Opens the resolver's sockets in namespaces below a directory, and the host's at an address and port."""
+    root = sandbox_dir.rstrip("/") + "/"
+
+    def open_sockets(key: str, inode: int, lack: Lack) -> Opened:
+        if lack.container_id == HOST:
+            return Opened(0, _listen_for_host(host_listen))
+        if not key.startswith(root) or ".." in key.split("/"):
+            raise not_found("namespace", key, f"only those below {root} are served")
+        return Opened(inode, listen_inside(key, inode, ip_address(SERVER_ADDRESS), PORT))
+
+    return open_sockets
+
+
+def _listen_for_host(host_listen: tuple[str, int] | None) -> tuple[socket.socket, socket.socket]:
+    if host_listen is None:
+        raise invalid("no address is configured at which the host may ask", code="invalid_configuration")
+    address, port = host_listen
+    try:
+        return listen_here(ip_address(address), port)
+    except OSError as failure:
+        raise Error(Kind.UNAVAILABLE, f"cannot listen at {address} port {port}: {failure.strerror}") from failure
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return str(ip_address(host.strip("[]"))), int(port)
 
 
 def assemble(

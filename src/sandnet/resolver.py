@@ -1,7 +1,10 @@
-"""The resolver's own process: ``python -m sandnet.resolver --run-dir DIR --sandbox-dir DIR``.
+"""The resolver's own process: ``python -m sandnet.resolver --run-dir DIR --listener FD``.
 
 It answers names in all sandboxes and goes on doing so while the daemon is away. It ends on SIGTERM or when it
 is told to; what it knows comes from the daemon over ``<run-dir>/dns.sock``, and nothing is kept on disk.
+
+It starts as the daemon's user, takes the socket at which the daemon calls it, and becomes a user without any right. Its
+sockets in sandboxes are opened by the daemon and passed to it.
 """
 
 from __future__ import annotations
@@ -25,15 +28,13 @@ import uvloop
 
 from sandnet.dns.answers import OUTSTANDING, Answers
 from sandnet.dns.base import SERVER_ADDRESS
-from sandnet.dns.claim import claim, give_up, stop_former
+from sandnet.dns.claim import BACKLOG
 from sandnet.dns.control import Control
 from sandnet.dns.hostservers import HostServers
-from sandnet.dns.server import Server, Sockets
+from sandnet.dns.server import Server
 from sandnet.dns.upstream import DEADLINE, PORT, Upstream
-from sandnet.errors import not_found
 from sandnet.kernel.detached import LOG_LIMIT
-from sandnet.kernel.inside import listen_here, listen_inside
-from sandnet.kernel.privileges import Capability, keep_only
+from sandnet.kernel.privileges import raise_oom_score, renounce
 from sandnet.logs import RESOLVER, configure
 from sandnet.model.address import Address
 
@@ -41,25 +42,31 @@ _log = logging.getLogger(__name__)
 
 Endpoint = tuple[Address, int]
 
-PATIENCE: Final = 2
-"""Looks in a row that find no socket before the process ends: a successor replaces it by rename, without a gap."""
-RETRY: Final = 5.0
-"""Seconds between two tries to serve a sandbox in which the port was taken."""
-NEEDED: Final = (Capability.SYS_ADMIN, Capability.NET_BIND_SERVICE)
-"""To enter sandboxes, and to listen on port 53 in them."""
+LOOK: Final = 5.0
+"""Seconds between two looks whether the socket at which the daemon calls is still there."""
+USER: Final = "sandnet-resolver"
+"""Whom the process becomes (systemd/sandnet.sysusers)."""
+FALLBACK: Final = 65523
+"""User and group that it becomes where there is no such user. Debian reserves 65000 to 65533 (policy, 9.2.2), and
+systemd gives none of 65520 to 65533 to anybody, so no other program has it. It is below 65536, so that it exists in
+most containers. 65534 (nobody) would be shared with others, who could send it signals."""
 _READY: Final = b"\0"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; 0 also when a resolver of this release serves already."""
+    """Serve until told to stop."""
     options = _parser().parse_args(arguments)
     return _in_background(options) if options.detach else _run(options, lambda: None)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sandnet.resolver", description="Answers names in sandboxes.")
-    parser.add_argument("--run-dir", required=True, help="directory of the socket dns.sock")
-    parser.add_argument("--sandbox-dir", required=True, help="directory below which namespaces are pinned")
+    parser.add_argument(
+        "--run-dir", required=True, help="directory of the socket dns.sock, to say which resolver this is"
+    )
+    parser.add_argument(
+        "--listener", type=int, required=True, help="descriptor of the socket at which the daemon calls"
+    )
     parser.add_argument("--host-listen", type=_endpoint, help="ADDR:PORT at which the host itself may ask")
     parser.add_argument("--outstanding", type=int, default=OUTSTANDING, help="questions a sandbox may have under way")
     parser.add_argument("--release", default=version("sandnet"), help="what this process says it is")
@@ -93,21 +100,25 @@ def _in_background(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
     configure("info", RESOLVER, _BoundedHandler())
     _raise_file_limit()
-    keep_only(NEEDED)
-    listener = claim(options.run_dir, options.release)
-    if listener is None:
-        _log.info("a resolver of release %s serves %s already", options.release, options.run_dir)
-        ready()
-        return 0
+    raise_oom_score()
+    listener = socket.socket(fileno=options.listener)
+    listener.set_inheritable(False)
+    listener.listen(BACKLOG)  # who connects sees this process as its peer
+    called = os.open(listener.getsockname(), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    owner = os.geteuid()
+    "localhost".encode("idna")  # loads the codec while its file can be read
+    user = renounce(USER, FALLBACK)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options, listener, ready))
+        _log.info("serving %s, release %s, process %d, user %d", options.run_dir, options.release, os.getpid(), user)
+        runner.run(_serve(options, listener, called, owner, ready))
     return 0
 
 
-async def _serve(options: argparse.Namespace, listener: socket.socket, ready: Callable[[], None]) -> None:
+async def _serve(
+    options: argparse.Namespace, listener: socket.socket, called: int, owner: int, ready: Callable[[], None]
+) -> None:
     loop = asyncio.get_running_loop()
     ending: asyncio.Future[bool] = loop.create_future()
-    inode = os.lstat(listener.getsockname()).st_ino
     server = _assembled(options)
 
     def stop(drain: bool) -> None:
@@ -116,22 +127,21 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, ready: Ca
 
     async def complete() -> None:
         gc.freeze()  # a full collection over the names of 1,000 sandboxes takes 20 ms, and they hold no cycles
-        await asyncio.to_thread(stop_former, options.run_dir)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, False)
-    control = Control(server, options.release, complete, stop)
-    callers = await asyncio.start_unix_server(control.serve, sock=listener)
-    retrying = loop.create_task(_look_after(server, listener.getsockname(), lambda: stop(False)))
+    control = Control(server, options.release, owner, complete, stop)
+    control.listen(listener)
+    watching = loop.create_task(_watch(called, lambda: stop(False)))
     ready()
-    _log.info("serving %s, release %s, process %d", options.run_dir, options.release, os.getpid())
     if await ending:
         with suppress(TimeoutError):
             await asyncio.wait_for(server.drain(), DEADLINE)
-    retrying.cancel()
-    callers.close()
+    watching.cancel()
+    loop.remove_reader(listener.fileno())
+    listener.close()
     server.close()
-    give_up(options.run_dir, inode)
+    control.close()
     _log.info("process %d ends", os.getpid())
 
 
@@ -140,41 +150,17 @@ def _assembled(options: argparse.Namespace) -> Server:
     if options.host_listen and options.host_listen[1] == PORT:
         own.add(options.host_listen[0])
     answers = Answers(Upstream(), HostServers(), own=own, outstanding=options.outstanding)
-    server = Server(answers, _opener(options.sandbox_dir))
-    if options.host_listen:
-        _serve_host(server, *options.host_listen)
-    return server
+    return Server(answers, host=options.host_listen is not None)
 
 
-def _opener(sandbox_dir: str) -> Callable[[str, int], Sockets]:
-    root = sandbox_dir.rstrip("/") + "/"
+async def _watch(called: int, stop: Callable[[], None]) -> None:
+    """End when the socket at which the daemon calls was removed: nobody could ever reach this process any more.
 
-    def open_sockets(key: str, inode: int) -> Sockets:
-        if not key.startswith(root) or ".." in key.split("/"):
-            raise not_found("namespace", key, f"only those below {root} are served")
-        return listen_inside(key, inode, ip_address(SERVER_ADDRESS), PORT)
-
-    return open_sockets
-
-
-def _serve_host(server: Server, address: Address, port: int) -> None:
-    try:
-        server.serve_host(listen_here(address, port))
-    except OSError as failure:
-        trouble = f"the host cannot ask at {address} port {port}: {failure.strerror}"
-        _log.error(trouble)
-        server.note(trouble)
-
-
-async def _look_after(server: Server, path: str, stop: Callable[[], None]) -> None:
-    """Try again what failed. With its socket gone (the run directory was removed) nobody could ever reach this
-    process any more: it ends."""
-    missing = 0
-    while missing < PATIENCE:
-        await asyncio.sleep(RETRY)
-        await server.retry()
-        missing = 0 if await asyncio.to_thread(os.path.lexists, path) else missing + 1
-    _log.warning("%s is gone: nobody can reach this process", path)
+    The descriptor tells so without any right to the directory.
+    """
+    while os.fstat(called).st_nlink:  # noqa: ASYNC110 - nothing says when a file is removed
+        await asyncio.sleep(LOOK)
+    _log.warning("the socket was removed: nobody can reach this process")
     stop()
 
 

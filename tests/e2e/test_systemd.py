@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,15 @@ pytestmark = pytest.mark.timeout(240)
 CRASHES = 7
 """More than the five starts in ten seconds after which systemd gives a service up, if nobody tells it not to."""
 
+AS_RESOLVER = ("setpriv", "--reuid=sandnet-resolver", "--regid=sandnet-resolver", "--clear-groups")
+CONNECT = """
+import socket, sys
+try:
+    socket.socket(socket.AF_UNIX).connect(sys.argv[1])
+except OSError as failure:
+    print(type(failure).__name__)
+"""
+
 
 @pytest.fixture
 def manager(fresh_world: World) -> Iterator[Manager]:
@@ -34,6 +45,13 @@ def assert_all_goes_on(world: World, web: Box, other: Box) -> None:
     assert world.outside.ask(HOST_ADDRESS, 80).server == "web"
     assert other.reaches(web.address6)
     assert web.address in other.sh("dig", "+short", "@127.0.0.11", "web")
+
+
+def uid_of(status: str) -> str:
+    """The one user in all four places (proc_pid_status(5))."""
+    (line,) = re.findall(r"^Uid:\s*(.+)$", status, re.MULTILINE)
+    (uid,) = {str(word) for word in line.split()}
+    return uid
 
 
 def wait_for_restart(manager: Manager, count: int) -> None:
@@ -87,7 +105,12 @@ def test_given_a_live_systemd_when_it_has_started_the_daemon_then_it_has_what_th
     assert manager.capabilities(manager.daemon, "CapBnd") == kept
     assert manager.capabilities(manager.daemon, "CapEff") == kept
     (resolver,) = manager.others()
-    assert manager.capabilities(resolver, "CapEff") == {"CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE"}
+    assert manager.capabilities(resolver, "CapPrm") == set()
+    assert manager.sh("id", "-un", uid_of(manager.sh("cat", f"/proc/{resolver}/status"))) == "sandnet-resolver\n"
+    assert manager.sh("cat", f"/proc/{resolver}/oom_score_adj") == "0\n"
+    assert manager.told("MemoryMax") == str(2 << 30)
+    for name in ("sandnet.sock", "dns.sock"):
+        assert manager.sh(*AS_RESOLVER, sys.executable, "-c", CONNECT, f"/run/sandnet/{name}") == "PermissionError\n"
     for pid in (manager.daemon, resolver):
         status = manager.sh("cat", f"/proc/{pid}/status")
         assert "NoNewPrivs:\t1\n" in status

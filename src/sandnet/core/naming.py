@@ -64,6 +64,11 @@ class Naming:
         """The container can ask, and its neighbours know it; in force when this returns."""
         await self._apply([*self._container_names(box, attachment), *self._asker(box)])
 
+    def prepare(self, box: Sandbox) -> None:
+        """Open the sockets at which a new sandbox will ask; call it on a worker thread."""
+        if self._service:
+            self._service.prepare(box.container_id, box.key, box.inode)
+
     async def attachments_gone(self, attachments: Iterable[Attachment]) -> None:
         """No answer holds them when this returns; call it while they are being removed."""
         await self._apply(change for attachment in attachments for change in self._without(attachment))

@@ -131,7 +131,7 @@ class Sandboxes:
                 box, attachment = await self._intend(network, endpoint, box, spec, known)
                 # what the driver does outside of the namespace goes beside the making of it
                 join = self._parts.driver(network.driver).join
-                box, veth = await together(self._with_namespace(box), join(network, endpoint, attachment))
+                box, veth = await together(self._with_namespace(box, attachment), join(network, endpoint, attachment))
                 # the resolver opens its sockets in the namespace while the interface is plugged
                 box, _ = await together(
                     self._connect(box, marked(veth, endpoint, box, attachment)),
@@ -213,10 +213,12 @@ class Sandboxes:
         files = self._parts.files.writing(box)
         return await self._parts.workers.run(wire, self._parts.kernel, box, veth, self._routes(box), files)
 
-    async def _with_namespace(self, box: Sandbox) -> Sandbox:
+    async def _with_namespace(self, box: Sandbox, attachment: Attachment) -> Sandbox:
         if box.phase is not Phase.CREATING or box.origin is Origin.JOINED:
             return box
-        return await self._parts.workers.run(made, self._parts.kernel, box)
+        asks = box.origin is Origin.MADE and bool(attachment.interface)
+        prepare = self._parts.naming.prepare if asks else None
+        return await self._parts.workers.run(made, self._parts.kernel, box, prepare)
 
     async def _found(self, box: Sandbox, spec: JoinSpec) -> Sandbox:
         """The record with what the namespace to be joined is like; nothing is changed yet."""

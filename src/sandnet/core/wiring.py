@@ -18,10 +18,19 @@ Failures = list[Exception]
 """What went wrong in a teardown that went on."""
 
 
-def made(kernel: Kernel, box: Sandbox) -> Sandbox:
-    """A new sandbox's namespace made, or the host's pinned for it; the record with what was found on the way."""
+def made(kernel: Kernel, box: Sandbox, prepare_names: Callable[[Sandbox], None] | None) -> Sandbox:
+    """A new sandbox's namespace made, or the host's pinned for it; the record with what was found on the way.
+
+    Args:
+        kernel: the host's.
+        box: the sandbox.
+        prepare_names: opens the sockets at which it will ask for names; ``None``: it will not ask.
+    """
     pinned = kernel.namespaces.make(box.key) if box.origin is Origin.MADE else kernel.namespaces.pin(box.key)
-    return identified(box, pinned)
+    box = identified(box, pinned)
+    if prepare_names:
+        prepare_names(box)
+    return box
 
 
 def marked(veth: Veth | None, endpoint: Endpoint, box: Sandbox, attachment: Attachment) -> Veth | None:

@@ -107,6 +107,14 @@ class NameService(Protocol):
         """Make exactly these the names and askers there are, with no moment in which a kept one is missing."""
         ...
 
+    def prepare(self, container_id: str, key: str, inode: int) -> None:
+        """Open the sockets of a sandbox that is about to ask; call it on a worker thread.
+
+        They go with the first change that names the asker, so that nobody waits for them. An asker that was not
+        prepared gets its sockets all the same.
+        """
+        ...
+
     async def explain(self, container_id: str, name: str) -> Explanation:
         """What an A or AAAA question (for an address: a PTR question) of that container would be answered.
 

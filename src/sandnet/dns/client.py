@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from sandnet.dns.base import Asker, Change, Explanation, Names, NoAsker, NoNames
+from sandnet.dns.claim import stop_former
 from sandnet.dns.link import Link
 from sandnet.dns.protocol import BATCH, Apply, Counts, Done, Explain, Explained, Reply, Request, Stats, Stop, pieces
+from sandnet.dns.providing import OpenSockets, Provider, Run
 from sandnet.errors import Error, Kind
 
 _log = logging.getLogger(__name__)
@@ -40,10 +43,25 @@ class NameClient:
         release: of this program; a resolver of another one is replaced.
         start: starts a resolver that takes over the socket, and returns once it serves; raises
             :class:`~sandnet.errors.Error` when it cannot.
+        open_sockets: opens sockets in a namespace; called on worker threads.
+        run: runs a job on a worker thread.
+        host_listen: address and port at which the host asks.
     """
 
-    def __init__(self, path: str, release: str, start: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        path: str,
+        release: str,
+        start: Callable[[], Awaitable[None]],
+        open_sockets: OpenSockets,
+        run: Run = asyncio.to_thread,
+        host_listen: tuple[str, int] | None = None,
+    ) -> None:
         self._path = path
+        self._run = run
+        self._provider = Provider(os.path.dirname(path), open_sockets, run, host_listen)
+        self._former_gone = False
+        """The resolver that this one replaces has been asked to end, or there was none."""
         self._release = release
         self.start = start
         """As given."""
@@ -67,6 +85,7 @@ class NameClient:
             with suppress(asyncio.CancelledError):
                 await self._supervising
         self._let_go("it was let go of")
+        await self._provider.close()
 
     async def stop(self) -> None:
         """End the resolver too; no names any more."""
@@ -77,7 +96,11 @@ class NameClient:
         """Make changes; see :class:`~sandnet.dns.base.NameService`."""
         for change in changes:
             self._remember(change)
-        await self._confirmed(_applications(changes))
+        await self._confirmed(changes, _applications(changes))
+
+    def prepare(self, container_id: str, key: str, inode: int) -> None:
+        """Open a sandbox's sockets now; see :class:`~sandnet.dns.base.NameService`."""
+        self._provider.prepare(container_id, key, inode)
 
     async def replace(self, changes: Sequence[Change]) -> None:
         """Make exactly these the names and askers; see :class:`~sandnet.dns.base.NameService`."""
@@ -86,7 +109,7 @@ class NameClient:
         for change in changes:
             self._remember(change)
         self._complete = True
-        await self._confirmed(list(pieces(self._everything())))
+        await self._confirmed(changes, list(pieces(self._everything())))
 
     async def explain(self, container_id: str, name: str) -> Explanation:
         """What the container would be answered.
@@ -116,8 +139,9 @@ class NameClient:
             return f"the resolver is away: {self._trouble}" if self._trouble else "the resolver is being told all names"
         if self._link.waiting() > PATIENCE:
             return f"the resolver has not answered for {self._link.waiting():.0f} s"
-        more = len(self._problems) - _TOLD
-        return "; ".join(self._problems[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
+        problems = (*self._problems, *self._provider.problems())
+        more = len(problems) - _TOLD
+        return "; ".join(problems[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
 
     def _remember(self, change: Change) -> None:
         match change:
@@ -129,25 +153,29 @@ class NameClient:
                 self._askers[change.container_id] = change
             case NoAsker():
                 self._askers.pop(change.container_id, None)
+                self._provider.forget(change.container_id)
 
     def _everything(self) -> list[Change]:
         return [*self._names.values(), *self._askers.values()]
 
-    async def _confirmed(self, requests: Sequence[Request]) -> None:
+    async def _confirmed(self, changes: Sequence[Change], requests: Sequence[Request]) -> None:
         """Send the requests and wait for their effect, at most ``PATIENCE``.
 
         Away or lost on the way, the next connection begins with all that is remembered, these included.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                if self._link is None or not await self._told(self._link, requests):
+                if self._link is None or not await self._told(self._link, changes, requests):
                     await self._settled.wait()
 
-    async def _told(self, link: Link, requests: Sequence[Request]) -> bool:
+    async def _told(self, link: Link, changes: Sequence[Change], requests: Sequence[Request]) -> bool:
         """Send the requests; false when the connection was lost before all were confirmed."""
         try:
-            for reply in await asyncio.gather(*map(link.request, requests)):
+            for reply in await asyncio.gather(*(self._sent(link, request) for request in requests)):
                 self._take_note(reply)
+            if self._provider.lacks(change.container_id for change in changes if isinstance(change, Asker)):
+                await self._provided(link)
+            await self._retire_former()
         except ConnectionError as failure:
             if self._link is link:
                 self._let_go(str(failure))
@@ -157,9 +185,27 @@ class NameClient:
             _log.error("the resolver refuses a change: %s", failure)
         return True
 
+    async def _provided(self, link: Link) -> None:
+        if not await self._provider.fill(link, self._askers):
+            raise ConnectionResetError("the connection to the resolver is lost")
+
+    async def _retire_former(self) -> None:
+        """Once this resolver knows everything, and has all sockets, the one before it may end."""
+        if self._complete and not self._former_gone:
+            await self._run(stop_former, os.path.dirname(self._path))
+            self._former_gone = True
+
+    def _sent(self, link: Link, request: Request) -> asyncio.Future[Reply]:
+        """Send a request, and with it the sockets that were opened beforehand."""
+        if not isinstance(request, Apply):
+            return link.request(request)
+        passed, sockets = self._provider.ready(change for change in request.changes if isinstance(change, Asker))
+        return link.request(Apply(request.changes, passed), sockets)
+
     def _take_note(self, reply: Reply) -> None:
         if isinstance(reply, Done):
             self._problems = reply.problems
+            self._provider.note(reply.lacking)
 
     async def _asked(self, request: Request) -> Reply:
         if self._link is None:
@@ -207,6 +253,7 @@ class NameClient:
             if link.release == self._release:
                 return link
             link.close()
+        self._former_gone = False
         await self.start()
         link = await Link.open(self._path)
         if link.release != self._release:
@@ -217,9 +264,11 @@ class NameClient:
     async def _resend(self, link: Link) -> None:
         """All requests are queued before the first is waited for: a change made meanwhile comes after them."""
         everything = self._everything()
-        messages = list(pieces(everything)) if self._complete else _applications(everything)
+        messages = [*pieces(everything)] if self._complete else _applications(everything) or [Apply(())]
         for reply in await asyncio.gather(*map(link.request, messages)):
             self._take_note(reply)
+        await self._provided(link)
+        await self._retire_former()
 
     async def _watch(self, link: Link) -> None:
         while not await link.lost_within(_LOOK):
@@ -228,6 +277,8 @@ class NameClient:
             if not beat.done():
                 raise _away("it hangs")
             self._take_note(await beat)
+            self._provider.begin(link, self._askers)
+            await self._retire_former()
         raise ConnectionError("the connection was lost")
 
     def _let_go(self, trouble: str) -> None:
@@ -247,7 +298,7 @@ def _away(reason: str) -> Error:
 
 
 async def stop_resolver(path: str) -> None:
-    """End the resolver that serves at ``path``, if one does, and wait for it to go."""
+    """End the resolver that serves at ``path``, if one does, wait for it to go, and remove its socket."""
     with suppress(OSError, Error, TimeoutError):
         link = await Link.open(path)
         try:
@@ -255,3 +306,4 @@ async def stop_resolver(path: str) -> None:
             await link.lost_within(PATIENCE)
         finally:
             link.close()
+        os.unlink(path)

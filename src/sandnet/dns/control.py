@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from sandnet.dns.channel import Channel
+from sandnet.dns.claim import peer_of
 from sandnet.dns.protocol import (
     Apply,
     Done,
@@ -19,14 +21,16 @@ from sandnet.dns.protocol import (
     Replace,
     Reply,
     Request,
+    Share,
+    Shared,
     Stats,
     Stop,
     Welcome,
+    decoded_request,
     frame,
-    read_request,
 )
 from sandnet.dns.server import Draft, Server
-from sandnet.errors import Error, Kind
+from sandnet.errors import Error, Kind, invalid
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class Control:
     Args:
         server: what they control.
         release: of this program.
+        owner: user who may call; nobody else is served.
         complete: called after every replacement: all names there are have been told.
         stop: called to end the process, with whether to drain first.
     """
@@ -50,59 +55,90 @@ class Control:
         self,
         server: Server,
         release: str,
+        owner: int,
         complete: Callable[[], Awaitable[None]],
         stop: Callable[[bool], None],
     ) -> None:
         self._server = server
         self._release = release
+        self._owner = owner
         self._complete = complete
         self._stop = stop
-        self._callers = 0
+        self._callers: dict[asyncio.Task[None], Channel] = {}
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end (the callback of :func:`asyncio.start_unix_server`)."""
-        self._callers += 1
+    def listen(self, listener: socket.socket) -> None:
+        """Serve who connects to a listening unix socket, until :meth:`close`."""
+        listener.setblocking(False)
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        for channel in self._callers.values():
+            channel.close()
+
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            if self._callers <= CALLERS:
-                await self._converse(reader, writer)
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        if peer_of(connection)[1] != self._owner or len(self._callers) >= CALLERS:
+            connection.close()
+            return
+        channel = Channel(connection)
+        task = asyncio.get_running_loop().create_task(self._serve(channel))
+        self._callers[task] = channel
+        task.add_done_callback(self._callers.pop)
+
+    async def _serve(self, channel: Channel) -> None:
+        """One connection, to its end."""
+        try:
+            await self._converse(channel)
         except Error as failure:
             _log.warning("a caller was cut off: %s", failure)
-        except (ConnectionError, TimeoutError):
+        except TimeoutError:
             pass
-        except asyncio.CancelledError:  # the process ends; asyncio would log a task that says so
-            writer.transport.abort()
         finally:
-            self._callers -= 1
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+            channel.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        greeting = await asyncio.wait_for(read_request(reader), _GREETING)
-        if not isinstance(greeting, Hello):
+    async def _converse(self, channel: Channel) -> None:
+        greeting = await asyncio.wait_for(channel.receive(), _GREETING)
+        if greeting is None or not isinstance(decoded_request(greeting), Hello):
             return
-        writer.write(frame(Welcome(self._release, os.getpid())))
+        channel.send(frame(Welcome(self._release, os.getpid())))
         draft = Draft()
-        while (request := await read_request(reader)) is not None:
-            writer.write(frame(await self._answer(request, draft)))
+        while (body := await channel.receive()) is not None:
+            request = decoded_request(body)
+            passed = request.passed if isinstance(request, Apply) else ()
+            came = channel.claim(sum(each.count for each in passed))
+            if came is None:
+                raise invalid("sockets were announced that did not come", code="invalid_message")
+            if isinstance(request, Share):
+                self._share(channel, request)
+            else:
+                channel.send(frame(await self._answer(request, draft, came)))
             if isinstance(request, Replace) and not request.more:
                 draft = Draft()
-            await writer.drain()
+            await channel.flushed()
             await asyncio.sleep(0)  # questions get their turn between messages that came together
 
-    async def _answer(self, request: Request, draft: Draft) -> Reply:
+    def _share(self, channel: Channel, request: Share) -> None:
+        passed, sockets, more = self._server.share(request.skip)
+        channel.send(frame(Shared(passed, more)), sockets)
+
+    async def _answer(self, request: Request, draft: Draft, came: Sequence[socket.socket]) -> Reply:
         try:
-            return await self._reply(request, draft)
+            return await self._reply(request, draft, came)
         except Error as failure:
             return Refused(failure.kind, failure.message, failure.hint, failure.code)
         except Exception as failure:
             _log.exception("cannot serve %s", type(request).__name__)
             return Refused(Kind.INTERNAL, f"the resolver failed: {failure!r}")
 
-    async def _reply(self, request: Request, draft: Draft) -> Reply:
+    async def _reply(self, request: Request, draft: Draft, came: Sequence[socket.socket]) -> Reply:
         match request:
             case Apply():
-                await self._server.apply(request.changes)
+                self._server.apply(request.changes)
+                self._server.provide(request.passed, came)
             case Replace():
                 await self._replace(request, draft)
             case Explain():
@@ -113,10 +149,10 @@ class Control:
                 self._stop(request.drain)
             case Hello():
                 return Welcome(self._release, os.getpid())
-        return Done(self._server.problems())
+        return Done(self._server.problems(), self._server.lacking())
 
     async def _replace(self, request: Replace, draft: Draft) -> None:
         draft.add(request.changes)
         if not request.more:
-            await self._server.replace(draft)
+            self._server.replace(draft)
             await self._complete()

@@ -30,6 +30,9 @@ class FakeNames:
         """Make exactly these the names and askers."""
         self.table = self.table.replaced(changes)
 
+    def prepare(self, container_id: str, key: str, inode: int) -> None:
+        """There are no sockets here."""
+
     async def explain(self, container_id: str, name: str) -> Explanation:
         """What the container would be answered.
 

@@ -6,17 +6,14 @@ A listener for the host is opt-in. It never asks upstream, so a host that sends 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
 import msgspec
 
 from sandnet.dns import packet
 from sandnet.dns.answers import Answers, Client
 from sandnet.dns.base import Asker
+from sandnet.dns.protocol import HOST
 from sandnet.dns.resolver import Ask, resolve
-
-HOST: Final = "@host"
-"""No container's id begins like this."""
 
 
 class HostAnswers:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from sandnet.dns.protocol import Hello, Refused, Reply, Request, Welcome, frame, read_reply
+from sandnet.dns.channel import Channel
+from sandnet.dns.protocol import Hello, Refused, Reply, Request, Welcome, decoded_reply, frame
 from sandnet.errors import Error, Kind
 
 _GREETING: Final = 2.0
@@ -17,9 +20,8 @@ _GREETING: Final = 2.0
 class Link:
     """An open connection, read by a task of its own."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._pending: deque[tuple[float, asyncio.Future[Reply]]] = deque()
         self._reading = self._loop.create_task(self._read())
@@ -37,7 +39,7 @@ class Link:
             TimeoutError: somebody is, and says nothing.
             Error: ``UNAVAILABLE`` it is no resolver.
         """
-        link = cls(*await asyncio.open_unix_connection(path))
+        link = cls(Channel(await _connected(path)))
         try:
             welcome = await asyncio.wait_for(link.request(Hello("")), _GREETING)
             if not isinstance(welcome, Welcome):
@@ -48,8 +50,8 @@ class Link:
         link.release, link.pid = welcome.release, welcome.pid
         return link
 
-    def request(self, message: Request) -> asyncio.Future[Reply]:
-        """Send a message now; the future is its answer.
+    def request(self, message: Request, sockets: Sequence[socket.socket] = ()) -> asyncio.Future[Reply]:
+        """Send a message now, and these sockets with it, which are closed here; the future is its answer.
 
         It fails with :class:`ConnectionError` when the connection is lost first, and with :class:`Error` when
         the resolver refuses. Whoever stops waiting for it disturbs nobody.
@@ -60,10 +62,12 @@ class Link:
         answer: asyncio.Future[Reply] = self._loop.create_future()
         body = frame(message)
         if self._reading.done():
+            for each in sockets:
+                each.close()
             answer.set_exception(ConnectionResetError("the connection to the resolver is lost"))
         else:
             self._pending.append((self._loop.time(), answer))
-            self._writer.write(body)
+            self._channel.send(body, sockets)
         return answer
 
     def waiting(self) -> float:
@@ -78,12 +82,13 @@ class Link:
     def close(self) -> None:
         """Hang up; what is still pending fails."""
         self._reading.cancel()
-        self._writer.close()
+        self._channel.close()
         self._fail()
 
     async def _read(self) -> None:
         with suppress(Error, OSError):
-            while (reply := await read_reply(self._reader)) is not None and self._pending:
+            while (body := await self._channel.receive()) is not None and self._pending:
+                reply = decoded_reply(body)
                 _, answer = self._pending.popleft()
                 if not answer.done():
                     _settle(answer, reply)
@@ -94,6 +99,16 @@ class Link:
             _, answer = self._pending.popleft()
             if not answer.done():
                 answer.set_exception(ConnectionResetError("the connection to the resolver is lost"))
+
+
+async def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _settle(answer: asyncio.Future[Reply], reply: Reply) -> None:

@@ -15,12 +15,8 @@ BATCH: Final = 64
 """Datagrams answered before the other askers get their turn: about a millisecond."""
 _LONGEST_QUERY: Final = 4096
 """Bytes taken of a datagram; questions have less than 300 and a few options."""
-_NOWHERE: Final = 1
-"""A port nobody sends from (tcpmux)."""
 _BREATH: Final = 1.0
 """Seconds without new connections when the process is out of descriptors."""
-_LANDING: Final = 0.05
-"""Seconds given to datagrams that were on their way to a socket when it was cut off."""
 
 Admit = Callable[[Client], bool]
 """Whether a client may have one connection more; counts it when it may."""
@@ -53,19 +49,16 @@ class Listener:
         for connection in tuple(self._connections):
             connection.abort()
 
-    async def drain(self) -> None:
-        """Take no new questions, in favour of a successor on the same port, and lose none that came before.
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """The UDP and the TCP socket."""
+        return self._udp, self._tcp
 
-        A datagram socket that is connected gets nothing from others any more (udp(7)); what it holds is still
-        read. The socket stays open for answers.
-        """
-        self._accept()
+    def drain(self) -> None:
+        """Take no new questions, in favour of a successor that reads the same sockets. The UDP socket stays open for
+        answers."""
+        self._loop.remove_reader(self._udp.fileno())
         self._shut(self._tcp)
-        try:
-            self._udp.connect((self._udp.getsockname()[0], _NOWHERE))
-        except OSError:
-            return  # the namespace has no way to itself any more; so nobody asks
-        await asyncio.sleep(_LANDING)
 
     def _shut(self, listening: socket.socket) -> None:
         if self._pause and listening is self._tcp:

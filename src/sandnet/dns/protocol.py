@@ -3,11 +3,12 @@
 A frame is four bytes of length (big-endian) and that many bytes of MessagePack, one message. The daemon
 asks, the resolver answers each message once and in order. The first message of a connection is a
 :class:`Hello`. The socket is ``<run-dir>/dns.sock``, mode 0600: whoever may write to it decides on names.
+
+Sockets travel with a message as descriptors (``SCM_RIGHTS``, unix(7)). The message says whose they are.
 """
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -21,6 +22,8 @@ from sandnet.model.address import decode_hook, encode_hook
 
 M = TypeVar("M")
 
+PROTOCOL: Final = 2
+"""Version of these messages. A resolver that speaks another one is of another release."""
 SOCKET: Final = "dns.sock"
 """Name of the socket in the run directory."""
 FORMER_SOCKET: Final = "dns.sock.former"
@@ -29,7 +32,40 @@ FRAME_LIMIT: Final = 16 << 20
 """Bytes of a message; a longer one ends the connection before it is read."""
 BATCH: Final = 1000
 """Changes in a message: some hundred KiB, decoded in about a millisecond."""
-_LENGTH: Final = 4
+MOST_DESCRIPTORS: Final = 253
+"""Descriptors that one message may carry (``SCM_MAX_FD``, linux/include/net/scm.h)."""
+HOST: Final = "@host"
+"""Stands for the host among the askers; no container's id begins like this."""
+LENGTH: Final = 4
+"""Bytes of the length before a message."""
+
+
+class Passed(msgspec.Struct, frozen=True, tag="passed"):
+    """Sockets of one asker, among the descriptors that come with the message, in this order."""
+
+    container_id: str
+    """Or :data:`HOST`."""
+    inode: int
+    """Of the namespace that they are in."""
+    listening: bool = True
+    """A UDP and a listening TCP socket at which it asks."""
+    asking: int = 0
+    """So many unconnected UDP and TCP sockets, by which its servers are asked."""
+
+    @property
+    def count(self) -> int:
+        """Descriptors."""
+        return 2 * self.listening + self.asking
+
+
+class Lack(msgspec.Struct, frozen=True, tag="lack"):
+    """An asker without the sockets that it needs."""
+
+    container_id: str
+    listening: bool = True
+    """Those at which it asks."""
+    asking: tuple[int, ...] = ()
+    """Those by which its servers are asked, of these versions of IP."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -42,6 +78,8 @@ class Apply(msgspec.Struct, frozen=True, tag="apply"):
     """Make changes; answered by :class:`Done` when they are in force."""
 
     changes: tuple[Change, ...]
+    passed: tuple[Passed, ...] = ()
+    """Sockets that come with the message. Those of unknown askers are closed."""
 
 
 class Replace(msgspec.Struct, frozen=True, tag="replace"):
@@ -63,6 +101,13 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     """Answered by :class:`Counts`."""
 
 
+class Share(msgspec.Struct, frozen=True, tag="share"):
+    """Pass on the sockets that you serve, for a successor; answered by :class:`Shared`. Both may read them then."""
+
+    skip: int = 0
+    """Askers that were shared already."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Take no more questions and end; answered by :class:`Done` at once."""
 
@@ -70,7 +115,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Answer first what is under way; at most as long as an upstream may take."""
 
 
-Request = Hello | Apply | Replace | Explain | Stats | Stop
+Request = Hello | Apply | Replace | Explain | Stats | Share | Stop
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -84,7 +129,17 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     """The changes are in force, but for what is told."""
 
     problems: tuple[str, ...] = ()
-    """Of every asker that is not served as it should, in words."""
+    """What is wrong with the resolver, in words."""
+    lacking: tuple[Lack, ...] = ()
+    """Askers that cannot be served before their sockets are passed; a thousand at most."""
+
+
+class Shared(msgspec.Struct, frozen=True, tag="shared"):
+    """Some of the sockets that are served; they come with the message."""
+
+    passed: tuple[Passed, ...]
+    more: bool
+    """There are further askers."""
 
 
 class Explained(msgspec.Struct, frozen=True, tag="explained"):
@@ -125,7 +180,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     code: str = ""
 
 
-Reply = Welcome | Done | Explained | Counts | Refused
+Reply = Welcome | Done | Shared | Explained | Counts | Refused
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request, dec_hook=decode_hook)
@@ -141,7 +196,7 @@ def frame(message: Request | Reply) -> bytes:
     body = _encoder.encode(message)
     if len(body) > FRAME_LIMIT:
         raise invalid(f"a message of {len(body)} bytes is too large for the resolver", code="message_too_large")
-    return len(body).to_bytes(_LENGTH, "big") + body
+    return len(body).to_bytes(LENGTH, "big") + body
 
 
 def pieces(changes: Sequence[Change]) -> Iterator[Replace]:
@@ -154,52 +209,60 @@ def pieces(changes: Sequence[Change]) -> Iterator[Replace]:
     yield Replace(piece)
 
 
-async def read_request(reader: asyncio.StreamReader) -> Request | None:
-    """The next message of a client; ``None`` when it has hung up.
+def decoded_request(body: bytes) -> Request:
+    """A client's message.
 
     Raises:
-        Error: ``INVALID`` it is none of ours, or too long.
+        Error: ``INVALID`` it is none of ours.
     """
-    return await _read(reader, _requests)
+    return _decoded(body, _requests)
 
 
-async def read_reply(reader: asyncio.StreamReader) -> Reply | None:
-    """The next answer of the resolver; ``None`` when it is gone.
+def decoded_reply(body: bytes) -> Reply:
+    """An answer of the resolver.
 
     Raises:
-        Error: ``INVALID`` it is none of ours, or too long.
+        Error: ``INVALID`` it is none of ours.
     """
-    return await _read(reader, _replies)
+    return _decoded(body, _replies)
 
 
-def exchange(connection: socket.socket, request: Request) -> Reply:
+def checked_length(prefix: bytes | bytearray) -> int:
+    """The length of the message that follows.
+
+    Raises:
+        Error: ``INVALID`` it is too long.
+    """
+    length = int.from_bytes(prefix, "big")
+    if length > FRAME_LIMIT:
+        raise invalid(f"a message of {length} bytes is refused", code="message_too_large")
+    return length
+
+
+def exchange(connection: socket.socket, request: Request, sockets: list[socket.socket] | None = None) -> Reply:
     """Send a request and wait for its answer, for callers without an event loop.
+
+    Args:
+        connection: to a resolver; one request at a time.
+        request: what to send.
+        sockets: those that come with the answer are put here; without it they are closed.
 
     Raises:
         OSError: the resolver has gone, or does not answer within the socket's timeout.
         Error: ``INVALID`` the answer is none of ours.
     """
     connection.sendall(frame(request))
-    with connection.makefile("rb") as file:
-        body = file.read(_checked(file.read(_LENGTH)))
-    if not body:
-        raise ConnectionResetError("the resolver has hung up")
-    return _decoded(body, _replies)
-
-
-async def _read(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[M]) -> M | None:
-    try:
-        body = await reader.readexactly(_checked(await reader.readexactly(_LENGTH)))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
-    return _decoded(body, decoder)
-
-
-def _checked(prefix: bytes) -> int:
-    length = int.from_bytes(prefix, "big")
-    if length > FRAME_LIMIT:
-        raise invalid(f"a message of {length} bytes is refused", code="message_too_large")
-    return length
+    received, came = bytearray(), [] if sockets is None else sockets
+    while len(received) < LENGTH or len(received) < LENGTH + checked_length(received[:LENGTH]):
+        data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        came += [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        if not data:
+            raise ConnectionResetError("the resolver has hung up")
+        received += data
+    if sockets is None:
+        for each in came:
+            each.close()
+    return decoded_reply(bytes(received[LENGTH:]))
 
 
 def _decoded(body: bytes, decoder: msgspec.msgpack.Decoder[M]) -> M:

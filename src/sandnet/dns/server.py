@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -14,21 +13,19 @@ from sandnet.dns.answers import Answers, Client
 from sandnet.dns.base import Asker, Change, Explanation, Names, NoAsker
 from sandnet.dns.host import HostAnswers
 from sandnet.dns.listener import Listener
-from sandnet.dns.protocol import Counts
+from sandnet.dns.protocol import HOST, Counts, Lack, Passed
 from sandnet.dns.resolver import explain
 from sandnet.dns.table import Table
-from sandnet.errors import Error, not_found
-
-Sockets = tuple[socket.socket, socket.socket]
-OpenSockets = Callable[[str, int], Sockets]
-"""Makes the UDP and TCP socket in the namespace at a path with that inode, or raises :class:`Error`."""
+from sandnet.errors import not_found
 
 CONNECTIONS: Final = 32
 """TCP connections of one asker at most."""
 ALL_CONNECTIONS: Final = 1024
 """TCP connections of all askers together."""
-_TOLD: Final = 100
-"""Problems told at most."""
+_TOLD: Final = 1000
+"""Askers without sockets that are told at most."""
+_SHARED: Final = 50
+"""Askers whose sockets go with one message."""
 
 
 class Draft:
@@ -46,54 +43,64 @@ class Draft:
 
 
 class Server:
-    """Serves the askers it is told of. Use it on one event loop.
+    """Serves the askers it is told of, on the sockets it is given. Use it on one event loop.
 
     Args:
         answers: holds the names.
-        open_sockets: called on a thread of its own, which it may take into other namespaces and back.
         connections: TCP connections of one asker at most.
+        host: the host may ask too, once there are sockets for it.
     """
 
-    def __init__(self, answers: Answers, open_sockets: OpenSockets, *, connections: int = CONNECTIONS) -> None:
+    def __init__(self, answers: Answers, *, connections: int = CONNECTIONS, host: bool = False) -> None:
         self._answers = answers
-        self._open_sockets = open_sockets
         self._connections = connections
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sockets")
-        self._changing = asyncio.Lock()
         self._listeners: dict[str, Listener] = {}
-        self._others: list[Listener] = []
-        self._host = HostAnswers(answers)
-        self._problems: dict[str, str] = {}
         """By container id."""
-        self._troubles: list[str] = []
+        self._lacking: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
+        """By container id."""
+        self._host_listener: Listener | None = None
+        self._host = HostAnswers(answers)
 
-    async def apply(self, changes: Sequence[Change]) -> None:
-        """Make changes; when this returns they are in force, and every new asker can ask."""
-        async with self._changing:
-            self._answers.table = self._answers.table.changed(*changes)
-            self._host.see(dict.fromkeys((*self._host.client.asker.networks, *_networks(changes))))
-            await self._settle({change.container_id for change in changes if isinstance(change, Asker | NoAsker)})
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Make changes; when this returns they are in force."""
+        self._answers.table = self._answers.table.changed(*changes)
+        self._host.see(dict.fromkeys((*self._host.client.asker.networks, *_networks(changes))))
+        for change in changes:
+            if isinstance(change, Asker | NoAsker):
+                self._settle(change.container_id)
 
-    async def replace(self, draft: Draft) -> None:
+    def replace(self, draft: Draft) -> None:
         """Make exactly these the names and askers; what is the same goes on without a gap."""
-        async with self._changing:
-            self._answers.table = draft.table
-            self._host.see(draft.networks)
-            await self._settle({*self._answers.table.askers, *self._listeners, *self._problems})
+        self._answers.table = draft.table
+        self._host.see(draft.networks)
+        for container_id in {*self._answers.table.askers, *self._listeners, *self._lacking} - {HOST}:
+            self._settle(container_id)
 
-    async def retry(self) -> None:
-        """Open the sockets that could not be opened before."""
-        if self._problems:
-            async with self._changing:
-                await self._settle(set(self._problems))
+    def provide(self, passed: Sequence[Passed], sockets: Sequence[socket.socket]) -> None:
+        """Serve askers on their sockets, which are the server's from now on. What nobody needs is closed."""
+        rest = iter(sockets)
+        for each in passed:
+            self._take(each, [*islice(rest, each.count)])
+
+    def share(self, skip: int) -> tuple[tuple[Passed, ...], list[socket.socket], bool]:
+        """Duplicates of the sockets of some askers, for a successor, and whether there are further askers.
+
+        Args:
+            skip: askers that were shared before.
+        """
+        served = [(cid, each.client.asker.inode, each) for cid, each in sorted(self._listeners.items())]
+        served += [(HOST, 0, self._host_listener)] if self._host_listener else []
+        some = served[skip : skip + _SHARED]
+        sockets = [each.dup() for _, _, listener in some for each in listener.sockets]
+        return tuple(Passed(cid, inode) for cid, inode, _ in some), sockets, skip + len(some) < len(served)
 
     def problems(self) -> tuple[str, ...]:
-        """Of every asker that is not served, in words; a hundred at most."""
-        return (*self._troubles, *self._problems.values())[:_TOLD]
+        """What is wrong with the resolver, in words."""
+        return ()
 
-    def note(self, trouble: str) -> None:
-        """Tell of a trouble that lasts, as long as this process does."""
-        self._troubles.append(trouble)
+    def lacking(self) -> tuple[Lack, ...]:
+        """Askers without the sockets that they need; a thousand at most."""
+        return tuple(islice(self._lacking.values(), _TOLD))
 
     def explain(self, container_id: str, name: str) -> Explanation:
         """What the asker would be answered.
@@ -113,61 +120,58 @@ class Server:
         open_now = sum(listener.client.connections for listener in self._everybody())
         return msgspec.structs.replace(self._answers.counts(), connections=open_now)
 
-    def serve_host(self, sockets: Sockets) -> None:
-        """Answer the host itself, on sockets that are open already."""
-        self._others.append(Listener(self._host.client, *sockets, self._host, self._admit))
-
     async def drain(self) -> None:
-        """Leave the questions to a successor, and answer what is under way."""
-        async with self._changing:
-            await asyncio.gather(*(listener.drain() for listener in self._everybody()))
+        """Leave the questions to a successor on the same sockets, and answer what is under way."""
+        for listener in self._everybody():
+            listener.drain()
         await self._answers.finish()
 
     def close(self) -> None:
         """Close all sockets."""
         for listener in self._everybody():
             listener.close()
-        self._thread.shutdown()
 
     def _everybody(self) -> list[Listener]:
-        return [*self._listeners.values(), *self._others]
+        return [*self._listeners.values(), *([self._host_listener] if self._host_listener else [])]
 
-    async def _settle(self, container_ids: Iterable[str]) -> None:
-        """Make the listeners of these askers what the names say."""
-        missing = [asker for container_id in container_ids if (asker := self._keep(container_id))]
-        if missing:
-            opened = await asyncio.get_running_loop().run_in_executor(self._thread, self._open_all, missing)
-            for asker, sockets in zip(missing, opened, strict=True):
-                self._begin(asker, sockets)
-
-    def _keep(self, container_id: str) -> Asker | None:
-        """Keep or close the asker's listener; the asker is returned when it needs a new one."""
-        self._problems.pop(container_id, None)
+    def _settle(self, container_id: str) -> None:
+        """Keep or close the asker's listener, as the names say."""
         wanted = self._answers.table.askers.get(container_id)
         listener = self._listeners.get(container_id)
         if listener and wanted and _same_namespace(listener.client.asker, wanted):
             listener.client.asker = wanted
-            return None
+            return
         if listener:
             self._listeners.pop(container_id).close()
-        return wanted
-
-    def _open_all(self, askers: Sequence[Asker]) -> list[Sockets | str]:
-        return [self._try_to_open(asker) for asker in askers]
-
-    def _try_to_open(self, asker: Asker) -> Sockets | str:
-        try:
-            return self._open_sockets(asker.key, asker.inode)
-        except Error as failure:
-            return f"{asker.container_id} has no name server: {failure.message}"
-        except Exception as failure:  # one asker's trouble must not be another's
-            return f"{asker.container_id} has no name server: {failure!r}"
-
-    def _begin(self, asker: Asker, sockets: Sockets | str) -> None:
-        if isinstance(sockets, str):
-            self._problems[asker.container_id] = sockets
+        if wanted:
+            self._lacking[container_id] = Lack(container_id)
         else:
-            self._listeners[asker.container_id] = Listener(Client(asker), *sockets, self._answers, self._admit)
+            self._lacking.pop(container_id, None)
+
+    def _take(self, passed: Passed, sockets: Sequence[socket.socket]) -> None:
+        """Begin to serve an asker."""
+        client = self._waiting(passed)
+        if client is None or not passed.listening:
+            for each in sockets:
+                each.close()
+            return
+        del self._lacking[passed.container_id]
+        udp, tcp = sockets[:2]
+        answers = self._host if client is self._host.client else self._answers
+        listener = Listener(client, udp, tcp, answers, self._admit)
+        if client is self._host.client:
+            self._host_listener = listener
+        else:
+            self._listeners[passed.container_id] = listener
+
+    def _waiting(self, passed: Passed) -> Client | None:
+        """Who lacks these sockets; ``None``: nobody."""
+        if passed.container_id not in self._lacking:
+            return None
+        if passed.container_id == HOST:
+            return self._host.client
+        asker = self._answers.table.askers.get(passed.container_id)
+        return Client(asker) if asker and asker.inode == passed.inode else None
 
     def _admit(self, client: Client) -> bool:
         """Count one connection more of the client, if it may have it."""

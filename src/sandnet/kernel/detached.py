@@ -14,10 +14,11 @@ LOG_LIMIT: Final = 1 << 20
 _START_DEADLINE: Final = 10.0
 
 
-def start_detached(command: Sequence[str], log: str) -> None:
+def start_detached(command: Sequence[str], log: str, descriptors: Sequence[int] = ()) -> None:
     """Run a program that puts itself into the background (daemon(7)) and returns once it serves.
 
-    It gets a session of its own, nothing on stdin, and ``log`` (0600, appended to) for stdout and stderr.
+    It gets a session of its own, nothing on stdin, ``log`` (0600, appended to) for stdout and stderr, and these
+    descriptors of ours.
 
     Raises:
         Error: ``UNAVAILABLE`` it cannot be started, fails, or takes longer than ten seconds.
@@ -33,6 +34,7 @@ def start_detached(command: Sequence[str], log: str) -> None:
                 start_new_session=True,
                 timeout=_START_DEADLINE,
                 check=False,
+                pass_fds=descriptors,
             )
         finally:
             os.close(out)

@@ -25,7 +25,7 @@ _RECEIVE_BUFFER: Final = 1 << 20
 def listen_inside(key: str, inode: int, address: Address, port: int) -> tuple[socket.socket, socket.socket]:
     """A UDP socket and a listening TCP socket in the namespace pinned at ``key``; call it on a worker thread.
 
-    Both carry ``SO_REUSEPORT`` (socket(7)): a successor may bind the same port before this process lets go.
+    Nobody inside can bind the port beside them, root neither. See :func:`listen_here`.
 
     Args:
         key: path at which the namespace is pinned.
@@ -72,6 +72,11 @@ def _entered(key: str, inode: int, what: str) -> Iterator[None]:
 def listen_here(address: Address, port: int) -> tuple[socket.socket, socket.socket]:
     """The same two sockets in the calling thread's own namespace.
 
+    The UDP socket has neither ``SO_REUSEADDR`` nor ``SO_REUSEPORT``. With the first, every user may bind the port too
+    and takes the datagrams; with the second, every program of the same user, and root inside a sandbox is the same user
+    (socket(7); ``udp_lib_lport_inuse`` in net/ipv4/udp.c). The TCP socket has ``SO_REUSEADDR``, because connections
+    that are closing would keep the port for a minute. Nobody can bind beside a socket that listens all the same.
+
     Raises:
         OSError: the port is taken, or the address is not of this host.
     """
@@ -88,8 +93,8 @@ def _bound(kind: socket.SocketKind, address: Address, port: int) -> socket.socke
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((str(address), port))
     except BaseException:
         made.close()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-from collections.abc import Iterable
+import pwd
 from contextlib import suppress
-from enum import IntEnum
 from typing import Final
 
 _PR_CAPBSET_DROP: Final = 24
@@ -15,13 +15,7 @@ _VERSION: Final = 0x20080522
 """``_LINUX_CAPABILITY_VERSION_3``: two words of 32 bits a set."""
 _WORDS: Final = 2
 _HIGHEST: Final = "/proc/sys/kernel/cap_last_cap"
-
-
-class Capability(IntEnum):
-    """Those that are kept somewhere; numbers from ``linux/capability.h``."""
-
-    NET_BIND_SERVICE = 10
-    SYS_ADMIN = 21
+_OOM_SCORE: Final = "/proc/self/oom_score_adj"
 
 
 class _Header(ctypes.Structure):
@@ -35,28 +29,65 @@ class _Word(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def keep_only(kept: Iterable[Capability]) -> None:
-    """Give up all capabilities but these, for this process and what it starts, for good.
+def renounce(user: str, fallback: int) -> int:
+    """Give up root and all capabilities for good, for this process and what it starts.
 
-    Call it before there are other threads: capabilities belong to a thread, and those to come inherit them.
+    Call it before there are other threads: privileges belong to a thread, and those to come inherit them.
+
+    Args:
+        user: whom to become, with that user's own group and no other.
+        fallback: number of the user and group to become where there is no such user.
+
+    Returns:
+        The user that the process is now. It is the old one where it may not become another: in a user namespace that
+        knows only one user (user_namespaces(7)), or without ``CAP_SETUID``.
 
     Raises:
-        OSError: the kernel refuses.
+        OSError: the kernel refuses to take capabilities.
     """
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    wanted = set(kept)
     with open(_HIGHEST) as file:
         highest = int(file.read())
     with suppress(PermissionError):  # who started us took the right to do this, and may have done it
-        for number in set(range(highest + 1)) - wanted:
+        for number in range(highest + 1):
             _call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            _become(*_ids(user, fallback))
     header, words = _Header(_VERSION, 0), (_Word * _WORDS)()
-    _call("capget", ctypes.byref(header), words)
-    for index, word in enumerate(words):
-        mask = sum(1 << number % 32 for number in wanted if number // 32 == index)
-        word.effective = word.permitted = word.permitted & mask
-        word.inheritable = 0
     _call("capset", ctypes.byref(header), words)
+    return os.geteuid()
+
+
+def raise_oom_score() -> None:
+    """Take back the protection from the kernel's out-of-memory killer that a parent has (proc(5))."""
+    with suppress(OSError, ValueError), open(_OOM_SCORE, "r+") as file:
+        if int(file.read()) < 0:
+            file.seek(0)
+            file.write("0")
+
+
+def _ids(user: str, fallback: int) -> tuple[int, int]:
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        return fallback, fallback
+    return found.pw_uid, found.pw_gid
+
+
+def _become(uid: int, gid: int) -> None:
+    """Become a user. A namespace that does not know the user is found out before anything has changed."""
+    if not (_is_mapped("uid", uid) and _is_mapped("gid", gid)):
+        raise OSError(errno.EINVAL, "no such user in this user namespace")
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def _is_mapped(kind: str, number: int) -> bool:
+    with open(f"/proc/self/{kind}_map") as file:
+        ranges = [[int(word) for word in line.split()] for line in file]
+    return any(first <= number < first + count for first, _, count in ranges)
 
 
 def _call(function: str, *arguments: object) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 
 from sandnet.dns.answers import Answers
-from sandnet.dns.base import Asker
-from sandnet.dns.claim import claim
+from sandnet.dns.base import Asker, Change
+from sandnet.dns.claim import Opened, claim
 from sandnet.dns.control import Control
 from sandnet.dns.hostservers import HostServers
-from sandnet.dns.server import Server, Sockets
+from sandnet.dns.protocol import Lack
+from sandnet.dns.server import Server
 from sandnet.dns.upstream import Upstream
 from sandnet.errors import Error, Kind
 
@@ -24,43 +26,58 @@ def asker(name: str, *networks: str) -> Asker:
 class LocalResolver:
     """Serves ``folder/dns.sock`` as the real process does, but for its life."""
 
-    def __init__(self, folder: Path, release: str = "1.0") -> None:
+    def __init__(self, folder: Path, release: str = "1.0", owner: int | None = None) -> None:
         self.ports: dict[str, int] = {}
         """Where each asker asks, by key."""
         self.refuse: set[str] = set()
         """Keys at which no socket can be opened."""
         self.stopped: list[bool] = []
         self.answers = Answers(Upstream(deadline=0.5), HostServers(str(folder / "resolv.conf")))
-        self.server = Server(self.answers, self._open, connections=4)
+        self.server = Server(self.answers, connections=4)
         self._folder = folder
-        self._control = Control(self.server, release, self._complete, self.stopped.append)
-        self._writers: list[asyncio.StreamWriter] = []
-        self._serving: asyncio.Server | None = None
+        self._release = release
+        self._control = Control(
+            self.server, release, os.geteuid() if owner is None else owner, self._complete, self.stopped.append
+        )
+        self._listener: socket.socket | None = None
         self.completed = 0
 
     async def start(self) -> None:
         """Serve; nothing when somebody does already."""
-        listener = claim(str(self._folder), "1.0")
-        if listener:
-            self._serving = await asyncio.start_unix_server(self._serve, sock=listener)
+        self._listener = await asyncio.to_thread(claim, str(self._folder), self._release)
+        if self._listener:
+            self._control.listen(self._listener)
+
+    def leave(self) -> None:
+        """Take no more callers."""
+        if self._listener:
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
 
     async def crash(self) -> None:
         """Be gone without a word."""
-        if self._serving:
-            self._serving.close()
-        for writer in self._writers:
-            writer.transport.abort()
+        self.leave()
+        self._control.close()
         self.server.close()
         await asyncio.sleep(0)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        await self._control.serve(reader, writer)
+    def serve(self, *changes: Change) -> None:
+        """Make changes, and give each asker its sockets."""
+        self.server.apply(changes)
+        for lack in self.server.lacking():
+            opened = self.open(lack.container_id, 1, lack)
+            self.server.provide([opened.passed(lack.container_id)], opened.listening)
 
     async def _complete(self) -> None:
         self.completed += 1
 
-    def _open(self, key: str, _: int) -> Sockets:
+    def open(self, key: str, inode: int, _: Lack) -> Opened:
+        """What the daemon would open in a namespace.
+
+        Raises:
+            Error: the key is among those to refuse.
+        """
         if key in self.refuse:
             raise Error(Kind.CONFLICT, "the port is taken")
         udp, tcp = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
@@ -70,4 +87,4 @@ class LocalResolver:
         udp.setblocking(False)
         tcp.setblocking(False)
         self.ports[key] = tcp.getsockname()[1]
-        return udp, tcp
+        return Opened(inode, (udp, tcp))

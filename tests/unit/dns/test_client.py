@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from sandnet.dns import client as module
-from sandnet.dns.base import NoNames
+from sandnet.dns.base import NoAsker, NoNames
+from sandnet.dns.claim import Opened
 from sandnet.dns.client import NameClient, stop_resolver
+from sandnet.dns.link import Link
+from sandnet.dns.protocol import Lack
 from sandnet.errors import Error, Kind
 from tests.dns_world import names, until
 from tests.unit.dns.local import LocalResolver, asker
@@ -26,7 +31,7 @@ class Rig:
         self.folder = folder
         self.resolvers: list[LocalResolver] = []
         self.broken = ""
-        self.client = NameClient(self.path, "1.0", self.start)
+        self.client = NameClient(self.path, "1.0", self.start, self.open)
 
     @property
     def resolver(self) -> LocalResolver:
@@ -37,6 +42,9 @@ class Rig:
             raise Error(Kind.UNAVAILABLE, self.broken)
         self.resolvers.append(LocalResolver(self.folder))
         await self.resolver.start()
+
+    def open(self, key: str, inode: int, lack: Lack) -> Opened:
+        return self.resolver.open(key, inode, lack)
 
     async def known(self, name: str) -> bool:
         return (await self.client.explain("box", name)).source == "network"
@@ -69,7 +77,7 @@ async def test_given_changes_before_the_resolver_when_it_comes_then_it_knows_the
 async def test_given_a_restarted_daemon_when_it_has_said_nothing_yet_then_no_name_is_lost(rig: Rig) -> None:
     rig.client.open()
     await rig.client.replace([WEB, asker("box", "front")])
-    successor = NameClient(rig.path, "1.0", rig.start)
+    successor = NameClient(rig.path, "1.0", rig.start, rig.open)
     successor.open()
     await until(lambda: not successor.problem())
     await successor.apply(names("front", "e2", "db", "10.0.0.3"))
@@ -111,7 +119,6 @@ async def test_given_an_asker_without_sockets_when_they_can_be_opened_then_the_p
     assert "the port is taken" in rig.client.problem()
     assert "and 2 more" in rig.client.problem()
     rig.resolver.refuse = set()
-    await rig.resolver.server.retry()
     await until(lambda: not rig.client.problem())
 
 
@@ -123,13 +130,12 @@ async def test_given_a_resolver_that_says_nothing_when_time_has_passed_then_anot
     rig.client.open()
     await rig.client.replace([WEB, asker("box", "front")])
     hanging = rig.resolver
-    lock = hanging.server._changing
-    await lock.acquire()
+    never = asyncio.Event()
+    monkeypatch.setattr(hanging._control, "_answer", lambda *_: never.wait())
     await until(lambda: rig.client.problem() != "")
-    hanging._serving.close()  # type: ignore[union-attr]
+    hanging.leave()
     (rig.folder / "dns.sock").unlink()
     await until(lambda: not rig.client.problem())
-    lock.release()
     assert rig.resolver is not hanging
     assert await rig.known("web")
 
@@ -142,3 +148,34 @@ async def test_given_a_resolver_when_stopped_then_it_is_told(rig: Rig) -> None:
     assert rig.resolver.stopped == [False]
     assert rig.client.problem()
     await stop_resolver(rig.path + ".none")
+
+
+async def test_given_another_user_when_he_calls_then_he_is_hung_up_on(tmp_path: Path) -> None:
+    resolver = LocalResolver(tmp_path, owner=os.geteuid() + 1)
+    await resolver.start()
+    with pytest.raises((OSError, Error)):
+        await Link.open(str(tmp_path / "dns.sock"))
+    await resolver.crash()
+
+
+async def test_given_sockets_opened_beforehand_when_the_asker_is_told_then_they_go_with_it(rig: Rig) -> None:
+    rig.client.open()
+    await until(lambda: not rig.client.problem())
+    await asyncio.to_thread(rig.client.prepare, "box", "box", 1)
+    port = rig.resolver.ports["box"]
+    rig.resolver.refuse = {"box"}  # no second opening
+    await rig.client.apply(WEB, asker("box", "front"))
+    assert rig.resolver.ports["box"] == port
+    assert not rig.client.problem()
+    assert rig.resolver.server.lacking() == ()
+
+
+async def test_given_sockets_opened_beforehand_when_the_join_fails_then_they_are_closed(rig: Rig) -> None:
+    rig.client.open()
+    await until(lambda: not rig.client.problem())
+    await asyncio.to_thread(rig.client.prepare, "box", "box", 1)
+    with socket.socket() as free:
+        with pytest.raises(OSError):
+            free.bind(("127.0.0.1", rig.resolver.ports["box"]))
+        await rig.client.apply(NoAsker(container_id="box"))
+        free.bind(("127.0.0.1", rig.resolver.ports["box"]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from ipaddress import ip_address
 
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandnet.dns.base import Alias, Asker, Explanation, Names, NoAsker, NoNames
+from sandnet.dns.channel import Channel
 from sandnet.dns.protocol import (
     BATCH,
     FRAME_LIMIT,
@@ -21,17 +24,21 @@ from sandnet.dns.protocol import (
     Explain,
     Explained,
     Hello,
+    Lack,
+    Passed,
     Refused,
     Replace,
     Reply,
     Request,
+    Share,
+    Shared,
     Stats,
     Stop,
     Welcome,
+    decoded_reply,
+    decoded_request,
     frame,
     pieces,
-    read_reply,
-    read_request,
 )
 from sandnet.errors import Error, Kind
 
@@ -54,45 +61,66 @@ ASKER = Asker(
 REQUESTS: list[Request] = [
     Hello("1.0"),
     Apply((NAMES, ASKER, NoNames(network_id="n", owner="e"), NoAsker(container_id="c"))),
+    Apply((), (Passed("c", 7), Passed("@host", 0, listening=True, asking=3))),
     Replace((NAMES,), more=True),
     Explain("c", "web"),
     Stats(),
+    Share(50),
     Stop(drain=True),
 ]
 REPLIES: list[Reply] = [
     Welcome("1.0", 1),
     Done(("trouble",)),
+    Done((), (Lack("c"), Lack("d", listening=False, asking=(4, 6)))),
+    Shared((Passed("c", 7),), more=True),
     Explained(Explanation(name="web", asker="c", answers=(ip_address("10.0.0.2"),), source="network")),
     Counts(queries=1),
     Refused(Kind.NOT_FOUND, "no such sandbox"),
 ]
 
 
-def fed(data: bytes) -> asyncio.StreamReader:
-    """A stream of exactly this."""
-    reader = asyncio.StreamReader()
-    reader.feed_data(data)
-    reader.feed_eof()
-    return reader
+class Pair:
+    """Two ends of a connection: what is sent at the one, and a channel at the other."""
+
+    def __init__(self) -> None:
+        self.far, near = socket.socketpair()
+        self.far.setblocking(False)
+        self.channel = Channel(near)
+
+    def close(self) -> None:
+        self.channel.close()
+        self.far.close()
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.far, data)
 
 
-async def test_given_every_request_when_sent_then_the_same_is_read() -> None:
-    reader = fed(b"".join(map(frame, REQUESTS)))
-    assert [await read_request(reader) for _ in REQUESTS] == REQUESTS
-    assert await read_request(reader) is None
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
 
 
-async def test_given_every_reply_when_sent_then_the_same_is_read() -> None:
-    reader = fed(b"".join(map(frame, REPLIES)))
-    assert [await read_reply(reader) for _ in REPLIES] == REPLIES
-    assert await read_reply(reader) is None
+async def received(pair: Pair) -> bytes:
+    body = await asyncio.wait_for(pair.channel.receive(), 20)
+    assert body is not None
+    return body
 
 
-async def test_given_a_length_beyond_the_limit_when_read_then_refused_before_the_rest() -> None:
-    reader = asyncio.StreamReader()
-    reader.feed_data((FRAME_LIMIT + 1).to_bytes(4, "big"))
+async def test_given_every_message_when_sent_then_the_same_is_read(pair: Pair) -> None:
+    await pair.send(b"".join(map(frame, REQUESTS)))
+    assert [decoded_request(await received(pair)) for _ in REQUESTS] == REQUESTS
+    await pair.send(b"".join(map(frame, REPLIES)))
+    assert [decoded_reply(await received(pair)) for _ in REPLIES] == REPLIES
+    pair.far.close()
+    assert await pair.channel.receive() is None
+
+
+async def test_given_a_length_beyond_the_limit_when_read_then_refused_before_the_rest(pair: Pair) -> None:
+    await pair.send((FRAME_LIMIT + 1).to_bytes(4, "big"))
     with pytest.raises(Error) as refused:
-        await asyncio.wait_for(read_request(reader), 20)
+        await asyncio.wait_for(pair.channel.receive(), 20)
     assert refused.value.code == "message_too_large"
 
 
@@ -104,21 +132,60 @@ def test_given_a_message_beyond_the_limit_when_made_then_refused() -> None:
 
 @given(st.binary(max_size=200))
 def test_given_any_bytes_when_read_then_a_message_or_a_refusal(body: bytes) -> None:
-    async def read() -> None:
-        await read_request(fed(len(body).to_bytes(4, "big") + body))
-
     with suppress(Error):
-        asyncio.run(read())
+        decoded_request(body)
 
 
-async def test_given_a_cut_message_when_read_then_it_counts_as_hung_up() -> None:
-    assert await read_request(fed(frame(REQUESTS[1])[:-1])) is None
-    assert await read_request(fed(os.urandom(2))) is None
+@pytest.mark.parametrize("data", [frame(REQUESTS[1])[:-1], os.urandom(2)], ids=["body", "length"])
+async def test_given_a_cut_message_when_read_then_it_counts_as_hung_up(pair: Pair, data: bytes) -> None:
+    await pair.send(data)
+    pair.far.close()
+    assert await asyncio.wait_for(pair.channel.receive(), 20) is None
 
 
-async def test_given_a_wrong_address_when_read_then_refused() -> None:
+async def test_given_sockets_with_messages_when_sent_then_each_message_claims_its_own(pair: Pair) -> None:
+    other = Channel(pair.far.dup())
+    for number in range(40):
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(number % 5)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        ports = ",".join(str(each.getsockname()[1]) for each in sockets)
+        other.send(frame(Explain(ports, "x" * 20_000)), sockets)
+    for number in range(40):
+        request = decoded_request(await received(pair))
+        assert isinstance(request, Explain)
+        came = pair.channel.claim(number % 5)
+        assert came is not None
+        assert ",".join(str(each.getsockname()[1]) for each in came) == request.container_id
+        for each in came:
+            each.close()
+    assert pair.channel.claim(1) is None
+    other.close()
+
+
+async def test_given_a_reader_that_does_not_read_when_sent_to_then_nothing_is_lost(pair: Pair) -> None:
+    other = Channel(pair.far.dup())
+    for number in range(50):
+        other.send(frame(Explain(str(number), "x" * 100_000)))
+    for number in range(50):
+        assert decoded_request(await received(pair)) == Explain(str(number), "x" * 100_000)
+    await asyncio.wait_for(other.flushed(), 20)
+    other.close()
+
+
+async def test_given_a_lost_connection_when_sent_to_then_the_sockets_are_closed(pair: Pair) -> None:
+    other = Channel(pair.far.dup())
+    pair.close()
+    sent = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+    for each in sent:
+        other.send(frame(Stats()), [each])
+    assert [each.fileno() for each in sent] == [-1] * 3
+    other.close()
+
+
+def test_given_a_wrong_address_when_read_then_refused() -> None:
     with pytest.raises(Error):
-        await read_request(fed(frame(Apply((NAMES,))).replace(b"10.0.0.2", b"10.0.0.x")))
+        decoded_request(frame(Apply((NAMES,))).replace(b"10.0.0.2", b"10.0.0.x")[4:])
 
 
 @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH + 1, 3 * BATCH])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.dns import stream
+from sandnet.dns.protocol import Lack
 from tests.dns_world import names, query, records, until
 from tests.unit.dns.local import LocalResolver, asker
 
@@ -18,8 +19,8 @@ from tests.unit.dns.local import LocalResolver, asker
 async def resolver(tmp_path: Path) -> AsyncIterator[LocalResolver]:
     made = LocalResolver(tmp_path)
     many = [f"10.1.{number // 200}.{number % 200 + 1}" for number in range(1000)]
-    await made.server.apply([asker("box", "front"), names("front", "e1", "web", "10.0.0.2")])
-    await made.server.apply([names("front", "e2", "many", *many)])
+    made.serve(asker("box", "front"), names("front", "e1", "web", "10.0.0.2"))
+    made.serve(names("front", "e2", "many", *many))
     yield made
     made.server.close()
 
@@ -105,24 +106,57 @@ async def test_given_the_connections_of_an_asker_when_one_is_too_many_then_it_is
 async def test_given_a_changed_asker_when_it_keeps_its_namespace_then_its_sockets_stay(resolver: LocalResolver) -> None:
     port = resolver.ports["box"]
     reader, writer = await connected(resolver)
-    await resolver.server.apply([asker("box", "front", "back"), names("back", "e1", "db", "10.1.0.9")])
+    resolver.server.apply([asker("box", "front", "back"), names("back", "e1", "db", "10.1.0.9")])
     writer.write(framed(query("db")))
     assert records(await answer(reader)) == ["10.1.0.9"]
     assert resolver.ports["box"] == port
     writer.close()
 
 
-async def test_given_a_drained_resolver_when_asked_then_earlier_questions_are_answered_and_later_ones_left(
-    resolver: LocalResolver,
+async def test_given_a_drained_resolver_when_asked_then_a_successor_on_the_same_sockets_answers(
+    resolver: LocalResolver, tmp_path: Path
 ) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as before, socket.socket(socket.AF_INET) as stream_after:
-        before.connect(("127.0.0.1", resolver.ports["box"]))
-        before.settimeout(20)
-        before.send(query("web"))
+    successor = LocalResolver(tmp_path)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.connect(("127.0.0.1", resolver.ports["box"]))
+        out.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(out, query("web"))
+        assert records(await asyncio.wait_for(loop.sock_recv(out, 512), 20)) == ["10.0.0.2"]
+        passed, sockets, more = resolver.server.share(0)
+        assert not more
         await resolver.server.drain()
-        assert records(before.recv(512)) == ["10.0.0.2"]
-        before.send(query("web"))
-        with pytest.raises(ConnectionRefusedError):  # no socket there takes it: a successor's would
-            before.recv(512)
-        with pytest.raises(ConnectionRefusedError):
-            stream_after.connect(("127.0.0.1", resolver.ports["box"]))
+        await loop.sock_sendall(out, query("web"))  # it waits in the socket
+        resolver.server.close()
+        successor.server.apply([asker("box", "front"), names("front", "e1", "web", "10.0.0.3")])
+        successor.server.provide(passed, sockets)
+        assert records(await asyncio.wait_for(loop.sock_recv(out, 512), 20)) == ["10.0.0.3"]
+        reader, writer = await connected(resolver)
+        writer.write(framed(query("web")))
+        assert records(await asyncio.wait_for(answer(reader), 20)) == ["10.0.0.3"]
+        writer.close()
+    successor.server.close()
+
+
+async def test_given_many_askers_when_shared_then_each_is_once_in_some_message(resolver: LocalResolver) -> None:
+    resolver.serve(*(asker(f"box{number}", "front") for number in range(120)))
+    found: list[str] = []
+    more = True
+    while more:
+        passed, sockets, more = resolver.server.share(len(found))
+        found += [each.container_id for each in passed]
+        assert len(sockets) == 2 * len(passed)
+        for each in sockets:
+            each.close()
+    assert sorted(found) == sorted(["box", *(f"box{number}" for number in range(120))])
+
+
+async def test_given_sockets_that_nobody_lacks_when_passed_then_they_are_closed(resolver: LocalResolver) -> None:
+    before = resolver.ports["box"]
+    for container_id, inode in (("box", 1), ("nobody", 1), ("late", 2)):
+        resolver.server.apply([asker("late", "front")])
+        opened = resolver.open(container_id, inode, Lack(container_id))
+        resolver.server.provide([opened.passed(container_id)], opened.listening)
+        assert [each.fileno() for each in opened.listening] == [-1, -1]
+    assert [lack.container_id for lack in resolver.server.lacking()] == ["late"]
+    assert before
