@@ -17,7 +17,8 @@ import uvloop
 from sandnet.composition import composed
 from sandnet.config import Config
 from sandnet.escaping import printable
-from sandnet.logs import DAEMON, configure
+from sandnet.logs import DAEMON, FILE, FileHandler, configure
+from sandnet.serving import background
 from sandnet.serving.folders import make_folders, remove_folders
 from sandnet.serving.instance import PID_FILE, lock_file, only_one, stop_running
 from sandnet.serving.listening import check, listen, unlink
@@ -30,18 +31,34 @@ STOP = 15.0
 """Seconds that changes under way get to end when the server has stopped; the unit kills after 30 in all."""
 
 
-def run(config: Config) -> int:
+def run(config: Config, *, to_file: bool = False) -> int:
     """Serve until SIGTERM or SIGINT; networks and sandboxes go on working afterwards.
+
+    Args:
+        config: the daemon's configuration.
+        to_file: whether stderr is a log file of our own, whose lines need a time and whose size a bound.
 
     Raises:
         Error: the daemon cannot start; the message says why and the hint what to do.
     """
-    configure(config.log_level, DAEMON)
+    configure(config.log_level, *((FILE, FileHandler()) if to_file else (DAEMON,)))
     _raise_file_limit()
     with only_one(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         make_folders(config)
         runner.run(_serve(config))
     return 0
+
+
+def run_in_background(config: Config) -> str:
+    """Serve in a process of its own.
+
+    Returns:
+        The path of its log, once it serves.
+
+    Raises:
+        Error: as :func:`run`.
+    """
+    return background.start(config, lambda: run(config, to_file=True))
 
 
 def down(config: Config) -> int:
@@ -99,7 +116,11 @@ def _remove_own_files(config: Config) -> None:
         path.unlink(missing_ok=True)
     unlink(config.hosts)
     Path(lock_file(config)).unlink(missing_ok=True)
-    for path in (Path(config.run_dir, PID_FILE), *Path(config.run_dir).glob("dns.*")):
+    for path in (
+        Path(config.run_dir, PID_FILE),
+        Path(config.run_dir, background.LOG),
+        *Path(config.run_dir).glob("dns.*"),
+    ):
         path.unlink(missing_ok=True)
     remove_folders(config)
     for directory in (os.path.join(config.state_dir, "sandboxes"), config.state_dir, config.run_dir):

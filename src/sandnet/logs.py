@@ -7,9 +7,11 @@ place in the source may log, since others decide how often that place is reached
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from sandnet.escaping import printable
@@ -24,6 +26,10 @@ RATE: Final = 20.0
 """Records a second that one place may log in the long run."""
 DAEMON: Final = "%(levelname)s %(name)s: %(message)s"
 """The service manager adds the time."""
+FILE: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""Of the daemon in the background."""
+LOG_LIMIT: Final = 1 << 20
+"""Bytes of a log file of our own; one that is larger is emptied."""
 RESOLVER: Final = "%(asctime)s %(levelname)s %(message)s"
 _OWN_NAME: Final = "sandnet"
 _SERVER: Final = "sandnet.serving.server"
@@ -43,6 +49,17 @@ def configure(level: str, layout: str, handler: logging.Handler | None = None) -
     handler.setFormatter(LineFormatter(layout))
     handler.addFilter(RateLimit())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class FileHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic for type checkers only
+    """Writes to stderr, which is a file of our own, opened for appending; it is emptied when it grows large."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        with suppress(OSError):
+            if os.fstat(sys.stderr.fileno()).st_size > LOG_LIMIT:
+                os.ftruncate(sys.stderr.fileno(), 0)
+        super().emit(record)
 
 
 class LineFormatter(logging.Formatter):

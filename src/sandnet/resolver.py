@@ -33,9 +33,8 @@ from sandnet.dns.control import Control
 from sandnet.dns.hostservers import HostServers
 from sandnet.dns.server import Server
 from sandnet.dns.upstream import DEADLINE, PORT, Upstream
-from sandnet.kernel.detached import LOG_LIMIT
 from sandnet.kernel.privileges import raise_oom_score, renounce
-from sandnet.logs import RESOLVER, configure
+from sandnet.logs import RESOLVER, FileHandler, configure
 from sandnet.model.address import Address
 
 _log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def _in_background(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
-    configure("info", RESOLVER, _BoundedHandler())
+    configure("info", RESOLVER, FileHandler())
     _raise_file_limit()
     raise_oom_score()
     listener = socket.socket(fileno=options.listener)
@@ -169,17 +168,6 @@ def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class _BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic for type checkers only
-    """Writes to stderr; where that is a file (opened for appending), it is emptied when it grows large."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        with suppress(OSError):
-            if os.fstat(sys.stderr.fileno()).st_size > LOG_LIMIT:
-                os.ftruncate(sys.stderr.fileno(), 0)
-        super().emit(record)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.detached import LOG_LIMIT, start_detached
+from sandnet.kernel.detached import start_detached
+from sandnet.logs import LOG_LIMIT
 
 
 def test_given_a_program_when_started_then_it_has_a_session_of_its_own_and_writes_to_the_log(tmp_path: Path) -> None:

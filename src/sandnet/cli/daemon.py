@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import click
 
+from sandnet.cli import output
 from sandnet.cli.groups import Command
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -49,20 +50,28 @@ def directories(command: F) -> F:
 )
 @directories
 @click.option("--default-network", metavar="NAME", help="The network of services that name none. Default: bridge.")
+@click.option("--detach", is_flag=True, help="Serve in the background; return when the server is ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
 @click.pass_context
-def daemon(ctx: click.Context, /, path: str | None, **asked: str | tuple[str, ...] | None) -> None:
+def daemon(ctx: click.Context, /, path: str | None, detach: bool, **asked: str | tuple[str, ...] | None) -> None:
     """Run the server until SIGTERM, which leaves every network and sandbox working.
+
+    With --detach it runs in the background, with a log in --run-dir; status 1 and the reason when it does not start.
 
     \b
     Example:
-      sandnet daemon
+      sandnet daemon --detach
       sandnet daemon -H unix:///run/sandnet/sandnet.sock -H tcp://127.0.0.1:2385 --log-level debug
     """
     from sandnet.config import load
-    from sandnet.daemon import run
+    from sandnet.daemon import run, run_in_background
 
-    ctx.exit(run(load(path, overrides(**asked))))
+    config = load(path, overrides(**asked))
+    if not detach:
+        ctx.exit(run(config))
+    log = run_in_background(config)
+    output.line(f"sandnet: ready on {' '.join(config.hosts)}")
+    output.line(f"  its log: {log}")
 
 
 @click.command(cls=Command, short_help="Remove everything the server made on this host.")

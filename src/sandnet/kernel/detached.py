@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
+from sandnet.logs import LOG_LIMIT
 
-LOG_LIMIT: Final = 1 << 20
-"""Bytes of a log that are kept: a start finds it larger and empties it."""
 _START_DEADLINE: Final = 10.0
 
 
