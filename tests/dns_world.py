@@ -88,12 +88,14 @@ def expected_user() -> int:
 class FakeUpstream:
     """A DNS server at an address of a host, UDP and TCP on port 53, on threads of its own."""
 
-    def __init__(self, host: Host, address: str, udp: Answering, tcp: Answering | None = None) -> None:
+    def __init__(
+        self, host: Host, address: str, udp: Answering, tcp: Answering | None = None, namespace: str = ""
+    ) -> None:
         self.seen: list[bytes] = []
         """Queries that came, in order."""
         self.ports: list[int] = []
         """Where they came from."""
-        self._udp, self._tcp = host.run(_bound, address)
+        self._udp, self._tcp = host.inside(namespace, _bound, address) if namespace else host.run(_bound, address)
         self._threads = [
             threading.Thread(target=self._serve_udp, args=(udp,)),
             threading.Thread(target=self._serve_tcp, args=(tcp or udp,)),
@@ -135,9 +137,10 @@ class FakeUpstream:
 
 
 def _bound(address: str) -> tuple[socket.socket, socket.socket]:
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    udp = socket.socket(family, socket.SOCK_DGRAM)
     udp.bind((address, 53))
-    tcp = socket.create_server((address, 53))
+    tcp = socket.create_server((address, 53), family=family)
     return udp, tcp
 
 
@@ -182,21 +185,30 @@ class DnsHost:
         await until(lambda: not client.problem())
         return client
 
-    def upstream(self, address: str, udp: Answering, tcp: Answering | None = None) -> FakeUpstream:
-        """Start a server on this host; it ends with the test."""
-        made = FakeUpstream(self.host, address, udp, tcp)
+    def upstream(
+        self, address: str, udp: Answering, tcp: Answering | None = None, *, box: Asker | None = None
+    ) -> FakeUpstream:
+        """Start a server on this host, or in a sandbox; it ends with the test."""
+        made = FakeUpstream(self.host, address, udp, tcp, box.key if box else "")
         self._upstreams.append(made)
         return made
 
     def asker(self, name: str, *networks: str, aliases: Sequence[Alias] = (), **more: Any) -> Asker:
-        """A sandbox, made, as the resolver is told of it; ``upstreams`` are given as text."""
+        """A sandbox, made, as the resolver is told of it; ``upstreams`` and ``inside`` are given as text."""
         key = f"{SANDBOXES}/{name}"
         inode = self.host.run(self._namespaces.make, key).inode
         ids = tuple(f"id-{network}" for network in networks)
-        upstreams = tuple(map(ip_address, more.pop("upstreams", ())))
-        return Asker(
-            container_id=name, key=key, inode=inode, networks=ids, aliases=tuple(aliases), upstreams=upstreams, **more
-        )
+        more |= {kind: tuple(map(ip_address, more.get(kind, ()))) for kind in ("upstreams", "inside")}
+        return Asker(container_id=name, key=key, inode=inode, networks=ids, aliases=tuple(aliases), **more)
+
+    def join(self, one: Asker, other: Asker) -> None:
+        """Connect two sandboxes: 10.77.0.1 and fd77::1 in the one, 10.77.0.2 and fd77::2 in the other."""
+        sh = self.host.sh
+        sh("ip", "link", "add", "eth0", "netns", one.key, "type", "veth", "peer", "name", "eth0", "netns", other.key)
+        for number, box in enumerate((one, other), 1):
+            sh("ip", "address", "add", f"10.77.0.{number}/24", "dev", "eth0", namespace=box.key)
+            sh("ip", "address", "add", f"fd77::{number}/64", "dev", "eth0", "nodad", namespace=box.key)
+            sh("ip", "link", "set", "eth0", "up", namespace=box.key)
 
     def release(self, asker: Asker) -> None:
         """Take a sandbox away."""

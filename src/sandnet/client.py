@@ -16,6 +16,7 @@ import msgspec
 
 from sandnet.errors import Error, Kind
 from sandnet.transport import Location, Tls, unreachable
+from sandnet.wire.explaining import Explanation
 from sandnet.wire.libnetwork import (
     Backend,
     BackendChange,
@@ -23,7 +24,6 @@ from sandnet.wire.libnetwork import (
     EndpointCreate,
     ErrorBody,
     Event,
-    Explanation,
     Join,
     Network,
     NetworkCreate,

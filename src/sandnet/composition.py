@@ -37,7 +37,7 @@ from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.detached import start_detached
 from sandnet.kernel.files import Files
-from sandnet.kernel.inside import listen_here, listen_inside
+from sandnet.kernel.inside import asking_inside, listen_here, listen_inside
 from sandnet.kernel.linux import LinuxKernel
 from sandnet.kernel.reaper import Reaper
 from sandnet.kernel.workers import Workers
@@ -129,9 +129,20 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
             return Opened(0, _listen_for_host(host_listen))
         if not key.startswith(root) or ".." in key.split("/"):
             raise not_found("namespace", key, f"only those below {root} are served")
-        return Opened(inode, listen_inside(key, inode, ip_address(SERVER_ADDRESS), PORT))
+        listening = listen_inside(key, inode, ip_address(SERVER_ADDRESS), PORT) if lack.listening else ()
+        return Opened(inode, listening, _asking(key, inode, lack))
 
     return open_sockets
+
+
+def _asking(key: str, inode: int, lack: Lack) -> tuple[socket.socket, ...]:
+    """Sockets by which servers are asked. Without them, the others are of use all the same."""
+    try:
+        return asking_inside(key, inode, lack.asking) if lack.asking else ()
+    except Error:
+        if not lack.listening:
+            raise
+        return ()
 
 
 def _listen_for_host(host_listen: tuple[str, int] | None) -> tuple[socket.socket, socket.socket]:

@@ -33,6 +33,7 @@ from sandnet.dns.control import Control
 from sandnet.dns.hostservers import HostServers
 from sandnet.dns.server import Server
 from sandnet.dns.upstream import DEADLINE, PORT, Upstream
+from sandnet.kernel.inside import disconnect
 from sandnet.kernel.privileges import raise_oom_score, renounce
 from sandnet.logs import RESOLVER, FileHandler, configure
 from sandnet.model.address import Address
@@ -149,7 +150,7 @@ def _assembled(options: argparse.Namespace) -> Server:
     if options.host_listen and options.host_listen[1] == PORT:
         own.add(options.host_listen[0])
     answers = Answers(Upstream(), HostServers(), own=own, outstanding=options.outstanding)
-    return Server(answers, host=options.host_listen is not None)
+    return Server(answers, host=options.host_listen is not None, disconnect=disconnect)
 
 
 async def _watch(called: int, stop: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -204,3 +205,38 @@ def test_given_a_question_when_explained_then_rest_and_the_command_line_tell_its
     with pytest.raises(RefusedError) as refused:
         world.api.get("/dns/explain", **{"name": "peer", "from": "nobody"})
     assert refused.value.status == 404
+
+
+NAME_SERVER = """
+import socket, sys
+server = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+print("ready", flush=True)
+while True:
+    query, source = server.recvfrom(4096)
+    end = 12
+    while query[end]:
+        end += query[end] + 1
+    record = bytes([192, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 1, 1, 9])
+    server.sendto(query[:2] + bytes([133, 128, 0, 1, 0, 1, 0, 0, 0, 0]) + query[12 : end + 5] + record, source)
+"""
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("internal", [True, False], ids=["internal", "open"])
+def test_given_a_name_server_on_the_containers_own_network_when_named_in_the_join_then_it_is_asked_from_inside(
+    world: World, internal: bool, version: int
+) -> None:
+    world.api.network("inn", internal=internal, subnet_ipv6="fd00:77::/64")
+    ns = world.box("inn", "server")
+    server = ns.address if version == 4 else ns.address6
+    running = world.host.inside(ns.key, world.host.start_here, sys.executable, "-c", NAME_SERVER, server)
+    assert running.stdout
+    assert running.stdout.readline() == "ready\n"
+    client = world.box("inn", "client", join={"dns": [server]})
+    assert client.sh("dig", "+short", "+tries=1", "@127.0.0.11", "allowed.example") == "10.1.1.9\n"
+    assert dig(client, "server") == found(ns.address)
+    told = world.cli("dns", "allowed.example", "--from", client.container)
+    assert f"Upstream: {server} (from inside)\n" in told
+    other = world.box("inn", "other")
+    assert ("inside" in world.cli("dns", "allowed.example", "--from", other.container)) is False

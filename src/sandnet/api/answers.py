@@ -13,8 +13,8 @@ from sandnet.core.drift import Drift
 from sandnet.dns.base import Explanation
 from sandnet.model import Attachment, Endpoint, Network, Probe, Sandbox
 from sandnet.model.address import encode_hook
+from sandnet.wire import explaining, reconciling
 from sandnet.wire import libnetwork as wire
-from sandnet.wire import reconciling
 
 
 class Answers:
@@ -145,9 +145,9 @@ def reconciliation(found: Iterable[Drift]) -> reconciling.Reconciliation:
     return reconciling.Reconciliation(drift=told)
 
 
-def explanation(found: Explanation) -> wire.Explanation:
+def explanation(found: Explanation) -> explaining.Explanation:
     """What a container would be answered."""
-    return wire.Explanation(
+    return explaining.Explanation(
         name=found.name,
         asker=found.asker,
         answers=[str(address) for address in found.answers],
@@ -155,6 +155,7 @@ def explanation(found: Explanation) -> wire.Explanation:
         network=found.network,
         owners=list(found.owners),
         upstreams=[str(server) for server in found.upstreams],
+        inside=[str(server) for server in found.inside],
         reason=found.reason,
     )
 

@@ -9,6 +9,7 @@ from sandnet.api.front import API_VERSION, MIN_API_VERSION
 from sandnet.api.requests import AskedBy, Core, Question, Release, Verbose
 from sandnet.api.verbs import create, read
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.explaining import Explanation
 from sandnet.wire.reconciling import Reconcile, Reconciliation
 
 
@@ -25,7 +26,7 @@ async def version(release: Release) -> wire.Version:
 
 
 @read("/dns/explain", needed=("name", "from"), summary="What a container would be answered by the resolver")
-async def explain(core: Core, name: Question, asked_by: AskedBy) -> wire.Explanation:
+async def explain(core: Core, name: Question, asked_by: AskedBy) -> Explanation:
     """From which record, or from which servers; nothing is asked of these."""
     return answers.explanation(await core.explain(asked_by, name))
 

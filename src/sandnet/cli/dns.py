@@ -13,7 +13,7 @@ from sandnet.errors import Error, Kind
 
 if TYPE_CHECKING:
     from sandnet.client import Client
-    from sandnet.wire.libnetwork import Explanation
+    from sandnet.wire.explaining import Explanation
 
 
 @click.command(cls=Command, short_help="Tell what a container's question for a name would be answered.")
@@ -49,7 +49,8 @@ def dns(session: Session, name: str, container: str, as_json: bool) -> None:
 
 def explanation_text(found: Explanation, network: str, owners: list[str]) -> str:
     """What would be answered, and why."""
-    upstreams = ", ".join(found.upstreams) or "the host's servers"
+    from_inside = {server: f"{server} (from inside)" for server in found.inside}
+    upstreams = ", ".join(from_inside.get(server, server) for server in found.upstreams) or "the host's servers"
     return output.fields(
         (
             ("Name", found.name),

@@ -7,7 +7,7 @@ container's own interface. What a join calls ``aliases`` is known to that sandbo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from sandnet.core.records import Records
 from sandnet.dns.base import Alias, Asker, Change, Names, NameService, NoAsker, NoNames
@@ -119,6 +119,7 @@ class Naming:
                 networks=tuple(dict.fromkeys(net.id for net in networks)),
                 aliases=tuple(alias for attachment in attachments for alias in self._aliases(attachment)),
                 upstreams=box.dns,
+                inside=_held_inside(box, networks),
                 external=any(not net.options.internal for net in networks),
             )
 
@@ -130,6 +131,21 @@ class Naming:
     def _linked(self, box: Sandbox) -> list[Attachment]:
         found = self._records.attachments_of_container(box.container_id)
         return [a for a in found if a.interface and a.phase is not Phase.REMOVING]
+
+
+def _held_inside(box: Sandbox, networks: Sequence[Network]) -> tuple[Address, ...]:
+    """Servers of a sandbox to ask from inside alone: those on its networks.
+
+    A namespace that was joined may have further interfaces. On internal networks only, nothing is asked for it from the
+    host, so all its servers are asked from inside.
+    """
+    prefixes = [subnet.prefix for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
+    anywhere = box.origin is Origin.JOINED and all(net.options.internal for net in networks)
+    return tuple(
+        server
+        for server in box.dns
+        if not server.is_loopback and (anywhere or any(server in prefix for prefix in prefixes))
+    )
 
 
 def _endpoint_names(network: Network, endpoint: Endpoint) -> Iterator[Change]:

@@ -10,11 +10,12 @@ from typing import Final, Protocol
 from sandnet.dns import packet
 from sandnet.dns.base import Asker
 from sandnet.dns.hostservers import HostServers
+from sandnet.dns.inside import Inside, Pool, asked_inside
 from sandnet.dns.packet import Question
 from sandnet.dns.protocol import Counts
 from sandnet.dns.resolver import Ask, resolve
 from sandnet.dns.table import Table
-from sandnet.dns.upstream import LARGEST, Upstream
+from sandnet.dns.upstream import LARGEST, Server, Upstream
 from sandnet.model.address import Address
 
 OUTSTANDING: Final = 256
@@ -31,6 +32,8 @@ class Client:
         """Its questions under way upstream."""
         self.connections = 0
         """Its TCP connections."""
+        self.pool: Pool | None = None
+        """Sockets in its sandbox, by which servers are asked; without them none is asked from there."""
 
 
 class Answering(Protocol):
@@ -102,6 +105,20 @@ class Answers:
         theirs = tuple(server for server in asker.upstreams if server not in self._own)
         return theirs or tuple(server for server in self._host_servers.current() if server not in self._own)
 
+    def ways(self, client: Client) -> tuple[Server, ...]:
+        """The same, each by the way it is asked. From the host nobody is asked for an asker on internal networks only.
+
+        A server that the sandbox's own networks hold is asked from inside. Another one is asked from the host, and from
+        inside last: there may be a way to it that the host does not have.
+        """
+        asker = client.asker
+        from_host = [server for server in self.servers(asker) if asker.external and server not in asker.inside]
+        if client.pool is None:
+            return tuple(from_host)
+        within = [Inside(server, client.pool) for server in asked_inside(asker) if server not in self._own]
+        first = [way for way in within if way.address in asker.inside]
+        return (*first, *from_host, *(way for way in within if way.address not in asker.inside))
+
     async def finish(self) -> None:
         """Wait for the questions that are under way."""
         while self._tasks:
@@ -139,7 +156,7 @@ class Answers:
         self, client: Client, query: bytes, question: Question, limit: int, send: Callable[[bytes], None]
     ) -> None:
         try:
-            answer = await self._upstream.ask(query, question, self.servers(client.asker), limit=limit)
+            answer = await self._upstream.ask(query, question, self.ways(client), limit=limit)
         finally:
             client.outstanding -= 1
         self.failed += answer is None

@@ -61,8 +61,10 @@ class Asker(msgspec.Struct, frozen=True, kw_only=True, tag="asker"):
     aliases: tuple[Alias, ...] = ()
     upstreams: tuple[Address, ...] = ()
     """Servers of its join request; empty: the host's."""
+    inside: tuple[Address, ...] = ()
+    """Those of them that are asked from inside the sandbox and never from the host: its own networks hold them."""
     external: bool = True
-    """False: it is on internal networks only, and nothing is asked upstream for it."""
+    """False: it is on internal networks only, and nothing is asked for it from the host."""
 
 
 class NoAsker(msgspec.Struct, frozen=True, kw_only=True, tag="no_asker"):
@@ -88,6 +90,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Endpoint ids, or container and endpoint ids, that bear the name there."""
     upstreams: tuple[Address, ...] = ()
     """Servers that would be asked, in order."""
+    inside: tuple[Address, ...] = ()
+    """Those of them that would be asked from inside the sandbox."""
     reason: str = ""
     """In words."""
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar
 from sandnet.dns.base import Asker
 from sandnet.dns.claim import Opened, has_former, shared_by_former
 from sandnet.dns.link import Link
-from sandnet.dns.protocol import HOST, Apply, Done, Lack, Passed
+from sandnet.dns.protocol import HOST, MOST_DESCRIPTORS, Apply, Done, Lack, Passed
 from sandnet.errors import Error
 
 _log = logging.getLogger(__name__)
@@ -160,14 +160,21 @@ class Provider:
     async def _pass(self, link: Link, lacking: Sequence[Lack], askers: Mapping[str, Asker]) -> None:
         wanted = [(lack, asker) for lack in lacking if (asker := _asker(lack.container_id, askers))]
         opened = await self._run(self._open_all, wanted)
-        passed, sockets = [], []
+        waiting: list[tuple[Passed, Opened]] = []
         for lack, found in opened.items():
             if isinstance(found, str):
                 self._refused[lack.container_id] = found
-            else:
-                passed.append(found.passed(lack.container_id))
-                sockets += [*found.listening, *found.asking]
-        reply = await link.request(Apply((), tuple(passed)), sockets)
+                continue
+            passed = found.passed(lack.container_id)
+            if sum(each.count for each, _ in waiting) + passed.count > MOST_DESCRIPTORS:
+                await self._send(link, waiting)
+                waiting = []
+            waiting.append((passed, found))
+        await self._send(link, waiting)
+
+    async def _send(self, link: Link, opened: Sequence[tuple[Passed, Opened]]) -> None:
+        sockets = [each for _, found in opened for each in (*found.listening, *found.asking)]
+        reply = await link.request(Apply((), tuple(passed for passed, _ in opened)), sockets)
         if isinstance(reply, Done):
             self.note(reply.lacking)
 
@@ -184,12 +191,15 @@ class Provider:
 
     def _try_to_open(self, lack: Lack, asker: Asker) -> Opened | str:
         who = "the host" if lack.container_id == HOST else lack.container_id
+        what = "has no name server" if lack.listening else "cannot ask its servers from inside"
+        if not asker.upstreams:  # whatever the resolver says, it gets no more than the records want it to have
+            lack = Lack(lack.container_id, lack.listening)
         try:
             return self._open(asker.key, asker.inode, lack)
         except Error as failure:
-            return f"{who} has no name server: {failure.message}"
+            return f"{who} {what}: {failure.message}"
         except Exception as failure:  # one asker's trouble must not be another's
-            return f"{who} has no name server: {failure!r}"
+            return f"{who} {what}: {failure!r}"
 
 
 def _asker(container_id: str, askers: Mapping[str, Asker]) -> Asker | None:

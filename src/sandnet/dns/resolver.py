@@ -130,6 +130,10 @@ def _unknown(asker: Asker) -> _Verdict:
     So others do not exist; with SERVFAIL or REFUSED stub resolvers would try again and wait, and never go on to the
     next of their search domains.
     """
+    if asker.inside and not asker.external:
+        return _Verdict(
+            "upstream", "no name here: a server that the container's own networks hold is asked, from inside"
+        )
     if asker.external:
         return _Verdict("upstream", "no name here: an upstream server is asked")
     return _Verdict("none", "no name here, and an asker on internal networks only reaches no upstream server")
@@ -192,6 +196,7 @@ def explain(table: Table, asker: Asker, name: str) -> Explanation:
         network=verdict.network_id,
         owners=verdict.owners,
         upstreams=asker.upstreams if verdict.source == "upstream" else (),
+        inside=asker.inside if verdict.source == "upstream" else (),
         reason=verdict.reason,
     )
 

@@ -12,6 +12,7 @@ import msgspec
 from sandnet.dns.answers import Answers, Client
 from sandnet.dns.base import Asker, Change, Explanation, Names, NoAsker
 from sandnet.dns.host import HostAnswers
+from sandnet.dns.inside import Disconnect, Pool, asked_inside
 from sandnet.dns.listener import Listener
 from sandnet.dns.protocol import HOST, Counts, Lack, Passed
 from sandnet.dns.resolver import explain
@@ -49,10 +50,19 @@ class Server:
         answers: holds the names.
         connections: TCP connections of one asker at most.
         host: the host may ask too, once there are sockets for it.
+        disconnect: dissolves a socket from its peer and its port, so that it can be used again.
     """
 
-    def __init__(self, answers: Answers, *, connections: int = CONNECTIONS, host: bool = False) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        *,
+        connections: int = CONNECTIONS,
+        host: bool = False,
+        disconnect: Disconnect = socket.socket.close,
+    ) -> None:
         self._answers = answers
+        self._disconnect = disconnect
         self._connections = connections
         self._listeners: dict[str, Listener] = {}
         """By container id."""
@@ -113,7 +123,8 @@ class Server:
             raise not_found("sandbox", container_id, "names are answered in sandboxes only")
         told = explain(self._answers.table, asker, name)
         upstreams = self._answers.servers(asker) if told.source == "upstream" else told.upstreams
-        return msgspec.structs.replace(told, upstreams=upstreams)
+        inside = tuple(server for server in told.inside if server in upstreams)
+        return msgspec.structs.replace(told, upstreams=upstreams, inside=inside)
 
     def counts(self) -> Counts:
         """What was done so far."""
@@ -128,8 +139,10 @@ class Server:
 
     def close(self) -> None:
         """Close all sockets."""
-        for listener in self._everybody():
-            listener.close()
+        for container_id in tuple(self._listeners):
+            self._close(container_id)
+        if self._host_listener:
+            self._host_listener.close()
 
     def _everybody(self) -> list[Listener]:
         return [*self._listeners.values(), *([self._host_listener] if self._host_listener else [])]
@@ -140,29 +153,50 @@ class Server:
         listener = self._listeners.get(container_id)
         if listener and wanted and _same_namespace(listener.client.asker, wanted):
             listener.client.asker = wanted
-            return
-        if listener:
-            self._listeners.pop(container_id).close()
-        if wanted:
-            self._lacking[container_id] = Lack(container_id)
+        elif listener:
+            self._close(container_id)
+        self._note_lack(container_id, wanted)
+
+    def _note_lack(self, container_id: str, asker: Asker | None) -> None:
+        """Remember which sockets an asker needs and has not."""
+        listener = self._listeners.get(container_id)
+        pool = listener.client.pool if listener else None
+        versions = {server.version for server in asked_inside(asker)} if asker else set()
+        asking = tuple(sorted(versions - (pool.versions if pool else frozenset())))
+        if asker and (listener is None or asking):
+            self._lacking[container_id] = Lack(container_id, listener is None, asking)
         else:
             self._lacking.pop(container_id, None)
 
+    def _close(self, container_id: str) -> None:
+        listener = self._listeners.pop(container_id)
+        listener.close()
+        if listener.client.pool:
+            listener.client.pool.close()
+
     def _take(self, passed: Passed, sockets: Sequence[socket.socket]) -> None:
-        """Begin to serve an asker."""
+        """Give an asker its sockets, and begin to serve it."""
         client = self._waiting(passed)
-        if client is None or not passed.listening:
-            for each in sockets:
-                each.close()
-            return
-        del self._lacking[passed.container_id]
-        udp, tcp = sockets[:2]
-        answers = self._host if client is self._host.client else self._answers
-        listener = Listener(client, udp, tcp, answers, self._admit)
-        if client is self._host.client:
-            self._host_listener = listener
+        rest = list(sockets)
+        if client and passed.listening and self._lacking[passed.container_id].listening:
+            self._listen(client, rest.pop(0), rest.pop(0))
+        if client and passed.asking and self._lacking[passed.container_id].asking:
+            client.pool = client.pool or Pool(self._disconnect)
+            client.pool.add(rest[-passed.asking :])
+            del rest[-passed.asking :]
+        for each in rest:
+            each.close()
+        if passed.container_id == HOST:
+            if self._host_listener:
+                self._lacking.pop(HOST, None)
         else:
-            self._listeners[passed.container_id] = listener
+            self._note_lack(passed.container_id, self._answers.table.askers.get(passed.container_id))
+
+    def _listen(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
+        if client is self._host.client:
+            self._host_listener = Listener(client, udp, tcp, self._host, self._admit)
+        else:
+            self._listeners[client.asker.container_id] = Listener(client, udp, tcp, self._answers, self._admit)
 
     def _waiting(self, passed: Passed) -> Client | None:
         """Who lacks these sockets; ``None``: nobody."""
@@ -171,7 +205,10 @@ class Server:
         if passed.container_id == HOST:
             return self._host.client
         asker = self._answers.table.askers.get(passed.container_id)
-        return Client(asker) if asker and asker.inode == passed.inode else None
+        if asker is None or asker.inode != passed.inode:
+            return None
+        listener = self._listeners.get(passed.container_id)
+        return listener.client if listener else Client(asker)
 
     def _admit(self, client: Client) -> bool:
         """Count one connection more of the client, if it may have it."""

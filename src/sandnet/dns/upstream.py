@@ -18,8 +18,12 @@ from itertools import takewhile
 from typing import Final
 
 from sandnet.dns import packet
+from sandnet.dns.inside import Inside
 from sandnet.dns.packet import Question
 from sandnet.model.address import Address
+
+Server = Address | Inside
+"""A server that is asked from the host, or from inside a sandbox."""
 
 PORT: Final = 53
 DEADLINE: Final = 5.0
@@ -58,7 +62,7 @@ class Upstream:
         self._port = port
         self._deadline = deadline
         self._limit = limit
-        self._late: dict[Address, float] = {}
+        self._late: dict[Server, float] = {}
         self.outstanding = 0
         """Questions under way."""
 
@@ -67,7 +71,7 @@ class Upstream:
         """No more can be asked now."""
         return self.outstanding >= self._limit
 
-    async def ask(self, query: bytes, question: Question, servers: Sequence[Address], *, limit: int) -> bytes | None:
+    async def ask(self, query: bytes, question: Question, servers: Sequence[Server], *, limit: int) -> bytes | None:
         """The best answer, with the query's own id; ``None`` when no server gave any in time.
 
         Args:
@@ -91,7 +95,7 @@ class Upstream:
             self._remember(race)
         return query[:2] + answer[2:] if answer else None
 
-    def _ordered(self, servers: Sequence[Address]) -> list[Address]:
+    def _ordered(self, servers: Sequence[Server]) -> list[Server]:
         now = time.monotonic()
         return sorted(servers, key=lambda server: self._late.get(server, 0.0) > now)[:SERVERS]
 
@@ -107,7 +111,7 @@ class Upstream:
 class _Race:
     """One question on its way to one or more servers."""
 
-    def __init__(self, query: bytes, question: Question, servers: Sequence[Address], port: int, limit: int) -> None:
+    def __init__(self, query: bytes, question: Question, servers: Sequence[Server], port: int, limit: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._query = os.urandom(2) + query[2:]
         self._question = question
@@ -116,14 +120,14 @@ class _Race:
         self._port = port
         self._limit = limit
         self._row = tuple(servers)
-        self._asked: dict[Address, socket.socket] = {}
-        self._streams: dict[Address, asyncio.Task[None]] = {}
+        self._asked: dict[Server, socket.socket] = {}
+        self._streams: dict[Server, asyncio.Task[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.winner: asyncio.Future[bytes | None] = self._loop.create_future()
         self.fallback: bytes | None = None
         """The best of the answers that are not good."""
-        self.victor: Address | None = None
-        self.overtaken: tuple[Address, ...] = ()
+        self.victor: Server | None = None
+        self.overtaken: tuple[Server, ...] = ()
         """Servers asked before the victor that have said nothing."""
 
     def start(self) -> None:
@@ -154,7 +158,7 @@ class _Race:
         if not self._asked and not self._streams and not self.winner.done():
             self.winner.set_result(self.fallback)
 
-    def _ask(self, server: Address) -> bool:
+    def _ask(self, server: Server) -> bool:
         if server in self._asked:
             return False
         try:
@@ -167,7 +171,7 @@ class _Race:
         except BlockingIOError:
             pass  # as good as lost on the way: it is sent again
         except OSError:
-            self._asked.pop(server).close()
+            _release(server, self._asked.pop(server))
             return False
         self._loop.add_reader(out.fileno(), self._readable, server, out)
         return True
@@ -180,7 +184,7 @@ class _Race:
                 continue  # an error of an earlier datagram: reading finds it
         self._timers["resend"] = self._loop.call_later(RESEND, self._resend)
 
-    def _readable(self, server: Address, out: socket.socket) -> None:
+    def _readable(self, server: Server, out: socket.socket) -> None:
         try:
             for _ in range(_FALSE_ANSWERS):
                 answer = out.recv(LARGEST)
@@ -192,14 +196,14 @@ class _Race:
         except OSError:  # nobody listens there (ECONNREFUSED), or there is no way to it
             self._lost(server)
 
-    def _received(self, server: Address, answer: bytes) -> None:
+    def _received(self, server: Server, answer: bytes) -> None:
         self._hang_up(server)
         if packet.is_truncated(answer):
             self._streams[server] = self._loop.create_task(self._ask_by_tcp(server, answer))
         else:
             self._judge(server, answer)
 
-    async def _ask_by_tcp(self, server: Address, truncated: bytes) -> None:
+    async def _ask_by_tcp(self, server: Server, truncated: bytes) -> None:
         try:
             answer = await _exchange(self._query, server, self._port)
         except (OSError, EOFError):
@@ -211,7 +215,7 @@ class _Race:
         else:
             self._next()
 
-    def _judge(self, server: Address, answer: bytes) -> None:
+    def _judge(self, server: Server, answer: bytes) -> None:
         if packet.rcode(answer) in _GOOD:
             self.victor = server
             self.overtaken = tuple(early for early in takewhile(server.__ne__, self._row) if early in self._asked)
@@ -221,17 +225,26 @@ class _Race:
             self.fallback = self.fallback or answer
             self._next()
 
-    def _lost(self, server: Address) -> None:
+    def _lost(self, server: Server) -> None:
         self._hang_up(server)
         self._next()
 
-    def _hang_up(self, server: Address) -> None:
+    def _hang_up(self, server: Server) -> None:
         out = self._asked.pop(server)
         self._loop.remove_reader(out.fileno())
+        _release(server, out)
+
+
+def _release(server: Server, out: socket.socket) -> None:
+    if isinstance(server, Inside):
+        server.pool.give_back(out)
+    else:
         out.close()
 
 
-def _connected(server: Address, port: int) -> socket.socket:
+def _connected(server: Server, port: int) -> socket.socket:
+    if isinstance(server, Inside):
+        return server.connected(port)
     family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     out = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
@@ -242,8 +255,10 @@ def _connected(server: Address, port: int) -> socket.socket:
     return out
 
 
-async def _exchange(query: bytes, server: Address, port: int) -> bytes:
+async def _exchange(query: bytes, server: Server, port: int) -> bytes:
     """One question and its answer over a connection of its own (RFC 7766)."""
+    if isinstance(server, Inside):
+        return await server.exchange(query, port)
     reader, writer = await asyncio.open_connection(str(server), port)
     try:
         writer.write(len(query).to_bytes(2, "big") + query)

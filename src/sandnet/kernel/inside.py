@@ -6,10 +6,11 @@ thread enters, makes it and comes back; nothing has to run inside.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -18,8 +19,16 @@ from sandnet.kernel.syscalls import OWN_NAMESPACE, NotANetworkNamespaceError, en
 from sandnet.model.address import Address
 
 _BACKLOG: Final = 128
+_ASKING_UDP: Final = 24
+"""Questions that one sandbox may have under way from inside, of each version of IP."""
+_ASKING_TCP: Final = 4
+"""Those among them whose answers did not fit into a datagram."""
+_NOBODY: Final = bytes(16)
+"""A ``struct sockaddr`` of the family ``AF_UNSPEC``."""
 _RECEIVE_BUFFER: Final = 1 << 20
 """Bytes of questions that may wait while the process is busy: a burst of some thousand."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def listen_inside(key: str, inode: int, address: Address, port: int) -> tuple[socket.socket, socket.socket]:
@@ -41,6 +50,36 @@ def listen_inside(key: str, inode: int, address: Address, port: int) -> tuple[so
         return listen_here(address, port)
 
 
+def asking_inside(key: str, inode: int, versions: Iterable[int]) -> tuple[socket.socket, ...]:
+    """Unconnected UDP and TCP sockets in the namespace pinned at ``key``, by which servers can be asked from there.
+
+    Args:
+        key: path at which the namespace is pinned.
+        inode: what it must be; another one at that path is left alone.
+        versions: of IP, 4 and 6.
+
+    Raises:
+        Error: as :func:`listen_inside`.
+    """
+    families = [socket.AF_INET if version == 4 else socket.AF_INET6 for version in versions]
+    kinds = [*[socket.SOCK_DGRAM] * _ASKING_UDP, *[socket.SOCK_STREAM] * _ASKING_TCP]
+    with _entered(key, inode, "open sockets"), ExitStack() as undo:
+        made = [undo.enter_context(_unbound(family, kind)) for family in families for kind in kinds]
+        undo.pop_all()
+        return tuple(made)
+
+
+def disconnect(used: socket.socket) -> None:
+    """Dissolve a UDP or TCP socket from its peer and from the port that it was given for it (connect(2)).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if _libc.connect(used.fileno(), _NOBODY, len(_NOBODY)) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 def tcp_socket(key: str, inode: int) -> socket.socket:
     """An unconnected IPv4 TCP socket in the namespace pinned at ``key``; call it on a worker thread.
 
@@ -48,7 +87,11 @@ def tcp_socket(key: str, inode: int) -> socket.socket:
         Error: as :func:`listen_inside`.
     """
     with _entered(key, inode, "open a socket"):
-        return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        return _unbound(socket.AF_INET, socket.SOCK_STREAM)
+
+
+def _unbound(family: int, kind: int) -> socket.socket:
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 @contextmanager

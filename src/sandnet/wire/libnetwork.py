@@ -315,26 +315,6 @@ class Event(Struct, kw_only=True):
     """What ``GET`` with ``verbose=true`` shows; not of what is gone."""
 
 
-class Explanation(Struct, kw_only=True):
-    """Answer of ``GET /dns/explain``. Not part of the reference."""
-
-    name: str
-    asker: str
-    """The container's id."""
-    answers: list[str]
-    """Addresses. For a question about an address ``reason`` has the name."""
-    source: str
-    """``alias``, ``network``, ``reverse``, ``localhost``, ``upstream`` or ``none``."""
-    network: str
-    """Id of the network whose records answer; empty: none."""
-    owners: list[str]
-    """Who bears the name there: an endpoint's id, or a container's and an endpoint's with a slash between."""
-    upstreams: list[str]
-    """Servers of the container's own that would be asked, in order; empty with source ``upstream``: the host's."""
-    reason: str
-    """In words."""
-
-
 class DriverHealth(Struct, kw_only=True):
     """Whether a kind of network works on this host."""
 

@@ -1,0 +1,141 @@
+"""Servers that are asked from inside a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from sandnet.dns.base import Asker, NoAsker
+from tests.dns_world import DnsHost, FakeUpstream, always, names, query, rcode, records, reply_to, until
+from tests.lab import Host
+
+THERE, THERE6 = "10.77.0.2", "fd77::2"
+
+
+class World(DnsHost):
+    """A sandbox, and another one on its network in which a name server runs."""
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        super().__init__(host, folder)
+        self.ns = self.asker("ns", "front")
+        self.join(self.asker("box", "front"), self.ns)
+        self.outside: FakeUpstream = self.upstream("127.0.1.1", always("192.0.2.99"))
+        self.resolv_conf.write_text("nameserver 127.0.1.1\n")
+
+    def box(self, *servers: str, external: bool = False) -> Asker:
+        """The sandbox, whose own networks hold these servers."""
+        return self.asker("box", "front", upstreams=servers, inside=servers, external=external)
+
+
+@pytest.fixture
+async def world(host: Host, tmp_path: Path) -> AsyncIterator[World]:
+    made = World(host, tmp_path)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def truncated(asked: bytes) -> list[bytes]:
+    """An answer that says: ask over TCP."""
+    reply = reply_to(asked)
+    return [reply[:2] + bytes([reply[2] | 2]) + reply[3:]]
+
+
+@pytest.mark.parametrize("server", [THERE, THERE6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("external", [False, True], ids=["internal", "external"])
+async def test_given_a_server_on_a_network_of_the_sandbox_when_asked_then_the_question_comes_from_inside(
+    world: World, server: str, external: bool
+) -> None:
+    upstream = world.upstream(server, always("192.0.2.1"), box=world.ns)
+    client = await world.opened()
+    box = world.box(server, external=external)
+    await client.apply(box, names("front", "e1", "web", "10.77.0.9"))
+    for number in range(60):  # more than there are sockets
+        assert records(await world.ask(box, f"n{number}.example.org")) == ["192.0.2.1"]
+    assert len(upstream.seen) == 60
+    assert len(set(upstream.ports)) > 30  # each from a port of its own
+    assert not world.outside.seen
+    assert records(await world.ask(box, "web")) == ["10.77.0.9"]
+    told = await client.explain("box", "example.org")
+    assert told.upstreams == told.inside == (ip_address(server),)
+
+
+@pytest.mark.parametrize("server", [THERE, THERE6], ids=["ipv4", "ipv6"])
+async def test_given_a_server_inside_that_truncates_when_asked_then_the_answer_comes_over_tcp_from_inside(
+    world: World, server: str
+) -> None:
+    many = [f"192.0.2.{number}" for number in range(1, 25)]
+    world.upstream(server, truncated, always(*many), box=world.ns)
+    client = await world.opened()
+    box = world.box(server)
+    await client.apply(box)
+    for _ in range(10):  # more than there are sockets for it
+        assert sorted((await world.dig(box, "+short", "example.org")).split()) == sorted(many)
+
+
+async def test_given_a_server_inside_that_says_nothing_when_it_is_asked_too_much_then_sockets_come_back(
+    world: World,
+) -> None:
+    silent = [True]
+    world.upstream(THERE, lambda asked: [] if silent[0] else always("192.0.2.1")(asked), box=world.ns)
+    client = await world.opened()
+    box = world.box(THERE)
+    await client.apply(box)
+    with world.socket_in(box) as flood:
+        for number in range(100):
+            flood.send(query(f"n{number}.example.org"))
+        for _ in range(100):
+            assert rcode(await asyncio.to_thread(flood.recv, 512)) == "SERVFAIL"
+    silent[0] = False
+    assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
+    assert not world.outside.seen
+
+
+async def test_given_a_sandbox_on_internal_networks_when_its_server_inside_is_away_then_nobody_else_is_asked(
+    world: World,
+) -> None:
+    client = await world.opened()
+    box = world.box(THERE)
+    await client.apply(box)
+    assert rcode(await world.ask(box, "example.org")) == "SERVFAIL"  # refused: nothing listens there
+    await client.apply(world.asker("box", "front", upstreams=[THERE, "127.0.1.1"], inside=[THERE], external=False))
+    assert rcode(await world.ask(box, "example.org")) == "SERVFAIL"
+    assert not world.outside.seen
+
+
+async def test_given_a_server_that_only_the_sandbox_reaches_when_asked_then_it_is_asked_from_inside_at_last(
+    world: World,
+) -> None:
+    """As in a namespace that was joined and has a VPN of its own."""
+    world.upstream(THERE, always("192.0.2.1"), box=world.ns)
+    client = await world.opened()
+    box = world.asker("box", "front", upstreams=[THERE], external=True)
+    await client.apply(box)
+    assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
+
+
+async def test_given_servers_that_change_when_asked_then_the_sockets_follow_and_go_with_the_sandbox(
+    world: World,
+) -> None:
+    for server in (THERE, THERE6):
+        world.upstream(server, always("192.0.2.1"), box=world.ns)
+    client = await world.opened()
+    await client.apply(world.asker("box", "front"))
+    (pid,) = world.pids()
+    bare = len(os.listdir(f"/proc/{pid}/fd"))
+    for servers in ([THERE], [THERE, THERE6], [THERE6]):
+        await client.apply(box := world.box(*servers))
+        assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
+    assert len(os.listdir(f"/proc/{pid}/fd")) > bare
+    world.kill()
+    await until(lambda: world.pids() and not client.problem())
+    assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
+    (pid,) = world.pids()
+    await client.apply(NoAsker(container_id="box"))
+    assert len(os.listdir(f"/proc/{pid}/fd")) == bare - 2
