@@ -87,21 +87,54 @@ async def test_given_our_own_origin_when_it_asks_over_tcp_then_it_is_answered() 
     assert await answer("GET", {"host": "localhost:2385", "sec-fetch-site": "none"}) == (200, "")
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("names", [(), None], ids=["tcp", "unix"])
 @pytest.mark.parametrize(
-    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json",
-             "text/plain; application/json"]
-)  # fmt: skip
-@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
-async def test_given_what_a_form_can_send_when_posted_over_tcp_then_415(method: str, kind: str) -> None:
-    headers = {"host": "localhost"} | ({"content-type": kind} if kind else {})
-    assert await answer(method, headers) == (415, "not_json")
-
-
-@pytest.mark.parametrize(
-    "kind", ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+    ("name", "first", "second"),
+    [
+        ("origin", "http://localhost", "http://evil.example"),
+        ("host", "localhost", "localhost"),
+        ("sec-fetch-site", "same-origin", "cross-site"),
+        ("sec-fetch-mode", "cors", "cors"),
+        ("content-type", "application/json", "text/plain"),
+        ("content-type", "text/plain", "application/json"),
+        ("content-length", "2", "2"),
+        ("transfer-encoding", "chunked", "chunked"),
+        ("content-encoding", "identity", "gzip"),
+        ("expect", "100-continue", "x"),
+    ],
 )
-async def test_given_json_when_posted_over_tcp_then_it_is_answered(kind: str) -> None:
-    assert await answer("POST", {"host": "localhost", "content-type": kind}) == (200, "")
+async def test_given_a_header_that_decides_when_it_is_there_twice_then_400(
+    method: str, names: tuple[str, ...] | None, name: str, first: str, second: str
+) -> None:
+    base = {"host": "localhost", "content-type": "application/json"}
+    headers = [(key, value) for key, value in base.items() if key != name] + [(name, first), (name, second)]
+    expected = "invalid_host" if name == "host" else "repeated_header"
+    assert await answer(method, headers, names) == (400, expected)
+
+
+async def test_given_a_header_that_may_be_a_list_when_it_is_there_twice_then_it_is_answered() -> None:
+    headers = [("host", "localhost"), ("accept", "a/b"), ("accept", "c/d"), ("x-forwarded-for", "a")]
+    assert await answer("GET", [*headers, ("x-forwarded-for", "b")]) == (200, "")
+
+
+async def test_given_a_fault_of_ours_around_the_application_when_asked_then_500_in_json() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("inside")
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/x", "headers": [], "server": None}
+    await Guard(faulty, names=None)(scope, receive, send)
+    assert sent[0]["status"] == 500
+    assert msgspec.json.decode(sent[1]["body"])["code"] == "internal"
+    assert b"inside" not in sent[1]["body"]
 
 
 async def test_given_the_unix_socket_when_asked_then_host_and_content_type_say_nothing() -> None:

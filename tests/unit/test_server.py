@@ -7,10 +7,8 @@ import json
 import os
 import resource
 import signal
-import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,64 +17,14 @@ import pytest
 from sandnet.client import Client
 from sandnet.config import Config
 from sandnet.errors import Error
-from sandnet.serving.connection import MAX_HEAD, MAX_MESSAGE, Connection, Gate, Patience
-from sandnet.serving.listening import Listener
-from sandnet.serving.server import Server
+from sandnet.serving.connection import MAX_HEAD, MAX_MESSAGE, Connection, Patience
+from sandnet.serving.gate import Gate
 from sandnet.serving.tls import Certificates, certificates
 from sandnet.transport import Tls
 from tests.certificates import Authority, Identity
-from tests.served import served
+from tests.serving import GET, running, until
 
-GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HASTY = Patience(head=0.3, body=0.3, stall=0.3)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until it is so, at most ten seconds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # there is nothing that would tell us
-            await asyncio.sleep(0.001)
-
-
-class Running:
-    """A server, and the port it serves on."""
-
-    def __init__(self, server: Server, port: int) -> None:
-        self.server, self.port = server, port
-
-    async def told(self, request: bytes, *, tls: ssl.SSLContext | None = None) -> bytes:
-        """All that comes back before the server closes."""
-        async with self.connected(tls) as (reader, writer):
-            writer.write(request)
-            return await asyncio.wait_for(reader.read(), 20)
-
-    @asynccontextmanager
-    async def connected(
-        self, tls: ssl.SSLContext | None = None
-    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls)
-        try:
-            yield reader, writer
-        finally:
-            writer.transport.abort()
-
-
-@asynccontextmanager
-async def running(folder: Path, *, tls: Certificates | None = None) -> AsyncIterator[Running]:
-    """A server on loopback TCP."""
-    async with served(folder) as parts:
-        listening = socket.create_server(("127.0.0.1", 0))
-        listening.setblocking(False)
-        port = listening.getsockname()[1]
-        listener = Listener(f"tcp://127.0.0.1:{port}", listening, ours=True, tls=tls)
-        server = Server(parts.controller, [listener], (), tls)
-        serving = asyncio.ensure_future(server.serve())
-        await until(lambda: server.started)
-        try:
-            yield Running(server, port)
-        finally:
-            server.should_exit = True
-            await asyncio.wait_for(serving, 15)
 
 
 @pytest.fixture(scope="module")
@@ -446,12 +394,3 @@ async def test_given_a_client_that_does_not_read_when_answers_pile_up_then_it_is
             await until(partial(lambda before: state.total_requests > before or connection.flow.write_paused, asked))
         writer.write(GET)  # whose answer cannot even begin
         await until(lambda: not connections)
-
-
-async def test_given_more_pipelined_requests_than_may_wait_when_sent_at_once_then_the_connection_ends(
-    tmp_path: Path,
-) -> None:
-    async with running(tmp_path) as there:
-        assert await there.told(GET * 1000) == b""
-        last = GET[:-2] + b"Connection: close\r\n\r\n"
-        assert (await there.told(GET * 9 + last)).count(b" 200 OK") == 10

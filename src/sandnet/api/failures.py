@@ -75,7 +75,18 @@ def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[byt
 def on_unexpected(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Our own fault: the log tells it, the client is told nothing of our inside."""
     log.error("%s %s failed unexpectedly", request.method, request.scope["path"], exc_info=error)
-    return answer(500, ErrorBody(message="internal error", code=Kind.INTERNAL.value, hint="see the daemon's log"))
+    return answer(500, internal())
+
+
+def internal() -> ErrorBody:
+    """The answer to our own fault: the client is told nothing of our inside."""
+    return ErrorBody(message="internal error", code=Kind.INTERNAL.value, hint="see the daemon's log")
+
+
+def not_json() -> ErrorBody:
+    """The refusal of a body that does not say that it is JSON."""
+    message = "over TCP a body must say that it is JSON, since web pages can send other ones without asking"
+    return ErrorBody(message=message, code="not_json", hint="add the header Content-Type: application/json")
 
 
 def no_such_path(path: str) -> ErrorBody:

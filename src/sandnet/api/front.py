@@ -1,4 +1,4 @@
-"""What happens to a request before it is routed: one form of path, version prefix, size, number, HEAD.
+"""What happens to a request before it is routed: one form of path, version prefix, size of its head, number, HEAD.
 
 It works on the ASGI scope, so that no client ever sees a redirect.
 """
@@ -109,7 +109,7 @@ def _too_large(scope: Scope) -> Refusal | None:
     headers = scope["headers"]
     if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
         return Refusal(431, ErrorBody(message="more than 100 headers, or 32 KiB of them", code="headers_too_large"))
-    return Refusal(413, failures.too_large()) if _declared_length(scope) > MAX_BODY else None
+    return None
 
 
 def normal_path(scope: Scope) -> str:
@@ -127,11 +127,6 @@ def normal_path(scope: Scope) -> str:
 
 def _one_form(segment: str) -> str:
     return quote(unquote_to_bytes(segment), safe="") if "%" in segment else segment
-
-
-def _declared_length(scope: Scope) -> int:
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    return int(declared) if declared.isdigit() else 0
 
 
 def _engine_dialect(prefix: str) -> ErrorBody:

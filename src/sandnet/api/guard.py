@@ -4,24 +4,31 @@ A browser reaches loopback for any page that it shows, and a page's own name may
 after it was loaded (DNS rebinding). What tells such a request from one of ours are the ``Host`` header (RFC 9110,
 7.2), which names the page's host; ``Origin`` (RFC 6454, 7) and ``Sec-Fetch-Site`` (W3C Fetch Metadata), which a page
 cannot leave out; and the content type, since without asking first (CORS, Fetch 2.2.2) a page can only send forms and
-plain text.
+plain text. A header that decides is there once: of two, a proxy may look at the one and we at the other.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from sandnet.api.front import Receive, Refusal, Scope, Send, refuse
+from sandnet.api import failures
+from sandnet.api.front import Message, Receive, Refusal, Scope, Send, refuse
+from sandnet.api.requests import NOT_JSON
 from sandnet.wire.libnetwork import ErrorBody
 
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
-_CHANGING: Final = {"POST", "PUT", "PATCH"}
-"""Methods that carry a body. DELETE needs no check: a page must ask before it may send one."""
 _JSON: Final = re.compile(r"application/(?:[a-z0-9.-]+\+)?json *(?:;.*)?", re.IGNORECASE)
 _OUR_SITE: Final = {b"none", b"same-origin"}
+_SINGLE: Final = frozenset(
+    (
+        b"authorization", b"content-encoding", b"content-length", b"content-type", b"expect", b"host", b"origin",
+        b"referer", b"transfer-encoding", b"upgrade",
+    )
+)  # fmt: skip
+"""Headers that are there at most once, with those whose names begin with ``sec-``, which only browsers set."""
 
 
 class Guard:
@@ -40,7 +47,20 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        outgoing = _Outgoing(send)
+        try:
+            await self._answer(scope, receive, outgoing)
+        except Exception as error:  # the application answers its own; this is a fault around it
+            failures.log.error("%s %s failed unexpectedly", scope["method"], scope["path"], exc_info=error)
+            if outgoing.begun:
+                raise
+            await refuse(500, failures.internal(), send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope)
         if refusal:
             await refuse(*refusal, send)
         else:
@@ -48,21 +68,22 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if repeated := _repeated(name for name, _ in scope["headers"]):
+            return repeated
         if self._names is None:
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"host"]  # any name will do
             return _foreign(b"") if b"origin" in headers else _cross_site(headers)
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        scope[NOT_JSON] = not _is_json(headers)
         return (
-            self._unknown_host(hosts, str((scope["server"] or ("",))[0]))
+            self._unknown_host(headers.get(b"host"), str((scope["server"] or ("",))[0]))
             or _other_origin(headers, scope["scheme"])
             or _cross_site(headers)
-            or _not_json(headers, scope["method"])
         )
 
-    def _unknown_host(self, hosts: list[bytes], reached: str) -> Refusal | None:
-        if len(hosts) != 1:
-            message = "a request needs one Host header"
-            return Refusal(400, ErrorBody(message=message, code="invalid_host", hint="RFC 9112, 3.2"))
-        host = hosts[0].decode("latin-1").lower()
+    def _unknown_host(self, given: bytes | None, reached: str) -> Refusal | None:
+        if given is None:
+            return _invalid_host()
+        host = given.decode("latin-1").lower()
         match = _HOST.fullmatch(host)
         if match and self._is_ours(_plain(match["name"]), _plain(reached)):
             return None
@@ -106,10 +127,35 @@ def _cross_site(headers: dict[bytes, bytes]) -> Refusal | None:
     return _foreign(b"")
 
 
-def _not_json(headers: dict[bytes, bytes], method: str) -> Refusal | None:
-    if method not in _CHANGING or _JSON.fullmatch(headers.get(b"content-type", b"").decode("latin-1")):
-        return None
-    message = "over TCP a body must say that it is JSON, since web pages can send other ones without asking"
-    return Refusal(
-        415, ErrorBody(message=message, code="not_json", hint="add the header Content-Type: application/json")
-    )
+def _repeated(names: Iterable[bytes]) -> Refusal | None:
+    seen: set[bytes] = set()
+    for name in names:
+        if name in seen:
+            if name == b"host":
+                return _invalid_host()
+            message = f"the header {name.decode('latin-1')[:40]!r} is given twice"
+            return Refusal(400, ErrorBody(message=message, code="repeated_header", hint="give it once"))
+        if name in _SINGLE or name.startswith(b"sec-"):
+            seen.add(name)
+    return None
+
+
+def _invalid_host() -> Refusal:
+    message = "a request needs one Host header"
+    return Refusal(400, ErrorBody(message=message, code="invalid_host", hint="RFC 9112, 3.2"))
+
+
+def _is_json(headers: dict[bytes, bytes]) -> bool:
+    return _JSON.fullmatch(headers.get(b"content-type", b"").decode("latin-1")) is not None
+
+
+class _Outgoing:
+    """Sends, and knows whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
+        await self._send(message)

@@ -6,11 +6,12 @@ import re
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from litestar import Request
+from litestar import Request, Response
 from litestar.di import NamedDependency
 from litestar.exceptions import InternalServerException
 from litestar.params import PathParameter, QueryParameter
 
+from sandnet.api import failures
 from sandnet.core.controller import Controller
 from sandnet.errors import Error, invalid
 from sandnet.wire import libnetwork as wire
@@ -32,6 +33,9 @@ Question = Annotated[str, QueryParameter(name="name", description="what is asked
 AskedBy = Annotated[str, QueryParameter(name="from", description="the container that asks: id or unique id prefix")]
 Force = Annotated[bool, QueryParameter(name="force", description="take along what is alive on it")]
 Verbose = Annotated[bool, QueryParameter(name="verbose", description="tell what an operator needs")]
+
+NOT_JSON: Final = "sandnet.not_json"
+"""Key of the scope: the body must say that it is JSON, and does not. A wrong path or method is refused before that."""
 
 LISTING: Final = ("name", "partial-id")
 """Filters of the lists; at most one of them at a time."""
@@ -65,17 +69,20 @@ def read_body(body: bytes, kind: type[Any]) -> Any:
         raise _unreadable(str(error)) from None
 
 
-async def prepare(request: Request[Any, Any, Any]) -> None:
+async def prepare(request: Request[Any, Any, Any]) -> Response[bytes] | None:
     """Decode the path's segments and refuse queries and bodies that no handler should see.
 
     Raises:
         Error: kind ``INVALID``.
     """
     scope = request.scope
+    if request.route_handler.parsed_data_field and request.scope.get(NOT_JSON):
+        return failures.answer(415, failures.not_json())
     scope["path_params"] = {name: unquote(value) for name, value in scope["path_params"].items()}
     _check_query(request, scope["query_string"].decode("latin-1"))
     if request.route_handler.parsed_data_field and not await _whole_body(request):
         raise invalid("the body is empty", "send a JSON object", "invalid_body")
+    return None
 
 
 async def _whole_body(request: Request[Any, Any, Any]) -> bytes:

@@ -17,7 +17,8 @@ import uvicorn
 from sandnet.api.app import create_app
 from sandnet.api.guard import Guard
 from sandnet.core.controller import Controller
-from sandnet.serving.connection import Connection, Gate
+from sandnet.serving.connection import Connection
+from sandnet.serving.gate import Gate
 from sandnet.serving.listening import BACKLOG, Listener, notify
 from sandnet.serving.tls import Certificates
 

@@ -1,0 +1,74 @@
+"""A server over real sockets in the test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sandnet.serving.listening import Listener
+from sandnet.serving.server import Server
+from sandnet.serving.tls import Certificates
+from sandnet.serving.unixsocket import open_unix
+from tests.served import served
+
+GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it is so, at most ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # there is nothing that would tell us
+            await asyncio.sleep(0.001)
+
+
+class Running:
+    """A server, and where it serves."""
+
+    def __init__(self, server: Server, port: int, path: str = "") -> None:
+        self.server, self.port, self._path = server, port, path
+
+    async def told(self, request: bytes, *, tls: ssl.SSLContext | None = None) -> bytes:
+        """All that comes back before the server closes."""
+        async with self.connected(tls) as (reader, writer):
+            writer.write(request)
+            return await asyncio.wait_for(reader.read(), 20)
+
+    @asynccontextmanager
+    async def connected(
+        self, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        if self._path:
+            reader, writer = await asyncio.open_unix_connection(self._path)
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls)
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def running(folder: Path, *, tls: Certificates | None = None, unix: bool = False) -> AsyncIterator[Running]:
+    """A server on loopback TCP, or on a unix socket."""
+    async with served(folder) as parts:
+        path, port = (str(folder / "s.sock"), 0) if unix else ("", 0)
+        if unix:
+            listening = open_unix(path, 16)
+        else:
+            listening = socket.create_server(("127.0.0.1", 0))
+            listening.setblocking(False)
+            port = listening.getsockname()[1]
+        url = f"unix://{path}" if unix else f"tcp://127.0.0.1:{port}"
+        listener = Listener(url, listening, ours=True, tls=tls)
+        server = Server(parts.controller, [listener], (), tls)
+        serving = asyncio.ensure_future(server.serve())
+        await until(lambda: server.started)
+        try:
+            yield Running(server, port, path)
+        finally:
+            server.should_exit = True
+            await asyncio.wait_for(serving, 15)
