@@ -27,7 +27,10 @@ class Authority:
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self.cert, self._key = folder / "ca.pem", folder / "ca.key"
-        _openssl("req", "-x509", *_NEW_KEY, "-keyout", self._key, "-out", self.cert, "-subj", "/CN=ca", "-days", "2")
+        _openssl(
+            "req", "-x509", *_NEW_KEY, "-keyout", self._key, "-out", self.cert, "-subj", "/CN=ca", "-days", "2",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+        )  # fmt: skip
 
     def issue(self, name: str, *, use: str, addresses: tuple[str, ...] = (), days: int = 2) -> Identity:
         """A new identity.
@@ -36,7 +39,7 @@ class Authority:
             name: also that of the files.
             use: ``serverAuth`` or ``clientAuth``.
             addresses: for which the certificate holds.
-            days: until it ends; negative: it has.
+            days: until it ends; 0: it has.
         """
         made = Identity(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         asked, extras = self._folder / f"{name}.csr", self._folder / f"{name}.ext"

@@ -29,8 +29,12 @@ settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
-    """Heed interrupts, and let what the tests start heed them, also where a shell put the tests in the background."""
+    """Heed interrupts and hang-ups, and let what the tests start heed them.
+
+    A shell ignores SIGINT for what it puts in the background, and nohup ignores SIGHUP; children inherit that.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:

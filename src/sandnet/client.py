@@ -202,10 +202,10 @@ class Client:
         connection = self._location.connection(patience, self._tls)
         try:
             connection.request(method, target, payload, headers)
-            response = connection.getresponse()
-            if response.status >= 300:
-                raise _failure(response.status, response.read())
-            yield response
+            with connection.getresponse() as response:  # else it keeps the socket open
+                if response.status >= 300:
+                    raise _failure(response.status, response.read())
+                yield response
         except (OSError, http.client.HTTPException) as error:
             raise unreachable(self.url, patience, error) from error
         finally:

@@ -25,10 +25,12 @@ for folder in fs kernel vm; do
 done
 mount --bind /dev /dev
 mount -o remount,bind,ro /dev
+mount -t tmpfs none /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 exec "$@"
 """
-"""What is the machine's must stay as it is: an init raises limits below /proc/sys, and makes files in /dev."""
+"""What is the machine's must stay as it is: an init raises limits below /proc/sys, and makes files in /dev. The kernel
+refuses to mount cgroup2 directly upon cgroup2, which is at that place on most machines: something must lie between."""
 PATIENCE: Final = 60.0
 """Seconds a job of systemd may take (the longest takes about two)."""
 

@@ -233,8 +233,12 @@ class Mortal:
         return step
 
 
-def dies(path: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether a repair of a sound file, which somebody else only touched, ends before its end."""
+def killed(path: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> sqlite3.Connection | None:
+    """Kill a repair of a sound file, which somebody else only touched, after so many steps.
+
+    Returns:
+        What it leaves open; ``None``: it came to its end.
+    """
     file = LiveFile(path)
     before, _ = file.open()
     file.write(before, [(Put("a", b"1"),)], durable=True)
@@ -245,16 +249,17 @@ def dies(path: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> bool:
         try:
             file.mend(contents)
         except Killed:
-            return True
+            return file._connection
     file.close(contents)
-    return False
+    return None
 
 
 def test_given_a_daemon_killed_at_any_moment_of_the_repair_when_started_again_then_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = 0
-    while dies(path := tmp_path / str(steps) / "sandnet.db", steps, monkeypatch):
+    while left := killed(path := tmp_path / str(steps) / "sandnet.db", steps, monkeypatch):
         assert kept_by_a_crash(path) == [Entry("a", b"1", 1)]
+        left.close()
         steps += 1
     assert steps > 8

@@ -239,7 +239,9 @@ def test_given_no_copy_when_the_file_is_damaged_then_an_empty_store_goes_on(path
     opened = salvage.open_or_salvage(path)
     assert "an empty one" in opened.problems[0]
     opened.connection.close()
-    assert salvage.open_or_salvage(path).problems == ()
+    again = salvage.open_or_salvage(path)
+    again.connection.close()
+    assert again.problems == ()
 
 
 @pytest.mark.parametrize("left", ["-journal", "-wal"])

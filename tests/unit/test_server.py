@@ -84,7 +84,7 @@ async def test_given_another_certificate_or_none_when_asked_over_tls_then_it_is_
 ) -> None:
     wrong = {
         "another CA's": stranger.issue("client", use="clientAuth"),
-        "expired": authority.issue("late", use="clientAuth", days=-1),
+        "expired": authority.issue("late", use="clientAuth", days=0),
         "a server's": own,
     }
     async with running(tmp_path, tls=context(authority, own)) as there:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from sandnet.errors import Error, Kind, invalid
+from sandnet.model.address import Address
 from sandnet.serving.tls import Certificates
 from sandnet.serving.unixsocket import open_unix
 
@@ -129,11 +130,17 @@ def _check_tcp(url: str, host: str, tls: Certificates | None) -> int:
         address = ipaddress.ip_address(host)
     except ValueError:
         raise invalid(f"cannot listen on {url!r}: {host} is no address", "use tcp://127.0.0.1:PORT") from None
-    if not (address.is_loopback or tls):
+    if not (_is_loopback(address) or tls):
         hint = "use tcp://127.0.0.1:PORT or a unix socket, or give --tls-cert, --tls-key and --tls-ca"
         reason = "whoever reaches the API is root here, so beyond loopback both sides must show certificates"
         raise invalid(f"refusing to listen on {url} without TLS: {reason}", hint, "not_loopback")
     return address.version
+
+
+def _is_loopback(address: Address) -> bool:
+    """Return whether only this host reaches the address; no for ::ffff:127.0.0.1, to which no IPv6 socket is bound."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address.is_loopback and not mapped  # Python says yes for mapped ones from 3.13 on
 
 
 def _open_tcp(url: str, place: tuple[str, int], version: int) -> socket.socket:

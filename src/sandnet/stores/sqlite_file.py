@@ -152,7 +152,7 @@ def connect(path: Path, query: str = "") -> sqlite3.Connection:
         query: parameters of the file's URI (sqlite.org/uri.html).
     """
     where = path.absolute().as_uri() + query
-    connection = sqlite3.connect(where, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
+    connection = sqlite3.connect(where, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
     connection.create_aggregate("content_digest", 3, Digest)  # type: ignore[arg-type]  # ``finalize`` gives bytes
     return connection
 
