@@ -150,6 +150,24 @@ def test_given_port_0_when_published_then_one_of_the_local_range_is_told_and_ans
     world.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999")
 
 
+@BOTH
+def test_given_reserved_ports_when_published_then_only_who_names_one_gets_it(world: World, proto: int) -> None:
+    """Reserved while the daemon runs, as an operator does who adds a program."""
+    world.api.network("foo")
+    world.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=41000 41003")
+    world.host.sh("sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=41000-41001,9000,9002")
+    ports = [world.box("foo", name, mapping(80, 0, proto)).host_ports for name in ("one", "two")]
+    assert ports == [[41002], [41003]]
+    with pytest.raises(RefusedError) as refused:
+        world.api.endpoint("foo", "three", mapping(80, 0, proto))
+    assert refused.value.status == 409
+    assert world.box("foo", "four", mapping(80, 9000, proto, host_port_end=9002)).host_ports == [9001]
+    assert world.box("foo", "five", mapping(80, 9000, proto)).host_ports == [9000]
+    world.host.sh("sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=")
+    assert world.box("foo", "six", mapping(80, 9001, proto, host_port_end=9002)).host_ports == [9002]
+    world.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999")
+
+
 def test_given_a_port_on_127_0_0_1_when_asked_then_only_the_host_reaches_it(world: World) -> None:
     published(world, host_ip="127.0.0.1")
     assert world.here.ask("127.0.0.1", 8080).server == "web"

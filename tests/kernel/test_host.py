@@ -170,3 +170,23 @@ for feature, reason in LinuxHost().missing().items():
     said, _ = host.popen(sys.executable, "-c", program).communicate(timeout=20)
     assert "namespaces we may not make a network namespace" in said
     assert "bridge it could not be tried" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "reserved"),
+    [
+        ("", frozenset()),
+        ("80", {80}),
+        ("80,8000-8002", {80, 8000, 8001, 8002}),
+        (",".join(map(str, range(1, 65535, 2))), {*range(1, 65535, 2)}),
+    ],
+    ids=["none", "one", "a range", "every other port"],
+)
+def test_given_reserved_ports_when_asked_then_all_are_told_as_they_are_now(
+    host: Host, text: str, reserved: set[int]
+) -> None:
+    facts = LinuxHost()
+    assert host.run(facts.reserved_ports) == frozenset()
+    if text:
+        host.run(Path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text, text)
+    assert host.run(facts.reserved_ports) == reserved

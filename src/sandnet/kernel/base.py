@@ -329,6 +329,10 @@ class Host(Protocol):
         """``net.ipv4.ip_local_port_range``, both ends included."""
         ...
 
+    def reserved_ports(self) -> Collection[int]:
+        """``net.ipv4.ip_local_reserved_ports``: given to nobody who does not ask for them by number."""
+        ...
+
     def hold(self, proto: int, address: Address, port: int) -> Held:
         """Bind a host port (0: the kernel's choice) so that nobody else can.
 

@@ -182,6 +182,8 @@ class FakeHost:
         self.nameservers: list[Prefix] = []
         self.absent: dict[str, str] = {}
         """What :meth:`missing` answers."""
+        self.reserved: set[int] = set()
+        """What :meth:`reserved_ports` answers."""
         self._links = links
         self._sysctl = sysctl
 
@@ -196,6 +198,11 @@ class FakeHost:
         """Both ends included."""
         low, high = self._sysctl.values["net/ipv4/ip_local_port_range"].split()
         return int(low), int(high)
+
+    @recorded
+    def reserved_ports(self) -> Collection[int]:
+        """What tests say is reserved."""
+        return frozenset(self.reserved)
 
     @recorded
     def hold(self, proto: int, address: Address, port: int) -> FakeHeld:

@@ -19,6 +19,9 @@ from sandnet.model.address import Address, Prefix
 _RESOLV_CONF: Final = "/etc/resolv.conf"
 _MAX_RESOLV_CONF: Final = 1 << 16
 _PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
+_RESERVED_PORTS: Final = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+_MAX_RESERVED_PORTS: Final = 1 << 18
+"""Bytes: every other port of all, each with five digits and a comma. The kernel tells no more after the first read."""
 
 
 class Nameservers:
@@ -79,6 +82,15 @@ class LinuxHost:
             raise Error(Kind.UNAVAILABLE, f"this kernel has no sysctl {_PORT_RANGE}")
         return int(words[0]), int(words[1])
 
+    def reserved_ports(self) -> Collection[int]:
+        """See :meth:`sandnet.kernel.base.Host.reserved_ports`; read at each call, as operators change it."""
+        try:
+            with open(_RESERVED_PORTS, "rb", buffering=0) as file:
+                text = file.read(_MAX_RESERVED_PORTS).decode(errors="replace")
+        except OSError:  # a kernel without it reserves none
+            return ()
+        return frozenset(port for words in text.strip().split(",") for port in _ports(words))
+
     def hold(self, proto: int, address: Address, port: int) -> HeldPort:
         """See :meth:`sandnet.kernel.ports.HostPorts.hold`."""
         return self._ports.hold(proto, address, port)
@@ -101,3 +113,12 @@ def _packed(text: str) -> bytes:
         return ip_address(text).packed
     except ValueError:
         return b""
+
+
+def _ports(words: str) -> range:
+    """``80`` or ``8000-8010``, as the kernel prints it; empty when it is neither."""
+    first, _, last = words.partition("-")
+    try:
+        return range(int(first), int(last or first) + 1)
+    except ValueError:
+        return range(0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain
 from threading import Lock
 
 from sandnet.errors import Error, Kind, collected, invalid
@@ -78,13 +79,16 @@ class HostPorts:
                 if failure.code != "port_taken" or first == last:
                     raise
         message = f"no host port between {first} and {last} is free for {PROTOCOL_NAMES[mapping.proto]}/{mapping.port}"
-        raise Error(Kind.EXHAUSTED, message, "ask for a wider range, or unpublish a port", "ports_exhausted")
+        hint = "ask for a wider range, or unpublish a port; those in net.ipv4.ip_local_reserved_ports must be named"
+        raise Error(Kind.EXHAUSTED, message, hint, "ports_exhausted")
 
-    def _candidates(self, mapping: PortMapping, first: int, last: int) -> Sequence[int]:
-        if mapping.host_port:
-            return range(first, last + 1)
-        start = self._next if first <= self._next <= last else first
-        return [*range(start, last + 1), *range(first, start)]
+    def _candidates(self, mapping: PortMapping, first: int, last: int) -> Iterable[int]:
+        """In the order in which they are tried. What an operator has reserved, only who names it gets."""
+        if first == last and mapping.host_port:
+            return (first,)
+        start = self._next if not mapping.host_port and first <= self._next <= last else first
+        reserved = self._host.reserved_ports()
+        return (port for port in chain(range(start, last + 1), range(first, start)) if port not in reserved)
 
     def _bind_all(self, mapping: PortMapping, addresses: Sequence[Address], port: int) -> list[BoundPort]:
         bound: list[BoundPort] = []
