@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.traffic import until
-from tests.e2e.world import LOCAL_HOSTS, RefusedError, World, files_of
+from tests.e2e.world import LOCAL_HOSTS, Box, RefusedError, World, files_of
 
 
 def test_given_a_resolver_when_joined_then_the_hosts_file_holds_own_names_only_and_resolv_conf_names_it(
@@ -152,3 +153,115 @@ def test_given_values_that_would_break_a_file_when_joined_then_400(world: World,
         world.api.join("foo", "e", "c1", **join)
     assert refused.value.status == 400
     assert world.api.get("/sandboxes") == []
+
+
+# Following the host.
+
+
+def host_resolv_conf(world: World) -> Path:
+    return world.folder / "host-resolv.conf"
+
+
+@pytest.fixture
+def changing(world: World) -> Iterator[Path]:
+    """The host's resolv.conf, for a test that changes it."""
+    path = host_resolv_conf(world)
+    before = path.read_text()
+    yield path
+    path.write_text(before)
+
+
+def until_resolv_conf(world: World, box: Box, text: str) -> None:
+    """Until a sandbox's file says so."""
+    until(lambda: files_of(world, box.container)[1] == text)
+
+
+def test_given_a_host_whose_resolv_conf_changes_when_sandboxes_hold_parts_of_it_then_they_follow_within_seconds(
+    world: World, changing: Path
+) -> None:
+    world.api.network("foo")
+    boxes = [world.box("foo", f"e{number}") for number in range(3)]
+    on_host = world.box("host", "app")
+    edited = world.box("foo", "edited")
+    mine = Path(world.api.get(f"/sandboxes/{edited.container}", verbose="true")["resolv_conf_path"])
+    mine.write_text("nameserver 192.0.2.99\n")
+    for text, search in (
+        ("domain corp.example\nnameserver 192.0.2.53\noptions timeout:1 ndots:3\n", "corp.example"),
+        ("search a.example b.example\nnameserver 192.0.2.54\noptions timeout:1\n", "a.example b.example"),
+    ):
+        changing.write_text(text)
+        stub = f"nameserver 127.0.0.11\nsearch {search}\noptions timeout:1 ndots:0\n"
+        for box in boxes:
+            until_resolv_conf(world, box, stub)
+        until_resolv_conf(world, on_host, text)
+    assert mine.read_text() == "nameserver 192.0.2.99\n"
+    until(lambda: world.api.get("/healthz")["status"] == "ok")
+
+
+def test_given_a_host_whose_files_changed_while_no_daemon_ran_when_it_starts_then_the_sandboxes_have_the_new_ones(
+    world: World, changing: Path
+) -> None:
+    world.api.network("foo")
+    box, on_host = world.box("foo", "one"), world.box("host", "app")
+    world.kill()
+    changing.write_text("search new.example\nnameserver 192.0.2.53\n")
+    world.start()
+    assert "search new.example\n" in files_of(world, box.container)[1]
+    assert files_of(world, on_host.container)[1] == "search new.example\nnameserver 192.0.2.53\n"
+
+
+def test_given_a_sandbox_on_the_host_network_when_its_user_changes_its_files_then_they_stay(
+    world: World, changing: Path
+) -> None:
+    on_host = world.box("host", "app")
+    told = world.api.get(f"/sandboxes/{on_host.container}", verbose="true")
+    for name in ("hosts_path", "resolv_conf_path"):
+        Path(told[name]).write_text("# mine\n")
+    watched = world.box("host", "watched")
+    changing.write_text("nameserver 192.0.2.53\n")
+    until_resolv_conf(world, watched, "nameserver 192.0.2.53\n")
+    assert {Path(told[name]).read_text() for name in ("hosts_path", "resolv_conf_path")} == {"# mine\n"}
+    assert files_of(world, watched.container)[0] == Path("/etc/hosts").read_text().splitlines()
+
+
+def test_given_wishes_for_lookups_when_joined_then_the_joins_go_before_the_networks_and_those_before_the_hosts(
+    world: World,
+) -> None:
+    world.api.network("foo", dns_search=["foo.example"], dns_options=["ndots:1", "timeout:2"])
+    world.cli("network", "create", "--dns-search", "bar.example", "--dns-option", "rotate", "bar")
+    plain = world.box("foo", "plain")
+    assert files_of(world, plain.container)[1] == (
+        "nameserver 127.0.0.11\nsearch foo.example\noptions ndots:1 timeout:2\n"
+    )
+    world.api.endpoint("bar", "plain")
+    world.attach("bar", "plain", plain.container)
+    assert "search foo.example bar.example\noptions ndots:1 timeout:2 rotate\n" in files_of(world, plain.container)[1]
+    world.api.leave("foo", "plain", plain.container)
+    assert files_of(world, plain.container)[1] == (
+        "nameserver 127.0.0.11\nsearch bar.example\noptions ndots:0 rotate\n"
+    )
+    wishes = {"dns_search": ["join.example", "."], "dns_options": ["ndots:4"]}
+    own = world.box("foo", "own", join=wishes)
+    assert "search join.example .\noptions timeout:2 ndots:4\n" in files_of(world, own.container)[1]
+    told = world.api.get(f"/sandboxes/{own.container}", verbose="true")
+    assert {name: told[name] for name in wishes} == wishes
+    assert world.api.told("foo")["options"]["dns_search"] == ["foo.example"]
+    seen = world.cli(
+        "run", "--net", "bar", "--dns-search", "run.example", "--dns-option", "use-vc", "--", "cat", "/etc/resolv.conf"
+    )
+    assert seen == "nameserver 127.0.0.11\nsearch run.example\noptions ndots:0 rotate use-vc\n"
+    on_host = world.box("host", "app", join={"dns_search": ["h.example"]})
+    assert "search h.example\n" in files_of(world, on_host.container)[1]
+
+
+@pytest.mark.parametrize("field", ["dns_search", "dns_options"])
+def test_given_a_wish_that_would_write_another_line_when_asked_for_then_400(world: World, field: str) -> None:
+    world.api.network("foo")
+    world.api.endpoint("foo", "one")
+    for value in ("a\nnameserver 192.0.2.1", "a b", ""):
+        with pytest.raises(RefusedError) as refused:
+            world.api.join("foo", "one", "c1", **{field: [value]})
+        assert (refused.value.status, field in refused.value.message) == (400, True)
+    with pytest.raises(RefusedError) as refused:
+        world.api.post("/networks", name="bar", options={field: ["a b"]})
+    assert refused.value.status == 400

@@ -134,7 +134,7 @@ async def test_given_a_name_when_explained_then_the_record_is_told(client: httpx
     service = await a_service(client, "c1", aliases=["www"])
     network = (await client.get("/networks/foo")).json()["id"]
     found = (await client.get("/dns/explain?name=WWW.foo&from=c1")).json()
-    assert list(found) == ["name", "asker", "answers", "source", "network", "owners", "upstreams", "reason"]
+    assert list(found) == ["name", "asker", "answers", "source", "network", "owners", "upstreams", "reason", "inside"]
     assert (found["name"], found["asker"], found["answers"]) == ("WWW.foo", "c1", ["10.7.0.2"])
     assert (found["source"], found["network"], found["owners"]) == ("network", network, [service])
 

@@ -48,6 +48,8 @@ def networks(draw: st.DrawFn) -> Network:
     inside = draw(st.none() | st.just(IPv4Network((int(own.network[128]), 25))))
     options = NetworkOptions(ipv6=own6 is not None, ip_range=inside, mtu=draw(st.none() | st.integers(1280, 65535)))
     options = replace(options, host_access=draw(ACCESS), **flags)
+    if draw(st.booleans()):
+        options = replace(options, dns_search=("corp.example", "."), dns_options=("ndots:2", "use-vc"))
     gateway = draw(st.sampled_from([own.ip, own.network[9]]))
     gateway6 = own6.ip if own6 and not options.internal else None
     return Network(
@@ -137,7 +139,7 @@ def test_every_option_of_a_network_is_in_its_mark() -> None:
     assert all(usual[name] is not value for name, value in OPTIONS.values())
     # what follows from addresses and names that the mark tells, and what has a value there
     told = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name"}
-    valued = {"ip_range", "mtu", "binding_address", "host_access"}
+    valued = {"ip_range", "mtu", "binding_address", "host_access", "dns_search", "dns_options"}
     assert usual.keys() - answers == told | valued
 
 

@@ -83,6 +83,8 @@ class Answers:
             told.hosts_path = box.hosts_path
             told.resolv_conf_path = box.resolv_conf_path
             told.dns = [str(server) for server in box.dns]
+            told.dns_search = list(box.dns_search)
+            told.dns_options = list(box.dns_options)
             told.pid = box.process.pid if box.process else 0
             told.auto_remove = box.auto_remove
             told.interfaces = [self._interface(attachment) for attachment in attachments]

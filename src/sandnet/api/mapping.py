@@ -25,6 +25,7 @@ from sandnet.model import (
 )
 from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
 from sandnet.model.ports import PROTOCOL_NAMES
+from sandnet.model.resolv_conf import check_options, check_search
 from sandnet.wire import libnetwork as wire
 
 T = TypeVar("T")
@@ -100,6 +101,8 @@ def join_spec(body: wire.Join) -> JoinSpec:
         dns=tuple(
             values.host_address(server, f"dns[{i}]") for i, server in enumerate(_few(body.dns, "dns", MAX_SERVERS))
         ),
+        dns_search=check_search(body.dns_search or (), "dns_search"),
+        dns_options=check_options(body.dns_options or (), "dns_options"),
         extra_hosts=tuple(
             _extra_host(host, f"extra_hosts[{i}]")
             for i, host in enumerate(_few(body.extra_hosts, "extra_hosts", MAX_LINES))

@@ -112,6 +112,8 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "bridge_name": ("bridge_name", _link_name),
     "create_bridge": ("create_bridge", _boolean),
     "binding_address": ("binding_address", values.binding_address),
+    "dns_search": ("dns_search", values.dns_search),
+    "dns_options": ("dns_options", values.dns_options),
     ENABLE_IPV6: ("ipv6", _go_boolean),
 }
 

@@ -18,6 +18,7 @@ from sandnet.api.subnets import unfit
 from sandnet.errors import Error, invalid
 from sandnet.model.address import Address
 from sandnet.model.ports import PROTOCOLS, ExposedPort
+from sandnet.model.resolv_conf import check_options, check_search
 
 T = TypeVar("T")
 
@@ -143,6 +144,24 @@ def host_access(value: object, field: str) -> bool | tuple[ExposedPort, ...]:
     if len(value) > _MAX_PORTS:
         raise invalid(f"{field}: more than {_MAX_PORTS} ports")
     return tuple(dict.fromkeys(_port(each, f"{field}[{index}]") for index, each in enumerate(value)))
+
+
+def dns_search(value: object, field: str) -> tuple[str, ...]:
+    """Search domains of a resolv.conf: an array of names, or one name."""
+    return check_search(_texts(value, field), field)
+
+
+def dns_options(value: object, field: str) -> tuple[str, ...]:
+    """Options of a resolv.conf: an array of them, or one."""
+    return check_options(_texts(value, field), field)
+
+
+def _texts(value: object, field: str) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise wrong_type(field, "an array of strings", value)
+    return [text(each, f"{field}[{index}]") for index, each in enumerate(value)]
 
 
 def _port(value: object, field: str) -> ExposedPort:

@@ -50,6 +50,19 @@ def network() -> None:
     metavar="all|none|PORT[/PROTO]",
     help="What sandboxes reach of the host's own programs (ports are repeatable). Default: none.",
 )
+@click.option(
+    "--dns-search",
+    multiple=True,
+    metavar="DOMAIN",
+    help="Search domain of its sandboxes' resolv.conf (repeatable); . for none. Default: the host's.",
+)
+@click.option(
+    "--dns-option",
+    "dns_options",
+    multiple=True,
+    metavar="OPTION",
+    help="Option of its sandboxes' resolv.conf, such as ndots:1 (repeatable), beside the host's.",
+)
 @click.option("--bridge-name", metavar="LINK", help="Name of the bridge device, made or existing.")
 @click.option(
     "-o",
@@ -84,6 +97,7 @@ def options(plain: Mapping[str, object], extra: Iterable[tuple[str, str]]) -> di
     """
     asked = {key: value for key, value in plain.items() if value and not key.startswith("no_")}
     asked |= {key.removeprefix("no_"): False for key, value in plain.items() if value and key.startswith("no_")}
+    asked |= {key: list(value) for key, value in asked.items() if key.startswith("dns_") and isinstance(value, tuple)}
     if "host_access" in asked:
         asked["host_access"] = _host_access(asked["host_access"])
     if "subnet_ipv6" in asked:

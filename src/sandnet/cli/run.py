@@ -12,7 +12,7 @@ import click
 from sandnet.cli import complete, output, values
 from sandnet.cli.groups import Command
 from sandnet.cli.session import Session, waiting
-from sandnet.cli.wishes import join_wish, service_wish
+from sandnet.cli.wishes import OPTION, SEARCH, join_wish, service_wish
 from sandnet.errors import Error, Kind
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ RESTART = 10.0
     help="Its own name, by which its neighbours find it too. Default: --name.",
 )
 @click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable).")
+@SEARCH
+@OPTION
 @click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
 @click.pass_context

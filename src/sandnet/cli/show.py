@@ -105,6 +105,8 @@ def sandbox_text(box: Sandbox) -> str:
             ("Hosts file", box.hosts_path or ""),
             ("Resolv.conf", box.resolv_conf_path or ""),
             ("DNS", ", ".join(box.dns or ())),
+            ("Search", ", ".join(box.dns_search or ())),
+            ("Resolver options", ", ".join(box.dns_options or ())),
             ("Process", str(box.pid or "")),
             ("Auto-remove", "yes" if box.auto_remove else ""),
             ("Created", moment(box.created)),

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., object])
 
+SEARCH = click.option(
+    "--dns-search",
+    multiple=True,
+    metavar="DOMAIN",
+    help="Search domain of resolv.conf (repeatable); . for none. Default: the network's, else the host's.",
+)
+OPTION = click.option(
+    "--dns-option",
+    "dns_options",
+    multiple=True,
+    metavar="OPTION",
+    help="Option of resolv.conf, such as ndots:1 (repeatable), beside the network's and the host's.",
+)
+
 _CREATE = (
     click.option(
         "-p",
@@ -59,6 +73,8 @@ _JOIN = (
     click.option("--hostname", metavar="NAME", help="The container's own name, by which its neighbours find it too."),
     click.option("--domain", metavar="NAME", help="The container's domain."),
     click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable)."),
+    SEARCH,
+    OPTION,
     click.option(
         "--add-host",
         "hosts",
@@ -173,6 +189,8 @@ def join_wish(container: str, asked: Mapping[str, Any]) -> Join:
         host_name=asked.get("hostname"),
         domain_name=asked.get("domain"),
         dns=list(asked.get("dns", ())) or None,
+        dns_search=list(asked.get("dns_search", ())) or None,
+        dns_options=list(asked.get("dns_options", ())) or None,
         extra_hosts=[ExtraHost(name=name, address=address) for name, address in asked.get("hosts", ())] or None,
         hosts_path=asked.get("hosts_path"),
         resolv_conf_path=asked.get("resolv_conf_path"),

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from sandnet.core.hosttext import hosts, resolv_conf, service_lines, stub_resolv_conf
+from sandnet.core.hostview import HostView
 from sandnet.core.naming import Naming
 from sandnet.core.records import Records
 from sandnet.dns.base import SERVER_ADDRESS
@@ -28,6 +29,7 @@ from sandnet.errors import Error, invalid
 from sandnet.kernel.files import MAX_READ, Files
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
+from sandnet.model.resolv_conf import Lookup, ResolvConf, merged
 
 _log = logging.getLogger(__name__)
 
@@ -37,10 +39,6 @@ REST = 4.0
 """Seconds of rest a second of writing: a thousand sandboxes must not keep a processor busy."""
 STUB = IPv4Address(SERVER_ADDRESS)
 """The resolver, as a sandbox sees it."""
-HOST_HOSTS = "/etc/hosts"
-HOST_RESOLV = "/etc/resolv.conf"
-RESOLVED_STUB = "127.0.0.53"
-RESOLVED_REAL = "/run/systemd/resolve/resolv.conf"
 
 
 class Text(NamedTuple):
@@ -48,6 +46,31 @@ class Text(NamedTuple):
 
     turn: int
     content: bytes
+
+
+class Digests(NamedTuple):
+    """Of the files that were written; empty: that one was left alone."""
+
+    resolv_conf: str = ""
+    hosts: str = ""
+    """Only of a copy of the host's."""
+
+    def on(self, box: Sandbox) -> Sandbox:
+        """The record that says so."""
+        return replace(
+            box,
+            resolv_conf_digest=self.resolv_conf or box.resolv_conf_digest,
+            hosts_digest=self.hosts or box.hosts_digest,
+        )
+
+
+class Reach(NamedTuple):
+    """What decides over a sandbox's resolv.conf beside the host's."""
+
+    stub: bool
+    """It asks the resolver."""
+    ipv6: bool
+    lookup: Lookup
 
 
 class FileFault(NamedTuple):
@@ -63,6 +86,7 @@ class HostFiles:
     def __init__(self, records: Records, files: Files, workers: Workers, naming: Naming, own_dir: str) -> None:
         self._naming = naming
         self._own_dir = own_dir
+        self._host = HostView()
         self._records = records
         self._files = files
         self._workers = workers
@@ -108,22 +132,21 @@ class HostFiles:
             if other.container_id != box.container_id and path in (other.hosts_path, other.resolv_conf_path):
                 raise invalid(f"{path} is a file of container {other.container_id}", "name another", "path_taken")
 
-    def writing(self, box: Sandbox) -> Callable[[], str]:
-        """A job for a worker thread: write both files as the records are now.
-
-        It returns the digest of the resolv.conf we wrote; empty when its user's was left alone.
-        """
-        text, (stub, ipv6) = self._hosts(box), self._reach(box)
-        return lambda: self._write(box, text, stub, ipv6)
+    def writing(self, box: Sandbox) -> Callable[[], Digests]:
+        """A job for a worker thread: write both files as the records are now; its user's are left alone."""
+        text, reach = self._hosts(box), self._reach(box)
+        return lambda: self._write(box, text, reach)
 
     def faults(self, box: Sandbox) -> Callable[[], list[FileFault]]:
         """A job for a worker thread: what is wrong with a sandbox's files.
 
-        A hosts file is ours to the last byte. A resolv.conf has only to be there: its user may change it.
+        A hosts file is ours to the last byte. A resolv.conf, and a copy of the host's hosts file, its user may change;
+        one that is as we wrote it follows the host's.
         """
         late = box.container_id in self._dirty or box.container_id in self._writing
         content = None if late or box.origin is Origin.HOST else self._hosts(box).content
-        return lambda: self._faults(box, content)
+        reach = self._reach(box)
+        return lambda: self._faults(box, content, reach)
 
     async def suspicious(self, *, thorough: bool) -> set[str]:
         """Containers whose files seem wrong; unless ``thorough``, only those whose files changed are read."""
@@ -141,41 +164,70 @@ class HostFiles:
         return found
 
     def _marks(self, boxes: Iterable[Sandbox]) -> dict[str, tuple[int, ...]]:
-        mark = self._files.mark
-        return {box.container_id: (*mark(box.hosts_path), *mark(box.resolv_conf_path)) for box in boxes}
+        mark, host = self._files.mark, self._host.mark()
+        return {box.container_id: (*host, *mark(box.hosts_path), *mark(box.resolv_conf_path)) for box in boxes}
 
-    def _faults(self, box: Sandbox, content: bytes | None) -> list[FileFault]:
+    def _faults(self, box: Sandbox, content: bytes | None, reach: Reach) -> list[FileFault]:
         hosts_text = self._files.read(box.hosts_path)
         told = []
         if hosts_text is None:
             told.append(FileFault(box.hosts_path, "the hosts file is gone"))
         elif content is not None and hosts_text != content[:MAX_READ]:
             told.append(FileFault(box.hosts_path, "the hosts file has been changed"))
-        if self._files.read(box.resolv_conf_path) is None:
+        elif box.origin is Origin.HOST and self._is_stale_copy(box, hosts_text):
+            told.append(FileFault(box.hosts_path, "the hosts file is behind the host's"))
+        found = self._files.read(box.resolv_conf_path)
+        if found is None:
             told.append(FileFault(box.resolv_conf_path, "resolv.conf is gone"))
+        elif self._is_outdated(box, found, reach):
+            told.append(FileFault(box.resolv_conf_path, "resolv.conf is behind the host's"))
         return told
 
-    def refreshing(self, box: Sandbox) -> Callable[[], str]:
-        """As :meth:`writing`, but what is right already is left alone; it returns nothing then."""
-        wrong, write, (stub, ipv6) = self.faults(box), self.writing(box), self._reach(box)
+    def refreshing(self, box: Sandbox) -> Callable[[], Digests]:
+        """As :meth:`writing`, but what is right already is left alone."""
+        wrong, write = self.faults(box), self.writing(box)
 
-        def refresh() -> str:
+        def refresh() -> Digests:
             for path in (box.hosts_path, box.resolv_conf_path):
                 self._files.tidy(path)
-            return write() if wrong() or self._is_outdated(box, stub, ipv6) else ""
+            return write() if wrong() else Digests()
 
         return refresh
 
-    def _reach(self, box: Sandbox) -> tuple[bool, bool]:
-        """Whether a sandbox asks the resolver, and whether it has IPv6."""
+    def _reach(self, box: Sandbox) -> Reach:
         attached = self._records.attachments_of_container(box.container_id)
         stub = self._naming.serves and any(attachment.interface for attachment in attached)
-        return stub, any(attachment.address_ipv6 for attachment in attached)
+        networks = [net for net in (self._records.network(a.network_id) for a in attached if _counts(a)) if net]
+        search = tuple(dict.fromkeys(domain for net in networks for domain in net.options.dns_search))
+        options = merged(*(net.options.dns_options for net in networks), box.dns_options)
+        ipv6 = any(attachment.address_ipv6 for attachment in attached)
+        return Reach(stub, ipv6, Lookup(box.dns_search or search, options))
 
-    def _is_outdated(self, box: Sandbox, stub: bool, ipv6: bool) -> bool:
+    def _is_outdated(self, box: Sandbox, found: bytes, reach: Reach) -> bool:
         """Whether its resolv.conf is the one we wrote, and we would write another one now."""
-        found = self._files.read(box.resolv_conf_path) if box.origin is not Origin.HOST else None
-        return found is not None and _is_ours(box, found, stub) and found != _resolv_conf(box, stub, ipv6)
+        wanted = self._resolv_conf(box, reach)
+        return found != wanted[:MAX_READ] and self._is_ours(box, found, reach)
+
+    def _is_stale_copy(self, box: Sandbox, found: bytes) -> bool:
+        """Whether its hosts file is the copy that we made of the host's, which is another one now."""
+        return box.hosts_digest == _digest(found) and found != self._host.hosts()[:MAX_READ]
+
+    def _is_ours(self, box: Sandbox, found: bytes, reach: Reach) -> bool:
+        """Whether we wrote it: it is the one that is recorded, or that of a writer who was killed before he recorded
+        it."""
+        known = _digest(found) == box.resolv_conf_digest
+        return known or any(found == self._resolv_conf(box, reach._replace(ipv6=ipv6)) for ipv6 in (False, True))
+
+    def _resolv_conf(self, box: Sandbox, reach: Reach) -> bytes:
+        if box.origin is Origin.HOST:
+            host, lookup = self._host.resolv_conf(), reach.lookup
+            if not (box.dns or lookup.search or lookup.options):
+                return self._host.resolv_conf_file()
+            options = merged(host.options, lookup.options)
+            return ResolvConf(box.dns or host.servers, lookup.search or host.search, options).text()
+        if reach.stub:
+            return stub_resolv_conf(self._host.resolv_conf(), STUB, reach.lookup)
+        return resolv_conf(self._host.reachable(), box.dns, reach.lookup, ipv6=reach.ipv6)
 
     def removing(self, box: Sandbox) -> Callable[[], None]:
         """A job for a worker thread: remove both files, and their directory where it is ours."""
@@ -244,19 +296,28 @@ class HostFiles:
                 _log.warning("hosts file of %s is stale: %s", box.container_id, failure)
         self._forget_removed()
 
-    def _write(self, box: Sandbox, hosts_text: Text, stub: bool, ipv6: bool) -> str:
-        if box.origin is Origin.HOST:
-            self._files.write(box.hosts_path, _read_host(HOST_HOSTS).encode())
-            self._files.write(box.resolv_conf_path, _read_host(HOST_RESOLV).encode())
-            return ""
-        text = _resolv_conf(box, stub, ipv6)
+    def _write(self, box: Sandbox, hosts_text: Text, reach: Reach) -> Digests:
+        text = self._resolv_conf(box, reach)
         with self._lock:  # attachments of one container are restored at once; a removal comes before both or after both
-            self._write_hosts_file(box, hosts_text)
+            if box.origin is Origin.HOST:
+                copied = self._copy_hosts(box)
+            else:
+                self._write_hosts_file(box, hosts_text)
+                copied = ""
             found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
-            if found is not None and not _is_ours(box, found, stub):
-                return ""  # its user changed it since: it is the user's now
+            if found is not None and not self._is_ours(box, found, reach):
+                return Digests(hosts=copied)  # its user changed it since: it is the user's now
             self._files.write(box.resolv_conf_path, text)
-        return _digest(text)
+        return Digests(_digest(text), copied)
+
+    def _copy_hosts(self, box: Sandbox) -> str:
+        """Under the lock; the digest of what was written."""
+        found = self._files.read(box.hosts_path) if box.hosts_digest else None
+        content = self._host.hosts()
+        if found is not None and found != content[:MAX_READ] and _digest(found) != box.hosts_digest:
+            return ""  # its user's
+        self._files.write(box.hosts_path, content)
+        return _digest(content)
 
     def _write_hosts_file(self, box: Sandbox, text: Text) -> None:
         """Under the lock."""
@@ -304,31 +365,5 @@ def _counts(attachment: Attachment) -> bool:
     return attachment.phase is not Phase.REMOVING
 
 
-def _resolv_conf(box: Sandbox, stub: bool, ipv6: bool) -> bytes:
-    host_text = _host_resolv_conf(_read_host)
-    return stub_resolv_conf(host_text, STUB) if stub else resolv_conf(host_text, box.dns, ipv6=ipv6)
-
-
-def _is_ours(box: Sandbox, found: bytes, stub: bool) -> bool:
-    """Whether we wrote it: it is the one that is recorded, or that of a writer who was killed before he recorded it."""
-    known = _digest(found) == box.resolv_conf_digest
-    return known or any(found == _resolv_conf(box, stub, ipv6) for ipv6 in (False, True))
-
-
 def _digest(text: bytes) -> str:
     return sha256(text).hexdigest()
-
-
-def _read_host(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20)
-    except OSError:
-        return ""
-
-
-def _host_resolv_conf(read: Callable[[str], str]) -> str:
-    """The host's resolv.conf; where it only names systemd-resolved's stub, the file with the real servers."""
-    text = read(HOST_RESOLV)
-    servers = [line.split()[1] for line in text.splitlines() if line.startswith("nameserver") and len(line.split()) > 1]
-    return read(RESOLVED_REAL) or text if servers == [RESOLVED_STUB] else text

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 from sandnet.model import Address, Attachment, Endpoint, HostEntry, Sandbox
 from sandnet.model.ids import bare
+from sandnet.model.resolv_conf import NDOTS, Lookup, ResolvConf, kind_of, merged
 
 LOCALHOST = (
     "127.0.0.1\tlocalhost\n"
@@ -44,29 +45,32 @@ def hosts(box: Sandbox, attachments: Sequence[Attachment], services: Iterable[st
     return (lines + LOCALHOST + entries + "".join(services)).encode()
 
 
-def stub_resolv_conf(host_text: str, server: Address) -> bytes:
+def stub_resolv_conf(host: ResolvConf, server: Address, lookup: Lookup) -> bytes:
     """A resolv.conf that names our own resolver; it asks the others on the sandbox's behalf.
 
-    ``ndots:0``: the names of neighbours have no dots and must not be tried with the host's domains first.
+    ``ndots:0`` unless somebody asked for another one: the names of neighbours have no dots and must not be tried with
+    the search domains first.
     """
-    return f"nameserver {server}\n{_search(host_text)}options ndots:0\n".encode()
+    options = (option for option in host.options if kind_of(option) != NDOTS)
+    search = lookup.search or host.search
+    return ResolvConf((server,), search, merged(options, (f"{NDOTS}:0",), lookup.options)).text()
 
 
-def resolv_conf(host_text: str, dns: Sequence[Address], *, ipv6: bool) -> bytes:
+def resolv_conf(host: ResolvConf, dns: Sequence[Address], lookup: Lookup, *, ipv6: bool) -> bytes:
     """A resolv.conf: the servers asked for, else those of the host that a sandbox can reach.
 
     Args:
-        host_text: the host's own resolv.conf.
-        dns: servers of the join request; with them the host's search domains stay and its options go.
+        host: the host's own.
+        dns: servers of the join request; with them the host's options go.
+        lookup: what was asked for beside them.
         ipv6: whether the sandbox can reach IPv6 servers.
     """
+    search = lookup.search or host.search
     if dns:
-        servers = "".join(f"nameserver {server}\n" for server in dns)
-        return (servers + _search(host_text)).encode()
-    kept = [line for line in host_text.splitlines() if _keep(line, ipv6)]
-    if not any(line.split()[:1] == ["nameserver"] for line in kept):
-        kept += [f"nameserver {server}" for server in FALLBACK_DNS]
-    return ("\n".join(kept) + "\n").encode()
+        return ResolvConf(tuple(dns), search, merged(lookup.options)).text()
+    kept = tuple(server for server in host.servers if _is_reachable(server, ipv6))
+    servers = kept or tuple(map(ip_address, FALLBACK_DNS))
+    return ResolvConf(servers, search, merged(host.options, lookup.options)).text()
 
 
 def _own_names(box: Sandbox) -> str:
@@ -86,21 +90,6 @@ def _entry(entry: HostEntry) -> str:
     return f"{entry.address}\t{entry.name}\n"
 
 
-def _keep(line: str, ipv6: bool) -> bool:
-    words = line.split()
-    if words[:1] != ["nameserver"] or len(words) < 2:
-        return True
-    try:
-        server = ip_address(words[1].partition("%")[0])
-    except ValueError:
-        return False
-    return not server.is_loopback and (ipv6 or server.version == 4)
-
-
-def _search(host_text: str) -> str:
-    domains: list[str] = []
-    for line in host_text.splitlines():
-        words = line.partition("#")[0].split()
-        if words[:1] == ["search"]:
-            domains = words[1:]
-    return f"search {' '.join(domains)}\n" if domains and domains != ["."] else ""
+def _is_reachable(server: Address, ipv6: bool) -> bool:
+    """A zone is a link of the host, and loopback is the sandbox's own there."""
+    return not server.is_loopback and not server.is_link_local and (ipv6 or server.version == 4)

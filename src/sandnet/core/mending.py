@@ -48,9 +48,9 @@ class Mending:
         Raises:
             Error: a path has become one that must not be written.
         """
-        digest = await self._parts.workers.run(self._parts.files.writing(box))
-        if digest and digest != box.resolv_conf_digest:
-            await self._records.commit(put=[replace(box, resolv_conf_digest=digest)])
+        digests = await self._parts.workers.run(self._parts.files.writing(box))
+        if (after := digests.on(box)) != box:
+            await self._records.commit(put=[after])
 
     async def _connect(self, box: Sandbox, endpoints: Collection[str]) -> None:
         failures: list[Exception] = []

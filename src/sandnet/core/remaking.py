@@ -12,6 +12,7 @@ from posixpath import join as join_path
 from msgspec.structs import replace
 
 from sandnet.core.strays import OUR_LINKS
+from sandnet.errors import Error
 from sandnet.kernel.base import Link
 from sandnet.model import (
     Attachment,
@@ -26,6 +27,7 @@ from sandnet.model import (
 from sandnet.model.address import mac_for
 from sandnet.model.marks import OPTIONS, AttachmentMark, NetworkMark, address4, address6, host_access
 from sandnet.model.process import Process
+from sandnet.model.resolv_conf import check_options, check_search
 
 UNTOLD = (
     "labels, aliases, exposed ports, probes and affinities of endpoints; host and domain names, name servers, "
@@ -45,10 +47,12 @@ def remade_network(link: Link, mark: NetworkMark, sequence: int) -> Network | No
             mtu=int(told["t"]) if "t" in told else None,
             binding_address=ip_address(told["b"]) if "b" in told else None,
             host_access=host_access(told.get("o")),
+            dns_search=check_search(_listed(told.get("d")), "d"),
+            dns_options=check_options(_listed(told.get("n")), "n"),
             bridge_name=None if OUR_LINKS["bridge"].fullmatch(link.name) else link.name,
         )
         options = replace(options, **asked)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, Error):
         return None
     gateway, gateway6 = address4(told.get("g")) or own.ip, address6(told.get("h")) or (own6 and own6.ip)
     closed = options.internal
@@ -65,6 +69,10 @@ def remade_network(link: Link, mark: NetworkMark, sequence: int) -> Network | No
         link=link.name,
         predefined="p" in mark.flags,
     )
+
+
+def _listed(text: str | None) -> list[str]:
+    return text.split(",") if text else []
 
 
 def remade_endpoint(mark: AttachmentMark, net: Network, sequence: int) -> Endpoint:

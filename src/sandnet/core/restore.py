@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from sandnet.core.desired import Desired
 from sandnet.core.endpoints import Endpoints
+from sandnet.core.hostfiles import Digests
 from sandnet.core.liveness import has_ended
 from sandnet.core.lookout import CHUNK, Lookout, Suspects
 from sandnet.core.networks import Networks
@@ -172,11 +173,11 @@ class Restore:
             chunk = boxes[start : start + CHUNK]
             jobs = [self._parts.files.refreshing(box) for box in chunk]
             written = await self._parts.workers.run(_past_failures, jobs)
-            for box, digest in zip(chunk, written, strict=True):
-                if isinstance(digest, Error):
-                    self._note("files", digest)
-                elif digest not in ("", box.resolv_conf_digest):
-                    await self._records.commit(put=[replace(box, resolv_conf_digest=digest)])
+            for box, digests in zip(chunk, written, strict=True):
+                if isinstance(digests, Error):
+                    self._note("files", digests)
+                elif (after := digests.on(box)) != box:
+                    await self._records.commit(put=[after])
 
     async def _sweep(self) -> None:
         links = self._parts.kernel.links
@@ -199,9 +200,9 @@ class Restore:
         _log.warning("restore: %s", problem, exc_info=None if isinstance(failure, Error) else failure)
 
 
-def _past_failures(jobs: Iterable[Callable[[], str]]) -> list[str | Error]:
+def _past_failures(jobs: Iterable[Callable[[], Digests]]) -> list[Digests | Error]:
     """What each job returned, or why it failed."""
-    done: list[str | Error] = []
+    done: list[Digests | Error] = []
     for job in jobs:
         try:
             done.append(job())

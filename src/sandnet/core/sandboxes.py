@@ -316,12 +316,12 @@ class Sandboxes:
     async def _refresh_files(self, box: Sandbox) -> None:
         """Its names are fewer, and with the last IPv6 address name servers that have one are of no use any more."""
         try:
-            digest = await self._parts.workers.run(self._parts.files.refreshing(box))
+            digests = await self._parts.workers.run(self._parts.files.refreshing(box))
         except Error as failure:  # the leave is done all the same
             _log.warning("files of %s are stale: %s", box.container_id, failure)
             return
-        if digest not in ("", box.resolv_conf_digest):
-            await self._records.commit(put=[replace(box, resolv_conf_digest=digest)])
+        if (after := digests.on(box)) != box:
+            await self._records.commit(put=[after])
 
     async def dissolve(self, box: Sandbox, last: Attachment | None = None) -> None:
         """Remove a sandbox, with the last attachment it has if any."""

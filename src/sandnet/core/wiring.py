@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from sandnet.core.hostfiles import Digests
 from sandnet.kernel.base import DefaultRoute, Kernel, Namespace, Veth
 from sandnet.model import Attachment, Endpoint, Interface, Origin, Sandbox
 from sandnet.model.marks import attachment_mark
@@ -39,7 +40,7 @@ def marked(veth: Veth | None, endpoint: Endpoint, box: Sandbox, attachment: Atta
 
 
 def wire(
-    kernel: Kernel, box: Sandbox, veth: Veth | None, routes: Sequence[DefaultRoute], write_files: Callable[[], str]
+    kernel: Kernel, box: Sandbox, veth: Veth | None, routes: Sequence[DefaultRoute], write_files: Callable[[], Digests]
 ) -> Sandbox:
     """Make a sandbox's interface, routes and files what the records say.
 
@@ -48,7 +49,7 @@ def wire(
         box: the sandbox.
         veth: the link to plug; ``None`` for drivers without one.
         routes: the default routes it is to have.
-        write_files: writes its files and returns the digest of resolv.conf, or nothing when it was left alone.
+        write_files: writes its files.
 
     Returns:
         The record with what was written.
@@ -57,8 +58,7 @@ def wire(
         kernel.links.plug(box.key, veth)
     if box.origin is not Origin.HOST:
         kernel.namespaces.default_routes(box.key, routes)
-    digest = write_files()
-    return replace(box, resolv_conf_digest=digest) if digest else box
+    return write_files().on(box)
 
 
 def unplug(

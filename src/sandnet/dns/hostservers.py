@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Final
 
 from sandnet.model.address import Address
+from sandnet.model.resolv_conf import ResolvConf, parsed
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
 _READ_LIMIT: Final = 64 << 10
@@ -26,7 +25,7 @@ class HostServers:
         self._servers: tuple[Address, ...] = ()
 
     def current(self) -> tuple[Address, ...]:
-        """The servers in the file's order, each once; empty when it names none or is not there."""
+        """The servers in the file's order, each once; the one on loopback when it names none or is not there."""
         now = time.monotonic()
         if now - self._looked >= _LOOK_AGAIN or self._looked < 0:
             self._looked = now
@@ -39,17 +38,7 @@ class HostServers:
             seen = (found.st_mtime_ns, found.st_ino, found.st_size)
             if seen != self._seen:
                 with open(self._path, encoding="utf-8", errors="replace") as file:
-                    self._servers = tuple(dict.fromkeys(_servers(file.read(_READ_LIMIT))))
+                    self._servers = parsed(file.read(_READ_LIMIT)).asked
                 self._seen = seen
         except OSError:
-            self._seen, self._servers = (), ()
-
-
-def _servers(text: str) -> Iterator[Address]:
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver":
-            try:
-                yield ip_address(words[1])
-            except ValueError:
-                continue
+            self._seen, self._servers = (), ResolvConf().asked

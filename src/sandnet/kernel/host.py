@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Sequence
-from ipaddress import ip_address
 from typing import Final
 
 from sandnet.errors import Error, Kind
@@ -15,6 +14,7 @@ from sandnet.kernel.ports import HeldPort, HostPorts
 from sandnet.kernel.prefixes import matters, prefix_of
 from sandnet.kernel.sysctl import ProcSysctl
 from sandnet.model.address import Address, Prefix
+from sandnet.model.resolv_conf import parsed
 
 _RESOLV_CONF: Final = "/etc/resolv.conf"
 _MAX_RESOLV_CONF: Final = 1 << 16
@@ -46,10 +46,9 @@ class Nameservers:
 
     def _read(self) -> tuple[Prefix, ...]:
         with open(self._path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(_MAX_RESOLV_CONF).splitlines()
-        words = (line.split() for line in lines)
-        servers = (_packed(parts[1]) for parts in words if len(parts) > 1 and parts[0] == "nameserver")
-        return tuple(prefix_of(packed, len(packed) * 8) for packed in servers if packed and matters(packed))
+            servers = parsed(file.read(_MAX_RESOLV_CONF)).servers
+        packed = (server.packed for server in servers)
+        return tuple(prefix_of(each, len(each) * 8) for each in packed if matters(each))
 
 
 class LinuxHost:
@@ -105,14 +104,6 @@ class LinuxHost:
     def close(self) -> None:
         """Give resources back; a later call takes new ones. Held ports stay held."""
         self._occupancy.close()
-
-
-def _packed(text: str) -> bytes:
-    """The address in network order; empty when the text is none."""
-    try:
-        return ip_address(text).packed
-    except ValueError:
-        return b""
 
 
 def _ports(words: str) -> range:

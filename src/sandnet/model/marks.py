@@ -55,7 +55,8 @@ class NetworkMark(NamedTuple):
     values: Mapping[str, str]
     """``4`` and ``6`` the bridge's addresses with prefix lengths, ``g`` and ``h`` gateways that are others, ``r`` the
     range, ``t`` the MTU, ``b`` the binding address, ``o`` what sandboxes reach of the host's own
-    programs, where somebody asked (:func:`host_access`), ``s`` seconds since the epoch."""
+    programs, where somebody asked (:func:`host_access`), ``d`` search domains and ``n`` options of its sandboxes'
+    resolv.conf, ``s`` seconds since the epoch."""
     whole: bool
     """Nothing was left out."""
 
@@ -101,6 +102,8 @@ def network_mark(net: Network) -> str:
         ("t", options.mtu),
         ("b", options.binding_address),
         ("o", _host_access(options.host_access)),
+        ("d", ",".join(options.dns_search) or None),
+        ("n", ",".join(options.dns_options) or None),
         ("s", int(net.created)),
     )
     return _mark((_NETWORK, _short(net.id), net.name, flags or "-"), values)

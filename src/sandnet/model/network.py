@@ -56,6 +56,10 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Name of the bridge device, made or existing."""
     create_bridge: bool = True
     """``AllowNonDefaultBridge``: false demands that ``bridge_name`` exists already."""
+    dns_search: tuple[str, ...] = ()
+    """Search domains of its sandboxes' resolv.conf; empty: the host's."""
+    dns_options: tuple[str, ...] = ()
+    """Options of its sandboxes' resolv.conf, beside the host's."""
     binding_address: Address | None = None
     """``DefaultBindingIP``: host address of published ports that name none."""
 

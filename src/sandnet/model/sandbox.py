@@ -64,9 +64,15 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     resolv_conf_path: str = ""
     resolv_conf_digest: str = ""
     """SHA-256 of the resolv.conf we wrote last: one that differs has been changed by its user and is left alone."""
+    hosts_digest: str = ""
+    """The same of a hosts file that is a copy of the host's."""
     made_dirs: tuple[str, ...] = ()
     """Directories of its files that were not there before, the innermost first: they go with it when they are empty."""
     dns: tuple[Address, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    """Search domains of resolv.conf; empty: the networks', else the host's."""
+    dns_options: tuple[str, ...] = ()
+    """Options of resolv.conf, beside the networks' and the host's."""
     extra_hosts: tuple[HostEntry, ...] = ()
     parent_hosts: tuple[HostEntry, ...] = ()
     """Names other containers' ``parent_updates`` gave to this one."""
@@ -124,6 +130,10 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     hosts_path: str = ""
     resolv_conf_path: str = ""
     dns: tuple[Address, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    """Search domains of resolv.conf; empty: the networks', else the host's."""
+    dns_options: tuple[str, ...] = ()
+    """Options of resolv.conf, beside the networks' and the host's."""
     extra_hosts: tuple[HostEntry, ...] = ()
     parent_updates: tuple[ParentUpdate, ...] = ()
     use_default_sandbox: bool = False

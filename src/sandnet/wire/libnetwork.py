@@ -127,6 +127,10 @@ class Join(Struct, kw_only=True, omit_defaults=True):
     hosts_path: str | None = None
     resolv_conf_path: str | None = None
     dns: list[str] | None = None
+    dns_search: list[str] | None = None
+    """Search domains of its resolv.conf, in place of the host's."""
+    dns_options: list[str] | None = None
+    """Options of its resolv.conf (``ndots:1``), beside the host's."""
     extra_hosts: list[ExtraHost] | None = None
     parent_updates: list[ParentUpdate] | None = None
     use_default_sandbox: bool | None = None
@@ -279,6 +283,8 @@ class Sandbox(Struct, kw_only=True):
     hosts_path: str | UnsetType = UNSET
     resolv_conf_path: str | UnsetType = UNSET
     dns: list[str] | UnsetType = UNSET
+    dns_search: list[str] | UnsetType = UNSET
+    dns_options: list[str] | UnsetType = UNSET
     pid: int | UnsetType = UNSET
     """The process that a join named; 0: none."""
     auto_remove: bool | UnsetType = UNSET

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sandnet.core import hostfiles
+from sandnet.core import hostview
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin, ParentUpdate
 from tests.unit.core.rig import Rig, mapping
@@ -218,7 +218,7 @@ async def test_given_a_second_join_then_the_files_hold_the_records_of_both_netwo
 async def test_given_a_container_that_leaves_its_last_ipv6_network_then_its_name_servers_are_those_it_can_reach(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hostfiles, "_read_host", lambda _: "nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
+    monkeypatch.setattr(hostview, "_read", lambda _: b"nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
     await rig.network("four")
     await rig.network("six", ipv6=True)
     await rig.endpoint("ep", "four")

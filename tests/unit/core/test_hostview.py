@@ -1,0 +1,72 @@
+"""The host's own files, however they are changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sandnet.core import hostview
+from sandnet.core.hostview import HostView
+
+
+def rewrite(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+def rename(file: Path, text: str) -> None:
+    other = file.with_name("new")
+    other.write_text(text)
+    other.replace(file)
+
+
+def point_elsewhere(file: Path, text: str) -> None:
+    target = file.with_name(f"target-{len(list(file.parent.iterdir()))}")
+    target.write_text(text)
+    link = file.with_name("link")
+    link.symlink_to(target)
+    link.replace(file)
+
+
+def change_target(file: Path, text: str) -> None:
+    """As systemd-resolved does with the file that /etc/resolv.conf leads to."""
+    if not file.is_symlink():
+        point_elsewhere(file, "")
+    rename(Path(os.readlink(file)), text)
+
+
+@pytest.mark.parametrize("change", [rewrite, rename, point_elsewhere, change_target])
+def test_given_a_host_file_when_it_changes_then_its_mark_and_what_it_says_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, str], None]
+) -> None:
+    file = tmp_path / "resolv.conf"
+    monkeypatch.setattr(hostview, "RESOLV_CONF", str(file))
+    view = HostView()
+    assert view.resolv_conf().search == ()
+    marks = {view.mark()}
+    for number in range(5):
+        change(file, f"search d{number}.example\n")
+        assert view.mark() == view.mark()
+        assert view.mark() not in marks
+        marks.add(view.mark())
+        assert view.resolv_conf().search == (f"d{number}.example",)
+    file.unlink()
+    assert view.resolv_conf().search == ()
+
+
+def test_given_systemd_resolveds_stub_when_no_resolver_serves_then_the_servers_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, real = tmp_path / "resolv.conf", tmp_path / "real"
+    monkeypatch.setattr(hostview, "RESOLV_CONF", str(file))
+    monkeypatch.setattr(hostview, "RESOLVED_REAL", str(real))
+    view = HostView()
+    file.write_text("nameserver 127.0.0.53\noptions edns0\nsearch a.example\n")
+    assert view.reachable() == view.resolv_conf()
+    real.write_text("nameserver 192.0.2.1\nsearch a.example\n")
+    assert [str(server) for server in view.reachable().servers] == ["192.0.2.1"]
+    assert [str(server) for server in view.resolv_conf().servers] == ["127.0.0.53"]
+    file.write_text("nameserver 127.0.0.53\nnameserver 192.0.2.9\n")
+    assert view.reachable() == view.resolv_conf()
