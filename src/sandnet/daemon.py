@@ -17,6 +17,7 @@ import uvloop
 from sandnet.composition import composed
 from sandnet.config import Config
 from sandnet.escaping import printable
+from sandnet.kernel.nftables import descriptors
 from sandnet.logs import DAEMON, FILE, FileHandler, configure
 from sandnet.serving import background
 from sandnet.serving.folders import make_folders, remove_folders
@@ -129,7 +130,8 @@ def _remove_own_files(config: Config) -> None:
 
 
 def _raise_file_limit() -> None:
-    """Every published port holds a descriptor: use all that the hard limit allows."""
+    """Every published port holds a descriptor: use all that the hard limit allows, and keep low ones for nftables."""
+    descriptors.reserve(insist=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

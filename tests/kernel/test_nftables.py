@@ -179,6 +179,47 @@ def test_given_a_closed_firewall_when_used_again_then_it_works(host: Host, firew
     assert elements(host) == 1
 
 
+def test_given_1100_open_descriptors_when_a_context_is_opened_then_it_has_a_low_one_and_works(host: Host) -> None:
+    """With a descriptor of 1,024 or more in select(2), glibc would abort the process."""
+    program = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+from sandnet.kernel.nftables import Nftables
+kept = Nftables()
+many = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+for _ in range(3):
+    kept.run("add table inet t")
+    probe = Nftables()
+    probe.run("add table inet probe")
+    probe.close()
+    kept.close()
+print(max(many), "works")
+"""
+    said, errors = host.popen(sys.executable, "-c", program).communicate(timeout=20)
+    assert said.endswith(" works\n"), errors
+    assert int(said.split()[0]) > 1099
+
+
+def test_given_no_low_descriptor_when_a_context_is_opened_then_it_is_an_error_and_no_abort(host: Host) -> None:
+    program = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+many = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+from sandnet.errors import Error
+from sandnet.kernel.nftables import Nftables
+try:
+    Nftables().run("add table inet t")
+except Error as error:
+    print(error.kind, error.code)
+for number in many[:10]:
+    os.close(number)
+Nftables().run("add table inet t")
+print("works")
+"""
+    said, errors = host.popen(sys.executable, "-c", program).communicate(timeout=20)
+    assert said == "unavailable descriptors_exhausted\nworks\n", errors
+
+
 def test_given_no_library_when_run_then_unavailable_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nftables, "_LIBRARY", "libabsent.so.1")
     nftables._library.cache_clear()

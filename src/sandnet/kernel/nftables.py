@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import socket
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -23,6 +24,7 @@ from typing import Final
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_GONE, ElementChange
 from sandnet.kernel.facts import Listing
+from sandnet.kernel.low_descriptors import LowDescriptors
 from sandnet.kernel.netlink import explaining
 from sandnet.kernel.nfnetlink import Nfnetlink
 
@@ -48,6 +50,10 @@ _MISSING: Final = "No such file or directory"
 """What it says when a table, set or element that a script builds upon is not there: somebody else removed it."""
 
 
+descriptors: Final = LowDescriptors(socket.AF_NETLINK, 12)
+"""The library waits for its netlink socket (``NETLINK_NETFILTER``) with select(2)."""
+
+
 @cache
 def _library() -> ctypes.CDLL:
     """The loaded library. Raises ``OSError`` where it is not installed."""
@@ -71,6 +77,7 @@ class Nftables:
     """Runs scripts in the network namespace of the thread that made the first call."""
 
     def __init__(self) -> None:
+        descriptors.reserve()
         self._lock = threading.Lock()
         self._context: int | None = None
         self._numbers = Nfnetlink()
@@ -183,6 +190,7 @@ class Nftables:
             context, self._context = self._context, None
             if context:
                 _library().nft_ctx_free(context)
+                descriptors.reserve()
 
 
 def _new_context() -> int:
@@ -190,7 +198,7 @@ def _new_context() -> int:
         library = _library()
     except OSError as error:
         raise Error(Kind.UNAVAILABLE, f"nftables: cannot load {_LIBRARY}: {error}", _PACKAGE_HINT) from error
-    context: int | None = library.nft_ctx_new(0)
+    context: int | None = descriptors.open(lambda: library.nft_ctx_new(0), library.nft_ctx_free)
     if not context:
         raise Error(Kind.UNAVAILABLE, "nftables: the library cannot start; is the kernel's nf_tables there?")
     library.nft_ctx_output_set_flags(context, _NUMERIC_STATELESS)

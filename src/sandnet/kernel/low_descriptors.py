@@ -1,0 +1,106 @@
+"""Descriptors below 1,024, for a library that waits with select(2).
+
+An ``fd_set`` has room for the descriptors 0 to 1,023 (``FD_SETSIZE``, select(2)); at a higher one glibc aborts the
+process. The kernel gives out the lowest free number. So numbers are reserved while low ones are free, and one is
+released at the moment in which the library opens its own descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from sandnet.errors import Error, Kind
+
+T = TypeVar("T")
+
+LIMIT: Final = 1024
+RESERVED: Final = 2
+"""One context of the library that stays, and one that tries out what the kernel can do."""
+_TRIES: Final = 100
+
+
+class LowDescriptors:
+    """Numbers that are kept for one kind of socket. Safe to use from several threads."""
+
+    def __init__(self, family: int, protocol: int) -> None:
+        """Reserve nothing yet.
+
+        Args:
+            family: of the sockets that :meth:`open` makes.
+            protocol: of these sockets.
+        """
+        self._kind = family, protocol
+        self._lock = threading.Lock()
+        self._held: list[int] = []
+
+    def reserve(self, *, insist: bool = False) -> None:
+        """Hold :data:`RESERVED` numbers, as far as low ones are free.
+
+        Args:
+            insist: where none is free, take one that this process inherited. Right at the start of a process only,
+                when no descriptor of its own can have a low number yet.
+        """
+        with self._lock:
+            while len(self._held) < RESERVED and (number := _low_number()) is not None:
+                self._held.append(number)
+            while insist and len(self._held) < RESERVED:
+                self._held.append(_replaced(LIMIT - 1 - len(self._held)))
+
+    def open(self, opener: Callable[[], T], discard: Callable[[T], None]) -> T:
+        """Return what the opener made; the one socket that it opened has a number below :data:`LIMIT`.
+
+        Args:
+            opener: opens a single descriptor, a socket.
+            discard: closes it again; called where another thread was given the number.
+
+        Raises:
+            Error: ``UNAVAILABLE``, code ``descriptors_exhausted``: no low number can be had.
+        """
+        with self._lock:
+            for _ in range(_TRIES):
+                number = self._held.pop() if self._held else _low_number()
+                if number is None:
+                    break
+                os.close(number)
+                made = opener()
+                if self._is_ours_or_free(number):
+                    return made
+                discard(made)
+        hint = "restart the daemon; it holds fewer descriptors then"
+        message = f"nftables: no descriptor below {LIMIT} is free"
+        raise Error(Kind.UNAVAILABLE, message, hint, "descriptors_exhausted")
+
+    def _is_ours_or_free(self, number: int) -> bool:
+        """Return whether no other thread has taken the number: it is free where an even lower one was free."""
+        try:
+            copy = os.dup(number)
+        except OSError:
+            return True
+        try:
+            with socket.socket(fileno=copy) as found:
+                return (found.family, found.proto) == self._kind
+        except OSError:  # no socket
+            os.close(copy)
+            return False
+
+
+def _low_number() -> int | None:
+    with suppress(OSError):
+        number = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        if number < LIMIT:
+            return number
+        os.close(number)
+    return None
+
+
+def _replaced(number: int) -> int:
+    source = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.dup2(source, number, inheritable=False)
+    finally:
+        os.close(source)
