@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from sandnet.kernel.links import bridge_mac
+from sandnet.kernel.policy import TABLES
 from tests.crash.world import CrashWorld
 from tests.e2e.world import JSON, LEARNED
 
 Facts = dict[str, tuple[str, ...]]
 """By section, sorted lines."""
 
-_BATCH: Final = "link show\naddress show\nroute show table all\nneighbour show nud permanent\n"
+_BATCH: Final = "link show\naddress show\nroute show table all\nneighbour show nud permanent\nrule show\n"
 _ELEMENTS: Final = re.compile(r"elements = \{([^}]*)\}")
 _BUCKET: Final = re.compile(r"(?<= \. )\d+ : |^\d+ : ")
 _MANY: Final = 40
@@ -250,7 +251,7 @@ def _network(world: CrashWorld, path: str, aliases: Aliases) -> list[str]:
         documents.append(document)
         while at < len(told) and told[at].isspace():
             at += 1
-    links, addresses, routes, neighbours = documents
+    links, addresses, routes, neighbours, rules = documents
     lines = [_link(link, aliases) for link in links if link]
     lines += [
         f"address {link['ifname']} {a['local']}/{a['prefixlen']} {a['scope']}"
@@ -259,6 +260,7 @@ def _network(world: CrashWorld, path: str, aliases: Aliases) -> list[str]:
         if not a["local"].startswith("fe80:") or a["local"] == "fe80::1"
     ]
     lines += [_route(route) for route in routes if not route.get("dst", "").startswith(("fe80:", "ff00:", "multicast"))]
+    lines += [f"rule {json.dumps(_with_table(rule))}" for rule in rules]
     return lines + [f"neighbour {json.dumps(each)}" for each in neighbours]
 
 
@@ -276,4 +278,10 @@ def _link(link: dict[str, Any], aliases: Aliases) -> str:
 
 def _route(route: dict[str, Any]) -> str:
     fields = ("type", "dst", "gateway", "dev", "protocol", "scope", "prefsrc", "metric", "table")
-    return f"route {json.dumps({field: route[field] for field in fields if field in route})}"
+    return f"route {json.dumps(_with_table({field: route[field] for field in fields if field in route}))}"
+
+
+def _with_table(told: dict[str, Any]) -> dict[str, Any]:
+    """Tables of ours are numbered by the index of an interface, which is another one after each join."""
+    ours = str(told.get("table", "")).isdecimal() and int(told["table"]) >= TABLES
+    return told | ({"table": "of ours"} if ours else {})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sandnet.core.gateways import elect
+from sandnet.core.gateways import Attached, elect, source_routes
 from sandnet.core.inspection import Wanted
 from sandnet.core.parts import Parts
 from sandnet.drivers.base import EndpointState, NetworkState, StateOf
-from sandnet.kernel.base import DefaultRoute
+from sandnet.kernel.base import DefaultRoute, SourceRoute
 from sandnet.model import Attachment, Network, Phase, Sandbox
 
 
@@ -46,16 +46,24 @@ class Desired:
             if network and endpoint:
                 veth = self._parts.drivers[network.driver].link(network, endpoint, attachment)
                 links += [(attachment, veth)] if veth else []
-        return Wanted(box, links, self.routes(box))
+        return Wanted(box, links, self.routes(box), self.source_routes(box))
 
     def routes(self, box: Sandbox) -> list[DefaultRoute]:
         """The default routes of a sandbox."""
-        candidates = []
+        return elect((each.attachment, each.gateways) for each in self._attached(box))
+
+    def source_routes(self, box: Sandbox) -> list[SourceRoute]:
+        """The routes by source of a sandbox; none where it has one interface only."""
+        return source_routes(self._attached(box))
+
+    def _attached(self, box: Sandbox) -> list[Attached]:
+        found = []
         for attachment in self.attachments(box):
             network = self._records.network(attachment.network_id)
-            if network and attachment.phase is not Phase.REMOVING:
-                candidates.append((attachment, self._parts.drivers[network.driver].gateways(network)))
-        return elect(candidates)
+            endpoint = self._records.endpoint(attachment.endpoint_id)
+            if network and endpoint and attachment.phase is not Phase.REMOVING:
+                found.append(Attached(attachment, endpoint, self._parts.drivers[network.driver].gateways(network)))
+        return found
 
     def links(self) -> set[str]:
         """Names of links that belong to somebody: to a record, or to the reaper."""

@@ -1,12 +1,15 @@
-"""Which network carries a sandbox's default route: a pure election."""
+"""Which of a sandbox's networks carries its default route, and how it answers on the others: pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import groupby
+from typing import NamedTuple
 
 from sandnet.drivers.base import Gateways
-from sandnet.kernel.base import DefaultRoute
-from sandnet.model import Attachment
+from sandnet.kernel.base import DefaultRoute, SourceRoute
+from sandnet.model import Attachment, Endpoint, Interface, Prefix
+from sandnet.model.ports import UDP
 
 
 def elect(candidates: Iterable[tuple[Attachment, Gateways]]) -> list[DefaultRoute]:
@@ -18,3 +21,59 @@ def elect(candidates: Iterable[tuple[Attachment, Gateways]]) -> list[DefaultRout
     ipv4 = (DefaultRoute(att.interface, hops.ipv4) for att, hops in order if hops.ipv4 and att.address)
     ipv6 = (DefaultRoute(att.interface, hops.ipv6) for att, hops in order if hops.ipv6 and att.address_ipv6)
     return [route for route in (next(ipv4, None), next(ipv6, None)) if route]
+
+
+class Attached(NamedTuple):
+    """One attachment of a sandbox, as far as its routes are concerned."""
+
+    attachment: Attachment
+    endpoint: Endpoint
+    gateways: Gateways
+
+
+def source_routes(attached: Sequence[Attached]) -> list[SourceRoute]:
+    """What makes a sandbox answer by the network that it was asked by; nothing where it has one interface only.
+
+    Args:
+        attached: what it is attached to.
+    """
+    elected = {(route.gateway.version, route.interface) for route in elect((a, g) for a, _, g in attached)}
+    order = sorted(attached, key=lambda each: (-each.attachment.gateway_priority, each.attachment.sequence))
+    return [route for version in (4, 6) for route in _of_family(version, order, elected)]
+
+
+def _of_family(version: int, attached: Sequence[Attached], elected: Set[tuple[int, str]]) -> Iterator[SourceRoute]:
+    own = [(each, address) for each in attached if (address := _address(version, each)) and each.attachment.interface]
+    if len(own) < 2:
+        return
+    taken: set[int] = set()
+    for each, address in own:
+        gateway = each.gateways.ipv4 if version == 4 else each.gateways.ipv6
+        service = each.endpoint.address if version == 4 else each.endpoint.address_ipv6
+        ports = {port.port for port in each.endpoint.ports if (port.proto, port.host_ip.version) == (UDP, version)}
+        default = gateway is not None and (version, each.attachment.interface) not in elected
+        yield SourceRoute(
+            interface=each.attachment.interface,
+            address=address,
+            sources=tuple(dict.fromkeys((address.ip, *([service.ip] if service else [])))),
+            gateway=gateway,
+            others=_others(address, (other for _, other in own)) if gateway else (),
+            default=default,
+            udp_ports=tuple(_ranges(ports - taken)) if default else (),
+        )
+        taken |= ports
+
+
+def _address(version: int, each: Attached) -> Interface | None:
+    return each.attachment.address if version == 4 else each.attachment.address_ipv6
+
+
+def _others(own: Interface, addresses: Iterable[Interface]) -> tuple[Prefix, ...]:
+    return tuple(dict.fromkeys(address.network for address in addresses if address.network != own.network))
+
+
+def _ranges(ports: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Each range of ports that follow each other, by its first and last."""
+    for _, group in groupby(enumerate(sorted(ports)), key=lambda pair: pair[1] - pair[0]):
+        members = [port for _, port in group]
+        yield members[0], members[-1]

@@ -38,7 +38,7 @@ SOON = 5.0
 REST = 4.0
 """Seconds of rest for each second of looking and repairing: it must not keep a processor busy."""
 LONGEST_REST = 0.75
-"""Seconds; whatever was repaired last, the next thing is to be back within two."""
+"""Seconds; however long the work before it took, what is removed next is to be back within two."""
 
 
 class Healing:
@@ -105,7 +105,7 @@ class Healing:
         await self._clashes.look()
         self._found.add(await self._lookout.everything(0 if missed else REST))
         if missed:  # it did not rest amid its work
-            await asyncio.sleep((time.monotonic() - began) * REST)
+            await asyncio.sleep(min(LONGEST_REST, (time.monotonic() - began) * REST))
 
     async def _tried(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """Past failures: the next round must come."""

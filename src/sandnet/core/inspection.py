@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sandnet.kernel.base import DefaultRoute, Veth
+from sandnet.kernel.base import DefaultRoute, SourceRoute, Veth
 from sandnet.kernel.facts import Inside, Port, Space, alone, held, held_on, route_to
+from sandnet.kernel.policy import policy
 from sandnet.model import Attachment, Origin, Sandbox
 
 NO_SANDBOX: Final = "the container's network stack cannot be found: nothing can be attached to it or run in it"
@@ -14,6 +15,7 @@ NO_LOOPBACK: Final = "programs of the container do not reach each other, nor the
 NO_LINK: Final = "the container reaches nobody on this network"
 NO_PEER: Final = "packets are lost, or come from an address that nobody knows"
 NO_ROUTE: Final = "the container reaches nothing beyond its own networks"
+NO_ANSWER: Final = "answers leave by another network than the question came by, and are lost there"
 NO_SUBNET: Final = "the container does not reach its neighbours directly"
 NO_SERVICE: Final = "the container does not answer at the address of its service"
 TOO_OPEN: Final = "the port does not follow its network's options: it talks to whom it must not, or not to itself"
@@ -26,6 +28,7 @@ class Wanted(NamedTuple):
     links: Sequence[tuple[Attachment, Veth]]
     """Its attachments that have a link."""
     routes: Sequence[DefaultRoute]
+    sources: Sequence[SourceRoute] = ()
 
 
 class Wrong(NamedTuple):
@@ -60,6 +63,7 @@ def sandbox_faults(wanted: Wanted, host: Space, inside: Inside | None) -> Iterat
         for problem, reason in _link(veth, host, inside.space):
             yield Wrong(attachment, problem, reason)
     yield from _default_routes(wanted, inside.space)
+    yield from _source_routes(wanted, inside.space)
 
 
 def _link(veth: Veth, host: Space, inside: Space) -> Iterator[tuple[str, str]]:
@@ -119,3 +123,12 @@ def _default_routes(wanted: Wanted, inside: Space) -> Iterator[Wrong]:
         if not right and (ours or not present):
             holder = next((each for each, _ in wanted.links if each.interface == route.interface), None)
             yield Wrong(holder, f"there is no default route by {route.gateway} through {route.interface}", NO_ROUTE)
+
+
+def _source_routes(wanted: Wanted, inside: Space) -> Iterator[Wrong]:
+    indexes = {name: port.link.ifindex for name, port in inside.links.items()}
+    right, found = policy(wanted.sources, indexes), inside.policy
+    parts = (("rules", right.rules ^ found.rules), ("routes", right.routes ^ found.routes))
+    for what, differing in parts:
+        if differing:
+            yield Wrong(None, f"{len(differing)} {what} for routing by source are missing, or too many", NO_ANSWER)

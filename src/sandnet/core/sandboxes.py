@@ -28,9 +28,9 @@ from sandnet.core.networks import Networks
 from sandnet.core.operations import together, undo
 from sandnet.core.parents import Parents
 from sandnet.core.parts import Parts
-from sandnet.core.wiring import dissolve, identified, made, marked, unplug, wire
+from sandnet.core.wiring import Routes, dissolve, identified, made, marked, unplug, wire
 from sandnet.errors import Error, Kind, collected, invalid, not_found
-from sandnet.kernel.base import DefaultRoute, Veth
+from sandnet.kernel.base import Veth
 from sandnet.model import (
     Attachment,
     Endpoint,
@@ -349,8 +349,8 @@ class Sandboxes:
 
     # Shared.
 
-    def _routes(self, box: Sandbox) -> Sequence[DefaultRoute]:
-        return self._desired.routes(box)
+    def _routes(self, box: Sandbox) -> Routes:
+        return Routes(self._desired.routes(box), self._desired.source_routes(box))
 
     async def ensure(self, box: Sandbox, attachment: Attachment) -> None:
         """Make an attachment true again, by the verbs that made it first."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from sandnet.core.hostfiles import Digests
-from sandnet.kernel.base import DefaultRoute, Kernel, Namespace, Veth
-from sandnet.model import Attachment, Endpoint, Interface, Origin, Sandbox
+from sandnet.kernel.base import DefaultRoute, Kernel, Namespace, SourceRoute, Veth
+from sandnet.model import Attachment, Endpoint, Interface, Origin, Phase, Sandbox
 from sandnet.model.marks import attachment_mark
 
 Failures = list[Exception]
@@ -39,8 +39,15 @@ def marked(veth: Veth | None, endpoint: Endpoint, box: Sandbox, attachment: Atta
     return veth and veth._replace(mark=attachment_mark(endpoint, box, attachment))
 
 
+class Routes(NamedTuple):
+    """The routes a sandbox is to have."""
+
+    default: Sequence[DefaultRoute]
+    by_source: Sequence[SourceRoute]
+
+
 def wire(
-    kernel: Kernel, box: Sandbox, veth: Veth | None, routes: Sequence[DefaultRoute], write_files: Callable[[], Digests]
+    kernel: Kernel, box: Sandbox, veth: Veth | None, routes: Routes, write_files: Callable[[], Digests]
 ) -> Sandbox:
     """Make a sandbox's interface, routes and files what the records say.
 
@@ -48,7 +55,7 @@ def wire(
         kernel: the host's.
         box: the sandbox.
         veth: the link to plug; ``None`` for drivers without one.
-        routes: the default routes it is to have.
+        routes: those it is to have.
         write_files: writes its files.
 
     Returns:
@@ -57,14 +64,14 @@ def wire(
     if veth:
         kernel.links.plug(box.key, veth)
     if box.origin is not Origin.HOST:
-        kernel.namespaces.default_routes(box.key, routes)
+        kernel.namespaces.default_routes(box.key, routes.default)
+        if not _is_new(box):  # one that we have just made has nothing of the kind, and one interface
+            kernel.namespaces.source_routes(box.key, routes.by_source)
     return write_files().on(box)
 
 
-def unplug(
-    kernel: Kernel, box: Sandbox, last: Attachment, shared: Sequence[Interface], routes: Sequence[DefaultRoute]
-) -> Failures:
-    """Take one link out of a sandbox that goes on living, and move its default routes.
+def unplug(kernel: Kernel, box: Sandbox, last: Attachment, shared: Sequence[Interface], routes: Routes) -> Failures:
+    """Take one link out of a sandbox that goes on living, and move its routes.
 
     Where its namespace is gone, as after a reboot, only the link on this side is left to take.
 
@@ -73,7 +80,7 @@ def unplug(
         box: the sandbox.
         last: the attachment that ends.
         shared: addresses of the endpoint that are not the interface's own.
-        routes: the default routes the sandbox is to have.
+        routes: those that the sandbox is to have.
     """
     failures: Failures = []
     _retire(kernel, box, last, failures)
@@ -84,7 +91,8 @@ def unplug(
     if box.origin is Origin.MADE and last.interface:
         _past(failures, lambda: kernel.namespaces.silence(box.key, last.interface))
     if box.origin is not Origin.HOST:
-        _past(failures, lambda: kernel.namespaces.default_routes(box.key, routes))
+        _past(failures, lambda: kernel.namespaces.default_routes(box.key, routes.default))
+        _past(failures, lambda: kernel.namespaces.source_routes(box.key, routes.by_source))
     return failures
 
 
@@ -102,6 +110,8 @@ def dissolve(
         _retire(kernel, box, last, failures)
     if shared and box.origin is Origin.JOINED:
         _past(failures, lambda: kernel.links.withdraw(box.key, shared))
+    if box.origin is Origin.JOINED and box.inode and _is_there(kernel, box, failures):  # rules outlive their link
+        _past(failures, lambda: kernel.namespaces.source_routes(box.key, ()))
     _past(failures, lambda: kernel.namespaces.release(box.key, inode=box.inode, loopback_down=down))
     _past(failures, remove_files)
     return failures
@@ -126,6 +136,10 @@ def dissolve_together(kernel: Kernel, all_: Sequence[Remains]) -> set[str]:
     """
     kernel.links.delete([each.last.host_link for each in all_ if each.last.host_link])
     return {each.box.container_id for each in all_ if dissolve(kernel, each.box, None, (), each.remove_files)}
+
+
+def _is_new(box: Sandbox) -> bool:
+    return box.origin is Origin.MADE and box.phase is Phase.CREATING
 
 
 def _is_there(kernel: Kernel, box: Sandbox, failures: Failures) -> bool:

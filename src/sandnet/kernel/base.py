@@ -10,59 +10,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection, Iterable, Sequence
-from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final, NamedTuple, Protocol
 
 from sandnet.kernel.facts import Link as Link
 from sandnet.kernel.facts import Listing, Survey, Watch
 from sandnet.kernel.life import Processes
+from sandnet.kernel.shapes import Bridge as Bridge
+from sandnet.kernel.shapes import DefaultRoute as DefaultRoute
+from sandnet.kernel.shapes import SourceRoute as SourceRoute
+from sandnet.kernel.shapes import Veth as Veth
 from sandnet.model.address import Address, Interface, Prefix
 
 RULES_GONE: Final = "rules_gone"
 """Code of the refusal of a script that builds upon what somebody else removed."""
-
-
-class Bridge(NamedTuple):
-    """A bridge device as it should be."""
-
-    name: str
-    mtu: int
-    """0: the kernel's default."""
-    addresses: tuple[Interface, ...]
-    mark: str = ""
-    """What it is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
-
-
-class Veth(NamedTuple):
-    """A veth pair between a bridge and a sandbox as it should be."""
-
-    host_link: str
-    bridge: str
-    interface: str
-    """Name inside the sandbox."""
-    mac: str
-    mtu: int
-    """0: the kernel's default."""
-    address: IPv4Interface | None
-    address_ipv6: IPv6Interface | None
-    isolated: bool
-    """The port may talk to the bridge itself but to no other isolated port (``icc`` off)."""
-    hairpin: bool
-    """Frames may leave by the port they came in (a container that calls its own published port)."""
-    service: IPv4Interface | None = None
-    service_ipv6: IPv6Interface | None = None
-    """A further address, shared with other sandboxes; ``None``: none, or what there is stays."""
-    holder: bool = False
-    """Of those that share it this one answers for it: it is on the interface, not on ``lo`` where nobody asks."""
-    mark: str = ""
-    """What the host end is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
-
-
-class DefaultRoute(NamedTuple):
-    """Where a sandbox sends what of one family it has no route for."""
-
-    interface: str
-    gateway: Address
 
 
 class Namespace(NamedTuple):
@@ -215,6 +175,15 @@ class Namespaces(Protocol):
         """Make these, at most one a family, the sandbox's only default routes of ours.
 
         A default route that somebody else put there stays, and wins.
+        """
+        ...
+
+    def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
+        """Make a sandbox answer by the interface that it was asked by: these are then the only rules and routes of this
+        kind that bear our mark. Interfaces that are absent are passed over.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace is gone (never without routes).
         """
         ...
 

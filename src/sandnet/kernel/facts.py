@@ -74,6 +74,42 @@ class DefaultHop(NamedTuple):
     """It bears our mark (``rtm_protocol``)."""
 
 
+class PolicyRule(NamedTuple):
+    """A rule of ours that chooses a routing table (ip-rule(8))."""
+
+    version: int
+    """4 or 6."""
+    priority: int
+    """The lowest is asked first."""
+    source: bytes
+    """The one address that packets come from, in network order; empty: any."""
+    ports: tuple[int, int]
+    """UDP ports that packets come from, the first and the last; two zeros: any, of any protocol."""
+    table: int
+    specific: bool
+    """The default route of the table does not count (``suppress_prefixlength 0``)."""
+
+
+class PolicyRoute(NamedTuple):
+    """A route of a table of ours."""
+
+    version: int
+    table: int
+    destination: Held
+    gateway: bytes
+    """Empty: the destination is on the link."""
+    ifindex: int
+    source: bytes
+    """The address that packets get which have none yet."""
+
+
+class Policy(NamedTuple):
+    """How a namespace routes by source: all that bears our mark."""
+
+    rules: frozenset[PolicyRule] = frozenset()
+    routes: frozenset[PolicyRoute] = frozenset()
+
+
 class Space(NamedTuple):
     """A network namespace: links by name; addresses, and destinations of routes, by index of the link."""
 
@@ -82,6 +118,8 @@ class Space(NamedTuple):
     connected: Mapping[int, frozenset[Held]]
     """Routes without a gateway in the main table."""
     defaults: Sequence[DefaultHop]
+    policy: Policy = Policy()
+    """Of a sandbox."""
 
 
 class Inside(NamedTuple):
@@ -110,13 +148,13 @@ class News(NamedTuple):
     gone: frozenset[str]
     """Links of the host that were deleted."""
     lost: frozenset[str]
-    """Links of the host that lost an address or a route."""
+    """Links of the host that lost an address or a route, or began or ceased to forward."""
     grown: frozenset[str]
     """Links of the host that got one; empty for a route without a link."""
     inner: Mapping[int, Sequence[Port]]
     """By the host's number for their namespace: links inside that changed, as they are now."""
     poorer: frozenset[int]
-    """Namespaces, likewise, in which a link, an address or a route was deleted."""
+    """Namespaces, likewise, in which a link, an address, a route or a rule was deleted."""
     mounts: bool
     """The table of mounts changed."""
     rules: bool

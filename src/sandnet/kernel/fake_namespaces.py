@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind, invalid, not_found
-from sandnet.kernel.base import DefaultRoute, Namespace
+from sandnet.kernel.base import DefaultRoute, Namespace, SourceRoute
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_parts import Mishaps, Space, recorded
 
@@ -108,6 +108,15 @@ class FakeNamespaces:
             if route.interface not in space.links:
                 raise not_found("link", f"{route.interface} in {key}")
         space.default_routes = {route.gateway.version: route for route in routes}
+
+    @recorded
+    def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
+        """Make these the only ones."""
+        if key in self._pins:
+            space = self.inside(key)
+            space.source_routes = tuple(route for route in routes if route.interface in space.links)
+        elif routes:
+            raise not_found("namespace", key)
 
     @recorded
     def silence(self, key: str, interface: str) -> None:

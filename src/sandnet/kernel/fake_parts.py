@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
-from sandnet.kernel.base import DefaultRoute, Link
+from sandnet.kernel.base import DefaultRoute, Link, SourceRoute
 from sandnet.model.address import Interface
 
 P = ParamSpec("P")
@@ -36,6 +36,7 @@ class Space:
     """Addresses put on ``lo``."""
     default_routes: dict[int, DefaultRoute] = field(default_factory=dict)
     """By IP version."""
+    source_routes: tuple[SourceRoute, ...] = ()
 
 
 class Mishaps:

@@ -9,6 +9,7 @@ from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_namespaces import FakeNamespaces
 from sandnet.kernel.fake_parts import LOOPBACK, Mishaps, recorded
 from sandnet.kernel.fake_parts import Space as FakeSpace
+from sandnet.kernel.policy import policy
 from sandnet.model.address import Interface
 
 
@@ -59,7 +60,8 @@ class FakeSurvey:
         ports = {name: self._links.inner_port(found, name) for name in space.links}
         indexes = {name: port.link.ifindex for name, port in ports.items()}
         kept = {indexes[name]: inner.addresses for name, inner in space.links.items()} | {1: space.loopback}
-        return Inside(found, Space({"lo": loopback, **ports}, _held(kept), _routes(kept), _hops(space, indexes)))
+        rules = policy(space.source_routes, indexes)
+        return Inside(found, Space({"lo": loopback, **ports}, _held(kept), _routes(kept), _hops(space, indexes), rules))
 
 
 class FakeWatch:

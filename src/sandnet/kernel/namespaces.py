@@ -16,9 +16,10 @@ from ipaddress import IPv4Interface
 from typing import Final
 
 from sandnet.errors import Error, Kind, collected, invalid, not_found
-from sandnet.kernel.base import DefaultRoute, Namespace
+from sandnet.kernel.base import DefaultRoute, Namespace, SourceRoute
 from sandnet.kernel.inside import tcp_socket
 from sandnet.kernel.netlink import Netlink, explaining
+from sandnet.kernel.policy import policy, settle_policy
 from sandnet.kernel.routes import Route, settle_default
 from sandnet.kernel.rtnetlink import (
     LOOPBACK,
@@ -121,6 +122,20 @@ class LinuxNamespaces:
                 wanted: dict[int, Route] = {route.gateway.version: _route(netlink, key, route) for route in routes}
                 for version, family in _FAMILIES.items():
                     settle_default(netlink, family, wanted.get(version))
+            elif routes:
+                raise not_found("namespace", key)
+
+    def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
+        """See :meth:`sandnet.kernel.base.Namespaces.source_routes`.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace is gone (never without routes).
+        """
+        with explaining(f"set the routing by source of {key}"), self._inside(key) as netlink:
+            if netlink:
+                indexes = {route.interface: netlink.index(route.interface) for route in routes}
+                present = {name: index for name, index in indexes.items() if index}
+                settle_policy(netlink, policy(routes, present))
             elif routes:
                 raise not_found("namespace", key)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 _GROUPS: Final = (1, 5, 7, 9, 11)
 """RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
+RULES: Final = (8, 19)
+"""RTNLGRP_IPV4_RULE, IPV6_RULE."""
+FORWARDING: Final = (24,)
+"""RTNLGRP_IPV4_NETCONF: whether a link forwards, among other things."""
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 LISTEN_ALL_NSID: Final = 8
@@ -14,11 +19,12 @@ LISTEN_ALL_NSID: Final = 8
 _SO_RCVBUFFORCE: Final = 33
 
 
-def subscribed(backlog: int, *, all_namespaces: bool = False) -> socket.socket:
+def subscribed(backlog: int, *, also: Sequence[int] = (), all_namespaces: bool = False) -> socket.socket:
     """A socket that hears of all changes from now on, of the calling thread's namespace. Reading it never waits.
 
     Args:
         backlog: bytes of unread news the kernel keeps; beyond that a read fails with ``ENOBUFS``.
+        also: further groups of news, beside links, addresses and routes.
         all_namespaces: those of other namespaces too (``LISTEN_ALL_NSID``).
 
     Raises:
@@ -26,14 +32,14 @@ def subscribed(backlog: int, *, all_namespaces: bool = False) -> socket.socket:
     """
     news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     try:
-        _subscribe(news, backlog, all_namespaces)
+        _subscribe(news, backlog, (*_GROUPS, *also), all_namespaces)
     except BaseException:
         news.close()
         raise
     return news
 
 
-def _subscribe(news: socket.socket, backlog: int, all_namespaces: bool) -> None:
+def _subscribe(news: socket.socket, backlog: int, groups: Sequence[int], all_namespaces: bool) -> None:
     news.setblocking(False)
     try:
         news.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, backlog)
@@ -42,5 +48,5 @@ def _subscribe(news: socket.socket, backlog: int, all_namespaces: bool) -> None:
     if all_namespaces:
         news.setsockopt(_SOL_NETLINK, LISTEN_ALL_NSID, 1)
     news.bind((0, 0))  # without a port of its own it would hear nothing
-    for group in _GROUPS:
+    for group in groups:
         news.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)

@@ -18,19 +18,19 @@ from sandnet.model.address import Address, Interface
 
 ROUTE_PROTOCOL: Final = 115
 """Our mark on the default routes we set (``rtm_protocol``; 4 is ``static``, routing daemons use 186 and up)."""
-_RTA_DST: Final = 1
-_RTA_OIF: Final = 4
-_RTA_GATEWAY: Final = 5
+RTA_DST: Final = 1
+RTA_OIF: Final = 4
+RTA_GATEWAY: Final = 5
 _RTA_PRIORITY: Final = 6
-_RTA_PREFSRC: Final = 7
+RTA_PREFSRC: Final = 7
 _RTPROT_KERNEL: Final = 2
-_RT_SCOPE_UNIVERSE: Final = 0
-_RT_SCOPE_LINK: Final = 253
+RT_SCOPE_UNIVERSE: Final = 0
+RT_SCOPE_LINK: Final = 253
 _IP6_RT_PRIO_ADDRCONF: Final = 256
 """The metric of IPv6 routes that come with an address (``net/ip6_route.h``)."""
-_RT_TABLE_MAIN: Final = 254
+RT_TABLE_MAIN: Final = 254
 _RT_TABLE_LOCAL: Final = 255
-_RTN_UNICAST: Final = 1
+RTN_UNICAST: Final = 1
 _RTN_LOCAL: Final = 2
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 
@@ -56,24 +56,24 @@ class Route(NamedTuple):
 
 def index_of_route(body: bytes) -> int:
     """Which link a route's message is about; 0: none, or several."""
-    return to_number(attributes(body, _ROUTE.size).get(_RTA_OIF))
+    return to_number(attributes(body, _ROUTE.size).get(RTA_OIF))
 
 
 def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Found]:
     """The unicast routes of the main table, through any link or one."""
-    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0) + (number(_RTA_OIF, index) if index else b"")
+    query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + (number(RTA_OIF, index) if index else b"")
     for body in netlink.dump(RTM_GETROUTE, query):
         route_family, length, _src, _tos, table, protocol, _scope, kind, _flags = _ROUTE.unpack_from(body)
-        if (route_family, table, kind) == (family, _RT_TABLE_MAIN, _RTN_UNICAST):
+        if (route_family, table, kind) == (family, RT_TABLE_MAIN, RTN_UNICAST):
             parts = attributes(body, _ROUTE.size)
-            gateway, ifindex = parts.get(_RTA_GATEWAY, b""), to_number(parts.get(_RTA_OIF))
-            yield Found(parts.get(_RTA_DST, b""), length, gateway, ifindex, protocol)
+            gateway, ifindex = parts.get(RTA_GATEWAY, b""), to_number(parts.get(RTA_OIF))
+            yield Found(parts.get(RTA_DST, b""), length, gateway, ifindex, protocol)
 
 
 def is_taken_in(netlink: Netlink, address: Address) -> bool:
     """Whether what comes to an address is taken in, through whichever link: one request."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    query = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, address.packed)
+    query = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
     body = netlink.get(RTM_GETROUTE, query, absent=(errno.ENETUNREACH, errno.EHOSTUNREACH))
     return body is not None and _ROUTE.unpack_from(body)[7] == _RTN_LOCAL
 
@@ -81,10 +81,10 @@ def is_taken_in(netlink: Netlink, address: Address) -> bool:
 def is_local(netlink: Netlink, index: int, address: Address) -> bool:
     """Whether what comes to an address is taken in by a certain link: a list of all local routes."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + number(_RTA_OIF, index)
+    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + number(RTA_OIF, index)
     for body in netlink.dump(RTM_GETROUTE, query):
         kind, parts = _ROUTE.unpack_from(body)[7], attributes(body, _ROUTE.size)
-        if kind == _RTN_LOCAL and parts.get(_RTA_DST) == address.packed and to_number(parts.get(_RTA_OIF)) == index:
+        if kind == _RTN_LOCAL and parts.get(RTA_DST) == address.packed and to_number(parts.get(RTA_OIF)) == index:
             return True
     return False
 
@@ -92,30 +92,30 @@ def is_local(netlink: Netlink, index: int, address: Address) -> bool:
 def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
     """Route the subnet of an address to its link, as the kernel does when the address is added; ``False``: it is."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    scope = _RT_SCOPE_UNIVERSE if address.version == 6 else _RT_SCOPE_LINK
+    scope = RT_SCOPE_UNIVERSE if address.version == 6 else RT_SCOPE_LINK
     prefix = address.network
-    head = (family, prefix.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_KERNEL, scope, _RTN_UNICAST, 0)
-    body = _ROUTE.pack(*head) + attribute(_RTA_DST, prefix.network_address.packed) + number(_RTA_OIF, index)
+    head = (family, prefix.prefixlen, 0, 0, RT_TABLE_MAIN, _RTPROT_KERNEL, scope, RTN_UNICAST, 0)
+    body = _ROUTE.pack(*head) + attribute(RTA_DST, prefix.network_address.packed) + number(RTA_OIF, index)
     if address.version == 6:
         body += number(_RTA_PRIORITY, _IP6_RT_PRIO_ADDRCONF)
     else:
-        body += attribute(_RTA_PREFSRC, address.ip.packed)
+        body += attribute(RTA_PREFSRC, address.ip.packed)
     return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
 
 
 def _route_body(family: int, route: Route) -> bytes:
-    header = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, _RTN_UNICAST, 0)
-    return header + attribute(_RTA_GATEWAY, route.gateway.packed) + number(_RTA_OIF, route.ifindex)
+    header = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, RTN_UNICAST, 0)
+    return header + attribute(RTA_GATEWAY, route.gateway.packed) + number(RTA_OIF, route.ifindex)
 
 
 def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
-    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
+    query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
     for body in netlink.dump(RTM_GETROUTE, query):
         route_family, length, _src, _tos, table, protocol, *_rest = _ROUTE.unpack_from(body)
         parts = attributes(body, _ROUTE.size)
-        ours = (route_family, length, table, protocol) == (family, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL)
-        if ours and _RTA_GATEWAY in parts:
-            yield Route(ip_address(parts[_RTA_GATEWAY]), to_number(parts.get(_RTA_OIF)))
+        ours = (route_family, length, table, protocol) == (family, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL)
+        if ours and RTA_GATEWAY in parts:
+            yield Route(ip_address(parts[RTA_GATEWAY]), to_number(parts.get(RTA_OIF)))
 
 
 def settle_default(netlink: Netlink, family: int, wanted: Route | None) -> None:

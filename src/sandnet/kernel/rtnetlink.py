@@ -38,6 +38,11 @@ RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
+RTM_NEWNEIGH: Final = 28
+RTM_NEWRULE: Final = 32
+RTM_DELRULE: Final = 33
+RTM_GETRULE: Final = 34
+RTM_NEWNETCONF: Final = 80
 RTM_GETNSID: Final = 90
 
 IFF_UP: Final = 0x1
@@ -77,6 +82,7 @@ _IN6_ADDR_GEN_MODE_NONE: Final = 1
 _RTEXT_FILTER_SKIP_STATS: Final = 8
 _NETNSA_NSID: Final = 1
 _NETNSA_FD: Final = 3
+_NETCONFA_IFINDEX: Final = 1
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
 _IFA_CACHEINFO: Final = 6
@@ -210,6 +216,12 @@ def index_of_link(body: bytes) -> int:
 def index_of_address(body: bytes) -> int:
     """Which link an address's message is about."""
     return int(_ADDRESS.unpack_from(body)[4])
+
+
+def index_of_netconf(body: bytes) -> int:
+    """Which link a message about parameters is about (``linux/netconf.h``); 0: all of them, or those to come."""
+    found: tuple[int] = struct.unpack("=i", attributes(body, 4).get(_NETCONFA_IFINDEX, bytes(4)))
+    return max(found[0], 0)
 
 
 def dump_ports(netlink: Netlink) -> Iterator[Port]:

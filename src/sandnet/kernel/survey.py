@@ -16,6 +16,7 @@ from sandnet.errors import Error
 from sandnet.kernel.facts import DefaultHop, Held, Inside, Port, Space
 from sandnet.kernel.namespaces import LinuxNamespaces
 from sandnet.kernel.netlink import Netlink, explaining
+from sandnet.kernel.policy import dump_policy
 from sandnet.kernel.routes import ROUTE_PROTOCOL, dump_routes
 from sandnet.kernel.rtnetlink import (
     dump_addresses,
@@ -86,7 +87,8 @@ class LinuxSurvey:
             with self._namespaces.opened(key) as namespace:
                 inode = os.fstat(namespace).st_ino
                 with Netlink.inside(namespace) as netlink:
-                    return Inside(inode, _space(netlink, dump_ports(netlink), families))
+                    space = _space(netlink, dump_ports(netlink), families)
+                    return Inside(inode, space._replace(policy=dump_policy(netlink)))
         except (OSError, NotANetworkNamespaceError, Error):
             return None
 

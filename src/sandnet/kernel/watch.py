@@ -1,7 +1,8 @@
-"""What changes on the host and in sandboxes, as the kernel tells it: one socket for all namespaces.
+"""What changes on the host and in sandboxes, as the kernel tells it: one socket for the host, one for all sandboxes.
 
-A netlink socket with ``NETLINKLISTEN_ALL_NSID`` (netlink(7)) hears of every namespace that has a number in ours, and
-the kernel numbers a namespace when a veth pair leads there. So a thousand sandboxes cost one socket. Nobody is woken by
+A netlink socket with ``NETLINK_LISTEN_ALL_NSID`` (netlink(7)) hears of every namespace that has a number in ours, and
+the kernel numbers a namespace when a veth pair leads there. So a thousand sandboxes cost one socket. The host has a
+socket of its own: a sandbox that changes its own links and routes all day fills the other one only. Nobody is woken by
 news: they gather in the socket until somebody reads, and a burst of joins costs the reader what is left of it.
 """
 
@@ -17,18 +18,21 @@ from typing import BinaryIO, Final
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.facts import News, Port
 from sandnet.kernel.netlink import Netlink, Reply, explaining, replies
-from sandnet.kernel.news import LISTEN_ALL_NSID, subscribed
+from sandnet.kernel.news import FORWARDING, LISTEN_ALL_NSID, RULES, subscribed
 from sandnet.kernel.routes import index_of_route
 from sandnet.kernel.rtnetlink import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
+    RTM_DELRULE,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWNETCONF,
     RTM_NEWROUTE,
     dump_ports,
     index_of_address,
     index_of_link,
+    index_of_netconf,
     to_port,
 )
 
@@ -36,18 +40,20 @@ _BACKLOG: Final = 16 << 20
 """Bytes of unread news the kernel keeps for us: a thousand joins."""
 _BUFFER: Final = 1 << 16
 _MOST: Final = 20_000
-"""Messages that one reading takes: about what the backlog holds, and a tenth of a second. Whoever may change links or
-routes of a sandbox can write as fast as we read, and must not keep us reading."""
+"""Messages that one reading of a socket takes: about what the backlog holds, and a tenth of a second. Who may change
+links or routes of a sandbox can write as fast as we read, and must not keep us reading."""
 _NUMBER: Final = struct.Struct("=i")
 _HERE: Final = -1
-_LOST: Final = (RTM_DELADDR, RTM_DELROUTE)
+_LOST: Final = (RTM_DELADDR, RTM_DELROUTE, RTM_NEWNETCONF)
+_POORER: Final = (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE, RTM_DELRULE)
 _MOVED: Final = {
     RTM_NEWADDR: index_of_address,
     RTM_NEWROUTE: index_of_route,
     RTM_DELADDR: index_of_address,
     RTM_DELROUTE: index_of_route,
+    RTM_NEWNETCONF: index_of_netconf,
 }
-"""Addresses and routes that come and go, and how to tell of which link."""
+"""Addresses and routes that come and go, and links that begin or cease to forward: how to tell which link it is."""
 _MOUNTS: Final = "/proc/self/mountinfo"
 
 
@@ -56,7 +62,10 @@ class LinuxWatch:
 
     def __init__(self, firewall: Firewall) -> None:
         self._firewall = firewall
-        self._news: socket.socket | None = None
+        self._host: socket.socket | None = None
+        """Hears of the host."""
+        self._sandboxes: socket.socket | None = None
+        """Hears of the host too, which is passed over."""
         self._mounts: select.poll | None = None
         self._table: BinaryIO | None = None
         self._names: dict[int, str] = {}
@@ -72,17 +81,18 @@ class LinuxWatch:
         """
         with explaining("hear of changes"):
             mounts, rules = self._mounts_changed(), self._firewall.touched() != 0
-            if self._news is None:
+            if self._host is None or self._sandboxes is None:
                 self._begin()
                 return _nothing(rules=rules, missed=False)
             try:
-                heard = [*self._heard(self._news)]
+                heard = [*self._heard(self._host)]
             except OSError as failure:
                 if failure.errno != errno.ENOBUFS:
                     raise
                 self._begin()
                 return _nothing(rules=True, missed=True)
-            return self._told(heard, mounts=mounts, rules=rules)
+            inner, missed = self._heard_inside(self._sandboxes)
+            return self._told([*heard, *inner], mounts=mounts, rules=rules, missed=missed)
 
     def namespaces(self) -> Mapping[str, int]:
         """See :meth:`sandnet.kernel.facts.Watch.namespaces`."""
@@ -94,17 +104,18 @@ class LinuxWatch:
 
     def close(self) -> None:
         """Give the sockets back; a later :meth:`read` begins anew."""
-        if self._news is not None:
-            self._news.close()
-        if self._table is not None:
-            self._table.close()
-        self._news, self._table, self._mounts = None, None, None
+        for each in (self._host, self._sandboxes, self._table):
+            if each is not None:
+                each.close()
+        self._host, self._sandboxes, self._table, self._mounts = None, None, None, None
 
     def _begin(self) -> None:
         """Subscribe first, then see what there is: nothing falls in between."""
-        if self._news is not None:
-            self._news.close()
-        self._news = subscribed(_BACKLOG, all_namespaces=True)
+        for each in (self._host, self._sandboxes):
+            if each is not None:
+                each.close()
+        self._host = subscribed(_BACKLOG, also=FORWARDING)
+        self._sandboxes = subscribed(_BACKLOG, also=RULES, all_namespaces=True)
         with Netlink() as netlink:
             ports = [*dump_ports(netlink)]
         self._names = {port.link.ifindex: port.link.name for port in ports}
@@ -122,7 +133,18 @@ class LinuxWatch:
                 where = next(numbers, _HERE)
                 yield from ((where, reply) for reply in replies(data))
 
-    def _told(self, heard: list[tuple[int, Reply]], *, mounts: bool, rules: bool) -> News:
+    def _heard_inside(self, news: socket.socket) -> tuple[list[tuple[int, Reply]], bool]:
+        """What has gathered of sandboxes, and whether some of it was lost."""
+        try:
+            return [(where, reply) for where, reply in self._heard(news) if where != _HERE], False
+        except OSError as failure:
+            if failure.errno != errno.ENOBUFS:
+                raise
+        news.close()
+        self._sandboxes = subscribed(_BACKLOG, also=RULES, all_namespaces=True)
+        return [], True
+
+    def _told(self, heard: list[tuple[int, Reply]], *, mounts: bool, rules: bool, missed: bool) -> News:
         latest: dict[tuple[int, int], bytes] = {}
         gone: set[str] = set()
         lost: set[int] = set()
@@ -134,7 +156,7 @@ class LinuxWatch:
                 continue  # of a port of a bridge; what it tells, the message of the link itself tells too
             if reply.kind == RTM_NEWLINK:
                 latest[where, index_of_link(reply.body)] = reply.body
-            elif where != _HERE and reply.kind in (RTM_DELLINK, *_LOST):
+            elif where != _HERE and reply.kind in _POORER:
                 poorer.add(where)
             elif reply.kind == RTM_DELLINK:
                 gone.add(to_port(reply.body).link.name)
@@ -154,7 +176,7 @@ class LinuxWatch:
         for index in deleted - {port.link.ifindex for port in here.values()}:
             self._names.pop(index, None)
         return News(
-            here, frozenset(gone), touched, richer, inner, frozenset(poorer), mounts=mounts, rules=rules, missed=False
+            here, frozenset(gone), touched, richer, inner, frozenset(poorer), mounts=mounts, rules=rules, missed=missed
         )
 
     def _remember(self, here: Mapping[str, Port], gone: set[str]) -> None:

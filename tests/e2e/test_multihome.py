@@ -1,0 +1,238 @@
+"""A sandbox on several networks answers by the one that it was asked by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e.traffic import TCP, UDP, Place, until
+from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, World, mapping
+
+pytestmark = pytest.mark.timeout(120)
+
+FRONT, BACK = 8081, 8082
+"""Host ports, each published on the network of that name; inside, programs listen on 80 and 90."""
+INNER = {FRONT: 80, BACK: 90}
+OURS = "proto 115"
+
+
+class Multihomed(NamedTuple):
+    """A container on the networks ``back``, which has the default route, and ``front``."""
+
+    world: World
+    place: Place
+    container: str
+    addresses: dict[str, tuple[str, str]]
+    """By network: its address of each family."""
+
+    def rules(self) -> list[str]:
+        return rules_of(self.place)
+
+    def answers(self, *ports: int, proto: int = TCP, version: int = 0) -> bool:
+        """Whether a machine outside is answered through the ports, and seen with its own address."""
+        for host, outside in ((HOST_ADDRESS, OUTSIDE_ADDRESS), (HOST_ADDRESS6, OUTSIDE_ADDRESS6)):
+            if version in (0, 6 if ":" in host else 4):
+                for port in ports:
+                    assert self.world.outside.ask(host, port, proto).address == outside
+        return True
+
+
+def rules_of(place: Place) -> list[str]:
+    """What bears our mark in a namespace: rules, and routes of tables other than main."""
+    lines = [line for family in ("-4", "-6") for line in place.sh("ip", "-d", family, "rule").splitlines()]
+    routes = [
+        line for family in ("-4", "-6") for line in place.sh("ip", family, "route", "show", "table", "all").splitlines()
+    ]
+    return sorted([line for line in lines if OURS in line] + [r for r in routes if OURS in r and " table " in r])
+
+
+def networks(world: World, *names: str) -> None:
+    for number, name in enumerate(names):
+        world.api.network(name, subnet=f"10.9.{number}.0/24", ipv6=True, subnet_ipv6=f"fd00:9:{number}::/64")
+
+
+@pytest.fixture
+def multihomed(world: World) -> Multihomed:
+    networks(world, "back", "front")
+    return attached(world)
+
+
+def attached(world: World, **join: object) -> Multihomed:
+    published = {"back": BACK, "front": FRONT}
+    for network, port in published.items():
+        world.api.endpoint(network, network, mapping(INNER[port], port), mapping(INNER[port], port, UDP))
+    boxes = {network: world.attach(network, network, "c1", **join) for network in published}
+    addresses = {network: (box.address, box.address6) for network, box in boxes.items()}
+    return Multihomed(world, boxes["front"], "c1", addresses)
+
+
+@pytest.mark.parametrize("bound", ["any", "own"])
+@pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
+def test_given_two_networks_when_a_port_of_either_is_called_then_it_answers_whatever_address_the_program_binds(
+    multihomed: Multihomed, proto: int, bound: str
+) -> None:
+    for network, port in (("back", BACK), ("front", FRONT)):
+        for own, unspecified in zip(multihomed.addresses[network], ("0.0.0.0", "::"), strict=True):
+            multihomed.place.serve(network, INNER[port], proto, unspecified if bound == "any" else own)
+    assert multihomed.answers(FRONT, BACK, proto=proto)
+    for host in (HOST_ADDRESS, HOST_ADDRESS6, "127.0.0.1"):
+        for port in (FRONT, BACK):
+            assert multihomed.world.here.ask(host, port, proto).server
+
+
+def test_given_two_networks_when_neighbours_call_then_each_is_answered_by_the_network_it_shares(
+    multihomed: Multihomed,
+) -> None:
+    for proto in (TCP, UDP):
+        multihomed.place.serve("c1", 80, proto)
+    for network in ("back", "front"):
+        neighbour = multihomed.world.box(network, f"neighbour-{network}")
+        for proto in (TCP, UDP):
+            assert neighbour.ask(multihomed.addresses[network][0], 80, proto).address == neighbour.address
+
+
+def test_given_a_neighbour_on_the_one_when_it_calls_a_port_published_on_the_other_then_it_is_answered(
+    multihomed: Multihomed,
+) -> None:
+    multihomed.place.serve("c1", 80)
+    neighbour = multihomed.world.box("back", "neighbour")
+    assert neighbour.ask(HOST_ADDRESS, FRONT).server == "c1"
+
+
+def test_given_two_endpoints_of_one_network_when_both_are_called_then_both_answer(world: World) -> None:
+    networks(world, "foo")
+    caller = world.box("foo", "caller")
+    for name, port in (("one", 8081), ("two", 8082)):
+        world.api.endpoint("foo", name, mapping(80, port))
+    boxes = [world.attach("foo", name, "c1") for name in ("one", "two")]
+    boxes[0].serve("c1", 80)
+    boxes[0].serve("c1", 80, address="::")
+    for box, port in zip(boxes, (8081, 8082), strict=True):
+        assert caller.ask(box.address, 80).address == caller.address
+        assert caller.ask(box.address6, 80).address == caller.address6
+        assert world.outside.ask(HOST_ADDRESS, port).address == OUTSIDE_ADDRESS
+
+
+def test_given_backends_on_two_networks_when_the_service_is_called_then_all_answer(world: World) -> None:
+    networks(world, "back", "front")
+    world.api.endpoint("front", "web", mapping(80, FRONT), mapping(80, FRONT, UDP))
+    for number in range(3):
+        world.api.endpoint("back", f"db{number}")
+        world.attach("back", f"db{number}", f"c{number}")
+    for number in range(3):
+        place = world.place(world.api.post("/services/web/backend", container_id=f"c{number}"))
+        for proto in (TCP, UDP):
+            place.serve(f"c{number}", 80, proto)
+            place.serve(f"c{number}", 80, proto, "::")
+    for proto in (TCP, UDP):
+        for host in (HOST_ADDRESS, HOST_ADDRESS6):
+            seen = {world.outside.ask(host, FRONT, proto).server for _ in range(40)}
+            assert seen == {"c0", "c1", "c2"}
+
+
+def test_given_the_default_route_moves_when_called_then_ports_of_all_networks_answer(world: World) -> None:
+    networks(world, "back", "front", "third")
+    boxed = attached(world)
+    for proto in (TCP, UDP):
+        boxed.place.serve("c1", 80, proto)
+        boxed.place.serve("c1", 80, proto, "::")
+        boxed.place.serve("c1", 90, proto)
+        boxed.place.serve("c1", 90, proto, "::")
+    for priority, network in ((5, "third"), (0, "")):
+        if network:
+            world.api.endpoint(network, network)
+            world.attach(network, network, "c1", gateway_priority=priority)
+        else:
+            world.api.leave("third", "third", "c1")
+        for proto in (TCP, UDP):
+            assert boxed.answers(FRONT, BACK, proto=proto)
+    world.api.leave("back", "back", "c1")
+    assert boxed.rules() == []
+    for proto in (TCP, UDP):
+        assert boxed.answers(FRONT, proto=proto)
+
+
+def test_given_a_strict_reverse_path_filter_inside_when_a_port_of_either_is_called_then_it_answers(
+    multihomed: Multihomed,
+) -> None:
+    for link in ("all", "eth0", "eth1"):
+        multihomed.place.sh("sysctl", "-qw", f"net.ipv4.conf.{link}.rp_filter=1")
+    multihomed.place.serve("c1", 80)
+    multihomed.place.serve("c1", 90)
+    assert multihomed.answers(FRONT, BACK, version=4)
+
+
+def test_given_a_route_of_the_sandboxs_own_when_a_program_is_bound_to_an_address_then_the_route_is_taken(
+    multihomed: Multihomed,
+) -> None:
+    place, (address, _) = multihomed.place, multihomed.addresses["front"]
+    place.sh("ip", "route", "add", "198.51.100.0/24", "via", "10.9.1.77", "dev", "eth1")
+    found = json.loads(place.sh("ip", "-j", "route", "get", "198.51.100.7", "from", address))
+    assert found[0]["gateway"] == "10.9.1.77"
+
+
+def test_given_one_network_when_joined_then_nothing_is_routed_by_source(world: World) -> None:
+    networks(world, "back")
+    assert rules_of(world.box("back", "one")) == []
+
+
+def _one_rule(place: Place) -> None:
+    line = next(line for line in place.sh("ip", "rule").splitlines() if line.startswith("702:"))
+    place.sh("ip", "rule", "del", "priority", "702", *line.partition(":")[2].split())
+
+
+def _all_rules(place: Place) -> None:
+    for family in ("-4", "-6"):
+        place.sh("ip", family, "rule", "flush")
+        place.sh("ip", family, "rule", "add", "priority", "32766", "lookup", "main")
+
+
+def _a_table(place: Place) -> None:
+    table = place.sh("ip", "rule").split("lookup ")[2].split()[0]
+    place.sh("ip", "route", "flush", "table", table)
+
+
+@pytest.mark.parametrize("remove", [_one_rule, _all_rules, _a_table])
+def test_given_others_remove_rules_or_routes_inside_when_waited_for_then_they_are_back(
+    multihomed: Multihomed, remove: Callable[[Place], None]
+) -> None:
+    before = multihomed.rules()
+    assert before
+    remove(multihomed.place)
+    assert multihomed.rules() != before
+    until(lambda: multihomed.rules() == before, 10)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["whole", "broken meanwhile"])
+def test_given_two_networks_when_the_daemon_is_killed_and_starts_then_ports_of_both_answer(
+    multihomed: Multihomed, away: bool
+) -> None:
+    before = multihomed.rules()
+    multihomed.world.kill()
+    if away:
+        _all_rules(multihomed.place)
+    multihomed.world.start()
+    assert multihomed.rules() == before
+    multihomed.place.serve("c1", 80)
+    assert multihomed.answers(FRONT, version=4)
+
+
+def test_given_a_joined_namespace_with_rules_of_its_own_when_given_back_then_it_is_as_it_was(world: World) -> None:
+    networks(world, "back", "front")
+    theirs = world.place(world.host.container().path)
+    theirs.sh("ip", "rule", "add", "priority", "500", "from", "192.0.2.7", "lookup", "77")
+
+    def state() -> list[str]:
+        return [theirs.sh("ip", family, "rule") for family in ("-4", "-6")] + [theirs.sh("ip", "-j", "address")]
+
+    theirs.sh("ip", "link", "set", "lo", "up")
+    before = state()
+    boxed = attached(world, netns=theirs.namespace)
+    boxed.place.serve("c1", 80)
+    assert boxed.answers(FRONT, version=4)
+    for network in ("back", "front"):
+        world.api.leave(network, network, "c1")
+    assert state() == before
