@@ -12,6 +12,7 @@ from litestar.exceptions import InternalServerException
 from litestar.params import PathParameter, QueryParameter
 
 from sandnet.api import failures
+from sandnet.api.front import MAX_BODY
 from sandnet.core.controller import Controller
 from sandnet.errors import Error, invalid
 from sandnet.wire import libnetwork as wire
@@ -76,6 +77,8 @@ async def prepare(request: Request[Any, Any, Any]) -> Response[bytes] | None:
         Error: kind ``INVALID``.
     """
     scope = request.scope
+    if (request.content_length or 0) > MAX_BODY:
+        return failures.answer(413, failures.too_large())
     if request.route_handler.parsed_data_field and request.scope.get(NOT_JSON):
         return failures.answer(415, failures.not_json())
     scope["path_params"] = {name: unquote(value) for name, value in scope["path_params"].items()}
