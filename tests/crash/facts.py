@@ -165,7 +165,7 @@ def _files_below(folder: Path, aliases: Aliases) -> Iterator[str]:
     for path in [folder, *folder.rglob("*")]:
         mode = path.lstat().st_mode
         text = ""
-        if path.parent.parent.name == "sandboxes" and stat.S_ISREG(mode):
+        if (path.parent.parent.name == "sandboxes" or path.parent.name == "engine") and stat.S_ISREG(mode):
             text = " / ".join(sorted(aliases.told(path.read_text()).splitlines()))
         if not path.name.startswith("sandnet.db"):  # the store's own files come and go
             yield f"{path} {stat.filemode(mode)} {text}"

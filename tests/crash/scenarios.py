@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -160,6 +161,19 @@ def join_none(world: CrashWorld) -> Stage:
     return Stage(*_joining(world, "none", "app", "c1", **paths))
 
 
+def join_over_files(world: CrashWorld) -> Stage:
+    """Its files at paths at which others have files: these are set aside, and given back."""
+    world.api.endpoint("none", "app")
+    folder = world.files / "engine"
+    folder.mkdir(exist_ok=True)
+    world.stack.callback(shutil.rmtree, folder)
+    for name in ("hosts", "resolv.conf"):
+        (folder / name).write_text(f"their {name}")
+        (folder / name).chmod(0o640)
+    paths = {"hosts_path": f"{folder}/hosts", "resolv_conf_path": f"{folder}/resolv.conf"}
+    return Stage(*_joining(world, "none", "app", "c1", **paths))
+
+
 def join_parents(world: CrashWorld) -> Stage:
     """Another container is told a name of the one that comes; leaving does not take it back."""
     world.api.network("foo", **FOO)
@@ -209,7 +223,8 @@ def drained(world: CrashWorld) -> Stage:
 
 SETTINGS: tuple[Setting, ...] = (
     network, network_ipv6, network_named, network_adopted, endpoint, service, join_made, join_path, join_pid,
-    join_second, join_second_path, join_host, join_none, join_parents, second_backend, holder_leaves, drained,
+    join_second, join_second_path, join_host, join_none, join_over_files, join_parents, second_backend,
+    holder_leaves, drained,
 )  # fmt: skip
 
 

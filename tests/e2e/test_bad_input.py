@@ -238,7 +238,7 @@ def test_given_a_container_that_is_not_attached_when_it_leaves_then_404(world: W
     for _ in range(2):
         assert refused(world, "DELETE", "/networks/foo/endpoints/one/containers/c1") == 404
     box = world.box("foo", "two")
-    assert refused(world, "DELETE", f"/networks/foo/endpoints/two/containers/{box.container[:12]}") == 404
+    assert refused(world, "DELETE", f"/networks/foo/endpoints/one/containers/{box.container[:12]}") == 404
     assert box.reaches("198.51.100.2")
 
 

@@ -84,6 +84,181 @@ def test_given_paths_when_joined_then_the_files_are_there_with_mode_0644_and_gon
             folder.rmdir()
 
 
+class Original:
+    """A file that its owner had at a path that a join names."""
+
+    def __init__(self, path: Path, content: str) -> None:
+        self.path, self.content = path, content
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        os.chown(path, 1234, 2345)
+        path.chmod(0o640)
+        self.inode = path.stat().st_ino
+
+    def is_back(self) -> bool:
+        """Whether it is there as it was, with nothing left beside it."""
+        found = self.path.stat()
+        same = (found.st_ino, found.st_uid, found.st_gid, found.st_mode & 0o7777)
+        beside = [each for each in self.path.parent.iterdir() if "sandnet" in each.name]
+        return self.path.read_text() == self.content and same == (self.inode, 1234, 2345, 0o640) and not beside
+
+
+def originals_in(folder: Path) -> tuple[Original, Original]:
+    return Original(folder / "hosts", "192.0.2.1\tmine\n"), Original(folder / "resolv.conf", "nameserver 192.0.2.2\n")
+
+
+@pytest.fixture
+def originals(world: World) -> Iterator[tuple[Original, Original]]:
+    """Hosts and resolv.conf of a container engine, as it left them."""
+    folder = world.files / "engine"
+    yield originals_in(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def named(originals: tuple[Original, Original]) -> dict[str, str]:
+    hosts, resolv_conf = originals
+    return {"hosts_path": str(hosts.path), "resolv_conf_path": str(resolv_conf.path)}
+
+
+Originals = tuple[Original, Original]
+
+
+@pytest.mark.parametrize("network", ["foo", "none", "host"])
+def test_given_files_that_were_there_when_the_last_network_is_left_then_they_are_back_as_they_were(
+    world: World, originals: Originals, network: str
+) -> None:
+    world.api.network("foo")
+    world.api.network("bar")
+    others = {"foo": "bar", "none": "foo", "host": ""}[network]
+    for each in filter(None, (network, others)):
+        world.api.endpoint(each, "e")
+    for _ in range(2):
+        world.api.join(network, "e", "c1", **named(originals))
+        assert originals[0].path.read_text() != originals[0].content
+        assert originals[1].path.read_text() != originals[1].content
+        if others:
+            world.api.join(others, "e", "c1", **named(originals))
+            world.api.leave(network, "e", "c1")
+            assert "localhost" in originals[0].path.read_text()
+            world.api.leave(others, "e", "c1")
+        else:
+            world.api.leave(network, "e", "c1")
+        assert all(each.is_back() for each in originals)
+    for each in filter(None, (network, others)):
+        world.api.delete(f"/networks/{each}/endpoints/e")
+
+
+def test_given_files_that_were_there_when_a_join_fails_then_they_are_back_as_they_were(
+    world: World, originals: Originals
+) -> None:
+    world.api.network("foo")
+    world.api.endpoint("foo", "e")
+    (world.files / "trap").mkdir()
+    try:
+        for paths in (
+            {"hosts_path": str(originals[0].path), "resolv_conf_path": str(world.files / "trap")},
+            {"hosts_path": str(world.files / "trap"), "resolv_conf_path": str(originals[1].path)},
+        ):
+            with pytest.raises(RefusedError):
+                world.api.join("foo", "e", "c1", **paths)
+            assert all(each.is_back() for each in originals)
+    finally:
+        (world.files / "trap").rmdir()
+
+
+def test_given_files_that_were_there_when_the_user_edits_resolv_conf_then_that_one_stays(
+    world: World, originals: Originals
+) -> None:
+    world.api.network("foo")
+    world.api.endpoint("foo", "e")
+    hosts, resolv_conf = originals
+    world.api.join("foo", "e", "c1", **named(originals))
+    resolv_conf.path.write_text("nameserver 192.0.2.77\n")
+    world.api.leave("foo", "e", "c1")
+    assert resolv_conf.path.read_text() == "nameserver 192.0.2.77\n"
+    assert hosts.is_back()
+
+
+def test_given_no_file_when_the_user_edits_resolv_conf_then_it_stays_after_the_leave(world: World) -> None:
+    world.api.network("foo")
+    world.api.endpoint("foo", "e")
+    path = world.files / "resolv.conf"
+    for _ in range(2):
+        world.api.join("foo", "e", "c1", resolv_conf_path=str(path))
+        path.write_text("nameserver 192.0.2.77\n")
+        world.api.leave("foo", "e", "c1")
+        assert path.read_text() == "nameserver 192.0.2.77\n"
+    path.unlink()
+
+
+def test_given_files_that_were_there_when_the_daemon_is_killed_and_all_is_taken_down_then_they_are_back(
+    fresh_world: World,
+) -> None:
+    world, originals = fresh_world, originals_in(fresh_world.files / "engine")
+    world.start()
+    world.api.network("foo")
+    world.api.endpoint("foo", "e")
+    world.api.join("foo", "e", "c1", **named(originals))
+    world.kill()
+    world.start()
+    assert "localhost" in originals[0].path.read_text()
+    world.kill()
+    world.down()
+    assert all(each.is_back() for each in originals)
+
+
+def test_given_files_that_were_there_when_the_state_is_lost_then_the_next_use_of_the_paths_gives_them_back(
+    fresh_world: World,
+) -> None:
+    world, originals = fresh_world, originals_in(fresh_world.files / "engine")
+    world.start()
+    world.api.network("foo")
+    world.api.endpoint("foo", "e")
+    world.api.join("foo", "e", "c1", **named(originals))
+    world.kill()
+    for path in world.state.glob("sandnet.db*"):
+        path.unlink()
+    world.start()
+    world.api.leave("foo", "e", "c1")
+    world.api.join("foo", "e", "c2", **named(originals))
+    world.api.leave("foo", "e", "c2")
+    assert all(each.is_back() for each in originals)
+
+
+def test_given_a_name_of_what_is_kept_beside_a_file_when_joined_then_400(world: World, originals: Originals) -> None:
+    world.api.network("foo")
+    world.api.endpoint("foo", "e")
+    for name in (".hosts.sandnet", ".hosts.sandnet-original"):
+        with pytest.raises(RefusedError) as refused:
+            world.api.join("foo", "e", "c1", hosts_path=str(originals[0].path.parent / name))
+        assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("ref", ["id", "prefix", "name"])
+def test_given_a_parent_update_of_a_name_it_has_when_joined_then_it_has_the_new_address_alone(
+    world: World, ref: str
+) -> None:
+    world.api.network("foo")
+    extra = [
+        {"name": "db", "address": "192.0.2.5"}, {"name": "other", "address": "192.0.2.6"},
+        {"name": "DB", "address": "2001:db8::5"}, {"name": "db2", "address": "192.0.2.7"},
+    ]  # fmt: skip
+    parent = world.box("foo", "parent", join={"extra_hosts": extra})
+    ident = world.api.told("foo", "parent")["id"]
+    meant = {"id": ident, "prefix": ident[:12], "name": "parent"}[ref]
+    updates = [
+        {"endpoint_id": meant, "name": "db", "address": "192.0.2.50"},
+        {"endpoint_id": meant, "name": "new", "address": "192.0.2.51"},
+        {"endpoint_id": "f" * 64, "name": "lost", "address": "192.0.2.52"},
+    ]
+    world.box("foo", "child", join={"parent_updates": updates})
+    hosts, _ = files_of(world, parent.container)
+    lines = [line for line in hosts if line.startswith(("192.0.2.", "2001:db8::"))]
+    assert lines == ["192.0.2.50\tdb", "192.0.2.6\tother", "192.0.2.7\tdb2", "192.0.2.51\tnew"]
+
+
 @pytest.mark.parametrize("field", ["hosts_path", "resolv_conf_path"])
 @pytest.mark.parametrize(
     "kind", ["directory", "symlink", "symlinked parent", "fifo", "outside", "up", "root", "file parent"]

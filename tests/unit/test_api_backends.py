@@ -101,7 +101,7 @@ async def test_given_a_change_that_is_none_when_sent_then_400_and_nothing_is_cha
 async def test_given_nobody_when_changed_then_404(client: httpx.AsyncClient) -> None:
     service = await a_service(client, "c1")
     change = {"state": "drained"}
-    assert_refused(await client.patch(f"/services/{service}/backend/c", json=change), 404, "not_attached")
+    assert_refused(await client.patch(f"/services/{service}/backend/d", json=change), 404, "not_attached")
     assert_refused(await client.patch("/services/nope/backend/c1", json=change), 404, "no such service")
 
 
@@ -182,3 +182,31 @@ async def test_given_an_application_when_made_then_it_serves_that_controller_alo
         transport = httpx.ASGITransport(app=create_app(daemon.controller, version=""))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as again:
             assert (await again.get("/services")).json() == []
+
+
+# Containers by the beginning of their ids.
+
+ONE, TWO = "a" * 12 + "1" * 52, "a" * 12 + "2" * 52
+
+
+async def test_given_twelve_characters_of_an_id_when_a_backend_is_meant_then_they_do(client: httpx.AsyncClient) -> None:
+    service = await a_service(client, ONE, "b" * 64)
+    path = f"/services/{service[:12]}/backend"
+    assert (await client.patch(f"{path}/{ONE[:12]}", json={"state": "drained"})).status_code == 200
+    told = (await client.get(f"{path}?verbose=true")).json()
+    assert [backend["state"] for backend in told] == ["drained", "ready"]
+    assert (await client.delete(f"{path}/{ONE[:12]}")).status_code == 200
+    network = (await client.get("/networks/foo")).json()["id"][:12]
+    left = f"/networks/{network}/endpoints/{service[:12]}/containers/{'b' * 12}"
+    assert [each["id"] for each in (await client.get(f"/services?network={network}")).json()] == [service]
+    assert (await client.delete(left)).status_code == 200
+    assert (await client.get(path)).json() == []
+
+
+async def test_given_the_beginning_of_two_ids_when_a_backend_is_meant_then_refused(client: httpx.AsyncClient) -> None:
+    await a_service(client, ONE, TWO)
+    for ref in ("a", ONE[:12]):
+        assert_refused(await client.delete(f"/services/web/backend/{ref}"), 400, "ambiguous", ONE, TWO)
+        assert_refused(await client.patch(f"/services/web/backend/{ref}", json={"weight": 2}), 400, "ambiguous")
+    assert (await client.delete(f"/services/web/backend/{ONE[:13]}")).status_code == 200
+    assert_refused(await client.delete("/services/web/backend/b"), 404, "not_attached")

@@ -122,3 +122,57 @@ def test_given_no_file_when_read_then_none_and_a_link_is_not_followed(files: Fil
     (root / "link").symlink_to("/etc/hostname")
     assert files.read(f"{root}/nothing") is None
     assert files.read(f"{root}/link") is None
+
+
+def test_given_a_file_of_anothers_when_set_aside_and_given_back_then_it_is_the_same_file(
+    files: Files, root: Path
+) -> None:
+    place = root / "a/hosts"
+    place.parent.mkdir(parents=True)
+    place.write_text("theirs")
+    place.chmod(0o600)
+    inode = place.stat().st_ino
+    assert files.holds(str(place))
+    for _ in range(2):  # a killed writer's successor does it again
+        files.set_aside(str(place))
+        files.write(str(place), b"ours")
+    assert files.holds(str(place))
+    for _ in range(2):
+        files.give_back(str(place))
+        assert (place.read_text(), place.stat().st_ino, place.stat().st_mode & 0o777) == ("theirs", inode, 0o600)
+    assert [path.name for path in place.parent.iterdir()] == ["hosts"]
+
+
+def test_given_a_file_that_was_set_aside_when_ours_was_never_written_then_it_is_given_back(
+    files: Files, root: Path
+) -> None:
+    place = root / "hosts"
+    root.mkdir()
+    place.write_text("theirs")
+    files.set_aside(str(place))
+    assert not place.exists()
+    assert files.holds(str(place))
+    files.give_back(str(place))
+    assert place.read_text() == "theirs"
+
+
+def test_given_nothing_at_a_path_when_it_is_given_back_then_nothing_changes(files: Files, root: Path) -> None:
+    for path in (f"{root}/hosts", f"{root}/none/hosts", "/etc/hosts"):
+        assert not files.holds(path) or path == "/etc/hosts"
+        files.give_back(path)
+        files.forget_original(path)
+    root.mkdir()
+    (root / "hosts").write_text("ours")
+    files.give_back(f"{root}/hosts")
+    assert (root / "hosts").read_text() == "ours"
+
+
+def test_given_a_directory_in_the_place_when_it_is_given_back_then_both_stay(files: Files, root: Path) -> None:
+    root.mkdir()
+    (root / "hosts").write_text("theirs")
+    files.set_aside(f"{root}/hosts")
+    (root / "hosts").mkdir()
+    files.give_back(f"{root}/hosts")
+    assert (root / ".hosts.sandnet-original").read_text() == "theirs"
+    files.forget_original(f"{root}/hosts")
+    assert [path.name for path in root.iterdir()] == ["hosts"]

@@ -114,13 +114,17 @@ class HostFiles:
             self._files.check(path)
             self._refuse_taken(box, normpath(path))
 
-    async def with_directories(self, box: Sandbox) -> Sandbox:
-        """The record of a new sandbox with the directories that its files will want made."""
-        foreign = [p for p in (box.hosts_path, box.resolv_conf_path) if not p.startswith(self._own_dir + "/")]
+    async def with_places(self, box: Sandbox) -> Sandbox:
+        """The record of a new sandbox with what its files will find: directories to be made, files of others."""
+        foreign = [p for p in (box.hosts_path, box.resolv_conf_path) if not self._is_own(p)]
         if not foreign:
             return box
         missing = await self._workers.run(lambda: [path for file in foreign for path in self._files.missing(file)])
-        return replace(box, made_dirs=tuple(sorted(set(missing), key=len, reverse=True)))
+        kept = await self._workers.run(lambda: tuple(file for file in foreign if self._files.holds(file)))
+        return replace(box, made_dirs=tuple(sorted(set(missing), key=len, reverse=True)), kept_files=kept)
+
+    def _is_own(self, path: str) -> bool:
+        return path.startswith(self._own_dir + "/")
 
     def _refuse_taken(self, box: Sandbox, path: str) -> None:
         state_dir = dirname(self._own_dir)
@@ -231,8 +235,8 @@ class HostFiles:
 
     def removing(self, box: Sandbox) -> Callable[[], None]:
         """A job for a worker thread: remove both files, and their directory where it is ours."""
-        turn = self._next_turn()
-        return lambda: self._remove(box, turn)
+        turn, reach = self._next_turn(), self._reach(box)
+        return lambda: self._remove(box, turn, reach)
 
     def changed(self, endpoint: Endpoint, network: Network, *, gone: bool = False) -> None:
         """The name of ``endpoint`` came, or is gone: remember it and rewrite its peers' files soon.
@@ -299,6 +303,8 @@ class HostFiles:
     def _write(self, box: Sandbox, hosts_text: Text, reach: Reach) -> Digests:
         text = self._resolv_conf(box, reach)
         with self._lock:  # attachments of one container are restored at once; a removal comes before both or after both
+            for path in box.kept_files if box.phase is Phase.CREATING else ():
+                self._files.set_aside(path)
             if box.origin is Origin.HOST:
                 copied = self._copy_hosts(box)
             else:
@@ -325,15 +331,32 @@ class HostFiles:
             self._files.write(box.hosts_path, text.content)
             self._latest[box.container_id] = text.turn
 
-    def _remove(self, box: Sandbox, turn: int) -> None:
+    def _remove(self, box: Sandbox, turn: int, reach: Reach) -> None:
         with self._lock:
             self._latest[box.container_id] = turn
+            edited = self._is_edited(box, reach)
             for path in (box.hosts_path, box.resolv_conf_path):
-                self._files.remove(path, prune=path.startswith(self._own_dir + "/"))
+                self._remove_file(box, path, edited=edited and path == box.resolv_conf_path)
             for directory in box.made_dirs:
                 self._files.remove_directory(directory)
             if not self._writing:
                 self._latest.pop(box.container_id, None)
+
+    def _remove_file(self, box: Sandbox, path: str, *, edited: bool) -> None:
+        """Remove what we wrote, and give back what was there before. A file of its user's is left alone."""
+        if self._is_own(path):
+            self._files.remove(path, prune=True)
+        elif edited:
+            self._files.forget_original(path)
+        elif path in box.kept_files:
+            self._files.give_back(path)
+        else:
+            self._files.remove(path)
+
+    def _is_edited(self, box: Sandbox, reach: Reach) -> bool:
+        """Whether its user changed resolv.conf after a join had written it; without a digest no join ever did."""
+        found = self._files.read(box.resolv_conf_path) if box.resolv_conf_digest else None
+        return found is not None and not self._is_ours(box, found, reach)
 
     def _forget_removed(self) -> None:
         """The texts of this pass are written, so the turns of removed containers have done their service.

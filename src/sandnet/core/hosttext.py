@@ -35,14 +35,24 @@ def service_lines(endpoint: Endpoint, network_name: str) -> str:
 def hosts(box: Sandbox, attachments: Sequence[Attachment], services: Iterable[str]) -> bytes:
     """A hosts file.
 
+    What a join told by ``parent_updates`` stands in the place of all other lines of that name, its own name excepted.
+
     Args:
         box: whose file it is.
         attachments: its attachments, the first attached first.
         services: blocks of :func:`service_lines` of its networks.
     """
     lines = "".join(f"{address}\t{names}\n" for names in (_own_names(box),) if names for address in _own(attachments))
-    entries = "".join(_entry(entry) for entry in (*box.extra_hosts, *box.parent_hosts))
-    return (lines + LOCALHOST + entries + "".join(services)).encode()
+    told = {entry.name.lower(): entry for entry in box.parent_hosts}
+    entries = dict.fromkeys(told.get(entry.name.lower(), entry) for entry in (*box.extra_hosts, *box.parent_hosts))
+    others = "".join(services)
+    if told:
+        others = "".join(line for line in others.splitlines(keepends=True) if _name(line) not in told)
+    return (lines + LOCALHOST + "".join(map(_entry, entries)) + others).encode()
+
+
+def _name(line: str) -> str:
+    return line.rstrip("\n").rpartition("\t")[2].lower()
 
 
 def stub_resolv_conf(host: ResolvConf, server: Address, lookup: Lookup) -> bytes:

@@ -159,7 +159,7 @@ def plan_attachment(
 
 def with_parent_host(box: Sandbox, name: str, entry: HostEntry) -> Sandbox:
     """The sandbox with one name pointed to a new address."""
-    kept = tuple(known for known in box.parent_hosts if known.name != name)
+    kept = tuple(known for known in box.parent_hosts if known.name.lower() != name.lower())
     return replace(box, parent_hosts=(*kept, entry))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from sandnet.errors import invalid, not_found
+from sandnet.model import Attachment
 
 
 class Named(Protocol):
@@ -48,3 +49,19 @@ def resolve(what: str, ref: str, by_id: N | None, by_name: Sequence[N], everythi
         candidates = ", ".join(f"{one.id[:12]} ({one.name})" for one in found[:10])
         raise invalid(f"{ref!r} means more than one {what}: {candidates}", "use the full id", "ambiguous")
     return found[0]
+
+
+def attached_id(ref: str, attached: Sequence[Attachment]) -> str:
+    """The id of the container that ``ref`` means among those attached: a full id, else a unique prefix of one.
+
+    What means none of them is returned as it is.
+
+    Raises:
+        Error: ``INVALID`` with code ``ambiguous`` naming the candidates.
+    """
+    ids = list(dict.fromkeys(attachment.container_id for attachment in attached))
+    found = [each for each in ids if ref and each.startswith(ref)] if ref not in ids else [ref]
+    if len(found) > 1:
+        message = f"{ref!r} means more than one container: {', '.join(found[:10])}"
+        raise invalid(message, "use the full id", "ambiguous")
+    return found[0] if found else ref

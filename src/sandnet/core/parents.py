@@ -28,10 +28,18 @@ class Parents:
 
     def owing(self, box: Sandbox, network: Network, updates: Sequence[ParentUpdate]) -> Sandbox:
         """The record with what is still to be told; endpoints that this network does not have are passed over."""
-        endpoints = {update.endpoint_id: self._records.endpoint(update.endpoint_id) for update in updates}
-        known = {ident for ident, endpoint in endpoints.items() if endpoint and endpoint.network_id == network.id}
-        owed = tuple(update for update in updates if update.endpoint_id in known)
+        named = ((update, self._endpoint(network, update.endpoint_id)) for update in updates)
+        owed = tuple(replace(update, endpoint_id=ident) for update, ident in named if ident)
         return replace(box, parent_updates=(*box.parent_updates, *owed)) if owed else box
+
+    def _endpoint(self, network: Network, ref: str) -> str:
+        """The id of the network's endpoint with that id, that name, or an id that alone begins so; else nothing."""
+        own = {endpoint.id: endpoint.name for endpoint in self._records.endpoints_of(network.id)}
+        if ref in own:
+            return ref
+        found = [ident for ident, name in own.items() if name == ref]
+        found = found or [ident for ident in own if ident.startswith(ref)]
+        return found[0] if len(found) == 1 else ""
 
     async def tell(self, box: Sandbox) -> None:
         """Tell what ``box`` owes, then forget it. What fails is left for the next start."""

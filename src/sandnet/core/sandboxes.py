@@ -24,6 +24,7 @@ from sandnet.core.joining import (
     refuse_second_join,
 )
 from sandnet.core.liveness import identify
+from sandnet.core.lookup import attached_id
 from sandnet.core.networks import Networks
 from sandnet.core.operations import together, undo
 from sandnet.core.parents import Parents
@@ -103,7 +104,7 @@ class Sandboxes:
         return await self._parts.operations.run(self._join(endpoint.id, spec, many))
 
     async def leave(self, network_ref: str, endpoint_ref: str, container_id: str) -> None:
-        """Take a container off an endpoint; its last leave removes its sandbox.
+        """Take a container, by its id or a unique prefix of it, off an endpoint; its last leave removes its sandbox.
 
         Raises:
             Error: ``NOT_FOUND``.
@@ -127,7 +128,7 @@ class Sandboxes:
             box = amend_sandbox(known, spec, process) if known else await self._plan(network, spec, process)
             try:
                 self._parts.files.check(box)
-                box = box if known else await self._parts.files.with_directories(box)
+                box = box if known else await self._parts.files.with_places(box)
                 box, attachment = await self._intend(network, endpoint, box, spec, known)
                 # what the driver does outside of the namespace goes beside the making of it
                 join = self._parts.driver(network.driver).join
@@ -255,7 +256,8 @@ class Sandboxes:
 
     # Leaving.
 
-    async def _leave(self, endpoint_id: str, container_id: str) -> None:
+    async def _leave(self, endpoint_id: str, ref: str) -> None:
+        container_id = attached_id(ref, self._records.attachments_of_endpoint(endpoint_id))
         async with self._hold(endpoint_id, container_id):
             attachment = self._records.attachment(container_id, endpoint_id)
             if attachment is None:

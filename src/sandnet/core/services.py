@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from sandnet.core.backends import Backends
 from sandnet.core.endpoints import Endpoints, ready
-from sandnet.core.lookup import resolve
+from sandnet.core.lookup import attached_id, resolve
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
 from sandnet.core.removal import Removal
 from sandnet.core.sandboxes import Sandboxes
-from sandnet.errors import not_found
+from sandnet.errors import Error, Kind, not_found
 from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network, Phase, Sandbox
 
 
@@ -90,7 +90,9 @@ class Services:
         self, ref: str, container_id: str, *, drained: bool | None = None, weight: int | None = None
     ) -> None:
         """Change one backend; see :meth:`Backends.change`."""
-        await self._backends.change(self.find(ref), container_id, drained=drained, weight=weight)
+        service = self.find(ref)
+        container_id = attached_id(container_id, self._records.attachments_of_endpoint(service.id))
+        await self._backends.change(service, container_id, drained=drained, weight=weight)
 
     def backends(self, endpoint: Endpoint) -> Sequence[Attachment]:
         """Who is attached, the first attached first."""
@@ -105,6 +107,11 @@ class Services:
         return network
 
     def _matching(self, ref: str) -> Sequence[Network]:
-        """By name or full id, as the filter of the reference means it."""
+        """By name, id, or unique prefix of an id; none where there is no such network."""
         named = self._networks.list(name=ref)
-        return named or [net for net in self._networks.list() if net.id == ref]
+        try:
+            return named or [self._networks.find(ref)]
+        except Error as failure:
+            if failure.kind is Kind.NOT_FOUND:
+                return []
+            raise

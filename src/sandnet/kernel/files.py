@@ -11,12 +11,15 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 
 from sandnet.errors import Error, Kind, invalid
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TEMPORARY = ".sandnet"
+_ASIDE = ".sandnet-original"
+"""Ends of the names of what is kept beside a file: one that is being written, and one that was there before."""
 MAX_READ = 1 << 20
 """Bytes read of a file that others may have written."""
 
@@ -28,12 +31,17 @@ class Files:
         self._allowed = [str(PurePosixPath(path)) for path in allowed]
 
     def check(self, path: str) -> None:
-        """Refuse a path outside the allowed directories, before anything is made.
+        """Refuse a path outside the allowed directories, or one of a file that we keep beside another.
 
         Raises:
             Error: kind ``INVALID``, code ``path_not_allowed``.
         """
-        self._split(path)
+        _, parts = self._split(path)
+        if parts[-1].startswith(".") and parts[-1].endswith((_TEMPORARY, _ASIDE)):
+            hint = (
+                f"names that begin with . and end with {_TEMPORARY} or {_ASIDE} are those of files kept beside others"
+            )
+            raise invalid(f"path not allowed: {path!r}", hint, "path_not_allowed")
 
     def write(self, path: str, content: bytes) -> None:
         """Make the file hold ``content``, mode 0644, parents made (0755) where they are missing.
@@ -128,6 +136,61 @@ class Files:
         if prune and len(parts) > 1:
             self.remove_directory("/".join((root, *parts[:-1])))
 
+    def holds(self, path: str) -> bool:
+        """Return whether somebody has a regular file there, which an earlier :meth:`set_aside` may have renamed."""
+        try:
+            root, parts = self._split(path)
+            with _opened(root, parts[:-1], make=False) as parent:
+                return _is_regular(parent, parts[-1]) or _is_regular(parent, _aside(parts[-1]))
+        except (Error, OSError):
+            return False
+
+    def set_aside(self, path: str) -> None:
+        """Rename the file that somebody has there, to be given back as it is: content, mode, owner and all else.
+
+        One that was set aside before stays the original, and nothing is renamed: what is at the path is ours by now.
+
+        Raises:
+            Error: as :meth:`write`.
+        """
+        root, parts = self._split(path)
+        name = parts[-1]
+        with _translated(path), suppress(FileNotFoundError), _opened(root, parts[:-1], make=False) as parent:
+            if not _is_regular(parent, _aside(name)) and _is_regular(parent, name):
+                os.rename(name, _aside(name), src_dir_fd=parent, dst_dir_fd=parent)
+
+    def give_back(self, path: str) -> None:
+        """Undo :meth:`set_aside`, in the place of what we wrote since; nothing changes where nothing was set aside.
+
+        What others have put there and is no regular file stays, and so does the file that was set aside.
+
+        Raises:
+            Error: as :meth:`remove_directory`.
+        """
+        try:
+            root, parts = self._split(path)
+        except Error:
+            return
+        name = parts[-1]
+        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+            _unlink(parent, _temporary(name))
+            if _is_regular(parent, _aside(name)) and (_is_regular(parent, name) or not _is_there(parent, name)):
+                os.rename(_aside(name), name, src_dir_fd=parent, dst_dir_fd=parent)
+
+    def forget_original(self, path: str) -> None:
+        """Remove what :meth:`set_aside` kept.
+
+        Raises:
+            Error: as :meth:`remove_directory`.
+        """
+        try:
+            root, parts = self._split(path)
+        except Error:
+            return
+        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+            _unlink(parent, _temporary(parts[-1]))
+            _unlink(parent, _aside(parts[-1]))
+
     def _split(self, path: str) -> tuple[str, tuple[str, ...]]:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         plain = "/" + "/".join(parts)
@@ -211,7 +274,20 @@ def _is_regular(parent: int, name: str) -> bool:
 
 def _temporary(name: str) -> str:
     """One name a file, so that what a killed writer left is found; writers of one file take turns."""
-    return f".{name}.sandnet"
+    return f".{name}{_TEMPORARY}"
+
+
+def _aside(name: str) -> str:
+    """Where the file waits that was there before ours."""
+    return f".{name}{_ASIDE}"
+
+
+def _is_there(parent: int, name: str) -> bool:
+    try:
+        os.lstat(name, dir_fd=parent)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _replace(parent: int, name: str, content: bytes) -> None:

@@ -68,6 +68,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """The same of a hosts file that is a copy of the host's."""
     made_dirs: tuple[str, ...] = ()
     """Directories of its files that were not there before, the innermost first: they go with it when they are empty."""
+    kept_files: tuple[str, ...] = ()
+    """Paths at which others had a file before the first join: it is set aside, and given back at the last leave."""
     dns: tuple[Address, ...] = ()
     dns_search: tuple[str, ...] = ()
     """Search domains of resolv.conf; empty: the networks', else the host's."""
