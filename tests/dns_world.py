@@ -23,6 +23,7 @@ from sandnet.dns.base import Alias, Asker, Names
 from sandnet.dns.client import NameClient
 from sandnet.dns.protocol import SOCKET
 from sandnet.kernel.namespaces import LinuxNamespaces
+from sandnet.model.address import socket_address
 from sandnet.resolver import FALLBACK, USER
 from tests.lab import Host, eventually
 
@@ -139,8 +140,9 @@ class FakeUpstream:
 def _bound(address: str) -> tuple[socket.socket, socket.socket]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     udp = socket.socket(family, socket.SOCK_DGRAM)
-    udp.bind((address, 53))
-    tcp = socket.create_server((address, 53), family=family)
+    where = socket_address(ip_address(address), 53)
+    udp.bind(where)
+    tcp = socket.create_server(where, family=family)
     return udp, tcp
 
 

@@ -19,6 +19,7 @@ import pytest
 from sandnet.dns.base import Asker, NoAsker
 from sandnet.dns.client import stop_resolver
 from sandnet.dns.protocol import FORMER_SOCKET, SOCKET, Hello, exchange
+from sandnet.kernel.ports import HostPorts
 from sandnet.resolver import LOOK
 from tests.dns_world import PATIENCE, DnsHost, always, expected_user, names, query, rcode, records, reply_to, until
 from tests.lab import Host, seconds_to_start
@@ -449,14 +450,14 @@ async def test_given_a_sandbox_on_internal_networks_only_when_it_asks_for_others
     assert not upstream.seen
 
 
+def _truncated(asked: bytes) -> list[bytes]:
+    reply = reply_to(asked)
+    return [reply[:2] + bytes([reply[2] | 2]) + reply[3:]]
+
+
 async def test_given_a_truncating_server_when_asked_then_the_answer_comes_over_tcp(world: DnsHost) -> None:
     many = [f"192.0.2.{number}" for number in range(1, 25)]
-
-    def truncated(asked: bytes) -> list[bytes]:
-        reply = reply_to(asked)
-        return [reply[:2] + bytes([reply[2] | 2]) + reply[3:]]
-
-    world.upstream("127.0.1.1", truncated, always(*many))
+    world.upstream("127.0.1.1", _truncated, always(*many))
     client = await world.opened()
     box = world.asker("box", "front", upstreams=["127.0.1.1"])
     await client.apply(box)
@@ -525,3 +526,54 @@ async def test_given_the_host_listener_when_the_host_asks_then_it_gets_names_of_
     assert await dig("+short", "-x", "10.1.0.2") == "web.back.\n"
     for other in ("web", "example.org"):
         assert "status: REFUSED" in await dig(other)
+
+
+async def test_given_a_server_with_a_zone_when_the_hosts_resolv_conf_names_it_then_it_is_asked(world: DnsHost) -> None:
+    """A router that announces itself by its link-local address (RFC 8106) is written so."""
+    sh = world.host.sh
+    sh("ip", "link", "add", "up0", "type", "bridge")
+    sh("ip", "address", "add", "fe80::53/64", "dev", "up0", "nodad")
+    sh("ip", "link", "set", "up0", "up")
+    upstream = world.upstream("fe80::53%up0", _truncated, always("192.0.2.1"))
+    world.resolv_conf.write_text("nameserver fe80::53%up0 # the router\noptions edns0\n")
+    client = await world.opened()
+    box = world.asker("box", "front")
+    await client.apply(box)
+    assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
+    assert upstream.seen
+
+
+async def test_given_no_server_in_the_hosts_resolv_conf_when_asked_then_the_one_on_loopback(world: DnsHost) -> None:
+    world.upstream("127.0.0.1", always("192.0.2.1"))
+    world.resolv_conf.write_text("domain corp.example\n#nameserver 192.0.2.53\n nameserver 192.0.2.53\n")
+    client = await world.opened()
+    box = world.asker("box", "front")
+    await client.apply(box)
+    assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
+    assert (await client.explain("box", "example.org")).upstreams == (ip_address("127.0.0.1"),)
+
+
+@pytest.mark.parametrize("flags", [["SO_REUSEADDR"], ["SO_REUSEPORT"], ["SO_REUSEADDR", "SO_REUSEPORT"]])
+async def test_given_sockets_of_the_daemon_on_the_host_when_another_program_wants_their_ports_then_it_is_refused(
+    world: DnsHost, flags: list[str]
+) -> None:
+    """Published ports, and the address at which the host asks."""
+    await world.opened("--host-listen", "127.0.0.1:5353")
+    ports = HostPorts()
+    held = [world.host.run(ports.hold, proto, ip_address("127.0.0.1"), 8053) for proto in (6, 17)]
+    try:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            for address, port in (("127.0.0.1", 8053), ("0.0.0.0", 8053), ("127.0.0.1", 5353), ("0.0.0.0", 5353)):
+                with pytest.raises(OSError) as refused:
+                    world.host.run(_bind, kind, address, port, flags)
+                assert refused.value.errno == errno.EADDRINUSE
+    finally:
+        for each in held:
+            each.close()
+
+
+def _bind(kind: socket.SocketKind, address: str, port: int, flags: list[str]) -> None:
+    with socket.socket(socket.AF_INET, kind) as thief:
+        for flag in flags:
+            thief.setsockopt(socket.SOL_SOCKET, getattr(socket, flag), 1)
+        thief.bind((address, port))

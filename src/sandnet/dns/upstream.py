@@ -20,7 +20,7 @@ from typing import Final
 from sandnet.dns import packet
 from sandnet.dns.inside import Inside
 from sandnet.dns.packet import Question
-from sandnet.model.address import Address
+from sandnet.model.address import Address, socket_address
 
 Server = Address | Inside
 """A server that is asked from the host, or from inside a sandbox."""
@@ -248,7 +248,7 @@ def _connected(server: Server, port: int) -> socket.socket:
     family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     out = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        out.connect((str(server), port))
+        out.connect(socket_address(server, port))
     except BaseException:
         out.close()
         raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from abc import ABC
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,20 @@ def decode_hook(kind: type, value: object) -> object:
     if not isinstance(value, str):
         raise ValueError(f"expected an address as text, got {type(value).__name__}")
     return parser(value)
+
+
+def socket_address(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """What :mod:`socket` takes. It ignores the zone in an address's text (``fe80::1%eth0``), which names a link of the
+    caller's namespace.
+
+    Raises:
+        OSError: there is no such link.
+    """
+    zone = address.scope_id if isinstance(address, IPv6Address) else None
+    if zone is None:
+        return str(address), port
+    index = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    return str(address).partition("%")[0], port, 0, index
 
 
 def mac_for(address: IPv4Address) -> str:
