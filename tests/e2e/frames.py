@@ -102,6 +102,40 @@ def discovery(source: str, target: str, kind: int, body: bytes, *, hidden: bool 
     return ipv6(source, target, ICMPV6, message)
 
 
+def igmp(source: str, kind: int) -> bytes:
+    """A message of RFC 3376 (and its relatives) to all systems."""
+    body = struct.pack("!BBH4s", kind, 100, 0, bytes(4))
+    return ipv4(source, "224.0.0.1", 2, body[:2] + struct.pack("!H", _sum(body)) + body[4:])
+
+
+def behind(packet: bytes, header: int) -> bytes:
+    """A packet with a header more before its payload.
+
+    Hop-by-hop (0) or destination options (60), a fragment header (44) or an authentication header (51).
+    """
+    ahead, place = (40, 6) if packet[0] >> 4 == 6 else (20, 9)
+    following = packet[place]
+    extra = {
+        0: struct.pack("!BBBBHBB", following, 0, 5, 2, 0, 1, 0),  # router alert (RFC 2711), as MLD has it
+        60: struct.pack("!BBBBI", following, 0, 1, 4, 0),
+        44: struct.pack("!BBHI", following, 0, 0, 7),
+        51: struct.pack("!BBHII12s", following, 4, 0, 256, 1, bytes(12)),
+    }[header]
+    if ahead == 40:
+        size = struct.unpack("!H", packet[4:6])[0] + len(extra)
+        return packet[:4] + struct.pack("!HB", size, header) + packet[7:40] + extra + packet[40:]
+    head = (
+        packet[:2] + struct.pack("!H", len(packet) + len(extra)) + packet[4:9] + bytes([header, 0, 0]) + packet[12:20]
+    )
+    return head[:10] + struct.pack("!H", _sum(head)) + head[12:] + extra + packet[20:]
+
+
+def first_fragment(packet: bytes) -> bytes:
+    """The first fragment of an IPv6 packet behind destination options: it shows these and nothing of what follows."""
+    whole = behind(behind(packet, 60), 44)
+    return whole[:4] + struct.pack("!H", 16) + whole[6:42] + struct.pack("!H", 1) + whole[44:56]
+
+
 def neighbour(about: str, option: bytes = b"", flags: int = 0x20000000) -> bytes:
     """The body of a neighbour solicitation or advertisement."""
     return struct.pack("!I", flags) + _packed(about) + option

@@ -50,6 +50,8 @@ class Link(NamedTuple):
     group: int
     alias: str = ""
     """What it says of itself (``sandnet.model.marks``)."""
+    snooping: bool = False
+    """A bridge that learns from its ports who listens to which multicast group."""
 
 
 class Port(NamedTuple):

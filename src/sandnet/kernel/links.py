@@ -107,6 +107,8 @@ class LinuxLinks:
             link = _bridge(here, bridge.name)
             quiet = family_options(link_local=False)
             here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + quiet + alias(bridge.mark))
+            if link.snooping:  # made by an earlier release, or switched on by others
+                here.call(RTM_NEWLINK, link_header() + text(IFLA_IFNAME, bridge.name) + bridge_info())
             has_ipv6 = any(address.version == 6 for address in bridge.addresses)
             for address in (*bridge.addresses, *((BRIDGE_LINK_LOCAL,) if has_ipv6 else ())):
                 _hold(here, link.ifindex, address, made=made)

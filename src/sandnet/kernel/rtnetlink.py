@@ -67,6 +67,7 @@ _IFLA_INFO_DATA: Final = 2
 _IFLA_INFO_SLAVE_DATA: Final = 5
 _VETH_INFO_PEER: Final = 1
 _IFLA_BR_GROUP_FWD_MASK: Final = 9
+_IFLA_BR_MCAST_SNOOPING: Final = 23
 _IFLA_BR_MULTI_BOOLOPT: Final = 46
 _NO_LINK_LOCAL_LEARN: Final = 1
 """``BR_BOOLOPT_NO_LL_LEARN`` is option 0 of ``struct br_boolopt_multi``."""
@@ -153,11 +154,15 @@ def bridge_info() -> bytes:
 
     Frames to the groups of IEEE 802.1 (01:80:c2:00:00:0X) go past the bridge's hook to the port's own device, and the
     bridge believes their sender all the same. Here it does not, and such a frame is bridged, which the hook sees.
+
+    Nor does it learn from its ports who listens to which group: one that plays the querier would direct all multicast,
+    and neighbour discovery with it, to itself.
     """
     options = struct.pack("=II", _NO_LINK_LOCAL_LEARN, _NO_LINK_LOCAL_LEARN)
     return info(
         "bridge",
         attribute(_IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", _BRIDGE_GROUPS)),
+        attribute(_IFLA_BR_MCAST_SNOOPING, b"\0"),
         attribute(_IFLA_BR_MULTI_BOOLOPT, options),
     )
 
@@ -183,7 +188,9 @@ def port_options(index: int, *, isolated: bool, hairpin: bool) -> bytes:
 def _device(body: bytes) -> Device:
     _family, _type, index, flags, _change = _LINK.unpack_from(body)
     found = attributes(body, _LINK.size)
-    kind = attributes(found.get(IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND)
+    told = attributes(found.get(IFLA_LINKINFO, b""))
+    kind = told.get(_IFLA_INFO_KIND)
+    options = attributes(told.get(_IFLA_INFO_DATA, b"")) if kind == b"bridge\0" else {}
     link = Link(
         name=to_text(found.get(IFLA_IFNAME)),
         ifindex=index,
@@ -194,6 +201,7 @@ def _device(body: bytes) -> Device:
         mac=found.get(IFLA_ADDRESS, b"").hex(":"),
         group=to_number(found.get(IFLA_GROUP)),
         alias=to_text(found.get(IFLA_IFALIAS)),
+        snooping=to_number(options.get(_IFLA_BR_MCAST_SNOOPING)) != 0,
     )
     namespace = to_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else -1
     return Device(link, to_number(found.get(IFLA_LINK)), namespace)

@@ -7,11 +7,16 @@ that the port's attachment has, by one lookup; whatever else there is goes the s
   (RFC 5227, 2.1.1) is for the own address;
 - neighbour discovery likewise (RFC 4861): the target of an advertisement and the link-layer options are the port's
   own, and no extension header hides them (RFC 6980); duplicate address detection is for own addresses;
-- router advertisements, redirects and what goes to a DHCP client's port come from no sandbox at all;
+- router advertisements, redirects and what goes to a DHCP client's port come from no sandbox at all, nor does what
+  only routers and multicast queriers send (IGMP and MLD queries, RFC 4286, PIM): switches that believe it send
+  groups another way;
+- of what is fragmented, or behind extension headers, the message itself must be visible in the first fragment. An
+  authentication header (RFC 4302), which no rule looks behind, bears none of these protocols;
 - no other kind of frame: no VLAN tag (the library's ``ether type`` sees it; what ``meta protocol`` says is what is
   inside), no PPPoE, no control frames of bridges.
 
-A backend that is not the holder may send from its service's address and not claim it.
+A backend that is not the holder may send from its service's address and not claim it: not as the sender of ARP, nor
+in a probe, nor as the source or the target of a message of neighbour discovery.
 
 ``icmpv6 taddr`` is unknown to libnftables 1.0.6, and raw payload has a type of its own, so addresses that are
 claimed by neighbour discovery stand as numbers.
@@ -80,20 +85,41 @@ def _told(bits: int, option: str) -> tuple[str, ...]:
     return f"ip6 length {size} accept", f"ip6 length {size + 8} @th,{bits},16 {option} {mac} accept", "drop"
 
 
+_HIDDEN: Final = "frag frag-off != 0 accept"
+"""Of a further fragment only the first one tells what it is."""
 _CHAINS: Final = {
-    "guard_ip4": ("udp dport 68 drop",),
+    "guard_ah": ("@th,0,8 { 0, 2, 43, 44, 51, 58, 60, 103, 135 } drop",),
+    "guard_ip4": (
+        "meta l4proto tcp accept",
+        "udp dport 68 drop",
+        "igmp type != { membership-report-v1, membership-report-v2, membership-report-v3 } drop",
+        "meta l4proto 103 drop",
+        "meta l4proto ah goto guard_ah",
+    ),
     "guard_router": _told(64, "0x0101"),
     "guard_solicit": _told(192, "0x0101"),
     "guard_advert": ("iifname . @th,64,128 != @claims6 drop", *_told(192, "0x0201")),
     "guard_discovery": (
         "ip6 nexthdr != icmpv6 drop",
+        "iifname . @nh,64,128 != @claims6 drop",
         "icmpv6 type vmap { nd-router-solicit : goto guard_router, nd-neighbor-solicit : goto guard_solicit, "
         "nd-neighbor-advert : goto guard_advert }",
         "drop",
     ),
-    "guard_ip6": (
+    "guard_icmp6": (
         "icmpv6 type { 133-137 } goto guard_discovery",
-        "udp dport 546 drop",
+        "icmpv6 type { mld-listener-query, mld-listener-done, 151-153 } drop",
+        "icmpv6 type >= 0 accept",
+        _HIDDEN,
+        "drop",
+    ),
+    "guard_udp6": ("udp dport 546 drop", "udp dport >= 0 accept", _HIDDEN, "drop"),
+    "guard_ip6": (
+        "meta l4proto tcp accept",
+        "meta l4proto vmap { icmpv6 : goto guard_icmp6, udp : goto guard_udp6, ah : goto guard_ah, 103 : drop }",
+        "meta l4proto >= 0 accept",
+        # its headers do not end in this fragment
+        "drop",
     ),
     "guard_arp": (
         "arp htype != 1 drop",
@@ -102,6 +128,7 @@ _CHAINS: Final = {
         "arp plen != 4 drop",
         "arp operation != { request, reply } drop",
         "iifname . arp saddr ip @unclaimed4 drop",
+        "arp saddr ip 0.0.0.0 iifname . arp daddr ip @unclaimed4 drop",
         _OWN_SENDER,
         _OWN_PROBE,
         "drop",
@@ -123,6 +150,10 @@ _CHAINS: Final = {
 _BASE: Final = "guard"
 _HOOK: Final = "type filter hook prerouting priority -310; policy accept;"
 """Before services are balanced (-300), which learns from what it sees, and before br_netfilter (0)."""
+_TAKEN: Final = "guard_control"
+_TAKEN_HOOK: Final = "type filter hook input priority -310; policy accept;"
+_CONTROL: Final = 'ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iifname "snv*" drop'
+"""What a bridge hands to the port's own device (LACP), whatever it bears."""
 _GATES: Final = (
     "ether type ip iifname . ether saddr . ip saddr @sources4 goto guard_ip4",
     "ether type ip6 iifname . ether saddr . ip6 saddr @sources6 goto guard_ip6",
@@ -141,7 +172,8 @@ def ruleset(ports: Iterable[Own]) -> str:
     lines += [f"flush set {BRIDGE} {name}" for name in _SETS]
     lines += [f"add chain {BRIDGE} {name}" for name in _CHAINS]
     lines += [f"add chain {BRIDGE} {_BASE} {{ {_HOOK} }}"]
-    chains = _CHAINS | {_BASE: _GATES}
+    lines += [f"add chain {BRIDGE} {_TAKEN} {{ {_TAKEN_HOOK} }}"]
+    chains = _CHAINS | {_BASE: _GATES, _TAKEN: (_CONTROL,)}
     lines += [f"flush chain {BRIDGE} {name}" for name in chains]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
     found = {element: "" for each in ports for element in each}

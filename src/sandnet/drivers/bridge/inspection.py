@@ -71,6 +71,8 @@ def _bridge(net: Network, host: Space) -> Iterator[tuple[str, str]]:
         yield f"the MTU of bridge {net.link} is {link.mtu}, not {net.mtu}", "large packets are lost"
     if not net.link_adopted and link.mac != bridge_mac(net.link):
         yield f"the MAC of bridge {net.link} is {link.mac}, not {bridge_mac(net.link)}", NO_GATEWAY
+    if not net.link_adopted and link.snooping:
+        yield f"bridge {net.link} follows multicast queriers", "a sandbox can play one, and take IPv6 from the others"
     for address in addresses(net):
         if held(address) not in held_on(host, link.ifindex):
             yield f"address {address} is not on bridge {net.link}", NO_GATEWAY
