@@ -1,14 +1,24 @@
-"""Tells the neighbours that an address has moved: gratuitous ARP and unsolicited neighbour advertisement."""
+"""Tells the neighbours that an address has moved: gratuitous ARP and unsolicited neighbour advertisement.
+
+Each is sent three times, a second apart (RFC 4861, 10: MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER; RFC 5227 wants two
+announcements): a datagram may be lost, and the port of a new pair may not forward yet.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterable
-from typing import Final
+from contextlib import suppress
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
 
-from sandnet.kernel.syscalls import entered
+from sandnet.kernel.netlink import Netlink
+from sandnet.kernel.rtnetlink import get_link, list_addresses, mac_bytes
+from sandnet.kernel.syscalls import NotANetworkNamespaceError, entered, opened_namespace
 from sandnet.model.address import Address
 
 _ETHER_ARP: Final = 0x0806
@@ -16,6 +26,8 @@ _ETHER_IPV6: Final = 0x86DD
 _ALL_NODES: Final = bytes.fromhex("ff02") + bytes(13) + b"\x01"
 _BROADCAST: Final = b"\xff" * 6
 _ADVERTISEMENT: Final = 136
+DELAYS: Final = (0.0, 1.0, 2.0)
+"""Seconds at which an address is announced."""
 _OVERRIDE: Final = 0x20000000
 
 
@@ -51,6 +63,70 @@ def announce(namespace: int, interface: str, mac: bytes, addresses: Iterable[Add
             raw.send(frame(mac, address))
     finally:
         threading.Thread(target=raw.close, name="close", daemon=True).start()
+
+
+class Claim(NamedTuple):
+    """What is announced, from where."""
+
+    path: str
+    """At which the namespace is pinned."""
+    inode: int
+    """Its identity."""
+    interface: str
+    mac: str
+    addresses: tuple[Address, ...]
+
+
+class Announcer:
+    """Announces again in the background, as long as the claim is true. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, Claim]] = []
+        """A heap of moments (seconds, monotonic) and what is sent then."""
+        self._thread: threading.Thread | None = None
+        """There while anything is due."""
+
+    def soon(self, claim: Claim, delays: Iterable[float]) -> None:
+        """Announce it after each of these seconds."""
+        now = time.monotonic()
+        with self._changed:
+            for delay in delays:
+                heappush(self._due, (now + delay, claim))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="announce", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while claim := self._next():
+            with suppress(OSError, NotANetworkNamespaceError):  # its sandbox, or the interface, is gone meanwhile
+                _announce_again(claim)
+
+    def _next(self) -> Claim | None:
+        """Wait for the next; ``None``: there is none, and the thread is to end."""
+        with self._changed:
+            while self._due:
+                rest = self._due[0][0] - time.monotonic()
+                if rest <= 0:
+                    return heappop(self._due)[1]
+                self._changed.wait(rest)
+            self._thread = None
+            return None
+
+
+def _announce_again(claim: Claim) -> None:
+    """An address may belong to another sandbox by now: only what the interface still holds is announced."""
+    with opened_namespace(claim.path) as namespace:
+        if os.fstat(namespace).st_ino != claim.inode:
+            return
+        with Netlink.inside(namespace) as netlink:
+            link = get_link(netlink, claim.interface)
+            if link is None or not link.up or link.mac != claim.mac:
+                return
+            held = {address.ip for address in list_addresses(netlink, link.ifindex)}
+        if addresses := [address for address in claim.addresses if address in held]:
+            announce(namespace, claim.interface, mac_bytes(claim.mac), addresses)
 
 
 def _checksum(data: bytes) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,8 +17,9 @@ from ipaddress import IPv6Interface, ip_interface
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.announce import announce
+from sandnet.kernel.announce import DELAYS, Announcer, Claim, announce
 from sandnet.kernel.base import Bridge, Link, Veth
+from sandnet.kernel.neighbours import announce_own, correct_neighbour
 from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, attribute, explaining, number, text
 from sandnet.kernel.routes import add_connected, is_local, is_taken_in
 from sandnet.kernel.rtnetlink import (
@@ -87,6 +89,9 @@ class _Ends(NamedTuple):
 
 class LinuxLinks:
     """The real :class:`sandnet.kernel.base.Links`."""
+
+    def __init__(self) -> None:
+        self._announcer = Announcer()
 
     def list(self) -> Sequence[Link]:
         """All links of the host's namespace."""
@@ -189,13 +194,24 @@ class LinuxLinks:
                 if address:
                     _hold(ends.there, inner, address, made=made)
             _serve(ends, inner, veth)
-            news = _shared(veth) if veth.holder else []
-            if made and shares:  # its MAC is new, and an earlier one of the address may be remembered
-                news += [own.ip for own in (veth.address, veth.address_ipv6) if own]
-            if news:
-                announce(ends.namespace, veth.interface, mac_bytes(veth.mac), news)
+            self._announce(ends, namespace, inner, veth, made=made)
             if veth.address_ipv6:
                 _await_route(partial(is_taken_in, ends.there, veth.address_ipv6.ip))
+
+    def _announce(self, ends: _Ends, path: str, inner: int, veth: Veth, *, made: bool) -> None:
+        """Others may remember an earlier holder of the addresses. The host is corrected at once."""
+        mac, shared = mac_bytes(veth.mac), _shared(veth) if veth.holder else []
+        own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
+        for address in (*shared, *own):
+            correct_neighbour(ends.here, ends.bridge, address, mac)
+        if made and veth.address and not veth.hairpin:  # its own question would come back and end the asking
+            announce_own(ends.there, inner, veth.address.ip)
+        rest = (*shared, *(address for address in own if address.version == 6 or veth.hairpin))
+        if shared:  # flows depend on it
+            announce(ends.namespace, veth.interface, mac, rest)
+        if rest:
+            claim = Claim(path, os.fstat(ends.namespace).st_ino, veth.interface, veth.mac, rest)
+            self._announcer.soon(claim, DELAYS[1:] if shared else DELAYS)
 
     def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Take service addresses off ``lo`` in the namespace; an absent namespace or address is success."""
