@@ -267,3 +267,10 @@ def test_given_lists_without_end_in_a_body_when_mapping_then_refused() -> None:
     assert "dns: 17 are too many" in refused_join(dns=["192.0.2.53"] * 17)
     assert "extra_hosts: 1025 are too many" in refused_join(extra_hosts=[LINE] * 1025)
     assert "parent_updates: 1025 are too many" in refused_join(parent_updates=[{**LINE, "endpoint_id": ID}] * 1025)
+
+
+def test_given_labels_of_many_bytes_when_mapping_then_refused() -> None:
+    for labels in ({"a": "x" * (1 << 16)}, {"a" * (1 << 16): "x"}, {f"k{i}": "ü" * 150 for i in range(256)}):
+        with pytest.raises(Error, match=r"labels: [0-9]+ bytes are too many"):
+            mapping.endpoint_spec(endpoint(labels=labels))
+    assert mapping.endpoint_spec(endpoint(labels={"a": "x" * 65_000})).labels

@@ -41,6 +41,8 @@ MAX_SERVERS: Final = 16
 """Name servers of a join."""
 MAX_LABELS: Final = 256
 """Of an endpoint: told with every verbose answer."""
+MAX_LABEL_BYTES: Final = 64 << 10
+"""Of all names and values of an endpoint's labels, as UTF-8."""
 _DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 """Plugins may be named like images (``vendor/plugin:latest``)."""
 _ENDPOINT_REF: Final = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -155,6 +157,9 @@ def _few(items: Sequence[T] | None, field: str, most: int) -> Sequence[T]:
 
 def _few_labels(labels: dict[str, str]) -> dict[str, str]:
     _few(tuple(labels), "labels", MAX_LABELS)
+    size = sum(len(text.encode(errors="replace")) for text in (*labels, *labels.values()))
+    if size > MAX_LABEL_BYTES:
+        raise invalid(f"labels: {size} bytes are too many", f"give at most {MAX_LABEL_BYTES} bytes of names and values")
     return labels
 
 

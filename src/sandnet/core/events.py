@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from itertools import takewhile
+from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple
 
+from sandnet.core.tables import weight
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
 Subject = Network | Endpoint | Sandbox | Attachment
 
 REMEMBERED = 10_000
 """Events kept for readers that come back, or are slow; who falls further behind is told so."""
+REMEMBERED_BYTES = 32 << 20
+"""Bytes of memory that they may take; the latest is always kept."""
+AHEAD_BYTES = 1 << 20
+"""Bytes of events that one reader holds while it does not read."""
+_BASE = 400
+"""Bytes of an event without its record."""
 PLACES = 1 << 10
 """Sequence numbers a revision has room for."""
 
@@ -65,6 +74,12 @@ class Transition(NamedTuple):
     service: str = ""
 
 
+def event_weight(event: Event) -> int:
+    """Return about how many bytes of memory an event takes."""
+    subject = weight(event.subject) if event.subject else 0
+    return _BASE + subject + len(event.warning) + len(event.repair.problem if event.repair else "")
+
+
 class Told(NamedTuple):
     """An event that has no number yet."""
 
@@ -87,6 +102,7 @@ class Events:
 
     def __init__(self) -> None:
         self._past: deque[Event] = deque()
+        self._weight = 0
         self._floor = 0
         self._news = asyncio.Event()
         self._closed = False
@@ -103,8 +119,11 @@ class Events:
         now = time.time()
         for place, each in enumerate(happened):
             self._past.append(Event(_number(revision, place), now, *each))
-        while len(self._past) > REMEMBERED:
-            self._floor = self._past.popleft().sequence
+            self._weight += event_weight(self._past[-1])
+        while len(self._past) > REMEMBERED or (self._weight > REMEMBERED_BYTES and len(self._past) > 1):
+            oldest = self._past.popleft()
+            self._weight -= event_weight(oldest)
+            self._floor = oldest.sequence
         if happened:
             self._wake()
 
@@ -132,8 +151,16 @@ class Events:
         self._wake()
 
     def _after(self, place: int) -> list[Event]:
-        found = list(takewhile(lambda event: event.sequence > place, reversed(self._past)))
-        return found[::-1]
+        """The next events after a place, as many as a reader may hold; the rest may be forgotten while it reads."""
+        first = bisect_right(self._past, place, key=attrgetter("sequence"))
+        found: list[Event] = []
+        held = 0
+        for event in islice(self._past, first, None):
+            held += event_weight(event)
+            if found and held > AHEAD_BYTES:
+                break
+            found.append(event)
+        return found
 
     def _wake(self) -> None:
         self._news.set()

@@ -30,6 +30,8 @@ from sandnet.model.sandbox import KEY_LENGTH
 
 HOST_DRIVER = "host"
 MAX_INTERFACES = 256
+MAX_HOSTS = 1024
+"""Lines of a sandbox's hosts file by ``extra_hosts`` of all its joins, and as many by ``parent_updates`` of others."""
 
 
 def refuse_mixture(box: Sandbox | None, network: Network, attached: Collection[Attachment], spec: JoinSpec) -> None:
@@ -104,6 +106,10 @@ def amend_sandbox(box: Sandbox, spec: JoinSpec, process: Process | None) -> Sand
         if asked and asked != known:
             message = f"sandbox of {box.container_id} already has its file at {known}"
             raise invalid(message, "name the same path, or none", "path_differs")
+    extra_hosts = tuple(dict.fromkeys((*box.extra_hosts, *spec.extra_hosts)))
+    if len(extra_hosts) > MAX_HOSTS:
+        message = f"extra_hosts of all joins of {box.container_id}: {len(extra_hosts)} are too many"
+        raise invalid(message, f"give at most {MAX_HOSTS} in all")
     return replace(
         box,
         host_name=spec.host_name or box.host_name,
@@ -111,7 +117,7 @@ def amend_sandbox(box: Sandbox, spec: JoinSpec, process: Process | None) -> Sand
         dns=spec.dns or box.dns,
         dns_search=spec.dns_search or box.dns_search,
         dns_options=spec.dns_options or box.dns_options,
-        extra_hosts=tuple(dict.fromkeys((*box.extra_hosts, *spec.extra_hosts))),
+        extra_hosts=extra_hosts,
         process=process or box.process,
         auto_remove=process is not None or box.auto_remove if spec.auto_remove is None else spec.auto_remove,
     )
@@ -158,9 +164,9 @@ def plan_attachment(
 
 
 def with_parent_host(box: Sandbox, name: str, entry: HostEntry) -> Sandbox:
-    """The sandbox with one name pointed to a new address."""
+    """The sandbox with one name pointed to a new address; of too many names the one told first is forgotten."""
     kept = tuple(known for known in box.parent_hosts if known.name.lower() != name.lower())
-    return replace(box, parent_hosts=(*kept, entry))
+    return replace(box, parent_hosts=(*kept[-(MAX_HOSTS - 1) :], entry))
 
 
 def _free_interface(taken: Collection[str]) -> str:

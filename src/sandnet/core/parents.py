@@ -16,6 +16,9 @@ from sandnet.core.parts import Parts
 from sandnet.errors import Error
 from sandnet.model import HostEntry, Network, ParentUpdate, Phase, Sandbox
 
+MAX_OWED = 4096
+"""What a sandbox may still have to tell: four joins that failed to; of more the latest are kept."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,7 +33,7 @@ class Parents:
         """The record with what is still to be told; endpoints that this network does not have are passed over."""
         named = ((update, self._endpoint(network, update.endpoint_id)) for update in updates)
         owed = tuple(replace(update, endpoint_id=ident) for update, ident in named if ident)
-        return replace(box, parent_updates=(*box.parent_updates, *owed)) if owed else box
+        return replace(box, parent_updates=(*box.parent_updates, *owed)[-MAX_OWED:]) if owed else box
 
     def _endpoint(self, network: Network, ref: str) -> str:
         """The id of the network's endpoint with that id, that name, or an id that alone begins so; else nothing."""

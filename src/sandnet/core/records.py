@@ -17,7 +17,7 @@ from math import inf
 import msgspec
 
 from sandnet.core.events import PLACES, Events, Repair, Told, Transition, told
-from sandnet.core.tables import R, Record, Table, claims_of, key_of
+from sandnet.core.tables import R, Record, Table, claims_of, key_of, weight
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import encode_hook
@@ -28,6 +28,9 @@ LAST_EVENT = "event/last"
 
 HANGS = 5.0
 """Seconds after which a commit counts as hanging; a bad disk takes a tenth of one."""
+
+MOST_BYTES = 256 << 20
+"""Bytes of memory that all records may take: more than a hundred thousand of them, where they are small."""
 
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
@@ -197,9 +200,12 @@ class Records:
 
         Raises:
             Error: ``UNAVAILABLE`` when the store is away or another writer was faster; nothing is written
-                and reserved records are gone again.
+                and reserved records are gone again. ``EXHAUSTED`` when there is no room for new records; what is
+                found again (``complete``) always has room.
         """
         fresh = [record for record in put if self._current(record) is None]
+        if fresh and not complete:
+            self._refuse_too_many(fresh)
         transitions = [self._transition(record, record) for record in put]
         transitions += [self._transition(record, None) for record in delete]
         changes = [*self._puts(put), *self._deletes(delete)]
@@ -218,6 +224,16 @@ class Records:
             changes.append(_noted(happened))
         durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent
         return self._write(changes, durable, fresh, transitions)
+
+    def _refuse_too_many(self, fresh: Iterable[Record]) -> None:
+        tables = (self._networks, self._endpoints, self._sandboxes, self._attachments)
+        if sum(table.weight for table in tables) + sum(map(weight, fresh)) > MOST_BYTES:
+            message = (
+                f"the records of networks, endpoints and sandboxes take {MOST_BYTES >> 20} MiB, as many as they may"
+            )
+            raise Error(
+                Kind.EXHAUSTED, message, "delete what is not needed, or use fewer and shorter labels", "records_full"
+            )
 
     async def tell(self, repairs: Sequence[Repair]) -> None:
         """Tell of repairs as events; each some share a commit, whose revision is their number."""

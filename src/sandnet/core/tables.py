@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
 import msgspec
@@ -11,6 +11,13 @@ from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import decode_hook
 
 Record = Network | Endpoint | Sandbox | Attachment
+_BASE = 2048
+"""Bytes of a record, its keys and its places in the tables."""
+_WORD = 64
+"""Bytes of a string besides its characters, and of its place."""
+_PORT = 320
+"""Bytes of a port."""
+
 R = TypeVar("R", bound=Record)
 
 
@@ -50,17 +57,41 @@ def _address_claims(record: Endpoint | Attachment) -> Iterator[str]:
             yield f"claim/address/{record.network_id}/{interface.ip}"
 
 
+def weight(record: Record) -> int:
+    """Return about how many bytes of memory a record takes, so that what requests can make grow is bounded in bytes."""
+    match record:
+        case Network():
+            return _BASE
+        case Endpoint():
+            words = [*record.labels, *record.labels.values(), *record.aliases]
+            return _BASE + _of(words) + _PORT * (len(record.ports) + len(record.exposed_ports))
+        case Sandbox():
+            lines = [entry.name for entry in (*record.extra_hosts, *record.parent_hosts)]
+            lines += [update.name for update in record.parent_updates]
+            return _BASE + _of(lines) + _of((record.hosts_path, record.resolv_conf_path, *record.made_dirs))
+        case Attachment():
+            return _BASE + _of(record.aliases)
+
+
+def _of(words: Collection[str]) -> int:
+    return sum(map(len, words)) + _WORD * len(words)
+
+
 class Table(Generic[R]):
     """The records of one class by store key, with groups of keys for the questions that are asked often."""
 
     def __init__(self, kind: type[R]) -> None:
         self._rows: dict[str, R] = {}
         self._groups: dict[str, dict[str, R]] = {}
+        self.weight = 0
+        """Bytes, by :func:`weight`."""
         self.decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind, dec_hook=decode_hook)
 
     def put(self, record: R) -> None:
         """Insert or replace."""
         key = key_of(record)
+        known = self._rows.get(key)
+        self.weight += weight(record) - (weight(known) if known else 0)
         self._rows[key] = record
         for group in _groups_of(record):
             self._groups.setdefault(group, {})[key] = record
@@ -68,7 +99,8 @@ class Table(Generic[R]):
     def drop(self, record: R) -> None:
         """Remove; an absent one is success."""
         key = key_of(record)
-        self._rows.pop(key, None)
+        known = self._rows.pop(key, None)
+        self.weight -= weight(known) if known else 0
         for group in _groups_of(record):
             members = self._groups.get(group, {})
             members.pop(key, None)

@@ -6,7 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from itertools import islice
 
-from sandnet.core.events import PLACES, REMEMBERED, Event, Events, Transition, told
+import msgspec
+
+from sandnet.core.events import (
+    AHEAD_BYTES,
+    PLACES,
+    REMEMBERED,
+    REMEMBERED_BYTES,
+    Event,
+    Events,
+    Transition,
+    event_weight,
+    told,
+)
 from sandnet.model import Endpoint, Network, Phase
 from sandnet.stores.base import Put
 from tests.unit.core.rig import Rig
@@ -122,3 +134,39 @@ def test_given_several_changes_in_one_commit_then_each_has_its_number() -> None:
     events = Events()
     events.publish(7, told([Transition(None, _network(name)) for name in islice("abcdef", 3)]))
     assert events.last == 7 * PLACES + 2
+
+
+def _large(name: str) -> Endpoint:
+    labels = {f"{name}{index}": "x" * 1000 for index in range(60)}
+    return Endpoint(id=name * 64, network_id="n", name=name, phase=Phase.READY, sequence=1, created=0.0, labels=labels)
+
+
+async def test_given_large_events_when_there_are_many_then_their_bytes_are_bounded_and_readers_are_told() -> None:
+    events = Events()
+    for revision in range(1, 2001):
+        events.publish(revision, told([Transition(None, _large("e"))]))
+    held = sum(map(event_weight, events._past))
+    assert events._weight == held
+    assert REMEMBERED_BYTES / 2 < held <= REMEMBERED_BYTES
+    first = await _take(events.follow(0), 2)
+    assert [event.action for event in first] == ["missed", "created"]
+
+
+async def test_given_one_event_that_is_larger_than_all_may_be_when_told_then_it_is_kept() -> None:
+    events = Events()
+    huge = _large("e")
+    labels = {"a": "x" * (REMEMBERED_BYTES + 1)}
+    for revision in (1, 2):
+        events.publish(revision, told([Transition(None, msgspec.structs.replace(huge, labels=labels))]))
+    assert len(events._past) == 1
+    assert (await _take(events.follow(PLACES), 1))[0].action == "created"
+
+
+async def test_given_a_reader_that_does_not_read_when_much_happens_then_it_holds_little_and_misses_nothing() -> None:
+    events = Events()
+    for revision in range(1, 201):
+        events.publish(revision, told([Transition(None, _large("e"))]))
+    batch = events._after(0)
+    assert len(batch) > 1
+    assert sum(map(event_weight, batch)) <= AHEAD_BYTES
+    assert [event.sequence for event in await _take(events.follow(0), 200)] == [n * PLACES for n in range(1, 201)]

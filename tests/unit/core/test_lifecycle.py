@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sandnet.core import hostview
+from sandnet.core.joining import MAX_HOSTS, with_parent_host
 from sandnet.errors import Error, Kind
-from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin, ParentUpdate
+from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin, ParentUpdate, Phase, Sandbox
 from tests.unit.core.rig import Rig, mapping
 
 
@@ -274,3 +275,46 @@ async def test_given_a_wrong_container_when_leaving_then_not_found_and_the_right
         await rig.controller.sandboxes.leave("foo", "web", "c2")
     assert caught.value.kind is Kind.NOT_FOUND
     assert "c1" in caught.value.hint
+
+
+# What can be made to grow.
+
+
+async def test_given_records_that_take_all_the_room_when_one_more_is_made_then_refused_until_one_is_deleted(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.network()
+    await rig.endpoint("first", labels={"a": "x" * 50_000})
+    records = rig.controller.endpoints._records
+    room = sum(table.weight for table in (records._networks, records._endpoints, records._sandboxes))
+    monkeypatch.setattr("sandnet.core.records.MOST_BYTES", room + 10_000)
+    with pytest.raises(Error) as caught:
+        await rig.endpoint("second", labels={"a": "x" * 50_000})
+    assert (caught.value.kind, caught.value.code) == (Kind.EXHAUSTED, "records_full")
+    await rig.endpoint("small")
+    await rig.controller.removal.endpoint("foo", "first")
+    await rig.endpoint("second", labels={"a": "x" * 40_000})
+    for name in ("small", "second"):
+        await rig.controller.removal.endpoint("foo", name)
+    await rig.controller.removal.network("foo")
+    assert records._endpoints.weight == records._sandboxes.weight == 0
+
+
+async def test_given_many_joins_with_extra_hosts_when_they_are_too_many_in_all_then_refused(rig: Rig) -> None:
+    await rig.network()
+    for name in ("one", "two"):
+        await rig.endpoint(name)
+    lines = [HostEntry(name=f"h{index}", address=IPv4Address("192.0.2.1")) for index in range(MAX_HOSTS + 1)]
+    await rig.join("c1", "one", extra_hosts=tuple(lines[:-1]))
+    with pytest.raises(Error, match="1025 are too many"):
+        await rig.join("c1", "two", extra_hosts=(lines[-1],))
+    await rig.join("c1", "two", extra_hosts=(lines[0],))
+
+
+def test_given_names_told_without_end_when_one_more_is_told_then_the_first_is_forgotten() -> None:
+    box = Sandbox(container_id="c", key="/k", origin=Origin.MADE, phase=Phase.READY, sequence=1, created=0.0)
+    for index in range(MAX_HOSTS + 1):
+        entry = HostEntry(name=f"h{index}", address=IPv4Address("192.0.2.1"))
+        box = with_parent_host(box, entry.name, entry)
+    assert len(box.parent_hosts) == MAX_HOSTS
+    assert (box.parent_hosts[0].name, box.parent_hosts[-1].name) == ("h1", f"h{MAX_HOSTS}")
