@@ -121,8 +121,9 @@ class FakeUpstream:
                 return
             self.seen.append(asked)
             self.ports.append(source[1])
-            for reply in answer(asked):
-                self._udp.sendto(reply, source)
+            with suppress(OSError):  # who asked has gone, or this server was shut down
+                for reply in answer(asked):
+                    self._udp.sendto(reply, source)
 
     def _serve_tcp(self, answer: Answering) -> None:
         while True:

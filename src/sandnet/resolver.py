@@ -50,6 +50,9 @@ FALLBACK: Final = 65523
 """User and group that it becomes where there is no such user. Debian reserves 65000 to 65533 (policy, 9.2.2), and
 systemd gives none of 65520 to 65533 to anybody, so no other program has it. It is below 65536, so that it exists in
 most containers. 65534 (nobody) would be shared with others, who could send it signals."""
+PRIORITY: Final = -10
+"""Its priority among processes (setpriority(2)): where a sandbox floods it and takes the processor as well, the others
+wait for it."""
 _READY: Final = b"\0"
 
 
@@ -100,6 +103,8 @@ def _in_background(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
     configure("info", RESOLVER, FileHandler())
     _raise_file_limit()
+    with suppress(OSError):  # a service manager may forbid it
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     raise_oom_score()
     listener = socket.socket(fileno=options.listener)
     listener.set_inheritable(False)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final, Protocol
 
 from sandnet.dns import packet
 from sandnet.dns.base import Asker
+from sandnet.dns.budget import Budget
 from sandnet.dns.hostservers import HostServers
 from sandnet.dns.inside import Inside, Pool, asked_inside
 from sandnet.dns.packet import Question
@@ -20,6 +22,12 @@ from sandnet.model.address import Address
 
 OUTSTANDING: Final = 256
 """Questions of one asker under way upstream; more are answered SERVFAIL at once."""
+
+
+Peer = tuple[str, int]
+"""Address and port of the program that asks, inside its sandbox."""
+Send = Callable[[Peer, bytes], None]
+"""Sends an answer to the program that asked."""
 
 
 class Client:
@@ -34,12 +42,14 @@ class Client:
         """Its TCP connections."""
         self.pool: Pool | None = None
         """Sockets in its sandbox, by which servers are asked; without them none is asked from there."""
+        self.budget = Budget()
+        """Time for its work."""
 
 
 class Answering(Protocol):
     """Answers the questions that listeners receive."""
 
-    def answer(self, client: Client, query: bytes, send: Callable[[bytes], None], *, tcp: bool) -> bool:
+    def answer(self, client: Client, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Send the answer, now or later; false when none will come, since this is no question."""
         ...
 
@@ -79,14 +89,14 @@ class Answers:
         self._started = time.monotonic()
         self.queries = self.asked = self.failed = self.limited = self.dropped = 0
 
-    def answer(self, client: Client, query: bytes, send: Callable[[bytes], None], *, tcp: bool) -> bool:
+    def answer(self, client: Client, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Send the answer, now or later; false when none will come, since this is no question."""
         self.queries += 1
         answer = resolve(self.table, client.asker, query, tcp=tcp, turn=self.queries)
         if isinstance(answer, Ask):
-            self._ask(client, query, answer.question, send, tcp=tcp)
+            self._ask(client, query, answer.question, partial(send, peer), tcp=tcp)
         elif answer:
-            send(answer)
+            send(peer, answer)
         else:
             self.dropped += 1
             return False

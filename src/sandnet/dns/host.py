@@ -5,12 +5,12 @@ A listener for the host is opt-in. It never asks upstream, so a host that sends 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
 from sandnet.dns import packet
-from sandnet.dns.answers import Answers, Client
+from sandnet.dns.answers import Answers, Client, Peer, Send
 from sandnet.dns.base import Asker
 from sandnet.dns.protocol import HOST
 from sandnet.dns.resolver import Ask, resolve
@@ -29,7 +29,7 @@ class HostAnswers:
         if seen != self.client.asker.networks:
             self.client.asker = msgspec.structs.replace(self.client.asker, networks=seen)
 
-    def answer(self, client: Client, query: bytes, send: Callable[[bytes], None], *, tcp: bool) -> bool:
+    def answer(self, client: Client, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Answer what is a name on a network or an address there; refuse the rest (RFC 1035, 4.1.1)."""
         self._answers.queries += 1
         question = packet.parse_question(query)
@@ -39,7 +39,7 @@ class HostAnswers:
             found = resolve(self._answers.table, client.asker, query, tcp=tcp, turn=self._answers.queries)
             answer = packet.error(query, found.question, packet.REFUSED) if isinstance(found, Ask) else found
         if answer:
-            send(answer)
+            send(peer, answer)
         else:
             self._answers.dropped += 1
         return bool(answer)

@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from functools import partial
 from typing import Final
 
-from sandnet.dns.answers import Answering, Client
+from sandnet.dns import packet
+from sandnet.dns.answers import Answering, Client, Peer
+from sandnet.dns.budget import clock
+from sandnet.dns.shares import Shares
 from sandnet.dns.stream import Connection
 
-BATCH: Final = 64
-"""Datagrams answered before the other askers get their turn: about a millisecond."""
-_LONGEST_QUERY: Final = 4096
-"""Bytes taken of a datagram; questions have less than 300 and a few options."""
+_LONGEST: Final = packet.LARGEST_QUERY + 1
+"""Bytes taken of a datagram: one that is too long is seen to be so."""
 _BREATH: Final = 1.0
 """Seconds without new connections when the process is out of descriptors."""
-
-Admit = Callable[[Client], bool]
-"""Whether a client may have one connection more; counts it when it may."""
 
 
 class Listener:
     """Reads questions from a UDP socket and a listening TCP socket and has them answered.
 
-    Both sockets are non-blocking and belong to the listener from now on.
+    Both sockets are non-blocking and belong to the listener from now on. What does not fit into the client's time of
+    this turn stays in them.
+
+    Args:
+        client: who asks here.
+        udp: for datagrams.
+        tcp: for connections.
+        answers: has questions answered.
+        places: for TCP connections of all clients.
     """
 
     def __init__(
-        self, client: Client, udp: socket.socket, tcp: socket.socket, answers: Answering, admit: Admit
+        self, client: Client, udp: socket.socket, tcp: socket.socket, answers: Answering, places: Shares
     ) -> None:
         self.client = client
         self._udp = udp
         self._tcp = tcp
         self._answers = answers
-        self._admit = admit
+        self._places = places
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._connections: set[Connection] = set()
@@ -47,7 +51,7 @@ class Listener:
         self._shut(self._udp)
         self._shut(self._tcp)
         for connection in tuple(self._connections):
-            connection.abort()
+            connection.close()
 
     @property
     def sockets(self) -> tuple[socket.socket, socket.socket]:
@@ -68,47 +72,51 @@ class Listener:
             listening.close()
 
     def _read(self) -> None:
-        """Answer what is waiting, but no more than a fair share."""
-        udp, client, answer = self._udp, self.client, self._answers.answer
-        for _ in range(BATCH):
-            try:
-                query, source = udp.recvfrom(_LONGEST_QUERY)
-            except BlockingIOError:
-                return
-            answer(client, query, partial(self._send, source), tcp=False)
+        """Answer what is waiting, as long as the client has time."""
+        budget = self.client.budget
+        until = budget.begin()
+        if not until:
+            return
+        udp, client, answer, send = self._udp, self.client, self._answers.answer, self._send
+        try:
+            while clock() < until:
+                query, source = udp.recvfrom(_LONGEST)
+                answer(client, query, send, source, tcp=False)
+        except BlockingIOError:
+            pass
+        finally:
+            budget.end(until)
 
-    def _send(self, source: tuple[str, int], answer: bytes) -> None:
+    def _send(self, source: Peer, answer: bytes) -> None:
         try:
             self._udp.sendto(answer, source)
         except OSError:  # its buffer is full, or the asker is gone: it will ask again
             self._answers.unsent()
 
     def _accept(self) -> None:
-        for _ in range(BATCH):
-            try:
-                accepted, _ = self._tcp.accept()
-            except (BlockingIOError, ConnectionError):
-                return
-            except OSError:
-                self._take_a_breath()
-                return
-            if self._admit(self.client):
-                self._loop.create_task(self._serve(accepted))
-            else:
-                self._answers.refused()
-                accepted.close()
+        budget = self.client.budget
+        until = budget.begin()
+        try:
+            while clock() < until:
+                self._begin(self._tcp.accept()[0])
+        except (BlockingIOError, ConnectionError):
+            pass
+        except OSError:
+            self._take_a_breath()
+        finally:
+            if until:
+                budget.end(until)
+
+    def _begin(self, accepted: socket.socket) -> None:
+        """Serve a connection, if there is a place for it."""
+        if self._places.take(self.client.connections):
+            self.client.connections += 1
+            Connection(self.client, self._answers, accepted, self._connections, self._places)
+        else:
+            self._answers.refused()
+            accepted.close()
 
     def _take_a_breath(self) -> None:
         """Out of descriptors or memory: the socket stays readable, so looking again at once would spin."""
         self._loop.remove_reader(self._tcp.fileno())
         self._pause = self._loop.call_later(_BREATH, self._loop.add_reader, self._tcp.fileno(), self._accept)
-
-    async def _serve(self, accepted: socket.socket) -> None:
-        def made() -> Connection:
-            return Connection(self.client, self._answers, self._connections)
-
-        try:
-            await self._loop.connect_accepted_socket(made, accepted)
-        except OSError:
-            self.client.connections -= 1
-            accepted.close()

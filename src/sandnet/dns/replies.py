@@ -8,6 +8,7 @@ variants of one reply.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -28,10 +29,10 @@ _ALONE: Final = b"\0\1\0\0\0\0\0\0"
 class Reply(NamedTuple):
     """The part of a reply that depends on the question alone."""
 
-    heads: tuple[bytes, ...]
-    """Flags and counts for a query without OPT, by its RD bit (1) and CD bit (2)."""
-    records: bytes
-    """All records that answer, however many; each has ``step`` bytes."""
+    heads: Mapping[bytes, bytes]
+    """Flags and counts of the reply, by those of a query that is a question and nothing else."""
+    tail: bytes
+    """What stands behind the question when nothing is left out or rotated."""
     step: int
     """Bytes of one record."""
     total: int
@@ -39,23 +40,19 @@ class Reply(NamedTuple):
     authority: bytes
     rcode: int
 
-    @property
-    def size(self) -> int:
-        """Bytes of what stands behind the question, the OPT record left out."""
-        return len(self.records) + len(self.authority)
-
     def rotated(self, turn: int) -> bytes:
         """Return the records, beginning with the one whose turn it is."""
+        end = self.total * self.step
         if self.total < 2:
-            return self.records
+            return self.tail[:end]
         cut = first(turn, self.total) * self.step
-        return self.records[cut:] + self.records[:cut]
+        return self.tail[cut:end] + self.tail[:cut]
 
     def to(self, query: bytes, question: Question, limit: int, turn: int) -> bytes:
         """Return the reply to a query; as many whole records as fit into ``limit`` bytes, and TC where not all do."""
         opt = packet.opt_record(question, self.rcode)
         room = limit - question.end - len(self.authority) - len(opt)
-        fitting = self.total if len(self.records) <= room else room // self.step
+        fitting = self.total if self.total * self.step <= room else room // self.step
         high = 0x84 | (fitting < self.total) << 1 | query[2] & 0x01
         low = 0x80 | query[3] & 0x10 | self.rcode
         header = struct.pack("!BBHHHH", high, low, 1, fitting, bool(self.authority), bool(opt))
@@ -72,15 +69,19 @@ def reply_of(rcode: int, records: list[bytes], authority: bytes) -> Reply:
         authority: the SOA record of a negative answer (RFC 2308), or nothing.
     """
     heads = _heads(rcode, min(len(records), 0xFFFF), bool(authority))
-    return Reply(heads, b"".join(records), len(records[0]) if records else 0, len(records), authority, rcode)
+    tail = b"".join((*records, authority))
+    return Reply(heads, tail, len(records[0]) if records else 0, len(records), authority, rcode)
 
 
 @lru_cache(maxsize=1024)
-def _heads(rcode: int, count: int, authority: bool) -> tuple[bytes, ...]:
-    return tuple(
-        struct.pack("!BBHHHH", 0x84 | bits & 1, 0x80 | (bits & 2) << 3 | rcode, 1, count, authority, 0)
-        for bits in range(4)
-    )
+def _heads(rcode: int, total: int, authority: bool) -> Mapping[bytes, bytes]:
+    """The AD bit of a query (RFC 6840 section 5.7) asks for nothing that we have."""
+    return {
+        bytes((rd, ad | cd)) + _ALONE: struct.pack("!BBHHHH", 0x84 | rd, 0x80 | cd | rcode, 1, total, authority, 0)
+        for rd in (0, 0x01)
+        for ad in (0, 0x20)
+        for cd in (0, 0x10)
+    }
 
 
 class Shelf:
@@ -101,14 +102,15 @@ class Shelf:
         The query was not parsed. What is not a well-formed question has no reply here: lower case changes neither
         lengths nor the type and class, so only the bytes of a well-formed question are equal to a key.
         """
-        if query[4:12] != _ALONE or query[2] & 0xF8:
-            return None
         reply = self.by_question.get(query[12:-4].lower() + query[-4:])
-        if reply is None or len(query) + len(reply.records) + len(reply.authority) > most:
+        if reply is None:
             return None
-        head = reply.heads[query[2] & 1 | query[3] >> 3 & 2]
-        records = reply.records if reply.total < 2 else reply.rotated(turn)
-        return query[:2] + head + query[12:] + records + reply.authority
+        head = reply.heads.get(query[2:12])
+        if head is None or len(query) + len(reply.tail) > most:
+            return None
+        if reply.total < 2:
+            return query[:2] + head + query[12:] + reply.tail
+        return query[:2] + head + query[12:] + reply.rotated(turn) + reply.authority
 
 
 class Replies:
@@ -130,7 +132,7 @@ class Replies:
     def keep(self, asker: Asker, query: bytes, question: Question, reply: Reply) -> None:
         """Keep a reply for the next same question; older ones make room for it."""
         key = _key(query, question)
-        size = OVERHEAD + len(key) + reply.size
+        size = OVERHEAD + len(key) + len(reply.tail)
         shelf = self.shelves.get(asker.container_id)
         if shelf and (shelf.asker is not asker or shelf.size + size > MOST_OF_ONE):
             self._drop(asker.container_id)

@@ -16,6 +16,7 @@ from sandnet.dns.inside import Disconnect, Pool, asked_inside
 from sandnet.dns.listener import Listener
 from sandnet.dns.protocol import HOST, Counts, Lack, Passed
 from sandnet.dns.resolver import explain
+from sandnet.dns.shares import Shares
 from sandnet.dns.table import Table
 from sandnet.errors import not_found
 
@@ -63,7 +64,7 @@ class Server:
     ) -> None:
         self._answers = answers
         self._disconnect = disconnect
-        self._connections = connections
+        self._places = Shares(ALL_CONNECTIONS, connections)
         self._listeners: dict[str, Listener] = {}
         """By container id."""
         self._lacking: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
@@ -128,8 +129,7 @@ class Server:
 
     def counts(self) -> Counts:
         """What was done so far."""
-        open_now = sum(listener.client.connections for listener in self._everybody())
-        return msgspec.structs.replace(self._answers.counts(), connections=open_now)
+        return msgspec.structs.replace(self._answers.counts(), connections=self._places.taken)
 
     async def drain(self) -> None:
         """Leave the questions to a successor on the same sockets, and answer what is under way."""
@@ -194,9 +194,9 @@ class Server:
 
     def _listen(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
         if client is self._host.client:
-            self._host_listener = Listener(client, udp, tcp, self._host, self._admit)
+            self._host_listener = Listener(client, udp, tcp, self._host, self._places)
         else:
-            self._listeners[client.asker.container_id] = Listener(client, udp, tcp, self._answers, self._admit)
+            self._listeners[client.asker.container_id] = Listener(client, udp, tcp, self._answers, self._places)
 
     def _waiting(self, passed: Passed) -> Client | None:
         """Who lacks these sockets; ``None``: nobody."""
@@ -209,14 +209,6 @@ class Server:
             return None
         listener = self._listeners.get(passed.container_id)
         return listener.client if listener else Client(asker)
-
-    def _admit(self, client: Client) -> bool:
-        """Count one connection more of the client, if it may have it."""
-        total = sum(listener.client.connections for listener in self._everybody())
-        if client.connections >= self._connections or total >= ALL_CONNECTIONS:
-            return False
-        client.connections += 1
-        return True
 
 
 def _networks(changes: Sequence[Change]) -> Iterator[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sandnet.dns import stream
+from sandnet.dns.answers import Client, Peer, Send
 from sandnet.dns.protocol import Lack
+from sandnet.dns.shares import Shares
 from tests.dns_world import names, query, records, until
 from tests.unit.dns.local import LocalResolver, asker
 
@@ -88,6 +91,45 @@ async def test_given_an_asker_that_does_not_read_when_it_goes_on_asking_then_it_
     assert records(await asyncio.wait_for(answer(other), 20)) == ["10.0.0.2"]
     also.close()
     writer.transport.abort()
+
+
+@pytest.mark.parametrize("announced", [0, 11, 1233, 65535])
+async def test_given_a_message_that_is_too_long_when_announced_then_the_connection_is_closed_unread(
+    resolver: LocalResolver, announced: int
+) -> None:
+    reader, writer = await connected(resolver)
+    writer.write(framed(query("web")) + announced.to_bytes(2, "big"))
+    assert records(await answer(reader)) == ["10.0.0.2"]
+    assert await asyncio.wait_for(reader.read(), 20) == b""
+    writer.close()
+    assert resolver.server.counts().limited == 1
+
+
+async def test_given_late_answers_to_an_asker_that_does_not_read_when_they_pile_up_then_it_is_cut_off(
+    resolver: LocalResolver,
+) -> None:
+    here, there = socket.socketpair()
+    client, peers, places = Client(asker("slow")), set[stream.Connection](), Shares(10, 10)
+    assert places.take(client.connections)
+    client.connections += 1
+    later: list[Callable[[bytes], None]] = []
+
+    class Late:
+        def answer(self, _: Client, __: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+            later.append(partial(send, peer))
+            return tcp
+
+        def refused(self) -> None: ...
+
+        def unsent(self) -> None: ...
+
+    stream.Connection(client, Late(), here, peers, places)
+    there.sendall(framed(query("web")) * 60)
+    await until(lambda: len(later) == 60)
+    for send in later:
+        send(bytes(60_000))
+    assert (peers, client.connections, places.taken, here.fileno()) == (set(), 0, 0, -1)
+    there.close()
 
 
 async def test_given_the_connections_of_an_asker_when_one_is_too_many_then_it_is_closed_and_counted(

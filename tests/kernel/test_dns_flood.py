@@ -1,0 +1,99 @@
+"""What one sandbox that floods the resolver costs the others, measured."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandnet.dns.base import Asker
+from tests.dns_world import DnsHost, always, names, until
+from tests.lab import Host
+
+SECONDS = 2.0
+"""Of one flood."""
+COST = 0.010
+"""Seconds that a flood may cost the others, at the 99th percentile."""
+MANY = [f"10.1.{number // 200}.{number % 200 + 1}" for number in range(1000)]
+KINDS = [
+    ("tiny",),
+    ("local", "missing"),
+    ("long", "reverse"),
+    ("optional", "pointers", "large"),
+    ("foreign",),
+    ("tcp-large",),
+    ("tcp-local",),
+    ("tcp-long",),
+    ("tcp-foreign",),
+    ("tcp-big-answer", "tcp-unread"),
+    ("knocking",),
+    ("local", "foreign", "long", "tcp-large", "tcp-local", "tcp-foreign", "tcp-big-answer", "knocking"),
+]
+
+
+@pytest.fixture
+async def world(host: Host, tmp_path: Path) -> AsyncIterator[DnsHost]:
+    made = DnsHost(host, tmp_path)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids="+".join)
+async def test_given_a_flooding_sandbox_when_another_asks_then_it_waits_less_than_10_ms_longer(
+    world: DnsHost, kinds: tuple[str, ...]
+) -> None:
+    world.upstream("127.0.1.1", always("192.0.2.1"))
+    client = await world.opened()
+    hostile, other = world.asker("hostile", "front", upstreams=["127.0.1.1"]), world.asker("other", "front")
+    await client.apply(hostile, other, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "many", *MANY))
+    (pid,) = world.pids()
+    flood = _started(world, hostile, "-m", "tests.flood", "120", *kinds)
+    try:
+        before = (await client.stats()).queries
+        await until(lambda: flood.poll() is not None or _busy(pid))
+        costs, waits = await asyncio.to_thread(_probed, world, other, pid)
+        assert flood.poll() is None, flood.communicate()[1]
+        counts = await client.stats()
+        assert counts.queries + counts.limited > before + len(costs) + 100
+    finally:
+        flood.kill()
+        flood.communicate()
+    print(f"99th percentile: work of the resolver {_p99(costs) * 1000:.2f} ms, wait {_p99(waits) * 1000:.2f} ms")
+    assert _p99(costs) < COST
+    assert client.problem() == ""
+    assert world.starts == 1
+    assert _resident(pid) < 200 << 20
+
+
+def _started(world: DnsHost, box: Asker, *words: str) -> subprocess.Popen[str]:
+    return world.host.popen("nsenter", f"--net={box.key}", sys.executable, *words)
+
+
+def _probed(world: DnsHost, box: Asker, pid: int) -> tuple[list[float], list[float]]:
+    """Seconds that the resolver worked while a local lookup waited, and how long it waited, of many lookups."""
+    probe = _started(world, box, "-m", "tests.probe", str(pid), str(SECONDS))
+    out, err = probe.communicate()
+    assert probe.returncode == 0, err
+    lines = [tuple(map(float, line.split())) for line in out.splitlines()]
+    return [line[0] for line in lines], [line[1] for line in lines]
+
+
+def _p99(seen: list[float]) -> float:
+    return sorted(seen)[len(seen) * 99 // 100]
+
+
+def _busy(pid: int) -> bool:
+    """Whether the resolver has used a fifth of a second of the processor."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(words[11]) + int(words[12]) > 0.2 * os.sysconf("SC_CLK_TCK")
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
