@@ -425,8 +425,8 @@ def test_given_wishes_for_lookups_when_joined_then_the_joins_go_before_the_netwo
         "run", "--net", "bar", "--dns-search", "run.example", "--dns-option", "use-vc", "--", "cat", "/etc/resolv.conf"
     )
     assert seen == "nameserver 127.0.0.11\nsearch run.example\noptions ndots:0 rotate use-vc\n"
-    on_host = world.box("host", "app", join={"dns_search": ["h.example"]})
-    assert "search h.example\n" in files_of(world, on_host.container)[1]
+    on_host = world.box("host", "app", join={"dns_search": ["h.example"], "dns": ["192.0.2.1"]})
+    assert files_of(world, on_host.container)[1] == "nameserver 192.0.2.1\nsearch h.example\noptions ndots:2\n"
 
 
 @pytest.mark.parametrize("field", ["dns_search", "dns_options"])

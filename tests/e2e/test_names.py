@@ -240,3 +240,17 @@ def test_given_a_name_server_on_the_containers_own_network_when_named_in_the_joi
     assert f"Upstream: {server} (from inside)\n" in told
     other = world.box("inn", "other")
     assert ("inside" in world.cli("dns", "allowed.example", "--from", other.container)) is False
+
+
+def test_given_a_server_of_the_host_at_the_networks_gateway_when_named_in_the_join_then_it_is_asked_from_the_host(
+    world: World,
+) -> None:
+    """A sandbox does not reach the host's own programs, and the resolver does."""
+    world.api.network("foo", subnet="10.88.0.0/24")
+    address = "10.88.0.1"
+    running = world.host.popen(sys.executable, "-c", NAME_SERVER, address)
+    assert running.stdout
+    assert running.stdout.readline() == "ready\n"
+    client = world.box("foo", "client", join={"dns": [address]})
+    assert client.sh("dig", "+short", "+tries=1", "@127.0.0.11", "allowed.example") == "10.1.1.9\n"
+    assert "inside" not in world.cli("dns", "allowed.example", "--from", client.container)

@@ -528,6 +528,28 @@ async def test_given_the_host_listener_when_the_host_asks_then_it_gets_names_of_
         assert "status: REFUSED" in await dig(other)
 
 
+async def test_given_another_release_when_it_takes_over_then_the_hosts_own_questions_are_answered_throughout(
+    world: DnsHost,
+) -> None:
+    async def dig(port: int) -> str:
+        return await asyncio.to_thread(
+            world.host.sh, "dig", "@127.0.0.1", "-p", str(port), "+tries=1", "+time=10", "+short", "web.front"
+        )
+
+    for release in ("1.0", "2.0"):
+        client = await world.opened("--host-listen", "127.0.0.1:5353", release=release)
+        await client.replace([WEB])
+        assert await dig(5353) == "10.0.0.2\n"
+        await client.close()
+        assert await dig(5353) == "10.0.0.2\n"
+    elsewhere = await world.opened("--host-listen", "127.0.0.1:5354", release="3.0")
+    await elsewhere.replace([WEB])
+    assert await dig(5354) == "10.0.0.2\n"
+    await until(lambda: len(world.pids()) == 1)
+    with world.host.run(socket.create_server, ("127.0.0.1", 5353)):
+        pass  # nobody is there any more
+
+
 async def test_given_a_server_with_a_zone_when_the_hosts_resolv_conf_names_it_then_it_is_asked(world: DnsHost) -> None:
     """A router that announces itself by its link-local address (RFC 8106) is written so."""
     sh = world.host.sh

@@ -208,13 +208,17 @@ class HostFiles:
         return Reach(stub, ipv6, Lookup(box.dns_search or search, options))
 
     def _is_outdated(self, box: Sandbox, found: bytes, reach: Reach) -> bool:
-        """Whether its resolv.conf is the one we wrote, and we would write another one now."""
+        """Whether its resolv.conf is the one we wrote, and we would write another one now. It keeps what it has while
+        the host has none."""
+        if not self._host.has_resolv_conf():
+            return False
         wanted = self._resolv_conf(box, reach)
         return found != wanted[:MAX_READ] and self._is_ours(box, found, reach)
 
     def _is_stale_copy(self, box: Sandbox, found: bytes) -> bool:
         """Whether its hosts file is the copy that we made of the host's, which is another one now."""
-        return box.hosts_digest == _digest(found) and found != self._host.hosts()[:MAX_READ]
+        changed = self._host.has_hosts() and found != self._host.hosts()[:MAX_READ]
+        return changed and box.hosts_digest == _digest(found)
 
     def _is_ours(self, box: Sandbox, found: bytes, reach: Reach) -> bool:
         """Whether we wrote it: it is the one that is recorded, or that of a writer who was killed before he recorded

@@ -26,6 +26,14 @@ class HostView:
         """What changes whenever a file is written, replaced by another one, or its symlink leads elsewhere."""
         return _mark(HOSTS) + _mark(RESOLV_CONF) + _mark(RESOLVED_REAL)
 
+    def has_hosts(self) -> bool:
+        """Whether there is a hosts file now. One that is being replaced may be gone for a moment."""
+        return os.path.exists(HOSTS)
+
+    def has_resolv_conf(self) -> bool:
+        """Whether there is a resolv.conf now."""
+        return os.path.exists(RESOLV_CONF)
+
     def hosts(self) -> bytes:
         """The hosts file; empty: there is none."""
         return _read(HOSTS)

@@ -137,14 +137,19 @@ def _held_inside(box: Sandbox, networks: Sequence[Network]) -> tuple[Address, ..
     """Servers of a sandbox to ask from inside alone: those on its networks.
 
     A namespace that was joined may have further interfaces. On internal networks only, nothing is asked for it from the
-    host, so all its servers are asked from inside.
+    host, so all its servers are asked from inside. Else a server at a bridge's address is the host's own program, which
+    the host reaches and the sandbox may not.
     """
-    prefixes = [subnet.prefix for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
-    anywhere = box.origin is Origin.JOINED and all(net.options.internal for net in networks)
+    subnets = [subnet for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
+    closed = all(net.options.internal for net in networks)
+    own = set() if closed else {subnet.bridge.ip for subnet in subnets if subnet.bridge}
+    anywhere = closed and box.origin is Origin.JOINED
     return tuple(
         server
         for server in box.dns
-        if not server.is_loopback and (anywhere or any(server in prefix for prefix in prefixes))
+        if not server.is_loopback
+        and server not in own
+        and (anywhere or any(server in subnet.prefix for subnet in subnets))
     )
 
 

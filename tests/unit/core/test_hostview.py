@@ -10,6 +10,7 @@ import pytest
 
 from sandnet.core import hostview
 from sandnet.core.hostview import HostView
+from tests.unit.core.rig import Rig
 
 
 def rewrite(file: Path, text: str) -> None:
@@ -54,6 +55,26 @@ def test_given_a_host_file_when_it_changes_then_its_mark_and_what_it_says_are_ot
         assert view.resolv_conf().search == (f"d{number}.example",)
     file.unlink()
     assert view.resolv_conf().search == ()
+
+
+async def test_given_a_host_file_that_is_gone_for_a_moment_when_looked_at_then_what_was_written_of_it_is_right(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "host.conf"
+    monkeypatch.setattr(hostview, "RESOLV_CONF", str(file))
+    file.write_text("nameserver 192.0.2.53\nsearch a.example\n")
+    await rig.network()
+    await rig.endpoint("web")
+    box = await rig.join("c1", "web")
+    files = rig.controller._parts.files
+    box = rig.controller.sandboxes.find("c1")
+    assert files.faults(box)() == []
+    file.unlink()
+    assert files.faults(box)() == []
+    file.write_text("nameserver 192.0.2.53\nsearch b.example\n")
+    assert [fault.problem for fault in files.faults(box)()] == ["resolv.conf is behind the host's"]
+    Path(box.resolv_conf_path).write_text("# mine\n")
+    assert files.faults(box)() == []
 
 
 def test_given_systemd_resolveds_stub_when_no_resolver_serves_then_the_servers_behind_it(
