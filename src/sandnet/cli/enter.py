@@ -74,14 +74,26 @@ def die_with(parent: int) -> None:
         os._exit(128 + signal.SIGKILL)
 
 
-def execute(command: tuple[str, ...]) -> NoReturn:
-    """Become the command (found on PATH, no shell); ends with 126 or 127 and a message when that fails."""
+def execute(command: tuple[str, ...], to: int | None = None, failed: int | None = None) -> NoReturn:
+    """Become the command (found on PATH, no shell); ends with 126 or 127 and a message when that fails.
+
+    Args:
+        command: the program and its arguments.
+        to: a descriptor for its stdout and stderr; ``None``: they stay.
+        failed: a descriptor to write a byte to when it fails.
+    """
     # Python ignores these two, and what is ignored stays ignored across exec.
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
+    errors = os.dup(2)  # closed by itself when the command is executed
+    for standard in (1, 2) if to is not None else ():
+        os.dup2(to or 0, standard)
     try:
         os.execvp(command[0], command)  # noqa: S606 (no shell is the point)
     except (OSError, ValueError) as error:
+        os.dup2(errors, 2)
+        if failed is not None:
+            os.write(failed, b"1")
         output.failure(f"cannot run {command[0]}: {getattr(error, 'strerror', None) or error}")
         os._exit(NOT_FOUND if isinstance(error, FileNotFoundError | ValueError) else NOT_EXECUTABLE)
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sandnet.cli import complete, output, values
 from sandnet.cli.groups import Command
-from sandnet.cli.session import Session, waiting
+from sandnet.cli.session import Session
+from sandnet.cli.values import Reference
 from sandnet.cli.wishes import OPTION, SEARCH, join_wish, service_wish
-from sandnet.errors import Error, Kind
 
 if TYPE_CHECKING:
+    from sandnet.cli.membership import Membership
+    from sandnet.cli.supervise import Program
     from sandnet.client import Client
-    from sandnet.wire.libnetwork import Join, ServicePublish
 
-RESTART = 10.0
-"""Seconds that cleaning up waits for a daemon that is being restarted."""
+ALONE = ("name", "net", "ports", "ip", "aliases", "labels")
+"""What belongs to a service of its own, and cannot be given with ``--service``."""
 
 
 @click.command(
@@ -28,10 +28,22 @@ RESTART = 10.0
     short_help="Run a command in a new sandbox on a network.",
     context_settings={"allow_interspersed_args": False},
 )
+@click.option("-d", "--detach", is_flag=True, help="Run it in the background; print its container's id when it is up.")
 @click.option(
-    "--net", default="", metavar="NETWORK", help="Default: the default network.", shell_complete=complete.networks
+    "--net",
+    multiple=True,
+    metavar="NETWORK",
+    help="Its network (repeatable; the first has ports and --ip). Default: the default network.",
+    shell_complete=complete.networks,
 )
 @click.option("--name", help="The service's name, by which others reach it. Default: run- and eight digits.")
+@click.option(
+    "--service",
+    type=values.REFERENCE,
+    metavar="SERVICE[.NETWORK]",
+    help="Be one more backend of this service, instead of a service of its own.",
+    shell_complete=complete.services,
+)
 @click.option(
     "-p",
     "--publish",
@@ -41,73 +53,92 @@ RESTART = 10.0
     metavar="[HOSTIP:]HOST[-END]:CONTAINER[/PROTO]",
     help="Publish a port on the host (repeatable).",
 )
+@click.option("--alias", "aliases", multiple=True, metavar="NAME", help="A further name (repeatable).")
+@click.option("--label", "labels", type=values.PAIR, multiple=True, metavar="K=V", help="A label (repeatable).")
 @click.option(
     "--hostname",
     "--host-name",
     metavar="NAME",
     help="Its own name, by which its neighbours find it too. Default: --name.",
 )
+@click.option(
+    "--add-host",
+    "hosts",
+    type=values.HOST_ENTRY,
+    multiple=True,
+    metavar="NAME:IP",
+    help="A further line of its hosts file (repeatable).",
+)
 @click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable).")
 @SEARCH
 @OPTION
 @click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one.")
+@click.option("--log-file", metavar="FILE", help="With -d: append what it prints to this file. Default: nowhere.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
 @click.pass_context
-def run(ctx: click.Context, /, net: str, name: str | None, command: tuple[str, ...], **asked: object) -> None:
+def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tuple[str, ...], **asked: Any) -> None:
     """Run COMMAND in a new sandbox: its own network, the names of its neighbours, the host's files.
 
     Publishes a service, attaches a new container to it, and takes both away when the command has ended, however
     it ended. Killed itself (SIGKILL), it takes the command along, and the daemon takes both away. The status is
     the command's; 127 when it cannot be found, 128 and the signal's number when a signal ended it.
 
+    With -d it returns when the command runs and, with -p, when something listens on those ports (10 seconds at most).
+
     \b
     Example:
       sandnet run -- ip address
-      sandnet run --net blue --name web -p 8080:80 -- python3 -m http.server 80
+      sandnet run -d --net blue --name web -p 8080:80 -- python3 -m http.server 80
+      sandnet run -d --service api.blue -- ./api --port 80
     """
-    name = name or f"run-{os.urandom(4).hex()}"
+    refused = [name for name in ALONE if asked["service"] and asked[name]]
+    if refused:
+        raise click.UsageError(f"--service has its own {', '.join(refused)}: leave them out")
+    if log_file and not detach:
+        raise click.UsageError("--log-file goes with -d")
+    from sandnet.cli.supervise import Program
+
+    client = ctx.ensure_object(Session).client
+    program = Program(command, [(port.proto, port.port) for port in asked["ports"]])
+    if not detach:
+        ctx.exit(_run(client, os.urandom(32).hex(), asked, program))
+    from sandnet.cli.background import Ready, detached
+
     container = os.urandom(32).hex()
-    asked["hostname"] = asked["hostname"] or name.removeprefix("/")
-    asked["watch_pid"] = os.getpid()  # should we be killed, the daemon cleans up
-    wishes = service_wish(name, net, asked), join_wish(container, asked)
-    ctx.exit(_run(ctx.ensure_object(Session).client, *wishes, command))
+
+    def work(ready: Ready, log: int) -> int:
+        return _run(client, container, asked, program._replace(ready=ready, output=log))
+
+    status = detached(work, log_file)
+    if status == 0:
+        output.line(container)
+    ctx.exit(status)
 
 
-def _run(client: Client, service_wish: ServicePublish, join: Join, command: tuple[str, ...]) -> int:
+def _run(client: Client, container: str, asked: Mapping[str, Any], program: Program) -> int:
     from sandnet.cli.enter import Place
+    from sandnet.cli.membership import Membership
     from sandnet.cli.supervise import hold_signals, supervise
 
     mask = hold_signals()
-    container = join.container_id or ""
-    with waiting(f"publishing {service_wish.name}"):
-        service = client.publish(service_wish)
-    try:
-        with waiting(f"attaching {service_wish.name}"):
-            client.attach(service, join)
-            box = client.sandbox(container, verbose=True)
-        place = Place.of(box)
-        return supervise(place, command, mask)
-    finally:
-        _clean_up((lambda: client.detach(service, container), lambda: client.unpublish(service)))
+    with Membership(client, container) as membership:
+        _join(client, membership, asked)
+        return supervise(Place.of(client.sandbox(container, verbose=True)), program, mask)
 
 
-def _clean_up(steps: Iterable[Callable[[], None]]) -> None:
-    """Take each step; a failure is told and neither stops the next one nor changes the exit status."""
-    deadline = time.monotonic() + RESTART
-    for step in steps:
-        try:
-            _insist(step, deadline)
-        except Error as error:
-            if error.kind not in (Kind.NOT_FOUND, Kind.INVALID):  # of these two, there was nothing to take back
-                output.failure(f"left behind: {error.message}", "the daemon tries again; see: sandnet service ls")
+def _join(client: Client, membership: Membership, asked: Mapping[str, Any]) -> None:
+    """Attach the container to the service that was named, or to one of its own on each network."""
+    tied = {**asked, "watch_pid": os.getpid()}  # should we be killed, the daemon cleans up
+    joined = {**tied, "aliases": ()}  # an alias here is a name for everybody, which the service has
+    service: Reference | None = asked["service"]
+    if service:
+        from sandnet.cli.find import find_service
 
-
-def _insist(step: Callable[[], None], deadline: float) -> None:
-    """Take the step again while the daemon is away, until the deadline (monotonic seconds)."""
-    while True:
-        try:
-            return step()
-        except Error as error:
-            if error.kind is not Kind.UNAVAILABLE or time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
+        membership.attach(find_service(client, service).id, join_wish(membership.container, joined))
+        return
+    name = asked["name"] or f"run-{os.urandom(4).hex()}"
+    join = join_wish(membership.container, {**joined, "hostname": asked["hostname"] or name.removeprefix("/")})
+    networks = asked["net"] or ("",)
+    for place, network in enumerate(networks):
+        own = tied if place == 0 else {**tied, "ports": (), "ip": None}
+        membership.publish(service_wish(name, network, own), join)

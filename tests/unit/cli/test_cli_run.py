@@ -235,3 +235,143 @@ def test_given_no_daemon_when_run_then_the_way_out_is_told(tmp_path: Path) -> No
     )
     assert done.returncode == 1
     assert "start it with: sandnet daemon" in done.stderr
+
+
+class Background:
+    """What ``run -d`` left running; ended at the end of the block."""
+
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
+
+    @property
+    def pid(self) -> int:
+        """The process that the daemon watches."""
+        bodies = [request.body for request in self._stub.requests if isinstance(request.body, dict)]
+        return int(next(body["watch_pid"] for body in bodies if "watch_pid" in body))
+
+    def end(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+        eventually(lambda: not is_running(self.pid))
+
+
+def listens(namespace: int, port: int) -> bool:
+    rows = [line.split() for line in Path(f"/proc/{namespace}/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+def test_given_a_command_in_the_background_when_it_runs_then_its_id_is_printed_and_it_lives_on(
+    start: Start, stub: Stub, sandbox: Path
+) -> None:
+    canned_life(stub)
+    status, out, err = finished(start("run", "-d", "--", "sh", "-c", "echo said; exec sleep 600"))
+    assert (status, err, len(out)) == (0, "", 65)
+    attach = stub.requests[1].body
+    assert isinstance(attach, dict)
+    assert out.strip() == attach["container_id"]
+    background = Background(stub)
+    assert os.getsid(background.pid) == background.pid
+    assert [os.readlink(f"/proc/{background.pid}/fd/{number}") for number in range(3)] == [os.devnull] * 3
+    assert not cleaned_up(stub)
+    background.end()
+    assert cleaned_up(stub)
+
+
+def test_given_a_port_when_run_in_the_background_then_it_returns_when_something_listens(
+    start: Start, stub: Stub, sandbox: Path, namespace: int
+) -> None:
+    canned_life(stub)
+    script = "import socket, time; time.sleep(0.5); s = socket.create_server(('', 4711)); time.sleep(600)"
+    assert finished(start("run", "-d", "-p=8080:4711", "--", sys.executable, "-c", script))[0] == 0
+    assert listens(namespace, 4711)
+    Background(stub).end()
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        (("/no/such",), 127, "cannot run /no/such"),
+        (("sh", "-c", "exit 7"), 7, "the command ended with status 7 before it listened"),
+    ],
+)
+def test_given_a_command_that_fails_at_once_when_run_in_the_background_then_its_status_is_told_and_nothing_stays(
+    start: Start, stub: Stub, sandbox: Path, command: tuple[str, ...], status: int, said: str
+) -> None:
+    canned_life(stub)
+    found, out, err = finished(start("run", "-d", "-p", "8080:80", "--", *command))
+    assert (found, out) == (status, "")
+    assert said in err
+    assert cleaned_up(stub)
+
+
+def test_given_a_refusal_when_run_in_the_background_then_it_is_told(start: Start, stub: Stub) -> None:
+    stub.answer("POST", "/services", {"message": "no room", "code": "exhausted"}, 409)
+    assert finished(start("run", "-d", "--", "true")) == (1, "", "sandnet: no room\n")
+
+
+def test_given_a_log_file_when_run_in_the_background_then_what_is_printed_is_there(
+    start: Start, stub: Stub, sandbox: Path, tmp_path: Path
+) -> None:
+    canned_life(stub)
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    script = "echo said; echo wrong >&2; exec sleep 600"
+    assert finished(start("run", "-d", "--log-file", str(log), "--", "sh", "-c", script))[0] == 0
+    eventually(lambda: log.read_text() == "before\nsaid\nwrong\n")
+    Background(stub).end()
+
+
+def test_given_a_service_when_run_as_its_backend_then_only_the_container_comes_and_goes(
+    start: Start, stub: Stub, sandbox: Path
+) -> None:
+    stub.answer("GET", "/networks/blue/endpoints?name=api", [{"name": "api", "id": SERVICE, "network": "blue"}])
+    stub.answer("POST", f"/services/{SERVICE}/backend", "/key")
+    words = ("--service", "api.blue", "--add-host", "db:10.9.0.9")
+    assert finished(start("run", *words, "--", "true")) == (0, "", "")
+    attach = stub.requests[1].body
+    assert isinstance(attach, dict)
+    assert attach["extra_hosts"] == [{"name": "db", "address": "10.9.0.9"}]
+    assert ("POST", "/services") not in stub.asked()
+    method, target = stub.asked()[-1]
+    assert (method, target) == ("DELETE", f"/services/{SERVICE}/backend/{attach['container_id']}")
+
+
+def test_given_several_networks_when_run_then_it_has_a_service_on_each_and_all_go(
+    start: Start, stub: Stub, sandbox: Path
+) -> None:
+    other = "d" * 64
+    stub.answer("POST", "/services", SERVICE)
+    stub.answer("POST", "/services", other)
+    for service in (SERVICE, other):
+        stub.answer("POST", f"/services/{service}/backend", "/key")
+        stub.answer("DELETE", f"/services/{service}")
+    words = ["--net", "blue", "--net", "green", "--name", "web", "-p", "8080:80", "--ip", "10.9.0.7"]
+    words += ["--alias", "www", "--label", "tier=front"]
+    assert finished(start("run", *words, "--", "true"))[0] == 0
+    published = [request.body for request in stub.requests if request.target == "/services"]
+    assert all(isinstance(body, dict) and body.pop("watch_pid") for body in published)
+    common = {"name": "web", "aliases": ["www"], "labels": {"tier": "front"}}
+    mapped = [{"proto": 6, "port": 80, "host_port": 8080}]
+    assert published == [
+        {**common, "network_name": "blue", "port_mapping": mapped, "address": "10.9.0.7"},
+        {**common, "network_name": "green"},
+    ]
+    assert [target for method, target in stub.asked() if method == "DELETE"][1::2] == [
+        f"/services/{other}",
+        f"/services/{SERVICE}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--service", "api", "--name", "x"),
+        ("--service", "api", "--net", "blue"),
+        ("--service", "api", "-p", "80:80"),
+        ("--log-file", "/x"),
+    ],
+)
+def test_given_options_that_exclude_each_other_when_run_then_it_is_wrong_usage(
+    start: Start, stub: Stub, words: tuple[str, ...]
+) -> None:
+    assert finished(start("run", *words, "--", "true"))[0] == 2
+    assert stub.requests == []
