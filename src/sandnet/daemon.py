@@ -107,7 +107,11 @@ def _give_up(seconds: float) -> None:
 
 async def _take_down(config: Config) -> list[str]:
     async with composed(msgspec.structs.replace(config, dns=False)) as controller:
-        return await controller.remove_everything()
+        problems = await controller.remove_everything()
+    if controller.ended:
+        many = f"{len(controller.ended)} commands" if len(controller.ended) > 1 else "a command"
+        print(f"sandnet: ended {many} of sandnet run (processes {', '.join(map(str, controller.ended))})")
+    return problems
 
 
 def _remove_own_files(config: Config) -> None:

@@ -91,6 +91,8 @@ def join_spec(body: wire.Join) -> JoinSpec:
     """
     if body.netns and body.pid:
         raise invalid("netns and pid are both given", "give one of them", "contradiction")
+    if body.end_process and not body.watch_pid:
+        raise invalid("end_process is given and watch_pid is not", "name the process with watch_pid", "invalid")
     if body.watch_pid and body.auto_remove is False:
         message = "watch_pid is given and auto_remove is false"
         raise invalid(message, "leave one of them out", "contradiction")
@@ -120,6 +122,7 @@ def join_spec(body: wire.Join) -> JoinSpec:
         netns=values.path(body.netns, "netns") if body.netns else "",
         pid=body.pid or 0,
         watch_pid=body.watch_pid or 0,
+        end_process=bool(body.end_process),
         auto_remove=body.auto_remove,
     )
 

@@ -80,6 +80,8 @@ def daemon(ctx: click.Context, /, path: str | None, detach: bool, **asked: str |
 def down(ctx: click.Context, /, path: str | None, **asked: str | None) -> None:
     """Remove every network and sandbox of this host and put back the sysctls that were changed.
 
+    Ends the commands that sandnet run has started, and says so: they would be left without a network.
+
     Works with the server running or not. Give it the same directories as the server.
 
     \b

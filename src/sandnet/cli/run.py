@@ -53,6 +53,13 @@ ALONE = ("name", "net", "ports", "ip", "aliases", "labels")
     metavar="[HOSTIP:]HOST[-END]:CONTAINER[/PROTO]",
     help="Publish a port on the host (repeatable).",
 )
+@click.option(
+    "--expose",
+    type=values.EXPOSED,
+    multiple=True,
+    metavar="PORT[/PROTO]",
+    help="Tell on which port it listens (repeatable); -d waits for it.",
+)
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="A further name (repeatable).")
 @click.option("--label", "labels", type=values.PAIR, multiple=True, metavar="K=V", help="A label (repeatable).")
 @click.option(
@@ -83,7 +90,7 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
     it ended. Killed itself (SIGKILL), it takes the command along, and the daemon takes both away. The status is
     the command's; 127 when it cannot be found, 128 and the signal's number when a signal ended it.
 
-    With -d it returns when the command runs and, with -p, when something listens on those ports (10 seconds at most).
+    With -d it returns when the command runs and, with -p or --expose, when something listens there (10 s at most).
 
     \b
     Example:
@@ -99,7 +106,7 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
     from sandnet.cli.supervise import Program
 
     client = ctx.ensure_object(Session).client
-    program = Program(command, [(port.proto, port.port) for port in asked["ports"]])
+    program = Program(command, [*((port.proto, port.port) for port in asked["ports"]), *asked["expose"]])
     if not detach:
         ctx.exit(_run(client, os.urandom(32).hex(), asked, program))
     from sandnet.cli.background import Ready, detached
@@ -129,7 +136,11 @@ def _run(client: Client, container: str, asked: Mapping[str, Any], program: Prog
 def _join(client: Client, membership: Membership, asked: Mapping[str, Any]) -> None:
     """Attach the container to the service that was named, or to one of its own on each network."""
     tied = {**asked, "watch_pid": os.getpid()}  # should we be killed, the daemon cleans up
-    joined = {**tied, "aliases": ()}  # an alias here is a name for everybody, which the service has
+    joined = {
+        **tied,
+        "end_process": True,
+        "aliases": (),
+    }  # an alias here is a name for everybody, which the service has
     service: Reference | None = asked["service"]
     if service:
         from sandnet.cli.find import find_service

@@ -197,6 +197,7 @@ def join_wish(container: str, asked: Mapping[str, Any]) -> Join:
         netns=asked.get("netns"),
         pid=asked.get("pid"),
         watch_pid=asked.get("watch_pid"),
+        end_process=asked.get("end_process"),
         auto_remove=asked.get("auto_remove"),
         aliases=list(asked.get("aliases", ())) or None,
         weight=asked.get("weight"),

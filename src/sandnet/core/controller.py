@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sandnet.core.backends import Backends
 from sandnet.core.deaths import Deaths
+from sandnet.core.ending import end_processes
 from sandnet.core.endpoints import Endpoints
 from sandnet.core.healing import Healing
 from sandnet.core.networks import Networks
@@ -65,6 +66,8 @@ class Controller:
         self.events = parts.events
         self._probes = Probes(parts, self.backends)
         self._deaths = Deaths(parts, self.removal)
+        self.ended: list[int] = []
+        """Processes that :meth:`remove_everything` has ended."""
         self._problems: list[str] = []
         self._further: list[Callable[[], str]] = []
 
@@ -96,8 +99,12 @@ class Controller:
         await self._parts.reaper.settle()
 
     async def remove_everything(self) -> list[str]:
-        """Take down all that the store names, instead of :meth:`start`; what could not be removed, in words."""
+        """Take down all that the store names, instead of :meth:`start`; what could not be removed, in words.
+
+        Processes that run for a sandbox alone are ended first; :attr:`ended` has their numbers.
+        """
         await self._parts.records.load()
+        self.ended = await end_processes(self._parts, self._parts.records.sandboxes())
         await self._restore.remove_everything()
         return list(self._restore.problems)
 

@@ -92,6 +92,7 @@ def plan_sandbox(parts: Parts, spec: JoinSpec, network: Network, key: str, proce
         dns_options=spec.dns_options,
         extra_hosts=spec.extra_hosts,
         process=process,
+        end_process=spec.end_process,
         auto_remove=process is not None if spec.auto_remove is None else spec.auto_remove,
     )
 
@@ -119,6 +120,7 @@ def amend_sandbox(box: Sandbox, spec: JoinSpec, process: Process | None) -> Sand
         dns_options=spec.dns_options or box.dns_options,
         extra_hosts=extra_hosts,
         process=process or box.process,
+        end_process=spec.end_process if process else box.end_process,
         auto_remove=process is not None or box.auto_remove if spec.auto_remove is None else spec.auto_remove,
     )
 

@@ -18,8 +18,8 @@ class FakeWatched:
         """The end that becomes readable; -1 once closed."""
         return self._reader
 
-    def end(self) -> None:
-        """The process has ended."""
+    def end(self, *, force: bool = False) -> None:
+        """The process has ended: fake ones obey."""
         writer, self._writer = self._writer, -1
         if writer >= 0:
             os.close(writer)

@@ -13,6 +13,10 @@ class Watched(Protocol):
         """The descriptor, for an event loop."""
         ...
 
+    def end(self, *, force: bool = False) -> None:
+        """Ask the process to end (SIGTERM), or end it (SIGKILL). One that has ended is success."""
+        ...
+
     def close(self) -> None:
         """Stop waiting; a second call does nothing."""
         ...

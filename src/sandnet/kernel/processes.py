@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 from contextlib import ExitStack, suppress
 from typing import Final
 
@@ -28,6 +29,11 @@ class PidFd:
     def fileno(self) -> int:
         """The descriptor; -1 once closed."""
         return self._descriptor
+
+    def end(self, *, force: bool = False) -> None:
+        """See :meth:`sandnet.kernel.life.Watched.end`."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL if force else signal.SIGTERM)
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -82,6 +82,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """What its own joins are still to tell others."""
     process: Process | None = None
     """The process that a join named; when it has ended, the container is dead."""
+    end_process: bool = False
+    """``process`` runs for this sandbox alone: it is ended when everything is removed."""
     auto_remove: bool = False
     """Reclaim the sandbox when ``process`` ends; without one, when the namespace has had processes and none is left."""
     occupied: bool = False
@@ -149,5 +151,7 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Process whose network namespace becomes the sandbox, and whose end is the container's."""
     watch_pid: int = 0
     """Process whose end is the container's, where that is another one than ``pid``."""
+    end_process: bool = False
+    """End the process of ``watch_pid`` when everything is removed."""
     auto_remove: bool | None = None
     """Reclaim the sandbox when its container died; ``None``: where a process is named, or as before."""

@@ -145,6 +145,8 @@ class Join(Struct, kw_only=True, omit_defaults=True):
     """Process whose network namespace becomes the sandbox, and with which it goes."""
     watch_pid: Pid | None = None
     """Process with which the sandbox goes, where that is another one."""
+    end_process: bool | None = None
+    """Whether the process of ``watch_pid`` runs for this sandbox alone, so that ``sandnet down`` ends it."""
     auto_remove: bool | None = None
     """Whether the sandbox goes when its container died: with that process; without one, when its namespace has had
     processes and none is left. Absent: where a process is named."""

@@ -1,0 +1,88 @@
+"""The README's first commands, pasted as a whole, and what ``down`` does to the commands that ``run`` has started."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.e2e.world import SANDNET, World
+from tests.lab import Host, eventually
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its remains."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_given_the_readme_when_its_first_commands_are_pasted_then_each_works_and_nothing_stays() -> None:
+    block = re.search(r"paste it as a whole\):\n\n```sh\n(.*?)```", README.read_text(), re.DOTALL)
+    assert block
+    environment = {**os.environ, "PATH": f"{SANDNET.parent}:{os.environ['PATH']}"}
+    with Host() as host:
+        before = host.sh("ip", "-o", "link"), host.sh("nft", "list", "ruleset")
+        done = host.run(
+            lambda: subprocess.run(
+                ["bash", "-euo", "pipefail"],
+                input=block[1],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("HTTP/1.0 200 OK") == 2
+        assert "sandnet: ended 2 commands of sandnet run" in done.stdout
+        assert (host.sh("ip", "-o", "link"), host.sh("nft", "list", "ruleset")) == before
+
+
+def start_run(world: World, *words: str) -> subprocess.Popen[str]:
+    command = [str(SANDNET), "-H", f"unix://{world.run}/sandnet.sock", "run", *words]
+    return world.host.popen(*command)
+
+
+def down(world: World) -> subprocess.CompletedProcess[str]:
+    return world.host.run(
+        lambda: subprocess.run(
+            [SANDNET, "down", *world.directories], capture_output=True, text=True, timeout=60, check=False
+        )
+    )
+
+
+def test_given_commands_of_run_when_everything_is_taken_down_then_they_end_and_others_do_not(
+    fresh_world: World,
+) -> None:
+    world = fresh_world
+    world.start()
+    world.api.network("foo")
+    polite = start_run(
+        world, "--net", "foo", "--", "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
+    )
+    stubborn = start_run(world, "--net", "foo", "--", "sh", "-c", "trap '' TERM; echo $$; exec sleep 600")
+    other = world.host.popen("sleep", "600")
+    world.api.endpoint("foo", "theirs")
+    world.attach("foo", "theirs", "theirs", watch_pid=other.pid)
+    assert polite.stdout
+    assert stubborn.stdout
+    command = int(stubborn.stdout.readline())
+    assert polite.stdout.readline() == "up\n"
+    done = down(world)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("sandnet: ended 2 commands of sandnet run (processes ")
+    assert str(polite.pid) in done.stdout
+    assert str(other.pid) not in done.stdout
+    out, err = polite.communicate(timeout=10)
+    assert (polite.returncode, out, err) == (3, "bye\n", "")
+    assert stubborn.wait(10) == -signal.SIGKILL
+    eventually(lambda: not is_running(command))
+    assert other.poll() is None
+    assert world.facts() == world.before
