@@ -278,3 +278,25 @@ def test_given_backends_when_the_last_is_gone_and_the_service_deleted_then_no_el
     world.stack.pop_all().close()
     world.api.clear()
     until(lambda: world.facts().rules == empty)
+
+
+def test_given_twelve_characters_of_an_id_when_used_at_the_command_line_then_they_do(world: World) -> None:
+    network = world.api.network("foo")
+    service = world.api.post("/services", name="web", network_name="foo")
+    first, second = "a1b2c3d4e5f6" + "0" * 52, "f6e5d4c3b2a1" + "0" * 52
+    for container in (first, second):
+        world.api.post("/services/web/backend", container_id=container)
+    assert world.cli("network", "ls", "--json")
+    for words in (
+        ("network", "info", network[:12]),
+        ("service", "info", f"{service[:12]}.foo"),
+        ("service", "info", service[:12]),
+        ("sandbox", "info", first[:12]),
+        ("sandbox", "exec", first[:12], "true"),
+        ("service", "drain", first[:12], service[:12]),
+        ("service", "detach", first[:12], service[:12]),
+        ("endpoint", "leave", second[:12], f"{service[:12]}.{network[:12]}"),
+        ("service", "unpublish", service[:12]),
+        ("network", "rm", network[:12]),
+    ):
+        world.cli(*words)

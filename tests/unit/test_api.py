@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -264,3 +265,79 @@ async def test_given_the_openapi_document_when_read_then_it_is_valid_and_names_e
     assert lines == {"$ref": "#/components/schemas/Event"}
     body = document["paths"]["/networks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/NetworkCreate"}
+
+
+async def documented(client: httpx.AsyncClient) -> Any:
+    return json.loads((await client.get("/openapi.json")).content)
+
+
+async def test_given_the_openapi_document_when_read_then_every_failure_stands_where_it_can_come(
+    client: httpx.AsyncClient,
+) -> None:
+    for path, methods in (await documented(client))["paths"].items():
+        for method, operation in methods.items():
+            statuses = set(operation["responses"])
+            assert {"400", "405", "408", "413", "414", "431", "500", "503"} <= statuses, (method, path)
+            assert ("415" in statuses) == ("requestBody" in operation), (method, path)
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "least"),
+    [
+        ("NetworkCreate", "/networks", {"name": "n"}),
+        ("EndpointCreate", "/networks/bridge/endpoints", {"name": "e"}),
+        ("ServicePublish", "/services", {"name": "s"}),
+        ("Join", "/services/web/backend", {"container_id": "c"}),
+        ("ExposedPort", "/services#exposed_ports", {"proto": 6, "port": 80}),
+        ("PortMapping", "/services#port_mapping", {"proto": "tcp", "port": 80}),
+        ("ExtraHost", "/services/web/backend#extra_hosts", {"name": "a", "address": "192.0.2.1"}),
+        ("ParentUpdate", "/services/web/backend#parent_updates",
+         {"endpoint_id": "a", "name": "b", "address": "192.0.2.1"}),
+    ],
+)  # fmt: skip
+async def test_given_the_required_fields_of_the_document_when_one_is_left_out_then_400_and_with_all_200(
+    client: httpx.AsyncClient, schema: str, path: str, least: dict[str, object]
+) -> None:
+    await make(client, "/services", name="web", network_name="bridge")
+    described = (await documented(client))["components"]["schemas"][schema]
+    assert described["required"] == list(least)
+    path, _, place = path.partition("#")
+    whole = {"/services": {"name": "s"}, "/services/web/backend": {"container_id": "c"}}.get(path, {})
+
+    async def status(item: dict[str, object]) -> int:
+        body = {**whole, place: [item]} if place else item
+        return (await client.post(path, json=body)).status_code
+
+    for field in least:
+        assert "null" not in json.dumps(described["properties"][field])
+        assert await status({key: value for key, value in least.items() if key != field}) == 400
+        assert await status({**least, field: None}) == 400
+    assert await status(least) == 200
+
+
+async def test_given_the_openapi_document_when_read_then_it_says_which_filters_exclude_each_other(
+    client: httpx.AsyncClient,
+) -> None:
+    document = await documented(client)
+    found = {}
+    for path, methods in document["paths"].items():
+        operation = methods.get("get", {})
+        if "x-exclusive-parameters" not in operation:
+            continue
+        found[path] = exclusive = operation["x-exclusive-parameters"]
+        assert f"At most one of {', '.join(exclusive)} may be given." in operation["description"]
+        for parameter in operation["parameters"]:
+            others = [name for name in exclusive if name != parameter["name"]]
+            assert (f"not together with {' or '.join(others)}" in parameter["description"]) == (
+                parameter["name"] in exclusive
+            )
+        for one in exclusive:
+            for other in exclusive:
+                query = f"{one}=a" if one == other else f"{one}=a&{other}=a"
+                asked = path.replace("{network}", "bridge") + f"?{query}"
+                assert (await client.get(asked)).status_code == (200 if one == other else 400), asked
+    assert found == {
+        "/networks": ["name", "partial-id"],
+        "/networks/{network}/endpoints": ["name", "partial-id"],
+        "/services": ["name", "partial-id", "network"],
+    }

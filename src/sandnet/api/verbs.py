@@ -21,12 +21,21 @@ _FAILURES: Final[Mapping[int, ResponseSpec]] = {
     403: _documented(ErrorBody, "the name is taken, or the object is in use or may not be deleted"),
     404: _documented(ErrorBody, "no such object, or no such driver"),
     409: _documented(ErrorBody, "a host port, an address or a link is taken, or a pool or a bridge is full"),
+    405: _documented(ErrorBody, "another method was used; the header Allow names those that there are"),
+    408: _documented(ErrorBody, "headers or body did not arrive in time"),
     413: _documented(ErrorBody, "the body is larger than 1 MiB"),
+    414: _documented(ErrorBody, "path and query are larger than 8 KiB"),
+    431: _documented(ErrorBody, "more than 100 headers, or 32 KiB of them"),
     500: _documented(ErrorBody, "our own fault"),
     503: _documented(ErrorBody, "a store, a plugin or the resolver is away, or too many streams are open"),
 }
 
+_BODY_FAILURES: Final[Mapping[int, ResponseSpec]] = {
+    **_FAILURES,
+    415: _documented(ErrorBody, "over TCP: the header Content-Type does not say that the body is JSON"),
+}
+
 read = partial(get, responses=_FAILURES)
-create = partial(post, status_code=200, media_type=MediaType.JSON, responses=_FAILURES)
-change = partial(patch, status_code=200, responses=_FAILURES)
+create = partial(post, status_code=200, media_type=MediaType.JSON, responses=_BODY_FAILURES)
+change = partial(patch, status_code=200, responses=_BODY_FAILURES)
 remove = partial(delete, status_code=200, responses=_FAILURES)
