@@ -21,7 +21,13 @@ _PARAMETERS: Final = {
     "net/ipv6/conf/all/forwarding": "0",
 }
 _PER_LINK: Final = {
-    "net/ipv4/conf": {"route_localnet": "0", "rp_filter": "0", "arp_ignore": "0", "arp_announce": "0"},
+    "net/ipv4/conf": {
+        "route_localnet": "0",
+        "forwarding": "1",
+        "rp_filter": "0",
+        "arp_ignore": "0",
+        "arp_announce": "0",
+    },
     "net/ipv6/conf": {"accept_ra": "1", "accept_dad": "1", "disable_ipv6": "0", "forwarding": "0"},
 }
 _GROUPS: Final = ("all", "default")

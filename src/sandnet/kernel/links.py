@@ -48,7 +48,8 @@ from sandnet.kernel.rtnetlink import (
     shape,
     veth_info,
 )
-from sandnet.kernel.syscalls import NotANetworkNamespaceError, opened_namespace
+from sandnet.kernel.syscalls import NotANetworkNamespaceError, entered, opened_namespace
+from sandnet.kernel.sysctl import ProcSysctl, set_where_different
 from sandnet.model.address import Address, Interface
 
 RETIRED: Final = 0x736E0001
@@ -92,6 +93,7 @@ class LinuxLinks:
 
     def __init__(self) -> None:
         self._announcer = Announcer()
+        self._sysctl = ProcSysctl()
 
     def list(self) -> Sequence[Link]:
         """All links of the host's namespace."""
@@ -110,6 +112,8 @@ class LinuxLinks:
             body = link_header() + text(IFLA_IFNAME, bridge.name) + wanted + bridge_info()
             made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)
+            for name, value in bridge.parameters:
+                set_where_different(self._sysctl, name, value)
             quiet = family_options(link_local=False)
             here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + quiet + alias(bridge.mark))
             if link.snooping:  # made by an earlier release, or switched on by others
@@ -192,7 +196,7 @@ class LinuxLinks:
             ends.there.call(RTM_SETLINK, link_header(inner, up=True))
             for address in (veth.address_ipv6, veth.address):  # the one that takes a moment goes first
                 if address:
-                    _hold(ends.there, inner, address, made=made)
+                    _hold_inside(ends, inner, veth.interface, address, made=made)
             _serve(ends, inner, veth)
             self._announce(ends, namespace, inner, veth, made=made)
             if veth.address_ipv6:
@@ -285,6 +289,18 @@ def _index(netlink: Netlink, name: str) -> int:
     if not index:
         raise not_found("link", name)
     return index
+
+
+def _hold_inside(ends: _Ends, inner: int, interface: str, address: Interface, *, made: bool) -> None:
+    """As :func:`_hold`, where IPv6 may be off for the interface: by others, or by the default of new namespaces."""
+    try:
+        _hold(ends.there, inner, address, made=made)
+    except NetlinkError as error:
+        if error.errno != errno.EACCES or address.version != 6:
+            raise
+        with entered(ends.namespace):
+            set_where_different(ProcSysctl(), f"net/ipv6/conf/{interface}/disable_ipv6", "0")
+        _hold(ends.there, inner, address, made=made)
 
 
 def _hold(netlink: Netlink, index: int, address: Interface, *, made: bool) -> None:

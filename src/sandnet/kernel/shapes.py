@@ -17,6 +17,9 @@ class Bridge(NamedTuple):
     addresses: tuple[Interface, ...]
     mark: str = ""
     """What it is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
+    parameters: tuple[tuple[str, str], ...] = ()
+    """Kernel parameters, as paths below ``/proc/sys``, and their values. They are in force before it is up: IPv6 may be
+    off for new links, and takes no address then."""
 
 
 class Veth(NamedTuple):

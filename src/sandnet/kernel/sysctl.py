@@ -10,6 +10,7 @@ import os
 from typing import Final
 
 from sandnet.errors import Error, Kind, invalid
+from sandnet.kernel.base import Sysctl
 
 _ROOT: Final = "/proc/sys"
 _MAX_VALUE: Final = 4096
@@ -58,6 +59,16 @@ class ProcSysctl:
     def _path(self, name: str) -> str:
         check_name(name)
         return f"{self._root}/{name}"
+
+
+def set_where_different(sysctl: Sysctl, name: str, value: str) -> None:
+    """Set a parameter unless it has the value: ``/proc/sys`` may be read-only. One that is missing is passed over.
+
+    Raises:
+        Error: as :meth:`sandnet.kernel.base.Sysctl.set`.
+    """
+    if sysctl.get(name) not in (None, value):
+        sysctl.set(name, value)
 
 
 def check_name(name: str) -> None:

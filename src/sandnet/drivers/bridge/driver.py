@@ -25,6 +25,7 @@ from sandnet.errors import Error, Kind, invalid
 from sandnet.kernel.base import Bridge, Kernel, Link, Veth
 from sandnet.kernel.facts import Space
 from sandnet.kernel.reaper import Reaper
+from sandnet.kernel.sysctl import set_where_different
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Interface, Network, Phase, PortMapping
 from sandnet.model.marks import network_mark
@@ -162,7 +163,8 @@ class BridgeDriver:
         bridge = Bridge(net.link, net.mtu, addresses(net))
         if net.link_adopted:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)
-            await self._tuning.ensure(_route_localnet(net), "1")
+            for name, value in inspection.parameters(net, ipv6=True).items():
+                await self._tuning.ensure(name, value)
         else:
             await self._workers.run(self._make, net, bridge._replace(mark=network_mark(net)))
         await self._apply([*ruleset.network_elements(net, add=True), *balance_rules.router(net, add=True)])
@@ -176,7 +178,8 @@ class BridgeDriver:
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
-            await self._tuning.put_back(_route_localnet(net))
+            for name in inspection.parameters(net, ipv6=True):
+                await self._tuning.put_back(name)
             return
         if net.options.bridge_name:  # a name that a later start would not know as ours: it must be gone at once
             await self._workers.run(self._kernel.links.delete, [net.link])
@@ -193,9 +196,10 @@ class BridgeDriver:
                 await self._forward_ipv6()
 
     def _make(self, net: Network, bridge: Bridge) -> None:
-        self._kernel.links.ensure_bridge(bridge)
-        for name, value in inspection.parameters(net, ipv6="ipv6" not in self._missing).items():
-            self._kernel.sysctl.set(name, value)
+        parameters = inspection.parameters(net, ipv6="ipv6" not in self._missing)
+        self._kernel.links.ensure_bridge(bridge._replace(parameters=tuple(parameters.items())))
+        for name, value in parameters.items():
+            set_where_different(self._kernel.sysctl, name, value)
 
     async def _forward_ipv6(self) -> None:
         """Forward IPv6 without losing what router advertisements gave the host's own links (ip-sysctl: accept_ra)."""
@@ -306,10 +310,6 @@ class BridgeDriver:
 def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:
     """The endpoint's address where it is not the interface's own."""
     return address if own and address != own else None
-
-
-def _route_localnet(net: Network) -> str:
-    return f"net/ipv4/conf/{net.link}/route_localnet"
 
 
 def _refuse_taken_link(link: str, others: Sequence[Network]) -> None:

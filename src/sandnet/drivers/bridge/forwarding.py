@@ -90,7 +90,8 @@ class Forwarding:
             remembered = await self._tuning.remembered()
         before, behind = _OWN[family]
         number = str(_NUMBERS[family])
-        names = [name for name in sorted(remembered) if name.startswith(before) and name.endswith(behind)]
+        open_ = (name for name in sorted(remembered) if remembered[name] == "1")
+        names = [name for name in open_ if name.startswith(before) and name.endswith(behind)]
         links = [name.removeprefix(before).removesuffix(behind) for name in names if name != switch]
         return [(CLOSED, number), *((OPEN_LINKS, f'{number} . "{link}"') for link in links)]
 

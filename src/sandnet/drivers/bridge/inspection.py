@@ -20,6 +20,13 @@ NO_LOOPBACK: Final = "ports published on 127.0.0.1 are not reached, or what must
 NO_RULES: Final = "addresses are not translated, ports not published, networks not kept apart"
 NO_ELEMENT: Final = "what it stands for (a network, a published port, a backend) is not served, or served wrongly"
 ONE_TOO_MANY: Final = "it belongs to no record: packets may go where nobody is"
+_REASONS: Final = {
+    "route_localnet": NO_LOOPBACK,
+    "forwarding": "its sandboxes reach nothing beyond their own network, and nobody reaches their published ports",
+    "accept_ra": "a sandbox may configure the host by router advertisements",
+    "disable_ipv6": "its IPv6 addresses are gone, or the host is reached by one that no network has",
+}
+"""By parameter: why it matters."""
 TOLD: Final = 20
 """Elements of one set that are told one by one."""
 
@@ -42,12 +49,12 @@ def network_faults(net: Network, host: Space, sysctl: Sysctl, *, ipv6: bool) -> 
     for name, value in parameters(net, ipv6=ipv6).items():
         found = sysctl.get(name)
         if found not in (None, value):
-            yield Fault("network", net.id, f"{name} is {found}, not {value}", NO_LOOPBACK)
+            yield Fault("network", net.id, f"{name} is {found}, not {value}", _REASONS[name.rpartition("/")[2]])
 
 
 def parameters(net: Network, *, ipv6: bool) -> dict[str, str]:
     """The kernel parameters of a network's bridge."""
-    wanted = {f"net/ipv4/conf/{net.link}/route_localnet": "1"}
+    wanted = {f"net/ipv4/conf/{net.link}/{name}": "1" for name in ("route_localnet", "forwarding")}
     if ipv6 and not net.link_adopted:
         # a sandbox must not configure the host by router advertisements, nor reach it by a link-local address
         # that no network of ours has

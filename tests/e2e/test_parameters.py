@@ -1,0 +1,124 @@
+"""Kernel parameters that others set: put right where they are ours, reported where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.traffic import Place, until
+from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, World, mapping
+
+pytestmark = pytest.mark.timeout(120)
+
+PORT = 8080
+
+
+def value(place: Place, name: str) -> str:
+    return place.sh("sysctl", "-n", name).strip()
+
+
+def bridge_of(world: World, network: str) -> str:
+    return f"snb{world.api.told(network)['id'][:10]}"
+
+
+def answers(world: World) -> bool:
+    return all(world.outside.ask(host, PORT).server == "web" for host in (HOST_ADDRESS, HOST_ADDRESS6))
+
+
+@pytest.fixture
+def parameters(world: World) -> Iterator[World]:
+    """A world whose parameters of new links are as they were afterwards."""
+    names = ("net.ipv4.conf.default.forwarding", "net.ipv6.conf.default.disable_ipv6", "net.ipv6.conf.all.disable_ipv6")
+    before = {name: value(world.here, name) for name in names}
+    yield world
+    for name, was in before.items():
+        world.host.sh("sysctl", "-qw", f"{name}={was}")
+    world.host.sh("sysctl", "-qw", "net.ipv6.conf.uplink.disable_ipv6=0", "net.ipv6.conf.lo.disable_ipv6=0")
+    if HOST_ADDRESS6 not in world.host.sh("ip", "address", "show", "uplink"):
+        world.host.sh("ip", "address", "add", f"{HOST_ADDRESS6}/64", "dev", "uplink", "nodad")
+    if "::1/128" not in world.host.sh("ip", "address", "show", "lo"):
+        world.host.sh("ip", "address", "add", "::1/128", "dev", "lo")
+
+
+def serving(world: World) -> Place:
+    world.api.network("foo", ipv6=True)
+    box = world.box("foo", "web", mapping(80, PORT))
+    for address in ("0.0.0.0", "::"):
+        box.serve("web", 80, address=address)
+    return box
+
+
+@pytest.mark.parametrize("parameter", ["ipv4.conf.{}.forwarding=0", "ipv6.conf.{}.disable_ipv6=1"])
+def test_given_a_bridge_of_ours_when_others_change_its_parameter_then_it_is_right_again_and_traffic_flows(
+    parameters: World, parameter: str
+) -> None:
+    serving(parameters)
+    assert answers(parameters)
+    name, _, harm = f"net.{parameter}".format(bridge_of(parameters, "foo")).partition("=")
+    parameters.host.sh("sysctl", "-qw", f"{name}={harm}")
+    until(lambda: value(parameters.here, name) != harm and answers(parameters), 20)
+
+
+def test_given_ipv6_switched_off_for_all_links_when_waited_for_then_our_bridges_have_theirs_again(
+    parameters: World,
+) -> None:
+    box = serving(parameters)
+    parameters.host.sh("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    gateway = parameters.api.told("foo")["gateways"][1]
+    until(lambda: box.reaches(gateway), 20)
+    assert value(parameters.here, "net.ipv6.conf.uplink.disable_ipv6") == "1", "the uplink is not ours"
+
+
+def test_given_the_parameters_of_new_links_when_they_are_unfit_then_a_new_network_works_all_the_same(
+    parameters: World,
+) -> None:
+    for harm in ("net.ipv4.conf.default.forwarding=0", "net.ipv6.conf.default.disable_ipv6=1"):
+        parameters.host.sh("sysctl", "-qw", harm)
+    serving(parameters)
+    assert answers(parameters)
+
+
+def test_given_ipv6_off_inside_when_others_switch_it_off_then_the_sandbox_has_its_address_again(
+    parameters: World,
+) -> None:
+    box = serving(parameters)
+    box.sh("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
+    until(lambda: value(box, "net.ipv6.conf.eth0.disable_ipv6") == "0" and answers(parameters), 20)
+
+
+def test_given_an_existing_bridge_that_does_not_forward_when_it_is_given_back_then_it_is_as_it_was(
+    parameters: World,
+) -> None:
+    sh = parameters.host.sh
+    sh("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    sh("ip", "link", "add", "theirs0", "type", "bridge")
+    try:
+        sh("ip", "address", "add", "10.9.9.1/24", "dev", "theirs0")
+        sh("sysctl", "-qw", "net.ipv4.conf.theirs0.forwarding=0")
+        parameters.api.network("foo", bridge_name="theirs0")
+        parameters.box("foo", "web", mapping(80, PORT)).serve("web", 80)
+        assert parameters.outside.ask(HOST_ADDRESS, PORT).server == "web"
+        parameters.api.clear()
+        assert value(parameters.here, "net.ipv4.conf.theirs0.forwarding") == "0"
+    finally:
+        sh("ip", "link", "delete", "theirs0")
+
+
+def test_given_read_only_parameters_that_are_right_when_a_network_is_made_then_nothing_is_written(
+    fresh_world: World,
+) -> None:
+    sh = fresh_world.host.sh
+    for right in (
+        "ipv4.ip_forward=1", "ipv4.conf.all.route_localnet=1", "ipv4.conf.default.route_localnet=1",
+        "ipv6.conf.default.accept_ra=0", "ipv6.conf.default.disable_ipv6=1",
+    ):  # fmt: skip
+        sh("sysctl", "-qw", f"net.{right}")
+    sh("mount", "--bind", "/proc/sys", "/proc/sys")
+    sh("mount", "-o", "remount,bind,ro", "/proc/sys")
+    fresh_world.start()
+    fresh_world.api.network("foo")
+    fresh_world.box("foo", "web", mapping(80, PORT)).serve("web", 80)
+    assert fresh_world.outside.ask(HOST_ADDRESS, PORT).server == "web"
+    assert fresh_world.api.get("/healthz")["problems"] == []
+    fresh_world.down()
