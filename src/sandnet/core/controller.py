@@ -12,6 +12,7 @@ from sandnet.core.endpoints import Endpoints
 from sandnet.core.healing import Healing
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
+from sandnet.core.portholding import PortHolding
 from sandnet.core.probes import Probes
 from sandnet.core.rebuild import Rebuild
 from sandnet.core.reconcile import Reconcile
@@ -59,9 +60,10 @@ class Controller:
         self.backends = Backends(parts)
         self.removal = Removal(parts, self.networks, self.endpoints, self.sandboxes)
         self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
-        self.reconcile = Reconcile(parts, self.sandboxes, self.removal)
+        self._holding = PortHolding(parts)
+        self.reconcile = Reconcile(parts, self.sandboxes, self.removal, self._holding)
         self._healing = Healing(parts, self.reconcile)
-        self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
+        self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes, self.removal, self._holding)
         self._rebuild = Rebuild(parts)
         self.events = parts.events
         self._probes = Probes(parts, self.backends)
@@ -142,6 +144,7 @@ class Controller:
             *self._rebuild.problems,
             *self._restore.problems,
             *self._problems,
+            *self._holding.problems,
             *self._healing.problems,
             *([resolver] if resolver else []),
             *filter(None, (problem() for problem in self._further)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from sandnet.core.events import Repair, Subject
-from sandnet.model import Attachment, Network, Sandbox
+from sandnet.model import Attachment, Endpoint, Network, Sandbox
 
 REPAIRED: Final = "repaired"
 _SHARED: Final = {"rules": "rules", "parameter": "parameters", "stray": "strays"}
@@ -16,7 +16,7 @@ class Drift(NamedTuple):
     """One difference, and what became of it."""
 
     kind: str
-    """``network``, ``backend``, ``sandbox``, ``file``, ``rules``, ``parameter`` or ``stray``."""
+    """``network``, ``backend``, ``sandbox``, ``file``, ``port``, ``rules``, ``parameter`` or ``stray``."""
     object: str
     """What it is about: a name, a path, or an id."""
     problem: str
@@ -35,6 +35,8 @@ class Drift(NamedTuple):
         match self.subject:
             case Network():
                 return f"network/{self.subject.id}"
+            case Endpoint():
+                return f"endpoint/{self.subject.id}"
             case Sandbox() | Attachment():
                 return f"sandbox/{self.subject.container_id}"
         return _SHARED[self.kind]

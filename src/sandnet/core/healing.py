@@ -131,6 +131,8 @@ class Healing:
         if now >= self._slow_at:
             self._slow_at = now + SLOW
             self._found.add(await self._slow())
+            if self._reconcile.holding.problems:
+                await self._parts.operations.run(self._reconcile.holding.retry())
         if news.grown and news.grown - self._desired.links():
             await self._clashes.look()
         await self._settle()

@@ -19,6 +19,7 @@ from sandnet.core.inspection import Wanted, Wrong, sandbox_faults
 from sandnet.core.lookout import Lookout, Suspects
 from sandnet.core.mending import GONE, Mending
 from sandnet.core.parts import Parts
+from sandnet.core.portholding import PortHolding
 from sandnet.core.removal import Removal
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.strays import strays
@@ -41,8 +42,9 @@ LEFT_OVER = "it bears our mark and no record claims it: it is left over, and kee
 class Reconcile:
     """Looks for drift, and repairs it."""
 
-    def __init__(self, parts: Parts, sandboxes: Sandboxes, removal: Removal) -> None:
+    def __init__(self, parts: Parts, sandboxes: Sandboxes, removal: Removal, holding: PortHolding) -> None:
         self._parts = parts
+        self.holding = holding
         self._removal = removal
         self._records = parts.records
         self._desired = Desired(parts)
@@ -81,7 +83,8 @@ class Reconcile:
     async def _everything(self, fix: bool) -> list[Drift]:
         suspects = await self.look()
         suspects.add(self.failing.known())  # one that is well by now is not to be told any more
-        return await self.settle(suspects, fix=fix)
+        ports = await self.holding.retry() if fix else self.holding.faults()
+        return [*await self.settle(suspects, fix=fix), *ports]
 
     async def tell_mended(self) -> None:
         """Tell of what verbs have put right meanwhile, as they could not go on without it."""

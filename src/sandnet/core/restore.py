@@ -20,6 +20,7 @@ from sandnet.core.liveness import has_ended
 from sandnet.core.lookout import CHUNK, Lookout, Suspects
 from sandnet.core.networks import Networks
 from sandnet.core.parts import Parts
+from sandnet.core.portholding import PortHolding
 from sandnet.core.removal import Removal
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.strays import is_ours
@@ -34,9 +35,16 @@ class Restore:
     """Brings the host back to what the records say, and takes it all down."""
 
     def __init__(
-        self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, removal: Removal
+        self,
+        parts: Parts,
+        networks: Networks,
+        endpoints: Endpoints,
+        sandboxes: Sandboxes,
+        removal: Removal,
+        holding: PortHolding,
     ) -> None:
         self._parts = parts
+        self._holding = holding
         self._records = parts.records
         self._networks = networks
         self._endpoints = endpoints
@@ -158,8 +166,7 @@ class Restore:
         await self._parts.driver(network.driver).create_network(network)
 
     async def _rebind(self, endpoint: Endpoint) -> None:
-        network = self._networks.get(endpoint.network_id)
-        await self._parts.driver(network.driver).rebind(network, endpoint.ports)
+        await self._holding.hold(endpoint)
 
     async def _restore_attachment(self, attachment: Attachment) -> None:
         box = self._records.sandbox(attachment.container_id)

@@ -16,7 +16,7 @@ class Drift(Struct, kw_only=True):
     """A difference between the records and what there is."""
 
     kind: str
-    """``network``, ``backend``, ``sandbox``, ``file``, ``rules``, ``parameter`` or ``stray``."""
+    """``network``, ``backend``, ``sandbox``, ``file``, ``port``, ``rules``, ``parameter`` or ``stray``."""
     object: str
     """What it is about: a name, a path, or an id."""
     problem: str

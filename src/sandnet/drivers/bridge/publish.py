@@ -44,7 +44,7 @@ class HostPorts:
         return tuple(bound)
 
     def rebind(self, ports: Sequence[BoundPort]) -> None:
-        """Hold these again; goes on past the ones that are taken.
+        """Hold these again; goes on past the ones that are taken, and past the ones that are held.
 
         Raises:
             Error: kind ``INTERNAL`` naming all that could not be held.
@@ -52,6 +52,8 @@ class HostPorts:
         failures: list[Exception] = []
         with self._lock:
             for port in ports:
+                if (port.proto, port.host_ip, port.host_port) in self._held:
+                    continue
                 try:
                     self._hold(port.proto, port.host_ip, port.host_port)
                 except Error as failure:
