@@ -174,7 +174,15 @@ def assemble(
     drivers: list[Driver] = [
         UnlinkedDriver("null"),
         UnlinkedDriver("host"),
-        BridgeDriver(kernel, workers, reaper, tuning, config.pools, forward_others=config.forward_others),
+        BridgeDriver(
+            kernel,
+            workers,
+            reaper,
+            tuning,
+            config.pools,
+            forward_others=config.forward_others,
+            max_flows=config.max_flows,
+        ),
     ]
     parts = Parts(
         settings=Settings(config.sandbox_dir, files_dir, config.default_network),

@@ -11,6 +11,7 @@ import msgspec
 from sandnet.errors import invalid
 from sandnet.ipam.pools import DEFAULT_POOLS
 from sandnet.model.address import decode_hook
+from sandnet.model.network import MAX_FLOWS, MOST_FLOWS
 
 DEFAULT_SOCKET = "unix:///run/sandnet/sandnet.sock"
 EMBEDDED = "sqlite"
@@ -44,6 +45,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Directories, beside the state directory, in which requests may name hosts and resolv.conf files."""
     pools: tuple[IPv4Network, ...] = tuple(DEFAULT_POOLS)
     """Where subnets come from that nobody asked for."""
+    max_flows: int = MAX_FLOWS
+    """Flows of one sandbox that the host tracks at a time, where its network says nothing else; 0: no limit."""
     forward_others: bool = False
     """Where we switched forwarding on: forward between the host's other networks as well."""
     dns: bool = True
@@ -95,6 +98,8 @@ def _check(config: Config) -> None:
             raise invalid(f"{name} must be an absolute path", code="invalid_configuration")
     if config.dns_host_listen:
         _check_listen(config.dns_host_listen)
+    if not 0 <= config.max_flows <= MOST_FLOWS:
+        raise invalid(f"max_flows must be between 0 and {MOST_FLOWS}", "0: no limit", "invalid_configuration")
     if config.log_level not in ("debug", "info", "warning", "error"):
         hint = "use debug, info, warning or error"
         raise invalid(f"unknown log_level {config.log_level!r}", hint, "invalid_configuration")

@@ -80,4 +80,5 @@ def test_given_the_rest_interface_then_every_operation_that_changes_anything_is_
 
 def test_given_the_kinds_of_drift_then_the_repair_of_each_is_interrupted() -> None:
     told = re.findall(r"``(\w+)``", inspect.getsource(wire.Drift).partition("object: str")[0])
-    assert set(told) == REPAIRED
+    held_again = {"port"}  # a socket of the daemon and nothing else: a start after a kill does the same
+    assert set(told) == REPAIRED | held_again

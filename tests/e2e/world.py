@@ -39,7 +39,7 @@ LOCAL_HOSTS = [
 """Lines that every hosts file has."""
 START = 40.0
 """Seconds a daemon may take to serve (it takes about one)."""
-LEARNED = re.compile(r"\n\s*elements = \{[^}]*expires[^}]*\}")
+LEARNED = re.compile(r"\n\s*elements = \{[^}]*(?:expires|ct count)[^}]*\}")
 """Elements that rules have added from traffic, and forget by themselves."""
 JSON = Any
 """A decoded answer: tests look into it without ceremony."""

@@ -105,7 +105,7 @@ def _elements(world: World) -> int:
     """Those that we made; not those that rules learn from traffic and forget."""
     ruleset = json.loads(world.host.sh("nft", "-j", "list", "ruleset"))["nftables"]
     sets = [each[kind] for each in ruleset for kind in ("set", "map") if kind in each]
-    return sum(len(each.get("elem", ())) for each in sets if "timeout" not in each.get("flags", ()))
+    return sum(len(each.get("elem", ())) for each in sets if "dynamic" not in each.get("flags", ()))
 
 
 def findings(samples: Sequence[Sample]) -> list[Finding]:

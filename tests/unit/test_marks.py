@@ -47,7 +47,8 @@ def networks(draw: st.DrawFn) -> Network:
     flags = {name: value for name, value in OPTIONS.values() if name != "ipv6" and draw(st.booleans())}
     inside = draw(st.none() | st.just(IPv4Network((int(own.network[128]), 25))))
     options = NetworkOptions(ipv6=own6 is not None, ip_range=inside, mtu=draw(st.none() | st.integers(1280, 65535)))
-    options = replace(options, host_access=draw(ACCESS), **flags)
+    options = replace(options, host_access=draw(ACCESS), max_flows=draw(st.none() | st.integers(0, 1 << 24)), **flags)
+    options = replace(options, egress_ipv4=draw(st.none() | V4), egress_ipv6=draw(st.none() | V6))
     if draw(st.booleans()):
         options = replace(options, dns_search=("corp.example", "."), dns_options=("ndots:2", "use-vc"))
     gateway = draw(st.sampled_from([own.ip, own.network[9]]))
@@ -140,6 +141,7 @@ def test_every_option_of_a_network_is_in_its_mark() -> None:
     # what follows from addresses and names that the mark tells, and what has a value there
     told = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name"}
     valued = {"ip_range", "mtu", "binding_address", "host_access", "dns_search", "dns_options"}
+    valued |= {"egress_ipv4", "egress_ipv6", "max_flows"}
     assert usual.keys() - answers == told | valued
 
 

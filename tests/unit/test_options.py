@@ -130,7 +130,7 @@ def test_given_labels_of_libnetwork_that_mean_nothing_here_when_parsing_then_the
         ({"subnt": "10.0.0.0/24"}, "did you mean subnet?"),
         ({"Sub-Net": "10.0.0.0/24"}, "did you mean subnet?"),
         ({"intern": True}, "did you mean internal?"),
-        ({"com.docker.networks": {}}, f"did you mean {ENABLE_IPV6}?"),
+        ({"com.docker.networks": {}}, "did you mean com.docker.network.host_ipv"),
         ({"docker.network.enable_ipv6": True}, f"did you mean {ENABLE_IPV6}?"),
         ({"colour": [1]}, "known here: subnet, "),
         ({"": 1}, "known here: subnet, "),

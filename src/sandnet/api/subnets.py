@@ -8,6 +8,7 @@ from typing import Final
 
 from sandnet.errors import Error, invalid
 from sandnet.model import NetworkOptions
+from sandnet.model.network import MOST_FLOWS
 
 _UNUSABLE_V4: Final = {
     IPv4Network("0.0.0.0/8"): "'this' network",
@@ -48,10 +49,27 @@ def check(options: NetworkOptions) -> NetworkOptions:
     _check_inside(options)
     _check_gateway_ipv6(options)
     _check_mtu(options)
+    _check_egress(options)
+    if options.max_flows is not None and not 0 <= options.max_flows <= MOST_FLOWS:
+        raise invalid(f"max_flows: {options.max_flows} is not between 0 and {MOST_FLOWS}", "0: no limit")
     if not options.firewall and options.host_access not in (None, True):
         message = "host_access is kept by firewall rules, which firewall (EnableIPTables) false forbids"
         raise invalid(message, "leave one of them out", "no_firewall")
     return options
+
+
+def _check_egress(options: NetworkOptions) -> None:
+    """An egress address is what masquerading would choose otherwise."""
+    asked = options.egress_ipv4 or options.egress_ipv6
+    refusals = {
+        "internal": options.internal,
+        "masquerade (EnableIPMasquerade) false": not options.masquerade,
+        "firewall (EnableIPTables) false": not options.firewall,
+    }
+    for reason, forbids in refusals.items():
+        if asked and forbids:
+            message = f"traffic that leaves from {asked} is translated, which {reason} forbids"
+            raise invalid(message, "leave one of them out", "contradiction")
 
 
 def unfit(subnet: IPv4Network | IPv6Network) -> str:

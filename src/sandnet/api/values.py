@@ -21,6 +21,7 @@ from sandnet.model.ports import PROTOCOLS, ExposedPort
 from sandnet.model.resolv_conf import check_options, check_search
 
 T = TypeVar("T")
+HostAddress = TypeVar("HostAddress", IPv4Address, IPv6Address)
 
 _CIDR: Final = re.compile(r"[0-9A-Fa-f.:]+/(0|[1-9][0-9]{0,2})")
 """Python also takes netmasks, scopes and leading zeros; a prefix length is all we mean."""
@@ -75,6 +76,16 @@ def host_address(value: object, field: str) -> Address:
     if found.is_unspecified or found.is_multicast:
         raise invalid(f"{field}: {found} is no host's address")
     return found
+
+
+def ipv4_of_host(value: object, field: str) -> IPv4Address:
+    """An IPv4 address that one host can have, and that other machines can answer."""
+    return _answerable(ipv4(value, field), field)
+
+
+def ipv6_of_host(value: object, field: str) -> IPv6Address:
+    """The same for IPv6."""
+    return _answerable(ipv6(value, field), field)
 
 
 def binding_address(value: object, field: str) -> Address:
@@ -187,6 +198,12 @@ def _read(parse: Callable[[str], T], given: str, field: str, expected: str) -> T
         return parse(given)
     except ValueError:
         raise invalid(f"{field}: {given!r} is not {expected}") from None
+
+
+def _answerable(found: HostAddress, field: str) -> HostAddress:
+    if found.is_unspecified or found.is_multicast or found.is_loopback or found.is_link_local:
+        raise invalid(f"{field}: other machines cannot answer to {found}")
+    return found
 
 
 def _unscoped(value: object, field: str) -> str:

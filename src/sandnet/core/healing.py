@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from sandnet.core.clashes import Clashes
 from sandnet.core.desired import Desired
+from sandnet.core.flowtable import FlowTable
 from sandnet.core.lookout import Lookout, Suspects
 from sandnet.core.parts import Parts
 from sandnet.core.reconcile import Reconcile
@@ -52,6 +53,7 @@ class Healing:
         self._desired = Desired(parts)
         self._lookout = Lookout(parts, self._desired)
         self._clashes = Clashes(parts)
+        self._flows = FlowTable(parts.kernel.sysctl, parts.workers)
         self._tasks: list[asyncio.Task[None]] = []
         self._slow_at = self._rules_at = 0.0
         self._mounts = self._rules = False
@@ -67,7 +69,7 @@ class Healing:
     def problems(self) -> list[str]:
         """What could not be repaired, and why nothing is noticed if that is so."""
         self._reconcile.failing.forget(self._is_gone)
-        return [*self._reconcile.failing.problems, *dict.fromkeys(self._troubles.values())]
+        return [*self._reconcile.failing.problems, *self._flows.problems, *dict.fromkeys(self._troubles.values())]
 
     def start(self) -> None:
         """Begin."""
@@ -158,6 +160,7 @@ class Healing:
             self._mounts = False
             found.sandboxes |= {box.container_id for box in boxes if box.key not in pinned}
         found.parameters = await self._lookout.parameters_seem_wrong()
+        await self._flows.look()
         return found
 
     def _judged(self, news: News) -> Suspects:

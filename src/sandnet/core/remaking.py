@@ -49,6 +49,9 @@ def remade_network(link: Link, mark: NetworkMark, sequence: int) -> Network | No
             host_access=host_access(told.get("o")),
             dns_search=check_search(_listed(told.get("d")), "d"),
             dns_options=check_options(_listed(told.get("n")), "n"),
+            max_flows=int(told["c"]) if "c" in told else None,
+            egress_ipv4=address4(told.get("e")),
+            egress_ipv6=address6(told.get("x")),
             bridge_name=None if OUR_LINKS["bridge"].fullmatch(link.name) else link.name,
         )
         options = replace(options, **asked)

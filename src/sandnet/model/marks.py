@@ -54,9 +54,9 @@ class NetworkMark(NamedTuple):
     flags: str
     values: Mapping[str, str]
     """``4`` and ``6`` the bridge's addresses with prefix lengths, ``g`` and ``h`` gateways that are others, ``r`` the
-    range, ``t`` the MTU, ``b`` the binding address, ``o`` what sandboxes reach of the host's own
-    programs, where somebody asked (:func:`host_access`), ``d`` search domains and ``n`` options of its sandboxes'
-    resolv.conf, ``s`` seconds since the epoch."""
+    range, ``t`` the MTU, ``b`` the binding address, ``c`` the limit of flows, ``e`` and ``x`` egress addresses, ``o``
+    what sandboxes reach of the host's own programs, where somebody asked (:func:`host_access`), ``d`` search domains
+    and ``n`` options of its sandboxes' resolv.conf, ``s`` seconds since the epoch."""
     whole: bool
     """Nothing was left out."""
 
@@ -104,6 +104,9 @@ def network_mark(net: Network) -> str:
         ("o", _host_access(options.host_access)),
         ("d", ",".join(options.dns_search) or None),
         ("n", ",".join(options.dns_options) or None),
+        ("c", options.max_flows),
+        ("e", options.egress_ipv4),
+        ("x", options.egress_ipv6),
         ("s", int(net.created)),
     )
     return _mark((_NETWORK, _short(net.id), net.name, flags or "-"), values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,12 @@ class Phase(StrEnum):
     CREATING = "creating"
     READY = "ready"
     REMOVING = "removing"
+
+
+MAX_FLOWS: Final = 16_384
+"""Flows of a sandbox that the host tracks where nobody says anything else."""
+MOST_FLOWS: Final = 1 << 24
+"""The most that anybody can say."""
 
 
 class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,6 +57,12 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     but on a bridge that was there before us, which stays as it is."""
     masquerade: bool = True
     """Traffic that leaves the host bears the host's address."""
+    egress_ipv4: IPv4Address | None = None
+    """The host's address that masqueraded traffic bears; ``None``: that of the link it leaves by, or of its route."""
+    egress_ipv6: IPv6Address | None = None
+    max_flows: int | None = None
+    """Flows of one sandbox that the host tracks, of the whole network without anti-spoofing. 0: no limit; ``None``:
+    the daemon's."""
     firewall: bool = True
     """``EnableIPTables``: false leaves NAT, isolation and publishing to somebody else."""
     bridge_name: str | None = None

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from sandnet.drivers.base import Fault, Gateways, StateOf
 from sandnet.drivers.bridge import balance_rules, inspection, ruleset
 from sandnet.drivers.bridge.balancing import Balancing
+from sandnet.drivers.bridge.egress import refuse_egress
+from sandnet.drivers.bridge.flow_limits import usual_max_flows
 from sandnet.drivers.bridge.forwarding import Forwarding
 from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.publish import HostPorts
@@ -29,6 +31,7 @@ from sandnet.kernel.sysctl import set_where_different
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Interface, Network, Phase, PortMapping
 from sandnet.model.marks import network_mark
+from sandnet.model.network import MAX_FLOWS
 from sandnet.model.ports import TCP
 
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
@@ -57,6 +60,7 @@ class BridgeDriver:
         pools: Sequence[IPv4Network],
         *,
         forward_others: bool = False,
+        max_flows: int = MAX_FLOWS,
     ) -> None:
         self._kernel = kernel
         self._workers = workers
@@ -70,8 +74,8 @@ class BridgeDriver:
         self._forwarding = Forwarding(tuning, kernel, workers, leave_open=forward_others)
         self._opening = asyncio.Lock()
         """Nobody switches forwarding on before the table knows what it is not for."""
-        of_host = self._forwarding.elements
-        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._guarding, self._rules, of_host)
+        self._max_flows = max_flows
+        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._guarding, self._rules, self._host)
         self._missing = kernel.host.missing()
 
     def unavailable(self) -> str:
@@ -83,6 +87,7 @@ class BridgeDriver:
         lasting = state((Phase.READY,))
         nets = [each.network for each in lasting]
         await self._forwarding.start(nets)
+        self._max_flows = await self._workers.run(usual_max_flows, self._kernel.sysctl, self._max_flows)
         await self._upkeep.start(state)
         await self._open_host(nets)
         await self._forget_stale([end.endpoint for each in lasting for end in each.endpoints])
@@ -155,6 +160,7 @@ class BridgeDriver:
         else:
             ipv4 = plan_ipv4(net, others, occupied, self._pools)
         net = replace(net, ipv4=ipv4, ipv6=plan_ipv6(net, others, occupied))
+        await self._workers.run(refuse_egress, net, self._kernel.host)
         return replace(net, added=tuple(address for address in addresses(net) if found and address not in held))
 
     async def create_network(self, net: Network) -> Network:
@@ -167,14 +173,18 @@ class BridgeDriver:
                 await self._tuning.ensure(name, value)
         else:
             await self._workers.run(self._make, net, bridge._replace(mark=network_mark(net)))
-        await self._apply([*ruleset.network_elements(net, add=True), *balance_rules.router(net, add=True)])
+        await self._upkeep.limit(net)
+        elements = ruleset.network_elements(net, self._max_flows, add=True)
+        await self._apply([*elements, *balance_rules.router(net, add=True)])
         return net
 
     async def delete_network(self, net: Network) -> None:
         """Forget the network in the ruleset, and delete the bridge if we made it."""
         if not net.link:
             return
-        await self._apply([*ruleset.network_elements(net, add=False), *balance_rules.router(net, add=False)])
+        elements = ruleset.network_elements(net, self._max_flows, add=False)
+        await self._apply([*elements, *balance_rules.router(net, add=False)])
+        await self._upkeep.forget_limits()
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
@@ -185,6 +195,9 @@ class BridgeDriver:
             await self._workers.run(self._kernel.links.delete, [net.link])
         else:
             self._reaper.bury(net.link)
+
+    def _host(self) -> ruleset.HostState:
+        return ruleset.HostState(self._forwarding.elements(), self._max_flows)
 
     async def _open_host(self, nets: Sequence[Network]) -> None:
         """Forward packets for these networks, and for no others where none were forwarded before."""

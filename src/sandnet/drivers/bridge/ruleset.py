@@ -12,13 +12,26 @@ first rule, and a drop of the host's own firewall still stands.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from sandnet.drivers.base import NetworkState
+from sandnet.drivers.bridge import flow_limits
 from sandnet.drivers.bridge.balance_rules import inet_maps, inet_own, inet_published
+from sandnet.drivers.bridge.flow_limits import Counted
 from sandnet.kernel.links import PORTS, RETIRED
 from sandnet.model import BoundPort, Endpoint, Network
 
 TABLE = "inet sandnet"
+
+
+class HostState(NamedTuple):
+    """What the table holds besides networks."""
+
+    elements: Sequence[tuple[str, str]] = ()
+    """Of sets that belong to no network, each with its set."""
+    max_flows: int = 0
+    """Flows a sandbox may have where its network says nothing else; 0: no limit."""
+
 
 SETS = """\
   set bridges { type ifname; }
@@ -39,6 +52,8 @@ SETS = """\
   set self6 { type ipv6_addr . ipv6_addr; }
   set mates4 { type ipv4_addr; }
   set mates6 { type ipv6_addr; }
+  map egress4 { type ifname : ipv4_addr; }
+  map egress6 { type ifname : ipv6_addr; }
   map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
   map any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
   map one4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -88,13 +103,17 @@ CHAINS = f"""\
     # 127.0.0.1 of the host cannot be answered to from another namespace
     ct status dnat ip saddr 127.0.0.0/8 masquerade
     oifname @bridges return
+    iifname @outbound snat ip to iifname map @egress4
+    iifname @outbound snat ip6 to iifname map @egress6
     iifname @outbound masquerade
+    iifname . ip saddr @adopted4 snat ip to iifname map @egress4
+    iifname . ip6 saddr @adopted6 snat ip6 to iifname map @egress6
     iifname . ip saddr @adopted4 masquerade
     iifname . ip6 saddr @adopted6 masquerade
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
-    ct state invalid meta l4proto tcp jump strays
+    ct state vmap {{ invalid : jump strays, new : jump limited }}
     iifname != @closed return
     ct state vmap {{ established : accept, related : accept }}
     # pings, path MTU, neighbour discovery
@@ -105,6 +124,7 @@ CHAINS = f"""\
   chain strays {{
     # Connection tracking cannot place the segment, so no address of it was translated back. Where no socket of
     # the host is concerned, it belongs to a connection of a sandbox, which a reset by the host would end.
+    meta l4proto != tcp return
     socket transparent 0 return
     socket transparent 1 return
     drop
@@ -125,11 +145,14 @@ CHAINS = f"""\
     meta iifkind "bridge" update @crossing {{ iif . iif }} iif . oif @crossing return
     drop
   }}
+  chain leaving_subnet {{
+    ct state vmap {{ invalid : drop, new : jump limited }}
+  }}
   chain leaving_adopted {{
     # on somebody else's bridge connection tracking may see one direction only (br_netfilter)
     iifname . oifname @within return
-    ct state invalid iifname . ip saddr @adopted4 drop
-    ct state invalid iifname . ip6 saddr @adopted6 drop
+    iifname . ip saddr @adopted4 jump leaving_subnet
+    iifname . ip6 saddr @adopted6 jump leaving_subnet
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
@@ -139,26 +162,26 @@ CHAINS = f"""\
     iifname @internal drop
     oifname @internal drop
     ct state vmap {{ established : accept, related : accept, invalid : goto misplaced }}
-    ct status dnat accept
-    iifname . oifname @within accept
+    ct status dnat goto limited
+    iifname . oifname @within goto limited
     oifname @bridges drop
+    goto limited
+  }}
+  chain limited {{
+    iifname vmap @flow_limits
   }}
 """
 
 
-def table(state: Sequence[NetworkState], of_host: Sequence[tuple[str, str]] = ()) -> str:
-    """The whole table, replacing whatever stands under its name, in one transaction.
-
-    Args:
-        state: the networks and what is on them.
-        of_host: elements that belong to no network, each with its set.
-    """
-    elements = [*host_elements(of_host)]
-    elements += [line for each in state for line in network_elements(each.network, add=True)]
+def table(state: Sequence[NetworkState], host: HostState) -> str:
+    """The whole table, replacing whatever stands under its name, in one transaction."""
+    elements = [*host_elements(host.elements)]
+    elements += [line for each in state for line in network_elements(each.network, host.max_flows, add=True)]
     endpoints = [each.endpoint for network in state for each in network.endpoints]
     elements += [line for endpoint in endpoints for line in endpoint_elements(endpoint, add=True)]
-    head = f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{SETS}{inet_maps()}{CHAINS}}}\n"
-    return head + "\n".join(elements) + "\n"
+    counting = flow_limits.chains(limits(state, host))
+    body = f"{SETS}{flow_limits.SETS}{inet_maps()}{counting}{CHAINS}"
+    return f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{body}}}\n" + "\n".join(elements) + "\n"
 
 
 def no_table() -> str:
@@ -166,21 +189,29 @@ def no_table() -> str:
     return f"add table {TABLE}\ndelete table {TABLE}\n"
 
 
-def network_elements(net: Network, *, add: bool) -> Iterator[str]:
-    """The statements that make the ruleset know a network, or forget it."""
+def limits(state: Sequence[NetworkState], host: HostState) -> set[Counted]:
+    """How flows of these networks are counted: each way has its chains in the table. The usual one is always there."""
+    usual = {(host.max_flows, True)} if host.max_flows else set()
+    return usual | {how for each in state if (how := flow_limits.counted(each.network, host.max_flows))}
+
+
+def network_elements(net: Network, max_flows: int, *, add: bool) -> Iterator[str]:
+    """The statements that make the ruleset know a network, or forget it.
+
+    Args:
+        net: the network.
+        max_flows: see :class:`HostState`.
+        add: whether it comes.
+    """
     link = f'"{net.link}"'
     yield from _element("routed", link, add)
     if not net.options.firewall:
         return
-    if net.link_adopted:
-        yield from _element("adopted", link, add)
-        if net.options.masquerade:
-            for subnet in filter(None, (net.ipv4, net.ipv6)):
-                yield from _element(f"adopted{subnet.prefix.version}", f"{link} . {subnet.prefix}", add)
-    else:
-        yield from _element("bridges", link, add)
-        if net.options.masquerade and not net.options.internal:
-            yield from _element("outbound", link, add)
+    if limit := flow_limits.element(net, max_flows):
+        yield from _element(flow_limits.LIMITS, limit[0], add, limit[1])
+    yield from _outbound(net, link, add)
+    yield from _element("adopted" if net.link_adopted else "bridges", link, add)
+    if not net.link_adopted:
         if not net.options.anti_spoofing:
             yield from _element("unguarded", link, add)
         yield from _host_access(net, link, add)
@@ -188,6 +219,19 @@ def network_elements(net: Network, *, add: bool) -> Iterator[str]:
         yield from _element("within", f"{link} . {link}", add)
     if net.options.internal:
         yield from _element("internal", link, add)
+
+
+def _outbound(net: Network, link: str, add: bool) -> Iterator[str]:
+    if not net.options.masquerade or net.options.internal:
+        return
+    for family, egress in (4, net.options.egress_ipv4), (6, net.options.egress_ipv6):
+        if egress:
+            yield from _element(f"egress{family}", link, add, str(egress))
+    if not net.link_adopted:
+        yield from _element("outbound", link, add)
+        return
+    for subnet in filter(None, (net.ipv4, net.ipv6)):
+        yield from _element(f"adopted{subnet.prefix.version}", f"{link} . {subnet.prefix}", add)
 
 
 def _host_access(net: Network, link: str, add: bool) -> Iterator[str]:

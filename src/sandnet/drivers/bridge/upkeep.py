@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from sandnet.drivers.base import Fault, NetworkState, StateOf
-from sandnet.drivers.bridge import guard, inspection, ruleset
+from sandnet.drivers.bridge import flow_limits, guard, inspection, ruleset
 from sandnet.drivers.bridge.balance import BRIDGE, Service
 from sandnet.drivers.bridge.balancing import Balancing
+from sandnet.drivers.bridge.flow_limits import Counted
 from sandnet.drivers.bridge.guard import Own
 from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.rules import Rules
+from sandnet.drivers.bridge.ruleset import HostState
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.workers import Workers
-from sandnet.model import Phase
+from sandnet.model import Network, Phase
 
 TABLES: Final = (ruleset.TABLE, BRIDGE)
 ATTEMPTS: Final = 3
@@ -24,8 +26,6 @@ _LASTING: Final = (Phase.READY,)
 _COMING: Final = (Phase.CREATING, Phase.READY)
 Elements = dict[str, set[str]]
 """By set or map, as they are spelled in scripts."""
-OfHost = Sequence[tuple[str, str]]
-"""Sets, each with one element of it."""
 
 
 class _Expected(NamedTuple):
@@ -35,7 +35,7 @@ class _Expected(NamedTuple):
     """What may be: with what comes and goes."""
     services: Sequence[Service]
     ports: Sequence[Own]
-    of_host: OfHost
+    host: HostState
 
 
 class Upkeep:
@@ -48,7 +48,7 @@ class Upkeep:
         balancing: Balancing,
         guarding: Guarding,
         rules: Rules,
-        of_host: Callable[[], OfHost] = tuple,
+        host: Callable[[], HostState] = HostState,
     ) -> None:
         self._firewall = firewall
         self._workers = workers
@@ -56,8 +56,9 @@ class Upkeep:
         self._guarding = guarding
         self._rules = rules
         self._rules.rewrite = self._rewrite
-        self._of_host = of_host
-        """Elements of the inet table that belong to no network."""
+        self._host = host
+        self._limits: set[Counted] = set()
+        """Those that the table has chains for."""
         self._state: StateOf = lambda _: []
         self._frames: dict[str, str] = {}
         self._told: list[Fault] = []
@@ -80,6 +81,17 @@ class Upkeep:
         if touched and not found:
             await self._workers.run(self._firewall.account, touched)
         return found
+
+    async def limit(self, net: Network) -> None:
+        """See to it that the table has the chains that count flows as this network, which is recorded, wants it."""
+        how = flow_limits.counted(net, self._host().max_flows)
+        if how and how not in self._limits:
+            await self.mend()
+
+    async def forget_limits(self) -> None:
+        """Take away chains that count as no network wants it any more."""
+        if self._limits - ruleset.limits(self._state(_COMING), self._host()):
+            await self.mend()
 
     async def mend(self) -> None:
         """Make both tables anew, with what is being made and without what is being removed."""
@@ -129,7 +141,7 @@ class Upkeep:
 
     def _expected(self) -> _Expected:
         lasting, anything = self._state(_LASTING), self._state(tuple(Phase))
-        return _Expected(lasting, anything, self._balancing.services(), self._guarding.ports(), self._of_host())
+        return _Expected(lasting, anything, self._balancing.services(), self._guarding.ports(), self._host())
 
     def _listings(self) -> dict[str, Listing | None]:
         return {table: self._firewall.listing(table) for table in TABLES}
@@ -147,15 +159,17 @@ class Upkeep:
         return told
 
     def _elements(self, state: list[NetworkState], known: _Expected) -> dict[str, Elements]:
-        tables = _tables(state, known.ports, known.of_host)
+        tables = _tables(state, known.ports, known.host)
         return inspection.elements(self._balancing.script(tables, state, known.services))
 
     def _wanted(self, state: Sequence[NetworkState]) -> str:
-        return _tables(state, self._guarding.ports(), self._of_host())
+        host = self._host()
+        self._limits = ruleset.limits(state, host)
+        return _tables(state, self._guarding.ports(), host)
 
 
-def _tables(state: Sequence[NetworkState], ports: Sequence[Own], of_host: OfHost) -> str:
-    return ruleset.table(state, of_host) + guard.ruleset(ports)
+def _tables(state: Sequence[NetworkState], ports: Sequence[Own], host: HostState) -> str:
+    return ruleset.table(state, host) + guard.ruleset(ports)
 
 
 def _combined(one: Elements, other: Elements, how: Callable[[set[str], set[str]], set[str]]) -> Elements:

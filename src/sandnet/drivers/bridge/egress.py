@@ -1,0 +1,31 @@
+"""The address that traffic of a network bears when it leaves the host, where it is not the uplink's own."""
+
+from __future__ import annotations
+
+from sandnet.errors import Error, invalid
+from sandnet.kernel.base import Host
+from sandnet.model import Network
+from sandnet.model.ports import UDP
+
+
+def refuse_egress(net: Network, host: Host) -> None:
+    """Refuse an egress address that answers could not come back to.
+
+    Raises:
+        Error: ``INVALID`` with code ``no_such_family`` the network has no IPv6; ``CONFLICT`` with code
+            ``address_not_local`` the host has no such address.
+    """
+    asked = net.options
+    if asked.egress_ipv6 and not net.ipv6:
+        message = f"network {net.name} has no IPv6, so nothing of it leaves from {asked.egress_ipv6}"
+        raise invalid(message, "create the network with ipv6, or leave egress_ipv6 out", "no_such_family")
+    for address in (asked.egress_ipv4, asked.egress_ipv6):
+        if address is None:
+            continue
+        try:
+            host.hold(UDP, address, 0).close()
+        except Error as refused:
+            if refused.code == "address_not_local":
+                hint = "name one of the host's addresses, which answers come back to"
+                raise Error(refused.kind, refused.message, hint, refused.code) from refused
+            raise

@@ -1,0 +1,27 @@
+"""A nearly full table of tracked connections is told of."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sandnet.core.flowtable import COUNT, MOST, FlowTable
+from sandnet.kernel.fake import FakeKernel
+from sandnet.kernel.workers import Workers
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "alarming"),
+    [("79", "100", False), ("80", "100", True), ("100", "100", True), ("0", "0", False), (None, None, False)],
+)
+def test_given_a_table_of_tracked_flows_when_looked_at_then_it_is_told_from_80_percent_on(
+    count: str | None, most: str | None, *, alarming: bool
+) -> None:
+    kernel, workers = FakeKernel(), Workers(1)
+    kernel.sysctl.values |= {name: value for name, value in ((COUNT, count), (MOST, most)) if value is not None}
+    table = FlowTable(kernel.sysctl, workers)
+    asyncio.run(table.look())
+    workers.close()
+    assert bool(table.problems) is alarming
+    assert all(f"{count} of at most {most}" in problem for problem in table.problems)
