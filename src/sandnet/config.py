@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from ipaddress import IPv4Network, ip_address
+from pathlib import Path
 
 import msgspec
 
-from sandnet.errors import invalid
+from sandnet.errors import Error, invalid
 from sandnet.ipam.pools import DEFAULT_POOLS
 from sandnet.model.address import decode_hook
 from sandnet.model.network import MAX_FLOWS, MOST_FLOWS
@@ -72,14 +75,35 @@ def load(path: str | None, overrides: Mapping[str, object]) -> Config:
     values = {**_read(path), **{key: value for key, value in overrides.items() if value not in (None, (), [])}}
     if "run_dir" in values and "hosts" not in values:
         values["hosts"] = (f"unix://{values['run_dir']}/sandnet.sock",)
+    given = {key for key in values if key not in overrides}
     try:
         config = msgspec.convert(values, Config, dec_hook=decode_hook, strict=True)
+        _check(config)
     except msgspec.ValidationError as failure:
-        raise invalid(
-            f"invalid configuration: {failure}", "see docs/operations.md", "invalid_configuration"
-        ) from failure
-    _check(config)
+        message, hint = f"invalid configuration: {failure}", _nearest_key(str(failure)) or "see docs/operations.md"
+        raise invalid(_located(message, path, given), hint, "invalid_configuration") from failure
+    except Error as failure:
+        raise invalid(_located(failure.message, path, given), failure.hint, failure.code) from failure
     return config
+
+
+def _located(message: str, path: str | None, keys: Collection[str]) -> str:
+    """The message with the file and the line of the key that it names."""
+    named = next((word for word in re.findall(r"\w+", message) if word in keys), None)
+    if path is None or named is None:
+        return message
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    number = next((n for n, line in enumerate(lines, 1) if re.match(rf"\s*[\"']?{named}[\"']?\s*=", line)), 0)
+    return f"{path}, line {number}: {message}" if number else f"{path}: {message}"
+
+
+def _nearest_key(message: str) -> str:
+    unknown = re.search(r"unknown field `(\w+)`", message)
+    near = get_close_matches(unknown[1], Config.__struct_fields__, 1) if unknown else []
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _read(path: str | None) -> dict[str, object]:

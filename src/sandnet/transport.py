@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sandnet.errors import Error, Kind, invalid
 
-START_HINT = "is the daemon running? start it with: sandnet daemon"
+START_HINT = "is the daemon running? start it as root with: sandnet daemon --detach"
 TLS_HINT = "if it asks for TLS, give --tls-ca, --tls-cert and --tls-key"
 
 
@@ -112,7 +112,7 @@ def unreachable(url: str, timeout: float, error: Exception) -> Error:
     elif isinstance(error, PermissionError):
         message, hint = (
             f"not allowed to open {url}",
-            "run the command as root, or as a user who may write to the socket",
+            "run the command as root, or as a user of the socket's group",
         )
     elif isinstance(error, TimeoutError):
         message, hint = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sandnet.cli import complete, output, values
-from sandnet.cli.find import find_service
+from sandnet.cli.find import find_container, find_service
 from sandnet.cli.groups import Group
 from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.session import Session, each, waiting
@@ -66,7 +66,7 @@ def rm(session: Session, endpoints: tuple[str, ...], force: bool) -> None:
     client = session.client
 
     def one(text: str) -> None:
-        found = find_service(client, values.reference_or_error(text))
+        found = find_service(client, values.reference_or_error(text), "endpoint")
         client.delete_endpoint(found.network, found.id, force=force)
 
     each(endpoints, "deleting endpoint", one)
@@ -85,9 +85,9 @@ def join(session: Session, /, container: str, reference: Reference, **asked: obj
       sandnet endpoint join db-1 db.blue
       sandnet endpoint join --netns /run/netns/mine db-1 db.blue
     """
-    wish = join_wish(container, asked)
+    wish = join_wish(find_container(session.client, container), asked)
     with waiting(f"joining {container}"):
-        found = find_service(session.client, reference)
+        found = find_service(session.client, reference, "endpoint")
         output.line(session.client.join(found.network, found.id, wish))
 
 
@@ -103,7 +103,7 @@ def leave(session: Session, container: str, reference: Reference) -> None:
       sandnet endpoint leave db-1 db.blue
     """
     with waiting(f"leaving {container}"):
-        found = find_service(session.client, reference)
+        found = find_service(session.client, reference, "endpoint")
         session.client.leave(found.network, found.id, container)
 
 
@@ -143,6 +143,6 @@ def info(session: Session, reference: Reference, template: str | None, as_json: 
     from sandnet.client import decode, path
     from sandnet.wire.libnetwork import Endpoint
 
-    found = find_service(session.client, reference)
+    found = find_service(session.client, reference, "endpoint")
     answer = session.client.get(path("networks", found.network, "endpoints", found.id), verbose=True)
     show_one(answer, lambda found: endpoint_text("endpoint", decode(found, Endpoint)), template, as_json)

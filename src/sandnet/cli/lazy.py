@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,12 +24,16 @@ class Lazy(NamedTuple):
     """The line in the group's list of commands, so that ``--help`` need not import anything."""
 
 
+_REST = re.compile(r",? \?\w+=\w+")
+"""What a hint of the daemon says to clients of its REST interface, beside the option of the command line."""
+
+
 class Failure(click.ClickException):
     """An :class:`sandnet.errors.Error` on its way to stderr; exit status 1."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(error.message)
-        self._hint = error.hint
+        self._hint = _REST.sub("", error.hint)
 
     def show(self, file: object = None) -> None:
         """Print the message, and the hint on a line of its own."""

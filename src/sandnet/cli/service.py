@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from sandnet.cli import complete, output, values
-from sandnet.cli.find import find_service
+from sandnet.cli.find import find_container, find_service
 from sandnet.cli.groups import Group
 from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.session import Session, each, waiting
@@ -88,7 +88,7 @@ def attach(session: Session, /, container: str, reference: Reference, **asked: o
       sandnet service attach --pid 4711 --add-host db:10.9.0.3 web-1 web.blue
       sandnet service attach --weight 10 web-2 web.blue
     """
-    wish = join_wish(container, asked)
+    wish = join_wish(find_container(session.client, container), asked)
     with waiting(f"attaching {container}"):
         output.line(session.client.attach(find_service(session.client, reference).id, wish))
 

@@ -59,7 +59,11 @@ def refuse_second_join(endpoint: Endpoint, attached: Collection[Attachment], con
     for attachment in attached:
         if not many or attachment.container_id == container_id:
             message = f"a container has already joined endpoint {endpoint.name}: {attachment.container_id}"
-            hint = "detach it first, create another endpoint, or attach it as one more backend of the service"
+            hint = (
+                "it is attached already, and stays so; to attach it in another way, detach it first"
+                if attachment.container_id == container_id
+                else "detach it first, create another endpoint, or attach yours as one more backend (service attach)"
+            )
             raise invalid(message, hint, "already_joined")
 
 

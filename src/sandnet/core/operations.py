@@ -60,7 +60,12 @@ class Operations:
         if not task.done():
             task.add_done_callback(_log_late)
             message = f"not finished after {self._deadline:g} s; it goes on, and will be wholly done or undone"
-            raise Error(Kind.UNAVAILABLE, message, "GET /healthz tells what hangs; look before you repeat", "deadline")
+            raise Error(
+                Kind.UNAVAILABLE,
+                message,
+                "the health report tells what hangs (sandnet status); look before you repeat",
+                "deadline",
+            )
         return task.result()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:

@@ -73,8 +73,10 @@ class Sandboxes:
         """
         box = self._records.sandbox(ref)
         found = [box] if box and box.phase is Phase.READY else []
-        found = found or [each for each in self.list() if ref and each.key.rpartition("/")[2] == ref]
-        found = found or [each for each in self.list() if ref and each.container_id.startswith(ref)]
+        if not found and ref:
+            found = [
+                each for each in self.list() if each.container_id.startswith(ref) or each.key.rpartition("/")[2] == ref
+            ]
         if not found:
             raise not_found("sandbox", ref, "see the sandboxes there are with: sandnet sandbox ls")
         if len(found) > 1:

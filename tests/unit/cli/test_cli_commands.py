@@ -560,3 +560,72 @@ def test_given_a_process_when_attaching_then_the_daemon_is_told(stub: Stub, sand
     assert sandnet("service", "attach", "--auto-remove", "c1", "bar").exit_code == 0
     assert stub.requests[-1].body == {"container_id": "c1", "auto_remove": True}
     assert sandnet("service", "attach", "--watch-pid", "7", "--no-auto-remove", "c1", "bar").exit_code == 2
+
+
+def test_given_ids_when_listing_then_only_those_of_machines_are_cut(stub: Stub, sandnet: Sandnet) -> None:
+    ids = [BOX, "my-database-replica-1", "a" * 63, "A" * 64, "f" * 65, "12ab"]
+    stub.answer("GET", "/sandboxes?verbose=true", [{**SANDBOX, "id": each} for each in ids])
+    assert sandnet("sandbox", "ls", "-q").stdout.split() == ["98c5241f9475", *ids[1:]]
+    backends = [{"id": each, "sandbox_key": KEY} for each in ids]
+    stub.answer("GET", "/services?verbose=true", [{**VERBOSE, "backends": backends}])
+    assert f" 98c5241f9475,{','.join(ids[1:])} " in sandnet("service", "ls").stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "there", "meant"),
+    [
+        ("98c5241f9475", [BOX], BOX),
+        ("98c5241f9475", [], "98c5241f9475"),
+        ("98c5241f9475", [BOX, "98c5241f9475"], "98c5241f9475"),
+        ("98c5241f9475", ["98c5241f9475-mine"], "98c5241f9475"),
+        ("web", ["web-1"], "web"),
+    ],
+)
+def test_given_a_container_as_a_table_shows_it_when_attaching_then_it_is_meant(
+    stub: Stub, sandnet: Sandnet, given: str, there: list[str], meant: str
+) -> None:
+    stub.answer("GET", "/sandboxes", [{**SANDBOX, "id": each} for each in there])
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("POST", f"/services/{BAR}/backend", KEY)
+    assert sandnet("service", "attach", given, "bar").exit_code == 0
+    body = stub.requests[-1].body
+    assert isinstance(body, dict)
+    assert body["container_id"] == meant
+
+
+def test_given_two_containers_of_one_beginning_when_attaching_by_it_then_it_is_refused(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    stub.answer("GET", "/sandboxes", [{**SANDBOX, "id": BOX}, {**SANDBOX, "id": BOX[:12] + "0" * 52}])
+    result = sandnet("service", "attach", BOX[:12], "bar")
+    assert result.exit_code == 1
+    assert "means more than one container" in result.stderr
+    assert stub.requests[-1].method == "GET"
+
+
+@pytest.mark.parametrize(
+    ("words", "noun"),
+    [
+        ("service info x.foo", "service"),
+        ("endpoint info x.foo", "endpoint"),
+        ("service info x", "service"),
+        ("endpoint info x", "endpoint"),
+    ],
+)
+def test_given_what_is_not_there_when_shown_then_it_is_called_what_the_user_calls_it(
+    stub: Stub, sandnet: Sandnet, words: str, noun: str
+) -> None:
+    stub.answer("GET", "/networks/foo/endpoints?name=x", [])
+    stub.answer("GET", "/services?name=x", [])
+    missing = {"message": "no such endpoint: x", "code": "endpoint_not_found"}
+    stub.answer("GET", "/networks/foo/endpoints/x", missing, 404)
+    stub.answer("GET", "/services/x", {"message": "no such service: x", "code": "service_not_found"}, 404)
+    assert sandnet(words).stderr == f"sandnet: no such {noun}: x\n"
+
+
+def test_given_a_hint_for_clients_of_the_rest_interface_when_shown_then_only_the_option_is_told(
+    stub: Stub, sandnet: Sandnet
+) -> None:
+    body = {"message": "blue is in use", "hint": "or all with it: --force, ?force=true", "code": "in_use"}
+    stub.answer("DELETE", "/networks/blue", body, 403)
+    assert sandnet("network", "rm", "blue").stderr == "sandnet: blue is in use\n  or all with it: --force\n"

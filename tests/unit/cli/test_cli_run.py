@@ -234,7 +234,7 @@ def test_given_no_daemon_when_run_then_the_way_out_is_told(tmp_path: Path) -> No
         [*SANDNET, "-H", f"unix://{tmp_path}/absent", "run", "--", "true"], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 1
-    assert "start it with: sandnet daemon" in done.stderr
+    assert "start it as root with: sandnet daemon --detach" in done.stderr
 
 
 class Background:

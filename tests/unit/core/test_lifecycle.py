@@ -318,3 +318,27 @@ def test_given_names_told_without_end_when_one_more_is_told_then_the_first_is_fo
         box = with_parent_host(box, entry.name, entry)
     assert len(box.parent_hosts) == MAX_HOSTS
     assert (box.parent_hosts[0].name, box.parent_hosts[-1].name) == ("h1", f"h{MAX_HOSTS}")
+
+
+async def test_given_two_containers_of_one_beginning_when_found_by_it_then_refused(rig: Rig) -> None:
+    await rig.network()
+    first, second = "a" * 12 + "1" * 52, "a" * 12 + "2" * 52
+    for container, endpoint in ((first, "one"), (second, "two")):
+        await rig.endpoint(endpoint)
+        await rig.join(container, endpoint)
+    with pytest.raises(Error) as caught:
+        rig.controller.sandboxes.find("a" * 12)
+    assert caught.value.code == "ambiguous"
+    assert rig.controller.sandboxes.find("a" * 12 + "2").container_id == second
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_given_a_process_of_its_sandbox_when_everything_is_removed_then_it_ends_and_others_do_not(
+    rig: Rig, ends: bool
+) -> None:
+    await rig.network()
+    await rig.endpoint("one")
+    rig.kernel.processes.begin(4711)
+    await rig.join("c1", "one", watch_pid=4711, end_process=ends)
+    await rig.take_down()
+    assert rig.controller.ended == ([4711] if ends else [])

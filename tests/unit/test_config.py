@@ -1,0 +1,55 @@
+"""What is wrong with a configuration is told with the file and the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandnet.config import load
+from sandnet.errors import Error
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("# comment\n\nlog_level = 'loud'\n", 3, "unknown log_level 'loud'"),
+        ("state_dir = 'here'\n", 1, "state_dir must be an absolute path"),
+        ("dns = true\ndns_outstanding = 'many'\n", 2, "Expected `int`, got `str`"),
+        ("dns = true\n  pools = ['x']\n", 2, "pools"),
+        ("dns = true\n\nstate_dri = '/x'\n", 3, "unknown field `state_dri`"),
+        ("dns_host_listen = 'x'", 1, "no address and port"),
+    ],
+)
+def test_given_a_wrong_file_when_loaded_then_the_error_names_file_and_line(
+    tmp_path: Path, text: str, line: int, words: str
+) -> None:
+    file = tmp_path / "sandnet.toml"
+    file.write_text(text)
+    with pytest.raises(Error) as refused:
+        load(str(file), {})
+    assert refused.value.message.startswith(f"{file}, line {line}: ")
+    assert words in refused.value.message
+
+
+def test_given_an_unknown_key_when_loaded_then_the_nearest_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "sandnet.toml"
+    file.write_text("state_dri = '/x'\n")
+    with pytest.raises(Error) as refused:
+        load(str(file), {})
+    assert refused.value.hint == "did you mean state_dir?"
+
+
+def test_given_a_file_that_is_no_toml_when_loaded_then_the_error_names_file_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "sandnet.toml"
+    file.write_text("dns = true\nnonsense\n")
+    with pytest.raises(Error, match=f"{file}.*line 2"):
+        load(str(file), {})
+
+
+def test_given_a_wrong_option_when_loaded_then_no_file_is_blamed(tmp_path: Path) -> None:
+    file = tmp_path / "sandnet.toml"
+    file.write_text("state_dir = '/x'\n")
+    with pytest.raises(Error) as refused:
+        load(str(file), {"state_dir": "here"})
+    assert refused.value.message == "state_dir must be an absolute path"
