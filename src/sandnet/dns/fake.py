@@ -15,11 +15,13 @@ class FakeNames:
 
     Attributes:
         table: the names now in force.
+        prepared: containers and inodes whose sockets were to be opened beforehand.
         trouble: what :meth:`problem` says; while it is not empty the resolver counts as away.
     """
 
     def __init__(self) -> None:
         self.table = Table()
+        self.prepared: list[tuple[str, int]] = []
         self.trouble = ""
 
     async def apply(self, *changes: Change) -> None:
@@ -31,7 +33,8 @@ class FakeNames:
         self.table = self.table.replaced(changes)
 
     def prepare(self, container_id: str, key: str, inode: int) -> None:
-        """There are no sockets here."""
+        """Remember it: there are no sockets here."""
+        self.prepared.append((container_id, inode))
 
     async def explain(self, container_id: str, name: str) -> Explanation:
         """What the container would be answered.

@@ -77,11 +77,10 @@ class Provider:
 
     def prepare(self, container_id: str, key: str, inode: int) -> None:
         """Open the sockets of an asker to be; call it on a worker thread. What fails is tried again when it asks."""
-        with suppress(Error):
-            before, self._ready[container_id] = (
-                self._ready.get(container_id),
-                self._open(key, inode, Lack(container_id)),
-            )
+        with suppress(Exception):
+            opened = self._open(key, inode, Lack(container_id))
+            before = self._ready.pop(container_id, None)
+            self._ready[container_id] = opened
             if before:
                 before.close()
 

@@ -10,6 +10,7 @@ import pytest
 
 from sandnet.core import hostview
 from sandnet.core.joining import MAX_HOSTS, with_parent_host
+from sandnet.dns.fake import FakeNames
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin, ParentUpdate, Phase, Sandbox
 from tests.unit.core.rig import Rig, mapping
@@ -342,3 +343,22 @@ async def test_given_a_process_of_its_sandbox_when_everything_is_removed_then_it
     await rig.join("c1", "one", watch_pid=4711, end_process=ends)
     await rig.take_down()
     assert rig.controller.ended == ([4711] if ends else [])
+
+
+async def test_given_a_join_when_its_namespace_is_made_then_the_resolvers_sockets_are_opened_with_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = FakeNames()
+    monkeypatch.setattr(rig.controller._parts.naming, "_service", names)
+    await rig.network()
+    await rig.endpoint("web")
+    box = await rig.join("c1", "web")
+    assert names.prepared == [("c1", box.inode)]
+    await rig.network("bar")
+    await rig.endpoint("web", "bar")
+    await rig.join("c1", "web", "bar")  # they are there
+    await rig.endpoint("alone", "none")
+    await rig.join("c2", "alone", "none")  # it has no interface, and will not ask
+    await rig.endpoint("app", "host")
+    await rig.join("c3", "app", "host")
+    assert names.prepared == [("c1", box.inode)]
