@@ -117,6 +117,10 @@ class Links(Protocol):
         """Delete all retired links in one request."""
         ...
 
+    def solicit(self, names: Iterable[str]) -> None:
+        """Ask the routers on these links to advertise themselves; one that is down, or without IPv6, is passed over."""
+        ...
+
 
 class Namespaces(Protocol):
     """Network namespaces pinned at paths."""

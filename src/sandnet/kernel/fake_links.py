@@ -117,6 +117,10 @@ class FakeLinks:
                 self.retired.add(name)
 
     @recorded
+    def solicit(self, names: Iterable[str]) -> None:
+        """There are no routers."""
+
+    @recorded
     def reap(self) -> None:
         """Delete the dead."""
         self._reap()

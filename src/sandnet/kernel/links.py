@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from ipaddress import IPv6Interface, ip_interface
 from typing import Final, NamedTuple
@@ -48,6 +48,7 @@ from sandnet.kernel.rtnetlink import (
     shape,
     veth_info,
 )
+from sandnet.kernel.solicitation import solicit_routers
 from sandnet.kernel.syscalls import NotANetworkNamespaceError, entered, opened_namespace
 from sandnet.kernel.sysctl import ProcSysctl, set_where_different
 from sandnet.model.address import Address, Interface
@@ -238,6 +239,12 @@ class LinuxLinks:
         """Delete all retired links in one request."""
         with explaining("delete retired links"), Netlink() as here:
             _delete_group(here, RETIRED)
+
+    def solicit(self, names: Iterable[str]) -> None:
+        """See :meth:`sandnet.kernel.base.Links.solicit`."""
+        for name in names:
+            with suppress(OSError):
+                solicit_routers(name)
 
     @contextmanager
     def _ends(self, namespace: str, veth: Veth) -> Iterator[_Ends]:

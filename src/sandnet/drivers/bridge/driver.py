@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from typing import Literal, TypeVar
@@ -12,6 +11,7 @@ from msgspec.structs import replace
 
 from sandnet.drivers.base import Fault, Gateways, StateOf
 from sandnet.drivers.bridge import balance_rules, inspection, ruleset
+from sandnet.drivers.bridge.advertisements import Advertisements
 from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.egress import refuse_egress
 from sandnet.drivers.bridge.flow_limits import usual_max_flows
@@ -30,6 +30,7 @@ from sandnet.kernel.reaper import Reaper
 from sandnet.kernel.sysctl import set_where_different
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Interface, Network, Phase, PortMapping
+from sandnet.model.ids import OWN_LINK
 from sandnet.model.marks import network_mark
 from sandnet.model.network import MAX_FLOWS
 from sandnet.model.ports import TCP
@@ -39,10 +40,8 @@ NEEDED = ("namespaces", "bridge", "veth", "nftables")
 """Kernel features without which there is no bridge network."""
 
 
+NO_ROUTER = "the host does not take the default route that routers advertise, as it forwards IPv6"
 NO_FORWARD = "sandboxes reach nothing beyond their own network"
-
-OWN_NAME = re.compile(r"sn[bv][0-9a-f]{10}")
-"""Names that we give to links of our own."""
 
 
 class BridgeDriver:
@@ -72,6 +71,7 @@ class BridgeDriver:
         self._balancing = Balancing(kernel.firewall, workers, self._rules)
         self._guarding = Guarding(kernel.firewall, workers, self._rules)
         self._forwarding = Forwarding(tuning, kernel, workers, leave_open=forward_others)
+        self._advertisements = Advertisements(tuning, kernel, workers)
         self._opening = asyncio.Lock()
         """Nobody switches forwarding on before the table knows what it is not for."""
         self._max_flows = max_flows
@@ -112,11 +112,14 @@ class BridgeDriver:
     async def parameter_faults(self) -> list[Fault]:
         """Those of the whole host."""
         wrong = await self._tuning.wrong()
-        return [Fault("parameter", name, f"{name} has been changed", NO_FORWARD) for name in wrong]
+        told = [(name, f"{name} has been changed") for name in wrong]
+        told += [(name, f"{name} is 1") for name in await self._advertisements.wrong() if name not in wrong]
+        return [Fault("parameter", name, problem, _reason(name)) for name, problem in told]
 
     async def mend_parameters(self) -> None:
         """As before the first of them was changed."""
         await self._tuning.mend()
+        await self._advertisements.keep()
 
     async def rule_faults(self) -> list[Fault]:
         """Of both tables."""
@@ -206,21 +209,13 @@ class BridgeDriver:
             if nets:
                 await self._tuning.ensure("net/ipv4/ip_forward", "1")
             if any(net.ipv6 for net in nets):
-                await self._forward_ipv6()
+                await self._advertisements.switch_on()
 
     def _make(self, net: Network, bridge: Bridge) -> None:
         parameters = inspection.parameters(net, ipv6="ipv6" not in self._missing)
         self._kernel.links.ensure_bridge(bridge._replace(parameters=tuple(parameters.items())))
         for name, value in parameters.items():
             set_where_different(self._kernel.sysctl, name, value)
-
-    async def _forward_ipv6(self) -> None:
-        """Forward IPv6 without losing what router advertisements gave the host's own links (ip-sysctl: accept_ra)."""
-        for link in await self._workers.run(self._kernel.links.list):
-            name = f"net/ipv6/conf/{link.name}/accept_ra"
-            if link.kind == "" and await self._workers.run(self._kernel.sysctl.get, name) == "1":
-                await self._tuning.ensure(name, "2")
-        await self._tuning.ensure("net/ipv6/conf/all/forwarding", "1")
 
     # Endpoints.
 
@@ -320,6 +315,10 @@ class BridgeDriver:
                 await self._workers.run(self._kernel.firewall.apply, script + "\n")
 
 
+def _reason(parameter: str) -> str:
+    return NO_ROUTER if parameter.endswith("/accept_ra") else NO_FORWARD
+
+
 def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:
     """The endpoint's address where it is not the interface's own."""
     return address if own and address != own else None
@@ -334,7 +333,7 @@ def _refuse_taken_link(link: str, others: Sequence[Network]) -> None:
 
 def _refuse_link(net: Network, link: str, found: Link | None) -> None:
     asked = net.options
-    if asked.bridge_name and OWN_NAME.fullmatch(asked.bridge_name):
+    if asked.bridge_name and OWN_LINK.fullmatch(asked.bridge_name):
         hint = "name it otherwise: what is named so and belongs to no record is swept away at start-up"
         raise invalid(f"bridge name {link} is one of those we give", hint, "reserved_name")
     if found and found.kind != "bridge":

@@ -1,0 +1,24 @@
+"""Asks the routers on a link to advertise themselves at once (RFC 4861, 4.1)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final
+
+_SOLICITATION: Final = 133
+_ALL_ROUTERS: Final = "ff02::2"
+_HOP_LIMIT: Final = 255
+"""What any other limit has is not heard (RFC 4861, 6.1.1)."""
+
+
+def solicit_routers(interface: str) -> None:
+    """Send one router solicitation.
+
+    Raises:
+        OSError: the link is gone or down, or has no link-local address.
+    """
+    index = socket.if_nametoindex(interface)
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6) as raw:
+        raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOP_LIMIT)
+        raw.sendto(struct.pack("!BBHI", _SOLICITATION, 0, 0, 0), (_ALL_ROUTERS, 0, 0, index))

@@ -1,0 +1,155 @@
+"""A host keeps the default route that routers advertise, although it forwards IPv6 for our networks."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e.traffic import until
+from tests.e2e.world import World
+from tests.lab import Container
+
+pytestmark = pytest.mark.timeout(120)
+
+SOLICITATION, ADVERTISEMENT = 133, 134
+
+
+class Router:
+    """Advertises itself on the link ``r0`` of a namespace, when told to and when asked."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.namespace: Container = world.host.container()
+        self.place = world.place(self.namespace.path)
+        self._stop = threading.Event()
+
+    def begin(self) -> None:
+        self.place.sh("sysctl", "-qw", "net.ipv6.conf.r0.accept_dad=0")
+        self.place.sh("ip", "link", "set", "r0", "up")
+        until(lambda: "fe80::" in self.place.sh("ip", "-6", "address", "show", "dev", "r0"), 10)
+        self._socket = self._world.host.inside(self.namespace.path, _icmp, "r0")
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
+
+    def advertise(self) -> None:
+        """Say: I am a default router for half an hour."""
+        self._socket.sendto(struct.pack("!BBHBBHII", ADVERTISEMENT, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0))
+
+    def _answer(self) -> None:
+        while not self._stop.is_set():
+            try:
+                asked = self._socket.recv(2048)[0]
+            except TimeoutError:
+                continue
+            if asked == SOLICITATION:
+                self.advertise()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        self._socket.close()
+
+
+def _icmp(interface: str) -> socket.socket:
+    made = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    index = socket.if_nametoindex(interface)
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+    group = socket.inet_pton(socket.AF_INET6, "ff02::2") + struct.pack("@I", index)
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)
+    made.settimeout(0.2)
+    return made
+
+
+def _veth(sh: Callable[..., str], router: str) -> str:
+    sh("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "r0", "netns", router)
+    return "lan0"
+
+
+def _bridge(sh: Callable[..., str], router: str) -> str:
+    _veth(sh, router)
+    sh("ip", "link", "add", "lanbr", "type", "bridge")
+    sh("ip", "link", "set", "lan0", "master", "lanbr", "up")
+    return "lanbr"
+
+
+class Uplink(NamedTuple):
+    world: World
+    router: Router
+    link: str
+
+    def has_route(self) -> bool:
+        return "default" in self.world.host.sh("ip", "-6", "route", "show", "default", "dev", self.link)
+
+    def accepts(self) -> str:
+        return self.world.host.sh("cat", f"/proc/sys/net/ipv6/conf/{self.link}/accept_ra").strip()
+
+
+@pytest.fixture
+def router(fresh_world: World) -> Iterator[Router]:
+    made = Router(fresh_world)
+    yield made
+    made.close()
+
+
+def uplink(world: World, router: Router, make: Callable[[Callable[..., str], str], str]) -> Uplink:
+    link = make(world.host.sh, router.namespace.path)
+    world.host.sh("ip", "link", "set", link, "up")
+    router.begin()
+    return Uplink(world, router, link)
+
+
+@pytest.mark.parametrize("make", [_veth, _bridge])
+def test_given_a_route_by_advertisement_when_a_network_has_ipv6_then_it_stays_and_down_gives_all_back(
+    fresh_world: World, router: Router, make: Callable[[Callable[..., str], str], str]
+) -> None:
+    found = uplink(fresh_world, router, make)
+    router.advertise()
+    until(found.has_route, 10)
+    fresh_world.start()
+    fresh_world.api.network("foo", ipv6=True)
+    assert found.has_route()
+    found.world.host.sh("ip", "-6", "route", "del", "default", "dev", found.link)
+    router.advertise()
+    until(found.has_route, 10)
+    fresh_world.stop()
+    fresh_world.down()
+    assert found.accepts() == "1"
+    assert fresh_world.host.sh("cat", "/proc/sys/net/ipv6/conf/default/accept_ra").strip() == "1"
+
+
+def test_given_a_network_with_ipv6_when_a_link_comes_then_it_takes_advertisements(
+    fresh_world: World, router: Router
+) -> None:
+    fresh_world.start()
+    fresh_world.api.network("foo", ipv6=True)
+    found = uplink(fresh_world, router, _veth)
+    router.advertise()
+    until(found.has_route, 10)
+
+
+def test_given_a_link_set_to_1_by_others_when_it_has_lost_its_route_then_it_is_asked_for_and_back(
+    fresh_world: World, router: Router
+) -> None:
+    fresh_world.start()
+    fresh_world.api.network("foo", ipv6=True)
+    fresh_world.host.sh("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=1")
+    found = uplink(fresh_world, router, _veth)
+    fresh_world.host.sh("sysctl", "-qw", f"net.ipv6.conf.{found.link}.accept_ra=1")
+    until(found.has_route, 30)
+    assert found.accepts() == "2"
+
+
+def test_given_a_host_that_forwards_already_when_a_network_has_ipv6_then_its_links_are_left_alone(
+    fresh_world: World, router: Router
+) -> None:
+    fresh_world.host.sh("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    found = uplink(fresh_world, router, _veth)
+    fresh_world.start()
+    fresh_world.api.network("foo", ipv6=True)
+    assert found.accepts() == "1"
