@@ -26,13 +26,13 @@ from typing import Final
 
 import uvloop
 
-from sandnet.dns.answers import OUTSTANDING, Answers
+from sandnet.dns.answers import Answers
 from sandnet.dns.base import SERVER_ADDRESS
 from sandnet.dns.claim import BACKLOG
 from sandnet.dns.control import Control
 from sandnet.dns.hostservers import HostServers
 from sandnet.dns.server import Server
-from sandnet.dns.upstream import DEADLINE, PORT, Upstream
+from sandnet.dns.upstream import DEADLINE, OWN, PORT, Upstream
 from sandnet.kernel.inside import disconnect
 from sandnet.kernel.privileges import raise_oom_score, renounce
 from sandnet.logs import RESOLVER, FileHandler, configure
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--listener", type=int, required=True, help="descriptor of the socket at which the daemon calls"
     )
     parser.add_argument("--host-listen", type=_endpoint, help="ADDR:PORT at which the host itself may ask")
-    parser.add_argument("--outstanding", type=int, default=OUTSTANDING, help="questions a sandbox may have under way")
+    parser.add_argument("--outstanding", type=int, default=OWN, help="questions a sandbox may have under way")
     parser.add_argument("--release", default=version("sandnet"), help="what this process says it is")
     parser.add_argument("--detach", action="store_true", help="go to the background, and return once it serves")
     return parser
@@ -154,7 +154,7 @@ def _assembled(options: argparse.Namespace) -> Server:
     own = {ip_address(SERVER_ADDRESS)}
     if options.host_listen and options.host_listen[1] == PORT:
         own.add(options.host_listen[0])
-    answers = Answers(Upstream(), HostServers(), own=own, outstanding=options.outstanding)
+    answers = Answers(Upstream(own_limit=options.outstanding), HostServers(), own=own)
     return Server(answers, host=options.host_listen is not None, disconnect=disconnect)
 
 

@@ -6,23 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 from sandnet.dns import packet
 from sandnet.dns.base import Asker
 from sandnet.dns.budget import Budget
+from sandnet.dns.exchange import LARGEST, Server
 from sandnet.dns.hostservers import HostServers
 from sandnet.dns.inside import Inside, Pool, asked_inside
 from sandnet.dns.packet import Question
 from sandnet.dns.protocol import Counts
 from sandnet.dns.resolver import Ask, resolve
 from sandnet.dns.table import Table
-from sandnet.dns.upstream import LARGEST, Server, Upstream
+from sandnet.dns.upstream import Options, Pending, Upstream, Usage
 from sandnet.model.address import Address
-
-OUTSTANDING: Final = 256
-"""Questions of one asker under way upstream; more are answered SERVFAIL at once."""
-
 
 Peer = tuple[str, int]
 """Address and port of the program that asks, inside its sandbox."""
@@ -36,14 +33,14 @@ class Client:
     def __init__(self, asker: Asker) -> None:
         self.asker = asker
         """As last told; the table may be ahead of it by no more than one step of the event loop."""
-        self.outstanding = 0
-        """Its questions under way upstream."""
         self.connections = 0
         """Its TCP connections."""
         self.pool: Pool | None = None
         """Sockets in its sandbox, by which servers are asked; without them none is asked from there."""
         self.budget = Budget()
         """Time for its work."""
+        self.usage = Usage(self.budget.run)
+        """Its questions under way upstream."""
 
 
 class Answering(Protocol):
@@ -69,7 +66,6 @@ class Answers:
         upstream: asks other servers.
         host_servers: of an asker that has none of its own.
         own: addresses at which this process itself answers; nothing is ever forwarded there.
-        outstanding: questions of one asker under way upstream at most.
     """
 
     def __init__(
@@ -78,13 +74,11 @@ class Answers:
         host_servers: HostServers,
         *,
         own: Collection[Address] = (),
-        outstanding: int = OUTSTANDING,
     ) -> None:
         self.table = Table()
         self._upstream = upstream
         self._host_servers = host_servers
         self._own = frozenset(own)
-        self._limit = outstanding
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = time.monotonic()
         self.queries = self.asked = self.failed = self.limited = self.dropped = 0
@@ -151,23 +145,28 @@ class Answers:
     def _ask(
         self, client: Client, query: bytes, question: Question, send: Callable[[bytes], None], *, tcp: bool
     ) -> None:
-        if client.outstanding >= self._limit or self._upstream.full:
+        pending = self._upstream.send(
+            query,
+            question,
+            self.ways(client),
+            limit=LARGEST if tcp else packet.udp_limit(question),
+            usage=client.usage,
+            options=self._options(client.asker),
+        )
+        if pending is None:
             self.limited += 1
             send(packet.error(query, question, packet.SERVFAIL))
             return
         self.asked += 1
-        client.outstanding += 1
-        limit = LARGEST if tcp else packet.udp_limit(question)
-        task = asyncio.get_running_loop().create_task(self._forward(client, query, question, limit, send))
+        task = asyncio.get_running_loop().create_task(self._forward(pending, question, send))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _forward(
-        self, client: Client, query: bytes, question: Question, limit: int, send: Callable[[bytes], None]
-    ) -> None:
-        try:
-            answer = await self._upstream.ask(query, question, self.ways(client), limit=limit)
-        finally:
-            client.outstanding -= 1
+    def _options(self, asker: Asker) -> Options:
+        """The host's options hold for the host's servers."""
+        return Options() if asker.upstreams else self._host_servers.options()
+
+    async def _forward(self, pending: Pending, question: Question, send: Callable[[bytes], None]) -> None:
+        answer = await self._upstream.answer(pending)
         self.failed += answer is None
-        send(answer or packet.error(query, question, packet.SERVFAIL))
+        send(answer or packet.error(pending.query, question, packet.SERVFAIL))
