@@ -101,6 +101,12 @@ def members(group: str) -> frozenset[str]:
     return frozenset(calls.union(*(members(word) for word in words if word.startswith("@"))))
 
 
+def system_calls(words: Iterable[str]) -> frozenset[str]:
+    """Those that the words allow: groups, less what has a tilde (one to a line of the unit)."""
+    groups = [word for word in words if not word.startswith("~")]
+    return frozenset().union(*map(members, groups)) - {word[1:] for word in words if word.startswith("~")}
+
+
 class Filter:
     """A seccomp filter; what no rule names gets the default action."""
 
@@ -135,7 +141,8 @@ def confine(unit: dict[str, list[str]]) -> None:
     if unit.get("NoNewPrivileges") == ["yes"]:
         _prctl(PR_SET_NO_NEW_PRIVS, 1)
     filters = [_families(unit["RestrictAddressFamilies"]), _namespaces(unit["RestrictNamespaces"])]
-    calls = frozenset().union(*map(members, unit["SystemCallFilter"]))
+    calls = system_calls(unit["SystemCallFilter"])
+    os.umask(int(unit["UMask"][0], 8))
     for number, name in enumerate(CAPABILITIES):
         if name not in kept and _libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1:
             _prctl(PR_CAPBSET_DROP, number)

@@ -114,6 +114,7 @@ def test_given_a_live_systemd_when_it_has_started_the_daemon_then_it_has_what_th
     for pid in (manager.daemon, resolver):
         status = manager.sh("cat", f"/proc/{pid}/status")
         assert "NoNewPrivs:\t1\n" in status
+        assert "Umask:\t0027\n" in status
         assert "Seccomp:\t2\n" in status
     world.api.network("blue")
     key = world.box("blue", "web").key

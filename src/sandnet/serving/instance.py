@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import re
 import signal
 import socket
 import struct
@@ -21,6 +23,10 @@ _log = logging.getLogger(__name__)
 
 _CLAIM = "\0sandnet"
 """Abstract socket name (unix(7))."""
+_CAP_NET_ADMIN = 12
+"""``linux/capability.h``."""
+_SO_PEERPIDFD = 77
+"""``asm-generic/socket.h``: a descriptor of the process that listens."""
 PID_FILE = "sandnet.pid"
 STOP_DEADLINE = 30.0
 """Seconds to wait for a running daemon to stop."""
@@ -99,16 +105,35 @@ def _claimed_namespace() -> Iterator[None]:
 
 
 def _claimed_by_us() -> bool:
-    """Whether who holds the name runs as our user: anybody may bind an abstract name, to keep us from starting."""
+    """Return whether a daemon of our user can hold the name: anybody may bind it, to keep us from starting.
+
+    The user alone does not say it: uid 0 without capabilities is what root of a confined container is. A daemon has
+    ``CAP_NET_ADMIN``, and who has it here could remove our rules just as well.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(_CLAIM)
             credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            pid, uid, _gid = struct.unpack("3i", credentials)
+            return uid == os.geteuid() and _may_manage_network(probe, pid)
         except OSError:
             return False
-    _pid, uid, _gid = struct.unpack("3i", credentials)
-    return bool(uid == os.geteuid())
+
+
+def _may_manage_network(peer: socket.socket, pid: int) -> bool:
+    """Return whether the process that listens has the capability; no if it has ended, whoever has its number now."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    capable = found is not None and bool(int(found[1], 16) >> _CAP_NET_ADMIN & 1)
+    try:
+        process = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as failure:  # before Linux 6.5 the number has to do; from then on it is an error where it has ended
+        return capable and failure.errno == errno.ENOPROTOOPT
+    try:
+        signal.pidfd_send_signal(process, 0)
+    finally:
+        os.close(process)
+    return capable
 
 
 def lock_file(config: Config) -> str:
