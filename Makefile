@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 RUN_PACKAGES := scripts/debian-packages.txt
 TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt
 LINTED := src tests $(wildcard bench) scripts/demo scripts/demo-backend
+SUITES ?= bookworm trixie
 export PYTHON
 # Tests wait for half of their time: two at once for each processor. The longest take a minute, so none waits behind it.
 TEST_WORKERS ?= $(shell expr 2 \* `nproc`) --dist worksteal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check lint bench soak install wheel clean
+.PHONY: help demo test fresh check lint bench soak install wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,6 +27,10 @@ test: ## Run every test
 	@scripts/packages $(TEST_PACKAGES)
 	@$(MAKE) --no-print-directory lint
 	@scripts/private-host $(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+fresh: ## Make bare Debian machines (SUITES="bookworm trixie"), and try demo, install and quick tests in them; needs root
+	@scripts/packages scripts/debian-packages-fresh.txt
+	@scripts/fresh-all $(SUITES)
 
 check: lint ## Format, lint, types and house rules, in about a minute
 	@$(BIN)/python -m pytest -q tests/house
