@@ -24,6 +24,7 @@ from sandnet.wire.libnetwork import (
     EndpointCreate,
     ErrorBody,
     Event,
+    Health,
     Join,
     Network,
     NetworkCreate,
@@ -164,6 +165,10 @@ class Client:
     def follow(self, since: int | None = None) -> Follower:
         """A reader of events after number ``since``, or of the next ones to happen."""
         return Follower(self, since)
+
+    def health(self) -> Health:
+        """How the daemon is."""
+        return decode(self.get("/healthz"), Health)
 
     def version(self) -> Version:
         """The daemon's version."""

@@ -204,7 +204,7 @@ async def test_given_verbose_when_reading_then_the_operators_keys_follow(client:
     told = (await client.get(f"/services/{service}?verbose=true")).json()
     assert list(network) == [
         *("name", "id", "type", "endpoints", "driver", "scope"),
-        *("subnets", "gateways", "internal", "options", "created"),
+        *("subnets", "gateways", "internal", "options", "labels", "created"),
     ]
     assert (network["driver"], network["scope"], network["internal"]) == ("bridge", "local", False)
     assert (network["subnets"], network["gateways"], network["options"]) == (["10.7.0.0/24"], ["10.7.0.9"], options)

@@ -36,6 +36,7 @@ class Answers:
             told.gateways = [str(family.gateway) for family in families if family.gateway]
             told.internal = net.options.internal
             told.options = msgspec.to_builtins(net.options, enc_hook=encode_hook)
+            told.labels = net.labels
             told.created = moment(net.created)
         return told
 

@@ -59,7 +59,7 @@ def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
     if not _DRIVER.fullmatch(driver) or ".." in driver:
         raise not_found("driver", repr(driver))
     parsed, unknown = options.parse(body.options)
-    return NetworkSpec(name=name, driver=driver, options=parsed), unknown
+    return NetworkSpec(name=name, driver=driver, options=parsed, labels=_few_labels(body.labels or {})), unknown
 
 
 def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSpec:

@@ -77,8 +77,7 @@ def show_list(
     Raises:
         Error: ``INVALID``, a filter or the template cannot be used; ``INTERNAL``, the answer is none.
     """
-    if style.filters:
-        answer = _filtered(answer, style.filters)
+    answer = filtered(answer, style.filters)
     if style.template:
         _show_by_template(answer, style.template)
     elif style.as_json:
@@ -108,7 +107,14 @@ def show_one(answer: bytes, text: Callable[[bytes], str], template: str | None, 
         output.block(text(answer))
 
 
-def _filtered(answer: bytes, given: Sequence[str]) -> bytes:
+def filtered(answer: bytes, given: Sequence[str]) -> bytes:
+    """Return the objects of a list that pass all filters.
+
+    Raises:
+        Error: ``INVALID``, a filter cannot be used.
+    """
+    if not given:
+        return answer
     import msgspec
 
     from sandnet.cli.templates import filters

@@ -15,6 +15,8 @@ from sandnet.cli.session import Session, each, waiting
 if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Network
 
+PREDEFINED = ("none", "host", "bridge")
+"""Networks that the daemon makes by itself, and does not delete."""
 GENERIC = "com.docker.network.generic"
 """libnetwork's label under which a driver's own options travel (libnetwork notes, C.2)."""
 
@@ -63,6 +65,7 @@ def network() -> None:
     metavar="OPTION",
     help="Option of its sandboxes' resolv.conf, such as ndots:1 (repeatable), beside the host's.",
 )
+@click.option("--label", "labels", type=values.PAIR, multiple=True, metavar="K=V", help="A label (repeatable).")
 @click.option("--bridge-name", metavar="LINK", help="Name of the bridge device, made or existing.")
 @click.option(
     "-o",
@@ -74,7 +77,15 @@ def network() -> None:
     help="Any other option of the driver (repeatable). CamelCase keys are libnetwork's, such as EnableICC=false.",
 )
 @click.pass_obj
-def create(session: Session, /, name: str, driver: str, extra: Iterable[tuple[str, str]], **plain: object) -> None:
+def create(
+    session: Session,
+    /,
+    name: str,
+    driver: str,
+    extra: Iterable[tuple[str, str]],
+    labels: Iterable[tuple[str, str]],
+    **plain: object,
+) -> None:
     """Create the network NAME and print its id.
 
     \b
@@ -85,7 +96,7 @@ def create(session: Session, /, name: str, driver: str, extra: Iterable[tuple[st
     """
     from sandnet.wire.libnetwork import NetworkCreate
 
-    wish = NetworkCreate(name=name, network_type=driver, options=options(plain, extra))
+    wish = NetworkCreate(name=name, network_type=driver, options=options(plain, extra), labels=dict(labels) or None)
     with waiting(f"creating network {name}"):
         output.line(session.client.create_network(wish))
 
@@ -132,6 +143,40 @@ def rm(session: Session, networks: tuple[str, ...], force: bool) -> None:
     """
     client = session.client
     each(networks, "deleting network", lambda name: client.delete_network(name, force=force))
+
+
+@network.command(short_help="Delete networks that have no endpoints.")
+@click.option(
+    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those; as of ls (repeatable)."
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Only print which.")
+@click.pass_obj
+def prune(session: Session, filters: tuple[str, ...], dry_run: bool) -> None:
+    """Delete all networks that have no endpoints, but for the predefined ones, and print their names.
+
+    \b
+    Example:
+      sandnet network prune
+      sandnet network prune --filter label=tier=test
+    """
+    from sandnet.cli.listing import filtered
+    from sandnet.client import decode
+    from sandnet.wire.libnetwork import Network
+
+    answer = session.client.get("/networks", verbose=True)
+    empty = [
+        net
+        for net in decode(filtered(answer, filters), list[Network])
+        if not net.endpoints and net.name not in PREDEFINED
+    ]
+
+    def one(name: str) -> None:
+        if not dry_run:
+            session.client.delete_network(ids[name])
+        output.line(name)
+
+    ids = {net.name: net.id for net in empty}
+    each(ids, "deleting network", one)
 
 
 @network.command(short_help="List networks.")

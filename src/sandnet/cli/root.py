@@ -21,6 +21,7 @@ class Root(LazyGroup):
         "sandbox": Lazy("sandnet.cli.sandbox:sandbox", "Look at sandboxes and run commands in them."),
         "dns": Lazy("sandnet.cli.dns:dns", "Tell what a container's question for a name would be answered."),
         "events": Lazy("sandnet.cli.events:events", "Print changes as they happen."),
+        "status": Lazy("sandnet.cli.status:status", "Say how the daemon is, and what there is."),
         "doctor": Lazy("sandnet.cli.doctor:doctor", "Compare what is recorded with what there is, and repair it."),
         "run": Lazy("sandnet.cli.run:run", "Run a command in a new sandbox on a network."),
         "completion": Lazy("sandnet.cli.completion:completion", "Print a shell's completion script."),

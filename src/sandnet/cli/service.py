@@ -166,6 +166,30 @@ def _change(
         session.client.change_backend(service, container, BackendChange(state=state, weight=weight))
 
 
+@service.command(short_help="Print the published ports of a service.")
+@_service_argument
+@click.argument("wanted", metavar="[PORT[/PROTO]]", type=values.EXPOSED, required=False)
+@click.pass_obj
+def port(session: Session, reference: Reference, wanted: tuple[int, int] | None) -> None:
+    """Print which ports of the host lead to a service, or to one port of it.
+
+    \b
+    Example:
+      sandnet service port web.blue
+      sandnet service port web.blue 80
+    """
+    found = session.client.service(find_service(session.client, reference).id, verbose=True)
+    bound = [one for one in found.port_mapping or () if wanted in (None, (one.proto, one.port))]
+    if wanted and not bound:
+        from sandnet.errors import not_found
+
+        raise not_found("published port", f"{wanted[1]}/{values.protocol(wanted[0])} of {found.name}")
+    for one in bound:
+        host = f"[{one.host_ip}]" if ":" in one.host_ip else one.host_ip
+        left = "" if wanted else f"{one.port}/{values.protocol(one.proto)} -> "
+        output.line(f"{left}{host}:{one.host_port}")
+
+
 @service.command(short_help="List services.")
 @click.option("--network", metavar="NETWORK", help="Only this network's.", shell_complete=complete.networks)
 @list_options

@@ -48,6 +48,7 @@ def network_text(net: Network) -> str:
             ("Gateways", ", ".join(net.gateways or ())),
             ("Internal", "yes" if net.internal else ""),
             ("Options", ", ".join(f"{key}={_plain(value)}" for key, value in (net.options or {}).items())),
+            ("Labels", ", ".join(f"{key}={value}" for key, value in (net.labels or {}).items())),
             ("Created", moment(net.created)),
             ("Endpoints", "" if net.endpoints else "none"),
         )

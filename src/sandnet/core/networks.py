@@ -114,6 +114,7 @@ class Networks:
                 sequence=self._records.next_sequence(),
                 created=time.time(),
                 options=spec.options,
+                labels=spec.labels,
                 predefined=predefined,
             )
             net = await self._planned(driver, wish)

@@ -30,7 +30,7 @@ from sandnet.model.process import Process
 from sandnet.model.resolv_conf import check_options, check_search
 
 UNTOLD = (
-    "labels, aliases, exposed ports, probes and affinities of endpoints; host and domain names, name servers, "
+    "labels; aliases, exposed ports, probes and affinities of endpoints; host and domain names, name servers, "
     "further hosts, aliases and file paths of sandboxes; parameters of the host as they were"
 )
 """What no mark tells, in words."""

@@ -109,6 +109,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """The bridge was there before us: never configured beyond its address, never deleted."""
     added: tuple[Interface, ...] = ()
     """Addresses that an adopted bridge has from us, so we take them away again."""
+    labels: dict[str, str] = {}
     predefined: bool = False
     """One of ``none``, ``host``, ``bridge``: cannot be deleted."""
 
@@ -124,3 +125,4 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     driver: str
     options: NetworkOptions = NetworkOptions()
+    labels: dict[str, str] = {}

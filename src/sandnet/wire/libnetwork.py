@@ -62,6 +62,7 @@ class NetworkCreate(Struct, kw_only=True, omit_defaults=True):
     network_type: str | None = None
     """The driver; empty: ``bridge``."""
     options: dict[str, Any] | None = None
+    labels: dict[str, str] | None = None
 
 
 class Probe(Struct, kw_only=True):
@@ -250,6 +251,7 @@ class Network(Struct, kw_only=True):
     internal: bool | UnsetType = UNSET
     options: dict[str, Any] | UnsetType = UNSET
     """What was asked for, in the plain keys."""
+    labels: dict[str, str] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
 
 

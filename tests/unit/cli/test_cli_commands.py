@@ -629,3 +629,66 @@ def test_given_a_hint_for_clients_of_the_rest_interface_when_shown_then_only_the
     body = {"message": "blue is in use", "hint": "or all with it: --force, ?force=true", "code": "in_use"}
     stub.answer("DELETE", "/networks/blue", body, 403)
     assert sandnet("network", "rm", "blue").stderr == "sandnet: blue is in use\n  or all with it: --force\n"
+
+
+def test_given_published_ports_when_asked_for_then_the_hosts_are_printed(stub: Stub, sandnet: Sandnet) -> None:
+    ports = [
+        {"proto": 6, "port": 80, "host_ip": "0.0.0.0", "host_port": 8080},
+        {"proto": 17, "port": 53, "host_ip": "::1", "host_port": 5353},
+    ]
+    stub.answer("GET", "/services?name=bar", [SERVICE])
+    stub.answer("GET", f"/services/{BAR}?verbose=true", {**VERBOSE, "port_mapping": ports})
+    assert sandnet("service", "port", "bar").stdout == "80/tcp -> 0.0.0.0:8080\n53/udp -> [::1]:5353\n"
+    assert sandnet("service", "port", "bar", "53/udp").stdout == "[::1]:5353\n"
+    missing = sandnet("service", "port", "bar", "81")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "no such published port: 81/tcp of bar" in missing.stderr
+
+
+def test_given_empty_networks_when_pruned_then_they_go_and_others_stay(stub: Stub, sandnet: Sandnet) -> None:
+    empty = {"name": "empty", "id": "e" * 64, "type": "bridge", "endpoints": [], "labels": {"tier": "test"}}
+    used = {**empty, "name": "used", "id": "d" * 64, "endpoints": [SERVICE]}
+    other = {**empty, "name": "other", "id": "c" * 64, "labels": {}}
+    stub.answer("GET", "/networks?verbose=true", [NETWORKS[0], used, empty, other])
+    assert sandnet("network", "prune", "--dry-run").stdout == "empty\nother\n"
+    assert {method for method, _ in stub.asked()} == {"GET"}
+    stub.answer("DELETE", f"/networks/{'e' * 64}")
+    assert sandnet("network", "prune", "--filter", "label=tier").stdout == "empty\n"
+    stub.answer("DELETE", f"/networks/{'c' * 64}", {"message": "in use", "code": "in_use"}, 403)
+    result = sandnet("network", "prune")
+    assert (result.exit_code, result.stdout) == (1, "empty\n")
+
+
+def test_given_labels_when_creating_a_network_then_they_are_sent_and_shown(stub: Stub, sandnet: Sandnet) -> None:
+    stub.answer("POST", "/networks", FOO)
+    assert sandnet("network", "create", "--label", "tier=test", "--label", "a=b=c", "foo").exit_code == 0
+    assert stub.requests[0].body == {
+        "name": "foo",
+        "network_type": "",
+        "options": {},
+        "labels": {"tier": "test", "a": "b=c"},
+    }
+    stub.answer("GET", "/networks/foo?verbose=true", {**NETWORKS[1], "labels": {"tier": "test"}})
+    assert "tier=test" in sandnet("network", "info", "foo").stdout
+
+
+@pytest.mark.parametrize(("health", "problems", "code"), [("ok", [], 0), ("degraded", ["the store is away"], 1)])
+def test_given_a_daemon_when_asked_for_its_status_then_problems_and_numbers_are_told(
+    stub: Stub, sandnet: Sandnet, health: str, problems: list[str], code: int
+) -> None:
+    drivers = [{"name": "bridge", "available": False, "reason": "no nftables"}]
+    stub.answer("GET", "/healthz", {"status": health, "problems": problems, "drivers": drivers})
+    stub.answer("GET", "/version", {"version": "1.2", "api_version": "1", "min_api_version": "1"})
+    stub.answer("GET", "/services?verbose=true", [VERBOSE])
+    stub.answer("GET", "/networks", NETWORKS)
+    stub.answer("GET", "/sandboxes", [SANDBOX])
+    result = sandnet("status")
+    assert result.exit_code == code
+    words = result.stdout.replace(":", " ").split()
+    assert {health, "1.2", "nftables"} <= set(words)
+    assert [words[words.index(name) + 1] for name in ("Networks", "Services", "Backends", "Sandboxes")] == list("2111")
+    assert all(problem in result.stdout for problem in problems)
+
+
+def test_given_no_daemon_when_asked_for_its_status_then_status_1(tmp_path: Path) -> None:
+    assert CliRunner().invoke(root, ["-H", f"unix://{tmp_path}/absent", "status"]).exit_code == 1

@@ -362,3 +362,10 @@ async def test_given_a_join_when_its_namespace_is_made_then_the_resolvers_socket
     await rig.endpoint("app", "host")
     await rig.join("c3", "app", "host")
     assert names.prepared == [("c1", box.inode)]
+
+
+async def test_given_labels_when_a_network_is_created_then_they_are_kept_over_a_restart(rig: Rig) -> None:
+    spec = NetworkSpec(name="foo", driver="bridge", labels={"tier": "test"})
+    await rig.controller.networks.create(spec)
+    await rig.start()
+    assert rig.controller.networks.find("foo").labels == {"tier": "test"}
