@@ -101,6 +101,7 @@ class World:
         self._sockets: list[socket.socket] = []
         self.endpoints: dict[str, Endpoint] = {}
         self.backends: dict[str, list[Attachment]] = {}
+        self.clients: list[EndpointState] = []
         asyncio.run(self.driver.start(lambda _: []))
         asyncio.run(self.driver.create_network(self.net))
 
@@ -120,6 +121,7 @@ class World:
         """A new driver with nothing but the records."""
         self.driver = self.new_driver()
         states = [EndpointState(ep, self.backends[ep.id]) for ep in self.endpoints.values()]
+        states += self.clients
         asyncio.run(self.driver.start(lambda _: [NetworkState(self.net, states)]))
         asyncio.run(self.driver.create_network(self.net))
 
@@ -201,6 +203,7 @@ class World:
         )  # fmt: skip
         self.host.run(self.kernel.namespaces.make, key)
         self.plug(ep, att)
+        self.clients.append(EndpointState(ep, [att]))
         return key
 
     def outsider(self) -> str:

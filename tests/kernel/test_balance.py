@@ -8,13 +8,14 @@ import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
 from sandnet.model import Affinity
-from tests.kernel.services import PORT, PUBLISHED, SERVICE, SERVICE6, World, asked, names
+from tests.kernel.services import PORT, PUBLISHED, SERVER, SERVICE, SERVICE6, World, asked, names
 from tests.lab import Host, eventually
 
 UDP = socket.SOCK_DGRAM
@@ -376,6 +377,161 @@ def test_given_a_deleted_endpoint_when_looked_for_then_nothing_of_it_is_left(wor
             asyncio.run(world.driver.leave(world.net, [att]))
     assert SERVICE not in world.host.sh("nft", "list", "ruleset")
     assert SERVICE6 not in world.host.sh("nft", "list", "ruleset")
+
+
+FLOODED = ("tcp_flows4", "udp_flows4", "sctp_flows4", "udp_answers4", "udp_peers4")
+
+
+def _counted(world: World, name: str, kind: str = "map") -> int:
+    return world.host.sh("nft", "list", kind, "bridge", "sandnet", name).count("expires")
+
+
+def _flood(world: World, where: str, kind: int, count: int, port: int = PORT) -> None:
+    """As many openings of flows from a namespace, each from another port of its own choice."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, kind) as raw:
+            for number in range(1, 1 + count):
+                ports = struct.pack("!HH", number, port)
+                raw.sendto(ports + _OPENINGS[kind], (SERVICE, 0))
+
+    world.host.inside(where, send)
+
+
+_OPENINGS = {
+    6: struct.pack("!IIBBHHH", 1, 0, 5 << 4, 2, 1000, 0, 0),
+    17: struct.pack("!HH", 9, 0) + b"x",
+    132: struct.pack("!IIBBH", 1, 0, 1, 0, 20) + bytes(16),
+}
+
+
+@pytest.mark.parametrize("kind", [6, 17, 132])
+def test_given_a_sandbox_that_opens_flows_without_end_when_counted_then_it_has_no_more_than_its_room(
+    world: World, kind: int
+) -> None:
+    ep = world.service()
+    world.attach(ep, 11)
+    world.attach(ep, 12)
+    flooding, began = world.client(201), time.monotonic()
+    _flood(world, flooding, kind, 50_000)
+    name = {6: "tcp_flows4", 17: "udp_flows4", 132: "sctp_flows4"}[kind]
+    learned = _counted(world, name)
+    burst, rate = (32_768, 1_000) if kind == 6 else (16_384, 400)
+    said = 4_096 if kind == 17 else 0  # what the holder answers
+    assert burst * 0.9 < learned < burst + said + rate * 1.25 * (time.monotonic() - began) + 100
+    client = world.client()
+    if kind != 132:
+        flows = world.sockets(client, 30, UDP if kind == 17 else TCP)
+        assert {asked(flow)[0] for flow in flows} == {"b11", "b12"}
+    assert set(names(world.ask(world.key("c201"), 60))) == {"b11", "b12"}
+
+
+@pytest.mark.parametrize("target", [SERVICE, SERVICE6])
+def test_given_no_room_for_flows_when_a_client_calls_then_it_is_served_by_all_and_its_flows_stay(
+    world: World, target: str
+) -> None:
+    """As if others had filled everything that is shared."""
+    ep = world.service()
+    first = world.attach(ep, 11)
+    second = world.attach(ep, 12)
+    version = 6 if ":" in target else 4
+    _shrink(world, version)
+    client = world.client()
+    datagrams, streams = world.sockets(client, 40, UDP, target), world.sockets(client, 60, TCP, target)
+    assert {asked(flow)[0] for flow in datagrams} == {"b11", "b12"}
+    before = [asked(flow)[0] for flow in streams]
+    assert set(before) == {"b11", "b12"}
+    world.change(ep, first, drained=True)
+    assert [asked(flow)[0] for flow in streams] == before
+    assert set(names(world.ask(client, 60, UDP, target))) == {"b12"}
+    world.change(ep, first, drained=False)
+    world.change(ep, second, drained=True)
+    assert [asked(flow)[0] for flow in streams] == before
+    assert set(names(world.ask(client, 60, TCP, target))) == {"b11"}
+
+
+def _shrink(world: World, version: int) -> None:
+    """Have the shared maps hold nothing more: the rules that write to them are taken away."""
+    written = ("tcp_flows", "udp_flows", "udp_answers", "udp_peers")
+    for chain in ("tcp_flows_open", "tcp_flows_client", "udp_flows_open", "udp_flows_client", "udp_expect"):
+        listed = world.host.sh("nft", "-a", "list", "chain", "bridge", "sandnet", f"{chain}{version}")
+        for line in listed.splitlines():
+            if any(f"update @{name}{version}" in line for name in written):
+                handle = line.rpartition("# handle ")[2]
+                world.host.sh("nft", "delete", "rule", "bridge", "sandnet", f"{chain}{version}", "handle", handle)
+
+
+def test_given_a_frame_with_a_services_address_on_a_bridge_of_others_when_it_passes_then_it_is_left_alone(
+    world: World,
+) -> None:
+    ep = world.service()
+    world.attach(ep, 11)
+    world.attach(ep, 12)
+    world.host.sh("ip", "link", "add", "alien0", "type", "bridge")
+    world.host.sh("ip", "link", "set", "alien0", "up")
+    for name in ("one", "two"):
+        world.host.run(world.kernel.namespaces.make, world.key(name))
+        waiting = world.host.inside(world.key(name), world.host.start_here, "sleep", "600")
+        peer = ("type", "veth", "peer", "name", "eth0", "netns", str(waiting.pid))
+        world.host.sh("ip", "link", "add", f"alien-{name}", *peer)
+        world.host.sh("ip", "link", "set", f"alien-{name}", "master", "alien0", "up")
+        world.host.sh("ip", "link", "set", "eth0", "up", namespace=world.key(name))
+    world.host.sh("ip", "addr", "add", f"{SERVICE}/24", "dev", "eth0", namespace=world.key("two"))
+    world.host.sh("ip", "addr", "add", "10.9.0.77/24", "dev", "eth0", namespace=world.key("one"))
+    server = world.host.inside(world.key("two"), world.host.start_here, sys.executable, "-c", SERVER, "alien")
+    assert server.stdout
+    assert server.stdout.readline() == "ready\n"
+    assert names(world.ask(world.key("one"), 40)) == {"alien": 40}
+    assert names(world.ask(world.key("one"), 40, UDP)) == {"alien": 40}
+    kinds = ["set" if name in ("udp_answers4", "udp_peers4") else "map" for name in FLOODED]
+    assert [_counted(world, *each) for each in zip(FLOODED, kinds, strict=True)] == [0] * len(FLOODED)
+
+
+def test_given_a_sandbox_of_another_network_when_it_sends_to_a_service_then_no_flow_is_learned(world: World) -> None:
+    """A port of another number, on the same bridge even: it is the port that counts."""
+    ep = world.service()
+    world.attach(ep, 11)
+    world.attach(ep, 12)
+    client = world.client(201)
+    world.host.sh("nft", "delete element bridge sandnet ports { snv201 }")
+    world.host.sh("nft", "add element bridge sandnet ports { snv201 : 0x7 }")
+    for kind in (6, 17, 132):
+        _flood(world, client, kind, 100, 9)  # nobody answers there: the holder would speak for itself
+    assert set(names(world.ask(client, 40))) == {"b11"}
+    kinds = ["set" if name in ("udp_answers4", "udp_peers4") else "map" for name in FLOODED]
+    assert [_counted(world, *each) for each in zip(FLOODED, kinds, strict=True)] == [0] * len(FLOODED)
+
+
+@pytest.mark.parametrize("speaker", ["b11", "b12"])
+def test_given_a_drained_backend_when_it_speaks_first_then_it_gains_no_flow(world: World, speaker: str) -> None:
+    ep = world.service()
+    first, second = world.attach(ep, 11), world.attach(ep, 12)
+    world.change(ep, first if speaker == "b11" else second, drained=True)
+    client = world.client()
+    flows = world.sockets(client, 30, UDP)
+
+    def speak() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            for flow in flows:
+                said = struct.pack("!HHHH", PORT, flow.getsockname()[1], 9, 0) + b"x"
+                ends = socket.inet_aton(SERVICE), socket.inet_aton("10.9.0.200")
+                raw.sendto(struct.pack("!BBHHHBBH4s4s", 0x45, 0, 29, 0, 0, 64, 17, 0, *ends) + said, ("10.9.0.200", 0))
+
+    world.host.inside(world.key(speaker), speak)
+    for flow in flows:
+        assert flow.recv(10) == b"x"
+    assert {asked(flow)[0] for flow in flows} == {"b12" if speaker == "b11" else "b11"}
+
+
+def test_given_a_restart_when_flows_go_on_then_the_hosts_secret_is_the_same_and_another_host_has_another(
+    world: World,
+) -> None:
+    before = world.host.sh("nft", "list", "set", "bridge", "sandnet", "secret")
+    world.restart()
+    assert world.host.sh("nft", "list", "set", "bridge", "sandnet", "secret") == before
+    asyncio.run(world.driver.stop())
+    world.restart()
+    assert world.host.sh("nft", "list", "set", "bridge", "sandnet", "secret") != before
 
 
 def test_given_one_backend_when_programmed_then_nothing_is_balanced(world: World) -> None:

@@ -140,7 +140,8 @@ def test_given_what_a_port_may_send_when_told_without_the_library_then_it_is_wha
     """Told by one and taken back by the other."""
     port = replace(attachment(2), host_link="snv0123456789", holder=holder)
     own = guard.elements(NET, ENDPOINT, port)
-    host.run(firewall.run, f"add table {BRIDGE}\n{guard.ruleset([])}")
+    ports = f"add map {BRIDGE} ports {{ typeof iifname : meta mark; }}\n"
+    host.run(firewall.run, f"add table {BRIDGE}\n{ports}{guard.ruleset([])}")
     host.run(firewall.change, guard.turned({}, own))
     told = host.run(firewall.listing, BRIDGE)
     assert told

@@ -135,7 +135,7 @@ def test_given_a_change_when_written_then_it_touches_only_what_differs() -> None
     text = "\n".join(change(old, new))
     moved = sum(old.get(element) != value for element, value in new.items())
     assert moved < len(new) / 2
-    assert text.count("02:42:0a:09:00:03") == sum(value == "02:42:0a:09:00:03" for value in new.values()) + 2
+    assert text.count("02:42:0a:09:00:03") == sum(value == "02:42:0a:09:00:03" for value in new.values()) + 4
     assert "services4" not in text
 
 

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from sandnet.drivers.base import EndpointState, Fault, NetworkState
-from sandnet.drivers.bridge.balance import BRIDGE
+from sandnet.drivers.bridge.balance import BRIDGE, network_number
 from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.rules import Rules
@@ -33,6 +33,7 @@ NET = Network(
     id="n", name="net", driver="bridge", phase=Phase.READY, sequence=1, created=0.0, link="snb0", ipv4=WHERE
 )  # fmt: skip
 BACKENDS = [replace(attachment(number), host_link=f"snv{number}") for number in (1, 2)]
+NUMBER = network_number(ENDPOINT.network_id)
 OTHER = replace(NET, id="o", name="other", link="snb1")
 
 
@@ -76,7 +77,7 @@ class Bench:
         return [each for each in self.networks if each.network.phase in phases]
 
     async def start(self) -> None:
-        await self.upkeep.start(self.state)
+        await self.upkeep.start(self.state, [])
 
     async def problems(self) -> list[str]:
         return [fault.problem for fault in await self.upkeep.faults()]
@@ -95,7 +96,7 @@ async def test_given_tables_as_they_were_made_when_looked_at_then_nothing_is_wro
     bench = await _started()
     assert await bench.problems() == []
     assert bench.bridges() == {'"snb0"'}
-    assert bench.filter.tables[BRIDGE]["services4"] == {"10.9.0.100"}
+    assert bench.filter.tables[BRIDGE]["services4"] == {f"{NUMBER} . 10.9.0.100"}
 
 
 async def test_given_elements_that_others_took_and_added_when_looked_at_then_both_are_told() -> None:
@@ -238,7 +239,7 @@ async def test_given_a_change_that_the_filter_refused_when_it_is_asked_for_again
         assert live == before
         await bench.balancing.balance(ENDPOINT, backends)
         served = backends if len(backends) > 1 else []
-        assert live == {f"10.9.0.100 . {each.mac}" for each in served}
+        assert live == {f"{NUMBER} . 10.9.0.100 . {each.mac}" for each in served}
 
 
 async def _as_far_as_it_comes(task: asyncio.Task[T]) -> None:

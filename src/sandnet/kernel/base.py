@@ -220,6 +220,10 @@ class ElementChange(NamedTuple):
     packed: bytes
     """As the kernel compares it: the parts of the key one after the other, each filled up to four bytes."""
     comes: bool
+    value: str = ""
+    """What a map makes of it, as scripts spell it."""
+    data: bytes = b""
+    """The same as the kernel keeps it."""
 
 
 class Firewall(Protocol):
@@ -244,6 +248,10 @@ class Firewall(Protocol):
 
     def listing(self, table: str) -> Listing | None:
         """A table (``inet sandnet``) as it is in the kernel; ``None``: there is none."""
+        ...
+
+    def members(self, table: str, name: str) -> frozenset[str]:
+        """The elements of one set, one that rules write to included; none where it is not there."""
         ...
 
     def touched(self) -> int:

@@ -33,6 +33,10 @@ _PER_LINK: Final = {
 _GROUPS: Final = ("all", "default")
 
 
+def _keys(elements: Iterable[str]) -> set[str]:
+    return {each.partition(" : ")[0] for each in elements}
+
+
 class FakeFirewall:
     """See :class:`sandnet.kernel.base.Firewall`."""
 
@@ -68,11 +72,15 @@ class FakeFirewall:
         """Note them as a script would have it."""
         for each in elements:
             sets = self.tables.get(each.table)
-            if sets is None or not (each.comes or each.key in sets.get(each.name, ())):
+            if sets is None or not (each.comes or each.key in _keys(sets.get(each.name, ()))):
                 raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_GONE)
         for each in elements:
             found = self.tables[each.table].setdefault(each.name, set())
-            found.add(each.key) if each.comes else found.remove(each.key)
+            spelled = f"{each.key} : {each.value}" if each.value else each.key
+            if each.comes:
+                found.add(spelled)
+            else:
+                self.tables[each.table][each.name] = {one for one in found if one.partition(" : ")[0] != each.key}
 
     @recorded
     def forget_flows(
@@ -92,6 +100,11 @@ class FakeFirewall:
         if table not in self.tables:
             return None
         return Listing("", {name: frozenset(found) for name, found in self.tables[table].items()})
+
+    @recorded
+    def members(self, table: str, name: str) -> frozenset[str]:
+        """What it was given."""
+        return frozenset(self.tables.get(table, {}).get(name, ()))
 
     @recorded
     def touched(self) -> int:

@@ -45,6 +45,10 @@ class LinuxFirewall:
         """See :meth:`sandnet.kernel.nftables.Nftables.listing`."""
         return self._nftables.listing(table)
 
+    def members(self, table: str, name: str) -> frozenset[str]:
+        """The elements of one set, one that rules write to included."""
+        return self._nftables.members(table, name)
+
     def touched(self) -> int:
         """See :meth:`sandnet.kernel.nftables.Nftables.touched`."""
         return self._nftables.touched()

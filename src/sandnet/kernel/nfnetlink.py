@@ -48,6 +48,7 @@ _ELEMENTS_SET: Final = 2
 _ELEMENTS: Final = 3
 _LIST_ELEMENT: Final = 1
 _ELEMENT_KEY: Final = 1
+_ELEMENT_DATA: Final = 2
 _DATA_VALUE: Final = 1
 _TABLE: Final = 1
 """Attribute with the table's name: of chains, rules and sets alike."""
@@ -164,7 +165,8 @@ def _told(netlink: Netlink, kind: int, family: str, table: str) -> Iterator[dict
 
 def _element(change: ElementChange) -> Message:
     family, _, table = change.table.partition(" ")
-    element = nested(_LIST_ELEMENT, nested(_ELEMENT_KEY, attribute(_DATA_VALUE, change.packed)))
+    data = nested(_ELEMENT_DATA, attribute(_DATA_VALUE, change.data)) if change.data else b""
+    element = nested(_LIST_ELEMENT, nested(_ELEMENT_KEY, attribute(_DATA_VALUE, change.packed)), data)
     where = text(_ELEMENTS_TABLE, table) + text(_ELEMENTS_SET, change.name)
     body = _HEADER.pack(_FAMILIES[family], 0, 0) + where + nested(_ELEMENTS, element)
     return Message(_NEW_ELEMENT, NLM_F_CREATE, body) if change.comes else Message(_DELETE_ELEMENT, 0, body)

@@ -146,6 +146,19 @@ class Nftables:
             raise
         return Listing(found.frame, elements)
 
+    def members(self, table: str, name: str) -> frozenset[str]:
+        """The elements of one set; none where it is not there.
+
+        Raises:
+            Error: as :meth:`run`, but for what is not there.
+        """
+        try:
+            return self._elements(table, f"set {name}")
+        except Error as failure:
+            if failure.code == RULES_GONE:
+                return frozenset()
+            raise
+
     def touched(self) -> int:
         """0 when all transactions since the last :meth:`account` were ours; else the present generation."""
         with self._lock:

@@ -16,7 +16,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from hashlib import shake_128
+from hashlib import sha256, shake_128
 from ipaddress import IPv4Interface, IPv6Interface
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -44,6 +44,12 @@ class Service(NamedTuple):
 
     endpoint: Endpoint
     backends: tuple[Attachment, ...]
+
+
+@lru_cache(maxsize=4096)
+def network_number(identity: str) -> str:
+    """What stands for a network in keys, as nft writes a mark; never 0."""
+    return f"0x{int.from_bytes(sha256(identity.encode()).digest()[:4]) or 1:08x}"
 
 
 def balanced(service: Service) -> bool:
@@ -150,17 +156,22 @@ def _families(service: Service) -> Iterator[_Family]:
 
 def _on_the_bridge(family: _Family, service: Service, takers: Sequence[str]) -> Iterator[tuple[Element, str]]:
     version, address, backends = family.version, family.address, service.backends
+    network = network_number(service.endpoint.network_id)
+    key = f"{network} . {address}"
     holder = next((backend for backend in backends if backend.holder), backends[0])
-    yield Element(BRIDGE, f"services{version}", address), ""
-    yield Element(BRIDGE, f"holders{version}", address), holder.mac
+    yield Element(BRIDGE, f"services{version}", key), ""
+    yield Element(BRIDGE, f"holders{version}", key), holder.mac
+    yield Element(BRIDGE, f"speakers{version}", f"{key} . {holder.mac}"), ""
     if service.endpoint.affinity is Affinity.CLIENT:
-        yield Element(BRIDGE, f"clients{version}", address), ""
+        yield Element(BRIDGE, f"clients{version}", key), ""
+    for taker in {*takers}:
+        yield Element(BRIDGE, f"takers{version}", f"{key} . {taker}"), ""
     for mac, own in family.own.items():
-        yield Element(BRIDGE, f"live{version}", f"{address} . {mac}"), ""
+        yield Element(BRIDGE, f"live{version}", f"{key} . {mac}"), ""
         if own != address:
-            yield Element(BRIDGE, f"secondaries{version}", own), ""
-            yield Element(BRIDGE, f"services_of{version}", own), address
-    yield from zip(_numbered(BRIDGE, f"buckets{version}", address, BUCKETS), takers, strict=True)
+            yield Element(BRIDGE, f"secondaries{version}", f"{network} . {own}"), ""
+            yield Element(BRIDGE, f"services_of{version}", f"{network} . {own}"), address
+    yield from zip(_numbered(BRIDGE, f"buckets{version}", key, BUCKETS), takers, strict=True)
 
 
 def _through_the_host(family: _Family, endpoint: Endpoint, targets: Sequence[str]) -> Iterator[tuple[Element, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from sandnet.drivers.base import NetworkState
-from sandnet.drivers.bridge import balance
+from sandnet.drivers.bridge import balance, seeds
 from sandnet.drivers.bridge.balance import Service
 from sandnet.drivers.bridge.balance_rules import bridge_ruleset, no_bridge_table, router
 from sandnet.drivers.bridge.forgetting import Forgetting
@@ -30,6 +30,7 @@ class Balancing:
         self._former: dict[str, Service] = {}
         """What the kernel has still where it refused a change: the next one starts from there."""
         self._forgetting = Forgetting(firewall, workers)
+        self._secret = seeds.drawn()
 
     async def start(self, table: str, state: Sequence[NetworkState]) -> None:
         """Put all services in place, in one transaction with the script ``table``. Learned flows stay.
@@ -39,6 +40,10 @@ class Balancing:
         endpoints = [each for network in state for each in network.endpoints]
         services = [Service(each.endpoint, tuple(each.backends)) for each in endpoints]
         self._programmed = {service.endpoint.id: service for service in services if balance.balanced(service)}
+        secret = seeds.known(await self._workers.run(self._firewall.members, balance.BRIDGE, seeds.PLACE))
+        self._secret = secret or self._secret
+        if not secret:  # a table of an earlier release, or none: nothing in it can be kept
+            await self._workers.run(self._firewall.apply, no_bridge_table())
         await self.mend(table, state)
 
     async def mend(self, table: str, state: Sequence[NetworkState]) -> None:
@@ -93,7 +98,7 @@ class Balancing:
         # the bridge table first: it stays where it is in the list of tables, the other one is made anew behind it
         routers = [line for each in state for line in router(each.network, add=True)]
         lines = [line for each in services for line in balance.change({}, balance.elements(each))]
-        return "\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n"
+        return seeds.seeded("\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n", self._secret)
 
     def _change(self, old: Service, new: Service) -> None:
         statements = list(balance.change(balance.elements(old), balance.elements(new)))

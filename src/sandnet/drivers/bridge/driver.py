@@ -88,7 +88,7 @@ class BridgeDriver:
         nets = [each.network for each in lasting]
         await self._forwarding.start(nets)
         self._max_flows = await self._workers.run(usual_max_flows, self._kernel.sysctl, self._max_flows)
-        await self._upkeep.start(state)
+        await self._upkeep.start(state, await self._workers.run(self._kernel.links.list))
         await self._open_host(nets)
         await self._forget_stale([end.endpoint for each in lasting for end in each.endpoints])
 
@@ -107,7 +107,10 @@ class BridgeDriver:
 
     def _network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
         ipv6, sysctl = "ipv6" not in self._missing, self._kernel.sysctl
-        return [fault for net in nets for fault in inspection.network_faults(net, host, sysctl, ipv6=ipv6)]
+        found = [fault for net in nets for fault in inspection.network_faults(net, host, sysctl, ipv6=ipv6)]
+        links = [port.link for port in host.links.values()]
+        strange = [net for net in nets if net.link_adopted and not self._guarding.knows_others(net, links)]
+        return found + [inspection.other_ports(net) for net in strange]
 
     async def parameter_faults(self) -> list[Fault]:
         """Those of the whole host."""
@@ -174,6 +177,7 @@ class BridgeDriver:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)
             for name, value in inspection.parameters(net, ipv6=True).items():
                 await self._tuning.ensure(name, value)
+            await self._guarding.meet_others(net, await self._workers.run(self._kernel.links.list))
         else:
             await self._workers.run(self._make, net, bridge._replace(mark=network_mark(net)))
         await self._upkeep.limit(net)
@@ -191,6 +195,7 @@ class BridgeDriver:
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
+            await self._guarding.meet_others(net, [])
             for name in inspection.parameters(net, ipv6=True):
                 await self._tuning.put_back(name)
             return

@@ -24,19 +24,20 @@ claimed by neighbour discovery stand as numbers.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from ipaddress import IPv6Address
 from socket import AF_INET6, inet_aton, inet_pton
 from typing import Final, NamedTuple
 
-from sandnet.drivers.bridge.balance import BRIDGE, Element, change
+from sandnet.drivers.bridge.balance import BRIDGE, Element, change, network_number
 from sandnet.kernel.base import ElementChange
 from sandnet.kernel.rtnetlink import mac_bytes
 from sandnet.model import Attachment, Endpoint, Network
 
 Own = dict[Element, str]
-"""What the sets hold of one port; nothing is mapped to anything."""
+"""What the sets hold of one port, and the network that it belongs to."""
 
 
 class _Part(NamedTuple):
@@ -63,6 +64,8 @@ _SETS: Final = {
     "macs6": (_PORT, _MAC_NUMBER),
     "claims6": (_PORT, _IPV6_NUMBER),
 }
+_PORTS: Final = "ports"
+"""The map of those that belong to a network; services are balanced by it, with anti-spoofing and without."""
 _OWN_SENDER: Final = (
     "iifname . ether saddr . arp saddr ip @sources4 iifname . arp saddr ether . arp saddr ip @sources4 accept"
 )
@@ -176,27 +179,37 @@ def ruleset(ports: Iterable[Own]) -> str:
     chains = _CHAINS | {_BASE: _GATES, _TAKEN: (_CONTROL,)}
     lines += [f"flush chain {BRIDGE} {name}" for name in chains]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
-    found = {element: "" for each in ports for element in each}
+    found = {element: value for each in ports for element, value in each.items()}
     return "\n".join((*lines, *change({}, found))) + "\n"
 
 
 def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> Own:
     """What the sets hold of an attachment."""
-    if not net.options.anti_spoofing or not attachment.host_link:
+    if not attachment.host_link:
         return {}
-    return {Element(BRIDGE, name, key): "" for name, key in _keys(endpoint, attachment)}
+    if not net.options.anti_spoofing:
+        return belonging(net, attachment.host_link)
+    own = {Element(BRIDGE, name, key): "" for name, key in _keys(endpoint, attachment)}
+    return belonging(net, attachment.host_link) | own
+
+
+def belonging(net: Network, port: str) -> Own:
+    """To which network a port belongs, whoever made it."""
+    return {Element(BRIDGE, _PORTS, f'"{port}"'): network_number(net.id)}
 
 
 def turned(old: Own, new: Own) -> list[ElementChange]:
     """What turns the elements of a port into others."""
     gone, come = old.keys() - new.keys(), new.keys() - old.keys()
-    return [_changed(each, comes=False) for each in gone] + [_changed(each, comes=True) for each in come]
+    return [_changed(each, comes=False) for each in gone] + [_changed(each, new[each], comes=True) for each in come]
 
 
-def _changed(element: Element, *, comes: bool) -> ElementChange:
+def _changed(element: Element, value: str = "", *, comes: bool) -> ElementChange:
     texts = element.key.split(" . ")
-    packed = b"".join(part.packed(text) for part, text in zip(_SETS[element.name], texts, strict=True))
-    return ElementChange(element.table, element.name, element.key, packed, comes)
+    parts = (_PORT,) if element.name == _PORTS else _SETS[element.name]
+    packed = b"".join(part.packed(text) for part, text in zip(parts, texts, strict=True))
+    data = int(value, 16).to_bytes(4, sys.byteorder) if value else b""
+    return ElementChange(element.table, element.name, element.key, packed, comes, value, data)
 
 
 def link_local(mac: str) -> IPv6Address:

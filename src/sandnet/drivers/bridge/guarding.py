@@ -10,7 +10,7 @@ from sandnet.drivers.bridge import guard
 from sandnet.drivers.bridge.guard import Own
 from sandnet.drivers.bridge.rules import Rules
 from sandnet.errors import Error
-from sandnet.kernel.base import Firewall
+from sandnet.kernel.base import Firewall, Link
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network
 
@@ -28,19 +28,44 @@ class Guarding:
         self._workers = workers
         self._rules = rules
         self._programmed: dict[str, Own] = {}
+        self._others: dict[str, Own] = {}
+        """By network: the ports of its bridge that others made, on a bridge of theirs or of ours."""
 
-    def start(self, state: Sequence[NetworkState]) -> None:
-        """Take these for the ports there are; whoever calls has :func:`guard.ruleset` of them run."""
+    def start(self, state: Sequence[NetworkState], links: Sequence[Link]) -> None:
+        """Take these for the ports there are; whoever calls has :func:`guard.ruleset` of them run.
+
+        Args:
+            state: networks, with what is attached.
+            links: those of the host.
+        """
         self._programmed = {
             attachment.host_link: guard.elements(each.network, endpoint, attachment)
             for each in state
             for endpoint, backends in each.endpoints
             for attachment in backends
         }
+        self._others = {each.network.id: self._made_by_others(each.network, links) for each in state}
 
     def ports(self) -> Sequence[Own]:
         """What is programmed."""
-        return [*self._programmed.values()]
+        return [*self._programmed.values(), *self._others.values()]
+
+    def knows_others(self, net: Network, links: Sequence[Link]) -> bool:
+        """Whether the ports that others made on the network's bridge are known."""
+        return self._made_by_others(net, links) == self._others.get(net.id, {})
+
+    async def meet_others(self, net: Network, links: Sequence[Link]) -> None:
+        """Take ports that others made for ports of the network: their clients reach its services, too."""
+        async with self._rules.changing():
+            old, new = self._others.get(net.id, {}), self._made_by_others(net, links)
+            self._others[net.id] = new
+            if old != new:
+                await self._workers.run(self._firewall.change, guard.turned(old, new))
+
+    def _made_by_others(self, net: Network, links: Sequence[Link]) -> Own:
+        bridge = next((link.ifindex for link in links if link.name == net.link), 0)
+        ports = (link.name for link in links if bridge and link.master == bridge and link.up)
+        return _merged(guard.belonging(net, port) for port in ports if port not in self._programmed)
 
     async def let_in(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         """Let a port send what is its own and nothing else: before it is there, or when it becomes the holder's."""

@@ -52,6 +52,12 @@ def network_faults(net: Network, host: Space, sysctl: Sysctl, *, ipv6: bool) -> 
             yield Fault("network", net.id, f"{name} is {found}, not {value}", _REASONS[name.rpartition("/")[2]])
 
 
+def other_ports(net: Network) -> Fault:
+    """Ports of a bridge that others made came or went."""
+    reason = "clients behind them reach services by one backend only"
+    return Fault("network", net.id, f"bridge {net.link} has other ports than were known", reason)
+
+
 def parameters(net: Network, *, ipv6: bool) -> dict[str, str]:
     """The kernel parameters of a network's bridge."""
     wanted = {f"net/ipv4/conf/{net.link}/{name}": "1" for name in ("route_localnet", "forwarding")}

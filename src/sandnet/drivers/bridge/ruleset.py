@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from sandnet.drivers.base import NetworkState
 from sandnet.drivers.bridge import flow_limits
-from sandnet.drivers.bridge.balance_rules import inet_maps, inet_own, inet_published
+from sandnet.drivers.bridge.balance_host import inet_maps, inet_own, inet_published
 from sandnet.drivers.bridge.flow_limits import Counted
 from sandnet.kernel.links import PORTS, RETIRED
 from sandnet.model import BoundPort, Endpoint, Network

@@ -14,7 +14,7 @@ from sandnet.drivers.bridge.guard import Own
 from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.rules import Rules
 from sandnet.drivers.bridge.ruleset import HostState
-from sandnet.kernel.base import Firewall
+from sandnet.kernel.base import Firewall, Link
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.workers import Workers
 from sandnet.model import Network, Phase
@@ -63,11 +63,11 @@ class Upkeep:
         self._frames: dict[str, str] = {}
         self._told: list[Fault] = []
 
-    async def start(self, state: StateOf) -> None:
+    async def start(self, state: StateOf, links: Sequence[Link]) -> None:
         """Put both tables in place in one transaction, and remember how they look."""
         self._state = state
         lasting = state(_LASTING)
-        self._guarding.start(lasting)
+        self._guarding.start(lasting, links)
         async with self._rules.turns.alone():
             await self._make(lambda: self._balancing.start(self._wanted(lasting), lasting))
 
