@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.files import Files
+from sandnet.kernel.files import MAX_READ, Files
 
 
 @pytest.fixture
@@ -176,3 +176,9 @@ def test_given_a_directory_in_the_place_when_it_is_given_back_then_both_stay(fil
     assert (root / ".hosts.sandnet-original").read_text() == "theirs"
     files.forget_original(f"{root}/hosts")
     assert [path.name for path in root.iterdir()] == ["hosts"]
+
+
+def test_given_a_file_without_end_when_it_is_read_then_only_its_first_mebibyte_is(files: Files, root: Path) -> None:
+    root.mkdir()
+    (root / "hosts").write_bytes(b"x" * (MAX_READ + 1))
+    assert files.read(f"{root}/hosts") == b"x" * MAX_READ

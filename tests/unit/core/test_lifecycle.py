@@ -10,6 +10,7 @@ import pytest
 
 from sandnet.core import hostview
 from sandnet.core.joining import MAX_HOSTS, with_parent_host
+from sandnet.core.parents import MAX_OWED
 from sandnet.dns.fake import FakeNames
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin, ParentUpdate, Phase, Sandbox
@@ -369,3 +370,17 @@ async def test_given_labels_when_a_network_is_created_then_they_are_kept_over_a_
     await rig.controller.networks.create(spec)
     await rig.start()
     assert rig.controller.networks.find("foo").labels == {"tier": "test"}
+
+
+async def test_given_updates_that_were_never_told_when_more_are_owed_then_the_latest_are_kept(rig: Rig) -> None:
+    await rig.network()
+    endpoint = await rig.endpoint("peer")
+    network = rig.controller.networks.find("foo")
+    parents = rig.controller.sandboxes.parents
+    box = Sandbox(container_id="c", key="/k", origin=Origin.MADE, phase=Phase.READY, sequence=1, created=0.0)
+    for index in range(5):
+        address = IPv4Address("192.0.2.1")
+        updates = [ParentUpdate(endpoint_id=endpoint.id, name=f"n{index}-{n}", address=address) for n in range(1024)]
+        box = parents.owing(box, network, updates)
+    assert len(box.parent_updates) == MAX_OWED
+    assert (box.parent_updates[0].name, box.parent_updates[-1].name) == ("n1-0", "n4-1023")
