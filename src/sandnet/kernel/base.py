@@ -16,6 +16,7 @@ from sandnet.kernel.facts import Link as Link
 from sandnet.kernel.facts import Listing, Survey, Watch
 from sandnet.kernel.life import Processes
 from sandnet.kernel.shapes import Bridge as Bridge
+from sandnet.kernel.shapes import BridgeRoute as BridgeRoute
 from sandnet.kernel.shapes import DefaultRoute as DefaultRoute
 from sandnet.kernel.shapes import SourceRoute as SourceRoute
 from sandnet.kernel.shapes import Veth as Veth
@@ -312,6 +313,15 @@ class Host(Protocol):
 
     def reserved_ports(self) -> Collection[int]:
         """``net.ipv4.ip_local_reserved_ports``: given to nobody who does not ask for them by number."""
+        ...
+
+    def is_preferred(self, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
+        """Whether what goes to the bridges of ``needed`` gets there, whatever rules for routing others have made, and
+        nothing that is neither there nor in ``allowed`` does. A rule of ours that is no longer needed may be there."""
+        ...
+
+    def prefer(self, routes: Sequence[BridgeRoute]) -> None:
+        """Make it so. Where others have no rules there is none of ours; without routes all of ours is taken back."""
         ...
 
     def hold(self, proto: int, address: Address, port: int) -> Held:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import RULES_GONE, ElementChange
+from sandnet.kernel.base import RULES_GONE, BridgeRoute, ElementChange
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_parts import Mishaps, recorded
@@ -222,6 +222,15 @@ class FakeHost:
     def reserved_ports(self) -> Collection[int]:
         """What tests say is reserved."""
         return frozenset(self.reserved)
+
+    @recorded
+    def is_preferred(self, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
+        """Nobody else has rules."""
+        return True
+
+    @recorded
+    def prefer(self, routes: Sequence[BridgeRoute]) -> None:
+        """Nothing to do."""
 
     @recorded
     def hold(self, proto: int, address: Address, port: int) -> FakeHeld:

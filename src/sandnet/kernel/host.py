@@ -8,9 +8,12 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.base import BridgeRoute
 from sandnet.kernel.features import missing
+from sandnet.kernel.netlink import Netlink, explaining
 from sandnet.kernel.occupancy import Occupancy
 from sandnet.kernel.ports import HeldPort, HostPorts
+from sandnet.kernel.precedence import is_preferred, prefer
 from sandnet.kernel.prefixes import matters, prefix_of
 from sandnet.kernel.sysctl import ProcSysctl
 from sandnet.model.address import Address, Prefix
@@ -89,6 +92,16 @@ class LinuxHost:
         except OSError:  # a kernel without it reserves none
             return ()
         return frozenset(port for words in text.strip().split(",") for port in _ports(words))
+
+    def is_preferred(self, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
+        """See :meth:`sandnet.kernel.base.Host.is_preferred`."""
+        with explaining("look at the rules for routing"), Netlink() as netlink:
+            return is_preferred(netlink, needed, allowed)
+
+    def prefer(self, routes: Sequence[BridgeRoute]) -> None:
+        """See :meth:`sandnet.kernel.base.Host.prefer`."""
+        with explaining("come before others' rules for routing"), Netlink() as netlink:
+            prefer(netlink, routes)
 
     def hold(self, proto: int, address: Address, port: int) -> HeldPort:
         """See :meth:`sandnet.kernel.ports.HostPorts.hold`."""

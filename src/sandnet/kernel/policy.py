@@ -16,7 +16,16 @@ from typing import Final
 
 from sandnet.kernel.base import SourceRoute
 from sandnet.kernel.facts import Held, Policy, PolicyRoute, PolicyRule, route_to
-from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, number, to_number
+from sandnet.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    number,
+    to_number,
+)
 from sandnet.kernel.routes import (
     ROUTE_PROTOCOL,
     RT_SCOPE_LINK,
@@ -131,8 +140,18 @@ def settle_policy(netlink: Netlink, wanted: Policy) -> None:
         netlink.call(RTM_NEWRULE, _rule_body(rule), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
 
 
+def list_rules(netlink: Netlink, family: int = socket.AF_UNSPEC) -> list[bytes]:
+    """All rules of a family, or of all; none where the kernel knows no rules (``CONFIG_IP_MULTIPLE_TABLES``)."""
+    try:
+        return netlink.dump(RTM_GETRULE, _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+    except NetlinkError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+            raise
+        return []
+
+
 def _dump_rules(netlink: Netlink) -> Iterator[PolicyRule]:
-    for body in netlink.dump(RTM_GETRULE, _HEADER.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+    for body in list_rules(netlink):
         family, parts = body[0], attributes(body, _HEADER.size)
         if family not in _VERSIONS or parts.get(_FRA_PROTOCOL) != bytes([ROUTE_PROTOCOL]):
             continue

@@ -22,6 +22,15 @@ class Bridge(NamedTuple):
     off for new links, and takes no address then."""
 
 
+class BridgeRoute(NamedTuple):
+    """What leads from the host to the sandboxes of a bridge."""
+
+    prefix: Prefix
+    link: str
+    source: Address | None
+    """The host's own address there."""
+
+
 class Veth(NamedTuple):
     """A veth pair between a bridge and a sandbox as it should be."""
 

@@ -17,6 +17,7 @@ from sandnet.drivers.bridge.egress import refuse_egress
 from sandnet.drivers.bridge.flow_limits import usual_max_flows
 from sandnet.drivers.bridge.forwarding import Forwarding
 from sandnet.drivers.bridge.guarding import Guarding
+from sandnet.drivers.bridge.precedence import NO_WAY_IN, Precedence
 from sandnet.drivers.bridge.publish import HostPorts
 from sandnet.drivers.bridge.published import published
 from sandnet.drivers.bridge.rules import Rules
@@ -72,6 +73,7 @@ class BridgeDriver:
         self._guarding = Guarding(kernel.firewall, workers, self._rules)
         self._forwarding = Forwarding(tuning, kernel, workers, leave_open=forward_others)
         self._advertisements = Advertisements(tuning, kernel, workers)
+        self._precedence = Precedence(kernel.host, workers)
         self._opening = asyncio.Lock()
         """Nobody switches forwarding on before the table knows what it is not for."""
         self._max_flows = max_flows
@@ -90,10 +92,12 @@ class BridgeDriver:
         self._max_flows = await self._workers.run(usual_max_flows, self._kernel.sysctl, self._max_flows)
         await self._upkeep.start(state, await self._workers.run(self._kernel.links.list))
         await self._open_host(nets)
+        await self._precedence.start(state)
         await self._forget_stale([end.endpoint for each in lasting for end in each.endpoints])
 
     async def stop(self) -> None:
         """No tables, and the host's parameters as they were."""
+        await self._precedence.give_back()
         await self._tuning.put_back()  # first: without the table a forwarding host would be open
         if not self.unavailable():
             script = ruleset.no_table() + balance_rules.no_bridge_table()
@@ -117,12 +121,17 @@ class BridgeDriver:
         wrong = await self._tuning.wrong()
         told = [(name, f"{name} has been changed") for name in wrong]
         told += [(name, f"{name} is 1") for name in await self._advertisements.wrong() if name not in wrong]
-        return [Fault("parameter", name, problem, _reason(name)) for name, problem in told]
+        found = [Fault("parameter", name, problem, _reason(name)) for name, problem in told]
+        if not await self._precedence.is_kept():
+            problem = "others' rules for routing come before the routes to our networks"
+            found.append(Fault("parameter", "ip rule", problem, NO_WAY_IN))
+        return found
 
     async def mend_parameters(self) -> None:
         """As before the first of them was changed."""
         await self._tuning.mend()
         await self._advertisements.keep()
+        await self._precedence.keep()
 
     async def rule_faults(self) -> list[Fault]:
         """Of both tables."""
@@ -183,6 +192,7 @@ class BridgeDriver:
         await self._upkeep.limit(net)
         elements = ruleset.network_elements(net, self._max_flows, add=True)
         await self._apply([*elements, *balance_rules.router(net, add=True)])
+        await self._precedence.keep()
         return net
 
     async def delete_network(self, net: Network) -> None:
@@ -192,6 +202,7 @@ class BridgeDriver:
         elements = ruleset.network_elements(net, self._max_flows, add=False)
         await self._apply([*elements, *balance_rules.router(net, add=False)])
         await self._upkeep.forget_limits()
+        await self._precedence.keep()
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
