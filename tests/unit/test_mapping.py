@@ -261,8 +261,8 @@ LINE = {"name": "db", "address": "192.0.2.1"}
 
 def test_given_lists_without_end_in_a_body_when_mapping_then_refused() -> None:
     for field in ("exposed_ports", "port_mapping"):
-        assert f"{field}: 4097 are too many" in refused_endpoint(**{field: [PORT] * 4097})
-        mapping.endpoint_spec(endpoint(**{field: [PORT] * 4096}))
+        assert f"{field}: 8193 are too many" in refused_endpoint(**{field: [PORT] * 8193})
+        mapping.endpoint_spec(endpoint(**{field: [PORT] * 8192}))
     assert "labels: 257 are too many" in refused_endpoint(labels={str(i): "" for i in range(257)})
     assert "dns: 17 are too many" in refused_join(dns=["192.0.2.53"] * 17)
     assert "extra_hosts: 1025 are too many" in refused_join(extra_hosts=[LINE] * 1025)

@@ -6,8 +6,10 @@ An empty string is an absent one, as in the reference's attach example.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
+
+from msgspec.structs import replace
 
 from sandnet.api import options, values
 from sandnet.errors import invalid, not_found
@@ -33,7 +35,7 @@ T = TypeVar("T")
 DEFAULT_DRIVER: Final = "bridge"
 MAX_ALIASES: Final = 100
 """Of an endpoint, or of a join: every one of them is a record of the resolver's."""
-MAX_PORTS: Final = 4096
+MAX_PORTS: Final = 8192
 """Published by an endpoint, each a held socket and elements in the packet filter; and as many exposed ones."""
 MAX_LINES: Final = 1024
 """Extra hosts of a join, and its parent updates: lines of files that are rewritten as a whole."""
@@ -185,18 +187,47 @@ def _exposed(ports: Iterable[wire.ExposedPort]) -> tuple[ExposedPort, ...]:
 
 
 def _mappings(ports: Iterable[wire.PortMapping]) -> tuple[PortMapping, ...]:
-    read = tuple(_mapping(port, f"port_mapping[{i}]") for i, port in enumerate(ports))
+    read: list[PortMapping] = []
     fixed: dict[object, int] = {}
-    for i, port in enumerate(read):
-        if not port.host_port or port.host_port_end:
-            continue
-        if (other := fixed.setdefault((port.proto, port.host_ip, port.host_port), i)) != i:
-            wanted = f"{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
-            raise invalid(f"port_mapping[{other}] and port_mapping[{i}] ask for the same host port {wanted}")
-    return read
+    for i, asked in enumerate(ports):
+        for port in _mapping(asked, f"port_mapping[{i}]"):
+            if port.host_port and not port.host_port_end:
+                _refuse_twice(fixed.setdefault((port.proto, port.host_ip, port.host_port), i), i, port)
+            read.append(port)
+            if len(read) > MAX_PORTS:
+                raise invalid(f"port_mapping: more than {MAX_PORTS} ports, those of ranges included", code="too_many")
+    return tuple(read)
 
 
-def _mapping(port: wire.PortMapping, field: str) -> PortMapping:
+def _refuse_twice(other: int, i: int, port: PortMapping) -> None:
+    """Two mappings may not ask for one host port; the ports of one range are different ones."""
+    if other != i:
+        wanted = f"{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
+        raise invalid(f"port_mapping[{other}] and port_mapping[{i}] ask for the same host port {wanted}")
+
+
+def _mapping(port: wire.PortMapping, field: str) -> Iterator[PortMapping]:
+    """What one object asks for: a port, or each port of a range."""
+    one = _single(port, field)
+    end = port.port_end or one.port
+    if end < one.port:
+        raise invalid(f"{field}: ports {one.port} to {end} are no range", "let port be the lower end")
+    if port.port_end is None:
+        yield one
+        return
+    count = end - one.port + 1
+    if one.host_port + count - 1 > 65535:
+        raise invalid(f"{field}: host ports {one.host_port} to {one.host_port + count - 1} are out of range")
+    if one.host_port_end and one.host_port_end - one.host_port + 1 != count:
+        hosts = one.host_port_end - one.host_port + 1
+        message = f"{field}: {hosts} host ports cannot lead to {count} ports"
+        raise invalid(message, "make both ranges equally long, or name one port for the first free one of many")
+    for step in range(count):
+        host_port = one.host_port and one.host_port + step
+        yield replace(one, port=one.port + step, host_port=host_port, host_port_end=0)
+
+
+def _single(port: wire.PortMapping, field: str) -> PortMapping:
     proto = values.protocol(port.proto, f"{field}.proto")
     if proto not in PROTOCOL_NAMES:
         raise invalid(f"{field}.proto: protocol {proto} has no ports", "use tcp (6), udp (17) or sctp (132)")

@@ -17,7 +17,8 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 _MAPPING = re.compile(
-    r"(?:(?:(?P<ip>\[[0-9A-Fa-f:.]+\]|[0-9.]+):)?(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?:)?(?P<port>[0-9]{1,5})"
+    r"(?:(?:(?P<ip>\[[0-9A-Fa-f:.]+\]|[0-9.]+):)?(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?:)?"
+    r"(?P<port>[0-9]{1,5})(?:-(?P<end>[0-9]{1,5}))?"
 )
 
 _PROBE = re.compile(
@@ -33,12 +34,15 @@ class PortWish(NamedTuple):
     host_ip: str = ""
     host_port: int = 0
     host_port_end: int = 0
+    port_end: int = 0
+    """Last of a range of the container's ports, each at a host port of its own; 0: one port."""
 
     def __str__(self) -> str:
         """The way ``-p`` takes it."""
         ip = f"[{self.host_ip}]:" if ":" in self.host_ip else f"{self.host_ip}:" if self.host_ip else ""
         end = f"-{self.host_port_end}" if self.host_port_end else ""
-        return f"{ip}{self.host_port}{end}:{self.port}/{protocol(self.proto)}"
+        last = f"-{self.port_end}" if self.port_end else ""
+        return f"{ip}{self.host_port}{end}:{self.port}{last}/{protocol(self.proto)}"
 
 
 class ProbeWish(NamedTuple):
@@ -64,7 +68,9 @@ def protocol(number: int) -> str:
 
 
 def parse_mapping(text: str) -> PortWish:
-    """Read ``[[HOSTIP:]HOST[-END]:]CONTAINER[/proto]``; without HOST, or with 0, the kernel chooses one.
+    """Read ``[[HOSTIP:]HOST[-END]:]CONTAINER[-END][/proto]``; without HOST, or with 0, the daemon chooses one.
+
+    A range of host ports for one port means the first free one of them; for a range of ports as long, each its own.
 
     Raises:
         ValueError: with the reason.
@@ -72,14 +78,30 @@ def parse_mapping(text: str) -> PortWish:
     ports, proto = _split_protocol(text)
     match = _MAPPING.fullmatch(ports)
     if match is None:
-        raise ValueError(f"{text!r} is not of the form [HOSTIP:]HOST[-END]:CONTAINER[/tcp|udp|sctp]")
+        raise ValueError(f"{text!r} is not of the form [HOSTIP:]HOST[-END]:CONTAINER[-END][/tcp|udp|sctp]")
     first, last = int(match["first"] or 0), int(match["last"] or 0)
     if match["last"] and not 0 < first <= last:
         raise ValueError(f"{text!r}: the range of host ports is empty or begins with 0")
     if max(first, last) > 65535:
         raise ValueError(f"{text!r}: a host port is at most 65535")
     host_ip = _address((match["ip"] or "").strip("[]"))
-    return PortWish(proto, _container_port(match["port"], text), host_ip, first, last)
+    port = _container_port(match["port"], text)
+    end = _range_end(match["end"], port, first, last, text)
+    return PortWish(proto, port, host_ip, first, last, end)
+
+
+def _range_end(digits: str | None, port: int, first: int, last: int, text: str) -> int:
+    """The last port of a container's range; 0 where there is none."""
+    if digits is None:
+        return 0
+    end = _container_port(digits, text)
+    if end < port:
+        raise ValueError(f"{text!r}: the range of container ports is empty")
+    count, hosts = end - port + 1, (last or first) - first + 1
+    if first and hosts != count:
+        wanted = f"{first}-{first + count - 1}:{port}-{end}"
+        raise ValueError(f"{text!r}: {hosts} host ports cannot lead to {count} ports; did you mean {wanted}?")
+    return end
 
 
 def parse_exposed(text: str) -> tuple[int, int]:

@@ -26,6 +26,7 @@ Pid = Annotated[int, Meta(ge=0, le=2**22, description="0: none; the kernel's PID
 _PORT_KEYS: Final = {
     "proto": "proto",
     "port": "port",
+    "portend": "port_end",
     "ip": "ip",
     "hostip": "host_ip",
     "hostport": "host_port",
@@ -49,10 +50,13 @@ class PortMapping(Struct, kw_only=True, omit_defaults=True):
     ip: str | None = None
     """The container's address in Go's structure; checked, otherwise without effect, as in 2015."""
     port: Port | None = None
+    port_end: Port | None = None
+    """Last port of a range of the container's. Each is published by itself, at the host port that is as far from
+    ``host_port`` as it is from ``port``."""
     host_ip: str | None = None
     host_port: HostPort | None = None
     host_port_end: HostPort | None = None
-    """Last port of a range; the first free one is taken."""
+    """Last port of a range; the first free one is taken. With ``port_end`` the last host port of as many."""
 
 
 class NetworkCreate(Struct, kw_only=True, omit_defaults=True):

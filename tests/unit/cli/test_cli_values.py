@@ -136,3 +136,30 @@ def test_given_host_access_when_sent_then_words_become_booleans_and_ports_a_list
 
 def test_given_no_host_access_when_sent_then_it_is_left_out() -> None:
     assert options({"host_access": ()}, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "wish"),
+    [
+        ("10000-10010:20000-20010/udp", PortWish(17, 20000, "", 10000, 10010, 20010)),
+        ("127.0.0.1:80-81:80-81", PortWish(6, 80, "127.0.0.1", 80, 81, 81)),
+        ("8000-8010:80", PortWish(6, 80, "", 8000, 8010)),
+        ("8000-8010", PortWish(6, 8000, "", 0, 0, 8010)),
+    ],
+)
+def test_given_ranges_of_ports_when_read_then_as_said(text: str, wish: PortWish) -> None:
+    assert parse_mapping(text) == wish
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("10000-10010:20000-20009", "did you mean 10000-10009:20000-20009"),
+        ("10000:20000-20009", "did you mean 10000-10009:20000-20009"),
+        ("1-2:4-3", "empty"),
+        ("1-2:65535-65536", "65535"),
+    ],
+)
+def test_given_ranges_that_do_not_fit_when_read_then_refused_with_the_way_out(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_mapping(text)

@@ -21,6 +21,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from itertools import groupby
 from typing import Final, NamedTuple
 
+from sandnet.drivers.bridge.spans import spans
 from sandnet.model import Affinity, Attachment, Endpoint
 
 BRIDGE: Final = "bridge sandnet"
@@ -177,12 +178,16 @@ def _on_the_bridge(family: _Family, service: Service, takers: Sequence[str]) -> 
 def _through_the_host(family: _Family, endpoint: Endpoint, targets: Sequence[str]) -> Iterator[tuple[Element, str]]:
     version, affinity = family.version, endpoint.affinity
     yield from zip(_numbered(INET, f"own{version}_{affinity}", family.address, SLOTS), targets, strict=True)
-    for port in endpoint.ports:
-        if port.host_ip.version == version:
-            scope, host = ("any", "") if port.host_ip.is_unspecified else ("one", f"{port.host_ip} . ")
-            name, key = f"{scope}{version}_{affinity}", f"{host}{port.proto} . {port.host_port}"
-            ports = [f"{target} . {port.port}" for target in targets]
-            yield from zip(_numbered(INET, name, key, SLOTS), ports, strict=True)
+    runs, alone = spans([port for port in endpoint.ports if port.host_ip.version == version])
+    for first, *_, last in runs:
+        scope, host = ("span", "") if first.host_ip.is_unspecified else ("one_span", f"{first.host_ip} . ")
+        name, key = f"{scope}{version}_{affinity}", f"{host}{first.proto} . {first.host_port}-{last.host_port}"
+        yield from zip(_numbered(INET, name, key, SLOTS), targets, strict=True)
+    for port in alone:
+        scope, host = ("any", "") if port.host_ip.is_unspecified else ("one", f"{port.host_ip} . ")
+        name, key = f"{scope}{version}_{affinity}", f"{host}{port.proto} . {port.host_port}"
+        ports = [f"{target} . {port.port}" for target in targets]
+        yield from zip(_numbered(INET, name, key, SLOTS), ports, strict=True)
     if endpoint.ports:
         for own in family.own.values():
             yield Element(INET, f"mates{version}", own), ""

@@ -16,6 +16,8 @@ def inet_maps() -> str:
             lines += [
                 f"  map any{version}_{affinity} {{ typeof {port} : {target}; }}",
                 f"  map one{version}_{affinity} {{ typeof {ip} daddr . {port} : {target}; }}",
+                f"  map span{version}_{affinity} {{ typeof {port} : {ip} daddr; flags interval; }}",
+                f"  map one_span{version}_{affinity} {{ typeof {ip} daddr . {port} : {ip} daddr; flags interval; }}",
                 f"  map own{version}_{affinity} {{ typeof {ip} daddr . meta length : {ip} daddr; }}",
             ]
     return "\n".join(lines) + "\n"
@@ -36,6 +38,8 @@ def inet_published() -> str:
             lines += [
                 f"    dnat {ip} to {ip} daddr . {key} map @one{version}_{affinity}",
                 f"    {beside_loopback}dnat {ip} to {key} map @any{version}_{affinity}",
+                f"    dnat {ip} to {ip} daddr . {key} map @one_span{version}_{affinity}",
+                f"    {beside_loopback}dnat {ip} to {key} map @span{version}_{affinity}",
             ]
     return "\n".join(lines) + "\n"
 

@@ -24,6 +24,8 @@ class HostPorts:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._held: dict[_Key, Held] = {}
+        self._addresses: set[Address] = set()
+        """Those that ports were ever held at: a few of the host's own, and no more is looked through for a clash."""
         self._next = 0
         self._lock = Lock()
 
@@ -110,6 +112,7 @@ class HostPorts:
         if key not in self._held:
             self._refuse_own(key)
             self._held[key] = self._host.hold(proto, address, port)
+            self._addresses.add(address)
             return
         raise _taken(proto, address, port)
 
@@ -117,7 +120,8 @@ class HostPorts:
         """Where the kernel has no sockets of a protocol it cannot refuse for us."""
         proto, address, port = key
         if address.is_unspecified:
-            clash = any(k[0] == proto and k[2] == port and k[1].version == address.version for k in tuple(self._held))
+            others = [other for other in self._addresses if other.version == address.version]
+            clash = any((proto, other, port) in self._held for other in others)
         else:
             clash = (proto, ANY4 if address.version == 4 else ANY6, port) in self._held
         if clash:

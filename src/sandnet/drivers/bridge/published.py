@@ -9,7 +9,10 @@ from sandnet.drivers.bridge.publish import ANY4, ANY6
 from sandnet.kernel.facts import Listing
 from sandnet.model import Address, BoundPort
 
-_MAPS = (("any4", ANY4), ("any6", ANY6), ("one4", None), ("one6", None))
+_MAPS = (
+    *(("any4", ANY4), ("any6", ANY6), ("one4", None), ("one6", None)),
+    *(("span4", ANY4), ("span6", ANY6), ("one_span4", None), ("one_span6", None)),
+)
 """Each map, and the host address that its keys leave unsaid."""
 
 
@@ -23,13 +26,15 @@ def published(listing: Listing | None) -> Sequence[tuple[Address, BoundPort]]:
 
 
 def _read(element: str, host_ip: Address | None) -> Iterator[tuple[Address, BoundPort]]:
-    """One element: ``[host address .] protocol . host port : address . port``."""
+    """One element: ``[host address .] protocol . host port : address . port``, or ``… . first-last : address``."""
     key, _, value = element.partition(" : ")
     try:
         *head, proto, host_port = key.split(" . ")
-        target, port = value.split(" . ")
+        target, _, port = value.partition(" . ")
         where = ip_address(head[0]) if host_ip is None else host_ip
-        bound = BoundPort(proto=int(proto), port=int(port), host_ip=where, host_port=int(host_port))
-        yield ip_address(target), bound
+        first, _, last = host_port.partition("-")
+        for number in range(int(first), int(last or first) + 1):
+            inside = int(port or number)
+            yield ip_address(target), BoundPort(proto=int(proto), port=inside, host_ip=where, host_port=number)
     except (ValueError, IndexError):
         return

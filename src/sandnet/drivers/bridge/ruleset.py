@@ -18,6 +18,7 @@ from sandnet.drivers.base import NetworkState
 from sandnet.drivers.bridge import flow_limits
 from sandnet.drivers.bridge.balance_host import inet_maps, inet_own, inet_published
 from sandnet.drivers.bridge.flow_limits import Counted
+from sandnet.drivers.bridge.spans import spans
 from sandnet.kernel.links import PORTS, RETIRED
 from sandnet.model import BoundPort, Endpoint, Network
 
@@ -56,6 +57,10 @@ SETS = """\
   map egress6 { type ifname : ipv6_addr; }
   map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
   map any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
+  map span4 { type inet_proto . inet_service : ipv4_addr; flags interval; }
+  map span6 { type inet_proto . inet_service : ipv6_addr; flags interval; }
+  map one_span4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr; flags interval; }
+  map one_span6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr; flags interval; }
   map one4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
   map one6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
 """
@@ -67,6 +72,10 @@ CHAINS = f"""\
     dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6
     dnat ip to meta l4proto . th dport map @any4
     ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @any6
+    dnat ip to ip daddr . meta l4proto . th dport map @one_span4
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @one_span6
+    dnat ip to meta l4proto . th dport map @span4
+    ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @span6
   }}
   chain raw_prerouting {{
     type filter hook prerouting priority raw; policy accept;
@@ -251,12 +260,28 @@ def host_elements(of_host: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 def endpoint_elements(ep: Endpoint, *, add: bool) -> Iterator[str]:
     """The statements that publish an endpoint's ports, or withdraw them."""
-    for port in ep.ports:
+    runs, alone = spans(ep.ports)
+    for port in alone:
         yield from _port_element(ep, port, add)
+    for span in runs:
+        yield from _span_element(ep, span, add)
     if ep.ports and ep.address:
         yield from _element("self4", f"{ep.address.ip} . {ep.address.ip}", add)
     if ep.ports and ep.address_ipv6:
         yield from _element("self6", f"{ep.address_ipv6.ip} . {ep.address_ipv6.ip}", add)
+
+
+def _span_element(ep: Endpoint, span: Sequence[BoundPort], add: bool) -> Iterator[str]:
+    first, last = span[0], span[-1]
+    family = first.host_ip.version
+    target = ep.address if family == 4 else ep.address_ipv6
+    if target is None:
+        return
+    key = f"{first.proto} . {first.host_port}-{last.host_port}"
+    if first.host_ip.is_unspecified:
+        yield from _element(f"span{family}", key, add, str(target.ip))
+    else:
+        yield from _element(f"one_span{family}", f"{first.host_ip} . {key}", add, str(target.ip))
 
 
 def _port_element(ep: Endpoint, port: BoundPort, add: bool) -> Iterator[str]:

@@ -1,0 +1,27 @@
+"""Ports in a row, the same inside and outside: one interval of a map translates all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sandnet.model import BoundPort
+
+SPAN: Final = 8
+"""Ports in a row from which on they are one element: an interval is a little dearer to look up."""
+
+
+def spans(ports: Sequence[BoundPort]) -> tuple[list[list[BoundPort]], list[BoundPort]]:
+    """Runs of ports that are the same inside and outside, which one element can translate, and all others."""
+    runs: list[list[BoundPort]] = []
+    for port in sorted(ports, key=lambda each: (each.proto, str(each.host_ip), each.host_port)):
+        if runs and _continues(runs[-1][-1], port):
+            runs[-1].append(port)
+        else:
+            runs.append([port])
+    return [run for run in runs if len(run) >= SPAN], [port for run in runs if len(run) < SPAN for port in run]
+
+
+def _continues(before: BoundPort, port: BoundPort) -> bool:
+    same = (before.proto, before.host_ip) == (port.proto, port.host_ip) and port.port == port.host_port
+    return same and before.port == before.host_port and port.host_port == before.host_port + 1
