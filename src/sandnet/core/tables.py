@@ -61,7 +61,7 @@ def weight(record: Record) -> int:
     """Return about how many bytes of memory a record takes, so that what requests can make grow is bounded in bytes."""
     match record:
         case Network():
-            return _BASE
+            return _BASE + _of([*record.labels, *record.labels.values()])
         case Endpoint():
             words = [*record.labels, *record.labels.values(), *record.aliases]
             return _BASE + _of(words) + _PORT * (len(record.ports) + len(record.exposed_ports))

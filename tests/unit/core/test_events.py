@@ -170,3 +170,8 @@ async def test_given_a_reader_that_does_not_read_when_much_happens_then_it_holds
     assert len(batch) > 1
     assert sum(map(event_weight, batch)) <= AHEAD_BYTES
     assert [event.sequence for event in await _take(events.follow(0), 200)] == [n * PLACES for n in range(1, 201)]
+
+
+def test_given_labels_of_a_network_when_its_event_is_weighed_then_they_count() -> None:
+    labelled = msgspec.structs.replace(_network("a"), labels={"a": "x" * 50_000})
+    assert event_weight(Event(1, 0.0, "created", labelled)) > 50_000
