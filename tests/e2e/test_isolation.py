@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.e2e.traffic import DOUBT, UDP, ask_again
@@ -109,3 +111,46 @@ def test_given_flows_of_a_network_that_is_gone_when_an_internal_one_has_its_subn
         with pytest.raises(TimeoutError):
             ask_again(client)
     server.close()
+
+
+@pytest.mark.parametrize("internal", [True, False])
+@pytest.mark.parametrize("target", ["239.1.1.1", "255.255.255.255", "ff15::1"])
+def test_given_a_network_when_a_sandbox_sends_to_all_or_to_a_group_then_its_neighbour_gets_it(
+    world: World, target: str, internal: bool
+) -> None:
+    world.api.network("foo", ipv6=True, internal=internal)
+    sender, hearer = world.box("foo", "sender"), world.box("foo", "hearer")
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+
+    def listening() -> socket.socket:
+        made = socket.socket(family, socket.SOCK_DGRAM)
+        made.settimeout(5)
+        made.bind(("", 5353))
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(family, target) + bytes(4))
+        elif target.startswith("239"):
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(target) + bytes(4))
+        return made
+
+    def said() -> None:
+        with socket.socket(family, socket.SOCK_DGRAM) as made:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            made.sendto(b"all", (target, 5353))
+
+    with world.host.inside(hearer.namespace, listening) as heard:
+        world.host.inside(sender.namespace, said)
+        assert heard.recv(9) == b"all"
+
+
+def test_given_a_sandbox_on_an_internal_network_when_it_joins_another_then_groups_go_by_the_default_route(
+    world: World,
+) -> None:
+    world.api.network("in", internal=True)
+    world.api.network("out")
+    box = world.box("in", "one")
+    assert "224.0.0.0/4 dev eth0" in box.sh("ip", "route")
+    world.api.post("/services", name="two", network_name="out")
+    world.api.post("/services/two/backend", container_id=box.container)
+    assert "224.0.0.0/4" not in box.sh("ip", "route")
+    world.api.delete(f"/services/two/backend/{box.container}")
+    assert "224.0.0.0/4 dev eth0" in box.sh("ip", "route")

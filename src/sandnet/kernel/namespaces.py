@@ -20,7 +20,7 @@ from sandnet.kernel.base import DefaultRoute, Namespace, SourceRoute
 from sandnet.kernel.inside import tcp_socket
 from sandnet.kernel.netlink import Netlink, explaining
 from sandnet.kernel.policy import policy, settle_policy
-from sandnet.kernel.routes import Route, settle_default
+from sandnet.kernel.routes import Route, settle_default, settle_groups
 from sandnet.kernel.rtnetlink import (
     LOOPBACK,
     RTM_SETLINK,
@@ -122,6 +122,7 @@ class LinuxNamespaces:
                 wanted: dict[int, Route] = {route.gateway.version: _route(netlink, key, route) for route in routes}
                 for version, family in _FAMILIES.items():
                     settle_default(netlink, family, wanted.get(version))
+                settle_groups(netlink, 0 if 4 in wanted else _first_ethernet(netlink))
             elif routes:
                 raise not_found("namespace", key)
 
@@ -365,3 +366,9 @@ def _route(netlink: Netlink, key: str, route: DefaultRoute) -> Route:
     if not index:
         raise not_found("link", f"{route.interface} in {key}")
     return Route(route.gateway, index)
+
+
+def _first_ethernet(netlink: Netlink) -> int:
+    """The first veth of a sandbox that is up; 0: there is none."""
+    ports = (link.ifindex for link in list_links(netlink) if link.kind == "veth" and link.up)
+    return min(ports, default=0)

@@ -32,6 +32,8 @@ RT_TABLE_MAIN: Final = 254
 _RT_TABLE_LOCAL: Final = 255
 RTN_UNICAST: Final = 1
 _RTN_LOCAL: Final = 2
+_GROUPS: Final = ((bytes([224, 0, 0, 0]), 4), (bytes([255] * 4), 32))
+"""Multicast (RFC 1112) and the limited broadcast (RFC 919)."""
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 
 
@@ -133,6 +135,20 @@ def settle_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
         netlink.call(RTM_DELROUTE, _route_body(family, route), accept=(errno.ESRCH,))
     if wanted:
         _add_default(netlink, family, wanted)
+
+
+def settle_groups(netlink: Netlink, index: int) -> None:
+    """Route multicast and broadcast of IPv4 to a link, as a default route would; 0: they go by the default route.
+
+    IPv6 needs no such route: the kernel has one for groups on each link.
+    """
+    for address, length in _GROUPS:
+        head = (socket.AF_INET, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0)
+        body = _ROUTE.pack(*head) + attribute(RTA_DST, address)
+        if index:
+            netlink.call(RTM_NEWROUTE, body + number(RTA_OIF, index), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+        else:
+            netlink.call(RTM_DELROUTE, body, accept=(errno.ESRCH,))
 
 
 def _add_default(netlink: Netlink, family: int, route: Route) -> bool:
