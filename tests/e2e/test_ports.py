@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import socket
 import struct
 from collections.abc import Iterator
@@ -350,3 +351,12 @@ def crc32c(data: bytes) -> int:
         for _ in range(8):
             crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
     return crc ^ 0xFFFFFFFF
+
+
+def test_given_a_link_local_client_when_it_calls_a_published_port_then_it_is_refused_at_once(world: World) -> None:
+    world.api.network("foo", ipv6=True)
+    world.box("foo", "web", mapping(80, 8080)).serve("web", 80, address="::")
+    told = world.host.sh("ip", "-6", "-br", "address", "show", "uplink", "scope", "link").split()
+    own = next(word.partition("/")[0] for word in told if word.startswith("fe80:"))
+    with world.outside.bound("::", TCP) as client, pytest.raises(ConnectionRefusedError):
+        client.connect((own, 8080, 0, json.loads(world.outside.sh("ip", "-j", "link", "show", "eth0"))[0]["ifindex"]))

@@ -94,6 +94,8 @@ CHAINS = f"""\
     type nat hook prerouting priority dstnat; policy accept;
     # a port published on 127.0.0.1 is for the host alone: translated here, a martian would be one no more
     iifname != "lo" ip daddr 127.0.0.0/8 return
+    # what comes from a link-local address the kernel does not forward: refused at once, not answered never
+    ip6 saddr fe80::/10 return
     fib daddr type local jump published
   }}
   chain output {{
