@@ -51,6 +51,8 @@ soak: $(VENV)/.installed-dev ## Put the daemon under pressure for an hour (SOAK_
 	@scripts/private-host $(BIN)/python -m tests.pressure.soak
 
 install: $(VENV)/.installed ## Make .venv; afterwards .venv/bin/sandnet is the command
+	@$(BIN)/python -c 'from sandnet.kernel.nftables import require_library as r; r()' 2>/dev/null || \
+		echo "One library is missing, without which the daemon does not start: sudo apt-get install libnftables1"
 	@echo "$(BIN)/sandnet is ready"
 
 wheel: $(VENV)/.installed-dev ## Build dist/sandnet-*.whl

@@ -17,7 +17,7 @@ import uvloop
 from sandnet.composition import composed
 from sandnet.config import Config
 from sandnet.escaping import printable
-from sandnet.kernel.nftables import descriptors
+from sandnet.kernel.nftables import descriptors, require_library
 from sandnet.logs import DAEMON, FILE, FileHandler, configure
 from sandnet.serving import background
 from sandnet.serving.folders import make_folders, remove_folders
@@ -43,6 +43,7 @@ def run(config: Config, *, to_file: bool = False) -> int:
         Error: the daemon cannot start; the message says why and the hint what to do.
     """
     configure(config.log_level, *((FILE, FileHandler()) if to_file else (DAEMON,)))
+    require_library()
     _raise_file_limit()
     with only_one(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         make_folders(config)

@@ -29,7 +29,7 @@ from sandnet.kernel.netlink import explaining
 from sandnet.kernel.nfnetlink import Nfnetlink
 
 _LIBRARY: Final = "libnftables.so.1"
-_PACKAGE_HINT: Final = "install the package libnftables1"
+_PACKAGE_HINT: Final = "apt-get install libnftables1"
 _NUMERIC_STATELESS: Final = 0xF << 7 | 1 << 2
 """Output flags (libnftables(3)): numbers and no names, nothing that counts: as we write it ourselves."""
 _GONE_HINT: Final = "somebody else removed rules of ours: they are put back within seconds"
@@ -71,6 +71,19 @@ def _library() -> ctypes.CDLL:
         getattr(library, name).argtypes = (ctypes.c_void_p,)
         getattr(library, name).restype = ctypes.c_char_p
     return library
+
+
+def require_library() -> None:
+    """Return if the library can be loaded.
+
+    Raises:
+        Error: ``UNAVAILABLE``, code ``library_missing``; the hint is the command that installs it.
+    """
+    try:
+        _library()
+    except OSError as error:
+        message = f"sandnet needs the library {_LIBRARY}, which is not installed here"
+        raise Error(Kind.UNAVAILABLE, message, _PACKAGE_HINT, "library_missing") from error
 
 
 class Nftables:
@@ -207,10 +220,8 @@ class Nftables:
 
 
 def _new_context() -> int:
-    try:
-        library = _library()
-    except OSError as error:
-        raise Error(Kind.UNAVAILABLE, f"nftables: cannot load {_LIBRARY}: {error}", _PACKAGE_HINT) from error
+    require_library()
+    library = _library()
     context: int | None = descriptors.open(lambda: library.nft_ctx_new(0), library.nft_ctx_free)
     if not context:
         raise Error(Kind.UNAVAILABLE, "nftables: the library cannot start; is the kernel's nf_tables there?")
