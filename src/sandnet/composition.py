@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
@@ -31,6 +32,7 @@ from sandnet.dns.providing import OpenSockets, Run
 from sandnet.dns.upstream import PORT
 from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
+from sandnet.drivers.bridge.readonly import unfit
 from sandnet.drivers.tuning import Tuning
 from sandnet.drivers.unlinked import UnlinkedDriver
 from sandnet.errors import Error, Kind, invalid, not_found
@@ -199,7 +201,9 @@ def assemble(
         workers=workers,
         reaper=reaper,
     )
-    return Controller(parts)
+    controller = Controller(parts)
+    controller.also_tell(partial(unfit, kernel.sysctl))
+    return controller
 
 
 async def _open_store(config: Config) -> Store:

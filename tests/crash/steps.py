@@ -38,7 +38,8 @@ from sandnet.stores.sqlite import SqliteStore
 READS: Final = frozenset({
     "Links.list", "Links.find", "Links.addresses",
     "Namespaces.identify", "Namespaces.find", "Namespaces.interfaces", "Namespaces.tcp_socket",
-    "Sysctl.get", "Host.occupied", "Host.local_port_range", "Host.reserved_ports", "Host.missing", "Host.is_preferred",
+    "Sysctl.get", "Sysctl.is_writable", "Host.occupied", "Host.local_port_range",
+    "Host.reserved_ports", "Host.missing", "Host.is_preferred",
     "Firewall.listing", "Firewall.touched", "Firewall.account",
     "Processes.namespaces", "Processes.started", "Processes.watch",
     "Survey.host", "Survey.inside", "Survey.lives_in", "Survey.mounted_at", "Survey.pinned",

@@ -122,3 +122,10 @@ def test_given_read_only_parameters_that_are_right_when_a_network_is_made_then_n
     assert fresh_world.outside.ask(HOST_ADDRESS, PORT).server == "web"
     assert fresh_world.api.get("/healthz")["problems"] == []
     fresh_world.down()
+
+
+def test_given_read_only_parameters_that_are_wrong_when_asked_then_health_says_which(fresh_world: World) -> None:
+    fresh_world.host.sh("mount", "--bind", "/proc/sys", "/proc/sys")
+    fresh_world.host.sh("mount", "-o", "remount,bind,ro", "/proc/sys")
+    fresh_world.start()
+    assert any("net/ipv4/ip_forward is 0, not 1" in each for each in fresh_world.api.get("/healthz")["problems"])

@@ -149,6 +149,11 @@ class FakeSysctl:
         return self._get(name)
 
     @recorded
+    def is_writable(self) -> bool:
+        """Always."""
+        return True
+
+    @recorded
     def set(self, name: str, value: str) -> None:
         """Change one that exists."""
         check_name(name)

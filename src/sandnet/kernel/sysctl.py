@@ -39,6 +39,10 @@ class ProcSysctl:
                 return None
             raise Error(Kind.UNAVAILABLE, f"cannot read sysctl {name}: {error.strerror}") from error
 
+    def is_writable(self) -> bool:
+        """See :meth:`sandnet.kernel.base.Sysctl.is_writable`."""
+        return os.access(self._path("net/ipv4/ip_forward"), os.W_OK)
+
     def set(self, name: str, value: str) -> None:
         """See :meth:`sandnet.kernel.base.Sysctl.set`.
 
