@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from sandnet.api.app import create_app
 from sandnet.dns.fake import FakeNames
+from sandnet.model import Phase
 from tests.served import Served, assert_refused, make, served
 
 
@@ -210,3 +212,16 @@ async def test_given_the_beginning_of_two_ids_when_a_backend_is_meant_then_refus
         assert_refused(await client.patch(f"/services/web/backend/{ref}", json={"weight": 2}), 400, "ambiguous")
     assert (await client.delete(f"/services/web/backend/{ONE[:13]}")).status_code == 200
     assert_refused(await client.delete("/services/web/backend/b"), 404, "not_attached")
+
+
+async def test_given_an_endpoint_whose_removal_has_begun_when_sandboxes_are_listed_then_they_are(
+    daemon: Served,
+) -> None:
+    service = await a_service(daemon.client, "c1")
+    records = daemon.controller._parts.records
+    endpoint = records.endpoint(service)
+    assert endpoint
+    await records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
+    listed = await daemon.client.get("/sandboxes")
+    assert listed.status_code == 200
+    assert [box["endpoints"][0]["name"] for box in listed.json()] == ["web"]

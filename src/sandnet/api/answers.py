@@ -115,7 +115,7 @@ class Answers:
 
     def _joined(self, attachment: Attachment) -> wire.Endpoint:
         net = self._core.networks.get(attachment.network_id)
-        ep = self._core.endpoints.find(net, attachment.endpoint_id)
+        ep = self._core.endpoints.get(attachment.endpoint_id)  # its removal may have begun, while this stays a moment
         return wire.Endpoint(id=ep.id, name=ep.name, network=net.name)
 
     def _interface(self, attachment: Attachment) -> wire.SandboxInterface:

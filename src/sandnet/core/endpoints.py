@@ -12,7 +12,7 @@ from sandnet.core.lookup import resolve
 from sandnet.core.networks import Networks
 from sandnet.core.operations import undo
 from sandnet.core.parts import Parts
-from sandnet.errors import Error, Kind
+from sandnet.errors import Error, Kind, not_found
 from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, Process
 from sandnet.model.ids import new_id
 from sandnet.model.ports import PROTOCOL_NAMES
@@ -34,6 +34,17 @@ class Endpoints:
             return ready(self._records.endpoints_named(name, network.id))
         found = ready(self._records.endpoints_of(network.id))
         return [ep for ep in found if partial_id is None or ep.id.startswith(partial_id)]
+
+    def get(self, endpoint_id: str) -> Endpoint:
+        """Return the endpoint with that full id, whatever its phase.
+
+        Raises:
+            Error: ``NOT_FOUND``.
+        """
+        endpoint = self._records.endpoint(endpoint_id)
+        if endpoint is None:
+            raise not_found("endpoint", endpoint_id)
+        return endpoint
 
     def find(self, network: Network, ref: str) -> Endpoint:
         """The endpoint of that network with that id, name or unique id prefix.
