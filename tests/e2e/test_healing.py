@@ -123,6 +123,12 @@ HARMS = [
     Harm("bridge", lambda s: sh(s, "ip", "link", "del", s.bridge), "network", "is gone"),
     Harm("bridge down", lambda s: sh(s, "ip", "link", "set", s.bridge, "down"), "network", "is down"),
     Harm("address", lambda s: sh(s, "ip", "-4", "address", "flush", "dev", s.bridge), "network", "is not on bridge"),
+    Harm(
+        "link-local address",
+        lambda s: sh(s, "ip", "address", "delete", "fe80::1/64", "dev", s.bridge),
+        "network",
+        "address fe80::1/64 is not on bridge",
+    ),
     Harm("route", lambda s: sh(s, "ip", "route", "flush", "dev", s.bridge), "network", "there is no route"),
     Harm(
         "element",

@@ -11,7 +11,7 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.base import Bridge, Link, Veth
 from sandnet.kernel.facts import Port
 from sandnet.kernel.fake_parts import LOOPBACK, Inner, Mishaps, Space, recorded
-from sandnet.kernel.links import RETIRED, bridge_mac
+from sandnet.kernel.links import BRIDGE_LINK_LOCAL, RETIRED, bridge_mac
 from sandnet.model.address import Interface
 
 MAX_PORTS: Final = 1023
@@ -58,7 +58,8 @@ class FakeLinks:
         self.present[bridge.name] = link._replace(
             up=True, mtu=bridge.mtu or link.mtu, mac=bridge_mac(bridge.name), alias=bridge.mark or link.alias
         )
-        self._add_addresses(bridge)
+        has_ipv6 = any(address.version == 6 for address in bridge.addresses)
+        self._add_addresses(bridge._replace(addresses=(*bridge.addresses, BRIDGE_LINK_LOCAL)) if has_ipv6 else bridge)
 
     @recorded
     def adopt_bridge(self, bridge: Bridge) -> None:

@@ -13,6 +13,7 @@ from sandnet.errors import Error
 from sandnet.kernel.base import Firewall, Link
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network
+from sandnet.model.ids import OWN_LINK
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ class Guarding:
     def _made_by_others(self, net: Network, links: Sequence[Link]) -> Own:
         bridge = next((link.ifindex for link in links if link.name == net.link), 0)
         ports = (link.name for link in links if bridge and link.master == bridge and link.up)
-        return _merged(guard.belonging(net, port) for port in ports if port not in self._programmed)
+        # one of ours that is not programmed was left by a join that a crash cut short, and is about to be removed
+        strange = (port for port in ports if port not in self._programmed and not OWN_LINK.fullmatch(port))
+        return _merged(guard.belonging(net, port) for port in strange)
 
     async def let_in(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         """Let a port send what is its own and nothing else: before it is there, or when it becomes the holder's."""

@@ -10,8 +10,8 @@ from typing import Final
 from sandnet.drivers.base import Fault
 from sandnet.drivers.bridge.subnets import addresses
 from sandnet.kernel.base import Sysctl
-from sandnet.kernel.facts import Listing, Space, held, held_on, route_to
-from sandnet.kernel.links import bridge_mac
+from sandnet.kernel.facts import Link, Listing, Space, held, held_on, route_to
+from sandnet.kernel.links import BRIDGE_LINK_LOCAL, bridge_mac
 from sandnet.model import Network
 
 NO_NETWORK: Final = "its sandboxes reach neither each other nor anything else"
@@ -86,7 +86,16 @@ def _bridge(net: Network, host: Space) -> Iterator[tuple[str, str]]:
         yield f"the MAC of bridge {net.link} is {link.mac}, not {bridge_mac(net.link)}", NO_GATEWAY
     if not net.link_adopted and link.snooping:
         yield f"bridge {net.link} follows multicast queriers", "a sandbox can play one, and take IPv6 from the others"
-    for address in addresses(net):
+    yield from _addresses(net, host, link)
+
+
+def _addresses(net: Network, host: Space, link: Link) -> Iterator[tuple[str, str]]:
+    """The bridge's addresses, the one that routers are known by included, and the routes that come with them."""
+    own = addresses(net)
+    has_router = not net.link_adopted and any(address.version == 6 for address in own)
+    if has_router and held(BRIDGE_LINK_LOCAL) not in held_on(host, link.ifindex):
+        yield f"address {BRIDGE_LINK_LOCAL} is not on bridge {net.link}", NO_GATEWAY
+    for address in own:
         if held(address) not in held_on(host, link.ifindex):
             yield f"address {address} is not on bridge {net.link}", NO_GATEWAY
         elif link.up and not net.link_adopted and route_to(address.network) not in host.connected.get(link.ifindex, ()):

@@ -16,6 +16,8 @@ from sandnet.drivers.bridge.balance_rules import KEY_SEEDS, SEED
 
 PLACE: Final = "secret"
 """The set that has it, as the 128 bits of an address."""
+NAMES: Final = (SEED, *KEY_SEEDS)
+"""What stands in the rules where seeds go."""
 
 
 def known(found: Collection[str]) -> IPv6Address | None:
@@ -28,9 +30,13 @@ def drawn() -> IPv6Address:
     return IPv6Address(secrets.token_bytes(16))
 
 
+def seed(secret: IPv6Address, name: str) -> str:
+    """Return the seed that comes from a secret under a name, as nft writes it; never 0."""
+    return hex(int.from_bytes(sha256(secret.packed + name.encode()).digest()[:4]) or 1)
+
+
 def seeded(script: str, secret: IPv6Address) -> str:
     """The script with seeds where the rules have names for them, and with the secret."""
-    for name in (SEED, *KEY_SEEDS):
-        seed = int.from_bytes(sha256(secret.packed + name.encode()).digest()[:4]) or 1
-        script = script.replace(name, hex(seed))
+    for name in NAMES:
+        script = script.replace(name, seed(secret, name))
     return f"{script}add element {BRIDGE} {PLACE} {{ {secret} }}\n"

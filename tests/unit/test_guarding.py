@@ -1,0 +1,25 @@
+"""Which ports the guard takes for a network's."""
+
+from __future__ import annotations
+
+from sandnet.drivers.base import NetworkState
+from sandnet.drivers.bridge.balance import network_number
+from sandnet.drivers.bridge.guarding import Guarding
+from sandnet.drivers.bridge.rules import Rules
+from sandnet.kernel.facts import Link
+from sandnet.kernel.fake_host import FakeFirewall
+from sandnet.kernel.fake_parts import Mishaps
+from sandnet.kernel.workers import Workers
+from tests.unit.test_upkeep import NET
+
+
+def link(name: str, index: int, kind: str = "veth", master: int = 0) -> Link:
+    return Link(name, index, kind, master, True, 1500, "", 0)
+
+
+def test_given_a_port_that_a_crash_left_behind_when_started_then_only_others_ports_are_taken_for_the_networks() -> None:
+    guarding = Guarding(FakeFirewall(Mishaps()), Workers(), Rules())
+    links = [link(NET.link, 2, "bridge"), link("tap0", 3, master=2), link("snv0123456789", 4, master=2)]
+    guarding.start([NetworkState(NET, [])], links)
+    told = {element.key: number for own in guarding.ports() for element, number in own.items()}
+    assert told == {'"tap0"': network_number(NET.id)}
