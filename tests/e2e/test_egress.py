@@ -8,7 +8,17 @@ from itertools import count
 import pytest
 
 from tests.e2e.traffic import TCP, UDP
-from tests.e2e.world import HOST_ADDRESS, JSON, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RefusedError, World
+from tests.e2e.world import (
+    HOST_ADDRESS,
+    HOST_ADDRESS6,
+    JSON,
+    OUTSIDE_ADDRESS,
+    OUTSIDE_ADDRESS6,
+    Box,
+    RefusedError,
+    World,
+)
+from tests.lab import eventually
 
 PORTS = count(7100)
 SECOND, SECOND6 = "198.51.100.50", "2001:db8:1::50"
@@ -58,6 +68,87 @@ def test_given_an_egress_address_when_the_network_is_on_somebodys_bridge_then_th
         uplink.api.clear()
     finally:
         uplink.host.sh("ip", "link", "delete", "br0")
+
+
+FAR, FAR6 = "203.0.113.99", "2001:db8:9::99"
+ELSEWHERE, ELSEWHERE6 = "203.0.113.98", "2001:db8:9::98"
+UNNUMBERED, UNNUMBERED6 = "192.0.2.77", "2001:db8:7::77"
+
+
+@pytest.fixture
+def far(uplink: World) -> Iterator[World]:
+    """Behind the machine outside are others, reached by two uplinks."""
+    host, outside = uplink.host.sh, uplink.outside.sh
+    for address in (FAR, FAR6, ELSEWHERE, ELSEWHERE6):
+        outside("ip", "address", "add", address, "dev", "lo")
+    host("ip", "link", "add", "uplink2", "type", "veth", "peer", "name", "eth1", "netns", uplink.outside.namespace)
+    for address in ("192.0.2.1/30", "2001:db8:2::1/64"):
+        host("ip", "address", "add", address, "dev", "uplink2", "nodad")
+    for address in ("192.0.2.2/30", "2001:db8:2::2/64"):
+        outside("ip", "address", "add", address, "dev", "eth1", "nodad")
+    host("ip", "link", "set", "uplink2", "up")
+    outside("ip", "link", "set", "eth1", "up")
+    for address, gateway in (UNNUMBERED, "192.0.2.1"), (UNNUMBERED6, "2001:db8:2::1"):
+        host("ip", "address", "add", address, "dev", "lo")
+        outside("ip", "route", "add", address, "via", gateway)
+    yield uplink
+    for address in (FAR, FAR6, ELSEWHERE, ELSEWHERE6):
+        outside("ip", "address", "delete", address, "dev", "lo")
+    for address in (UNNUMBERED, UNNUMBERED6):
+        host("ip", "address", "delete", address, "dev", "lo")
+    host("ip", "link", "delete", "uplink2")
+
+
+def route(world: World, verb: str, to: str, *how: str) -> None:
+    family = "-6" if ":" in to else "-4"
+    world.host.sh("ip", family, "route", verb, to, *how)
+
+
+def seen_at(world: World, box: Box, *targets: str) -> list[str]:
+    """Whom these see, by UDP of a new flow each."""
+    found = []
+    for target in targets:
+        port = next(PORTS)
+        world.outside.serve("far", port, UDP, address=target)
+        found.append(box.ask(target, port, UDP).address)
+    return found
+
+
+def test_given_routes_that_prefer_a_source_when_a_sandbox_calls_then_the_world_sees_it(far: World) -> None:
+    far.api.network("foo", ipv6=True)
+    far.api.network("own", ipv6=True, egress_ipv4=HOST_ADDRESS, egress_ipv6=HOST_ADDRESS6)
+    box, fixed = far.box("foo", "one"), far.box("own", "two")
+    targets = (FAR, FAR6, ELSEWHERE, ELSEWHERE6)
+    route(far, "add", "default", "via", OUTSIDE_ADDRESS, "src", SECOND)
+    route(far, "add", "::/0", "via", OUTSIDE_ADDRESS6, "src", SECOND6)
+    route(far, "add", ELSEWHERE, "via", "192.0.2.2", "src", UNNUMBERED)
+    route(far, "add", ELSEWHERE6, "via", "2001:db8:2::2", "src", UNNUMBERED6)
+    try:
+        wanted = [SECOND, SECOND6, UNNUMBERED, UNNUMBERED6]
+        eventually(lambda: seen_at(far, box, *targets) == wanted)
+        assert seen_at(far, box, OUTSIDE_ADDRESS) == [HOST_ADDRESS]  # its route prefers another one
+        assert seen_at(far, fixed, FAR, FAR6) == [HOST_ADDRESS, HOST_ADDRESS6]
+        assert far.api.post("/reconcile", fix=False)["drift"] == []
+        far.kill()
+        far.start()
+        assert seen_at(far, box, *targets) == wanted
+        far.host.sh("nft", "flush", "map", "inet", "sandnet", "preferred4")
+        eventually(lambda: seen_at(far, box, *targets) == wanted)
+        route(far, "delete", ELSEWHERE)  # the default route counts again, over the other link
+        eventually(lambda: seen_at(far, box, ELSEWHERE) == [SECOND])
+        route(far, "replace", "default", "via", OUTSIDE_ADDRESS)
+        far.host.sh("ip", "link", "set", "uplink2", "down")  # its IPv6 route goes without a word
+        eventually(lambda: seen_at(far, box, FAR) == [HOST_ADDRESS])
+        eventually(lambda: elements_of(far, "preferred4") == "")
+        eventually(lambda: "uplink2" not in elements_of(far, "preferred6"))
+        assert far.api.post("/reconcile", fix=False)["drift"] == []
+    finally:
+        for to in ("default", "::/0"):
+            route(far, "delete", to)
+
+
+def elements_of(world: World, name: str) -> str:
+    return world.host.sh("nft", "list", "map", "inet", "sandnet", name).partition("elements = ")[2]
 
 
 @pytest.mark.parametrize(

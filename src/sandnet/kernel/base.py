@@ -18,6 +18,7 @@ from sandnet.kernel.life import Processes
 from sandnet.kernel.shapes import Bridge as Bridge
 from sandnet.kernel.shapes import BridgeRoute as BridgeRoute
 from sandnet.kernel.shapes import DefaultRoute as DefaultRoute
+from sandnet.kernel.shapes import RouteSource as RouteSource
 from sandnet.kernel.shapes import SourceRoute as SourceRoute
 from sandnet.kernel.shapes import Veth as Veth
 from sandnet.model.address import Address, Interface, Prefix
@@ -326,6 +327,13 @@ class Host(Protocol):
 
     def prefer(self, routes: Sequence[BridgeRoute]) -> None:
         """Make it so. Where others have no rules there is none of ours; without routes all of ours is taken back."""
+        ...
+
+    def route_sources(self) -> Sequence[RouteSource]:
+        """Destinations whose route prefers another source (``ip route ... src``) than masquerading would choose.
+
+        No two of one link overlap. Cheap where no route has changed; late by a part of a second where many change.
+        """
         ...
 
     def hold(self, proto: int, address: Address, port: int) -> Held:

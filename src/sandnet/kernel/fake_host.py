@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import RULES_GONE, BridgeRoute, ElementChange
+from sandnet.kernel.base import RULES_GONE, BridgeRoute, ElementChange, RouteSource
 from sandnet.kernel.facts import Listing
 from sandnet.kernel.fake_links import FakeLinks
 from sandnet.kernel.fake_parts import Mishaps, recorded
@@ -204,6 +204,8 @@ class FakeHost:
         self.routes: list[tuple[str, Prefix]] = []
         """Link and prefix; the addresses of links come on top."""
         self.nameservers: list[Prefix] = []
+        self.preferred: list[RouteSource] = []
+        """What :meth:`route_sources` answers."""
         self.absent: dict[str, str] = {}
         """What :meth:`missing` answers."""
         self.reserved: set[int] = set()
@@ -236,6 +238,11 @@ class FakeHost:
     @recorded
     def prefer(self, routes: Sequence[BridgeRoute]) -> None:
         """Nothing to do."""
+
+    @recorded
+    def route_sources(self) -> Sequence[RouteSource]:
+        """What tests say that routes prefer."""
+        return tuple(self.preferred)
 
     @recorded
     def hold(self, proto: int, address: Address, port: int) -> FakeHeld:

@@ -8,13 +8,14 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import BridgeRoute
+from sandnet.kernel.base import BridgeRoute, RouteSource
 from sandnet.kernel.features import missing
 from sandnet.kernel.netlink import Netlink, explaining
 from sandnet.kernel.occupancy import Occupancy
 from sandnet.kernel.ports import HeldPort, HostPorts
 from sandnet.kernel.precedence import is_preferred, prefer
 from sandnet.kernel.prefixes import matters, prefix_of
+from sandnet.kernel.route_follower import RouteFollower
 from sandnet.kernel.sysctl import ProcSysctl
 from sandnet.model.address import Address, Prefix
 from sandnet.model.resolv_conf import parsed
@@ -59,6 +60,7 @@ class LinuxHost:
 
     def __init__(self, resolv_conf: str = _RESOLV_CONF) -> None:
         self._occupancy = Occupancy()
+        self._routes = RouteFollower()
         self._nameservers = Nameservers(resolv_conf)
         self._ports = HostPorts()
         self._sysctl = ProcSysctl()
@@ -103,6 +105,10 @@ class LinuxHost:
         with explaining("come before others' rules for routing"), Netlink() as netlink:
             prefer(netlink, routes)
 
+    def route_sources(self) -> Sequence[RouteSource]:
+        """See :meth:`sandnet.kernel.base.Host.route_sources`."""
+        return self._routes.sources()
+
     def hold(self, proto: int, address: Address, port: int) -> HeldPort:
         """See :meth:`sandnet.kernel.ports.HostPorts.hold`."""
         return self._ports.hold(proto, address, port)
@@ -117,6 +123,7 @@ class LinuxHost:
     def close(self) -> None:
         """Give resources back; a later call takes new ones. Held ports stay held."""
         self._occupancy.close()
+        self._routes.close()
 
 
 def _ports(words: str) -> range:

@@ -31,6 +31,16 @@ class BridgeRoute(NamedTuple):
     """The host's own address there."""
 
 
+class RouteSource(NamedTuple):
+    """Destinations that packets leave for by a link from a source that their route prefers."""
+
+    link: str
+    first: Address
+    last: Address
+    """Of the destinations, included."""
+    source: Address
+
+
 class Veth(NamedTuple):
     """A veth pair between a bridge and a sandbox as it should be."""
 

@@ -20,6 +20,7 @@ from sandnet.drivers.bridge.guarding import Guarding
 from sandnet.drivers.bridge.precedence import NO_WAY_IN, Precedence
 from sandnet.drivers.bridge.publish import HostPorts
 from sandnet.drivers.bridge.published import published
+from sandnet.drivers.bridge.route_sources import RouteSources
 from sandnet.drivers.bridge.rules import Rules
 from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.drivers.bridge.upkeep import Upkeep
@@ -74,6 +75,7 @@ class BridgeDriver:
         self._forwarding = Forwarding(tuning, kernel, workers, leave_open=forward_others)
         self._advertisements = Advertisements(tuning, kernel, workers)
         self._precedence = Precedence(kernel.host, workers)
+        self._sources = RouteSources(kernel.host, workers, self._apply)
         self._opening = asyncio.Lock()
         """Nobody switches forwarding on before the table knows what it is not for."""
         self._max_flows = max_flows
@@ -90,6 +92,7 @@ class BridgeDriver:
         nets = [each.network for each in lasting]
         await self._forwarding.start(nets)
         self._max_flows = await self._workers.run(usual_max_flows, self._kernel.sysctl, self._max_flows)
+        await self._sources.start()
         await self._upkeep.start(state, await self._workers.run(self._kernel.links.list))
         await self._open_host(nets)
         await self._precedence.start(state)
@@ -97,6 +100,7 @@ class BridgeDriver:
 
     async def stop(self) -> None:
         """No tables, and the host's parameters as they were."""
+        self._sources.stop()
         await self._precedence.give_back()
         await self._tuning.put_back()  # first: without the table a forwarding host would be open
         if not self.unavailable():
@@ -117,7 +121,8 @@ class BridgeDriver:
         return found + [inspection.other_ports(net) for net in strange]
 
     async def parameter_faults(self) -> list[Fault]:
-        """Those of the whole host."""
+        """Those of the whole host; routes that have changed are followed on the way, which is no repair."""
+        await self._sources.follow()
         wrong = await self._tuning.wrong()
         told = [(name, f"{name} has been changed") for name in wrong]
         told += [(name, f"{name} is 1") for name in await self._advertisements.wrong() if name not in wrong]
@@ -216,7 +221,7 @@ class BridgeDriver:
             self._reaper.bury(net.link)
 
     def _host(self) -> ruleset.HostState:
-        return ruleset.HostState(self._forwarding.elements(), self._max_flows)
+        return ruleset.HostState([*self._forwarding.elements(), *self._sources.elements()], self._max_flows)
 
     async def _open_host(self, nets: Sequence[Network]) -> None:
         """Forward packets for these networks, and for no others where none were forwarded before."""

@@ -55,6 +55,8 @@ SETS = """\
   set mates6 { type ipv6_addr; }
   map egress4 { type ifname : ipv4_addr; }
   map egress6 { type ifname : ipv6_addr; }
+  map preferred4 { type ifname . ipv4_addr : ipv4_addr; flags interval; }
+  map preferred6 { type ifname . ipv6_addr : ipv6_addr; flags interval; }
   map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
   map any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
   map span4 { type inet_proto . inet_service : ipv4_addr; flags interval; }
@@ -116,9 +118,14 @@ CHAINS = f"""\
     oifname @bridges return
     iifname @outbound snat ip to iifname map @egress4
     iifname @outbound snat ip6 to iifname map @egress6
+    # the source that the route prefers, where it is not the one that masquerading would choose
+    iifname @outbound snat ip to oifname . ip daddr map @preferred4
+    iifname @outbound snat ip6 to oifname . ip6 daddr map @preferred6
     iifname @outbound masquerade
     iifname . ip saddr @adopted4 snat ip to iifname map @egress4
     iifname . ip6 saddr @adopted6 snat ip6 to iifname map @egress6
+    iifname . ip saddr @adopted4 snat ip to oifname . ip daddr map @preferred4
+    iifname . ip6 saddr @adopted6 snat ip6 to oifname . ip6 daddr map @preferred6
     iifname . ip saddr @adopted4 masquerade
     iifname . ip6 saddr @adopted6 masquerade
   }}
