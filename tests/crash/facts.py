@@ -17,19 +17,17 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 
-from sandnet.drivers.bridge import seeds
 from sandnet.drivers.bridge.balance import network_number
 from sandnet.kernel.links import bridge_mac
 from sandnet.kernel.policy import TABLES
 from tests.crash.world import CrashWorld
-from tests.e2e.world import JSON, LEARNED
+from tests.e2e.world import JSON, LEARNED, unseeded
 
 Facts = dict[str, tuple[str, ...]]
 """By section, sorted lines."""
 
 _BATCH: Final = "link show\naddress show\nroute show table all\nneighbour show nud permanent\nrule show\n"
 _ELEMENTS: Final = re.compile(r"elements = \{([^}]*)\}")
-_SECRET: Final = re.compile(rf"set {seeds.PLACE} \{{[^}}]*elements = \{{ (\S+) \}}")
 _BUCKET: Final = re.compile(r"(?<= \. )\d+ : |^\d+ : ")
 _MANY: Final = 40
 """A set with more elements than this spreads flows over backends by their MACs, which are chosen at random."""
@@ -147,17 +145,8 @@ def _told_store(held: dict[str, str]) -> list[str]:
 
 
 def _rules(text: str, aliases: Aliases) -> list[str]:
-    text = _unseeded(text)
+    text = unseeded(text)
     return _ELEMENTS.sub(lambda found: _sorted_elements(found[1], aliases), LEARNED.sub("", text)).splitlines()
-
-
-def _unseeded(text: str) -> str:
-    """Name the secret, which is another one once its table was removed, and the seeds that come from it."""
-    for secret in _SECRET.findall(text):
-        text = text.replace(secret, "<secret>")
-        for name in seeds.NAMES:
-            text = text.replace(f"seed {seeds.seed(IPv6Address(secret), name)} ", f"seed <{name}> ")
-    return text
 
 
 def _sorted_elements(text: str, aliases: Aliases) -> str:

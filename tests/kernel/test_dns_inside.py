@@ -58,7 +58,7 @@ async def test_given_a_server_on_a_network_of_the_sandbox_when_asked_then_the_qu
     await client.apply(box, names("front", "e1", "web", "10.77.0.9"))
     for number in range(60):  # more than there are sockets
         assert records(await world.ask(box, f"n{number}.example.org")) == ["192.0.2.1"]
-    assert len(upstream.seen) == 60
+    assert len(set(upstream.seen)) == 60  # one is sent again where neighbour discovery takes its time
     assert len(set(upstream.ports)) > 30  # each from a port of its own
     assert not world.outside.seen
     assert records(await world.ask(box, "web")) == ["10.77.0.9"]

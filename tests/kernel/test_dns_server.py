@@ -226,7 +226,7 @@ async def test_given_a_protected_daemon_when_it_starts_a_resolver_then_the_resol
     try:
         own.write_text("-500")
     except PermissionError:
-        pytest.skip("an ordinary user cannot protect a process")
+        pytest.skip("this machine does not let its root, or an ordinary user, protect a process")
     try:
         await world.opened()
     finally:

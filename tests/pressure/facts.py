@@ -71,7 +71,8 @@ def _programmed(world: World, networks: Sequence[JSON]) -> Iterator[str]:
     }  # fmt: skip
     yield from _differ("published ports", _published(found), ports)
     services = _balanced(records(world))
-    yield from _differ("balanced services", set(found["services4"].get("elem", ())), services)
+    balanced = {each["concat"][-1] for each in found["services4"].get("elem", ())}  # number of the network, address
+    yield from _differ("balanced services", balanced, services)
 
 
 def _balanced(kept: dict[str, JSON]) -> set[str]:
