@@ -1,4 +1,4 @@
-"""A port that was taken off its bridge: the host takes nothing that comes from it."""
+"""A port that was taken off its bridge, or renamed on it: nobody takes what comes from it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import socket
 
 import pytest
 
-from tests.e2e.frames import IP, IPV6, VLAN, ether, raw, udp
+from tests.e2e.frames import IP, IPV6, VLAN, ether, heard, raw, udp
 from tests.e2e.traffic import DOUBT, UDP
 from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, Box, World
+from tests.lab import eventually
 
 PORT = 9
 MOVES = {
@@ -81,6 +82,39 @@ def test_given_a_port_off_its_bridge_when_its_sandbox_calls_the_host_then_it_is_
             tag = bytes([VLAN >> 8, VLAN & 0xFF, 0, 5])
             wire.send(frame[:12] + tag + frame[12:] if "VLAN" in move else frame)
     assert [_hears(listener) for listener in listeners] == [False, False]
+
+
+@pytest.mark.parametrize("name", ["other0", "snvffffffffff"])
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
+def test_given_a_port_that_was_renamed_on_its_bridge_when_its_sandbox_sends_then_nobody_hears_it(
+    fresh_world: World, name: str, *, guarded: bool
+) -> None:
+    """Without the daemon, which would make the port again."""
+    world = fresh_world
+    world.start()
+    world.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
+    liar, victim, hearer = (world.box("blue", each) for each in ("liar", "victim", "hearer"))
+    port, _ = _host_end(world, liar)
+    listener = world.here.bound("0.0.0.0", UDP, PORT)
+    own = ether(hearer.mac, liar.mac, IP, udp(liar.address, hearer.address))
+    others = ether(hearer.mac, victim.mac, IP, udp(victim.address, hearer.address, sender_port=7))
+    bridge = f"snb{world.api.told('blue')['id'][:10]}"
+    gateway = json.loads(world.host.sh("ip", "-j", "link", "show", bridge))[0]["address"]
+    right = ether(hearer.mac, victim.mac, IP, udp(victim.address, hearer.address, sender_port=8))
+    with raw(world.host, hearer) as ear, raw(world.host, liar) as mouth, raw(world.host, victim) as honest:
+        mouth.send(own)
+        assert heard(ear, own)
+        world.kill()
+        world.host.sh("ip", "link", "set", port, "down")
+        world.host.sh("ip", "link", "set", port, "name", name)
+        world.host.sh("ip", "link", "set", name, "up")
+        eventually(lambda: "state forwarding" in world.host.sh("bridge", "link", "show", "dev", name))
+        for frame in (own, others):
+            mouth.send(frame)
+            honest.send(right)
+            assert not heard(ear, frame, before=right)
+        mouth.send(ether(gateway, liar.mac, IP, udp(liar.address, HOST_ADDRESS)))
+    assert not _hears(listener)
 
 
 def _has(world: World, kind: str) -> bool:

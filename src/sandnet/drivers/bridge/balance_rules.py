@@ -39,7 +39,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sandnet.drivers.bridge.balance import BRIDGE, BUCKETS, network_number
-from sandnet.kernel.links import bridge_mac
+from sandnet.kernel.links import PORTS, bridge_mac
 from sandnet.model import Network
 
 _MAX_FLOWS: Final = 1 << 18
@@ -255,6 +255,9 @@ _NETWORK: Final = "network"
 _SENT: Final = "udp_sent"
 _GATE: Final = f"meta mark 0 meta mark set iifname map @ports goto {_NETWORK}"
 """What every frame on every bridge of the host passes: one look-up."""
+_UNKNOWN: Final = f"meta mark 0 iifgroup {PORTS} drop"
+"""A port of ours that the map does not know: one that was renamed on its bridge, so the guard does not know it either,
+or one that a crash left behind."""
 _OF_A_NETWORK: Final = (
     f"meta l4proto udp jump {_SENT}",
     *(f"{family.service} @services{family.version} jump service{family.version}" for family in _FAMILIES),
@@ -281,7 +284,7 @@ def bridge_ruleset() -> str:
     shared = {_SENT: [rule for family in _FAMILIES for rule in _sent(family)], _NETWORK: _OF_A_NETWORK}
     lines += [f"{verb} chain {BRIDGE} {name}" for verb in ("add", "flush") for name in shared]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in shared.items() for rule in rules]
-    lines += [f"add rule {BRIDGE} {_BASE} {_GATE}"]
+    lines += [f"add rule {BRIDGE} {_BASE} {rule}" for rule in (_GATE, _UNKNOWN)]
     return "\n".join(lines) + "\n"
 
 
