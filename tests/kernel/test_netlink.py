@@ -12,7 +12,8 @@ import threading
 import pytest
 
 from sandnet.errors import Error
-from sandnet.kernel.netlink import Netlink, NetlinkError, explaining
+from sandnet.kernel.netlink import Netlink, NetlinkError, TooMuchError, explaining
+from sandnet.kernel.routes import dump_routes
 from sandnet.kernel.rtnetlink import (
     RTM_DELLINK,
     RTM_SETLINK,
@@ -188,3 +189,19 @@ def test_given_two_threads_when_one_is_elsewhere_then_the_other_stays(host: Host
 def test_given_an_errno_when_a_block_explains_then_no_errno_crosses() -> None:
     with pytest.raises(Error, match="cannot try: No such device"), explaining("try"):
         raise NetlinkError(errno.ENODEV, "No such device")
+
+
+def test_given_more_routes_than_one_look_may_read_when_dumped_inside_then_it_ends_and_says_so(host: Host) -> None:
+    container = host.container()
+    routes = "".join(f"route add 10.0.{n >> 8}.{n & 255} dev lo\n" for n in range(30_000))
+
+    def look() -> tuple[int, int]:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        subprocess.run(["ip", "-batch", "-"], input=routes, text=True, check=True)
+        with Netlink() as netlink:
+            unbounded = len([*dump_routes(netlink, socket.AF_INET)])
+        with Netlink.inside(container.descriptor) as netlink, pytest.raises(TooMuchError) as refused:
+            [*dump_routes(netlink, socket.AF_INET)]
+        return unbounded, refused.value.errno or 0
+
+    assert container.run(look) == (30_000, errno.E2BIG)

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from sandnet.core.clashes import Clashes
 from sandnet.core.desired import Desired
@@ -55,6 +56,8 @@ class Healing:
         self._clashes = Clashes(parts)
         self._flows = FlowTable(parts.kernel.sysctl, parts.workers)
         self._tasks: list[asyncio.Task[None]] = []
+        self._repairs: dict[str, asyncio.Task[None]] = {}
+        """Of sandboxes, by container id."""
         self._slow_at = self._rules_at = 0.0
         self._mounts = self._rules = False
         """Changed, and not looked at since."""
@@ -78,7 +81,7 @@ class Healing:
 
     def close(self) -> None:
         """Stop noticing; a repair under way is finished by the operations."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._repairs.values()):
             task.cancel()
 
     async def _listen(self) -> None:
@@ -144,12 +147,34 @@ class Healing:
         suspects, self._found = self._found, Suspects()
         suspects.add(self._reconcile.failing.due())
         suspects = self._reconcile.failing.patient(suspects)
+        busy = suspects.sandboxes & self._repairs.keys()
+        self._found.sandboxes |= busy
+        boxes, suspects.sandboxes = suspects.sandboxes - busy, set()
         if suspects:
             try:
-                await self._parts.operations.run(self._reconcile.settle(suspects, fix=True))
+                await self._settled(suspects)
             except Exception:
-                self._found.add(suspects)
+                self._found.sandboxes |= boxes
                 raise
+        for container_id in boxes:
+            self._begin_repair(container_id)
+
+    def _begin_repair(self, container_id: str) -> None:
+        """Look at a sandbox in a task of its own: root inside can make that last."""
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._repairs.pop(container_id, None)
+
+        work = self._tried("repairing", partial(self._settled, Suspects((), [container_id])))
+        self._repairs[container_id] = task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(ended)
+
+    async def _settled(self, suspects: Suspects) -> None:
+        try:
+            await self._parts.operations.run(self._reconcile.settle(suspects, fix=True))
+        except Exception:
+            self._found.add(suspects)
+            raise
 
     async def _slow(self) -> Suspects:
         """Files, mounts and parameters."""

@@ -18,6 +18,7 @@ NO_ROUTE: Final = "the container reaches nothing beyond its own networks"
 NO_ANSWER: Final = "answers leave by another network than the question came by, and are lost there"
 NO_SUBNET: Final = "the container does not reach its neighbours directly"
 NO_SERVICE: Final = "the container does not answer at the address of its service"
+TOO_MUCH: Final = "what is wrong inside it is not noticed: reading all of it would keep the repairs of others waiting"
 TOO_OPEN: Final = "the port does not follow its network's options: it talks to whom it must not, or not to itself"
 
 
@@ -56,6 +57,10 @@ def sandbox_faults(wanted: Wanted, host: Space, inside: Inside | None) -> Iterat
         return
     if box.origin is Origin.HOST:
         return
+    if not inside.whole:
+        yield Wrong(None, "it has too many links, addresses, routes or rules to be compared", TOO_MUCH)
+        yield from _host_ends(wanted, host)
+        return
     loopback = inside.space.links.get("lo")
     if loopback is None or not loopback.link.up:
         yield Wrong(None, "lo is down", NO_LOOPBACK)
@@ -64,6 +69,16 @@ def sandbox_faults(wanted: Wanted, host: Space, inside: Inside | None) -> Iterat
             yield Wrong(attachment, problem, reason)
     yield from _default_routes(wanted, inside.space)
     yield from _source_routes(wanted, inside.space)
+
+
+def _host_ends(wanted: Wanted, host: Space) -> Iterator[Wrong]:
+    """What is wrong outside of a sandbox that cannot be compared: its ports must follow their networks' options."""
+    for attachment, veth in wanted.links:
+        outer = host.links.get(veth.host_link)
+        if outer is None:
+            yield Wrong(attachment, f"link {veth.host_link} is gone", NO_LINK)
+        else:
+            yield from (Wrong(attachment, *each) for each in _outer(veth, host, outer))
 
 
 def _link(veth: Veth, host: Space, inside: Space) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from sandnet.core.inspection import Wrong
+from sandnet.core.inspection import TOO_MUCH, Wrong
 from sandnet.core.parts import Parts
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.errors import Error, Kind, collected
@@ -30,8 +30,11 @@ class Mending:
 
         Raises:
             Error: ``CONFLICT`` another namespace is at its key; ``NOT_FOUND`` (code ``GONE``) a namespace that was
-                not of our making is gone; or what the kernel refuses.
+                not of our making is gone; ``UNAVAILABLE`` there is too much in it to compare; or what the kernel
+                refuses.
         """
+        if crowded := any(each.reason == TOO_MUCH for each in wrong):
+            wrong = [each for each in wrong if each.reason != TOO_MUCH]
         before = box
         box = await self._with_namespace(box)
         affected = {each.attachment.endpoint_id for each in wrong if each.attachment}
@@ -41,6 +44,9 @@ class Mending:
         if box.inode != before.inode:  # the resolver's sockets are in the one that is gone
             for attachment in self._attachments(box):
                 await self._parts.naming.attachment_came(box, attachment)
+        if crowded:
+            hint = "remove what fills it (ip route, ip address, ip rule, ip link), or make the container leave"
+            raise Error(Kind.UNAVAILABLE, f"sandbox {box.container_id} cannot be compared", hint)
 
     async def files(self, box: Sandbox) -> None:
         """Write its files again.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
@@ -32,6 +33,9 @@ _log = logging.getLogger(__name__)
 
 AT_ONCE = 2
 """Sandboxes that are repaired at a time: half of the workers stay free for requests."""
+LONG = 0.5
+"""Seconds; a sandbox whose repair took longer, as root inside works against it, has others' repairs not wait for its
+next one."""
 PATIENCE = 1.0
 """Seconds to wait for what is busy: whoever holds it is changing it, and the next comparison looks again."""
 NO_NAMES = "programs of the container do not find the names it was given, or whom to ask"
@@ -51,6 +55,9 @@ class Reconcile:
         self._lookout = Lookout(parts, self._desired)
         self._mending = Mending(parts, sandboxes)
         self._turn = asyncio.Lock()
+        self._quick, self._slow = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore()
+        self._lingering: set[str] = set()
+        """Container ids of sandboxes whose latest repair took long."""
         self.failing = Failing()
         """What could not be repaired."""
 
@@ -73,9 +80,9 @@ class Reconcile:
             told += await self._parameters(fix) if suspects.parameters else []
             for network_id in suspects.networks:
                 told += await self._network(network_id, fix)
-            told += await self._boxes(suspects.sandboxes, fix)
             if suspects.strays:
                 told += await self._strays(fix)
+        told += await self._boxes(suspects.sandboxes, fix)  # their own locks keep two from repairing one
         if fix:
             await self._announce(suspects, told)
         return told
@@ -127,15 +134,19 @@ class Reconcile:
         return told
 
     async def _boxes(self, containers: Iterable[str], fix: bool) -> list[Drift]:
-        slots = asyncio.Semaphore(AT_ONCE)
-
-        async def one(container_id: str) -> list[Drift]:
-            async with slots:
-                told = await self._box(container_id, fix)
-                return await self._let_go(container_id, told) if any(drift.code == GONE for drift in told) else told
-
-        found = await asyncio.gather(*map(one, containers))
+        found = await asyncio.gather(*(self._one_box(container_id, fix) for container_id in containers))
         return [drift for each in found for drift in each]
+
+    async def _one_box(self, container_id: str, fix: bool) -> list[Drift]:
+        async with self._slow if container_id in self._lingering else self._quick:
+            began = time.monotonic()
+            told = await self._box(container_id, fix)
+            if any(drift.code == GONE for drift in told):
+                told = await self._let_go(container_id, told)
+        self._lingering = {each for each in self._lingering - {container_id} if self._records.sandbox(each)}
+        if time.monotonic() - began > LONG:
+            self._lingering.add(container_id)
+        return told
 
     async def _box(self, container_id: str, fix: bool) -> list[Drift]:
         try:

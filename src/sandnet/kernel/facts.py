@@ -130,6 +130,8 @@ class Inside(NamedTuple):
     inode: int
     """Its identity, as ``stat`` of its file shows it."""
     space: Space
+    whole: bool = True
+    """Whether all of it was read; otherwise ``space`` is empty, as there is more than one look may read."""
 
 
 class Listing(NamedTuple):

@@ -50,10 +50,20 @@ _ERROR: Final = struct.Struct("=i")
 _BUFFER: Final = 1 << 16
 """The kernel fills at most 32 KiB of a dump at a time."""
 _DUMP_TRIES: Final = 3
+MOST_INSIDE: Final = 1 << 20
+"""Bytes of dumps that one socket inside a sandbox reads: about 15,000 routes, and a twentieth of a second. Root in a
+sandbox can fill its namespace without end, and must not keep a worker reading."""
 
 
 class NetlinkError(OSError):
     """The kernel said no: ``errno``, and its own words in ``strerror`` where it has any."""
+
+
+class TooMuchError(NetlinkError):
+    """There is more to read than the socket may read (``E2BIG``)."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(errno.E2BIG, f"there are more than {most} bytes of links, addresses, routes and rules")
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -156,6 +166,9 @@ class Netlink:
     opens its own: none is ever shared between threads.
     """
 
+    _left: int | None = None
+    """Bytes of dumps that may still be read; ``None``: any number."""
+
     def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
@@ -164,9 +177,14 @@ class Netlink:
 
     @classmethod
     def inside(cls, namespace: int) -> Self:
-        """A socket of another namespace, given by its descriptor. The thread goes there and comes back."""
+        """A socket of another namespace, given by its descriptor. The thread goes there and comes back.
+
+        All its dumps together read at most ``MOST_INSIDE`` bytes.
+        """
         with entered(namespace):
-            return cls()
+            socket_inside = cls()
+        socket_inside._left = MOST_INSIDE
+        return socket_inside
 
     def __enter__(self) -> Self:
         return self
@@ -228,7 +246,12 @@ class Netlink:
         return None
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """All objects that match. When they change too fast for the kernel, a few may be missing."""
+        """All objects that match. When they change too fast for the kernel, a few may be missing.
+
+        Raises:
+            TooMuchError: they are more than the socket may read. It is of no use for another request then.
+            NetlinkError: the kernel refuses.
+        """
         for _ in range(_DUMP_TRIES):
             found, whole = self._dump(kind, body)
             if whole:
@@ -258,8 +281,15 @@ class Netlink:
                 if refused := failure(reply):
                     raise refused
                 break
+            self._count(len(reply.body))
             found.append(reply.body)
         return found, whole
+
+    def _count(self, size: int) -> None:
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                raise TooMuchError(MOST_INSIDE)
 
     def _send(self, kind: int, body: bytes, flags: int) -> int:
         self._sequence += 1
@@ -323,6 +353,7 @@ _KINDS: Final = {
     errno.EOPNOTSUPP: Kind.UNAVAILABLE,
     errno.EAFNOSUPPORT: Kind.UNAVAILABLE,
     errno.ENOMEM: Kind.UNAVAILABLE,
+    errno.E2BIG: Kind.UNAVAILABLE,
     errno.ENOBUFS: Kind.UNAVAILABLE,
     errno.EMFILE: Kind.UNAVAILABLE,
     errno.ENFILE: Kind.UNAVAILABLE,

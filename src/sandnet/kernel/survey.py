@@ -15,7 +15,7 @@ from typing import Final
 from sandnet.errors import Error
 from sandnet.kernel.facts import DefaultHop, Held, Inside, Port, Space
 from sandnet.kernel.namespaces import LinuxNamespaces
-from sandnet.kernel.netlink import Netlink, explaining
+from sandnet.kernel.netlink import Netlink, TooMuchError, explaining
 from sandnet.kernel.policy import dump_policy
 from sandnet.kernel.routes import ROUTE_PROTOCOL, dump_routes
 from sandnet.kernel.rtnetlink import (
@@ -86,11 +86,20 @@ class LinuxSurvey:
         try:
             with self._namespaces.opened(key) as namespace:
                 inode = os.fstat(namespace).st_ino
-                with Netlink.inside(namespace) as netlink:
-                    space = _space(netlink, dump_ports(netlink), families)
-                    return Inside(inode, space._replace(policy=dump_policy(netlink)))
+                space = _space_inside(namespace, families)
+                return Inside(inode, space or _NOTHING, whole=space is not None)
         except (OSError, NotANetworkNamespaceError, Error):
             return None
+
+
+def _space_inside(namespace: int, families: Sequence[int]) -> Space | None:
+    """What is in a sandbox; ``None``: more than one look may read."""
+    try:
+        with Netlink.inside(namespace) as netlink:
+            space = _space(netlink, dump_ports(netlink), families)
+            return space._replace(policy=dump_policy(netlink))
+    except TooMuchError:
+        return None
 
 
 def _mounts(word: str) -> list[str]:
