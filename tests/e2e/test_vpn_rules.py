@@ -97,3 +97,20 @@ def test_given_a_vpn_when_all_is_taken_down_then_our_rule_is_gone_and_theirs_sta
     assert rules(fresh_world) == []
     assert "5270:" in fresh_world.host.sh("ip", "rule")
     assert "proto 115" not in fresh_world.host.sh("ip", "route", "show", "table", "all")
+
+
+def test_given_a_rule_of_others_that_leaves_no_place_when_asked_then_health_says_so_until_it_is_gone(
+    world: World, web: Box
+) -> None:
+    def is_told() -> bool:
+        return any("finds no place" in each for each in world.api.get("/healthz")["problems"])
+
+    rule = ("from", "all", "lookup", "52", "priority", "0")
+    world.host.sh("ip", "route", "add", OUTSIDE_ADDRESS, "dev", "uplink", "table", "52")
+    world.host.sh("ip", "rule", "add", *rule)
+    try:
+        until(is_told, 20)
+    finally:
+        world.host.sh("ip", "rule", "del", *rule)
+    world.api.post("/reconcile", fix=True)
+    until(lambda: not is_told(), 20)

@@ -64,6 +64,11 @@ class _Rules(NamedTuple):
         return self.first - 1 if self.first > self.local >= 0 else -1
 
     @property
+    def blocked(self) -> bool:
+        """Whether others' rule has the priority of the local table's, so that ours finds no place between them."""
+        return self.local >= 0 and 0 <= self.first <= self.local
+
+    @property
     def right(self) -> bool:
         """Whether ours is there, and comes before others', or none is needed."""
         if self.place < 0:
@@ -100,6 +105,8 @@ def prefer(netlink: Netlink, routes: Sequence[BridgeRoute]) -> None:
 
 def _is_right(netlink: Netlink, version: int, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
     rules = _rules(netlink, version)
+    if rules.blocked:
+        return not _wanted(netlink, version, needed)
     if rules.place < 0 or not needed:  # one that others no longer make necessary does no harm
         return True
     present = _present(netlink, version)

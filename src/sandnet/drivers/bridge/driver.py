@@ -133,10 +133,19 @@ class BridgeDriver:
         return found
 
     async def mend_parameters(self) -> None:
-        """As before the first of them was changed."""
+        """As before the first of them was changed.
+
+        Raises:
+            Error: ``CONFLICT`` a rule of others leaves no place for ours before it; or what the kernel refuses.
+        """
         await self._tuning.mend()
         await self._advertisements.keep()
         await self._precedence.keep()
+        if not await self._precedence.is_kept():
+            problem = (
+                "a rule for routing of others has the priority of the local table's: ours finds no place before it"
+            )
+            raise Error(Kind.CONFLICT, problem, "give theirs a priority of 2 to 32765 (ip rule)")
 
     async def rule_faults(self) -> list[Fault]:
         """Of both tables."""
