@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.traffic import Place, until
-from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, World, mapping
+from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, World, mapping
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -129,3 +129,26 @@ def test_given_read_only_parameters_that_are_wrong_when_asked_then_health_says_w
     fresh_world.host.sh("mount", "-o", "remount,bind,ro", "/proc/sys")
     fresh_world.start()
     assert any("net/ipv4/ip_forward is 0, not 1" in each for each in fresh_world.api.get("/healthz")["problems"])
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_given_an_uplink_that_does_not_forward_when_asked_then_health_and_doctor_say_so_and_it_stays(
+    world: World, family: str
+) -> None:
+    world.api.network("foo", ipv6=True)
+    name, sh = f"net/{family}/conf/uplink/forwarding", world.host.sh
+    version, gateway = ("-4", OUTSIDE_ADDRESS) if family == "ipv4" else ("-6", OUTSIDE_ADDRESS6)
+
+    def is_told() -> bool:
+        return any(name in each for each in world.api.get("/healthz")["problems"])
+
+    sh("ip", version, "route", "add", "default", "via", gateway, "metric", "4711")
+    sh("sysctl", "-qw", f"{name}=0")
+    try:
+        assert [each["object"] for each in world.api.post("/reconcile", fix=True)["drift"]] == [name]
+        until(is_told, 70)
+        assert value(world.here, name) == "0"
+    finally:
+        sh("sysctl", "-qw", f"{name}=1")
+        sh("ip", version, "route", "del", "default", "metric", "4711")
+    until(lambda: not is_told(), 10)

@@ -21,6 +21,7 @@ from sandnet.core.lookout import Lookout, Suspects
 from sandnet.core.parts import Parts
 from sandnet.core.reconcile import Reconcile
 from sandnet.core.strays import strays
+from sandnet.core.uplinks import Uplinks
 from sandnet.errors import Error
 from sandnet.kernel.facts import News, Port, Space
 from sandnet.model import Attachment, Network, Phase
@@ -55,6 +56,7 @@ class Healing:
         self._lookout = Lookout(parts, self._desired)
         self._clashes = Clashes(parts)
         self._flows = FlowTable(parts.kernel.sysctl, parts.workers)
+        self._uplinks = Uplinks(parts.kernel.sysctl, parts.kernel.survey, parts.workers, self._desired)
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: dict[str, asyncio.Task[None]] = {}
         """Of sandboxes, by container id."""
@@ -72,7 +74,8 @@ class Healing:
     def problems(self) -> list[str]:
         """What could not be repaired, and why nothing is noticed if that is so."""
         self._reconcile.failing.forget(self._is_gone)
-        return [*self._reconcile.failing.problems, *self._flows.problems, *dict.fromkeys(self._troubles.values())]
+        told = (self._reconcile.failing.problems, self._flows.problems, self._uplinks.problems)
+        return [*(problem for each in told for problem in each), *dict.fromkeys(self._troubles.values())]
 
     def start(self) -> None:
         """Begin."""
@@ -108,6 +111,7 @@ class Healing:
         began, missed = time.monotonic(), self._missed.is_set()
         self._missed.clear()
         await self._clashes.look()
+        await self._uplinks.list_links()
         self._found.add(await self._lookout.everything(0 if missed else REST))
         if missed:  # it did not rest amid its work
             await asyncio.sleep(min(LONGEST_REST, (time.monotonic() - began) * REST))
@@ -186,6 +190,7 @@ class Healing:
             found.sandboxes |= {box.container_id for box in boxes if box.key not in pinned}
         found.parameters = await self._lookout.parameters_seem_wrong()
         await self._flows.look()
+        await self._uplinks.look()
         return found
 
     def _judged(self, news: News) -> Suspects:

@@ -24,6 +24,7 @@ from sandnet.core.portholding import PortHolding
 from sandnet.core.removal import Removal
 from sandnet.core.sandboxes import Sandboxes
 from sandnet.core.strays import strays
+from sandnet.core.uplinks import Uplinks
 from sandnet.drivers.base import Fault
 from sandnet.errors import Error
 from sandnet.kernel.facts import Port, Space
@@ -53,6 +54,7 @@ class Reconcile:
         self._records = parts.records
         self._desired = Desired(parts)
         self._lookout = Lookout(parts, self._desired)
+        self._uplinks = Uplinks(parts.kernel.sysctl, parts.kernel.survey, parts.workers, self._desired)
         self._mending = Mending(parts, sandboxes)
         self._turn = asyncio.Lock()
         self._quick, self._slow = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore()
@@ -91,7 +93,7 @@ class Reconcile:
         suspects = await self.look()
         suspects.add(self.failing.known())  # one that is well by now is not to be told any more
         ports = await self.holding.retry() if fix else self.holding.faults()
-        return [*await self.settle(suspects, fix=fix), *ports]
+        return [*await self.settle(suspects, fix=fix), *ports, *await self._uplinks.drift()]
 
     async def tell_mended(self) -> None:
         """Tell of what verbs have put right meanwhile, as they could not go on without it."""
