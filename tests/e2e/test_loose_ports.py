@@ -89,7 +89,7 @@ def test_given_a_port_off_its_bridge_when_its_sandbox_calls_the_host_then_it_is_
 def test_given_a_port_that_was_renamed_on_its_bridge_when_its_sandbox_sends_then_nobody_hears_it(
     fresh_world: World, name: str, *, guarded: bool
 ) -> None:
-    """Without the daemon, which would make the port again."""
+    """Without the daemon: the table alone closes the port."""
     world = fresh_world
     world.start()
     world.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
