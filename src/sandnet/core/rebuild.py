@@ -65,6 +65,7 @@ class Rebuild:
             return
         marked = _marked(await self._parts.workers.run(self._parts.kernel.links.list))
         if marked.bridges or marked.veths:
+            await self._records.begin_rebuild()
             ports = await self._published()
             for link, mark in marked.bridges:
                 self._network(link, mark)

@@ -81,6 +81,14 @@ class Records:
         known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
         self._sequence = max((record.sequence for record in known), default=0)
 
+    async def begin_rebuild(self) -> None:
+        """Note that lost records are being looked for, before anything else is written.
+
+        A store that was written to is no new one. Without the note, a daemon killed before :meth:`commit` with
+        ``complete`` would not look for them again.
+        """
+        await self._store.commit(Put(REBUILD, b""))
+
     async def _resume(self) -> None:
         """Events go on where an earlier run ended."""
         last = await self._store.get(LAST_EVENT)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
 from msgspec.structs import replace
 
 from sandnet.core.rebuild import TOLD
+from sandnet.core.records import Records
 from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Sandbox
 from sandnet.model.ports import ExposedPort
 from sandnet.stores.base import REBUILD, Put
@@ -69,6 +71,31 @@ async def test_given_no_records_when_starting_then_all_that_is_in_use_is_recorde
     assert health.status == "degraded"
     assert "network foo" in health.problems[0]
     assert "labels" in health.problems[0]
+
+
+async def test_given_a_start_that_ended_amid_the_search_when_starting_again_then_all_is_found(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a driver read back from the kernel was written already, so the store is no new one any more."""
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    before, empty = told(rig), MoodyStore()
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "commit", killed)
+        with pytest.raises(Killed):
+            await restart_with(rig, empty)
+    await empty.commit(Put("sysctl/net/ipv4/ip_forward", b"0"))
+    await restart_with(rig, empty)
+    assert told(rig) == before
+
+
+class Killed(Exception):  # noqa: N818
+    """The daemon's end."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
 
 
 async def test_given_records_found_again_when_starting_once_more_then_all_is_well(rig: Rig) -> None:
