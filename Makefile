@@ -13,7 +13,7 @@ TEST_WORKERS ?= $(shell expr 2 \* `nproc`) --dist worksteal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test fresh check lint bench soak install wheel clean
+.PHONY: help demo test fresh check lint bench soak install lock wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -54,6 +54,12 @@ install: $(VENV)/.installed ## Make .venv; afterwards .venv/bin/sandnet is the c
 	@$(BIN)/python -c 'from sandnet.kernel.nftables import require_library as r; r()' 2>/dev/null || \
 		echo "One library is missing, without which the daemon does not start: sudo apt-get install libnftables1"
 	@echo "$(BIN)/sandnet is ready"
+
+lock: ## Resolve the newest dependencies into requirements.lock, with the hash of each file
+	@$(PYTHON) -m venv --clear build/lock
+	@build/lock/bin/pip install --quiet --disable-pip-version-check uv
+	@build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 wheel: $(VENV)/.installed-dev ## Build dist/sandnet-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation
