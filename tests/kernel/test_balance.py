@@ -14,6 +14,8 @@ from functools import partial
 
 import pytest
 
+from sandnet.drivers.bridge.balance import BRIDGE
+from sandnet.drivers.bridge.balance_rules import FULL
 from sandnet.model import Affinity
 from tests.kernel.services import PORT, PUBLISHED, SERVER, SERVICE, SERVICE6, World, asked, names
 from tests.lab import Host, eventually
@@ -452,6 +454,8 @@ def test_given_no_room_for_flows_when_a_client_calls_then_it_is_served_by_all_an
     world.change(ep, second, drained=True)
     assert [asked(flow)[0] for flow in streams] == before
     assert set(names(world.ask(client, 60, TCP, target))) == {"b11"}
+    reported = world.host.run(world.kernel.firewall.members, BRIDGE, FULL)
+    assert {each.split()[0] for each in reported} == {"6", "17"}
 
 
 def _shrink(world: World, version: int) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from sandnet.kernel.base import Sysctl
+from sandnet.drivers.bridge.balance import BRIDGE
+from sandnet.drivers.bridge.balance_rules import FULL
+from sandnet.errors import Error
+from sandnet.kernel.base import Firewall, Sysctl
 from sandnet.kernel.workers import Workers
+from sandnet.model.ports import PROTOCOL_NAMES
 
 COUNT: Final = "net/netfilter/nf_conntrack_count"
 MOST: Final = "net/netfilter/nf_conntrack_max"
@@ -37,3 +41,35 @@ class FlowTable:
     def _read(self) -> tuple[int, int]:
         found = [self._sysctl.get(name) or "" for name in (COUNT, MOST)]
         return (int(found[0]), int(found[1])) if all(map(str.isdecimal, found)) else (0, 0)
+
+
+class ServiceFlows:
+    """Report that the room for learned flows of services is used up (docs/services.md)."""
+
+    EVERY: Final = 5
+    """Looks, one each second, of which one reads the set: it takes libnftables about a millisecond."""
+
+    def __init__(self, firewall: Firewall, workers: Workers) -> None:
+        self._firewall = firewall
+        self._workers = workers
+        self._looks = 0
+        self.problems: list[str] = []
+        """One for each protocol whose map was found full within the last five minutes; else nothing."""
+
+    async def look(self) -> None:
+        """Read the set to which the rules add a protocol when its map has no room; keep what is known if that fails."""
+        self._looks += 1
+        if self._looks % self.EVERY == 1:
+            self.problems = await self._workers.run(self._read)
+
+    def _read(self) -> list[str]:
+        try:
+            found = self._firewall.members(BRIDGE, FULL)
+        except Error:  # the comparison of the rules reports it
+            return self.problems
+        protocols = sorted({int(each.split()[0]) for each in found if each.split()[0].isdigit()})
+        return [
+            f"no room for more flows of {PROTOCOL_NAMES.get(number, str(number))} services: new ones share places by "
+            "client, and go to another backend where theirs is drained; look for a sandbox that opens flows without end"
+            for number in protocols
+        ]

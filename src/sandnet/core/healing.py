@@ -16,7 +16,7 @@ from functools import partial
 
 from sandnet.core.clashes import Clashes
 from sandnet.core.desired import Desired
-from sandnet.core.flowtable import FlowTable
+from sandnet.core.flowtable import FlowTable, ServiceFlows
 from sandnet.core.lookout import Lookout, Suspects
 from sandnet.core.parts import Parts
 from sandnet.core.reconcile import Reconcile
@@ -56,6 +56,7 @@ class Healing:
         self._lookout = Lookout(parts, self._desired)
         self._clashes = Clashes(parts)
         self._flows = FlowTable(parts.kernel.sysctl, parts.workers)
+        self._service_flows = ServiceFlows(parts.kernel.firewall, parts.workers)
         self._uplinks = Uplinks(parts.kernel.sysctl, parts.kernel.survey, parts.workers, self._desired)
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: dict[str, asyncio.Task[None]] = {}
@@ -74,8 +75,8 @@ class Healing:
     def problems(self) -> list[str]:
         """What could not be repaired, and why nothing is noticed if that is so."""
         self._reconcile.failing.forget(self._is_gone)
-        told = (self._reconcile.failing.problems, self._flows.problems, self._uplinks.problems)
-        return [*(problem for each in told for problem in each), *dict.fromkeys(self._troubles.values())]
+        parts = (self._reconcile.failing, self._flows, self._service_flows, self._uplinks)
+        return [*(problem for part in parts for problem in part.problems), *dict.fromkeys(self._troubles.values())]
 
     def start(self) -> None:
         """Begin."""
@@ -190,6 +191,7 @@ class Healing:
             found.sandboxes |= {box.container_id for box in boxes if box.key not in pinned}
         found.parameters = await self._lookout.parameters_seem_wrong()
         await self._flows.look()
+        await self._service_flows.look()
         await self._uplinks.look()
         return found
 

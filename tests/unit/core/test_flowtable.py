@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from sandnet.core.flowtable import COUNT, MOST, FlowTable
+from sandnet.core.flowtable import COUNT, MOST, FlowTable, ServiceFlows
+from sandnet.drivers.bridge.balance import BRIDGE
+from sandnet.drivers.bridge.balance_rules import FULL
 from sandnet.kernel.fake import FakeKernel
 from sandnet.kernel.workers import Workers
 
@@ -25,3 +27,17 @@ def test_given_a_table_of_tracked_flows_when_looked_at_then_it_is_told_from_80_p
     workers.close()
     assert bool(table.problems) is alarming
     assert all(f"{count} of at most {most}" in problem for problem in table.problems)
+
+
+def test_given_a_full_map_of_learned_flows_when_looked_at_then_it_is_reported_until_there_is_room() -> None:
+    kernel, workers = FakeKernel(), Workers(1)
+    flows = ServiceFlows(kernel.firewall, workers)
+    kernel.firewall.tables[BRIDGE] = {FULL: {"17"}}
+    asyncio.run(flows.look())
+    assert len(flows.problems) == 1
+    assert "udp services" in flows.problems[0]
+    kernel.firewall.tables[BRIDGE] = {FULL: set()}
+    for _ in range(ServiceFlows.EVERY):
+        asyncio.run(flows.look())
+    workers.close()
+    assert flows.problems == []

@@ -57,6 +57,8 @@ _ASKERS: Final = 65536
 _ALL_BITS: Final = 4294967295
 _TCP_IDLE: Final = "124m"
 """RFC 5382, REQ-5: no established connection is forgotten before two hours and four minutes."""
+FULL: Final = "full"
+"""The set that has the protocols whose map of learned flows was found full, for five minutes each time."""
 _IDLE: Final = "5m"
 """RFC 4787, REQ-5: the recommended time for UDP; SCTP sends heartbeats every 30 s (RFC 9260, 16)."""
 _CLOSING: Final = "2m"
@@ -163,7 +165,7 @@ class _Family:
                 f"goto {full}",
             ),
             f"{flows}_client": (f"{by_client} {learn}", f"goto {full}"),
-            f"{protocol}_full": ("update @full { meta l4proto }", f"goto {spill}"),
+            f"{protocol}_full": (f"update @{FULL} {{ meta l4proto }}", f"goto {spill}"),
             f"{protocol}_spill": self._spill(protocol, by_flow, by_client),
         }
 
@@ -298,7 +300,7 @@ def _shared_objects() -> list[str]:
     rooms = {
         f"set {name}_room": "typeof iif; flags dynamic,timeout; size 65536; timeout 5m;" for name in (*_ROOMS, "said")
     }
-    full = {"set full": f"typeof meta l4proto; flags dynamic,timeout; size 16; timeout {_IDLE};"}
+    full = {f"set {FULL}": f"typeof meta l4proto; flags dynamic,timeout; size 16; timeout {_IDLE};"}
     made = [f"add {each.replace(' ', f' {BRIDGE} ')} {{ {shape} }}" for each, shape in (shapes | rooms | full).items()]
     return [*made, *(f"flush {each.replace(' ', f' {BRIDGE} ')}" for each in shapes)]
 
