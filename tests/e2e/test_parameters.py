@@ -145,7 +145,7 @@ def test_given_an_uplink_that_does_not_forward_when_asked_then_health_and_doctor
     sh("ip", version, "route", "add", "default", "via", gateway, "metric", "4711")
     sh("sysctl", "-qw", f"{name}=0")
     try:
-        assert [each["object"] for each in world.api.post("/reconcile", fix=True)["drift"]] == [name]
+        assert name in [each["object"] for each in world.api.post("/reconcile", fix=True)["drift"]]
         until(is_told, 70)
         assert value(world.here, name) == "0"
     finally:

@@ -225,3 +225,12 @@ async def test_given_an_endpoint_whose_removal_has_begun_when_sandboxes_are_list
     listed = await daemon.client.get("/sandboxes")
     assert listed.status_code == 200
     assert [box["endpoints"][0]["name"] for box in listed.json()] == ["web"]
+
+
+async def test_given_the_id_of_a_container_that_is_not_attached_when_another_begins_so_then_it_stays(
+    client: httpx.AsyncClient,
+) -> None:
+    await a_service(client, "k11")
+    assert_refused(await client.delete("/services/web/backend/k1"), 404, "not_attached")
+    assert_refused(await client.patch("/services/web/backend/k1", json={"weight": 2}), 404, "not_attached")
+    assert [each["id"] for each in (await client.get("/services/web/backend")).json()] == ["k11"]

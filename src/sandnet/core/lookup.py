@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from sandnet.errors import invalid, not_found
 from sandnet.model import Attachment
+
+SHORT_ID: Final = 12
+"""Characters of an id that tables show."""
 
 
 class Named(Protocol):
@@ -52,8 +55,10 @@ def resolve(what: str, ref: str, by_id: N | None, by_name: Sequence[N], everythi
 
 
 def attached_id(ref: str, attached: Sequence[Attachment]) -> str:
-    """The id of the container that ``ref`` means among those attached: a full id, else a unique prefix of one.
+    """Return the id of the container that ``ref`` means among those attached: a full id, else a unique prefix of one.
 
+    A prefix has the 12 characters that tables show, or more. Container ids are chosen by users: a shorter one may be
+    the full id of another container, which is not attached just now (``k1`` beside ``k11``).
     What means none of them is returned as it is.
 
     Raises:
@@ -64,4 +69,4 @@ def attached_id(ref: str, attached: Sequence[Attachment]) -> str:
     if len(found) > 1:
         message = f"{ref!r} means more than one container: {', '.join(found[:10])}"
         raise invalid(message, "use the full id", "ambiguous")
-    return found[0] if found else ref
+    return found[0] if found and len(ref) >= SHORT_ID else ref
