@@ -161,11 +161,7 @@ class Harness:
         self._world.die_at(step)
         with suppress(httpx.TransportError):
             call()
-        if self._world.died():
-            assert self._world.ended() == -9, self._world.log
-            return True
-        self._world.control.disarm()
-        return False
+        return self._has_died()
 
     def _interrupt_start(self, step: Step) -> bool:
         """The same of a start; when it did not die, it serves."""
@@ -175,10 +171,15 @@ class Harness:
         while self._world.is_running() and "sandnet: ready" not in self._world.log:
             assert time.monotonic() < deadline, f"not ready in time: {self._world.log}"
             time.sleep(0.005)
-        if self._world.died():
+        return self._has_died()
+
+    def _has_died(self) -> bool:
+        """Return whether it died, also where a busy machine came to the step only after it had seemed to be at rest."""
+        died = self._world.died()
+        self._world.control.disarm()
+        if died or not self._world.is_running():
             assert self._world.ended() == -9, self._world.log
             return True
-        self._world.control.disarm()
         return False
 
     def _once_more(self, death: Death) -> list[Death]:
