@@ -128,6 +128,37 @@ def test_given_an_existing_bridge_when_adopted_then_its_members_are_reached_and_
         sh("ip", "link", "delete", "theirs")
 
 
+@pytest.mark.parametrize("adopted", [True, False], ids=["their bridge", "our bridge"])
+def test_given_a_port_that_others_add_when_compared_then_its_clients_reach_services_as_all_do(
+    world: World, *, adopted: bool
+) -> None:
+    sh = world.host.sh
+
+    def is_known() -> bool:
+        return "theirs1" in sh("nft", "list", "map", "bridge", "sandnet", "ports")
+
+    if adopted:
+        sh("ip", "link", "add", "theirs", "type", "bridge")
+        sh("ip", "address", "add", "10.7.0.1/24", "dev", "theirs")
+        sh("ip", "link", "set", "theirs", "up")
+    try:
+        net = world.api.network("foo", **({"bridge_name": "theirs"} if adopted else {}))
+        bridge = "theirs" if adopted else f"snb{net[:10]}"
+        sh("ip", "link", "add", "theirs1", "type", "veth", "peer", "name", "theirs2")
+        sh("ip", "link", "set", "theirs1", "master", bridge, "up")
+        assert not is_known()
+        world.api.post("/reconcile", fix=True)
+        assert is_known()
+        assert world.api.post("/reconcile", fix=True)["drift"] == []
+        sh("ip", "link", "delete", "theirs1")
+        world.api.post("/reconcile", fix=True)
+        assert not is_known()
+        world.api.clear()
+    finally:
+        if adopted:
+            sh("ip", "link", "delete", "theirs")
+
+
 @pytest.mark.parametrize("name", ["lo", "uplink"])
 def test_given_a_link_that_is_no_bridge_when_asked_for_then_409_and_it_is_untouched(world: World, name: str) -> None:
     with pytest.raises(RefusedError, match="not a bridge") as refused:

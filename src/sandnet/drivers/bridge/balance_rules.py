@@ -48,7 +48,8 @@ SEED: Final = "SEED-OF-BUCKETS"
 """Stands in the rules where the host's own random number goes; see :mod:`sandnet.drivers.bridge.seeds`."""
 KEY_SEEDS: Final = ("SEED-OF-KEYS-1", "SEED-OF-KEYS-2")
 _ROOMS: Final = {"tcp": "1000/second burst 32768", "udp": "400/second burst 16384", "sctp": "400/second burst 16384"}
-"""New flows that one port may have learned: less than half of what a map holds until they are forgotten."""
+"""New flows that one port may have learned. It bounds how fast a map fills, and not what one port holds in it: flows
+that go on are refreshed without a limit."""
 _SAID: Final = "100/second burst 4096"
 """The same of flows that a backend begins."""
 _EPHEMERAL: Final = 32768

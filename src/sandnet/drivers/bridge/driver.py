@@ -116,8 +116,8 @@ class BridgeDriver:
     def _network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
         ipv6, sysctl = "ipv6" not in self._missing, self._kernel.sysctl
         found = [fault for net in nets for fault in inspection.network_faults(net, host, sysctl, ipv6=ipv6)]
-        links = [port.link for port in host.links.values()]
-        strange = [net for net in nets if net.link_adopted and not self._guarding.knows_others(net, links)]
+        links = self._kernel.links.list()  # ``host`` need not have the ports of the bridges
+        strange = [net for net in nets if not self._guarding.knows_others(net, links)]
         return found + [inspection.other_ports(net) for net in strange]
 
     async def parameter_faults(self) -> list[Fault]:
@@ -200,9 +200,10 @@ class BridgeDriver:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)
             for name, value in inspection.parameters(net, ipv6=True).items():
                 await self._tuning.ensure(name, value)
-            await self._guarding.meet_others(net, await self._workers.run(self._kernel.links.list))
         else:
             await self._workers.run(self._make, net, bridge._replace(mark=network_mark(net)))
+        if net.link_adopted or net.phase is Phase.READY:  # a bridge that was there before may have ports of others
+            await self._guarding.meet_others(net, await self._workers.run(self._kernel.links.list))
         await self._upkeep.limit(net)
         elements = ruleset.network_elements(net, self._max_flows, add=True)
         await self._apply([*elements, *balance_rules.router(net, add=True)])
@@ -217,10 +218,10 @@ class BridgeDriver:
         await self._apply([*elements, *balance_rules.router(net, add=False)])
         await self._upkeep.forget_limits()
         await self._precedence.keep()
+        await self._guarding.meet_others(net, [])
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
-            await self._guarding.meet_others(net, [])
             for name in inspection.parameters(net, ipv6=True):
                 await self._tuning.put_back(name)
             return

@@ -58,8 +58,9 @@ class Guarding:
     async def meet_others(self, net: Network, links: Sequence[Link]) -> None:
         """Take ports that others made for ports of the network: their clients reach its services, too."""
         async with self._rules.changing():
-            old, new = self._others.get(net.id, {}), self._made_by_others(net, links)
-            self._others[net.id] = new
+            old, new = self._others.pop(net.id, {}), self._made_by_others(net, links)
+            if new:
+                self._others[net.id] = new
             if old != new:
                 await self._workers.run(self._firewall.change, guard.turned(old, new))
 
