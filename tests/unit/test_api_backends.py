@@ -234,3 +234,26 @@ async def test_given_the_id_of_a_container_that_is_not_attached_when_another_beg
     assert_refused(await client.delete("/services/web/backend/k1"), 404, "not_attached")
     assert_refused(await client.patch("/services/web/backend/k1", json={"weight": 2}), 404, "not_attached")
     assert [each["id"] for each in (await client.get("/services/web/backend")).json()] == ["k11"]
+
+
+async def test_given_a_sandbox_whose_id_begins_like_another_when_asked_for_the_other_then_404(
+    client: httpx.AsyncClient,
+) -> None:
+    await a_service(client, "k11", ONE)
+    assert_refused(await client.get("/sandboxes/k1"), 404, "sandbox_not_found")
+    assert (await client.get(f"/sandboxes/{ONE[:4]}")).json()["id"] == ONE
+
+
+async def test_given_a_container_that_is_leaving_when_its_id_begins_anothers_then_the_other_stays(
+    daemon: Served,
+) -> None:
+    """As when a join of the first is under way: its record is there, and not ready."""
+    await a_service(daemon.client, ONE[:12], ONE)
+    records = daemon.controller._parts.records
+    box = records.sandbox(ONE[:12])
+    assert box
+    await daemon.client.delete(f"/services/web/backend/{ONE[:12]}")
+    await records.commit(put=[replace(box, phase=Phase.CREATING)])
+    assert_refused(await daemon.client.delete(f"/services/web/backend/{ONE[:12]}"), 404, "not_attached")
+    assert_refused(await daemon.client.get(f"/sandboxes/{ONE[:12]}"), 404, "sandbox_not_found")
+    assert [each["id"] for each in (await daemon.client.get("/services/web/backend")).json()] == [ONE]

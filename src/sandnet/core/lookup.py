@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
@@ -10,6 +11,8 @@ from sandnet.model import Attachment
 
 SHORT_ID: Final = 12
 """Characters of an id that tables show."""
+GENERATED: Final = re.compile(r"[0-9a-f]{64}")
+"""Ids that programs make; tables cut only these."""
 
 
 class Named(Protocol):
@@ -54,19 +57,37 @@ def resolve(what: str, ref: str, by_id: N | None, by_name: Sequence[N], everythi
     return found[0]
 
 
-def attached_id(ref: str, attached: Sequence[Attachment]) -> str:
+def begins(container_id: str, ref: str) -> bool:
+    """Return whether ``ref`` is a prefix that may stand for the container's id.
+
+    Any beginning of an id of 64 hex digits is one. Other ids are chosen by users, and a short beginning of one may be
+    the full id of another container (``k1`` beside ``k11``): 12 characters, as tables show, or more.
+    """
+    return (
+        bool(ref)
+        and container_id.startswith(ref)
+        and (len(ref) >= SHORT_ID or GENERATED.fullmatch(container_id) is not None)
+    )
+
+
+def attached_id(ref: str, attached: Sequence[Attachment], *, known: bool) -> str:
     """Return the id of the container that ``ref`` means among those attached: a full id, else a unique prefix of one.
 
-    A prefix has the 12 characters that tables show, or more. Container ids are chosen by users: a shorter one may be
-    the full id of another container, which is not attached just now (``k1`` beside ``k11``).
     What means none of them is returned as it is.
+
+    Args:
+        ref: from the request.
+        attached: the attachments to choose from.
+        known: whether a container of that very id has a sandbox, in any phase: it alone is meant then.
 
     Raises:
         Error: ``INVALID`` with code ``ambiguous`` naming the candidates.
     """
-    ids = list(dict.fromkeys(attachment.container_id for attachment in attached))
-    found = [each for each in ids if ref and each.startswith(ref)] if ref not in ids else [ref]
+    ids = dict.fromkeys(attachment.container_id for attachment in attached)
+    if known or ref in ids:
+        return ref
+    found = [each for each in ids if begins(each, ref)]
     if len(found) > 1:
         message = f"{ref!r} means more than one container: {', '.join(found[:10])}"
         raise invalid(message, "use the full id", "ambiguous")
-    return found[0] if found and len(ref) >= SHORT_ID else ref
+    return found[0] if found else ref

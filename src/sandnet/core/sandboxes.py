@@ -24,7 +24,7 @@ from sandnet.core.joining import (
     refuse_second_join,
 )
 from sandnet.core.liveness import identify
-from sandnet.core.lookup import attached_id
+from sandnet.core.lookup import attached_id, begins
 from sandnet.core.networks import Networks
 from sandnet.core.operations import together, undo
 from sandnet.core.parents import Parents
@@ -73,9 +73,9 @@ class Sandboxes:
         """
         box = self._records.sandbox(ref)
         found = [box] if box and box.phase is Phase.READY else []
-        if not found and ref:
+        if box is None and ref:
             found = [
-                each for each in self.list() if each.container_id.startswith(ref) or each.key.rpartition("/")[2] == ref
+                each for each in self.list() if begins(each.container_id, ref) or each.key.rpartition("/")[2] == ref
             ]
         if not found:
             raise not_found("sandbox", ref, "see the sandboxes there are with: sandnet sandbox ls")
@@ -259,7 +259,11 @@ class Sandboxes:
     # Leaving.
 
     async def _leave(self, endpoint_id: str, ref: str) -> None:
-        container_id = attached_id(ref, self._records.attachments_of_endpoint(endpoint_id))
+        container_id = attached_id(
+            ref,
+            self._records.attachments_of_endpoint(endpoint_id),
+            known=self._records.sandbox(ref) is not None,
+        )
         async with self._hold(endpoint_id, container_id):
             attachment = self._records.attachment(container_id, endpoint_id)
             if attachment is None:

@@ -91,7 +91,11 @@ class Services:
     ) -> None:
         """Change one backend; see :meth:`Backends.change`."""
         service = self.find(ref)
-        container_id = attached_id(container_id, self._records.attachments_of_endpoint(service.id))
+        container_id = attached_id(
+            container_id,
+            self._records.attachments_of_endpoint(service.id),
+            known=self._records.sandbox(container_id) is not None,
+        )
         await self._backends.change(service, container_id, drained=drained, weight=weight)
 
     def backends(self, endpoint: Endpoint) -> Sequence[Attachment]:
