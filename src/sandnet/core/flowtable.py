@@ -69,7 +69,7 @@ class ServiceFlows:
             return self.problems
         protocols = sorted({int(each.split()[0]) for each in found if each.split()[0].isdigit()})
         return [
-            f"no room for more flows of {PROTOCOL_NAMES.get(number, str(number))} services: new ones share places by "
-            "client, and go to another backend where theirs is drained; look for a sandbox that opens flows without end"
+            f"no room for more flows of {PROTOCOL_NAMES.get(number, str(number))} services: a new one is not kept "
+            "by itself and may change its backend when backends change; end the sandbox that opens flows without end"
             for number in protocols
         ]
