@@ -1,0 +1,55 @@
+"""Beside the forward chain of another program: what it stops, and what the rules of docs/operations.md give back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, World, mapping
+
+FIREWALLD = """
+table inet theirs {
+    chain forward {
+        type filter hook forward priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        ct state invalid drop
+        reject with icmpx admin-prohibited
+    }
+}
+"""
+"""The form of firewalld's ``filter_FORWARD`` where no zone forwards."""
+DROPPING = """
+table inet theirs {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+    }
+}
+"""
+"""As ufw and Docker have it."""
+
+
+@pytest.mark.parametrize(
+    ("ruleset", "published"), [(FIREWALLD, True), (DROPPING, False)], ids=["as firewalld", "policy drop"]
+)
+def test_given_anothers_forward_chain_when_our_bridges_are_allowed_in_it_then_all_passes(
+    world: World, ruleset: str, *, published: bool
+) -> None:
+    world.api.network("foo", ipv6=True)
+    box = world.box("foo", "web", mapping(80, 8080))
+    for address in ("0.0.0.0", "::"):
+        box.serve("web", 80, address=address)
+        world.outside.serve("far", 7000, address=address)
+
+    def refused() -> tuple[set[bool], set[bool]]:
+        """Whether the published port is closed, and whether the world is, to the sandbox: in each family."""
+        inward = {world.outside.is_refused(address, 8080) for address in (HOST_ADDRESS, HOST_ADDRESS6)}
+        return inward, {box.is_refused(address, 7000) for address in (OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6)}
+
+    world.host.sh("nft", ruleset)
+    try:
+        assert refused() == ({not published}, {True})
+        for direction in ("iifname", "oifname"):
+            world.host.sh("nft", "insert", "rule", "inet", "theirs", "forward", direction, '"snb*"', "accept")
+        assert refused() == ({False}, {False})
+    finally:
+        world.host.sh("nft", "delete", "table", "inet", "theirs")
