@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter
 from functools import partial
@@ -9,6 +10,7 @@ from socket import SO_LINGER, SOL_SOCKET
 
 import pytest
 
+from tests.e2e.frames import BROADCAST, IP, ether, raw, tcp, udp
 from tests.e2e.services import FLOWS, NAMES, PORT, Service, Talk, published, talks, under_load
 from tests.e2e.traffic import TCP, UDP, Place, ask_again, until
 from tests.e2e.world import (
@@ -300,3 +302,40 @@ def test_given_twelve_characters_of_an_id_when_used_at_the_command_line_then_the
         ("network", "rm", network[:12]),
     ):
         world.cli(*words)
+
+
+@pytest.mark.parametrize("internal", [False, True], ids=["external", "internal"])
+def test_given_an_unguarded_network_when_it_forges_frames_for_anothers_service_then_no_flow_is_touched(
+    service: Service, *, internal: bool
+) -> None:
+    """Frames with the very flows of the client, to any MAC: they may be learned for no network but their own."""
+    world = service.world
+    world.api.network("loose", anti_spoofing=False, internal=internal)
+    forger = world.box("loose", "forger")
+    macs = json.loads(world.host.sh("ip", "-j", "link", "show", "type", "bridge"))
+    targets = [BROADCAST, "02:42:aa:bb:cc:dd", *(each["address"] for each in macs)]
+    ports = range(40_000, 40_060)
+    before = learned(world)  # what an earlier test has left
+    with raw(world.host, forger) as wire:
+        for target in targets:
+            for port in ports:
+                datagram = udp(service.client_address, service.address, PORT, port)
+                segment = tcp(service.client_address, service.address, (port, PORT), 1, 0)
+                wire.send(ether(target, service_client_mac(service), IP, datagram))
+                wire.send(ether(target, forger.mac, IP, segment))
+    assert learned(world) <= before
+    for proto in (UDP, TCP):
+        asked = [service.client.ask(service.address, PORT, proto, source_port=port) for port in ports]
+        assert {seen.server for seen in asked} == set(NAMES)
+    assert learned(world) >= len(ports)
+
+
+def service_client_mac(service: Service) -> str:
+    told = service.world.api.told("foo", "client")
+    return str(told["mac"])
+
+
+def learned(world: World) -> int:
+    """Flows in the maps of the packet filter."""
+    maps = ("udp_flows4", "tcp_flows4")
+    return sum(world.host.sh("nft", "list", "map", "bridge", "sandnet", each).count("expires") for each in maps)
