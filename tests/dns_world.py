@@ -155,7 +155,8 @@ class DnsHost:
         self.run_dir = folder
         self.resolv_conf = folder / "resolv.conf"
         self.resolv_conf.write_text("")
-        host.sh("touch", "/etc/resolv.conf")
+        if not host.run(os.path.exists, "/etc/resolv.conf"):
+            host.sh("touch", "/etc/resolv.conf")
         host.sh("mount", "--bind", str(self.resolv_conf), "/etc/resolv.conf")
         self._namespaces = LinuxNamespaces(SANDBOXES)
         self._clients: list[NameClient] = []

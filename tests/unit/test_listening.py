@@ -16,6 +16,7 @@ import pytest
 from sandnet.errors import Error, Kind
 from sandnet.serving.listening import check, listen
 from sandnet.serving.unixsocket import check_private
+from tests.privileges import needs_other_users
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to a group")
 
@@ -38,7 +39,7 @@ def refused(url: str) -> Error:
     return caught.value
 
 
-@needs_root
+@needs_other_users
 def test_given_the_group_sandnet_when_listening_then_the_socket_is_roots_and_the_groups(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +122,7 @@ def test_given_a_directory_that_is_a_symlink_when_listening_then_it_is_refused(f
     assert list((folder / "real").iterdir()) == []
 
 
-@needs_root
+@needs_other_users
 def test_given_a_directory_of_another_user_when_it_is_to_hold_our_files_then_it_is_refused(folder: Path) -> None:
     os.chown(folder, 4242, 0)
     with pytest.raises(Error, match="belongs to user 4242"):

@@ -10,6 +10,7 @@ import pytest
 
 from sandnet.errors import Error, Kind
 from sandnet.stores import sqlite_file
+from tests.privileges import needs_other_users
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_given_a_directory_others_may_write_when_opening_then_refused(path: Path
     assert refusal(path).code == "store_not_private"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@needs_other_users
 @pytest.mark.parametrize("foreign", ["directory", "file"])
 def test_given_another_owner_when_opening_then_refused(path: Path, foreign: str) -> None:
     path.parent.mkdir(mode=0o700)
