@@ -129,6 +129,26 @@ def test_given_read_only_parameters_that_are_wrong_when_asked_then_health_says_w
     fresh_world.host.sh("mount", "-o", "remount,bind,ro", "/proc/sys")
     fresh_world.start()
     assert any("net/ipv4/ip_forward is 0, not 1" in each for each in fresh_world.api.get("/healthz")["problems"])
+    told = {each["object"]: each["problem"] for each in fresh_world.api.post("/reconcile", fix=True)["drift"]}
+    assert told["net/ipv4/ip_forward"] == "is 0, not 1"
+
+
+def test_given_parameters_fit_for_ipv4_alone_when_read_only_then_health_says_what_ipv6_lacks(
+    fresh_world: World,
+) -> None:
+    """A part of the tree may be read-only."""
+    sh = fresh_world.host.sh
+    sh("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.disable_ipv6=1")
+    sh("mount", "--bind", "/proc/sys/net/ipv6", "/proc/sys/net/ipv6")
+    sh("mount", "-o", "remount,bind,ro", "/proc/sys/net/ipv6")
+    fresh_world.start()
+    health = fresh_world.api.get("/healthz")
+    (bridge,) = [each for each in health["drivers"] if each["name"] == "bridge"]
+    assert bridge["available"]
+    assert "net/ipv6/conf/all/forwarding is 0, not 1" in bridge["reason"]
+    assert "net/ipv6/conf/default/disable_ipv6 is 1, not 0" in bridge["reason"]
+    assert health["problems"] == []
+    fresh_world.api.network("foo")
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
@@ -152,3 +172,41 @@ def test_given_an_uplink_that_does_not_forward_when_asked_then_health_and_doctor
         sh("sysctl", "-qw", f"{name}=1")
         sh("ip", version, "route", "del", "default", "metric", "4711")
     until(lambda: not is_told(), 10)
+
+
+WAYS = {
+    "of several ways": ("4", "default metric 4712 nexthop via {gateway} dev uplink nexthop dev spare"),
+    "without a gateway": ("4", "default dev uplink metric 4712"),
+    "in a table of its own": ("4", "default via {gateway} table 4712"),
+    "of two halves": ("4", "128.0.0.0/1 via {gateway} metric 4712"),
+    "by a nexthop object": ("4", "default nhid 4712 metric 4712"),
+    "of IPv6, of several ways": (
+        "6",
+        "default metric 4712 nexthop via {gateway} dev uplink nexthop via fe80::9 dev spare",
+    ),
+    "of IPv6, without a gateway": ("6", "default dev uplink metric 4712"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_given_a_default_route_of_any_form_when_its_link_does_not_forward_then_doctor_says_so(
+    world: World, way: str
+) -> None:
+    version, route = WAYS[way]
+    gateway = OUTSIDE_ADDRESS if version == "4" else OUTSIDE_ADDRESS6
+    name, sh = f"net/ipv{version}/conf/uplink/forwarding", world.host.sh
+    words = route.format(gateway=gateway).split()
+    world.api.network("foo", ipv6=True)
+    sh("ip", "link", "add", "spare", "up", "type", "veth", "peer", "name", "spare-end")
+    sh("ip", "link", "set", "spare-end", "up")
+    sh("ip", "nexthop", "add", "id", "4712", "via", OUTSIDE_ADDRESS, "dev", "uplink")
+    sh("ip", f"-{version}", "route", "add", *words)
+    sh("sysctl", "-qw", f"{name}=0")
+    try:
+        told = {each["object"]: each["reason"] for each in world.api.post("/reconcile", fix=False)["drift"]}
+        assert ("no router" if version == "6" else "drops") in told[name]
+    finally:
+        sh("sysctl", "-qw", f"{name}=1")
+        sh("ip", f"-{version}", "route", "del", *words)
+        sh("ip", "nexthop", "del", "id", "4712")
+        sh("ip", "link", "del", "spare")

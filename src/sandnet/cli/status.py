@@ -42,12 +42,14 @@ def status_text(client: Client, health: Health) -> str:
     version = client.version()
     services = client.services(verbose=True)
     away = [f"{driver.name}: {driver.reason}" for driver in health.drivers if not driver.available]
+    limited = [driver for driver in health.drivers if driver.available and driver.reason]
     return output.fields(
         (
             ("Daemon", f"{version.version} at {client.url}"),
             ("Status", health.status),
             *(("Problem", problem) for problem in health.problems),
             *(("No driver", reason) for reason in away),
+            *(("Limit", f"{driver.name}: {driver.reason}") for driver in limited),
             ("Networks", str(len(client.networks()))),
             ("Services", str(len(services))),
             ("Backends", str(sum(len(service.backends or ()) for service in services))),

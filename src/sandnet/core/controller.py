@@ -31,7 +31,7 @@ class DriverHealth(NamedTuple):
     name: str
     available: bool
     reason: str
-    """Why not, in words; empty when it does."""
+    """Why not, or what its networks cannot have here, in words; empty: nothing is wrong."""
 
 
 class Health(NamedTuple):
@@ -152,7 +152,10 @@ class Controller:
         return Health(
             "degraded" if problems else "ok",
             problems,
-            tuple(DriverHealth(name, not reason, reason) for name, reason in reasons.items()),
+            tuple(
+                DriverHealth(name, not reason, reason or self._parts.drivers[name].limits())
+                for name, reason in reasons.items()
+            ),
             self._parts.operations.count,
         )
 

@@ -130,8 +130,7 @@ def _addresses(veth: Veth, inside: Space, inner: Port) -> Iterator[tuple[str, st
 def _default_routes(wanted: Wanted, inside: Space) -> Iterator[Wrong]:
     """One that somebody else made stays, and wins."""
     for route in wanted.routes:
-        size = len(route.gateway.packed)
-        present = [hop for hop in inside.defaults if len(hop.gateway) == size]
+        present = [hop for hop in inside.defaults if hop.version == route.gateway.version]
         ours = [hop for hop in present if hop.ours]
         inner = inside.links.get(route.interface)
         right = inner and [(hop.gateway, hop.ifindex) for hop in ours] == [(route.gateway.packed, inner.link.ifindex)]

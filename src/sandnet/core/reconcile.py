@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from sandnet.core.desired import Desired
@@ -41,6 +41,7 @@ PATIENCE = 1.0
 """Seconds to wait for what is busy: whoever holds it is changing it, and the next comparison looks again."""
 NO_NAMES = "programs of the container do not find the names it was given, or whom to ask"
 LET_GO = "the namespace that the container came with is gone for good: it was made to leave its networks"
+NOT_OURS = "not repaired: who mounts /proc/sys must set it"
 LEFT_OVER = "it bears our mark and no record claims it: it is left over, and keeps a place on its bridge"
 
 
@@ -93,7 +94,14 @@ class Reconcile:
         suspects = await self.look()
         suspects.add(self.failing.known())  # one that is well by now is not to be told any more
         ports = await self.holding.retry() if fix else self.holding.faults()
-        return [*await self.settle(suspects, fix=fix), *ports, *await self._uplinks.drift()]
+        told = await self.settle(suspects, fix=fix)
+        return [*told, *ports, *await self._unmet(told), *await self._uplinks.drift()]
+
+    async def _unmet(self, told: Sequence[Drift]) -> list[Drift]:
+        """Return what drivers need of the host and others must set, as far as it was not found to differ already."""
+        known = {drift.object for drift in told}
+        found = [fault for driver in self._parts.drivers.values() for fault in await driver.unmet()]
+        return [each._replace(done=NOT_OURS) for each in _told(found) if each.object not in known]
 
     async def tell_mended(self) -> None:
         """Tell of what verbs have put right meanwhile, as they could not go on without it."""

@@ -1,4 +1,4 @@
-"""Reports links of the host that carry a default route and do not forward: sandboxes reach nothing through them.
+"""Reports links of the host that carry a default route and do not forward.
 
 Such a switch of one link is its owner's, so it is not repaired.
 """
@@ -14,11 +14,11 @@ from sandnet.kernel.base import Sysctl
 from sandnet.kernel.facts import Survey
 from sandnet.kernel.workers import Workers
 
-NO_FORWARDING: Final = (
-    "the kernel drops what comes in by it for sandboxes: they get no answers, and no published port does"
-)
-_VERSION_OF: Final = {4: 4, 16: 6}
-"""Version of IP by the bytes of an address."""
+_HARM: Final = {
+    4: "the kernel drops what comes in by it for sandboxes: they get no answers, and no published port does",
+    6: "the kernel says there that the host is no router: machines that reach sandboxes by it give that way up",
+}
+"""What follows, by the version of IP: of IPv6 the switch does not stop packets (ip-sysctl, ``forwarding``)."""
 
 
 class Uplinks:
@@ -36,10 +36,10 @@ class Uplinks:
     @property
     def problems(self) -> list[str]:
         """In words, with the way out."""
-        return [f"{_problem(name)}: {NO_FORWARDING}; {_way_out(name)}" for name in self._wrong]
+        return [f"{_problem(name)}: {_harm(name)}; {_way_out(name)}" for name in self._wrong]
 
     async def list_links(self) -> None:
-        """Find the links with a default route: a list of all links.
+        """Find the links with a default route: a list of all routes.
 
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell.
@@ -67,19 +67,20 @@ class Uplinks:
         await self.look()
         done = "not repaired: it is its owner's"
         return [
-            Drift("parameter", name, _problem(name), NO_FORWARDING, f"{done}; {_way_out(name)}") for name in self._wrong
+            Drift("parameter", name, _problem(name), _harm(name), f"{done}; {_way_out(name)}") for name in self._wrong
         ]
 
     def _list(self) -> Iterator[str]:
-        host = self._survey.host()
-        names = {port.link.ifindex: name for name, port in host.links.items()}
-        for hop in host.defaults:
-            if hop.ifindex in names:
-                yield f"net/ipv{_VERSION_OF[len(hop.gateway)]}/conf/{names[hop.ifindex]}/forwarding"
+        for version, name in self._survey.uplinks():
+            yield f"net/ipv{version}/conf/{name}/forwarding"
 
 
 def _problem(name: str) -> str:
     return f"{name} is 0, and the link carries a default route"
+
+
+def _harm(name: str) -> str:
+    return _HARM[6 if name.startswith("net/ipv6/") else 4]
 
 
 def _way_out(name: str) -> str:

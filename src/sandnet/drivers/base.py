@@ -58,6 +58,14 @@ class Driver(Protocol):
         """Why this driver cannot work on this host, in words; empty when it can."""
         ...
 
+    def limits(self) -> str:
+        """Return what its networks cannot have on this host, in words; empty: they can have everything."""
+        ...
+
+    async def unmet(self) -> list[Fault]:
+        """Return what each network needs of the host and cannot get, as others must set it."""
+        ...
+
     async def start(self, state: StateOf) -> None:
         """Prepare the host at start-up for what the records say; once, before any other verb."""
         ...

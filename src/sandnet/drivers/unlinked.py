@@ -23,6 +23,14 @@ class UnlinkedDriver:
         """It works everywhere."""
         return ""
 
+    def limits(self) -> str:
+        """Return nothing: it has all that there is."""
+        return ""
+
+    async def unmet(self) -> list[Fault]:
+        """Return nothing: it needs nothing."""
+        return []
+
     async def start(self, state: StateOf) -> None:
         """Nothing to prepare."""
 

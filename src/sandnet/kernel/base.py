@@ -288,8 +288,8 @@ class Sysctl(Protocol):
         """The value, or ``None`` where the kernel has no such parameter."""
         ...
 
-    def is_writable(self) -> bool:
-        """Whether parameters of the network can be written at all: ``/proc/sys`` may be mounted read-only."""
+    def is_writable(self, name: str) -> bool:
+        """Return whether a parameter can be written: ``/proc/sys``, or a part of it, may be mounted read-only."""
         ...
 
     def set(self, name: str, value: str) -> None:

@@ -6,7 +6,7 @@ have some thousand of them, and an address object costs more than the comparison
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sandnet.model.address import Address, Interface, Prefix
@@ -68,9 +68,12 @@ class Port(NamedTuple):
 
 
 class DefaultHop(NamedTuple):
-    """A default route of the main table."""
+    """One way of a default route of the main table."""
 
+    version: int
+    """4 or 6."""
     gateway: bytes
+    """Empty: everything is on the link."""
     ifindex: int
     ours: bool
     """It bears our mark (``rtm_protocol``)."""
@@ -188,6 +191,16 @@ class Survey(Protocol):
 
     def host(self, only: str = "") -> Space:
         """The host's own namespace, or one link of it with its addresses and routes."""
+        ...
+
+    def uplinks(self) -> Collection[tuple[int, str]]:
+        """Return the links of the host by which a whole half of the addresses or more is reached.
+
+        A default route may have several ways, no gateway, or a table of its own; VPN clients make it of two halves.
+
+        Returns:
+            The version of IP, and the name of the link.
+        """
         ...
 
     def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:

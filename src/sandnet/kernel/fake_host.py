@@ -140,6 +140,7 @@ class FakeSysctl:
         self.mishaps = mishaps
         self.values: dict[str, str] = dict(_PARAMETERS)
         """What has been set, and what there is beside the links' own."""
+        self.read_only: set[str] = set()
         self._links = links
 
     @recorded
@@ -149,9 +150,9 @@ class FakeSysctl:
         return self._get(name)
 
     @recorded
-    def is_writable(self) -> bool:
-        """Always."""
-        return True
+    def is_writable(self, name: str) -> bool:
+        """Return whether the parameter is none of those that a test made read-only."""
+        return name not in self.read_only
 
     @recorded
     def set(self, name: str, value: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sandnet.kernel.facts import DefaultHop, Held, Inside, News, Port, Space, held
 from sandnet.kernel.fake_links import FakeLinks
@@ -30,6 +30,11 @@ class FakeSurvey:
         ports = [self._links.port(name) for name in names]
         kept = {port.link.ifindex: self._links.held.get(port.link.name, []) for port in ports}
         return Space({port.link.name: port for port in ports}, _held(kept), _routes(kept), ())
+
+    @recorded
+    def uplinks(self) -> Collection[tuple[int, str]]:
+        """Return no links: the host has no routes."""
+        return ()
 
     @recorded
     def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
@@ -95,4 +100,7 @@ def _destinations(addresses: Iterable[Interface]) -> Iterable[Held]:
 
 def _hops(space: FakeSpace, indexes: dict[str, int]) -> list[DefaultHop]:
     routes = space.default_routes.values()
-    return [DefaultHop(route.gateway.packed, indexes.get(route.interface, 0), ours=True) for route in routes]
+    return [
+        DefaultHop(route.gateway.version, route.gateway.packed, indexes.get(route.interface, 0), ours=True)
+        for route in routes
+    ]

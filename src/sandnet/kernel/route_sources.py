@@ -31,6 +31,8 @@ _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
 _IFA_F_SECONDARY: Final = 1
 _RT_SCOPE_UNIVERSE: Final = 0
+_HALF: Final = 1
+"""Length of the prefixes of which VPN clients make a default route, so as to leave the old one in its place."""
 _Span = tuple[int, int]
 """The first and the last address, as numbers."""
 
@@ -96,6 +98,14 @@ def dump_paths(netlink: Netlink) -> Iterator[Path]:
     for family in _FAMILIES:
         for body in netlink.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
             yield from paths_of(body)
+
+
+def dump_widest(netlink: Netlink) -> Iterator[Path]:
+    """Yield the ways of the routes of all tables that lead to a half of all addresses or more."""
+    for family in _FAMILIES:
+        for body in netlink.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            if ROUTE.unpack_from(body)[1] <= _HALF:
+                yield from paths_of(body)
 
 
 def dump_own(netlink: Netlink) -> Iterator[Own]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from sandnet.errors import Error
@@ -17,6 +17,7 @@ from sandnet.kernel.facts import DefaultHop, Held, Inside, Port, Space
 from sandnet.kernel.namespaces import LinuxNamespaces
 from sandnet.kernel.netlink import Netlink, TooMuchError, explaining
 from sandnet.kernel.policy import dump_policy
+from sandnet.kernel.route_sources import dump_widest
 from sandnet.kernel.routes import ROUTE_PROTOCOL, dump_routes
 from sandnet.kernel.rtnetlink import (
     dump_addresses,
@@ -55,6 +56,16 @@ class LinuxSurvey:
                 return _space(netlink, dump_ports(netlink), _FAMILIES)
             port = get_port(netlink, only)
             return _space(netlink, [port], _FAMILIES, port.link.ifindex) if port else _NOTHING
+
+    def uplinks(self) -> Collection[tuple[int, str]]:
+        """See :meth:`sandnet.kernel.facts.Survey.uplinks`.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell.
+        """
+        with explaining("look for the host's uplinks"), Netlink() as netlink:
+            found = {(4 if path.family == socket.AF_INET else 6, path.link) for path in dump_widest(netlink)}
+        return [(version, name) for version, link in sorted(found) if (name := _name(link))]
 
     def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
         """See :meth:`sandnet.kernel.facts.Survey.inside`."""
@@ -102,6 +113,14 @@ def _space_inside(namespace: int, families: Sequence[int]) -> Space | None:
         return None
 
 
+def _name(index: int) -> str:
+    """Return the name of a link of the host; empty: it is gone."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
+
+
 def _mounts(word: str) -> list[str]:
     """The lines of the table of mounts (proc(5)) in which a word stands."""
     with explaining("read the table of mounts"), open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
@@ -129,8 +148,9 @@ def _space(netlink: Netlink, ports: Iterable[Port], families: Iterable[int], onl
     defaults: list[DefaultHop] = []
     for family in families:
         for route in dump_routes(netlink, family, only):
-            if route.gateway and not route.length:
-                defaults.append(DefaultHop(route.gateway, route.ifindex, route.protocol == ROUTE_PROTOCOL))
+            if not route.length:
+                version = 4 if family == socket.AF_INET else 6
+                defaults.append(DefaultHop(version, route.gateway, route.ifindex, route.protocol == ROUTE_PROTOCOL))
             elif not route.gateway:
                 connected.setdefault(route.ifindex, set()).add((route.destination, route.length))
     return Space(links, _frozen(addresses), _frozen(connected), defaults)

@@ -39,9 +39,13 @@ class ProcSysctl:
                 return None
             raise Error(Kind.UNAVAILABLE, f"cannot read sysctl {name}: {error.strerror}") from error
 
-    def is_writable(self) -> bool:
-        """See :meth:`sandnet.kernel.base.Sysctl.is_writable`."""
-        return os.access(self._path("net/ipv4/ip_forward"), os.W_OK)
+    def is_writable(self, name: str) -> bool:
+        """See :meth:`sandnet.kernel.base.Sysctl.is_writable`.
+
+        Raises:
+            Error: ``INVALID`` when ``name`` is no path below the directory.
+        """
+        return os.access(self._path(name), os.W_OK)
 
     def set(self, name: str, value: str) -> None:
         """See :meth:`sandnet.kernel.base.Sysctl.set`.

@@ -335,7 +335,7 @@ class DriverHealth(Struct, kw_only=True):
     name: str
     available: bool
     reason: str
-    """Why not; empty when it does."""
+    """Why not, or what its networks cannot have here; empty: nothing is wrong."""
 
 
 class Health(Struct, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from msgspec.structs import replace
 
 from sandnet.drivers.base import Fault, Gateways, StateOf
-from sandnet.drivers.bridge import balance_rules, inspection, ruleset
+from sandnet.drivers.bridge import balance_rules, inspection, readonly, ruleset
 from sandnet.drivers.bridge.advertisements import Advertisements
 from sandnet.drivers.bridge.balancing import Balancing
 from sandnet.drivers.bridge.egress import refuse_egress
@@ -40,7 +40,6 @@ from sandnet.model.ports import TCP
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
 """Kernel features without which there is no bridge network."""
-
 
 NO_ROUTER = "the host does not take the default route that routers advertise, as it forwards IPv6"
 NO_FORWARD = "sandboxes reach nothing beyond their own network"
@@ -85,6 +84,14 @@ class BridgeDriver:
     def unavailable(self) -> str:
         """What the kernel lacks."""
         return "; ".join(self._missing[feature] for feature in NEEDED if feature in self._missing)
+
+    def limits(self) -> str:
+        """Return why no network can have IPv6 here."""
+        return readonly.without_ipv6(self._kernel.sysctl, self._missing.get("ipv6", ""))
+
+    async def unmet(self) -> list[Fault]:
+        """Return the kernel parameters that are unfit and cannot be written."""
+        return await self._workers.run(readonly.unmet, self._kernel.sysctl)
 
     async def start(self, state: StateOf) -> None:
         """Put both tables in place in one transaction: established flows never notice."""
