@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import pytest
 
 from tests.e2e import frames as f
+from tests.e2e.services import published
 from tests.e2e.test_tricks import bridge_mac, mac
-from tests.e2e.traffic import DOUBT, UDP, Place, ask_again
+from tests.e2e.traffic import DOUBT, PATIENCE, TCP, UDP, Place, ask_again
 from tests.e2e.world import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
@@ -186,3 +188,124 @@ def _acknowledges(wire: socket.socket, sequence: int) -> bool:
                 return True
     except TimeoutError:
         return False
+
+
+class Talk(NamedTuple):
+    """A connection whose server speaks first."""
+
+    server: socket.socket
+    client: socket.socket
+
+    def server_says(self, word: bytes) -> None:
+        """The server goes on; the client has sent nothing since its flow was forgotten."""
+        self.server.sendall(word)
+        assert self.client.recv(2048) == word
+
+    def client_says(self, word: bytes) -> None:
+        """The client goes on."""
+        self.client.sendall(word)
+        assert self.server.recv(2048) == word
+
+
+@contextmanager
+def talk(listener: socket.socket, place: Place, address: str, port: int) -> Iterator[Talk]:
+    """A client's connection, to which the server has said its first word."""
+    listener.listen()
+    with place.client(address, port) as client:
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(PATIENCE)
+            both = Talk(server, client)
+            both.server_says(b"220 ready")
+            yield both
+
+
+FORGET = [("-F",), ("-D", "-p", "tcp")]
+
+
+@pytest.mark.parametrize("forget", FORGET, ids=" ".join)
+@pytest.mark.parametrize("version", [4, 6])
+def test_given_a_published_port_when_its_server_speaks_on_a_forgotten_connection_then_the_client_hears_it(
+    lab: Lab, version: int, forget: tuple[str, ...]
+) -> None:
+    host, any_address = (HOST_ADDRESS, "0.0.0.0") if version == 4 else (HOST_ADDRESS6, "::")
+    box = lab.world.box("blue", "mail", mapping(25, 2525), mapping(26, 2626, host_ip=host))
+    for inside, outside in (25, 2525), (26, 2626):
+        with (
+            box.bound(any_address, TCP, inside) as listener,
+            talk(listener, lab.world.outside, host, outside) as each,
+        ):
+            for round_ in range(3):
+                lab.world.host.sh("conntrack", *forget, "-f", "ipv4" if version == 4 else "ipv6")
+                each.server_says(b"%d" % round_)
+                each.client_says(b"%d" % round_)
+
+
+def test_given_a_backend_with_an_address_of_its_own_when_it_speaks_on_a_forgotten_connection_then_it_is_heard(
+    world: World,
+) -> None:
+    service = published(world, mapping(25, 2525))
+    listeners = [service.attach_idle(name).bound("0.0.0.0", TCP, 25) for name in ("one", "two")]
+    for listener in listeners:
+        listener.listen()
+    with world.outside.client(HOST_ADDRESS, 2525) as client:
+        ready, _, _ = select.select(listeners, (), (), PATIENCE)
+        server, _ = ready[0].accept()
+        with server:
+            both = Talk(server, client)
+            both.server_says(b"220 ready")
+            world.host.sh("conntrack", "-F")
+            both.server_says(b"250 ok")
+
+
+def test_given_a_published_datagram_port_when_its_server_speaks_on_a_forgotten_flow_then_the_client_hears_it(
+    lab: Lab,
+) -> None:
+    box = lab.world.box("blue", "game", mapping(27, 2727, UDP))
+    with box.bound("0.0.0.0", UDP, 27) as server, lab.world.outside.client(HOST_ADDRESS, 2727, UDP) as client:
+        client.send(b"?")
+        _, peer = server.recvfrom(100)
+        lab.world.host.sh("conntrack", "-F")
+        server.sendto(b"!", peer)
+        assert client.recv(100) == b"!"
+
+
+def test_given_a_masqueraded_connection_when_its_server_speaks_after_it_was_forgotten_then_it_is_not_reset(
+    lab: Lab,
+) -> None:
+    """The host cannot know whose it is until the box speaks; then the server's words arrive."""
+    with (
+        lab.world.outside.bound("0.0.0.0", TCP, 7002) as listener,
+        talk(listener, lab.box, OUTSIDE_ADDRESS, 7002) as each,
+    ):
+        lab.world.host.sh("conntrack", "-F")
+        each.server.sendall(b"250 ok")
+        each.client.settimeout(DOUBT)
+        with pytest.raises(TimeoutError):
+            each.client.recv(100)
+        each.client.settimeout(PATIENCE)
+        each.client_says(b"NOOP")
+        assert each.client.recv(100) == b"250 ok"
+
+
+@pytest.mark.parametrize("access", [True, False])
+@pytest.mark.parametrize("caller", ["the host", "a neighbour"])
+def test_given_a_caller_on_this_host_when_its_server_speaks_after_it_was_forgotten_then_it_is_not_reset(
+    world: World, caller: str, access: bool
+) -> None:
+    """Under br_netfilter a neighbour is answered past the host, and nothing says that it had called the host."""
+    name = "net.bridge.bridge-nf-call-iptables"
+    before = world.host.sh("sysctl", "-en", name).strip() or "0"
+    world.host.sh("sysctl", "-eqw", f"{name}=0")
+    world.stack.callback(world.host.sh, "sysctl", "-eqw", f"{name}={before}")
+    world.api.network("blue", host_access=access)
+    box = world.box("blue", "mail", mapping(25, 2525))
+    place = world.here if caller == "the host" else world.box("blue", "neighbour")
+    with box.bound("0.0.0.0", TCP, 25) as listener, talk(listener, place, HOST_ADDRESS, 2525) as each:
+        world.host.sh("conntrack", "-F")
+        each.server.sendall(b"250 ok")
+        each.client.settimeout(DOUBT)
+        with suppress(TimeoutError):
+            assert each.client.recv(100) == b"250 ok"
+        each.client.settimeout(PATIENCE)
+        each.client_says(b"NOOP")

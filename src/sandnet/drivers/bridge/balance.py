@@ -17,10 +17,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256, shake_128
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from itertools import groupby
 from typing import Final, NamedTuple
 
+from sandnet.drivers.bridge.published_sources import sources
 from sandnet.drivers.bridge.spans import spans
 from sandnet.model import Affinity, Attachment, Endpoint
 
@@ -191,6 +192,9 @@ def _through_the_host(family: _Family, endpoint: Endpoint, targets: Sequence[str
     if endpoint.ports:
         for own in family.own.values():
             yield Element(INET, f"mates{version}", own), ""
+    for own in {*family.own.values()} - {family.address}:  # those of the endpoint's own address are always there
+        for source in sources(ip_address(own), alone):
+            yield Element(INET, source.map, source.key), source.value
 
 
 @lru_cache(maxsize=64)

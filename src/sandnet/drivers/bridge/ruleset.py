@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sandnet.drivers.base import NetworkState
-from sandnet.drivers.bridge import flow_limits
+from sandnet.drivers.bridge import flow_limits, published_sources
 from sandnet.drivers.bridge.balance_host import inet_maps, inet_own, inet_published
 from sandnet.drivers.bridge.flow_limits import Counted
 from sandnet.drivers.bridge.spans import spans
@@ -116,6 +116,8 @@ CHAINS = f"""\
     # 127.0.0.1 of the host cannot be answered to from another namespace
     ct status dnat ip saddr 127.0.0.0/8 masquerade
     oifname @bridges return
+    iifname @bridges jump forgotten
+    iifname @adopted jump forgotten
     iifname @outbound snat ip to iifname map @egress4
     iifname @outbound snat ip6 to iifname map @egress6
     # the source that the route prefers, where it is not the one that masquerading would choose
@@ -131,13 +133,25 @@ CHAINS = f"""\
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
-    ct state vmap {{ invalid : jump strays, new : jump limited }}
+    ct state vmap {{ invalid : jump strays, new : jump began }}
     iifname != @closed return
     ct state vmap {{ established : accept, related : accept }}
     # pings, path MTU, neighbour discovery
     meta l4proto {{ icmp, icmpv6 }} accept
     iifname . meta l4proto . th dport @opened accept
     reject with icmpx type admin-prohibited
+  }}
+  chain began {{
+    # a segment amid a connection is no beginning: its flow was forgotten, or it is a stray
+    tcp flags & (fin | syn | rst | ack) != syn jump amid
+    jump limited
+  }}
+  chain amid {{
+    iifname @bridges jump strays
+    iifname @adopted jump strays
+    # what answers a sandbox's connection comes to the port that it was masqueraded with: one of those that programs
+    # get without asking, and the host's servers have others
+    tcp dport 32768-65535 jump strays
   }}
   chain strays {{
     # Connection tracking cannot place the segment, so no address of it was translated back. Where no socket of
@@ -198,7 +212,7 @@ def table(state: Sequence[NetworkState], host: HostState) -> str:
     endpoints = [each.endpoint for network in state for each in network.endpoints]
     elements += [line for endpoint in endpoints for line in endpoint_elements(endpoint, add=True)]
     counting = flow_limits.chains(limits(state, host))
-    body = f"{SETS}{flow_limits.SETS}{inet_maps()}{counting}{CHAINS}"
+    body = f"{SETS}{flow_limits.SETS}{published_sources.MAPS}{inet_maps()}{counting}{published_sources.CHAIN}{CHAINS}"
     return f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{body}}}\n" + "\n".join(elements) + "\n"
 
 
@@ -274,6 +288,9 @@ def endpoint_elements(ep: Endpoint, *, add: bool) -> Iterator[str]:
         yield from _port_element(ep, port, add)
     for span in runs:
         yield from _span_element(ep, span, add)
+    for address in (ep.address, ep.address_ipv6):
+        for source in published_sources.sources(address.ip, alone) if address else ():
+            yield from _element(source.map, source.key, add, source.value)
     if ep.ports and ep.address:
         yield from _element("self4", f"{ep.address.ip} . {ep.address.ip}", add)
     if ep.ports and ep.address_ipv6:
