@@ -15,6 +15,7 @@ INTRODUCTION = """\
 does not. Where they are installed it also measures Docker Engine, netavark and the CNI plugins, and uses
 iperf3 and dnsperf:
 
+<!-- console: not run: installs packages -->
 ```console
 $ sudo apt-get install --no-install-recommends $(grep -v "^#" scripts/debian-packages-bench.txt)
 ```

@@ -1,0 +1,79 @@
+"""The console blocks of the README and of each page of docs/, pasted as a whole into a shell of a host with nothing on
+it: they print what the page shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import console_blocks
+from tests.console_blocks import Block, Command, blocks, commands, fits
+from tests.e2e.world import SANDNET
+from tests.lab import Host
+
+REPOSITORY = Path(__file__).parents[2]
+LATER = {"api.md", "cli.md", "design.md", "drivers.md", "names.md", "operations.md", "reliability.md", "services.md"}
+"""Pages whose blocks are not tried yet."""
+PAGES = [page for page in [*REPOSITORY.glob("*.md"), *sorted(REPOSITORY.glob("docs/*.md"))]
+         if "```console" in page.read_text() and page.name not in LATER]  # fmt: skip
+NOT_RUN = {"README.md": 1, "CONTRIBUTING.md": 3, "benchmarks.md": 1, "demo.md": 1, "install.md": 5, "start.md": 1}
+"""By page: how many of its blocks are not run. The page says why."""
+
+
+def blocks_of(page: Path) -> list[Block]:
+    return list(blocks(page.read_text()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_given_a_page_when_its_console_blocks_are_pasted_then_they_print_what_it_shows(
+    page: Path, tmp_path: Path
+) -> None:
+    script = [command for block in blocks_of(page) if not block.reason for command in block.commands]
+    if not script:
+        return
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
+    with Host() as host:
+        host.sh("mount", "--bind", str(tmp_path / "resolv.conf"), "/etc/resolv.conf")
+        before = host.sh("ip", "-o", "link")
+        try:
+            mistakes = console_blocks.mistakes(host, script, tmp_path, str(SANDNET.parent))
+        finally:
+            host.sh(str(SANDNET), "down")
+        assert not mistakes, "\n\n".join(["", *mistakes])
+        assert host.sh("ip", "-o", "link") == before
+
+
+def test_given_the_pages_when_blocks_are_not_run_then_as_many_as_are_known() -> None:
+    counts = {page.name: sum(bool(block.reason) for block in blocks_of(page)) for page in PAGES}
+    assert {name: count for name, count in counts.items() if count} == NOT_RUN
+
+
+def test_given_a_block_when_read_then_each_command_has_its_lines_and_its_output() -> None:
+    block = "# one \\\n  two\nout\n$ curl -d '{\n  }' # it's\n# three\n…\n"
+    assert list(commands(block)) == [
+        Command("one \\\n  two", "out\n"), Command("curl -d '{\n  }' # it's", ""), Command("three", "…\n"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("…\nb\n", "a\na\nb\n", True),
+        ("…\nb\n", "b\n", True),
+        ("…\nb\n", "a\nb\nc\n", False),
+        ("", "a\n", False),
+        ("a\n", "", False),
+        ("a … d\n", "a b c d\n", True),
+        ("a … d\n", "a b\nc d\n", False),
+        ('{"id":"20a2fa1d1227…"}\n', f'{{"id":"{"7" * 64}"}}\n', True),
+        ("172.16.1.2\n", "172.16.1.3\n", False),
+        ("A   B\n", "A       B\n", True),
+        ('[{"a":1},\n {"b":2}]\n', '[{"a":1},{"b":2}]\n', True),
+        ("2026-11-23 14:36:05+00:00  a\n", "2027-01-02 03:04:05+00:00  a\n", True),
+        ("(web-1, pid 4711)\n", "(web-1, pid 12)\n", True),
+    ],
+)
+def test_given_a_shown_output_when_compared_then_it_fits_what_is_the_same(shown: str, printed: str, same: bool) -> None:
+    assert fits(shown, printed) is same
