@@ -18,7 +18,7 @@ from sandnet.dns.packet import Question
 from sandnet.dns.protocol import Counts
 from sandnet.dns.resolver import Ask, resolve
 from sandnet.dns.table import Table
-from sandnet.dns.upstream import Options, Pending, Upstream, Usage
+from sandnet.dns.upstream import Options, Upstream, Usage
 from sandnet.model.address import Address
 
 Peer = tuple[str, int]
@@ -39,7 +39,7 @@ class Client:
         """Sockets in its sandbox, by which servers are asked; without them none is asked from there."""
         self.budget = Budget()
         """Time for its work."""
-        self.usage = Usage(self.budget.run)
+        self.usage = Usage(self.budget.run, self.budget.charge)
         """Its questions under way upstream."""
 
 
@@ -79,7 +79,8 @@ class Answers:
         self._upstream = upstream
         self._host_servers = host_servers
         self._own = frozenset(own)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._started = time.monotonic()
         self.queries = self.asked = self.failed = self.limited = self.dropped = 0
 
@@ -125,8 +126,7 @@ class Answers:
 
     async def finish(self) -> None:
         """Wait for the questions that are under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._idle.wait()
 
     def counts(self) -> Counts:
         """What was done so far; sockets and connections are counted elsewhere."""
@@ -145,28 +145,28 @@ class Answers:
     def _ask(
         self, client: Client, query: bytes, question: Question, send: Callable[[bytes], None], *, tcp: bool
     ) -> None:
-        pending = self._upstream.send(
+        def done(answer: bytes | None) -> None:
+            self.failed += answer is None
+            if not self._upstream.outstanding:
+                self._idle.set()
+            send(answer or packet.error(query, question, packet.SERVFAIL))
+
+        sent = self._upstream.send(
             query,
             question,
             self.ways(client),
             limit=LARGEST if tcp else packet.udp_limit(question),
             usage=client.usage,
+            done=done,
             options=self._options(client.asker),
         )
-        if pending is None:
+        if sent:
+            self.asked += 1
+            self._idle.clear()
+        else:
             self.limited += 1
             send(packet.error(query, question, packet.SERVFAIL))
-            return
-        self.asked += 1
-        task = asyncio.get_running_loop().create_task(self._forward(pending, question, send))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _options(self, asker: Asker) -> Options:
         """The host's options hold for the host's servers."""
         return Options() if asker.upstreams else self._host_servers.options()
-
-    async def _forward(self, pending: Pending, question: Question, send: Callable[[bytes], None]) -> None:
-        answer = await self._upstream.answer(pending)
-        self.failed += answer is None
-        send(answer or packet.error(pending.query, question, packet.SERVFAIL))

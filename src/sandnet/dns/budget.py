@@ -44,6 +44,11 @@ class Budget:
         if self._left < SLICE / 2:  # what is above it is left for later turns: renewing costs a turn itself
             self._renew_soon()
 
+    def charge(self, seconds: float) -> None:
+        """Count work that is done elsewhere."""
+        self._left -= seconds
+        self._renew_soon()
+
     def run(self, work: Callable[[], None]) -> None:
         """Do a piece of work now, or as soon as there is time for it, in the order of the calls."""
         until = 0.0 if self._waiting else self.begin()

@@ -102,8 +102,9 @@ class Race:
         self.began = time.monotonic()
         self.winner: asyncio.Future[bytes | None] = self._loop.create_future()
 
-    def start(self) -> None:
-        """Ask the first server."""
+    def start(self, seconds: float) -> None:
+        """Ask the first server; after so many seconds the best answer so far counts."""
+        self._at("deadline", seconds, lambda: self.winner.set_result(self._best()))
         self._at("resend", self._resend_after, self._resend)
         self._next()
 
@@ -116,11 +117,8 @@ class Race:
         for server in tuple(self._asked):
             self._hang_up(server)
         self._waiting.clear()
-        if not self.winner.done():
-            self.winner.cancel()
 
-    def best(self) -> bytes | None:
-        """Return the answer that counts when no others can be waited for."""
+    def _best(self) -> bytes | None:
         return next((self._good[server] for server in self._row if server in self._good), self._fallback)
 
     def unanswered(self) -> list[Server]:

@@ -7,7 +7,6 @@ whose answer counts.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -26,6 +25,8 @@ OWN: Final = 256
 """Questions of one sandbox under way; more are answered SERVFAIL at once."""
 STREAMS: Final = (128, 16)
 """Answers being fetched over TCP, of all sandboxes together and of one: each holds at most 192 KiB."""
+STREAM_WORK: Final = 0.0005
+"""Seconds of work that fetching an answer over TCP is counted as: the event loop does it in many small steps."""
 SERVERS: Final = 8
 """Servers asked for one question at most."""
 
@@ -42,15 +43,24 @@ class Options(NamedTuple):
 
 
 class Usage:
-    """What one asker uses of the forwarder."""
+    """What one asker uses of the forwarder.
 
-    def __init__(self, run: Run = lambda work: work()) -> None:
+    Args:
+        run: does work in the asker's time.
+        charge: counts seconds of work that was done, or will be done, outside of :attr:`run`.
+    """
+
+    def __init__(self, run: Run = lambda work: work(), charge: Callable[[float], None] = lambda _: None) -> None:
         self.outstanding = 0
         """Questions under way."""
         self.streams = 0
         """Answers being fetched over TCP."""
         self.run = run
-        """Does work in the asker's time."""
+        self.charge = charge
+
+
+Done = Callable[[bytes | None], None]
+"""Takes an answer with the query's own id; ``None``: no server gave any in time."""
 
 
 class Pending(NamedTuple):
@@ -58,11 +68,11 @@ class Pending(NamedTuple):
 
     query: bytes
     race: Race
-    deadline: float
-    """Seconds."""
     usage: Usage
     streams: list[None]
     """One element for each answer being fetched over TCP."""
+    done: Done
+    """Takes the answer."""
 
 
 class Upstream:
@@ -98,9 +108,10 @@ class Upstream:
         *,
         limit: int,
         usage: Usage,
+        done: Done,
         options: Options | None = None,
-    ) -> Pending | None:
-        """Send a question; ``None``: the asker has no place for another one.
+    ) -> bool:
+        """Send a question; ``False``: the asker has no place for another one, and ``done`` is not called.
 
         Args:
             query: a whole DNS message, passed on as it is but for its id.
@@ -109,11 +120,12 @@ class Upstream:
             limit: bytes the asker takes of an answer that had to be fetched over TCP; a longer one is given as
                 the server truncated it, unless ``LARGEST`` is taken (the asker came over TCP itself).
             usage: of the asker.
+            done: is called once, in the asker's time.
             options: of how servers are asked; ``None``: the usual ones.
         """
         options = options or Options()
         if not self._places.take(usage.outstanding):
-            return None
+            return False
         usage.outstanding += 1
         self._turn += options.rotate
         begin = self._turn % max(1, len(servers))
@@ -130,24 +142,15 @@ class Upstream:
             run=usage.run,
             stream=self._stream_taker(usage, streams),
         )
-        race.start()
         deadline = min(self._deadline, options.timeout * options.attempts * max(1, len(row)))
-        return Pending(query, race, deadline, usage, streams)
-
-    async def answer(self, pending: Pending) -> bytes | None:
-        """Return the answer that counts, with the query's own id; ``None`` when no server gave any in time."""
-        race = pending.race
-        try:
-            async with asyncio.timeout(pending.deadline):
-                answer = await race.winner
-        except TimeoutError:
-            answer = race.best()
-        finally:
-            self._finish(pending)
-        return pending.query[:2] + answer[2:] if answer else None
+        pending = Pending(query, race, usage, streams, done)
+        race.winner.add_done_callback(lambda _: usage.run(lambda: self._finish(pending)))
+        race.start(deadline)
+        return True
 
     def _finish(self, pending: Pending) -> None:
         race, usage = pending.race, pending.usage
+        answer = race.winner.result()
         self._liveness.note_heard(race.heard)
         self._liveness.note_silent(race.unanswered(), race.since)
         race.close()
@@ -156,12 +159,14 @@ class Upstream:
         for _ in pending.streams:
             usage.streams -= 1
             self._streams.give_back()
+        pending.done(pending.query[:2] + answer[2:] if answer else None)
 
     def _stream_taker(self, usage: Usage, taken: list[None]) -> Callable[[], bool]:
         def take() -> bool:
             if not self._streams.take(usage.streams):
                 return False
             usage.streams += 1
+            usage.charge(STREAM_WORK)
             taken.append(None)
             return True
 

@@ -64,6 +64,18 @@ async def test_given_work_that_took_too_long_when_it_is_done_then_the_next_turns
     assert 3 <= turns <= 5
 
 
+async def test_given_work_that_was_done_elsewhere_when_it_is_charged_then_later_work_waits(clock: Clock) -> None:
+    mine, done = Budget(), list[int]()
+    mine.charge(3 * SLICE)
+    mine.run(lambda: done.append(1))
+    assert done == []
+    turns = 0
+    while not done:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 3
+
+
 async def test_given_a_machine_that_stood_still_when_it_goes_on_then_an_asker_pays_for_a_part_only(
     clock: Clock,
 ) -> None:

@@ -18,9 +18,9 @@ from sandnet.dns.exchange import LARGEST
 from sandnet.dns.hostservers import HostServers
 from sandnet.dns.liveness import Liveness
 from sandnet.dns.race import HOLD_NEGATIVE, HOLD_POSITIVE
-from sandnet.dns.upstream import STREAMS, Options, Upstream, Usage
+from sandnet.dns.upstream import STREAM_WORK, STREAMS, Options, Upstream, Usage
 from sandnet.model.address import Address
-from tests.dns_world import query, rcode, records, reply_to
+from tests.dns_world import query, rcode, records, reply_to, until
 
 Replying = Callable[[bytes], Sequence[bytes]]
 SLACK = 3.0
@@ -117,11 +117,24 @@ def nameless(asked: bytes) -> Sequence[bytes]:
 
 
 async def ask(
-    upstream: Upstream, asked: bytes, servers: Sequence[Address], limit: int = 512, options: Options | None = None
+    upstream: Upstream,
+    asked: bytes,
+    servers: Sequence[Address],
+    limit: int = 512,
+    options: Options | None = None,
+    usage: Usage | None = None,
 ) -> bytes | None:
-    pending = upstream.send(asked, asks(asked), servers, limit=limit, usage=Usage(), options=options)
-    assert pending
-    return await upstream.answer(pending)
+    answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+    assert upstream.send(
+        asked,
+        asks(asked),
+        servers,
+        limit=limit,
+        usage=usage or Usage(),
+        done=answer.set_result,
+        options=options,
+    )
+    return await answer
 
 
 async def timed(upstream: Upstream, asked: bytes, count: int, limit: int = 512) -> tuple[bytes | None, float]:
@@ -327,12 +340,15 @@ async def test_given_the_limits_when_reached_then_one_has_no_place_and_another_h
     upstream = Upstream(port=servers.port, deadline=0.2, limit=9, own_limit=6)
     asked = query("a")
     greedy, modest = Usage(), Usage()
-    sent = [upstream.send(asked, asks(asked), ADDRESSES[:1], limit=512, usage=greedy) for _ in range(20)]
-    under_way = [pending for pending in sent if pending]
-    assert len(under_way) == greedy.outstanding == 5  # no more than are left
-    late = upstream.send(asked, asks(asked), ADDRESSES[:1], limit=512, usage=modest)
-    assert late
-    assert await asyncio.gather(*map(upstream.answer, [*under_way, late])) == [None] * 6
+    answers: list[bytes | None] = []
+
+    def sent(usage: Usage) -> bool:
+        return upstream.send(asked, asks(asked), ADDRESSES[:1], limit=512, usage=usage, done=answers.append)
+
+    assert sum(sent(greedy) for _ in range(20)) == greedy.outstanding == 5  # no more than are left
+    assert sent(modest)
+    await until(lambda: len(answers) == 6)
+    assert answers == [None] * 6
     assert upstream.outstanding == greedy.outstanding == modest.outstanding == 0
 
 
@@ -442,19 +458,43 @@ async def test_given_a_truncated_answer_and_no_place_for_a_stream_when_asked_the
     await servers.tcp(0, many)
     upstream, usage = Upstream(port=servers.port), Usage()
     usage.streams = STREAMS[1]
-    pending = upstream.send(asked := query("a"), asks(asked), ADDRESSES[:1], limit=4096, usage=usage)
-    assert pending
-    answer = await upstream.answer(pending)
+    answer = await ask(upstream, query("a"), ADDRESSES[:1], 4096, usage=usage)
     assert answer
     assert packet.is_truncated(answer)
     assert usage.streams == STREAMS[1]
     usage.streams = 0
-    pending = upstream.send(asked, asks(asked), ADDRESSES[:1], limit=4096, usage=usage)
-    assert pending
-    answer = await upstream.answer(pending)
+    answer = await ask(upstream, query("a"), ADDRESSES[:1], 4096, usage=usage)
     assert answer
     assert not packet.is_truncated(answer)
     assert usage.streams == 0
+
+
+async def test_given_an_asker_without_time_when_its_answers_come_then_they_are_finished_in_its_time(
+    servers: Servers,
+) -> None:
+    await servers.udp(0, good)
+    waiting: list[Callable[[], None]] = []
+    upstream, usage, answers = Upstream(port=servers.port), Usage(waiting.append), list[bytes | None]()
+    asked = query("a")
+    assert upstream.send(asked, asks(asked), ADDRESSES[:1], limit=512, usage=usage, done=answers.append)
+    await until(lambda: bool(waiting))
+    waiting.pop(0)()  # reads what came
+    await until(lambda: bool(waiting))
+    assert (answers, upstream.outstanding) == ([], 1)
+    waiting.pop(0)()
+    assert answers[0]
+    assert upstream.outstanding == 0
+
+
+async def test_given_an_answer_that_is_fetched_over_tcp_when_asked_then_the_asker_pays_for_it(
+    servers: Servers,
+) -> None:
+    await servers.udp(0, truncated)
+    await servers.tcp(0, many)
+    paid: list[float] = []
+    usage = Usage(charge=paid.append)
+    assert await ask(Upstream(port=servers.port), query("a"), ADDRESSES[:1], 4096, usage=usage)
+    assert paid == [STREAM_WORK]
 
 
 def test_given_very_many_servers_when_remembered_then_they_stay_bounded() -> None:
