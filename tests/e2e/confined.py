@@ -1,8 +1,8 @@
 """Run a command under the restrictions of a systemd unit, without systemd: ``python confined.py UNIT COMMAND...``.
 
 It applies what a unit may take from a process: capabilities, new privileges, system calls, namespaces, address
-families, writable code. System call groups are those that ``systemd-analyze`` lists; libseccomp, on which systemd
-depends, makes the filters.
+families, writable code; and the priority that it may have. System call groups are those that ``systemd-analyze`` lists;
+libseccomp, on which systemd depends, makes the filters.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -140,6 +141,8 @@ def confine(unit: dict[str, list[str]]) -> None:
     kept = {name.removeprefix("CAP_") for name in unit["CapabilityBoundingSet"]}
     if unit.get("NoNewPrivileges") == ["yes"]:
         _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    nice = 20 - int(unit["LimitNICE"][0])  # setrlimit(2)
+    resource.setrlimit(resource.RLIMIT_NICE, (nice, nice))
     filters = [_families(unit["RestrictAddressFamilies"]), _namespaces(unit["RestrictNamespaces"])]
     calls = system_calls(unit["SystemCallFilter"])
     os.umask(int(unit["UMask"][0], 8))

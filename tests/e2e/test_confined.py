@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sandnet.resolver import PRIORITY
 from tests.dns_world import expected_user
 from tests.e2e.confined import CAPABILITIES, settings
 from tests.e2e.traffic import UDP
@@ -67,6 +69,7 @@ def test_given_the_units_restrictions_when_everything_is_made_and_unmade_then_it
     (resolver,) = world.resolvers()
     assert capabilities(resolver, "CapPrm") == set()
     assert users(resolver) == {expected_user()}
+    assert os.getpriority(os.PRIO_PROCESS, resolver) == PRIORITY
     assert api.get("/healthz")["status"] == "ok"
     api.network("blue", subnet_ipv6="fd00:5::/64")
     folder = world.files / "other"

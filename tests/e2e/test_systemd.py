@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sandnet.resolver import PRIORITY
 from tests.certificates import Authority
 from tests.e2e.confined import settings
 from tests.e2e.manager import UNITS, Manager, missing
@@ -108,6 +109,9 @@ def test_given_a_live_systemd_when_it_has_started_the_daemon_then_it_has_what_th
     assert manager.capabilities(resolver, "CapPrm") == set()
     assert manager.sh("id", "-un", uid_of(manager.sh("cat", f"/proc/{resolver}/status"))) == "sandnet-resolver\n"
     assert manager.sh("cat", f"/proc/{resolver}/oom_score_adj") == "0\n"
+    assert manager.told("LimitNICE") == str(20 - PRIORITY)
+    if f"Max nice priority         {20 - PRIORITY}" in manager.sh("cat", f"/proc/{resolver}/limits"):
+        assert manager.sh("ps", "-o", "ni=", "-p", str(resolver)).strip() == str(PRIORITY)
     assert manager.told("MemoryMax") == str(2 << 30)
     for name in ("sandnet.sock", "dns.sock"):
         assert manager.sh(*AS_RESOLVER, sys.executable, "-c", CONNECT, f"/run/sandnet/{name}") == "PermissionError\n"
