@@ -64,7 +64,7 @@ asyncio.run(main())
 """
 
 
-class _HostWorkers(Workers):
+class HostWorkers(Workers):
     """Kernel jobs run on the test's host."""
 
     def __init__(self, host: Host) -> None:
@@ -106,7 +106,7 @@ class World:
         asyncio.run(self.driver.create_network(self.net))
 
     def new_driver(self) -> BridgeDriver:
-        workers = _HostWorkers(self.host)
+        workers = HostWorkers(self.host)
         return BridgeDriver(
             self.kernel, workers, cast(Reaper, None), Tuning(self.kernel.sysctl, MemoryStore(), workers), []
         )

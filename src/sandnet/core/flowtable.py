@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sandnet.drivers.bridge.balance import BRIDGE
-from sandnet.drivers.bridge.balance_rules import FULL
+from sandnet.drivers.bridge.flow_learning import FULL
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall, Sysctl
 from sandnet.kernel.workers import Workers

@@ -8,7 +8,7 @@ import pytest
 
 from sandnet.core.flowtable import COUNT, MOST, FlowTable, ServiceFlows
 from sandnet.drivers.bridge.balance import BRIDGE
-from sandnet.drivers.bridge.balance_rules import FULL
+from sandnet.drivers.bridge.flow_learning import FULL
 from sandnet.kernel.fake import FakeKernel
 from sandnet.kernel.workers import Workers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandnet.drivers.bridge.balance import SLOTS
-from sandnet.drivers.bridge.balance_rules import hashed
+from sandnet.drivers.bridge.flow_learning import hashed
 from sandnet.model import Affinity
 
 

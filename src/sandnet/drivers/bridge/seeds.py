@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from sandnet.drivers.bridge.balance import BRIDGE
-from sandnet.drivers.bridge.balance_rules import KEY_SEEDS, SEED
+from sandnet.drivers.bridge.flow_learning import KEY_SEEDS, SEED
 
 PLACE: Final = "secret"
 """The set that has it, as the 128 bits of an address."""
