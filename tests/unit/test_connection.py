@@ -124,11 +124,12 @@ async def test_given_headers_twice_that_the_parser_takes_when_sent_then_400(tmp_
     [
         (b"GET /" + b"x" * (MAX_TARGET + 1) + GET[12:-2] + b"Connection: close\r\n\r\n", (414, "target_too_long")),
         (b"GET /" + b"x" * (2 * MAX_HEAD), (414, "target_too_long")),
+        (b"GET /" + b"x" * (MAX_HEAD + 100) + GET[12:-2] + b"Connection: close\r\n\r\n", (414, "target_too_long")),
         (GET[:-2] + b"X: " + b"x" * (2 * MAX_HEAD), (431, "headers_too_large")),
         (GET[:-2] + b"X: x\r\n" * 101 + b"Connection: close\r\n\r\n", (431, "headers_too_large")),
         (POST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY + 1), (413, "body_too_large")),
     ],
-    ids=["target", "endless target", "endless headers", "many headers", "body"],
+    ids=["target", "endless target", "target beyond the parser", "endless headers", "many headers", "body"],
 )
 async def test_given_a_request_that_is_too_large_when_sent_then_it_is_refused_in_json(
     tmp_path: Path, unix: bool, request_: bytes, expected: tuple[int, str]

@@ -160,7 +160,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as failure:
             if not self._ends:
                 _log.debug("no request: %s", failure.__context__ or failure)
-                self._refuse(400, refusals.MALFORMED)
+                too_long = len(self.url) > MAX_TARGET  # longer than the parser of targets takes
+                self._refuse(*((414, refusals.TARGET_TOO_LONG) if too_long else (400, refusals.MALFORMED)))
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
