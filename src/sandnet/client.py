@@ -279,7 +279,7 @@ def decode(answer: bytes, shape: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(answer, type=shape)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # nested too deeply, where any object is taken
         message = f"the daemon's answer is not what this client understands: {error}"
         raise Error(Kind.INTERNAL, message, "are client and daemon of the same version?", "bad_answer") from error
 
@@ -287,7 +287,7 @@ def decode(answer: bytes, shape: type[T]) -> T:
 def _failure(status: int, answer: bytes) -> Error:
     try:
         told = msgspec.json.decode(answer, type=ErrorBody)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         text = answer.decode(errors="replace").strip()[:500]
         told = ErrorBody(message=text or f"the daemon answered with status {status}")
     return Error(_kind(status, told.code), told.message, told.hint, told.code)

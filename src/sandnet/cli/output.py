@@ -93,7 +93,7 @@ def raw(answer: bytes) -> None:
     try:
         msgspec.json.decode(answer)
         text = answer.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"the daemon's answer is not JSON: {error}"
         raise Error(Kind.INTERNAL, message, "is it a sandnet daemon that answers?", "bad_answer") from error
     click.echo(printable_json(text.rstrip("\n")))

@@ -188,6 +188,22 @@ def test_given_a_hostile_refusal_when_it_is_shown_then_a_terminal_only_displays_
     assert is_harmless(result.output), result.output
 
 
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("words", ["network ls --json", "network ls --format {{.name}}", "network ls"])
+def test_given_an_answer_that_is_nested_too_deeply_when_it_is_read_then_it_is_an_error(
+    stub: Stub, sandnet: Sandnet, words: str, status: int
+) -> None:
+    stub.answer(
+        "GET", "/networks?verbose=true", b'{"name":' + DEEP + b"}" if status == 500 else b"[" + DEEP + b"]", status
+    )
+    result = sandnet(words)
+    assert result.exit_code == 1
+    assert result.output.startswith("sandnet: ")
+
+
 @pytest.mark.parametrize("answer", [b"<html>\x1b[2J", b'["\x1b[2J"]', b'["\xff"]', b""])
 def test_given_what_is_no_json_when_json_is_asked_for_then_it_is_an_error(
     stub: Stub, sandnet: Sandnet, answer: bytes
