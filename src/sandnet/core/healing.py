@@ -24,6 +24,7 @@ from sandnet.core.strays import strays
 from sandnet.core.uplinks import Uplinks
 from sandnet.errors import Error
 from sandnet.kernel.facts import News, Port, Space
+from sandnet.kernel.links import bridge_mac
 from sandnet.model import Attachment, Network, Phase
 
 _log = logging.getLogger(__name__)
@@ -189,6 +190,7 @@ class Healing:
             pinned = await self._parts.workers.run(self._parts.kernel.survey.pinned)
             self._mounts = False
             found.sandboxes |= {box.container_id for box in boxes if box.key not in pinned}
+        found.networks = await self._lookout.changed_networks()
         found.parameters = await self._lookout.parameters_seem_wrong()
         await self._flows.look()
         await self._service_flows.look()
@@ -255,4 +257,5 @@ class Healing:
 
 def _differs(network: Network, port: Port) -> bool:
     """Whether a bridge is not as its network wants it, as far as its link tells."""
-    return not port.link.up or network.mtu not in (0, port.link.mtu) or port.link.kind != "bridge"
+    own = not network.link_adopted and (port.link.snooping or port.link.mac != bridge_mac(network.link))
+    return own or not port.link.up or network.mtu not in (0, port.link.mtu) or port.link.kind != "bridge"

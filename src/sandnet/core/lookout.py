@@ -126,6 +126,14 @@ class Lookout:
             found += await driver.network_faults(own, host) if own and not driver.unavailable() else []
         return found
 
+    async def changed_networks(self) -> set[str]:
+        """Ids of networks with a parameter that others changed without a message of the kernel."""
+        nets, found = self._desired.networks(), set[str]()
+        for name, driver in self._parts.drivers.items():
+            own = [net for net in nets if net.driver == name]
+            found.update(await driver.changed_networks(own) if own and not driver.unavailable() else [])
+        return found
+
     async def rule_faults(self) -> list[Fault]:
         """What is wrong with the rules that networks share."""
         return [fault for driver in self._parts.drivers.values() for fault in await driver.rule_faults()]

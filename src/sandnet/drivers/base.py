@@ -83,6 +83,11 @@ class Driver(Protocol):
         """
         ...
 
+    async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
+        """Return the ids of those with a kernel parameter that others changed and the kernel reports to no listener;
+        cheap. :meth:`network_faults` says which."""
+        ...
+
     async def parameter_faults(self) -> list[Fault]:
         """Kernel parameters of the whole host that somebody changed; cheap. :meth:`mend_parameters` sets them again."""
         ...

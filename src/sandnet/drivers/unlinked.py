@@ -41,6 +41,10 @@ class UnlinkedDriver:
         """Nothing was made."""
         return []
 
+    async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
+        """Return nothing: no parameter was set."""
+        return []
+
     async def parameter_faults(self) -> list[Fault]:
         """None was set."""
         return []

@@ -127,6 +127,10 @@ class BridgeDriver:
         strange = [net for net in nets if not self._guarding.knows_others(net, links)]
         return found + [inspection.other_ports(net) for net in strange]
 
+    async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
+        """See :class:`Driver`."""
+        return await self._workers.run(inspection.changed, nets, self._kernel.sysctl, "ipv6" not in self._missing)
+
     async def parameter_faults(self) -> list[Fault]:
         """Those of the whole host; routes that have changed are followed on the way, which is no repair."""
         await self._sources.follow()

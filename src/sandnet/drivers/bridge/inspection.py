@@ -27,6 +27,8 @@ _REASONS: Final = {
     "disable_ipv6": "its IPv6 addresses are gone, or the host is reached by one that no network has",
 }
 """By parameter: why it matters."""
+_UNREPORTED: Final = ("route_localnet", "accept_ra")
+"""Those of them that change without a message of rtnetlink (``inet_netconf_notify_devconf`` sends the others)."""
 TOLD: Final = 20
 """Elements of one set that are told one by one."""
 
@@ -50,6 +52,16 @@ def network_faults(net: Network, host: Space, sysctl: Sysctl, *, ipv6: bool) -> 
         found = sysctl.get(name)
         if found not in (None, value):
             yield Fault("network", net.id, f"{name} is {found}, not {value}", _REASONS[name.rpartition("/")[2]])
+
+
+def changed(nets: Sequence[Network], sysctl: Sysctl, ipv6: bool) -> list[str]:
+    """Return the ids of networks whose bridge has another value of a parameter that changes without a message."""
+    return [
+        net.id
+        for net in nets
+        for name, value in parameters(net, ipv6=ipv6).items()
+        if name.endswith(_UNREPORTED) and sysctl.get(name) not in (None, value)
+    ]
 
 
 def other_ports(net: Network) -> Fault:
