@@ -8,6 +8,8 @@ line of ``…`` alone for any lines. An HTML comment before a block is a directi
     the next block is not run.
 ``<!-- console: given: COMMAND -->``
     the command runs at this place; what it prints is not compared. A sentence of the page must say the same.
+``<!-- console: run -->``
+    the next block, of ``sh``, runs as well; what it prints is not compared.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from typing import NamedTuple
 
 from tests.lab import Host
 
-PART = re.compile(r"^<!-- console: (not run|given): ([^\n]*?) -->$|^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PART = re.compile(
+    r"^<!-- console: (not run|given): ([^\n]*?) -->$|^```console\n(.*?)^```$|^<!-- console: run -->\n```sh\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 MASKS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -35,9 +40,10 @@ MASKS = [
         (r"\b[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", "<time>"),
         (r"\b\d{8}T\d{6}Z\b", "<time>"),
         (r"@if\d+", "@if<number>"),
+        (r"\b0x[0-9a-f]+\b", "<mark>"),
         (r"\b(pid|process|processes) \d+(, \d+)*", r"\1 <number>"),
         (r"[ \t]+", " "),
-        (r",\n ", ","),
+        (r',\n (?=["{[])', ","),
         (r"[ \r]+(?=\n)", ""),
     )
 ]
@@ -69,6 +75,8 @@ def blocks(page: str) -> Iterator[Block]:
             reason = part[2]
         elif part[1] == "given":
             yield Block((Command(part[2], None),))
+        elif part[4]:
+            yield Block((Command(part[4], None),))
         else:
             yield Block(() if reason else tuple(commands(part[3])), reason)
             reason = ""
@@ -116,7 +124,8 @@ def fits(shown: str, printed: str) -> bool:
 def mistakes(host: Host, script: list[Command], folder: Path, path: str, seconds: float = 60.0) -> list[str]:
     """Run commands in one shell on a host, all sent to it at once, and return what differs from the pages.
 
-    They can write below ``folder``, ``/run`` and ``/var/lib`` only: a page must not change the machine of its test.
+    They can write below ``folder``, ``/run`` and ``/var/lib`` only, and see no other processes than their own: a page
+    must not change the machine of its test. All processes end with the shell.
     What a command in the background prints comes at any time, and is not compared.
     """
     printed = _run(host, script, folder, path, seconds)
@@ -145,7 +154,7 @@ def _run(host: Host, script: list[Command], folder: Path, path: str, seconds: fl
     with (folder / "script").open() as source, (folder / "printed").open("w") as target:
         shell = host.run(
             lambda: subprocess.Popen(
-                ["bash", "--noprofile", "--norc"],
+                ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "--noprofile", "--norc"],
                 stdin=source,
                 stdout=target,
                 stderr=target,
