@@ -40,6 +40,7 @@ MASKS = [
         (r"\b[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", "<time>"),
         (r"\b\d{8}T\d{6}Z\b", "<time>"),
         (r"@if\d+", "@if<number>"),
+        (r'"sequence":\d+', '"sequence":<number>'),
         (r"\b0x[0-9a-f]+\b", "<mark>"),
         (r"\b(pid|process|processes) \d+(, \d+)*", r"\1 <number>"),
         (r"[ \t]+", " "),
@@ -116,9 +117,8 @@ def fits(shown: str, printed: str) -> bool:
     """Return whether what was printed is what a page shows."""
     lines = masked(shown).splitlines()
     patterns = [r"(?:.*\n)*?" if line.strip() == "…" else re.escape(line).replace("…", ".*") + "\n" for line in lines]
-    if printed and not printed.endswith("\n"):
-        printed += "\n"
-    return re.fullmatch("".join(patterns), masked(printed)) is not None
+    text = masked(printed + "\n").rstrip("\n")
+    return re.fullmatch("".join(patterns), text and text + "\n") is not None
 
 
 def mistakes(host: Host, script: list[Command], folder: Path, path: str, seconds: float = 60.0) -> list[str]:
