@@ -40,6 +40,7 @@ MASKS = [
         (r"\b[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", "<time>"),
         (r"\b\d{8}T\d{6}Z\b", "<time>"),
         (r"@if\d+", "@if<number>"),
+        (r"\b(repaired|waits) \d+ (times|s)\b", r"\1 <number> \2"),
         (r'"sequence":\d+', '"sequence":<number>'),
         (r"\b0x[0-9a-f]+\b", "<mark>"),
         (r"\b(pid|process|processes) \d+(, \d+)*", r"\1 <number>"),
