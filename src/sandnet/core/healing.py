@@ -18,6 +18,7 @@ from sandnet.core.clashes import Clashes
 from sandnet.core.desired import Desired
 from sandnet.core.flowtable import FlowTable, ServiceFlows
 from sandnet.core.lookout import Lookout, Suspects
+from sandnet.core.neighbourtable import NeighbourTable
 from sandnet.core.parts import Parts
 from sandnet.core.reconcile import Reconcile
 from sandnet.core.strays import strays
@@ -57,6 +58,7 @@ class Healing:
         self._lookout = Lookout(parts, self._desired)
         self._clashes = Clashes(parts)
         self._flows = FlowTable(parts.kernel.sysctl, parts.workers)
+        self._neighbours = NeighbourTable(parts.kernel.survey, parts.workers)
         self._service_flows = ServiceFlows(parts.kernel.firewall, parts.workers)
         self._uplinks = Uplinks(parts.kernel.sysctl, parts.kernel.survey, parts.workers, self._desired)
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,7 +78,7 @@ class Healing:
     def problems(self) -> list[str]:
         """What could not be repaired, and why nothing is noticed if that is so."""
         self._reconcile.failing.forget(self._is_gone)
-        parts = (self._reconcile.failing, self._flows, self._service_flows, self._uplinks)
+        parts = (self._reconcile.failing, self._flows, self._service_flows, self._neighbours, self._uplinks)
         return [*(problem for part in parts for problem in part.problems), *dict.fromkeys(self._troubles.values())]
 
     def start(self) -> None:
@@ -194,6 +196,7 @@ class Healing:
         found.parameters = await self._lookout.parameters_seem_wrong()
         await self._flows.look()
         await self._service_flows.look()
+        await self._neighbours.look()
         await self._uplinks.look()
         return found
 

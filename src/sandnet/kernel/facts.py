@@ -203,6 +203,13 @@ class Survey(Protocol):
         """
         ...
 
+    def neighbour_overflows(self) -> Mapping[int, int]:
+        """Return how often the kernel had no room for one more neighbour, by version of IP.
+
+        The table is one for all network namespaces; only the first namespace can read this.
+        """
+        ...
+
     def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
         """What is pinned at each of these keys, in order; ``None``: no namespace, or one that cannot be read.
 

@@ -22,6 +22,7 @@ class FakeSurvey:
         self.mishaps = mishaps
         self._links = links
         self._namespaces = namespaces
+        self.overflows: dict[int, int] = {}
 
     @recorded
     def host(self, only: str = "") -> Space:
@@ -35,6 +36,11 @@ class FakeSurvey:
     def uplinks(self) -> Collection[tuple[int, str]]:
         """Return no links: the host has no routes."""
         return ()
+
+    @recorded
+    def neighbour_overflows(self) -> Mapping[int, int]:
+        """Return what a test says."""
+        return dict(self.overflows)
 
     @recorded
     def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:

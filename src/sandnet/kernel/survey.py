@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from sandnet.errors import Error
 from sandnet.kernel.facts import DefaultHop, Held, Inside, Port, Space
 from sandnet.kernel.namespaces import LinuxNamespaces
+from sandnet.kernel.neighbour_stats import overflows
 from sandnet.kernel.netlink import Netlink, TooMuchError, explaining
 from sandnet.kernel.policy import dump_policy
 from sandnet.kernel.route_sources import dump_widest
@@ -66,6 +67,10 @@ class LinuxSurvey:
         with explaining("look for the host's uplinks"), Netlink() as netlink:
             found = {(4 if path.family == socket.AF_INET else 6, path.link) for path in dump_widest(netlink)}
         return [(version, name) for version, link in sorted(found) if (name := _name(link))]
+
+    def neighbour_overflows(self) -> Mapping[int, int]:
+        """See :meth:`sandnet.kernel.facts.Survey.neighbour_overflows`."""
+        return overflows()
 
     def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
         """See :meth:`sandnet.kernel.facts.Survey.inside`."""

@@ -1,0 +1,47 @@
+"""A full table of neighbours is reported while it is full."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sandnet.core.neighbourtable import HOLD, NeighbourTable
+from sandnet.kernel.fake import FakeKernel
+from sandnet.kernel.neighbour_stats import overflows
+from sandnet.kernel.workers import Workers
+
+HEADINGS = "entries  allocs   destroys hash_grows table_fulls\n"
+
+
+def test_given_a_full_table_of_neighbours_when_looked_at_then_it_is_reported_for_a_minute() -> None:
+    kernel, workers, now = FakeKernel(), Workers(1), [100.0]
+    table = NeighbourTable(kernel.survey, workers, lambda: now[0])
+    kernel.survey.overflows = {4: 7, 6: 0}
+    asyncio.run(table.look())
+    assert table.problems == []  # it may have been long ago
+    kernel.survey.overflows = {4: 8, 6: 0}
+    asyncio.run(table.look())
+    assert len(table.problems) == 1
+    assert "net.ipv4.neigh.default.gc_thresh3" in table.problems[0]
+    now[0] += HOLD
+    asyncio.run(table.look())
+    workers.close()
+    assert table.problems == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (HEADINGS + "00000001 00000002 00000003 00000004 0000000a\n" * 2, {4: 20}),
+        ("entries\n00000001\n", {}),
+        (HEADINGS + "00000001\n", {}),
+        ("", {}),
+    ],
+)
+def test_given_the_kernels_counters_when_read_then_those_of_all_processors_are_added(
+    tmp_path: Path, text: str, expected: dict[int, int]
+) -> None:
+    (tmp_path / "arp_cache").write_text(text)
+    assert overflows(str(tmp_path)) == expected
