@@ -50,7 +50,7 @@ ALONE = ("name", "net", "ports", "ip", "aliases", "labels")
     "ports",
     type=values.MAPPING,
     multiple=True,
-    metavar="[HOSTIP:]HOST[-END]:CONTAINER[/PROTO]",
+    metavar="[HOSTIP:][HOST[-END]]:CONTAINER[-END][/PROTO]",
     help="Publish a port on the host (repeatable).",
 )
 @click.option(

@@ -17,7 +17,7 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 _MAPPING = re.compile(
-    r"(?:(?:(?P<ip>\[[0-9A-Fa-f:.]+\]|[0-9.]+):)?(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?:)?"
+    r"(?!:)(?:(?:(?P<ip>\[[0-9A-Fa-f:.]+\]|[0-9.]+):)?(?:(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?)?:)?"
     r"(?P<port>[0-9]{1,5})(?:-(?P<end>[0-9]{1,5}))?"
 )
 
@@ -68,7 +68,7 @@ def protocol(number: int) -> str:
 
 
 def parse_mapping(text: str) -> PortWish:
-    """Read ``[[HOSTIP:]HOST[-END]:]CONTAINER[-END][/proto]``; without HOST, or with 0, the daemon chooses one.
+    """Read ``[[HOSTIP:][HOST[-END]]:]CONTAINER[-END][/proto]``; without HOST, or with 0, the daemon chooses one.
 
     A range of host ports for one port means the first free one of them; for a range of ports as long, each its own.
 
@@ -78,7 +78,7 @@ def parse_mapping(text: str) -> PortWish:
     ports, proto = _split_protocol(text)
     match = _MAPPING.fullmatch(ports)
     if match is None:
-        raise ValueError(f"{text!r} is not of the form [HOSTIP:]HOST[-END]:CONTAINER[-END][/tcp|udp|sctp]")
+        raise ValueError(f"{text!r} is not of the form [HOSTIP:][HOST[-END]]:CONTAINER[-END][/tcp|udp|sctp]")
     first, last = int(match["first"] or 0), int(match["last"] or 0)
     if match["last"] and not 0 < first <= last:
         raise ValueError(f"{text!r}: the range of host ports is empty or begins with 0")

@@ -35,7 +35,7 @@ _CREATE = (
         "ports",
         type=values.MAPPING,
         multiple=True,
-        metavar="[HOSTIP:]HOST[-END]:CONTAINER[/PROTO]",
+        metavar="[HOSTIP:][HOST[-END]]:CONTAINER[-END][/PROTO]",
         help="Publish a port on the host (repeatable); HOST 0: the kernel chooses one.",
     ),
     click.option(

@@ -57,13 +57,18 @@ def test_given_any_text_when_read_as_a_mapping_then_it_is_in_range_or_refused(te
         ("8000-8010:80/sctp", PortWish(132, 80, "", 8000, 8010)),
         ("127.0.0.1:8080:80/tcp", PortWish(6, 80, "127.0.0.1", 8080)),
         ("[::1]:8080:80", PortWish(6, 80, "::1", 8080)),
+        ("127.0.0.1::80/udp", PortWish(17, 80, "127.0.0.1")),
+        ("[::1]::80-90", PortWish(6, 80, "::1", 0, 0, 90)),
     ],
 )
 def test_given_a_mapping_when_read_then_each_part_is_found(text: str, wish: PortWish) -> None:
     assert parse_mapping(text) == wish
 
 
-MALFORMED = "x :80 8080: 8080:0 65536:80 9-8:80 0-8:80 a:b 80/icmp 80/ 1.2.3:1:80 ::1:1:80 1:2:3:4 ٣:80"
+MALFORMED = (
+    "::80 1::80 127.0.0.1:-9:80 x :80 8080: 8080:0 65536:80 "
+    "9-8:80 0-8:80 a:b 80/icmp 80/ 1.2.3:1:80 ::1:1:80 1:2:3:4 ٣:80"
+)
 
 
 @pytest.mark.parametrize("text", ["", *MALFORMED.split()])
