@@ -124,3 +124,20 @@ def _has(world: World, kind: str) -> bool:
     except AssertionError:
         return False
     return True
+
+
+def test_given_a_port_that_was_renamed_on_its_bridge_when_repaired_then_it_has_its_name_again(
+    world: World,
+) -> None:
+    world.api.network("blue", ipv6=True)
+    box, other = world.box("blue", "one"), world.box("blue", "two")
+    port, _ = _host_end(world, box)
+    assert other.reaches(box.address)
+    world.host.sh("ip", "link", "set", port, "down")
+    world.host.sh("ip", "link", "set", port, "name", "other0")
+    world.host.sh("ip", "link", "set", "other0", "up")
+    assert "other0" not in world.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
+    world.api.post("/reconcile", fix=True)
+    assert _host_end(world, box)[0] == port
+    assert "other0" not in world.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
+    assert other.reaches(box.address)

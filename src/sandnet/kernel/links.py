@@ -21,6 +21,7 @@ from sandnet.kernel.announce import DELAYS, Announcer, Claim, announce
 from sandnet.kernel.base import Bridge, Link, Veth
 from sandnet.kernel.neighbours import announce_own, correct_neighbour
 from sandnet.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, attribute, explaining, number, text
+from sandnet.kernel.renaming import rename_back
 from sandnet.kernel.routes import add_connected, is_local, is_taken_in
 from sandnet.kernel.rtnetlink import (
     IFLA_GROUP,
@@ -270,6 +271,7 @@ class LinuxLinks:
                 raise
         else:
             return True
+        rename_back(ends.here, ends.there, namespace_number(ends.here, ends.namespace), veth, PORTS)
         if _is_pair(ends, veth):
             return False
         self.retire([veth.host_link])

@@ -11,6 +11,7 @@ from sandnet.drivers.bridge.guard import Own
 from sandnet.drivers.bridge.rules import Rules
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall, Link
+from sandnet.kernel.links import PORTS
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.ids import OWN_LINK
@@ -66,7 +67,9 @@ class Guarding:
 
     def _made_by_others(self, net: Network, links: Sequence[Link]) -> Own:
         bridge = next((link.ifindex for link in links if link.name == net.link), 0)
-        ports = (link.name for link in links if bridge and link.master == bridge and link.up)
+        found = (link for link in links if bridge and link.master == bridge and link.up)
+        # one of ours that others renamed stays closed, as no rule guards that name, until it has its own again
+        ports = (link.name for link in found if link.group != PORTS)
         # one of ours that is not programmed was left by a join that a crash cut short, and is about to be removed
         strange = (port for port in ports if port not in self._programmed and not OWN_LINK.fullmatch(port))
         return _merged(guard.belonging(net, port) for port in strange)
