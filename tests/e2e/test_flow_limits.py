@@ -125,3 +125,14 @@ def test_given_max_flows_of_the_configuration_when_a_network_asks_for_none_then_
 def test_given_max_flows_that_make_no_sense_when_a_network_is_created_then_400(world: World, value: object) -> None:
     with pytest.raises(RefusedError, match="max_flows"):
         world.api.network("foo", max_flows=value)
+
+
+def test_given_a_report_of_a_full_map_of_learned_flows_when_asked_then_health_and_doctor_give_it(world: World) -> None:
+    """The rules make the same entry when a map is really full (tests/kernel/test_flow_room.py)."""
+    world.api.network("foo")
+    problem = "no room for more flows of tcp services"
+    for verb in ("add", "delete"):
+        world.host.sh("nft", verb, "element", "bridge", "sandnet", "full", "{ tcp }")
+        reported = verb == "add"
+        eventually(lambda: (problem in str(world.api.get("/healthz"))) is reported)  # noqa: B023
+        assert (problem in str(world.api.post("/reconcile", fix=True)["drift"])) is reported

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sandnet.core.drift import Drift
 from sandnet.drivers.bridge.balance import BRIDGE
 from sandnet.drivers.bridge.flow_learning import FULL
 from sandnet.errors import Error
@@ -62,6 +63,13 @@ class ServiceFlows:
         if self._looks % self.EVERY == 1:
             self.problems = await self._workers.run(self._read)
 
+    async def drift(self) -> list[Drift]:
+        """Read the set now, and return what is reported as differences that no repair removes."""
+        self.problems = await self._workers.run(self._read)
+        done = "not repaired: the report ends five minutes after the last flow that found no room"
+        split = (problem.partition(": ") for problem in self.problems)
+        return [Drift("rules", BRIDGE, problem, reason, done) for problem, _, reason in split]
+
     def _read(self) -> list[str]:
         try:
             found = self._firewall.members(BRIDGE, FULL)
@@ -70,6 +78,6 @@ class ServiceFlows:
         protocols = sorted({int(each.split()[0]) for each in found if each.split()[0].isdigit()})
         return [
             f"no room for more flows of {PROTOCOL_NAMES.get(number, str(number))} services: a new one is not kept "
-            "by itself and may change its backend when backends change; end the sandbox that opens flows without end"
+            "by itself and may change its backend when backends change; end the sandboxes that open flows without end"
             for number in protocols
         ]

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from sandnet.core.desired import Desired
 from sandnet.core.drift import REPAIRED, Drift
 from sandnet.core.failing import Failing
+from sandnet.core.flowtable import ServiceFlows
 from sandnet.core.inspection import Wanted, Wrong, sandbox_faults
 from sandnet.core.lookout import Lookout, Suspects
 from sandnet.core.mending import GONE, Mending
@@ -56,6 +57,7 @@ class Reconcile:
         self._desired = Desired(parts)
         self._lookout = Lookout(parts, self._desired)
         self._uplinks = Uplinks(parts.kernel.sysctl, parts.kernel.survey, parts.workers, self._desired)
+        self._service_flows = ServiceFlows(parts.kernel.firewall, parts.workers)
         self._mending = Mending(parts, sandboxes)
         self._turn = asyncio.Lock()
         self._quick, self._slow = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore()
@@ -95,7 +97,8 @@ class Reconcile:
         suspects.add(self.failing.known())  # one that is well by now is not to be told any more
         ports = await self.holding.retry() if fix else self.holding.faults()
         told = await self.settle(suspects, fix=fix)
-        return [*told, *ports, *await self._unmet(told), *await self._uplinks.drift()]
+        beyond_repair = [*await self._uplinks.drift(), *await self._service_flows.drift()]
+        return [*told, *ports, *await self._unmet(told), *beyond_repair]
 
     async def _unmet(self, told: Sequence[Drift]) -> list[Drift]:
         """Return what drivers need of the host and others must set, as far as it was not found to differ already."""

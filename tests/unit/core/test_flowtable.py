@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from sandnet.core.drift import REPAIRED
 from sandnet.core.flowtable import COUNT, MOST, FlowTable, ServiceFlows
 from sandnet.drivers.bridge.balance import BRIDGE
 from sandnet.drivers.bridge.flow_learning import FULL
@@ -36,6 +37,9 @@ def test_given_a_full_map_of_learned_flows_when_looked_at_then_it_is_reported_un
     asyncio.run(flows.look())
     assert len(flows.problems) == 1
     assert "udp services" in flows.problems[0]
+    (drift,) = asyncio.run(flows.drift())
+    assert drift.problem == "no room for more flows of udp services"
+    assert drift.done != REPAIRED
     kernel.firewall.tables[BRIDGE] = {FULL: set()}
     for _ in range(ServiceFlows.EVERY):
         asyncio.run(flows.look())
