@@ -221,6 +221,20 @@ print("works")
     assert said == "unavailable descriptors_exhausted\nworks\n", errors
 
 
+def test_transaction_of_both_tables_fits_root_of_a_user_namespace(host: Host) -> None:
+    """The usual send buffer is smaller, and only root of the machine may enlarge it beyond ``net.core.wmem_max``."""
+    program = """
+from sandnet.drivers.bridge import ruleset
+from sandnet.drivers.bridge.balance_rules import bridge_ruleset
+from sandnet.drivers.bridge.seeds import drawn, seeded
+from sandnet.kernel.nftables import Nftables
+Nftables().run(seeded(ruleset.table([], ruleset.HostState()) + bridge_ruleset(), drawn()))
+print("fits")
+"""
+    said, errors = host.popen("unshare", "-rn", sys.executable, "-c", program).communicate(timeout=20)
+    assert said == "fits\n", errors
+
+
 def test_given_no_library_when_run_then_unavailable_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nftables, "_LIBRARY", "libabsent.so.1")
     nftables._library.cache_clear()

@@ -27,14 +27,17 @@ _TRIES: Final = 100
 class LowDescriptors:
     """Numbers that are kept for one kind of socket. Safe to use from several threads."""
 
-    def __init__(self, family: int, protocol: int) -> None:
+    def __init__(self, family: int, protocol: int, send_buffer: int = 0) -> None:
         """Reserve nothing yet.
 
         Args:
             family: of the sockets that :meth:`open` makes.
             protocol: of these sockets.
+            send_buffer: bytes that such a socket can send at once, as far as ``net.core.wmem_max`` lets it; 0: the
+                host's default.
         """
         self._kind = family, protocol
+        self._send_buffer = send_buffer
         self._lock = threading.Lock()
         self._held: list[int] = []
 
@@ -69,6 +72,7 @@ class LowDescriptors:
                 os.close(number)
                 made = opener()
                 if self._is_ours_or_free(number):
+                    self._enlarge(number)
                     return made
                 discard(made)
         hint = "restart the daemon; it holds fewer descriptors then"
@@ -78,15 +82,34 @@ class LowDescriptors:
     def _is_ours_or_free(self, number: int) -> bool:
         """Return whether no other thread has taken the number: it is free where an even lower one was free."""
         try:
-            copy = os.dup(number)
+            os.fstat(number)
         except OSError:
             return True
+        return self._is_ours(number)
+
+    def _is_ours(self, number: int) -> bool:
+        """Return whether the descriptor is a socket of this kind, and give it its send buffer then."""
         try:
-            with socket.socket(fileno=copy) as found:
-                return (found.family, found.proto) == self._kind
+            copy = os.dup(number)
+        except OSError:
+            return False
+        try:
+            found = socket.socket(fileno=copy)
         except OSError:  # no socket
             os.close(copy)
             return False
+        with found:
+            ours = (found.family, found.proto) == self._kind
+            if ours and self._send_buffer:
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
+            return ours
+
+    def _enlarge(self, highest: int) -> None:
+        """Give sockets of this kind that have this number or a lower one their send buffer."""
+        numbers = map(int, os.listdir("/proc/self/fd")) if self._send_buffer else ()
+        for number in numbers:
+            if number <= highest:
+                self._is_ours(number)
 
 
 def _low_number() -> int | None:

@@ -50,7 +50,10 @@ _MISSING: Final = "No such file or directory"
 """What it says when a table, set or element that a script builds upon is not there: somebody else removed it."""
 
 
-descriptors: Final = LowDescriptors(socket.AF_NETLINK, 12)
+_SEND_BUFFER: Final = 2 * 1024 * 1024
+"""Bytes. A transaction is one message: both tables are 250 KiB, more than the usual 208. The library enlarges it
+with ``SO_SNDBUFFORCE`` alone, which root of a user namespace may not use."""
+descriptors: Final = LowDescriptors(socket.AF_NETLINK, 12, _SEND_BUFFER)
 """The library waits for its netlink socket (``NETLINK_NETFILTER``) with select(2)."""
 
 
