@@ -33,7 +33,7 @@ fresh: ## Make bare Debian machines (SUITES="bookworm trixie"), and try demo, in
 	@scripts/fresh-all $(SUITES)
 
 check: lint ## Format, lint, types and house rules, in about a minute
-	@$(BIN)/python -m pytest -q tests/house
+	@$(BIN)/python -m pytest -q tests/architecture
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check $(LINTED)
@@ -48,10 +48,10 @@ bench: $(VENV)/.installed-dev ## Measure sandnet, and the peers that are install
 
 soak: $(VENV)/.installed-dev ## Put the daemon under pressure for an hour (SOAK_MINUTES=60), and see whether it grows
 	@scripts/packages $(RUN_PACKAGES)
-	@scripts/private-host $(BIN)/python -m tests.pressure.soak
+	@scripts/private-host $(BIN)/python -m tests.stress.soak
 
 install: $(VENV)/.installed ## Make .venv; afterwards .venv/bin/sandnet is the command
-	@$(BIN)/python -c 'from sandnet.kernel.nftables import require_library as r; r()' 2>/dev/null || \
+	@$(BIN)/python -c 'from sandnet.kernel.linux.nftables import require_library as r; r()' 2>/dev/null || \
 		echo "One library is missing, without which the daemon does not start: sudo apt-get install libnftables1"
 	@echo "$(BIN)/sandnet is ready"
 

@@ -28,10 +28,10 @@ from sandnet.composition import name_client
 from sandnet.config import Config
 from sandnet.dns.base import SERVER_ADDRESS, Asker, Names
 from sandnet.dns.client import NameClient
-from sandnet.dns.link import Link
-from sandnet.dns.protocol import SOCKET
-from sandnet.dns.upstream import PORT
-from sandnet.kernel.namespaces import LinuxNamespaces
+from sandnet.dns.client_connection import Link
+from sandnet.dns.control_protocol import SOCKET
+from sandnet.dns.server.forwarder import PORT
+from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.syscalls import entered, opened_namespace
 
 TITLE = "Names"

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from bench.figures import MS, Figure, Target, time_of
 from bench.timing import Counts, Stopwatch
-from sandnet.drivers.base import EndpointState, NetworkState
 from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.drivers.tuning import Tuning
-from sandnet.kernel.linux import LinuxKernel
-from sandnet.kernel.reaper import Reaper
+from sandnet.drivers.sysctls import Tuning
+from sandnet.firewall.base import EndpointState, NetworkState
+from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.kernel.syscalls import returning, unshare_network
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, BoundPort, Endpoint, Network, Phase, Subnet

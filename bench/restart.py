@@ -15,7 +15,7 @@ from bench.sandnet_daemon import Daemon
 from bench.throughput import wait_for_listener
 from bench.timing import Counts
 from sandnet.dns.base import SERVER_ADDRESS
-from sandnet.dns.upstream import PORT as NAMES
+from sandnet.dns.server.forwarder import PORT as NAMES
 
 Plan = Any
 """What the flows are told and tell: JSON."""

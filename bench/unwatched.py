@@ -8,9 +8,9 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from sandnet.cli import main
-from sandnet.core.deaths import Deaths
-from sandnet.core.healing import Healing
-from sandnet.core.probes import Probes
+from sandnet.core.monitoring.health_checks import Probes
+from sandnet.core.monitoring.process_watcher import Deaths
+from sandnet.core.reconcile.drift_watcher import Healing
 
 if __name__ == "__main__":
     with patch.object(Deaths, "start"), patch.object(Healing, "start"), patch.object(Probes, "start"):

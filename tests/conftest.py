@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.e2e.worlds import fresh_world, nameless_worlds, workshop, world, worlds
+from tests.support.daemon_pair import fresh_world, nameless_worlds, workshop, world, worlds
 
 __all__ = ["fresh_world", "nameless_worlds", "workshop", "world", "worlds"]
 

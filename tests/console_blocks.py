@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.lab import Host
+from tests.support.network_host import Host
 
 PART = re.compile(
     r"^<!-- console: (not run|given): ([^\n]*?) -->$|^```console\n(.*?)^```$|^<!-- console: run -->\n```sh\n(.*?)^```$",

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sandnet.serving.listening import Listener
-from sandnet.serving.server import Server
+from sandnet.serving.http_server import Server
+from sandnet.serving.sockets import Listener
 from sandnet.serving.tls import Certificates
-from sandnet.serving.unixsocket import open_unix
-from tests.served import served
+from sandnet.serving.unix_socket import open_unix
+from tests.support.in_process import served
 
 GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

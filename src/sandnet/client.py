@@ -16,7 +16,7 @@ import msgspec
 
 from sandnet.errors import Error, Kind
 from sandnet.transport import Location, Tls, unreachable
-from sandnet.wire.explaining import Explanation
+from sandnet.wire.explain import Explanation
 from sandnet.wire.libnetwork import (
     Backend,
     BackendChange,
@@ -33,7 +33,7 @@ from sandnet.wire.libnetwork import (
     ServicePublish,
     Version,
 )
-from sandnet.wire.reconciling import Drift, Reconcile, Reconciliation
+from sandnet.wire.reconcile import Drift, Reconcile, Reconciliation
 
 DEFAULT_URL = "unix:///run/sandnet/sandnet.sock"
 DEFAULT_TIMEOUT = 60.0

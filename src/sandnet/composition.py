@@ -14,38 +14,38 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from sandnet.config import EMBEDDED, Config
-from sandnet.core.boots import Boots
 from sandnet.core.controller import Controller
-from sandnet.core.events import Events
-from sandnet.core.hostfiles import HostFiles
-from sandnet.core.leases import Leases
-from sandnet.core.locks import Locks
-from sandnet.core.naming import Naming
-from sandnet.core.operations import Operations
-from sandnet.core.parts import Parts, Settings
-from sandnet.core.records import Records
+from sandnet.core.names.host_files import HostFiles
+from sandnet.core.names.resolver_sync import Naming
+from sandnet.core.runtime.context import Parts, Settings
+from sandnet.core.runtime.locks import Locks
+from sandnet.core.runtime.operations import Operations
+from sandnet.core.state.boot_id import Boots
+from sandnet.core.state.events import Events
+from sandnet.core.state.leases import Leases
+from sandnet.core.state.records import Records
 from sandnet.dns.base import SERVER_ADDRESS, NameService
-from sandnet.dns.claim import Opened, claim
 from sandnet.dns.client import NameClient, stop_resolver
-from sandnet.dns.protocol import HOST, PROTOCOL, SOCKET, Lack
-from sandnet.dns.providing import OpenSockets, Run
-from sandnet.dns.upstream import PORT
+from sandnet.dns.control_protocol import HOST, PROTOCOL, SOCKET, Lack
+from sandnet.dns.server.forwarder import PORT
+from sandnet.dns.socket_provider import OpenSockets, Run
+from sandnet.dns.takeover import Opened, claim
 from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.drivers.bridge.readonly import unfit
-from sandnet.drivers.tuning import Tuning
-from sandnet.drivers.unlinked import UnlinkedDriver
+from sandnet.drivers.null import UnlinkedDriver
+from sandnet.drivers.readonly_sysctls import unfit
+from sandnet.drivers.sysctls import Tuning
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.detached import start_detached
-from sandnet.kernel.files import Files
-from sandnet.kernel.inside import asking_inside, listen_here, listen_inside
-from sandnet.kernel.linux import LinuxKernel
-from sandnet.kernel.reaper import Reaper
+from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.linux.kernel import LinuxKernel
+from sandnet.kernel.linux.namespace_sockets import asking_inside, listen_here, listen_inside
+from sandnet.kernel.safe_files import Files
+from sandnet.kernel.spawn import start_detached
 from sandnet.kernel.workers import Workers
 from sandnet.stores.base import Store
 from sandnet.stores.memory import MemoryStore
-from sandnet.stores.sqlite import SqliteStore
+from sandnet.stores.sqlite.store import SqliteStore
 
 DNS_LOG = "dns.log"
 

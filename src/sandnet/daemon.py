@@ -17,13 +17,13 @@ import uvloop
 from sandnet.composition import composed
 from sandnet.config import Config
 from sandnet.escaping import printable
-from sandnet.kernel.nftables import descriptors, require_library
+from sandnet.kernel.linux.nftables import descriptors, require_library
 from sandnet.logs import DAEMON, FILE, FileHandler, configure
-from sandnet.serving import background
-from sandnet.serving.folders import make_folders, remove_folders
-from sandnet.serving.instance import PID_FILE, lock_file, only_one, stop_running
-from sandnet.serving.listening import check, listen, unlink
-from sandnet.serving.server import Server
+from sandnet.serving import background_start
+from sandnet.serving.directories import make_folders, remove_folders
+from sandnet.serving.http_server import Server
+from sandnet.serving.single_instance import PID_FILE, lock_file, only_one, stop_running
+from sandnet.serving.sockets import check, listen, unlink
 from sandnet.serving.tls import certificates
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def run_in_background(config: Config) -> str:
     Raises:
         Error: as :func:`run`.
     """
-    return background.start(config, lambda: run(config, to_file=True))
+    return background_start.start(config, lambda: run(config, to_file=True))
 
 
 def down(config: Config) -> int:
@@ -124,7 +124,7 @@ def _remove_own_files(config: Config) -> None:
     Path(lock_file(config)).unlink(missing_ok=True)
     for path in (
         Path(config.run_dir, PID_FILE),
-        Path(config.run_dir, background.LOG),
+        Path(config.run_dir, background_start.LOG),
         *Path(config.run_dir).glob("dns.*"),
     ):
         path.unlink(missing_ok=True)

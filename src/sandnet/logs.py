@@ -32,7 +32,7 @@ LOG_LIMIT: Final = 1 << 20
 """Bytes of a log file of our own; one that is larger is emptied."""
 RESOLVER: Final = "%(asctime)s %(levelname)s %(message)s"
 _OWN_NAME: Final = "sandnet"
-_SERVER: Final = "sandnet.serving.server"
+_SERVER: Final = "sandnet.serving.http_server"
 _NAMES: Final[Mapping[str, str]] = {"uvicorn": _SERVER, "uvicorn.error": _SERVER, "uvicorn.access": _SERVER}
 """Loggers of the HTTP library, whose names say nothing to a reader (its ``error`` logs every level)."""
 

@@ -26,15 +26,15 @@ from typing import Final
 
 import uvloop
 
-from sandnet.dns.answers import Answers
 from sandnet.dns.base import SERVER_ADDRESS
-from sandnet.dns.claim import BACKLOG
-from sandnet.dns.control import Control
-from sandnet.dns.hostservers import HostServers
-from sandnet.dns.server import Server
-from sandnet.dns.upstream import DEADLINE, OWN, PORT, Upstream
-from sandnet.kernel.inside import disconnect
-from sandnet.kernel.privileges import raise_oom_score, renounce
+from sandnet.dns.server.control import Control
+from sandnet.dns.server.forwarder import DEADLINE, OWN, PORT, Upstream
+from sandnet.dns.server.host_nameservers import HostServers
+from sandnet.dns.server.query_handler import Answers
+from sandnet.dns.server.resolver import Server
+from sandnet.dns.takeover import BACKLOG
+from sandnet.kernel.capabilities import raise_oom_score, renounce
+from sandnet.kernel.linux.namespace_sockets import disconnect
 from sandnet.logs import RESOLVER, FileHandler, configure
 from sandnet.model.address import Address
 

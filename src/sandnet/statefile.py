@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sandnet.composition import store_file
 from sandnet.config import Config
-from sandnet.core.document import exported, imported
+from sandnet.core.state.export import exported, imported
 from sandnet.errors import Error, Kind, invalid
 from sandnet.escaping import printable_json
-from sandnet.serving.instance import only_one
-from sandnet.stores.salvage import read_all, replace_all
+from sandnet.serving.single_instance import only_one
+from sandnet.stores.sqlite.recovery import read_all, replace_all
 
 LARGEST = 1 << 30
 """Bytes of a document that is read."""

@@ -10,10 +10,10 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import Bridge, DefaultRoute, ElementChange, Veth
-from sandnet.kernel.life import Watched
-from tests.contract.kernel_worlds import SANDBOXES, FakeWorld, LinuxWorld, World
-from tests.lab import Host, eventually, unavailable
+from sandnet.kernel.observation import Watched
+from sandnet.kernel.types import Bridge, DefaultRoute, ElementChange, Veth
+from tests.support.kernel_cases import SANDBOXES, FakeWorld, LinuxWorld, World
+from tests.support.network_host import Host, eventually, unavailable
 
 KEY = f"{SANDBOXES}/0123456789ab"
 OTHER_KEY = f"{SANDBOXES}/ba9876543210"

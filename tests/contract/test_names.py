@@ -12,8 +12,8 @@ import pytest
 from sandnet.dns.base import Alias, Asker, NameService, NoAsker, NoNames
 from sandnet.dns.fake import FakeNames
 from sandnet.errors import Error, Kind
-from tests.dns_world import DnsHost, names, query, rcode, records
-from tests.lab import Host, unavailable
+from tests.support.dns_servers import DnsHost, names, query, rcode, records
+from tests.support.network_host import Host, unavailable
 
 
 class World(Protocol):

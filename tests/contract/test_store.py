@@ -11,7 +11,7 @@ import pytest
 from sandnet.errors import Error, Kind
 from sandnet.stores.base import Changed, Conflict, Delete, Entry, Put, Snapshot, Store
 from sandnet.stores.memory import MemoryStore
-from sandnet.stores.sqlite import SqliteStore
+from sandnet.stores.sqlite.store import SqliteStore
 
 BACKLOG = 8
 DEADLINE = 10.0

@@ -17,11 +17,11 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 
-from sandnet.drivers.bridge.balance import network_number
-from sandnet.kernel.links import bridge_mac
-from sandnet.kernel.policy import TABLES
+from sandnet.firewall.balancing.service_elements import network_number
+from sandnet.kernel.source_policy import TABLES
+from sandnet.model.link_names import bridge_mac
 from tests.crash.world import CrashWorld
-from tests.e2e.world import JSON, LEARNED, unseeded
+from tests.support.daemon import JSON, LEARNED, unseeded
 
 Facts = dict[str, tuple[str, ...]]
 """By section, sorted lines."""

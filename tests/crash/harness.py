@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import httpx
 
-from tests.crash.covered import is_of, operations_of
+from tests.crash.coverage import is_of, operations_of
 from tests.crash.facts import Facts, difference, facts
 from tests.crash.scenarios import Call, Setting
 from tests.crash.steps import Event, Step
 from tests.crash.world import READY, CrashWorld
-from tests.e2e.world import RefusedError
+from tests.support.daemon import RefusedError
 
 THOROUGH = os.environ.get("SANDNET_CRASH") == "thorough"
 """Die at every moment of the start after each death, where it does anything new, arguments and all; not only at each

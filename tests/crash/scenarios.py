@@ -9,11 +9,11 @@ from functools import partial
 from socket import SOCK_DGRAM, SOCK_STREAM
 from typing import NamedTuple
 
-from tests.crash.covered import interrupts
+from tests.crash.coverage import interrupts
 from tests.crash.world import CrashWorld
-from tests.e2e.traffic import UDP
-from tests.e2e.world import JSON, mapping
-from tests.lab import Container
+from tests.support.daemon import JSON, mapping
+from tests.support.network_host import Container
+from tests.support.traffic import UDP
 
 Call = Callable[[], object]
 

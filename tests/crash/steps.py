@@ -28,12 +28,13 @@ from typing import Any, Final, NamedTuple, get_type_hints
 from sandnet.dns.base import NameService
 from sandnet.dns.client import NameClient
 from sandnet.kernel import base, syscalls
-from sandnet.kernel.files import Files
-from sandnet.kernel.linux import LinuxKernel
-from sandnet.kernel.netlink import Netlink
-from sandnet.stores import salvage, sqlite_file
+from sandnet.kernel.linux.kernel import LinuxKernel
+from sandnet.kernel.netlink.socket import Netlink
+from sandnet.kernel.safe_files import Files
 from sandnet.stores.base import Store
-from sandnet.stores.sqlite import SqliteStore
+from sandnet.stores.sqlite import file as sqlite_file
+from sandnet.stores.sqlite import recovery
+from sandnet.stores.sqlite.store import SqliteStore
 
 READS: Final = frozenset({
     "Links.list", "Links.find", "Links.addresses",
@@ -56,9 +57,9 @@ FILE_CHANGES: Final = frozenset({
 """Audit events of changes of a file (docs.python.org/3/library/audit_events); ``open`` for writing is another."""
 SYSTEM_CALLS: Final = ("bind_mount", "unmount", "unshare_network")
 STORE_WORK: Final[dict[str, Callable[..., Any]]] = {
-    "Store.salvage": salvage.open_or_salvage,
-    "Store.backup": salvage.write_backup,
-    "Store.replace": salvage.replace_all,
+    "Store.salvage": recovery.open_or_salvage,
+    "Store.backup": recovery.write_backup,
+    "Store.replace": recovery.replace_all,
 }
 """What is done to the store's file beside commits. Inside of these each statement that changes something is a step, as
 the file is not one that SQLite alone takes care of."""

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from sandnet.wire import reconciling as wire
-from tests.crash.covered import changing_operations, operations_of
+from sandnet.wire import reconcile as wire
+from tests.crash.coverage import changing_operations, operations_of
+from tests.crash.fault_scenarios import MISHAPS, REPAIRED
 from tests.crash.harness import THOROUGH, Harness
-from tests.crash.mishaps import MISHAPS, REPAIRED
 from tests.crash.scenarios import NAMED, SETTINGS, Setting
 from tests.crash.starts import Starts
 from tests.crash.steps import READS, found_steps, parts
 from tests.crash.world import CrashWorld
-from tests.lab import unavailable
+from tests.support.network_host import unavailable
 
 pytestmark = pytest.mark.timeout(3600 if THOROUGH else 900)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.steps import Control, Event, Step, read_trace
-from tests.e2e.world import Api, World
-from tests.lab import eventually
+from tests.support.daemon import Api, World
+from tests.support.network_host import eventually
 
 READY = 3.0
 """Seconds that a daemon may take from its fork until it serves, after whatever crash."""
@@ -51,7 +51,7 @@ class CrashWorld(World):
         self._last_step = 0
 
     def _start_nursery(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.crash.nursery"]
+        command = [sys.executable, "-m", "tests.crash.daemon_pool"]
         pipe = subprocess.PIPE
         return self.host.run(
             lambda: subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parents[2])

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import dns.message
 import dns.rcode
 
-from tests.dns_world import Answering, FakeUpstream, query, rcode, records
-from tests.e2e.traffic import UDP, Place
-from tests.e2e.world import World
+from tests.support.daemon import World
+from tests.support.dns_servers import Answering, FakeUpstream, query, rcode, records
+from tests.support.traffic import UDP, Place
 
 SERVER = "127.0.0.11"
 UPSTREAM = "127.0.0.53"

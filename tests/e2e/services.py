@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from socket import socket
 from typing import NamedTuple
 
-from tests.e2e.traffic import PAUSE, TCP, UDP, Place, ask_again
-from tests.e2e.world import JSON, World
+from tests.support.daemon import JSON, World
+from tests.support.traffic import PAUSE, TCP, UDP, Place, ask_again
 
 PORT = 80
 NAMES = ("b1", "b2", "b3")

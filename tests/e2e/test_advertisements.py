@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.traffic import until
-from tests.e2e.world import World
-from tests.lab import Container
+from tests.support.daemon import World
+from tests.support.network_host import Container
+from tests.support.traffic import until
 
 pytestmark = pytest.mark.timeout(120)
 

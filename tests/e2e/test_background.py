@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sandnet.logs import LOG_LIMIT
-from tests.e2e.world import SANDNET, World
-from tests.lab import eventually
+from tests.support.daemon import SANDNET, World
+from tests.support.network_host import eventually
 
 
 def sandnet(world: World, *words: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.world import PREDEFINED, RefusedError, World, mapping
+from tests.support.daemon import PREDEFINED, RefusedError, World, mapping
 
 DOCUMENTED = {400, 403, 404, 405, 409, 413, 503}
 VALUES: Sequence[Any] = [0, -1, 1.5, 1e300, True, "", "x", "\u0000", "🙂" * 200, [], [1], {}, {"a": {}}]

@@ -8,8 +8,8 @@ from ipaddress import ip_network
 import pytest
 
 from tests.e2e.test_events import stream
-from tests.e2e.traffic import until
-from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RefusedError, World
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RefusedError, World
+from tests.support.traffic import until
 
 
 def test_given_two_boxes_on_a_network_when_pinged_then_both_families_answer(world: World) -> None:

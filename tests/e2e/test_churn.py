@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_healing import WITHIN, Scene, flows, inside, mended, repaired_in_time, scene, sh
-from tests.e2e.world import Box, World
-from tests.lab import eventually
+from tests.support.daemon import Box, World
+from tests.support.network_host import eventually
 
 __all__ = ["scene"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from sandnet.resolver import PRIORITY
-from tests.dns_world import expected_user
 from tests.e2e.confined import CAPABILITIES, settings
-from tests.e2e.traffic import UDP
-from tests.e2e.world import HOST_ADDRESS, World, mapping
-from tests.lab import eventually
+from tests.support.daemon import HOST_ADDRESS, World, mapping
+from tests.support.dns_servers import expected_user
+from tests.support.network_host import eventually
+from tests.support.traffic import UDP
 
 REPOSITORY = Path(__file__).parents[2]
 UNIT = REPOSITORY / "systemd" / "sandnet.service"

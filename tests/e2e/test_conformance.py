@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.served import Served, served
+from tests.support.in_process import Served, served
 
 NONE = "8e4e55c6863ef4241c548c1c6fc77289045e9e5d5b5e4875401a675326981898"
 HOST = "062b6d9ea7913fde549e2d186ff0402770658f8c4e769958e1b943ff4e675011"

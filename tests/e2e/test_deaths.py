@@ -16,9 +16,9 @@ import pytest
 
 from tests.e2e.promises import in_time
 from tests.e2e.services import PORT, published, talks, under_load
-from tests.e2e.traffic import until
-from tests.e2e.world import PREDEFINED, SANDNET, RefusedError, World, mapping, state_of
-from tests.lab import eventually
+from tests.support.daemon import PREDEFINED, SANDNET, RefusedError, World, mapping, state_of
+from tests.support.network_host import eventually
+from tests.support.traffic import until
 
 pytestmark = pytest.mark.timeout(120)
 PROMISED = 5.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from tests.e2e.world import World, mapping
-from tests.lab import eventually
+from tests.support.daemon import World, mapping
+from tests.support.network_host import eventually
 
 PORTS = 1100
 INHERITED = f"""

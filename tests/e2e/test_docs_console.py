@@ -10,8 +10,8 @@ import pytest
 
 from tests import console_blocks
 from tests.console_blocks import Block, Command, blocks, commands, fits
-from tests.e2e.world import SANDNET
-from tests.lab import Host
+from tests.support.daemon import SANDNET
+from tests.support.network_host import Host
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [page for page in [*REPOSITORY.glob("*.md"), *sorted(REPOSITORY.glob("docs/*.md"))]

@@ -7,8 +7,7 @@ from itertools import count
 
 import pytest
 
-from tests.e2e.traffic import TCP, UDP
-from tests.e2e.world import (
+from tests.support.daemon import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
     JSON,
@@ -18,7 +17,8 @@ from tests.e2e.world import (
     RefusedError,
     World,
 )
-from tests.lab import eventually
+from tests.support.network_host import eventually
+from tests.support.traffic import TCP, UDP
 
 PORTS = count(7100)
 SECOND, SECOND6 = "198.51.100.50", "2001:db8:1::50"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.e2e.world import JSON, SANDNET, World
+from tests.support.daemon import JSON, SANDNET, World
 
 ENDINGS = pytest.mark.parametrize("ending", ["stop", "kill"])
 SILENCE = 40.0

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e import frames as f
 from tests.e2e.test_tricks import bridge_mac
-from tests.e2e.traffic import UDP
-from tests.e2e.world import (
+from tests.support import ethernet as f
+from tests.support.daemon import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
     OUTSIDE_ADDRESS,
@@ -18,7 +17,8 @@ from tests.e2e.world import (
     RefusedError,
     World,
 )
-from tests.lab import eventually
+from tests.support.network_host import eventually
+from tests.support.traffic import UDP
 
 LIMIT = 64
 """Few enough for a single counter, which does not count the flow that it was made for."""

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.traffic import Place
-from tests.e2e.world import (
+from tests.support.daemon import (
     HOST_ADDRESS,
     OUTSIDE_ADDRESS,
     OUTSIDE_ADDRESS6,
     World,
     mapping,
 )
-from tests.lab import eventually
+from tests.support.network_host import eventually
+from tests.support.traffic import Place
 
 THIRD, THIRD6 = "203.0.113.2", "2001:db8:3::2"
 FAR = {4: OUTSIDE_ADDRESS, 6: OUTSIDE_ADDRESS6}

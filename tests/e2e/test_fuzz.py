@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 
-from tests.e2e.world import World
+from tests.support.daemon import World
 
 EXAMPLES = 25
 """Requests an operation."""

@@ -13,8 +13,8 @@ import pytest
 
 from tests.e2e.promises import in_time
 from tests.e2e.test_events import Stream, stream
-from tests.e2e.world import JSON, SANDNET, Box, World, mapping
-from tests.lab import eventually
+from tests.support.daemon import JSON, SANDNET, Box, World, mapping
+from tests.support.network_host import eventually
 
 PROMISED = 2.0
 """Seconds from a harm to the event that tells of its repair, and to traffic."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.traffic import TCP, UDP
-from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, RefusedError, World, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, RefusedError, World, mapping
+from tests.support.traffic import TCP, UDP
 
 PORT = 7100
 OTHER = 7101

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.traffic import until
-from tests.e2e.world import LOCAL_HOSTS, Box, RefusedError, World, files_of
+from tests.support.daemon import LOCAL_HOSTS, Box, RefusedError, World, files_of
+from tests.support.traffic import until
 
 
 def test_given_a_resolver_when_joined_then_the_hosts_file_holds_own_names_only_and_resolv_conf_names_it(

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e import frames as f
 from tests.e2e.services import published
 from tests.e2e.test_tricks import bridge_mac, mac
-from tests.e2e.traffic import DOUBT, PATIENCE, TCP, UDP, Place, ask_again
-from tests.e2e.world import (
+from tests.support import ethernet as f
+from tests.support.daemon import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
     OUTSIDE_ADDRESS,
@@ -23,6 +22,7 @@ from tests.e2e.world import (
     World,
     mapping,
 )
+from tests.support.traffic import DOUBT, PATIENCE, TCP, UDP, Place, ask_again
 
 WINDOW = 10_000_000
 """Bytes beyond what anybody has room for."""

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from tests.e2e.traffic import DOUBT, UDP, ask_again
-from tests.e2e.world import HOST_ADDRESS, OUTSIDE_ADDRESS, Box, RefusedError, World, mapping
+from tests.support.daemon import HOST_ADDRESS, OUTSIDE_ADDRESS, Box, RefusedError, World, mapping
+from tests.support.traffic import DOUBT, UDP, ask_again
 
 
 @pytest.fixture

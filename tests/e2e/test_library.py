@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.e2e.world import SANDNET, World
+from tests.support.daemon import SANDNET, World
 
 
 @pytest.mark.parametrize("words", [("daemon",)], ids=lambda words: words[0])

@@ -7,10 +7,10 @@ import socket
 
 import pytest
 
-from tests.e2e.frames import IP, IPV6, VLAN, ether, heard, raw, udp
-from tests.e2e.traffic import DOUBT, UDP
-from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, Box, World
-from tests.lab import eventually
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, Box, World
+from tests.support.ethernet import IP, IPV6, VLAN, ether, heard, raw, udp
+from tests.support.network_host import eventually
+from tests.support.traffic import DOUBT, UDP
 
 PORT = 9
 MOVES = {

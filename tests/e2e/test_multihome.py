@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.traffic import TCP, UDP, Place, until
-from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, World, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, World, mapping
+from tests.support.traffic import TCP, UDP, Place, until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.world import LOCAL_HOSTS, World, files_of
-from tests.e2e.worlds import Worlds
+from tests.support.daemon import LOCAL_HOSTS, World, files_of
+from tests.support.daemon_pair import Worlds
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from tests.dns_world import always
 from tests.e2e.names import MISSING, SERVER, UPSTREAM, dig, found, unknowing, upstream
-from tests.e2e.traffic import until
-from tests.e2e.world import Box, RefusedError, World
+from tests.support.daemon import Box, RefusedError, World
+from tests.support.dns_servers import always
+from tests.support.traffic import until
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.e2e.world import SANDNET, World
+from tests.support.daemon import SANDNET, World
 
 HOLD = """
 import socket, time

@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from tests.e2e.traffic import until
-from tests.e2e.world import OUTSIDE_ADDRESS, RefusedError, World, mapping
+from tests.support.daemon import OUTSIDE_ADDRESS, RefusedError, World, mapping
+from tests.support.traffic import until
 
 pytestmark = pytest.mark.timeout(120)
 

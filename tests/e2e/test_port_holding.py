@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.traffic import TCP, UDP
-from tests.e2e.world import HOST_ADDRESS, World, mapping
-from tests.lab import eventually
+from tests.support.daemon import HOST_ADDRESS, World, mapping
+from tests.support.network_host import eventually
+from tests.support.traffic import TCP, UDP
 
 
 def _is_free(world: World, proto: int, port: int) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.traffic import TCP, UDP
-from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, RefusedError, World, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, RefusedError, World, mapping
+from tests.support.traffic import TCP, UDP
 
 
 @pytest.mark.parametrize("inside", [10_000, 20_000], ids=["the same ports", "other ports"])

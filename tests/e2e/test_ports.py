@@ -12,8 +12,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from tests.e2e.traffic import DOUBT, TCP, UDP, Place, ask_again, until
-from tests.e2e.world import (
+from tests.support.daemon import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
     OUTSIDE_ADDRESS,
@@ -23,6 +22,7 @@ from tests.e2e.world import (
     World,
     mapping,
 )
+from tests.support.traffic import DOUBT, TCP, UDP, Place, ask_again, until
 
 BOTH = pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 SCTP = 132

@@ -8,8 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.e2e.world import SANDNET, World
-from tests.lab import Host, eventually
+from tests.support.daemon import SANDNET, World
+from tests.support.network_host import Host, eventually
 
 README = Path(__file__).parents[2] / "README.md"
 

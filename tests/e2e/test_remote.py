@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority, Identity
-from tests.e2e.world import HOST_ADDRESS, SANDNET, World
-from tests.lab import eventually
+from tests.support.certificates import Authority, Identity
+from tests.support.daemon import HOST_ADDRESS, SANDNET, World
+from tests.support.network_host import eventually
 
 URL = f"tcp://{HOST_ADDRESS}:2376"
 

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.dns_world import query, records
 from tests.e2e.names import MISSING, SERVER, dig, found, lookup
-from tests.e2e.traffic import PAUSE, TCP, UDP, Place, until
-from tests.e2e.world import World, state_of
-from tests.lab import seconds_to_start
+from tests.support.daemon import World, state_of
+from tests.support.dns_servers import query, records
+from tests.support.network_host import seconds_to_start
+from tests.support.traffic import PAUSE, TCP, UDP, Place, until
 
 REPAIR = 1.0
 """Seconds after which a killed resolver answers again, where starting a process takes no time to speak of."""

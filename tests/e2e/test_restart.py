@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.traffic import PAUSE, TCP, UDP, ask_again, until
-from tests.e2e.world import (
+from tests.support.daemon import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
     PREDEFINED,
@@ -27,6 +26,7 @@ from tests.e2e.world import (
     mapping,
     state_of,
 )
+from tests.support.traffic import PAUSE, TCP, UDP, ask_again, until
 
 pytestmark = pytest.mark.timeout(120)
 ENDINGS = pytest.mark.parametrize("ending", ["stop", "kill"])

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from tests.e2e.traffic import UDP
-from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, World, mapping
-from tests.lab import eventually
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, World, mapping
+from tests.support.network_host import eventually
+from tests.support.traffic import UDP
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.traffic import Place, until
-from tests.e2e.world import OUTSIDE_ADDRESS, RefusedError, World, mapping, state_of
+from tests.support.daemon import OUTSIDE_ADDRESS, RefusedError, World, mapping, state_of
+from tests.support.traffic import Place, until
 
 
 @pytest.fixture

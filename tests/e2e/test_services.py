@@ -10,10 +10,8 @@ from socket import SO_LINGER, SOL_SOCKET
 
 import pytest
 
-from tests.e2e.frames import BROADCAST, IP, ether, raw, tcp, udp
 from tests.e2e.services import FLOWS, NAMES, PORT, Service, Talk, published, talks, under_load
-from tests.e2e.traffic import TCP, UDP, Place, ask_again, until
-from tests.e2e.world import (
+from tests.support.daemon import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
     OUTSIDE_ADDRESS,
@@ -22,6 +20,8 @@ from tests.e2e.world import (
     World,
     mapping,
 )
+from tests.support.ethernet import BROADCAST, IP, ether, raw, tcp, udp
+from tests.support.traffic import TCP, UDP, Place, ask_again, until
 
 pytestmark = pytest.mark.timeout(120)
 LEARNED = ("udp_flows4", "tcp_flows4")

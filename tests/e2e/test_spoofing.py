@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.e2e import frames as f
 from tests.e2e.services import NAMES, Service, published
-from tests.e2e.traffic import UDP, Place
-from tests.e2e.world import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, World
+from tests.support import ethernet as f
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, World
+from tests.support.traffic import UDP, Place
 
 ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
 GROUP_MAC = "01:00:5e:00:00:01"

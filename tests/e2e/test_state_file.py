@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.traffic import until
-from tests.e2e.world import SANDNET, RefusedError, World
+from tests.support.daemon import SANDNET, RefusedError, World
+from tests.support.traffic import until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -14,8 +14,8 @@ import pytest
 from tests.e2e.test_events import stream
 from tests.e2e.test_healing import repaired
 from tests.e2e.test_restart import talk_until
-from tests.e2e.traffic import DOUBT, UDP, until
-from tests.e2e.world import HOST_ADDRESS, JSON, SANDNET, World, files_of, mapping
+from tests.support.daemon import HOST_ADDRESS, JSON, SANDNET, World, files_of, mapping
+from tests.support.traffic import DOUBT, UDP, until
 
 pytestmark = pytest.mark.timeout(120)
 

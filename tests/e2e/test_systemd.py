@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from sandnet.resolver import PRIORITY
-from tests.certificates import Authority
 from tests.e2e.confined import settings
-from tests.e2e.manager import UNITS, Manager, missing
 from tests.e2e.test_remote import URL, called, put
-from tests.e2e.world import HOST_ADDRESS, SANDNET, Box, World, mapping
-from tests.lab import eventually
+from tests.support.certificates import Authority
+from tests.support.daemon import HOST_ADDRESS, SANDNET, Box, World, mapping
+from tests.support.network_host import eventually
+from tests.support.systemd import UNITS, Manager, missing
 
 pytestmark = pytest.mark.timeout(240)
 CRASHES = 7

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e import frames as f
-from tests.e2e.traffic import UDP, Place
-from tests.e2e.world import HOST_ADDRESS, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, Box, World, mapping
+from tests.support import ethernet as f
+from tests.support.daemon import HOST_ADDRESS, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, Box, World, mapping
+from tests.support.traffic import UDP, Place
 
 RIGHT = 7
 """Port of the sender whose datagram must come, and come first."""

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from tests.e2e.test_events import stream
 from tests.e2e.test_healing import drift
-from tests.e2e.world import World, mapping
-from tests.lab import eventually
+from tests.support.daemon import World, mapping
+from tests.support.network_host import eventually
 
 ROUNDS = 10
 

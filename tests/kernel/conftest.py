@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from tests.lab import Host, unavailable
+from tests.support.network_host import Host, unavailable
 
 _reason = cache(unavailable)
 

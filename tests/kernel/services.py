@@ -12,16 +12,16 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from msgspec.structs import replace
 
-from sandnet.drivers.base import EndpointState, NetworkState
 from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.drivers.tuning import Tuning
-from sandnet.kernel.linux import LinuxKernel
-from sandnet.kernel.reaper import Reaper
+from sandnet.drivers.sysctls import Tuning
+from sandnet.firewall.base import EndpointState, NetworkState
+from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.kernel.workers import Workers
 from sandnet.model import Affinity, Attachment, BoundPort, Endpoint, Network, Phase, Subnet
 from sandnet.model.network import NetworkOptions
 from sandnet.stores.memory import MemoryStore
-from tests.lab import Host
+from tests.support.network_host import Host
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,11 +14,11 @@ from functools import partial
 
 import pytest
 
-from sandnet.drivers.bridge.balance import BRIDGE
-from sandnet.drivers.bridge.flow_learning import FULL
+from sandnet.firewall.balancing.flow_learning import FULL
+from sandnet.firewall.ruleset.elements import BRIDGE
 from sandnet.model import Affinity
 from tests.kernel.services import PORT, PUBLISHED, SERVER, SERVICE, SERVICE6, World, asked, names
-from tests.lab import Host, eventually
+from tests.support.network_host import Host, eventually
 
 UDP = socket.SOCK_DGRAM
 TCP = socket.SOCK_STREAM

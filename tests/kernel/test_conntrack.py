@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sandnet.errors import Error
-from sandnet.kernel.conntrack import Conntrack, _Conntrack
-from sandnet.kernel.nftables import Nftables
-from tests.lab import Host
+from sandnet.kernel.linux.nftables import Nftables
+from sandnet.kernel.netlink.conntrack import Conntrack, _Conntrack
+from tests.support.network_host import Host
 
 UDP, TCP = 17, 6
 BACKENDS = {"127.0.0.2": socket.AF_INET, "127.0.0.3": socket.AF_INET, "::1": socket.AF_INET6}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sandnet.dns.base import Asker
-from tests.dns_world import DnsHost, always, names, until
-from tests.lab import Host
+from tests.support.dns_servers import DnsHost, always, names, until
+from tests.support.network_host import Host
 
 SECONDS = 2.0
 """Of one flood."""

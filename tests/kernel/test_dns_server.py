@@ -18,11 +18,22 @@ import pytest
 
 from sandnet.dns.base import Asker, NoAsker
 from sandnet.dns.client import stop_resolver
-from sandnet.dns.protocol import FORMER_SOCKET, SOCKET, Hello, exchange
-from sandnet.kernel.ports import HostPorts
+from sandnet.dns.control_protocol import FORMER_SOCKET, SOCKET, Hello, exchange
+from sandnet.kernel.linux.host_ports import HostPorts
 from sandnet.resolver import LOOK
-from tests.dns_world import PATIENCE, DnsHost, always, expected_user, names, query, rcode, records, reply_to, until
-from tests.lab import Host, seconds_to_start
+from tests.support.dns_servers import (
+    PATIENCE,
+    DnsHost,
+    always,
+    expected_user,
+    names,
+    query,
+    rcode,
+    records,
+    reply_to,
+    until,
+)
+from tests.support.network_host import Host, seconds_to_start
 
 WEB = names("front", "e1", "web", "10.0.0.2", "fd00::2")
 

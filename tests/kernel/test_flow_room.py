@@ -11,11 +11,11 @@ from functools import partial
 
 import pytest
 
-from sandnet.core.flowtable import ServiceFlows
-from sandnet.drivers.bridge.balance_rules import bridge_ruleset
-from sandnet.drivers.bridge.flow_learning import Room
+from sandnet.core.reconcile.flow_tables import ServiceFlows
+from sandnet.firewall.balancing.flow_learning import Room
+from sandnet.firewall.balancing.service_rules import bridge_ruleset
 from tests.kernel.services import PORT, SERVICE, SERVICE6, HostWorkers, World, asked, names
-from tests.lab import Host, eventually
+from tests.support.network_host import Host, eventually
 
 SMALL = Room(flows=1024, shares=(128, 64), reported="1s")
 MOST = sum(SMALL.shares)
@@ -31,7 +31,7 @@ FRAGMENTS = 20_000
 @pytest.fixture
 def small(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A world whose maps hold little, so that a test can fill them."""
-    monkeypatch.setattr("sandnet.drivers.bridge.balancing.bridge_ruleset", partial(bridge_ruleset, SMALL))
+    monkeypatch.setattr("sandnet.firewall.balancing.load_balancer.bridge_ruleset", partial(bridge_ruleset, SMALL))
     made = World(host)
     yield made
     made.close()

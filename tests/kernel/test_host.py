@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel import features, ports
-from sandnet.kernel.host import LinuxHost
+from sandnet.kernel.linux import feature_probe, host_ports
+from sandnet.kernel.linux.host import LinuxHost
 from sandnet.model.address import Address
-from tests.lab import Host
+from tests.support.network_host import Host
 
 TCP, UDP, SCTP = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP
 ANY, ANY6 = ip_address("0.0.0.0"), ip_address("::")
@@ -113,7 +113,7 @@ def test_given_connections_that_are_closing_when_their_port_is_held_then_the_mes
 def test_given_no_sctp_when_a_port_is_held_then_it_is_ours_without_a_socket(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ports, "_bound", lambda *_: None)
+    monkeypatch.setattr(host_ports, "_bound", lambda *_: None)
     ours = LinuxHost()
     held = host.run(ours.hold, SCTP, ANY, 3868)
     with pytest.raises(Error) as refusal:
@@ -152,7 +152,7 @@ def test_given_attempts_that_fail_when_asked_what_is_missing_then_each_has_its_r
     def no_driver() -> None:
         raise OSError(errno.EOPNOTSUPP, "Unknown device type")
 
-    monkeypatch.setattr(features, "_try_bridge", no_driver)
+    monkeypatch.setattr(feature_probe, "_try_bridge", no_driver)
     ours = LinuxHost()
     assert "CONFIG_BRIDGE" in host.run(ours.missing)["bridge"]
     monkeypatch.undo()
@@ -162,7 +162,7 @@ def test_given_attempts_that_fail_when_asked_what_is_missing_then_each_has_its_r
 def test_given_no_privilege_when_asked_what_is_missing_then_namespaces_and_all_that_needs_them(host: Host) -> None:
     program = """
 import os
-from sandnet.kernel.host import LinuxHost
+from sandnet.kernel.linux.host import LinuxHost
 os.setuid(65534)
 for feature, reason in LinuxHost().missing().items():
     print(feature, reason)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import Bridge, Veth
-from sandnet.kernel.links import MAX_PORTS, PORTS, RETIRED, LinuxLinks, bridge_mac
-from sandnet.kernel.namespaces import LinuxNamespaces
-from tests.lab import Host, eventually
+from sandnet.kernel.linux.links import MAX_PORTS, LinuxLinks
+from sandnet.kernel.linux.namespaces import LinuxNamespaces
+from sandnet.kernel.types import PORTS, RETIRED, Bridge, Veth
+from sandnet.model.link_names import bridge_mac
+from tests.support.network_host import Host, eventually
 
 FOLDER = "/run/netns-test"
 KEY = f"{FOLDER}/box"

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import Bridge, DefaultRoute, Veth
-from sandnet.kernel.links import LinuxLinks
-from sandnet.kernel.namespaces import LinuxNamespaces
-from tests.lab import Host
+from sandnet.kernel.linux.links import LinuxLinks
+from sandnet.kernel.linux.namespaces import LinuxNamespaces
+from sandnet.kernel.types import Bridge, DefaultRoute, Veth
+from tests.support.network_host import Host
 
 FOLDER = "/run/netns-test"
 KEY = f"{FOLDER}/box"

@@ -12,9 +12,8 @@ import threading
 import pytest
 
 from sandnet.errors import Error
-from sandnet.kernel.netlink import Netlink, NetlinkError, TooMuchError, explaining
-from sandnet.kernel.routes import dump_routes
-from sandnet.kernel.rtnetlink import (
+from sandnet.kernel.netlink.routes import dump_routes
+from sandnet.kernel.netlink.rtnetlink import (
     RTM_DELLINK,
     RTM_SETLINK,
     get_link,
@@ -22,8 +21,9 @@ from sandnet.kernel.rtnetlink import (
     list_addresses,
     list_links,
 )
+from sandnet.kernel.netlink.socket import Netlink, NetlinkError, TooMuchError, explaining
 from sandnet.kernel.syscalls import entered, open_namespace, returning, unshare_network
-from tests.lab import Host
+from tests.support.network_host import Host
 
 
 def own_inode() -> int:

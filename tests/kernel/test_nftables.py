@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
-from sandnet.drivers.bridge import guard
-from sandnet.drivers.bridge.balance import BRIDGE, change
 from sandnet.errors import Error, Kind
-from sandnet.kernel import nftables
-from sandnet.kernel.base import ElementChange
-from sandnet.kernel.nftables import Nftables
-from tests.lab import Host
+from sandnet.firewall import antispoofing_rules
+from sandnet.firewall.ruleset.elements import BRIDGE, change
+from sandnet.kernel.linux import nftables
+from sandnet.kernel.linux.nftables import Nftables
+from sandnet.kernel.types import ElementChange
+from tests.support.network_host import Host
 from tests.unit.test_balance import ENDPOINT, attachment
 from tests.unit.test_port_guard import NET
 
@@ -139,17 +139,17 @@ def test_given_what_a_port_may_send_when_told_without_the_library_then_it_is_wha
 ) -> None:
     """Told by one and taken back by the other."""
     port = replace(attachment(2), host_link="snv0123456789", holder=holder)
-    own = guard.elements(NET, ENDPOINT, port)
+    own = antispoofing_rules.elements(NET, ENDPOINT, port)
     ports = f"add map {BRIDGE} ports {{ typeof iifname : meta mark; }}\n"
-    host.run(firewall.run, f"add table {BRIDGE}\n{ports}{guard.ruleset([])}")
-    host.run(firewall.change, guard.turned({}, own))
+    host.run(firewall.run, f"add table {BRIDGE}\n{ports}{antispoofing_rules.ruleset([])}")
+    host.run(firewall.change, antispoofing_rules.turned({}, own))
     told = host.run(firewall.listing, BRIDGE)
     assert told
     assert sum(map(len, told.elements.values())) == len(own)
     host.run(firewall.run, "\n".join(change(own, {})) + "\n")
-    host.run(firewall.run, guard.ruleset([own]))
+    host.run(firewall.run, antispoofing_rules.ruleset([own]))
     assert host.run(firewall.listing, BRIDGE) == told
-    host.run(firewall.change, guard.turned(own, {}))
+    host.run(firewall.change, antispoofing_rules.turned(own, {}))
     told = host.run(firewall.listing, BRIDGE)
     assert told
     assert not any(told.elements.values())
@@ -185,7 +185,7 @@ def test_given_1100_open_descriptors_when_a_context_is_opened_then_it_has_a_low_
     program = """
 import os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-from sandnet.kernel.nftables import Nftables
+from sandnet.kernel.linux.nftables import Nftables
 kept = Nftables()
 many = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
 for _ in range(3):
@@ -207,7 +207,7 @@ import os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
 many = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
 from sandnet.errors import Error
-from sandnet.kernel.nftables import Nftables
+from sandnet.kernel.linux.nftables import Nftables
 try:
     Nftables().run("add table inet t")
 except Error as error:
@@ -224,11 +224,11 @@ print("works")
 def test_transaction_of_both_tables_fits_root_of_a_user_namespace(host: Host) -> None:
     """The usual send buffer is smaller, and only root of the machine may enlarge it beyond ``net.core.wmem_max``."""
     program = """
-from sandnet.drivers.bridge import ruleset
-from sandnet.drivers.bridge.balance_rules import bridge_ruleset
-from sandnet.drivers.bridge.seeds import drawn, seeded
-from sandnet.kernel.nftables import Nftables
-Nftables().run(seeded(ruleset.table([], ruleset.HostState()) + bridge_ruleset(), drawn()))
+from sandnet.firewall import inet_table
+from sandnet.firewall.balancing.service_rules import bridge_ruleset
+from sandnet.firewall.balancing.hash_seeds import drawn, seeded
+from sandnet.kernel.linux.nftables import Nftables
+Nftables().run(seeded(inet_table.table([], inet_table.HostState()) + bridge_ruleset(), drawn()))
 print("fits")
 """
     said, errors = host.popen("unshare", "-rn", sys.executable, "-c", program).communicate(timeout=20)
@@ -253,7 +253,7 @@ def test_given_no_privilege_when_run_then_unavailable(host: Host) -> None:
     program = """
 import os
 from sandnet.errors import Error
-from sandnet.kernel.nftables import Nftables
+from sandnet.kernel.linux.nftables import Nftables
 os.setuid(65534)
 try:
     Nftables().run("add table inet t")

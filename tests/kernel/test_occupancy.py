@@ -8,10 +8,10 @@ from ipaddress import ip_network
 
 import pytest
 
-from sandnet.kernel import occupancy
-from sandnet.kernel.occupancy import Occupancy
-from sandnet.kernel.prefixes import Prefixes
-from tests.lab import Host, eventually
+from sandnet.kernel.netlink import occupied_prefixes
+from sandnet.kernel.netlink.occupied_prefixes import Occupancy
+from sandnet.kernel.netlink.prefix_table import Prefixes
+from tests.support.network_host import Host, eventually
 
 
 class Followed:
@@ -53,13 +53,13 @@ def followed(host: Host) -> Iterator[Followed]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows by one whenever all is read."""
     counted: list[None] = []
-    listed = occupancy._listed
+    listed = occupied_prefixes._listed
 
     def counting() -> Prefixes:
         counted.append(None)
         return listed()
 
-    monkeypatch.setattr(occupancy, "_listed", counting)
+    monkeypatch.setattr(occupied_prefixes, "_listed", counting)
     return counted
 
 
@@ -164,7 +164,7 @@ def test_given_plain_changes_when_asked_then_the_tables_are_not_read_again(
 def test_given_more_news_than_the_kernel_keeps_when_asked_then_all_is_read_anew(
     host: Host, monkeypatch: pytest.MonkeyPatch, reads: list[None]
 ) -> None:
-    monkeypatch.setattr(occupancy, "_BACKLOG", 1)
+    monkeypatch.setattr(occupied_prefixes, "_BACKLOG", 1)
     followed = Followed(host)
     followed.ip(
         "link add br1 type bridge",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.processes import LinuxProcesses
+from sandnet.kernel.linux.processes import LinuxProcesses
 
 
 @pytest.fixture

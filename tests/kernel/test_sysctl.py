@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.sysctl import ProcSysctl
-from tests.lab import Host
+from sandnet.kernel.linux.sysctl import ProcSysctl
+from tests.support.network_host import Host
 
 
 def test_given_two_hosts_when_one_is_set_then_the_other_keeps_its_own(host: Host) -> None:

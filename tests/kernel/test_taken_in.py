@@ -16,14 +16,14 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 
-from sandnet.kernel.base import Bridge, Veth
-from sandnet.kernel.links import LinuxLinks
-from sandnet.kernel.namespaces import LinuxNamespaces
-from sandnet.kernel.netlink import Netlink, attribute
-from sandnet.kernel.rtnetlink import RTM_GETROUTE
+from sandnet.kernel.linux.links import LinuxLinks
+from sandnet.kernel.linux.namespaces import LinuxNamespaces
+from sandnet.kernel.netlink.rtnetlink import RTM_GETROUTE
+from sandnet.kernel.netlink.socket import Netlink, attribute
 from sandnet.kernel.syscalls import opened_namespace
+from sandnet.kernel.types import Bridge, Veth
 from sandnet.model.address import Address, Interface
-from tests.lab import Host, eventually
+from tests.support.network_host import Host, eventually
 
 KEY = "/run/netns-test/box"
 BRIDGE = Bridge("snb0", 0, (IPv4Interface("10.9.0.1/24"), IPv6Interface("fd09::1/64")))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandnet.kernel import watch
-from sandnet.kernel.linux import LinuxFirewall
-from sandnet.kernel.watch import LinuxWatch
-from tests.lab import Host
+from sandnet.kernel.linux import watcher
+from sandnet.kernel.linux.kernel import LinuxFirewall
+from sandnet.kernel.linux.watcher import LinuxWatch
+from tests.support.network_host import Host
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_given_addresses_and_routes_that_come_when_read_then_it_is_told_through_
 def test_given_more_news_than_one_reading_takes_when_read_then_the_rest_comes_with_the_next(
     host: Host, watching: LinuxWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "_MOST", 1)
+    monkeypatch.setattr(watcher, "_MOST", 1)
     names = {f"br{number}" for number in range(3)}
     for name in names:
         host.sh("ip", "link", "add", name, "type", "bridge")

@@ -12,7 +12,7 @@ import pytest
 import schemathesis
 
 from sandnet.api.app import HANDLERS, create_app
-from tests.served import Served, assert_refused, exchange, make, served
+from tests.support.in_process import Served, assert_refused, exchange, make, served
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sandnet.api.app import create_app
 from sandnet.dns.fake import FakeNames
 from sandnet.model import Phase
-from tests.served import Served, assert_refused, make, served
+from tests.support.in_process import Served, assert_refused, make, served
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import uvicorn
 
-from sandnet.api.front import Front, Message
-from sandnet.api.streams import Streams
+from sandnet.api.libnetwork.event_stream import Streams
+from sandnet.api.middleware.normalization import Front, Message
 from sandnet.client import Client
-from tests.served import Served, assert_refused, make, served
+from tests.support.in_process import Served, assert_refused, make, served
 
 SOON = 20.0
 """Seconds in which what has to happen happens."""

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from sandnet.api.app import create_app
-from sandnet.api.failures import STATUS
-from sandnet.api.front import Message
+from sandnet.api.errors import STATUS
+from sandnet.api.middleware.normalization import Message
 from sandnet.errors import Error, Kind
-from tests.house.source import REPOSITORY
-from tests.served import Served, assert_refused, exchange, make, served
+from tests.architecture.source import REPOSITORY
+from tests.support.in_process import Served, assert_refused, exchange, make, served
 
 OPERATIONS = REPOSITORY / "docs" / "operations.md"
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sandnet.drivers.bridge.balance import BUCKETS, SLOTS, Service, balanced, change, elements, spread, takers
-from sandnet.kernel.announce import frame
+from sandnet.firewall.balancing.service_elements import BUCKETS, SLOTS, Service, balanced, elements, spread, takers
+from sandnet.firewall.ruleset.elements import change
+from sandnet.kernel.linux.gratuitous_arp import frame
 from sandnet.model import Affinity, Attachment, BoundPort, Endpoint, Phase
 
 names = st.text("abcdef0123456789:", min_size=1, max_size=17)

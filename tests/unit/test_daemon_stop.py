@@ -13,7 +13,7 @@ import pytest
 
 from sandnet import daemon
 from sandnet.config import Config
-from sandnet.stores.salvage import generations, open_or_salvage
+from sandnet.stores.sqlite.recovery import generations, open_or_salvage
 
 HANGING = """
 import time

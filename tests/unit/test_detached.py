@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.detached import start_detached
+from sandnet.kernel.spawn import start_detached
 from sandnet.logs import LOG_LIMIT
 
 

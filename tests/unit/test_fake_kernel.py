@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import Bridge, Kernel, Veth
-from sandnet.kernel.fake import FakeKernel
+from sandnet.kernel.base import Kernel
+from sandnet.kernel.fake.kernel import FakeKernel
+from sandnet.kernel.types import Bridge, Veth
 
 ROOT = "/var/run/docker/netns"
 

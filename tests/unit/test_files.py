@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.files import MAX_READ, Files
+from sandnet.kernel.safe_files import MAX_READ, Files
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
-from sandnet.drivers.bridge.forgetting import Forgetting
 from sandnet.errors import Error, Kind
-from sandnet.kernel.fake_host import FakeFirewall
-from sandnet.kernel.fake_parts import Mishaps
+from sandnet.firewall.ruleset.conntrack_cleanup import Forgetting
+from sandnet.kernel.fake.common import Mishaps
+from sandnet.kernel.fake.host import FakeFirewall
 from sandnet.kernel.workers import Workers
 
 ONE, TWO, THREE = (ip_address(f"10.0.0.{number}") for number in (1, 2, 3))

@@ -8,7 +8,16 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from sandnet.api.front import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET, Front, Message, Receive, Scope, Send
+from sandnet.api.middleware.normalization import (
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    MAX_TARGET,
+    Front,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 
 
 class Inner:

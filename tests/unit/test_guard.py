@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandnet.api.front import Message, Receive, Scope, Send
-from sandnet.api.guard import Guard
+from sandnet.api.middleware.browser_protection import Guard
+from sandnet.api.middleware.normalization import Message, Receive, Scope, Send
 
 JSON = {"content-type": "application/json"}
 REACHED = ("192.0.2.1", 2376)

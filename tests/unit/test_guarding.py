@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sandnet.drivers.base import NetworkState
-from sandnet.drivers.bridge.balance import network_number
-from sandnet.drivers.bridge.guarding import Guarding
-from sandnet.drivers.bridge.rules import Rules
-from sandnet.kernel.facts import Link
-from sandnet.kernel.fake_host import FakeFirewall
-from sandnet.kernel.fake_parts import Mishaps
+from sandnet.firewall.antispoofing import Guarding
+from sandnet.firewall.balancing.service_elements import network_number
+from sandnet.firewall.base import NetworkState
+from sandnet.firewall.ruleset.transaction import Rules
+from sandnet.kernel.fake.common import Mishaps
+from sandnet.kernel.fake.host import FakeFirewall
+from sandnet.kernel.types import Link
 from sandnet.kernel.workers import Workers
 from tests.unit.test_upkeep import NET
 

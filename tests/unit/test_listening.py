@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.serving.listening import check, listen
-from sandnet.serving.unixsocket import check_private
+from sandnet.serving.sockets import check, listen
+from sandnet.serving.unix_socket import check_private
 from tests.privileges import needs_other_users
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to a group")
@@ -153,7 +153,7 @@ def test_given_a_url_of_no_known_form_when_listening_then_it_is_refused(url: str
 PASS_ON = """
 import os, socket, sys
 from sandnet.errors import Error
-from sandnet.serving.listening import listen
+from sandnet.serving.sockets import listen
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
 try:
     print([each.url for each in listen(["unix:///nowhere/s.sock"])])

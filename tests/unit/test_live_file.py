@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.stores import salvage, sqlite_rows
 from sandnet.stores.base import Delete, Entry, Put
 from sandnet.stores.contents import Contents
-from sandnet.stores.live_file import LiveFile
-from sandnet.stores.sqlite import SqliteStore
+from sandnet.stores.sqlite import recovery, rows
+from sandnet.stores.sqlite.file_guard import LiveFile
+from sandnet.stores.sqlite.store import SqliteStore
 from tests.unit.test_sqlite_file import run
 
 Break = Callable[[Path], object]
@@ -45,7 +45,7 @@ def replaced(path: Path) -> None:
 
 
 def replaced_by_an_older_one(path: Path) -> None:
-    os.replace(salvage.generations(path)[0], path)
+    os.replace(recovery.generations(path)[0], path)
 
 
 def all_deleted(path: Path) -> None:
@@ -86,7 +86,7 @@ async def opened(path: Path) -> SqliteStore:
     store = SqliteStore(path)
     await store.open()
     await store.commit(Put("a", b"1"), Put("gone", b""))
-    salvage.write_backup(path)
+    recovery.write_backup(path)
     await store.commit(Put("b", b"2"), Delete("gone"))
     return store
 
@@ -141,14 +141,14 @@ async def test_given_a_break_amid_a_commit_when_it_is_acknowledged_then_it_is_in
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await opened(path)
-    real = sqlite_rows.write
+    real = rows.write
 
     def write(connection: sqlite3.Connection, *args: object, **options: object) -> object:
         done = real(connection, *args, **options)  # type: ignore[arg-type]
         path.unlink()
         return done
 
-    monkeypatch.setattr(sqlite_rows, "write", write)
+    monkeypatch.setattr(rows, "write", write)
     await store.commit(Put("c", b"3"))
     monkeypatch.undo()
 
@@ -159,8 +159,8 @@ async def test_given_a_break_amid_a_commit_when_it_is_acknowledged_then_it_is_in
 async def test_given_a_file_that_is_only_read_when_looked_at_then_nothing_is_told(path: Path) -> None:
     store = await opened(path)
     run(path, "SELECT * FROM entries")
-    salvage.read_all(path)
-    salvage.write_backup(path)
+    recovery.read_all(path)
+    recovery.write_backup(path)
     os.link(path, path.with_name("linked"))
 
     assert await store.mend() == []

@@ -37,8 +37,8 @@ Logged = tuple[logging.Handler, Callable[[], list[str]]]
 
 def test_given_text_that_commands_a_terminal_when_logged_then_it_is_one_harmless_line(logged: Logged) -> None:
     handler, lines = logged
-    logger("sandnet.core.deaths", handler).warning("process %s of %d has ended", HOSTILE, 7)
-    assert lines() == [f"WARNING sandnet.core.deaths: process {SHOWN} of 7 has ended"]
+    logger("sandnet.core.monitoring.process_watcher", handler).warning("process %s of %d has ended", HOSTILE, 7)
+    assert lines() == [f"WARNING sandnet.core.monitoring.process_watcher: process {SHOWN} of 7 has ended"]
 
 
 def test_given_an_exception_with_such_text_when_logged_then_no_line_of_it_passes_for_a_record(logged: Logged) -> None:
@@ -57,8 +57,8 @@ def test_given_an_exception_with_such_text_when_logged_then_no_line_of_it_passes
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("uvicorn.error", "sandnet.serving.server"),
-        ("uvicorn", "sandnet.serving.server"),
+        ("uvicorn.error", "sandnet.serving.http_server"),
+        ("uvicorn", "sandnet.serving.http_server"),
         ("asyncio", "sandnet.asyncio"),
         ("sandnetwork", "sandnet.sandnetwork"),
         ("sandnet.core", "sandnet.core"),

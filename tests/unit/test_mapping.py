@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from sandnet.api import mapping
+from sandnet.api.libnetwork import decode
 from sandnet.errors import Error, Kind
 from sandnet.model import Affinity, ExposedPort, HostEntry, ParentUpdate, PortMapping
 from sandnet.wire.libnetwork import BackendChange, EndpointCreate, Join, NetworkCreate
@@ -25,14 +25,14 @@ def join(**fields: object) -> Join:
 
 def refused_endpoint(**fields: object) -> str:
     with pytest.raises(Error) as caught:
-        mapping.endpoint_spec(endpoint(**fields))
+        decode.endpoint_spec(endpoint(**fields))
     assert caught.value.kind is Kind.INVALID
     return caught.value.message
 
 
 def refused_join(**fields: object) -> str:
     with pytest.raises(Error) as caught:
-        mapping.join_spec(join(**fields))
+        decode.join_spec(join(**fields))
     assert caught.value.kind is Kind.INVALID
     return caught.value.message
 
@@ -40,13 +40,13 @@ def refused_join(**fields: object) -> str:
 @pytest.mark.parametrize("name", [None, "", ".", "a.b", "/foo", "-a", "a b", "a\n", "é", "x" * 64])
 def test_given_a_bad_network_name_when_mapping_then_refused(name: str | None) -> None:
     with pytest.raises(Error) as caught:
-        mapping.network_spec(NetworkCreate(name=name))
+        decode.network_spec(NetworkCreate(name=name))
     assert (caught.value.kind, caught.value.code) == (Kind.INVALID, "invalid_name")
 
 
 @pytest.mark.parametrize(("given", "driver"), [(None, "bridge"), ("", "bridge"), ("host", "host"), ("a/b:c", "a/b:c")])
 def test_given_a_network_type_when_mapping_then_empty_is_bridge(given: str | None, driver: str) -> None:
-    spec, unknown = mapping.network_spec(
+    spec, unknown = decode.network_spec(
         NetworkCreate(name="foo", network_type=given, options={"com.docker.network.x": 1})
     )
     assert (spec.driver, unknown) == (driver, ["com.docker.network.x"])
@@ -55,12 +55,12 @@ def test_given_a_network_type_when_mapping_then_empty_is_bridge(given: str | Non
 @pytest.mark.parametrize("driver", ["../x", "a/../b", "x\0", " ", "x" * 200])
 def test_given_a_driver_that_cannot_exist_when_mapping_then_not_found(driver: str) -> None:
     with pytest.raises(Error) as caught:
-        mapping.network_spec(NetworkCreate(name="foo", network_type=driver))
+        decode.network_spec(NetworkCreate(name="foo", network_type=driver))
     assert caught.value.kind is Kind.NOT_FOUND
 
 
 def test_given_the_references_endpoint_when_mapping_then_it_is_understood() -> None:
-    spec = mapping.endpoint_spec(endpoint(exposed_ports=[{"proto": 6, "port": 8080}], port_mapping=None))
+    spec = decode.endpoint_spec(endpoint(exposed_ports=[{"proto": 6, "port": 8080}], port_mapping=None))
     assert (spec.name, spec.exposed_ports, spec.port_mapping) == ("baz", (ExposedPort(proto=6, port=8080),), ())
 
 
@@ -70,7 +70,7 @@ def test_given_everything_when_mapping_an_endpoint_then_nothing_is_lost() -> Non
         {"proto": 17, "port": 53, "host_port": 5300, "host_port_end": 5310, "ip": "10.0.0.2"},
         {"proto": "sctp", "port": 9, "host_ip": ""},
     ]
-    spec = mapping.endpoint_spec(
+    spec = decode.endpoint_spec(
         endpoint(
             name="/lonely_pasteur",
             port_mapping=ports,
@@ -92,7 +92,7 @@ def test_given_everything_when_mapping_an_endpoint_then_nothing_is_lost() -> Non
 
 def test_given_a_port_exposed_twice_when_mapping_then_it_is_told_once() -> None:
     ports = [{"proto": 6, "port": 80}, {"proto": "tcp", "port": 80}, {"proto": 17, "port": 80}]
-    spec = mapping.endpoint_spec(endpoint(exposed_ports=ports))
+    spec = decode.endpoint_spec(endpoint(exposed_ports=ports))
     assert spec.exposed_ports == (ExposedPort(proto=6, port=80), ExposedPort(proto=17, port=80))
 
 
@@ -144,7 +144,7 @@ def test_given_one_host_port_for_two_protocols_or_addresses_when_mapping_then_ac
         {"proto": 6, "port": 80},
         {"proto": 6, "port": 80},
     ]
-    assert len(mapping.endpoint_spec(endpoint(port_mapping=ports)).port_mapping) == 5
+    assert len(decode.endpoint_spec(endpoint(port_mapping=ports)).port_mapping) == 5
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_given_another_kind_of_address_when_mapping_then_refused(field: dict[str
 
 def test_given_the_references_join_when_mapping_then_empty_and_null_are_absent() -> None:
     fields = {"host_name": "", "domain_name": None, "hosts_path": "", "resolv_conf_path": None, "dns": None}
-    spec = mapping.join_spec(join(**fields, extra_hosts=None, parent_updates=None, use_default_sandbox=True))
+    spec = decode.join_spec(join(**fields, extra_hosts=None, parent_updates=None, use_default_sandbox=True))
     assert (spec.host_name, spec.hosts_path, spec.dns, spec.use_default_sandbox) == ("", "", (), True)
 
 
 def test_given_everything_when_mapping_a_join_then_nothing_is_lost() -> None:
-    spec = mapping.join_spec(
+    spec = decode.join_spec(
         join(
             host_name="web",
             domain_name="example.com",
@@ -220,9 +220,9 @@ def test_given_what_a_file_must_not_hold_when_mapping_then_the_field_is_named(fi
 
 def test_given_aliases_when_mapping_then_they_are_in_lower_case_and_each_once() -> None:
     names = ["DB", "db", "_sip.Example.COM", "a" * 63]
-    assert mapping.endpoint_spec(endpoint(aliases=names)).aliases == ("db", "_sip.example.com", "a" * 63)
-    assert mapping.join_spec(join(aliases=names)).aliases == ("db", "_sip.example.com", "a" * 63)
-    assert mapping.endpoint_spec(endpoint(aliases=None)).aliases == mapping.join_spec(join(aliases=[])).aliases == ()
+    assert decode.endpoint_spec(endpoint(aliases=names)).aliases == ("db", "_sip.example.com", "a" * 63)
+    assert decode.join_spec(join(aliases=names)).aliases == ("db", "_sip.example.com", "a" * 63)
+    assert decode.endpoint_spec(endpoint(aliases=None)).aliases == decode.join_spec(join(aliases=[])).aliases == ()
 
 
 @pytest.mark.parametrize("alias", ["", ".", "a b", "a\n", "-a", "a-", "a..b", "a.", "é", "a" * 64, "a/b", "a." * 127])
@@ -232,23 +232,23 @@ def test_given_an_alias_that_is_no_host_name_when_mapping_then_its_place_is_told
 
 
 def test_given_very_many_aliases_when_mapping_then_refused() -> None:
-    names = [f"a{number}" for number in range(mapping.MAX_ALIASES + 1)]
+    names = [f"a{number}" for number in range(decode.MAX_ALIASES + 1)]
     assert "101 are too many" in refused_endpoint(aliases=names)
-    assert len(mapping.endpoint_spec(endpoint(aliases=names[1:])).aliases) == mapping.MAX_ALIASES
+    assert len(decode.endpoint_spec(endpoint(aliases=names[1:])).aliases) == decode.MAX_ALIASES
 
 
 def test_given_no_wishes_about_balancing_when_mapping_then_flows_and_equal_shares() -> None:
-    assert mapping.endpoint_spec(endpoint()).affinity is Affinity.FLOW
-    assert mapping.endpoint_spec(endpoint(affinity="client")).affinity is Affinity.CLIENT
-    assert (mapping.join_spec(join()).weight, mapping.join_spec(join(weight=100)).weight) == (1, 100)
+    assert decode.endpoint_spec(endpoint()).affinity is Affinity.FLOW
+    assert decode.endpoint_spec(endpoint(affinity="client")).affinity is Affinity.CLIENT
+    assert (decode.join_spec(join()).weight, decode.join_spec(join(weight=100)).weight) == (1, 100)
 
 
 def test_given_a_change_of_a_backend_when_mapping_then_what_is_absent_stays() -> None:
-    assert mapping.backend_change(BackendChange(state="drained")) == (True, None)
-    assert mapping.backend_change(BackendChange(state="active", weight=7)) == (False, 7)
-    assert mapping.backend_change(BackendChange(weight=7)) == (None, 7)
+    assert decode.backend_change(BackendChange(state="drained")) == (True, None)
+    assert decode.backend_change(BackendChange(state="active", weight=7)) == (False, 7)
+    assert decode.backend_change(BackendChange(weight=7)) == (None, 7)
     with pytest.raises(Error, match="nothing is to be changed"):
-        mapping.backend_change(BackendChange())
+        decode.backend_change(BackendChange())
 
 
 def test_given_a_namespace_named_twice_when_mapping_then_refused() -> None:
@@ -262,7 +262,7 @@ LINE = {"name": "db", "address": "192.0.2.1"}
 def test_given_lists_without_end_in_a_body_when_mapping_then_refused() -> None:
     for field in ("exposed_ports", "port_mapping"):
         assert f"{field}: 8193 are too many" in refused_endpoint(**{field: [PORT] * 8193})
-        mapping.endpoint_spec(endpoint(**{field: [PORT] * 8192}))
+        decode.endpoint_spec(endpoint(**{field: [PORT] * 8192}))
     assert "labels: 257 are too many" in refused_endpoint(labels={str(i): "" for i in range(257)})
     assert "dns: 17 are too many" in refused_join(dns=["192.0.2.53"] * 17)
     assert "extra_hosts: 1025 are too many" in refused_join(extra_hosts=[LINE] * 1025)
@@ -272,5 +272,5 @@ def test_given_lists_without_end_in_a_body_when_mapping_then_refused() -> None:
 def test_given_labels_of_many_bytes_when_mapping_then_refused() -> None:
     for labels in ({"a": "x" * (1 << 16)}, {"a" * (1 << 16): "x"}, {f"k{i}": "ü" * 150 for i in range(256)}):
         with pytest.raises(Error, match=r"labels: [0-9]+ bytes are too many"):
-            mapping.endpoint_spec(endpoint(labels=labels))
-    assert mapping.endpoint_spec(endpoint(labels={"a": "x" * 65_000})).labels
+            decode.endpoint_spec(endpoint(labels=labels))
+    assert decode.endpoint_spec(endpoint(labels={"a": "x" * 65_000})).labels

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sandnet.core.remaking import remade_attachment, remade_endpoint, remade_network, remade_sandbox
-from sandnet.kernel.base import Link
+from sandnet.core.recovery.link_records import remade_attachment, remade_endpoint, remade_network, remade_sandbox
+from sandnet.kernel.types import Link
 from sandnet.model import Attachment, Endpoint, Network, NetworkOptions, Origin, Phase, Sandbox, Subnet
 from sandnet.model.address import mac_for
 from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
-from sandnet.model.marks import (
+from sandnet.model.link_alias import (
     LIMIT,
     OPTIONS,
     AttachmentMark,

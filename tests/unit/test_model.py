@@ -45,6 +45,7 @@ from sandnet.model import (
     ids,
 )
 from sandnet.model.address import Address, Interface, Prefix, decode_hook, encode_hook, mac_for
+from sandnet.model.link_names import LINK_NAME
 
 V4, V6 = IPv4Address("10.0.0.2"), IPv6Address("2001:db8::2")
 IF4, IF6 = IPv4Interface("10.0.0.2/24"), IPv6Interface("2001:db8::2/64")
@@ -321,7 +322,7 @@ def test_given_any_text_of_allowed_characters_when_checked_then_first_and_length
 
 @pytest.mark.parametrize(("name", "good"), [("br0", True), ("a" * 15, True), ("a" * 16, False), ("a/b", False)])
 def test_given_a_link_name_when_matched_then_what_the_kernel_takes(name: str, good: bool) -> None:
-    assert bool(ids.LINK_NAME.fullmatch(name)) is good
+    assert bool(LINK_NAME.fullmatch(name)) is good
 
 
 def test_given_an_endpoint_name_when_bared_then_without_its_slash() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.kernel.netlink import (
+from sandnet.kernel.netlink.rtnetlink import link_header, mac_bytes, shape, veth_info
+from sandnet.kernel.netlink.socket import (
     Reply,
     attribute,
     attributes,
@@ -22,7 +23,6 @@ from sandnet.kernel.netlink import (
     to_number,
     to_text,
 )
-from sandnet.kernel.rtnetlink import link_header, mac_bytes, shape, veth_info
 
 ERROR, DONE, ACK_TLVS = 2, 3, 0x200
 

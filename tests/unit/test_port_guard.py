@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from sandnet.drivers.bridge.guard import elements, link_local
+from sandnet.firewall.antispoofing_rules import elements, link_local
 from sandnet.model import Attachment, Network, NetworkOptions, Phase
 from tests.unit.test_balance import ENDPOINT, attachment
 

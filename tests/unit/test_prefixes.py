@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from ipaddress import ip_address
 
-from sandnet.kernel.netlink import attribute, number
-from sandnet.kernel.prefixes import ADDRESS, ROUTE, Prefixes
-from sandnet.kernel.rtnetlink import RTM_DELADDR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWROUTE
+from sandnet.kernel.netlink.prefix_table import ADDRESS, ROUTE, Prefixes
+from sandnet.kernel.netlink.rtnetlink import RTM_DELADDR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWROUTE
+from sandnet.kernel.netlink.socket import attribute, number
 
 LOCAL = ip_address("10.3.0.1").packed
 ADDRESS_BODY = ADDRESS.pack(socket.AF_INET, 24, 0, 0, 5) + attribute(1, LOCAL) + attribute(2, LOCAL)

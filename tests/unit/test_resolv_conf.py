@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.core.hosttext import resolv_conf, stub_resolv_conf
+from sandnet.core.names.render import resolv_conf, stub_resolv_conf
 from sandnet.errors import Error
 from sandnet.model.resolv_conf import Lookup, ResolvConf, check_options, check_search, merged, parsed
 

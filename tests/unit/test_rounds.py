@@ -7,7 +7,7 @@ from collections.abc import Set
 
 import pytest
 
-from sandnet.kernel.rounds import Rounds
+from sandnet.kernel.batcher import Rounds
 
 
 class Work:

@@ -9,11 +9,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from sandnet.drivers.bridge.route_sources import RouteSources, element
 from sandnet.errors import Error, Kind
-from sandnet.kernel.fake import FakeKernel
-from sandnet.kernel.route_sources import Own, Path, differing
-from sandnet.kernel.shapes import RouteSource
+from sandnet.firewall.masquerade_sources import RouteSources, element
+from sandnet.kernel.fake.kernel import FakeKernel
+from sandnet.kernel.netlink.route_sources import Own, Path, differing
+from sandnet.kernel.types import RouteSource
 from sandnet.kernel.workers import Workers
 
 NAMES = {2: "up0", 3: "up1"}

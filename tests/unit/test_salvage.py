@@ -18,14 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandnet.core.events import Events
-from sandnet.core.records import Records
+from sandnet.core.state.events import Events
+from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind
-from sandnet.stores import salvage, sqlite_file
 from sandnet.stores.base import REBUILD, Change, Changed, Delete, Entry, Put
 from sandnet.stores.contents import Contents
-from sandnet.stores.sqlite import SqliteStore
-from sandnet.stores.sqlite_rows import write
+from sandnet.stores.sqlite import file as sqlite_file
+from sandnet.stores.sqlite import recovery
+from sandnet.stores.sqlite.rows import write
+from sandnet.stores.sqlite.store import SqliteStore
 from tests.unit.test_sqlite_file import run
 
 DATA = Path(__file__).parents[1] / "data"
@@ -81,7 +82,7 @@ def history(path: Path, commits: int = 40) -> list[Content]:
 
 def content(path: Path) -> Content:
     """What is in the store now, after it was opened as the daemon opens it."""
-    opened = salvage.open_or_salvage(path)
+    opened = recovery.open_or_salvage(path)
     found = dict(opened.connection.execute("SELECT key, value FROM entries"))
     opened.connection.close()
     found.pop(REBUILD, None)
@@ -185,11 +186,11 @@ def test_given_a_changed_value_when_opening_then_damage(path: Path) -> None:
 
 def test_given_a_good_copy_when_the_file_is_damaged_then_the_copy_goes_on_and_says_that_it_is_one(path: Path) -> None:
     history(path)
-    salvage.write_backup(path)
+    recovery.write_backup(path)
     backed = content(path)
     path.write_bytes(b"\0" * path.stat().st_size)
 
-    opened = salvage.open_or_salvage(path)
+    opened = recovery.open_or_salvage(path)
     marked = opened.connection.execute("SELECT value FROM entries WHERE key = ?", (REBUILD,)).fetchone()
     opened.connection.close()
 
@@ -205,9 +206,9 @@ def test_given_a_good_copy_when_the_file_is_damaged_then_the_copy_goes_on_and_sa
 def test_given_a_damaged_copy_when_the_file_is_damaged_then_the_generation_before_goes_on(path: Path) -> None:
     with writing(path) as (connection, _reader):
         write(connection, Contents(), [(Put("a", b"1"),)], durable=True)
-    salvage.write_backup(path)
-    salvage.write_backup(path)
-    newer, older = salvage.generations(path)
+    recovery.write_backup(path)
+    recovery.write_backup(path)
+    newer, older = recovery.generations(path)
     newer.write_bytes(older.read_bytes()[:5000])
     path.write_bytes(b"")
 
@@ -219,12 +220,12 @@ def test_given_a_copy_when_the_file_is_gone_then_that_is_a_loss_and_no_first_sta
     path: Path, gone: tuple[str, ...]
 ) -> None:
     history(path)
-    salvage.write_backup(path)
+    recovery.write_backup(path)
     whole = content(path)
     for suffix in gone:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
-    opened = salvage.open_or_salvage(path)
+    opened = recovery.open_or_salvage(path)
     opened.connection.close()
 
     assert "is gone" in opened.problems[0]
@@ -236,10 +237,10 @@ def test_given_no_copy_when_the_file_is_damaged_then_an_empty_store_goes_on(path
     path.write_bytes(b"nonsense" * 1000)
     Path(f"{path}-wal").unlink()
 
-    opened = salvage.open_or_salvage(path)
+    opened = recovery.open_or_salvage(path)
     assert "an empty one" in opened.problems[0]
     opened.connection.close()
-    again = salvage.open_or_salvage(path)
+    again = recovery.open_or_salvage(path)
     again.connection.close()
     assert again.problems == ()
 
@@ -250,11 +251,11 @@ def test_given_a_writer_killed_beside_the_file_when_it_is_damaged_then_what_he_l
 ) -> None:
     """A daemon that was putting the copy back leaves a journal, an import that never was leaves a log."""
     history(path)
-    salvage.write_backup(path)
+    recovery.write_backup(path)
     whole = content(path)
     half = path.with_name("sandnet.db.new")
     if left == "-journal":
-        shutil.copyfile(salvage.generations(path)[0], half)
+        shutil.copyfile(recovery.generations(path)[0], half)
     _killed_while_writing(half)
     assert Path(f"{half}{left}").stat().st_size
     path.write_bytes(b"nonsense" * 1000)
@@ -283,7 +284,7 @@ def test_given_no_room_for_the_copy_when_the_file_is_damaged_then_it_is_said_and
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history(path)
-    salvage.write_backup(path)
+    recovery.write_backup(path)
     whole = content(path)
     path.write_bytes(b"nonsense" * 1000)
 
@@ -293,7 +294,7 @@ def test_given_no_room_for_the_copy_when_the_file_is_damaged_then_it_is_said_and
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copyfile", full)
         with pytest.raises(Error, match="No space left"):
-            salvage.open_or_salvage(path)
+            recovery.open_or_salvage(path)
 
     assert content(path) == whole
 
@@ -312,25 +313,25 @@ def test_given_damage_twice_within_a_second_when_opening_then_both_files_are_kep
 
 def test_given_a_damaged_store_when_it_is_copied_then_the_good_copies_stay(path: Path) -> None:
     history(path)
-    salvage.write_backup(path)
-    before = salvage.generations(path)[0].read_bytes()
+    recovery.write_backup(path)
+    before = recovery.generations(path)[0].read_bytes()
     run(path, "UPDATE entries SET value = x'00' WHERE key = 'k/3'")
 
     with pytest.raises(Error) as caught:
-        salvage.write_backup(path)
+        recovery.write_backup(path)
 
     assert caught.value.code == sqlite_file.CORRUPT
-    assert [each.exists() for each in salvage.generations(path)] == [True, False]
-    assert salvage.generations(path)[0].read_bytes() == before
+    assert [each.exists() for each in recovery.generations(path)] == [True, False]
+    assert recovery.generations(path)[0].read_bytes() == before
     assert not list(path.parent.glob("*.new"))
 
 
 def test_given_a_copy_then_it_is_for_the_owner_alone(path: Path) -> None:
     history(path)
-    salvage.write_backup(path)
-    salvage.write_backup(path)
+    recovery.write_backup(path)
+    recovery.write_backup(path)
 
-    assert [each.stat().st_mode & 0o777 for each in salvage.generations(path)] == [0o600, 0o600]
+    assert [each.stat().st_mode & 0o777 for each in recovery.generations(path)] == [0o600, 0o600]
 
 
 # While it is in use.
@@ -341,7 +342,7 @@ async def test_given_a_change_when_the_store_is_closed_then_the_copy_has_it(path
     await store.open()
     await store.commit(Put("a", b"1"))
     await store.close()
-    shutil.copyfile(salvage.generations(path)[0], path)
+    shutil.copyfile(recovery.generations(path)[0], path)
 
     again = SqliteStore(path)
     await again.open()
@@ -391,7 +392,7 @@ def test_given_a_failing_step_when_opening_an_earlier_version_then_it_is_as_befo
     with monkeypatch.context() as patched:
         patched.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, ("CREATE TABLE entries (x)",)))
         with pytest.raises(Error) as caught:
-            salvage.open_or_salvage(path)
+            recovery.open_or_salvage(path)
     assert (caught.value.kind, caught.value.code) == (Kind.UNAVAILABLE, "store_unavailable")
     assert run(path, "PRAGMA user_version") == [(version,)]
     assert kept(path) == []

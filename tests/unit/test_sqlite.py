@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.stores import salvage, sqlite_file
 from sandnet.stores.base import Conflict, Entry, Put
-from sandnet.stores.sqlite import SqliteStore
+from sandnet.stores.sqlite import file, recovery
+from sandnet.stores.sqlite.store import SqliteStore
 
 DEADLINE = 20.0
 
@@ -23,7 +23,7 @@ WRITER_SCRIPT = """
 import asyncio, sys
 from pathlib import Path
 from sandnet.stores.base import Put
-from sandnet.stores.sqlite import SqliteStore
+from sandnet.stores.sqlite.store import SqliteStore
 
 async def write(store, worker):
     for n in range(100_000):
@@ -59,14 +59,14 @@ class Disk:
         self.reached = threading.Event()
         self.free = threading.Event()
         self.free.set()
-        real = sqlite_file.open_file
+        real = file.open_file
 
         def open_file(path: Path, before: object = None) -> sqlite3.Connection:
             connection = real(path)
             connection.set_trace_callback(self._statement)
             return connection
 
-        monkeypatch.setattr(salvage, "open_file", open_file)
+        monkeypatch.setattr(recovery, "open_file", open_file)
 
     def _statement(self, statement: str) -> None:
         if statement == "COMMIT":
@@ -189,14 +189,14 @@ async def test_given_a_cancelled_commit_when_it_is_under_way_then_the_cancellati
 async def test_given_trouble_amid_a_transaction_when_committing_then_unavailable_and_nothing_written(
     path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    real = sqlite_file.open_file
+    real = file.open_file
 
     def open_file(path: Path, before: object = None) -> sqlite3.Connection:
         connection = real(path)
         connection.execute(trouble)
         return connection
 
-    monkeypatch.setattr(salvage, "open_file", open_file)
+    monkeypatch.setattr(recovery, "open_file", open_file)
     store = await opened(path)
     await store.commit(Put("small", b""))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.stores import sqlite_file
+from sandnet.stores.sqlite import file as sqlite_file
 from tests.privileges import needs_other_users
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sandnet.drivers.bridge.turns import Turns
+from sandnet.firewall.ruleset.shared_lock import Turns
 
 
 class Stage:

@@ -10,17 +10,18 @@ from typing import ParamSpec, TypeVar
 import pytest
 from msgspec.structs import replace
 
-from sandnet.drivers.base import EndpointState, Fault, NetworkState
-from sandnet.drivers.bridge.balance import BRIDGE, network_number
-from sandnet.drivers.bridge.balancing import Balancing
-from sandnet.drivers.bridge.guarding import Guarding
-from sandnet.drivers.bridge.rules import Rules
-from sandnet.drivers.bridge.ruleset import TABLE
-from sandnet.drivers.bridge.upkeep import Upkeep
 from sandnet.errors import Error, Kind
-from sandnet.kernel.facts import Listing
-from sandnet.kernel.fake_host import FakeFirewall
-from sandnet.kernel.fake_parts import Mishaps
+from sandnet.firewall.antispoofing import Guarding
+from sandnet.firewall.balancing.load_balancer import Balancing
+from sandnet.firewall.balancing.service_elements import network_number
+from sandnet.firewall.base import EndpointState, Fault, NetworkState
+from sandnet.firewall.inet_table import TABLE
+from sandnet.firewall.ruleset.elements import BRIDGE
+from sandnet.firewall.ruleset.transaction import Rules
+from sandnet.firewall.ruleset_reconciler import Upkeep
+from sandnet.kernel.fake.common import Mishaps
+from sandnet.kernel.fake.host import FakeFirewall
+from sandnet.kernel.types import Listing
 from sandnet.kernel.workers import Workers
 from sandnet.model import Network, Phase, Subnet
 from tests.unit.test_balance import ENDPOINT, attachment

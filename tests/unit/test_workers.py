@@ -10,7 +10,7 @@ import pytest
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.workers import Patience, Workers
-from tests.lab import eventually
+from tests.support.network_host import eventually
 
 SOON = 10.0
 

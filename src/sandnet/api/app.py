@@ -9,11 +9,19 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
-from sandnet.api import failures, meta, openapi, routes_events, routes_networks, routes_sandboxes, routes_services
-from sandnet.api.front import MAX_BODY, Front
-from sandnet.api.requests import WireRequest, prepare
-from sandnet.api.responses import Reply
-from sandnet.api.streams import Streams
+from sandnet.api import errors
+from sandnet.api.libnetwork import (
+    openapi,
+    routes_events,
+    routes_networks,
+    routes_sandboxes,
+    routes_services,
+    routes_system,
+)
+from sandnet.api.libnetwork.event_stream import Streams
+from sandnet.api.libnetwork.parameters import WireRequest, prepare
+from sandnet.api.libnetwork.responses import Reply
+from sandnet.api.middleware.normalization import MAX_BODY, Front
 from sandnet.core.controller import Controller
 from sandnet.errors import Error
 
@@ -22,7 +30,7 @@ HANDLERS = [
     *routes_services.HANDLERS,
     *routes_sandboxes.HANDLERS,
     *routes_events.HANDLERS,
-    *meta.HANDLERS,
+    *routes_system.HANDLERS,
 ]
 
 
@@ -60,9 +68,9 @@ def create_app(controller: Controller, *, version: str, streams: Streams | None 
         response_class=Reply,
         request_max_body_size=MAX_BODY,
         exception_handlers={
-            Error: failures.on_error,
-            HTTPException: failures.on_http_exception,
-            Exception: failures.on_unexpected,
+            Error: errors.on_error,
+            HTTPException: errors.on_http_exception,
+            Exception: errors.on_unexpected,
         },
         openapi_config=None,
         logging_config=None,

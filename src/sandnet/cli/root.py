@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sandnet.cli.lazy import Lazy, LazyGroup
+from sandnet.cli.lazy_group import Lazy, LazyGroup
 from sandnet.cli.session import Session
 
 
@@ -12,20 +12,24 @@ class Root(LazyGroup):
     """The commands of ``sandnet``."""
 
     lazy = {
-        "daemon": Lazy("sandnet.cli.daemon:daemon", "Run the server."),
-        "down": Lazy("sandnet.cli.daemon:down", "Remove everything the server made on this host."),
-        "state": Lazy("sandnet.cli.state:state", "Export and import the server's state."),
-        "network": Lazy("sandnet.cli.network:network", "Create, list and delete networks."),
-        "endpoint": Lazy("sandnet.cli.endpoint:endpoint", "Create endpoints and join containers to them."),
-        "service": Lazy("sandnet.cli.service:service", "Publish services and attach containers to them."),
-        "sandbox": Lazy("sandnet.cli.sandbox:sandbox", "Look at sandboxes and run commands in them."),
-        "dns": Lazy("sandnet.cli.dns:dns", "Tell what a container's question for a name would be answered."),
-        "events": Lazy("sandnet.cli.events:events", "Print changes as they happen."),
-        "status": Lazy("sandnet.cli.status:status", "Say how the daemon is, and what there is."),
-        "doctor": Lazy("sandnet.cli.doctor:doctor", "Compare what is recorded with what there is, and repair it."),
-        "run": Lazy("sandnet.cli.run:run", "Run a command in a new sandbox on a network."),
-        "completion": Lazy("sandnet.cli.completion:completion", "Print a shell's completion script."),
-        "version": Lazy("sandnet.cli.version:version", "Print the versions of this program and of the daemon."),
+        "daemon": Lazy("sandnet.cli.commands.daemon:daemon", "Run the server."),
+        "down": Lazy("sandnet.cli.commands.daemon:down", "Remove everything the server made on this host."),
+        "state": Lazy("sandnet.cli.commands.state:state", "Export and import the server's state."),
+        "network": Lazy("sandnet.cli.commands.network:network", "Create, list and delete networks."),
+        "endpoint": Lazy("sandnet.cli.commands.endpoint:endpoint", "Create endpoints and join containers to them."),
+        "service": Lazy("sandnet.cli.commands.service:service", "Publish services and attach containers to them."),
+        "sandbox": Lazy("sandnet.cli.commands.sandbox:sandbox", "Look at sandboxes and run commands in them."),
+        "dns": Lazy("sandnet.cli.commands.dns:dns", "Tell what a container's question for a name would be answered."),
+        "events": Lazy("sandnet.cli.commands.events:events", "Print changes as they happen."),
+        "status": Lazy("sandnet.cli.commands.status:status", "Say how the daemon is, and what there is."),
+        "doctor": Lazy(
+            "sandnet.cli.commands.doctor:doctor", "Compare what is recorded with what there is, and repair it."
+        ),
+        "run": Lazy("sandnet.cli.commands.run:run", "Run a command in a new sandbox on a network."),
+        "completion": Lazy("sandnet.cli.commands.completion:completion", "Print a shell's completion script."),
+        "version": Lazy(
+            "sandnet.cli.commands.version:version", "Print the versions of this program and of the daemon."
+        ),
     }
 
 

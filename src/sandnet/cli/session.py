@@ -77,7 +77,7 @@ def waiting(what: str) -> Iterator[None]:
 
 def each(names: Iterable[str], what: str, action: Callable[[str], object]) -> None:
     """Do the action to every name, past failures; exit with status 1 if any of them failed."""
-    from sandnet.cli.lazy import Failure
+    from sandnet.cli.lazy_group import Failure
 
     failed = False
     for name in names:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sandnet.core.backends import Backends
-from sandnet.core.deaths import Deaths
-from sandnet.core.ending import end_processes
-from sandnet.core.endpoints import Endpoints
-from sandnet.core.healing import Healing
-from sandnet.core.networks import Networks
-from sandnet.core.parts import Parts
-from sandnet.core.portholding import PortHolding
-from sandnet.core.probes import Probes
-from sandnet.core.rebuild import Rebuild
-from sandnet.core.reconcile import Reconcile
-from sandnet.core.removal import Removal
-from sandnet.core.restore import Restore
-from sandnet.core.sandboxes import Sandboxes
-from sandnet.core.services import Services
+from sandnet.core.lifecycle.backends import Backends
+from sandnet.core.lifecycle.deletion import Removal
+from sandnet.core.lifecycle.endpoints import Endpoints
+from sandnet.core.lifecycle.networks import Networks
+from sandnet.core.lifecycle.process_termination import end_processes
+from sandnet.core.lifecycle.sandboxes import Sandboxes
+from sandnet.core.lifecycle.services import Services
+from sandnet.core.monitoring.health_checks import Probes
+from sandnet.core.monitoring.process_watcher import Deaths
+from sandnet.core.reconcile.drift_watcher import Healing
+from sandnet.core.reconcile.reconciler import Reconcile
+from sandnet.core.reconcile.unheld_ports import PortHolding
+from sandnet.core.recovery.rebuild import Rebuild
+from sandnet.core.recovery.restore import Restore
+from sandnet.core.runtime.context import Parts
 from sandnet.dns.base import Explanation
 from sandnet.errors import Error, Kind
 from sandnet.model import NetworkSpec

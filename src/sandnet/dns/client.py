@@ -10,10 +10,22 @@ from contextlib import suppress
 from typing import Final
 
 from sandnet.dns.base import Asker, Change, Explanation, Names, NoAsker, NoNames
-from sandnet.dns.claim import stop_former
-from sandnet.dns.link import Link
-from sandnet.dns.protocol import BATCH, Apply, Counts, Done, Explain, Explained, Reply, Request, Stats, Stop, pieces
-from sandnet.dns.providing import OpenSockets, Provider, Run
+from sandnet.dns.client_connection import Link
+from sandnet.dns.control_protocol import (
+    BATCH,
+    Apply,
+    Counts,
+    Done,
+    Explain,
+    Explained,
+    Reply,
+    Request,
+    Stats,
+    Stop,
+    pieces,
+)
+from sandnet.dns.socket_provider import OpenSockets, Provider, Run
+from sandnet.dns.takeover import stop_former
 from sandnet.errors import Error, Kind
 
 _log = logging.getLogger(__name__)

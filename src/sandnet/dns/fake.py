@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sandnet.dns.base import Change, Explanation
-from sandnet.dns.resolver import Ask, explain, resolve
-from sandnet.dns.table import Table
+from sandnet.dns.lookup import Ask, explain, resolve
+from sandnet.dns.name_table import Table
 from sandnet.errors import Error, Kind, not_found
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, NamedTuple, Protocol
 
-from sandnet.kernel.base import Veth
-from sandnet.kernel.facts import Space
-from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, PortMapping
+from sandnet.firewall.base import Fault, StateOf
+from sandnet.kernel.types import Space, Veth
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, PortMapping
 
 
 class Gateways(NamedTuple):
@@ -16,36 +16,6 @@ class Gateways(NamedTuple):
 
     ipv4: IPv4Address | None = None
     ipv6: IPv6Address | None = None
-
-
-class EndpointState(NamedTuple):
-    """An endpoint and who is attached to it."""
-
-    endpoint: Endpoint
-    backends: Sequence[Attachment]
-
-
-class NetworkState(NamedTuple):
-    """A network and all that is on it."""
-
-    network: Network
-    endpoints: Sequence[EndpointState]
-
-
-StateOf = Callable[[Collection[Phase]], list[NetworkState]]
-"""The driver's networks, endpoints and attachments that are in one of these phases, as they are when it is called."""
-
-
-class Fault(NamedTuple):
-    """Something in the kernel that is not as records say."""
-
-    what: str
-    """``network``, ``rules`` or ``parameter``."""
-    object: str
-    """A network's id, a table's or a parameter's name."""
-    problem: str
-    reason: str
-    """Why it matters."""
 
 
 class Driver(Protocol):

@@ -10,31 +10,25 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
-from sandnet.kernel.facts import Link as Link
-from sandnet.kernel.facts import Listing, Survey, Watch
-from sandnet.kernel.life import Processes
-from sandnet.kernel.shapes import Bridge as Bridge
-from sandnet.kernel.shapes import BridgeRoute as BridgeRoute
-from sandnet.kernel.shapes import DefaultRoute as DefaultRoute
-from sandnet.kernel.shapes import RouteSource as RouteSource
-from sandnet.kernel.shapes import SourceRoute as SourceRoute
-from sandnet.kernel.shapes import Veth as Veth
+from sandnet.kernel.observation import Processes, Survey, Watch
+from sandnet.kernel.types import (
+    Bridge,
+    BridgeRoute,
+    DefaultRoute,
+    ElementChange,
+    Link,
+    Listing,
+    Namespace,
+    RouteSource,
+    SourceRoute,
+    Veth,
+)
 from sandnet.model.address import Address, Interface, Prefix
 
 RULES_GONE: Final = "rules_gone"
 """Code of the refusal of a script that builds upon what somebody else removed."""
-
-
-class Namespace(NamedTuple):
-    """A pinned network namespace."""
-
-    key: str
-    inode: int
-    """Identity of the namespace, as ``stat`` of its file shows it."""
-    loopback_was_up: bool
-    """Before we pinned it."""
 
 
 class Held(Protocol):
@@ -210,24 +204,6 @@ class Namespaces(Protocol):
         ...
 
 
-class ElementChange(NamedTuple):
-    """An element of a set of nftables that comes or goes."""
-
-    table: str
-    """``bridge sandnet``."""
-    name: str
-    """The set's."""
-    key: str
-    """As scripts spell it."""
-    packed: bytes
-    """As the kernel compares it: the parts of the key one after the other, each filled up to four bytes."""
-    comes: bool
-    value: str = ""
-    """What a map makes of it, as scripts spell it."""
-    data: bytes = b""
-    """The same as the kernel keeps it."""
-
-
 class Firewall(Protocol):
     """nftables, written to, and read only to see whether others changed it."""
 
@@ -383,7 +359,7 @@ class Kernel(Protocol):
 
     @property
     def survey(self) -> Survey:
-        """See :class:`sandnet.kernel.facts.Survey`."""
+        """See :class:`sandnet.kernel.observation.Survey`."""
         ...
 
     @property
@@ -393,5 +369,5 @@ class Kernel(Protocol):
 
     @property
     def watch(self) -> Watch:
-        """See :class:`sandnet.kernel.facts.Watch`."""
+        """See :class:`sandnet.kernel.observation.Watch`."""
         ...

@@ -13,11 +13,7 @@ CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
 )
-LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
-"""What the kernel takes as a link name (at most IFNAMSIZ-1 = 15 bytes), less what confuses people."""
 
-OWN_LINK = re.compile(r"sn[bv][0-9a-f]{10}")
-"""Names that we give to links of our own."""
 
 _NAME_HINT = "use 1 to 63 of A-Z a-z 0-9 _ -, the first a letter or digit"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 import msgspec
@@ -46,3 +47,9 @@ class BoundPort(msgspec.Struct, frozen=True, kw_only=True):
     host_ip: Address
     """``0.0.0.0`` and ``::`` stand for every address of their family."""
     host_port: int
+
+
+ANY4 = IPv4Address("0.0.0.0")  # noqa: S104 - the meaning of a mapping without an address, not a bind of ours
+
+
+ANY6 = IPv6Address("::")

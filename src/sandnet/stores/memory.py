@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from sandnet.stores.base import Change, Changed, Conflict, Entry, Mended, Put, Snapshot, check_keys
 from sandnet.stores.contents import Contents
-from sandnet.stores.watching import BACKLOG, Watchers, closed_error
+from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
 
 
 class MemoryStore:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sandnet.cli.doctor import drift_text
-from sandnet.wire.reconciling import Drift
+from sandnet.cli.commands.doctor import drift_text
+from sandnet.wire.reconcile import Drift
 
 DOWN = Drift(kind="network", object="blue", problem="bridge snb0 is down", reason="nobody is reached", done="")
 TAKEN = Drift(

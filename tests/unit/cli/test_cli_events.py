@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner, Result
 
-from sandnet.cli.events import event_text
+from sandnet.cli.commands.events import event_text
 from sandnet.cli.root import root
 from sandnet.client import Client
 from sandnet.errors import Error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandnet.cli.values import ProbeWish, parse_probe
+from sandnet.cli.parameters import ProbeWish, parse_probe
 
 
 @pytest.mark.parametrize(

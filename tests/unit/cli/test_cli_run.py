@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import eventually
+from tests.support.network_host import eventually
 from tests.unit.cli.conftest import BOX, SANDNET, finished
 
 if TYPE_CHECKING:

@@ -50,13 +50,24 @@ def test_given_a_listing_when_it_ends_then_neither_the_daemon_nor_its_libraries_
     assert not modules & HEAVY
     assert {module for module in modules if module.startswith("sandnet.cli.")} <= {
         f"sandnet.cli.{name}"
-        for name in ("complete", "groups", "lazy", "listing", "network", "output", "root", "session", "values")
+        for name in (
+            "commands",
+            "commands.network",
+            "completers",
+            "groups",
+            "lazy_group",
+            "listing",
+            "output",
+            "parameters",
+            "root",
+            "session",
+        )
     }
 
 
 def test_given_help_when_it_ends_then_no_http_and_no_command_was_loaded() -> None:
     modules = loaded("--help")
-    assert not modules & {*HEAVY, "http.client", "msgspec", "sandnet.client", "sandnet.cli.network"}
+    assert not modules & {*HEAVY, "http.client", "msgspec", "sandnet.client", "sandnet.cli.commands.network"}
 
 
 def test_given_run_help_when_it_ends_then_nothing_of_the_kernel_was_loaded() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.cli.network import options
-from sandnet.cli.values import (
+from sandnet.cli.commands.network import options
+from sandnet.cli.parameters import (
     PROTOCOLS,
     PortWish,
     Reference,

@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from sandnet.cli.file_view import NAME_SERVICES, nsswitch
+from sandnet.cli.execution.file_view import NAME_SERVICES, nsswitch
 from tests.unit.cli.conftest import BOX, Start, Stub, finished
 
 NEEDED = ("passwd", "group", "ld.so.cache")

@@ -9,7 +9,7 @@ from sandnet.composition import assemble
 from sandnet.config import Config
 from sandnet.core.controller import Controller
 from sandnet.errors import Error, Kind
-from sandnet.kernel.fake import FakeKernel
+from sandnet.kernel.fake.kernel import FakeKernel
 from sandnet.kernel.workers import Workers
 from sandnet.model import Endpoint, EndpointSpec, JoinSpec, Network, NetworkOptions, NetworkSpec, PortMapping, Sandbox
 from sandnet.stores.base import Change

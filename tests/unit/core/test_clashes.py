@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from sandnet.core.clashes import Clashes
-from sandnet.core.events import Event
+from sandnet.core.reconcile.subnet_conflicts import Clashes
+from sandnet.core.state.events import Event
 from sandnet.errors import Error, Kind
 from sandnet.model import Network
 from tests.unit.core.rig import Rig

@@ -10,10 +10,10 @@ from threading import Event
 import pytest
 
 from sandnet.config import Config
-from sandnet.core import records
-from sandnet.core.operations import Operations
+from sandnet.core.runtime.operations import Operations
+from sandnet.core.state import records
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import Bridge
+from sandnet.kernel.types import Bridge
 from sandnet.kernel.workers import Patience, Workers
 from sandnet.stores.base import Change
 from tests.unit.core.rig import MoodyStore, Rig

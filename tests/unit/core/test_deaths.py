@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandnet.core import deaths
+from sandnet.core.monitoring import process_watcher
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, JoinSpec
 from sandnet.stores.base import Change, Delete
@@ -20,7 +20,7 @@ from tests.unit.core.rig import Rig
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at once a second is looked at much more often."""
-    monkeypatch.setattr(deaths, "INTERVAL", 0.01)
+    monkeypatch.setattr(process_watcher, "INTERVAL", 0.01)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -285,7 +285,7 @@ async def test_given_a_daemon_that_ends_amid_the_burial_of_many_when_started_aga
     async def never(*_: object) -> None:
         """What would finish the work in the same daemon."""
 
-    monkeypatch.setattr(deaths.Deaths, "_bury_in_turn", never)
+    monkeypatch.setattr(process_watcher.Deaths, "_bury_in_turn", never)
     commit = rig.store.commit
     if step:
         rig.kernel.fail_on(step, Error(Kind.UNAVAILABLE, "the end"), after=after)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandnet.core.document import exported, imported
+from sandnet.core.state.export import exported, imported
 from sandnet.errors import Error, Kind
 from sandnet.stores.base import Entry
 from sandnet.stores.memory import MemoryStore

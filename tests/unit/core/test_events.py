@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from sandnet.core.events import (
+from sandnet.core.state.events import (
     AHEAD_BYTES,
     PLACES,
     REMEMBERED,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sandnet.core.drift import REPAIRED, Drift
-from sandnet.core.failing import FIRST, LONGEST, OFTEN, QUIET, SHORT, Failing
-from sandnet.core.lookout import Suspects
+from sandnet.core.reconcile.backoff import FIRST, LONGEST, OFTEN, QUIET, SHORT, Failing
+from sandnet.core.reconcile.drift import REPAIRED, Drift
+from sandnet.core.reconcile.scanner import Suspects
 from sandnet.model import Network, Phase
 
 NET = Network(id="0" * 64, name="foo", driver="bridge", phase=Phase.READY, sequence=1, created=0.0)

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from sandnet.core.drift import REPAIRED
-from sandnet.core.flowtable import COUNT, MOST, FlowTable, ServiceFlows
-from sandnet.drivers.bridge.balance import BRIDGE
-from sandnet.drivers.bridge.flow_learning import FULL
-from sandnet.kernel.fake import FakeKernel
+from sandnet.core.reconcile.drift import REPAIRED
+from sandnet.core.reconcile.flow_tables import COUNT, MOST, FlowTable, ServiceFlows
+from sandnet.firewall.balancing.flow_learning import FULL
+from sandnet.firewall.ruleset.elements import BRIDGE
+from sandnet.kernel.fake.kernel import FakeKernel
 from sandnet.kernel.workers import Workers
 
 

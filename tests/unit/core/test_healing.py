@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_GONE
-from sandnet.kernel.facts import News
+from sandnet.kernel.types import News
 from sandnet.model import JoinSpec, Sandbox
 from tests.unit.core.rig import Rig, mapping
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sandnet.core import hostview
-from sandnet.core.hostview import HostView
+from sandnet.core.names import host_name_files
+from sandnet.core.names.host_name_files import HostView
 from tests.unit.core.rig import Rig
 
 
@@ -43,7 +43,7 @@ def test_given_a_host_file_when_it_changes_then_its_mark_and_what_it_says_are_ot
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, str], None]
 ) -> None:
     file = tmp_path / "resolv.conf"
-    monkeypatch.setattr(hostview, "RESOLV_CONF", str(file))
+    monkeypatch.setattr(host_name_files, "RESOLV_CONF", str(file))
     view = HostView()
     assert view.resolv_conf().search == ()
     marks = {view.mark()}
@@ -61,7 +61,7 @@ async def test_given_a_host_file_that_is_gone_for_a_moment_when_looked_at_then_w
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "host.conf"
-    monkeypatch.setattr(hostview, "RESOLV_CONF", str(file))
+    monkeypatch.setattr(host_name_files, "RESOLV_CONF", str(file))
     file.write_text("nameserver 192.0.2.53\nsearch a.example\n")
     await rig.network()
     await rig.endpoint("web")
@@ -81,8 +81,8 @@ def test_given_systemd_resolveds_stub_when_no_resolver_serves_then_the_servers_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, real = tmp_path / "resolv.conf", tmp_path / "real"
-    monkeypatch.setattr(hostview, "RESOLV_CONF", str(file))
-    monkeypatch.setattr(hostview, "RESOLVED_REAL", str(real))
+    monkeypatch.setattr(host_name_files, "RESOLV_CONF", str(file))
+    monkeypatch.setattr(host_name_files, "RESOLVED_REAL", str(real))
     view = HostView()
     file.write_text("nameserver 127.0.0.53\noptions edns0\nsearch a.example\n")
     assert view.reachable() == view.resolv_conf()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sandnet.core import hostview
-from sandnet.core.joining import MAX_HOSTS, with_parent_host
-from sandnet.core.parents import MAX_OWED
+from sandnet.core.lifecycle.join_plan import MAX_HOSTS, with_parent_host
+from sandnet.core.lifecycle.parent_updates import MAX_OWED
+from sandnet.core.names import host_name_files
 from sandnet.dns.fake import FakeNames
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin, ParentUpdate, Phase, Sandbox
@@ -221,7 +221,7 @@ async def test_given_a_second_join_then_the_files_hold_the_records_of_both_netwo
 async def test_given_a_container_that_leaves_its_last_ipv6_network_then_its_name_servers_are_those_it_can_reach(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hostview, "_read", lambda _: b"nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
+    monkeypatch.setattr(host_name_files, "_read", lambda _: b"nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
     await rig.network("four")
     await rig.network("six", ipv6=True)
     await rig.endpoint("ep", "four")
@@ -289,7 +289,7 @@ async def test_given_records_that_take_all_the_room_when_one_more_is_made_then_r
     await rig.endpoint("first", labels={"a": "x" * 50_000})
     records = rig.controller.endpoints._records
     room = sum(table.weight for table in (records._networks, records._endpoints, records._sandboxes))
-    monkeypatch.setattr("sandnet.core.records.MOST_BYTES", room + 10_000)
+    monkeypatch.setattr("sandnet.core.state.records.MOST_BYTES", room + 10_000)
     with pytest.raises(Error) as caught:
         await rig.endpoint("second", labels={"a": "x" * 50_000})
     assert (caught.value.kind, caught.value.code) == (Kind.EXHAUSTED, "records_full")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sandnet.core.neighbourtable import HOLD, NeighbourTable
-from sandnet.kernel.fake import FakeKernel
-from sandnet.kernel.neighbour_stats import overflows
+from sandnet.core.reconcile.neighbour_table import HOLD, NeighbourTable
+from sandnet.kernel.fake.kernel import FakeKernel
+from sandnet.kernel.linux.neighbour_stats import overflows
 from sandnet.kernel.workers import Workers
 
 HEADINGS = "entries  allocs   destroys hash_grows table_fulls\n"

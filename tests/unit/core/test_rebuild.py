@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from msgspec.structs import replace
 
-from sandnet.core.rebuild import TOLD
-from sandnet.core.records import Records
+from sandnet.core.recovery.rebuild import TOLD
+from sandnet.core.state.records import Records
 from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Sandbox
 from sandnet.model.ports import ExposedPort
 from sandnet.stores.base import REBUILD, Put

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from msgspec.structs import replace
 
-from sandnet.kernel.base import Bridge
+from sandnet.kernel.types import Bridge
 from sandnet.model import ParentUpdate, Phase
 from tests.unit.core.rig import Rig, mapping
 

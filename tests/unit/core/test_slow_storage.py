@@ -14,11 +14,11 @@ import pytest
 from sandnet.composition import assemble
 from sandnet.config import Config
 from sandnet.core.controller import Controller
-from sandnet.kernel.fake import FakeKernel
+from sandnet.kernel.fake.kernel import FakeKernel
 from sandnet.kernel.workers import Workers
 from sandnet.model import EndpointSpec, JoinSpec, NetworkSpec
-from sandnet.stores import sqlite_rows
-from sandnet.stores.sqlite import SqliteStore
+from sandnet.stores.sqlite import rows
+from sandnet.stores.sqlite.store import SqliteStore
 
 COMMIT = 0.1
 MANY = 50
@@ -35,7 +35,7 @@ async def controller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: list[float]
 ) -> AsyncIterator[Controller]:
     """A started daemon over the real store, every transaction of which takes ``COMMIT`` longer, and a network."""
-    write = sqlite_rows.write
+    write = rows.write
 
     def slow(*args: Any, **options: Any) -> Any:
         written.append(time.monotonic())
@@ -48,7 +48,7 @@ async def controller(
     made = assemble(Config(state_dir=str(tmp_path / "state")), store, FakeKernel(), workers)
     await made.start()
     await made.networks.create(NetworkSpec(name="foo", driver="bridge"))
-    monkeypatch.setattr(sqlite_rows, "write", slow)
+    monkeypatch.setattr(rows, "write", slow)
     yield made
     await made.stop()
     workers.close()

@@ -7,14 +7,14 @@ import os
 import socket
 from pathlib import Path
 
-from sandnet.dns.answers import Answers
 from sandnet.dns.base import Asker, Change
-from sandnet.dns.claim import Opened, claim
-from sandnet.dns.control import Control
-from sandnet.dns.hostservers import HostServers
-from sandnet.dns.protocol import Lack
-from sandnet.dns.server import Server
-from sandnet.dns.upstream import Upstream
+from sandnet.dns.control_protocol import Lack
+from sandnet.dns.server.control import Control
+from sandnet.dns.server.forwarder import Upstream
+from sandnet.dns.server.host_nameservers import HostServers
+from sandnet.dns.server.query_handler import Answers
+from sandnet.dns.server.resolver import Server
+from sandnet.dns.takeover import Opened, claim
 from sandnet.errors import Error, Kind
 
 

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from sandnet.dns import budget
-from sandnet.dns.budget import SLICE, Budget
-from sandnet.dns.shares import Shares
+from sandnet.dns.server import budget
+from sandnet.dns.server.budget import SLICE, Budget
+from sandnet.dns.server.fair_share import Shares
 
 
 class Clock:

@@ -12,12 +12,12 @@ import pytest
 
 from sandnet.dns import client as module
 from sandnet.dns.base import NoAsker, NoNames
-from sandnet.dns.claim import Opened
 from sandnet.dns.client import NameClient, stop_resolver
-from sandnet.dns.link import Link
-from sandnet.dns.protocol import Lack
+from sandnet.dns.client_connection import Link
+from sandnet.dns.control_protocol import Lack
+from sandnet.dns.takeover import Opened
 from sandnet.errors import Error, Kind
-from tests.dns_world import names, until
+from tests.support.dns_servers import names, until
 from tests.unit.dns.local import LocalResolver, asker
 
 WEB = names("front", "e1", "web", "10.0.0.2")

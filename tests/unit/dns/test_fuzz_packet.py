@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.dns import packet
+from sandnet.dns import message
 from sandnet.dns.base import Asker, Names
-from sandnet.dns.resolver import Ask, resolve
-from sandnet.dns.table import Table
+from sandnet.dns.lookup import Ask, resolve
+from sandnet.dns.name_table import Table
 
 ASKER = Asker(container_id="box", key="/ns/box", inode=1, networks=("n1",))
 ADDRESSES = tuple(ip_address(f"10.0.0.{i}") for i in range(1, 60))
@@ -26,32 +26,32 @@ QUERIES = [
     dns.message.make_query("www.example.com", "AAAA", use_edns=True, id=1).to_wire(),
     dns.message.make_query("1.0.0.10.in-addr.arpa", "PTR", id=1).to_wire(),
 ]
-SOUND = [question for query in QUERIES if (question := packet.parse_question(query))]
+SOUND = [question for query in QUERIES if (question := message.parse_question(query))]
 
 
 def check(data: bytes) -> None:
     """Everything that may be done with a message from a stranger, and what must be true of the reply."""
-    question = packet.parse_question(data)
-    packet.malformed(data, packet.FORMERR)
+    question = message.parse_question(data)
+    message.malformed(data, message.FORMERR)
     for query, sound in zip(QUERIES, SOUND, strict=True):
-        packet.matches(query, sound, data)
+        message.matches(query, sound, data)
     if question:
-        packet.matches(data, question, data)
-        packet.error(data, question, packet.SERVFAIL)
+        message.matches(data, question, data)
+        message.error(data, question, message.SERVFAIL)
     for tcp in (False, True):
         result = resolve(TABLE, ASKER, data, tcp=tcp, turn=7)
         if isinstance(result, Ask):
             assert result.question == question
         elif result:
-            limit = packet.LARGEST_TCP if tcp else packet.udp_limit(question) if question else packet.PLAIN_UDP
+            limit = message.LARGEST_TCP if tcp else message.udp_limit(question) if question else message.PLAIN_UDP
             assert len(result) <= limit
             assert result[:2] == data[:2]
             assert result[2] & 0x80
             dns.message.from_wire(result)
         else:
-            assert len(data) < packet.HEADER_SIZE or data[2] & 0x80
+            assert len(data) < message.HEADER_SIZE or data[2] & 0x80
     if question is not None:
-        assert packet.text_to_name(packet.name_to_text(question.name)) == question.name
+        assert message.text_to_name(message.name_to_text(question.name)) == question.name
 
 
 @given(data=st.binary(max_size=600))
@@ -81,7 +81,7 @@ def test_given_a_million_random_bytes_when_asked_in_pieces_or_at_once_then_all_i
 @pytest.mark.parametrize("query", QUERIES, ids=bytes.hex)
 def test_given_a_sound_query_when_cut_anywhere_then_it_is_malformed(query: bytes) -> None:
     for end in range(len(query)):
-        assert packet.parse_question(query[:end]) is None
+        assert message.parse_question(query[:end]) is None
         check(query[:end])
 
 
@@ -102,7 +102,7 @@ def test_given_a_query_that_dnspython_refuses_for_its_question_when_parsed_then_
 ) -> None:
     data = bytearray(query)
     data[position % len(data)] = byte
-    question = packet.parse_question(bytes(data))
+    question = message.parse_question(bytes(data))
     try:
         judged = dns.message.from_wire(bytes(data))
     except dns.exception.DNSException:
@@ -132,7 +132,7 @@ def test_given_compression_loops_and_endless_names_when_asked_then_formerr(name:
     check(data)
     result = resolve(TABLE, ASKER, data, tcp=True, turn=0)
     assert isinstance(result, bytes)
-    assert packet.rcode(result) == packet.FORMERR
+    assert message.rcode(result) == message.FORMERR
 
 
 @given(junk=st.binary(max_size=80))

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.dns import packet
-from sandnet.dns.packet import Question, parse_question
+from sandnet.dns import message as packet
+from sandnet.dns.message import Question, parse_question
 
 LABELS = st.lists(st.binary(min_size=1, max_size=63), max_size=6).filter(lambda ls: sum(map(len, ls)) + len(ls) < 255)
 KINDS = st.sampled_from(["A", "AAAA", "PTR", "MX", "TXT", "HTTPS", "ANY"])

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandnet.dns.base import Alias, Asker, Explanation, Names, NoAsker, NoNames
-from sandnet.dns.channel import Channel
-from sandnet.dns.protocol import (
+from sandnet.dns.control_channel import Channel
+from sandnet.dns.control_protocol import (
     BATCH,
     FRAME_LIMIT,
     Apply,

@@ -15,12 +15,12 @@ import dns.rdatatype
 import dns.reversename
 import pytest
 
-from sandnet.dns import replies
+from sandnet.dns import reply_cache
 from sandnet.dns.base import Alias, Asker, Names, NoNames
-from sandnet.dns.packet import Question, parse_question
-from sandnet.dns.replies import MOST_OF_ONE
-from sandnet.dns.resolver import Ask, explain, resolve
-from sandnet.dns.table import Table
+from sandnet.dns.lookup import Ask, explain, resolve
+from sandnet.dns.message import Question, parse_question
+from sandnet.dns.name_table import Table
+from sandnet.dns.reply_cache import MOST_OF_ONE
 
 BACKENDS = [f"10.0.1.{i}" for i in range(1, 5)]
 MANY = [f"10.1.{i // 250}.{i % 250}" for i in range(300)]
@@ -347,8 +347,8 @@ def test_given_long_names_when_asked_for_ever_then_the_replies_of_an_asker_stay_
 def test_given_many_askers_when_all_ask_long_questions_then_all_replies_stay_within_their_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replies, "MOST_OF_ONE", 1 << 16)
-    monkeypatch.setattr(replies, "MOST_OF_ALL", 1 << 18)
+    monkeypatch.setattr(reply_cache, "MOST_OF_ONE", 1 << 16)
+    monkeypatch.setattr(reply_cache, "MOST_OF_ALL", 1 << 18)
     modest = Asker(container_id="modest", key="/ns/modest", inode=1, networks=("n1",))
     resolve(table := TABLE.changed(modest), modest, question(b"\3web\0"), tcp=False, turn=0)
     for number in range(20):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sandnet.dns import stream
-from sandnet.dns.answers import Client, Peer, Send
-from sandnet.dns.protocol import Lack
-from sandnet.dns.shares import Shares
-from tests.dns_world import names, query, records, until
+from sandnet.dns.control_protocol import Lack
+from sandnet.dns.server import tcp as stream
+from sandnet.dns.server.fair_share import Shares
+from sandnet.dns.server.query_handler import Client, Peer, Send
+from tests.support.dns_servers import names, query, records, until
 from tests.unit.dns.local import LocalResolver, asker
 
 

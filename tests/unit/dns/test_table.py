@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandnet.dns.base import Alias, Asker, Change, Names, NoAsker, NoNames
-from sandnet.dns.replies import first
-from sandnet.dns.table import Table
+from sandnet.dns.name_table import Table
+from sandnet.dns.reply_cache import first
 
 
 def names(owner: str, *called: str, at: str = "10.0.0.2", net: str = "n1", network: str = "foo") -> Names:

@@ -12,15 +12,15 @@ from typing import cast
 
 import pytest
 
-from sandnet.dns import packet
-from sandnet.dns import race as race_module
-from sandnet.dns.exchange import LARGEST
-from sandnet.dns.hostservers import HostServers
-from sandnet.dns.liveness import Liveness
-from sandnet.dns.race import HOLD_NEGATIVE, HOLD_POSITIVE
-from sandnet.dns.upstream import STREAM_WORK, STREAMS, Options, Upstream, Usage
+from sandnet.dns import message
+from sandnet.dns.server import upstream_query as race_module
+from sandnet.dns.server.forwarder import STREAM_WORK, STREAMS, Options, Upstream, Usage
+from sandnet.dns.server.host_nameservers import HostServers
+from sandnet.dns.server.server_liveness import Liveness
+from sandnet.dns.server.upstream_query import HOLD_NEGATIVE, HOLD_POSITIVE
+from sandnet.dns.server.upstream_sockets import LARGEST
 from sandnet.model.address import Address
-from tests.dns_world import query, rcode, records, reply_to, until
+from tests.support.dns_servers import query, rcode, records, reply_to, until
 
 Replying = Callable[[bytes], Sequence[bytes]]
 SLACK = 3.0
@@ -88,8 +88,8 @@ async def servers() -> AsyncIterator[Servers]:
     await asyncio.sleep(0)
 
 
-def asks(query: bytes) -> packet.Question:
-    found = packet.parse_question(query)
+def asks(query: bytes) -> message.Question:
+    found = message.parse_question(query)
     assert found is not None
     return found
 
@@ -103,7 +103,7 @@ def silent(_: bytes) -> Sequence[bytes]:
 
 
 def failing(asked: bytes) -> Sequence[bytes]:
-    return [packet.error(asked, asks(asked), packet.SERVFAIL)]
+    return [message.error(asked, asks(asked), message.SERVFAIL)]
 
 
 def truncated(asked: bytes) -> Sequence[bytes]:
@@ -113,7 +113,7 @@ def truncated(asked: bytes) -> Sequence[bytes]:
 
 def nameless(asked: bytes) -> Sequence[bytes]:
     reply = reply_to(asked)
-    return [reply[:3] + bytes([reply[3] | packet.NXDOMAIN]) + reply[4:]]
+    return [reply[:3] + bytes([reply[3] | message.NXDOMAIN]) + reply[4:]]
 
 
 async def ask(
@@ -316,7 +316,7 @@ async def test_given_a_truncated_answer_when_it_fits_the_asker_then_it_is_fetche
     answer, _ = await timed(Upstream(port=servers.port), query("example.org"), 1, limit)
     assert answer
     assert len(records(answer)) == count
-    assert packet.is_truncated(answer) is (count == 0)
+    assert message.is_truncated(answer) is (count == 0)
 
 
 @pytest.mark.parametrize("reply", [None, lambda _: [], lambda _: [b"\0" * 20]])
@@ -332,7 +332,7 @@ async def test_given_a_truncated_answer_and_no_tcp_when_the_asker_is_on_tcp_then
     assert records(answer) == ["192.0.2.1"]
     udp_answer, _ = await timed(Upstream(port=servers.port), query("example.org"), 1)
     assert udp_answer
-    assert packet.is_truncated(udp_answer)
+    assert message.is_truncated(udp_answer)
 
 
 async def test_given_the_limits_when_reached_then_one_has_no_place_and_another_has(servers: Servers) -> None:
@@ -369,10 +369,10 @@ def lame(asked: bytes) -> Sequence[bytes]:
 
 
 SECOND = {
-    "NXDOMAIN": denying(packet.NXDOMAIN),
-    "NODATA": denying(packet.NOERROR),
-    "SERVFAIL": denying(packet.SERVFAIL),
-    "REFUSED": denying(packet.REFUSED),
+    "NXDOMAIN": denying(message.NXDOMAIN),
+    "NODATA": denying(message.NOERROR),
+    "SERVFAIL": denying(message.SERVFAIL),
+    "REFUSED": denying(message.REFUSED),
     "another address": other,
 }
 
@@ -460,12 +460,12 @@ async def test_given_a_truncated_answer_and_no_place_for_a_stream_when_asked_the
     usage.streams = STREAMS[1]
     answer = await ask(upstream, query("a"), ADDRESSES[:1], 4096, usage=usage)
     assert answer
-    assert packet.is_truncated(answer)
+    assert message.is_truncated(answer)
     assert usage.streams == STREAMS[1]
     usage.streams = 0
     answer = await ask(upstream, query("a"), ADDRESSES[:1], 4096, usage=usage)
     assert answer
-    assert not packet.is_truncated(answer)
+    assert not message.is_truncated(answer)
     assert usage.streams == 0
 
 
@@ -517,7 +517,7 @@ async def test_given_a_server_whose_tcp_hangs_when_its_answer_was_truncated_then
     answer, took = await timed(Upstream(port=servers.port), query("example.org"), 1, 4096)
     held.close()
     assert answer
-    assert packet.is_truncated(answer)
+    assert message.is_truncated(answer)
     assert took < race_module.STREAM + SLACK
 
 

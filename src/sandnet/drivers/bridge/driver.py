@@ -9,31 +9,35 @@ from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
-from sandnet.drivers.base import Fault, Gateways, StateOf
-from sandnet.drivers.bridge import balance_rules, inspection, readonly, ruleset
-from sandnet.drivers.bridge.advertisements import Advertisements
-from sandnet.drivers.bridge.balancing import Balancing
-from sandnet.drivers.bridge.egress import refuse_egress
-from sandnet.drivers.bridge.flow_limits import usual_max_flows
-from sandnet.drivers.bridge.forwarding import Forwarding
-from sandnet.drivers.bridge.guarding import Guarding
-from sandnet.drivers.bridge.precedence import NO_WAY_IN, Precedence
-from sandnet.drivers.bridge.publish import HostPorts
-from sandnet.drivers.bridge.published import published
-from sandnet.drivers.bridge.route_sources import RouteSources
-from sandnet.drivers.bridge.rules import Rules
-from sandnet.drivers.bridge.subnets import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
-from sandnet.drivers.bridge.upkeep import Upkeep
-from sandnet.drivers.tuning import Tuning
+from sandnet.drivers import readonly_sysctls
+from sandnet.drivers.base import Gateways
+from sandnet.drivers.bridge import diff
+from sandnet.drivers.bridge.checks import _refuse_link, _refuse_other_subnet, _refuse_taken_link
+from sandnet.drivers.forwarding import Forwarding
+from sandnet.drivers.port_allocator import HostPorts
+from sandnet.drivers.router_advertisements import Advertisements
+from sandnet.drivers.routing_rules import NO_WAY_IN, Precedence
+from sandnet.drivers.sysctls import Tuning
 from sandnet.errors import Error, Kind, invalid
-from sandnet.kernel.base import Bridge, Kernel, Link, Veth
-from sandnet.kernel.facts import Space
-from sandnet.kernel.reaper import Reaper
-from sandnet.kernel.sysctl import set_where_different
+from sandnet.firewall import inet_table
+from sandnet.firewall.antispoofing import Guarding
+from sandnet.firewall.balancing import service_rules
+from sandnet.firewall.balancing.load_balancer import Balancing
+from sandnet.firewall.base import Fault, StateOf
+from sandnet.firewall.egress import refuse_egress
+from sandnet.firewall.flow_limits import usual_max_flows
+from sandnet.firewall.masquerade_sources import RouteSources
+from sandnet.firewall.published_ports import published
+from sandnet.firewall.ruleset.transaction import Rules
+from sandnet.firewall.ruleset_reconciler import Upkeep
+from sandnet.ipam.subnet_plan import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
+from sandnet.kernel.base import Kernel
+from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.linux.sysctl import set_where_different
+from sandnet.kernel.types import Bridge, Space, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Interface, Network, Phase, PortMapping
-from sandnet.model.ids import OWN_LINK
-from sandnet.model.marks import network_mark
+from sandnet.model.link_alias import network_mark
 from sandnet.model.network import MAX_FLOWS
 from sandnet.model.ports import TCP
 
@@ -87,11 +91,11 @@ class BridgeDriver:
 
     def limits(self) -> str:
         """Return why no network can have IPv6 here."""
-        return readonly.without_ipv6(self._kernel.sysctl, self._missing.get("ipv6", ""))
+        return readonly_sysctls.without_ipv6(self._kernel.sysctl, self._missing.get("ipv6", ""))
 
     async def unmet(self) -> list[Fault]:
         """Return the kernel parameters that are unfit and cannot be written."""
-        return await self._workers.run(readonly.unmet, self._kernel.sysctl)
+        return await self._workers.run(readonly_sysctls.unmet, self._kernel.sysctl)
 
     async def start(self, state: StateOf) -> None:
         """Put both tables in place in one transaction: established flows never notice."""
@@ -111,7 +115,7 @@ class BridgeDriver:
         await self._precedence.give_back()
         await self._tuning.put_back()  # first: without the table a forwarding host would be open
         if not self.unavailable():
-            script = ruleset.no_table() + balance_rules.no_bridge_table()
+            script = inet_table.no_table() + service_rules.no_bridge_table()
             await self._workers.run(self._kernel.firewall.apply, script)
 
     # Upkeep.
@@ -122,14 +126,14 @@ class BridgeDriver:
 
     def _network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
         ipv6, sysctl = "ipv6" not in self._missing, self._kernel.sysctl
-        found = [fault for net in nets for fault in inspection.network_faults(net, host, sysctl, ipv6=ipv6)]
+        found = [fault for net in nets for fault in diff.network_faults(net, host, sysctl, ipv6=ipv6)]
         links = self._kernel.links.list()  # ``host`` need not have the ports of the bridges
         strange = [net for net in nets if not self._guarding.knows_others(net, links)]
-        return found + [inspection.other_ports(net) for net in strange]
+        return found + [diff.other_ports(net) for net in strange]
 
     async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
         """See :class:`Driver`."""
-        return await self._workers.run(inspection.changed, nets, self._kernel.sysctl, "ipv6" not in self._missing)
+        return await self._workers.run(diff.changed, nets, self._kernel.sysctl, "ipv6" not in self._missing)
 
     async def parameter_faults(self) -> list[Fault]:
         """Those of the whole host; routes that have changed are followed on the way, which is no repair."""
@@ -172,7 +176,7 @@ class BridgeDriver:
 
     async def published(self) -> Sequence[tuple[Address, BoundPort]]:
         """Those in the maps of the table; none where there is no table."""
-        listing = await self._workers.run(self._kernel.firewall.listing, ruleset.TABLE)
+        listing = await self._workers.run(self._kernel.firewall.listing, inet_table.TABLE)
         await self._forwarding.recall(listing)
         return published(listing)
 
@@ -209,15 +213,15 @@ class BridgeDriver:
         bridge = Bridge(net.link, net.mtu, addresses(net))
         if net.link_adopted:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)
-            for name, value in inspection.parameters(net, ipv6=True).items():
+            for name, value in diff.parameters(net, ipv6=True).items():
                 await self._tuning.ensure(name, value)
         else:
             await self._workers.run(self._make, net, bridge._replace(mark=network_mark(net)))
         if net.link_adopted or net.phase is Phase.READY:  # a bridge that was there before may have ports of others
             await self._guarding.meet_others(net, await self._workers.run(self._kernel.links.list))
         await self._upkeep.limit(net)
-        elements = ruleset.network_elements(net, self._max_flows, add=True)
-        await self._apply([*elements, *balance_rules.router(net, add=True)])
+        elements = inet_table.network_elements(net, self._max_flows, add=True)
+        await self._apply([*elements, *service_rules.router(net, add=True)])
         await self._precedence.keep()
         return net
 
@@ -225,15 +229,15 @@ class BridgeDriver:
         """Forget the network in the ruleset, and delete the bridge if we made it."""
         if not net.link:
             return
-        elements = ruleset.network_elements(net, self._max_flows, add=False)
-        await self._apply([*elements, *balance_rules.router(net, add=False)])
+        elements = inet_table.network_elements(net, self._max_flows, add=False)
+        await self._apply([*elements, *service_rules.router(net, add=False)])
         await self._upkeep.forget_limits()
         await self._precedence.keep()
         await self._guarding.meet_others(net, [])
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
-            for name in inspection.parameters(net, ipv6=True):
+            for name in diff.parameters(net, ipv6=True):
                 await self._tuning.put_back(name)
             return
         if net.options.bridge_name:  # a name that a later start would not know as ours: it must be gone at once
@@ -241,20 +245,20 @@ class BridgeDriver:
         else:
             self._reaper.bury(net.link)
 
-    def _host(self) -> ruleset.HostState:
-        return ruleset.HostState([*self._forwarding.elements(), *self._sources.elements()], self._max_flows)
+    def _host(self) -> inet_table.HostState:
+        return inet_table.HostState([*self._forwarding.elements(), *self._sources.elements()], self._max_flows)
 
     async def _open_host(self, nets: Sequence[Network]) -> None:
         """Forward packets for these networks, and for no others where none were forwarded before."""
         async with self._opening:
-            await self._apply(ruleset.host_elements(await self._forwarding.decide(nets)))
+            await self._apply(inet_table.host_elements(await self._forwarding.decide(nets)))
             if nets:
                 await self._tuning.ensure("net/ipv4/ip_forward", "1")
             if any(net.ipv6 for net in nets):
                 await self._advertisements.switch_on()
 
     def _make(self, net: Network, bridge: Bridge) -> None:
-        parameters = inspection.parameters(net, ipv6="ipv6" not in self._missing)
+        parameters = diff.parameters(net, ipv6="ipv6" not in self._missing)
         self._kernel.links.ensure_bridge(bridge._replace(parameters=tuple(parameters.items())))
         for name, value in parameters.items():
             set_where_different(self._kernel.sysctl, name, value)
@@ -268,7 +272,7 @@ class BridgeDriver:
         """
         if not ep.ports:
             return
-        await self._apply(ruleset.endpoint_elements(ep, add=True))
+        await self._apply(inet_table.endpoint_elements(ep, add=True))
         await self._forget_stale([ep])
 
     async def _forget_stale(self, endpoints: Sequence[Endpoint]) -> None:
@@ -283,7 +287,7 @@ class BridgeDriver:
         await self._balancing.balance(ep, ())
         if not ep.ports:
             return
-        await self._apply(ruleset.endpoint_elements(ep, add=False))
+        await self._apply(inet_table.endpoint_elements(ep, add=False))
         targets = [interface.ip for interface in (ep.address, ep.address_ipv6) if interface]
         await self._workers.run(self._kernel.firewall.forget_flows, addresses=targets)
 
@@ -364,37 +368,3 @@ def _reason(parameter: str) -> str:
 def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:
     """The endpoint's address where it is not the interface's own."""
     return address if own and address != own else None
-
-
-def _refuse_taken_link(link: str, others: Sequence[Network]) -> None:
-    for other in others:
-        if other.link == link:
-            message = f"bridge {link} belongs to network {other.name} ({other.id[:12]})"
-            raise Error(Kind.CONFLICT, message, "name another bridge, or none", "link_taken")
-
-
-def _refuse_link(net: Network, link: str, found: Link | None) -> None:
-    asked = net.options
-    if asked.bridge_name and OWN_LINK.fullmatch(asked.bridge_name):
-        hint = "name it otherwise: what is named so and belongs to no record is swept away at start-up"
-        raise invalid(f"bridge name {link} is one of those we give", hint, "reserved_name")
-    if found and found.kind != "bridge":
-        message = f"link {link} exists and is not a bridge"
-        raise Error(Kind.CONFLICT, message, "name a bridge, or a link that does not exist", "link_taken")
-    if not found and asked.bridge_name and not asked.create_bridge:
-        hint = f"make it first (ip link add {link} type bridge), or leave AllowNonDefaultBridge out"
-        raise Error(Kind.PROTECTED, f"bridge device {link} must be created manually", hint, "bridge_missing")
-    if found and asked.internal:
-        hint = "leave bridge_name out: a bridge of the network's own is isolated, one of yours is not ours to cut off"
-        raise invalid(f"network {net.name} cannot be internal on existing bridge {link}", hint, "adopted_internal")
-    if found and asked.host_access not in (None, True):
-        hint = "leave host_access out: what reaches the host from a bridge of yours is yours to filter"
-        message = f"network {net.name} cannot keep existing bridge {link} from the host"
-        raise invalid(message, hint, "adopted_host_access")
-
-
-def _refuse_other_subnet(net: Network, own: IPv4Interface) -> None:
-    asked = net.options
-    if (asked.subnet and asked.subnet != own.network) or (asked.bridge_address and asked.bridge_address != own):
-        message = f"bridge {net.link} has address {own}, which does not fit the subnet asked for"
-        raise invalid(message, f"ask for {own.network}, or leave the subnet out", "bridge_address_differs")

@@ -1,0 +1,270 @@
+"""Between the reference's messages and the model: what comes in is validated here, what goes out is told here.
+
+An empty string is an absent one, as in the reference's attach example.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from msgspec.structs import replace
+
+from sandnet.api import parsing
+from sandnet.api.libnetwork import network_options
+from sandnet.errors import invalid, not_found
+from sandnet.model import (
+    Affinity,
+    EndpointSpec,
+    ExposedPort,
+    HostEntry,
+    JoinSpec,
+    NetworkSpec,
+    ParentUpdate,
+    PortMapping,
+    Probe,
+    ProbeKind,
+)
+from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
+from sandnet.model.ports import PROTOCOL_NAMES
+from sandnet.model.resolv_conf import check_options, check_search
+from sandnet.wire import libnetwork as wire
+
+T = TypeVar("T")
+
+DEFAULT_DRIVER: Final = "bridge"
+MAX_ALIASES: Final = 100
+"""Of an endpoint, or of a join: every one of them is a record of the resolver's."""
+MAX_PORTS: Final = 8192
+"""Published by an endpoint, each a held socket and elements in the packet filter; and as many exposed ones."""
+MAX_LINES: Final = 1024
+"""Extra hosts of a join, and its parent updates: lines of files that are rewritten as a whole."""
+MAX_SERVERS: Final = 16
+"""Name servers of a join."""
+MAX_LABELS: Final = 256
+"""Of an endpoint: told with every verbose answer."""
+MAX_LABEL_BYTES: Final = 64 << 10
+"""Of all names and values of an endpoint's labels, as UTF-8."""
+_DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+"""Plugins may be named like images (``vendor/plugin:latest``)."""
+_ENDPOINT_REF: Final = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
+    """The network that is asked for, and the option keys that mean nothing to us.
+
+    Raises:
+        Error: ``INVALID``; ``NOT_FOUND`` for a driver that cannot exist.
+    """
+    name = check_network_name(body.name or "")
+    driver = body.network_type or DEFAULT_DRIVER
+    if not _DRIVER.fullmatch(driver) or ".." in driver:
+        raise not_found("driver", repr(driver))
+    parsed, unknown = network_options.parse(body.options)
+    return NetworkSpec(name=name, driver=driver, options=parsed, labels=_few_labels(body.labels or {})), unknown
+
+
+def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSpec:
+    """The endpoint that is asked for.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    return EndpointSpec(
+        name=check_endpoint_name(body.name or ""),
+        exposed_ports=_exposed(_few(body.exposed_ports, "exposed_ports", MAX_PORTS)),
+        port_mapping=_mappings(_few(body.port_mapping, "port_mapping", MAX_PORTS)),
+        address=_given(parsing.ipv4, body.address, "address"),
+        address_ipv6=_given(parsing.ipv6, body.address_ipv6, "address_ipv6"),
+        mac=parsing.mac(body.mac, "mac") if body.mac else "",
+        labels=_few_labels(body.labels or {}),
+        aliases=_aliases(_few(body.aliases, "aliases", MAX_ALIASES)),
+        affinity=Affinity(body.affinity or Affinity.FLOW),
+        probe=_probe(body.probe) if body.probe else None,
+        watch_pid=body.watch_pid or 0,
+    )
+
+
+def join_spec(body: wire.Join) -> JoinSpec:
+    """The join that is asked for.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    if body.netns and body.pid:
+        raise invalid("netns and pid are both given", "give one of them", "contradiction")
+    if body.end_process and not body.watch_pid:
+        raise invalid("end_process is given and watch_pid is not", "name the process with watch_pid", "invalid")
+    if body.watch_pid and body.auto_remove is False:
+        message = "watch_pid is given and auto_remove is false"
+        raise invalid(message, "leave one of them out", "contradiction")
+    return JoinSpec(
+        container_id=check_container_id(body.container_id or ""),
+        host_name=check_host_name(body.host_name, "host_name") if body.host_name else "",
+        domain_name=check_host_name(body.domain_name, "domain_name") if body.domain_name else "",
+        hosts_path=parsing.path(body.hosts_path, "hosts_path") if body.hosts_path else "",
+        resolv_conf_path=parsing.path(body.resolv_conf_path, "resolv_conf_path") if body.resolv_conf_path else "",
+        dns=tuple(
+            parsing.host_address(server, f"dns[{i}]") for i, server in enumerate(_few(body.dns, "dns", MAX_SERVERS))
+        ),
+        dns_search=check_search(body.dns_search or (), "dns_search"),
+        dns_options=check_options(body.dns_options or (), "dns_options"),
+        extra_hosts=tuple(
+            _extra_host(host, f"extra_hosts[{i}]")
+            for i, host in enumerate(_few(body.extra_hosts, "extra_hosts", MAX_LINES))
+        ),
+        parent_updates=tuple(
+            _parent_update(update, f"parent_updates[{i}]")
+            for i, update in enumerate(_few(body.parent_updates, "parent_updates", MAX_LINES))
+        ),
+        use_default_sandbox=bool(body.use_default_sandbox),
+        gateway_priority=body.gateway_priority or 0,
+        weight=body.weight or 1,
+        aliases=_aliases(_few(body.aliases, "aliases", MAX_ALIASES)),
+        netns=parsing.path(body.netns, "netns") if body.netns else "",
+        pid=body.pid or 0,
+        watch_pid=body.watch_pid or 0,
+        end_process=bool(body.end_process),
+        auto_remove=body.auto_remove,
+    )
+
+
+def backend_change(body: wire.BackendChange) -> tuple[bool | None, int | None]:
+    """Whether the backend is to be drained, and its new weight; ``None``: as it is.
+
+    Raises:
+        Error: ``INVALID`` when nothing is to be changed: more likely a misspelt field than a wish.
+    """
+    if body.state is None and body.weight is None:
+        raise invalid("nothing is to be changed", 'give state ("drained" or "active"), or weight (1 to 100)')
+    return None if body.state is None else body.state == "drained", body.weight
+
+
+def _probe(probe: wire.Probe) -> Probe:
+    if probe.timeout > probe.interval / 2:
+        message = f"probe: a timeout of {probe.timeout:g} s is more than half the interval of {probe.interval:g} s"
+        raise invalid(message, "give a longer interval or a shorter timeout")
+    return Probe(
+        kind=ProbeKind(probe.kind), port=probe.port, path=probe.path, interval=probe.interval, timeout=probe.timeout
+    )
+
+
+def _given(read: Callable[[object, str], T], value: str | None, field: str) -> T | None:
+    return read(value, field) if value else None
+
+
+def _few(items: Sequence[T] | None, field: str, most: int) -> Sequence[T]:
+    """The items, none if there is no list: what a request may ask for at once is bounded, not only its bytes."""
+    if len(items or ()) > most:
+        raise invalid(f"{field}: {len(items or ())} are too many", f"give at most {most}")
+    return items or ()
+
+
+def _few_labels(labels: dict[str, str]) -> dict[str, str]:
+    _few(tuple(labels), "labels", MAX_LABELS)
+    size = sum(len(text.encode(errors="replace")) for text in (*labels, *labels.values()))
+    if size > MAX_LABEL_BYTES:
+        raise invalid(f"labels: {size} bytes are too many", f"give at most {MAX_LABEL_BYTES} bytes of names and values")
+    return labels
+
+
+def _aliases(names: Sequence[str]) -> tuple[str, ...]:
+    """In lower case, as names are compared (RFC 4343); each once."""
+    read = (check_host_name(name, f"aliases[{i}]").lower() for i, name in enumerate(names))
+    return tuple(dict.fromkeys(read))
+
+
+def _exposed(ports: Iterable[wire.ExposedPort]) -> tuple[ExposedPort, ...]:
+    """Each port once: exposing it twice says nothing new."""
+    read = (
+        ExposedPort(
+            proto=parsing.protocol(port.proto, f"exposed_ports[{i}].proto"),
+            port=_port(port.port, f"exposed_ports[{i}].port"),
+        )
+        for i, port in enumerate(ports)
+    )
+    return tuple(dict.fromkeys(read))
+
+
+def _mappings(ports: Iterable[wire.PortMapping]) -> tuple[PortMapping, ...]:
+    read: list[PortMapping] = []
+    fixed: dict[object, int] = {}
+    for i, asked in enumerate(ports):
+        for port in _mapping(asked, f"port_mapping[{i}]"):
+            if port.host_port and not port.host_port_end:
+                _refuse_twice(fixed.setdefault((port.proto, port.host_ip, port.host_port), i), i, port)
+            read.append(port)
+            if len(read) > MAX_PORTS:
+                raise invalid(f"port_mapping: more than {MAX_PORTS} ports, those of ranges included", code="too_many")
+    return tuple(read)
+
+
+def _refuse_twice(other: int, i: int, port: PortMapping) -> None:
+    """Two mappings may not ask for one host port; the ports of one range are different ones."""
+    if other != i:
+        wanted = f"{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
+        raise invalid(f"port_mapping[{other}] and port_mapping[{i}] ask for the same host port {wanted}")
+
+
+def _mapping(port: wire.PortMapping, field: str) -> Iterator[PortMapping]:
+    """What one object asks for: a port, or each port of a range."""
+    one = _single(port, field)
+    end = port.port_end or one.port
+    if end < one.port:
+        raise invalid(f"{field}: ports {one.port} to {end} are no range", "let port be the lower end")
+    if port.port_end is None:
+        yield one
+        return
+    count = end - one.port + 1
+    if one.host_port + count - 1 > 65535:
+        raise invalid(f"{field}: host ports {one.host_port} to {one.host_port + count - 1} are out of range")
+    if one.host_port_end and one.host_port_end - one.host_port + 1 != count:
+        hosts = one.host_port_end - one.host_port + 1
+        message = f"{field}: {hosts} host ports cannot lead to {count} ports"
+        raise invalid(message, "make both ranges equally long, or name one port for the first free one of many")
+    for step in range(count):
+        host_port = one.host_port and one.host_port + step
+        yield replace(one, port=one.port + step, host_port=host_port, host_port_end=0)
+
+
+def _single(port: wire.PortMapping, field: str) -> PortMapping:
+    proto = parsing.protocol(port.proto, f"{field}.proto")
+    if proto not in PROTOCOL_NAMES:
+        raise invalid(f"{field}.proto: protocol {proto} has no ports", "use tcp (6), udp (17) or sctp (132)")
+    _given(parsing.address, port.ip, f"{field}.ip")
+    first, last = port.host_port or 0, port.host_port_end or 0
+    if last and not 0 < first <= last:
+        raise invalid(f"{field}: host ports {first} to {last} are no range", "let host_port be the lower end")
+    return PortMapping(
+        proto=proto,
+        port=_port(port.port, f"{field}.port"),
+        host_ip=_given(parsing.binding_address, port.host_ip, f"{field}.host_ip"),
+        host_port=first,
+        host_port_end=last,
+    )
+
+
+def _port(port: int | None, field: str) -> int:
+    if port is None:
+        raise invalid(f"{field} is missing", "use a number from 1 to 65535")
+    return port
+
+
+def _extra_host(host: wire.ExtraHost, field: str) -> HostEntry:
+    return HostEntry(
+        name=check_host_name(host.name or "", f"{field}.name"),
+        address=parsing.address(host.address or "", f"{field}.address"),
+    )
+
+
+def _parent_update(update: wire.ParentUpdate, field: str) -> ParentUpdate:
+    endpoint = update.endpoint_id or ""
+    if not _ENDPOINT_REF.fullmatch(endpoint):
+        raise invalid(f"{field}.endpoint_id: {endpoint!r} is no id of an endpoint")
+    name = bare(update.name or "")
+    return ParentUpdate(
+        endpoint_id=endpoint,
+        name=check_host_name(name, f"{field}.name"),
+        address=parsing.address(update.address or "", f"{field}.address"),
+    )

@@ -1,0 +1,219 @@
+"""The ``options`` of a network: two vocabularies in, one record out.
+
+libnetwork's labels (reference notes, C.2) carry every value as text; our plain keys carry JSON's own types.
+Both may be used in one request as long as they say the same. A key that neither vocabulary has is refused, unless it is
+one of libnetwork's own: those of its label namespace, and the fields of its bridge driver that mean nothing here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import SequenceMatcher
+from ipaddress import IPv4Interface
+from typing import Any, Final
+
+import msgspec
+
+from sandnet.api import parsing
+from sandnet.api.libnetwork.subnet_options import check
+from sandnet.errors import Error, invalid
+from sandnet.model import NetworkOptions
+from sandnet.model.link_names import LINK_NAME
+
+GENERIC: Final = "com.docker.network.generic"
+ENABLE_IPV6: Final = "com.docker.network.enable_ipv6"
+NAMESPACE: Final = "com.docker.network."
+"""Of libnetwork's own labels. Later versions of it have more of them than we know."""
+IGNORED: Final = frozenset({"EnableUserlandProxy", "EnableIPForwarding"})
+"""Fields of libnetwork's bridge driver that clients may send, though it did not read them from a request either."""
+
+Reader = Callable[[object, str], object]
+
+_TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_GO_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_ALIKE: Final = 0.6
+"""How like a known key an unknown one must be (from 0 to 1) to be taken for a misspelt one."""
+_LONGEST_KEY: Final = 64
+"""Characters of a key that are compared with others, and shown."""
+
+
+def _boolean(value: object, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise parsing.wrong_type(key, "a boolean", value)
+    return value
+
+
+def _go_boolean(value: object, key: str) -> bool:
+    """What Go's ``strconv.ParseBool`` takes, or a JSON boolean."""
+    if isinstance(value, str):
+        if value not in _TRUE | _FALSE:
+            raise invalid(f"{key}: {value!r} is not a boolean", "use true or false")
+        return value in _TRUE
+    return _boolean(value, key)
+
+
+def _number(value: object, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise parsing.wrong_type(key, "a whole number", value)
+    return value
+
+
+def _go_mtu(value: object, key: str) -> int | None:
+    """What Go's ``strconv.Atoi`` takes, or a JSON number; 0 leaves the choice to us."""
+    if isinstance(value, str):
+        if not _GO_INTEGER.fullmatch(value):
+            raise invalid(f"{key}: {value[:40]!r} is not a whole number")
+        value = int(value)
+    return _number(value, key) or None
+
+
+def _link_name(value: object, key: str) -> str:
+    name = parsing.text(value, key)
+    if not LINK_NAME.fullmatch(name):
+        hint = "use 1 to 15 of A-Z a-z 0-9 _ . -, the first a letter, digit or _"
+        raise invalid(f"{key}: {name!r} cannot name a link", hint, "invalid_name")
+    return name
+
+
+_LABELS: Final[Mapping[str, tuple[str, Reader]]] = {
+    "BridgeName": ("bridge_name", _link_name),
+    "AddressIPv4": ("bridge_address", parsing.ipv4_interface),
+    "FixedCIDR": ("ip_range", parsing.ipv4_masked),
+    "FixedCIDRv6": ("subnet_ipv6", parsing.ipv6_masked),
+    "DefaultGatewayIPv4": ("gateway", parsing.ipv4),
+    "DefaultGatewayIPv6": ("gateway_ipv6", parsing.ipv6),
+    "EnableIPv6": ("ipv6", _go_boolean),
+    "EnableIPTables": ("firewall", _go_boolean),
+    "EnableIPMasquerade": ("masquerade", _go_boolean),
+    "EnableICC": ("icc", _go_boolean),
+    "DefaultBindingIP": ("binding_address", parsing.binding_address),
+    "Mtu": ("mtu", _go_mtu),
+    "AllowNonDefaultBridge": ("create_bridge", _go_boolean),
+}
+
+_PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
+    "subnet": ("subnet", parsing.ipv4_network),
+    "gateway": ("gateway", parsing.ipv4),
+    "bridge_address": ("bridge_address", parsing.ipv4_interface),
+    "ip_range": ("ip_range", parsing.ipv4_masked),
+    "ipv6": ("ipv6", _boolean),
+    "subnet_ipv6": ("subnet_ipv6", parsing.ipv6_network),
+    "gateway_ipv6": ("gateway_ipv6", parsing.ipv6),
+    "allow_overlap": ("allow_overlap", _boolean),
+    "mtu": ("mtu", _number),
+    "internal": ("internal", _boolean),
+    "icc": ("icc", _boolean),
+    "anti_spoofing": ("anti_spoofing", _boolean),
+    "host_access": ("host_access", parsing.host_access),
+    "masquerade": ("masquerade", _boolean),
+    "egress_ipv4": ("egress_ipv4", parsing.ipv4_of_host),
+    "egress_ipv6": ("egress_ipv6", parsing.ipv6_of_host),
+    "com.docker.network.host_ipv4": ("egress_ipv4", parsing.ipv4_of_host),
+    "com.docker.network.host_ipv6": ("egress_ipv6", parsing.ipv6_of_host),
+    "max_flows": ("max_flows", _number),
+    "firewall": ("firewall", _boolean),
+    "bridge_name": ("bridge_name", _link_name),
+    "create_bridge": ("create_bridge", _boolean),
+    "binding_address": ("binding_address", parsing.binding_address),
+    "dns_search": ("dns_search", parsing.dns_search),
+    "dns_options": ("dns_options", parsing.dns_options),
+    ENABLE_IPV6: ("ipv6", _go_boolean),
+}
+
+
+_TYPED: Final = frozenset({_boolean, _go_boolean, _number, _go_mtu, parsing.host_access})
+"""Readers of what is no text: an empty string is a value of the wrong type there, and not an absent one."""
+
+
+def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
+    """The options a caller asked for, and the keys of libnetwork's that mean nothing to us.
+
+    ``null`` is absent, and so are empty strings where text is expected, as everywhere in the dialect.
+
+    Raises:
+        Error: kind ``INVALID``; an unknown key, a value of the wrong type or out of range, or two keys that contradict
+            each other.
+    """
+    raw = dict(raw or {})
+    generic = raw.pop(GENERIC, None)
+    if not isinstance(generic, dict | None):
+        raise parsing.wrong_type(GENERIC, "an object", generic)
+    found = _Found()
+    unknown = found.read(raw, _PLAIN, "") + found.read(generic or {}, _LABELS, f"{GENERIC}.")
+    found.imply()
+    return check(found.options()), unknown
+
+
+class _Found:
+    """Fields as they are found, each with the key that said so."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, tuple[str, object]] = {}
+
+    def read(self, raw: Mapping[str, object], vocabulary: Mapping[str, tuple[str, Reader]], prefix: str) -> list[str]:
+        """Take in what the vocabulary knows; return the keys that may be ignored."""
+        ignored = []
+        for name, value in raw.items():
+            if name in vocabulary:
+                self._take(*vocabulary[name], prefix + name, value)
+            elif name.startswith(NAMESPACE) or (prefix and name in IGNORED):
+                ignored.append(prefix + name)
+            else:
+                raise _unknown(name, prefix)
+        return ignored
+
+    def _take(self, field: str, reader: Reader, key: str, value: object) -> None:
+        if value is not None and (value != "" or reader in _TYPED):
+            self._add(field, key, reader(value, key))
+
+    def imply(self) -> None:
+        """Add what follows: a bridge address tells the subnet, an IPv6 subnet wants IPv6."""
+        key, address = self._fields.get("bridge_address", ("", None))
+        if isinstance(address, IPv4Interface):
+            self._add("subnet", key, address.network)
+        key, subnet = self._fields.get("subnet_ipv6", ("", None))
+        if subnet is not None:
+            self._add("ipv6", f"IPv6, by {key},", True)
+
+    def options(self) -> NetworkOptions:
+        """The record; what nobody said keeps its default."""
+        changes: dict[str, Any] = {field: value for field, (_, value) in self._fields.items()}
+        return msgspec.structs.replace(NetworkOptions(), **changes)
+
+    def _add(self, field: str, key: str, value: object) -> None:
+        other, held = self._fields.setdefault(field, (key, value))
+        if held != value:
+            message = f"{other} is {held}, but {key} is {value}"
+            raise invalid(message, "let them agree, or leave one out", "contradiction")
+
+
+def _unknown(name: str, prefix: str) -> Error:
+    """The refusal of a key, with the known one that is most like it."""
+    shown = f"{prefix}{name[:_LONGEST_KEY]}"
+    return invalid(
+        f"unknown option: {shown!r}", _nearest(name[:_LONGEST_KEY], in_generic=bool(prefix)), "unknown_option"
+    )
+
+
+def _nearest(name: str, *, in_generic: bool) -> str:
+    here, there = (_LABELS, _PLAIN) if in_generic else (_PLAIN, _LABELS)
+    likeness, known = _most_alike(name, here)
+    elsewhere, other = _most_alike(name, there)
+    if max(likeness, elsewhere) < _ALIKE:
+        return f"known here: {', '.join(here)}"
+    if likeness >= elsewhere:
+        return f"did you mean {known}?"
+    return f"did you mean {other}? It stands {'beside' if in_generic else 'inside'} {GENERIC}"
+
+
+def _most_alike(name: str, known: Iterable[str]) -> tuple[float, str]:
+    plain = _letters(name)
+    found = [(SequenceMatcher(None, plain, _letters(each)).ratio(), each) for each in known]
+    return max(found, key=lambda each: each[0])
+
+
+def _letters(key: str) -> str:
+    """The key as people mix it up: in any case, with any of ``_``, ``-``, ``.`` or none."""
+    return re.sub(r"[_.-]", "", key).lower()

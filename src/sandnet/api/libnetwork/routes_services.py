@@ -1,0 +1,73 @@
+"""``/services``: endpoints of any network, and the containers behind them."""
+
+from __future__ import annotations
+
+from litestar.params import JSONBody
+
+from sandnet.api.libnetwork import decode
+from sandnet.api.libnetwork.encode import Answers
+from sandnet.api.libnetwork.parameters import LISTING, Core, Force, Name, OfNetwork, PartialId, Ref, Verbose
+from sandnet.api.libnetwork.routing import change, create, read, remove
+from sandnet.wire import libnetwork as wire
+
+
+@read("/services", filters=(*LISTING, "network"), summary="List services")
+async def list_services(
+    core: Core,
+    name: Name = None,
+    partial_id: PartialId = None,
+    network: OfNetwork = None,
+    verbose: Verbose = False,
+) -> list[wire.Service]:
+    """In creation order; several networks may each have one of the same name."""
+    answers = Answers(core, verbose)
+    return [answers.service(ep) for ep in core.services.list(name, partial_id, network)]
+
+
+@create("/services", summary="Publish a service")
+async def publish(core: Core, data: JSONBody[wire.ServicePublish]) -> str:
+    """The new service's id."""
+    return (await core.services.publish(data.network_name or "", decode.endpoint_spec(data))).id
+
+
+@read("/services/{service:str}", summary="Get a service")
+async def get_service(core: Core, service: Ref, verbose: Verbose = False) -> wire.Service:
+    """By id, name or unique id prefix."""
+    return Answers(core, verbose).service(core.services.find(service))
+
+
+@remove("/services/{service:str}", optional=("force",), summary="Unpublish a service")
+async def unpublish(core: Core, service: Ref, force: Force = False) -> None:
+    """It must not have backends that are alive, unless it is forced."""
+    await core.services.unpublish(service, force=force)
+
+
+@read("/services/{service:str}/backend", summary="Get the backends of a service")
+async def list_backends(core: Core, service: Ref, verbose: Verbose = False) -> list[wire.Backend]:
+    """The first attached first."""
+    return Answers(core, verbose).backends(core.services.find(service))
+
+
+@create("/services/{service:str}/backend", summary="Attach a backend to a service")
+async def attach(core: Core, service: Ref, data: JSONBody[wire.Join]) -> str:
+    """The path of the container's sandbox."""
+    return (await core.services.attach(service, decode.join_spec(data))).key
+
+
+@change("/services/{service:str}/backend/{container:str}", summary="Drain a backend, or change its weight")
+async def change_backend(core: Core, service: Ref, container: Ref, data: JSONBody[wire.BackendChange]) -> None:
+    """A drained backend gets no new flows and keeps those it has; ``active`` takes it in again."""
+    drained, weight = decode.backend_change(data)
+    await core.services.change_backend(service, container, drained=drained, weight=weight)
+
+
+@remove(
+    "/services/{service:str}/backend/{container:str}",
+    summary="Detach a backend from a service",
+)
+async def detach(core: Core, service: Ref, container: Ref) -> None:
+    """The service keeps its address and ports."""
+    await core.services.detach(service, container)
+
+
+HANDLERS = [list_services, publish, get_service, unpublish, list_backends, attach, change_backend, detach]

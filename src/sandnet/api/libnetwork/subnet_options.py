@@ -1,0 +1,106 @@
+"""What can be said about a network's options without looking at the host."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Final
+
+from sandnet.errors import Error, invalid
+from sandnet.ipam.special_prefixes import unfit
+from sandnet.model import NetworkOptions
+from sandnet.model.network import MOST_FLOWS
+
+_MTU_MIN: Final = 68
+"""RFC 791."""
+_MTU_MIN_V6: Final = 1280
+"""RFC 8200."""
+_MTU_MAX: Final = 65535
+
+
+def check(options: NetworkOptions) -> NetworkOptions:
+    """The options themselves, if they can hold together on some host.
+
+    Raises:
+        Error: kind ``INVALID``.
+    """
+    for field, subnet in (("subnet", options.subnet), ("subnet_ipv6", options.subnet_ipv6)):
+        if subnet and (reason := unfit(subnet)):
+            hint = "use a private range (RFC 1918, RFC 4193)" if reason.startswith("overlaps") else ""
+            raise invalid(f"{field}: {subnet} {reason}", hint)
+    _check_bridge(options)
+    _check_inside(options)
+    _check_gateway_ipv6(options)
+    _check_mtu(options)
+    _check_egress(options)
+    if options.max_flows is not None and not 0 <= options.max_flows <= MOST_FLOWS:
+        raise invalid(f"max_flows: {options.max_flows} is not between 0 and {MOST_FLOWS}", "0: no limit")
+    if not options.firewall and options.host_access not in (None, True):
+        message = "host_access is kept by firewall rules, which firewall (EnableIPTables) false forbids"
+        raise invalid(message, "leave one of them out", "no_firewall")
+    return options
+
+
+def _check_egress(options: NetworkOptions) -> None:
+    """An egress address is what masquerading would choose otherwise."""
+    asked = options.egress_ipv4 or options.egress_ipv6
+    refusals = {
+        "internal": options.internal,
+        "masquerade (EnableIPMasquerade) false": not options.masquerade,
+        "firewall (EnableIPTables) false": not options.firewall,
+    }
+    for reason, forbids in refusals.items():
+        if asked and forbids:
+            message = f"traffic that leaves from {asked} is translated, which {reason} forbids"
+            raise invalid(message, "leave one of them out", "contradiction")
+
+
+def _check_bridge(options: NetworkOptions) -> None:
+    if own := options.bridge_address:
+        _check_host("bridge_address", own.ip, own.network)
+    if not options.create_bridge and not options.bridge_name:
+        raise invalid("create_bridge is false, but no existing bridge is named", "give bridge_name (BridgeName) too")
+
+
+def _check_inside(options: NetworkOptions) -> None:
+    """Gateway and range lie in the subnet; with an existing bridge its driver learns the subnet and looks again."""
+    for field, value in (("gateway", options.gateway), ("ip_range", options.ip_range)):
+        if value is not None and options.subnet is None and not options.bridge_name:
+            raise invalid(f"{field}: {value} needs a subnet", "give subnet (AddressIPv4) too")
+    if options.subnet is None:
+        return
+    if options.gateway:
+        _check_host("gateway", options.gateway, options.subnet)
+    if options.ip_range and not options.ip_range.subnet_of(options.subnet):
+        raise invalid(f"ip_range: {options.ip_range} is not inside the subnet {options.subnet}")
+
+
+def _check_host(field: str, address: IPv4Address, subnet: IPv4Network) -> None:
+    if address not in subnet:
+        raise invalid(f"{field}: {address} is not inside the subnet {subnet}")
+    if address in (subnet.network_address, subnet.broadcast_address):
+        raise _not_a_host(field, address, subnet)
+
+
+def _not_a_host(field: str, address: object, subnet: IPv4Network | IPv6Network) -> Error:
+    hint = f"the first one is {subnet.network_address + 1}"
+    return invalid(f"{field}: {address} is not a host's address in {subnet}", hint)
+
+
+def _check_gateway_ipv6(options: NetworkOptions) -> None:
+    gateway, subnet = options.gateway_ipv6, options.subnet_ipv6
+    if gateway is None:
+        return
+    if subnet is None:
+        raise invalid(f"gateway_ipv6: {gateway} needs a subnet", "give subnet_ipv6 (FixedCIDRv6) too")
+    if gateway not in subnet:
+        raise invalid(f"gateway_ipv6: {gateway} is not inside the subnet {subnet}")
+    if gateway == subnet.network_address:
+        raise _not_a_host("gateway_ipv6", gateway, subnet)
+
+
+def _check_mtu(options: NetworkOptions) -> None:
+    if options.mtu is None:
+        return
+    least = _MTU_MIN_V6 if options.ipv6 else _MTU_MIN
+    if not least <= options.mtu <= _MTU_MAX:
+        raise invalid(f"mtu: {options.mtu} is not between {least} and {_MTU_MAX}{' with IPv6' * options.ipv6}")

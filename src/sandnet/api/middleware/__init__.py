@@ -1,0 +1,1 @@
+"""What each HTTP request passes before a route."""

@@ -1,0 +1,164 @@
+"""What happens to a request before it is routed: one form of path, version prefix, size of its head, number, HEAD.
+
+It works on the ASGI scope, so that no client ever sees a redirect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
+
+from sandnet.api import errors
+from sandnet.wire.libnetwork import ErrorBody
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAX_BODY: Final = 1 << 20
+"""Bytes."""
+MAX_TARGET: Final = 8 << 10
+"""Bytes of path and query."""
+MAX_HEADERS: Final = 100
+MAX_HEADER_BYTES: Final = 32 << 10
+"""Of all names and values."""
+MAX_REQUESTS: Final = 512
+"""Under way at a time: each may hold a body in memory."""
+API_VERSION: Final = "1.20"
+MIN_API_VERSION: Final = "1.0"
+
+_VERSION: Final = re.compile(r"/v1\.(0|[1-9][0-9]{0,3})(?=/|$)")
+_NEWEST: Final = int(API_VERSION.partition(".")[2])
+_METHODS: Final = {"HEAD": "GET", "OPTIONS": "TRACE"}
+"""HEAD is GET without its body. The router answers OPTIONS by itself; as TRACE, which no route knows, it is refused."""
+
+
+_UNCOUNTED: Final = {"/healthz", "/events"}
+_OVERLOADED: Final = ErrorBody(message="too many requests at once", code="overloaded", hint="try again later")
+
+
+class Refusal(NamedTuple):
+    """Why a request is not looked at any further."""
+
+    status: int
+    body: ErrorBody
+
+
+class Front:
+    """Wraps the application; everything but HTTP passes through untouched."""
+
+    def __init__(self, app: Any, *, most: int = MAX_REQUESTS) -> None:
+        """Wrap.
+
+        Args:
+            app: answers what passes.
+            most: requests under way at a time; ``/healthz`` is always answered, and event streams have a limit of
+                their own.
+        """
+        self._app = app
+        self._free = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":
+            send = _without_body(send)
+        path, refusal = _path(scope)
+        refusal = _too_large(scope) or refusal
+        if refusal:
+            await refuse(*refusal, send)
+            return
+        inner = {**scope, "path": path, "root_path": "", "method": _METHODS.get(scope["method"], scope["method"])}
+        if path in _UNCOUNTED:
+            await self._app(inner, receive, send)
+        elif self._free <= 0:
+            await refuse(503, _OVERLOADED, send, errors.retry_after(_OVERLOADED.code))
+        else:
+            await self._counted(inner, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._free -= 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._free += 1
+
+
+def _path(scope: Scope) -> tuple[str, Refusal | None]:
+    """The path without a version, or why there is none."""
+    path = normal_path(scope)
+    if match := _VERSION.match(path):
+        if int(match[1]) > _NEWEST:
+            return "", Refusal(404, _engine_dialect(match[0]))
+        path = path[match.end() :] or "/"
+    if path.endswith("/"):
+        return "", Refusal(404, errors.no_such_path(path))
+    return path, None
+
+
+def _too_large(scope: Scope) -> Refusal | None:
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_TARGET:
+        return Refusal(414, ErrorBody(message="path and query are larger than 8 KiB", code="target_too_long"))
+    headers = scope["headers"]
+    if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+        return Refusal(431, ErrorBody(message="more than 100 headers, or 32 KiB of them", code="headers_too_large"))
+    return None
+
+
+def normal_path(scope: Scope) -> str:
+    """The path with single slashes and each segment in one percent-encoded form.
+
+    Segments stay encoded, because a name may begin with a slash (``/services/%2Fpasteur``).
+    """
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1") if isinstance(raw, bytes) and raw else quote(scope["path"])
+    if "%" not in path and "//" not in path:
+        return path
+    segments = [_one_form(segment) for segment in path.split("/") if segment]
+    return "/" + "/".join(segments) + "/" * (path.endswith("/") and bool(segments))
+
+
+def _one_form(segment: str) -> str:
+    return quote(unquote_to_bytes(segment), safe="") if "%" in segment else segment
+
+
+def _engine_dialect(prefix: str) -> ErrorBody:
+    return ErrorBody(
+        message=f"the Docker Engine dialect ({prefix[1:]}) is not served here",
+        code="dialect_not_served",
+        hint=f"use bare paths or a version prefix up to /v{API_VERSION}",
+    )
+
+
+def _without_body(send: Send) -> Send:
+    """The answer ends with its head: a body may be an endless one."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_head
+
+
+async def refuse(status: int, body: ErrorBody, send: Send, more: Mapping[str, str] | None = None) -> None:
+    """Answer without having looked further.
+
+    Args:
+        status: of HTTP.
+        body: why.
+        send: where to.
+        more: headers.
+    """
+    content = msgspec.json.encode(body)
+    told = {"content-type": "application/json", "content-length": str(len(content)), **(more or {})}
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content, "more_body": False})

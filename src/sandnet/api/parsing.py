@@ -1,0 +1,233 @@
+"""Addresses, ports and paths as text from outside: one reader each, and every refusal names its field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+)
+from typing import Final, TypeVar
+
+from sandnet.errors import Error, invalid
+from sandnet.ipam.special_prefixes import unfit
+from sandnet.model.address import Address
+from sandnet.model.ports import PROTOCOLS, ExposedPort
+from sandnet.model.resolv_conf import check_options, check_search
+
+T = TypeVar("T")
+HostAddress = TypeVar("HostAddress", IPv4Address, IPv6Address)
+
+_CIDR: Final = re.compile(r"[0-9A-Fa-f.:]+/(0|[1-9][0-9]{0,2})")
+"""Python also takes netmasks, scopes and leading zeros; a prefix length is all we mean."""
+_MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+_JSON_TYPES: Final[Mapping[type, str]] = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
+_MAX_PORTS: Final = 100
+_PATH_MAX: Final = 4095
+"""Bytes, without the NUL (limits.h)."""
+
+
+def wrong_type(field: str, expected: str, value: object) -> Error:
+    """The refusal of a value of another type."""
+    return invalid(f"{field}: expected {expected}, got {_JSON_TYPES.get(type(value), 'null')}", code="invalid_type")
+
+
+def text(value: object, field: str) -> str:
+    """The value, if it is a string.
+
+    Raises:
+        Error: kind ``INVALID``, as from every reader here.
+    """
+    if not isinstance(value, str):
+        raise wrong_type(field, "a string", value)
+    return value
+
+
+def address(value: object, field: str) -> Address:
+    """An IPv4 or IPv6 address without a scope."""
+    return _read(ip_address, _unscoped(value, field), field, "an IP address")
+
+
+def ipv4(value: object, field: str) -> IPv4Address:
+    """An IPv4 address."""
+    return _read(IPv4Address, text(value, field), field, "an IPv4 address")
+
+
+def ipv6(value: object, field: str) -> IPv6Address:
+    """An IPv6 address without a scope."""
+    return _read(IPv6Address, _unscoped(value, field), field, "an IPv6 address")
+
+
+def host_address(value: object, field: str) -> Address:
+    """An address that one host can have: neither unspecified nor multicast."""
+    found = address(value, field)
+    if found.is_unspecified or found.is_multicast:
+        raise invalid(f"{field}: {found} is no host's address")
+    return found
+
+
+def ipv4_of_host(value: object, field: str) -> IPv4Address:
+    """An IPv4 address that one host can have, and that other machines can answer."""
+    return _answerable(ipv4(value, field), field)
+
+
+def ipv6_of_host(value: object, field: str) -> IPv6Address:
+    """The same for IPv6."""
+    return _answerable(ipv6(value, field), field)
+
+
+def binding_address(value: object, field: str) -> Address:
+    """An address that a host port can be bound to; an unspecified one means all of its family."""
+    found = address(value, field)
+    if found.is_multicast:
+        raise invalid(f"{field}: nothing can be bound to the multicast address {found}")
+    return found
+
+
+def ipv4_interface(value: object, field: str) -> IPv4Interface:
+    """An IPv4 address with its prefix length; the host part is kept."""
+    return _interface(value, field, "192.0.2.1/24")
+
+
+def ipv4_network(value: object, field: str) -> IPv4Network:
+    """An IPv4 network; host bits are refused, and the hint is the network that was probably meant."""
+    found = _interface(value, field, "192.0.2.0/24")
+    if found.ip != found.network.network_address:
+        raise _host_bits(field, found, found.network)
+    return found.network
+
+
+def ipv4_masked(value: object, field: str) -> IPv4Network:
+    """An IPv4 network, host bits cleared as Go's ``net.ParseCIDR`` does."""
+    return _interface(value, field, "192.0.2.0/24").network
+
+
+def ipv6_network(value: object, field: str) -> IPv6Network:
+    """An IPv6 network; host bits are refused, and the hint is the network that was probably meant."""
+    found = ipv6_masked(value, field)
+    given = str(value)
+    if IPv6Address(given.partition("/")[0]) != found.network_address:
+        raise _host_bits(field, given, found)
+    return found
+
+
+def ipv6_masked(value: object, field: str) -> IPv6Network:
+    """An IPv6 network, host bits cleared as Go's ``net.ParseCIDR`` does."""
+    given = _cidr(value, field, "2001:db8::/64")
+    return _read(lambda cidr: IPv6Network(cidr, strict=False), given, field, "an IPv6 network")
+
+
+def mac(value: object, field: str) -> str:
+    """A unicast MAC address, in lower case (IEEE 802: the lowest bit of the first byte is clear)."""
+    given = text(value, field)
+    if not _MAC.fullmatch(given) or int(given[:2], 16) & 1 or given == "00:00:00:00:00:00":
+        raise invalid(f"{field}: {given!r} is no unicast MAC address", "write it like 02:42:c0:00:02:01")
+    return given.lower()
+
+
+def protocol(value: int | str | None, field: str) -> int:
+    """An IP protocol number, given as one or as ``tcp``, ``udp``, ``sctp``."""
+    number = PROTOCOLS.get(value) if isinstance(value, str) else value
+    if number is None:
+        given = "is missing" if value is None else f"is unknown: {value!r}"
+        raise invalid(f"{field} {given}", "use a protocol number (6, 17, 132) or tcp, udp, sctp")
+    return number
+
+
+def host_access(value: object, field: str) -> bool | tuple[ExposedPort, ...]:
+    """True (all), false (nothing), or a list of ports like ``53/udp``; without a protocol they are TCP."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list):
+        raise wrong_type(field, "true, false or an array of ports", value)
+    if len(value) > _MAX_PORTS:
+        raise invalid(f"{field}: more than {_MAX_PORTS} ports")
+    return tuple(dict.fromkeys(_port(each, f"{field}[{index}]") for index, each in enumerate(value)))
+
+
+def dns_search(value: object, field: str) -> tuple[str, ...]:
+    """Search domains of a resolv.conf: an array of names, or one name."""
+    return check_search(_texts(value, field), field)
+
+
+def dns_options(value: object, field: str) -> tuple[str, ...]:
+    """Options of a resolv.conf: an array of them, or one."""
+    return check_options(_texts(value, field), field)
+
+
+def _texts(value: object, field: str) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise wrong_type(field, "an array of strings", value)
+    return [text(each, f"{field}[{index}]") for index, each in enumerate(value)]
+
+
+def _port(value: object, field: str) -> ExposedPort:
+    given = str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value, field)
+    number, _, proto = given.partition("/")
+    if not (number.isascii() and number.isdecimal() and len(number) <= 5 and 1 <= int(number) <= 65535):
+        raise invalid(f"{field}: {given!r} is no port", "write it like 53/udp, from 1 to 65535")
+    return ExposedPort(proto=protocol(proto or "tcp", field), port=int(number))
+
+
+def path(value: object, field: str) -> str:
+    """An absolute path of a file, in its plain form: no ``.``, ``..`` or empty parts, no control characters."""
+    given = text(value, field)
+    parts = given.split("/")
+    plain = given.startswith("/") and not any(part in ("", ".", "..") for part in parts[1:])
+    if not plain or not given.isprintable() or len(given.encode(errors="replace")) > _PATH_MAX:
+        raise invalid(f"{field}: {given!r} is no plain absolute path", "write it without . or .. parts")
+    return given
+
+
+def _read(parse: Callable[[str], T], given: str, field: str, expected: str) -> T:
+    try:
+        return parse(given)
+    except ValueError:
+        raise invalid(f"{field}: {given!r} is not {expected}") from None
+
+
+def _answerable(found: HostAddress, field: str) -> HostAddress:
+    if found.is_unspecified or found.is_multicast or found.is_loopback or found.is_link_local:
+        raise invalid(f"{field}: other machines cannot answer to {found}")
+    return found
+
+
+def _unscoped(value: object, field: str) -> str:
+    given = text(value, field)
+    if "%" in given:
+        raise invalid(f"{field}: {given!r} carries a scope", "leave out the % and what follows")
+    return given
+
+
+def _interface(value: object, field: str, example: str) -> IPv4Interface:
+    return _read(IPv4Interface, _cidr(value, field, example), field, "an IPv4 address with its prefix length")
+
+
+def _cidr(value: object, field: str, example: str) -> str:
+    given = text(value, field)
+    if not _CIDR.fullmatch(given):
+        raise invalid(f"{field}: {given!r} is not in CIDR form", f"write it like {example}")
+    return given
+
+
+def _host_bits(field: str, given: object, network: IPv4Network | IPv6Network) -> Error:
+    hint = "" if unfit(network) else f"did you mean {network}?"
+    return invalid(f"{field}: {given} has host bits set", hint)
+
+
+NOT_JSON: Final = "sandnet.not_json"
+"""Key of the scope: the body must say that it is JSON, and does not. A wrong path or method is refused before that."""

@@ -1,0 +1,77 @@
+"""``sandnet doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sandnet.cli import output
+from sandnet.cli.groups import Command
+from sandnet.cli.session import Session, waiting
+from sandnet.escaping import printable
+
+if TYPE_CHECKING:
+    from sandnet.wire.reconcile import Drift
+
+REPAIRED = "repaired"
+CANNOT_ASK = 2
+"""Exit status when the daemon is away, or cannot look."""
+
+
+@click.command(cls=Command, short_help="Compare what is recorded with what there is, and repair it.")
+@click.option("--fix", is_flag=True, help="Repair what differs.")
+@output.json_option
+@click.pass_obj
+def doctor(session: Session, fix: bool, as_json: bool) -> None:
+    """Compare what the daemon has recorded with the kernel and the files, and tell what differs.
+
+    Exit status: 0 when nothing differs or all of it is repaired, 1 when something differs, 2 when the daemon
+    cannot be asked.
+
+    \b
+    Example:
+      sandnet doctor
+      sandnet doctor --fix
+    """
+    from sandnet.cli.lazy_group import Failure
+    from sandnet.errors import Error
+
+    try:
+        with waiting("looking"):
+            answer, found = session.client.reconcile(fix=fix)
+    except Error as error:
+        Failure(error).show()
+        raise click.exceptions.Exit(CANNOT_ASK) from None
+    if as_json:
+        output.raw(answer)
+    else:
+        output.block(drift_text(found, fix=fix))
+    if any(drift.done != REPAIRED for drift in found):
+        raise click.exceptions.Exit(1)
+
+
+def drift_text(found: list[Drift], *, fix: bool) -> str:
+    """A line for each difference, below it why it matters and what was done, and at the end what to do."""
+    if not found:
+        return "nothing differs: everything is as recorded"
+    rows = [(drift.kind, drift.object, drift.problem) for drift in found]
+    head, *lines = output.table(("KIND", "OBJECT", "PROBLEM"), rows).splitlines()
+    told = [
+        "\n  ".join(filter(None, (line, printable(drift.reason), printable(drift.done))))
+        for line, drift in zip(lines, found, strict=True)
+    ]
+    return "\n".join([head, *told, "", _way_out(found, fix)])
+
+
+def _way_out(found: list[Drift], fix: bool) -> str:
+    left = sum(drift.done != REPAIRED for drift in found)
+    if not fix:
+        return f"{_things(left)} as recorded; to repair: sandnet doctor --fix"
+    if not left:
+        return "all of it is repaired"
+    return f"{_things(left)} as recorded still; see above why, and what to do. The daemon tries again by itself"
+
+
+def _things(count: int) -> str:
+    return "1 thing is not" if count == 1 else f"{count} things are not"

@@ -1,0 +1,155 @@
+"""``sandnet run``: from nothing to a process in a sandbox on a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sandnet.cli import completers, output, parameters
+from sandnet.cli.groups import Command
+from sandnet.cli.parameters import Reference
+from sandnet.cli.requests import OPTION, SEARCH, join_wish, service_wish
+from sandnet.cli.session import Session
+
+if TYPE_CHECKING:
+    from sandnet.cli.execution.child_process import Program
+    from sandnet.cli.execution.membership import Membership
+    from sandnet.client import Client
+
+ALONE = ("name", "net", "ports", "ip", "aliases", "labels")
+"""What belongs to a service of its own, and cannot be given with ``--service``."""
+
+
+@click.command(
+    cls=Command,
+    short_help="Run a command in a new sandbox on a network.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option("-d", "--detach", is_flag=True, help="Run it in the background; print its container's id when it is up.")
+@click.option(
+    "--net",
+    multiple=True,
+    metavar="NETWORK",
+    help="Its network (repeatable; the first has ports and --ip). Default: the default network.",
+    shell_complete=completers.networks,
+)
+@click.option("--name", help="The service's name, by which others reach it. Default: run- and eight digits.")
+@click.option(
+    "--service",
+    type=parameters.REFERENCE,
+    metavar="SERVICE[.NETWORK]",
+    help="Be one more backend of this service, instead of a service of its own.",
+    shell_complete=completers.services,
+)
+@click.option(
+    "-p",
+    "--publish",
+    "ports",
+    type=parameters.MAPPING,
+    multiple=True,
+    metavar="[HOSTIP:][HOST[-END]]:CONTAINER[-END][/PROTO]",
+    help="Publish a port on the host (repeatable).",
+)
+@click.option(
+    "--expose",
+    type=parameters.EXPOSED,
+    multiple=True,
+    metavar="PORT[/PROTO]",
+    help="Tell on which port it listens (repeatable); -d waits for it.",
+)
+@click.option("--alias", "aliases", multiple=True, metavar="NAME", help="A further name (repeatable).")
+@click.option("--label", "labels", type=parameters.PAIR, multiple=True, metavar="K=V", help="A label (repeatable).")
+@click.option(
+    "--hostname",
+    "--host-name",
+    metavar="NAME",
+    help="Its own name, by which its neighbours find it too. Default: --name.",
+)
+@click.option(
+    "--add-host",
+    "hosts",
+    type=parameters.HOST_ENTRY,
+    multiple=True,
+    metavar="NAME:IP",
+    help="A further line of its hosts file (repeatable).",
+)
+@click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable).")
+@SEARCH
+@OPTION
+@click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one.")
+@click.option("--log-file", metavar="FILE", help="With -d: append what it prints to this file. Default: nowhere.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
+@click.pass_context
+def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tuple[str, ...], **asked: Any) -> None:
+    """Run COMMAND in a new sandbox: its own network, the names of its neighbours, the host's files.
+
+    Publishes a service, attaches a new container to it, and takes both away when the command has ended, however
+    it ended. Killed itself (SIGKILL), it takes the command along, and the daemon takes both away. The status is
+    the command's; 127 when it cannot be found, 128 and the signal's number when a signal ended it.
+
+    With -d it returns when the command runs and, with -p or --expose, when something listens there (10 s at most).
+
+    \b
+    Example:
+      sandnet run -- ip address
+      sandnet run -d --net blue --name web -p 8080:80 -- python3 -m http.server 80
+      sandnet run -d --service api.blue -- ./api --port 80
+    """
+    refused = [name for name in ALONE if asked["service"] and asked[name]]
+    if refused:
+        raise click.UsageError(f"--service has its own {', '.join(refused)}: leave them out")
+    if log_file and not detach:
+        raise click.UsageError("--log-file goes with -d")
+    from sandnet.cli.execution.child_process import Program
+
+    client = ctx.ensure_object(Session).client
+    program = Program(command, [*((port.proto, port.port) for port in asked["ports"]), *asked["expose"]])
+    if not detach:
+        ctx.exit(_run(client, os.urandom(32).hex(), asked, program))
+    from sandnet.cli.execution.background import Ready, detached
+
+    container = os.urandom(32).hex()
+
+    def work(ready: Ready, log: int) -> int:
+        return _run(client, container, asked, program._replace(ready=ready, output=log))
+
+    status = detached(work, log_file)
+    if status == 0:
+        output.line(container)
+    ctx.exit(status)
+
+
+def _run(client: Client, container: str, asked: Mapping[str, Any], program: Program) -> int:
+    from sandnet.cli.execution.child_process import hold_signals, supervise
+    from sandnet.cli.execution.membership import Membership
+    from sandnet.cli.execution.nsenter import Place
+
+    mask = hold_signals()
+    with Membership(client, container) as membership:
+        _join(client, membership, asked)
+        return supervise(Place.of(client.sandbox(container, verbose=True)), program, mask)
+
+
+def _join(client: Client, membership: Membership, asked: Mapping[str, Any]) -> None:
+    """Attach the container to the service that was named, or to one of its own on each network."""
+    tied = {**asked, "watch_pid": os.getpid()}  # should we be killed, the daemon cleans up
+    joined = {
+        **tied,
+        "end_process": True,
+        "aliases": (),
+    }  # an alias here is a name for everybody, which the service has
+    service: Reference | None = asked["service"]
+    if service:
+        from sandnet.cli.resolve import find_service
+
+        membership.attach(find_service(client, service).id, join_wish(membership.container, joined))
+        return
+    name = asked["name"] or f"run-{os.urandom(4).hex()}"
+    join = join_wish(membership.container, {**joined, "hostname": asked["hostname"] or name.removeprefix("/")})
+    networks = asked["net"] or ("",)
+    for place, network in enumerate(networks):
+        own = tied if place == 0 else {**tied, "ports": (), "ip": None}
+        membership.publish(service_wish(name, network, own), join)

@@ -1,0 +1,153 @@
+"""What ``info`` prints of the verbose objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sandnet.cli.output import fields, short, table
+from sandnet.cli.parameters import PortWish, protocol
+
+if TYPE_CHECKING:
+    from msgspec import UnsetType
+
+    from sandnet.wire.libnetwork import Backend, BoundPort, Endpoint, Network, Probe, Sandbox, Service
+
+
+SERVICE_COLUMNS = ("NAME", "NETWORK", "CONTAINER", "ADDRESS", "PORTS", "STATE")
+"""Of ``service ls`` and ``endpoint ls``, behind the id; the first three are those of 2015. No cell has a blank, except
+for the last."""
+
+
+def service_row(svc: Endpoint | Service, no_trunc: bool) -> tuple[str, ...]:
+    """A line of ``service ls`` and ``endpoint ls``."""
+    containers = ",".join(short(backend.id, no_trunc) for backend in svc.backends or ())
+    addresses = ",".join(filter(None, (svc.address or "", svc.address_ipv6 or "")))
+    ports = ",".join(map(_bound_port, svc.port_mapping or ()))
+    return svc.id, svc.name, svc.network, containers, addresses, ports, _state(svc.backends or ())
+
+
+def _state(backends: Sequence[Backend]) -> str:
+    """The state of all, or how many are ready."""
+    states = [backend.state or "" for backend in backends]
+    if len(set(states)) <= 1:
+        return states[0] if states else "no backends"
+    return f"{states.count('ready')} of {len(states)} ready"
+
+
+def network_text(net: Network) -> str:
+    """A network: what it is, its addresses and options, its endpoints."""
+    head = fields(
+        (
+            ("Name", net.name),
+            ("Id", net.id),
+            ("Driver", net.driver or net.type),
+            ("Scope", net.scope or ""),
+            ("Subnets", ", ".join(net.subnets or ())),
+            ("Gateways", ", ".join(net.gateways or ())),
+            ("Internal", "yes" if net.internal else ""),
+            ("Options", ", ".join(f"{key}={_plain(value)}" for key, value in (net.options or {}).items())),
+            ("Labels", ", ".join(f"{key}={value}" for key, value in (net.labels or {}).items())),
+            ("Created", moment(net.created)),
+            ("Endpoints", "" if net.endpoints else "none"),
+        )
+    )
+    rows = [(short(end.id), end.name, end.address or "", _bound(end.port_mapping or ())) for end in net.endpoints]
+    return _with_table(head, "Endpoints", ("ENDPOINT ID", "NAME", "ADDRESS", "PORTS"), rows)
+
+
+def endpoint_text(what: str, end: Endpoint | Service) -> str:
+    """An endpoint or service: its addresses, what is bound on the host, the containers behind it."""
+    head = fields(
+        (
+            ("Name", end.name),
+            ("Id", end.id),
+            ("Network", end.network),
+            ("Address", end.address or ""),
+            ("IPv6 address", end.address_ipv6 or ""),
+            ("MAC", end.mac or ""),
+            ("Gateway", end.gateway or ""),
+            ("Aliases", ", ".join(end.aliases or ())),
+            ("Affinity", "client" if end.affinity == "client" else ""),
+            ("Probe", _probe(end.probe) if end.probe else ""),
+            ("Labels", ", ".join(f"{key}={value}" for key, value in (end.labels or {}).items())),
+            ("Exposed ports", ", ".join(f"{port.port}/{protocol(port.proto)}" for port in end.exposed_ports or ())),
+            ("Bound ports", _bound(end.port_mapping or ())),
+            ("Created", moment(end.created)),
+            ("Holder", _holder(end.backends or ())),
+            ("Backends", "" if end.backends else "none"),
+        )
+    )
+    rows = [
+        (
+            short(backend.id),
+            backend.interface or "",
+            ", ".join(filter(None, (backend.address or "", backend.address_ipv6 or ""))),
+            backend.state or "",
+            str(backend.weight or ""),
+            backend.sandbox_key or "",
+        )
+        for backend in end.backends or ()
+    ]
+    title = "Backends" if what == "service" else "Container"
+    return _with_table(head, title, ("CONTAINER", "INTERFACE", "ADDRESS", "STATE", "WEIGHT", "SANDBOX"), rows)
+
+
+def sandbox_text(box: Sandbox) -> str:
+    """A sandbox: where it is, its files, its interfaces."""
+    head = fields(
+        (
+            ("Container", box.id),
+            ("Sandbox", box.sandbox_key),
+            ("Origin", box.origin or ""),
+            ("State", box.state or ""),
+            ("Host name", ".".join(filter(None, (box.host_name or "", box.domain_name or "")))),
+            ("Hosts file", box.hosts_path or ""),
+            ("Resolv.conf", box.resolv_conf_path or ""),
+            ("DNS", ", ".join(box.dns or ())),
+            ("Search", ", ".join(box.dns_search or ())),
+            ("Resolver options", ", ".join(box.dns_options or ())),
+            ("Process", str(box.pid or "")),
+            ("Auto-remove", "yes" if box.auto_remove else ""),
+            ("Created", moment(box.created)),
+        )
+    )
+    names = {end.id: end.name for end in box.endpoints}
+    rows = [
+        (plug.interface, plug.address or "", plug.address_ipv6 or "", names.get(plug.endpoint, ""), plug.network)
+        for plug in box.interfaces or ()
+    ]
+    return _with_table(head, "Interfaces", ("INTERFACE", "ADDRESS", "IPV6 ADDRESS", "ENDPOINT", "NETWORK"), rows)
+
+
+def _with_table(head: str, title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    return f"{head}\n{title}:\n{table(headings, rows, indent='  ')}" if rows else head
+
+
+def _probe(probe: Probe) -> str:
+    """As the option has it, and how long an answer may take."""
+    path = probe.path if probe.kind == "http" else ""
+    return f"{probe.kind}:{probe.port}{path}@{probe.interval:g}, timeout {probe.timeout:g} s"
+
+
+def _holder(backends: Sequence[Backend]) -> str:
+    """Of several, who answers for the service's address."""
+    return ", ".join(short(backend.id) for backend in backends if backend.holder) if len(backends) > 1 else ""
+
+
+def _bound(ports: Iterable[BoundPort]) -> str:
+    return ", ".join(map(_bound_port, ports))
+
+
+def _bound_port(port: BoundPort) -> str:
+    return str(PortWish(port.proto, port.port, port.host_ip, port.host_port))
+
+
+def moment(created: datetime | UnsetType) -> str:
+    """To the second, and in which zone."""
+    return created.isoformat(sep=" ", timespec="seconds") if created else ""
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

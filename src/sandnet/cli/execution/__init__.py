@@ -1,0 +1,1 @@
+"""Run programs in sandboxes."""

@@ -1,0 +1,78 @@
+"""``run -d``: a process in the background, whose starter waits until it is ready."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from sandnet.cli.lazy_group import Failure
+from sandnet.errors import Error, Kind
+
+Ready = Callable[[], None]
+
+
+def detached(work: Callable[[Ready, int], int], log_file: str | None) -> int:
+    """Do the work in a child process with a session of its own; until it is ready, it has our stdout and stderr.
+
+    Args:
+        work: gets a function to call when it is ready, and a descriptor for what its own children print; it returns
+            its exit status.
+        log_file: what that descriptor appends to, and the child itself when it is ready; ``None``: it goes nowhere.
+
+    Returns:
+        0 once the child is ready, else its exit status.
+
+    Raises:
+        Error: ``UNAVAILABLE``, the log file cannot be written.
+    """
+    log = _opened(log_file or os.devnull)
+    reader, writer = os.pipe()  # both close by themselves when a program is executed
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _work(work, writer, log)
+    os.close(writer)
+    os.close(log)
+    try:
+        if os.read(reader, 1):
+            return 0
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _work(work: Callable[[Ready, int], int], writer: int, log: int) -> None:
+    """The child's life; it does not return."""
+    status = 1
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+
+        def ready() -> None:
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            with suppress(OSError):  # our starter was killed
+                os.write(writer, b"1")
+
+        status = work(ready, log)
+    except Error as error:
+        Failure(error).show()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Error(Kind.UNAVAILABLE, f"cannot write {path}: {error.strerror}", code="log_file") from error

@@ -1,0 +1,137 @@
+"""A child process in a sandbox: started, handed its signals, waited for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, NoReturn
+
+from sandnet.cli import output
+from sandnet.cli.execution.nsenter import Place, die_with, enter, execute
+from sandnet.cli.parameters import protocol
+from sandnet.errors import Error
+
+FORWARDED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+PATIENCE = 10.0
+"""Seconds that a program in the background gets to listen on its ports."""
+STEP = 0.02
+"""Seconds between two looks at them."""
+TABLES = {6: (("tcp", "tcp6"), "0A"), 17: (("udp", "udp6"), "07")}
+"""By protocol: files of /proc/PID/net, and the state of a socket that takes what comes (proc_net_tcp.rst)."""
+
+
+class Program(NamedTuple):
+    """What is to run in a sandbox."""
+
+    command: tuple[str, ...]
+    ports: Sequence[tuple[int, int]] = ()
+    """Protocol and port on which it is expected to listen."""
+    ready: Callable[[], None] | None = None
+    """Called once it runs and listens."""
+    output: int | None = None
+    """A descriptor for its stdout and stderr; ``None``: ours."""
+
+
+def hold_signals() -> set[signal.Signals | int]:
+    """From now on the signals that end a program wait for :func:`supervise`, so that cleaning up always happens.
+
+    Returns:
+        The mask as it was, for the child.
+    """
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD}))
+
+
+def supervise(place: Place, program: Program, mask: Iterable[signal.Signals | int]) -> int:
+    """Run the program in the sandbox until it ends. Signals must be held.
+
+    Returns:
+        Its exit status, or 128 and the signal's number when a signal ended it.
+    """
+    came_early: set[int] = set(signal.sigpending()) & FORWARDED
+    if came_early:
+        return 128 + min(came_early)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    reader, writer = os.pipe()  # executing the program closes its end
+    child = os.fork()
+    if child == 0:
+        _become(place, program, mask, parent, writer)
+    os.close(writer)
+    runs = os.read(reader, 1) == b""
+    os.close(reader)
+    if runs and program.ready:
+        status = _await_ports(child, program.ports)
+        if status is not None:
+            return status
+        program.ready()
+    return _wait(child)
+
+
+def _await_ports(child: int, ports: Sequence[tuple[int, int]]) -> int | None:
+    """Wait until something listens on all ports; the program's exit status when it ends before that."""
+    deadline = time.monotonic() + PATIENCE
+    while missing := [port for port in ports if not _listens(child, *port)]:
+        if time.monotonic() > deadline:
+            names = ", ".join(f"{port}/{protocol(proto)}" for proto, port in missing)
+            output.failure(f"nothing listens on {names} after {PATIENCE:g} s", "the command goes on")
+            return None
+        status = _handle(child, signal.sigtimedwait({*FORWARDED, signal.SIGCHLD}, STEP))
+        if status is not None:
+            output.failure(f"the command ended with status {status} before it listened")
+            return status
+    return None
+
+
+def _listens(child: int, proto: int, port: int) -> bool:
+    """Whether a socket in the network namespace of the child takes what comes for the port."""
+    names, state = TABLES.get(proto, ((), ""))
+    end = f":{port:04X}"
+    for name in names:
+        try:
+            with open(f"/proc/{child}/net/{name}", encoding="ascii") as file:
+                rows = [line.split() for line in file.readlines()[1:]]
+        except OSError:  # it has ended, or there is no IPv6
+            continue
+        if any(row[1].endswith(end) and row[3] == state for row in rows):
+            return True
+    return not names  # of others there is no such table
+
+
+def _wait(child: int) -> int:
+    while True:
+        status = _handle(child, signal.sigwaitinfo({*FORWARDED, signal.SIGCHLD}))
+        if status is not None:
+            return status
+
+
+def _handle(child: int, told: signal.struct_siginfo | None) -> int | None:
+    """Hand on a signal that was for the child; the child's exit status when it has ended."""
+    if told is None:
+        return None
+    if told.si_signo == signal.SIGCHLD:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+    elif told.si_code <= 0:  # sent by a process; the terminal's (SI_KERNEL) go to the child too
+        os.kill(child, told.si_signo)
+    return None
+
+
+def _become(place: Place, program: Program, mask: Iterable[signal.Signals | int], parent: int, failed: int) -> NoReturn:
+    try:
+        die_with(parent)  # killed, we could not stop it, and its network is gone then
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        enter(place)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        execute(program.command, program.output, failed)
+    except Error as error:
+        os.write(failed, b"1")
+        output.failure(error.message, error.hint)
+    finally:
+        os._exit(1)  # whatever went wrong, a forked copy of the command line must not go on

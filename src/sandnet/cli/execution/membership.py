@@ -1,0 +1,79 @@
+"""A container's place on networks, for as long as a command runs."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from sandnet.cli import output
+from sandnet.cli.execution.child_process import FORWARDED
+from sandnet.cli.session import waiting
+from sandnet.errors import Error, Kind
+
+if TYPE_CHECKING:
+    from sandnet.client import Client
+    from sandnet.wire.libnetwork import Join, ServicePublish
+
+RESTART = 10.0
+"""Seconds that cleaning up waits for a daemon that is being restarted."""
+
+
+class Membership:
+    """Publishes services and attaches a container; at the end of the block it takes that back, the last first."""
+
+    def __init__(self, client: Client, container: str) -> None:
+        """Remember whose; nothing is asked of the daemon yet."""
+        self.container = container
+        self._client = client
+        self._undo: list[Callable[[], None]] = []
+
+    def publish(self, wish: ServicePublish, join: Join) -> None:
+        """Publish a service and attach the container to it."""
+        with waiting(f"publishing {wish.name}"):
+            service = self._client.publish(wish)
+        self._undo.append(lambda: self._client.unpublish(service))
+        self.attach(service, join)
+
+    def attach(self, service: str, join: Join) -> None:
+        """Attach the container to a service that is there."""
+        self._undo.append(lambda: self._client.detach(service, self.container))
+        with waiting(f"attaching {self.container[: output.SHORT]}"):
+            self._client.attach(service, join)
+
+    def __enter__(self) -> Membership:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take each step back; a failure is told, and neither stops the next one nor changes the exit status."""
+        deadline = time.monotonic() + RESTART
+        for undo in reversed(self._undo):
+            try:
+                _insist(undo, deadline)
+            except Error as failure:
+                if failure.kind in (Kind.NOT_FOUND, Kind.INVALID):  # there was nothing to take back
+                    continue
+                if failure.kind is Kind.UNAVAILABLE and _is_told_to_end():
+                    return
+                output.failure(f"left behind: {failure.message}", "the daemon tries again; see: sandnet service ls")
+
+
+def _insist(undo: Callable[[], None], deadline: float) -> None:
+    """Take a step back, again and again while the daemon is away, until the deadline (monotonic seconds)."""
+    while True:
+        try:
+            return undo()
+        except Error as error:
+            if error.kind is not Kind.UNAVAILABLE or time.monotonic() > deadline or _is_told_to_end():
+                raise
+        time.sleep(0.1)
+
+
+def _is_told_to_end() -> bool:
+    """Whether a further signal came after the command has ended, as ``sandnet down`` sends one."""
+    return bool(signal.sigpending() & FORWARDED)

@@ -1,0 +1,205 @@
+"""Options shared by publish and endpoint create, and by attach and join, and the requests they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from sandnet.cli import parameters
+
+if TYPE_CHECKING:
+    from sandnet.wire.libnetwork import EndpointCreate, Join, Probe, ServicePublish
+
+F = TypeVar("F", bound=Callable[..., object])
+
+SEARCH = click.option(
+    "--dns-search",
+    multiple=True,
+    metavar="DOMAIN",
+    help="Search domain of resolv.conf (repeatable); . for none. Default: the network's, else the host's.",
+)
+OPTION = click.option(
+    "--dns-option",
+    "dns_options",
+    multiple=True,
+    metavar="OPTION",
+    help="Option of resolv.conf, such as ndots:1 (repeatable), beside the network's and the host's.",
+)
+
+_CREATE = (
+    click.option(
+        "-p",
+        "--publish",
+        "ports",
+        type=parameters.MAPPING,
+        multiple=True,
+        metavar="[HOSTIP:][HOST[-END]]:CONTAINER[-END][/PROTO]",
+        help="Publish a port on the host (repeatable); HOST 0: the kernel chooses one.",
+    ),
+    click.option(
+        "--expose",
+        type=parameters.EXPOSED,
+        multiple=True,
+        metavar="PORT[/PROTO]",
+        help="Tell which port the service listens on (repeatable).",
+    ),
+    click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one."),
+    click.option("--ip6", metavar="IP", help="IPv6 address."),
+    click.option("--mac", metavar="MAC", help="MAC address. Default: made from the IPv4 address."),
+    click.option("--label", "labels", type=parameters.PAIR, multiple=True, metavar="K=V", help="A label (repeatable)."),
+    click.option("--alias", "aliases", multiple=True, metavar="NAME", help="A further name (repeatable)."),
+    click.option(
+        "--affinity",
+        type=click.Choice(["flow", "client"]),
+        help="What keeps going to one backend: a flow (default), or all of a client.",
+    ),
+    click.option(
+        "--probe",
+        type=parameters.PROBE,
+        metavar="tcp:PORT|http:PORT[/PATH][@SECONDS]",
+        help="Check each backend from inside its sandbox; one that fails gets no new flows.",
+    ),
+    click.option(
+        "--watch-pid",
+        type=click.IntRange(min=1),
+        metavar="PID",
+        help="Remove it, and all on it, with this process.",
+    ),
+)
+
+_JOIN = (
+    click.option("--hostname", metavar="NAME", help="The container's own name, by which its neighbours find it too."),
+    click.option("--domain", metavar="NAME", help="The container's domain."),
+    click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable)."),
+    SEARCH,
+    OPTION,
+    click.option(
+        "--add-host",
+        "hosts",
+        type=parameters.HOST_ENTRY,
+        multiple=True,
+        metavar="NAME:IP",
+        help="A further line of the hosts file (repeatable).",
+    ),
+    click.option("--netns", metavar="PATH", help="Join this existing network namespace instead of a new one."),
+    click.option(
+        "--pid", type=click.IntRange(min=1), help="Join the network namespace of this process, and go when it ends."
+    ),
+    click.option(
+        "--watch-pid", type=click.IntRange(min=1), metavar="PID", help="Remove the sandbox when this process ends."
+    ),
+    click.option(
+        "--auto-remove/--no-auto-remove",
+        default=None,
+        help="Remove the sandbox when its container died: with the process of --pid or --watch-pid, else with the last "
+        "one in its namespace. Default: where a process is named.",
+    ),
+    click.option(
+        "--alias",
+        "aliases",
+        multiple=True,
+        metavar="NAME",
+        help="A name by which this container alone knows the service (repeatable).",
+    ),
+    click.option(
+        "--weight", type=click.IntRange(1, 100), help="Share of the new flows among the backends. Default: 1."
+    ),
+    click.option("--gateway-priority", type=int, default=0, help="The highest has the default route. Default: 0."),
+    click.option("--hosts-path", metavar="FILE", help="Write the hosts file here."),
+    click.option("--resolv-conf-path", metavar="FILE", help="Write resolv.conf here."),
+)
+
+
+def create_options(command: F) -> F:
+    """What a new endpoint can be asked to have."""
+    return _with(command, _CREATE)
+
+
+def join_options(command: F) -> F:
+    """What a join can be asked for."""
+    return _with(command, _JOIN)
+
+
+def _with(command: F, options: Iterable[Callable[[F], F]]) -> F:
+    for option in reversed(tuple(options)):
+        command = option(command)
+    return command
+
+
+def endpoint_wish(name: str, asked: Mapping[str, Any]) -> EndpointCreate:
+    """The request to create an endpoint."""
+    from sandnet.wire.libnetwork import EndpointCreate
+
+    return EndpointCreate(name=name, **_created(asked))
+
+
+def service_wish(name: str, network: str, asked: Mapping[str, Any]) -> ServicePublish:
+    """The request to publish a service."""
+    from sandnet.wire.libnetwork import ServicePublish
+
+    return ServicePublish(name=name, network_name=network or None, **_created(asked))
+
+
+def _created(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from sandnet.wire.libnetwork import ExposedPort, PortMapping
+
+    ports: tuple[parameters.PortWish, ...] = asked["ports"]
+    exposed = [ExposedPort(proto=proto, port=port) for proto, port in asked.get("expose", ())]
+    return {
+        "exposed_ports": exposed or None,
+        "port_mapping": [PortMapping(**_said(port._asdict())) for port in ports] or None,
+        "address": asked["ip"],
+        "address_ipv6": asked.get("ip6"),
+        "mac": asked.get("mac"),
+        "labels": dict(asked.get("labels", ())) or None,
+        "aliases": list(asked.get("aliases", ())) or None,
+        "affinity": asked.get("affinity"),
+        "probe": _probe(asked.get("probe")),
+        "watch_pid": asked.get("watch_pid"),
+    }
+
+
+def _probe(wish: parameters.ProbeWish | None) -> Probe | None:
+    from sandnet.wire.libnetwork import Probe
+
+    if wish is None:
+        return None
+    kind: Literal["tcp", "http"] = "http" if wish.kind == "http" else "tcp"
+    timeout = min(1.0, wish.interval / 2)
+    return Probe(kind=kind, port=wish.port, path=wish.path, interval=wish.interval, timeout=timeout)
+
+
+def _said(values_by_name: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what was not said: the wire leaves out what is absent."""
+    return {name: value for name, value in values_by_name.items() if value}
+
+
+def join_wish(container: str, asked: Mapping[str, Any]) -> Join:
+    """The request to join a container."""
+    from sandnet.wire.libnetwork import ExtraHost, Join
+
+    if asked.get("netns") and asked.get("pid"):
+        raise click.UsageError("--netns and --pid exclude each other")
+    if asked.get("watch_pid") and asked.get("auto_remove") is False:
+        raise click.UsageError("--watch-pid and --no-auto-remove exclude each other")
+    return Join(
+        container_id=container,
+        host_name=asked.get("hostname"),
+        domain_name=asked.get("domain"),
+        dns=list(asked.get("dns", ())) or None,
+        dns_search=list(asked.get("dns_search", ())) or None,
+        dns_options=list(asked.get("dns_options", ())) or None,
+        extra_hosts=[ExtraHost(name=name, address=address) for name, address in asked.get("hosts", ())] or None,
+        hosts_path=asked.get("hosts_path"),
+        resolv_conf_path=asked.get("resolv_conf_path"),
+        netns=asked.get("netns"),
+        pid=asked.get("pid"),
+        watch_pid=asked.get("watch_pid"),
+        end_process=asked.get("end_process"),
+        auto_remove=asked.get("auto_remove"),
+        aliases=list(asked.get("aliases", ())) or None,
+        weight=asked.get("weight"),
+        gateway_priority=asked.get("gateway_priority") or None,
+    )

@@ -1,0 +1,1 @@
+"""Create, join, leave and delete networks, endpoints, services and sandboxes."""

@@ -1,0 +1,116 @@
+"""Which of a sandbox's networks carries its default route, and how it answers on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import groupby
+from typing import NamedTuple
+
+from sandnet.core.runtime.context import Parts
+from sandnet.drivers.base import Gateways
+from sandnet.kernel.types import DefaultRoute, SourceRoute
+from sandnet.model import Attachment, Endpoint, Interface, Phase, Prefix, Sandbox
+from sandnet.model.ports import UDP
+
+
+def elect(candidates: Iterable[tuple[Attachment, Gateways]]) -> list[DefaultRoute]:
+    """One route a family: of the highest ``gateway_priority``, then of the first attached.
+
+    The families are elected apart, so a network without IPv6 does not take IPv6 away from another.
+    """
+    order = sorted(candidates, key=lambda each: (-each[0].gateway_priority, each[0].sequence))
+    ipv4 = (DefaultRoute(att.interface, hops.ipv4) for att, hops in order if hops.ipv4 and att.address)
+    ipv6 = (DefaultRoute(att.interface, hops.ipv6) for att, hops in order if hops.ipv6 and att.address_ipv6)
+    return [route for route in (next(ipv4, None), next(ipv6, None)) if route]
+
+
+class Attached(NamedTuple):
+    """One attachment of a sandbox, as far as its routes are concerned."""
+
+    attachment: Attachment
+    endpoint: Endpoint
+    gateways: Gateways
+
+
+def source_routes(attached: Sequence[Attached]) -> list[SourceRoute]:
+    """What makes a sandbox answer by the network that it was asked by; nothing where it has one interface only.
+
+    Args:
+        attached: what it is attached to.
+    """
+    elected = {(route.gateway.version, route.interface) for route in elect((a, g) for a, _, g in attached)}
+    order = sorted(attached, key=lambda each: (-each.attachment.gateway_priority, each.attachment.sequence))
+    return [route for version in (4, 6) for route in _of_family(version, order, elected)]
+
+
+def _of_family(version: int, attached: Sequence[Attached], elected: Set[tuple[int, str]]) -> Iterator[SourceRoute]:
+    own = [(each, address) for each in attached if (address := _address(version, each)) and each.attachment.interface]
+    if len(own) < 2:
+        return
+    taken: set[int] = set()
+    for each, address in own:
+        gateway = each.gateways.ipv4 if version == 4 else each.gateways.ipv6
+        service = each.endpoint.address if version == 4 else each.endpoint.address_ipv6
+        ports = {port.port for port in each.endpoint.ports if (port.proto, port.host_ip.version) == (UDP, version)}
+        default = gateway is not None and (version, each.attachment.interface) not in elected
+        yield SourceRoute(
+            interface=each.attachment.interface,
+            address=address,
+            sources=tuple(dict.fromkeys((address.ip, *([service.ip] if service else [])))),
+            gateway=gateway,
+            others=_others(address, (other for _, other in own)) if gateway else (),
+            default=default,
+            udp_ports=tuple(_ranges(ports - taken)) if default else (),
+        )
+        taken |= ports
+
+
+def _address(version: int, each: Attached) -> Interface | None:
+    return each.attachment.address if version == 4 else each.attachment.address_ipv6
+
+
+def _others(own: Interface, addresses: Iterable[Interface]) -> tuple[Prefix, ...]:
+    return tuple(dict.fromkeys(address.network for address in addresses if address.network != own.network))
+
+
+def _ranges(ports: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Each range of ports that follow each other, by its first and last."""
+    for _, group in groupby(enumerate(sorted(ports)), key=lambda pair: pair[1] - pair[0]):
+        members = [port for _, port in group]
+        yield members[0], members[-1]
+
+
+class Routes(NamedTuple):
+    """The routes a sandbox is to have."""
+
+    default: Sequence[DefaultRoute]
+    by_source: Sequence[SourceRoute]
+
+
+class SandboxRoutes:
+    """The routes that sandboxes should have, by the records of now."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._records = parts.records
+        self._drivers = parts.drivers
+
+    def of(self, box: Sandbox) -> Routes:
+        """Return the routes that a sandbox should have now."""
+        return Routes(self.default(box), self.by_source(box))
+
+    def default(self, box: Sandbox) -> list[DefaultRoute]:
+        """Return the default routes of a sandbox, at most one a family."""
+        return elect((each.attachment, each.gateways) for each in self._attached(box))
+
+    def by_source(self, box: Sandbox) -> list[SourceRoute]:
+        """Return the routes by source of a sandbox; none where it has one interface only."""
+        return source_routes(self._attached(box))
+
+    def _attached(self, box: Sandbox) -> list[Attached]:
+        found = []
+        for attachment in self._records.attachments_of_container(box.container_id):
+            network = self._records.network(attachment.network_id)
+            endpoint = self._records.endpoint(attachment.endpoint_id)
+            if network and endpoint and attachment.phase is not Phase.REMOVING:
+                found.append(Attached(attachment, endpoint, self._drivers[network.driver].gateways(network)))
+        return found

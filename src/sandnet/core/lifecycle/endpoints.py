@@ -1,0 +1,216 @@
+"""Endpoints: find, list, create, delete. A service is an endpoint asked for by another URL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from sandnet.core.lifecycle.liveness import identify
+from sandnet.core.lifecycle.networks import Networks
+from sandnet.core.lifecycle.references import resolve
+from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.operations import undo
+from sandnet.errors import Error, Kind, not_found
+from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, Process
+from sandnet.model.ids import new_id
+from sandnet.model.ports import PROTOCOL_NAMES
+
+
+class Endpoints:
+    """The endpoints of all networks."""
+
+    def __init__(self, parts: Parts, networks: Networks) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._networks = networks
+        self._making: set[str] = set()
+        """Endpoints whose creation is under way; another that is not ready was left half-way."""
+
+    def list(self, network: Network, name: str | None = None, partial_id: str | None = None) -> list[Endpoint]:
+        """Those of a network that are ready for use, in creation order."""
+        if name is not None:
+            return ready(self._records.endpoints_named(name, network.id))
+        found = ready(self._records.endpoints_of(network.id))
+        return [ep for ep in found if partial_id is None or ep.id.startswith(partial_id)]
+
+    def get(self, endpoint_id: str) -> Endpoint:
+        """Return the endpoint with that full id, whatever its phase.
+
+        Raises:
+            Error: ``NOT_FOUND``.
+        """
+        endpoint = self._records.endpoint(endpoint_id)
+        if endpoint is None:
+            raise not_found("endpoint", endpoint_id)
+        return endpoint
+
+    def find(self, network: Network, ref: str) -> Endpoint:
+        """The endpoint of that network with that id, name or unique id prefix.
+
+        Raises:
+            Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
+        """
+        exact = self._records.endpoint(ref)
+        mine = exact if exact and exact.network_id == network.id and exact.phase is Phase.READY else None
+        named = ready(self._records.endpoints_named(ref, network.id))
+        return resolve("endpoint", ref, mine, named, lambda: self.list(network))
+
+    async def create(self, network_ref: str, spec: EndpointSpec) -> Endpoint:
+        """Make an endpoint: its address, MAC and host ports are its own until it is deleted.
+
+        Raises:
+            Error: ``NOT_FOUND``, ``NAME_TAKEN``, ``CONFLICT`` (address or port), ``EXHAUSTED``; nothing is left behind.
+        """
+        network = self._networks.find(network_ref)
+        return await self._parts.operations.run(self._create(network, spec))
+
+    def deletable(self, network: Network, ref: str) -> Endpoint:
+        """As :meth:`find`, or what an earlier delete could not remove."""
+        named = self._records.endpoints_named(ref, network.id)
+        exact = self._records.endpoint(ref)
+        candidates = [*named, *([exact] if exact and exact.network_id == network.id else [])]
+        left = [ep for ep in candidates if ep.phase is Phase.REMOVING]
+        return left[0] if left else self.find(network, ref)
+
+    async def _create(self, network: Network, spec: EndpointSpec) -> Endpoint:
+        driver = self._parts.driver(network.driver)
+        await self._finish(network, spec.name)
+        self._refuse_taken(network, spec.name)
+        process = await identify(self._parts, spec.watch_pid)
+        try:
+            ports = await driver.bind(network, spec.port_mapping)
+        except Error as failure:
+            raise self._with_holder(failure, spec) from failure
+        endpoint_id = new_id()
+        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):  # who deletes the network waits for us
+            self._making.add(endpoint_id)
+            try:
+                endpoint = await self._reserved(network, endpoint_id, spec, ports, process)
+                endpoint = await self._make(network, endpoint)
+            finally:
+                self._making.discard(endpoint_id)
+        self._parts.files.changed(endpoint, network)
+        await self._parts.files.settle()
+        return endpoint
+
+    async def _make(self, network: Network, endpoint: Endpoint) -> Endpoint:
+        try:
+            await self._parts.driver(network.driver).create_endpoint(network, endpoint)
+            endpoint = replace(endpoint, phase=Phase.READY)
+            await self._records.commit(put=[endpoint])
+        except BaseException:
+            await undo(f"endpoint {endpoint.name}", self._abandon(network, endpoint))
+            raise
+        await self._parts.naming.endpoint_came(network, endpoint)
+        return endpoint
+
+    async def _reserved(
+        self,
+        network: Network,
+        endpoint_id: str,
+        spec: EndpointSpec,
+        ports: Sequence[BoundPort],
+        process: Process | None,
+    ) -> Endpoint:
+        try:
+            return await self._reserve(network.id, endpoint_id, spec, ports, process)
+        except BaseException:
+            self._parts.driver(network.driver).unbind(ports)
+            raise
+
+    async def _reserve(
+        self,
+        network_id: str,
+        endpoint_id: str,
+        spec: EndpointSpec,
+        ports: Sequence[BoundPort],
+        process: Process | None,
+    ) -> Endpoint:
+        """Decide and record; nothing may wait between the checks and the commit."""
+        network = self._networks.open(network_id)
+        self._refuse_taken(network, spec.name)
+        lease = self._parts.leases.take(network, spec)
+        endpoint = Endpoint(
+            id=endpoint_id,
+            name=spec.name,
+            network_id=network.id,
+            phase=Phase.CREATING,
+            sequence=self._records.next_sequence(),
+            created=time.time(),
+            address=lease.address,
+            address_ipv6=lease.address_ipv6,
+            mac=lease.mac,
+            exposed_ports=spec.exposed_ports,
+            ports=tuple(ports),
+            labels=spec.labels,
+            aliases=spec.aliases,
+            affinity=spec.affinity,
+            probe=spec.probe,
+            process=process,
+        )
+        try:
+            await self._records.commit(put=[endpoint], cursor=lease.cursor)
+        except BaseException:
+            self._parts.leases.give_back(network, lease.address, lease.address_ipv6)
+            raise
+        return endpoint
+
+    async def unmake(self, endpoint: Endpoint) -> None:
+        """Delete an endpoint that nobody is attached to, and its name; its lock is held."""
+        endpoint = replace(endpoint, phase=Phase.REMOVING)
+        await self._records.commit(put=[endpoint])
+        network = self._networks.get(endpoint.network_id)
+        await self._parts.naming.endpoint_gone(endpoint)
+        await self.remove(network, endpoint)
+        self._parts.files.changed(endpoint, network, gone=True)
+
+    async def _finish(self, network: Network, name: str) -> None:
+        """Finish a removal that failed half-way, or could not even be recorded: it must not keep its name and ports."""
+        for left in self._records.endpoints_named(name, network.id):
+            if left.phase is not Phase.READY and left.id not in self._making:
+                async with self._parts.locks.hold(f"endpoint/{left.id}"):
+                    current = self._records.endpoint(left.id)
+                    if current:
+                        await self.remove(network, current)
+
+    async def _abandon(self, network: Network, endpoint: Endpoint) -> None:
+        """Remove what a failed create has made; marked first, so that a later request can finish it.
+
+        Its lock is held: two removals at once would give back an address that a third endpoint has meanwhile.
+        """
+        await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
+        await self.remove(network, endpoint)
+
+    async def remove(self, network: Network, endpoint: Endpoint) -> None:
+        """Unmake an endpoint without attachments, whatever its phase."""
+        driver = self._parts.drivers[network.driver]
+        await driver.delete_endpoint(network, endpoint)
+        driver.unbind(endpoint.ports)
+        await self._records.commit(delete=[endpoint])
+        self._parts.leases.give_back(network, endpoint.address, endpoint.address_ipv6)
+
+    def _refuse_taken(self, network: Network, name: str) -> None:
+        for holder in self._records.endpoints_named(name, network.id):
+            message = f"endpoint with name {name} already exists on network {network.name} (id {holder.id[:12]})"
+            raise Error(Kind.NAME_TAKEN, message, "choose another name, or delete that endpoint first")
+
+    def _with_holder(self, failure: Error, spec: EndpointSpec) -> Error:
+        """Name our own endpoint where it is the one that holds the port."""
+        if failure.code != "port_taken":
+            return failure
+        wanted = {(mapping.proto, mapping.host_port) for mapping in spec.port_mapping if mapping.host_port}
+        for endpoint in self._records.endpoints():
+            for port in endpoint.ports:
+                if (port.proto, port.host_port) in wanted:
+                    network = self._networks.get(endpoint.network_id)
+                    what = f"{port.host_ip}:{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
+                    message = f"host port {what} is held by endpoint {endpoint.name} on network {network.name}"
+                    return Error(failure.kind, message, failure.hint, failure.code)
+        return failure
+
+
+def ready(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """Those that a request may see."""
+    return [ep for ep in endpoints if ep.phase is Phase.READY]

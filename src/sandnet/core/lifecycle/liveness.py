@@ -1,0 +1,71 @@
+"""Whether a container still is: by the process that its join named, and by its network namespace.
+
+A container is dead when that process has ended, or when its namespace is gone: not pinned at the sandbox key any
+more, and no process inside. What cannot be found out counts as alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from functools import cached_property
+
+from sandnet.core.runtime.context import Parts
+from sandnet.errors import Error, not_found
+from sandnet.kernel.base import Kernel
+from sandnet.model import Process, Sandbox
+
+
+async def identify(parts: Parts, pid: int) -> Process | None:
+    """The process with that number; ``None`` for 0.
+
+    Raises:
+        Error: ``NOT_FOUND`` with code ``process_not_found``; ``INVALID`` it is a thread's number.
+    """
+    if not pid:
+        return None
+    started = await parts.workers.run(parts.kernel.processes.started, pid)
+    if started is None:
+        raise not_found("process", str(pid), "it has ended, or is in a PID namespace that the daemon does not see")
+    return Process(pid, started)
+
+
+async def dead(parts: Parts, boxes: Iterable[Sandbox]) -> Set[str]:
+    """The containers among these that are dead."""
+    return await parts.workers.run(_dead, parts.kernel, list(boxes))
+
+
+def has_ended(kernel: Kernel, process: Process) -> bool:
+    """Whether a process is over; a job for a worker thread."""
+    try:
+        watched = kernel.processes.watch(process.pid, process.started)
+    except Error:
+        return False
+    if watched:
+        watched.close()
+    return watched is None
+
+
+class _Look:
+    """One look at the kernel; the list of processes is read only if it is needed."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    @cached_property
+    def _occupied(self) -> Set[int]:
+        return self._kernel.processes.namespaces()
+
+    def is_dead(self, box: Sandbox) -> bool:
+        if box.process and has_ended(self._kernel, box.process):
+            return True
+        try:
+            pinned = self._kernel.namespaces.find(box.key)
+            is_pinned = pinned is not None and pinned.inode == box.inode
+            return not is_pinned and box.inode not in self._occupied
+        except Error:
+            return False
+
+
+def _dead(kernel: Kernel, boxes: Iterable[Sandbox]) -> Set[str]:
+    look = _Look(kernel)
+    return {box.container_id for box in boxes if look.is_dead(box)}

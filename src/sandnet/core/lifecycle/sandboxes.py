@@ -1,0 +1,382 @@
+"""Sandboxes: containers joined to endpoints.
+
+Order of a join: record the intent, make or pin the namespace, plug the interface, elect the default
+route, write the files, record success. A leave records its intent and runs the other way, past errors.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+from msgspec.structs import replace
+
+from sandnet.core.lifecycle.backends import Backends
+from sandnet.core.lifecycle.default_routes import SandboxRoutes
+from sandnet.core.lifecycle.endpoints import Endpoints
+from sandnet.core.lifecycle.join_plan import (
+    amend_sandbox,
+    keys,
+    plan_attachment,
+    plan_sandbox,
+    refuse_mixture,
+    refuse_second_join,
+)
+from sandnet.core.lifecycle.liveness import identify
+from sandnet.core.lifecycle.networks import Networks
+from sandnet.core.lifecycle.parent_updates import Parents
+from sandnet.core.lifecycle.references import attached_id, begins
+from sandnet.core.lifecycle.sandbox_setup import _report, dissolve, identified, made, marked, unplug, wire
+from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.operations import together, undo
+from sandnet.errors import Error, Kind, invalid, not_found
+from sandnet.kernel.types import Veth
+from sandnet.model import (
+    Attachment,
+    Endpoint,
+    Interface,
+    JoinSpec,
+    Network,
+    Origin,
+    Phase,
+    Process,
+    Sandbox,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Sandboxes:
+    """The sandboxes of this host."""
+
+    def __init__(self, parts: Parts, networks: Networks, endpoints: Endpoints) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._networks = networks
+        self._endpoints = endpoints
+        self._backends = Backends(parts)
+        self._routes = SandboxRoutes(parts)
+        self.parents = Parents(parts)
+        self._planned: set[str] = set()
+        """Keys chosen for sandboxes that no record names yet."""
+
+    def list(self) -> list[Sandbox]:
+        """Those in use, in creation order."""
+        return [box for box in self._records.sandboxes() if box.phase is Phase.READY]
+
+    def find(self, ref: str) -> Sandbox:
+        """The sandbox of the container with that id, unique id prefix, or last part of the sandbox key.
+
+        Raises:
+            Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
+        """
+        box = self._records.sandbox(ref)
+        found = [box] if box and box.phase is Phase.READY else []
+        if box is None and ref:
+            found = [
+                each for each in self.list() if begins(each.container_id, ref) or each.key.rpartition("/")[2] == ref
+            ]
+        if not found:
+            raise not_found("sandbox", ref, "see the sandboxes there are with: sandnet sandbox ls")
+        if len(found) > 1:
+            candidates = ", ".join(each.container_id for each in found[:10])
+            raise invalid(f"{ref!r} means more than one sandbox: {candidates}", "use the full id", "ambiguous")
+        return found[0]
+
+    def attachments(self, box: Sandbox) -> Sequence[Attachment]:
+        """What the sandbox is attached to, the first attached first."""
+        found = self._records.attachments_of_container(box.container_id)
+        return [attachment for attachment in found if attachment.phase is Phase.READY]
+
+    async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
+        """Join a container to an endpoint; its first join makes its sandbox.
+
+        Args:
+            network_ref: the network, by any of its names.
+            endpoint_ref: the endpoint, likewise.
+            spec: who joins, and how.
+            many: as one more backend, beside those there are.
+
+        Raises:
+            Error: ``NOT_FOUND``, ``INVALID``, ``EXHAUSTED`` (bridge full), ``CONFLICT``; nothing is left behind.
+        """
+        network = self._networks.find(network_ref)
+        endpoint = self._endpoints.find(network, endpoint_ref)
+        return await self._parts.operations.run(self._join(endpoint.id, spec, many))
+
+    async def leave(self, network_ref: str, endpoint_ref: str, container_id: str) -> None:
+        """Take a container, by its id or a unique prefix of it, off an endpoint; its last leave removes its sandbox.
+
+        Raises:
+            Error: ``NOT_FOUND``.
+        """
+        network = self._networks.find(network_ref)
+        endpoint = self._endpoints.find(network, endpoint_ref)
+        await self._parts.operations.run(self._leave(endpoint.id, container_id))
+
+    # Joining.
+
+    async def _join(self, endpoint_id: str, spec: JoinSpec, many: bool) -> Sandbox:
+        await self._finish(endpoint_id, spec.container_id)
+        async with self._hold(endpoint_id, spec.container_id):
+            network, endpoint = self._usable(endpoint_id)
+            attached = self._records.attachments_of_container(spec.container_id)
+            known = self._records.sandbox(spec.container_id)
+            others = self._records.attachments_of_endpoint(endpoint.id)
+            refuse_second_join(endpoint, others, spec.container_id, many=many)
+            refuse_mixture(known, network, attached, spec)
+            process = await identify(self._parts, spec.watch_pid or spec.pid)
+            box = amend_sandbox(known, spec, process) if known else await self._plan(network, spec, process)
+            try:
+                self._parts.files.check(box)
+                box = box if known else await self._parts.files.with_places(box)
+                box, attachment = await self._intend(network, endpoint, box, spec, known)
+                # what the driver does outside of the namespace goes beside the making of it
+                join = self._parts.driver(network.driver).join
+                box, veth = await together(self._with_namespace(box, attachment), join(network, endpoint, attachment))
+                # the resolver opens its sockets in the namespace while the interface is plugged
+                box, _ = await together(
+                    self._connect(box, marked(veth, endpoint, box, attachment)),
+                    self._parts.naming.attachment_came(box, attachment),
+                )
+                if others:
+                    await self._backends.spread(network, endpoint, attachment)
+                box = self.parents.owing(replace(box, phase=Phase.READY), network, spec.parent_updates)
+                # an endpoint that had lost its container has one again
+                found = [replace(endpoint, orphaned=False)] if endpoint.orphaned else []
+                await self._records.commit(put=[box, replace(attachment, phase=Phase.READY), *found])
+            except BaseException:
+                await undo(f"join of {spec.container_id}", self._undo_join(endpoint.id, spec.container_id, known))
+                raise
+            finally:
+                self._planned.discard(box.key)
+        await self.parents.tell(box)
+        return box
+
+    async def _finish(self, endpoint_id: str, container_id: str) -> None:
+        """Finish what failed half-way before: neither endpoint nor container is stuck with it.
+
+        Whoever holds the locks sees nobody else's join or leave under way, so what is not ready is left over.
+        """
+        records = self._records
+        touching = [*records.attachments_of_endpoint(endpoint_id), *records.attachments_of_container(container_id)]
+        for attachment in (each for each in touching if each.phase is not Phase.READY):
+            async with self._hold(attachment.endpoint_id, attachment.container_id):
+                current = records.attachment(attachment.container_id, attachment.endpoint_id)
+                if current and current.phase is not Phase.READY:
+                    await self.disconnect(current)
+        async with self._parts.locks.hold(f"sandbox/{container_id}"):
+            box = records.sandbox(container_id)
+            if box and box.phase is not Phase.READY and not records.attachments_of_container(container_id):
+                await self.dissolve(box)
+
+    async def _plan(self, network: Network, spec: JoinSpec, process: Process | None) -> Sandbox:
+        """A new sandbox, at the first key where no stranger has pinned a namespace."""
+        for key in keys(self._parts.settings.sandbox_dir, spec.container_id):
+            if self._records.sandbox_at(key) is not None or key in self._planned:
+                continue
+            self._planned.add(key)
+            free = False
+            try:
+                free = await self._parts.workers.run(self._parts.kernel.namespaces.find, key) is None
+            finally:
+                if not free:
+                    self._planned.discard(key)
+            if free:
+                return plan_sandbox(self._parts, spec, network, key, process)
+        raise AssertionError("unreachable: the keys do not end")
+
+    async def _intend(
+        self, network: Network, endpoint: Endpoint, box: Sandbox, spec: JoinSpec, known: Sandbox | None
+    ) -> tuple[Sandbox, Attachment]:
+        """Record what is about to be made. A namespace that is not ours is pinned first: the interfaces it
+        has decide the name of the new one."""
+        taken = {a.interface for a in self._records.attachments_of_container(box.container_id)}
+        if known:
+            await self._refuse_other_namespace(known, spec)
+            await self._parts.reaper.settle(box.container_id)
+        if box.origin is Origin.JOINED:
+            if not known:
+                box = await self._found(box, spec)
+                await self._records.commit(put=[box])  # before it is touched: whatever fails gives back what was found
+                pin = self._parts.kernel.namespaces.pin
+                await self._parts.workers.run(pin, box.key, path=spec.netns, pid=spec.pid, inode=box.inode)
+            taken |= set(await self._parts.workers.run(self._parts.kernel.namespaces.interfaces, box.key))
+        attachment, cursor = plan_attachment(self._parts, network, endpoint, spec, taken)
+        try:
+            await self._records.commit(put=[box, attachment], cursor=cursor)
+        except BaseException:
+            self._give_back(network, attachment)
+            raise
+        return box, attachment
+
+    async def _connect(self, box: Sandbox, veth: Veth | None) -> Sandbox:
+        """Make an attachment true in the sandbox and in the files; the sandbox as it is then."""
+        files = self._parts.files.writing(box)
+        return await self._parts.workers.run(wire, self._parts.kernel, box, veth, self._routes.of(box), files)
+
+    async def _with_namespace(self, box: Sandbox, attachment: Attachment) -> Sandbox:
+        if box.phase is not Phase.CREATING or box.origin is Origin.JOINED:
+            return box
+        asks = box.origin is Origin.MADE and bool(attachment.interface)
+        prepare = self._parts.naming.prepare if asks else None
+        return await self._parts.workers.run(made, self._parts.kernel, box, prepare)
+
+    async def _found(self, box: Sandbox, spec: JoinSpec) -> Sandbox:
+        """The record with what the namespace to be joined is like; nothing is changed yet."""
+        identify = self._parts.kernel.namespaces.identify
+        wanted = await self._parts.workers.run(identify, path=spec.netns, pid=spec.pid)
+        if wanted.inode == (await self._parts.workers.run(identify)).inode:
+            message = "that is the host's own network namespace"
+            raise invalid(message, "join the network of type host for that", "host_namespace")
+        box = identified(box, wanted)
+        holder = next((b for b in self._records.sandboxes() if b.inode == box.inode and b.key != box.key), None)
+        if holder:
+            message = f"that namespace is the sandbox of container {holder.container_id} already"
+            raise invalid(message, "join it as that container", "namespace_taken")
+        return box
+
+    async def _refuse_other_namespace(self, known: Sandbox, spec: JoinSpec) -> None:
+        if not spec.netns and not spec.pid:
+            return
+        identify = self._parts.kernel.namespaces.identify
+        if (await self._parts.workers.run(identify, path=spec.netns, pid=spec.pid)).inode != known.inode:
+            message = f"container {known.container_id} has another namespace for its sandbox: {known.key}"
+            raise invalid(message, "leave its networks first, or name no namespace", "namespace_differs")
+
+    async def _undo_join(self, endpoint_id: str, container_id: str, known: Sandbox | None) -> None:
+        attachment = self._records.attachment(container_id, endpoint_id)
+        box = self._records.sandbox(container_id)
+        if attachment:
+            await self.disconnect(attachment)
+        elif box and not known:
+            await self.dissolve(box)
+        if known and box:
+            await self._records.commit(put=[known])
+            await self._parts.workers.run(self._parts.files.writing(known))
+
+    # Leaving.
+
+    async def _leave(self, endpoint_id: str, ref: str) -> None:
+        container_id = attached_id(
+            ref,
+            self._records.attachments_of_endpoint(endpoint_id),
+            known=self._records.sandbox(ref) is not None,
+        )
+        async with self._hold(endpoint_id, container_id):
+            attachment = self._records.attachment(container_id, endpoint_id)
+            if attachment is None:
+                raise self._not_attached(endpoint_id, container_id)
+            await self.disconnect(attachment)
+
+    async def drop(self, attachment: Attachment) -> None:
+        """Disconnect with the locks held, for whoever has none; one that is gone meanwhile is success."""
+        async with self._hold(attachment.endpoint_id, attachment.container_id):
+            current = self._records.attachment(attachment.container_id, attachment.endpoint_id)
+            if current:
+                await self.disconnect(current)
+
+    async def disconnect(self, attachment: Attachment) -> None:
+        """Undo an attachment, whatever its phase, and the sandbox with the last of them.
+
+        Raises:
+            Error: ``INTERNAL`` with all that failed; the records stay, and the same call finishes the work.
+        """
+        attachment = replace(attachment, phase=Phase.REMOVING)
+        box = self._records.sandbox(attachment.container_id)
+        last = len(self._records.attachments_of_container(attachment.container_id)) == 1
+        if box and last:
+            box = replace(box, phase=Phase.REMOVING)
+        await self._records.commit(put=[attachment, box] if box and last else [attachment])
+        await self._parts.naming.attachments_gone([attachment])
+        network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
+        if network and endpoint:
+            await self._hand_over(network, endpoint, attachment)
+        if box and last:
+            await self.dissolve(box, attachment)
+        elif box:
+            await self._unplug(box, attachment)
+        else:
+            await self._records.commit(delete=[attachment])
+        if network:
+            self._give_back(network, attachment)
+
+    async def _hand_over(self, network: Network, endpoint: Endpoint, attachment: Attachment) -> None:
+        try:
+            await self._backends.hand_over(network, endpoint, attachment)
+        except Error as failure:  # the backend goes all the same; the next change of the service mends the rest
+            _log.warning("service %s still knows %s: %s", endpoint.name, attachment.container_id, failure)
+
+    def _give_back(self, network: Network, attachment: Attachment) -> None:
+        if attachment.leased:
+            self._parts.leases.give_back(network, attachment.address, attachment.address_ipv6)
+
+    async def _unplug(self, box: Sandbox, attachment: Attachment) -> None:
+        shared = self._shared(attachment)
+        failures = await self._parts.workers.run(
+            unplug, self._parts.kernel, box, attachment, shared, self._routes.of(box)
+        )
+        self._parts.reaper.kick(box.container_id)
+        _report(f"leave of {box.container_id}", failures)
+        await self._leave_network(attachment)
+        await self._records.commit(delete=[attachment])
+        await self._refresh_files(box)
+
+    async def _refresh_files(self, box: Sandbox) -> None:
+        """Its names are fewer, and with the last IPv6 address name servers that have one are of no use any more."""
+        try:
+            digests = await self._parts.workers.run(self._parts.files.refreshing(box))
+        except Error as failure:  # the leave is done all the same
+            _log.warning("files of %s are stale: %s", box.container_id, failure)
+            return
+        if (after := digests.on(box)) != box:
+            await self._records.commit(put=[after])
+
+    async def dissolve(self, box: Sandbox, last: Attachment | None = None) -> None:
+        """Remove a sandbox, with the last attachment it has if any."""
+        files = self._parts.files.removing(box)
+        shared = self._shared(last) if last else ()
+        failures = await self._parts.workers.run(dissolve, self._parts.kernel, box, last, shared, files)
+        self._parts.reaper.kick(box.container_id)
+        _report(f"removal of sandbox {box.container_id}", failures)
+        if last:
+            await self._leave_network(last)
+        await self._records.commit(delete=[last, box] if last else [box])
+
+    async def _leave_network(self, attachment: Attachment) -> None:
+        """Once its link is silent: the driver also kept it from sending what it may not."""
+        network = self._records.network(attachment.network_id)
+        if network:
+            await self._parts.drivers[network.driver].leave(network, [attachment])
+
+    def _shared(self, attachment: Attachment) -> Sequence[Interface]:
+        """The endpoint's addresses, where the interface has others of its own."""
+        endpoint = self._records.endpoint(attachment.endpoint_id)
+        if endpoint is None or not attachment.leased:
+            return ()
+        return [interface for interface in (endpoint.address, endpoint.address_ipv6) if interface]
+
+    async def ensure(self, box: Sandbox, attachment: Attachment) -> None:
+        """Make an attachment true again, by the verbs that made it first."""
+        network, endpoint = self._usable(attachment.endpoint_id)
+        veth = await self._parts.driver(network.driver).join(network, endpoint, attachment)
+        after = await self._connect(box, marked(veth, endpoint, box, attachment))
+        if after != box:
+            await self._records.commit(put=[after])
+
+    def _usable(self, endpoint_id: str) -> tuple[Network, Endpoint]:
+        endpoint = self._records.endpoint(endpoint_id)
+        if endpoint is None or endpoint.phase is not Phase.READY:
+            raise not_found("endpoint", endpoint_id)
+        return self._networks.open(endpoint.network_id), endpoint
+
+    def _not_attached(self, endpoint_id: str, container_id: str) -> Error:
+        endpoint = self._records.endpoint(endpoint_id)
+        name = endpoint.name if endpoint else endpoint_id
+        attached = [a.container_id for a in self._records.attachments_of_endpoint(endpoint_id)]
+        hint = f"attached: {', '.join(attached)}" if attached else "no container is attached to it"
+        return Error(Kind.NOT_FOUND, f"container {container_id} is not attached to {name}", hint, "not_attached")
+
+    def _hold(self, endpoint_id: str, container_id: str) -> AbstractAsyncContextManager[None]:
+        return self._parts.locks.hold(f"endpoint/{endpoint_id}", f"sandbox/{container_id}")

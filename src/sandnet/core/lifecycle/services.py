@@ -1,0 +1,121 @@
+"""Services: endpoints of any network by one name, and the containers behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sandnet.core.lifecycle.backends import Backends
+from sandnet.core.lifecycle.deletion import Removal
+from sandnet.core.lifecycle.endpoints import Endpoints, ready
+from sandnet.core.lifecycle.networks import Networks
+from sandnet.core.lifecycle.references import attached_id, resolve
+from sandnet.core.lifecycle.sandboxes import Sandboxes
+from sandnet.core.runtime.context import Parts
+from sandnet.errors import Error, Kind, not_found
+from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network, Phase, Sandbox
+
+
+class Services:
+    """The services of all networks: the same objects and ids as their endpoints."""
+
+    def __init__(
+        self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, removal: Removal
+    ) -> None:
+        self._records = parts.records
+        self._settings = parts.settings
+        self._networks = networks
+        self._endpoints = endpoints
+        self._sandboxes = sandboxes
+        self._removal = removal
+        self._backends = Backends(parts)
+
+    def list(
+        self, name: str | None = None, partial_id: str | None = None, network: str | None = None
+    ) -> list[Endpoint]:
+        """Those ready for use, in creation order; at most one filter is given. An unknown network has none."""
+        if name is not None:
+            return ready(self._records.endpoints_named(name))
+        if network is not None:
+            return [ep for net in self._matching(network) for ep in self._endpoints.list(net)]
+        return [ep for ep in ready(self._records.endpoints()) if partial_id is None or ep.id.startswith(partial_id)]
+
+    def find(self, ref: str) -> Endpoint:
+        """The service with that id, name or unique id prefix.
+
+        Raises:
+            Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
+        """
+        exact = self._records.endpoint(ref)
+        usable = exact if exact and exact.phase is Phase.READY else None
+        return resolve("service", ref, usable, ready(self._records.endpoints_named(ref)), self.list)
+
+    async def publish(self, network_name: str, spec: EndpointSpec) -> Endpoint:
+        """Create an endpoint on the named network, or on the default one when the name is empty.
+
+        Raises:
+            Error: as :meth:`Endpoints.create`.
+        """
+        return await self._endpoints.create(network_name or self._default().id, spec)
+
+    async def unpublish(self, ref: str, *, force: bool = False) -> None:
+        """Delete the service.
+
+        Raises:
+            Error: as :meth:`Removal.endpoint`.
+        """
+        left = [ep for ep in self._records.endpoints_named(ref) if ep.phase is Phase.REMOVING]
+        exact = self._records.endpoint(ref)
+        endpoint = exact or (left[0] if left else self.find(ref))
+        await self._removal.endpoint(endpoint.network_id, endpoint.id, force=force)
+
+    async def attach(self, ref: str, spec: JoinSpec) -> Sandbox:
+        """Join a container to the service, as its first or as one more backend.
+
+        Raises:
+            Error: as :meth:`Sandboxes.join`.
+        """
+        endpoint = self.find(ref)
+        return await self._sandboxes.join(endpoint.network_id, endpoint.id, spec, many=True)
+
+    async def detach(self, ref: str, container_id: str) -> None:
+        """Take a container out of the service.
+
+        Raises:
+            Error: as :meth:`Sandboxes.leave`.
+        """
+        endpoint = self.find(ref)
+        await self._sandboxes.leave(endpoint.network_id, endpoint.id, container_id)
+
+    async def change_backend(
+        self, ref: str, container_id: str, *, drained: bool | None = None, weight: int | None = None
+    ) -> None:
+        """Change one backend; see :meth:`Backends.change`."""
+        service = self.find(ref)
+        container_id = attached_id(
+            container_id,
+            self._records.attachments_of_endpoint(service.id),
+            known=self._records.sandbox(container_id) is not None,
+        )
+        await self._backends.change(service, container_id, drained=drained, weight=weight)
+
+    def backends(self, endpoint: Endpoint) -> Sequence[Attachment]:
+        """Who is attached, the first attached first."""
+        attached = self._records.attachments_of_endpoint(endpoint.id)
+        return [attachment for attachment in attached if attachment.phase is Phase.READY]
+
+    def _default(self) -> Network:
+        network = self._networks.default()
+        if network is None:
+            name = self._settings.default_network
+            raise not_found("network", name, "it is the default network; name another, or create it")
+        return network
+
+    def _matching(self, ref: str) -> Sequence[Network]:
+        """By name, id, or unique prefix of an id; none where there is no such network."""
+        named = self._networks.list(name=ref)
+        try:
+            return named or [self._networks.find(ref)]
+        except Error as failure:
+            if failure.kind is Kind.NOT_FOUND:
+                return []
+            raise

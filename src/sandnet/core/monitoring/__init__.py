@@ -1,0 +1,1 @@
+"""Watch processes and backends, and remove what has exited."""

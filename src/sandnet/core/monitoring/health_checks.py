@@ -1,0 +1,118 @@
+"""Checks whether the backends of services serve, from inside their own sandboxes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+
+from sandnet.core.lifecycle.backends import Backends
+from sandnet.core.runtime.context import Parts
+from sandnet.errors import Error
+from sandnet.model import Attachment, Phase, Probe, ProbeKind, Sandbox
+
+_log = logging.getLogger(__name__)
+
+MAX_STATUS_LINE = 1024
+"""Bytes read of an HTTP answer."""
+FIRST_BAD_STATUS = 400
+
+
+class Probes:
+    """One task a checked backend; which there are follows from the events."""
+
+    def __init__(self, parts: Parts, backends: Backends) -> None:
+        self._parts = parts
+        self._backends = backends
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._following: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Check those there are, and follow who comes and goes."""
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+        for attachment in self._parts.records.attachments():
+            self._begin(attachment)
+
+    def close(self) -> None:
+        """Stop all checks."""
+        for task in (self._following, *self._tasks.values()):
+            if task:
+                task.cancel()
+
+    async def _follow(self) -> None:
+        async for event in self._parts.events.follow():
+            if isinstance(event.subject, Attachment) and event.action == "attached":
+                self._begin(event.subject)
+            elif isinstance(event.subject, Attachment) and event.action == "detached":
+                self._end(event.subject)
+
+    def _begin(self, attachment: Attachment) -> None:
+        key = (attachment.endpoint_id, attachment.container_id)
+        endpoint = self._parts.records.endpoint(attachment.endpoint_id)
+        if endpoint and endpoint.probe and attachment.phase is Phase.READY and key not in self._tasks:
+            self._tasks[key] = asyncio.get_running_loop().create_task(self._watch(attachment, endpoint.probe))
+
+    def _end(self, attachment: Attachment) -> None:
+        task = self._tasks.pop((attachment.endpoint_id, attachment.container_id), None)
+        if task:
+            task.cancel()
+
+    async def _watch(self, attachment: Attachment, probe: Probe) -> None:
+        healthy = attachment.healthy
+        while True:
+            serves = await self._serves(attachment, probe) or await self._serves(attachment, probe)
+            if serves is not healthy and await self._tell(attachment, serves):
+                healthy = serves
+            await asyncio.sleep(probe.interval)
+
+    async def _tell(self, attachment: Attachment, healthy: bool) -> bool:
+        """Whether the verdict is in force; if not, the next probe tells it again."""
+        _log.info("backend %s %s", attachment.container_id, "serves again" if healthy else "does not serve")
+        judged = self._backends.judge(attachment.endpoint_id, attachment.container_id, healthy=healthy)
+        try:
+            await self._parts.operations.run(judged)
+        except Error as failure:
+            _log.warning("verdict on backend %s is not in force: %s", attachment.container_id, failure)
+            return False
+        return True
+
+    async def _serves(self, attachment: Attachment, probe: Probe) -> bool:
+        box = self._parts.records.sandbox(attachment.container_id)
+        if box is None or attachment.address is None:
+            return False
+        try:
+            async with asyncio.timeout(probe.timeout):
+                return await self._ask(box, str(attachment.address.ip), probe)
+        except (OSError, TimeoutError, Error):
+            return False
+
+    async def _ask(self, box: Sandbox, address: str, probe: Probe) -> bool:
+        inside = self._parts.kernel.namespaces.tcp_socket
+        with await self._parts.workers.run(inside, box.key, box.inode) as connection:
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(connection, (address, probe.port))
+            if probe.kind is ProbeKind.TCP:
+                return True
+            request = (
+                f"GET {probe.path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: sandnet\r\nConnection: close\r\n\r\n"
+            )
+            await loop.sock_sendall(connection, request.encode())
+            return _is_good(await _status_line(connection))
+
+
+async def _status_line(connection: socket.socket) -> bytes:
+    received = b""
+    while b"\n" not in received and len(received) < MAX_STATUS_LINE:
+        more = await asyncio.get_running_loop().sock_recv(connection, MAX_STATUS_LINE)
+        if not more:
+            break
+        received += more
+    return received.partition(b"\n")[0]
+
+
+def _is_good(status_line: bytes) -> bool:
+    words = status_line.split()
+    with suppress(ValueError, IndexError):
+        return words[0].startswith(b"HTTP/") and int(words[1]) < FIRST_BAD_STATUS
+    return False

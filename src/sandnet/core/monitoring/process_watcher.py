@@ -1,0 +1,273 @@
+"""Notices the end of the processes that sandboxes and endpoints are tied to, and lets these go.
+
+A process is waited for by a descriptor on the event loop, which costs nothing while it lives. A sandbox that is to
+go with the last process in its namespace has no such descriptor: the kernel tells nobody when a namespace becomes
+empty, so these are looked at once a second, all in one job, and only if there are any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence, Set
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from sandnet.core.lifecycle.deletion import Removal
+from sandnet.core.monitoring.bulk_removal import Burials
+from sandnet.core.runtime.context import Parts
+from sandnet.core.state.events import Event
+from sandnet.errors import Error
+from sandnet.kernel.observation import Watched
+from sandnet.model import Endpoint, Phase, Process, Sandbox
+
+_log = logging.getLogger(__name__)
+
+INTERVAL = 1.0
+"""Seconds from look to look at namespaces, and between attempts to remove what could not be removed."""
+TOGETHER = 24
+"""Sandboxes that are let go of together: their links go in one request, which holds a lock that joins need for 20 to
+50 ms; then it is free for as long."""
+AT_ONCE = 16
+"""Burials of those that go one by one: requests are not to wait behind a thousand of them."""
+
+
+class Tie(NamedTuple):
+    """What goes with a process: one sandbox or endpoint, and not a later one of the same container."""
+
+    kind: type[Sandbox] | type[Endpoint]
+    id: str
+    sequence: int
+
+
+class Deaths:
+    """Watches what the records tie to a process or to a namespace; which these are follows from the events."""
+
+    def __init__(self, parts: Parts, removal: Removal) -> None:
+        self._parts = parts
+        self._removal = removal
+        self._burials = Burials(parts)
+        self._processes: dict[Tie, Process] = {}
+        self._tied: dict[Process, set[Tie]] = {}
+        self._watched: dict[Process, Watched] = {}
+        self._spaces: set[Tie] = set()
+        """Sandboxes that go with the last process in their namespace."""
+        self._empty: set[Tie] = set()
+        """Those of them in which the last look found nobody, after there was somebody."""
+        self._dying: dict[Tie, Process | None] = {}
+        """Not removed yet, with the process that has ended, where it was one."""
+        self._burying: set[Tie] = set()
+        self._queue: list[Tie] = []
+        """Those of them that nobody has begun with."""
+        self._digging = False
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Watch what the records name, and follow what comes and goes."""
+        self._spawn(self._follow())
+        self._spawn(self._look_again())
+        self._tie_all()
+
+    def close(self) -> None:
+        """Stop watching; nothing is removed any more."""
+        for task in self._tasks:
+            task.cancel()
+        for process in list(self._watched):
+            self._unwatch(process)
+
+    # What there is to watch.
+
+    async def _follow(self) -> None:
+        async for event in self._parts.events.follow():
+            self._hear(event)
+
+    def _hear(self, event: Event) -> None:
+        if event.subject is None:  # some events are lost to us
+            self._tie_all()
+        elif isinstance(event.subject, Sandbox | Endpoint):
+            tie = _tie(event.subject)
+            if event.action == "removed":
+                self._untie(tie)
+            else:
+                self._tie(event.subject)
+
+    def _tie_all(self) -> None:
+        subjects: list[Sandbox | Endpoint] = [*self._parts.records.sandboxes(), *self._parts.records.endpoints()]
+        for subject in subjects:
+            if subject.phase is Phase.READY:
+                self._tie(subject)
+
+    def _tie(self, subject: Sandbox | Endpoint) -> None:
+        tie, process = _tie(subject), subject.process
+        wanted = not isinstance(subject, Sandbox) or subject.auto_remove
+        if self._processes.get(tie) != (process if wanted else None):
+            self._untie(tie)
+        if isinstance(subject, Sandbox) and wanted and process is None:
+            self._spaces.add(tie)
+        elif wanted and process:
+            self._processes[tie] = process
+            ties = self._tied.setdefault(process, set())
+            ties.add(tie)
+            if len(ties) == 1:
+                self._spawn(self._watch(process))
+
+    def _untie(self, tie: Tie) -> None:
+        self._spaces.discard(tie)
+        self._empty.discard(tie)
+        process = self._processes.pop(tie, None)
+        if process:
+            ties = self._tied.get(process, set())
+            ties.discard(tie)
+            if not ties:
+                self._tied.pop(process, None)
+                self._unwatch(process)
+
+    # Processes.
+
+    async def _watch(self, process: Process) -> None:
+        try:
+            watched = await self._parts.workers.run(self._parts.kernel.processes.watch, process.pid, process.started)
+        except Error as failure:  # the next look tries again
+            _log.warning("%s", failure)
+            return
+        if watched is None:
+            self._ended(process)
+        elif process in self._watched or process not in self._tied:
+            watched.close()
+        else:
+            self._watched[process] = watched
+            asyncio.get_running_loop().add_reader(watched.fileno(), self._ended, process)
+
+    def _unwatch(self, process: Process) -> None:
+        watched = self._watched.pop(process, None)
+        if watched:
+            asyncio.get_running_loop().remove_reader(watched.fileno())
+            watched.close()
+
+    def _ended(self, process: Process) -> None:
+        self._unwatch(process)
+        for tie in [*self._tied.get(process, ())]:
+            _log.info("process %d of %s %s has ended", process.pid, tie.kind.__name__.lower(), tie.id)
+            self._bury(tie)
+
+    # Burials.
+
+    def _bury(self, tie: Tie) -> None:
+        self._dying[tie] = self._processes.get(tie)
+        self._untie(tie)
+        self._begin_to_bury(tie)
+
+    def _begin_to_bury(self, tie: Tie) -> None:
+        if tie not in self._burying:
+            self._burying.add(tie)
+            self._queue.append(tie)
+            if not self._digging:
+                self._digging = True
+                self._spawn(self._dig())
+
+    async def _dig(self) -> None:
+        """What dies at once is in the queue before this begins: all processes are heard of in one turn of the loop."""
+        try:
+            while self._queue:
+                some, self._queue = self._queue[:TOGETHER], self._queue[TOGETHER:]
+                for tie in await self._bury_together(some):
+                    self._spawn(self._bury_in_turn(tie))
+        finally:
+            self._digging = False
+
+    async def _bury_together(self, ties: Sequence[Tie]) -> Sequence[Tie]:
+        """Those that are left to be buried one by one."""
+        boxes = {tie: box for tie in ties if (box := self._dead_box(tie, self._dying[tie]))}
+        gone: Set[str] = frozenset()
+        if len(boxes) > 1:
+            try:
+                gone = await self._parts.operations.run(self._burials.together(boxes.values()))
+            except Error as failure:
+                _log.info("the dead are taken one by one: %s", failure)
+            except Exception:  # likewise; they must go all the same
+                _log.exception("the dead are taken one by one")
+        done = [tie for tie, box in boxes.items() if box.container_id in gone]
+        for tie in done:
+            self._burying.discard(tie)
+            if self._dying.get(tie) == boxes[tie].process:
+                del self._dying[tie]
+        return [tie for tie in ties if tie not in done]
+
+    def _dead_box(self, tie: Tie, process: Process | None) -> Sandbox | None:
+        """The sandbox that is to go, unless it has gone, or is another one or tied otherwise by now."""
+        box = self._parts.records.sandbox(tie.id) if tie.kind is Sandbox else None
+        return box if box and (box.sequence, box.process) == (tie.sequence, process) else None
+
+    async def _bury_in_turn(self, tie: Tie) -> None:
+        process = self._dying[tie]
+        try:
+            async with self._turns:
+                await self._parts.operations.run(self._buried(tie, process))
+            if self._dying[tie] == process:
+                del self._dying[tie]
+        except Error as failure:
+            _log.warning("%s; it is tried again", failure)
+        finally:
+            self._burying.discard(tie)
+
+    async def _buried(self, tie: Tie, process: Process | None) -> None:
+        if tie.kind is Endpoint:
+            await self._removal.bury_endpoint(tie.id)
+            return
+        if box := self._dead_box(tie, process):
+            await self._removal.bury(box)
+
+    # What is looked at again and again.
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            try:
+                await self._look()
+            except Error as failure:
+                _log.info("it is looked again for the dead: %s", failure)
+            except Exception:  # the next look must come
+                _log.exception("looking for the dead failed")
+
+    async def _look(self) -> None:
+        for tie in self._dying.keys() - self._burying:
+            self._begin_to_bury(tie)
+        for process in self._tied.keys() - self._watched.keys():
+            await self._watch(process)
+        if self._spaces:
+            await self._look_into_spaces()
+
+    async def _look_into_spaces(self) -> None:
+        occupied = await self._parts.workers.run(self._parts.kernel.processes.namespaces)
+        for tie in list(self._spaces):
+            box = self._parts.records.sandbox(tie.id)
+            if box and box.sequence == tie.sequence:
+                await self._look_into(tie, box, occupied)
+
+    async def _look_into(self, tie: Tie, box: Sandbox, occupied: Set[int]) -> None:
+        if box.inode in occupied:
+            self._empty.discard(tie)
+            if not box.occupied:
+                await self._parts.operations.run(self._note_occupied(tie))
+        elif tie in self._empty:
+            _log.info("no process is left in the namespace of %s", box.container_id)
+            self._bury(tie)
+        elif box.occupied:  # once is nothing: between two commands of a script there is nobody either
+            self._empty.add(tie)
+
+    async def _note_occupied(self, tie: Tie) -> None:
+        async with self._parts.locks.hold(f"sandbox/{tie.id}"):
+            box = self._parts.records.sandbox(tie.id)
+            if box and box.sequence == tie.sequence and box.phase is Phase.READY:
+                await self._parts.records.commit(put=[replace(box, occupied=True)])
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _tie(subject: Sandbox | Endpoint) -> Tie:
+    return Tie(type(subject), subject.id if isinstance(subject, Endpoint) else subject.container_id, subject.sequence)

@@ -1,0 +1,1 @@
+"""What the resolver and the hosts files of sandboxes say of the records."""

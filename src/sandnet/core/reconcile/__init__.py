@@ -1,0 +1,1 @@
+"""Compare records with the kernel, and repair what differs."""

@@ -1,0 +1,71 @@
+"""How things should be, as the records say at the moment of the question."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sandnet.core.lifecycle.default_routes import SandboxRoutes
+from sandnet.core.reconcile.sandbox_diff import Wanted
+from sandnet.core.runtime.context import Parts
+from sandnet.firewall.base import EndpointState, NetworkState, StateOf
+from sandnet.model import Attachment, Network, Phase, Sandbox
+
+
+class Desired:
+    """Reads the records."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._routes = SandboxRoutes(parts)
+
+    def networks(self) -> list[Network]:
+        """Those that are ready."""
+        return [net for net in self._records.networks() if net.phase is Phase.READY]
+
+    def sandboxes(self) -> list[Sandbox]:
+        """Those that nobody is changing, as far as their records tell."""
+        return [box for box in self._records.sandboxes() if self.settled(box)]
+
+    def settled(self, box: Sandbox | None) -> bool:
+        """Whether a sandbox and all its attachments are ready."""
+        if box is None or box.phase is not Phase.READY:
+            return False
+        return all(each.phase is Phase.READY for each in self.attachments(box))
+
+    def attachments(self, box: Sandbox) -> list[Attachment]:
+        """What a sandbox is attached to, whatever the phase."""
+        return self._records.attachments_of_container(box.container_id)
+
+    def wanted(self, box: Sandbox) -> Wanted:
+        """A sandbox's links and routes."""
+        links = []
+        for attachment in self.attachments(box):
+            network = self._records.network(attachment.network_id)
+            endpoint = self._records.endpoint(attachment.endpoint_id)
+            if network and endpoint:
+                veth = self._parts.drivers[network.driver].link(network, endpoint, attachment)
+                links += [(attachment, veth)] if veth else []
+        return Wanted(box, links, self._routes.default(box), self._routes.by_source(box))
+
+    def links(self) -> set[str]:
+        """Names of links that belong to somebody: to a record, or to the reaper."""
+        records, dying = self._records, self._parts.reaper.owners
+        return {net.link for net in records.networks()} | {a.host_link for a in records.attachments()} | dying
+
+    def state(self, driver: str) -> StateOf:
+        """What is on a driver's networks."""
+        records = self._records
+
+        def endpoints(network: Network, phases: Collection[Phase]) -> list[EndpointState]:
+            found = (endpoint for endpoint in records.endpoints_of(network.id) if endpoint.phase in phases)
+            return [EndpointState(endpoint, self._backends(endpoint.id, phases)) for endpoint in found]
+
+        def state(phases: Collection[Phase]) -> list[NetworkState]:
+            own = (net for net in records.networks() if net.driver == driver and net.phase in phases)
+            return [NetworkState(net, endpoints(net, phases)) for net in own]
+
+        return state
+
+    def _backends(self, endpoint_id: str, phases: Collection[Phase]) -> list[Attachment]:
+        return [each for each in self._records.attachments_of_endpoint(endpoint_id) if each.phase in phases]

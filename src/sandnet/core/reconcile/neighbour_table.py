@@ -1,0 +1,57 @@
+"""Reports that the kernel's table of neighbours is full: then new neighbours are not reached, on any network.
+
+The table is one for all namespaces. A sandbox that sends to many addresses of its own network fills it, and the kernel
+has no limit for one namespace.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sandnet.kernel.observation import Survey
+from sandnet.kernel.workers import Workers
+
+HOLD: Final = 60.0
+"""Seconds for which it is reported after the last time that there was no room."""
+_LIMIT: Final = "net.ipv{version}.neigh.default.gc_thresh3"
+
+
+class NeighbourTable:
+    """Looks at the kernel's counters, and remembers when they last grew.
+
+    Args:
+        survey: reads them.
+        workers: what it is called on.
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, survey: Survey, workers: Workers, clock: Callable[[], float] = time.monotonic) -> None:
+        self._survey = survey
+        self._workers = workers
+        self._clock = clock
+        self._counts: Mapping[int, int] = {}
+        self._full: dict[int, float] = {}
+        """When there was no room, by version of IP."""
+
+    @property
+    def problems(self) -> list[str]:
+        """In words, one for each version of IP."""
+        now = self._clock()
+        return [_problem(version) for version, at in sorted(self._full.items()) if now - at < HOLD]
+
+    async def look(self) -> None:
+        """Read the counters. The first look begins."""
+        counts = await self._workers.run(self._survey.neighbour_overflows)
+        for version, count in counts.items():
+            if count > self._counts.get(version, count):
+                self._full[version] = self._clock()
+        self._counts = counts
+
+
+def _problem(version: int) -> str:
+    return (
+        f"the kernel's table of IPv{version} neighbours, one for the host and all sandboxes, has no room: who is not "
+        f"in it is not reached; end what sends to many addresses (ip neigh), or raise {_LIMIT.format(version=version)}"
+    )

@@ -1,0 +1,24 @@
+"""Links that bear our mark and belong to nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sandnet.kernel.types import DOOMED, RETIRED, Link, Space
+from sandnet.model.link_names import OUR_LINKS
+
+
+def strays(host: Space, claimed: Collection[str]) -> list[str]:
+    """Names of our links that nobody claims; those that are being deleted are no strays."""
+    found = (port.link for port in host.links.values())
+    return [link.name for link in found if is_ours(link) and link.name not in claimed and not _is_dead(link)]
+
+
+def is_ours(link: Link) -> bool:
+    """Whether a link bears our mark."""
+    pattern = OUR_LINKS.get(link.kind)
+    return pattern is not None and pattern.fullmatch(link.name) is not None
+
+
+def _is_dead(link: Link) -> bool:
+    return link.group in (RETIRED, DOOMED)

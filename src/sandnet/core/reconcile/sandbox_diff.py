@@ -1,0 +1,147 @@
+"""What is wrong inside a sandbox and with its links: pure comparisons of records with what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from sandnet.kernel.source_policy import policy
+from sandnet.kernel.types import DefaultRoute, Inside, Port, SourceRoute, Space, Veth, alone, held, held_on, route_to
+from sandnet.model import Attachment, Origin, Sandbox
+
+NO_SANDBOX: Final = "the container's network stack cannot be found: nothing can be attached to it or run in it"
+NO_LOOPBACK: Final = "programs of the container do not reach each other, nor the resolver"
+NO_LINK: Final = "the container reaches nobody on this network"
+NO_PEER: Final = "packets are lost, or come from an address that nobody knows"
+NO_ROUTE: Final = "the container reaches nothing beyond its own networks"
+NO_ANSWER: Final = "answers leave by another network than the question came by, and are lost there"
+NO_SUBNET: Final = "the container does not reach its neighbours directly"
+NO_SERVICE: Final = "the container does not answer at the address of its service"
+TOO_MUCH: Final = "what is wrong inside it is not noticed: reading all of it would keep the repairs of others waiting"
+TOO_OPEN: Final = "the port does not follow its network's options: it talks to whom it must not, or not to itself"
+
+
+class Wanted(NamedTuple):
+    """A sandbox as it should be."""
+
+    box: Sandbox
+    links: Sequence[tuple[Attachment, Veth]]
+    """Its attachments that have a link."""
+    routes: Sequence[DefaultRoute]
+    sources: Sequence[SourceRoute] = ()
+
+
+class Wrong(NamedTuple):
+    """A difference: about an attachment, or about the sandbox itself."""
+
+    attachment: Attachment | None
+    problem: str
+    reason: str
+
+
+def sandbox_faults(wanted: Wanted, host: Space, inside: Inside | None) -> Iterator[Wrong]:
+    """What is wrong with a sandbox.
+
+    Args:
+        wanted: how it should be.
+        host: what was found on the host, of its links and their bridges at least.
+        inside: what was found in it.
+    """
+    box = wanted.box
+    if inside is None:
+        yield Wrong(None, f"no namespace is pinned at {box.key}", NO_SANDBOX)
+        return
+    if inside.inode != box.inode:
+        yield Wrong(None, f"another namespace ({inside.inode}, not {box.inode}) is pinned at {box.key}", NO_SANDBOX)
+        return
+    if box.origin is Origin.HOST:
+        return
+    if not inside.whole:
+        yield Wrong(None, "it has too many links, addresses, routes or rules to be compared", TOO_MUCH)
+        yield from _host_ends(wanted, host)
+        return
+    loopback = inside.space.links.get("lo")
+    if loopback is None or not loopback.link.up:
+        yield Wrong(None, "lo is down", NO_LOOPBACK)
+    for attachment, veth in wanted.links:
+        for problem, reason in _link(veth, host, inside.space):
+            yield Wrong(attachment, problem, reason)
+    yield from _default_routes(wanted, inside.space)
+    yield from _source_routes(wanted, inside.space)
+
+
+def _host_ends(wanted: Wanted, host: Space) -> Iterator[Wrong]:
+    """What is wrong outside of a sandbox that cannot be compared: its ports must follow their networks' options."""
+    for attachment, veth in wanted.links:
+        outer = host.links.get(veth.host_link)
+        if outer is None:
+            yield Wrong(attachment, f"link {veth.host_link} is gone", NO_LINK)
+        else:
+            yield from (Wrong(attachment, *each) for each in _outer(veth, host, outer))
+
+
+def _link(veth: Veth, host: Space, inside: Space) -> Iterator[tuple[str, str]]:
+    outer, inner = host.links.get(veth.host_link), inside.links.get(veth.interface)
+    if outer is None:
+        yield f"link {veth.host_link} is gone", NO_LINK
+    elif inner is None or (outer.peer, inner.peer) != (inner.link.ifindex, outer.link.ifindex):
+        yield f"{veth.interface} is not the other end of link {veth.host_link}", NO_LINK
+    else:
+        yield from _outer(veth, host, outer)
+        yield from _inner(veth, inner)
+        yield from _addresses(veth, inside, inner)
+
+
+def _outer(veth: Veth, host: Space, outer: Port) -> Iterator[tuple[str, str]]:
+    bridge = host.links.get(veth.bridge)
+    if bridge is None or outer.link.master != bridge.link.ifindex:
+        yield f"link {veth.host_link} is no port of bridge {veth.bridge}", NO_LINK
+    elif (outer.isolated, outer.hairpin) != (veth.isolated, veth.hairpin):
+        yield f"link {veth.host_link} has other port options than its network", TOO_OPEN
+    if not outer.link.up:
+        yield f"link {veth.host_link} is down", NO_LINK
+    if veth.mtu not in (0, outer.link.mtu):
+        yield f"the MTU of link {veth.host_link} is {outer.link.mtu}, not {veth.mtu}", NO_PEER
+
+
+def _inner(veth: Veth, inner: Port) -> Iterator[tuple[str, str]]:
+    if not inner.link.up:
+        yield f"{veth.interface} is down", NO_LINK
+    if inner.link.mac != veth.mac:
+        yield f"the MAC of {veth.interface} is {inner.link.mac}, not {veth.mac}", NO_PEER
+    if veth.mtu not in (0, inner.link.mtu):
+        yield f"the MTU of {veth.interface} is {inner.link.mtu}, not {veth.mtu}", NO_PEER
+
+
+def _addresses(veth: Veth, inside: Space, inner: Port) -> Iterator[tuple[str, str]]:
+    index = inner.link.ifindex
+    for address in (veth.address, veth.address_ipv6):
+        if address and held(address) not in held_on(inside, index):
+            yield f"address {address} is not on {veth.interface}", NO_LINK
+        elif address and inner.link.up and route_to(address.network) not in inside.connected.get(index, ()):
+            yield f"there is no route to {address.network} through {veth.interface}", NO_SUBNET
+    place, name = (index, veth.interface) if veth.holder else (inside.links["lo"].link.ifindex, "lo")
+    for service in (veth.service, veth.service_ipv6):
+        if service and alone(service.ip) not in held_on(inside, place):
+            yield f"service address {service.ip} is not on {name}", NO_SERVICE
+
+
+def _default_routes(wanted: Wanted, inside: Space) -> Iterator[Wrong]:
+    """One that somebody else made stays, and wins."""
+    for route in wanted.routes:
+        present = [hop for hop in inside.defaults if hop.version == route.gateway.version]
+        ours = [hop for hop in present if hop.ours]
+        inner = inside.links.get(route.interface)
+        right = inner and [(hop.gateway, hop.ifindex) for hop in ours] == [(route.gateway.packed, inner.link.ifindex)]
+        if not right and (ours or not present):
+            holder = next((each for each, _ in wanted.links if each.interface == route.interface), None)
+            yield Wrong(holder, f"there is no default route by {route.gateway} through {route.interface}", NO_ROUTE)
+
+
+def _source_routes(wanted: Wanted, inside: Space) -> Iterator[Wrong]:
+    indexes = {name: port.link.ifindex for name, port in inside.links.items()}
+    right, found = policy(wanted.sources, indexes), inside.policy
+    parts = (("rules", right.rules ^ found.rules), ("routes", right.routes ^ found.routes))
+    for what, differing in parts:
+        if differing:
+            yield Wrong(None, f"{len(differing)} {what} for routing by source are missing, or too many", NO_ANSWER)

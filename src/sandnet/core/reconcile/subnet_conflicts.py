@@ -1,0 +1,94 @@
+"""Warns when the host comes to use addresses of a network: a route of a VPN, an address, a nameserver.
+
+When a network is made its subnet is held against what the host uses. What comes later nobody asks us about, and
+whichever route is the more exact one hides the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sandnet.core.runtime.context import Parts
+from sandnet.errors import Error
+from sandnet.model import Network, Phase, Prefix
+
+_log = logging.getLogger(__name__)
+
+
+class Clash(NamedTuple):
+    """Two that use the same addresses."""
+
+    network: Network
+    subnet: Prefix
+    other: Prefix
+    """What the host uses."""
+
+
+class Clashes:
+    """Tells of each overlap once, and again when it was gone meanwhile."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._known: set[tuple[str, Prefix]] = set()
+
+    async def look(self) -> None:
+        """Hold all networks against the host, and tell what is new. Those that allow an overlap are left out.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell, or the store is away.
+        """
+        links = {net.link for net in self._parts.records.networks() if net.link}
+        occupied = await self._parts.workers.run(self._parts.kernel.host.occupied, links)
+        nets = [net for net in self._parts.records.networks() if net.phase is Phase.READY]
+        found = {(each.network.id, each.other): each for each in clashes(nets, occupied)}
+        fresh = [each for key, each in found.items() if key not in self._known]
+        self._known = set(found)
+        if fresh:
+            told = [(each.network, _in_words(each)) for each in fresh]
+            for network, text in told:
+                _log.warning("network %s: %s", network.name, text)
+            try:
+                await self._parts.records.warn(told)
+            except Error:
+                self._known -= {(each.network.id, each.other) for each in fresh}
+                raise
+
+
+def clashes(nets: Iterable[Network], occupied: Iterable[Prefix]) -> Iterator[Clash]:
+    """Where the host uses addresses of a network that does not allow it.
+
+    The subnets of networks share no address, so sorted by their first they are by their last too: each prefix of a
+    host that has thousands takes a few steps.
+    """
+    subnets = {version: _subnets(nets, version) for version in (4, 6)}
+    for other in dict.fromkeys(occupied):
+        first, last = int(other.network_address), int(other.broadcast_address)
+        found = subnets[other.version]
+        start = bisect_left(found, first, key=lambda each: each.last)
+        end = bisect_right(found, last, key=lambda each: each.first)
+        yield from (Clash(each.network, each.prefix, other) for each in found[start:end])
+
+
+class _Subnet(NamedTuple):
+    first: int
+    last: int
+    network: Network
+    prefix: Prefix
+
+
+def _subnets(nets: Iterable[Network], version: int) -> list[_Subnet]:
+    wanted = (net for net in nets if not net.options.allow_overlap)
+    prefixes = ((net, subnet.prefix) for net in wanted for subnet in (net.ipv4, net.ipv6) if subnet)
+    found = (
+        _Subnet(int(prefix.network_address), int(prefix.broadcast_address), net, prefix)
+        for net, prefix in prefixes
+        if prefix.version == version
+    )
+    return sorted(found, key=lambda each: each.first)
+
+
+def _in_words(clash: Clash) -> str:
+    return f"the host now uses {clash.other} (route, address or nameserver), which overlaps subnet {clash.subnet}"

@@ -1,0 +1,96 @@
+"""Host ports that are published and not held: another program had them when the daemon started.
+
+The daemon holds the ports of its endpoints by sockets, and a start binds them again. One that another program took
+meanwhile is tried again each second, until that program ends. Until then health and the comparison name the endpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sandnet.core.reconcile.drift import REPAIRED, Drift
+from sandnet.core.runtime.context import Parts
+from sandnet.errors import Error
+from sandnet.model import Endpoint, Phase
+
+_log = logging.getLogger(__name__)
+
+PATIENCE = 0.5
+"""Seconds to wait for an endpoint that somebody is changing."""
+REASON = "the port still leads to the sandbox, and the program that has it gets nothing from other machines"
+
+
+class PortHolding:
+    """Holds the host ports of endpoints that exist, and remembers where that failed."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._records = parts.records
+        self._failures: dict[str, str] = {}
+        """Why an endpoint's ports are not all held, by its id."""
+
+    @property
+    def problems(self) -> list[str]:
+        """In words, one for each endpoint."""
+        return [f"endpoint {self._name(each)}: {self._failures[each.id]}" for each in self._lacking()]
+
+    async def hold(self, endpoint: Endpoint) -> None:
+        """Hold the ports that a record says are published; what is held already stays.
+
+        Raises:
+            Error: the network is gone, or its driver does not work here.
+        """
+        network = self._records.network(endpoint.network_id)
+        if network is None:
+            return
+        driver = self._parts.driver(network.driver)
+        try:
+            await driver.rebind(network, endpoint.ports)
+        except Error as failure:
+            if self._failures.get(endpoint.id) != str(failure):
+                _log.warning("endpoint %s: %s", self._name(endpoint), failure)
+            self._failures[endpoint.id] = str(failure)
+        else:
+            self._failures.pop(endpoint.id, None)
+
+    async def retry(self) -> list[Drift]:
+        """Try again where it failed; what was wrong, and what became of it. Repairs are told as events.
+
+        Raises:
+            Error: the store is away.
+        """
+        drifts = [each for endpoint in self._lacking() if (each := await self._retried(endpoint))]
+        await self._records.tell([drift.repair for drift in drifts if drift.done == REPAIRED])
+        return drifts
+
+    def faults(self) -> list[Drift]:
+        """What is wrong, without trying again."""
+        return [self._drift(endpoint) for endpoint in self._lacking()]
+
+    async def _retried(self, endpoint: Endpoint) -> Drift | None:
+        drift = self._drift(endpoint)
+        try:
+            async with self._parts.locks.hold(f"endpoint/{endpoint.id}", patience=PATIENCE):
+                now = self._records.endpoint(endpoint.id)
+                if now is None or now.phase is not Phase.READY:
+                    return None
+                await self.hold(now)
+        except Error as failure:
+            return None if failure.code == "busy" else drift._replace(done=f"not repaired: {failure}")
+        left = self._failures.get(endpoint.id)
+        if left is None:
+            _log.warning("endpoint %s: its host ports are held now", self._name(endpoint))
+        return drift._replace(done=f"not repaired: {left}" if left else REPAIRED)
+
+    def _lacking(self) -> list[Endpoint]:
+        """Those whose ports are not all held; what is gone is forgotten."""
+        found = {key: self._records.endpoint(key) for key in self._failures}
+        self._failures = {key: text for key, text in self._failures.items() if found[key]}
+        return [endpoint for endpoint in found.values() if endpoint]
+
+    def _drift(self, endpoint: Endpoint) -> Drift:
+        return Drift("port", self._name(endpoint), self._failures[endpoint.id], REASON, subject=endpoint)
+
+    def _name(self, endpoint: Endpoint) -> str:
+        network = self._records.network(endpoint.network_id)
+        return f"{endpoint.name}.{network.name if network else '?'}"

@@ -1,0 +1,87 @@
+"""Reports links of the host that carry a default route and do not forward.
+
+Such a switch of one link is its owner's, so it is not repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sandnet.core.reconcile.desired_state import Desired
+from sandnet.core.reconcile.drift import Drift
+from sandnet.kernel.base import Sysctl
+from sandnet.kernel.observation import Survey
+from sandnet.kernel.workers import Workers
+
+_HARM: Final = {
+    4: "the kernel drops what comes in by it for sandboxes: they get no answers, and no published port does",
+    6: "the kernel says there that the host is no router: machines that reach sandboxes by it give that way up",
+}
+"""What follows, by the version of IP: of IPv6 the switch does not stop packets (ip-sysctl, ``forwarding``)."""
+
+
+class Uplinks:
+    """Remembers the links with a default route, and what was wrong with them at the latest look."""
+
+    def __init__(self, sysctl: Sysctl, survey: Survey, workers: Workers, desired: Desired) -> None:
+        self._sysctl = sysctl
+        self._survey = survey
+        self._workers = workers
+        self._desired = desired
+        self._found: frozenset[str] = frozenset()
+        """Parameters, one for each link and family."""
+        self._wrong: list[str] = []
+
+    @property
+    def problems(self) -> list[str]:
+        """In words, with the way out."""
+        return [f"{_problem(name)}: {_harm(name)}; {_way_out(name)}" for name in self._wrong]
+
+    async def list_links(self) -> None:
+        """Find the links with a default route: a list of all routes.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell.
+        """
+        self._found = await self._workers.run(lambda: frozenset(self._list()))
+
+    async def look(self) -> None:
+        """Read the switches of those links.
+
+        Raises:
+            Error: ``UNAVAILABLE`` a parameter cannot be read.
+        """
+        nets = [net for net in self._desired.networks() if net.link]
+        families = {family for net in nets for family, subnet in (("ipv4", net.ipv4), ("ipv6", net.ipv6)) if subnet}
+        names = sorted(name for name in self._found if name.split("/")[1] in families)
+        self._wrong = await self._workers.run(lambda: [name for name in names if self._sysctl.get(name) == "0"])
+
+    async def drift(self) -> list[Drift]:
+        """What is wrong now.
+
+        Raises:
+            Error: as the others.
+        """
+        await self.list_links()
+        await self.look()
+        done = "not repaired: it is its owner's"
+        return [
+            Drift("parameter", name, _problem(name), _harm(name), f"{done}; {_way_out(name)}") for name in self._wrong
+        ]
+
+    def _list(self) -> Iterator[str]:
+        for version, name in self._survey.uplinks():
+            yield f"net/ipv{version}/conf/{name}/forwarding"
+
+
+def _problem(name: str) -> str:
+    return f"{name} is 0, and the link carries a default route"
+
+
+def _harm(name: str) -> str:
+    return _HARM[6 if name.startswith("net/ipv6/") else 4]
+
+
+def _way_out(name: str) -> str:
+    return f"set it: sysctl -w {name}=1"

@@ -1,0 +1,1 @@
+"""What all operations share: the context, locks, and how an operation runs to its end."""

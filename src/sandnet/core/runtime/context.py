@@ -1,0 +1,61 @@
+"""What every part of the core works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sandnet.core.names.host_files import HostFiles
+from sandnet.core.names.resolver_sync import Naming
+from sandnet.core.runtime.locks import Locks
+from sandnet.core.runtime.operations import Operations
+from sandnet.core.state.boot_id import Boots
+from sandnet.core.state.events import Events
+from sandnet.core.state.leases import Leases
+from sandnet.core.state.records import Records
+from sandnet.drivers.base import Driver
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.base import Kernel
+from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.workers import Workers
+
+
+class Settings(NamedTuple):
+    """What the operator decides about the core."""
+
+    sandbox_dir: str
+    files_dir: str
+    """Where hosts and resolv.conf files go that nobody named a path for."""
+    default_network: str
+
+
+class Parts(NamedTuple):
+    """The shared parts, made once by the composition root."""
+
+    settings: Settings
+    records: Records
+    boots: Boots
+    leases: Leases
+    naming: Naming
+    events: Events
+    files: HostFiles
+    locks: Locks
+    operations: Operations
+    drivers: Mapping[str, Driver]
+    kernel: Kernel
+    workers: Workers
+    reaper: Reaper
+
+    def driver(self, name: str) -> Driver:
+        """The driver of that name, able to work on this host.
+
+        Raises:
+            Error: ``NOT_FOUND``, or ``UNAVAILABLE`` with the reason.
+        """
+        driver = self.drivers.get(name)
+        if driver is None:
+            raise not_found("driver", name, f"there are: {', '.join(sorted(self.drivers))}")
+        reason = driver.unavailable()
+        if reason:
+            raise Error(Kind.UNAVAILABLE, f"driver {name} is not available: {reason}", code="driver_unavailable")
+        return driver

@@ -1,0 +1,1 @@
+"""Records of networks, endpoints and sandboxes: in memory, in the store, and as events."""

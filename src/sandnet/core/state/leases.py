@@ -1,0 +1,144 @@
+"""Which addresses of a network are free: the pools of ``ipam`` fed from records."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address
+from typing import NamedTuple
+
+from sandnet.core.state.records import Records
+from sandnet.errors import Error, Kind, invalid
+from sandnet.ipam.addresses import Addresses, embedded_ipv6
+from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, Interface, Network, Subnet
+from sandnet.model.address import mac_for
+
+EMBED_UP_TO = 80
+"""An IPv6 prefix no longer than this has room for the MAC in its last six bytes."""
+
+
+class Lease(NamedTuple):
+    """What one endpoint holds of its network."""
+
+    address: IPv4Interface | None
+    address_ipv6: IPv6Interface | None
+    mac: str
+    cursor: tuple[str, str] | None
+    """(network id, address) for :meth:`Records.commit`, when the pool chose the address."""
+
+
+class _Pools(NamedTuple):
+    ipv4: Addresses | None
+    ipv6: Addresses | None
+
+
+class Leases:
+    """Takes addresses out of networks and gives them back; the records are the truth."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._pools: dict[str, _Pools] = {}
+
+    def take(self, net: Network, spec: EndpointSpec) -> Lease:
+        """Addresses and MAC for a new endpoint; all or nothing.
+
+        Raises:
+            Error: ``INVALID`` or ``CONFLICT`` for what was asked, ``EXHAUSTED`` when nothing is left.
+        """
+        pools = self._of(net)
+        _refuse_what_cannot_be(net, spec)
+        ipv4 = _take4(pools.ipv4, spec.address)
+        try:
+            mac = self._mac(net, spec, ipv4)
+            ipv6 = _take6(pools.ipv6, net.ipv6, spec.address_ipv6, mac)
+        except BaseException:
+            if pools.ipv4 and ipv4:
+                pools.ipv4.free(ipv4)
+            raise
+        return Lease(
+            IPv4Interface((ipv4, net.ipv4.prefix.prefixlen)) if ipv4 and net.ipv4 else None,
+            IPv6Interface((ipv6, net.ipv6.prefix.prefixlen)) if ipv6 and net.ipv6 else None,
+            mac,
+            (net.id, str(ipv4)) if ipv4 and not spec.address else None,
+        )
+
+    def give_back(self, net: Network, *interfaces: Interface | None) -> None:
+        """The addresses are free again; they come back last."""
+        pools = self._of(net)
+        for interface in interfaces:
+            pool = pools.ipv4 if isinstance(interface, IPv4Interface) else pools.ipv6
+            if pool and interface:
+                pool.free(interface.ip)
+
+    def forget(self, network_id: str) -> None:
+        """The network is gone."""
+        self._pools.pop(network_id, None)
+
+    def _of(self, net: Network) -> _Pools:
+        pools = self._pools.get(net.id)
+        if pools is None:
+            further = [att for att in self._records.attachments_of_network(net.id) if att.leased]
+            holders: list[Endpoint | Attachment] = [*self._records.endpoints_of(net.id), *further]
+            pools = self._pools[net.id] = _Pools(
+                _pool(net.ipv4, [each.address for each in holders], self._records.cursor(net.id)),
+                _pool(net.ipv6, [each.address_ipv6 for each in holders], ""),
+            )
+        return pools
+
+    def _mac(self, net: Network, spec: EndpointSpec, ipv4: IPv4Address | None) -> str:
+        mac = spec.mac or (mac_for(ipv4) if ipv4 else "")
+        holder = next((ep for ep in self._records.endpoints_of(net.id) if ep.mac == mac), None) if spec.mac else None
+        if holder:
+            message = f"MAC {mac} on network {net.name} is held by endpoint {holder.name}"
+            raise Error(Kind.CONFLICT, message, "leave the MAC out and one is chosen", "mac_taken")
+        return mac
+
+
+def _refuse_what_cannot_be(net: Network, spec: EndpointSpec) -> None:
+    for asked, subnet, family in ((spec.address, net.ipv4, "IPv4"), (spec.address_ipv6, net.ipv6, "IPv6")):
+        if asked and not subnet:
+            hint = "leave the address out, or use a network that has such a subnet"
+            raise invalid(f"network {net.name} has no {family} subnet for {asked}", hint, "no_such_family")
+    if spec.mac and not net.ipv4:
+        raise invalid(f"network {net.name} gives its endpoints no link, so no MAC either", code="no_link")
+
+
+def _pool(
+    subnet: Subnet | None, held: list[IPv4Interface | None] | list[IPv6Interface | None], last: str
+) -> Addresses | None:
+    if subnet is None:
+        return None
+    reserved: set[Address] = {
+        address for address in (subnet.gateway, subnet.bridge.ip if subnet.bridge else None) if address
+    }
+    taken: set[Address] = {interface.ip for interface in held if interface}
+    return Addresses(subnet.prefix, subnet.range, reserved, taken, ip_address(last) if last else None)
+
+
+def _take4(pool: Addresses | None, asked: IPv4Address | None) -> IPv4Address | None:
+    if pool is None:
+        return None
+    if asked:
+        pool.take(asked)
+        return asked
+    chosen = pool.next()
+    assert isinstance(chosen, IPv4Address)  # noqa: S101 - the pool of an IPv4 prefix
+    return chosen
+
+
+def _take6(pool: Addresses | None, subnet: Subnet | None, asked: IPv6Address | None, mac: str) -> IPv6Address | None:
+    if pool is None or subnet is None:
+        return None
+    if asked:
+        pool.take(asked)
+        return asked
+    within = subnet.range or subnet.prefix
+    if isinstance(within, IPv6Network) and within.prefixlen <= EMBED_UP_TO and mac:
+        address = embedded_ipv6(within, mac)
+        try:
+            pool.take(address)
+        except Error:
+            pass  # an endpoint asked for just this address: the next free one serves as well
+        else:
+            return address
+    chosen = pool.next()
+    assert isinstance(chosen, IPv6Address)  # noqa: S101 - the pool of an IPv6 prefix
+    return chosen

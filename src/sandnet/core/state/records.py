@@ -1,0 +1,339 @@
+"""All records, in memory and in the store: read from the first, never changed without the second.
+
+New records count from the moment they are handed to :meth:`Records.commit` (so two callers can never
+be given the same name or address); changes and deletions count once the store has them (so nothing is
+promised before it is durable). Beside each record stand its *claims*: keys put only where absent, one
+for its name and one for each address and host port, so that even a second writer of the same store
+cannot give them out again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from math import inf
+
+import msgspec
+
+from sandnet.core.state.events import PLACES, Events, Repair, Told, Transition, told
+from sandnet.core.state.index import R, Record, Table, claims_of, key_of, weight
+from sandnet.errors import Error, Kind
+from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
+from sandnet.model.address import encode_hook
+from sandnet.stores.base import REBUILD, Change, Conflict, Delete, Entry, Put, Store
+
+LAST_EVENT = "event/last"
+"""Where the store keeps how many events the last commit that had any told; its revision is theirs."""
+
+HANGS = 5.0
+"""Seconds after which a commit counts as hanging; a bad disk takes a tenth of one."""
+
+MOST_BYTES = 256 << 20
+"""Bytes of memory that all records may take: more than a hundred thousand of them, where they are small."""
+
+_encoder = msgspec.json.Encoder(enc_hook=encode_hook)
+
+
+def _noted(happened: Sequence[Told]) -> Put:
+    return Put(LAST_EVENT, str(len(happened)).encode())
+
+
+def _decoded(entry: Entry, table: Table[R]) -> R:
+    try:
+        return table.decoder.decode(entry.value)
+    except msgspec.DecodeError as failure:
+        message = f"the store holds a record that cannot be read: {entry.key}: {failure}"
+        hint = (
+            "its checksum is right, so another version wrote it: start that one; or move the store and its -wal and "
+            "-shm files away: its last copy and what is in the kernel are found again"
+        )
+        raise Error(Kind.UNAVAILABLE, message, hint, "store_unreadable") from failure
+
+
+class Records:
+    """The tables, written through a store."""
+
+    def __init__(self, store: Store, events: Events) -> None:
+        self._store = store
+        self._events = events
+        self._sequence = 0
+        self._writing: dict[object, float] = {}
+        """When each commit that is under way began."""
+        self._networks = Table(Network)
+        self._endpoints = Table(Endpoint)
+        self._sandboxes = Table(Sandbox)
+        self._attachments = Table(Attachment)
+        self._cursors: dict[str, str] = {}
+        self.lacking = False
+        """The store is new, or replaces one that was lost: there may be objects without a record."""
+
+    async def load(self) -> None:
+        """Read everything the store has; once, before anything else."""
+        await self._load("network/", self._networks)
+        await self._load("endpoint/", self._endpoints)
+        await self._load("sandbox/", self._sandboxes)
+        await self._load("attachment/", self._attachments)
+        for entry in await self._store.list("cursor/"):
+            self._cursors[entry.key.removeprefix("cursor/")] = entry.value.decode()
+        await self._resume()
+        self.lacking = self.lacking or await self._store.get(REBUILD) is not None
+        known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
+        self._sequence = max((record.sequence for record in known), default=0)
+
+    async def begin_rebuild(self) -> None:
+        """Note that lost records are being looked for, before anything else is written.
+
+        A store that was written to is no new one. Without the note, a daemon killed before :meth:`commit` with
+        ``complete`` would not look for them again.
+        """
+        await self._store.commit(Put(REBUILD, b""))
+
+    async def _resume(self) -> None:
+        """Events go on where an earlier run ended."""
+        last = await self._store.get(LAST_EVENT)
+        if last and last.value.isdigit():
+            self._events.begin(last.revision, int(last.value))
+            return
+        async with aclosing(self._store.watch("")) as news:  # a store in which none was noted: whatever was is missed
+            async for first in news:
+                self._events.begin(first.revision, 1)
+                self.lacking = first.revision == 0
+                break
+
+    async def _load(self, prefix: str, table: Table[R]) -> None:
+        found = [_decoded(entry, table) for entry in await self._store.list(prefix)]
+        for record in sorted(found, key=lambda record: record.sequence):
+            table.put(record)
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the store, in words; empty when nothing is."""
+        age = time.monotonic() - min(self._writing.values(), default=inf)
+        hanging = [f"the store has not answered a commit for {age:.0f} s"] if age > HANGS else []
+        return [*self._store.problems(), *hanging]
+
+    async def mend(self) -> None:
+        """Have the store repair what others did to what it keeps, and tell of it."""
+        mended = await self._store.mend()
+        await self.tell([Repair("state", each.place, each.problem, None) for each in mended])
+
+    def next_sequence(self) -> int:
+        """The next place in creation order."""
+        self._sequence += 1
+        return self._sequence
+
+    # Questions. Lists are in creation order.
+
+    def networks(self) -> list[Network]:
+        """All networks, whatever their phase."""
+        return self._networks.all()
+
+    def network(self, network_id: str) -> Network | None:
+        """The network with that full id."""
+        return self._networks.get(f"network/{network_id}")
+
+    def networks_named(self, name: str) -> list[Network]:
+        """At most one."""
+        return self._networks.group(f"name/{name}")
+
+    def endpoints(self) -> list[Endpoint]:
+        """All endpoints of all networks."""
+        return self._endpoints.all()
+
+    def endpoint(self, endpoint_id: str) -> Endpoint | None:
+        """The endpoint with that full id."""
+        return next(iter(self._endpoints.group(f"id/{endpoint_id}")), None)
+
+    def endpoints_of(self, network_id: str) -> list[Endpoint]:
+        """The endpoints of a network."""
+        return self._endpoints.group(f"network/{network_id}")
+
+    def endpoints_named(self, name: str, network_id: str = "") -> list[Endpoint]:
+        """Endpoints that bear a name, of one network or of all."""
+        return self._endpoints.group(f"network/{network_id}/{name}" if network_id else f"name/{name}")
+
+    def sandboxes(self) -> list[Sandbox]:
+        """All sandboxes."""
+        return self._sandboxes.all()
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """The container's sandbox."""
+        return self._sandboxes.get(f"sandbox/{container_id}")
+
+    def sandbox_at(self, key: str) -> Sandbox | None:
+        """The sandbox whose namespace is pinned at ``key``."""
+        return next(iter(self._sandboxes.group(f"key/{key}")), None)
+
+    def attachments(self) -> list[Attachment]:
+        """All attachments."""
+        return self._attachments.all()
+
+    def attachment(self, container_id: str, endpoint_id: str) -> Attachment | None:
+        """The attachment of one container to one endpoint."""
+        return self._attachments.get(f"attachment/{container_id}/{endpoint_id}")
+
+    def attachments_of_endpoint(self, endpoint_id: str) -> list[Attachment]:
+        """Who is attached to an endpoint."""
+        return self._attachments.group(f"endpoint/{endpoint_id}")
+
+    def attachments_of_container(self, container_id: str) -> list[Attachment]:
+        """What a container is attached to."""
+        return self._attachments.group(f"container/{container_id}")
+
+    def attachments_of_network(self, network_id: str) -> list[Attachment]:
+        """Every attachment to any endpoint of a network."""
+        return self._attachments.group(f"network/{network_id}")
+
+    def cursor(self, network_id: str) -> str:
+        """The last IPv4 address given out automatically in a network, or the empty string."""
+        return self._cursors.get(network_id, "")
+
+    # Changes.
+
+    def commit(
+        self,
+        *,
+        put: Sequence[Record] = (),
+        delete: Sequence[Record] = (),
+        cursor: tuple[str, str] | None = None,
+        complete: bool = False,
+    ) -> Awaitable[None]:
+        """Write records, all or none. New ones are reserved before this returns; await it for durability.
+
+        Args:
+            put: records to insert or replace.
+            delete: records to remove, with their claims.
+            cursor: (network id, address) the network's allocation has come to.
+            complete: with these the store lacks nothing any more that can be found.
+
+        Raises:
+            Error: ``UNAVAILABLE`` when the store is away or another writer was faster; nothing is written
+                and reserved records are gone again. ``EXHAUSTED`` when there is no room for new records; what is
+                found again (``complete``) always has room.
+        """
+        fresh = [record for record in put if self._current(record) is None]
+        if fresh and not complete:
+            self._refuse_too_many(fresh)
+        transitions = [self._transition(record, record) for record in put]
+        transitions += [self._transition(record, None) for record in delete]
+        changes = [*self._puts(put), *self._deletes(delete)]
+        for record in fresh:
+            self._place(record)
+        if cursor is not None:
+            network_id, address = cursor
+            self._cursors[network_id] = address
+            changes.append(Put(f"cursor/{network_id}", address.encode()))
+        if complete:
+            changes.append(Delete(REBUILD))
+        for network in (record for record in delete if isinstance(record, Network)):
+            self._cursors.pop(network.id, None)
+            changes.append(Delete(f"cursor/{network.id}"))
+        if happened := told(transitions):
+            changes.append(_noted(happened))
+        durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent
+        return self._write(changes, durable, fresh, transitions)
+
+    def _refuse_too_many(self, fresh: Iterable[Record]) -> None:
+        tables = (self._networks, self._endpoints, self._sandboxes, self._attachments)
+        if sum(table.weight for table in tables) + sum(map(weight, fresh)) > MOST_BYTES:
+            message = (
+                f"the records of networks, endpoints and sandboxes take {MOST_BYTES >> 20} MiB, as many as they may"
+            )
+            raise Error(
+                Kind.EXHAUSTED, message, "delete what is not needed, or use fewer and shorter labels", "records_full"
+            )
+
+    async def tell(self, repairs: Sequence[Repair]) -> None:
+        """Tell of repairs as events; each some share a commit, whose revision is their number."""
+        await self._publish(
+            [Told("repaired", each.subject, *self._names_around(each.subject), each) for each in repairs]
+        )
+
+    async def warn(self, warnings: Sequence[tuple[Network, str]]) -> None:
+        """Tell as events what somebody has to look at."""
+        await self._publish([Told("warning", network, "", "", None, text) for network, text in warnings])
+
+    async def _publish(self, told: Sequence[Told]) -> None:
+        for start in range(0, len(told), PLACES):
+            happened = told[start : start + PLACES]
+            revision = await self._store.commit(_noted(happened), durable=False)
+            self._events.publish(revision, happened)
+
+    async def _write(
+        self, changes: Sequence[Change], durable: bool, fresh: Sequence[Record], transitions: Sequence[Transition]
+    ) -> None:
+        token = object()
+        self._writing[token] = time.monotonic()
+        try:
+            revision = await self._store.commit(*changes, durable=durable)
+        except BaseException as failure:
+            for record in fresh:
+                self._remove(record)
+            if isinstance(failure, Conflict):
+                hint = "repeat the request; if it persists, another process writes this store"
+                raise Error(Kind.UNAVAILABLE, f"the store refused: {failure}", hint, "store_conflict") from failure
+            raise
+        finally:
+            del self._writing[token]
+        for each in transitions:
+            if each.after:
+                self._place(each.after)
+            elif each.before:
+                self._remove(each.before)
+        self._events.publish(revision, told(transitions))
+
+    def _transition(self, record: Record, after: Record | None) -> Transition:
+        return Transition(self._current(record), after, *self._names_around(record))
+
+    def _names_around(self, record: Record | None) -> tuple[str, str]:
+        """The names of the record's network and of its endpoint: they may be gone when somebody reads of it."""
+        network = self.network(record.network_id) if isinstance(record, Endpoint | Attachment) else None
+        endpoint = self.endpoint(record.endpoint_id) if isinstance(record, Attachment) else None
+        return network.name if network else "", endpoint.name if endpoint else ""
+
+    def _puts(self, records: Iterable[Record]) -> Iterator[Change]:
+        for record in records:
+            yield Put(key_of(record), _encoder.encode(record))
+            before = self._current(record)
+            held = set(claims_of(before)) if before else set()
+            wanted = set(claims_of(record))
+            yield from (Put(claim, key_of(record).encode(), 0) for claim in sorted(wanted - held))
+            yield from (Delete(claim) for claim in sorted(held - wanted))
+
+    def _deletes(self, records: Iterable[Record]) -> Iterator[Change]:
+        for record in records:
+            yield Delete(key_of(record))
+            yield from (Delete(claim) for claim in claims_of(record))
+
+    def _current(self, record: Record) -> Record | None:
+        match record:
+            case Network():
+                return self._networks.get(key_of(record))
+            case Endpoint():
+                return self._endpoints.get(key_of(record))
+            case Sandbox():
+                return self._sandboxes.get(key_of(record))
+            case Attachment():
+                return self._attachments.get(key_of(record))
+
+    def _place(self, record: Record) -> None:
+        match record:
+            case Network():
+                self._networks.put(record)
+            case Endpoint():
+                self._endpoints.put(record)
+            case Sandbox():
+                self._sandboxes.put(record)
+            case Attachment():
+                self._attachments.put(record)
+
+    def _remove(self, record: Record) -> None:
+        match record:
+            case Network():
+                self._networks.drop(record)
+            case Endpoint():
+                self._endpoints.drop(record)
+            case Sandbox():
+                self._sandboxes.drop(record)
+            case Attachment():
+                self._attachments.drop(record)

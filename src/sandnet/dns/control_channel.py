@@ -1,0 +1,165 @@
+"""Frames and descriptors over a unix socket, on the event loop.
+
+Streams of asyncio carry no descriptors, so this reads and writes the socket itself. Descriptors come with the first
+byte of the data they were sent with (unix(7)), so they are there when their frame is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from sandnet.dns.control_protocol import LENGTH, MOST_DESCRIPTORS, checked_length
+
+_PIECE: Final = 1 << 16
+_MOST_UNCLAIMED: Final = 4 * MOST_DESCRIPTORS
+"""Descriptors held for messages that have not claimed them."""
+
+
+class Channel:
+    """One connection. It owns the socket.
+
+    Args:
+        connection: a connected unix stream socket.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._loop = asyncio.get_running_loop()
+        self._received = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._outgoing: deque[tuple[memoryview, Sequence[socket.socket]]] = deque()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self._waiter: asyncio.Future[None] | None = None
+        self._broken = False
+
+    async def receive(self) -> bytes | None:
+        """The next message; ``None`` when the other side has hung up. One caller at a time.
+
+        Raises:
+            Error: ``INVALID`` it is too long.
+        """
+        while (body := self._whole()) is None:
+            await self._readable()
+            if not self._read():
+                return None
+        return body
+
+    def claim(self, count: int) -> list[socket.socket] | None:
+        """So many of the sockets that came, in order; ``None`` when there are fewer."""
+        if count > len(self._descriptors):
+            return None
+        claimed = [socket.socket(fileno=self._descriptors.popleft()) for _ in range(count)]
+        for each in claimed:
+            each.setblocking(False)
+        return claimed
+
+    def send(self, data: bytes, sockets: Sequence[socket.socket] = ()) -> None:
+        """Send a frame, with duplicates of these sockets. They are closed once that is done, or cannot be done."""
+        if self._broken:
+            _close_all(sockets)
+            return
+        self._outgoing.append((memoryview(data), sockets))
+        if self._emptied.is_set():
+            self._emptied.clear()
+            self._write()
+
+    async def flushed(self) -> None:
+        """Wait until all was handed to the kernel, or the connection is lost."""
+        await self._emptied.wait()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._socket.fileno() >= 0:
+            self._break()
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+
+    def _whole(self) -> bytes | None:
+        if len(self._received) < LENGTH:
+            return None
+        end = LENGTH + checked_length(self._received[:LENGTH])
+        if len(self._received) < end:
+            return None
+        body = bytes(self._received[LENGTH:end])
+        del self._received[:end]
+        return body
+
+    async def _readable(self) -> None:
+        if self._socket.fileno() < 0:
+            return
+        self._waiter = self._loop.create_future()
+        self._loop.add_reader(self._socket.fileno(), self._wake)
+        try:
+            await self._waiter
+        finally:
+            if self._socket.fileno() >= 0:
+                self._loop.remove_reader(self._socket.fileno())
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _read(self) -> bool:
+        """Take what has come; false when nothing more will."""
+        try:
+            data, descriptors, flags, _ = socket.recv_fds(
+                self._socket, _PIECE, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        self._descriptors.extend(descriptors)
+        self._received += data
+        # without room for its descriptors a message would be misread
+        return bool(data) and not flags & socket.MSG_CTRUNC and len(self._descriptors) <= _MOST_UNCLAIMED
+
+    def _write(self) -> None:
+        try:
+            while self._outgoing:
+                self._write_some()
+        except (BlockingIOError, InterruptedError):
+            self._loop.add_writer(self._socket.fileno(), self._write)
+            return
+        except OSError:
+            self._break()
+        if self._socket.fileno() >= 0:
+            self._loop.remove_writer(self._socket.fileno())
+        self._emptied.set()
+
+    def _write_some(self) -> None:
+        data, sockets = self._outgoing[0]
+        if sockets:
+            sent = socket.send_fds(self._socket, [data], [each.fileno() for each in sockets], socket.MSG_NOSIGNAL)
+            _close_all(sockets)
+        else:
+            sent = self._socket.send(data, socket.MSG_NOSIGNAL)
+        if sent < len(data):
+            self._outgoing[0] = data[sent:], ()
+        else:
+            self._outgoing.popleft()
+
+    def _break(self) -> None:
+        """Nothing more can be sent."""
+        self._broken = True
+        if self._socket.fileno() >= 0:
+            self._loop.remove_writer(self._socket.fileno())
+        while self._outgoing:
+            _close_all(self._outgoing.popleft()[1])
+        self._emptied.set()
+
+
+def _close_all(sockets: Sequence[socket.socket]) -> None:
+    for each in sockets:
+        each.close()

@@ -1,0 +1,1 @@
+"""The resolver process: it answers the questions of sandboxes."""

@@ -1,0 +1,158 @@
+"""The resolver's side of the socket to the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from sandnet.dns.control_channel import Channel
+from sandnet.dns.control_protocol import (
+    Apply,
+    Done,
+    Explain,
+    Explained,
+    Hello,
+    Refused,
+    Replace,
+    Reply,
+    Request,
+    Share,
+    Shared,
+    Stats,
+    Stop,
+    Welcome,
+    decoded_request,
+    frame,
+)
+from sandnet.dns.server.resolver import Draft, Server
+from sandnet.dns.takeover import peer_of
+from sandnet.errors import Error, Kind, invalid
+
+_log = logging.getLogger(__name__)
+
+CALLERS: Final = 16
+"""Connections served together: the daemon's, and a few of people who look."""
+_GREETING: Final = 5.0
+"""Seconds to the first message."""
+
+
+class Control:
+    """Serves callers.
+
+    Args:
+        server: what they control.
+        release: of this program.
+        owner: user who may call; nobody else is served.
+        complete: called after every replacement: all names there are have been told.
+        stop: called to end the process, with whether to drain first.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        release: str,
+        owner: int,
+        complete: Callable[[], Awaitable[None]],
+        stop: Callable[[bool], None],
+    ) -> None:
+        self._server = server
+        self._release = release
+        self._owner = owner
+        self._complete = complete
+        self._stop = stop
+        self._callers: dict[asyncio.Task[None], Channel] = {}
+
+    def listen(self, listener: socket.socket) -> None:
+        """Serve who connects to a listening unix socket, until :meth:`close`."""
+        listener.setblocking(False)
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        for channel in self._callers.values():
+            channel.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        if peer_of(connection)[1] != self._owner or len(self._callers) >= CALLERS:
+            connection.close()
+            return
+        channel = Channel(connection)
+        task = asyncio.get_running_loop().create_task(self._serve(channel))
+        self._callers[task] = channel
+        task.add_done_callback(self._callers.pop)
+
+    async def _serve(self, channel: Channel) -> None:
+        """One connection, to its end."""
+        try:
+            await self._converse(channel)
+        except Error as failure:
+            _log.warning("a caller was cut off: %s", failure)
+        except TimeoutError:
+            pass
+        finally:
+            channel.close()
+
+    async def _converse(self, channel: Channel) -> None:
+        greeting = await asyncio.wait_for(channel.receive(), _GREETING)
+        if greeting is None or not isinstance(decoded_request(greeting), Hello):
+            return
+        channel.send(frame(Welcome(self._release, os.getpid())))
+        draft = Draft()
+        while (body := await channel.receive()) is not None:
+            request = decoded_request(body)
+            passed = request.passed if isinstance(request, Apply) else ()
+            came = channel.claim(sum(each.count for each in passed))
+            if came is None:
+                raise invalid("sockets were announced that did not come", code="invalid_message")
+            if isinstance(request, Share):
+                self._share(channel, request)
+            else:
+                channel.send(frame(await self._answer(request, draft, came)))
+            if isinstance(request, Replace) and not request.more:
+                draft = Draft()
+            await channel.flushed()
+            await asyncio.sleep(0)  # questions get their turn between messages that came together
+
+    def _share(self, channel: Channel, request: Share) -> None:
+        passed, sockets, more = self._server.share(request.skip)
+        channel.send(frame(Shared(passed, more)), sockets)
+
+    async def _answer(self, request: Request, draft: Draft, came: Sequence[socket.socket]) -> Reply:
+        try:
+            return await self._reply(request, draft, came)
+        except Error as failure:
+            return Refused(failure.kind, failure.message, failure.hint, failure.code)
+        except Exception as failure:
+            _log.exception("cannot serve %s", type(request).__name__)
+            return Refused(Kind.INTERNAL, f"the resolver failed: {failure!r}")
+
+    async def _reply(self, request: Request, draft: Draft, came: Sequence[socket.socket]) -> Reply:
+        match request:
+            case Apply():
+                self._server.apply(request.changes)
+                self._server.provide(request.passed, came)
+            case Replace():
+                await self._replace(request, draft)
+            case Explain():
+                return Explained(self._server.explain(request.container_id, request.name))
+            case Stats():
+                return self._server.counts()
+            case Stop():
+                self._stop(request.drain)
+            case Hello():
+                return Welcome(self._release, os.getpid())
+        return Done(self._server.problems(), self._server.lacking())
+
+    async def _replace(self, request: Replace, draft: Draft) -> None:
+        draft.add(request.changes)
+        if not request.more:
+            self._server.replace(draft)
+            await self._complete()

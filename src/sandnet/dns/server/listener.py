@@ -1,0 +1,122 @@
+"""The two sockets at which one asker is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final
+
+from sandnet.dns import message
+from sandnet.dns.server.budget import clock
+from sandnet.dns.server.fair_share import Shares
+from sandnet.dns.server.query_handler import Answering, Client, Peer
+from sandnet.dns.server.tcp import Connection
+
+_LONGEST: Final = message.LARGEST_QUERY + 1
+"""Bytes taken of a datagram: one that is too long is seen to be so."""
+_BREATH: Final = 1.0
+"""Seconds without new connections when the process is out of descriptors."""
+
+
+class Listener:
+    """Reads questions from a UDP socket and a listening TCP socket and has them answered.
+
+    Both sockets are non-blocking and belong to the listener from now on. What does not fit into the client's time of
+    this turn stays in them.
+
+    Args:
+        client: who asks here.
+        udp: for datagrams.
+        tcp: for connections.
+        answers: has questions answered.
+        places: for TCP connections of all clients.
+    """
+
+    def __init__(
+        self, client: Client, udp: socket.socket, tcp: socket.socket, answers: Answering, places: Shares
+    ) -> None:
+        self.client = client
+        self._udp = udp
+        self._tcp = tcp
+        self._answers = answers
+        self._places = places
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._connections: set[Connection] = set()
+        self._loop.add_reader(udp.fileno(), self._read)
+        self._loop.add_reader(tcp.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Close the sockets and connections at once."""
+        self._shut(self._udp)
+        self._shut(self._tcp)
+        for connection in tuple(self._connections):
+            connection.close()
+
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """The UDP and the TCP socket."""
+        return self._udp, self._tcp
+
+    def drain(self) -> None:
+        """Take no new questions, in favour of a successor that reads the same sockets. The UDP socket stays open for
+        answers."""
+        self._loop.remove_reader(self._udp.fileno())
+        self._shut(self._tcp)
+
+    def _shut(self, listening: socket.socket) -> None:
+        if self._pause and listening is self._tcp:
+            self._pause.cancel()
+        if listening.fileno() >= 0:
+            self._loop.remove_reader(listening.fileno())
+            listening.close()
+
+    def _read(self) -> None:
+        """Answer what is waiting, as long as the client has time."""
+        budget = self.client.budget
+        until = budget.begin()
+        if not until:
+            return
+        udp, client, answer, send = self._udp, self.client, self._answers.answer, self._send
+        try:
+            while clock() < until:
+                query, source = udp.recvfrom(_LONGEST)
+                answer(client, query, send, source, tcp=False)
+        except BlockingIOError:
+            pass
+        finally:
+            budget.end(until)
+
+    def _send(self, source: Peer, answer: bytes) -> None:
+        try:
+            self._udp.sendto(answer, source)
+        except OSError:  # its buffer is full, or the asker is gone: it will ask again
+            self._answers.unsent()
+
+    def _accept(self) -> None:
+        budget = self.client.budget
+        until = budget.begin()
+        try:
+            while clock() < until:
+                self._begin(self._tcp.accept()[0])
+        except (BlockingIOError, ConnectionError):
+            pass
+        except OSError:
+            self._take_a_breath()
+        finally:
+            if until:
+                budget.end(until)
+
+    def _begin(self, accepted: socket.socket) -> None:
+        """Serve a connection, if there is a place for it."""
+        if self._places.take(self.client.connections):
+            self.client.connections += 1
+            Connection(self.client, self._answers, accepted, self._connections, self._places)
+        else:
+            self._answers.refused()
+            accepted.close()
+
+    def _take_a_breath(self) -> None:
+        """Out of descriptors or memory: the socket stays readable, so looking again at once would spin."""
+        self._loop.remove_reader(self._tcp.fileno())
+        self._pause = self._loop.call_later(_BREATH, self._loop.add_reader, self._tcp.fileno(), self._accept)

@@ -1,0 +1,172 @@
+"""From a question to its answer: at once from the names, or later from upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Protocol
+
+from sandnet.dns import message
+from sandnet.dns.base import Asker
+from sandnet.dns.control_protocol import Counts
+from sandnet.dns.lookup import Ask, resolve
+from sandnet.dns.message import Question
+from sandnet.dns.name_table import Table
+from sandnet.dns.server.budget import Budget
+from sandnet.dns.server.forwarder import Options, Upstream, Usage
+from sandnet.dns.server.host_nameservers import HostServers
+from sandnet.dns.server.sandbox_sockets import Inside, Pool, asked_inside
+from sandnet.dns.server.upstream_sockets import LARGEST, Server
+from sandnet.model.address import Address
+
+Peer = tuple[str, int]
+"""Address and port of the program that asks, inside its sandbox."""
+Send = Callable[[Peer, bytes], None]
+"""Sends an answer to the program that asked."""
+
+
+class Client:
+    """Who asks: a sandbox, or the host."""
+
+    def __init__(self, asker: Asker) -> None:
+        self.asker = asker
+        """As last told; the table may be ahead of it by no more than one step of the event loop."""
+        self.connections = 0
+        """Its TCP connections."""
+        self.pool: Pool | None = None
+        """Sockets in its sandbox, by which servers are asked; without them none is asked from there."""
+        self.budget = Budget()
+        """Time for its work."""
+        self.usage = Usage(self.budget.run, self.budget.charge)
+        """Its questions under way upstream."""
+
+
+class Answering(Protocol):
+    """Answers the questions that listeners receive."""
+
+    def answer(self, client: Client, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+        """Send the answer, now or later; false when none will come, since this is no question."""
+        ...
+
+    def refused(self) -> None:
+        """A connection was closed because of a limit."""
+        ...
+
+    def unsent(self) -> None:
+        """An answer could not be sent."""
+        ...
+
+
+class Answers:
+    """Answers the questions of all askers, and counts.
+
+    Args:
+        upstream: asks other servers.
+        host_servers: of an asker that has none of its own.
+        own: addresses at which this process itself answers; nothing is ever forwarded there.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        host_servers: HostServers,
+        *,
+        own: Collection[Address] = (),
+    ) -> None:
+        self.table = Table()
+        self._upstream = upstream
+        self._host_servers = host_servers
+        self._own = frozenset(own)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._started = time.monotonic()
+        self.queries = self.asked = self.failed = self.limited = self.dropped = 0
+
+    def answer(self, client: Client, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+        """Send the answer, now or later; false when none will come, since this is no question."""
+        self.queries += 1
+        answer = resolve(self.table, client.asker, query, tcp=tcp, turn=self.queries)
+        if isinstance(answer, Ask):
+            self._ask(client, query, answer.question, partial(send, peer), tcp=tcp)
+        elif answer:
+            send(peer, answer)
+        else:
+            self.dropped += 1
+            return False
+        return True
+
+    def refused(self) -> None:
+        """A connection was closed because of a limit."""
+        self.limited += 1
+
+    def unsent(self) -> None:
+        """An answer could not be sent."""
+        self.dropped += 1
+
+    def servers(self, asker: Asker) -> tuple[Address, ...]:
+        """Who is asked for this asker, in order."""
+        theirs = tuple(server for server in asker.upstreams if server not in self._own)
+        return theirs or tuple(server for server in self._host_servers.current() if server not in self._own)
+
+    def ways(self, client: Client) -> tuple[Server, ...]:
+        """The same, each by the way it is asked. From the host nobody is asked for an asker on internal networks only.
+
+        A server that the sandbox's own networks hold is asked from inside. Another one is asked from the host, and from
+        inside last: there may be a way to it that the host does not have.
+        """
+        asker = client.asker
+        from_host = [server for server in self.servers(asker) if asker.external and server not in asker.inside]
+        if client.pool is None:
+            return tuple(from_host)
+        within = [Inside(server, client.pool) for server in asked_inside(asker) if server not in self._own]
+        first = [way for way in within if way.address in asker.inside]
+        return (*first, *from_host, *(way for way in within if way.address not in asker.inside))
+
+    async def finish(self) -> None:
+        """Wait for the questions that are under way."""
+        await self._idle.wait()
+
+    def counts(self) -> Counts:
+        """What was done so far; sockets and connections are counted elsewhere."""
+        return Counts(
+            queries=self.queries,
+            local=self.queries - self.asked - self.limited - self.dropped,
+            upstream=self.asked,
+            servfail=self.failed,
+            limited=self.limited,
+            dropped=self.dropped,
+            askers=len(self.table.askers),
+            outstanding=self._upstream.outstanding,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def _ask(
+        self, client: Client, query: bytes, question: Question, send: Callable[[bytes], None], *, tcp: bool
+    ) -> None:
+        def done(answer: bytes | None) -> None:
+            self.failed += answer is None
+            if not self._upstream.outstanding:
+                self._idle.set()
+            send(answer or message.error(query, question, message.SERVFAIL))
+
+        sent = self._upstream.send(
+            query,
+            question,
+            self.ways(client),
+            limit=LARGEST if tcp else message.udp_limit(question),
+            usage=client.usage,
+            done=done,
+            options=self._options(client.asker),
+        )
+        if sent:
+            self.asked += 1
+            self._idle.clear()
+        else:
+            self.limited += 1
+            send(message.error(query, question, message.SERVFAIL))
+
+    def _options(self, asker: Asker) -> Options:
+        """The host's options hold for the host's servers."""
+        return Options() if asker.upstreams else self._host_servers.options()

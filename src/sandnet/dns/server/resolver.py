@@ -1,0 +1,220 @@
+"""The resolver as a whole: its names, and a listener inside every asker's namespace."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from sandnet.dns.base import Asker, Change, Explanation, Names, NoAsker
+from sandnet.dns.control_protocol import HOST, Counts, Lack, Passed
+from sandnet.dns.lookup import explain
+from sandnet.dns.name_table import Table
+from sandnet.dns.server.fair_share import Shares
+from sandnet.dns.server.host_queries import HostAnswers
+from sandnet.dns.server.listener import Listener
+from sandnet.dns.server.query_handler import Answers, Client
+from sandnet.dns.server.sandbox_sockets import Disconnect, Pool, asked_inside
+from sandnet.errors import not_found
+
+CONNECTIONS: Final = 32
+"""TCP connections of one asker at most."""
+ALL_CONNECTIONS: Final = 1024
+"""TCP connections of all askers together."""
+_TOLD: Final = 1000
+"""Askers without sockets that are told at most."""
+_SHARED: Final = 50
+"""Askers whose sockets go with one message."""
+
+
+class Draft:
+    """All names and askers, put together piece by piece: a long list at once would hold up the answers."""
+
+    def __init__(self) -> None:
+        self.table = Table()
+        self.networks: dict[str, None] = {}
+        """Ids of those on which there are names, in order."""
+
+    def add(self, changes: Sequence[Change]) -> None:
+        """Make changes to it."""
+        self.table = self.table.changed(*changes)
+        self.networks |= dict.fromkeys(_networks(changes))
+
+
+class Server:
+    """Serves the askers it is told of, on the sockets it is given. Use it on one event loop.
+
+    Args:
+        answers: holds the names.
+        connections: TCP connections of one asker at most.
+        host: the host may ask too, once there are sockets for it.
+        disconnect: dissolves a socket from its peer and its port, so that it can be used again.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        *,
+        connections: int = CONNECTIONS,
+        host: bool = False,
+        disconnect: Disconnect = socket.socket.close,
+    ) -> None:
+        self._answers = answers
+        self._disconnect = disconnect
+        self._places = Shares(ALL_CONNECTIONS, connections)
+        self._listeners: dict[str, Listener] = {}
+        """By container id."""
+        self._lacking: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
+        """By container id."""
+        self._host_listener: Listener | None = None
+        self._host = HostAnswers(answers)
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Make changes; when this returns they are in force."""
+        self._answers.table = self._answers.table.changed(*changes)
+        self._host.see(dict.fromkeys((*self._host.client.asker.networks, *_networks(changes))))
+        for change in changes:
+            if isinstance(change, Asker | NoAsker):
+                self._settle(change.container_id)
+
+    def replace(self, draft: Draft) -> None:
+        """Make exactly these the names and askers; what is the same goes on without a gap."""
+        self._answers.table = draft.table
+        self._host.see(draft.networks)
+        for container_id in {*self._answers.table.askers, *self._listeners, *self._lacking} - {HOST}:
+            self._settle(container_id)
+
+    def provide(self, passed: Sequence[Passed], sockets: Sequence[socket.socket]) -> None:
+        """Serve askers on their sockets, which are the server's from now on. What nobody needs is closed."""
+        rest = iter(sockets)
+        for each in passed:
+            self._take(each, [*islice(rest, each.count)])
+
+    def share(self, skip: int) -> tuple[tuple[Passed, ...], list[socket.socket], bool]:
+        """Duplicates of the sockets of some askers, for a successor, and whether there are further askers.
+
+        Args:
+            skip: askers that were shared before.
+        """
+        served = [(cid, each.client.asker.inode, each) for cid, each in sorted(self._listeners.items())]
+        served += [(HOST, 0, self._host_listener)] if self._host_listener else []
+        some = served[skip : skip + _SHARED]
+        sockets = [each.dup() for _, _, listener in some for each in listener.sockets]
+        return tuple(Passed(cid, inode) for cid, inode, _ in some), sockets, skip + len(some) < len(served)
+
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the resolver, in words."""
+        return ()
+
+    def lacking(self) -> tuple[Lack, ...]:
+        """Askers without the sockets that they need; a thousand at most."""
+        return tuple(islice(self._lacking.values(), _TOLD))
+
+    def explain(self, container_id: str, name: str) -> Explanation:
+        """What the asker would be answered.
+
+        Raises:
+            Error: ``NOT_FOUND`` the asker is not known.
+        """
+        asker = self._answers.table.askers.get(container_id)
+        if asker is None:
+            raise not_found("sandbox", container_id, "names are answered in sandboxes only")
+        told = explain(self._answers.table, asker, name)
+        upstreams = self._answers.servers(asker) if told.source == "upstream" else told.upstreams
+        inside = tuple(server for server in told.inside if server in upstreams)
+        return msgspec.structs.replace(told, upstreams=upstreams, inside=inside)
+
+    def counts(self) -> Counts:
+        """What was done so far."""
+        return msgspec.structs.replace(self._answers.counts(), connections=self._places.taken)
+
+    async def drain(self) -> None:
+        """Leave the questions to a successor on the same sockets, and answer what is under way."""
+        for listener in self._everybody():
+            listener.drain()
+        await self._answers.finish()
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for container_id in tuple(self._listeners):
+            self._close(container_id)
+        if self._host_listener:
+            self._host_listener.close()
+
+    def _everybody(self) -> list[Listener]:
+        return [*self._listeners.values(), *([self._host_listener] if self._host_listener else [])]
+
+    def _settle(self, container_id: str) -> None:
+        """Keep or close the asker's listener, as the names say."""
+        wanted = self._answers.table.askers.get(container_id)
+        listener = self._listeners.get(container_id)
+        if listener and wanted and _same_namespace(listener.client.asker, wanted):
+            listener.client.asker = wanted
+        elif listener:
+            self._close(container_id)
+        self._note_lack(container_id, wanted)
+
+    def _note_lack(self, container_id: str, asker: Asker | None) -> None:
+        """Remember which sockets an asker needs and has not."""
+        listener = self._listeners.get(container_id)
+        pool = listener.client.pool if listener else None
+        versions = {server.version for server in asked_inside(asker)} if asker else set()
+        asking = tuple(sorted(versions - (pool.versions if pool else frozenset())))
+        if asker and (listener is None or asking):
+            self._lacking[container_id] = Lack(container_id, listener is None, asking)
+        else:
+            self._lacking.pop(container_id, None)
+
+    def _close(self, container_id: str) -> None:
+        listener = self._listeners.pop(container_id)
+        listener.close()
+        if listener.client.pool:
+            listener.client.pool.close()
+
+    def _take(self, passed: Passed, sockets: Sequence[socket.socket]) -> None:
+        """Give an asker its sockets, and begin to serve it."""
+        client = self._waiting(passed)
+        rest = list(sockets)
+        if client and passed.listening and self._lacking[passed.container_id].listening:
+            self._listen(client, rest.pop(0), rest.pop(0))
+        if client and passed.asking and self._lacking[passed.container_id].asking:
+            client.pool = client.pool or Pool(self._disconnect)
+            client.pool.add(rest[-passed.asking :])
+            del rest[-passed.asking :]
+        for each in rest:
+            each.close()
+        if passed.container_id == HOST:
+            if self._host_listener:
+                self._lacking.pop(HOST, None)
+        else:
+            self._note_lack(passed.container_id, self._answers.table.askers.get(passed.container_id))
+
+    def _listen(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
+        if client is self._host.client:
+            self._host_listener = Listener(client, udp, tcp, self._host, self._places)
+        else:
+            self._listeners[client.asker.container_id] = Listener(client, udp, tcp, self._answers, self._places)
+
+    def _waiting(self, passed: Passed) -> Client | None:
+        """Who lacks these sockets; ``None``: nobody."""
+        if passed.container_id not in self._lacking:
+            return None
+        if passed.container_id == HOST:
+            return self._host.client
+        asker = self._answers.table.askers.get(passed.container_id)
+        if asker is None or asker.inode != passed.inode:
+            return None
+        listener = self._listeners.get(passed.container_id)
+        return listener.client if listener else Client(asker)
+
+
+def _networks(changes: Sequence[Change]) -> Iterator[str]:
+    """The networks on which names are given."""
+    return (change.network_id for change in changes if isinstance(change, Names))
+
+
+def _same_namespace(one: Asker, other: Asker) -> bool:
+    return (one.key, one.inode) == (other.key, other.inode)

@@ -1,0 +1,276 @@
+"""One question on its way to name servers: who is asked when, and whose answer counts.
+
+Servers are asked one after the other without much waiting, but their answers count in their order, as in a C library
+(glibc's ``res_send``), which asks the next one only after seconds: what a later server says is held until the earlier
+ones have failed, or have been silent for long. So a name that the first server alone knows is found although the second
+one denies it faster, and a server that is gone costs seconds once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
+from typing import Final
+
+from sandnet.dns import message
+from sandnet.dns.message import Question
+from sandnet.dns.server.upstream_sockets import LARGEST, Server, connected, exchange, release
+from sandnet.model.address import Address
+
+STAGGER: Final = 0.3
+"""Seconds a server is given before the next one is asked too."""
+STAGGERED: Final = 0.9
+"""Seconds after which the last of many servers is asked at the latest."""
+RESEND: Final = 0.5
+"""Seconds after which a datagram counts as lost and is sent again; then twice as many, and so on."""
+HOLD_POSITIVE: Final = 1.5
+"""Seconds for which records of a later server are held: long enough for a lost datagram."""
+HOLD_NEGATIVE: Final = 4.0
+"""Seconds for which "there is no such name" of a later server is held: little less than a C library waits for a server
+that says nothing."""
+HOLD_PROBE: Final = 0.3
+"""The same, where the earlier server has been silent before and may be back."""
+STREAM: Final = 2.5
+"""Seconds for an answer over TCP."""
+_GOOD: Final = (message.NOERROR, message.NXDOMAIN)
+"""Answers; anything else may be one server's trouble (RFC 1035 section 4.1.1)."""
+_FALSE_ANSWERS: Final = 64
+"""Datagrams read in one go from a socket: a liar must not keep the process busy."""
+
+Run = Callable[[Callable[[], None]], None]
+"""Does a piece of work when the asker has time for it."""
+
+
+class Race:
+    """Asks servers until an answer counts.
+
+    Args:
+        query: a whole message; it is sent with an id of its own.
+        question: what it asks.
+        row: servers in the order of preference.
+        silent: those of them that have been silent before. They are asked beside the next one, and not waited for.
+        port: where the servers listen.
+        limit: bytes of an answer over TCP that the asker takes; ``LARGEST``: it came over TCP itself.
+        patience: seconds a server is waited for at the most.
+        run: does work in the asker's time.
+        stream: takes a place for an answer over TCP; false: there is none.
+    """
+
+    def __init__(
+        self,
+        query: bytes,
+        question: Question,
+        row: Sequence[Server],
+        *,
+        silent: Collection[Server],
+        port: int,
+        limit: int,
+        patience: float,
+        run: Run,
+        stream: Callable[[], bool],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._query = os.urandom(2) + query[2:]
+        self._question = question
+        self._row = tuple(dict.fromkeys(row))
+        self._silent = silent
+        self._port = port
+        self._limit = limit
+        self._patience = patience
+        self._run = run
+        self._stream = stream
+        self._waiting = deque(self._row)
+        self._stagger = min(STAGGER, STAGGERED / max(1, len(row) - 1))
+        self._resend_after = RESEND
+        self._asked: dict[Server, socket.socket] = {}
+        self._streams: dict[Server, asyncio.Task[None]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._failed: set[Server] = set()
+        self._good: dict[Server, bytes] = {}
+        """Answers of servers before which others have still to be waited for."""
+        self._fallback: bytes | None = None
+        """The first of the answers that are not good."""
+        self.since: dict[Server, float] = {}
+        """When each server was asked (time.monotonic)."""
+        self.heard: set[Server] = set()
+        """Servers that have said anything."""
+        self.began = time.monotonic()
+        self.winner: asyncio.Future[bytes | None] = self._loop.create_future()
+
+    def start(self, seconds: float) -> None:
+        """Ask the first server; after so many seconds the best answer so far counts."""
+        self._at("deadline", seconds, lambda: self.winner.set_result(self._best()))
+        self._at("resend", self._resend_after, self._resend)
+        self._next()
+
+    def close(self) -> None:
+        """Close everything; late answers meet a closed port."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for stream in self._streams.values():
+            stream.cancel()
+        for server in tuple(self._asked):
+            self._hang_up(server)
+        self._waiting.clear()
+
+    def _best(self) -> bytes | None:
+        return next((self._good[server] for server in self._row if server in self._good), self._fallback)
+
+    def unanswered(self) -> list[Server]:
+        """Return the servers that were asked and have said nothing, although another one has answered."""
+        return [server for server in self._asked if server not in self.heard] if self._good else []
+
+    def _at(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+        self._timers[name] = self._loop.call_later(seconds, self._run, lambda: self._if_open(work))
+
+    def _if_open(self, work: Callable[[], None]) -> None:
+        if not self.winner.done():
+            work()
+
+    def _next(self) -> None:
+        """Ask one server more, and with it those that have been silent before."""
+        if timer := self._timers.pop("next", None):
+            timer.cancel()
+        while self._waiting:
+            server = self._waiting.popleft()
+            if not self._ask(server):
+                self._failed.add(server)
+            elif server not in self._silent:
+                break
+        if self._waiting:
+            self._at("next", self._stagger, self._next)
+        self._settle()
+
+    def _ask(self, server: Server) -> bool:
+        try:
+            out = connected(server, self._port)
+        except OSError:
+            return False
+        self._asked[server] = out
+        self.since[server] = time.monotonic()
+        try:
+            out.send(self._query)
+        except BlockingIOError:
+            pass  # as good as lost on the way: it is sent again
+        except OSError:
+            release(server, self._asked.pop(server))
+            return False
+        self._loop.add_reader(out.fileno(), self._readable, server, out)
+        return True
+
+    def _resend(self) -> None:
+        for out in self._asked.values():
+            try:
+                out.send(self._query)
+            except OSError:
+                continue  # an error of an earlier datagram: reading finds it
+        self._resend_after *= 2
+        self._at("resend", self._resend_after, self._resend)
+
+    def _readable(self, server: Server, out: socket.socket) -> None:
+        self._loop.remove_reader(out.fileno())  # until the work is done, which may have to wait
+        self._run(lambda: self._read(server, out))
+
+    def _read(self, server: Server, out: socket.socket) -> None:
+        if self._asked.get(server) is not out:
+            return
+        try:
+            for _ in range(_FALSE_ANSWERS):
+                answer = out.recv(LARGEST)
+                if message.matches(self._query, self._question, answer):
+                    self._received(server, answer)
+                    return
+        except BlockingIOError:
+            pass
+        except OSError:  # nobody listens there (ECONNREFUSED), or there is no way to it
+            self._hang_up(server)
+            self._fail(server)
+            return
+        self._loop.add_reader(out.fileno(), self._readable, server, out)
+
+    def _received(self, server: Server, answer: bytes) -> None:
+        self.heard.add(server)
+        self._hang_up(server)
+        if not message.is_truncated(answer):
+            self._judge(server, answer)
+        elif self._stream():
+            self._streams[server] = self._loop.create_task(self._ask_by_tcp(server, answer))
+        else:
+            self._take(server, b"", answer)
+
+    async def _ask_by_tcp(self, server: Server, truncated: bytes) -> None:
+        answer = b""
+        try:
+            async with asyncio.timeout(STREAM):
+                answer = await exchange(self._query, server, self._port)
+        except (OSError, EOFError):  # a timeout is an OSError, too
+            pass
+        del self._streams[server]
+        self._run(lambda: self._if_open(lambda: self._take(server, answer, truncated)))
+
+    def _take(self, server: Server, answer: bytes, truncated: bytes) -> None:
+        """Judge what came over TCP, or what came over UDP where the asker can ask again over TCP."""
+        if message.matches(self._query, self._question, answer) and len(answer) <= self._limit:
+            self._judge(server, answer)
+        elif self._limit < LARGEST:
+            self._judge(server, truncated)
+        else:
+            self._fail(server)
+
+    def _judge(self, server: Server, answer: bytes) -> None:
+        if message.rcode(answer) in _GOOD and not message.is_lame(answer):
+            self._good[server] = answer
+            self._settle()
+        else:
+            self._fallback = self._fallback or answer
+            self._fail(server)
+
+    def _fail(self, server: Server) -> None:
+        self._failed.add(server)
+        self._next()
+
+    def _settle(self) -> None:
+        """Decide, if the first answer in the row counts by now; look again when it will."""
+        if self.winner.done():
+            return
+        first = next((server for server in self._row if server in self._good), None)
+        if first is None:
+            if not (self._asked or self._streams or self._waiting):
+                self.winner.set_result(self._fallback)
+            return
+        positive = message.is_positive(self._good[first])
+        earlier = [each for each in takewhile(first.__ne__, self._row) if self._is_awaited(each, first)]
+        until = max((self.began + self._hold(each, positive) for each in earlier), default=0.0)
+        rest = until - time.monotonic()
+        if rest <= 0:
+            self.winner.set_result(self._good[first])
+        else:
+            self._at("settle", rest, self._settle)
+
+    def _is_awaited(self, server: Server, answered: Server) -> bool:
+        """Return whether a server may still say something that goes before the answer of another.
+
+        One and the same server may stand in the row twice, asked by different ways.
+        """
+        return server not in self._failed and _address(server) != _address(answered)
+
+    def _hold(self, server: Server, positive: bool) -> float:
+        if server in self._silent:
+            return 0.0 if positive else HOLD_PROBE
+        return min(self._patience, HOLD_POSITIVE if positive else HOLD_NEGATIVE)
+
+    def _hang_up(self, server: Server) -> None:
+        out = self._asked.pop(server)
+        self._loop.remove_reader(out.fileno())
+        release(server, out)
+
+
+def _address(server: Server) -> Address:
+    return server if isinstance(server, Address) else server.address

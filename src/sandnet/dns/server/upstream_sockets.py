@@ -1,0 +1,62 @@
+"""Sockets to name servers, from the host's network or from inside a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final
+
+from sandnet.dns import message
+from sandnet.dns.server.sandbox_sockets import Inside
+from sandnet.model.address import Address, socket_address
+
+LARGEST: Final = message.LARGEST_TCP
+"""Bytes of the longest DNS message."""
+RECEIVED: Final = 64 << 10
+"""Bytes of answers that the kernel holds for a question; it doubles them (socket(7))."""
+
+Server = Address | Inside
+"""A server that is asked from the host, or from inside a sandbox."""
+
+
+def connected(server: Server, port: int) -> socket.socket:
+    """Return a UDP socket that is connected to the server.
+
+    Raises:
+        OSError: there is no way to it, or no socket is free.
+    """
+    if isinstance(server, Inside):
+        return server.connected(port)
+    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
+    out = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        out.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
+        out.connect(socket_address(server, port))
+    except BaseException:
+        out.close()
+        raise
+    return out
+
+
+def release(server: Server, out: socket.socket) -> None:
+    """Give up a socket that :func:`connected` returned."""
+    if isinstance(server, Inside):
+        server.pool.give_back(out)
+    else:
+        out.close()
+
+
+async def exchange(query: bytes, server: Server, port: int) -> bytes:
+    """Return the answer to one question over a connection of its own (RFC 7766).
+
+    Raises:
+        OSError, EOFError: there is no whole answer.
+    """
+    if isinstance(server, Inside):
+        return await server.exchange(query, port)
+    reader, writer = await asyncio.open_connection(str(server), port)
+    try:
+        writer.write(len(query).to_bytes(2, "big") + query)
+        return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+    finally:
+        writer.close()

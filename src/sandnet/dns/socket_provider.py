@@ -1,0 +1,207 @@
+"""Gives the resolver its sockets: the daemon opens them in the sandboxes and passes them on.
+
+The resolver has no right to enter a sandbox. It says which askers lack sockets. Those of a resolver that is being
+replaced are passed on as they are, so that no question is lost; others are opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar
+
+from sandnet.dns.base import Asker
+from sandnet.dns.client_connection import Link
+from sandnet.dns.control_protocol import HOST, MOST_DESCRIPTORS, Apply, Done, Lack, Passed
+from sandnet.dns.takeover import Opened, has_former, shared_by_former
+from sandnet.errors import Error
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH: Final = 25
+"""Askers whose sockets are opened in one job and passed in one message."""
+
+
+class OpenSockets(Protocol):
+    """Opens sockets in a namespace."""
+
+    def __call__(self, key: str, inode: int, lack: Lack) -> Opened:
+        """Those that are lacking, in the namespace at ``key``; for :data:`HOST` in the host's own.
+
+        Raises:
+            Error: they cannot be opened.
+        """
+        ...
+
+
+class Run(Protocol):
+    """Runs a job on a worker thread."""
+
+    def __call__(self, job: Callable[..., T], /, *arguments: object) -> Awaitable[T]:
+        """Its result."""
+        ...
+
+
+class Provider:
+    """Knows which askers lack sockets, and provides them.
+
+    Args:
+        run_dir: where a resolver that is being replaced is found.
+        open_sockets: see there; called on worker threads.
+        run: runs a job on a worker thread.
+        host_listen: address and port at which the host asks.
+    """
+
+    def __init__(
+        self, run_dir: str, open_sockets: OpenSockets, run: Run, host_listen: tuple[str, int] | None = None
+    ) -> None:
+        self._run_dir = run_dir
+        self._host_listen = host_listen
+        self._open = open_sockets
+        self._run = run
+        self._lacking: dict[str, Lack] = {}
+        self._ready: dict[str, Opened] = {}
+        """By container: sockets that were opened before anybody needed them."""
+        self._refused: dict[str, str] = {}
+        """By container: why its sockets cannot be opened, in words."""
+        self._filling: asyncio.Task[bool] | None = None
+
+    def problems(self) -> tuple[str, ...]:
+        """Of every asker that cannot be served, in words."""
+        return tuple(self._refused.values())
+
+    def prepare(self, container_id: str, key: str, inode: int) -> None:
+        """Open the sockets of an asker to be; call it on a worker thread. What fails is tried again when it asks."""
+        with suppress(Exception):
+            opened = self._open(key, inode, Lack(container_id))
+            before = self._ready.pop(container_id, None)
+            self._ready[container_id] = opened
+            if before:
+                before.close()
+
+    def ready(self, askers: Iterable[Asker]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
+        """Take what was opened for these askers beforehand."""
+        passed: list[Passed] = []
+        sockets: list[socket.socket] = []
+        for asker in askers:
+            opened = self._taken(asker)
+            if opened:
+                passed.append(opened.passed(asker.container_id))
+                sockets += [*opened.listening, *opened.asking]
+        return tuple(passed), sockets
+
+    def note(self, lacking: Sequence[Lack]) -> None:
+        """The resolver has said what it lacks."""
+        self._lacking = {lack.container_id: lack for lack in lacking}
+        for container_id in self._refused.keys() - self._lacking.keys():
+            del self._refused[container_id]
+
+    def lacks(self, container_ids: Iterable[str]) -> bool:
+        """Whether one of these lacks sockets."""
+        return bool(self._lacking) and not self._lacking.keys().isdisjoint(container_ids)
+
+    def forget(self, container_id: str) -> None:
+        """The asker is gone."""
+        self._lacking.pop(container_id, None)
+        self._refused.pop(container_id, None)
+        if opened := self._ready.pop(container_id, None):
+            opened.close()
+
+    def begin(self, link: Link, askers: Mapping[str, Asker]) -> None:
+        """Provide what is lacking, in the background."""
+        if self._lacking and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.get_running_loop().create_task(self._fill(link, askers))
+
+    async def fill(self, link: Link, askers: Mapping[str, Asker]) -> bool:
+        """Provide what is lacking; false when the connection was lost. Who stops waiting does not stop it."""
+        while self._filling and not self._filling.done():
+            await asyncio.shield(self._filling)  # what it has begun with may be less than is lacking now
+        self.begin(link, askers)
+        return self._filling is None or await asyncio.shield(self._filling)
+
+    async def close(self) -> None:
+        """Stop, and close what was not passed on."""
+        if self._filling:
+            self._filling.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._filling
+        for container_id in tuple(self._ready):
+            self.forget(container_id)
+
+    async def _fill(self, link: Link, askers: Mapping[str, Asker]) -> bool:
+        try:
+            if has_former(self._run_dir):
+                self._keep(await self._run(shared_by_former, self._run_dir))
+            waiting = list(self._lacking.values())
+            for start in range(0, len(waiting), BATCH):
+                await self._pass(link, waiting[start : start + BATCH], askers)
+        except (ConnectionError, Error) as failure:  # the supervisor of the connection begins again
+            _log.warning("sockets were not passed to the resolver: %s", failure)
+            return False
+        return True
+
+    def _keep(self, shared: Mapping[str, Opened]) -> None:
+        """Make those that are lacking ready. The host's may be at another address than is wanted now."""
+        for container_id, opened in shared.items():
+            wanted = container_id in self._lacking and container_id not in self._ready
+            if container_id == HOST:
+                wanted = wanted and opened.listening[0].getsockname()[:2] == self._host_listen
+            if wanted:
+                self._ready[container_id] = opened
+            else:
+                opened.close()
+
+    async def _pass(self, link: Link, lacking: Sequence[Lack], askers: Mapping[str, Asker]) -> None:
+        wanted = [(lack, asker) for lack in lacking if (asker := _asker(lack.container_id, askers))]
+        opened = await self._run(self._open_all, wanted)
+        waiting: list[tuple[Passed, Opened]] = []
+        for lack, found in opened.items():
+            if isinstance(found, str):
+                self._refused[lack.container_id] = found
+                continue
+            passed = found.passed(lack.container_id)
+            if sum(each.count for each, _ in waiting) + passed.count > MOST_DESCRIPTORS:
+                await self._send(link, waiting)
+                waiting = []
+            waiting.append((passed, found))
+        await self._send(link, waiting)
+
+    async def _send(self, link: Link, opened: Sequence[tuple[Passed, Opened]]) -> None:
+        sockets = [each for _, found in opened for each in (*found.listening, *found.asking)]
+        reply = await link.request(Apply((), tuple(passed for passed, _ in opened)), sockets)
+        if isinstance(reply, Done):
+            self.note(reply.lacking)
+
+    def _open_all(self, wanted: Sequence[tuple[Lack, Asker]]) -> dict[Lack, Opened | str]:
+        return {lack: self._taken(asker) or self._try_to_open(lack, asker) for lack, asker in wanted}
+
+    def _taken(self, asker: Asker) -> Opened | None:
+        """What is ready for an asker; of another namespace it is closed."""
+        opened = self._ready.pop(asker.container_id, None)
+        if opened is None or opened.inode == asker.inode:
+            return opened
+        opened.close()
+        return None
+
+    def _try_to_open(self, lack: Lack, asker: Asker) -> Opened | str:
+        who = "the host" if lack.container_id == HOST else lack.container_id
+        what = "has no name server" if lack.listening else "cannot ask its servers from inside"
+        if not asker.upstreams:  # whatever the resolver says, it gets no more than the records want it to have
+            lack = Lack(lack.container_id, lack.listening)
+        try:
+            return self._open(asker.key, asker.inode, lack)
+        except Error as failure:
+            return f"{who} {what}: {failure.message}"
+        except Exception as failure:  # one asker's trouble must not be another's
+            return f"{who} {what}: {failure!r}"
+
+
+def _asker(container_id: str, askers: Mapping[str, Asker]) -> Asker | None:
+    if container_id == HOST:
+        return Asker(container_id=HOST, key="", inode=0, networks=())
+    return askers.get(container_id)

@@ -1,0 +1,98 @@
+"""What is wrong with bridges and rules: records on one side, what was found in the kernel on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sandnet.firewall.base import Fault
+from sandnet.firewall.diff import _REASONS
+from sandnet.ipam.subnet_plan import addresses
+from sandnet.kernel.base import Sysctl
+from sandnet.kernel.types import Link, Space, held, held_on, route_to
+from sandnet.model import Network
+from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
+
+NO_NETWORK: Final = "its sandboxes reach neither each other nor anything else"
+NO_GATEWAY: Final = "its sandboxes and the host do not reach each other, and nothing beyond"
+_UNREPORTED: Final = ("route_localnet", "accept_ra")
+"""Those of them that change without a message of rtnetlink (``inet_netconf_notify_devconf`` sends the others)."""
+
+
+def network_faults(net: Network, host: Space, sysctl: Sysctl, *, ipv6: bool) -> Iterator[Fault]:
+    """What is wrong with a network's bridge, its addresses and parameters.
+
+    Args:
+        net: the network.
+        host: what was found.
+        sysctl: reads the bridge's parameters.
+        ipv6: whether this kernel has IPv6.
+    """
+    for problem, reason in _bridge(net, host):
+        yield Fault("network", net.id, problem, reason)
+        if problem == f"bridge {net.link} is gone":
+            return
+    for name, value in parameters(net, ipv6=ipv6).items():
+        found = sysctl.get(name)
+        if found not in (None, value):
+            yield Fault("network", net.id, f"{name} is {found}, not {value}", _REASONS[name.rpartition("/")[2]])
+
+
+def changed(nets: Sequence[Network], sysctl: Sysctl, ipv6: bool) -> list[str]:
+    """Return the ids of networks whose bridge has another value of a parameter that changes without a message."""
+    return [
+        net.id
+        for net in nets
+        for name, value in parameters(net, ipv6=ipv6).items()
+        if name.endswith(_UNREPORTED) and sysctl.get(name) not in (None, value)
+    ]
+
+
+def other_ports(net: Network) -> Fault:
+    """Ports of a bridge that others made came or went."""
+    reason = "clients behind them reach services by one backend only"
+    return Fault("network", net.id, f"bridge {net.link} has other ports than were known", reason)
+
+
+def parameters(net: Network, *, ipv6: bool) -> dict[str, str]:
+    """The kernel parameters of a network's bridge."""
+    wanted = {f"net/ipv4/conf/{net.link}/{name}": "1" for name in ("route_localnet", "forwarding")}
+    if ipv6 and not net.link_adopted:
+        # a sandbox must not configure the host by router advertisements, nor reach it by a link-local address
+        # that no network of ours has
+        wanted[f"net/ipv6/conf/{net.link}/accept_ra"] = "0"
+        wanted[f"net/ipv6/conf/{net.link}/disable_ipv6"] = "0" if net.ipv6 else "1"
+    return wanted
+
+
+def _bridge(net: Network, host: Space) -> Iterator[tuple[str, str]]:
+    port = host.links.get(net.link)
+    if port is None:
+        yield f"bridge {net.link} is gone", NO_NETWORK
+        return
+    link = port.link
+    if link.kind != "bridge":
+        yield f"link {net.link} is no bridge", NO_NETWORK
+        return
+    if not link.up:
+        yield f"bridge {net.link} is down", NO_NETWORK
+    if not net.link_adopted and net.mtu not in (0, link.mtu):
+        yield f"the MTU of bridge {net.link} is {link.mtu}, not {net.mtu}", "large packets are lost"
+    if not net.link_adopted and link.mac != bridge_mac(net.link):
+        yield f"the MAC of bridge {net.link} is {link.mac}, not {bridge_mac(net.link)}", NO_GATEWAY
+    if not net.link_adopted and link.snooping:
+        yield f"bridge {net.link} follows multicast queriers", "a sandbox can play one, and take IPv6 from the others"
+    yield from _addresses(net, host, link)
+
+
+def _addresses(net: Network, host: Space, link: Link) -> Iterator[tuple[str, str]]:
+    """The bridge's addresses, the one that routers are known by included, and the routes that come with them."""
+    own = addresses(net)
+    has_router = not net.link_adopted and any(address.version == 6 for address in own)
+    if has_router and held(BRIDGE_LINK_LOCAL) not in held_on(host, link.ifindex):
+        yield f"address {BRIDGE_LINK_LOCAL} is not on bridge {net.link}", NO_GATEWAY
+    for address in own:
+        if held(address) not in held_on(host, link.ifindex):
+            yield f"address {address} is not on bridge {net.link}", NO_GATEWAY
+        elif link.up and not net.link_adopted and route_to(address.network) not in host.connected.get(link.ifindex, ()):
+            yield f"there is no route to {address.network} through bridge {net.link}", NO_GATEWAY

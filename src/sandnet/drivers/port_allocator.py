@@ -1,0 +1,146 @@
+"""Host ports: chosen, held against everybody else, and given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from threading import Lock
+
+from sandnet.errors import Error, Kind, collected, invalid
+from sandnet.kernel.base import Held, Host
+from sandnet.model import Address, BoundPort, Network, PortMapping
+from sandnet.model.ports import ANY4, ANY6, PROTOCOL_NAMES
+
+_Key = tuple[int, Address, int]
+
+
+class HostPorts:
+    """The host ports of all bridge networks. Synchronous: called on worker threads."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._held: dict[_Key, Held] = {}
+        self._addresses: set[Address] = set()
+        """Those that ports were ever held at: a few of the host's own, and no more is looked through for a clash."""
+        self._next = 0
+        self._lock = Lock()
+
+    def bind(self, net: Network, mappings: Sequence[PortMapping]) -> tuple[BoundPort, ...]:
+        """Hold a host port for every mapping, in every family the network has; all or none.
+
+        Raises:
+            Error: ``INVALID``, ``CONFLICT`` (a port is taken, an address is not the host's) or ``EXHAUSTED``.
+        """
+        bound: list[BoundPort] = []
+        with self._lock:
+            try:
+                for mapping in mappings:
+                    bound += self._bind_one(mapping, _addresses(net, mapping))
+            except BaseException:
+                self._release(bound)
+                raise
+        return tuple(bound)
+
+    def rebind(self, ports: Sequence[BoundPort]) -> None:
+        """Hold these again; goes on past the ones that are taken, and past the ones that are held.
+
+        Raises:
+            Error: kind ``INTERNAL`` naming all that could not be held.
+        """
+        failures: list[Exception] = []
+        with self._lock:
+            for port in ports:
+                if (port.proto, port.host_ip, port.host_port) in self._held:
+                    continue
+                try:
+                    self._hold(port.proto, port.host_ip, port.host_port)
+                except Error as failure:
+                    failures.append(failure)
+        if failures:
+            raise collected("host ports are published but not held", failures)
+
+    def unbind(self, ports: Sequence[BoundPort]) -> None:
+        """Give them back; those not held are success. Waits for nobody, so the event loop may call it."""
+        self._release(ports)
+
+    def _release(self, ports: Sequence[BoundPort]) -> None:
+        """Without the lock: ``pop`` is one step, so each is closed by whoever takes it out."""
+        for port in ports:
+            held = self._held.pop((port.proto, port.host_ip, port.host_port), None)
+            if held:
+                held.close()
+
+    def _bind_one(self, mapping: PortMapping, addresses: Sequence[Address]) -> list[BoundPort]:
+        first, last = _range(mapping, self._host.local_port_range)
+        for candidate in self._candidates(mapping, first, last):
+            try:
+                return self._bind_all(mapping, addresses, candidate)
+            except Error as failure:
+                if failure.code != "port_taken" or first == last:
+                    raise
+        message = f"no host port between {first} and {last} is free for {PROTOCOL_NAMES[mapping.proto]}/{mapping.port}"
+        hint = "ask for a wider range, or unpublish a port; those in net.ipv4.ip_local_reserved_ports must be named"
+        raise Error(Kind.EXHAUSTED, message, hint, "ports_exhausted")
+
+    def _candidates(self, mapping: PortMapping, first: int, last: int) -> Iterable[int]:
+        """In the order in which they are tried. What an operator has reserved, only who names it gets."""
+        if first == last and mapping.host_port:
+            return (first,)
+        start = self._next if not mapping.host_port and first <= self._next <= last else first
+        reserved = self._host.reserved_ports()
+        return (port for port in chain(range(start, last + 1), range(first, start)) if port not in reserved)
+
+    def _bind_all(self, mapping: PortMapping, addresses: Sequence[Address], port: int) -> list[BoundPort]:
+        bound: list[BoundPort] = []
+        try:
+            for address in addresses:
+                self._hold(mapping.proto, address, port)
+                bound.append(BoundPort(proto=mapping.proto, port=mapping.port, host_ip=address, host_port=port))
+        except BaseException:
+            self._release(bound)
+            raise
+        if not mapping.host_port:
+            self._next = port + 1
+        return bound
+
+    def _hold(self, proto: int, address: Address, port: int) -> None:
+        key = (proto, address, port)
+        if key not in self._held:
+            self._refuse_own(key)
+            self._held[key] = self._host.hold(proto, address, port)
+            self._addresses.add(address)
+            return
+        raise _taken(proto, address, port)
+
+    def _refuse_own(self, key: _Key) -> None:
+        """Where the kernel has no sockets of a protocol it cannot refuse for us."""
+        proto, address, port = key
+        if address.is_unspecified:
+            others = [other for other in self._addresses if other.version == address.version]
+            clash = any((proto, other, port) in self._held for other in others)
+        else:
+            clash = (proto, ANY4 if address.version == 4 else ANY6, port) in self._held
+        if clash:
+            raise _taken(proto, address, port)
+
+
+def _addresses(net: Network, mapping: PortMapping) -> list[Address]:
+    """The host addresses to bind: one asked for, else every address of each family the network has."""
+    asked = mapping.host_ip or net.options.binding_address
+    if asked is None:
+        return [ANY4, ANY6] if net.ipv6 else [ANY4]
+    if asked.version == 6 and not net.ipv6:
+        message = f"network {net.name} has no IPv6, so nothing can be published at {asked}"
+        raise invalid(message, "create the network with ipv6, or bind an IPv4 address", "no_such_family")
+    return [asked]
+
+
+def _range(mapping: PortMapping, local: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    if mapping.host_port:
+        return mapping.host_port, mapping.host_port_end or mapping.host_port
+    return local()
+
+
+def _taken(proto: int, address: Address, port: int) -> Error:
+    message = f"host port {address}:{port}/{PROTOCOL_NAMES[proto]} is already published"
+    return Error(Kind.CONFLICT, message, "choose another host port, or 0 for a free one", "port_taken")

@@ -1,0 +1,69 @@
+"""Finds what networks need of the host and cannot get, because a kernel parameter cannot be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from sandnet.errors import Error
+from sandnet.firewall.base import Fault
+from sandnet.kernel.base import Sysctl
+
+_EACH: Final = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv4/conf/default/forwarding": "1",
+    "net/ipv4/conf/default/route_localnet": "1",
+    "net/ipv6/conf/default/accept_ra": "0",
+}
+"""What each network needs of the host, and of the bridge that it gets."""
+_WITHOUT_IPV6: Final = {**_EACH, "net/ipv6/conf/default/disable_ipv6": "1"}
+_WITH_IPV6: Final = {
+    **_EACH,
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/conf/default/disable_ipv6": "0",
+}
+_UNWRITABLE: Final = "it cannot be written here (/proc/sys is read-only?)"
+
+
+def unmet(sysctl: Sysctl) -> list[Fault]:
+    """Return the parameters because of which no network without IPv6 can be made.
+
+    Raises:
+        Error: ``UNAVAILABLE`` a parameter cannot be read.
+    """
+    return [*_unmet(sysctl, _WITHOUT_IPV6)]
+
+
+def unfit(sysctl: Sysctl) -> str:
+    """Return the same in words; empty: nothing, or nothing can be read."""
+    found = _told(sysctl, _WITHOUT_IPV6)
+    words = "no network can be made: kernel parameters cannot be written here, and these are unfit"
+    return f"{words}: {found}" * bool(found)
+
+
+def without_ipv6(sysctl: Sysctl, missing: str) -> str:
+    """Return why no network can have IPv6 here, in words; empty: it can.
+
+    Args:
+        sysctl: reads the parameters.
+        missing: what the kernel lacks.
+    """
+    if missing:
+        return f"no network can have IPv6: {missing}"
+    found = _told(sysctl, _WITH_IPV6)
+    words = "no network can have IPv6: kernel parameters cannot be written here, and these are unfit for it"
+    return f"{words}: {found}" * bool(found)
+
+
+def _told(sysctl: Sysctl, needed: Mapping[str, str]) -> str:
+    try:
+        return ", ".join(f"{fault.object} {fault.problem}" for fault in _unmet(sysctl, needed))
+    except Error:
+        return ""
+
+
+def _unmet(sysctl: Sysctl, needed: Mapping[str, str]) -> Iterator[Fault]:
+    for name, value in needed.items():
+        found = sysctl.get(name)
+        if found not in (None, value) and not sysctl.is_writable(name):
+            yield Fault("parameter", name, f"is {found}, not {value}", f"no network can be made: {_UNWRITABLE}")

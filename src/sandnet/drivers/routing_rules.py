@@ -1,0 +1,70 @@
+"""Keeps others' rules for routing from taking what goes to networks of ours (``netlink.policy_rules``)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sandnet.firewall.base import StateOf
+from sandnet.kernel.base import Host
+from sandnet.kernel.types import BridgeRoute
+from sandnet.kernel.workers import Workers
+from sandnet.model import Phase
+
+NO_WAY_IN = "what goes to its sandboxes takes another way: published ports do not answer"
+
+
+class Precedence:
+    """Of the routes to our bridges.
+
+    Args:
+        host: the host.
+        workers: what its calls run on.
+    """
+
+    def __init__(self, host: Host, workers: Workers) -> None:
+        self._host = host
+        self._workers = workers
+        self._state: StateOf = lambda _: []
+        self._turn = asyncio.Lock()
+
+    async def start(self, state: StateOf) -> None:
+        """Keep it from now on for the networks that ``state`` tells of.
+
+        Raises:
+            Error: the kernel refuses.
+        """
+        self._state = state
+        await self.keep()
+
+    async def is_kept(self) -> bool:
+        """Whether nobody comes before us.
+
+        Raises:
+            Error: the kernel will not tell.
+        """
+        async with self._turn:
+            needed, allowed = self._routes(Phase.READY), self._routes(*Phase)
+            return await self._workers.run(self._host.is_preferred, needed, allowed)
+
+    async def keep(self) -> None:
+        """Come before others, for the networks there are and those that are being made.
+
+        Raises:
+            Error: the kernel refuses.
+        """
+        async with self._turn:
+            await self._workers.run(self._host.prefer, self._routes(Phase.CREATING, Phase.READY))
+
+    async def give_back(self) -> None:
+        """Take back all that is ours.
+
+        Raises:
+            Error: the kernel refuses.
+        """
+        async with self._turn:
+            await self._workers.run(self._host.prefer, ())
+
+    def _routes(self, *phases: Phase) -> list[BridgeRoute]:
+        nets = [each.network for each in self._state(phases) if each.network.link]
+        subnets = [(net, subnet) for net in nets for subnet in (net.ipv4, net.ipv6) if subnet]
+        return [BridgeRoute(sub.prefix, net.link, sub.bridge.ip if sub.bridge else None) for net, sub in subnets]

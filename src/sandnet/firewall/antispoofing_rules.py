@@ -1,0 +1,242 @@
+"""What a sandbox may send: rules that never change, and elements for each port, as pure functions from records.
+
+A frame that comes in by a port of a guarded network passes when its Ethernet source and its IP source are a pair
+that the port's attachment has, by one lookup; whatever else there is goes the slow way:
+
+- ARP tells the port's own MAC and address only, as a request, an answer or of its own accord; a probe
+  (RFC 5227, 2.1.1) is for the own address;
+- neighbour discovery likewise (RFC 4861): the target of an advertisement and the link-layer options are the port's
+  own, and no extension header hides them (RFC 6980); duplicate address detection is for own addresses;
+- router advertisements, redirects and what goes to a DHCP client's port come from no sandbox at all, nor does what
+  only routers and multicast queriers send (IGMP and MLD queries, RFC 4286, PIM): switches that believe it send
+  groups another way;
+- of what is fragmented, or behind extension headers, the message itself must be visible in the first fragment. An
+  authentication header (RFC 4302), which no rule looks behind, bears none of these protocols;
+- no other kind of frame: no VLAN tag (the library's ``ether type`` sees it; what ``meta protocol`` says is what is
+  inside), no PPPoE, no control frames of bridges.
+
+A backend that is not the holder may send from its service's address and not claim it: not as the sender of ARP, nor
+in a probe, nor as the source or the target of a message of neighbour discovery.
+
+``icmpv6 taddr`` is unknown to libnftables 1.0.6, and raw payload has a type of its own, so addresses that are
+claimed by neighbour discovery stand as numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from ipaddress import IPv6Address
+from socket import AF_INET6, inet_aton, inet_pton
+from typing import Final, NamedTuple
+
+from sandnet.firewall.balancing.service_elements import network_number
+from sandnet.firewall.ruleset.elements import BRIDGE, Element, change
+from sandnet.kernel.netlink.rtnetlink import mac_bytes
+from sandnet.kernel.types import ElementChange
+from sandnet.model import Attachment, Endpoint, Network
+
+Own = dict[Element, str]
+"""What the sets hold of one port, and the network that it belongs to."""
+
+
+class _Part(NamedTuple):
+    """A part of a set's key."""
+
+    spelled: str
+    """What it is the type of."""
+    packed: Callable[[str], bytes]
+    """From its text to what the kernel compares, filled up to four bytes."""
+
+
+_PORT: Final = _Part("iifname", lambda text: text.strip('"').encode().ljust(16, b"\0"))
+_MAC: Final = _Part("ether saddr", lambda text: mac_bytes(text) + bytes(2))
+_IPV4: Final = _Part("ip saddr", inet_aton)
+_IPV6: Final = _Part("ip6 saddr", partial(inet_pton, AF_INET6))
+_MAC_NUMBER: Final = _Part("@ll,48,48", lambda text: int(text, 16).to_bytes(6, "big") + bytes(2))
+_IPV6_NUMBER: Final = _Part("@th,64,128", lambda text: int(text, 16).to_bytes(16, "big"))
+
+_SETS: Final = {
+    "guarded": (_PORT,),
+    "sources4": (_PORT, _MAC, _IPV4),
+    "sources6": (_PORT, _MAC, _IPV6),
+    "unclaimed4": (_PORT, _IPV4),
+    "macs6": (_PORT, _MAC_NUMBER),
+    "claims6": (_PORT, _IPV6_NUMBER),
+}
+_PORTS: Final = "ports"
+"""The map of those that belong to a network; services are balanced by it, with anti-spoofing and without."""
+_OWN_SENDER: Final = (
+    "iifname . ether saddr . arp saddr ip @sources4 iifname . arp saddr ether . arp saddr ip @sources4 accept"
+)
+_OWN_PROBE: Final = (
+    "arp operation request arp saddr ip 0.0.0.0 "
+    "iifname . ether saddr . arp daddr ip @sources4 iifname . arp saddr ether . arp daddr ip @sources4 accept"
+)
+_DETECTION: Final = "ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @claims6"
+
+
+def _told(bits: int, option: str) -> tuple[str, ...]:
+    """The rules for a message of neighbour discovery: without options, or with one that tells the own MAC.
+
+    Args:
+        bits: length of the message without options.
+        option: type and length of the option, as the two bytes stand.
+    """
+    size = bits // 8
+    mac = f"iifname . @th,{bits + 16},48 @macs6"
+    return f"ip6 length {size} accept", f"ip6 length {size + 8} @th,{bits},16 {option} {mac} accept", "drop"
+
+
+_HIDDEN: Final = "frag frag-off != 0 accept"
+"""Of a further fragment only the first one tells what it is."""
+_CHAINS: Final = {
+    "guard_ah": ("@th,0,8 { 0, 2, 43, 44, 51, 58, 60, 103, 135 } drop",),
+    "guard_ip4": (
+        "meta l4proto tcp accept",
+        "udp dport 68 drop",
+        "igmp type != { membership-report-v1, membership-report-v2, membership-report-v3 } drop",
+        "meta l4proto 103 drop",
+        "meta l4proto ah goto guard_ah",
+    ),
+    "guard_router": _told(64, "0x0101"),
+    "guard_solicit": _told(192, "0x0101"),
+    "guard_advert": ("iifname . @th,64,128 != @claims6 drop", *_told(192, "0x0201")),
+    "guard_discovery": (
+        "ip6 nexthdr != icmpv6 drop",
+        "iifname . @nh,64,128 != @claims6 drop",
+        "icmpv6 type vmap { nd-router-solicit : goto guard_router, nd-neighbor-solicit : goto guard_solicit, "
+        "nd-neighbor-advert : goto guard_advert }",
+        "drop",
+    ),
+    "guard_icmp6": (
+        "icmpv6 type { 133-137 } goto guard_discovery",
+        "icmpv6 type { mld-listener-query, mld-listener-done, 151-153 } drop",
+        "icmpv6 type >= 0 accept",
+        _HIDDEN,
+        "drop",
+    ),
+    "guard_udp6": ("udp dport 546 drop", "udp dport >= 0 accept", _HIDDEN, "drop"),
+    "guard_ip6": (
+        "meta l4proto tcp accept",
+        "meta l4proto vmap { icmpv6 : goto guard_icmp6, udp : goto guard_udp6, ah : goto guard_ah, 103 : drop }",
+        "meta l4proto >= 0 accept",
+        # its headers do not end in this fragment
+        "drop",
+    ),
+    "guard_arp": (
+        "arp htype != 1 drop",
+        "arp ptype != ip drop",
+        "arp hlen != 6 drop",
+        "arp plen != 4 drop",
+        "arp operation != { request, reply } drop",
+        "iifname . arp saddr ip @unclaimed4 drop",
+        "arp saddr ip 0.0.0.0 iifname . arp daddr ip @unclaimed4 drop",
+        _OWN_SENDER,
+        _OWN_PROBE,
+        "drop",
+    ),
+    "guard_unspecified": (
+        "iifname . @ll,48,48 != @macs6 drop",
+        "icmpv6 type { mld-listener-report, mld2-listener-report } accept",
+        f"{_DETECTION} ip6 length 24 accept",
+        # with a nonce, by which the sender knows its own solicitation again (RFC 7527, 4.1)
+        f"{_DETECTION} ip6 length 32 @th,192,16 0x0e01 accept",
+        "drop",
+    ),
+    "guard_other": (
+        "ether type arp goto guard_arp",
+        "ether type ip6 ip6 saddr :: goto guard_unspecified",
+        "drop",
+    ),
+}
+_BASE: Final = "guard"
+_HOOK: Final = "type filter hook prerouting priority -310; policy accept;"
+"""Before services are balanced (-300), which learns from what it sees, and before br_netfilter (0)."""
+_TAKEN: Final = "guard_control"
+_TAKEN_HOOK: Final = "type filter hook input priority -310; policy accept;"
+_CONTROL: Final = 'ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iifname "snv*" drop'
+"""What a bridge hands to the port's own device (LACP), whatever it bears."""
+_GATES: Final = (
+    "ether type ip iifname . ether saddr . ip saddr @sources4 goto guard_ip4",
+    "ether type ip6 iifname . ether saddr . ip6 saddr @sources6 goto guard_ip6",
+    "iifname @guarded goto guard_other",
+)
+
+
+def ruleset(ports: Iterable[Own]) -> str:
+    """All of the guard in the bridge table, which is there: brought to this state in one transaction.
+
+    Args:
+        ports: what each port may send.
+    """
+    shapes = {name: " . ".join(part.spelled for part in parts) for name, parts in _SETS.items()}
+    lines = [f"add set {BRIDGE} {name} {{ typeof {shape}; }}" for name, shape in shapes.items()]
+    lines += [f"flush set {BRIDGE} {name}" for name in _SETS]
+    lines += [f"add chain {BRIDGE} {name}" for name in _CHAINS]
+    lines += [f"add chain {BRIDGE} {_BASE} {{ {_HOOK} }}"]
+    lines += [f"add chain {BRIDGE} {_TAKEN} {{ {_TAKEN_HOOK} }}"]
+    chains = _CHAINS | {_BASE: _GATES, _TAKEN: (_CONTROL,)}
+    lines += [f"flush chain {BRIDGE} {name}" for name in chains]
+    lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
+    found = {element: value for each in ports for element, value in each.items()}
+    return "\n".join((*lines, *change({}, found))) + "\n"
+
+
+def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> Own:
+    """What the sets hold of an attachment."""
+    if not attachment.host_link:
+        return {}
+    if not net.options.anti_spoofing:
+        return belonging(net, attachment.host_link)
+    own = {Element(BRIDGE, name, key): "" for name, key in _keys(endpoint, attachment)}
+    return belonging(net, attachment.host_link) | own
+
+
+def belonging(net: Network, port: str) -> Own:
+    """To which network a port belongs, whoever made it."""
+    return {Element(BRIDGE, _PORTS, f'"{port}"'): network_number(net.id)}
+
+
+def turned(old: Own, new: Own) -> list[ElementChange]:
+    """What turns the elements of a port into others."""
+    gone, come = old.keys() - new.keys(), new.keys() - old.keys()
+    return [_changed(each, comes=False) for each in gone] + [_changed(each, new[each], comes=True) for each in come]
+
+
+def _changed(element: Element, value: str = "", *, comes: bool) -> ElementChange:
+    texts = element.key.split(" . ")
+    parts = (_PORT,) if element.name == _PORTS else _SETS[element.name]
+    packed = b"".join(part.packed(text) for part, text in zip(parts, texts, strict=True))
+    data = int(value, 16).to_bytes(4, sys.byteorder) if value else b""
+    return ElementChange(element.table, element.name, element.key, packed, comes, value, data)
+
+
+def link_local(mac: str) -> IPv6Address:
+    """The address that Linux derives from a MAC (modified EUI-64, RFC 4291, appendix A)."""
+    first, *rest = mac_bytes(mac)
+    return IPv6Address(bytes.fromhex("fe80") + bytes(6) + bytes([first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]]))
+
+
+def _keys(endpoint: Endpoint, attachment: Attachment) -> Iterator[tuple[str, str]]:
+    port, mac = f'"{attachment.host_link}"', attachment.mac
+    yield "guarded", port
+    if attachment.address and endpoint.address:
+        own, service = attachment.address.ip, endpoint.address.ip
+        for address in {own, service}:
+            yield "sources4", f"{port} . {mac} . {address}"
+        if own != service and not attachment.holder:
+            yield "unclaimed4", f"{port} . {service}"
+    if attachment.address_ipv6 and endpoint.address_ipv6:
+        yield "macs6", f"{port} . {_number(mac_bytes(mac))}"
+        sources = {attachment.address_ipv6.ip, endpoint.address_ipv6.ip, link_local(mac)}
+        for source in sources:
+            yield "sources6", f"{port} . {mac} . {source}"
+            if source != endpoint.address_ipv6.ip or attachment.holder or attachment.address_ipv6.ip == source:
+                yield "claims6", f"{port} . {_number(source.packed)}"
+
+
+def _number(value: bytes) -> str:
+    """As nft writes it."""
+    return hex(int.from_bytes(value))

@@ -1,0 +1,1 @@
+"""Load balancing of services: rules, elements, and what is programmed."""

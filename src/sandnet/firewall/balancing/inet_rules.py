@@ -1,0 +1,54 @@
+"""The part of balancing that the inet table does: rules and maps for those that come by way of the host."""
+
+from __future__ import annotations
+
+from sandnet.firewall.balancing.flow_learning import hashed
+from sandnet.firewall.balancing.service_elements import SLOTS
+from sandnet.model import Affinity
+
+
+def inet_maps() -> str:
+    """The maps of the inet table, one for each way to come and each affinity."""
+    lines = []
+    for affinity in Affinity:
+        for ip, version in (("ip", 4), ("ip6", 6)):
+            port, target = "meta l4proto . th dport . meta length", f"{ip} daddr . th dport"
+            lines += [
+                f"  map any{version}_{affinity} {{ typeof {port} : {target}; }}",
+                f"  map one{version}_{affinity} {{ typeof {ip} daddr . {port} : {target}; }}",
+                f"  map span{version}_{affinity} {{ typeof {port} : {ip} daddr; flags interval; }}",
+                f"  map one_span{version}_{affinity} {{ typeof {ip} daddr . {port} : {ip} daddr; flags interval; }}",
+                f"  map own{version}_{affinity} {{ typeof {ip} daddr . meta length : {ip} daddr; }}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _slots(ip: str, affinity: Affinity) -> str:
+    source = f"{ip} saddr" if affinity is Affinity.CLIENT else f"{ip} saddr . th sport"
+    return hashed(source, SLOTS)
+
+
+def inet_published() -> str:
+    """Rules that translate what comes to a published port of the host."""
+    lines = []
+    for affinity in Affinity:
+        for ip, version in (("ip", 4), ("ip6", 6)):
+            key = f"meta l4proto . th dport . {_slots(ip, affinity)}"
+            beside_loopback = "" if version == 4 else "ip6 daddr != ::1 "
+            lines += [
+                f"    dnat {ip} to {ip} daddr . {key} map @one{version}_{affinity}",
+                f"    {beside_loopback}dnat {ip} to {key} map @any{version}_{affinity}",
+                f"    dnat {ip} to {ip} daddr . {key} map @one_span{version}_{affinity}",
+                f"    {beside_loopback}dnat {ip} to {key} map @span{version}_{affinity}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def inet_own() -> str:
+    """Rules that translate what the host itself sends to a service's address."""
+    lines = [
+        f"    dnat {ip} to {ip} daddr . {_slots(ip, affinity)} map @own{version}_{affinity}"
+        for affinity in Affinity
+        for ip, version in (("ip", 4), ("ip6", 6))
+    ]
+    return "\n".join(lines) + "\n"

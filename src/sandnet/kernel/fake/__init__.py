@@ -1,0 +1,1 @@
+"""The kernel room's protocols in memory, for tests."""

@@ -1,0 +1,84 @@
+"""What the parts of the in-memory kernel share: failures on demand, and what a namespace holds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+from sandnet.kernel.types import DefaultRoute, Link, SourceRoute
+from sandnet.model.address import Interface
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LOOPBACK: Final = Link("lo", 1, "", 0, True, 65536, "00:00:00:00:00:00", 0)
+
+
+@dataclass
+class Inner:
+    """The end of a pair that is in a namespace."""
+
+    mac: str
+    mtu: int
+    addresses: list[Interface]
+
+
+@dataclass
+class Space:
+    """A network namespace; ``lo`` is not among its links."""
+
+    loopback_up: bool
+    links: dict[str, Inner] = field(default_factory=dict)
+    loopback: list[Interface] = field(default_factory=list)
+    """Addresses put on ``lo``."""
+    default_routes: dict[int, DefaultRoute] = field(default_factory=dict)
+    """By IP version."""
+    source_routes: tuple[SourceRoute, ...] = ()
+
+
+class Mishaps:
+    """Records the calls, and makes one of them fail when told to."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.calls: list[str] = []
+        self.pending: dict[str, tuple[int, BaseException]] = {}
+        """By method: how many calls pass before one fails, and with what."""
+
+    def enter(self, method: str) -> None:
+        """A call begins.
+
+        Raises:
+            BaseException: the failure that was asked for, once; the call then has done nothing.
+        """
+        self.calls.append(method)
+        if method in self.pending:
+            calls, error = self.pending.pop(method)
+            if calls == 0:
+                raise error
+            self.pending[method] = (calls - 1, error)
+
+
+class Part(Protocol):
+    """A part of the in-memory kernel, named by its property in ``Kernel``."""
+
+    area: str
+    mishaps: Mishaps
+
+
+S = TypeVar("S", bound=Part)
+
+
+def recorded(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """The method takes turns with all others, is noted, and may be made to fail."""
+
+    @wraps(method)
+    def called(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.mishaps.lock:
+            self.mishaps.enter(f"{self.area}.{method.__name__}")
+            return method(self, *args, **kwargs)
+
+    return called

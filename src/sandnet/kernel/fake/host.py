@@ -1,0 +1,275 @@
+"""The firewall, the parameters and the host of the in-memory kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.base import RULES_GONE
+from sandnet.kernel.fake.common import Mishaps, recorded
+from sandnet.kernel.fake.links import FakeLinks
+from sandnet.kernel.types import BridgeRoute, ElementChange, Listing, RouteSource
+from sandnet.kernel.validation import MAX_PORT, check_name, check_port, clash, not_local, taken
+from sandnet.model.address import Address, Prefix
+
+_PARAMETERS: Final = {
+    "kernel/random/boot_id": "b0070000-0000-4000-8000-000000000001",
+    "net/ipv4/ip_forward": "0",
+    "net/ipv4/ip_local_port_range": "32768\t60999",
+    "net/ipv6/conf/all/forwarding": "0",
+}
+_PER_LINK: Final = {
+    "net/ipv4/conf": {
+        "route_localnet": "0",
+        "forwarding": "1",
+        "rp_filter": "0",
+        "arp_ignore": "0",
+        "arp_announce": "0",
+    },
+    "net/ipv6/conf": {"accept_ra": "1", "accept_dad": "1", "disable_ipv6": "0", "forwarding": "0"},
+}
+_GROUPS: Final = ("all", "default")
+
+
+def _keys(elements: Iterable[str]) -> set[str]:
+    return {each.partition(" : ")[0] for each in elements}
+
+
+class FakeFirewall:
+    """See :class:`sandnet.kernel.base.Firewall`."""
+
+    area = "firewall"
+
+    def __init__(self, mishaps: Mishaps) -> None:
+        self.mishaps = mishaps
+        self.applied: list[str] = []
+        """Every script, in order."""
+        self.tables: dict[str, dict[str, set[str]]] = {}
+        """By table, by set or map: its elements as ``add element`` spells them."""
+        self.foreign = 0
+        """Transactions of others that nobody has looked at."""
+        self.forgotten_addresses: list[Address] = []
+        self.forgotten_ports: list[tuple[int, int]] = []
+
+    @recorded
+    def apply(self, script: str) -> None:
+        """Note it."""
+        if "\0" in script:
+            raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
+        before = {table: {name: {*found} for name, found in sets.items()} for table, sets in self.tables.items()}
+        try:
+            for line in script.splitlines():
+                self._obey(line.split())
+        except KeyError as missing:
+            self.tables = before
+            raise Error(Kind.UNAVAILABLE, f"nftables: no table {missing}", code=RULES_GONE) from missing
+        self.applied.append(script)
+
+    @recorded
+    def change(self, elements: Sequence[ElementChange]) -> None:
+        """Note them as a script would have it."""
+        for each in elements:
+            sets = self.tables.get(each.table)
+            if sets is None or not (each.comes or each.key in _keys(sets.get(each.name, ()))):
+                raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_GONE)
+        for each in elements:
+            found = self.tables[each.table].setdefault(each.name, set())
+            spelled = f"{each.key} : {each.value}" if each.value else each.key
+            if each.comes:
+                found.add(spelled)
+            else:
+                self.tables[each.table][each.name] = {one for one in found if one.partition(" : ")[0] != each.key}
+
+    @recorded
+    def forget_flows(
+        self,
+        *,
+        addresses: Iterable[Address] = (),
+        bound: Iterable[tuple[int, int]] = (),
+        live: Iterable[Address] = (),
+    ) -> None:
+        """Note them."""
+        self.forgotten_addresses.extend(addresses)
+        self.forgotten_ports.extend(bound)
+
+    @recorded
+    def listing(self, table: str) -> Listing | None:
+        """Its elements; there are no rules to tell apart."""
+        if table not in self.tables:
+            return None
+        return Listing("", {name: frozenset(found) for name, found in self.tables[table].items()})
+
+    @recorded
+    def members(self, table: str, name: str) -> frozenset[str]:
+        """What it was given."""
+        return frozenset(self.tables.get(table, {}).get(name, ()))
+
+    @recorded
+    def touched(self) -> int:
+        """What tests say."""
+        return self.foreign
+
+    @recorded
+    def account(self, generation: int) -> None:
+        """Forget it."""
+        self.foreign = 0
+
+    def _obey(self, words: list[str]) -> None:
+        """A statement of those that come and go; what rules and shapes there are is nobody's business here."""
+        match words:
+            case ["add", "table", *name] | ["table", *name, "{"]:
+                self.tables.setdefault(" ".join(name), {})
+            case ["delete", "table", *name]:
+                self.tables.pop(" ".join(name), None)
+            case ["flush", "set" | "map", family, table, name]:
+                self.tables[f"{family} {table}"].pop(name, None)
+            case ["add" | "delete" as verb, "element", family, table, name, "{", *elements, "}"]:
+                found = self.tables[f"{family} {table}"].setdefault(name, set())
+                told = {element.strip() for element in " ".join(elements).split(", ")}
+                found.update(told) if verb == "add" else found.difference_update(told)
+
+
+class FakeSysctl:
+    """See :class:`sandnet.kernel.base.Sysctl`. Parameters of a link exist as long as the link."""
+
+    area = "sysctl"
+
+    def __init__(self, mishaps: Mishaps, links: FakeLinks) -> None:
+        self.mishaps = mishaps
+        self.values: dict[str, str] = dict(_PARAMETERS)
+        """What has been set, and what there is beside the links' own."""
+        self.read_only: set[str] = set()
+        self._links = links
+
+    @recorded
+    def get(self, name: str) -> str | None:
+        """The value, or ``None``."""
+        check_name(name)
+        return self._get(name)
+
+    @recorded
+    def is_writable(self, name: str) -> bool:
+        """Return whether the parameter is none of those that a test made read-only."""
+        return name not in self.read_only
+
+    @recorded
+    def set(self, name: str, value: str) -> None:
+        """Change one that exists."""
+        check_name(name)
+        if self._get(name) is None:
+            raise Error(Kind.UNAVAILABLE, f"cannot set sysctl {name} to {value!r}: No such file or directory")
+        self.values[name] = value
+
+    def _get(self, name: str) -> str | None:
+        folder, _, rest = name.partition("/conf/")
+        link, _, parameter = rest.rpartition("/")
+        own = _PER_LINK.get(f"{folder}/conf", {})
+        if parameter not in own:
+            return self.values.get(name)
+        if link not in (*self._links.present, *_GROUPS):
+            self.values.pop(name, None)
+            return None
+        return self.values.get(name, own[parameter])
+
+
+class FakeHeld:
+    """See :class:`sandnet.kernel.base.Held`."""
+
+    def __init__(self, host: FakeHost, claim: tuple[int, Address, int]) -> None:
+        self._host = host
+        self._claim = claim
+
+    @property
+    def port(self) -> int:
+        """The host port."""
+        return self._claim[2]
+
+    def close(self) -> None:
+        """Give it back."""
+        self._host.held.discard(self._claim)
+
+
+class FakeHost:
+    """See :class:`sandnet.kernel.base.Host`."""
+
+    area = "host"
+
+    def __init__(self, mishaps: Mishaps, links: FakeLinks, sysctl: FakeSysctl) -> None:
+        self.mishaps = mishaps
+        self.held: set[tuple[int, Address, int]] = set()
+        """Ours: protocol, address and port."""
+        self.others: set[tuple[int, Address, int]] = set()
+        """Bound by other programs."""
+        self.routes: list[tuple[str, Prefix]] = []
+        """Link and prefix; the addresses of links come on top."""
+        self.nameservers: list[Prefix] = []
+        self.preferred: list[RouteSource] = []
+        """What :meth:`route_sources` answers."""
+        self.absent: dict[str, str] = {}
+        """What :meth:`missing` answers."""
+        self.reserved: set[int] = set()
+        """What :meth:`reserved_ports` answers."""
+        self._links = links
+        self._sysctl = sysctl
+
+    @recorded
+    def occupied(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
+        """Routes, addresses and nameservers."""
+        connected = [(link, address.network) for link, held in self._links.held.items() for address in held]
+        return [*(prefix for link, prefix in (*self.routes, *connected) if link not in ignore), *self.nameservers]
+
+    @recorded
+    def local_port_range(self) -> tuple[int, int]:
+        """Both ends included."""
+        low, high = self._sysctl.values["net/ipv4/ip_local_port_range"].split()
+        return int(low), int(high)
+
+    @recorded
+    def reserved_ports(self) -> Collection[int]:
+        """What tests say is reserved."""
+        return frozenset(self.reserved)
+
+    @recorded
+    def is_preferred(self, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
+        """Nobody else has rules."""
+        return True
+
+    @recorded
+    def prefer(self, routes: Sequence[BridgeRoute]) -> None:
+        """Nothing to do."""
+
+    @recorded
+    def route_sources(self) -> Sequence[RouteSource]:
+        """What tests say that routes prefer."""
+        return tuple(self.preferred)
+
+    @recorded
+    def hold(self, proto: int, address: Address, port: int) -> FakeHeld:
+        """Bind it, unless it is taken."""
+        check_port(proto, port)
+        if not self._is_local(address):
+            raise not_local(address)
+        claim = (proto, address, port or self._choose(proto, address))
+        if any(clash(claim, other) for other in self.held):
+            raise taken(claim, "by another endpoint")
+        if any(clash(claim, other) for other in self.others):
+            raise taken(claim, "by another program")
+        self.held.add(claim)
+        return FakeHeld(self, claim)
+
+    @recorded
+    def missing(self) -> dict[str, str]:
+        """What tests say is absent."""
+        return dict(self.absent)
+
+    def _is_local(self, address: Address) -> bool:
+        own = (held.ip for addresses in self._links.held.values() for held in addresses)
+        return address.is_unspecified or address.is_loopback or address in own
+
+    def _choose(self, proto: int, address: Address) -> int:
+        low, high = self.local_port_range()
+        for port in range(low, min(high, MAX_PORT) + 1):
+            if not any(clash((proto, address, port), other) for other in self.held | self.others):
+                return port
+        raise taken((proto, address, 0), "by other programs: the whole range is in use")

@@ -1,0 +1,91 @@
+"""An in-memory kernel that passes the same contract suite as the real one.
+
+It keeps what callers can see and nothing below: no packets, no rules. Tests look into it
+through the public attributes of its parts, read in ``calls`` what was asked of it, and make one call fail
+with :meth:`FakeKernel.fail_on`. Like the real one it may be used from several threads.
+"""
+
+from __future__ import annotations
+
+from sandnet.kernel.fake.common import Mishaps, Space
+from sandnet.kernel.fake.host import FakeFirewall, FakeHost, FakeSysctl
+from sandnet.kernel.fake.links import FakeLinks
+from sandnet.kernel.fake.namespaces import HOST_NAMESPACE, FakeNamespaces
+from sandnet.kernel.fake.processes import FakeProcesses
+from sandnet.kernel.fake.state_reader import FakeSurvey, FakeWatch
+
+
+class FakeKernel:
+    """See :class:`sandnet.kernel.base.Kernel`.
+
+    Args:
+        sandbox_dir: the directory that all sandbox keys are below; nothing is made there.
+    """
+
+    def __init__(self, sandbox_dir: str = "/var/run/docker/netns") -> None:
+        spaces: dict[int, Space] = {HOST_NAMESPACE: Space(loopback_up=True)}
+        pins: dict[str, int] = {}
+        self._mishaps = Mishaps()
+        self._links = FakeLinks(self._mishaps, spaces, pins)
+        self._namespaces = FakeNamespaces(self._mishaps, self._links, spaces, pins, sandbox_dir)
+        self._firewall = FakeFirewall(self._mishaps)
+        self._sysctl = FakeSysctl(self._mishaps, self._links)
+        self._survey = FakeSurvey(self._mishaps, self._links, self._namespaces)
+        self._watch = FakeWatch()
+        self._host = FakeHost(self._mishaps, self._links, self._sysctl)
+        self._processes = FakeProcesses(self._mishaps)
+
+    @property
+    def links(self) -> FakeLinks:
+        """Bridges and veth pairs."""
+        return self._links
+
+    @property
+    def namespaces(self) -> FakeNamespaces:
+        """Network namespaces."""
+        return self._namespaces
+
+    @property
+    def firewall(self) -> FakeFirewall:
+        """The scripts it was given."""
+        return self._firewall
+
+    @property
+    def sysctl(self) -> FakeSysctl:
+        """Kernel parameters."""
+        return self._sysctl
+
+    @property
+    def host(self) -> FakeHost:
+        """Facts about the host, and its ports."""
+        return self._host
+
+    @property
+    def survey(self) -> FakeSurvey:
+        """All of it, read in bulk."""
+        return self._survey
+
+    @property
+    def processes(self) -> FakeProcesses:
+        """Processes, as far as tests run any."""
+        return self._processes
+
+    @property
+    def watch(self) -> FakeWatch:
+        """News that tests make."""
+        return self._watch
+
+    @property
+    def calls(self) -> list[str]:
+        """The methods called so far, as ``links.plug``."""
+        return self._mishaps.calls
+
+    def fail_on(self, method: str, error: BaseException, *, after: int = 0) -> None:
+        """Make one call of a method raise instead of doing anything.
+
+        Args:
+            method: as in :attr:`calls`, ``links.plug`` or ``firewall.apply``.
+            error: what it raises.
+            after: how many calls of it succeed before.
+        """
+        self._mishaps.pending[method] = (after, error)

@@ -1,0 +1,221 @@
+"""The bridges and veth pairs of the in-memory kernel."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_interface
+from typing import Final
+
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.fake.common import LOOPBACK, Inner, Mishaps, Space, recorded
+from sandnet.kernel.types import RETIRED, Bridge, Link, Port, Veth
+from sandnet.model.address import Interface
+from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
+
+MAX_PORTS: Final = 1023
+
+
+class FakeLinks:
+    """See :class:`sandnet.kernel.base.Links`."""
+
+    area = "links"
+
+    def __init__(self, mishaps: Mishaps, spaces: dict[int, Space], pins: dict[str, int]) -> None:
+        self.mishaps = mishaps
+        self.present: dict[str, Link] = {"lo": LOOPBACK}
+        self.held: dict[str, list[Interface]] = {}
+        self.options: dict[str, Veth] = {}
+        """By host link: the pair as it was last asked for."""
+        self.retired: set[str] = set()
+        self._spaces = spaces
+        self._pins = pins
+        self._peers: dict[str, tuple[int, str]] = {}
+        self._indexes = itertools.count(2)
+
+    def add(self, name: str, kind: str = "", *addresses: Interface) -> None:
+        """A link that somebody else made."""
+        self.present[name] = Link(name, next(self._indexes), kind, 0, True, 1500, "02:00:00:00:00:01", 0)
+        self.held[name] = list(addresses)
+
+    @recorded
+    def list(self) -> Sequence[Link]:
+        """All links."""
+        return [*self.present.values()]
+
+    @recorded
+    def find(self, name: str) -> Link | None:
+        """The link of that name, or ``None``."""
+        return self.present.get(name)
+
+    @recorded
+    def ensure_bridge(self, bridge: Bridge) -> None:
+        """Make it if absent; add what it lacks."""
+        if bridge.name not in self.present:
+            self.add(bridge.name, "bridge")
+        link = self._bridge(bridge.name)
+        self.present[bridge.name] = link._replace(
+            up=True, mtu=bridge.mtu or link.mtu, mac=bridge_mac(bridge.name), alias=bridge.mark or link.alias
+        )
+        has_ipv6 = any(address.version == 6 for address in bridge.addresses)
+        self._add_addresses(bridge._replace(addresses=(*bridge.addresses, BRIDGE_LINK_LOCAL)) if has_ipv6 else bridge)
+
+    @recorded
+    def adopt_bridge(self, bridge: Bridge) -> None:
+        """Add what it lacks."""
+        self.present[bridge.name] = self._bridge(bridge.name)._replace(up=True)
+        self._add_addresses(bridge)
+
+    @recorded
+    def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
+        """Absent ones are success."""
+        unwanted = set(addresses)
+        self.held[name] = [address for address in self.held.get(name, []) if address not in unwanted]
+
+    @recorded
+    def addresses(self, name: str) -> Sequence[Interface]:
+        """Those on the link."""
+        return [*self.held.get(name, [])]
+
+    @recorded
+    def delete(self, names: Iterable[str]) -> None:
+        """Absent ones are success."""
+        doomed = [name for name in names if name in self.present]
+        for name in doomed:
+            if not self.present[name].kind:
+                raise Error(Kind.CONFLICT, f"link {name} is a device that cannot be deleted")
+        for name in doomed:
+            self.drop(name)
+
+    @recorded
+    def plug(self, namespace: str, veth: Veth) -> None:
+        """Ensure the pair."""
+        if namespace not in self._pins:
+            raise not_found("namespace", namespace)
+        bridge = self._bridge(veth.bridge)
+        host = self.present.get(veth.host_link)
+        if host and host.kind != "veth":
+            raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no veth")
+        ends = (self._pins[namespace], veth.interface)
+        if host is None or self._peers[veth.host_link] != ends or veth.host_link in self.retired:
+            self._make_pair(bridge, ends, veth)
+        self._shape(bridge, ends, veth)
+
+    @recorded
+    def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
+        """Absent ones are success."""
+        if namespace in self._pins:
+            space, unwanted = self._spaces[self._pins[namespace]], {ip_interface(address.ip) for address in addresses}
+            space.loopback = [address for address in space.loopback if address not in unwanted]
+
+    @recorded
+    def retire(self, host_links: Iterable[str]) -> None:
+        """Down, and dead."""
+        for name in host_links:
+            if name in self.present:
+                self.present[name] = self.present[name]._replace(up=False, alias="")
+                self.retired.add(name)
+
+    @recorded
+    def solicit(self, names: Iterable[str]) -> None:
+        """There are no routers."""
+
+    @recorded
+    def reap(self) -> None:
+        """Delete the dead."""
+        self._reap()
+
+    def drop(self, name: str) -> None:
+        """The link is gone, and the other end of a pair with it."""
+        gone = self.present.pop(name)
+        self.held.pop(name, None)
+        self.options.pop(name, None)
+        self.retired.discard(name)
+        if name in self._peers:
+            inode, interface = self._peers.pop(name)
+            self._spaces[inode].links.pop(interface, None)
+        for port, link in self.present.items():
+            if link.master == gone.ifindex:
+                self.present[port] = link._replace(master=0)
+
+    def drop_peers(self, inode: int) -> None:
+        """The namespace is gone, and its ends of pairs with it."""
+        for name in [name for name, (space, _) in self._peers.items() if space == inode]:
+            self.drop(name)
+
+    def port(self, name: str) -> Port:
+        """A link of the host; the two ends of a pair have one number, each in its own namespace."""
+        link, asked = self.present[name], self.options.get(name)
+        group = RETIRED if name in self.retired else link.group
+        ends = self._peers.get(name)
+        return Port(
+            link._replace(group=group),
+            link.ifindex if ends else 0,
+            ends[0] if ends else -1,
+            isolated=asked is not None and asked.isolated,
+            hairpin=asked is not None and asked.hairpin,
+        )
+
+    def inner_port(self, inode: int, interface: str) -> Port:
+        """The end of a pair that is in a namespace."""
+        inner = self._spaces[inode].links[interface]
+        index = next(
+            (self.present[name].ifindex for name, ends in self._peers.items() if ends == (inode, interface)), 0
+        )
+        link = Link(interface, index, "veth", 0, True, inner.mtu, inner.mac, 0)
+        return Port(link, index, 0, isolated=False, hairpin=False)
+
+    def _reap(self) -> None:
+        for name in [*self.retired]:
+            self.drop(name)
+
+    def _count_ports(self, bridge: Link) -> int:
+        return sum(link.master == bridge.ifindex for link in self.present.values())
+
+    def _bridge(self, name: str) -> Link:
+        link = self.present.get(name)
+        if link is None:
+            raise not_found("bridge", name)
+        if link.kind != "bridge":
+            raise Error(Kind.CONFLICT, f"link {name} is not a bridge", code="not_a_bridge")
+        return link
+
+    def _add_addresses(self, bridge: Bridge) -> None:
+        held = self.held.setdefault(bridge.name, [])
+        held.extend(address for address in bridge.addresses if address not in held)
+
+    def _make_pair(self, bridge: Link, ends: tuple[int, str], veth: Veth) -> None:
+        space = self._spaces[ends[0]]
+        full = self._count_ports(bridge) >= MAX_PORTS
+        if full or ends[1] in space.links or veth.host_link in self.present:
+            if veth.host_link in self.present:
+                self.retired.add(veth.host_link)
+            self._reap()
+        if self._count_ports(bridge) >= MAX_PORTS:
+            message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
+            raise Error(Kind.EXHAUSTED, message, code="network_full")
+        if ends[1] in space.links:
+            raise Error(Kind.CONFLICT, f"the name {ends[1]} is taken in the namespace", code="interface_taken")
+        self.add(veth.host_link, "veth")
+        self._peers[veth.host_link] = ends
+        space.links[ends[1]] = Inner(veth.mac, veth.mtu or 1500, [])
+
+    def _shape(self, bridge: Link, ends: tuple[int, str], veth: Veth) -> None:
+        host = self.present[veth.host_link]
+        mtu = veth.mtu or host.mtu
+        self.present[veth.host_link] = host._replace(
+            master=bridge.ifindex, up=True, mtu=mtu, alias=veth.mark or host.alias
+        )
+        self.options[veth.host_link] = veth
+        inner = self._spaces[ends[0]].links[ends[1]]
+        inner.mac, inner.mtu = veth.mac, mtu
+        wanted = (veth.address, veth.address_ipv6)
+        inner.addresses.extend(address for address in wanted if address and address not in inner.addresses)
+        loopback = self._spaces[ends[0]].loopback
+        place, other = (inner.addresses, loopback) if veth.holder else (loopback, inner.addresses)
+        shared: list[Interface] = [ip_interface(service.ip) for service in (veth.service, veth.service_ipv6) if service]
+        for address in shared:
+            if address not in place:
+                place.append(address)
+            if address in other:
+                other.remove(address)

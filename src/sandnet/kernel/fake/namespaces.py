@@ -1,0 +1,158 @@
+"""The network namespaces of the in-memory kernel."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from sandnet.errors import Error, Kind, invalid, not_found
+from sandnet.kernel.fake.common import Mishaps, Space, recorded
+from sandnet.kernel.fake.links import FakeLinks
+from sandnet.kernel.types import DefaultRoute, Namespace, SourceRoute
+
+HOST_NAMESPACE: Final = 4026531840
+
+
+class FakeNamespaces:
+    """See :class:`sandnet.kernel.base.Namespaces`."""
+
+    area = "namespaces"
+
+    def __init__(
+        self, mishaps: Mishaps, links: FakeLinks, spaces: dict[int, Space], pins: dict[str, int], sandbox_dir: str
+    ) -> None:
+        self.mishaps = mishaps
+        self._root = sandbox_dir
+        self.obstacles: set[str] = set()
+        """Keys at which something lies that is no namespace."""
+        self._links = links
+        self._spaces = spaces
+        self._pins = pins
+        self._foreign: dict[str | int, int] = {"": HOST_NAMESPACE}
+        self._inodes = itertools.count(HOST_NAMESPACE + 1)
+
+    def add_foreign(self, where: str | int, *, loopback_up: bool = False) -> Space:
+        """A namespace somebody else made, at a path or of a process; it stays when nobody pins it."""
+        inode = self._foreign[where] = next(self._inodes)
+        space = self._spaces[inode] = Space(loopback_up)
+        return space
+
+    def inside(self, key: str) -> Space:
+        """What the namespace pinned at ``key`` holds; ``KeyError`` when nothing is pinned there."""
+        return self._spaces[self._pins[key]]
+
+    def identity(self, key: str) -> int:
+        """The inode of what is pinned at ``key``; 0: nothing is."""
+        return self._pins.get(key, 0)
+
+    def keys(self) -> Sequence[str]:
+        """Where namespaces are pinned."""
+        return [*self._pins]
+
+    @recorded
+    def make(self, key: str) -> Namespace:
+        """Ensure a new one."""
+        self._check(key)
+        if key not in self._pins:
+            inode = self._pins[key] = next(self._inodes)
+            self._spaces[inode] = Space(loopback_up=False)
+        return self._with_loopback(key)
+
+    @recorded
+    def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
+        """Ensure that the existing one is pinned."""
+        self._check(key)
+        found = self._source(path, pid)
+        if inode not in (0, found):
+            raise Error(Kind.CONFLICT, f"{path or f'process {pid}'} is in another namespace by now")
+        if self._pins.setdefault(key, found) != found:
+            raise Error(Kind.CONFLICT, f"another namespace is pinned at {key}", "release it first")
+        return self._with_loopback(key) if path or pid else self._described(key)
+
+    @recorded
+    def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
+        """As it is now."""
+        inode = self._source(path, pid)
+        return Namespace("", inode, self._spaces[inode].loopback_up)
+
+    @recorded
+    def find(self, key: str) -> Namespace | None:
+        """What is pinned, or ``None``."""
+        self._check(key)
+        return self._described(key) if key in self._pins else None
+
+    @recorded
+    def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
+        """Unpin."""
+        self._check(key)
+        if key not in self._pins or inode not in (0, self._pins[key]):
+            return
+        pinned = self._pins.pop(key)
+        if loopback_down:
+            self._spaces[pinned].loopback_up = False
+        if pinned not in self._pins.values() and pinned not in self._foreign.values():
+            self._links.drop_peers(pinned)
+            del self._spaces[pinned]
+
+    @recorded
+    def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
+        """Make these the only ones."""
+        if key not in self._pins:
+            if routes:
+                raise not_found("namespace", key)
+            return
+        space = self.inside(key)
+        for route in routes:
+            if route.interface not in space.links:
+                raise not_found("link", f"{route.interface} in {key}")
+        space.default_routes = {route.gateway.version: route for route in routes}
+
+    @recorded
+    def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
+        """Make these the only ones."""
+        if key in self._pins:
+            space = self.inside(key)
+            space.source_routes = tuple(route for route in routes if route.interface in space.links)
+        elif routes:
+            raise not_found("namespace", key)
+
+    @recorded
+    def silence(self, key: str, interface: str) -> None:
+        """Without addresses."""
+        if key in self._pins and interface in self.inside(key).links:
+            self.inside(key).links[interface].addresses.clear()
+
+    @recorded
+    def tcp_socket(self, key: str, inode: int) -> socket.socket:
+        """There is nobody to connect to."""
+        if self._pins.get(key) != inode:
+            raise not_found("namespace", key)
+        raise Error(Kind.UNAVAILABLE, "the in-memory kernel has no sockets")
+
+    @recorded
+    def interfaces(self, key: str) -> Sequence[str]:
+        """Names of the links inside."""
+        return ["lo", *self.inside(key).links] if key in self._pins else []
+
+    def _check(self, key: str) -> None:
+        if not key.startswith(f"{self._root}/") or ".." in key.split("/"):
+            raise invalid(f"sandbox key {key!r} is not a path below {self._root}")
+        if key in self.obstacles:
+            raise Error(Kind.CONFLICT, f"{key} is there and is no network namespace", "move it away")
+
+    def _source(self, path: str, pid: int) -> int:
+        where = path or pid or ""
+        inode = self._foreign.get(where, self._pins.get(path))
+        if inode is None:
+            raise not_found("namespace", path or f"process {pid}")
+        return inode
+
+    def _described(self, key: str) -> Namespace:
+        return Namespace(key, self._pins[key], self.inside(key).loopback_up)
+
+    def _with_loopback(self, key: str) -> Namespace:
+        found = self._described(key)
+        self.inside(key).loopback_up = True
+        return found

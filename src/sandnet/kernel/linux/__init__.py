@@ -1,0 +1,1 @@
+"""The kernel room's protocols on a real Linux kernel."""

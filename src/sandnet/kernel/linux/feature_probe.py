@@ -1,0 +1,123 @@
+"""What this kernel can do for us, found out by trying.
+
+Each attempt is made on a thread of its own that has left for a new network namespace, where nothing can
+be disturbed. The namespace ends with the thread, and the kernel takes away what was made.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from sandnet.errors import Error
+from sandnet.kernel.linux.nftables import Nftables
+from sandnet.kernel.netlink.rtnetlink import IFLA_IFNAME, RTM_NEWLINK, info, link_header
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, text
+from sandnet.kernel.syscalls import unshare_network
+
+_NEEDS: Final = {
+    "bridge": "this kernel has no bridge driver (CONFIG_BRIDGE, module bridge)",
+    "veth": "this kernel has no veth driver (CONFIG_VETH, module veth)",
+    "nftables": "this kernel or the installed libnftables cannot do what our tables need "
+    "(CONFIG_NF_TABLES_INET, CONFIG_NF_TABLES_BRIDGE, CONFIG_NFT_HASH, "
+    "CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NFT_FIB_INET)",
+    "ipv6": "IPv6 is missing or was switched off when the kernel started (CONFIG_IPV6, ipv6.disable)",
+    "sctp": "this kernel has no SCTP sockets (CONFIG_IP_SCTP, module sctp); mapped SCTP ports still work",
+}
+_NO_NAMESPACE: Final = {
+    errno.EPERM: "we may not make a network namespace; it takes CAP_SYS_ADMIN",
+    errno.EINVAL: "this kernel has no network namespaces (CONFIG_NET_NS)",
+    errno.ENOSPC: "the limit of network namespaces is reached (sysctl user.max_net_namespaces)",
+}
+_TABLE: Final = """
+table inet sandnet_probe {
+  map ports { type inet_proto . inet_service : ipv4_addr . inet_service; }
+  chain arriving {
+    type nat hook prerouting priority dstnat;
+    fib daddr type local dnat ip to meta l4proto . th dport map @ports
+  }
+  chain leaving { type nat hook postrouting priority srcnat; ct status dnat masquerade; }
+}
+table bridge sandnet_probe {
+  chain arriving {
+    type filter hook prerouting priority -300
+    ether daddr set jhash ip saddr mod 2 seed 0x1 map { 0 : 02:00:00:00:00:01, 1 : 02:00:00:00:00:02 }
+  }
+}
+"""
+
+
+def missing() -> dict[str, str]:
+    """See :meth:`sandnet.kernel.base.Host.missing`; every call tries anew."""
+    if reason := _no_namespace():
+        untried = f"it could not be tried: {reason}"
+        found = {"namespaces": reason} | dict.fromkeys(("bridge", "veth", "nftables"), untried)
+    else:
+        found = _tried({"bridge": _try_bridge, "veth": _try_veth, "nftables": _try_nftables}, unshare_network)
+    return found | _tried({"ipv6": _try_ipv6, "sctp": _try_sctp}, _stay)
+
+
+def _no_namespace() -> str:
+    try:
+        _on_a_thread(_stay, unshare_network)
+    except OSError as error:
+        return _NO_NAMESPACE.get(error.errno or 0, f"cannot make a network namespace: {error.strerror}")
+    return ""
+
+
+def _tried(attempts: dict[str, Callable[[], None]], place: Callable[[], None]) -> dict[str, str]:
+    found = {}
+    for feature, attempt in attempts.items():
+        try:
+            _on_a_thread(attempt, place)
+        except (OSError, Error) as error:
+            said = error.message if isinstance(error, Error) else error.strerror or os.strerror(error.errno or 0)
+            found[feature] = f"{_NEEDS[feature]}: {said}"
+    return found
+
+
+def _on_a_thread(attempt: Callable[[], None], place: Callable[[], None]) -> None:
+    def there() -> None:
+        place()
+        attempt()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="probe") as thread:
+        thread.submit(there).result()
+
+
+def _stay() -> None:
+    """No other place, or nothing to try there."""
+
+
+def _try_link(kind: str) -> None:
+    with Netlink() as netlink:
+        body = link_header() + text(IFLA_IFNAME, "probe") + info(kind)
+        netlink.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _try_bridge() -> None:
+    _try_link("bridge")
+
+
+def _try_veth() -> None:
+    _try_link("veth")
+
+
+def _try_nftables() -> None:
+    nftables = Nftables()
+    try:
+        nftables.run(_TABLE)
+    finally:
+        nftables.close()
+
+
+def _try_ipv6() -> None:
+    socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+
+
+def _try_sctp() -> None:
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()

@@ -1,0 +1,110 @@
+"""Host ports, bound so that nobody else can have them.
+
+The socket is bound without ``SO_REUSEADDR`` and never listens: whoever binds the port after us gets
+EADDRINUSE, and a TCP client that no mapping catches is refused at once (socket(7), ip(7), ipv6(7)).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+
+from sandnet.errors import Error, Kind, invalid
+from sandnet.kernel.linux.socket_holders import holder_of
+from sandnet.kernel.validation import _TYPES, _Claim, check_port, clash, not_local, spelled, taken
+from sandnet.model.address import Address
+
+
+class HeldPort:
+    """See :class:`sandnet.kernel.base.Held`."""
+
+    def __init__(self, ports: HostPorts, claim: _Claim, bound: socket.socket | None) -> None:
+        self._ports = ports
+        self._claim = claim
+        self._socket = bound
+
+    @property
+    def port(self) -> int:
+        """The host port, 1 to 65535."""
+        return self._claim[2]
+
+    def close(self) -> None:
+        """Give it back; a second call does nothing."""
+        if self._socket is not None:
+            self._socket.close()
+        self._ports.forget(self._claim)
+
+
+class HostPorts:
+    """Holds ports of the network namespace that the calling thread is in."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claims: set[_Claim] = set()
+
+    def hold(self, proto: int, address: Address, port: int) -> HeldPort:
+        """See :meth:`sandnet.kernel.base.Host.hold`.
+
+        Where the kernel has no SCTP nobody else can bind an SCTP port either: it is held without a socket.
+        Such a port has to be named, as there is no kernel to choose one.
+
+        Raises:
+            Error: besides, ``INVALID`` for another protocol, a port out of range, or port 0 where it cannot
+                be chosen; ``UNAVAILABLE`` when the kernel refuses for a reason of its own.
+        """
+        check_port(proto, port)
+        try:
+            bound = _bound(proto, address, port)
+        except OSError as error:
+            raise self._refusal(error, (proto, address, port)) from error
+        if bound is None:
+            return self._claim_without_socket((proto, address, port))
+        claim = (proto, address, int(bound.getsockname()[1]))
+        with self._lock:
+            self._claims.add(claim)
+        return HeldPort(self, claim, bound)
+
+    def forget(self, claim: _Claim) -> None:
+        """The port was given back."""
+        with self._lock:
+            self._claims.discard(claim)
+
+    def _claim_without_socket(self, claim: _Claim) -> HeldPort:
+        if claim[2] == 0:
+            raise invalid("this kernel has no SCTP to choose a port", "name the host port")
+        with self._lock:
+            if any(clash(claim, other) for other in self._claims):
+                raise taken(claim, "by another endpoint")
+            self._claims.add(claim)
+        return HeldPort(self, claim, None)
+
+    def _refusal(self, error: OSError, claim: _Claim) -> Error:
+        if error.errno == errno.EADDRINUSE:
+            with self._lock:
+                ours = any(clash(claim, other) for other in self._claims)
+            return taken(claim, "by another endpoint" if ours else holder_of(*claim))
+        if error.errno == errno.EADDRNOTAVAIL:
+            return not_local(claim[1])
+        return Error(Kind.UNAVAILABLE, f"cannot hold {spelled(claim)}: {error.strerror}")
+
+
+def _bound(proto: int, address: Address, port: int) -> socket.socket | None:
+    """A bound socket; ``None`` where the kernel has no such sockets at all."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        held = socket.socket(family, _TYPES[proto], proto)
+    except OSError as error:
+        if proto == socket.IPPROTO_SCTP and error.errno == errno.EPROTONOSUPPORT:
+            return None
+        raise
+    try:
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if proto == socket.IPPROTO_UDP:  # nobody reads it: the kernel need keep nothing
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        held.bind((str(address), port))
+    except OSError:
+        held.close()
+        raise
+    return held

@@ -1,0 +1,136 @@
+"""The kernel of the machine we run on: the protocols of ``base``, each by its own module, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sandnet.kernel.linux.host import LinuxHost
+from sandnet.kernel.linux.links import LinuxLinks
+from sandnet.kernel.linux.namespaces import LinuxNamespaces
+from sandnet.kernel.linux.nftables import Nftables
+from sandnet.kernel.linux.processes import LinuxProcesses
+from sandnet.kernel.linux.state_reader import LinuxSurvey
+from sandnet.kernel.linux.sysctl import ProcSysctl
+from sandnet.kernel.linux.watcher import LinuxWatch
+from sandnet.kernel.netlink.conntrack import Conntrack
+from sandnet.kernel.types import ElementChange, Listing
+from sandnet.model.address import Address
+
+
+class LinuxFirewall:
+    """nftables, and the connections the kernel tracks."""
+
+    def __init__(self) -> None:
+        self._nftables = Nftables()
+        self._conntrack = Conntrack()
+
+    def apply(self, script: str) -> None:
+        """See :meth:`sandnet.kernel.base.Firewall.apply`.
+
+        Raises:
+            Error: as :meth:`sandnet.kernel.linux.nftables.Nftables.run`.
+        """
+        self._nftables.run(script)
+
+    def change(self, elements: Sequence[ElementChange]) -> None:
+        """See :meth:`sandnet.kernel.base.Firewall.change`.
+
+        Raises:
+            Error: as :meth:`sandnet.kernel.linux.nftables.Nftables.run`.
+        """
+        self._nftables.change(elements)
+
+    def listing(self, table: str) -> Listing | None:
+        """See :meth:`sandnet.kernel.linux.nftables.Nftables.listing`."""
+        return self._nftables.listing(table)
+
+    def members(self, table: str, name: str) -> frozenset[str]:
+        """The elements of one set, one that rules write to included."""
+        return self._nftables.members(table, name)
+
+    def touched(self) -> int:
+        """See :meth:`sandnet.kernel.linux.nftables.Nftables.touched`."""
+        return self._nftables.touched()
+
+    def account(self, generation: int) -> None:
+        """See :meth:`sandnet.kernel.linux.nftables.Nftables.account`."""
+        self._nftables.account(generation)
+
+    def forget_flows(
+        self,
+        *,
+        addresses: Iterable[Address] = (),
+        bound: Iterable[tuple[int, int]] = (),
+        live: Iterable[Address] = (),
+    ) -> None:
+        """See :meth:`sandnet.kernel.base.Firewall.forget_flows`."""
+        self._conntrack.forget_flows(addresses=addresses, bound=bound, live=live)
+
+    def close(self) -> None:
+        """Give resources back; a later call takes new ones."""
+        self._nftables.close()
+        self._conntrack.close()
+
+
+class LinuxKernel:
+    """See :class:`sandnet.kernel.base.Kernel`.
+
+    Its parts work in the network namespace of the calling thread, and those that keep a socket in the one
+    where they were first used: the daemon and its workers never leave their own.
+    """
+
+    def __init__(self, sandbox_dir: str) -> None:
+        self._links = LinuxLinks()
+        self._namespaces = LinuxNamespaces(sandbox_dir)
+        self._firewall = LinuxFirewall()
+        self._sysctl = ProcSysctl()
+        self._host = LinuxHost()
+        self._survey = LinuxSurvey(self._namespaces, sandbox_dir)
+        self._processes = LinuxProcesses()
+        self._watch = LinuxWatch(self._firewall)
+
+    @property
+    def links(self) -> LinuxLinks:
+        """Bridges and veth pairs."""
+        return self._links
+
+    @property
+    def namespaces(self) -> LinuxNamespaces:
+        """Network namespaces pinned below the sandbox directory."""
+        return self._namespaces
+
+    @property
+    def firewall(self) -> LinuxFirewall:
+        """nftables and tracked connections."""
+        return self._firewall
+
+    @property
+    def sysctl(self) -> ProcSysctl:
+        """Kernel parameters."""
+        return self._sysctl
+
+    @property
+    def host(self) -> LinuxHost:
+        """Facts about the host, and its ports."""
+        return self._host
+
+    @property
+    def survey(self) -> LinuxSurvey:
+        """All of it, read in bulk."""
+        return self._survey
+
+    @property
+    def processes(self) -> LinuxProcesses:
+        """The machine's processes."""
+        return self._processes
+
+    @property
+    def watch(self) -> LinuxWatch:
+        """News of changes."""
+        return self._watch
+
+    def close(self) -> None:
+        """Give sockets and memory back; nothing in the kernel changes."""
+        self._watch.close()
+        self._firewall.close()
+        self._host.close()

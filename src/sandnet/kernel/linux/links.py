@@ -1,0 +1,379 @@
+"""Bridges and veth pairs of the host, in the kernel.
+
+Every call opens its own sockets, in the namespace of the thread that calls: there is nothing to share
+between workers, and nothing to be stale after a restart.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from ipaddress import ip_interface
+from typing import Final, NamedTuple
+
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.linux.gratuitous_arp import DELAYS, Announcer, Claim, announce
+from sandnet.kernel.linux.router_solicitation import solicit_routers
+from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
+from sandnet.kernel.netlink.neighbours import announce_own, correct_neighbour
+from sandnet.kernel.netlink.renaming import rename_back
+from sandnet.kernel.netlink.routes import add_connected, is_local, is_taken_in
+from sandnet.kernel.netlink.rtnetlink import (
+    IFLA_GROUP,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    IFLA_MASTER,
+    LOOPBACK,
+    RTM_DELLINK,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+    add_address,
+    add_service_address,
+    alias,
+    bridge_info,
+    family_options,
+    get_device,
+    get_link,
+    link_header,
+    list_addresses,
+    list_links,
+    mac_bytes,
+    namespace_number,
+    port_options,
+    remove_address,
+    shape,
+    veth_info,
+)
+from sandnet.kernel.netlink.socket import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    NetlinkError,
+    attribute,
+    explaining,
+    number,
+    text,
+)
+from sandnet.kernel.syscalls import NotANetworkNamespaceError, entered, opened_namespace
+from sandnet.kernel.types import DOOMED, PORTS, RETIRED, Bridge, Link, Veth
+from sandnet.model.address import Address, Interface
+from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
+
+MAX_PORTS: Final = 1023
+"""Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
+
+_ROUTE_DEADLINE: Final = 2.0
+"""Seconds: the work queue takes a tenth of a millisecond, more where many links change at once."""
+_ROUTE_PAUSE: Final = 0.0002
+
+
+class _Ends(NamedTuple):
+    """What a veth pair lies between."""
+
+    here: Netlink
+    there: Netlink
+    namespace: int
+    bridge: int
+
+
+class LinuxLinks:
+    """The real :class:`sandnet.kernel.base.Links`."""
+
+    def __init__(self) -> None:
+        self._announcer = Announcer()
+        self._sysctl = ProcSysctl()
+
+    def list(self) -> Sequence[Link]:
+        """All links of the host's namespace."""
+        with explaining("list links"), Netlink() as here:
+            return list_links(here)
+
+    def find(self, name: str) -> Link | None:
+        """The link of that name, or ``None``."""
+        with explaining(f"look up link {name}"), Netlink() as here:
+            return get_link(here, name)
+
+    def ensure_bridge(self, bridge: Bridge) -> None:
+        """Make the bridge if it is absent; give it its MAC, MTU and addresses; set it up."""
+        with explaining(f"make bridge {bridge.name}"), Netlink() as here:
+            wanted = shape(bridge_mac(bridge.name), bridge.mtu)
+            body = link_header() + text(IFLA_IFNAME, bridge.name) + wanted + bridge_info()
+            made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+            link = _bridge(here, bridge.name)
+            for name, value in bridge.parameters:
+                set_where_different(self._sysctl, name, value)
+            quiet = family_options(link_local=False)
+            here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + quiet + alias(bridge.mark))
+            if link.snooping:  # made by an earlier release, or switched on by others
+                here.call(RTM_NEWLINK, link_header() + text(IFLA_IFNAME, bridge.name) + bridge_info())
+            has_ipv6 = any(address.version == 6 for address in bridge.addresses)
+            for address in (*bridge.addresses, *((BRIDGE_LINK_LOCAL,) if has_ipv6 else ())):
+                _hold(here, link.ifindex, address, made=made)
+
+    def adopt_bridge(self, bridge: Bridge) -> None:
+        """Give an existing bridge the addresses it lacks and set it up."""
+        with explaining(f"adopt bridge {bridge.name}"), Netlink() as here:
+            link = _bridge(here, bridge.name)
+            for address in bridge.addresses:
+                add_address(here, link.ifindex, address)
+            here.call(RTM_SETLINK, link_header(link.ifindex, up=True))
+
+    def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
+        """Take the addresses off the link; an absent link or address is success.
+
+        Unless ``promote_secondaries`` is set, the kernel drops all other addresses of a subnet with its
+        first one. They may be somebody else's, so they are put back.
+        """
+        with explaining(f"remove addresses from {name}"), Netlink() as here:
+            link = get_link(here, name)
+            if link is None:
+                return
+            unwanted = list(addresses)
+            others = [held for held in list_addresses(here, link.ifindex) if held not in unwanted]
+            for address in unwanted:
+                remove_address(here, link.ifindex, address)
+            kept = list_addresses(here, link.ifindex)
+            for address in others:
+                if address not in kept:
+                    add_address(here, link.ifindex, address)
+
+    def addresses(self, name: str) -> Sequence[Interface]:
+        """The addresses on a link, IPv6 link-local ones included; empty when it is absent."""
+        with explaining(f"list addresses of {name}"), Netlink() as here:
+            link = get_link(here, name)
+            return list_addresses(here, link.ifindex) if link else []
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete links in bulk (one grace period for all); absent ones are success.
+
+        Raises:
+            Error: ``CONFLICT`` when one is no virtual device (a network card, ``lo``); nothing is deleted then.
+        """
+        with explaining("delete links"), Netlink() as here:
+            doomed = [link for name in names if (link := get_link(here, name))]
+            for link in doomed:
+                if not link.kind:
+                    raise Error(Kind.CONFLICT, f"link {link.name} is a device that cannot be deleted")
+            for link in doomed:
+                here.call(RTM_SETLINK, link_header(link.ifindex) + number(IFLA_GROUP, DOOMED), accept=(errno.ENODEV,))
+            if doomed:
+                _delete_group(here, DOOMED)
+
+    def plug(self, namespace: str, veth: Veth) -> None:
+        """Ensure the pair: the host end on the bridge and up, the other end in the namespace and up.
+
+        The host end forwards nothing before it is isolated, when it is to be. Any other is made up at once: each
+        change of a port's state costs the kernel a walk over all ports of the bridge (2.6 ms at 900).
+        """
+        with self._ends(namespace, veth) as ends:
+            made = self._ensure_pair(ends, veth)
+            if not made:
+                _reshape(ends, veth)
+            if veth.isolated or veth.hairpin or not made:
+                index = _index(ends.here, veth.host_link)
+                ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
+            header = link_header() if made and not veth.isolated else link_header(up=True)
+            quiet = family_options(link_local=False)
+            named = text(IFLA_IFNAME, veth.host_link) + number(IFLA_GROUP, PORTS)
+            ends.here.call(RTM_SETLINK, header + named + quiet + alias(veth.mark))
+            inner = _index(ends.there, veth.interface)
+            shares = bool(veth.service or veth.service_ipv6)
+            behaviour = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
+            if behaviour:  # by itself: in one request the link would be up, and have its address, before it is told
+                ends.there.call(RTM_SETLINK, link_header(inner) + behaviour)
+            ends.there.call(RTM_SETLINK, link_header(inner, up=True))
+            for address in (veth.address_ipv6, veth.address):  # the one that takes a moment goes first
+                if address:
+                    _hold_inside(ends, inner, veth.interface, address, made=made)
+            _serve(ends, inner, veth)
+            self._announce(ends, namespace, inner, veth, made=made)
+            if veth.address_ipv6:
+                _await_route(partial(is_taken_in, ends.there, veth.address_ipv6.ip))
+
+    def _announce(self, ends: _Ends, path: str, inner: int, veth: Veth, *, made: bool) -> None:
+        """Others may remember an earlier holder of the addresses. The host is corrected at once."""
+        mac, shared = mac_bytes(veth.mac), _shared(veth) if veth.holder else []
+        own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
+        for address in (*shared, *own):
+            correct_neighbour(ends.here, ends.bridge, address, mac)
+        if made and veth.address and not veth.hairpin:  # its own question would come back and end the asking
+            announce_own(ends.there, inner, veth.address.ip)
+        rest = (*shared, *(address for address in own if address.version == 6 or veth.hairpin))
+        if shared:  # flows depend on it
+            announce(ends.namespace, veth.interface, mac, rest)
+        if rest:
+            claim = Claim(path, os.fstat(ends.namespace).st_ino, veth.interface, veth.mac, rest)
+            self._announcer.soon(claim, DELAYS[1:] if shared else DELAYS)
+
+    def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
+        """Take service addresses off ``lo`` in the namespace; an absent namespace or address is success."""
+        with explaining(f"withdraw addresses from {namespace}"):
+            try:
+                with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
+                    for address in addresses:
+                        remove_address(there, LOOPBACK, ip_interface(address.ip))
+            except (FileNotFoundError, NotANetworkNamespaceError):
+                return
+
+    def retire(self, host_links: Iterable[str]) -> None:
+        """Silence links at once (down, in the group of the dead); ``reap`` deletes them. Absent: success."""
+        with explaining("retire links"), Netlink() as here:
+            for name in host_links:
+                body = link_header(up=False) + text(IFLA_IFNAME, name) + number(IFLA_GROUP, RETIRED)
+                here.call(RTM_SETLINK, body + attribute(IFLA_IFALIAS, b""), accept=(errno.ENODEV,))
+
+    def reap(self) -> None:
+        """Delete all retired links in one request."""
+        with explaining("delete retired links"), Netlink() as here:
+            _delete_group(here, RETIRED)
+
+    def solicit(self, names: Iterable[str]) -> None:
+        """See :meth:`sandnet.kernel.base.Links.solicit`."""
+        for name in names:
+            with suppress(OSError):
+                solicit_routers(name)
+
+    @contextmanager
+    def _ends(self, namespace: str, veth: Veth) -> Iterator[_Ends]:
+        what = f"plug {veth.interface} of {namespace} into bridge {veth.bridge}"
+        with explaining(what), ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(opened_namespace(namespace))
+            except NotANetworkNamespaceError as error:
+                raise not_found("namespace", namespace) from error
+            here = stack.enter_context(Netlink())
+            bridge = here.index(veth.bridge)
+            if not bridge:
+                raise not_found("bridge", veth.bridge)
+            there = stack.enter_context(Netlink.inside(descriptor))
+            yield _Ends(here, there, descriptor, bridge)
+
+    def _ensure_pair(self, ends: _Ends, veth: Veth) -> bool:
+        """Whether the pair was made; ``False``: it is there. What is dead and in the way is deleted."""
+        try:
+            _make_pair(ends, veth)
+        except NetlinkError as error:
+            if error.errno not in (errno.EEXIST, errno.EXFULL):
+                raise
+        else:
+            return True
+        rename_back(ends.here, ends.there, namespace_number(ends.here, ends.namespace), veth, PORTS)
+        if _is_pair(ends, veth):
+            return False
+        self.retire([veth.host_link])
+        self.reap()
+        try:
+            _make_pair(ends, veth)
+        except NetlinkError as error:
+            raise _refused(error, veth) from error
+        return True
+
+
+def _bridge(here: Netlink, name: str) -> Link:
+    link = get_link(here, name)
+    if link is None:
+        raise not_found("bridge", name)
+    if link.kind != "bridge":
+        kind = link.kind or "physical"
+        raise Error(Kind.CONFLICT, f"link {name} is not a bridge but a {kind} device", code="not_a_bridge")
+    return link
+
+
+def _index(netlink: Netlink, name: str) -> int:
+    index = netlink.index(name)
+    if not index:
+        raise not_found("link", name)
+    return index
+
+
+def _hold_inside(ends: _Ends, inner: int, interface: str, address: Interface, *, made: bool) -> None:
+    """As :func:`_hold`, where IPv6 may be off for the interface: by others, or by the default of new namespaces."""
+    try:
+        _hold(ends.there, inner, address, made=made)
+    except NetlinkError as error:
+        if error.errno != errno.EACCES or address.version != 6:
+            raise
+        with entered(ends.namespace):
+            set_where_different(ProcSysctl(), f"net/ipv6/conf/{interface}/disable_ipv6", "0")
+        _hold(ends.there, inner, address, made=made)
+
+
+def _hold(netlink: Netlink, index: int, address: Interface, *, made: bool) -> None:
+    """Give a link an address; where that was there already, the route that came with it may be gone."""
+    if not add_address(netlink, index, address) and not made:
+        add_connected(netlink, index, address)
+
+
+def _delete_group(here: Netlink, group: int) -> None:
+    absent = (errno.ENODEV, errno.ESRCH)
+    here.call(RTM_DELLINK, link_header() + number(IFLA_GROUP, group), accept=absent)
+
+
+def _make_pair(ends: _Ends, veth: Veth) -> None:
+    host = text(IFLA_IFNAME, veth.host_link) + number(IFLA_MASTER, ends.bridge) + shape(mtu=veth.mtu)
+    peer = veth_info(veth.interface, ends.namespace, shape(veth.mac, veth.mtu))
+    header = link_header(up=not veth.isolated)
+    ends.here.call(RTM_NEWLINK, header + host + peer, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _is_pair(ends: _Ends, veth: Veth) -> bool:
+    """Whether the host link is there, alive, and its other end is the interface in the namespace.
+
+    Raises:
+        Error: ``CONFLICT`` a link of another kind has that name.
+    """
+    host = get_device(ends.here, veth.host_link)
+    if host is None:
+        return False
+    if host.link.kind != "veth":
+        raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no veth")
+    joined = host.peer_namespace >= 0 and host.peer_namespace == namespace_number(ends.here, ends.namespace)
+    return joined and host.link.group != RETIRED and ends.there.index(veth.interface) == host.peer
+
+
+def _reshape(ends: _Ends, veth: Veth) -> None:
+    """Give a pair that was there the bridge, MTU and MAC it should have."""
+    host = link_header() + text(IFLA_IFNAME, veth.host_link)
+    ends.here.call(RTM_SETLINK, host + number(IFLA_MASTER, ends.bridge) + shape(mtu=veth.mtu))
+    inner = link_header() + text(IFLA_IFNAME, veth.interface)
+    ends.there.call(RTM_SETLINK, inner + shape(veth.mac, veth.mtu))
+
+
+def _serve(ends: _Ends, inner: int, veth: Veth) -> None:
+    """Put shared addresses on the interface of the holder, on ``lo`` of the others; at no time on neither."""
+    place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
+    for address in _shared(veth):
+        add_service_address(ends.there, place, address)
+        if address.version == 6:
+            _await_route(partial(is_local, ends.there, place, address))
+        remove_address(ends.there, other, ip_interface(address))
+
+
+def _await_route(is_there: Callable[[], bool]) -> None:
+    """Wait until what comes to a new IPv6 address is taken in.
+
+    The address is there at once, but its route, and what answers neighbours who ask for it, only after a work queue has
+    had its turn (``addrconf_dad_work`` in net/ipv6/addrconf.c). What comes in between is lost, and a neighbour asks
+    again after a second only (RFC 4861, 10: RETRANS_TIMER).
+    """
+    deadline = time.monotonic() + _ROUTE_DEADLINE
+    while not is_there() and time.monotonic() < deadline:
+        time.sleep(_ROUTE_PAUSE)
+
+
+def _shared(veth: Veth) -> list[Address]:
+    return [service.ip for service in (veth.service, veth.service_ipv6) if service]
+
+
+def _refused(error: NetlinkError, veth: Veth) -> Exception:
+    """Why a pair cannot be made although nothing dead is in the way."""
+    if error.errno == errno.EXFULL:
+        message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
+        return Error(Kind.EXHAUSTED, message, "use another network", "network_full")
+    if error.errno == errno.EEXIST:
+        return Error(Kind.CONFLICT, f"the name {veth.interface} is taken in the namespace", code="interface_taken")
+    return error

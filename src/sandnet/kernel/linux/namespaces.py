@@ -1,0 +1,375 @@
+"""Network namespaces pinned at paths: files below one directory on which a namespace is mounted.
+
+The directory is in everybody's sight, so nothing below it is trusted: every part of a path is opened
+relative to the one before, symlinks are refused, and a mount goes to a descriptor and not to a name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Interface
+from typing import Final
+
+from sandnet.errors import Error, Kind, collected, invalid, not_found
+from sandnet.kernel.linux.namespace_sockets import tcp_socket
+from sandnet.kernel.netlink.routes import Route, settle_default, settle_groups
+from sandnet.kernel.netlink.rtnetlink import (
+    LOOPBACK,
+    RTM_SETLINK,
+    get_link,
+    link_header,
+    list_addresses,
+    list_links,
+    remove_address,
+)
+from sandnet.kernel.netlink.socket import Netlink, explaining
+from sandnet.kernel.netlink.source_routing import settle_policy
+from sandnet.kernel.source_policy import policy
+from sandnet.kernel.syscalls import (
+    OWN_NAMESPACE,
+    NotANetworkNamespaceError,
+    bind_mount,
+    open_namespace,
+    opened_namespace,
+    returning,
+    unmount,
+    unshare_network,
+)
+from sandnet.kernel.types import DefaultRoute, Namespace, SourceRoute
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LOOKS: Final = 3
+"""A file that is no namespace's may be one a moment later: it is looked at so often before it is a stranger's."""
+
+
+class LinuxNamespaces:
+    """The real :class:`sandnet.kernel.base.Namespaces`.
+
+    Args:
+        sandbox_dir: absolute path of the directory that all keys are below; made (0755) when it is absent.
+    """
+
+    def __init__(self, sandbox_dir: str) -> None:
+        self._root = sandbox_dir.rstrip("/")
+
+    def make(self, key: str) -> Namespace:
+        """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept."""
+        with explaining(f"make a namespace at {key}"), self._place(key, make=True) as (folder, name):
+            found = _find(key, folder, name)
+            return _with_loopback(found, folder, name) if found else _make(key, folder, name)
+
+    def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
+        """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up."""
+        with explaining(f"pin a namespace at {key}"), self._place(key, make=True) as (folder, name):
+            with _source(path, pid) as source:
+                if inode not in (0, os.fstat(source).st_ino):
+                    raise Error(Kind.CONFLICT, f"{path or f'process {pid}'} is in another namespace by now")
+                found = _pin(key, source, folder, name)
+            return _with_loopback(found, folder, name) if path or pid else found
+
+    def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
+        """The namespace that :meth:`pin` would pin, as it is now."""
+        with explaining("identify a namespace"), _source(path, pid) as source:
+            return _described("", source)
+
+    def find(self, key: str) -> Namespace | None:
+        """What is pinned at ``key``, or ``None``; ``loopback_was_up`` tells of now."""
+        with explaining(f"look up {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
+            return _find(key, folder, name)
+        return None
+
+    def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
+        """Unpin; a namespace nobody else holds is gone with that. Absent: success.
+
+        Args:
+            key: where it is pinned.
+            inode: leave alone what has another identity; 0: whatever is pinned there.
+            loopback_down: set ``lo`` down first (a joined namespace is given back as it was). Its 127.0.0.1 goes
+                too, which the kernel gives to a ``lo`` without addresses whenever it comes up.
+
+        Raises:
+            Error: ``CONFLICT`` something that is no namespace and not ours lives at ``key``; it stays.
+        """
+        with explaining(f"release {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
+            failures: list[OSError] = []
+            pinned = _pinned_inode(key, folder, name)
+            if pinned and inode not in (0, pinned):
+                return
+            if pinned and loopback_down:
+                _attempt(lambda: _set_loopback(folder, name, up=False), failures)
+            while _pinned_inode(key, folder, name):
+                unmount(f"/proc/self/fd/{folder}/{name}")
+            os.unlink(name, dir_fd=folder)
+            if failures:
+                raise collected(f"{key} is released, but its loopback device is still up", failures)
+
+    def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
+        """Make these, at most one a family, the sandbox's only default routes of ours.
+
+        A default route that somebody else put there stays, and wins.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace or an interface is gone (never without routes);
+                ``INVALID`` or ``UNAVAILABLE`` the kernel finds a gateway out of reach.
+        """
+        with explaining(f"set the default routes of {key}"), self._inside(key) as netlink:
+            if netlink:
+                wanted: dict[int, Route] = {route.gateway.version: _route(netlink, key, route) for route in routes}
+                for version, family in _FAMILIES.items():
+                    settle_default(netlink, family, wanted.get(version))
+                settle_groups(netlink, 0 if 4 in wanted else _first_ethernet(netlink))
+            elif routes:
+                raise not_found("namespace", key)
+
+    def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
+        """See :meth:`sandnet.kernel.base.Namespaces.source_routes`.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace is gone (never without routes).
+        """
+        with explaining(f"set the routing by source of {key}"), self._inside(key) as netlink:
+            if netlink:
+                indexes = {route.interface: netlink.index(route.interface) for route in routes}
+                present = {name: index for name, index in indexes.items() if index}
+                settle_policy(netlink, policy(routes, present))
+            elif routes:
+                raise not_found("namespace", key)
+
+    def silence(self, key: str, interface: str) -> None:
+        """Set a link inside down and take its addresses off it; absent: success."""
+        with explaining(f"silence {interface} of {key}"), self._inside(key) as netlink:
+            index = netlink.index(interface) if netlink else 0
+            if netlink and index:
+                netlink.call(RTM_SETLINK, link_header(index, up=False), accept=(errno.ENODEV,))
+                for address in list_addresses(netlink, index):
+                    remove_address(netlink, index, address)
+
+    def tcp_socket(self, key: str, inode: int) -> socket.socket:
+        """An unconnected IPv4 TCP socket that lives in the namespace pinned at ``key``."""
+        return tcp_socket(key, inode)
+
+    def interfaces(self, key: str) -> Sequence[str]:
+        """Names of the links inside, ``lo`` included; empty when nothing is pinned there."""
+        with explaining(f"list the links of {key}"), self._inside(key) as netlink:
+            return [link.name for link in list_links(netlink)] if netlink else []
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator[int]:
+        """A descriptor of the namespace pinned at ``key``.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            NotANetworkNamespaceError: what is there is something else.
+        """
+        with self._place(key) as (folder, name), opened_namespace(name, dir_fd=folder) as namespace:
+            yield namespace
+
+    @contextmanager
+    def _inside(self, key: str) -> Iterator[Netlink | None]:
+        """A socket of the namespace pinned at ``key``; ``None`` when there is none."""
+        try:
+            with self._place(key) as (folder, name):
+                netlink = _open_netlink(folder, name)
+        except (FileNotFoundError, NotANetworkNamespaceError):
+            yield None
+            return
+        with netlink:
+            yield netlink
+
+    @contextmanager
+    def _place(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """The directory that ``key`` is in, as a descriptor, and its name there.
+
+        Raises:
+            Error: ``INVALID`` not a path below the sandbox directory; ``CONFLICT`` a part is no directory.
+            FileNotFoundError: a directory is missing, unless they are to be made.
+        """
+        parts = _parts(self._root, key)
+        folder = _open_root(self._root, make=make)
+        try:
+            for part in parts[:-1]:
+                inner = _open_folder(folder, part, make=make)
+                os.close(folder)
+                folder = inner
+            yield folder, parts[-1]
+        finally:
+            os.close(folder)
+
+
+def _parts(root: str, key: str) -> list[str]:
+    parts = key.removeprefix(root + "/").split("/")
+    if not key.startswith(root + "/") or {"", ".", ".."}.intersection(parts) or "\0" in key:
+        raise invalid(f"sandbox key {key!r} is not a path below {root}")
+    return parts
+
+
+def _open_root(root: str, *, make: bool) -> int:
+    try:
+        return os.open(root, _FOLDER)
+    except FileNotFoundError:
+        if not make:
+            raise
+    os.makedirs(root, 0o755, exist_ok=True)
+    return os.open(root, _FOLDER)
+
+
+def _open_folder(parent: int, name: str, *, make: bool) -> int:
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=parent)
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise Error(Kind.CONFLICT, f"{name} in the path of a sandbox is no directory") from error
+
+
+def _find(key: str, folder: int, name: str) -> Namespace | None:
+    with _pinned(key, folder, name) as namespace:
+        return None if namespace is None else _described(key, namespace)
+
+
+def _pinned_inode(key: str, folder: int, name: str) -> int:
+    """Which namespace is mounted on the file; 0: none, as :func:`_pinned` says."""
+    with _pinned(key, folder, name) as namespace:
+        return 0 if namespace is None else os.fstat(namespace).st_ino
+
+
+@contextmanager
+def _pinned(key: str, folder: int, name: str) -> Iterator[int | None]:
+    """The namespace that is mounted on the file; ``None``: there is no file, or an empty one a crash left behind.
+
+    Raises:
+        Error: ``CONFLICT`` anything else is there.
+    """
+    namespace = _open_pinned(key, folder, name)
+    try:
+        yield namespace
+    finally:
+        if namespace is not None:
+            os.close(namespace)
+
+
+def _open_pinned(key: str, folder: int, name: str) -> int | None:
+    """Opened once, and what was found is gone by: who looks without a lock may meet a join or a leave."""
+    for _ in range(_LOOKS):
+        try:
+            return open_namespace(name, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        except NotANetworkNamespaceError:
+            if _is_placeholder(folder, name):
+                return None
+    raise Error(Kind.CONFLICT, f"{key} is there and is no network namespace", "move it away")
+
+
+def _is_placeholder(folder: int, name: str) -> bool:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    empty = stat.S_ISREG(found.st_mode) and found.st_size == 0 and found.st_nlink == 1
+    mounted = found.st_dev != os.fstat(folder).st_dev
+    return empty and not mounted and found.st_uid == os.geteuid()
+
+
+def _described(key: str, namespace: int) -> Namespace:
+    with Netlink.inside(namespace) as inside:
+        loopback = get_link(inside, "lo")
+    return Namespace(key, os.fstat(namespace).st_ino, loopback is not None and loopback.up)
+
+
+def _pin(key: str, source: int, folder: int, name: str) -> Namespace:
+    found = _find(key, folder, name)
+    if found is None:
+        _mount(f"/proc/self/fd/{source}", folder, name)
+        return _described(key, source)
+    if found.inode != os.fstat(source).st_ino:
+        raise Error(Kind.CONFLICT, f"another namespace is pinned at {key}", "release it first")
+    return found
+
+
+def _make(key: str, folder: int, name: str) -> Namespace:
+    with returning():
+        unshare_network()
+        inode = os.stat(OWN_NAMESPACE).st_ino
+        inside = Netlink()
+        with inside:
+            inside.call(RTM_SETLINK, link_header(LOOPBACK, up=True))
+            _mount(OWN_NAMESPACE, folder, name)
+    return Namespace(key, inode, loopback_was_up=False)
+
+
+def _mount(source: str, folder: int, name: str) -> None:
+    """Mount a namespace on the file, made if need be; the target is a descriptor, so it cannot be swapped."""
+    with suppress(FileExistsError):
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o444, dir_fd=folder))
+    target = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(target).st_mode):
+            raise Error(Kind.CONFLICT, f"{name} in the sandbox directory is no plain file")
+        bind_mount(source, f"/proc/self/fd/{target}")
+    finally:
+        os.close(target)
+
+
+@contextmanager
+def _source(path: str, pid: int) -> Iterator[int]:
+    where = path or (f"/proc/{pid}/ns/net" if pid else OWN_NAMESPACE)
+    what = f"process {pid}" if pid and not path else where
+    try:
+        source = open_namespace(where, follow=True)
+    except (FileNotFoundError, ProcessLookupError, NotADirectoryError) as error:
+        raise not_found("namespace", what) from error
+    except NotANetworkNamespaceError as error:
+        raise invalid(f"{what} is no network namespace", code="not_a_namespace") from error
+    try:
+        yield source
+    finally:
+        os.close(source)
+
+
+def _with_loopback(found: Namespace, folder: int, name: str) -> Namespace:
+    if not found.loopback_was_up:
+        _set_loopback(folder, name, up=True)
+    return found
+
+
+def _set_loopback(folder: int, name: str, *, up: bool) -> None:
+    with _open_netlink(folder, name) as inside:
+        inside.call(RTM_SETLINK, link_header(LOOPBACK, up=up))
+        if not up:
+            remove_address(inside, LOOPBACK, IPv4Interface("127.0.0.1/8"))
+
+
+def _open_netlink(folder: int, name: str) -> Netlink:
+    with opened_namespace(name, dir_fd=folder) as namespace:
+        return Netlink.inside(namespace)
+
+
+def _attempt(step: Callable[[], None], failures: list[OSError]) -> None:
+    try:
+        step()
+    except OSError as failure:
+        failures.append(failure)
+
+
+def _route(netlink: Netlink, key: str, route: DefaultRoute) -> Route:
+    index = netlink.index(route.interface)
+    if not index:
+        raise not_found("link", f"{route.interface} in {key}")
+    return Route(route.gateway, index)
+
+
+def _first_ethernet(netlink: Netlink) -> int:
+    """The first veth of a sandbox that is up; 0: there is none."""
+    ports = (link.ifindex for link in list_links(netlink) if link.kind == "veth" and link.up)
+    return min(ports, default=0)

@@ -1,0 +1,132 @@
+"""Processes, held by descriptors that cannot mean another one when their number is used again (pidfd_open(2))."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+from contextlib import ExitStack, suppress
+from typing import Final
+
+from sandnet.errors import Error, Kind, invalid
+from sandnet.kernel.netlink.socket import explaining
+
+_START_TIME: Final = 22 - 3
+"""Place of the start time among the fields after the command's name (proc_pid_stat(5))."""
+_MAX_STAT: Final = 4096
+_GONE: Final = (FileNotFoundError, ProcessLookupError)
+"""What /proc says of a process that has ended."""
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+
+
+class PidFd:
+    """See :class:`sandnet.kernel.observation.Watched`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return self._descriptor
+
+    def end(self, *, force: bool = False) -> None:
+        """See :meth:`sandnet.kernel.observation.Watched.end`."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL if force else signal.SIGTERM)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class LinuxProcesses:
+    """The real :class:`sandnet.kernel.observation.Processes`: those of the daemon's own PID namespace."""
+
+    def started(self, pid: int) -> int | None:
+        """See :meth:`sandnet.kernel.observation.Processes.started`.
+
+        Raises:
+            Error: as told there; ``UNAVAILABLE`` no descriptor is free.
+        """
+        process = _open(pid)
+        if process is None:
+            return None
+        try:
+            return None if _has_ended(process) else _start_time(pid)
+        finally:
+            process.close()
+
+    def watch(self, pid: int, started: int) -> PidFd | None:
+        """See :meth:`sandnet.kernel.observation.Processes.watch`.
+
+        Raises:
+            Error: as told there.
+        """
+        process = _open(pid)
+        if process is None:
+            return None
+        with ExitStack() as unless_watched:
+            unless_watched.callback(process.close)
+            # the start time is read while the descriptor is open: if it fits, it is that process's
+            if _start_time(pid) != started or _has_ended(process):
+                return None
+            unless_watched.pop_all()
+        return process
+
+    def namespaces(self) -> frozenset[int]:
+        """See :meth:`sandnet.kernel.observation.Processes.namespaces`.
+
+        Raises:
+            Error: as told there.
+        """
+        found = set()
+        with explaining("look which namespaces processes are in"):
+            for name in filter(str.isdecimal, os.listdir("/proc")):
+                with suppress(*_GONE, PermissionError):
+                    found.add(os.stat(f"/proc/{name}/ns/net").st_ino)
+        return frozenset(found)
+
+
+def _open(pid: int) -> PidFd | None:
+    try:
+        return PidFd(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            raise invalid(f"{pid} is no process but a thread of one", "name its process", "not_a_process") from error
+        raise _unknown(pid, error) from error
+
+
+def _unknown(pid: int, error: OSError) -> Error:
+    hint = "raise the daemon's limit of open files" if error.errno in _NO_DESCRIPTOR else ""
+    return Error(Kind.UNAVAILABLE, f"cannot watch process {pid}: {error.strerror}", hint)
+
+
+def _has_ended(process: PidFd) -> bool:
+    waiting = select.poll()  # not select.select, which ends at descriptor 1,024
+    waiting.register(process.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def _start_time(pid: int) -> int | None:
+    """In clock ticks since boot; ``None``: there is no such process.
+
+    Raises:
+        Error: ``UNAVAILABLE`` it cannot be read. Whoever took that for the end would bury the living.
+    """
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            stat = os.read(descriptor, _MAX_STAT)
+        finally:
+            os.close(descriptor)
+    except _GONE:  # it ended, perhaps in between
+        return None
+    except OSError as error:
+        raise _unknown(pid, error) from error
+    _, _, fields = stat.rpartition(b")")  # the name may hold anything, parentheses and spaces too
+    return int(fields.split()[_START_TIME])

@@ -1,0 +1,111 @@
+"""Which prefixes are in use on the host: its routing tables and addresses, followed.
+
+They are read once; from then on the kernel tells us what changes (rtnetlink(7)), and a call applies what
+has arrived since the last. With 1,000 bridges a host has 3,000 routes, and reading those for every new
+network would take longer than making it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from sandnet.kernel.netlink.notifications import subscribed
+from sandnet.kernel.netlink.prefix_table import ADDRESS, LINK, ROUTE, Prefixes
+from sandnet.kernel.netlink.rtnetlink import (
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+)
+from sandnet.kernel.netlink.socket import Netlink, explaining, number, replies
+from sandnet.model.address import Prefix
+
+_BACKLOG: Final = 8 << 20
+"""Bytes of unread news the kernel keeps for us, some thousand changes. Beyond that we read all anew."""
+_BUFFER: Final = 1 << 16
+_IFLA_EXT_MASK: Final = 29
+_RTEXT_FILTER_SKIP_STATS: Final = 8
+_REQUESTS: Final = (
+    (RTM_GETLINK, RTM_NEWLINK, LINK.pack(0, 0, 0, 0, 0) + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)),
+    (RTM_GETADDR, RTM_NEWADDR, ADDRESS.pack(0, 0, 0, 0, 0)),
+    (RTM_GETROUTE, RTM_NEWROUTE, ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)),
+)
+_READS: Final = 5
+"""How often all is read anew within one call before we make do with what is known."""
+
+
+class Occupancy:
+    """Follows the network namespace in which the first call was made. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._news: socket.socket | None = None
+        self._known = Prefixes()
+
+    def prefixes(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
+        """Routes and addresses as they are now, those on the links named in ``ignore`` left out.
+
+        One prefix may come several times (an address, and the route that came with it). The kernel tells of a
+        new IPv6 address some milliseconds late, of everything else at once.
+
+        Raises:
+            Error: the kernel will not tell.
+        """
+        with self._lock, explaining("read the host's routes"):
+            try:
+                self._refresh()
+            except OSError:
+                self._stop()
+                raise
+            return self._known.outside(ignore)
+
+    def close(self) -> None:
+        """Stop following; a later call starts anew."""
+        with self._lock:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._news is not None:
+            self._news.close()
+        self._news = None
+
+    def _refresh(self) -> None:
+        """Apply the news. To read all: subscribe first, list, then apply what happened meanwhile."""
+        if self._news is not None and self._catch_up(self._news):
+            return
+        for _ in range(_READS):
+            self._stop()
+            self._news = subscribed(_BACKLOG)
+            self._known = _listed()
+            if self._catch_up(self._news):
+                return
+
+    def _catch_up(self, news: socket.socket) -> bool:
+        """Whether all that happened is known now; not when we came too late for some of it."""
+        while True:
+            try:
+                data, (port, _groups) = news.recvfrom(_BUFFER)
+            except BlockingIOError:
+                return self._known.settled()
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    return False
+                raise
+            if port == 0:  # any process may write to a netlink socket; only the kernel is heard
+                for reply in replies(data):
+                    self._known.apply(reply.kind, reply.flags, reply.body)
+
+
+def _listed() -> Prefixes:
+    known = Prefixes()
+    with Netlink() as netlink:
+        for request, kind, body in _REQUESTS:
+            for answer in netlink.dump(request, body):
+                known.apply(kind, 0, answer)
+    return known

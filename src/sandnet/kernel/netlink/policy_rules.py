@@ -1,0 +1,168 @@
+"""Keeps others' rules for routing, as those of VPN clients, from taking what goes to our networks.
+
+A VPN client adds a rule that looks in a table of its own before the main one, where the routes to our bridges are. So
+where there are such rules, one of ours comes before them, and leads to a table with nothing but the routes to our
+bridges. Where there are none, there is none of ours: a host without rules of its own routes faster.
+
+Layouts and numbers: ``linux/fib_rules.h``, ``linux/rtnetlink.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from sandnet.kernel.netlink.routes import (
+    ROUTE_PROTOCOL,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTA_DST,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTN_UNICAST,
+)
+from sandnet.kernel.netlink.rtnetlink import RTM_DELROUTE, RTM_DELRULE, RTM_GETROUTE, RTM_NEWROUTE, RTM_NEWRULE
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, number, to_number
+from sandnet.kernel.netlink.source_routing import list_rules
+from sandnet.kernel.source_policy import TABLES
+from sandnet.kernel.types import RT_TABLE_MAIN, BridgeRoute
+
+_TABLE: Final = TABLES
+"""No interface has the index 0, so no sandbox has a table of this number."""
+_LOCAL: Final = 255
+_MAIN_PRIORITY: Final = 32766
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_HEADER: Final = struct.Struct("=BBBBBBBBI")
+_FRA_PRIORITY: Final = 6
+_FRA_TABLE: Final = 15
+_FRA_L3MDEV: Final = 19
+_FRA_PROTOCOL: Final = 21
+_FR_ACT_TO_TBL: Final = 1
+_RTA_TABLE: Final = 15
+_NOT_YET: Final = (errno.EEXIST, errno.EINVAL, errno.ENETDOWN, errno.ENODEV)
+"""It is there, or the bridge is down, without its address or gone: that is repaired by itself, and this then."""
+_Routes = frozenset[tuple[bytes, int, int, bytes]]
+"""Destination and its length, index of the link, source."""
+
+
+class _Rules(NamedTuple):
+    """The rules of a family, by what matters to us."""
+
+    ours: tuple[int, ...]
+    """Priorities."""
+    local: int
+    """Of the first rule that leads to the table of the host's own addresses; -1: there is none."""
+    first: int
+    """Of the first of others' rules after that; -1: there is none, or none before the main table's."""
+
+    @property
+    def place(self) -> int:
+        """Where ours is to be; -1: none is needed, or there is no place for it."""
+        return self.first - 1 if self.first > self.local >= 0 else -1
+
+    @property
+    def blocked(self) -> bool:
+        """Whether others' rule has the priority of the local table's, so that ours finds no place between them."""
+        return self.local >= 0 and 0 <= self.first <= self.local
+
+    @property
+    def right(self) -> bool:
+        """Whether ours is there, and comes before others', or none is needed."""
+        if self.place < 0:
+            return not self.ours
+        return len(self.ours) == 1 and self.local <= self.ours[0] < self.first
+
+
+def is_preferred(netlink: Netlink, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
+    """See :meth:`sandnet.kernel.base.Host.is_preferred`."""
+    return all(_is_right(netlink, version, needed, allowed) for version in _FAMILIES)
+
+
+def prefer(netlink: Netlink, routes: Sequence[BridgeRoute]) -> None:
+    """Make it so; without routes, take back what there is of ours.
+
+    Raises:
+        NetlinkError: the kernel refuses.
+    """
+    for version in _FAMILIES:
+        rules = _rules(netlink, version)
+        place = rules.place if routes else -1
+        wanted = _wanted(netlink, version, routes) if place >= 0 else _Routes()
+        if place < 0 or not rules.right:
+            for priority in rules.ours:
+                netlink.call(RTM_DELRULE, _rule_body(version, priority), accept=(errno.ENOENT,))
+        present = _present(netlink, version)
+        for route in present - wanted:
+            netlink.call(RTM_DELROUTE, _route_body(version, route), accept=(errno.ESRCH,))
+        for route in wanted - present:
+            netlink.call(RTM_NEWROUTE, _route_body(version, route), NLM_F_CREATE | NLM_F_EXCL, accept=_NOT_YET)
+        if place >= 0 and not rules.right:
+            netlink.call(RTM_NEWRULE, _rule_body(version, place), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def _is_right(netlink: Netlink, version: int, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
+    rules = _rules(netlink, version)
+    if rules.blocked:
+        return not _wanted(netlink, version, needed)
+    if rules.place < 0 or not needed:  # one that others no longer make necessary does no harm
+        return True
+    present = _present(netlink, version)
+    return rules.right and _wanted(netlink, version, needed) <= present <= _wanted(netlink, version, allowed)
+
+
+def _rules(netlink: Netlink, version: int) -> _Rules:
+    ours: list[int] = []
+    local, first = -1, -1
+    for body in list_rules(netlink, _FAMILIES[version]):
+        parts = attributes(body, _HEADER.size)
+        priority, table = to_number(parts.get(_FRA_PRIORITY)), to_number(parts.get(_FRA_TABLE))
+        if parts.get(_FRA_PROTOCOL) == bytes([ROUTE_PROTOCOL]) and table == _TABLE:
+            ours.append(priority)
+        elif local < 0:
+            local = priority if table == _LOCAL else local
+        elif first < 0 and priority < _MAIN_PRIORITY and _FRA_L3MDEV not in parts and table != RT_TABLE_MAIN:
+            first = priority
+    return _Rules(tuple(ours), local, first)
+
+
+def _wanted(netlink: Netlink, version: int, routes: Sequence[BridgeRoute]) -> _Routes:
+    found = []
+    for route in routes:
+        index = netlink.index(route.link)
+        if route.prefix.version == version and index:
+            source = route.source.packed if route.source and version == 4 else b""
+            found.append((route.prefix.network_address.packed, route.prefix.prefixlen, index, source))
+    return frozenset(found)
+
+
+def _present(netlink: Netlink, version: int) -> _Routes:
+    return frozenset(_dump(netlink, version))
+
+
+def _dump(netlink: Netlink, version: int) -> Iterator[tuple[bytes, int, int, bytes]]:
+    family = _FAMILIES[version]
+    for body in netlink.dump(RTM_GETROUTE, _HEADER.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)):
+        length, protocol, parts = body[1], body[5], attributes(body, _HEADER.size)
+        if protocol == ROUTE_PROTOCOL and to_number(parts.get(_RTA_TABLE)) == _TABLE:
+            yield parts.get(RTA_DST, b""), length, to_number(parts.get(RTA_OIF)), parts.get(RTA_PREFSRC, b"")
+
+
+def _rule_body(version: int, priority: int) -> bytes:
+    body = _HEADER.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
+    return (
+        body
+        + number(_FRA_PRIORITY, priority)
+        + number(_FRA_TABLE, _TABLE)
+        + attribute(_FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
+    )
+
+
+def _route_body(version: int, route: tuple[bytes, int, int, bytes]) -> bytes:
+    destination, length, index, source = route
+    scope = RT_SCOPE_LINK if version == 4 else RT_SCOPE_UNIVERSE
+    body = _HEADER.pack(_FAMILIES[version], length, 0, 0, 0, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
+    body += number(_RTA_TABLE, _TABLE) + attribute(RTA_DST, destination) + number(RTA_OIF, index)
+    return body + (attribute(RTA_PREFSRC, source) if source else b"")

@@ -1,0 +1,131 @@
+"""Follows which source addresses the host's routes prefer: reads them again after news that may change them."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sandnet.kernel.netlink.notifications import subscribed
+from sandnet.kernel.netlink.route_sources import Path, differing, dump_own, dump_paths, paths_of
+from sandnet.kernel.netlink.rtnetlink import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    index_of_address,
+    index_of_link,
+)
+from sandnet.kernel.netlink.socket import Netlink, Reply, explaining, replies
+from sandnet.kernel.types import RouteSource
+
+_BACKLOG: Final = 4 << 20
+"""Bytes of unread news; beyond that all is read again."""
+_BUFFER: Final = 1 << 16
+_MOST: Final = 2_000
+"""Datagrams that one look takes; the rest waits for the next."""
+_REST: Final = 20.0
+"""Seconds of rest for each second of reading: a host whose many routes change all day must not keep us reading."""
+_KERNEL: Final = 2
+"""``RTPROT_KERNEL``: the route came with an address, which masquerading would choose too."""
+_UNSPELLABLE: Final = frozenset('"\\*')
+"""Characters of a link's name that mean something else to nft."""
+
+
+class RouteFollower:
+    """Follows the network namespace in which the first call was made. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._news: socket.socket | None = None
+        self._concerned: set[int] = set()
+        """Links over which a route with a preferred source leads."""
+        self._known: Sequence[RouteSource] = ()
+        self._stale = False
+        self._read_at = 0.0
+
+    def sources(self) -> Sequence[RouteSource]:
+        """See :meth:`sandnet.kernel.base.Host.route_sources`.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel will not tell.
+        """
+        with self._lock, explaining("read the sources that routes prefer"):
+            if self._news is None:
+                self._begin()
+            elif self._changed(self._news):
+                self._stale = True
+            if self._stale and time.monotonic() >= self._read_at:
+                self._read()
+            return self._known
+
+    def close(self) -> None:
+        """Stop following; a later call starts again."""
+        with self._lock:
+            if self._news is not None:
+                self._news.close()
+            self._news = None
+
+    def _begin(self) -> None:
+        """Subscribe before the first reading: nothing falls in between."""
+        self._news = subscribed(_BACKLOG)
+        self._stale, self._read_at = True, 0.0
+
+    def _read(self) -> None:
+        began = time.monotonic()
+        with Netlink() as netlink:
+            paths = [*dump_paths(netlink)]
+            own = [*dump_own(netlink)]
+        self._concerned = {path.link for path in paths if _prefers(path)}
+        names = {link: name for link in {path.link for path in paths if path.source} if (name := _name(link))}
+        self._known = differing(paths, own, names)
+        self._stale = False
+        now = time.monotonic()
+        self._read_at = now + (now - began) * _REST
+
+    def _changed(self, news: socket.socket) -> bool:
+        changed = False
+        try:
+            for reply in _heard(news):
+                changed = changed or self._matters(reply)
+        except OSError as failure:
+            if failure.errno != errno.ENOBUFS:
+                raise
+            changed = True
+        return changed
+
+    def _matters(self, reply: Reply) -> bool:
+        if reply.kind in (RTM_NEWROUTE, RTM_DELROUTE):
+            return any(_prefers(path) or path.link in self._concerned for path in paths_of(reply.body))
+        if reply.kind in (RTM_NEWADDR, RTM_DELADDR):
+            return index_of_address(reply.body) in self._concerned
+        # IPv4 routes go with their link, and the kernel does not tell
+        return reply.kind in (RTM_NEWLINK, RTM_DELLINK) and index_of_link(reply.body) in self._concerned
+
+
+def _prefers(path: Path) -> bool:
+    return bool(path.source) and path.protocol != _KERNEL
+
+
+def _name(link: int) -> str:
+    """The name as scripts may spell it; empty: the link is gone, or its name cannot be spelled."""
+    try:
+        name = socket.if_indextoname(link)
+    except OSError:
+        return ""
+    return "" if _UNSPELLABLE & {*name} else name
+
+
+def _heard(news: socket.socket) -> Iterator[Reply]:
+    for _ in range(_MOST):
+        try:
+            data, (port, _groups) = news.recvfrom(_BUFFER)
+        except BlockingIOError:
+            return
+        if port == 0:  # any process may write to a netlink socket; only the kernel is heard
+            yield from replies(data)

@@ -1,0 +1,216 @@
+"""Which source address the host's routes prefer, where masquerading would choose another one.
+
+The kernel sends what the host itself says from the preferred source of its route (``ip route ... src``). Masquerading
+does not look at it: it takes the address of the link that is in the next hop's subnet, or the first one
+(``inet_select_addr`` in ``net/ipv4/devinet.c``). These functions find the destinations for which the two differ.
+
+Layouts and numbers: ``linux/rtnetlink.h``, ``linux/if_addr.h``.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from sandnet.kernel.netlink.prefix_table import ADDRESS, ROUTE
+from sandnet.kernel.netlink.routes import ROUTE_PROTOCOL, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTN_UNICAST
+from sandnet.kernel.netlink.rtnetlink import RTM_GETADDR, RTM_GETROUTE
+from sandnet.kernel.netlink.socket import Netlink, attributes, to_number
+from sandnet.kernel.types import RT_TABLE_MAIN, RouteSource
+
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+_RTA_PRIORITY: Final = 6
+_RTA_MULTIPATH: Final = 9
+_RTA_TABLE: Final = 15
+_RTM_F_CLONED: Final = 0x200
+_RTNEXTHOP: Final = struct.Struct("=HBBi")
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_F_SECONDARY: Final = 1
+_RT_SCOPE_UNIVERSE: Final = 0
+_HALF: Final = 1
+"""Length of the prefixes of which VPN clients make a default route, so as to leave the old one in its place."""
+_Span = tuple[int, int]
+"""The first and the last address, as numbers."""
+
+
+class Path(NamedTuple):
+    """One way of a route."""
+
+    family: int
+    span: _Span
+    """Its destinations."""
+    rank: tuple[bool, int, int]
+    """Of two paths to the same destinations over one link, the lower one counts: main table, table, metric."""
+    link: int
+    gateway: bytes
+    """Empty: the destination is on the link."""
+    source: bytes
+    """Empty: the route prefers none."""
+    protocol: int
+
+
+class Own(NamedTuple):
+    """An address of a link that masquerading may choose."""
+
+    family: int
+    link: int
+    local: bytes
+    span: _Span
+    """The subnet."""
+
+
+def paths_of(body: bytes) -> Iterator[Path]:
+    """The ways of one route's message; none where it forwards nothing, or is a route of ours."""
+    family, length, _src, _tos, table, protocol, _scope, kind, flags = ROUTE.unpack_from(body)
+    if family not in _FAMILIES or kind != RTN_UNICAST or flags & _RTM_F_CLONED or protocol == ROUTE_PROTOCOL:
+        return
+    found = attributes(body, ROUTE.size)
+    table = to_number(found.get(_RTA_TABLE)) or table
+    size = 4 if family == socket.AF_INET else 16
+    span = _span(found.get(RTA_DST, bytes(size)), length)
+    rank = (table != RT_TABLE_MAIN, table, to_number(found.get(_RTA_PRIORITY)))
+    source = found.get(RTA_PREFSRC, b"")
+    for link, gateway in _next_hops(found):
+        yield Path(family, span, rank, link, gateway, source, protocol)
+
+
+def _next_hops(found: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    several = found.get(_RTA_MULTIPATH)
+    if several is None:
+        yield to_number(found.get(RTA_OIF)), found.get(RTA_GATEWAY, b"")
+        return
+    offset = 0
+    while offset + _RTNEXTHOP.size <= len(several):
+        length, _flags, _hops, link = _RTNEXTHOP.unpack_from(several, offset)
+        if length < _RTNEXTHOP.size:
+            return
+        inner = attributes(several[: offset + length], offset + _RTNEXTHOP.size)
+        yield link, inner.get(RTA_GATEWAY, b"")
+        offset += (length + 3) & ~3
+
+
+def dump_paths(netlink: Netlink) -> Iterator[Path]:
+    """All ways of all routing tables."""
+    for family in _FAMILIES:
+        for body in netlink.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            yield from paths_of(body)
+
+
+def dump_widest(netlink: Netlink) -> Iterator[Path]:
+    """Yield the ways of the routes of all tables that lead to a half of all addresses or more."""
+    for family in _FAMILIES:
+        for body in netlink.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            if ROUTE.unpack_from(body)[1] <= _HALF:
+                yield from paths_of(body)
+
+
+def dump_own(netlink: Netlink) -> Iterator[Own]:
+    """The addresses that masquerading may choose, in the kernel's order."""
+    for body in netlink.dump(RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0)):
+        family, length, flags, scope, link = ADDRESS.unpack_from(body)
+        found = attributes(body, ADDRESS.size)
+        peer = found.get(_IFA_ADDRESS, b"")
+        secondary = family == socket.AF_INET and flags & _IFA_F_SECONDARY  # the bit means "temporary" in IPv6
+        if family in _FAMILIES and peer and scope == _RT_SCOPE_UNIVERSE and not secondary:
+            yield Own(family, link, found.get(_IFA_LOCAL) or peer, _span(peer, length))
+
+
+def differing(paths: Iterable[Path], own: Iterable[Own], names: Mapping[int, str]) -> Sequence[RouteSource]:
+    """Return the destinations whose packets would bear another address than their route prefers, by link.
+
+    Args:
+        paths: the ways of the host's routes.
+        own: the addresses of its links, in the kernel's order.
+        names: of links by index; those without one are passed over.
+    """
+    addresses: dict[tuple[int, int], list[Own]] = {}
+    for each in own:
+        addresses.setdefault((each.family, each.link), []).append(each)
+    best: dict[tuple[int, int], dict[_Span, Path]] = {}
+    for path in paths:
+        known = best.setdefault((path.family, path.link), {})
+        if path.span not in known or path.rank < known[path.span].rank:
+            known[path.span] = path
+    found: list[RouteSource] = []
+    for (family, link), of_link in best.items():
+        if link in names and any(path.source for path in of_link.values()):
+            there = addresses.get((family, link), [])
+            wanted = {span: _source(path, there) for span, path in of_link.items()}
+            found += _told(family, names[link], _flattened(wanted))
+    return sorted(found, key=lambda each: (each.link, each.first.version, int(each.first)))
+
+
+def _source(path: Path, own: Sequence[Own]) -> bytes:
+    """The source that the path prefers; empty where there is none, or masquerading chooses it anyway."""
+    if not path.source or ip_address(path.source).is_loopback:
+        return b""
+    return b"" if _masqueraded(path, own) == path.source else path.source
+
+
+def _masqueraded(path: Path, own: Sequence[Own]) -> bytes:
+    """The address that masquerading chooses; empty: it is not the same one for all destinations."""
+    if path.family == socket.AF_INET6:  # by the rules of RFC 6724, which depend on the destination
+        return own[0].local if len(own) == 1 else b""
+    next_hop = _span(path.gateway, 32) if len(path.gateway) == 4 else path.span
+    for each in own:
+        if each.span[0] <= next_hop[0] and next_hop[1] <= each.span[1]:
+            return each.local
+        if each.span[0] <= next_hop[1] and next_hop[0] <= each.span[1] and len(own) > 1:
+            return b""
+    return own[0].local if own else b""
+
+
+def _flattened(wanted: Mapping[_Span, bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """Spans apart from each other, each with the source of its longest prefix.
+
+    Neighbours with the same source become one span, over a gap too: nothing leaves by the link to a destination
+    that no route over the link has.
+    """
+    last: tuple[int, int, bytes] | None = None
+    for first, end, source in _cut(sorted(wanted.items(), key=lambda item: (item[0][0], -item[0][1]))):
+        if last and last[2] == source:
+            last = last[0], end, source
+            continue
+        if last and last[2]:
+            yield last
+        last = first, end, source
+    if last and last[2]:
+        yield last
+
+
+def _cut(nested: Iterable[tuple[_Span, bytes]]) -> Iterator[tuple[int, int, bytes]]:
+    """Cut prefixes, outer ones before those within them, into spans that do not overlap."""
+    around: list[tuple[int, bytes]] = []
+    at = 0
+    for (first, end), source in nested:
+        while around and around[-1][0] < first:
+            outer, of_outer = around.pop()
+            if at <= outer:
+                yield at, outer, of_outer
+                at = outer + 1
+        if around and at < first:
+            yield at, first - 1, around[-1][1]
+        at = first
+        around.append((end, source))
+    while around:
+        outer, of_outer = around.pop()
+        if at <= outer:
+            yield at, outer, of_outer
+            at = outer + 1
+
+
+def _told(family: int, link: str, spans: Iterable[tuple[int, int, bytes]]) -> Iterator[RouteSource]:
+    size = 4 if family == socket.AF_INET else 16
+    for first, end, source in spans:
+        ends = [ip_address(each.to_bytes(size)) for each in (first, end)]
+        yield RouteSource(link, ends[0], ends[1], ip_address(source))
+
+
+def _span(packed: bytes, length: int) -> _Span:
+    mask = (1 << (8 * len(packed) - length)) - 1
+    first = int.from_bytes(packed) & ~mask
+    return first, first | mask

@@ -1,0 +1,156 @@
+"""The requests about routes that we make, as functions over a :class:`Netlink` socket.
+
+Layouts and numbers: ``linux/rtnetlink.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from sandnet.kernel.netlink.rtnetlink import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, number, to_number
+from sandnet.kernel.types import RT_TABLE_MAIN
+from sandnet.model.address import Address, Interface
+
+ROUTE_PROTOCOL: Final = 115
+"""Our mark on the default routes we set (``rtm_protocol``; 4 is ``static``, routing daemons use 186 and up)."""
+RTA_DST: Final = 1
+RTA_OIF: Final = 4
+RTA_GATEWAY: Final = 5
+_RTA_PRIORITY: Final = 6
+RTA_PREFSRC: Final = 7
+_RTPROT_KERNEL: Final = 2
+RT_SCOPE_UNIVERSE: Final = 0
+RT_SCOPE_LINK: Final = 253
+_IP6_RT_PRIO_ADDRCONF: Final = 256
+"""The metric of IPv6 routes that come with an address (``net/ip6_route.h``)."""
+_RT_TABLE_LOCAL: Final = 255
+RTN_UNICAST: Final = 1
+_RTN_LOCAL: Final = 2
+_GROUPS: Final = ((bytes([224, 0, 0, 0]), 4), (bytes([255] * 4), 32))
+"""Multicast (RFC 1112) and the limited broadcast (RFC 919)."""
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")
+
+
+class Found(NamedTuple):
+    """A route of the main table."""
+
+    destination: bytes
+    """In network order; empty: everything."""
+    length: int
+    gateway: bytes
+    """Empty: the destination is on the link."""
+    ifindex: int
+    protocol: int
+
+
+class Route(NamedTuple):
+    """A default route."""
+
+    gateway: Address
+    ifindex: int
+
+
+def index_of_route(body: bytes) -> int:
+    """Which link a route's message is about; 0: none, or several."""
+    return to_number(attributes(body, _ROUTE.size).get(RTA_OIF))
+
+
+def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Found]:
+    """The unicast routes of the main table, through any link or one."""
+    query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + (number(RTA_OIF, index) if index else b"")
+    for body in netlink.dump(RTM_GETROUTE, query):
+        route_family, length, _src, _tos, table, protocol, _scope, kind, _flags = _ROUTE.unpack_from(body)
+        if (route_family, table, kind) == (family, RT_TABLE_MAIN, RTN_UNICAST):
+            parts = attributes(body, _ROUTE.size)
+            gateway, ifindex = parts.get(RTA_GATEWAY, b""), to_number(parts.get(RTA_OIF))
+            yield Found(parts.get(RTA_DST, b""), length, gateway, ifindex, protocol)
+
+
+def is_taken_in(netlink: Netlink, address: Address) -> bool:
+    """Whether what comes to an address is taken in, through whichever link: one request."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    query = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
+    body = netlink.get(RTM_GETROUTE, query, absent=(errno.ENETUNREACH, errno.EHOSTUNREACH))
+    return body is not None and _ROUTE.unpack_from(body)[7] == _RTN_LOCAL
+
+
+def is_local(netlink: Netlink, index: int, address: Address) -> bool:
+    """Whether what comes to an address is taken in by a certain link: a list of all local routes."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + number(RTA_OIF, index)
+    for body in netlink.dump(RTM_GETROUTE, query):
+        kind, parts = _ROUTE.unpack_from(body)[7], attributes(body, _ROUTE.size)
+        if kind == _RTN_LOCAL and parts.get(RTA_DST) == address.packed and to_number(parts.get(RTA_OIF)) == index:
+            return True
+    return False
+
+
+def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
+    """Route the subnet of an address to its link, as the kernel does when the address is added; ``False``: it is."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    scope = RT_SCOPE_UNIVERSE if address.version == 6 else RT_SCOPE_LINK
+    prefix = address.network
+    head = (family, prefix.prefixlen, 0, 0, RT_TABLE_MAIN, _RTPROT_KERNEL, scope, RTN_UNICAST, 0)
+    body = _ROUTE.pack(*head) + attribute(RTA_DST, prefix.network_address.packed) + number(RTA_OIF, index)
+    if address.version == 6:
+        body += number(_RTA_PRIORITY, _IP6_RT_PRIO_ADDRCONF)
+    else:
+        body += attribute(RTA_PREFSRC, address.ip.packed)
+    return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def _route_body(family: int, route: Route) -> bytes:
+    header = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, RTN_UNICAST, 0)
+    return header + attribute(RTA_GATEWAY, route.gateway.packed) + number(RTA_OIF, route.ifindex)
+
+
+def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
+    query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
+    for body in netlink.dump(RTM_GETROUTE, query):
+        route_family, length, _src, _tos, table, protocol, *_rest = _ROUTE.unpack_from(body)
+        parts = attributes(body, _ROUTE.size)
+        ours = (route_family, length, table, protocol) == (family, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL)
+        if ours and RTA_GATEWAY in parts:
+            yield Route(ip_address(parts[RTA_GATEWAY]), to_number(parts.get(RTA_OIF)))
+
+
+def settle_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
+    """Make ``wanted`` the only default route of the family that bears our mark.
+
+    Where somebody else's default route has the same metric, ours is not set. A route that is right
+    already is not touched: traffic goes on meanwhile.
+    """
+    if wanted and _add_default(netlink, family, wanted):
+        return
+    present: Sequence[Route] = list(_our_defaults(netlink, family))
+    if wanted and present == [wanted]:
+        return
+    for route in present:
+        netlink.call(RTM_DELROUTE, _route_body(family, route), accept=(errno.ESRCH,))
+    if wanted:
+        _add_default(netlink, family, wanted)
+
+
+def settle_groups(netlink: Netlink, index: int) -> None:
+    """Route multicast and broadcast of IPv4 to a link, as a default route would; 0: they go by the default route.
+
+    IPv6 needs no such route: the kernel has one for groups on each link.
+    """
+    for address, length in _GROUPS:
+        head = (socket.AF_INET, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0)
+        body = _ROUTE.pack(*head) + attribute(RTA_DST, address)
+        if index:
+            netlink.call(RTM_NEWROUTE, body + number(RTA_OIF, index), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+        else:
+            netlink.call(RTM_DELROUTE, body, accept=(errno.ESRCH,))
+
+
+def _add_default(netlink: Netlink, family: int, route: Route) -> bool:
+    body = _route_body(family, route)
+    return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))

@@ -1,0 +1,319 @@
+"""The few rtnetlink requests we make, as functions over a :class:`Netlink` socket.
+
+Layouts and numbers: ``linux/rtnetlink.h``, ``linux/if_link.h``, ``linux/if_addr.h``, ``linux/net_namespace.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv6Interface, ip_interface
+from typing import Final, NamedTuple
+
+from sandnet.kernel.netlink.socket import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    attribute,
+    attributes,
+    nested,
+    number,
+    text,
+    to_number,
+    to_text,
+)
+from sandnet.kernel.types import Held, Link, Port
+from sandnet.model.address import Address, Interface
+
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+RTM_GETLINK: Final = 18
+RTM_SETLINK: Final = 19
+RTM_NEWADDR: Final = 20
+RTM_DELADDR: Final = 21
+RTM_GETADDR: Final = 22
+RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
+RTM_GETROUTE: Final = 26
+RTM_NEWNEIGH: Final = 28
+RTM_NEWRULE: Final = 32
+RTM_DELRULE: Final = 33
+RTM_GETRULE: Final = 34
+RTM_NEWNETCONF: Final = 80
+RTM_GETNSID: Final = 90
+
+IFF_UP: Final = 0x1
+LOOPBACK: Final = 1
+"""Index of ``lo``, the same in every namespace (``LOOPBACK_IFINDEX``)."""
+
+IFLA_ADDRESS: Final = 1
+IFLA_IFNAME: Final = 3
+IFLA_MTU: Final = 4
+IFLA_LINK: Final = 5
+IFLA_MASTER: Final = 10
+IFLA_LINKINFO: Final = 18
+IFLA_IFALIAS: Final = 20
+IFLA_GROUP: Final = 27
+_IFLA_PROTINFO: Final = 12
+_IFLA_AF_SPEC: Final = 26
+_IFLA_NET_NS_FD: Final = 28
+_IFLA_EXT_MASK: Final = 29
+_IFLA_LINK_NETNSID: Final = 37
+_IFLA_INFO_KIND: Final = 1
+_IFLA_INFO_DATA: Final = 2
+_IFLA_INFO_SLAVE_DATA: Final = 5
+_VETH_INFO_PEER: Final = 1
+_IFLA_BR_GROUP_FWD_MASK: Final = 9
+_IFLA_BR_MCAST_SNOOPING: Final = 23
+_IFLA_BR_MULTI_BOOLOPT: Final = 46
+_NO_LINK_LOCAL_LEARN: Final = 1
+"""``BR_BOOLOPT_NO_LL_LEARN`` is option 0 of ``struct br_boolopt_multi``."""
+_BRIDGE_GROUPS: Final = 0xFFF8
+"""01:80:c2:00:00:03 to 0f; the kernel refuses to pass on 01 and 02 (``BR_GROUPFWD_RESTRICTED``)."""
+_IFLA_BRPORT_MODE: Final = 4
+_IFLA_BRPORT_ISOLATED: Final = 33
+_IFLA_INET_CONF: Final = 1
+_ARP_ANNOUNCE: Final = 18
+_ARP_IGNORE: Final = 19
+_IFLA_INET6_ADDR_GEN_MODE: Final = 8
+_IN6_ADDR_GEN_MODE_NONE: Final = 1
+_RTEXT_FILTER_SKIP_STATS: Final = 8
+_NETNSA_NSID: Final = 1
+_NETNSA_FD: Final = 3
+_NETCONFA_IFINDEX: Final = 1
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_CACHEINFO: Final = 6
+_IFA_F_NODAD: Final = 0x2
+
+_LINK: Final = struct.Struct("=BxHiII")
+_ADDRESS: Final = struct.Struct("=BBBBI")
+_NEVER_SOURCE: Final = attribute(_IFA_CACHEINFO, struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0))
+"""``struct ifa_cacheinfo``: preferred no longer (deprecated, RFC 4862, 5.5.4), valid for ever."""
+
+_NO_STATISTICS: Final = number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+_NO_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE])))
+_OWN_ADDRESSES_ONLY: Final = nested(
+    socket.AF_INET, nested(_IFLA_INET_CONF, number(_ARP_ANNOUNCE, 2), number(_ARP_IGNORE, 1))
+)
+
+
+def family_options(*, link_local: bool, own_addresses_only: bool = False) -> bytes:
+    """Attribute: how an existing link is to behave in each family. As good as writing to /proc/sys, from outside.
+
+    Args:
+        link_local: whether it may have an IPv6 address of its own accord. Where nobody needs one, it costs every
+            port of the bridge the multicast of its coming (duplicate address detection, MLD).
+        own_addresses_only: it answers ARP requests for its own addresses alone, and asks from them alone
+            (ip-sysctl: arp_ignore, arp_announce; numbers of ``linux/ip.h``).
+    """
+    parts = ([] if link_local else [_NO_LINK_LOCAL]) + ([_OWN_ADDRESSES_ONLY] if own_addresses_only else [])
+    return nested(_IFLA_AF_SPEC, *parts) if parts else b""
+
+
+class Device(NamedTuple):
+    """A link, and where the other end of it is."""
+
+    link: Link
+    peer: int
+    """Index of the other end of a veth pair, in its own namespace; 0: none."""
+    peer_namespace: int
+    """Our namespace's number for the peer's (``ip netns list-id``); -1: ours, or none."""
+
+
+def link_header(index: int = 0, *, up: bool | None = None, family: int = 0) -> bytes:
+    """``struct ifinfomsg``; ``up=None`` leaves the link as it is."""
+    return _LINK.pack(family, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
+
+
+def mac_bytes(mac: str) -> bytes:
+    """``02:42:…`` as the six bytes it stands for."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def shape(mac: str = "", mtu: int = 0) -> bytes:
+    """Attributes for a MAC and an MTU, each only when given."""
+    return (attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b"") + (number(IFLA_MTU, mtu) if mtu else b"")
+
+
+def alias(mark: str) -> bytes:
+    """Attribute: what an existing link says of itself (one that is being made ignores it); nothing when empty."""
+    return attribute(IFLA_IFALIAS, mark.encode()) if mark else b""
+
+
+def info(kind: str, *data: bytes) -> bytes:
+    """``IFLA_LINKINFO``: what kind of link to make."""
+    return nested(IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))
+
+
+def bridge_info() -> bytes:
+    """``IFLA_LINKINFO`` of a bridge that takes nothing from its ports unseen.
+
+    Frames to the groups of IEEE 802.1 (01:80:c2:00:00:0X) go past the bridge's hook to the port's own device, and the
+    bridge believes their sender all the same. Here it does not, and such a frame is bridged, which the hook sees.
+
+    Nor does it learn from its ports who listens to which group: one that plays the querier would direct all multicast,
+    and neighbour discovery with it, to itself.
+    """
+    options = struct.pack("=II", _NO_LINK_LOCAL_LEARN, _NO_LINK_LOCAL_LEARN)
+    return info(
+        "bridge",
+        attribute(_IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", _BRIDGE_GROUPS)),
+        attribute(_IFLA_BR_MCAST_SNOOPING, b"\0"),
+        attribute(_IFLA_BR_MULTI_BOOLOPT, options),
+    )
+
+
+def veth_info(peer: str, namespace: int, extra: bytes) -> bytes:
+    """``IFLA_LINKINFO`` of a veth whose other end is created in ``namespace`` (a descriptor), down.
+
+    The peer must not be up in this request: its other half does not exist yet (``ENOTCONN``).
+    """
+    inner = link_header() + text(IFLA_IFNAME, peer) + number(_IFLA_NET_NS_FD, namespace) + extra
+    return info("veth", nested(_VETH_INFO_PEER, inner))
+
+
+def port_options(index: int, *, isolated: bool, hairpin: bool) -> bytes:
+    """Body of the ``RTM_SETLINK`` that sets a bridge port's two options."""
+    options = (
+        attribute(_IFLA_BRPORT_MODE, bytes([hairpin])),
+        attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated])),
+    )
+    return link_header(index, family=socket.AF_BRIDGE) + nested(_IFLA_PROTINFO, *options)
+
+
+def _device(body: bytes) -> Device:
+    _family, _type, index, flags, _change = _LINK.unpack_from(body)
+    found = attributes(body, _LINK.size)
+    told = attributes(found.get(IFLA_LINKINFO, b""))
+    kind = told.get(_IFLA_INFO_KIND)
+    options = attributes(told.get(_IFLA_INFO_DATA, b"")) if kind == b"bridge\0" else {}
+    link = Link(
+        name=to_text(found.get(IFLA_IFNAME)),
+        ifindex=index,
+        kind=to_text(kind),
+        master=to_number(found.get(IFLA_MASTER)),
+        up=bool(flags & IFF_UP),
+        mtu=to_number(found.get(IFLA_MTU)),
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        group=to_number(found.get(IFLA_GROUP)),
+        alias=to_text(found.get(IFLA_IFALIAS)),
+        snooping=to_number(options.get(_IFLA_BR_MCAST_SNOOPING)) != 0,
+    )
+    namespace = to_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else -1
+    return Device(link, to_number(found.get(IFLA_LINK)), namespace)
+
+
+def to_port(body: bytes) -> Port:
+    """A link's message as what it tells."""
+    link, peer, namespace = _device(body)
+    found = attributes(attributes(body, _LINK.size).get(IFLA_LINKINFO, b"")) if link.master else {}
+    options = attributes(found.get(_IFLA_INFO_SLAVE_DATA, b""))
+    isolated, hairpin = (to_number(options.get(key)) != 0 for key in (_IFLA_BRPORT_ISOLATED, _IFLA_BRPORT_MODE))
+    return Port(link, peer, namespace, isolated, hairpin)
+
+
+def index_of_link(body: bytes) -> int:
+    """Which link a link's message is about."""
+    return int(_LINK.unpack_from(body)[2])
+
+
+def index_of_address(body: bytes) -> int:
+    """Which link an address's message is about."""
+    return int(_ADDRESS.unpack_from(body)[4])
+
+
+def index_of_netconf(body: bytes) -> int:
+    """Which link a message about parameters is about (``linux/netconf.h``); 0: all of them, or those to come."""
+    found: tuple[int] = struct.unpack("=i", attributes(body, 4).get(_NETCONFA_IFINDEX, bytes(4)))
+    return max(found[0], 0)
+
+
+def dump_ports(netlink: Netlink) -> Iterator[Port]:
+    """All links with what they are ports of."""
+    return map(to_port, netlink.dump(RTM_GETLINK, link_header() + _NO_STATISTICS))
+
+
+def get_port(netlink: Netlink, name: str) -> Port | None:
+    """One link with what it is a port of, or ``None``."""
+    body = netlink.get(RTM_GETLINK, link_header() + text(IFLA_IFNAME, name) + _NO_STATISTICS)
+    return to_port(body) if body else None
+
+
+def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, Held]]:
+    """Addresses of both families, of all links or one, each with the index of its link."""
+    for body in netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index)):
+        _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
+        parts = attributes(body, _ADDRESS.size)
+        packed = parts.get(_IFA_LOCAL) or parts.get(_IFA_ADDRESS)
+        if packed:
+            yield owner, (packed, length)
+
+
+def get_device(netlink: Netlink, name: str) -> Device | None:
+    """The link of that name with its peer, or ``None``."""
+    body = netlink.get(RTM_GETLINK, link_header() + text(IFLA_IFNAME, name) + _NO_STATISTICS)
+    return _device(body) if body else None
+
+
+def get_link(netlink: Netlink, name: str) -> Link | None:
+    """The link of that name, or ``None``."""
+    device = get_device(netlink, name)
+    return device.link if device else None
+
+
+def list_links(netlink: Netlink) -> list[Link]:
+    """All links."""
+    return [_device(body).link for body in netlink.dump(RTM_GETLINK, link_header() + _NO_STATISTICS)]
+
+
+def namespace_number(netlink: Netlink, namespace: int) -> int:
+    """Our namespace's number for the one behind the descriptor ``namespace``; -1: it has none yet."""
+    body = netlink.get(RTM_GETNSID, bytes(4) + number(_NETNSA_FD, namespace))
+    payload = attributes(body or b"", 4).get(_NETNSA_NSID, b"\xff" * 4)
+    return int(struct.unpack("=i", payload)[0])
+
+
+def _address_body(index: int, address: Interface) -> bytes:
+    six = isinstance(address, IPv6Interface)
+    family, flags = (socket.AF_INET6, _IFA_F_NODAD) if six else (socket.AF_INET, 0)
+    header = _ADDRESS.pack(family, address.network.prefixlen, flags, 0, index)
+    return header + attribute(_IFA_LOCAL, address.ip.packed) + attribute(_IFA_ADDRESS, address.ip.packed)
+
+
+def add_address(netlink: Netlink, index: int, address: Interface) -> bool:
+    """Give a link an address, usable at once; ``False``: it had it."""
+    body = _address_body(index, address)
+    return netlink.call(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def add_service_address(netlink: Netlink, index: int, address: Address) -> bool:
+    """Give a link a further address that is no source of connections of its own; ``False``: it had it."""
+    body = _address_body(index, ip_interface(address)) + (_NEVER_SOURCE if address.version == 6 else b"")
+    return netlink.call(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def remove_address(netlink: Netlink, index: int, address: Interface) -> bool:
+    """Take an address off a link; ``False``: it, or the link, was not there."""
+    absent = (errno.EADDRNOTAVAIL, errno.ENODEV)
+    return netlink.call(RTM_DELADDR, _address_body(index, address), accept=absent)
+
+
+def list_addresses(netlink: Netlink, index: int) -> list[Interface]:
+    """The addresses of both families on a link, IPv6 link-local ones included; none when the link is gone."""
+    found: list[Interface] = []
+    try:
+        bodies = netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index))
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # a retired link may be reaped at any moment
+            raise
+        return []
+    for body in bodies:
+        _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
+        parts = attributes(body, _ADDRESS.size)
+        packed = parts.get(_IFA_LOCAL) or parts.get(_IFA_ADDRESS)
+        if packed and owner == index:
+            found.append(ip_interface((packed, length)))
+    return found

@@ -1,0 +1,151 @@
+"""Routing by source in a sandbox with several interfaces: one table an interface, and the rules that choose it.
+
+Without them every answer leaves by the one default route, whichever network the question came by, and the guard of that
+other network drops it. Our rules and routes bear our mark (``FRA_PROTOCOL``, ``rtm_protocol``); all others stay.
+
+Layouts and numbers: ``linux/fib_rules.h``, ``linux/rtnetlink.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from sandnet.kernel.netlink.routes import (
+    ROUTE_PROTOCOL,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTN_UNICAST,
+)
+from sandnet.kernel.netlink.rtnetlink import (
+    RTM_DELROUTE,
+    RTM_DELRULE,
+    RTM_GETROUTE,
+    RTM_GETRULE,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+)
+from sandnet.kernel.netlink.socket import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    number,
+    to_number,
+)
+from sandnet.kernel.source_policy import TABLES, _everything
+from sandnet.kernel.types import Policy, PolicyRoute, PolicyRule
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_VERSIONS: Final = {int(family): version for version, family in _FAMILIES.items()}
+_HEADER: Final = struct.Struct("=BBBBBBBBI")
+"""``struct fib_rule_hdr`` and ``struct rtmsg``."""
+_PORTS: Final = struct.Struct("=HH")
+_FRA_SRC: Final = 2
+_FRA_PRIORITY: Final = 6
+_FRA_SUPPRESS_PREFIXLEN: Final = 14
+_FRA_TABLE: Final = 15
+_FRA_PROTOCOL: Final = 21
+_FRA_IP_PROTO: Final = 22
+_FRA_SPORT_RANGE: Final = 23
+_FR_ACT_TO_TBL: Final = 1
+_RTA_TABLE: Final = 15
+_NO_LIMIT: Final = 0xFFFFFFFF
+
+
+def dump_policy(netlink: Netlink) -> Policy:
+    """Our rules, and where there are any, the routes of our tables."""
+    rules = frozenset(_dump_rules(netlink))
+    routes = _dump_routes(netlink) if rules else ()
+    return Policy(rules, frozenset(routes))
+
+
+def settle_policy(netlink: Netlink, wanted: Policy) -> None:
+    """Make these our only rules of the namespace, and these routes the only ones of our tables.
+
+    What is right is not touched. Routes come before the rules that lead to them, and go after.
+
+    Raises:
+        NetlinkError: the kernel refuses, as one without ``CONFIG_IP_MULTIPLE_TABLES``.
+    """
+    rules, routes = frozenset(_dump_rules(netlink)), frozenset(_dump_routes(netlink))
+    for rule in rules - wanted.rules:
+        netlink.call(RTM_DELRULE, _rule_body(rule), accept=(errno.ENOENT,))
+    for route in routes - wanted.routes:
+        netlink.call(RTM_DELROUTE, _route_body(route), accept=(errno.ESRCH,))
+    for route in sorted(wanted.routes - routes, key=lambda each: bool(each.gateway)):
+        netlink.call(RTM_NEWROUTE, _route_body(route), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+    for rule in sorted(wanted.rules - rules):
+        netlink.call(RTM_NEWRULE, _rule_body(rule), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def list_rules(netlink: Netlink, family: int = socket.AF_UNSPEC) -> list[bytes]:
+    """All rules of a family, or of all; none where the kernel knows no rules (``CONFIG_IP_MULTIPLE_TABLES``)."""
+    try:
+        return netlink.dump(RTM_GETRULE, _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+    except NetlinkError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+            raise
+        return []
+
+
+def _dump_rules(netlink: Netlink) -> Iterator[PolicyRule]:
+    for body in list_rules(netlink):
+        family, parts = body[0], attributes(body, _HEADER.size)
+        if family not in _VERSIONS or parts.get(_FRA_PROTOCOL) != bytes([ROUTE_PROTOCOL]):
+            continue
+        low, high = _PORTS.unpack(parts.get(_FRA_SPORT_RANGE, bytes(4)))
+        yield PolicyRule(
+            version=_VERSIONS[family],
+            priority=to_number(parts.get(_FRA_PRIORITY)),
+            source=parts.get(_FRA_SRC, b""),
+            ports=(low, high),
+            table=to_number(parts.get(_FRA_TABLE)),
+            specific=to_number(parts.get(_FRA_SUPPRESS_PREFIXLEN)) == 0,
+        )
+
+
+def _dump_routes(netlink: Netlink) -> Iterator[PolicyRoute]:
+    for version, family in _FAMILIES.items():
+        for body in netlink.dump(RTM_GETROUTE, _HEADER.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)):
+            found, length, _src, _tos, _table, protocol, *_rest = _HEADER.unpack_from(body)
+            parts = attributes(body, _HEADER.size)
+            table = to_number(parts.get(_RTA_TABLE))
+            if (found, protocol) == (family, ROUTE_PROTOCOL) and table & 0xFFFF0000 == TABLES:
+                destination = (parts.get(RTA_DST, _everything(version)[0]), length)
+                gateway, source = parts.get(RTA_GATEWAY, b""), parts.get(RTA_PREFSRC, b"")
+                yield PolicyRoute(version, table, destination, gateway, to_number(parts.get(RTA_OIF)), source)
+
+
+def _rule_body(rule: PolicyRule) -> bytes:
+    length = len(rule.source) * 8
+    body = _HEADER.pack(_FAMILIES[rule.version], 0, length, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
+    body += number(_FRA_PRIORITY, rule.priority) + number(_FRA_TABLE, rule.table)
+    body += attribute(_FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
+    body += number(_FRA_SUPPRESS_PREFIXLEN, 0 if rule.specific else _NO_LIMIT)
+    if rule.source:
+        body += attribute(_FRA_SRC, rule.source)
+    if rule.ports != (0, 0):
+        body += attribute(_FRA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
+        body += attribute(_FRA_SPORT_RANGE, _PORTS.pack(*rule.ports))
+    return body
+
+
+def _route_body(route: PolicyRoute) -> bytes:
+    packed, length = route.destination
+    scope = RT_SCOPE_LINK if route.version == 4 and not route.gateway else RT_SCOPE_UNIVERSE
+    head = (_FAMILIES[route.version], length, 0, 0, 0, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
+    body = _HEADER.pack(*head) + number(_RTA_TABLE, route.table) + number(RTA_OIF, route.ifindex)
+    body += attribute(RTA_PREFSRC, route.source)
+    if length:
+        body += attribute(RTA_DST, packed)
+    return body + (attribute(RTA_GATEWAY, route.gateway) if route.gateway else b"")

@@ -1,0 +1,76 @@
+"""Rules and routes by which a sandbox with several interfaces answers on each of them (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from sandnet.kernel.types import RT_TABLE_MAIN, Held, Policy, PolicyRoute, PolicyRule, SourceRoute, route_to
+
+TABLES: Final = 0x736E0000
+"""Ours are numbered from here by the index of the interface ("sn" and a number); main is 254."""
+
+
+_NEAR: Final = 700
+
+
+_OTHERS: Final = 701
+
+
+_FAR: Final = 702
+
+
+_UNBOUND: Final = 703
+"""Priorities, in the order in which they are asked: our networks, the specific routes of the main table, all else, and
+the same for what bears no address yet."""
+
+
+_BITS: Final = {4: 32, 6: 128}
+
+
+def table_of(ifindex: int) -> int:
+    """The number of an interface's table."""
+    return TABLES | (ifindex & 0xFFFF)
+
+
+def policy(routes: Iterable[SourceRoute], indexes: Mapping[str, int]) -> Policy:
+    """The rules and routes that make a sandbox answer as ``routes`` say.
+
+    Args:
+        routes: one for each interface and family.
+        indexes: indexes of links by name; what is absent here is left out.
+    """
+    present = [(route, indexes[route.interface]) for route in routes if route.interface in indexes]
+    return Policy(
+        frozenset(rule for route, index in present for rule in _rules(route, table_of(index))),
+        frozenset(found for route, index in present for found in _routes(route, index)),
+    )
+
+
+def _rules(route: SourceRoute, table: int) -> Iterator[PolicyRule]:
+    """An address of another network of the sandbox is asked for by this one's gateway too: the answer to who called a
+    published port of the host. Else a route that the sandbox has of its own goes before our default route."""
+    version = route.address.version
+    for source in (each.packed for each in route.sources):
+        yield PolicyRule(version, _NEAR, source, (0, 0), table, specific=True)
+        if route.default:
+            yield PolicyRule(version, _OTHERS, source, (0, 0), RT_TABLE_MAIN, specific=True)
+            yield PolicyRule(version, _FAR, source, (0, 0), table, specific=False)
+    for ports in route.udp_ports:
+        yield PolicyRule(version, _OTHERS, b"", ports, RT_TABLE_MAIN, specific=True)
+        yield PolicyRule(version, _UNBOUND, b"", ports, table, specific=False)
+
+
+def _routes(route: SourceRoute, index: int) -> Iterator[PolicyRoute]:
+    version, source, table = route.address.version, route.address.ip.packed, table_of(index)
+    yield PolicyRoute(version, table, route_to(route.address.network), b"", index, source)
+    if route.gateway:
+        gateway = route.gateway.packed
+        for prefix in route.others:
+            yield PolicyRoute(version, table, route_to(prefix), gateway, index, source)
+        if route.default:
+            yield PolicyRoute(version, table, _everything(version), gateway, index, source)
+
+
+def _everything(version: int) -> Held:
+    return bytes(_BITS[version] // 8), 0

@@ -1,0 +1,156 @@
+"""The HTTP server: which application answers on which listener, and what it says when it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+import uvicorn
+
+from sandnet.api.app import create_app
+from sandnet.api.middleware.browser_protection import Guard
+from sandnet.core.controller import Controller
+from sandnet.serving.connection_limits import Gate
+from sandnet.serving.http_connection import Connection
+from sandnet.serving.sockets import BACKLOG, Listener, notify
+from sandnet.serving.tls import Certificates
+
+GRACE: Final = 10
+"""Seconds a stopping server gives to requests in flight."""
+IDLE: Final = 5
+"""Seconds a connection is kept after an answer."""
+HANDSHAKE: Final = 10.0
+"""Seconds TLS may take to be agreed upon."""
+UNIX_CONNECTIONS: Final = 1024
+TCP_CONNECTIONS: Final = 256
+"""Counted apart: whoever fills TCP does not keep root from the socket."""
+_PAUSE: Final = 0.1
+"""Seconds without accepting, when the kernel has no descriptor or memory for a connection."""
+
+_log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which tells when it serves."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        listeners: Sequence[Listener],
+        names: Sequence[str],
+        tls: Certificates | None = None,
+    ) -> None:
+        """Nothing is served yet.
+
+        Args:
+            controller: started by the caller, and stopped by it.
+            listeners: what to serve on.
+            names: by which TCP clients may call this server.
+            tls: that of the listeners; its files are read again when they change, and on SIGHUP.
+        """
+        app = create_app(controller, version=version("sandnet"))
+        settings = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=GRACE,
+        )
+        super().__init__(settings)
+        self._controller = controller
+        self._listeners = listeners
+        self._tcp = partial(self._connection, Guard(app, names=names))
+        self._unix = partial(self._connection, Guard(app, names=None), Gate(UNIX_CONNECTIONS))
+        self._tcp_gate = Gate(TCP_CONNECTIONS)
+        self._tls = tls
+        self._background: list[asyncio.Task[None]] = []
+        if tls:
+            controller.also_tell(lambda: tls.problem)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop in order on SIGTERM and SIGINT; uvicorn's own handler would raise them again before we are done."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start serving, then say so."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        self.servers = []
+        for each in self._listeners:
+            if each.tls:
+                self._background.append(loop.create_task(self._accept(each)))
+            else:
+                factory = partial(self._tcp, self._tcp_gate) if each.is_tcp else self._unix
+                self.servers.append(await loop.create_server(factory, sock=each.socket, backlog=BACKLOG))
+        if self._tls:
+            self._background.append(loop.create_task(self._tls.keep()))
+        self.started = True
+        print(f"sandnet: ready on {' '.join(each.url for each in self._listeners)}", flush=True)
+        notify("READY=1")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, which would never end by themselves, then wait for the requests in flight."""
+        notify("STOPPING=1")
+        for task in self._background:
+            task.cancel()
+        self._controller.events.close()
+        await super().shutdown([each.socket for each in self._listeners])
+
+    def _reload(self) -> None:
+        if self._tls:
+            self._tls.ask()
+
+    def _connection(self, app: Guard, gate: Gate, *, admitted: bool = False) -> Connection:
+        return Connection(self.config, self.server_state, app=app, gate=gate, admitted=admitted)
+
+    async def _accept(self, listener: Listener) -> None:
+        """Take connections, and turn away those there is no room for before they cost a handshake."""
+        loop = asyncio.get_running_loop()
+        shaking: set[asyncio.Task[None]] = set()
+        while True:
+            try:
+                client, _address = await loop.sock_accept(listener.socket)
+            except OSError as failure:
+                _log.warning("cannot take a connection on %s: %s", listener.url, failure.strerror)
+                await asyncio.sleep(_PAUSE)
+                continue
+            if self._tcp_gate.enter():  # the connection leaves it
+                task = loop.create_task(self._shake_hands(listener, client))
+                shaking.add(task)
+                task.add_done_callback(shaking.discard)
+            else:
+                self._tcp_gate.leave()
+                client.close()
+
+    async def _shake_hands(self, listener: Listener, client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        connection = self._tcp(self._tcp_gate, admitted=True)
+        context = listener.tls.context if listener.tls else None
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.connect_accepted_socket(lambda: connection, client, ssl=context, ssl_handshake_timeout=HANDSHAKE)
+        except OSError as failure:  # ssl.SSLError is one
+            connection.leave_gate()
+            client.close()
+            _log.debug("no TLS with a client of %s: %s", listener.url, failure)

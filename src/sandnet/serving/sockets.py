@@ -1,0 +1,153 @@
+"""Sockets the daemon serves on, and its word to the service manager."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from sandnet.errors import Error, Kind, invalid
+from sandnet.model.address import Address
+from sandnet.serving.tls import Certificates
+from sandnet.serving.unix_socket import open_unix
+
+FIRST_PASSED = 3
+"""File descriptor of the first socket that socket activation passes (sd_listen_fds(3))."""
+BACKLOG = 1024
+
+
+class Listener(NamedTuple):
+    """A socket to serve on."""
+
+    url: str
+    socket: socket.socket
+    ours: bool
+    """We made it; else the service manager did, and its file is not ours to remove."""
+    tls: Certificates | None = None
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether others than those who may open a file can reach it."""
+        return self.url.startswith("tcp:")
+
+
+def check(urls: Sequence[str], tls: Certificates | None) -> None:
+    """Find out before anything is changed whether these can be served at all.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    for url in urls:
+        parts = _split(url)
+        if parts.scheme == "tcp":
+            _check_tcp(url, parts.hostname or "", tls)
+
+
+def listen(urls: Sequence[str], tls: Certificates | None = None) -> list[Listener]:
+    """A listening socket for each URL; those that the service manager passed take the place of ``unix://`` ones.
+
+    Args:
+        urls: ``unix:///path`` or ``tcp://address:port``.
+        tls: secures every TCP socket; ``None``: only loopback addresses are served.
+
+    Raises:
+        Error: ``INVALID`` for a URL that cannot be served, ``CONFLICT`` when it is in use.
+    """
+    passed = [_checked(each, tls) for each in _passed()]
+    wanted = [url for url in urls if not (passed and url.startswith("unix://"))]
+    return passed + [_open(url, tls) for url in wanted]
+
+
+def unlink(urls: Sequence[str]) -> None:
+    """Remove the socket files of ``unix://`` URLs; absent ones are success."""
+    for url in urls:
+        if url.startswith("unix://"):
+            Path(url.removeprefix("unix://")).unlink(missing_ok=True)
+
+
+def notify(state: str) -> None:
+    """Tell the service manager, if there is one (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.connect("\0" + address[1:] if address.startswith("@") else address)
+        out.sendall(state.encode())
+
+
+def _passed() -> list[Listener]:
+    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
+        return []
+    count = int(os.environ.pop("LISTEN_FDS", "0"))
+    sockets = [socket.socket(fileno=fd) for fd in range(FIRST_PASSED, FIRST_PASSED + count)]
+    for each in sockets:
+        each.setblocking(False)
+        os.set_inheritable(each.fileno(), False)
+    return [Listener(_url_of(each), each, ours=False) for each in sockets]
+
+
+def _url_of(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix://{name}"
+    return f"tcp://[{name[0]}]:{name[1]}" if ":" in name[0] else f"tcp://{name[0]}:{name[1]}"
+
+
+def _checked(listener: Listener, tls: Certificates | None) -> Listener:
+    """What holds for sockets that we open holds for those that we are given."""
+    if not listener.is_tcp:
+        return listener
+    _check_tcp(listener.url, str(listener.socket.getsockname()[0]), tls)
+    return listener._replace(tls=tls)
+
+
+def _split(url: str) -> SplitResult:
+    with suppress(ValueError):  # a port above 65535, half a bracket
+        parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
+            return parts
+        if parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path:
+            return parts
+    raise invalid(f"cannot listen on {url!r}", "use unix:///path or tcp://127.0.0.1:PORT", "invalid_url")
+
+
+def _open(url: str, tls: Certificates | None) -> Listener:
+    parts = _split(url)
+    if parts.scheme == "unix":
+        return Listener(url, open_unix(parts.path, BACKLOG), ours=True)
+    version = _check_tcp(url, parts.hostname or "", tls)
+    return Listener(url, _open_tcp(url, (parts.hostname or "", parts.port or 0), version), ours=True, tls=tls)
+
+
+def _check_tcp(url: str, host: str, tls: Certificates | None) -> int:
+    """The address's IP version."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise invalid(f"cannot listen on {url!r}: {host} is no address", "use tcp://127.0.0.1:PORT") from None
+    if not (_is_loopback(address) or tls):
+        hint = "use tcp://127.0.0.1:PORT or a unix socket, or give --tls-cert, --tls-key and --tls-ca"
+        reason = "whoever reaches the API is root here, so beyond loopback both sides must show certificates"
+        raise invalid(f"refusing to listen on {url} without TLS: {reason}", hint, "not_loopback")
+    return address.version
+
+
+def _is_loopback(address: Address) -> bool:
+    """Return whether only this host reaches the address; no for ::ffff:127.0.0.1, to which no IPv6 socket is bound."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address.is_loopback and not mapped  # Python says yes for mapped ones from 3.13 on
+
+
+def _open_tcp(url: str, place: tuple[str, int], version: int) -> socket.socket:
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    try:
+        listener = socket.create_server(place, family=family, backlog=BACKLOG)
+    except OSError as failure:
+        raise Error(Kind.CONFLICT, f"cannot listen on {url}: {failure.strerror}", code="socket_taken") from failure
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,259 @@
+"""The embedded store's file: where it may lie, how it is opened and checked, and how its schema moves forward."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+from sandnet.errors import Error, Kind
+from sandnet.stores.sqlite.digest import CONTENT_DIGEST, Digest
+
+APPLICATION_ID: Final = 0x736E6574
+"""``snet`` in ASCII, at byte 68 of the file: tells our files from other programs' databases."""
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE head (revision INTEGER NOT NULL)",
+        "INSERT INTO head VALUES (0)",
+        f"PRAGMA application_id = {APPLICATION_ID}",
+    ),
+    (
+        "ALTER TABLE head ADD COLUMN digest BLOB NOT NULL DEFAULT x''",
+        f"UPDATE head SET digest = ({CONTENT_DIGEST})",  # noqa: S608 - our own text
+    ),
+)
+"""Statements that lead from schema version *n* (the index) to *n* + 1. Only ever appended to."""
+
+DIGEST_SINCE: Final = 2
+"""The first schema version that has a checksum over everything."""
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process that has the file open, as an administrator's ``sqlite3`` may."""
+
+CORRUPT: Final = "store_corrupt"
+"""The code of the failures that say: the file is damaged."""
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CIRCUMSTANCES = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_AUTH,
+)
+"""What a sound file can meet. Any other refusal to read what every store has is damage."""
+
+BeforeMigration = Callable[[int], object]
+"""Called with the schema version that the file has, when that is about to change."""
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise into ``Error`` of kind ``UNAVAILABLE``."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if _primary(error) in _DAMAGE:
+            raise corrupt(path, str(error)) from error
+        raise _unavailable(path, str(error)) from error
+    except OSError as error:
+        raise _unavailable(path, error.strerror or str(error)) from error
+
+
+def open_file(path: Path, before: BeforeMigration | None = None) -> sqlite3.Connection:
+    """Open the store at ``path``, made if absent (0600), its directory too (0700), its schema up to date.
+
+    Args:
+        path: the file.
+        before: called when the schema of what is there is about to change.
+
+    Raises:
+        Error: kind ``UNAVAILABLE``: the directory or the file is not ours alone, the file is damaged (code
+            ``CORRUPT``; it is left as it is), is another program's, was written by a newer sandnet, or cannot be
+            opened.
+    """
+    with storage_errors(path):
+        make_private(path)
+        version = check(path)
+        writer = connect(path)
+        try:
+            _write_ahead(writer, path)
+            if before and 0 < version < len(MIGRATIONS):
+                before(version)
+            migrate(writer, path, MIGRATIONS)
+            return writer
+        except BaseException:
+            writer.close()
+            raise
+
+
+def check(path: Path) -> int:
+    """Read everything, and compare it with its checksum.
+
+    The connection is one that cannot write: another would bring what is in the log into the file when it closes, and
+    of a damaged one we want to keep every byte.
+
+    Returns:
+        The schema version; 0: nothing is in it yet.
+
+    Raises:
+        Error: kind ``UNAVAILABLE``; code ``CORRUPT`` when it is damaged, else as ``open_file``.
+    """
+    with closing(connect(path, "?mode=ro")) as connection:
+        try:
+            version = _version(connection, path)
+            if version:
+                _check_whole(connection, path, version)
+        except sqlite3.Error as error:
+            if _primary(error) in _CIRCUMSTANCES:
+                raise
+            raise corrupt(path, str(error)) from error
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]]) -> None:
+    """Bring the schema to the version ``len(migrations)``, all steps in one transaction.
+
+    Raises:
+        Error: kind ``UNAVAILABLE``: the file is of a newer version, or no store of ours.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection, path)
+        for step in migrations[version:]:
+            for statement in step:
+                connection.execute(statement)
+        if version < len(migrations):
+            connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def connect(path: Path, query: str = "") -> sqlite3.Connection:
+    """A connection in autocommit, for whichever thread uses it next.
+
+    Args:
+        path: the file; made if absent, unless the query says otherwise.
+        query: parameters of the file's URI (sqlite.org/uri.html).
+    """
+    where = path.absolute().as_uri() + query
+    connection = sqlite3.connect(where, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
+    connection.create_aggregate("content_digest", 3, Digest)  # type: ignore[arg-type]  # ``finalize`` gives bytes
+    return connection
+
+
+def corrupt(path: Path, why: str) -> Error:
+    """The failure that says: the file is damaged."""
+    hint = (
+        "restart the daemon: it keeps the file aside, and goes on with the last good copy and what is in the kernel; "
+        'see docs/operations.md, "A damaged state file"'
+    )
+    return Error(Kind.UNAVAILABLE, f"the store {path} is corrupt: {why}", hint, CORRUPT)
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """SQLite's own code; the low byte is the primary one."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    version, application = (_pragma(connection, name) for name in ("user_version", "application_id"))
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if not tables and version == application == 0:
+        return 0
+    if application != APPLICATION_ID and not {"entries", "head"} <= tables:
+        hint = "name another file with --store, or move this one away"
+        raise Error(Kind.UNAVAILABLE, f"{path} is the database of another program", hint, "store_foreign")
+    if application != APPLICATION_ID or version < 1:
+        raise corrupt(path, "its header is not the one it was written with")
+    if version > len(MIGRATIONS):
+        raise _newer(path, version, len(MIGRATIONS))
+    return version
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
+    """With a write-ahead log readers need not wait for the writer, and a commit is one write and one sync."""
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise _unavailable(path, "its file system cannot share memory, which a write-ahead log needs")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _check_whole(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise corrupt(path, str(found))
+    heads = connection.execute("SELECT * FROM head").fetchall()
+    if len(heads) != 1 or len(heads[0]) != min(version, DIGEST_SINCE):
+        raise corrupt(path, "its revision is missing")
+    if version >= DIGEST_SINCE and heads[0][1] != connection.execute(CONTENT_DIGEST).fetchone()[0]:
+        raise corrupt(path, "its content is not what its checksum says")
+
+
+def make_private(path: Path) -> None:
+    """Make directory and file where they are absent, and refuse them where somebody else could have made them."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        info = os.fstat(directory)
+        if info.st_uid != os.geteuid() or info.st_mode & 0o022:
+            raise _not_private(path.parent)
+        _make_private_file(path, directory)
+        os.fsync(directory)  # else a crash may forget the name of a file whose content was made durable
+    finally:
+        os.close(directory)
+
+
+def _make_private_file(path: Path, directory: int) -> None:
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(path.name, flags, 0o600, dir_fd=directory)
+    except IsADirectoryError as error:
+        hint = "move it away, or name another file with --store"
+        raise Error(Kind.UNAVAILABLE, f"the store {path} is a directory", hint, "store_not_a_file") from error
+    try:
+        info = os.fstat(file)
+        if info.st_uid != os.geteuid() or not stat.S_ISREG(info.st_mode):
+            raise _not_private(path)
+        os.fchmod(file, 0o600)
+    finally:
+        os.close(file)
+
+
+def _unavailable(path: Path, why: str) -> Error:
+    hint = f"check the space and the permissions of {path.parent}, which must be on a local file system"
+    return Error(Kind.UNAVAILABLE, f"the store {path} cannot be used: {why}", hint, "store_unavailable")
+
+
+def _not_private(path: Path) -> Error:
+    hint = f"look who made it and what is in it, then chown it to uid {os.geteuid()} and chmod go-w, or name another"
+    message = f"{path} is not ours alone: another user owns it or may write to it"
+    return Error(Kind.UNAVAILABLE, message, hint, "store_not_private")
+
+
+def _newer(path: Path, version: int, known: int) -> Error:
+    message = f"the store {path} has schema version {version}; this sandnet knows versions up to {known}"
+    hint = (
+        f"start the newer sandnet that wrote it; or put back a copy that this one knows, as {path}.schema-{known}; "
+        "or move the file and its -wal and -shm files away: what is in the kernel is found again"
+    )
+    return Error(Kind.UNAVAILABLE, message, hint, "store_newer")

@@ -1,0 +1,194 @@
+"""The state file while it is in use: written to, looked after, and written again where others broke it.
+
+Whoever deletes, replaces, cuts or writes to one of its files does not disturb SQLite, which goes on in files that
+nobody will find again. So before and after each commit, and each second, we look whether the files are still those
+that we wrote last. All that was promised is in memory; where they are not, it is written into a new file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from sandnet.errors import Error, Kind
+from sandnet.stores.base import Changed, Mended
+from sandnet.stores.contents import Contents
+from sandnet.stores.sqlite import rows
+from sandnet.stores.sqlite.file import CORRUPT, open_file, storage_errors
+from sandnet.stores.sqlite.recovery import open_or_salvage, write_again
+from sandnet.stores.sqlite.rows import Changes, Outcomes
+from sandnet.stores.watchers import closed_error
+
+_log = logging.getLogger(__name__)
+
+_WATCHED: Final = {"": "the file", "-wal": "its log (-wal)", "-shm": "its index (-shm)"}
+_MAPPED: Final = "-shm"
+
+
+class _Look(NamedTuple):
+    """What tells a file from any other, and from itself after somebody else wrote to it."""
+
+    device: int
+    inode: int
+    """Of a file that is open, it is not given to another."""
+    size: int
+    written: int
+    """Nanoseconds since the epoch; 0 of the index, which is written by way of memory and has no time of meaning."""
+
+
+_Looks = tuple[_Look | None, ...]
+
+
+class LiveFile:
+    """One connection. Every method is called by one thread at a time.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names = [(f"{path}{part}", part == _MAPPED) for part in _WATCHED]
+        self._connection: sqlite3.Connection | None = None
+        self._looks: _Looks = ()
+        self._fault = ""
+        """What was found, as long as it could not be repaired."""
+        self._mended: list[Mended] = []
+
+    def open(self) -> tuple[Contents, tuple[str, ...]]:
+        """What is in it, and what was wrong with it.
+
+        Raises:
+            Error: as :func:`open_or_salvage`.
+        """
+        opened = open_or_salvage(self._path)
+        with storage_errors(self._path):
+            contents = rows.read(opened.connection)
+        self._use(opened.connection)
+        return contents, opened.problems
+
+    def write(self, contents: Contents, batch: Sequence[Changes], *, durable: bool) -> Outcomes:
+        """As :func:`sqlite_rows.write`; what it tells as written is in the files that stand at the path now.
+
+        Args:
+            contents: what was written before.
+            batch: what to write.
+            durable: as there.
+
+        Raises:
+            Error: ``UNAVAILABLE``: nothing is written.
+        """
+        self.mend(contents)
+        try:
+            outcomes = self._written(contents, batch, durable=durable)
+        except Error as failure:
+            if failure.code != CORRUPT:
+                raise
+            self._write_again(contents, failure.message)
+            outcomes = self._written(contents, batch, durable=durable)
+        if self._fault:
+            self._write_again(contents.after(each for each in outcomes if isinstance(each, Changed)), self._fault)
+        return outcomes
+
+    def mend(self, contents: Contents, doubt: str = "") -> None:
+        """Write it again where it is not what we wrote.
+
+        Args:
+            contents: what should be in it.
+            doubt: what somebody else found wrong with it.
+
+        Raises:
+            Error: ``UNAVAILABLE``: it is wrong, and cannot be written.
+        """
+        if fault := self._fault or _changed(self._looks, self._look()) or doubt:
+            self._write_again(contents, fault)
+
+    def told(self) -> Sequence[Mended]:
+        """What was repaired since this was asked last."""
+        told, self._mended = self._mended, []
+        return told
+
+    def close(self, contents: Contents) -> None:
+        """Mend it for the last time, and bring the log into the file."""
+        try:
+            self.mend(contents)
+        except Error as failure:
+            _log.error("%s", failure)
+        if self._connection:
+            self._connection.close()
+
+    def _use(self, connection: sqlite3.Connection) -> None:
+        self._connection, self._looks, self._fault = connection, self._look(), ""
+
+    def _written(self, contents: Contents, batch: Sequence[Changes], *, durable: bool) -> Outcomes:
+        if self._connection is None:
+            raise closed_error()
+        try:
+            with storage_errors(self._path):
+                return rows.write(self._connection, contents, batch, durable=durable)
+        finally:  # what failed may have written to the log, too
+            now = self._look()
+            self._fault = _moved(self._looks, now)
+            if not self._fault:
+                self._looks = now
+
+    def _write_again(self, contents: Contents, fault: str) -> None:
+        self._fault = fault
+        try:
+            with storage_errors(self._path):
+                kept = write_again(self._path, contents)
+            connection = open_file(self._path)
+        except Error as failure:
+            message = f"the state file {self._path} cannot be written again ({fault}): {failure.message}"
+            raise Error(Kind.UNAVAILABLE, message, failure.hint, "store_unavailable") from failure
+        former = self._connection
+        self._use(connection)
+        told = f"{fault}{f'; what was there is kept as {kept}' if kept else ''}"
+        _log.warning("the state file %s was written again: %s", self._path, told)
+        self._mended.append(Mended(str(self._path), told))
+        if former:  # whose files stand at this path no longer, so that closing it changes none (sqlite3PagerClose)
+            with suppress(sqlite3.Error):
+                former.close()
+
+    def _look(self) -> _Looks:
+        try:
+            return tuple([_look(name, mapped) for name, mapped in self._names])
+        except OSError:  # they cannot be reached: as good as gone
+            return (None,) * len(_WATCHED)
+
+
+def _moved(before: _Looks, now: _Looks) -> str:
+    """What became of the files themselves, in words; empty when they are where they were."""
+    if now == before:
+        return ""
+    for name, was, is_ in zip(_WATCHED.values(), before, now, strict=True):
+        if is_ is None:
+            return f"{name} is gone"
+        if was is None or (is_.device, is_.inode) != (was.device, was.inode):
+            return f"{name} is another file"
+    return ""
+
+
+def _changed(before: _Looks, now: _Looks) -> str:
+    """The same, and what others did to what is in them."""
+    if moved := _moved(before, now):
+        return moved
+    for (part, name), was, is_ in zip(_WATCHED.items(), before, now, strict=True):
+        if was and is_ and is_.size < was.size:
+            return f"{name} was cut short"
+        if part != _MAPPED and is_ != was:
+            return f"{name} was written to by somebody else"
+    return ""
+
+
+def _look(path: str, mapped: bool) -> _Look | None:
+    try:
+        info = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _Look(info.st_dev, info.st_ino, info.st_size, 0 if mapped else info.st_mtime_ns)

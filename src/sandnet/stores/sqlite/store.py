@@ -1,0 +1,162 @@
+"""The embedded store: one SQLite file, one writer, and all that is in it in memory.
+
+Making a transaction durable costs 0.2 ms on a good disk and 100 ms on a bad one, however much is in it. So all
+commits that wait while one is being written share the next transaction, each with its own outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from sandnet.errors import Error
+from sandnet.stores.base import Change, Changed, Entry, Mended, Snapshot, check_keys
+from sandnet.stores.contents import Contents
+from sandnet.stores.sqlite.backups import Backups
+from sandnet.stores.sqlite.file_guard import LiveFile
+from sandnet.stores.sqlite.rows import Changes, Outcome, Outcomes
+from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
+
+
+class _Waiting(NamedTuple):
+    changes: Changes
+    durable: bool
+    done: asyncio.Future[Outcome]
+
+
+class SqliteStore:
+    """Implements ``Store`` over a file that this process alone writes.
+
+    Args:
+        path: the file; its directory is made (0700) when absent, and must be ours.
+        backlog: commits a watcher may fall behind before it gets a fresh ``Snapshot``.
+        backups: when it is copied; ``None``: as usual.
+    """
+
+    def __init__(self, path: Path, backlog: int = BACKLOG, backups: Backups | None = None) -> None:
+        self._file = LiveFile(path)
+        self._contents = Contents()
+        """As of the last commit whose outcome is known here; it stays as it is while the writer works."""
+        self._is_open = False
+        self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._queue: list[_Waiting] = []
+        self._running: asyncio.Future[Outcomes] | asyncio.Future[None] | None = None
+        self._watchers = Watchers(backlog)
+        self._backups = backups or Backups(path)
+        self._found: tuple[str, ...] = ()
+        self._refused = ""
+        """Why the last commit failed."""
+        self._broken = ""
+        """Why the file could not be repaired."""
+
+    async def open(self) -> None:
+        """Open the file; a damaged one is kept aside and replaced. Everything else refuses before.
+
+        Raises:
+            Error: kind ``UNAVAILABLE``, as ``salvage.open_or_salvage`` says.
+        """
+        loop = asyncio.get_running_loop()
+        self._contents, self._found = await loop.run_in_executor(self._writes, self._file.open)
+        self._is_open = True
+
+    async def get(self, key: str) -> Entry | None:
+        """See ``Store.get``. Waits for nothing."""
+        return self._opened().get(key)
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        """See ``Store.list``. Waits for nothing."""
+        return self._opened().list(prefix)
+
+    async def commit(self, *changes: Change, durable: bool = True) -> int:
+        """See ``Store.commit``."""
+        self._opened()
+        check_keys(changes)
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(changes, durable, done))
+        if self._running is None:
+            self._write_queue()
+        try:
+            outcome = await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait([done])  # the caller must not go on while its commit may still happen
+            raise
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome.revision
+
+    def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
+        """See ``Store.watch``. Sees the commits of this process, which are all there are."""
+        return self._watchers.watch(prefix, self._snapshot)
+
+    def problems(self) -> Sequence[str]:
+        """See ``Store.problems``: damage found when it was opened, and what fails at the moment."""
+        told = (*self._found, self._refused, self._broken, self._backups.problem)
+        return [*dict.fromkeys(problem for problem in told if problem)]
+
+    async def mend(self) -> Sequence[Mended]:
+        """See ``Store.mend``; a commit that is being written looks by itself."""
+        if self._is_open and self._running is None:
+            doubt, self._backups.damage = self._backups.damage, ""
+            job = partial(self._file.mend, self._contents, doubt)
+            self._running = asyncio.get_running_loop().run_in_executor(self._writes, job)
+            self._running.add_done_callback(self._looked)
+            await asyncio.wait([self._running])
+        return self._file.told()
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        while self._running is not None:
+            await asyncio.wait([self._running])
+        self._watchers.close()
+        await self._backups.close()
+        await asyncio.get_running_loop().run_in_executor(self._writes, self._file.close, self._contents)
+        self._writes.shutdown(wait=False)
+
+    def _opened(self) -> Contents:
+        if not self._is_open:
+            raise closed_error()
+        return self._contents
+
+    async def _snapshot(self, prefix: str) -> Snapshot:
+        return self._opened().snapshot(prefix)
+
+    def _write_queue(self) -> None:
+        batch, self._queue = self._queue, []
+        durable = any(waiting.durable for waiting in batch)
+        changes = [waiting.changes for waiting in batch]
+        job = partial(self._file.write, self._contents, changes, durable=durable)
+        running: asyncio.Future[Outcomes] = asyncio.get_running_loop().run_in_executor(self._writes, job)
+        running.add_done_callback(partial(self._written, batch))
+        self._running = running
+
+    def _written(self, batch: Sequence[_Waiting], job: asyncio.Future[Outcomes]) -> None:
+        failure = job.exception()
+        outcomes: Sequence[Outcome] = job.result() if failure is None else [failure] * len(batch)
+        self._refused = str(failure) if failure else ""
+        changed = [outcome for outcome in outcomes if isinstance(outcome, Changed)]
+        for each in changed:
+            self._contents.apply(each)
+        self._next()
+        if failure is None:
+            self._backups.changed()
+        for each in changed:
+            self._watchers.publish(each)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.done.set_result(outcome)
+
+    def _looked(self, job: asyncio.Future[None]) -> None:
+        failure = job.exception()
+        self._broken = str(failure) if isinstance(failure, Error) else repr(failure) if failure else ""
+        self._next()
+
+    def _next(self) -> None:
+        self._running = None
+        if self._queue:
+            self._write_queue()

@@ -1,0 +1,210 @@
+"""The arrows of the house: who may import whom (docs/design.md)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.source import PACKAGE, REPOSITORY, dotted, imports, label, modules, room, tree
+
+FLOOR = {
+    **dict.fromkeys(("errors", "escaping", "logs", "model", "wire"), 0),
+    **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "cli"), 1),
+    **dict.fromkeys(("ipam", "firewall"), 2),
+    **dict.fromkeys(("drivers",), 3),
+    **dict.fromkeys(("core",), 4),
+    **dict.fromkeys(("api",), 6),
+    **dict.fromkeys(("daemon", "resolver", "composition", "config", "serving", "statefile"), 7),
+}
+SUB_PACKAGES = {
+    "core": (
+        {"state"},
+        {"names"},
+        {"runtime"},
+        {"lifecycle"},
+        {"monitoring", "reconcile"},
+        {"recovery"},
+        {"controller"},
+    ),
+    "kernel": ({""}, {"netlink"}, {"linux"}),
+    "kernel.fake": ({""}, {"fake"}),
+    "api": ({"errors", "parsing"}, {"middleware"}, {"libnetwork"}, {"app"}),
+    "firewall": ({"base"}, {"ruleset"}, {"balancing"}, {""}),
+    "dns": ({""}, {"server"}),
+    "cli": ({""}, {"execution"}, {"commands"}),
+}
+"""What each room is divided into, the lowest first; the empty name stands for the modules that no other set names."""
+SAME_FLOOR = {
+    ("model", "errors"): "a record's check says what is wrong",
+    ("logs", "escaping"): "what is logged was written by others",
+    ("wire", "errors"): "a message that cannot be read is an error",
+    ("cli", "client"): "a command is a call",
+    ("cli", "transport"): "which goes over TLS",
+    ("client", "transport"): "on the way to the daemon",
+    ("composition", "config"): "what is put together depends on it",
+    ("serving", "config"): "which directories, which files",
+    ("daemon", "config"): "its configuration",
+    ("daemon", "composition"): "what it serves",
+    ("daemon", "serving"): "alone, in its directories, on its sockets",
+    ("statefile", "config"): "whose",
+    ("statefile", "composition"): "where it is",
+    ("statefile", "serving"): "while no daemon runs",
+}
+UPWARD = {
+    ("cli/commands/daemon.py", "daemon"): "the two commands that are the server; inside their functions",
+    ("cli/commands/daemon.py", "config"): "the same",
+    ("cli/commands/state.py", "statefile"): "two that read and write the server's own file; inside their functions",
+    ("cli/commands/state.py", "config"): "the same",
+}
+LIGHT = {"client", "transport", "cli"}
+LIGHT_IMPORTS = {"errors", "escaping", "wire", "client", "transport", "cli"}
+LIGHT_PACKAGES = {"click", "msgspec"}
+DRIVERS = {"null", "host", "bridge", "overlay", "macvlan", "remote"}
+"""What else is in ``drivers/`` is shared ground, which knows no driver."""
+MACHINE = {"ctypes", "subprocess"}
+MACHINE_EXCEPTIONS = {
+    ("cli/execution/syscalls.py", "ctypes"): "setns, in a command that must not load the kernel room",
+}
+HTTP = {"litestar", "uvicorn", "starlette"}
+
+every_module = pytest.mark.parametrize("path", modules(), ids=label)
+
+
+def inside(path: Path) -> str:
+    """The file's path inside the package."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def ours(path: Path) -> set[str]:
+    """The rooms a file imports from."""
+    return {room(name) for name in imports(path) if name.startswith("sandnet.")} & set(FLOOR)
+
+
+def others(path: Path) -> set[str]:
+    """The top-level packages a file imports, our own left out."""
+    return {name.partition(".")[0] for name in imports(path)} - {"sandnet"}
+
+
+@every_module
+def test_given_a_module_when_it_is_placed_then_its_room_has_a_floor(path: Path) -> None:
+    assert room(dotted(path)) in {"", *FLOOR}, "a new room needs a floor here and in docs/design.md"
+
+
+@every_module
+def test_given_a_module_when_it_imports_then_only_from_lower_floors(path: Path) -> None:
+    here = room(dotted(path))
+    upward = {
+        there
+        for there in ours(path)
+        if here and there != here and FLOOR[there] >= FLOOR[here] and (here, there) not in SAME_FLOOR
+    }
+    allowed = {there for where, there in UPWARD if where == inside(path)}
+    assert upward <= allowed, f"{here} may not import {upward - allowed}"
+
+
+def level(room_name: str, part: str) -> int:
+    """Return how high a module or sub-package stands in its room."""
+    sets = SUB_PACKAGES[room_name]
+    part = part if any(part in each for each in sets) else ""
+    return next(height for height, each in enumerate(sets) if part in each)
+
+
+def crossings(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (room, importing part, imported part) for each import between parts of one room."""
+    here = dotted(path).split(".")
+    for name in imports(path):
+        there = name.split(".")
+        if len(here) > 2 and len(there) > 2 and here[:2] == there[:2] and here[2] != there[2]:
+            yield ("kernel.fake" if here[1:3] == ["kernel", "fake"] else here[1]), here[2], there[2]
+
+
+@every_module
+def test_given_a_sub_package_when_it_imports_then_only_from_those_below_it(path: Path) -> None:
+    wrong = [
+        (part, other)
+        for room_name, part, other in crossings(path)
+        if room_name in SUB_PACKAGES and level(room_name, other) > level(room_name, part)
+    ]
+    assert not wrong
+
+
+def test_given_monitoring_and_reconcile_when_they_import_then_not_each_other() -> None:
+    pair = {"monitoring", "reconcile"}
+    assert not [path for path in modules() for _, part, other in crossings(path) if {part, other} == pair]
+
+
+def test_given_the_in_memory_kernel_when_it_is_imported_then_by_itself_only() -> None:
+    users = {label(path) for path in modules() if any(name.startswith("sandnet.kernel.fake") for name in imports(path))}
+    assert all("kernel/fake/" in user for user in users)
+
+
+@every_module
+def test_given_a_driver_when_it_imports_then_no_other_driver(path: Path) -> None:
+    mine = dotted(path).split(".")[2:3]
+    if room(dotted(path)) == "drivers" and mine:
+        named = {name.split(".")[2] for name in imports(path) if name.startswith("sandnet.drivers.")}
+        assert named & DRIVERS <= {*mine}
+
+
+@every_module
+def test_given_a_module_outside_the_kernel_room_when_it_imports_then_nothing_that_touches_the_machine(
+    path: Path,
+) -> None:
+    if room(dotted(path)) == "kernel":
+        return
+    found = {name for name in others(path) & MACHINE if (inside(path), name) not in MACHINE_EXCEPTIONS}
+    assert not found, f"only kernel/ may use {found}"
+    assert not re.search(r"\bAF_(NETLINK|PACKET)\b", path.read_text())
+
+
+@every_module
+def test_given_a_module_when_it_imports_http_then_it_is_the_api_or_the_server(path: Path) -> None:
+    if room(dotted(path)) not in {"api", "serving"}:
+        assert not others(path) & HTTP
+
+
+@every_module
+def test_given_a_command_when_it_is_imported_then_it_stays_light(path: Path) -> None:
+    if room(dotted(path)) in LIGHT:
+        assert ours(path) - {there for where, there in UPWARD if where == inside(path)} <= LIGHT_IMPORTS
+        assert others(path) - set(sys.stdlib_module_names) <= LIGHT_PACKAGES
+
+
+def test_given_a_command_that_asks_the_daemon_when_it_starts_then_the_daemons_code_is_not_loaded() -> None:
+    """Imports inside functions count here: what is loaded is read from the running command."""
+    program = (
+        "import sys\n"
+        "from sandnet.client import Client\n"
+        "from sandnet.cli.root import root\n"
+        "root.main(['-H', 'unix:///nowhere', 'network', 'ls'], standalone_mode=False)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=False
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time:")}
+    heavy = {name for name in loaded if name.partition(".")[0] in {*MACHINE - {"subprocess", "ctypes"}, *HTTP}}
+    heavy |= {name for name in loaded if name.startswith("sandnet.") and room(name) not in LIGHT_IMPORTS}
+    assert "sandnet.client" in loaded
+    assert not heavy
+
+
+@every_module
+def test_given_a_module_when_it_prints_then_it_is_a_command_or_the_daemon(path: Path) -> None:
+    if room(dotted(path)) not in {"cli", "daemon", "serving"}:
+        calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        prints = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+        assert not prints
+
+
+def test_given_the_program_when_it_imports_a_package_then_the_package_is_a_declared_dependency() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^\w.-]", need)[0].replace("-", "_") for need in project["dependencies"]}
+    used = set().union(*(others(path) for path in modules())) - set(sys.stdlib_module_names) - {"__future__"}
+    assert used <= declared

@@ -1,0 +1,31 @@
+"""The shell scripts: checked by shellcheck where it is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.source import REPOSITORY, label
+
+SCRIPTS = [
+    file
+    for folder in ("scripts", ".ci")
+    for file in sorted((REPOSITORY / folder).iterdir())
+    if file.is_file() and file.read_bytes().startswith(b"#!")
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=label)
+def test_given_a_script_when_listed_then_it_can_be_run(script: Path) -> None:
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("script", [file for file in SCRIPTS if b"bash" in file.read_bytes()[:30]], ids=label)
+def test_given_a_shell_script_when_checked_then_shellcheck_has_no_complaint(script: Path) -> None:
+    ended = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout

@@ -1,0 +1,86 @@
+"""The shape of the program: files and functions that can be read in a sitting."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from tests.architecture.source import label, modules, tree
+
+LONGEST_FILE = 400
+LONGEST_PROTOCOL_FILE = 500
+"""A file of protocols or records is read by looking something up: splitting one is worse than its length."""
+PROTOCOL_FILES = {"base.py", "types.py", "observation.py"}
+MODULES_IN_A_FOLDER = 16
+SAME_NAME = {
+    "base.py": "what a room asks of its implementations",
+    "errors.py": "kinds of failure, and their HTTP answers",
+    "events.py network.py endpoint.py sandbox.py daemon.py": "a command has the name of what it commands",
+    "client.py": "HTTP client of the daemon; the daemon's client of the resolver",
+    "resolver.py": "the process, and its server",
+    "parameters.py": "of HTTP requests, and of commands",
+    "syscalls.py": "a command may not import the kernel room",
+    "kernel.py links.py namespaces.py host.py processes.py state_reader.py": "real and in memory",
+    "diff.py": "of the packet filter, and of a bridge",
+}
+LONGEST_FUNCTION = 60
+MEDIAN_FUNCTION = 12
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+
+every_module = pytest.mark.parametrize("path", modules(), ids=label)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(path: Path) -> list[Function]:
+    return [node for node in ast.walk(tree(path)) if isinstance(node, Function)]
+
+
+def lines(function: Function) -> int:
+    """Lines from ``def`` to the end, the docstring left out: it is there to be long when it must."""
+    first = function.body[0]
+    documented = ast.get_docstring(function) is not None
+    docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if documented else 0
+    return (function.end_lineno or function.lineno) - function.lineno + 1 - docstring
+
+
+@every_module
+def test_given_a_module_when_it_is_read_then_it_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(tree(path))
+
+
+@every_module
+def test_given_a_module_when_it_is_measured_then_it_can_be_read_in_a_sitting(path: Path) -> None:
+    longest = LONGEST_PROTOCOL_FILE if path.name in PROTOCOL_FILES else LONGEST_FILE
+    assert len(path.read_text().splitlines()) <= longest
+
+
+def test_given_a_folder_when_its_modules_are_counted_then_it_can_be_taken_in_at_a_glance() -> None:
+    folders = Counter(path.parent for path in modules() if path.name != "__init__.py")
+    assert not {label(folder): count for folder, count in folders.items() if count > MODULES_IN_A_FOLDER}
+
+
+def test_given_two_modules_of_one_name_when_they_are_read_then_they_are_the_same_thing_in_two_places() -> None:
+    names = Counter(path.name for path in modules() if path.name != "__init__.py")
+    allowed = {name for group in SAME_NAME for name in group.split()}
+    twice = {name for name, count in names.items() if count > 1}
+    assert twice == allowed
+
+
+@every_module
+def test_given_a_function_when_it_is_measured_then_it_is_not_long(path: Path) -> None:
+    long = {function.name: lines(function) for function in functions(path) if lines(function) > LONGEST_FUNCTION}
+    assert not long
+
+
+@every_module
+def test_given_a_module_when_it_is_read_then_nothing_is_left_for_later(path: Path) -> None:
+    assert not UNFINISHED.search(path.read_text())
+
+
+def test_given_all_functions_when_they_are_measured_then_most_are_short() -> None:
+    assert median(lines(function) for path in modules() for function in functions(path)) <= MEDIAN_FUNCTION

@@ -1,0 +1,110 @@
+"""A process that has all the daemon needs, and forks one whenever it is told to.
+
+Python takes half a second to start and to import the daemon, and a tenth of one to put its routes together; a fork
+takes 10 ms. What changes nothing on the host is therefore done once, before: the routes, and the look at what the
+kernel can (in namespaces of its own, which are gone when it ends). One request a line on stdin, one answer a line on
+stdout, both JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvicorn.lifespan.off
+import uvicorn.loops.uvloop
+import uvicorn.protocols.http.httptools_impl
+import uvicorn.protocols.websockets.auto  # noqa: F401 - all of these are imported to be there already
+
+from sandnet import daemon, statefile
+from sandnet.api.app import create_app
+from sandnet.api.middleware.normalization import Front
+from sandnet.config import Config, load
+from sandnet.core.controller import Controller
+from sandnet.core.reconcile import drift_watcher
+from sandnet.errors import Error
+from sandnet.kernel.linux import feature_probe, host
+from sandnet.serving import http_server
+from sandnet.stores.sqlite import backups
+from tests.crash.steps import Recorder, install
+
+PUT_OFF = 3600.0
+"""Seconds until the daemon looks for changes by others, and copies its state, by itself."""
+
+
+class Later(Controller):
+    """Stands for the controller that a forked daemon will have; then it is that."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+
+
+def prepare() -> None:
+    """Do what is the same for every daemon."""
+    later = Later()
+    app = create_app(later, version="0")
+    missing = feature_probe.missing()
+
+    def ready_made(controller: Controller, **_: object) -> Front:
+        vars(later).update(vars(controller))
+        return app
+
+    http_server.create_app = ready_made  # type: ignore[attr-defined]
+    host.missing = lambda: dict(missing)  # type: ignore[attr-defined]
+    # what comes by the clock would come amid anything: repairs and copies have scenarios of their own
+    drift_watcher.TICK = drift_watcher.LONGEST_REST = drift_watcher.SOON = PUT_OFF
+    backups.Backups.__init__.__defaults__ = (PUT_OFF, PUT_OFF)
+
+
+def main() -> None:
+    """Serve requests until stdin ends."""
+    prepare()
+    gc.freeze()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "wait":
+            _, status = os.waitpid(request["pid"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            answer = start(request["do"], Path(request["folder"]), request["config"], request["overrides"])
+        print(json.dumps(answer), flush=True)
+
+
+def start(what: str, folder: Path, config: str, overrides: dict[str, str]) -> int:
+    """The process id of a new daemon, of a ``down``, or of an import of the document in the folder."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 70
+    try:
+        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        status = live(what, folder, load(config, overrides))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def live(what: str, folder: Path, config: Config) -> int:
+    """The whole life of the child; its exit status."""
+    install(Recorder(folder / "control", folder / "trace"))
+    try:
+        if what == "import":
+            statefile.import_state(config, str(folder / "document"), replace=True)
+            return 0
+        return daemon.run(config) if what == "daemon" else daemon.down(config)
+    except Error as failure:
+        print(f"sandnet: {failure}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Every end-to-end test works on a host with a real daemon, and must leave it as it found it.
+
+The fixtures are registered once for all folders, in ``tests/conftest.py``: two sets of them would each take the
+other's worlds for something left behind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+
+from tests.support.daemon import Facts, World, processes
+from tests.support.network_host import eventually, unavailable
+
+_reason = cache(unavailable)
+STANDING = re.compile(r"\tset (closed_families|open_links) \{[^}]*?(elements = \{[^}]*\}\s*)?\}")
+"""Sets of what the host was before the first network."""
+
+
+class Worlds:
+    """One world a worker, replaced by a fresh one when a test has left something in it."""
+
+    def __init__(self, factory: pytest.TempPathFactory, *, dns: bool = True) -> None:
+        self._factory, self._dns = factory, dns
+        self._world: World | None = None
+        self._clean: Facts | None = None
+
+    def get(self) -> World:
+        """A host with a running daemon and nothing but the predefined networks."""
+        if self._world is None:
+            self._world = World(self._factory.mktemp("w"), dns=self._dns)
+            self._world.start()
+            self._clean = self._facts(self._world)
+        return self._world
+
+    def check(self) -> None:
+        """Remove what a test has made by requests, and compare with what there was before it."""
+        world = self.get()
+        try:
+            world.stack.pop_all().close()
+            if not world.is_running():
+                world.start()
+            world.api.clear()
+            eventually(lambda: self._facts(world) == self._clean)
+            assert world.api.get("/healthz")["status"] == "ok"
+        except BaseException:
+            left = [set(now) ^ set(then) for now, then in zip(self._facts(world), self._clean or (), strict=False)]
+            print("left behind or missing:", left, "\n", world.log)
+            self.discard()
+            raise
+
+    @staticmethod
+    def _facts(world: World) -> Facts:
+        """The host's parameters are put back by ``down`` only, and what the table knows of them stays as long."""
+        facts = world.facts()
+        rules = STANDING.sub("", "\n".join(facts.rules))
+        return facts._replace(sysctls=(), rules=tuple(rules.splitlines()))
+
+    def discard(self) -> None:
+        """End the world, without asking the daemon to clean up."""
+        if self._world is not None:
+            self._world.close()
+            self._world = None
+
+    def end(self) -> None:
+        """``sandnet down`` after everything: the host is as it was before the daemon came."""
+        if self._world is not None:
+            try:
+                self._world.down()
+                assert self._world.facts() == self._world.before
+                assert self._world.resolvers() == []
+            finally:
+                self.discard()
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.TempPathFactory]:
+    """Where worlds are made; when all are gone, none of their processes is left.
+
+    Skipped without root or namespaces (failed where ``CI`` is set).
+    """
+    if reason := _reason():
+        pytest.skip(reason)
+    yield tmp_path_factory
+    ours = f"{tmp_path_factory.getbasetemp()}/w".encode()
+    left = [
+        words for _, words in processes() if any(word.removeprefix(b"--run-dir=").startswith(ours) for word in words)
+    ]
+    assert left == []
+
+
+@pytest.fixture(scope="session")
+def worlds(workshop: pytest.TempPathFactory) -> Iterator[Worlds]:
+    """Those in which names are served."""
+    made = Worlds(workshop)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="session")
+def nameless_worlds(workshop: pytest.TempPathFactory) -> Iterator[Worlds]:
+    """Those in which names stand in hosts files."""
+    made = Worlds(workshop, dns=False)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def world(worlds: Worlds) -> Iterator[World]:
+    """The world, checked afterwards."""
+    yield worlds.get()
+    worlds.check()
+
+
+@pytest.fixture
+def fresh_world(workshop: pytest.TempPathFactory) -> Iterator[World]:
+    """A world of the test's own, without a daemon."""
+    made = World(workshop.mktemp("w"))
+    yield made
+    made.close()

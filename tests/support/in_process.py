@@ -1,0 +1,90 @@
+"""The whole daemon but its socket, in the test's own process: real core, drivers and API over an in-memory
+store and an in-memory kernel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from sandnet.api.app import create_app
+from sandnet.api.libnetwork.event_stream import Streams
+from sandnet.api.middleware.normalization import Front, Message
+from sandnet.composition import assemble
+from sandnet.config import Config
+from sandnet.core.controller import Controller
+from sandnet.dns.base import NameService
+from sandnet.kernel.fake.kernel import FakeKernel
+from sandnet.kernel.workers import Workers
+from sandnet.stores.memory import MemoryStore
+
+SANDBOX_DIR = "/var/run/docker/netns"
+
+
+class Served(NamedTuple):
+    """A running daemon and a client of it."""
+
+    controller: Controller
+    kernel: FakeKernel
+    client: httpx.AsyncClient
+    files_dir: Path
+    app: Front
+
+
+@asynccontextmanager
+async def served(
+    directory: Path, names: NameService | None = None, streams: Streams | None = None
+) -> AsyncIterator[Served]:
+    """A daemon whose files are below ``directory``."""
+    kernel, workers = FakeKernel(SANDBOX_DIR), Workers()
+    pools = (IPv4Network("172.16.0.0/12"),)
+    config = Config(state_dir=str(directory), sandbox_dir=SANDBOX_DIR, file_dirs=(), pools=pools)
+    controller = assemble(config, MemoryStore(), kernel, workers, names)
+    await controller.start()
+    app = create_app(controller, version="1.2.3", streams=streams)
+    transport = httpx.ASGITransport(app=app)
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield Served(controller, kernel, client, directory / "sandboxes", app)
+    finally:
+        await controller.stop()
+        workers.close()
+
+
+async def make(client: httpx.AsyncClient, path: str, **body: object) -> str:
+    """Create something, which must succeed; what was answered."""
+    response = await client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    made: str = response.json()
+    return made
+
+
+def assert_refused(response: httpx.Response, status: int, *words: str) -> None:
+    """A failure of that status in the dialect's one shape, telling all of the words."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert list(response.json()) == ["message", "code", "hint"]
+    for word in words:
+        assert word in response.text
+
+
+async def exchange(
+    app: Front, method: str, raw_path: bytes, events: Sequence[Message] = ({"type": "http.request", "body": b""},)
+) -> list[Message]:
+    """What the application sends when a server hands it a request: below what an HTTP client would let through."""
+    coming = iter(events)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(coming)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Message = {"type": "http", "method": method, "path": raw_path.decode(), "raw_path": raw_path}
+    await app({**scope, "query_string": b"", "headers": [], "server": None}, receive, send)
+    return sent
