@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sandnet.kernel.syscalls import entered, opened_namespace
+from sandnet.kernel.syscalls import in_namespace, opened_namespace
 
 PORT = 5202
 BACKLOG = 4096
@@ -29,7 +29,7 @@ def serve(paths: Sequence[str]) -> None:
     """Take and close connections, for ever."""
     selector = selectors.DefaultSelector()
     for path in paths:
-        with opened_namespace(path) as namespace, entered(namespace):
+        with opened_namespace(path) as namespace, in_namespace(namespace):
             listener = socket.create_server(("", PORT), backlog=BACKLOG)
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ, listener)

@@ -11,7 +11,7 @@ import socket
 import struct
 from pathlib import Path
 
-from sandnet.kernel.syscalls import OWN_NAMESPACE, entered, returning, unshare_network
+from sandnet.kernel.syscalls import OWN_NAMESPACE, in_namespace, restoring_namespace, unshare_network
 
 _NEWLINK, _NEWADDR, _NEWROUTE = 16, 20, 24
 _REQUEST_ACK, _CREATE = 0x5, 0x600
@@ -81,7 +81,7 @@ class Floor:
     """A host namespace with one bridge, and what is attached to it."""
 
     def __init__(self) -> None:
-        with returning():
+        with restoring_namespace():
             unshare_network()
             self._place = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
             self._host = _Netlink()
@@ -90,7 +90,7 @@ class Floor:
 
     def attach(self, number: int) -> None:
         """A namespace with an interface, an address and a default route; ``number`` is 0 to 65,000."""
-        with returning():
+        with restoring_namespace():
             unshare_network()
             namespace = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
             inside = _Netlink()
@@ -119,7 +119,7 @@ class Floor:
 
     def links(self) -> int:
         """How many links the host has."""
-        with entered(self._place):
+        with in_namespace(self._place):
             return len(Path("/proc/thread-self/net/dev").read_text().splitlines()) - 2
 
     def release(self) -> None:

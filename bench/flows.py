@@ -21,7 +21,7 @@ from typing import Any
 
 import dns.message
 
-from sandnet.kernel.syscalls import entered, opened_namespace
+from sandnet.kernel.syscalls import in_namespace, opened_namespace
 
 READY = "listening"
 PLAN = Any
@@ -43,7 +43,7 @@ _SO_RCVBUFFORCE = 33
 
 def made(path: str, kind: int) -> socket.socket:
     """An IPv4 socket in the namespace at a path."""
-    with opened_namespace(path, follow=True) as namespace, entered(namespace):
+    with opened_namespace(path, follow=True) as namespace, in_namespace(namespace):
         return socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
 
 

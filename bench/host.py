@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import AnyStr
 
-from sandnet.kernel.syscalls import OWN_NAMESPACE, entered, returning, unshare_network
+from sandnet.kernel.syscalls import OWN_NAMESPACE, in_namespace, restoring_namespace, unshare_network
 
 STOP_DEADLINE = 30.0
 """Seconds a process may take to end."""
@@ -23,7 +23,7 @@ class Namespace:
     """A network namespace with loopback up, there as long as this object is open."""
 
     def __init__(self) -> None:
-        with returning():
+        with restoring_namespace():
             unshare_network()
             self._fd = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -33,7 +33,7 @@ class Namespace:
         self, command: Sequence[str], log: Path, environment: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Start a process in it; what it says goes to ``log``."""
-        with entered(self._fd), log.open("ab") as out:
+        with in_namespace(self._fd), log.open("ab") as out:
             return subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment)
 
     def run(self, command: Sequence[str], given: str = "", environment: dict[str, str] | None = None) -> str:
@@ -42,7 +42,7 @@ class Namespace:
         Raises:
             RuntimeError: it failed; with what it said.
         """
-        with entered(self._fd):
+        with in_namespace(self._fd):
             done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout}{done.stderr}")

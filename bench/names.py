@@ -26,13 +26,13 @@ from bench.sandnet_daemon import Daemon
 from bench.timing import Counts
 from sandnet.composition import name_client
 from sandnet.config import Config
-from sandnet.dns.base import SERVER_ADDRESS, Asker, Names
+from sandnet.dns.base import SERVER_ADDRESS, SetClient, SetNames
 from sandnet.dns.client import NameClient
-from sandnet.dns.client_connection import Link
+from sandnet.dns.client_connection import ControlConnection
 from sandnet.dns.control_protocol import SOCKET
 from sandnet.dns.server.forwarder import PORT
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
-from sandnet.kernel.syscalls import entered, opened_namespace
+from sandnet.kernel.syscalls import in_namespace, opened_namespace
 
 TITLE = "Names"
 OURS = "sandnet"
@@ -221,12 +221,12 @@ async def _resolver(config: Config) -> AsyncIterator[NameClient]:
 
 
 @asynccontextmanager
-async def _sandboxes(config: Config, number: int) -> AsyncIterator[Sequence[Asker]]:
+async def _sandboxes(config: Config, number: int) -> AsyncIterator[Sequence[SetClient]]:
     namespaces = LinuxNamespaces(config.sandbox_dir)
     keys = [f"{config.sandbox_dir}/sandbox{each:04d}" for each in range(number)]
     try:
         yield [
-            Asker(container_id=f"{each:064x}", key=key, inode=namespaces.make(key).inode, networks=(NETWORK,))
+            SetClient(container_id=f"{each:064x}", key=key, inode=namespaces.make(key).inode, networks=(NETWORK,))
             for each, key in enumerate(keys)
         ]
     finally:
@@ -249,7 +249,7 @@ async def _complete(client: NameClient, askers: int) -> None:
 
 
 async def _pid(config: Config) -> int:
-    link = await Link.open(f"{config.run_dir}/{SOCKET}")
+    link = await ControlConnection.open(f"{config.run_dir}/{SOCKET}")
     link.close()
     return link.pid
 
@@ -258,14 +258,14 @@ def _sockets(pid: int) -> int:
     return sum(os.readlink(fd).startswith("socket:") for fd in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def _name(number: int) -> Names:
+def _name(number: int) -> SetNames:
     address = FIRST_ADDRESS + number
-    return Names(
+    return SetNames(
         network_id=NETWORK, network="net", owner=f"{number:064x}", names=(f"endpoint{number}",), addresses=(address,)
     )
 
 
-async def _published(client: NameClient, askers: Sequence[Asker], times: int) -> list[float]:
+async def _published(client: NameClient, askers: Sequence[SetClient], times: int) -> list[float]:
     took = []
     for number in range(len(askers), len(askers) + times):
         name = _name(number)
@@ -282,7 +282,7 @@ def address_told(key: str, name: str) -> IPv4Address:
     """The address with which the answer to an A question ends, asked from inside the namespace."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     question = struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)
-    with opened_namespace(key) as namespace, entered(namespace):
+    with opened_namespace(key) as namespace, in_namespace(namespace):
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with asking:
         asking.settimeout(WAIT)

@@ -15,11 +15,11 @@ from msgspec.structs import replace
 from bench.figures import MS, Figure, Target, time_of
 from bench.timing import Counts, Stopwatch
 from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.drivers.sysctls import Tuning
+from sandnet.drivers.sysctls import SysctlManager
 from sandnet.firewall.base import EndpointState, NetworkState
-from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.kernel import LinuxKernel
-from sandnet.kernel.syscalls import returning, unshare_network
+from sandnet.kernel.syscalls import restoring_namespace, unshare_network
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, BoundPort, Endpoint, Network, Phase, Subnet
 from sandnet.model.network import NetworkOptions
@@ -35,12 +35,12 @@ TCP = 6
 
 def changes(counts: Counts) -> list[Figure]:
     """Backends come, drain, return and go, each time at another service; in a network namespace of its own."""
-    with returning(), ExitStack() as undo:
+    with restoring_namespace(), ExitStack() as undo:
         unshare_network()  # the workers are threads made from here on, and so are in it too
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         workers, kernel = Workers(), LinuxKernel("/nowhere")
         driver = BridgeDriver(
-            kernel, workers, Reaper(kernel.links, workers), Tuning(kernel.sysctl, MemoryStore(), workers), []
+            kernel, workers, LinkReaper(kernel.links, workers), SysctlManager(kernel.sysctl, MemoryStore(), workers), []
         )
         undo.callback(kernel.close)
         undo.callback(workers.close)

@@ -8,10 +8,14 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from sandnet.cli import main
-from sandnet.core.monitoring.health_checks import Probes
-from sandnet.core.monitoring.process_watcher import Deaths
-from sandnet.core.reconcile.drift_watcher import Healing
+from sandnet.core.monitoring.health_checks import HealthChecks
+from sandnet.core.monitoring.process_watcher import ProcessWatcher
+from sandnet.core.reconcile.drift_watcher import DriftWatcher
 
 if __name__ == "__main__":
-    with patch.object(Deaths, "start"), patch.object(Healing, "start"), patch.object(Probes, "start"):
+    with (
+        patch.object(ProcessWatcher, "start"),
+        patch.object(DriftWatcher, "start"),
+        patch.object(HealthChecks, "start"),
+    ):
         main()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sandnet.serving.http_server import Server
-from sandnet.serving.sockets import Listener
+from sandnet.serving.sockets import ListeningSocket
 from sandnet.serving.tls import Certificates
 from sandnet.serving.unix_socket import open_unix
 from tests.support.in_process import served
@@ -63,7 +63,7 @@ async def running(folder: Path, *, tls: Certificates | None = None, unix: bool =
             listening.setblocking(False)
             port = listening.getsockname()[1]
         url = f"unix://{path}" if unix else f"tcp://127.0.0.1:{port}"
-        listener = Listener(url, listening, ours=True, tls=tls)
+        listener = ListeningSocket(url, listening, ours=True, tls=tls)
         server = Server(parts.controller, [listener], (), tls)
         serving = asyncio.ensure_future(server.serve())
         await until(lambda: server.started)

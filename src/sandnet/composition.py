@@ -16,11 +16,11 @@ from pathlib import Path
 from sandnet.config import EMBEDDED, Config
 from sandnet.core.controller import Controller
 from sandnet.core.names.host_files import HostFiles
-from sandnet.core.names.resolver_sync import Naming
-from sandnet.core.runtime.context import Parts, Settings
+from sandnet.core.names.resolver_sync import ResolverSync
+from sandnet.core.runtime.context import Context, Settings
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations
-from sandnet.core.state.boot_id import Boots
+from sandnet.core.state.boot_id import BootId
 from sandnet.core.state.events import Events
 from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
@@ -29,17 +29,17 @@ from sandnet.dns.client import NameClient, stop_resolver
 from sandnet.dns.control_protocol import HOST, PROTOCOL, SOCKET, Lack
 from sandnet.dns.server.forwarder import PORT
 from sandnet.dns.socket_provider import OpenSockets, Run
-from sandnet.dns.takeover import Opened, claim
+from sandnet.dns.takeover import OpenedSockets, claim
 from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.drivers.null import UnlinkedDriver
+from sandnet.drivers.null import NullDriver
 from sandnet.drivers.readonly_sysctls import unfit
-from sandnet.drivers.sysctls import Tuning
+from sandnet.drivers.sysctls import SysctlManager
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.kernel import LinuxKernel
-from sandnet.kernel.linux.namespace_sockets import asking_inside, listen_here, listen_inside
+from sandnet.kernel.linux.namespace_sockets import asking_inside, open_sockets, open_sockets_in
 from sandnet.kernel.safe_files import Files
 from sandnet.kernel.spawn import start_detached
 from sandnet.kernel.workers import Workers
@@ -52,7 +52,7 @@ DNS_LOG = "dns.log"
 
 @asynccontextmanager
 async def composed(config: Config) -> AsyncIterator[Controller]:
-    """A controller over the real parts, closed in the end.
+    """A controller over the real context, closed in the end.
 
     Raises:
         Error: ``UNAVAILABLE`` when the store cannot be opened.
@@ -126,13 +126,13 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
     """Opens the resolver's sockets in namespaces below a directory, and the host's at an address and port."""
     root = sandbox_dir.rstrip("/") + "/"
 
-    def open_sockets(key: str, inode: int, lack: Lack) -> Opened:
+    def open_sockets(key: str, inode: int, lack: Lack) -> OpenedSockets:
         if lack.container_id == HOST:
-            return Opened(0, _listen_for_host(host_listen))
+            return OpenedSockets(0, _listen_for_host(host_listen))
         if not key.startswith(root) or ".." in key.split("/"):
             raise not_found("namespace", key, f"only those below {root} are served")
-        listening = listen_inside(key, inode, ip_address(SERVER_ADDRESS), PORT) if lack.listening else ()
-        return Opened(inode, listening, _asking(key, inode, lack))
+        listening = open_sockets_in(key, inode, ip_address(SERVER_ADDRESS), PORT) if lack.listening else ()
+        return OpenedSockets(inode, listening, _asking(key, inode, lack))
 
     return open_sockets
 
@@ -152,7 +152,7 @@ def _listen_for_host(host_listen: tuple[str, int] | None) -> tuple[socket.socket
         raise invalid("no address is configured at which the host may ask", code="invalid_configuration")
     address, port = host_listen
     try:
-        return listen_here(ip_address(address), port)
+        return open_sockets(ip_address(address), port)
     except OSError as failure:
         raise Error(Kind.UNAVAILABLE, f"cannot listen at {address} port {port}: {failure.strerror}") from failure
 
@@ -165,17 +165,17 @@ def _endpoint(text: str) -> tuple[str, int]:
 def assemble(
     config: Config, store: Store, kernel: Kernel, workers: Workers, names: NameService | None = None
 ) -> Controller:
-    """A controller put together from its parts, over any store, kernel and resolver."""
-    reaper = Reaper(kernel.links, workers)
+    """A controller put together from its context, over any store, kernel and resolver."""
+    reaper = LinkReaper(kernel.links, workers)
     events = Events()
     records = Records(store, events)
-    naming = Naming(records, names)
+    naming = ResolverSync(records, names)
     files_dir = os.path.join(config.state_dir, "sandboxes")
     files = Files([config.state_dir, *config.file_dirs])
-    tuning = Tuning(kernel.sysctl, store, workers)
+    tuning = SysctlManager(kernel.sysctl, store, workers)
     drivers: list[Driver] = [
-        UnlinkedDriver("null"),
-        UnlinkedDriver("host"),
+        NullDriver("null"),
+        NullDriver("host"),
         BridgeDriver(
             kernel,
             workers,
@@ -186,23 +186,23 @@ def assemble(
             max_flows=config.max_flows,
         ),
     ]
-    parts = Parts(
+    context = Context(
         settings=Settings(config.sandbox_dir, files_dir, config.default_network),
         records=records,
-        boots=Boots(store, kernel.sysctl, workers),
+        boot_id=BootId(store, kernel.sysctl, workers),
         leases=Leases(records),
-        naming=naming,
+        resolver_sync=naming,
         events=events,
-        files=HostFiles(records, files, workers, naming, files_dir),
+        host_files=HostFiles(records, files, workers, naming, files_dir),
         locks=Locks(),
         operations=Operations(),
         drivers={driver.name: driver for driver in drivers},
         kernel=kernel,
         workers=workers,
-        reaper=reaper,
+        link_reaper=reaper,
     )
-    controller = Controller(parts)
-    controller.also_tell(partial(unfit, kernel.sysctl))
+    controller = Controller(context)
+    controller.add_health_check(partial(unfit, kernel.sysctl))
     return controller
 
 

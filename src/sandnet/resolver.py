@@ -29,9 +29,9 @@ import uvloop
 from sandnet.dns.base import SERVER_ADDRESS
 from sandnet.dns.server.control import Control
 from sandnet.dns.server.forwarder import DEADLINE, OWN, PORT, Upstream
-from sandnet.dns.server.host_nameservers import HostServers
-from sandnet.dns.server.query_handler import Answers
-from sandnet.dns.server.resolver import Server
+from sandnet.dns.server.host_nameservers import HostNameservers
+from sandnet.dns.server.query_handler import QueryHandler
+from sandnet.dns.server.resolver import Resolver
 from sandnet.dns.takeover import BACKLOG
 from sandnet.kernel.capabilities import raise_oom_score, renounce
 from sandnet.kernel.linux.namespace_sockets import disconnect
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 Endpoint = tuple[Address, int]
 
-LOOK: Final = 5.0
+PARENT_CHECK_INTERVAL: Final = 5.0
 """Seconds between two looks whether the socket at which the daemon calls is still there."""
 USER: Final = "sandnet-resolver"
 """Whom the process becomes (systemd/sandnet.sysusers)."""
@@ -150,12 +150,12 @@ async def _serve(
     _log.info("process %d ends", os.getpid())
 
 
-def _assembled(options: argparse.Namespace) -> Server:
+def _assembled(options: argparse.Namespace) -> Resolver:
     own = {ip_address(SERVER_ADDRESS)}
     if options.host_listen and options.host_listen[1] == PORT:
         own.add(options.host_listen[0])
-    answers = Answers(Upstream(own_limit=options.outstanding), HostServers(), own=own)
-    return Server(answers, host=options.host_listen is not None, disconnect=disconnect)
+    answers = QueryHandler(Upstream(own_limit=options.outstanding), HostNameservers(), own=own)
+    return Resolver(answers, host=options.host_listen is not None, disconnect=disconnect)
 
 
 async def _watch(called: int, stop: Callable[[], None]) -> None:
@@ -164,7 +164,7 @@ async def _watch(called: int, stop: Callable[[], None]) -> None:
     The descriptor tells so without any right to the directory.
     """
     while os.fstat(called).st_nlink:  # noqa: ASYNC110 - nothing says when a file is removed
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(PARENT_CHECK_INTERVAL)
     _log.warning("the socket was removed: nobody can reach this process")
     stop()
 

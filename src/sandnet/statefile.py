@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sandnet.composition import store_file
 from sandnet.config import Config
-from sandnet.core.state.export import exported, imported
+from sandnet.core.state.export import dump, imported
 from sandnet.errors import Error, Kind, invalid
 from sandnet.escaping import printable_json
 from sandnet.serving.single_instance import only_one
@@ -27,7 +27,7 @@ def export_state(config: Config, target: str) -> None:
     Raises:
         Error: ``UNAVAILABLE``: there is no store, or it is damaged; the file cannot be written.
     """
-    document = exported(read_all(_path(config)))
+    document = dump(read_all(_path(config)))
     try:
         if target == "-":
             _write_out(document)

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.observation import Watched
+from sandnet.kernel.observation import ProcessHandle
 from sandnet.kernel.types import Bridge, DefaultRoute, ElementChange, Veth
 from tests.support.kernel_cases import SANDBOXES, FakeWorld, LinuxWorld, World
 from tests.support.network_host import Host, eventually, unavailable
@@ -199,11 +199,11 @@ def loopback(world: World) -> set[str]:
 
 def test_given_marks_when_links_are_made_again_without_then_they_stay_until_they_are_retired(world: World) -> None:
     links, mark = world.kernel.links, "sandnet1 net " + "x" * 242
-    world.kernel.links.ensure_bridge(BRIDGE._replace(mark=mark))
-    plugged(world, VETH._replace(mark="sandnet1 end y"))
+    world.kernel.links.ensure_bridge(BRIDGE._replace(alias=mark))
+    plugged(world, VETH._replace(alias="sandnet1 end y"))
     plugged(world)
     assert [link.alias for link in links.list() if link.name in ("snb0", "snv0")] == [mark, "sandnet1 end y"]
-    plugged(world, VETH._replace(mark="another"))
+    plugged(world, VETH._replace(alias="another"))
     found = links.find("snv0")
     assert found
     assert found.alias == "another"
@@ -239,9 +239,11 @@ def test_given_a_shared_address_when_withdrawn_twice_then_it_is_gone(world: Worl
     plugged(world, SHARING)
     world.kernel.links.retire(["snv0"])
     for _ in range(2):
-        world.kernel.links.withdraw(KEY, [ip_interface("172.20.0.99/16"), ip_interface("fd00:20::99/64")])
+        world.kernel.links.remove_service_addresses(
+            KEY, [ip_interface("172.20.0.99/16"), ip_interface("fd00:20::99/64")]
+        )
     assert not loopback(world)
-    world.kernel.links.withdraw(OTHER_KEY, [ip_interface("172.20.0.99/16")])
+    world.kernel.links.remove_service_addresses(OTHER_KEY, [ip_interface("172.20.0.99/16")])
 
 
 # Namespaces.
@@ -492,12 +494,12 @@ def test_given_no_port_at_all_when_held_then_invalid(world: World, proto: int, p
 
 
 def test_given_a_host_when_asked_what_is_missing_then_every_reason_is_told(world: World) -> None:
-    missing = world.kernel.host.missing()
+    missing = world.kernel.host.missing_features()
     assert set(missing) <= {"bridge", "veth", "nftables", "namespaces", "ipv6", "sctp"}
     assert all(missing.values())
 
 
-def is_readable(watched: Watched, seconds: float) -> bool:
+def is_readable(watched: ProcessHandle, seconds: float) -> bool:
     """Whether the descriptor says so in time."""
     waiting = select.poll()
     waiting.register(watched.fileno(), select.POLLIN)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from sandnet.dns.base import Alias, Asker, NameService, NoAsker, NoNames
+from sandnet.dns.base import Alias, NameService, RemoveClient, RemoveNames, SetClient
 from sandnet.dns.fake import FakeNames
 from sandnet.errors import Error, Kind
 from tests.support.dns_servers import DnsHost, names, query, rcode, records
@@ -21,11 +21,11 @@ class World(Protocol):
 
     service: NameService
 
-    def asker(self, name: str, *networks: str, aliases: tuple[Alias, ...] = (), external: bool = True) -> Asker:
+    def asker(self, name: str, *networks: str, aliases: tuple[Alias, ...] = (), external: bool = True) -> SetClient:
         """A sandbox."""
         ...
 
-    async def ask(self, asker: Asker, name: str, kind: str = "A") -> bytes:
+    async def ask(self, asker: SetClient, name: str, kind: str = "A") -> bytes:
         """What it is answered."""
         ...
 
@@ -37,11 +37,13 @@ class FakeWorld:
         self.fake = FakeNames()
         self.service: NameService = self.fake
 
-    def asker(self, name: str, *networks: str, aliases: tuple[Alias, ...] = (), external: bool = True) -> Asker:
+    def asker(self, name: str, *networks: str, aliases: tuple[Alias, ...] = (), external: bool = True) -> SetClient:
         ids = tuple(f"id-{network}" for network in networks)
-        return Asker(container_id=name, key=f"/run/{name}", inode=1, networks=ids, aliases=aliases, external=external)
+        return SetClient(
+            container_id=name, key=f"/run/{name}", inode=1, networks=ids, aliases=aliases, external=external
+        )
 
-    async def ask(self, asker: Asker, name: str, kind: str = "A") -> bytes:
+    async def ask(self, asker: SetClient, name: str, kind: str = "A") -> bytes:
         answer = self.fake.answer(asker.container_id, query(name, kind))
         assert answer
         return answer
@@ -54,10 +56,10 @@ class LinuxWorld:
         self._host = dns_host
         self.service = service
 
-    def asker(self, name: str, *networks: str, aliases: tuple[Alias, ...] = (), external: bool = True) -> Asker:
+    def asker(self, name: str, *networks: str, aliases: tuple[Alias, ...] = (), external: bool = True) -> SetClient:
         return self._host.asker(name, *networks, aliases=aliases, external=external)
 
-    async def ask(self, asker: Asker, name: str, kind: str = "A") -> bytes:
+    async def ask(self, asker: SetClient, name: str, kind: str = "A") -> bytes:
         return await self._host.ask(asker, name, kind)
 
 
@@ -89,9 +91,11 @@ async def test_given_a_name_when_applied_then_a_sandbox_on_the_network_resolves_
 async def test_given_a_name_when_taken_back_then_no_answer_holds_it(world: World) -> None:
     box = world.asker("box", "front", external=False)
     await world.service.apply(box, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "web", "10.0.0.3"))
-    await world.service.apply(NoNames(network_id="id-front", owner="e1"))
+    await world.service.apply(RemoveNames(network_id="id-front", owner="e1"))
     assert records(await world.ask(box, "web")) == ["10.0.0.3"]
-    await world.service.apply(NoNames(network_id="id-front", owner="e2"), NoNames(network_id="id-x", owner="e9"))
+    await world.service.apply(
+        RemoveNames(network_id="id-front", owner="e2"), RemoveNames(network_id="id-x", owner="e9")
+    )
     assert rcode(await world.ask(box, "web")) == "NXDOMAIN"
 
 
@@ -137,7 +141,7 @@ async def test_given_a_name_when_explained_then_the_record_behind_it_is_told(wor
 async def test_given_a_sandbox_when_gone_then_it_is_not_known(world: World) -> None:
     box = world.asker("box", "front")
     await world.service.apply(box)
-    await world.service.apply(NoAsker(container_id="box"), NoAsker(container_id="never"))
+    await world.service.apply(RemoveClient(container_id="box"), RemoveClient(container_id="never"))
     with pytest.raises(Error) as refused:
         await world.service.explain("box", "web")
     assert (refused.value.kind, refused.value.code) == (Kind.NOT_FOUND, "sandbox_not_found")

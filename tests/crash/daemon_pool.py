@@ -22,7 +22,7 @@ import uvicorn.protocols.websockets.auto  # noqa: F401 - all of these are import
 
 from sandnet import daemon, statefile
 from sandnet.api.app import create_app
-from sandnet.api.middleware.normalization import Front
+from sandnet.api.middleware.normalization import RequestNormalizer
 from sandnet.config import Config, load
 from sandnet.core.controller import Controller
 from sandnet.core.reconcile import drift_watcher
@@ -49,14 +49,14 @@ def prepare() -> None:
     app = create_app(later, version="0")
     missing = feature_probe.missing()
 
-    def ready_made(controller: Controller, **_: object) -> Front:
+    def ready_made(controller: Controller, **_: object) -> RequestNormalizer:
         vars(later).update(vars(controller))
         return app
 
     http_server.create_app = ready_made  # type: ignore[attr-defined]
     host.missing = lambda: dict(missing)  # type: ignore[attr-defined]
     # what comes by the clock would come amid anything: repairs and copies have scenarios of their own
-    drift_watcher.TICK = drift_watcher.LONGEST_REST = drift_watcher.SOON = PUT_OFF
+    drift_watcher.POLL_INTERVAL = drift_watcher.LONGEST_PAUSE = drift_watcher.FIRST_SCAN_DELAY = PUT_OFF
     backups.Backups.__init__.__defaults__ = (PUT_OFF, PUT_OFF)
 
 

@@ -40,14 +40,14 @@ READS: Final = frozenset({
     "Links.list", "Links.find", "Links.addresses",
     "Namespaces.identify", "Namespaces.find", "Namespaces.interfaces", "Namespaces.tcp_socket",
     "Sysctl.get", "Sysctl.is_writable", "Host.occupied", "Host.local_port_range",
-    "Host.reserved_ports", "Host.missing", "Host.is_preferred",
-    "Firewall.listing", "Firewall.touched", "Firewall.account",
+    "Host.reserved_ports", "Host.missing_features", "Host.is_preferred",
+    "Firewall.listing", "Firewall.foreign_generation", "Firewall.acknowledge",
     "Processes.namespaces", "Processes.started", "Processes.watch",
     "Survey.host", "Survey.uplinks", "Survey.neighbour_overflows",
     "Survey.inside", "Survey.lives_in", "Survey.mounted_at", "Survey.pinned",
     "Watch.read", "Watch.name", "Watch.namespaces",
-    "Files.check", "Files.read", "Files.mark",
-    "Store.get", "Store.list", "Store.watch", "Store.close", "Store.problems", "Store.mend",
+    "Files.check", "Files.read", "Files.fingerprint",
+    "Store.get", "Store.list", "Store.watch", "Store.close", "Store.problems", "Store.verify",
     "NameService.problem", "NameService.explain",
 })  # fmt: skip
 """Change nothing, so the moments before and after one are the same moment."""

@@ -13,9 +13,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 from msgspec.structs import replace
 
 from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.drivers.sysctls import Tuning
+from sandnet.drivers.sysctls import SysctlManager
 from sandnet.firewall.base import EndpointState, NetworkState
-from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.kernel.workers import Workers
 from sandnet.model import Affinity, Attachment, BoundPort, Endpoint, Network, Phase, Subnet
@@ -108,7 +108,7 @@ class World:
     def new_driver(self) -> BridgeDriver:
         workers = HostWorkers(self.host)
         return BridgeDriver(
-            self.kernel, workers, cast(Reaper, None), Tuning(self.kernel.sysctl, MemoryStore(), workers), []
+            self.kernel, workers, cast(LinkReaper, None), SysctlManager(self.kernel.sysctl, MemoryStore(), workers), []
         )
 
     def close(self) -> None:

@@ -130,7 +130,7 @@ def test_given_a_flow_that_ended_meanwhile_when_it_is_deleted_then_success(sent:
 def test_given_a_socket_that_fails_when_asked_again_then_another_one_does_the_work(sent: Host) -> None:
     conntrack = Conntrack()
     sent.run(conntrack.forget_flows, addresses=[ip_address("127.0.0.2")])
-    kept = conntrack._kept._socket
+    kept = conntrack._socket._socket
     assert kept
     kept.close()
     with pytest.raises(Error, match="forget tracked connections"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sandnet.dns.base import Asker
+from sandnet.dns.base import SetClient
 from tests.support.dns_servers import DnsHost, always, names, until
 from tests.support.network_host import Host
 
@@ -79,11 +79,11 @@ async def test_given_a_flooding_sandbox_when_another_asks_then_it_waits_less_tha
     assert _resident(pid) < 200 << 20
 
 
-def _started(world: DnsHost, box: Asker, *words: str) -> subprocess.Popen[str]:
+def _started(world: DnsHost, box: SetClient, *words: str) -> subprocess.Popen[str]:
     return world.host.popen("nsenter", f"--net={box.key}", sys.executable, *words)
 
 
-def _probed(world: DnsHost, box: Asker, pid: int) -> tuple[list[float], list[float]]:
+def _probed(world: DnsHost, box: SetClient, pid: int) -> tuple[list[float], list[float]]:
     """Seconds that the resolver worked while a local lookup waited, and how long it waited, of many lookups."""
     probe = _started(world, box, "-m", "tests.probe", str(pid), str(SECONDS))
     out, err = probe.communicate()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandnet.dns.base import Asker, NoAsker
+from sandnet.dns.base import RemoveClient, SetClient
 from tests.support.dns_servers import DnsHost, FakeUpstream, always, names, query, rcode, records, reply_to, until
 from tests.support.network_host import Host
 
@@ -27,7 +27,7 @@ class World(DnsHost):
         self.outside: FakeUpstream = self.upstream("127.0.1.1", always("192.0.2.99"))
         self.resolv_conf.write_text("nameserver 127.0.1.1\n")
 
-    def box(self, *servers: str, external: bool = False) -> Asker:
+    def box(self, *servers: str, external: bool = False) -> SetClient:
         """The sandbox, whose own networks hold these servers."""
         return self.asker("box", "front", upstreams=servers, inside=servers, external=external)
 
@@ -137,5 +137,5 @@ async def test_given_servers_that_change_when_asked_then_the_sockets_follow_and_
     await until(lambda: world.pids() and not client.problem())
     assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
     (pid,) = world.pids()
-    await client.apply(NoAsker(container_id="box"))
+    await client.apply(RemoveClient(container_id="box"))
     assert len(os.listdir(f"/proc/{pid}/fd")) == bare - 2

@@ -16,11 +16,11 @@ from statistics import median
 
 import pytest
 
-from sandnet.dns.base import Asker, NoAsker
+from sandnet.dns.base import RemoveClient, SetClient
 from sandnet.dns.client import stop_resolver
 from sandnet.dns.control_protocol import FORMER_SOCKET, SOCKET, Hello, exchange
-from sandnet.kernel.linux.host_ports import HostPorts
-from sandnet.resolver import LOOK
+from sandnet.kernel.linux.host_ports import PortHolder
+from sandnet.resolver import PARENT_CHECK_INTERVAL
 from tests.support.dns_servers import (
     PATIENCE,
     DnsHost,
@@ -132,7 +132,7 @@ async def test_given_another_release_when_it_takes_over_then_no_lookup_fails(wor
     assert not (world.run_dir / FORMER_SOCKET).exists()
 
 
-async def _ask_all_the_time(world: DnsHost, box: Asker) -> int:
+async def _ask_all_the_time(world: DnsHost, box: SetClient) -> int:
     """How many questions were answered rightly, in the end; each from a port of its own, every fourth over TCP.
 
     Raises:
@@ -151,7 +151,7 @@ async def _ask_all_the_time(world: DnsHost, box: Asker) -> int:
         return asked
 
 
-def _over_tcp(world: DnsHost, box: Asker, questions: list[bytes]) -> list[bytes]:
+def _over_tcp(world: DnsHost, box: SetClient, questions: list[bytes]) -> list[bytes]:
     with world.socket_in(box, tcp=True) as out, out.makefile("rb") as file:
         out.sendall(b"".join(len(each).to_bytes(2, "big") + each for each in questions))
         return [file.read(int.from_bytes(file.read(2), "big")) for _ in questions]
@@ -254,7 +254,7 @@ async def test_given_a_run_directory_that_others_cannot_enter_when_a_resolver_se
     box = world.asker("box", "front")
     await client.apply(box, WEB)
     pids = world.pids()
-    await asyncio.sleep(LOOK + 0.5)  # it has looked at its socket since
+    await asyncio.sleep(PARENT_CHECK_INTERVAL + 0.5)  # it has looked at its socket since
     assert records(await world.ask(box, "web")) == ["10.0.0.2"]
     assert world.pids() == pids
     await client.close()
@@ -340,7 +340,7 @@ async def test_given_a_namespace_that_is_gone_when_applied_then_it_is_told_and_o
     await client.apply(gone, box, WEB)
     assert "gone" in client.problem()
     assert records(await world.ask(box, "web")) == ["10.0.0.2"]
-    await client.apply(NoAsker(container_id="gone"))
+    await client.apply(RemoveClient(container_id="gone"))
     assert client.problem() == ""
 
 
@@ -376,7 +376,7 @@ async def test_given_many_sandboxes_when_they_come_and_go_then_no_descriptor_is_
     await client.apply(*boxes)
     assert len(os.listdir(f"/proc/{pid}/fd")) == before + 400
     assert records(await world.ask(boxes[-1], "web")) == ["10.0.0.2"]
-    await client.apply(*(NoAsker(container_id=box.container_id) for box in boxes))
+    await client.apply(*(RemoveClient(container_id=box.container_id) for box in boxes))
     assert len(os.listdir(f"/proc/{pid}/fd")) == before
 
 
@@ -502,7 +502,7 @@ def _flood(flood: socket.socket, count: int) -> None:
         flood.send(query(f"n{number}.example.org"))
 
 
-async def _median_time(world: DnsHost, *boxes: Asker) -> float:
+async def _median_time(world: DnsHost, *boxes: SetClient) -> float:
     """Of a hundred lookups; the worst ones measure the machine."""
     return median([await _time_of(world, each) for each in boxes * (100 // len(boxes))])
 
@@ -511,7 +511,7 @@ def _answered(flood: socket.socket) -> bool:
     return rcode(flood.recv(512)) == "SERVFAIL"
 
 
-async def _time_of(world: DnsHost, box: Asker) -> float:
+async def _time_of(world: DnsHost, box: SetClient) -> float:
     """Seconds a local name takes over UDP, the tools of the test left out."""
 
     def timed() -> float:
@@ -592,7 +592,7 @@ async def test_given_sockets_of_the_daemon_on_the_host_when_another_program_want
 ) -> None:
     """Published ports, and the address at which the host asks."""
     await world.opened("--host-listen", "127.0.0.1:5353")
-    ports = HostPorts()
+    ports = PortHolder()
     held = [world.host.run(ports.hold, proto, ip_address("127.0.0.1"), 8053) for proto in (6, 17)]
     try:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):

@@ -158,7 +158,7 @@ def test_given_a_map_that_is_full_when_a_flow_comes_then_it_is_reported_until_th
 
     def reported() -> list[str]:
         for _ in range(ServiceFlows.EVERY):
-            asyncio.run(reports.look())
+            asyncio.run(reports.check())
         return reports.problems
 
     client = small.client()

@@ -140,7 +140,7 @@ def test_given_resolv_conf_when_it_changes_then_its_nameservers_are_occupied(hos
 
 
 def test_given_a_kernel_that_can_all_when_asked_what_is_missing_then_the_host_is_not_touched(host: Host) -> None:
-    missing = host.run(LinuxHost().missing)
+    missing = host.run(LinuxHost().missing_features)
     assert not set(missing) - {"sctp", "ipv6"}
     assert [line.split(":")[1].strip() for line in host.sh("ip", "-o", "link").splitlines()] == ["lo"]
     assert host.sh("nft", "list", "ruleset") == ""
@@ -154,9 +154,9 @@ def test_given_attempts_that_fail_when_asked_what_is_missing_then_each_has_its_r
 
     monkeypatch.setattr(feature_probe, "_try_bridge", no_driver)
     ours = LinuxHost()
-    assert "CONFIG_BRIDGE" in host.run(ours.missing)["bridge"]
+    assert "CONFIG_BRIDGE" in host.run(ours.missing_features)["bridge"]
     monkeypatch.undo()
-    assert "bridge" in host.run(ours.missing), "what was tried once is not tried again"
+    assert "bridge" in host.run(ours.missing_features), "what was tried once is not tried again"
 
 
 def test_given_no_privilege_when_asked_what_is_missing_then_namespaces_and_all_that_needs_them(host: Host) -> None:
@@ -164,7 +164,7 @@ def test_given_no_privilege_when_asked_what_is_missing_then_namespaces_and_all_t
 import os
 from sandnet.kernel.linux.host import LinuxHost
 os.setuid(65534)
-for feature, reason in LinuxHost().missing().items():
+for feature, reason in LinuxHost().missing_features().items():
     print(feature, reason)
 """
     said, _ = host.popen(sys.executable, "-c", program).communicate(timeout=20)

@@ -21,8 +21,8 @@ from sandnet.kernel.netlink.rtnetlink import (
     list_addresses,
     list_links,
 )
-from sandnet.kernel.netlink.socket import Netlink, NetlinkError, TooMuchError, explaining
-from sandnet.kernel.syscalls import entered, open_namespace, returning, unshare_network
+from sandnet.kernel.netlink.socket import Netlink, NetlinkError, TooMuchError, map_errors
+from sandnet.kernel.syscalls import in_namespace, open_namespace, restoring_namespace, unshare_network
 from tests.support.network_host import Host
 
 
@@ -138,7 +138,7 @@ def test_given_a_failure_inside_when_it_leaves_the_block_then_the_thread_is_back
 
 def fail_elsewhere() -> None:
     before = own_inode()
-    with returning():
+    with restoring_namespace():
         unshare_network()
         raise RuntimeError("inside" if own_inode() != before else "still at home")
 
@@ -153,7 +153,7 @@ def test_given_no_way_back_when_a_block_ends_then_the_process_ends(host: Host) -
         "        return -1\n"
         "syscalls._libc = Broken()\n"
         "try:\n"
-        "    with syscalls.returning():\n"
+        "    with syscalls.restoring_namespace():\n"
         "        pass\n"
         "finally:\n"
         "    print('went on')\n"
@@ -175,7 +175,7 @@ def test_given_two_threads_when_one_is_elsewhere_then_the_other_stays(host: Host
     def work() -> tuple[int, int]:
         namespace = open_namespace(container.path, follow=True)
         home = own_inode()
-        with entered(namespace):
+        with in_namespace(namespace):
             thread = threading.Thread(target=other)
             thread.start()
             thread.join()
@@ -187,7 +187,7 @@ def test_given_two_threads_when_one_is_elsewhere_then_the_other_stays(host: Host
 
 
 def test_given_an_errno_when_a_block_explains_then_no_errno_crosses() -> None:
-    with pytest.raises(Error, match="cannot try: No such device"), explaining("try"):
+    with pytest.raises(Error, match="cannot try: No such device"), map_errors("try"):
         raise NetlinkError(errno.ENODEV, "No such device")
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
 from sandnet.firewall import antispoofing_rules
-from sandnet.firewall.ruleset.elements import BRIDGE, change
+from sandnet.firewall.ruleset.elements import BRIDGE, diff_statements
 from sandnet.kernel.linux import nftables
 from sandnet.kernel.linux.nftables import Nftables
 from sandnet.kernel.types import ElementChange
@@ -106,21 +106,21 @@ def told_hosts(host: Host, firewall: Nftables) -> frozenset[str]:
 
 def test_given_only_changes_of_our_own_when_asked_then_nobody_touched_the_rules(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, SET)
-    host.run(firewall.account, host.run(firewall.touched))
+    host.run(firewall.acknowledge, host.run(firewall.foreign_generation))
     for last in range(1, 4):
         host.run(firewall.change, [host_element(last)])
         host.run(firewall.run, element(last))
-    assert host.run(firewall.touched) == 0
+    assert host.run(firewall.foreign_generation) == 0
     assert told_hosts(host, firewall) == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
 
 
 def test_given_a_change_of_somebody_else_when_ours_follow_then_it_stays_noticed(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, SET)
-    host.run(firewall.account, host.run(firewall.touched))
+    host.run(firewall.acknowledge, host.run(firewall.foreign_generation))
     host.sh("nft", "add", "table", "inet", "theirs")
     host.run(firewall.change, [host_element(1)])
     host.run(firewall.change, [host_element(2)])
-    assert host.run(firewall.touched)
+    assert host.run(firewall.foreign_generation)
     assert told_hosts(host, firewall) == {"10.0.0.1", "10.0.0.2"}
 
 
@@ -142,14 +142,14 @@ def test_given_what_a_port_may_send_when_told_without_the_library_then_it_is_wha
     own = antispoofing_rules.elements(NET, ENDPOINT, port)
     ports = f"add map {BRIDGE} ports {{ typeof iifname : meta mark; }}\n"
     host.run(firewall.run, f"add table {BRIDGE}\n{ports}{antispoofing_rules.ruleset([])}")
-    host.run(firewall.change, antispoofing_rules.turned({}, own))
+    host.run(firewall.change, antispoofing_rules.diff({}, own))
     told = host.run(firewall.listing, BRIDGE)
     assert told
     assert sum(map(len, told.elements.values())) == len(own)
-    host.run(firewall.run, "\n".join(change(own, {})) + "\n")
+    host.run(firewall.run, "\n".join(diff_statements(own, {})) + "\n")
     host.run(firewall.run, antispoofing_rules.ruleset([own]))
     assert host.run(firewall.listing, BRIDGE) == told
-    host.run(firewall.change, antispoofing_rules.turned(own, {}))
+    host.run(firewall.change, antispoofing_rules.diff(own, {}))
     told = host.run(firewall.listing, BRIDGE)
     assert told
     assert not any(told.elements.values())

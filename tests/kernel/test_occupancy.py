@@ -9,8 +9,8 @@ from ipaddress import ip_network
 import pytest
 
 from sandnet.kernel.netlink import occupied_prefixes
-from sandnet.kernel.netlink.occupied_prefixes import Occupancy
-from sandnet.kernel.netlink.prefix_table import Prefixes
+from sandnet.kernel.netlink.occupied_prefixes import OccupiedPrefixes
+from sandnet.kernel.netlink.prefix_table import PrefixTable
 from tests.support.network_host import Host, eventually
 
 
@@ -19,7 +19,7 @@ class Followed:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.occupancy = Occupancy()
+        self.occupancy = OccupiedPrefixes()
         self.reads = 0
         assert self.now() == set()
 
@@ -34,7 +34,7 @@ class Followed:
 
     def afresh(self) -> set[str]:
         """As somebody sees it who reads all."""
-        reader = Occupancy()
+        reader = OccupiedPrefixes()
         found = {str(prefix) for prefix in self.host.run(reader.prefixes)}
         reader.close()
         return found
@@ -55,7 +55,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     counted: list[None] = []
     listed = occupied_prefixes._listed
 
-    def counting() -> Prefixes:
+    def counting() -> PrefixTable:
         counted.append(None)
         return listed()
 

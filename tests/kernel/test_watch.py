@@ -8,15 +8,15 @@ import pytest
 
 from sandnet.kernel.linux import watcher
 from sandnet.kernel.linux.kernel import LinuxFirewall
-from sandnet.kernel.linux.watcher import LinuxWatch
+from sandnet.kernel.linux.watcher import LinuxWatcher
 from tests.support.network_host import Host
 
 
 @pytest.fixture
-def watching(host: Host) -> Iterator[LinuxWatch]:
+def watching(host: Host) -> Iterator[LinuxWatcher]:
     """Listens since the host was empty."""
     firewall = LinuxFirewall()
-    made = LinuxWatch(firewall)
+    made = LinuxWatcher(firewall)
     host.run(made.read)
     yield made
     made.close()
@@ -24,7 +24,7 @@ def watching(host: Host) -> Iterator[LinuxWatch]:
 
 
 def test_given_links_that_come_and_go_when_read_then_none_that_is_gone_is_remembered(
-    host: Host, watching: LinuxWatch
+    host: Host, watching: LinuxWatcher
 ) -> None:
     remembered = dict(watching._names)
     gone: set[str] = set()
@@ -32,26 +32,26 @@ def test_given_links_that_come_and_go_when_read_then_none_that_is_gone_is_rememb
         host.sh("ip", "link", "add", f"br{number}", "type", "bridge")
         assert f"br{number}" in host.run(watching.read).links
         host.sh("ip", "link", "del", f"br{number}")
-        gone |= host.run(watching.read).gone
+        gone |= host.run(watching.read).deleted
     assert gone == {"br0", "br1", "br2"}
     assert watching._names == remembered
 
 
 def test_given_addresses_and_routes_that_come_when_read_then_it_is_told_through_which_links(
-    host: Host, watching: LinuxWatch
+    host: Host, watching: LinuxWatcher
 ) -> None:
     host.sh("ip", "link", "add", "br0", "type", "bridge")
     host.sh("ip", "link", "set", "br0", "up")
     host.run(watching.read)
     host.sh("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
-    assert host.run(watching.read).grown == {"br0"}
+    assert host.run(watching.read).extended == {"br0"}
     host.sh("ip", "route", "add", "unreachable", "10.9.0.0/16")
-    assert host.run(watching.read).grown == {""}
-    assert not host.run(watching.read).grown
+    assert host.run(watching.read).extended == {""}
+    assert not host.run(watching.read).extended
 
 
 def test_given_more_news_than_one_reading_takes_when_read_then_the_rest_comes_with_the_next(
-    host: Host, watching: LinuxWatch, monkeypatch: pytest.MonkeyPatch
+    host: Host, watching: LinuxWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watcher, "_MOST", 1)
     names = {f"br{number}" for number in range(3)}

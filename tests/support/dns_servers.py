@@ -19,7 +19,7 @@ import dns.message
 import dns.rrset
 
 from sandnet.composition import socket_opener, start_resolver
-from sandnet.dns.base import Alias, Asker, Names
+from sandnet.dns.base import Alias, SetClient, SetNames
 from sandnet.dns.client import NameClient
 from sandnet.dns.control_protocol import SOCKET
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
@@ -65,9 +65,9 @@ def always(*addresses: str) -> Answering:
     return lambda asked: [reply_to(asked, *addresses)]
 
 
-def names(network: str, owner: str, called: str, *where: str) -> Names:
+def names(network: str, owner: str, called: str, *where: str) -> SetNames:
     """The names (apart by blanks) of an owner on a network, whose id is ``id-`` and its name."""
-    return Names(
+    return SetNames(
         network_id=f"id-{network}",
         network=network,
         owner=owner,
@@ -190,22 +190,22 @@ class DnsHost:
         return client
 
     def upstream(
-        self, address: str, udp: Answering, tcp: Answering | None = None, *, box: Asker | None = None
+        self, address: str, udp: Answering, tcp: Answering | None = None, *, box: SetClient | None = None
     ) -> FakeUpstream:
         """Start a server on this host, or in a sandbox; it ends with the test."""
         made = FakeUpstream(self.host, address, udp, tcp, box.key if box else "")
         self._upstreams.append(made)
         return made
 
-    def asker(self, name: str, *networks: str, aliases: Sequence[Alias] = (), **more: Any) -> Asker:
+    def asker(self, name: str, *networks: str, aliases: Sequence[Alias] = (), **more: Any) -> SetClient:
         """A sandbox, made, as the resolver is told of it; ``upstreams`` and ``inside`` are given as text."""
         key = f"{SANDBOXES}/{name}"
         inode = self.host.run(self._namespaces.make, key).inode
         ids = tuple(f"id-{network}" for network in networks)
         more |= {kind: tuple(map(ip_address, more.get(kind, ()))) for kind in ("upstreams", "inside")}
-        return Asker(container_id=name, key=key, inode=inode, networks=ids, aliases=tuple(aliases), **more)
+        return SetClient(container_id=name, key=key, inode=inode, networks=ids, aliases=tuple(aliases), **more)
 
-    def join(self, one: Asker, other: Asker) -> None:
+    def join(self, one: SetClient, other: SetClient) -> None:
         """Connect two sandboxes: 10.77.0.1 and fd77::1 in the one, 10.77.0.2 and fd77::2 in the other."""
         sh = self.host.sh
         sh("ip", "link", "add", "eth0", "netns", one.key, "type", "veth", "peer", "name", "eth0", "netns", other.key)
@@ -214,11 +214,11 @@ class DnsHost:
             sh("ip", "address", "add", f"fd77::{number}/64", "dev", "eth0", "nodad", namespace=box.key)
             sh("ip", "link", "set", "eth0", "up", namespace=box.key)
 
-    def release(self, asker: Asker) -> None:
+    def release(self, asker: SetClient) -> None:
         """Take a sandbox away."""
         self.host.run(self._namespaces.release, asker.key)
 
-    def socket_in(self, asker: Asker, *, tcp: bool = False, patience: float = PATIENCE) -> socket.socket:
+    def socket_in(self, asker: SetClient, *, tcp: bool = False, patience: float = PATIENCE) -> socket.socket:
         """A socket in a sandbox, connected to its name server."""
 
         def made() -> socket.socket:
@@ -229,7 +229,9 @@ class DnsHost:
 
         return self.host.inside(asker.key, made)
 
-    async def ask(self, asker: Asker, name: str, kind: str = "A", *, patience: float = PATIENCE, **more: Any) -> bytes:
+    async def ask(
+        self, asker: SetClient, name: str, kind: str = "A", *, patience: float = PATIENCE, **more: Any
+    ) -> bytes:
         """What a sandbox gets over UDP.
 
         Raises:
@@ -239,7 +241,7 @@ class DnsHost:
             out.send(query(name, kind, **more))
             return await asyncio.to_thread(out.recv, 65535)
 
-    async def dig(self, asker: Asker, *arguments: str) -> str:
+    async def dig(self, asker: SetClient, *arguments: str) -> str:
         """What dig prints in a sandbox."""
         command = ("dig", "@127.0.0.11", "+tries=1", "+time=10", *arguments)
         return await asyncio.to_thread(self.host.sh, *command, namespace=asker.key)

@@ -13,7 +13,7 @@ import httpx
 
 from sandnet.api.app import create_app
 from sandnet.api.libnetwork.event_stream import Streams
-from sandnet.api.middleware.normalization import Front, Message
+from sandnet.api.middleware.normalization import Message, RequestNormalizer
 from sandnet.composition import assemble
 from sandnet.config import Config
 from sandnet.core.controller import Controller
@@ -32,7 +32,7 @@ class Served(NamedTuple):
     kernel: FakeKernel
     client: httpx.AsyncClient
     files_dir: Path
-    app: Front
+    app: RequestNormalizer
 
 
 @asynccontextmanager
@@ -73,7 +73,10 @@ def assert_refused(response: httpx.Response, status: int, *words: str) -> None:
 
 
 async def exchange(
-    app: Front, method: str, raw_path: bytes, events: Sequence[Message] = ({"type": "http.request", "body": b""},)
+    app: RequestNormalizer,
+    method: str,
+    raw_path: bytes,
+    events: Sequence[Message] = ({"type": "http.request", "body": b""},),
 ) -> list[Message]:
     """What the application sends when a server hands it a request: below what an HTTP client would let through."""
     coming = iter(events)

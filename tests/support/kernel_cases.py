@@ -87,7 +87,7 @@ class FakeWorld:
         self.fake.processes.end(pid)
 
     def take_port(self, address: str) -> int:
-        self.fake.host.others.add((6, ip_address(address), 8080))
+        self.fake.host.foreign.add((6, ip_address(address), 8080))
         return 8080
 
     def obstruct(self, key: str) -> None:

@@ -81,7 +81,7 @@ async def test_given_a_backend_whose_checks_fail_when_told_then_it_is_failing_un
     daemon: Served,
 ) -> None:
     service = await a_service(daemon.client, "c1")
-    await daemon.controller.backends.judge(service, "c1", healthy=False)
+    await daemon.controller.backends.set_health(service, "c1", healthy=False)
     assert await told(daemon.client, service, "state") == [("failing",)]
     await daemon.client.patch(f"/services/{service}/backend/c1", json={"state": "drained"})
     assert await told(daemon.client, service, "state") == [("drained",)]
@@ -218,7 +218,7 @@ async def test_given_an_endpoint_whose_removal_has_begun_when_sandboxes_are_list
     daemon: Served,
 ) -> None:
     service = await a_service(daemon.client, "c1")
-    records = daemon.controller._parts.records
+    records = daemon.controller._context.records
     endpoint = records.endpoint(service)
     assert endpoint
     await records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
@@ -249,7 +249,7 @@ async def test_given_a_container_that_is_leaving_when_its_id_begins_anothers_the
 ) -> None:
     """As when a join of the first is under way: its record is there, and not ready."""
     await a_service(daemon.client, ONE[:12], ONE)
-    records = daemon.controller._parts.records
+    records = daemon.controller._context.records
     box = records.sandbox(ONE[:12])
     assert box
     await daemon.client.delete(f"/services/web/backend/{ONE[:12]}")

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from sandnet.api.libnetwork.event_stream import Streams
-from sandnet.api.middleware.normalization import Front, Message
+from sandnet.api.middleware.normalization import Message, RequestNormalizer
 from sandnet.client import Client
 from tests.support.in_process import Served, assert_refused, make, served
 
@@ -54,7 +54,7 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(app: Front, query: str = "", method: str = "GET") -> AsyncIterator[Reader]:
+async def reading(app: RequestNormalizer, query: str = "", method: str = "GET") -> AsyncIterator[Reader]:
     """A stream that has been answered with 200, and a reader who hangs up in the end."""
     reader = Reader()
     scope: Message = {"type": "http", "method": method, "path": "/events", "raw_path": b"/events", "headers": []}

@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sandnet.firewall.balancing.service_elements import BUCKETS, SLOTS, Service, balanced, elements, spread, takers
-from sandnet.firewall.ruleset.elements import change
+from sandnet.firewall.balancing.service_elements import (
+    BUCKETS,
+    SLOTS,
+    BalancedService,
+    balanced,
+    elements,
+    eligible_backends,
+    spread,
+)
+from sandnet.firewall.ruleset.elements import diff_statements
 from sandnet.kernel.linux.gratuitous_arp import frame
 from sandnet.model import Affinity, Attachment, BoundPort, Endpoint, Phase
 
@@ -90,13 +98,13 @@ def test_given_weights_when_spread_then_shares_are_near_them(weights: tuple[int,
 
 
 def test_given_one_backend_with_the_endpoints_address_when_asked_then_nothing_is_balanced() -> None:
-    for service in (Service(ENDPOINT, ()), Service(ENDPOINT, (attachment(1),))):
+    for service in (BalancedService(ENDPOINT, ()), BalancedService(ENDPOINT, (attachment(1),))):
         assert not balanced(service)
         assert not elements(service)
 
 
 def test_given_one_backend_that_took_over_when_asked_then_all_goes_to_it() -> None:
-    found = elements(Service(ENDPOINT, (attachment(2),)))
+    found = elements(BalancedService(ENDPOINT, (attachment(2),)))
     buckets = {value for element, value in found.items() if element.name.startswith("buckets")}
     assert buckets == {"02:42:0a:09:00:02"}
 
@@ -116,13 +124,13 @@ def test_given_drained_and_unhealthy_ones_when_chosen_then_the_best_there_are(
     states: list[tuple[bool, bool]], chosen: list[int]
 ) -> None:
     all_of_them = [attachment(n, drained=d, healthy=h) for n, (d, h) in enumerate(states, start=1)]
-    assert [taker.sequence for taker in takers(all_of_them)] == chosen
+    assert [taker.sequence for taker in eligible_backends(all_of_them)] == chosen
 
 
 def test_given_a_service_when_programmed_then_each_bucket_and_slot_is_there_once() -> None:
     ports = (BoundPort(proto=6, port=80, host_ip=IPv4Address("0.0.0.0"), host_port=8080),)
     endpoint = replace(ENDPOINT, ports=ports, affinity=Affinity.CLIENT)
-    found = Counter(element.name for element in elements(Service(endpoint, (attachment(1), attachment(2)))))
+    found = Counter(element.name for element in elements(BalancedService(endpoint, (attachment(1), attachment(2)))))
     assert found["buckets4"] == found["buckets6"] == BUCKETS
     assert found["own4_client"] == found["own6_client"] == found["any4_client"] == SLOTS
     assert found["clients4"] == found["holders4"] == found["services4"] == found["secondaries4"] == 1
@@ -130,10 +138,10 @@ def test_given_a_service_when_programmed_then_each_bucket_and_slot_is_there_once
 
 
 def test_given_a_change_when_written_then_it_touches_only_what_differs() -> None:
-    old = elements(Service(ENDPOINT, (attachment(1), attachment(2))))
-    new = elements(Service(ENDPOINT, (attachment(1), attachment(2), attachment(3))))
-    assert not list(change(old, old))
-    text = "\n".join(change(old, new))
+    old = elements(BalancedService(ENDPOINT, (attachment(1), attachment(2))))
+    new = elements(BalancedService(ENDPOINT, (attachment(1), attachment(2), attachment(3))))
+    assert not list(diff_statements(old, old))
+    text = "\n".join(diff_statements(old, new))
     moved = sum(old.get(element) != value for element, value in new.items())
     assert moved < len(new) / 2
     assert text.count("02:42:0a:09:00:03") == sum(value == "02:42:0a:09:00:03" for value in new.values()) + 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.api.middleware.normalization import MAX_BODY, MAX_TARGET
-from sandnet.serving.http_connection import MAX_HEAD, MAX_PIPELINE, Patience
+from sandnet.serving.http_connection import MAX_HEAD, MAX_PIPELINE, ConnectionTimeouts
 from tests.serving import GET, Running, running, until
 
 CLOSING = GET[:-2] + b"Connection: close\r\n\r\n"
@@ -69,8 +69,8 @@ async def half_closed(there: Running, request: bytes) -> bytes:
 @asynccontextmanager
 async def patient(monkeypatch: pytest.MonkeyPatch, folder: Path, unix: bool) -> AsyncIterator[Running]:
     """A server that waits 0.3 s for requests."""
-    patience = Patience(head=0.3, body=0.3, stall=5)
-    monkeypatch.setattr("sandnet.serving.http_connection.Connection.patience", patience)
+    patience = ConnectionTimeouts(head=0.3, body=0.3, stall=5)
+    monkeypatch.setattr("sandnet.serving.http_connection.Connection.timeouts", patience)
     async with running(folder, unix=unix) as there:
         yield there
 

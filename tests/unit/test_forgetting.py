@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from sandnet.errors import Error, Kind
-from sandnet.firewall.ruleset.conntrack_cleanup import Forgetting
-from sandnet.kernel.fake.common import Mishaps
+from sandnet.firewall.ruleset.conntrack_cleanup import ConntrackCleanup
+from sandnet.kernel.fake.common import FaultInjector
 from sandnet.kernel.fake.host import FakeFirewall
 from sandnet.kernel.workers import Workers
 
@@ -20,7 +20,7 @@ class _Counting(FakeFirewall):
     """Notes each walk, and fails as often as it is told to."""
 
     def __init__(self) -> None:
-        super().__init__(Mishaps())
+        super().__init__(FaultInjector())
         self.walks: list[set[Any]] = []
         self.failures = 0
 
@@ -31,40 +31,40 @@ class _Counting(FakeFirewall):
             raise Error(Kind.UNAVAILABLE, "no")
 
 
-def _run(steps: Callable[[Forgetting, _Counting], Any]) -> _Counting:
+def _run(steps: Callable[[ConntrackCleanup, _Counting], Any]) -> _Counting:
     firewall, workers = _Counting(), Workers(1)
-    asyncio.run(steps(Forgetting(firewall, workers, pause=0.01), firewall))
+    asyncio.run(steps(ConntrackCleanup(firewall, workers, pause=0.01), firewall))
     workers.close()
     return firewall
 
 
 def test_given_several_that_go_when_forgotten_then_one_walk_does_it() -> None:
-    async def steps(forgetting: Forgetting, _: _Counting) -> None:
-        forgetting.soon([ONE])
-        forgetting.soon([TWO])
-        await forgetting.settle([ONE, THREE])
+    async def steps(forgetting: ConntrackCleanup, _: _Counting) -> None:
+        forgetting.add([ONE])
+        forgetting.add([TWO])
+        await forgetting.wait([ONE, THREE])
 
     assert _run(steps).walks == [{ONE, TWO}]
 
 
 def test_given_an_address_that_nobody_waits_to_forget_when_settled_then_at_once() -> None:
-    async def steps(forgetting: Forgetting, firewall: _Counting) -> None:
-        await forgetting.settle([ONE])
-        forgetting.soon([])
-        forgetting.soon([TWO])
-        await forgetting.settle([ONE])
+    async def steps(forgetting: ConntrackCleanup, firewall: _Counting) -> None:
+        await forgetting.wait([ONE])
+        forgetting.add([])
+        forgetting.add([TWO])
+        await forgetting.wait([ONE])
         assert not firewall.walks
-        await forgetting.settle([TWO])
+        await forgetting.wait([TWO])
 
     assert _run(steps).walks == [{TWO}]
 
 
 def test_given_a_walk_that_fails_when_more_go_then_they_are_forgotten() -> None:
-    async def steps(forgetting: Forgetting, firewall: _Counting) -> None:
+    async def steps(forgetting: ConntrackCleanup, firewall: _Counting) -> None:
         firewall.failures = 1
-        forgetting.soon([ONE])
-        await forgetting.settle([ONE])
-        forgetting.soon([TWO])
-        await forgetting.settle([TWO])
+        forgetting.add([ONE])
+        await forgetting.wait([ONE])
+        forgetting.add([TWO])
+        await forgetting.wait([TWO])
 
     assert _run(steps).walks == [{ONE}, {TWO}]

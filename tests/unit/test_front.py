@@ -12,9 +12,9 @@ from sandnet.api.middleware.normalization import (
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     MAX_TARGET,
-    Front,
     Message,
     Receive,
+    RequestNormalizer,
     Scope,
     Send,
 )
@@ -35,7 +35,7 @@ class Inner:
 
 
 async def ask(
-    front: Front, path: str = "/networks", query: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = ()
+    front: RequestNormalizer, path: str = "/networks", query: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> tuple[int, str, dict[bytes, bytes]]:
     """The status, the code of a refusal, the headers."""
     sent: list[Message] = []
@@ -65,7 +65,7 @@ async def test_given_a_request_that_is_too_large_when_it_comes_then_it_is_refuse
     path: str, query: bytes, headers: list[tuple[bytes, bytes]], expected: tuple[int, str]
 ) -> None:
     inner = Inner()
-    assert (await ask(Front(inner), path, query, headers))[:2] == expected
+    assert (await ask(RequestNormalizer(inner), path, query, headers))[:2] == expected
     assert inner.asked == 0
 
 
@@ -73,7 +73,7 @@ async def test_given_as_many_requests_as_may_be_under_way_when_one_more_comes_th
     None
 ):
     inner = Inner()
-    front = Front(inner, most=2)
+    front = RequestNormalizer(inner, most=2)
     waiting = [asyncio.ensure_future(ask(front)) for _ in range(2)]
     await asyncio.sleep(0)
     status, code, headers = await ask(front)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandnet.api.middleware.browser_protection import Guard
+from sandnet.api.middleware.browser_protection import BrowserProtection
 from sandnet.api.middleware.normalization import Message, Receive, Scope, Send
 
 JSON = {"content-type": "application/json"}
@@ -33,7 +33,7 @@ async def answer(
     pairs = headers.items() if isinstance(headers, dict) else headers
     raw = [(name.encode(), value.encode()) for name, value in pairs]
     request = {"type": "http", "method": method, "scheme": "http", "headers": raw, "server": REACHED, **scope}
-    await Guard(app, names=names)(request, receive, send)
+    await BrowserProtection(app, names=names)(request, receive, send)
     return sent[0]["status"], msgspec.json.decode(sent[1]["body"])["code"]
 
 
@@ -131,7 +131,7 @@ async def test_given_a_fault_of_ours_around_the_application_when_asked_then_500_
         raise LookupError("inside")
 
     scope: Scope = {"type": "http", "method": "GET", "path": "/x", "headers": [], "server": None}
-    await Guard(faulty, names=None)(scope, receive, send)
+    await BrowserProtection(faulty, names=None)(scope, receive, send)
     assert sent[0]["status"] == 500
     assert msgspec.json.decode(sent[1]["body"])["code"] == "internal"
     assert b"inside" not in sent[1]["body"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sandnet.firewall.antispoofing import Guarding
+from sandnet.firewall.antispoofing import AntiSpoofing
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.firewall.base import NetworkState
-from sandnet.firewall.ruleset.transaction import Rules
-from sandnet.kernel.fake.common import Mishaps
+from sandnet.firewall.ruleset.transaction import RulesetTransaction
+from sandnet.kernel.fake.common import FaultInjector
 from sandnet.kernel.fake.host import FakeFirewall
 from sandnet.kernel.types import Link
 from sandnet.kernel.workers import Workers
@@ -18,7 +18,7 @@ def link(name: str, index: int, kind: str = "veth", master: int = 0) -> Link:
 
 
 def test_given_a_port_that_a_crash_left_behind_when_started_then_only_others_ports_are_taken_for_the_networks() -> None:
-    guarding = Guarding(FakeFirewall(Mishaps()), Workers(), Rules())
+    guarding = AntiSpoofing(FakeFirewall(FaultInjector()), Workers(), RulesetTransaction())
     links = [link(NET.link, 2, "bridge"), link("tap0", 3, master=2), link("snv0123456789", 4, master=2)]
     guarding.start([NetworkState(NET, [])], links)
     told = {element.key: number for own in guarding.ports() for element, number in own.items()}

@@ -14,7 +14,7 @@ from sandnet.errors import Error, Kind
 from sandnet.stores.base import Delete, Entry, Put
 from sandnet.stores.contents import Contents
 from sandnet.stores.sqlite import recovery, rows
-from sandnet.stores.sqlite.file_guard import LiveFile
+from sandnet.stores.sqlite.file_guard import FileGuard
 from sandnet.stores.sqlite.store import SqliteStore
 from tests.unit.test_sqlite_file import run
 
@@ -95,7 +95,7 @@ def kept_by_a_crash(path: Path) -> list[Entry]:
     """What a start finds when the daemon is killed now: the file and its log, and nothing that is in memory."""
     copy = path.parent.parent / "killed"
     shutil.copytree(path.parent, copy, ignore=shutil.ignore_patterns("*-shm"))
-    found = LiveFile(copy / path.name)
+    found = FileGuard(copy / path.name)
     contents, problems = found.open()
     found.close(contents)
     assert problems == ()
@@ -110,12 +110,12 @@ async def test_given_any_break_when_mended_then_the_file_is_whole_again_and_it_i
     break_it, problem = broken
     break_it(path)
 
-    (told,) = await store.mend()
+    (told,) = await store.verify()
 
     assert told.place == str(path)
     assert problem in told.problem
     assert kept_by_a_crash(path) == [Entry("a", b"1", 1), Entry("b", b"2", 2)]
-    assert await store.mend() == []
+    assert await store.verify() == []
     assert store.problems() == []
     assert await store.commit(Put("c", b"3", expect=0)) == 3
     assert kept_by_a_crash(path)[-1] == Entry("c", b"3", 3)
@@ -133,7 +133,7 @@ async def test_given_any_break_when_a_change_is_acknowledged_then_it_is_in_the_f
     assert await store.commit(Put("c", b"3", expect=0), Delete("a", expect=1)) == 3
 
     assert kept_by_a_crash(path) == [Entry("b", b"2", 2), Entry("c", b"3", 3)]
-    assert len(await store.mend()) == 1
+    assert len(await store.verify()) == 1
     await store.close()
 
 
@@ -163,7 +163,7 @@ async def test_given_a_file_that_is_only_read_when_looked_at_then_nothing_is_tol
     recovery.write_backup(path)
     os.link(path, path.with_name("linked"))
 
-    assert await store.mend() == []
+    assert await store.verify() == []
     await store.close()
 
 
@@ -171,10 +171,10 @@ async def test_given_damage_that_a_copy_notices_when_mended_then_the_file_is_who
     store = await opened(path)
     store._backups.damage = "the store is corrupt"
 
-    (told,) = await store.mend()
+    (told,) = await store.verify()
 
     assert told.problem.startswith("the store is corrupt; what was there is kept as ")
-    assert await store.mend() == []
+    assert await store.verify() == []
     await store.close()
 
 
@@ -183,7 +183,7 @@ async def test_given_a_file_that_cannot_be_written_again_when_changed_then_refus
     shutil.rmtree(path.parent)
     path.parent.write_text("a file in the directory's place")
 
-    assert await store.mend() == []
+    assert await store.verify() == []
     (problem,) = store.problems()
     assert "cannot be written again" in problem
     with pytest.raises(Error) as refused:
@@ -192,7 +192,7 @@ async def test_given_a_file_that_cannot_be_written_again_when_changed_then_refus
     assert await store.list("") == [Entry("a", b"1", 1), Entry("b", b"2", 2)]
 
     path.parent.unlink()
-    assert len(await store.mend()) == 1
+    assert len(await store.verify()) == 1
     assert await store.commit(Put("c", b"3")) == 3
     assert store.problems() == []
     assert [entry.key for entry in kept_by_a_crash(path)] == ["a", "b", "c"]
@@ -239,7 +239,7 @@ def killed(path: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> sqlite3.C
     Returns:
         What it leaves open; ``None``: it came to its end.
     """
-    file = LiveFile(path)
+    file = FileGuard(path)
     before, _ = file.open()
     file.write(before, [(Put("a", b"1"),)], durable=True)
     overwritten(path, "", b"")
@@ -247,7 +247,7 @@ def killed(path: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> sqlite3.C
     with monkeypatch.context() as patched:
         Mortal(patched, steps)
         try:
-            file.mend(contents)
+            file.verify(contents)
         except Killed:
             return file._connection
     file.close(contents)

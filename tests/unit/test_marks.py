@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sandnet.core.recovery.link_records import remade_attachment, remade_endpoint, remade_network, remade_sandbox
+from sandnet.core.recovery.link_records import (
+    attachment_from_alias,
+    endpoint_from_alias,
+    network_from_alias,
+    sandbox_from_alias,
+)
 from sandnet.kernel.types import Link
 from sandnet.model import Attachment, Endpoint, Network, NetworkOptions, Origin, Phase, Sandbox, Subnet
 from sandnet.model.address import mac_for
@@ -17,11 +22,11 @@ from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
 from sandnet.model.link_alias import (
     LIMIT,
     OPTIONS,
-    AttachmentMark,
-    NetworkMark,
-    attachment_mark,
-    network_mark,
-    read_mark,
+    AttachmentAlias,
+    NetworkAlias,
+    attachment_alias,
+    network_alias,
+    read_alias,
 )
 from sandnet.model.ports import ExposedPort
 
@@ -72,12 +77,12 @@ def networks(draw: st.DrawFn) -> Network:
 
 @given(networks())
 def test_given_any_network_when_its_mark_is_read_then_the_network(net: Network) -> None:
-    text = network_mark(net)
-    mark = read_mark(text)
+    text = network_alias(net)
+    mark = read_alias(text)
     assert len(text) <= LIMIT
-    assert isinstance(mark, NetworkMark)
+    assert isinstance(mark, NetworkAlias)
     if mark.whole:
-        assert remade_network(link(net.link), mark, 1) == net
+        assert network_from_alias(link(net.link), mark, 1) == net
 
 
 @given(networks(), IDS, st.from_regex(ENDPOINT_NAME, fullmatch=True), st.from_regex(CONTAINER_ID, fullmatch=True),
@@ -109,17 +114,17 @@ def test_given_any_attachment_when_its_mark_is_read_then_it_and_both_its_ends(
         interface="eth0", host_link="snv0123456789", address=own4, mac=mac_for(own4.ip),
         gateway_priority=rank, holder=shared == own4, leased=shared != own4, weight=weight,
     )  # fmt: skip
-    text = attachment_mark(endpoint, box, attachment)
-    mark = read_mark(text)
+    text = attachment_alias(endpoint, box, attachment)
+    mark = read_alias(text)
     assert len(text) <= LIMIT
-    assert isinstance(mark, AttachmentMark)
+    assert isinstance(mark, AttachmentAlias)
     if mark.whole:
         assert net.ipv4 is not None
-        found = remade_endpoint(mark, net, 2)
+        found = endpoint_from_alias(mark, net, 2)
         assert found.address == IPv4Interface((shared.ip, net.ipv4.prefix.prefixlen))
         assert (found.id, found.name, found.mac) == (number, name, endpoint.mac)
-        assert remade_attachment(link("snv0123456789", "veth"), mark, net, 4) == attachment
-        made = remade_sandbox(mark, box.key, 9, "/f", 3)
+        assert attachment_from_alias(link("snv0123456789", "veth"), mark, net, 4) == attachment
+        made = sandbox_from_alias(mark, box.key, 9, "/f", 3)
         assert (made.container_id, made.key, made.origin, made.loopback_was_up) == (
             container, box.key, box.origin, joined,
         )  # fmt: skip
@@ -127,9 +132,9 @@ def test_given_any_attachment_when_its_mark_is_read_then_it_and_both_its_ends(
 
 @given(st.text() | st.text().map("sandnet1 net ".__add__) | st.text().map("sandnet1 end ".__add__))
 def test_given_any_text_when_read_then_no_mark_or_one_that_can_be_looked_at(text: str) -> None:
-    mark = read_mark(text)
-    if isinstance(mark, NetworkMark):
-        remade_network(link("snb0123456789"), mark, 1)
+    mark = read_alias(text)
+    if isinstance(mark, NetworkAlias):
+        network_from_alias(link("snb0123456789"), mark, 1)
 
 
 def test_every_option_of_a_network_is_in_its_mark() -> None:
@@ -155,18 +160,18 @@ def net(**options: object) -> Network:
 
 def test_given_a_hundred_ports_of_the_host_when_marked_then_closed_and_not_in_full() -> None:
     ports = tuple(ExposedPort(proto=6, port=10_000 + number) for number in range(100))
-    mark = read_mark(network_mark(net(host_access=ports)))
-    assert isinstance(mark, NetworkMark)
+    mark = read_alias(network_alias(net(host_access=ports)))
+    assert isinstance(mark, NetworkAlias)
     assert not mark.whole
-    found = remade_network(link("snb0000000000"), mark, 1)
+    found = network_from_alias(link("snb0000000000"), mark, 1)
     assert found
     assert found.options.host_access is None
 
 
 @pytest.mark.parametrize("said", ["6", "6:", "6:0", "6:65536", "1:1", "6:1;", "6:1,", "tcp:1", "6:-1"])
 def test_given_ports_of_the_host_that_make_no_sense_when_read_then_no_network(said: str) -> None:
-    text = network_mark(net(host_access=(ExposedPort(proto=6, port=22),)))
+    text = network_alias(net(host_access=(ExposedPort(proto=6, port=22),)))
     assert " o=6:22 " in text
-    mark = read_mark(text.replace("o=6:22", f"o={said}"))
-    assert isinstance(mark, NetworkMark)
-    assert remade_network(link("snb0000000000"), mark, 1) is None
+    mark = read_alias(text.replace("o=6:22", f"o={said}"))
+    assert isinstance(mark, NetworkAlias)
+    assert network_from_alias(link("snb0000000000"), mark, 1) is None

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.kernel.netlink.rtnetlink import link_header, mac_bytes, shape, veth_info
+from sandnet.kernel.netlink.rtnetlink import link_header, mac_and_mtu, mac_bytes, veth_info
 from sandnet.kernel.netlink.socket import (
     Reply,
     attribute,
     attributes,
-    explained,
-    failure,
+    error_of,
+    mapped_error,
     nested,
-    number,
     replies,
-    text,
+    string,
     to_number,
     to_text,
+    u32,
 )
 
 ERROR, DONE, ACK_TLVS = 2, 3, 0x200
@@ -36,7 +36,7 @@ def test_given_a_payload_of_five_bytes_when_written_then_its_length_is_true_and_
 
 
 def test_given_children_when_nested_then_the_type_bears_the_nested_flag() -> None:
-    assert nested(18, number(1, 5)) == struct.pack("=HHHHI", 12, 18 | 0x8000, 8, 1, 5)
+    assert nested(18, u32(1, 5)) == struct.pack("=HHHHI", 12, 18 | 0x8000, 8, 1, 5)
 
 
 @given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=64)))
@@ -53,11 +53,11 @@ def test_given_any_bytes_when_read_then_nothing_breaks(data: bytes) -> None:
 
 @pytest.mark.parametrize("length", [0, 3, 9, 0xFFFF])
 def test_given_an_attribute_with_an_impossible_length_when_read_then_it_ends_the_reading(length: int) -> None:
-    assert attributes(number(1, 5) + struct.pack("=HHI", length, 2, 6)) == {1: struct.pack("=I", 5)}
+    assert attributes(u32(1, 5) + struct.pack("=HHI", length, 2, 6)) == {1: struct.pack("=I", 5)}
 
 
 def test_given_text_and_a_number_when_read_back_then_equal() -> None:
-    found = attributes(text(3, "eth0") + number(4, 1500))
+    found = attributes(string(3, "eth0") + u32(4, 1500))
     assert (to_text(found[3]), to_number(found[4])) == ("eth0", 1500)
 
 
@@ -74,30 +74,30 @@ def test_given_two_messages_in_a_datagram_when_read_then_both_come_in_order() ->
 
 
 def test_given_an_acknowledgement_when_judged_then_no_failure() -> None:
-    assert failure(Reply(ERROR, 0, 1, struct.pack("=i", 0) + bytes(16))) is None
+    assert error_of(Reply(ERROR, 0, 1, struct.pack("=i", 0) + bytes(16))) is None
 
 
 def test_given_an_error_with_the_kernels_words_when_judged_then_they_are_kept() -> None:
-    body = struct.pack("=i", -errno.EINVAL) + bytes(16) + text(1, "Nexthop has invalid gateway")
-    refused = failure(Reply(ERROR, ACK_TLVS, 1, body))
+    body = struct.pack("=i", -errno.EINVAL) + bytes(16) + string(1, "Nexthop has invalid gateway")
+    refused = error_of(Reply(ERROR, ACK_TLVS, 1, body))
     assert refused is not None
     assert (refused.errno, refused.strerror) == (errno.EINVAL, "Nexthop has invalid gateway")
 
 
 def test_given_an_error_without_words_when_judged_then_the_errno_speaks() -> None:
-    refused = failure(Reply(ERROR, 0, 1, struct.pack("=i", -errno.ENODEV) + bytes(16)))
+    refused = error_of(Reply(ERROR, 0, 1, struct.pack("=i", -errno.ENODEV) + bytes(16)))
     assert refused is not None
     assert refused.strerror == "No such device"
 
 
 def test_given_the_end_of_a_dump_with_an_error_when_judged_then_a_failure() -> None:
-    refused = failure(Reply(DONE, 0, 1, struct.pack("=i", -errno.EPERM)))
+    refused = error_of(Reply(DONE, 0, 1, struct.pack("=i", -errno.EPERM)))
     assert refused is not None
     assert refused.errno == errno.EPERM
 
 
 def test_given_an_errno_when_explained_then_a_kind_and_a_sentence() -> None:
-    error = explained("make bridge sn0", OSError(errno.EPERM, "Operation not permitted"))
+    error = mapped_error("make bridge sn0", OSError(errno.EPERM, "Operation not permitted"))
     assert (error.kind, error.message) == ("unavailable", "cannot make bridge sn0: Operation not permitted")
     assert "CAP_NET_ADMIN" in error.hint
 
@@ -110,8 +110,8 @@ def test_given_a_wish_about_up_when_a_link_is_addressed_then_only_that_flag_chan
 
 
 def test_given_no_mac_and_no_mtu_when_shaped_then_nothing_is_asked() -> None:
-    assert shape() == b""
-    assert attributes(shape("02:42:0a:00:00:02", 1400)) == {
+    assert mac_and_mtu() == b""
+    assert attributes(mac_and_mtu("02:42:0a:00:00:02", 1400)) == {
         1: mac_bytes("02:42:0a:00:00:02"),
         4: struct.pack("=I", 1400),
     }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from ipaddress import ip_address
 
-from sandnet.kernel.netlink.prefix_table import ADDRESS, ROUTE, Prefixes
+from sandnet.kernel.netlink.prefix_table import ADDRESS, ROUTE, PrefixTable
 from sandnet.kernel.netlink.rtnetlink import RTM_DELADDR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWROUTE
-from sandnet.kernel.netlink.socket import attribute, number
+from sandnet.kernel.netlink.socket import attribute, u32
 
 LOCAL = ip_address("10.3.0.1").packed
 ADDRESS_BODY = ADDRESS.pack(socket.AF_INET, 24, 0, 0, 5) + attribute(1, LOCAL) + attribute(2, LOCAL)
@@ -15,15 +15,15 @@ ADDRESS_BODY = ADDRESS.pack(socket.AF_INET, 24, 0, 0, 5) + attribute(1, LOCAL) +
 
 def route(target: str, length: int, *extra: bytes, family: int = socket.AF_INET, flags: int = 0) -> bytes:
     header = ROUTE.pack(family, length, 0, 0, 254, 3, 0, 1, flags)
-    return header + attribute(1, ip_address(target).packed) + number(4, 5) + b"".join(extra)
+    return header + attribute(1, ip_address(target).packed) + u32(4, 5) + b"".join(extra)
 
 
-def shown(prefixes: Prefixes) -> set[str]:
+def shown(prefixes: PrefixTable) -> set[str]:
     return {str(prefix) for prefix in prefixes.outside(())}
 
 
 def test_given_a_kernel_before_6_5_when_a_preferred_source_goes_then_a_full_list_is_asked_for() -> None:
-    prefixes = Prefixes()
+    prefixes = PrefixTable()
     prefixes.apply(RTM_NEWADDR, 0, ADDRESS_BODY)
     prefixes.apply(RTM_NEWROUTE, 0, route("10.77.0.0", 16, attribute(7, LOCAL)))
     assert prefixes.settled()
@@ -32,7 +32,7 @@ def test_given_a_kernel_before_6_5_when_a_preferred_source_goes_then_a_full_list
 
 
 def test_given_a_route_that_is_told_after_its_address_when_both_go_then_no_list_is_needed() -> None:
-    prefixes = Prefixes()
+    prefixes = PrefixTable()
     connected = route("10.3.0.0", 24, attribute(7, LOCAL))
     prefixes.apply(RTM_NEWADDR, 0, ADDRESS_BODY)
     prefixes.apply(RTM_NEWROUTE, 0, connected)
@@ -43,14 +43,14 @@ def test_given_a_route_that_is_told_after_its_address_when_both_go_then_no_list_
 
 
 def test_given_cached_routes_and_other_families_when_told_then_they_are_no_prefixes() -> None:
-    prefixes = Prefixes()
+    prefixes = PrefixTable()
     prefixes.apply(RTM_NEWROUTE, 0, route("fd00::1", 128, family=socket.AF_INET6, flags=0x200))
     prefixes.apply(RTM_NEWROUTE, 0, route("10.1.0.0", 16, family=128))
     assert not shown(prefixes)
 
 
 def test_given_a_deletion_of_what_is_unknown_when_told_then_nothing_happens() -> None:
-    prefixes = Prefixes()
+    prefixes = PrefixTable()
     prefixes.apply(RTM_DELROUTE, 0, route("10.1.0.0", 16))
     prefixes.apply(RTM_DELADDR, 0, ADDRESS_BODY)
     assert prefixes.settled()

@@ -7,7 +7,7 @@ from collections.abc import Set
 
 import pytest
 
-from sandnet.kernel.batcher import Rounds
+from sandnet.kernel.batcher import Batcher
 
 
 class Work:
@@ -17,7 +17,7 @@ class Work:
         self.done: list[set[str]] = []
         self.may_end = asyncio.Event()
         self.begun = asyncio.Event()
-        self.rounds = Rounds[str](self, pause=0)
+        self.rounds = Batcher[str](self, pause=0)
 
     async def __call__(self, things: Set[str]) -> None:
         self.begun.set()
@@ -28,31 +28,31 @@ class Work:
 async def test_given_several_things_when_a_round_begins_then_it_does_all_of_them() -> None:
     work = Work()
     work.may_end.set()
-    work.rounds.soon(["a"])
-    work.rounds.soon(["b", "a"])
+    work.rounds.add(["a"])
+    work.rounds.add(["b", "a"])
     assert work.rounds.pending == {"a", "b"}
-    await work.rounds.settle()
+    await work.rounds.wait()
     assert work.done == [{"a", "b"}]
     assert work.rounds.pending == set()
 
 
 async def test_given_a_round_under_way_when_more_comes_then_it_is_for_the_next_one() -> None:
     work = Work()
-    work.rounds.soon(["a"])
+    work.rounds.add(["a"])
     await work.begun.wait()
-    work.rounds.soon(["a", "b"])
+    work.rounds.add(["a", "b"])
     assert work.rounds.pending == {"a", "b"}
     work.may_end.set()
-    await work.rounds.settle()
+    await work.rounds.wait()
     assert work.done == [{"a"}, {"a", "b"}]
 
 
 async def test_given_a_round_under_way_when_others_settle_then_only_those_it_concerns_wait() -> None:
     work = Work()
-    work.rounds.soon(["a"])
+    work.rounds.add(["a"])
     await work.begun.wait()
-    await work.rounds.settle(lambda pending: "b" in pending)
-    waiting = asyncio.create_task(work.rounds.settle(lambda pending: "a" in pending))
+    await work.rounds.wait(lambda pending: "b" in pending)
+    waiting = asyncio.create_task(work.rounds.wait(lambda pending: "a" in pending))
     await asyncio.sleep(0)
     assert not waiting.done()
     work.may_end.set()
@@ -68,18 +68,18 @@ async def test_given_a_round_that_fails_when_more_was_asked_for_then_it_is_done(
     async def work(things: Set[str]) -> None:
         asked.append({*things})
         if len(asked) == 1:
-            rounds.soon(["b"])
+            rounds.add(["b"])
             raise RuntimeError("unforeseen")
 
-    rounds = Rounds[str](work, pause=0)
-    rounds.soon(["a"])
-    await asyncio.wait_for(rounds.settle(), 20)
+    rounds = Batcher[str](work, pause=0)
+    rounds.add(["a"])
+    await asyncio.wait_for(rounds.wait(), 20)
     assert asked == [{"a"}, {"b"}]
     assert "unforeseen" in caplog.text
 
 
 async def test_given_nothing_when_asked_for_then_there_is_no_round() -> None:
     work = Work()
-    work.rounds.soon([])
-    await work.rounds.settle()
+    work.rounds.add([])
+    await work.rounds.wait()
     assert not work.begun.is_set()

@@ -18,13 +18,13 @@ from sandnet.client import Client
 from sandnet.config import Config
 from sandnet.errors import Error
 from sandnet.serving.connection_limits import Gate
-from sandnet.serving.http_connection import MAX_HEAD, MAX_MESSAGE, Connection, Patience
+from sandnet.serving.http_connection import MAX_HEAD, MAX_MESSAGE, Connection, ConnectionTimeouts
 from sandnet.serving.tls import Certificates, certificates
 from sandnet.transport import Tls
 from tests.serving import GET, running, until
 from tests.support.certificates import Authority, Identity
 
-HASTY = Patience(head=0.3, body=0.3, stall=0.3)
+HASTY = ConnectionTimeouts(head=0.3, body=0.3, stall=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_given_tls_files_that_cannot_be_used_when_the_daemon_starts_then_it_is_r
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandnet.serving.http_connection.Connection.patience", HASTY)
+    monkeypatch.setattr("sandnet.serving.http_connection.Connection.timeouts", HASTY)
 
 
 def status(answer: bytes) -> tuple[int, str]:
@@ -331,7 +331,9 @@ async def test_given_a_connection_without_a_request_when_waited_for_then_it_is_c
 async def test_given_a_reader_of_events_when_nothing_happens_then_it_is_not_taken_for_stuck(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandnet.serving.http_connection.Connection.patience", Patience(head=1, body=1, stall=1))
+    monkeypatch.setattr(
+        "sandnet.serving.http_connection.Connection.timeouts", ConnectionTimeouts(head=1, body=1, stall=1)
+    )
     async with running(tmp_path) as there, there.connected() as (reader, writer):
         writer.write(GET.replace(b"/version", b"/events"))
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from sandnet.firewall.ruleset.shared_lock import Turns
+from sandnet.firewall.ruleset.shared_lock import SharedLock
 
 
 class Stage:
     """Tasks that go on stage and stay there until they are sent off; no clock decides anything."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.turns = SharedLock()
         self.on: set[str] = set()
         self._off: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -36,7 +36,7 @@ class Stage:
         await self._settled()
 
     async def _act(self, name: str, *, alone: bool) -> None:
-        async with self.turns.alone() if alone else self.turns.shared():
+        async with self.turns.exclusive() if alone else self.turns.shared():
             self.on.add(name)
             try:
                 await self._off[name].wait()

@@ -11,15 +11,15 @@ import pytest
 from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
-from sandnet.firewall.antispoofing import Guarding
-from sandnet.firewall.balancing.load_balancer import Balancing
+from sandnet.firewall.antispoofing import AntiSpoofing
+from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.firewall.base import EndpointState, Fault, NetworkState
 from sandnet.firewall.inet_table import TABLE
 from sandnet.firewall.ruleset.elements import BRIDGE
-from sandnet.firewall.ruleset.transaction import Rules
-from sandnet.firewall.ruleset_reconciler import Upkeep
-from sandnet.kernel.fake.common import Mishaps
+from sandnet.firewall.ruleset.transaction import RulesetTransaction
+from sandnet.firewall.ruleset_reconciler import RulesetReconciler
+from sandnet.kernel.fake.common import FaultInjector
 from sandnet.kernel.fake.host import FakeFirewall
 from sandnet.kernel.types import Listing
 from sandnet.kernel.workers import Workers
@@ -50,12 +50,12 @@ class _Filter(FakeFirewall):
     """Has rules as well, all of them in a word."""
 
     def __init__(self) -> None:
-        super().__init__(Mishaps())
+        super().__init__(FaultInjector())
         self.frame = "as made"
 
     def listing(self, table: str) -> Listing | None:
         found = super().listing(table)
-        return found and found._replace(frame=self.frame)
+        return found and found._replace(structure=self.frame)
 
     def apply(self, script: str) -> None:
         super().apply(script)
@@ -67,11 +67,11 @@ class Bench:
     """An upkeep, its packet filter, and what is recorded."""
 
     def __init__(self) -> None:
-        workers, rules, self.filter = _Inline(1), Rules(), _Filter()
-        self.turns = rules.turns
-        self.balancing = Balancing(self.filter, workers, rules)
-        guarding = Guarding(self.filter, workers, rules)
-        self.upkeep = Upkeep(self.filter, workers, self.balancing, guarding, rules)
+        workers, rules, self.filter = _Inline(1), RulesetTransaction(), _Filter()
+        self.turns = rules.lock
+        self.balancing = LoadBalancer(self.filter, workers, rules)
+        guarding = AntiSpoofing(self.filter, workers, rules)
+        self.upkeep = RulesetReconciler(self.filter, workers, self.balancing, guarding, rules)
         self.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS)])]
 
     def state(self, phases: Collection[Phase]) -> list[NetworkState]:
@@ -126,7 +126,7 @@ async def test_given_any_harm_when_mended_then_nothing_is_wrong() -> None:
     bench.bridges().clear()
     del bench.filter.tables[BRIDGE]
     bench.filter.frame = "rewritten"
-    await bench.upkeep.mend()
+    await bench.upkeep.repair()
     assert await bench.problems() == []
     assert bench.bridges() == {'"snb0"'}
 
@@ -135,7 +135,7 @@ async def test_given_a_bridge_table_that_cannot_be_brought_to_its_state_when_men
     bench = await _started()
     bench.filter.mishaps.pending["firewall.apply"] = (0, Error(Kind.CONFLICT, "another type"))
     bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
-    await bench.upkeep.mend()
+    await bench.upkeep.repair()
     assert f"delete table {BRIDGE}" in bench.filter.applied[-1]
     assert await bench.problems() == []
 
@@ -153,7 +153,7 @@ async def test_given_transactions_of_others_when_they_did_harm_then_they_count_u
     bench.bridges().clear()
     assert await bench.problems()
     assert bench.filter.foreign == 7
-    await bench.upkeep.mend()
+    await bench.upkeep.repair()
     assert bench.filter.foreign == 0
 
 
@@ -170,7 +170,7 @@ async def test_given_rules_that_others_break_while_they_are_made_when_looked_at_
             bench.filter.frame, bench.filter.foreign = "broken", 7
 
     monkeypatch.setattr(bench.filter, "apply", disturbed)
-    await bench.upkeep.mend()
+    await bench.upkeep.repair()
     assert (times, bench.filter.frame) == ([2], "as made")
     bench.filter.frame = "broken"
     assert await bench.problems()
@@ -191,7 +191,7 @@ async def test_given_what_comes_and_goes_when_mended_then_the_one_is_there_and_t
     bench = await _started()
     leaving = replace(OTHER, id="l", link="snb2", phase=Phase.REMOVING)
     bench.networks += [NetworkState(replace(OTHER, phase=Phase.CREATING), []), NetworkState(leaving, [])]
-    await bench.upkeep.mend()
+    await bench.upkeep.repair()
     assert bench.bridges() == {'"snb0"', '"snb1"'}
 
 
@@ -209,7 +209,7 @@ async def test_given_a_change_under_way_when_looked_at_then_it_is_waited_for_and
 async def test_given_a_change_under_way_when_mended_then_what_it_made_is_not_lost() -> None:
     bench = await _started()
     async with bench.turns.shared():
-        mending = asyncio.create_task(bench.upkeep.mend())
+        mending = asyncio.create_task(bench.upkeep.repair())
         await _as_far_as_it_comes(mending)
         assert not mending.done()
         bench.networks.append(NetworkState(OTHER, []))
@@ -224,7 +224,7 @@ async def test_given_a_backend_that_leaves_while_the_filter_refuses_when_mended_
     bench.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS[:1])])]
     with pytest.raises(Error):
         await bench.balancing.balance(ENDPOINT, BACKENDS[:1])
-    await bench.upkeep.mend()
+    await bench.upkeep.repair()
     assert not bench.filter.tables[BRIDGE].get("services4")
 
 

@@ -20,8 +20,8 @@ from sandnet.api.libnetwork import (
 )
 from sandnet.api.libnetwork.event_stream import Streams
 from sandnet.api.libnetwork.parameters import WireRequest, prepare
-from sandnet.api.libnetwork.responses import Reply
-from sandnet.api.middleware.normalization import MAX_BODY, Front
+from sandnet.api.libnetwork.responses import JsonResponse
+from sandnet.api.middleware.normalization import MAX_BODY, RequestNormalizer
 from sandnet.core.controller import Controller
 from sandnet.errors import Error
 
@@ -34,7 +34,7 @@ HANDLERS = [
 ]
 
 
-def create_app(controller: Controller, *, version: str, streams: Streams | None = None) -> Front:
+def create_app(controller: Controller, *, version: str, streams: Streams | None = None) -> RequestNormalizer:
     """The application that serves ``controller``.
 
     Args:
@@ -65,7 +65,7 @@ def create_app(controller: Controller, *, version: str, streams: Streams | None 
         state=State({"streams": streams or Streams()}),
         before_request=prepare,
         request_class=WireRequest,
-        response_class=Reply,
+        response_class=JsonResponse,
         request_max_body_size=MAX_BODY,
         exception_handlers={
             Error: errors.on_error,
@@ -75,4 +75,4 @@ def create_app(controller: Controller, *, version: str, streams: Streams | None 
         openapi_config=None,
         logging_config=None,
     )
-    return Front(app)
+    return RequestNormalizer(app)

@@ -27,7 +27,15 @@ STATUS: Final[Mapping[Kind, int]] = {
 
 RETRY: Final = "1"
 """Seconds after which it is worth while to try again (RFC 9110, 10.2.3)."""
-_PASSING: Final = {"overloaded", "busy", "kernel_busy", "too_many_streams", "resolver_away", "stopping", "rules_gone"}
+_TRANSIENT_CODES: Final = {
+    "overloaded",
+    "busy",
+    "kernel_busy",
+    "too_many_streams",
+    "resolver_away",
+    "stopping",
+    "rules_gone",
+}
 """Codes of what is over in a moment, whoever waits for it."""
 
 AnyRequest = Request[object, object, object]  # type: ignore[type-var]
@@ -35,7 +43,7 @@ AnyRequest = Request[object, object, object]  # type: ignore[type-var]
 log = logging.getLogger(__name__)
 
 
-def answer(status: int, body: ErrorBody, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+def error_response(status: int, body: ErrorBody, headers: Mapping[str, str] | None = None) -> Response[bytes]:
     """A failure as a response."""
     return Response(
         msgspec.json.encode(body), status_code=status, headers=dict(headers or {}), media_type="application/json"
@@ -47,35 +55,35 @@ def on_error(request: AnyRequest, error: Error) -> Response[bytes]:
     if error.kind is Kind.INTERNAL:
         log.error("%s %s failed: %s", request.method, request.scope["path"], error.message, exc_info=error)
     body = ErrorBody(message=error.message, code=error.code, hint=error.hint)
-    return answer(STATUS[error.kind], body, retry_after(error.code))
+    return error_response(STATUS[error.kind], body, retry_after(error.code))
 
 
 def retry_after(code: str) -> Mapping[str, str]:
     """The header that says when to try again, of a failure that passes by itself; of others none."""
-    return {"Retry-After": RETRY} if code in _PASSING else {}
+    return {"Retry-After": RETRY} if code in _TRANSIENT_CODES else {}
 
 
 def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     """What the framework refuses: unknown paths, wrong methods, large bodies, malformed requests."""
     path = request.scope["path"]
     if isinstance(error, NotFoundException):
-        return answer(404, no_such_path(path))
+        return error_response(404, no_such_path(path))
     if isinstance(error, MethodNotAllowedException):
         allow = _allowed((error.headers or {}).get("allow", ""))
         message = f"that method is not allowed on {path}"
         body = ErrorBody(message=message, code="method_not_allowed", hint=f"allowed: {allow}")
-        return answer(405, body, {"Allow": allow})
+        return error_response(405, body, {"Allow": allow})
     if error.status_code == 413:
-        return answer(413, too_large())
+        return error_response(413, too_large())
     if error.status_code >= 500:
         return on_unexpected(request, error)
-    return answer(error.status_code, ErrorBody(message=error.detail, code=Kind.INVALID.value))
+    return error_response(error.status_code, ErrorBody(message=error.detail, code=Kind.INVALID.value))
 
 
 def on_unexpected(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Our own fault: the log tells it, the client is told nothing of our inside."""
     log.error("%s %s failed unexpectedly", request.method, request.scope["path"], exc_info=error)
-    return answer(500, internal())
+    return error_response(500, internal())
 
 
 def internal() -> ErrorBody:

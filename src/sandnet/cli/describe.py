@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sandnet.cli.output import fields, short, table
-from sandnet.cli.parameters import PortWish, protocol
+from sandnet.cli.parameters import PortArgument, protocol
 
 if TYPE_CHECKING:
     from msgspec import UnsetType
@@ -94,29 +94,29 @@ def endpoint_text(what: str, end: Endpoint | Service) -> str:
     return _with_table(head, title, ("CONTAINER", "INTERFACE", "ADDRESS", "STATE", "WEIGHT", "SANDBOX"), rows)
 
 
-def sandbox_text(box: Sandbox) -> str:
+def sandbox_text(sandbox: Sandbox) -> str:
     """A sandbox: where it is, its files, its interfaces."""
     head = fields(
         (
-            ("Container", box.id),
-            ("Sandbox", box.sandbox_key),
-            ("Origin", box.origin or ""),
-            ("State", box.state or ""),
-            ("Host name", ".".join(filter(None, (box.host_name or "", box.domain_name or "")))),
-            ("Hosts file", box.hosts_path or ""),
-            ("Resolv.conf", box.resolv_conf_path or ""),
-            ("DNS", ", ".join(box.dns or ())),
-            ("Search", ", ".join(box.dns_search or ())),
-            ("Resolver options", ", ".join(box.dns_options or ())),
-            ("Process", str(box.pid or "")),
-            ("Auto-remove", "yes" if box.auto_remove else ""),
-            ("Created", moment(box.created)),
+            ("Container", sandbox.id),
+            ("Sandbox", sandbox.sandbox_key),
+            ("Origin", sandbox.origin or ""),
+            ("State", sandbox.state or ""),
+            ("Host name", ".".join(filter(None, (sandbox.host_name or "", sandbox.domain_name or "")))),
+            ("Hosts file", sandbox.hosts_path or ""),
+            ("Resolv.conf", sandbox.resolv_conf_path or ""),
+            ("DNS", ", ".join(sandbox.dns or ())),
+            ("Search", ", ".join(sandbox.dns_search or ())),
+            ("Resolver options", ", ".join(sandbox.dns_options or ())),
+            ("Process", str(sandbox.pid or "")),
+            ("Auto-remove", "yes" if sandbox.auto_remove else ""),
+            ("Created", moment(sandbox.created)),
         )
     )
-    names = {end.id: end.name for end in box.endpoints}
+    names = {end.id: end.name for end in sandbox.endpoints}
     rows = [
         (plug.interface, plug.address or "", plug.address_ipv6 or "", names.get(plug.endpoint, ""), plug.network)
-        for plug in box.interfaces or ()
+        for plug in sandbox.interfaces or ()
     ]
     return _with_table(head, "Interfaces", ("INTERFACE", "ADDRESS", "IPV6 ADDRESS", "ENDPOINT", "NETWORK"), rows)
 
@@ -141,7 +141,7 @@ def _bound(ports: Iterable[BoundPort]) -> str:
 
 
 def _bound_port(port: BoundPort) -> str:
-    return str(PortWish(port.proto, port.port, port.host_ip, port.host_port))
+    return str(PortArgument(port.proto, port.port, port.host_ip, port.host_port))
 
 
 def moment(created: datetime | UnsetType) -> str:

@@ -26,7 +26,7 @@ _PROBE = re.compile(
 )
 
 
-class PortWish(NamedTuple):
+class PortArgument(NamedTuple):
     """A port of the container published on the host."""
 
     proto: int
@@ -45,7 +45,7 @@ class PortWish(NamedTuple):
         return f"{ip}{self.host_port}{end}:{self.port}{last}/{protocol(self.proto)}"
 
 
-class ProbeWish(NamedTuple):
+class ProbeArgument(NamedTuple):
     """How backends are to be checked."""
 
     kind: str
@@ -67,7 +67,7 @@ def protocol(number: int) -> str:
     return _NAMES.get(number, str(number))
 
 
-def parse_mapping(text: str) -> PortWish:
+def parse_mapping(text: str) -> PortArgument:
     """Read ``[[HOSTIP:][HOST[-END]]:]CONTAINER[-END][/proto]``; without HOST, or with 0, the daemon chooses one.
 
     A range of host ports for one port means the first free one of them; for a range of ports as long, each its own.
@@ -87,7 +87,7 @@ def parse_mapping(text: str) -> PortWish:
     host_ip = _address((match["ip"] or "").strip("[]"))
     port = _container_port(match["port"], text)
     end = _range_end(match["end"], port, first, last, text)
-    return PortWish(proto, port, host_ip, first, last, end)
+    return PortArgument(proto, port, host_ip, first, last, end)
 
 
 def _range_end(digits: str | None, port: int, first: int, last: int, text: str) -> int:
@@ -114,7 +114,7 @@ def parse_exposed(text: str) -> tuple[int, int]:
     return proto, _container_port(port, text)
 
 
-def parse_probe(text: str) -> ProbeWish:
+def parse_probe(text: str) -> ProbeArgument:
     """Read ``tcp:PORT[@SECONDS]`` or ``http:PORT[/PATH][@SECONDS]``.
 
     Raises:
@@ -124,7 +124,7 @@ def parse_probe(text: str) -> ProbeWish:
     if match is None or (match["kind"] == "tcp" and match["path"]):
         raise ValueError(f"{text!r} is not of the form tcp:PORT[@SECONDS] or http:PORT[/PATH][@SECONDS]")
     port = _container_port(match["port"], text)
-    return ProbeWish(match["kind"], port, match["path"] or "/", float(match["interval"] or 2))
+    return ProbeArgument(match["kind"], port, match["path"] or "/", float(match["interval"] or 2))
 
 
 def parse_reference(text: str) -> Reference:

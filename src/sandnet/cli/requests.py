@@ -128,14 +128,14 @@ def _with(command: F, options: Iterable[Callable[[F], F]]) -> F:
     return command
 
 
-def endpoint_wish(name: str, asked: Mapping[str, Any]) -> EndpointCreate:
+def endpoint_request(name: str, asked: Mapping[str, Any]) -> EndpointCreate:
     """The request to create an endpoint."""
     from sandnet.wire.libnetwork import EndpointCreate
 
     return EndpointCreate(name=name, **_created(asked))
 
 
-def service_wish(name: str, network: str, asked: Mapping[str, Any]) -> ServicePublish:
+def service_request(name: str, network: str, asked: Mapping[str, Any]) -> ServicePublish:
     """The request to publish a service."""
     from sandnet.wire.libnetwork import ServicePublish
 
@@ -145,11 +145,11 @@ def service_wish(name: str, network: str, asked: Mapping[str, Any]) -> ServicePu
 def _created(asked: Mapping[str, Any]) -> dict[str, Any]:
     from sandnet.wire.libnetwork import ExposedPort, PortMapping
 
-    ports: tuple[parameters.PortWish, ...] = asked["ports"]
+    ports: tuple[parameters.PortArgument, ...] = asked["ports"]
     exposed = [ExposedPort(proto=proto, port=port) for proto, port in asked.get("expose", ())]
     return {
         "exposed_ports": exposed or None,
-        "port_mapping": [PortMapping(**_said(port._asdict())) for port in ports] or None,
+        "port_mapping": [PortMapping(**_without_empty(port._asdict())) for port in ports] or None,
         "address": asked["ip"],
         "address_ipv6": asked.get("ip6"),
         "mac": asked.get("mac"),
@@ -161,7 +161,7 @@ def _created(asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _probe(wish: parameters.ProbeWish | None) -> Probe | None:
+def _probe(wish: parameters.ProbeArgument | None) -> Probe | None:
     from sandnet.wire.libnetwork import Probe
 
     if wish is None:
@@ -171,12 +171,12 @@ def _probe(wish: parameters.ProbeWish | None) -> Probe | None:
     return Probe(kind=kind, port=wish.port, path=wish.path, interval=wish.interval, timeout=timeout)
 
 
-def _said(values_by_name: Mapping[str, Any]) -> dict[str, Any]:
+def _without_empty(values_by_name: Mapping[str, Any]) -> dict[str, Any]:
     """Without what was not said: the wire leaves out what is absent."""
     return {name: value for name, value in values_by_name.items() if value}
 
 
-def join_wish(container: str, asked: Mapping[str, Any]) -> Join:
+def join_request(container: str, asked: Mapping[str, Any]) -> Join:
     """The request to join a container."""
     from sandnet.wire.libnetwork import ExtraHost, Join
 

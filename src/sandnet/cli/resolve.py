@@ -24,7 +24,7 @@ def find_container(client: Client, reference: str) -> str:
     """
     if len(reference) != SHORT or reference.strip("0123456789abcdef"):
         return reference
-    known = [box.id for box in client.sandboxes()]
+    known = [sandbox.id for sandbox in client.sandboxes()]
     found = [each for each in known if each.startswith(reference) and short(each) == reference]
     if reference in known or not found:
         return reference

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sandnet.client import Client
     from sandnet.transport import Tls
 
-PATIENCE = 1.0
+PROGRESS_DELAY = 1.0
 """Seconds without a word before a waiting person is told what is going on."""
 
 
@@ -65,7 +65,7 @@ def waiting(what: str) -> Iterator[None]:
         return
     from threading import Timer
 
-    told = Timer(PATIENCE, output.progress, (f"{what} ...",))
+    told = Timer(PROGRESS_DELAY, output.progress, (f"{what} ...",))
     told.start()
     try:
         yield

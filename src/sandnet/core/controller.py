@@ -6,20 +6,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sandnet.core.lifecycle.backends import Backends
-from sandnet.core.lifecycle.deletion import Removal
+from sandnet.core.lifecycle.deletion import Deletion
 from sandnet.core.lifecycle.endpoints import Endpoints
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.process_termination import end_processes
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.lifecycle.services import Services
-from sandnet.core.monitoring.health_checks import Probes
-from sandnet.core.monitoring.process_watcher import Deaths
-from sandnet.core.reconcile.drift_watcher import Healing
-from sandnet.core.reconcile.reconciler import Reconcile
+from sandnet.core.monitoring.health_checks import HealthChecks
+from sandnet.core.monitoring.process_watcher import ProcessWatcher
+from sandnet.core.reconcile.drift_watcher import DriftWatcher
+from sandnet.core.reconcile.reconciler import Reconciler
 from sandnet.core.reconcile.unheld_ports import PortHolding
 from sandnet.core.recovery.rebuild import Rebuild
 from sandnet.core.recovery.restore import Restore
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.dns.base import Explanation
 from sandnet.errors import Error, Kind
 from sandnet.model import NetworkSpec
@@ -52,22 +52,22 @@ PREDEFINED = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
 class Controller:
     """Networks, endpoints, sandboxes and services of one host."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self.networks = Networks(parts)
-        self.endpoints = Endpoints(parts, self.networks)
-        self.sandboxes = Sandboxes(parts, self.networks, self.endpoints)
-        self.backends = Backends(parts)
-        self.removal = Removal(parts, self.networks, self.endpoints, self.sandboxes)
-        self.services = Services(parts, self.networks, self.endpoints, self.sandboxes, self.removal)
-        self._holding = PortHolding(parts)
-        self.reconcile = Reconcile(parts, self.sandboxes, self.removal, self._holding)
-        self._healing = Healing(parts, self.reconcile)
-        self._restore = Restore(parts, self.networks, self.endpoints, self.sandboxes, self.removal, self._holding)
-        self._rebuild = Rebuild(parts)
-        self.events = parts.events
-        self._probes = Probes(parts, self.backends)
-        self._deaths = Deaths(parts, self.removal)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.networks = Networks(context)
+        self.endpoints = Endpoints(context, self.networks)
+        self.sandboxes = Sandboxes(context, self.networks, self.endpoints)
+        self.backends = Backends(context)
+        self.removal = Deletion(context, self.networks, self.endpoints, self.sandboxes)
+        self.services = Services(context, self.networks, self.endpoints, self.sandboxes, self.removal)
+        self._holding = PortHolding(context)
+        self.reconcile = Reconciler(context, self.sandboxes, self.removal, self._holding)
+        self._drift_watcher = DriftWatcher(context, self.reconcile)
+        self._restore = Restore(context, self.networks, self.endpoints, self.sandboxes, self.removal, self._holding)
+        self._rebuild = Rebuild(context)
+        self.events = context.events
+        self._probes = HealthChecks(context, self.backends)
+        self._process_watcher = ProcessWatcher(context, self.removal)
         self.ended: list[int] = []
         """Processes that :meth:`remove_everything` has ended."""
         self._problems: list[str] = []
@@ -79,34 +79,34 @@ class Controller:
         Raises:
             Error: ``UNAVAILABLE`` when the store cannot be read. What else fails degrades :meth:`health`.
         """
-        await self._parts.records.load()
+        await self._context.records.load()
         await self._rebuild.run()
         await self._restore.run()
-        await self._parts.naming.replace()
+        await self._context.resolver_sync.replace()
         for name, driver in PREDEFINED:
-            if not self._parts.records.networks_named(name):
+            if not self._context.records.networks_named(name):
                 await self._predefine(name, driver)
         self._probes.start()
-        self._deaths.start()
-        self._healing.start()
+        self._process_watcher.start()
+        self._drift_watcher.start()
 
     async def stop(self) -> None:
         """Finish what is in flight; networks and sandboxes go on working."""
         self._probes.close()
-        self._deaths.close()
-        self._healing.close()
-        await self._parts.operations.close()
-        self._parts.events.close()
-        await self._parts.files.close()
-        await self._parts.reaper.settle()
+        self._process_watcher.close()
+        self._drift_watcher.close()
+        await self._context.operations.close()
+        self._context.events.close()
+        await self._context.host_files.close()
+        await self._context.link_reaper.wait()
 
     async def remove_everything(self) -> list[str]:
         """Take down all that the store names, instead of :meth:`start`; what could not be removed, in words.
 
         Processes that run for a sandbox alone are ended first; :attr:`ended` has their numbers.
         """
-        await self._parts.records.load()
-        self.ended = await end_processes(self._parts, self._parts.records.sandboxes())
+        await self._context.records.load()
+        self.ended = await end_processes(self._context, self._context.records.sandboxes())
         await self._restore.remove_everything()
         return list(self._restore.problems)
 
@@ -117,27 +117,27 @@ class Controller:
             Error: ``NOT_FOUND`` no such sandbox, or one that the resolver does not serve; ``UNAVAILABLE`` there is
                 no resolver, or it is away.
         """
-        box = self.sandboxes.find(container_ref)
-        service = self._parts.naming.service
+        sandbox = self.sandboxes.find(container_ref)
+        service = self._context.resolver_sync.service
         if service is None:
             message = "names are not served by a resolver here; they stand in hosts files"
             raise Error(Kind.UNAVAILABLE, message, "start the daemon with dns enabled", "no_resolver")
-        if reason := self._parts.naming.unserved(box):
+        if reason := self._context.resolver_sync.why_not_served(sandbox):
             raise Error(
                 Kind.NOT_FOUND, reason, "names are answered in sandboxes with an interface only", "no_name_server"
             )
-        return await service.explain(box.container_id, name)
+        return await service.explain(sandbox.container_id, name)
 
-    def also_tell(self, problem: Callable[[], str]) -> None:
+    def add_health_check(self, problem: Callable[[], str]) -> None:
         """Let :meth:`health` tell of a part that serves the controller, and is none of it; empty: nothing is wrong."""
         self._further.append(problem)
 
     def health(self) -> Health:
         """How the daemon is, and which drivers work here."""
-        reasons = {name: driver.unavailable() for name, driver in self._parts.drivers.items()}
-        resolver = self._parts.naming.problem()
-        store = self._parts.records.problems()
-        hanging = self._parts.workers.hanging()
+        reasons = {name: driver.unavailable() for name, driver in self._context.drivers.items()}
+        resolver = self._context.resolver_sync.problem()
+        store = self._context.records.problems()
+        hanging = self._context.workers.hanging()
         problems = (
             *hanging,
             *store,
@@ -145,7 +145,7 @@ class Controller:
             *self._restore.problems,
             *self._problems,
             *self._holding.problems,
-            *self._healing.problems,
+            *self._drift_watcher.problems,
             *([resolver] if resolver else []),
             *filter(None, (problem() for problem in self._further)),
         )
@@ -153,14 +153,14 @@ class Controller:
             "degraded" if problems else "ok",
             problems,
             tuple(
-                DriverHealth(name, not reason, reason or self._parts.drivers[name].limits())
+                DriverHealth(name, not reason, reason or self._context.drivers[name].limits())
                 for name, reason in reasons.items()
             ),
-            self._parts.operations.count,
+            self._context.operations.count,
         )
 
     async def _predefine(self, name: str, driver: str) -> None:
-        if self._parts.drivers[driver].unavailable():
+        if self._context.drivers[driver].unavailable():
             return
         try:
             await self.networks.create(NetworkSpec(name=name, driver=driver), predefined=True)

@@ -18,7 +18,7 @@ SERVER_ADDRESS = "127.0.0.11"
 """Where the resolver listens inside a sandbox, as Docker's does; port 53, UDP and TCP."""
 
 
-class Names(msgspec.Struct, frozen=True, kw_only=True, tag="names"):
+class SetNames(msgspec.Struct, frozen=True, kw_only=True, tag="names"):
     """The names of one owner on one network; replaces what the owner had there.
 
     Several owners of one name give all their addresses.
@@ -34,7 +34,7 @@ class Names(msgspec.Struct, frozen=True, kw_only=True, tag="names"):
     addresses: tuple[Address, ...]
 
 
-class NoNames(msgspec.Struct, frozen=True, kw_only=True, tag="no_names"):
+class RemoveNames(msgspec.Struct, frozen=True, kw_only=True, tag="no_names"):
     """The owner has no names on that network any more; unknown: no error."""
 
     network_id: str
@@ -48,7 +48,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[Address, ...]
 
 
-class Asker(msgspec.Struct, frozen=True, kw_only=True, tag="asker"):
+class SetClient(msgspec.Struct, frozen=True, kw_only=True, tag="asker"):
     """A sandbox: who asks, what it may see, and who answers the rest. Replaces what was known of it."""
 
     container_id: str
@@ -67,13 +67,13 @@ class Asker(msgspec.Struct, frozen=True, kw_only=True, tag="asker"):
     """False: it is on internal networks only, and nothing is asked for it from the host."""
 
 
-class NoAsker(msgspec.Struct, frozen=True, kw_only=True, tag="no_asker"):
+class RemoveClient(msgspec.Struct, frozen=True, kw_only=True, tag="no_asker"):
     """The sandbox is gone: close its sockets. Unknown: no error."""
 
     container_id: str
 
 
-Change = Names | NoNames | Asker | NoAsker
+Change = SetNames | RemoveNames | SetClient | RemoveClient
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from sandnet.dns.base import Asker, Change, Explanation, Names, NoAsker, NoNames
-from sandnet.dns.client_connection import Link
+from sandnet.dns.base import Change, Explanation, RemoveClient, RemoveNames, SetClient, SetNames
+from sandnet.dns.client_connection import ControlConnection
 from sandnet.dns.control_protocol import (
     BATCH,
     Apply,
@@ -30,13 +30,13 @@ from sandnet.errors import Error, Kind
 
 _log = logging.getLogger(__name__)
 
-PATIENCE: Final = 1.0
+TIMEOUT: Final = 1.0
 """Seconds a change waits for its confirmation."""
 HUNG: Final = 10.0
 """Seconds without an answer after which the resolver is given up and started anew."""
 RESENT: Final = 30.0
 """Seconds it may take to be told everything: a hundred thousand names take about three."""
-_LOOK: Final = 2.0
+_CHECK_INTERVAL: Final = 2.0
 """Seconds between two looks whether it answers."""
 _PAUSES: Final = (0.05, 5.0)
 """Seconds before trying again: at first, and at most."""
@@ -72,17 +72,17 @@ class NameClient:
         self._path = path
         self._run = run
         self._provider = Provider(os.path.dirname(path), open_sockets, run, host_listen)
-        self._former_gone = False
+        self._former_ended = False
         """The resolver that this one replaces has been asked to end, or there was none."""
         self._release = release
         self.start = start
         """As given."""
-        self._names: dict[tuple[str, str], Names] = {}
-        self._askers: dict[str, Asker] = {}
+        self._names: dict[tuple[str, str], SetNames] = {}
+        self._clients: dict[str, SetClient] = {}
         self._complete = False
-        self._link: Link | None = None
-        self._settled = asyncio.Event()
-        self._trouble = "it was not started yet"
+        self._link: ControlConnection | None = None
+        self._synchronised = asyncio.Event()
+        self._error = "it was not started yet"
         self._problems: tuple[str, ...] = ()
         self._supervising: asyncio.Task[None] | None = None
 
@@ -96,7 +96,7 @@ class NameClient:
             self._supervising.cancel()
             with suppress(asyncio.CancelledError):
                 await self._supervising
-        self._let_go("it was let go of")
+        self._disconnect("it was let go of")
         await self._provider.close()
 
     async def stop(self) -> None:
@@ -117,7 +117,7 @@ class NameClient:
     async def replace(self, changes: Sequence[Change]) -> None:
         """Make exactly these the names and askers; see :class:`~sandnet.dns.base.NameService`."""
         self._names.clear()
-        self._askers.clear()
+        self._clients.clear()
         for change in changes:
             self._remember(change)
         self._complete = True
@@ -129,7 +129,7 @@ class NameClient:
         Raises:
             Error: ``NOT_FOUND`` the asker is not known; ``UNAVAILABLE`` the resolver is away.
         """
-        reply = await self._asked(Explain(container_id, name))
+        reply = await self._requested(Explain(container_id, name))
         if not isinstance(reply, Explained):
             raise _away("its answer is no explanation")
         return reply.explanation
@@ -140,16 +140,16 @@ class NameClient:
         Raises:
             Error: ``UNAVAILABLE`` the resolver is away.
         """
-        reply = await self._asked(Stats())
+        reply = await self._requested(Stats())
         if not isinstance(reply, Counts):
             raise _away("its answer holds no counts")
         return reply
 
     def problem(self) -> str:
         """What is wrong, in words; empty when nothing is."""
-        if self._link is None or not self._settled.is_set():
-            return f"the resolver is away: {self._trouble}" if self._trouble else "the resolver is being told all names"
-        if self._link.waiting() > PATIENCE:
+        if self._link is None or not self._synchronised.is_set():
+            return f"the resolver is away: {self._error}" if self._error else "the resolver is being told all names"
+        if self._link.waiting() > TIMEOUT:
             return f"the resolver has not answered for {self._link.waiting():.0f} s"
         problems = (*self._problems, *self._provider.problems())
         more = len(problems) - _TOLD
@@ -157,18 +157,18 @@ class NameClient:
 
     def _remember(self, change: Change) -> None:
         match change:
-            case Names():
+            case SetNames():
                 self._names[change.network_id, change.owner] = change
-            case NoNames():
+            case RemoveNames():
                 self._names.pop((change.network_id, change.owner), None)
-            case Asker():
-                self._askers[change.container_id] = change
-            case NoAsker():
-                self._askers.pop(change.container_id, None)
+            case SetClient():
+                self._clients[change.container_id] = change
+            case RemoveClient():
+                self._clients.pop(change.container_id, None)
                 self._provider.forget(change.container_id)
 
     def _everything(self) -> list[Change]:
-        return [*self._names.values(), *self._askers.values()]
+        return [*self._names.values(), *self._clients.values()]
 
     async def _confirmed(self, changes: Sequence[Change], requests: Sequence[Request]) -> None:
         """Send the requests and wait for their effect, at most ``PATIENCE``.
@@ -176,42 +176,42 @@ class NameClient:
         Away or lost on the way, the next connection begins with all that is remembered, these included.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                if self._link is None or not await self._told(self._link, changes, requests):
-                    await self._settled.wait()
+            async with asyncio.timeout(TIMEOUT):
+                if self._link is None or not await self._applied(self._link, changes, requests):
+                    await self._synchronised.wait()
 
-    async def _told(self, link: Link, changes: Sequence[Change], requests: Sequence[Request]) -> bool:
+    async def _applied(self, link: ControlConnection, changes: Sequence[Change], requests: Sequence[Request]) -> bool:
         """Send the requests; false when the connection was lost before all were confirmed."""
         try:
             for reply in await asyncio.gather(*(self._sent(link, request) for request in requests)):
                 self._take_note(reply)
-            if self._provider.lacks(change.container_id for change in changes if isinstance(change, Asker)):
+            if self._provider.lacks(change.container_id for change in changes if isinstance(change, SetClient)):
                 await self._provided(link)
             await self._retire_former()
         except ConnectionError as failure:
             if self._link is link:
-                self._let_go(str(failure))
+                self._disconnect(str(failure))
             return False
         except Error as failure:  # its own fault: what is remembered is right, and is told again some day
             self._problems = (failure.message,)
             _log.error("the resolver refuses a change: %s", failure)
         return True
 
-    async def _provided(self, link: Link) -> None:
-        if not await self._provider.fill(link, self._askers):
+    async def _provided(self, link: ControlConnection) -> None:
+        if not await self._provider.fill(link, self._clients):
             raise ConnectionResetError("the connection to the resolver is lost")
 
     async def _retire_former(self) -> None:
         """Once this resolver knows everything, and has all sockets, the one before it may end."""
-        if self._complete and not self._former_gone:
+        if self._complete and not self._former_ended:
             await self._run(stop_former, os.path.dirname(self._path))
-            self._former_gone = True
+            self._former_ended = True
 
-    def _sent(self, link: Link, request: Request) -> asyncio.Future[Reply]:
+    def _sent(self, link: ControlConnection, request: Request) -> asyncio.Future[Reply]:
         """Send a request, and with it the sockets that were opened beforehand."""
         if not isinstance(request, Apply):
             return link.request(request)
-        passed, sockets = self._provider.ready(change for change in request.changes if isinstance(change, Asker))
+        passed, sockets = self._provider.ready(change for change in request.changes if isinstance(change, SetClient))
         return link.request(Apply(request.changes, passed), sockets)
 
     def _take_note(self, reply: Reply) -> None:
@@ -219,11 +219,11 @@ class NameClient:
             self._problems = reply.problems
             self._provider.note(reply.lacking)
 
-    async def _asked(self, request: Request) -> Reply:
+    async def _requested(self, request: Request) -> Reply:
         if self._link is None:
-            raise _away(self._trouble)
+            raise _away(self._error)
         try:
-            return await asyncio.wait_for(self._link.request(request), PATIENCE)
+            return await asyncio.wait_for(self._link.request(request), TIMEOUT)
         except (OSError, TimeoutError) as failure:
             raise _away(str(failure) or "it does not answer") from failure
 
@@ -236,8 +236,8 @@ class NameClient:
             try:
                 await self._live()
             except Exception as failure:  # whatever it was, names must come back
-                self._let_go(str(failure) or type(failure).__name__)
-                _log.warning("the resolver is away: %s", self._trouble)
+                self._disconnect(str(failure) or type(failure).__name__)
+                _log.warning("the resolver is away: %s", self._error)
             if loop.time() - began > _PAUSES[1]:
                 pause = _PAUSES[0]
             await asyncio.sleep(pause)
@@ -253,27 +253,27 @@ class NameClient:
         self._link = link
         try:
             await asyncio.wait_for(self._resend(link), RESENT)
-            self._trouble = ""
-            self._settled.set()
+            self._error = ""
+            self._synchronised.set()
             await self._watch(link)
         finally:
             link.close()
 
-    async def _connect(self) -> Link:
+    async def _connect(self) -> ControlConnection:
         with suppress(OSError, Error, TimeoutError):
-            link = await Link.open(self._path)
+            link = await ControlConnection.open(self._path)
             if link.release == self._release:
                 return link
             link.close()
-        self._former_gone = False
+        self._former_ended = False
         await self.start()
-        link = await Link.open(self._path)
+        link = await ControlConnection.open(self._path)
         if link.release != self._release:
             link.close()
             raise _away(f"it is of release {link.release}, not {self._release}")
         return link
 
-    async def _resend(self, link: Link) -> None:
+    async def _resend(self, link: ControlConnection) -> None:
         """All requests are queued before the first is waited for: a change made meanwhile comes after them."""
         everything = self._everything()
         messages = [*pieces(everything)] if self._complete else _applications(everything) or [Apply(())]
@@ -282,20 +282,20 @@ class NameClient:
         await self._provided(link)
         await self._retire_former()
 
-    async def _watch(self, link: Link) -> None:
-        while not await link.lost_within(_LOOK):
+    async def _watch(self, link: ControlConnection) -> None:
+        while not await link.lost_within(_CHECK_INTERVAL):
             beat = link.request(Apply(()))
             await asyncio.wait([beat], timeout=HUNG)
             if not beat.done():
                 raise _away("it hangs")
             self._take_note(await beat)
-            self._provider.begin(link, self._askers)
+            self._provider.begin(link, self._clients)
             await self._retire_former()
         raise ConnectionError("the connection was lost")
 
-    def _let_go(self, trouble: str) -> None:
-        self._trouble = trouble
-        self._settled.clear()
+    def _disconnect(self, trouble: str) -> None:
+        self._error = trouble
+        self._synchronised.clear()
         if self._link:
             self._link.close()
             self._link = None
@@ -312,10 +312,10 @@ def _away(reason: str) -> Error:
 async def stop_resolver(path: str) -> None:
     """End the resolver that serves at ``path``, if one does, wait for it to go, and remove its socket."""
     with suppress(OSError, Error, TimeoutError):
-        link = await Link.open(path)
+        link = await ControlConnection.open(path)
         try:
-            await asyncio.wait_for(link.request(Stop()), PATIENCE)
-            await link.lost_within(PATIENCE)
+            await asyncio.wait_for(link.request(Stop()), TIMEOUT)
+            await link.lost_within(TIMEOUT)
         finally:
             link.close()
         os.unlink(path)

@@ -17,7 +17,7 @@ _GREETING: Final = 2.0
 """Seconds a living resolver may take to say who it is."""
 
 
-class Link:
+class ControlConnection:
     """An open connection, read by a task of its own."""
 
     def __init__(self, channel: Channel) -> None:
@@ -31,7 +31,7 @@ class Link:
         """Of the resolver's process."""
 
     @classmethod
-    async def open(cls, path: str) -> Link:
+    async def open(cls, path: str) -> ControlConnection:
         """Connect and greet.
 
         Raises:
@@ -91,7 +91,7 @@ class Link:
                 reply = decoded_reply(body)
                 _, answer = self._pending.popleft()
                 if not answer.done():
-                    _settle(answer, reply)
+                    _finish(answer, reply)
         self._loop.call_soon(self._fail)  # after this task counts as done
 
     def _fail(self) -> None:
@@ -111,7 +111,7 @@ async def _connected(path: str) -> socket.socket:
     return connection
 
 
-def _settle(answer: asyncio.Future[Reply], reply: Reply) -> None:
+def _finish(answer: asyncio.Future[Reply], reply: Reply) -> None:
     if isinstance(reply, Refused):
         answer.set_exception(Error(reply.kind, reply.message, reply.hint, reply.code))
     else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sandnet.dns.base import Change, Explanation
-from sandnet.dns.lookup import Ask, explain, resolve
-from sandnet.dns.name_table import Table
+from sandnet.dns.lookup import Forward, explain, resolve
+from sandnet.dns.name_table import NameTable
 from sandnet.errors import Error, Kind, not_found
 
 
@@ -20,7 +20,7 @@ class FakeNames:
     """
 
     def __init__(self) -> None:
-        self.table = Table()
+        self.table = NameTable()
         self.prepared: list[tuple[str, int]] = []
         self.trouble = ""
 
@@ -60,4 +60,4 @@ class FakeNames:
             KeyError: the container has no name server.
         """
         found = resolve(self.table, self.table.askers[container_id], query, tcp=False, turn=turn)
-        return None if isinstance(found, Ask) else found or None
+        return None if isinstance(found, Forward) else found or None

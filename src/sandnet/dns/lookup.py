@@ -12,23 +12,23 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from sandnet.dns import message
-from sandnet.dns.base import Asker, Explanation
+from sandnet.dns.base import Explanation, SetClient
 from sandnet.dns.message import Question
-from sandnet.dns.name_table import TTL, Table, normal
-from sandnet.dns.reply_cache import Reply, reply_of
+from sandnet.dns.name_table import TTL, NameTable, normal
+from sandnet.dns.reply_cache import PreparedReply, reply_of
 from sandnet.model.address import Address
 
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _NO_SUCH_NAME = message.authority_record(TTL)
 
 
-class Ask(NamedTuple):
+class Forward(NamedTuple):
     """Only an upstream server can answer."""
 
     question: Question
 
 
-class _Verdict(NamedTuple):
+class _Answer(NamedTuple):
     """What is known of a name."""
 
     source: str
@@ -41,7 +41,7 @@ class _Verdict(NamedTuple):
     owners: tuple[str, ...] = ()
 
 
-def resolve(table: Table, asker: Asker, query: bytes, *, tcp: bool, turn: int) -> bytes | Ask:
+def resolve(table: NameTable, asker: SetClient, query: bytes, *, tcp: bool, turn: int) -> bytes | Forward:
     """The reply to a query, or that it must go upstream. Never raises, whatever the query is.
 
     Args:
@@ -63,17 +63,19 @@ def resolve(table: Table, asker: Asker, query: bytes, *, tcp: bool, turn: int) -
     return _unusable(query) if question is None else _resolve(table, asker, query, question, tcp=tcp, turn=turn)
 
 
-def _resolve(table: Table, asker: Asker, query: bytes, question: Question, *, tcp: bool, turn: int) -> bytes | Ask:
+def _resolve(
+    table: NameTable, asker: SetClient, query: bytes, question: Question, *, tcp: bool, turn: int
+) -> bytes | Forward:
     refusal = _refusal(question)
     if refusal is not None:
         return message.error(query, question, refusal)
     reply = table.ready.find(asker, query, question)
     if reply is None:
-        verdict = _verdict(table, asker, message.name_to_text(question.name))
+        verdict = _answer(table, asker, message.name_to_text(question.name))
         if verdict.source == "upstream":
-            return Ask(question)
+            return Forward(question)
         reply = _reply(question, verdict)
-        table.ready.keep(asker, query, question, reply)
+        table.ready.store(asker, query, question, reply)
     return reply.to(query, question, message.LARGEST_TCP if tcp else message.udp_limit(question), turn)
 
 
@@ -96,47 +98,47 @@ def _refusal(question: Question) -> int | None:
     return None
 
 
-def _verdict(table: Table, asker: Asker, name: str) -> _Verdict:
+def _answer(table: NameTable, asker: SetClient, name: str) -> _Answer:
     if name == "localhost" or name.endswith(".localhost"):
-        return _Verdict("localhost", "localhost is the loopback address, always (RFC 6761)", _LOOPBACK)
+        return _Answer("localhost", "localhost is the loopback address, always (RFC 6761)", _LOOPBACK)
     address = _reversed(name)
     if address is not None:
-        return _reverse_verdict(table, asker, address)
+        return _reverse_answer(table, asker, address)
     found = table.lookup(asker, name)
     if found is not None:
         source = "network" if found.network_id else "alias"
         reason = "a name on a network of the asker" if found.network_id else "an alias of the asker alone"
-        return _Verdict(source, reason, found.addresses, "", found.network_id, found.owners)
+        return _Answer(source, reason, found.addresses, "", found.network_id, found.owners)
     host, _, label = name.rpartition(".")
     if host and table.knows_network(asker, label):
-        return _Verdict("none", f"nobody on network {label} is called {host}")
+        return _Answer("none", f"nobody on network {label} is called {host}")
     return _unknown(asker)
 
 
-def _reverse_verdict(table: Table, asker: Asker, address: Address) -> _Verdict:
+def _reverse_answer(table: NameTable, asker: SetClient, address: Address) -> _Answer:
     if address.is_loopback:
-        return _Verdict("localhost", f"{address} is localhost, always (RFC 6761)", pointer="localhost")
+        return _Answer("localhost", f"{address} is localhost, always (RFC 6761)", pointer="localhost")
     name = table.reverse(asker, address)
     if name is None:
         return _unknown(asker)
     found = table.lookup(asker, name)
     network_id, owners = (found.network_id, found.owners) if found else ("", ())
-    return _Verdict("reverse", f"{address} is {name}", pointer=name, network_id=network_id, owners=owners)
+    return _Answer("reverse", f"{address} is {name}", pointer=name, network_id=network_id, owners=owners)
 
 
-def _unknown(asker: Asker) -> _Verdict:
+def _unknown(asker: SetClient) -> _Answer:
     """On internal networks only, the names there are all there is.
 
     So others do not exist; with SERVFAIL or REFUSED stub resolvers would try again and wait, and never go on to the
     next of their search domains.
     """
     if asker.inside and not asker.external:
-        return _Verdict(
+        return _Answer(
             "upstream", "no name here: a server that the container's own networks hold is asked, from inside"
         )
     if asker.external:
-        return _Verdict("upstream", "no name here: an upstream server is asked")
-    return _Verdict("none", "no name here, and an asker on internal networks only reaches no upstream server")
+        return _Answer("upstream", "no name here: an upstream server is asked")
+    return _Answer("none", "no name here, and an asker on internal networks only reaches no upstream server")
 
 
 def _reversed(name: str) -> Address | None:
@@ -152,14 +154,14 @@ def _reversed(name: str) -> Address | None:
     return None
 
 
-def _reply(question: Question, verdict: _Verdict) -> Reply:
+def _reply(question: Question, verdict: _Answer) -> PreparedReply:
     """Return the whole reply, however long."""
     records = _records(verdict, question.qtype)
     rcode = message.NXDOMAIN if verdict.source == "none" else message.NOERROR
     return reply_of(rcode, records, b"" if records else _NO_SUCH_NAME)
 
 
-def _records(verdict: _Verdict, qtype: int) -> list[bytes]:
+def _records(verdict: _Answer, qtype: int) -> list[bytes]:
     """Records of the asked type; to a question for any, those of one type (RFC 8482 section 4.1)."""
     if verdict.pointer:
         return _pointers(verdict.pointer) if qtype in (message.PTR, message.ANY) else []
@@ -181,13 +183,13 @@ def _pointers(name: str) -> list[bytes]:
         return []
 
 
-def explain(table: Table, asker: Asker, name: str) -> Explanation:
+def explain(table: NameTable, asker: SetClient, name: str) -> Explanation:
     """What an A or AAAA question for the name, or a PTR question for the address, would be answered, and why.
 
     ``upstreams`` are the asker's own; where it has none the host's are asked, which the caller knows. The name that an
     address bears is in ``reason``.
     """
-    verdict = _verdict(table, asker, normal(_asked(name)))
+    verdict = _answer(table, asker, normal(_question_of(name)))
     return Explanation(
         name=name,
         asker=asker.container_id,
@@ -201,7 +203,7 @@ def explain(table: Table, asker: Asker, name: str) -> Explanation:
     )
 
 
-def _asked(name: str) -> str:
+def _question_of(name: str) -> str:
     """The name that a question about an address has."""
     try:
         return ipaddress.ip_address(name).reverse_pointer

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from sandnet.dns.base import Asker, Change, Names, NoAsker, NoNames
+from sandnet.dns.base import Change, RemoveClient, RemoveNames, SetClient, SetNames
 from sandnet.dns.reply_cache import Replies
 from sandnet.model.address import Address
 
@@ -27,13 +27,13 @@ to 0 for this reason: containers/aardvark-dns, pull request 511.)
 """
 
 
-class Found(NamedTuple):
+class NameRecord(NamedTuple):
     """The record of a name."""
 
     addresses: tuple[Address, ...]
     """Each once, both families; empty: the name exists and has none."""
     owners: tuple[str, ...]
-    """Who bears the name, as in :class:`~sandnet.dns.base.Names`; empty for an alias."""
+    """Who bears the name, as in :class:`~sandnet.dns.base.SetNames`; empty for an alias."""
     network_id: str
     """Where it was found; empty: it is an alias of the asker."""
     ttl: int
@@ -109,7 +109,7 @@ def _without(index: dict[Key, tuple[str, ...]], key: Key, owner: str) -> None:
         del index[key]
 
 
-class Table:
+class NameTable:
     """All names and all askers at one moment; immutable, and to be used by one thread.
 
     Attributes:
@@ -118,23 +118,23 @@ class Table:
             can outlive what it was made from.
     """
 
-    __slots__ = ("_askers", "_zones", "askers", "ready")
+    __slots__ = ("_clients", "_zones", "askers", "ready")
 
-    def __init__(self, zones: dict[str, _Zone] | None = None, askers: dict[str, Asker] | None = None) -> None:
+    def __init__(self, zones: dict[str, _Zone] | None = None, clients: dict[str, SetClient] | None = None) -> None:
         self._zones = zones or {}
-        self._askers = askers or {}
-        self.askers: Mapping[str, Asker] = MappingProxyType(self._askers)
+        self._clients = clients or {}
+        self.askers: Mapping[str, SetClient] = MappingProxyType(self._clients)
         self.ready = Replies()
 
-    def changed(self, *changes: Change) -> Table:
+    def changed(self, *changes: Change) -> NameTable:
         """The table after these changes, made in order. This one stays as it is; without changes it is the result."""
-        return self if not changes else _Draft(self._zones.copy(), self._askers.copy()).after(changes)
+        return self if not changes else _Draft(self._zones.copy(), self._clients.copy()).after(changes)
 
-    def replaced(self, changes: Sequence[Change]) -> Table:
+    def replaced(self, changes: Sequence[Change]) -> NameTable:
         """A table of exactly these."""
         return _Draft({}, {}).after(changes)
 
-    def lookup(self, asker: Asker, name: str) -> Found | None:
+    def lookup(self, asker: SetClient, name: str) -> NameRecord | None:
         """What the asker is told of a name, in any case, with or without a trailing dot.
 
         Its own aliases come first, then its networks in order: the first on which anybody bears the name, and then,
@@ -143,29 +143,29 @@ class Table:
         name = normal(name)
         return self._alias(asker, name) or self._borne(asker, name) or self._qualified(asker, name)
 
-    def _alias(self, asker: Asker, name: str) -> Found | None:
+    def _alias(self, asker: SetClient, name: str) -> NameRecord | None:
         alike = [alias.addresses for alias in asker.aliases if normal(alias.name) == name]
         if not alike:
             return None
-        return Found(tuple(dict.fromkeys(address for addresses in alike for address in addresses)), (), "", TTL)
+        return NameRecord(tuple(dict.fromkeys(address for addresses in alike for address in addresses)), (), "", TTL)
 
-    def _borne(self, asker: Asker, name: str, label: str = "") -> Found | None:
+    def _borne(self, asker: SetClient, name: str, label: str = "") -> NameRecord | None:
         for network_id, zone in self._seen(asker):
             if name in zone.bearers and label in ("", zone.label):
-                return Found(zone.addresses(name), zone.bearers[name], network_id, TTL)
+                return NameRecord(zone.addresses(name), zone.bearers[name], network_id, TTL)
         return None
 
-    def _qualified(self, asker: Asker, name: str) -> Found | None:
+    def _qualified(self, asker: SetClient, name: str) -> NameRecord | None:
         host, _, label = name.rpartition(".")
         return self._borne(asker, host, label) if host else None
 
-    def _seen(self, asker: Asker) -> Iterator[tuple[str, _Zone]]:
+    def _seen(self, asker: SetClient) -> Iterator[tuple[str, _Zone]]:
         for network_id in asker.networks:
             zone = self._zones.get(network_id)
             if zone is not None:
                 yield network_id, zone
 
-    def reverse(self, asker: Asker, address: Address) -> str | None:
+    def reverse(self, asker: SetClient, address: Address) -> str | None:
         """``name.network`` of who has the address on one of the asker's networks; ``None``: nobody there."""
         for _, zone in self._seen(asker):
             name = zone.reverse(address)
@@ -173,7 +173,7 @@ class Table:
                 return name
         return None
 
-    def knows_network(self, asker: Asker, label: str) -> bool:
+    def knows_network(self, asker: SetClient, label: str) -> bool:
         """Whether the asker is on a network of that name, in any case.
 
         A network's name is known from its first owner on, for as long as somebody is on it.
@@ -185,43 +185,43 @@ class Table:
 class _Draft:
     """A table in the making. The dicts are its own, the zones are copied before their first edit."""
 
-    def __init__(self, zones: dict[str, _Zone], askers: dict[str, Asker]) -> None:
+    def __init__(self, zones: dict[str, _Zone], askers: dict[str, SetClient]) -> None:
         self._zones = zones
-        self._askers = askers
+        self._clients = askers
         self._own: set[str] = set()
         self._left: set[str] = set()
         """Networks that lost an owner or an asker."""
 
-    def after(self, changes: Iterable[Change]) -> Table:
+    def after(self, changes: Iterable[Change]) -> NameTable:
         for change in changes:
             self._make(change)
         self._sweep()
-        return Table(self._zones, self._askers)
+        return NameTable(self._zones, self._clients)
 
     def _make(self, change: Change) -> None:
         match change:
-            case Names():
+            case SetNames():
                 self._name(change)
-            case NoNames():
+            case RemoveNames():
                 self._unname(change)
-            case Asker():
+            case SetClient():
                 self._left.update(self._networks(change.container_id))
-                self._askers[change.container_id] = change
-            case NoAsker():
+                self._clients[change.container_id] = change
+            case RemoveClient():
                 self._left.update(self._networks(change.container_id))
-                self._askers.pop(change.container_id, None)
+                self._clients.pop(change.container_id, None)
 
     def _networks(self, container_id: str) -> tuple[str, ...]:
-        asker = self._askers.get(container_id)
+        asker = self._clients.get(container_id)
         return asker.networks if asker else ()
 
-    def _name(self, change: Names) -> None:
+    def _name(self, change: SetNames) -> None:
         zone = self._zone(change.network_id, change.network.lower())
         zone.remove(change.owner)
         names = dict.fromkeys(map(normal, change.names))
         zone.add(change.owner, _Owned(tuple(names), tuple(dict.fromkeys(change.addresses))))
 
-    def _unname(self, change: NoNames) -> None:
+    def _unname(self, change: RemoveNames) -> None:
         zone = self._zones.get(change.network_id)
         if zone is not None and change.owner in zone.owners:
             self._zone(change.network_id, zone.label).remove(change.owner)
@@ -242,7 +242,7 @@ class _Draft:
             zone = self._zones.get(network_id)
             if zone is None or zone.owners:
                 continue
-            if not any(network_id in asker.networks for asker in self._askers.values()):
+            if not any(network_id in asker.networks for asker in self._clients.values()):
                 del self._zones[network_id]
 
 

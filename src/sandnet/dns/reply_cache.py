@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from sandnet.dns import message
-from sandnet.dns.base import Asker
+from sandnet.dns.base import SetClient
 from sandnet.dns.message import Question
 
 MOST_OF_ONE: Final = 1 << 20
@@ -22,11 +22,11 @@ MOST_OF_ALL: Final = 32 << 20
 """Bytes of the replies of all askers. Beyond it, the replies of the asker that has most are dropped."""
 OVERHEAD: Final = 400
 """Bytes that a reply takes beside its key and records: objects, and its place in a dict that may be half empty."""
-_ALONE: Final = b"\0\1\0\0\0\0\0\0"
+_ONE_QUESTION: Final = b"\0\1\0\0\0\0\0\0"
 """Counts of a query that is a question and nothing else."""
 
 
-class Reply(NamedTuple):
+class PreparedReply(NamedTuple):
     """The part of a reply that depends on the question alone."""
 
     heads: Mapping[bytes, bytes]
@@ -60,7 +60,7 @@ class Reply(NamedTuple):
         return b"".join((query[:2], header, query[message.HEADER_SIZE : question.end], records, self.authority, opt))
 
 
-def reply_of(rcode: int, records: list[bytes], authority: bytes) -> Reply:
+def reply_of(rcode: int, records: list[bytes], authority: bytes) -> PreparedReply:
     """Put a reply together.
 
     Args:
@@ -70,14 +70,16 @@ def reply_of(rcode: int, records: list[bytes], authority: bytes) -> Reply:
     """
     heads = _heads(rcode, min(len(records), 0xFFFF), bool(authority))
     tail = b"".join((*records, authority))
-    return Reply(heads, tail, len(records[0]) if records else 0, len(records), authority, rcode)
+    return PreparedReply(heads, tail, len(records[0]) if records else 0, len(records), authority, rcode)
 
 
 @lru_cache(maxsize=1024)
 def _heads(rcode: int, total: int, authority: bool) -> Mapping[bytes, bytes]:
     """The AD bit of a query (RFC 6840 section 5.7) asks for nothing that we have."""
     return {
-        bytes((rd, ad | cd)) + _ALONE: struct.pack("!BBHHHH", 0x84 | rd, 0x80 | cd | rcode, 1, total, authority, 0)
+        bytes((rd, ad | cd)) + _ONE_QUESTION: struct.pack(
+            "!BBHHHH", 0x84 | rd, 0x80 | cd | rcode, 1, total, authority, 0
+        )
         for rd in (0, 0x01)
         for ad in (0, 0x20)
         for cd in (0, 0x10)
@@ -89,10 +91,10 @@ class Shelf:
 
     __slots__ = ("asker", "by_question", "size")
 
-    def __init__(self, asker: Asker) -> None:
-        self.asker = asker
+    def __init__(self, client: SetClient) -> None:
+        self.asker = client
         """The replies hold for this very record; a changed asker has none."""
-        self.by_question: dict[bytes, Reply] = {}
+        self.by_question: dict[bytes, PreparedReply] = {}
         self.size = 0
         """Bytes."""
 
@@ -124,12 +126,12 @@ class Replies:
         self.size = 0
         """Bytes."""
 
-    def find(self, asker: Asker, query: bytes, question: Question) -> Reply | None:
+    def find(self, asker: SetClient, query: bytes, question: Question) -> PreparedReply | None:
         """Return the ready reply to that question of that asker."""
         shelf = self.shelves.get(asker.container_id)
         return shelf.by_question.get(_key(query, question)) if shelf and shelf.asker is asker else None
 
-    def keep(self, asker: Asker, query: bytes, question: Question, reply: Reply) -> None:
+    def store(self, asker: SetClient, query: bytes, question: Question, reply: PreparedReply) -> None:
         """Keep a reply for the next same question; older ones make room for it."""
         key = _key(query, question)
         size = OVERHEAD + len(key) + len(reply.tail)

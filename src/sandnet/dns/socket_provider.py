@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
-from sandnet.dns.base import Asker
-from sandnet.dns.client_connection import Link
+from sandnet.dns.base import SetClient
+from sandnet.dns.client_connection import ControlConnection
 from sandnet.dns.control_protocol import HOST, MOST_DESCRIPTORS, Apply, Done, Lack, Passed
-from sandnet.dns.takeover import Opened, has_former, shared_by_former
+from sandnet.dns.takeover import OpenedSockets, has_former, shared_by_former
 from sandnet.errors import Error
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ BATCH: Final = 25
 class OpenSockets(Protocol):
     """Opens sockets in a namespace."""
 
-    def __call__(self, key: str, inode: int, lack: Lack) -> Opened:
+    def __call__(self, key: str, inode: int, lack: Lack) -> OpenedSockets:
         """Those that are lacking, in the namespace at ``key``; for :data:`HOST` in the host's own.
 
         Raises:
@@ -64,8 +64,8 @@ class Provider:
         self._host_listen = host_listen
         self._open = open_sockets
         self._run = run
-        self._lacking: dict[str, Lack] = {}
-        self._ready: dict[str, Opened] = {}
+        self._unserved: dict[str, Lack] = {}
+        self._ready: dict[str, OpenedSockets] = {}
         """By container: sockets that were opened before anybody needed them."""
         self._refused: dict[str, str] = {}
         """By container: why its sockets cannot be opened, in words."""
@@ -84,7 +84,7 @@ class Provider:
             if before:
                 before.close()
 
-    def ready(self, askers: Iterable[Asker]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
+    def ready(self, askers: Iterable[SetClient]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
         """Take what was opened for these askers beforehand."""
         passed: list[Passed] = []
         sockets: list[socket.socket] = []
@@ -97,27 +97,27 @@ class Provider:
 
     def note(self, lacking: Sequence[Lack]) -> None:
         """The resolver has said what it lacks."""
-        self._lacking = {lack.container_id: lack for lack in lacking}
-        for container_id in self._refused.keys() - self._lacking.keys():
+        self._unserved = {lack.container_id: lack for lack in lacking}
+        for container_id in self._refused.keys() - self._unserved.keys():
             del self._refused[container_id]
 
     def lacks(self, container_ids: Iterable[str]) -> bool:
         """Whether one of these lacks sockets."""
-        return bool(self._lacking) and not self._lacking.keys().isdisjoint(container_ids)
+        return bool(self._unserved) and not self._unserved.keys().isdisjoint(container_ids)
 
     def forget(self, container_id: str) -> None:
         """The asker is gone."""
-        self._lacking.pop(container_id, None)
+        self._unserved.pop(container_id, None)
         self._refused.pop(container_id, None)
         if opened := self._ready.pop(container_id, None):
             opened.close()
 
-    def begin(self, link: Link, askers: Mapping[str, Asker]) -> None:
+    def begin(self, link: ControlConnection, askers: Mapping[str, SetClient]) -> None:
         """Provide what is lacking, in the background."""
-        if self._lacking and (self._filling is None or self._filling.done()):
+        if self._unserved and (self._filling is None or self._filling.done()):
             self._filling = asyncio.get_running_loop().create_task(self._fill(link, askers))
 
-    async def fill(self, link: Link, askers: Mapping[str, Asker]) -> bool:
+    async def fill(self, link: ControlConnection, askers: Mapping[str, SetClient]) -> bool:
         """Provide what is lacking; false when the connection was lost. Who stops waiting does not stop it."""
         while self._filling and not self._filling.done():
             await asyncio.shield(self._filling)  # what it has begun with may be less than is lacking now
@@ -133,11 +133,11 @@ class Provider:
         for container_id in tuple(self._ready):
             self.forget(container_id)
 
-    async def _fill(self, link: Link, askers: Mapping[str, Asker]) -> bool:
+    async def _fill(self, link: ControlConnection, askers: Mapping[str, SetClient]) -> bool:
         try:
             if has_former(self._run_dir):
-                self._keep(await self._run(shared_by_former, self._run_dir))
-            waiting = list(self._lacking.values())
+                self._retain(await self._run(shared_by_former, self._run_dir))
+            waiting = list(self._unserved.values())
             for start in range(0, len(waiting), BATCH):
                 await self._pass(link, waiting[start : start + BATCH], askers)
         except (ConnectionError, Error) as failure:  # the supervisor of the connection begins again
@@ -145,10 +145,10 @@ class Provider:
             return False
         return True
 
-    def _keep(self, shared: Mapping[str, Opened]) -> None:
+    def _retain(self, shared: Mapping[str, OpenedSockets]) -> None:
         """Make those that are lacking ready. The host's may be at another address than is wanted now."""
         for container_id, opened in shared.items():
-            wanted = container_id in self._lacking and container_id not in self._ready
+            wanted = container_id in self._unserved and container_id not in self._ready
             if container_id == HOST:
                 wanted = wanted and opened.listening[0].getsockname()[:2] == self._host_listen
             if wanted:
@@ -156,10 +156,10 @@ class Provider:
             else:
                 opened.close()
 
-    async def _pass(self, link: Link, lacking: Sequence[Lack], askers: Mapping[str, Asker]) -> None:
-        wanted = [(lack, asker) for lack in lacking if (asker := _asker(lack.container_id, askers))]
+    async def _pass(self, link: ControlConnection, lacking: Sequence[Lack], askers: Mapping[str, SetClient]) -> None:
+        wanted = [(lack, asker) for lack in lacking if (asker := _client(lack.container_id, askers))]
         opened = await self._run(self._open_all, wanted)
-        waiting: list[tuple[Passed, Opened]] = []
+        waiting: list[tuple[Passed, OpenedSockets]] = []
         for lack, found in opened.items():
             if isinstance(found, str):
                 self._refused[lack.container_id] = found
@@ -171,16 +171,16 @@ class Provider:
             waiting.append((passed, found))
         await self._send(link, waiting)
 
-    async def _send(self, link: Link, opened: Sequence[tuple[Passed, Opened]]) -> None:
+    async def _send(self, link: ControlConnection, opened: Sequence[tuple[Passed, OpenedSockets]]) -> None:
         sockets = [each for _, found in opened for each in (*found.listening, *found.asking)]
         reply = await link.request(Apply((), tuple(passed for passed, _ in opened)), sockets)
         if isinstance(reply, Done):
             self.note(reply.lacking)
 
-    def _open_all(self, wanted: Sequence[tuple[Lack, Asker]]) -> dict[Lack, Opened | str]:
+    def _open_all(self, wanted: Sequence[tuple[Lack, SetClient]]) -> dict[Lack, OpenedSockets | str]:
         return {lack: self._taken(asker) or self._try_to_open(lack, asker) for lack, asker in wanted}
 
-    def _taken(self, asker: Asker) -> Opened | None:
+    def _taken(self, asker: SetClient) -> OpenedSockets | None:
         """What is ready for an asker; of another namespace it is closed."""
         opened = self._ready.pop(asker.container_id, None)
         if opened is None or opened.inode == asker.inode:
@@ -188,7 +188,7 @@ class Provider:
         opened.close()
         return None
 
-    def _try_to_open(self, lack: Lack, asker: Asker) -> Opened | str:
+    def _try_to_open(self, lack: Lack, asker: SetClient) -> OpenedSockets | str:
         who = "the host" if lack.container_id == HOST else lack.container_id
         what = "has no name server" if lack.listening else "cannot ask its servers from inside"
         if not asker.upstreams:  # whatever the resolver says, it gets no more than the records want it to have
@@ -201,7 +201,7 @@ class Provider:
             return f"{who} {what}: {failure!r}"
 
 
-def _asker(container_id: str, askers: Mapping[str, Asker]) -> Asker | None:
+def _client(container_id: str, askers: Mapping[str, SetClient]) -> SetClient | None:
     if container_id == HOST:
-        return Asker(container_id=HOST, key="", inode=0, networks=())
+        return SetClient(container_id=HOST, key="", inode=0, networks=())
     return askers.get(container_id)

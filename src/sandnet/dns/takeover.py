@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from sandnet.dns.control_protocol import FORMER_SOCKET, SOCKET, Hello, Passed, Share, Shared, Stop, Welcome, exchange
 from sandnet.errors import Error
 
-_PATIENCE: Final = 2.0
+_TIMEOUT: Final = 2.0
 """Seconds a resolver that works may take to answer."""
 BACKLOG: Final = 16
 """Connections to the resolver that wait. The resolver listens once more, so that it is the peer (unix(7))."""
@@ -29,7 +29,7 @@ _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred``: pid, uid, gid (unix(7))."""
 
 
-class Opened(NamedTuple):
+class OpenedSockets(NamedTuple):
     """Sockets in one asker's namespace."""
 
     inode: int
@@ -75,12 +75,12 @@ def has_former(run_dir: str) -> bool:
     return os.path.lexists(os.path.join(run_dir, FORMER_SOCKET))
 
 
-def shared_by_former(run_dir: str) -> dict[str, Opened]:
+def shared_by_former(run_dir: str) -> dict[str, OpenedSockets]:
     """The sockets of the resolver that was moved aside, by container. Blocks up to 2 s for each message.
 
     One that does not share them (an older release) is ended first, so that others can be opened in their place.
     """
-    found: dict[str, Opened] = {}
+    found: dict[str, OpenedSockets] = {}
     try:
         with _connected(os.path.join(run_dir, FORMER_SOCKET)) as connection:
             exchange(connection, Hello(""))
@@ -109,7 +109,7 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def _share(connection: socket.socket, found: dict[str, Opened]) -> bool:
+def _share(connection: socket.socket, found: dict[str, OpenedSockets]) -> bool:
     """Take one message of shared sockets; whether there are more."""
     sockets: list[socket.socket] = []
     reply = exchange(connection, Share(len(found)), sockets)
@@ -121,7 +121,7 @@ def _share(connection: socket.socket, found: dict[str, Opened]) -> bool:
     for passed in reply.passed:
         listening = (next(rest), next(rest)) if passed.listening else ()
         asking = tuple(next(rest) for _ in range(passed.asking))
-        found[passed.container_id] = Opened(passed.inode, listening, asking)
+        found[passed.container_id] = OpenedSockets(passed.inode, listening, asking)
     return reply.more and bool(reply.passed)
 
 
@@ -156,14 +156,14 @@ def _kill_peer(connection: socket.socket) -> None:
             # before the resolver listens itself, the peer is the daemon that made the socket, or had its number
             if _PROGRAM in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
-                select.select([process], [], [], _PATIENCE)
+                select.select([process], [], [], _TIMEOUT)
         finally:
             os.close(process)
 
 
 def _connected(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(_PATIENCE)
+    connection.settimeout(_TIMEOUT)
     try:
         connection.connect(path)
     except BaseException:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, NamedTuple, Protocol
 
 from sandnet.firewall.base import Fault, StateOf
-from sandnet.kernel.types import Space, Veth
+from sandnet.kernel.types import NamespaceState, Veth
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, PortMapping
 
 
@@ -44,7 +44,7 @@ class Driver(Protocol):
         """Take back from the host what :meth:`start` put there, once no network is left."""
         ...
 
-    async def network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+    async def network_faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
         """What is wrong with these networks on the host; :meth:`create_network` puts it right.
 
         Args:
@@ -62,7 +62,7 @@ class Driver(Protocol):
         """Kernel parameters of the whole host that somebody changed; cheap. :meth:`mend_parameters` sets them again."""
         ...
 
-    async def mend_parameters(self) -> None:
+    async def repair_parameters(self) -> None:
         """Set again what :meth:`parameter_faults` tells."""
         ...
 
@@ -70,11 +70,11 @@ class Driver(Protocol):
         """What is wrong with the rules that all its networks share; :meth:`mend_rules` puts it right."""
         ...
 
-    async def mend_rules(self) -> None:
+    async def repair_rules(self) -> None:
         """Make the rules as they should be, while no verb changes them. Flows that are known stay."""
         ...
 
-    def mended(self) -> list[Fault]:
+    def take_repaired(self) -> list[Fault]:
         """What verbs found wrong with the rules, and put right, since the last call."""
         ...
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable, Sequence, Set
 from typing import Final
 
-from sandnet.drivers.sysctls import Tuning
+from sandnet.drivers.sysctls import SysctlManager
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Listing
 from sandnet.kernel.workers import Workers
@@ -35,7 +35,7 @@ Elements = Sequence[tuple[str, str]]
 class Forwarding:
     """Which families are closed. Callers take turns."""
 
-    def __init__(self, tuning: Tuning, kernel: Kernel, workers: Workers, *, leave_open: bool) -> None:
+    def __init__(self, tuning: SysctlManager, kernel: Kernel, workers: Workers, *, leave_open: bool) -> None:
         self._tuning = tuning
         self._kernel = kernel
         self._workers = workers

@@ -8,11 +8,11 @@ from typing import Literal
 from sandnet.drivers.base import Gateways
 from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall.base import Fault, StateOf
-from sandnet.kernel.types import Space
+from sandnet.kernel.types import NamespaceState
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, PortMapping
 
 
-class UnlinkedDriver:
+class NullDriver:
     """A driver whose endpoints have neither address nor link; one network of it exists."""
 
     scope: Literal["local", "global"] = "local"
@@ -38,7 +38,7 @@ class UnlinkedDriver:
     async def stop(self) -> None:
         """Nothing to take back."""
 
-    async def network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+    async def network_faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
         """Nothing was made."""
         return []
 
@@ -50,17 +50,17 @@ class UnlinkedDriver:
         """None was set."""
         return []
 
-    async def mend_parameters(self) -> None:
+    async def repair_parameters(self) -> None:
         """None was set."""
 
     async def rule_faults(self) -> list[Fault]:
         """There are none."""
         return []
 
-    async def mend_rules(self) -> None:
+    async def repair_rules(self) -> None:
         """There are none."""
 
-    def mended(self) -> list[Fault]:
+    def take_repaired(self) -> list[Fault]:
         """Nothing."""
         return []
 

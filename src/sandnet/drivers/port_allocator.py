@@ -7,19 +7,19 @@ from itertools import chain
 from threading import Lock
 
 from sandnet.errors import Error, Kind, collected, invalid
-from sandnet.kernel.base import Held, Host
+from sandnet.kernel.base import HeldPort, Host
 from sandnet.model import Address, BoundPort, Network, PortMapping
 from sandnet.model.ports import ANY4, ANY6, PROTOCOL_NAMES
 
 _Key = tuple[int, Address, int]
 
 
-class HostPorts:
+class PortAllocator:
     """The host ports of all bridge networks. Synchronous: called on worker threads."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._held: dict[_Key, Held] = {}
+        self._held: dict[_Key, HeldPort] = {}
         self._addresses: set[Address] = set()
         """Those that ports were ever held at: a few of the host's own, and no more is looked through for a clash."""
         self._next = 0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sandnet.drivers.sysctls import Tuning
+from sandnet.drivers.sysctls import SysctlManager
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Link
 from sandnet.kernel.workers import Workers
@@ -28,13 +28,13 @@ _FORWARDS_PORTS: Final = ("bridge", "bond", "team")
 class Advertisements:
     """Which links take advertisements."""
 
-    def __init__(self, tuning: Tuning, kernel: Kernel, workers: Workers) -> None:
+    def __init__(self, tuning: SysctlManager, kernel: Kernel, workers: Workers) -> None:
         self._tuning = tuning
         self._kernel = kernel
         self._workers = workers
         self._active = False
         """The host forwards because of us."""
-        self._look_at = 0.0
+        self._check = 0.0
 
     async def switch_on(self) -> None:
         """Have the host forward IPv6, and lose nothing by it.
@@ -46,18 +46,18 @@ class Advertisements:
             was = (await self._tuning.remembered()).get(FORWARDING)
             found = await self._workers.run(self._kernel.sysctl.get, FORWARDING)
             self._active = (was or found) == "0"
-            await self.keep()
+            await self.maintain()
         await self._tuning.ensure(FORWARDING, "1")
 
-    async def wrong(self) -> Sequence[str]:
+    async def changed(self) -> Sequence[str]:
         """Parameters of links that take no advertisements because of us; now and then."""
         now = time.monotonic()
-        if not self._active or now < self._look_at:
+        if not self._active or now < self._check:
             return []
-        self._look_at = now + PAUSE
+        self._check = now + PAUSE
         return await self._workers.run(self._taking)
 
-    async def keep(self) -> None:
+    async def maintain(self) -> None:
         """Make such links take them, and ask the routers to advertise now: a route may be lost, or late.
 
         Raises:

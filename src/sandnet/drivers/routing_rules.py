@@ -25,7 +25,7 @@ class Precedence:
         self._host = host
         self._workers = workers
         self._state: StateOf = lambda _: []
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def start(self, state: StateOf) -> None:
         """Keep it from now on for the networks that ``state`` tells of.
@@ -34,25 +34,25 @@ class Precedence:
             Error: the kernel refuses.
         """
         self._state = state
-        await self.keep()
+        await self.ensure()
 
-    async def is_kept(self) -> bool:
+    async def is_ensured(self) -> bool:
         """Whether nobody comes before us.
 
         Raises:
             Error: the kernel will not tell.
         """
-        async with self._turn:
+        async with self._lock:
             needed, allowed = self._routes(Phase.READY), self._routes(*Phase)
             return await self._workers.run(self._host.is_preferred, needed, allowed)
 
-    async def keep(self) -> None:
+    async def ensure(self) -> None:
         """Come before others, for the networks there are and those that are being made.
 
         Raises:
             Error: the kernel refuses.
         """
-        async with self._turn:
+        async with self._lock:
             await self._workers.run(self._host.prefer, self._routes(Phase.CREATING, Phase.READY))
 
     async def give_back(self) -> None:
@@ -61,7 +61,7 @@ class Precedence:
         Raises:
             Error: the kernel refuses.
         """
-        async with self._turn:
+        async with self._lock:
             await self._workers.run(self._host.prefer, ())
 
     def _routes(self, *phases: Phase) -> list[BridgeRoute]:

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 _PREFIX = "sysctl/"
 
 
-class Tuning:
+class SysctlManager:
     """Sets parameters, remembering in the store what each was before the first change."""
 
     def __init__(self, sysctl: Sysctl, store: Store, workers: Workers) -> None:
@@ -56,11 +56,11 @@ class Tuning:
         """What parameters were before the first of them was changed."""
         return {entry.key.removeprefix(_PREFIX): entry.value.decode() for entry in await self._store.list(_PREFIX)}
 
-    async def wrong(self) -> list[str]:
+    async def changed(self) -> list[str]:
         """Parameters that somebody changed since we set them."""
         return await self._workers.run(self._changed, dict(self._done))
 
-    async def mend(self) -> None:
+    async def reapply(self) -> None:
         """Set again what was changed.
 
         Raises:
@@ -74,18 +74,18 @@ class Tuning:
         found = {name: self._sysctl.get(name) for name in wanted}
         return [name for name, value in wanted.items() if found[name] not in (None, value)]
 
-    async def put_back(self, only: str = "") -> None:
+    async def restore(self, only: str = "") -> None:
         """Give every changed parameter, or one, the value it had; one that refuses is logged and forgotten."""
         async with self._lock:
             # the switch of a whole family first: it changes those of its links
             for entry in sorted(await self._store.list(_PREFIX), key=_is_of_a_link):
                 name = entry.key.removeprefix(_PREFIX)
                 if only in ("", name):
-                    await self._give_back(name, entry.value.decode())
+                    await self._restore_one(name, entry.value.decode())
                     await self._store.commit(Delete(entry.key))
             self._done = {name: value for name, value in self._done.items() if only not in ("", name)}
 
-    async def _give_back(self, name: str, value: str) -> None:
+    async def _restore_one(self, name: str, value: str) -> None:
         try:
             await self._workers.run(self._sysctl.set, name, value)
         except Error as failure:

@@ -9,7 +9,7 @@ from sandnet.errors import Error
 from sandnet.firewall import antispoofing_rules
 from sandnet.firewall.antispoofing_rules import Own
 from sandnet.firewall.base import NetworkState
-from sandnet.firewall.ruleset.transaction import Rules
+from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.types import PORTS, Link
 from sandnet.kernel.workers import Workers
@@ -19,18 +19,18 @@ from sandnet.model.link_names import OWN_LINK
 _log = logging.getLogger(__name__)
 
 
-class Guarding:
+class AntiSpoofing:
     """Remembers what each port may send as the kernel has it, so that a start and a join do not say it twice.
 
     Callers take turns for one port.
     """
 
-    def __init__(self, firewall: Firewall, workers: Workers, rules: Rules) -> None:
+    def __init__(self, firewall: Firewall, workers: Workers, rules: RulesetTransaction) -> None:
         self._firewall = firewall
         self._workers = workers
         self._rules = rules
         self._programmed: dict[str, Own] = {}
-        self._others: dict[str, Own] = {}
+        self._foreign: dict[str, Own] = {}
         """By network: the ports of its bridge that others made, on a bridge of theirs or of ours."""
 
     def start(self, state: Sequence[NetworkState], links: Sequence[Link]) -> None:
@@ -46,26 +46,26 @@ class Guarding:
             for endpoint, backends in each.endpoints
             for attachment in backends
         }
-        self._others = {each.network.id: self._made_by_others(each.network, links) for each in state}
+        self._foreign = {each.network.id: self._foreign_ports_of(each.network, links) for each in state}
 
     def ports(self) -> Sequence[Own]:
         """What is programmed."""
-        return [*self._programmed.values(), *self._others.values()]
+        return [*self._programmed.values(), *self._foreign.values()]
 
-    def knows_others(self, net: Network, links: Sequence[Link]) -> bool:
+    def knows_foreign_ports(self, net: Network, links: Sequence[Link]) -> bool:
         """Whether the ports that others made on the network's bridge are known."""
-        return self._made_by_others(net, links) == self._others.get(net.id, {})
+        return self._foreign_ports_of(net, links) == self._foreign.get(net.id, {})
 
-    async def meet_others(self, net: Network, links: Sequence[Link]) -> None:
+    async def update_foreign_ports(self, net: Network, links: Sequence[Link]) -> None:
         """Take ports that others made for ports of the network: their clients reach its services, too."""
         async with self._rules.changing():
-            old, new = self._others.pop(net.id, {}), self._made_by_others(net, links)
+            old, new = self._foreign.pop(net.id, {}), self._foreign_ports_of(net, links)
             if new:
-                self._others[net.id] = new
+                self._foreign[net.id] = new
             if old != new:
-                await self._workers.run(self._firewall.change, antispoofing_rules.turned(old, new))
+                await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, new))
 
-    def _made_by_others(self, net: Network, links: Sequence[Link]) -> Own:
+    def _foreign_ports_of(self, net: Network, links: Sequence[Link]) -> Own:
         bridge = next((link.ifindex for link in links if link.name == net.link), 0)
         found = (link for link in links if bridge and link.master == bridge and link.up)
         # one of ours that others renamed stays closed, as no rule guards that name, until it has its own again
@@ -74,13 +74,13 @@ class Guarding:
         strange = (port for port in ports if port not in self._programmed and not OWN_LINK.fullmatch(port))
         return _merged(antispoofing_rules.belonging(net, port) for port in strange)
 
-    async def let_in(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
+    async def allow(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         """Let a port send what is its own and nothing else: before it is there, or when it becomes the holder's."""
         port, new = attachment.host_link, antispoofing_rules.elements(net, endpoint, attachment)
         if new != self._programmed.get(port, {}):
             await self._change({port: new})
 
-    async def forget(self, ports: Iterable[str]) -> None:
+    async def remove(self, ports: Iterable[str]) -> None:
         """Once the ports are silent, all in one transaction. What stays when that fails names ports that will never be
         there again, and is taken away by the next repair."""
         known: dict[str, Own] = {port: {} for port in ports if self._programmed.get(port)}
@@ -96,7 +96,7 @@ class Guarding:
             # known before the kernel may refuse, having lost all of it: who makes it anew goes by what is known
             old = _merged(self._programmed.pop(port, {}) for port in wanted)
             self._programmed |= {port: own for port, own in wanted.items() if own}
-            await self._workers.run(self._firewall.change, antispoofing_rules.turned(old, _merged(wanted.values())))
+            await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, _merged(wanted.values())))
 
 
 def _merged(all_: Iterable[Own]) -> Own:

@@ -32,7 +32,7 @@ from socket import AF_INET6, inet_aton, inet_pton
 from typing import Final, NamedTuple
 
 from sandnet.firewall.balancing.service_elements import network_number
-from sandnet.firewall.ruleset.elements import BRIDGE, Element, change
+from sandnet.firewall.ruleset.elements import BRIDGE, Element, diff_statements
 from sandnet.kernel.netlink.rtnetlink import mac_bytes
 from sandnet.kernel.types import ElementChange
 from sandnet.model import Attachment, Endpoint, Network
@@ -181,7 +181,7 @@ def ruleset(ports: Iterable[Own]) -> str:
     lines += [f"flush chain {BRIDGE} {name}" for name in chains]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
     found = {element: value for each in ports for element, value in each.items()}
-    return "\n".join((*lines, *change({}, found))) + "\n"
+    return "\n".join((*lines, *diff_statements({}, found))) + "\n"
 
 
 def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> Own:
@@ -199,7 +199,7 @@ def belonging(net: Network, port: str) -> Own:
     return {Element(BRIDGE, _PORTS, f'"{port}"'): network_number(net.id)}
 
 
-def turned(old: Own, new: Own) -> list[ElementChange]:
+def diff(old: Own, new: Own) -> list[ElementChange]:
     """What turns the elements of a port into others."""
     gone, come = old.keys() - new.keys(), new.keys() - old.keys()
     return [_changed(each, comes=False) for each in gone] + [_changed(each, new[each], comes=True) for each in come]

@@ -31,7 +31,7 @@ _REASONS: Final = {
 """By parameter: why it matters."""
 
 
-TOLD: Final = 20
+LISTED: Final = 20
 """Elements of one set that are told one by one."""
 
 
@@ -61,7 +61,7 @@ def table_faults(
     if found is None:
         yield Fault("rules", table, f"table {table} is gone", NO_RULES)
         return
-    if found.frame != frame:
+    if found.structure != frame:
         yield Fault("rules", table, f"chains, rules or sets of table {table} have been changed", NO_RULES)
     for name in sorted(found.elements.keys() | needed.keys()):
         there = found.elements.get(name, frozenset())
@@ -72,7 +72,7 @@ def table_faults(
 
 
 def _elements(table: str, what: str, reason: str, found: Sequence[str]) -> Iterator[Fault]:
-    for element in islice(found, TOLD):
+    for element in islice(found, LISTED):
         yield Fault("rules", table, f"element {element} {what}", reason)
-    if len(found) > TOLD:
-        yield Fault("rules", table, f"and {len(found) - TOLD} more of which each {what}", reason)
+    if len(found) > LISTED:
+        yield Fault("rules", table, f"and {len(found) - LISTED} more of which each {what}", reason)

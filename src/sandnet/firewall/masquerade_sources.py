@@ -32,7 +32,7 @@ class RouteSources:
         self._apply = apply
         self._known: Sequence[tuple[str, str]] = ()
         self._following = False
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     def elements(self) -> Sequence[tuple[str, str]]:
         """Return what the maps hold."""
@@ -57,7 +57,7 @@ class RouteSources:
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell, or refuses.
         """
-        async with self._turn:
+        async with self._lock:
             if not self._following:
                 return
             old, new = self._known, await self._read()

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 
 from sandnet.errors import Error, Kind, invalid
 from sandnet.ipam.pools import DEFAULT_SIZE, next_subnet, overlap, unique_local_prefix
-from sandnet.ipam.usage import Usage, some, usage
+from sandnet.ipam.usage import PoolUsage, some, usage
 from sandnet.model import Interface, Network, Prefix, Subnet
 
 
@@ -112,7 +112,7 @@ def _exhausted(pools: Sequence[IPv4Network], others: Sequence[Network], occupied
     return Error(Kind.EXHAUSTED, message, "delete a network, or name a subnet outside the pools", "pools_exhausted")
 
 
-def _used_up(pool: Usage) -> str:
+def _used_up(pool: PoolUsage) -> str:
     if not pool.subnets:
         return f"{pool.pool} is smaller than that"
     words = []

@@ -13,7 +13,7 @@ SHOWN = 5
 """Names of one kind that a sentence has room for."""
 
 
-class Usage(NamedTuple):
+class PoolUsage(NamedTuple):
     """What has become of one pool."""
 
     pool: IPv4Network
@@ -27,7 +27,9 @@ class Usage(NamedTuple):
     """What the host uses of the pool, in address order."""
 
 
-def usage(pool: IPv4Network, size: int, networks: Iterable[tuple[str, Prefix]], occupied: Iterable[Prefix]) -> Usage:
+def usage(
+    pool: IPv4Network, size: int, networks: Iterable[tuple[str, Prefix]], occupied: Iterable[Prefix]
+) -> PoolUsage:
     """How a pool is used.
 
     Args:
@@ -37,7 +39,7 @@ def usage(pool: IPv4Network, size: int, networks: Iterable[tuple[str, Prefix]], 
         occupied: what the host uses; a prefix may come several times.
     """
     inside = [(name, prefix) for name, prefix in networks if overlap(prefix, [pool])]
-    return Usage(
+    return PoolUsage(
         pool=pool,
         subnets=1 << (size - pool.prefixlen) if pool.prefixlen <= size else 0,
         by_networks=_touched(pool, size, [prefix for _, prefix in inside]),

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
-from sandnet.kernel.observation import Processes, Survey, Watch
+from sandnet.kernel.observation import Processes, StateReader, Watcher
 from sandnet.kernel.types import (
     Bridge,
     BridgeRoute,
@@ -31,7 +31,7 @@ RULES_GONE: Final = "rules_gone"
 """Code of the refusal of a script that builds upon what somebody else removed."""
 
 
-class Held(Protocol):
+class HeldPort(Protocol):
     """A host port that is ours until closed: another process that binds it gets EADDRINUSE."""
 
     @property
@@ -99,7 +99,7 @@ class Links(Protocol):
         """
         ...
 
-    def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
+    def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Take service addresses off ``lo`` in the namespace pinned at ``namespace``, which lives on after its
         interface is gone. An absent namespace or address is success."""
         ...
@@ -187,7 +187,7 @@ class Namespaces(Protocol):
         """
         ...
 
-    def silence(self, key: str, interface: str) -> None:
+    def set_link_down(self, key: str, interface: str) -> None:
         """Set a link inside down and take its addresses off it; an absent link or namespace is success."""
         ...
 
@@ -232,11 +232,11 @@ class Firewall(Protocol):
         """The elements of one set, one that rules write to included; none where it is not there."""
         ...
 
-    def touched(self) -> int:
+    def foreign_generation(self) -> int:
         """0 when every transaction since the last :meth:`account` was ours; else a number to account for."""
         ...
 
-    def account(self, generation: int) -> None:
+    def acknowledge(self, generation: int) -> None:
         """What others did up to this number has been looked at."""
         ...
 
@@ -312,7 +312,7 @@ class Host(Protocol):
         """
         ...
 
-    def hold(self, proto: int, address: Address, port: int) -> Held:
+    def hold(self, proto: int, address: Address, port: int) -> HeldPort:
         """Bind a host port (0: the kernel's choice) so that nobody else can.
 
         Raises:
@@ -321,7 +321,7 @@ class Host(Protocol):
         """
         ...
 
-    def missing(self) -> dict[str, str]:
+    def missing_features(self) -> dict[str, str]:
         """Kernel features that are absent, each with the reason in words.
 
         Keys: ``bridge``, ``veth``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
@@ -358,8 +358,8 @@ class Kernel(Protocol):
         ...
 
     @property
-    def survey(self) -> Survey:
-        """See :class:`sandnet.kernel.observation.Survey`."""
+    def survey(self) -> StateReader:
+        """See :class:`sandnet.kernel.observation.StateReader`."""
         ...
 
     @property
@@ -368,6 +368,6 @@ class Kernel(Protocol):
         ...
 
     @property
-    def watch(self) -> Watch:
-        """See :class:`sandnet.kernel.observation.Watch`."""
+    def watch(self) -> Watcher:
+        """See :class:`sandnet.kernel.observation.Watcher`."""
         ...

@@ -15,7 +15,7 @@ PAUSE: Final = 0.05
 """Seconds to gather."""
 
 
-class Rounds(Generic[T]):
+class Batcher(Generic[T]):
     """One task while there is work, and none otherwise.
 
     Args:
@@ -36,13 +36,13 @@ class Rounds(Generic[T]):
         """What is gathered or worked on."""
         return self._waiting | self._working
 
-    def soon(self, things: Iterable[T]) -> None:
+    def add(self, things: Iterable[T]) -> None:
         """Have these done in the next round."""
         self._waiting.update(things)
         if self._waiting and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def settle(self, concerned: Callable[[Set[T]], bool] = bool) -> None:
+    async def wait(self, concerned: Callable[[Set[T]], bool] = bool) -> None:
         """Wait while the caller is concerned by what is pending: by anything, unless it says."""
         while concerned(self.pending):
             await self._over.wait()

@@ -12,7 +12,7 @@ from typing import ParamSpec
 
 from sandnet.errors import Error
 from sandnet.kernel.base import Links
-from sandnet.kernel.batcher import Rounds
+from sandnet.kernel.batcher import Batcher
 from sandnet.kernel.workers import Workers
 
 P = ParamSpec("P")
@@ -20,36 +20,36 @@ P = ParamSpec("P")
 _log = logging.getLogger(__name__)
 
 
-class Reaper:
+class LinkReaper:
     """Calls :meth:`Links.reap` in the background when links have been retired."""
 
     def __init__(self, links: Links, workers: Workers) -> None:
         self._links = links
         self._workers = workers
         self._bridges: list[str] = []
-        self._rounds = Rounds[str](self._reap)
+        self._rounds = Batcher[str](self._reap)
 
-    def kick(self, owner: str) -> None:
+    def schedule(self, owner: str) -> None:
         """A link of ``owner`` (a container id) was retired."""
-        self._rounds.soon([owner])
+        self._rounds.add([owner])
 
-    def bury(self, bridge: str) -> None:
+    def schedule_bridge(self, bridge: str) -> None:
         """Delete a bridge that nothing uses any more; it is its own owner.
 
         Bridges gain nothing from one request for all (18 ms each either way), and one at a time lets the joins
         of others take their turn at the kernel's lock in between.
         """
         self._bridges.append(bridge)
-        self._rounds.soon([bridge])
+        self._rounds.add([bridge])
 
     @property
     def owners(self) -> Set[str]:
         """Whose links are about to be deleted, bridges by their own name."""
         return self._rounds.pending
 
-    async def settle(self, owner: str = "") -> None:
+    async def wait(self, owner: str = "") -> None:
         """Wait until the dead links of ``owner`` (of everybody, when empty) are gone."""
-        await self._rounds.settle(lambda owners: owner in owners if owner else bool(owners))
+        await self._rounds.wait(lambda owners: owner in owners if owner else bool(owners))
 
     async def _reap(self, _owners: Set[str]) -> None:
         bridges, self._bridges = self._bridges, []

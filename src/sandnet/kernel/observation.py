@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Protocol
 
-from sandnet.kernel.types import Inside, News, Space
+from sandnet.kernel.types import Changes, NamespaceState, PinnedNamespace
 
 
-class Watched(Protocol):
+class ProcessHandle(Protocol):
     """A process that is waited for: its descriptor is readable once the process has ended."""
 
     def fileno(self) -> int:
@@ -36,7 +36,7 @@ class Processes(Protocol):
         """
         ...
 
-    def watch(self, pid: int, started: int) -> Watched | None:
+    def watch(self, pid: int, started: int) -> ProcessHandle | None:
         """Wait for the process that began then; ``None``: it has ended. One that nobody has reaped has ended too.
 
         Raises:
@@ -53,10 +53,10 @@ class Processes(Protocol):
         ...
 
 
-class Watch(Protocol):
+class Watcher(Protocol):
     """Hears of changes. Synchronous; called on worker threads, by one at a time."""
 
-    def read(self) -> News:
+    def read(self) -> Changes:
         """What has gathered since the last call; the first one begins."""
         ...
 
@@ -69,10 +69,10 @@ class Watch(Protocol):
         ...
 
 
-class Survey(Protocol):
+class StateReader(Protocol):
     """Reads many things at once. Synchronous; called on worker threads."""
 
-    def host(self, only: str = "") -> Space:
+    def host(self, only: str = "") -> NamespaceState:
         """The host's own namespace, or one link of it with its addresses and routes."""
         ...
 
@@ -93,7 +93,7 @@ class Survey(Protocol):
         """
         ...
 
-    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
+    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[PinnedNamespace | None]:
         """What is pinned at each of these keys, in order; ``None``: no namespace, or one that cannot be read.
 
         Args:
@@ -106,10 +106,10 @@ class Survey(Protocol):
         """Paths below the sandbox directory on which something is mounted."""
         ...
 
-    def lives_in(self, inode: int) -> int:
+    def process_in(self, inode: int) -> int:
         """A process in the network namespace of that identity; 0: none."""
         ...
 
-    def mounted_at(self, inode: int) -> str:
+    def mount_path_of(self, inode: int) -> str:
         """A path at which the network namespace of that identity is mounted; empty: none."""
         ...

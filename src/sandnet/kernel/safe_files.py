@@ -52,7 +52,7 @@ class Files:
         """
         root, parts = self._split(path)
         with _translated(path), _opened(root, parts[:-1], make=True) as parent:
-            _refuse_other_than_file(parent, parts[-1], path)
+            _refuse_unless_file(parent, parts[-1], path)
             _replace(parent, parts[-1], content)
 
     def read(self, path: str) -> bytes | None:
@@ -72,17 +72,17 @@ class Files:
         with os.fdopen(fd, "rb") as file:
             return file.read(MAX_READ)
 
-    def tidy(self, path: str) -> None:
+    def remove_leftovers(self, path: str) -> None:
         """Remove what an interrupted write of the file left.
 
         Raises:
             Error: as :meth:`remove_directory`.
         """
         root, parts = self._split(path)
-        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+        with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
             _unlink(parent, _temporary(parts[-1]))
 
-    def mark(self, path: str) -> tuple[int, ...]:
+    def fingerprint(self, path: str) -> tuple[int, ...]:
         """What changes whenever somebody writes or replaces the file; empty when there is none."""
         try:
             found = os.lstat(path)
@@ -118,7 +118,7 @@ class Files:
             root, parts = self._split(path)
         except Error:
             return
-        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+        with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
             os.rmdir(parts[-1], dir_fd=parent)
 
     def remove(self, path: str, *, prune: bool = False) -> None:
@@ -129,7 +129,7 @@ class Files:
             root, parts = self._split(path)
         except Error:
             return
-        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+        with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
             _unlink(parent, _temporary(parts[-1]))
             if _is_regular(parent, parts[-1]):
                 _unlink(parent, parts[-1])
@@ -172,7 +172,7 @@ class Files:
         except Error:
             return
         name = parts[-1]
-        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+        with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
             _unlink(parent, _temporary(name))
             if _is_regular(parent, _aside(name)) and (_is_regular(parent, name) or not _is_there(parent, name)):
                 os.rename(_aside(name), name, src_dir_fd=parent, dst_dir_fd=parent)
@@ -187,7 +187,7 @@ class Files:
             root, parts = self._split(path)
         except Error:
             return
-        with _past_strangers(path), _opened(root, parts[:-1], make=False) as parent:
+        with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
             _unlink(parent, _temporary(parts[-1]))
             _unlink(parent, _aside(parts[-1]))
 
@@ -214,7 +214,7 @@ def _translated(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _past_strangers(path: str) -> Iterator[None]:
+def _ignoring_foreign(path: str) -> Iterator[None]:
     """What is gone is success, and what somebody else keeps there stays."""
     try:
         yield
@@ -255,7 +255,7 @@ def _unlink(parent: int, name: str) -> None:
         return
 
 
-def _refuse_other_than_file(parent: int, name: str, path: str) -> None:
+def _refuse_unless_file(parent: int, name: str, path: str) -> None:
     try:
         mode = os.lstat(name, dir_fd=parent).st_mode
     except FileNotFoundError:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from sandnet.kernel.types import RT_TABLE_MAIN, Held, Policy, PolicyRoute, PolicyRule, SourceRoute, route_to
+from sandnet.kernel.types import (
+    RT_TABLE_MAIN,
+    PackedPrefix,
+    Policy,
+    PolicyRoute,
+    PolicyRule,
+    SourceRoute,
+    packed_prefix,
+)
 
 TABLES: Final = 0x736E0000
 """Ours are numbered from here by the index of the interface ("sn" and a number); main is 254."""
@@ -63,14 +71,14 @@ def _rules(route: SourceRoute, table: int) -> Iterator[PolicyRule]:
 
 def _routes(route: SourceRoute, index: int) -> Iterator[PolicyRoute]:
     version, source, table = route.address.version, route.address.ip.packed, table_of(index)
-    yield PolicyRoute(version, table, route_to(route.address.network), b"", index, source)
+    yield PolicyRoute(version, table, packed_prefix(route.address.network), b"", index, source)
     if route.gateway:
         gateway = route.gateway.packed
         for prefix in route.others:
-            yield PolicyRoute(version, table, route_to(prefix), gateway, index, source)
+            yield PolicyRoute(version, table, packed_prefix(prefix), gateway, index, source)
         if route.default:
             yield PolicyRoute(version, table, _everything(version), gateway, index, source)
 
 
-def _everything(version: int) -> Held:
+def _everything(version: int) -> PackedPrefix:
     return bytes(_BITS[version] // 8), 0

@@ -102,7 +102,7 @@ def opened_namespace(path: str, *, dir_fd: int | None = None, follow: bool = Fal
 
 
 @contextmanager
-def returning() -> Iterator[None]:
+def restoring_namespace() -> Iterator[None]:
     """Whatever network namespace the block takes the thread to, it comes back.
 
     A worker left in a sandbox would next do the host's work there and the sandbox's on the host. So when
@@ -120,8 +120,8 @@ def returning() -> Iterator[None]:
 
 
 @contextmanager
-def entered(namespace: int) -> Iterator[None]:
+def in_namespace(namespace: int) -> Iterator[None]:
     """The calling thread is in ``namespace`` for the length of the block."""
-    with returning():
+    with restoring_namespace():
         _check(_libc.setns(namespace, CLONE_NEWNET))
         yield

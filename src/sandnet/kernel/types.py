@@ -12,26 +12,26 @@ from typing import Final, NamedTuple
 
 from sandnet.model.address import Address, Interface, Prefix
 
-Held = tuple[bytes, int]
+PackedPrefix = tuple[bytes, int]
 """An address or a prefix in network order, and its length."""
 
 
-def held(interface: Interface) -> Held:
+def packed_interface(interface: Interface) -> PackedPrefix:
     """An address as the kernel tells it."""
     return interface.ip.packed, interface.network.prefixlen
 
 
-def alone(address: Address) -> Held:
+def host_prefix(address: Address) -> PackedPrefix:
     """An address that stands for itself only, without a subnet."""
     return address.packed, address.max_prefixlen
 
 
-def held_on(space: Space, index: int) -> frozenset[Held]:
+def packed_addresses_on(space: NamespaceState, index: int) -> frozenset[PackedPrefix]:
     """The addresses on a link."""
     return space.addresses.get(index, frozenset())
 
 
-def route_to(prefix: Prefix) -> Held:
+def packed_prefix(prefix: Prefix) -> PackedPrefix:
     """The destination of a connected route."""
     return prefix.network_address.packed, prefix.prefixlen
 
@@ -68,7 +68,7 @@ class Port(NamedTuple):
     """The two options of a bridge port; false of what is none."""
 
 
-class DefaultHop(NamedTuple):
+class DefaultRouteState(NamedTuple):
     """One way of a default route of the main table."""
 
     version: int
@@ -101,7 +101,7 @@ class PolicyRoute(NamedTuple):
 
     version: int
     table: int
-    destination: Held
+    destination: PackedPrefix
     gateway: bytes
     """Empty: the destination is on the link."""
     ifindex: int
@@ -116,24 +116,24 @@ class Policy(NamedTuple):
     routes: frozenset[PolicyRoute] = frozenset()
 
 
-class Space(NamedTuple):
+class NamespaceState(NamedTuple):
     """A network namespace: links by name; addresses, and destinations of routes, by index of the link."""
 
     links: Mapping[str, Port]
-    addresses: Mapping[int, frozenset[Held]]
-    connected: Mapping[int, frozenset[Held]]
+    addresses: Mapping[int, frozenset[PackedPrefix]]
+    connected: Mapping[int, frozenset[PackedPrefix]]
     """Routes without a gateway in the main table."""
-    defaults: Sequence[DefaultHop]
+    defaults: Sequence[DefaultRouteState]
     policy: Policy = Policy()
     """Of a sandbox."""
 
 
-class Inside(NamedTuple):
+class PinnedNamespace(NamedTuple):
     """A sandbox's namespace."""
 
     inode: int
     """Its identity, as ``stat`` of its file shows it."""
-    space: Space
+    space: NamespaceState
     whole: bool = True
     """Whether all of it was read; otherwise ``space`` is empty, as there is more than one look may read."""
 
@@ -141,27 +141,27 @@ class Inside(NamedTuple):
 class Listing(NamedTuple):
     """An nftables table."""
 
-    frame: str
+    structure: str
     """Its sets, chains and rules as text, without elements."""
     elements: Mapping[str, frozenset[str]]
     """By set or map: each element as ``add element`` writes it, ``key`` or ``key : value``, numbers as numbers. Sets
     that rules write to are left out."""
 
 
-class News(NamedTuple):
+class Changes(NamedTuple):
     """What others, and we ourselves, have changed since the last news."""
 
     links: Mapping[str, Port]
     """Links of the host that changed, as they are now."""
-    gone: frozenset[str]
+    deleted: frozenset[str]
     """Links of the host that were deleted."""
-    lost: frozenset[str]
+    reduced: frozenset[str]
     """Links of the host that lost an address or a route, or began or ceased to forward."""
-    grown: frozenset[str]
+    extended: frozenset[str]
     """Links of the host that got one; empty for a route without a link."""
-    inner: Mapping[int, Sequence[Port]]
+    in_namespaces: Mapping[int, Sequence[Port]]
     """By the host's number for their namespace: links inside that changed, as they are now."""
-    poorer: frozenset[int]
+    reduced_namespaces: frozenset[int]
     """Namespaces, likewise, in which a link, an address, a route or a rule was deleted."""
     mounts: bool
     """The table of mounts changed."""
@@ -178,7 +178,7 @@ class Bridge(NamedTuple):
     mtu: int
     """0: the kernel's default."""
     addresses: tuple[Interface, ...]
-    mark: str = ""
+    alias: str = ""
     """What it is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
     parameters: tuple[tuple[str, str], ...] = ()
     """Kernel parameters, as paths below ``/proc/sys``, and their values. They are in force before it is up: IPv6 may be
@@ -225,7 +225,7 @@ class Veth(NamedTuple):
     """A further address, shared with other sandboxes; ``None``: none, or what there is stays."""
     holder: bool = False
     """Of those that share it this one answers for it: it is on the interface, not on ``lo`` where nobody asks."""
-    mark: str = ""
+    alias: str = ""
     """What the host end is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
 
 
@@ -276,7 +276,7 @@ class ElementChange(NamedTuple):
     """As scripts spell it."""
     packed: bytes
     """As the kernel compares it: the parts of the key one after the other, each filled up to four bytes."""
-    comes: bool
+    added: bool
     value: str = ""
     """What a map makes of it, as scripts spell it."""
     data: bytes = b""
@@ -290,7 +290,7 @@ RETIRED: Final = 0x736E0001
 """Link group of dead links: one request deletes a whole group ("sn" and a number)."""
 
 
-DOOMED: Final = 0x736E0002
+DELETING: Final = 0x736E0002
 """Link group of what :meth:`LinuxLinks.delete` is about to delete."""
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from sandnet.errors import Error, Kind, invalid
 from sandnet.model.address import Address
 
-_TYPES: Final = {
+SOCKET_TYPES: Final = {
     socket.IPPROTO_TCP: socket.SOCK_STREAM,
     socket.IPPROTO_UDP: socket.SOCK_DGRAM,
     socket.IPPROTO_SCTP: socket.SOCK_STREAM,
@@ -21,7 +21,7 @@ PROTOCOLS: Final = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket
 MAX_PORT: Final = 65535
 
 
-_Claim = tuple[int, Address, int]
+PortClaim = tuple[int, Address, int]
 
 
 def check_port(proto: int, port: int) -> None:
@@ -30,25 +30,25 @@ def check_port(proto: int, port: int) -> None:
     Raises:
         Error: ``INVALID``.
     """
-    if proto not in _TYPES:
+    if proto not in SOCKET_TYPES:
         raise invalid(f"protocol {proto} has no ports that can be held", "use tcp (6), udp (17) or sctp (132)")
     if not 0 <= port <= MAX_PORT:
         raise invalid(f"port {port} is out of range", f"use 0 to {MAX_PORT}")
 
 
-def clash(one: _Claim, other: _Claim) -> bool:
+def conflicts(one: PortClaim, other: PortClaim) -> bool:
     """Whether both cannot be held at once: the address is the same, or one of them is every address."""
     same = (one[0], one[1].version, one[2]) == (other[0], other[1].version, other[2])
     return same and (one[1] == other[1] or one[1].is_unspecified or other[1].is_unspecified)
 
 
-def spelled(claim: _Claim) -> str:
+def spelled(claim: PortClaim) -> str:
     """``tcp port 80 on 0.0.0.0``."""
     proto, address, port = claim
     return f"{PROTOCOLS[proto]} port {port or '(any)'} on {address}"
 
 
-def taken(claim: _Claim, holder: str) -> Error:
+def taken(claim: PortClaim, holder: str) -> Error:
     """``CONFLICT``: somebody has the port."""
     message = f"{spelled(claim)} is held {holder}"
     return Error(Kind.CONFLICT, message, "choose another host port, or end its holder", "port_taken")

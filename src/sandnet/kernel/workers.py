@@ -27,16 +27,16 @@ SPARE = 16
 """Threads that may take the place of hanging ones."""
 
 
-class Patience(NamedTuple):
+class Timeouts(NamedTuple):
     """How long what may take, in seconds."""
 
-    turn: float = 20.0
+    queue: float = 20.0
     """A job waits for a thread."""
     job: float = 10.0
     """A job runs before it counts as hanging. The longest, a ruleset for 1,000 networks, takes one."""
 
 
-PATIENCE = Patience()
+TIMEOUTS = Timeouts()
 
 _log = logging.getLogger(__name__)
 
@@ -63,12 +63,12 @@ class Workers:
         patience: how long jobs may take and wait.
     """
 
-    def __init__(self, threads: int = THREADS, spare: int = SPARE, patience: Patience = PATIENCE) -> None:
+    def __init__(self, threads: int = THREADS, spare: int = SPARE, patience: Timeouts = TIMEOUTS) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
         self._spares = ThreadPoolExecutor(spare, thread_name_prefix="kernel-spare")
-        self._turns = asyncio.Semaphore(threads)
+        self._slots = asyncio.Semaphore(threads)
         self._threads, self._spare = threads, spare
-        self._patience = patience
+        self._timeouts = patience
         self._running: set[_Running] = set()
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -78,20 +78,20 @@ class Workers:
         Raises:
             Error: ``UNAVAILABLE``, code ``kernel_busy``: no thread was free in time. The job has not begun.
         """
-        if self._turns.locked():
-            await self._wait_for_turn()
+        if self._slots.locked():
+            await self._wait_for_slot()
         else:
-            await self._turns.acquire()
+            await self._slots.acquire()
         loop = asyncio.get_running_loop()
         spare = len(self._running) >= self._threads and sum(not each.spare for each in self._running) >= self._threads
         running = _Running(_name_of(job), spare=spare)
         try:
             future = loop.run_in_executor(self._spares if spare else self._pool, lambda: job(*args, **kwargs))
         except BaseException:
-            self._turns.release()
+            self._slots.release()
             raise
         self._running.add(running)
-        running.alarm = loop.call_later(self._patience.job, self._replace, running)
+        running.alarm = loop.call_later(self._timeouts.job, self._replace, running)
         future.add_done_callback(lambda _: self._ended(running))
         try:
             return await asyncio.shield(future)
@@ -103,30 +103,30 @@ class Workers:
         """The jobs that should have ended long ago, in words, the oldest first."""
         now = time.monotonic()
         found = sorted((now - each.since, each.name) for each in self._running)
-        return [f"{name} has been running for {age:.0f} s" for age, name in reversed(found) if age > self._patience.job]
+        return [f"{name} has been running for {age:.0f} s" for age, name in reversed(found) if age > self._timeouts.job]
 
-    async def _wait_for_turn(self) -> None:
+    async def _wait_for_slot(self) -> None:
         try:
-            async with asyncio.timeout(self._patience.turn):
-                await self._turns.acquire()
+            async with asyncio.timeout(self._timeouts.queue):
+                await self._slots.acquire()
         except TimeoutError:
             hanging = "; ".join(self.hanging())
-            message = f"no worker thread was free for {self._patience.turn:g} s{hanging and ': '}{hanging}"
+            message = f"no worker thread was free for {self._timeouts.queue:g} s{hanging and ': '}{hanging}"
             raise Error(Kind.UNAVAILABLE, message, "repeat the request later", "kernel_busy") from None
 
     def _replace(self, running: _Running) -> None:
         """Let another job have the turn of one that hangs."""
-        _log.warning("%s has not ended after %g s", running.name, self._patience.job)
+        _log.warning("%s has not ended after %g s", running.name, self._timeouts.job)
         if sum(each.replaced for each in self._running) < self._spare:
             running.replaced = True
-            self._turns.release()
+            self._slots.release()
 
     def _ended(self, running: _Running) -> None:
         self._running.discard(running)
         if running.alarm:
             running.alarm.cancel()
         if not running.replaced:
-            self._turns.release()
+            self._slots.release()
 
     def close(self) -> None:
         """Wait for the running jobs and stop the threads."""

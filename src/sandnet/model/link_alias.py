@@ -47,7 +47,7 @@ _NONE: Final = "none"
 _VALUE: Final = re.compile(r"([A-Za-z0-9])=(.+)")
 
 
-class NetworkMark(NamedTuple):
+class NetworkAlias(NamedTuple):
     """What a bridge says of its network."""
 
     id: str
@@ -62,7 +62,7 @@ class NetworkMark(NamedTuple):
     """Nothing was left out."""
 
 
-class AttachmentMark(NamedTuple):
+class AttachmentAlias(NamedTuple):
     """What a veth says of its attachment, and of the endpoint and the sandbox at its ends."""
 
     endpoint_id: str
@@ -85,7 +85,7 @@ class AttachmentMark(NamedTuple):
         return self.values.get("k") or self.container_id[:KEY_LENGTH]
 
 
-def network_mark(net: Network) -> str:
+def network_alias(net: Network) -> str:
     """The mark of a network's bridge."""
     options = net.options
     flags = "".join(letter for letter, (name, value) in OPTIONS.items() if getattr(options, name) == value)
@@ -110,40 +110,40 @@ def network_mark(net: Network) -> str:
         ("x", options.egress_ipv6),
         ("s", int(net.created)),
     )
-    return _mark((_NETWORK, _short(net.id), net.name, flags or "-"), values)
+    return _encoded((_NETWORK, _short(net.id), net.name, flags or "-"), values)
 
 
-def attachment_mark(endpoint: Endpoint, box: Sandbox, attachment: Attachment) -> str:
+def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> str:
     """The mark of an attachment's link on the host."""
     found = {
-        "j": box.origin is Origin.JOINED,
-        "u": box.loopback_was_up,
+        "j": sandbox.origin is Origin.JOINED,
+        "u": sandbox.loopback_was_up,
         "l": attachment.leased,
         "n": not attachment.holder,
         "d": attachment.drained,
-        "r": box.auto_remove,
+        "r": sandbox.auto_remove,
     }
     flags = "".join(letter for letter, is_so in found.items() if is_so)
     own, own6 = attachment.address, attachment.address_ipv6
     usual = mac_for(IPv4Address(own.ip)) if own else ""
-    key = box.key.rpartition("/")[2]
+    key = sandbox.key.rpartition("/")[2]
     values = (
         ("4", own and own.ip),
         ("6", own6 and own6.ip),
         ("m", attachment.mac if attachment.mac != usual else None),
-        ("k", key if key != box.container_id[:KEY_LENGTH] else None),
+        ("k", key if key != sandbox.container_id[:KEY_LENGTH] else None),
         ("a", endpoint.address.ip if endpoint.address and endpoint.address != own else None),
         ("b", endpoint.address_ipv6.ip if endpoint.address_ipv6 and endpoint.address_ipv6 != own6 else None),
-        ("q", f"{box.process.pid}:{box.process.started}" if box.process else None),
+        ("q", f"{sandbox.process.pid}:{sandbox.process.started}" if sandbox.process else None),
         ("w", attachment.weight if attachment.weight != 1 else None),
         ("p", attachment.gateway_priority or None),
         ("s", int(endpoint.created)),
     )
-    words = (_ATTACHMENT, _short(endpoint.id), endpoint.name, box.container_id, attachment.interface, flags or "-")
-    return _mark(words, values)
+    words = (_ATTACHMENT, _short(endpoint.id), endpoint.name, sandbox.container_id, attachment.interface, flags or "-")
+    return _encoded(words, values)
 
 
-def read_mark(text: str) -> NetworkMark | AttachmentMark | None:
+def read_alias(text: str) -> NetworkAlias | AttachmentAlias | None:
     """The mark that a link bears; ``None``: none of ours, or one that makes no sense."""
     words = text.split(" ")
     if words[0] != _FORMAT:
@@ -151,12 +151,12 @@ def read_mark(text: str) -> NetworkMark | AttachmentMark | None:
     match words[1:]:
         case [kind, short, name, flags, *rest] if kind == _NETWORK and NETWORK_NAME.fullmatch(name):
             found = _long(short)
-            return NetworkMark(found, name, flags, _values(rest), _CUT not in rest) if found else None
+            return NetworkAlias(found, name, flags, _values(rest), _CUT not in rest) if found else None
         case [kind, short, name, container, interface, flags, *rest] if kind == _ATTACHMENT:
             named = ENDPOINT_NAME.fullmatch(name) and CONTAINER_ID.fullmatch(container)
             found = _long(short) if named and LINK_NAME.fullmatch(interface) else ""
             values = _values(rest)
-            mark = AttachmentMark(found, name, container, interface, flags, values, _CUT not in rest)
+            mark = AttachmentAlias(found, name, container, interface, flags, values, _CUT not in rest)
             return mark if found and KEY_NAME.fullmatch(mark.key) else None
     return None
 
@@ -188,7 +188,7 @@ def host_access(text: str | None) -> bool | tuple[ExposedPort, ...] | None:
     return tuple(found)
 
 
-def _mark(words: Iterable[str], values: Iterable[tuple[str, object]]) -> str:
+def _encoded(words: Iterable[str], values: Iterable[tuple[str, object]]) -> str:
     text, cut = " ".join((_FORMAT, *words)), False
     for letter, value in values:
         if value is None:

@@ -41,7 +41,7 @@ HANGUP_CHECK: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Patience(NamedTuple):
+class ConnectionTimeouts(NamedTuple):
     """Seconds after which a client is given up."""
 
     head: float = 10.0
@@ -59,7 +59,7 @@ class _StopParsing(Exception):  # noqa: N818 - no failure, and never seen outsid
 class Connection(HttpToolsProtocol):
     """Uvicorn's connection with limits."""
 
-    patience: ClassVar = Patience()
+    timeouts: ClassVar = ConnectionTimeouts()
 
     def __init__(
         self,
@@ -90,13 +90,13 @@ class Connection(HttpToolsProtocol):
         """Bytes of each request that is not answered yet, the oldest first."""
         self._unread = 0
         self._ends = self._sends_no_more = False
-        self._last_word: bytes | None = None
+        self._final_answer: bytes | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there: it has its time to send a request."""
         super().connection_made(transport)
         if self._admitted or self._gate.enter():
-            self._expect(self.patience.head)
+            self._expect(self.timeouts.head)
         else:
             transport.write(http_errors.raw(503, http_errors.TOO_MANY_CONNECTIONS))
             self._ends = True
@@ -148,7 +148,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(400, http_errors.CUT_HEAD if self._in_head else http_errors.CUT_BODY)
         elif not self._sizes:
             return None
-        self._start("hangup", HANGUP_CHECK, self._look_for_hangup)
+        self._start("hangup", HANGUP_CHECK, self._check_for_hangup)
         return True
 
     def _parse(self, data: bytes) -> None:
@@ -174,13 +174,13 @@ class Connection(HttpToolsProtocol):
             raise _StopParsing
         super().on_message_begin()
         self._in_head, self._taken = True, 0
-        self._expect(self.patience.head)
+        self._expect(self.timeouts.head)
 
     def on_headers_complete(self) -> None:
         """All but its body; the application begins."""
         self._hold(len(self.url) + sum(len(name) + len(value) for name, value in self.headers), new=True)
         self._in_head, self._in_body, self._taken = False, True, 0
-        self._expect(self.patience.body)
+        self._expect(self.timeouts.body)
         try:
             super().on_headers_complete()
         except Exception:
@@ -223,8 +223,8 @@ class Connection(HttpToolsProtocol):
             self._gate.held -= self._sizes.popleft()
         super().on_response_complete()
         if not self._sizes:
-            if self._last_word is not None:
-                self._say_last_word()
+            if self._final_answer is not None:
+                self._send_final_answer()
             elif self._sends_no_more:
                 self.transport.close()
         if self.transport.is_closing():
@@ -237,16 +237,16 @@ class Connection(HttpToolsProtocol):
             return
         self._ends, self._taken = True, 0
         self._stop("request")
-        self._last_word = http_errors.raw(status, body)
+        self._final_answer = http_errors.raw(status, body)
         if self._in_body:
             self._give_up_last()
         if not self._sizes:
-            self._say_last_word()
+            self._send_final_answer()
 
     def _give_up_last(self) -> None:
         """The latest request will never be complete: the application is to know, and its answer is not sent."""
         if self.cycle.response_started:
-            self._last_word = b""
+            self._final_answer = b""
             if not self.cycle.response_complete:
                 return
         else:
@@ -256,8 +256,8 @@ class Connection(HttpToolsProtocol):
                 self.pipeline.remove((self.cycle, self.app))
             self._gate.held -= self._sizes.pop()
 
-    def _say_last_word(self) -> None:
-        word, self._last_word = self._last_word, None
+    def _send_final_answer(self) -> None:
+        word, self._final_answer = self._final_answer, None
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
@@ -299,7 +299,7 @@ class Connection(HttpToolsProtocol):
         self._start("request", seconds, self._too_slow, seconds)
 
     def _watch_reader(self) -> None:
-        self._start("reader", self.patience.stall, self.transport.abort)
+        self._start("reader", self.timeouts.stall, self.transport.abort)
 
     def _too_slow(self, seconds: float) -> None:
         if self.flow.read_paused:  # it is us who do not read: requests before this one are being answered
@@ -309,12 +309,12 @@ class Connection(HttpToolsProtocol):
         else:
             self._refuse(408, http_errors.too_slow("headers" if self._in_head else "body", seconds))
 
-    def _look_for_hangup(self) -> None:
+    def _check_for_hangup(self) -> None:
         """A client that has closed altogether looks like one that sends no more, until something is sent to it."""
         if self._has_hung_up():
             self.transport.abort()
         else:
-            self._start("hangup", HANGUP_CHECK, self._look_for_hangup)
+            self._start("hangup", HANGUP_CHECK, self._check_for_hangup)
 
     def _has_hung_up(self) -> bool:
         socket = self.transport.get_extra_info("socket")

@@ -15,11 +15,11 @@ from typing import Final
 import uvicorn
 
 from sandnet.api.app import create_app
-from sandnet.api.middleware.browser_protection import Guard
+from sandnet.api.middleware.browser_protection import BrowserProtection
 from sandnet.core.controller import Controller
 from sandnet.serving.connection_limits import Gate
 from sandnet.serving.http_connection import Connection
-from sandnet.serving.sockets import BACKLOG, Listener, notify
+from sandnet.serving.sockets import BACKLOG, ListeningSocket, notify
 from sandnet.serving.tls import Certificates
 
 GRACE: Final = 10
@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         controller: Controller,
-        listeners: Sequence[Listener],
+        listeners: Sequence[ListeningSocket],
         names: Sequence[str],
         tls: Certificates | None = None,
     ) -> None:
@@ -71,13 +71,13 @@ class Server(uvicorn.Server):
         super().__init__(settings)
         self._controller = controller
         self._listeners = listeners
-        self._tcp = partial(self._connection, Guard(app, names=names))
-        self._unix = partial(self._connection, Guard(app, names=None), Gate(UNIX_CONNECTIONS))
+        self._tcp = partial(self._connection, BrowserProtection(app, names=names))
+        self._unix = partial(self._connection, BrowserProtection(app, names=None), Gate(UNIX_CONNECTIONS))
         self._tcp_gate = Gate(TCP_CONNECTIONS)
         self._tls = tls
         self._background: list[asyncio.Task[None]] = []
         if tls:
-            controller.also_tell(lambda: tls.problem)
+            controller.add_health_check(lambda: tls.problem)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
                 factory = partial(self._tcp, self._tcp_gate) if each.is_tcp else self._unix
                 self.servers.append(await loop.create_server(factory, sock=each.socket, backlog=BACKLOG))
         if self._tls:
-            self._background.append(loop.create_task(self._tls.keep()))
+            self._background.append(loop.create_task(self._tls.maintain()))
         self.started = True
         print(f"sandnet: ready on {' '.join(each.url for each in self._listeners)}", flush=True)
         notify("READY=1")
@@ -121,10 +121,10 @@ class Server(uvicorn.Server):
         if self._tls:
             self._tls.ask()
 
-    def _connection(self, app: Guard, gate: Gate, *, admitted: bool = False) -> Connection:
+    def _connection(self, app: BrowserProtection, gate: Gate, *, admitted: bool = False) -> Connection:
         return Connection(self.config, self.server_state, app=app, gate=gate, admitted=admitted)
 
-    async def _accept(self, listener: Listener) -> None:
+    async def _accept(self, listener: ListeningSocket) -> None:
         """Take connections, and turn away those there is no room for before they cost a handshake."""
         loop = asyncio.get_running_loop()
         shaking: set[asyncio.Task[None]] = set()
@@ -143,7 +143,7 @@ class Server(uvicorn.Server):
                 self._tcp_gate.leave()
                 client.close()
 
-    async def _shake_hands(self, listener: Listener, client: socket.socket) -> None:
+    async def _shake_hands(self, listener: ListeningSocket, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         connection = self._tcp(self._tcp_gate, admitted=True)
         context = listener.tls.context if listener.tls else None

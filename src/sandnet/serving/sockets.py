@@ -21,7 +21,7 @@ FIRST_PASSED = 3
 BACKLOG = 1024
 
 
-class Listener(NamedTuple):
+class ListeningSocket(NamedTuple):
     """A socket to serve on."""
 
     url: str
@@ -48,7 +48,7 @@ def check(urls: Sequence[str], tls: Certificates | None) -> None:
             _check_tcp(url, parts.hostname or "", tls)
 
 
-def listen(urls: Sequence[str], tls: Certificates | None = None) -> list[Listener]:
+def listen(urls: Sequence[str], tls: Certificates | None = None) -> list[ListeningSocket]:
     """A listening socket for each URL; those that the service manager passed take the place of ``unix://`` ones.
 
     Args:
@@ -80,7 +80,7 @@ def notify(state: str) -> None:
         out.sendall(state.encode())
 
 
-def _passed() -> list[Listener]:
+def _passed() -> list[ListeningSocket]:
     if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
         return []
     count = int(os.environ.pop("LISTEN_FDS", "0"))
@@ -88,7 +88,7 @@ def _passed() -> list[Listener]:
     for each in sockets:
         each.setblocking(False)
         os.set_inheritable(each.fileno(), False)
-    return [Listener(_url_of(each), each, ours=False) for each in sockets]
+    return [ListeningSocket(_url_of(each), each, ours=False) for each in sockets]
 
 
 def _url_of(listener: socket.socket) -> str:
@@ -98,7 +98,7 @@ def _url_of(listener: socket.socket) -> str:
     return f"tcp://[{name[0]}]:{name[1]}" if ":" in name[0] else f"tcp://{name[0]}:{name[1]}"
 
 
-def _checked(listener: Listener, tls: Certificates | None) -> Listener:
+def _checked(listener: ListeningSocket, tls: Certificates | None) -> ListeningSocket:
     """What holds for sockets that we open holds for those that we are given."""
     if not listener.is_tcp:
         return listener
@@ -116,12 +116,12 @@ def _split(url: str) -> SplitResult:
     raise invalid(f"cannot listen on {url!r}", "use unix:///path or tcp://127.0.0.1:PORT", "invalid_url")
 
 
-def _open(url: str, tls: Certificates | None) -> Listener:
+def _open(url: str, tls: Certificates | None) -> ListeningSocket:
     parts = _split(url)
     if parts.scheme == "unix":
-        return Listener(url, open_unix(parts.path, BACKLOG), ours=True)
+        return ListeningSocket(url, open_unix(parts.path, BACKLOG), ours=True)
     version = _check_tcp(url, parts.hostname or "", tls)
-    return Listener(url, _open_tcp(url, (parts.hostname or "", parts.port or 0), version), ours=True, tls=tls)
+    return ListeningSocket(url, _open_tcp(url, (parts.hostname or "", parts.port or 0), version), ours=True, tls=tls)
 
 
 def _check_tcp(url: str, host: str, tls: Certificates | None) -> int:

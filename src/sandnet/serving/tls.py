@@ -17,9 +17,9 @@ from typing import Final
 from sandnet.config import Config
 from sandnet.errors import Error, invalid
 
-LOOK: Final = 2.0
+CHECK_INTERVAL: Final = 2.0
 """Seconds between two looks whether the files have changed."""
-_FOR_OTHERS: Final = 0o077
+_OTHERS_BITS: Final = 0o077
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class Certificates:
 
     def __init__(self, cert: str, key: str, ca: str) -> None:
         self._files = (cert, key, ca)
-        self._seen = self._look()
-        self._asked = asyncio.Event()
+        self._seen = self._check()
+        self._requested = asyncio.Event()
         self.context = _context(cert, key, ca)
         """For connections that begin now."""
         self.problem = ""
@@ -61,14 +61,14 @@ class Certificates:
 
     def ask(self) -> None:
         """Have the files looked at now."""
-        self._asked.set()
+        self._requested.set()
 
-    async def keep(self) -> None:
+    async def maintain(self) -> None:
         """Read them again whenever they have changed; never returns."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), LOOK)
-            self._asked.clear()
+                await asyncio.wait_for(self._requested.wait(), CHECK_INTERVAL)
+            self._requested.clear()
             try:
                 await asyncio.to_thread(self.renew)
             except Exception:  # the next look must come: where no thread is free, there will be one later
@@ -77,7 +77,7 @@ class Certificates:
     def renew(self) -> None:
         """Read them again if they are not those in force. Where they cannot be used these stay, and the next call tries
         again: it may be for want of a file descriptor only."""
-        seen = self._look()
+        seen = self._check()
         if seen == self._seen:
             self.problem = ""
             return
@@ -92,7 +92,7 @@ class Certificates:
             self.problem, self._seen = "", seen
             _log.info("the TLS files have changed, and are in force for new connections")
 
-    def _look(self) -> tuple[tuple[int, ...] | None, ...]:
+    def _check(self) -> tuple[tuple[int, ...] | None, ...]:
         return tuple(_identity(file) for file in self._files)
 
 
@@ -137,7 +137,7 @@ def _private(path: str) -> Iterator[str]:
         info = os.fstat(key)
         if not stat.S_ISREG(info.st_mode):
             raise invalid(f"the TLS key {path} is no file", code="tls_files")
-        if info.st_uid not in (0, os.geteuid()) or info.st_mode & _FOR_OTHERS:
+        if info.st_uid not in (0, os.geteuid()) or info.st_mode & _OTHERS_BITS:
             raise _exposed(path)
         yield f"/proc/self/fd/{key}"
     finally:

@@ -52,7 +52,7 @@ class Changed(NamedTuple):
     revision: int
 
 
-class Mended(NamedTuple):
+class Repaired(NamedTuple):
     """Something that others had done to what the store keeps, and that is undone."""
 
     place: str
@@ -125,7 +125,7 @@ class Store(Protocol):
         """What is or was wrong with it since it was opened, in words; empty when nothing is."""
         ...
 
-    async def mend(self) -> Sequence[Mended]:
+    async def verify(self) -> Sequence[Repaired]:
         """Look whether all that was committed is still where it is kept, and write it again where it is not.
 
         Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-from sandnet.stores.base import Change, Changed, Conflict, Entry, Mended, Put, Snapshot, check_keys
+from sandnet.stores.base import Change, Changed, Conflict, Entry, Put, Repaired, Snapshot, check_keys
 from sandnet.stores.contents import Contents
 from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
 
@@ -54,8 +54,8 @@ class MemoryStore:
         """See ``Store.problems``: there are none."""
         return ()
 
-    async def mend(self) -> Sequence[Mended]:
-        """See ``Store.mend``: nobody else can reach it."""
+    async def verify(self) -> Sequence[Repaired]:
+        """See ``Store.verify``: nobody else can reach it."""
         return ()
 
     async def close(self) -> None:

@@ -23,7 +23,7 @@ class _Watcher:
         self.prefix = prefix
         self.waiting: deque[Changed] = deque()
         self.lost = True  # the first snapshot and a later one are the same step
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         self._backlog = backlog
 
     def offer(self, changed: Changed) -> None:
@@ -35,7 +35,7 @@ class _Watcher:
             self.waiting.clear()
             self.lost = True
         self.waiting.append(Changed(puts, deletes, changed.revision))
-        self.news.set()
+        self.changed.set()
 
 
 class Watchers:
@@ -55,7 +55,7 @@ class Watchers:
         """End every watch once it has handed over what it holds."""
         self._closed = True
         for watcher in self._watchers:
-            watcher.news.set()
+            watcher.changed.set()
 
     async def watch(
         self, prefix: str, snapshot: Callable[[str], Awaitable[Snapshot]]
@@ -79,14 +79,14 @@ class Watchers:
                     changed = watcher.waiting.popleft()
                     if changed.revision > seen:
                         yield changed
-                await self._until_news(watcher)
+                await self._until_change(watcher)
         finally:
             self._watchers.discard(watcher)
 
-    async def _until_news(self, watcher: _Watcher) -> None:
+    async def _until_change(self, watcher: _Watcher) -> None:
         if watcher.waiting or watcher.lost:
             return
         if self._closed:
             raise closed_error()
-        watcher.news.clear()
-        await watcher.news.wait()
+        watcher.changed.clear()
+        await watcher.changed.wait()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from sandnet.cli.parameters import ProbeWish, parse_probe
+from sandnet.cli.parameters import ProbeArgument, parse_probe
 
 
 @pytest.mark.parametrize(
     ("text", "wish"),
     [
-        ("tcp:80", ProbeWish("tcp", 80)),
-        ("tcp:80@0.5", ProbeWish("tcp", 80, "/", 0.5)),
-        ("http:8080", ProbeWish("http", 8080)),
-        ("http:8080/healthz?deep=1", ProbeWish("http", 8080, "/healthz?deep=1")),
-        ("http:8080/a@b@3", ProbeWish("http", 8080, "/a@b", 3.0)),
+        ("tcp:80", ProbeArgument("tcp", 80)),
+        ("tcp:80@0.5", ProbeArgument("tcp", 80, "/", 0.5)),
+        ("http:8080", ProbeArgument("http", 8080)),
+        ("http:8080/healthz?deep=1", ProbeArgument("http", 8080, "/healthz?deep=1")),
+        ("http:8080/a@b@3", ProbeArgument("http", 8080, "/a@b", 3.0)),
     ],
 )
-def test_given_a_probe_when_read_then_its_parts(text: str, wish: ProbeWish) -> None:
+def test_given_a_probe_when_read_then_its_parts(text: str, wish: ProbeArgument) -> None:
     assert parse_probe(text) == wish
 
 

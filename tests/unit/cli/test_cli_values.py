@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sandnet.cli.commands.network import options
 from sandnet.cli.parameters import (
     PROTOCOLS,
-    PortWish,
+    PortArgument,
     Reference,
     parse_exposed,
     parse_mapping,
@@ -23,15 +23,15 @@ NAMES = st.from_regex(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True)
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> PortWish:
+def wishes(draw: st.DrawFn) -> PortArgument:
     first = draw(st.integers(0, 65535))
     last = draw(st.just(0) | st.integers(first, 65535)) if first else 0
     address = draw(st.just("") | st.ip_addresses().map(str))
-    return PortWish(draw(st.sampled_from(sorted(PROTOCOLS.values()))), draw(PORTS), address, first, last)
+    return PortArgument(draw(st.sampled_from(sorted(PROTOCOLS.values()))), draw(PORTS), address, first, last)
 
 
 @given(wishes())
-def test_given_any_mapping_when_written_and_read_then_it_is_the_same(wish: PortWish) -> None:
+def test_given_any_mapping_when_written_and_read_then_it_is_the_same(wish: PortArgument) -> None:
     assert parse_mapping(str(wish)) == wish
 
 
@@ -51,17 +51,17 @@ def test_given_any_text_when_read_as_a_mapping_then_it_is_in_range_or_refused(te
 @pytest.mark.parametrize(
     ("text", "wish"),
     [
-        ("80", PortWish(6, 80)),
-        ("8080:80", PortWish(6, 80, "", 8080)),
-        ("0:80/udp", PortWish(17, 80, "", 0)),
-        ("8000-8010:80/sctp", PortWish(132, 80, "", 8000, 8010)),
-        ("127.0.0.1:8080:80/tcp", PortWish(6, 80, "127.0.0.1", 8080)),
-        ("[::1]:8080:80", PortWish(6, 80, "::1", 8080)),
-        ("127.0.0.1::80/udp", PortWish(17, 80, "127.0.0.1")),
-        ("[::1]::80-90", PortWish(6, 80, "::1", 0, 0, 90)),
+        ("80", PortArgument(6, 80)),
+        ("8080:80", PortArgument(6, 80, "", 8080)),
+        ("0:80/udp", PortArgument(17, 80, "", 0)),
+        ("8000-8010:80/sctp", PortArgument(132, 80, "", 8000, 8010)),
+        ("127.0.0.1:8080:80/tcp", PortArgument(6, 80, "127.0.0.1", 8080)),
+        ("[::1]:8080:80", PortArgument(6, 80, "::1", 8080)),
+        ("127.0.0.1::80/udp", PortArgument(17, 80, "127.0.0.1")),
+        ("[::1]::80-90", PortArgument(6, 80, "::1", 0, 0, 90)),
     ],
 )
-def test_given_a_mapping_when_read_then_each_part_is_found(text: str, wish: PortWish) -> None:
+def test_given_a_mapping_when_read_then_each_part_is_found(text: str, wish: PortArgument) -> None:
     assert parse_mapping(text) == wish
 
 
@@ -146,13 +146,13 @@ def test_given_no_host_access_when_sent_then_it_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("text", "wish"),
     [
-        ("10000-10010:20000-20010/udp", PortWish(17, 20000, "", 10000, 10010, 20010)),
-        ("127.0.0.1:80-81:80-81", PortWish(6, 80, "127.0.0.1", 80, 81, 81)),
-        ("8000-8010:80", PortWish(6, 80, "", 8000, 8010)),
-        ("8000-8010", PortWish(6, 8000, "", 0, 0, 8010)),
+        ("10000-10010:20000-20010/udp", PortArgument(17, 20000, "", 10000, 10010, 20010)),
+        ("127.0.0.1:80-81:80-81", PortArgument(6, 80, "127.0.0.1", 80, 81, 81)),
+        ("8000-8010:80", PortArgument(6, 80, "", 8000, 8010)),
+        ("8000-8010", PortArgument(6, 8000, "", 0, 0, 8010)),
     ],
 )
-def test_given_ranges_of_ports_when_read_then_as_said(text: str, wish: PortWish) -> None:
+def test_given_ranges_of_ports_when_read_then_as_said(text: str, wish: PortArgument) -> None:
     assert parse_mapping(text) == wish
 
 

@@ -76,7 +76,7 @@ class Rig:
 
     def unattended(self) -> None:
         """From now on nobody looks for what others change: the kernel is asked by the test's own requests only."""
-        self.controller._healing.close()
+        self.controller._drift_watcher.close()
 
     async def network(self, name: str = "foo", **options: object) -> Network:
         """A bridge network."""

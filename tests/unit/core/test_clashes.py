@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from sandnet.core.reconcile.subnet_conflicts import Clashes
+from sandnet.core.reconcile.subnet_conflicts import SubnetConflicts
 from sandnet.core.state.events import Event
 from sandnet.errors import Error, Kind
 from sandnet.model import Network
@@ -46,10 +46,10 @@ async def test_given_the_usual_pools_when_a_thousand_networks_are_created_then_e
     assert all(high - low >= 256 for low, high in pairwise(firsts))
 
 
-async def warned(rig: Rig, clashes: Clashes) -> Sequence[Event]:
+async def warned(rig: Rig, clashes: SubnetConflicts) -> Sequence[Event]:
     """The warnings of one look."""
     before = rig.controller.events.last
-    await clashes.look()
+    await clashes.check()
     last, found = rig.controller.events.last, list[Event]()
     if last > before:
         async for event in rig.controller.events.follow(before):
@@ -63,7 +63,7 @@ async def test_given_a_route_that_comes_later_when_looked_at_then_one_warning_fo
     rig: Rig,
 ) -> None:
     rig.unattended()
-    clashes = Clashes(rig.controller._parts)
+    clashes = SubnetConflicts(rig.controller._context)
     for name, subnet in (("a", "10.9.0.0/24"), ("b", "10.9.1.0/24"), ("c", "10.10.0.0/24")):
         await rig.network(name, subnet=ip_network(subnet))
     await rig.network("d", subnet=ip_network("10.9.2.0/24"), allow_overlap=True)
@@ -83,12 +83,12 @@ async def test_given_a_route_that_comes_later_when_looked_at_then_one_warning_fo
 
 async def test_given_a_warning_that_cannot_be_told_when_looked_again_then_it_is_told(rig: Rig) -> None:
     rig.unattended()
-    clashes = Clashes(rig.controller._parts)
+    clashes = SubnetConflicts(rig.controller._context)
     await rig.network("a", subnet=ip_network("10.9.0.0/24"))
     rig.kernel.host.routes = [("tun0", ip_network("10.9.0.0/16"))]
     rig.store.refusal = Error(Kind.UNAVAILABLE, "the disk is full")
     with pytest.raises(Error):
-        await clashes.look()
+        await clashes.check()
     assert [event.action for event in await warned(rig, clashes)] == ["warning"]
     assert await warned(rig, clashes) == []
 

@@ -14,7 +14,7 @@ from sandnet.core.runtime.operations import Operations
 from sandnet.core.state import records
 from sandnet.errors import Error, Kind
 from sandnet.kernel.types import Bridge
-from sandnet.kernel.workers import Patience, Workers
+from sandnet.kernel.workers import Timeouts, Workers
 from sandnet.stores.base import Change
 from tests.unit.core.rig import MoodyStore, Rig
 
@@ -38,11 +38,11 @@ class HangingStore(MoodyStore):
 @pytest.fixture
 async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     """A started daemon that is impatient."""
-    workers = Workers(threads=2, spare=1, patience=Patience(turn=0.2, job=0.05))
+    workers = Workers(threads=2, spare=1, patience=Timeouts(queue=0.2, job=0.05))
     rig = Rig(Config(state_dir=str(tmp_path / "state")), store=HangingStore(), workers=workers)
     await rig.start()
     await rig.network()
-    monkeypatch.setattr(rig.controller._parts.operations, "_deadline", DEADLINE)
+    monkeypatch.setattr(rig.controller._context.operations, "_deadline", DEADLINE)
     monkeypatch.setattr(records, "HANGS", 0.05)
     yield rig
     await rig.controller.stop()

@@ -58,7 +58,7 @@ async def test_given_a_sandbox_joined_by_pid_when_the_process_dies_then_it_leave
     await rig.join("c1", "more")
     rig.kernel.processes.end(100)
     await until(lambda: containers(rig) == ["c2"])
-    await until(lambda: rig.controller._parts.records.sandbox("c1") is None)
+    await until(lambda: rig.controller._context.records.sandbox("c1") is None)
     assert [ep.name for ep in rig.controller.services.list()] == ["one", "two", "more"]
     assert not await rig.store.list("attachment/c1/")
     rig.kernel.processes.begin(100)
@@ -105,13 +105,13 @@ async def test_given_a_join_that_names_the_next_process_when_the_former_one_dies
     join = asyncio.create_task(rig.join("c1", "more", watch_pid=200))
     await until(joining.is_set)
     rig.kernel.processes.end(100)
-    await until(lambda: rig.controller._deaths._burying)
+    await until(lambda: rig.controller._process_watcher._burying)
     await asyncio.sleep(0.05)  # the burial waits for the locks by now; where it does not, the test sees less
     go_on.set()
     await join
-    await until(lambda: not rig.controller._deaths._dying)
+    await until(lambda: not rig.controller._process_watcher._dying)
     assert containers(rig) == ["c1"]
-    assert len(rig.controller._parts.records.attachments_of_container("c1")) == 2
+    assert len(rig.controller._context.records.attachments_of_container("c1")) == 2
     rig.kernel.processes.end(200)
     await until(lambda: containers(rig) == [])
 
@@ -186,7 +186,7 @@ async def test_given_a_container_that_left_and_came_again_when_its_first_process
     await rig.controller.sandboxes.leave("foo", "one", "c1")
     await rig.join("c1", "one", watch_pid=200)
     rig.kernel.processes.end(100)
-    await rig.controller.removal.bury(first)
+    await rig.controller.removal.remove_exited(first)
     await asyncio.sleep(0.1)
     assert containers(rig) == ["c1"]
 
@@ -222,7 +222,7 @@ async def test_given_a_hundred_processes_when_all_die_at_once_then_all_are_recla
     for i in range(100):
         rig.kernel.processes.end(1000 + i)
     await until(lambda: containers(rig) == [])
-    assert rig.controller._deaths._watched == {}
+    assert rig.controller._process_watcher._watched == {}
 
 
 async def three_dead(rig: Rig) -> list[str]:
@@ -231,12 +231,12 @@ async def three_dead(rig: Rig) -> list[str]:
     before = [link.name for link in rig.kernel.links.list()]
     for i in range(3):
         await joined_by_pid(rig, f"c{i}", f"e{i}", 1000 + i)
-    await until(lambda: len(rig.controller._deaths._watched) == 3)
+    await until(lambda: len(rig.controller._process_watcher._watched) == 3)
     return before
 
 
 def buried(rig: Rig, left: int) -> bool:
-    return len(containers(rig)) == left and not rig.controller._deaths._dying
+    return len(containers(rig)) == left and not rig.controller._process_watcher._dying
 
 
 def all_die(rig: Rig) -> None:
@@ -285,7 +285,7 @@ async def test_given_a_daemon_that_ends_amid_the_burial_of_many_when_started_aga
     async def never(*_: object) -> None:
         """What would finish the work in the same daemon."""
 
-    monkeypatch.setattr(process_watcher.Deaths, "_bury_in_turn", never)
+    monkeypatch.setattr(process_watcher.ProcessWatcher, "_remove_one", never)
     commit = rig.store.commit
     if step:
         rig.kernel.fail_on(step, Error(Kind.UNAVAILABLE, "the end"), after=after)
@@ -298,11 +298,11 @@ async def test_given_a_daemon_that_ends_amid_the_burial_of_many_when_started_aga
 
         monkeypatch.setattr(rig.store, "commit", last_fails)
     all_die(rig)
-    await until(lambda: rig.controller._deaths._burying == set() or not containers(rig))
+    await until(lambda: rig.controller._process_watcher._burying == set() or not containers(rig))
     await asyncio.sleep(0.05)  # it has come to the step by now; where it has not, the test sees less
     monkeypatch.setattr(rig.store, "commit", commit)
     await rig.start()
-    await rig.controller._parts.reaper.settle()
+    await rig.controller._context.link_reaper.wait()
     assert not await rig.store.list("sandbox/")
     assert not await rig.store.list("attachment/")
     assert [link.name for link in rig.kernel.links.list()] == before
@@ -315,7 +315,7 @@ async def test_given_links_that_cannot_be_deleted_together_when_many_die_then_th
     rig.kernel.fail_on("links.delete", Error(Kind.UNAVAILABLE, "not now"))
     all_die(rig)
     await until(lambda: buried(rig, left=0))
-    await rig.controller._parts.reaper.settle()
+    await rig.controller._context.link_reaper.wait()
     assert [link.name for link in rig.kernel.links.list()] == before
 
 
@@ -327,7 +327,7 @@ async def test_given_plain_ones_and_others_when_they_die_at_once_then_all_are_re
     for i, pid in enumerate((2000, 2001, 2002)):
         rig.kernel.processes.begin(pid)
         await rig.controller.services.attach("web", JoinSpec(container_id=f"b{i}", watch_pid=pid))
-    await until(lambda: len(rig.controller._deaths._watched) == 6)
+    await until(lambda: len(rig.controller._process_watcher._watched) == 6)
     all_die(rig)
     rig.kernel.processes.end(2000)
     rig.kernel.processes.end(2001)
@@ -341,7 +341,7 @@ async def test_given_a_burial_that_fails_then_it_is_tried_again(rig: Rig) -> Non
     await joined_by_pid(rig, "c1", "one", 100)
     rig.kernel.fail_on("namespaces.release", Error(Kind.UNAVAILABLE, "not now"))
     rig.kernel.processes.end(100)
-    await until(lambda: rig.controller._parts.records.sandbox("c1") is None)
+    await until(lambda: rig.controller._context.records.sandbox("c1") is None)
     assert not await rig.store.list("attachment/c1/")
 
 
@@ -349,7 +349,7 @@ async def test_given_no_descriptor_left_when_watching_then_it_is_tried_again(rig
     await rig.network()
     rig.kernel.fail_on("processes.watch", Error(Kind.UNAVAILABLE, "no descriptor"))
     await joined_by_pid(rig, "c1", "one", 100)
-    await until(lambda: rig.controller._deaths._watched)
+    await until(lambda: rig.controller._process_watcher._watched)
     rig.kernel.processes.end(100)
     await until(lambda: containers(rig) == [])
 
@@ -359,7 +359,7 @@ async def test_given_an_endpoint_tied_to_a_process_when_that_dies_then_it_goes_w
     rig.kernel.processes.begin(7)
     await rig.controller.endpoints.create("foo", EndpointSpec(name="web", watch_pid=7))
     await rig.join("c1", "web", watch_pid=7)
-    await until(lambda: rig.controller._deaths._watched)
+    await until(lambda: rig.controller._process_watcher._watched)
     rig.kernel.processes.end(7)
     await until(lambda: rig.controller.services.list() == [])
     await until(lambda: containers(rig) == [])
@@ -383,7 +383,7 @@ async def test_given_a_further_join_with_a_process_then_that_is_the_one_that_cou
     await rig.join("c1", "one")
     rig.kernel.processes.begin(7)
     await rig.join("c1", "two", watch_pid=7)
-    await until(lambda: rig.controller._deaths._watched)
+    await until(lambda: rig.controller._process_watcher._watched)
     rig.kernel.processes.end(7)
     await until(lambda: containers(rig) == [])
 

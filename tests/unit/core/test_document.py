@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandnet.core.state.export import exported, imported
+from sandnet.core.state.export import dump, imported
 from sandnet.errors import Error, Kind
 from sandnet.stores.base import Entry
 from sandnet.stores.memory import MemoryStore
@@ -22,7 +22,7 @@ async def a_document(rig: Rig) -> Any:
     await rig.network("foo", ipv6=True)
     await rig.endpoint("web", port_mapping=(mapping(8080),), labels={"tier": "front"}, aliases=("www",))
     await rig.join("c1", "web")
-    return json.loads(exported(await rig.store.list("")))
+    return json.loads(dump(await rig.store.list("")))
 
 
 def refusal(document: Any) -> Error:
@@ -34,7 +34,7 @@ def refusal(document: Any) -> Error:
 
 async def test_given_a_state_when_exported_and_imported_then_every_entry_is_the_same(rig: Rig) -> None:
     await a_document(rig)
-    puts = imported(exported(await rig.store.list("")))
+    puts = imported(dump(await rig.store.list("")))
     assert {put.key: put.value for put in puts} == await entries(rig.store)
     store = MoodyStore()
     await store.commit(*puts)
@@ -91,5 +91,5 @@ def test_given_a_field_of_a_wrong_type_when_imported_then_refused_with_its_place
 
 
 def test_given_an_empty_store_when_exported_then_a_document_that_can_be_imported() -> None:
-    assert imported(exported([])) == []
-    assert imported(exported([Entry("event/last", b"3", 1)])) == []
+    assert imported(dump([])) == []
+    assert imported(dump([Entry("event/last", b"3", 1)])) == []

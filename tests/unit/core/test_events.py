@@ -10,14 +10,14 @@ import msgspec
 
 from sandnet.core.state.events import (
     AHEAD_BYTES,
+    HISTORY,
     PLACES,
-    REMEMBERED,
     REMEMBERED_BYTES,
     Event,
     Events,
     Transition,
     event_weight,
-    told,
+    events_of,
 )
 from sandnet.model import Endpoint, Network, Phase
 from sandnet.stores.base import Put
@@ -106,8 +106,8 @@ async def test_given_what_is_gone_when_a_reader_catches_up_then_it_hears_the_nam
 
 async def test_given_more_events_than_are_remembered_then_a_slow_reader_is_told_and_goes_on() -> None:
     events = Events()
-    for revision in range(1, REMEMBERED + 3):
-        events.publish(revision, told([Transition(None, _network("a"))]))
+    for revision in range(1, HISTORY + 3):
+        events.publish(revision, events_of([Transition(None, _network("a"))]))
     first, second = await _take(events.follow(PLACES), 2)
     assert first.action == "missed"
     assert second.sequence > first.sequence
@@ -125,14 +125,14 @@ async def test_given_the_daemon_stops_then_streams_end() -> None:
 
 def test_given_phases_on_the_way_then_nothing_is_told() -> None:
     events = Events()
-    events.publish(1, told([Transition(None, _network("a", Phase.CREATING))]))
-    events.publish(2, told([Transition(_network("a", Phase.CREATING), None)]))
+    events.publish(1, events_of([Transition(None, _network("a", Phase.CREATING))]))
+    events.publish(2, events_of([Transition(_network("a", Phase.CREATING), None)]))
     assert events.last == 0
 
 
 def test_given_several_changes_in_one_commit_then_each_has_its_number() -> None:
     events = Events()
-    events.publish(7, told([Transition(None, _network(name)) for name in islice("abcdef", 3)]))
+    events.publish(7, events_of([Transition(None, _network(name)) for name in islice("abcdef", 3)]))
     assert events.last == 7 * PLACES + 2
 
 
@@ -144,8 +144,8 @@ def _large(name: str) -> Endpoint:
 async def test_given_large_events_when_there_are_many_then_their_bytes_are_bounded_and_readers_are_told() -> None:
     events = Events()
     for revision in range(1, 2001):
-        events.publish(revision, told([Transition(None, _large("e"))]))
-    held = sum(map(event_weight, events._past))
+        events.publish(revision, events_of([Transition(None, _large("e"))]))
+    held = sum(map(event_weight, events._history))
     assert events._weight == held
     assert REMEMBERED_BYTES / 2 < held <= REMEMBERED_BYTES
     first = await _take(events.follow(0), 2)
@@ -157,15 +157,15 @@ async def test_given_one_event_that_is_larger_than_all_may_be_when_told_then_it_
     huge = _large("e")
     labels = {"a": "x" * (REMEMBERED_BYTES + 1)}
     for revision in (1, 2):
-        events.publish(revision, told([Transition(None, msgspec.structs.replace(huge, labels=labels))]))
-    assert len(events._past) == 1
+        events.publish(revision, events_of([Transition(None, msgspec.structs.replace(huge, labels=labels))]))
+    assert len(events._history) == 1
     assert (await _take(events.follow(PLACES), 1))[0].action == "created"
 
 
 async def test_given_a_reader_that_does_not_read_when_much_happens_then_it_holds_little_and_misses_nothing() -> None:
     events = Events()
     for revision in range(1, 201):
-        events.publish(revision, told([Transition(None, _large("e"))]))
+        events.publish(revision, events_of([Transition(None, _large("e"))]))
     batch = events._after(0)
     assert len(batch) > 1
     assert sum(map(event_weight, batch)) <= AHEAD_BYTES

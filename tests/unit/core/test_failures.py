@@ -44,8 +44,8 @@ async def _prepared(rig: Rig) -> None:
 
 
 async def _state(rig: Rig) -> tuple[object, ...]:
-    await rig.controller._parts.reaper.settle()
-    records = rig.controller._parts.records
+    await rig.controller._context.link_reaper.wait()
+    records = rig.controller._context.records
     keys = sorted(
         entry.key for entry in await rig.store.list("") if not entry.key.startswith(("cursor/", "event/", "sysctl/"))
     )
@@ -250,8 +250,8 @@ async def test_given_a_parent_that_cannot_be_told_then_the_join_is_done_all_the_
     await _prepared(rig)
     first = rig.controller.endpoints.find(rig.controller.networks.find("foo"), "first")
     update = ParentUpdate(endpoint_id=first.id, name="x", address=IPv4Address("10.0.0.1"))
-    rig.controller._parts.locks._deadline = 0.05
-    async with rig.controller._parts.locks.hold("sandbox/c1"):
+    rig.controller._context.locks._deadline = 0.05
+    async with rig.controller._context.locks.hold("sandbox/c1"):
         await rig.join("c2", "second", parent_updates=(update,))
     assert len(rig.controller.sandboxes.list()) == 2
 

@@ -24,7 +24,7 @@ def test_given_a_table_of_tracked_flows_when_looked_at_then_it_is_told_from_80_p
     kernel, workers = FakeKernel(), Workers(1)
     kernel.sysctl.values |= {name: value for name, value in ((COUNT, count), (MOST, most)) if value is not None}
     table = FlowTable(kernel.sysctl, workers)
-    asyncio.run(table.look())
+    asyncio.run(table.check())
     workers.close()
     assert bool(table.problems) is alarming
     assert all(f"{count} of at most {most}" in problem for problem in table.problems)
@@ -34,7 +34,7 @@ def test_given_a_full_map_of_learned_flows_when_looked_at_then_it_is_reported_un
     kernel, workers = FakeKernel(), Workers(1)
     flows = ServiceFlows(kernel.firewall, workers)
     kernel.firewall.tables[BRIDGE] = {FULL: {"17"}}
-    asyncio.run(flows.look())
+    asyncio.run(flows.check())
     assert len(flows.problems) == 1
     assert "udp services" in flows.problems[0]
     (drift,) = asyncio.run(flows.drift())
@@ -42,6 +42,6 @@ def test_given_a_full_map_of_learned_flows_when_looked_at_then_it_is_reported_un
     assert drift.done != REPAIRED
     kernel.firewall.tables[BRIDGE] = {FULL: set()}
     for _ in range(ServiceFlows.EVERY):
-        asyncio.run(flows.look())
+        asyncio.run(flows.check())
     workers.close()
     assert flows.problems == []

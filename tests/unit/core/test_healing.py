@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_GONE
-from sandnet.kernel.types import News
+from sandnet.kernel.types import Changes
 from sandnet.model import JoinSpec, Sandbox
 from tests.unit.core.rig import Rig, mapping
 
@@ -21,7 +21,7 @@ async def test_given_rules_that_others_removed_when_a_backend_leaves_before_they
     await rig.endpoint("web")
     for container in ("c1", "c2", "c3"):
         await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container), many=True)
-    (leaving,) = rig.controller._parts.records.attachments_of_container("c3")
+    (leaving,) = rig.controller._context.records.attachments_of_container("c3")
     assert told_of(rig, leaving.mac)
     assert told_of(rig, leaving.host_link)
 
@@ -88,7 +88,7 @@ async def test_given_rules_that_a_change_has_put_back_when_told_then_there_is_an
     since = rig.controller.events.last
     rig.kernel.firewall.tables.clear()
     await rig.network()
-    await rig.controller.reconcile.tell_mended()
+    await rig.controller.reconcile.publish_repaired()
     follow = rig.controller.events.follow(since)
     told = [await anext(follow) for _ in range(3)]
     problems = [event.repair.problem for event in told if event.repair]
@@ -104,8 +104,8 @@ async def test_given_a_directory_for_files_that_is_withdrawn_when_started_again_
     place = tmp_path / "allowed" / "c1" / "hosts"
     await rig.join("c1", "one", hosts_path=str(place))
     await rig.join("c2", "two")
-    rig.controller._deaths.close()
-    rig.controller._healing.close()
+    rig.controller._process_watcher.close()
+    rig.controller._drift_watcher.close()
     rig.config = replace(rig.config, file_dirs=())
     await rig.start()
     assert {drift.object for drift in await rig.controller.reconcile.run(fix=True)} == {str(place)}
@@ -235,10 +235,10 @@ async def test_given_news_when_something_else_cannot_be_looked_at_then_they_are_
 ) -> None:
     net = await rig.network()
     rig.unattended()
-    healing = rig.controller._healing
+    healing = rig.controller._drift_watcher
     await healing._once()
     rig.kernel.links.delete([net.link])
-    gone = News(
+    gone = Changes(
         {}, frozenset({net.link}), frozenset(), frozenset(), {}, frozenset(), mounts=True, rules=False, missed=False
     )
     with monkeypatch.context() as patch:

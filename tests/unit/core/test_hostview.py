@@ -46,12 +46,12 @@ def test_given_a_host_file_when_it_changes_then_its_mark_and_what_it_says_are_ot
     monkeypatch.setattr(host_name_files, "RESOLV_CONF", str(file))
     view = HostView()
     assert view.resolv_conf().search == ()
-    marks = {view.mark()}
+    marks = {view.fingerprint()}
     for number in range(5):
         change(file, f"search d{number}.example\n")
-        assert view.mark() == view.mark()
-        assert view.mark() not in marks
-        marks.add(view.mark())
+        assert view.fingerprint() == view.fingerprint()
+        assert view.fingerprint() not in marks
+        marks.add(view.fingerprint())
         assert view.resolv_conf().search == (f"d{number}.example",)
     file.unlink()
     assert view.resolv_conf().search == ()
@@ -66,15 +66,15 @@ async def test_given_a_host_file_that_is_gone_for_a_moment_when_looked_at_then_w
     await rig.network()
     await rig.endpoint("web")
     box = await rig.join("c1", "web")
-    files = rig.controller._parts.files
+    files = rig.controller._context.host_files
     box = rig.controller.sandboxes.find("c1")
-    assert files.faults(box)() == []
+    assert files.check_job(box)() == []
     file.unlink()
-    assert files.faults(box)() == []
+    assert files.check_job(box)() == []
     file.write_text("nameserver 192.0.2.53\nsearch b.example\n")
-    assert [fault.problem for fault in files.faults(box)()] == ["resolv.conf is behind the host's"]
+    assert [fault.problem for fault in files.check_job(box)()] == ["resolv.conf is behind the host's"]
     Path(box.resolv_conf_path).write_text("# mine\n")
-    assert files.faults(box)() == []
+    assert files.check_job(box)() == []
 
 
 def test_given_systemd_resolveds_stub_when_no_resolver_serves_then_the_servers_behind_it(

@@ -350,7 +350,7 @@ async def test_given_a_join_when_its_namespace_is_made_then_the_resolvers_socket
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = FakeNames()
-    monkeypatch.setattr(rig.controller._parts.naming, "_service", names)
+    monkeypatch.setattr(rig.controller._context.resolver_sync, "_service", names)
     await rig.network()
     await rig.endpoint("web")
     box = await rig.join("c1", "web")
@@ -381,6 +381,6 @@ async def test_given_updates_that_were_never_told_when_more_are_owed_then_the_la
     for index in range(5):
         address = IPv4Address("192.0.2.1")
         updates = [ParentUpdate(endpoint_id=endpoint.id, name=f"n{index}-{n}", address=address) for n in range(1024)]
-        box = parents.owing(box, network, updates)
+        box = parents.with_pending(box, network, updates)
     assert len(box.parent_updates) == MAX_OWED
     assert (box.parent_updates[0].name, box.parent_updates[-1].name) == ("n1-0", "n4-1023")

@@ -72,7 +72,7 @@ async def test_given_a_creation_that_is_being_undone_when_the_name_is_asked_for_
 ) -> None:
     rig.kernel.fail_on("firewall.apply", Error(Kind.INTERNAL, "broken on purpose"))
     first = asyncio.create_task(rig.endpoint("one", port_mapping=(mapping(8080),)))
-    records = rig.controller._parts.records
+    records = rig.controller._context.records
     while not [each for each in records.endpoints() if each.phase is Phase.REMOVING]:
         await asyncio.wait([first], timeout=0)
     await asyncio.gather(first, rig.endpoint("one", port_mapping=(mapping(8080),)), return_exceptions=True)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from msgspec.structs import replace
 
-from sandnet.core.recovery.rebuild import TOLD
+from sandnet.core.recovery.rebuild import LISTED
 from sandnet.core.state.records import Records
 from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Sandbox
 from sandnet.model.ports import ExposedPort
@@ -20,7 +20,7 @@ Told = tuple[Sequence[Network], Sequence[Endpoint], Sequence[Sandbox], Sequence[
 
 def told(rig: Rig) -> Told:
     """All records, without what no mark tells and without the two networks that have no link."""
-    records = rig.controller._parts.records
+    records = rig.controller._context.records
     return (
         sorted(map(_plain, (n for n in records.networks() if n.link)), key=lambda n: n.id),
         sorted((replace(e, sequence=0, created=0) for e in records.endpoints()), key=lambda e: e.id),
@@ -118,7 +118,7 @@ async def test_given_records_found_again_when_leaving_and_deleting_then_nothing_
     await rig.controller.sandboxes.leave("foo", "web", "c1")
     await rig.controller.removal.endpoint("foo", "web")
     await rig.controller.removal.network("foo")
-    await rig.controller._parts.reaper.settle()
+    await rig.controller._context.link_reaper.wait()
     assert rig.veths() == []
     assert rig.kernel.host.held == set()
     assert len(rig.controller.networks.list()) == 3
@@ -152,7 +152,7 @@ async def test_given_a_copy_from_before_when_starting_then_what_came_since_is_th
     await rig.network("new")
     await rig.endpoint("api", "new")
     await rig.join("c2", "api", "new")
-    await rig.controller._parts.reaper.settle()
+    await rig.controller._context.link_reaper.wait()
     before = told(rig)
 
     await restart_with(rig, copy)
@@ -193,7 +193,7 @@ async def test_given_a_copy_whose_address_another_has_now_when_starting_then_who
 
     await restart_with(rig, copy)
 
-    assert [endpoint.name for endpoint in rig.controller._parts.records.endpoints()] == ["new"]
+    assert [endpoint.name for endpoint in rig.controller._context.records.endpoints()] == ["new"]
     assert "endpoint old" in " ".join(rig.controller.health().problems)
 
 
@@ -231,7 +231,7 @@ async def test_given_marks_of_others_when_starting_then_nothing_is_made_of_them(
 
 
 async def test_given_many_things_found_again_when_telling_then_not_all_of_them(rig: Rig) -> None:
-    for number in range(TOLD + 5):
+    for number in range(LISTED + 5):
         await rig.network(f"n{number}")
     await restart_with(rig, MoodyStore())
     assert "and 6 more" in rig.controller.health().problems[0]

@@ -89,7 +89,7 @@ async def test_given_a_failure_when_forced_then_the_rest_is_done_and_a_repetitio
     with pytest.raises(Error) as caught:
         await rig.controller.removal.network("foo", force=True)
     assert caught.value.code == "teardown_incomplete"
-    assert len(rig.controller._parts.records.endpoints()) == 1
+    assert len(rig.controller._context.records.endpoints()) == 1
     await rig.controller.removal.network("foo")  # it was decided then: force need not be said again
     assert names(rig) == []
     assert rig.controller.sandboxes.list() == []
@@ -143,7 +143,7 @@ async def test_given_two_forced_deletions_at_once_then_one_does_it_and_the_other
 async def test_given_a_busy_endpoint_when_forced_then_the_deletion_waits_for_it(rig: Rig) -> None:
     await prepared(rig)
     two = rig.controller.services.find("two")
-    async with rig.controller._parts.locks.hold(f"endpoint/{two.id}"):
+    async with rig.controller._context.locks.hold(f"endpoint/{two.id}"):
         deletion = asyncio.ensure_future(rig.controller.removal.network("foo", force=True))
         await asyncio.sleep(0.05)
         with pytest.raises(Error) as caught:
@@ -196,7 +196,7 @@ async def test_given_a_dead_endpoint_when_somebody_joins_it_again_and_leaves_the
     await rig.network()
     await rig.endpoint("one")
     box = await rig.join("c1", "one")
-    await rig.controller.removal.bury(box)
+    await rig.controller.removal.remove_exited(box)
     assert rig.controller.services.find("one").orphaned
     await rig.join("c2", "one")
     assert not rig.controller.services.find("one").orphaned
@@ -233,7 +233,7 @@ async def test_given_several_backends_when_their_network_is_deleted_by_force_the
 
     monkeypatch.setattr(rig.kernel.links, "plug", slow)
     await rig.controller.removal.network("foo", force=True)
-    assert not rig.controller._parts.records.attachments()
+    assert not rig.controller._context.records.attachments()
     assert not [entry.key for entry in await rig.store.list("") if entry.key.startswith(("attachment/", "claim/add"))]
     await rig.network()
     await rig.endpoint("web")

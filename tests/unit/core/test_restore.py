@@ -48,7 +48,7 @@ async def test_given_records_of_an_interrupted_create_then_they_and_what_they_na
     endpoint = await rig.endpoint("web", port_mapping=(mapping(8080),))
     await rig.join("c1", "web")
     attachment = rig.controller.services.backends(endpoint)[0]
-    await rig.controller._parts.records.commit(
+    await rig.controller._context.records.commit(
         put=[
             replace(net, phase=Phase.CREATING),
             replace(endpoint, phase=Phase.CREATING),
@@ -56,7 +56,7 @@ async def test_given_records_of_an_interrupted_create_then_they_and_what_they_na
         ]
     )
     await _restarted(rig)
-    await rig.controller._parts.reaper.settle()
+    await rig.controller._context.link_reaper.wait()
     assert [n.name for n in rig.controller.networks.list()] == ["none", "host", "bridge"]
     assert rig.controller.sandboxes.list() == []
     assert rig.veths() == []
@@ -132,7 +132,7 @@ async def test_given_a_port_taken_while_we_were_away_then_the_daemon_starts_degr
     await rig.network()
     await rig.endpoint("web", port_mapping=(mapping(8080),))
     taken = next(iter(rig.kernel.host.held))
-    rig.kernel.host.others.add(taken)
+    rig.kernel.host.foreign.add(taken)
     await _restarted(rig)
     health = rig.controller.health()
     assert health.status == "degraded"
@@ -171,7 +171,7 @@ async def test_given_a_name_owed_to_a_parent_when_restarted_then_it_is_told(rig:
     await rig.join("c1", "first")
     await rig.endpoint("second")
     update = ParentUpdate(endpoint_id=first.id, name="www", address=IPv4Address("10.0.0.1"))
-    held = rig.controller._parts.locks
+    held = rig.controller._context.locks
     held._deadline = 0.05
     async with held.hold("sandbox/c1"):
         await rig.join("c2", "second", parent_updates=(update,))

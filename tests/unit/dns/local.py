@@ -7,20 +7,20 @@ import os
 import socket
 from pathlib import Path
 
-from sandnet.dns.base import Asker, Change
+from sandnet.dns.base import Change, SetClient
 from sandnet.dns.control_protocol import Lack
 from sandnet.dns.server.control import Control
 from sandnet.dns.server.forwarder import Upstream
-from sandnet.dns.server.host_nameservers import HostServers
-from sandnet.dns.server.query_handler import Answers
-from sandnet.dns.server.resolver import Server
-from sandnet.dns.takeover import Opened, claim
+from sandnet.dns.server.host_nameservers import HostNameservers
+from sandnet.dns.server.query_handler import QueryHandler
+from sandnet.dns.server.resolver import Resolver
+from sandnet.dns.takeover import OpenedSockets, claim
 from sandnet.errors import Error, Kind
 
 
-def asker(name: str, *networks: str) -> Asker:
+def asker(name: str, *networks: str) -> SetClient:
     """A sandbox whose key is its name."""
-    return Asker(container_id=name, key=name, inode=1, networks=tuple(f"id-{network}" for network in networks))
+    return SetClient(container_id=name, key=name, inode=1, networks=tuple(f"id-{network}" for network in networks))
 
 
 class LocalResolver:
@@ -32,8 +32,8 @@ class LocalResolver:
         self.refuse: set[str] = set()
         """Keys at which no socket can be opened."""
         self.stopped: list[bool] = []
-        self.answers = Answers(Upstream(deadline=0.5), HostServers(str(folder / "resolv.conf")))
-        self.server = Server(self.answers, connections=4)
+        self.answers = QueryHandler(Upstream(deadline=0.5), HostNameservers(str(folder / "resolv.conf")))
+        self.server = Resolver(self.answers, connections=4)
         self._folder = folder
         self._release = release
         self._control = Control(
@@ -65,14 +65,14 @@ class LocalResolver:
     def serve(self, *changes: Change) -> None:
         """Make changes, and give each asker its sockets."""
         self.server.apply(changes)
-        for lack in self.server.lacking():
+        for lack in self.server.unserved():
             opened = self.open(lack.container_id, 1, lack)
             self.server.provide([opened.passed(lack.container_id)], opened.listening)
 
     async def _complete(self) -> None:
         self.completed += 1
 
-    def open(self, key: str, inode: int, _: Lack) -> Opened:
+    def open(self, key: str, inode: int, _: Lack) -> OpenedSockets:
         """What the daemon would open in a namespace.
 
         Raises:
@@ -87,4 +87,4 @@ class LocalResolver:
         udp.setblocking(False)
         tcp.setblocking(False)
         self.ports[key] = tcp.getsockname()[1]
-        return Opened(inode, (udp, tcp))
+        return OpenedSockets(inode, (udp, tcp))

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from sandnet.dns import client as module
-from sandnet.dns.base import NoAsker, NoNames
+from sandnet.dns.base import RemoveClient, RemoveNames
 from sandnet.dns.client import NameClient, stop_resolver
-from sandnet.dns.client_connection import Link
+from sandnet.dns.client_connection import ControlConnection
 from sandnet.dns.control_protocol import Lack
-from sandnet.dns.takeover import Opened
+from sandnet.dns.takeover import OpenedSockets
 from sandnet.errors import Error, Kind
 from tests.support.dns_servers import names, until
 from tests.unit.dns.local import LocalResolver, asker
@@ -43,7 +43,7 @@ class Rig:
         self.resolvers.append(LocalResolver(self.folder))
         await self.resolver.start()
 
-    def open(self, key: str, inode: int, lack: Lack) -> Opened:
+    def open(self, key: str, inode: int, lack: Lack) -> OpenedSockets:
         return self.resolver.open(key, inode, lack)
 
     async def known(self, name: str) -> bool:
@@ -93,7 +93,7 @@ async def test_given_a_crash_when_repaired_then_all_is_told_again_but_what_was_t
     rig.client.open()
     await rig.client.replace([WEB, names("front", "e2", "db", "10.0.0.3"), asker("box", "front")])
     await rig.resolver.crash()
-    await rig.client.apply(NoNames(network_id="id-front", owner="e2"))
+    await rig.client.apply(RemoveNames(network_id="id-front", owner="e2"))
     await until(lambda: not rig.client.problem())
     assert len(rig.resolvers) == 2
     assert await rig.known("web")
@@ -106,7 +106,7 @@ async def test_given_more_changes_than_a_message_holds_when_told_then_all_arrive
     many = [names("front", f"e{number}", f"n{number}", "10.0.0.2") for number in range(2500)]
     await rig.client.replace([*many, asker("box", "front")])
     assert await rig.known("n2499")
-    await rig.client.apply(*(NoNames(network_id="id-front", owner=each.owner) for each in many[:2000]))
+    await rig.client.apply(*(RemoveNames(network_id="id-front", owner=each.owner) for each in many[:2000]))
     assert not await rig.known("n1999")
     assert await rig.known("n2000")
 
@@ -126,7 +126,7 @@ async def test_given_a_resolver_that_says_nothing_when_time_has_passed_then_anot
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HUNG", 1.0)
-    monkeypatch.setattr(module, "_LOOK", 0.1)
+    monkeypatch.setattr(module, "_CHECK_INTERVAL", 0.1)
     rig.client.open()
     await rig.client.replace([WEB, asker("box", "front")])
     hanging = rig.resolver
@@ -154,7 +154,7 @@ async def test_given_another_user_when_he_calls_then_he_is_hung_up_on(tmp_path: 
     resolver = LocalResolver(tmp_path, owner=os.geteuid() + 1)
     await resolver.start()
     with pytest.raises((OSError, Error)):
-        await Link.open(str(tmp_path / "dns.sock"))
+        await ControlConnection.open(str(tmp_path / "dns.sock"))
     await resolver.crash()
 
 
@@ -167,7 +167,7 @@ async def test_given_sockets_opened_beforehand_when_the_asker_is_told_then_they_
     await rig.client.apply(WEB, asker("box", "front"))
     assert rig.resolver.ports["box"] == port
     assert not rig.client.problem()
-    assert rig.resolver.server.lacking() == ()
+    assert rig.resolver.server.unserved() == ()
 
 
 async def test_given_sockets_opened_beforehand_when_the_join_fails_then_they_are_closed(rig: Rig) -> None:
@@ -177,5 +177,5 @@ async def test_given_sockets_opened_beforehand_when_the_join_fails_then_they_are
     with socket.socket() as free:
         with pytest.raises(OSError):
             free.bind(("127.0.0.1", rig.resolver.ports["box"]))
-        await rig.client.apply(NoAsker(container_id="box"))
+        await rig.client.apply(RemoveClient(container_id="box"))
         free.bind(("127.0.0.1", rig.resolver.ports["box"]))

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandnet.dns import message
-from sandnet.dns.base import Asker, Names
-from sandnet.dns.lookup import Ask, resolve
-from sandnet.dns.name_table import Table
+from sandnet.dns.base import SetClient, SetNames
+from sandnet.dns.lookup import Forward, resolve
+from sandnet.dns.name_table import NameTable
 
-ASKER = Asker(container_id="box", key="/ns/box", inode=1, networks=("n1",))
+ASKER = SetClient(container_id="box", key="/ns/box", inode=1, networks=("n1",))
 ADDRESSES = tuple(ip_address(f"10.0.0.{i}") for i in range(1, 60))
-TABLE = Table().changed(Names(network_id="n1", network="foo", owner="a", names=("web",), addresses=ADDRESSES))
+TABLE = NameTable().changed(SetNames(network_id="n1", network="foo", owner="a", names=("web",), addresses=ADDRESSES))
 
 QUERIES = [
     dns.message.make_query("web.foo", "A", use_edns=False, id=1).to_wire(),
@@ -40,7 +40,7 @@ def check(data: bytes) -> None:
         message.error(data, question, message.SERVFAIL)
     for tcp in (False, True):
         result = resolve(TABLE, ASKER, data, tcp=tcp, turn=7)
-        if isinstance(result, Ask):
+        if isinstance(result, Forward):
             assert result.question == question
         elif result:
             limit = message.LARGEST_TCP if tcp else message.udp_limit(question) if question else message.PLAIN_UDP

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.dns.base import Alias, Asker, Explanation, Names, NoAsker, NoNames
+from sandnet.dns.base import Alias, Explanation, RemoveClient, RemoveNames, SetClient, SetNames
 from sandnet.dns.control_channel import Channel
 from sandnet.dns.control_protocol import (
     BATCH,
@@ -42,14 +42,14 @@ from sandnet.dns.control_protocol import (
 )
 from sandnet.errors import Error, Kind
 
-NAMES = Names(
+NAMES = SetNames(
     network_id="n",
     network="front",
     owner="e",
     names=("web",),
     addresses=(ip_address("10.0.0.2"), ip_address("fd00::2")),
 )
-ASKER = Asker(
+ASKER = SetClient(
     container_id="c",
     key="/run/c",
     inode=4026531840,
@@ -60,7 +60,7 @@ ASKER = Asker(
 )
 REQUESTS: list[Request] = [
     Hello("1.0"),
-    Apply((NAMES, ASKER, NoNames(network_id="n", owner="e"), NoAsker(container_id="c"))),
+    Apply((NAMES, ASKER, RemoveNames(network_id="n", owner="e"), RemoveClient(container_id="c"))),
     Apply((), (Passed("c", 7), Passed("@host", 0, listening=True, asking=3))),
     Replace((NAMES,), more=True),
     Explain("c", "web"),
@@ -190,7 +190,7 @@ def test_given_a_wrong_address_when_read_then_refused() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH + 1, 3 * BATCH])
 def test_given_many_changes_when_cut_then_the_last_piece_alone_ends_them(count: int) -> None:
-    changes = [NoAsker(container_id=str(number)) for number in range(count)]
+    changes = [RemoveClient(container_id=str(number)) for number in range(count)]
     cut = list(pieces(changes))
     assert [change for piece in cut for change in piece.changes] == changes
     assert [piece.more for piece in cut] == [True] * (len(cut) - 1) + [False]

@@ -16,26 +16,26 @@ import dns.reversename
 import pytest
 
 from sandnet.dns import reply_cache
-from sandnet.dns.base import Alias, Asker, Names, NoNames
-from sandnet.dns.lookup import Ask, explain, resolve
+from sandnet.dns.base import Alias, RemoveNames, SetClient, SetNames
+from sandnet.dns.lookup import Forward, explain, resolve
 from sandnet.dns.message import Question, parse_question
-from sandnet.dns.name_table import Table
+from sandnet.dns.name_table import NameTable
 from sandnet.dns.reply_cache import MOST_OF_ONE
 
 BACKENDS = [f"10.0.1.{i}" for i in range(1, 5)]
 MANY = [f"10.1.{i // 250}.{i % 250}" for i in range(300)]
 
 
-def names(owner: str, *called: str, at: list[str], net: str = "n1", network: str = "foo") -> Names:
+def names(owner: str, *called: str, at: list[str], net: str = "n1", network: str = "foo") -> SetNames:
     addresses = tuple(map(ip_address, at))
-    return Names(network_id=net, network=network, owner=owner, names=called, addresses=addresses)
+    return SetNames(network_id=net, network=network, owner=owner, names=called, addresses=addresses)
 
 
-def asker(**more: Any) -> Asker:
-    return Asker(container_id="box", key="/ns/box", inode=1, **{"networks": ("n1",), **more})
+def asker(**more: Any) -> SetClient:
+    return SetClient(container_id="box", key="/ns/box", inode=1, **{"networks": ("n1",), **more})
 
 
-TABLE = Table().changed(
+TABLE = NameTable().changed(
     names("a", "web", at=["10.0.0.2", "fd00::2"]),
     names("b", "four", at=["10.0.0.3"]),
     names("s", "pool", at=BACKENDS),
@@ -50,8 +50,8 @@ INTERNAL = asker(external=False)
 def reply(
     name: str,
     kind: str = "A",
-    who: Asker = EXTERNAL,
-    table: Table = TABLE,
+    who: SetClient = EXTERNAL,
+    table: NameTable = TABLE,
     turn: int = 0,
     tcp: bool = False,
     **wish: Any,
@@ -70,12 +70,12 @@ def answers(message: dns.message.Message) -> list[str]:
     return [record.to_text() for record in message.answer[0]] if message.answer else []
 
 
-def goes_upstream(name: str, kind: str = "A", who: Asker = EXTERNAL, table: Table = TABLE) -> bool:
+def goes_upstream(name: str, kind: str = "A", who: SetClient = EXTERNAL, table: NameTable = TABLE) -> bool:
     query = dns.message.make_query(name, kind).to_wire()
     result = resolve(table, who, query, tcp=False, turn=0)
-    if isinstance(result, Ask):
+    if isinstance(result, Forward):
         assert result.question == parse_question(query)
-    return isinstance(result, Ask)
+    return isinstance(result, Forward)
 
 
 def assert_negative(message: dns.message.Message, rcode: int) -> None:
@@ -104,14 +104,16 @@ def test_given_a_name_in_mixed_case_when_asked_then_the_spelling_comes_back() ->
 
 @pytest.mark.parametrize("kind", ["AAAA", "MX", "TXT", "SRV", "HTTPS", "PTR", "SOA", "TYPE65280"])
 @pytest.mark.parametrize("who", [EXTERNAL, INTERNAL])
-def test_given_a_name_without_the_asked_type_when_asked_then_noerror_and_empty(kind: str, who: Asker) -> None:
+def test_given_a_name_without_the_asked_type_when_asked_then_noerror_and_empty(kind: str, who: SetClient) -> None:
     assert_negative(reply("four", kind, who), dns.rcode.NOERROR)
 
 
 def test_given_a_name_nobody_bears_under_a_network_of_the_asker_when_asked_then_nxdomain_and_not_upstream() -> None:
     assert_negative(reply("nobody.foo"), dns.rcode.NXDOMAIN)
     assert_negative(reply("a.b.FOO", "AAAA"), dns.rcode.NXDOMAIN)
-    gone = TABLE.changed(EXTERNAL, *(NoNames(network_id="n1", owner=owner) for owner in ("a", "b", "s", "m", "c/e")))
+    gone = TABLE.changed(
+        EXTERNAL, *(RemoveNames(network_id="n1", owner=owner) for owner in ("a", "b", "s", "m", "c/e"))
+    )
     assert_negative(reply("web.foo", table=gone), dns.rcode.NXDOMAIN)
 
 
@@ -139,12 +141,12 @@ def test_given_a_changed_table_when_asked_then_the_answer_is_of_the_new_one() ->
     assert answers(reply("four")) == ["10.0.0.3"]
     moved = TABLE.changed(names("b", "four", at=["10.0.0.33"]))
     assert answers(reply("four", table=moved)) == ["10.0.0.33"]
-    assert_negative(reply("four.foo", table=moved.changed(NoNames(network_id="n1", owner="b"))), dns.rcode.NXDOMAIN)
+    assert_negative(reply("four.foo", table=moved.changed(RemoveNames(network_id="n1", owner="b"))), dns.rcode.NXDOMAIN)
 
 
 @pytest.mark.parametrize(("name", "kind", "told"), [("LocalHost", "A", "127.0.0.1"), ("a.localhost", "AAAA", "::1")])
 @pytest.mark.parametrize("who", [EXTERNAL, INTERNAL])
-def test_given_localhost_when_asked_then_the_loopback_address(name: str, kind: str, told: str, who: Asker) -> None:
+def test_given_localhost_when_asked_then_the_loopback_address(name: str, kind: str, told: str, who: SetClient) -> None:
     assert answers(reply(name, kind, who)) == [told]
     assert_negative(reply(name, "MX", who), dns.rcode.NOERROR)
 
@@ -286,7 +288,7 @@ def asked(query: bytes) -> Question:
     return found
 
 
-def replies_kept(table: Table) -> int:
+def replies_kept(table: NameTable) -> int:
     return sum(len(shelf.by_question) for shelf in table.ready.shelves.values())
 
 
@@ -327,7 +329,7 @@ def test_given_a_ready_reply_when_something_else_is_asked_then_it_is_not_given()
 
 
 def test_given_long_names_when_asked_for_ever_then_the_replies_of_an_asker_stay_within_their_bytes() -> None:
-    others = Asker(container_id="other", key="/ns/other", inode=2, networks=("n1",))
+    others = SetClient(container_id="other", key="/ns/other", inode=2, networks=("n1",))
     table = TABLE.changed(INTERNAL, others)
     resolve(table, others, question(b"\3web\0"), tcp=False, turn=0)
     tracemalloc.start()
@@ -349,10 +351,10 @@ def test_given_many_askers_when_all_ask_long_questions_then_all_replies_stay_wit
 ) -> None:
     monkeypatch.setattr(reply_cache, "MOST_OF_ONE", 1 << 16)
     monkeypatch.setattr(reply_cache, "MOST_OF_ALL", 1 << 18)
-    modest = Asker(container_id="modest", key="/ns/modest", inode=1, networks=("n1",))
+    modest = SetClient(container_id="modest", key="/ns/modest", inode=1, networks=("n1",))
     resolve(table := TABLE.changed(modest), modest, question(b"\3web\0"), tcp=False, turn=0)
     for number in range(20):
-        greedy = Asker(container_id=f"box{number}", key="/ns", inode=2, networks=("n1",), external=False)
+        greedy = SetClient(container_id=f"box{number}", key="/ns", inode=2, networks=("n1",), external=False)
         for each in range(200):
             name = b"\x3c" + b"%060d" % each + b"\0"
             resolve(table, greedy, question(name), tcp=False, turn=0)

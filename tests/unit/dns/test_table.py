@@ -9,25 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.dns.base import Alias, Asker, Change, Names, NoAsker, NoNames
-from sandnet.dns.name_table import Table
+from sandnet.dns.base import Alias, Change, RemoveClient, RemoveNames, SetClient, SetNames
+from sandnet.dns.name_table import NameTable
 from sandnet.dns.reply_cache import first
 
 
-def names(owner: str, *called: str, at: str = "10.0.0.2", net: str = "n1", network: str = "foo") -> Names:
+def names(owner: str, *called: str, at: str = "10.0.0.2", net: str = "n1", network: str = "foo") -> SetNames:
     addresses = tuple(map(ip_address, at.split()))
-    return Names(network_id=net, network=network, owner=owner, names=called, addresses=addresses)
+    return SetNames(network_id=net, network=network, owner=owner, names=called, addresses=addresses)
 
 
-def asker(*networks: str, box: str = "box", **more: Any) -> Asker:
-    return Asker(container_id=box, key=f"/ns/{box}", inode=1, networks=networks, **more)
+def asker(*networks: str, box: str = "box", **more: Any) -> SetClient:
+    return SetClient(container_id=box, key=f"/ns/{box}", inode=1, networks=networks, **more)
 
 
 def alias(name: str, at: str) -> Alias:
     return Alias(name=name, addresses=(ip_address(at),))
 
 
-def found(table: Table, who: Asker, name: str) -> list[str] | None:
+def found(table: NameTable, who: SetClient, name: str) -> list[str] | None:
     result = table.lookup(who, name)
     return None if result is None else sorted(map(str, result.addresses))
 
@@ -37,21 +37,21 @@ ON_BOTH = asker("n1", "n2")
 
 
 def test_given_a_name_when_looked_up_bare_qualified_in_upper_case_or_dotted_then_it_is_found() -> None:
-    table = Table().changed(names("ep", "web", "www", at="10.0.0.2 fd00::2"))
+    table = NameTable().changed(names("ep", "web", "www", at="10.0.0.2 fd00::2"))
     for name in ("web", "WEB", "www", "web.", "web.foo", "Web.FOO."):
         assert found(table, ON_FOO, name) == ["10.0.0.2", "fd00::2"]
     assert table.lookup(ON_FOO, "web") == ((ip_address("10.0.0.2"), ip_address("fd00::2")), ("ep",), "n1", 0)
 
 
 def test_given_names_and_networks_in_upper_case_when_looked_up_then_case_does_not_matter() -> None:
-    table = Table().changed(names("ep", "Web", network="Foo"))
+    table = NameTable().changed(names("ep", "Web", network="Foo"))
     assert found(table, ON_FOO, "wEB.fOO") == ["10.0.0.2"]
     assert table.knows_network(ON_FOO, "FOO")
     assert table.reverse(ON_FOO, ip_address("10.0.0.2")) == "web.foo"
 
 
 def test_given_a_network_that_the_asker_is_not_on_when_looked_up_then_nothing() -> None:
-    table = Table().changed(names("ep", "web"))
+    table = NameTable().changed(names("ep", "web"))
     for name in ("web", "web.foo"):
         assert table.lookup(asker("n2"), name) is None
     assert table.reverse(asker("n2"), ip_address("10.0.0.2")) is None
@@ -61,14 +61,16 @@ def test_given_a_network_that_the_asker_is_not_on_when_looked_up_then_nothing() 
 def test_given_one_name_on_two_networks_when_looked_up_then_the_askers_order_decides_and_the_network_can_be_said() -> (
     None
 ):
-    table = Table().changed(names("a", "web", at="10.0.0.2"), names("b", "web", at="10.0.1.2", net="n2", network="bar"))
+    table = NameTable().changed(
+        names("a", "web", at="10.0.0.2"), names("b", "web", at="10.0.1.2", net="n2", network="bar")
+    )
     assert found(table, asker("n1", "n2"), "web") == ["10.0.0.2"]
     assert found(table, asker("n2", "n1"), "web") == ["10.0.1.2"]
     assert found(table, asker("n2", "n1"), "web.foo") == ["10.0.0.2"]
 
 
 def test_given_several_owners_of_a_name_when_looked_up_then_all_addresses_once_and_all_owners() -> None:
-    table = Table().changed(
+    table = NameTable().changed(
         names("a", "web", at="10.0.0.2 10.0.0.3"), names("b", "web", at="10.0.0.3"), names("c", "db", at="10.0.0.9")
     )
     assert found(table, ON_FOO, "web") == ["10.0.0.2", "10.0.0.3"]
@@ -78,7 +80,7 @@ def test_given_several_owners_of_a_name_when_looked_up_then_all_addresses_once_a
 
 
 def test_given_an_alias_when_looked_up_then_it_hides_the_network_for_that_asker_alone() -> None:
-    table = Table().changed(names("a", "web"))
+    table = NameTable().changed(names("a", "web"))
     mine = asker("n1", aliases=(alias("Web", "10.9.9.9"), alias("web", "10.9.9.8")))
     assert found(table, mine, "web") == ["10.9.9.8", "10.9.9.9"]
     assert found(table, mine, "web.foo") == ["10.0.0.2"]
@@ -86,7 +88,7 @@ def test_given_an_alias_when_looked_up_then_it_hides_the_network_for_that_asker_
 
 
 def test_given_a_name_with_dots_when_looked_up_then_the_last_dot_separates_the_network() -> None:
-    table = Table().changed(names("a", "web.example.com"))
+    table = NameTable().changed(names("a", "web.example.com"))
     assert found(table, ON_FOO, "web.example.com") == ["10.0.0.2"]
     assert found(table, ON_FOO, "web.example.com.foo") == ["10.0.0.2"]
     assert found(table, ON_FOO, "foo") is None
@@ -94,68 +96,70 @@ def test_given_a_name_with_dots_when_looked_up_then_the_last_dot_separates_the_n
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".foo", "foo", "web.", "web..foo", "web\\.foo", "\\"])
 def test_given_odd_names_when_looked_up_then_nothing_is_made_of_them(name: str) -> None:
-    assert found(Table().changed(names("a", "other")), ON_FOO, name) is None
+    assert found(NameTable().changed(names("a", "other")), ON_FOO, name) is None
 
 
 def test_given_a_second_record_of_an_owner_when_made_then_it_replaces_the_first() -> None:
-    table = Table().changed(names("a", "web", "old")).changed(names("a", "web", at="10.0.0.7"))
+    table = NameTable().changed(names("a", "web", "old")).changed(names("a", "web", at="10.0.0.7"))
     assert found(table, ON_FOO, "web") == ["10.0.0.7"]
     assert found(table, ON_FOO, "old") is None
     assert table.reverse(ON_FOO, ip_address("10.0.0.2")) is None
 
 
 def test_given_one_of_two_owners_when_it_goes_then_the_other_keeps_the_name() -> None:
-    table = Table().changed(names("a", "web"), names("b", "web", at="10.0.0.3"), NoNames(network_id="n1", owner="a"))
+    table = NameTable().changed(
+        names("a", "web"), names("b", "web", at="10.0.0.3"), RemoveNames(network_id="n1", owner="a")
+    )
     assert found(table, ON_FOO, "web") == ["10.0.0.3"]
     assert table.reverse(ON_FOO, ip_address("10.0.0.2")) is None
 
 
 def test_given_unknown_owners_networks_and_askers_when_removed_then_nothing_happens() -> None:
-    table = Table().changed(names("a", "web"))
+    table = NameTable().changed(names("a", "web"))
     after = table.changed(
-        NoNames(network_id="n1", owner="x"), NoNames(network_id="nx", owner="a"), NoAsker(container_id="x")
+        RemoveNames(network_id="n1", owner="x"), RemoveNames(network_id="nx", owner="a"), RemoveClient(container_id="x")
     )
     assert found(after, ON_FOO, "web") == ["10.0.0.2"]
 
 
 def test_given_a_repeated_name_or_address_when_made_and_removed_then_nothing_is_left() -> None:
-    table = Table().changed(names("a", "web", "WEB", at="10.0.0.2 10.0.0.2"))
+    table = NameTable().changed(names("a", "web", "WEB", at="10.0.0.2 10.0.0.2"))
     assert found(table, ON_FOO, "web") == ["10.0.0.2"]
-    assert found(table.changed(NoNames(network_id="n1", owner="a")), ON_FOO, "web") is None
+    assert found(table.changed(RemoveNames(network_id="n1", owner="a")), ON_FOO, "web") is None
 
 
 def test_given_an_endpoint_and_its_container_at_one_address_when_reversed_then_the_endpoint_is_named() -> None:
     for order in (1, -1):
         both = [names("ep", "web"), names("box/ep", "box0123", "host")]
-        assert Table().changed(*both[::order]).reverse(ON_FOO, ip_address("10.0.0.2")) == "web.foo"
+        assert NameTable().changed(*both[::order]).reverse(ON_FOO, ip_address("10.0.0.2")) == "web.foo"
 
 
 def test_given_an_address_of_nobody_with_a_name_when_reversed_then_none() -> None:
-    table = Table().changed(names("a"), names("b", "web", at="10.0.0.3"))
+    table = NameTable().changed(names("a"), names("b", "web", at="10.0.0.3"))
     assert table.reverse(ON_FOO, ip_address("10.0.0.2")) is None
     assert table.reverse(ON_FOO, ip_address("10.0.0.9")) is None
 
 
 def test_given_a_network_without_names_left_when_somebody_is_on_it_then_it_is_still_known() -> None:
-    table = Table().changed(names("a", "web"), ON_FOO, NoNames(network_id="n1", owner="a"))
+    table = NameTable().changed(names("a", "web"), ON_FOO, RemoveNames(network_id="n1", owner="a"))
     assert table.knows_network(ON_FOO, "foo")
-    assert not table.changed(NoAsker(container_id="box")).knows_network(ON_FOO, "foo")
+    assert not table.changed(RemoveClient(container_id="box")).knows_network(ON_FOO, "foo")
     assert not table.changed(asker("n2")).knows_network(ON_FOO, "foo")
 
 
 def test_given_nobody_on_a_network_when_its_last_name_goes_then_it_is_forgotten() -> None:
-    table = Table().changed(names("a", "web"), NoNames(network_id="n1", owner="a"))
+    table = NameTable().changed(names("a", "web"), RemoveNames(network_id="n1", owner="a"))
     assert not table.knows_network(ON_FOO, "foo")
 
 
 def test_given_askers_when_changed_then_they_are_there_by_container_id() -> None:
-    table = Table().changed(asker("n1"), asker("n2", box="b"))
+    table = NameTable().changed(asker("n1"), asker("n2", box="b"))
     assert dict(table.askers) == {"box": asker("n1"), "b": asker("n2", box="b")}
-    assert dict(table.changed(asker("n3"), NoAsker(container_id="b")).askers) == {"box": asker("n3")}
+    assert dict(table.changed(asker("n3"), RemoveClient(container_id="b")).askers) == {"box": asker("n3")}
 
 
 def test_given_a_table_when_replaced_then_exactly_the_new_is_there() -> None:
-    table = Table().changed(names("a", "web"), asker("n1")).replaced([names("b", "db"), asker("n1", box="c")])
+    table = NameTable().changed(names("a", "web"), asker("n1")).replaced([names("b", "db"), asker("n1", box="c")])
     assert found(table, ON_FOO, "web") is None
     assert found(table, ON_FOO, "db") == ["10.0.0.2"]
     assert list(table.askers) == ["c"]
@@ -174,7 +178,7 @@ CHANGES = st.lists(
             LABELS,
             PLACES,
         ),
-        st.builds(lambda o, n: NoNames(network_id=n, owner=o), OWNERS, NETS),
+        st.builds(lambda o, n: RemoveNames(network_id=n, owner=o), OWNERS, NETS),
     ),
     max_size=20,
 )
@@ -182,19 +186,19 @@ CHANGES = st.lists(
 
 def model(changes: list[Change]) -> dict[tuple[str, str], set[str]]:
     """Addresses by network and name, the slow way."""
-    last: dict[tuple[str, str], Names | NoNames] = {}
+    last: dict[tuple[str, str], SetNames | RemoveNames] = {}
     for change in changes:
-        assert isinstance(change, Names | NoNames)
+        assert isinstance(change, SetNames | RemoveNames)
         last[change.network_id, change.owner] = change
     result: dict[tuple[str, str], set[str]] = {}
     for record in last.values():
-        for name in record.names if isinstance(record, Names) else ():
-            assert isinstance(record, Names)
+        for name in record.names if isinstance(record, SetNames) else ():
+            assert isinstance(record, SetNames)
             result.setdefault((record.network_id, name), set()).update(map(str, record.addresses))
     return result
 
 
-def seen(table: Table) -> dict[tuple[str, str], set[str]]:
+def seen(table: NameTable) -> dict[tuple[str, str], set[str]]:
     """The same, as the table tells it."""
     result = {}
     for net in ("n1", "n2"):
@@ -209,12 +213,12 @@ def seen(table: Table) -> dict[tuple[str, str], set[str]]:
 def test_given_any_changes_when_made_one_by_one_at_once_or_anew_then_the_table_is_what_a_simple_model_is(
     changes: list[Change],
 ) -> None:
-    one_by_one = Table()
+    one_by_one = NameTable()
     for change in changes:
         one_by_one = one_by_one.changed(change)
     expected = model(changes)
     assert seen(one_by_one) == expected
-    assert seen(Table().changed(*changes)) == expected
+    assert seen(NameTable().changed(*changes)) == expected
     assert seen(one_by_one.replaced(changes)) == expected
 
 
@@ -222,7 +226,7 @@ def test_given_any_changes_when_made_one_by_one_at_once_or_anew_then_the_table_i
 def test_given_any_table_when_changed_then_the_old_one_says_what_it_said(
     before: list[Change], after: list[Change]
 ) -> None:
-    table = Table().changed(*before)
+    table = NameTable().changed(*before)
     told = seen(table)
     table.changed(*after)
     table.replaced(after)

@@ -14,8 +14,8 @@ import pytest
 
 from sandnet.dns import message
 from sandnet.dns.server import upstream_query as race_module
-from sandnet.dns.server.forwarder import STREAM_WORK, STREAMS, Options, Upstream, Usage
-from sandnet.dns.server.host_nameservers import HostServers
+from sandnet.dns.server.forwarder import STREAM_WORK, STREAMS, ForwarderUsage, Options, Upstream
+from sandnet.dns.server.host_nameservers import HostNameservers
 from sandnet.dns.server.server_liveness import Liveness
 from sandnet.dns.server.upstream_query import HOLD_NEGATIVE, HOLD_POSITIVE
 from sandnet.dns.server.upstream_sockets import LARGEST
@@ -122,7 +122,7 @@ async def ask(
     servers: Sequence[Address],
     limit: int = 512,
     options: Options | None = None,
-    usage: Usage | None = None,
+    usage: ForwarderUsage | None = None,
 ) -> bytes | None:
     answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
     assert upstream.send(
@@ -130,7 +130,7 @@ async def ask(
         asks(asked),
         servers,
         limit=limit,
-        usage=usage or Usage(),
+        usage=usage or ForwarderUsage(),
         done=answer.set_result,
         options=options,
     )
@@ -339,10 +339,10 @@ async def test_given_the_limits_when_reached_then_one_has_no_place_and_another_h
     await servers.udp(0, silent)
     upstream = Upstream(port=servers.port, deadline=0.2, limit=9, own_limit=6)
     asked = query("a")
-    greedy, modest = Usage(), Usage()
+    greedy, modest = ForwarderUsage(), ForwarderUsage()
     answers: list[bytes | None] = []
 
-    def sent(usage: Usage) -> bool:
+    def sent(usage: ForwarderUsage) -> bool:
         return upstream.send(asked, asks(asked), ADDRESSES[:1], limit=512, usage=usage, done=answers.append)
 
     assert sum(sent(greedy) for _ in range(20)) == greedy.outstanding == 5  # no more than are left
@@ -456,7 +456,7 @@ async def test_given_a_truncated_answer_and_no_place_for_a_stream_when_asked_the
 ) -> None:
     await servers.udp(0, truncated)
     await servers.tcp(0, many)
-    upstream, usage = Upstream(port=servers.port), Usage()
+    upstream, usage = Upstream(port=servers.port), ForwarderUsage()
     usage.streams = STREAMS[1]
     answer = await ask(upstream, query("a"), ADDRESSES[:1], 4096, usage=usage)
     assert answer
@@ -474,7 +474,7 @@ async def test_given_an_asker_without_time_when_its_answers_come_then_they_are_f
 ) -> None:
     await servers.udp(0, good)
     waiting: list[Callable[[], None]] = []
-    upstream, usage, answers = Upstream(port=servers.port), Usage(waiting.append), list[bytes | None]()
+    upstream, usage, answers = Upstream(port=servers.port), ForwarderUsage(waiting.append), list[bytes | None]()
     asked = query("a")
     assert upstream.send(asked, asks(asked), ADDRESSES[:1], limit=512, usage=usage, done=answers.append)
     await until(lambda: bool(waiting))
@@ -492,7 +492,7 @@ async def test_given_an_answer_that_is_fetched_over_tcp_when_asked_then_the_aske
     await servers.udp(0, truncated)
     await servers.tcp(0, many)
     paid: list[float] = []
-    usage = Usage(charge=paid.append)
+    usage = ForwarderUsage(charge=paid.append)
     assert await ask(Upstream(port=servers.port), query("a"), ADDRESSES[:1], 4096, usage=usage)
     assert paid == [STREAM_WORK]
 
@@ -505,7 +505,7 @@ def test_given_very_many_servers_when_remembered_then_they_stay_bounded() -> Non
     remembered = liveness.row(many_servers)[1]
     assert 0 < len(remembered) <= 1025
     for server in many_servers:
-        liveness.note_heard([server])
+        liveness.record_answer([server])
     assert len(liveness._heard) <= 1025
 
 
@@ -536,7 +536,7 @@ def test_given_options_in_resolv_conf_when_read_then_they_hold_for_its_servers(
 ) -> None:
     file = tmp_path / "resolv.conf"
     file.write_text(f"nameserver 192.0.2.1\n{text}\n")
-    assert HostServers(str(file)).options() == options
+    assert HostNameservers(str(file)).options() == options
 
 
 def test_given_a_resolv_conf_when_read_then_its_servers_are_told(tmp_path: Path) -> None:
@@ -544,6 +544,6 @@ def test_given_a_resolv_conf_when_read_then_its_servers_are_told(tmp_path: Path)
     file.write_bytes(
         b"# x\nsearch a\nnameserver 192.0.2.1\nnameserver\nnameserver bad\n\xff\nnameserver ::1\nnameserver 192.0.2.1"
     )
-    servers = HostServers(str(file))
+    servers = HostNameservers(str(file))
     assert servers.current() == (ip_address("192.0.2.1"), ip_address("::1"))
-    assert HostServers(str(tmp_path / "none")).current() == (ip_address("127.0.0.1"),)
+    assert HostNameservers(str(tmp_path / "none")).current() == (ip_address("127.0.0.1"),)

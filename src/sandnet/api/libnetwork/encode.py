@@ -17,7 +17,7 @@ from sandnet.wire import explain, reconcile
 from sandnet.wire import libnetwork as wire
 
 
-class Answers:
+class Encoder:
     """The objects of one answer. It reads records and never waits, so all it tells is of one moment."""
 
     def __init__(self, core: Controller, verbose: bool) -> None:
@@ -67,34 +67,36 @@ class Answers:
             told.interface = attachment.interface
             told.address = _text(attachment.address)
             told.address_ipv6 = _text(attachment.address_ipv6)
-            told.state = _rotation(attachment)
+            told.state = _backend_state(attachment)
             told.weight = attachment.weight
             told.holder = attachment.holder
         return told
 
-    def sandbox(self, box: Sandbox) -> wire.Sandbox:
+    def sandbox(self, sandbox: Sandbox) -> wire.Sandbox:
         """A sandbox with the endpoints it is joined to."""
-        attachments = self._core.sandboxes.attachments(box)
-        told = wire.Sandbox(id=box.container_id, sandbox_key=box.key, endpoints=[self._joined(a) for a in attachments])
+        attachments = self._core.sandboxes.attachments(sandbox)
+        told = wire.Sandbox(
+            id=sandbox.container_id, sandbox_key=sandbox.key, endpoints=[self._joined(a) for a in attachments]
+        )
         if self._verbose:
-            told.origin = box.origin.value
-            told.state = box.phase.value
-            told.host_name = box.host_name
-            told.domain_name = box.domain_name
-            told.hosts_path = box.hosts_path
-            told.resolv_conf_path = box.resolv_conf_path
-            told.dns = [str(server) for server in box.dns]
-            told.dns_search = list(box.dns_search)
-            told.dns_options = list(box.dns_options)
-            told.pid = box.process.pid if box.process else 0
-            told.auto_remove = box.auto_remove
+            told.origin = sandbox.origin.value
+            told.state = sandbox.phase.value
+            told.host_name = sandbox.host_name
+            told.domain_name = sandbox.domain_name
+            told.hosts_path = sandbox.hosts_path
+            told.resolv_conf_path = sandbox.resolv_conf_path
+            told.dns = [str(server) for server in sandbox.dns]
+            told.dns_search = list(sandbox.dns_search)
+            told.dns_options = list(sandbox.dns_options)
+            told.pid = sandbox.process.pid if sandbox.process else 0
+            told.auto_remove = sandbox.auto_remove
             told.interfaces = [self._interface(attachment) for attachment in attachments]
-            told.created = moment(box.created)
+            told.created = moment(sandbox.created)
         return told
 
     @cached_property
     def _keys(self) -> dict[str, str]:
-        return {box.container_id: box.key for box in self._core.sandboxes.list()}
+        return {sandbox.container_id: sandbox.key for sandbox in self._core.sandboxes.list()}
 
     def _detail(self, told: wire.Endpoint | wire.Service, ep: Endpoint, net: Network) -> None:
         told.address = _text(ep.address)
@@ -163,7 +165,7 @@ def explanation(found: Explanation) -> explain.Explanation:
     )
 
 
-def _rotation(attachment: Attachment) -> str:
+def _backend_state(attachment: Attachment) -> str:
     """Whether new flows go to a backend, and if not, why; a wish counts before a check."""
     return "drained" if attachment.drained else "ready" if attachment.healthy else "failing"
 

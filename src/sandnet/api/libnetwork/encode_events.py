@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sandnet.api.libnetwork.encode import Answers, moment
+from sandnet.api.libnetwork.encode import Encoder, moment
 from sandnet.core.controller import Controller
 from sandnet.core.state.events import Event, Subject
 from sandnet.errors import Error
@@ -14,7 +14,7 @@ from sandnet.wire import libnetwork as wire
 _ENDINGS = ("removed", "detached")
 
 
-class Happenings:
+class EventEncoder:
     """The events of one stream.
 
     An event keeps the record and the names around it as they were then; other objects around it are read when it
@@ -24,7 +24,7 @@ class Happenings:
     def __init__(self, core: Controller) -> None:
         self._core = core
 
-    def told(self, event: Event) -> wire.Event:
+    def encoded(self, event: Event) -> wire.Event:
         """An event as a line of the stream."""
         subject = event.subject
         line = wire.Event(sequence=event.sequence, time=moment(event.time), action=event.action)
@@ -47,7 +47,7 @@ class Happenings:
             return
 
     def _object(self, subject: Subject) -> wire.Network | wire.Endpoint | wire.Sandbox | wire.Backend:
-        answers = Answers(self._core, verbose=True)
+        answers = Encoder(self._core, verbose=True)
         match subject:
             case Network():
                 return answers.network(subject)

@@ -12,7 +12,7 @@ from litestar import Response
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Scope, Send
 
-from sandnet.api.libnetwork.encode_events import Happenings
+from sandnet.api.libnetwork.encode_events import EventEncoder
 from sandnet.core.controller import Controller
 from sandnet.errors import Error, Kind
 from sandnet.wire import libnetwork as wire
@@ -87,7 +87,7 @@ class _Following(ASGIStreamingResponse):
 
 async def lines(core: Controller, since: int, keep_alive: float) -> AsyncGenerator[bytes]:
     """The events after ``since`` as lines of JSON, and an empty line after each ``keep_alive`` seconds without one."""
-    happenings, following = Happenings(core), core.events.follow(since)
+    happenings, following = EventEncoder(core), core.events.follow(since)
     coming = asyncio.ensure_future(anext(following, None))
     try:
         while True:
@@ -99,7 +99,7 @@ async def lines(core: Controller, since: int, keep_alive: float) -> AsyncGenerat
             event = coming.result()
             if event is None:
                 return
-            yield msgspec.json.encode(happenings.told(event)) + b"\n"
+            yield msgspec.json.encode(happenings.encoded(event)) + b"\n"
             coming = asyncio.ensure_future(anext(following, None))
     finally:
         coming.cancel()

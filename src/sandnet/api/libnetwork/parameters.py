@@ -32,7 +32,7 @@ Since = Annotated[
     QueryParameter(name="since", ge=0, le=2**63 - 1, description="go on after the event of this number"),
 ]
 Question = Annotated[str, QueryParameter(name="name", description="what is asked for: a name or an address")]
-AskedBy = Annotated[str, QueryParameter(name="from", description="the container that asks: id or unique id prefix")]
+RequestedBy = Annotated[str, QueryParameter(name="from", description="the container that asks: id or unique id prefix")]
 Force = Annotated[bool, QueryParameter(name="force", description="take along what is alive on it")]
 Verbose = Annotated[bool, QueryParameter(name="verbose", description="tell what an operator needs")]
 
@@ -77,9 +77,9 @@ async def prepare(request: Request[Any, Any, Any]) -> Response[bytes] | None:
     """
     scope = request.scope
     if (request.content_length or 0) > MAX_BODY:
-        return errors.answer(413, errors.too_large())
+        return errors.error_response(413, errors.too_large())
     if request.route_handler.parsed_data_field and request.scope.get(NOT_JSON):
-        return errors.answer(415, errors.not_json())
+        return errors.error_response(415, errors.not_json())
     scope["path_params"] = {name: unquote(value) for name, value in scope["path_params"].items()}
     _check_query(request, scope["query_string"].decode("latin-1"))
     if request.route_handler.parsed_data_field and not await _whole_body(request):

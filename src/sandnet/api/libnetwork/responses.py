@@ -11,11 +11,11 @@ from litestar.response.base import ASGIResponse
 
 T = TypeVar("T")
 
-_TOLD_KEYS: Final = 10
+_LISTED_KEYS: Final = 10
 """Unknown keys that a warning names; a header must stay small."""
 
 
-class Reply(Response[T]):
+class JsonResponse(Response[T]):
     """JSON from the structs as they are; nothing at all, not even a Content-Type, where there is nothing to say."""
 
     def render(self, content: Any, media_type: str, enc_hook: Any = None) -> bytes:
@@ -34,7 +34,7 @@ def warning(ignored: Sequence[str]) -> dict[str, str]:
     """The ``Warning`` header (RFC 9111, 5.5: code 299, miscellaneous) for options that were ignored, if any."""
     if not ignored:
         return {}
-    keys = ", ".join(ignored[:_TOLD_KEYS]) + (", ..." if len(ignored) > _TOLD_KEYS else "")
+    keys = ", ".join(ignored[:_LISTED_KEYS]) + (", ..." if len(ignored) > _LISTED_KEYS else "")
     return {"Warning": f'299 sandnet "ignored unknown options: {_quotable(keys)}"'}
 
 

@@ -8,9 +8,9 @@ from litestar import Response
 from litestar.params import JSONBody
 
 from sandnet.api.libnetwork import decode
-from sandnet.api.libnetwork.encode import Answers
+from sandnet.api.libnetwork.encode import Encoder
 from sandnet.api.libnetwork.parameters import LISTING, Core, Force, Name, PartialId, Ref, Verbose
-from sandnet.api.libnetwork.responses import Reply, warning
+from sandnet.api.libnetwork.responses import JsonResponse, warning
 from sandnet.api.libnetwork.routing import create, read, remove
 from sandnet.wire import libnetwork as wire
 
@@ -24,9 +24,9 @@ async def list_networks(
     """An empty name means the default network: the 2015 command line relies on it."""
     if name == "":
         default = core.networks.default()
-        return [Answers(core, verbose).network(default)] if default else []
+        return [Encoder(core, verbose).network(default)] if default else []
     found = core.networks.list(name, partial_id)
-    answers = Answers(core, verbose)
+    answers = Encoder(core, verbose)
     return [answers.network(net) for net in found]
 
 
@@ -37,13 +37,13 @@ async def create_network(core: Core, data: JSONBody[wire.NetworkCreate]) -> Resp
     net = await core.networks.create(spec)
     if unknown:
         _log.warning("network %s: ignored unknown options: %s", net.name, ", ".join(map(ascii, unknown)))
-    return Reply(net.id, headers=warning(unknown))
+    return JsonResponse(net.id, headers=warning(unknown))
 
 
 @read("/networks/{network:str}", summary="Get a network")
 async def get_network(core: Core, network: Ref, verbose: Verbose = False) -> wire.Network:
     """By id, name or unique id prefix."""
-    return Answers(core, verbose).network(core.networks.find(network))
+    return Encoder(core, verbose).network(core.networks.find(network))
 
 
 @remove("/networks/{network:str}", optional=("force",), summary="Delete a network")
@@ -58,7 +58,7 @@ async def list_endpoints(
 ) -> list[wire.Endpoint]:
     """In creation order."""
     net = core.networks.find(network)
-    answers = Answers(core, verbose)
+    answers = Encoder(core, verbose)
     return [answers.endpoint(ep, net) for ep in core.endpoints.list(net, name, partial_id)]
 
 
@@ -72,7 +72,7 @@ async def create_endpoint(core: Core, network: Ref, data: JSONBody[wire.Endpoint
 async def get_endpoint(core: Core, network: Ref, endpoint: Ref, verbose: Verbose = False) -> wire.Endpoint:
     """By id, name or unique id prefix."""
     net = core.networks.find(network)
-    return Answers(core, verbose).endpoint(core.endpoints.find(net, endpoint), net)
+    return Encoder(core, verbose).endpoint(core.endpoints.find(net, endpoint), net)
 
 
 @remove(

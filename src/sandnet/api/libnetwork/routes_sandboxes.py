@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandnet.api.libnetwork.encode import Answers
+from sandnet.api.libnetwork.encode import Encoder
 from sandnet.api.libnetwork.parameters import Core, Ref, Verbose
 from sandnet.api.libnetwork.routing import read
 from sandnet.wire import libnetwork as wire
@@ -11,14 +11,14 @@ from sandnet.wire import libnetwork as wire
 @read("/sandboxes", summary="List sandboxes")
 async def list_sandboxes(core: Core, verbose: Verbose = False) -> list[wire.Sandbox]:
     """In creation order."""
-    answers = Answers(core, verbose)
-    return [answers.sandbox(box) for box in core.sandboxes.list()]
+    answers = Encoder(core, verbose)
+    return [answers.sandbox(sandbox) for sandbox in core.sandboxes.list()]
 
 
 @read("/sandboxes/{sandbox:str}", summary="Get a sandbox")
 async def get_sandbox(core: Core, sandbox: Ref, verbose: Verbose = False) -> wire.Sandbox:
     """By container id, unique prefix of one, or the last part of the sandbox key."""
-    return Answers(core, verbose).sandbox(core.sandboxes.find(sandbox))
+    return Encoder(core, verbose).sandbox(core.sandboxes.find(sandbox))
 
 
 HANDLERS = [list_sandboxes, get_sandbox]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar.params import JSONBody
 
 from sandnet.api.libnetwork import decode
-from sandnet.api.libnetwork.encode import Answers
+from sandnet.api.libnetwork.encode import Encoder
 from sandnet.api.libnetwork.parameters import LISTING, Core, Force, Name, OfNetwork, PartialId, Ref, Verbose
 from sandnet.api.libnetwork.routing import change, create, read, remove
 from sandnet.wire import libnetwork as wire
@@ -20,7 +20,7 @@ async def list_services(
     verbose: Verbose = False,
 ) -> list[wire.Service]:
     """In creation order; several networks may each have one of the same name."""
-    answers = Answers(core, verbose)
+    answers = Encoder(core, verbose)
     return [answers.service(ep) for ep in core.services.list(name, partial_id, network)]
 
 
@@ -33,7 +33,7 @@ async def publish(core: Core, data: JSONBody[wire.ServicePublish]) -> str:
 @read("/services/{service:str}", summary="Get a service")
 async def get_service(core: Core, service: Ref, verbose: Verbose = False) -> wire.Service:
     """By id, name or unique id prefix."""
-    return Answers(core, verbose).service(core.services.find(service))
+    return Encoder(core, verbose).service(core.services.find(service))
 
 
 @remove("/services/{service:str}", optional=("force",), summary="Unpublish a service")
@@ -45,7 +45,7 @@ async def unpublish(core: Core, service: Ref, force: Force = False) -> None:
 @read("/services/{service:str}/backend", summary="Get the backends of a service")
 async def list_backends(core: Core, service: Ref, verbose: Verbose = False) -> list[wire.Backend]:
     """The first attached first."""
-    return Answers(core, verbose).backends(core.services.find(service))
+    return Encoder(core, verbose).backends(core.services.find(service))
 
 
 @create("/services/{service:str}/backend", summary="Attach a backend to a service")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar.params import JSONBody
 
 from sandnet.api.libnetwork import encode
-from sandnet.api.libnetwork.parameters import AskedBy, Core, Question, Release, Verbose
+from sandnet.api.libnetwork.parameters import Core, Question, Release, RequestedBy, Verbose
 from sandnet.api.libnetwork.routing import create, read
 from sandnet.api.middleware.normalization import API_VERSION, MIN_API_VERSION
 from sandnet.wire import libnetwork as wire
@@ -26,7 +26,7 @@ async def version(release: Release) -> wire.Version:
 
 
 @read("/dns/explain", needed=("name", "from"), summary="What a container would be answered by the resolver")
-async def explain(core: Core, name: Question, asked_by: AskedBy) -> Explanation:
+async def explain(core: Core, name: Question, asked_by: RequestedBy) -> Explanation:
     """From which record, or from which servers; nothing is asked of these."""
     return encode.explanation(await core.explain(asked_by, name))
 

@@ -31,7 +31,7 @@ _SINGLE: Final = frozenset(
 """Headers that are there at most once, with those whose names begin with ``sec-``, which only browsers set."""
 
 
-class Guard:
+class BrowserProtection:
     """Wraps the application for one kind of listener."""
 
     def __init__(self, app: Any, *, names: Collection[str] | None) -> None:
@@ -43,7 +43,7 @@ class Guard:
                 reached; ``None``: a unix socket, which no browser reaches, and where the name says nothing.
         """
         self._app = app
-        self._names = None if names is None else {"localhost", *map(_plain, names)}
+        self._names = None if names is None else {"localhost", *map(_canonical, names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -76,7 +76,7 @@ class Guard:
         scope[NOT_JSON] = not _is_json(headers)
         return (
             self._unknown_host(headers.get(b"host"), str((scope["server"] or ("",))[0]))
-            or _other_origin(headers, scope["scheme"])
+            or _foreign_origin(headers, scope["scheme"])
             or _cross_site(headers)
         )
 
@@ -85,7 +85,7 @@ class Guard:
             return _invalid_host()
         host = given.decode("latin-1").lower()
         match = _HOST.fullmatch(host)
-        if match and self._is_ours(_plain(match["name"]), _plain(reached)):
+        if match and self._is_ours(_canonical(match["name"]), _canonical(reached)):
             return None
         message = f"this server is not called {host[:100]!r}"
         hint = "use localhost or an address of it, or start the daemon with --server-name"
@@ -98,7 +98,7 @@ class Guard:
             return False
 
 
-def _plain(name: str) -> str:
+def _canonical(name: str) -> str:
     """One form for each name, and for each address."""
     bare = name.lower().removeprefix("[").removesuffix("]")
     try:
@@ -107,7 +107,7 @@ def _plain(name: str) -> str:
         return bare
 
 
-def _other_origin(headers: dict[bytes, bytes], scheme: str) -> Refusal | None:
+def _foreign_origin(headers: dict[bytes, bytes], scheme: str) -> Refusal | None:
     origin = headers.get(b"origin")
     if origin is None or origin.lower() == scheme.encode() + b"://" + headers[b"host"].lower():
         return None

@@ -49,7 +49,7 @@ class Refusal(NamedTuple):
     body: ErrorBody
 
 
-class Front:
+class RequestNormalizer:
     """Wraps the application; everything but HTTP passes through untouched."""
 
     def __init__(self, app: Any, *, most: int = MAX_REQUESTS) -> None:

@@ -8,7 +8,7 @@ from sandnet.cli import completers, output, parameters
 from sandnet.cli.groups import Group
 from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.parameters import Reference
-from sandnet.cli.requests import create_options, endpoint_wish, join_options, join_wish
+from sandnet.cli.requests import create_options, endpoint_request, join_options, join_request
 from sandnet.cli.resolve import find_container, find_service
 from sandnet.cli.session import Session, each, waiting
 
@@ -47,7 +47,7 @@ def create(session: Session, /, reference: Reference, **asked: object) -> None:
     if not reference.network:
         raise click.UsageError("say the network too: ENDPOINT.NETWORK")
     with waiting(f"creating endpoint {reference.name}"):
-        output.line(session.client.create_endpoint(reference.network, endpoint_wish(reference.name, asked)))
+        output.line(session.client.create_endpoint(reference.network, endpoint_request(reference.name, asked)))
 
 
 @endpoint.command(short_help="Delete endpoints.")
@@ -87,7 +87,7 @@ def join(session: Session, /, container: str, reference: Reference, **asked: obj
       sandnet endpoint join db-1 db.blue
       sandnet endpoint join --netns /run/netns/mine db-1 db.blue
     """
-    wish = join_wish(find_container(session.client, container), asked)
+    wish = join_request(find_container(session.client, container), asked)
     with waiting(f"joining {container}"):
         found = find_service(session.client, reference, "endpoint")
         output.line(session.client.join(found.network, found.id, wish))

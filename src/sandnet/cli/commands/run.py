@@ -11,7 +11,7 @@ import click
 from sandnet.cli import completers, output, parameters
 from sandnet.cli.groups import Command
 from sandnet.cli.parameters import Reference
-from sandnet.cli.requests import OPTION, SEARCH, join_wish, service_wish
+from sandnet.cli.requests import OPTION, SEARCH, join_request, service_request
 from sandnet.cli.session import Session
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sandnet.cli.execution.membership import Membership
     from sandnet.client import Client
 
-ALONE = ("name", "net", "ports", "ip", "aliases", "labels")
+ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels")
 """What belongs to a service of its own, and cannot be given with ``--service``."""
 
 
@@ -98,7 +98,7 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
       sandnet run -d --net blue --name web -p 8080:80 -- python3 -m http.server 80
       sandnet run -d --service api.blue -- ./api --port 80
     """
-    refused = [name for name in ALONE if asked["service"] and asked[name]]
+    refused = [name for name in ONE_SANDBOX_OPTIONS if asked["service"] and asked[name]]
     if refused:
         raise click.UsageError(f"--service has its own {', '.join(refused)}: leave them out")
     if log_file and not detach:
@@ -125,12 +125,12 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
 def _run(client: Client, container: str, asked: Mapping[str, Any], program: Program) -> int:
     from sandnet.cli.execution.child_process import hold_signals, supervise
     from sandnet.cli.execution.membership import Membership
-    from sandnet.cli.execution.nsenter import Place
+    from sandnet.cli.execution.nsenter import SandboxPaths
 
     mask = hold_signals()
     with Membership(client, container) as membership:
         _join(client, membership, asked)
-        return supervise(Place.of(client.sandbox(container, verbose=True)), program, mask)
+        return supervise(SandboxPaths.of(client.sandbox(container, verbose=True)), program, mask)
 
 
 def _join(client: Client, membership: Membership, asked: Mapping[str, Any]) -> None:
@@ -145,11 +145,11 @@ def _join(client: Client, membership: Membership, asked: Mapping[str, Any]) -> N
     if service:
         from sandnet.cli.resolve import find_service
 
-        membership.attach(find_service(client, service).id, join_wish(membership.container, joined))
+        membership.attach(find_service(client, service).id, join_request(membership.container, joined))
         return
     name = asked["name"] or f"run-{os.urandom(4).hex()}"
-    join = join_wish(membership.container, {**joined, "hostname": asked["hostname"] or name.removeprefix("/")})
+    join = join_request(membership.container, {**joined, "hostname": asked["hostname"] or name.removeprefix("/")})
     networks = asked["net"] or ("",)
     for place, network in enumerate(networks):
         own = tied if place == 0 else {**tied, "ports": (), "ip": None}
-        membership.publish(service_wish(name, network, own), join)
+        membership.publish(service_request(name, network, own), join)

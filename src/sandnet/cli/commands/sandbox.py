@@ -90,5 +90,5 @@ def execute(session: Session, container: str, command: tuple[str, ...]) -> None:
     if not words:
         raise click.UsageError("say what to run: COMMAND...")
     box = session.client.sandbox(container, verbose=True)
-    nsenter.enter(nsenter.Place.of(box))
+    nsenter.enter(nsenter.SandboxPaths.of(box))
     nsenter.execute(words)

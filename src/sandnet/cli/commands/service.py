@@ -10,7 +10,7 @@ from sandnet.cli import completers, output, parameters
 from sandnet.cli.groups import Group
 from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.parameters import Reference
-from sandnet.cli.requests import create_options, join_options, join_wish, service_wish
+from sandnet.cli.requests import create_options, join_options, join_request, service_request
 from sandnet.cli.resolve import find_container, find_service
 from sandnet.cli.session import Session, each, waiting
 
@@ -48,7 +48,7 @@ def publish(session: Session, /, reference: Reference, **asked: object) -> None:
       sandnet service publish --alias www --affinity client web.blue
     """
     with waiting(f"publishing {reference.name}"):
-        output.line(session.client.publish(service_wish(reference.name, reference.network, asked)))
+        output.line(session.client.publish(service_request(reference.name, reference.network, asked)))
 
 
 @service.command(short_help="Unpublish services.")
@@ -88,7 +88,7 @@ def attach(session: Session, /, container: str, reference: Reference, **asked: o
       sandnet service attach --pid 4711 --add-host db:10.9.0.3 web-1 web.blue
       sandnet service attach --weight 10 web-2 web.blue
     """
-    wish = join_wish(find_container(session.client, container), asked)
+    wish = join_request(find_container(session.client, container), asked)
     with waiting(f"attaching {container}"):
         output.line(session.client.attach(find_service(session.client, reference).id, wish))
 

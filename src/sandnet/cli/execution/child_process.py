@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from sandnet.cli import output
-from sandnet.cli.execution.nsenter import Place, die_with, enter, execute
+from sandnet.cli.execution.nsenter import SandboxPaths, die_with, enter, execute
 from sandnet.cli.parameters import protocol
 from sandnet.errors import Error
 
 FORWARDED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Seconds that a program in the background gets to listen on its ports."""
 STEP = 0.02
 """Seconds between two looks at them."""
@@ -44,7 +44,7 @@ def hold_signals() -> set[signal.Signals | int]:
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD}))
 
 
-def supervise(place: Place, program: Program, mask: Iterable[signal.Signals | int]) -> int:
+def supervise(place: SandboxPaths, program: Program, mask: Iterable[signal.Signals | int]) -> int:
     """Run the program in the sandbox until it ends. Signals must be held.
 
     Returns:
@@ -59,7 +59,7 @@ def supervise(place: Place, program: Program, mask: Iterable[signal.Signals | in
     reader, writer = os.pipe()  # executing the program closes its end
     child = os.fork()
     if child == 0:
-        _become(place, program, mask, parent, writer)
+        _exec_in_sandbox(place, program, mask, parent, writer)
     os.close(writer)
     runs = os.read(reader, 1) == b""
     os.close(reader)
@@ -73,11 +73,11 @@ def supervise(place: Place, program: Program, mask: Iterable[signal.Signals | in
 
 def _await_ports(child: int, ports: Sequence[tuple[int, int]]) -> int | None:
     """Wait until something listens on all ports; the program's exit status when it ends before that."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while missing := [port for port in ports if not _listens(child, *port)]:
         if time.monotonic() > deadline:
             names = ", ".join(f"{port}/{protocol(proto)}" for proto, port in missing)
-            output.failure(f"nothing listens on {names} after {PATIENCE:g} s", "the command goes on")
+            output.failure(f"nothing listens on {names} after {TIMEOUT:g} s", "the command goes on")
             return None
         status = _handle(child, signal.sigtimedwait({*FORWARDED, signal.SIGCHLD}, STEP))
         if status is not None:
@@ -122,7 +122,9 @@ def _handle(child: int, told: signal.struct_siginfo | None) -> int | None:
     return None
 
 
-def _become(place: Place, program: Program, mask: Iterable[signal.Signals | int], parent: int, failed: int) -> NoReturn:
+def _exec_in_sandbox(
+    place: SandboxPaths, program: Program, mask: Iterable[signal.Signals | int], parent: int, failed: int
+) -> NoReturn:
     try:
         die_with(parent)  # killed, we could not stop it, and its network is gone then
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -58,7 +58,7 @@ class Membership:
             except Error as failure:
                 if failure.kind in (Kind.NOT_FOUND, Kind.INVALID):  # there was nothing to take back
                     continue
-                if failure.kind is Kind.UNAVAILABLE and _is_told_to_end():
+                if failure.kind is Kind.UNAVAILABLE and _is_asked_to_end():
                     return
                 output.failure(f"left behind: {failure.message}", "the daemon tries again; see: sandnet service ls")
 
@@ -69,11 +69,11 @@ def _insist(undo: Callable[[], None], deadline: float) -> None:
         try:
             return undo()
         except Error as error:
-            if error.kind is not Kind.UNAVAILABLE or time.monotonic() > deadline or _is_told_to_end():
+            if error.kind is not Kind.UNAVAILABLE or time.monotonic() > deadline or _is_asked_to_end():
                 raise
         time.sleep(0.1)
 
 
-def _is_told_to_end() -> bool:
+def _is_asked_to_end() -> bool:
     """Whether a further signal came after the command has ended, as ``sandnet down`` sends one."""
     return bool(signal.sigpending() & FORWARDED)

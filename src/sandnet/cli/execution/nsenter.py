@@ -33,7 +33,7 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit statuses of a shell for a command it cannot run (POSIX.1, 2.8.2)."""
 
 
-class Place(NamedTuple):
+class SandboxPaths(NamedTuple):
     """A sandbox as a process sees it."""
 
     key: str
@@ -44,12 +44,14 @@ class Place(NamedTuple):
     """Whether it has names of its own; false on the host's network."""
 
     @classmethod
-    def of(cls, box: Sandbox) -> Place:
+    def of(cls, sandbox: Sandbox) -> SandboxPaths:
         """Return the place of a sandbox that was asked for with ``verbose``."""
-        return cls(box.sandbox_key, box.hosts_path or "", box.resolv_conf_path or "", box.origin != "host")
+        return cls(
+            sandbox.sandbox_key, sandbox.hosts_path or "", sandbox.resolv_conf_path or "", sandbox.origin != "host"
+        )
 
 
-def enter(place: Place) -> None:
+def enter(place: SandboxPaths) -> None:
     """Move the calling thread into the sandbox's network, with a view of the file system that shows its names.
 
     The host's files stay as they are for everybody else.

@@ -6,10 +6,10 @@ import logging
 
 from msgspec.structs import replace
 
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, not_found
 from sandnet.model import Attachment, Endpoint, Network, Phase
-from sandnet.model.link_alias import attachment_mark
+from sandnet.model.link_alias import attachment_alias
 
 _log = logging.getLogger(__name__)
 
@@ -17,25 +17,25 @@ _log = logging.getLogger(__name__)
 class Backends:
     """The attachments of one endpoint, seen together. :meth:`spread` and :meth:`hand_over` want its lock held."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._records = parts.records
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._records = context.records
 
     def ready(self, endpoint: Endpoint) -> list[Attachment]:
         """Those that serve, the first attached first."""
         found = self._records.attachments_of_endpoint(endpoint.id)
         return [attachment for attachment in found if attachment.phase is Phase.READY]
 
-    async def spread(self, network: Network, endpoint: Endpoint, *also: Attachment) -> None:
+    async def rebalance(self, network: Network, endpoint: Endpoint, *also: Attachment) -> None:
         """Make the driver spread new flows over those that serve, and over ``also``."""
         backends = [*self.ready(endpoint), *also]
-        await self._parts.drivers[network.driver].balance(network, endpoint, backends)
+        await self._context.drivers[network.driver].balance(network, endpoint, backends)
 
-    async def hand_over(self, network: Network, endpoint: Endpoint, leaving: Attachment) -> None:
+    async def fail_over(self, network: Network, endpoint: Endpoint, leaving: Attachment) -> None:
         """Before ``leaving`` goes: let another answer for the address, and new flows go to others."""
         if leaving.holder:
             await self._promote_one(network, endpoint)
-        await self.spread(network, endpoint)
+        await self.rebalance(network, endpoint)
 
     async def change(
         self, endpoint: Endpoint, container_id: str, *, drained: bool | None = None, weight: int | None = None
@@ -45,11 +45,11 @@ class Backends:
         Raises:
             Error: ``NOT_FOUND`` when the container is not attached.
         """
-        await self._parts.operations.run(self._change(endpoint.id, container_id, drained, weight))
+        await self._context.operations.run(self._change(endpoint.id, container_id, drained, weight))
 
-    async def judge(self, endpoint_id: str, container_id: str, *, healthy: bool) -> None:
+    async def set_health(self, endpoint_id: str, container_id: str, *, healthy: bool) -> None:
         """Take a backend out of the rotation, or in again, as its probes say; one that is gone is passed over."""
-        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
+        async with self._context.locks.hold(f"endpoint/{endpoint_id}"):
             endpoint = self._records.endpoint(endpoint_id)
             attachment = self._records.attachment(container_id, endpoint_id)
             if endpoint is None or attachment is None or attachment.phase is not Phase.READY:
@@ -57,10 +57,10 @@ class Backends:
             if attachment.healthy is not healthy:
                 await self._records.commit(put=[replace(attachment, healthy=healthy)])
             # also when the record knew: the driver may have refused last time
-            await self.spread(self._network(endpoint), endpoint)
+            await self.rebalance(self._network(endpoint), endpoint)
 
     async def _change(self, endpoint_id: str, container_id: str, drained: bool | None, weight: int | None) -> None:
-        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):
+        async with self._context.locks.hold(f"endpoint/{endpoint_id}"):
             endpoint = self._records.endpoint(endpoint_id)
             attachment = self._records.attachment(container_id, endpoint_id)
             if endpoint is None or attachment is None or attachment.phase is not Phase.READY:
@@ -72,7 +72,7 @@ class Backends:
                 weight=attachment.weight if weight is None else weight,
             )
             await self._records.commit(put=[changed])
-            await self.spread(self._network(endpoint), endpoint)
+            await self.rebalance(self._network(endpoint), endpoint)
 
     def _network(self, endpoint: Endpoint) -> Network:
         network = self._records.network(endpoint.network_id)
@@ -91,10 +91,10 @@ class Backends:
                 return
 
     async def _promote(self, network: Network, endpoint: Endpoint, successor: Attachment) -> None:
-        box = self._records.sandbox(successor.container_id)
+        sandbox = self._records.sandbox(successor.container_id)
         successor = replace(successor, holder=True)
-        veth = await self._parts.drivers[network.driver].join(network, endpoint, successor)
-        if box and veth:
-            veth = veth._replace(mark=attachment_mark(endpoint, box, successor))
-            await self._parts.workers.run(self._parts.kernel.links.plug, box.key, veth)
+        veth = await self._context.drivers[network.driver].join(network, endpoint, successor)
+        if sandbox and veth:
+            veth = veth._replace(alias=attachment_alias(endpoint, sandbox, successor))
+            await self._context.workers.run(self._context.kernel.links.plug, sandbox.key, veth)
         await self._records.commit(put=[successor])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import groupby
 from typing import NamedTuple
 
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.drivers.base import Gateways
 from sandnet.kernel.types import DefaultRoute, SourceRoute
 from sandnet.model import Attachment, Endpoint, Interface, Phase, Prefix, Sandbox
@@ -90,25 +90,25 @@ class Routes(NamedTuple):
 class SandboxRoutes:
     """The routes that sandboxes should have, by the records of now."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._records = parts.records
-        self._drivers = parts.drivers
+    def __init__(self, context: Context) -> None:
+        self._records = context.records
+        self._drivers = context.drivers
 
-    def of(self, box: Sandbox) -> Routes:
+    def of(self, sandbox: Sandbox) -> Routes:
         """Return the routes that a sandbox should have now."""
-        return Routes(self.default(box), self.by_source(box))
+        return Routes(self.default(sandbox), self.by_source(sandbox))
 
-    def default(self, box: Sandbox) -> list[DefaultRoute]:
+    def default(self, sandbox: Sandbox) -> list[DefaultRoute]:
         """Return the default routes of a sandbox, at most one a family."""
-        return elect((each.attachment, each.gateways) for each in self._attached(box))
+        return elect((each.attachment, each.gateways) for each in self._attached(sandbox))
 
-    def by_source(self, box: Sandbox) -> list[SourceRoute]:
+    def by_source(self, sandbox: Sandbox) -> list[SourceRoute]:
         """Return the routes by source of a sandbox; none where it has one interface only."""
-        return source_routes(self._attached(box))
+        return source_routes(self._attached(sandbox))
 
-    def _attached(self, box: Sandbox) -> list[Attached]:
+    def _attached(self, sandbox: Sandbox) -> list[Attached]:
         found = []
-        for attachment in self._records.attachments_of_container(box.container_id):
+        for attachment in self._records.attachments_of_container(sandbox.container_id):
             network = self._records.network(attachment.network_id)
             endpoint = self._records.endpoint(attachment.endpoint_id)
             if network and endpoint and attachment.phase is not Phase.REMOVING:

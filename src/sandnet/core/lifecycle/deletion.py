@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, nullcontext
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.endpoints import Endpoints
-from sandnet.core.lifecycle.liveness import dead
+from sandnet.core.lifecycle.liveness import exited
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.sandboxes import Sandboxes
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, collected, not_found
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
@@ -24,12 +24,12 @@ NAMED = 10
 """How many of those that stand in the way a refusal names."""
 
 
-class Removal:
+class Deletion:
     """Deletes networks and endpoints, and buries the dead."""
 
-    def __init__(self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
-        self._parts = parts
-        self._records = parts.records
+    def __init__(self, context: Context, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
+        self._context = context
+        self._records = context.records
         self._networks = networks
         self._endpoints = endpoints
         self._sandboxes = sandboxes
@@ -42,7 +42,7 @@ class Removal:
                 ``INTERNAL`` with all that failed: the same call finishes the work.
         """
         net = self._networks.deletable(ref)
-        await self._parts.operations.run(self._network(net.id, force))
+        await self._context.operations.run(self._network(net.id, force))
 
     async def endpoint(self, network_ref: str, ref: str, *, force: bool = False) -> None:
         """Delete an endpoint, and the dead containers behind it; with ``force`` those that are alive too.
@@ -51,29 +51,31 @@ class Removal:
             Error: ``NOT_FOUND``, ``IN_USE`` naming the containers, ``INTERNAL`` as :meth:`network`.
         """
         endpoint = self._endpoints.deletable(self._networks.find(network_ref), ref)
-        await self._parts.operations.run(self._endpoint(endpoint.id, force))
+        await self._context.operations.run(self._endpoint(endpoint.id, force))
 
-    async def bury(self, box: Sandbox) -> None:
+    async def remove_exited(self, sandbox: Sandbox) -> None:
         """Take a dead container off all its endpoints; one that is gone, or has a later sandbox, is passed over.
 
         Raises:
             Error: ``INTERNAL`` with all that failed; the same call finishes the work.
         """
         failures: list[BaseException] = []
-        for attachment in reversed(self._records.attachments_of_container(box.container_id)):
-            async with self._parts.locks.hold(f"endpoint/{attachment.endpoint_id}", f"sandbox/{box.container_id}"):
-                current = self._records.attachment(box.container_id, attachment.endpoint_id)
-                if current and self._is(box):
-                    if box.phase is Phase.READY:
+        for attachment in reversed(self._records.attachments_of_container(sandbox.container_id)):
+            async with self._context.locks.hold(
+                f"endpoint/{attachment.endpoint_id}", f"sandbox/{sandbox.container_id}"
+            ):
+                current = self._records.attachment(sandbox.container_id, attachment.endpoint_id)
+                if current and self._is(sandbox):
+                    if sandbox.phase is Phase.READY:
                         await self._mark_orphaned(current)
-                    failures += await past(self._sandboxes.disconnect(current))
-        async with self._parts.locks.hold(f"sandbox/{box.container_id}"):
-            if self._is(box) and not self._records.attachments_of_container(box.container_id):
-                failures += await past(self._sandboxes.dissolve(box))
+                    failures += await gather_errors(self._sandboxes.disconnect(current))
+        async with self._context.locks.hold(f"sandbox/{sandbox.container_id}"):
+            if self._is(sandbox) and not self._records.attachments_of_container(sandbox.container_id):
+                failures += await gather_errors(self._sandboxes.tear_down(sandbox))
         if failures:
-            raise collected(f"the sandbox of {box.container_id} is not wholly removed", failures)
+            raise collected(f"the sandbox of {sandbox.container_id} is not wholly removed", failures)
 
-    async def bury_endpoint(self, endpoint_id: str) -> None:
+    async def remove_exited_endpoint(self, endpoint_id: str) -> None:
         """Delete an endpoint whose process has ended; absent: success.
 
         Raises:
@@ -82,10 +84,10 @@ class Removal:
         if self._records.endpoint(endpoint_id):
             await self._endpoint(endpoint_id, force=True)
 
-    def _is(self, box: Sandbox) -> bool:
+    def _is(self, sandbox: Sandbox) -> bool:
         """Whether it is that sandbox still, and no join has meanwhile said of it what it is to go with."""
-        known = self._records.sandbox(box.container_id)
-        return known is not None and _life(known) == _life(box)
+        known = self._records.sandbox(sandbox.container_id)
+        return known is not None and _liveness(known) == _liveness(sandbox)
 
     async def _mark_orphaned(self, leaving: Attachment) -> None:
         """Remember that the endpoint's last container died: it does not keep its network from being deleted."""
@@ -103,21 +105,21 @@ class Removal:
         with self._closing(network_id, force):
             while not await self._try_network(network_id, force):
                 pass  # somebody came to the network while we waited for those who were there
-        await self._parts.files.settle()
+        await self._context.host_files.flush()
 
     def _closing(self, network_id: str, decided: bool) -> AbstractContextManager[None]:
         return self._networks.closing(network_id) if decided else nullcontext()
 
     async def _try_network(self, network_id: str, force: bool) -> bool:
         names = self._locks_of_network(network_id)
-        async with self._parts.locks.hold(*names):
+        async with self._context.locks.hold(*names):
             net = self._networks.get(network_id)
             if not force and net.phase is not Phase.REMOVING:
                 await self._refuse_used(net)
             if not self._locks_of_network(network_id) <= names:
                 return False
             with self._closing(network_id, not force):
-                await self._take_along(net)
+                await self._delete_contents(net)
             return True
 
     def _locks_of_network(self, network_id: str) -> set[str]:
@@ -127,11 +129,11 @@ class Removal:
             *(f"sandbox/{attachment.container_id}" for attachment in self._records.attachments_of_network(network_id)),
         }
 
-    async def _take_along(self, net: Network) -> None:
+    async def _delete_contents(self, net: Network) -> None:
         """The network's record alone is the intent: a restart goes on with whatever is on a network that goes."""
         await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])
         failures = await self._disconnect(self._records.attachments_of_network(net.id))
-        failures += await past(*(self._endpoints.unmake(each) for each in self._records.endpoints_of(net.id)
+        failures += await gather_errors(*(self._endpoints.unmake(each) for each in self._records.endpoints_of(net.id)
                                  if not self._records.attachments_of_endpoint(each.id)))  # fmt: skip
         if failures:
             raise collected(f"the deletion of network {net.name} is incomplete; repeat it", failures)
@@ -147,12 +149,12 @@ class Removal:
         by_container: dict[str, list[Attachment]] = {}
         for attachment in attachments:
             by_container.setdefault(attachment.container_id, []).insert(0, attachment)
-        return await past(*map(self._disconnect_in_turn, by_container.values()))
+        return await gather_errors(*map(self._disconnect_in_order, by_container.values()))
 
-    async def _disconnect_in_turn(self, attachments: Iterable[Attachment]) -> None:
+    async def _disconnect_in_order(self, attachments: Iterable[Attachment]) -> None:
         failures: list[BaseException] = []
         for attachment in attachments:
-            failures += await past(self._sandboxes.disconnect(attachment))
+            failures += await gather_errors(self._sandboxes.disconnect(attachment))
         if failures:
             raise collected(f"{attachment.container_id} is not wholly detached", failures)
 
@@ -160,9 +162,9 @@ class Removal:
         endpoints = self._records.endpoints_of(net.id)
         in_the_way: list[str] = []
         for endpoint in endpoints:
-            alive = await self._alive(endpoint)
-            if alive or not self._is_dead(endpoint):
-                in_the_way.append(self._told(endpoint, alive))
+            alive = await self._running(endpoint)
+            if alive or not self._has_exited(endpoint):
+                in_the_way.append(self._detail(endpoint, alive))
             if len(in_the_way) == NAMED:
                 break
         if in_the_way:
@@ -172,37 +174,37 @@ class Removal:
             hint = "delete its endpoints first, or all with it: --force, ?force=true"
             raise Error(Kind.IN_USE, message, hint, "network_in_use")
 
-    def _is_dead(self, endpoint: Endpoint) -> bool:
+    def _has_exited(self, endpoint: Endpoint) -> bool:
         """Of one that nobody alive is behind: whether somebody was."""
         return endpoint.orphaned or bool(self._records.attachments_of_endpoint(endpoint.id))
 
-    def _told(self, endpoint: Endpoint, alive: Sequence[str]) -> str:
+    def _detail(self, endpoint: Endpoint, alive: Sequence[str]) -> str:
         users = ", ".join(map(self._named, alive[:NAMED]))
         return f"{endpoint.name} ({endpoint.id[:12]}{': ' if users else ''}{users})"
 
     def _named(self, container_id: str) -> str:
-        box = self._records.sandbox(container_id)
-        return f"{container_id}, pid {box.process.pid}" if box and box.process else container_id
+        sandbox = self._records.sandbox(container_id)
+        return f"{container_id}, pid {sandbox.process.pid}" if sandbox and sandbox.process else container_id
 
-    async def _alive(self, endpoint: Endpoint) -> list[str]:
+    async def _running(self, endpoint: Endpoint) -> list[str]:
         """The containers behind an endpoint that are not dead."""
         attached = [each.container_id for each in self._records.attachments_of_endpoint(endpoint.id)]
-        boxes = [box for box in map(self._records.sandbox, attached) if box]
-        if not boxes:
+        sandboxes = [sandbox for sandbox in map(self._records.sandbox, attached) if sandbox]
+        if not sandboxes:
             return []
-        gone = await dead(self._parts, boxes)
-        return [box.container_id for box in boxes if box.container_id not in gone]
+        gone = await exited(self._context, sandboxes)
+        return [sandbox.container_id for sandbox in sandboxes if sandbox.container_id not in gone]
 
     # Endpoints.
 
     async def _endpoint(self, endpoint_id: str, force: bool) -> None:
         while not await self._try_endpoint(endpoint_id, force):
             pass  # a container came while we waited for those that were there
-        await self._parts.files.settle()
+        await self._context.host_files.flush()
 
     async def _try_endpoint(self, endpoint_id: str, force: bool) -> bool:
         names = self._locks_of_endpoint(endpoint_id)
-        async with self._parts.locks.hold(*names):
+        async with self._context.locks.hold(*names):
             endpoint = self._records.endpoint(endpoint_id)
             if endpoint is None:
                 raise not_found("endpoint", endpoint_id)
@@ -224,7 +226,7 @@ class Removal:
         return {f"endpoint/{endpoint_id}", *(f"sandbox/{each.container_id}" for each in attached)}
 
     async def _refuse_joined(self, endpoint: Endpoint) -> None:
-        alive = await self._alive(endpoint)
+        alive = await self._running(endpoint)
         if alive:
             message = f"endpoint {endpoint.name} has active containers: {', '.join(map(self._named, alive))}"
             raise Error(
@@ -232,11 +234,11 @@ class Removal:
             )
 
 
-def _life(box: Sandbox) -> tuple[object, ...]:
-    return box.sequence, box.process, box.auto_remove
+def _liveness(sandbox: Sandbox) -> tuple[object, ...]:
+    return sandbox.sequence, sandbox.process, sandbox.auto_remove
 
 
-async def past(*steps: Awaitable[object]) -> list[BaseException]:
+async def gather_errors(*steps: Awaitable[object]) -> list[BaseException]:
     """Take all steps, together, past those that fail; what failed."""
     results = await asyncio.gather(*steps, return_exceptions=True)
     return [each for each in results if isinstance(each, BaseException)]

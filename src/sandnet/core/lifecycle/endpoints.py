@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from sandnet.core.lifecycle.liveness import identify
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.references import resolve
-from sandnet.core.runtime.context import Parts
-from sandnet.core.runtime.operations import undo
+from sandnet.core.runtime.context import Context
+from sandnet.core.runtime.operations import roll_back
 from sandnet.errors import Error, Kind, not_found
 from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, Process
 from sandnet.model.ids import new_id
@@ -21,9 +21,9 @@ from sandnet.model.ports import PROTOCOL_NAMES
 class Endpoints:
     """The endpoints of all networks."""
 
-    def __init__(self, parts: Parts, networks: Networks) -> None:
-        self._parts = parts
-        self._records = parts.records
+    def __init__(self, context: Context, networks: Networks) -> None:
+        self._context = context
+        self._records = context.records
         self._networks = networks
         self._making: set[str] = set()
         """Endpoints whose creation is under way; another that is not ready was left half-way."""
@@ -64,7 +64,7 @@ class Endpoints:
             Error: ``NOT_FOUND``, ``NAME_TAKEN``, ``CONFLICT`` (address or port), ``EXHAUSTED``; nothing is left behind.
         """
         network = self._networks.find(network_ref)
-        return await self._parts.operations.run(self._create(network, spec))
+        return await self._context.operations.run(self._create(network, spec))
 
     def deletable(self, network: Network, ref: str) -> Endpoint:
         """As :meth:`find`, or what an earlier delete could not remove."""
@@ -75,35 +75,35 @@ class Endpoints:
         return left[0] if left else self.find(network, ref)
 
     async def _create(self, network: Network, spec: EndpointSpec) -> Endpoint:
-        driver = self._parts.driver(network.driver)
-        await self._finish(network, spec.name)
+        driver = self._context.driver(network.driver)
+        await self._finish_interrupted(network, spec.name)
         self._refuse_taken(network, spec.name)
-        process = await identify(self._parts, spec.watch_pid)
+        process = await identify(self._context, spec.watch_pid)
         try:
             ports = await driver.bind(network, spec.port_mapping)
         except Error as failure:
             raise self._with_holder(failure, spec) from failure
         endpoint_id = new_id()
-        async with self._parts.locks.hold(f"endpoint/{endpoint_id}"):  # who deletes the network waits for us
+        async with self._context.locks.hold(f"endpoint/{endpoint_id}"):  # who deletes the network waits for us
             self._making.add(endpoint_id)
             try:
                 endpoint = await self._reserved(network, endpoint_id, spec, ports, process)
                 endpoint = await self._make(network, endpoint)
             finally:
                 self._making.discard(endpoint_id)
-        self._parts.files.changed(endpoint, network)
-        await self._parts.files.settle()
+        self._context.host_files.changed(endpoint, network)
+        await self._context.host_files.flush()
         return endpoint
 
     async def _make(self, network: Network, endpoint: Endpoint) -> Endpoint:
         try:
-            await self._parts.driver(network.driver).create_endpoint(network, endpoint)
+            await self._context.driver(network.driver).create_endpoint(network, endpoint)
             endpoint = replace(endpoint, phase=Phase.READY)
             await self._records.commit(put=[endpoint])
         except BaseException:
-            await undo(f"endpoint {endpoint.name}", self._abandon(network, endpoint))
+            await roll_back(f"endpoint {endpoint.name}", self._roll_back(network, endpoint))
             raise
-        await self._parts.naming.endpoint_came(network, endpoint)
+        await self._context.resolver_sync.endpoint_added(network, endpoint)
         return endpoint
 
     async def _reserved(
@@ -117,7 +117,7 @@ class Endpoints:
         try:
             return await self._reserve(network.id, endpoint_id, spec, ports, process)
         except BaseException:
-            self._parts.driver(network.driver).unbind(ports)
+            self._context.driver(network.driver).unbind(ports)
             raise
 
     async def _reserve(
@@ -131,7 +131,7 @@ class Endpoints:
         """Decide and record; nothing may wait between the checks and the commit."""
         network = self._networks.open(network_id)
         self._refuse_taken(network, spec.name)
-        lease = self._parts.leases.take(network, spec)
+        lease = self._context.leases.take(network, spec)
         endpoint = Endpoint(
             id=endpoint_id,
             name=spec.name,
@@ -153,7 +153,7 @@ class Endpoints:
         try:
             await self._records.commit(put=[endpoint], cursor=lease.cursor)
         except BaseException:
-            self._parts.leases.give_back(network, lease.address, lease.address_ipv6)
+            self._context.leases.release(network, lease.address, lease.address_ipv6)
             raise
         return endpoint
 
@@ -162,20 +162,20 @@ class Endpoints:
         endpoint = replace(endpoint, phase=Phase.REMOVING)
         await self._records.commit(put=[endpoint])
         network = self._networks.get(endpoint.network_id)
-        await self._parts.naming.endpoint_gone(endpoint)
+        await self._context.resolver_sync.endpoint_removed(endpoint)
         await self.remove(network, endpoint)
-        self._parts.files.changed(endpoint, network, gone=True)
+        self._context.host_files.changed(endpoint, network, gone=True)
 
-    async def _finish(self, network: Network, name: str) -> None:
+    async def _finish_interrupted(self, network: Network, name: str) -> None:
         """Finish a removal that failed half-way, or could not even be recorded: it must not keep its name and ports."""
         for left in self._records.endpoints_named(name, network.id):
             if left.phase is not Phase.READY and left.id not in self._making:
-                async with self._parts.locks.hold(f"endpoint/{left.id}"):
+                async with self._context.locks.hold(f"endpoint/{left.id}"):
                     current = self._records.endpoint(left.id)
                     if current:
                         await self.remove(network, current)
 
-    async def _abandon(self, network: Network, endpoint: Endpoint) -> None:
+    async def _roll_back(self, network: Network, endpoint: Endpoint) -> None:
         """Remove what a failed create has made; marked first, so that a later request can finish it.
 
         Its lock is held: two removals at once would give back an address that a third endpoint has meanwhile.
@@ -185,11 +185,11 @@ class Endpoints:
 
     async def remove(self, network: Network, endpoint: Endpoint) -> None:
         """Unmake an endpoint without attachments, whatever its phase."""
-        driver = self._parts.drivers[network.driver]
+        driver = self._context.drivers[network.driver]
         await driver.delete_endpoint(network, endpoint)
         driver.unbind(endpoint.ports)
         await self._records.commit(delete=[endpoint])
-        self._parts.leases.give_back(network, endpoint.address, endpoint.address_ipv6)
+        self._context.leases.release(network, endpoint.address, endpoint.address_ipv6)
 
     def _refuse_taken(self, network: Network, name: str) -> None:
         for holder in self._records.endpoints_named(name, network.id):

@@ -9,7 +9,7 @@ from posixpath import join as join_path
 
 from msgspec.structs import replace
 
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.core.state.leases import Lease
 from sandnet.errors import Error, Kind, invalid
 from sandnet.model import (
@@ -34,7 +34,9 @@ MAX_HOSTS = 1024
 """Lines of a sandbox's hosts file by ``extra_hosts`` of all its joins, and as many by ``parent_updates`` of others."""
 
 
-def refuse_mixture(box: Sandbox | None, network: Network, attached: Collection[Attachment], spec: JoinSpec) -> None:
+def check_host_network_exclusive(
+    sandbox: Sandbox | None, network: Network, attached: Collection[Attachment], spec: JoinSpec
+) -> None:
     """A container is on the host's network or on others, never on both; and joins an endpoint's network once.
 
     Raises:
@@ -45,12 +47,12 @@ def refuse_mixture(box: Sandbox | None, network: Network, attached: Collection[A
         raise invalid("auto_remove on a host network needs watch_pid: the host's namespace is never empty")
     if on_host and (spec.netns or spec.pid):
         raise invalid("netns and pid cannot be given on a host network: its sandbox is the host's own namespace")
-    if box and attached and (box.origin is Origin.HOST) != on_host:
+    if sandbox and attached and (sandbox.origin is Origin.HOST) != on_host:
         message = f"container {spec.container_id} cannot be on the host's network and on others at once"
         raise invalid(message, "leave the one before joining the other", "host_network")
 
 
-def refuse_second_join(endpoint: Endpoint, attached: Collection[Attachment], container_id: str, *, many: bool) -> None:
+def check_not_joined(endpoint: Endpoint, attached: Collection[Attachment], container_id: str, *, many: bool) -> None:
     """A container joins an endpoint once; unless ``many`` may, it is the only one.
 
     Raises:
@@ -67,7 +69,7 @@ def refuse_second_join(endpoint: Endpoint, attached: Collection[Attachment], con
             raise invalid(message, hint, "already_joined")
 
 
-def keys(directory: str, container_id: str) -> Iterator[str]:
+def candidate_keys(directory: str, container_id: str) -> Iterator[str]:
     """Sandbox keys for a container, the best first: the first 12 characters of its id, then as many more as
     make it different, then tildes where the id ends too early. They do not end."""
     for length in range(min(KEY_LENGTH, len(container_id)), len(container_id) + 1):
@@ -76,16 +78,16 @@ def keys(directory: str, container_id: str) -> Iterator[str]:
         yield join_path(directory, container_id + "~" * tildes)
 
 
-def plan_sandbox(parts: Parts, spec: JoinSpec, network: Network, key: str, process: Process | None) -> Sandbox:
+def plan_sandbox(context: Context, spec: JoinSpec, network: Network, key: str, process: Process | None) -> Sandbox:
     """The record of a container's sandbox that does not exist yet."""
-    own_dir = join_path(parts.settings.files_dir, spec.container_id)
+    own_dir = join_path(context.settings.files_dir, spec.container_id)
     joined = bool(spec.netns or spec.pid)
     return Sandbox(
         container_id=spec.container_id,
         key=key,
         origin=Origin.HOST if network.driver == HOST_DRIVER else Origin.JOINED if joined else Origin.MADE,
         phase=Phase.CREATING,
-        sequence=parts.records.next_sequence(),
+        sequence=context.records.next_sequence(),
         created=time.time(),
         host_name=spec.host_name,
         domain_name=spec.domain_name,
@@ -101,36 +103,36 @@ def plan_sandbox(parts: Parts, spec: JoinSpec, network: Network, key: str, proce
     )
 
 
-def amend_sandbox(box: Sandbox, spec: JoinSpec, process: Process | None) -> Sandbox:
+def amend_sandbox(sandbox: Sandbox, spec: JoinSpec, process: Process | None) -> Sandbox:
     """A known sandbox with what a further join says of it; what it leaves unsaid stays.
 
     Raises:
         Error: ``INVALID`` when the join names other file paths than the first one did.
     """
-    for asked, known in ((spec.hosts_path, box.hosts_path), (spec.resolv_conf_path, box.resolv_conf_path)):
+    for asked, known in ((spec.hosts_path, sandbox.hosts_path), (spec.resolv_conf_path, sandbox.resolv_conf_path)):
         if asked and asked != known:
-            message = f"sandbox of {box.container_id} already has its file at {known}"
+            message = f"sandbox of {sandbox.container_id} already has its file at {known}"
             raise invalid(message, "name the same path, or none", "path_differs")
-    extra_hosts = tuple(dict.fromkeys((*box.extra_hosts, *spec.extra_hosts)))
+    extra_hosts = tuple(dict.fromkeys((*sandbox.extra_hosts, *spec.extra_hosts)))
     if len(extra_hosts) > MAX_HOSTS:
-        message = f"extra_hosts of all joins of {box.container_id}: {len(extra_hosts)} are too many"
+        message = f"extra_hosts of all joins of {sandbox.container_id}: {len(extra_hosts)} are too many"
         raise invalid(message, f"give at most {MAX_HOSTS} in all")
     return replace(
-        box,
-        host_name=spec.host_name or box.host_name,
-        domain_name=spec.domain_name or box.domain_name,
-        dns=spec.dns or box.dns,
-        dns_search=spec.dns_search or box.dns_search,
-        dns_options=spec.dns_options or box.dns_options,
+        sandbox,
+        host_name=spec.host_name or sandbox.host_name,
+        domain_name=spec.domain_name or sandbox.domain_name,
+        dns=spec.dns or sandbox.dns,
+        dns_search=spec.dns_search or sandbox.dns_search,
+        dns_options=spec.dns_options or sandbox.dns_options,
         extra_hosts=extra_hosts,
-        process=process or box.process,
-        end_process=spec.end_process if process else box.end_process,
-        auto_remove=process is not None or box.auto_remove if spec.auto_remove is None else spec.auto_remove,
+        process=process or sandbox.process,
+        end_process=spec.end_process if process else sandbox.end_process,
+        auto_remove=process is not None or sandbox.auto_remove if spec.auto_remove is None else spec.auto_remove,
     )
 
 
 def plan_attachment(
-    parts: Parts, network: Network, endpoint: Endpoint, spec: JoinSpec, taken: Collection[str]
+    context: Context, network: Network, endpoint: Endpoint, spec: JoinSpec, taken: Collection[str]
 ) -> tuple[Attachment, tuple[str, str] | None]:
     """The record of the interface to be, and how far the network's allocation has come with it.
 
@@ -138,23 +140,23 @@ def plan_attachment(
     nobody had: flows that were learned of an earlier backend with its address must not come to life again.
 
     Args:
-        parts: where addresses come from.
+        context: where addresses come from.
         network: the endpoint's.
         endpoint: what is joined.
         spec: the wish.
         taken: the interface names in the namespace.
     """
-    first = not parts.records.attachments_of_endpoint(endpoint.id)
+    first = not context.records.attachments_of_endpoint(endpoint.id)
     lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None)
     if not first:
-        lease = parts.leases.take(network, EndpointSpec(name=endpoint.name))
+        lease = context.leases.take(network, EndpointSpec(name=endpoint.name))
         lease = lease._replace(mac=new_mac() if lease.mac else "")
     attachment = Attachment(
         endpoint_id=endpoint.id,
         network_id=network.id,
         container_id=spec.container_id,
         phase=Phase.CREATING,
-        sequence=parts.records.next_sequence(),
+        sequence=context.records.next_sequence(),
         interface=_free_interface(taken) if lease.mac else "",
         host_link=f"snv{new_id()[:10]}" if lease.mac else "",
         address=lease.address,
@@ -169,10 +171,10 @@ def plan_attachment(
     return attachment, lease.cursor
 
 
-def with_parent_host(box: Sandbox, name: str, entry: HostEntry) -> Sandbox:
+def with_parent_host(sandbox: Sandbox, name: str, entry: HostEntry) -> Sandbox:
     """The sandbox with one name pointed to a new address; of too many names the one told first is forgotten."""
-    kept = tuple(known for known in box.parent_hosts if known.name.lower() != name.lower())
-    return replace(box, parent_hosts=(*kept[-(MAX_HOSTS - 1) :], entry))
+    kept = tuple(known for known in sandbox.parent_hosts if known.name.lower() != name.lower())
+    return replace(sandbox, parent_hosts=(*kept[-(MAX_HOSTS - 1) :], entry))
 
 
 def _free_interface(taken: Collection[str]) -> str:

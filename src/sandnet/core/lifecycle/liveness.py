@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from functools import cached_property
 
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.model import Process, Sandbox
 
 
-async def identify(parts: Parts, pid: int) -> Process | None:
+async def identify(context: Context, pid: int) -> Process | None:
     """The process with that number; ``None`` for 0.
 
     Raises:
@@ -23,15 +23,15 @@ async def identify(parts: Parts, pid: int) -> Process | None:
     """
     if not pid:
         return None
-    started = await parts.workers.run(parts.kernel.processes.started, pid)
+    started = await context.workers.run(context.kernel.processes.started, pid)
     if started is None:
         raise not_found("process", str(pid), "it has ended, or is in a PID namespace that the daemon does not see")
     return Process(pid, started)
 
 
-async def dead(parts: Parts, boxes: Iterable[Sandbox]) -> Set[str]:
+async def exited(context: Context, sandboxes: Iterable[Sandbox]) -> Set[str]:
     """The containers among these that are dead."""
-    return await parts.workers.run(_dead, parts.kernel, list(boxes))
+    return await context.workers.run(_exited, context.kernel, list(sandboxes))
 
 
 def has_ended(kernel: Kernel, process: Process) -> bool:
@@ -45,7 +45,7 @@ def has_ended(kernel: Kernel, process: Process) -> bool:
     return watched is None
 
 
-class _Look:
+class _ProcessSnapshot:
     """One look at the kernel; the list of processes is read only if it is needed."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -55,17 +55,17 @@ class _Look:
     def _occupied(self) -> Set[int]:
         return self._kernel.processes.namespaces()
 
-    def is_dead(self, box: Sandbox) -> bool:
-        if box.process and has_ended(self._kernel, box.process):
+    def has_exited(self, sandbox: Sandbox) -> bool:
+        if sandbox.process and has_ended(self._kernel, sandbox.process):
             return True
         try:
-            pinned = self._kernel.namespaces.find(box.key)
-            is_pinned = pinned is not None and pinned.inode == box.inode
-            return not is_pinned and box.inode not in self._occupied
+            pinned = self._kernel.namespaces.find(sandbox.key)
+            is_pinned = pinned is not None and pinned.inode == sandbox.inode
+            return not is_pinned and sandbox.inode not in self._occupied
         except Error:
             return False
 
 
-def _dead(kernel: Kernel, boxes: Iterable[Sandbox]) -> Set[str]:
-    look = _Look(kernel)
-    return {box.container_id for box in boxes if look.is_dead(box)}
+def _exited(kernel: Kernel, sandboxes: Iterable[Sandbox]) -> Set[str]:
+    look = _ProcessSnapshot(kernel)
+    return {sandbox.container_id for sandbox in sandboxes if look.has_exited(sandbox)}

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.references import resolve
-from sandnet.core.runtime.context import Parts
-from sandnet.core.runtime.operations import undo
+from sandnet.core.runtime.context import Context
+from sandnet.core.runtime.operations import roll_back
 from sandnet.drivers.base import Driver
 from sandnet.errors import Error, Kind, not_found
 from sandnet.ipam.usage import some
@@ -21,9 +21,9 @@ from sandnet.model.ids import new_id
 class Networks:
     """The networks of this host."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._records = parts.records
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._records = context.records
         self._closing: set[str] = set()
         """Networks about to be removed: they get no more endpoints, though no record says so yet."""
         self._making: set[str] = set()
@@ -38,7 +38,7 @@ class Networks:
 
     def default(self) -> Network | None:
         """The network that an empty name stands for, if it exists."""
-        return next(iter(self.list(name=self._parts.settings.default_network)), None)
+        return next(iter(self.list(name=self._context.settings.default_network)), None)
 
     def find(self, ref: str) -> Network:
         """The network with that id, name or unique id prefix.
@@ -83,7 +83,7 @@ class Networks:
 
     def scope(self, net: Network) -> str:
         """``local`` or ``global``, as its driver says."""
-        return self._parts.drivers[net.driver].scope
+        return self._context.drivers[net.driver].scope
 
     async def create(self, spec: NetworkSpec, *, predefined: bool = False) -> Network:
         """Make a network.
@@ -91,7 +91,7 @@ class Networks:
         Raises:
             Error: ``NAME_TAKEN``, ``NOT_FOUND`` (driver), or what the driver refuses; nothing is left behind.
         """
-        return await self._parts.operations.run(self._create(spec, predefined))
+        return await self._context.operations.run(self._create(spec, predefined))
 
     def deletable(self, ref: str) -> Network:
         """As :meth:`find`, or what an earlier delete could not remove."""
@@ -102,9 +102,9 @@ class Networks:
         return left[0] if left else self.find(ref)
 
     async def _create(self, spec: NetworkSpec, predefined: bool) -> Network:
-        driver = self._parts.driver(spec.driver)
-        await self._finish(spec.name)
-        async with self._parts.locks.hold("networks"):  # two plans at once would choose one subnet
+        driver = self._context.driver(spec.driver)
+        await self._finish_interrupted(spec.name)
+        async with self._context.locks.hold("networks"):  # two plans at once would choose one subnet
             self._refuse_taken(spec.name)
             wish = Network(
                 id=new_id(),
@@ -128,10 +128,10 @@ class Networks:
 
     async def _make(self, net: Network) -> Network:
         try:
-            net = replace(await self._parts.driver(net.driver).create_network(net), phase=Phase.READY)
+            net = replace(await self._context.driver(net.driver).create_network(net), phase=Phase.READY)
             await self._records.commit(put=[net])
         except BaseException:
-            await undo(f"network {net.name}", self._abandon(net))
+            await roll_back(f"network {net.name}", self._roll_back(net))
             raise
         return net
 
@@ -149,27 +149,27 @@ class Networks:
         nets = (net for net in chosen if not net.options.subnet and not net.options.bridge_address)
         return [net.name for net in nets if not self._records.endpoints_of(net.id)]
 
-    async def _finish(self, name: str) -> None:
+    async def _finish_interrupted(self, name: str) -> None:
         """Finish a removal that failed half-way, or could not even be recorded: it must not keep its name for ever."""
         for left in self._records.networks_named(name):
             if left.phase is not Phase.READY and left.id not in self._making:
-                async with self._parts.locks.hold(f"network/{left.id}"):
+                async with self._context.locks.hold(f"network/{left.id}"):
                     current = self._records.network(left.id)
                     if current and not self._records.endpoints_of(left.id):  # else only its own delete can
                         await self.remove(current)
 
-    async def _abandon(self, net: Network) -> None:
+    async def _roll_back(self, net: Network) -> None:
         """Remove what a failed create has made; marked first, so that a later request can finish it."""
-        async with self._parts.locks.hold(f"network/{net.id}"):
+        async with self._context.locks.hold(f"network/{net.id}"):
             await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])
             await self.remove(net)
 
     async def remove(self, net: Network) -> None:
         """Unmake a network without endpoints, whatever its phase: the end of a delete, a failed create or a crash."""
-        await self._parts.drivers[net.driver].delete_network(net)
+        await self._context.drivers[net.driver].delete_network(net)
         await self._records.commit(delete=[net])
-        self._parts.leases.forget(net.id)
-        self._parts.files.forget(net)
+        self._context.leases.forget(net.id)
+        self._context.host_files.forget(net)
 
     def _refuse_taken(self, name: str) -> None:
         for holder in self._records.networks_named(name):

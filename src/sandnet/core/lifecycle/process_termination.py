@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Final
 
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.observation import Watched
+from sandnet.kernel.observation import ProcessHandle
 from sandnet.model import Process, Sandbox
 
 GRACE: Final = 5.0
@@ -19,7 +19,7 @@ REPEAT: Final = 0.5
 """Seconds after which they are asked again: ``sandnet run`` waits for a daemon when its command has ended."""
 
 
-async def end_processes(parts: Parts, boxes: Iterable[Sandbox]) -> list[int]:
+async def end_processes(context: Context, sandboxes: Iterable[Sandbox]) -> list[int]:
     """End the processes of sandboxes that have one for themselves: SIGTERM, and after five seconds SIGKILL.
 
     Each is held by a descriptor and has started when its record says, so that no other process is met.
@@ -27,15 +27,15 @@ async def end_processes(parts: Parts, boxes: Iterable[Sandbox]) -> list[int]:
     Returns:
         The numbers of those that were alive.
     """
-    if await parts.boots.is_later():
+    if await context.boot_id.has_rebooted():
         return []
-    wanted = {box.process: None for box in boxes if box.process and box.end_process}
-    return await parts.workers.run(_end, parts.kernel, list(wanted)) if wanted else []
+    wanted = {sandbox.process: None for sandbox in sandboxes if sandbox.process and sandbox.end_process}
+    return await context.workers.run(_end, context.kernel, list(wanted)) if wanted else []
 
 
 def _end(kernel: Kernel, processes: Iterable[Process]) -> list[int]:
     with ExitStack() as stack:
-        alive: dict[int, tuple[int, Watched]] = {}
+        alive: dict[int, tuple[int, ProcessHandle]] = {}
         for process in processes:
             watched = kernel.processes.watch(process.pid, process.started)
             if watched:
@@ -50,7 +50,7 @@ def _end(kernel: Kernel, processes: Iterable[Process]) -> list[int]:
     return ended
 
 
-def _ask(alive: dict[int, tuple[int, Watched]], *, force: bool) -> None:
+def _ask(alive: dict[int, tuple[int, ProcessHandle]], *, force: bool) -> None:
     """Signal all, and forget those that end soon."""
     waiting = select.poll()
     for descriptor, (_, watched) in alive.items():

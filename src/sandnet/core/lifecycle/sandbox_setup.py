@@ -16,40 +16,42 @@ from sandnet.errors import collected
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Namespace, Veth
 from sandnet.model import Attachment, Endpoint, Interface, Origin, Phase, Sandbox
-from sandnet.model.link_alias import attachment_mark
+from sandnet.model.link_alias import attachment_alias
 
 Failures = list[Exception]
 """What went wrong in a teardown that went on."""
 
 
-def made(kernel: Kernel, box: Sandbox, prepare_names: Callable[[Sandbox], None] | None) -> Sandbox:
+def create_namespace(kernel: Kernel, sandbox: Sandbox, prepare_names: Callable[[Sandbox], None] | None) -> Sandbox:
     """A new sandbox's namespace made, or the host's pinned for it; the record with what was found on the way.
 
     Args:
         kernel: the host's.
-        box: the sandbox.
+        sandbox: the sandbox.
         prepare_names: opens the sockets at which it will ask for names; ``None``: it will not ask.
     """
-    pinned = kernel.namespaces.make(box.key) if box.origin is Origin.MADE else kernel.namespaces.pin(box.key)
-    box = identified(box, pinned)
+    pinned = (
+        kernel.namespaces.make(sandbox.key) if sandbox.origin is Origin.MADE else kernel.namespaces.pin(sandbox.key)
+    )
+    sandbox = identified(sandbox, pinned)
     if prepare_names:
-        prepare_names(box)
-    return box
+        prepare_names(sandbox)
+    return sandbox
 
 
-def marked(veth: Veth | None, endpoint: Endpoint, box: Sandbox, attachment: Attachment) -> Veth | None:
+def with_alias(veth: Veth | None, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> Veth | None:
     """The link, with what it is to say of itself."""
-    return veth and veth._replace(mark=attachment_mark(endpoint, box, attachment))
+    return veth and veth._replace(alias=attachment_alias(endpoint, sandbox, attachment))
 
 
-def wire(
-    kernel: Kernel, box: Sandbox, veth: Veth | None, routes: Routes, write_files: Callable[[], Digests]
+def set_up(
+    kernel: Kernel, sandbox: Sandbox, veth: Veth | None, routes: Routes, write_files: Callable[[], Digests]
 ) -> Sandbox:
     """Make a sandbox's interface, routes and files what the records say.
 
     Args:
         kernel: the host's.
-        box: the sandbox.
+        sandbox: the sandbox.
         veth: the link to plug; ``None`` for drivers without one.
         routes: those it is to have.
         write_files: writes its files.
@@ -58,70 +60,74 @@ def wire(
         The record with what was written.
     """
     if veth:
-        kernel.links.plug(box.key, veth)
-    if box.origin is not Origin.HOST:
-        kernel.namespaces.default_routes(box.key, routes.default)
-        if not _is_new(box):  # one that we have just made has nothing of the kind, and one interface
-            kernel.namespaces.source_routes(box.key, routes.by_source)
-    return write_files().on(box)
+        kernel.links.plug(sandbox.key, veth)
+    if sandbox.origin is not Origin.HOST:
+        kernel.namespaces.default_routes(sandbox.key, routes.default)
+        if not _is_new(sandbox):  # one that we have just made has nothing of the kind, and one interface
+            kernel.namespaces.source_routes(sandbox.key, routes.by_source)
+    return write_files().on(sandbox)
 
 
-def unplug(kernel: Kernel, box: Sandbox, last: Attachment, shared: Sequence[Interface], routes: Routes) -> Failures:
+def detach_link(
+    kernel: Kernel, sandbox: Sandbox, last: Attachment, shared: Sequence[Interface], routes: Routes
+) -> Failures:
     """Take one link out of a sandbox that goes on living, and move its routes.
 
     Where its namespace is gone, as after a reboot, only the link on this side is left to take.
 
     Args:
         kernel: the host's.
-        box: the sandbox.
+        sandbox: the sandbox.
         last: the attachment that ends.
         shared: addresses of the endpoint that are not the interface's own.
         routes: those that the sandbox is to have.
     """
     failures: Failures = []
-    _retire(kernel, box, last, failures)
-    if not _is_there(kernel, box, failures):
+    _retire(kernel, sandbox, last, failures)
+    if not _is_there(kernel, sandbox, failures):
         return failures
     if shared:
-        _past(failures, lambda: kernel.links.withdraw(box.key, shared))
-    if box.origin is Origin.MADE and last.interface:
-        _past(failures, lambda: kernel.namespaces.silence(box.key, last.interface))
-    if box.origin is not Origin.HOST:
-        _past(failures, lambda: kernel.namespaces.default_routes(box.key, routes.default))
-        _past(failures, lambda: kernel.namespaces.source_routes(box.key, routes.by_source))
+        attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))
+    if sandbox.origin is Origin.MADE and last.interface:
+        attempt(failures, lambda: kernel.namespaces.set_link_down(sandbox.key, last.interface))
+    if sandbox.origin is not Origin.HOST:
+        attempt(failures, lambda: kernel.namespaces.default_routes(sandbox.key, routes.default))
+        attempt(failures, lambda: kernel.namespaces.source_routes(sandbox.key, routes.by_source))
     return failures
 
 
-def dissolve(
+def tear_down(
     kernel: Kernel,
-    box: Sandbox,
+    sandbox: Sandbox,
     last: Attachment | None,
     shared: Sequence[Interface],
     remove_files: Callable[[], None],
 ) -> Failures:
     """Take the last link out of a sandbox, let its namespace go and remove its files."""
     failures: Failures = []
-    down = box.origin is Origin.JOINED and not box.loopback_was_up and box.inode != 0
+    down = sandbox.origin is Origin.JOINED and not sandbox.loopback_was_up and sandbox.inode != 0
     if last:
-        _retire(kernel, box, last, failures)
-    if shared and box.origin is Origin.JOINED:
-        _past(failures, lambda: kernel.links.withdraw(box.key, shared))
-    if box.origin is Origin.JOINED and box.inode and _is_there(kernel, box, failures):  # rules outlive their link
-        _past(failures, lambda: kernel.namespaces.source_routes(box.key, ()))
-    _past(failures, lambda: kernel.namespaces.release(box.key, inode=box.inode, loopback_down=down))
-    _past(failures, remove_files)
+        _retire(kernel, sandbox, last, failures)
+    if shared and sandbox.origin is Origin.JOINED:
+        attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))
+    if (
+        sandbox.origin is Origin.JOINED and sandbox.inode and _is_there(kernel, sandbox, failures)
+    ):  # rules outlive their link
+        attempt(failures, lambda: kernel.namespaces.source_routes(sandbox.key, ()))
+    attempt(failures, lambda: kernel.namespaces.release(sandbox.key, inode=sandbox.inode, loopback_down=down))
+    attempt(failures, remove_files)
     return failures
 
 
-class Remains(NamedTuple):
+class Teardown(NamedTuple):
     """A sandbox whose end is near, with its one attachment."""
 
-    box: Sandbox
+    sandbox: Sandbox
     last: Attachment
     remove_files: Callable[[], None]
 
 
-def dissolve_together(kernel: Kernel, all_: Sequence[Remains]) -> set[str]:
+def tear_down_all(kernel: Kernel, all_: Sequence[Teardown]) -> set[str]:
     """As :func:`dissolve`, of many: their links go in one request, which costs one grace period and not one each.
 
     Returns:
@@ -131,34 +137,34 @@ def dissolve_together(kernel: Kernel, all_: Sequence[Remains]) -> set[str]:
         Error: their links cannot be deleted; nothing else was tried.
     """
     kernel.links.delete([each.last.host_link for each in all_ if each.last.host_link])
-    return {each.box.container_id for each in all_ if dissolve(kernel, each.box, None, (), each.remove_files)}
+    return {each.sandbox.container_id for each in all_ if tear_down(kernel, each.sandbox, None, (), each.remove_files)}
 
 
-def _is_new(box: Sandbox) -> bool:
-    return box.origin is Origin.MADE and box.phase is Phase.CREATING
+def _is_new(sandbox: Sandbox) -> bool:
+    return sandbox.origin is Origin.MADE and sandbox.phase is Phase.CREATING
 
 
-def _is_there(kernel: Kernel, box: Sandbox, failures: Failures) -> bool:
+def _is_there(kernel: Kernel, sandbox: Sandbox, failures: Failures) -> bool:
     """Whether the sandbox's namespace is still at its key; another one there is somebody else's business."""
     found: list[Namespace | None] = []
-    _past(failures, lambda: found.append(kernel.namespaces.find(box.key)))
-    return any(pinned is not None and pinned.inode == box.inode for pinned in found)
+    attempt(failures, lambda: found.append(kernel.namespaces.find(sandbox.key)))
+    return any(pinned is not None and pinned.inode == sandbox.inode for pinned in found)
 
 
-def _retire(kernel: Kernel, box: Sandbox, last: Attachment, failures: Failures) -> None:
+def _retire(kernel: Kernel, sandbox: Sandbox, last: Attachment, failures: Failures) -> None:
     """Silence the link, to be deleted in bulk; a namespace that is not ours must be without it at once."""
-    if last.host_link and box.origin is Origin.JOINED:
-        _past(failures, lambda: kernel.links.delete([last.host_link]))
+    if last.host_link and sandbox.origin is Origin.JOINED:
+        attempt(failures, lambda: kernel.links.delete([last.host_link]))
     elif last.host_link:
-        _past(failures, lambda: kernel.links.retire([last.host_link]))
+        attempt(failures, lambda: kernel.links.retire([last.host_link]))
 
 
-def identified(box: Sandbox, namespace: Namespace) -> Sandbox:
+def identified(sandbox: Sandbox, namespace: Namespace) -> Sandbox:
     """The record of a sandbox whose namespace is known now."""
-    return replace(box, inode=namespace.inode, loopback_was_up=namespace.loopback_was_up)
+    return replace(sandbox, inode=namespace.inode, loopback_was_up=namespace.loopback_was_up)
 
 
-def _past(failures: Failures, step: Callable[[], object]) -> None:
+def attempt(failures: Failures, step: Callable[[], object]) -> None:
     """Run one step of a teardown; a failure is kept and the teardown goes on."""
     try:
         step()
@@ -166,6 +172,7 @@ def _past(failures: Failures, step: Callable[[], object]) -> None:
         failures.append(failure)
 
 
-def _report(what: str, failures: Sequence[Exception]) -> None:
+def raise_incomplete(what: str, failures: Sequence[Exception]) -> None:
+    """Raise one error of all that failed, if any did."""
     if failures:
         raise collected(f"{what} is incomplete; repeat it", failures)

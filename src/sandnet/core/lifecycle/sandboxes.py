@@ -17,19 +17,27 @@ from sandnet.core.lifecycle.default_routes import SandboxRoutes
 from sandnet.core.lifecycle.endpoints import Endpoints
 from sandnet.core.lifecycle.join_plan import (
     amend_sandbox,
-    keys,
+    candidate_keys,
+    check_host_network_exclusive,
+    check_not_joined,
     plan_attachment,
     plan_sandbox,
-    refuse_mixture,
-    refuse_second_join,
 )
 from sandnet.core.lifecycle.liveness import identify
 from sandnet.core.lifecycle.networks import Networks
-from sandnet.core.lifecycle.parent_updates import Parents
+from sandnet.core.lifecycle.parent_updates import ParentUpdates
 from sandnet.core.lifecycle.references import attached_id, begins
-from sandnet.core.lifecycle.sandbox_setup import _report, dissolve, identified, made, marked, unplug, wire
-from sandnet.core.runtime.context import Parts
-from sandnet.core.runtime.operations import together, undo
+from sandnet.core.lifecycle.sandbox_setup import (
+    create_namespace,
+    detach_link,
+    identified,
+    raise_incomplete,
+    set_up,
+    tear_down,
+    with_alias,
+)
+from sandnet.core.runtime.context import Context
+from sandnet.core.runtime.operations import gather_both, roll_back
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.types import Veth
 from sandnet.model import (
@@ -50,20 +58,20 @@ _log = logging.getLogger(__name__)
 class Sandboxes:
     """The sandboxes of this host."""
 
-    def __init__(self, parts: Parts, networks: Networks, endpoints: Endpoints) -> None:
-        self._parts = parts
-        self._records = parts.records
+    def __init__(self, context: Context, networks: Networks, endpoints: Endpoints) -> None:
+        self._context = context
+        self._records = context.records
         self._networks = networks
         self._endpoints = endpoints
-        self._backends = Backends(parts)
-        self._routes = SandboxRoutes(parts)
-        self.parents = Parents(parts)
+        self._backends = Backends(context)
+        self._routes = SandboxRoutes(context)
+        self.parents = ParentUpdates(context)
         self._planned: set[str] = set()
         """Keys chosen for sandboxes that no record names yet."""
 
     def list(self) -> list[Sandbox]:
         """Those in use, in creation order."""
-        return [box for box in self._records.sandboxes() if box.phase is Phase.READY]
+        return [sandbox for sandbox in self._records.sandboxes() if sandbox.phase is Phase.READY]
 
     def find(self, ref: str) -> Sandbox:
         """The sandbox of the container with that id, unique id prefix, or last part of the sandbox key.
@@ -71,9 +79,9 @@ class Sandboxes:
         Raises:
             Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
         """
-        box = self._records.sandbox(ref)
-        found = [box] if box and box.phase is Phase.READY else []
-        if box is None and ref:
+        sandbox = self._records.sandbox(ref)
+        found = [sandbox] if sandbox and sandbox.phase is Phase.READY else []
+        if sandbox is None and ref:
             found = [
                 each for each in self.list() if begins(each.container_id, ref) or each.key.rpartition("/")[2] == ref
             ]
@@ -84,9 +92,9 @@ class Sandboxes:
             raise invalid(f"{ref!r} means more than one sandbox: {candidates}", "use the full id", "ambiguous")
         return found[0]
 
-    def attachments(self, box: Sandbox) -> Sequence[Attachment]:
+    def attachments(self, sandbox: Sandbox) -> Sequence[Attachment]:
         """What the sandbox is attached to, the first attached first."""
-        found = self._records.attachments_of_container(box.container_id)
+        found = self._records.attachments_of_container(sandbox.container_id)
         return [attachment for attachment in found if attachment.phase is Phase.READY]
 
     async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
@@ -103,7 +111,7 @@ class Sandboxes:
         """
         network = self._networks.find(network_ref)
         endpoint = self._endpoints.find(network, endpoint_ref)
-        return await self._parts.operations.run(self._join(endpoint.id, spec, many))
+        return await self._context.operations.run(self._join(endpoint.id, spec, many))
 
     async def leave(self, network_ref: str, endpoint_ref: str, container_id: str) -> None:
         """Take a container, by its id or a unique prefix of it, off an endpoint; its last leave removes its sandbox.
@@ -113,48 +121,52 @@ class Sandboxes:
         """
         network = self._networks.find(network_ref)
         endpoint = self._endpoints.find(network, endpoint_ref)
-        await self._parts.operations.run(self._leave(endpoint.id, container_id))
+        await self._context.operations.run(self._leave(endpoint.id, container_id))
 
     # Joining.
 
     async def _join(self, endpoint_id: str, spec: JoinSpec, many: bool) -> Sandbox:
-        await self._finish(endpoint_id, spec.container_id)
+        await self._finish_interrupted(endpoint_id, spec.container_id)
         async with self._hold(endpoint_id, spec.container_id):
             network, endpoint = self._usable(endpoint_id)
             attached = self._records.attachments_of_container(spec.container_id)
             known = self._records.sandbox(spec.container_id)
             others = self._records.attachments_of_endpoint(endpoint.id)
-            refuse_second_join(endpoint, others, spec.container_id, many=many)
-            refuse_mixture(known, network, attached, spec)
-            process = await identify(self._parts, spec.watch_pid or spec.pid)
-            box = amend_sandbox(known, spec, process) if known else await self._plan(network, spec, process)
+            check_not_joined(endpoint, others, spec.container_id, many=many)
+            check_host_network_exclusive(known, network, attached, spec)
+            process = await identify(self._context, spec.watch_pid or spec.pid)
+            sandbox = amend_sandbox(known, spec, process) if known else await self._plan(network, spec, process)
             try:
-                self._parts.files.check(box)
-                box = box if known else await self._parts.files.with_places(box)
-                box, attachment = await self._intend(network, endpoint, box, spec, known)
+                self._context.host_files.check(sandbox)
+                sandbox = sandbox if known else await self._context.host_files.with_places(sandbox)
+                sandbox, attachment = await self._intend(network, endpoint, sandbox, spec, known)
                 # what the driver does outside of the namespace goes beside the making of it
-                join = self._parts.driver(network.driver).join
-                box, veth = await together(self._with_namespace(box, attachment), join(network, endpoint, attachment))
+                join = self._context.driver(network.driver).join
+                sandbox, veth = await gather_both(
+                    self._with_namespace(sandbox, attachment), join(network, endpoint, attachment)
+                )
                 # the resolver opens its sockets in the namespace while the interface is plugged
-                box, _ = await together(
-                    self._connect(box, marked(veth, endpoint, box, attachment)),
-                    self._parts.naming.attachment_came(box, attachment),
+                sandbox, _ = await gather_both(
+                    self._connect(sandbox, with_alias(veth, endpoint, sandbox, attachment)),
+                    self._context.resolver_sync.attachment_added(sandbox, attachment),
                 )
                 if others:
-                    await self._backends.spread(network, endpoint, attachment)
-                box = self.parents.owing(replace(box, phase=Phase.READY), network, spec.parent_updates)
+                    await self._backends.rebalance(network, endpoint, attachment)
+                sandbox = self.parents.with_pending(replace(sandbox, phase=Phase.READY), network, spec.parent_updates)
                 # an endpoint that had lost its container has one again
                 found = [replace(endpoint, orphaned=False)] if endpoint.orphaned else []
-                await self._records.commit(put=[box, replace(attachment, phase=Phase.READY), *found])
+                await self._records.commit(put=[sandbox, replace(attachment, phase=Phase.READY), *found])
             except BaseException:
-                await undo(f"join of {spec.container_id}", self._undo_join(endpoint.id, spec.container_id, known))
+                await roll_back(
+                    f"join of {spec.container_id}", self._roll_back_join(endpoint.id, spec.container_id, known)
+                )
                 raise
             finally:
-                self._planned.discard(box.key)
-        await self.parents.tell(box)
-        return box
+                self._planned.discard(sandbox.key)
+        await self.parents.deliver(sandbox)
+        return sandbox
 
-    async def _finish(self, endpoint_id: str, container_id: str) -> None:
+    async def _finish_interrupted(self, endpoint_id: str, container_id: str) -> None:
         """Finish what failed half-way before: neither endpoint nor container is stuck with it.
 
         Whoever holds the locks sees nobody else's join or leave under way, so what is not ready is left over.
@@ -166,95 +178,99 @@ class Sandboxes:
                 current = records.attachment(attachment.container_id, attachment.endpoint_id)
                 if current and current.phase is not Phase.READY:
                     await self.disconnect(current)
-        async with self._parts.locks.hold(f"sandbox/{container_id}"):
-            box = records.sandbox(container_id)
-            if box and box.phase is not Phase.READY and not records.attachments_of_container(container_id):
-                await self.dissolve(box)
+        async with self._context.locks.hold(f"sandbox/{container_id}"):
+            sandbox = records.sandbox(container_id)
+            if sandbox and sandbox.phase is not Phase.READY and not records.attachments_of_container(container_id):
+                await self.tear_down(sandbox)
 
     async def _plan(self, network: Network, spec: JoinSpec, process: Process | None) -> Sandbox:
         """A new sandbox, at the first key where no stranger has pinned a namespace."""
-        for key in keys(self._parts.settings.sandbox_dir, spec.container_id):
+        for key in candidate_keys(self._context.settings.sandbox_dir, spec.container_id):
             if self._records.sandbox_at(key) is not None or key in self._planned:
                 continue
             self._planned.add(key)
             free = False
             try:
-                free = await self._parts.workers.run(self._parts.kernel.namespaces.find, key) is None
+                free = await self._context.workers.run(self._context.kernel.namespaces.find, key) is None
             finally:
                 if not free:
                     self._planned.discard(key)
             if free:
-                return plan_sandbox(self._parts, spec, network, key, process)
+                return plan_sandbox(self._context, spec, network, key, process)
         raise AssertionError("unreachable: the keys do not end")
 
     async def _intend(
-        self, network: Network, endpoint: Endpoint, box: Sandbox, spec: JoinSpec, known: Sandbox | None
+        self, network: Network, endpoint: Endpoint, sandbox: Sandbox, spec: JoinSpec, known: Sandbox | None
     ) -> tuple[Sandbox, Attachment]:
         """Record what is about to be made. A namespace that is not ours is pinned first: the interfaces it
         has decide the name of the new one."""
-        taken = {a.interface for a in self._records.attachments_of_container(box.container_id)}
+        taken = {a.interface for a in self._records.attachments_of_container(sandbox.container_id)}
         if known:
-            await self._refuse_other_namespace(known, spec)
-            await self._parts.reaper.settle(box.container_id)
-        if box.origin is Origin.JOINED:
+            await self._refuse_different_namespace(known, spec)
+            await self._context.link_reaper.wait(sandbox.container_id)
+        if sandbox.origin is Origin.JOINED:
             if not known:
-                box = await self._found(box, spec)
-                await self._records.commit(put=[box])  # before it is touched: whatever fails gives back what was found
-                pin = self._parts.kernel.namespaces.pin
-                await self._parts.workers.run(pin, box.key, path=spec.netns, pid=spec.pid, inode=box.inode)
-            taken |= set(await self._parts.workers.run(self._parts.kernel.namespaces.interfaces, box.key))
-        attachment, cursor = plan_attachment(self._parts, network, endpoint, spec, taken)
+                sandbox = await self._found(sandbox, spec)
+                await self._records.commit(
+                    put=[sandbox]
+                )  # before it is touched: whatever fails gives back what was found
+                pin = self._context.kernel.namespaces.pin
+                await self._context.workers.run(pin, sandbox.key, path=spec.netns, pid=spec.pid, inode=sandbox.inode)
+            taken |= set(await self._context.workers.run(self._context.kernel.namespaces.interfaces, sandbox.key))
+        attachment, cursor = plan_attachment(self._context, network, endpoint, spec, taken)
         try:
-            await self._records.commit(put=[box, attachment], cursor=cursor)
+            await self._records.commit(put=[sandbox, attachment], cursor=cursor)
         except BaseException:
-            self._give_back(network, attachment)
+            self._release(network, attachment)
             raise
-        return box, attachment
+        return sandbox, attachment
 
-    async def _connect(self, box: Sandbox, veth: Veth | None) -> Sandbox:
+    async def _connect(self, sandbox: Sandbox, veth: Veth | None) -> Sandbox:
         """Make an attachment true in the sandbox and in the files; the sandbox as it is then."""
-        files = self._parts.files.writing(box)
-        return await self._parts.workers.run(wire, self._parts.kernel, box, veth, self._routes.of(box), files)
+        files = self._context.host_files.write_job(sandbox)
+        return await self._context.workers.run(
+            set_up, self._context.kernel, sandbox, veth, self._routes.of(sandbox), files
+        )
 
-    async def _with_namespace(self, box: Sandbox, attachment: Attachment) -> Sandbox:
-        if box.phase is not Phase.CREATING or box.origin is Origin.JOINED:
-            return box
-        asks = box.origin is Origin.MADE and bool(attachment.interface)
-        prepare = self._parts.naming.prepare if asks else None
-        return await self._parts.workers.run(made, self._parts.kernel, box, prepare)
+    async def _with_namespace(self, sandbox: Sandbox, attachment: Attachment) -> Sandbox:
+        if sandbox.phase is not Phase.CREATING or sandbox.origin is Origin.JOINED:
+            return sandbox
+        asks = sandbox.origin is Origin.MADE and bool(attachment.interface)
+        prepare = self._context.resolver_sync.prepare if asks else None
+        return await self._context.workers.run(create_namespace, self._context.kernel, sandbox, prepare)
 
-    async def _found(self, box: Sandbox, spec: JoinSpec) -> Sandbox:
+    async def _found(self, sandbox: Sandbox, spec: JoinSpec) -> Sandbox:
         """The record with what the namespace to be joined is like; nothing is changed yet."""
-        identify = self._parts.kernel.namespaces.identify
-        wanted = await self._parts.workers.run(identify, path=spec.netns, pid=spec.pid)
-        if wanted.inode == (await self._parts.workers.run(identify)).inode:
+        identify = self._context.kernel.namespaces.identify
+        wanted = await self._context.workers.run(identify, path=spec.netns, pid=spec.pid)
+        if wanted.inode == (await self._context.workers.run(identify)).inode:
             message = "that is the host's own network namespace"
             raise invalid(message, "join the network of type host for that", "host_namespace")
-        box = identified(box, wanted)
-        holder = next((b for b in self._records.sandboxes() if b.inode == box.inode and b.key != box.key), None)
+        sandbox = identified(sandbox, wanted)
+        holder = next((b for b in self._records.sandboxes() if b.inode == sandbox.inode and b.key != sandbox.key), None)
         if holder:
             message = f"that namespace is the sandbox of container {holder.container_id} already"
             raise invalid(message, "join it as that container", "namespace_taken")
-        return box
+        return sandbox
 
-    async def _refuse_other_namespace(self, known: Sandbox, spec: JoinSpec) -> None:
+    async def _refuse_different_namespace(self, known: Sandbox, spec: JoinSpec) -> None:
         if not spec.netns and not spec.pid:
             return
-        identify = self._parts.kernel.namespaces.identify
-        if (await self._parts.workers.run(identify, path=spec.netns, pid=spec.pid)).inode != known.inode:
+        identify = self._context.kernel.namespaces.identify
+        if (await self._context.workers.run(identify, path=spec.netns, pid=spec.pid)).inode != known.inode:
             message = f"container {known.container_id} has another namespace for its sandbox: {known.key}"
             raise invalid(message, "leave its networks first, or name no namespace", "namespace_differs")
 
-    async def _undo_join(self, endpoint_id: str, container_id: str, known: Sandbox | None) -> None:
+    async def _roll_back_join(self, endpoint_id: str, container_id: str, known: Sandbox | None) -> None:
         attachment = self._records.attachment(container_id, endpoint_id)
-        box = self._records.sandbox(container_id)
+        sandbox = self._records.sandbox(container_id)
         if attachment:
             await self.disconnect(attachment)
-        elif box and not known:
-            await self.dissolve(box)
-        if known and box:
+        elif sandbox and not known:
+            await self.tear_down(sandbox)
+        if known and sandbox:
             await self._records.commit(put=[known])
-            await self._parts.workers.run(self._parts.files.writing(known))
+            await self._context.workers.run(self._context.host_files.write_job(known))
 
     # Leaving.
 
@@ -284,71 +300,71 @@ class Sandboxes:
             Error: ``INTERNAL`` with all that failed; the records stay, and the same call finishes the work.
         """
         attachment = replace(attachment, phase=Phase.REMOVING)
-        box = self._records.sandbox(attachment.container_id)
+        sandbox = self._records.sandbox(attachment.container_id)
         last = len(self._records.attachments_of_container(attachment.container_id)) == 1
-        if box and last:
-            box = replace(box, phase=Phase.REMOVING)
-        await self._records.commit(put=[attachment, box] if box and last else [attachment])
-        await self._parts.naming.attachments_gone([attachment])
+        if sandbox and last:
+            sandbox = replace(sandbox, phase=Phase.REMOVING)
+        await self._records.commit(put=[attachment, sandbox] if sandbox and last else [attachment])
+        await self._context.resolver_sync.attachments_removed([attachment])
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         if network and endpoint:
-            await self._hand_over(network, endpoint, attachment)
-        if box and last:
-            await self.dissolve(box, attachment)
-        elif box:
-            await self._unplug(box, attachment)
+            await self._fail_over(network, endpoint, attachment)
+        if sandbox and last:
+            await self.tear_down(sandbox, attachment)
+        elif sandbox:
+            await self._unplug(sandbox, attachment)
         else:
             await self._records.commit(delete=[attachment])
         if network:
-            self._give_back(network, attachment)
+            self._release(network, attachment)
 
-    async def _hand_over(self, network: Network, endpoint: Endpoint, attachment: Attachment) -> None:
+    async def _fail_over(self, network: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         try:
-            await self._backends.hand_over(network, endpoint, attachment)
+            await self._backends.fail_over(network, endpoint, attachment)
         except Error as failure:  # the backend goes all the same; the next change of the service mends the rest
             _log.warning("service %s still knows %s: %s", endpoint.name, attachment.container_id, failure)
 
-    def _give_back(self, network: Network, attachment: Attachment) -> None:
+    def _release(self, network: Network, attachment: Attachment) -> None:
         if attachment.leased:
-            self._parts.leases.give_back(network, attachment.address, attachment.address_ipv6)
+            self._context.leases.release(network, attachment.address, attachment.address_ipv6)
 
-    async def _unplug(self, box: Sandbox, attachment: Attachment) -> None:
+    async def _unplug(self, sandbox: Sandbox, attachment: Attachment) -> None:
         shared = self._shared(attachment)
-        failures = await self._parts.workers.run(
-            unplug, self._parts.kernel, box, attachment, shared, self._routes.of(box)
+        failures = await self._context.workers.run(
+            detach_link, self._context.kernel, sandbox, attachment, shared, self._routes.of(sandbox)
         )
-        self._parts.reaper.kick(box.container_id)
-        _report(f"leave of {box.container_id}", failures)
+        self._context.link_reaper.schedule(sandbox.container_id)
+        raise_incomplete(f"leave of {sandbox.container_id}", failures)
         await self._leave_network(attachment)
         await self._records.commit(delete=[attachment])
-        await self._refresh_files(box)
+        await self._refresh_files(sandbox)
 
-    async def _refresh_files(self, box: Sandbox) -> None:
+    async def _refresh_files(self, sandbox: Sandbox) -> None:
         """Its names are fewer, and with the last IPv6 address name servers that have one are of no use any more."""
         try:
-            digests = await self._parts.workers.run(self._parts.files.refreshing(box))
+            digests = await self._context.workers.run(self._context.host_files.refresh_job(sandbox))
         except Error as failure:  # the leave is done all the same
-            _log.warning("files of %s are stale: %s", box.container_id, failure)
+            _log.warning("files of %s are stale: %s", sandbox.container_id, failure)
             return
-        if (after := digests.on(box)) != box:
+        if (after := digests.on(sandbox)) != sandbox:
             await self._records.commit(put=[after])
 
-    async def dissolve(self, box: Sandbox, last: Attachment | None = None) -> None:
+    async def tear_down(self, sandbox: Sandbox, last: Attachment | None = None) -> None:
         """Remove a sandbox, with the last attachment it has if any."""
-        files = self._parts.files.removing(box)
+        files = self._context.host_files.remove_job(sandbox)
         shared = self._shared(last) if last else ()
-        failures = await self._parts.workers.run(dissolve, self._parts.kernel, box, last, shared, files)
-        self._parts.reaper.kick(box.container_id)
-        _report(f"removal of sandbox {box.container_id}", failures)
+        failures = await self._context.workers.run(tear_down, self._context.kernel, sandbox, last, shared, files)
+        self._context.link_reaper.schedule(sandbox.container_id)
+        raise_incomplete(f"removal of sandbox {sandbox.container_id}", failures)
         if last:
             await self._leave_network(last)
-        await self._records.commit(delete=[last, box] if last else [box])
+        await self._records.commit(delete=[last, sandbox] if last else [sandbox])
 
     async def _leave_network(self, attachment: Attachment) -> None:
         """Once its link is silent: the driver also kept it from sending what it may not."""
         network = self._records.network(attachment.network_id)
         if network:
-            await self._parts.drivers[network.driver].leave(network, [attachment])
+            await self._context.drivers[network.driver].leave(network, [attachment])
 
     def _shared(self, attachment: Attachment) -> Sequence[Interface]:
         """The endpoint's addresses, where the interface has others of its own."""
@@ -357,12 +373,12 @@ class Sandboxes:
             return ()
         return [interface for interface in (endpoint.address, endpoint.address_ipv6) if interface]
 
-    async def ensure(self, box: Sandbox, attachment: Attachment) -> None:
+    async def ensure(self, sandbox: Sandbox, attachment: Attachment) -> None:
         """Make an attachment true again, by the verbs that made it first."""
         network, endpoint = self._usable(attachment.endpoint_id)
-        veth = await self._parts.driver(network.driver).join(network, endpoint, attachment)
-        after = await self._connect(box, marked(veth, endpoint, box, attachment))
-        if after != box:
+        veth = await self._context.driver(network.driver).join(network, endpoint, attachment)
+        after = await self._connect(sandbox, with_alias(veth, endpoint, sandbox, attachment))
+        if after != sandbox:
             await self._records.commit(put=[after])
 
     def _usable(self, endpoint_id: str) -> tuple[Network, Endpoint]:
@@ -379,4 +395,4 @@ class Sandboxes:
         return Error(Kind.NOT_FOUND, f"container {container_id} is not attached to {name}", hint, "not_attached")
 
     def _hold(self, endpoint_id: str, container_id: str) -> AbstractAsyncContextManager[None]:
-        return self._parts.locks.hold(f"endpoint/{endpoint_id}", f"sandbox/{container_id}")
+        return self._context.locks.hold(f"endpoint/{endpoint_id}", f"sandbox/{container_id}")

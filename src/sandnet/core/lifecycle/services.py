@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sandnet.core.lifecycle.backends import Backends
-from sandnet.core.lifecycle.deletion import Removal
+from sandnet.core.lifecycle.deletion import Deletion
 from sandnet.core.lifecycle.endpoints import Endpoints, ready
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.references import attached_id, resolve
 from sandnet.core.lifecycle.sandboxes import Sandboxes
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, not_found
 from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network, Phase, Sandbox
 
@@ -19,15 +19,15 @@ class Services:
     """The services of all networks: the same objects and ids as their endpoints."""
 
     def __init__(
-        self, parts: Parts, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, removal: Removal
+        self, context: Context, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, removal: Deletion
     ) -> None:
-        self._records = parts.records
-        self._settings = parts.settings
+        self._records = context.records
+        self._settings = context.settings
         self._networks = networks
         self._endpoints = endpoints
         self._sandboxes = sandboxes
         self._removal = removal
-        self._backends = Backends(parts)
+        self._backends = Backends(context)
 
     def list(
         self, name: str | None = None, partial_id: str | None = None, network: str | None = None
@@ -61,7 +61,7 @@ class Services:
         """Delete the service.
 
         Raises:
-            Error: as :meth:`Removal.endpoint`.
+            Error: as :meth:`Deletion.endpoint`.
         """
         left = [ep for ep in self._records.endpoints_named(ref) if ep.phase is Phase.REMOVING]
         exact = self._records.endpoint(ref)

@@ -13,23 +13,23 @@ from typing import Final
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.backends import Backends
-from sandnet.core.lifecycle.sandbox_setup import Remains, dissolve_together
-from sandnet.core.runtime.context import Parts
+from sandnet.core.lifecycle.sandbox_setup import Teardown, tear_down_all
+from sandnet.core.runtime.context import Context
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
-PATIENCE: Final = 1.0
+TIMEOUT: Final = 1.0
 """Seconds to wait for the locks of all of them: one that somebody is busy with must not hold up the others."""
 
 
-class Burials:
+class BulkRemoval:
     """Takes many dead containers off their endpoints."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._records = parts.records
-        self._backends = Backends(parts)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._records = context.records
+        self._backends = Backends(context)
 
-    async def together(self, boxes: Iterable[Sandbox]) -> set[str]:
+    async def remove_all(self, sandboxes: Iterable[Sandbox]) -> set[str]:
         """Let go of those that are plain cases.
 
         Returns:
@@ -39,19 +39,21 @@ class Burials:
             Error: ``UNAVAILABLE`` somebody is busy with one of them, the store or the kernel is away. The records say
                 what has begun, and taking them one by one finishes it.
         """
-        wanted = [(box, last) for box in boxes if (last := self._plain(box))]
+        wanted = [(sandbox, last) for sandbox in sandboxes if (last := self._plain(sandbox))]
         names = (
-            name for box, last in wanted for name in (f"sandbox/{box.container_id}", f"endpoint/{last.endpoint_id}")
+            name
+            for sandbox, last in wanted
+            for name in (f"sandbox/{sandbox.container_id}", f"endpoint/{last.endpoint_id}")
         )
-        async with self._parts.locks.hold(*names, patience=PATIENCE):
-            still = [(box, last) for box, last in wanted if self._plain(box) == last]
-            return await self._bury(still) if still else set()
+        async with self._context.locks.hold(*names, patience=TIMEOUT):
+            still = [(sandbox, last) for sandbox, last in wanted if self._plain(sandbox) == last]
+            return await self._remove(still) if still else set()
 
-    def _plain(self, box: Sandbox) -> Attachment | None:
+    def _plain(self, sandbox: Sandbox) -> Attachment | None:
         """The one attachment of a sandbox that is whole, and alone at its endpoint."""
-        if self._records.sandbox(box.container_id) != box or box.phase is not Phase.READY:
+        if self._records.sandbox(sandbox.container_id) != sandbox or sandbox.phase is not Phase.READY:
             return None
-        attachments = self._records.attachments_of_container(box.container_id)
+        attachments = self._records.attachments_of_container(sandbox.container_id)
         if len(attachments) != 1 or attachments[0].phase is not Phase.READY or attachments[0].leased:
             return None
         alone = len(self._records.attachments_of_endpoint(attachments[0].endpoint_id)) == 1
@@ -61,21 +63,23 @@ class Burials:
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         return (network, endpoint) if network and endpoint and endpoint.phase is Phase.READY else None
 
-    async def _bury(self, dead: Sequence[tuple[Sandbox, Attachment]]) -> set[str]:
+    async def _remove(self, dead: Sequence[tuple[Sandbox, Attachment]]) -> set[str]:
         """Under their locks."""
-        leaving = [(replace(box, phase=Phase.REMOVING), replace(last, phase=Phase.REMOVING)) for box, last in dead]
+        leaving = [
+            (replace(sandbox, phase=Phase.REMOVING), replace(last, phase=Phase.REMOVING)) for sandbox, last in dead
+        ]
         ends = [found for _, last in leaving if (found := self._ends(last))]
         orphaned = [replace(endpoint, orphaned=True) for _, endpoint in ends if not endpoint.orphaned]
         await self._records.commit(put=[*orphaned, *(each for pair in leaving for each in pair)])
-        await self._parts.naming.attachments_gone([last for _, last in leaving])
+        await self._context.resolver_sync.attachments_removed([last for _, last in leaving])
         for network, endpoint in ends:
-            await self._backends.spread(network, endpoint)
-        remains = [Remains(box, last, self._parts.files.removing(box)) for box, last in leaving]
-        left = await self._parts.workers.run(dissolve_together, self._parts.kernel, remains)
-        gone = [(box, last) for box, last in leaving if box.container_id not in left]
+            await self._backends.rebalance(network, endpoint)
+        remains = [Teardown(sandbox, last, self._context.host_files.remove_job(sandbox)) for sandbox, last in leaving]
+        left = await self._context.workers.run(tear_down_all, self._context.kernel, remains)
+        gone = [(sandbox, last) for sandbox, last in leaving if sandbox.container_id not in left]
         await self._leave_networks([last for _, last in gone])
-        await self._records.commit(delete=[each for box, last in gone for each in (last, box)])
-        return {box.container_id for box, _ in gone}
+        await self._records.commit(delete=[each for sandbox, last in gone for each in (last, sandbox)])
+        return {sandbox.container_id for sandbox, _ in gone}
 
     async def _leave_networks(self, gone: Sequence[Attachment]) -> None:
         by_network: dict[str, list[Attachment]] = {}
@@ -84,4 +88,4 @@ class Burials:
         for network_id, some in by_network.items():
             network = self._records.network(network_id)
             if network:
-                await self._parts.drivers[network.driver].leave(network, some)
+                await self._context.drivers[network.driver].leave(network, some)

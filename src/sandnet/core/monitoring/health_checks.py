@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 
 from sandnet.core.lifecycle.backends import Backends
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.model import Attachment, Phase, Probe, ProbeKind, Sandbox
 
@@ -19,11 +19,11 @@ MAX_STATUS_LINE = 1024
 FIRST_BAD_STATUS = 400
 
 
-class Probes:
+class HealthChecks:
     """One task a checked backend; which there are follows from the events."""
 
-    def __init__(self, parts: Parts, backends: Backends) -> None:
-        self._parts = parts
+    def __init__(self, context: Context, backends: Backends) -> None:
+        self._context = context
         self._backends = backends
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
@@ -31,7 +31,7 @@ class Probes:
     def start(self) -> None:
         """Check those there are, and follow who comes and goes."""
         self._following = asyncio.get_running_loop().create_task(self._follow())
-        for attachment in self._parts.records.attachments():
+        for attachment in self._context.records.attachments():
             self._begin(attachment)
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Probes:
                 task.cancel()
 
     async def _follow(self) -> None:
-        async for event in self._parts.events.follow():
+        async for event in self._context.events.follow():
             if isinstance(event.subject, Attachment) and event.action == "attached":
                 self._begin(event.subject)
             elif isinstance(event.subject, Attachment) and event.action == "detached":
@@ -49,7 +49,7 @@ class Probes:
 
     def _begin(self, attachment: Attachment) -> None:
         key = (attachment.endpoint_id, attachment.container_id)
-        endpoint = self._parts.records.endpoint(attachment.endpoint_id)
+        endpoint = self._context.records.endpoint(attachment.endpoint_id)
         if endpoint and endpoint.probe and attachment.phase is Phase.READY and key not in self._tasks:
             self._tasks[key] = asyncio.get_running_loop().create_task(self._watch(attachment, endpoint.probe))
 
@@ -61,35 +61,35 @@ class Probes:
     async def _watch(self, attachment: Attachment, probe: Probe) -> None:
         healthy = attachment.healthy
         while True:
-            serves = await self._serves(attachment, probe) or await self._serves(attachment, probe)
-            if serves is not healthy and await self._tell(attachment, serves):
+            serves = await self._is_healthy(attachment, probe) or await self._is_healthy(attachment, probe)
+            if serves is not healthy and await self._report(attachment, serves):
                 healthy = serves
             await asyncio.sleep(probe.interval)
 
-    async def _tell(self, attachment: Attachment, healthy: bool) -> bool:
+    async def _report(self, attachment: Attachment, healthy: bool) -> bool:
         """Whether the verdict is in force; if not, the next probe tells it again."""
         _log.info("backend %s %s", attachment.container_id, "serves again" if healthy else "does not serve")
-        judged = self._backends.judge(attachment.endpoint_id, attachment.container_id, healthy=healthy)
+        judged = self._backends.set_health(attachment.endpoint_id, attachment.container_id, healthy=healthy)
         try:
-            await self._parts.operations.run(judged)
+            await self._context.operations.run(judged)
         except Error as failure:
             _log.warning("verdict on backend %s is not in force: %s", attachment.container_id, failure)
             return False
         return True
 
-    async def _serves(self, attachment: Attachment, probe: Probe) -> bool:
-        box = self._parts.records.sandbox(attachment.container_id)
-        if box is None or attachment.address is None:
+    async def _is_healthy(self, attachment: Attachment, probe: Probe) -> bool:
+        sandbox = self._context.records.sandbox(attachment.container_id)
+        if sandbox is None or attachment.address is None:
             return False
         try:
             async with asyncio.timeout(probe.timeout):
-                return await self._ask(box, str(attachment.address.ip), probe)
+                return await self._probe(sandbox, str(attachment.address.ip), probe)
         except (OSError, TimeoutError, Error):
             return False
 
-    async def _ask(self, box: Sandbox, address: str, probe: Probe) -> bool:
-        inside = self._parts.kernel.namespaces.tcp_socket
-        with await self._parts.workers.run(inside, box.key, box.inode) as connection:
+    async def _probe(self, sandbox: Sandbox, address: str, probe: Probe) -> bool:
+        inside = self._context.kernel.namespaces.tcp_socket
+        with await self._context.workers.run(inside, sandbox.key, sandbox.inode) as connection:
             loop = asyncio.get_running_loop()
             await loop.sock_connect(connection, (address, probe.port))
             if probe.kind is ProbeKind.TCP:

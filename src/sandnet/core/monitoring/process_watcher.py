@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from sandnet.core.lifecycle.deletion import Removal
-from sandnet.core.monitoring.bulk_removal import Burials
-from sandnet.core.runtime.context import Parts
+from sandnet.core.lifecycle.deletion import Deletion
+from sandnet.core.monitoring.bulk_removal import BulkRemoval
+from sandnet.core.runtime.context import Context
 from sandnet.core.state.events import Event
 from sandnet.errors import Error
-from sandnet.kernel.observation import Watched
+from sandnet.kernel.observation import ProcessHandle
 from sandnet.model import Endpoint, Phase, Process, Sandbox
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ AT_ONCE = 16
 """Burials of those that go one by one: requests are not to wait behind a thousand of them."""
 
 
-class Tie(NamedTuple):
+class TiedObject(NamedTuple):
     """What goes with a process: one sandbox or endpoint, and not a later one of the same container."""
 
     kind: type[Sandbox] | type[Endpoint]
@@ -41,33 +41,33 @@ class Tie(NamedTuple):
     sequence: int
 
 
-class Deaths:
+class ProcessWatcher:
     """Watches what the records tie to a process or to a namespace; which these are follows from the events."""
 
-    def __init__(self, parts: Parts, removal: Removal) -> None:
-        self._parts = parts
+    def __init__(self, context: Context, removal: Deletion) -> None:
+        self._context = context
         self._removal = removal
-        self._burials = Burials(parts)
-        self._processes: dict[Tie, Process] = {}
-        self._tied: dict[Process, set[Tie]] = {}
-        self._watched: dict[Process, Watched] = {}
-        self._spaces: set[Tie] = set()
+        self._bulk_removal = BulkRemoval(context)
+        self._processes: dict[TiedObject, Process] = {}
+        self._tied: dict[Process, set[TiedObject]] = {}
+        self._watched: dict[Process, ProcessHandle] = {}
+        self._spaces: set[TiedObject] = set()
         """Sandboxes that go with the last process in their namespace."""
-        self._empty: set[Tie] = set()
+        self._empty: set[TiedObject] = set()
         """Those of them in which the last look found nobody, after there was somebody."""
-        self._dying: dict[Tie, Process | None] = {}
+        self._dying: dict[TiedObject, Process | None] = {}
         """Not removed yet, with the process that has ended, where it was one."""
-        self._burying: set[Tie] = set()
-        self._queue: list[Tie] = []
+        self._burying: set[TiedObject] = set()
+        self._queue: list[TiedObject] = []
         """Those of them that nobody has begun with."""
         self._digging = False
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Watch what the records name, and follow what comes and goes."""
         self._spawn(self._follow())
-        self._spawn(self._look_again())
+        self._spawn(self._scan_again())
         self._tie_all()
 
     def close(self) -> None:
@@ -80,10 +80,10 @@ class Deaths:
     # What there is to watch.
 
     async def _follow(self) -> None:
-        async for event in self._parts.events.follow():
-            self._hear(event)
+        async for event in self._context.events.follow():
+            self._receive(event)
 
-    def _hear(self, event: Event) -> None:
+    def _receive(self, event: Event) -> None:
         if event.subject is None:  # some events are lost to us
             self._tie_all()
         elif isinstance(event.subject, Sandbox | Endpoint):
@@ -94,7 +94,7 @@ class Deaths:
                 self._tie(event.subject)
 
     def _tie_all(self) -> None:
-        subjects: list[Sandbox | Endpoint] = [*self._parts.records.sandboxes(), *self._parts.records.endpoints()]
+        subjects: list[Sandbox | Endpoint] = [*self._context.records.sandboxes(), *self._context.records.endpoints()]
         for subject in subjects:
             if subject.phase is Phase.READY:
                 self._tie(subject)
@@ -113,7 +113,7 @@ class Deaths:
             if len(ties) == 1:
                 self._spawn(self._watch(process))
 
-    def _untie(self, tie: Tie) -> None:
+    def _untie(self, tie: TiedObject) -> None:
         self._spaces.discard(tie)
         self._empty.discard(tie)
         process = self._processes.pop(tie, None)
@@ -128,7 +128,9 @@ class Deaths:
 
     async def _watch(self, process: Process) -> None:
         try:
-            watched = await self._parts.workers.run(self._parts.kernel.processes.watch, process.pid, process.started)
+            watched = await self._context.workers.run(
+                self._context.kernel.processes.watch, process.pid, process.started
+            )
         except Error as failure:  # the next look tries again
             _log.warning("%s", failure)
             return
@@ -150,61 +152,61 @@ class Deaths:
         self._unwatch(process)
         for tie in [*self._tied.get(process, ())]:
             _log.info("process %d of %s %s has ended", process.pid, tie.kind.__name__.lower(), tie.id)
-            self._bury(tie)
+            self._remove(tie)
 
     # Burials.
 
-    def _bury(self, tie: Tie) -> None:
+    def _remove(self, tie: TiedObject) -> None:
         self._dying[tie] = self._processes.get(tie)
         self._untie(tie)
-        self._begin_to_bury(tie)
+        self._begin_removal(tie)
 
-    def _begin_to_bury(self, tie: Tie) -> None:
+    def _begin_removal(self, tie: TiedObject) -> None:
         if tie not in self._burying:
             self._burying.add(tie)
             self._queue.append(tie)
             if not self._digging:
                 self._digging = True
-                self._spawn(self._dig())
+                self._spawn(self._drain_queue())
 
-    async def _dig(self) -> None:
+    async def _drain_queue(self) -> None:
         """What dies at once is in the queue before this begins: all processes are heard of in one turn of the loop."""
         try:
             while self._queue:
                 some, self._queue = self._queue[:TOGETHER], self._queue[TOGETHER:]
-                for tie in await self._bury_together(some):
-                    self._spawn(self._bury_in_turn(tie))
+                for tie in await self._remove_batch(some):
+                    self._spawn(self._remove_one(tie))
         finally:
             self._digging = False
 
-    async def _bury_together(self, ties: Sequence[Tie]) -> Sequence[Tie]:
+    async def _remove_batch(self, ties: Sequence[TiedObject]) -> Sequence[TiedObject]:
         """Those that are left to be buried one by one."""
-        boxes = {tie: box for tie in ties if (box := self._dead_box(tie, self._dying[tie]))}
+        sandboxes = {tie: sandbox for tie in ties if (sandbox := self._exited_sandbox(tie, self._dying[tie]))}
         gone: Set[str] = frozenset()
-        if len(boxes) > 1:
+        if len(sandboxes) > 1:
             try:
-                gone = await self._parts.operations.run(self._burials.together(boxes.values()))
+                gone = await self._context.operations.run(self._bulk_removal.remove_all(sandboxes.values()))
             except Error as failure:
                 _log.info("the dead are taken one by one: %s", failure)
             except Exception:  # likewise; they must go all the same
                 _log.exception("the dead are taken one by one")
-        done = [tie for tie, box in boxes.items() if box.container_id in gone]
+        done = [tie for tie, sandbox in sandboxes.items() if sandbox.container_id in gone]
         for tie in done:
             self._burying.discard(tie)
-            if self._dying.get(tie) == boxes[tie].process:
+            if self._dying.get(tie) == sandboxes[tie].process:
                 del self._dying[tie]
         return [tie for tie in ties if tie not in done]
 
-    def _dead_box(self, tie: Tie, process: Process | None) -> Sandbox | None:
+    def _exited_sandbox(self, tie: TiedObject, process: Process | None) -> Sandbox | None:
         """The sandbox that is to go, unless it has gone, or is another one or tied otherwise by now."""
-        box = self._parts.records.sandbox(tie.id) if tie.kind is Sandbox else None
-        return box if box and (box.sequence, box.process) == (tie.sequence, process) else None
+        sandbox = self._context.records.sandbox(tie.id) if tie.kind is Sandbox else None
+        return sandbox if sandbox and (sandbox.sequence, sandbox.process) == (tie.sequence, process) else None
 
-    async def _bury_in_turn(self, tie: Tie) -> None:
+    async def _remove_one(self, tie: TiedObject) -> None:
         process = self._dying[tie]
         try:
-            async with self._turns:
-                await self._parts.operations.run(self._buried(tie, process))
+            async with self._slots:
+                await self._context.operations.run(self._removed(tie, process))
             if self._dying[tie] == process:
                 del self._dying[tie]
         except Error as failure:
@@ -212,56 +214,56 @@ class Deaths:
         finally:
             self._burying.discard(tie)
 
-    async def _buried(self, tie: Tie, process: Process | None) -> None:
+    async def _removed(self, tie: TiedObject, process: Process | None) -> None:
         if tie.kind is Endpoint:
-            await self._removal.bury_endpoint(tie.id)
+            await self._removal.remove_exited_endpoint(tie.id)
             return
-        if box := self._dead_box(tie, process):
-            await self._removal.bury(box)
+        if sandbox := self._exited_sandbox(tie, process):
+            await self._removal.remove_exited(sandbox)
 
     # What is looked at again and again.
 
-    async def _look_again(self) -> None:
+    async def _scan_again(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
             try:
-                await self._look()
+                await self._scan()
             except Error as failure:
                 _log.info("it is looked again for the dead: %s", failure)
             except Exception:  # the next look must come
                 _log.exception("looking for the dead failed")
 
-    async def _look(self) -> None:
+    async def _scan(self) -> None:
         for tie in self._dying.keys() - self._burying:
-            self._begin_to_bury(tie)
+            self._begin_removal(tie)
         for process in self._tied.keys() - self._watched.keys():
             await self._watch(process)
         if self._spaces:
-            await self._look_into_spaces()
+            await self._scan_namespaces()
 
-    async def _look_into_spaces(self) -> None:
-        occupied = await self._parts.workers.run(self._parts.kernel.processes.namespaces)
+    async def _scan_namespaces(self) -> None:
+        occupied = await self._context.workers.run(self._context.kernel.processes.namespaces)
         for tie in list(self._spaces):
-            box = self._parts.records.sandbox(tie.id)
-            if box and box.sequence == tie.sequence:
-                await self._look_into(tie, box, occupied)
+            sandbox = self._context.records.sandbox(tie.id)
+            if sandbox and sandbox.sequence == tie.sequence:
+                await self._scan_namespace(tie, sandbox, occupied)
 
-    async def _look_into(self, tie: Tie, box: Sandbox, occupied: Set[int]) -> None:
-        if box.inode in occupied:
+    async def _scan_namespace(self, tie: TiedObject, sandbox: Sandbox, occupied: Set[int]) -> None:
+        if sandbox.inode in occupied:
             self._empty.discard(tie)
-            if not box.occupied:
-                await self._parts.operations.run(self._note_occupied(tie))
+            if not sandbox.occupied:
+                await self._context.operations.run(self._note_occupied(tie))
         elif tie in self._empty:
-            _log.info("no process is left in the namespace of %s", box.container_id)
-            self._bury(tie)
-        elif box.occupied:  # once is nothing: between two commands of a script there is nobody either
+            _log.info("no process is left in the namespace of %s", sandbox.container_id)
+            self._remove(tie)
+        elif sandbox.occupied:  # once is nothing: between two commands of a script there is nobody either
             self._empty.add(tie)
 
-    async def _note_occupied(self, tie: Tie) -> None:
-        async with self._parts.locks.hold(f"sandbox/{tie.id}"):
-            box = self._parts.records.sandbox(tie.id)
-            if box and box.sequence == tie.sequence and box.phase is Phase.READY:
-                await self._parts.records.commit(put=[replace(box, occupied=True)])
+    async def _note_occupied(self, tie: TiedObject) -> None:
+        async with self._context.locks.hold(f"sandbox/{tie.id}"):
+            sandbox = self._context.records.sandbox(tie.id)
+            if sandbox and sandbox.sequence == tie.sequence and sandbox.phase is Phase.READY:
+                await self._context.records.commit(put=[replace(sandbox, occupied=True)])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -269,5 +271,7 @@ class Deaths:
         task.add_done_callback(self._tasks.discard)
 
 
-def _tie(subject: Sandbox | Endpoint) -> Tie:
-    return Tie(type(subject), subject.id if isinstance(subject, Endpoint) else subject.container_id, subject.sequence)
+def _tie(subject: Sandbox | Endpoint) -> TiedObject:
+    return TiedObject(
+        type(subject), subject.id if isinstance(subject, Endpoint) else subject.container_id, subject.sequence
+    )

@@ -24,12 +24,12 @@ class Digests(NamedTuple):
     hosts: str = ""
     """Only of a copy of the host's."""
 
-    def on(self, box: Sandbox) -> Sandbox:
+    def on(self, sandbox: Sandbox) -> Sandbox:
         """The record that says so."""
         return replace(
-            box,
-            resolv_conf_digest=self.resolv_conf or box.resolv_conf_digest,
-            hosts_digest=self.hosts or box.hosts_digest,
+            sandbox,
+            resolv_conf_digest=self.resolv_conf or sandbox.resolv_conf_digest,
+            hosts_digest=self.hosts or sandbox.hosts_digest,
         )
 
 

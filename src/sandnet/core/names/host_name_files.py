@@ -22,9 +22,9 @@ class HostView:
         self._seen: tuple[int, ...] = ()
         self._resolv_conf = ResolvConf()
 
-    def mark(self) -> tuple[int, ...]:
+    def fingerprint(self) -> tuple[int, ...]:
         """What changes whenever a file is written, replaced by another one, or its symlink leads elsewhere."""
-        return _mark(HOSTS) + _mark(RESOLV_CONF) + _mark(RESOLVED_REAL)
+        return _fingerprint(HOSTS) + _fingerprint(RESOLV_CONF) + _fingerprint(RESOLVED_REAL)
 
     def has_hosts(self) -> bool:
         """Whether there is a hosts file now. One that is being replaced may be gone for a moment."""
@@ -44,7 +44,7 @@ class HostView:
 
     def resolv_conf(self) -> ResolvConf:
         """What the resolv.conf says."""
-        seen = _mark(RESOLV_CONF)
+        seen = _fingerprint(RESOLV_CONF)
         if seen != self._seen or not seen:
             self._resolv_conf = _parsed(RESOLV_CONF)
             self._seen = seen
@@ -60,7 +60,7 @@ class HostView:
         return real if real.servers else found
 
 
-def _mark(path: str) -> tuple[int, ...]:
+def _fingerprint(path: str) -> tuple[int, ...]:
     try:
         found = os.stat(path)
     except OSError:

@@ -32,19 +32,23 @@ def service_lines(endpoint: Endpoint, network_name: str) -> str:
     return "".join(f"{address}\t{name}\n{address}\t{name}.{network_name}\n" for address in addresses)
 
 
-def hosts(box: Sandbox, attachments: Sequence[Attachment], services: Iterable[str]) -> bytes:
+def hosts(sandbox: Sandbox, attachments: Sequence[Attachment], services: Iterable[str]) -> bytes:
     """A hosts file.
 
     What a join told by ``parent_updates`` stands in the place of all other lines of that name, its own name excepted.
 
     Args:
-        box: whose file it is.
+        sandbox: whose file it is.
         attachments: its attachments, the first attached first.
         services: blocks of :func:`service_lines` of its networks.
     """
-    lines = "".join(f"{address}\t{names}\n" for names in (_own_names(box),) if names for address in _own(attachments))
-    told = {entry.name.lower(): entry for entry in box.parent_hosts}
-    entries = dict.fromkeys(told.get(entry.name.lower(), entry) for entry in (*box.extra_hosts, *box.parent_hosts))
+    lines = "".join(
+        f"{address}\t{names}\n" for names in (_own_names(sandbox),) if names for address in _own(attachments)
+    )
+    told = {entry.name.lower(): entry for entry in sandbox.parent_hosts}
+    entries = dict.fromkeys(
+        told.get(entry.name.lower(), entry) for entry in (*sandbox.extra_hosts, *sandbox.parent_hosts)
+    )
     others = "".join(services)
     if told:
         others = "".join(line for line in others.splitlines(keepends=True) if _name(line) not in told)
@@ -83,10 +87,12 @@ def resolv_conf(host: ResolvConf, dns: Sequence[Address], lookup: Lookup, *, ipv
     return ResolvConf(servers, search, merged(host.options, lookup.options)).text()
 
 
-def _own_names(box: Sandbox) -> str:
-    if not box.host_name:
+def _own_names(sandbox: Sandbox) -> str:
+    if not sandbox.host_name:
         return ""
-    return f"{box.host_name}.{box.domain_name} {box.host_name}" if box.domain_name else box.host_name
+    return (
+        f"{sandbox.host_name}.{sandbox.domain_name} {sandbox.host_name}" if sandbox.domain_name else sandbox.host_name
+    )
 
 
 def _own(attachments: Iterable[Attachment]) -> Iterable[Address]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from sandnet.core.state.records import Records
-from sandnet.dns.base import Alias, Asker, Change, Names, NameService, NoAsker, NoNames
+from sandnet.dns.base import Alias, Change, NameService, RemoveClient, RemoveNames, SetClient, SetNames
 from sandnet.model import Address, Attachment, Endpoint, Network, Origin, Phase, Sandbox
 from sandnet.model.ids import bare
 
@@ -18,7 +18,7 @@ SHORT_ID = 12
 """Characters of a container id by which its neighbours may call it."""
 
 
-class Naming:
+class ResolverSync:
     """Keeps the resolver's view equal to the records."""
 
     def __init__(self, records: Records, service: NameService | None) -> None:
@@ -39,12 +39,12 @@ class Naming:
         """The resolver itself."""
         return self._service
 
-    def unserved(self, box: Sandbox) -> str:
+    def why_not_served(self, sandbox: Sandbox) -> str:
         """Why the resolver does not serve a sandbox, in words; empty when it does."""
-        if box.origin is Origin.HOST:
-            return f"container {box.container_id} is on the host's network and asks the host's own name servers"
-        if not self._linked(box):
-            return f"container {box.container_id} has no interface, and so nobody to ask for names"
+        if sandbox.origin is Origin.HOST:
+            return f"container {sandbox.container_id} is on the host's network and asks the host's own name servers"
+        if not self._linked(sandbox):
+            return f"container {sandbox.container_id} has no interface, and so nobody to ask for names"
         return ""
 
     async def replace(self) -> None:
@@ -52,32 +52,32 @@ class Naming:
         if self._service:
             await self._service.replace([*self._all()])
 
-    async def endpoint_came(self, network: Network, endpoint: Endpoint) -> None:
+    async def endpoint_added(self, network: Network, endpoint: Endpoint) -> None:
         """In force when this returns."""
         await self._apply(_endpoint_names(network, endpoint))
 
-    async def endpoint_gone(self, endpoint: Endpoint) -> None:
+    async def endpoint_removed(self, endpoint: Endpoint) -> None:
         """In force when this returns."""
-        await self._apply([NoNames(network_id=endpoint.network_id, owner=endpoint.id)])
+        await self._apply([RemoveNames(network_id=endpoint.network_id, owner=endpoint.id)])
 
-    async def attachment_came(self, box: Sandbox, attachment: Attachment) -> None:
+    async def attachment_added(self, sandbox: Sandbox, attachment: Attachment) -> None:
         """The container can ask, and its neighbours know it; in force when this returns."""
-        await self._apply([*self._container_names(box, attachment), *self._asker(box)])
+        await self._apply([*self._container_names(sandbox, attachment), *self._client(sandbox)])
 
-    def prepare(self, box: Sandbox) -> None:
+    def prepare(self, sandbox: Sandbox) -> None:
         """Open the sockets at which a new sandbox will ask; call it on a worker thread."""
         if self._service:
-            self._service.prepare(box.container_id, box.key, box.inode)
+            self._service.prepare(sandbox.container_id, sandbox.key, sandbox.inode)
 
-    async def attachments_gone(self, attachments: Iterable[Attachment]) -> None:
+    async def attachments_removed(self, attachments: Iterable[Attachment]) -> None:
         """No answer holds them when this returns; call it while they are being removed."""
         await self._apply(change for attachment in attachments for change in self._without(attachment))
 
     def _without(self, attachment: Attachment) -> Iterator[Change]:
-        yield NoNames(network_id=attachment.network_id, owner=_owner(attachment))
-        box = self._records.sandbox(attachment.container_id)
-        asker: list[Change] = [*self._asker(box)] if box else []
-        yield from asker or [NoAsker(container_id=attachment.container_id)]
+        yield RemoveNames(network_id=attachment.network_id, owner=_owner(attachment))
+        sandbox = self._records.sandbox(attachment.container_id)
+        asker: list[Change] = [*self._client(sandbox)] if sandbox else []
+        yield from asker or [RemoveClient(container_id=attachment.container_id)]
 
     async def _apply(self, changes: Iterable[Change]) -> None:
         changes = [*changes]
@@ -89,18 +89,18 @@ class Naming:
             for endpoint in self._records.endpoints_of(network.id):
                 if endpoint.phase is Phase.READY:
                     yield from _endpoint_names(network, endpoint)
-        for box in self._records.sandboxes():
-            for attachment in self._linked(box):
-                yield from self._container_names(box, attachment)
-            yield from self._asker(box)
+        for sandbox in self._records.sandboxes():
+            for attachment in self._linked(sandbox):
+                yield from self._container_names(sandbox, attachment)
+            yield from self._client(sandbox)
 
-    def _container_names(self, box: Sandbox, attachment: Attachment) -> Iterator[Change]:
+    def _container_names(self, sandbox: Sandbox, attachment: Attachment) -> Iterator[Change]:
         network = self._records.network(attachment.network_id)
         addresses = _addresses(attachment)
         if network and addresses:
-            full = f"{box.host_name}.{box.domain_name}" if box.host_name and box.domain_name else ""
-            names = (box.host_name, full, box.container_id[:SHORT_ID], box.container_id)
-            yield Names(
+            full = f"{sandbox.host_name}.{sandbox.domain_name}" if sandbox.host_name and sandbox.domain_name else ""
+            names = (sandbox.host_name, full, sandbox.container_id[:SHORT_ID], sandbox.container_id)
+            yield SetNames(
                 network_id=network.id,
                 network=network.name.lower(),
                 owner=_owner(attachment),
@@ -108,18 +108,18 @@ class Naming:
                 addresses=addresses,
             )
 
-    def _asker(self, box: Sandbox) -> Iterator[Change]:
-        attachments = self._linked(box)
+    def _client(self, sandbox: Sandbox) -> Iterator[Change]:
+        attachments = self._linked(sandbox)
         networks = [net for net in (self._records.network(a.network_id) for a in attachments) if net]
-        if networks and box.origin is not Origin.HOST and box.phase is not Phase.REMOVING:
-            yield Asker(
-                container_id=box.container_id,
-                key=box.key,
-                inode=box.inode,
+        if networks and sandbox.origin is not Origin.HOST and sandbox.phase is not Phase.REMOVING:
+            yield SetClient(
+                container_id=sandbox.container_id,
+                key=sandbox.key,
+                inode=sandbox.inode,
                 networks=tuple(dict.fromkeys(net.id for net in networks)),
                 aliases=tuple(alias for attachment in attachments for alias in self._aliases(attachment)),
-                upstreams=box.dns,
-                inside=_held_inside(box, networks),
+                upstreams=sandbox.dns,
+                inside=_held_inside(sandbox, networks),
                 external=any(not net.options.internal for net in networks),
             )
 
@@ -128,12 +128,12 @@ class Naming:
         addresses = _addresses(endpoint) if endpoint else ()
         yield from (Alias(name=name.lower(), addresses=addresses) for name in attachment.aliases if addresses)
 
-    def _linked(self, box: Sandbox) -> list[Attachment]:
-        found = self._records.attachments_of_container(box.container_id)
+    def _linked(self, sandbox: Sandbox) -> list[Attachment]:
+        found = self._records.attachments_of_container(sandbox.container_id)
         return [a for a in found if a.interface and a.phase is not Phase.REMOVING]
 
 
-def _held_inside(box: Sandbox, networks: Sequence[Network]) -> tuple[Address, ...]:
+def _held_inside(sandbox: Sandbox, networks: Sequence[Network]) -> tuple[Address, ...]:
     """Servers of a sandbox to ask from inside alone: those on its networks.
 
     A namespace that was joined may have further interfaces. On internal networks only, nothing is asked for it from the
@@ -143,10 +143,10 @@ def _held_inside(box: Sandbox, networks: Sequence[Network]) -> tuple[Address, ..
     subnets = [subnet for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
     closed = all(net.options.internal for net in networks)
     own = set() if closed else {subnet.bridge.ip for subnet in subnets if subnet.bridge}
-    anywhere = closed and box.origin is Origin.JOINED
+    anywhere = closed and sandbox.origin is Origin.JOINED
     return tuple(
         server
-        for server in box.dns
+        for server in sandbox.dns
         if not server.is_loopback
         and server not in own
         and (anywhere or any(server in subnet.prefix for subnet in subnets))
@@ -157,7 +157,7 @@ def _endpoint_names(network: Network, endpoint: Endpoint) -> Iterator[Change]:
     addresses = _addresses(endpoint)
     if addresses:
         names = (bare(endpoint.name), *endpoint.aliases)
-        yield Names(
+        yield SetNames(
             network_id=network.id,
             network=network.name.lower(),
             owner=endpoint.id,

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sandnet.core.lifecycle.default_routes import SandboxRoutes
-from sandnet.core.reconcile.sandbox_diff import Wanted
-from sandnet.core.runtime.context import Parts
+from sandnet.core.reconcile.sandbox_diff import DesiredSandbox
+from sandnet.core.runtime.context import Context
 from sandnet.firewall.base import EndpointState, NetworkState, StateOf
 from sandnet.model import Attachment, Network, Phase, Sandbox
 
 
-class Desired:
+class DesiredState:
     """Reads the records."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._records = parts.records
-        self._routes = SandboxRoutes(parts)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._records = context.records
+        self._routes = SandboxRoutes(context)
 
     def networks(self) -> list[Network]:
         """Those that are ready."""
@@ -25,32 +25,32 @@ class Desired:
 
     def sandboxes(self) -> list[Sandbox]:
         """Those that nobody is changing, as far as their records tell."""
-        return [box for box in self._records.sandboxes() if self.settled(box)]
+        return [sandbox for sandbox in self._records.sandboxes() if self.is_stable(sandbox)]
 
-    def settled(self, box: Sandbox | None) -> bool:
+    def is_stable(self, sandbox: Sandbox | None) -> bool:
         """Whether a sandbox and all its attachments are ready."""
-        if box is None or box.phase is not Phase.READY:
+        if sandbox is None or sandbox.phase is not Phase.READY:
             return False
-        return all(each.phase is Phase.READY for each in self.attachments(box))
+        return all(each.phase is Phase.READY for each in self.attachments(sandbox))
 
-    def attachments(self, box: Sandbox) -> list[Attachment]:
+    def attachments(self, sandbox: Sandbox) -> list[Attachment]:
         """What a sandbox is attached to, whatever the phase."""
-        return self._records.attachments_of_container(box.container_id)
+        return self._records.attachments_of_container(sandbox.container_id)
 
-    def wanted(self, box: Sandbox) -> Wanted:
+    def sandbox(self, sandbox: Sandbox) -> DesiredSandbox:
         """A sandbox's links and routes."""
         links = []
-        for attachment in self.attachments(box):
+        for attachment in self.attachments(sandbox):
             network = self._records.network(attachment.network_id)
             endpoint = self._records.endpoint(attachment.endpoint_id)
             if network and endpoint:
-                veth = self._parts.drivers[network.driver].link(network, endpoint, attachment)
+                veth = self._context.drivers[network.driver].link(network, endpoint, attachment)
                 links += [(attachment, veth)] if veth else []
-        return Wanted(box, links, self._routes.default(box), self._routes.by_source(box))
+        return DesiredSandbox(sandbox, links, self._routes.default(sandbox), self._routes.by_source(sandbox))
 
     def links(self) -> set[str]:
         """Names of links that belong to somebody: to a record, or to the reaper."""
-        records, dying = self._records, self._parts.reaper.owners
+        records, dying = self._records, self._context.link_reaper.owners
         return {net.link for net in records.networks()} | {a.host_link for a in records.attachments()} | dying
 
     def state(self, driver: str) -> StateOf:

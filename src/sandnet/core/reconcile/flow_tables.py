@@ -27,7 +27,7 @@ class FlowTable:
         self.problems: list[str] = []
         """That it is nearly full, in words; else nothing."""
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Read how many flows are tracked, and how many may be.
 
         Raises:
@@ -57,7 +57,7 @@ class ServiceFlows:
         self.problems: list[str] = []
         """One for each protocol whose map was found full within the last five minutes; else nothing."""
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Read the set to which the rules add a protocol when its map has no room; keep what is known if that fails."""
         self._looks += 1
         if self._looks % self.EVERY == 1:

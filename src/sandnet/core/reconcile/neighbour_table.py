@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from sandnet.kernel.observation import Survey
+from sandnet.kernel.observation import StateReader
 from sandnet.kernel.workers import Workers
 
 HOLD: Final = 60.0
@@ -27,7 +27,7 @@ class NeighbourTable:
         clock: seconds, never going back.
     """
 
-    def __init__(self, survey: Survey, workers: Workers, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, survey: StateReader, workers: Workers, clock: Callable[[], float] = time.monotonic) -> None:
         self._survey = survey
         self._workers = workers
         self._clock = clock

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sandnet.kernel.types import DOOMED, RETIRED, Link, Space
+from sandnet.kernel.types import DELETING, RETIRED, Link, NamespaceState
 from sandnet.model.link_names import OUR_LINKS
 
 
-def strays(host: Space, claimed: Collection[str]) -> list[str]:
+def orphaned_links(host: NamespaceState, claimed: Collection[str]) -> list[str]:
     """Names of our links that nobody claims; those that are being deleted are no strays."""
     found = (port.link for port in host.links.values())
-    return [link.name for link in found if is_ours(link) and link.name not in claimed and not _is_dead(link)]
+    return [link.name for link in found if is_ours(link) and link.name not in claimed and not _is_retired(link)]
 
 
 def is_ours(link: Link) -> bool:
@@ -20,5 +20,5 @@ def is_ours(link: Link) -> bool:
     return pattern is not None and pattern.fullmatch(link.name) is not None
 
 
-def _is_dead(link: Link) -> bool:
-    return link.group in (RETIRED, DOOMED)
+def _is_retired(link: Link) -> bool:
+    return link.group in (RETIRED, DELETING)

@@ -6,7 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from sandnet.kernel.source_policy import policy
-from sandnet.kernel.types import DefaultRoute, Inside, Port, SourceRoute, Space, Veth, alone, held, held_on, route_to
+from sandnet.kernel.types import (
+    DefaultRoute,
+    NamespaceState,
+    PinnedNamespace,
+    Port,
+    SourceRoute,
+    Veth,
+    host_prefix,
+    packed_addresses_on,
+    packed_interface,
+    packed_prefix,
+)
 from sandnet.model import Attachment, Origin, Sandbox
 
 NO_SANDBOX: Final = "the container's network stack cannot be found: nothing can be attached to it or run in it"
@@ -21,17 +32,17 @@ TOO_MUCH: Final = "what is wrong inside it is not noticed: reading all of it wou
 TOO_OPEN: Final = "the port does not follow its network's options: it talks to whom it must not, or not to itself"
 
 
-class Wanted(NamedTuple):
+class DesiredSandbox(NamedTuple):
     """A sandbox as it should be."""
 
-    box: Sandbox
+    sandbox: Sandbox
     links: Sequence[tuple[Attachment, Veth]]
     """Its attachments that have a link."""
     routes: Sequence[DefaultRoute]
     sources: Sequence[SourceRoute] = ()
 
 
-class Wrong(NamedTuple):
+class SandboxFault(NamedTuple):
     """A difference: about an attachment, or about the sandbox itself."""
 
     attachment: Attachment | None
@@ -39,7 +50,9 @@ class Wrong(NamedTuple):
     reason: str
 
 
-def sandbox_faults(wanted: Wanted, host: Space, inside: Inside | None) -> Iterator[Wrong]:
+def diff_sandbox(
+    wanted: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None
+) -> Iterator[SandboxFault]:
     """What is wrong with a sandbox.
 
     Args:
@@ -47,40 +60,42 @@ def sandbox_faults(wanted: Wanted, host: Space, inside: Inside | None) -> Iterat
         host: what was found on the host, of its links and their bridges at least.
         inside: what was found in it.
     """
-    box = wanted.box
+    sandbox = wanted.sandbox
     if inside is None:
-        yield Wrong(None, f"no namespace is pinned at {box.key}", NO_SANDBOX)
+        yield SandboxFault(None, f"no namespace is pinned at {sandbox.key}", NO_SANDBOX)
         return
-    if inside.inode != box.inode:
-        yield Wrong(None, f"another namespace ({inside.inode}, not {box.inode}) is pinned at {box.key}", NO_SANDBOX)
+    if inside.inode != sandbox.inode:
+        yield SandboxFault(
+            None, f"another namespace ({inside.inode}, not {sandbox.inode}) is pinned at {sandbox.key}", NO_SANDBOX
+        )
         return
-    if box.origin is Origin.HOST:
+    if sandbox.origin is Origin.HOST:
         return
     if not inside.whole:
-        yield Wrong(None, "it has too many links, addresses, routes or rules to be compared", TOO_MUCH)
+        yield SandboxFault(None, "it has too many links, addresses, routes or rules to be compared", TOO_MUCH)
         yield from _host_ends(wanted, host)
         return
     loopback = inside.space.links.get("lo")
     if loopback is None or not loopback.link.up:
-        yield Wrong(None, "lo is down", NO_LOOPBACK)
+        yield SandboxFault(None, "lo is down", NO_LOOPBACK)
     for attachment, veth in wanted.links:
         for problem, reason in _link(veth, host, inside.space):
-            yield Wrong(attachment, problem, reason)
+            yield SandboxFault(attachment, problem, reason)
     yield from _default_routes(wanted, inside.space)
     yield from _source_routes(wanted, inside.space)
 
 
-def _host_ends(wanted: Wanted, host: Space) -> Iterator[Wrong]:
+def _host_ends(wanted: DesiredSandbox, host: NamespaceState) -> Iterator[SandboxFault]:
     """What is wrong outside of a sandbox that cannot be compared: its ports must follow their networks' options."""
     for attachment, veth in wanted.links:
         outer = host.links.get(veth.host_link)
         if outer is None:
-            yield Wrong(attachment, f"link {veth.host_link} is gone", NO_LINK)
+            yield SandboxFault(attachment, f"link {veth.host_link} is gone", NO_LINK)
         else:
-            yield from (Wrong(attachment, *each) for each in _outer(veth, host, outer))
+            yield from (SandboxFault(attachment, *each) for each in _outer(veth, host, outer))
 
 
-def _link(veth: Veth, host: Space, inside: Space) -> Iterator[tuple[str, str]]:
+def _link(veth: Veth, host: NamespaceState, inside: NamespaceState) -> Iterator[tuple[str, str]]:
     outer, inner = host.links.get(veth.host_link), inside.links.get(veth.interface)
     if outer is None:
         yield f"link {veth.host_link} is gone", NO_LINK
@@ -92,7 +107,7 @@ def _link(veth: Veth, host: Space, inside: Space) -> Iterator[tuple[str, str]]:
         yield from _addresses(veth, inside, inner)
 
 
-def _outer(veth: Veth, host: Space, outer: Port) -> Iterator[tuple[str, str]]:
+def _outer(veth: Veth, host: NamespaceState, outer: Port) -> Iterator[tuple[str, str]]:
     bridge = host.links.get(veth.bridge)
     if bridge is None or outer.link.master != bridge.link.ifindex:
         yield f"link {veth.host_link} is no port of bridge {veth.bridge}", NO_LINK
@@ -113,20 +128,20 @@ def _inner(veth: Veth, inner: Port) -> Iterator[tuple[str, str]]:
         yield f"the MTU of {veth.interface} is {inner.link.mtu}, not {veth.mtu}", NO_PEER
 
 
-def _addresses(veth: Veth, inside: Space, inner: Port) -> Iterator[tuple[str, str]]:
+def _addresses(veth: Veth, inside: NamespaceState, inner: Port) -> Iterator[tuple[str, str]]:
     index = inner.link.ifindex
     for address in (veth.address, veth.address_ipv6):
-        if address and held(address) not in held_on(inside, index):
+        if address and packed_interface(address) not in packed_addresses_on(inside, index):
             yield f"address {address} is not on {veth.interface}", NO_LINK
-        elif address and inner.link.up and route_to(address.network) not in inside.connected.get(index, ()):
+        elif address and inner.link.up and packed_prefix(address.network) not in inside.connected.get(index, ()):
             yield f"there is no route to {address.network} through {veth.interface}", NO_SUBNET
     place, name = (index, veth.interface) if veth.holder else (inside.links["lo"].link.ifindex, "lo")
     for service in (veth.service, veth.service_ipv6):
-        if service and alone(service.ip) not in held_on(inside, place):
+        if service and host_prefix(service.ip) not in packed_addresses_on(inside, place):
             yield f"service address {service.ip} is not on {name}", NO_SERVICE
 
 
-def _default_routes(wanted: Wanted, inside: Space) -> Iterator[Wrong]:
+def _default_routes(wanted: DesiredSandbox, inside: NamespaceState) -> Iterator[SandboxFault]:
     """One that somebody else made stays, and wins."""
     for route in wanted.routes:
         present = [hop for hop in inside.defaults if hop.version == route.gateway.version]
@@ -135,13 +150,17 @@ def _default_routes(wanted: Wanted, inside: Space) -> Iterator[Wrong]:
         right = inner and [(hop.gateway, hop.ifindex) for hop in ours] == [(route.gateway.packed, inner.link.ifindex)]
         if not right and (ours or not present):
             holder = next((each for each, _ in wanted.links if each.interface == route.interface), None)
-            yield Wrong(holder, f"there is no default route by {route.gateway} through {route.interface}", NO_ROUTE)
+            yield SandboxFault(
+                holder, f"there is no default route by {route.gateway} through {route.interface}", NO_ROUTE
+            )
 
 
-def _source_routes(wanted: Wanted, inside: Space) -> Iterator[Wrong]:
+def _source_routes(wanted: DesiredSandbox, inside: NamespaceState) -> Iterator[SandboxFault]:
     indexes = {name: port.link.ifindex for name, port in inside.links.items()}
     right, found = policy(wanted.sources, indexes), inside.policy
     parts = (("rules", right.rules ^ found.rules), ("routes", right.routes ^ found.routes))
     for what, differing in parts:
         if differing:
-            yield Wrong(None, f"{len(differing)} {what} for routing by source are missing, or too many", NO_ANSWER)
+            yield SandboxFault(
+                None, f"{len(differing)} {what} for routing by source are missing, or too many", NO_ANSWER
+            )

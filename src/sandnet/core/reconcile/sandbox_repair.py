@@ -8,24 +8,24 @@ from typing import Final
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.sandboxes import Sandboxes
-from sandnet.core.reconcile.sandbox_diff import TOO_MUCH, Wrong
-from sandnet.core.runtime.context import Parts
+from sandnet.core.reconcile.sandbox_diff import TOO_MUCH, SandboxFault
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, collected
 from sandnet.model import Attachment, Origin, Sandbox
 
-GONE: Final = "namespace_gone"
+ABSENT: Final = "namespace_gone"
 """Code of the refusal to repair a sandbox whose namespace was not of our making, and is no more."""
 
 
-class Mending:
+class SandboxRepair:
     """Repairs of one sandbox at a time."""
 
-    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
-        self._parts = parts
-        self._records = parts.records
+    def __init__(self, context: Context, sandboxes: Sandboxes) -> None:
+        self._context = context
+        self._records = context.records
         self._sandboxes = sandboxes
 
-    async def sandbox(self, box: Sandbox, wrong: Sequence[Wrong]) -> None:
+    async def sandbox(self, sandbox: Sandbox, wrong: Sequence[SandboxFault]) -> None:
         """Give it its namespace, links and routes back.
 
         Raises:
@@ -35,80 +35,80 @@ class Mending:
         """
         if crowded := any(each.reason == TOO_MUCH for each in wrong):
             wrong = [each for each in wrong if each.reason != TOO_MUCH]
-        before = box
-        box = await self._with_namespace(box)
+        before = sandbox
+        sandbox = await self._with_namespace(sandbox)
         affected = {each.attachment.endpoint_id for each in wrong if each.attachment}
         if len(affected) < len(wrong):  # something is wrong with the sandbox itself
-            affected = {each.endpoint_id for each in self._attachments(box)}
-        await self._connect(box, affected)
-        if box.inode != before.inode:  # the resolver's sockets are in the one that is gone
-            for attachment in self._attachments(box):
-                await self._parts.naming.attachment_came(box, attachment)
+            affected = {each.endpoint_id for each in self._attachments(sandbox)}
+        await self._connect(sandbox, affected)
+        if sandbox.inode != before.inode:  # the resolver's sockets are in the one that is gone
+            for attachment in self._attachments(sandbox):
+                await self._context.resolver_sync.attachment_added(sandbox, attachment)
         if crowded:
             hint = "remove what fills it (ip route, ip address, ip rule, ip link), or make the container leave"
-            raise Error(Kind.UNAVAILABLE, f"sandbox {box.container_id} cannot be compared", hint)
+            raise Error(Kind.UNAVAILABLE, f"sandbox {sandbox.container_id} cannot be compared", hint)
 
-    async def files(self, box: Sandbox) -> None:
+    async def files(self, sandbox: Sandbox) -> None:
         """Write its files again.
 
         Raises:
             Error: a path has become one that must not be written.
         """
-        digests = await self._parts.workers.run(self._parts.files.writing(box))
-        if (after := digests.on(box)) != box:
+        digests = await self._context.workers.run(self._context.host_files.write_job(sandbox))
+        if (after := digests.on(sandbox)) != sandbox:
             await self._records.commit(put=[after])
 
-    async def _connect(self, box: Sandbox, endpoints: Collection[str]) -> None:
+    async def _connect(self, sandbox: Sandbox, endpoints: Collection[str]) -> None:
         failures: list[Exception] = []
-        for attachment in self._attachments(box):
+        for attachment in self._attachments(sandbox):
             if attachment.endpoint_id in endpoints:
                 try:
-                    await self._sandboxes.ensure(self._records.sandbox(box.container_id) or box, attachment)
+                    await self._sandboxes.ensure(self._records.sandbox(sandbox.container_id) or sandbox, attachment)
                 except Error as failure:
                     failures.append(failure)
         if failures:
-            raise collected(f"sandbox {box.container_id} is not whole", failures)
+            raise collected(f"sandbox {sandbox.container_id} is not whole", failures)
 
-    def _attachments(self, box: Sandbox) -> Sequence[Attachment]:
-        return self._sandboxes.attachments(box)
+    def _attachments(self, sandbox: Sandbox) -> Sequence[Attachment]:
+        return self._sandboxes.attachments(sandbox)
 
-    async def _with_namespace(self, box: Sandbox) -> Sandbox:
-        namespaces = self._parts.kernel.namespaces
-        found = await self._parts.workers.run(namespaces.find, box.key)
-        if found is None or box.inode == 0:
-            return await self._pinned_again(box)
-        if found.inode != box.inode:
-            message = f"another namespace is pinned at {box.key}"
-            raise Error(Kind.CONFLICT, message, f"unmount it (umount {box.key}), or leave the container's networks")
+    async def _with_namespace(self, sandbox: Sandbox) -> Sandbox:
+        namespaces = self._context.kernel.namespaces
+        found = await self._context.workers.run(namespaces.find, sandbox.key)
+        if found is None or sandbox.inode == 0:
+            return await self._pinned_again(sandbox)
+        if found.inode != sandbox.inode:
+            message = f"another namespace is pinned at {sandbox.key}"
+            raise Error(Kind.CONFLICT, message, f"unmount it (umount {sandbox.key}), or leave the container's networks")
         if not found.loopback_was_up:
-            await self._parts.workers.run(namespaces.make, box.key)
-        return box
+            await self._context.workers.run(namespaces.make, sandbox.key)
+        return sandbox
 
-    async def _pinned_again(self, box: Sandbox) -> Sandbox:
+    async def _pinned_again(self, sandbox: Sandbox) -> Sandbox:
         """The same namespace, if it is anywhere; else a new one, where it was we who made it."""
-        namespaces, run = self._parts.kernel.namespaces, self._parts.workers.run
-        if box.origin is Origin.HOST:
-            await run(namespaces.pin, box.key)
-            return box
-        if await self._found_again(box):
-            return box
-        if box.origin is Origin.JOINED:
-            message = f"the namespace that container {box.container_id} came with is gone"
-            raise Error(Kind.NOT_FOUND, message, "the container is made to leave at the next look", GONE)
+        namespaces, run = self._context.kernel.namespaces, self._context.workers.run
+        if sandbox.origin is Origin.HOST:
+            await run(namespaces.pin, sandbox.key)
+            return sandbox
+        if await self._found_again(sandbox):
+            return sandbox
+        if sandbox.origin is Origin.JOINED:
+            message = f"the namespace that container {sandbox.container_id} came with is gone"
+            raise Error(Kind.NOT_FOUND, message, "the container is made to leave at the next look", ABSENT)
         # whoever is killed in between leaves a record that says: whatever is at the key is ours
-        await self._records.commit(put=[replace(box, inode=0)])
-        box = replace(box, inode=(await run(namespaces.make, box.key)).inode)
-        await self._records.commit(put=[box])
-        return box
+        await self._records.commit(put=[replace(sandbox, inode=0)])
+        sandbox = replace(sandbox, inode=(await run(namespaces.make, sandbox.key)).inode)
+        await self._records.commit(put=[sandbox])
+        return sandbox
 
-    async def _found_again(self, box: Sandbox) -> bool:
+    async def _found_again(self, sandbox: Sandbox) -> bool:
         """Pin the namespace of a process in it, or from another place where it is mounted, if there is either.
 
         Should it be elsewhere by now, this fails, and the next try looks again.
         """
-        survey, run = self._parts.kernel.survey, self._parts.workers.run
-        pid = await run(survey.lives_in, box.inode) if box.inode else 0
-        path = await run(survey.mounted_at, box.inode) if box.inode and not pid else ""
+        survey, run = self._context.kernel.survey, self._context.workers.run
+        pid = await run(survey.process_in, sandbox.inode) if sandbox.inode else 0
+        path = await run(survey.mount_path_of, sandbox.inode) if sandbox.inode and not pid else ""
         if pid or path:
-            await run(self._parts.kernel.namespaces.pin, box.key, pid=pid, path=path, inode=box.inode)
+            await run(self._context.kernel.namespaces.pin, sandbox.key, pid=pid, path=path, inode=sandbox.inode)
         return bool(pid or path)

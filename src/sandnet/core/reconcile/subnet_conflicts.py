@@ -11,14 +11,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.model import Network, Phase, Prefix
 
 _log = logging.getLogger(__name__)
 
 
-class Clash(NamedTuple):
+class SubnetConflict(NamedTuple):
     """Two that use the same addresses."""
 
     network: Network
@@ -27,23 +27,23 @@ class Clash(NamedTuple):
     """What the host uses."""
 
 
-class Clashes:
+class SubnetConflicts:
     """Tells of each overlap once, and again when it was gone meanwhile."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._known: set[tuple[str, Prefix]] = set()
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Hold all networks against the host, and tell what is new. Those that allow an overlap are left out.
 
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell, or the store is away.
         """
-        links = {net.link for net in self._parts.records.networks() if net.link}
-        occupied = await self._parts.workers.run(self._parts.kernel.host.occupied, links)
-        nets = [net for net in self._parts.records.networks() if net.phase is Phase.READY]
-        found = {(each.network.id, each.other): each for each in clashes(nets, occupied)}
+        links = {net.link for net in self._context.records.networks() if net.link}
+        occupied = await self._context.workers.run(self._context.kernel.host.occupied, links)
+        nets = [net for net in self._context.records.networks() if net.phase is Phase.READY]
+        found = {(each.network.id, each.other): each for each in subnet_conflicts(nets, occupied)}
         fresh = [each for key, each in found.items() if key not in self._known]
         self._known = set(found)
         if fresh:
@@ -51,13 +51,13 @@ class Clashes:
             for network, text in told:
                 _log.warning("network %s: %s", network.name, text)
             try:
-                await self._parts.records.warn(told)
+                await self._context.records.publish_warnings(told)
             except Error:
                 self._known -= {(each.network.id, each.other) for each in fresh}
                 raise
 
 
-def clashes(nets: Iterable[Network], occupied: Iterable[Prefix]) -> Iterator[Clash]:
+def subnet_conflicts(nets: Iterable[Network], occupied: Iterable[Prefix]) -> Iterator[SubnetConflict]:
     """Where the host uses addresses of a network that does not allow it.
 
     The subnets of networks share no address, so sorted by their first they are by their last too: each prefix of a
@@ -69,7 +69,7 @@ def clashes(nets: Iterable[Network], occupied: Iterable[Prefix]) -> Iterator[Cla
         found = subnets[other.version]
         start = bisect_left(found, first, key=lambda each: each.last)
         end = bisect_right(found, last, key=lambda each: each.first)
-        yield from (Clash(each.network, each.prefix, other) for each in found[start:end])
+        yield from (SubnetConflict(each.network, each.prefix, other) for each in found[start:end])
 
 
 class _Subnet(NamedTuple):
@@ -90,5 +90,5 @@ def _subnets(nets: Iterable[Network], version: int) -> list[_Subnet]:
     return sorted(found, key=lambda each: each.first)
 
 
-def _in_words(clash: Clash) -> str:
+def _in_words(clash: SubnetConflict) -> str:
     return f"the host now uses {clash.other} (route, address or nameserver), which overlaps subnet {clash.subnet}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 
 from sandnet.core.reconcile.drift import REPAIRED, Drift
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.model import Endpoint, Phase
 
 _log = logging.getLogger(__name__)
 
-PATIENCE = 0.5
+TIMEOUT = 0.5
 """Seconds to wait for an endpoint that somebody is changing."""
 REASON = "the port still leads to the sandbox, and the program that has it gets nothing from other machines"
 
@@ -23,16 +23,16 @@ REASON = "the port still leads to the sandbox, and the program that has it gets 
 class PortHolding:
     """Holds the host ports of endpoints that exist, and remembers where that failed."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._records = parts.records
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._records = context.records
         self._failures: dict[str, str] = {}
         """Why an endpoint's ports are not all held, by its id."""
 
     @property
     def problems(self) -> list[str]:
         """In words, one for each endpoint."""
-        return [f"endpoint {self._name(each)}: {self._failures[each.id]}" for each in self._lacking()]
+        return [f"endpoint {self._name(each)}: {self._failures[each.id]}" for each in self._unheld()]
 
     async def hold(self, endpoint: Endpoint) -> None:
         """Hold the ports that a record says are published; what is held already stays.
@@ -43,7 +43,7 @@ class PortHolding:
         network = self._records.network(endpoint.network_id)
         if network is None:
             return
-        driver = self._parts.driver(network.driver)
+        driver = self._context.driver(network.driver)
         try:
             await driver.rebind(network, endpoint.ports)
         except Error as failure:
@@ -59,18 +59,18 @@ class PortHolding:
         Raises:
             Error: the store is away.
         """
-        drifts = [each for endpoint in self._lacking() if (each := await self._retried(endpoint))]
-        await self._records.tell([drift.repair for drift in drifts if drift.done == REPAIRED])
+        drifts = [each for endpoint in self._unheld() if (each := await self._retried(endpoint))]
+        await self._records.publish_repairs([drift.repair for drift in drifts if drift.done == REPAIRED])
         return drifts
 
     def faults(self) -> list[Drift]:
         """What is wrong, without trying again."""
-        return [self._drift(endpoint) for endpoint in self._lacking()]
+        return [self._drift(endpoint) for endpoint in self._unheld()]
 
     async def _retried(self, endpoint: Endpoint) -> Drift | None:
         drift = self._drift(endpoint)
         try:
-            async with self._parts.locks.hold(f"endpoint/{endpoint.id}", patience=PATIENCE):
+            async with self._context.locks.hold(f"endpoint/{endpoint.id}", patience=TIMEOUT):
                 now = self._records.endpoint(endpoint.id)
                 if now is None or now.phase is not Phase.READY:
                     return None
@@ -82,7 +82,7 @@ class PortHolding:
             _log.warning("endpoint %s: its host ports are held now", self._name(endpoint))
         return drift._replace(done=f"not repaired: {left}" if left else REPAIRED)
 
-    def _lacking(self) -> list[Endpoint]:
+    def _unheld(self) -> list[Endpoint]:
         """Those whose ports are not all held; what is gone is forgotten."""
         found = {key: self._records.endpoint(key) for key in self._failures}
         self._failures = {key: text for key, text in self._failures.items() if found[key]}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sandnet.core.reconcile.desired_state import Desired
+from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.drift import Drift
 from sandnet.kernel.base import Sysctl
-from sandnet.kernel.observation import Survey
+from sandnet.kernel.observation import StateReader
 from sandnet.kernel.workers import Workers
 
 _HARM: Final = {
@@ -24,19 +24,19 @@ _HARM: Final = {
 class Uplinks:
     """Remembers the links with a default route, and what was wrong with them at the latest look."""
 
-    def __init__(self, sysctl: Sysctl, survey: Survey, workers: Workers, desired: Desired) -> None:
+    def __init__(self, sysctl: Sysctl, survey: StateReader, workers: Workers, desired: DesiredState) -> None:
         self._sysctl = sysctl
         self._survey = survey
         self._workers = workers
         self._desired = desired
         self._found: frozenset[str] = frozenset()
         """Parameters, one for each link and family."""
-        self._wrong: list[str] = []
+        self._not_forwarding: list[str] = []
 
     @property
     def problems(self) -> list[str]:
         """In words, with the way out."""
-        return [f"{_problem(name)}: {_harm(name)}; {_way_out(name)}" for name in self._wrong]
+        return [f"{_problem(name)}: {_harm(name)}; {_way_out(name)}" for name in self._not_forwarding]
 
     async def list_links(self) -> None:
         """Find the links with a default route: a list of all routes.
@@ -46,7 +46,7 @@ class Uplinks:
         """
         self._found = await self._workers.run(lambda: frozenset(self._list()))
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Read the switches of those links.
 
         Raises:
@@ -55,7 +55,9 @@ class Uplinks:
         nets = [net for net in self._desired.networks() if net.link]
         families = {family for net in nets for family, subnet in (("ipv4", net.ipv4), ("ipv6", net.ipv6)) if subnet}
         names = sorted(name for name in self._found if name.split("/")[1] in families)
-        self._wrong = await self._workers.run(lambda: [name for name in names if self._sysctl.get(name) == "0"])
+        self._not_forwarding = await self._workers.run(
+            lambda: [name for name in names if self._sysctl.get(name) == "0"]
+        )
 
     async def drift(self) -> list[Drift]:
         """What is wrong now.
@@ -64,10 +66,11 @@ class Uplinks:
             Error: as the others.
         """
         await self.list_links()
-        await self.look()
+        await self.check()
         done = "not repaired: it is its owner's"
         return [
-            Drift("parameter", name, _problem(name), _harm(name), f"{done}; {_way_out(name)}") for name in self._wrong
+            Drift("parameter", name, _problem(name), _harm(name), f"{done}; {_way_out(name)}")
+            for name in self._not_forwarding
         ]
 
     def _list(self) -> Iterator[str]:

@@ -24,19 +24,19 @@ from sandnet.model import (
     Subnet,
 )
 from sandnet.model.address import mac_for
-from sandnet.model.link_alias import OPTIONS, AttachmentMark, NetworkMark, address4, address6, host_access
+from sandnet.model.link_alias import OPTIONS, AttachmentAlias, NetworkAlias, address4, address6, host_access
 from sandnet.model.link_names import OUR_LINKS
 from sandnet.model.process import Process
 from sandnet.model.resolv_conf import check_options, check_search
 
-UNTOLD = (
+NOT_RECOVERABLE = (
     "labels; aliases, exposed ports, probes and affinities of endpoints; host and domain names, name servers, "
     "further hosts, aliases and file paths of sandboxes; parameters of the host as they were"
 )
 """What no mark tells, in words."""
 
 
-def remade_network(link: Link, mark: NetworkMark, sequence: int) -> Network | None:
+def network_from_alias(link: Link, mark: NetworkAlias, sequence: int) -> Network | None:
     """The network whose bridge ``link`` is; ``None``: the mark makes no sense."""
     told = mark.values
     asked = {name: value for letter, (name, value) in OPTIONS.items() if letter in mark.flags}
@@ -78,7 +78,7 @@ def _listed(text: str | None) -> list[str]:
     return text.split(",") if text else []
 
 
-def remade_endpoint(mark: AttachmentMark, net: Network, sequence: int) -> Endpoint:
+def endpoint_from_alias(mark: AttachmentAlias, net: Network, sequence: int) -> Endpoint:
     """The endpoint that an attachment says it is on."""
     leased = "l" in mark.flags
     own = address4(mark.values.get("a" if leased else "4"))
@@ -97,7 +97,7 @@ def remade_endpoint(mark: AttachmentMark, net: Network, sequence: int) -> Endpoi
     )
 
 
-def remade_sandbox(mark: AttachmentMark, key: str, inode: int, folder: str, sequence: int) -> Sandbox:
+def sandbox_from_alias(mark: AttachmentAlias, key: str, inode: int, folder: str, sequence: int) -> Sandbox:
     """The sandbox of the container; ``folder`` is where its files go when nobody names others."""
     return Sandbox(
         container_id=mark.container_id,
@@ -115,7 +115,7 @@ def remade_sandbox(mark: AttachmentMark, key: str, inode: int, folder: str, sequ
     )
 
 
-def remade_attachment(link: Link, mark: AttachmentMark, net: Network, sequence: int) -> Attachment | None:
+def attachment_from_alias(link: Link, mark: AttachmentAlias, net: Network, sequence: int) -> Attachment | None:
     """The attachment whose link on the host ``link`` is; ``None``: the mark makes no sense."""
     own, own6 = address4(mark.values.get("4")), address6(mark.values.get("6"))
     if own is None or net.ipv4 is None:

@@ -19,41 +19,41 @@ from typing import NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from sandnet.core.recovery.link_records import (
-    UNTOLD,
-    remade_attachment,
-    remade_endpoint,
-    remade_network,
-    remade_sandbox,
+    NOT_RECOVERABLE,
+    attachment_from_alias,
+    endpoint_from_alias,
+    network_from_alias,
+    sandbox_from_alias,
 )
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.core.state.index import Record, claims_of
 from sandnet.errors import Error
 from sandnet.kernel.types import Link
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, Sandbox
-from sandnet.model.link_alias import AttachmentMark, NetworkMark, read_mark
+from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, read_alias
 
 _log = logging.getLogger(__name__)
 
-TOLD = 20
+LISTED = 20
 """Names that one message lists."""
 
 R = TypeVar("R", Network, Endpoint, Sandbox, Attachment)
 Ports = Mapping[Address, Sequence[BoundPort]]
 
 
-class _Marked(NamedTuple):
+class _AliasedLink(NamedTuple):
     """The links that say what they are, in the order in which they were made."""
 
-    bridges: Sequence[tuple[Link, NetworkMark]]
-    veths: Sequence[tuple[Link, AttachmentMark]]
+    bridges: Sequence[tuple[Link, NetworkAlias]]
+    veths: Sequence[tuple[Link, AttachmentAlias]]
 
 
 class Rebuild:
     """Finds lost records again."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._records = parts.records
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._records = context.records
         self.problems: list[str] = []
         """What was found, and what could not be, in words."""
         self._networks: dict[int, Network] = {}
@@ -67,9 +67,9 @@ class Rebuild:
 
     async def run(self) -> None:
         """Once, after the records are loaded and before anything is made true; nothing where nothing is missing."""
-        if not self._records.lacking:
+        if not self._records.incomplete:
             return
-        marked = _marked(await self._parts.workers.run(self._parts.kernel.links.list))
+        marked = _with_alias(await self._context.workers.run(self._context.kernel.links.list))
         if marked.bridges or marked.veths:
             await self._records.begin_rebuild()
             ports = await self._published()
@@ -78,15 +78,15 @@ class Rebuild:
             for veth, end in marked.veths:
                 await self._attachment(veth, end, ports)
             await self._forget()
-            self._tell_ports(ports)
+            self._report_ports(ports)
         await self._records.commit(put=[*self._found()], complete=True)
-        told = f"found again by what is in the kernel, but for what nothing there tells ({UNTOLD})"
-        self._tell(told, self._made)
-        self._tell("in the kernel, and not found again, or not in full", self._unknown)
+        told = f"found again by what is in the kernel, but for what nothing there tells ({NOT_RECOVERABLE})"
+        self._report(told, self._made)
+        self._report("in the kernel, and not found again, or not in full", self._unknown)
 
     async def _published(self) -> Ports:
         found: dict[Address, list[BoundPort]] = {}
-        for driver in self._parts.drivers.values():
+        for driver in self._context.drivers.values():
             for target, port in () if driver.unavailable() else await driver.published():
                 found.setdefault(target, []).append(port)
         return found
@@ -99,9 +99,9 @@ class Rebuild:
 
     # What the links say.
 
-    def _network(self, link: Link, mark: NetworkMark) -> None:
+    def _network(self, link: Link, mark: NetworkAlias) -> None:
         known = self._records.network(mark.id)
-        net = known or remade_network(link, mark, self._records.next_sequence())
+        net = known or network_from_alias(link, mark, self._records.next_sequence())
         if net is None or any(mark.name == other.name for other in self._networks.values()):
             self._unknown.append(f"network {mark.name}")
             return
@@ -109,7 +109,7 @@ class Rebuild:
         if not known and not mark.whole:
             self._unknown.append(_name(net))
 
-    async def _attachment(self, link: Link, mark: AttachmentMark, ports: Ports) -> None:
+    async def _attachment(self, link: Link, mark: AttachmentAlias, ports: Ports) -> None:
         """An attachment, with the endpoint and the sandbox at its ends."""
         known = self._records.attachment(mark.container_id, mark.endpoint_id)
         net = self._networks.get(link.master) or (known and self._records.network(known.network_id))
@@ -117,39 +117,39 @@ class Rebuild:
             self._unknown.append(f"endpoint {mark.endpoint_name}")
             return
         self._endpoint(net, mark, ports)
-        att = known or remade_attachment(link, mark, net, self._records.next_sequence())
-        if att is None or not await self._box(mark):
+        att = known or attachment_from_alias(link, mark, net, self._records.next_sequence())
+        if att is None or not await self._sandbox(mark):
             self._unknown.append(f"sandbox {mark.container_id}")
             return
         self._attachments[link.name] = self._kept(known, att)
 
-    def _endpoint(self, net: Network, mark: AttachmentMark, ports: Ports) -> None:
+    def _endpoint(self, net: Network, mark: AttachmentAlias, ports: Ports) -> None:
         if mark.endpoint_id in self._endpoints:
             return
         known = self._records.endpoint(mark.endpoint_id)
-        made = known or remade_endpoint(mark, net, self._records.next_sequence())
+        made = known or endpoint_from_alias(mark, net, self._records.next_sequence())
         if not known:
             own = [interface.ip for interface in (made.address, made.address_ipv6) if interface]
             made = replace(made, ports=tuple(port for address in own for port in ports.get(address, ())))
         self._endpoints[made.id] = self._kept(known, made)
 
-    async def _box(self, mark: AttachmentMark) -> bool:
+    async def _sandbox(self, mark: AttachmentAlias) -> bool:
         """Whether the container's namespace is where it was pinned, so that there is a sandbox."""
         known = self._records.sandbox(mark.container_id)
         earlier = self._boxes.get(mark.container_id)
         if earlier and known:
             return True
-        key = known.key if known else join_path(self._parts.settings.sandbox_dir, mark.key)
+        key = known.key if known else join_path(self._context.settings.sandbox_dir, mark.key)
         try:
-            pinned = await self._parts.workers.run(self._parts.kernel.namespaces.find, key)
+            pinned = await self._context.workers.run(self._context.kernel.namespaces.find, key)
         except Error as failure:
             _log.warning("rebuild: sandbox %s: %s", mark.container_id, failure)
             return False
         if pinned is None or (known and known.inode not in (0, pinned.inode)):
             return False
-        folder = join_path(self._parts.settings.files_dir, mark.container_id)
+        folder = join_path(self._context.settings.files_dir, mark.container_id)
         # of several links the one that was made last says most
-        made = known or remade_sandbox(mark, key, pinned.inode, folder, self._records.next_sequence())
+        made = known or sandbox_from_alias(mark, key, pinned.inode, folder, self._records.next_sequence())
         self._boxes[mark.container_id] = replace(self._kept(known or earlier, made), inode=pinned.inode)
         return True
 
@@ -186,33 +186,33 @@ class Rebuild:
         if nets or ends or atts:
             gone: list[Record] = [*nets, *ends, *atts]
             told = "of the copy, removed after it was made, or in the way of what came after"
-            self._tell(told, [_name(record) for record in gone])
+            self._report(told, [_name(record) for record in gone])
             await records.commit(delete=[*atts, *ends, *nets])
 
     # What is told.
 
-    def _tell_ports(self, ports: Ports) -> None:
+    def _report_ports(self, ports: Ports) -> None:
         known = {
             port for endpoint in (*self._records.endpoints(), *self._endpoints.values()) for port in endpoint.ports
         }
         lost = [f"{port.host_port} to {target}" for target, some in ports.items() for port in some if port not in known]
-        self._tell("published ports that lead to no endpoint that is known, closed", lost)
+        self._report("published ports that lead to no endpoint that is known, closed", lost)
 
-    def _tell(self, what: str, names: Sequence[str]) -> None:
+    def _report(self, what: str, names: Sequence[str]) -> None:
         if names:
-            more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-            self.problems.append(f"{what}: {', '.join(names[:TOLD])}{more}")
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            self.problems.append(f"{what}: {', '.join(names[:LISTED])}{more}")
 
 
-def _marked(links: Iterable[Link]) -> _Marked:
+def _with_alias(links: Iterable[Link]) -> _AliasedLink:
     bridges, veths = [], []
     for link in sorted(links, key=lambda link: link.ifindex):
-        mark = read_mark(link.alias)
-        if isinstance(mark, NetworkMark) and link.kind == "bridge":
+        mark = read_alias(link.alias)
+        if isinstance(mark, NetworkAlias) and link.kind == "bridge":
             bridges.append((link, mark))
-        elif isinstance(mark, AttachmentMark) and link.kind == "veth":
+        elif isinstance(mark, AttachmentAlias) and link.kind == "veth":
             veths.append((link, mark))
-    return _Marked(bridges, veths)
+    return _AliasedLink(bridges, veths)
 
 
 def _name(record: Record) -> str:

@@ -13,17 +13,17 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from msgspec.structs import replace
 
-from sandnet.core.lifecycle.deletion import Removal
+from sandnet.core.lifecycle.deletion import Deletion
 from sandnet.core.lifecycle.endpoints import Endpoints
 from sandnet.core.lifecycle.liveness import has_ended
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.names.host_file_types import Digests
-from sandnet.core.reconcile.desired_state import Desired
+from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.orphaned_links import is_ours
-from sandnet.core.reconcile.scanner import CHUNK, Lookout, Suspects
+from sandnet.core.reconcile.scanner import CHUNK, Candidates, Scanner
 from sandnet.core.reconcile.unheld_ports import PortHolding
-from sandnet.core.runtime.context import Parts
+from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.sandbox import EARLIER_BOOT
@@ -36,22 +36,22 @@ class Restore:
 
     def __init__(
         self,
-        parts: Parts,
+        context: Context,
         networks: Networks,
         endpoints: Endpoints,
         sandboxes: Sandboxes,
-        removal: Removal,
+        removal: Deletion,
         holding: PortHolding,
     ) -> None:
-        self._parts = parts
+        self._context = context
         self._holding = holding
-        self._records = parts.records
+        self._records = context.records
         self._networks = networks
         self._endpoints = endpoints
         self._sandboxes = sandboxes
         self._removal = removal
-        self._desired = Desired(parts)
-        self._lookout = Lookout(parts, self._desired)
+        self._desired = DesiredState(context)
+        self._scanner = Scanner(context, self._desired)
         self.problems: list[str] = []
         """What could not be made true, in words."""
 
@@ -59,9 +59,9 @@ class Restore:
         """Once, after the records are loaded and before the first request."""
         await self._begin()
         await self._start_drivers()
-        suspects = await self._look()
-        await self._drop_dead_sandboxes(suspects.sandboxes)
-        await self._remove_debris()
+        suspects = await self._scan()
+        await self._drop_exited_sandboxes(suspects.sandboxes)
+        await self._remove_interrupted()
         networks = map(self._records.network, suspects.networks)
         await self._all("network", (self._restore_network(net) for net in networks if net))
         published = (endpoint for endpoint in self._records.endpoints() if endpoint.ports)
@@ -69,19 +69,19 @@ class Restore:
         broken = (each for each in self._records.attachments() if each.container_id in suspects.sandboxes)
         await self._all("attachment", map(self._restore_attachment, broken))
         await self._refresh_files()
-        await self._all("parents", map(self._sandboxes.parents.tell, self._records.sandboxes()))
+        await self._all("parents", map(self._sandboxes.parents.deliver, self._records.sandboxes()))
         await self._sweep()
 
-    async def _look(self) -> Suspects:
+    async def _scan(self) -> Candidates:
         """What has to be made again; everything, where nobody can tell. What is half-way counts as wrong."""
         try:
-            found = await self._lookout.links()
+            found = await self._scanner.links()
         except Error as failure:
             self._note("looking", failure)
             networks = (net.id for net in self._desired.networks())
-            return Suspects(networks, (box.container_id for box in self._records.sandboxes()))
-        settled = {box.container_id for box in self._desired.sandboxes()}
-        found.sandboxes |= {box.container_id for box in self._records.sandboxes()} - settled
+            return Candidates(networks, (sandbox.container_id for sandbox in self._records.sandboxes()))
+        settled = {sandbox.container_id for sandbox in self._desired.sandboxes()}
+        found.sandboxes |= {sandbox.container_id for sandbox in self._records.sandboxes()} - settled
         return found
 
     async def remove_everything(self) -> None:
@@ -89,66 +89,68 @@ class Restore:
         await self._begin()
         await self._start_drivers()
         await self._disconnect(self._records.attachments())
-        await self._all("sandbox", map(self._sandboxes.dissolve, self._records.sandboxes()))
+        await self._all("sandbox", map(self._sandboxes.tear_down, self._records.sandboxes()))
         await self._all("endpoint", map(self._remove_endpoint, self._records.endpoints()))
         await self._all("network", map(self._networks.remove, self._records.networks()))
         await self._sweep()
-        await self._parts.reaper.settle()
-        await self._all("driver", (driver.stop() for driver in self._parts.drivers.values()))
-        await self._parts.boots.forget()
+        await self._context.link_reaper.wait()
+        await self._all("driver", (driver.stop() for driver in self._context.drivers.values()))
+        await self._context.boot_id.forget()
 
     async def _begin(self) -> None:
         """After a reboot a namespace that has the inode number of one of ours is somebody else's."""
-        gone = [replace(box, inode=EARLIER_BOOT) for box in self._records.sandboxes()]
-        if gone and await self._parts.boots.is_later():
+        gone = [replace(sandbox, inode=EARLIER_BOOT) for sandbox in self._records.sandboxes()]
+        if gone and await self._context.boot_id.has_rebooted():
             await self._records.commit(put=gone)
-        await self._parts.boots.note()
+        await self._context.boot_id.record()
 
     async def _disconnect(self, attachments: Iterable[Attachment]) -> None:
         """Undo attachments: containers at once, those of one container in turn, the last attached first."""
         by_container: dict[str, list[Attachment]] = {}
         for attachment in attachments:
             by_container.setdefault(attachment.container_id, []).insert(0, attachment)
-        await self._all("attachment", map(self._disconnect_in_turn, by_container.values()))
+        await self._all("attachment", map(self._disconnect_in_order, by_container.values()))
 
-    async def _disconnect_in_turn(self, attachments: Iterable[Attachment]) -> None:
+    async def _disconnect_in_order(self, attachments: Iterable[Attachment]) -> None:
         for attachment in attachments:
             await self._sandboxes.drop(attachment)
 
     async def _start_drivers(self) -> None:
-        for name, driver in self._parts.drivers.items():
+        for name, driver in self._context.drivers.items():
             if not driver.unavailable():
                 await self._all(f"driver {name}", [driver.start(self._desired.state(name))])
 
-    async def _drop_dead_sandboxes(self, suspects: Collection[str]) -> None:
+    async def _drop_exited_sandboxes(self, suspects: Collection[str]) -> None:
         """After a reboot no namespace is left: their sandboxes cannot exist any more, so they are let go.
 
         Args:
             suspects: containers whose namespace may be gone; any other may be dead by its process only.
         """
-        doubtful = [box for box in self._records.sandboxes() if box.auto_remove or box.container_id in suspects]
-        dead = [box for box in doubtful if not await self._lives(box)]
-        await self._all("sandbox", map(self._removal.bury, dead))
-        left = [box for box in self._records.sandboxes() if self._is_unused(box)]
-        await self._all("sandbox", map(self._sandboxes.dissolve, left))
+        doubtful = [
+            sandbox for sandbox in self._records.sandboxes() if sandbox.auto_remove or sandbox.container_id in suspects
+        ]
+        dead = [sandbox for sandbox in doubtful if not await self._lives(sandbox)]
+        await self._all("sandbox", map(self._removal.remove_exited, dead))
+        left = [sandbox for sandbox in self._records.sandboxes() if self._is_unused(sandbox)]
+        await self._all("sandbox", map(self._sandboxes.tear_down, left))
 
-    def _is_unused(self, box: Sandbox) -> bool:
-        return not self._records.attachments_of_container(box.container_id)
+    def _is_unused(self, sandbox: Sandbox) -> bool:
+        return not self._records.attachments_of_container(sandbox.container_id)
 
-    async def _lives(self, box: Sandbox) -> bool:
-        if box.phase is not Phase.READY:
+    async def _lives(self, sandbox: Sandbox) -> bool:
+        if sandbox.phase is not Phase.READY:
             return False
         try:
-            pinned = await self._parts.workers.run(self._parts.kernel.namespaces.find, box.key)
+            pinned = await self._context.workers.run(self._context.kernel.namespaces.find, sandbox.key)
         except Error as failure:  # nobody knows: what may be alive is not let go
             self._note("sandbox", failure)
             return True
-        if pinned is None or pinned.inode != box.inode:
+        if pinned is None or pinned.inode != sandbox.inode:
             return False
-        watched = box.process if box.auto_remove else None
-        return watched is None or not await self._parts.workers.run(has_ended, self._parts.kernel, watched)
+        watched = sandbox.process if sandbox.auto_remove else None
+        return watched is None or not await self._context.workers.run(has_ended, self._context.kernel, watched)
 
-    async def _remove_debris(self) -> None:
+    async def _remove_interrupted(self) -> None:
         """What is not ready, and what is on it: a network or an endpoint may be deleted with all it has."""
         networks = {net.id: net for net in self._records.networks() if net.phase is not Phase.READY}
         endpoints = {
@@ -163,37 +165,37 @@ class Restore:
         await self._endpoints.remove(self._networks.get(endpoint.network_id), endpoint)
 
     async def _restore_network(self, network: Network) -> None:
-        await self._parts.driver(network.driver).create_network(network)
+        await self._context.driver(network.driver).create_network(network)
 
     async def _rebind(self, endpoint: Endpoint) -> None:
         await self._holding.hold(endpoint)
 
     async def _restore_attachment(self, attachment: Attachment) -> None:
-        box = self._records.sandbox(attachment.container_id)
-        if box:
-            await self._sandboxes.ensure(box, attachment)
+        sandbox = self._records.sandbox(attachment.container_id)
+        if sandbox:
+            await self._sandboxes.ensure(sandbox, attachment)
 
     async def _refresh_files(self) -> None:
         """Write what is not as it should be, or not as the host's own files would have it now."""
-        boxes = self._desired.sandboxes()
-        for start in range(0, len(boxes), CHUNK):
-            chunk = boxes[start : start + CHUNK]
-            jobs = [self._parts.files.refreshing(box) for box in chunk]
-            written = await self._parts.workers.run(_past_failures, jobs)
-            for box, digests in zip(chunk, written, strict=True):
+        sandboxes = self._desired.sandboxes()
+        for start in range(0, len(sandboxes), CHUNK):
+            chunk = sandboxes[start : start + CHUNK]
+            jobs = [self._context.host_files.refresh_job(sandbox) for sandbox in chunk]
+            written = await self._context.workers.run(_gather_failures, jobs)
+            for sandbox, digests in zip(chunk, written, strict=True):
                 if isinstance(digests, Error):
                     self._note("files", digests)
-                elif (after := digests.on(box)) != box:
+                elif (after := digests.on(sandbox)) != sandbox:
                     await self._records.commit(put=[after])
 
     async def _sweep(self) -> None:
-        links = self._parts.kernel.links
+        links = self._context.kernel.links
         claimed = {net.link for net in self._records.networks()} | {a.host_link for a in self._records.attachments()}
-        found = await self._parts.workers.run(links.list)
+        found = await self._context.workers.run(links.list)
         unclaimed = [link.name for link in found if is_ours(link) and link.name not in claimed]
         if unclaimed:
             _log.info("sweeping links that no record claims: %s", ", ".join(unclaimed))
-            await self._all("stray links", [self._parts.workers.run(links.delete, unclaimed)])
+            await self._all("stray links", [self._context.workers.run(links.delete, unclaimed)])
 
     async def _all(self, what: str, steps: Iterable[Awaitable[object]]) -> None:
         """Run the steps together; a failure is noted and the others go on."""
@@ -207,7 +209,7 @@ class Restore:
         _log.warning("restore: %s", problem, exc_info=None if isinstance(failure, Error) else failure)
 
 
-def _past_failures(jobs: Iterable[Callable[[], Digests]]) -> list[Digests | Error]:
+def _gather_failures(jobs: Iterable[Callable[[], Digests]]) -> list[Digests | Error]:
     """What each job returned, or why it failed."""
     done: list[Digests | Error] = []
     for job in jobs:

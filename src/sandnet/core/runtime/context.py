@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sandnet.core.names.host_files import HostFiles
-from sandnet.core.names.resolver_sync import Naming
+from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations
-from sandnet.core.state.boot_id import Boots
+from sandnet.core.state.boot_id import BootId
 from sandnet.core.state.events import Events
 from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.workers import Workers
 
 
@@ -29,22 +29,22 @@ class Settings(NamedTuple):
     default_network: str
 
 
-class Parts(NamedTuple):
+class Context(NamedTuple):
     """The shared parts, made once by the composition root."""
 
     settings: Settings
     records: Records
-    boots: Boots
+    boot_id: BootId
     leases: Leases
-    naming: Naming
+    resolver_sync: ResolverSync
     events: Events
-    files: HostFiles
+    host_files: HostFiles
     locks: Locks
     operations: Operations
     drivers: Mapping[str, Driver]
     kernel: Kernel
     workers: Workers
-    reaper: Reaper
+    link_reaper: LinkReaper
 
     def driver(self, name: str) -> Driver:
         """The driver of that name, able to work on this host.

@@ -85,7 +85,7 @@ def _log_late(task: asyncio.Task[Any]) -> None:
     _log.warning("a change that was answered at its deadline %s", f"failed: {failure}" if failure else "is done")
 
 
-async def together(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
+async def gather_both(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
     """Both results. Both have ended when this returns or raises: what undoes them must not race with them."""
     done = await asyncio.gather(one, other, return_exceptions=True)
     for result in done:
@@ -94,7 +94,7 @@ async def together(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
     return cast(tuple[T, U], done)
 
 
-async def undo(what: str, removal: Coroutine[Any, Any, object]) -> None:
+async def roll_back(what: str, removal: Coroutine[Any, Any, object]) -> None:
     """Remove what a failed change has made. The change's own error is the one to report, so a failure here
     is only logged: the record stays, and the next restore removes what it names."""
     try:

@@ -15,7 +15,7 @@ _PARAMETERS: Final = "sysctl/"
 """Before the names of kernel parameters that were changed, with the values they had."""
 
 
-class Boots:
+class BootId:
     """Keeps one key of the store."""
 
     def __init__(self, store: Store, sysctl: Sysctl, workers: Workers) -> None:
@@ -23,15 +23,15 @@ class Boots:
         self._sysctl = sysctl
         self._workers = workers
 
-    async def is_later(self) -> bool:
+    async def has_rebooted(self) -> bool:
         """Whether the machine was booted since the store was last used. Of a store without the key nobody knows."""
         known = await self._store.get(_KEY)
         return known is not None and known.value != await self._current()
 
-    async def note(self) -> None:
+    async def record(self) -> None:
         """Remember this boot. The parameters of an earlier one are forgotten: they have values of their own again."""
         changes = [Put(_KEY, await self._current())]
-        earlier = await self._store.list(_PARAMETERS) if await self.is_later() else ()
+        earlier = await self._store.list(_PARAMETERS) if await self.has_rebooted() else ()
         await self._store.commit(*changes, *(Delete(entry.key) for entry in earlier))
 
     async def forget(self) -> None:

@@ -20,7 +20,7 @@ from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
 Subject = Network | Endpoint | Sandbox | Attachment
 
-REMEMBERED = 10_000
+HISTORY = 10_000
 """Events kept for readers that come back, or are slow; who falls further behind is told so."""
 REMEMBERED_BYTES = 32 << 20
 """Bytes of memory that they may take; the latest is always kept."""
@@ -80,7 +80,7 @@ def event_weight(event: Event) -> int:
     return _BASE + subject + len(event.warning) + len(event.repair.problem if event.repair else "")
 
 
-class Told(NamedTuple):
+class PendingEvent(NamedTuple):
     """An event that has no number yet."""
 
     action: str
@@ -91,37 +91,37 @@ class Told(NamedTuple):
     warning: str = ""
 
 
-def told(transitions: Iterable[Transition]) -> list[Told]:
+def events_of(transitions: Iterable[Transition]) -> list[PendingEvent]:
     """The events of a commit, in order; none where only phases change, which are our own affair."""
     found = ((each, _meaning(each)) for each in transitions)
-    return [Told(*meaning, each.network, each.service) for each, meaning in found if meaning]
+    return [PendingEvent(*meaning, each.network, each.service) for each, meaning in found if meaning]
 
 
 class Events:
     """The events of this run. A reader keeps its own place, so a slow one costs nothing and delays nobody."""
 
     def __init__(self) -> None:
-        self._past: deque[Event] = deque()
+        self._history: deque[Event] = deque()
         self._weight = 0
         self._floor = 0
-        self._news = asyncio.Event()
+        self._published = asyncio.Event()
         self._closed = False
 
-    def begin(self, revision: int, count: int) -> None:
+    def resume_after(self, revision: int, count: int) -> None:
         """The last events of an earlier run were so many, of this revision of the store; they are not remembered.
 
         A reader that has come to the last of them has missed nothing.
         """
         self._floor = _number(revision, count - 1)
 
-    def publish(self, revision: int, happened: Sequence[Told]) -> None:
+    def publish(self, revision: int, happened: Sequence[PendingEvent]) -> None:
         """Tell of a commit."""
         now = time.time()
         for place, each in enumerate(happened):
-            self._past.append(Event(_number(revision, place), now, *each))
-            self._weight += event_weight(self._past[-1])
-        while len(self._past) > REMEMBERED or (self._weight > REMEMBERED_BYTES and len(self._past) > 1):
-            oldest = self._past.popleft()
+            self._history.append(Event(_number(revision, place), now, *each))
+            self._weight += event_weight(self._history[-1])
+        while len(self._history) > HISTORY or (self._weight > REMEMBERED_BYTES and len(self._history) > 1):
+            oldest = self._history.popleft()
             self._weight -= event_weight(oldest)
             self._floor = oldest.sequence
         if happened:
@@ -130,7 +130,7 @@ class Events:
     @property
     def last(self) -> int:
         """The sequence number of the latest event."""
-        return self._past[-1].sequence if self._past else self._floor
+        return self._history[-1].sequence if self._history else self._floor
 
     async def follow(self, since: int | None = None) -> AsyncIterator[Event]:
         """All events after ``since`` (from now on, without it), as they happen; ends when the daemon stops."""
@@ -143,7 +143,7 @@ class Events:
                 place = event.sequence
                 yield event
             if place >= self.last:
-                await self._news.wait()
+                await self._published.wait()
 
     def close(self) -> None:
         """End all streams."""
@@ -152,10 +152,10 @@ class Events:
 
     def _after(self, place: int) -> list[Event]:
         """The next events after a place, as many as a reader may hold; the rest may be forgotten while it reads."""
-        first = bisect_right(self._past, place, key=attrgetter("sequence"))
+        first = bisect_right(self._history, place, key=attrgetter("sequence"))
         found: list[Event] = []
         held = 0
-        for event in islice(self._past, first, None):
+        for event in islice(self._history, first, None):
             held += event_weight(event)
             if found and held > AHEAD_BYTES:
                 break
@@ -163,8 +163,8 @@ class Events:
         return found
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._published.set()
+        self._published = asyncio.Event()
 
 
 def _number(revision: int, place: int) -> int:

@@ -50,7 +50,7 @@ class Document(
         return (*self.networks, *self.endpoints, *self.sandboxes, *self.attachments)
 
 
-def exported(entries: Iterable[Entry]) -> bytes:
+def dump(entries: Iterable[Entry]) -> bytes:
     """The document of what a store holds, as indented JSON with a last line end."""
     held = list(entries)
     document = Document(
@@ -90,13 +90,13 @@ def _check_whole(document: Document) -> None:
     """Refuse what no store can hold: two of one name or address, or something on nothing."""
     keys = Counter(key for record in document.records for key in (key_of(record), *claims_of(record)))
     networks, endpoints = ({each.id for each in some} for some in (document.networks, document.endpoints))
-    boxes = {box.container_id for box in document.sandboxes}
+    sandboxes = {sandbox.container_id for sandbox in document.sandboxes}
     wrong = [f"{key} is there twice" for key, count in keys.items() if count > 1]
     wrong += [f"endpoint {ep.name} is on no network" for ep in document.endpoints if ep.network_id not in networks]
     wrong += [
         f"attachment of {att.container_id} lacks its endpoint or its sandbox"
         for att in document.attachments
-        if att.endpoint_id not in endpoints or att.container_id not in boxes
+        if att.endpoint_id not in endpoints or att.container_id not in sandboxes
     ]
     wrong += [f"unknown key {key}" for key in document.texts if not key.startswith(_TEXTS)]
     wrong += [f"strange {what}: {text[:100]!r}" for what, text, rule in _words(document) if not rule.fullmatch(text)]

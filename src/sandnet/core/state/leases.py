@@ -44,7 +44,7 @@ class Leases:
             Error: ``INVALID`` or ``CONFLICT`` for what was asked, ``EXHAUSTED`` when nothing is left.
         """
         pools = self._of(net)
-        _refuse_what_cannot_be(net, spec)
+        _check_usable(net, spec)
         ipv4 = _take4(pools.ipv4, spec.address)
         try:
             mac = self._mac(net, spec, ipv4)
@@ -60,7 +60,7 @@ class Leases:
             (net.id, str(ipv4)) if ipv4 and not spec.address else None,
         )
 
-    def give_back(self, net: Network, *interfaces: Interface | None) -> None:
+    def release(self, net: Network, *interfaces: Interface | None) -> None:
         """The addresses are free again; they come back last."""
         pools = self._of(net)
         for interface in interfaces:
@@ -92,7 +92,7 @@ class Leases:
         return mac
 
 
-def _refuse_what_cannot_be(net: Network, spec: EndpointSpec) -> None:
+def _check_usable(net: Network, spec: EndpointSpec) -> None:
     for asked, subnet, family in ((spec.address, net.ipv4, "IPv4"), (spec.address_ipv6, net.ipv6, "IPv6")):
         if asked and not subnet:
             hint = "leave the address out, or use a network that has such a subnet"

@@ -16,7 +16,7 @@ from math import inf
 
 import msgspec
 
-from sandnet.core.state.events import PLACES, Events, Repair, Told, Transition, told
+from sandnet.core.state.events import PLACES, Events, PendingEvent, Repair, Transition, events_of
 from sandnet.core.state.index import R, Record, Table, claims_of, key_of, weight
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
@@ -35,7 +35,7 @@ MOST_BYTES = 256 << 20
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
-def _noted(happened: Sequence[Told]) -> Put:
+def _noted(happened: Sequence[PendingEvent]) -> Put:
     return Put(LAST_EVENT, str(len(happened)).encode())
 
 
@@ -65,7 +65,7 @@ class Records:
         self._sandboxes = Table(Sandbox)
         self._attachments = Table(Attachment)
         self._cursors: dict[str, str] = {}
-        self.lacking = False
+        self.incomplete = False
         """The store is new, or replaces one that was lost: there may be objects without a record."""
 
     async def load(self) -> None:
@@ -77,7 +77,7 @@ class Records:
         for entry in await self._store.list("cursor/"):
             self._cursors[entry.key.removeprefix("cursor/")] = entry.value.decode()
         await self._resume()
-        self.lacking = self.lacking or await self._store.get(REBUILD) is not None
+        self.incomplete = self.incomplete or await self._store.get(REBUILD) is not None
         known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
         self._sequence = max((record.sequence for record in known), default=0)
 
@@ -93,12 +93,12 @@ class Records:
         """Events go on where an earlier run ended."""
         last = await self._store.get(LAST_EVENT)
         if last and last.value.isdigit():
-            self._events.begin(last.revision, int(last.value))
+            self._events.resume_after(last.revision, int(last.value))
             return
         async with aclosing(self._store.watch("")) as news:  # a store in which none was noted: whatever was is missed
             async for first in news:
-                self._events.begin(first.revision, 1)
-                self.lacking = first.revision == 0
+                self._events.resume_after(first.revision, 1)
+                self.incomplete = first.revision == 0
                 break
 
     async def _load(self, prefix: str, table: Table[R]) -> None:
@@ -112,10 +112,10 @@ class Records:
         hanging = [f"the store has not answered a commit for {age:.0f} s"] if age > HANGS else []
         return [*self._store.problems(), *hanging]
 
-    async def mend(self) -> None:
+    async def repair_store(self) -> None:
         """Have the store repair what others did to what it keeps, and tell of it."""
-        mended = await self._store.mend()
-        await self.tell([Repair("state", each.place, each.problem, None) for each in mended])
+        mended = await self._store.verify()
+        await self.publish_repairs([Repair("state", each.place, each.problem, None) for each in mended])
 
     def next_sequence(self) -> int:
         """The next place in creation order."""
@@ -228,7 +228,7 @@ class Records:
         for network in (record for record in delete if isinstance(record, Network)):
             self._cursors.pop(network.id, None)
             changes.append(Delete(f"cursor/{network.id}"))
-        if happened := told(transitions):
+        if happened := events_of(transitions):
             changes.append(_noted(happened))
         durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent
         return self._write(changes, durable, fresh, transitions)
@@ -243,17 +243,17 @@ class Records:
                 Kind.EXHAUSTED, message, "delete what is not needed, or use fewer and shorter labels", "records_full"
             )
 
-    async def tell(self, repairs: Sequence[Repair]) -> None:
+    async def publish_repairs(self, repairs: Sequence[Repair]) -> None:
         """Tell of repairs as events; each some share a commit, whose revision is their number."""
         await self._publish(
-            [Told("repaired", each.subject, *self._names_around(each.subject), each) for each in repairs]
+            [PendingEvent("repaired", each.subject, *self._names_around(each.subject), each) for each in repairs]
         )
 
-    async def warn(self, warnings: Sequence[tuple[Network, str]]) -> None:
+    async def publish_warnings(self, warnings: Sequence[tuple[Network, str]]) -> None:
         """Tell as events what somebody has to look at."""
-        await self._publish([Told("warning", network, "", "", None, text) for network, text in warnings])
+        await self._publish([PendingEvent("warning", network, "", "", None, text) for network, text in warnings])
 
-    async def _publish(self, told: Sequence[Told]) -> None:
+    async def _publish(self, told: Sequence[PendingEvent]) -> None:
         for start in range(0, len(told), PLACES):
             happened = told[start : start + PLACES]
             revision = await self._store.commit(_noted(happened), durable=False)
@@ -280,7 +280,7 @@ class Records:
                 self._place(each.after)
             elif each.before:
                 self._remove(each.before)
-        self._events.publish(revision, told(transitions))
+        self._events.publish(revision, events_of(transitions))
 
     def _transition(self, record: Record, after: Record | None) -> Transition:
         return Transition(self._current(record), after, *self._names_around(record))

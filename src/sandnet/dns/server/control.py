@@ -28,7 +28,7 @@ from sandnet.dns.control_protocol import (
     decoded_request,
     frame,
 )
-from sandnet.dns.server.resolver import Draft, Server
+from sandnet.dns.server.resolver import Draft, Resolver
 from sandnet.dns.takeover import peer_of
 from sandnet.errors import Error, Kind, invalid
 
@@ -53,7 +53,7 @@ class Control:
 
     def __init__(
         self,
-        server: Server,
+        server: Resolver,
         release: str,
         owner: int,
         complete: Callable[[], Awaitable[None]],
@@ -149,7 +149,7 @@ class Control:
                 self._stop(request.drain)
             case Hello():
                 return Welcome(self._release, os.getpid())
-        return Done(self._server.problems(), self._server.lacking())
+        return Done(self._server.problems(), self._server.unserved())
 
     async def _replace(self, request: Replace, draft: Draft) -> None:
         draft.add(request.changes)

@@ -42,7 +42,7 @@ class Options(NamedTuple):
     """Each question begins with another server."""
 
 
-class Usage:
+class ForwarderUsage:
     """What one asker uses of the forwarder.
 
     Args:
@@ -68,7 +68,7 @@ class Pending(NamedTuple):
 
     query: bytes
     race: Race
-    usage: Usage
+    usage: ForwarderUsage
     streams: list[None]
     """One element for each answer being fetched over TCP."""
     done: Done
@@ -93,7 +93,7 @@ class Upstream:
         self._places = Shares(limit, own_limit)
         self._streams = Shares(*STREAMS)
         self._liveness = Liveness()
-        self._turn = 0
+        self._rotation = 0
 
     @property
     def outstanding(self) -> int:
@@ -107,7 +107,7 @@ class Upstream:
         servers: Sequence[Server],
         *,
         limit: int,
-        usage: Usage,
+        usage: ForwarderUsage,
         done: Done,
         options: Options | None = None,
     ) -> bool:
@@ -127,8 +127,8 @@ class Upstream:
         if not self._places.take(usage.outstanding):
             return False
         usage.outstanding += 1
-        self._turn += options.rotate
-        begin = self._turn % max(1, len(servers))
+        self._rotation += options.rotate
+        begin = self._rotation % max(1, len(servers))
         row, silent = self._liveness.row([*servers[begin:], *servers[:begin]][:SERVERS])
         streams: list[None] = []
         race = Race(
@@ -151,7 +151,7 @@ class Upstream:
     def _finish(self, pending: Pending) -> None:
         race, usage = pending.race, pending.usage
         answer = race.winner.result()
-        self._liveness.note_heard(race.heard)
+        self._liveness.record_answer(race.received)
         self._liveness.note_silent(race.unanswered(), race.since)
         race.close()
         usage.outstanding -= 1
@@ -161,7 +161,7 @@ class Upstream:
             self._streams.give_back()
         pending.done(pending.query[:2] + answer[2:] if answer else None)
 
-    def _stream_taker(self, usage: Usage, taken: list[None]) -> Callable[[], bool]:
+    def _stream_taker(self, usage: ForwarderUsage, taken: list[None]) -> Callable[[], bool]:
         def take() -> bool:
             if not self._streams.take(usage.streams):
                 return False

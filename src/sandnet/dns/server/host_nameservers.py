@@ -15,37 +15,37 @@ RESOLV_CONF: Final = "/etc/resolv.conf"
 _READ_LIMIT: Final = 64 << 10
 _LONGEST: Final = 30
 _MOST_ATTEMPTS: Final = 5
-_LOOK_AGAIN: Final = 0.5
+_CHECK_INTERVAL: Final = 0.5
 """Seconds between two looks at the file: a change is in force after that time."""
 
 
-class HostServers:
+class HostNameservers:
     """Reads the file again when it has changed."""
 
     def __init__(self, path: str = RESOLV_CONF) -> None:
         self._path = path
-        self._looked = -1.0
+        self._checked = -1.0
         self._seen: tuple[int, ...] = ()
         self._servers: tuple[Address, ...] = ()
         self._options = Options()
 
     def current(self) -> tuple[Address, ...]:
         """The servers in the file's order, each once; the one on loopback when it names none or is not there."""
-        self._look_again()
+        self._check_again()
         return self._servers
 
     def options(self) -> Options:
         """Return what the file says of how they are asked."""
-        self._look_again()
+        self._check_again()
         return self._options
 
-    def _look_again(self) -> None:
+    def _check_again(self) -> None:
         now = time.monotonic()
-        if now - self._looked >= _LOOK_AGAIN or self._looked < 0:
-            self._looked = now
-            self._look()
+        if now - self._checked >= _CHECK_INTERVAL or self._checked < 0:
+            self._checked = now
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
             found = os.stat(self._path)
             seen = (found.st_mtime_ns, found.st_ino, found.st_size)

@@ -10,18 +10,18 @@ from collections.abc import Iterable
 import msgspec
 
 from sandnet.dns import message
-from sandnet.dns.base import Asker
+from sandnet.dns.base import SetClient
 from sandnet.dns.control_protocol import HOST
-from sandnet.dns.lookup import Ask, resolve
-from sandnet.dns.server.query_handler import Answers, Client, Peer, Send
+from sandnet.dns.lookup import Forward, resolve
+from sandnet.dns.server.query_handler import AskingClient, Peer, QueryHandler, Send
 
 
-class HostAnswers:
+class HostQueries:
     """Answers the host from the names of all networks."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: QueryHandler) -> None:
         self._answers = answers
-        self.client = Client(Asker(container_id=HOST, key="", inode=0, networks=()))
+        self.client = AskingClient(SetClient(container_id=HOST, key="", inode=0, networks=()))
 
     def see(self, networks: Iterable[str]) -> None:
         """Answer from these networks, by id; one without names does no harm."""
@@ -29,7 +29,7 @@ class HostAnswers:
         if seen != self.client.asker.networks:
             self.client.asker = msgspec.structs.replace(self.client.asker, networks=seen)
 
-    def answer(self, client: Client, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+    def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Answer what is a name on a network or an address there; refuse the rest (RFC 1035, 4.1.1)."""
         self._answers.queries += 1
         question = message.parse_question(query)
@@ -37,7 +37,7 @@ class HostAnswers:
             answer = message.error(query, question, message.REFUSED)
         else:
             found = resolve(self._answers.table, client.asker, query, tcp=tcp, turn=self._answers.queries)
-            answer = message.error(query, found.question, message.REFUSED) if isinstance(found, Ask) else found
+            answer = message.error(query, found.question, message.REFUSED) if isinstance(found, Forward) else found
         if answer:
             send(peer, answer)
         else:

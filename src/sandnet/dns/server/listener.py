@@ -9,12 +9,12 @@ from typing import Final
 from sandnet.dns import message
 from sandnet.dns.server.budget import clock
 from sandnet.dns.server.fair_share import Shares
-from sandnet.dns.server.query_handler import Answering, Client, Peer
-from sandnet.dns.server.tcp import Connection
+from sandnet.dns.server.query_handler import Answering, AskingClient, Peer
+from sandnet.dns.server.tcp import TcpConnection
 
 _LONGEST: Final = message.LARGEST_QUERY + 1
 """Bytes taken of a datagram: one that is too long is seen to be so."""
-_BREATH: Final = 1.0
+_ACCEPT_PAUSE: Final = 1.0
 """Seconds without new connections when the process is out of descriptors."""
 
 
@@ -33,7 +33,7 @@ class Listener:
     """
 
     def __init__(
-        self, client: Client, udp: socket.socket, tcp: socket.socket, answers: Answering, places: Shares
+        self, client: AskingClient, udp: socket.socket, tcp: socket.socket, answers: Answering, places: Shares
     ) -> None:
         self.client = client
         self._udp = udp
@@ -42,7 +42,7 @@ class Listener:
         self._places = places
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
-        self._connections: set[Connection] = set()
+        self._connections: set[TcpConnection] = set()
         self._loop.add_reader(udp.fileno(), self._read)
         self._loop.add_reader(tcp.fileno(), self._accept)
 
@@ -102,7 +102,7 @@ class Listener:
         except (BlockingIOError, ConnectionError):
             pass
         except OSError:
-            self._take_a_breath()
+            self._pause_accepting()
         finally:
             if until:
                 budget.end(until)
@@ -111,12 +111,12 @@ class Listener:
         """Serve a connection, if there is a place for it."""
         if self._places.take(self.client.connections):
             self.client.connections += 1
-            Connection(self.client, self._answers, accepted, self._connections, self._places)
+            TcpConnection(self.client, self._answers, accepted, self._connections, self._places)
         else:
             self._answers.refused()
             accepted.close()
 
-    def _take_a_breath(self) -> None:
+    def _pause_accepting(self) -> None:
         """Out of descriptors or memory: the socket stays readable, so looking again at once would spin."""
         self._loop.remove_reader(self._tcp.fileno())
-        self._pause = self._loop.call_later(_BREATH, self._loop.add_reader, self._tcp.fileno(), self._accept)
+        self._pause = self._loop.call_later(_ACCEPT_PAUSE, self._loop.add_reader, self._tcp.fileno(), self._accept)

@@ -9,15 +9,15 @@ from functools import partial
 from typing import Protocol
 
 from sandnet.dns import message
-from sandnet.dns.base import Asker
+from sandnet.dns.base import SetClient
 from sandnet.dns.control_protocol import Counts
-from sandnet.dns.lookup import Ask, resolve
+from sandnet.dns.lookup import Forward, resolve
 from sandnet.dns.message import Question
-from sandnet.dns.name_table import Table
+from sandnet.dns.name_table import NameTable
 from sandnet.dns.server.budget import Budget
-from sandnet.dns.server.forwarder import Options, Upstream, Usage
-from sandnet.dns.server.host_nameservers import HostServers
-from sandnet.dns.server.sandbox_sockets import Inside, Pool, asked_inside
+from sandnet.dns.server.forwarder import ForwarderUsage, Options, Upstream
+from sandnet.dns.server.host_nameservers import HostNameservers
+from sandnet.dns.server.sandbox_sockets import Pool, ServerInSandbox, servers_inside
 from sandnet.dns.server.upstream_sockets import LARGEST, Server
 from sandnet.model.address import Address
 
@@ -27,11 +27,11 @@ Send = Callable[[Peer, bytes], None]
 """Sends an answer to the program that asked."""
 
 
-class Client:
+class AskingClient:
     """Who asks: a sandbox, or the host."""
 
-    def __init__(self, asker: Asker) -> None:
-        self.asker = asker
+    def __init__(self, settings: SetClient) -> None:
+        self.asker = settings
         """As last told; the table may be ahead of it by no more than one step of the event loop."""
         self.connections = 0
         """Its TCP connections."""
@@ -39,14 +39,14 @@ class Client:
         """Sockets in its sandbox, by which servers are asked; without them none is asked from there."""
         self.budget = Budget()
         """Time for its work."""
-        self.usage = Usage(self.budget.run, self.budget.charge)
+        self.usage = ForwarderUsage(self.budget.run, self.budget.charge)
         """Its questions under way upstream."""
 
 
 class Answering(Protocol):
     """Answers the questions that listeners receive."""
 
-    def answer(self, client: Client, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+    def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Send the answer, now or later; false when none will come, since this is no question."""
         ...
 
@@ -59,7 +59,7 @@ class Answering(Protocol):
         ...
 
 
-class Answers:
+class QueryHandler:
     """Answers the questions of all askers, and counts.
 
     Args:
@@ -71,24 +71,24 @@ class Answers:
     def __init__(
         self,
         upstream: Upstream,
-        host_servers: HostServers,
+        host_servers: HostNameservers,
         *,
         own: Collection[Address] = (),
     ) -> None:
-        self.table = Table()
+        self.table = NameTable()
         self._upstream = upstream
         self._host_servers = host_servers
         self._own = frozenset(own)
         self._idle = asyncio.Event()
         self._idle.set()
         self._started = time.monotonic()
-        self.queries = self.asked = self.failed = self.limited = self.dropped = 0
+        self.queries = self.questions = self.failed = self.limited = self.dropped = 0
 
-    def answer(self, client: Client, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+    def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Send the answer, now or later; false when none will come, since this is no question."""
         self.queries += 1
         answer = resolve(self.table, client.asker, query, tcp=tcp, turn=self.queries)
-        if isinstance(answer, Ask):
+        if isinstance(answer, Forward):
             self._ask(client, query, answer.question, partial(send, peer), tcp=tcp)
         elif answer:
             send(peer, answer)
@@ -105,12 +105,12 @@ class Answers:
         """An answer could not be sent."""
         self.dropped += 1
 
-    def servers(self, asker: Asker) -> tuple[Address, ...]:
+    def servers(self, asker: SetClient) -> tuple[Address, ...]:
         """Who is asked for this asker, in order."""
         theirs = tuple(server for server in asker.upstreams if server not in self._own)
         return theirs or tuple(server for server in self._host_servers.current() if server not in self._own)
 
-    def ways(self, client: Client) -> tuple[Server, ...]:
+    def ways(self, client: AskingClient) -> tuple[Server, ...]:
         """The same, each by the way it is asked. From the host nobody is asked for an asker on internal networks only.
 
         A server that the sandbox's own networks hold is asked from inside. Another one is asked from the host, and from
@@ -120,7 +120,7 @@ class Answers:
         from_host = [server for server in self.servers(asker) if asker.external and server not in asker.inside]
         if client.pool is None:
             return tuple(from_host)
-        within = [Inside(server, client.pool) for server in asked_inside(asker) if server not in self._own]
+        within = [ServerInSandbox(server, client.pool) for server in servers_inside(asker) if server not in self._own]
         first = [way for way in within if way.address in asker.inside]
         return (*first, *from_host, *(way for way in within if way.address not in asker.inside))
 
@@ -132,8 +132,8 @@ class Answers:
         """What was done so far; sockets and connections are counted elsewhere."""
         return Counts(
             queries=self.queries,
-            local=self.queries - self.asked - self.limited - self.dropped,
-            upstream=self.asked,
+            local=self.queries - self.questions - self.limited - self.dropped,
+            upstream=self.questions,
             servfail=self.failed,
             limited=self.limited,
             dropped=self.dropped,
@@ -143,7 +143,7 @@ class Answers:
         )
 
     def _ask(
-        self, client: Client, query: bytes, question: Question, send: Callable[[bytes], None], *, tcp: bool
+        self, client: AskingClient, query: bytes, question: Question, send: Callable[[bytes], None], *, tcp: bool
     ) -> None:
         def done(answer: bytes | None) -> None:
             self.failed += answer is None
@@ -161,12 +161,12 @@ class Answers:
             options=self._options(client.asker),
         )
         if sent:
-            self.asked += 1
+            self.questions += 1
             self._idle.clear()
         else:
             self.limited += 1
             send(message.error(query, question, message.SERVFAIL))
 
-    def _options(self, asker: Asker) -> Options:
+    def _options(self, asker: SetClient) -> Options:
         """The host's options hold for the host's servers."""
         return Options() if asker.upstreams else self._host_servers.options()

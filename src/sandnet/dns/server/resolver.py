@@ -9,15 +9,15 @@ from typing import Final
 
 import msgspec
 
-from sandnet.dns.base import Asker, Change, Explanation, Names, NoAsker
+from sandnet.dns.base import Change, Explanation, RemoveClient, SetClient, SetNames
 from sandnet.dns.control_protocol import HOST, Counts, Lack, Passed
 from sandnet.dns.lookup import explain
-from sandnet.dns.name_table import Table
+from sandnet.dns.name_table import NameTable
 from sandnet.dns.server.fair_share import Shares
-from sandnet.dns.server.host_queries import HostAnswers
+from sandnet.dns.server.host_queries import HostQueries
 from sandnet.dns.server.listener import Listener
-from sandnet.dns.server.query_handler import Answers, Client
-from sandnet.dns.server.sandbox_sockets import Disconnect, Pool, asked_inside
+from sandnet.dns.server.query_handler import AskingClient, QueryHandler
+from sandnet.dns.server.sandbox_sockets import Disconnect, Pool, servers_inside
 from sandnet.errors import not_found
 
 CONNECTIONS: Final = 32
@@ -34,7 +34,7 @@ class Draft:
     """All names and askers, put together piece by piece: a long list at once would hold up the answers."""
 
     def __init__(self) -> None:
-        self.table = Table()
+        self.table = NameTable()
         self.networks: dict[str, None] = {}
         """Ids of those on which there are names, in order."""
 
@@ -44,7 +44,7 @@ class Draft:
         self.networks |= dict.fromkeys(_networks(changes))
 
 
-class Server:
+class Resolver:
     """Serves the askers it is told of, on the sockets it is given. Use it on one event loop.
 
     Args:
@@ -56,7 +56,7 @@ class Server:
 
     def __init__(
         self,
-        answers: Answers,
+        answers: QueryHandler,
         *,
         connections: int = CONNECTIONS,
         host: bool = False,
@@ -67,25 +67,25 @@ class Server:
         self._places = Shares(ALL_CONNECTIONS, connections)
         self._listeners: dict[str, Listener] = {}
         """By container id."""
-        self._lacking: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
+        self._unserved: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
         """By container id."""
         self._host_listener: Listener | None = None
-        self._host = HostAnswers(answers)
+        self._host = HostQueries(answers)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Make changes; when this returns they are in force."""
         self._answers.table = self._answers.table.changed(*changes)
         self._host.see(dict.fromkeys((*self._host.client.asker.networks, *_networks(changes))))
         for change in changes:
-            if isinstance(change, Asker | NoAsker):
-                self._settle(change.container_id)
+            if isinstance(change, SetClient | RemoveClient):
+                self._reconcile(change.container_id)
 
     def replace(self, draft: Draft) -> None:
         """Make exactly these the names and askers; what is the same goes on without a gap."""
         self._answers.table = draft.table
         self._host.see(draft.networks)
-        for container_id in {*self._answers.table.askers, *self._listeners, *self._lacking} - {HOST}:
-            self._settle(container_id)
+        for container_id in {*self._answers.table.askers, *self._listeners, *self._unserved} - {HOST}:
+            self._reconcile(container_id)
 
     def provide(self, passed: Sequence[Passed], sockets: Sequence[socket.socket]) -> None:
         """Serve askers on their sockets, which are the server's from now on. What nobody needs is closed."""
@@ -109,9 +109,9 @@ class Server:
         """What is wrong with the resolver, in words."""
         return ()
 
-    def lacking(self) -> tuple[Lack, ...]:
+    def unserved(self) -> tuple[Lack, ...]:
         """Askers without the sockets that they need; a thousand at most."""
-        return tuple(islice(self._lacking.values(), _TOLD))
+        return tuple(islice(self._unserved.values(), _TOLD))
 
     def explain(self, container_id: str, name: str) -> Explanation:
         """What the asker would be answered.
@@ -147,7 +147,7 @@ class Server:
     def _everybody(self) -> list[Listener]:
         return [*self._listeners.values(), *([self._host_listener] if self._host_listener else [])]
 
-    def _settle(self, container_id: str) -> None:
+    def _reconcile(self, container_id: str) -> None:
         """Keep or close the asker's listener, as the names say."""
         wanted = self._answers.table.askers.get(container_id)
         listener = self._listeners.get(container_id)
@@ -157,16 +157,16 @@ class Server:
             self._close(container_id)
         self._note_lack(container_id, wanted)
 
-    def _note_lack(self, container_id: str, asker: Asker | None) -> None:
+    def _note_lack(self, container_id: str, asker: SetClient | None) -> None:
         """Remember which sockets an asker needs and has not."""
         listener = self._listeners.get(container_id)
         pool = listener.client.pool if listener else None
-        versions = {server.version for server in asked_inside(asker)} if asker else set()
+        versions = {server.version for server in servers_inside(asker)} if asker else set()
         asking = tuple(sorted(versions - (pool.versions if pool else frozenset())))
         if asker and (listener is None or asking):
-            self._lacking[container_id] = Lack(container_id, listener is None, asking)
+            self._unserved[container_id] = Lack(container_id, listener is None, asking)
         else:
-            self._lacking.pop(container_id, None)
+            self._unserved.pop(container_id, None)
 
     def _close(self, container_id: str) -> None:
         listener = self._listeners.pop(container_id)
@@ -178,9 +178,9 @@ class Server:
         """Give an asker its sockets, and begin to serve it."""
         client = self._waiting(passed)
         rest = list(sockets)
-        if client and passed.listening and self._lacking[passed.container_id].listening:
+        if client and passed.listening and self._unserved[passed.container_id].listening:
             self._listen(client, rest.pop(0), rest.pop(0))
-        if client and passed.asking and self._lacking[passed.container_id].asking:
+        if client and passed.asking and self._unserved[passed.container_id].asking:
             client.pool = client.pool or Pool(self._disconnect)
             client.pool.add(rest[-passed.asking :])
             del rest[-passed.asking :]
@@ -188,19 +188,19 @@ class Server:
             each.close()
         if passed.container_id == HOST:
             if self._host_listener:
-                self._lacking.pop(HOST, None)
+                self._unserved.pop(HOST, None)
         else:
             self._note_lack(passed.container_id, self._answers.table.askers.get(passed.container_id))
 
-    def _listen(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
+    def _listen(self, client: AskingClient, udp: socket.socket, tcp: socket.socket) -> None:
         if client is self._host.client:
             self._host_listener = Listener(client, udp, tcp, self._host, self._places)
         else:
             self._listeners[client.asker.container_id] = Listener(client, udp, tcp, self._answers, self._places)
 
-    def _waiting(self, passed: Passed) -> Client | None:
+    def _waiting(self, passed: Passed) -> AskingClient | None:
         """Who lacks these sockets; ``None``: nobody."""
-        if passed.container_id not in self._lacking:
+        if passed.container_id not in self._unserved:
             return None
         if passed.container_id == HOST:
             return self._host.client
@@ -208,13 +208,13 @@ class Server:
         if asker is None or asker.inode != passed.inode:
             return None
         listener = self._listeners.get(passed.container_id)
-        return listener.client if listener else Client(asker)
+        return listener.client if listener else AskingClient(asker)
 
 
 def _networks(changes: Sequence[Change]) -> Iterator[str]:
     """The networks on which names are given."""
-    return (change.network_id for change in changes if isinstance(change, Names))
+    return (change.network_id for change in changes if isinstance(change, SetNames))
 
 
-def _same_namespace(one: Asker, other: Asker) -> bool:
+def _same_namespace(one: SetClient, other: SetClient) -> bool:
     return (one.key, one.inode) == (other.key, other.inode)

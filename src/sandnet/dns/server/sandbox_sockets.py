@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from sandnet.dns.base import Asker
+from sandnet.dns.base import SetClient
 from sandnet.model.address import Address
 
 _STALE: Final = 64
@@ -25,7 +25,7 @@ Disconnect = Callable[[socket.socket], None]
 """Dissolves a socket from its peer and its port."""
 
 
-def asked_inside(asker: Asker) -> tuple[Address, ...]:
+def servers_inside(asker: SetClient) -> tuple[Address, ...]:
     """Servers that are asked from inside the sandbox: those it holds itself, then those that the host may not reach.
 
     Loopback is the host's, and an asker on internal networks only has the first ones.
@@ -92,7 +92,7 @@ class Pool:
         return True
 
 
-class Inside(NamedTuple):
+class ServerInSandbox(NamedTuple):
     """A server, asked from inside a sandbox."""
 
     address: Address

@@ -43,7 +43,7 @@ class Liveness:
             self._silent[server] = _Silence(now + pause, min(2 * pause, LONGEST))
         return sorted(servers, key=last.__contains__), silent
 
-    def note_heard(self, servers: Iterable[Server]) -> None:
+    def record_answer(self, servers: Iterable[Server]) -> None:
         """Remember servers that said something just now, whatever it was."""
         if len(self._heard) > _MOST:
             self._heard.clear()

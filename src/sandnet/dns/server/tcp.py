@@ -13,7 +13,7 @@ from typing import Final
 from sandnet.dns import message
 from sandnet.dns.server.budget import clock
 from sandnet.dns.server.fair_share import Shares
-from sandnet.dns.server.query_handler import Answering, Client, Peer
+from sandnet.dns.server.query_handler import Answering, AskingClient, Peer
 
 IDLE: Final = 10.0
 """Seconds without a whole question after which a connection is closed."""
@@ -28,7 +28,7 @@ _HERE: Final = ("", 0)
 """A connection's answers go to where it leads."""
 
 
-class Connection:
+class TcpConnection:
     """One connection of an asker.
 
     Answers may come in another order than their questions (RFC 7766, 6.2.1.1). An asker that does not read its answers
@@ -43,7 +43,12 @@ class Connection:
     """
 
     def __init__(
-        self, client: Client, answers: Answering, accepted: socket.socket, peers: set[Connection], places: Shares
+        self,
+        client: AskingClient,
+        answers: Answering,
+        accepted: socket.socket,
+        peers: set[TcpConnection],
+        places: Shares,
     ) -> None:
         self._client = client
         self._answers = answers
@@ -67,7 +72,7 @@ class Connection:
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENDING)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVING)
         peers.add(self)
-        self._settle()
+        self._finish()
 
     def close(self) -> None:
         """Close at once; answers still to come are dropped."""
@@ -116,7 +121,7 @@ class Connection:
         finally:
             self._client.budget.end(until)
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         """Work off what was received and had to wait for the asker's next slice."""
         self._queued = False
         until = self._client.budget.begin()
@@ -138,7 +143,7 @@ class Connection:
             if not self._answers.answer(self._client, query, self._send, _HERE, tcp=True):
                 self._pending -= 1
         self._taking = False
-        self._settle()
+        self._finish()
 
     def _next_size(self) -> int:
         """Return the size of the next message, if it is to be looked at now; 0: it is not.
@@ -161,7 +166,7 @@ class Connection:
             self._answers.unsent()
             self.close()
         else:
-            self._settle()
+            self._finish()
 
     def _write(self, frame: bytes) -> None:
         """Send a frame as far as the kernel takes it, and hold the rest.
@@ -182,14 +187,14 @@ class Connection:
             self._unsent += frame[sent:]
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
-    def _settle(self) -> None:
+    def _finish(self) -> None:
         """Read only while what was read is worked off; close when all is said."""
         if self._closed or self._taking:
             return
         waiting = self._next_size() != 0
         if waiting and not self._queued:
             self._queued = True
-            self._client.budget.run(self._go_on)
+            self._client.budget.run(self._continue)
             return
         if self._ended and not (waiting or self._pending or self._unsent):
             self.close()

@@ -81,13 +81,13 @@ class Race:
         self._silent = silent
         self._port = port
         self._limit = limit
-        self._patience = patience
+        self._timeout = patience
         self._run = run
         self._stream = stream
         self._waiting = deque(self._row)
         self._stagger = min(STAGGER, STAGGERED / max(1, len(row) - 1))
         self._resend_after = RESEND
-        self._asked: dict[Server, socket.socket] = {}
+        self._queried: dict[Server, socket.socket] = {}
         self._streams: dict[Server, asyncio.Task[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failed: set[Server] = set()
@@ -97,7 +97,7 @@ class Race:
         """The first of the answers that are not good."""
         self.since: dict[Server, float] = {}
         """When each server was asked (time.monotonic)."""
-        self.heard: set[Server] = set()
+        self.received: set[Server] = set()
         """Servers that have said anything."""
         self.began = time.monotonic()
         self.winner: asyncio.Future[bytes | None] = self._loop.create_future()
@@ -114,7 +114,7 @@ class Race:
             timer.cancel()
         for stream in self._streams.values():
             stream.cancel()
-        for server in tuple(self._asked):
+        for server in tuple(self._queried):
             self._hang_up(server)
         self._waiting.clear()
 
@@ -123,7 +123,7 @@ class Race:
 
     def unanswered(self) -> list[Server]:
         """Return the servers that were asked and have said nothing, although another one has answered."""
-        return [server for server in self._asked if server not in self.heard] if self._good else []
+        return [server for server in self._queried if server not in self.received] if self._good else []
 
     def _at(self, name: str, seconds: float, work: Callable[[], None]) -> None:
         if timer := self._timers.pop(name, None):
@@ -146,27 +146,27 @@ class Race:
                 break
         if self._waiting:
             self._at("next", self._stagger, self._next)
-        self._settle()
+        self._finish()
 
     def _ask(self, server: Server) -> bool:
         try:
             out = connected(server, self._port)
         except OSError:
             return False
-        self._asked[server] = out
+        self._queried[server] = out
         self.since[server] = time.monotonic()
         try:
             out.send(self._query)
         except BlockingIOError:
             pass  # as good as lost on the way: it is sent again
         except OSError:
-            release(server, self._asked.pop(server))
+            release(server, self._queried.pop(server))
             return False
         self._loop.add_reader(out.fileno(), self._readable, server, out)
         return True
 
     def _resend(self) -> None:
-        for out in self._asked.values():
+        for out in self._queried.values():
             try:
                 out.send(self._query)
             except OSError:
@@ -179,7 +179,7 @@ class Race:
         self._run(lambda: self._read(server, out))
 
     def _read(self, server: Server, out: socket.socket) -> None:
-        if self._asked.get(server) is not out:
+        if self._queried.get(server) is not out:
             return
         try:
             for _ in range(_FALSE_ANSWERS):
@@ -196,10 +196,10 @@ class Race:
         self._loop.add_reader(out.fileno(), self._readable, server, out)
 
     def _received(self, server: Server, answer: bytes) -> None:
-        self.heard.add(server)
+        self.received.add(server)
         self._hang_up(server)
         if not message.is_truncated(answer):
-            self._judge(server, answer)
+            self._rate(server, answer)
         elif self._stream():
             self._streams[server] = self._loop.create_task(self._ask_by_tcp(server, answer))
         else:
@@ -218,16 +218,16 @@ class Race:
     def _take(self, server: Server, answer: bytes, truncated: bytes) -> None:
         """Judge what came over TCP, or what came over UDP where the asker can ask again over TCP."""
         if message.matches(self._query, self._question, answer) and len(answer) <= self._limit:
-            self._judge(server, answer)
+            self._rate(server, answer)
         elif self._limit < LARGEST:
-            self._judge(server, truncated)
+            self._rate(server, truncated)
         else:
             self._fail(server)
 
-    def _judge(self, server: Server, answer: bytes) -> None:
+    def _rate(self, server: Server, answer: bytes) -> None:
         if message.rcode(answer) in _GOOD and not message.is_lame(answer):
             self._good[server] = answer
-            self._settle()
+            self._finish()
         else:
             self._fallback = self._fallback or answer
             self._fail(server)
@@ -236,13 +236,13 @@ class Race:
         self._failed.add(server)
         self._next()
 
-    def _settle(self) -> None:
+    def _finish(self) -> None:
         """Decide, if the first answer in the row counts by now; look again when it will."""
         if self.winner.done():
             return
         first = next((server for server in self._row if server in self._good), None)
         if first is None:
-            if not (self._asked or self._streams or self._waiting):
+            if not (self._queried or self._streams or self._waiting):
                 self.winner.set_result(self._fallback)
             return
         positive = message.is_positive(self._good[first])
@@ -252,7 +252,7 @@ class Race:
         if rest <= 0:
             self.winner.set_result(self._good[first])
         else:
-            self._at("settle", rest, self._settle)
+            self._at("settle", rest, self._finish)
 
     def _is_awaited(self, server: Server, answered: Server) -> bool:
         """Return whether a server may still say something that goes before the answer of another.
@@ -264,10 +264,10 @@ class Race:
     def _hold(self, server: Server, positive: bool) -> float:
         if server in self._silent:
             return 0.0 if positive else HOLD_PROBE
-        return min(self._patience, HOLD_POSITIVE if positive else HOLD_NEGATIVE)
+        return min(self._timeout, HOLD_POSITIVE if positive else HOLD_NEGATIVE)
 
     def _hang_up(self, server: Server) -> None:
-        out = self._asked.pop(server)
+        out = self._queried.pop(server)
         self._loop.remove_reader(out.fileno())
         release(server, out)
 

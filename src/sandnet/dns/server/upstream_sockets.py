@@ -7,7 +7,7 @@ import socket
 from typing import Final
 
 from sandnet.dns import message
-from sandnet.dns.server.sandbox_sockets import Inside
+from sandnet.dns.server.sandbox_sockets import ServerInSandbox
 from sandnet.model.address import Address, socket_address
 
 LARGEST: Final = message.LARGEST_TCP
@@ -15,7 +15,7 @@ LARGEST: Final = message.LARGEST_TCP
 RECEIVED: Final = 64 << 10
 """Bytes of answers that the kernel holds for a question; it doubles them (socket(7))."""
 
-Server = Address | Inside
+Server = Address | ServerInSandbox
 """A server that is asked from the host, or from inside a sandbox."""
 
 
@@ -25,7 +25,7 @@ def connected(server: Server, port: int) -> socket.socket:
     Raises:
         OSError: there is no way to it, or no socket is free.
     """
-    if isinstance(server, Inside):
+    if isinstance(server, ServerInSandbox):
         return server.connected(port)
     family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     out = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -40,7 +40,7 @@ def connected(server: Server, port: int) -> socket.socket:
 
 def release(server: Server, out: socket.socket) -> None:
     """Give up a socket that :func:`connected` returned."""
-    if isinstance(server, Inside):
+    if isinstance(server, ServerInSandbox):
         server.pool.give_back(out)
     else:
         out.close()
@@ -52,7 +52,7 @@ async def exchange(query: bytes, server: Server, port: int) -> bytes:
     Raises:
         OSError, EOFError: there is no whole answer.
     """
-    if isinstance(server, Inside):
+    if isinstance(server, ServerInSandbox):
         return await server.exchange(query, port)
     reader, writer = await asyncio.open_connection(str(server), port)
     try:

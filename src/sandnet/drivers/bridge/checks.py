@@ -11,14 +11,24 @@ from sandnet.model import Network
 from sandnet.model.link_names import OWN_LINK
 
 
-def _refuse_taken_link(link: str, others: Sequence[Network]) -> None:
+def check_link_unclaimed(link: str, others: Sequence[Network]) -> None:
+    """Refuse a bridge that belongs to another network.
+
+    Raises:
+        Error: ``CONFLICT``.
+    """
     for other in others:
         if other.link == link:
             message = f"bridge {link} belongs to network {other.name} ({other.id[:12]})"
             raise Error(Kind.CONFLICT, message, "name another bridge, or none", "link_taken")
 
 
-def _refuse_link(net: Network, link: str, found: Link | None) -> None:
+def check_link(net: Network, link: str, found: Link | None) -> None:
+    """Refuse a link that cannot be the network's bridge, or a network that cannot be on a bridge of the user's.
+
+    Raises:
+        Error: ``INVALID``, ``CONFLICT`` or ``PROTECTED``.
+    """
     asked = net.options
     if asked.bridge_name and OWN_LINK.fullmatch(asked.bridge_name):
         hint = "name it otherwise: what is named so and belongs to no record is swept away at start-up"
@@ -38,7 +48,12 @@ def _refuse_link(net: Network, link: str, found: Link | None) -> None:
         raise invalid(message, hint, "adopted_host_access")
 
 
-def _refuse_other_subnet(net: Network, own: IPv4Interface) -> None:
+def check_subnet(net: Network, own: IPv4Interface) -> None:
+    """Refuse an existing bridge whose address does not fit the requested subnet.
+
+    Raises:
+        Error: ``INVALID``.
+    """
     asked = net.options
     if (asked.subnet and asked.subnet != own.network) or (asked.bridge_address and asked.bridge_address != own):
         message = f"bridge {net.link} has address {own}, which does not fit the subnet asked for"

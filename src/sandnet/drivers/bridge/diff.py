@@ -9,7 +9,7 @@ from sandnet.firewall.base import Fault
 from sandnet.firewall.diff import _REASONS
 from sandnet.ipam.subnet_plan import addresses
 from sandnet.kernel.base import Sysctl
-from sandnet.kernel.types import Link, Space, held, held_on, route_to
+from sandnet.kernel.types import Link, NamespaceState, packed_addresses_on, packed_interface, packed_prefix
 from sandnet.model import Network
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 
@@ -19,7 +19,7 @@ _UNREPORTED: Final = ("route_localnet", "accept_ra")
 """Those of them that change without a message of rtnetlink (``inet_netconf_notify_devconf`` sends the others)."""
 
 
-def network_faults(net: Network, host: Space, sysctl: Sysctl, *, ipv6: bool) -> Iterator[Fault]:
+def network_faults(net: Network, host: NamespaceState, sysctl: Sysctl, *, ipv6: bool) -> Iterator[Fault]:
     """What is wrong with a network's bridge, its addresses and parameters.
 
     Args:
@@ -48,7 +48,7 @@ def changed(nets: Sequence[Network], sysctl: Sysctl, ipv6: bool) -> list[str]:
     ]
 
 
-def other_ports(net: Network) -> Fault:
+def foreign_ports(net: Network) -> Fault:
     """Ports of a bridge that others made came or went."""
     reason = "clients behind them reach services by one backend only"
     return Fault("network", net.id, f"bridge {net.link} has other ports than were known", reason)
@@ -65,7 +65,7 @@ def parameters(net: Network, *, ipv6: bool) -> dict[str, str]:
     return wanted
 
 
-def _bridge(net: Network, host: Space) -> Iterator[tuple[str, str]]:
+def _bridge(net: Network, host: NamespaceState) -> Iterator[tuple[str, str]]:
     port = host.links.get(net.link)
     if port is None:
         yield f"bridge {net.link} is gone", NO_NETWORK
@@ -85,14 +85,18 @@ def _bridge(net: Network, host: Space) -> Iterator[tuple[str, str]]:
     yield from _addresses(net, host, link)
 
 
-def _addresses(net: Network, host: Space, link: Link) -> Iterator[tuple[str, str]]:
+def _addresses(net: Network, host: NamespaceState, link: Link) -> Iterator[tuple[str, str]]:
     """The bridge's addresses, the one that routers are known by included, and the routes that come with them."""
     own = addresses(net)
     has_router = not net.link_adopted and any(address.version == 6 for address in own)
-    if has_router and held(BRIDGE_LINK_LOCAL) not in held_on(host, link.ifindex):
+    if has_router and packed_interface(BRIDGE_LINK_LOCAL) not in packed_addresses_on(host, link.ifindex):
         yield f"address {BRIDGE_LINK_LOCAL} is not on bridge {net.link}", NO_GATEWAY
     for address in own:
-        if held(address) not in held_on(host, link.ifindex):
+        if packed_interface(address) not in packed_addresses_on(host, link.ifindex):
             yield f"address {address} is not on bridge {net.link}", NO_GATEWAY
-        elif link.up and not net.link_adopted and route_to(address.network) not in host.connected.get(link.ifindex, ()):
+        elif (
+            link.up
+            and not net.link_adopted
+            and packed_prefix(address.network) not in host.connected.get(link.ifindex, ())
+        ):
             yield f"there is no route to {address.network} through bridge {net.link}", NO_GATEWAY

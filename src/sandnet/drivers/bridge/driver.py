@@ -12,32 +12,32 @@ from msgspec.structs import replace
 from sandnet.drivers import readonly_sysctls
 from sandnet.drivers.base import Gateways
 from sandnet.drivers.bridge import diff
-from sandnet.drivers.bridge.checks import _refuse_link, _refuse_other_subnet, _refuse_taken_link
+from sandnet.drivers.bridge.checks import check_link, check_link_unclaimed, check_subnet
 from sandnet.drivers.forwarding import Forwarding
-from sandnet.drivers.port_allocator import HostPorts
+from sandnet.drivers.port_allocator import PortAllocator
 from sandnet.drivers.router_advertisements import Advertisements
 from sandnet.drivers.routing_rules import NO_WAY_IN, Precedence
-from sandnet.drivers.sysctls import Tuning
+from sandnet.drivers.sysctls import SysctlManager
 from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall import inet_table
-from sandnet.firewall.antispoofing import Guarding
+from sandnet.firewall.antispoofing import AntiSpoofing
 from sandnet.firewall.balancing import service_rules
-from sandnet.firewall.balancing.load_balancer import Balancing
+from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.base import Fault, StateOf
 from sandnet.firewall.egress import refuse_egress
 from sandnet.firewall.flow_limits import usual_max_flows
 from sandnet.firewall.masquerade_sources import RouteSources
 from sandnet.firewall.published_ports import published
-from sandnet.firewall.ruleset.transaction import Rules
-from sandnet.firewall.ruleset_reconciler import Upkeep
+from sandnet.firewall.ruleset.transaction import RulesetTransaction
+from sandnet.firewall.ruleset_reconciler import RulesetReconciler
 from sandnet.ipam.subnet_plan import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.link_reaper import Reaper
+from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.sysctl import set_where_different
-from sandnet.kernel.types import Bridge, Space, Veth
+from sandnet.kernel.types import Bridge, NamespaceState, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Interface, Network, Phase, PortMapping
-from sandnet.model.link_alias import network_mark
+from sandnet.model.link_alias import network_alias
 from sandnet.model.network import MAX_FLOWS
 from sandnet.model.ports import TCP
 
@@ -59,8 +59,8 @@ class BridgeDriver:
         self,
         kernel: Kernel,
         workers: Workers,
-        reaper: Reaper,
-        tuning: Tuning,
+        reaper: LinkReaper,
+        tuning: SysctlManager,
         pools: Sequence[IPv4Network],
         *,
         forward_others: bool = False,
@@ -71,10 +71,10 @@ class BridgeDriver:
         self._reaper = reaper
         self._tuning = tuning
         self._pools = pools
-        self._ports = HostPorts(kernel.host)
-        self._rules = Rules()
-        self._balancing = Balancing(kernel.firewall, workers, self._rules)
-        self._guarding = Guarding(kernel.firewall, workers, self._rules)
+        self._ports = PortAllocator(kernel.host)
+        self._rules = RulesetTransaction()
+        self._balancing = LoadBalancer(kernel.firewall, workers, self._rules)
+        self._guarding = AntiSpoofing(kernel.firewall, workers, self._rules)
         self._forwarding = Forwarding(tuning, kernel, workers, leave_open=forward_others)
         self._advertisements = Advertisements(tuning, kernel, workers)
         self._precedence = Precedence(kernel.host, workers)
@@ -82,8 +82,10 @@ class BridgeDriver:
         self._opening = asyncio.Lock()
         """Nobody switches forwarding on before the table knows what it is not for."""
         self._max_flows = max_flows
-        self._upkeep = Upkeep(kernel.firewall, workers, self._balancing, self._guarding, self._rules, self._host)
-        self._missing = kernel.host.missing()
+        self._upkeep = RulesetReconciler(
+            kernel.firewall, workers, self._balancing, self._guarding, self._rules, self._host
+        )
+        self._missing = kernel.host.missing_features()
 
     def unavailable(self) -> str:
         """What the kernel lacks."""
@@ -113,23 +115,23 @@ class BridgeDriver:
         """No tables, and the host's parameters as they were."""
         self._sources.stop()
         await self._precedence.give_back()
-        await self._tuning.put_back()  # first: without the table a forwarding host would be open
+        await self._tuning.restore()  # first: without the table a forwarding host would be open
         if not self.unavailable():
             script = inet_table.no_table() + service_rules.no_bridge_table()
             await self._workers.run(self._kernel.firewall.apply, script)
 
     # Upkeep.
 
-    async def network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+    async def network_faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
         """Bridges, their addresses and their parameters; see :class:`Driver`."""
         return await self._workers.run(self._network_faults, nets, host)
 
-    def _network_faults(self, nets: Sequence[Network], host: Space) -> list[Fault]:
+    def _network_faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
         ipv6, sysctl = "ipv6" not in self._missing, self._kernel.sysctl
         found = [fault for net in nets for fault in diff.network_faults(net, host, sysctl, ipv6=ipv6)]
         links = self._kernel.links.list()  # ``host`` need not have the ports of the bridges
-        strange = [net for net in nets if not self._guarding.knows_others(net, links)]
-        return found + [diff.other_ports(net) for net in strange]
+        strange = [net for net in nets if not self._guarding.knows_foreign_ports(net, links)]
+        return found + [diff.foreign_ports(net) for net in strange]
 
     async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
         """See :class:`Driver`."""
@@ -138,25 +140,25 @@ class BridgeDriver:
     async def parameter_faults(self) -> list[Fault]:
         """Those of the whole host; routes that have changed are followed on the way, which is no repair."""
         await self._sources.follow()
-        wrong = await self._tuning.wrong()
+        wrong = await self._tuning.changed()
         told = [(name, f"{name} has been changed") for name in wrong]
-        told += [(name, f"{name} is 1") for name in await self._advertisements.wrong() if name not in wrong]
+        told += [(name, f"{name} is 1") for name in await self._advertisements.changed() if name not in wrong]
         found = [Fault("parameter", name, problem, _reason(name)) for name, problem in told]
-        if not await self._precedence.is_kept():
+        if not await self._precedence.is_ensured():
             problem = "others' rules for routing come before the routes to our networks"
             found.append(Fault("parameter", "ip rule", problem, NO_WAY_IN))
         return found
 
-    async def mend_parameters(self) -> None:
+    async def repair_parameters(self) -> None:
         """As before the first of them was changed.
 
         Raises:
             Error: ``CONFLICT`` a rule of others leaves no place for ours before it; or what the kernel refuses.
         """
-        await self._tuning.mend()
-        await self._advertisements.keep()
-        await self._precedence.keep()
-        if not await self._precedence.is_kept():
+        await self._tuning.reapply()
+        await self._advertisements.maintain()
+        await self._precedence.ensure()
+        if not await self._precedence.is_ensured():
             problem = (
                 "a rule for routing of others has the priority of the local table's: ours finds no place before it"
             )
@@ -166,13 +168,13 @@ class BridgeDriver:
         """Of both tables."""
         return [] if self.unavailable() else await self._upkeep.faults()
 
-    async def mend_rules(self) -> None:
+    async def repair_rules(self) -> None:
         """Replace both tables in one transaction."""
-        await self._upkeep.mend()
+        await self._upkeep.repair()
 
-    def mended(self) -> list[Fault]:
+    def take_repaired(self) -> list[Fault]:
         """What was missing when a change came that builds upon it."""
-        return self._upkeep.told()
+        return self._upkeep.take_repaired()
 
     async def published(self) -> Sequence[tuple[Address, BoundPort]]:
         """Those in the maps of the table; none where there is no table."""
@@ -186,10 +188,10 @@ class BridgeDriver:
         """Choose the bridge and the subnets; see :class:`Driver`."""
         asked = net.options
         link = asked.bridge_name or f"snb{net.id[:10]}"
-        _refuse_taken_link(link, others)
-        await self._reaper.settle(link)
+        check_link_unclaimed(link, others)
+        await self._reaper.wait(link)
         found = await self._workers.run(self._kernel.links.find, link)
-        _refuse_link(net, link, found)
+        check_link(net, link, found)
         if asked.ipv6 and "ipv6" in self._missing:
             raise Error(Kind.UNAVAILABLE, f"no IPv6 on this host: {self._missing['ipv6']}", code="no_such_family")
         ours = {other.link for other in others} | {link}
@@ -198,7 +200,7 @@ class BridgeDriver:
         held: Sequence[Interface] = await self._workers.run(self._kernel.links.addresses, link) if found else ()
         own = next((address for address in held if isinstance(address, IPv4Interface)), None)
         if own:
-            _refuse_other_subnet(net, own)
+            check_subnet(net, own)
             refuse_overlap(net, own.network, others, occupied)
             ipv4 = subnet4(net, own.network, own)
         else:
@@ -216,13 +218,13 @@ class BridgeDriver:
             for name, value in diff.parameters(net, ipv6=True).items():
                 await self._tuning.ensure(name, value)
         else:
-            await self._workers.run(self._make, net, bridge._replace(mark=network_mark(net)))
+            await self._workers.run(self._make, net, bridge._replace(alias=network_alias(net)))
         if net.link_adopted or net.phase is Phase.READY:  # a bridge that was there before may have ports of others
-            await self._guarding.meet_others(net, await self._workers.run(self._kernel.links.list))
+            await self._guarding.update_foreign_ports(net, await self._workers.run(self._kernel.links.list))
         await self._upkeep.limit(net)
         elements = inet_table.network_elements(net, self._max_flows, add=True)
         await self._apply([*elements, *service_rules.router(net, add=True)])
-        await self._precedence.keep()
+        await self._precedence.ensure()
         return net
 
     async def delete_network(self, net: Network) -> None:
@@ -232,18 +234,18 @@ class BridgeDriver:
         elements = inet_table.network_elements(net, self._max_flows, add=False)
         await self._apply([*elements, *service_rules.router(net, add=False)])
         await self._upkeep.forget_limits()
-        await self._precedence.keep()
-        await self._guarding.meet_others(net, [])
+        await self._precedence.ensure()
+        await self._guarding.update_foreign_ports(net, [])
         ours = net.added if net.link_adopted else addresses(net)
         await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
         if net.link_adopted:
             for name in diff.parameters(net, ipv6=True):
-                await self._tuning.put_back(name)
+                await self._tuning.restore(name)
             return
         if net.options.bridge_name:  # a name that a later start would not know as ours: it must be gone at once
             await self._workers.run(self._kernel.links.delete, [net.link])
         else:
-            self._reaper.bury(net.link)
+            self._reaper.schedule_bridge(net.link)
 
     def _host(self) -> inet_table.HostState:
         return inet_table.HostState([*self._forwarding.elements(), *self._sources.elements()], self._max_flows)
@@ -320,8 +322,8 @@ class BridgeDriver:
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
         """Its addresses are free of flows to an earlier bearer, and what its port may send is settled before there is
         one."""
-        await self._guarding.let_in(net, ep, att)
-        await self._balancing.settle(att)
+        await self._guarding.allow(net, ep, att)
+        await self._balancing.complete(att)
         return self.link(net, ep, att)
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
@@ -343,7 +345,7 @@ class BridgeDriver:
 
     async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
         """Forget what their ports might send."""
-        await self._guarding.forget([attachment.host_link for attachment in gone])
+        await self._guarding.remove([attachment.host_link for attachment in gone])
 
     def gateways(self, net: Network) -> Gateways:
         """The bridge's addresses, or the gateways asked for; none on an internal network."""

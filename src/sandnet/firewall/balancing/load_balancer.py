@@ -6,31 +6,31 @@ from collections.abc import Collection, Sequence
 
 from sandnet.errors import Error
 from sandnet.firewall.balancing import hash_seeds, service_elements
-from sandnet.firewall.balancing.service_elements import Service
+from sandnet.firewall.balancing.service_elements import BalancedService
 from sandnet.firewall.balancing.service_rules import bridge_ruleset, no_bridge_table, router
 from sandnet.firewall.base import NetworkState
 from sandnet.firewall.ruleset import elements
-from sandnet.firewall.ruleset.conntrack_cleanup import Forgetting
-from sandnet.firewall.ruleset.transaction import Rules
+from sandnet.firewall.ruleset.conntrack_cleanup import ConntrackCleanup
+from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface
 
 
-class Balancing:
+class LoadBalancer:
     """Remembers each balanced service as the kernel has it, so that a change touches only what differs.
 
     Callers take turns for one endpoint.
     """
 
-    def __init__(self, firewall: Firewall, workers: Workers, rules: Rules) -> None:
+    def __init__(self, firewall: Firewall, workers: Workers, rules: RulesetTransaction) -> None:
         self._firewall = firewall
         self._workers = workers
         self._rules = rules
-        self._programmed: dict[str, Service] = {}
-        self._former: dict[str, Service] = {}
+        self._programmed: dict[str, BalancedService] = {}
+        self._former: dict[str, BalancedService] = {}
         """What the kernel has still where it refused a change: the next one starts from there."""
-        self._forgetting = Forgetting(firewall, workers)
+        self._forgetting = ConntrackCleanup(firewall, workers)
         self._secret = hash_seeds.drawn()
 
     async def start(self, table: str, state: Sequence[NetworkState]) -> None:
@@ -39,15 +39,15 @@ class Balancing:
         Where the bridge table is one that cannot be brought to its state (of another version), it is replaced.
         """
         endpoints = [each for network in state for each in network.endpoints]
-        services = [Service(each.endpoint, tuple(each.backends)) for each in endpoints]
+        services = [BalancedService(each.endpoint, tuple(each.backends)) for each in endpoints]
         self._programmed = {service.endpoint.id: service for service in services if service_elements.balanced(service)}
         secret = hash_seeds.known(await self._workers.run(self._firewall.members, elements.BRIDGE, hash_seeds.PLACE))
         self._secret = secret or self._secret
         if not secret:  # a table of an earlier release, or none: nothing in it can be kept
             await self._workers.run(self._firewall.apply, no_bridge_table())
-        await self.mend(table, state)
+        await self.repair(table, state)
 
-    async def mend(self, table: str, state: Sequence[NetworkState]) -> None:
+    async def repair(self, table: str, state: Sequence[NetworkState]) -> None:
         """The same for the services as they are programmed; nobody changes one meanwhile."""
         script = await self._workers.run(self.script, table, state, self.services())
         try:
@@ -56,7 +56,7 @@ class Balancing:
             await self._workers.run(self._firewall.apply, no_bridge_table() + script)
         self._former.clear()
 
-    def services(self) -> Sequence[Service]:
+    def services(self) -> Sequence[BalancedService]:
         """Those that are programmed."""
         return [*self._programmed.values()]
 
@@ -65,10 +65,10 @@ class Balancing:
         service = self._programmed.get(endpoint.id)
         return service_elements.own_addresses(service) if service else ()
 
-    async def settle(self, attachment: Attachment) -> None:
+    async def complete(self, attachment: Attachment) -> None:
         """Wait until flows to an earlier bearer of its addresses are forgotten."""
         own = (attachment.address, attachment.address_ipv6)
-        await self._forgetting.settle([address.ip for address in own if address])
+        await self._forgetting.wait([address.ip for address in own if address])
 
     async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
         """Make the kernel's elements those of the service; forget flows translated to who is gone.
@@ -76,12 +76,12 @@ class Balancing:
         What it should be is remembered even where the kernel refuses, as when others removed the tables: a repair goes
         by it, and must not bring back who is gone.
         """
-        new = Service(endpoint, tuple(backends))
+        new = BalancedService(endpoint, tuple(backends))
         known = endpoint.id in self._programmed or endpoint.id in self._former
         if not known and not service_elements.balanced(new):
             return
         async with self._rules.changing():
-            old = self._programmed.pop(endpoint.id, None) or Service(endpoint, ())
+            old = self._programmed.pop(endpoint.id, None) or BalancedService(endpoint, ())
             if service_elements.balanced(new):
                 self._programmed[endpoint.id] = new
             former = self._former.pop(endpoint.id, old)
@@ -92,16 +92,16 @@ class Balancing:
                 raise
             finally:
                 gone = service_elements.own_addresses(old) - service_elements.own_addresses(new)
-                self._forgetting.soon(address.ip for address in gone)
+                self._forgetting.add(address.ip for address in gone)
 
-    def script(self, table: str, state: Sequence[NetworkState], services: Sequence[Service]) -> str:
+    def script(self, table: str, state: Sequence[NetworkState], services: Sequence[BalancedService]) -> str:
         """All that puts both tables in place: ``table`` is the inet table's own part."""
         # the bridge table first: it stays where it is in the list of tables, the other one is made anew behind it
         routers = [line for each in state for line in router(each.network, add=True)]
-        lines = [line for each in services for line in elements.change({}, service_elements.elements(each))]
+        lines = [line for each in services for line in elements.diff_statements({}, service_elements.elements(each))]
         return hash_seeds.seeded("\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n", self._secret)
 
-    def _change(self, old: Service, new: Service) -> None:
-        statements = list(elements.change(service_elements.elements(old), service_elements.elements(new)))
+    def _change(self, old: BalancedService, new: BalancedService) -> None:
+        statements = list(elements.diff_statements(service_elements.elements(old), service_elements.elements(new)))
         if statements:
             self._firewall.apply("\n".join(statements) + "\n")

@@ -31,7 +31,7 @@ SLOTS: Final = 64
 """The same for those that come by way of the host. Fewer, as each published port has its own."""
 
 
-class Service(NamedTuple):
+class BalancedService(NamedTuple):
     """An endpoint and its backends, as they are programmed."""
 
     endpoint: Endpoint
@@ -44,7 +44,7 @@ def network_number(identity: str) -> str:
     return f"0x{int.from_bytes(sha256(identity.encode()).digest()[:4]) or 1:08x}"
 
 
-def balanced(service: Service) -> bool:
+def balanced(service: BalancedService) -> bool:
     """Whether anything is balanced: not when the endpoint's address is the only backend's own.
 
     A last backend that took the address over stays balanced, alone: frames of clients that still know the MAC
@@ -55,7 +55,7 @@ def balanced(service: Service) -> bool:
     return bool(own) and own != [(endpoint.address, endpoint.address_ipv6)]
 
 
-def takers(backends: Sequence[Attachment]) -> Sequence[Attachment]:
+def eligible_backends(backends: Sequence[Attachment]) -> Sequence[Attachment]:
     """Those that take new flows: the best there are, so that a service never has none."""
     undrained = [backend for backend in backends if not backend.drained]
     healthy = [backend for backend in backends if backend.healthy]
@@ -88,12 +88,12 @@ def _scores(name: str, buckets: int) -> tuple[float, ...]:
     return tuple(scores)
 
 
-def elements(service: Service) -> dict[Element, str]:
+def elements(service: BalancedService) -> dict[Element, str]:
     """All elements of a service and what they map to (nothing, in a set); none when nothing is balanced."""
     if not balanced(service):
         return {}
     endpoint, backends = service
-    candidates = takers(backends)
+    candidates = eligible_backends(backends)
     weights = [(taker.mac, taker.weight) for taker in candidates]
     buckets, slots = spread(weights, BUCKETS), spread(weights, SLOTS)
     found: dict[Element, str] = {}
@@ -104,7 +104,7 @@ def elements(service: Service) -> dict[Element, str]:
     return found
 
 
-def own_addresses(service: Service) -> set[IPv4Interface | IPv6Interface]:
+def own_addresses(service: BalancedService) -> set[IPv4Interface | IPv6Interface]:
     """The backends' own addresses of both families."""
     found = (address for backend in service.backends for address in (backend.address, backend.address_ipv6))
     return {address for address in found if address}
@@ -119,7 +119,7 @@ class _Family(NamedTuple):
     """The backends' own addresses, by MAC."""
 
 
-def _families(service: Service) -> Iterator[_Family]:
+def _families(service: BalancedService) -> Iterator[_Family]:
     """Those that the endpoint has; its backends have them too."""
     endpoint, backends = service
     own = {backend.mac: backend.address for backend in backends}
@@ -132,7 +132,7 @@ def _families(service: Service) -> Iterator[_Family]:
         yield _Family(6, str(endpoint.address_ipv6.ip), texts)
 
 
-def _on_the_bridge(family: _Family, service: Service, takers: Sequence[str]) -> Iterator[tuple[Element, str]]:
+def _on_the_bridge(family: _Family, service: BalancedService, takers: Sequence[str]) -> Iterator[tuple[Element, str]]:
     version, address, backends = family.version, family.address, service.backends
     network = network_number(service.endpoint.network_id)
     key = f"{network} . {address}"

@@ -11,28 +11,28 @@ from collections.abc import Collection, Iterable, Set
 
 from sandnet.errors import Error
 from sandnet.kernel.base import Firewall
-from sandnet.kernel.batcher import PAUSE, Rounds
+from sandnet.kernel.batcher import PAUSE, Batcher
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address
 
 _log = logging.getLogger(__name__)
 
 
-class Forgetting:
+class ConntrackCleanup:
     """Calls :meth:`Firewall.forget_flows` in the background for addresses nobody is translated to any more."""
 
     def __init__(self, firewall: Firewall, workers: Workers, pause: float = PAUSE) -> None:
         self._firewall = firewall
         self._workers = workers
-        self._rounds = Rounds[Address](self._forget, pause)
+        self._rounds = Batcher[Address](self._forget, pause)
 
-    def soon(self, addresses: Iterable[Address]) -> None:
+    def add(self, addresses: Iterable[Address]) -> None:
         """Forget flows translated to these."""
-        self._rounds.soon(addresses)
+        self._rounds.add(addresses)
 
-    async def settle(self, addresses: Collection[Address]) -> None:
+    async def wait(self, addresses: Collection[Address]) -> None:
         """Wait until no flow of an earlier bearer of these is to be forgotten: it would hit the next one's."""
-        await self._rounds.settle(lambda pending: not pending.isdisjoint(addresses))
+        await self._rounds.wait(lambda pending: not pending.isdisjoint(addresses))
 
     async def _forget(self, addresses: Set[Address]) -> None:
         try:

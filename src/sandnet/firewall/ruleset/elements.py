@@ -20,7 +20,7 @@ class Element(NamedTuple):
     key: str
 
 
-def change(old: dict[Element, str], new: dict[Element, str]) -> Iterator[str]:
+def diff_statements(old: dict[Element, str], new: dict[Element, str]) -> Iterator[str]:
     """The statements that turn one into the other: what is equal in both is not touched."""
     gone = [element for element, _ in old.items() - new.items()]
     come = [element for element, _ in new.items() - old.items()]

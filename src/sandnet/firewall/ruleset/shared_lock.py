@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turns:
+class SharedLock:
     """Changes go on side by side; whoever rewrites all waits for them and keeps new ones waiting.
 
     What a change has done is in the records or in memory when its turn ends, so the one that is alone sees
@@ -34,7 +34,7 @@ class Turns:
                 self._idle.set()
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
+    async def exclusive(self) -> AsyncIterator[None]:
         """Without others."""
         async with self._entrance:
             await self._idle.wait()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.firewall.ruleset.shared_lock import Turns
+from sandnet.firewall.ruleset.shared_lock import SharedLock
 from sandnet.kernel.base import RULES_GONE
 
 ATTEMPTS: Final = 3
@@ -15,11 +15,11 @@ ATTEMPTS: Final = 3
 HINT: Final = "somebody removes them again and again; nft monitor tells which process"
 
 
-class Rules:
+class RulesetTransaction:
     """What a change asks for is in the records or in memory before it is made, so who is alone makes all there is."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.lock = SharedLock()
         self.rewrite: Callable[[], Awaitable[None]] | None = None
         """Makes everything anew; called alone."""
         self._rewritten = 0
@@ -36,18 +36,18 @@ class Rules:
         """
         rewritten = self._rewritten
         try:
-            async with self.turns.shared():
+            async with self.lock.shared():
                 rewritten = self._rewritten
                 yield
         except Error as failure:
             if failure.code != RULES_GONE or self.rewrite is None:
                 raise
-            await self._make_anew(rewritten, self.rewrite)
+            await self._rebuild(rewritten, self.rewrite)
 
-    async def _make_anew(self, seen: int, rewrite: Callable[[], Awaitable[None]]) -> None:
+    async def _rebuild(self, seen: int, rewrite: Callable[[], Awaitable[None]]) -> None:
         """Unless somebody else has done so since ``seen`` was read: that had this change in it, too."""
         for attempt in range(1, ATTEMPTS + 1):
-            async with self.turns.alone():
+            async with self.lock.exclusive():
                 if self._rewritten != seen:
                     return
                 try:

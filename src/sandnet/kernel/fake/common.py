@@ -27,7 +27,7 @@ class Inner:
 
 
 @dataclass
-class Space:
+class FakeNamespace:
     """A network namespace; ``lo`` is not among its links."""
 
     loopback_up: bool
@@ -39,7 +39,7 @@ class Space:
     source_routes: tuple[SourceRoute, ...] = ()
 
 
-class Mishaps:
+class FaultInjector:
     """Records the calls, and makes one of them fail when told to."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Part(Protocol):
     """A part of the in-memory kernel, named by its property in ``Kernel``."""
 
     area: str
-    mishaps: Mishaps
+    mishaps: FaultInjector
 
 
 S = TypeVar("S", bound=Part)

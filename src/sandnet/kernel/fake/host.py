@@ -7,10 +7,10 @@ from typing import Final
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_GONE
-from sandnet.kernel.fake.common import Mishaps, recorded
+from sandnet.kernel.fake.common import FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.types import BridgeRoute, ElementChange, Listing, RouteSource
-from sandnet.kernel.validation import MAX_PORT, check_name, check_port, clash, not_local, taken
+from sandnet.kernel.validation import MAX_PORT, check_name, check_port, conflicts, not_local, taken
 from sandnet.model.address import Address, Prefix
 
 _PARAMETERS: Final = {
@@ -41,7 +41,7 @@ class FakeFirewall:
 
     area = "firewall"
 
-    def __init__(self, mishaps: Mishaps) -> None:
+    def __init__(self, mishaps: FaultInjector) -> None:
         self.mishaps = mishaps
         self.applied: list[str] = []
         """Every script, in order."""
@@ -71,12 +71,12 @@ class FakeFirewall:
         """Note them as a script would have it."""
         for each in elements:
             sets = self.tables.get(each.table)
-            if sets is None or not (each.comes or each.key in _keys(sets.get(each.name, ()))):
+            if sets is None or not (each.added or each.key in _keys(sets.get(each.name, ()))):
                 raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_GONE)
         for each in elements:
             found = self.tables[each.table].setdefault(each.name, set())
             spelled = f"{each.key} : {each.value}" if each.value else each.key
-            if each.comes:
+            if each.added:
                 found.add(spelled)
             else:
                 self.tables[each.table][each.name] = {one for one in found if one.partition(" : ")[0] != each.key}
@@ -106,12 +106,12 @@ class FakeFirewall:
         return frozenset(self.tables.get(table, {}).get(name, ()))
 
     @recorded
-    def touched(self) -> int:
+    def foreign_generation(self) -> int:
         """What tests say."""
         return self.foreign
 
     @recorded
-    def account(self, generation: int) -> None:
+    def acknowledge(self, generation: int) -> None:
         """Forget it."""
         self.foreign = 0
 
@@ -135,7 +135,7 @@ class FakeSysctl:
 
     area = "sysctl"
 
-    def __init__(self, mishaps: Mishaps, links: FakeLinks) -> None:
+    def __init__(self, mishaps: FaultInjector, links: FakeLinks) -> None:
         self.mishaps = mishaps
         self.values: dict[str, str] = dict(_PARAMETERS)
         """What has been set, and what there is beside the links' own."""
@@ -174,7 +174,7 @@ class FakeSysctl:
 
 
 class FakeHeld:
-    """See :class:`sandnet.kernel.base.Held`."""
+    """See :class:`sandnet.kernel.base.HeldPort`."""
 
     def __init__(self, host: FakeHost, claim: tuple[int, Address, int]) -> None:
         self._host = host
@@ -195,11 +195,11 @@ class FakeHost:
 
     area = "host"
 
-    def __init__(self, mishaps: Mishaps, links: FakeLinks, sysctl: FakeSysctl) -> None:
+    def __init__(self, mishaps: FaultInjector, links: FakeLinks, sysctl: FakeSysctl) -> None:
         self.mishaps = mishaps
         self.held: set[tuple[int, Address, int]] = set()
         """Ours: protocol, address and port."""
-        self.others: set[tuple[int, Address, int]] = set()
+        self.foreign: set[tuple[int, Address, int]] = set()
         """Bound by other programs."""
         self.routes: list[tuple[str, Prefix]] = []
         """Link and prefix; the addresses of links come on top."""
@@ -251,15 +251,15 @@ class FakeHost:
         if not self._is_local(address):
             raise not_local(address)
         claim = (proto, address, port or self._choose(proto, address))
-        if any(clash(claim, other) for other in self.held):
+        if any(conflicts(claim, other) for other in self.held):
             raise taken(claim, "by another endpoint")
-        if any(clash(claim, other) for other in self.others):
+        if any(conflicts(claim, other) for other in self.foreign):
             raise taken(claim, "by another program")
         self.held.add(claim)
         return FakeHeld(self, claim)
 
     @recorded
-    def missing(self) -> dict[str, str]:
+    def missing_features(self) -> dict[str, str]:
         """What tests say is absent."""
         return dict(self.absent)
 
@@ -270,6 +270,6 @@ class FakeHost:
     def _choose(self, proto: int, address: Address) -> int:
         low, high = self.local_port_range()
         for port in range(low, min(high, MAX_PORT) + 1):
-            if not any(clash((proto, address, port), other) for other in self.held | self.others):
+            if not any(conflicts((proto, address, port), other) for other in self.held | self.foreign):
                 return port
         raise taken((proto, address, 0), "by other programs: the whole range is in use")

@@ -7,12 +7,12 @@ with :meth:`FakeKernel.fail_on`. Like the real one it may be used from several t
 
 from __future__ import annotations
 
-from sandnet.kernel.fake.common import Mishaps, Space
+from sandnet.kernel.fake.common import FakeNamespace, FaultInjector
 from sandnet.kernel.fake.host import FakeFirewall, FakeHost, FakeSysctl
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.fake.namespaces import HOST_NAMESPACE, FakeNamespaces
 from sandnet.kernel.fake.processes import FakeProcesses
-from sandnet.kernel.fake.state_reader import FakeSurvey, FakeWatch
+from sandnet.kernel.fake.state_reader import FakeStateReader, FakeWatcher
 
 
 class FakeKernel:
@@ -23,15 +23,15 @@ class FakeKernel:
     """
 
     def __init__(self, sandbox_dir: str = "/var/run/docker/netns") -> None:
-        spaces: dict[int, Space] = {HOST_NAMESPACE: Space(loopback_up=True)}
+        spaces: dict[int, FakeNamespace] = {HOST_NAMESPACE: FakeNamespace(loopback_up=True)}
         pins: dict[str, int] = {}
-        self._mishaps = Mishaps()
+        self._mishaps = FaultInjector()
         self._links = FakeLinks(self._mishaps, spaces, pins)
         self._namespaces = FakeNamespaces(self._mishaps, self._links, spaces, pins, sandbox_dir)
         self._firewall = FakeFirewall(self._mishaps)
         self._sysctl = FakeSysctl(self._mishaps, self._links)
-        self._survey = FakeSurvey(self._mishaps, self._links, self._namespaces)
-        self._watch = FakeWatch()
+        self._survey = FakeStateReader(self._mishaps, self._links, self._namespaces)
+        self._watch = FakeWatcher()
         self._host = FakeHost(self._mishaps, self._links, self._sysctl)
         self._processes = FakeProcesses(self._mishaps)
 
@@ -61,7 +61,7 @@ class FakeKernel:
         return self._host
 
     @property
-    def survey(self) -> FakeSurvey:
+    def survey(self) -> FakeStateReader:
         """All of it, read in bulk."""
         return self._survey
 
@@ -71,7 +71,7 @@ class FakeKernel:
         return self._processes
 
     @property
-    def watch(self) -> FakeWatch:
+    def watch(self) -> FakeWatcher:
         """News that tests make."""
         return self._watch
 

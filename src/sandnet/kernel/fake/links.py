@@ -8,7 +8,7 @@ from ipaddress import ip_interface
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.fake.common import LOOPBACK, Inner, Mishaps, Space, recorded
+from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, Inner, recorded
 from sandnet.kernel.types import RETIRED, Bridge, Link, Port, Veth
 from sandnet.model.address import Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
@@ -21,7 +21,7 @@ class FakeLinks:
 
     area = "links"
 
-    def __init__(self, mishaps: Mishaps, spaces: dict[int, Space], pins: dict[str, int]) -> None:
+    def __init__(self, mishaps: FaultInjector, spaces: dict[int, FakeNamespace], pins: dict[str, int]) -> None:
         self.mishaps = mishaps
         self.present: dict[str, Link] = {"lo": LOOPBACK}
         self.held: dict[str, list[Interface]] = {}
@@ -55,7 +55,7 @@ class FakeLinks:
             self.add(bridge.name, "bridge")
         link = self._bridge(bridge.name)
         self.present[bridge.name] = link._replace(
-            up=True, mtu=bridge.mtu or link.mtu, mac=bridge_mac(bridge.name), alias=bridge.mark or link.alias
+            up=True, mtu=bridge.mtu or link.mtu, mac=bridge_mac(bridge.name), alias=bridge.alias or link.alias
         )
         has_ipv6 = any(address.version == 6 for address in bridge.addresses)
         self._add_addresses(bridge._replace(addresses=(*bridge.addresses, BRIDGE_LINK_LOCAL)) if has_ipv6 else bridge)
@@ -102,7 +102,7 @@ class FakeLinks:
         self._shape(bridge, ends, veth)
 
     @recorded
-    def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
+    def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Absent ones are success."""
         if namespace in self._pins:
             space, unwanted = self._spaces[self._pins[namespace]], {ip_interface(address.ip) for address in addresses}
@@ -204,7 +204,7 @@ class FakeLinks:
         host = self.present[veth.host_link]
         mtu = veth.mtu or host.mtu
         self.present[veth.host_link] = host._replace(
-            master=bridge.ifindex, up=True, mtu=mtu, alias=veth.mark or host.alias
+            master=bridge.ifindex, up=True, mtu=mtu, alias=veth.alias or host.alias
         )
         self.options[veth.host_link] = veth
         inner = self._spaces[ends[0]].links[ends[1]]

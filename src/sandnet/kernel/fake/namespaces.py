@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind, invalid, not_found
-from sandnet.kernel.fake.common import Mishaps, Space, recorded
+from sandnet.kernel.fake.common import FakeNamespace, FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.types import DefaultRoute, Namespace, SourceRoute
 
@@ -21,7 +21,12 @@ class FakeNamespaces:
     area = "namespaces"
 
     def __init__(
-        self, mishaps: Mishaps, links: FakeLinks, spaces: dict[int, Space], pins: dict[str, int], sandbox_dir: str
+        self,
+        mishaps: FaultInjector,
+        links: FakeLinks,
+        spaces: dict[int, FakeNamespace],
+        pins: dict[str, int],
+        sandbox_dir: str,
     ) -> None:
         self.mishaps = mishaps
         self._root = sandbox_dir
@@ -33,13 +38,13 @@ class FakeNamespaces:
         self._foreign: dict[str | int, int] = {"": HOST_NAMESPACE}
         self._inodes = itertools.count(HOST_NAMESPACE + 1)
 
-    def add_foreign(self, where: str | int, *, loopback_up: bool = False) -> Space:
+    def add_foreign(self, where: str | int, *, loopback_up: bool = False) -> FakeNamespace:
         """A namespace somebody else made, at a path or of a process; it stays when nobody pins it."""
         inode = self._foreign[where] = next(self._inodes)
-        space = self._spaces[inode] = Space(loopback_up)
+        space = self._spaces[inode] = FakeNamespace(loopback_up)
         return space
 
-    def inside(self, key: str) -> Space:
+    def inside(self, key: str) -> FakeNamespace:
         """What the namespace pinned at ``key`` holds; ``KeyError`` when nothing is pinned there."""
         return self._spaces[self._pins[key]]
 
@@ -57,7 +62,7 @@ class FakeNamespaces:
         self._check(key)
         if key not in self._pins:
             inode = self._pins[key] = next(self._inodes)
-            self._spaces[inode] = Space(loopback_up=False)
+            self._spaces[inode] = FakeNamespace(loopback_up=False)
         return self._with_loopback(key)
 
     @recorded
@@ -119,7 +124,7 @@ class FakeNamespaces:
             raise not_found("namespace", key)
 
     @recorded
-    def silence(self, key: str, interface: str) -> None:
+    def set_link_down(self, key: str, interface: str) -> None:
         """Without addresses."""
         if key in self._pins and interface in self.inside(key).links:
             self.inside(key).links[interface].addresses.clear()

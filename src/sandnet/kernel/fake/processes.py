@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from sandnet.kernel.fake.common import Mishaps, recorded
+from sandnet.kernel.fake.common import FaultInjector, recorded
 
 
-class FakeWatched:
-    """See :class:`sandnet.kernel.observation.Watched`: a pipe that nobody ever writes to, closed at the other end."""
+class FakeProcessHandle:
+    """See :class:`sandnet.kernel.observation.ProcessHandle`.
+
+    It is a pipe that is never written to; the end of the process closes its other end.
+    """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -37,10 +40,10 @@ class FakeProcesses:
 
     area = "processes"
 
-    def __init__(self, mishaps: Mishaps) -> None:
+    def __init__(self, mishaps: FaultInjector) -> None:
         self.mishaps = mishaps
         self._alive: dict[int, int] = {}
-        self._watched: dict[int, list[FakeWatched]] = {}
+        self._watched: dict[int, list[FakeProcessHandle]] = {}
         self._ticks = 0
         self.inside: dict[int, int] = {}
         """By process: the inode of the network namespace it is in, where a test says so."""
@@ -68,11 +71,11 @@ class FakeProcesses:
         return self._alive.get(pid)
 
     @recorded
-    def watch(self, pid: int, started: int) -> FakeWatched | None:
+    def watch(self, pid: int, started: int) -> FakeProcessHandle | None:
         """A pipe that ends with the process; ``None``: it has ended."""
         if self._alive.get(pid) != started:
             return None
-        watched = FakeWatched()
+        watched = FakeProcessHandle()
         self._watched.setdefault(pid, []).append(watched)
         return watched
 

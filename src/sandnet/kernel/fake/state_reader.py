@@ -4,33 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from sandnet.kernel.fake.common import LOOPBACK, Mishaps, recorded
-from sandnet.kernel.fake.common import Space as FakeSpace
+from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.fake.namespaces import FakeNamespaces
 from sandnet.kernel.source_policy import policy
-from sandnet.kernel.types import DefaultHop, Held, Inside, News, Port, Space, held
+from sandnet.kernel.types import (
+    Changes,
+    DefaultRouteState,
+    NamespaceState,
+    PackedPrefix,
+    PinnedNamespace,
+    Port,
+    packed_interface,
+)
 from sandnet.model.address import Interface
 
 
-class FakeSurvey:
-    """See :class:`sandnet.kernel.observation.Survey`. Connected routes are there with their addresses."""
+class FakeStateReader:
+    """See :class:`sandnet.kernel.observation.StateReader`. Connected routes are there with their addresses."""
 
     area = "survey"
 
-    def __init__(self, mishaps: Mishaps, links: FakeLinks, namespaces: FakeNamespaces) -> None:
+    def __init__(self, mishaps: FaultInjector, links: FakeLinks, namespaces: FakeNamespaces) -> None:
         self.mishaps = mishaps
         self._links = links
         self._namespaces = namespaces
         self.overflows: dict[int, int] = {}
 
     @recorded
-    def host(self, only: str = "") -> Space:
+    def host(self, only: str = "") -> NamespaceState:
         """The host's links, or one."""
         names = [name for name in self._links.present if only in ("", name)]
         ports = [self._links.port(name) for name in names]
         kept = {port.link.ifindex: self._links.held.get(port.link.name, []) for port in ports}
-        return Space({port.link.name: port for port in ports}, _held(kept), _routes(kept), ())
+        return NamespaceState({port.link.name: port for port in ports}, _held(kept), _routes(kept), ())
 
     @recorded
     def uplinks(self) -> Collection[tuple[int, str]]:
@@ -43,7 +50,7 @@ class FakeSurvey:
         return dict(self.overflows)
 
     @recorded
-    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
+    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[PinnedNamespace | None]:
         """What is pinned at each key."""
         return [self._inside(key) for key in keys]
 
@@ -53,16 +60,16 @@ class FakeSurvey:
         return frozenset(self._namespaces.keys())
 
     @recorded
-    def lives_in(self, inode: int) -> int:
+    def process_in(self, inode: int) -> int:
         """There are no processes."""
         return 0
 
     @recorded
-    def mounted_at(self, inode: int) -> str:
+    def mount_path_of(self, inode: int) -> str:
         """Nobody else pins anything."""
         return ""
 
-    def _inside(self, key: str) -> Inside | None:
+    def _inside(self, key: str) -> PinnedNamespace | None:
         found = self._namespaces.identity(key)
         if not found:
             return None
@@ -72,16 +79,18 @@ class FakeSurvey:
         indexes = {name: port.link.ifindex for name, port in ports.items()}
         kept = {indexes[name]: inner.addresses for name, inner in space.links.items()} | {1: space.loopback}
         rules = policy(space.source_routes, indexes)
-        return Inside(found, Space({"lo": loopback, **ports}, _held(kept), _routes(kept), _hops(space, indexes), rules))
+        return PinnedNamespace(
+            found, NamespaceState({"lo": loopback, **ports}, _held(kept), _routes(kept), _hops(space, indexes), rules)
+        )
 
 
-class FakeWatch:
-    """See :class:`sandnet.kernel.observation.Watch`: it hears nothing."""
+class FakeWatcher:
+    """See :class:`sandnet.kernel.observation.Watcher`: it hears nothing."""
 
-    def read(self) -> News:
+    def read(self) -> Changes:
         """No news."""
         nothing = frozenset[str]()
-        return News({}, nothing, nothing, nothing, {}, frozenset(), mounts=False, rules=False, missed=False)
+        return Changes({}, nothing, nothing, nothing, {}, frozenset(), mounts=False, rules=False, missed=False)
 
     def namespaces(self) -> Mapping[str, int]:
         """It has heard of none."""
@@ -92,21 +101,21 @@ class FakeWatch:
         return ""
 
 
-def _held(kept: dict[int, list[Interface]]) -> dict[int, frozenset[Held]]:
-    return {index: frozenset(map(held, addresses)) for index, addresses in kept.items()}
+def _held(kept: dict[int, list[Interface]]) -> dict[int, frozenset[PackedPrefix]]:
+    return {index: frozenset(map(packed_interface, addresses)) for index, addresses in kept.items()}
 
 
-def _routes(kept: dict[int, list[Interface]]) -> dict[int, frozenset[Held]]:
+def _routes(kept: dict[int, list[Interface]]) -> dict[int, frozenset[PackedPrefix]]:
     return {index: frozenset(_destinations(addresses)) for index, addresses in kept.items()}
 
 
-def _destinations(addresses: Iterable[Interface]) -> Iterable[Held]:
+def _destinations(addresses: Iterable[Interface]) -> Iterable[PackedPrefix]:
     return ((each.network.network_address.packed, each.network.prefixlen) for each in addresses)
 
 
-def _hops(space: FakeSpace, indexes: dict[str, int]) -> list[DefaultHop]:
+def _hops(space: FakeNamespace, indexes: dict[str, int]) -> list[DefaultRouteState]:
     routes = space.default_routes.values()
     return [
-        DefaultHop(route.gateway.version, route.gateway.packed, indexes.get(route.interface, 0), ours=True)
+        DefaultRouteState(route.gateway.version, route.gateway.packed, indexes.get(route.interface, 0), ours=True)
         for route in routes
     ]

@@ -16,7 +16,7 @@ from typing import Final
 from sandnet.errors import Error
 from sandnet.kernel.linux.nftables import Nftables
 from sandnet.kernel.netlink.rtnetlink import IFLA_IFNAME, RTM_NEWLINK, info, link_header
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, text
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, string
 from sandnet.kernel.syscalls import unshare_network
 
 _NEEDS: Final = {
@@ -52,7 +52,7 @@ table bridge sandnet_probe {
 
 
 def missing() -> dict[str, str]:
-    """See :meth:`sandnet.kernel.base.Host.missing`; every call tries anew."""
+    """See :meth:`sandnet.kernel.base.Host.missing_features`; every call tries anew."""
     if reason := _no_namespace():
         untried = f"it could not be tried: {reason}"
         found = {"namespaces": reason} | dict.fromkeys(("bridge", "veth", "nftables"), untried)
@@ -95,7 +95,7 @@ def _stay() -> None:
 
 def _try_link(kind: str) -> None:
     with Netlink() as netlink:
-        body = link_header() + text(IFLA_IFNAME, "probe") + info(kind)
+        body = link_header() + string(IFLA_IFNAME, "probe") + info(kind)
         netlink.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
 
 

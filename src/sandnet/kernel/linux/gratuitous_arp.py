@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from sandnet.kernel.netlink.rtnetlink import get_link, list_addresses, mac_bytes
 from sandnet.kernel.netlink.socket import Netlink
-from sandnet.kernel.syscalls import NotANetworkNamespaceError, entered, opened_namespace
+from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, opened_namespace
 from sandnet.model.address import Address
 
 _ETHER_ARP: Final = 0x0806
@@ -55,7 +55,7 @@ def announce(namespace: int, interface: str, mac: bytes, addresses: Iterable[Add
     Raises:
         OSError: the interface is gone or down.
     """
-    with entered(namespace):
+    with in_namespace(namespace):
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
         raw.bind((interface, 0))
@@ -87,7 +87,7 @@ class Announcer:
         self._thread: threading.Thread | None = None
         """There while anything is due."""
 
-    def soon(self, claim: Claim, delays: Iterable[float]) -> None:
+    def schedule(self, claim: Claim, delays: Iterable[float]) -> None:
         """Announce it after each of these seconds."""
         now = time.monotonic()
         with self._changed:

@@ -9,13 +9,13 @@ from typing import Final
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.linux.feature_probe import missing
-from sandnet.kernel.linux.host_ports import HeldPort, HostPorts
+from sandnet.kernel.linux.host_ports import HeldPort, PortHolder
 from sandnet.kernel.linux.sysctl import ProcSysctl
-from sandnet.kernel.netlink.occupied_prefixes import Occupancy
+from sandnet.kernel.netlink.occupied_prefixes import OccupiedPrefixes
 from sandnet.kernel.netlink.policy_rules import is_preferred, prefer
 from sandnet.kernel.netlink.prefix_table import matters, prefix_of
 from sandnet.kernel.netlink.route_follower import RouteFollower
-from sandnet.kernel.netlink.socket import Netlink, explaining
+from sandnet.kernel.netlink.socket import Netlink, map_errors
 from sandnet.kernel.types import BridgeRoute, RouteSource
 from sandnet.model.address import Address, Prefix
 from sandnet.model.resolv_conf import parsed
@@ -59,10 +59,10 @@ class LinuxHost:
     """See :class:`sandnet.kernel.base.Host`. Safe to use from several threads."""
 
     def __init__(self, resolv_conf: str = _RESOLV_CONF) -> None:
-        self._occupancy = Occupancy()
+        self._occupancy = OccupiedPrefixes()
         self._routes = RouteFollower()
         self._nameservers = Nameservers(resolv_conf)
-        self._ports = HostPorts()
+        self._ports = PortHolder()
         self._sysctl = ProcSysctl()
         self._lock = threading.Lock()
         self._missing: dict[str, str] | None = None
@@ -97,12 +97,12 @@ class LinuxHost:
 
     def is_preferred(self, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
         """See :meth:`sandnet.kernel.base.Host.is_preferred`."""
-        with explaining("look at the rules for routing"), Netlink() as netlink:
+        with map_errors("look at the rules for routing"), Netlink() as netlink:
             return is_preferred(netlink, needed, allowed)
 
     def prefer(self, routes: Sequence[BridgeRoute]) -> None:
         """See :meth:`sandnet.kernel.base.Host.prefer`."""
-        with explaining("come before others' rules for routing"), Netlink() as netlink:
+        with map_errors("come before others' rules for routing"), Netlink() as netlink:
             prefer(netlink, routes)
 
     def route_sources(self) -> Sequence[RouteSource]:
@@ -110,11 +110,11 @@ class LinuxHost:
         return self._routes.sources()
 
     def hold(self, proto: int, address: Address, port: int) -> HeldPort:
-        """See :meth:`sandnet.kernel.linux.host_ports.HostPorts.hold`."""
+        """See :meth:`sandnet.kernel.linux.host_ports.PortHolder.hold`."""
         return self._ports.hold(proto, address, port)
 
-    def missing(self) -> dict[str, str]:
-        """See :meth:`sandnet.kernel.base.Host.missing`; tried at the first call only."""
+    def missing_features(self) -> dict[str, str]:
+        """See :meth:`sandnet.kernel.base.Host.missing_features`; tried at the first call only."""
         with self._lock:
             if self._missing is None:
                 self._missing = missing()

@@ -12,14 +12,14 @@ import threading
 
 from sandnet.errors import Error, Kind, invalid
 from sandnet.kernel.linux.socket_holders import holder_of
-from sandnet.kernel.validation import _TYPES, _Claim, check_port, clash, not_local, spelled, taken
+from sandnet.kernel.validation import SOCKET_TYPES, PortClaim, check_port, conflicts, not_local, spelled, taken
 from sandnet.model.address import Address
 
 
 class HeldPort:
-    """See :class:`sandnet.kernel.base.Held`."""
+    """See :class:`sandnet.kernel.base.HeldPort`."""
 
-    def __init__(self, ports: HostPorts, claim: _Claim, bound: socket.socket | None) -> None:
+    def __init__(self, ports: PortHolder, claim: PortClaim, bound: socket.socket | None) -> None:
         self._ports = ports
         self._claim = claim
         self._socket = bound
@@ -36,12 +36,12 @@ class HeldPort:
         self._ports.forget(self._claim)
 
 
-class HostPorts:
+class PortHolder:
     """Holds ports of the network namespace that the calling thread is in."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._claims: set[_Claim] = set()
+        self._claims: set[PortClaim] = set()
 
     def hold(self, proto: int, address: Address, port: int) -> HeldPort:
         """See :meth:`sandnet.kernel.base.Host.hold`.
@@ -65,24 +65,24 @@ class HostPorts:
             self._claims.add(claim)
         return HeldPort(self, claim, bound)
 
-    def forget(self, claim: _Claim) -> None:
+    def forget(self, claim: PortClaim) -> None:
         """The port was given back."""
         with self._lock:
             self._claims.discard(claim)
 
-    def _claim_without_socket(self, claim: _Claim) -> HeldPort:
+    def _claim_without_socket(self, claim: PortClaim) -> HeldPort:
         if claim[2] == 0:
             raise invalid("this kernel has no SCTP to choose a port", "name the host port")
         with self._lock:
-            if any(clash(claim, other) for other in self._claims):
+            if any(conflicts(claim, other) for other in self._claims):
                 raise taken(claim, "by another endpoint")
             self._claims.add(claim)
         return HeldPort(self, claim, None)
 
-    def _refusal(self, error: OSError, claim: _Claim) -> Error:
+    def _refusal(self, error: OSError, claim: PortClaim) -> Error:
         if error.errno == errno.EADDRINUSE:
             with self._lock:
-                ours = any(clash(claim, other) for other in self._claims)
+                ours = any(conflicts(claim, other) for other in self._claims)
             return taken(claim, "by another endpoint" if ours else holder_of(*claim))
         if error.errno == errno.EADDRNOTAVAIL:
             return not_local(claim[1])
@@ -93,7 +93,7 @@ def _bound(proto: int, address: Address, port: int) -> socket.socket | None:
     """A bound socket; ``None`` where the kernel has no such sockets at all."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
-        held = socket.socket(family, _TYPES[proto], proto)
+        held = socket.socket(family, SOCKET_TYPES[proto], proto)
     except OSError as error:
         if proto == socket.IPPROTO_SCTP and error.errno == errno.EPROTONOSUPPORT:
             return None

@@ -9,9 +9,9 @@ from sandnet.kernel.linux.links import LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.linux.nftables import Nftables
 from sandnet.kernel.linux.processes import LinuxProcesses
-from sandnet.kernel.linux.state_reader import LinuxSurvey
+from sandnet.kernel.linux.state_reader import LinuxStateReader
 from sandnet.kernel.linux.sysctl import ProcSysctl
-from sandnet.kernel.linux.watcher import LinuxWatch
+from sandnet.kernel.linux.watcher import LinuxWatcher
 from sandnet.kernel.netlink.conntrack import Conntrack
 from sandnet.kernel.types import ElementChange, Listing
 from sandnet.model.address import Address
@@ -48,13 +48,13 @@ class LinuxFirewall:
         """The elements of one set, one that rules write to included."""
         return self._nftables.members(table, name)
 
-    def touched(self) -> int:
-        """See :meth:`sandnet.kernel.linux.nftables.Nftables.touched`."""
-        return self._nftables.touched()
+    def foreign_generation(self) -> int:
+        """See :meth:`sandnet.kernel.linux.nftables.Nftables.foreign_generation`."""
+        return self._nftables.foreign_generation()
 
-    def account(self, generation: int) -> None:
-        """See :meth:`sandnet.kernel.linux.nftables.Nftables.account`."""
-        self._nftables.account(generation)
+    def acknowledge(self, generation: int) -> None:
+        """See :meth:`sandnet.kernel.linux.nftables.Nftables.acknowledge`."""
+        self._nftables.acknowledge(generation)
 
     def forget_flows(
         self,
@@ -85,9 +85,9 @@ class LinuxKernel:
         self._firewall = LinuxFirewall()
         self._sysctl = ProcSysctl()
         self._host = LinuxHost()
-        self._survey = LinuxSurvey(self._namespaces, sandbox_dir)
+        self._survey = LinuxStateReader(self._namespaces, sandbox_dir)
         self._processes = LinuxProcesses()
-        self._watch = LinuxWatch(self._firewall)
+        self._watch = LinuxWatcher(self._firewall)
 
     @property
     def links(self) -> LinuxLinks:
@@ -115,7 +115,7 @@ class LinuxKernel:
         return self._host
 
     @property
-    def survey(self) -> LinuxSurvey:
+    def survey(self) -> LinuxStateReader:
         """All of it, read in bulk."""
         return self._survey
 
@@ -125,7 +125,7 @@ class LinuxKernel:
         return self._processes
 
     @property
-    def watch(self) -> LinuxWatch:
+    def watch(self) -> LinuxWatcher:
         """News of changes."""
         return self._watch
 

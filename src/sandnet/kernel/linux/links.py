@@ -21,7 +21,7 @@ from sandnet.kernel.linux.router_solicitation import solicit_routers
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.netlink.neighbours import announce_own, correct_neighbour
 from sandnet.kernel.netlink.renaming import rename_back
-from sandnet.kernel.netlink.routes import add_connected, is_local, is_taken_in
+from sandnet.kernel.netlink.routes import add_connected, is_deliverable, is_local
 from sandnet.kernel.netlink.rtnetlink import (
     IFLA_GROUP,
     IFLA_IFALIAS,
@@ -41,11 +41,11 @@ from sandnet.kernel.netlink.rtnetlink import (
     link_header,
     list_addresses,
     list_links,
+    mac_and_mtu,
     mac_bytes,
     namespace_number,
     port_options,
     remove_address,
-    shape,
     veth_info,
 )
 from sandnet.kernel.netlink.socket import (
@@ -54,12 +54,12 @@ from sandnet.kernel.netlink.socket import (
     Netlink,
     NetlinkError,
     attribute,
-    explaining,
-    number,
-    text,
+    map_errors,
+    string,
+    u32,
 )
-from sandnet.kernel.syscalls import NotANetworkNamespaceError, entered, opened_namespace
-from sandnet.kernel.types import DOOMED, PORTS, RETIRED, Bridge, Link, Veth
+from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, opened_namespace
+from sandnet.kernel.types import DELETING, PORTS, RETIRED, Bridge, Link, Veth
 from sandnet.model.address import Address, Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 
@@ -89,34 +89,34 @@ class LinuxLinks:
 
     def list(self) -> Sequence[Link]:
         """All links of the host's namespace."""
-        with explaining("list links"), Netlink() as here:
+        with map_errors("list links"), Netlink() as here:
             return list_links(here)
 
     def find(self, name: str) -> Link | None:
         """The link of that name, or ``None``."""
-        with explaining(f"look up link {name}"), Netlink() as here:
+        with map_errors(f"look up link {name}"), Netlink() as here:
             return get_link(here, name)
 
     def ensure_bridge(self, bridge: Bridge) -> None:
         """Make the bridge if it is absent; give it its MAC, MTU and addresses; set it up."""
-        with explaining(f"make bridge {bridge.name}"), Netlink() as here:
-            wanted = shape(bridge_mac(bridge.name), bridge.mtu)
-            body = link_header() + text(IFLA_IFNAME, bridge.name) + wanted + bridge_info()
+        with map_errors(f"make bridge {bridge.name}"), Netlink() as here:
+            wanted = mac_and_mtu(bridge_mac(bridge.name), bridge.mtu)
+            body = link_header() + string(IFLA_IFNAME, bridge.name) + wanted + bridge_info()
             made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)
             for name, value in bridge.parameters:
                 set_where_different(self._sysctl, name, value)
             quiet = family_options(link_local=False)
-            here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + quiet + alias(bridge.mark))
+            here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + quiet + alias(bridge.alias))
             if link.snooping:  # made by an earlier release, or switched on by others
-                here.call(RTM_NEWLINK, link_header() + text(IFLA_IFNAME, bridge.name) + bridge_info())
+                here.call(RTM_NEWLINK, link_header() + string(IFLA_IFNAME, bridge.name) + bridge_info())
             has_ipv6 = any(address.version == 6 for address in bridge.addresses)
             for address in (*bridge.addresses, *((BRIDGE_LINK_LOCAL,) if has_ipv6 else ())):
                 _hold(here, link.ifindex, address, made=made)
 
     def adopt_bridge(self, bridge: Bridge) -> None:
         """Give an existing bridge the addresses it lacks and set it up."""
-        with explaining(f"adopt bridge {bridge.name}"), Netlink() as here:
+        with map_errors(f"adopt bridge {bridge.name}"), Netlink() as here:
             link = _bridge(here, bridge.name)
             for address in bridge.addresses:
                 add_address(here, link.ifindex, address)
@@ -128,7 +128,7 @@ class LinuxLinks:
         Unless ``promote_secondaries`` is set, the kernel drops all other addresses of a subnet with its
         first one. They may be somebody else's, so they are put back.
         """
-        with explaining(f"remove addresses from {name}"), Netlink() as here:
+        with map_errors(f"remove addresses from {name}"), Netlink() as here:
             link = get_link(here, name)
             if link is None:
                 return
@@ -143,7 +143,7 @@ class LinuxLinks:
 
     def addresses(self, name: str) -> Sequence[Interface]:
         """The addresses on a link, IPv6 link-local ones included; empty when it is absent."""
-        with explaining(f"list addresses of {name}"), Netlink() as here:
+        with map_errors(f"list addresses of {name}"), Netlink() as here:
             link = get_link(here, name)
             return list_addresses(here, link.ifindex) if link else []
 
@@ -153,15 +153,15 @@ class LinuxLinks:
         Raises:
             Error: ``CONFLICT`` when one is no virtual device (a network card, ``lo``); nothing is deleted then.
         """
-        with explaining("delete links"), Netlink() as here:
+        with map_errors("delete links"), Netlink() as here:
             doomed = [link for name in names if (link := get_link(here, name))]
             for link in doomed:
                 if not link.kind:
                     raise Error(Kind.CONFLICT, f"link {link.name} is a device that cannot be deleted")
             for link in doomed:
-                here.call(RTM_SETLINK, link_header(link.ifindex) + number(IFLA_GROUP, DOOMED), accept=(errno.ENODEV,))
+                here.call(RTM_SETLINK, link_header(link.ifindex) + u32(IFLA_GROUP, DELETING), accept=(errno.ENODEV,))
             if doomed:
-                _delete_group(here, DOOMED)
+                _delete_group(here, DELETING)
 
     def plug(self, namespace: str, veth: Veth) -> None:
         """Ensure the pair: the host end on the bridge and up, the other end in the namespace and up.
@@ -178,8 +178,8 @@ class LinuxLinks:
                 ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
             header = link_header() if made and not veth.isolated else link_header(up=True)
             quiet = family_options(link_local=False)
-            named = text(IFLA_IFNAME, veth.host_link) + number(IFLA_GROUP, PORTS)
-            ends.here.call(RTM_SETLINK, header + named + quiet + alias(veth.mark))
+            named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS)
+            ends.here.call(RTM_SETLINK, header + named + quiet + alias(veth.alias))
             inner = _index(ends.there, veth.interface)
             shares = bool(veth.service or veth.service_ipv6)
             behaviour = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
@@ -189,10 +189,10 @@ class LinuxLinks:
             for address in (veth.address_ipv6, veth.address):  # the one that takes a moment goes first
                 if address:
                     _hold_inside(ends, inner, veth.interface, address, made=made)
-            _serve(ends, inner, veth)
+            _place_service_addresses(ends, inner, veth)
             self._announce(ends, namespace, inner, veth, made=made)
             if veth.address_ipv6:
-                _await_route(partial(is_taken_in, ends.there, veth.address_ipv6.ip))
+                _await_route(partial(is_deliverable, ends.there, veth.address_ipv6.ip))
 
     def _announce(self, ends: _Ends, path: str, inner: int, veth: Veth, *, made: bool) -> None:
         """Others may remember an earlier holder of the addresses. The host is corrected at once."""
@@ -207,11 +207,11 @@ class LinuxLinks:
             announce(ends.namespace, veth.interface, mac, rest)
         if rest:
             claim = Claim(path, os.fstat(ends.namespace).st_ino, veth.interface, veth.mac, rest)
-            self._announcer.soon(claim, DELAYS[1:] if shared else DELAYS)
+            self._announcer.schedule(claim, DELAYS[1:] if shared else DELAYS)
 
-    def withdraw(self, namespace: str, addresses: Iterable[Interface]) -> None:
+    def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Take service addresses off ``lo`` in the namespace; an absent namespace or address is success."""
-        with explaining(f"withdraw addresses from {namespace}"):
+        with map_errors(f"withdraw addresses from {namespace}"):
             try:
                 with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
                     for address in addresses:
@@ -221,14 +221,14 @@ class LinuxLinks:
 
     def retire(self, host_links: Iterable[str]) -> None:
         """Silence links at once (down, in the group of the dead); ``reap`` deletes them. Absent: success."""
-        with explaining("retire links"), Netlink() as here:
+        with map_errors("retire links"), Netlink() as here:
             for name in host_links:
-                body = link_header(up=False) + text(IFLA_IFNAME, name) + number(IFLA_GROUP, RETIRED)
+                body = link_header(up=False) + string(IFLA_IFNAME, name) + u32(IFLA_GROUP, RETIRED)
                 here.call(RTM_SETLINK, body + attribute(IFLA_IFALIAS, b""), accept=(errno.ENODEV,))
 
     def reap(self) -> None:
         """Delete all retired links in one request."""
-        with explaining("delete retired links"), Netlink() as here:
+        with map_errors("delete retired links"), Netlink() as here:
             _delete_group(here, RETIRED)
 
     def solicit(self, names: Iterable[str]) -> None:
@@ -240,7 +240,7 @@ class LinuxLinks:
     @contextmanager
     def _ends(self, namespace: str, veth: Veth) -> Iterator[_Ends]:
         what = f"plug {veth.interface} of {namespace} into bridge {veth.bridge}"
-        with explaining(what), ExitStack() as stack:
+        with map_errors(what), ExitStack() as stack:
             try:
                 descriptor = stack.enter_context(opened_namespace(namespace))
             except NotANetworkNamespaceError as error:
@@ -297,7 +297,7 @@ def _hold_inside(ends: _Ends, inner: int, interface: str, address: Interface, *,
     except NetlinkError as error:
         if error.errno != errno.EACCES or address.version != 6:
             raise
-        with entered(ends.namespace):
+        with in_namespace(ends.namespace):
             set_where_different(ProcSysctl(), f"net/ipv6/conf/{interface}/disable_ipv6", "0")
         _hold(ends.there, inner, address, made=made)
 
@@ -310,12 +310,12 @@ def _hold(netlink: Netlink, index: int, address: Interface, *, made: bool) -> No
 
 def _delete_group(here: Netlink, group: int) -> None:
     absent = (errno.ENODEV, errno.ESRCH)
-    here.call(RTM_DELLINK, link_header() + number(IFLA_GROUP, group), accept=absent)
+    here.call(RTM_DELLINK, link_header() + u32(IFLA_GROUP, group), accept=absent)
 
 
 def _make_pair(ends: _Ends, veth: Veth) -> None:
-    host = text(IFLA_IFNAME, veth.host_link) + number(IFLA_MASTER, ends.bridge) + shape(mtu=veth.mtu)
-    peer = veth_info(veth.interface, ends.namespace, shape(veth.mac, veth.mtu))
+    host = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_MASTER, ends.bridge) + mac_and_mtu(mtu=veth.mtu)
+    peer = veth_info(veth.interface, ends.namespace, mac_and_mtu(veth.mac, veth.mtu))
     header = link_header(up=not veth.isolated)
     ends.here.call(RTM_NEWLINK, header + host + peer, NLM_F_CREATE | NLM_F_EXCL)
 
@@ -337,13 +337,13 @@ def _is_pair(ends: _Ends, veth: Veth) -> bool:
 
 def _reshape(ends: _Ends, veth: Veth) -> None:
     """Give a pair that was there the bridge, MTU and MAC it should have."""
-    host = link_header() + text(IFLA_IFNAME, veth.host_link)
-    ends.here.call(RTM_SETLINK, host + number(IFLA_MASTER, ends.bridge) + shape(mtu=veth.mtu))
-    inner = link_header() + text(IFLA_IFNAME, veth.interface)
-    ends.there.call(RTM_SETLINK, inner + shape(veth.mac, veth.mtu))
+    host = link_header() + string(IFLA_IFNAME, veth.host_link)
+    ends.here.call(RTM_SETLINK, host + u32(IFLA_MASTER, ends.bridge) + mac_and_mtu(mtu=veth.mtu))
+    inner = link_header() + string(IFLA_IFNAME, veth.interface)
+    ends.there.call(RTM_SETLINK, inner + mac_and_mtu(veth.mac, veth.mtu))
 
 
-def _serve(ends: _Ends, inner: int, veth: Veth) -> None:
+def _place_service_addresses(ends: _Ends, inner: int, veth: Veth) -> None:
     """Put shared addresses on the interface of the holder, on ``lo`` of the others; at no time on neither."""
     place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
     for address in _shared(veth):

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.syscalls import OWN_NAMESPACE, NotANetworkNamespaceError, entered, opened_namespace
+from sandnet.kernel.syscalls import OWN_NAMESPACE, NotANetworkNamespaceError, in_namespace, opened_namespace
 from sandnet.model.address import Address
 
 _BACKLOG: Final = 128
@@ -31,7 +31,7 @@ _RECEIVE_BUFFER: Final = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def listen_inside(key: str, inode: int, address: Address, port: int) -> tuple[socket.socket, socket.socket]:
+def open_sockets_in(key: str, inode: int, address: Address, port: int) -> tuple[socket.socket, socket.socket]:
     """A UDP socket and a listening TCP socket in the namespace pinned at ``key``; call it on a worker thread.
 
     Nobody inside can bind the port beside them, root neither. See :func:`listen_here`.
@@ -47,7 +47,7 @@ def listen_inside(key: str, inode: int, address: Address, port: int) -> tuple[so
             port is taken inside; ``UNAVAILABLE`` the kernel refuses.
     """
     with _entered(key, inode, f"listen on {address} port {port}"):
-        return listen_here(address, port)
+        return open_sockets(address, port)
 
 
 def asking_inside(key: str, inode: int, versions: Iterable[int]) -> tuple[socket.socket, ...]:
@@ -103,7 +103,7 @@ def _entered(key: str, inode: int, what: str) -> Iterator[None]:
                 raise not_found("namespace", f"{inode} at {key}", f"namespace {found} is there now")
             if found == os.stat(OWN_NAMESPACE).st_ino:
                 raise Error(Kind.CONFLICT, f"{key} is the host's own network namespace; it is not entered")
-            with entered(namespace):
+            with in_namespace(namespace):
                 yield
     except (FileNotFoundError, NotADirectoryError, NotANetworkNamespaceError) as failure:
         raise not_found("namespace", key) from failure
@@ -112,7 +112,7 @@ def _entered(key: str, inode: int, what: str) -> Iterator[None]:
         raise Error(kind, f"cannot {what} inside {key}: {failure.strerror}") from failure
 
 
-def listen_here(address: Address, port: int) -> tuple[socket.socket, socket.socket]:
+def open_sockets(address: Address, port: int) -> tuple[socket.socket, socket.socket]:
     """The same two sockets in the calling thread's own namespace.
 
     The UDP socket has neither ``SO_REUSEADDR`` nor ``SO_REUSEPORT``. With the first, every user may bind the port too

@@ -17,7 +17,7 @@ from typing import Final
 
 from sandnet.errors import Error, Kind, collected, invalid, not_found
 from sandnet.kernel.linux.namespace_sockets import tcp_socket
-from sandnet.kernel.netlink.routes import Route, settle_default, settle_groups
+from sandnet.kernel.netlink.routes import Route, ensure_default, ensure_groups
 from sandnet.kernel.netlink.rtnetlink import (
     LOOPBACK,
     RTM_SETLINK,
@@ -27,8 +27,8 @@ from sandnet.kernel.netlink.rtnetlink import (
     list_links,
     remove_address,
 )
-from sandnet.kernel.netlink.socket import Netlink, explaining
-from sandnet.kernel.netlink.source_routing import settle_policy
+from sandnet.kernel.netlink.socket import Netlink, map_errors
+from sandnet.kernel.netlink.source_routing import ensure_policy
 from sandnet.kernel.source_policy import policy
 from sandnet.kernel.syscalls import (
     OWN_NAMESPACE,
@@ -36,7 +36,7 @@ from sandnet.kernel.syscalls import (
     bind_mount,
     open_namespace,
     opened_namespace,
-    returning,
+    restoring_namespace,
     unmount,
     unshare_network,
 )
@@ -44,7 +44,7 @@ from sandnet.kernel.types import DefaultRoute, Namespace, SourceRoute
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LOOKS: Final = 3
+_SCANS: Final = 3
 """A file that is no namespace's may be one a moment later: it is looked at so often before it is a stranger's."""
 
 
@@ -60,13 +60,13 @@ class LinuxNamespaces:
 
     def make(self, key: str) -> Namespace:
         """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept."""
-        with explaining(f"make a namespace at {key}"), self._place(key, make=True) as (folder, name):
+        with map_errors(f"make a namespace at {key}"), self._place(key, make=True) as (folder, name):
             found = _find(key, folder, name)
             return _with_loopback(found, folder, name) if found else _make(key, folder, name)
 
     def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
         """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up."""
-        with explaining(f"pin a namespace at {key}"), self._place(key, make=True) as (folder, name):
+        with map_errors(f"pin a namespace at {key}"), self._place(key, make=True) as (folder, name):
             with _source(path, pid) as source:
                 if inode not in (0, os.fstat(source).st_ino):
                     raise Error(Kind.CONFLICT, f"{path or f'process {pid}'} is in another namespace by now")
@@ -75,12 +75,12 @@ class LinuxNamespaces:
 
     def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
         """The namespace that :meth:`pin` would pin, as it is now."""
-        with explaining("identify a namespace"), _source(path, pid) as source:
+        with map_errors("identify a namespace"), _source(path, pid) as source:
             return _described("", source)
 
     def find(self, key: str) -> Namespace | None:
         """What is pinned at ``key``, or ``None``; ``loopback_was_up`` tells of now."""
-        with explaining(f"look up {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
+        with map_errors(f"look up {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
             return _find(key, folder, name)
         return None
 
@@ -96,7 +96,7 @@ class LinuxNamespaces:
         Raises:
             Error: ``CONFLICT`` something that is no namespace and not ours lives at ``key``; it stays.
         """
-        with explaining(f"release {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
+        with map_errors(f"release {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
             failures: list[OSError] = []
             pinned = _pinned_inode(key, folder, name)
             if pinned and inode not in (0, pinned):
@@ -118,12 +118,12 @@ class LinuxNamespaces:
             Error: ``NOT_FOUND`` the namespace or an interface is gone (never without routes);
                 ``INVALID`` or ``UNAVAILABLE`` the kernel finds a gateway out of reach.
         """
-        with explaining(f"set the default routes of {key}"), self._inside(key) as netlink:
+        with map_errors(f"set the default routes of {key}"), self._inside(key) as netlink:
             if netlink:
                 wanted: dict[int, Route] = {route.gateway.version: _route(netlink, key, route) for route in routes}
                 for version, family in _FAMILIES.items():
-                    settle_default(netlink, family, wanted.get(version))
-                settle_groups(netlink, 0 if 4 in wanted else _first_ethernet(netlink))
+                    ensure_default(netlink, family, wanted.get(version))
+                ensure_groups(netlink, 0 if 4 in wanted else _first_ethernet(netlink))
             elif routes:
                 raise not_found("namespace", key)
 
@@ -133,17 +133,17 @@ class LinuxNamespaces:
         Raises:
             Error: ``NOT_FOUND`` the namespace is gone (never without routes).
         """
-        with explaining(f"set the routing by source of {key}"), self._inside(key) as netlink:
+        with map_errors(f"set the routing by source of {key}"), self._inside(key) as netlink:
             if netlink:
                 indexes = {route.interface: netlink.index(route.interface) for route in routes}
                 present = {name: index for name, index in indexes.items() if index}
-                settle_policy(netlink, policy(routes, present))
+                ensure_policy(netlink, policy(routes, present))
             elif routes:
                 raise not_found("namespace", key)
 
-    def silence(self, key: str, interface: str) -> None:
+    def set_link_down(self, key: str, interface: str) -> None:
         """Set a link inside down and take its addresses off it; absent: success."""
-        with explaining(f"silence {interface} of {key}"), self._inside(key) as netlink:
+        with map_errors(f"silence {interface} of {key}"), self._inside(key) as netlink:
             index = netlink.index(interface) if netlink else 0
             if netlink and index:
                 netlink.call(RTM_SETLINK, link_header(index, up=False), accept=(errno.ENODEV,))
@@ -156,7 +156,7 @@ class LinuxNamespaces:
 
     def interfaces(self, key: str) -> Sequence[str]:
         """Names of the links inside, ``lo`` included; empty when nothing is pinned there."""
-        with explaining(f"list the links of {key}"), self._inside(key) as netlink:
+        with map_errors(f"list the links of {key}"), self._inside(key) as netlink:
             return [link.name for link in list_links(netlink)] if netlink else []
 
     @contextmanager
@@ -259,7 +259,7 @@ def _pinned(key: str, folder: int, name: str) -> Iterator[int | None]:
 
 def _open_pinned(key: str, folder: int, name: str) -> int | None:
     """Opened once, and what was found is gone by: who looks without a lock may meet a join or a leave."""
-    for _ in range(_LOOKS):
+    for _ in range(_SCANS):
         try:
             return open_namespace(name, dir_fd=folder)
         except FileNotFoundError:
@@ -297,7 +297,7 @@ def _pin(key: str, source: int, folder: int, name: str) -> Namespace:
 
 
 def _make(key: str, folder: int, name: str) -> Namespace:
-    with returning():
+    with restoring_namespace():
         unshare_network()
         inode = os.stat(OWN_NAMESPACE).st_ino
         inside = Netlink()

@@ -25,14 +25,14 @@ from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_GONE
 from sandnet.kernel.low_descriptors import LowDescriptors
 from sandnet.kernel.netlink.nfnetlink import Nfnetlink
-from sandnet.kernel.netlink.socket import explaining
+from sandnet.kernel.netlink.socket import map_errors
 from sandnet.kernel.types import ElementChange, Listing
 
 _LIBRARY: Final = "libnftables.so.1"
 _PACKAGE_HINT: Final = "apt-get install libnftables1"
 _NUMERIC_STATELESS: Final = 0xF << 7 | 1 << 2
 """Output flags (libnftables(3)): numbers and no names, nothing that counts: as we write it ourselves."""
-_GONE_HINT: Final = "somebody else removed rules of ours: they are put back within seconds"
+_ABSENT_HINT: Final = "somebody else removed rules of ours: they are put back within seconds"
 _ELEMENT: Final = re.compile(r",\s+")
 _TRANSIENT: Final = (
     "Operation not permitted",
@@ -150,7 +150,7 @@ class Nftables:
         Raises:
             Error: as :meth:`run`.
         """
-        with explaining(f"read nftables table {table}"):
+        with map_errors(f"read nftables table {table}"):
             found = self._tables.declared(table)
         if found is None:
             return None
@@ -175,13 +175,13 @@ class Nftables:
                 return frozenset()
             raise
 
-    def touched(self) -> int:
+    def foreign_generation(self) -> int:
         """0 when all transactions since the last :meth:`account` were ours; else the present generation."""
         with self._lock:
             now = self._generation()
             return 0 if now == self._accounted else now
 
-    def account(self, generation: int) -> None:
+    def acknowledge(self, generation: int) -> None:
         """What others did up to this generation has been looked at."""
         with self._lock:
             self._accounted = generation
@@ -239,5 +239,5 @@ def _refusal(said: str) -> Error:
     first = next((line.strip() for line in said.splitlines() if line.strip()), "no reason given")
     message = f"nftables: {first.removeprefix('Error: ')}"
     if _MISSING in first:
-        return Error(Kind.UNAVAILABLE, message, _GONE_HINT, RULES_GONE)
+        return Error(Kind.UNAVAILABLE, message, _ABSENT_HINT, RULES_GONE)
     return Error(Kind.UNAVAILABLE if any(words in first for words in _TRANSIENT) else Kind.INTERNAL, message)

@@ -10,18 +10,18 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from sandnet.errors import Error, Kind, invalid
-from sandnet.kernel.netlink.socket import explaining
+from sandnet.kernel.netlink.socket import map_errors
 
 _START_TIME: Final = 22 - 3
 """Place of the start time among the fields after the command's name (proc_pid_stat(5))."""
 _MAX_STAT: Final = 4096
-_GONE: Final = (FileNotFoundError, ProcessLookupError)
+_ENDED: Final = (FileNotFoundError, ProcessLookupError)
 """What /proc says of a process that has ended."""
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 
 class PidFd:
-    """See :class:`sandnet.kernel.observation.Watched`."""
+    """See :class:`sandnet.kernel.observation.ProcessHandle`."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -31,7 +31,7 @@ class PidFd:
         return self._descriptor
 
     def end(self, *, force: bool = False) -> None:
-        """See :meth:`sandnet.kernel.observation.Watched.end`."""
+        """See :meth:`sandnet.kernel.observation.ProcessHandle.end`."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL if force else signal.SIGTERM)
 
@@ -83,9 +83,9 @@ class LinuxProcesses:
             Error: as told there.
         """
         found = set()
-        with explaining("look which namespaces processes are in"):
+        with map_errors("look which namespaces processes are in"):
             for name in filter(str.isdecimal, os.listdir("/proc")):
-                with suppress(*_GONE, PermissionError):
+                with suppress(*_ENDED, PermissionError):
                     found.add(os.stat(f"/proc/{name}/ns/net").st_ino)
         return frozenset(found)
 
@@ -124,7 +124,7 @@ def _start_time(pid: int) -> int | None:
             stat = os.read(descriptor, _MAX_STAT)
         finally:
             os.close(descriptor)
-    except _GONE:  # it ended, perhaps in between
+    except _ENDED:  # it ended, perhaps in between
         return None
     except OSError as error:
         raise _unknown(pid, error) from error

@@ -22,20 +22,20 @@ from sandnet.kernel.netlink.rtnetlink import (
     dump_ports,
     get_port,
 )
-from sandnet.kernel.netlink.socket import Netlink, TooMuchError, explaining
+from sandnet.kernel.netlink.socket import Netlink, TooMuchError, map_errors
 from sandnet.kernel.netlink.source_routing import dump_policy
 from sandnet.kernel.syscalls import NotANetworkNamespaceError
-from sandnet.kernel.types import DefaultHop, Held, Inside, Port, Space
+from sandnet.kernel.types import DefaultRouteState, NamespaceState, PackedPrefix, PinnedNamespace, Port
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
-_NOTHING: Final = Space({}, {}, {}, ())
+_NOTHING: Final = NamespaceState({}, {}, {}, ())
 _MOUNTS: Final = "/proc/thread-self/mountinfo"
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 """How mountinfo writes blanks and the like (proc(5))."""
 
 
-class LinuxSurvey:
-    """The real :class:`sandnet.kernel.observation.Survey`.
+class LinuxStateReader:
+    """The real :class:`sandnet.kernel.observation.StateReader`.
 
     Args:
         namespaces: knows how to open a sandbox safely.
@@ -46,73 +46,73 @@ class LinuxSurvey:
         self._namespaces = namespaces
         self._root = sandbox_dir.rstrip("/")
 
-    def host(self, only: str = "") -> Space:
-        """See :meth:`sandnet.kernel.observation.Survey.host`.
+    def host(self, only: str = "") -> NamespaceState:
+        """See :meth:`sandnet.kernel.observation.StateReader.host`.
 
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell.
         """
-        with explaining("look at the host's links"), Netlink() as netlink:
+        with map_errors("look at the host's links"), Netlink() as netlink:
             if not only:
-                return _space(netlink, dump_ports(netlink), _FAMILIES)
+                return _namespace_state(netlink, dump_ports(netlink), _FAMILIES)
             port = get_port(netlink, only)
-            return _space(netlink, [port], _FAMILIES, port.link.ifindex) if port else _NOTHING
+            return _namespace_state(netlink, [port], _FAMILIES, port.link.ifindex) if port else _NOTHING
 
     def uplinks(self) -> Collection[tuple[int, str]]:
-        """See :meth:`sandnet.kernel.observation.Survey.uplinks`.
+        """See :meth:`sandnet.kernel.observation.StateReader.uplinks`.
 
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell.
         """
-        with explaining("look for the host's uplinks"), Netlink() as netlink:
+        with map_errors("look for the host's uplinks"), Netlink() as netlink:
             found = {(4 if path.family == socket.AF_INET else 6, path.link) for path in dump_widest(netlink)}
         return [(version, name) for version, link in sorted(found) if (name := _name(link))]
 
     def neighbour_overflows(self) -> Mapping[int, int]:
-        """See :meth:`sandnet.kernel.observation.Survey.neighbour_overflows`."""
+        """See :meth:`sandnet.kernel.observation.StateReader.neighbour_overflows`."""
         return overflows()
 
-    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[Inside | None]:
-        """See :meth:`sandnet.kernel.observation.Survey.inside`."""
+    def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[PinnedNamespace | None]:
+        """See :meth:`sandnet.kernel.observation.StateReader.inside`."""
         families = _FAMILIES if ipv6 else _FAMILIES[:1]
         return [self._inside(key, families) for key in keys]
 
     def pinned(self) -> frozenset[str]:
-        """See :meth:`sandnet.kernel.observation.Survey.pinned`."""
+        """See :meth:`sandnet.kernel.observation.StateReader.pinned`."""
         places = map(_place, _mounts(self._root))
         return frozenset(place for place in places if place.startswith(f"{self._root}/"))
 
-    def mounted_at(self, inode: int) -> str:
-        """See :meth:`sandnet.kernel.observation.Survey.mounted_at`.
+    def mount_path_of(self, inode: int) -> str:
+        """See :meth:`sandnet.kernel.observation.StateReader.mount_path_of`.
 
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell.
         """
         return next(map(_place, _mounts(f" net:[{inode}] ")), "")
 
-    def lives_in(self, inode: int) -> int:
-        """See :meth:`sandnet.kernel.observation.Survey.lives_in`."""
+    def process_in(self, inode: int) -> int:
+        """See :meth:`sandnet.kernel.observation.StateReader.process_in`."""
         wanted = f"net:[{inode}]"
         for name in os.listdir("/proc"):
             if name.isdecimal() and _namespace_of(name) == wanted:
                 return int(name)
         return 0
 
-    def _inside(self, key: str, families: Sequence[int]) -> Inside | None:
+    def _inside(self, key: str, families: Sequence[int]) -> PinnedNamespace | None:
         try:
             with self._namespaces.opened(key) as namespace:
                 inode = os.fstat(namespace).st_ino
                 space = _space_inside(namespace, families)
-                return Inside(inode, space or _NOTHING, whole=space is not None)
+                return PinnedNamespace(inode, space or _NOTHING, whole=space is not None)
         except (OSError, NotANetworkNamespaceError, Error):
             return None
 
 
-def _space_inside(namespace: int, families: Sequence[int]) -> Space | None:
+def _space_inside(namespace: int, families: Sequence[int]) -> NamespaceState | None:
     """What is in a sandbox; ``None``: more than one look may read."""
     try:
         with Netlink.inside(namespace) as netlink:
-            space = _space(netlink, dump_ports(netlink), families)
+            space = _namespace_state(netlink, dump_ports(netlink), families)
             return space._replace(policy=dump_policy(netlink))
     except TooMuchError:
         return None
@@ -128,7 +128,7 @@ def _name(index: int) -> str:
 
 def _mounts(word: str) -> list[str]:
     """The lines of the table of mounts (proc(5)) in which a word stands."""
-    with explaining("read the table of mounts"), open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+    with map_errors("read the table of mounts"), open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
         return [line for line in file if word in line]
 
 
@@ -143,23 +143,25 @@ def _namespace_of(pid: str) -> str:
         return ""
 
 
-def _space(netlink: Netlink, ports: Iterable[Port], families: Iterable[int], only: int = 0) -> Space:
+def _namespace_state(netlink: Netlink, ports: Iterable[Port], families: Iterable[int], only: int = 0) -> NamespaceState:
     """Of all links, or of the one with the index ``only``."""
     links = {port.link.name: port for port in ports}
-    addresses: dict[int, set[Held]] = {}
+    addresses: dict[int, set[PackedPrefix]] = {}
     for index, address in dump_addresses(netlink, only):
         addresses.setdefault(index, set()).add(address)
-    connected: dict[int, set[Held]] = {}
-    defaults: list[DefaultHop] = []
+    connected: dict[int, set[PackedPrefix]] = {}
+    defaults: list[DefaultRouteState] = []
     for family in families:
         for route in dump_routes(netlink, family, only):
             if not route.length:
                 version = 4 if family == socket.AF_INET else 6
-                defaults.append(DefaultHop(version, route.gateway, route.ifindex, route.protocol == ROUTE_PROTOCOL))
+                defaults.append(
+                    DefaultRouteState(version, route.gateway, route.ifindex, route.protocol == ROUTE_PROTOCOL)
+                )
             elif not route.gateway:
                 connected.setdefault(route.ifindex, set()).add((route.destination, route.length))
-    return Space(links, _frozen(addresses), _frozen(connected), defaults)
+    return NamespaceState(links, _frozen(addresses), _frozen(connected), defaults)
 
 
-def _frozen(found: dict[int, set[Held]]) -> dict[int, frozenset[Held]]:
+def _frozen(found: dict[int, set[PackedPrefix]]) -> dict[int, frozenset[PackedPrefix]]:
     return {index: frozenset(members) for index, members in found.items()}

@@ -33,8 +33,8 @@ from sandnet.kernel.netlink.rtnetlink import (
     index_of_netconf,
     to_port,
 )
-from sandnet.kernel.netlink.socket import Netlink, Reply, explaining, replies
-from sandnet.kernel.types import News, Port
+from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
+from sandnet.kernel.types import Changes, Port
 
 _BACKLOG: Final = 16 << 20
 """Bytes of unread news the kernel keeps for us: a thousand joins."""
@@ -57,8 +57,8 @@ _MOVED: Final = {
 _MOUNTS: Final = "/proc/self/mountinfo"
 
 
-class LinuxWatch:
-    """The real :class:`sandnet.kernel.observation.Watch`, of the namespace in which the first call is made."""
+class LinuxWatcher:
+    """The real :class:`sandnet.kernel.observation.Watcher`, of the namespace in which the first call is made."""
 
     def __init__(self, firewall: Firewall) -> None:
         self._firewall = firewall
@@ -73,33 +73,33 @@ class LinuxWatch:
         self._namespaces: dict[str, int] = {}
         """By link of the host: number of the namespace of its other end."""
 
-    def read(self) -> News:
-        """See :meth:`sandnet.kernel.observation.Watch.read`.
+    def read(self) -> Changes:
+        """See :meth:`sandnet.kernel.observation.Watcher.read`.
 
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell.
         """
-        with explaining("hear of changes"):
-            mounts, rules = self._mounts_changed(), self._firewall.touched() != 0
+        with map_errors("hear of changes"):
+            mounts, rules = self._mounts_changed(), self._firewall.foreign_generation() != 0
             if self._host is None or self._sandboxes is None:
                 self._begin()
                 return _nothing(rules=rules, missed=False)
             try:
-                heard = [*self._heard(self._host)]
+                heard = [*self._receive(self._host)]
             except OSError as failure:
                 if failure.errno != errno.ENOBUFS:
                     raise
                 self._begin()
                 return _nothing(rules=True, missed=True)
-            inner, missed = self._heard_inside(self._sandboxes)
-            return self._told([*heard, *inner], mounts=mounts, rules=rules, missed=missed)
+            inner, missed = self._receive_inside(self._sandboxes)
+            return self._summarise([*heard, *inner], mounts=mounts, rules=rules, missed=missed)
 
     def namespaces(self) -> Mapping[str, int]:
-        """See :meth:`sandnet.kernel.observation.Watch.namespaces`."""
+        """See :meth:`sandnet.kernel.observation.Watcher.namespaces`."""
         return self._namespaces
 
     def name(self, index: int) -> str:
-        """See :meth:`sandnet.kernel.observation.Watch.name`."""
+        """See :meth:`sandnet.kernel.observation.Watcher.name`."""
         return self._names.get(index, "")
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class LinuxWatch:
         self._names = {port.link.ifindex: port.link.name for port in ports}
         self._namespaces = {port.link.name: port.peer_namespace for port in ports if port.peer_namespace >= 0}
 
-    def _heard(self, news: socket.socket) -> Iterator[tuple[int, Reply]]:
+    def _receive(self, news: socket.socket) -> Iterator[tuple[int, Reply]]:
         """What has gathered: number of the namespace, and the message."""
         for _ in range(_MOST):
             try:
@@ -133,10 +133,10 @@ class LinuxWatch:
                 where = next(numbers, _HERE)
                 yield from ((where, reply) for reply in replies(data))
 
-    def _heard_inside(self, news: socket.socket) -> tuple[list[tuple[int, Reply]], bool]:
+    def _receive_inside(self, news: socket.socket) -> tuple[list[tuple[int, Reply]], bool]:
         """What has gathered of sandboxes, and whether some of it was lost."""
         try:
-            return [(where, reply) for where, reply in self._heard(news) if where != _HERE], False
+            return [(where, reply) for where, reply in self._receive(news) if where != _HERE], False
         except OSError as failure:
             if failure.errno != errno.ENOBUFS:
                 raise
@@ -144,7 +144,7 @@ class LinuxWatch:
         self._sandboxes = subscribed(_BACKLOG, also=RULES, all_namespaces=True)
         return [], True
 
-    def _told(self, heard: list[tuple[int, Reply]], *, mounts: bool, rules: bool, missed: bool) -> News:
+    def _summarise(self, heard: list[tuple[int, Reply]], *, mounts: bool, rules: bool, missed: bool) -> Changes:
         latest: dict[tuple[int, int], bytes] = {}
         gone: set[str] = set()
         lost: set[int] = set()
@@ -175,7 +175,7 @@ class LinuxWatch:
         richer = frozenset(self._names.get(index, "") for index in grown)
         for index in deleted - {port.link.ifindex for port in here.values()}:
             self._names.pop(index, None)
-        return News(
+        return Changes(
             here, frozenset(gone), touched, richer, inner, frozenset(poorer), mounts=mounts, rules=rules, missed=missed
         )
 
@@ -196,7 +196,7 @@ class LinuxWatch:
         return bool(self._mounts.poll(0))
 
 
-def _nothing(*, rules: bool, missed: bool) -> News:
+def _nothing(*, rules: bool, missed: bool) -> Changes:
     """No news but that it begins."""
     names, numbers = frozenset[str](), frozenset[int]()
-    return News({}, names, names, names, {}, numbers, mounts=True, rules=rules, missed=missed)
+    return Changes({}, names, names, names, {}, numbers, mounts=True, rules=rules, missed=missed)

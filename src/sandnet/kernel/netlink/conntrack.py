@@ -8,7 +8,7 @@ The kernel has one hash table for all namespaces and walks all of it for a list:
 however few flows there are. Its count of our own flows costs 0.01 ms, so that is asked first. Decoding is
 ours, as pyroute2's takes 0.06 ms a flow and has no ports of SCTP.
 
-The socket is kept: to close one is slow (:class:`sandnet.kernel.netlink.socket.Kept`).
+The socket is kept: to close one is slow (:class:`sandnet.kernel.netlink.socket.SharedSocket`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from sandnet.kernel.netlink.socket import Kept, Netlink, attribute, attributes, explaining
+from sandnet.kernel.netlink.socket import Netlink, SharedSocket, attribute, attributes, map_errors
 from sandnet.model.address import Address
 
 _NETLINK_NETFILTER: Final = 12
@@ -77,7 +77,7 @@ class Conntrack:
     """The connections of the namespace that the thread of the first call is in."""
 
     def __init__(self) -> None:
-        self._kept = Kept(_Conntrack)
+        self._socket = SharedSocket(_Conntrack)
 
     def forget_flows(
         self, *, addresses: Iterable[Address] = (), bound: Iterable[tuple[int, int]] = (), live: Iterable[Address] = ()
@@ -92,12 +92,12 @@ class Conntrack:
         right = {address.packed for address in live}
         if not targets and not ports:
             return
-        with explaining("forget tracked connections"), self._kept.used() as conntrack:
+        with map_errors("forget tracked connections"), self._socket.used() as conntrack:
             _forget(conntrack, targets, ports, right)
 
     def close(self) -> None:
         """Give the socket back; a later call takes a new one."""
-        self._kept.close()
+        self._socket.close()
 
 
 def _forget(conntrack: _Conntrack, targets: set[bytes], ports: set[tuple[int, bytes]], right: set[bytes]) -> None:

@@ -15,14 +15,14 @@ from typing import Final, NamedTuple
 from sandnet.kernel.netlink.socket import (
     NLM_F_ACK,
     NLM_F_CREATE,
-    Kept,
     Message,
     Netlink,
     NetlinkError,
+    SharedSocket,
     attribute,
     attributes,
     nested,
-    text,
+    string,
     to_text,
 )
 from sandnet.kernel.types import ElementChange
@@ -84,7 +84,7 @@ class Nfnetlink:
     """Asks by a socket that it keeps."""
 
     def __init__(self) -> None:
-        self._kept = Kept(lambda: Netlink(_NETLINK_NETFILTER))
+        self._socket = SharedSocket(lambda: Netlink(_NETLINK_NETFILTER))
 
     def generation(self) -> int:
         """The number of the last transaction in this network namespace.
@@ -92,7 +92,7 @@ class Nfnetlink:
         Raises:
             NetlinkError: the kernel has no nftables.
         """
-        with self._kept.used() as netlink:
+        with self._socket.used() as netlink:
             body = netlink.get(_GET_GENERATION, _HEADER.pack(0, 0, 0)) or b""
         return int.from_bytes(attributes(body, _HEADER.size).get(_GENERATION_ID, b""), "big")
 
@@ -114,7 +114,7 @@ class Nfnetlink:
         changes = [_element(each) for each in elements]
         changes[-1] = changes[-1]._replace(flags=changes[-1].flags | NLM_F_ACK)
         messages = [Message(_BATCH_BEGIN, 0, batch + expected), *changes, Message(_BATCH_END, 0, batch)]
-        with self._kept.used() as netlink:
+        with self._socket.used() as netlink:
             try:
                 netlink.transact(messages)
             except NetlinkError as refused:
@@ -130,15 +130,15 @@ class Nfnetlink:
             NetlinkError: the kernel will not tell.
         """
         family, _, name = table.partition(" ")
-        with self._kept.used() as netlink:
-            chains = [*_told(netlink, _GET_CHAIN, family, name)]
-            rules = [*_told(netlink, _GET_RULE, family, name)]
-            sets = [*_told(netlink, _GET_SET, family, name)]
+        with self._socket.used() as netlink:
+            chains = [*_dump(netlink, _GET_CHAIN, family, name)]
+            rules = [*_dump(netlink, _GET_RULE, family, name)]
+            sets = [*_dump(netlink, _GET_SET, family, name)]
         return _declared(chains, rules, sets) if chains or sets else None
 
     def close(self) -> None:
         """Give the socket back; a later call takes a new one."""
-        self._kept.close()
+        self._socket.close()
 
 
 def _declared(chains: list[_Told], rules: list[_Told], sets: list[_Told]) -> Declared:
@@ -149,8 +149,8 @@ def _declared(chains: list[_Told], rules: list[_Told], sets: list[_Told]) -> Dec
     return Declared(frame, tuple(spelled for each in sets if (spelled := _spelled(each))))
 
 
-def _told(netlink: Netlink, kind: int, family: str, table: str) -> Iterator[dict[int, bytes]]:
-    body = _HEADER.pack(_FAMILIES[family], 0, 0) + text(_TABLE, table)
+def _dump(netlink: Netlink, kind: int, family: str, table: str) -> Iterator[dict[int, bytes]]:
+    body = _HEADER.pack(_FAMILIES[family], 0, 0) + string(_TABLE, table)
     try:
         found = netlink.dump(kind, body)
     except NetlinkError as refused:
@@ -167,9 +167,9 @@ def _element(change: ElementChange) -> Message:
     family, _, table = change.table.partition(" ")
     data = nested(_ELEMENT_DATA, attribute(_DATA_VALUE, change.data)) if change.data else b""
     element = nested(_LIST_ELEMENT, nested(_ELEMENT_KEY, attribute(_DATA_VALUE, change.packed)), data)
-    where = text(_ELEMENTS_TABLE, table) + text(_ELEMENTS_SET, change.name)
+    where = string(_ELEMENTS_TABLE, table) + string(_ELEMENTS_SET, change.name)
     body = _HEADER.pack(_FAMILIES[family], 0, 0) + where + nested(_ELEMENTS, element)
-    return Message(_NEW_ELEMENT, NLM_F_CREATE, body) if change.comes else Message(_DELETE_ELEMENT, 0, body)
+    return Message(_NEW_ELEMENT, NLM_F_CREATE, body) if change.added else Message(_DELETE_ELEMENT, 0, body)
 
 
 def _spelled(told: dict[int, bytes]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandnet.kernel.netlink.notifications import subscribed
-from sandnet.kernel.netlink.prefix_table import ADDRESS, LINK, ROUTE, Prefixes
+from sandnet.kernel.netlink.prefix_table import ADDRESS, LINK, ROUTE, PrefixTable
 from sandnet.kernel.netlink.rtnetlink import (
     RTM_GETADDR,
     RTM_GETLINK,
@@ -23,7 +23,7 @@ from sandnet.kernel.netlink.rtnetlink import (
     RTM_NEWLINK,
     RTM_NEWROUTE,
 )
-from sandnet.kernel.netlink.socket import Netlink, explaining, number, replies
+from sandnet.kernel.netlink.socket import Netlink, map_errors, replies, u32
 from sandnet.model.address import Prefix
 
 _BACKLOG: Final = 8 << 20
@@ -32,7 +32,7 @@ _BUFFER: Final = 1 << 16
 _IFLA_EXT_MASK: Final = 29
 _RTEXT_FILTER_SKIP_STATS: Final = 8
 _REQUESTS: Final = (
-    (RTM_GETLINK, RTM_NEWLINK, LINK.pack(0, 0, 0, 0, 0) + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)),
+    (RTM_GETLINK, RTM_NEWLINK, LINK.pack(0, 0, 0, 0, 0) + u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)),
     (RTM_GETADDR, RTM_NEWADDR, ADDRESS.pack(0, 0, 0, 0, 0)),
     (RTM_GETROUTE, RTM_NEWROUTE, ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)),
 )
@@ -40,13 +40,13 @@ _READS: Final = 5
 """How often all is read anew within one call before we make do with what is known."""
 
 
-class Occupancy:
+class OccupiedPrefixes:
     """Follows the network namespace in which the first call was made. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._news: socket.socket | None = None
-        self._known = Prefixes()
+        self._notifications: socket.socket | None = None
+        self._known = PrefixTable()
 
     def prefixes(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
         """Routes and addresses as they are now, those on the links named in ``ignore`` left out.
@@ -57,7 +57,7 @@ class Occupancy:
         Raises:
             Error: the kernel will not tell.
         """
-        with self._lock, explaining("read the host's routes"):
+        with self._lock, map_errors("read the host's routes"):
             try:
                 self._refresh()
             except OSError:
@@ -71,19 +71,19 @@ class Occupancy:
             self._stop()
 
     def _stop(self) -> None:
-        if self._news is not None:
-            self._news.close()
-        self._news = None
+        if self._notifications is not None:
+            self._notifications.close()
+        self._notifications = None
 
     def _refresh(self) -> None:
         """Apply the news. To read all: subscribe first, list, then apply what happened meanwhile."""
-        if self._news is not None and self._catch_up(self._news):
+        if self._notifications is not None and self._catch_up(self._notifications):
             return
         for _ in range(_READS):
             self._stop()
-            self._news = subscribed(_BACKLOG)
+            self._notifications = subscribed(_BACKLOG)
             self._known = _listed()
-            if self._catch_up(self._news):
+            if self._catch_up(self._notifications):
                 return
 
     def _catch_up(self, news: socket.socket) -> bool:
@@ -102,8 +102,8 @@ class Occupancy:
                     self._known.apply(reply.kind, reply.flags, reply.body)
 
 
-def _listed() -> Prefixes:
-    known = Prefixes()
+def _listed() -> PrefixTable:
+    known = PrefixTable()
     with Netlink() as netlink:
         for request, kind, body in _REQUESTS:
             for answer in netlink.dump(request, body):

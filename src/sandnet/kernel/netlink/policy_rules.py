@@ -25,7 +25,7 @@ from sandnet.kernel.netlink.routes import (
     RTN_UNICAST,
 )
 from sandnet.kernel.netlink.rtnetlink import RTM_DELROUTE, RTM_DELRULE, RTM_GETROUTE, RTM_NEWROUTE, RTM_NEWRULE
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, number, to_number
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, to_number, u32
 from sandnet.kernel.netlink.source_routing import list_rules
 from sandnet.kernel.source_policy import TABLES
 from sandnet.kernel.types import RT_TABLE_MAIN, BridgeRoute
@@ -90,7 +90,7 @@ def prefer(netlink: Netlink, routes: Sequence[BridgeRoute]) -> None:
     for version in _FAMILIES:
         rules = _rules(netlink, version)
         place = rules.place if routes else -1
-        wanted = _wanted(netlink, version, routes) if place >= 0 else _Routes()
+        wanted = _desired(netlink, version, routes) if place >= 0 else _Routes()
         if place < 0 or not rules.right:
             for priority in rules.ours:
                 netlink.call(RTM_DELRULE, _rule_body(version, priority), accept=(errno.ENOENT,))
@@ -106,11 +106,11 @@ def prefer(netlink: Netlink, routes: Sequence[BridgeRoute]) -> None:
 def _is_right(netlink: Netlink, version: int, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
     rules = _rules(netlink, version)
     if rules.blocked:
-        return not _wanted(netlink, version, needed)
+        return not _desired(netlink, version, needed)
     if rules.place < 0 or not needed:  # one that others no longer make necessary does no harm
         return True
     present = _present(netlink, version)
-    return rules.right and _wanted(netlink, version, needed) <= present <= _wanted(netlink, version, allowed)
+    return rules.right and _desired(netlink, version, needed) <= present <= _desired(netlink, version, allowed)
 
 
 def _rules(netlink: Netlink, version: int) -> _Rules:
@@ -128,7 +128,7 @@ def _rules(netlink: Netlink, version: int) -> _Rules:
     return _Rules(tuple(ours), local, first)
 
 
-def _wanted(netlink: Netlink, version: int, routes: Sequence[BridgeRoute]) -> _Routes:
+def _desired(netlink: Netlink, version: int, routes: Sequence[BridgeRoute]) -> _Routes:
     found = []
     for route in routes:
         index = netlink.index(route.link)
@@ -154,8 +154,8 @@ def _rule_body(version: int, priority: int) -> bytes:
     body = _HEADER.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
     return (
         body
-        + number(_FRA_PRIORITY, priority)
-        + number(_FRA_TABLE, _TABLE)
+        + u32(_FRA_PRIORITY, priority)
+        + u32(_FRA_TABLE, _TABLE)
         + attribute(_FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
     )
 
@@ -164,5 +164,5 @@ def _route_body(version: int, route: tuple[bytes, int, int, bytes]) -> bytes:
     destination, length, index, source = route
     scope = RT_SCOPE_LINK if version == 4 else RT_SCOPE_UNIVERSE
     body = _HEADER.pack(_FAMILIES[version], length, 0, 0, 0, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
-    body += number(_RTA_TABLE, _TABLE) + attribute(RTA_DST, destination) + number(RTA_OIF, index)
+    body += u32(_RTA_TABLE, _TABLE) + attribute(RTA_DST, destination) + u32(RTA_OIF, index)
     return body + (attribute(RTA_PREFSRC, source) if source else b"")

@@ -68,12 +68,12 @@ def prefix_of(packed: bytes, length: int) -> Prefix:
     return IPv4Network((packed, length), False) if len(packed) == 4 else IPv6Network((packed, length), False)
 
 
-class Prefixes:
+class PrefixTable:
     """Prefixes by the link they sit on; link 0: on none."""
 
     def __init__(self) -> None:
         self._doubtful = False
-        self._gone: set[bytes | None] = set()
+        self._deleted: set[bytes | None] = set()
         self._names: dict[int, str] = {}
         self._links: dict[int, dict[_Key, Prefix]] = {}
         self._paths: dict[_Destination, set[tuple[int, _Path]]] = {}
@@ -92,7 +92,7 @@ class Prefixes:
 
         To be asked when no more are waiting: a route is told after the address that it goes with.
         """
-        gone, self._gone = self._gone, set()
+        gone, self._deleted = self._deleted, set()
         if gone and any(source in gone for paths in self._paths.values() for _link, (_gateway, source) in paths):
             self._doubtful = True
         return not self._doubtful
@@ -128,7 +128,7 @@ class Prefixes:
         if kind == RTM_DELADDR:
             self._drop(link, (local, peer, length))
             self._drop(link, (local, b"", length))
-            self._gone.add(local)
+            self._deleted.add(local)
             return
         prefixes = self._links.setdefault(link, {})
         prefixes[local, peer, length] = prefix_of(peer, length)

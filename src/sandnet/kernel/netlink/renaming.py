@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandnet.kernel.netlink.rtnetlink import IFLA_IFNAME, RTM_SETLINK, dump_ports, get_device, link_header
-from sandnet.kernel.netlink.socket import Netlink, text
+from sandnet.kernel.netlink.socket import Netlink, string
 from sandnet.kernel.types import Veth
 
 
@@ -20,11 +20,11 @@ def rename_back(here: Netlink, there: Netlink, namespace: int, veth: Veth, group
         group: the one that all our ports are in.
     """
     inner = get_device(there, veth.interface)
-    if not veth.mark or inner is None or inner.peer <= 0 or namespace < 0 or here.index(veth.host_link):
+    if not veth.alias or inner is None or inner.peer <= 0 or namespace < 0 or here.index(veth.host_link):
         return
-    wanted = (inner.peer, inner.link.ifindex, namespace, group, veth.mark)
+    wanted = (inner.peer, inner.link.ifindex, namespace, group, veth.alias)
     for port in dump_ports(here):
         if (port.link.ifindex, port.peer, port.peer_namespace, port.link.group, port.link.alias) == wanted:
             # not every kernel renames a link that is up
             here.call(RTM_SETLINK, link_header(port.link.ifindex, up=False))
-            here.call(RTM_SETLINK, link_header(port.link.ifindex) + text(IFLA_IFNAME, veth.host_link))
+            here.call(RTM_SETLINK, link_header(port.link.ifindex) + string(IFLA_IFNAME, veth.host_link))

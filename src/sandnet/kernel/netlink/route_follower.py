@@ -21,7 +21,7 @@ from sandnet.kernel.netlink.rtnetlink import (
     index_of_address,
     index_of_link,
 )
-from sandnet.kernel.netlink.socket import Netlink, Reply, explaining, replies
+from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
 from sandnet.kernel.types import RouteSource
 
 _BACKLOG: Final = 4 << 20
@@ -29,7 +29,7 @@ _BACKLOG: Final = 4 << 20
 _BUFFER: Final = 1 << 16
 _MOST: Final = 2_000
 """Datagrams that one look takes; the rest waits for the next."""
-_REST: Final = 20.0
+_MIN_INTERVAL: Final = 20.0
 """Seconds of rest for each second of reading: a host whose many routes change all day must not keep us reading."""
 _KERNEL: Final = 2
 """``RTPROT_KERNEL``: the route came with an address, which masquerading would choose too."""
@@ -42,7 +42,7 @@ class RouteFollower:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._news: socket.socket | None = None
+        self._notifications: socket.socket | None = None
         self._concerned: set[int] = set()
         """Links over which a route with a preferred source leads."""
         self._known: Sequence[RouteSource] = ()
@@ -55,10 +55,10 @@ class RouteFollower:
         Raises:
             Error: ``UNAVAILABLE`` the kernel will not tell.
         """
-        with self._lock, explaining("read the sources that routes prefer"):
-            if self._news is None:
+        with self._lock, map_errors("read the sources that routes prefer"):
+            if self._notifications is None:
                 self._begin()
-            elif self._changed(self._news):
+            elif self._changed(self._notifications):
                 self._stale = True
             if self._stale and time.monotonic() >= self._read_at:
                 self._read()
@@ -67,13 +67,13 @@ class RouteFollower:
     def close(self) -> None:
         """Stop following; a later call starts again."""
         with self._lock:
-            if self._news is not None:
-                self._news.close()
-            self._news = None
+            if self._notifications is not None:
+                self._notifications.close()
+            self._notifications = None
 
     def _begin(self) -> None:
         """Subscribe before the first reading: nothing falls in between."""
-        self._news = subscribed(_BACKLOG)
+        self._notifications = subscribed(_BACKLOG)
         self._stale, self._read_at = True, 0.0
 
     def _read(self) -> None:
@@ -86,12 +86,12 @@ class RouteFollower:
         self._known = differing(paths, own, names)
         self._stale = False
         now = time.monotonic()
-        self._read_at = now + (now - began) * _REST
+        self._read_at = now + (now - began) * _MIN_INTERVAL
 
     def _changed(self, news: socket.socket) -> bool:
         changed = False
         try:
-            for reply in _heard(news):
+            for reply in _received(news):
                 changed = changed or self._matters(reply)
         except OSError as failure:
             if failure.errno != errno.ENOBUFS:
@@ -121,7 +121,7 @@ def _name(link: int) -> str:
     return "" if _UNSPELLABLE & {*name} else name
 
 
-def _heard(news: socket.socket) -> Iterator[Reply]:
+def _received(news: socket.socket) -> Iterator[Reply]:
     for _ in range(_MOST):
         try:
             data, (port, _groups) = news.recvfrom(_BUFFER)

@@ -140,7 +140,7 @@ def differing(paths: Iterable[Path], own: Iterable[Own], names: Mapping[int, str
         if link in names and any(path.source for path in of_link.values()):
             there = addresses.get((family, link), [])
             wanted = {span: _source(path, there) for span, path in of_link.items()}
-            found += _told(family, names[link], _flattened(wanted))
+            found += _entries(family, names[link], _flattened(wanted))
     return sorted(found, key=lambda each: (each.link, each.first.version, int(each.first)))
 
 
@@ -203,7 +203,7 @@ def _cut(nested: Iterable[tuple[_Span, bytes]]) -> Iterator[tuple[int, int, byte
             at = outer + 1
 
 
-def _told(family: int, link: str, spans: Iterable[tuple[int, int, bytes]]) -> Iterator[RouteSource]:
+def _entries(family: int, link: str, spans: Iterable[tuple[int, int, bytes]]) -> Iterator[RouteSource]:
     size = 4 if family == socket.AF_INET else 16
     for first, end, source in spans:
         ends = [ip_address(each.to_bytes(size)) for each in (first, end)]

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from sandnet.kernel.netlink.rtnetlink import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, number, to_number
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, to_number, u32
 from sandnet.kernel.types import RT_TABLE_MAIN
 from sandnet.model.address import Address, Interface
 
@@ -37,7 +37,7 @@ _GROUPS: Final = ((bytes([224, 0, 0, 0]), 4), (bytes([255] * 4), 32))
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 
 
-class Found(NamedTuple):
+class RouteEntry(NamedTuple):
     """A route of the main table."""
 
     destination: bytes
@@ -61,18 +61,18 @@ def index_of_route(body: bytes) -> int:
     return to_number(attributes(body, _ROUTE.size).get(RTA_OIF))
 
 
-def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Found]:
+def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[RouteEntry]:
     """The unicast routes of the main table, through any link or one."""
-    query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + (number(RTA_OIF, index) if index else b"")
+    query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + (u32(RTA_OIF, index) if index else b"")
     for body in netlink.dump(RTM_GETROUTE, query):
         route_family, length, _src, _tos, table, protocol, _scope, kind, _flags = _ROUTE.unpack_from(body)
         if (route_family, table, kind) == (family, RT_TABLE_MAIN, RTN_UNICAST):
             parts = attributes(body, _ROUTE.size)
             gateway, ifindex = parts.get(RTA_GATEWAY, b""), to_number(parts.get(RTA_OIF))
-            yield Found(parts.get(RTA_DST, b""), length, gateway, ifindex, protocol)
+            yield RouteEntry(parts.get(RTA_DST, b""), length, gateway, ifindex, protocol)
 
 
-def is_taken_in(netlink: Netlink, address: Address) -> bool:
+def is_deliverable(netlink: Netlink, address: Address) -> bool:
     """Whether what comes to an address is taken in, through whichever link: one request."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     query = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
@@ -83,7 +83,7 @@ def is_taken_in(netlink: Netlink, address: Address) -> bool:
 def is_local(netlink: Netlink, index: int, address: Address) -> bool:
     """Whether what comes to an address is taken in by a certain link: a list of all local routes."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + number(RTA_OIF, index)
+    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + u32(RTA_OIF, index)
     for body in netlink.dump(RTM_GETROUTE, query):
         kind, parts = _ROUTE.unpack_from(body)[7], attributes(body, _ROUTE.size)
         if kind == _RTN_LOCAL and parts.get(RTA_DST) == address.packed and to_number(parts.get(RTA_OIF)) == index:
@@ -97,9 +97,9 @@ def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
     scope = RT_SCOPE_UNIVERSE if address.version == 6 else RT_SCOPE_LINK
     prefix = address.network
     head = (family, prefix.prefixlen, 0, 0, RT_TABLE_MAIN, _RTPROT_KERNEL, scope, RTN_UNICAST, 0)
-    body = _ROUTE.pack(*head) + attribute(RTA_DST, prefix.network_address.packed) + number(RTA_OIF, index)
+    body = _ROUTE.pack(*head) + attribute(RTA_DST, prefix.network_address.packed) + u32(RTA_OIF, index)
     if address.version == 6:
-        body += number(_RTA_PRIORITY, _IP6_RT_PRIO_ADDRCONF)
+        body += u32(_RTA_PRIORITY, _IP6_RT_PRIO_ADDRCONF)
     else:
         body += attribute(RTA_PREFSRC, address.ip.packed)
     return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
@@ -107,7 +107,7 @@ def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
 
 def _route_body(family: int, route: Route) -> bytes:
     header = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, RTN_UNICAST, 0)
-    return header + attribute(RTA_GATEWAY, route.gateway.packed) + number(RTA_OIF, route.ifindex)
+    return header + attribute(RTA_GATEWAY, route.gateway.packed) + u32(RTA_OIF, route.ifindex)
 
 
 def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
@@ -120,7 +120,7 @@ def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
             yield Route(ip_address(parts[RTA_GATEWAY]), to_number(parts.get(RTA_OIF)))
 
 
-def settle_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
+def ensure_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
     """Make ``wanted`` the only default route of the family that bears our mark.
 
     Where somebody else's default route has the same metric, ours is not set. A route that is right
@@ -137,7 +137,7 @@ def settle_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
         _add_default(netlink, family, wanted)
 
 
-def settle_groups(netlink: Netlink, index: int) -> None:
+def ensure_groups(netlink: Netlink, index: int) -> None:
     """Route multicast and broadcast of IPv4 to a link, as a default route would; 0: they go by the default route.
 
     IPv6 needs no such route: the kernel has one for groups on each link.
@@ -146,7 +146,7 @@ def settle_groups(netlink: Netlink, index: int) -> None:
         head = (socket.AF_INET, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0)
         body = _ROUTE.pack(*head) + attribute(RTA_DST, address)
         if index:
-            netlink.call(RTM_NEWROUTE, body + number(RTA_OIF, index), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+            netlink.call(RTM_NEWROUTE, body + u32(RTA_OIF, index), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
         else:
             netlink.call(RTM_DELROUTE, body, accept=(errno.ESRCH,))
 

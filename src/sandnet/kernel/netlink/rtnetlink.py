@@ -19,12 +19,12 @@ from sandnet.kernel.netlink.socket import (
     attribute,
     attributes,
     nested,
-    number,
-    text,
+    string,
     to_number,
     to_text,
+    u32,
 )
-from sandnet.kernel.types import Held, Link, Port
+from sandnet.kernel.types import Link, PackedPrefix, Port
 from sandnet.model.address import Address, Interface
 
 RTM_NEWLINK: Final = 16
@@ -93,11 +93,9 @@ _ADDRESS: Final = struct.Struct("=BBBBI")
 _NEVER_SOURCE: Final = attribute(_IFA_CACHEINFO, struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0))
 """``struct ifa_cacheinfo``: preferred no longer (deprecated, RFC 4862, 5.5.4), valid for ever."""
 
-_NO_STATISTICS: Final = number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+_NO_STATISTICS: Final = u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
 _NO_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE])))
-_OWN_ADDRESSES_ONLY: Final = nested(
-    socket.AF_INET, nested(_IFLA_INET_CONF, number(_ARP_ANNOUNCE, 2), number(_ARP_IGNORE, 1))
-)
+_OWN_ADDRESSES_ONLY: Final = nested(socket.AF_INET, nested(_IFLA_INET_CONF, u32(_ARP_ANNOUNCE, 2), u32(_ARP_IGNORE, 1)))
 
 
 def family_options(*, link_local: bool, own_addresses_only: bool = False) -> bytes:
@@ -133,9 +131,9 @@ def mac_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def shape(mac: str = "", mtu: int = 0) -> bytes:
+def mac_and_mtu(mac: str = "", mtu: int = 0) -> bytes:
     """Attributes for a MAC and an MTU, each only when given."""
-    return (attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b"") + (number(IFLA_MTU, mtu) if mtu else b"")
+    return (attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b"") + (u32(IFLA_MTU, mtu) if mtu else b"")
 
 
 def alias(mark: str) -> bytes:
@@ -145,7 +143,7 @@ def alias(mark: str) -> bytes:
 
 def info(kind: str, *data: bytes) -> bytes:
     """``IFLA_LINKINFO``: what kind of link to make."""
-    return nested(IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))
+    return nested(IFLA_LINKINFO, string(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))
 
 
 def bridge_info() -> bytes:
@@ -171,7 +169,7 @@ def veth_info(peer: str, namespace: int, extra: bytes) -> bytes:
 
     The peer must not be up in this request: its other half does not exist yet (``ENOTCONN``).
     """
-    inner = link_header() + text(IFLA_IFNAME, peer) + number(_IFLA_NET_NS_FD, namespace) + extra
+    inner = link_header() + string(IFLA_IFNAME, peer) + u32(_IFLA_NET_NS_FD, namespace) + extra
     return info("veth", nested(_VETH_INFO_PEER, inner))
 
 
@@ -238,11 +236,11 @@ def dump_ports(netlink: Netlink) -> Iterator[Port]:
 
 def get_port(netlink: Netlink, name: str) -> Port | None:
     """One link with what it is a port of, or ``None``."""
-    body = netlink.get(RTM_GETLINK, link_header() + text(IFLA_IFNAME, name) + _NO_STATISTICS)
+    body = netlink.get(RTM_GETLINK, link_header() + string(IFLA_IFNAME, name) + _NO_STATISTICS)
     return to_port(body) if body else None
 
 
-def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, Held]]:
+def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, PackedPrefix]]:
     """Addresses of both families, of all links or one, each with the index of its link."""
     for body in netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index)):
         _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
@@ -254,7 +252,7 @@ def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, Held
 
 def get_device(netlink: Netlink, name: str) -> Device | None:
     """The link of that name with its peer, or ``None``."""
-    body = netlink.get(RTM_GETLINK, link_header() + text(IFLA_IFNAME, name) + _NO_STATISTICS)
+    body = netlink.get(RTM_GETLINK, link_header() + string(IFLA_IFNAME, name) + _NO_STATISTICS)
     return _device(body) if body else None
 
 
@@ -271,7 +269,7 @@ def list_links(netlink: Netlink) -> list[Link]:
 
 def namespace_number(netlink: Netlink, namespace: int) -> int:
     """Our namespace's number for the one behind the descriptor ``namespace``; -1: it has none yet."""
-    body = netlink.get(RTM_GETNSID, bytes(4) + number(_NETNSA_FD, namespace))
+    body = netlink.get(RTM_GETNSID, bytes(4) + u32(_NETNSA_FD, namespace))
     payload = attributes(body or b"", 4).get(_NETNSA_NSID, b"\xff" * 4)
     return int(struct.unpack("=i", payload)[0])
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.syscalls import entered
+from sandnet.kernel.syscalls import in_namespace
 
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
@@ -76,12 +76,12 @@ def nested(kind: int, *children: bytes) -> bytes:
     return attribute(kind | _NLA_F_NESTED, b"".join(children))
 
 
-def number(kind: int, value: int) -> bytes:
+def u32(kind: int, value: int) -> bytes:
     """An attribute of type u32."""
     return attribute(kind, struct.pack("=I", value))
 
 
-def text(kind: int, value: str) -> bytes:
+def string(kind: int, value: str) -> bytes:
     """An attribute that is a NUL-terminated string."""
     return attribute(kind, value.encode() + b"\0")
 
@@ -145,7 +145,7 @@ def replies(data: bytes) -> Iterator[Reply]:
         offset += (length + 3) & ~3
 
 
-def failure(reply: Reply) -> NetlinkError | None:
+def error_of(reply: Reply) -> NetlinkError | None:
     """What an error or end-of-dump message reports; ``None``: success."""
     code = -_ERROR.unpack_from(reply.body)[0]
     if not code:
@@ -181,7 +181,7 @@ class Netlink:
 
         All its dumps together read at most ``MOST_INSIDE`` bytes.
         """
-        with entered(namespace):
+        with in_namespace(namespace):
             socket_inside = cls()
         socket_inside._left = MOST_INSIDE
         return socket_inside
@@ -209,7 +209,7 @@ class Netlink:
             NetlinkError: any other errno.
         """
         sequence = self._send(kind, body, flags | NLM_F_ACK)
-        refused = next(failure(reply) for reply in self._answers((sequence,)) if reply.kind == _NLMSG_ERROR)
+        refused = next(error_of(reply) for reply in self._answers((sequence,)) if reply.kind == _NLMSG_ERROR)
         if refused and refused.errno not in accept:
             raise refused
         return refused is None
@@ -229,7 +229,7 @@ class Netlink:
         self._sequence += len(messages)
         self._socket.send(b"".join(message.packed(first + at) for at, message in enumerate(messages)))
         for reply in self._answers(range(first, self._sequence + 1)):
-            if refused := failure(reply):
+            if refused := error_of(reply):
                 raise refused
             if reply.sequence == asked:
                 return
@@ -240,7 +240,7 @@ class Netlink:
         reply = next(self._answers((sequence,)))
         if reply.kind != _NLMSG_ERROR:
             return reply.body
-        refused = failure(reply)
+        refused = error_of(reply)
         if refused and refused.errno not in absent:
             raise refused
         return None
@@ -278,7 +278,7 @@ class Netlink:
         for reply in self._answers((sequence,)):
             whole = whole and not reply.flags & _NLM_F_DUMP_INTR
             if reply.kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                if refused := failure(reply):
+                if refused := error_of(reply):
                     raise refused
                 break
             self._count(len(reply.body))
@@ -305,7 +305,7 @@ class Netlink:
                 yield from (reply for reply in replies(data) if reply.sequence in sequences)
 
 
-class Kept(Generic[N]):
+class SharedSocket(Generic[N]):
     """One socket for all threads, behind a lock, of the namespace where it was first used.
 
     For ``NETLINK_NETFILTER``: to close such a socket takes 15 to 20 ms after a change of the rules, and keeps everybody
@@ -365,7 +365,7 @@ _HINTS: Final = {
 }
 
 
-def explained(what: str, error: OSError) -> Error:
+def mapped_error(what: str, error: OSError) -> Error:
     """The failure in our own words: what was tried, what the kernel said, what can be done."""
     code = error.errno or 0
     reason = error.strerror or str(error)
@@ -373,9 +373,9 @@ def explained(what: str, error: OSError) -> Error:
 
 
 @contextmanager
-def explaining(what: str) -> Iterator[None]:
+def map_errors(what: str) -> Iterator[None]:
     """Turns an ``OSError`` of the block into an :class:`Error` that says "cannot ``what``"."""
     try:
         yield
     except OSError as error:
-        raise explained(what, error) from error
+        raise mapped_error(what, error) from error

@@ -39,8 +39,8 @@ from sandnet.kernel.netlink.socket import (
     NetlinkError,
     attribute,
     attributes,
-    number,
     to_number,
+    u32,
 )
 from sandnet.kernel.source_policy import TABLES, _everything
 from sandnet.kernel.types import Policy, PolicyRoute, PolicyRule
@@ -69,7 +69,7 @@ def dump_policy(netlink: Netlink) -> Policy:
     return Policy(rules, frozenset(routes))
 
 
-def settle_policy(netlink: Netlink, wanted: Policy) -> None:
+def ensure_policy(netlink: Netlink, wanted: Policy) -> None:
     """Make these our only rules of the namespace, and these routes the only ones of our tables.
 
     What is right is not touched. Routes come before the rules that lead to them, and go after.
@@ -129,9 +129,9 @@ def _dump_routes(netlink: Netlink) -> Iterator[PolicyRoute]:
 def _rule_body(rule: PolicyRule) -> bytes:
     length = len(rule.source) * 8
     body = _HEADER.pack(_FAMILIES[rule.version], 0, length, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
-    body += number(_FRA_PRIORITY, rule.priority) + number(_FRA_TABLE, rule.table)
+    body += u32(_FRA_PRIORITY, rule.priority) + u32(_FRA_TABLE, rule.table)
     body += attribute(_FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
-    body += number(_FRA_SUPPRESS_PREFIXLEN, 0 if rule.specific else _NO_LIMIT)
+    body += u32(_FRA_SUPPRESS_PREFIXLEN, 0 if rule.specific else _NO_LIMIT)
     if rule.source:
         body += attribute(_FRA_SRC, rule.source)
     if rule.ports != (0, 0):
@@ -144,7 +144,7 @@ def _route_body(route: PolicyRoute) -> bytes:
     packed, length = route.destination
     scope = RT_SCOPE_LINK if route.version == 4 and not route.gateway else RT_SCOPE_UNIVERSE
     head = (_FAMILIES[route.version], length, 0, 0, 0, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
-    body = _HEADER.pack(*head) + number(_RTA_TABLE, route.table) + number(RTA_OIF, route.ifindex)
+    body = _HEADER.pack(*head) + u32(_RTA_TABLE, route.table) + u32(RTA_OIF, route.ifindex)
     body += attribute(RTA_PREFSRC, route.source)
     if length:
         body += attribute(RTA_DST, packed)

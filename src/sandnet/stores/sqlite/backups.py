@@ -35,7 +35,7 @@ class Backups:
         self._timer: asyncio.TimerHandle | None = None
         self._job: asyncio.Future[None] | None = None
         self._earliest = 0.0
-        self._wanted = False
+        self._pending = False
         self.problem = ""
         """Why the last copy could not be written; empty when it could."""
         self.damage = ""
@@ -43,7 +43,7 @@ class Backups:
 
     def changed(self) -> None:
         """The store holds something that no copy has."""
-        self._wanted = True
+        self._pending = True
         if self._timer is None and self._job is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time() + self._delay, self._earliest), self._start)
@@ -55,14 +55,14 @@ class Backups:
             self._timer = None
         while self._job is not None:
             await asyncio.wait([self._job])
-        if self._wanted:
+        if self._pending:
             self._start()
             while self._job is not None:
                 await asyncio.wait([self._job])
         self._thread.shutdown(wait=False)
 
     def _start(self) -> None:
-        self._timer, self._wanted = None, False
+        self._timer, self._pending = None, False
         loop = asyncio.get_running_loop()
         self._job = loop.run_in_executor(self._thread, write_backup, self._path)
         self._job.add_done_callback(self._done)

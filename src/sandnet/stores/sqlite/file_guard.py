@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind
-from sandnet.stores.base import Changed, Mended
+from sandnet.stores.base import Changed, Repaired
 from sandnet.stores.contents import Contents
 from sandnet.stores.sqlite import rows
 from sandnet.stores.sqlite.file import CORRUPT, open_file, storage_errors
@@ -30,7 +30,7 @@ _WATCHED: Final = {"": "the file", "-wal": "its log (-wal)", "-shm": "its index 
 _MAPPED: Final = "-shm"
 
 
-class _Look(NamedTuple):
+class _FileStamp(NamedTuple):
     """What tells a file from any other, and from itself after somebody else wrote to it."""
 
     device: int
@@ -41,10 +41,10 @@ class _Look(NamedTuple):
     """Nanoseconds since the epoch; 0 of the index, which is written by way of memory and has no time of meaning."""
 
 
-_Looks = tuple[_Look | None, ...]
+_Stamps = tuple[_FileStamp | None, ...]
 
 
-class LiveFile:
+class FileGuard:
     """One connection. Every method is called by one thread at a time.
 
     Args:
@@ -55,10 +55,10 @@ class LiveFile:
         self._path = path
         self._names = [(f"{path}{part}", part == _MAPPED) for part in _WATCHED]
         self._connection: sqlite3.Connection | None = None
-        self._looks: _Looks = ()
+        self._stamps: _Stamps = ()
         self._fault = ""
         """What was found, as long as it could not be repaired."""
-        self._mended: list[Mended] = []
+        self._repaired: list[Repaired] = []
 
     def open(self) -> tuple[Contents, tuple[str, ...]]:
         """What is in it, and what was wrong with it.
@@ -83,7 +83,7 @@ class LiveFile:
         Raises:
             Error: ``UNAVAILABLE``: nothing is written.
         """
-        self.mend(contents)
+        self.verify(contents)
         try:
             outcomes = self._written(contents, batch, durable=durable)
         except Error as failure:
@@ -95,7 +95,7 @@ class LiveFile:
             self._write_again(contents.after(each for each in outcomes if isinstance(each, Changed)), self._fault)
         return outcomes
 
-    def mend(self, contents: Contents, doubt: str = "") -> None:
+    def verify(self, contents: Contents, doubt: str = "") -> None:
         """Write it again where it is not what we wrote.
 
         Args:
@@ -105,25 +105,25 @@ class LiveFile:
         Raises:
             Error: ``UNAVAILABLE``: it is wrong, and cannot be written.
         """
-        if fault := self._fault or _changed(self._looks, self._look()) or doubt:
+        if fault := self._fault or _changed(self._stamps, self._check()) or doubt:
             self._write_again(contents, fault)
 
-    def told(self) -> Sequence[Mended]:
+    def take_repaired(self) -> Sequence[Repaired]:
         """What was repaired since this was asked last."""
-        told, self._mended = self._mended, []
+        told, self._repaired = self._repaired, []
         return told
 
     def close(self, contents: Contents) -> None:
         """Mend it for the last time, and bring the log into the file."""
         try:
-            self.mend(contents)
+            self.verify(contents)
         except Error as failure:
             _log.error("%s", failure)
         if self._connection:
             self._connection.close()
 
     def _use(self, connection: sqlite3.Connection) -> None:
-        self._connection, self._looks, self._fault = connection, self._look(), ""
+        self._connection, self._stamps, self._fault = connection, self._check(), ""
 
     def _written(self, contents: Contents, batch: Sequence[Changes], *, durable: bool) -> Outcomes:
         if self._connection is None:
@@ -132,10 +132,10 @@ class LiveFile:
             with storage_errors(self._path):
                 return rows.write(self._connection, contents, batch, durable=durable)
         finally:  # what failed may have written to the log, too
-            now = self._look()
-            self._fault = _moved(self._looks, now)
+            now = self._check()
+            self._fault = _moved(self._stamps, now)
             if not self._fault:
-                self._looks = now
+                self._stamps = now
 
     def _write_again(self, contents: Contents, fault: str) -> None:
         self._fault = fault
@@ -150,19 +150,19 @@ class LiveFile:
         self._use(connection)
         told = f"{fault}{f'; what was there is kept as {kept}' if kept else ''}"
         _log.warning("the state file %s was written again: %s", self._path, told)
-        self._mended.append(Mended(str(self._path), told))
+        self._repaired.append(Repaired(str(self._path), told))
         if former:  # whose files stand at this path no longer, so that closing it changes none (sqlite3PagerClose)
             with suppress(sqlite3.Error):
                 former.close()
 
-    def _look(self) -> _Looks:
+    def _check(self) -> _Stamps:
         try:
-            return tuple([_look(name, mapped) for name, mapped in self._names])
+            return tuple([_stamp(name, mapped) for name, mapped in self._names])
         except OSError:  # they cannot be reached: as good as gone
             return (None,) * len(_WATCHED)
 
 
-def _moved(before: _Looks, now: _Looks) -> str:
+def _moved(before: _Stamps, now: _Stamps) -> str:
     """What became of the files themselves, in words; empty when they are where they were."""
     if now == before:
         return ""
@@ -174,7 +174,7 @@ def _moved(before: _Looks, now: _Looks) -> str:
     return ""
 
 
-def _changed(before: _Looks, now: _Looks) -> str:
+def _changed(before: _Stamps, now: _Stamps) -> str:
     """The same, and what others did to what is in them."""
     if moved := _moved(before, now):
         return moved
@@ -186,9 +186,9 @@ def _changed(before: _Looks, now: _Looks) -> str:
     return ""
 
 
-def _look(path: str, mapped: bool) -> _Look | None:
+def _stamp(path: str, mapped: bool) -> _FileStamp | None:
     try:
         info = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return _Look(info.st_dev, info.st_ino, info.st_size, 0 if mapped else info.st_mtime_ns)
+    return _FileStamp(info.st_dev, info.st_ino, info.st_size, 0 if mapped else info.st_mtime_ns)

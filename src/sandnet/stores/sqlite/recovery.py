@@ -43,7 +43,7 @@ _PASSING_SQLITE: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQL
 """Failures to write a new file. Who goes on without the copy for such a reason loses what it holds."""
 
 
-class Opened(NamedTuple):
+class OpenedStore(NamedTuple):
     """A store that can be used."""
 
     connection: sqlite3.Connection
@@ -51,7 +51,7 @@ class Opened(NamedTuple):
     """What was wrong with the file, what was kept of it and what it was replaced by, in words."""
 
 
-def open_or_salvage(path: Path) -> Opened:
+def open_or_salvage(path: Path) -> OpenedStore:
     """Open the store; a damaged file is kept aside, and replaced by the last good copy or by an empty store.
 
     Whatever replaces a file holds the entry ``REBUILD``, or no revision at all: what it lacks can be looked for
@@ -66,7 +66,7 @@ def open_or_salvage(path: Path) -> Opened:
         problem = _vanished(path)
         if not problem:
             try:
-                return Opened(open_file(path, lambda version: _copy(path, _beside(path, f"schema-{version}"))), ())
+                return OpenedStore(open_file(path, lambda version: _copy(path, _beside(path, f"schema-{version}"))), ())
             except Error as error:
                 if error.code != CORRUPT:
                     raise
@@ -74,7 +74,7 @@ def open_or_salvage(path: Path) -> Opened:
         kept = _set_aside(path)
         source = _put_back(path, problem)
         told = f"{problem}; {f'it is kept as {kept}, and ' if kept else ''}the daemon went on with {source}"
-        return Opened(open_file(path), (told,))
+        return OpenedStore(open_file(path), (told,))
 
 
 def write_backup(path: Path) -> None:
@@ -271,7 +271,7 @@ def _put_back(path: Path, problem: str) -> str:
             shutil.copyfile(copy, half, follow_symlinks=False)
             check(half)
             with closing(connect(half)) as connection:
-                _mark(connection, problem)
+                _mark_taken(connection, problem)
             _sync(half, os.O_RDWR)
         except (OSError, sqlite3.Error, Error) as failure:
             _drop(half)
@@ -285,7 +285,7 @@ def _put_back(path: Path, problem: str) -> str:
     return "an empty one, as there is no good copy"
 
 
-def _mark(connection: sqlite3.Connection, problem: str) -> None:
+def _mark_taken(connection: sqlite3.Connection, problem: str) -> None:
     """Say in the copy that it is one, whatever schema version it has."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, 0)", (REBUILD, problem.encode()))

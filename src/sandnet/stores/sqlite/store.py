@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sandnet.errors import Error
-from sandnet.stores.base import Change, Changed, Entry, Mended, Snapshot, check_keys
+from sandnet.stores.base import Change, Changed, Entry, Repaired, Snapshot, check_keys
 from sandnet.stores.contents import Contents
 from sandnet.stores.sqlite.backups import Backups
-from sandnet.stores.sqlite.file_guard import LiveFile
+from sandnet.stores.sqlite.file_guard import FileGuard
 from sandnet.stores.sqlite.rows import Changes, Outcome, Outcomes
 from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
 
@@ -38,7 +38,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, backlog: int = BACKLOG, backups: Backups | None = None) -> None:
-        self._file = LiveFile(path)
+        self._file = FileGuard(path)
         self._contents = Contents()
         """As of the last commit whose outcome is known here; it stays as it is while the writer works."""
         self._is_open = False
@@ -97,15 +97,15 @@ class SqliteStore:
         told = (*self._found, self._refused, self._broken, self._backups.problem)
         return [*dict.fromkeys(problem for problem in told if problem)]
 
-    async def mend(self) -> Sequence[Mended]:
-        """See ``Store.mend``; a commit that is being written looks by itself."""
+    async def verify(self) -> Sequence[Repaired]:
+        """See ``Store.verify``; a commit that is being written looks by itself."""
         if self._is_open and self._running is None:
             doubt, self._backups.damage = self._backups.damage, ""
-            job = partial(self._file.mend, self._contents, doubt)
+            job = partial(self._file.verify, self._contents, doubt)
             self._running = asyncio.get_running_loop().run_in_executor(self._writes, job)
-            self._running.add_done_callback(self._looked)
+            self._running.add_done_callback(self._checked)
             await asyncio.wait([self._running])
-        return self._file.told()
+        return self._file.take_repaired()
 
     async def close(self) -> None:
         """See ``Store.close``."""
@@ -151,7 +151,7 @@ class SqliteStore:
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.done.set_result(outcome)
 
-    def _looked(self, job: asyncio.Future[None]) -> None:
+    def _checked(self, job: asyncio.Future[None]) -> None:
         failure = job.exception()
         self._broken = str(failure) if isinstance(failure, Error) else repr(failure) if failure else ""
         self._next()
