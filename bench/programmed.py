@@ -14,16 +14,13 @@ from msgspec.structs import replace
 
 from bench.figures import MS, Figure, Target, time_of
 from bench.timing import Counts, Stopwatch
-from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.drivers.sysctls import SysctlManager
 from sandnet.firewall.base import EndpointState, NetworkState
-from sandnet.kernel.link_reaper import LinkReaper
+from sandnet.firewall.packet_filter import PacketFilter
 from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.kernel.syscalls import restoring_namespace, unshare_network
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, BoundPort, Endpoint, Network, Phase, Subnet
 from sandnet.model.network import NetworkOptions
-from sandnet.stores.memory import MemoryStore
 
 BACKENDS = 3
 PREFIX = IPv4Network("10.210.0.0/16")
@@ -39,22 +36,20 @@ def changes(counts: Counts) -> list[Figure]:
         unshare_network()  # the workers are threads made from here on, and so are in it too
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         workers, kernel = Workers(), LinuxKernel("/nowhere")
-        driver = BridgeDriver(
-            kernel, workers, LinkReaper(kernel.links, workers), SysctlManager(kernel.sysctl, MemoryStore(), workers), []
-        )
+        packet_filter = PacketFilter(kernel, workers)
         undo.callback(kernel.close)
         undo.callback(workers.close)
-        return asyncio.run(_changes(driver, counts))
+        return asyncio.run(_changes(packet_filter, counts))
 
 
-async def _changes(driver: BridgeDriver, counts: Counts) -> list[Figure]:
+async def _changes(packet_filter: PacketFilter, counts: Counts) -> list[Figure]:
     network = single_network()
     states = [service(network, number) for number in range(counts.many)]
     begun = time.perf_counter()
-    await driver.start(lambda _: [NetworkState(network, states)])
+    await packet_filter.start(lambda _: [NetworkState(network, states)])
     started = time.perf_counter() - begun
     with _flow():
-        watches = await _watched(driver, network, states, min(counts.calls, counts.many))
+        watches = await _watched(packet_filter, states, min(counts.calls, counts.many))
     what = f"with {counts.many} services programmed, a backend"
     return [
         Figure(f"{counts.many} services with {BACKENDS} backends each programmed anew", started * MS, "ms"),
@@ -69,9 +64,7 @@ def _flow() -> Iterator[None]:
         yield
 
 
-async def _watched(
-    driver: BridgeDriver, network: Network, states: Sequence[EndpointState], times: int
-) -> dict[str, Stopwatch]:
+async def _watched(packet_filter: PacketFilter, states: Sequence[EndpointState], times: int) -> dict[str, Stopwatch]:
     """A fourth backend comes and goes, at services that are spread evenly over all."""
     watches = {name: Stopwatch() for name in ("attached", "drained", "taken in again", "detached")}
     for turn in range(times):
@@ -80,7 +73,7 @@ async def _watched(
         after = ([*three, fourth], [*three, replace(fourth, drained=True)], [*three, fourth], three)
         for watch, backends in zip(watches.values(), after, strict=True):
             begun = time.perf_counter()
-            await driver.balance(network, endpoint, backends)
+            await packet_filter.balance(endpoint, backends)
             watch.samples.append(time.perf_counter() - begun)
     return watches
 

@@ -32,7 +32,9 @@ from sandnet.dns.socket_provider import OpenSockets, Run
 from sandnet.dns.takeover import OpenedSockets, claim
 from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
+from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.null import NullDriver
+from sandnet.drivers.port_allocator import PortAllocator
 from sandnet.drivers.readonly_sysctls import unfit
 from sandnet.drivers.sysctls import SysctlManager
 from sandnet.errors import Error, Kind, invalid, not_found
@@ -172,19 +174,17 @@ def assemble(
     naming = ResolverSync(records, names)
     files_dir = os.path.join(config.state_dir, "sandboxes")
     files = Files([config.state_dir, *config.file_dirs])
-    tuning = SysctlManager(kernel.sysctl, store, workers)
+    host_network = HostNetwork(
+        kernel,
+        workers,
+        SysctlManager(kernel.sysctl, store, workers),
+        forward_others=config.forward_others,
+        max_flows=config.max_flows,
+    )
     drivers: list[Driver] = [
         NullDriver("null"),
         NullDriver("host"),
-        BridgeDriver(
-            kernel,
-            workers,
-            reaper,
-            tuning,
-            config.pools,
-            forward_others=config.forward_others,
-            max_flows=config.max_flows,
-        ),
+        BridgeDriver(kernel, workers, reaper, host_network, config.pools),
     ]
     context = Context(
         settings=Settings(config.sandbox_dir, files_dir, config.default_network),
@@ -197,6 +197,8 @@ def assemble(
         locks=Locks(),
         operations=Operations(),
         drivers={driver.name: driver for driver in drivers},
+        host_network=host_network,
+        port_allocator=PortAllocator(kernel.host),
         kernel=kernel,
         workers=workers,
         link_reaper=reaper,

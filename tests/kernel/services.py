@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from msgspec.structs import replace
 
 from sandnet.drivers.bridge.driver import BridgeDriver
+from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.sysctls import SysctlManager
 from sandnet.firewall.base import EndpointState, NetworkState
 from sandnet.kernel.link_reaper import LinkReaper
@@ -102,14 +103,14 @@ class World:
         self.endpoints: dict[str, Endpoint] = {}
         self.backends: dict[str, list[Attachment]] = {}
         self.clients: list[EndpointState] = []
-        asyncio.run(self.driver.start(lambda _: []))
+        asyncio.run(self.host_network.start(lambda _: []))
         asyncio.run(self.driver.create_network(self.net))
 
     def new_driver(self) -> BridgeDriver:
         workers = HostWorkers(self.host)
-        return BridgeDriver(
-            self.kernel, workers, cast(LinkReaper, None), SysctlManager(self.kernel.sysctl, MemoryStore(), workers), []
-        )
+        sysctls = SysctlManager(self.kernel.sysctl, MemoryStore(), workers)
+        self.host_network = HostNetwork(self.kernel, workers, sysctls)
+        return BridgeDriver(self.kernel, workers, cast(LinkReaper, None), self.host_network, [])
 
     def close(self) -> None:
         """Close what the test left open."""
@@ -122,7 +123,7 @@ class World:
         self.driver = self.new_driver()
         states = [EndpointState(ep, self.backends[ep.id]) for ep in self.endpoints.values()]
         states += self.clients
-        asyncio.run(self.driver.start(lambda _: [NetworkState(self.net, states)]))
+        asyncio.run(self.host_network.start(lambda _: [NetworkState(self.net, states)]))
         asyncio.run(self.driver.create_network(self.net))
 
     def service(self, *, ports: bool = False, affinity: Affinity = Affinity.FLOW) -> Endpoint:
@@ -137,7 +138,7 @@ class World:
             mac="02:42:0a:09:00:64", ports=bound if ports else (), affinity=affinity,
         )  # fmt: skip
         self.endpoints[ep.id], self.backends[ep.id] = ep, []
-        asyncio.run(self.driver.create_endpoint(self.net, ep))
+        asyncio.run(self.driver.publish(self.net, ep))
         return ep
 
     def attach(self, ep: Endpoint, number: int, *, weight: int = 1) -> Attachment:

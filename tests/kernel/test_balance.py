@@ -377,6 +377,7 @@ def test_given_a_deleted_endpoint_when_looked_for_then_nothing_of_it_is_left(wor
     attached = [world.attach(ep, number) for number in (11, 12)]
     for _ in range(2):
         asyncio.run(world.driver.delete_endpoint(world.net, ep))
+        asyncio.run(world.driver.unpublish(world.net, ep))
         for att in attached:
             asyncio.run(world.driver.leave(world.net, [att]))
     ruleset = COUNTED.sub("", world.host.sh("nft", "list", "ruleset"))
@@ -536,7 +537,7 @@ def test_given_a_restart_when_flows_go_on_then_the_hosts_secret_is_the_same_and_
     before = world.host.sh("nft", "list", "set", "bridge", "sandnet", "secret")
     world.restart()
     assert world.host.sh("nft", "list", "set", "bridge", "sandnet", "secret") == before
-    asyncio.run(world.driver.stop())
+    asyncio.run(world.host_network.stop())
     world.restart()
     assert world.host.sh("nft", "list", "set", "bridge", "sandnet", "secret") != before
 
@@ -549,8 +550,8 @@ def test_given_one_backend_when_programmed_then_nothing_is_balanced(world: World
 
 def test_given_a_stopped_driver_when_looked_for_then_both_tables_are_gone(world: World) -> None:
 
-    asyncio.run(world.driver.stop())
-    asyncio.run(world.driver.stop())
+    asyncio.run(world.host_network.stop())
+    asyncio.run(world.host_network.stop())
     assert "sandnet" not in world.host.sh("nft", "list", "ruleset")
 
 

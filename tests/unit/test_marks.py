@@ -82,7 +82,7 @@ def test_given_any_network_when_its_mark_is_read_then_the_network(net: Network) 
     assert len(text) <= LIMIT
     assert isinstance(mark, NetworkAlias)
     if mark.whole:
-        assert network_from_alias(link(net.link), mark, 1) == net
+        assert network_from_alias("bridge", link(net.link), mark, 1) == net
 
 
 @given(networks(), IDS, st.from_regex(ENDPOINT_NAME, fullmatch=True), st.from_regex(CONTAINER_ID, fullmatch=True),
@@ -134,7 +134,7 @@ def test_given_any_attachment_when_its_mark_is_read_then_it_and_both_its_ends(
 def test_given_any_text_when_read_then_no_mark_or_one_that_can_be_looked_at(text: str) -> None:
     mark = read_alias(text)
     if isinstance(mark, NetworkAlias):
-        network_from_alias(link("snb0123456789"), mark, 1)
+        network_from_alias("bridge", link("snb0123456789"), mark, 1)
 
 
 def test_every_option_of_a_network_is_in_its_mark() -> None:
@@ -163,7 +163,7 @@ def test_given_a_hundred_ports_of_the_host_when_marked_then_closed_and_not_in_fu
     mark = read_alias(network_alias(net(host_access=ports)))
     assert isinstance(mark, NetworkAlias)
     assert not mark.whole
-    found = network_from_alias(link("snb0000000000"), mark, 1)
+    found = network_from_alias("bridge", link("snb0000000000"), mark, 1)
     assert found
     assert found.options.host_access is None
 
@@ -174,4 +174,4 @@ def test_given_ports_of_the_host_that_make_no_sense_when_read_then_no_network(sa
     assert " o=6:22 " in text
     mark = read_alias(text.replace("o=6:22", f"o={said}"))
     assert isinstance(mark, NetworkAlias)
-    assert network_from_alias(link("snb0000000000"), mark, 1) is None
+    assert network_from_alias("bridge", link("snb0000000000"), mark, 1) is None

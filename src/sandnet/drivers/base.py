@@ -1,21 +1,18 @@
-"""What a network driver does. Every verb is idempotent: the same record again converges."""
+"""The protocol of network drivers, and the capabilities that a driver may have besides.
+
+Every verb is idempotent: the same record again converges. What networks of all drivers share on the host is made by
+``HostNetwork`` and its ``PacketFilter``; a driver makes its own links and uses those two.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from sandnet.firewall.base import Fault, StateOf
-from sandnet.kernel.types import NamespaceState, Veth
-from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, PortMapping
-
-
-class Gateways(NamedTuple):
-    """Next hops a network offers its sandboxes."""
-
-    ipv4: IPv4Address | None = None
-    ipv6: IPv6Address | None = None
+from sandnet.firewall.base import Fault
+from sandnet.kernel.types import Link, NamespaceState, Port, Veth
+from sandnet.model import Attachment, Endpoint, Network
+from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 
 
 class Driver(Protocol):
@@ -25,65 +22,15 @@ class Driver(Protocol):
     scope: Literal["local", "global"]
 
     def unavailable(self) -> str:
-        """Why this driver cannot work on this host, in words; empty when it can."""
+        """Return why this driver cannot work on this host, in words; empty: it can."""
         ...
 
     def limits(self) -> str:
         """Return what its networks cannot have on this host, in words; empty: they can have everything."""
         ...
 
-    async def unmet(self) -> list[Fault]:
-        """Return what each network needs of the host and cannot get, as others must set it."""
-        ...
-
-    async def start(self, state: StateOf) -> None:
-        """Prepare the host at start-up for what the records say; once, before any other verb."""
-        ...
-
-    async def stop(self) -> None:
-        """Take back from the host what :meth:`start` put there, once no network is left."""
-        ...
-
-    async def network_faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
-        """What is wrong with these networks on the host; :meth:`create_network` puts it right.
-
-        Args:
-            nets: those to look at.
-            host: what was found there, of these networks' links at least.
-        """
-        ...
-
-    async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
-        """Return the ids of those with a kernel parameter that others changed and the kernel reports to no listener;
-        cheap. :meth:`network_faults` says which."""
-        ...
-
-    async def parameter_faults(self) -> list[Fault]:
-        """Kernel parameters of the whole host that somebody changed; cheap. :meth:`mend_parameters` sets them again."""
-        ...
-
-    async def repair_parameters(self) -> None:
-        """Set again what :meth:`parameter_faults` tells."""
-        ...
-
-    async def rule_faults(self) -> list[Fault]:
-        """What is wrong with the rules that all its networks share; :meth:`mend_rules` puts it right."""
-        ...
-
-    async def repair_rules(self) -> None:
-        """Make the rules as they should be, while no verb changes them. Flows that are known stay."""
-        ...
-
-    def take_repaired(self) -> list[Fault]:
-        """What verbs found wrong with the rules, and put right, since the last call."""
-        ...
-
-    async def published(self) -> Sequence[tuple[Address, BoundPort]]:
-        """What the kernel publishes before :meth:`start`: each port of the host with the address it leads to."""
-        ...
-
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
-        """The record with its choices made (subnets, gateway, link), before anything is recorded or made.
+        """Return the record with its choices made (subnets, gateway, link), before anything is recorded or made.
 
         Raises:
             Error: the network cannot be made beside the others, or on this host.
@@ -91,61 +38,95 @@ class Driver(Protocol):
         ...
 
     async def create_network(self, net: Network) -> Network:
-        """Make the planned network in the kernel; the record, with what was found while making it."""
+        """Make the planned network in the kernel; return the record, with what was found while making it."""
         ...
 
     async def delete_network(self, net: Network) -> None:
-        """Unmake it; already gone is success."""
-        ...
-
-    async def create_endpoint(self, net: Network, ep: Endpoint) -> None:
-        """Make what the endpoint needs apart from any sandbox: its published ports (``ep.ports``)."""
+        """Remove it; absent is success."""
         ...
 
     async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
-        """Unmake it; already gone is success."""
-        ...
-
-    async def bind(self, net: Network, mappings: Sequence[PortMapping]) -> tuple[BoundPort, ...]:
-        """Take the host ports that the mappings ask for: all of them or none."""
-        ...
-
-    async def rebind(self, net: Network, ports: Sequence[BoundPort]) -> None:
-        """Take again, after a restart, host ports that a record says are bound.
-
-        Raises:
-            Error: ``CONFLICT`` when somebody took one meanwhile; the others are held all the same.
-        """
-        ...
-
-    def unbind(self, ports: Sequence[BoundPort]) -> None:
-        """Give the host ports back."""
-        ...
-
-    async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
-        """Spread new flows to the endpoint's address over these backends by their weights.
-
-        Flows that are established stay where they are, but for those of a backend that is no longer among
-        ``backends``. One or none: nothing is balanced. Drained and unhealthy ones take no new flows, unless there
-        are no others.
-        """
+        """Remove what the driver keeps of an endpoint without attachments; absent is success."""
         ...
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:
-        """The link of an attachment as it should be, if it has any."""
+        """Return the link of an attachment as it should be; ``None``: it has none."""
         ...
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:
-        """Make ready what the attachment needs outside the sandbox; the link to plug into it, if any.
+        """Prepare what the attachment needs outside the sandbox; return the link to plug into it, if any.
 
         The sandbox's side is the core's work, the same for every driver.
         """
         ...
 
     async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Undo :meth:`join` of those whose links are silent, which is the core's work; already gone is success."""
+        """Undo :meth:`join` of attachments whose links are down, which is the core's work; absent is success."""
         ...
 
-    def gateways(self, net: Network) -> Gateways:
-        """The next hops that a sandbox on this network may use."""
+    async def faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
+        """Return how these networks differ on the host from their records; :meth:`create_network` repairs them.
+
+        Args:
+            nets: networks of this driver.
+            host: what was read there, of these networks' links at least.
+        """
+        ...
+
+    async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
+        """Return the ids of networks with a kernel parameter that another program changed, which the kernel reports to
+        no listener; cheap. :meth:`faults` returns what exactly."""
+        ...
+
+    def may_differ(self, net: Network, port: Port) -> bool:
+        """Return whether a network's own link, of which the kernel just reported a change, may not be as it should be.
+
+        Called on the event loop, many times a second: it compares only what the report contains.
+        """
+        ...
+
+
+@runtime_checkable
+class PortPublisher(Protocol):
+    """A driver whose endpoints can be reached at ports of the host."""
+
+    def check_publishable(self, net: Network) -> None:
+        """Refuse a network whose ports cannot be published.
+
+        Raises:
+            Error: ``INVALID``.
+        """
+        ...
+
+    async def publish(self, net: Network, ep: Endpoint) -> None:
+        """Publish the endpoint's ports (``ep.ports``), which are held."""
+        ...
+
+    async def unpublish(self, net: Network, ep: Endpoint) -> None:
+        """Withdraw them; absent is success."""
+        ...
+
+
+@runtime_checkable
+class LoadBalancing(Protocol):
+    """A driver that spreads flows to an endpoint's address over several backends."""
+
+    async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
+        """Spread new flows over these backends; see :meth:`sandnet.firewall.packet_filter.PacketFilter.balance`."""
+        ...
+
+
+class Recognised(NamedTuple):
+    """Links of the host that a driver made, as their aliases say, in the order in which they were made."""
+
+    networks: Sequence[tuple[Link, NetworkAlias]]
+    attachments: Sequence[tuple[Link, AttachmentAlias]]
+
+
+@runtime_checkable
+class Recoverable(Protocol):
+    """A driver whose records can be made again from what the kernel has, after the state was lost."""
+
+    def recognise(self, links: Sequence[Link]) -> Recognised:
+        """Return those of the host's links that this driver made."""
         ...

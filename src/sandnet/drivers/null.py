@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sandnet.drivers.base import Gateways
-from sandnet.errors import Error, Kind, invalid
-from sandnet.firewall.base import Fault, StateOf
-from sandnet.kernel.types import NamespaceState
-from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, PortMapping
+from sandnet.errors import Error, Kind
+from sandnet.firewall.base import Fault
+from sandnet.kernel.types import NamespaceState, Port
+from sandnet.model import Attachment, Endpoint, Network
 
 
 class NullDriver:
@@ -21,55 +20,15 @@ class NullDriver:
         self.name = name
 
     def unavailable(self) -> str:
-        """It works everywhere."""
+        """Return nothing: it works everywhere."""
         return ""
 
     def limits(self) -> str:
         """Return nothing: it has all that there is."""
         return ""
 
-    async def unmet(self) -> list[Fault]:
-        """Return nothing: it needs nothing."""
-        return []
-
-    async def start(self, state: StateOf) -> None:
-        """Nothing to prepare."""
-
-    async def stop(self) -> None:
-        """Nothing to take back."""
-
-    async def network_faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
-        """Nothing was made."""
-        return []
-
-    async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
-        """Return nothing: no parameter was set."""
-        return []
-
-    async def parameter_faults(self) -> list[Fault]:
-        """None was set."""
-        return []
-
-    async def repair_parameters(self) -> None:
-        """None was set."""
-
-    async def rule_faults(self) -> list[Fault]:
-        """There are none."""
-        return []
-
-    async def repair_rules(self) -> None:
-        """There are none."""
-
-    def take_repaired(self) -> list[Fault]:
-        """Nothing."""
-        return []
-
-    async def published(self) -> Sequence[tuple[Address, BoundPort]]:
-        """Nothing."""
-        return ()
-
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
-        """The record as it is, if it is the only one of its driver.
+        """Return the record as it is, if it is the only one of its driver.
 
         Raises:
             Error: kind ``PROTECTED``.
@@ -81,47 +40,32 @@ class NullDriver:
         return net
 
     async def create_network(self, net: Network) -> Network:
-        """Nothing to make."""
+        """Return the record: there is nothing to make."""
         return net
 
     async def delete_network(self, net: Network) -> None:
-        """Nothing to unmake."""
-
-    async def create_endpoint(self, net: Network, ep: Endpoint) -> None:
-        """Nothing to make."""
+        """Do nothing: nothing was made."""
 
     async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
-        """Nothing to unmake."""
-
-    async def bind(self, net: Network, mappings: Sequence[PortMapping]) -> tuple[BoundPort, ...]:
-        """Nothing can be published: there is no address to lead to.
-
-        Raises:
-            Error: kind ``INVALID`` when a mapping is asked for.
-        """
-        if mappings:
-            hint = "leave port_mapping out: a process there is reached at the host's own ports, or not at all"
-            raise invalid(f"network {net.name} ({self.name}) cannot publish ports", hint, "ports_not_supported")
-        return ()
-
-    async def rebind(self, net: Network, ports: Sequence[BoundPort]) -> None:
-        """Nothing was bound."""
-
-    def unbind(self, ports: Sequence[BoundPort]) -> None:
-        """Nothing was bound."""
-
-    async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
-        """Nothing to balance: there is no address."""
+        """Do nothing: nothing was made."""
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """There are none."""
+        """Return nothing: the namespace is all there is."""
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """The namespace is all there is."""
+        """Do nothing: the namespace is all there is."""
 
     async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """The namespace is all there is."""
+        """Do nothing: the namespace is all there is."""
 
-    def gateways(self, net: Network) -> Gateways:
-        """None."""
-        return Gateways()
+    async def faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
+        """Return nothing: nothing was made."""
+        return []
+
+    async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
+        """Return nothing: no parameter was set."""
+        return []
+
+    def may_differ(self, net: Network, port: Port) -> bool:
+        """Return false: it has no link."""
+        return False

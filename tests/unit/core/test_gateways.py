@@ -5,8 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
-from sandnet.core.lifecycle.default_routes import Attached, source_routes
-from sandnet.drivers.base import Gateways
+from sandnet.core.lifecycle.default_routes import Attached, Gateways, source_routes
 from sandnet.model import Attachment, BoundPort, Endpoint, Phase
 from sandnet.model.ports import TCP, UDP
 

@@ -7,6 +7,7 @@ import logging
 from msgspec.structs import replace
 
 from sandnet.core.runtime.context import Context
+from sandnet.drivers.base import LoadBalancing
 from sandnet.errors import Error, Kind, not_found
 from sandnet.model import Attachment, Endpoint, Network, Phase
 from sandnet.model.link_alias import attachment_alias
@@ -29,7 +30,9 @@ class Backends:
     async def rebalance(self, network: Network, endpoint: Endpoint, *also: Attachment) -> None:
         """Make the driver spread new flows over those that serve, and over ``also``."""
         backends = [*self.ready(endpoint), *also]
-        await self._context.drivers[network.driver].balance(network, endpoint, backends)
+        driver = self._context.drivers[network.driver]
+        if isinstance(driver, LoadBalancing):
+            await driver.balance(network, endpoint, backends)
 
     async def fail_over(self, network: Network, endpoint: Endpoint, leaving: Attachment) -> None:
         """Before ``leaving`` goes: let another answer for the address, and new flows go to others."""

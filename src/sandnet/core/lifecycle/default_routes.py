@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
+from ipaddress import IPv4Address, IPv6Address
 from itertools import groupby
 from typing import NamedTuple
 
 from sandnet.core.runtime.context import Context
-from sandnet.drivers.base import Gateways
 from sandnet.kernel.types import DefaultRoute, SourceRoute
-from sandnet.model import Attachment, Endpoint, Interface, Phase, Prefix, Sandbox
+from sandnet.model import Attachment, Endpoint, Interface, Network, Phase, Prefix, Sandbox
 from sandnet.model.ports import UDP
+
+
+class Gateways(NamedTuple):
+    """Next hops that a network offers its sandboxes."""
+
+    ipv4: IPv4Address | None = None
+    ipv6: IPv6Address | None = None
+
+
+def gateways_of(net: Network) -> Gateways:
+    """Return a network's gateways, as its record has them; none of a family that is internal or absent."""
+    ipv4 = net.ipv4.gateway if net.ipv4 else None
+    ipv6 = net.ipv6.gateway if net.ipv6 else None
+    return Gateways(ipv4 if isinstance(ipv4, IPv4Address) else None, ipv6 if isinstance(ipv6, IPv6Address) else None)
 
 
 def elect(candidates: Iterable[tuple[Attachment, Gateways]]) -> list[DefaultRoute]:
@@ -92,7 +106,6 @@ class SandboxRoutes:
 
     def __init__(self, context: Context) -> None:
         self._records = context.records
-        self._drivers = context.drivers
 
     def of(self, sandbox: Sandbox) -> Routes:
         """Return the routes that a sandbox should have now."""
@@ -112,5 +125,5 @@ class SandboxRoutes:
             network = self._records.network(attachment.network_id)
             endpoint = self._records.endpoint(attachment.endpoint_id)
             if network and endpoint and attachment.phase is not Phase.REMOVING:
-                found.append(Attached(attachment, endpoint, self._drivers[network.driver].gateways(network)))
+                found.append(Attached(attachment, endpoint, gateways_of(network)))
         return found

@@ -12,8 +12,9 @@ from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
-from sandnet.errors import Error, Kind, not_found
-from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, Process
+from sandnet.drivers.base import Driver, PortPublisher
+from sandnet.errors import Error, Kind, invalid, not_found
+from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, PortMapping, Process
 from sandnet.model.ids import new_id
 from sandnet.model.ports import PROTOCOL_NAMES
 
@@ -80,7 +81,7 @@ class Endpoints:
         self._refuse_taken(network, spec.name)
         process = await identify(self._context, spec.watch_pid)
         try:
-            ports = await driver.bind(network, spec.port_mapping)
+            ports = await self._bind(driver, network, spec.port_mapping)
         except Error as failure:
             raise self._with_holder(failure, spec) from failure
         endpoint_id = new_id()
@@ -95,9 +96,21 @@ class Endpoints:
         await self._context.host_files.flush()
         return endpoint
 
+    async def _bind(self, driver: Driver, network: Network, mappings: Sequence[PortMapping]) -> tuple[BoundPort, ...]:
+        """Hold the host ports that are asked for: all of them or none."""
+        if not mappings:
+            return ()
+        if not isinstance(driver, PortPublisher):
+            hint = "leave port_mapping out: a process there is reached at the host's own ports, or not at all"
+            raise invalid(f"network {network.name} ({driver.name}) cannot publish ports", hint, "ports_not_supported")
+        driver.check_publishable(network)
+        return await self._context.workers.run(self._context.port_allocator.bind, network, mappings)
+
     async def _make(self, network: Network, endpoint: Endpoint) -> Endpoint:
         try:
-            await self._context.driver(network.driver).create_endpoint(network, endpoint)
+            driver = self._context.driver(network.driver)
+            if endpoint.ports and isinstance(driver, PortPublisher):
+                await driver.publish(network, endpoint)
             endpoint = replace(endpoint, phase=Phase.READY)
             await self._records.commit(put=[endpoint])
         except BaseException:
@@ -117,7 +130,7 @@ class Endpoints:
         try:
             return await self._reserve(network.id, endpoint_id, spec, ports, process)
         except BaseException:
-            self._context.driver(network.driver).unbind(ports)
+            self._context.port_allocator.unbind(ports)
             raise
 
     async def _reserve(
@@ -187,7 +200,9 @@ class Endpoints:
         """Unmake an endpoint without attachments, whatever its phase."""
         driver = self._context.drivers[network.driver]
         await driver.delete_endpoint(network, endpoint)
-        driver.unbind(endpoint.ports)
+        if isinstance(driver, PortPublisher):
+            await driver.unpublish(network, endpoint)
+        self._context.port_allocator.unbind(endpoint.ports)
         await self._records.commit(delete=[endpoint])
         self._context.leases.release(network, endpoint.address, endpoint.address_ipv6)
 

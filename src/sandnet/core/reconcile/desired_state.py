@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sandnet.core.lifecycle.default_routes import SandboxRoutes
 from sandnet.core.reconcile.sandbox_diff import DesiredSandbox
 from sandnet.core.runtime.context import Context
-from sandnet.firewall.base import EndpointState, NetworkState, StateOf
+from sandnet.firewall.base import EndpointState, NetworkState
 from sandnet.model import Attachment, Network, Phase, Sandbox
 
 
@@ -53,19 +53,14 @@ class DesiredState:
         records, dying = self._records, self._context.link_reaper.owners
         return {net.link for net in records.networks()} | {a.host_link for a in records.attachments()} | dying
 
-    def state(self, driver: str) -> StateOf:
-        """What is on a driver's networks."""
-        records = self._records
+    def networks_with_links(self, phases: Collection[Phase]) -> list[NetworkState]:
+        """Return the networks that have a link on the host, with what is on them that is in one of these phases."""
+        own = (net for net in self._records.networks() if net.link and net.phase in phases)
+        return [NetworkState(net, self._endpoints(net.id, phases)) for net in own]
 
-        def endpoints(network: Network, phases: Collection[Phase]) -> list[EndpointState]:
-            found = (endpoint for endpoint in records.endpoints_of(network.id) if endpoint.phase in phases)
-            return [EndpointState(endpoint, self._backends(endpoint.id, phases)) for endpoint in found]
-
-        def state(phases: Collection[Phase]) -> list[NetworkState]:
-            own = (net for net in records.networks() if net.driver == driver and net.phase in phases)
-            return [NetworkState(net, endpoints(net, phases)) for net in own]
-
-        return state
+    def _endpoints(self, network_id: str, phases: Collection[Phase]) -> list[EndpointState]:
+        found = (endpoint for endpoint in self._records.endpoints_of(network_id) if endpoint.phase in phases)
+        return [EndpointState(endpoint, self._backends(endpoint.id, phases)) for endpoint in found]
 
     def _backends(self, endpoint_id: str, phases: Collection[Phase]) -> list[Attachment]:
         return [each for each in self._records.attachments_of_endpoint(endpoint_id) if each.phase in phases]

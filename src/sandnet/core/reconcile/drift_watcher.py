@@ -26,7 +26,6 @@ from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.kernel.types import Changes, NamespaceState, Port
 from sandnet.model import Attachment, Network, Phase
-from sandnet.model.link_names import bridge_mac
 
 _log = logging.getLogger(__name__)
 
@@ -215,7 +214,7 @@ class DriftWatcher:
         for name in {*news.deleted, *news.reduced, *deep, *news.links}:
             changed = news.links.get(name)
             certain = name in news.deleted or name in news.reduced or name in deep
-            if name in networks and (certain or (changed and _differs(networks[name], changed))):
+            if name in networks and (certain or (changed and self._may_differ(networks[name], changed))):
                 found.networks.add(networks[name].id)
             elif name in attached and (certain or (changed and self._differs_quickly(attached[name], changed))):
                 found.sandboxes.add(attached[name].container_id)
@@ -225,6 +224,9 @@ class DriftWatcher:
         found.sandboxes |= {container for container, ports in known if self._inner_differs(container, ports)}
         found.strays = bool(orphaned_links(NamespaceState(news.links, {}, {}, ()), self._desired.links()))
         return found
+
+    def _may_differ(self, network: Network, port: Port) -> bool:
+        return self._context.drivers[network.driver].may_differ(network, port)
 
     def _inner_differs(self, container_id: str, ports: Sequence[Port]) -> bool:
         """Whether a link inside is not as its network wants it; those that are not ours do not count."""
@@ -259,9 +261,3 @@ class DriftWatcher:
         options = (port.isolated, port.hairpin) == (veth.isolated, veth.hairpin)
         bridged = self._context.kernel.watch.name(port.link.master) == veth.bridge
         return not (port.link.up and bridged and options) or veth.mtu not in (0, port.link.mtu)
-
-
-def _differs(network: Network, port: Port) -> bool:
-    """Whether a bridge is not as its network wants it, as far as its link tells."""
-    own = not network.link_adopted and (port.link.snooping or port.link.mac != bridge_mac(network.link))
-    return own or not port.link.up or network.mtu not in (0, port.link.mtu) or port.link.kind != "bridge"

@@ -103,12 +103,12 @@ class Reconciler:
     async def _unmet(self, told: Sequence[Drift]) -> list[Drift]:
         """Return what drivers need of the host and others must set, as far as it was not found to differ already."""
         known = {drift.object for drift in told}
-        found = [fault for driver in self._context.drivers.values() for fault in await driver.unmet()]
+        found = await self._context.host_network.unmet()
         return [each._replace(done=NOT_OURS) for each in _reported(found) if each.object not in known]
 
     async def publish_repaired(self) -> None:
         """Tell of what verbs have put right meanwhile, as they could not go on without it."""
-        told = [fault for driver in self._context.drivers.values() for fault in driver.take_repaired()]
+        told = self._context.host_network.packet_filter.take_repaired()
         if told:
             await self._announce(Candidates(rules=True), [each._replace(done=REPAIRED) for each in _reported(told)])
 
@@ -135,16 +135,12 @@ class Reconciler:
             return _unreadable("network", subject.name, failure, subject) if subject else []
 
     async def _rules(self, fix: bool) -> list[Drift]:
-        told: list[Drift] = []
-        for driver in self._context.drivers.values():
-            told += await _shared("rules", driver.name, driver.rule_faults, driver.repair_rules, fix=fix)
-        return told
+        packet_filter = self._context.host_network.packet_filter
+        return await _shared("rules", "bridge", packet_filter.faults, packet_filter.repair, fix=fix)
 
     async def _parameters(self, fix: bool) -> list[Drift]:
-        told: list[Drift] = []
-        for driver in self._context.drivers.values():
-            told += await _shared("parameter", driver.name, driver.parameter_faults, driver.repair_parameters, fix=fix)
-        return told
+        host = self._context.host_network
+        return await _shared("parameter", "bridge", host.parameter_faults, host.repair_parameters, fix=fix)
 
     async def _sandboxes(self, containers: Iterable[str], fix: bool) -> list[Drift]:
         found = await asyncio.gather(*(self._one_sandbox(container_id, fix) for container_id in containers))

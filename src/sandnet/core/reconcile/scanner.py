@@ -123,7 +123,7 @@ class Scanner:
         found: list[Fault] = []
         for name, driver in self._context.drivers.items():
             own = [net for net in nets if net.driver == name]
-            found += await driver.network_faults(own, host) if own and not driver.unavailable() else []
+            found += await driver.faults(own, host) if own and not driver.unavailable() else []
         return found
 
     async def changed_networks(self) -> set[str]:
@@ -136,11 +136,11 @@ class Scanner:
 
     async def rule_faults(self) -> list[Fault]:
         """What is wrong with the rules that networks share."""
-        return [fault for driver in self._context.drivers.values() for fault in await driver.rule_faults()]
+        return await self._context.host_network.packet_filter.faults()
 
     async def parameter_faults(self) -> list[Fault]:
         """What is wrong with the parameters of the whole host."""
-        return [fault for driver in self._context.drivers.values() for fault in await driver.parameter_faults()]
+        return await self._context.host_network.parameter_faults()
 
     async def rules_differ(self) -> bool:
         """Whether there are faults, or it cannot be found out: who looks closely then tells why, and all else is looked

@@ -43,9 +43,9 @@ class PortHolding:
         network = self._records.network(endpoint.network_id)
         if network is None:
             return
-        driver = self._context.driver(network.driver)
+        self._context.driver(network.driver)
         try:
-            await driver.rebind(network, endpoint.ports)
+            await self._context.workers.run(self._context.port_allocator.rebind, endpoint.ports)
         except Error as failure:
             if self._failures.get(endpoint.id) != str(failure):
                 _log.warning("endpoint %s: %s", self._name(endpoint), failure)

@@ -36,7 +36,7 @@ NOT_RECOVERABLE = (
 """What no mark tells, in words."""
 
 
-def network_from_alias(link: Link, mark: NetworkAlias, sequence: int) -> Network | None:
+def network_from_alias(driver: str, link: Link, mark: NetworkAlias, sequence: int) -> Network | None:
     """The network whose bridge ``link`` is; ``None``: the mark makes no sense."""
     told = mark.values
     asked = {name: value for letter, (name, value) in OPTIONS.items() if letter in mark.flags}
@@ -62,7 +62,7 @@ def network_from_alias(link: Link, mark: NetworkAlias, sequence: int) -> Network
     return Network(
         id=mark.id,
         name=mark.name,
-        driver="bridge",
+        driver=driver,
         phase=Phase.READY,
         sequence=sequence,
         created=_moment(told.get("s")),

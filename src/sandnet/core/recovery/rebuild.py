@@ -12,9 +12,9 @@ before that, the next start does the same again. Then restore makes it true, as 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from posixpath import join as join_path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -27,10 +27,11 @@ from sandnet.core.recovery.link_records import (
 )
 from sandnet.core.runtime.context import Context
 from sandnet.core.state.index import Record, claims_of
+from sandnet.drivers.base import Recoverable
 from sandnet.errors import Error
 from sandnet.kernel.types import Link
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, Sandbox
-from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, read_alias
+from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +40,6 @@ LISTED = 20
 
 R = TypeVar("R", Network, Endpoint, Sandbox, Attachment)
 Ports = Mapping[Address, Sequence[BoundPort]]
-
-
-class _AliasedLink(NamedTuple):
-    """The links that say what they are, in the order in which they were made."""
-
-    bridges: Sequence[tuple[Link, NetworkAlias]]
-    veths: Sequence[tuple[Link, AttachmentAlias]]
 
 
 class Rebuild:
@@ -69,14 +63,18 @@ class Rebuild:
         """Once, after the records are loaded and before anything is made true; nothing where nothing is missing."""
         if not self._records.incomplete:
             return
-        marked = _with_alias(await self._context.workers.run(self._context.kernel.links.list))
-        if marked.bridges or marked.veths:
+        links = await self._context.workers.run(self._context.kernel.links.list)
+        recoverable = [each for each in self._context.drivers.values() if isinstance(each, Recoverable)]
+        found = [(driver.name, driver.recognise(links)) for driver in recoverable]
+        if any(each.networks or each.attachments for _, each in found):
             await self._records.begin_rebuild()
             ports = await self._published()
-            for link, mark in marked.bridges:
-                self._network(link, mark)
-            for veth, end in marked.veths:
-                await self._attachment(veth, end, ports)
+            for driver, recognised in found:
+                for link, alias in recognised.networks:
+                    self._network(driver, link, alias)
+            for _, recognised in found:
+                for end, alias_of_end in recognised.attachments:
+                    await self._attachment(end, alias_of_end, ports)
             await self._forget()
             self._report_ports(ports)
         await self._records.commit(put=[*self._found()], complete=True)
@@ -86,9 +84,8 @@ class Rebuild:
 
     async def _published(self) -> Ports:
         found: dict[Address, list[BoundPort]] = {}
-        for driver in self._context.drivers.values():
-            for target, port in () if driver.unavailable() else await driver.published():
-                found.setdefault(target, []).append(port)
+        for target, port in await self._context.host_network.published_ports():
+            found.setdefault(target, []).append(port)
         return found
 
     def _found(self) -> Iterator[Record]:
@@ -99,9 +96,9 @@ class Rebuild:
 
     # What the links say.
 
-    def _network(self, link: Link, mark: NetworkAlias) -> None:
+    def _network(self, driver: str, link: Link, mark: NetworkAlias) -> None:
         known = self._records.network(mark.id)
-        net = known or network_from_alias(link, mark, self._records.next_sequence())
+        net = known or network_from_alias(driver, link, mark, self._records.next_sequence())
         if net is None or any(mark.name == other.name for other in self._networks.values()):
             self._unknown.append(f"network {mark.name}")
             return
@@ -202,17 +199,6 @@ class Rebuild:
         if names:
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
             self.problems.append(f"{what}: {', '.join(names[:LISTED])}{more}")
-
-
-def _with_alias(links: Iterable[Link]) -> _AliasedLink:
-    bridges, veths = [], []
-    for link in sorted(links, key=lambda link: link.ifindex):
-        mark = read_alias(link.alias)
-        if isinstance(mark, NetworkAlias) and link.kind == "bridge":
-            bridges.append((link, mark))
-        elif isinstance(mark, AttachmentAlias) and link.kind == "veth":
-            veths.append((link, mark))
-    return _AliasedLink(bridges, veths)
 
 
 def _name(record: Record) -> str:

@@ -58,7 +58,7 @@ class Restore:
     async def run(self) -> None:
         """Once, after the records are loaded and before the first request."""
         await self._begin()
-        await self._start_drivers()
+        await self._start_host_network()
         suspects = await self._scan()
         await self._drop_exited_sandboxes(suspects.sandboxes)
         await self._remove_interrupted()
@@ -87,14 +87,14 @@ class Restore:
     async def remove_everything(self) -> None:
         """Take down all that the records name, and what the drivers prepared."""
         await self._begin()
-        await self._start_drivers()
+        await self._start_host_network()
         await self._disconnect(self._records.attachments())
         await self._all("sandbox", map(self._sandboxes.tear_down, self._records.sandboxes()))
         await self._all("endpoint", map(self._remove_endpoint, self._records.endpoints()))
         await self._all("network", map(self._networks.remove, self._records.networks()))
         await self._sweep()
         await self._context.link_reaper.wait()
-        await self._all("driver", (driver.stop() for driver in self._context.drivers.values()))
+        await self._all("driver", [self._context.host_network.stop()])
         await self._context.boot_id.forget()
 
     async def _begin(self) -> None:
@@ -115,10 +115,8 @@ class Restore:
         for attachment in attachments:
             await self._sandboxes.drop(attachment)
 
-    async def _start_drivers(self) -> None:
-        for name, driver in self._context.drivers.items():
-            if not driver.unavailable():
-                await self._all(f"driver {name}", [driver.start(self._desired.state(name))])
+    async def _start_host_network(self) -> None:
+        await self._all("driver bridge", [self._context.host_network.start(self._desired.networks_with_links)])
 
     async def _drop_exited_sandboxes(self, suspects: Collection[str]) -> None:
         """After a reboot no namespace is left: their sandboxes cannot exist any more, so they are let go.

@@ -14,6 +14,8 @@ from sandnet.core.state.events import Events
 from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver
+from sandnet.drivers.host_network import HostNetwork
+from sandnet.drivers.port_allocator import PortAllocator
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
@@ -42,6 +44,8 @@ class Context(NamedTuple):
     locks: Locks
     operations: Operations
     drivers: Mapping[str, Driver]
+    host_network: HostNetwork
+    port_allocator: PortAllocator
     kernel: Kernel
     workers: Workers
     link_reaper: LinkReaper

@@ -9,7 +9,7 @@ from sandnet.firewall.base import Fault
 from sandnet.firewall.diff import _REASONS
 from sandnet.ipam.subnet_plan import addresses
 from sandnet.kernel.base import Sysctl
-from sandnet.kernel.types import Link, NamespaceState, packed_addresses_on, packed_interface, packed_prefix
+from sandnet.kernel.types import Link, NamespaceState, Port, packed_addresses_on, packed_interface, packed_prefix
 from sandnet.model import Network
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 
@@ -100,3 +100,9 @@ def _addresses(net: Network, host: NamespaceState, link: Link) -> Iterator[tuple
             and packed_prefix(address.network) not in host.connected.get(link.ifindex, ())
         ):
             yield f"there is no route to {address.network} through bridge {net.link}", NO_GATEWAY
+
+
+def may_differ(net: Network, port: Port) -> bool:
+    """Return whether a bridge may not be as its network wants it, as far as a notification about its link says."""
+    own = not net.link_adopted and (port.link.snooping or port.link.mac != bridge_mac(net.link))
+    return own or not port.link.up or net.mtu not in (0, port.link.mtu) or port.link.kind != "bridge"

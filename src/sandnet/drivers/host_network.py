@@ -1,0 +1,145 @@
+"""What networks of all drivers share on the host: forwarding, parameters, routing rules, and the packet filter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from sandnet.drivers import readonly_sysctls
+from sandnet.drivers.forwarding import Forwarding
+from sandnet.drivers.router_advertisements import Advertisements
+from sandnet.drivers.routing_rules import NO_WAY_IN, Precedence
+from sandnet.drivers.sysctls import SysctlManager
+from sandnet.errors import Error, Kind
+from sandnet.firewall.base import Fault, StateOf
+from sandnet.firewall.packet_filter import PacketFilter, published_endpoints
+from sandnet.kernel.base import Kernel
+from sandnet.kernel.workers import Workers
+from sandnet.model import Address, BoundPort, Network, Phase
+from sandnet.model.network import MAX_FLOWS
+
+NO_ROUTER = "the host does not take the default route that routers advertise, as it forwards IPv6"
+NO_FORWARD = "sandboxes reach nothing beyond their own network"
+
+
+class HostNetwork:
+    """The host's side of all networks; one instance, which drivers and the core share.
+
+    Args:
+        kernel: the host's.
+        workers: threads for its calls.
+        sysctls: sets kernel parameters, and remembers what they were.
+        forward_others: leave the host a router between its other networks, where we switched forwarding on.
+        max_flows: tracked connections that a sandbox may have where its network sets no limit; 0: no limit.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        workers: Workers,
+        sysctls: SysctlManager,
+        *,
+        forward_others: bool = False,
+        max_flows: int = MAX_FLOWS,
+    ) -> None:
+        self._kernel = kernel
+        self._workers = workers
+        self.sysctls = sysctls
+        self._forwarding = Forwarding(sysctls, kernel, workers, leave_open=forward_others)
+        self._advertisements = Advertisements(sysctls, kernel, workers)
+        self._routing_rules = Precedence(kernel.host, workers)
+        self.packet_filter = PacketFilter(kernel, workers, self._forwarding.elements, max_flows)
+        self._opening = asyncio.Lock()
+        """Forwarding must not be switched on before the packet filter knows what it is not for."""
+
+    async def start(self, state: StateOf) -> None:
+        """Prepare the host for what the records say; once, before any other verb. Established flows do not notice.
+
+        Args:
+            state: returns the networks of all drivers that have links, in given phases.
+
+        Raises:
+            Error: the kernel refuses.
+        """
+        if self.packet_filter.unavailable():
+            return
+        nets = [each.network for each in state((Phase.READY,))]
+        await self._forwarding.start(nets)
+        await self.packet_filter.start(state)
+        await self.open(nets)
+        await self._routing_rules.start(state)
+        await self.packet_filter.forget_stale(published_endpoints(state))
+
+    async def stop(self) -> None:
+        """Give the host back as it was, once no network is left: no rules, no tables, parameters as before.
+
+        Raises:
+            Error: the kernel refuses.
+        """
+        await self._routing_rules.give_back()
+        await self.sysctls.restore()  # first: without the table a forwarding host would be open
+        await self.packet_filter.stop()
+
+    async def open(self, nets: Sequence[Network]) -> None:
+        """Forward packets for these networks, and for no others where none were forwarded before."""
+        async with self._opening:
+            await self.packet_filter.add_host_elements(await self._forwarding.decide(nets))
+            if nets:
+                await self.sysctls.ensure("net/ipv4/ip_forward", "1")
+            if any(net.ipv6 for net in nets):
+                await self._advertisements.switch_on()
+
+    async def update_routing_rules(self) -> None:
+        """Let routes to the networks there are come before the rules that other programs made."""
+        await self._routing_rules.ensure()
+
+    async def unmet(self) -> list[Fault]:
+        """Return the kernel parameters that are unfit for any network and cannot be written."""
+        return await self._workers.run(readonly_sysctls.unmet, self._kernel.sysctl)
+
+    async def published_ports(self) -> Sequence[tuple[Address, BoundPort]]:
+        """Return the ports of the host that the kernel publishes before :meth:`start`, each with where it leads.
+
+        What the host forwarded before us is recalled on the way, as the table is the only place that still knows it.
+        """
+        if self.packet_filter.unavailable():
+            return ()
+        listing = await self.packet_filter.listing()
+        await self._forwarding.recall(listing)
+        return self.packet_filter.published_ports(listing)
+
+    async def parameter_faults(self) -> list[Fault]:
+        """Return parameters of the whole host that another program changed; cheap. :meth:`repair_parameters` sets them.
+
+        Routes that have changed are followed on the way, which is no repair.
+        """
+        if self.packet_filter.unavailable():
+            return []
+        await self.packet_filter.follow_routes()
+        changed = await self.sysctls.changed()
+        found = [(name, f"{name} has been changed") for name in changed]
+        found += [(name, f"{name} is 1") for name in await self._advertisements.changed() if name not in changed]
+        faults = [Fault("parameter", name, problem, _reason(name)) for name, problem in found]
+        if not await self._routing_rules.is_ensured():
+            problem = "others' rules for routing come before the routes to our networks"
+            faults.append(Fault("parameter", "ip rule", problem, NO_WAY_IN))
+        return faults
+
+    async def repair_parameters(self) -> None:
+        """Set again what :meth:`parameter_faults` reports.
+
+        Raises:
+            Error: ``CONFLICT`` a rule of another program leaves no place for ours before it; or the kernel refuses.
+        """
+        await self.sysctls.reapply()
+        await self._advertisements.maintain()
+        await self._routing_rules.ensure()
+        if not await self._routing_rules.is_ensured():
+            problem = (
+                "a rule for routing of others has the priority of the local table's: ours finds no place before it"
+            )
+            raise Error(Kind.CONFLICT, problem, "give theirs a priority of 2 to 32765 (ip rule)")
+
+
+def _reason(parameter: str) -> str:
+    return NO_ROUTER if parameter.endswith("/accept_ra") else NO_FORWARD

@@ -1,0 +1,206 @@
+"""The packet filter of the host, as drivers and the core use it: two nftables tables, for the networks of all drivers.
+
+Table ``inet sandnet`` translates addresses, publishes ports and keeps networks apart; table ``bridge sandnet`` holds
+anti-spoofing and load balancing. A verb makes what its record says, however often it is called. Where another process
+removed what a change builds upon, both tables are made again, with the change in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from sandnet.firewall import inet_table
+from sandnet.firewall.antispoofing import AntiSpoofing
+from sandnet.firewall.balancing import service_rules
+from sandnet.firewall.balancing.load_balancer import LoadBalancer
+from sandnet.firewall.base import Fault, StateOf
+from sandnet.firewall.flow_limits import usual_max_flows
+from sandnet.firewall.inet_table import HostState
+from sandnet.firewall.masquerade_sources import RouteSources
+from sandnet.firewall.published_ports import published
+from sandnet.firewall.ruleset.transaction import RulesetTransaction
+from sandnet.firewall.ruleset_reconciler import RulesetReconciler
+from sandnet.kernel.base import Kernel
+from sandnet.kernel.types import Link, Listing
+from sandnet.kernel.workers import Workers
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase
+from sandnet.model.network import MAX_FLOWS
+from sandnet.model.ports import TCP
+
+HostElements = Sequence[tuple[str, str]]
+"""Elements of sets that belong to no network, each after the name of its set."""
+
+
+def _nothing() -> HostElements:
+    return ()
+
+
+class PacketFilter:
+    """Both tables.
+
+    Args:
+        kernel: writes and reads nftables, and reads links, routes and parameters.
+        workers: threads for its calls.
+        host_elements: returns what others than this class keep in the tables' sets of the host.
+        max_flows: tracked connections that a sandbox may have where its network sets no limit; 0: no limit.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        workers: Workers,
+        host_elements: Callable[[], HostElements] = _nothing,
+        max_flows: int = MAX_FLOWS,
+    ) -> None:
+        self._kernel = kernel
+        self._workers = workers
+        self._host_elements = host_elements
+        self._max_flows = max_flows
+        self._transaction = RulesetTransaction()
+        self._balancer = LoadBalancer(kernel.firewall, workers, self._transaction)
+        self._antispoofing = AntiSpoofing(kernel.firewall, workers, self._transaction)
+        self._sources = RouteSources(kernel.host, workers, self._apply)
+        self._reconciler = RulesetReconciler(
+            kernel.firewall, workers, self._balancer, self._antispoofing, self._transaction, self._host
+        )
+        self._reason = kernel.host.missing_features().get("nftables", "")
+
+    def unavailable(self) -> str:
+        """Return why the host has no packet filter, in words; empty: it has one."""
+        return self._reason
+
+    async def start(self, state: StateOf) -> None:
+        """Put both tables in place in one transaction: established flows do not notice.
+
+        Args:
+            state: returns the networks of all drivers that have links, in given phases.
+
+        Raises:
+            Error: ``UNAVAILABLE`` the kernel refuses.
+        """
+        self._max_flows = await self._workers.run(usual_max_flows, self._kernel.sysctl, self._max_flows)
+        await self._sources.start()
+        await self._reconciler.start(state, await self._workers.run(self._kernel.links.list))
+
+    async def stop(self) -> None:
+        """Delete both tables."""
+        self._sources.stop()
+        if not self._reason:
+            script = inet_table.no_table() + service_rules.no_bridge_table()
+            await self._workers.run(self._kernel.firewall.apply, script)
+
+    # Compare and repair.
+
+    async def faults(self) -> list[Fault]:
+        """Return how both tables differ from what they should be; :meth:`repair` makes them so."""
+        return [] if self._reason else await self._reconciler.faults()
+
+    async def repair(self) -> None:
+        """Replace both tables in one transaction. Known flows stay."""
+        await self._reconciler.repair()
+
+    def take_repaired(self) -> list[Fault]:
+        """Return what changes found missing, and repaired, since the last call."""
+        return self._reconciler.take_repaired()
+
+    async def follow_routes(self) -> None:
+        """Follow the host's routes in the source addresses of masqueraded traffic; cheap where none has changed."""
+        await self._sources.follow()
+
+    async def listing(self) -> Listing | None:
+        """Return table ``inet sandnet`` as the kernel has it, before :meth:`start`; ``None``: there is none."""
+        return await self._workers.run(self._kernel.firewall.listing, inet_table.TABLE)
+
+    @staticmethod
+    def published_ports(listing: Listing | None) -> Sequence[tuple[Address, BoundPort]]:
+        """Return the ports of the host that a table publishes, each with the address it leads to."""
+        return published(listing)
+
+    # Networks.
+
+    async def add_host_elements(self, elements: HostElements) -> None:
+        """Add elements that belong to no network."""
+        await self._apply(inet_table.host_elements(elements))
+
+    async def add_network(self, net: Network) -> None:
+        """Translate, isolate and count what the network sends."""
+        await self._reconciler.limit(net)
+        elements = inet_table.network_elements(net, self._max_flows, add=True)
+        await self._apply([*elements, *service_rules.router(net, add=True)])
+
+    async def remove_network(self, net: Network) -> None:
+        """Undo :meth:`add_network`."""
+        elements = inet_table.network_elements(net, self._max_flows, add=False)
+        await self._apply([*elements, *service_rules.router(net, add=False)])
+        await self._reconciler.forget_limits()
+
+    def knows_foreign_ports(self, net: Network, links: Sequence[Link]) -> bool:
+        """Return whether the ports that other programs added to the network's bridge are known."""
+        return self._antispoofing.knows_foreign_ports(net, links)
+
+    async def update_foreign_ports(self, net: Network, links: Sequence[Link]) -> None:
+        """Learn the ports that other programs added to the network's bridge; without links: forget them."""
+        await self._antispoofing.update_foreign_ports(net, links)
+
+    # Endpoints.
+
+    async def publish(self, ep: Endpoint) -> None:
+        """Publish the endpoint's ports, and forget tracked flows that an earlier holder of them left behind.
+
+        Flows to backends that serve already stay (this is also a restart): without its entry, an answer under way is
+        lost.
+        """
+        if ep.ports:
+            await self._apply(inet_table.endpoint_elements(ep, add=True))
+            await self.forget_stale([ep])
+
+    async def unpublish(self, ep: Endpoint) -> None:
+        """Withdraw the endpoint's ports, and forget the flows that went through them."""
+        if ep.ports:
+            await self._apply(inet_table.endpoint_elements(ep, add=False))
+            targets = [interface.ip for interface in (ep.address, ep.address_ipv6) if interface]
+            await self._workers.run(self._kernel.firewall.forget_flows, addresses=targets)
+
+    async def forget_stale(self, endpoints: Collection[Endpoint]) -> None:
+        """Forget tracked flows to the endpoints' published ports that lead anywhere but to these endpoints."""
+        stale = {(port.proto, port.host_port) for ep in endpoints for port in ep.ports if port.proto != TCP}
+        if stale:
+            own = (own for ep in endpoints for own in (ep.address, ep.address_ipv6, *self._balancer.programmed(ep)))
+            live = [address.ip for address in own if address]
+            await self._workers.run(self._kernel.firewall.forget_flows, bound=sorted(stale), live=live)
+
+    async def balance(self, ep: Endpoint, backends: Sequence[Attachment]) -> None:
+        """Spread new flows to the endpoint's address over these backends by their weights.
+
+        Established flows stay where they are, but for those of a backend that is no longer among ``backends``. One or
+        none: nothing is balanced. Drained and unhealthy ones take no new flows, unless there are no others.
+        """
+        await self._balancer.balance(ep, backends)
+
+    # Ports of bridges.
+
+    async def allow_port(self, net: Network, ep: Endpoint, att: Attachment) -> None:
+        """Let the attachment's port send what is its own and nothing else, before there is such a port.
+
+        Its addresses are then free of flows to an earlier holder.
+        """
+        await self._antispoofing.allow(net, ep, att)
+        await self._balancer.complete(att)
+
+    async def remove_ports(self, host_links: Iterable[str]) -> None:
+        """Forget what these ports might send, once they are down."""
+        await self._antispoofing.remove(host_links)
+
+    def _host(self) -> HostState:
+        return HostState([*self._host_elements(), *self._sources.elements()], self._max_flows)
+
+    async def _apply(self, statements: Iterable[str]) -> None:
+        script = "\n".join(statements)
+        if script:
+            async with self._transaction.changing():
+                await self._workers.run(self._kernel.firewall.apply, script + "\n")
+
+
+def published_endpoints(state: StateOf) -> list[Endpoint]:
+    """Return the endpoints that are ready, of all networks."""
+    return [each.endpoint for network in state((Phase.READY,)) for each in network.endpoints]
