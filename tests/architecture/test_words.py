@@ -1,0 +1,88 @@
+"""The words of names, docstrings and comments: the ones that a reader of this field would search for."""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.source import PACKAGE, label, modules
+
+REFUSED = {
+    "tell tells told untold": "report, return, log, publish",
+    "says said": "report, contain, record; name who states it",
+    "somebody whoever nobody": "another process, the caller, no one else: name the actor",
+    "bury buries buried burial burials doomed undertaker": "remove, garbage collection",
+    "dead living": "exited, running",
+    "mend mends mended mending heal heals healed": "repair",
+    "lookout suspect suspects": "scan, candidate",
+    "wish wishes": "spec, request",
+    "news hear hears heard": "notification, event; receive",
+    "box boxes": "sandbox",
+    "breath patience": "delay, timeout",
+    "anew likewise meanwhile amid": "again, the same, during",
+}
+WORDS = {word: instead for words, instead in REFUSED.items() for word in words.split()}
+PATTERN = re.compile(r"(?<![A-Za-z])(" + "|".join(WORDS) + r")(?![A-Za-z])", re.IGNORECASE)
+UNFINISHED: frozenset[str] = frozenset(
+    {
+        "api",
+        "cli",
+        "client.py",
+        "config.py",
+        "core",
+        "daemon.py",
+        "dns",
+        "drivers",
+        "errors.py",
+        "escaping.py",
+        "firewall",
+        "ipam",
+        "kernel",
+        "logs.py",
+        "model",
+        "resolver.py",
+        "serving",
+        "stores",
+        "wire",
+    }
+)
+"""Rooms that still use such words."""
+STORED_OR_SENT = re.compile(r"``[^`]*``|\"[^\"]*\"")
+"""Names of sets, fields and events stay as they are; so does what is quoted."""
+
+every_module = pytest.mark.parametrize("path", modules(), ids=label)
+
+
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield comments, docstrings and identifiers with their lines; other strings are messages or stored words."""
+    previous = tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+        elif token.type == tokenize.NAME:
+            yield token.start[0], re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", token.string)
+        elif token.type == tokenize.STRING and previous in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
+            yield token.start[0], token.string
+        if token.type not in (tokenize.NL, tokenize.COMMENT):
+            previous = token.type
+
+
+def refused(path: Path) -> list[str]:
+    """Return the lines of a file that use refused words, with what to write."""
+    return [
+        f"{path.name}:{line}: {found[0]} -> {WORDS[found[0].lower()]}"
+        for line, text in prose(path)
+        for found in PATTERN.finditer(STORED_OR_SENT.sub("", text.strip('"')))
+    ]
+
+
+@every_module
+def test_module_uses_the_words_of_the_field(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0]
+    if room not in UNFINISHED:
+        assert not refused(path)
