@@ -41,7 +41,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "errors.py",
         "escaping.py",
         "firewall",
-        "ipam",
         "kernel",
         "logs.py",
         "model",

@@ -1,1 +1,1 @@
-"""Address arithmetic: pure functions that decide which address or subnet comes next."""
+"""Address arithmetic: pure functions that choose the next free address or subnet."""

@@ -1,4 +1,4 @@
-"""Which address comes next: the addresses of one family of one network, as numbers in memory."""
+"""Allocate the addresses of one family of one network, as numbers in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ MAC_BITS = 48
 
 
 class _Runs:
-    """A set of numbers as runs without gaps: however many or huge, the next number outside is one search away."""
+    """A set of numbers, stored as runs without gaps: one search finds the next number outside, however large
+    the set.
+    """
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self._firsts: list[int] = []
@@ -22,7 +24,7 @@ class _Runs:
             self.add(number)
 
     def add(self, number: int) -> None:
-        """Put ``number``, which is not in the set yet, into it."""
+        """Add ``number``, which is not in the set yet."""
         right = bisect_right(self._firsts, number)
         joins_left = right > 0 and self._lasts[right - 1] == number - 1
         joins_right = right < len(self._firsts) and self._firsts[right] == number + 1
@@ -38,7 +40,7 @@ class _Runs:
             self._lasts.insert(right, number)
 
     def remove(self, number: int) -> None:
-        """Take ``number``, which is in the set, out of it."""
+        """Remove ``number``, which is in the set."""
         at = bisect_right(self._firsts, number) - 1
         first, last = self._firsts[at], self._lasts[at]
         rest = [run for run in ((first, number - 1), (number + 1, last)) if run[0] <= run[1]]
@@ -46,7 +48,7 @@ class _Runs:
         self._lasts[at : at + 1] = [run[1] for run in rest]
 
     def next_outside(self, number: int) -> int:
-        """The lowest number from ``number`` on that is not in the set."""
+        """Return the lowest number that is not in the set and not below ``number``."""
         at = bisect_right(self._firsts, number) - 1
         if at >= 0 and self._lasts[at] >= number:
             return self._lasts[at] + 1
@@ -56,17 +58,17 @@ class _Runs:
 class Addresses:
     """The addresses that endpoints of one network may have, in one family.
 
-    They are handed out one after the other, wrapping round, so that a freed one comes back last. Never handed out
-    are reserved ones; in IPv4 the first and last of the prefix and of the range, unless that is a /31 (RFC 3021) or
-    /32; in IPv6 the first, which is every router's anycast address (RFC 4291, 2.6.1), unless it is a /127 (RFC 6164)
-    or /128.
+    They are allocated in ascending order, wrapping round at the end, so a freed address is reused last. Some are never
+    allocated: reserved ones; in IPv4 the first and last of the prefix and of the range, unless that is a /31 (RFC 3021)
+    or /32; in IPv6 the first, which is the subnet-router anycast address (RFC 4291, 2.6.1), unless the prefix is a /127
+    (RFC 6164) or /128.
 
     Args:
         prefix: the network's own prefix.
-        range_: the part of it from which ``next`` gives; ``None``: all of it.
-        reserved: addresses never given: the bridge's, the gateway's.
+        range_: the part of the prefix from which ``next`` allocates; ``None``: all of it.
+        reserved: addresses that are never allocated: the bridge's, the gateway's.
         taken: addresses that endpoints have already.
-        last: the address last given by ``next``, as recorded; ``None``: begin at the start of the range.
+        last: the address that ``next`` allocated last, as recorded; ``None``: begin at the start of the range.
     """
 
     def __init__(
@@ -82,16 +84,16 @@ class Addresses:
         self._low, self._high = _usable(self._range)
         self._reserved = frozenset(map(int, reserved)) | _edges(prefix)
         self._taken = set(map(int, taken))
-        self._unfree = _Runs(self._reserved | self._taken)
+        self._unavailable = _Runs(self._reserved | self._taken)
         self._last = last
 
     @property
     def last(self) -> Address | None:
-        """The address that ``next`` gave last; ``None`` before the first."""
+        """The address that ``next`` allocated last; ``None`` before the first."""
         return self._last
 
     def next(self) -> Address:
-        """Take the next free address after ``last``, from the start of the range again after its end.
+        """Allocate the next free address after ``last``; after the end of the range, continue at its start.
 
         Raises:
             Error: kind ``EXHAUSTED``, code ``pool_exhausted``.
@@ -99,20 +101,20 @@ class Addresses:
         start = self._low if self._last is None else int(self._last) + 1
         if not self._low <= start <= self._high:
             start = self._low
-        number = self._unfree.next_outside(start)
+        number = self._unavailable.next_outside(start)
         if number > self._high:
-            number = self._unfree.next_outside(self._low)
+            number = self._unavailable.next_outside(self._low)
         if number > self._high:
             raise self._exhausted()
-        self._mark(number)
+        self._record_taken(number)
         self._last = self._address(number)
         return self._last
 
     def take(self, address: Address) -> None:
-        """Take this very address, inside the range or not; what ``next`` gives is not moved by it.
+        """Allocate the given address, inside the range or not. This does not change where ``next`` continues.
 
         Raises:
-            Error: kind ``INVALID`` when it is no host address of the prefix; kind ``CONFLICT``, code
+            Error: kind ``INVALID`` when it is not a host address of the prefix; kind ``CONFLICT``, code
                 ``address_taken``, when it is reserved or an endpoint has it.
         """
         number = int(address)
@@ -124,20 +126,20 @@ class Addresses:
             holder = "reserved for the network" if number in self._reserved else "taken by another endpoint"
             hint = "choose another address, or none to get the next free one"
             raise Error(Kind.CONFLICT, f"address {address} of {self._prefix} is {holder}", hint, "address_taken")
-        self._mark(number)
+        self._record_taken(number)
 
     def free(self, address: Address) -> None:
-        """Give an address back; no error when it is not taken."""
+        """Release an address; do nothing when it is not taken."""
         number = int(address)
         if address.version != self._prefix.version or number not in self._taken:
             return
         self._taken.remove(number)
         if number not in self._reserved:
-            self._unfree.remove(number)
+            self._unavailable.remove(number)
 
-    def _mark(self, number: int) -> None:
+    def _record_taken(self, number: int) -> None:
         self._taken.add(number)
-        self._unfree.add(number)
+        self._unavailable.add(number)
 
     def _address(self, number: int) -> Address:
         return type(self._prefix.network_address)(number)
@@ -151,7 +153,7 @@ class Addresses:
 
 
 def embedded_ipv6(prefix: IPv6Network, mac: str) -> IPv6Address:
-    """The address whose last six bytes are the MAC (libnetwork notes, C.3).
+    """Return the address whose last six bytes are the MAC (libnetwork notes, C.3).
 
     Args:
         prefix: a /80 or shorter.
@@ -172,7 +174,7 @@ def _bounds(prefix: Prefix) -> tuple[int, int]:
 
 
 def _edges(prefix: Prefix) -> frozenset[int]:
-    """The addresses of a prefix that no host may have."""
+    """Return the addresses of a prefix that no host may have."""
     first, last = _bounds(prefix)
     if prefix.prefixlen >= prefix.max_prefixlen - 1:
         return frozenset()
@@ -180,7 +182,7 @@ def _edges(prefix: Prefix) -> frozenset[int]:
 
 
 def _usable(range_: Prefix) -> tuple[int, int]:
-    """First and last address of a range, its edges left out as in 2015 (libnetwork notes, C.3)."""
+    """Return the first and last address of a range, without its edges, as in 2015 (libnetwork notes, C.3)."""
     first, last = _bounds(range_)
     edges = _edges(range_)
     return first + (first in edges), last - (last in edges)

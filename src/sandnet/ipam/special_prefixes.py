@@ -1,4 +1,4 @@
-"""Prefixes that no network of sandboxes can have on any host (RFC 6890, and lengths)."""
+"""Prefixes and prefix lengths that no network of sandboxes can have on any host (RFC 6890)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNUSABLE_V4: Final = {
     IPv4Network("224.0.0.0/4"): "multicast",
     IPv4Network("240.0.0.0/4"): "reserved",
 }
-"""RFC 6890, RFC 5771: addresses no sandbox can have."""
+"""Ranges whose addresses no sandbox can have (RFC 6890, RFC 5771)."""
 
 
 _UNUSABLE_V6: Final = {
@@ -20,18 +20,18 @@ _UNUSABLE_V6: Final = {
     IPv6Network("fe80::/10"): "link-local",
     IPv6Network("ff00::/8"): "multicast",
 }
-"""RFC 4291."""
+"""Ranges whose addresses no sandbox can have (RFC 4291)."""
 
 
 _LENGTHS_V4: Final = (8, 30)
 
 
 _LENGTHS_V6: Final = (64, 126)
-"""Shortest and longest prefix that a network of sandboxes can have."""
+"""The shortest and longest prefix that a network of sandboxes can have."""
 
 
 def unfit(subnet: IPv4Network | IPv6Network) -> str:
-    """Return why no network of sandboxes can have that subnet on any host, as the end of a sentence, or nothing."""
+    """Return why no network of sandboxes can have that subnet on any host (the end of a sentence), or nothing."""
     version4 = isinstance(subnet, IPv4Network)
     shortest, longest = _LENGTHS_V4 if version4 else _LENGTHS_V6
     if not shortest <= subnet.prefixlen <= longest:

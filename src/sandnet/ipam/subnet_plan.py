@@ -1,4 +1,4 @@
-"""Which subnets a bridge network gets: what was asked, checked, or the next free ones."""
+"""Choose the subnets of a bridge network: check the requested ones, or allocate the next free ones."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sandnet.model import Interface, Network, Prefix, Subnet
 def plan_ipv4(
     net: Network, others: Sequence[Network], occupied: Sequence[Prefix], pools: Sequence[IPv4Network]
 ) -> Subnet:
-    """The IPv4 subnet of a new network.
+    """Return the IPv4 subnet of a new network.
 
     Args:
-        net: the network as asked.
-        others: the networks there are.
-        occupied: what the host uses.
-        pools: where subnets come from when none is asked for.
+        net: the network as requested.
+        others: the existing networks.
+        occupied: prefixes that the host uses.
+        pools: the pools to allocate from when no subnet is requested.
 
     Raises:
-        Error: ``CONFLICT`` when the asked one overlaps, ``EXHAUSTED`` when no pool has a free one.
+        Error: ``CONFLICT`` when the requested subnet overlaps, ``EXHAUSTED`` when no pool has a free one.
     """
-    asked = net.options
-    prefix = asked.bridge_address.network if asked.bridge_address else asked.subnet
+    options = net.options
+    prefix = options.bridge_address.network if options.bridge_address else options.subnet
     if prefix is None:
         taken = [*occupied, *_prefixes(others)]
         prefix = next_subnet(pools, DEFAULT_SIZE, taken)
@@ -35,53 +35,56 @@ def plan_ipv4(
             raise _exhausted(pools, others, occupied)
     else:
         refuse_overlap(net, prefix, others, occupied)
-    return subnet4(net, prefix, asked.bridge_address)
+    return subnet4(net, prefix, options.bridge_address)
 
 
 def subnet4(net: Network, prefix: IPv4Network, bridge: IPv4Interface | None) -> Subnet:
-    """The IPv4 subnet of a network whose prefix is known.
+    """Return the IPv4 subnet of a network whose prefix is known.
 
     Args:
-        net: the network as asked.
+        net: the network as requested.
         prefix: its prefix.
-        bridge: the bridge's own address; ``None``: the gateway asked for, else the first host of the prefix.
+        bridge: the bridge's own address; ``None``: the requested gateway, else the first host of the prefix.
+
+    Raises:
+        Error: ``INVALID`` when the gateway or the range is outside the prefix.
     """
-    asked = net.options
-    own = bridge or IPv4Interface((asked.gateway or prefix[1], prefix.prefixlen))
-    if asked.gateway and asked.gateway not in prefix:
-        raise invalid(f"gateway {asked.gateway} is outside subnet {prefix}", code="gateway_outside_subnet")
-    if asked.ip_range and not asked.ip_range.subnet_of(prefix):
-        raise invalid(f"ip_range {asked.ip_range} is outside subnet {prefix}", code="range_outside_subnet")
-    gateway: IPv4Address | None = asked.gateway or own.ip
-    return Subnet(prefix=prefix, bridge=own, gateway=None if asked.internal else gateway, range=asked.ip_range)
+    options = net.options
+    own = bridge or IPv4Interface((options.gateway or prefix[1], prefix.prefixlen))
+    if options.gateway and options.gateway not in prefix:
+        raise invalid(f"gateway {options.gateway} is outside subnet {prefix}", code="gateway_outside_subnet")
+    if options.ip_range and not options.ip_range.subnet_of(prefix):
+        raise invalid(f"ip_range {options.ip_range} is outside subnet {prefix}", code="range_outside_subnet")
+    gateway: IPv4Address | None = options.gateway or own.ip
+    return Subnet(prefix=prefix, bridge=own, gateway=None if options.internal else gateway, range=options.ip_range)
 
 
 def plan_ipv6(net: Network, others: Sequence[Network], occupied: Sequence[Prefix]) -> Subnet | None:
-    """The IPv6 subnet of a new network, or ``None`` when it has no IPv6.
+    """Return the IPv6 subnet of a new network, or ``None`` when it has no IPv6.
 
     Raises:
-        Error: ``CONFLICT`` when the asked one overlaps.
+        Error: ``CONFLICT`` when the requested subnet overlaps.
     """
-    asked = net.options
-    if not asked.ipv6:
+    options = net.options
+    if not options.ipv6:
         return None
-    prefix = asked.subnet_ipv6
+    prefix = options.subnet_ipv6
     if prefix is None:
         prefix = unique_local_prefix(os.urandom)
         while overlap(prefix, [*occupied, *_prefixes(others)]):
             prefix = unique_local_prefix(os.urandom)
     else:
         refuse_overlap(net, prefix, others, occupied)
-    gateway = asked.gateway_ipv6 or prefix[1]
+    gateway = options.gateway_ipv6 or prefix[1]
     own = IPv6Interface((gateway, prefix.prefixlen))
-    return Subnet(prefix=prefix, bridge=own, gateway=None if asked.internal else gateway)
+    return Subnet(prefix=prefix, bridge=own, gateway=None if options.internal else gateway)
 
 
 def refuse_overlap(net: Network, prefix: Prefix, others: Sequence[Network], occupied: Sequence[Prefix]) -> None:
-    """Refuse a prefix that another network uses, or the host where ``net`` does not allow that.
+    """Refuse a prefix that another network uses, or that the host uses and ``net`` does not allow to overlap.
 
     Raises:
-        Error: kind ``CONFLICT``, naming who does.
+        Error: kind ``CONFLICT``; the message names the user of the prefix.
     """
     for other in others:
         for subnet in filter(None, (other.ipv4, other.ipv6)):
@@ -96,7 +99,7 @@ def refuse_overlap(net: Network, prefix: Prefix, others: Sequence[Network], occu
 
 
 def addresses(net: Network) -> tuple[Interface, ...]:
-    """The host's own addresses on the network's bridge."""
+    """Return the host's own addresses on the network's bridge."""
     return tuple(subnet.bridge for subnet in (net.ipv4, net.ipv6) if subnet and subnet.bridge)
 
 
@@ -105,14 +108,14 @@ def _prefixes(networks: Sequence[Network]) -> list[Prefix]:
 
 
 def _exhausted(pools: Sequence[IPv4Network], others: Sequence[Network], occupied: Sequence[Prefix]) -> Error:
-    """Told pool by pool: who has it."""
+    """Return the error that lists, pool by pool, the users of its subnets."""
     networks = [(net.name, net.ipv4.prefix) for net in others if net.ipv4]
-    told = "; ".join(_used_up(usage(pool, DEFAULT_SIZE, networks, occupied)) for pool in pools)
-    message = f"no free /{DEFAULT_SIZE} is left in the pools: {told}"
+    details = "; ".join(_describe(usage(pool, DEFAULT_SIZE, networks, occupied)) for pool in pools)
+    message = f"no free /{DEFAULT_SIZE} is left in the pools: {details}"
     return Error(Kind.EXHAUSTED, message, "delete a network, or name a subnet outside the pools", "pools_exhausted")
 
 
-def _used_up(pool: PoolUsage) -> str:
+def _describe(pool: PoolUsage) -> str:
     if not pool.subnets:
         return f"{pool.pool} is smaller than that"
     words = []

@@ -1,4 +1,4 @@
-"""Who has used up a pool of subnets: arithmetic on prefixes, for the people who are told so."""
+"""Measure what uses up a pool of subnets: arithmetic on prefixes, for error messages and reports."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from sandnet.ipam.pools import Occupied, overlap, overlapping
 from sandnet.model import Prefix
 
 SHOWN = 5
-"""Names of one kind that a sentence has room for."""
+"""The number of names of one kind in one sentence."""
 
 
 class PoolUsage(NamedTuple):
-    """What has become of one pool."""
+    """The use of one pool."""
 
     pool: IPv4Network
     subnets: int
-    """That it has room for; 0: it is smaller than one."""
+    """The number of subnets that fit into the pool; 0 when the pool is smaller than one."""
     by_networks: int
-    """How many of these networks have, whole or in part."""
+    """The number of these subnets that networks use, whole or in part."""
     networks: Sequence[str]
-    """Their names."""
+    """The names of these networks."""
     host: Sequence[Prefix]
-    """What the host uses of the pool, in address order."""
+    """The prefixes inside or around the pool that the host uses, in address order."""
 
 
 def usage(
     pool: IPv4Network, size: int, networks: Iterable[tuple[str, Prefix]], occupied: Iterable[Prefix]
 ) -> PoolUsage:
-    """How a pool is used.
+    """Return how a pool is used.
 
     Args:
         pool: the pool.
-        size: prefix length of the subnets it gives.
-        networks: name and prefix of each network there is.
-        occupied: what the host uses; a prefix may come several times.
+        size: the prefix length of the subnets that the pool is divided into.
+        networks: the name and prefix of each existing network.
+        occupied: prefixes that the host uses; a prefix may appear several times.
     """
     inside = [(name, prefix) for name, prefix in networks if overlap(prefix, [pool])]
     return PoolUsage(
@@ -49,14 +49,14 @@ def usage(
 
 
 def some(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """Return the first :data:`SHOWN` names, and how many more there are."""
     shown = list(names)
     rest = len(shown) - SHOWN
     return ", ".join(shown[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _touched(pool: IPv4Network, size: int, prefixes: Iterable[Prefix]) -> int:
-    """How many subnets of the pool some prefix shares addresses with."""
+    """Count the subnets of the pool that share addresses with one of the prefixes."""
     begin, end = int(pool.network_address), int(pool.broadcast_address)
     step = 1 << (pool.max_prefixlen - size)
     count, next_ = 0, 0
