@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final, NoReturn
@@ -142,7 +143,8 @@ def confine(unit: dict[str, list[str]]) -> None:
     if unit.get("NoNewPrivileges") == ["yes"]:
         _prctl(PR_SET_NO_NEW_PRIVS, 1)
     nice = 20 - int(unit["LimitNICE"][0])  # setrlimit(2)
-    resource.setrlimit(resource.RLIMIT_NICE, (nice, nice))
+    with suppress(ValueError):  # not every machine lets its root raise a limit: CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_NICE, (nice, nice))
     filters = [_families(unit["RestrictAddressFamilies"]), _namespaces(unit["RestrictNamespaces"])]
     calls = system_calls(unit["SystemCallFilter"])
     os.umask(int(unit["UMask"][0], 8))

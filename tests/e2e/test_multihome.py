@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -201,8 +202,13 @@ def test_given_others_remove_rules_or_routes_inside_when_waited_for_then_they_ar
 ) -> None:
     before = multihomed.rules()
     assert before
-    remove(multihomed.place)
-    assert multihomed.rules() != before
+    assert multihomed.world.process
+    multihomed.world.process.send_signal(signal.SIGSTOP)  # else it may be repaired before it is seen
+    try:
+        remove(multihomed.place)
+        assert multihomed.rules() != before
+    finally:
+        multihomed.world.process.send_signal(signal.SIGCONT)
     until(lambda: multihomed.rules() == before, 10)
 
 
