@@ -15,7 +15,7 @@ from tests.crash.fault_scenarios import MISHAPS, REPAIRED
 from tests.crash.harness import THOROUGH, Harness
 from tests.crash.scenarios import NAMED, SETTINGS, Setting
 from tests.crash.starts import Starts
-from tests.crash.steps import READS, found_steps, parts
+from tests.crash.steps import READS, base_of, found_steps, parts
 from tests.crash.world import CrashWorld
 from tests.support.network_host import unavailable
 
@@ -68,7 +68,7 @@ def test_given_a_daemon_killed_at_any_step_of_a_start_or_a_removal_when_started_
 
 def test_given_the_protocols_then_every_method_is_a_step_or_a_known_read() -> None:
     steps = found_steps()
-    assert {name.partition(".")[0] for name in steps} >= {part.title() for part in parts()}
+    assert {name.partition(".")[0] for name in steps} >= {base_of(part).__name__ for part in parts()}
     assert set(steps) >= READS
     assert {"Store.commit", "Links.plug", "Files.write", "NameService.apply"} <= set(steps) - READS
 
