@@ -45,7 +45,7 @@ class BulkRemoval:
             for sandbox, last in wanted
             for name in (f"sandbox/{sandbox.container_id}", f"endpoint/{last.endpoint_id}")
         )
-        async with self._context.locks.hold(*names, patience=TIMEOUT):
+        async with self._context.locks.hold(*names, max_wait=TIMEOUT):
             still = [(sandbox, last) for sandbox, last in wanted if self._plain(sandbox) == last]
             return await self._remove(still) if still else set()
 

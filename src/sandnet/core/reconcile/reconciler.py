@@ -121,7 +121,7 @@ class Reconciler:
 
     async def _network(self, network_id: str, fix: bool) -> list[Drift]:
         try:
-            async with self._context.locks.hold(f"network/{network_id}", patience=TIMEOUT):
+            async with self._context.locks.hold(f"network/{network_id}", max_wait=TIMEOUT):
                 net = self._records.network(network_id)
                 if net is None or net.phase is not Phase.READY:
                     return []
@@ -185,7 +185,7 @@ class Reconciler:
         """A sandbox that nobody changes meanwhile; ``None`` when it is gone, or half-way."""
         attached = self._records.attachments_of_container(container_id)
         async with self._context.locks.hold(
-            f"sandbox/{container_id}", *(f"endpoint/{each.endpoint_id}" for each in attached), patience=TIMEOUT
+            f"sandbox/{container_id}", *(f"endpoint/{each.endpoint_id}" for each in attached), max_wait=TIMEOUT
         ):
             sandbox = self._records.sandbox(container_id)
             now = self._records.attachments_of_container(container_id)

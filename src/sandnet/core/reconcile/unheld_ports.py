@@ -70,7 +70,7 @@ class PortHolding:
     async def _retried(self, endpoint: Endpoint) -> Drift | None:
         drift = self._drift(endpoint)
         try:
-            async with self._context.locks.hold(f"endpoint/{endpoint.id}", patience=TIMEOUT):
+            async with self._context.locks.hold(f"endpoint/{endpoint.id}", max_wait=TIMEOUT):
                 now = self._records.endpoint(endpoint.id)
                 if now is None or now.phase is not Phase.READY:
                     return None

@@ -1,1 +1,1 @@
-"""What all operations share: the context, locks, and how an operation runs to its end."""
+"""Shared by all operations: the context, the locks, and the execution of operations."""

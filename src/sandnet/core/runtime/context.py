@@ -1,4 +1,4 @@
-"""What every part of the core works with."""
+"""The parts that all of the core shares."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from sandnet.kernel.workers import Workers
 
 
 class Settings(NamedTuple):
-    """What the operator decides about the core."""
+    """The operator's settings of the core."""
 
     sandbox_dir: str
     files_dir: str
-    """Where hosts and resolv.conf files go that nobody named a path for."""
+    """The directory for hosts and resolv.conf files without a requested path."""
     default_network: str
 
 
 class Context(NamedTuple):
-    """The shared parts, made once by the composition root."""
+    """The shared parts, created once by the composition root."""
 
     settings: Settings
     records: Records
@@ -51,7 +51,7 @@ class Context(NamedTuple):
     link_reaper: LinkReaper
 
     def driver(self, name: str) -> Driver:
-        """The driver of that name, able to work on this host.
+        """Return the driver with that name, which works on this host.
 
         Raises:
             Error: ``NOT_FOUND``, or ``UNAVAILABLE`` with the reason.

@@ -1,4 +1,4 @@
-"""Locks, apart from the records they guard: records are reloaded, locks are not."""
+"""Locks by name. They are apart from the records they guard: records are replaced, locks are not."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from weakref import WeakValueDictionary
 from sandnet.errors import Error, Kind
 
 DEADLINE = 30.0
-"""Seconds a request waits for those before it on the same object; nobody waits for ever."""
+"""The longest time, in seconds, that a request waits for earlier ones on the same object."""
 
 
 class Locks:
-    """One lock a name, made when first asked for and gone with its last holder."""
+    """One lock per name, created at first use and dropped with its last holder."""
 
     def __init__(self, deadline: float = DEADLINE) -> None:
         self._deadline = deadline
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def hold(self, *names: str, patience: float | None = None) -> AsyncIterator[None]:
-        """Hold all of them; always taken in name order, so two holders cannot wait for each other.
+    async def hold(self, *names: str, max_wait: float | None = None) -> AsyncIterator[None]:
+        """Hold all locks with these names. They are always taken in name order, so two holders cannot wait for each
+        other.
 
         Args:
-            names: of the locks.
-            patience: seconds to wait, where that is less than a request would.
+            names: the names of the locks.
+            max_wait: seconds to wait, if less than the deadline of a request.
 
         Raises:
-            Error: ``UNAVAILABLE`` when the deadline passes first.
+            Error: ``UNAVAILABLE`` when that time passes first.
         """
-        deadline = self._deadline if patience is None else patience
-        wanted = [self._locks.setdefault(name, asyncio.Lock()) for name in sorted(set(names))]
+        deadline = self._deadline if max_wait is None else max_wait
+        locks = [self._locks.setdefault(name, asyncio.Lock()) for name in sorted(set(names))]
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(deadline):
-                    for lock in wanted:
+                    for lock in locks:
                         await stack.enter_async_context(lock)
             except TimeoutError:
                 raise Error(

@@ -1,4 +1,4 @@
-"""Operations in flight: each runs to its end, whoever asked for it may hang up."""
+"""Operations in progress. Each runs to its end, even when its caller disconnects."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ U = TypeVar("U")
 _log = logging.getLogger(__name__)
 
 LIMIT = 512
-"""Changes under way at a time; at 2 to 5 ms each the last one waits some two seconds."""
+"""The number of changes in progress at a time; at 2 to 5 ms each, the last one waits some two seconds."""
 DEADLINE = 60.0
-"""Seconds until a request is answered, whatever hangs: twice what one waits for a lock."""
+"""Seconds until a request is answered even if something hangs: twice the time that one waits for a lock."""
 
 
 class Operations:
-    """Runs changes as tasks of their own and waits for them at the end.
+    """Runs changes as tasks of their own, and waits for them at the end.
 
     Args:
-        limit: how many may be under way; more are refused at once.
-        deadline: seconds after which whoever asked is answered without a result.
+        limit: the number of changes that may be in progress; more are refused at once.
+        deadline: seconds after which the caller is answered without a result.
     """
 
     def __init__(self, limit: int = LIMIT, deadline: float = DEADLINE) -> None:
@@ -35,15 +35,16 @@ class Operations:
 
     @property
     def count(self) -> int:
-        """How many changes are under way."""
+        """The number of changes in progress."""
         return len(self._running)
 
     async def run(self, change: Coroutine[Any, Any, T]) -> T:
-        """The change's result. A cancelled caller leaves the change running: half a change is worse than
-        one nobody waits for.
+        """Run a change and return its result.
+
+        A cancelled caller leaves the change running: half a change is worse than one without a waiting caller.
 
         Raises:
-            Error: ``UNAVAILABLE`` once the daemon is stopping (``stopping``), when too many changes are under way
+            Error: ``UNAVAILABLE`` once the daemon is stopping (``stopping``), when too many changes are in progress
                 (``overloaded``), or when the deadline passes (``deadline``): then the change goes on.
         """
         if self._closed:
@@ -71,10 +72,10 @@ class Operations:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at here: nobody may be waiting for it any more
+            task.exception()  # retrieve the exception: the caller may have stopped waiting
 
     async def close(self) -> None:
-        """Refuse new changes and wait for those in flight."""
+        """Refuse new changes, and wait for those in progress."""
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)
@@ -86,7 +87,9 @@ def _log_late(task: asyncio.Task[Any]) -> None:
 
 
 async def gather_both(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
-    """Both results. Both have ended when this returns or raises: what undoes them must not race with them."""
+    """Await both and return both results. Both have ended when this returns or raises: a rollback must not race with
+    them.
+    """
     done = await asyncio.gather(one, other, return_exceptions=True)
     for result in done:
         if isinstance(result, BaseException):
@@ -95,8 +98,11 @@ async def gather_both(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
 
 
 async def roll_back(what: str, removal: Coroutine[Any, Any, object]) -> None:
-    """Remove what a failed change has made. The change's own error is the one to report, so a failure here
-    is only logged: the record stays, and the next restore removes what it names."""
+    """Remove what a failed change has made.
+
+    The change's own error is the one to report, so a failure here is only logged: the record stays, and the next
+    restore removes what it names.
+    """
     try:
         await removal
     except Exception:

@@ -1,4 +1,6 @@
-"""Which boot of the machine the store was last used in: what it remembers of an earlier one's kernel holds no more."""
+"""Remember the boot of the machine in which the store was last used: kernel state of an earlier boot no longer
+exists.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ from sandnet.kernel.workers import Workers
 from sandnet.stores.base import Delete, Put, Store
 
 BOOT_ID: Final = "kernel/random/boot_id"
-"""Kernel parameter that is another one after each boot (random(4))."""
+"""The kernel parameter that has another value after each boot (random(4))."""
 _KEY: Final = "boot"
 _PARAMETERS: Final = "sysctl/"
-"""Before the names of kernel parameters that were changed, with the values they had."""
+"""The prefix of store keys that hold the original values of kernel parameters that were changed."""
 
 
 class BootId:
-    """Keeps one key of the store."""
+    """The boot id that the store was last used with; it is kept under one key of the store."""
 
     def __init__(self, store: Store, sysctl: Sysctl, workers: Workers) -> None:
         self._store = store
@@ -24,18 +26,20 @@ class BootId:
         self._workers = workers
 
     async def has_rebooted(self) -> bool:
-        """Whether the machine was booted since the store was last used. Of a store without the key nobody knows."""
+        """Return whether the machine was booted since the store was last used; false for a store without a boot id."""
         known = await self._store.get(_KEY)
         return known is not None and known.value != await self._current()
 
     async def record(self) -> None:
-        """Remember this boot. The parameters of an earlier one are forgotten: they have values of their own again."""
+        """Record the current boot. After a reboot, forget the original values of kernel parameters: the kernel has
+        reset them.
+        """
         changes = [Put(_KEY, await self._current())]
         earlier = await self._store.list(_PARAMETERS) if await self.has_rebooted() else ()
         await self._store.commit(*changes, *(Delete(entry.key) for entry in earlier))
 
     async def forget(self) -> None:
-        """Remember none: nothing of ours is left."""
+        """Delete the record: nothing that the daemon made is left."""
         await self._store.commit(Delete(_KEY))
 
     async def _current(self) -> bytes:

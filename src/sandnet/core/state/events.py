@@ -1,7 +1,7 @@
-"""Every change of records as an event, in order, for whoever wants to follow.
+"""Every change of records as an event, in order, for clients that follow.
 
-A sequence number is the store's revision and a place within the commit, so numbers grow over restarts and
-a reader that was away can go on where it was, as long as the events since are still remembered.
+A sequence number consists of the store's revision and a position within the commit. So the numbers grow across
+restarts, and a reader that was away can resume where it was, as long as the events since then are still in the history.
 """
 
 from __future__ import annotations
@@ -21,52 +21,55 @@ from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 Subject = Network | Endpoint | Sandbox | Attachment
 
 HISTORY = 10_000
-"""Events kept for readers that come back, or are slow; who falls further behind is told so."""
+"""The number of events kept for readers that reconnect or are slow; one that falls further behind gets a ``missed``
+event.
+"""
 REMEMBERED_BYTES = 32 << 20
-"""Bytes of memory that they may take; the latest is always kept."""
+"""Bytes of memory that these events may take; the latest event is always kept."""
 AHEAD_BYTES = 1 << 20
 """Bytes of events that one reader holds while it does not read."""
 _BASE = 400
 """Bytes of an event without its record."""
 PLACES = 1 << 10
-"""Sequence numbers a revision has room for."""
+"""The number of sequence numbers in one revision."""
 
 
 class Repair(NamedTuple):
-    """Something that others had changed or removed is back."""
+    """The repair of an object that another process had changed or removed."""
 
     kind: str
     object: str
     """A name, a path, or an id."""
     problem: str
-    """What was wrong."""
+    """The difference that was repaired."""
     subject: Subject | None
-    """The record it is about, where it is one's."""
+    """The record that the repair concerns, if any."""
 
 
 class Event(NamedTuple):
-    """Something that happened."""
+    """A change, a repair or a warning."""
 
     sequence: int
     time: float
     """Seconds since the epoch."""
     action: str
     """``created``, ``changed`` or ``removed``; of attachments ``attached``, ``changed`` or ``detached``; ``repaired``
-    of what was put right; ``warning`` of what somebody has to look at; ``missed`` with no subject when the reader has
-    to read the lists anew."""
+    of a repaired difference; ``warning`` of a problem that the operator has to look at; ``missed`` without a subject
+    when the reader has to read the lists again.
+    """
     subject: Subject | None
     network: str = ""
-    """The name of the subject's network, as it was then."""
+    """The name of the subject's network at that time."""
     service: str = ""
-    """The name of an attachment's endpoint, as it was then."""
+    """The name of an attachment's endpoint at that time."""
     repair: Repair | None = None
-    """What was wrong with what is ``repaired``."""
+    """The details of a ``repaired`` event."""
     warning: str = ""
-    """What there is to look at."""
+    """The text of a ``warning`` event."""
 
 
 class Transition(NamedTuple):
-    """A record before and after a commit; ``None``: it was not there, or is not any more."""
+    """A record before and after a commit; ``None``: it did not exist, or does not exist any more."""
 
     before: Subject | None
     after: Subject | None
@@ -81,7 +84,7 @@ def event_weight(event: Event) -> int:
 
 
 class PendingEvent(NamedTuple):
-    """An event that has no number yet."""
+    """An event that has no sequence number yet."""
 
     action: str
     subject: Subject | None
@@ -92,13 +95,13 @@ class PendingEvent(NamedTuple):
 
 
 def events_of(transitions: Iterable[Transition]) -> list[PendingEvent]:
-    """The events of a commit, in order; none where only phases change, which are our own affair."""
-    found = ((each, _meaning(each)) for each in transitions)
-    return [PendingEvent(*meaning, each.network, each.service) for each, meaning in found if meaning]
+    """Return the events of a commit, in order; none for a change of phases only, which is internal."""
+    found = ((each, _action_and_subject(each)) for each in transitions)
+    return [PendingEvent(*action, each.network, each.service) for each, action in found if action]
 
 
 class Events:
-    """The events of this run. A reader keeps its own place, so a slow one costs nothing and delays nobody."""
+    """The events of this run. Each reader keeps its own position, so a slow one costs nothing and delays no other."""
 
     def __init__(self) -> None:
         self._history: deque[Event] = deque()
@@ -108,23 +111,24 @@ class Events:
         self._closed = False
 
     def resume_after(self, revision: int, count: int) -> None:
-        """The last events of an earlier run were so many, of this revision of the store; they are not remembered.
+        """Continue the numbering after an earlier run, whose last commit published ``count`` events at this revision of
+        the store.
 
-        A reader that has come to the last of them has missed nothing.
+        Those events are not in the history. A reader that has received the last of them has missed nothing.
         """
-        self._floor = _number(revision, count - 1)
+        self._floor = _sequence_number(revision, count - 1)
 
-    def publish(self, revision: int, happened: Sequence[PendingEvent]) -> None:
-        """Tell of a commit."""
+    def publish(self, revision: int, events: Sequence[PendingEvent]) -> None:
+        """Publish the events of one commit."""
         now = time.time()
-        for place, each in enumerate(happened):
-            self._history.append(Event(_number(revision, place), now, *each))
+        for position, each in enumerate(events):
+            self._history.append(Event(_sequence_number(revision, position), now, *each))
             self._weight += event_weight(self._history[-1])
         while len(self._history) > HISTORY or (self._weight > REMEMBERED_BYTES and len(self._history) > 1):
             oldest = self._history.popleft()
             self._weight -= event_weight(oldest)
             self._floor = oldest.sequence
-        if happened:
+        if events:
             self._wake()
 
     @property
@@ -133,16 +137,16 @@ class Events:
         return self._history[-1].sequence if self._history else self._floor
 
     async def follow(self, since: int | None = None) -> AsyncIterator[Event]:
-        """All events after ``since`` (from now on, without it), as they happen; ends when the daemon stops."""
-        place = self.last if since is None else since
+        """Yield all events after ``since`` as they happen (without it: from now on), until the daemon stops."""
+        position = self.last if since is None else since
         while not self._closed:
-            if place < self._floor:
-                place = self._floor
-                yield Event(place, time.time(), "missed", None)
-            for event in self._after(place):
-                place = event.sequence
+            if position < self._floor:
+                position = self._floor
+                yield Event(position, time.time(), "missed", None)
+            for event in self._after(position):
+                position = event.sequence
                 yield event
-            if place >= self.last:
+            if position >= self.last:
                 await self._published.wait()
 
     def close(self) -> None:
@@ -150,9 +154,11 @@ class Events:
         self._closed = True
         self._wake()
 
-    def _after(self, place: int) -> list[Event]:
-        """The next events after a place, as many as a reader may hold; the rest may be forgotten while it reads."""
-        first = bisect_right(self._history, place, key=attrgetter("sequence"))
+    def _after(self, position: int) -> list[Event]:
+        """Return the next events after a position, as many as one reader may hold; the history may drop later ones
+        while it reads.
+        """
+        first = bisect_right(self._history, position, key=attrgetter("sequence"))
         found: list[Event] = []
         held = 0
         for event in islice(self._history, first, None):
@@ -167,11 +173,11 @@ class Events:
         self._published = asyncio.Event()
 
 
-def _number(revision: int, place: int) -> int:
-    return revision * PLACES + min(place, PLACES - 1)
+def _sequence_number(revision: int, position: int) -> int:
+    return revision * PLACES + min(position, PLACES - 1)
 
 
-def _meaning(each: Transition) -> tuple[str, Subject] | None:
+def _action_and_subject(each: Transition) -> tuple[str, Subject] | None:
     was = each.before is not None and each.before.phase is Phase.READY
     is_ = each.after is not None and each.after.phase is Phase.READY
     attached = isinstance(each.after or each.before, Attachment)

@@ -1,7 +1,7 @@
-"""The state as one JSON document, to be kept or carried elsewhere: pure functions.
+"""Export and import the state as one JSON document: pure functions.
 
-It holds records, how far each network has given out addresses, and the host's parameters as they were. What follows
-from these (claims) is made anew when it is read.
+The document holds the records, the last address that each network allocated, and the host's parameters as they were
+before the daemon set them. The claims follow from the records, so an import derives them again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from sandnet.model.link_names import LINK_NAME, OUR_LINKS
 from sandnet.stores.base import Entry, Put
 
 _TEXTS: Final = ("cursor/", "sysctl/")
-"""Keys whose values are text."""
+"""Prefixes of the keys whose values are text."""
 _PARAMETER: Final = re.compile(r"sysctl/net/ipv[46]/[A-Za-z0-9_./-]+")
-"""Those that we set. What stands in a document is written to them, by root."""
+"""The parameters that the daemon sets. As root it writes their values from the document back to them."""
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _MAC: Final = re.compile(r"([0-9a-f]{2}(:[0-9a-f]{2}){5})?")
 _HINT: Final = "import a document that `sandnet state export` wrote"
@@ -36,30 +36,32 @@ class Document(
     """All that a store holds."""
 
     version: Literal[1]
-    """Of this format."""
+    """The version of this format."""
     networks: tuple[Network, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     sandboxes: tuple[Sandbox, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     texts: dict[str, str] = {}
-    """By store key: the last address that each network gave out, and each parameter of the host before we set it."""
+    """Values by store key: the last address that each network allocated, and each parameter of the host before the
+    daemon set it.
+    """
 
     @property
     def records(self) -> Sequence[Record]:
-        """All of them."""
+        """All records of all kinds."""
         return (*self.networks, *self.endpoints, *self.sandboxes, *self.attachments)
 
 
 def dump(entries: Iterable[Entry]) -> bytes:
-    """The document of what a store holds, as indented JSON with a last line end."""
-    held = list(entries)
+    """Return the content of a store as a document: indented JSON with a final line end."""
+    stored = list(entries)
     document = Document(
         version=1,
-        networks=_decoded(held, "network/", Network),
-        endpoints=_decoded(held, "endpoint/", Endpoint),
-        sandboxes=_decoded(held, "sandbox/", Sandbox),
-        attachments=_decoded(held, "attachment/", Attachment),
-        texts={entry.key: entry.value.decode() for entry in held if entry.key.startswith(_TEXTS)},
+        networks=_decoded(stored, "network/", Network),
+        endpoints=_decoded(stored, "endpoint/", Endpoint),
+        sandboxes=_decoded(stored, "sandbox/", Sandbox),
+        attachments=_decoded(stored, "attachment/", Attachment),
+        texts={entry.key: entry.value.decode() for entry in stored if entry.key.startswith(_TEXTS)},
     )
     return msgspec.json.format(msgspec.json.encode(document, enc_hook=encode_hook), indent=2) + b"\n"
 
@@ -71,23 +73,25 @@ def _decoded(entries: Iterable[Entry], prefix: str, kind: type[R]) -> tuple[R, .
 
 
 def imported(text: bytes) -> list[Put]:
-    """What a store is to hold by a document.
+    """Return what to write to a store so that it holds the content of a document.
 
     Raises:
-        Error: ``INVALID``: it is none, of another version, or contradicts itself.
+        Error: ``INVALID``: the text is not such a document, is of another version, or contradicts itself.
     """
     try:
         document = msgspec.json.decode(text, type=Document, dec_hook=decode_hook)
     except msgspec.DecodeError as failure:
         raise invalid(f"this is no exported state: {failure}", _HINT, "invalid_document") from failure
-    _check_whole(document)
+    _check_consistent(document)
     puts = [Put(key_of(record), msgspec.json.encode(record, enc_hook=encode_hook)) for record in document.records]
     claims = [Put(claim, key_of(record).encode()) for record in document.records for claim in claims_of(record)]
     return [*puts, *claims, *(Put(key, value.encode()) for key, value in document.texts.items())]
 
 
-def _check_whole(document: Document) -> None:
-    """Refuse what no store can hold: two of one name or address, or something on nothing."""
+def _check_consistent(document: Document) -> None:
+    """Refuse content that no store can hold: two records with one name or address, or one that refers to a missing
+    record.
+    """
     keys = Counter(key for record in document.records for key in (key_of(record), *claims_of(record)))
     networks, endpoints = ({each.id for each in some} for some in (document.networks, document.endpoints))
     sandboxes = {sandbox.container_id for sandbox in document.sandboxes}
@@ -99,15 +103,17 @@ def _check_whole(document: Document) -> None:
         if att.endpoint_id not in endpoints or att.container_id not in sandboxes
     ]
     wrong += [f"unknown key {key}" for key in document.texts if not key.startswith(_TEXTS)]
-    wrong += [f"strange {what}: {text[:100]!r}" for what, text, rule in _words(document) if not rule.fullmatch(text)]
+    wrong += [
+        f"strange {what}: {text[:100]!r}" for what, text, rule in _checked_values(document) if not rule.fullmatch(text)
+    ]
     if wrong:
         raise invalid(f"this state contradicts itself: {'; '.join(wrong[:10])}", _HINT, "invalid_document")
 
 
-def _words(document: Document) -> Iterator[tuple[str, str, re.Pattern[str]]]:
-    """What becomes part of rules and of paths, or names links: each with what it may look like.
+def _checked_values(document: Document) -> Iterator[tuple[str, str, re.Pattern[str]]]:
+    """Yield the values that become part of rules, paths or link names, each with the pattern that it must match.
 
-    Paths need no look here: where they are used, they are kept below the directories that are allowed.
+    Paths need no check here: where they are used, they are kept below the allowed directories.
     """
     for record in document.records:
         match record:

@@ -1,4 +1,4 @@
-"""Records in memory, by their store keys and by what is often asked; and the keys themselves."""
+"""Index of the records in memory, by store key and by the fields that are often looked up; and the keys themselves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sandnet.model.address import decode_hook
 
 Record = Network | Endpoint | Sandbox | Attachment
 _BASE = 2048
-"""Bytes of a record, its keys and its places in the tables."""
-_WORD = 64
-"""Bytes of a string besides its characters, and of its place."""
+"""Bytes of a record, its keys and its entries in the tables."""
+_STRING = 64
+"""Bytes of a string besides its characters, and of the reference to it."""
 _PORT = 320
 """Bytes of a port."""
 
@@ -22,7 +22,7 @@ R = TypeVar("R", bound=Record)
 
 
 def key_of(record: Record) -> str:
-    """Where the store keeps a record."""
+    """Return the key under which the store keeps a record."""
     match record:
         case Network():
             return f"network/{record.id}"
@@ -35,7 +35,7 @@ def key_of(record: Record) -> str:
 
 
 def claims_of(record: Record) -> Iterator[str]:
-    """Keys that only one record of the store may hold."""
+    """Yield the keys that only one record of the store may hold."""
     match record:
         case Network():
             yield f"claim/name/{record.name}"
@@ -58,37 +58,43 @@ def _address_claims(record: Endpoint | Attachment) -> Iterator[str]:
 
 
 def weight(record: Record) -> int:
-    """Return about how many bytes of memory a record takes, so that what requests can make grow is bounded in bytes."""
+    """Return about how many bytes of memory a record takes, so that the memory which requests can use is bounded in
+    bytes.
+    """
     match record:
         case Network():
-            return _BASE + _of([*record.labels, *record.labels.values()])
+            return _BASE + _strings_weight([*record.labels, *record.labels.values()])
         case Endpoint():
             words = [*record.labels, *record.labels.values(), *record.aliases]
-            return _BASE + _of(words) + _PORT * (len(record.ports) + len(record.exposed_ports))
+            return _BASE + _strings_weight(words) + _PORT * (len(record.ports) + len(record.exposed_ports))
         case Sandbox():
             lines = [entry.name for entry in (*record.extra_hosts, *record.parent_hosts)]
             lines += [update.name for update in record.parent_updates]
-            return _BASE + _of(lines) + _of((record.hosts_path, record.resolv_conf_path, *record.made_dirs))
+            return (
+                _BASE
+                + _strings_weight(lines)
+                + _strings_weight((record.hosts_path, record.resolv_conf_path, *record.made_dirs))
+            )
         case Attachment():
-            return _BASE + _of(record.aliases)
+            return _BASE + _strings_weight(record.aliases)
 
 
-def _of(words: Collection[str]) -> int:
-    return sum(map(len, words)) + _WORD * len(words)
+def _strings_weight(words: Collection[str]) -> int:
+    return sum(map(len, words)) + _STRING * len(words)
 
 
 class Table(Generic[R]):
-    """The records of one class by store key, with groups of keys for the questions that are asked often."""
+    """The records of one class by store key, with groups of keys for frequent look-ups."""
 
     def __init__(self, kind: type[R]) -> None:
         self._rows: dict[str, R] = {}
         self._groups: dict[str, dict[str, R]] = {}
         self.weight = 0
-        """Bytes, by :func:`weight`."""
+        """The weight of all records in bytes, by :func:`weight`."""
         self.decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind, dec_hook=decode_hook)
 
     def put(self, record: R) -> None:
-        """Insert or replace."""
+        """Insert or replace a record."""
         key = key_of(record)
         known = self._rows.get(key)
         self.weight += weight(record) - (weight(known) if known else 0)
@@ -97,7 +103,7 @@ class Table(Generic[R]):
             self._groups.setdefault(group, {})[key] = record
 
     def drop(self, record: R) -> None:
-        """Remove; an absent one is success."""
+        """Remove a record; do nothing when it is absent."""
         key = key_of(record)
         known = self._rows.pop(key, None)
         self.weight -= weight(known) if known else 0
@@ -108,19 +114,19 @@ class Table(Generic[R]):
                 self._groups.pop(group, None)
 
     def get(self, key: str) -> R | None:
-        """The record at a store key."""
+        """Return the record at a store key."""
         return self._rows.get(key)
 
     def all(self) -> list[R]:
-        """Every record, in creation order."""
+        """Return every record, in creation order."""
         return list(self._rows.values())
 
     def group(self, group: str) -> list[R]:
-        """The members of a group, in creation order."""
+        """Return the members of a group, in creation order."""
         return list(self._groups.get(group, {}).values())
 
     def count(self, group: str) -> int:
-        """How many members a group has."""
+        """Return the number of members of a group."""
         return len(self._groups.get(group, {}))
 
 

@@ -1,4 +1,4 @@
-"""Which addresses of a network are free: the pools of ``ipam`` fed from records."""
+"""Leases: the addresses of each network that are in use, as the allocators of ``ipam`` filled from the records."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, Interface
 from sandnet.model.address import mac_for
 
 EMBED_UP_TO = 80
-"""An IPv6 prefix no longer than this has room for the MAC in its last six bytes."""
+"""The longest IPv6 prefix that has room for the MAC in the last six bytes of an address."""
 
 
 class Lease(NamedTuple):
-    """What one endpoint holds of its network."""
+    """The addresses and the MAC that one endpoint holds."""
 
     address: IPv4Interface | None
     address_ipv6: IPv6Interface | None
     mac: str
     cursor: tuple[str, str] | None
-    """(network id, address) for :meth:`Records.commit`, when the pool chose the address."""
+    """(network id, address) for :meth:`Records.commit`, when the allocator chose the address."""
 
 
 class _Pools(NamedTuple):
@@ -31,19 +31,19 @@ class _Pools(NamedTuple):
 
 
 class Leases:
-    """Takes addresses out of networks and gives them back; the records are the truth."""
+    """The leases of all networks. The allocators are a cache; the records are authoritative."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self._pools: dict[str, _Pools] = {}
 
     def take(self, net: Network, spec: EndpointSpec) -> Lease:
-        """Addresses and MAC for a new endpoint; all or nothing.
+        """Allocate addresses and a MAC for a new endpoint: all or none.
 
         Raises:
-            Error: ``INVALID`` or ``CONFLICT`` for what was asked, ``EXHAUSTED`` when nothing is left.
+            Error: ``INVALID`` or ``CONFLICT`` for a requested address or MAC, ``EXHAUSTED`` when no address is left.
         """
-        pools = self._of(net)
+        pools = self._pools_of(net)
         _check_usable(net, spec)
         ipv4 = _take4(pools.ipv4, spec.address)
         try:
@@ -61,22 +61,22 @@ class Leases:
         )
 
     def release(self, net: Network, *interfaces: Interface | None) -> None:
-        """The addresses are free again; they come back last."""
-        pools = self._of(net)
+        """Release addresses; they are reused last."""
+        pools = self._pools_of(net)
         for interface in interfaces:
             pool = pools.ipv4 if isinstance(interface, IPv4Interface) else pools.ipv6
             if pool and interface:
                 pool.free(interface.ip)
 
     def forget(self, network_id: str) -> None:
-        """The network is gone."""
+        """Drop the allocators of a deleted network."""
         self._pools.pop(network_id, None)
 
-    def _of(self, net: Network) -> _Pools:
+    def _pools_of(self, net: Network) -> _Pools:
         pools = self._pools.get(net.id)
         if pools is None:
-            further = [att for att in self._records.attachments_of_network(net.id) if att.leased]
-            holders: list[Endpoint | Attachment] = [*self._records.endpoints_of(net.id), *further]
+            leased = [att for att in self._records.attachments_of_network(net.id) if att.leased]
+            holders: list[Endpoint | Attachment] = [*self._records.endpoints_of(net.id), *leased]
             pools = self._pools[net.id] = _Pools(
                 _pool(net.ipv4, [each.address for each in holders], self._records.cursor(net.id)),
                 _pool(net.ipv6, [each.address_ipv6 for each in holders], ""),
@@ -93,10 +93,10 @@ class Leases:
 
 
 def _check_usable(net: Network, spec: EndpointSpec) -> None:
-    for asked, subnet, family in ((spec.address, net.ipv4, "IPv4"), (spec.address_ipv6, net.ipv6, "IPv6")):
-        if asked and not subnet:
+    for requested, subnet, family in ((spec.address, net.ipv4, "IPv4"), (spec.address_ipv6, net.ipv6, "IPv6")):
+        if requested and not subnet:
             hint = "leave the address out, or use a network that has such a subnet"
-            raise invalid(f"network {net.name} has no {family} subnet for {asked}", hint, "no_such_family")
+            raise invalid(f"network {net.name} has no {family} subnet for {requested}", hint, "no_such_family")
     if spec.mac and not net.ipv4:
         raise invalid(f"network {net.name} gives its endpoints no link, so no MAC either", code="no_link")
 
@@ -113,30 +113,32 @@ def _pool(
     return Addresses(subnet.prefix, subnet.range, reserved, taken, ip_address(last) if last else None)
 
 
-def _take4(pool: Addresses | None, asked: IPv4Address | None) -> IPv4Address | None:
+def _take4(pool: Addresses | None, requested: IPv4Address | None) -> IPv4Address | None:
     if pool is None:
         return None
-    if asked:
-        pool.take(asked)
-        return asked
+    if requested:
+        pool.take(requested)
+        return requested
     chosen = pool.next()
     assert isinstance(chosen, IPv4Address)  # noqa: S101 - the pool of an IPv4 prefix
     return chosen
 
 
-def _take6(pool: Addresses | None, subnet: Subnet | None, asked: IPv6Address | None, mac: str) -> IPv6Address | None:
+def _take6(
+    pool: Addresses | None, subnet: Subnet | None, requested: IPv6Address | None, mac: str
+) -> IPv6Address | None:
     if pool is None or subnet is None:
         return None
-    if asked:
-        pool.take(asked)
-        return asked
+    if requested:
+        pool.take(requested)
+        return requested
     within = subnet.range or subnet.prefix
     if isinstance(within, IPv6Network) and within.prefixlen <= EMBED_UP_TO and mac:
         address = embedded_ipv6(within, mac)
         try:
             pool.take(address)
         except Error:
-            pass  # an endpoint asked for just this address: the next free one serves as well
+            pass  # an endpoint requested exactly this address: take the next free one
         else:
             return address
     chosen = pool.next()

@@ -1,10 +1,9 @@
-"""All records, in memory and in the store: read from the first, never changed without the second.
+"""All records, in memory and in the store. Reads use memory; every change is written to the store.
 
-New records count from the moment they are handed to :meth:`Records.commit` (so two callers can never
-be given the same name or address); changes and deletions count once the store has them (so nothing is
-promised before it is durable). Beside each record stand its *claims*: keys put only where absent, one
-for its name and one for each address and host port, so that even a second writer of the same store
-cannot give them out again.
+New records count from the moment they are passed to :meth:`Records.commit`, so two callers never get the same name or
+address. Changes and deletions count once the store has them, so nothing is promised before it is durable. Beside each
+record the store has its *claims*: keys that are put only where absent, one for the name and one for each address and
+host port. So even a second writer of the same store cannot allocate them again.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from sandnet.model.address import encode_hook
 from sandnet.stores.base import REBUILD, Change, Conflict, Delete, Entry, Put, Store
 
 LAST_EVENT = "event/last"
-"""Where the store keeps how many events the last commit that had any told; its revision is theirs."""
+"""The store key for the number of events in the last commit that published any; its revision is theirs."""
 
 HANGS = 5.0
-"""Seconds after which a commit counts as hanging; a bad disk takes a tenth of one."""
+"""Seconds after which a commit is reported as hanging; a bad disk takes a tenth of one."""
 
 MOST_BYTES = 256 << 20
-"""Bytes of memory that all records may take: more than a hundred thousand of them, where they are small."""
+"""Bytes of memory that all records may take: enough for more than a hundred thousand small ones."""
 
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
-def _noted(happened: Sequence[PendingEvent]) -> Put:
-    return Put(LAST_EVENT, str(len(happened)).encode())
+def _last_event_put(events: Sequence[PendingEvent]) -> Put:
+    return Put(LAST_EVENT, str(len(events)).encode())
 
 
 def _decoded(entry: Entry, table: Table[R]) -> R:
@@ -52,24 +51,24 @@ def _decoded(entry: Entry, table: Table[R]) -> R:
 
 
 class Records:
-    """The tables, written through a store."""
+    """The tables of all records, written through to a store."""
 
     def __init__(self, store: Store, events: Events) -> None:
         self._store = store
         self._events = events
         self._sequence = 0
         self._writing: dict[object, float] = {}
-        """When each commit that is under way began."""
+        """The start time of each commit in progress."""
         self._networks = Table(Network)
         self._endpoints = Table(Endpoint)
         self._sandboxes = Table(Sandbox)
         self._attachments = Table(Attachment)
         self._cursors: dict[str, str] = {}
         self.incomplete = False
-        """The store is new, or replaces one that was lost: there may be objects without a record."""
+        """Whether the store is new, or replaces a lost one: there may be objects in the kernel without a record."""
 
     async def load(self) -> None:
-        """Read everything the store has; once, before anything else."""
+        """Read the whole store; once, before anything else."""
         await self._load("network/", self._networks)
         await self._load("endpoint/", self._endpoints)
         await self._load("sandbox/", self._sandboxes)
@@ -82,21 +81,21 @@ class Records:
         self._sequence = max((record.sequence for record in known), default=0)
 
     async def begin_rebuild(self) -> None:
-        """Note that lost records are being looked for, before anything else is written.
+        """Record that a search for lost records is in progress, before anything else is written.
 
-        A store that was written to is no new one. Without the note, a daemon killed before :meth:`commit` with
-        ``complete`` would not look for them again.
+        A store that has been written to does not count as new. Without this record, a daemon that is killed before
+        :meth:`commit` with ``complete`` would not search again.
         """
         await self._store.commit(Put(REBUILD, b""))
 
     async def _resume(self) -> None:
-        """Events go on where an earlier run ended."""
+        """Continue the numbering of events where an earlier run ended."""
         last = await self._store.get(LAST_EVENT)
         if last and last.value.isdigit():
             self._events.resume_after(last.revision, int(last.value))
             return
-        async with aclosing(self._store.watch("")) as news:  # a store in which none was noted: whatever was is missed
-            async for first in news:
+        async with aclosing(self._store.watch("")) as entries:  # no event recorded: all earlier ones are missed
+            async for first in entries:
                 self._events.resume_after(first.revision, 1)
                 self.incomplete = first.revision == 0
                 break
@@ -107,85 +106,85 @@ class Records:
             table.put(record)
 
     def problems(self) -> Sequence[str]:
-        """What is wrong with the store, in words; empty when nothing is."""
+        """Return the problems of the store, as texts for health; empty when there are none."""
         age = time.monotonic() - min(self._writing.values(), default=inf)
         hanging = [f"the store has not answered a commit for {age:.0f} s"] if age > HANGS else []
         return [*self._store.problems(), *hanging]
 
     async def repair_store(self) -> None:
-        """Have the store repair what others did to what it keeps, and tell of it."""
-        mended = await self._store.verify()
-        await self.publish_repairs([Repair("state", each.place, each.problem, None) for each in mended])
+        """Repair the store's files where another process changed them, and publish the repairs."""
+        repairs = await self._store.verify()
+        await self.publish_repairs([Repair("state", each.place, each.problem, None) for each in repairs])
 
     def next_sequence(self) -> int:
-        """The next place in creation order."""
+        """Return the next number in creation order."""
         self._sequence += 1
         return self._sequence
 
-    # Questions. Lists are in creation order.
+    # Look-ups. Lists are in creation order.
 
     def networks(self) -> list[Network]:
-        """All networks, whatever their phase."""
+        """Return all networks, in any phase."""
         return self._networks.all()
 
     def network(self, network_id: str) -> Network | None:
-        """The network with that full id."""
+        """Return the network with that full id."""
         return self._networks.get(f"network/{network_id}")
 
     def networks_named(self, name: str) -> list[Network]:
-        """At most one."""
+        """Return the networks with that name: at most one."""
         return self._networks.group(f"name/{name}")
 
     def endpoints(self) -> list[Endpoint]:
-        """All endpoints of all networks."""
+        """Return all endpoints of all networks."""
         return self._endpoints.all()
 
     def endpoint(self, endpoint_id: str) -> Endpoint | None:
-        """The endpoint with that full id."""
+        """Return the endpoint with that full id."""
         return next(iter(self._endpoints.group(f"id/{endpoint_id}")), None)
 
     def endpoints_of(self, network_id: str) -> list[Endpoint]:
-        """The endpoints of a network."""
+        """Return the endpoints of a network."""
         return self._endpoints.group(f"network/{network_id}")
 
     def endpoints_named(self, name: str, network_id: str = "") -> list[Endpoint]:
-        """Endpoints that bear a name, of one network or of all."""
+        """Return the endpoints with that name, of one network or of all."""
         return self._endpoints.group(f"network/{network_id}/{name}" if network_id else f"name/{name}")
 
     def sandboxes(self) -> list[Sandbox]:
-        """All sandboxes."""
+        """Return all sandboxes."""
         return self._sandboxes.all()
 
     def sandbox(self, container_id: str) -> Sandbox | None:
-        """The container's sandbox."""
+        """Return the container's sandbox."""
         return self._sandboxes.get(f"sandbox/{container_id}")
 
     def sandbox_at(self, key: str) -> Sandbox | None:
-        """The sandbox whose namespace is pinned at ``key``."""
+        """Return the sandbox whose namespace is pinned at ``key``."""
         return next(iter(self._sandboxes.group(f"key/{key}")), None)
 
     def attachments(self) -> list[Attachment]:
-        """All attachments."""
+        """Return all attachments."""
         return self._attachments.all()
 
     def attachment(self, container_id: str, endpoint_id: str) -> Attachment | None:
-        """The attachment of one container to one endpoint."""
+        """Return the attachment of one container to one endpoint."""
         return self._attachments.get(f"attachment/{container_id}/{endpoint_id}")
 
     def attachments_of_endpoint(self, endpoint_id: str) -> list[Attachment]:
-        """Who is attached to an endpoint."""
+        """Return the attachments to an endpoint."""
         return self._attachments.group(f"endpoint/{endpoint_id}")
 
     def attachments_of_container(self, container_id: str) -> list[Attachment]:
-        """What a container is attached to."""
+        """Return the attachments of a container."""
         return self._attachments.group(f"container/{container_id}")
 
     def attachments_of_network(self, network_id: str) -> list[Attachment]:
-        """Every attachment to any endpoint of a network."""
+        """Return the attachments to all endpoints of a network."""
         return self._attachments.group(f"network/{network_id}")
 
     def cursor(self, network_id: str) -> str:
-        """The last IPv4 address given out automatically in a network, or the empty string."""
+        """Return the last IPv4 address that was allocated automatically in a network, or the empty string."""
         return self._cursors.get(network_id, "")
 
     # Changes.
@@ -198,18 +197,18 @@ class Records:
         cursor: tuple[str, str] | None = None,
         complete: bool = False,
     ) -> Awaitable[None]:
-        """Write records, all or none. New ones are reserved before this returns; await it for durability.
+        """Write records, all or none. New ones are reserved before this returns; await the result for durability.
 
         Args:
             put: records to insert or replace.
             delete: records to remove, with their claims.
-            cursor: (network id, address) the network's allocation has come to.
-            complete: with these the store lacks nothing any more that can be found.
+            cursor: (network id, address): the last address that the network allocated.
+            complete: the search for lost records ends with this commit.
 
         Raises:
-            Error: ``UNAVAILABLE`` when the store is away or another writer was faster; nothing is written
-                and reserved records are gone again. ``EXHAUSTED`` when there is no room for new records; what is
-                found again (``complete``) always has room.
+            Error: ``UNAVAILABLE`` when the store is away or another process wrote first; nothing is written and
+                reserved records are dropped. ``EXHAUSTED`` when there is no room for new records; recovered records
+                (``complete``) always have room.
         """
         fresh = [record for record in put if self._current(record) is None]
         if fresh and not complete:
@@ -218,7 +217,7 @@ class Records:
         transitions += [self._transition(record, None) for record in delete]
         changes = [*self._puts(put), *self._deletes(delete)]
         for record in fresh:
-            self._place(record)
+            self._insert(record)
         if cursor is not None:
             network_id, address = cursor
             self._cursors[network_id] = address
@@ -228,8 +227,8 @@ class Records:
         for network in (record for record in delete if isinstance(record, Network)):
             self._cursors.pop(network.id, None)
             changes.append(Delete(f"cursor/{network.id}"))
-        if happened := events_of(transitions):
-            changes.append(_noted(happened))
+        if events := events_of(transitions):
+            changes.append(_last_event_put(events))
         durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent
         return self._write(changes, durable, fresh, transitions)
 
@@ -244,20 +243,23 @@ class Records:
             )
 
     async def publish_repairs(self, repairs: Sequence[Repair]) -> None:
-        """Tell of repairs as events; each some share a commit, whose revision is their number."""
+        """Publish repairs as events, up to :data:`PLACES` in one commit, whose revision numbers them."""
         await self._publish(
-            [PendingEvent("repaired", each.subject, *self._names_around(each.subject), each) for each in repairs]
+            [
+                PendingEvent("repaired", each.subject, *self._network_and_endpoint_names(each.subject), each)
+                for each in repairs
+            ]
         )
 
     async def publish_warnings(self, warnings: Sequence[tuple[Network, str]]) -> None:
-        """Tell as events what somebody has to look at."""
+        """Publish warnings for the operator as events."""
         await self._publish([PendingEvent("warning", network, "", "", None, text) for network, text in warnings])
 
-    async def _publish(self, told: Sequence[PendingEvent]) -> None:
-        for start in range(0, len(told), PLACES):
-            happened = told[start : start + PLACES]
-            revision = await self._store.commit(_noted(happened), durable=False)
-            self._events.publish(revision, happened)
+    async def _publish(self, pending: Sequence[PendingEvent]) -> None:
+        for start in range(0, len(pending), PLACES):
+            events = pending[start : start + PLACES]
+            revision = await self._store.commit(_last_event_put(events), durable=False)
+            self._events.publish(revision, events)
 
     async def _write(
         self, changes: Sequence[Change], durable: bool, fresh: Sequence[Record], transitions: Sequence[Transition]
@@ -277,16 +279,16 @@ class Records:
             del self._writing[token]
         for each in transitions:
             if each.after:
-                self._place(each.after)
+                self._insert(each.after)
             elif each.before:
                 self._remove(each.before)
         self._events.publish(revision, events_of(transitions))
 
     def _transition(self, record: Record, after: Record | None) -> Transition:
-        return Transition(self._current(record), after, *self._names_around(record))
+        return Transition(self._current(record), after, *self._network_and_endpoint_names(record))
 
-    def _names_around(self, record: Record | None) -> tuple[str, str]:
-        """The names of the record's network and of its endpoint: they may be gone when somebody reads of it."""
+    def _network_and_endpoint_names(self, record: Record | None) -> tuple[str, str]:
+        """Return the names of the record's network and endpoint: both may be deleted before a reader gets the event."""
         network = self.network(record.network_id) if isinstance(record, Endpoint | Attachment) else None
         endpoint = self.endpoint(record.endpoint_id) if isinstance(record, Attachment) else None
         return network.name if network else "", endpoint.name if endpoint else ""
@@ -296,9 +298,9 @@ class Records:
             yield Put(key_of(record), _encoder.encode(record))
             before = self._current(record)
             held = set(claims_of(before)) if before else set()
-            wanted = set(claims_of(record))
-            yield from (Put(claim, key_of(record).encode(), 0) for claim in sorted(wanted - held))
-            yield from (Delete(claim) for claim in sorted(held - wanted))
+            desired = set(claims_of(record))
+            yield from (Put(claim, key_of(record).encode(), 0) for claim in sorted(desired - held))
+            yield from (Delete(claim) for claim in sorted(held - desired))
 
     def _deletes(self, records: Iterable[Record]) -> Iterator[Change]:
         for record in records:
@@ -316,7 +318,7 @@ class Records:
             case Attachment():
                 return self._attachments.get(key_of(record))
 
-    def _place(self, record: Record) -> None:
+    def _insert(self, record: Record) -> None:
         match record:
             case Network():
                 self._networks.put(record)
