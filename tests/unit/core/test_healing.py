@@ -236,7 +236,7 @@ async def test_given_news_when_something_else_cannot_be_looked_at_then_they_are_
     net = await rig.network()
     rig.unattended()
     healing = rig.controller._drift_watcher
-    await healing._once()
+    await healing._poll()
     rig.kernel.links.delete([net.link])
     gone = Changes(
         {}, frozenset({net.link}), frozenset(), frozenset(), {}, frozenset(), mounts=True, rules=False, missed=False
@@ -246,7 +246,7 @@ async def test_given_news_when_something_else_cannot_be_looked_at_then_they_are_
         patch.setattr(healing, "_slow_at", 0.0)
         rig.kernel.fail_on("survey.pinned", Error(Kind.UNAVAILABLE, "the kernel is busy"))
         with pytest.raises(Error):
-            await healing._once()
+            await healing._poll()
         assert not rig.kernel.links.find(net.link)
-    await healing._once()
+    await healing._poll()
     assert rig.kernel.links.find(net.link)

@@ -19,14 +19,14 @@ def test_given_a_full_table_of_neighbours_when_looked_at_then_it_is_reported_for
     kernel, workers, now = FakeKernel(), Workers(1), [100.0]
     table = NeighbourTable(kernel.survey, workers, lambda: now[0])
     kernel.survey.overflows = {4: 7, 6: 0}
-    asyncio.run(table.look())
+    asyncio.run(table.check())
     assert table.problems == []  # it may have been long ago
     kernel.survey.overflows = {4: 8, 6: 0}
-    asyncio.run(table.look())
+    asyncio.run(table.check())
     assert len(table.problems) == 1
     assert "net.ipv4.neigh.default.gc_thresh3" in table.problems[0]
     now[0] += HOLD
-    asyncio.run(table.look())
+    asyncio.run(table.check())
     workers.close()
     assert table.problems == []
 

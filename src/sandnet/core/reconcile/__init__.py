@@ -1,1 +1,1 @@
-"""Compare records with the kernel, and repair what differs."""
+"""Compare the records with the kernel, and repair what differs."""

@@ -1,4 +1,4 @@
-"""What cannot be repaired, or does not stay so: when it is tried again, and what is told of it meanwhile."""
+"""Backoff for repairs that fail or do not last: when to try again, and what to report in the meantime."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from sandnet.core.reconcile.scanner import Candidates
 
 FIRST_DELAY: Final = 1.0
 LONGEST_DELAY: Final = 60.0
-"""Seconds from one try to the next; they double from the first to the longest."""
+"""Seconds from one attempt to the next; they double from the first to the longest."""
 MAX_REPAIRS: Final = 5
 WINDOW: Final = 10.0
-"""More repairs than ``OFTEN`` in ``SHORT`` seconds: somebody undoes them, and is given way to."""
+"""Seconds. After more than ``MAX_REPAIRS`` repairs within them, another process undoes the repairs, and they
+back off.
+"""
 RESET_AFTER: Final = 60.0
-"""Seconds after the end of a wait in which nothing had to be repaired, after which all is forgotten."""
+"""Seconds without a repair, after the end of a delay, after which the backoff is forgotten."""
 
 
 class _Failure(NamedTuple):
@@ -29,7 +31,7 @@ class _Failure(NamedTuple):
 
 
 class _RepairLoop(NamedTuple):
-    """With somebody who undoes repairs."""
+    """The state of repairs that another process keeps undoing."""
 
     due: float
     delay: float
@@ -38,7 +40,7 @@ class _RepairLoop(NamedTuple):
     latest: Drift
     candidates: Candidates
     pending: bool = True
-    """Nobody has looked since the latest repair, or since it seemed wrong."""
+    """Whether the object is still to be checked since the latest repair, or since it became a candidate again."""
 
     def text(self, now: float) -> str:
         minutes = math.ceil((now - self.since) / 60)
@@ -49,106 +51,109 @@ class _RepairLoop(NamedTuple):
 
 
 class RepairBackoff:
-    """By object: one that is in vain repaired must not be tried again with every change that is heard of.
+    """The backoff by object: a failing repair must not be tried again with every notification.
 
     Args:
-        clock: seconds, never going back.
+        clock: returns seconds that never decrease.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures: dict[str, _Failure] = {}
         self._repairs: dict[str, list[float]] = {}
-        """Moments of the repairs of late."""
-        self._wars: dict[str, _RepairLoop] = {}
+        """The times of recent repairs."""
+        self._loops: dict[str, _RepairLoop] = {}
 
     @property
     def problems(self) -> list[str]:
-        """In words, one for each object."""
+        """One text for each object."""
         now = self._clock()
-        wars = (war.text(now) for owner, war in self._wars.items() if owner not in self._failures)
-        return [*(failure.text for failure in self._failures.values()), *wars]
+        loops = (loop.text(now) for owner, loop in self._loops.items() if owner not in self._failures)
+        return [*(failure.text for failure in self._failures.values()), *loops]
 
     def known(self) -> Candidates:
-        """Those that could not be repaired when they were tried last."""
+        """Return the objects whose latest repair failed."""
         found = Candidates()
         for failure in self._failures.values():
             found.add(failure.candidates)
         return found
 
     def knows(self, owner: str, code: str) -> bool:
-        """Whether an object could not be repaired when it was tried last, for the reason that has this code."""
+        """Return whether the latest repair of an object failed with this error code."""
         return owner in self._failures and self._failures[owner].code == code
 
-    def record(self, suspects: Candidates, told: Iterable[Drift]) -> None:
-        """Note how an attempt to repair these suspects went: what is told as left is failing, all others are well."""
-        drifts = list(told)
+    def record(self, candidates: Candidates, drifts_found: Iterable[Drift]) -> None:
+        """Record the result of an attempt to repair these candidates.
+
+        Those with a difference that is not repaired are failing; all others are in order.
+        """
+        drifts = list(drifts_found)
         left = {drift.owner: drift for drift in drifts if drift.done != REPAIRED}
         repaired = {drift.owner: drift for drift in drifts if drift.done == REPAIRED}
-        for one in suspects.apart():
-            (owner,) = one.owners()
-            self._record_failure(owner, left.get(owner), one)
+        for candidate in candidates.split():
+            (owner,) = candidate.owners()
+            self._record_failure(owner, left.get(owner), candidate)
             if owner in repaired:
-                self._note_repair(owner, repaired[owner], one)
-            elif owner in self._wars:
-                self._wars[owner] = self._wars[owner]._replace(pending=False)
+                self._record_repair(owner, repaired[owner], candidate)
+            elif owner in self._loops:
+                self._loops[owner] = self._loops[owner]._replace(pending=False)
         self._forget_old()
 
-    def _record_failure(self, owner: str, drift: Drift | None, one: Candidates) -> None:
+    def _record_failure(self, owner: str, drift: Drift | None, candidate: Candidates) -> None:
         before = self._failures.pop(owner, None)
         if drift:
-            delay = _longer(before.delay) if before else FIRST_DELAY
+            delay = _doubled(before.delay) if before else FIRST_DELAY
             text = f"{drift.kind} {drift.object}: {drift.problem} ({drift.done})"
-            self._failures[owner] = _Failure(self._clock() + delay, delay, text, drift.code, one)
+            self._failures[owner] = _Failure(self._clock() + delay, delay, text, drift.code, candidate)
 
-    def _note_repair(self, owner: str, drift: Drift, one: Candidates) -> None:
-        now, war = self._clock(), self._wars.get(owner)
-        if war:
-            due, delay = war.due, war.delay
-            if due <= now:  # else somebody asked for it, or needed it, and did not wait
-                delay = _longer(delay)
+    def _record_repair(self, owner: str, drift: Drift, candidate: Candidates) -> None:
+        now, loop = self._clock(), self._loops.get(owner)
+        if loop:
+            due, delay = loop.due, loop.delay
+            if due <= now:  # else it was requested or needed, and did not wait
+                delay = _doubled(delay)
                 due = now + delay
-            self._wars[owner] = _RepairLoop(due, delay, war.since, war.repairs + 1, drift, one)
+            self._loops[owner] = _RepairLoop(due, delay, loop.since, loop.repairs + 1, drift, candidate)
             return
-        late = [*(moment for moment in self._repairs.get(owner, ()) if moment > now - WINDOW), now]
-        self._repairs[owner] = late
-        if len(late) > MAX_REPAIRS:
-            self._wars[owner] = _RepairLoop(now + FIRST_DELAY, FIRST_DELAY, late[0], len(late), drift, one)
+        recent = [*(moment for moment in self._repairs.get(owner, ()) if moment > now - WINDOW), now]
+        self._repairs[owner] = recent
+        if len(recent) > MAX_REPAIRS:
+            self._loops[owner] = _RepairLoop(now + FIRST_DELAY, FIRST_DELAY, recent[0], len(recent), drift, candidate)
 
     def _forget_old(self) -> None:
         now = self._clock()
-        self._repairs = {owner: late for owner, late in self._repairs.items() if late[-1] > now - WINDOW}
-        self._wars = {owner: war for owner, war in self._wars.items() if now < war.due + RESET_AFTER}
+        self._repairs = {owner: recent for owner, recent in self._repairs.items() if recent[-1] > now - WINDOW}
+        self._loops = {owner: loop for owner, loop in self._loops.items() if now < loop.due + RESET_AFTER}
 
-    def forget(self, is_gone: Callable[[Candidates], bool]) -> None:
-        """Those that are gone need no repair any more, and those that have been quiet for long are trusted again."""
-        self._failures = {owner: each for owner, each in self._failures.items() if not is_gone(each.candidates)}
-        self._wars = {owner: each for owner, each in self._wars.items() if not is_gone(each.candidates)}
+    def forget(self, is_absent: Callable[[Candidates], bool]) -> None:
+        """Forget objects that no longer exist, and repairs that have lasted long enough."""
+        self._failures = {owner: each for owner, each in self._failures.items() if not is_absent(each.candidates)}
+        self._loops = {owner: each for owner, each in self._loops.items() if not is_absent(each.candidates)}
         self._forget_old()
 
     def due(self) -> Candidates:
-        """Those whose time has come."""
+        """Return the objects whose delay is over."""
         found, now = Candidates(), self._clock()
         for failure in self._failures.values():
             if failure.due <= now:
                 found.add(failure.candidates)
-        for war in self._wars.values():
-            if war.pending and war.due <= now:
-                found.add(war.candidates)
+        for loop in self._loops.values():
+            if loop.pending and loop.due <= now:
+                found.add(loop.candidates)
         return self.ready(found)
 
-    def ready(self, suspects: Candidates) -> Candidates:
-        """The suspects without those whose time has not come; these are due when it comes."""
+    def ready(self, candidates: Candidates) -> Candidates:
+        """Return the candidates whose delay is over; the others become due when it is."""
         found, now = Candidates(), self._clock()
-        for one in suspects.apart():
-            (owner,) = one.owners()
-            waits = (self._failures.get(owner), self._wars.get(owner))
+        for candidate in candidates.split():
+            (owner,) = candidate.owners()
+            waits = (self._failures.get(owner), self._loops.get(owner))
             if all(wait is None or wait.due <= now for wait in waits):
-                found.add(one)
-            elif owner in self._wars:
-                self._wars[owner] = self._wars[owner]._replace(pending=True)
+                found.add(candidate)
+            elif owner in self._loops:
+                self._loops[owner] = self._loops[owner]._replace(pending=True)
         return found
 
 
-def _longer(delay: float) -> float:
+def _doubled(delay: float) -> float:
     return min(delay * 2, LONGEST_DELAY)

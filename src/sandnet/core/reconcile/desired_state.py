@@ -1,4 +1,4 @@
-"""How things should be, as the records say at the moment of the question."""
+"""The desired state of the kernel, as the records have it now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandnet.model import Attachment, Network, Phase, Sandbox
 
 
 class DesiredState:
-    """Reads the records."""
+    """The desired state, read from the records."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -20,25 +20,25 @@ class DesiredState:
         self._routes = SandboxRoutes(context)
 
     def networks(self) -> list[Network]:
-        """Those that are ready."""
+        """Return the networks that are ready."""
         return [net for net in self._records.networks() if net.phase is Phase.READY]
 
     def sandboxes(self) -> list[Sandbox]:
-        """Those that nobody is changing, as far as their records tell."""
+        """Return the sandboxes that no operation is changing, according to their records."""
         return [sandbox for sandbox in self._records.sandboxes() if self.is_stable(sandbox)]
 
     def is_stable(self, sandbox: Sandbox | None) -> bool:
-        """Whether a sandbox and all its attachments are ready."""
+        """Return whether a sandbox and all its attachments are ready."""
         if sandbox is None or sandbox.phase is not Phase.READY:
             return False
         return all(each.phase is Phase.READY for each in self.attachments(sandbox))
 
     def attachments(self, sandbox: Sandbox) -> list[Attachment]:
-        """What a sandbox is attached to, whatever the phase."""
+        """Return the attachments of a sandbox, in any phase."""
         return self._records.attachments_of_container(sandbox.container_id)
 
     def sandbox(self, sandbox: Sandbox) -> DesiredSandbox:
-        """A sandbox's links and routes."""
+        """Return a sandbox with its links and routes."""
         links = []
         for attachment in self.attachments(sandbox):
             network = self._records.network(attachment.network_id)
@@ -49,12 +49,14 @@ class DesiredState:
         return DesiredSandbox(sandbox, links, self._routes.default(sandbox), self._routes.by_source(sandbox))
 
     def links(self) -> set[str]:
-        """Names of links that belong to somebody: to a record, or to the reaper."""
-        records, dying = self._records, self._context.link_reaper.owners
-        return {net.link for net in records.networks()} | {a.host_link for a in records.attachments()} | dying
+        """Return the names of links that belong to a record, or to the link reaper."""
+        records, retired = self._records, self._context.link_reaper.owners
+        return {net.link for net in records.networks()} | {a.host_link for a in records.attachments()} | retired
 
     def networks_with_links(self, phases: Collection[Phase]) -> list[NetworkState]:
-        """Return the networks that have a link on the host, with what is on them that is in one of these phases."""
+        """Return the networks that have a link on the host, with their endpoints and attachments in one of these
+        phases.
+        """
         own = (net for net in self._records.networks() if net.link and net.phase in phases)
         return [NetworkState(net, self._endpoints(net.id, phases)) for net in own]
 

@@ -1,4 +1,4 @@
-"""Where the kernel or a file is not as the records say, in words."""
+"""Differences of the kernel or a file from the records, as texts."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from sandnet.model import Attachment, Endpoint, Network, Sandbox
 
 REPAIRED: Final = "repaired"
 _SHARED: Final = {"rules": "rules", "parameter": "parameters", "stray": "strays"}
-"""By kind: what is looked at as one, of what is no record's."""
+"""The owner by kind, for objects that belong to no record and are checked together."""
 
 
 class Drift(NamedTuple):
-    """One difference, and what became of it."""
+    """One difference, and the result of its repair."""
 
     kind: str
     """``network``, ``backend``, ``sandbox``, ``file``, ``port``, ``rules``, ``parameter`` or ``stray``."""
     object: str
-    """What it is about: a name, a path, or an id."""
+    """A name, a path, or an id."""
     problem: str
     reason: str
-    """Why it matters."""
+    """The effect on users."""
     done: str = ""
-    """``repaired``, or why it was not; empty: nothing was tried."""
+    """``repaired``, or why it was not; empty: no repair was tried."""
     subject: Subject | None = None
-    """The record it is about, where it is one's."""
+    """The record that the difference concerns, if any."""
     code: str = ""
-    """Of the refusal, where it was not repaired."""
+    """The error code of a failed repair."""
 
     @property
     def owner(self) -> str:
-        """What is looked at, and repaired, as one."""
+        """The key of the object that is checked and repaired as one."""
         match self.subject:
             case Network():
                 return f"network/{self.subject.id}"
@@ -43,5 +43,5 @@ class Drift(NamedTuple):
 
     @property
     def repair(self) -> Repair:
-        """What an event tells of it."""
+        """The content of an event about the repair."""
         return Repair(self.kind, self.object, self.problem, self.subject)

@@ -1,8 +1,8 @@
-"""Notices what others change, and has it repaired, while the daemon runs.
+"""Notice changes that other processes make, and have them repaired, while the daemon runs.
 
-The kernel's news are read four times a second; files, mounts, parameters and the state file are looked at each
-second; everything is compared each minute, beside that. News only say whom to suspect: what a join or leave of our
-own changes is no suspect, as its records are not ready or its links look as they should.
+Kernel notifications are read four times a second. Files, mounts, parameters and the state file are checked each second.
+Everything is compared each minute as well. Notifications only name candidates. A join or leave of the daemon makes
+none, because its records are not ready or its links are as desired.
 """
 
 from __future__ import annotations
@@ -30,24 +30,26 @@ from sandnet.model import Attachment, Network, Phase
 _log = logging.getLogger(__name__)
 
 POLL_INTERVAL = 0.25
-"""Seconds between two looks at the news."""
+"""Seconds between two reads of the notifications."""
 SLOW_POLL_INTERVAL = 1.0
-"""Seconds between two looks at what tells no news by itself."""
-RULES_PAUSE = 1.0
-"""Seconds between two comparisons of the rules: a firewall that is rewritten all day must not keep us busy."""
+"""Seconds between two checks of objects that send no notifications."""
+RULES_INTERVAL = 1.0
+"""Seconds between two comparisons of the rules: a firewall that is rewritten all day must not keep the daemon busy."""
 PERIOD = 60.0
 """Seconds between two comparisons of everything."""
 FIRST_SCAN_DELAY = 5.0
-"""Seconds from the start to the first one: what happened before we listened is no news."""
+"""Seconds from the start to the first comparison: there are no notifications of earlier changes."""
 DUTY_CYCLE = 4.0
-"""Seconds of rest for each second of looking and repairing: it must not keep a processor busy."""
+"""Seconds of pause for each second of checks and repairs: they must not keep a processor busy."""
 LONGEST_PAUSE = 0.75
-"""Seconds; however long the work before it took, what is removed next is to be back within two."""
+"""Seconds. However long the work before it took, the next deleted object is to be repaired within two seconds."""
 
 
 class DriftWatcher:
-    """Three background tasks: one reads news and repairs, one compares everything, one looks after the state file. None
-    keeps another, whatever hangs."""
+    """Three background tasks: reading notifications and repairing, comparing everything, and checking the state file.
+
+    None of them waits for another, whatever hangs.
+    """
 
     def __init__(self, context: Context, reconcile: Reconciler) -> None:
         self._context = context
@@ -62,20 +64,22 @@ class DriftWatcher:
         self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.survey, context.workers, self._desired)
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: dict[str, asyncio.Task[None]] = {}
-        """Of sandboxes, by container id."""
+        """Repairs of sandboxes in progress, by container id."""
         self._slow_at = self._rules_at = 0.0
         self._mounts = self._rules = False
-        """Changed, and not looked at since."""
-        self._found = Candidates()
-        """By the news, which nobody tells twice, and by comparing everything; kept until they have been looked at."""
+        """Whether they changed and have not been checked since."""
+        self._candidates = Candidates()
+        """Candidates from notifications, which come only once, and from comparing everything; kept until they are
+        checked.
+        """
         self._missed = asyncio.Event()
-        """News were lost: everything is to be compared now."""
+        """Set when notifications were lost: everything is to be compared now."""
         self._errors: dict[str, str] = {}
-        """Why nothing is noticed, by task."""
+        """The reason why changes are not noticed, by task."""
 
     @property
     def problems(self) -> list[str]:
-        """What could not be repaired, and why nothing is noticed if that is so."""
+        """Failed repairs, and the reason why changes are not noticed, if so."""
         self._reconcile.failing.forget(self._is_absent)
         reporters = (self._reconcile.failing, self._flows, self._service_flows, self._neighbours, self._uplinks)
         return [
@@ -84,20 +88,20 @@ class DriftWatcher:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Start the background tasks."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(each()) for each in (self._listen, self._compare, self._maintain)]
 
     def close(self) -> None:
-        """Stop noticing; a repair under way is finished by the operations."""
+        """Stop the background tasks; the operations finish a repair in progress."""
         for task in (*self._tasks, *self._repairs.values()):
             task.cancel()
 
     async def _listen(self) -> None:
         while True:
             began = time.monotonic()
-            await self._tried("listening", self._once)
-            # whoever changes something all day, in a sandbox of his own too, must not keep us at it
+            await self._guarded("listening", self._poll)
+            # a process that changes something all day, perhaps in its own sandbox, must not keep the daemon busy
             await asyncio.sleep(max(POLL_INTERVAL, min(LONGEST_PAUSE, (time.monotonic() - began) * DUTY_CYCLE)))
 
     async def _compare(self) -> None:
@@ -106,11 +110,11 @@ class DriftWatcher:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._missed.wait(), pause)
             pause = PERIOD
-            await self._tried("comparing", self._compare_everything)
+            await self._guarded("comparing", self._compare_everything)
 
     async def _maintain(self) -> None:
         while True:
-            await self._tried("keeping the state file", self._records.repair_store)
+            await self._guarded("keeping the state file", self._records.repair_store)
             await asyncio.sleep(SLOW_POLL_INTERVAL)
 
     async def _compare_everything(self) -> None:
@@ -118,12 +122,12 @@ class DriftWatcher:
         self._missed.clear()
         await self._conflicts.check()
         await self._uplinks.list_links()
-        self._found.add(await self._scanner.scan(0 if missed else DUTY_CYCLE))
-        if missed:  # it did not rest amid its work
+        self._candidates.add(await self._scanner.scan(0 if missed else DUTY_CYCLE))
+        if missed:  # there were no pauses during this scan
             await asyncio.sleep(min(LONGEST_PAUSE, (time.monotonic() - began) * DUTY_CYCLE))
 
-    async def _tried(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Past failures: the next round must come."""
+    async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run work and record its failure, so that the next round is not lost."""
         try:
             await work()
             self._errors.pop(what, None)
@@ -133,61 +137,61 @@ class DriftWatcher:
             _log.exception("%s failed", what)
             self._errors[what] = f"changes by others are not noticed: {failure!r}"
 
-    async def _once(self) -> None:
+    async def _poll(self) -> None:
         await self._reconcile.publish_repaired()
-        news = await self._context.workers.run(self._context.kernel.watch.read)
-        self._found.add(self._candidates_of(news))
-        self._mounts, self._rules = self._mounts or news.mounts, self._rules or news.rules
-        if news.missed:
+        changes = await self._context.workers.run(self._context.kernel.watch.read)
+        self._candidates.add(self._candidates_of(changes))
+        self._mounts, self._rules = self._mounts or changes.mounts, self._rules or changes.rules
+        if changes.missed:
             self._missed.set()
         now = time.monotonic()
         if self._rules and now >= self._rules_at:
-            self._found.rules, self._rules, self._rules_at = True, False, now + RULES_PAUSE
+            self._candidates.rules, self._rules, self._rules_at = True, False, now + RULES_INTERVAL
         if now >= self._slow_at:
             self._slow_at = now + SLOW_POLL_INTERVAL
-            self._found.add(await self._slow())
+            self._candidates.add(await self._poll_slow())
             if self._reconcile.holding.problems:
                 await self._context.operations.run(self._reconcile.holding.retry())
-        if news.extended and news.extended - self._desired.links():
+        if changes.extended and changes.extended - self._desired.links():
             await self._conflicts.check()
         await self._reconcile_candidates()
 
     async def _reconcile_candidates(self) -> None:
-        """Have looked at closely what seems wrong, and what has waited long enough."""
-        suspects, self._found = self._found, Candidates()
-        suspects.add(self._reconcile.failing.due())
-        suspects = self._reconcile.failing.ready(suspects)
-        busy = suspects.sandboxes & self._repairs.keys()
-        self._found.sandboxes |= busy
-        sandboxes, suspects.sandboxes = suspects.sandboxes - busy, set()
-        if suspects:
+        """Reconcile the candidates, and the failed repairs that are due."""
+        candidates, self._candidates = self._candidates, Candidates()
+        candidates.add(self._reconcile.failing.due())
+        candidates = self._reconcile.failing.ready(candidates)
+        busy = candidates.sandboxes & self._repairs.keys()
+        self._candidates.sandboxes |= busy
+        sandboxes, candidates.sandboxes = candidates.sandboxes - busy, set()
+        if candidates:
             try:
-                await self._stable(suspects)
+                await self._reconcile_now(candidates)
             except Exception:
-                self._found.sandboxes |= sandboxes
+                self._candidates.sandboxes |= sandboxes
                 raise
         for container_id in sandboxes:
             self._begin_repair(container_id)
 
     def _begin_repair(self, container_id: str) -> None:
-        """Look at a sandbox in a task of its own: root inside can make that last."""
+        """Reconcile a sandbox in a task of its own: root inside can make that take long."""
 
         def ended(_: asyncio.Task[None]) -> None:
             self._repairs.pop(container_id, None)
 
-        work = self._tried("repairing", partial(self._stable, Candidates((), [container_id])))
+        work = self._guarded("repairing", partial(self._reconcile_now, Candidates((), [container_id])))
         self._repairs[container_id] = task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(ended)
 
-    async def _stable(self, suspects: Candidates) -> None:
+    async def _reconcile_now(self, candidates: Candidates) -> None:
         try:
-            await self._context.operations.run(self._reconcile.reconcile(suspects, fix=True))
+            await self._context.operations.run(self._reconcile.reconcile(candidates, fix=True))
         except Exception:
-            self._found.add(suspects)
+            self._candidates.add(candidates)
             raise
 
-    async def _slow(self) -> Candidates:
-        """Files, mounts and parameters."""
+    async def _poll_slow(self) -> Candidates:
+        """Check files, mounts and parameters; return the candidates."""
         found = Candidates((), await self._context.host_files.find_changed(thorough=False))
         if self._mounts:
             sandboxes = self._desired.sandboxes()
@@ -198,38 +202,42 @@ class DriftWatcher:
         found.parameters = await self._scanner.parameters_differ()
         await self._flows.check()
         await self._service_flows.check()
-        await self._neighbours.look()
+        await self._neighbours.check()
         await self._uplinks.check()
         return found
 
-    def _candidates_of(self, news: Changes) -> Candidates:
-        """Whom the news make suspects."""
+    def _candidates_of(self, changes: Changes) -> Candidates:
+        """Return the candidates that follow from notifications."""
         found = Candidates()
-        if not any((news.links, news.deleted, news.reduced, news.in_namespaces, news.reduced_namespaces)):
+        if not any(
+            (changes.links, changes.deleted, changes.reduced, changes.in_namespaces, changes.reduced_namespaces)
+        ):
             return found
         networks = {net.link: net for net in self._desired.networks() if net.link}
         attached = {each.host_link: each for each in self._records.attachments() if self._is_stable(each)}
         names = {number: name for name, number in self._context.kernel.watch.namespaces().items()}
-        deep = {names[number] for number in news.reduced_namespaces if number in names}
-        for name in {*news.deleted, *news.reduced, *deep, *news.links}:
-            changed = news.links.get(name)
-            certain = name in news.deleted or name in news.reduced or name in deep
+        inside_reduced = {names[number] for number in changes.reduced_namespaces if number in names}
+        for name in {*changes.deleted, *changes.reduced, *inside_reduced, *changes.links}:
+            changed = changes.links.get(name)
+            certain = name in changes.deleted or name in changes.reduced or name in inside_reduced
             if name in networks and (certain or (changed and self._may_differ(networks[name], changed))):
                 found.networks.add(networks[name].id)
-            elif name in attached and (certain or (changed and self._differs_quickly(attached[name], changed))):
+            elif name in attached and (certain or (changed and self._host_end_differs(attached[name], changed))):
                 found.sandboxes.add(attached[name].container_id)
-                found.networks.add(attached[name].network_id)  # nothing can be plugged into a bridge that is gone
-        inside = ((names.get(number), ports) for number, ports in news.in_namespaces.items())
+                found.networks.add(attached[name].network_id)  # no link can be attached to a deleted bridge
+        inside = ((names.get(number), ports) for number, ports in changes.in_namespaces.items())
         known = ((attached[name].container_id, ports) for name, ports in inside if name in attached)
         found.sandboxes |= {container for container, ports in known if self._inner_differs(container, ports)}
-        found.strays = bool(orphaned_links(NamespaceState(news.links, {}, {}, ()), self._desired.links()))
+        found.orphans = bool(orphaned_links(NamespaceState(changes.links, {}, {}, ()), self._desired.links()))
         return found
 
     def _may_differ(self, network: Network, port: Port) -> bool:
         return self._context.drivers[network.driver].may_differ(network, port)
 
     def _inner_differs(self, container_id: str, ports: Sequence[Port]) -> bool:
-        """Whether a link inside is not as its network wants it; those that are not ours do not count."""
+        """Return whether a link inside is not as its network requires; links that the daemon did not make do
+        not count.
+        """
         sandbox = self._records.sandbox(container_id)
         ours = {veth.interface: veth for _, veth in self._desired.sandbox(sandbox).links} if sandbox else {}
         for port in ports:
@@ -245,13 +253,13 @@ class DriftWatcher:
         return None in (*networks, *sandboxes)
 
     def _is_stable(self, attachment: Attachment) -> bool:
-        """Whether it has a link, and nobody is changing it or its sandbox."""
+        """Return whether it has a link, and no operation is changing it or its sandbox."""
         if not attachment.host_link or attachment.phase is not Phase.READY:
             return False
         return self._desired.is_stable(self._records.sandbox(attachment.container_id))
 
-    def _differs_quickly(self, attachment: Attachment, port: Port) -> bool:
-        """Whether the host's end of a pair is not as its network wants it."""
+    def _host_end_differs(self, attachment: Attachment, port: Port) -> bool:
+        """Return whether the host's end of a pair is not as its network requires."""
         network = self._records.network(attachment.network_id)
         endpoint = self._records.endpoint(attachment.endpoint_id)
         driver = self._context.drivers[network.driver] if network else None

@@ -1,4 +1,6 @@
-"""How full the host's table of tracked connections is: when it is full, the kernel refuses what is new, anybody's."""
+"""Report how full the host's connection tracking table is. When it is full, the kernel refuses new flows of all
+programs.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +17,23 @@ from sandnet.model.ports import PROTOCOL_NAMES
 COUNT: Final = "net/netfilter/nf_conntrack_count"
 MOST: Final = "net/netfilter/nf_conntrack_max"
 ALARMING: Final = 80
-"""Percent."""
+"""The percentage of use from which it is reported."""
 
 
 class FlowTable:
-    """Looks at it, and remembers what it saw."""
+    """The use of the connection tracking table at the latest check."""
 
     def __init__(self, sysctl: Sysctl, workers: Workers) -> None:
         self._sysctl = sysctl
         self._workers = workers
         self.problems: list[str] = []
-        """That it is nearly full, in words; else nothing."""
+        """The report that the table is nearly full; else empty."""
 
     async def check(self) -> None:
-        """Read how many flows are tracked, and how many may be.
+        """Read the number of tracked flows and the limit.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel does not say.
+            Error: ``UNAVAILABLE`` the kernel does not return them.
         """
         count, most = await self._workers.run(self._read)
         self.problems = []
@@ -45,26 +47,28 @@ class FlowTable:
 
 
 class ServiceFlows:
-    """Report that the room for learned flows of services is used up (docs/services.md)."""
+    """The report that the room for learned flows of services is used up (docs/services.md)."""
 
     EVERY: Final = 5
-    """Looks, one each second, of which one reads the set: it takes libnftables about a millisecond."""
+    """The number of checks, one each second, of which one reads the set: that takes libnftables about a millisecond."""
 
     def __init__(self, firewall: Firewall, workers: Workers) -> None:
         self._firewall = firewall
         self._workers = workers
-        self._looks = 0
+        self._checks = 0
         self.problems: list[str] = []
-        """One for each protocol whose map was found full within the last five minutes; else nothing."""
+        """One for each protocol whose map was found full within the last five minutes; else empty."""
 
     async def check(self) -> None:
-        """Read the set to which the rules add a protocol when its map has no room; keep what is known if that fails."""
-        self._looks += 1
-        if self._looks % self.EVERY == 1:
+        """Read the set to which the rules add a protocol when its map has no room; keep the last result if that
+        fails.
+        """
+        self._checks += 1
+        if self._checks % self.EVERY == 1:
             self.problems = await self._workers.run(self._read)
 
     async def drift(self) -> list[Drift]:
-        """Read the set now, and return what is reported as differences that no repair removes."""
+        """Read the set now, and return each report as a difference that no repair removes."""
         self.problems = await self._workers.run(self._read)
         done = "not repaired: the report ends five minutes after the last flow that found no room"
         split = (problem.partition(": ") for problem in self.problems)

@@ -1,7 +1,7 @@
-"""Reports that the kernel's table of neighbours is full: then new neighbours are not reached, on any network.
+"""Report that the kernel's neighbour table is full: then new neighbours are not reached, on any network.
 
-The table is one for all namespaces. A sandbox that sends to many addresses of its own network fills it, and the kernel
-has no limit for one namespace.
+All namespaces share one table. A sandbox that sends to many addresses of its own network fills it, and the kernel has
+no limit for one namespace.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from sandnet.kernel.observation import StateReader
 from sandnet.kernel.workers import Workers
 
 HOLD: Final = 60.0
-"""Seconds for which it is reported after the last time that there was no room."""
+"""Seconds for which it is reported after the latest overflow."""
 _LIMIT: Final = "net.ipv{version}.neigh.default.gc_thresh3"
 
 
 class NeighbourTable:
-    """Looks at the kernel's counters, and remembers when they last grew.
+    """The kernel's overflow counters, and the time when they last grew.
 
     Args:
-        survey: reads them.
-        workers: what it is called on.
-        clock: seconds, never going back.
+        survey: reads the counters.
+        workers: run the reads.
+        clock: returns seconds that never decrease.
     """
 
     def __init__(self, survey: StateReader, workers: Workers, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,16 +33,16 @@ class NeighbourTable:
         self._clock = clock
         self._counts: Mapping[int, int] = {}
         self._full: dict[int, float] = {}
-        """When there was no room, by version of IP."""
+        """The time of the latest overflow, by IP version."""
 
     @property
     def problems(self) -> list[str]:
-        """In words, one for each version of IP."""
+        """One text for each IP version."""
         now = self._clock()
         return [_problem(version) for version, at in sorted(self._full.items()) if now - at < HOLD]
 
-    async def look(self) -> None:
-        """Read the counters. The first look begins."""
+    async def check(self) -> None:
+        """Read the counters. The first call only sets the baseline."""
         counts = await self._workers.run(self._survey.neighbour_overflows)
         for version, count in counts.items():
             if count > self._counts.get(version, count):

@@ -1,4 +1,4 @@
-"""Links that bear our mark and belong to nobody."""
+"""Orphaned links: links made by the daemon that belong to no record."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from sandnet.model.link_names import OUR_LINKS
 
 
 def orphaned_links(host: NamespaceState, claimed: Collection[str]) -> list[str]:
-    """Names of our links that nobody claims; those that are being deleted are no strays."""
+    """Return the names of the daemon's links that nothing claims, except those that are being deleted."""
     found = (port.link for port in host.links.values())
     return [link.name for link in found if is_ours(link) and link.name not in claimed and not _is_retired(link)]
 
 
 def is_ours(link: Link) -> bool:
-    """Whether a link bears our mark."""
+    """Return whether the daemon made a link, by its kind and name."""
     pattern = OUR_LINKS.get(link.kind)
     return pattern is not None and pattern.fullmatch(link.name) is not None
 

@@ -1,4 +1,4 @@
-"""What is wrong inside a sandbox and with its links: pure comparisons of records with what was found."""
+"""Compare a sandbox and its links, as found in the kernel, with the desired state: pure functions."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ TOO_OPEN: Final = "the port does not follow its network's options: it talks to w
 
 
 class DesiredSandbox(NamedTuple):
-    """A sandbox as it should be."""
+    """The desired state of a sandbox."""
 
     sandbox: Sandbox
     links: Sequence[tuple[Attachment, Veth]]
-    """Its attachments that have a link."""
+    """The attachments that have a link."""
     routes: Sequence[DefaultRoute]
     sources: Sequence[SourceRoute] = ()
 
 
 class SandboxFault(NamedTuple):
-    """A difference: about an attachment, or about the sandbox itself."""
+    """A difference of an attachment, or of the sandbox itself."""
 
     attachment: Attachment | None
     problem: str
@@ -51,16 +51,16 @@ class SandboxFault(NamedTuple):
 
 
 def diff_sandbox(
-    wanted: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None
+    desired: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None
 ) -> Iterator[SandboxFault]:
-    """What is wrong with a sandbox.
+    """Yield the differences of a sandbox.
 
     Args:
-        wanted: how it should be.
-        host: what was found on the host, of its links and their bridges at least.
-        inside: what was found in it.
+        wanted: the desired state.
+        host: the links found on the host: at least its own and their bridges.
+        inside: the state found inside; ``None``: no namespace is pinned.
     """
-    sandbox = wanted.sandbox
+    sandbox = desired.sandbox
     if inside is None:
         yield SandboxFault(None, f"no namespace is pinned at {sandbox.key}", NO_SANDBOX)
         return
@@ -73,21 +73,23 @@ def diff_sandbox(
         return
     if not inside.whole:
         yield SandboxFault(None, "it has too many links, addresses, routes or rules to be compared", TOO_MUCH)
-        yield from _host_ends(wanted, host)
+        yield from _host_ends(desired, host)
         return
     loopback = inside.space.links.get("lo")
     if loopback is None or not loopback.link.up:
         yield SandboxFault(None, "lo is down", NO_LOOPBACK)
-    for attachment, veth in wanted.links:
+    for attachment, veth in desired.links:
         for problem, reason in _link(veth, host, inside.space):
             yield SandboxFault(attachment, problem, reason)
-    yield from _default_routes(wanted, inside.space)
-    yield from _source_routes(wanted, inside.space)
+    yield from _default_routes(desired, inside.space)
+    yield from _source_routes(desired, inside.space)
 
 
-def _host_ends(wanted: DesiredSandbox, host: NamespaceState) -> Iterator[SandboxFault]:
-    """What is wrong outside of a sandbox that cannot be compared: its ports must follow their networks' options."""
-    for attachment, veth in wanted.links:
+def _host_ends(desired: DesiredSandbox, host: NamespaceState) -> Iterator[SandboxFault]:
+    """Yield the differences on the host of a sandbox that cannot be compared: its ports must follow their networks'
+    options.
+    """
+    for attachment, veth in desired.links:
         outer = host.links.get(veth.host_link)
         if outer is None:
             yield SandboxFault(attachment, f"link {veth.host_link} is gone", NO_LINK)
@@ -135,29 +137,29 @@ def _addresses(veth: Veth, inside: NamespaceState, inner: Port) -> Iterator[tupl
             yield f"address {address} is not on {veth.interface}", NO_LINK
         elif address and inner.link.up and packed_prefix(address.network) not in inside.connected.get(index, ()):
             yield f"there is no route to {address.network} through {veth.interface}", NO_SUBNET
-    place, name = (index, veth.interface) if veth.holder else (inside.links["lo"].link.ifindex, "lo")
+    service_index, name = (index, veth.interface) if veth.holder else (inside.links["lo"].link.ifindex, "lo")
     for service in (veth.service, veth.service_ipv6):
-        if service and host_prefix(service.ip) not in packed_addresses_on(inside, place):
+        if service and host_prefix(service.ip) not in packed_addresses_on(inside, service_index):
             yield f"service address {service.ip} is not on {name}", NO_SERVICE
 
 
-def _default_routes(wanted: DesiredSandbox, inside: NamespaceState) -> Iterator[SandboxFault]:
-    """One that somebody else made stays, and wins."""
-    for route in wanted.routes:
+def _default_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator[SandboxFault]:
+    """Yield missing default routes. A default route that another process made stays, and wins."""
+    for route in desired.routes:
         present = [hop for hop in inside.defaults if hop.version == route.gateway.version]
         ours = [hop for hop in present if hop.ours]
         inner = inside.links.get(route.interface)
         right = inner and [(hop.gateway, hop.ifindex) for hop in ours] == [(route.gateway.packed, inner.link.ifindex)]
         if not right and (ours or not present):
-            holder = next((each for each, _ in wanted.links if each.interface == route.interface), None)
+            holder = next((each for each, _ in desired.links if each.interface == route.interface), None)
             yield SandboxFault(
                 holder, f"there is no default route by {route.gateway} through {route.interface}", NO_ROUTE
             )
 
 
-def _source_routes(wanted: DesiredSandbox, inside: NamespaceState) -> Iterator[SandboxFault]:
+def _source_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator[SandboxFault]:
     indexes = {name: port.link.ifindex for name, port in inside.links.items()}
-    right, found = policy(wanted.sources, indexes), inside.policy
+    right, found = policy(desired.sources, indexes), inside.policy
     parts = (("rules", right.rules ^ found.rules), ("routes", right.routes ^ found.routes))
     for what, differing in parts:
         if differing:

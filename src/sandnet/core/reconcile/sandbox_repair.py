@@ -1,4 +1,4 @@
-"""Puts a sandbox right that somebody broke, by the verbs that made it. Called with its locks held."""
+"""Repair a sandbox that another process damaged, by the same steps that created it. The caller holds its locks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from sandnet.errors import Error, Kind, collected
 from sandnet.model import Attachment, Origin, Sandbox
 
 ABSENT: Final = "namespace_gone"
-"""Code of the refusal to repair a sandbox whose namespace was not of our making, and is no more."""
+"""The error code for a sandbox that cannot be repaired: the daemon did not make its namespace, and it no longer
+exists.
+"""
 
 
 class SandboxRepair:
@@ -25,26 +27,26 @@ class SandboxRepair:
         self._records = context.records
         self._sandboxes = sandboxes
 
-    async def sandbox(self, sandbox: Sandbox, wrong: Sequence[SandboxFault]) -> None:
-        """Give it its namespace, links and routes back.
+    async def sandbox(self, sandbox: Sandbox, faults: Sequence[SandboxFault]) -> None:
+        """Restore the namespace, links and routes of a sandbox.
 
         Raises:
-            Error: ``CONFLICT`` another namespace is at its key; ``NOT_FOUND`` (code ``GONE``) a namespace that was
-                not of our making is gone; ``UNAVAILABLE`` there is too much in it to compare; or what the kernel
-                refuses.
+            Error: ``CONFLICT`` another namespace is at its key; ``NOT_FOUND`` (code ``ABSENT``) a namespace that the
+                daemon did not make no longer exists; ``UNAVAILABLE`` it contains too much to compare; or an error of
+                the kernel.
         """
-        if crowded := any(each.reason == TOO_MUCH for each in wrong):
-            wrong = [each for each in wrong if each.reason != TOO_MUCH]
+        if too_large := any(each.reason == TOO_MUCH for each in faults):
+            faults = [each for each in faults if each.reason != TOO_MUCH]
         before = sandbox
         sandbox = await self._with_namespace(sandbox)
-        affected = {each.attachment.endpoint_id for each in wrong if each.attachment}
-        if len(affected) < len(wrong):  # something is wrong with the sandbox itself
+        affected = {each.attachment.endpoint_id for each in faults if each.attachment}
+        if len(affected) < len(faults):  # a fault concerns the sandbox itself
             affected = {each.endpoint_id for each in self._attachments(sandbox)}
         await self._connect(sandbox, affected)
-        if sandbox.inode != before.inode:  # the resolver's sockets are in the one that is gone
+        if sandbox.inode != before.inode:  # the resolver's sockets are in the namespace that no longer exists
             for attachment in self._attachments(sandbox):
                 await self._context.resolver_sync.attachment_added(sandbox, attachment)
-        if crowded:
+        if too_large:
             hint = "remove what fills it (ip route, ip address, ip rule, ip link), or make the container leave"
             raise Error(Kind.UNAVAILABLE, f"sandbox {sandbox.container_id} cannot be compared", hint)
 
@@ -76,7 +78,7 @@ class SandboxRepair:
         namespaces = self._context.kernel.namespaces
         found = await self._context.workers.run(namespaces.find, sandbox.key)
         if found is None or sandbox.inode == 0:
-            return await self._pinned_again(sandbox)
+            return await self._restore_namespace(sandbox)
         if found.inode != sandbox.inode:
             message = f"another namespace is pinned at {sandbox.key}"
             raise Error(Kind.CONFLICT, message, f"unmount it (umount {sandbox.key}), or leave the container's networks")
@@ -84,27 +86,29 @@ class SandboxRepair:
             await self._context.workers.run(namespaces.make, sandbox.key)
         return sandbox
 
-    async def _pinned_again(self, sandbox: Sandbox) -> Sandbox:
-        """The same namespace, if it is anywhere; else a new one, where it was we who made it."""
+    async def _restore_namespace(self, sandbox: Sandbox) -> Sandbox:
+        """Pin the same namespace if it exists anywhere; else create a new one, if the daemon had made the first."""
         namespaces, run = self._context.kernel.namespaces, self._context.workers.run
         if sandbox.origin is Origin.HOST:
             await run(namespaces.pin, sandbox.key)
             return sandbox
-        if await self._found_again(sandbox):
+        if await self._pin_existing(sandbox):
             return sandbox
         if sandbox.origin is Origin.JOINED:
             message = f"the namespace that container {sandbox.container_id} came with is gone"
             raise Error(Kind.NOT_FOUND, message, "the container is made to leave at the next look", ABSENT)
-        # whoever is killed in between leaves a record that says: whatever is at the key is ours
+        # a daemon killed before the second commit leaves a record that claims any namespace at the key as the daemon's
+        # own
         await self._records.commit(put=[replace(sandbox, inode=0)])
         sandbox = replace(sandbox, inode=(await run(namespaces.make, sandbox.key)).inode)
         await self._records.commit(put=[sandbox])
         return sandbox
 
-    async def _found_again(self, sandbox: Sandbox) -> bool:
-        """Pin the namespace of a process in it, or from another place where it is mounted, if there is either.
+    async def _pin_existing(self, sandbox: Sandbox) -> bool:
+        """Pin the namespace through a process in it, or through another path where it is mounted; return whether either
+        exists.
 
-        Should it be elsewhere by now, this fails, and the next try looks again.
+        If it has moved since, this fails, and the next attempt searches again.
         """
         survey, run = self._context.kernel.survey, self._context.workers.run
         pid = await run(survey.process_in, sandbox.inode) if sandbox.inode else 0

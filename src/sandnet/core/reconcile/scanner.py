@@ -1,4 +1,4 @@
-"""Looks at everything in bulk, without a lock, for what may be wrong."""
+"""Scan everything in bulk, without a lock, for candidates: objects that may differ from the records."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sandnet.kernel.types import NamespaceState
 from sandnet.model import Network, Sandbox
 
 CHUNK = 32
-"""Sandboxes that are looked at in one job of a worker: 5 to 10 ms, so that others get their turn."""
+"""Sandboxes that one job of a worker checks: 5 to 10 ms, so that other jobs do not wait long."""
 
 
 class Candidates:
-    """What is to be looked at closely: a thing may only seem wrong, because it was being changed.
+    """Objects to be checked under their locks. One may only seem wrong, because an operation was changing it.
 
     Args:
-        networks: their ids.
-        sandboxes: their container ids.
-        rules: those that networks share.
-        parameters: those of the whole host.
-        strays: there are links of ours that nobody claims.
+        networks: network ids.
+        sandboxes: container ids.
+        rules: the rules that networks share.
+        parameters: the parameters of the whole host.
+        orphans: there are links made by the daemon that nothing claims.
     """
 
     def __init__(
@@ -42,84 +42,84 @@ class Candidates:
         self.sandboxes = set(sandboxes)
         self.rules = rules
         self.parameters = parameters
-        self.strays = orphans
+        self.orphans = orphans
 
     def __bool__(self) -> bool:
-        return bool(self.networks or self.sandboxes or self.rules or self.parameters or self.strays)
+        return bool(self.networks or self.sandboxes or self.rules or self.parameters or self.orphans)
 
     def add(self, others: Candidates) -> None:
-        """These, too."""
+        """Add other candidates."""
         self.networks |= others.networks
         self.sandboxes |= others.sandboxes
         self.rules |= others.rules
         self.parameters |= others.parameters
-        self.strays |= others.strays
+        self.orphans |= others.orphans
 
-    def apart(self) -> Iterator[Candidates]:
-        """One at a time."""
+    def split(self) -> Iterator[Candidates]:
+        """Yield the candidates one at a time."""
         yield from (Candidates([network]) for network in self.networks)
         yield from (Candidates((), [container]) for container in self.sandboxes)
         if self.rules:
             yield Candidates(rules=True)
         if self.parameters:
             yield Candidates(parameters=True)
-        if self.strays:
+        if self.orphans:
             yield Candidates(orphans=True)
 
     def owners(self) -> list[str]:
-        """What :attr:`Drift.owner` is of what is found with them."""
+        """Return the values of :attr:`Drift.owner` for differences of these candidates."""
         found = [*(f"network/{one}" for one in self.networks), *(f"sandbox/{one}" for one in self.sandboxes)]
-        return found + ["rules"] * self.rules + ["parameters"] * self.parameters + ["strays"] * self.strays
+        return found + ["rules"] * self.rules + ["parameters"] * self.parameters + ["strays"] * self.orphans
 
 
 class Scanner:
-    """Compares records with what is found."""
+    """Compares the records with the state found in the kernel."""
 
     def __init__(self, context: Context, desired: DesiredState) -> None:
         self._context = context
         self._desired = desired
 
-    async def scan(self, rest: float = 0.0) -> Candidates:
-        """Whatever seems wrong.
+    async def scan(self, pause_ratio: float = 0.0) -> Candidates:
+        """Return everything that seems wrong.
 
         Args:
-            rest: seconds of rest for each second of looking at sandboxes.
+            rest: seconds of pause for each second of checking sandboxes.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell.
+            Error: ``UNAVAILABLE`` the kernel does not return its state.
         """
-        found = await self.links(rest)
+        found = await self.links(pause_ratio)
         found.rules, found.parameters = await self.rules_differ(), await self.parameters_differ()
         found.sandboxes |= await self._context.host_files.find_changed(thorough=True)
         return found
 
-    async def links(self, rest: float = 0.0) -> Candidates:
-        """Bridges, pairs and what is inside sandboxes.
+    async def links(self, pause_ratio: float = 0.0) -> Candidates:
+        """Return the bridges, pairs and sandboxes that seem wrong.
 
         Raises:
-            Error: as :meth:`everything`.
+            Error: as :meth:`scan`.
         """
         found = Candidates()
         sandboxes, nets, claimed = self._desired.sandboxes(), self._desired.networks(), self._desired.links()
         host = await self._context.workers.run(self._context.kernel.survey.host)
         found.networks = {fault.object for fault in await self.network_faults(nets, host)}
-        found.strays = bool(orphaned_links(host, claimed | self._desired.links()))
-        found.sandboxes = await self.sandboxes(sandboxes, host, rest)
+        found.orphans = bool(orphaned_links(host, claimed | self._desired.links()))
+        found.sandboxes = await self.sandboxes(sandboxes, host, pause_ratio)
         return found
 
-    async def sandboxes(self, sandboxes: Sequence[Sandbox], host: NamespaceState, rest: float = 0.0) -> set[str]:
-        """Container ids of those among ``boxes`` whose namespace or links seem wrong."""
+    async def sandboxes(self, sandboxes: Sequence[Sandbox], host: NamespaceState, pause_ratio: float = 0.0) -> set[str]:
+        """Return the container ids of those among ``sandboxes`` whose namespace or links seem wrong."""
         found: set[str] = set()
         now = asyncio.get_running_loop().time
         for start in range(0, len(sandboxes), CHUNK):
             began = now()
-            wanted = [self._desired.sandbox(sandbox) for sandbox in sandboxes[start : start + CHUNK]]
-            found |= await self._context.workers.run(self._candidates, wanted, host)
-            await asyncio.sleep((now() - began) * rest)
+            desired = [self._desired.sandbox(sandbox) for sandbox in sandboxes[start : start + CHUNK]]
+            found |= await self._context.workers.run(self._candidates, desired, host)
+            await asyncio.sleep((now() - began) * pause_ratio)
         return found
 
     async def network_faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
-        """What is wrong with networks, given what was found of their links."""
+        """Return the faults of networks, given the links found on the host."""
         found: list[Fault] = []
         for name, driver in self._context.drivers.items():
             own = [net for net in nets if net.driver == name]
@@ -127,7 +127,7 @@ class Scanner:
         return found
 
     async def changed_networks(self) -> set[str]:
-        """Ids of networks with a parameter that others changed without a message of the kernel."""
+        """Return the ids of networks with a parameter that another process changed without a message of the kernel."""
         nets, found = self._desired.networks(), set[str]()
         for name, driver in self._context.drivers.items():
             own = [net for net in nets if net.driver == name]
@@ -135,30 +135,32 @@ class Scanner:
         return found
 
     async def rule_faults(self) -> list[Fault]:
-        """What is wrong with the rules that networks share."""
+        """Return the faults of the rules that networks share."""
         return await self._context.host_network.packet_filter.faults()
 
     async def parameter_faults(self) -> list[Fault]:
-        """What is wrong with the parameters of the whole host."""
+        """Return the faults of the parameters of the whole host."""
         return await self._context.host_network.parameter_faults()
 
     async def rules_differ(self) -> bool:
-        """Whether there are faults, or it cannot be found out: who looks closely then tells why, and all else is looked
-        at."""
-        return await _found_any(self.rule_faults)
+        """Return whether the rules have faults, or cannot be read.
+
+        The check under locks then reports why they cannot, and everything else is still checked.
+        """
+        return await _any_fault(self.rule_faults)
 
     async def parameters_differ(self) -> bool:
-        """Likewise."""
-        return await _found_any(self.parameter_faults)
+        """Return whether the parameters have faults, or cannot be read."""
+        return await _any_fault(self.parameter_faults)
 
-    def _candidates(self, wanted: Sequence[DesiredSandbox], host: NamespaceState) -> set[str]:
-        inside = self._context.kernel.survey.inside([each.sandbox.key for each in wanted])
-        pairs = zip(wanted, inside, strict=True)
+    def _candidates(self, desired: Sequence[DesiredSandbox], host: NamespaceState) -> set[str]:
+        inside = self._context.kernel.survey.inside([each.sandbox.key for each in desired])
+        pairs = zip(desired, inside, strict=True)
         return {each.sandbox.container_id for each, found in pairs if any(diff_sandbox(each, host, found))}
 
 
-async def _found_any(look: Callable[[], Awaitable[Sequence[Fault]]]) -> bool:
+async def _any_fault(read: Callable[[], Awaitable[Sequence[Fault]]]) -> bool:
     try:
-        return bool(await look())
+        return bool(await read())
     except Error:
         return True

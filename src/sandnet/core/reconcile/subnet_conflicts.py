@@ -1,7 +1,7 @@
-"""Warns when the host comes to use addresses of a network: a route of a VPN, an address, a nameserver.
+"""Warn when the host starts to use addresses of a network: a route of a VPN, an address, a nameserver.
 
-When a network is made its subnet is held against what the host uses. What comes later nobody asks us about, and
-whichever route is the more exact one hides the other.
+A network's subnet is checked against the host's prefixes when the network is created. The daemon has no say in later
+changes of the host, and the more specific route hides the other.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ _log = logging.getLogger(__name__)
 
 
 class SubnetConflict(NamedTuple):
-    """Two that use the same addresses."""
+    """A network and the host, which use the same addresses."""
 
     network: Network
     subnet: Prefix
     other: Prefix
-    """What the host uses."""
+    """The prefix that the host uses."""
 
 
 class SubnetConflicts:
-    """Tells of each overlap once, and again when it was gone meanwhile."""
+    """The known overlaps. Each is reported once, and again if it was absent in the meantime."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._known: set[tuple[str, Prefix]] = set()
 
     async def check(self) -> None:
-        """Hold all networks against the host, and tell what is new. Those that allow an overlap are left out.
+        """Compare all networks with the host, and report new overlaps; networks that allow an overlap are left out.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell, or the store is away.
+            Error: ``UNAVAILABLE`` the kernel does not return its state, or the store is away.
         """
         links = {net.link for net in self._context.records.networks() if net.link}
         occupied = await self._context.workers.run(self._context.kernel.host.occupied, links)
@@ -47,21 +47,21 @@ class SubnetConflicts:
         fresh = [each for key, each in found.items() if key not in self._known]
         self._known = set(found)
         if fresh:
-            told = [(each.network, _in_words(each)) for each in fresh]
-            for network, text in told:
+            warnings = [(each.network, _message(each)) for each in fresh]
+            for network, text in warnings:
                 _log.warning("network %s: %s", network.name, text)
             try:
-                await self._context.records.publish_warnings(told)
+                await self._context.records.publish_warnings(warnings)
             except Error:
                 self._known -= {(each.network.id, each.other) for each in fresh}
                 raise
 
 
 def subnet_conflicts(nets: Iterable[Network], occupied: Iterable[Prefix]) -> Iterator[SubnetConflict]:
-    """Where the host uses addresses of a network that does not allow it.
+    """Yield the prefixes of the host that overlap a network which does not allow it.
 
-    The subnets of networks share no address, so sorted by their first they are by their last too: each prefix of a
-    host that has thousands takes a few steps.
+    The subnets of networks are disjoint, so their order by first address is also the order by last address. So each
+    prefix of a host that has thousands takes a few steps.
     """
     subnets = {version: _subnets(nets, version) for version in (4, 6)}
     for other in dict.fromkeys(occupied):
@@ -80,8 +80,8 @@ class _Subnet(NamedTuple):
 
 
 def _subnets(nets: Iterable[Network], version: int) -> list[_Subnet]:
-    wanted = (net for net in nets if not net.options.allow_overlap)
-    prefixes = ((net, subnet.prefix) for net in wanted for subnet in (net.ipv4, net.ipv6) if subnet)
+    checked = (net for net in nets if not net.options.allow_overlap)
+    prefixes = ((net, subnet.prefix) for net in checked for subnet in (net.ipv4, net.ipv6) if subnet)
     found = (
         _Subnet(int(prefix.network_address), int(prefix.broadcast_address), net, prefix)
         for net, prefix in prefixes
@@ -90,5 +90,5 @@ def _subnets(nets: Iterable[Network], version: int) -> list[_Subnet]:
     return sorted(found, key=lambda each: each.first)
 
 
-def _in_words(clash: SubnetConflict) -> str:
-    return f"the host now uses {clash.other} (route, address or nameserver), which overlaps subnet {clash.subnet}"
+def _message(conflict: SubnetConflict) -> str:
+    return f"the host now uses {conflict.other} (route, address or nameserver), which overlaps subnet {conflict.subnet}"

@@ -1,7 +1,8 @@
-"""Host ports that are published and not held: another program had them when the daemon started.
+"""Published host ports that the daemon does not hold, because another program had them when it started.
 
-The daemon holds the ports of its endpoints by sockets, and a start binds them again. One that another program took
-meanwhile is tried again each second, until that program ends. Until then health and the comparison name the endpoint.
+The daemon holds the ports of its endpoints by sockets, and binds them again when it starts. A port that another program
+took in the meantime is tried again each second until that program ends. Until then health and the comparison name the
+endpoint.
 """
 
 from __future__ import annotations
@@ -16,29 +17,29 @@ from sandnet.model import Endpoint, Phase
 _log = logging.getLogger(__name__)
 
 TIMEOUT = 0.5
-"""Seconds to wait for an endpoint that somebody is changing."""
+"""Seconds to wait for an endpoint that an operation is changing."""
 REASON = "the port still leads to the sandbox, and the program that has it gets nothing from other machines"
 
 
 class PortHolding:
-    """Holds the host ports of endpoints that exist, and remembers where that failed."""
+    """Holds the host ports of existing endpoints, and remembers where that failed."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._records = context.records
         self._failures: dict[str, str] = {}
-        """Why an endpoint's ports are not all held, by its id."""
+        """The reason why an endpoint's ports are not all held, by endpoint id."""
 
     @property
     def problems(self) -> list[str]:
-        """In words, one for each endpoint."""
+        """One text for each endpoint."""
         return [f"endpoint {self._name(each)}: {self._failures[each.id]}" for each in self._unheld()]
 
     async def hold(self, endpoint: Endpoint) -> None:
-        """Hold the ports that a record says are published; what is held already stays.
+        """Hold the ports that a record publishes; ports that are held already stay held.
 
         Raises:
-            Error: the network is gone, or its driver does not work here.
+            Error: the network's driver does not work here.
         """
         network = self._records.network(endpoint.network_id)
         if network is None:
@@ -54,36 +55,36 @@ class PortHolding:
             self._failures.pop(endpoint.id, None)
 
     async def retry(self) -> list[Drift]:
-        """Try again where it failed; what was wrong, and what became of it. Repairs are told as events.
+        """Try again where it failed, and return each fault with the result. Repairs are published as events.
 
         Raises:
             Error: the store is away.
         """
-        drifts = [each for endpoint in self._unheld() if (each := await self._retried(endpoint))]
+        drifts = [each for endpoint in self._unheld() if (each := await self._retry(endpoint))]
         await self._records.publish_repairs([drift.repair for drift in drifts if drift.done == REPAIRED])
         return drifts
 
     def faults(self) -> list[Drift]:
-        """What is wrong, without trying again."""
+        """Return the faults, without trying again."""
         return [self._drift(endpoint) for endpoint in self._unheld()]
 
-    async def _retried(self, endpoint: Endpoint) -> Drift | None:
+    async def _retry(self, endpoint: Endpoint) -> Drift | None:
         drift = self._drift(endpoint)
         try:
             async with self._context.locks.hold(f"endpoint/{endpoint.id}", max_wait=TIMEOUT):
-                now = self._records.endpoint(endpoint.id)
-                if now is None or now.phase is not Phase.READY:
+                current = self._records.endpoint(endpoint.id)
+                if current is None or current.phase is not Phase.READY:
                     return None
-                await self.hold(now)
+                await self.hold(current)
         except Error as failure:
             return None if failure.code == "busy" else drift._replace(done=f"not repaired: {failure}")
-        left = self._failures.get(endpoint.id)
-        if left is None:
+        remaining = self._failures.get(endpoint.id)
+        if remaining is None:
             _log.warning("endpoint %s: its host ports are held now", self._name(endpoint))
-        return drift._replace(done=f"not repaired: {left}" if left else REPAIRED)
+        return drift._replace(done=f"not repaired: {remaining}" if remaining else REPAIRED)
 
     def _unheld(self) -> list[Endpoint]:
-        """Those whose ports are not all held; what is gone is forgotten."""
+        """Return the endpoints whose ports are not all held; forget those that are deleted."""
         found = {key: self._records.endpoint(key) for key in self._failures}
         self._failures = {key: text for key, text in self._failures.items() if found[key]}
         return [endpoint for endpoint in found.values() if endpoint]

@@ -1,6 +1,6 @@
-"""Reports links of the host that carry a default route and do not forward.
+"""Report links of the host that carry a default route and do not forward packets.
 
-Such a switch of one link is its owner's, so it is not repaired.
+Such a parameter of one link belongs to the link's owner, so it is not repaired.
 """
 
 from __future__ import annotations
@@ -18,58 +18,58 @@ _HARM: Final = {
     4: "the kernel drops what comes in by it for sandboxes: they get no answers, and no published port does",
     6: "the kernel says there that the host is no router: machines that reach sandboxes by it give that way up",
 }
-"""What follows, by the version of IP: of IPv6 the switch does not stop packets (ip-sysctl, ``forwarding``)."""
+"""The effect by IP version: for IPv6 the parameter does not stop packets (ip-sysctl, ``forwarding``)."""
 
 
 class Uplinks:
-    """Remembers the links with a default route, and what was wrong with them at the latest look."""
+    """The links with a default route, and those among them that did not forward at the latest check."""
 
     def __init__(self, sysctl: Sysctl, survey: StateReader, workers: Workers, desired: DesiredState) -> None:
         self._sysctl = sysctl
         self._survey = survey
         self._workers = workers
         self._desired = desired
-        self._found: frozenset[str] = frozenset()
+        self._parameters: frozenset[str] = frozenset()
         """Parameters, one for each link and family."""
         self._not_forwarding: list[str] = []
 
     @property
     def problems(self) -> list[str]:
-        """In words, with the way out."""
-        return [f"{_problem(name)}: {_harm(name)}; {_way_out(name)}" for name in self._not_forwarding]
+        """One text for each link, with the remedy."""
+        return [f"{_problem(name)}: {_harm(name)}; {_remedy(name)}" for name in self._not_forwarding]
 
     async def list_links(self) -> None:
-        """Find the links with a default route: a list of all routes.
+        """Find the links with a default route, from a list of all routes.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell.
+            Error: ``UNAVAILABLE`` the kernel does not return it.
         """
-        self._found = await self._workers.run(lambda: frozenset(self._list()))
+        self._parameters = await self._workers.run(lambda: frozenset(self._list()))
 
     async def check(self) -> None:
-        """Read the switches of those links.
+        """Read the ``forwarding`` parameters of those links.
 
         Raises:
             Error: ``UNAVAILABLE`` a parameter cannot be read.
         """
         nets = [net for net in self._desired.networks() if net.link]
         families = {family for net in nets for family, subnet in (("ipv4", net.ipv4), ("ipv6", net.ipv6)) if subnet}
-        names = sorted(name for name in self._found if name.split("/")[1] in families)
+        names = sorted(name for name in self._parameters if name.split("/")[1] in families)
         self._not_forwarding = await self._workers.run(
             lambda: [name for name in names if self._sysctl.get(name) == "0"]
         )
 
     async def drift(self) -> list[Drift]:
-        """What is wrong now.
+        """Check again, and return the differences.
 
         Raises:
-            Error: as the others.
+            Error: as :meth:`list_links` and :meth:`check`.
         """
         await self.list_links()
         await self.check()
         done = "not repaired: it is its owner's"
         return [
-            Drift("parameter", name, _problem(name), _harm(name), f"{done}; {_way_out(name)}")
+            Drift("parameter", name, _problem(name), _harm(name), f"{done}; {_remedy(name)}")
             for name in self._not_forwarding
         ]
 
@@ -86,5 +86,5 @@ def _harm(name: str) -> str:
     return _HARM[6 if name.startswith("net/ipv6/") else 4]
 
 
-def _way_out(name: str) -> str:
+def _remedy(name: str) -> str:
     return f"set it: sysctl -w {name}=1"
