@@ -1,0 +1,221 @@
+"""The external programs that are called, and the Debian packages in the lists of ``scripts/``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.source import REPOSITORY, label
+from tests.support.programs import called_by_make, called_by_page, called_by_python, called_by_shell, words_of_python
+
+PROGRAMS: Mapping[str, str] = {
+    "aardvark-dns": "aardvark-dns",
+    "apt": "apt-config apt-get",
+    "bash": "bash",
+    "bind9-dnsutils": "dig",
+    "busybox-static": "busybox",
+    "conntrack": "conntrack",
+    "containernetworking-plugins": "bridge portmap",
+    "coreutils": "cat chown chroot cp cut dirname env expand expr id install ln ls mkdir mktemp rm sleep sort stat "
+    "tail timeout touch tr true wc",
+    "curl": "curl",
+    "dash": "sh",
+    "dnsperf": "dnsperf",
+    "docker.io": "dockerd docker",
+    "dpkg": "dpkg-query",
+    "findutils": "find xargs",
+    "git": "git",
+    "grep": "grep",
+    "iperf3": "iperf3",
+    "iproute2": "bridge ip ss",
+    "iptables": "iptables",
+    "iputils-ping": "ping",
+    "make": "make",
+    "mmdebstrap": "mmdebstrap",
+    "mount": "mount umount",
+    "netavark": "netavark",
+    "nftables": "nft",
+    "openssl": "openssl",
+    "passwd": "groupdel useradd userdel",
+    "procps": "kill pgrep ps sysctl",
+    "python3-venv": "python3",
+    "sed": "sed",
+    "shellcheck": "shellcheck",
+    "sqlite3": "sqlite3",
+    "systemd": "systemctl systemd-analyze systemd-sysusers",
+    "systemd-resolved": "resolvectl",
+    "tar": "tar",
+    "util-linux": "findmnt nsenter setpriv unshare",
+}
+"""The programs that each package holds, of those that are called here."""
+NO_PROGRAM: Mapping[str, str] = {
+    "ca-certificates": "data: the certificates by which pip trusts its registry",
+    "debian-archive-keyring": "data: the keys by which mmdebstrap trusts the archive",
+    "libnftables1": "library: libnftables.so.1, which the daemon loads",
+    "netbase": "data: /etc/protocols, in which nft looks the names of protocols up",
+}
+"""Packages that are listed for something else than a program."""
+ON_EVERY_DEBIAN = {
+    *("apt", "bash", "coreutils", "dash", "dpkg", "findutils", "grep", "mount", "passwd", "sed", "tar"),
+}
+"""Packages of priority ``required`` and apt: the smallest tree of mmdebstrap has them."""
+BEFORE_ALL = {
+    "make": "without it, no target installs anything",
+    "git": "makes the checkout",
+}
+ONLY_ON_PAGES = {"systemd-resolved": "a section of operations.md is for hosts that have it"}
+OURS = {"sandnet": "our own command"}
+EXCLUDED = {
+    "tests/unit/cli/test_file_view.py": "its run() reads files",
+    "docs/demo.md": "its console block is the output of scripts/demo, which is read itself",
+    "tests/support/programs.py": "names programs, and calls none",
+    "tests/architecture/test_packages.py": "the same",
+}
+
+
+def listed(name: str) -> frozenset[str]:
+    """Return the packages of a list in ``scripts/``."""
+    lines = (REPOSITORY / "scripts" / name).read_text().splitlines()
+    return frozenset(filter(None, (line.partition("#")[0].strip() for line in lines)))
+
+
+RUN = listed("debian-packages.txt")
+TEST = listed("debian-packages-test.txt")
+BENCH = listed("debian-packages-bench.txt")
+FRESH = listed("debian-packages-fresh.txt")
+ALLOWED = {
+    "src": RUN,
+    "Makefile": RUN,
+    "scripts": RUN,
+    "scripts/fresh": RUN | FRESH,
+    "tests": RUN | TEST,
+    ".ci": RUN | TEST,
+    "bench": RUN | TEST | BENCH,
+    "docs": RUN | TEST | BENCH | ONLY_ON_PAGES.keys(),
+}
+"""Which packages the files of a folder, or a single file, may count on."""
+
+
+def package_of(program: str, known: Mapping[str, str], allowed: Iterable[str]) -> str:
+    """Return the package that holds a program, one of ``allowed`` where several do; empty if none is known."""
+    holders = [package for package, programs in known.items() if program in programs.split()]
+    return next((package for package in holders if package in allowed), holders[0] if holders else "")
+
+
+def faults(called: Iterable[str], allowed: frozenset[str], known: Mapping[str, str] = PROGRAMS) -> list[str]:
+    """Return what is wrong with the programs that a file calls."""
+    found = []
+    for program in sorted(set(called) - OURS.keys()):
+        package = package_of(program, known, allowed | ON_EVERY_DEBIAN)
+        if not package:
+            found.append(f"{program}: no package is known for it; name it in PROGRAMS")
+        elif package not in allowed | ON_EVERY_DEBIAN | BEFORE_ALL.keys():
+            found.append(f"{program}: {package} is in no list that this file may count on")
+    return found
+
+
+def unjustified(packages: Iterable[str], words: frozenset[str]) -> list[str]:
+    """Return the listed packages of which no program is named anywhere, and which hold nothing else."""
+    return sorted(
+        package
+        for package in packages
+        if package not in NO_PROGRAM and not words & set(PROGRAMS.get(package, "").split())
+    )
+
+
+def files() -> Iterator[tuple[Path, Callable[[str], Iterator[str]]]]:
+    """Yield every file that can call programs, and how it is read."""
+    yield REPOSITORY / "Makefile", called_by_make
+    for page in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")):
+        yield page, called_by_page
+    for folder in ("src", "tests", "scripts", "bench", ".ci"):
+        for path in sorted((REPOSITORY / folder).rglob("*")):
+            if path.suffix == ".py":
+                yield path, called_by_python
+            elif path.is_file() and path.read_bytes().startswith(b"#!"):
+                yield path, called_by_python if "python" in path.read_text().splitlines()[0] else called_by_shell
+
+
+def allowed_for(path: Path) -> frozenset[str]:
+    """Return the packages that a file may count on."""
+    name = label(path)
+    if path.suffix == ".md":
+        return ALLOWED["docs"]
+    return ALLOWED.get(name) or ALLOWED[name.partition("/")[0]]
+
+
+@cache
+def all_words() -> frozenset[str]:
+    """Return all words that name programs: called ones, and those behind wrappers in Python strings."""
+    words: set[str] = set()
+    for path, called in files():
+        if label(path) not in EXCLUDED:
+            words.update(called(path.read_text()))
+            words.update(words_of_python(path.read_text()) if called is called_by_python else ())
+    return frozenset(words)
+
+
+@pytest.mark.parametrize(
+    ("path", "called"), list(files()), ids=lambda value: label(value) if isinstance(value, Path) else ""
+)
+def test_given_a_file_when_it_calls_programs_then_their_packages_are_listed(
+    path: Path, called: Callable[[str], Iterator[str]]
+) -> None:
+    if label(path) not in EXCLUDED:
+        assert not faults(called(path.read_text()), allowed_for(path))
+
+
+@pytest.mark.parametrize("packages", [RUN, TEST, BENCH, FRESH], ids=["run", "test", "bench", "fresh"])
+def test_given_a_listed_package_when_looked_up_then_something_of_it_is_used(packages: frozenset[str]) -> None:
+    assert not unjustified(packages, all_words())
+
+
+def test_given_the_exceptions_when_read_then_each_file_exists() -> None:
+    assert all((REPOSITORY / name).exists() for name in EXCLUDED)
+
+
+def test_given_an_unknown_program_when_called_then_it_is_a_fault() -> None:
+    assert faults(["ip", "frobnicate"], RUN) == ["frobnicate: no package is known for it; name it in PROGRAMS"]
+
+
+def test_given_a_program_of_an_unlisted_package_when_called_then_it_is_a_fault() -> None:
+    assert faults(["conntrack"], RUN) == ["conntrack: conntrack is in no list that this file may count on"]
+    assert not faults(["conntrack"], RUN | TEST)
+
+
+def test_given_a_listed_package_without_use_when_looked_up_then_it_is_a_fault() -> None:
+    assert unjustified(["curl", "hello", "netbase"], frozenset({"ip"})) == ["curl", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("script", "programs"),
+    [
+        ("curl -s x | grep y && dig z", {"curl", "grep", "dig"}),
+        ('n="$(id -u)"; m=$(stat f)', {"id", "stat"}),
+        ("if ! nft list ruleset; then exec ss -l; fi", {"nft", "ss"}),
+        ("A=1 sudo /usr/sbin/ip link # tar", {"ip"}),
+        ("echo 'tar; sed' ./local \\\n  cut", set()),
+        ("step() { printf x; }\nstep find", set()),
+        ("cat <(sort f) f.txt", {"cat", "sort"}),
+    ],
+)
+def test_given_a_shell_script_when_read_then_its_programs_are_found(script: str, programs: set[str]) -> None:
+    assert set(called_by_shell(script)) == programs
+
+
+def test_given_python_when_read_then_what_it_runs_and_looks_up_is_found() -> None:
+    source = "subprocess.run(['/usr/bin/nft', 'x'])\nhost.sh('ip', 'link')\nshutil.which('dig')\nlog('curl')"
+    assert set(called_by_python(source)) == {"nft", "ip", "dig"}
+
+
+def test_given_a_makefile_when_read_then_recipes_and_shell_calls_are_found() -> None:
+    source = "N ?= $(shell nproc)\nx: y\n\t@$(BIN)/python z\n\t@test -x $(BIN)/pip || sort $@\n"
+    assert set(called_by_make(source)) == {"nproc", "sort"}
+
+
+def test_given_a_page_when_read_then_also_blocks_that_are_not_run_count() -> None:
+    page = "<!-- console: not run: why -->\n```console\n# tar x\nsed: output\n$ cut \\\n  y | wc\n```\n"
+    assert set(called_by_page(page)) == {"tar", "cut", "wc"}
