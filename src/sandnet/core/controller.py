@@ -1,4 +1,4 @@
-"""The network controller: what every dialect of the API works with."""
+"""The network controller: the entry point to the core for all dialects of the API."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from sandnet.model import NetworkSpec
 
 
 class DriverHealth(NamedTuple):
-    """Whether a driver works on this host."""
+    """The state of a driver on this host."""
 
     name: str
     available: bool
     reason: str
-    """Why not, or what its networks cannot have here, in words; empty: nothing is wrong."""
+    """Why it is not available, or what its networks cannot have on this host; empty: no restriction."""
 
 
 class Health(NamedTuple):
-    """How the daemon is."""
+    """The state of the daemon."""
 
     status: str
-    """``ok``, or ``degraded`` when something that should be true is not."""
+    """``ok``, or ``degraded`` when there are problems."""
     problems: tuple[str, ...]
     drivers: tuple[DriverHealth, ...]
     operations: int
-    """Changes under way."""
+    """The number of changes in progress."""
 
 
 PREDEFINED = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
-"""Networks there are from the first start, and their drivers."""
+"""Networks that exist from the first start, and their drivers."""
 
 
 class Controller:
-    """Networks, endpoints, sandboxes and services of one host."""
+    """The networks, endpoints, sandboxes and services of one host."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -69,15 +69,15 @@ class Controller:
         self._probes = HealthChecks(context, self.backends)
         self._process_watcher = ProcessWatcher(context, self.removal)
         self.ended: list[int] = []
-        """Processes that :meth:`remove_everything` has ended."""
+        """The numbers of the processes that :meth:`remove_everything` has ended."""
         self._problems: list[str] = []
-        self._further: list[Callable[[], str]] = []
+        self._health_checks: list[Callable[[], str]] = []
 
     async def start(self) -> None:
-        """Load the records, find those that were lost, make the kernel equal to them, and make the predefined networks.
+        """Load the records, rebuild lost ones, restore the kernel from them, and create the predefined networks.
 
         Raises:
-            Error: ``UNAVAILABLE`` when the store cannot be read. What else fails degrades :meth:`health`.
+            Error: ``UNAVAILABLE`` when the store cannot be read. Any other failure degrades :meth:`health`.
         """
         await self._context.records.load()
         await self._rebuild.run()
@@ -91,7 +91,7 @@ class Controller:
         self._drift_watcher.start()
 
     async def stop(self) -> None:
-        """Finish what is in flight; networks and sandboxes go on working."""
+        """Finish the operations in progress; networks and sandboxes keep working."""
         self._probes.close()
         self._process_watcher.close()
         self._drift_watcher.close()
@@ -101,7 +101,7 @@ class Controller:
         await self._context.link_reaper.wait()
 
     async def remove_everything(self) -> list[str]:
-        """Take down all that the store names, instead of :meth:`start`; what could not be removed, in words.
+        """Remove all objects that the store names, instead of :meth:`start`; return what could not be removed.
 
         Processes that run for a sandbox alone are ended first; :attr:`ended` has their numbers.
         """
@@ -111,10 +111,10 @@ class Controller:
         return list(self._restore.problems)
 
     async def explain(self, container_ref: str, name: str) -> Explanation:
-        """What a container would be answered to a question for ``name`` (or, for an address, for its name).
+        """Return how the resolver answers a container's query for ``name`` (or for the name of an address).
 
         Raises:
-            Error: ``NOT_FOUND`` no such sandbox, or one that the resolver does not serve; ``UNAVAILABLE`` there is
+            Error: ``NOT_FOUND`` there is no such sandbox, or the resolver does not serve it; ``UNAVAILABLE`` there is
                 no resolver, or it is away.
         """
         sandbox = self.sandboxes.find(container_ref)
@@ -129,11 +129,15 @@ class Controller:
         return await service.explain(sandbox.container_id, name)
 
     def add_health_check(self, problem: Callable[[], str]) -> None:
-        """Let :meth:`health` tell of a part that serves the controller, and is none of it; empty: nothing is wrong."""
-        self._further.append(problem)
+        """Add a check to :meth:`health`, for a part of the daemon outside the controller.
+
+        Args:
+            problem: returns the problem; empty when there is none.
+        """
+        self._health_checks.append(problem)
 
     def health(self) -> Health:
-        """How the daemon is, and which drivers work here."""
+        """Return the state of the daemon, and which drivers work on this host."""
         reasons = {name: driver.unavailable() for name, driver in self._context.drivers.items()}
         resolver = self._context.resolver_sync.problem()
         store = self._context.records.problems()
@@ -147,7 +151,7 @@ class Controller:
             *self._holding.problems,
             *self._drift_watcher.problems,
             *([resolver] if resolver else []),
-            *filter(None, (problem() for problem in self._further)),
+            *filter(None, (problem() for problem in self._health_checks)),
         )
         return Health(
             "degraded" if problems else "ok",

@@ -1,1 +1,1 @@
-"""Make the kernel as recorded at a start, and the records as the kernel has them after a loss."""
+"""Restore the kernel from the records at start-up, and rebuild the records from the kernel after a loss."""

@@ -1,12 +1,14 @@
-"""Records for what is in the kernel and in no record: after the state was lost, in whole or since its last copy.
+"""Rebuild records of objects that are in the kernel and in no record: after the state was lost, all of it or since the
+last copy.
 
-Bridges and veths say what they are (``model/marks``), the packet filter says which host ports lead where. Of networks
-and attachments on bridges of ours the kernel knows best: those of a copy that are not there any more were removed
-after it was made. Of everything else the copy does. A host without a single mark was rebooted since, or is new: there
-the copy stands as it is.
+Bridges and veths are described by their aliases (``model/link_alias``), published host ports by the packet filter. For
+networks, and attachments on bridges of the daemon, the kernel is authoritative: those of a copy that no longer exist
+were removed after it was made. For everything else the copy is. A host without a single alias was rebooted since, or is
+new: there the copy is kept as it is.
 
-What is found is recorded in one commit, after those records of the copy that contradict it are gone; interrupted
-before that, the next start does the same again. Then restore makes it true, as ever.
+The objects found are recorded in one commit, after the records of the copy that contradict them are deleted. If the
+daemon is interrupted before that commit, the next start does the same again. After the rebuild, restore brings the
+kernel into line with the records, as at every start.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 _log = logging.getLogger(__name__)
 
 LISTED = 20
-"""Names that one message lists."""
+"""The number of names in one message."""
 
 R = TypeVar("R", Network, Endpoint, Sandbox, Attachment)
 Ports = Mapping[Address, Sequence[BoundPort]]
@@ -49,18 +51,18 @@ class Rebuild:
         self._context = context
         self._records = context.records
         self.problems: list[str] = []
-        """What was found, and what could not be, in words."""
+        """What was found, and what could not be, as texts for health."""
         self._networks: dict[int, Network] = {}
-        """By the index of the bridge."""
+        """The networks found, by the index of their bridge."""
         self._endpoints: dict[str, Endpoint] = {}
-        self._boxes: dict[str, Sandbox] = {}
+        self._sandboxes: dict[str, Sandbox] = {}
         self._attachments: dict[str, Attachment] = {}
-        """By the link on the host."""
-        self._made: list[str] = []
-        self._unknown: list[str] = []
+        """The attachments found, by their link on the host."""
+        self._recovered: list[str] = []
+        self._unrecovered: list[str] = []
 
     async def run(self) -> None:
-        """Once, after the records are loaded and before anything is made true; nothing where nothing is missing."""
+        """Run once, after the records are loaded and before restore; do nothing if the records are complete."""
         if not self._records.incomplete:
             return
         links = await self._context.workers.run(self._context.kernel.links.list)
@@ -73,14 +75,14 @@ class Rebuild:
                 for link, alias in recognised.networks:
                     self._network(driver, link, alias)
             for _, recognised in found:
-                for end, alias_of_end in recognised.attachments:
-                    await self._attachment(end, alias_of_end, ports)
-            await self._forget()
+                for end, attachment_alias in recognised.attachments:
+                    await self._attachment(end, attachment_alias, ports)
+            await self._delete_stale()
             self._report_ports(ports)
         await self._records.commit(put=[*self._found()], complete=True)
-        told = f"found again by what is in the kernel, but for what nothing there tells ({NOT_RECOVERABLE})"
-        self._report(told, self._made)
-        self._report("in the kernel, and not found again, or not in full", self._unknown)
+        message = f"found again by what is in the kernel, but for what nothing there tells ({NOT_RECOVERABLE})"
+        self._report(message, self._recovered)
+        self._report("in the kernel, and not found again, or not in full", self._unrecovered)
 
     async def _published(self) -> Ports:
         found: dict[Address, list[BoundPort]] = {}
@@ -91,75 +93,75 @@ class Rebuild:
     def _found(self) -> Iterator[Record]:
         yield from self._networks.values()
         yield from self._endpoints.values()
-        yield from self._boxes.values()
+        yield from self._sandboxes.values()
         yield from self._attachments.values()
 
-    # What the links say.
+    # Records from link aliases.
 
-    def _network(self, driver: str, link: Link, mark: NetworkAlias) -> None:
-        known = self._records.network(mark.id)
-        net = known or network_from_alias(driver, link, mark, self._records.next_sequence())
-        if net is None or any(mark.name == other.name for other in self._networks.values()):
-            self._unknown.append(f"network {mark.name}")
+    def _network(self, driver: str, link: Link, alias: NetworkAlias) -> None:
+        known = self._records.network(alias.id)
+        net = known or network_from_alias(driver, link, alias, self._records.next_sequence())
+        if net is None or any(alias.name == other.name for other in self._networks.values()):
+            self._unrecovered.append(f"network {alias.name}")
             return
-        self._networks[link.ifindex] = self._kept(known, net)
-        if not known and not mark.whole:
-            self._unknown.append(_name(net))
+        self._networks[link.ifindex] = self._ready(known, net)
+        if not known and not alias.whole:
+            self._unrecovered.append(_name(net))
 
-    async def _attachment(self, link: Link, mark: AttachmentAlias, ports: Ports) -> None:
-        """An attachment, with the endpoint and the sandbox at its ends."""
-        known = self._records.attachment(mark.container_id, mark.endpoint_id)
+    async def _attachment(self, link: Link, alias: AttachmentAlias, ports: Ports) -> None:
+        """Rebuild an attachment, with its endpoint and its sandbox."""
+        known = self._records.attachment(alias.container_id, alias.endpoint_id)
         net = self._networks.get(link.master) or (known and self._records.network(known.network_id))
         if not net:
-            self._unknown.append(f"endpoint {mark.endpoint_name}")
+            self._unrecovered.append(f"endpoint {alias.endpoint_name}")
             return
-        self._endpoint(net, mark, ports)
-        att = known or attachment_from_alias(link, mark, net, self._records.next_sequence())
-        if att is None or not await self._sandbox(mark):
-            self._unknown.append(f"sandbox {mark.container_id}")
+        self._endpoint(net, alias, ports)
+        att = known or attachment_from_alias(link, alias, net, self._records.next_sequence())
+        if att is None or not await self._sandbox(alias):
+            self._unrecovered.append(f"sandbox {alias.container_id}")
             return
-        self._attachments[link.name] = self._kept(known, att)
+        self._attachments[link.name] = self._ready(known, att)
 
-    def _endpoint(self, net: Network, mark: AttachmentAlias, ports: Ports) -> None:
-        if mark.endpoint_id in self._endpoints:
+    def _endpoint(self, net: Network, alias: AttachmentAlias, ports: Ports) -> None:
+        if alias.endpoint_id in self._endpoints:
             return
-        known = self._records.endpoint(mark.endpoint_id)
-        made = known or endpoint_from_alias(mark, net, self._records.next_sequence())
+        known = self._records.endpoint(alias.endpoint_id)
+        made = known or endpoint_from_alias(alias, net, self._records.next_sequence())
         if not known:
             own = [interface.ip for interface in (made.address, made.address_ipv6) if interface]
             made = replace(made, ports=tuple(port for address in own for port in ports.get(address, ())))
-        self._endpoints[made.id] = self._kept(known, made)
+        self._endpoints[made.id] = self._ready(known, made)
 
-    async def _sandbox(self, mark: AttachmentAlias) -> bool:
-        """Whether the container's namespace is where it was pinned, so that there is a sandbox."""
-        known = self._records.sandbox(mark.container_id)
-        earlier = self._boxes.get(mark.container_id)
+    async def _sandbox(self, alias: AttachmentAlias) -> bool:
+        """Rebuild a sandbox; return whether the container's namespace is still pinned, so that it exists."""
+        known = self._records.sandbox(alias.container_id)
+        earlier = self._sandboxes.get(alias.container_id)
         if earlier and known:
             return True
-        key = known.key if known else join_path(self._context.settings.sandbox_dir, mark.key)
+        key = known.key if known else join_path(self._context.settings.sandbox_dir, alias.key)
         try:
             pinned = await self._context.workers.run(self._context.kernel.namespaces.find, key)
         except Error as failure:
-            _log.warning("rebuild: sandbox %s: %s", mark.container_id, failure)
+            _log.warning("rebuild: sandbox %s: %s", alias.container_id, failure)
             return False
         if pinned is None or (known and known.inode not in (0, pinned.inode)):
             return False
-        folder = join_path(self._context.settings.files_dir, mark.container_id)
-        # of several links the one that was made last says most
-        made = known or sandbox_from_alias(mark, key, pinned.inode, folder, self._records.next_sequence())
-        self._boxes[mark.container_id] = replace(self._kept(known or earlier, made), inode=pinned.inode)
+        folder = join_path(self._context.settings.files_dir, alias.container_id)
+        # of several links, the one that was made last has the most recent options
+        made = known or sandbox_from_alias(alias, key, pinned.inode, folder, self._records.next_sequence())
+        self._sandboxes[alias.container_id] = replace(self._ready(known or earlier, made), inode=pinned.inode)
         return True
 
-    def _kept(self, known: R | None, record: R) -> R:
-        """The record, ready: what its link says is in use, whatever the copy was made in the middle of."""
+    def _ready(self, known: R | None, record: R) -> R:
+        """Return the record as ready: its link is in use, in whichever phase the copy was made."""
         if known is None:
-            self._made.append(_name(record))
+            self._recovered.append(_name(record))
         return replace(record, phase=Phase.READY)
 
-    # What the copy says and is so no longer.
+    # Records of the copy that are no longer true.
 
-    async def _forget(self) -> None:
-        """Drop records whose links are gone, and those that hold what is somebody else's now."""
+    async def _delete_stale(self) -> None:
+        """Delete records whose links no longer exist, and those whose claims other records hold now."""
         ours = {net.id for net in self._networks.values()}
         taken = {claim for record in self._found() for claim in claims_of(record)}
         records = self._records
@@ -181,12 +183,12 @@ class Rebuild:
             if att.endpoint_id in lost or (att.host_link and att.host_link not in self._attachments)
         ]
         if nets or ends or atts:
-            gone: list[Record] = [*nets, *ends, *atts]
-            told = "of the copy, removed after it was made, or in the way of what came after"
-            self._report(told, [_name(record) for record in gone])
+            stale: list[Record] = [*nets, *ends, *atts]
+            message = "of the copy, removed after it was made, or in the way of what came after"
+            self._report(message, [_name(record) for record in stale])
             await records.commit(delete=[*atts, *ends, *nets])
 
-    # What is told.
+    # Reports.
 
     def _report_ports(self, ports: Ports) -> None:
         known = {

@@ -1,8 +1,8 @@
-"""Start-up: make the kernel equal to the records, by the verbs that made it first.
+"""Restore at start-up: bring the kernel into line with the records, by the same steps that created the objects.
 
-Debris of a crash (anything not ``ready``) is removed through the same removals a failed request uses; what is ready
-and not as recorded is created again; what bears our mark and belongs to no record is swept away. What is right is
-found out in bulk and not touched: looking costs a tenth of making.
+Objects that a crash left half-way (any phase but ``ready``) are removed by the steps that roll back a failed request.
+Objects that are ready and differ from their records are created again. Links made by the daemon that belong to no
+record are deleted. Objects that are in order are found in bulk and not touched: a check costs a tenth of a creation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Restore:
-    """Brings the host back to what the records say, and takes it all down."""
+    """Brings the host into line with the records, and takes everything down."""
 
     def __init__(
         self,
@@ -53,95 +53,104 @@ class Restore:
         self._desired = DesiredState(context)
         self._scanner = Scanner(context, self._desired)
         self.problems: list[str] = []
-        """What could not be made true, in words."""
+        """What could not be restored, as texts for health."""
 
     async def run(self) -> None:
-        """Once, after the records are loaded and before the first request."""
+        """Run once, after the records are loaded and before the first request."""
         await self._begin()
         await self._start_host_network()
-        suspects = await self._scan()
-        await self._drop_exited_sandboxes(suspects.sandboxes)
+        candidates = await self._scan()
+        await self._drop_exited_sandboxes(candidates.sandboxes)
         await self._remove_interrupted()
-        networks = map(self._records.network, suspects.networks)
-        await self._all("network", (self._restore_network(net) for net in networks if net))
+        networks = map(self._records.network, candidates.networks)
+        await self._run_all("network", (self._restore_network(net) for net in networks if net))
         published = (endpoint for endpoint in self._records.endpoints() if endpoint.ports)
-        await self._all("endpoint", map(self._rebind, published))
-        broken = (each for each in self._records.attachments() if each.container_id in suspects.sandboxes)
-        await self._all("attachment", map(self._restore_attachment, broken))
+        await self._run_all("endpoint", map(self._rebind, published))
+        broken = (each for each in self._records.attachments() if each.container_id in candidates.sandboxes)
+        await self._run_all("attachment", map(self._restore_attachment, broken))
         await self._refresh_files()
-        await self._all("parents", map(self._sandboxes.parents.deliver, self._records.sandboxes()))
-        await self._sweep()
+        await self._run_all("parents", map(self._sandboxes.parents.deliver, self._records.sandboxes()))
+        await self._delete_orphaned_links()
 
     async def _scan(self) -> Candidates:
-        """What has to be made again; everything, where nobody can tell. What is half-way counts as wrong."""
+        """Return the objects to create again; all of them, if the kernel does not return its state.
+
+        Objects that are not ready count as differing.
+        """
         try:
             found = await self._scanner.links()
         except Error as failure:
-            self._note("looking", failure)
+            self._report("looking", failure)
             networks = (net.id for net in self._desired.networks())
             return Candidates(networks, (sandbox.container_id for sandbox in self._records.sandboxes()))
-        settled = {sandbox.container_id for sandbox in self._desired.sandboxes()}
-        found.sandboxes |= {sandbox.container_id for sandbox in self._records.sandboxes()} - settled
+        stable = {sandbox.container_id for sandbox in self._desired.sandboxes()}
+        found.sandboxes |= {sandbox.container_id for sandbox in self._records.sandboxes()} - stable
         return found
 
     async def remove_everything(self) -> None:
-        """Take down all that the records name, and what the drivers prepared."""
+        """Remove all objects that the records name, and what the drivers prepared."""
         await self._begin()
         await self._start_host_network()
         await self._disconnect(self._records.attachments())
-        await self._all("sandbox", map(self._sandboxes.tear_down, self._records.sandboxes()))
-        await self._all("endpoint", map(self._remove_endpoint, self._records.endpoints()))
-        await self._all("network", map(self._networks.remove, self._records.networks()))
-        await self._sweep()
+        await self._run_all("sandbox", map(self._sandboxes.tear_down, self._records.sandboxes()))
+        await self._run_all("endpoint", map(self._remove_endpoint, self._records.endpoints()))
+        await self._run_all("network", map(self._networks.remove, self._records.networks()))
+        await self._delete_orphaned_links()
         await self._context.link_reaper.wait()
-        await self._all("driver", [self._context.host_network.stop()])
+        await self._run_all("driver", [self._context.host_network.stop()])
         await self._context.boot_id.forget()
 
     async def _begin(self) -> None:
-        """After a reboot a namespace that has the inode number of one of ours is somebody else's."""
-        gone = [replace(sandbox, inode=EARLIER_BOOT) for sandbox in self._records.sandboxes()]
-        if gone and await self._context.boot_id.has_rebooted():
-            await self._records.commit(put=gone)
+        """Record the boot. After a reboot, mark all inode numbers as those of an earlier boot: other namespaces may
+        have them now.
+        """
+        invalidated = [replace(sandbox, inode=EARLIER_BOOT) for sandbox in self._records.sandboxes()]
+        if invalidated and await self._context.boot_id.has_rebooted():
+            await self._records.commit(put=invalidated)
         await self._context.boot_id.record()
 
     async def _disconnect(self, attachments: Iterable[Attachment]) -> None:
-        """Undo attachments: containers at once, those of one container in turn, the last attached first."""
+        """Remove attachments: of all containers at once, of one container one after the other, the last
+        attached first.
+        """
         by_container: dict[str, list[Attachment]] = {}
         for attachment in attachments:
             by_container.setdefault(attachment.container_id, []).insert(0, attachment)
-        await self._all("attachment", map(self._disconnect_in_order, by_container.values()))
+        await self._run_all("attachment", map(self._disconnect_in_order, by_container.values()))
 
     async def _disconnect_in_order(self, attachments: Iterable[Attachment]) -> None:
         for attachment in attachments:
             await self._sandboxes.drop(attachment)
 
     async def _start_host_network(self) -> None:
-        await self._all("driver bridge", [self._context.host_network.start(self._desired.networks_with_links)])
+        await self._run_all("driver bridge", [self._context.host_network.start(self._desired.networks_with_links)])
 
-    async def _drop_exited_sandboxes(self, suspects: Collection[str]) -> None:
-        """After a reboot no namespace is left: their sandboxes cannot exist any more, so they are let go.
+    async def _drop_exited_sandboxes(self, candidates: Collection[str]) -> None:
+        """Remove the sandboxes of exited containers; after a reboot these are all, as no namespace is left.
 
         Args:
-            suspects: containers whose namespace may be gone; any other may be dead by its process only.
+            candidates: containers whose namespace may not exist; any other can only have exited with its process.
         """
-        doubtful = [
-            sandbox for sandbox in self._records.sandboxes() if sandbox.auto_remove or sandbox.container_id in suspects
+        uncertain = [
+            sandbox
+            for sandbox in self._records.sandboxes()
+            if sandbox.auto_remove or sandbox.container_id in candidates
         ]
-        dead = [sandbox for sandbox in doubtful if not await self._lives(sandbox)]
-        await self._all("sandbox", map(self._removal.remove_exited, dead))
+        exited = [sandbox for sandbox in uncertain if not await self._is_running(sandbox)]
+        await self._run_all("sandbox", map(self._removal.remove_exited, exited))
         left = [sandbox for sandbox in self._records.sandboxes() if self._is_unused(sandbox)]
-        await self._all("sandbox", map(self._sandboxes.tear_down, left))
+        await self._run_all("sandbox", map(self._sandboxes.tear_down, left))
 
     def _is_unused(self, sandbox: Sandbox) -> bool:
         return not self._records.attachments_of_container(sandbox.container_id)
 
-    async def _lives(self, sandbox: Sandbox) -> bool:
+    async def _is_running(self, sandbox: Sandbox) -> bool:
         if sandbox.phase is not Phase.READY:
             return False
         try:
             pinned = await self._context.workers.run(self._context.kernel.namespaces.find, sandbox.key)
-        except Error as failure:  # nobody knows: what may be alive is not let go
-            self._note("sandbox", failure)
+        except Error as failure:  # unknown: a sandbox that may be running is kept
+            self._report("sandbox", failure)
             return True
         if pinned is None or pinned.inode != sandbox.inode:
             return False
@@ -149,15 +158,17 @@ class Restore:
         return watched is None or not await self._context.workers.run(has_ended, self._context.kernel, watched)
 
     async def _remove_interrupted(self) -> None:
-        """What is not ready, and what is on it: a network or an endpoint may be deleted with all it has."""
+        """Remove all objects that are not ready, and those on them: a network or endpoint may be deleted with all it
+        has.
+        """
         networks = {net.id: net for net in self._records.networks() if net.phase is not Phase.READY}
         endpoints = {
             ep.id: ep for ep in self._records.endpoints() if ep.phase is not Phase.READY or ep.network_id in networks
         }
         attachments = self._records.attachments()
         await self._disconnect(a for a in attachments if a.phase is not Phase.READY or a.endpoint_id in endpoints)
-        await self._all("endpoint", map(self._remove_endpoint, endpoints.values()))
-        await self._all("network", map(self._networks.remove, networks.values()))
+        await self._run_all("endpoint", map(self._remove_endpoint, endpoints.values()))
+        await self._run_all("network", map(self._networks.remove, networks.values()))
 
     async def _remove_endpoint(self, endpoint: Endpoint) -> None:
         await self._endpoints.remove(self._networks.get(endpoint.network_id), endpoint)
@@ -174,7 +185,7 @@ class Restore:
             await self._sandboxes.ensure(sandbox, attachment)
 
     async def _refresh_files(self) -> None:
-        """Write what is not as it should be, or not as the host's own files would have it now."""
+        """Write the files that differ, from the records or from the host's own files as they are now."""
         sandboxes = self._desired.sandboxes()
         for start in range(0, len(sandboxes), CHUNK):
             chunk = sandboxes[start : start + CHUNK]
@@ -182,33 +193,33 @@ class Restore:
             written = await self._context.workers.run(_gather_failures, jobs)
             for sandbox, digests in zip(chunk, written, strict=True):
                 if isinstance(digests, Error):
-                    self._note("files", digests)
+                    self._report("files", digests)
                 elif (after := digests.on(sandbox)) != sandbox:
                     await self._records.commit(put=[after])
 
-    async def _sweep(self) -> None:
+    async def _delete_orphaned_links(self) -> None:
         links = self._context.kernel.links
         claimed = {net.link for net in self._records.networks()} | {a.host_link for a in self._records.attachments()}
         found = await self._context.workers.run(links.list)
         unclaimed = [link.name for link in found if is_ours(link) and link.name not in claimed]
         if unclaimed:
             _log.info("sweeping links that no record claims: %s", ", ".join(unclaimed))
-            await self._all("stray links", [self._context.workers.run(links.delete, unclaimed)])
+            await self._run_all("stray links", [self._context.workers.run(links.delete, unclaimed)])
 
-    async def _all(self, what: str, steps: Iterable[Awaitable[object]]) -> None:
-        """Run the steps together; a failure is noted and the others go on."""
+    async def _run_all(self, what: str, steps: Iterable[Awaitable[object]]) -> None:
+        """Run the steps together; report a failure and continue with the others."""
         for result in await asyncio.gather(*steps, return_exceptions=True):
             if isinstance(result, Exception):
-                self._note(what, result)
+                self._report(what, result)
 
-    def _note(self, what: str, failure: Exception) -> None:
+    def _report(self, what: str, failure: Exception) -> None:
         problem = f"{what}: {failure}"
         self.problems.append(problem)
         _log.warning("restore: %s", problem, exc_info=None if isinstance(failure, Error) else failure)
 
 
 def _gather_failures(jobs: Iterable[Callable[[], Digests]]) -> list[Digests | Error]:
-    """What each job returned, or why it failed."""
+    """Run the jobs; return the result of each, or its failure."""
     done: list[Digests | Error] = []
     for job in jobs:
         try:
