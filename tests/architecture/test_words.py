@@ -41,7 +41,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "errors.py",
         "escaping.py",
         "firewall",
-        "kernel",
         "logs.py",
         "model",
         "resolver.py",

@@ -26,9 +26,9 @@ def test_given_a_kernel_before_6_5_when_a_preferred_source_goes_then_a_full_list
     prefixes = PrefixTable()
     prefixes.apply(RTM_NEWADDR, 0, ADDRESS_BODY)
     prefixes.apply(RTM_NEWROUTE, 0, route("10.77.0.0", 16, attribute(7, LOCAL)))
-    assert prefixes.settled()
+    assert prefixes.is_conclusive()
     prefixes.apply(RTM_DELADDR, 0, ADDRESS_BODY)
-    assert not prefixes.settled()
+    assert not prefixes.is_conclusive()
 
 
 def test_given_a_route_that_is_told_after_its_address_when_both_go_then_no_list_is_needed() -> None:
@@ -38,7 +38,7 @@ def test_given_a_route_that_is_told_after_its_address_when_both_go_then_no_list_
     prefixes.apply(RTM_NEWROUTE, 0, connected)
     prefixes.apply(RTM_DELADDR, 0, ADDRESS_BODY)
     prefixes.apply(RTM_DELROUTE, 0, connected)
-    assert prefixes.settled()
+    assert prefixes.is_conclusive()
     assert not shown(prefixes)
 
 
@@ -53,4 +53,4 @@ def test_given_a_deletion_of_what_is_unknown_when_told_then_nothing_happens() ->
     prefixes = PrefixTable()
     prefixes.apply(RTM_DELROUTE, 0, route("10.1.0.0", 16))
     prefixes.apply(RTM_DELADDR, 0, ADDRESS_BODY)
-    assert prefixes.settled()
+    assert prefixes.is_conclusive()

@@ -133,7 +133,7 @@ async def test_given_any_harm_when_mended_then_nothing_is_wrong() -> None:
 
 async def test_given_a_bridge_table_that_cannot_be_brought_to_its_state_when_mended_then_it_is_replaced() -> None:
     bench = await _started()
-    bench.filter.mishaps.pending["firewall.apply"] = (0, Error(Kind.CONFLICT, "another type"))
+    bench.filter.faults.pending["firewall.apply"] = (0, Error(Kind.CONFLICT, "another type"))
     bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
     await bench.upkeep.repair()
     assert f"delete table {BRIDGE}" in bench.filter.applied[-1]
@@ -220,7 +220,7 @@ async def test_given_a_change_under_way_when_mended_then_what_it_made_is_not_los
 
 async def test_given_a_backend_that_leaves_while_the_filter_refuses_when_mended_then_it_is_not_brought_back() -> None:
     bench = await _started()
-    bench.filter.mishaps.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no"))
+    bench.filter.faults.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no"))
     bench.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS[:1])])]
     with pytest.raises(Error):
         await bench.balancing.balance(ENDPOINT, BACKENDS[:1])
@@ -233,7 +233,7 @@ async def test_given_a_change_that_the_filter_refused_when_it_is_asked_for_again
     live = bench.filter.tables[BRIDGE]["live4"]
     three = [*BACKENDS, replace(attachment(3), host_link="snv3")]
     for backends in (three, BACKENDS, BACKENDS[:1]):
-        bench.filter.mishaps.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no memory"))
+        bench.filter.faults.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no memory"))
         before = set(live)
         with pytest.raises(Error):
             await bench.balancing.balance(ENDPOINT, backends)

@@ -29,7 +29,7 @@ def hang(event: Event) -> str:
 
 
 async def test_given_jobs_that_hang_when_another_comes_then_it_gets_a_thread_of_its_own(stuck: Event) -> None:
-    workers = Workers(threads=2, spare=2, patience=Timeouts(queue=SOON, job=0.05))
+    workers = Workers(threads=2, spare=2, timeouts=Timeouts(queue=SOON, job=0.05))
     hanging = [asyncio.create_task(workers.run(hang, stuck)) for _ in range(2)]
     await asyncio.wait(hanging, timeout=0)  # they have the turns
     async with asyncio.timeout(SOON):
@@ -44,7 +44,7 @@ async def test_given_jobs_that_hang_when_another_comes_then_it_gets_a_thread_of_
 
 
 async def test_given_more_hanging_jobs_than_spare_threads_when_another_comes_then_503_in_time(stuck: Event) -> None:
-    workers = Workers(threads=1, spare=1, patience=Timeouts(queue=0.3, job=0.05))
+    workers = Workers(threads=1, spare=1, timeouts=Timeouts(queue=0.3, job=0.05))
     hanging = [asyncio.create_task(workers.run(hang, stuck)) for _ in range(2)]
     async with asyncio.timeout(SOON):
         while len(workers.hanging()) < 2:

@@ -1,1 +1,1 @@
-"""The only room that touches netlink, nftables, namespaces, sysctl and sockets of the host."""
+"""The only room that uses netlink, nftables, namespaces, sysctl and sockets of the host."""

@@ -1,9 +1,8 @@
-"""What the program asks of Linux, as six small protocols.
+"""What the program needs from Linux, as eight small protocols.
 
-Everything here is synchronous and idempotent ("ensure"): called on worker threads only (see
-``workers``), the same call again converges. Failures are ``sandnet.errors.Error`` whose message names
-the object; an errno never crosses this seam. ``linux`` is the real thing and ``fake`` an in-memory one
-that passes the same contract suite.
+Everything here is synchronous and idempotent ("ensure"): the same call again converges. It is called on worker threads
+only (see ``workers``). Failures are ``sandnet.errors.Error`` whose message names the object; an errno never leaves this
+room. ``linux`` is the real implementation and ``fake`` an in-memory one that passes the same contract suite.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from sandnet.kernel.types import (
 from sandnet.model.address import Address, Interface, Prefix
 
 RULES_GONE: Final = "rules_gone"
-"""Code of the refusal of a script that builds upon what somebody else removed."""
+"""Error code: a script builds upon a table, set or element that another program removed."""
 
 
 class HeldPort(Protocol):
@@ -40,7 +39,7 @@ class HeldPort(Protocol):
         ...
 
     def close(self) -> None:
-        """Give it back; a second call does nothing."""
+        """Release the port; a second call does nothing."""
         ...
 
 
@@ -48,18 +47,18 @@ class Links(Protocol):
     """Bridges and veth pairs of the host."""
 
     def list(self) -> Sequence[Link]:
-        """All links of the host's namespace."""
+        """List all links of the host's namespace."""
         ...
 
     def find(self, name: str) -> Link | None:
-        """The link of that name, or ``None``."""
+        """Return the link of that name, or ``None``."""
         ...
 
     def ensure_bridge(self, bridge: Bridge) -> None:
         """Make the bridge if it is absent; give it its MTU and addresses; set it up.
 
-        Addresses it has besides are left alone. IPv6 addresses are usable at once (no duplicate address
-        detection: nobody else can be on a bridge that we make).
+        Its other addresses stay. IPv6 addresses are usable at once: there is no duplicate address detection, as no one
+        else can be on a bridge that we make.
 
         Raises:
             Error: ``CONFLICT`` when a link of that name is not a bridge.
@@ -75,11 +74,11 @@ class Links(Protocol):
         ...
 
     def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
-        """Take the addresses off the link; an absent link or address is success."""
+        """Remove the addresses from the link; an absent link or address is success."""
         ...
 
     def addresses(self, name: str) -> Sequence[Interface]:
-        """The addresses on a link; empty when it is absent."""
+        """List the addresses on a link; empty when it is absent."""
         ...
 
     def delete(self, names: Iterable[str]) -> None:
@@ -87,26 +86,29 @@ class Links(Protocol):
         ...
 
     def plug(self, namespace: str, veth: Veth) -> None:
-        """Ensure the pair: the host end on the bridge and up, the other end in the namespace pinned at
-        ``namespace`` with its name, MAC, MTU and addresses, and up.
+        """Ensure the pair, both ends up.
+
+        The host end is on the bridge. The other end is in the namespace pinned at ``namespace``, with its name, MAC,
+        MTU and addresses. The holder of a service address announces it to the neighbours at each call.
 
         Raises:
-            Error: ``NOT_FOUND`` the namespace or the bridge is gone; ``EXHAUSTED`` with code
-                ``network_full`` the bridge is at the kernel's 1,023 ports (below BR_MAX_PORTS);
-                ``CONFLICT`` the interface's name is taken in the namespace.
-
-        The holder of a service address tells the neighbours so at each call.
+            Error: ``NOT_FOUND`` the namespace or the bridge does not exist; ``EXHAUSTED`` with code ``network_full``
+                the bridge is at the kernel's 1,023 ports (below BR_MAX_PORTS); ``CONFLICT`` the interface's name is
+                taken in the namespace.
         """
         ...
 
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
-        """Take service addresses off ``lo`` in the namespace pinned at ``namespace``, which lives on after its
-        interface is gone. An absent namespace or address is success."""
+        """Remove service addresses from ``lo`` in the namespace pinned at ``namespace``.
+
+        The namespace outlives its interface. An absent namespace or address is success.
+        """
         ...
 
     def retire(self, host_links: Iterable[str]) -> None:
-        """Silence links at once (down, without a mark, in the group of the dead); ``reap`` deletes them. Absent:
-        success."""
+        """Silence links at once: down, without an alias, in the link group that ``reap`` deletes. Absent ones are
+        success.
+        """
         ...
 
     def reap(self) -> None:
@@ -114,7 +116,10 @@ class Links(Protocol):
         ...
 
     def solicit(self, names: Iterable[str]) -> None:
-        """Ask the routers on these links to advertise themselves; one that is down, or without IPv6, is passed over."""
+        """Ask the routers on these links to advertise themselves.
+
+        A link that is down or has no IPv6 is skipped.
+        """
         ...
 
 
@@ -124,33 +129,33 @@ class Namespaces(Protocol):
     def make(self, key: str) -> Namespace:
         """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept.
 
-        Parent directories are made (0755); neither they nor the file may be symlinks below the
-        configured sandbox directory.
+        Parent directories are made (0755); neither they nor the file may be symlinks below the configured sandbox
+        directory.
 
         Raises:
-            Error: ``CONFLICT`` when something that is no namespace lives at ``key``.
+            Error: ``CONFLICT`` when something that is no namespace is at ``key``.
         """
         ...
 
     def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
         """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up.
 
-        With neither: the namespace the daemon itself lives in (``lo`` is then left alone).
+        With neither: the daemon's own namespace (``lo`` is then left alone).
 
         Args:
             key: where to pin it.
             path: a file that is the namespace.
             pid: a process in it.
-            inode: what it must be; 0: whatever it is.
+            inode: the identity it must have; 0: any.
 
         Raises:
-            Error: ``NOT_FOUND`` no such file or process; ``INVALID`` the file is no network namespace;
-                ``CONFLICT`` it has another identity, or another one is pinned there.
+            Error: ``NOT_FOUND`` no such file or process; ``INVALID`` the file is no network namespace; ``CONFLICT`` it
+                has another identity, or another one is pinned there.
         """
         ...
 
     def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
-        """The namespace that :meth:`pin` would pin, as it is now; its ``key`` is empty.
+        """Return the namespace that :meth:`pin` would pin, as it is now; its ``key`` is empty.
 
         Raises:
             Error: as :meth:`pin`.
@@ -158,41 +163,43 @@ class Namespaces(Protocol):
         ...
 
     def find(self, key: str) -> Namespace | None:
-        """What is pinned at ``key``, or ``None``."""
+        """Return the namespace pinned at ``key``, or ``None``."""
         ...
 
     def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
-        """Unpin; a namespace nobody else holds is gone with that. Absent: success.
+        """Unpin; the kernel deletes a namespace that nothing else holds. Absent: success.
 
         Args:
             key: where it is pinned.
-            inode: leave alone what has another identity; 0: whatever is pinned there.
-            loopback_down: set ``lo`` down first (a joined namespace is given back as it was).
+            inode: leave alone a namespace of another identity; 0: any.
+            loopback_down: set ``lo`` down first (a joined namespace is returned as it was).
         """
         ...
 
     def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
         """Make these, at most one a family, the sandbox's only default routes of ours.
 
-        A default route that somebody else put there stays, and wins.
+        A default route that another program put there stays, and takes precedence.
         """
         ...
 
     def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
-        """Make a sandbox answer by the interface that it was asked by: these are then the only rules and routes of this
-        kind that bear our mark. Interfaces that are absent are passed over.
+        """Make a sandbox answer through the interface on which the request arrived.
+
+        These are then the only rules and routes of this kind that bear our protocol number. Absent interfaces are
+        skipped.
 
         Raises:
-            Error: ``NOT_FOUND`` the namespace is gone (never without routes).
+            Error: ``NOT_FOUND`` the namespace does not exist (never without routes).
         """
         ...
 
     def set_link_down(self, key: str, interface: str) -> None:
-        """Set a link inside down and take its addresses off it; an absent link or namespace is success."""
+        """Set a link inside down and remove its addresses; an absent link or namespace is success."""
         ...
 
     def tcp_socket(self, key: str, inode: int) -> socket.socket:
-        """An unconnected IPv4 TCP socket that lives in the namespace pinned at ``key``; the caller closes it.
+        """Return an unconnected IPv4 TCP socket in the namespace pinned at ``key``; the caller closes it.
 
         Raises:
             Error: ``NOT_FOUND`` no namespace, or one of another identity, is there.
@@ -200,24 +207,26 @@ class Namespaces(Protocol):
         ...
 
     def interfaces(self, key: str) -> Sequence[str]:
-        """Names of the links inside, ``lo`` included; empty when nothing is pinned there."""
+        """List the names of the links inside, ``lo`` included; empty when nothing is pinned there."""
         ...
 
 
 class Firewall(Protocol):
-    """nftables, written to, and read only to see whether others changed it."""
+    """nftables: written to, and read only to find out whether another program changed it."""
 
     def apply(self, script: str) -> None:
         """Run an nft script as one transaction: all of it or nothing.
 
         Raises:
-            Error: ``UNAVAILABLE``, with code ``RULES_GONE`` when a table, set or element that the script names is not
-                there.
+            Error: ``UNAVAILABLE``, with code ``RULES_GONE`` when a table, set or element that the script names does not
+                exist.
         """
         ...
 
     def change(self, elements: Sequence[ElementChange]) -> None:
-        """The same for elements alone, in a fifth of the time. One that comes may be there; one that goes must be.
+        """Change elements alone, as one transaction, in a fifth of the time of :meth:`apply`.
+
+        An element to add may exist already; one to delete must exist.
 
         Raises:
             Error: as :meth:`apply`.
@@ -225,19 +234,24 @@ class Firewall(Protocol):
         ...
 
     def listing(self, table: str) -> Listing | None:
-        """A table (``inet sandnet``) as it is in the kernel; ``None``: there is none."""
+        """Return a table (``inet sandnet``) as it is in the kernel; ``None``: there is none."""
         ...
 
     def members(self, table: str, name: str) -> frozenset[str]:
-        """The elements of one set, one that rules write to included; none where it is not there."""
+        """Return the elements of one set, or none if there is no such set.
+
+        Sets that rules write to can be read as well.
+        """
         ...
 
     def foreign_generation(self) -> int:
-        """0 when every transaction since the last :meth:`account` was ours; else a number to account for."""
+        """Return 0 when all transactions since the last :meth:`acknowledge` were ours, else the generation to
+        acknowledge.
+        """
         ...
 
     def acknowledge(self, generation: int) -> None:
-        """What others did up to this number has been looked at."""
+        """Record that the transactions of other programs up to this generation have been checked."""
         ...
 
     def forget_flows(
@@ -247,12 +261,12 @@ class Firewall(Protocol):
         bound: Iterable[tuple[int, int]] = (),
         live: Iterable[Address] = (),
     ) -> None:
-        """Drop conntrack entries that a changed mapping has made wrong.
+        """Delete conntrack entries that a changed port mapping has made wrong.
 
         Args:
-            addresses: forget every translated flow that goes to one of these (a mapping was removed).
-            bound: forget UDP and SCTP flows to these (protocol, host port) that predate a mapping.
-            live: where the mapping leads; flows to ``bound`` that one of these answers are right and stay.
+            addresses: delete every translated flow to one of these (a mapping was removed).
+            bound: delete UDP and SCTP flows to these (protocol, host port) that are older than the mapping.
+            live: the mapping's targets; flows to ``bound`` that one of these answers are right and stay.
         """
         ...
 
@@ -261,7 +275,7 @@ class Sysctl(Protocol):
     """Kernel parameters by their path below ``/proc/sys`` (``net/ipv4/ip_forward``; link names may hold dots)."""
 
     def get(self, name: str) -> str | None:
-        """The value, or ``None`` where the kernel has no such parameter."""
+        """Return the value, or ``None`` where the kernel has no such parameter."""
         ...
 
     def is_writable(self, name: str) -> bool:
@@ -269,7 +283,7 @@ class Sysctl(Protocol):
         ...
 
     def set(self, name: str, value: str) -> None:
-        """Write it.
+        """Set the parameter.
 
         Raises:
             Error: ``UNAVAILABLE`` when the parameter is missing or read-only.
@@ -281,48 +295,56 @@ class Host(Protocol):
     """Facts about the host, and its ports."""
 
     def occupied(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
-        """Prefixes a new subnet must not overlap: routes (default routes aside), addresses and nameservers.
+        """List the prefixes that a new subnet must not overlap.
 
-        What sits on the links named in ``ignore`` is left out. The cost does not grow with the number of
-        routes: changes are followed, the whole table is read once.
+        They are routes (except default routes), addresses and nameservers. Those of the links named in ``ignore`` are
+        left out. The cost does not grow with the number of routes: the whole table is read once, then changes are
+        followed.
         """
         ...
 
     def local_port_range(self) -> tuple[int, int]:
-        """``net.ipv4.ip_local_port_range``, both ends included."""
+        """Return ``net.ipv4.ip_local_port_range``, both ends included."""
         ...
 
     def reserved_ports(self) -> Collection[int]:
-        """``net.ipv4.ip_local_reserved_ports``: given to nobody who does not ask for them by number."""
+        """Return ``net.ipv4.ip_local_reserved_ports``: ports that are assigned only on request by number."""
         ...
 
     def is_preferred(self, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
-        """Whether what goes to the bridges of ``needed`` gets there, whatever rules for routing others have made, and
-        nothing that is neither there nor in ``allowed`` does. A rule of ours that is no longer needed may be there."""
+        """Return whether our routes to bridges take precedence over the routing rules of other programs.
+
+        Packets to the bridges of ``needed`` must reach them, and only routes in ``needed`` or ``allowed`` may be
+        preferred. A rule of ours that is no longer needed may be there.
+        """
         ...
 
     def prefer(self, routes: Sequence[BridgeRoute]) -> None:
-        """Make it so. Where others have no rules there is none of ours; without routes all of ours is taken back."""
+        """Make exactly these routes take precedence over the routing rules of other programs.
+
+        Where other programs have no rules, we have none. Without routes, all our rules and routes are removed.
+        """
         ...
 
     def route_sources(self) -> Sequence[RouteSource]:
-        """Destinations whose route prefers another source (``ip route ... src``) than masquerading would choose.
+        """List destinations whose route prefers another source (``ip route ... src``) than masquerading would choose.
 
-        No two of one link overlap. Cheap where no route has changed; late by a part of a second where many change.
+        No two of one link overlap. Cheap where no route has changed. Where many routes change, the result is late by a
+        fraction of a second.
         """
         ...
 
     def hold(self, proto: int, address: Address, port: int) -> HeldPort:
-        """Bind a host port (0: the kernel's choice) so that nobody else can.
+        """Bind a host port (0: the kernel's choice) so that no other process can.
 
         Raises:
-            Error: ``CONFLICT`` it is taken (code ``port_taken``) or the address is not this host's
-                (code ``address_not_local``).
+            Error: ``CONFLICT`` it is taken (code ``port_taken``) or the address is not this host's (code
+                ``address_not_local``).
         """
         ...
 
     def missing_features(self) -> dict[str, str]:
-        """Kernel features that are absent, each with the reason in words.
+        """Return the kernel features that are absent, each with the reason in words.
 
         Keys: ``bridge``, ``veth``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
         """
@@ -330,7 +352,7 @@ class Host(Protocol):
 
 
 class Kernel(Protocol):
-    """The eight together, as the composition root hands them on."""
+    """All eight protocols together, as the composition root passes them on."""
 
     @property
     def links(self) -> Links:

@@ -1,4 +1,4 @@
-"""Work in the background that is gathered for a moment, and then done for all in one go."""
+"""Background work that is gathered for a moment and then done as one batch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ T = TypeVar("T", bound=Hashable)
 _log = logging.getLogger(__name__)
 
 PAUSE: Final = 0.05
-"""Seconds to gather."""
+"""Seconds for which work is gathered."""
 
 
 class Batcher(Generic[T]):
-    """One task while there is work, and none otherwise.
+    """Runs one task while there is work, and none otherwise.
 
     Args:
-        work: done once a round, for all that were gathered; of failures that it foresees it tells itself.
-        pause: seconds to gather.
+        work: called once for each batch, with all its items; it reports expected failures itself.
+        pause: seconds for which work is gathered.
     """
 
     def __init__(self, work: Callable[[Set[T]], Awaitable[None]], pause: float = PAUSE) -> None:
@@ -28,24 +28,24 @@ class Batcher(Generic[T]):
         self._pause = pause
         self._waiting: set[T] = set()
         self._working: set[T] = set()
-        self._over = asyncio.Event()
+        self._finished = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def pending(self) -> Set[T]:
-        """What is gathered or worked on."""
+        """Items that are gathered or being worked on."""
         return self._waiting | self._working
 
-    def add(self, things: Iterable[T]) -> None:
-        """Have these done in the next round."""
-        self._waiting.update(things)
+    def add(self, items: Iterable[T]) -> None:
+        """Put these items into the next batch."""
+        self._waiting.update(items)
         if self._waiting and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def wait(self, concerned: Callable[[Set[T]], bool] = bool) -> None:
-        """Wait while the caller is concerned by what is pending: by anything, unless it says."""
+        """Wait until ``concerned`` is false for the pending items; by default, until there are none."""
         while concerned(self.pending):
-            await self._over.wait()
+            await self._finished.wait()
 
     async def _run(self) -> None:
         while self._waiting:
@@ -53,9 +53,9 @@ class Batcher(Generic[T]):
             self._working, self._waiting = self._waiting, set()
             try:
                 await self._work(self._working)
-            except Exception:  # whoever waits for the next round must not wait for ever
+            except Exception:  # callers that wait for the next batch must not wait for ever
                 _log.exception("work in the background failed")
             finally:
                 self._working = set()
-                self._over.set()
-                self._over = asyncio.Event()
+                self._finished.set()
+                self._finished = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Giving up what a process of root's may do beyond its task (capabilities(7))."""
+"""Drops the privileges of root that a process does not need for its task (capabilities(7))."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def renounce(user: str, fallback: int) -> int:
-    """Give up root and all capabilities for good, for this process and what it starts.
+    """Drop root and all capabilities for good, for this process and its children.
 
-    Call it before there are other threads: privileges belong to a thread, and those to come inherit them.
+    Call it before there are other threads: privileges belong to a thread, and later threads inherit them.
 
     Args:
-        user: whom to become, with that user's own group and no other.
+        user: the user to become, with that user's own group and no other.
         fallback: number of the user and group to become where there is no such user.
 
     Returns:
         The user that the process is now. It is the old one where it may not become another: in a user namespace that
-        knows only one user (user_namespaces(7)), or without ``CAP_SETUID``.
+            knows only one user (user_namespaces(7)), or without ``CAP_SETUID``.
 
     Raises:
-        OSError: the kernel refuses to take capabilities.
+        OSError: the kernel refuses to drop capabilities.
     """
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     with open(_HIGHEST) as file:
         highest = int(file.read())
-    with suppress(PermissionError):  # who started us took the right to do this, and may have done it
+    with suppress(PermissionError):  # the parent took the right to do this, and may have done it
         for number in range(highest + 1):
             _call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
     if os.geteuid() == 0:
@@ -60,7 +60,7 @@ def renounce(user: str, fallback: int) -> int:
 
 
 def raise_oom_score() -> None:
-    """Take back the protection from the kernel's out-of-memory killer that a parent has (proc(5))."""
+    """Drop the protection from the kernel's out-of-memory killer that the parent process has (proc(5))."""
     with suppress(OSError, ValueError), open(_OOM_SCORE, "r+") as file:
         if int(file.read()) < 0:
             file.seek(0)
@@ -76,7 +76,7 @@ def _ids(user: str, fallback: int) -> tuple[int, int]:
 
 
 def _become(uid: int, gid: int) -> None:
-    """Become a user. A namespace that does not know the user is found out before anything has changed."""
+    """Become a user. A namespace that does not know the user is detected before anything has changed."""
     if not (_is_mapped("uid", uid) and _is_mapped("gid", gid)):
         raise OSError(errno.EINVAL, "no such user in this user namespace")
     os.setgroups([])

@@ -1,7 +1,7 @@
-"""Deletes dead links in bulk, a moment after they fell silent.
+"""Deletes retired links in bulk, a moment after they were silenced.
 
-Deleting a veth costs the kernel a grace period of 16 to 22 ms; sixty deleted one by one take 970 ms, in
-one request 35 ms (docs/design.md). So a leave silences its link and answers, and this collects the dead.
+Deleting a veth costs the kernel a grace period of 16 to 22 ms; sixty deleted one by one take 970 ms, in one request 35
+ms (docs/design.md). So a leave silences its link and answers, and this garbage collection deletes the links later.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ class LinkReaper:
         self._links = links
         self._workers = workers
         self._bridges: list[str] = []
-        self._rounds = Batcher[str](self._reap)
+        self._batches = Batcher[str](self._reap)
 
     def schedule(self, owner: str) -> None:
-        """A link of ``owner`` (a container id) was retired."""
-        self._rounds.add([owner])
+        """Have a retired link of ``owner`` (a container id) deleted."""
+        self._batches.add([owner])
 
     def schedule_bridge(self, bridge: str) -> None:
         """Delete a bridge that nothing uses any more; it is its own owner.
 
-        Bridges gain nothing from one request for all (18 ms each either way), and one at a time lets the joins
-        of others take their turn at the kernel's lock in between.
+        Bridges gain nothing from one request for all (18 ms each either way). Between single requests, joins of other
+        clients can take the kernel's lock.
         """
         self._bridges.append(bridge)
-        self._rounds.add([bridge])
+        self._batches.add([bridge])
 
     @property
     def owners(self) -> Set[str]:
-        """Whose links are about to be deleted, bridges by their own name."""
-        return self._rounds.pending
+        """Owners of the links that are about to be deleted; bridges by their own name."""
+        return self._batches.pending
 
     async def wait(self, owner: str = "") -> None:
-        """Wait until the dead links of ``owner`` (of everybody, when empty) are gone."""
-        await self._rounds.wait(lambda owners: owner in owners if owner else bool(owners))
+        """Wait until the retired links of ``owner`` (of all owners, when empty) are deleted."""
+        await self._batches.wait(lambda owners: owner in owners if owner else bool(owners))
 
     async def _reap(self, _owners: Set[str]) -> None:
         bridges, self._bridges = self._bridges, []

@@ -1,8 +1,8 @@
 """Descriptors below 1,024, for a library that waits with select(2).
 
 An ``fd_set`` has room for the descriptors 0 to 1,023 (``FD_SETSIZE``, select(2)); at a higher one glibc aborts the
-process. The kernel gives out the lowest free number. So numbers are reserved while low ones are free, and one is
-released at the moment in which the library opens its own descriptor.
+process. The kernel assigns the lowest free number. So numbers are reserved while low ones are free, and one is released
+at the moment in which the library opens its own descriptor.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 LIMIT: Final = 1024
 RESERVED: Final = 2
-"""One context of the library that stays, and one that tries out what the kernel can do."""
+"""One library context that stays, and one that probes the kernel's features."""
 _TRIES: Final = 100
 
 
 class LowDescriptors:
-    """Numbers that are kept for one kind of socket. Safe to use from several threads."""
+    """Descriptor numbers reserved for one kind of socket. Safe to use from several threads."""
 
     def __init__(self, family: int, protocol: int, send_buffer: int = 0) -> None:
         """Reserve nothing yet.
@@ -33,8 +33,8 @@ class LowDescriptors:
         Args:
             family: of the sockets that :meth:`open` makes.
             protocol: of these sockets.
-            send_buffer: bytes that such a socket can send at once, as far as ``net.core.wmem_max`` lets it; 0: the
-                host's default.
+            send_buffer: bytes that such a socket can send at once, at most ``net.core.wmem_max``; 0: the host's
+                default.
         """
         self._kind = family, protocol
         self._send_buffer = send_buffer
@@ -42,11 +42,11 @@ class LowDescriptors:
         self._held: list[int] = []
 
     def reserve(self, *, insist: bool = False) -> None:
-        """Hold :data:`RESERVED` numbers, as far as low ones are free.
+        """Reserve :data:`RESERVED` numbers, as far as low ones are free.
 
         Args:
-            insist: where none is free, take one that this process inherited. Right at the start of a process only,
-                when no descriptor of its own can have a low number yet.
+            insist: where none is free, take one that this process inherited. Only right at the start of a process, when
+                no descriptor of its own can have a low number yet.
         """
         with self._lock:
             while len(self._held) < RESERVED and (number := _low_number()) is not None:
@@ -55,14 +55,14 @@ class LowDescriptors:
                 self._held.append(_replaced(LIMIT - 1 - len(self._held)))
 
     def open(self, opener: Callable[[], T], discard: Callable[[T], None]) -> T:
-        """Return what the opener made; the one socket that it opened has a number below :data:`LIMIT`.
+        """Call the opener and return its result; the one socket that it opened has a number below :data:`LIMIT`.
 
         Args:
             opener: opens a single descriptor, a socket.
-            discard: closes it again; called where another thread was given the number.
+            discard: closes it again; called where another thread got the number.
 
         Raises:
-            Error: ``UNAVAILABLE``, code ``descriptors_exhausted``: no low number can be had.
+            Error: ``UNAVAILABLE``, code ``descriptors_exhausted``: no low number is available.
         """
         with self._lock:
             for _ in range(_TRIES):
@@ -80,7 +80,7 @@ class LowDescriptors:
         raise Error(Kind.UNAVAILABLE, message, hint, "descriptors_exhausted")
 
     def _is_ours_or_free(self, number: int) -> bool:
-        """Return whether no other thread has taken the number: it is free where an even lower one was free."""
+        """Return whether no other thread has the number. It is free where an even lower number was free."""
         try:
             os.fstat(number)
         except OSError:
@@ -88,14 +88,14 @@ class LowDescriptors:
         return self._is_ours(number)
 
     def _is_ours(self, number: int) -> bool:
-        """Return whether the descriptor is a socket of this kind, and give it its send buffer then."""
+        """Return whether the descriptor is a socket of this kind, and set its send buffer if so."""
         try:
             copy = os.dup(number)
         except OSError:
             return False
         try:
             found = socket.socket(fileno=copy)
-        except OSError:  # no socket
+        except OSError:  # it is no socket
             os.close(copy)
             return False
         with found:
@@ -105,7 +105,7 @@ class LowDescriptors:
             return ours
 
     def _enlarge(self, highest: int) -> None:
-        """Give sockets of this kind that have this number or a lower one their send buffer."""
+        """Set the send buffer of sockets of this kind that have this number or a lower one."""
         numbers = map(int, os.listdir("/proc/self/fd")) if self._send_buffer else ()
         for number in numbers:
             if number <= highest:

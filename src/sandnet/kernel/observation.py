@@ -1,4 +1,7 @@
-"""What the program asks of Linux about processes. A part of ``base``, whose words on all parts hold here too."""
+"""What the program reads from Linux: processes, changes, and states in bulk.
+
+A part of ``base``; its rules hold here too.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from sandnet.kernel.types import Changes, NamespaceState, PinnedNamespace
 
 
 class ProcessHandle(Protocol):
-    """A process that is waited for: its descriptor is readable once the process has ended."""
+    """A watched process: its descriptor is readable once the process has exited."""
 
     def fileno(self) -> int:
-        """The descriptor, for an event loop."""
+        """Return the descriptor, for an event loop."""
         ...
 
     def end(self, *, force: bool = False) -> None:
-        """Ask the process to end (SIGTERM), or end it (SIGKILL). One that has ended is success."""
+        """Ask the process to exit (SIGTERM), or kill it (SIGKILL). One that has exited is success."""
         ...
 
     def close(self) -> None:
@@ -25,10 +28,11 @@ class ProcessHandle(Protocol):
 
 
 class Processes(Protocol):
-    """Processes of the machine, each told from a later one of the same number by when it started."""
+    """Processes of the machine. The start time distinguishes a process from a later one with the same number."""
 
     def started(self, pid: int) -> int | None:
-        """When the process began, in clock ticks since boot (proc_pid_stat(5), field 22); ``None``: there is none.
+        """Return when the process began, in clock ticks since boot (proc_pid_stat(5), field 22); ``None``: there is
+        none.
 
         Raises:
             Error: ``INVALID`` with code ``not_a_process``: the number is a thread's; ``UNAVAILABLE`` no descriptor is
@@ -37,7 +41,7 @@ class Processes(Protocol):
         ...
 
     def watch(self, pid: int, started: int) -> ProcessHandle | None:
-        """Wait for the process that began then; ``None``: it has ended. One that nobody has reaped has ended too.
+        """Watch the process that began at ``started``; ``None``: it has exited. A zombie has exited too.
 
         Raises:
             Error: ``UNAVAILABLE`` no descriptor is free.
@@ -45,27 +49,27 @@ class Processes(Protocol):
         ...
 
     def namespaces(self) -> Set[int]:
-        """Inode numbers of the network namespaces that processes are in, by their main threads.
+        """Return the inode numbers of the network namespaces that processes are in, by their main threads.
 
         Raises:
-            Error: ``UNAVAILABLE`` it cannot be found out, as when no descriptor is free.
+            Error: ``UNAVAILABLE`` they cannot be read, for example because no descriptor is free.
         """
         ...
 
 
 class Watcher(Protocol):
-    """Hears of changes. Synchronous; called on worker threads, by one at a time."""
+    """Receives notifications of changes. Synchronous; called on worker threads, by one at a time."""
 
     def read(self) -> Changes:
-        """What has gathered since the last call; the first one begins."""
+        """Return the changes since the last call; the first call subscribes."""
         ...
 
     def namespaces(self) -> Mapping[str, int]:
-        """By link of the host: the number of the namespace its other end is in, as far as we heard."""
+        """Return, by link of the host, the number of the other end's namespace, as far as notifications reported it."""
         ...
 
     def name(self, index: int) -> str:
-        """The host's link of that index, as far as we heard; empty: none."""
+        """Return the name of the host's link with that index, as far as notifications reported it; empty: none."""
         ...
 
 
@@ -73,13 +77,14 @@ class StateReader(Protocol):
     """Reads many things at once. Synchronous; called on worker threads."""
 
     def host(self, only: str = "") -> NamespaceState:
-        """The host's own namespace, or one link of it with its addresses and routes."""
+        """Read the host's own namespace, or one link of it with its addresses and routes."""
         ...
 
     def uplinks(self) -> Collection[tuple[int, str]]:
-        """Return the links of the host by which a whole half of the addresses or more is reached.
+        """Return the links of the host through which a half of all addresses or more is reached.
 
-        A default route may have several ways, no gateway, or a table of its own; VPN clients make it of two halves.
+        A default route may have several next hops, no gateway, or a table of its own; VPN clients make it of two
+        halves.
 
         Returns:
             The version of IP, and the name of the link.
@@ -89,27 +94,27 @@ class StateReader(Protocol):
     def neighbour_overflows(self) -> Mapping[int, int]:
         """Return how often the kernel had no room for one more neighbour, by version of IP.
 
-        The table is one for all network namespaces; only the first namespace can read this.
+        All network namespaces share one table; only the first namespace can read this.
         """
         ...
 
     def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[PinnedNamespace | None]:
-        """What is pinned at each of these keys, in order; ``None``: no namespace, or one that cannot be read.
+        """Read the namespaces pinned at these keys, in order; ``None``: no namespace, or one that cannot be read.
 
         Args:
             keys: paths below the sandbox directory.
-            ipv6: whether IPv6 routes are wanted.
+            ipv6: whether to read IPv6 routes.
         """
         ...
 
     def pinned(self) -> frozenset[str]:
-        """Paths below the sandbox directory on which something is mounted."""
+        """Return the paths below the sandbox directory on which something is mounted."""
         ...
 
     def process_in(self, inode: int) -> int:
-        """A process in the network namespace of that identity; 0: none."""
+        """Return a process in the network namespace of that identity; 0: none."""
         ...
 
     def mount_path_of(self, inode: int) -> str:
-        """A path at which the network namespace of that identity is mounted; empty: none."""
+        """Return a path at which the network namespace of that identity is mounted; empty: none."""
         ...

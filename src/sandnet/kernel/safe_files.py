@@ -1,8 +1,8 @@
-"""Files written as root at paths that strangers name: atomic, and never through a symlink.
+"""Files written as root at paths that untrusted clients name: atomically, and never through a symlink.
 
-Every path is opened one component at a time from an allowed directory, each step with ``O_NOFOLLOW``
-below the last (openat(2)), so that no rename or link slipped in between can lead elsewhere. A file
-appears by rename(2), complete or not at all.
+Every path is opened one component at a time from an allowed directory, each step below it with ``O_NOFOLLOW``
+(openat(2)), so that no concurrent rename or link can lead elsewhere. A file appears by rename(2), complete or not at
+all.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sandnet.errors import Error, Kind, invalid
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = ".sandnet"
 _ASIDE = ".sandnet-original"
-"""Ends of the names of what is kept beside a file: one that is being written, and one that was there before."""
+"""Suffixes of files kept beside a file: the one that is being written, and the original."""
 MAX_READ = 1 << 20
-"""Bytes read of a file that others may have written."""
+"""Bytes read of a file that another program may have written."""
 
 
 class Files:
@@ -44,11 +44,11 @@ class Files:
             raise invalid(f"path not allowed: {path!r}", hint, "path_not_allowed")
 
     def write(self, path: str, content: bytes) -> None:
-        """Make the file hold ``content``, mode 0644, parents made (0755) where they are missing.
+        """Write ``content`` to the file, mode 0644; missing parents are made (0755).
 
         Raises:
-            Error: ``INVALID`` when the path is outside the allowed directories, runs through a symlink, or
-                is a directory; ``UNAVAILABLE`` when the file system refuses.
+            Error: ``INVALID`` when the path is outside the allowed directories, runs through a symlink, or is a
+                directory; ``UNAVAILABLE`` when the file system refuses.
         """
         root, parts = self._split(path)
         with _translated(path), _opened(root, parts[:-1], make=True) as parent:
@@ -56,10 +56,12 @@ class Files:
             _replace(parent, parts[-1], content)
 
     def read(self, path: str) -> bytes | None:
-        """What the file holds (its first MiB), or ``None`` when there is no such regular file where it is allowed."""
+        """Return the file's content (its first MiB), or ``None`` when there is no such regular file where it is
+        allowed.
+        """
         try:
             root, parts = self._split(path)
-        except Error:  # the operator has withdrawn the directory since
+        except Error:  # the operator no longer allows the directory
             return None
         try:
             with _opened(root, parts[:-1], make=False) as parent:
@@ -83,7 +85,7 @@ class Files:
             _unlink(parent, _temporary(parts[-1]))
 
     def fingerprint(self, path: str) -> tuple[int, ...]:
-        """What changes whenever somebody writes or replaces the file; empty when there is none."""
+        """Return a value that changes whenever a process writes or replaces the file; empty when there is none."""
         try:
             found = os.lstat(path)
         except OSError:
@@ -91,7 +93,7 @@ class Files:
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def missing(self, path: str) -> list[str]:
-        """The directories that :meth:`write` of this file would make, the outermost first.
+        """Return the directories that :meth:`write` of this file would make, the outermost first.
 
         Raises:
             Error: as :meth:`check`.
@@ -103,13 +105,14 @@ class Files:
                     continue
             except FileNotFoundError:
                 return ["/".join((root, *parts[:below])) for below in range(depth, len(parts)) if below]
-            except OSError:  # a link or a file is in the way: the write will say so
+            except OSError:  # a link or a file is in the way: the write will report it
                 return []
         return []
 
     def remove_directory(self, path: str) -> None:
-        """Remove an empty directory; one that is absent or holds something is success, one where nothing is allowed
-        stays as with :meth:`remove`.
+        """Remove an empty directory.
+
+        One that is absent or not empty is success. One outside the allowed directories stays, as with :meth:`remove`.
 
         Raises:
             Error: ``UNAVAILABLE`` when the file system refuses.
@@ -122,9 +125,15 @@ class Files:
             os.rmdir(parts[-1], dir_fd=parent)
 
     def remove(self, path: str, *, prune: bool = False) -> None:
-        """Remove the file, and what an interrupted write of it left; with ``prune`` its directory too when that is
-        left empty. Absent ones are success. Anything but a regular file is somebody else's and stays, and so does what
-        is in a directory that is not allowed any more."""
+        """Remove the file, and what an interrupted write of it left.
+
+        Absent ones are success. Anything but a regular file belongs to another program and stays. So does a file in a
+        directory that is no longer allowed.
+
+        Args:
+            path: of the file.
+            prune: remove its directory too when that becomes empty.
+        """
         try:
             root, parts = self._split(path)
         except Error:
@@ -137,7 +146,7 @@ class Files:
             self.remove_directory("/".join((root, *parts[:-1])))
 
     def holds(self, path: str) -> bool:
-        """Return whether somebody has a regular file there, which an earlier :meth:`set_aside` may have renamed."""
+        """Return whether another program has a regular file there, perhaps renamed by an earlier :meth:`set_aside`."""
         try:
             root, parts = self._split(path)
             with _opened(root, parts[:-1], make=False) as parent:
@@ -146,9 +155,10 @@ class Files:
             return False
 
     def set_aside(self, path: str) -> None:
-        """Rename the file that somebody has there, to be given back as it is: content, mode, owner and all else.
+        """Rename another program's file, to be restored as it is: content, mode, owner and all else.
 
-        One that was set aside before stays the original, and nothing is renamed: what is at the path is ours by now.
+        A file that was set aside before stays the original, and nothing is renamed: the file at the path is ours by
+        then.
 
         Raises:
             Error: as :meth:`write`.
@@ -160,9 +170,10 @@ class Files:
                 os.rename(name, _aside(name), src_dir_fd=parent, dst_dir_fd=parent)
 
     def give_back(self, path: str) -> None:
-        """Undo :meth:`set_aside`, in the place of what we wrote since; nothing changes where nothing was set aside.
+        """Undo :meth:`set_aside`: the original replaces what we wrote since. Nothing changes where nothing was set
+        aside.
 
-        What others have put there and is no regular file stays, and so does the file that was set aside.
+        If another program has put anything but a regular file there, that stays, and the original stays set aside.
 
         Raises:
             Error: as :meth:`remove_directory`.
@@ -178,7 +189,7 @@ class Files:
                 os.rename(_aside(name), name, src_dir_fd=parent, dst_dir_fd=parent)
 
     def forget_original(self, path: str) -> None:
-        """Remove what :meth:`set_aside` kept.
+        """Remove the file that :meth:`set_aside` kept.
 
         Raises:
             Error: as :meth:`remove_directory`.
@@ -215,7 +226,7 @@ def _translated(path: str) -> Iterator[None]:
 
 @contextmanager
 def _ignoring_foreign(path: str) -> Iterator[None]:
-    """What is gone is success, and what somebody else keeps there stays."""
+    """Treat absent files as success, and leave other programs' files."""
     try:
         yield
     except OSError as failure:
@@ -225,7 +236,9 @@ def _ignoring_foreign(path: str) -> Iterator[None]:
 
 @contextmanager
 def _opened(root: str, directories: Sequence[str], *, make: bool) -> Iterator[int]:
-    """A descriptor of the directory ``root/directories…``; the root itself is the operator's word."""
+    """Yield a descriptor of the directory ``root/directories…``; the root itself is trusted, as the operator configured
+    it.
+    """
     if make:
         os.makedirs(root, mode=0o755, exist_ok=True)
     current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -273,12 +286,15 @@ def _is_regular(parent: int, name: str) -> bool:
 
 
 def _temporary(name: str) -> str:
-    """One name a file, so that what a killed writer left is found; writers of one file take turns."""
+    """Return the temporary name: one for each file, so that the remains of a killed writer are found.
+
+    Writers of one file take turns.
+    """
     return f".{name}{_TEMPORARY}"
 
 
 def _aside(name: str) -> str:
-    """Where the file waits that was there before ours."""
+    """Return the name of the original that was there before our file."""
     return f".{name}{_ASIDE}"
 
 

@@ -1,4 +1,4 @@
-"""Rules and routes by which a sandbox with several interfaces answers on each of them (pure)."""
+"""Rules and routes by which a sandbox with several interfaces answers on each of them (pure functions)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sandnet.kernel.types import (
 )
 
 TABLES: Final = 0x736E0000
-"""Ours are numbered from here by the index of the interface ("sn" and a number); main is 254."""
+"""Our tables are numbered from here by the index of the interface ("sn" and a number); main is 254."""
 
 
 _NEAR: Final = 700
@@ -29,24 +29,24 @@ _FAR: Final = 702
 
 
 _UNBOUND: Final = 703
-"""Priorities, in the order in which they are asked: our networks, the specific routes of the main table, all else, and
-the same for what bears no address yet."""
+"""Priorities, in the order of evaluation: our networks, the specific routes of the main table, all other destinations,
+and the same for packets that have no source address yet."""
 
 
 _BITS: Final = {4: 32, 6: 128}
 
 
 def table_of(ifindex: int) -> int:
-    """The number of an interface's table."""
+    """Return the number of an interface's table."""
     return TABLES | (ifindex & 0xFFFF)
 
 
 def policy(routes: Iterable[SourceRoute], indexes: Mapping[str, int]) -> Policy:
-    """The rules and routes that make a sandbox answer as ``routes`` say.
+    """Return the rules and routes that make a sandbox answer as ``routes`` specify.
 
     Args:
         routes: one for each interface and family.
-        indexes: indexes of links by name; what is absent here is left out.
+        indexes: indexes of links by name; routes of absent links are left out.
     """
     present = [(route, indexes[route.interface]) for route in routes if route.interface in indexes]
     return Policy(
@@ -56,8 +56,12 @@ def policy(routes: Iterable[SourceRoute], indexes: Mapping[str, int]) -> Policy:
 
 
 def _rules(route: SourceRoute, table: int) -> Iterator[PolicyRule]:
-    """An address of another network of the sandbox is asked for by this one's gateway too: the answer to who called a
-    published port of the host. Else a route that the sandbox has of its own goes before our default route."""
+    """Yield the rules of one route.
+
+    Other networks of the sandbox are reached through this network's gateway as well: it carries the answer to a client
+    that called a published port of the host. For all other destinations, a route that the sandbox has of its own takes
+    precedence over our default route.
+    """
     version = route.address.version
     for source in (each.packed for each in route.sources):
         yield PolicyRule(version, _NEAR, source, (0, 0), table, specific=True)

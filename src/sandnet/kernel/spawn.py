@@ -1,4 +1,4 @@
-"""Programs that outlive the one that starts them."""
+"""Starts programs that outlive their parent process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _START_DEADLINE: Final = 10.0
 
 
 def start_detached(command: Sequence[str], log: str, descriptors: Sequence[int] = ()) -> None:
-    """Run a program that puts itself into the background (daemon(7)) and returns once it serves.
+    """Run a program that daemonizes itself (daemon(7)) and return once it serves.
 
     It gets a session of its own, nothing on stdin, ``log`` (0600, appended to) for stdout and stderr, and these
     descriptors of ours.

@@ -29,7 +29,7 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
 
 class NotANetworkNamespaceError(Exception):
-    """The file exists, and is something else."""
+    """The file exists and is no network namespace."""
 
 
 def _check(result: int) -> None:
@@ -53,7 +53,7 @@ def bind_mount(source: str, target: str) -> None:
 
 
 def unmount(target: str) -> None:
-    """Take the topmost mount off ``target``, users or not; a symlink there is not followed."""
+    """Remove the topmost mount from ``target``, even if it is in use; a symlink there is not followed."""
     _check(_libc.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW))
 
 
@@ -63,10 +63,10 @@ def _namespace_device() -> int:
 
 
 def open_namespace(path: str, *, dir_fd: int | None = None, follow: bool = False) -> int:
-    """A descriptor of the network namespace that is found at ``path``; the caller closes it.
+    """Return a descriptor of the network namespace at ``path``; the caller closes it.
 
-    What ``path`` really is gets decided before it is opened for reading: opening a device or a pipe that
-    somebody put there would already do something.
+    The kind of file is checked before it is opened for reading: opening a device or a pipe that another program put
+    there would already have an effect.
 
     Args:
         path: a file of the kind ``/proc/PID/ns/net``, or one on which such a file is mounted.
@@ -74,8 +74,8 @@ def open_namespace(path: str, *, dir_fd: int | None = None, follow: bool = False
         follow: whether the last part of ``path`` may be a symlink (all of ``/proc/PID/ns`` is).
 
     Raises:
-        OSError: there is nothing, or nothing we may open.
-        NotANetworkNamespaceError: it is something else.
+        OSError: the file does not exist, or we may not open it.
+        NotANetworkNamespaceError: it is no network namespace.
     """
     flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     handle = os.open(path, flags, dir_fd=dir_fd)
@@ -93,7 +93,7 @@ def open_namespace(path: str, *, dir_fd: int | None = None, follow: bool = False
 
 @contextmanager
 def opened_namespace(path: str, *, dir_fd: int | None = None, follow: bool = False) -> Iterator[int]:
-    """:func:`open_namespace` for the length of a ``with`` block."""
+    """Yield :func:`open_namespace`, and close it after the ``with`` block."""
     namespace = open_namespace(path, dir_fd=dir_fd, follow=follow)
     try:
         yield namespace
@@ -103,10 +103,10 @@ def opened_namespace(path: str, *, dir_fd: int | None = None, follow: bool = Fal
 
 @contextmanager
 def restoring_namespace() -> Iterator[None]:
-    """Whatever network namespace the block takes the thread to, it comes back.
+    """Return the thread to its network namespace after the block.
 
-    A worker left in a sandbox would next do the host's work there and the sandbox's on the host. So when
-    the way back fails, the whole process ends at once; a restart repairs what it left undone.
+    A worker left in a sandbox would next do the host's work there and the sandbox's on the host. So when the return
+    fails, the whole process ends at once; the restore at the next start repairs what it left unfinished.
     """
     home = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -121,7 +121,7 @@ def restoring_namespace() -> Iterator[None]:
 
 @contextmanager
 def in_namespace(namespace: int) -> Iterator[None]:
-    """The calling thread is in ``namespace`` for the length of the block."""
+    """Run the block with the calling thread in ``namespace``."""
     with restoring_namespace():
         _check(_libc.setns(namespace, CLONE_NEWNET))
         yield

@@ -1,7 +1,7 @@
-"""What is in the kernel, as it is told in bulk: the facts that records are held against.
+"""What is in the kernel, as bulk reads report it: the facts that records are compared with.
 
-Nothing here decides or changes anything. Addresses are bytes, as the kernel tells them: a thousand sandboxes
-have some thousand of them, and an address object costs more than the comparison it is made for.
+Nothing here decides or changes anything. Addresses are bytes, as the kernel reports them: a thousand sandboxes have
+some thousand of them, and an address object costs more than the comparison it is made for.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ PackedPrefix = tuple[bytes, int]
 
 
 def packed_interface(interface: Interface) -> PackedPrefix:
-    """An address as the kernel tells it."""
+    """Return an address in the kernel's form."""
     return interface.ip.packed, interface.network.prefixlen
 
 
 def host_prefix(address: Address) -> PackedPrefix:
-    """An address that stands for itself only, without a subnet."""
+    """Return the prefix that holds this address only."""
     return address.packed, address.max_prefixlen
 
 
 def packed_addresses_on(space: NamespaceState, index: int) -> frozenset[PackedPrefix]:
-    """The addresses on a link."""
+    """Return the addresses on a link."""
     return space.addresses.get(index, frozenset())
 
 
 def packed_prefix(prefix: Prefix) -> PackedPrefix:
-    """The destination of a connected route."""
+    """Return the destination of a connected route."""
     return prefix.network_address.packed, prefix.prefixlen
 
 
@@ -50,13 +50,13 @@ class Link(NamedTuple):
     mac: str
     group: int
     alias: str = ""
-    """What it says of itself (``sandnet.model.link_alias``)."""
+    """The alias, which names the link's owner (``sandnet.model.link_alias``)."""
     snooping: bool = False
-    """A bridge that learns from its ports who listens to which multicast group."""
+    """Whether it is a bridge with multicast snooping: it learns from its ports who listens to which multicast group."""
 
 
 class Port(NamedTuple):
-    """A link of the host, what it is a port of, and where its other end is."""
+    """A link of the host, the bridge it is a port of, and the place of its other end."""
 
     link: Link
     peer: int
@@ -65,11 +65,11 @@ class Port(NamedTuple):
     """The host's number for the namespace of the other end (``ip netns list-id``); -1: its own, or none."""
     isolated: bool
     hairpin: bool
-    """The two options of a bridge port; false of what is none."""
+    """The two options of a bridge port; false for a link that is none."""
 
 
 class DefaultRouteState(NamedTuple):
-    """One way of a default route of the main table."""
+    """One next hop of a default route of the main table."""
 
     version: int
     """4 or 6."""
@@ -77,7 +77,7 @@ class DefaultRouteState(NamedTuple):
     """Empty: everything is on the link."""
     ifindex: int
     ours: bool
-    """It bears our mark (``rtm_protocol``)."""
+    """It bears our protocol number (``rtm_protocol``)."""
 
 
 class PolicyRule(NamedTuple):
@@ -86,14 +86,14 @@ class PolicyRule(NamedTuple):
     version: int
     """4 or 6."""
     priority: int
-    """The lowest is asked first."""
+    """The lowest is evaluated first."""
     source: bytes
-    """The one address that packets come from, in network order; empty: any."""
+    """The one source address that it matches, in network order; empty: any."""
     ports: tuple[int, int]
-    """UDP ports that packets come from, the first and the last; two zeros: any, of any protocol."""
+    """The UDP source ports that it matches, the first and the last; two zeros: any, of any protocol."""
     table: int
     specific: bool
-    """The default route of the table does not count (``suppress_prefixlength 0``)."""
+    """It ignores the default route of the table (``suppress_prefixlength 0``)."""
 
 
 class PolicyRoute(NamedTuple):
@@ -106,11 +106,11 @@ class PolicyRoute(NamedTuple):
     """Empty: the destination is on the link."""
     ifindex: int
     source: bytes
-    """The address that packets get which have none yet."""
+    """The address that packets without a source address get."""
 
 
 class Policy(NamedTuple):
-    """How a namespace routes by source: all that bears our mark."""
+    """How a namespace routes by source: all rules and routes that bear our protocol number."""
 
     rules: frozenset[PolicyRule] = frozenset()
     routes: frozenset[PolicyRoute] = frozenset()
@@ -125,17 +125,17 @@ class NamespaceState(NamedTuple):
     """Routes without a gateway in the main table."""
     defaults: Sequence[DefaultRouteState]
     policy: Policy = Policy()
-    """Of a sandbox."""
+    """Only of a sandbox."""
 
 
 class PinnedNamespace(NamedTuple):
     """A sandbox's namespace."""
 
     inode: int
-    """Its identity, as ``stat`` of its file shows it."""
+    """Its identity: the inode number of its file."""
     space: NamespaceState
     whole: bool = True
-    """Whether all of it was read; otherwise ``space`` is empty, as there is more than one look may read."""
+    """Whether all of it was read. If not, ``space`` is empty: it holds more than one scan may read."""
 
 
 class Listing(NamedTuple):
@@ -149,44 +149,44 @@ class Listing(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What others, and we ourselves, have changed since the last news."""
+    """The changes since the last notifications, by other programs and by ourselves."""
 
     links: Mapping[str, Port]
     """Links of the host that changed, as they are now."""
     deleted: frozenset[str]
     """Links of the host that were deleted."""
     reduced: frozenset[str]
-    """Links of the host that lost an address or a route, or began or ceased to forward."""
+    """Links of the host that lost an address or a route, or whose forwarding was switched on or off."""
     extended: frozenset[str]
-    """Links of the host that got one; empty for a route without a link."""
+    """Links of the host that got an address or a route; empty for a route without a link."""
     in_namespaces: Mapping[int, Sequence[Port]]
     """By the host's number for their namespace: links inside that changed, as they are now."""
     reduced_namespaces: frozenset[int]
-    """Namespaces, likewise, in which a link, an address, a route or a rule was deleted."""
+    """Namespaces, by the same number, in which a link, an address, a route or a rule was deleted."""
     mounts: bool
-    """The table of mounts changed."""
+    """The mount table changed."""
     rules: bool
-    """Others changed nftables."""
+    """Another program changed nftables."""
     missed: bool
-    """The kernel could not keep all news for us: anything may have changed."""
+    """The kernel dropped notifications for lack of buffer space: anything may have changed."""
 
 
 class Bridge(NamedTuple):
-    """A bridge device as it should be."""
+    """The desired state of a bridge device."""
 
     name: str
     mtu: int
     """0: the kernel's default."""
     addresses: tuple[Interface, ...]
     alias: str = ""
-    """What it is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
+    """The alias to set, at most 255 bytes; empty: none, or the present one stays."""
     parameters: tuple[tuple[str, str], ...] = ()
-    """Kernel parameters, as paths below ``/proc/sys``, and their values. They are in force before it is up: IPv6 may be
-    off for new links, and takes no address then."""
+    """Kernel parameters, as paths below ``/proc/sys``, and their values. They are set before the bridge is up: IPv6 may
+    be off for new links, which then take no IPv6 address."""
 
 
 class BridgeRoute(NamedTuple):
-    """What leads from the host to the sandboxes of a bridge."""
+    """The route from the host to the sandboxes of a bridge."""
 
     prefix: Prefix
     link: str
@@ -195,17 +195,17 @@ class BridgeRoute(NamedTuple):
 
 
 class RouteSource(NamedTuple):
-    """Destinations that packets leave for by a link from a source that their route prefers."""
+    """A range of destinations, the link that leads there, and the source address that their route prefers."""
 
     link: str
     first: Address
     last: Address
-    """Of the destinations, included."""
+    """The last destination, included."""
     source: Address
 
 
 class Veth(NamedTuple):
-    """A veth pair between a bridge and a sandbox as it should be."""
+    """The desired state of a veth pair between a bridge and a sandbox."""
 
     host_link: str
     bridge: str
@@ -219,18 +219,19 @@ class Veth(NamedTuple):
     isolated: bool
     """The port may talk to the bridge itself but to no other isolated port (``icc`` off)."""
     hairpin: bool
-    """Frames may leave by the port they came in (a container that calls its own published port)."""
+    """Frames may leave by the port they arrived on (a container that calls its own published port)."""
     service: IPv4Interface | None = None
     service_ipv6: IPv6Interface | None = None
-    """A further address, shared with other sandboxes; ``None``: none, or what there is stays."""
+    """A further address, shared with other sandboxes; ``None``: none, or the present one stays."""
     holder: bool = False
-    """Of those that share it this one answers for it: it is on the interface, not on ``lo`` where nobody asks."""
+    """Whether this sandbox answers for the shared address. The holder has it on the interface, the other sandboxes on
+    ``lo``, where no neighbour request arrives."""
     alias: str = ""
-    """What the host end is to say of itself, at most 255 bytes; empty: nothing, or what it says stays."""
+    """The alias to set on the host end, at most 255 bytes; empty: none, or the present one stays."""
 
 
 class DefaultRoute(NamedTuple):
-    """Where a sandbox sends what of one family it has no route for."""
+    """The next hop for packets of one family to which no other route of the sandbox applies."""
 
     interface: str
     gateway: Address
@@ -241,18 +242,18 @@ class SourceRoute(NamedTuple):
 
     interface: str
     address: Interface
-    """The interface's own, with its subnet."""
+    """The interface's own address, with its subnet."""
     sources: tuple[Address, ...]
-    """What is sent from one of these leaves by this interface: its own address, and its service's."""
+    """Source addresses whose packets leave by this interface: its own address, and its service's."""
     gateway: Address | None
-    """``None``: this network leads nowhere else."""
+    """``None``: this network leads to no other network."""
     others: tuple[Prefix, ...]
     """Subnets of the sandbox's other networks."""
     default: bool
-    """Whether what is sent from here to anywhere else goes by the gateway; else the main table says where."""
+    """Whether packets from these sources to anywhere else go to the gateway; else the main table decides."""
     udp_ports: tuple[tuple[int, int], ...] = ()
-    """Published ports, the first and the last of each range. What a program sends from one of them to anywhere beyond
-    the sandbox's networks leaves by this interface, even if the program bound no address."""
+    """Published ports, the first and the last of each range. Packets from one of them to anywhere beyond the sandbox's
+    networks leave by this interface, even if the program bound no address."""
 
 
 class Namespace(NamedTuple):
@@ -260,39 +261,39 @@ class Namespace(NamedTuple):
 
     key: str
     inode: int
-    """Identity of the namespace, as ``stat`` of its file shows it."""
+    """Its identity: the inode number of its file."""
     loopback_was_up: bool
-    """Before we pinned it."""
+    """Whether ``lo`` was up before we pinned it."""
 
 
 class ElementChange(NamedTuple):
-    """An element of a set of nftables that comes or goes."""
+    """An element of an nftables set or map to add or delete."""
 
     table: str
     """``bridge sandnet``."""
     name: str
-    """The set's."""
+    """The set's name."""
     key: str
-    """As scripts spell it."""
+    """The key in the syntax of nft scripts."""
     packed: bytes
-    """As the kernel compares it: the parts of the key one after the other, each filled up to four bytes."""
+    """The key as the kernel compares it: its parts one after the other, each padded to four bytes."""
     added: bool
     value: str = ""
-    """What a map makes of it, as scripts spell it."""
+    """The value that a map has for it, in the syntax of nft scripts."""
     data: bytes = b""
-    """The same as the kernel keeps it."""
+    """The value in the kernel's form."""
 
 
 RT_TABLE_MAIN: Final = 254
 
 
 RETIRED: Final = 0x736E0001
-"""Link group of dead links: one request deletes a whole group ("sn" and a number)."""
+"""Link group of retired links: one request deletes a whole group ("sn" and a number)."""
 
 
 DELETING: Final = 0x736E0002
-"""Link group of what :meth:`LinuxLinks.delete` is about to delete."""
+"""Link group of the links that :meth:`LinuxLinks.delete` is about to delete."""
 
 
 PORTS: Final = 0x736E0003
-"""Link group of the host ends of pairs: they are known by it under any name."""
+"""Link group of the host ends of pairs: it identifies them under any name."""

@@ -25,7 +25,7 @@ PortClaim = tuple[int, Address, int]
 
 
 def check_port(proto: int, port: int) -> None:
-    """Refuse what is no port.
+    """Refuse a protocol without ports, or a number out of range.
 
     Raises:
         Error: ``INVALID``.
@@ -37,25 +37,25 @@ def check_port(proto: int, port: int) -> None:
 
 
 def conflicts(one: PortClaim, other: PortClaim) -> bool:
-    """Whether both cannot be held at once: the address is the same, or one of them is every address."""
+    """Return whether both cannot be held at once: the address is the same, or one of them is every address."""
     same = (one[0], one[1].version, one[2]) == (other[0], other[1].version, other[2])
     return same and (one[1] == other[1] or one[1].is_unspecified or other[1].is_unspecified)
 
 
 def spelled(claim: PortClaim) -> str:
-    """``tcp port 80 on 0.0.0.0``."""
+    """Return the claim in words: ``tcp port 80 on 0.0.0.0``."""
     proto, address, port = claim
     return f"{PROTOCOLS[proto]} port {port or '(any)'} on {address}"
 
 
 def taken(claim: PortClaim, holder: str) -> Error:
-    """``CONFLICT``: somebody has the port."""
+    """Return a ``CONFLICT``: another process or endpoint has the port."""
     message = f"{spelled(claim)} is held {holder}"
     return Error(Kind.CONFLICT, message, "choose another host port, or end its holder", "port_taken")
 
 
 def not_local(address: Address) -> Error:
-    """``CONFLICT``: the host has no such address."""
+    """Return a ``CONFLICT``: the host has no such address."""
     message = f"{address} is not an address of this host"
     return Error(Kind.CONFLICT, message, "bind to one of the host's addresses, or to all", "address_not_local")
 

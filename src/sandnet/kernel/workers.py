@@ -1,10 +1,10 @@
 """The one bridge between the event loop and the kernel: worker threads that never abandon a job.
 
-The kernel works inside ``sendmsg``: a netlink call on the event loop stalls it for as long as a link
-takes to die (15 ms at the median), four threads keep it at 0.13 ms (docs/design.md).
+The kernel works inside ``sendmsg``: a netlink call on the event loop stalls it for as long as the kernel takes to
+delete a link (15 ms at the median). With four threads the stall is 0.13 ms (docs/design.md).
 
-A system call that does not return cannot be ended from outside, so a job cannot either. One that hangs keeps its
-thread and loses its turn: another thread takes its place, until too many hang.
+A system call that does not return cannot be ended from outside, so a job cannot either. A job that hangs keeps its
+thread and loses its slot: another thread replaces it, until too many hang.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ T = TypeVar("T")
 
 THREADS = 4
 SPARE = 16
-"""Threads that may take the place of hanging ones."""
+"""Threads that may replace hanging ones."""
 
 
 class Timeouts(NamedTuple):
-    """How long what may take, in seconds."""
+    """Limits in seconds."""
 
     queue: float = 20.0
-    """A job waits for a thread."""
+    """How long a job waits for a thread."""
     job: float = 10.0
-    """A job runs before it counts as hanging. The longest, a ruleset for 1,000 networks, takes one."""
+    """How long a job runs before it counts as hanging. The longest, a ruleset for 1,000 networks, takes one second."""
 
 
 TIMEOUTS = Timeouts()
@@ -50,30 +50,32 @@ class _Running:
         self.spare = spare
         """It runs on a spare thread."""
         self.replaced = False
-        """Another job has its turn."""
+        """Another job has its slot."""
         self.alarm: asyncio.TimerHandle | None = None
 
 
 class Workers:
-    """Runs synchronous kernel jobs off the event loop, so many at a time.
+    """Runs synchronous kernel jobs off the event loop, a limited number at a time.
 
     Args:
         threads: how many.
         spare: how many more there may be while as many jobs hang.
-        patience: how long jobs may take and wait.
+        timeouts: how long jobs may run and wait.
     """
 
-    def __init__(self, threads: int = THREADS, spare: int = SPARE, patience: Timeouts = TIMEOUTS) -> None:
+    def __init__(self, threads: int = THREADS, spare: int = SPARE, timeouts: Timeouts = TIMEOUTS) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
         self._spares = ThreadPoolExecutor(spare, thread_name_prefix="kernel-spare")
         self._slots = asyncio.Semaphore(threads)
         self._threads, self._spare = threads, spare
-        self._timeouts = patience
+        self._timeouts = timeouts
         self._running: set[_Running] = set()
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The job's result. When the caller is cancelled, the job still runs to its end, and the
-        cancellation arrives after it: a client that hangs up cannot leave half a step.
+        """Run the job on a thread and return its result.
+
+        When the caller is cancelled, the job still runs to its end, and the cancellation arrives after it: a client
+        that hangs up cannot leave half a step.
 
         Raises:
             Error: ``UNAVAILABLE``, code ``kernel_busy``: no thread was free in time. The job has not begun.
@@ -100,7 +102,7 @@ class Workers:
             raise
 
     def hanging(self) -> list[str]:
-        """The jobs that should have ended long ago, in words, the oldest first."""
+        """Describe the jobs that run longer than the limit, the oldest first."""
         now = time.monotonic()
         found = sorted((now - each.since, each.name) for each in self._running)
         return [f"{name} has been running for {age:.0f} s" for age, name in reversed(found) if age > self._timeouts.job]
@@ -115,7 +117,7 @@ class Workers:
             raise Error(Kind.UNAVAILABLE, message, "repeat the request later", "kernel_busy") from None
 
     def _replace(self, running: _Running) -> None:
-        """Let another job have the turn of one that hangs."""
+        """Give the slot of a hanging job to another job."""
         _log.warning("%s has not ended after %g s", running.name, self._timeouts.job)
         if sum(each.replaced for each in self._running) < self._spare:
             running.replaced = True
@@ -135,7 +137,7 @@ class Workers:
 
 
 def _name_of(job: Callable[..., object]) -> str:
-    """As the source calls it: ``LinuxLinks.plug``."""
+    """Return the name in the source: ``LinuxLinks.plug``."""
     if isinstance(job, functools.partial):
         job = job.func
     return getattr(job, "__qualname__", type(job).__name__)

@@ -38,7 +38,7 @@ class HangingStore(MoodyStore):
 @pytest.fixture
 async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     """A started daemon that is impatient."""
-    workers = Workers(threads=2, spare=1, patience=Timeouts(queue=0.2, job=0.05))
+    workers = Workers(threads=2, spare=1, timeouts=Timeouts(queue=0.2, job=0.05))
     rig = Rig(Config(state_dir=str(tmp_path / "state")), store=HangingStore(), workers=workers)
     await rig.start()
     await rig.network()

@@ -1,4 +1,4 @@
-"""What the parts of the in-memory kernel share: failures on demand, and what a namespace holds."""
+"""What the parts of the in-memory kernel share: fault injection, and the state of a namespace."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ class FakeNamespace:
     loopback_up: bool
     links: dict[str, Inner] = field(default_factory=dict)
     loopback: list[Interface] = field(default_factory=list)
-    """Addresses put on ``lo``."""
+    """Addresses on ``lo``."""
     default_routes: dict[int, DefaultRoute] = field(default_factory=dict)
     """By IP version."""
     source_routes: tuple[SourceRoute, ...] = ()
 
 
 class FaultInjector:
-    """Records the calls, and makes one of them fail when told to."""
+    """Records the calls, and makes one of them fail on request."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.calls: list[str] = []
         self.pending: dict[str, tuple[int, BaseException]] = {}
-        """By method: how many calls pass before one fails, and with what."""
+        """By method: how many calls succeed before one fails, and the error it raises."""
 
     def enter(self, method: str) -> None:
-        """A call begins.
+        """Record the start of a call.
 
         Raises:
-            BaseException: the failure that was asked for, once; the call then has done nothing.
+            BaseException: the requested failure, once; the call then has done nothing.
         """
         self.calls.append(method)
         if method in self.pending:
@@ -66,19 +66,19 @@ class Part(Protocol):
     """A part of the in-memory kernel, named by its property in ``Kernel``."""
 
     area: str
-    mishaps: FaultInjector
+    faults: FaultInjector
 
 
 S = TypeVar("S", bound=Part)
 
 
 def recorded(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """The method takes turns with all others, is noted, and may be made to fail."""
+    """Serialize the method with all others, record its calls, and let it fail on request."""
 
     @wraps(method)
     def called(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.mishaps.lock:
-            self.mishaps.enter(f"{self.area}.{method.__name__}")
+        with self.faults.lock:
+            self.faults.enter(f"{self.area}.{method.__name__}")
             return method(self, *args, **kwargs)
 
     return called

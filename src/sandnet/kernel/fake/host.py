@@ -41,26 +41,26 @@ class FakeFirewall:
 
     area = "firewall"
 
-    def __init__(self, mishaps: FaultInjector) -> None:
-        self.mishaps = mishaps
+    def __init__(self, faults: FaultInjector) -> None:
+        self.faults = faults
         self.applied: list[str] = []
         """Every script, in order."""
         self.tables: dict[str, dict[str, set[str]]] = {}
         """By table, by set or map: its elements as ``add element`` spells them."""
         self.foreign = 0
-        """Transactions of others that nobody has looked at."""
+        """Transactions of other programs that have not been checked."""
         self.forgotten_addresses: list[Address] = []
         self.forgotten_ports: list[tuple[int, int]] = []
 
     @recorded
     def apply(self, script: str) -> None:
-        """Note it."""
+        """Record the script and apply its elements."""
         if "\0" in script:
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
         before = {table: {name: {*found} for name, found in sets.items()} for table, sets in self.tables.items()}
         try:
             for line in script.splitlines():
-                self._obey(line.split())
+                self._execute(line.split())
         except KeyError as missing:
             self.tables = before
             raise Error(Kind.UNAVAILABLE, f"nftables: no table {missing}", code=RULES_GONE) from missing
@@ -68,7 +68,7 @@ class FakeFirewall:
 
     @recorded
     def change(self, elements: Sequence[ElementChange]) -> None:
-        """Note them as a script would have it."""
+        """Change the elements as a script would."""
         for each in elements:
             sets = self.tables.get(each.table)
             if sets is None or not (each.added or each.key in _keys(sets.get(each.name, ()))):
@@ -89,34 +89,34 @@ class FakeFirewall:
         bound: Iterable[tuple[int, int]] = (),
         live: Iterable[Address] = (),
     ) -> None:
-        """Note them."""
+        """Record the addresses and ports."""
         self.forgotten_addresses.extend(addresses)
         self.forgotten_ports.extend(bound)
 
     @recorded
     def listing(self, table: str) -> Listing | None:
-        """Its elements; there are no rules to tell apart."""
+        """Return its elements; there are no rules to compare."""
         if table not in self.tables:
             return None
         return Listing("", {name: frozenset(found) for name, found in self.tables[table].items()})
 
     @recorded
     def members(self, table: str, name: str) -> frozenset[str]:
-        """What it was given."""
+        """Return the elements that were added."""
         return frozenset(self.tables.get(table, {}).get(name, ()))
 
     @recorded
     def foreign_generation(self) -> int:
-        """What tests say."""
+        """Return the number that a test set."""
         return self.foreign
 
     @recorded
     def acknowledge(self, generation: int) -> None:
-        """Forget it."""
+        """Reset the number."""
         self.foreign = 0
 
-    def _obey(self, words: list[str]) -> None:
-        """A statement of those that come and go; what rules and shapes there are is nobody's business here."""
+    def _execute(self, words: list[str]) -> None:
+        """Execute a statement that adds or deletes tables or elements; ignore rules and set definitions."""
         match words:
             case ["add", "table", *name] | ["table", *name, "{"]:
                 self.tables.setdefault(" ".join(name), {})
@@ -126,8 +126,8 @@ class FakeFirewall:
                 self.tables[f"{family} {table}"].pop(name, None)
             case ["add" | "delete" as verb, "element", family, table, name, "{", *elements, "}"]:
                 found = self.tables[f"{family} {table}"].setdefault(name, set())
-                told = {element.strip() for element in " ".join(elements).split(", ")}
-                found.update(told) if verb == "add" else found.difference_update(told)
+                listed = {element.strip() for element in " ".join(elements).split(", ")}
+                found.update(listed) if verb == "add" else found.difference_update(listed)
 
 
 class FakeSysctl:
@@ -135,16 +135,16 @@ class FakeSysctl:
 
     area = "sysctl"
 
-    def __init__(self, mishaps: FaultInjector, links: FakeLinks) -> None:
-        self.mishaps = mishaps
+    def __init__(self, faults: FaultInjector, links: FakeLinks) -> None:
+        self.faults = faults
         self.values: dict[str, str] = dict(_PARAMETERS)
-        """What has been set, and what there is beside the links' own."""
+        """Values that have been set, and parameters that do not belong to a link."""
         self.read_only: set[str] = set()
         self._links = links
 
     @recorded
     def get(self, name: str) -> str | None:
-        """The value, or ``None``."""
+        """Return the value, or ``None``."""
         check_name(name)
         return self._get(name)
 
@@ -155,7 +155,7 @@ class FakeSysctl:
 
     @recorded
     def set(self, name: str, value: str) -> None:
-        """Change one that exists."""
+        """Change a parameter that exists."""
         check_name(name)
         if self._get(name) is None:
             raise Error(Kind.UNAVAILABLE, f"cannot set sysctl {name} to {value!r}: No such file or directory")
@@ -186,7 +186,7 @@ class FakeHeld:
         return self._claim[2]
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the port."""
         self._host.held.discard(self._claim)
 
 
@@ -195,58 +195,58 @@ class FakeHost:
 
     area = "host"
 
-    def __init__(self, mishaps: FaultInjector, links: FakeLinks, sysctl: FakeSysctl) -> None:
-        self.mishaps = mishaps
+    def __init__(self, faults: FaultInjector, links: FakeLinks, sysctl: FakeSysctl) -> None:
+        self.faults = faults
         self.held: set[tuple[int, Address, int]] = set()
-        """Ours: protocol, address and port."""
+        """Our ports: protocol, address and port."""
         self.foreign: set[tuple[int, Address, int]] = set()
-        """Bound by other programs."""
+        """Ports bound by other programs."""
         self.routes: list[tuple[str, Prefix]] = []
-        """Link and prefix; the addresses of links come on top."""
+        """Link and prefix; the addresses of links are added to these."""
         self.nameservers: list[Prefix] = []
         self.preferred: list[RouteSource] = []
-        """What :meth:`route_sources` answers."""
+        """The result of :meth:`route_sources`."""
         self.absent: dict[str, str] = {}
-        """What :meth:`missing` answers."""
+        """The result of :meth:`missing_features`."""
         self.reserved: set[int] = set()
-        """What :meth:`reserved_ports` answers."""
+        """The result of :meth:`reserved_ports`."""
         self._links = links
         self._sysctl = sysctl
 
     @recorded
     def occupied(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
-        """Routes, addresses and nameservers."""
+        """List routes, addresses and nameservers."""
         connected = [(link, address.network) for link, held in self._links.held.items() for address in held]
         return [*(prefix for link, prefix in (*self.routes, *connected) if link not in ignore), *self.nameservers]
 
     @recorded
     def local_port_range(self) -> tuple[int, int]:
-        """Both ends included."""
+        """Return both ends, included."""
         low, high = self._sysctl.values["net/ipv4/ip_local_port_range"].split()
         return int(low), int(high)
 
     @recorded
     def reserved_ports(self) -> Collection[int]:
-        """What tests say is reserved."""
+        """Return the ports that a test reserved."""
         return frozenset(self.reserved)
 
     @recorded
     def is_preferred(self, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
-        """Nobody else has rules."""
+        """Return true: no other program has rules."""
         return True
 
     @recorded
     def prefer(self, routes: Sequence[BridgeRoute]) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     @recorded
     def route_sources(self) -> Sequence[RouteSource]:
-        """What tests say that routes prefer."""
+        """Return the sources that a test set."""
         return tuple(self.preferred)
 
     @recorded
     def hold(self, proto: int, address: Address, port: int) -> FakeHeld:
-        """Bind it, unless it is taken."""
+        """Bind the port, unless it is taken."""
         check_port(proto, port)
         if not self._is_local(address):
             raise not_local(address)
@@ -260,7 +260,7 @@ class FakeHost:
 
     @recorded
     def missing_features(self) -> dict[str, str]:
-        """What tests say is absent."""
+        """Return the features that a test removed."""
         return dict(self.absent)
 
     def _is_local(self, address: Address) -> bool:

@@ -1,8 +1,8 @@
 """An in-memory kernel that passes the same contract suite as the real one.
 
-It keeps what callers can see and nothing below: no packets, no rules. Tests look into it
-through the public attributes of its parts, read in ``calls`` what was asked of it, and make one call fail
-with :meth:`FakeKernel.fail_on`. Like the real one it may be used from several threads.
+It keeps what callers can see and nothing below: no packets, no rules. Tests inspect the public attributes of its parts,
+read the recorded calls in ``calls``, and make one call fail with :meth:`FakeKernel.fail_on`. Like the real one it may
+be used from several threads.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class FakeKernel:
     def __init__(self, sandbox_dir: str = "/var/run/docker/netns") -> None:
         spaces: dict[int, FakeNamespace] = {HOST_NAMESPACE: FakeNamespace(loopback_up=True)}
         pins: dict[str, int] = {}
-        self._mishaps = FaultInjector()
-        self._links = FakeLinks(self._mishaps, spaces, pins)
-        self._namespaces = FakeNamespaces(self._mishaps, self._links, spaces, pins, sandbox_dir)
-        self._firewall = FakeFirewall(self._mishaps)
-        self._sysctl = FakeSysctl(self._mishaps, self._links)
-        self._survey = FakeStateReader(self._mishaps, self._links, self._namespaces)
+        self._faults = FaultInjector()
+        self._links = FakeLinks(self._faults, spaces, pins)
+        self._namespaces = FakeNamespaces(self._faults, self._links, spaces, pins, sandbox_dir)
+        self._firewall = FakeFirewall(self._faults)
+        self._sysctl = FakeSysctl(self._faults, self._links)
+        self._survey = FakeStateReader(self._faults, self._links, self._namespaces)
         self._watch = FakeWatcher()
-        self._host = FakeHost(self._mishaps, self._links, self._sysctl)
-        self._processes = FakeProcesses(self._mishaps)
+        self._host = FakeHost(self._faults, self._links, self._sysctl)
+        self._processes = FakeProcesses(self._faults)
 
     @property
     def links(self) -> FakeLinks:
@@ -47,7 +47,7 @@ class FakeKernel:
 
     @property
     def firewall(self) -> FakeFirewall:
-        """The scripts it was given."""
+        """The firewall: it records the scripts."""
         return self._firewall
 
     @property
@@ -62,30 +62,30 @@ class FakeKernel:
 
     @property
     def survey(self) -> FakeStateReader:
-        """All of it, read in bulk."""
+        """Bulk reads of its state."""
         return self._survey
 
     @property
     def processes(self) -> FakeProcesses:
-        """Processes, as far as tests run any."""
+        """Processes, as far as tests start any."""
         return self._processes
 
     @property
     def watch(self) -> FakeWatcher:
-        """News that tests make."""
+        """Notifications: none."""
         return self._watch
 
     @property
     def calls(self) -> list[str]:
         """The methods called so far, as ``links.plug``."""
-        return self._mishaps.calls
+        return self._faults.calls
 
     def fail_on(self, method: str, error: BaseException, *, after: int = 0) -> None:
         """Make one call of a method raise instead of doing anything.
 
         Args:
             method: as in :attr:`calls`, ``links.plug`` or ``firewall.apply``.
-            error: what it raises.
+            error: the error it raises.
             after: how many calls of it succeed before.
         """
-        self._mishaps.pending[method] = (after, error)
+        self._faults.pending[method] = (after, error)

@@ -21,12 +21,12 @@ class FakeLinks:
 
     area = "links"
 
-    def __init__(self, mishaps: FaultInjector, spaces: dict[int, FakeNamespace], pins: dict[str, int]) -> None:
-        self.mishaps = mishaps
+    def __init__(self, faults: FaultInjector, spaces: dict[int, FakeNamespace], pins: dict[str, int]) -> None:
+        self.faults = faults
         self.present: dict[str, Link] = {"lo": LOOPBACK}
         self.held: dict[str, list[Interface]] = {}
         self.options: dict[str, Veth] = {}
-        """By host link: the pair as it was last asked for."""
+        """By host link: the pair as it was last requested."""
         self.retired: set[str] = set()
         self._spaces = spaces
         self._pins = pins
@@ -34,23 +34,23 @@ class FakeLinks:
         self._indexes = itertools.count(2)
 
     def add(self, name: str, kind: str = "", *addresses: Interface) -> None:
-        """A link that somebody else made."""
+        """Add a link that another program made."""
         self.present[name] = Link(name, next(self._indexes), kind, 0, True, 1500, "02:00:00:00:00:01", 0)
         self.held[name] = list(addresses)
 
     @recorded
     def list(self) -> Sequence[Link]:
-        """All links."""
+        """List all links."""
         return [*self.present.values()]
 
     @recorded
     def find(self, name: str) -> Link | None:
-        """The link of that name, or ``None``."""
+        """Return the link of that name, or ``None``."""
         return self.present.get(name)
 
     @recorded
     def ensure_bridge(self, bridge: Bridge) -> None:
-        """Make it if absent; add what it lacks."""
+        """Make it if absent; add missing addresses."""
         if bridge.name not in self.present:
             self.add(bridge.name, "bridge")
         link = self._bridge(bridge.name)
@@ -62,29 +62,29 @@ class FakeLinks:
 
     @recorded
     def adopt_bridge(self, bridge: Bridge) -> None:
-        """Add what it lacks."""
+        """Set it up; add missing addresses."""
         self.present[bridge.name] = self._bridge(bridge.name)._replace(up=True)
         self._add_addresses(bridge)
 
     @recorded
     def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
-        """Absent ones are success."""
+        """Remove the addresses; absent ones are success."""
         unwanted = set(addresses)
         self.held[name] = [address for address in self.held.get(name, []) if address not in unwanted]
 
     @recorded
     def addresses(self, name: str) -> Sequence[Interface]:
-        """Those on the link."""
+        """List the addresses on the link."""
         return [*self.held.get(name, [])]
 
     @recorded
     def delete(self, names: Iterable[str]) -> None:
-        """Absent ones are success."""
-        doomed = [name for name in names if name in self.present]
-        for name in doomed:
+        """Delete the links; absent ones are success."""
+        existing = [name for name in names if name in self.present]
+        for name in existing:
             if not self.present[name].kind:
                 raise Error(Kind.CONFLICT, f"link {name} is a device that cannot be deleted")
-        for name in doomed:
+        for name in existing:
             self.drop(name)
 
     @recorded
@@ -103,14 +103,14 @@ class FakeLinks:
 
     @recorded
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
-        """Absent ones are success."""
+        """Remove the addresses from ``lo``; absent ones are success."""
         if namespace in self._pins:
             space, unwanted = self._spaces[self._pins[namespace]], {ip_interface(address.ip) for address in addresses}
             space.loopback = [address for address in space.loopback if address not in unwanted]
 
     @recorded
     def retire(self, host_links: Iterable[str]) -> None:
-        """Down, and dead."""
+        """Set the links down and mark them as retired."""
         for name in host_links:
             if name in self.present:
                 self.present[name] = self.present[name]._replace(up=False, alias="")
@@ -118,16 +118,16 @@ class FakeLinks:
 
     @recorded
     def solicit(self, names: Iterable[str]) -> None:
-        """There are no routers."""
+        """Do nothing: there are no routers."""
 
     @recorded
     def reap(self) -> None:
-        """Delete the dead."""
+        """Delete the retired links."""
         self._reap()
 
     def drop(self, name: str) -> None:
-        """The link is gone, and the other end of a pair with it."""
-        gone = self.present.pop(name)
+        """Delete the link, and the other end of a pair with it."""
+        deleted = self.present.pop(name)
         self.held.pop(name, None)
         self.options.pop(name, None)
         self.retired.discard(name)
@@ -135,29 +135,29 @@ class FakeLinks:
             inode, interface = self._peers.pop(name)
             self._spaces[inode].links.pop(interface, None)
         for port, link in self.present.items():
-            if link.master == gone.ifindex:
+            if link.master == deleted.ifindex:
                 self.present[port] = link._replace(master=0)
 
     def drop_peers(self, inode: int) -> None:
-        """The namespace is gone, and its ends of pairs with it."""
+        """Delete the pairs that have an end in a deleted namespace."""
         for name in [name for name, (space, _) in self._peers.items() if space == inode]:
             self.drop(name)
 
     def port(self, name: str) -> Port:
-        """A link of the host; the two ends of a pair have one number, each in its own namespace."""
-        link, asked = self.present[name], self.options.get(name)
+        """Return a link of the host; the two ends of a pair have one number, each in its own namespace."""
+        link, requested = self.present[name], self.options.get(name)
         group = RETIRED if name in self.retired else link.group
         ends = self._peers.get(name)
         return Port(
             link._replace(group=group),
             link.ifindex if ends else 0,
             ends[0] if ends else -1,
-            isolated=asked is not None and asked.isolated,
-            hairpin=asked is not None and asked.hairpin,
+            isolated=requested is not None and requested.isolated,
+            hairpin=requested is not None and requested.hairpin,
         )
 
     def inner_port(self, inode: int, interface: str) -> Port:
-        """The end of a pair that is in a namespace."""
+        """Return the end of a pair that is in a namespace."""
         inner = self._spaces[inode].links[interface]
         index = next(
             (self.present[name].ifindex for name, ends in self._peers.items() if ends == (inode, interface)), 0
@@ -209,8 +209,8 @@ class FakeLinks:
         self.options[veth.host_link] = veth
         inner = self._spaces[ends[0]].links[ends[1]]
         inner.mac, inner.mtu = veth.mac, mtu
-        wanted = (veth.address, veth.address_ipv6)
-        inner.addresses.extend(address for address in wanted if address and address not in inner.addresses)
+        desired = (veth.address, veth.address_ipv6)
+        inner.addresses.extend(address for address in desired if address and address not in inner.addresses)
         loopback = self._spaces[ends[0]].loopback
         place, other = (inner.addresses, loopback) if veth.holder else (loopback, inner.addresses)
         shared: list[Interface] = [ip_interface(service.ip) for service in (veth.service, veth.service_ipv6) if service]

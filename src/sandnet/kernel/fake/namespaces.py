@@ -22,16 +22,16 @@ class FakeNamespaces:
 
     def __init__(
         self,
-        mishaps: FaultInjector,
+        faults: FaultInjector,
         links: FakeLinks,
         spaces: dict[int, FakeNamespace],
         pins: dict[str, int],
         sandbox_dir: str,
     ) -> None:
-        self.mishaps = mishaps
+        self.faults = faults
         self._root = sandbox_dir
         self.obstacles: set[str] = set()
-        """Keys at which something lies that is no namespace."""
+        """Keys at which there is something that is no namespace."""
         self._links = links
         self._spaces = spaces
         self._pins = pins
@@ -39,26 +39,30 @@ class FakeNamespaces:
         self._inodes = itertools.count(HOST_NAMESPACE + 1)
 
     def add_foreign(self, where: str | int, *, loopback_up: bool = False) -> FakeNamespace:
-        """A namespace somebody else made, at a path or of a process; it stays when nobody pins it."""
+        """Add a namespace that another program made, at a path or of a process; it stays when it is not pinned."""
         inode = self._foreign[where] = next(self._inodes)
         space = self._spaces[inode] = FakeNamespace(loopback_up)
         return space
 
     def inside(self, key: str) -> FakeNamespace:
-        """What the namespace pinned at ``key`` holds; ``KeyError`` when nothing is pinned there."""
+        """Return the state of the namespace pinned at ``key``.
+
+        Raises:
+            KeyError: nothing is pinned there.
+        """
         return self._spaces[self._pins[key]]
 
     def identity(self, key: str) -> int:
-        """The inode of what is pinned at ``key``; 0: nothing is."""
+        """Return the inode of the namespace pinned at ``key``; 0: none."""
         return self._pins.get(key, 0)
 
     def keys(self) -> Sequence[str]:
-        """Where namespaces are pinned."""
+        """List where namespaces are pinned."""
         return [*self._pins]
 
     @recorded
     def make(self, key: str) -> Namespace:
-        """Ensure a new one."""
+        """Ensure a new namespace."""
         self._check(key)
         if key not in self._pins:
             inode = self._pins[key] = next(self._inodes)
@@ -67,7 +71,7 @@ class FakeNamespaces:
 
     @recorded
     def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
-        """Ensure that the existing one is pinned."""
+        """Ensure that the existing namespace is pinned."""
         self._check(key)
         found = self._source(path, pid)
         if inode not in (0, found):
@@ -78,13 +82,13 @@ class FakeNamespaces:
 
     @recorded
     def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
-        """As it is now."""
+        """Return the namespace as it is now."""
         inode = self._source(path, pid)
         return Namespace("", inode, self._spaces[inode].loopback_up)
 
     @recorded
     def find(self, key: str) -> Namespace | None:
-        """What is pinned, or ``None``."""
+        """Return the pinned namespace, or ``None``."""
         self._check(key)
         return self._described(key) if key in self._pins else None
 
@@ -103,7 +107,7 @@ class FakeNamespaces:
 
     @recorded
     def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
-        """Make these the only ones."""
+        """Make these the only default routes."""
         if key not in self._pins:
             if routes:
                 raise not_found("namespace", key)
@@ -116,7 +120,7 @@ class FakeNamespaces:
 
     @recorded
     def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
-        """Make these the only ones."""
+        """Make these the only source routes."""
         if key in self._pins:
             space = self.inside(key)
             space.source_routes = tuple(route for route in routes if route.interface in space.links)
@@ -125,20 +129,20 @@ class FakeNamespaces:
 
     @recorded
     def set_link_down(self, key: str, interface: str) -> None:
-        """Without addresses."""
+        """Remove the addresses of the link."""
         if key in self._pins and interface in self.inside(key).links:
             self.inside(key).links[interface].addresses.clear()
 
     @recorded
     def tcp_socket(self, key: str, inode: int) -> socket.socket:
-        """There is nobody to connect to."""
+        """Raise an error: the in-memory kernel has no sockets."""
         if self._pins.get(key) != inode:
             raise not_found("namespace", key)
         raise Error(Kind.UNAVAILABLE, "the in-memory kernel has no sockets")
 
     @recorded
     def interfaces(self, key: str) -> Sequence[str]:
-        """Names of the links inside."""
+        """List the names of the links inside."""
         return ["lo", *self.inside(key).links] if key in self._pins else []
 
     def _check(self, key: str) -> None:

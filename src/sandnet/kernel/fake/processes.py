@@ -1,4 +1,4 @@
-"""The processes of the in-memory kernel: numbers that tests let begin and end."""
+"""The processes of the in-memory kernel: numbers of processes that tests start and end."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from sandnet.kernel.fake.common import FaultInjector, recorded
 class FakeProcessHandle:
     """See :class:`sandnet.kernel.observation.ProcessHandle`.
 
-    It is a pipe that is never written to; the end of the process closes its other end.
+    It is a pipe that is never written to; the exit of the process closes its other end.
     """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
 
     def fileno(self) -> int:
-        """The end that becomes readable; -1 once closed."""
+        """Return the end that becomes readable; -1 once closed."""
         return self._reader
 
     def end(self, *, force: bool = False) -> None:
-        """The process has ended: fake ones obey."""
+        """End the process at once: a fake one obeys."""
         writer, self._writer = self._writer, -1
         if writer >= 0:
             os.close(writer)
 
     def close(self) -> None:
-        """Both ends."""
+        """Close both ends."""
         self.end()
         with suppress(OSError):
             os.close(self._reader)
@@ -40,40 +40,40 @@ class FakeProcesses:
 
     area = "processes"
 
-    def __init__(self, mishaps: FaultInjector) -> None:
-        self.mishaps = mishaps
-        self._alive: dict[int, int] = {}
+    def __init__(self, faults: FaultInjector) -> None:
+        self.faults = faults
+        self._running: dict[int, int] = {}
         self._watched: dict[int, list[FakeProcessHandle]] = {}
         self._ticks = 0
         self.inside: dict[int, int] = {}
-        """By process: the inode of the network namespace it is in, where a test says so."""
+        """By process: the inode of its network namespace, where a test set one."""
 
     def begin(self, pid: int, *, inode: int = 0) -> int:
-        """Let a process begin, in a network namespace if told; when it did."""
-        with self.mishaps.lock:
+        """Start a process, in a network namespace if ``inode`` is given, and return its start time."""
+        with self.faults.lock:
             self._ticks += 1
-            self._alive[pid] = self._ticks
+            self._running[pid] = self._ticks
             if inode:
                 self.inside[pid] = inode
             return self._ticks
 
     def end(self, pid: int) -> None:
-        """Let a process end."""
-        with self.mishaps.lock:
-            self._alive.pop(pid)
+        """End a process."""
+        with self.faults.lock:
+            self._running.pop(pid)
             self.inside.pop(pid, None)
             for watched in self._watched.pop(pid, ()):
                 watched.end()
 
     @recorded
     def started(self, pid: int) -> int | None:
-        """When it began; ``None``: there is none."""
-        return self._alive.get(pid)
+        """Return when it began; ``None``: there is none."""
+        return self._running.get(pid)
 
     @recorded
     def watch(self, pid: int, started: int) -> FakeProcessHandle | None:
-        """A pipe that ends with the process; ``None``: it has ended."""
-        if self._alive.get(pid) != started:
+        """Return a pipe that ends with the process; ``None``: it has exited."""
+        if self._running.get(pid) != started:
             return None
         watched = FakeProcessHandle()
         self._watched.setdefault(pid, []).append(watched)
@@ -81,5 +81,5 @@ class FakeProcesses:
 
     @recorded
     def namespaces(self) -> frozenset[int]:
-        """Those that tests put processes in."""
+        """Return the namespaces in which tests put processes."""
         return frozenset(self.inside.values())

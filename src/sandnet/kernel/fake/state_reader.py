@@ -1,4 +1,4 @@
-"""What the in-memory kernel tells in bulk."""
+"""Bulk reads of the in-memory kernel's state."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from sandnet.model.address import Interface
 
 
 class FakeStateReader:
-    """See :class:`sandnet.kernel.observation.StateReader`. Connected routes are there with their addresses."""
+    """See :class:`sandnet.kernel.observation.StateReader`. Each address has its connected route."""
 
     area = "survey"
 
-    def __init__(self, mishaps: FaultInjector, links: FakeLinks, namespaces: FakeNamespaces) -> None:
-        self.mishaps = mishaps
+    def __init__(self, faults: FaultInjector, links: FakeLinks, namespaces: FakeNamespaces) -> None:
+        self.faults = faults
         self._links = links
         self._namespaces = namespaces
         self.overflows: dict[int, int] = {}
 
     @recorded
     def host(self, only: str = "") -> NamespaceState:
-        """The host's links, or one."""
+        """Read the host's links, or one."""
         names = [name for name in self._links.present if only in ("", name)]
         ports = [self._links.port(name) for name in names]
         kept = {port.link.ifindex: self._links.held.get(port.link.name, []) for port in ports}
@@ -46,27 +46,27 @@ class FakeStateReader:
 
     @recorded
     def neighbour_overflows(self) -> Mapping[int, int]:
-        """Return what a test says."""
+        """Return the counts that a test set."""
         return dict(self.overflows)
 
     @recorded
     def inside(self, keys: Sequence[str], *, ipv6: bool = True) -> list[PinnedNamespace | None]:
-        """What is pinned at each key."""
+        """Read the namespaces pinned at these keys."""
         return [self._inside(key) for key in keys]
 
     @recorded
     def pinned(self) -> frozenset[str]:
-        """All keys."""
+        """Return all keys."""
         return frozenset(self._namespaces.keys())
 
     @recorded
     def process_in(self, inode: int) -> int:
-        """There are no processes."""
+        """Return 0: there are no processes."""
         return 0
 
     @recorded
     def mount_path_of(self, inode: int) -> str:
-        """Nobody else pins anything."""
+        """Return no path: no other program pins anything."""
         return ""
 
     def _inside(self, key: str) -> PinnedNamespace | None:
@@ -85,19 +85,19 @@ class FakeStateReader:
 
 
 class FakeWatcher:
-    """See :class:`sandnet.kernel.observation.Watcher`: it hears nothing."""
+    """See :class:`sandnet.kernel.observation.Watcher`: it receives nothing."""
 
     def read(self) -> Changes:
-        """No news."""
+        """Return no changes."""
         nothing = frozenset[str]()
         return Changes({}, nothing, nothing, nothing, {}, frozenset(), mounts=False, rules=False, missed=False)
 
     def namespaces(self) -> Mapping[str, int]:
-        """It has heard of none."""
+        """Return no namespaces."""
         return {}
 
     def name(self, index: int) -> str:
-        """It knows none."""
+        """Return no name."""
         return ""
 
 

@@ -1,7 +1,7 @@
-"""What this kernel can do for us, found out by trying.
+"""Probes which features this kernel has, by using them.
 
-Each attempt is made on a thread of its own that has left for a new network namespace, where nothing can
-be disturbed. The namespace ends with the thread, and the kernel takes away what was made.
+Each probe runs on a thread of its own in a new network namespace, where it can disturb nothing. The namespace ends with
+the thread, and the kernel deletes what the probe made.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ table bridge sandnet_probe {
 
 
 def missing() -> dict[str, str]:
-    """See :meth:`sandnet.kernel.base.Host.missing_features`; every call tries anew."""
+    """See :meth:`sandnet.kernel.base.Host.missing_features`; every call probes again."""
     if reason := _no_namespace():
         untried = f"it could not be tried: {reason}"
         found = {"namespaces": reason} | dict.fromkeys(("bridge", "veth", "nftables"), untried)
@@ -75,8 +75,8 @@ def _tried(attempts: dict[str, Callable[[], None]], place: Callable[[], None]) -
         try:
             _on_a_thread(attempt, place)
         except (OSError, Error) as error:
-            said = error.message if isinstance(error, Error) else error.strerror or os.strerror(error.errno or 0)
-            found[feature] = f"{_NEEDS[feature]}: {said}"
+            reason = error.message if isinstance(error, Error) else error.strerror or os.strerror(error.errno or 0)
+            found[feature] = f"{_NEEDS[feature]}: {reason}"
     return found
 
 
@@ -90,7 +90,7 @@ def _on_a_thread(attempt: Callable[[], None], place: Callable[[], None]) -> None
 
 
 def _stay() -> None:
-    """No other place, or nothing to try there."""
+    """Do nothing: stay in this namespace, or probe nothing in the new one."""
 
 
 def _try_link(kind: str) -> None:

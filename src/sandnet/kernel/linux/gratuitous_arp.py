@@ -1,6 +1,6 @@
-"""Tells the neighbours that an address has moved: gratuitous ARP and unsolicited neighbour advertisement.
+"""Announces to the neighbours that an address has moved: gratuitous ARP and unsolicited neighbour advertisement.
 
-Each is sent three times, a second apart (RFC 4861, 10: MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER; RFC 5227 wants two
+Each is sent three times, a second apart (RFC 4861, 10: MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER; RFC 5227 requires two
 announcements): a datagram may be lost, and the port of a new pair may not forward yet.
 """
 
@@ -27,15 +27,15 @@ _ALL_NODES: Final = bytes.fromhex("ff02") + bytes(13) + b"\x01"
 _BROADCAST: Final = b"\xff" * 6
 _ADVERTISEMENT: Final = 136
 DELAYS: Final = (0.0, 1.0, 2.0)
-"""Seconds at which an address is announced."""
+"""Seconds after which an address is announced."""
 _OVERRIDE: Final = 0x20000000
 
 
 def frame(mac: bytes, address: Address) -> bytes:
-    """The Ethernet frame by which ``mac`` claims ``address``.
+    """Return the Ethernet frame by which ``mac`` claims ``address``.
 
-    IPv4: a request for the address from itself (RFC 5227, 3). IPv6: an advertisement to all nodes that
-    overrides what they know (RFC 4861, 7.2.6).
+    IPv4: a request for the address from itself (RFC 5227, 3). IPv6: an advertisement to all nodes that overrides their
+    neighbour entry (RFC 4861, 7.2.6).
     """
     if address.version == 4:
         arp = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, mac, address.packed, bytes(6), address.packed)
@@ -48,12 +48,12 @@ def frame(mac: bytes, address: Address) -> bytes:
 
 
 def announce(namespace: int, interface: str, mac: bytes, addresses: Iterable[Address]) -> None:
-    """Send it once for each address, from an interface of the namespace behind the descriptor ``namespace``.
+    """Announce each address once, from an interface of the namespace behind the descriptor ``namespace``.
 
-    Closing a packet socket waits for a grace period of the kernel, 13 to 19 ms: a thread of its own waits for it.
+    Closing a packet socket waits for a grace period of the kernel, 13 to 19 ms, so a separate thread closes it.
 
     Raises:
-        OSError: the interface is gone or down.
+        OSError: the interface does not exist or is down.
     """
     with in_namespace(namespace):
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
@@ -66,29 +66,29 @@ def announce(namespace: int, interface: str, mac: bytes, addresses: Iterable[Add
 
 
 class Claim(NamedTuple):
-    """What is announced, from where."""
+    """The addresses to announce, and the interface to announce them from."""
 
     path: str
-    """At which the namespace is pinned."""
+    """Where the namespace is pinned."""
     inode: int
-    """Its identity."""
+    """The namespace's identity."""
     interface: str
     mac: str
     addresses: tuple[Address, ...]
 
 
 class Announcer:
-    """Announces again in the background, as long as the claim is true. Safe to use from several threads."""
+    """Repeats announcements in the background, as long as the claim is true. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._due: list[tuple[float, Claim]] = []
-        """A heap of moments (seconds, monotonic) and what is sent then."""
+        """A heap of times (seconds, monotonic) and the claims to announce then."""
         self._thread: threading.Thread | None = None
-        """There while anything is due."""
+        """The background thread; it exists while anything is due."""
 
     def schedule(self, claim: Claim, delays: Iterable[float]) -> None:
-        """Announce it after each of these seconds."""
+        """Announce the claim after each of these delays, in seconds."""
         now = time.monotonic()
         with self._changed:
             for delay in delays:
@@ -100,23 +100,23 @@ class Announcer:
 
     def _run(self) -> None:
         while claim := self._next():
-            with suppress(OSError, NotANetworkNamespaceError):  # its sandbox, or the interface, is gone meanwhile
+            with suppress(OSError, NotANetworkNamespaceError):  # its sandbox or interface was deleted in the meantime
                 _announce_again(claim)
 
     def _next(self) -> Claim | None:
-        """Wait for the next; ``None``: there is none, and the thread is to end."""
+        """Wait for the next claim that is due; ``None``: there is none, and the thread is to end."""
         with self._changed:
             while self._due:
-                rest = self._due[0][0] - time.monotonic()
-                if rest <= 0:
+                delay = self._due[0][0] - time.monotonic()
+                if delay <= 0:
                     return heappop(self._due)[1]
-                self._changed.wait(rest)
+                self._changed.wait(delay)
             self._thread = None
             return None
 
 
 def _announce_again(claim: Claim) -> None:
-    """An address may belong to another sandbox by now: only what the interface still holds is announced."""
+    """Announce those addresses that the interface still has: others may belong to another sandbox by now."""
     with opened_namespace(claim.path) as namespace:
         if os.fstat(namespace).st_ino != claim.inode:
             return
@@ -130,7 +130,7 @@ def _announce_again(claim: Claim) -> None:
 
 
 def _checksum(data: bytes) -> int:
-    """RFC 1071; ``data`` has an even length."""
+    """Return the checksum of RFC 1071; ``data`` has an even length."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF

@@ -1,4 +1,4 @@
-"""Facts about the host: what is in use on it, what it offers, what its kernel lacks."""
+"""Facts about the host: addresses and ports in use, and features its kernel lacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _MAX_RESOLV_CONF: Final = 1 << 16
 _PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
 _RESERVED_PORTS: Final = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 _MAX_RESERVED_PORTS: Final = 1 << 18
-"""Bytes: every other port of all, each with five digits and a comma. The kernel tells no more after the first read."""
+"""Bytes: every second port of all, each with five digits and a comma. The kernel returns nothing after the first
+read."""
 
 
 class Nameservers:
@@ -37,7 +38,7 @@ class Nameservers:
         self._found: tuple[Prefix, ...] = ()
 
     def prefixes(self) -> Sequence[Prefix]:
-        """Each as a prefix of one address, loopback and link-local ones left out; none without the file."""
+        """Return each as a prefix of one address, without loopback and link-local ones; none without the file."""
         try:
             stat = os.stat(self._path)
             seen = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
@@ -68,10 +69,10 @@ class LinuxHost:
         self._missing: dict[str, str] | None = None
 
     def occupied(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
-        """See :meth:`sandnet.kernel.base.Host.occupied`; a prefix may come several times.
+        """See :meth:`sandnet.kernel.base.Host.occupied`; a prefix may occur several times.
 
         Raises:
-            Error: ``UNAVAILABLE`` when the kernel will not tell.
+            Error: ``UNAVAILABLE`` when the kernel refuses.
         """
         return [*self._occupancy.prefixes(ignore), *self._nameservers.prefixes()]
 
@@ -114,20 +115,20 @@ class LinuxHost:
         return self._ports.hold(proto, address, port)
 
     def missing_features(self) -> dict[str, str]:
-        """See :meth:`sandnet.kernel.base.Host.missing_features`; tried at the first call only."""
+        """See :meth:`sandnet.kernel.base.Host.missing_features`; probed at the first call only."""
         with self._lock:
             if self._missing is None:
                 self._missing = missing()
             return dict(self._missing)
 
     def close(self) -> None:
-        """Give resources back; a later call takes new ones. Held ports stay held."""
+        """Release resources; a later call takes new ones. Held ports stay held."""
         self._occupancy.close()
         self._routes.close()
 
 
 def _ports(words: str) -> range:
-    """``80`` or ``8000-8010``, as the kernel prints it; empty when it is neither."""
+    """Parse ``80`` or ``8000-8010``, as the kernel prints it; empty when it is neither."""
     first, _, last = words.partition("-")
     try:
         return range(int(first), int(last or first) + 1)

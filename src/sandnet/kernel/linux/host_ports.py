@@ -1,7 +1,7 @@
-"""Host ports, bound so that nobody else can have them.
+"""Host ports, bound so that no other process can bind them.
 
-The socket is bound without ``SO_REUSEADDR`` and never listens: whoever binds the port after us gets
-EADDRINUSE, and a TCP client that no mapping catches is refused at once (socket(7), ip(7), ipv6(7)).
+The socket is bound without ``SO_REUSEADDR`` and never listens. A process that binds the port later gets EADDRINUSE, and
+a TCP client to which no port mapping applies is refused at once (socket(7), ip(7), ipv6(7)).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class HeldPort:
         return self._claim[2]
 
     def close(self) -> None:
-        """Give it back; a second call does nothing."""
+        """Release the port; a second call does nothing."""
         if self._socket is not None:
             self._socket.close()
         self._ports.forget(self._claim)
 
 
 class PortHolder:
-    """Holds ports of the network namespace that the calling thread is in."""
+    """Binds ports in the network namespace that the calling thread is in."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,12 +46,12 @@ class PortHolder:
     def hold(self, proto: int, address: Address, port: int) -> HeldPort:
         """See :meth:`sandnet.kernel.base.Host.hold`.
 
-        Where the kernel has no SCTP nobody else can bind an SCTP port either: it is held without a socket.
-        Such a port has to be named, as there is no kernel to choose one.
+        Where the kernel has no SCTP, no other process can bind an SCTP port either: it is held without a socket. Such a
+        port has to be named, as there is no kernel to choose one.
 
         Raises:
-            Error: besides, ``INVALID`` for another protocol, a port out of range, or port 0 where it cannot
-                be chosen; ``UNAVAILABLE`` when the kernel refuses for a reason of its own.
+            Error: besides, ``INVALID`` for another protocol, a port out of range, or port 0 where it cannot be chosen;
+                ``UNAVAILABLE`` when the kernel refuses for a reason of its own.
         """
         check_port(proto, port)
         try:
@@ -66,7 +66,7 @@ class PortHolder:
         return HeldPort(self, claim, bound)
 
     def forget(self, claim: PortClaim) -> None:
-        """The port was given back."""
+        """Remove the claim to a released port."""
         with self._lock:
             self._claims.discard(claim)
 
@@ -90,7 +90,7 @@ class PortHolder:
 
 
 def _bound(proto: int, address: Address, port: int) -> socket.socket | None:
-    """A bound socket; ``None`` where the kernel has no such sockets at all."""
+    """Return a bound socket; ``None`` where the kernel has no such sockets at all."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         held = socket.socket(family, SOCKET_TYPES[proto], proto)
@@ -101,7 +101,7 @@ def _bound(proto: int, address: Address, port: int) -> socket.socket | None:
     try:
         if family == socket.AF_INET6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if proto == socket.IPPROTO_UDP:  # nobody reads it: the kernel need keep nothing
+        if proto == socket.IPPROTO_UDP:  # no one reads it: the kernel need keep nothing
             held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         held.bind((str(address), port))
     except OSError:

@@ -1,4 +1,4 @@
-"""The kernel of the machine we run on: the protocols of ``base``, each by its own module, put together."""
+"""The kernel of this machine: the protocols of ``base``, each by its own module, combined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sandnet.model.address import Address
 
 
 class LinuxFirewall:
-    """nftables, and the connections the kernel tracks."""
+    """The nftables rules, and the connections that the kernel tracks."""
 
     def __init__(self) -> None:
         self._nftables = Nftables()
@@ -45,7 +45,7 @@ class LinuxFirewall:
         return self._nftables.listing(table)
 
     def members(self, table: str, name: str) -> frozenset[str]:
-        """The elements of one set, one that rules write to included."""
+        """See :meth:`sandnet.kernel.base.Firewall.members`."""
         return self._nftables.members(table, name)
 
     def foreign_generation(self) -> int:
@@ -67,7 +67,7 @@ class LinuxFirewall:
         self._conntrack.forget_flows(addresses=addresses, bound=bound, live=live)
 
     def close(self) -> None:
-        """Give resources back; a later call takes new ones."""
+        """Release resources; a later call takes new ones."""
         self._nftables.close()
         self._conntrack.close()
 
@@ -75,8 +75,8 @@ class LinuxFirewall:
 class LinuxKernel:
     """See :class:`sandnet.kernel.base.Kernel`.
 
-    Its parts work in the network namespace of the calling thread, and those that keep a socket in the one
-    where they were first used: the daemon and its workers never leave their own.
+    Its parts work in the network namespace of the calling thread. Those that keep a socket work in the namespace of
+    their first use: the daemon and its workers never leave their own.
     """
 
     def __init__(self, sandbox_dir: str) -> None:
@@ -116,7 +116,7 @@ class LinuxKernel:
 
     @property
     def survey(self) -> LinuxStateReader:
-        """All of it, read in bulk."""
+        """Bulk reads of the kernel's state."""
         return self._survey
 
     @property
@@ -126,11 +126,11 @@ class LinuxKernel:
 
     @property
     def watch(self) -> LinuxWatcher:
-        """News of changes."""
+        """Notifications of changes."""
         return self._watch
 
     def close(self) -> None:
-        """Give sockets and memory back; nothing in the kernel changes."""
+        """Close sockets and release memory; nothing in the kernel changes."""
         self._watch.close()
         self._firewall.close()
         self._host.close()

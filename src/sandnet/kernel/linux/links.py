@@ -1,7 +1,7 @@
 """Bridges and veth pairs of the host, in the kernel.
 
-Every call opens its own sockets, in the namespace of the thread that calls: there is nothing to share
-between workers, and nothing to be stale after a restart.
+Every call opens its own sockets, in the namespace of the calling thread. So workers share nothing, and nothing is stale
+after a restart.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ MAX_PORTS: Final = 1023
 """Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
 
 _ROUTE_DEADLINE: Final = 2.0
-"""Seconds: the work queue takes a tenth of a millisecond, more where many links change at once."""
+"""Seconds. The kernel's work queue takes a tenth of a millisecond, more where many links change at once."""
 _ROUTE_PAUSE: Final = 0.0002
 
 
 class _Ends(NamedTuple):
-    """What a veth pair lies between."""
+    """The two namespaces of a veth pair, and its bridge."""
 
     here: Netlink
     there: Netlink
@@ -81,38 +81,38 @@ class _Ends(NamedTuple):
 
 
 class LinuxLinks:
-    """The real :class:`sandnet.kernel.base.Links`."""
+    """The Linux implementation of :class:`sandnet.kernel.base.Links`."""
 
     def __init__(self) -> None:
         self._announcer = Announcer()
         self._sysctl = ProcSysctl()
 
     def list(self) -> Sequence[Link]:
-        """All links of the host's namespace."""
+        """List all links of the host's namespace."""
         with map_errors("list links"), Netlink() as here:
             return list_links(here)
 
     def find(self, name: str) -> Link | None:
-        """The link of that name, or ``None``."""
+        """Return the link of that name, or ``None``."""
         with map_errors(f"look up link {name}"), Netlink() as here:
             return get_link(here, name)
 
     def ensure_bridge(self, bridge: Bridge) -> None:
         """Make the bridge if it is absent; give it its MAC, MTU and addresses; set it up."""
         with map_errors(f"make bridge {bridge.name}"), Netlink() as here:
-            wanted = mac_and_mtu(bridge_mac(bridge.name), bridge.mtu)
-            body = link_header() + string(IFLA_IFNAME, bridge.name) + wanted + bridge_info()
+            desired = mac_and_mtu(bridge_mac(bridge.name), bridge.mtu)
+            body = link_header() + string(IFLA_IFNAME, bridge.name) + desired + bridge_info()
             made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)
             for name, value in bridge.parameters:
                 set_where_different(self._sysctl, name, value)
-            quiet = family_options(link_local=False)
-            here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + wanted + quiet + alias(bridge.alias))
-            if link.snooping:  # made by an earlier release, or switched on by others
+            no_link_local = family_options(link_local=False)
+            here.call(RTM_SETLINK, link_header(link.ifindex, up=True) + desired + no_link_local + alias(bridge.alias))
+            if link.snooping:  # made by an earlier release, or switched on by another program
                 here.call(RTM_NEWLINK, link_header() + string(IFLA_IFNAME, bridge.name) + bridge_info())
             has_ipv6 = any(address.version == 6 for address in bridge.addresses)
             for address in (*bridge.addresses, *((BRIDGE_LINK_LOCAL,) if has_ipv6 else ())):
-                _hold(here, link.ifindex, address, made=made)
+                _ensure_address(here, link.ifindex, address, made=made)
 
     def adopt_bridge(self, bridge: Bridge) -> None:
         """Give an existing bridge the addresses it lacks and set it up."""
@@ -123,10 +123,10 @@ class LinuxLinks:
             here.call(RTM_SETLINK, link_header(link.ifindex, up=True))
 
     def remove_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
-        """Take the addresses off the link; an absent link or address is success.
+        """Remove the addresses from the link; an absent link or address is success.
 
-        Unless ``promote_secondaries`` is set, the kernel drops all other addresses of a subnet with its
-        first one. They may be somebody else's, so they are put back.
+        Unless ``promote_secondaries`` is set, the kernel drops all other addresses of a subnet with its first one. They
+        may belong to another program, so they are added again.
         """
         with map_errors(f"remove addresses from {name}"), Netlink() as here:
             link = get_link(here, name)
@@ -142,7 +142,7 @@ class LinuxLinks:
                     add_address(here, link.ifindex, address)
 
     def addresses(self, name: str) -> Sequence[Interface]:
-        """The addresses on a link, IPv6 link-local ones included; empty when it is absent."""
+        """List the addresses on a link, IPv6 link-local ones included; empty when it is absent."""
         with map_errors(f"list addresses of {name}"), Netlink() as here:
             link = get_link(here, name)
             return list_addresses(here, link.ifindex) if link else []
@@ -154,20 +154,20 @@ class LinuxLinks:
             Error: ``CONFLICT`` when one is no virtual device (a network card, ``lo``); nothing is deleted then.
         """
         with map_errors("delete links"), Netlink() as here:
-            doomed = [link for name in names if (link := get_link(here, name))]
-            for link in doomed:
+            present = [link for name in names if (link := get_link(here, name))]
+            for link in present:
                 if not link.kind:
                     raise Error(Kind.CONFLICT, f"link {link.name} is a device that cannot be deleted")
-            for link in doomed:
+            for link in present:
                 here.call(RTM_SETLINK, link_header(link.ifindex) + u32(IFLA_GROUP, DELETING), accept=(errno.ENODEV,))
-            if doomed:
+            if present:
                 _delete_group(here, DELETING)
 
     def plug(self, namespace: str, veth: Veth) -> None:
         """Ensure the pair: the host end on the bridge and up, the other end in the namespace and up.
 
-        The host end forwards nothing before it is isolated, when it is to be. Any other is made up at once: each
-        change of a port's state costs the kernel a walk over all ports of the bridge (2.6 ms at 900).
+        A host end that is to be isolated forwards nothing before it is. Any other is created up: each change of a
+        port's state costs the kernel a walk over all ports of the bridge (2.6 ms at 900).
         """
         with self._ends(namespace, veth) as ends:
             made = self._ensure_pair(ends, veth)
@@ -177,40 +177,43 @@ class LinuxLinks:
                 index = _index(ends.here, veth.host_link)
                 ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
             header = link_header() if made and not veth.isolated else link_header(up=True)
-            quiet = family_options(link_local=False)
+            no_link_local = family_options(link_local=False)
             named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS)
-            ends.here.call(RTM_SETLINK, header + named + quiet + alias(veth.alias))
+            ends.here.call(RTM_SETLINK, header + named + no_link_local + alias(veth.alias))
             inner = _index(ends.there, veth.interface)
             shares = bool(veth.service or veth.service_ipv6)
             behaviour = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
-            if behaviour:  # by itself: in one request the link would be up, and have its address, before it is told
+            if behaviour:  # a separate request: in one with the next, the link is up before this takes effect
                 ends.there.call(RTM_SETLINK, link_header(inner) + behaviour)
             ends.there.call(RTM_SETLINK, link_header(inner, up=True))
-            for address in (veth.address_ipv6, veth.address):  # the one that takes a moment goes first
+            for address in (veth.address_ipv6, veth.address):  # the slower one first
                 if address:
-                    _hold_inside(ends, inner, veth.interface, address, made=made)
+                    _ensure_address_inside(ends, inner, veth.interface, address, made=made)
             _place_service_addresses(ends, inner, veth)
             self._announce(ends, namespace, inner, veth, made=made)
             if veth.address_ipv6:
                 _await_route(partial(is_deliverable, ends.there, veth.address_ipv6.ip))
 
     def _announce(self, ends: _Ends, path: str, inner: int, veth: Veth, *, made: bool) -> None:
-        """Others may remember an earlier holder of the addresses. The host is corrected at once."""
+        """Announce the addresses of the interface.
+
+        Neighbours may remember an earlier holder. The host's own neighbour entry is corrected at once.
+        """
         mac, shared = mac_bytes(veth.mac), _shared(veth) if veth.holder else []
         own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
         for address in (*shared, *own):
             correct_neighbour(ends.here, ends.bridge, address, mac)
-        if made and veth.address and not veth.hairpin:  # its own question would come back and end the asking
+        if made and veth.address and not veth.hairpin:  # a hairpin port returns the request, which ends the series
             announce_own(ends.there, inner, veth.address.ip)
         rest = (*shared, *(address for address in own if address.version == 6 or veth.hairpin))
-        if shared:  # flows depend on it
+        if shared:  # flows depend on the address
             announce(ends.namespace, veth.interface, mac, rest)
         if rest:
             claim = Claim(path, os.fstat(ends.namespace).st_ino, veth.interface, veth.mac, rest)
             self._announcer.schedule(claim, DELAYS[1:] if shared else DELAYS)
 
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
-        """Take service addresses off ``lo`` in the namespace; an absent namespace or address is success."""
+        """Remove service addresses from ``lo`` in the namespace; an absent namespace or address is success."""
         with map_errors(f"withdraw addresses from {namespace}"):
             try:
                 with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
@@ -220,7 +223,7 @@ class LinuxLinks:
                 return
 
     def retire(self, host_links: Iterable[str]) -> None:
-        """Silence links at once (down, in the group of the dead); ``reap`` deletes them. Absent: success."""
+        """Silence links at once (down, in the link group that ``reap`` deletes). Absent ones are success."""
         with map_errors("retire links"), Netlink() as here:
             for name in host_links:
                 body = link_header(up=False) + string(IFLA_IFNAME, name) + u32(IFLA_GROUP, RETIRED)
@@ -253,7 +256,9 @@ class LinuxLinks:
             yield _Ends(here, there, descriptor, bridge)
 
     def _ensure_pair(self, ends: _Ends, veth: Veth) -> bool:
-        """Whether the pair was made; ``False``: it is there. What is dead and in the way is deleted."""
+        """Return whether the pair was made; ``False``: it exists. A retired link or broken pair of that name is
+        deleted.
+        """
         try:
             _make_pair(ends, veth)
         except NetlinkError as error:
@@ -290,20 +295,23 @@ def _index(netlink: Netlink, name: str) -> int:
     return index
 
 
-def _hold_inside(ends: _Ends, inner: int, interface: str, address: Interface, *, made: bool) -> None:
-    """As :func:`_hold`, where IPv6 may be off for the interface: by others, or by the default of new namespaces."""
+def _ensure_address_inside(ends: _Ends, inner: int, interface: str, address: Interface, *, made: bool) -> None:
+    """Do as :func:`_hold`, and switch IPv6 on where it is off for the interface.
+
+    Another program, or the default of new namespaces, may have switched it off.
+    """
     try:
-        _hold(ends.there, inner, address, made=made)
+        _ensure_address(ends.there, inner, address, made=made)
     except NetlinkError as error:
         if error.errno != errno.EACCES or address.version != 6:
             raise
         with in_namespace(ends.namespace):
             set_where_different(ProcSysctl(), f"net/ipv6/conf/{interface}/disable_ipv6", "0")
-        _hold(ends.there, inner, address, made=made)
+        _ensure_address(ends.there, inner, address, made=made)
 
 
-def _hold(netlink: Netlink, index: int, address: Interface, *, made: bool) -> None:
-    """Give a link an address; where that was there already, the route that came with it may be gone."""
+def _ensure_address(netlink: Netlink, index: int, address: Interface, *, made: bool) -> None:
+    """Give a link an address; where it had the address already, add its connected route if that is missing."""
     if not add_address(netlink, index, address) and not made:
         add_connected(netlink, index, address)
 
@@ -321,7 +329,7 @@ def _make_pair(ends: _Ends, veth: Veth) -> None:
 
 
 def _is_pair(ends: _Ends, veth: Veth) -> bool:
-    """Whether the host link is there, alive, and its other end is the interface in the namespace.
+    """Return whether the host link exists, is not retired, and its other end is the interface in the namespace.
 
     Raises:
         Error: ``CONFLICT`` a link of another kind has that name.
@@ -336,7 +344,7 @@ def _is_pair(ends: _Ends, veth: Veth) -> bool:
 
 
 def _reshape(ends: _Ends, veth: Veth) -> None:
-    """Give a pair that was there the bridge, MTU and MAC it should have."""
+    """Give an existing pair the bridge, MTU and MAC it should have."""
     host = link_header() + string(IFLA_IFNAME, veth.host_link)
     ends.here.call(RTM_SETLINK, host + u32(IFLA_MASTER, ends.bridge) + mac_and_mtu(mtu=veth.mtu))
     inner = link_header() + string(IFLA_IFNAME, veth.interface)
@@ -344,7 +352,9 @@ def _reshape(ends: _Ends, veth: Veth) -> None:
 
 
 def _place_service_addresses(ends: _Ends, inner: int, veth: Veth) -> None:
-    """Put shared addresses on the interface of the holder, on ``lo`` of the others; at no time on neither."""
+    """Put shared addresses on the interface of the holder, on ``lo`` elsewhere; at every moment they are on one of the
+    two.
+    """
     place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
     for address in _shared(veth):
         add_service_address(ends.there, place, address)
@@ -354,11 +364,11 @@ def _place_service_addresses(ends: _Ends, inner: int, veth: Veth) -> None:
 
 
 def _await_route(is_there: Callable[[], bool]) -> None:
-    """Wait until what comes to a new IPv6 address is taken in.
+    """Wait until the kernel accepts packets to a new IPv6 address.
 
-    The address is there at once, but its route, and what answers neighbours who ask for it, only after a work queue has
-    had its turn (``addrconf_dad_work`` in net/ipv6/addrconf.c). What comes in between is lost, and a neighbour asks
-    again after a second only (RFC 4861, 10: RETRANS_TIMER).
+    The address is there at once. Its route, and the answer to neighbour solicitations, exist only after a work queue
+    has run (``addrconf_dad_work`` in net/ipv6/addrconf.c). Packets that arrive in between are lost, and a neighbour
+    asks again only after a second (RFC 4861, 10: RETRANS_TIMER).
     """
     deadline = time.monotonic() + _ROUTE_DEADLINE
     while not is_there() and time.monotonic() < deadline:
@@ -370,7 +380,7 @@ def _shared(veth: Veth) -> list[Address]:
 
 
 def _refused(error: NetlinkError, veth: Veth) -> Exception:
-    """Why a pair cannot be made although nothing dead is in the way."""
+    """Return the error for a pair that cannot be made although no retired link is in the way."""
     if error.errno == errno.EXFULL:
         message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
         return Error(Kind.EXHAUSTED, message, "use another network", "network_full")

@@ -1,7 +1,7 @@
-"""Sockets that live inside a sandbox and are served from outside.
+"""Sockets that are inside a sandbox and are served from outside.
 
-A socket belongs for good to the network namespace of the thread that made it (network_namespaces(7)), so a
-thread enters, makes it and comes back; nothing has to run inside.
+A socket belongs for good to the network namespace of the thread that made it (network_namespaces(7)). So a thread
+enters, makes the socket and returns; no process has to run inside.
 """
 
 from __future__ import annotations
@@ -19,50 +19,50 @@ from sandnet.kernel.syscalls import OWN_NAMESPACE, NotANetworkNamespaceError, in
 from sandnet.model.address import Address
 
 _BACKLOG: Final = 128
-_ASKING_UDP: Final = 24
-"""Questions that one sandbox may have under way from inside, of each version of IP."""
-_ASKING_TCP: Final = 4
+_QUERY_SOCKETS_UDP: Final = 24
+"""Queries that one sandbox may have in flight from inside, for each version of IP."""
+_QUERY_SOCKETS_TCP: Final = 4
 """Those among them whose answers did not fit into a datagram."""
-_NOBODY: Final = bytes(16)
+_NO_PEER: Final = bytes(16)
 """A ``struct sockaddr`` of the family ``AF_UNSPEC``."""
 _RECEIVE_BUFFER: Final = 1 << 20
-"""Bytes of questions that may wait while the process is busy: a burst of some thousand."""
+"""Bytes of queries that may wait while the process is busy: a burst of some thousand."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_sockets_in(key: str, inode: int, address: Address, port: int) -> tuple[socket.socket, socket.socket]:
-    """A UDP socket and a listening TCP socket in the namespace pinned at ``key``; call it on a worker thread.
+    """Open a UDP socket and a listening TCP socket in the namespace pinned at ``key``; call it on a worker thread.
 
-    Nobody inside can bind the port beside them, root neither. See :func:`listen_here`.
+    No process inside can bind the port as well, not even root. See :func:`open_sockets`.
 
     Args:
         key: path at which the namespace is pinned.
-        inode: what it must be; another one at that path is left alone.
+        inode: the identity it must have; another namespace at that path is left alone.
         address: local address inside; unspecified ones work too.
         port: local port; 0 would give the two sockets different ones.
 
     Raises:
-        Error: ``NOT_FOUND`` no namespace, or another one, is there; ``CONFLICT`` it is the caller's own, or the
-            port is taken inside; ``UNAVAILABLE`` the kernel refuses.
+        Error: ``NOT_FOUND`` no namespace, or another one, is there; ``CONFLICT`` it is the caller's own, or the port is
+            taken inside; ``UNAVAILABLE`` the kernel refuses.
     """
     with _entered(key, inode, f"listen on {address} port {port}"):
         return open_sockets(address, port)
 
 
 def asking_inside(key: str, inode: int, versions: Iterable[int]) -> tuple[socket.socket, ...]:
-    """Unconnected UDP and TCP sockets in the namespace pinned at ``key``, by which servers can be asked from there.
+    """Open unconnected UDP and TCP sockets in the namespace pinned at ``key``, for queries to servers from there.
 
     Args:
         key: path at which the namespace is pinned.
-        inode: what it must be; another one at that path is left alone.
+        inode: the identity it must have; another namespace at that path is left alone.
         versions: of IP, 4 and 6.
 
     Raises:
-        Error: as :func:`listen_inside`.
+        Error: as :func:`open_sockets_in`.
     """
     families = [socket.AF_INET if version == 4 else socket.AF_INET6 for version in versions]
-    kinds = [*[socket.SOCK_DGRAM] * _ASKING_UDP, *[socket.SOCK_STREAM] * _ASKING_TCP]
+    kinds = [*[socket.SOCK_DGRAM] * _QUERY_SOCKETS_UDP, *[socket.SOCK_STREAM] * _QUERY_SOCKETS_TCP]
     with _entered(key, inode, "open sockets"), ExitStack() as undo:
         made = [undo.enter_context(_unbound(family, kind)) for family in families for kind in kinds]
         undo.pop_all()
@@ -70,21 +70,21 @@ def asking_inside(key: str, inode: int, versions: Iterable[int]) -> tuple[socket
 
 
 def disconnect(used: socket.socket) -> None:
-    """Dissolve a UDP or TCP socket from its peer and from the port that it was given for it (connect(2)).
+    """Detach a UDP or TCP socket from its peer and from the local port assigned with it (connect(2)).
 
     Raises:
         OSError: the kernel refuses.
     """
-    if _libc.connect(used.fileno(), _NOBODY, len(_NOBODY)) == -1:
+    if _libc.connect(used.fileno(), _NO_PEER, len(_NO_PEER)) == -1:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
 def tcp_socket(key: str, inode: int) -> socket.socket:
-    """An unconnected IPv4 TCP socket in the namespace pinned at ``key``; call it on a worker thread.
+    """Return an unconnected IPv4 TCP socket in the namespace pinned at ``key``; call it on a worker thread.
 
     Raises:
-        Error: as :func:`listen_inside`.
+        Error: as :func:`open_sockets_in`.
     """
     with _entered(key, inode, "open a socket"):
         return _unbound(socket.AF_INET, socket.SOCK_STREAM)
@@ -113,12 +113,13 @@ def _entered(key: str, inode: int, what: str) -> Iterator[None]:
 
 
 def open_sockets(address: Address, port: int) -> tuple[socket.socket, socket.socket]:
-    """The same two sockets in the calling thread's own namespace.
+    """Open the same two sockets in the calling thread's own namespace.
 
     The UDP socket has neither ``SO_REUSEADDR`` nor ``SO_REUSEPORT``. With the first, every user may bind the port too
-    and takes the datagrams; with the second, every program of the same user, and root inside a sandbox is the same user
-    (socket(7); ``udp_lib_lport_inuse`` in net/ipv4/udp.c). The TCP socket has ``SO_REUSEADDR``, because connections
-    that are closing would keep the port for a minute. Nobody can bind beside a socket that listens all the same.
+    and receives the datagrams. With the second, every program of the same user may, and root inside a sandbox is the
+    same user (socket(7); ``udp_lib_lport_inuse`` in net/ipv4/udp.c). The TCP socket has ``SO_REUSEADDR``, because
+    connections that are closing would keep the port for a minute. Beside a listening socket no other can be bound all
+    the same.
 
     Raises:
         OSError: the port is taken, or the address is not of this host.

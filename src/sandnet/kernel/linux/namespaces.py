@@ -1,7 +1,7 @@
 """Network namespaces pinned at paths: files below one directory on which a namespace is mounted.
 
-The directory is in everybody's sight, so nothing below it is trusted: every part of a path is opened
-relative to the one before, symlinks are refused, and a mount goes to a descriptor and not to a name.
+Every user can see the directory, so nothing below it is trusted: every part of a path is opened relative to the one
+before, symlinks are refused, and the mount target is a descriptor, not a name.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ from sandnet.kernel.types import DefaultRoute, Namespace, SourceRoute
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SCANS: Final = 3
-"""A file that is no namespace's may be one a moment later: it is looked at so often before it is a stranger's."""
+"""Checks of a file that is no namespace before it counts as another program's: it may become a namespace a moment
+later."""
 
 
 class LinuxNamespaces:
-    """The real :class:`sandnet.kernel.base.Namespaces`.
+    """The Linux implementation of :class:`sandnet.kernel.base.Namespaces`.
 
     Args:
         sandbox_dir: absolute path of the directory that all keys are below; made (0755) when it is absent.
@@ -74,27 +75,27 @@ class LinuxNamespaces:
             return _with_loopback(found, folder, name) if path or pid else found
 
     def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
-        """The namespace that :meth:`pin` would pin, as it is now."""
+        """Return the namespace that :meth:`pin` would pin, as it is now."""
         with map_errors("identify a namespace"), _source(path, pid) as source:
             return _described("", source)
 
     def find(self, key: str) -> Namespace | None:
-        """What is pinned at ``key``, or ``None``; ``loopback_was_up`` tells of now."""
+        """Return the namespace pinned at ``key``, or ``None``; ``loopback_was_up`` is its present state."""
         with map_errors(f"look up {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
             return _find(key, folder, name)
         return None
 
     def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
-        """Unpin; a namespace nobody else holds is gone with that. Absent: success.
+        """Unpin; the kernel deletes a namespace that nothing else holds. Absent: success.
 
         Args:
             key: where it is pinned.
-            inode: leave alone what has another identity; 0: whatever is pinned there.
-            loopback_down: set ``lo`` down first (a joined namespace is given back as it was). Its 127.0.0.1 goes
-                too, which the kernel gives to a ``lo`` without addresses whenever it comes up.
+            inode: leave alone a namespace of another identity; 0: any.
+            loopback_down: set ``lo`` down first (a joined namespace is returned as it was). Its 127.0.0.1 is removed
+                too: the kernel gives it to a ``lo`` without addresses whenever that is set up.
 
         Raises:
-            Error: ``CONFLICT`` something that is no namespace and not ours lives at ``key``; it stays.
+            Error: ``CONFLICT`` something that is no namespace and not ours is at ``key``; it stays.
         """
         with map_errors(f"release {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
             failures: list[OSError] = []
@@ -112,18 +113,18 @@ class LinuxNamespaces:
     def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
         """Make these, at most one a family, the sandbox's only default routes of ours.
 
-        A default route that somebody else put there stays, and wins.
+        A default route that another program put there stays, and takes precedence.
 
         Raises:
-            Error: ``NOT_FOUND`` the namespace or an interface is gone (never without routes);
-                ``INVALID`` or ``UNAVAILABLE`` the kernel finds a gateway out of reach.
+            Error: ``NOT_FOUND`` the namespace or an interface does not exist (never without routes); ``INVALID`` or
+                ``UNAVAILABLE`` the kernel finds that a gateway is unreachable.
         """
         with map_errors(f"set the default routes of {key}"), self._inside(key) as netlink:
             if netlink:
-                wanted: dict[int, Route] = {route.gateway.version: _route(netlink, key, route) for route in routes}
+                desired: dict[int, Route] = {route.gateway.version: _route(netlink, key, route) for route in routes}
                 for version, family in _FAMILIES.items():
-                    ensure_default(netlink, family, wanted.get(version))
-                ensure_groups(netlink, 0 if 4 in wanted else _first_ethernet(netlink))
+                    ensure_default(netlink, family, desired.get(version))
+                ensure_groups(netlink, 0 if 4 in desired else _first_ethernet(netlink))
             elif routes:
                 raise not_found("namespace", key)
 
@@ -131,7 +132,7 @@ class LinuxNamespaces:
         """See :meth:`sandnet.kernel.base.Namespaces.source_routes`.
 
         Raises:
-            Error: ``NOT_FOUND`` the namespace is gone (never without routes).
+            Error: ``NOT_FOUND`` the namespace does not exist (never without routes).
         """
         with map_errors(f"set the routing by source of {key}"), self._inside(key) as netlink:
             if netlink:
@@ -142,7 +143,7 @@ class LinuxNamespaces:
                 raise not_found("namespace", key)
 
     def set_link_down(self, key: str, interface: str) -> None:
-        """Set a link inside down and take its addresses off it; absent: success."""
+        """Set a link inside down and remove its addresses; absent: success."""
         with map_errors(f"silence {interface} of {key}"), self._inside(key) as netlink:
             index = netlink.index(interface) if netlink else 0
             if netlink and index:
@@ -151,28 +152,28 @@ class LinuxNamespaces:
                     remove_address(netlink, index, address)
 
     def tcp_socket(self, key: str, inode: int) -> socket.socket:
-        """An unconnected IPv4 TCP socket that lives in the namespace pinned at ``key``."""
+        """Return an unconnected IPv4 TCP socket in the namespace pinned at ``key``."""
         return tcp_socket(key, inode)
 
     def interfaces(self, key: str) -> Sequence[str]:
-        """Names of the links inside, ``lo`` included; empty when nothing is pinned there."""
+        """List the names of the links inside, ``lo`` included; empty when nothing is pinned there."""
         with map_errors(f"list the links of {key}"), self._inside(key) as netlink:
             return [link.name for link in list_links(netlink)] if netlink else []
 
     @contextmanager
     def opened(self, key: str) -> Iterator[int]:
-        """A descriptor of the namespace pinned at ``key``.
+        """Yield a descriptor of the namespace pinned at ``key``.
 
         Raises:
             FileNotFoundError: nothing is there.
-            NotANetworkNamespaceError: what is there is something else.
+            NotANetworkNamespaceError: what is there is no network namespace.
         """
         with self._place(key) as (folder, name), opened_namespace(name, dir_fd=folder) as namespace:
             yield namespace
 
     @contextmanager
     def _inside(self, key: str) -> Iterator[Netlink | None]:
-        """A socket of the namespace pinned at ``key``; ``None`` when there is none."""
+        """Yield a socket of the namespace pinned at ``key``; ``None`` when there is none."""
         try:
             with self._place(key) as (folder, name):
                 netlink = _open_netlink(folder, name)
@@ -184,11 +185,11 @@ class LinuxNamespaces:
 
     @contextmanager
     def _place(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-        """The directory that ``key`` is in, as a descriptor, and its name there.
+        """Yield the directory that ``key`` is in, as a descriptor, and the file's name there.
 
         Raises:
             Error: ``INVALID`` not a path below the sandbox directory; ``CONFLICT`` a part is no directory.
-            FileNotFoundError: a directory is missing, unless they are to be made.
+            FileNotFoundError: a directory is missing, and ``make`` is false.
         """
         parts = _parts(self._root, key)
         folder = _open_root(self._root, make=make)
@@ -237,14 +238,14 @@ def _find(key: str, folder: int, name: str) -> Namespace | None:
 
 
 def _pinned_inode(key: str, folder: int, name: str) -> int:
-    """Which namespace is mounted on the file; 0: none, as :func:`_pinned` says."""
+    """Return the inode of the namespace that is mounted on the file; 0: none (see :func:`_pinned`)."""
     with _pinned(key, folder, name) as namespace:
         return 0 if namespace is None else os.fstat(namespace).st_ino
 
 
 @contextmanager
 def _pinned(key: str, folder: int, name: str) -> Iterator[int | None]:
-    """The namespace that is mounted on the file; ``None``: there is no file, or an empty one a crash left behind.
+    """Yield the namespace that is mounted on the file; ``None``: no file, or an empty one that a crash left behind.
 
     Raises:
         Error: ``CONFLICT`` anything else is there.
@@ -258,7 +259,10 @@ def _pinned(key: str, folder: int, name: str) -> Iterator[int | None]:
 
 
 def _open_pinned(key: str, folder: int, name: str) -> int | None:
-    """Opened once, and what was found is gone by: who looks without a lock may meet a join or a leave."""
+    """Open the namespace that is mounted on the file.
+
+    A caller without a lock may run during a join or a leave. So what the first scan found may have changed already.
+    """
     for _ in range(_SCANS):
         try:
             return open_namespace(name, dir_fd=folder)
@@ -308,7 +312,7 @@ def _make(key: str, folder: int, name: str) -> Namespace:
 
 
 def _mount(source: str, folder: int, name: str) -> None:
-    """Mount a namespace on the file, made if need be; the target is a descriptor, so it cannot be swapped."""
+    """Mount a namespace on the file, which is made if needed. The target is a descriptor, so no one can swap it."""
     with suppress(FileExistsError):
         flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(name, flags, 0o444, dir_fd=folder))
@@ -370,6 +374,6 @@ def _route(netlink: Netlink, key: str, route: DefaultRoute) -> Route:
 
 
 def _first_ethernet(netlink: Netlink) -> int:
-    """The first veth of a sandbox that is up; 0: there is none."""
+    """Return the first veth of a sandbox that is up; 0: there is none."""
     ports = (link.ifindex for link in list_links(netlink) if link.kind == "veth" and link.up)
     return min(ports, default=0)

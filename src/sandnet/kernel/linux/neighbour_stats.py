@@ -14,13 +14,13 @@ _COLUMN: Final = "table_fulls"
 
 
 def overflows(folder: str = FOLDER) -> Mapping[int, int]:
-    """Return how often a table was full, by version of IP; none where the kernel does not say."""
+    """Return how often a table was full, by version of IP; none where the kernel does not report it."""
     found = {version: _sum(f"{folder}/{name}") for version, name in _FILES.items()}
     return {version: count for version, count in found.items() if count is not None}
 
 
 def _sum(path: str) -> int | None:
-    """The counter of all processors: a line of headings, then a line of hexadecimal numbers for each."""
+    """Return the sum over all processors: a line of headings, then a line of hexadecimal numbers for each processor."""
     try:
         with open(path, encoding="ascii") as file:
             headings, *rows = [line.split() for line in file]

@@ -1,14 +1,13 @@
 """nftables through libnftables, inside our own process.
 
-Running the ``nft`` program takes 2.4 ms, the library 0.5 to 0.9 where another transaction came before: it reads
-tables, chains and sets anew then. So elements that each join needs are told to the kernel without it, in
-0.1 ms. The text given is what ``nft -f`` reads (nft(8), libnftables(3)), and one run is one transaction of the
-kernel: all of it happens or nothing.
+Running the ``nft`` program takes 2.4 ms, the library 0.5 to 0.9 ms after another transaction: it then reads tables,
+chains and sets again. So the elements that each join needs are sent to the kernel without it, in 0.1 ms. The text given
+is what ``nft -f`` reads (nft(8), libnftables(3)), and one run is one transaction of the kernel: all of it happens or
+nothing.
 
-One library context serves all threads, behind a lock. A context for each thread was measured at 11,000
-elements a second against 7,500 with the lock (four threads, two cores); the library promises no thread
-safety between contexts, each would keep its own copy of what it knows about the tables, and an attach
-needs three elements.
+One library context serves all threads, behind a lock. A context for each thread was measured at 11,000 elements a
+second against 7,500 with the lock (four threads, two cores). But the library promises no thread safety between
+contexts, each would keep its own copy of the tables, and an attach needs only three elements.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from sandnet.kernel.types import ElementChange, Listing
 _LIBRARY: Final = "libnftables.so.1"
 _PACKAGE_HINT: Final = "apt-get install libnftables1"
 _NUMERIC_STATELESS: Final = 0xF << 7 | 1 << 2
-"""Output flags (libnftables(3)): numbers and no names, nothing that counts: as we write it ourselves."""
+"""Output flags (libnftables(3)): numbers instead of names, and no counters, as we write it ourselves."""
 _ABSENT_HINT: Final = "somebody else removed rules of ours: they are put back within seconds"
 _ELEMENT: Final = re.compile(r",\s+")
 _TRANSIENT: Final = (
@@ -45,21 +44,26 @@ _TRANSIENT: Final = (
     "No buffer space available",
     "cache initialization failed",
 )
-"""What the library says when the kernel lacks something or is short of something; the rest is our own script."""
+"""What the library reports when the kernel lacks a feature or is short of a resource; other errors are our own
+script's."""
 _MISSING: Final = "No such file or directory"
-"""What it says when a table, set or element that a script builds upon is not there: somebody else removed it."""
+"""What it reports when a table, set or element that a script builds upon does not exist: another program removed it."""
 
 
 _SEND_BUFFER: Final = 2 * 1024 * 1024
-"""Bytes. A transaction is one message: both tables are 250 KiB, more than the usual 208. The library enlarges it
-with ``SO_SNDBUFFORCE`` alone, which root of a user namespace may not use."""
+"""Bytes. A transaction is one message: both tables are 250 KiB, more than the usual 208. The library enlarges it only
+with ``SO_SNDBUFFORCE``, which root of a user namespace may not use."""
 descriptors: Final = LowDescriptors(socket.AF_NETLINK, 12, _SEND_BUFFER)
 """The library waits for its netlink socket (``NETLINK_NETFILTER``) with select(2)."""
 
 
 @cache
 def _library() -> ctypes.CDLL:
-    """The loaded library. Raises ``OSError`` where it is not installed."""
+    """Return the loaded library.
+
+    Raises:
+        OSError: it is not installed.
+    """
     library = ctypes.CDLL(_LIBRARY)
     library.nft_ctx_new.argtypes = (ctypes.c_uint32,)
     library.nft_ctx_new.restype = ctypes.c_void_p
@@ -98,17 +102,17 @@ class Nftables:
         self._context: int | None = None
         self._numbers = Nfnetlink()
         self._tables = Nfnetlink()
-        """By another socket: a change need not wait until tables are read."""
-        self._accounted = 0
-        """The last generation of the ruleset whose transactions were all ours, or have been looked at."""
+        """A second socket: a change need not wait while tables are read."""
+        self._acknowledged = 0
+        """The last generation of the ruleset whose transactions were all ours, or have been checked."""
 
     def run(self, script: str) -> None:
         """Run the script as one transaction.
 
         Raises:
-            Error: ``UNAVAILABLE`` when the library is missing, or the kernel lacks a feature, a privilege or
-                memory, or (code ``rules_gone``) what the script builds upon is not there; ``INTERNAL`` when the script
-                itself is wrong. Nothing of it has happened then.
+            Error: ``UNAVAILABLE`` when the library is missing, or the kernel lacks a feature, a privilege or memory, or
+                (code ``rules_gone``) what the script builds upon does not exist; ``INTERNAL`` when the script itself is
+                wrong. Nothing of it has happened then.
         """
         if "\0" in script:  # C would read up to there and apply half of the script
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
@@ -116,12 +120,12 @@ class Nftables:
             before = self._generation()
             try:
                 self._execute(script)
-            except Error:  # the tables may not be what it was written for: they are to be looked at
-                self._accounted = 0
+            except Error:  # the tables may differ from what it was written for: they are to be checked
+                self._acknowledged = 0
                 raise
             after = self._generation()
-            if before == self._accounted and after - before <= 1:
-                self._accounted = after
+            if before == self._acknowledged and after - before <= 1:
+                self._acknowledged = after
 
     def change(self, elements: Sequence[ElementChange]) -> None:
         """Change elements as one transaction, without the library.
@@ -133,19 +137,19 @@ class Nftables:
             return
         try:
             with self._lock:
-                known = self._accounted
+                known = self._acknowledged
                 if known and self._numbers.change(elements, known):
-                    self._accounted = (known + 1) % (1 << 32) or 1
+                    self._acknowledged = (known + 1) % (1 << 32) or 1
                 else:
                     self._numbers.change(elements, 0)
         except OSError as failure:
-            self._accounted = 0
+            self._acknowledged = 0
             raise _refusal(failure.strerror or str(failure)) from failure
 
     def listing(self, table: str) -> Listing | None:
-        """A table as it is in the kernel, ``None`` where there is none.
+        """Return a table as it is in the kernel, ``None`` where there is none.
 
-        Each set is asked for by itself, so that nobody waits long for the library.
+        Each set is requested separately, so that no other caller waits long for the library.
 
         Raises:
             Error: as :meth:`run`.
@@ -163,10 +167,10 @@ class Nftables:
         return Listing(found.frame, elements)
 
     def members(self, table: str, name: str) -> frozenset[str]:
-        """The elements of one set; none where it is not there.
+        """Return the elements of one set; none where there is no such set.
 
         Raises:
-            Error: as :meth:`run`, but for what is not there.
+            Error: as :meth:`run`, except for a missing set.
         """
         try:
             return self._elements(table, f"set {name}")
@@ -176,43 +180,43 @@ class Nftables:
             raise
 
     def foreign_generation(self) -> int:
-        """0 when all transactions since the last :meth:`account` were ours; else the present generation."""
+        """Return 0 when all transactions since the last :meth:`acknowledge` were ours; else the present generation."""
         with self._lock:
             now = self._generation()
-            return 0 if now == self._accounted else now
+            return 0 if now == self._acknowledged else now
 
     def acknowledge(self, generation: int) -> None:
-        """What others did up to this generation has been looked at."""
+        """Record that the transactions of other programs up to this generation have been checked."""
         with self._lock:
-            self._accounted = generation
+            self._acknowledged = generation
 
     def _elements(self, table: str, which: str) -> frozenset[str]:
         kind, _, name = which.partition(" ")
         with self._lock:
-            told = self._execute(f"list {kind} {table} {name}\n")
-        _, found, rest = told.partition("elements = {")
+            listed = self._execute(f"list {kind} {table} {name}\n")
+        _, found, rest = listed.partition("elements = {")
         return frozenset(_ELEMENT.split(rest.partition("}")[0].strip())) if found else frozenset()
 
     def _execute(self, script: str) -> str:
-        """What the library says to it; the lock is held."""
+        """Return the library's output for the script. The caller holds the lock."""
         context = self._context = self._context or _new_context()
         failed = _library().nft_run_cmd_from_buffer(context, script.encode())
         # Fetched after every run, as only that empties the buffers: there may be warnings in one.
-        told = _library().nft_ctx_get_output_buffer(context) or b""
-        said = _library().nft_ctx_get_error_buffer(context) or b""
+        output = _library().nft_ctx_get_output_buffer(context) or b""
+        errors = _library().nft_ctx_get_error_buffer(context) or b""
         if failed:
-            raise _refusal(said.decode(errors="replace"))
-        return str(told.decode(errors="replace"))
+            raise _refusal(errors.decode(errors="replace"))
+        return str(output.decode(errors="replace"))
 
     def _generation(self) -> int:
-        """0 where the kernel will not tell; the library says why when it is asked for something."""
+        """Return the generation; 0 where the kernel refuses. The library reports the reason at its next call."""
         try:
             return self._numbers.generation()
         except OSError:
             return 0
 
     def close(self) -> None:
-        """Give the library's memory and the sockets back; a later :meth:`run` takes new ones."""
+        """Release the library's memory and the sockets; a later :meth:`run` takes new ones."""
         self._numbers.close()
         self._tables.close()
         with self._lock:
@@ -234,9 +238,12 @@ def _new_context() -> int:
     return context
 
 
-def _refusal(said: str) -> Error:
-    """The first line names the fault. What follows shows a line of the script, often the wrong one."""
-    first = next((line.strip() for line in said.splitlines() if line.strip()), "no reason given")
+def _refusal(report: str) -> Error:
+    """Return the error for a report of the library.
+
+    The first line names the fault. The following lines show a line of the script, often the wrong one.
+    """
+    first = next((line.strip() for line in report.splitlines() if line.strip()), "no reason given")
     message = f"nftables: {first.removeprefix('Error: ')}"
     if _MISSING in first:
         return Error(Kind.UNAVAILABLE, message, _ABSENT_HINT, RULES_GONE)

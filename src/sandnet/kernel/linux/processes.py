@@ -1,4 +1,4 @@
-"""Processes, held by descriptors that cannot mean another one when their number is used again (pidfd_open(2))."""
+"""Processes, held by descriptors that cannot mean another process when their number is reused (pidfd_open(2))."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sandnet.errors import Error, Kind, invalid
 from sandnet.kernel.netlink.socket import map_errors
 
 _START_TIME: Final = 22 - 3
-"""Place of the start time among the fields after the command's name (proc_pid_stat(5))."""
+"""Index of the start time among the fields after the command's name (proc_pid_stat(5))."""
 _MAX_STAT: Final = 4096
 _ENDED: Final = (FileNotFoundError, ProcessLookupError)
-"""What /proc says of a process that has ended."""
+"""Errors of /proc for a process that has exited."""
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 
@@ -27,7 +27,7 @@ class PidFd:
         self._descriptor = descriptor
 
     def fileno(self) -> int:
-        """The descriptor; -1 once closed."""
+        """Return the descriptor; -1 once closed."""
         return self._descriptor
 
     def end(self, *, force: bool = False) -> None:
@@ -36,20 +36,20 @@ class PidFd:
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL if force else signal.SIGTERM)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
 
 class LinuxProcesses:
-    """The real :class:`sandnet.kernel.observation.Processes`: those of the daemon's own PID namespace."""
+    """The Linux implementation of :class:`sandnet.kernel.observation.Processes`, for the daemon's own PID namespace."""
 
     def started(self, pid: int) -> int | None:
         """See :meth:`sandnet.kernel.observation.Processes.started`.
 
         Raises:
-            Error: as told there; ``UNAVAILABLE`` no descriptor is free.
+            Error: as described there; ``UNAVAILABLE`` no descriptor is free.
         """
         process = _open(pid)
         if process is None:
@@ -63,14 +63,14 @@ class LinuxProcesses:
         """See :meth:`sandnet.kernel.observation.Processes.watch`.
 
         Raises:
-            Error: as told there.
+            Error: as described there.
         """
         process = _open(pid)
         if process is None:
             return None
         with ExitStack() as unless_watched:
             unless_watched.callback(process.close)
-            # the start time is read while the descriptor is open: if it fits, it is that process's
+            # The descriptor is open while the start time is read: if the time matches, it is that process's.
             if _start_time(pid) != started or _has_ended(process):
                 return None
             unless_watched.pop_all()
@@ -80,7 +80,7 @@ class LinuxProcesses:
         """See :meth:`sandnet.kernel.observation.Processes.namespaces`.
 
         Raises:
-            Error: as told there.
+            Error: as described there.
         """
         found = set()
         with map_errors("look which namespaces processes are in"):
@@ -107,16 +107,17 @@ def _unknown(pid: int, error: OSError) -> Error:
 
 
 def _has_ended(process: PidFd) -> bool:
-    waiting = select.poll()  # not select.select, which ends at descriptor 1,024
+    waiting = select.poll()  # not select.select, which takes no descriptor above 1,023
     waiting.register(process.fileno(), select.POLLIN)
     return bool(waiting.poll(0))
 
 
 def _start_time(pid: int) -> int | None:
-    """In clock ticks since boot; ``None``: there is no such process.
+    """Return the start time in clock ticks since boot; ``None``: there is no such process.
 
     Raises:
-        Error: ``UNAVAILABLE`` it cannot be read. Whoever took that for the end would bury the living.
+        Error: ``UNAVAILABLE`` it cannot be read. That does not mean that the process has exited: a caller that took it
+            so would remove the sandbox of a running process.
     """
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -124,7 +125,7 @@ def _start_time(pid: int) -> int | None:
             stat = os.read(descriptor, _MAX_STAT)
         finally:
             os.close(descriptor)
-    except _ENDED:  # it ended, perhaps in between
+    except _ENDED:  # it has exited, perhaps between open and read
         return None
     except OSError as error:
         raise _unknown(pid, error) from error

@@ -9,14 +9,14 @@ from typing import Final
 _SOLICITATION: Final = 133
 _ALL_ROUTERS: Final = "ff02::2"
 _HOP_LIMIT: Final = 255
-"""What any other limit has is not heard (RFC 4861, 6.1.1)."""
+"""Routers ignore a solicitation with any other hop limit (RFC 4861, 6.1.1)."""
 
 
 def solicit_routers(interface: str) -> None:
     """Send one router solicitation.
 
     Raises:
-        OSError: the link is gone or down, or has no link-local address.
+        OSError: the link does not exist or is down, or has no link-local address.
     """
     index = socket.if_nametoindex(interface)
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6) as raw:

@@ -1,4 +1,4 @@
-"""Who has a port: only asked when binding it has failed (proc(5), ``/proc/net/tcp``)."""
+"""Finds the process that has a port, only after binding it has failed (proc(5), ``/proc/net/tcp``)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _TABLES: Final = {
     (socket.IPPROTO_UDP, 4): ("udp", "udp6"),
     (socket.IPPROTO_UDP, 6): ("udp6",),
 }
-"""A socket of IPv6 may hold the port for IPv4 too."""
+"""An IPv6 socket may hold the port for IPv4 too."""
 _UNKNOWN: Final = "by another program"
 
 
 def holder_of(proto: int, address: Address, port: int) -> str:
-    """``by nginx (pid 123)``, or as much of it as can be learnt.
+    """Return ``by nginx (pid 123)``, or as much of it as can be found.
 
-    Connections that are closing belong to no process, and a bound TCP socket that does not listen is in no
-    list of the kernel's.
+    Connections that are closing belong to no process, and a bound TCP socket that does not listen is in no list of the
+    kernel.
     """
     inodes = {
         inode
@@ -46,7 +46,7 @@ def _covers(local: Address, address: Address) -> bool:
 
 
 def _entries(table: str, port: int) -> Iterator[tuple[Address, str]]:
-    """Local address and inode of every socket in the table that has the port."""
+    """Yield local address and inode of every socket in the table that has the port."""
     try:
         with open(f"/proc/thread-self/net/{table}", encoding="ascii") as lines:
             next(lines, None)
@@ -60,7 +60,7 @@ def _entries(table: str, port: int) -> Iterator[tuple[Address, str]]:
 
 
 def _parsed(text: str) -> Address:
-    """The kernel prints words of 32 bits, each in the machine's byte order."""
+    """Parse an address: the kernel prints words of 32 bits, each in the machine's byte order."""
     words = (int(text[start : start + 8], 16) for start in range(0, len(text), 8))
     packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
     address = ip_address(packed)
@@ -76,11 +76,11 @@ def _processes() -> Iterator[str]:
 
 
 def _has_socket(pid: str, inodes: set[str]) -> bool:
-    wanted = {f"socket:[{inode}]" for inode in inodes - {"0"}}
+    targets = {f"socket:[{inode}]" for inode in inodes - {"0"}}
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            return any(_target(entry.path) in wanted for entry in entries)
-    except OSError:  # it has ended meanwhile, or is not ours to look at
+            return any(_target(entry.path) in targets for entry in entries)
+    except OSError:  # it has exited, or we may not read it
         return False
 
 

@@ -1,6 +1,6 @@
 """Reads links, addresses and routes in bulk: one dump each for the host, and one each in a sandbox.
 
-A sandbox takes 0.3 ms, most of it spent in the kernel and in going there and back. Layouts and numbers:
+A sandbox takes 0.3 ms, most of it spent in the kernel and in changes between namespaces. Layouts and numbers:
 ``linux/rtnetlink.h``, ``linux/if_link.h``.
 """
 
@@ -35,10 +35,10 @@ _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
 class LinuxStateReader:
-    """The real :class:`sandnet.kernel.observation.StateReader`.
+    """The Linux implementation of :class:`sandnet.kernel.observation.StateReader`.
 
     Args:
-        namespaces: knows how to open a sandbox safely.
+        namespaces: opens a sandbox safely.
         sandbox_dir: the directory that all keys are below.
     """
 
@@ -50,7 +50,7 @@ class LinuxStateReader:
         """See :meth:`sandnet.kernel.observation.StateReader.host`.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell.
+            Error: ``UNAVAILABLE`` the kernel refuses.
         """
         with map_errors("look at the host's links"), Netlink() as netlink:
             if not only:
@@ -62,7 +62,7 @@ class LinuxStateReader:
         """See :meth:`sandnet.kernel.observation.StateReader.uplinks`.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell.
+            Error: ``UNAVAILABLE`` the kernel refuses.
         """
         with map_errors("look for the host's uplinks"), Netlink() as netlink:
             found = {(4 if path.family == socket.AF_INET else 6, path.link) for path in dump_widest(netlink)}
@@ -86,15 +86,15 @@ class LinuxStateReader:
         """See :meth:`sandnet.kernel.observation.StateReader.mount_path_of`.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell.
+            Error: ``UNAVAILABLE`` the mount table cannot be read.
         """
         return next(map(_place, _mounts(f" net:[{inode}] ")), "")
 
     def process_in(self, inode: int) -> int:
         """See :meth:`sandnet.kernel.observation.StateReader.process_in`."""
-        wanted = f"net:[{inode}]"
+        target = f"net:[{inode}]"
         for name in os.listdir("/proc"):
-            if name.isdecimal() and _namespace_of(name) == wanted:
+            if name.isdecimal() and _namespace_of(name) == target:
                 return int(name)
         return 0
 
@@ -109,7 +109,7 @@ class LinuxStateReader:
 
 
 def _space_inside(namespace: int, families: Sequence[int]) -> NamespaceState | None:
-    """What is in a sandbox; ``None``: more than one look may read."""
+    """Read the state of a sandbox; ``None``: it holds more than one scan may read."""
     try:
         with Netlink.inside(namespace) as netlink:
             space = _namespace_state(netlink, dump_ports(netlink), families)
@@ -119,7 +119,7 @@ def _space_inside(namespace: int, families: Sequence[int]) -> NamespaceState | N
 
 
 def _name(index: int) -> str:
-    """Return the name of a link of the host; empty: it is gone."""
+    """Return the name of a link of the host; empty: it was deleted."""
     try:
         return socket.if_indextoname(index)
     except OSError:
@@ -127,7 +127,7 @@ def _name(index: int) -> str:
 
 
 def _mounts(word: str) -> list[str]:
-    """The lines of the table of mounts (proc(5)) in which a word stands."""
+    """Return the lines of the mount table (proc(5)) that contain a text."""
     with map_errors("read the table of mounts"), open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
         return [line for line in file if word in line]
 
@@ -139,12 +139,12 @@ def _place(line: str) -> str:
 def _namespace_of(pid: str) -> str:
     try:
         return os.readlink(f"/proc/{pid}/ns/net")
-    except OSError:  # it ended meanwhile
+    except OSError:  # the process has exited
         return ""
 
 
 def _namespace_state(netlink: Netlink, ports: Iterable[Port], families: Iterable[int], only: int = 0) -> NamespaceState:
-    """Of all links, or of the one with the index ``only``."""
+    """Read the state of all links, or of the one with the index ``only``."""
     links = {port.link.name: port for port in ports}
     addresses: dict[int, set[PackedPrefix]] = {}
     for index, address in dump_addresses(netlink, only):

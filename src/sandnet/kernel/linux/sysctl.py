@@ -1,6 +1,6 @@
 """Kernel parameters, as files below ``/proc/sys`` (Documentation/admin-guide/sysctl).
 
-What lies below ``net`` is that of the calling thread's network namespace.
+Those below ``net`` belong to the calling thread's network namespace.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sandnet.kernel.validation import check_name
 
 _ROOT: Final = "/proc/sys"
 _MAX_VALUE: Final = 4096
-"""Bytes read; no parameter of ours comes near (the kernel's own limit for most is a page)."""
+"""Bytes read; none of our parameters is nearly as long (the kernel's own limit for most is a page)."""
 
 
 class ProcSysctl:
-    """Reads and writes parameters below one directory."""
+    """Kernel parameters below one directory."""
 
     def __init__(self, root: str = _ROOT) -> None:
         self._root = root
@@ -71,7 +71,7 @@ class ProcSysctl:
 
 
 def set_where_different(sysctl: Sysctl, name: str, value: str) -> None:
-    """Set a parameter unless it has the value: ``/proc/sys`` may be read-only. One that is missing is passed over.
+    """Set a parameter unless it has the value: ``/proc/sys`` may be read-only. A missing parameter is skipped.
 
     Raises:
         Error: as :meth:`sandnet.kernel.base.Sysctl.set`.

@@ -1,9 +1,10 @@
-"""What changes on the host and in sandboxes, as the kernel tells it: one socket for the host, one for all sandboxes.
+"""Follows changes on the host and in sandboxes: one notification socket for the host, one for all sandboxes.
 
-A netlink socket with ``NETLINK_LISTEN_ALL_NSID`` (netlink(7)) hears of every namespace that has a number in ours, and
-the kernel numbers a namespace when a veth pair leads there. So a thousand sandboxes cost one socket. The host has a
-socket of its own: a sandbox that changes its own links and routes all day fills the other one only. Nobody is woken by
-news: they gather in the socket until somebody reads, and a burst of joins costs the reader what is left of it.
+A netlink socket with ``NETLINK_LISTEN_ALL_NSID`` (netlink(7)) receives the notifications of every namespace that has a
+number in ours. The kernel numbers a namespace when a veth pair leads there. So a thousand sandboxes cost one socket.
+The host has a socket of its own: a sandbox that changes its own links and routes all day fills the other one only.
+Notifications wake no one: they gather in the socket until the next read. After a burst of joins the reader processes
+only the final states.
 """
 
 from __future__ import annotations
@@ -37,35 +38,35 @@ from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
 from sandnet.kernel.types import Changes, Port
 
 _BACKLOG: Final = 16 << 20
-"""Bytes of unread news the kernel keeps for us: a thousand joins."""
+"""Bytes of unread notifications the kernel keeps for us: a thousand joins."""
 _BUFFER: Final = 1 << 16
 _MOST: Final = 20_000
-"""Messages that one reading of a socket takes: about what the backlog holds, and a tenth of a second. Who may change
-links or routes of a sandbox can write as fast as we read, and must not keep us reading."""
+"""Messages that one read of a socket takes: about what the backlog holds, and a tenth of a second. A program that may
+change links or routes of a sandbox can write as fast as we read, and must not keep us reading."""
 _NUMBER: Final = struct.Struct("=i")
 _HERE: Final = -1
-_LOST: Final = (RTM_DELADDR, RTM_DELROUTE, RTM_NEWNETCONF)
-_POORER: Final = (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE, RTM_DELRULE)
-_MOVED: Final = {
+_REDUCED: Final = (RTM_DELADDR, RTM_DELROUTE, RTM_NEWNETCONF)
+_REDUCED_INSIDE: Final = (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE, RTM_DELRULE)
+_LINK_INDEX: Final = {
     RTM_NEWADDR: index_of_address,
     RTM_NEWROUTE: index_of_route,
     RTM_DELADDR: index_of_address,
     RTM_DELROUTE: index_of_route,
     RTM_NEWNETCONF: index_of_netconf,
 }
-"""Addresses and routes that come and go, and links that begin or cease to forward: how to tell which link it is."""
+"""How to find the link of each notification about an address, a route or forwarding."""
 _MOUNTS: Final = "/proc/self/mountinfo"
 
 
 class LinuxWatcher:
-    """The real :class:`sandnet.kernel.observation.Watcher`, of the namespace in which the first call is made."""
+    """The Linux implementation of :class:`sandnet.kernel.observation.Watcher`, for the namespace of the first call."""
 
     def __init__(self, firewall: Firewall) -> None:
         self._firewall = firewall
         self._host: socket.socket | None = None
-        """Hears of the host."""
+        """Receives notifications of the host."""
         self._sandboxes: socket.socket | None = None
-        """Hears of the host too, which is passed over."""
+        """Receives notifications of sandboxes, and of the host too, which are skipped."""
         self._mounts: select.poll | None = None
         self._table: BinaryIO | None = None
         self._names: dict[int, str] = {}
@@ -77,22 +78,22 @@ class LinuxWatcher:
         """See :meth:`sandnet.kernel.observation.Watcher.read`.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell.
+            Error: ``UNAVAILABLE`` the kernel refuses.
         """
         with map_errors("hear of changes"):
             mounts, rules = self._mounts_changed(), self._firewall.foreign_generation() != 0
             if self._host is None or self._sandboxes is None:
-                self._begin()
-                return _nothing(rules=rules, missed=False)
+                self._subscribe()
+                return _without_changes(rules=rules, missed=False)
             try:
-                heard = [*self._receive(self._host)]
+                received = [*self._receive(self._host)]
             except OSError as failure:
                 if failure.errno != errno.ENOBUFS:
                     raise
-                self._begin()
-                return _nothing(rules=True, missed=True)
+                self._subscribe()
+                return _without_changes(rules=True, missed=True)
             inner, missed = self._receive_inside(self._sandboxes)
-            return self._summarise([*heard, *inner], mounts=mounts, rules=rules, missed=missed)
+            return self._summarise([*received, *inner], mounts=mounts, rules=rules, missed=missed)
 
     def namespaces(self) -> Mapping[str, int]:
         """See :meth:`sandnet.kernel.observation.Watcher.namespaces`."""
@@ -103,14 +104,14 @@ class LinuxWatcher:
         return self._names.get(index, "")
 
     def close(self) -> None:
-        """Give the sockets back; a later :meth:`read` begins anew."""
+        """Close the sockets; a later :meth:`read` subscribes again."""
         for each in (self._host, self._sandboxes, self._table):
             if each is not None:
                 each.close()
         self._host, self._sandboxes, self._table, self._mounts = None, None, None, None
 
-    def _begin(self) -> None:
-        """Subscribe first, then see what there is: nothing falls in between."""
+    def _subscribe(self) -> None:
+        """Subscribe first, then list the links: so no change between the two is missed."""
         for each in (self._host, self._sandboxes):
             if each is not None:
                 each.close()
@@ -121,49 +122,49 @@ class LinuxWatcher:
         self._names = {port.link.ifindex: port.link.name for port in ports}
         self._namespaces = {port.link.name: port.peer_namespace for port in ports if port.peer_namespace >= 0}
 
-    def _receive(self, news: socket.socket) -> Iterator[tuple[int, Reply]]:
-        """What has gathered: number of the namespace, and the message."""
+    def _receive(self, subscription: socket.socket) -> Iterator[tuple[int, Reply]]:
+        """Yield the gathered notifications: number of the namespace, and the message."""
         for _ in range(_MOST):
             try:
-                data, ancillary, _flags, (port, _groups) = news.recvmsg(_BUFFER, 64)
+                data, ancillary, _flags, (port, _groups) = subscription.recvmsg(_BUFFER, 64)
             except BlockingIOError:
                 return
-            if port == 0:  # any process may write to a netlink socket; only the kernel is heard
-                numbers = (_NUMBER.unpack_from(told)[0] for _, kind, told in ancillary if kind == LISTEN_ALL_NSID)
+            if port == 0:  # any process may write to a netlink socket; only the kernel's messages count
+                numbers = (_NUMBER.unpack_from(payload)[0] for _, kind, payload in ancillary if kind == LISTEN_ALL_NSID)
                 where = next(numbers, _HERE)
                 yield from ((where, reply) for reply in replies(data))
 
-    def _receive_inside(self, news: socket.socket) -> tuple[list[tuple[int, Reply]], bool]:
-        """What has gathered of sandboxes, and whether some of it was lost."""
+    def _receive_inside(self, subscription: socket.socket) -> tuple[list[tuple[int, Reply]], bool]:
+        """Return the gathered notifications of sandboxes, and whether some of them were lost."""
         try:
-            return [(where, reply) for where, reply in self._receive(news) if where != _HERE], False
+            return [(where, reply) for where, reply in self._receive(subscription) if where != _HERE], False
         except OSError as failure:
             if failure.errno != errno.ENOBUFS:
                 raise
-        news.close()
+        subscription.close()
         self._sandboxes = subscribed(_BACKLOG, also=RULES, all_namespaces=True)
         return [], True
 
-    def _summarise(self, heard: list[tuple[int, Reply]], *, mounts: bool, rules: bool, missed: bool) -> Changes:
+    def _summarise(self, received: list[tuple[int, Reply]], *, mounts: bool, rules: bool, missed: bool) -> Changes:
         latest: dict[tuple[int, int], bytes] = {}
         gone: set[str] = set()
-        lost: set[int] = set()
-        grown: set[int] = set()
-        poorer: set[int] = set()
+        reduced: set[int] = set()
+        extended: set[int] = set()
+        reduced_namespaces: set[int] = set()
         deleted: set[int] = set()
-        for where, reply in heard:
+        for where, reply in received:
             if reply.kind in (RTM_NEWLINK, RTM_DELLINK) and reply.body[0] == socket.AF_BRIDGE:
-                continue  # of a port of a bridge; what it tells, the message of the link itself tells too
+                continue  # about a bridge port; the message of the link itself contains the same
             if reply.kind == RTM_NEWLINK:
                 latest[where, index_of_link(reply.body)] = reply.body
-            elif where != _HERE and reply.kind in _POORER:
-                poorer.add(where)
+            elif where != _HERE and reply.kind in _REDUCED_INSIDE:
+                reduced_namespaces.add(where)
             elif reply.kind == RTM_DELLINK:
                 gone.add(to_port(reply.body).link.name)
                 deleted.add(index_of_link(reply.body))
                 latest.pop((where, index_of_link(reply.body)), None)
-            elif where == _HERE and reply.kind in _MOVED:
-                (lost if reply.kind in _LOST else grown).add(_MOVED[reply.kind](reply.body))
+            elif where == _HERE and reply.kind in _LINK_INDEX:
+                (reduced if reply.kind in _REDUCED else extended).add(_LINK_INDEX[reply.kind](reply.body))
         links = {key: to_port(body) for key, body in latest.items()}
         inner: dict[int, list[Port]] = {}
         for (where, _), port in links.items():
@@ -171,12 +172,20 @@ class LinuxWatcher:
                 inner.setdefault(where, []).append(port)
         here = {port.link.name: port for (where, _), port in links.items() if where == _HERE}
         self._remember(here, gone)
-        touched = frozenset(name for index in lost if (name := self._names.get(index)))
-        richer = frozenset(self._names.get(index, "") for index in grown)
+        reduced_links = frozenset(name for index in reduced if (name := self._names.get(index)))
+        extended_links = frozenset(self._names.get(index, "") for index in extended)
         for index in deleted - {port.link.ifindex for port in here.values()}:
             self._names.pop(index, None)
         return Changes(
-            here, frozenset(gone), touched, richer, inner, frozenset(poorer), mounts=mounts, rules=rules, missed=missed
+            here,
+            frozenset(gone),
+            reduced_links,
+            extended_links,
+            inner,
+            frozenset(reduced_namespaces),
+            mounts=mounts,
+            rules=rules,
+            missed=missed,
         )
 
     def _remember(self, here: Mapping[str, Port], gone: set[str]) -> None:
@@ -188,15 +197,15 @@ class LinuxWatcher:
                 self._namespaces[name] = port.peer_namespace
 
     def _mounts_changed(self) -> bool:
-        """Whether the table of mounts changed since the last call (proc(5): it can be polled)."""
+        """Return whether the mount table changed since the last call (proc(5): it can be polled)."""
         if self._mounts is None:
-            self._table = open(_MOUNTS, "rb")  # noqa: SIM115 - open as long as we watch
+            self._table = open(_MOUNTS, "rb")  # noqa: SIM115 - open as long as the watcher
             self._mounts = select.poll()
             self._mounts.register(self._table, select.POLLPRI | select.POLLERR)
         return bool(self._mounts.poll(0))
 
 
-def _nothing(*, rules: bool, missed: bool) -> Changes:
-    """No news but that it begins."""
+def _without_changes(*, rules: bool, missed: bool) -> Changes:
+    """Return the first report after a subscription: no changes, but everything is to be checked."""
     names, numbers = frozenset[str](), frozenset[int]()
     return Changes({}, names, names, names, {}, numbers, mounts=True, rules=rules, missed=missed)

@@ -1,12 +1,12 @@
-"""Forgets connections that the kernel tracks, when a changed port mapping has made them wrong.
+"""Deletes connections that the kernel tracks, when a changed port mapping has made them wrong.
 
-A tracked flow keeps the translation it began with: a UDP client that never pauses would go on reaching a
-container that is gone, or nobody at all, until its entry expires. Layouts and numbers:
-``linux/netfilter/nfnetlink_conntrack.h`` and ``nf_conntrack_common.h``.
+A tracked flow keeps the translation it began with. A UDP client that never pauses would go on reaching a removed
+container, or no one at all, until its entry expires. Layouts and numbers: ``linux/netfilter/nfnetlink_conntrack.h`` and
+``nf_conntrack_common.h``.
 
-The kernel has one hash table for all namespaces and walks all of it for a list: 9 ms with 262,144 buckets,
-however few flows there are. Its count of our own flows costs 0.01 ms, so that is asked first. Decoding is
-ours, as pyroute2's takes 0.06 ms a flow and has no ports of SCTP.
+The kernel has one hash table for all namespaces and walks all of it for a list: 9 ms with 262,144 buckets, however few
+flows there are. Its count of our own flows costs 0.01 ms, so it is requested first. Decoding is our own code, as
+pyroute2's takes 0.06 ms a flow and has no ports of SCTP.
 
 The socket is kept: to close one is slow (:class:`sandnet.kernel.netlink.socket.SharedSocket`).
 """
@@ -47,7 +47,7 @@ _ALL_FAMILIES: Final = bytes(_HEADER)
 _TRANSLATED: Final = attribute(_CTA_STATUS, _IPS_DST_NAT) + attribute(_CTA_STATUS_MASK, _IPS_DST_NAT)
 """Only flows whose destination was translated. Kernels before 5.15 ignore it and list all."""
 _IDENTITY: Final = (_CTA_TUPLE_ORIG, _CTA_ZONE, _CTA_ID)
-"""What names one flow; with its id, a new flow between the same ports is not hit."""
+"""Attributes that identify one flow; the id excludes a new flow between the same ports."""
 
 
 class _Conntrack(Netlink):
@@ -58,23 +58,23 @@ class _Conntrack(Netlink):
         self._sequence = 0
 
     def count(self) -> int:
-        """How many flows the namespace has."""
+        """Return the number of flows in the namespace."""
         found = attributes(self.get(_GET_STATS, _ALL_FAMILIES) or b"", _HEADER)
         return int.from_bytes(found.get(_CTA_STATS_GLOBAL_ENTRIES, b""), "big")
 
     def flows(self, filters: bytes) -> Iterable[bytes]:
-        """All flows of both families that the kernel's filters let through."""
+        """List all flows of both families that pass the kernel's filters."""
         return self.dump(_GET, _ALL_FAMILIES + filters)
 
     def delete(self, flow: bytes) -> None:
-        """Forget it; one that is gone already is success."""
+        """Delete a flow; one that no longer exists is success."""
         parts = attributes(flow, _HEADER)
         names = b"".join(attribute(kind, parts[kind]) for kind in _IDENTITY if kind in parts)
         self.call(_DELETE, flow[:1] + bytes(_HEADER - 1) + names, accept=(errno.ENOENT,))
 
 
 class Conntrack:
-    """The connections of the namespace that the thread of the first call is in."""
+    """The tracked connections of the namespace that the thread of the first call is in."""
 
     def __init__(self) -> None:
         self._socket = SharedSocket(_Conntrack)
@@ -85,7 +85,7 @@ class Conntrack:
         """See :meth:`sandnet.kernel.base.Firewall.forget_flows`.
 
         Raises:
-            Error: ``UNAVAILABLE`` when the kernel will not let us.
+            Error: ``UNAVAILABLE`` when the kernel refuses.
         """
         targets = {address.packed for address in addresses}
         ports = {(proto, struct.pack("!H", port)) for proto, port in bound}
@@ -96,7 +96,7 @@ class Conntrack:
             _forget(conntrack, targets, ports, right)
 
     def close(self) -> None:
-        """Give the socket back; a later call takes a new one."""
+        """Close the socket; a later call takes a new one."""
         self._socket.close()
 
 
@@ -115,13 +115,13 @@ def _is_translated(flow: dict[int, bytes]) -> bool:
 
 
 def _answering(flow: dict[int, bytes]) -> bytes | None:
-    """The address that replies: where it was sent, or what that was translated to."""
+    """Return the address that replies: the flow's destination, or what that was translated to."""
     source = attributes(attributes(flow.get(_CTA_TUPLE_REPLY, b"")).get(_CTA_TUPLE_IP, b""))
     return source.get(_CTA_IP_V4_SRC, source.get(_CTA_IP_V6_SRC))
 
 
 def _was_sent_to(flow: dict[int, bytes], ports: set[tuple[int, bytes]]) -> bool:
-    """Whether the client sent it to one of the ports, translated or not."""
+    """Return whether the client sent it to one of the ports, translated or not."""
     if not ports:
         return False
     sent = attributes(attributes(flow.get(_CTA_TUPLE_ORIG, b"")).get(_CTA_TUPLE_PROTO, b""))

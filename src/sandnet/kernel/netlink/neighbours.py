@@ -23,17 +23,17 @@ _NTF_USE: Final = 1
 
 
 def correct_neighbour(netlink: Netlink, index: int, address: Address, mac: bytes) -> bool:
-    """Where a link remembers a neighbour by this address, make it remember this MAC; ``False``: it does not."""
+    """Set the MAC of a link's neighbour entry for this address; ``False``: there is no entry."""
     body = _NEIGHBOUR.pack(_family(address), index, _NUD_STALE, 0, 0)
     body += attribute(_NDA_DST, address.packed) + attribute(_NDA_LLADDR, mac)
     return netlink.call(RTM_NEWNEIGH, body, NLM_F_REPLACE, accept=(errno.ENOENT,))
 
 
 def announce_own(netlink: Netlink, index: int, address: Address) -> None:
-    """Have the kernel announce the link's own IPv4 address, by asking who has it.
+    """Have the kernel announce the link's own IPv4 address, by requesting it.
 
-    Sender and target of the question are the same then (RFC 5227, 3), and it is asked three times, a second apart, as
-    nobody answers (``mcast_solicit``, ``retrans_time_ms``).
+    Sender and target of the request are the same then (RFC 5227, 3). The kernel sends it three times, a second apart,
+    as no one answers (``mcast_solicit``, ``retrans_time_ms``).
     """
     body = _NEIGHBOUR.pack(_family(address), index, _NUD_NONE, _NTF_USE, 0)
     netlink.call(RTM_NEWNEIGH, body + attribute(_NDA_DST, address.packed), NLM_F_CREATE)

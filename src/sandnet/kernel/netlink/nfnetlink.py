@@ -1,8 +1,8 @@
-"""What nftables has in the kernel, but for elements, asked over netlink; and elements changed.
+"""Reads nftables over netlink, except for elements, and changes elements.
 
-libnftables would tell it as text, but reads every element of every set first, learned flows too: over a second
-with 100,000 of them. And it reads tables, chains and sets anew for each change that follows another.
-Layouts and numbers: ``linux/netfilter/nfnetlink.h``, ``linux/netfilter/nf_tables.h``.
+libnftables would return it as text, but it first reads every element of every set, learned flows too: over a second
+with 100,000 of them. And it reads tables, chains and sets again for each change that follows another. Layouts and
+numbers: ``linux/netfilter/nfnetlink.h``, ``linux/netfilter/nf_tables.h``.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _ELEMENT_KEY: Final = 1
 _ELEMENT_DATA: Final = 2
 _DATA_VALUE: Final = 1
 _TABLE: Final = 1
-"""Attribute with the table's name: of chains, rules and sets alike."""
+"""Attribute with the table's name: the same for chains, rules and sets."""
 _GENERATION_ID: Final = 1
 _CHAIN: Final = (1, 3, 4, 5, 7)
-"""Table, name, hook, policy and type: what a chain is, without its handle and what counts its users."""
+"""Table, name, hook, policy and type: the identity of a chain, without its handle and its reference count."""
 _RULE: Final = (1, 2, 4)
 """Table, chain and expressions."""
 _SET: Final = (1, 2, 3, 4, 5, 6, 7, 11)
-"""Table, name, flags, types and lengths of key and data, timeout; not how many elements there are."""
+"""Table, name, flags, types and lengths of key and data, timeout; not the number of elements."""
 _NAME: Final = 2
 _FLAGS: Final = 3
 _ANONYMOUS: Final = 0x1
@@ -67,7 +67,7 @@ _TIMEOUT: Final = 0x10
 _WRITTEN_BY_RULES: Final = 0x20
 
 
-_Told = dict[int, bytes]
+_Attributes = dict[int, bytes]
 """Attributes by their type."""
 
 
@@ -75,19 +75,19 @@ class Declared(NamedTuple):
     """A table without its elements."""
 
     frame: str
-    """Chains, rules and sets as the kernel tells them, in hexadecimal digits: good for comparing."""
+    """Chains, rules and sets as the kernel reports them, in hexadecimal digits, for comparison only."""
     sets: tuple[str, ...]
-    """What to list for their elements: ``set NAME`` or ``map NAME``, but for those that rules write to."""
+    """The sets whose elements can be listed: ``set NAME`` or ``map NAME``, except for those that rules write to."""
 
 
 class Nfnetlink:
-    """Asks by a socket that it keeps."""
+    """Sends requests through a socket that it keeps."""
 
     def __init__(self) -> None:
         self._socket = SharedSocket(lambda: Netlink(_NETLINK_NETFILTER))
 
     def generation(self) -> int:
-        """The number of the last transaction in this network namespace.
+        """Return the number of the last transaction in this network namespace.
 
         Raises:
             NetlinkError: the kernel has no nftables.
@@ -124,10 +124,10 @@ class Nfnetlink:
         return True
 
     def declared(self, table: str) -> Declared | None:
-        """A table (``inet sandnet``) as it is; ``None``: there is none.
+        """Return a table (``inet sandnet``) as it is; ``None``: there is none.
 
         Raises:
-            NetlinkError: the kernel will not tell.
+            NetlinkError: the kernel refuses.
         """
         family, _, name = table.partition(" ")
         with self._socket.used() as netlink:
@@ -137,11 +137,11 @@ class Nfnetlink:
         return _declared(chains, rules, sets) if chains or sets else None
 
     def close(self) -> None:
-        """Give the socket back; a later call takes a new one."""
+        """Close the socket; a later call takes a new one."""
         self._socket.close()
 
 
-def _declared(chains: list[_Told], rules: list[_Told], sets: list[_Told]) -> Declared:
+def _declared(chains: list[_Attributes], rules: list[_Attributes], sets: list[_Attributes]) -> Declared:
     parts = [("chain", _CHAIN, chains), ("rule", _RULE, rules), ("set", _SET, sets)]
     frame = "\n".join(
         f"{kind} {' '.join(each.get(key, b'').hex() for key in keys)}" for kind, keys, found in parts for each in found
@@ -152,15 +152,15 @@ def _declared(chains: list[_Told], rules: list[_Told], sets: list[_Told]) -> Dec
 def _dump(netlink: Netlink, kind: int, family: str, table: str) -> Iterator[dict[int, bytes]]:
     body = _HEADER.pack(_FAMILIES[family], 0, 0) + string(_TABLE, table)
     try:
-        found = netlink.dump(kind, body)
+        bodies = netlink.dump(kind, body)
     except NetlinkError as refused:
         if refused.errno == errno.ENOENT:
             return
         raise
-    for each in found:
-        told = attributes(each, _HEADER.size)
-        if to_text(told.get(_TABLE)) == table:
-            yield told
+    for each in bodies:
+        found = attributes(each, _HEADER.size)
+        if to_text(found.get(_TABLE)) == table:
+            yield found
 
 
 def _element(change: ElementChange) -> Message:
@@ -172,8 +172,8 @@ def _element(change: ElementChange) -> Message:
     return Message(_NEW_ELEMENT, NLM_F_CREATE, body) if change.added else Message(_DELETE_ELEMENT, 0, body)
 
 
-def _spelled(told: dict[int, bytes]) -> str:
-    flags = int.from_bytes(told.get(_FLAGS, b""), "big")
+def _spelled(found: dict[int, bytes]) -> str:
+    flags = int.from_bytes(found.get(_FLAGS, b""), "big")
     if flags & (_ANONYMOUS | _TIMEOUT | _WRITTEN_BY_RULES):
         return ""
-    return f"{'map' if flags & _MAP else 'set'} {to_text(told.get(_NAME))}"
+    return f"{'map' if flags & _MAP else 'set'} {to_text(found.get(_NAME))}"

@@ -1,4 +1,4 @@
-"""A socket on which the kernel tells what changes of links, addresses and routes (rtnetlink(7))."""
+"""Subscribes to the kernel's notifications about links, addresses and routes (rtnetlink(7))."""
 
 from __future__ import annotations
 
@@ -15,38 +15,39 @@ FORWARDING: Final = (24,)
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 LISTEN_ALL_NSID: Final = 8
-"""Hear of all namespaces that have a number in ours; each message comes with that number (netlink(7))."""
+"""Receive notifications of all namespaces that have a number in ours; each message contains that number
+(netlink(7))."""
 _SO_RCVBUFFORCE: Final = 33
 
 
 def subscribed(backlog: int, *, also: Sequence[int] = (), all_namespaces: bool = False) -> socket.socket:
-    """A socket that hears of all changes from now on, of the calling thread's namespace. Reading it never waits.
+    """Return a socket that receives all changes from now on, of the calling thread's namespace. Reading it never waits.
 
     Args:
-        backlog: bytes of unread news the kernel keeps; beyond that a read fails with ``ENOBUFS``.
-        also: further groups of news, beside links, addresses and routes.
+        backlog: bytes of unread notifications the kernel keeps; beyond that a read fails with ``ENOBUFS``.
+        also: further groups of notifications, beside links, addresses and routes.
         all_namespaces: those of other namespaces too (``LISTEN_ALL_NSID``).
 
     Raises:
-        OSError: the kernel will not tell.
+        OSError: the kernel refuses.
     """
-    news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    subscription = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     try:
-        _subscribe(news, backlog, (*_GROUPS, *also), all_namespaces)
+        _subscribe(subscription, backlog, (*_GROUPS, *also), all_namespaces)
     except BaseException:
-        news.close()
+        subscription.close()
         raise
-    return news
+    return subscription
 
 
-def _subscribe(news: socket.socket, backlog: int, groups: Sequence[int], all_namespaces: bool) -> None:
-    news.setblocking(False)
+def _subscribe(subscription: socket.socket, backlog: int, groups: Sequence[int], all_namespaces: bool) -> None:
+    subscription.setblocking(False)
     try:
-        news.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, backlog)
-    except PermissionError:  # in a user namespace; what the host allows must do
-        news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, backlog)
+        subscription.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, backlog)
+    except PermissionError:  # in a user namespace; the host's limit has to suffice
+        subscription.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, backlog)
     if all_namespaces:
-        news.setsockopt(_SOL_NETLINK, LISTEN_ALL_NSID, 1)
-    news.bind((0, 0))  # without a port of its own it would hear nothing
+        subscription.setsockopt(_SOL_NETLINK, LISTEN_ALL_NSID, 1)
+    subscription.bind((0, 0))  # without a port of its own it would receive nothing
     for group in groups:
-        news.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        subscription.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)

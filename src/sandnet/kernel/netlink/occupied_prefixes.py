@@ -1,8 +1,8 @@
-"""Which prefixes are in use on the host: its routing tables and addresses, followed.
+"""Follows which prefixes are in use on the host: its routing tables and addresses.
 
-They are read once; from then on the kernel tells us what changes (rtnetlink(7)), and a call applies what
-has arrived since the last. With 1,000 bridges a host has 3,000 routes, and reading those for every new
-network would take longer than making it.
+They are read once. From then on the kernel notifies us of changes (rtnetlink(7)), and a call applies the notifications
+since the last. With 1,000 bridges a host has 3,000 routes, and reading those for every new network would take longer
+than making it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sandnet.kernel.netlink.socket import Netlink, map_errors, replies, u32
 from sandnet.model.address import Prefix
 
 _BACKLOG: Final = 8 << 20
-"""Bytes of unread news the kernel keeps for us, some thousand changes. Beyond that we read all anew."""
+"""Bytes of unread notifications the kernel keeps for us, some thousand changes. Beyond that all is read again."""
 _BUFFER: Final = 1 << 16
 _IFLA_EXT_MASK: Final = 29
 _RTEXT_FILTER_SKIP_STATS: Final = 8
@@ -37,7 +37,7 @@ _REQUESTS: Final = (
     (RTM_GETROUTE, RTM_NEWROUTE, ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)),
 )
 _READS: Final = 5
-"""How often all is read anew within one call before we make do with what is known."""
+"""How often all is read again within one call before the incomplete state has to suffice."""
 
 
 class OccupiedPrefixes:
@@ -49,13 +49,13 @@ class OccupiedPrefixes:
         self._known = PrefixTable()
 
     def prefixes(self, ignore: Collection[str] = ()) -> Sequence[Prefix]:
-        """Routes and addresses as they are now, those on the links named in ``ignore`` left out.
+        """Return routes and addresses as they are now, without those on the links named in ``ignore``.
 
-        One prefix may come several times (an address, and the route that came with it). The kernel tells of a
-        new IPv6 address some milliseconds late, of everything else at once.
+        One prefix may occur several times (an address, and its connected route). The kernel reports a new IPv6 address
+        some milliseconds late, everything else at once.
 
         Raises:
-            Error: the kernel will not tell.
+            Error: the kernel refuses.
         """
         with self._lock, map_errors("read the host's routes"):
             try:
@@ -66,7 +66,7 @@ class OccupiedPrefixes:
             return self._known.outside(ignore)
 
     def close(self) -> None:
-        """Stop following; a later call starts anew."""
+        """Stop following; a later call reads all again."""
         with self._lock:
             self._stop()
 
@@ -76,7 +76,7 @@ class OccupiedPrefixes:
         self._notifications = None
 
     def _refresh(self) -> None:
-        """Apply the news. To read all: subscribe first, list, then apply what happened meanwhile."""
+        """Apply the notifications. To read all: subscribe first, list, then apply the changes during the list."""
         if self._notifications is not None and self._catch_up(self._notifications):
             return
         for _ in range(_READS):
@@ -86,18 +86,18 @@ class OccupiedPrefixes:
             if self._catch_up(self._notifications):
                 return
 
-    def _catch_up(self, news: socket.socket) -> bool:
-        """Whether all that happened is known now; not when we came too late for some of it."""
+    def _catch_up(self, subscription: socket.socket) -> bool:
+        """Return whether all changes are known now; not when some notifications were dropped."""
         while True:
             try:
-                data, (port, _groups) = news.recvfrom(_BUFFER)
+                data, (port, _groups) = subscription.recvfrom(_BUFFER)
             except BlockingIOError:
-                return self._known.settled()
+                return self._known.is_conclusive()
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
                     return False
                 raise
-            if port == 0:  # any process may write to a netlink socket; only the kernel is heard
+            if port == 0:  # any process may write to a netlink socket; only the kernel's messages count
                 for reply in replies(data):
                     self._known.apply(reply.kind, reply.flags, reply.body)
 

@@ -1,8 +1,8 @@
-"""Keeps others' rules for routing, as those of VPN clients, from taking what goes to our networks.
+"""Keeps routing rules of other programs, such as VPN clients, from diverting packets to our networks.
 
-A VPN client adds a rule that looks in a table of its own before the main one, where the routes to our bridges are. So
-where there are such rules, one of ours comes before them, and leads to a table with nothing but the routes to our
-bridges. Where there are none, there is none of ours: a host without rules of its own routes faster.
+A VPN client adds a rule that looks in a table of its own before the main one, which has the routes to our bridges. So
+where there are such rules, one of ours precedes them and leads to a table that contains only the routes to our bridges.
+Where there are none, we add none: a host without additional rules routes faster.
 
 Layouts and numbers: ``linux/fib_rules.h``, ``linux/rtnetlink.h``.
 """
@@ -43,34 +43,37 @@ _FRA_PROTOCOL: Final = 21
 _FR_ACT_TO_TBL: Final = 1
 _RTA_TABLE: Final = 15
 _NOT_YET: Final = (errno.EEXIST, errno.EINVAL, errno.ENETDOWN, errno.ENODEV)
-"""It is there, or the bridge is down, without its address or gone: that is repaired by itself, and this then."""
+"""The route exists, or the bridge is down, has no address or does not exist. The bridge's own repair comes first, and
+this route is added after it."""
 _Routes = frozenset[tuple[bytes, int, int, bytes]]
 """Destination and its length, index of the link, source."""
 
 
 class _Rules(NamedTuple):
-    """The rules of a family, by what matters to us."""
+    """The rules of a family, reduced to what matters to us."""
 
     ours: tuple[int, ...]
-    """Priorities."""
+    """Priorities of our rules."""
     local: int
-    """Of the first rule that leads to the table of the host's own addresses; -1: there is none."""
+    """Priority of the first rule that leads to the table of the host's own addresses; -1: there is none."""
     first: int
-    """Of the first of others' rules after that; -1: there is none, or none before the main table's."""
+    """Priority of the first rule of another program after that; -1: there is none, or none before the main table's."""
 
     @property
     def place(self) -> int:
-        """Where ours is to be; -1: none is needed, or there is no place for it."""
+        """The priority that our rule needs; -1: none is needed, or there is no place for it."""
         return self.first - 1 if self.first > self.local >= 0 else -1
 
     @property
     def blocked(self) -> bool:
-        """Whether others' rule has the priority of the local table's, so that ours finds no place between them."""
+        """Whether another program's rule has the priority of the local table's, so that ours finds no place between
+        them.
+        """
         return self.local >= 0 and 0 <= self.first <= self.local
 
     @property
     def right(self) -> bool:
-        """Whether ours is there, and comes before others', or none is needed."""
+        """Whether our rule is there and precedes those of other programs, or none is needed."""
         if self.place < 0:
             return not self.ours
         return len(self.ours) == 1 and self.local <= self.ours[0] < self.first
@@ -82,7 +85,7 @@ def is_preferred(netlink: Netlink, needed: Sequence[BridgeRoute], allowed: Seque
 
 
 def prefer(netlink: Netlink, routes: Sequence[BridgeRoute]) -> None:
-    """Make it so; without routes, take back what there is of ours.
+    """See :meth:`sandnet.kernel.base.Host.prefer`; without routes, remove all rules and routes of ours.
 
     Raises:
         NetlinkError: the kernel refuses.
@@ -90,14 +93,14 @@ def prefer(netlink: Netlink, routes: Sequence[BridgeRoute]) -> None:
     for version in _FAMILIES:
         rules = _rules(netlink, version)
         place = rules.place if routes else -1
-        wanted = _desired(netlink, version, routes) if place >= 0 else _Routes()
+        desired = _desired(netlink, version, routes) if place >= 0 else _Routes()
         if place < 0 or not rules.right:
             for priority in rules.ours:
                 netlink.call(RTM_DELRULE, _rule_body(version, priority), accept=(errno.ENOENT,))
         present = _present(netlink, version)
-        for route in present - wanted:
+        for route in present - desired:
             netlink.call(RTM_DELROUTE, _route_body(version, route), accept=(errno.ESRCH,))
-        for route in wanted - present:
+        for route in desired - present:
             netlink.call(RTM_NEWROUTE, _route_body(version, route), NLM_F_CREATE | NLM_F_EXCL, accept=_NOT_YET)
         if place >= 0 and not rules.right:
             netlink.call(RTM_NEWRULE, _rule_body(version, place), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
@@ -107,7 +110,7 @@ def _is_right(netlink: Netlink, version: int, needed: Sequence[BridgeRoute], all
     rules = _rules(netlink, version)
     if rules.blocked:
         return not _desired(netlink, version, needed)
-    if rules.place < 0 or not needed:  # one that others no longer make necessary does no harm
+    if rules.place < 0 or not needed:  # a rule of ours that is no longer necessary does no harm
         return True
     present = _present(netlink, version)
     return rules.right and _desired(netlink, version, needed) <= present <= _desired(netlink, version, allowed)

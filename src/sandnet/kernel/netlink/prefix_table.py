@@ -1,8 +1,8 @@
 """The prefixes on a host's links, kept up to date from rtnetlink messages.
 
-Layouts and numbers: ``linux/rtnetlink.h``, ``linux/if_addr.h``. What the kernel does not say has to be
-known: IPv4 routes vanish silently with their link or their preferred source address, and a replaced
-route is told only by the new one.
+Layouts and numbers: ``linux/rtnetlink.h``, ``linux/if_addr.h``. Some changes have no message and are derived here: IPv4
+routes vanish silently with their link or their preferred source address, and of a replaced route only the new one is
+reported.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ _RTA_TABLE: Final = 15
 _RT_TABLE_LOCAL: Final = 255
 _RTM_F_CLONED: Final = 0x200
 _NOT_PREFIXES: Final = (2, 3, 4, 5)
-"""RTN_LOCAL, BROADCAST, ANYCAST, MULTICAST: the addresses tell the same."""
+"""RTN_LOCAL, BROADCAST, ANYCAST, MULTICAST: the addresses contain the same."""
 _WIDEST: Final = {socket.AF_INET: 2, socket.AF_INET6: 4}
 """Shorter prefixes are default routes: VPNs set 0.0.0.0/1 and 128.0.0.0/1 (or 2000::/3) in place of one."""
 _LOOPBACK_IPV6: Final = bytes(15) + b"\1"
 
 _Destination = tuple[bytes, int, int, int, int]
-"""Address, length, TOS, table, metric: a replaced route is replaced by one that has these in common."""
+"""Address, length, TOS, table, metric: a route replaces another one that has these in common."""
 _Path = tuple[bytes | None, bytes | None]
 """Gateway and preferred source: routes to one destination differ in these or in the link."""
 _Key = tuple[_Destination, _Path] | tuple[bytes, bytes, int]
-"""What a prefix comes from: a route, or an address (its own, its peer's, the length)."""
+"""The origin of a prefix: a route, or an address (its own, its peer's, the length)."""
 
 
 def matters(packed: bytes) -> bool:
-    """Whether a subnet of ours could clash with it: loopback, link-local and multicast never do."""
+    """Return whether a subnet of ours could overlap it: loopback, link-local and multicast never do."""
     if len(packed) == 4:
         return packed[0] != 127
     link_local = packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
@@ -64,12 +64,12 @@ def matters(packed: bytes) -> bool:
 
 
 def prefix_of(packed: bytes, length: int) -> Prefix:
-    """The network of ``length`` bits that an address is in."""
+    """Return the network of ``length`` bits that contains an address."""
     return IPv4Network((packed, length), False) if len(packed) == 4 else IPv6Network((packed, length), False)
 
 
 class PrefixTable:
-    """Prefixes by the link they sit on; link 0: on none."""
+    """Prefixes by their link; link 0: on none."""
 
     def __init__(self) -> None:
         self._doubtful = False
@@ -79,7 +79,7 @@ class PrefixTable:
         self._paths: dict[_Destination, set[tuple[int, _Path]]] = {}
 
     def outside(self, ignore: Collection[str]) -> list[Prefix]:
-        """All prefixes, those on the named links left out."""
+        """Return all prefixes except those on the named links."""
         names = frozenset(ignore)
         found: list[Prefix] = []
         for link, prefixes in self._links.items():
@@ -87,18 +87,18 @@ class PrefixTable:
                 found.extend(prefixes.values())
         return found
 
-    def settled(self) -> bool:
-        """Whether the messages applied so far tell all; if not, only a full list helps.
+    def is_conclusive(self) -> bool:
+        """Return whether the messages applied so far are conclusive; if not, only a full list helps.
 
-        To be asked when no more are waiting: a route is told after the address that it goes with.
+        Call it when no more messages are waiting: the kernel reports a route after its address.
         """
-        gone, self._deleted = self._deleted, set()
-        if gone and any(source in gone for paths in self._paths.values() for _link, (_gateway, source) in paths):
+        deleted, self._deleted = self._deleted, set()
+        if deleted and any(source in deleted for paths in self._paths.values() for _link, (_gateway, source) in paths):
             self._doubtful = True
         return not self._doubtful
 
     def apply(self, kind: int, flags: int, body: bytes) -> None:
-        """One message of the kernel, from a full list or as news; a second time does no harm."""
+        """Apply one message of the kernel, from a full list or a notification; a second time does no harm."""
         if kind in (RTM_NEWROUTE, RTM_DELROUTE):
             self._apply_route(kind, flags, body)
         elif kind in (RTM_NEWADDR, RTM_DELADDR):
@@ -108,7 +108,7 @@ class PrefixTable:
 
     def _apply_link(self, kind: int, body: bytes) -> None:
         family, _type, link, flags, _change = LINK.unpack_from(body)
-        if family != socket.AF_UNSPEC:  # a port that leaves its bridge is told as a deleted link of AF_BRIDGE
+        if family != socket.AF_UNSPEC:  # a port that leaves its bridge is reported as a deleted link of AF_BRIDGE
             return
         if kind == RTM_DELLINK or not flags & IFF_UP:
             self._drop_routes(link)
@@ -151,7 +151,7 @@ class PrefixTable:
             self._put_route(link, destination, path, flags)
         elif (link, path) in self._paths.get(destination, ()):
             self._drop_route(link, destination, path)
-        elif destination in self._paths:  # one next hop of several was taken away
+        elif destination in self._paths:  # one next hop of several was removed
             self._doubtful = True
 
     def _put_route(self, link: int, destination: _Destination, path: _Path, flags: int) -> None:

@@ -1,4 +1,4 @@
-"""Follows which source addresses the host's routes prefer: reads them again after news that may change them."""
+"""Follows which source addresses the host's routes prefer: reads them again after notifications of relevant changes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
 from sandnet.kernel.types import RouteSource
 
 _BACKLOG: Final = 4 << 20
-"""Bytes of unread news; beyond that all is read again."""
+"""Bytes of unread notifications; beyond that all is read again."""
 _BUFFER: Final = 1 << 16
 _MOST: Final = 2_000
-"""Datagrams that one look takes; the rest waits for the next."""
+"""Datagrams that one scan takes; the rest waits for the next."""
 _MIN_INTERVAL: Final = 20.0
-"""Seconds of rest for each second of reading: a host whose many routes change all day must not keep us reading."""
+"""Duty cycle: seconds without reading for each second of reading. A host whose many routes change all day must not keep
+us reading."""
 _KERNEL: Final = 2
-"""``RTPROT_KERNEL``: the route came with an address, which masquerading would choose too."""
+"""``RTPROT_KERNEL``: the kernel added the route with an address, which masquerading would choose too."""
 _UNSPELLABLE: Final = frozenset('"\\*')
-"""Characters of a link's name that mean something else to nft."""
+"""Characters of a link's name that have another meaning in nft scripts."""
 
 
 class RouteFollower:
@@ -43,8 +44,8 @@ class RouteFollower:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._notifications: socket.socket | None = None
-        self._concerned: set[int] = set()
-        """Links over which a route with a preferred source leads."""
+        self._relevant_links: set[int] = set()
+        """Links of the routes with a preferred source."""
         self._known: Sequence[RouteSource] = ()
         self._stale = False
         self._read_at = 0.0
@@ -53,11 +54,11 @@ class RouteFollower:
         """See :meth:`sandnet.kernel.base.Host.route_sources`.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell.
+            Error: ``UNAVAILABLE`` the kernel refuses.
         """
         with self._lock, map_errors("read the sources that routes prefer"):
             if self._notifications is None:
-                self._begin()
+                self._subscribe()
             elif self._changed(self._notifications):
                 self._stale = True
             if self._stale and time.monotonic() >= self._read_at:
@@ -71,8 +72,8 @@ class RouteFollower:
                 self._notifications.close()
             self._notifications = None
 
-    def _begin(self) -> None:
-        """Subscribe before the first reading: nothing falls in between."""
+    def _subscribe(self) -> None:
+        """Subscribe before the first read: so no change between the two is missed."""
         self._notifications = subscribed(_BACKLOG)
         self._stale, self._read_at = True, 0.0
 
@@ -81,17 +82,17 @@ class RouteFollower:
         with Netlink() as netlink:
             paths = [*dump_paths(netlink)]
             own = [*dump_own(netlink)]
-        self._concerned = {path.link for path in paths if _prefers(path)}
+        self._relevant_links = {path.link for path in paths if _prefers(path)}
         names = {link: name for link in {path.link for path in paths if path.source} if (name := _name(link))}
         self._known = differing(paths, own, names)
         self._stale = False
         now = time.monotonic()
         self._read_at = now + (now - began) * _MIN_INTERVAL
 
-    def _changed(self, news: socket.socket) -> bool:
+    def _changed(self, subscription: socket.socket) -> bool:
         changed = False
         try:
-            for reply in _received(news):
+            for reply in _received(subscription):
                 changed = changed or self._matters(reply)
         except OSError as failure:
             if failure.errno != errno.ENOBUFS:
@@ -101,11 +102,11 @@ class RouteFollower:
 
     def _matters(self, reply: Reply) -> bool:
         if reply.kind in (RTM_NEWROUTE, RTM_DELROUTE):
-            return any(_prefers(path) or path.link in self._concerned for path in paths_of(reply.body))
+            return any(_prefers(path) or path.link in self._relevant_links for path in paths_of(reply.body))
         if reply.kind in (RTM_NEWADDR, RTM_DELADDR):
-            return index_of_address(reply.body) in self._concerned
-        # IPv4 routes go with their link, and the kernel does not tell
-        return reply.kind in (RTM_NEWLINK, RTM_DELLINK) and index_of_link(reply.body) in self._concerned
+            return index_of_address(reply.body) in self._relevant_links
+        # IPv4 routes are removed with their link, without a notification
+        return reply.kind in (RTM_NEWLINK, RTM_DELLINK) and index_of_link(reply.body) in self._relevant_links
 
 
 def _prefers(path: Path) -> bool:
@@ -113,7 +114,7 @@ def _prefers(path: Path) -> bool:
 
 
 def _name(link: int) -> str:
-    """The name as scripts may spell it; empty: the link is gone, or its name cannot be spelled."""
+    """Return the name as scripts may spell it; empty: the link was deleted, or its name cannot be spelled."""
     try:
         name = socket.if_indextoname(link)
     except OSError:
@@ -121,11 +122,11 @@ def _name(link: int) -> str:
     return "" if _UNSPELLABLE & {*name} else name
 
 
-def _received(news: socket.socket) -> Iterator[Reply]:
+def _received(subscription: socket.socket) -> Iterator[Reply]:
     for _ in range(_MOST):
         try:
-            data, (port, _groups) = news.recvfrom(_BUFFER)
+            data, (port, _groups) = subscription.recvfrom(_BUFFER)
         except BlockingIOError:
             return
-        if port == 0:  # any process may write to a netlink socket; only the kernel is heard
+        if port == 0:  # any process may write to a netlink socket; only the kernel's messages count
             yield from replies(data)

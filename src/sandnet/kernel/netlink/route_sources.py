@@ -1,8 +1,8 @@
-"""Which source address the host's routes prefer, where masquerading would choose another one.
+"""Finds where the host's routes prefer a source address that masquerading would not choose.
 
-The kernel sends what the host itself says from the preferred source of its route (``ip route ... src``). Masquerading
-does not look at it: it takes the address of the link that is in the next hop's subnet, or the first one
-(``inet_select_addr`` in ``net/ipv4/devinet.c``). These functions find the destinations for which the two differ.
+The kernel sends the host's own packets from the preferred source of their route (``ip route ... src``). Masquerading
+ignores it: it takes the address of the link that is in the next hop's subnet, or the first one (``inet_select_addr`` in
+``net/ipv4/devinet.c``). These functions find the destinations for which the two differ.
 
 Layouts and numbers: ``linux/rtnetlink.h``, ``linux/if_addr.h``.
 """
@@ -32,19 +32,19 @@ _IFA_LOCAL: Final = 2
 _IFA_F_SECONDARY: Final = 1
 _RT_SCOPE_UNIVERSE: Final = 0
 _HALF: Final = 1
-"""Length of the prefixes of which VPN clients make a default route, so as to leave the old one in its place."""
+"""Length of the prefixes of which VPN clients make a default route, so that the old one can stay."""
 _Span = tuple[int, int]
 """The first and the last address, as numbers."""
 
 
 class Path(NamedTuple):
-    """One way of a route."""
+    """One next hop of a route."""
 
     family: int
     span: _Span
     """Its destinations."""
     rank: tuple[bool, int, int]
-    """Of two paths to the same destinations over one link, the lower one counts: main table, table, metric."""
+    """Of two paths to the same destinations over one link, the lower one is used: main table, table, metric."""
     link: int
     gateway: bytes
     """Empty: the destination is on the link."""
@@ -64,7 +64,7 @@ class Own(NamedTuple):
 
 
 def paths_of(body: bytes) -> Iterator[Path]:
-    """The ways of one route's message; none where it forwards nothing, or is a route of ours."""
+    """Yield the next hops of one route's message; none where it forwards nothing, or is a route of ours."""
     family, length, _src, _tos, table, protocol, _scope, kind, flags = ROUTE.unpack_from(body)
     if family not in _FAMILIES or kind != RTN_UNICAST or flags & _RTM_F_CLONED or protocol == ROUTE_PROTOCOL:
         return
@@ -94,14 +94,14 @@ def _next_hops(found: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def dump_paths(netlink: Netlink) -> Iterator[Path]:
-    """All ways of all routing tables."""
+    """Yield all next hops of all routing tables."""
     for family in _FAMILIES:
         for body in netlink.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
             yield from paths_of(body)
 
 
 def dump_widest(netlink: Netlink) -> Iterator[Path]:
-    """Yield the ways of the routes of all tables that lead to a half of all addresses or more."""
+    """Yield the next hops of the routes of all tables that lead to a half of all addresses or more."""
     for family in _FAMILIES:
         for body in netlink.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
             if ROUTE.unpack_from(body)[1] <= _HALF:
@@ -109,7 +109,7 @@ def dump_widest(netlink: Netlink) -> Iterator[Path]:
 
 
 def dump_own(netlink: Netlink) -> Iterator[Own]:
-    """The addresses that masquerading may choose, in the kernel's order."""
+    """Yield the addresses that masquerading may choose, in the kernel's order."""
     for body in netlink.dump(RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0)):
         family, length, flags, scope, link = ADDRESS.unpack_from(body)
         found = attributes(body, ADDRESS.size)
@@ -120,12 +120,12 @@ def dump_own(netlink: Netlink) -> Iterator[Own]:
 
 
 def differing(paths: Iterable[Path], own: Iterable[Own], names: Mapping[int, str]) -> Sequence[RouteSource]:
-    """Return the destinations whose packets would bear another address than their route prefers, by link.
+    """Return the destinations whose packets would have another source than their route prefers, by link.
 
     Args:
-        paths: the ways of the host's routes.
+        paths: the next hops of the host's routes.
         own: the addresses of its links, in the kernel's order.
-        names: of links by index; those without one are passed over.
+        names: of links by index; links without a name are skipped.
     """
     addresses: dict[tuple[int, int], list[Own]] = {}
     for each in own:
@@ -139,20 +139,20 @@ def differing(paths: Iterable[Path], own: Iterable[Own], names: Mapping[int, str
     for (family, link), of_link in best.items():
         if link in names and any(path.source for path in of_link.values()):
             there = addresses.get((family, link), [])
-            wanted = {span: _source(path, there) for span, path in of_link.items()}
-            found += _entries(family, names[link], _flattened(wanted))
+            preferred = {span: _source(path, there) for span, path in of_link.items()}
+            found += _entries(family, names[link], _flattened(preferred))
     return sorted(found, key=lambda each: (each.link, each.first.version, int(each.first)))
 
 
 def _source(path: Path, own: Sequence[Own]) -> bytes:
-    """The source that the path prefers; empty where there is none, or masquerading chooses it anyway."""
+    """Return the source that the path prefers; empty where there is none, or masquerading chooses it anyway."""
     if not path.source or ip_address(path.source).is_loopback:
         return b""
     return b"" if _masqueraded(path, own) == path.source else path.source
 
 
 def _masqueraded(path: Path, own: Sequence[Own]) -> bytes:
-    """The address that masquerading chooses; empty: it is not the same one for all destinations."""
+    """Return the address that masquerading chooses; empty: it is not the same one for all destinations."""
     if path.family == socket.AF_INET6:  # by the rules of RFC 6724, which depend on the destination
         return own[0].local if len(own) == 1 else b""
     next_hop = _span(path.gateway, 32) if len(path.gateway) == 4 else path.span
@@ -164,14 +164,14 @@ def _masqueraded(path: Path, own: Sequence[Own]) -> bytes:
     return own[0].local if own else b""
 
 
-def _flattened(wanted: Mapping[_Span, bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """Spans apart from each other, each with the source of its longest prefix.
+def _flattened(preferred: Mapping[_Span, bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield spans that do not overlap, each with the source of its longest prefix.
 
-    Neighbours with the same source become one span, over a gap too: nothing leaves by the link to a destination
-    that no route over the link has.
+    Adjacent spans with the same source become one, over a gap too: no packet leaves by the link to a destination that
+    no route over the link has.
     """
     last: tuple[int, int, bytes] | None = None
-    for first, end, source in _cut(sorted(wanted.items(), key=lambda item: (item[0][0], -item[0][1]))):
+    for first, end, source in _cut(sorted(preferred.items(), key=lambda item: (item[0][0], -item[0][1]))):
         if last and last[2] == source:
             last = last[0], end, source
             continue

@@ -18,7 +18,8 @@ from sandnet.kernel.types import RT_TABLE_MAIN
 from sandnet.model.address import Address, Interface
 
 ROUTE_PROTOCOL: Final = 115
-"""Our mark on the default routes we set (``rtm_protocol``; 4 is ``static``, routing daemons use 186 and up)."""
+"""The routing protocol number that identifies our routes (``rtm_protocol``; 4 is ``static``, routing daemons use 186
+and up)."""
 RTA_DST: Final = 1
 RTA_OIF: Final = 4
 RTA_GATEWAY: Final = 5
@@ -28,7 +29,7 @@ _RTPROT_KERNEL: Final = 2
 RT_SCOPE_UNIVERSE: Final = 0
 RT_SCOPE_LINK: Final = 253
 _IP6_RT_PRIO_ADDRCONF: Final = 256
-"""The metric of IPv6 routes that come with an address (``net/ip6_route.h``)."""
+"""The metric of the IPv6 routes that the kernel adds with an address (``net/ip6_route.h``)."""
 _RT_TABLE_LOCAL: Final = 255
 RTN_UNICAST: Final = 1
 _RTN_LOCAL: Final = 2
@@ -57,12 +58,12 @@ class Route(NamedTuple):
 
 
 def index_of_route(body: bytes) -> int:
-    """Which link a route's message is about; 0: none, or several."""
+    """Return the index of the link that a route's message is about; 0: none, or several."""
     return to_number(attributes(body, _ROUTE.size).get(RTA_OIF))
 
 
 def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[RouteEntry]:
-    """The unicast routes of the main table, through any link or one."""
+    """Yield the unicast routes of the main table, through any link or one."""
     query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + (u32(RTA_OIF, index) if index else b"")
     for body in netlink.dump(RTM_GETROUTE, query):
         route_family, length, _src, _tos, table, protocol, _scope, kind, _flags = _ROUTE.unpack_from(body)
@@ -73,7 +74,7 @@ def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Route
 
 
 def is_deliverable(netlink: Netlink, address: Address) -> bool:
-    """Whether what comes to an address is taken in, through whichever link: one request."""
+    """Return whether the host accepts packets to an address, through any link: one request."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     query = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
     body = netlink.get(RTM_GETROUTE, query, absent=(errno.ENETUNREACH, errno.EHOSTUNREACH))
@@ -81,7 +82,7 @@ def is_deliverable(netlink: Netlink, address: Address) -> bool:
 
 
 def is_local(netlink: Netlink, index: int, address: Address) -> bool:
-    """Whether what comes to an address is taken in by a certain link: a list of all local routes."""
+    """Return whether the host accepts packets to an address on a certain link: a list of all local routes."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + u32(RTA_OIF, index)
     for body in netlink.dump(RTM_GETROUTE, query):
@@ -120,25 +121,25 @@ def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
             yield Route(ip_address(parts[RTA_GATEWAY]), to_number(parts.get(RTA_OIF)))
 
 
-def ensure_default(netlink: Netlink, family: int, wanted: Route | None) -> None:
-    """Make ``wanted`` the only default route of the family that bears our mark.
+def ensure_default(netlink: Netlink, family: int, desired: Route | None) -> None:
+    """Make ``desired`` the only default route of the family that bears our protocol number.
 
-    Where somebody else's default route has the same metric, ours is not set. A route that is right
-    already is not touched: traffic goes on meanwhile.
+    Where another program's default route has the same metric, ours is not set. A route that is right already is not
+    touched, so its traffic is not interrupted.
     """
-    if wanted and _add_default(netlink, family, wanted):
+    if desired and _add_default(netlink, family, desired):
         return
     present: Sequence[Route] = list(_our_defaults(netlink, family))
-    if wanted and present == [wanted]:
+    if desired and present == [desired]:
         return
     for route in present:
         netlink.call(RTM_DELROUTE, _route_body(family, route), accept=(errno.ESRCH,))
-    if wanted:
-        _add_default(netlink, family, wanted)
+    if desired:
+        _add_default(netlink, family, desired)
 
 
 def ensure_groups(netlink: Netlink, index: int) -> None:
-    """Route multicast and broadcast of IPv4 to a link, as a default route would; 0: they go by the default route.
+    """Route multicast and broadcast of IPv4 to a link, as a default route would; 0: they use the default route.
 
     IPv6 needs no such route: the kernel has one for groups on each link.
     """

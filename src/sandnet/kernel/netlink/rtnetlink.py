@@ -71,7 +71,7 @@ _IFLA_BR_MULTI_BOOLOPT: Final = 46
 _NO_LINK_LOCAL_LEARN: Final = 1
 """``BR_BOOLOPT_NO_LL_LEARN`` is option 0 of ``struct br_boolopt_multi``."""
 _BRIDGE_GROUPS: Final = 0xFFF8
-"""01:80:c2:00:00:03 to 0f; the kernel refuses to pass on 01 and 02 (``BR_GROUPFWD_RESTRICTED``)."""
+"""01:80:c2:00:00:03 to 0f; the kernel refuses to forward 01 and 02 (``BR_GROUPFWD_RESTRICTED``)."""
 _IFLA_BRPORT_MODE: Final = 4
 _IFLA_BRPORT_ISOLATED: Final = 33
 _IFLA_INET_CONF: Final = 1
@@ -99,12 +99,12 @@ _OWN_ADDRESSES_ONLY: Final = nested(socket.AF_INET, nested(_IFLA_INET_CONF, u32(
 
 
 def family_options(*, link_local: bool, own_addresses_only: bool = False) -> bytes:
-    """Attribute: how an existing link is to behave in each family. As good as writing to /proc/sys, from outside.
+    """Encode how an existing link behaves in each family. It has the effect of writing to /proc/sys, from outside.
 
     Args:
-        link_local: whether it may have an IPv6 address of its own accord. Where nobody needs one, it costs every
-            port of the bridge the multicast of its coming (duplicate address detection, MLD).
-        own_addresses_only: it answers ARP requests for its own addresses alone, and asks from them alone
+        link_local: whether it may have an IPv6 address of its own accord. Where none is needed, its multicast at the
+            start costs every port of the bridge (duplicate address detection, MLD).
+        own_addresses_only: it answers ARP requests for its own addresses only, and sends requests from them only
             (ip-sysctl: arp_ignore, arp_announce; numbers of ``linux/ip.h``).
     """
     parts = ([] if link_local else [_NO_LINK_LOCAL]) + ([_OWN_ADDRESSES_ONLY] if own_addresses_only else [])
@@ -112,7 +112,7 @@ def family_options(*, link_local: bool, own_addresses_only: bool = False) -> byt
 
 
 class Device(NamedTuple):
-    """A link, and where the other end of it is."""
+    """A link, and the place of its other end."""
 
     link: Link
     peer: int
@@ -122,38 +122,38 @@ class Device(NamedTuple):
 
 
 def link_header(index: int = 0, *, up: bool | None = None, family: int = 0) -> bytes:
-    """``struct ifinfomsg``; ``up=None`` leaves the link as it is."""
+    """Encode ``struct ifinfomsg``; ``up=None`` leaves the link as it is."""
     return _LINK.pack(family, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
 
 
 def mac_bytes(mac: str) -> bytes:
-    """``02:42:…`` as the six bytes it stands for."""
+    """Return the six bytes of ``02:42:…``."""
     return bytes.fromhex(mac.replace(":", ""))
 
 
 def mac_and_mtu(mac: str = "", mtu: int = 0) -> bytes:
-    """Attributes for a MAC and an MTU, each only when given."""
+    """Encode attributes for a MAC and an MTU, each only when given."""
     return (attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b"") + (u32(IFLA_MTU, mtu) if mtu else b"")
 
 
-def alias(mark: str) -> bytes:
-    """Attribute: what an existing link says of itself (one that is being made ignores it); nothing when empty."""
-    return attribute(IFLA_IFALIAS, mark.encode()) if mark else b""
+def alias(text: str) -> bytes:
+    """Encode the alias of an existing link (one that is being made ignores it); nothing when empty."""
+    return attribute(IFLA_IFALIAS, text.encode()) if text else b""
 
 
 def info(kind: str, *data: bytes) -> bytes:
-    """``IFLA_LINKINFO``: what kind of link to make."""
+    """Encode ``IFLA_LINKINFO``: what kind of link to make."""
     return nested(IFLA_LINKINFO, string(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))
 
 
 def bridge_info() -> bytes:
-    """``IFLA_LINKINFO`` of a bridge that takes nothing from its ports unseen.
+    """Encode ``IFLA_LINKINFO`` of a bridge that takes no frame from its ports past the firewall hook.
 
-    Frames to the groups of IEEE 802.1 (01:80:c2:00:00:0X) go past the bridge's hook to the port's own device, and the
-    bridge believes their sender all the same. Here it does not, and such a frame is bridged, which the hook sees.
+    Frames to the groups of IEEE 802.1 (01:80:c2:00:00:0X) bypass the bridge's hook to the port's own device, and the
+    bridge still learns their sender. Here it does not learn it, and such a frame is bridged, so the hook sees it.
 
-    Nor does it learn from its ports who listens to which group: one that plays the querier would direct all multicast,
-    and neighbour discovery with it, to itself.
+    Nor does the bridge learn from its ports who listens to which group. A port that poses as the querier would direct
+    all multicast, and neighbour discovery with it, to itself.
     """
     options = struct.pack("=II", _NO_LINK_LOCAL_LEARN, _NO_LINK_LOCAL_LEARN)
     return info(
@@ -165,7 +165,7 @@ def bridge_info() -> bytes:
 
 
 def veth_info(peer: str, namespace: int, extra: bytes) -> bytes:
-    """``IFLA_LINKINFO`` of a veth whose other end is created in ``namespace`` (a descriptor), down.
+    """Encode ``IFLA_LINKINFO`` of a veth whose other end is created in ``namespace`` (a descriptor), down.
 
     The peer must not be up in this request: its other half does not exist yet (``ENOTCONN``).
     """
@@ -174,7 +174,7 @@ def veth_info(peer: str, namespace: int, extra: bytes) -> bytes:
 
 
 def port_options(index: int, *, isolated: bool, hairpin: bool) -> bytes:
-    """Body of the ``RTM_SETLINK`` that sets a bridge port's two options."""
+    """Encode the body of the ``RTM_SETLINK`` that sets a bridge port's two options."""
     options = (
         attribute(_IFLA_BRPORT_MODE, bytes([hairpin])),
         attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated])),
@@ -185,9 +185,9 @@ def port_options(index: int, *, isolated: bool, hairpin: bool) -> bytes:
 def _device(body: bytes) -> Device:
     _family, _type, index, flags, _change = _LINK.unpack_from(body)
     found = attributes(body, _LINK.size)
-    told = attributes(found.get(IFLA_LINKINFO, b""))
-    kind = told.get(_IFLA_INFO_KIND)
-    options = attributes(told.get(_IFLA_INFO_DATA, b"")) if kind == b"bridge\0" else {}
+    link_info = attributes(found.get(IFLA_LINKINFO, b""))
+    kind = link_info.get(_IFLA_INFO_KIND)
+    options = attributes(link_info.get(_IFLA_INFO_DATA, b"")) if kind == b"bridge\0" else {}
     link = Link(
         name=to_text(found.get(IFLA_IFNAME)),
         ifindex=index,
@@ -205,7 +205,7 @@ def _device(body: bytes) -> Device:
 
 
 def to_port(body: bytes) -> Port:
-    """A link's message as what it tells."""
+    """Decode a link's message."""
     link, peer, namespace = _device(body)
     found = attributes(attributes(body, _LINK.size).get(IFLA_LINKINFO, b"")) if link.master else {}
     options = attributes(found.get(_IFLA_INFO_SLAVE_DATA, b""))
@@ -214,34 +214,37 @@ def to_port(body: bytes) -> Port:
 
 
 def index_of_link(body: bytes) -> int:
-    """Which link a link's message is about."""
+    """Return the index of the link that a link's message is about."""
     return int(_LINK.unpack_from(body)[2])
 
 
 def index_of_address(body: bytes) -> int:
-    """Which link an address's message is about."""
+    """Return the index of the link that an address's message is about."""
     return int(_ADDRESS.unpack_from(body)[4])
 
 
 def index_of_netconf(body: bytes) -> int:
-    """Which link a message about parameters is about (``linux/netconf.h``); 0: all of them, or those to come."""
+    """Return the index of the link that a message about parameters is about (``linux/netconf.h``).
+
+    0: all links, or future ones.
+    """
     found: tuple[int] = struct.unpack("=i", attributes(body, 4).get(_NETCONFA_IFINDEX, bytes(4)))
     return max(found[0], 0)
 
 
 def dump_ports(netlink: Netlink) -> Iterator[Port]:
-    """All links with what they are ports of."""
+    """Yield all links with their bridges and other ends."""
     return map(to_port, netlink.dump(RTM_GETLINK, link_header() + _NO_STATISTICS))
 
 
 def get_port(netlink: Netlink, name: str) -> Port | None:
-    """One link with what it is a port of, or ``None``."""
+    """Return one link with its bridge and other end, or ``None``."""
     body = netlink.get(RTM_GETLINK, link_header() + string(IFLA_IFNAME, name) + _NO_STATISTICS)
     return to_port(body) if body else None
 
 
 def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, PackedPrefix]]:
-    """Addresses of both families, of all links or one, each with the index of its link."""
+    """Yield addresses of both families, of all links or one, each with the index of its link."""
     for body in netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index)):
         _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
         parts = attributes(body, _ADDRESS.size)
@@ -251,24 +254,24 @@ def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, Pack
 
 
 def get_device(netlink: Netlink, name: str) -> Device | None:
-    """The link of that name with its peer, or ``None``."""
+    """Return the link of that name with its peer, or ``None``."""
     body = netlink.get(RTM_GETLINK, link_header() + string(IFLA_IFNAME, name) + _NO_STATISTICS)
     return _device(body) if body else None
 
 
 def get_link(netlink: Netlink, name: str) -> Link | None:
-    """The link of that name, or ``None``."""
+    """Return the link of that name, or ``None``."""
     device = get_device(netlink, name)
     return device.link if device else None
 
 
 def list_links(netlink: Netlink) -> list[Link]:
-    """All links."""
+    """List all links."""
     return [_device(body).link for body in netlink.dump(RTM_GETLINK, link_header() + _NO_STATISTICS)]
 
 
 def namespace_number(netlink: Netlink, namespace: int) -> int:
-    """Our namespace's number for the one behind the descriptor ``namespace``; -1: it has none yet."""
+    """Return our namespace's number for the one behind the descriptor ``namespace``; -1: it has none yet."""
     body = netlink.get(RTM_GETNSID, bytes(4) + u32(_NETNSA_FD, namespace))
     payload = attributes(body or b"", 4).get(_NETNSA_NSID, b"\xff" * 4)
     return int(struct.unpack("=i", payload)[0])
@@ -288,19 +291,19 @@ def add_address(netlink: Netlink, index: int, address: Interface) -> bool:
 
 
 def add_service_address(netlink: Netlink, index: int, address: Address) -> bool:
-    """Give a link a further address that is no source of connections of its own; ``False``: it had it."""
+    """Give a link a further address that is never the source of its own connections; ``False``: it had it."""
     body = _address_body(index, ip_interface(address)) + (_NEVER_SOURCE if address.version == 6 else b"")
     return netlink.call(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
 
 
 def remove_address(netlink: Netlink, index: int, address: Interface) -> bool:
-    """Take an address off a link; ``False``: it, or the link, was not there."""
+    """Remove an address from a link; ``False``: the address or the link was absent."""
     absent = (errno.EADDRNOTAVAIL, errno.ENODEV)
     return netlink.call(RTM_DELADDR, _address_body(index, address), accept=absent)
 
 
 def list_addresses(netlink: Netlink, index: int) -> list[Interface]:
-    """The addresses of both families on a link, IPv6 link-local ones included; none when the link is gone."""
+    """List the addresses of both families on a link, IPv6 link-local ones included; none when there is no such link."""
     found: list[Interface] = []
     try:
         bodies = netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index))

@@ -1,8 +1,8 @@
-"""Raw netlink: attributes to bytes and back, and a socket that asks the kernel and reads its answer.
+"""Raw netlink: encodes and decodes attributes, and sends requests to the kernel and reads its replies.
 
-Written with pyroute2 one attach takes 3.4 ms, most of it in Python; with these requests 1.4 ms, most of it
-the kernel's own work (docs/design.md).
-Layouts are those of ``linux/netlink.h``; ``struct`` pads in the machine's order, as netlink does.
+With pyroute2 one attach takes 3.4 ms, most of it in Python; with these requests 1.4 ms, most of it the kernel's own
+work (docs/design.md). Layouts are those of ``linux/netlink.h``; ``struct`` uses the machine's byte order, as netlink
+does.
 """
 
 from __future__ import annotations
@@ -56,40 +56,40 @@ sandbox can fill its namespace without end, and must not keep a worker reading."
 
 
 class NetlinkError(OSError):
-    """The kernel said no: ``errno``, and its own words in ``strerror`` where it has any."""
+    """The kernel refused: ``errno``, and in ``strerror`` its own message where it sent one."""
 
 
 class TooMuchError(NetlinkError):
-    """There is more to read than the socket may read (``E2BIG``)."""
+    """The reply is larger than the socket may read (``E2BIG``)."""
 
     def __init__(self, most: int) -> None:
         super().__init__(errno.E2BIG, f"there are more than {most} bytes of links, addresses, routes and rules")
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded to four bytes. Those that are empty are only flags."""
+    """Encode one attribute, padded to four bytes. An empty one is a flag."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
 def nested(kind: int, *children: bytes) -> bytes:
-    """An attribute made of attributes."""
+    """Encode an attribute made of attributes."""
     return attribute(kind | _NLA_F_NESTED, b"".join(children))
 
 
 def u32(kind: int, value: int) -> bytes:
-    """An attribute of type u32."""
+    """Encode an attribute of type u32."""
     return attribute(kind, struct.pack("=I", value))
 
 
 def string(kind: int, value: str) -> bytes:
-    """An attribute that is a NUL-terminated string."""
+    """Encode an attribute that is a NUL-terminated string."""
     return attribute(kind, value.encode() + b"\0")
 
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """The attributes in ``data`` from ``offset``, by their type; of equal ones the last.
+    """Return the attributes in ``data`` from ``offset``, by their type; of equal ones the last.
 
-    What follows an attribute with an impossible length is not read.
+    Data after an attribute with an impossible length is not read.
     """
     found: dict[int, bytes] = {}
     while offset + _ATTRIBUTE.size <= len(data):
@@ -102,12 +102,12 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
 
 
 def to_number(payload: bytes | None) -> int:
-    """An attribute's u32; 0 when it is absent."""
+    """Return an attribute's u32; 0 when it is absent."""
     return int.from_bytes(payload, sys.byteorder) if payload else 0
 
 
 def to_text(payload: bytes | None) -> str:
-    """An attribute's string; empty when it is absent."""
+    """Return an attribute's string; empty when it is absent."""
     return payload.split(b"\0", 1)[0].decode(errors="replace") if payload else ""
 
 
@@ -116,17 +116,17 @@ class Message(NamedTuple):
 
     kind: int
     flags: int
-    """Beside ``NLM_F_REQUEST``."""
+    """In addition to ``NLM_F_REQUEST``."""
     body: bytes
 
     def packed(self, sequence: int) -> bytes:
-        """As it is sent, without what would fill it up to four bytes: bodies of attributes are filled already."""
+        """Encode the message, without padding to four bytes: bodies of attributes are padded already."""
         length = _HEADER.size + len(self.body)
         return _HEADER.pack(length, self.kind, self.flags | NLM_F_REQUEST, sequence, 0) + self.body
 
 
 class Reply(NamedTuple):
-    """One message of the kernel."""
+    """One message from the kernel."""
 
     kind: int
     flags: int
@@ -135,7 +135,7 @@ class Reply(NamedTuple):
 
 
 def replies(data: bytes) -> Iterator[Reply]:
-    """The messages in one datagram."""
+    """Yield the messages in one datagram."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
@@ -146,14 +146,14 @@ def replies(data: bytes) -> Iterator[Reply]:
 
 
 def error_of(reply: Reply) -> NetlinkError | None:
-    """What an error or end-of-dump message reports; ``None``: success."""
+    """Return the error that an error or end-of-dump message reports; ``None``: success."""
     code = -_ERROR.unpack_from(reply.body)[0]
     if not code:
         return None
     # With NETLINK_CAP_ACK only the header of our own request stands between the code and the attributes.
     offset = _ERROR.size + (_HEADER.size if reply.kind == _NLMSG_ERROR else 0)
-    said = attributes(reply.body, offset) if reply.flags & _NLM_F_ACK_TLVS else {}
-    return NetlinkError(code, to_text(said.get(_NLMSGERR_ATTR_MSG)) or os.strerror(code))
+    details = attributes(reply.body, offset) if reply.flags & _NLM_F_ACK_TLVS else {}
+    return NetlinkError(code, to_text(details.get(_NLMSGERR_ATTR_MSG)) or os.strerror(code))
 
 
 N = TypeVar("N", bound="Netlink")
@@ -162,8 +162,8 @@ N = TypeVar("N", bound="Netlink")
 class Netlink:
     """A netlink socket of the network namespace that the calling thread is in at the moment.
 
-    ``protocol`` names the kernel's part that listens. Opening a socket takes 0.02 ms, so every piece of work
-    opens its own: none is ever shared between threads.
+    ``protocol`` names the kernel's part that listens. Opening a socket takes 0.02 ms, so every task opens its own:
+    threads never share one.
     """
 
     _left: int | None = None
@@ -177,7 +177,7 @@ class Netlink:
 
     @classmethod
     def inside(cls, namespace: int) -> Self:
-        """A socket of another namespace, given by its descriptor. The thread goes there and comes back.
+        """Open a socket of another namespace, given by its descriptor. The thread enters it and returns.
 
         All its dumps together read at most ``MOST_INSIDE`` bytes.
         """
@@ -193,17 +193,17 @@ class Netlink:
         self.close()
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def call(self, kind: int, body: bytes, flags: int = 0, accept: Collection[int] = ()) -> bool:
-        """Have the kernel do something; whether it did.
+        """Send a request and return whether the kernel carried it out.
 
         Args:
             kind: the message's type, ``RTM_NEWLINK`` and the like.
             body: all that follows the netlink header.
-            flags: beside ``NLM_F_REQUEST`` and ``NLM_F_ACK``.
-            accept: errnos that are no failure; the answer is then ``False``.
+            flags: in addition to ``NLM_F_REQUEST`` and ``NLM_F_ACK``.
+            accept: errnos that are no failure; the result is then ``False``.
 
         Raises:
             NetlinkError: any other errno.
@@ -215,11 +215,12 @@ class Netlink:
         return refused is None
 
     def transact(self, messages: Sequence[Message]) -> None:
-        """Send messages in one datagram, as nfnetlink wants its batches, and wait until the kernel has done them.
+        """Send messages in one datagram, as nfnetlink requires for batches, and wait until the kernel has processed
+        them.
 
         Args:
-            messages: one of them at least asks for an answer (``NLM_F_ACK``), and none before it does. What is refused
-                is answered in any case, and before what follows it.
+            messages: at least one of them requests an acknowledgement (``NLM_F_ACK``), and none before it does. The
+                kernel answers a refused message in any case, and before those that follow it.
 
         Raises:
             NetlinkError: the first refusal.
@@ -235,7 +236,7 @@ class Netlink:
                 return
 
     def get(self, kind: int, body: bytes, absent: Collection[int] = (errno.ENODEV,)) -> bytes | None:
-        """One object; ``None`` when the kernel answers with one of the errnos in ``absent``."""
+        """Return one object; ``None`` when the kernel answers with one of the errnos in ``absent``."""
         sequence = self._send(kind, body, 0)
         reply = next(self._answers((sequence,)))
         if reply.kind != _NLMSG_ERROR:
@@ -246,10 +247,10 @@ class Netlink:
         return None
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """All objects that match. When they change too fast for the kernel, a few may be missing.
+        """List all objects that match. When they change too fast for the kernel, a few may be missing.
 
         Raises:
-            TooMuchError: they are more than the socket may read. It is of no use for another request then.
+            TooMuchError: they are more than the socket may read. The socket cannot be used for another request then.
             NetlinkError: the kernel refuses.
         """
         for _ in range(_DUMP_TRIES):
@@ -259,9 +260,9 @@ class Netlink:
         return found
 
     def index(self, name: str) -> int:
-        """Index of the link of that name in the socket's namespace; 0: there is none.
+        """Return the index of the link of that name in the socket's namespace; 0: there is none.
 
-        A whole link as the kernel tells it costs 0.06 to 0.1 ms to write and read; this is 0.003 ms.
+        A complete link message costs the kernel 0.06 to 0.1 ms to write and us to read; this takes 0.003 ms.
         """
         request = bytearray(_IFREQ.pack(name.encode(), 0))
         try:
@@ -297,8 +298,10 @@ class Netlink:
         return self._sequence
 
     def _answers(self, sequences: Container[int]) -> Iterator[Reply]:
-        """Messages that answer these requests. Any process may write to our socket: only the kernel, port 0,
-        is heard."""
+        """Yield the messages that answer these requests.
+
+        Any process may write to our socket: only messages from the kernel, port 0, count.
+        """
         while True:
             data, (port, _groups) = self._socket.recvfrom(_BUFFER)
             if port == 0:
@@ -308,8 +311,8 @@ class Netlink:
 class SharedSocket(Generic[N]):
     """One socket for all threads, behind a lock, of the namespace where it was first used.
 
-    For ``NETLINK_NETFILTER``: to close such a socket takes 15 to 20 ms after a change of the rules, and keeps everybody
-    else from changing them meanwhile, as nf_tables waits for a grace period each time (``nft_rcv_nl_event``).
+    For ``NETLINK_NETFILTER``: closing such a socket takes 15 to 20 ms after a change of the rules. During this time no
+    other process can change them, as nf_tables waits for a grace period each time (``nft_rcv_nl_event``).
     """
 
     def __init__(self, make: Callable[[], N]) -> None:
@@ -319,7 +322,7 @@ class SharedSocket(Generic[N]):
 
     @contextmanager
     def used(self) -> Iterator[N]:
-        """The socket. When the block fails there may be half an answer in it: the next one gets another."""
+        """Yield the socket. When the block fails, half a reply may be left in it, so the next caller gets a new one."""
         with self._lock:
             try:
                 self._socket = self._socket or self._make()
@@ -329,7 +332,7 @@ class SharedSocket(Generic[N]):
                 raise
 
     def close(self) -> None:
-        """Give it back; a later use takes a new one."""
+        """Close the socket; a later use opens a new one."""
         with self._lock:
             self._drop()
 
@@ -366,7 +369,7 @@ _HINTS: Final = {
 
 
 def mapped_error(what: str, error: OSError) -> Error:
-    """The failure in our own words: what was tried, what the kernel said, what can be done."""
+    """Return the failure as our own error: what was tried, the kernel's message, what the operator can do."""
     code = error.errno or 0
     reason = error.strerror or str(error)
     return Error(_KINDS.get(code, Kind.INTERNAL), f"cannot {what}: {reason}", _HINTS.get(code, ""))
@@ -374,7 +377,7 @@ def mapped_error(what: str, error: OSError) -> Error:
 
 @contextmanager
 def map_errors(what: str) -> Iterator[None]:
-    """Turns an ``OSError`` of the block into an :class:`Error` that says "cannot ``what``"."""
+    """Turn an ``OSError`` of the block into an :class:`Error` with the message "cannot ``what``"."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,8 @@
-"""Routing by source in a sandbox with several interfaces: one table an interface, and the rules that choose it.
+"""Routing by source in a sandbox with several interfaces: one table per interface, and the rules that choose it.
 
-Without them every answer leaves by the one default route, whichever network the question came by, and the guard of that
-other network drops it. Our rules and routes bear our mark (``FRA_PROTOCOL``, ``rtm_protocol``); all others stay.
+Without them every answer leaves by the one default route, whichever network the request arrived on, and the
+anti-spoofing guard of that other network drops it. Our rules and routes bear our protocol number (``FRA_PROTOCOL``,
+``rtm_protocol``); all others stay.
 
 Layouts and numbers: ``linux/fib_rules.h``, ``linux/rtnetlink.h``.
 """
@@ -63,33 +64,33 @@ _NO_LIMIT: Final = 0xFFFFFFFF
 
 
 def dump_policy(netlink: Netlink) -> Policy:
-    """Our rules, and where there are any, the routes of our tables."""
+    """Return our rules, and if there are any, the routes of our tables."""
     rules = frozenset(_dump_rules(netlink))
     routes = _dump_routes(netlink) if rules else ()
     return Policy(rules, frozenset(routes))
 
 
-def ensure_policy(netlink: Netlink, wanted: Policy) -> None:
+def ensure_policy(netlink: Netlink, desired: Policy) -> None:
     """Make these our only rules of the namespace, and these routes the only ones of our tables.
 
-    What is right is not touched. Routes come before the rules that lead to them, and go after.
+    Those that are right are not touched. Routes are added before the rules that lead to them, and deleted after.
 
     Raises:
         NetlinkError: the kernel refuses, as one without ``CONFIG_IP_MULTIPLE_TABLES``.
     """
     rules, routes = frozenset(_dump_rules(netlink)), frozenset(_dump_routes(netlink))
-    for rule in rules - wanted.rules:
+    for rule in rules - desired.rules:
         netlink.call(RTM_DELRULE, _rule_body(rule), accept=(errno.ENOENT,))
-    for route in routes - wanted.routes:
+    for route in routes - desired.routes:
         netlink.call(RTM_DELROUTE, _route_body(route), accept=(errno.ESRCH,))
-    for route in sorted(wanted.routes - routes, key=lambda each: bool(each.gateway)):
+    for route in sorted(desired.routes - routes, key=lambda each: bool(each.gateway)):
         netlink.call(RTM_NEWROUTE, _route_body(route), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
-    for rule in sorted(wanted.rules - rules):
+    for rule in sorted(desired.rules - rules):
         netlink.call(RTM_NEWRULE, _rule_body(rule), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
 
 
 def list_rules(netlink: Netlink, family: int = socket.AF_UNSPEC) -> list[bytes]:
-    """All rules of a family, or of all; none where the kernel knows no rules (``CONFIG_IP_MULTIPLE_TABLES``)."""
+    """List all rules of a family, or of all; none where the kernel has no rules (``CONFIG_IP_MULTIPLE_TABLES``)."""
     try:
         return netlink.dump(RTM_GETRULE, _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
     except NetlinkError as error:
