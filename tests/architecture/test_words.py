@@ -36,7 +36,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "config.py",
         "core",
         "daemon.py",
-        "dns",
         "drivers",
         "errors.py",
         "escaping.py",

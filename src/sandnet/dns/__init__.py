@@ -1,1 +1,1 @@
-"""Names of networks, endpoints and services, answered inside every sandbox by a process of its own."""
+"""DNS: a resolver process answers the names of networks, endpoints and services inside every sandbox."""

@@ -1,8 +1,10 @@
-"""What the daemon tells the resolver, and what it may ask of it.
+"""The interface of the name service: the changes that the daemon sends to the resolver, and its queries.
 
-The resolver is a process of its own: it goes on answering while the daemon is away. The daemon sends
-changes and waits until they are in force, so that a name resolves everywhere when the request that made
-it returns. After a reconnection it sends everything anew; the resolver keeps what is the same.
+The resolver is a separate process: it keeps answering while the daemon is down. The daemon sends changes and waits
+until they are in force. So a name resolves in every sandbox when the request that created it returns. After a
+reconnection the daemon sends everything again; the resolver keeps the records that are unchanged.
+
+A client (``asker`` in records) is a sandbox, or the host, that sends DNS questions to the resolver.
 """
 
 from __future__ import annotations
@@ -15,60 +17,61 @@ import msgspec
 from sandnet.model.address import Address
 
 SERVER_ADDRESS = "127.0.0.11"
-"""Where the resolver listens inside a sandbox, as Docker's does; port 53, UDP and TCP."""
+"""Address at which the resolver listens inside a sandbox, the same as Docker's; port 53, UDP and TCP."""
 
 
 class SetNames(msgspec.Struct, frozen=True, kw_only=True, tag="names"):
-    """The names of one owner on one network; replaces what the owner had there.
+    """The names of one owner on one network. They replace the names that the owner had there.
 
-    Several owners of one name give all their addresses.
+    If several owners have one name, it resolves to the addresses of all of them.
     """
 
     network_id: str
     network: str
-    """The network's name: every name ``n`` answers as ``n.network`` too."""
+    """The network's name: every name ``n`` resolves as ``n.network`` too."""
     owner: str
-    """Endpoint id, or ``container id/endpoint id`` for the names a container brings with it."""
+    """Endpoint id, or ``container id/endpoint id`` for the names that a container adds to its endpoint."""
     names: tuple[str, ...]
-    """Lower case, without a trailing dot; the first is the one that reverse lookups give."""
+    """Lower case, without a trailing dot; reverse lookups return the first one."""
     addresses: tuple[Address, ...]
 
 
 class RemoveNames(msgspec.Struct, frozen=True, kw_only=True, tag="no_names"):
-    """The owner has no names on that network any more; unknown: no error."""
+    """Removes the names of an owner on a network. An unknown owner is no error."""
 
     network_id: str
     owner: str
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """A name that one asker alone knows."""
+    """A name that resolves for one client only."""
 
     name: str
     addresses: tuple[Address, ...]
 
 
 class SetClient(msgspec.Struct, frozen=True, kw_only=True, tag="asker"):
-    """A sandbox: who asks, what it may see, and who answers the rest. Replaces what was known of it."""
+    """A client of the resolver: a sandbox, the networks it sees, its upstream servers. Replaces its former record."""
 
     container_id: str
     key: str
-    """Path of its namespace."""
+    """Path of its network namespace."""
     inode: int
-    """Identity of the namespace: another one at that path is not served."""
+    """Inode of the namespace, its identity: another namespace at that path is not served."""
     networks: tuple[str, ...]
-    """Ids of the networks it is on, the first attached first: where names are looked for."""
+    """Ids of the networks it is attached to, in the order of attachment; names are looked up in this order."""
     aliases: tuple[Alias, ...] = ()
     upstreams: tuple[Address, ...] = ()
-    """Servers of its join request; empty: the host's."""
+    """DNS servers of its join request; empty: the host's servers are used."""
     inside: tuple[Address, ...] = ()
-    """Those of them that are asked from inside the sandbox and never from the host: its own networks hold them."""
+    """The upstream servers with an address in one of its own networks: asked from inside the sandbox only, never
+    from the host."""
     external: bool = True
-    """False: it is on internal networks only, and nothing is asked for it from the host."""
+    """False: it is on internal networks only, and its questions are never forwarded from the host."""
 
 
 class RemoveClient(msgspec.Struct, frozen=True, kw_only=True, tag="no_asker"):
-    """The sandbox is gone: close its sockets. Unknown: no error."""
+    """Removes a client whose sandbox was removed, and closes its sockets. An unknown client is no error."""
 
     container_id: str
 
@@ -77,7 +80,7 @@ Change = SetNames | RemoveNames | SetClient | RemoveClient
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What would be answered to a question, and why."""
+    """The answer that a question would get, and why."""
 
     name: str
     asker: str
@@ -87,46 +90,46 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     network: str = ""
     """Id of the network whose records answer."""
     owners: tuple[str, ...] = ()
-    """Endpoint ids, or container and endpoint ids, that bear the name there."""
+    """Owners of the name there: endpoint ids, or container and endpoint ids."""
     upstreams: tuple[Address, ...] = ()
     """Servers that would be asked, in order."""
     inside: tuple[Address, ...] = ()
-    """Those of them that would be asked from inside the sandbox."""
+    """The upstream servers that would be asked from inside the sandbox."""
     reason: str = ""
-    """In words."""
+    """A sentence for people."""
 
 
 class NameService(Protocol):
-    """The resolver as the core sees it."""
+    """The interface of the resolver that the core uses."""
 
     async def apply(self, *changes: Change) -> None:
-        """Make changes; they are in force when this returns.
+        """Apply changes; they are in force when this returns.
 
-        While the resolver is away this waits for it at most a second; the changes are kept and sent with all
-        others once it is back, and :meth:`problem` says so.
+        While the resolver is unavailable, this waits for it at most 1 s. The changes are kept and sent with all
+        others after the next connection, and :meth:`problem` reports that.
         """
         ...
 
     async def replace(self, changes: Sequence[Change]) -> None:
-        """Make exactly these the names and askers there are, with no moment in which a kept one is missing."""
+        """Replace all names and clients by these. A record that is kept resolves all the time."""
         ...
 
     def prepare(self, container_id: str, key: str, inode: int) -> None:
-        """Open the sockets of a sandbox that is about to ask; call it on a worker thread.
+        """Open the sockets of a sandbox that becomes a client soon; call it on a worker thread.
 
-        They go with the first change that names the asker, so that nobody waits for them. An asker that was not
-        prepared gets its sockets all the same.
+        They are sent with the first change that contains the client, so that no request waits for them. A client
+        without prepared sockets gets its sockets later.
         """
         ...
 
     async def explain(self, container_id: str, name: str) -> Explanation:
-        """What an A or AAAA question (for an address: a PTR question) of that container would be answered.
+        """Return the answer that an A or AAAA question (for an address: a PTR question) of the container would get.
 
         Raises:
-            Error: ``NOT_FOUND`` the asker is not known; ``UNAVAILABLE`` the resolver is away.
+            Error: ``NOT_FOUND`` the client is unknown; ``UNAVAILABLE`` the resolver is unavailable.
         """
         ...
 
     def problem(self) -> str:
-        """What is wrong with the resolver, in words; empty when nothing is."""
+        """Return a description of what is wrong with the resolver; empty: nothing."""
         ...

@@ -1,4 +1,4 @@
-"""The name service as the daemon uses it: a connection to the resolver, which is kept alive."""
+"""The daemon's client of the resolver: it keeps a connection, reconnects with backoff, and restarts the resolver."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ from sandnet.errors import Error, Kind
 _log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 1.0
-"""Seconds a change waits for its confirmation."""
+"""Seconds that a change waits for its confirmation."""
 HUNG: Final = 10.0
-"""Seconds without an answer after which the resolver is given up and started anew."""
+"""Seconds without an answer after which the resolver counts as hung and is restarted."""
 RESENT: Final = 30.0
-"""Seconds it may take to be told everything: a hundred thousand names take about three."""
+"""Seconds that the transfer of all records may take: a hundred thousand names take about 3 s."""
 _CHECK_INTERVAL: Final = 2.0
-"""Seconds between two looks whether it answers."""
-_PAUSES: Final = (0.05, 5.0)
-"""Seconds before trying again: at first, and at most."""
-_TOLD: Final = 3
-"""Problems told in words; of more only the number."""
+"""Seconds between two health checks of the resolver."""
+_BACKOFF: Final = (0.05, 5.0)
+"""Seconds before the next connection: initially, and at most."""
+_REPORTED: Final = 3
+"""Problems that are described; of further ones only the number is reported."""
 
 
 class NameClient:
     """The real :class:`sandnet.dns.base.NameService`.
 
-    Begin with :meth:`replace`: until it was called nothing that the resolver knows is taken away, so that a
-    daemon that restarts does not empty the names it comes back to.
+    Begin with :meth:`replace`: before the first call the resolver keeps all records it has. So a restarted daemon does
+    not remove the names that are still in use.
 
     Args:
         path: of the resolver's socket.
-        release: of this program; a resolver of another one is replaced.
-        start: starts a resolver that takes over the socket, and returns once it serves; raises
+        release: of this program; a resolver of another release is replaced.
+        start: starts a resolver that takes over the socket, and returns when it serves; raises
             :class:`~sandnet.errors.Error` when it cannot.
         open_sockets: opens sockets in a namespace; called on worker threads.
         run: runs a job on a worker thread.
-        host_listen: address and port at which the host asks.
+        host_listen: address and port at which the resolver answers the host.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class NameClient:
         self._run = run
         self._provider = Provider(os.path.dirname(path), open_sockets, run, host_listen)
         self._former_ended = False
-        """The resolver that this one replaces has been asked to end, or there was none."""
+        """The resolver that this one replaces was stopped, or there was none."""
         self._release = release
         self.start = start
-        """As given."""
+        """The function that starts a resolver."""
         self._names: dict[tuple[str, str], SetNames] = {}
         self._clients: dict[str, SetClient] = {}
         self._complete = False
@@ -87,11 +87,11 @@ class NameClient:
         self._supervising: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Connect, start the resolver where there is none, and keep doing so."""
+        """Start the supervision in the background: connect, start the resolver if none runs, and reconnect."""
         self._supervising = asyncio.get_running_loop().create_task(self._supervise())
 
     async def close(self) -> None:
-        """Let go of the resolver, which goes on serving."""
+        """Close the connection; the resolver keeps serving."""
         if self._supervising:
             self._supervising.cancel()
             with suppress(asyncio.CancelledError):
@@ -100,12 +100,12 @@ class NameClient:
         await self._provider.close()
 
     async def stop(self) -> None:
-        """End the resolver too; no names any more."""
+        """Close the connection and stop the resolver: names no longer resolve."""
         await self.close()
         await stop_resolver(self._path)
 
     async def apply(self, *changes: Change) -> None:
-        """Make changes; see :class:`~sandnet.dns.base.NameService`."""
+        """Apply changes; see :class:`~sandnet.dns.base.NameService`."""
         for change in changes:
             self._remember(change)
         await self._confirmed(changes, _applications(changes))
@@ -115,7 +115,7 @@ class NameClient:
         self._provider.prepare(container_id, key, inode)
 
     async def replace(self, changes: Sequence[Change]) -> None:
-        """Make exactly these the names and askers; see :class:`~sandnet.dns.base.NameService`."""
+        """Replace all names and clients by these; see :class:`~sandnet.dns.base.NameService`."""
         self._names.clear()
         self._clients.clear()
         for change in changes:
@@ -124,10 +124,10 @@ class NameClient:
         await self._confirmed(changes, list(pieces(self._everything())))
 
     async def explain(self, container_id: str, name: str) -> Explanation:
-        """What the container would be answered.
+        """Return the answer that a question of the container would get.
 
         Raises:
-            Error: ``NOT_FOUND`` the asker is not known; ``UNAVAILABLE`` the resolver is away.
+            Error: ``NOT_FOUND`` the client is unknown; ``UNAVAILABLE`` the resolver is unavailable.
         """
         reply = await self._requested(Explain(container_id, name))
         if not isinstance(reply, Explained):
@@ -135,10 +135,10 @@ class NameClient:
         return reply.explanation
 
     async def stats(self) -> Counts:
-        """What the resolver has done.
+        """Return the resolver's counters.
 
         Raises:
-            Error: ``UNAVAILABLE`` the resolver is away.
+            Error: ``UNAVAILABLE`` the resolver is unavailable.
         """
         reply = await self._requested(Stats())
         if not isinstance(reply, Counts):
@@ -146,14 +146,14 @@ class NameClient:
         return reply
 
     def problem(self) -> str:
-        """What is wrong, in words; empty when nothing is."""
+        """Return a description of what is wrong; empty: nothing."""
         if self._link is None or not self._synchronised.is_set():
             return f"the resolver is away: {self._error}" if self._error else "the resolver is being told all names"
         if self._link.waiting() > TIMEOUT:
             return f"the resolver has not answered for {self._link.waiting():.0f} s"
         problems = (*self._problems, *self._provider.problems())
-        more = len(problems) - _TOLD
-        return "; ".join(problems[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
+        more = len(problems) - _REPORTED
+        return "; ".join(problems[:_REPORTED]) + (f"; and {more} more" if more > 0 else "")
 
     def _remember(self, change: Change) -> None:
         match change:
@@ -171,9 +171,9 @@ class NameClient:
         return [*self._names.values(), *self._clients.values()]
 
     async def _confirmed(self, changes: Sequence[Change], requests: Sequence[Request]) -> None:
-        """Send the requests and wait for their effect, at most ``PATIENCE``.
+        """Send the requests and wait until they are in force, at most :data:`TIMEOUT`.
 
-        Away or lost on the way, the next connection begins with all that is remembered, these included.
+        Without a connection, or when it is lost, the next one begins with all remembered changes, these included.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT):
@@ -192,7 +192,7 @@ class NameClient:
             if self._link is link:
                 self._disconnect(str(failure))
             return False
-        except Error as failure:  # its own fault: what is remembered is right, and is told again some day
+        except Error as failure:  # the resolver's fault: the remembered changes are right and are sent again later
             self._problems = (failure.message,)
             _log.error("the resolver refuses a change: %s", failure)
         return True
@@ -202,13 +202,13 @@ class NameClient:
             raise ConnectionResetError("the connection to the resolver is lost")
 
     async def _retire_former(self) -> None:
-        """Once this resolver knows everything, and has all sockets, the one before it may end."""
+        """Stop the former resolver when this one has all names and sockets."""
         if self._complete and not self._former_ended:
             await self._run(stop_former, os.path.dirname(self._path))
             self._former_ended = True
 
     def _sent(self, link: ControlConnection, request: Request) -> asyncio.Future[Reply]:
-        """Send a request, and with it the sockets that were opened beforehand."""
+        """Send a request together with the sockets that were prepared for its clients."""
         if not isinstance(request, Apply):
             return link.request(request)
         passed, sockets = self._provider.ready(change for change in request.changes if isinstance(change, SetClient))
@@ -228,26 +228,26 @@ class NameClient:
             raise _away(str(failure) or "it does not answer") from failure
 
     async def _supervise(self) -> None:
-        """One connection after another; a short one is followed by a growing pause."""
+        """Keep one connection after another; after a short one the backoff doubles, up to its maximum."""
         loop = asyncio.get_running_loop()
-        pause = _PAUSES[0]
+        pause = _BACKOFF[0]
         while True:
             began = loop.time()
             try:
                 await self._live()
-            except Exception as failure:  # whatever it was, names must come back
+            except Exception as failure:  # after any failure the connection is tried again: names must resolve
                 self._disconnect(str(failure) or type(failure).__name__)
                 _log.warning("the resolver is away: %s", self._error)
-            if loop.time() - began > _PAUSES[1]:
-                pause = _PAUSES[0]
+            if loop.time() - began > _BACKOFF[1]:
+                pause = _BACKOFF[0]
             await asyncio.sleep(pause)
-            pause = min(pause * 2, _PAUSES[1])
+            pause = min(pause * 2, _BACKOFF[1])
 
     async def _live(self) -> None:
-        """Connect, tell everything, and stay until the connection is lost.
+        """Connect, send all records, and check the connection until it is lost.
 
         Raises:
-            OSError, Error, TimeoutError: it is.
+            OSError, Error, TimeoutError: the connection failed or is lost.
         """
         link = await self._connect()
         self._link = link
@@ -274,7 +274,10 @@ class NameClient:
         return link
 
     async def _resend(self, link: ControlConnection) -> None:
-        """All requests are queued before the first is waited for: a change made meanwhile comes after them."""
+        """Send all records again.
+
+        All requests are queued before the first answer is awaited, so a change made in the meantime is sent after them.
+        """
         everything = self._everything()
         messages = [*pieces(everything)] if self._complete else _applications(everything) or [Apply(())]
         for reply in await asyncio.gather(*map(link.request, messages)):
@@ -310,7 +313,7 @@ def _away(reason: str) -> Error:
 
 
 async def stop_resolver(path: str) -> None:
-    """End the resolver that serves at ``path``, if one does, wait for it to go, and remove its socket."""
+    """Stop the resolver that serves at ``path``, if any, wait until it has exited, and remove its socket."""
     with suppress(OSError, Error, TimeoutError):
         link = await ControlConnection.open(path)
         try:

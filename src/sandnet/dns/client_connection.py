@@ -1,4 +1,4 @@
-"""One connection to the resolver: requests go out at once, answers come back in the same order."""
+"""One connection to the resolver: requests are pipelined, and answers arrive in the order of the requests."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sandnet.dns.control_protocol import Hello, Refused, Reply, Request, Welcome
 from sandnet.errors import Error, Kind
 
 _GREETING: Final = 2.0
-"""Seconds a living resolver may take to say who it is."""
+"""Seconds that a running resolver may take to answer the greeting."""
 
 
 class ControlConnection:
-    """An open connection, read by a task of its own."""
+    """An open connection; a separate task reads it."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -26,17 +26,17 @@ class ControlConnection:
         self._pending: deque[tuple[float, asyncio.Future[Reply]]] = deque()
         self._reading = self._loop.create_task(self._read())
         self.release = ""
-        """Of the resolver."""
+        """Release of the resolver."""
         self.pid = 0
-        """Of the resolver's process."""
+        """Process id of the resolver."""
 
     @classmethod
     async def open(cls, path: str) -> ControlConnection:
-        """Connect and greet.
+        """Connect to the resolver and exchange greetings.
 
         Raises:
-            OSError: nobody is there.
-            TimeoutError: somebody is, and says nothing.
+            OSError: no process listens there.
+            TimeoutError: the process that listens does not answer.
             Error: ``UNAVAILABLE`` it is no resolver.
         """
         link = cls(Channel(await _connected(path)))
@@ -51,10 +51,10 @@ class ControlConnection:
         return link
 
     def request(self, message: Request, sockets: Sequence[socket.socket] = ()) -> asyncio.Future[Reply]:
-        """Send a message now, and these sockets with it, which are closed here; the future is its answer.
+        """Send a message at once, with duplicates of these sockets, and return a future of its answer.
 
-        It fails with :class:`ConnectionError` when the connection is lost first, and with :class:`Error` when
-        the resolver refuses. Whoever stops waiting for it disturbs nobody.
+        The sockets are closed here. The future fails with :class:`ConnectionError` when the connection is lost before
+        the answer, and with :class:`Error` when the resolver refuses. Cancelling it does not disturb other requests.
 
         Raises:
             Error: ``INVALID`` the message is too large.
@@ -71,16 +71,16 @@ class ControlConnection:
         return answer
 
     def waiting(self) -> float:
-        """Seconds since the oldest request without an answer was sent; 0 when there is none."""
+        """Return the seconds since the oldest request without an answer was sent; 0: there is none."""
         return self._loop.time() - self._pending[0][0] if self._pending else 0.0
 
     async def lost_within(self, seconds: float) -> bool:
-        """Whether the connection is lost; waits at most so long for it."""
+        """Wait at most ``seconds`` for the loss of the connection, and return whether it is lost."""
         await asyncio.wait([self._reading], timeout=seconds)
         return self._reading.done()
 
     def close(self) -> None:
-        """Hang up; what is still pending fails."""
+        """Close the connection; pending requests fail."""
         self._reading.cancel()
         self._channel.close()
         self._fail()

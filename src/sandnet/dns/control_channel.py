@@ -1,7 +1,7 @@
-"""Frames and descriptors over a unix socket, on the event loop.
+"""Frames and file descriptors over a unix socket, on the event loop.
 
-Streams of asyncio carry no descriptors, so this reads and writes the socket itself. Descriptors come with the first
-byte of the data they were sent with (unix(7)), so they are there when their frame is whole.
+Streams of asyncio carry no descriptors, so this module reads and writes the socket itself. Descriptors arrive with the
+first byte of the data they were sent with (unix(7)), so they have arrived when their frame is complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sandnet.dns.control_protocol import LENGTH, MOST_DESCRIPTORS, checked_lengt
 
 _PIECE: Final = 1 << 16
 _MOST_UNCLAIMED: Final = 4 * MOST_DESCRIPTORS
-"""Descriptors held for messages that have not claimed them."""
+"""Limit of received descriptors that no message has claimed yet."""
 
 
 class Channel:
@@ -40,10 +40,10 @@ class Channel:
         self._broken = False
 
     async def receive(self) -> bytes | None:
-        """The next message; ``None`` when the other side has hung up. One caller at a time.
+        """Return the next message; ``None``: the peer closed the connection. Only one caller at a time.
 
         Raises:
-            Error: ``INVALID`` it is too long.
+            Error: ``INVALID`` the message is too long.
         """
         while (body := self._whole()) is None:
             await self._readable()
@@ -52,7 +52,7 @@ class Channel:
         return body
 
     def claim(self, count: int) -> list[socket.socket] | None:
-        """So many of the sockets that came, in order; ``None`` when there are fewer."""
+        """Return ``count`` of the received sockets, in order; ``None``: there are fewer."""
         if count > len(self._descriptors):
             return None
         claimed = [socket.socket(fileno=self._descriptors.popleft()) for _ in range(count)]
@@ -61,7 +61,7 @@ class Channel:
         return claimed
 
     def send(self, data: bytes, sockets: Sequence[socket.socket] = ()) -> None:
-        """Send a frame, with duplicates of these sockets. They are closed once that is done, or cannot be done."""
+        """Send a frame, with duplicates of these sockets. They are closed after that, also after a failure."""
         if self._broken:
             _close_all(sockets)
             return
@@ -71,11 +71,11 @@ class Channel:
             self._write()
 
     async def flushed(self) -> None:
-        """Wait until all was handed to the kernel, or the connection is lost."""
+        """Wait until all data was written to the kernel, or the connection is lost."""
         await self._emptied.wait()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection and all unclaimed descriptors."""
         if self._socket.fileno() >= 0:
             self._break()
             self._loop.remove_reader(self._socket.fileno())
@@ -111,7 +111,7 @@ class Channel:
             self._waiter.set_result(None)
 
     def _read(self) -> bool:
-        """Take what has come; false when nothing more will."""
+        """Read the data that has arrived; return false at the end of the stream or after a failure."""
         try:
             data, descriptors, flags, _ = socket.recv_fds(
                 self._socket, _PIECE, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
@@ -122,7 +122,7 @@ class Channel:
             return False
         self._descriptors.extend(descriptors)
         self._received += data
-        # without room for its descriptors a message would be misread
+        # a message whose descriptors were truncated or dropped would be assigned the descriptors of another one
         return bool(data) and not flags & socket.MSG_CTRUNC and len(self._descriptors) <= _MOST_UNCLAIMED
 
     def _write(self) -> None:
@@ -151,7 +151,7 @@ class Channel:
             self._outgoing.popleft()
 
     def _break(self) -> None:
-        """Nothing more can be sent."""
+        """Stop sending: mark the connection as broken and close the sockets in the queue."""
         self._broken = True
         if self._socket.fileno() >= 0:
             self._loop.remove_writer(self._socket.fileno())

@@ -1,10 +1,10 @@
-"""What goes over the socket between the daemon and the resolver.
+"""The control protocol: messages over the socket between the daemon and the resolver.
 
-A frame is four bytes of length (big-endian) and that many bytes of MessagePack, one message. The daemon
-asks, the resolver answers each message once and in order. The first message of a connection is a
-:class:`Hello`. The socket is ``<run-dir>/dns.sock``, mode 0600: whoever may write to it decides on names.
+A frame is four bytes of length (big-endian) and that many bytes of MessagePack, one message. The daemon sends
+requests; the resolver answers each one once and in order. The first message of a connection is a :class:`Hello`.
+The socket is ``<run-dir>/dns.sock``, mode 0600: a process that may write to it controls all names.
 
-Sockets travel with a message as descriptors (``SCM_RIGHTS``, unix(7)). The message says whose they are.
+Sockets are sent with a message as file descriptors (``SCM_RIGHTS``, unix(7)). The message contains their owners.
 """
 
 from __future__ import annotations
@@ -27,152 +27,152 @@ PROTOCOL: Final = 2
 SOCKET: Final = "dns.sock"
 """Name of the socket in the run directory."""
 FORMER_SOCKET: Final = "dns.sock.former"
-"""Where a resolver goes on listening whose successor has started, until that one has all names."""
+"""Name of the socket of a resolver that is being replaced: it listens there until its successor has all names."""
 FRAME_LIMIT: Final = 16 << 20
-"""Bytes of a message; a longer one ends the connection before it is read."""
+"""Bytes of a message; a longer one closes the connection before it is read."""
 BATCH: Final = 1000
-"""Changes in a message: some hundred KiB, decoded in about a millisecond."""
+"""Changes in a message: a few hundred KiB, decoded in about 1 ms."""
 MOST_DESCRIPTORS: Final = 253
 """Descriptors that one message may carry (``SCM_MAX_FD``, linux/include/net/scm.h)."""
 HOST: Final = "@host"
-"""Stands for the host among the askers; no container's id begins like this."""
+"""Id of the host among the clients; no container's id begins with this character."""
 LENGTH: Final = 4
 """Bytes of the length before a message."""
 
 
 class Passed(msgspec.Struct, frozen=True, tag="passed"):
-    """Sockets of one asker, among the descriptors that come with the message, in this order."""
+    """Sockets of one client, among the descriptors that are sent with the message, in this order."""
 
     container_id: str
-    """Or :data:`HOST`."""
+    """Container id, or :data:`HOST`."""
     inode: int
-    """Of the namespace that they are in."""
+    """Inode of the namespace of the sockets."""
     listening: bool = True
-    """A UDP and a listening TCP socket at which it asks."""
+    """Whether there are a UDP and a listening TCP socket that receive its questions."""
     asking: int = 0
-    """So many unconnected UDP and TCP sockets, by which its servers are asked."""
+    """Number of unconnected UDP and TCP sockets for questions to its upstream servers."""
 
     @property
     def count(self) -> int:
-        """Descriptors."""
+        """Number of descriptors."""
         return 2 * self.listening + self.asking
 
 
 class Lack(msgspec.Struct, frozen=True, tag="lack"):
-    """An asker without the sockets that it needs."""
+    """A client without the sockets that it needs."""
 
     container_id: str
     listening: bool = True
-    """Those at which it asks."""
+    """Whether the sockets that receive its questions are missing."""
     asking: tuple[int, ...] = ()
-    """Those by which its servers are asked, of these versions of IP."""
+    """IP versions (4, 6) of the missing sockets for questions to its upstream servers."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """Who connects; answered by :class:`Welcome`."""
+    """Greeting of the caller; answered by :class:`Welcome`."""
 
     release: str
 
 
 class Apply(msgspec.Struct, frozen=True, tag="apply"):
-    """Make changes; answered by :class:`Done` when they are in force."""
+    """Request to apply changes; answered by :class:`Done` when they are in force."""
 
     changes: tuple[Change, ...]
     passed: tuple[Passed, ...] = ()
-    """Sockets that come with the message. Those of unknown askers are closed."""
+    """Owners of the sockets that are sent with the message. Sockets of unknown clients are closed."""
 
 
 class Replace(msgspec.Struct, frozen=True, tag="replace"):
-    """Make exactly these the names and askers there are; answered by :class:`Done`."""
+    """Request to replace all names and clients by these; answered by :class:`Done`."""
 
     changes: tuple[Change, ...]
     more: bool = False
-    """The next message goes on with the list; nothing is in force before the last."""
+    """Whether the next message continues the list; nothing is in force before the last message."""
 
 
 class Explain(msgspec.Struct, frozen=True, tag="explain"):
-    """Answered by :class:`Explained`, or :class:`Refused` when the asker is not known."""
+    """Request for an explanation; answered by :class:`Explained`, or :class:`Refused` for an unknown client."""
 
     container_id: str
     name: str
 
 
 class Stats(msgspec.Struct, frozen=True, tag="stats"):
-    """Answered by :class:`Counts`."""
+    """Request for the counters; answered by :class:`Counts`."""
 
 
 class Share(msgspec.Struct, frozen=True, tag="share"):
-    """Pass on the sockets that you serve, for a successor; answered by :class:`Shared`. Both may read them then."""
+    """Request to share the served sockets with a successor; answered by :class:`Shared`. Both may read them then."""
 
     skip: int = 0
-    """Askers that were shared already."""
+    """Number of clients whose sockets were shared already."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """Take no more questions and end; answered by :class:`Done` at once."""
+    """Request to accept no more questions and exit; answered by :class:`Done` at once."""
 
     drain: bool = False
-    """Answer first what is under way; at most as long as an upstream may take."""
+    """Whether to answer pending questions first; at most as long as an upstream server may take."""
 
 
 Request = Hello | Apply | Replace | Explain | Stats | Share | Stop
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    """Who answers."""
+    """Greeting of the resolver."""
 
     release: str
     pid: int
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The changes are in force, but for what is told."""
+    """Confirmation: the changes are in force, apart from the reported problems."""
 
     problems: tuple[str, ...] = ()
-    """What is wrong with the resolver, in words."""
+    """What is wrong with the resolver, for people."""
     lacking: tuple[Lack, ...] = ()
-    """Askers that cannot be served before their sockets are passed; a thousand at most."""
+    """Clients that cannot be served before their sockets are passed; at most a thousand."""
 
 
 class Shared(msgspec.Struct, frozen=True, tag="shared"):
-    """Some of the sockets that are served; they come with the message."""
+    """Owners of some of the served sockets, which are sent with the message."""
 
     passed: tuple[Passed, ...]
     more: bool
-    """There are further askers."""
+    """Whether there are further clients."""
 
 
 class Explained(msgspec.Struct, frozen=True, tag="explained"):
-    """What would be answered."""
+    """The answer that a question would get."""
 
     explanation: Explanation
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True, tag="counts"):
-    """What the resolver has done since it started, and what it holds."""
+    """The resolver's counters since its start, and its current numbers."""
 
     queries: int = 0
     local: int = 0
-    """Answered from the names, errors in the question included."""
+    """Questions answered from the name table, erroneous questions included."""
     upstream: int = 0
-    """Handed to a server."""
+    """Questions forwarded to a server."""
     servfail: int = 0
-    """Asked upstream in vain."""
+    """Questions forwarded without getting an answer."""
     limited: int = 0
-    """Answered SERVFAIL, or a connection closed, because a limit was reached."""
+    """Questions answered SERVFAIL and connections closed because a limit was reached."""
     dropped: int = 0
-    """Not answered: no DNS message, or the asker does not take its answers."""
+    """Questions not answered: no DNS message, or the client does not receive its answers."""
     askers: int = 0
     outstanding: int = 0
-    """Questions now under way upstream."""
+    """Forwarded questions that are pending now."""
     connections: int = 0
     """TCP connections now open."""
     seconds: float = 0.0
-    """Since the start."""
+    """Seconds since the start."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The request cannot be served."""
+    """The error answer to a request that cannot be served."""
 
     kind: Kind
     message: str
@@ -188,10 +188,10 @@ _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply, dec_ho
 
 
 def frame(message: Request | Reply) -> bytes:
-    """The message as it goes over the socket.
+    """Return the frame of a message.
 
     Raises:
-        Error: ``INVALID`` it is larger than a frame may be.
+        Error: ``INVALID`` the message is larger than a frame may be.
     """
     body = _encoder.encode(message)
     if len(body) > FRAME_LIMIT:
@@ -200,7 +200,7 @@ def frame(message: Request | Reply) -> bytes:
 
 
 def pieces(changes: Sequence[Change]) -> Iterator[Replace]:
-    """A whole list of changes in messages of a fair size; at least one."""
+    """Yield a list of changes as messages of at most :data:`BATCH` changes; at least one message."""
     rest = iter(changes)
     piece = tuple(islice(rest, BATCH))
     while following := tuple(islice(rest, BATCH)):
@@ -210,25 +210,25 @@ def pieces(changes: Sequence[Change]) -> Iterator[Replace]:
 
 
 def decoded_request(body: bytes) -> Request:
-    """A client's message.
+    """Decode a request.
 
     Raises:
-        Error: ``INVALID`` it is none of ours.
+        Error: ``INVALID`` it is no message of this protocol.
     """
     return _decoded(body, _requests)
 
 
 def decoded_reply(body: bytes) -> Reply:
-    """An answer of the resolver.
+    """Decode an answer of the resolver.
 
     Raises:
-        Error: ``INVALID`` it is none of ours.
+        Error: ``INVALID`` it is no message of this protocol.
     """
     return _decoded(body, _replies)
 
 
 def checked_length(prefix: bytes | bytearray) -> int:
-    """The length of the message that follows.
+    """Return the length in bytes of the message that follows this prefix.
 
     Raises:
         Error: ``INVALID`` it is too long.
@@ -240,27 +240,27 @@ def checked_length(prefix: bytes | bytearray) -> int:
 
 
 def exchange(connection: socket.socket, request: Request, sockets: list[socket.socket] | None = None) -> Reply:
-    """Send a request and wait for its answer, for callers without an event loop.
+    """Send a request, wait for its answer and return it; for callers without an event loop.
 
     Args:
         connection: to a resolver; one request at a time.
         request: what to send.
-        sockets: those that come with the answer are put here; without it they are closed.
+        sockets: list to which the sockets of the answer are appended; ``None``: they are closed.
 
     Raises:
-        OSError: the resolver has gone, or does not answer within the socket's timeout.
-        Error: ``INVALID`` the answer is none of ours.
+        OSError: the resolver has exited, or does not answer within the socket's timeout.
+        Error: ``INVALID`` the answer is no message of this protocol.
     """
     connection.sendall(frame(request))
-    received, came = bytearray(), [] if sockets is None else sockets
+    received, arrived = bytearray(), [] if sockets is None else sockets
     while len(received) < LENGTH or len(received) < LENGTH + checked_length(received[:LENGTH]):
         data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-        came += [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        arrived += [socket.socket(fileno=descriptor) for descriptor in descriptors]
         if not data:
             raise ConnectionResetError("the resolver has hung up")
         received += data
     if sockets is None:
-        for each in came:
+        for each in arrived:
             each.close()
     return decoded_reply(bytes(received[LENGTH:]))
 

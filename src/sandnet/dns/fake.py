@@ -1,4 +1,4 @@
-"""The name service in memory, for tests of those who use it."""
+"""A name service in memory: the test double for the modules that use the resolver."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class FakeNames:
 
     Attributes:
         table: the names now in force.
-        prepared: containers and inodes whose sockets were to be opened beforehand.
-        trouble: what :meth:`problem` says; while it is not empty the resolver counts as away.
+        prepared: containers and inodes of all calls of :meth:`prepare`.
+        trouble: the result of :meth:`problem`; while it is not empty the resolver counts as unavailable.
     """
 
     def __init__(self) -> None:
@@ -25,22 +25,22 @@ class FakeNames:
         self.trouble = ""
 
     async def apply(self, *changes: Change) -> None:
-        """Make changes."""
+        """Apply changes."""
         self.table = self.table.changed(*changes)
 
     async def replace(self, changes: Sequence[Change]) -> None:
-        """Make exactly these the names and askers."""
+        """Replace all names and clients by these."""
         self.table = self.table.replaced(changes)
 
     def prepare(self, container_id: str, key: str, inode: int) -> None:
-        """Remember it: there are no sockets here."""
+        """Record the call; this double has no sockets."""
         self.prepared.append((container_id, inode))
 
     async def explain(self, container_id: str, name: str) -> Explanation:
-        """What the container would be answered.
+        """Return the answer that a question of the container would get.
 
         Raises:
-            Error: ``NOT_FOUND`` the asker is not known; ``UNAVAILABLE`` there is trouble.
+            Error: ``NOT_FOUND`` the client is unknown; ``UNAVAILABLE`` :attr:`trouble` is not empty.
         """
         if self.trouble:
             raise Error(Kind.UNAVAILABLE, f"the resolver is away: {self.trouble}", code="resolver_away")
@@ -50,11 +50,11 @@ class FakeNames:
         return explain(self.table, asker, name)
 
     def problem(self) -> str:
-        """The trouble it was given."""
+        """Return :attr:`trouble`."""
         return self.trouble
 
     def answer(self, container_id: str, query: bytes, *, turn: int = 0) -> bytes | None:
-        """What the container gets for a DNS message; ``None``: it would be asked upstream, or nothing is sent.
+        """Return the reply to a DNS message of the container; ``None``: it would be forwarded, or gets no reply.
 
         Raises:
             KeyError: the container has no name server.

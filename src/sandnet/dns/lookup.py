@@ -1,7 +1,8 @@
-"""What a question is answered: a function of the question, who asks and the table, and of nothing else.
+"""Local name resolution: the answer is a pure function of the question, the client and the name table.
 
-From top to bottom: localhost, addresses (reverse lookups), the asker's aliases, the names on its networks, nothing
-for what is under the name of one of its networks, then upstream. What must not go there is answered here.
+Sources in order: localhost, addresses (reverse lookups), the client's aliases, the names on its networks. A name under
+the name of one of its networks that none of them contains does not exist. All others are forwarded to an upstream
+server, apart from the questions that must not be forwarded; those are answered here.
 """
 
 from __future__ import annotations
@@ -23,36 +24,36 @@ _NO_SUCH_NAME = message.authority_record(TTL)
 
 
 class Forward(NamedTuple):
-    """Only an upstream server can answer."""
+    """The verdict that only an upstream server can answer."""
 
     question: Question
 
 
 class _Answer(NamedTuple):
-    """What is known of a name."""
+    """The result of a lookup."""
 
     source: str
-    """As in :class:`~sandnet.dns.base.Explanation`: ``none`` is NXDOMAIN, ``upstream`` unknown here."""
+    """As in :class:`~sandnet.dns.base.Explanation`: ``none`` is NXDOMAIN, ``upstream`` is unknown here."""
     reason: str
     addresses: tuple[Address, ...] = ()
     pointer: str = ""
-    """The name that a reverse lookup gives."""
+    """The result of a reverse lookup."""
     network_id: str = ""
     owners: tuple[str, ...] = ()
 
 
 def resolve(table: NameTable, asker: SetClient, query: bytes, *, tcp: bool, turn: int) -> bytes | Forward:
-    """The reply to a query, or that it must go upstream. Never raises, whatever the query is.
+    """Return the reply to a query, or :class:`Forward`. It never raises, whatever the query contains.
 
     Args:
         table: the names.
-        asker: who asks; its upstreams are the caller's business.
-        query: a message as it came, without the length that TCP puts before it.
+        asker: the client; its upstream servers are not used here.
+        query: a received message, without the length that precedes it over TCP.
         tcp: whether the reply may be as long as TCP allows.
-        turn: a number that grows; whose turn it is to go first among several addresses follows from it.
+        turn: a growing number; it determines which of several addresses is first (round robin).
 
     Returns:
-        The reply; empty bytes: send nothing, for it was itself a reply, or shorter than a header.
+        The reply; empty bytes: send nothing, because the message is itself a reply, or shorter than a header.
     """
     shelf = table.ready.shelves.get(asker.container_id)
     if shelf is not None and shelf.asker is asker:
@@ -80,16 +81,16 @@ def _resolve(
 
 
 def _unusable(query: bytes) -> bytes:
-    """Another operation than a query is not done here (RFC 1035 section 4.1.1); anything else is malformed."""
+    """Return NOTIMP for another operation than a query (RFC 1035 section 4.1.1), FORMERR for all other messages."""
     other = len(query) >= message.HEADER_SIZE and query[2] & 0x78
     return message.malformed(query, message.NOTIMP if other else message.FORMERR)
 
 
 def _refusal(question: Question) -> int | None:
-    """Response code for a well-formed question that is answered neither here nor upstream.
+    """Return the response code for a well-formed question that is answered neither here nor upstream, else ``None``.
 
-    Only the Internet's names are served: NXDOMAIN in another class would claim to know that class. A zone transfer
-    is refused, not passed on: its many messages would not come through.
+    Only the class of the Internet is served: NXDOMAIN in another class would claim to know that class. A zone transfer
+    is refused, not forwarded: the forwarder does not pass on its many messages.
     """
     if question.edns is not None and question.edns.version != 0:
         return message.BADVERS
@@ -127,10 +128,10 @@ def _reverse_answer(table: NameTable, asker: SetClient, address: Address) -> _An
 
 
 def _unknown(asker: SetClient) -> _Answer:
-    """On internal networks only, the names there are all there is.
+    """Return the answer for a name that is unknown here.
 
-    So others do not exist; with SERVFAIL or REFUSED stub resolvers would try again and wait, and never go on to the
-    next of their search domains.
+    For a client on internal networks only, no other names exist, and it gets NXDOMAIN. After SERVFAIL or REFUSED a stub
+    resolver would retry and wait, and would not try the next of its search domains.
     """
     if asker.inside and not asker.external:
         return _Answer(
@@ -142,27 +143,27 @@ def _unknown(asker: SetClient) -> _Answer:
 
 
 def _reversed(name: str) -> Address | None:
-    """The address that a name under ``in-addr.arpa`` or ``ip6.arpa`` stands for."""
+    """Return the address of a name under ``in-addr.arpa`` or ``ip6.arpa``; ``None``: it is no such name."""
     try:
         if name.endswith(".in-addr.arpa"):
             return IPv4Address(".".join(reversed(name.removesuffix(".in-addr.arpa").split("."))))
         if name.endswith(".ip6.arpa"):
             digits = name.removesuffix(".ip6.arpa").split(".")
             return IPv6Address(bytes.fromhex("".join(reversed(digits)))) if max(map(len, digits)) == 1 else None
-    except ValueError:  # not the whole of an address
+    except ValueError:  # not a complete address
         return None
     return None
 
 
 def _reply(question: Question, verdict: _Answer) -> PreparedReply:
-    """Return the whole reply, however long."""
+    """Return the reply without a limit of its length."""
     records = _records(verdict, question.qtype)
     rcode = message.NXDOMAIN if verdict.source == "none" else message.NOERROR
     return reply_of(rcode, records, b"" if records else _NO_SUCH_NAME)
 
 
 def _records(verdict: _Answer, qtype: int) -> list[bytes]:
-    """Records of the asked type; to a question for any, those of one type (RFC 8482 section 4.1)."""
+    """Return the records of the requested type; for ``ANY``, those of one type (RFC 8482 section 4.1)."""
     if verdict.pointer:
         return _pointers(verdict.pointer) if qtype in (message.PTR, message.ANY) else []
     if qtype == message.ANY:
@@ -176,7 +177,7 @@ def _address_records(addresses: Sequence[Address], version: int) -> list[bytes]:
 
 
 def _pointers(name: str) -> list[bytes]:
-    """A container id may be longer than a label: what cannot be said is left out."""
+    """Return the PTR record of a name; nothing where a container id is longer than a DNS label may be."""
     try:
         return [message.pointer_record(name, TTL)]
     except ValueError:
@@ -184,10 +185,10 @@ def _pointers(name: str) -> list[bytes]:
 
 
 def explain(table: NameTable, asker: SetClient, name: str) -> Explanation:
-    """What an A or AAAA question for the name, or a PTR question for the address, would be answered, and why.
+    """Return the answer that an A or AAAA question for a name, or a PTR question for an address, would get, and why.
 
-    ``upstreams`` are the asker's own; where it has none the host's are asked, which the caller knows. The name that an
-    address bears is in ``reason``.
+    ``upstreams`` are the client's own servers. For a client without any, the caller adds the host's servers. ``reason``
+    contains the name of an address.
     """
     verdict = _answer(table, asker, normal(_question_of(name)))
     return Explanation(
@@ -204,7 +205,7 @@ def explain(table: NameTable, asker: SetClient, name: str) -> Explanation:
 
 
 def _question_of(name: str) -> str:
-    """The name that a question about an address has."""
+    """Return the name of the PTR question for an address; any other name is returned unchanged."""
     try:
         return ipaddress.ip_address(name).reverse_pointer
     except ValueError:

@@ -1,10 +1,11 @@
-"""DNS messages as bytes: what a question asks, and what an answer looks like (RFC 1035, 2181, 2308, 3597, 6891).
+"""Parser and builder of DNS messages (RFC 1035, 2181, 2308, 3597, 6891).
 
-No input or output happens here, and nothing here raises on what a stranger sent. Only the little that a
-resolver of addresses needs is here: one question in, address and pointer records out.
+There is no I/O here, and no function raises because of a received message. The module implements only what a resolver
+of addresses needs: it parses one question, and builds address and pointer records.
 
-Why not a library: dnspython reads a query and writes its answer in 71 us, this module in 3 (one core, Python 3.11),
-and 70,000 questions a second leave 14 us for each, the system calls included. The tests read our answers with it.
+Why not a library: dnspython parses a query and builds its answer in 71 us, this module in 3 us (one core, Python 3.11),
+and at 70,000 questions a second there are 14 us for each, system calls included. The tests parse the answers with
+dnspython.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from typing import NamedTuple
 from sandnet.model.address import Address
 
 A, SOA, PTR, AAAA, OPT = 1, 6, 12, 28, 41
-"""Types of records, as assigned by IANA."""
+"""Record types, as assigned by IANA."""
 IXFR, AXFR, ANY = 251, 252, 255
-"""Types that only a question has; ``ANY`` is a class, too."""
+"""Types that only a question can have; ``ANY`` is also a class."""
 IN = 1
 """The class of the Internet."""
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 """Response codes (RFC 1035 section 4.1.1)."""
 BADVERS = 16
-"""Response code: a version of EDNS that is not spoken here (RFC 6891 section 6.1.3)."""
+"""Response code for an unsupported version of EDNS (RFC 6891 section 6.1.3)."""
 
 HEADER_SIZE = 12
 LONGEST_LABEL = 63
@@ -36,15 +37,15 @@ LONGEST_NAME = 255
 PLAIN_UDP = 512
 """Bytes of a message over UDP without EDNS."""
 LARGEST_UDP = 4096
-"""Bytes of an answer over UDP at the most, whatever the asker offers."""
+"""Maximum bytes of an answer over UDP, whatever the client offers."""
 LARGEST_TCP = 65535
 """Bytes of a message over TCP: its length has 16 bits."""
 OFFERED_UDP = 1232
-"""Bytes that we say we take: what fits every path unfragmented (DNS flag day 2020)."""
+"""UDP size that our OPT record offers: it fits every path unfragmented (DNS flag day 2020)."""
 LARGEST_QUERY = 1232
-"""Bytes of a query: a name has 255, and with all options and padding a client stays below the half of this."""
+"""Maximum bytes of a query: a name has 255, and with all options and padding a query is less than half as long."""
 MOST_ADDITIONAL = 4
-"""Additional records of a query. Clients send OPT (RFC 6891) and perhaps a signature (RFC 8945, 2931)."""
+"""Maximum additional records of a query. Clients send OPT (RFC 6891) and perhaps a signature (RFC 8945, 2931)."""
 
 
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
@@ -54,34 +55,34 @@ _ESCAPE = re.compile(rb"\\([0-9]{3}|[^0-9])")
 
 
 class Edns(NamedTuple):
-    """What the OPT record of a query says (RFC 6891 section 6.1)."""
+    """The contents of a query's OPT record (RFC 6891 section 6.1)."""
 
     size: int
-    """Bytes of an answer that the asker takes over UDP."""
+    """Maximum bytes of an answer that the client accepts over UDP."""
     version: int
     dnssec: bool
     """The DO bit; an answer repeats it (RFC 3225)."""
 
 
 class Question(NamedTuple):
-    """The one question of a query, and what its OPT record says. A query is parsed once, to this."""
+    """The one question of a query, and the contents of its OPT record. Each query is parsed once."""
 
     name: bytes
     """Wire form: lower case, uncompressed, length bytes and the root's zero byte included."""
     qtype: int
     qclass: int
     end: int
-    """Offset of what follows the question."""
+    """Offset of the first byte after the question."""
     edns: Edns | None
     """``None``: the query has no OPT record."""
 
 
 def parse_question(query: bytes) -> Question | None:
-    """Return the question of a standard query; ``None`` for everything else.
+    """Return the question of a standard query; ``None`` for any other message.
 
-    One question, no answer or authority records, at most ``MOST_ADDITIONAL`` well-formed additional records with at
-    most one OPT among them, nothing behind them, and at most ``LARGEST_QUERY`` bytes. A compression pointer in the
-    question is refused: nothing stands before it to point at.
+    A standard query has one question, no answer or authority records, at most ``MOST_ADDITIONAL`` well-formed
+    additional records with at most one OPT among them, no bytes after them, and at most ``LARGEST_QUERY`` bytes. A
+    compression pointer in the question is refused: there is no earlier name that it can point to.
     """
     if not HEADER_SIZE + 5 <= len(query) <= LARGEST_QUERY or query[2] & 0xF8 or query[4:10] != b"\0\1\0\0\0\0":
         return None
@@ -100,7 +101,7 @@ def parse_question(query: bytes) -> Question | None:
 
 
 def _name_end(query: bytes, at: int) -> int:
-    """Return the offset behind the uncompressed name at ``at``; 0: it is malformed."""
+    """Return the offset after the uncompressed name at ``at``; 0: it is malformed."""
     last = min(len(query), at + LONGEST_NAME) - 1
     while at <= last:
         length = query[at]
@@ -113,9 +114,9 @@ def _name_end(query: bytes, at: int) -> int:
 
 
 def _offers(query: bytes, at: int) -> list[Edns] | None:
-    """Return what the OPT record among the additional records says, if there is one.
+    """Return the contents of the OPT record among the additional records: no or one element.
 
-    ``None``: the records are too many or malformed, there are several OPT records, or bytes stand behind them.
+    ``None``: the records are too many or malformed, there are several OPT records, or bytes follow the records.
     """
     count = int.from_bytes(query[10:12])
     if count > MOST_ADDITIONAL:
@@ -135,7 +136,7 @@ def _offers(query: bytes, at: int) -> list[Edns] | None:
 
 
 def _owner_end(query: bytes, at: int) -> int:
-    """Return the offset behind the owner of a record, its compression pointer not followed; 0: it is malformed."""
+    """Return the offset after the owner name of a record, without following its pointer; 0: it is malformed."""
     last = min(len(query), at + LONGEST_NAME) - 1
     while at <= last:
         length = query[at]
@@ -150,15 +151,15 @@ def _owner_end(query: bytes, at: int) -> int:
 
 
 def udp_limit(question: Question) -> int:
-    """Return the bytes that an answer over UDP may have: 512, or what the query's OPT says, between 512 and 4096."""
+    """Return the maximum bytes of an answer over UDP: 512, or the size in the query's OPT, between 512 and 4096."""
     return min(max(question.edns.size, PLAIN_UDP), LARGEST_UDP) if question.edns else PLAIN_UDP
 
 
 def name_to_text(wire: bytes) -> str:
-    """A well-formed uncompressed name as text, without a trailing dot; the root is ``.``.
+    """Return a well-formed uncompressed name as text, without a trailing dot; the root is ``.``.
 
-    Within a label a backslash is doubled, and a dot and what is not printable ASCII become ``\\DDD`` (RFC 1035
-    section 5.1): no two names have one text, and every dot in it separates two labels.
+    Within a label a backslash is doubled, and a dot or a byte that is not printable ASCII becomes ``\\DDD`` (RFC 1035
+    section 5.1). So different names have different texts, and every dot in the text separates two labels.
     """
     labels = []
     at = 0
@@ -182,7 +183,9 @@ def _escaped(byte: int) -> str:
 
 
 def text_to_name(text: str) -> bytes:
-    """The wire form of a name, its case kept; a trailing dot is allowed. Undoes :func:`name_to_text`.
+    """Return the wire form of a name in unchanged case. It is the inverse of :func:`name_to_text`.
+
+    A trailing dot is allowed.
 
     Raises:
         ValueError: a label that is empty or longer than 63 bytes, a name of more than 255 bytes, a broken escape,
@@ -215,16 +218,16 @@ def answer(
     authoritative: bool = True,
     authority: bytes = b"",
 ) -> bytes:
-    """The reply to a query: its id, its question as it was spelled, the records and, where it had one, an OPT.
+    """Return the reply to a query: its id, its question in unchanged case, the records, and an OPT if it had one.
 
     Args:
-        query: what :func:`parse_question` made the question from.
-        question: its question.
-        rcode: response code; one above 15 needs an OPT in the query to be told.
-        records: answers; as many whole ones as fit are sent, and the TC bit set when some are left out.
-        limit: bytes that the reply may have, at least 512.
+        query: the message that :func:`parse_question` parsed.
+        question: the result of :func:`parse_question`.
+        rcode: response code; a code above 15 can be sent only if the query has an OPT.
+        records: answers; if not all fit, as many complete ones as fit are sent, with the TC bit.
+        limit: maximum bytes of the reply, at least 512.
         authoritative: the AA bit.
-        authority: the SOA record of a negative answer (RFC 2308), or nothing.
+        authority: the SOA record of a negative answer (RFC 2308), or empty.
     """
     opt = opt_record(question, rcode)
     fitting = _fitting(records, limit - question.end - len(authority) - len(opt))
@@ -235,7 +238,7 @@ def answer(
 
 
 def opt_record(question: Question, rcode: int) -> bytes:
-    """Return our OPT record when the query had one, else nothing (RFC 6891 section 7)."""
+    """Return our OPT record if the query had one, else empty bytes (RFC 6891 section 7)."""
     if question.edns is None:
         return b""
     return struct.pack("!BHHBBHH", 0, OPT, OFFERED_UDP, rcode >> 4, 0, question.edns.dnssec << 15, 0)
@@ -254,17 +257,18 @@ def _fitting(records: Sequence[bytes], room: int) -> Sequence[bytes]:
 
 
 def error(query: bytes, question: Question, rcode: int) -> bytes:
-    """Return a reply that says what is wrong.
+    """Return an error reply.
 
-    The question is repeated: stub resolvers drop a reply without it and wait in vain.
+    It repeats the question: stub resolvers drop a reply without it and wait for their timeout.
     """
     return answer(query, question, rcode, (), limit=PLAIN_UDP, authoritative=False)
 
 
 def malformed(query: bytes, rcode: int) -> bytes:
-    """Return a reply to what :func:`parse_question` refused, its question not repeated; empty: nothing may be sent.
+    """Return an error reply to a message that :func:`parse_question` refused, without its question; empty: send none.
 
-    What is itself a reply, or shorter than a header, is never answered: two servers could go on for ever.
+    A message that is itself a reply, or shorter than a header, is never answered: two servers could answer each other
+    endlessly.
     """
     if len(query) < HEADER_SIZE or query[2] & 0x80:
         return b""
@@ -272,13 +276,13 @@ def malformed(query: bytes, rcode: int) -> bytes:
 
 
 def address_record(address: Address, ttl: int) -> bytes:
-    """An A or AAAA record of the name that was asked; ``ttl`` in seconds."""
+    """Return an A or AAAA record for the question's name; ``ttl`` in seconds."""
     kind = A if isinstance(address, IPv4Address) else AAAA
     return _record(kind, ttl, address.packed)
 
 
 def pointer_record(name: str, ttl: int) -> bytes:
-    """A PTR record of the name that was asked; ``ttl`` in seconds.
+    """Return a PTR record for the question's name; ``ttl`` in seconds.
 
     Raises:
         ValueError: ``name`` is no domain name.
@@ -287,14 +291,14 @@ def pointer_record(name: str, ttl: int) -> bytes:
 
 
 def _record(kind: int, ttl: int, data: bytes) -> bytes:
-    """A record whose owner is the question's name, as a pointer to behind the header."""
+    """Return a record whose owner is the question's name: a compression pointer to the end of the header."""
     return struct.pack("!HHHIH", 0xC000 | HEADER_SIZE, kind, IN, ttl, len(data)) + data
 
 
 def authority_record(ttl: int) -> bytes:
-    """The SOA record that says for how many seconds a negative answer may be kept (RFC 2308 section 3).
+    """Return the SOA record with the seconds for which a negative answer may be cached (RFC 2308 section 3).
 
-    Its owner, server and mailbox are the root: it stands above every name, and nothing can be looked up there.
+    Its owner, server and mailbox are the root: the root is a parent of every name, and has no addresses to look up.
     """
     data = struct.pack("!BBIIIII", 0, 0, 1, 0, 0, 0, ttl)
     return struct.pack("!BHHIH", 0, SOA, IN, ttl, len(data)) + data
@@ -303,7 +307,7 @@ def authority_record(ttl: int) -> bytes:
 def matches(query: bytes, question: Question, reply: bytes) -> bool:
     """Return whether this is a reply to that query: same id, type, class and name in any case (RFC 5452 section 9.1).
 
-    Who sent it is for the caller to compare.
+    The caller compares the sender.
     """
     name_end, end = question.end - 4, question.end
     return (
@@ -317,12 +321,12 @@ def matches(query: bytes, question: Question, reply: bytes) -> bool:
 
 
 def is_truncated(reply: bytes) -> bool:
-    """Whether a reply that :func:`matches` says to ask again over TCP."""
+    """Return whether a reply that :func:`matches` is truncated, so that the question must be sent again over TCP."""
     return bool(reply[2] & 0x02)
 
 
 def rcode(reply: bytes) -> int:
-    """The response code in the header of a reply that :func:`matches`."""
+    """Return the response code in the header of a reply that :func:`matches`."""
     return reply[3] & 0x0F
 
 
@@ -332,6 +336,8 @@ def is_positive(reply: bytes) -> bool:
 
 
 def is_lame(reply: bytes) -> bool:
-    """Return whether a reply that :func:`matches` says nothing at all: no error, no records, from no authority, and
-    from a server that does not ask others either. C libraries go on to the next server (glibc, ``res_send``)."""
+    """Return whether a reply that :func:`matches` contains nothing: no error, no records, no authority, no recursion.
+
+    C libraries ask the next server then (glibc, ``res_send``).
+    """
     return not reply[2] & 0x04 and not reply[3] & 0x8F and reply[6:8] == reply[10:12] == b"\0\0"

@@ -1,9 +1,8 @@
-"""Who is called what on which network, and who may know: the table that all answers are made from.
+"""The name table: the names of all networks and the clients that see them; all local answers derive from it.
 
-A table is a value: a change makes a new one, which shares with the old one everything that the change does not
-touch, and a question sees either all of a change or nothing of it. Names belong to networks, so a thousand sandboxes
-on a network of a thousand names cost a thousand names. A change copies the dicts of one network; with 1,000 owners
-that takes 20 us.
+A table is immutable. A change creates a new table that shares all unchanged parts with the old one. So a question sees
+either all of a change or nothing of it. Names belong to networks, so a thousand sandboxes on a network of a thousand
+names cost the memory of a thousand names. A change copies the dicts of one network; with 1,000 owners that takes 20 us.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from sandnet.model.address import Address
 Key = TypeVar("Key")
 
 TTL = 0
-"""Seconds that a local answer may be kept, "there is no such name" included.
+"""Seconds that a local answer may be cached, a negative one included.
 
-Once a create, leave or delete has returned no sandbox may see the old state, and what a program in the sandbox
-keeps is out of our hands. Asking again costs microseconds on loopback. (Podman's server went from a day to a minute
-to 0 for this reason: containers/aardvark-dns, pull request 511.)
+When a create, leave or delete has returned, no sandbox may see the old state, and the resolver cannot invalidate the
+cache of a program in the sandbox. Another question over loopback costs microseconds. (Podman's server changed its TTL
+from a day to a minute to 0 for this reason: containers/aardvark-dns, pull request 511.)
 """
 
 
@@ -31,24 +30,24 @@ class NameRecord(NamedTuple):
     """The record of a name."""
 
     addresses: tuple[Address, ...]
-    """Each once, both families; empty: the name exists and has none."""
+    """Addresses of both families without duplicates; empty: the name exists and has no address."""
     owners: tuple[str, ...]
-    """Who bears the name, as in :class:`~sandnet.dns.base.SetNames`; empty for an alias."""
+    """Owners of the name, as in :class:`~sandnet.dns.base.SetNames`; empty for an alias."""
     network_id: str
-    """Where it was found; empty: it is an alias of the asker."""
+    """Network of the record; empty: it is an alias of the client."""
     ttl: int
     """Seconds."""
 
 
 class _Owned(NamedTuple):
-    """What one owner has on one network."""
+    """The names and addresses of one owner on one network."""
 
     names: tuple[str, ...]
     addresses: tuple[Address, ...]
 
 
 class _Zone:
-    """The names of one network. Never edited once it is in a table."""
+    """The names of one network. A zone in a table is never modified."""
 
     __slots__ = ("bearers", "holders", "label", "owners")
 
@@ -68,7 +67,7 @@ class _Zone:
 
     def add(self, owner: str, owned: _Owned) -> None:
         self.owners[owner] = owned
-        alone = (owner,)  # one tuple for all: a network of 1,000 names is 100 KiB smaller
+        alone = (owner,)  # one tuple for all names: saves 100 KiB on a network of 1,000 names
         for name in owned.names:
             others = self.bearers.get(name)
             self.bearers[name] = (*others, owner) if others else alone
@@ -86,14 +85,17 @@ class _Zone:
             _without(self.holders, address, owner)
 
     def addresses(self, name: str) -> tuple[Address, ...]:
-        """All addresses of all who bear the name, each once."""
+        """Return the addresses of all owners of the name, without duplicates."""
         bearers = self.bearers[name]
         if len(bearers) == 1:
             return self.owners[bearers[0]].addresses
         return tuple(dict.fromkeys(address for owner in bearers for address in self.owners[owner].addresses))
 
     def reverse(self, address: Address) -> str | None:
-        """An endpoint's name goes before those that its container brings, whose owner has a slash."""
+        """Return the qualified name of an address; ``None``: it has none.
+
+        An endpoint's name takes precedence over names that its container adds, whose owner contains a slash.
+        """
         named = [owner for owner in self.holders.get(address, ()) if self.owners[owner].names]
         if not named:
             return None
@@ -110,12 +112,12 @@ def _without(index: dict[Key, tuple[str, ...]], key: Key, owner: str) -> None:
 
 
 class NameTable:
-    """All names and all askers at one moment; immutable, and to be used by one thread.
+    """All names and clients at one moment; immutable, for use by one thread.
 
     Attributes:
-        askers: by container id.
-        ready: replies made from this table; filled by the resolver. A changed table begins with none, so that none
-            can outlive what it was made from.
+        askers: clients by container id.
+        ready: cache of replies built from this table; filled by the resolver. The cache of a changed table is empty,
+            so no reply is older than its table.
     """
 
     __slots__ = ("_clients", "_zones", "askers", "ready")
@@ -127,18 +129,18 @@ class NameTable:
         self.ready = Replies()
 
     def changed(self, *changes: Change) -> NameTable:
-        """The table after these changes, made in order. This one stays as it is; without changes it is the result."""
+        """Return the table after these changes, applied in order. Without changes, return this table itself."""
         return self if not changes else _Draft(self._zones.copy(), self._clients.copy()).after(changes)
 
     def replaced(self, changes: Sequence[Change]) -> NameTable:
-        """A table of exactly these."""
+        """Return a table of exactly these names and clients."""
         return _Draft({}, {}).after(changes)
 
     def lookup(self, asker: SetClient, name: str) -> NameRecord | None:
-        """What the asker is told of a name, in any case, with or without a trailing dot.
+        """Return the record of a name that the client sees. The name may be in any case and have a trailing dot.
 
-        Its own aliases come first, then its networks in order: the first on which anybody bears the name, and then,
-        where the last label is the name of one of them, ``name.network``.
+        Order: the client's own aliases; the first of its networks that has the name; then ``name.network``, where the
+        last label is the name of one of its networks.
         """
         name = normal(name)
         return self._alias(asker, name) or self._borne(asker, name) or self._qualified(asker, name)
@@ -166,7 +168,7 @@ class NameTable:
                 yield network_id, zone
 
     def reverse(self, asker: SetClient, address: Address) -> str | None:
-        """``name.network`` of who has the address on one of the asker's networks; ``None``: nobody there."""
+        """Return ``name.network`` of the owner of the address on one of the client's networks; ``None``: no owner."""
         for _, zone in self._seen(asker):
             name = zone.reverse(address)
             if name is not None:
@@ -174,23 +176,23 @@ class NameTable:
         return None
 
     def knows_network(self, asker: SetClient, label: str) -> bool:
-        """Whether the asker is on a network of that name, in any case.
+        """Return whether the client is on a network of that name, in any case.
 
-        A network's name is known from its first owner on, for as long as somebody is on it.
+        A network's name is known from its first owner on, as long as it has an owner or a client.
         """
         label = normal(label)
         return any(zone.label == label for _, zone in self._seen(asker))
 
 
 class _Draft:
-    """A table in the making. The dicts are its own, the zones are copied before their first edit."""
+    """A builder of a table. It owns the dicts; zones are copied before their first modification."""
 
     def __init__(self, zones: dict[str, _Zone], askers: dict[str, SetClient]) -> None:
         self._zones = zones
         self._clients = askers
         self._own: set[str] = set()
         self._left: set[str] = set()
-        """Networks that lost an owner or an asker."""
+        """Networks that lost an owner or a client."""
 
     def after(self, changes: Iterable[Change]) -> NameTable:
         for change in changes:
@@ -228,7 +230,7 @@ class _Draft:
             self._left.add(change.network_id)
 
     def _zone(self, network_id: str, label: str) -> _Zone:
-        """The zone of that name, as it may be edited."""
+        """Return the zone of a network as a copy that may be modified."""
         zone = self._zones.get(network_id) or _Zone(label)
         if network_id not in self._own:
             zone = self._zones[network_id] = zone.copy()
@@ -237,7 +239,10 @@ class _Draft:
         return zone
 
     def _sweep(self) -> None:
-        """Forget networks without owners and askers; with an asker, ``x.network`` must not be asked upstream."""
+        """Remove networks without owners and clients.
+
+        A network that has a client is kept: questions for ``x.network`` must not be forwarded.
+        """
         for network_id in self._left:
             zone = self._zones.get(network_id)
             if zone is None or zone.owners:
@@ -247,5 +252,5 @@ class _Draft:
 
 
 def normal(name: str) -> str:
-    """A name as it is compared: lower case, without a trailing dot."""
+    """Return the canonical form of a name for comparisons: lower case, without a trailing dot."""
     return name.lower().removesuffix(".")

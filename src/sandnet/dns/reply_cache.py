@@ -1,7 +1,7 @@
-"""Replies kept ready for the next same question, with a bound in bytes for each asker and for all.
+"""Cache of prepared replies, with a limit in bytes for each client and for all.
 
-A reply depends on the name in lower case, the type, the class and who asks. Everything else of a query (its id, its
-flags, the spelling of the name, its OPT record) is put in when the reply is sent, so a stranger cannot make
+A reply depends on the name in lower case, the type, the class and the client. All other parts of a query (its id, its
+flags, the case of the name, its OPT record) are inserted when the reply is sent. So a client cannot fill the cache with
 variants of one reply.
 """
 
@@ -17,31 +17,31 @@ from sandnet.dns.base import SetClient
 from sandnet.dns.message import Question
 
 MOST_OF_ONE: Final = 1 << 20
-"""Bytes of one asker's replies: about 2,000 usual ones. Beyond it, all replies of that asker are dropped."""
+"""Maximum bytes of one client's replies: about 2,000 usual ones. Beyond it, all replies of that client are dropped."""
 MOST_OF_ALL: Final = 32 << 20
-"""Bytes of the replies of all askers. Beyond it, the replies of the asker that has most are dropped."""
+"""Maximum bytes of the replies of all clients. Beyond it, the replies of the client with the most are dropped."""
 OVERHEAD: Final = 400
-"""Bytes that a reply takes beside its key and records: objects, and its place in a dict that may be half empty."""
+"""Bytes of a reply beside its key and records: objects, and its slot in a dict that may be half empty."""
 _ONE_QUESTION: Final = b"\0\1\0\0\0\0\0\0"
-"""Counts of a query that is a question and nothing else."""
+"""Counts of a query that contains one question and nothing else."""
 
 
 class PreparedReply(NamedTuple):
-    """The part of a reply that depends on the question alone."""
+    """The part of a reply that depends only on the question."""
 
     heads: Mapping[bytes, bytes]
-    """Flags and counts of the reply, by those of a query that is a question and nothing else."""
+    """Flags and counts of the reply, by the flags and counts of a query that contains only one question."""
     tail: bytes
-    """What stands behind the question when nothing is left out or rotated."""
+    """The bytes after the question when all records fit and are not rotated."""
     step: int
     """Bytes of one record."""
     total: int
-    """How many records."""
+    """Number of records."""
     authority: bytes
     rcode: int
 
     def rotated(self, turn: int) -> bytes:
-        """Return the records, beginning with the one whose turn it is."""
+        """Return the records, rotated for round robin: they begin with the record that is first at this turn."""
         end = self.total * self.step
         if self.total < 2:
             return self.tail[:end]
@@ -49,7 +49,7 @@ class PreparedReply(NamedTuple):
         return self.tail[cut:end] + self.tail[:cut]
 
     def to(self, query: bytes, question: Question, limit: int, turn: int) -> bytes:
-        """Return the reply to a query; as many whole records as fit into ``limit`` bytes, and TC where not all do."""
+        """Return the reply to a query, with as many complete records as fit into ``limit`` bytes; TC if not all fit."""
         opt = message.opt_record(question, self.rcode)
         room = limit - question.end - len(self.authority) - len(opt)
         fitting = self.total if self.total * self.step <= room else room // self.step
@@ -61,12 +61,12 @@ class PreparedReply(NamedTuple):
 
 
 def reply_of(rcode: int, records: list[bytes], authority: bytes) -> PreparedReply:
-    """Put a reply together.
+    """Build a reply.
 
     Args:
         rcode: response code, at most 15.
         records: answers, all of one length.
-        authority: the SOA record of a negative answer (RFC 2308), or nothing.
+        authority: the SOA record of a negative answer (RFC 2308), or empty.
     """
     heads = _heads(rcode, min(len(records), 0xFFFF), bool(authority))
     tail = b"".join((*records, authority))
@@ -75,7 +75,10 @@ def reply_of(rcode: int, records: list[bytes], authority: bytes) -> PreparedRepl
 
 @lru_cache(maxsize=1024)
 def _heads(rcode: int, total: int, authority: bool) -> Mapping[bytes, bytes]:
-    """The AD bit of a query (RFC 6840 section 5.7) asks for nothing that we have."""
+    """Return flags and counts of the reply, by those of the query.
+
+    The AD bit of a query (RFC 6840 section 5.7) is ignored: the resolver does not validate.
+    """
     return {
         bytes((rd, ad | cd)) + _ONE_QUESTION: struct.pack(
             "!BBHHHH", 0x84 | rd, 0x80 | cd | rcode, 1, total, authority, 0
@@ -87,22 +90,22 @@ def _heads(rcode: int, total: int, authority: bool) -> Mapping[bytes, bytes]:
 
 
 class Shelf:
-    """The ready replies of one asker."""
+    """The cached replies of one client."""
 
     __slots__ = ("asker", "by_question", "size")
 
     def __init__(self, client: SetClient) -> None:
         self.asker = client
-        """The replies hold for this very record; a changed asker has none."""
+        """The client's record, compared by identity: a changed client has no cached replies."""
         self.by_question: dict[bytes, PreparedReply] = {}
         self.size = 0
         """Bytes."""
 
     def at_once(self, query: bytes, most: int, turn: int) -> bytes | None:
-        """Return the whole reply to a query that is a question and nothing else, where one of ``most`` bytes is ready.
+        """Return the cached reply to a query that contains only one question, if it has at most ``most`` bytes.
 
-        The query was not parsed. What is not a well-formed question has no reply here: lower case changes neither
-        lengths nor the type and class, so only the bytes of a well-formed question are equal to a key.
+        The query is not parsed. A malformed question has no cached reply: lower case changes neither lengths nor the
+        type and class, so only the bytes of a well-formed question are equal to a key.
         """
         reply = self.by_question.get(query[12:-4].lower() + query[-4:])
         if reply is None:
@@ -116,23 +119,23 @@ class Shelf:
 
 
 class Replies:
-    """The ready replies of all askers, as one table of names has them."""
+    """The cached replies of all clients, for one name table."""
 
     __slots__ = ("shelves", "size")
 
     def __init__(self) -> None:
         self.shelves: dict[str, Shelf] = {}
-        """By container id."""
+        """Caches by container id."""
         self.size = 0
         """Bytes."""
 
     def find(self, asker: SetClient, query: bytes, question: Question) -> PreparedReply | None:
-        """Return the ready reply to that question of that asker."""
+        """Return the cached reply to this question of this client; ``None``: there is none."""
         shelf = self.shelves.get(asker.container_id)
         return shelf.by_question.get(_key(query, question)) if shelf and shelf.asker is asker else None
 
     def store(self, asker: SetClient, query: bytes, question: Question, reply: PreparedReply) -> None:
-        """Keep a reply for the next same question; older ones make room for it."""
+        """Cache a reply for the next identical question; older replies are dropped if it does not fit."""
         key = _key(query, question)
         size = OVERHEAD + len(key) + len(reply.tail)
         shelf = self.shelves.get(asker.container_id)
@@ -153,14 +156,14 @@ class Replies:
 
 
 def _key(query: bytes, question: Question) -> bytes:
-    """Return the name in lower case, the type and the class."""
+    """Return the cache key: the name in lower case, the type and the class."""
     return question.name + query[question.end - 4 : question.end]
 
 
 def first(turn: int, count: int) -> int:
-    """Which of ``count`` goes first at that turn: all equally often, for turns counted in whatever steps.
+    """Return the index of the first of ``count`` records at a turn: all equally often, whatever the step of the turns.
 
-    The remainder of the turn would not do. Stub resolvers ask for A and AAAA by turns, so that of two addresses one
-    would go first for ever. Multiples of the golden ratio are spread evenly, and every second one of them, too.
+    The remainder of the turn is not sufficient. Stub resolvers alternate between A and AAAA, so of two addresses the
+    same one would always be first. Multiples of the golden ratio are spread evenly, and so is every second one of them.
     """
     return (turn * 0x9E3779B1 & 0xFFFFFFFF) * count >> 32

@@ -1,7 +1,7 @@
-"""Gives the resolver its sockets: the daemon opens them in the sandboxes and passes them on.
+"""Sockets for the resolver: the daemon opens them in the sandboxes and passes them to the resolver.
 
-The resolver has no right to enter a sandbox. It says which askers lack sockets. Those of a resolver that is being
-replaced are passed on as they are, so that no question is lost; others are opened.
+The resolver has no privilege to enter a sandbox. It reports which clients lack sockets. The sockets of a resolver that
+is being replaced are passed on to its successor, so that no question is lost; missing sockets are opened.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BATCH: Final = 25
-"""Askers whose sockets are opened in one job and passed in one message."""
+"""Clients whose sockets are opened in one job and passed in one message."""
 
 
 class OpenSockets(Protocol):
-    """Opens sockets in a namespace."""
+    """A function that opens sockets in a namespace."""
 
     def __call__(self, key: str, inode: int, lack: Lack) -> OpenedSockets:
-        """Those that are lacking, in the namespace at ``key``; for :data:`HOST` in the host's own.
+        """Open the missing sockets in the namespace at ``key``; for :data:`HOST` in the host's namespace.
 
         Raises:
             Error: they cannot be opened.
@@ -40,21 +40,21 @@ class OpenSockets(Protocol):
 
 
 class Run(Protocol):
-    """Runs a job on a worker thread."""
+    """A function that runs a job on a worker thread."""
 
     def __call__(self, job: Callable[..., T], /, *arguments: object) -> Awaitable[T]:
-        """Its result."""
+        """Return the job's result."""
         ...
 
 
 class Provider:
-    """Knows which askers lack sockets, and provides them.
+    """The provider of the sockets that clients of the resolver lack.
 
     Args:
-        run_dir: where a resolver that is being replaced is found.
-        open_sockets: see there; called on worker threads.
+        run_dir: directory with the socket of a resolver that is being replaced.
+        open_sockets: opens sockets in a namespace; called on worker threads.
         run: runs a job on a worker thread.
-        host_listen: address and port at which the host asks.
+        host_listen: address and port at which the resolver answers the host.
     """
 
     def __init__(
@@ -66,17 +66,17 @@ class Provider:
         self._run = run
         self._unserved: dict[str, Lack] = {}
         self._ready: dict[str, OpenedSockets] = {}
-        """By container: sockets that were opened before anybody needed them."""
+        """Prepared sockets, by container."""
         self._refused: dict[str, str] = {}
-        """By container: why its sockets cannot be opened, in words."""
+        """The reason why a container's sockets cannot be opened, by container."""
         self._filling: asyncio.Task[bool] | None = None
 
     def problems(self) -> tuple[str, ...]:
-        """Of every asker that cannot be served, in words."""
+        """Return a description of the problem of every client that cannot be served."""
         return tuple(self._refused.values())
 
     def prepare(self, container_id: str, key: str, inode: int) -> None:
-        """Open the sockets of an asker to be; call it on a worker thread. What fails is tried again when it asks."""
+        """Open the sockets of a future client; call it on a worker thread. A failure is retried when it is added."""
         with suppress(Exception):
             opened = self._open(key, inode, Lack(container_id))
             before = self._ready.pop(container_id, None)
@@ -85,7 +85,7 @@ class Provider:
                 before.close()
 
     def ready(self, askers: Iterable[SetClient]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
-        """Take what was opened for these askers beforehand."""
+        """Take the prepared sockets of these clients."""
         passed: list[Passed] = []
         sockets: list[socket.socket] = []
         for asker in askers:
@@ -96,36 +96,39 @@ class Provider:
         return tuple(passed), sockets
 
     def note(self, lacking: Sequence[Lack]) -> None:
-        """The resolver has said what it lacks."""
+        """Remember which sockets the resolver reports as missing."""
         self._unserved = {lack.container_id: lack for lack in lacking}
         for container_id in self._refused.keys() - self._unserved.keys():
             del self._refused[container_id]
 
     def lacks(self, container_ids: Iterable[str]) -> bool:
-        """Whether one of these lacks sockets."""
+        """Return whether one of these containers lacks sockets."""
         return bool(self._unserved) and not self._unserved.keys().isdisjoint(container_ids)
 
     def forget(self, container_id: str) -> None:
-        """The asker is gone."""
+        """Forget a removed client and close its prepared sockets."""
         self._unserved.pop(container_id, None)
         self._refused.pop(container_id, None)
         if opened := self._ready.pop(container_id, None):
             opened.close()
 
     def begin(self, link: ControlConnection, askers: Mapping[str, SetClient]) -> None:
-        """Provide what is lacking, in the background."""
+        """Start to provide the missing sockets in the background."""
         if self._unserved and (self._filling is None or self._filling.done()):
             self._filling = asyncio.get_running_loop().create_task(self._fill(link, askers))
 
     async def fill(self, link: ControlConnection, askers: Mapping[str, SetClient]) -> bool:
-        """Provide what is lacking; false when the connection was lost. Who stops waiting does not stop it."""
+        """Provide the missing sockets; return false if the connection was lost.
+
+        Cancelling the caller does not cancel the work.
+        """
         while self._filling and not self._filling.done():
-            await asyncio.shield(self._filling)  # what it has begun with may be less than is lacking now
+            await asyncio.shield(self._filling)  # more sockets may be missing now than when it began
         self.begin(link, askers)
         return self._filling is None or await asyncio.shield(self._filling)
 
     async def close(self) -> None:
-        """Stop, and close what was not passed on."""
+        """Stop, and close the sockets that were not passed on."""
         if self._filling:
             self._filling.cancel()
             with suppress(asyncio.CancelledError):
@@ -140,25 +143,28 @@ class Provider:
             waiting = list(self._unserved.values())
             for start in range(0, len(waiting), BATCH):
                 await self._pass(link, waiting[start : start + BATCH], askers)
-        except (ConnectionError, Error) as failure:  # the supervisor of the connection begins again
+        except (ConnectionError, Error) as failure:  # the supervisor reconnects and starts this again
             _log.warning("sockets were not passed to the resolver: %s", failure)
             return False
         return True
 
     def _retain(self, shared: Mapping[str, OpenedSockets]) -> None:
-        """Make those that are lacking ready. The host's may be at another address than is wanted now."""
+        """Keep the shared sockets that are missing and close the others.
+
+        The host's sockets may have another address than the one configured now.
+        """
         for container_id, opened in shared.items():
-            wanted = container_id in self._unserved and container_id not in self._ready
+            needed = container_id in self._unserved and container_id not in self._ready
             if container_id == HOST:
-                wanted = wanted and opened.listening[0].getsockname()[:2] == self._host_listen
-            if wanted:
+                needed = needed and opened.listening[0].getsockname()[:2] == self._host_listen
+            if needed:
                 self._ready[container_id] = opened
             else:
                 opened.close()
 
     async def _pass(self, link: ControlConnection, lacking: Sequence[Lack], askers: Mapping[str, SetClient]) -> None:
-        wanted = [(lack, asker) for lack in lacking if (asker := _client(lack.container_id, askers))]
-        opened = await self._run(self._open_all, wanted)
+        needed = [(lack, asker) for lack in lacking if (asker := _client(lack.container_id, askers))]
+        opened = await self._run(self._open_all, needed)
         waiting: list[tuple[Passed, OpenedSockets]] = []
         for lack, found in opened.items():
             if isinstance(found, str):
@@ -177,11 +183,11 @@ class Provider:
         if isinstance(reply, Done):
             self.note(reply.lacking)
 
-    def _open_all(self, wanted: Sequence[tuple[Lack, SetClient]]) -> dict[Lack, OpenedSockets | str]:
-        return {lack: self._taken(asker) or self._try_to_open(lack, asker) for lack, asker in wanted}
+    def _open_all(self, needed: Sequence[tuple[Lack, SetClient]]) -> dict[Lack, OpenedSockets | str]:
+        return {lack: self._taken(asker) or self._try_to_open(lack, asker) for lack, asker in needed}
 
     def _taken(self, asker: SetClient) -> OpenedSockets | None:
-        """What is ready for an asker; of another namespace it is closed."""
+        """Take the prepared sockets of a client; sockets in another namespace than its own are closed."""
         opened = self._ready.pop(asker.container_id, None)
         if opened is None or opened.inode == asker.inode:
             return opened
@@ -191,13 +197,13 @@ class Provider:
     def _try_to_open(self, lack: Lack, asker: SetClient) -> OpenedSockets | str:
         who = "the host" if lack.container_id == HOST else lack.container_id
         what = "has no name server" if lack.listening else "cannot ask its servers from inside"
-        if not asker.upstreams:  # whatever the resolver says, it gets no more than the records want it to have
+        if not asker.upstreams:  # the records, not the resolver, decide which sockets it gets
             lack = Lack(lack.container_id, lack.listening)
         try:
             return self._open(asker.key, asker.inode, lack)
         except Error as failure:
             return f"{who} {what}: {failure.message}"
-        except Exception as failure:  # one asker's trouble must not be another's
+        except Exception as failure:  # a problem with one client must not affect another
             return f"{who} {what}: {failure!r}"
 
 

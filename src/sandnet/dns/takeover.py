@@ -1,9 +1,9 @@
-"""One resolver for a run directory: where it is called, and how a new release takes over from an old one.
+"""One resolver for a run directory: its control socket, and the handover from an old release to a new one.
 
-The daemon makes the socket at which it calls the resolver, so the resolver needs no right to the directory. The socket
-of an old resolver is moved aside first. The old one goes on answering in the sandboxes, passes on its sockets, and ends
-when the new one has been given all names and sockets. Whatever is killed in between, the old one can be found by its
-socket and asked again.
+The daemon creates the control socket, so the resolver needs no permission for the directory. The socket of an old
+resolver is renamed first. The old resolver keeps answering in the sandboxes, shares its sockets, and exits when the new
+one has all names and sockets. If any of the processes is killed in between, the old resolver is found by its socket,
+and the handover is repeated.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from sandnet.dns.control_protocol import FORMER_SOCKET, SOCKET, Hello, Passed, S
 from sandnet.errors import Error
 
 _TIMEOUT: Final = 2.0
-"""Seconds a resolver that works may take to answer."""
+"""Seconds that a working resolver may take to answer."""
 BACKLOG: Final = 16
-"""Connections to the resolver that wait. The resolver listens once more, so that it is the peer (unix(7))."""
+"""Pending connections to the resolver. The resolver calls listen again, so that it becomes the peer (unix(7))."""
 _PROGRAM: Final = b"sandnet.resolver"
 _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred``: pid, uid, gid (unix(7))."""
 
 
 class OpenedSockets(NamedTuple):
-    """Sockets in one asker's namespace."""
+    """Sockets in one client's namespace."""
 
     inode: int
-    """Of the namespace; 0: the host's."""
+    """Inode of the namespace; 0: the host's."""
     listening: tuple[socket.socket, ...] = ()
-    """The UDP and the TCP socket at which it asks, or none."""
+    """The UDP and the TCP socket that receive its questions, or none."""
     asking: tuple[socket.socket, ...] = ()
-    """Unconnected ones, by which its servers are asked."""
+    """Unconnected sockets for questions to its upstream servers."""
 
     def passed(self, container_id: str) -> Passed:
-        """What is said of them when they are passed on."""
+        """Return the record that describes them when they are passed on."""
         return Passed(container_id, self.inode, listening=bool(self.listening), asking=len(self.asking))
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all sockets."""
         for each in (*self.listening, *self.asking):
             each.close()
 
 
 def claim(run_dir: str, release: str) -> socket.socket | None:
-    """A listening socket at ``<run_dir>/dns.sock`` (0600); ``None``: a resolver of this release serves there.
+    """Return a listening socket at ``<run_dir>/dns.sock`` (0600); ``None``: a resolver of this release serves there.
 
-    One of another release is moved aside, one that does not answer is killed. Only the one daemon of the run directory
-    calls this.
+    The socket of a resolver of another release is renamed. A resolver that does not answer is killed. Only the one
+    daemon of the run directory calls this.
 
     Raises:
         OSError: the directory cannot be used.
@@ -71,14 +71,15 @@ def claim(run_dir: str, release: str) -> socket.socket | None:
 
 
 def has_former(run_dir: str) -> bool:
-    """Whether a resolver was moved aside."""
+    """Return whether there is a resolver that is being replaced."""
     return os.path.lexists(os.path.join(run_dir, FORMER_SOCKET))
 
 
 def shared_by_former(run_dir: str) -> dict[str, OpenedSockets]:
-    """The sockets of the resolver that was moved aside, by container. Blocks up to 2 s for each message.
+    """Return the sockets of the resolver that is being replaced, by container. Blocks up to 2 s for each message.
 
-    One that does not share them (an older release) is ended first, so that others can be opened in their place.
+    A resolver that does not share them (an older release) is stopped, so that new sockets can be opened at the same
+    ports.
     """
     found: dict[str, OpenedSockets] = {}
     try:
@@ -93,7 +94,10 @@ def shared_by_former(run_dir: str) -> dict[str, OpenedSockets]:
 
 
 def stop_former(run_dir: str) -> None:
-    """Ask the resolver that was moved aside to answer what it has and end; none: success. Blocks up to 2 s."""
+    """Let the resolver that is being replaced answer its pending questions and exit. Blocks up to 2 s.
+
+    If there is none, this does nothing.
+    """
     path = os.path.join(run_dir, FORMER_SOCKET)
     with suppress(OSError, Error), _connected(path) as connection:
         exchange(connection, Hello(""))
@@ -103,14 +107,14 @@ def stop_former(run_dir: str) -> None:
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
-    """Process and user at the other end, as they were when it connected or listened."""
+    """Return process id and user id of the peer, at the time when it connected or listened."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     return pid, uid
 
 
 def _share(connection: socket.socket, found: dict[str, OpenedSockets]) -> bool:
-    """Take one message of shared sockets; whether there are more."""
+    """Receive one message of shared sockets, and return whether there are more."""
     sockets: list[socket.socket] = []
     reply = exchange(connection, Share(len(found)), sockets)
     if not isinstance(reply, Shared) or sum(each.count for each in reply.passed) != len(sockets):
@@ -126,15 +130,15 @@ def _share(connection: socket.socket, found: dict[str, OpenedSockets]) -> bool:
 
 
 def _end_former(run_dir: str) -> None:
-    """End the resolver that was moved aside, and wait until its sockets are closed."""
+    """Stop the resolver that is being replaced, and wait until its sockets are closed."""
     with suppress(OSError, Error), _connected(os.path.join(run_dir, FORMER_SOCKET)) as connection:
         exchange(connection, Hello(""))
         exchange(connection, Stop())
-        connection.recv(1)  # it hangs up when it ends
+        connection.recv(1)  # returns when the resolver exits and its connection is closed
 
 
 def _release_at(path: str) -> str | None:
-    """The release of the resolver that serves there; ``None`` when none does (any more)."""
+    """Return the release of the resolver that serves at ``path``; ``None``: none does, or it was killed."""
     try:
         with _connected(path) as connection:
             try:
@@ -148,12 +152,12 @@ def _release_at(path: str) -> str | None:
 
 
 def _kill_peer(connection: socket.socket) -> None:
-    """End a resolver that hangs, and wait for it: as long as it lives, its ports are taken."""
+    """Kill a resolver that hangs, and wait for its exit: its ports are in use until then."""
     pid, _ = peer_of(connection)
     with suppress(OSError):
         process = os.pidfd_open(pid)
         try:
-            # before the resolver listens itself, the peer is the daemon that made the socket, or had its number
+            # before the resolver calls listen, the peer is the daemon that created the socket; its pid may be reused
             if _PROGRAM in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
                 select.select([process], [], [], _TIMEOUT)
@@ -175,7 +179,7 @@ def _connected(path: str) -> socket.socket:
 def _listening(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        os.fchmod(listener.fileno(), 0o600)  # what bind makes has this mode: never a moment in which others may connect
+        os.fchmod(listener.fileno(), 0o600)  # bind creates the file with this mode: no other user can ever connect
         listener.bind(path)
         listener.listen(BACKLOG)
     except BaseException:

@@ -506,7 +506,7 @@ def test_given_very_many_servers_when_remembered_then_they_stay_bounded() -> Non
     assert 0 < len(remembered) <= 1025
     for server in many_servers:
         liveness.record_answer([server])
-    assert len(liveness._heard) <= 1025
+    assert len(liveness._answered) <= 1025
 
 
 async def test_given_a_server_whose_tcp_hangs_when_its_answer_was_truncated_then_that_is_given_in_time(

@@ -1,1 +1,1 @@
-"""The resolver process: it answers the questions of sandboxes."""
+"""The resolver process: it answers the DNS questions of sandboxes."""

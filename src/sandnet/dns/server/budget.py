@@ -1,8 +1,8 @@
-"""How long the work of one asker may take before all others get their turn.
+"""CPU budgets: the time that the work of one client may take before all other clients are served.
 
-Questions differ in their work, so time is counted, not questions. In one turn of the event loop each asker has a
-slice. Where work is left, the asker goes on in the next turn: what waits in its sockets waits there, and what cannot
-wait there waits in a queue.
+Questions differ in their costs, so time is counted, not questions. Each client has a time slice in each iteration of
+the event loop. Remaining work continues in the next iteration: it waits in the client's sockets if it can, else in a
+queue.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from collections.abc import Callable
 from typing import Final
 
 SLICE: Final = 0.0005
-"""Seconds of work of one asker in one turn of the event loop."""
+"""Seconds of work of one client in one iteration of the event loop."""
 DEBT: Final = 8 * SLICE
-"""Seconds that count at the most of a piece of work that took longer than its slice: it may be the machine that
-was busy."""
+"""Maximum seconds that are charged beyond a slice: work may take long because the machine is busy."""
 
 clock = time.monotonic
-"""What the times of this module are read from."""
+"""The clock of this module."""
 
 
 class Budget:
-    """The slices of one asker. Pieces of work may be nested: the outermost one counts."""
+    """The time slices of one client. Pieces of work may be nested: the outermost one is counted."""
 
     __slots__ = ("_left", "_loop", "_renewing", "_waiting")
 
@@ -35,22 +34,22 @@ class Budget:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def begin(self) -> float:
-        """Return the moment at which work that begins now has to stop; 0: none may begin in this turn."""
+        """Return the time at which work that begins now must stop; 0: no work may begin in this iteration."""
         return clock() + self._left if self._left > 0 else 0.0
 
     def end(self, until: float) -> None:
-        """Count the work that :meth:`begin` let begin; ``until`` is what it returned."""
+        """Charge the work since :meth:`begin`, which returned ``until``."""
         self._left = until - clock()
-        if self._left < SLICE / 2:  # what is above it is left for later turns: renewing costs a turn itself
+        if self._left < SLICE / 2:  # a larger rest is used in later iterations: a renewal costs an iteration itself
             self._renew_soon()
 
     def charge(self, seconds: float) -> None:
-        """Count work that is done elsewhere."""
+        """Charge work that is done elsewhere."""
         self._left -= seconds
         self._renew_soon()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do a piece of work now, or as soon as there is time for it, in the order of the calls."""
+        """Do a piece of work now, or as soon as the budget allows, in the order of the calls."""
         until = 0.0 if self._waiting else self.begin()
         if until:
             self._do(work, until)
@@ -70,7 +69,7 @@ class Budget:
             self._loop.call_soon(self._renew)
 
     def _renew(self) -> None:
-        """Begin a new turn with what waits for it."""
+        """Begin a new slice, and do the queued work."""
         self._renewing = False
         self._left = min(SLICE, max(self._left, -DEBT) + SLICE)
         while self._waiting and (until := self.begin()):

@@ -35,20 +35,20 @@ from sandnet.errors import Error, Kind, invalid
 _log = logging.getLogger(__name__)
 
 CALLERS: Final = 16
-"""Connections served together: the daemon's, and a few of people who look."""
+"""Maximum connections at the same time: the daemon's, and a few for inspection by people."""
 _GREETING: Final = 5.0
-"""Seconds to the first message."""
+"""Seconds to wait for the first message."""
 
 
 class Control:
-    """Serves callers.
+    """The server of the control protocol.
 
     Args:
-        server: what they control.
+        server: the resolver that the callers control.
         release: of this program.
-        owner: user who may call; nobody else is served.
-        complete: called after every replacement: all names there are have been told.
-        stop: called to end the process, with whether to drain first.
+        owner: id of the only user that may connect.
+        complete: called after every complete replacement of the records.
+        stop: called to exit the process; its argument is whether to drain first.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Control:
         self._callers: dict[asyncio.Task[None], Channel] = {}
 
     def listen(self, listener: socket.socket) -> None:
-        """Serve who connects to a listening unix socket, until :meth:`close`."""
+        """Serve the connections of a listening unix socket until :meth:`close`."""
         listener.setblocking(False)
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """Close all connections."""
         for channel in self._callers.values():
             channel.close()
 
@@ -90,7 +90,7 @@ class Control:
         task.add_done_callback(self._callers.pop)
 
     async def _serve(self, channel: Channel) -> None:
-        """One connection, to its end."""
+        """Serve one connection until it is closed."""
         try:
             await self._converse(channel)
         except Error as failure:
@@ -109,36 +109,36 @@ class Control:
         while (body := await channel.receive()) is not None:
             request = decoded_request(body)
             passed = request.passed if isinstance(request, Apply) else ()
-            came = channel.claim(sum(each.count for each in passed))
-            if came is None:
+            sockets = channel.claim(sum(each.count for each in passed))
+            if sockets is None:
                 raise invalid("sockets were announced that did not come", code="invalid_message")
             if isinstance(request, Share):
                 self._share(channel, request)
             else:
-                channel.send(frame(await self._answer(request, draft, came)))
+                channel.send(frame(await self._answer(request, draft, sockets)))
             if isinstance(request, Replace) and not request.more:
                 draft = Draft()
             await channel.flushed()
-            await asyncio.sleep(0)  # questions get their turn between messages that came together
+            await asyncio.sleep(0)  # DNS questions are served between messages that arrived together
 
     def _share(self, channel: Channel, request: Share) -> None:
         passed, sockets, more = self._server.share(request.skip)
         channel.send(frame(Shared(passed, more)), sockets)
 
-    async def _answer(self, request: Request, draft: Draft, came: Sequence[socket.socket]) -> Reply:
+    async def _answer(self, request: Request, draft: Draft, sockets: Sequence[socket.socket]) -> Reply:
         try:
-            return await self._reply(request, draft, came)
+            return await self._reply(request, draft, sockets)
         except Error as failure:
             return Refused(failure.kind, failure.message, failure.hint, failure.code)
         except Exception as failure:
             _log.exception("cannot serve %s", type(request).__name__)
             return Refused(Kind.INTERNAL, f"the resolver failed: {failure!r}")
 
-    async def _reply(self, request: Request, draft: Draft, came: Sequence[socket.socket]) -> Reply:
+    async def _reply(self, request: Request, draft: Draft, sockets: Sequence[socket.socket]) -> Reply:
         match request:
             case Apply():
                 self._server.apply(request.changes)
-                self._server.provide(request.passed, came)
+                self._server.provide(request.passed, sockets)
             case Replace():
                 await self._replace(request, draft)
             case Explain():

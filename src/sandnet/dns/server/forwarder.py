@@ -1,8 +1,8 @@
-"""Questions handed to other servers: how many of whom, to which servers, and for how long.
+"""The forwarder: it sends questions to upstream servers, with limits for each client, server selection and deadlines.
 
-Each question goes out with a fresh random id from a socket of its own, connected to its server: an answer counts only
-when it comes from that address to that port with that id and that question (RFC 5452).
-:mod:`sandnet.dns.server.upstream_query` says whose answer counts.
+Each question is sent with a new random id from its own socket, which is connected to its server. An answer is accepted
+only from that address to that port with that id and that question (RFC 5452). If several servers answer,
+:mod:`sandnet.dns.server.upstream_query` selects the answer.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ from sandnet.dns.server.upstream_sockets import Server
 
 PORT: Final = 53
 DEADLINE: Final = 5.0
-"""Seconds until a question without an answer is given up: the resolvers of C libraries ask again then."""
+"""Seconds until a question without an answer fails: the resolvers of C libraries ask again then."""
 OUTSTANDING: Final = 2048
-"""Questions under way of all sandboxes together: each holds a socket a server, and at most 4 KiB beside them."""
+"""Maximum pending questions of all sandboxes: each has a socket for each server, and at most 4 KiB beside them."""
 OWN: Final = 256
-"""Questions of one sandbox under way; more are answered SERVFAIL at once."""
+"""Maximum pending questions of one sandbox; further ones are answered SERVFAIL at once."""
 STREAMS: Final = (128, 16)
-"""Answers being fetched over TCP, of all sandboxes together and of one: each holds at most 192 KiB."""
+"""Maximum concurrent TCP retries, of all sandboxes and of one: each uses at most 192 KiB."""
 STREAM_WORK: Final = 0.0005
-"""Seconds of work that fetching an answer over TCP is counted as: the event loop does it in many small steps."""
+"""Seconds of work that are charged for a TCP retry: the event loop does it in many small steps."""
 SERVERS: Final = 8
-"""Servers asked for one question at most."""
+"""Maximum servers for one question."""
 
 
 class Options(NamedTuple):
-    """What a resolv.conf says of how its servers are asked (resolv.conf(5))."""
+    """The options in a resolv.conf for its servers (resolv.conf(5))."""
 
     timeout: float = 5.0
-    """Seconds a server is waited for."""
+    """Seconds to wait for a server."""
     attempts: int = 2
-    """How often all servers are asked in turn."""
+    """How many times all servers are asked in sequence."""
     rotate: bool = False
-    """Each question begins with another server."""
+    """Whether each question begins with another server."""
 
 
 class ForwarderUsage:
-    """What one asker uses of the forwarder.
+    """The forwarder's resources that one client uses.
 
     Args:
-        run: does work in the asker's time.
-        charge: counts seconds of work that was done, or will be done, outside of :attr:`run`.
+        run: does work within the client's CPU budget.
+        charge: adds seconds of work that is done outside of :attr:`run` to the client's account.
     """
 
     def __init__(self, run: Run = lambda work: work(), charge: Callable[[float], None] = lambda _: None) -> None:
         self.outstanding = 0
-        """Questions under way."""
+        """Pending questions."""
         self.streams = 0
-        """Answers being fetched over TCP."""
+        """TCP retries in progress."""
         self.run = run
         self.charge = charge
 
 
 Done = Callable[[bytes | None], None]
-"""Takes an answer with the query's own id; ``None``: no server gave any in time."""
+"""Callback that receives an answer with the query's own id; ``None``: no server answered in time."""
 
 
 class Pending(NamedTuple):
@@ -70,19 +70,19 @@ class Pending(NamedTuple):
     race: Race
     usage: ForwarderUsage
     streams: list[None]
-    """One element for each answer being fetched over TCP."""
+    """One element for each TCP retry in progress."""
     done: Done
-    """Takes the answer."""
+    """Callback that receives the answer."""
 
 
 class Upstream:
-    """Asks servers.
+    """The forwarder of questions to upstream servers.
 
     Args:
-        port: where the servers listen.
+        port: port of the servers.
         deadline: seconds for one question.
-        limit: questions under way at most.
-        own_limit: questions of one asker under way at most.
+        limit: maximum pending questions.
+        own_limit: maximum pending questions of one client.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Upstream:
 
     @property
     def outstanding(self) -> int:
-        """Questions under way."""
+        """Number of pending questions."""
         return self._places.taken
 
     def send(
@@ -111,17 +111,17 @@ class Upstream:
         done: Done,
         options: Options | None = None,
     ) -> bool:
-        """Send a question; ``False``: the asker has no place for another one, and ``done`` is not called.
+        """Send a question; return ``False`` if the client has no free slot. Then ``done`` is not called.
 
         Args:
-            query: a whole DNS message, passed on as it is but for its id.
-            question: what it asks.
+            query: a complete DNS message; it is forwarded unchanged, apart from its id.
+            question: its question.
             servers: in the order of preference.
-            limit: bytes the asker takes of an answer that had to be fetched over TCP; a longer one is given as
-                the server truncated it, unless ``LARGEST`` is taken (the asker came over TCP itself).
-            usage: of the asker.
-            done: is called once, in the asker's time.
-            options: of how servers are asked; ``None``: the usual ones.
+            limit: maximum bytes that the client accepts of an answer that was retried over TCP. Of a longer answer it
+                gets the truncated one of the server, unless the limit is ``LARGEST`` (the client itself uses TCP).
+            usage: of the client.
+            done: called once, within the client's CPU budget.
+            options: for the servers; ``None``: the defaults.
         """
         options = options or Options()
         if not self._places.take(usage.outstanding):
@@ -138,7 +138,7 @@ class Upstream:
             silent=silent,
             port=self._port,
             limit=limit,
-            patience=options.timeout,
+            timeout=options.timeout,
             run=usage.run,
             stream=self._stream_taker(usage, streams),
         )

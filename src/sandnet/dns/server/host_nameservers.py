@@ -16,11 +16,11 @@ _READ_LIMIT: Final = 64 << 10
 _LONGEST: Final = 30
 _MOST_ATTEMPTS: Final = 5
 _CHECK_INTERVAL: Final = 0.5
-"""Seconds between two looks at the file: a change is in force after that time."""
+"""Seconds between two checks of the file: a change is in force after that time."""
 
 
 class HostNameservers:
-    """Reads the file again when it has changed."""
+    """The name servers and options in resolv.conf. A changed file is read again."""
 
     def __init__(self, path: str = RESOLV_CONF) -> None:
         self._path = path
@@ -30,12 +30,12 @@ class HostNameservers:
         self._options = Options()
 
     def current(self) -> tuple[Address, ...]:
-        """The servers in the file's order, each once; the one on loopback when it names none or is not there."""
+        """Return the servers in the file's order, without duplicates; loopback if it has none or does not exist."""
         self._check_again()
         return self._servers
 
     def options(self) -> Options:
-        """Return what the file says of how they are asked."""
+        """Return the file's options for its servers."""
         self._check_again()
         return self._options
 
@@ -51,15 +51,15 @@ class HostNameservers:
             seen = (found.st_mtime_ns, found.st_ino, found.st_size)
             if seen != self._seen:
                 with open(self._path, encoding="utf-8", errors="replace") as file:
-                    said = parsed(file.read(_READ_LIMIT))
-                self._servers, self._options = said.asked, _options(said.options)
+                    settings = parsed(file.read(_READ_LIMIT))
+                self._servers, self._options = settings.asked, _options(settings.options)
                 self._seen = seen
         except OSError:
             self._seen, self._servers, self._options = (), ResolvConf().asked, Options()
 
 
 def _options(words: Iterable[str]) -> Options:
-    """Return the options as a C library reads them; it takes at most 30 seconds and 5 attempts (resolv.conf(5))."""
+    """Return the options as a C library interprets them, with at most 30 s and 5 attempts (resolv.conf(5))."""
     values = {kind: value for kind, _, value in (word.partition(":") for word in words)}
     timeout, attempts = (_number(values.get(kind, "")) for kind in ("timeout", "attempts"))
     return Options(

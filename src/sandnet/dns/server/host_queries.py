@@ -1,6 +1,6 @@
-"""The host's own questions: ``name.network`` of every network, and nothing else.
+"""Answers to the host's own questions: ``name.network`` of every network, and nothing else.
 
-A listener for the host is opt-in. It never asks upstream, so a host that sends it everything gets no loop.
+A listener for the host is opt-in. It never forwards a question, so there is no loop if the host sends it all questions.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from sandnet.dns.server.query_handler import AskingClient, Peer, QueryHandler, S
 
 
 class HostQueries:
-    """Answers the host from the names of all networks."""
+    """The handler of the host's questions; it answers from the names of all networks."""
 
     def __init__(self, answers: QueryHandler) -> None:
         self._answers = answers
         self.client = AskingClient(SetClient(container_id=HOST, key="", inode=0, networks=()))
 
     def see(self, networks: Iterable[str]) -> None:
-        """Answer from these networks, by id; one without names does no harm."""
+        """Set the ids of the networks whose names are answered. They may contain networks without names."""
         seen = tuple(networks)
         if seen != self.client.asker.networks:
             self.client.asker = msgspec.structs.replace(self.client.asker, networks=seen)
 
     def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
-        """Answer what is a name on a network or an address there; refuse the rest (RFC 1035, 4.1.1)."""
+        """Answer a name on a network or an address there; refuse all other questions (RFC 1035, 4.1.1)."""
         self._answers.queries += 1
         question = message.parse_question(query)
         if question and _is_bare(question.name):
@@ -45,14 +45,14 @@ class HostQueries:
         return bool(answer)
 
     def refused(self) -> None:
-        """A connection was closed because of a limit."""
+        """Count a connection that was closed because of a limit."""
         self._answers.refused()
 
     def unsent(self) -> None:
-        """An answer could not be sent."""
+        """Count an answer that could not be sent."""
         self._answers.unsent()
 
 
 def _is_bare(name: bytes) -> bool:
-    """Whether a name in wire form has one label: bare names of several networks would be mixed up."""
+    """Return whether a name in wire form has only one label: a bare name would be ambiguous between networks."""
     return len(name) == name[0] + 2

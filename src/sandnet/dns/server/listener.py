@@ -1,4 +1,4 @@
-"""The two sockets at which one asker is answered."""
+"""The UDP and the TCP socket at which the resolver answers one client."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from sandnet.dns.server.query_handler import Answering, AskingClient, Peer
 from sandnet.dns.server.tcp import TcpConnection
 
 _LONGEST: Final = message.LARGEST_QUERY + 1
-"""Bytes taken of a datagram: one that is too long is seen to be so."""
+"""Bytes read of a datagram: one more than allowed, so that a longer one is recognized."""
 _ACCEPT_PAUSE: Final = 1.0
-"""Seconds without new connections when the process is out of descriptors."""
+"""Delay in seconds before connections are accepted again when the process is out of descriptors."""
 
 
 class Listener:
-    """Reads questions from a UDP socket and a listening TCP socket and has them answered.
+    """The reader of a client's questions from a UDP socket and a listening TCP socket.
 
-    Both sockets are non-blocking and belong to the listener from now on. What does not fit into the client's time of
-    this turn stays in them.
+    Both sockets are non-blocking; the listener takes ownership. Questions beyond the client's time slice stay in the
+    sockets.
 
     Args:
-        client: who asks here.
+        client: owner of the questions.
         udp: for datagrams.
         tcp: for connections.
-        answers: has questions answered.
-        places: for TCP connections of all clients.
+        answers: handler of the questions.
+        places: slots for TCP connections of all clients.
     """
 
     def __init__(
@@ -59,8 +59,7 @@ class Listener:
         return self._udp, self._tcp
 
     def drain(self) -> None:
-        """Take no new questions, in favour of a successor that reads the same sockets. The UDP socket stays open for
-        answers."""
+        """Accept no new questions: a successor reads the same sockets. The UDP socket stays open for answers."""
         self._loop.remove_reader(self._udp.fileno())
         self._shut(self._tcp)
 
@@ -72,7 +71,7 @@ class Listener:
             listening.close()
 
     def _read(self) -> None:
-        """Answer what is waiting, as long as the client has time."""
+        """Answer the datagrams in the socket, as long as the client's time slice lasts."""
         budget = self.client.budget
         until = budget.begin()
         if not until:
@@ -90,7 +89,7 @@ class Listener:
     def _send(self, source: Peer, answer: bytes) -> None:
         try:
             self._udp.sendto(answer, source)
-        except OSError:  # its buffer is full, or the asker is gone: it will ask again
+        except OSError:  # the buffer is full, or the program has exited; a running program asks again
             self._answers.unsent()
 
     def _accept(self) -> None:
@@ -108,7 +107,7 @@ class Listener:
                 budget.end(until)
 
     def _begin(self, accepted: socket.socket) -> None:
-        """Serve a connection, if there is a place for it."""
+        """Serve a connection if a slot is free, else close it."""
         if self._places.take(self.client.connections):
             self.client.connections += 1
             TcpConnection(self.client, self._answers, accepted, self._connections, self._places)
@@ -117,6 +116,6 @@ class Listener:
             accepted.close()
 
     def _pause_accepting(self) -> None:
-        """Out of descriptors or memory: the socket stays readable, so looking again at once would spin."""
+        """Stop accepting for a while, without descriptors or memory: the readable socket would cause a busy loop."""
         self._loop.remove_reader(self._tcp.fileno())
         self._pause = self._loop.call_later(_ACCEPT_PAUSE, self._loop.add_reader, self._tcp.fileno(), self._accept)

@@ -1,4 +1,4 @@
-"""From a question to its answer: at once from the names, or later from upstream."""
+"""The handler of questions: it answers at once from the name table, or forwards the question upstream."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ from sandnet.dns.server.upstream_sockets import LARGEST, Server
 from sandnet.model.address import Address
 
 Peer = tuple[str, int]
-"""Address and port of the program that asks, inside its sandbox."""
+"""Address and port of the program that sent the question, inside its sandbox."""
 Send = Callable[[Peer, bytes], None]
-"""Sends an answer to the program that asked."""
+"""Function that sends an answer to the program that sent the question."""
 
 
 class AskingClient:
-    """Who asks: a sandbox, or the host."""
+    """The state of a client: a sandbox, or the host."""
 
     def __init__(self, settings: SetClient) -> None:
         self.asker = settings
-        """As last told; the table may be ahead of it by no more than one step of the event loop."""
+        """Its record as last received; the name table is newer by at most one step of the event loop."""
         self.connections = 0
-        """Its TCP connections."""
+        """Number of its TCP connections."""
         self.pool: Pool | None = None
-        """Sockets in its sandbox, by which servers are asked; without them none is asked from there."""
+        """Sockets in its sandbox for questions to servers; ``None``: no server is asked from the sandbox."""
         self.budget = Budget()
-        """Time for its work."""
+        """CPU budget for its work."""
         self.usage = ForwarderUsage(self.budget.run, self.budget.charge)
-        """Its questions under way upstream."""
+        """Its pending questions upstream."""
 
 
 class Answering(Protocol):
-    """Answers the questions that listeners receive."""
+    """The interface of handlers of the questions that listeners receive."""
 
     def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
-        """Send the answer, now or later; false when none will come, since this is no question."""
+        """Send the answer, now or later; return false if there is none because the message is no question."""
         ...
 
     def refused(self) -> None:
-        """A connection was closed because of a limit."""
+        """Count a connection that was closed because of a limit."""
         ...
 
     def unsent(self) -> None:
-        """An answer could not be sent."""
+        """Count an answer that could not be sent."""
         ...
 
 
 class QueryHandler:
-    """Answers the questions of all askers, and counts.
+    """The handler of the questions of all clients, with counters.
 
     Args:
-        upstream: asks other servers.
-        host_servers: of an asker that has none of its own.
-        own: addresses at which this process itself answers; nothing is ever forwarded there.
+        upstream: forwarder to other servers.
+        host_servers: servers for a client without servers of its own.
+        own: addresses at which this process itself answers; nothing is ever forwarded to them.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class QueryHandler:
         self.queries = self.questions = self.failed = self.limited = self.dropped = 0
 
     def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
-        """Send the answer, now or later; false when none will come, since this is no question."""
+        """Send the answer, now or later; return false if there is none because the message is no question."""
         self.queries += 1
         answer = resolve(self.table, client.asker, query, tcp=tcp, turn=self.queries)
         if isinstance(answer, Forward):
@@ -98,23 +98,24 @@ class QueryHandler:
         return True
 
     def refused(self) -> None:
-        """A connection was closed because of a limit."""
+        """Count a connection that was closed because of a limit."""
         self.limited += 1
 
     def unsent(self) -> None:
-        """An answer could not be sent."""
+        """Count an answer that could not be sent."""
         self.dropped += 1
 
     def servers(self, asker: SetClient) -> tuple[Address, ...]:
-        """Who is asked for this asker, in order."""
+        """Return the upstream servers for a client, in order."""
         theirs = tuple(server for server in asker.upstreams if server not in self._own)
         return theirs or tuple(server for server in self._host_servers.current() if server not in self._own)
 
     def ways(self, client: AskingClient) -> tuple[Server, ...]:
-        """The same, each by the way it is asked. From the host nobody is asked for an asker on internal networks only.
+        """Return the upstream servers for a client, in order, with the namespace from which each is asked.
 
-        A server that the sandbox's own networks hold is asked from inside. Another one is asked from the host, and from
-        inside last: there may be a way to it that the host does not have.
+        A server in one of the sandbox's own networks is asked from inside the sandbox. Another server is asked from the
+        host, and finally from inside: the sandbox may have a route to it that the host does not have. For a client on
+        internal networks only, no server is asked from the host.
         """
         asker = client.asker
         from_host = [server for server in self.servers(asker) if asker.external and server not in asker.inside]
@@ -125,11 +126,11 @@ class QueryHandler:
         return (*first, *from_host, *(way for way in within if way.address not in asker.inside))
 
     async def finish(self) -> None:
-        """Wait for the questions that are under way."""
+        """Wait until all pending questions have an answer."""
         await self._idle.wait()
 
     def counts(self) -> Counts:
-        """What was done so far; sockets and connections are counted elsewhere."""
+        """Return the counters since the start; sockets and connections are counted elsewhere."""
         return Counts(
             queries=self.queries,
             local=self.queries - self.questions - self.limited - self.dropped,
@@ -168,5 +169,5 @@ class QueryHandler:
             send(message.error(query, question, message.SERVFAIL))
 
     def _options(self, asker: SetClient) -> Options:
-        """The host's options hold for the host's servers."""
+        """Return the options for the client's servers: the host's options apply only to the host's servers."""
         return Options() if asker.upstreams else self._host_servers.options()

@@ -1,4 +1,4 @@
-"""The resolver as a whole: its names, and a listener inside every asker's namespace."""
+"""The resolver: the name table, and a listener inside the namespace of every client."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from sandnet.dns.server.sandbox_sockets import Disconnect, Pool, servers_inside
 from sandnet.errors import not_found
 
 CONNECTIONS: Final = 32
-"""TCP connections of one asker at most."""
+"""Maximum TCP connections of one client."""
 ALL_CONNECTIONS: Final = 1024
-"""TCP connections of all askers together."""
-_TOLD: Final = 1000
-"""Askers without sockets that are told at most."""
+"""Maximum TCP connections of all clients together."""
+_REPORTED: Final = 1000
+"""Maximum number of clients without sockets that are reported."""
 _SHARED: Final = 50
-"""Askers whose sockets go with one message."""
+"""Clients whose sockets are sent with one message."""
 
 
 class Draft:
-    """All names and askers, put together piece by piece: a long list at once would hold up the answers."""
+    """A new set of all names and clients, built step by step: a long list at once would delay answers."""
 
     def __init__(self) -> None:
         self.table = NameTable()
         self.networks: dict[str, None] = {}
-        """Ids of those on which there are names, in order."""
+        """Ids of the networks that have names, in order."""
 
     def add(self, changes: Sequence[Change]) -> None:
-        """Make changes to it."""
+        """Add changes to the draft."""
         self.table = self.table.changed(*changes)
         self.networks |= dict.fromkeys(_networks(changes))
 
 
 class Resolver:
-    """Serves the askers it is told of, on the sockets it is given. Use it on one event loop.
+    """The server of all registered clients, on the sockets that the daemon passes. Use it on one event loop.
 
     Args:
-        answers: holds the names.
-        connections: TCP connections of one asker at most.
-        host: the host may ask too, once there are sockets for it.
-        disconnect: dissolves a socket from its peer and its port, so that it can be used again.
+        answers: handler of the questions; it holds the name table.
+        connections: maximum TCP connections of one client.
+        host: whether the host is a client, as soon as there are sockets for it.
+        disconnect: disconnects a socket from its peer and its port, so that it can be used again.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Resolver:
         self._disconnect = disconnect
         self._places = Shares(ALL_CONNECTIONS, connections)
         self._listeners: dict[str, Listener] = {}
-        """By container id."""
+        """Listeners by container id."""
         self._unserved: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
-        """By container id."""
+        """Missing sockets by container id."""
         self._host_listener: Listener | None = None
         self._host = HostQueries(answers)
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """Make changes; when this returns they are in force."""
+        """Apply changes; when this returns they are in force."""
         self._answers.table = self._answers.table.changed(*changes)
         self._host.see(dict.fromkeys((*self._host.client.asker.networks, *_networks(changes))))
         for change in changes:
@@ -81,23 +81,23 @@ class Resolver:
                 self._reconcile(change.container_id)
 
     def replace(self, draft: Draft) -> None:
-        """Make exactly these the names and askers; what is the same goes on without a gap."""
+        """Replace all names and clients by these. Unchanged clients are served without interruption."""
         self._answers.table = draft.table
         self._host.see(draft.networks)
         for container_id in {*self._answers.table.askers, *self._listeners, *self._unserved} - {HOST}:
             self._reconcile(container_id)
 
     def provide(self, passed: Sequence[Passed], sockets: Sequence[socket.socket]) -> None:
-        """Serve askers on their sockets, which are the server's from now on. What nobody needs is closed."""
+        """Serve clients on their sockets. The resolver takes ownership; sockets that are not needed are closed."""
         rest = iter(sockets)
         for each in passed:
             self._take(each, [*islice(rest, each.count)])
 
     def share(self, skip: int) -> tuple[tuple[Passed, ...], list[socket.socket], bool]:
-        """Duplicates of the sockets of some askers, for a successor, and whether there are further askers.
+        """Return duplicates of the sockets of some clients, for a successor, and whether there are further clients.
 
         Args:
-            skip: askers that were shared before.
+            skip: number of clients whose sockets were shared before.
         """
         served = [(cid, each.client.asker.inode, each) for cid, each in sorted(self._listeners.items())]
         served += [(HOST, 0, self._host_listener)] if self._host_listener else []
@@ -106,34 +106,34 @@ class Resolver:
         return tuple(Passed(cid, inode) for cid, inode, _ in some), sockets, skip + len(some) < len(served)
 
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the resolver, in words."""
+        """Return descriptions of what is wrong with the resolver."""
         return ()
 
     def unserved(self) -> tuple[Lack, ...]:
-        """Askers without the sockets that they need; a thousand at most."""
-        return tuple(islice(self._unserved.values(), _TOLD))
+        """Return the clients without the sockets that they need; at most a thousand."""
+        return tuple(islice(self._unserved.values(), _REPORTED))
 
     def explain(self, container_id: str, name: str) -> Explanation:
-        """What the asker would be answered.
+        """Return the answer that a question of the client would get.
 
         Raises:
-            Error: ``NOT_FOUND`` the asker is not known.
+            Error: ``NOT_FOUND`` the client is unknown.
         """
         asker = self._answers.table.askers.get(container_id)
         if asker is None:
             raise not_found("sandbox", container_id, "names are answered in sandboxes only")
-        told = explain(self._answers.table, asker, name)
-        upstreams = self._answers.servers(asker) if told.source == "upstream" else told.upstreams
-        inside = tuple(server for server in told.inside if server in upstreams)
-        return msgspec.structs.replace(told, upstreams=upstreams, inside=inside)
+        found = explain(self._answers.table, asker, name)
+        upstreams = self._answers.servers(asker) if found.source == "upstream" else found.upstreams
+        inside = tuple(server for server in found.inside if server in upstreams)
+        return msgspec.structs.replace(found, upstreams=upstreams, inside=inside)
 
     def counts(self) -> Counts:
-        """What was done so far."""
+        """Return the counters since the start."""
         return msgspec.structs.replace(self._answers.counts(), connections=self._places.taken)
 
     async def drain(self) -> None:
-        """Leave the questions to a successor on the same sockets, and answer what is under way."""
-        for listener in self._everybody():
+        """Leave new questions to a successor on the same sockets, and answer the pending ones."""
+        for listener in self._all_listeners():
             listener.drain()
         await self._answers.finish()
 
@@ -144,21 +144,21 @@ class Resolver:
         if self._host_listener:
             self._host_listener.close()
 
-    def _everybody(self) -> list[Listener]:
+    def _all_listeners(self) -> list[Listener]:
         return [*self._listeners.values(), *([self._host_listener] if self._host_listener else [])]
 
     def _reconcile(self, container_id: str) -> None:
-        """Keep or close the asker's listener, as the names say."""
-        wanted = self._answers.table.askers.get(container_id)
+        """Reconcile a client's listener with the name table: keep or close it."""
+        desired = self._answers.table.askers.get(container_id)
         listener = self._listeners.get(container_id)
-        if listener and wanted and _same_namespace(listener.client.asker, wanted):
-            listener.client.asker = wanted
+        if listener and desired and _same_namespace(listener.client.asker, desired):
+            listener.client.asker = desired
         elif listener:
             self._close(container_id)
-        self._note_lack(container_id, wanted)
+        self._note_lack(container_id, desired)
 
     def _note_lack(self, container_id: str, asker: SetClient | None) -> None:
-        """Remember which sockets an asker needs and has not."""
+        """Remember which sockets a client lacks."""
         listener = self._listeners.get(container_id)
         pool = listener.client.pool if listener else None
         versions = {server.version for server in servers_inside(asker)} if asker else set()
@@ -175,7 +175,7 @@ class Resolver:
             listener.client.pool.close()
 
     def _take(self, passed: Passed, sockets: Sequence[socket.socket]) -> None:
-        """Give an asker its sockets, and begin to serve it."""
+        """Assign sockets to a client, and begin to serve it."""
         client = self._waiting(passed)
         rest = list(sockets)
         if client and passed.listening and self._unserved[passed.container_id].listening:
@@ -199,7 +199,7 @@ class Resolver:
             self._listeners[client.asker.container_id] = Listener(client, udp, tcp, self._answers, self._places)
 
     def _waiting(self, passed: Passed) -> AskingClient | None:
-        """Who lacks these sockets; ``None``: nobody."""
+        """Return the client that lacks these sockets; ``None``: no client does."""
         if passed.container_id not in self._unserved:
             return None
         if passed.container_id == HOST:
@@ -212,7 +212,7 @@ class Resolver:
 
 
 def _networks(changes: Sequence[Change]) -> Iterator[str]:
-    """The networks on which names are given."""
+    """Return the ids of the networks on which the changes set names."""
     return (change.network_id for change in changes if isinstance(change, SetNames))
 
 

@@ -1,7 +1,7 @@
-"""Asking servers from inside an asker's sandbox, by sockets that were opened there.
+"""Questions to servers from inside a client's sandbox, through a pool of sockets that were opened there.
 
-A socket is used for one question at a time. Afterwards it is dissolved from its server and its port (connect(2) with
-``AF_UNSPEC``), so the next question leaves from another port.
+A socket is used for one question at a time. Then it is disconnected from its server and its port (connect(2) with
+``AF_UNSPEC``), so the next question has another source port.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from sandnet.dns.base import SetClient
 from sandnet.model.address import Address
 
 _STALE: Final = 64
-"""Datagrams thrown away from a socket that was used before."""
+"""Maximum late datagrams that are discarded from a used socket."""
 _PIECE: Final = 65535
 
 Disconnect = Callable[[socket.socket], None]
-"""Dissolves a socket from its peer and its port."""
+"""Function that disconnects a socket from its peer and its port."""
 
 
 def servers_inside(asker: SetClient) -> tuple[Address, ...]:
-    """Servers that are asked from inside the sandbox: those it holds itself, then those that the host may not reach.
+    """Return the servers that are asked from inside the sandbox.
 
-    Loopback is the host's, and an asker on internal networks only has the first ones.
+    First the servers in its own networks, then those that the host may not reach. Loopback means the host's, so it is
+    excluded. A client on internal networks only has just the former ones.
     """
     others = (server for server in asker.upstreams if asker.external and not server.is_loopback)
     return tuple(dict.fromkeys((*asker.inside, *others)))
 
 
 class Pool:
-    """Unconnected UDP and TCP sockets of one sandbox."""
+    """A pool of unconnected UDP and TCP sockets of one sandbox."""
 
     def __init__(self, disconnect: Disconnect) -> None:
         self._disconnect = disconnect
         self._idle: dict[tuple[int, int], list[socket.socket]] = {}
-        """By family and kind."""
+        """Free sockets by family and kind."""
         self._closed = False
 
     def add(self, sockets: Iterable[socket.socket]) -> None:
-        """Take these into the pool."""
+        """Add sockets to the pool."""
         for each in sockets:
             self._idle.setdefault((each.family, each.type), []).append(each)
 
     @property
     def versions(self) -> frozenset[int]:
-        """The versions of IP that it has sockets of."""
+        """The IP versions (4, 6) of its sockets."""
         return frozenset(_version(family) for family, _ in self._idle)
 
     def take(self, kind: socket.SocketKind, version: int) -> socket.socket:
-        """A socket, to be given back.
+        """Take a free socket from the pool; the caller must return it with :meth:`give_back`.
 
         Raises:
             OSError: ``EAGAIN`` all are in use.
@@ -65,14 +66,14 @@ class Pool:
         return idle.pop()
 
     def give_back(self, used: socket.socket) -> None:
-        """Make a socket as if it was new. One that cannot be is closed."""
+        """Reset a socket and return it to the pool. If the reset fails, close it."""
         if self._closed or not self._is_fresh(used):
             used.close()
         else:
             self._idle[used.family, used.type].append(used)
 
     def close(self) -> None:
-        """Close all; those in use are closed when they are given back."""
+        """Close all free sockets; those in use are closed when they are returned."""
         self._closed = True
         for idle in self._idle.values():
             for each in idle:
@@ -82,7 +83,7 @@ class Pool:
     def _is_fresh(self, used: socket.socket) -> bool:
         try:
             self._disconnect(used)
-            used.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # an error of the last question
+            used.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # clears an error of the last question
             if used.type == socket.SOCK_DGRAM:
                 with suppress(BlockingIOError):
                     for _ in range(_STALE):
@@ -93,16 +94,16 @@ class Pool:
 
 
 class ServerInSandbox(NamedTuple):
-    """A server, asked from inside a sandbox."""
+    """A server that is asked from inside a sandbox."""
 
     address: Address
     pool: Pool
 
     def connected(self, port: int) -> socket.socket:
-        """A UDP socket that is connected to the server.
+        """Return a UDP socket that is connected to the server.
 
         Raises:
-            OSError: there is no way to it, or no socket is free.
+            OSError: there is no route to it, or no socket is free.
         """
         out = self.pool.take(socket.SOCK_DGRAM, self.address.version)
         try:
@@ -113,10 +114,10 @@ class ServerInSandbox(NamedTuple):
         return out
 
     async def exchange(self, query: bytes, port: int) -> bytes:
-        """One question and its answer over a connection of its own (RFC 7766).
+        """Send a question over its own TCP connection and return the answer (RFC 7766).
 
         Raises:
-            OSError, EOFError: there is no whole answer.
+            OSError, EOFError: there is no complete answer.
         """
         loop = asyncio.get_running_loop()
         out = self.pool.take(socket.SOCK_STREAM, self.address.version)

@@ -1,4 +1,4 @@
-"""Which name servers have been silent, so that not each question waits for them."""
+"""Liveness of upstream servers: questions do not wait for a server that was silent before."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 from sandnet.dns.server.upstream_sockets import Server
 
 PROBE: Final = 1.0
-"""Seconds after which a silent server is asked again beside another one, at first; then twice as many, and so on."""
+"""Seconds before a silent server is probed first, by a question that another server gets too; then doubled."""
 LONGEST: Final = 30.0
-"""Seconds between two of these at the most."""
+"""Maximum seconds between two probes."""
 SILENT_AFTER: Final = 0.9
-"""Seconds that a server must have had for an answer, and for that to the same question sent again."""
+"""Seconds without an answer, also to the question sent again, after which a server counts as silent."""
 _MOST: Final = 1024
-"""Servers remembered: some 200 KiB."""
+"""Maximum servers remembered: about 200 KiB."""
 
 
 class _Silence(NamedTuple):
@@ -24,16 +24,16 @@ class _Silence(NamedTuple):
 
 
 class Liveness:
-    """Remembers servers that were silent, and when others were heard."""
+    """The silent servers, and the times of the last answers of the others."""
 
     def __init__(self) -> None:
         self._silent: dict[Server, _Silence] = {}
-        self._heard: dict[Server, float] = {}
+        self._answered: dict[Server, float] = {}
 
     def row(self, servers: Sequence[Server]) -> tuple[list[Server], frozenset[Server]]:
-        """Return the servers in the order in which they are to be asked, and those not to be waited for.
+        """Return the servers in the order in which they are asked, and the set of those that are not waited for.
 
-        A silent server goes last. Now and then it keeps its place: then it is asked beside the next one.
+        A silent server is last. When its probe is due, it keeps its place and is asked together with the next one.
         """
         now = time.monotonic()
         silent = frozenset(server for server in servers if server in self._silent)
@@ -44,19 +44,24 @@ class Liveness:
         return sorted(servers, key=last.__contains__), silent
 
     def record_answer(self, servers: Iterable[Server]) -> None:
-        """Remember servers that said something just now, whatever it was."""
-        if len(self._heard) > _MOST:
-            self._heard.clear()
+        """Remember servers that sent any answer just now."""
+        if len(self._answered) > _MOST:
+            self._answered.clear()
         for server in servers:
-            self._heard[server] = time.monotonic()
+            self._answered[server] = time.monotonic()
             self._silent.pop(server, None)
 
     def note_silent(self, servers: Iterable[Server], since: dict[Server, float]) -> None:
-        """Remember servers that have not answered, each asked at a moment: unless it has said anything since then."""
+        """Remember servers that did not answer, unless they answered another question since they were asked.
+
+        Args:
+            servers: servers without an answer.
+            since: times at which they were asked (``time.monotonic``).
+        """
         now = time.monotonic()
         if len(self._silent) > _MOST:
             self._silent.clear()
         for server in servers:
             asked = since[server]
-            if now - asked >= SILENT_AFTER and self._heard.get(server, -1.0) < asked and server not in self._silent:
+            if now - asked >= SILENT_AFTER and self._answered.get(server, -1.0) < asked and server not in self._silent:
                 self._silent[server] = _Silence(now + PROBE, 2 * PROBE)

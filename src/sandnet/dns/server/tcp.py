@@ -1,7 +1,7 @@
-"""Questions over TCP: two bytes of length before each message, many on one connection (RFC 7766).
+"""DNS over TCP: two bytes of length before each message, many messages on one connection (RFC 7766).
 
-The sockets are read and written directly, not by streams of asyncio: those read hundreds of KiB at once and hold what
-they cannot send, and both would be out of the asker's bounds.
+The sockets are read and written directly, not by streams of asyncio: these read hundreds of KiB at once and buffer all
+data that they cannot send. Both would exceed the client's limits.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from sandnet.dns.server.fair_share import Shares
 from sandnet.dns.server.query_handler import Answering, AskingClient, Peer
 
 IDLE: Final = 10.0
-"""Seconds without a whole question after which a connection is closed."""
+"""Idle timeout: seconds without a complete question after which a connection is closed."""
 _READ: Final = 4096
 """Bytes read at once: some dozens of questions."""
 UNSENT: Final = 2 + message.LARGEST_TCP
-"""Bytes of answers held for an asker that does not read; with more its connection is closed."""
+"""Maximum bytes of answers buffered for a client that does not read; beyond it, its connection is closed."""
 _SENDING: Final = 64 << 10
 _RECEIVING: Final = 16 << 10
-"""Bytes of a connection that the kernel holds; it doubles them (socket(7))."""
+"""Bytes that the kernel buffers for a connection; it doubles them (socket(7))."""
 _HERE: Final = ("", 0)
-"""A connection's answers go to where it leads."""
+"""Placeholder for the peer: answers are sent over the connection itself."""
 
 
 class TcpConnection:
-    """One connection of an asker.
+    """One connection of a client.
 
-    Answers may come in another order than their questions (RFC 7766, 6.2.1.1). An asker that does not read its answers
-    is not read from either.
+    Answers may be in another order than their questions (RFC 7766, 6.2.1.1). Backpressure: while a client does not read
+    its answers, no further questions are read from it.
 
     Args:
-        client: whose it is.
-        answers: has questions answered.
-        accepted: the socket, which belongs to the connection from now on.
-        peers: the connections of the listener; this one is among them while it is open.
-        places: where the connection has a place, to be given back.
+        client: owner of the connection.
+        answers: handler of the questions.
+        accepted: the socket; the connection takes ownership.
+        peers: the connections of the listener; it contains this one while it is open.
+        places: slots for connections; closing releases the connection's slot.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class TcpConnection:
         self._received = bytearray()
         self._unsent = bytearray()
         self._pending = 0
-        """Questions whose answers are still to come."""
+        """Number of questions without an answer."""
         self._ended = False
         self._closed = False
         self._reading = False
         self._taking = False
         self._queued = False
         self._last = clock()
-        """When a whole question came last, or the connection began."""
+        """Time of the last complete question, or of the begin of the connection."""
         self._timer = self._loop.call_later(IDLE, self._expire)
         accepted.setblocking(False)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENDING)
@@ -75,7 +75,7 @@ class TcpConnection:
         self._finish()
 
     def close(self) -> None:
-        """Close at once; answers still to come are dropped."""
+        """Close at once; pending answers are dropped."""
         if self._closed:
             return
         self._closed = True
@@ -92,7 +92,7 @@ class TcpConnection:
     def _readable(self) -> None:
         until = self._client.budget.begin()
         if not until:
-            return  # it is readable in the next turn, too
+            return  # the socket is still readable in the next iteration
         try:
             data = self._socket.recv(_READ)
             self._received += data
@@ -122,14 +122,14 @@ class TcpConnection:
             self._client.budget.end(until)
 
     def _continue(self) -> None:
-        """Work off what was received and had to wait for the asker's next slice."""
+        """Process received questions that had to wait for the client's next time slice."""
         self._queued = False
         until = self._client.budget.begin()
         if until and not self._closed:
             self._take(until)
 
     def _take(self, until: float) -> None:
-        """Have the whole questions answered that were received, until the moment when others get their turn."""
+        """Answer the received complete questions, until the end of the client's time slice."""
         self._taking = True
         while (size := self._next_size()) and clock() < until:
             if not message.HEADER_SIZE <= size <= message.LARGEST_QUERY:
@@ -146,9 +146,9 @@ class TcpConnection:
         self._finish()
 
     def _next_size(self) -> int:
-        """Return the size of the next message, if it is to be looked at now; 0: it is not.
+        """Return the size of the next message if it can be processed now, else 0.
 
-        A message that is too long or too short is looked at before it is there as a whole; -1 stands for size 0.
+        A message of a wrong size is processed before it has arrived completely. -1 stands for a message of size 0.
         """
         if self._closed or self._unsent or len(self._received) < 2:
             return 0
@@ -162,17 +162,17 @@ class TcpConnection:
             return
         try:
             self._write(len(answer).to_bytes(2, "big") + answer)
-        except OSError:  # the asker has gone, or does not read
+        except OSError:  # the client has closed the connection, or does not read
             self._answers.unsent()
             self.close()
         else:
             self._finish()
 
     def _write(self, frame: bytes) -> None:
-        """Send a frame as far as the kernel takes it, and hold the rest.
+        """Send as much of a frame as the kernel accepts, and buffer the rest.
 
         Raises:
-            OSError: the connection is broken, or too much would be held.
+            OSError: the connection is broken, or the buffer would exceed :data:`UNSENT`.
         """
         if self._unsent:
             if len(self._unsent) + len(frame) > UNSENT:
@@ -188,7 +188,11 @@ class TcpConnection:
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
     def _finish(self) -> None:
-        """Read only while what was read is worked off; close when all is said."""
+        """Continue after a step.
+
+        New data is read only when all received questions are processed. The connection is closed after the client's
+        end of the stream when every question is answered.
+        """
         if self._closed or self._taking:
             return
         waiting = self._next_size() != 0
@@ -201,12 +205,12 @@ class TcpConnection:
             return
         self._read_if(not (waiting or self._unsent or self._ended))
 
-    def _read_if(self, wanted: bool) -> None:
-        if wanted and not self._reading:
+    def _read_if(self, enabled: bool) -> None:
+        if enabled and not self._reading:
             self._loop.add_reader(self._socket.fileno(), self._readable)
-        elif self._reading and not wanted:
+        elif self._reading and not enabled:
             self._loop.remove_reader(self._socket.fileno())
-        self._reading = wanted
+        self._reading = enabled
 
     def _expire(self) -> None:
         now = clock()

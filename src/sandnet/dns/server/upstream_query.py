@@ -1,9 +1,9 @@
-"""One question on its way to name servers: who is asked when, and whose answer counts.
+"""One forwarded question: when each upstream server is asked, and which answer is selected.
 
-Servers are asked one after the other without much waiting, but their answers count in their order, as in a C library
-(glibc's ``res_send``), which asks the next one only after seconds: what a later server says is held until the earlier
-ones have failed, or have been silent for long. So a name that the first server alone knows is found although the second
-one denies it faster, and a server that is gone costs seconds once.
+Servers are asked in short intervals, but their answers take precedence in the order of the servers, as in a C library
+(glibc's ``res_send``), which asks the next server only after seconds. The answer of a later server is held until the
+earlier servers have failed, or have been silent for a while. So a name that only the first server knows resolves even
+if the second one denies it faster, and a server that is down costs seconds only once.
 """
 
 from __future__ import annotations
@@ -23,42 +23,43 @@ from sandnet.dns.server.upstream_sockets import LARGEST, Server, connected, exch
 from sandnet.model.address import Address
 
 STAGGER: Final = 0.3
-"""Seconds a server is given before the next one is asked too."""
+"""Seconds after which the next server is asked too."""
 STAGGERED: Final = 0.9
-"""Seconds after which the last of many servers is asked at the latest."""
+"""Maximum seconds until the last of many servers is asked."""
 RESEND: Final = 0.5
-"""Seconds after which a datagram counts as lost and is sent again; then twice as many, and so on."""
+"""Retransmission timeout: seconds after which a datagram is sent again; doubled each time."""
 HOLD_POSITIVE: Final = 1.5
 """Seconds for which records of a later server are held: long enough for a lost datagram."""
 HOLD_NEGATIVE: Final = 4.0
-"""Seconds for which "there is no such name" of a later server is held: little less than a C library waits for a server
-that says nothing."""
+"""Seconds for which a negative answer of a later server is held: a little less than the time that a C library waits
+for a silent server."""
 HOLD_PROBE: Final = 0.3
-"""The same, where the earlier server has been silent before and may be back."""
+"""Seconds for which a negative answer of a later server is held if the earlier one was silent before and may be
+back."""
 STREAM: Final = 2.5
 """Seconds for an answer over TCP."""
 _GOOD: Final = (message.NOERROR, message.NXDOMAIN)
-"""Answers; anything else may be one server's trouble (RFC 1035 section 4.1.1)."""
+"""Codes of valid answers; another code may be a problem of one server (RFC 1035 section 4.1.1)."""
 _FALSE_ANSWERS: Final = 64
-"""Datagrams read in one go from a socket: a liar must not keep the process busy."""
+"""Maximum datagrams read from a socket at once: forged answers must not keep the process busy."""
 
 Run = Callable[[Callable[[], None]], None]
-"""Does a piece of work when the asker has time for it."""
+"""Function that does a piece of work when the client's CPU budget allows."""
 
 
 class Race:
-    """Asks servers until an answer counts.
+    """A question that is sent to servers until an answer is selected.
 
     Args:
-        query: a whole message; it is sent with an id of its own.
-        question: what it asks.
+        query: a complete message; it is sent with a new id.
+        question: its question.
         row: servers in the order of preference.
-        silent: those of them that have been silent before. They are asked beside the next one, and not waited for.
-        port: where the servers listen.
-        limit: bytes of an answer over TCP that the asker takes; ``LARGEST``: it came over TCP itself.
-        patience: seconds a server is waited for at the most.
-        run: does work in the asker's time.
-        stream: takes a place for an answer over TCP; false: there is none.
+        silent: the servers that were silent before. They are asked together with the next one, and not waited for.
+        port: port of the servers.
+        limit: maximum bytes of an answer over TCP that the client accepts; ``LARGEST``: it uses TCP itself.
+        timeout: maximum seconds to wait for a server.
+        run: does work within the client's CPU budget.
+        stream: takes a slot for a TCP retry; returns false if none is free.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Race:
         silent: Collection[Server],
         port: int,
         limit: int,
-        patience: float,
+        timeout: float,
         run: Run,
         stream: Callable[[], bool],
     ) -> None:
@@ -81,7 +82,7 @@ class Race:
         self._silent = silent
         self._port = port
         self._limit = limit
-        self._timeout = patience
+        self._timeout = timeout
         self._run = run
         self._stream = stream
         self._waiting = deque(self._row)
@@ -92,24 +93,24 @@ class Race:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failed: set[Server] = set()
         self._good: dict[Server, bytes] = {}
-        """Answers of servers before which others have still to be waited for."""
+        """Valid answers by server; they may have to wait for earlier servers."""
         self._fallback: bytes | None = None
-        """The first of the answers that are not good."""
+        """The first answer that is not valid."""
         self.since: dict[Server, float] = {}
-        """When each server was asked (time.monotonic)."""
+        """Times at which the servers were asked (``time.monotonic``)."""
         self.received: set[Server] = set()
-        """Servers that have said anything."""
+        """Servers that sent any answer."""
         self.began = time.monotonic()
         self.winner: asyncio.Future[bytes | None] = self._loop.create_future()
 
     def start(self, seconds: float) -> None:
-        """Ask the first server; after so many seconds the best answer so far counts."""
+        """Ask the first server; after ``seconds`` the best answer so far is selected."""
         self._at("deadline", seconds, lambda: self.winner.set_result(self._best()))
         self._at("resend", self._resend_after, self._resend)
         self._next()
 
     def close(self) -> None:
-        """Close everything; late answers meet a closed port."""
+        """Cancel all timers and close all sockets; late answers arrive at a closed port."""
         for timer in self._timers.values():
             timer.cancel()
         for stream in self._streams.values():
@@ -122,7 +123,7 @@ class Race:
         return next((self._good[server] for server in self._row if server in self._good), self._fallback)
 
     def unanswered(self) -> list[Server]:
-        """Return the servers that were asked and have said nothing, although another one has answered."""
+        """Return the servers that were asked and did not answer, if another one did."""
         return [server for server in self._queried if server not in self.received] if self._good else []
 
     def _at(self, name: str, seconds: float, work: Callable[[], None]) -> None:
@@ -135,7 +136,7 @@ class Race:
             work()
 
     def _next(self) -> None:
-        """Ask one server more, and with it those that have been silent before."""
+        """Ask the next server, together with the silent ones before it."""
         if timer := self._timers.pop("next", None):
             timer.cancel()
         while self._waiting:
@@ -158,7 +159,7 @@ class Race:
         try:
             out.send(self._query)
         except BlockingIOError:
-            pass  # as good as lost on the way: it is sent again
+            pass  # the same as a lost datagram: it is sent again
         except OSError:
             release(server, self._queried.pop(server))
             return False
@@ -170,12 +171,12 @@ class Race:
             try:
                 out.send(self._query)
             except OSError:
-                continue  # an error of an earlier datagram: reading finds it
+                continue  # an error of an earlier datagram: reading the socket returns it too
         self._resend_after *= 2
         self._at("resend", self._resend_after, self._resend)
 
     def _readable(self, server: Server, out: socket.socket) -> None:
-        self._loop.remove_reader(out.fileno())  # until the work is done, which may have to wait
+        self._loop.remove_reader(out.fileno())  # until the work is done, which may wait for the budget
         self._run(lambda: self._read(server, out))
 
     def _read(self, server: Server, out: socket.socket) -> None:
@@ -189,7 +190,7 @@ class Race:
                     return
         except BlockingIOError:
             pass
-        except OSError:  # nobody listens there (ECONNREFUSED), or there is no way to it
+        except OSError:  # no process listens there (ECONNREFUSED), or there is no route to it
             self._hang_up(server)
             self._fail(server)
             return
@@ -210,13 +211,13 @@ class Race:
         try:
             async with asyncio.timeout(STREAM):
                 answer = await exchange(self._query, server, self._port)
-        except (OSError, EOFError):  # a timeout is an OSError, too
+        except (OSError, EOFError):  # a TimeoutError is an OSError
             pass
         del self._streams[server]
         self._run(lambda: self._if_open(lambda: self._take(server, answer, truncated)))
 
     def _take(self, server: Server, answer: bytes, truncated: bytes) -> None:
-        """Judge what came over TCP, or what came over UDP where the asker can ask again over TCP."""
+        """Evaluate the answer over TCP, or the truncated one over UDP if the client can ask again over TCP itself."""
         if message.matches(self._query, self._question, answer) and len(answer) <= self._limit:
             self._rate(server, answer)
         elif self._limit < LARGEST:
@@ -237,7 +238,7 @@ class Race:
         self._next()
 
     def _finish(self) -> None:
-        """Decide, if the first answer in the row counts by now; look again when it will."""
+        """Select the first valid answer in the order of the servers, if its hold time is over; else set a timer."""
         if self.winner.done():
             return
         first = next((server for server in self._row if server in self._good), None)
@@ -255,9 +256,9 @@ class Race:
             self._at("settle", rest, self._finish)
 
     def _is_awaited(self, server: Server, answered: Server) -> bool:
-        """Return whether a server may still say something that goes before the answer of another.
+        """Return whether a server may still send an answer that takes precedence over the answer of another.
 
-        One and the same server may stand in the row twice, asked by different ways.
+        The same server may be in the row twice, asked from different namespaces.
         """
         return server not in self._failed and _address(server) != _address(answered)
 

@@ -1,4 +1,4 @@
-"""Sockets to name servers, from the host's network or from inside a sandbox."""
+"""Sockets to upstream name servers, in the host's namespace or inside a sandbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandnet.model.address import Address, socket_address
 LARGEST: Final = message.LARGEST_TCP
 """Bytes of the longest DNS message."""
 RECEIVED: Final = 64 << 10
-"""Bytes of answers that the kernel holds for a question; it doubles them (socket(7))."""
+"""Bytes of answers that the kernel buffers for a question; it doubles them (socket(7))."""
 
 Server = Address | ServerInSandbox
 """A server that is asked from the host, or from inside a sandbox."""
@@ -23,7 +23,7 @@ def connected(server: Server, port: int) -> socket.socket:
     """Return a UDP socket that is connected to the server.
 
     Raises:
-        OSError: there is no way to it, or no socket is free.
+        OSError: there is no route to it, or no socket is free.
     """
     if isinstance(server, ServerInSandbox):
         return server.connected(port)
@@ -39,7 +39,7 @@ def connected(server: Server, port: int) -> socket.socket:
 
 
 def release(server: Server, out: socket.socket) -> None:
-    """Give up a socket that :func:`connected` returned."""
+    """Release a socket that :func:`connected` returned."""
     if isinstance(server, ServerInSandbox):
         server.pool.give_back(out)
     else:
@@ -47,10 +47,10 @@ def release(server: Server, out: socket.socket) -> None:
 
 
 async def exchange(query: bytes, server: Server, port: int) -> bytes:
-    """Return the answer to one question over a connection of its own (RFC 7766).
+    """Send a question over its own TCP connection and return the answer (RFC 7766).
 
     Raises:
-        OSError, EOFError: there is no whole answer.
+        OSError, EOFError: there is no complete answer.
     """
     if isinstance(server, ServerInSandbox):
         return await server.exchange(query, port)
