@@ -230,7 +230,7 @@ class Questions:
         return {"packets": self._count, "unanswered": len(self._asked), "pause": self._longest}
 
 
-_KINDS = {"udp": Datagrams, "tcp": Stream, "names": Questions}
+_KINDS: dict[str, type[Datagrams | Stream | Questions]] = {"udp": Datagrams, "tcp": Stream, "names": Questions}
 
 
 def sources(plan: PLAN) -> PLAN:
