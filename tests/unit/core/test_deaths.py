@@ -105,11 +105,11 @@ async def test_given_a_join_that_names_the_next_process_when_the_former_one_dies
     join = asyncio.create_task(rig.join("c1", "more", watch_pid=200))
     await until(joining.is_set)
     rig.kernel.processes.end(100)
-    await until(lambda: rig.controller._process_watcher._burying)
+    await until(lambda: rig.controller._process_watcher._removing)
     await asyncio.sleep(0.05)  # the burial waits for the locks by now; where it does not, the test sees less
     go_on.set()
     await join
-    await until(lambda: not rig.controller._process_watcher._dying)
+    await until(lambda: not rig.controller._process_watcher._exited)
     assert containers(rig) == ["c1"]
     assert len(rig.controller._context.records.attachments_of_container("c1")) == 2
     rig.kernel.processes.end(200)
@@ -236,7 +236,7 @@ async def three_dead(rig: Rig) -> list[str]:
 
 
 def buried(rig: Rig, left: int) -> bool:
-    return len(containers(rig)) == left and not rig.controller._process_watcher._dying
+    return len(containers(rig)) == left and not rig.controller._process_watcher._exited
 
 
 def all_die(rig: Rig) -> None:
@@ -298,7 +298,7 @@ async def test_given_a_daemon_that_ends_amid_the_burial_of_many_when_started_aga
 
         monkeypatch.setattr(rig.store, "commit", last_fails)
     all_die(rig)
-    await until(lambda: rig.controller._process_watcher._burying == set() or not containers(rig))
+    await until(lambda: rig.controller._process_watcher._removing == set() or not containers(rig))
     await asyncio.sleep(0.05)  # it has come to the step by now; where it has not, the test sees less
     monkeypatch.setattr(rig.store, "commit", commit)
     await rig.start()

@@ -177,7 +177,7 @@ class Endpoints:
         network = self._networks.get(endpoint.network_id)
         await self._context.resolver_sync.endpoint_removed(endpoint)
         await self.remove(network, endpoint)
-        self._context.host_files.changed(endpoint, network, gone=True)
+        self._context.host_files.changed(endpoint, network, deleted=True)
 
     async def _finish_interrupted(self, network: Network, name: str) -> None:
         """Finish a removal that failed half-way, or could not even be recorded: it must not keep its name and ports."""

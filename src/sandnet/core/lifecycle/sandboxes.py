@@ -138,7 +138,7 @@ class Sandboxes:
             sandbox = amend_sandbox(known, spec, process) if known else await self._plan(network, spec, process)
             try:
                 self._context.host_files.check(sandbox)
-                sandbox = sandbox if known else await self._context.host_files.with_places(sandbox)
+                sandbox = sandbox if known else await self._context.host_files.with_existing_paths(sandbox)
                 sandbox, attachment = await self._intend(network, endpoint, sandbox, spec, known)
                 # what the driver does outside of the namespace goes beside the making of it
                 join = self._context.driver(network.driver).join

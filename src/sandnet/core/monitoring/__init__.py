@@ -1,1 +1,1 @@
-"""Watch processes and backends, and remove what has exited."""
+"""Watch processes and backends, and remove sandboxes whose containers have exited."""

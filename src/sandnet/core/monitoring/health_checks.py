@@ -1,4 +1,4 @@
-"""Checks whether the backends of services serve, from inside their own sandboxes."""
+"""Probe the backends of services from inside their own sandboxes, to see whether they serve."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sandnet.model import Attachment, Phase, Probe, ProbeKind, Sandbox
 _log = logging.getLogger(__name__)
 
 MAX_STATUS_LINE = 1024
-"""Bytes read of an HTTP answer."""
+"""Bytes read of an HTTP response."""
 FIRST_BAD_STATUS = 400
 
 
 class HealthChecks:
-    """One task a checked backend; which there are follows from the events."""
+    """One task for each backend with a probe; events add and remove tasks."""
 
     def __init__(self, context: Context, backends: Backends) -> None:
         self._context = context
@@ -29,13 +29,13 @@ class HealthChecks:
         self._following: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Check those there are, and follow who comes and goes."""
+        """Probe the existing backends, and follow attachments as they are added and removed."""
         self._following = asyncio.get_running_loop().create_task(self._follow())
         for attachment in self._context.records.attachments():
             self._begin(attachment)
 
     def close(self) -> None:
-        """Stop all checks."""
+        """Stop all probes."""
         for task in (self._following, *self._tasks.values()):
             if task:
                 task.cancel()
@@ -67,11 +67,11 @@ class HealthChecks:
             await asyncio.sleep(probe.interval)
 
     async def _report(self, attachment: Attachment, healthy: bool) -> bool:
-        """Whether the verdict is in force; if not, the next probe tells it again."""
+        """Apply a result; return whether it is in force. If not, the next probe reports it again."""
         _log.info("backend %s %s", attachment.container_id, "serves again" if healthy else "does not serve")
-        judged = self._backends.set_health(attachment.endpoint_id, attachment.container_id, healthy=healthy)
+        change = self._backends.set_health(attachment.endpoint_id, attachment.container_id, healthy=healthy)
         try:
-            await self._context.operations.run(judged)
+            await self._context.operations.run(change)
         except Error as failure:
             _log.warning("verdict on backend %s is not in force: %s", attachment.container_id, failure)
             return False

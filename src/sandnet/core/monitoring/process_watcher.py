@@ -1,8 +1,8 @@
-"""Notices the end of the processes that sandboxes and endpoints are tied to, and lets these go.
+"""Notice the end of processes that sandboxes and endpoints are tied to, and remove these.
 
-A process is waited for by a descriptor on the event loop, which costs nothing while it lives. A sandbox that is to
-go with the last process in its namespace has no such descriptor: the kernel tells nobody when a namespace becomes
-empty, so these are looked at once a second, all in one job, and only if there are any.
+The event loop waits for a process by a descriptor, which costs nothing while the process runs. A sandbox that is to be
+removed after the last process in its namespace has no such descriptor: the kernel does not report that a namespace has
+become empty. So these namespaces are checked once a second, all in one job, and only if there are any.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from sandnet.model import Endpoint, Phase, Process, Sandbox
 _log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
-"""Seconds from look to look at namespaces, and between attempts to remove what could not be removed."""
-TOGETHER = 24
-"""Sandboxes that are let go of together: their links go in one request, which holds a lock that joins need for 20 to
-50 ms; then it is free for as long."""
-AT_ONCE = 16
-"""Burials of those that go one by one: requests are not to wait behind a thousand of them."""
+"""Seconds between two checks of namespaces, and between attempts to remove what could not be removed."""
+BATCH = 24
+"""Sandboxes that are removed together: their links are deleted in one request, which holds a lock that joins need for
+20 to 50 ms; then the lock is free for as long.
+"""
+PARALLEL_REMOVALS = 16
+"""Removals one by one that run at a time: requests must not wait behind a thousand of them."""
 
 
 class TiedObject(NamedTuple):
-    """What goes with a process: one sandbox or endpoint, and not a later one of the same container."""
+    """A sandbox or endpoint that is removed with a process, identified so that a later one of the same container is not
+    meant.
+    """
 
     kind: type[Sandbox] | type[Endpoint]
     id: str
@@ -42,7 +45,7 @@ class TiedObject(NamedTuple):
 
 
 class ProcessWatcher:
-    """Watches what the records tie to a process or to a namespace; which these are follows from the events."""
+    """Watches the processes and namespaces that records are tied to; events add and remove them."""
 
     def __init__(self, context: Context, removal: Deletion) -> None:
         self._context = context
@@ -51,21 +54,21 @@ class ProcessWatcher:
         self._processes: dict[TiedObject, Process] = {}
         self._tied: dict[Process, set[TiedObject]] = {}
         self._watched: dict[Process, ProcessHandle] = {}
-        self._spaces: set[TiedObject] = set()
-        """Sandboxes that go with the last process in their namespace."""
+        self._namespaces: set[TiedObject] = set()
+        """Sandboxes that are removed after the last process in their namespace."""
         self._empty: set[TiedObject] = set()
-        """Those of them in which the last look found nobody, after there was somebody."""
-        self._dying: dict[TiedObject, Process | None] = {}
-        """Not removed yet, with the process that has ended, where it was one."""
-        self._burying: set[TiedObject] = set()
+        """Those of them whose namespace had no process at the latest check, after it had one."""
+        self._exited: dict[TiedObject, Process | None] = {}
+        """Objects that are not removed yet, with their process that has ended, if they were tied to one."""
+        self._removing: set[TiedObject] = set()
         self._queue: list[TiedObject] = []
-        """Those of them that nobody has begun with."""
-        self._digging = False
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        """Those of them whose removal has not begun."""
+        self._draining = False
+        self._slots = asyncio.Semaphore(PARALLEL_REMOVALS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Watch what the records name, and follow what comes and goes."""
+        """Watch the processes that the records name, and follow the events."""
         self._spawn(self._follow())
         self._spawn(self._scan_again())
         self._tie_all()
@@ -77,14 +80,14 @@ class ProcessWatcher:
         for process in list(self._watched):
             self._unwatch(process)
 
-    # What there is to watch.
+    # Objects to watch.
 
     async def _follow(self) -> None:
         async for event in self._context.events.follow():
             self._receive(event)
 
     def _receive(self, event: Event) -> None:
-        if event.subject is None:  # some events are lost to us
+        if event.subject is None:  # some events were missed
             self._tie_all()
         elif isinstance(event.subject, Sandbox | Endpoint):
             tie = _tie(event.subject)
@@ -101,12 +104,12 @@ class ProcessWatcher:
 
     def _tie(self, subject: Sandbox | Endpoint) -> None:
         tie, process = _tie(subject), subject.process
-        wanted = not isinstance(subject, Sandbox) or subject.auto_remove
-        if self._processes.get(tie) != (process if wanted else None):
+        removable = not isinstance(subject, Sandbox) or subject.auto_remove
+        if self._processes.get(tie) != (process if removable else None):
             self._untie(tie)
-        if isinstance(subject, Sandbox) and wanted and process is None:
-            self._spaces.add(tie)
-        elif wanted and process:
+        if isinstance(subject, Sandbox) and removable and process is None:
+            self._namespaces.add(tie)
+        elif removable and process:
             self._processes[tie] = process
             ties = self._tied.setdefault(process, set())
             ties.add(tie)
@@ -114,7 +117,7 @@ class ProcessWatcher:
                 self._spawn(self._watch(process))
 
     def _untie(self, tie: TiedObject) -> None:
-        self._spaces.discard(tie)
+        self._namespaces.discard(tie)
         self._empty.discard(tie)
         process = self._processes.pop(tie, None)
         if process:
@@ -131,7 +134,7 @@ class ProcessWatcher:
             watched = await self._context.workers.run(
                 self._context.kernel.processes.watch, process.pid, process.started
             )
-        except Error as failure:  # the next look tries again
+        except Error as failure:  # the next scan tries again
             _log.warning("%s", failure)
             return
         if watched is None:
@@ -154,65 +157,70 @@ class ProcessWatcher:
             _log.info("process %d of %s %s has ended", process.pid, tie.kind.__name__.lower(), tie.id)
             self._remove(tie)
 
-    # Burials.
+    # Removals.
 
     def _remove(self, tie: TiedObject) -> None:
-        self._dying[tie] = self._processes.get(tie)
+        self._exited[tie] = self._processes.get(tie)
         self._untie(tie)
         self._begin_removal(tie)
 
     def _begin_removal(self, tie: TiedObject) -> None:
-        if tie not in self._burying:
-            self._burying.add(tie)
+        if tie not in self._removing:
+            self._removing.add(tie)
             self._queue.append(tie)
-            if not self._digging:
-                self._digging = True
+            if not self._draining:
+                self._draining = True
                 self._spawn(self._drain_queue())
 
     async def _drain_queue(self) -> None:
-        """What dies at once is in the queue before this begins: all processes are heard of in one turn of the loop."""
+        """Remove the objects in the queue.
+
+        All that end at once are in the queue before this begins: one iteration of the event loop reports all processes.
+        """
         try:
             while self._queue:
-                some, self._queue = self._queue[:TOGETHER], self._queue[TOGETHER:]
+                some, self._queue = self._queue[:BATCH], self._queue[BATCH:]
                 for tie in await self._remove_batch(some):
                     self._spawn(self._remove_one(tie))
         finally:
-            self._digging = False
+            self._draining = False
 
     async def _remove_batch(self, ties: Sequence[TiedObject]) -> Sequence[TiedObject]:
-        """Those that are left to be buried one by one."""
-        sandboxes = {tie: sandbox for tie in ties if (sandbox := self._exited_sandbox(tie, self._dying[tie]))}
-        gone: Set[str] = frozenset()
+        """Remove objects in bulk; return those that are left for removal one by one."""
+        sandboxes = {tie: sandbox for tie in ties if (sandbox := self._exited_sandbox(tie, self._exited[tie]))}
+        removed: Set[str] = frozenset()
         if len(sandboxes) > 1:
             try:
-                gone = await self._context.operations.run(self._bulk_removal.remove_all(sandboxes.values()))
+                removed = await self._context.operations.run(self._bulk_removal.remove_all(sandboxes.values()))
             except Error as failure:
                 _log.info("the dead are taken one by one: %s", failure)
-            except Exception:  # likewise; they must go all the same
+            except Exception:  # the same; they must be removed nevertheless
                 _log.exception("the dead are taken one by one")
-        done = [tie for tie, sandbox in sandboxes.items() if sandbox.container_id in gone]
+        done = [tie for tie, sandbox in sandboxes.items() if sandbox.container_id in removed]
         for tie in done:
-            self._burying.discard(tie)
-            if self._dying.get(tie) == sandboxes[tie].process:
-                del self._dying[tie]
+            self._removing.discard(tie)
+            if self._exited.get(tie) == sandboxes[tie].process:
+                del self._exited[tie]
         return [tie for tie in ties if tie not in done]
 
     def _exited_sandbox(self, tie: TiedObject, process: Process | None) -> Sandbox | None:
-        """The sandbox that is to go, unless it has gone, or is another one or tied otherwise by now."""
+        """Return the sandbox to remove, unless it has been removed or replaced, or is tied to another process
+        by now.
+        """
         sandbox = self._context.records.sandbox(tie.id) if tie.kind is Sandbox else None
         return sandbox if sandbox and (sandbox.sequence, sandbox.process) == (tie.sequence, process) else None
 
     async def _remove_one(self, tie: TiedObject) -> None:
-        process = self._dying[tie]
+        process = self._exited[tie]
         try:
             async with self._slots:
                 await self._context.operations.run(self._removed(tie, process))
-            if self._dying[tie] == process:
-                del self._dying[tie]
+            if self._exited[tie] == process:
+                del self._exited[tie]
         except Error as failure:
             _log.warning("%s; it is tried again", failure)
         finally:
-            self._burying.discard(tie)
+            self._removing.discard(tie)
 
     async def _removed(self, tie: TiedObject, process: Process | None) -> None:
         if tie.kind is Endpoint:
@@ -221,7 +229,7 @@ class ProcessWatcher:
         if sandbox := self._exited_sandbox(tie, process):
             await self._removal.remove_exited(sandbox)
 
-    # What is looked at again and again.
+    # Periodic scans.
 
     async def _scan_again(self) -> None:
         while True:
@@ -230,20 +238,20 @@ class ProcessWatcher:
                 await self._scan()
             except Error as failure:
                 _log.info("it is looked again for the dead: %s", failure)
-            except Exception:  # the next look must come
+            except Exception:  # the next scan must not be lost
                 _log.exception("looking for the dead failed")
 
     async def _scan(self) -> None:
-        for tie in self._dying.keys() - self._burying:
+        for tie in self._exited.keys() - self._removing:
             self._begin_removal(tie)
         for process in self._tied.keys() - self._watched.keys():
             await self._watch(process)
-        if self._spaces:
+        if self._namespaces:
             await self._scan_namespaces()
 
     async def _scan_namespaces(self) -> None:
         occupied = await self._context.workers.run(self._context.kernel.processes.namespaces)
-        for tie in list(self._spaces):
+        for tie in list(self._namespaces):
             sandbox = self._context.records.sandbox(tie.id)
             if sandbox and sandbox.sequence == tie.sequence:
                 await self._scan_namespace(tie, sandbox, occupied)
@@ -252,14 +260,14 @@ class ProcessWatcher:
         if sandbox.inode in occupied:
             self._empty.discard(tie)
             if not sandbox.occupied:
-                await self._context.operations.run(self._note_occupied(tie))
+                await self._context.operations.run(self._record_occupied(tie))
         elif tie in self._empty:
             _log.info("no process is left in the namespace of %s", sandbox.container_id)
             self._remove(tie)
-        elif sandbox.occupied:  # once is nothing: between two commands of a script there is nobody either
+        elif sandbox.occupied:  # one check is not enough: between two commands of a script there is no process either
             self._empty.add(tie)
 
-    async def _note_occupied(self, tie: TiedObject) -> None:
+    async def _record_occupied(self, tie: TiedObject) -> None:
         async with self._context.locks.hold(f"sandbox/{tie.id}"):
             sandbox = self._context.records.sandbox(tie.id)
             if sandbox and sandbox.sequence == tie.sequence and sandbox.phase is Phase.READY:

@@ -1,1 +1,1 @@
-"""What the resolver and the hosts files of sandboxes say of the records."""
+"""Publish the names in the records: by the resolver, and by the hosts and resolv.conf files of sandboxes."""

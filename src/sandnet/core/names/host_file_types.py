@@ -1,4 +1,4 @@
-"""Records of the hosts and resolv.conf files of sandboxes."""
+"""Types of the hosts and resolv.conf files of sandboxes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sandnet.model.resolv_conf import Lookup
 
 
 class Text(NamedTuple):
-    """What a hosts file is to hold, and its place among all texts and removals."""
+    """The content of a hosts file, and its number in the order of all contents and removals."""
 
-    turn: int
+    sequence: int
     content: bytes
 
 
 class Digests(NamedTuple):
-    """Of the files that were written; empty: that one was left alone."""
+    """The digests of the files that were written; empty: that file was not changed."""
 
     resolv_conf: str = ""
     hosts: str = ""
-    """Only of a copy of the host's."""
+    """Only of a copy of the host's file."""
 
     def on(self, sandbox: Sandbox) -> Sandbox:
-        """The record that says so."""
+        """Return the sandbox's record with these digests."""
         return replace(
             sandbox,
             resolv_conf_digest=self.resolv_conf or sandbox.resolv_conf_digest,
@@ -33,17 +33,17 @@ class Digests(NamedTuple):
         )
 
 
-class Reach(NamedTuple):
-    """What decides over a sandbox's resolv.conf beside the host's."""
+class ResolverConfig(NamedTuple):
+    """The inputs for a sandbox's resolv.conf, beside the host's own."""
 
     stub: bool
-    """It asks the resolver."""
+    """Whether it queries the daemon's resolver."""
     ipv6: bool
     lookup: Lookup
 
 
 class FileFault(NamedTuple):
-    """A file that is not as it should be."""
+    """A difference of a file from its desired content."""
 
     path: str
     problem: str

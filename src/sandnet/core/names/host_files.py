@@ -1,8 +1,8 @@
-"""Keeps the hosts and resolv.conf files of sandboxes true.
+"""Keep the hosts and resolv.conf files of sandboxes up to date.
 
-A sandbox's own files are written before its join returns. When a network's endpoints change, the hosts
-files of everybody on it change too: that work is proportional to the number of sandboxes, so it is
-gathered and done in the background, at most a fifth of one thread, and only waited for while it is small.
+A sandbox's own files are written before its join returns. When a network's endpoints change, the hosts files of all
+sandboxes on it change too. That work is proportional to the number of sandboxes, so it is batched and done in the
+background, with at most a fifth of one thread. Requests wait for it only while it is small.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from threading import Lock
 
 from msgspec.structs import replace
 
-from sandnet.core.names.host_file_types import Digests, FileFault, Reach, Text
+from sandnet.core.names.host_file_types import Digests, FileFault, ResolverConfig, Text
 from sandnet.core.names.host_name_files import HostView
 from sandnet.core.names.render import hosts, resolv_conf, service_lines, stub_resolv_conf
 from sandnet.core.names.resolver_sync import ResolverSync
@@ -34,15 +34,15 @@ from sandnet.model.resolv_conf import Lookup, ResolvConf, merged
 _log = logging.getLogger(__name__)
 
 EAGER_LIMIT = 32
-"""A change waits for the files of a network with at most so many sandboxes (about 0.1 ms each)."""
+"""The largest number of sandboxes on a network for whose files a change waits (about 0.1 ms each)."""
 DUTY_CYCLE = 4.0
-"""Seconds of rest a second of writing: a thousand sandboxes must not keep a processor busy."""
+"""Seconds of pause for each second of writing: a thousand sandboxes must not keep a processor busy."""
 STUB = IPv4Address(SERVER_ADDRESS)
-"""The resolver, as a sandbox sees it."""
+"""The resolver's address inside a sandbox."""
 
 
 class HostFiles:
-    """Writes the files of sandboxes from records."""
+    """Writes the files of sandboxes from the records."""
 
     def __init__(self, records: Records, files: Files, workers: Workers, naming: ResolverSync, own_dir: str) -> None:
         self._naming = naming
@@ -55,16 +55,16 @@ class HostFiles:
         self._dirty: dict[str, None] = {}
         self._writing: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
-        self._pass = asyncio.Event()
-        self._slot = 0
-        self._known: dict[str, tuple[int, ...]] = {}
-        """By container: marks of its files as they were when they were right."""
+        self._batch_done = asyncio.Event()
+        self._sequence = 0
+        self._known_fingerprints: dict[str, tuple[int, ...]] = {}
+        """By container: fingerprints of its files at the time when they were correct."""
         self._lock = Lock()
         self._latest: dict[str, int] = {}
-        """By container: turn of what was last written or removed. A text of an earlier turn comes too late."""
+        """By container: the number of the latest write or removal. A content with a smaller number is outdated."""
 
     def check(self, sandbox: Sandbox) -> None:
-        """Refuse paths outside the allowed directories, and such as are ours or another sandbox's.
+        """Refuse paths outside the allowed directories, and paths of the daemon or of another sandbox.
 
         Raises:
             Error: kind ``INVALID``.
@@ -75,8 +75,10 @@ class HostFiles:
             self._files.check(path)
             self._refuse_taken(sandbox, normpath(path))
 
-    async def with_places(self, sandbox: Sandbox) -> Sandbox:
-        """The record of a new sandbox with what its files will find: directories to be made, files of others."""
+    async def with_existing_paths(self, sandbox: Sandbox) -> Sandbox:
+        """Return the record of a new sandbox with the directories that its files need, and the files that exist at
+        their paths.
+        """
         foreign = [p for p in (sandbox.hosts_path, sandbox.resolv_conf_path) if not self._is_own(p)]
         if not foreign:
             return sandbox
@@ -98,132 +100,138 @@ class HostFiles:
                 raise invalid(f"{path} is a file of container {other.container_id}", "name another", "path_taken")
 
     def write_job(self, sandbox: Sandbox) -> Callable[[], Digests]:
-        """A job for a worker thread: write both files as the records are now; its user's are left alone."""
-        text, reach = self._hosts(sandbox), self._reach(sandbox)
-        return lambda: self._write(sandbox, text, reach)
+        """Return a job for a worker thread: write both files from the records as they are now, except files that the
+        user changed.
+        """
+        text, config = self._hosts(sandbox), self._resolver_config(sandbox)
+        return lambda: self._write(sandbox, text, config)
 
     def check_job(self, sandbox: Sandbox) -> Callable[[], list[FileFault]]:
-        """A job for a worker thread: what is wrong with a sandbox's files.
+        """Return a job for a worker thread: find the faults of a sandbox's files.
 
-        A hosts file is ours to the last byte. A resolv.conf, and a copy of the host's hosts file, its user may change;
-        one that is as we wrote it follows the host's.
+        The daemon owns each byte of a hosts file. The user may change a resolv.conf, and a copy of the host's hosts
+        file; as long as one is as the daemon wrote it, it follows the host's.
         """
-        late = sandbox.container_id in self._dirty or sandbox.container_id in self._writing
-        content = None if late or sandbox.origin is Origin.HOST else self._hosts(sandbox).content
-        reach = self._reach(sandbox)
-        return lambda: self._faults(sandbox, content, reach)
+        pending = sandbox.container_id in self._dirty or sandbox.container_id in self._writing
+        content = None if pending or sandbox.origin is Origin.HOST else self._hosts(sandbox).content
+        config = self._resolver_config(sandbox)
+        return lambda: self._faults(sandbox, content, config)
 
     async def find_changed(self, *, thorough: bool) -> set[str]:
-        """Containers whose files seem wrong; unless ``thorough``, only those whose files changed are read."""
+        """Return the containers whose files seem wrong; unless ``thorough``, only files that changed are read."""
         sandboxes = {
             sandbox.container_id: sandbox for sandbox in self._records.sandboxes() if sandbox.phase is Phase.READY
         }
-        marks = await self._workers.run(self._fingerprints, list(sandboxes.values()))
-        known = {} if thorough else self._known
-        self._known = {cid: mark for cid, mark in known.items() if cid in sandboxes}
+        fingerprints = await self._workers.run(self._fingerprints, list(sandboxes.values()))
+        known = {} if thorough else self._known_fingerprints
+        self._known_fingerprints = {cid: fingerprint for cid, fingerprint in known.items() if cid in sandboxes}
         found: set[str] = set()
-        changed = [cid for cid, mark in marks.items() if known.get(cid) != mark]
+        changed = [cid for cid, fingerprint in fingerprints.items() if known.get(cid) != fingerprint]
         for start in range(0, len(changed), EAGER_LIMIT):
             jobs = {cid: self.check_job(sandboxes[cid]) for cid in changed[start : start + EAGER_LIMIT]}
-            wrong = await self._workers.run(lambda jobs: {cid for cid, job in jobs.items() if job()}, jobs)
-            self._known.update((cid, marks[cid]) for cid in jobs if cid not in wrong)
-            found |= wrong
+            faulty = await self._workers.run(lambda jobs: {cid for cid, job in jobs.items() if job()}, jobs)
+            self._known_fingerprints.update((cid, fingerprints[cid]) for cid in jobs if cid not in faulty)
+            found |= faulty
         return found
 
     def _fingerprints(self, sandboxes: Iterable[Sandbox]) -> dict[str, tuple[int, ...]]:
-        mark, host = self._files.fingerprint, self._host.fingerprint()
+        fingerprint, host = self._files.fingerprint, self._host.fingerprint()
         return {
-            sandbox.container_id: (*host, *mark(sandbox.hosts_path), *mark(sandbox.resolv_conf_path))
+            sandbox.container_id: (*host, *fingerprint(sandbox.hosts_path), *fingerprint(sandbox.resolv_conf_path))
             for sandbox in sandboxes
         }
 
-    def _faults(self, sandbox: Sandbox, content: bytes | None, reach: Reach) -> list[FileFault]:
+    def _faults(self, sandbox: Sandbox, content: bytes | None, config: ResolverConfig) -> list[FileFault]:
         hosts_text = self._files.read(sandbox.hosts_path)
-        told = []
+        faults = []
         if hosts_text is None:
-            told.append(FileFault(sandbox.hosts_path, "the hosts file is gone"))
+            faults.append(FileFault(sandbox.hosts_path, "the hosts file is gone"))
         elif content is not None and hosts_text != content[:MAX_READ]:
-            told.append(FileFault(sandbox.hosts_path, "the hosts file has been changed"))
+            faults.append(FileFault(sandbox.hosts_path, "the hosts file has been changed"))
         elif sandbox.origin is Origin.HOST and self._is_stale_copy(sandbox, hosts_text):
-            told.append(FileFault(sandbox.hosts_path, "the hosts file is behind the host's"))
+            faults.append(FileFault(sandbox.hosts_path, "the hosts file is behind the host's"))
         found = self._files.read(sandbox.resolv_conf_path)
         if found is None:
-            told.append(FileFault(sandbox.resolv_conf_path, "resolv.conf is gone"))
-        elif self._is_outdated(sandbox, found, reach):
-            told.append(FileFault(sandbox.resolv_conf_path, "resolv.conf is behind the host's"))
-        return told
+            faults.append(FileFault(sandbox.resolv_conf_path, "resolv.conf is gone"))
+        elif self._is_outdated(sandbox, found, config):
+            faults.append(FileFault(sandbox.resolv_conf_path, "resolv.conf is behind the host's"))
+        return faults
 
     def refresh_job(self, sandbox: Sandbox) -> Callable[[], Digests]:
-        """As :meth:`writing`, but what is right already is left alone."""
-        wrong, write = self.check_job(sandbox), self.write_job(sandbox)
+        """Return a job as :meth:`write_job`, which writes only if a file is wrong."""
+        faulty, write = self.check_job(sandbox), self.write_job(sandbox)
 
         def refresh() -> Digests:
             for path in (sandbox.hosts_path, sandbox.resolv_conf_path):
                 self._files.remove_leftovers(path)
-            return write() if wrong() else Digests()
+            return write() if faulty() else Digests()
 
         return refresh
 
-    def _reach(self, sandbox: Sandbox) -> Reach:
+    def _resolver_config(self, sandbox: Sandbox) -> ResolverConfig:
         attached = self._records.attachments_of_container(sandbox.container_id)
         stub = self._naming.serves and any(attachment.interface for attachment in attached)
-        networks = [net for net in (self._records.network(a.network_id) for a in attached if _counts(a)) if net]
+        networks = [net for net in (self._records.network(a.network_id) for a in attached if _is_current(a)) if net]
         search = tuple(dict.fromkeys(domain for net in networks for domain in net.options.dns_search))
         options = merged(*(net.options.dns_options for net in networks), sandbox.dns_options)
         ipv6 = any(attachment.address_ipv6 for attachment in attached)
-        return Reach(stub, ipv6, Lookup(sandbox.dns_search or search, options))
+        return ResolverConfig(stub, ipv6, Lookup(sandbox.dns_search or search, options))
 
-    def _is_outdated(self, sandbox: Sandbox, found: bytes, reach: Reach) -> bool:
-        """Whether its resolv.conf is the one we wrote, and we would write another one now. It keeps what it has while
-        the host has none."""
+    def _is_outdated(self, sandbox: Sandbox, found: bytes, config: ResolverConfig) -> bool:
+        """Return whether the daemon wrote its resolv.conf, and would write another one now.
+
+        It keeps its content while the host has no resolv.conf.
+        """
         if not self._host.has_resolv_conf():
             return False
-        wanted = self._resolv_conf(sandbox, reach)
-        return found != wanted[:MAX_READ] and self._is_ours(sandbox, found, reach)
+        desired = self._resolv_conf(sandbox, config)
+        return found != desired[:MAX_READ] and self._is_ours(sandbox, found, config)
 
     def _is_stale_copy(self, sandbox: Sandbox, found: bytes) -> bool:
-        """Whether its hosts file is the copy that we made of the host's, which is another one now."""
+        """Return whether its hosts file is the daemon's copy of the host's, which has changed since."""
         changed = self._host.has_hosts() and found != self._host.hosts()[:MAX_READ]
         return changed and sandbox.hosts_digest == _digest(found)
 
-    def _is_ours(self, sandbox: Sandbox, found: bytes, reach: Reach) -> bool:
-        """Whether we wrote it: it is the one that is recorded, or that of a writer who was killed before he recorded
-        it."""
-        known = _digest(found) == sandbox.resolv_conf_digest
-        return known or any(found == self._resolv_conf(sandbox, reach._replace(ipv6=ipv6)) for ipv6 in (False, True))
+    def _is_ours(self, sandbox: Sandbox, found: bytes, config: ResolverConfig) -> bool:
+        """Return whether the daemon wrote this resolv.conf.
 
-    def _resolv_conf(self, sandbox: Sandbox, reach: Reach) -> bytes:
+        It is the recorded one, or was written by a daemon that was killed before it recorded it.
+        """
+        known = _digest(found) == sandbox.resolv_conf_digest
+        return known or any(found == self._resolv_conf(sandbox, config._replace(ipv6=ipv6)) for ipv6 in (False, True))
+
+    def _resolv_conf(self, sandbox: Sandbox, config: ResolverConfig) -> bytes:
         if sandbox.origin is Origin.HOST:
-            host, lookup = self._host.resolv_conf(), reach.lookup
+            host, lookup = self._host.resolv_conf(), config.lookup
             if not (sandbox.dns or lookup.search or lookup.options):
                 return self._host.resolv_conf_file()
             options = merged(host.options, lookup.options)
             return ResolvConf(sandbox.dns or host.servers, lookup.search or host.search, options).text()
-        if reach.stub:
-            return stub_resolv_conf(self._host.resolv_conf(), STUB, reach.lookup)
-        return resolv_conf(self._host.reachable(), sandbox.dns, reach.lookup, ipv6=reach.ipv6)
+        if config.stub:
+            return stub_resolv_conf(self._host.resolv_conf(), STUB, config.lookup)
+        return resolv_conf(self._host.reachable(), sandbox.dns, config.lookup, ipv6=config.ipv6)
 
     def remove_job(self, sandbox: Sandbox) -> Callable[[], None]:
-        """A job for a worker thread: remove both files, and their directory where it is ours."""
-        turn, reach = self._next_slot(), self._reach(sandbox)
-        return lambda: self._remove(sandbox, turn, reach)
+        """Return a job for a worker thread: remove both files, and their directory if the daemon made it."""
+        sequence, config = self._next_sequence(), self._resolver_config(sandbox)
+        return lambda: self._remove(sandbox, sequence, config)
 
-    def changed(self, endpoint: Endpoint, network: Network, *, gone: bool = False) -> None:
-        """The name of ``endpoint`` came, or is gone: remember it and rewrite its peers' files soon.
+    def changed(self, endpoint: Endpoint, network: Network, *, deleted: bool = False) -> None:
+        """Note that the name of ``endpoint`` was added or deleted, and rewrite the files of its peers soon.
 
-        Where a resolver serves names they do not stand in files, and there is nothing to do.
+        Where a resolver serves names, files do not contain them, and there is nothing to do.
         """
         if self._naming.serves:
             return
-        block = self._block(network)
-        if gone:
-            block.pop(endpoint.id, None)
+        lines = self._name_lines(network)
+        if deleted:
+            lines.pop(endpoint.id, None)
         else:
-            block[endpoint.id] = service_lines(endpoint, network.name)
+            lines[endpoint.id] = service_lines(endpoint, network.name)
         self.mark_dirty(a.container_id for a in self._records.attachments_of_network(network.id))
 
     def forget(self, network: Network) -> None:
-        """The network is gone."""
+        """Drop the names of a deleted network."""
         self._services.pop(network.id, None)
 
     def mark_dirty(self, container_ids: Iterable[str]) -> None:
@@ -233,14 +241,14 @@ class HostFiles:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def flush(self) -> None:
-        """Wait for the files that are behind, unless they are many."""
+        """Wait for the outdated files, unless they are many."""
         while (self._dirty or self._writing) and len(self._dirty) + len(self._writing) <= EAGER_LIMIT:
-            await self._pass.wait()
+            await self._batch_done.wait()
 
     async def close(self) -> None:
-        """Write what is behind and stop."""
+        """Write the outdated files and stop."""
         while self._dirty and self._task and not self._task.done():
-            await self._pass.wait()
+            await self._batch_done.wait()
         if self._task:
             self._task.cancel()
 
@@ -260,9 +268,9 @@ class HostFiles:
             except Error as failure:
                 _log.warning("hosts files of %s are stale: %s", ", ".join(batch), failure)
             self._writing = {}
-            self._pass.set()
-            self._pass = asyncio.Event()
-            if len(batch) > EAGER_LIMIT:  # of few nobody notices the cost, and a request waits for them
+            self._batch_done.set()
+            self._batch_done = asyncio.Event()
+            if len(batch) > EAGER_LIMIT:  # the cost of a few does not matter, and a request waits for them
                 await asyncio.sleep((time.monotonic() - started) * DUTY_CYCLE)
 
     def _write_hosts(self, jobs: Iterable[tuple[Sandbox, Text]]) -> None:
@@ -274,9 +282,9 @@ class HostFiles:
                 _log.warning("hosts file of %s is stale: %s", sandbox.container_id, failure)
         self._forget_removed()
 
-    def _write(self, sandbox: Sandbox, hosts_text: Text, reach: Reach) -> Digests:
-        text = self._resolv_conf(sandbox, reach)
-        with self._lock:  # attachments of one container are restored at once; a removal comes before both or after both
+    def _write(self, sandbox: Sandbox, hosts_text: Text, config: ResolverConfig) -> Digests:
+        text = self._resolv_conf(sandbox, config)
+        with self._lock:  # attachments of one container restore at once; a removal is before or after both
             for path in sandbox.kept_files if sandbox.phase is Phase.CREATING else ():
                 self._files.set_aside(path)
             if sandbox.origin is Origin.HOST:
@@ -285,30 +293,30 @@ class HostFiles:
                 self._write_hosts_file(sandbox, hosts_text)
                 copied = ""
             found = self._files.read(sandbox.resolv_conf_path) if sandbox.resolv_conf_digest else None
-            if found is not None and not self._is_ours(sandbox, found, reach):
-                return Digests(hosts=copied)  # its user changed it since: it is the user's now
+            if found is not None and not self._is_ours(sandbox, found, config):
+                return Digests(hosts=copied)  # the user changed it since, so it is the user's now
             self._files.write(sandbox.resolv_conf_path, text)
         return Digests(_digest(text), copied)
 
     def _copy_hosts(self, sandbox: Sandbox) -> str:
-        """Under the lock; the digest of what was written."""
+        """Copy the host's file, with the lock held; return the digest of what was written."""
         found = self._files.read(sandbox.hosts_path) if sandbox.hosts_digest else None
         content = self._host.hosts()
         if found is not None and found != content[:MAX_READ] and _digest(found) != sandbox.hosts_digest:
-            return ""  # its user's
+            return ""  # the user changed it
         self._files.write(sandbox.hosts_path, content)
         return _digest(content)
 
     def _write_hosts_file(self, sandbox: Sandbox, text: Text) -> None:
-        """Under the lock."""
-        if text.turn > self._latest.get(sandbox.container_id, 0):
+        """Write a content unless it is outdated; the lock is held."""
+        if text.sequence > self._latest.get(sandbox.container_id, 0):
             self._files.write(sandbox.hosts_path, text.content)
-            self._latest[sandbox.container_id] = text.turn
+            self._latest[sandbox.container_id] = text.sequence
 
-    def _remove(self, sandbox: Sandbox, turn: int, reach: Reach) -> None:
+    def _remove(self, sandbox: Sandbox, sequence: int, config: ResolverConfig) -> None:
         with self._lock:
-            self._latest[sandbox.container_id] = turn
-            edited = self._is_edited(sandbox, reach)
+            self._latest[sandbox.container_id] = sequence
+            edited = self._is_edited(sandbox, config)
             for path in (sandbox.hosts_path, sandbox.resolv_conf_path):
                 self._remove_file(sandbox, path, edited=edited and path == sandbox.resolv_conf_path)
             for directory in sandbox.made_dirs:
@@ -317,7 +325,9 @@ class HostFiles:
                 self._latest.pop(sandbox.container_id, None)
 
     def _remove_file(self, sandbox: Sandbox, path: str, *, edited: bool) -> None:
-        """Remove what we wrote, and give back what was there before. A file of its user's is left alone."""
+        """Remove what the daemon wrote, and restore the file that was there before. A file that the user changed is
+        left alone.
+        """
         if self._is_own(path):
             self._files.remove(path, prune=True)
         elif edited:
@@ -327,38 +337,38 @@ class HostFiles:
         else:
             self._files.remove(path)
 
-    def _is_edited(self, sandbox: Sandbox, reach: Reach) -> bool:
-        """Whether its user changed resolv.conf after a join had written it; without a digest no join ever did."""
+    def _is_edited(self, sandbox: Sandbox, config: ResolverConfig) -> bool:
+        """Return whether the user changed resolv.conf after a join had written it; without a digest no join has."""
         found = self._files.read(sandbox.resolv_conf_path) if sandbox.resolv_conf_digest else None
-        return found is not None and not self._is_ours(sandbox, found, reach)
+        return found is not None and not self._is_ours(sandbox, found, config)
 
     def _forget_removed(self) -> None:
-        """The texts of this pass are written, so the turns of removed containers have done their service.
+        """Forget the numbers of removed containers: all contents of this batch are written, so none can be outdated.
 
         On a worker thread: another one may hold the lock while a file system hangs.
         """
         with self._lock:
-            self._latest = {cid: turn for cid, turn in self._latest.items() if self._records.sandbox(cid)}
+            self._latest = {cid: sequence for cid, sequence in self._latest.items() if self._records.sandbox(cid)}
 
-    def _next_slot(self) -> int:
-        self._slot += 1
-        return self._slot
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
 
     def _hosts(self, sandbox: Sandbox) -> Text:
-        attachments = [a for a in self._records.attachments_of_container(sandbox.container_id) if _counts(a)]
+        attachments = [a for a in self._records.attachments_of_container(sandbox.container_id) if _is_current(a)]
         networks = () if self._naming.serves else dict.fromkeys(a.network_id for a in attachments)
-        blocks = [self._block(net) for net in map(self._records.network, networks) if net]
-        content = hosts(sandbox, attachments, (line for block in blocks for line in block.values()))
-        return Text(self._next_slot(), content)
+        lines_by_network = [self._name_lines(net) for net in map(self._records.network, networks) if net]
+        content = hosts(sandbox, attachments, (line for lines in lines_by_network for line in lines.values()))
+        return Text(self._next_sequence(), content)
 
-    def _block(self, network: Network) -> dict[str, str]:
+    def _name_lines(self, network: Network) -> dict[str, str]:
         if network.id not in self._services:
             ready = (ep for ep in self._records.endpoints_of(network.id) if ep.phase is Phase.READY)
             self._services[network.id] = {ep.id: service_lines(ep, network.name) for ep in ready}
         return self._services[network.id]
 
 
-def _counts(attachment: Attachment) -> bool:
+def _is_current(attachment: Attachment) -> bool:
     return attachment.phase is not Phase.REMOVING
 
 

@@ -1,4 +1,4 @@
-"""The host's own hosts and resolv.conf files, as sandboxes get to see them."""
+"""The host's own hosts and resolv.conf files, as the source for those of sandboxes."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ HOSTS: Final = "/etc/hosts"
 RESOLV_CONF: Final = "/etc/resolv.conf"
 RESOLVED_STUB: Final = "127.0.0.53"
 RESOLVED_REAL: Final = "/run/systemd/resolve/resolv.conf"
-_MOST: Final = 1 << 20
+_MAX_READ: Final = 1 << 20
 """Bytes read of a file."""
 
 
 class HostView:
-    """Reads them; on worker threads."""
+    """Reads these files; on worker threads."""
 
     def __init__(self) -> None:
         self._seen: tuple[int, ...] = ()
         self._resolv_conf = ResolvConf()
 
     def fingerprint(self) -> tuple[int, ...]:
-        """What changes whenever a file is written, replaced by another one, or its symlink leads elsewhere."""
+        """Return a value that changes whenever a file is written or replaced, or its symlink leads to another one."""
         return _fingerprint(HOSTS) + _fingerprint(RESOLV_CONF) + _fingerprint(RESOLVED_REAL)
 
     def has_hosts(self) -> bool:
-        """Whether there is a hosts file now. One that is being replaced may be gone for a moment."""
+        """Return whether there is a hosts file now. One that is being replaced may be absent for a moment."""
         return os.path.exists(HOSTS)
 
     def has_resolv_conf(self) -> bool:
-        """Whether there is a resolv.conf now."""
+        """Return whether there is a resolv.conf now."""
         return os.path.exists(RESOLV_CONF)
 
     def hosts(self) -> bytes:
-        """The hosts file; empty: there is none."""
+        """Return the hosts file; empty if there is none."""
         return _read(HOSTS)
 
     def resolv_conf_file(self) -> bytes:
-        """The resolv.conf; empty: there is none."""
+        """Return the resolv.conf; empty if there is none."""
         return _read(RESOLV_CONF)
 
     def resolv_conf(self) -> ResolvConf:
-        """What the resolv.conf says."""
+        """Return the settings in the resolv.conf."""
         seen = _fingerprint(RESOLV_CONF)
         if seen != self._seen or not seen:
             self._resolv_conf = _parsed(RESOLV_CONF)
@@ -51,8 +51,11 @@ class HostView:
         return self._resolv_conf
 
     def reachable(self) -> ResolvConf:
-        """The same for who does not share the host's loopback: where it only names systemd-resolved's stub, the file
-        with the servers behind it."""
+        """Return the settings for a sandbox that does not share the host's loopback.
+
+        If the resolv.conf only names systemd-resolved's stub, these are the ones of the file with the servers behind
+        it.
+        """
         found = self.resolv_conf()
         if [str(server) for server in found.servers] != [RESOLVED_STUB]:
             return found
@@ -75,6 +78,6 @@ def _parsed(path: str) -> ResolvConf:
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(_MOST)
+            return file.read(_MAX_READ)
     except OSError:
         return b""

@@ -1,7 +1,7 @@
-"""What stands in a sandbox's hosts and resolv.conf files: pure text from records.
+"""Render the hosts and resolv.conf files of a sandbox: pure functions from records to text.
 
-Format and order follow libnetwork (notes C.4 and C.7), less its faults: records of all the container's
-networks, both address families, no line without a name.
+Format and order follow libnetwork (notes C.4 and C.7), without its faults: the files contain records of all the
+container's networks and of both address families, and no line without a name.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ LOCALHOST = (
     "ff02::2\tip6-allrouters\n"
 )
 FALLBACK_DNS = ("8.8.8.8", "8.8.4.4")
-"""What 2015 wrote when the host has no nameserver that a sandbox could reach."""
+"""The servers of 2015 for a host without a nameserver that a sandbox could reach."""
 
 
 def service_lines(endpoint: Endpoint, network_name: str) -> str:
-    """The lines by which an endpoint's peers know it: its name, and its name with the network's."""
+    """Return the lines that give an endpoint's peers its name, alone and with the network's name."""
     name = bare(endpoint.name)
     addresses = [interface.ip for interface in (endpoint.address, endpoint.address_ipv6) if interface]
     return "".join(f"{address}\t{name}\n{address}\t{name}.{network_name}\n" for address in addresses)
 
 
 def hosts(sandbox: Sandbox, attachments: Sequence[Attachment], services: Iterable[str]) -> bytes:
-    """A hosts file.
+    """Return a hosts file.
 
-    What a join told by ``parent_updates`` stands in the place of all other lines of that name, its own name excepted.
+    A name that a join set by ``parent_updates`` replaces all other lines of that name, except the container's own name.
 
     Args:
-        sandbox: whose file it is.
+        sandbox: the owner of the file.
         attachments: its attachments, the first attached first.
         services: blocks of :func:`service_lines` of its networks.
     """
     lines = "".join(
         f"{address}\t{names}\n" for names in (_own_names(sandbox),) if names for address in _own(attachments)
     )
-    told = {entry.name.lower(): entry for entry in sandbox.parent_hosts}
+    overrides = {entry.name.lower(): entry for entry in sandbox.parent_hosts}
     entries = dict.fromkeys(
-        told.get(entry.name.lower(), entry) for entry in (*sandbox.extra_hosts, *sandbox.parent_hosts)
+        overrides.get(entry.name.lower(), entry) for entry in (*sandbox.extra_hosts, *sandbox.parent_hosts)
     )
     others = "".join(services)
-    if told:
-        others = "".join(line for line in others.splitlines(keepends=True) if _name(line) not in told)
+    if overrides:
+        others = "".join(line for line in others.splitlines(keepends=True) if _name(line) not in overrides)
     return (lines + LOCALHOST + "".join(map(_entry, entries)) + others).encode()
 
 
@@ -60,10 +60,10 @@ def _name(line: str) -> str:
 
 
 def stub_resolv_conf(host: ResolvConf, server: Address, lookup: Lookup) -> bytes:
-    """A resolv.conf that names our own resolver; it asks the others on the sandbox's behalf.
+    """Return a resolv.conf that names the daemon's resolver, which queries the other servers on the sandbox's behalf.
 
-    ``ndots:0`` unless somebody asked for another one: the names of neighbours have no dots and must not be tried with
-    the search domains first.
+    ``ndots:0`` unless another value was requested: the names of neighbours have no dots, and must not be tried with the
+    search domains first.
     """
     options = (option for option in host.options if kind_of(option) != NDOTS)
     search = lookup.search or host.search
@@ -71,12 +71,12 @@ def stub_resolv_conf(host: ResolvConf, server: Address, lookup: Lookup) -> bytes
 
 
 def resolv_conf(host: ResolvConf, dns: Sequence[Address], lookup: Lookup, *, ipv6: bool) -> bytes:
-    """A resolv.conf: the servers asked for, else those of the host that a sandbox can reach.
+    """Return a resolv.conf: with the requested servers, else with those of the host that a sandbox can reach.
 
     Args:
         host: the host's own.
-        dns: servers of the join request; with them the host's options go.
-        lookup: what was asked for beside them.
+        dns: servers of the join request; with them the host's options are left out.
+        lookup: the other requested settings.
         ipv6: whether the sandbox can reach IPv6 servers.
     """
     search = lookup.search or host.search
@@ -107,5 +107,5 @@ def _entry(entry: HostEntry) -> str:
 
 
 def _is_reachable(server: Address, ipv6: bool) -> bool:
-    """A zone is a link of the host, and loopback is the sandbox's own there."""
+    """Return whether a sandbox can reach a server: a zone is a link of the host, and loopback is the sandbox's own."""
     return not server.is_loopback and not server.is_link_local and (ipv6 or server.version == 4)

@@ -1,8 +1,8 @@
-"""What the resolver is told: names and askers, derived from records.
+"""Derive the resolver's names and clients from the records, and keep the resolver up to date.
 
-A network knows each of its endpoints by name and aliases, at the endpoint's address (of a service with
-several backends that one address). It knows each container by its host name and id, at the address of the
-container's own interface. What a join calls ``aliases`` is known to that sandbox alone.
+A network has a name for each of its endpoints, and its aliases, at the endpoint's address (for a service with several
+backends, its one address). It has names for each container, by host name and id, at the address of the container's own
+interface. The ``aliases`` of a join are visible to that sandbox alone.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sandnet.model import Address, Attachment, Endpoint, Network, Origin, Phase,
 from sandnet.model.ids import bare
 
 SHORT_ID = 12
-"""Characters of a container id by which its neighbours may call it."""
+"""Characters of a container id that its neighbours can use as a name."""
 
 
 class ResolverSync:
-    """Keeps the resolver's view equal to the records."""
+    """Keeps the resolver's content equal to the records."""
 
     def __init__(self, records: Records, service: NameService | None) -> None:
         self._records = records
@@ -27,11 +27,11 @@ class ResolverSync:
 
     @property
     def serves(self) -> bool:
-        """Whether there is a resolver; without one, names stand in hosts files."""
+        """Whether there is a resolver; without one, names are in hosts files."""
         return self._service is not None
 
     def problem(self) -> str:
-        """What is wrong with the resolver, in words; empty when nothing is."""
+        """Return the problem of the resolver; empty when there is none."""
         return self._service.problem() if self._service else ""
 
     @property
@@ -40,7 +40,7 @@ class ResolverSync:
         return self._service
 
     def why_not_served(self, sandbox: Sandbox) -> str:
-        """Why the resolver does not serve a sandbox, in words; empty when it does."""
+        """Return why the resolver does not serve a sandbox; empty when it does."""
         if sandbox.origin is Origin.HOST:
             return f"container {sandbox.container_id} is on the host's network and asks the host's own name servers"
         if not self._linked(sandbox):
@@ -48,36 +48,38 @@ class ResolverSync:
         return ""
 
     async def replace(self) -> None:
-        """Tell the resolver everything, at start-up."""
+        """Send everything to the resolver, at start-up."""
         if self._service:
             await self._service.replace([*self._all()])
 
     async def endpoint_added(self, network: Network, endpoint: Endpoint) -> None:
-        """In force when this returns."""
+        """Add an endpoint's names; in force when this returns."""
         await self._apply(_endpoint_names(network, endpoint))
 
     async def endpoint_removed(self, endpoint: Endpoint) -> None:
-        """In force when this returns."""
+        """Remove an endpoint's names; in force when this returns."""
         await self._apply([RemoveNames(network_id=endpoint.network_id, owner=endpoint.id)])
 
     async def attachment_added(self, sandbox: Sandbox, attachment: Attachment) -> None:
-        """The container can ask, and its neighbours know it; in force when this returns."""
+        """Let the container query, and its neighbours find it; in force when this returns."""
         await self._apply([*self._container_names(sandbox, attachment), *self._client(sandbox)])
 
     def prepare(self, sandbox: Sandbox) -> None:
-        """Open the sockets at which a new sandbox will ask; call it on a worker thread."""
+        """Open the sockets for the queries of a new sandbox; call it on a worker thread."""
         if self._service:
             self._service.prepare(sandbox.container_id, sandbox.key, sandbox.inode)
 
     async def attachments_removed(self, attachments: Iterable[Attachment]) -> None:
-        """No answer holds them when this returns; call it while they are being removed."""
+        """Remove the names of attachments: no answer contains them when this returns. Call it while they are being
+        removed.
+        """
         await self._apply(change for attachment in attachments for change in self._without(attachment))
 
     def _without(self, attachment: Attachment) -> Iterator[Change]:
         yield RemoveNames(network_id=attachment.network_id, owner=_owner(attachment))
         sandbox = self._records.sandbox(attachment.container_id)
-        asker: list[Change] = [*self._client(sandbox)] if sandbox else []
-        yield from asker or [RemoveClient(container_id=attachment.container_id)]
+        client: list[Change] = [*self._client(sandbox)] if sandbox else []
+        yield from client or [RemoveClient(container_id=attachment.container_id)]
 
     async def _apply(self, changes: Iterable[Change]) -> None:
         changes = [*changes]
@@ -119,7 +121,7 @@ class ResolverSync:
                 networks=tuple(dict.fromkeys(net.id for net in networks)),
                 aliases=tuple(alias for attachment in attachments for alias in self._aliases(attachment)),
                 upstreams=sandbox.dns,
-                inside=_held_inside(sandbox, networks),
+                inside=_queried_inside(sandbox, networks),
                 external=any(not net.options.internal for net in networks),
             )
 
@@ -133,17 +135,17 @@ class ResolverSync:
         return [a for a in found if a.interface and a.phase is not Phase.REMOVING]
 
 
-def _held_inside(sandbox: Sandbox, networks: Sequence[Network]) -> tuple[Address, ...]:
-    """Servers of a sandbox to ask from inside alone: those on its networks.
+def _queried_inside(sandbox: Sandbox, networks: Sequence[Network]) -> tuple[Address, ...]:
+    """Return the servers of a sandbox that are queried only from inside it: those on its networks.
 
-    A namespace that was joined may have further interfaces. On internal networks only, nothing is asked for it from the
-    host, so all its servers are asked from inside. Else a server at a bridge's address is the host's own program, which
-    the host reaches and the sandbox may not.
+    A joined namespace may have further interfaces. On internal networks only, the host queries nothing for it, so all
+    its servers are queried from inside. Else a server at a bridge's address is the host's own program, which the host
+    reaches and the sandbox may not.
     """
     subnets = [subnet for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
-    closed = all(net.options.internal for net in networks)
-    own = set() if closed else {subnet.bridge.ip for subnet in subnets if subnet.bridge}
-    anywhere = closed and sandbox.origin is Origin.JOINED
+    internal_only = all(net.options.internal for net in networks)
+    own = set() if internal_only else {subnet.bridge.ip for subnet in subnets if subnet.bridge}
+    anywhere = internal_only and sandbox.origin is Origin.JOINED
     return tuple(
         server
         for server in sandbox.dns
