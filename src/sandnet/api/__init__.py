@@ -1,1 +1,1 @@
-"""HTTP: routes of each dialect, and their mapping to and from the model."""
+"""The HTTP API: the routes of each dialect, and the mapping between messages and the model."""

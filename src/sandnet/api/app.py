@@ -1,4 +1,4 @@
-"""The reference's dialect as an ASGI application."""
+"""The ASGI application that serves the libnetwork dialect."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ HANDLERS = [
 
 
 def create_app(controller: Controller, *, version: str, streams: Streams | None = None) -> RequestNormalizer:
-    """The application that serves ``controller``.
+    """Return the application that serves ``controller``.
 
     Args:
-        controller: started by the caller, and stopped by it.
-        version: the program's version, told by ``GET /version`` and in the OpenAPI document.
-        streams: how many readers may follow events, and how often they hear of us; ``None``: as is usual.
+        controller: started and stopped by the caller.
+        version: the program's version, contained in ``GET /version`` and in the OpenAPI document.
+        streams: the limit of open event streams and their keep-alive interval; ``None``: the defaults.
     """
 
     async def core() -> Controller:

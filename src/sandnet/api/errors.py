@@ -1,4 +1,4 @@
-"""Failures of the reference's dialect: every kind's status in one table, every answer in one shape."""
+"""Error responses of the libnetwork dialect: one table of the HTTP status of each error kind, and one body format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATUS: Final[Mapping[Kind, int]] = {
 }
 
 RETRY: Final = "1"
-"""Seconds after which it is worth while to try again (RFC 9110, 10.2.3)."""
+"""Seconds after which a client should try again (RFC 9110, 10.2.3)."""
 _TRANSIENT_CODES: Final = {
     "overloaded",
     "busy",
@@ -36,7 +36,7 @@ _TRANSIENT_CODES: Final = {
     "stopping",
     "rules_gone",
 }
-"""Codes of what is over in a moment, whoever waits for it."""
+"""Codes of errors that pass within a moment, for every client."""
 
 AnyRequest = Request[object, object, object]  # type: ignore[type-var]
 
@@ -44,14 +44,14 @@ log = logging.getLogger(__name__)
 
 
 def error_response(status: int, body: ErrorBody, headers: Mapping[str, str] | None = None) -> Response[bytes]:
-    """A failure as a response."""
+    """Return a response with the error body."""
     return Response(
         msgspec.json.encode(body), status_code=status, headers=dict(headers or {}), media_type="application/json"
     )
 
 
 def on_error(request: AnyRequest, error: Error) -> Response[bytes]:
-    """A failure that was foreseen."""
+    """Return the response to an error of sandnet's own classes; log it if its kind is ``INTERNAL``."""
     if error.kind is Kind.INTERNAL:
         log.error("%s %s failed: %s", request.method, request.scope["path"], error.message, exc_info=error)
     body = ErrorBody(message=error.message, code=error.code, hint=error.hint)
@@ -59,12 +59,12 @@ def on_error(request: AnyRequest, error: Error) -> Response[bytes]:
 
 
 def retry_after(code: str) -> Mapping[str, str]:
-    """The header that says when to try again, of a failure that passes by itself; of others none."""
+    """Return the ``Retry-After`` header if the code is one of a transient error, else no header."""
     return {"Retry-After": RETRY} if code in _TRANSIENT_CODES else {}
 
 
 def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
-    """What the framework refuses: unknown paths, wrong methods, large bodies, malformed requests."""
+    """Return the response to the framework's refusal of a path, a method, a large body or a malformed request."""
     path = request.scope["path"]
     if isinstance(error, NotFoundException):
         return error_response(404, no_such_path(path))
@@ -81,34 +81,34 @@ def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[byt
 
 
 def on_unexpected(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Our own fault: the log tells it, the client is told nothing of our inside."""
+    """Return the response to an unexpected exception: the log contains the details, the response none of them."""
     log.error("%s %s failed unexpectedly", request.method, request.scope["path"], exc_info=error)
     return error_response(500, internal())
 
 
 def internal() -> ErrorBody:
-    """The answer to our own fault: the client is told nothing of our inside."""
+    """Return the body for a fault of the daemon, without any detail of it."""
     return ErrorBody(message="internal error", code=Kind.INTERNAL.value, hint="see the daemon's log")
 
 
 def not_json() -> ErrorBody:
-    """The refusal of a body that does not say that it is JSON."""
+    """Return the body for a request whose content type is not JSON."""
     message = "over TCP a body must say that it is JSON, since web pages can send other ones without asking"
     return ErrorBody(message=message, code="not_json", hint="add the header Content-Type: application/json")
 
 
 def no_such_path(path: str) -> ErrorBody:
-    """The refusal of a path that no route has."""
+    """Return the body for a path that no route has."""
     hint = "paths do not end in a slash" if path.endswith("/") else "the paths are listed in /openapi.json"
     return ErrorBody(message=f"no such path: {path}", code="path_not_found", hint=hint)
 
 
 def too_large() -> ErrorBody:
-    """The refusal of a body over the limit."""
+    """Return the body for a request body over the limit."""
     return ErrorBody(message="the body is larger than 1 MiB", code="body_too_large")
 
 
 def _allowed(methods: str) -> str:
-    """The router's list, less the OPTIONS that nobody is served, with the HEAD that comes with GET."""
+    """Return the methods for ``Allow``: the router's list, without OPTIONS (not served), with HEAD if GET is there."""
     named = {method.strip() for method in methods.split(",")} - {"OPTIONS", ""}
     return ", ".join(sorted(named | ({"HEAD"} if "GET" in named else set())))

@@ -1,4 +1,4 @@
-"""Addresses, ports and paths as text from outside: one reader each, and every refusal names its field."""
+"""Parsers for addresses, ports and paths in requests; every error names the field."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 HostAddress = TypeVar("HostAddress", IPv4Address, IPv6Address)
 
 _CIDR: Final = re.compile(r"[0-9A-Fa-f.:]+/(0|[1-9][0-9]{0,2})")
-"""Python also takes netmasks, scopes and leading zeros; a prefix length is all we mean."""
+"""Python also accepts netmasks, scopes and leading zeros; the API accepts only a prefix length."""
 _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 _JSON_TYPES: Final[Mapping[type, str]] = {
     bool: "a boolean",
@@ -36,19 +36,19 @@ _JSON_TYPES: Final[Mapping[type, str]] = {
 }
 _MAX_PORTS: Final = 100
 _PATH_MAX: Final = 4095
-"""Bytes, without the NUL (limits.h)."""
+"""Limit in bytes, without the NUL (``PATH_MAX`` of limits.h)."""
 
 
 def wrong_type(field: str, expected: str, value: object) -> Error:
-    """The refusal of a value of another type."""
+    """Return the error for a value of the wrong type."""
     return invalid(f"{field}: expected {expected}, got {_JSON_TYPES.get(type(value), 'null')}", code="invalid_type")
 
 
 def text(value: object, field: str) -> str:
-    """The value, if it is a string.
+    """Return the value if it is a string.
 
     Raises:
-        Error: kind ``INVALID``, as from every reader here.
+        Error: kind ``INVALID``, as from every parser here.
     """
     if not isinstance(value, str):
         raise wrong_type(field, "a string", value)
@@ -56,22 +56,22 @@ def text(value: object, field: str) -> str:
 
 
 def address(value: object, field: str) -> Address:
-    """An IPv4 or IPv6 address without a scope."""
+    """Parse an IPv4 or IPv6 address without a scope."""
     return _read(ip_address, _unscoped(value, field), field, "an IP address")
 
 
 def ipv4(value: object, field: str) -> IPv4Address:
-    """An IPv4 address."""
+    """Parse an IPv4 address."""
     return _read(IPv4Address, text(value, field), field, "an IPv4 address")
 
 
 def ipv6(value: object, field: str) -> IPv6Address:
-    """An IPv6 address without a scope."""
+    """Parse an IPv6 address without a scope."""
     return _read(IPv6Address, _unscoped(value, field), field, "an IPv6 address")
 
 
 def host_address(value: object, field: str) -> Address:
-    """An address that one host can have: neither unspecified nor multicast."""
+    """Parse an address that one host can have: neither unspecified nor multicast."""
     found = address(value, field)
     if found.is_unspecified or found.is_multicast:
         raise invalid(f"{field}: {found} is no host's address")
@@ -79,17 +79,17 @@ def host_address(value: object, field: str) -> Address:
 
 
 def ipv4_of_host(value: object, field: str) -> IPv4Address:
-    """An IPv4 address that one host can have, and that other machines can answer."""
+    """Parse an IPv4 address that one host can have and that other machines can answer to."""
     return _answerable(ipv4(value, field), field)
 
 
 def ipv6_of_host(value: object, field: str) -> IPv6Address:
-    """The same for IPv6."""
+    """Parse an IPv6 address that one host can have and that other machines can answer to."""
     return _answerable(ipv6(value, field), field)
 
 
 def binding_address(value: object, field: str) -> Address:
-    """An address that a host port can be bound to; an unspecified one means all of its family."""
+    """Parse an address that a host port can be bound to; the unspecified address means all addresses of its family."""
     found = address(value, field)
     if found.is_multicast:
         raise invalid(f"{field}: nothing can be bound to the multicast address {found}")
@@ -97,12 +97,12 @@ def binding_address(value: object, field: str) -> Address:
 
 
 def ipv4_interface(value: object, field: str) -> IPv4Interface:
-    """An IPv4 address with its prefix length; the host part is kept."""
+    """Parse an IPv4 address with its prefix length; the host part is kept."""
     return _interface(value, field, "192.0.2.1/24")
 
 
 def ipv4_network(value: object, field: str) -> IPv4Network:
-    """An IPv4 network; host bits are refused, and the hint is the network that was probably meant."""
+    """Parse an IPv4 network; host bits are refused, and the hint is the network that was probably meant."""
     found = _interface(value, field, "192.0.2.0/24")
     if found.ip != found.network.network_address:
         raise _host_bits(field, found, found.network)
@@ -110,12 +110,12 @@ def ipv4_network(value: object, field: str) -> IPv4Network:
 
 
 def ipv4_masked(value: object, field: str) -> IPv4Network:
-    """An IPv4 network, host bits cleared as Go's ``net.ParseCIDR`` does."""
+    """Parse an IPv4 network and clear its host bits, as Go's ``net.ParseCIDR`` does."""
     return _interface(value, field, "192.0.2.0/24").network
 
 
 def ipv6_network(value: object, field: str) -> IPv6Network:
-    """An IPv6 network; host bits are refused, and the hint is the network that was probably meant."""
+    """Parse an IPv6 network; host bits are refused, and the hint is the network that was probably meant."""
     found = ipv6_masked(value, field)
     given = str(value)
     if IPv6Address(given.partition("/")[0]) != found.network_address:
@@ -124,13 +124,13 @@ def ipv6_network(value: object, field: str) -> IPv6Network:
 
 
 def ipv6_masked(value: object, field: str) -> IPv6Network:
-    """An IPv6 network, host bits cleared as Go's ``net.ParseCIDR`` does."""
+    """Parse an IPv6 network and clear its host bits, as Go's ``net.ParseCIDR`` does."""
     given = _cidr(value, field, "2001:db8::/64")
     return _read(lambda cidr: IPv6Network(cidr, strict=False), given, field, "an IPv6 network")
 
 
 def mac(value: object, field: str) -> str:
-    """A unicast MAC address, in lower case (IEEE 802: the lowest bit of the first byte is clear)."""
+    """Return a unicast MAC address in lower case (IEEE 802: the lowest bit of the first byte is clear)."""
     given = text(value, field)
     if not _MAC.fullmatch(given) or int(given[:2], 16) & 1 or given == "00:00:00:00:00:00":
         raise invalid(f"{field}: {given!r} is no unicast MAC address", "write it like 02:42:c0:00:02:01")
@@ -138,7 +138,7 @@ def mac(value: object, field: str) -> str:
 
 
 def protocol(value: int | str | None, field: str) -> int:
-    """An IP protocol number, given as one or as ``tcp``, ``udp``, ``sctp``."""
+    """Return an IP protocol number, given as a number or as ``tcp``, ``udp``, ``sctp``."""
     number = PROTOCOLS.get(value) if isinstance(value, str) else value
     if number is None:
         given = "is missing" if value is None else f"is unknown: {value!r}"
@@ -147,7 +147,7 @@ def protocol(value: int | str | None, field: str) -> int:
 
 
 def host_access(value: object, field: str) -> bool | tuple[ExposedPort, ...]:
-    """True (all), false (nothing), or a list of ports like ``53/udp``; without a protocol they are TCP."""
+    """Parse true (all), false (nothing), or a list of ports like ``53/udp``; ports without a protocol are TCP."""
     if isinstance(value, bool):
         return value
     if not isinstance(value, list):
@@ -158,12 +158,12 @@ def host_access(value: object, field: str) -> bool | tuple[ExposedPort, ...]:
 
 
 def dns_search(value: object, field: str) -> tuple[str, ...]:
-    """Search domains of a resolv.conf: an array of names, or one name."""
+    """Parse the search domains of a resolv.conf: an array of names, or one name."""
     return check_search(_texts(value, field), field)
 
 
 def dns_options(value: object, field: str) -> tuple[str, ...]:
-    """Options of a resolv.conf: an array of them, or one."""
+    """Parse the options of a resolv.conf: an array of them, or one."""
     return check_options(_texts(value, field), field)
 
 
@@ -184,7 +184,7 @@ def _port(value: object, field: str) -> ExposedPort:
 
 
 def path(value: object, field: str) -> str:
-    """An absolute path of a file, in its plain form: no ``.``, ``..`` or empty parts, no control characters."""
+    """Parse an absolute path of a file: no ``.``, ``..`` or empty parts, no control characters."""
     given = text(value, field)
     parts = given.split("/")
     plain = given.startswith("/") and not any(part in ("", ".", "..") for part in parts[1:])
@@ -230,4 +230,6 @@ def _host_bits(field: str, given: object, network: IPv4Network | IPv6Network) ->
 
 
 NOT_JSON: Final = "sandnet.not_json"
-"""Key of the scope: the body must say that it is JSON, and does not. A wrong path or method is refused before that."""
+"""Key in the ASGI scope: true if the content type must be JSON and is not. The request is refused only after it was
+routed, so a wrong path or method is reported first.
+"""

@@ -1,6 +1,6 @@
-"""Between the reference's messages and the model: what comes in is validated here, what goes out is told here.
+"""Conversion of the dialect's requests into specs of the model, with validation.
 
-An empty string is an absent one, as in the reference's attach example.
+An empty string means an absent one, as in the reference's attach example.
 """
 
 from __future__ import annotations
@@ -35,24 +35,26 @@ T = TypeVar("T")
 
 DEFAULT_DRIVER: Final = "bridge"
 MAX_ALIASES: Final = 100
-"""Of an endpoint, or of a join: every one of them is a record of the resolver's."""
+"""Limit for an endpoint, and for a join: each alias is a record of the resolver."""
 MAX_PORTS: Final = 8192
-"""Published by an endpoint, each a held socket and elements in the packet filter; and as many exposed ones."""
+"""Limit of an endpoint's published ports, and of its exposed ones. Each published one has a socket and elements in the
+packet filter.
+"""
 MAX_LINES: Final = 1024
-"""Extra hosts of a join, and its parent updates: lines of files that are rewritten as a whole."""
+"""Limit of a join's extra hosts, and of its parent updates: lines of files that are rewritten as a whole."""
 MAX_SERVERS: Final = 16
-"""Name servers of a join."""
+"""Limit of a join's name servers."""
 MAX_LABELS: Final = 256
-"""Of an endpoint: told with every verbose answer."""
+"""Limit of an endpoint's labels: every verbose response contains them."""
 MAX_LABEL_BYTES: Final = 64 << 10
-"""Of all names and values of an endpoint's labels, as UTF-8."""
+"""Limit of all names and values of an endpoint's labels, as UTF-8."""
 _DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 """Plugins may be named like images (``vendor/plugin:latest``)."""
 _ENDPOINT_REF: Final = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
-    """The network that is asked for, and the option keys that mean nothing to us.
+    """Return the spec of the requested network, and the option keys that have no meaning here.
 
     Raises:
         Error: ``INVALID``; ``NOT_FOUND`` for a driver that cannot exist.
@@ -66,7 +68,7 @@ def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
 
 
 def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSpec:
-    """The endpoint that is asked for.
+    """Return the spec of the requested endpoint.
 
     Raises:
         Error: ``INVALID``.
@@ -87,7 +89,7 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
 
 
 def join_spec(body: wire.Join) -> JoinSpec:
-    """The join that is asked for.
+    """Return the spec of the requested join.
 
     Raises:
         Error: ``INVALID``.
@@ -131,10 +133,10 @@ def join_spec(body: wire.Join) -> JoinSpec:
 
 
 def backend_change(body: wire.BackendChange) -> tuple[bool | None, int | None]:
-    """Whether the backend is to be drained, and its new weight; ``None``: as it is.
+    """Return whether the backend is to be drained, and its new weight; ``None``: no change.
 
     Raises:
-        Error: ``INVALID`` when nothing is to be changed: more likely a misspelt field than a wish.
+        Error: ``INVALID`` when the request changes nothing: a misspelt field is more likely than intent.
     """
     if body.state is None and body.weight is None:
         raise invalid("nothing is to be changed", 'give state ("drained" or "active"), or weight (1 to 100)')
@@ -155,7 +157,7 @@ def _given(read: Callable[[object, str], T], value: str | None, field: str) -> T
 
 
 def _few(items: Sequence[T] | None, field: str, most: int) -> Sequence[T]:
-    """The items, none if there is no list: what a request may ask for at once is bounded, not only its bytes."""
+    """Return the items, or none if there is no list. The number of items is limited, in addition to the body's size."""
     if len(items or ()) > most:
         raise invalid(f"{field}: {len(items or ())} are too many", f"give at most {most}")
     return items or ()
@@ -170,13 +172,13 @@ def _few_labels(labels: dict[str, str]) -> dict[str, str]:
 
 
 def _aliases(names: Sequence[str]) -> tuple[str, ...]:
-    """In lower case, as names are compared (RFC 4343); each once."""
+    """Return the names once each and in lower case, as names are compared (RFC 4343)."""
     read = (check_host_name(name, f"aliases[{i}]").lower() for i, name in enumerate(names))
     return tuple(dict.fromkeys(read))
 
 
 def _exposed(ports: Iterable[wire.ExposedPort]) -> tuple[ExposedPort, ...]:
-    """Each port once: exposing it twice says nothing new."""
+    """Return each port once: a repetition has no meaning."""
     read = (
         ExposedPort(
             proto=parsing.protocol(port.proto, f"exposed_ports[{i}].proto"),
@@ -190,8 +192,8 @@ def _exposed(ports: Iterable[wire.ExposedPort]) -> tuple[ExposedPort, ...]:
 def _mappings(ports: Iterable[wire.PortMapping]) -> tuple[PortMapping, ...]:
     read: list[PortMapping] = []
     fixed: dict[object, int] = {}
-    for i, asked in enumerate(ports):
-        for port in _mapping(asked, f"port_mapping[{i}]"):
+    for i, mapping in enumerate(ports):
+        for port in _mapping(mapping, f"port_mapping[{i}]"):
             if port.host_port and not port.host_port_end:
                 _refuse_twice(fixed.setdefault((port.proto, port.host_ip, port.host_port), i), i, port)
             read.append(port)
@@ -201,14 +203,14 @@ def _mappings(ports: Iterable[wire.PortMapping]) -> tuple[PortMapping, ...]:
 
 
 def _refuse_twice(other: int, i: int, port: PortMapping) -> None:
-    """Two mappings may not ask for one host port; the ports of one range are different ones."""
+    """Refuse a host port that two mappings request; the ports of one range differ from each other."""
     if other != i:
-        wanted = f"{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
-        raise invalid(f"port_mapping[{other}] and port_mapping[{i}] ask for the same host port {wanted}")
+        requested = f"{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
+        raise invalid(f"port_mapping[{other}] and port_mapping[{i}] ask for the same host port {requested}")
 
 
 def _mapping(port: wire.PortMapping, field: str) -> Iterator[PortMapping]:
-    """What one object asks for: a port, or each port of a range."""
+    """Yield the mapping of a single port, or of each port of a range."""
     one = _single(port, field)
     end = port.port_end or one.port
     if end < one.port:

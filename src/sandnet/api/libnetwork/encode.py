@@ -1,4 +1,4 @@
-"""What the dialect tells of the model: the reference's objects, and with ``verbose`` what an operator needs."""
+"""Conversion of the model into the dialect's objects; ``verbose`` adds the details that an operator needs."""
 
 from __future__ import annotations
 
@@ -18,106 +18,106 @@ from sandnet.wire import libnetwork as wire
 
 
 class Encoder:
-    """The objects of one answer. It reads records and never waits, so all it tells is of one moment."""
+    """Encoder of the objects of one response. It reads records and never waits, so all of them show the same moment."""
 
     def __init__(self, core: Controller, verbose: bool) -> None:
         self._core = core
         self._verbose = verbose
 
     def network(self, net: Network) -> wire.Network:
-        """A network with its endpoints."""
+        """Return a network with its endpoints."""
         endpoints = [self.endpoint(ep, net) for ep in self._core.endpoints.list(net)]
-        told = wire.Network(name=net.name, id=net.id, type=net.driver, endpoints=endpoints)
+        encoded = wire.Network(name=net.name, id=net.id, type=net.driver, endpoints=endpoints)
         if self._verbose:
             families = [family for family in (net.ipv4, net.ipv6) if family]
-            told.driver = net.driver
-            told.scope = self._core.networks.scope(net)
-            told.subnets = [str(family.prefix) for family in families]
-            told.gateways = [str(family.gateway) for family in families if family.gateway]
-            told.internal = net.options.internal
-            told.options = msgspec.to_builtins(net.options, enc_hook=encode_hook)
-            told.labels = net.labels
-            told.created = moment(net.created)
-        return told
+            encoded.driver = net.driver
+            encoded.scope = self._core.networks.scope(net)
+            encoded.subnets = [str(family.prefix) for family in families]
+            encoded.gateways = [str(family.gateway) for family in families if family.gateway]
+            encoded.internal = net.options.internal
+            encoded.options = msgspec.to_builtins(net.options, enc_hook=encode_hook)
+            encoded.labels = net.labels
+            encoded.created = moment(net.created)
+        return encoded
 
     def endpoint(self, ep: Endpoint, net: Network) -> wire.Endpoint:
-        """An endpoint of ``net``."""
-        told = wire.Endpoint(id=ep.id, name=ep.name, network=net.name)
+        """Return an endpoint of ``net``."""
+        encoded = wire.Endpoint(id=ep.id, name=ep.name, network=net.name)
         if self._verbose:
-            self._detail(told, ep, net)
-        return told
+            self._detail(encoded, ep, net)
+        return encoded
 
     def service(self, ep: Endpoint) -> wire.Service:
-        """The same endpoint, as a service."""
+        """Return an endpoint as a service."""
         net = self._core.networks.get(ep.network_id)
-        told = wire.Service(name=ep.name, id=ep.id, network=net.name)
+        encoded = wire.Service(name=ep.name, id=ep.id, network=net.name)
         if self._verbose:
-            self._detail(told, ep, net)
-        return told
+            self._detail(encoded, ep, net)
+        return encoded
 
     def backends(self, ep: Endpoint) -> list[wire.Backend]:
-        """The containers behind an endpoint, the first attached first."""
+        """Return the containers of an endpoint, in the order of attachment."""
         return [self.backend(attachment) for attachment in self._core.services.backends(ep)]
 
     def backend(self, attachment: Attachment) -> wire.Backend:
-        """A container behind an endpoint."""
-        told = wire.Backend(id=attachment.container_id)
+        """Return one container of an endpoint."""
+        encoded = wire.Backend(id=attachment.container_id)
         if self._verbose:
-            told.sandbox_key = self._keys.get(attachment.container_id, "")
-            told.interface = attachment.interface
-            told.address = _text(attachment.address)
-            told.address_ipv6 = _text(attachment.address_ipv6)
-            told.state = _backend_state(attachment)
-            told.weight = attachment.weight
-            told.holder = attachment.holder
-        return told
+            encoded.sandbox_key = self._keys.get(attachment.container_id, "")
+            encoded.interface = attachment.interface
+            encoded.address = _text(attachment.address)
+            encoded.address_ipv6 = _text(attachment.address_ipv6)
+            encoded.state = _backend_state(attachment)
+            encoded.weight = attachment.weight
+            encoded.holder = attachment.holder
+        return encoded
 
     def sandbox(self, sandbox: Sandbox) -> wire.Sandbox:
-        """A sandbox with the endpoints it is joined to."""
+        """Return a sandbox with the endpoints that it is joined to."""
         attachments = self._core.sandboxes.attachments(sandbox)
-        told = wire.Sandbox(
+        encoded = wire.Sandbox(
             id=sandbox.container_id, sandbox_key=sandbox.key, endpoints=[self._joined(a) for a in attachments]
         )
         if self._verbose:
-            told.origin = sandbox.origin.value
-            told.state = sandbox.phase.value
-            told.host_name = sandbox.host_name
-            told.domain_name = sandbox.domain_name
-            told.hosts_path = sandbox.hosts_path
-            told.resolv_conf_path = sandbox.resolv_conf_path
-            told.dns = [str(server) for server in sandbox.dns]
-            told.dns_search = list(sandbox.dns_search)
-            told.dns_options = list(sandbox.dns_options)
-            told.pid = sandbox.process.pid if sandbox.process else 0
-            told.auto_remove = sandbox.auto_remove
-            told.interfaces = [self._interface(attachment) for attachment in attachments]
-            told.created = moment(sandbox.created)
-        return told
+            encoded.origin = sandbox.origin.value
+            encoded.state = sandbox.phase.value
+            encoded.host_name = sandbox.host_name
+            encoded.domain_name = sandbox.domain_name
+            encoded.hosts_path = sandbox.hosts_path
+            encoded.resolv_conf_path = sandbox.resolv_conf_path
+            encoded.dns = [str(server) for server in sandbox.dns]
+            encoded.dns_search = list(sandbox.dns_search)
+            encoded.dns_options = list(sandbox.dns_options)
+            encoded.pid = sandbox.process.pid if sandbox.process else 0
+            encoded.auto_remove = sandbox.auto_remove
+            encoded.interfaces = [self._interface(attachment) for attachment in attachments]
+            encoded.created = moment(sandbox.created)
+        return encoded
 
     @cached_property
     def _keys(self) -> dict[str, str]:
         return {sandbox.container_id: sandbox.key for sandbox in self._core.sandboxes.list()}
 
-    def _detail(self, told: wire.Endpoint | wire.Service, ep: Endpoint, net: Network) -> None:
-        told.address = _text(ep.address)
-        told.address_ipv6 = _text(ep.address_ipv6)
-        told.mac = ep.mac or None
-        told.gateway = _text(net.ipv4.gateway) if net.ipv4 else None
-        told.exposed_ports = [wire.TransportPort(proto=port.proto, port=port.port) for port in ep.exposed_ports]
-        told.port_mapping = [
+    def _detail(self, encoded: wire.Endpoint | wire.Service, ep: Endpoint, net: Network) -> None:
+        encoded.address = _text(ep.address)
+        encoded.address_ipv6 = _text(ep.address_ipv6)
+        encoded.mac = ep.mac or None
+        encoded.gateway = _text(net.ipv4.gateway) if net.ipv4 else None
+        encoded.exposed_ports = [wire.TransportPort(proto=port.proto, port=port.port) for port in ep.exposed_ports]
+        encoded.port_mapping = [
             wire.BoundPort(proto=port.proto, port=port.port, host_ip=str(port.host_ip), host_port=port.host_port)
             for port in ep.ports
         ]
-        told.aliases = list(ep.aliases)
-        told.probe = _probe(ep.probe) if ep.probe else None
-        told.labels = ep.labels
-        told.affinity = ep.affinity.value
-        told.backends = self.backends(ep)
-        told.created = moment(ep.created)
+        encoded.aliases = list(ep.aliases)
+        encoded.probe = _probe(ep.probe) if ep.probe else None
+        encoded.labels = ep.labels
+        encoded.affinity = ep.affinity.value
+        encoded.backends = self.backends(ep)
+        encoded.created = moment(ep.created)
 
     def _joined(self, attachment: Attachment) -> wire.Endpoint:
         net = self._core.networks.get(attachment.network_id)
-        ep = self._core.endpoints.get(attachment.endpoint_id)  # its removal may have begun, while this stays a moment
+        ep = self._core.endpoints.get(attachment.endpoint_id)  # the endpoint may be in removal while this is not yet
         return wire.Endpoint(id=ep.id, name=ep.name, network=net.name)
 
     def _interface(self, attachment: Attachment) -> wire.SandboxInterface:
@@ -135,23 +135,23 @@ class Encoder:
 
 
 def health(found: Health, *, verbose: bool) -> wire.Health:
-    """How the daemon is."""
+    """Return the daemon's state."""
     drivers = [wire.DriverHealth(name=d.name, available=d.available, reason=d.reason) for d in found.drivers]
     operations = found.operations if verbose else msgspec.UNSET
     return wire.Health(status=found.status, problems=list(found.problems), drivers=drivers, operations=operations)
 
 
 def reconciliation(found: Iterable[Drift]) -> reconcile.Reconciliation:
-    """What differed."""
-    told = [
+    """Return the differences."""
+    encoded = [
         reconcile.Drift(kind=each.kind, object=each.object, problem=each.problem, reason=each.reason, done=each.done)
         for each in found
     ]
-    return reconcile.Reconciliation(drift=told)
+    return reconcile.Reconciliation(drift=encoded)
 
 
 def explanation(found: Explanation) -> explain.Explanation:
-    """What a container would be answered."""
+    """Return what the resolver would answer a container."""
     return explain.Explanation(
         name=found.name,
         asker=found.asker,
@@ -166,7 +166,9 @@ def explanation(found: Explanation) -> explain.Explanation:
 
 
 def _backend_state(attachment: Attachment) -> str:
-    """Whether new flows go to a backend, and if not, why; a wish counts before a check."""
+    """Return whether new flows go to a backend, and if not, why; a request to drain it has priority over a failed
+    probe.
+    """
     return "drained" if attachment.drained else "ready" if attachment.healthy else "failing"
 
 
@@ -181,5 +183,5 @@ def _text(value: object | None) -> str | None:
 
 
 def moment(seconds: float) -> datetime:
-    """Seconds since the epoch, as the wire tells them."""
+    """Return seconds since the epoch as the time that messages contain."""
     return datetime.fromtimestamp(seconds, UTC)

@@ -1,4 +1,4 @@
-"""Events as the dialect tells them."""
+"""Conversion of events into the dialect's messages."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _ENDINGS = ("removed", "detached")
 
 
 class EventEncoder:
-    """The events of one stream.
+    """Encoder of the events of one stream.
 
-    An event keeps the record and the names around it as they were then; other objects around it are read when it
-    is told.
+    An event contains the record and the names around it as they were when it happened. Other objects around it are read
+    when it is encoded.
     """
 
     def __init__(self, core: Controller) -> None:
         self._core = core
 
     def encoded(self, event: Event) -> wire.Event:
-        """An event as a line of the stream."""
+        """Return an event as a line of the stream."""
         subject = event.subject
         line = wire.Event(sequence=event.sequence, time=moment(event.time), action=event.action)
         if event.repair:
@@ -43,20 +43,20 @@ class EventEncoder:
     def _show(self, line: wire.Event, subject: Subject) -> None:
         try:
             line.object = msgspec.to_builtins(self._object(subject))
-        except Error:  # what it belongs to is gone by now, and so is it: its own removal is told next
+        except Error:  # its parent was removed in the meantime, and so was it: the event of its own removal follows
             return
 
     def _object(self, subject: Subject) -> wire.Network | wire.Endpoint | wire.Sandbox | wire.Backend:
-        answers = Encoder(self._core, verbose=True)
+        encoder = Encoder(self._core, verbose=True)
         match subject:
             case Network():
-                return answers.network(subject)
+                return encoder.network(subject)
             case Endpoint():
-                return answers.endpoint(subject, self._core.networks.get(subject.network_id))
+                return encoder.endpoint(subject, self._core.networks.get(subject.network_id))
             case Sandbox():
-                return answers.sandbox(subject)
+                return encoder.sandbox(subject)
             case Attachment():
-                return answers.backend(subject)
+                return encoder.backend(subject)
 
 
 def _name(line: wire.Event, event: Event, subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""Endless answers: a line an event, blank lines between to show that we are there, an end with the daemon."""
+"""Streaming responses of events: one line per event, blank keep-alive lines, and an end when the daemon stops."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sandnet.wire import libnetwork as wire
 
 NDJSON: Final = "application/x-ndjson"
 SEQUENCE: Final = "Sandnet-Sequence"
-"""Header: the number of the latest event when the stream began."""
+"""Header with the number of the latest event when the stream began."""
 _BEFORE_ALL: Final = -1
 
 
 class Streams:
-    """The streams of one daemon that are open."""
+    """The open event streams of one daemon."""
 
     def __init__(self, *, most: int = 64, keep_alive: float = 15.0) -> None:
-        """None is open yet.
+        """Initialize without an open stream.
 
         Args:
-            most: streams at a time; each holds a connection as long as its reader likes.
+            most: limit of concurrent streams; each holds a connection as long as its reader wants.
             keep_alive: seconds without an event after which a blank line is sent.
         """
         self.open = 0
@@ -39,10 +39,10 @@ class Streams:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """One of the streams, while it lasts.
+        """Count one stream as open during the ``with`` block.
 
         Raises:
-            Error: ``UNAVAILABLE`` when there are too many.
+            Error: ``UNAVAILABLE`` when too many streams are open.
         """
         if self.open >= self._most:
             message = f"{self._most} streams of events are open already"
@@ -55,20 +55,20 @@ class Streams:
 
 
 class EventStream(Response[wire.Event]):
-    """An answer that goes on until its reader hangs up or the daemon stops."""
+    """A response that continues until its reader disconnects or the daemon stops."""
 
     def __init__(self, core: Controller, streams: Streams, since: int | None) -> None:
-        """Begin with the events after ``since``, or with the next one to happen."""
+        """Begin with the events after ``since``; ``None``: with the next event."""
         last = core.events.last
-        # A number from the future is one of an earlier store: that reader has missed all there is.
+        # A number above the latest one is from an earlier store: that reader has missed every event of this one.
         self._since = last if since is None else since if since <= last else _BEFORE_ALL
         self._core = core
         self._streams = streams
-        # There is no content to be rendered: the type is for the OpenAPI document.
+        # There is no content to render: the type parameter is for the OpenAPI document.
         super().__init__(None, headers={SEQUENCE: str(last)})  # type: ignore[arg-type]
 
     def to_asgi_response(self, *args: Any, **options: Any) -> ASGIStreamingResponse:
-        """The response as the server sends it."""
+        """Return the response in the form that the server sends."""
         return _Following(self._core, self._streams, self._since, self.headers)
 
 
@@ -79,27 +79,29 @@ class _Following(ASGIStreamingResponse):
         super().__init__(iterator=self._lines, headers=headers, media_type=NDJSON)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until there is no more, or nobody who reads it."""
+        """Send until the events end or the client disconnects."""
         with self._streams.one():
             async with aclosing(self._lines):
                 await super().__call__(scope, receive, send)
 
 
 async def lines(core: Controller, since: int, keep_alive: float) -> AsyncGenerator[bytes]:
-    """The events after ``since`` as lines of JSON, and an empty line after each ``keep_alive`` seconds without one."""
-    happenings, following = EventEncoder(core), core.events.follow(since)
-    coming = asyncio.ensure_future(anext(following, None))
+    """Yield the events after ``since`` as lines of JSON, and an empty line after each ``keep_alive`` seconds without
+    one.
+    """
+    encoder, following = EventEncoder(core), core.events.follow(since)
+    pending = asyncio.ensure_future(anext(following, None))
     try:
         while True:
-            # Not wait_for: that would cancel the reader of events, which ends it.
-            await asyncio.wait({coming}, timeout=keep_alive)
-            if not coming.done():
+            # Not wait_for: it would cancel the generator of events, which ends it.
+            await asyncio.wait({pending}, timeout=keep_alive)
+            if not pending.done():
                 yield b"\n"
                 continue
-            event = coming.result()
+            event = pending.result()
             if event is None:
                 return
-            yield msgspec.json.encode(happenings.encoded(event)) + b"\n"
-            coming = asyncio.ensure_future(anext(following, None))
+            yield msgspec.json.encode(encoder.encoded(event)) + b"\n"
+            pending = asyncio.ensure_future(anext(following, None))
     finally:
-        coming.cancel()
+        pending.cancel()

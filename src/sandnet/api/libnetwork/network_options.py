@@ -1,8 +1,8 @@
-"""The ``options`` of a network: two vocabularies in, one record out.
+"""Parsing of a network's ``options``: two vocabularies are accepted, and one record results.
 
-libnetwork's labels (reference notes, C.2) carry every value as text; our plain keys carry JSON's own types.
-Both may be used in one request as long as they say the same. A key that neither vocabulary has is refused, unless it is
-one of libnetwork's own: those of its label namespace, and the fields of its bridge driver that mean nothing here.
+libnetwork's labels (reference notes, C.2) have every value as text; sandnet's plain keys have JSON's own types.
+One request may use both if they agree. A key of neither vocabulary is refused, unless it is one of libnetwork's own:
+its label namespace, and the fields of its bridge driver that have no meaning here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sandnet.model.link_names import LINK_NAME
 GENERIC: Final = "com.docker.network.generic"
 ENABLE_IPV6: Final = "com.docker.network.enable_ipv6"
 NAMESPACE: Final = "com.docker.network."
-"""Of libnetwork's own labels. Later versions of it have more of them than we know."""
+"""The namespace of libnetwork's own labels. Its later versions have more labels than sandnet knows."""
 IGNORED: Final = frozenset({"EnableUserlandProxy", "EnableIPForwarding"})
 """Fields of libnetwork's bridge driver that clients may send, though it did not read them from a request either."""
 
@@ -34,7 +34,7 @@ _TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _GO_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
 _ALIKE: Final = 0.6
-"""How like a known key an unknown one must be (from 0 to 1) to be taken for a misspelt one."""
+"""Similarity (from 0 to 1) to a known key from which an unknown key is taken for a misspelt one."""
 _LONGEST_KEY: Final = 64
 """Characters of a key that are compared with others, and shown."""
 
@@ -46,7 +46,7 @@ def _boolean(value: object, key: str) -> bool:
 
 
 def _go_boolean(value: object, key: str) -> bool:
-    """What Go's ``strconv.ParseBool`` takes, or a JSON boolean."""
+    """Parse a boolean as Go's ``strconv.ParseBool`` does, or take a JSON boolean."""
     if isinstance(value, str):
         if value not in _TRUE | _FALSE:
             raise invalid(f"{key}: {value!r} is not a boolean", "use true or false")
@@ -61,7 +61,7 @@ def _number(value: object, key: str) -> int:
 
 
 def _go_mtu(value: object, key: str) -> int | None:
-    """What Go's ``strconv.Atoi`` takes, or a JSON number; 0 leaves the choice to us."""
+    """Parse a number as Go's ``strconv.Atoi`` does, or take a JSON number; ``None`` for 0: the default."""
     if isinstance(value, str):
         if not _GO_INTEGER.fullmatch(value):
             raise invalid(f"{key}: {value[:40]!r} is not a whole number")
@@ -124,13 +124,13 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
 
 
 _TYPED: Final = frozenset({_boolean, _go_boolean, _number, _go_mtu, parsing.host_access})
-"""Readers of what is no text: an empty string is a value of the wrong type there, and not an absent one."""
+"""Readers of values that are not text: for them an empty string is a value of the wrong type, not an absent one."""
 
 
 def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
-    """The options a caller asked for, and the keys of libnetwork's that mean nothing to us.
+    """Return the requested options, and the keys of libnetwork that have no meaning here.
 
-    ``null`` is absent, and so are empty strings where text is expected, as everywhere in the dialect.
+    ``null`` means absent, and so does an empty string where text is expected, as everywhere in the dialect.
 
     Raises:
         Error: kind ``INVALID``; an unknown key, a value of the wrong type or out of range, or two keys that contradict
@@ -147,13 +147,13 @@ def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
 
 
 class _Found:
-    """Fields as they are found, each with the key that said so."""
+    """The fields that were read, each with the key that it was read from."""
 
     def __init__(self) -> None:
         self._fields: dict[str, tuple[str, object]] = {}
 
     def read(self, raw: Mapping[str, object], vocabulary: Mapping[str, tuple[str, Reader]], prefix: str) -> list[str]:
-        """Take in what the vocabulary knows; return the keys that may be ignored."""
+        """Add the values of known keys; return the keys that may be ignored."""
         ignored = []
         for name, value in raw.items():
             if name in vocabulary:
@@ -169,7 +169,7 @@ class _Found:
             self._add(field, key, reader(value, key))
 
     def imply(self) -> None:
-        """Add what follows: a bridge address tells the subnet, an IPv6 subnet wants IPv6."""
+        """Add what other fields imply: a bridge address implies the subnet, an IPv6 subnet implies IPv6."""
         key, address = self._fields.get("bridge_address", ("", None))
         if isinstance(address, IPv4Interface):
             self._add("subnet", key, address.network)
@@ -178,7 +178,7 @@ class _Found:
             self._add("ipv6", f"IPv6, by {key},", True)
 
     def options(self) -> NetworkOptions:
-        """The record; what nobody said keeps its default."""
+        """Return the record; fields without a value have their defaults."""
         changes: dict[str, Any] = {field: value for field, (_, value) in self._fields.items()}
         return msgspec.structs.replace(NetworkOptions(), **changes)
 
@@ -190,7 +190,7 @@ class _Found:
 
 
 def _unknown(name: str, prefix: str) -> Error:
-    """The refusal of a key, with the known one that is most like it."""
+    """Return the error for an unknown key, with the most similar known one as its hint."""
     shown = f"{prefix}{name[:_LONGEST_KEY]}"
     return invalid(
         f"unknown option: {shown!r}", _nearest(name[:_LONGEST_KEY], in_generic=bool(prefix)), "unknown_option"
@@ -215,5 +215,5 @@ def _most_alike(name: str, known: Iterable[str]) -> tuple[float, str]:
 
 
 def _letters(key: str) -> str:
-    """The key as people mix it up: in any case, with any of ``_``, ``-``, ``.`` or none."""
+    """Return the key without the differences that users mix up: case, and any of ``_``, ``-``, ``.`` or none."""
     return re.sub(r"[_.-]", "", key).lower()

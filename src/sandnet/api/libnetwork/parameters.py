@@ -1,4 +1,4 @@
-"""What every route does with a request before its handler runs: path, query and body are read strictly here."""
+"""Strict parsing of path, query and body, before a route's handler runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sandnet.errors import Error, invalid
 from sandnet.wire import libnetwork as wire
 
 Core = NamedDependency[Controller]
-"""The controller, as handlers ask for it."""
+"""The controller, as a parameter of handlers."""
 Release = NamedDependency[str]
-"""The program's version."""
+"""The program's version, as a parameter of handlers."""
 
 Ref = Annotated[str, PathParameter(description="id, name or unique id prefix")]
 Name = Annotated[str | None, QueryParameter(name="name", description="only the object with exactly this name")]
@@ -38,17 +38,17 @@ Verbose = Annotated[bool, QueryParameter(name="verbose", description="tell what 
 
 
 LISTING: Final = ("name", "partial-id")
-"""Filters of the lists; at most one of them at a time."""
+"""Filters of the lists; a request may use at most one of them."""
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _PLACE: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 
 
 class WireRequest(Request[Any, Any, Any]):
-    """A request whose body is JSON whatever its Content-Type says, read as the type its handler declares."""
+    """A request whose body is decoded as JSON, with any Content-Type, into the type that its handler declares."""
 
     async def json(self) -> Any:
-        """The body.
+        """Return the decoded body.
 
         Raises:
             Error: kind ``INVALID``.
@@ -58,10 +58,10 @@ class WireRequest(Request[Any, Any, Any]):
 
 
 def read_body(body: bytes, kind: type[Any]) -> Any:
-    """The body as ``kind``.
+    """Return the body decoded as ``kind``.
 
     Raises:
-        Error: kind ``INVALID``, with the place of the fault.
+        Error: kind ``INVALID``, with the path of the faulty value.
     """
     try:
         return wire.decode(body, kind)
@@ -70,7 +70,7 @@ def read_body(body: bytes, kind: type[Any]) -> Any:
 
 
 async def prepare(request: Request[Any, Any, Any]) -> Response[bytes] | None:
-    """Decode the path's segments and refuse queries and bodies that no handler should see.
+    """Decode the path's segments, and refuse queries and bodies that are invalid for every handler.
 
     Raises:
         Error: kind ``INVALID``.
@@ -90,7 +90,7 @@ async def prepare(request: Request[Any, Any, Any]) -> Response[bytes] | None:
 async def _whole_body(request: Request[Any, Any, Any]) -> bytes:
     try:
         return await request.body()
-    except InternalServerException:  # the framework takes a client that hangs up for a fault of ours
+    except InternalServerException:  # the framework treats a client's disconnection as a server error
         raise invalid("the client hung up before its body was complete", code="incomplete_body") from None
 
 
@@ -124,7 +124,7 @@ def _check_value(name: str, value: str, empty_name: bool) -> None:
 
 
 def _unreadable(reason: str) -> Error:
-    """The decoder's reason, with the place in front and no code formatting."""
+    """Return the decoder's reason with the path of the value in front, and without code formatting."""
     match = _PLACE.search(reason)
     where = f"{match['place']}: " if match and match["place"] else ""
     what = reason[: match.start()] if match else reason

@@ -1,4 +1,4 @@
-"""How answers are written."""
+"""Encoding of successful responses, and the ``Warning`` header."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from litestar.response.base import ASGIResponse
 T = TypeVar("T")
 
 _LISTED_KEYS: Final = 10
-"""Unknown keys that a warning names; a header must stay small."""
+"""Limit of unknown keys that a warning names; a header must stay small."""
 
 
 class JsonResponse(Response[T]):
-    """JSON from the structs as they are; nothing at all, not even a Content-Type, where there is nothing to say."""
+    """A response of JSON encoded from structs. Without content it has no body and no Content-Type."""
 
     def render(self, content: Any, media_type: str, enc_hook: Any = None) -> bytes:
-        """The body."""
+        """Return the body."""
         return b"" if content is None else msgspec.json.encode(content)
 
     def to_asgi_response(self, *args: Any, **options: Any) -> ASGIResponse:
-        """The response as the server sends it."""
+        """Return the response in the form that the server sends."""
         response = super().to_asgi_response(*args, **options)
         if self.content is None:
             del response.headers["content-type"]
@@ -31,7 +31,7 @@ class JsonResponse(Response[T]):
 
 
 def warning(ignored: Sequence[str]) -> dict[str, str]:
-    """The ``Warning`` header (RFC 9111, 5.5: code 299, miscellaneous) for options that were ignored, if any."""
+    """Return the ``Warning`` header (RFC 9111, 5.5: code 299, miscellaneous) for ignored options, if there are any."""
     if not ignored:
         return {}
     keys = ", ".join(ignored[:_LISTED_KEYS]) + (", ..." if len(ignored) > _LISTED_KEYS else "")
@@ -39,5 +39,5 @@ def warning(ignored: Sequence[str]) -> dict[str, str]:
 
 
 def _quotable(text: str) -> str:
-    """Printable ASCII for a quoted-string, without what would need escaping (RFC 9110, 5.6.4), at most 500 bytes."""
+    """Return printable ASCII for a quoted-string, without characters to escape (RFC 9110, 5.6.4), at most 500 bytes."""
     return "".join(char if " " <= char <= "~" and char not in '"\\' else "?" for char in text[:500])

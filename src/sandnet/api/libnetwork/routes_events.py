@@ -1,4 +1,4 @@
-"""``/events``: what happens, as it happens. Not part of the reference."""
+"""``/events``: the stream of changes as they happen. Not in the reference."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from sandnet.wire import libnetwork as wire
 
 @read("/events", optional=("since",), media_type=NDJSON, summary="Follow changes as they happen")
 async def follow_events(core: Core, state: State, since: Since = None) -> Response[wire.Event]:
-    """One JSON object a line, without an end.
+    """Return one JSON object per line, without an end.
 
-    Without ``since`` the next event is the first; the header ``Sandnet-Sequence`` tells the number to go on from.
-    A blank line after 15 seconds without an event says that the daemon is there. Services are told as endpoints.
+    Without ``since`` the stream begins with the next event; the header ``Sandnet-Sequence`` has the number to go on
+    from.
+    After 15 seconds without an event a blank line shows that the daemon is running. Services are reported as endpoints.
     """
     return EventStream(core, state.streams, since)
 

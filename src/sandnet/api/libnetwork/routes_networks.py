@@ -1,4 +1,4 @@
-"""``/networks``: networks, their endpoints, and the containers joined to these."""
+"""``/networks``: routes of networks, their endpoints, and the containers joined to these."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _log = logging.getLogger(__name__)
 async def list_networks(
     core: Core, name: Name = None, partial_id: PartialId = None, verbose: Verbose = False
 ) -> list[wire.Network]:
-    """An empty name means the default network: the 2015 command line relies on it."""
+    """List networks in creation order. An empty name means the default network: the 2015 command line relies on it."""
     if name == "":
         default = core.networks.default()
         return [Encoder(core, verbose).network(default)] if default else []
     found = core.networks.list(name, partial_id)
-    answers = Encoder(core, verbose)
-    return [answers.network(net) for net in found]
+    encoder = Encoder(core, verbose)
+    return [encoder.network(net) for net in found]
 
 
 @create("/networks", summary="Create a network")
 async def create_network(core: Core, data: JSONBody[wire.NetworkCreate]) -> Response[str]:
-    """The new network's id. Options that mean nothing to us are told in a ``Warning`` header."""
+    """Return the new network's id. A ``Warning`` header names the options that have no meaning here."""
     spec, unknown = decode.network_spec(data)
     net = await core.networks.create(spec)
     if unknown:
@@ -42,13 +42,13 @@ async def create_network(core: Core, data: JSONBody[wire.NetworkCreate]) -> Resp
 
 @read("/networks/{network:str}", summary="Get a network")
 async def get_network(core: Core, network: Ref, verbose: Verbose = False) -> wire.Network:
-    """By id, name or unique id prefix."""
+    """Find the network by id, name or unique id prefix."""
     return Encoder(core, verbose).network(core.networks.find(network))
 
 
 @remove("/networks/{network:str}", optional=("force",), summary="Delete a network")
 async def delete_network(core: Core, network: Ref, force: Force = False) -> None:
-    """Its endpoints must be dead, unless it is forced."""
+    """Delete a network without running containers; with ``force``, one with running containers as well."""
     await core.removal.network(network, force=force)
 
 
@@ -56,21 +56,21 @@ async def delete_network(core: Core, network: Ref, force: Force = False) -> None
 async def list_endpoints(
     core: Core, network: Ref, name: Name = None, partial_id: PartialId = None, verbose: Verbose = False
 ) -> list[wire.Endpoint]:
-    """In creation order."""
+    """List the endpoints in creation order."""
     net = core.networks.find(network)
-    answers = Encoder(core, verbose)
-    return [answers.endpoint(ep, net) for ep in core.endpoints.list(net, name, partial_id)]
+    encoder = Encoder(core, verbose)
+    return [encoder.endpoint(ep, net) for ep in core.endpoints.list(net, name, partial_id)]
 
 
 @create("/networks/{network:str}/endpoints", summary="Create an endpoint")
 async def create_endpoint(core: Core, network: Ref, data: JSONBody[wire.EndpointCreate]) -> str:
-    """The new endpoint's id."""
+    """Return the new endpoint's id."""
     return (await core.endpoints.create(network, decode.endpoint_spec(data))).id
 
 
 @read("/networks/{network:str}/endpoints/{endpoint:str}", summary="Get an endpoint")
 async def get_endpoint(core: Core, network: Ref, endpoint: Ref, verbose: Verbose = False) -> wire.Endpoint:
-    """By id, name or unique id prefix."""
+    """Find the endpoint by id, name or unique id prefix."""
     net = core.networks.find(network)
     return Encoder(core, verbose).endpoint(core.endpoints.find(net, endpoint), net)
 
@@ -81,7 +81,7 @@ async def get_endpoint(core: Core, network: Ref, endpoint: Ref, verbose: Verbose
     summary="Delete an endpoint",
 )
 async def delete_endpoint(core: Core, network: Ref, endpoint: Ref, force: Force = False) -> None:
-    """No container that is alive may be joined to it, unless it is forced."""
+    """Delete an endpoint without a running container; with ``force``, one with a running container as well."""
     await core.removal.endpoint(network, endpoint, force=force)
 
 
@@ -90,7 +90,7 @@ async def delete_endpoint(core: Core, network: Ref, endpoint: Ref, force: Force 
     summary="Join a container to an endpoint",
 )
 async def join(core: Core, network: Ref, endpoint: Ref, data: JSONBody[wire.Join]) -> str:
-    """The path of the container's sandbox."""
+    """Return the path of the container's sandbox."""
     return (await core.sandboxes.join(network, endpoint, decode.join_spec(data))).key
 
 
@@ -99,7 +99,7 @@ async def join(core: Core, network: Ref, endpoint: Ref, data: JSONBody[wire.Join
     summary="Take a container off an endpoint",
 )
 async def leave(core: Core, network: Ref, endpoint: Ref, container: Ref) -> None:
-    """The endpoint keeps its address and ports."""
+    """Detach the container. The endpoint keeps its address and ports."""
     await core.sandboxes.leave(network, endpoint, container)
 
 

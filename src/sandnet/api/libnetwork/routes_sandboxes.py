@@ -1,4 +1,4 @@
-"""``/sandboxes``: the containers' network stacks. Not part of the reference."""
+"""``/sandboxes``: routes of the containers' network stacks. Not in the reference."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sandnet.wire import libnetwork as wire
 
 @read("/sandboxes", summary="List sandboxes")
 async def list_sandboxes(core: Core, verbose: Verbose = False) -> list[wire.Sandbox]:
-    """In creation order."""
-    answers = Encoder(core, verbose)
-    return [answers.sandbox(sandbox) for sandbox in core.sandboxes.list()]
+    """List the sandboxes in creation order."""
+    encoder = Encoder(core, verbose)
+    return [encoder.sandbox(sandbox) for sandbox in core.sandboxes.list()]
 
 
 @read("/sandboxes/{sandbox:str}", summary="Get a sandbox")
 async def get_sandbox(core: Core, sandbox: Ref, verbose: Verbose = False) -> wire.Sandbox:
-    """By container id, unique prefix of one, or the last part of the sandbox key."""
+    """Find the sandbox by container id, unique prefix of one, or the last part of the sandbox key."""
     return Encoder(core, verbose).sandbox(core.sandboxes.find(sandbox))
 
 

@@ -1,4 +1,4 @@
-"""``/services``: endpoints of any network, and the containers behind them."""
+"""``/services``: routes of endpoints of any network, and of the containers behind them."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ async def list_services(
     network: OfNetwork = None,
     verbose: Verbose = False,
 ) -> list[wire.Service]:
-    """In creation order; several networks may each have one of the same name."""
-    answers = Encoder(core, verbose)
-    return [answers.service(ep) for ep in core.services.list(name, partial_id, network)]
+    """List the services in creation order; several networks may each have one of the same name."""
+    encoder = Encoder(core, verbose)
+    return [encoder.service(ep) for ep in core.services.list(name, partial_id, network)]
 
 
 @create("/services", summary="Publish a service")
 async def publish(core: Core, data: JSONBody[wire.ServicePublish]) -> str:
-    """The new service's id."""
+    """Return the new service's id."""
     return (await core.services.publish(data.network_name or "", decode.endpoint_spec(data))).id
 
 
 @read("/services/{service:str}", summary="Get a service")
 async def get_service(core: Core, service: Ref, verbose: Verbose = False) -> wire.Service:
-    """By id, name or unique id prefix."""
+    """Find the service by id, name or unique id prefix."""
     return Encoder(core, verbose).service(core.services.find(service))
 
 
 @remove("/services/{service:str}", optional=("force",), summary="Unpublish a service")
 async def unpublish(core: Core, service: Ref, force: Force = False) -> None:
-    """It must not have backends that are alive, unless it is forced."""
+    """Remove a service without running backends; with ``force``, one with running backends as well."""
     await core.services.unpublish(service, force=force)
 
 
 @read("/services/{service:str}/backend", summary="Get the backends of a service")
 async def list_backends(core: Core, service: Ref, verbose: Verbose = False) -> list[wire.Backend]:
-    """The first attached first."""
+    """List the backends in the order of attachment."""
     return Encoder(core, verbose).backends(core.services.find(service))
 
 
 @create("/services/{service:str}/backend", summary="Attach a backend to a service")
 async def attach(core: Core, service: Ref, data: JSONBody[wire.Join]) -> str:
-    """The path of the container's sandbox."""
+    """Return the path of the container's sandbox."""
     return (await core.services.attach(service, decode.join_spec(data))).key
 
 
 @change("/services/{service:str}/backend/{container:str}", summary="Drain a backend, or change its weight")
 async def change_backend(core: Core, service: Ref, container: Ref, data: JSONBody[wire.BackendChange]) -> None:
-    """A drained backend gets no new flows and keeps those it has; ``active`` takes it in again."""
+    """Drain a backend: it gets no new flows and keeps those it has. ``active`` returns it to rotation."""
     drained, weight = decode.backend_change(data)
     await core.services.change_backend(service, container, drained=drained, weight=weight)
 
@@ -66,7 +66,7 @@ async def change_backend(core: Core, service: Ref, container: Ref, data: JSONBod
     summary="Detach a backend from a service",
 )
 async def detach(core: Core, service: Ref, container: Ref) -> None:
-    """The service keeps its address and ports."""
+    """Detach the container. The service keeps its address and ports."""
     await core.services.detach(service, container)
 
 

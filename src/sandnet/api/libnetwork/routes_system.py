@@ -1,4 +1,4 @@
-"""What the daemon tells of itself. Not part of the reference."""
+"""Routes about the daemon itself: health, version, explanation of DNS encoder, reconciliation. Not in the reference."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from sandnet.wire.reconcile import Reconcile, Reconciliation
 
 @read("/healthz", summary="How the daemon is")
 async def healthz(core: Core, verbose: Verbose = False) -> wire.Health:
-    """200 whenever the daemon serves: ``degraded`` tells of what a restart would not mend."""
+    """Return 200 whenever the daemon serves. ``degraded`` reports what a restart would not repair."""
     return encode.health(core.health(), verbose=verbose)
 
 
 @read("/version", summary="The daemon's version")
 async def version(release: Release) -> wire.Version:
-    """The program's version and the version prefixes it serves."""
+    """Return the program's version and the version prefixes that it serves."""
     return wire.Version(version=release, api_version=API_VERSION, min_api_version=MIN_API_VERSION)
 
 
 @read("/dns/explain", needed=("name", "from"), summary="What a container would be answered by the resolver")
 async def explain(core: Core, name: Question, asked_by: RequestedBy) -> Explanation:
-    """From which record, or from which servers; nothing is asked of these."""
+    """Return the record or the servers that would answer. No query is sent to these servers."""
     return encode.explanation(await core.explain(asked_by, name))
 
 
 @create("/reconcile", summary="Compare the records with what there is, and repair what differs")
 async def reconcile(core: Core, data: JSONBody[Reconcile]) -> Reconciliation:
-    """Every difference, with why it matters and what was done about it. What others own is neither told nor touched."""
+    """Return every difference, with why it matters and what was done. Objects of other programs are ignored."""
     return encode.reconciliation(await core.reconcile.run(fix=data.fix))
 
 

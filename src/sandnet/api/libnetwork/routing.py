@@ -1,4 +1,4 @@
-"""The HTTP methods as the dialect has them: every success is 200, every failure has one documented shape."""
+"""Route decorators for the dialect's HTTP methods: every success is 200, every failure has the documented body."""
 
 from __future__ import annotations
 

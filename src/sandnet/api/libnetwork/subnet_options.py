@@ -1,4 +1,4 @@
-"""What can be said about a network's options without looking at the host."""
+"""Validation of a network's options that needs no state of the host."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sandnet.model import NetworkOptions
 from sandnet.model.network import MOST_FLOWS
 
 _MTU_MIN: Final = 68
-"""RFC 791."""
+"""Minimum of IPv4 (RFC 791)."""
 _MTU_MIN_V6: Final = 1280
-"""RFC 8200."""
+"""Minimum of IPv6 (RFC 8200)."""
 _MTU_MAX: Final = 65535
 
 
 def check(options: NetworkOptions) -> NetworkOptions:
-    """The options themselves, if they can hold together on some host.
+    """Return the options themselves if they are consistent, so that some host could have such a network.
 
     Raises:
         Error: kind ``INVALID``.
@@ -41,16 +41,16 @@ def check(options: NetworkOptions) -> NetworkOptions:
 
 
 def _check_egress(options: NetworkOptions) -> None:
-    """An egress address is what masquerading would choose otherwise."""
-    asked = options.egress_ipv4 or options.egress_ipv6
+    """Refuse an egress address without masquerading: it replaces the address that masquerading would choose."""
+    egress = options.egress_ipv4 or options.egress_ipv6
     refusals = {
         "internal": options.internal,
         "masquerade (EnableIPMasquerade) false": not options.masquerade,
         "firewall (EnableIPTables) false": not options.firewall,
     }
     for reason, forbids in refusals.items():
-        if asked and forbids:
-            message = f"traffic that leaves from {asked} is translated, which {reason} forbids"
+        if egress and forbids:
+            message = f"traffic that leaves from {egress} is translated, which {reason} forbids"
             raise invalid(message, "leave one of them out", "contradiction")
 
 
@@ -62,7 +62,9 @@ def _check_bridge(options: NetworkOptions) -> None:
 
 
 def _check_inside(options: NetworkOptions) -> None:
-    """Gateway and range lie in the subnet; with an existing bridge its driver learns the subnet and looks again."""
+    """Check that gateway and range are in the subnet. With an existing bridge, its driver checks again once it has read
+    the bridge's subnet.
+    """
     for field, value in (("gateway", options.gateway), ("ip_range", options.ip_range)):
         if value is not None and options.subnet is None and not options.bridge_name:
             raise invalid(f"{field}: {value} needs a subnet", "give subnet (AddressIPv4) too")

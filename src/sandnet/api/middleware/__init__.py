@@ -1,1 +1,1 @@
-"""What each HTTP request passes before a route."""
+"""ASGI middleware: the checks and conversions that each HTTP request passes before it is routed."""

@@ -1,10 +1,11 @@
-"""Who may ask at all: keeps pages in a browser from being answered in the name of the person before it.
+"""Protection against requests that a web page sends through the browser of a user who has access (CSRF).
 
-A browser reaches loopback for any page that it shows, and a page's own name may be made to mean 127.0.0.1 a moment
-after it was loaded (DNS rebinding). What tells such a request from one of ours are the ``Host`` header (RFC 9110,
-7.2), which names the page's host; ``Origin`` (RFC 6454, 7) and ``Sec-Fetch-Site`` (W3C Fetch Metadata), which a page
-cannot leave out; and the content type, since without asking first (CORS, Fetch 2.2.2) a page can only send forms and
-plain text. A header that decides is there once: of two, a proxy may look at the one and we at the other.
+A browser connects to loopback for any page that it shows. A page's own name can be made to resolve to 127.0.0.1 a
+moment after the page was loaded (DNS rebinding). These headers distinguish such a request from one of our clients:
+``Host`` (RFC 9110, 7.2) names the page's host; ``Origin`` (RFC 6454, 7) and ``Sec-Fetch-Site`` (W3C Fetch Metadata)
+cannot be left out by a page; and without a preflight request (CORS, Fetch 2.2.2) a page can send only the content types
+of forms and plain text. A header that such a check reads may be given only once: of two, a proxy might read one and
+this server the other.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ _SINGLE: Final = frozenset(
         b"referer", b"transfer-encoding", b"upgrade",
     )
 )  # fmt: skip
-"""Headers that are there at most once, with those whose names begin with ``sec-``, which only browsers set."""
+"""Headers that may be given at most once. Those whose names begin with ``sec-``, which only browsers set, are added."""
 
 
 class BrowserProtection:
-    """Wraps the application for one kind of listener."""
+    """ASGI middleware that refuses requests of web pages, for one kind of listener."""
 
     def __init__(self, app: Any, *, names: Collection[str] | None) -> None:
-        """Begin to watch.
+        """Initialize the middleware.
 
         Args:
-            app: what answers those who may ask.
-            names: names and addresses by which clients call a TCP listener, beside loopback and the address that they
-                reached; ``None``: a unix socket, which no browser reaches, and where the name says nothing.
+            app: the application that answers the allowed requests.
+            names: names and addresses by which clients call a TCP listener, besides loopback and the address that they
+                connected to; ``None``: a unix socket, which no browser can reach, and where the host name means
+                nothing.
         """
         self._app = app
         self._names = None if names is None else {"localhost", *map(_canonical, names)}
@@ -53,7 +55,7 @@ class BrowserProtection:
         outgoing = _Outgoing(send)
         try:
             await self._answer(scope, receive, outgoing)
-        except Exception as error:  # the application answers its own; this is a fault around it
+        except Exception as error:  # the application handles its own exceptions; this one was raised around it
             errors.log.error("%s %s failed unexpectedly", scope["method"], scope["path"], exc_info=error)
             if outgoing.begun:
                 raise
@@ -71,7 +73,7 @@ class BrowserProtection:
         if repeated := _repeated(name for name, _ in scope["headers"]):
             return repeated
         if self._names is None:
-            scope["headers"] = [header for header in scope["headers"] if header[0] != b"host"]  # any name will do
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"host"]  # any name is allowed
             return _foreign(b"") if b"origin" in headers else _cross_site(headers)
         scope[NOT_JSON] = not _is_json(headers)
         return (
@@ -99,7 +101,7 @@ class BrowserProtection:
 
 
 def _canonical(name: str) -> str:
-    """One form for each name, and for each address."""
+    """Return one spelling for each name and for each address."""
     bare = name.lower().removeprefix("[").removesuffix("]")
     try:
         return str(ipaddress.ip_address(bare))
@@ -150,7 +152,7 @@ def _is_json(headers: dict[bytes, bytes]) -> bool:
 
 
 class _Outgoing:
-    """Sends, and knows whether an answer has begun."""
+    """A ``send`` callable that records whether a response has begun."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

@@ -1,6 +1,6 @@
-"""What happens to a request before it is routed: one form of path, version prefix, size of its head, number, HEAD.
+"""Normalization of a request before it is routed: path, version prefix and HEAD; limits of the head and of concurrency.
 
-It works on the ASGI scope, so that no client ever sees a redirect.
+It rewrites the ASGI scope, so a client never receives a redirect.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY: Final = 1 << 20
-"""Bytes."""
+"""Size limit of a request body, in bytes."""
 MAX_TARGET: Final = 8 << 10
-"""Bytes of path and query."""
+"""Size limit of path and query, in bytes."""
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 32 << 10
-"""Of all names and values."""
+"""Size limit of all header names and values, in bytes."""
 MAX_REQUESTS: Final = 512
-"""Under way at a time: each may hold a body in memory."""
+"""Limit of concurrent requests: each may hold a body in memory."""
 API_VERSION: Final = "1.20"
 MIN_API_VERSION: Final = "1.0"
 
 _VERSION: Final = re.compile(r"/v1\.(0|[1-9][0-9]{0,3})(?=/|$)")
 _NEWEST: Final = int(API_VERSION.partition(".")[2])
 _METHODS: Final = {"HEAD": "GET", "OPTIONS": "TRACE"}
-"""HEAD is GET without its body. The router answers OPTIONS by itself; as TRACE, which no route knows, it is refused."""
+"""The method that is routed instead. HEAD is GET without its body. The router would answer OPTIONS by itself; as TRACE,
+which no route has, it is refused.
+"""
 
 
 _UNCOUNTED: Final = {"/healthz", "/events"}
@@ -43,22 +45,22 @@ _OVERLOADED: Final = ErrorBody(message="too many requests at once", code="overlo
 
 
 class Refusal(NamedTuple):
-    """Why a request is not looked at any further."""
+    """The status and body of a response to a request that is not processed further."""
 
     status: int
     body: ErrorBody
 
 
 class RequestNormalizer:
-    """Wraps the application; everything but HTTP passes through untouched."""
+    """ASGI middleware that normalizes HTTP requests; everything else passes through unchanged."""
 
     def __init__(self, app: Any, *, most: int = MAX_REQUESTS) -> None:
-        """Wrap.
+        """Initialize the middleware.
 
         Args:
-            app: answers what passes.
-            most: requests under way at a time; ``/healthz`` is always answered, and event streams have a limit of
-                their own.
+            app: the application that answers the normalized requests.
+            most: limit of concurrent requests; ``/healthz`` is always answered, and event streams have a limit of their
+                own.
         """
         self._app = app
         self._free = most
@@ -92,7 +94,7 @@ class RequestNormalizer:
 
 
 def _path(scope: Scope) -> tuple[str, Refusal | None]:
-    """The path without a version, or why there is none."""
+    """Return the path without its version prefix, or the refusal if it is not served."""
     path = normal_path(scope)
     if match := _VERSION.match(path):
         if int(match[1]) > _NEWEST:
@@ -113,7 +115,7 @@ def _too_large(scope: Scope) -> Refusal | None:
 
 
 def normal_path(scope: Scope) -> str:
-    """The path with single slashes and each segment in one percent-encoded form.
+    """Return the path with single slashes and each segment in one percent-encoded form.
 
     Segments stay encoded, because a name may begin with a slash (``/services/%2Fpasteur``).
     """
@@ -138,7 +140,7 @@ def _engine_dialect(prefix: str) -> ErrorBody:
 
 
 def _without_body(send: Send) -> Send:
-    """The answer ends with its head: a body may be an endless one."""
+    """Return a ``send`` that ends the response after its head: the body may be an endless stream."""
 
     async def send_head(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -149,16 +151,16 @@ def _without_body(send: Send) -> Send:
 
 
 async def refuse(status: int, body: ErrorBody, send: Send, more: Mapping[str, str] | None = None) -> None:
-    """Answer without having looked further.
+    """Send an error response without calling the application.
 
     Args:
-        status: of HTTP.
-        body: why.
-        send: where to.
-        more: headers.
+        status: HTTP status.
+        body: the reason.
+        send: the ASGI ``send`` of the request.
+        more: additional headers.
     """
     content = msgspec.json.encode(body)
-    told = {"content-type": "application/json", "content-length": str(len(content)), **(more or {})}
-    headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+    fields = {"content-type": "application/json", "content-length": str(len(content)), **(more or {})}
+    headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content, "more_body": False})
