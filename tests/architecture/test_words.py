@@ -30,7 +30,6 @@ WORDS = {word: instead for words, instead in REFUSED.items() for word in words.s
 PATTERN = re.compile(r"(?<![A-Za-z])(" + "|".join(WORDS) + r")(?![A-Za-z])", re.IGNORECASE)
 UNFINISHED: frozenset[str] = frozenset(
     {
-        "api",
         "cli",
         "client.py",
         "config.py",
@@ -39,7 +38,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "drivers",
         "errors.py",
         "escaping.py",
-        "firewall",
         "logs.py",
         "model",
         "resolver.py",

@@ -1,4 +1,4 @@
-"""What is programmed of each port's guard, and how it changes."""
+"""Anti-spoofing of each port: the elements that the kernel has, and their changes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 class AntiSpoofing:
-    """Remembers what each port may send as the kernel has it, so that a start and a join do not say it twice.
+    """The kernel's anti-spoofing elements of each port, kept in memory so that a start and a join do not write them
+    twice.
 
-    Callers take turns for one port.
+    Callers serialize their calls for one port.
     """
 
     def __init__(self, firewall: Firewall, workers: Workers, rules: RulesetTransaction) -> None:
@@ -31,14 +32,16 @@ class AntiSpoofing:
         self._rules = rules
         self._programmed: dict[str, Own] = {}
         self._foreign: dict[str, Own] = {}
-        """By network: the ports of its bridge that others made, on a bridge of theirs or of ours."""
+        """The ports that other programs added to a network's bridge, by network; the bridge may be sandnet's own or
+        not.
+        """
 
     def start(self, state: Sequence[NetworkState], links: Sequence[Link]) -> None:
-        """Take these for the ports there are; whoever calls has :func:`guard.ruleset` of them run.
+        """Set the ports to those of ``state``; the caller applies :func:`antispoofing_rules.ruleset` for them.
 
         Args:
             state: networks, with what is attached.
-            links: those of the host.
+            links: the host's links.
         """
         self._programmed = {
             attachment.host_link: antispoofing_rules.elements(each.network, endpoint, attachment)
@@ -49,15 +52,15 @@ class AntiSpoofing:
         self._foreign = {each.network.id: self._foreign_ports_of(each.network, links) for each in state}
 
     def ports(self) -> Sequence[Own]:
-        """What is programmed."""
+        """Return the elements that the kernel has, per port."""
         return [*self._programmed.values(), *self._foreign.values()]
 
     def knows_foreign_ports(self, net: Network, links: Sequence[Link]) -> bool:
-        """Whether the ports that others made on the network's bridge are known."""
+        """Return whether the ports that other programs added to the network's bridge are known."""
         return self._foreign_ports_of(net, links) == self._foreign.get(net.id, {})
 
     async def update_foreign_ports(self, net: Network, links: Sequence[Link]) -> None:
-        """Take ports that others made for ports of the network: their clients reach its services, too."""
+        """Add ports that other programs made to the network: their clients may use its services, too."""
         async with self._rules.changing():
             old, new = self._foreign.pop(net.id, {}), self._foreign_ports_of(net, links)
             if new:
@@ -67,22 +70,25 @@ class AntiSpoofing:
 
     def _foreign_ports_of(self, net: Network, links: Sequence[Link]) -> Own:
         bridge = next((link.ifindex for link in links if link.name == net.link), 0)
-        found = (link for link in links if bridge and link.master == bridge and link.up)
-        # one of ours that others renamed stays closed, as no rule guards that name, until it has its own again
-        ports = (link.name for link in found if link.group != PORTS)
-        # one of ours that is not programmed was left by a join that a crash cut short, and is about to be removed
-        strange = (port for port in ports if port not in self._programmed and not OWN_LINK.fullmatch(port))
-        return _merged(antispoofing_rules.belonging(net, port) for port in strange)
+        ports_of_bridge = (link for link in links if bridge and link.master == bridge and link.up)
+        # a port of sandnet that another program renamed stays blocked, as no rule covers that name, until it is renamed
+        # back
+        ports = (link.name for link in ports_of_bridge if link.group != PORTS)
+        # a port of sandnet without elements was left by a join that a crash interrupted, and is about to be removed
+        unexpected = (port for port in ports if port not in self._programmed and not OWN_LINK.fullmatch(port))
+        return _merged(antispoofing_rules.belonging(net, port) for port in unexpected)
 
     async def allow(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
-        """Let a port send what is its own and nothing else: before it is there, or when it becomes the holder's."""
+        """Let a port send from its own addresses only: before it exists, or when its backend becomes the holder."""
         port, new = attachment.host_link, antispoofing_rules.elements(net, endpoint, attachment)
         if new != self._programmed.get(port, {}):
             await self._change({port: new})
 
     async def remove(self, ports: Iterable[str]) -> None:
-        """Once the ports are silent, all in one transaction. What stays when that fails names ports that will never be
-        there again, and is taken away by the next repair."""
+        """Remove the elements of ports that are down, in one transaction.
+
+        Elements that stay when this fails name ports that never exist again; the next repair removes them.
+        """
         known: dict[str, Own] = {port: {} for port in ports if self._programmed.get(port)}
         try:
             if known:
@@ -90,13 +96,14 @@ class AntiSpoofing:
         except Error as failure:
             _log.warning("the packet filter still knows %s: %s", ", ".join(known), failure)
 
-    async def _change(self, wanted: Mapping[str, Own]) -> None:
-        """What ports may send from now on; nothing: they are forgotten."""
+    async def _change(self, desired: Mapping[str, Own]) -> None:
+        """Replace the elements of ports; ports without elements are removed from memory."""
         async with self._rules.changing():
-            # known before the kernel may refuse, having lost all of it: who makes it anew goes by what is known
-            old = _merged(self._programmed.pop(port, {}) for port in wanted)
-            self._programmed |= {port: own for port, own in wanted.items() if own}
-            await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, _merged(wanted.values())))
+            # Memory is updated first. The kernel may refuse because it lost the tables, and their rewrite uses what is
+            # in memory.
+            old = _merged(self._programmed.pop(port, {}) for port in desired)
+            self._programmed |= {port: own for port, own in desired.items() if own}
+            await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, _merged(desired.values())))
 
 
 def _merged(all_: Iterable[Own]) -> Own:

@@ -1,25 +1,25 @@
-"""What a sandbox may send: rules that never change, and elements for each port, as pure functions from records.
+"""Anti-spoofing rules: constant rules, and elements for each port, as pure functions from records.
 
-A frame that comes in by a port of a guarded network passes when its Ethernet source and its IP source are a pair
-that the port's attachment has, by one lookup; whatever else there is goes the slow way:
+A frame that enters by a port of a protected network passes when its Ethernet source and its IP source are a pair of
+the port's attachment. This takes one lookup. Other frames pass slower rules:
 
-- ARP tells the port's own MAC and address only, as a request, an answer or of its own accord; a probe
-  (RFC 5227, 2.1.1) is for the own address;
-- neighbour discovery likewise (RFC 4861): the target of an advertisement and the link-layer options are the port's
-  own, and no extension header hides them (RFC 6980); duplicate address detection is for own addresses;
-- router advertisements, redirects and what goes to a DHCP client's port come from no sandbox at all, nor does what
-  only routers and multicast queriers send (IGMP and MLD queries, RFC 4286, PIM): switches that believe it send
-  groups another way;
-- of what is fragmented, or behind extension headers, the message itself must be visible in the first fragment. An
-  authentication header (RFC 4302), which no rule looks behind, bears none of these protocols;
-- no other kind of frame: no VLAN tag (the library's ``ether type`` sees it; what ``meta protocol`` says is what is
-  inside), no PPPoE, no control frames of bridges.
+- ARP may announce only the port's own MAC and address, in a request, an answer or unsolicited; a probe
+  (RFC 5227, 2.1.1) may be only for the own address.
+- In neighbour discovery (RFC 4861) the target of an advertisement and the link-layer options must be the port's own,
+  and no extension header may hide them (RFC 6980); duplicate address detection is for own addresses.
+- Router advertisements, redirects and packets to a DHCP client's port may come from no sandbox. The same is true of
+  what only routers and multicast queriers send (IGMP and MLD queries, RFC 4286, PIM): switches that believe it send
+  groups another way.
+- In fragments and behind extension headers, the message itself must be visible in the first fragment. An
+  authentication header (RFC 4302), behind which no rule can look, may carry none of these protocols.
+- No other kind of frame passes: no VLAN tag (the library's ``ether type`` matches it; ``meta protocol`` would match
+  what is inside), no PPPoE, no control frames of bridges.
 
-A backend that is not the holder may send from its service's address and not claim it: not as the sender of ARP, nor
-in a probe, nor as the source or the target of a message of neighbour discovery.
+A backend that is not the holder may send from its service's address, but may not claim it: not as the sender of ARP,
+nor in a probe, nor as the source or the target of a message of neighbour discovery.
 
-``icmpv6 taddr`` is unknown to libnftables 1.0.6, and raw payload has a type of its own, so addresses that are
-claimed by neighbour discovery stand as numbers.
+``icmpv6 taddr`` is unknown to libnftables 1.0.6, and raw payload has a type of its own. So the addresses that
+neighbour discovery claims are stored as numbers.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from sandnet.kernel.types import ElementChange
 from sandnet.model import Attachment, Endpoint, Network
 
 Own = dict[Element, str]
-"""What the sets hold of one port, and the network that it belongs to."""
+"""The set elements of one port, and the network that it belongs to."""
 
 
 class _Part(NamedTuple):
     """A part of a set's key."""
 
     spelled: str
-    """What it is the type of."""
+    """The expression that gives the part its type."""
     packed: Callable[[str], bytes]
-    """From its text to what the kernel compares, filled up to four bytes."""
+    """Conversion of its text to the bytes that the kernel compares, padded to a multiple of four."""
 
 
 _PORT: Final = _Part("iifname", lambda text: text.strip('"').encode().ljust(16, b"\0"))
@@ -66,7 +66,7 @@ _SETS: Final = {
     "claims6": (_PORT, _IPV6_NUMBER),
 }
 _PORTS: Final = "ports"
-"""The map of those that belong to a network; services are balanced by it, with anti-spoofing and without."""
+"""The map of a network's ports; load balancing uses it as well, with anti-spoofing and without."""
 _OWN_SENDER: Final = (
     "iifname . ether saddr . arp saddr ip @sources4 iifname . arp saddr ether . arp saddr ip @sources4 accept"
 )
@@ -77,12 +77,12 @@ _OWN_PROBE: Final = (
 _DETECTION: Final = "ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @claims6"
 
 
-def _told(bits: int, option: str) -> tuple[str, ...]:
-    """The rules for a message of neighbour discovery: without options, or with one that tells the own MAC.
+def _without_or_with_mac(bits: int, option: str) -> tuple[str, ...]:
+    """Return the rules for a message of neighbour discovery without options, or with one that contains the own MAC.
 
     Args:
         bits: length of the message without options.
-        option: type and length of the option, as the two bytes stand.
+        option: type and length of the option, as its two bytes.
     """
     size = bits // 8
     mac = f"iifname . @th,{bits + 16},48 @macs6"
@@ -90,7 +90,7 @@ def _told(bits: int, option: str) -> tuple[str, ...]:
 
 
 _HIDDEN: Final = "frag frag-off != 0 accept"
-"""Of a further fragment only the first one tells what it is."""
+"""Only the first fragment contains the protocol's header; further ones pass."""
 _CHAINS: Final = {
     "guard_ah": ("@th,0,8 { 0, 2, 43, 44, 51, 58, 60, 103, 135 } drop",),
     "guard_ip4": (
@@ -100,9 +100,9 @@ _CHAINS: Final = {
         "meta l4proto 103 drop",
         "meta l4proto ah goto guard_ah",
     ),
-    "guard_router": _told(64, "0x0101"),
-    "guard_solicit": _told(192, "0x0101"),
-    "guard_advert": ("iifname . @th,64,128 != @claims6 drop", *_told(192, "0x0201")),
+    "guard_router": _without_or_with_mac(64, "0x0101"),
+    "guard_solicit": _without_or_with_mac(192, "0x0101"),
+    "guard_advert": ("iifname . @th,64,128 != @claims6 drop", *_without_or_with_mac(192, "0x0201")),
     "guard_discovery": (
         "ip6 nexthdr != icmpv6 drop",
         "iifname . @nh,64,128 != @claims6 drop",
@@ -122,7 +122,7 @@ _CHAINS: Final = {
         "meta l4proto tcp accept",
         "meta l4proto vmap { icmpv6 : goto guard_icmp6, udp : goto guard_udp6, ah : goto guard_ah, 103 : drop }",
         "meta l4proto >= 0 accept",
-        # its headers do not end in this fragment
+        # the headers do not end in this fragment
         "drop",
     ),
     "guard_arp": (
@@ -141,7 +141,7 @@ _CHAINS: Final = {
         "iifname . @ll,48,48 != @macs6 drop",
         "icmpv6 type { mld-listener-report, mld2-listener-report } accept",
         f"{_DETECTION} ip6 length 24 accept",
-        # with a nonce, by which the sender knows its own solicitation again (RFC 7527, 4.1)
+        # with a nonce, by which the sender recognizes its own solicitation (RFC 7527, 4.1)
         f"{_DETECTION} ip6 length 32 @th,192,16 0x0e01 accept",
         "drop",
     ),
@@ -153,11 +153,11 @@ _CHAINS: Final = {
 }
 _BASE: Final = "guard"
 _HOOK: Final = "type filter hook prerouting priority -310; policy accept;"
-"""Before services are balanced (-300), which learns from what it sees, and before br_netfilter (0)."""
-_TAKEN: Final = "guard_control"
-_TAKEN_HOOK: Final = "type filter hook input priority -310; policy accept;"
+"""Priority before load balancing (-300), which learns from what it sees, and before br_netfilter (0)."""
+_CONTROL_CHAIN: Final = "guard_control"
+_CONTROL_HOOK: Final = "type filter hook input priority -310; policy accept;"
 _CONTROL: Final = 'ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iifname "snv*" drop'
-"""What a bridge hands to the port's own device (LACP), whatever it bears."""
+"""Drop what a bridge hands to the port's own device (LACP), with any content."""
 _GATES: Final = (
     "ether type ip iifname . ether saddr . ip saddr @sources4 goto guard_ip4",
     "ether type ip6 iifname . ether saddr . ip6 saddr @sources6 goto guard_ip6",
@@ -166,7 +166,7 @@ _GATES: Final = (
 
 
 def ruleset(ports: Iterable[Own]) -> str:
-    """All of the guard in the bridge table, which is there: brought to this state in one transaction.
+    """Return the script for all of anti-spoofing in the existing bridge table, as one transaction.
 
     Args:
         ports: what each port may send.
@@ -176,8 +176,8 @@ def ruleset(ports: Iterable[Own]) -> str:
     lines += [f"flush set {BRIDGE} {name}" for name in _SETS]
     lines += [f"add chain {BRIDGE} {name}" for name in _CHAINS]
     lines += [f"add chain {BRIDGE} {_BASE} {{ {_HOOK} }}"]
-    lines += [f"add chain {BRIDGE} {_TAKEN} {{ {_TAKEN_HOOK} }}"]
-    chains = _CHAINS | {_BASE: _GATES, _TAKEN: (_CONTROL,)}
+    lines += [f"add chain {BRIDGE} {_CONTROL_CHAIN} {{ {_CONTROL_HOOK} }}"]
+    chains = _CHAINS | {_BASE: _GATES, _CONTROL_CHAIN: (_CONTROL,)}
     lines += [f"flush chain {BRIDGE} {name}" for name in chains]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
     found = {element: value for each in ports for element, value in each.items()}
@@ -185,7 +185,7 @@ def ruleset(ports: Iterable[Own]) -> str:
 
 
 def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> Own:
-    """What the sets hold of an attachment."""
+    """Return the set elements of an attachment."""
     if not attachment.host_link:
         return {}
     if not net.options.anti_spoofing:
@@ -195,26 +195,26 @@ def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> Own:
 
 
 def belonging(net: Network, port: str) -> Own:
-    """To which network a port belongs, whoever made it."""
+    """Return the element for the network that a port belongs to; any program may have made the port."""
     return {Element(BRIDGE, _PORTS, f'"{port}"'): network_number(net.id)}
 
 
 def diff(old: Own, new: Own) -> list[ElementChange]:
-    """What turns the elements of a port into others."""
-    gone, come = old.keys() - new.keys(), new.keys() - old.keys()
-    return [_changed(each, comes=False) for each in gone] + [_changed(each, new[each], comes=True) for each in come]
+    """Return the changes from the old elements of a port to the new ones."""
+    removed, added = old.keys() - new.keys(), new.keys() - old.keys()
+    return [_changed(each, add=False) for each in removed] + [_changed(each, new[each], add=True) for each in added]
 
 
-def _changed(element: Element, value: str = "", *, comes: bool) -> ElementChange:
+def _changed(element: Element, value: str = "", *, add: bool) -> ElementChange:
     texts = element.key.split(" . ")
     parts = (_PORT,) if element.name == _PORTS else _SETS[element.name]
     packed = b"".join(part.packed(text) for part, text in zip(parts, texts, strict=True))
     data = int(value, 16).to_bytes(4, sys.byteorder) if value else b""
-    return ElementChange(element.table, element.name, element.key, packed, comes, value, data)
+    return ElementChange(element.table, element.name, element.key, packed, add, value, data)
 
 
 def link_local(mac: str) -> IPv6Address:
-    """The address that Linux derives from a MAC (modified EUI-64, RFC 4291, appendix A)."""
+    """Return the address that Linux derives from a MAC (modified EUI-64, RFC 4291, appendix A)."""
     first, *rest = mac_bytes(mac)
     return IPv6Address(bytes.fromhex("fe80") + bytes(6) + bytes([first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]]))
 
@@ -238,5 +238,5 @@ def _keys(endpoint: Endpoint, attachment: Attachment) -> Iterator[tuple[str, str
 
 
 def _number(value: bytes) -> str:
-    """As nft writes it."""
+    """Return a number as nft writes it."""
     return hex(int.from_bytes(value))

@@ -1,4 +1,4 @@
-"""What the packet filter is given, and what it reports: networks, endpoints and faults."""
+"""The packet filter's input and its reports: networks, endpoints and faults."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from sandnet.model import Attachment, Endpoint, Network, Phase
 
 
 class EndpointState(NamedTuple):
-    """An endpoint and who is attached to it."""
+    """An endpoint and its attachments."""
 
     endpoint: Endpoint
     backends: Sequence[Attachment]
 
 
 class NetworkState(NamedTuple):
-    """A network and all that is on it."""
+    """A network and its endpoints."""
 
     network: Network
     endpoints: Sequence[EndpointState]
 
 
 StateOf = Callable[[Collection[Phase]], list[NetworkState]]
-"""The driver's networks, endpoints and attachments that are in one of these phases, as they are when it is called."""
+"""Function that returns the driver's networks, endpoints and attachments in one of these phases, as they are now."""
 
 
 class Fault(NamedTuple):
-    """Something in the kernel that is not as records say."""
+    """Something in the kernel that differs from the records."""
 
     what: str
-    """``network``, ``rules`` or ``parameter``."""
+    """Kind: ``network``, ``rules`` or ``parameter``."""
     object: str
-    """A network's id, a table's or a parameter's name."""
+    """A network's id, or the name of a table or a parameter."""
     problem: str
     reason: str
-    """Why it matters."""
+    """The consequence for users."""

@@ -1,4 +1,4 @@
-"""Differences between a listing of an nftables table and what it should be (pure)."""
+"""Differences between a listing of an nftables table and its desired content (pure functions)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _REASONS: Final = {
     "accept_ra": "a sandbox may configure the host by router advertisements",
     "disable_ipv6": "its IPv6 addresses are gone, or the host is reached by one that no network has",
 }
-"""By parameter: why it matters."""
+"""By parameter: the consequence of a wrong value."""
 
 
 LISTED: Final = 20
-"""Elements of one set that are told one by one."""
+"""Elements of one set that are reported one by one."""
 
 
 _ADDING: Final = re.compile(r"add element (\S+ \S+) (\S+) \{ (.*) \}")
 
 
 def elements(script: str) -> dict[str, dict[str, set[str]]]:
-    """The elements that a script adds, by table and set, as they are spelled there."""
+    """Return the elements that a script adds, by table and set, as they are spelled there."""
     found: dict[str, dict[str, set[str]]] = {}
     for table, name, listed in _ADDING.findall(script):
         found.setdefault(table, {}).setdefault(name, set()).update(listed.split(", "))
@@ -47,28 +47,28 @@ def elements(script: str) -> dict[str, dict[str, set[str]]]:
 
 
 def table_faults(
-    table: str, found: Listing | None, frame: str, needed: Mapping[str, set[str]], allowed: Mapping[str, set[str]]
+    table: str, found: Listing | None, structure: str, needed: Mapping[str, set[str]], allowed: Mapping[str, set[str]]
 ) -> Iterator[Fault]:
-    """What is wrong with a table.
+    """Yield the differences of a table from its desired content.
 
     Args:
         table: its name.
-        found: what there is.
-        frame: what its frame was when we had just made it.
-        needed: elements that must be there.
-        allowed: those that may: what is coming and going included.
+        found: its content in the kernel.
+        structure: its chains, rules and sets just after sandnet made it.
+        needed: elements that must exist.
+        allowed: elements that may exist, including those being added or removed.
     """
     if found is None:
         yield Fault("rules", table, f"table {table} is gone", NO_RULES)
         return
-    if found.structure != frame:
+    if found.structure != structure:
         yield Fault("rules", table, f"chains, rules or sets of table {table} have been changed", NO_RULES)
     for name in sorted(found.elements.keys() | needed.keys()):
-        there = found.elements.get(name, frozenset())
-        missing = sorted(needed.get(name, set()) - there)
-        strange = sorted(there - allowed.get(name, set()))
+        present = found.elements.get(name, frozenset())
+        missing = sorted(needed.get(name, set()) - present)
+        unexpected = sorted(present - allowed.get(name, set()))
         yield from _elements(table, f"is missing in {name}", NO_ELEMENT, missing)
-        yield from _elements(table, f"is in {name} and should not be", ONE_TOO_MANY, strange)
+        yield from _elements(table, f"is in {name} and should not be", ONE_TOO_MANY, unexpected)
 
 
 def _elements(table: str, what: str, reason: str, found: Sequence[str]) -> Iterator[Fault]:

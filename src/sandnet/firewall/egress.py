@@ -1,4 +1,4 @@
-"""The address that traffic of a network bears when it leaves the host, where it is not the uplink's own."""
+"""The egress address of a network: the source of its traffic when that leaves the host, if not the uplink's own."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from sandnet.model.ports import UDP
 
 
 def refuse_egress(net: Network, host: Host) -> None:
-    """Refuse an egress address that answers could not come back to.
+    """Refuse an egress address to which answers could not return.
 
     Raises:
         Error: ``INVALID`` with code ``no_such_family`` the network has no IPv6; ``CONFLICT`` with code
             ``address_not_local`` the host has no such address.
     """
-    asked = net.options
-    if asked.egress_ipv6 and not net.ipv6:
-        message = f"network {net.name} has no IPv6, so nothing of it leaves from {asked.egress_ipv6}"
+    options = net.options
+    if options.egress_ipv6 and not net.ipv6:
+        message = f"network {net.name} has no IPv6, so nothing of it leaves from {options.egress_ipv6}"
         raise invalid(message, "create the network with ipv6, or leave egress_ipv6 out", "no_such_family")
-    for address in (asked.egress_ipv4, asked.egress_ipv6):
+    for address in (options.egress_ipv4, options.egress_ipv6):
         if address is None:
             continue
         try:

@@ -1,12 +1,13 @@
 """The bridge driver's nftables ruleset as text: pure functions from records.
 
-One table, a fixed number of chains and rules; ``balance_rules`` has those of services with several
-backends, of this table and of another beside it. What differs from network to network and from port to
-port stands in sets and maps, so neither a packet nor a change costs more with a thousand of them.
-Isolation between networks is one rule, not one a pair.
+One table with a fixed number of chains and rules. The rules of services with several backends are in
+``balancing.inet_rules`` for this table, and in ``balancing.service_rules`` for the bridge table. What differs by
+network
+and port is in sets and maps, so neither a packet nor a change costs more with a thousand of them. Isolation between
+networks is one rule, not one per pair.
 
-The table never accepts for others: what neither comes from nor goes to our bridges leaves it at the
-first rule, and a drop of the host's own firewall still stands.
+The table never accepts packets on behalf of the host's own firewall. Packets that neither come from nor go to our
+bridges leave it at the first rule, and a drop by the host's own firewall still applies.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ TABLE = "inet sandnet"
 
 
 class HostState(NamedTuple):
-    """What the table holds besides networks."""
+    """The content of the table besides networks."""
 
     elements: Sequence[tuple[str, str]] = ()
-    """Of sets that belong to no network, each with its set."""
+    """Elements of sets that belong to no network, each after the name of its set."""
     max_flows: int = 0
-    """Flows a sandbox may have where its network says nothing else; 0: no limit."""
+    """Limit of flows of a sandbox whose network sets none; 0: no limit."""
 
 
 SETS = """\
@@ -85,19 +86,19 @@ CHAINS = f"""\
     # route_localnet is on for our bridges (published ports on 127.0.0.1): keep the host's loopback closed
     ip daddr 127.0.0.0/8 iifname @bridges drop
     ip daddr 127.0.0.0/8 iifname @adopted drop
-    # a packet arrives at a port itself when a bridge hands it up past its hooks (IEEE 802.1 groups), or when the
-    # port was taken off its bridge: no rule for a bridge looks at it
+    # a packet has a port itself as its input when a bridge passes it up without its hooks (IEEE 802.1 groups), or
+    # when the port was removed from its bridge: no rule of a bridge covers it
     iifname "snv*" drop
     iifgroup {{ {PORTS}, {RETIRED} }} drop
-    # without anti-spoofing, a source that is routed elsewhere would have the answers sent there
+    # without anti-spoofing, answers to a source that is routed elsewhere would be sent there
     iifname @unguarded ip6 saddr != :: fib saddr . iif oif 0 drop
     iifname @unguarded meta nfproto ipv4 fib saddr . iif oif 0 drop
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
-    # a port published on 127.0.0.1 is for the host alone: translated here, a martian would be one no more
+    # a port published on 127.0.0.1 is for the host alone: translation would hide that the packet is a martian
     iifname != "lo" ip daddr 127.0.0.0/8 return
-    # what comes from a link-local address the kernel does not forward: refused at once, not answered never
+    # the kernel does not forward from link-local addresses: without translation the client is refused at once
     ip6 saddr fe80::/10 return
     fib daddr type local jump published
   }}
@@ -111,7 +112,7 @@ CHAINS = f"""\
     ct status dnat ip saddr . ip daddr @self4 masquerade
     ct status dnat ip6 saddr . ip6 daddr @self6 masquerade
     ct status dnat iifname . oifname @within masquerade
-    # the same between backends: one cannot hear another whose address is the service's, its own too
+    # the same between backends: one cannot receive from another whose address is the service's, as it has it too
     ct status dnat ip saddr @mates4 ip daddr @mates4 masquerade
     ct status dnat ip6 saddr @mates6 ip6 daddr @mates6 masquerade
     # 127.0.0.1 of the host cannot be answered to from another namespace
@@ -143,27 +144,27 @@ CHAINS = f"""\
     reject with icmpx type admin-prohibited
   }}
   chain began {{
-    # a segment amid a connection is no beginning: its flow was forgotten, or it is a stray
+    # a segment within a connection begins no flow: its flow was forgotten, or it is misplaced
     tcp flags & (fin | syn | rst | ack) != syn jump amid
     jump limited
   }}
   chain amid {{
     iifname @bridges jump strays
     iifname @adopted jump strays
-    # what answers a sandbox's connection comes to the port that it was masqueraded with: one of those that programs
-    # get without asking, and the host's servers have others
+    # An answer to a sandbox's connection has the port that it was masqueraded with as its destination: an ephemeral
+    # one, which the host's servers do not use.
     tcp dport 32768-65535 jump strays
   }}
   chain strays {{
-    # Connection tracking cannot place the segment, so no address of it was translated back. Where no socket of
-    # the host is concerned, it belongs to a connection of a sandbox, which a reset by the host would end.
+    # Connection tracking cannot assign the segment to a flow, so no address of it was translated back. Without a
+    # socket of the host it belongs to a connection of a sandbox, which a reset by the host would end.
     meta l4proto != tcp return
     socket transparent 0 return
     socket transparent 1 return
     drop
   }}
   chain misplaced {{
-    # the same on its way through the host: it would leave with an address that has a meaning here only
+    # the same for forwarded segments: they would leave with an address that has a meaning only on this host
     meta l4proto != tcp iifname . oifname @within accept
     drop
   }}
@@ -171,10 +172,10 @@ CHAINS = f"""\
     iifname @adopted jump leaving_adopted
     iifname @routed return
     oifname @routed return
-    # nothing else was forwarded before we switched forwarding on
+    # no other packets were forwarded before sandnet enabled forwarding
     meta nfproto != @closed_families return
     meta nfproto . iifname @open_links return
-    # what br_netfilter shows of somebody's bridge is not forwarded: it leaves by the bridge that it came from
+    # br_netfilter also shows bridged frames of other programs' bridges: they leave by the bridge they entered
     meta iifkind "bridge" update @crossing {{ iif . iif }} iif . oif @crossing return
     drop
   }}
@@ -182,7 +183,7 @@ CHAINS = f"""\
     ct state vmap {{ invalid : drop, new : jump limited }}
   }}
   chain leaving_adopted {{
-    # on somebody else's bridge connection tracking may see one direction only (br_netfilter)
+    # on another program's bridge connection tracking may see one direction only (br_netfilter)
     iifname . oifname @within return
     iifname . ip saddr @adopted4 jump leaving_subnet
     iifname . ip6 saddr @adopted6 jump leaving_subnet
@@ -190,7 +191,7 @@ CHAINS = f"""\
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname != @bridges oifname != @bridges goto others
-    # before the established: a flow of an earlier network with that subnet is none of this one
+    # before established ones: a flow of an earlier network with that subnet is not one of this network
     iifname @internal iifname . oifname @within accept
     iifname @internal drop
     oifname @internal drop
@@ -207,7 +208,7 @@ CHAINS = f"""\
 
 
 def table(state: Sequence[NetworkState], host: HostState) -> str:
-    """The whole table, replacing whatever stands under its name, in one transaction."""
+    """Return the script of the whole table; one transaction replaces any table of that name."""
     elements = [*host_elements(host.elements)]
     elements += [line for each in state for line in network_elements(each.network, host.max_flows, add=True)]
     endpoints = [each.endpoint for network in state for each in network.endpoints]
@@ -218,23 +219,23 @@ def table(state: Sequence[NetworkState], host: HostState) -> str:
 
 
 def no_table() -> str:
-    """No table, whether there was one or not."""
+    """Return the script that deletes the table, whether it exists or not."""
     return f"add table {TABLE}\ndelete table {TABLE}\n"
 
 
 def limits(state: Sequence[NetworkState], host: HostState) -> set[Counted]:
-    """How flows of these networks are counted: each way has its chains in the table. The usual one is always there."""
+    """Return the ways in which flows are counted, each with chains in the table. The default one is always there."""
     usual = {(host.max_flows, True)} if host.max_flows else set()
     return usual | {how for each in state if (how := flow_limits.counted(each.network, host.max_flows))}
 
 
 def network_elements(net: Network, max_flows: int, *, add: bool) -> Iterator[str]:
-    """The statements that make the ruleset know a network, or forget it.
+    """Yield the statements that add a network's elements to the ruleset, or delete them.
 
     Args:
         net: the network.
         max_flows: see :class:`HostState`.
-        add: whether it comes.
+        add: whether to add; false: to delete.
     """
     link = f'"{net.link}"'
     yield from _element("routed", link, add)
@@ -268,22 +269,22 @@ def _outbound(net: Network, link: str, add: bool) -> Iterator[str]:
 
 
 def _host_access(net: Network, link: str, add: bool) -> Iterator[str]:
-    asked = net.options.host_access or ()
-    if asked is True:
+    allowed = net.options.host_access or ()
+    if allowed is True:
         return
     yield from _element("closed", link, add)
-    for port in asked:
+    for port in allowed:
         yield from _element("opened", f"{link} . {port.proto} . {port.port}", add)
 
 
 def host_elements(of_host: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """The statements that add elements which belong to no network."""
+    """Yield the statements that add elements of no network."""
     for name, key in of_host:
         yield from _element(name, key, add=True)
 
 
 def endpoint_elements(ep: Endpoint, *, add: bool) -> Iterator[str]:
-    """The statements that publish an endpoint's ports, or withdraw them."""
+    """Yield the statements that publish an endpoint's ports, or withdraw them."""
     runs, alone = spans(ep.ports)
     for port in alone:
         yield from _port_element(ep, port, add)
@@ -325,7 +326,11 @@ def _port_element(ep: Endpoint, port: BoundPort, add: bool) -> Iterator[str]:
 
 
 def _element(name: str, key: str, add: bool, to: str = "") -> Iterator[str]:
-    """A removal adds first: nft 1.0.6 cannot delete what may be absent, and adding what is there is no error."""
+    """Yield the statements to add or delete an element.
+
+    A deletion adds it first: nft 1.0.6 cannot delete an element that may be absent, and adding an existing one is no
+    error.
+    """
     value = f"{key} : {to}" if to else key
     yield f"add element {TABLE} {name} {{ {value} }}"
     if not add:

@@ -1,4 +1,4 @@
-"""Makes masqueraded traffic bear the source that its route prefers, as what the host itself sends does."""
+"""Source addresses of masqueraded traffic: the source that its route prefers, as for the host's own traffic."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sandnet.kernel.workers import Workers
 from sandnet.model.address import Address
 
 MAPS: Final = {4: "preferred4", 6: "preferred6"}
-"""Of the inet table: link and destinations to the address that packets bear."""
+"""The inet table's maps, by IP version: from link and destinations to the source address."""
 TABLE: Final = "inet sandnet"
 
 
 class RouteSources:
-    """Keeps the maps as the host's routes are.
+    """The maps of source addresses, kept equal to the host's routes.
 
     Args:
-        host: tells of its routes.
-        workers: what its calls run on.
-        apply: has statements run as one transaction.
+        host: returns its routes.
+        workers: threads for its calls.
+        apply: applies statements as one transaction.
     """
 
     def __init__(self, host: Host, workers: Workers, apply: Callable[[Iterable[str]], Awaitable[None]]) -> None:
@@ -39,23 +39,23 @@ class RouteSources:
         return self._known
 
     async def start(self) -> None:
-        """Read what there is, for the table that is about to be made, and follow it from then on.
+        """Read the routes for the table that is about to be made, and follow them from then on.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell.
+            Error: ``UNAVAILABLE`` the kernel does not return them.
         """
         self._known = await self._read()
         self._following = True
 
     def stop(self) -> None:
-        """Follow no longer: the table is about to go."""
+        """Stop following: the table is about to be deleted."""
         self._following = False
 
     async def follow(self) -> None:
-        """Change the maps where routes have changed since the last call; cheap where none has.
+        """Change the maps where routes have changed since the last call; cheap if none has.
 
         Raises:
-            Error: ``UNAVAILABLE`` the kernel will not tell, or refuses.
+            Error: ``UNAVAILABLE`` the kernel does not return the routes, or refuses the change.
         """
         async with self._lock:
             if not self._following:
@@ -63,11 +63,11 @@ class RouteSources:
             old, new = self._known, await self._read()
             if old == new:
                 return
-            self._known = new  # before the change: where the table is gone it is made again with this
+            self._known = new  # before the change: if the table was removed, it is made again with this
             try:
                 await self._apply(_change(old, new))
             except BaseException:
-                self._known = old  # the next call tries again
+                self._known = old  # the next call retries
                 raise
 
     async def _read(self) -> Sequence[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """The packet filter of the host, as drivers and the core use it: two nftables tables, for the networks of all drivers.
 
-Table ``inet sandnet`` translates addresses, publishes ports and keeps networks apart; table ``bridge sandnet`` holds
-anti-spoofing and load balancing. A verb makes what its record says, however often it is called. Where another process
-removed what a change builds upon, both tables are made again, with the change in them.
+Table ``inet sandnet`` translates addresses, publishes ports and isolates networks. Table ``bridge sandnet`` contains
+anti-spoofing and load balancing. Every operation is idempotent: it makes the kernel's state that of its record. If
+another process removed what a change depends on, both tables are made again, with the change in them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PacketFilter:
     Args:
         kernel: writes and reads nftables, and reads links, routes and parameters.
         workers: threads for its calls.
-        host_elements: returns what others than this class keep in the tables' sets of the host.
+        host_elements: returns the elements of no network that other classes keep in the tables' sets.
         max_flows: tracked connections that a sandbox may have where its network sets no limit; 0: no limit.
     """
 
@@ -66,11 +66,11 @@ class PacketFilter:
         self._reason = kernel.host.missing_features().get("nftables", "")
 
     def unavailable(self) -> str:
-        """Return why the host has no packet filter, in words; empty: it has one."""
+        """Return why the host has no packet filter, as text; empty: it has one."""
         return self._reason
 
     async def start(self, state: StateOf) -> None:
-        """Put both tables in place in one transaction: established flows do not notice.
+        """Put both tables in place in one transaction; established flows continue.
 
         Args:
             state: returns the networks of all drivers that have links, in given phases.
@@ -92,7 +92,7 @@ class PacketFilter:
     # Compare and repair.
 
     async def faults(self) -> list[Fault]:
-        """Return how both tables differ from what they should be; :meth:`repair` makes them so."""
+        """Return how both tables differ from their desired content; :meth:`repair` removes the differences."""
         return [] if self._reason else await self._reconciler.faults()
 
     async def repair(self) -> None:
@@ -100,11 +100,11 @@ class PacketFilter:
         await self._reconciler.repair()
 
     def take_repaired(self) -> list[Fault]:
-        """Return what changes found missing, and repaired, since the last call."""
+        """Return the faults that changes met and repaired since the last call."""
         return self._reconciler.take_repaired()
 
     async def follow_routes(self) -> None:
-        """Follow the host's routes in the source addresses of masqueraded traffic; cheap where none has changed."""
+        """Update the source addresses of masqueraded traffic from the host's routes; cheap if none has changed."""
         await self._sources.follow()
 
     async def listing(self) -> Listing | None:
@@ -147,8 +147,9 @@ class PacketFilter:
     async def publish(self, ep: Endpoint) -> None:
         """Publish the endpoint's ports, and forget tracked flows that an earlier holder of them left behind.
 
-        Flows to backends that serve already stay (this is also a restart): without its entry, an answer under way is
-        lost.
+        Flows to current backends stay, because this also runs at a restart: without its conntrack entry, an answer
+        under
+        way is lost.
         """
         if ep.ports:
             await self._apply(inet_table.endpoint_elements(ep, add=True))
@@ -162,7 +163,7 @@ class PacketFilter:
             await self._workers.run(self._kernel.firewall.forget_flows, addresses=targets)
 
     async def forget_stale(self, endpoints: Collection[Endpoint]) -> None:
-        """Forget tracked flows to the endpoints' published ports that lead anywhere but to these endpoints."""
+        """Forget tracked flows to the endpoints' published ports whose destination is not one of these endpoints."""
         stale = {(port.proto, port.host_port) for ep in endpoints for port in ep.ports if port.proto != TCP}
         if stale:
             own = (own for ep in endpoints for own in (ep.address, ep.address_ipv6, *self._balancer.programmed(ep)))
@@ -172,23 +173,23 @@ class PacketFilter:
     async def balance(self, ep: Endpoint, backends: Sequence[Attachment]) -> None:
         """Spread new flows to the endpoint's address over these backends by their weights.
 
-        Established flows stay where they are, but for those of a backend that is no longer among ``backends``. One or
-        none: nothing is balanced. Drained and unhealthy ones take no new flows, unless there are no others.
+        Established flows stay where they are, except those of a backend that is no longer among ``backends``. With one
+        backend or none nothing is balanced. Drained and unhealthy ones take no new flows, unless there are no others.
         """
         await self._balancer.balance(ep, backends)
 
     # Ports of bridges.
 
     async def allow_port(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Let the attachment's port send what is its own and nothing else, before there is such a port.
+        """Let the attachment's port send from its own addresses only, before the port exists.
 
-        Its addresses are then free of flows to an earlier holder.
+        Afterwards no flow to an earlier holder of its addresses is tracked.
         """
         await self._antispoofing.allow(net, ep, att)
         await self._balancer.complete(att)
 
     async def remove_ports(self, host_links: Iterable[str]) -> None:
-        """Forget what these ports might send, once they are down."""
+        """Remove the anti-spoofing elements of these ports, once they are down."""
         await self._antispoofing.remove(host_links)
 
     def _host(self) -> HostState:

@@ -1,4 +1,4 @@
-"""Which ports of the host lead where, as the maps of the table say it: of use when no record does."""
+"""The published ports of the host, read from the table's maps: for the case that no record contains them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MAPS = (
     *(("any4", ANY4), ("any6", ANY6), ("one4", None), ("one6", None)),
     *(("span4", ANY4), ("span6", ANY6), ("one_span4", None), ("one_span6", None)),
 )
-"""Each map, and the host address that its keys leave unsaid."""
+"""Each map, and the host address that its keys leave out."""
 
 
 def published(listing: Listing | None) -> Sequence[tuple[Address, BoundPort]]:
-    """Each port of the host with the address it leads to, by a listing of the table."""
+    """Return each port of the host with its destination address, from a listing of the table."""
     found: list[tuple[Address, BoundPort]] = []
     for name, host_ip in _MAPS:
         for element in listing.elements.get(name, ()) if listing else ():
@@ -26,7 +26,10 @@ def published(listing: Listing | None) -> Sequence[tuple[Address, BoundPort]]:
 
 
 def _read(element: str, host_ip: Address | None) -> Iterator[tuple[Address, BoundPort]]:
-    """One element: ``[host address .] protocol . host port : address . port``, or ``… . first-last : address``."""
+    """Yield the ports of one element.
+
+    Its form is ``[host address .] protocol . host port : address . port``, or ``… . first-last : address``.
+    """
     key, _, value = element.partition(" : ")
     try:
         *head, proto, host_port = key.split(" . ")

@@ -1,4 +1,4 @@
-"""Keeps both tables as we made them: remembers how they looked, compares, and makes them anew."""
+"""Reconciliation of both tables: it records their structure, compares the kernel with it, and rewrites them."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ from sandnet.model import Network, Phase
 
 TABLES: Final = (inet_table.TABLE, BRIDGE)
 ATTEMPTS: Final = 3
-"""Times to make the tables while others keep changing the ruleset."""
+"""Attempts to make the tables while other programs keep changing the ruleset."""
 _READY: Final = (Phase.READY,)
 _PRESENT: Final = (Phase.CREATING, Phase.READY)
 Elements = dict[str, set[str]]
-"""By set or map, as they are spelled in scripts."""
+"""Elements by set or map, as they are spelled in scripts."""
 
 
 class _Expected(NamedTuple):
     lasting: list[NetworkState]
-    """What must be in the tables."""
+    """The networks whose elements must be in the tables."""
     anything: list[NetworkState]
-    """What may be: with what comes and goes."""
+    """The networks whose elements may be in them, including those being added or removed."""
     services: Sequence[BalancedService]
     ports: Sequence[Own]
     host: HostState
 
 
 class RulesetReconciler:
-    """The tables' guardian. What they should hold is the script that a start would run."""
+    """Reconciler of the tables. Their desired content is the script that a start would apply."""
 
     def __init__(
         self,
         firewall: Firewall,
         workers: Workers,
-        balancing: LoadBalancer,
-        guarding: AntiSpoofing,
+        balancer: LoadBalancer,
+        antispoofing: AntiSpoofing,
         rules: RulesetTransaction,
         host: Callable[[], HostState] = HostState,
     ) -> None:
         self._firewall = firewall
         self._workers = workers
-        self._balancing = balancing
-        self._guarding = guarding
+        self._balancer = balancer
+        self._antispoofing = antispoofing
         self._rules = rules
         self._rules.rewrite = self._rewrite
         self._host = host
         self._limits: set[Counted] = set()
-        """Those that the table has chains for."""
+        """The limits for which the table has chains."""
         self._state: StateOf = lambda _: []
-        self._frames: dict[str, str] = {}
+        self._recorded: dict[str, str] = {}
         self._repaired: list[Fault] = []
 
     async def start(self, state: StateOf, links: Sequence[Link]) -> None:
-        """Put both tables in place in one transaction, and remember how they look."""
+        """Put both tables in place in one transaction, and record their structure."""
         self._state = state
         lasting = state(_READY)
-        self._guarding.start(lasting, links)
+        self._antispoofing.start(lasting, links)
         async with self._rules.lock.exclusive():
-            await self._make(lambda: self._balancing.start(self._desired(lasting), lasting))
+            await self._make(lambda: self._balancer.start(self._desired(lasting), lasting))
 
     async def faults(self) -> list[Fault]:
-        """What is wrong, but for what is being changed just now: who finds something looks again, alone."""
+        """Return the differences, except changes in progress: a difference is verified with the lock held alone."""
         touched = await self._workers.run(self._firewall.foreign_generation)
         found = await self._compare()
         if found:
@@ -84,45 +84,47 @@ class RulesetReconciler:
         return found
 
     async def limit(self, net: Network) -> None:
-        """See to it that the table has the chains that count flows as this network, which is recorded, wants it."""
+        """Add the chains that count flows as this network requests, if the table has none; the network is recorded."""
         how = flow_limits.counted(net, self._host().max_flows)
         if how and how not in self._limits:
             await self.repair()
 
     async def forget_limits(self) -> None:
-        """Take away chains that count as no network wants it any more."""
+        """Remove chains that no network needs any more."""
         if self._limits - inet_table.limits(self._state(_PRESENT), self._host()):
             await self.repair()
 
     async def repair(self) -> None:
-        """Make both tables anew, with what is being made and without what is being removed."""
+        """Rewrite both tables, with the networks being created and without those being removed."""
         async with self._rules.lock.exclusive():
             await self._repair()
 
     def take_repaired(self) -> list[Fault]:
-        """What was wrong when a change met it and both tables were made anew for it, since the last call."""
-        told, self._repaired = self._repaired, []
-        return told
+        """Return the faults since the last call that a change met, and for which both tables were rewritten."""
+        repaired, self._repaired = self._repaired, []
+        return repaired
 
     async def _rewrite(self) -> None:
-        """The same amid a change; called alone."""
+        """Repair both tables for a change that failed, and record the faults; called with the lock held alone."""
         found = await self._compare()
         await self._repair()
         self._repaired += found
 
     async def _repair(self) -> None:
-        wanted = self._state(_PRESENT)
-        await self._make(lambda: self._balancing.repair(self._desired(wanted), wanted))
+        networks = self._state(_PRESENT)
+        await self._make(lambda: self._balancer.repair(self._desired(networks), networks))
 
     async def _make(self, make: Callable[[], Awaitable[None]]) -> None:
-        """Make both tables, and remember how they look then; called while nobody else of ours changes them.
+        """Write both tables, and record their structure then; called while no other caller in this process changes
+        them.
 
-        Made once more where others changed something meanwhile: what they broke must not be taken for how it should be.
+        Repeated if another program changed something during it: what it broke must not be recorded as the desired
+        structure.
         """
         for _ in range(ATTEMPTS):
             await self._workers.run(self._acknowledge)
             await make()
-            self._frames = await self._workers.run(self._structures)
+            self._recorded = await self._workers.run(self._structures)
             if not await self._workers.run(self._firewall.foreign_generation):
                 break
 
@@ -142,31 +144,31 @@ class RulesetReconciler:
 
     def _expected(self) -> _Expected:
         lasting, anything = self._state(_READY), self._state(tuple(Phase))
-        return _Expected(lasting, anything, self._balancing.services(), self._guarding.ports(), self._host())
+        return _Expected(lasting, anything, self._balancer.services(), self._antispoofing.ports(), self._host())
 
     def _listings(self) -> dict[str, Listing | None]:
         return {table: self._firewall.listing(table) for table in TABLES}
 
     def _differences(self, found: dict[str, Listing | None], before: _Expected, after: _Expected) -> list[Fault]:
-        """An element is missing when it had to be there all the time, and strange when it never could."""
+        """Return an element as missing if it was needed all the time, and as unexpected if it was never allowed."""
         must, still_must = (self._elements(each.lasting, each) for each in (before, after))
         may, still_may = (self._elements(each.anything, each) for each in (before, after))
-        told: list[Fault] = []
+        faults: list[Fault] = []
         for table in TABLES:
-            frame = self._frames.get(table, "")
+            structure = self._recorded.get(table, "")
             needed = _combined(must.get(table, {}), still_must.get(table, {}), set.intersection)
             allowed = _combined(may.get(table, {}), still_may.get(table, {}), set.union)
-            told += diff.table_faults(table, found[table], frame, needed, allowed)
-        return told
+            faults += diff.table_faults(table, found[table], structure, needed, allowed)
+        return faults
 
     def _elements(self, state: list[NetworkState], known: _Expected) -> dict[str, Elements]:
         tables = _tables(state, known.ports, known.host)
-        return diff.elements(self._balancing.script(tables, state, known.services))
+        return diff.elements(self._balancer.script(tables, state, known.services))
 
     def _desired(self, state: Sequence[NetworkState]) -> str:
         host = self._host()
         self._limits = inet_table.limits(state, host)
-        return _tables(state, self._guarding.ports(), host)
+        return _tables(state, self._antispoofing.ports(), host)
 
 
 def _tables(state: Sequence[NetworkState], ports: Sequence[Own], host: HostState) -> str:

@@ -1,1 +1,1 @@
-"""Load balancing of services: rules, elements, and what is programmed."""
+"""Load balancing of services: nftables rules and elements, and the state that the kernel has."""

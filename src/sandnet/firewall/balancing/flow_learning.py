@@ -1,14 +1,15 @@
-"""Rules by which flows of services are learned, as text: what a flow is keyed by, and how much room a port has.
+"""Rules that learn the flows of services, as text: the key of a flow, and the capacity of a port.
 
-A flow is learned where its **place** is free. A port has a fixed number of places, and the hash of a flow says which
-one is the flow's own. The place is kept as long as the flow is, so a port never holds more flows than it has places,
-whatever it sends and however long. Two flows with one place are possible: the later one then tries the second stage,
-which has places and maps of its own. Of a client with 3,000 flows about one finds both taken.
+A flow is learned if its **place** is free. A port has a fixed number of places, and the hash of a flow selects one of
+them. The place is kept as long as the flow, so a port never holds more flows than it has places, whatever it sends and
+however long. Two flows may share one place: the later one then tries the second stage, which has places and maps of its
+own. Of a client with 3,000 flows about one finds both taken.
 
 The bound holds for what one port sends. Two ports that may send the same flow (without anti-spoofing, or backends of
-one service) can keep more alive together: who refreshes a flow has a place for it, and does not ask who else has.
+one service) can keep more alive together: the port that refreshes a flow has a place for it, and the rules do not check
+for other ports.
 
-What is refused there, and what comes faster than :data:`_ROOMS` says, is kept by its bucket (``spill``).
+Flows that are refused there, and flows above the rate of :data:`_LEARNING_RATES`, are kept by their bucket (``spill``).
 """
 
 from __future__ import annotations
@@ -18,49 +19,56 @@ from typing import Final, NamedTuple
 from sandnet.firewall.balancing.service_elements import BUCKETS
 
 SEED: Final = "SEED-OF-BUCKETS"
-"""Stands in the rules where the host's own random number goes; see :mod:`sandnet.firewall.balancing.hash_seeds`."""
+"""Placeholder in the rules for the host's own random number; see :mod:`sandnet.firewall.balancing.hash_seeds`."""
 KEY_SEEDS: Final = ("SEED-OF-KEYS-1", "SEED-OF-KEYS-2")
 FULL: Final = "full"
-"""The set that has the protocols whose map of learned flows was found full, for a while each time."""
-_ROOMS: Final = {"tcp": "1000/second burst 32768", "udp": "400/second burst 16384", "sctp": "400/second burst 16384"}
-"""New flows that one port may have learned. It bounds how fast a port's places fill."""
-ROOMS: Final = (*_ROOMS, "said", "parts")
-"""What the rates of each port are kept for."""
-SAID: Final = "100/second burst 4096"
-"""Datagrams of one port by which a flow that a backend begins is remembered, or kept: 34,096 flows in five minutes."""
-PARTS: Final = "100/second burst 4096"
-"""Fragments of one port by which it is remembered that a datagram's answer bears the service's address."""
+"""The set of the protocols whose map of learned flows was found full; an element lasts for a while."""
+_LEARNING_RATES: Final = {
+    "tcp": "1000/second burst 32768",
+    "udp": "400/second burst 16384",
+    "sctp": "400/second burst 16384",
+}
+"""Rate of new flows that one port may have learned. It bounds how fast a port's places fill."""
+RATE_LIMITS: Final = (*_LEARNING_RATES, "said", "parts")
+"""The names of the rate limits that are kept for each port."""
+BACKEND_FLOW_RATE: Final = "100/second burst 4096"
+"""Rate of datagrams of one port by which a flow that a backend begins is learned, or kept: 34,096 flows in five
+minutes.
+"""
+FRAGMENT_RATE: Final = "100/second burst 4096"
+"""Rate of fragments of one port by which the rules learn that a datagram's answer has the service's address."""
 _ASKERS: Final = 65536
 _ALL_BITS: Final = 4294967295
 _TCP_IDLE: Final = "124m"
-"""RFC 5382, REQ-5: no established connection is forgotten before two hours and four minutes."""
+"""Idle time of an established connection (RFC 5382, REQ-5): it may not be forgotten before two hours and four minutes.
+"""
 IDLE: Final = "5m"
-"""RFC 4787, REQ-5: the recommended time for UDP; SCTP sends heartbeats every 30 s (RFC 9260, 16)."""
+"""Idle time for UDP (RFC 4787, REQ-5, recommended value); SCTP sends heartbeats every 30 s (RFC 9260, 16)."""
 CLOSING: Final = "2m"
 OPENING: Final = "1m"
 
 
 class Room(NamedTuple):
-    """How many flows are learned."""
+    """The limits of learned flows."""
 
     flows: int = 1 << 18
-    """The most of one protocol and family on the host, about 150 bytes each."""
+    """Limit for one protocol and family on the host, about 150 bytes per flow."""
     shares: tuple[int, int] = (1 << 15, 1 << 14)
-    """The most of one protocol and family that one port holds, in the first stage and in the second."""
+    """Limits for one protocol and family of one port, in the first stage and in the second."""
     reported: str = "5m"
-    """How long it is reported that a map was found full, as nft writes it."""
+    """How long a map that was found full is reported, as nft writes it."""
 
 
 USUAL: Final = Room()
 
 
 class Stage(NamedTuple):
-    """One of the two attempts to find a flow a place."""
+    """One of the two attempts to find a place for a flow."""
 
     suffix: str
-    """What the names of its maps and chains end with, before the family."""
+    """Suffix of the names of its maps and chains, before the family."""
     share: int
-    """Places of each port."""
+    """Number of places of each port."""
     seed: str
 
 
@@ -70,24 +78,24 @@ def stages(room: Room) -> tuple[Stage, Stage]:
 
 
 FLOWS: Final = {"tcp_flows": _TCP_IDLE, "closing_flows": CLOSING, "udp_flows": IDLE, "sctp_flows": IDLE}
-"""The maps of learned flows, which each stage has, and how long a silent flow is kept."""
+"""The maps of learned flows, which each stage has, and the idle time of a flow."""
 PLACES: Final = {"tcp_places": _TCP_IDLE, "udp_places": IDLE, "sctp_places": IDLE}
-"""The same of places; closing flows keep those that they had."""
+"""The sets of places, and the idle time of a place; closing flows keep the places that they had."""
 
 
 def hashed(of: str, modulus: int, seed: str = SEED) -> str:
-    """An expression of nft that spreads what it is given over so many numbers."""
+    """Return an expression of nft that hashes ``of`` to a number below ``modulus``."""
     return f"jhash {of} mod {modulus} seed {seed}"
 
 
 def _both(source: str, target: str) -> str:
-    """The network and both addresses, as 64 bits; the library has registers for no more than two addresses of IPv6."""
+    """Return the network and both addresses as 64 bits; the library's registers hold at most two IPv6 addresses."""
     ends, sender = f"{source} . {target}", f"meta mark . {source}"
     return f"{hashed(ends, _ALL_BITS, KEY_SEEDS[0])} . {hashed(sender, _ALL_BITS, KEY_SEEDS[1])}"
 
 
 class Family:
-    """How one IP version spells it."""
+    """The spelling of expressions and rules for one IP version."""
 
     def __init__(self, version: int, room: Room) -> None:
         ip = "ip" if version == 4 else "ip6"
@@ -106,30 +114,30 @@ class Family:
             self.other = "icmpv6 type != echo-request"
 
     def is_one_of(self, backends: str) -> str:
-        """Matches when the frame goes to one of the service's backends: ``live`` or ``takers``."""
+        """Return a match for frames to one of the service's backends in the set: ``live`` or ``takers``."""
         return f"{self.service} . ether daddr @{backends}{self.version}"
 
     def learned(self, flows: str) -> str:
-        """Matches a flow of the map whose backend is live, and sends it there."""
+        """Return a rule that matches a flow of the map whose backend is live, and sends it to that backend."""
         return f"ether daddr set {self.flow} map @{flows}{self.version} {self.is_one_of('live')}"
 
     def spilled(self, flows: str, backends: str) -> str:
-        """Sends what is kept by its bucket there, if that is one of these backends."""
+        """Return a rule that sends a flow kept by its bucket to its backend, if that is one of ``backends``."""
         spill = f"{flows}_spill{self.version}"
         kept = f"update @{spill} {{ {self.bucket_place} : ether daddr }} return"
         return f"ether daddr set {self.bucket_place} map @{spill} {self.is_one_of(backends)} {kept}"
 
     def bucket(self, of: str) -> str:
-        """Sends to the backend that takes a bucket."""
+        """Return a rule that sends to the backend that owns a bucket."""
         return f"ether daddr set {self.service} . {hashed(of, BUCKETS)} map @buckets{self.version}"
 
     def write(self, verb: str, flows: str, timeout: str = "") -> str:
-        """Learns, refreshes or forgets the flow."""
+        """Return a statement that learns, refreshes or forgets the flow."""
         lasting = f" timeout {timeout}" if timeout else ""
         return f"{verb} @{flows}{self.version} {{ {self.flow}{lasting} : ether daddr }}"
 
     def expect(self) -> tuple[str, ...]:
-        """The rules that remember whose answers are to bear the service's address."""
+        """Return the rules that record whose answers are to have the service's address."""
         peer, answer = f"{self.sender} . ether daddr", f"{self.sender} . th sport . ether daddr . th dport"
         return (
             f"update @udp_peers{self.version} {{ {peer} }}",
@@ -138,12 +146,12 @@ class Family:
         )
 
     def expect_any(self) -> str:
-        """The rule that remembers the same where there is no room: by network and hash, so it has room always."""
+        """Return the rule that records the same by network and hash, for want of room: this set always has room."""
         asker = hashed(f"{self.source} . th sport", _ASKERS, KEY_SEEDS[0])
         return f"update @udp_askers{self.version} {{ meta mark . {asker} }}"
 
     def answers(self) -> tuple[str, ...]:
-        """The rules that make an answer come from the service's address."""
+        """Return the rules that set the source of an answer to the service's address."""
         right = f"{self.source} set {self.sender} map @services_of{self.version} return"
         asker = hashed(f"{self.target} . th dport", _ASKERS, KEY_SEEDS[0])
         return (
@@ -153,32 +161,32 @@ class Family:
         )
 
     def beyond(self, protocol: str, spill: str) -> str:
-        """Sends new flows beyond a port's room elsewhere."""
-        return f"update @{protocol}_room {{ iif limit rate over {_ROOMS[protocol]} packets }} goto {spill}"
+        """Return the rule that sends new flows above a port's rate to ``spill``."""
+        return f"update @{protocol}_room {{ iif limit rate over {_LEARNING_RATES[protocol]} packets }} goto {spill}"
 
     def place(self, stage: Stage) -> str:
-        """The key of the place that a flow has among those of its port."""
+        """Return the key of the place that a flow has among those of its port."""
         ends = f"{self.source} . {self.target} . th sport . th dport"
         return f"iif . {hashed(ends, stage.share, stage.seed)}"
 
     def keep_place(self, protocol: str, stage: Stage, timeout: str = "") -> str:
-        """Takes the flow's place, or keeps it as long as the flow."""
+        """Return a statement that takes the flow's place, or keeps it as long as the flow."""
         lasting = f" timeout {timeout}" if timeout else ""
         return f"update @{protocol}_places{stage.suffix}{self.version} {{ {self.place(stage)}{lasting} }}"
 
     def keep(self, protocol: str, stage: Stage, timeout: str = "") -> str:
-        """Learns or refreshes the flow, and its place."""
+        """Return a statement that learns or refreshes the flow, and its place."""
         flow = self.write("update", f"{protocol}_flows{stage.suffix}", timeout)
         return f"{self.keep_place(protocol, stage, timeout)} {flow}"
 
     def known(self, flows: str) -> tuple[tuple[Stage, str], ...]:
-        """For each stage, what matches a flow that is known there, whether its backend is live or not."""
+        """Return for each stage a match for a flow that is known there, whether its backend is live or not."""
         return tuple(
             (stage, f"ether daddr set {self.flow} map @{flows}{stage.suffix}{self.version}") for stage in self.stages
         )
 
     def find_place(self, protocol: str) -> tuple[str, ...]:
-        """The rules that have a flow learned in the first stage in which its place is free."""
+        """Return the rules that learn a flow in the first stage in which its place is free."""
         return tuple(
             f"{self.place(stage)} != @{protocol}_places{stage.suffix}{self.version} "
             f"goto {protocol}_learn{stage.suffix}{self.version}"
@@ -186,17 +194,18 @@ class Family:
         )
 
     def _chosen(self) -> tuple[str, str]:
-        """The rules that send a new flow to the backend of its bucket."""
+        """Return the rules that send a new flow to the backend of its bucket."""
         by_flow, by_client = self.bucket(f"{self.source} . th sport"), self.bucket(self.source)
         return by_flow, f"{self.service} @clients{self.version} {by_client}"
 
     def opened(self, protocol: str, timeout: str, after: str) -> dict[str, tuple[str, ...]]:
-        """The chains that send a new flow by its bucket and learn it, or keep it by its bucket where there is no room.
+        """Return the chains that send a new flow by its bucket and learn it; if there is no room, it is kept by its
+        bucket.
 
         Args:
             protocol: ``tcp``, ``udp`` or ``sctp``.
-            timeout: how long it is known when nothing follows; empty: as long as others.
-            after: what is done next.
+            timeout: idle time of a flow of which only the first packet was seen; empty: the map's own.
+            after: the statement that follows.
         """
         flows, version = f"{protocol}_flows", self.version
         spill, full = f"{protocol}_spill{version}", f"{protocol}_full{version}"
@@ -216,7 +225,7 @@ class Family:
             if protocol == "tcp":
                 forget.append(self.write("delete", f"closing_flows{stage.suffix}"))
             chains[f"{protocol}_learn{stage.suffix}"] = (learn, f"goto {full}")
-            # it has its place still: no new room is needed
+            # the flow still has its place: no new room is needed
             chains[f"{protocol}_again{stage.suffix}"] = (*forget, *self._chosen(), learn, f"goto {full}")
         return chains
 
@@ -234,5 +243,5 @@ class Family:
         )
 
     def holder(self) -> str:
-        """Sends to the holder of the address."""
+        """Return a rule that sends to the holder of the address."""
         return f"ether daddr set {self.service} map @holders{self.version}"

@@ -1,6 +1,6 @@
-"""The host's own secret, from which the seeds of the rules' hashes come: no sandbox can tell where its flows go.
+"""The host's secret, from which the seeds of the rules' hashes are derived: no sandbox can predict its flows' backends.
 
-It stands in the table itself, so it stays as long as what was learned with it, and is another one after a boot.
+The table itself contains it, so it lives as long as what was learned with it, and changes at a boot.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from sandnet.firewall.balancing.flow_learning import KEY_SEEDS, SEED
 from sandnet.firewall.ruleset.elements import BRIDGE
 
 PLACE: Final = "secret"
-"""The set that has it, as the 128 bits of an address."""
+"""The set that contains it, as the 128 bits of an address."""
 NAMES: Final = (SEED, *KEY_SEEDS)
-"""What stands in the rules where seeds go."""
+"""The placeholders for seeds in the rules."""
 
 
 def known(found: Collection[str]) -> IPv6Address | None:
-    """The secret among the elements of the set; ``None``: there is none."""
+    """Return the secret among the elements of the set; ``None``: there is none."""
     return IPv6Address(next(iter(found))) if len(found) == 1 else None
 
 
 def drawn() -> IPv6Address:
-    """A new secret."""
+    """Return a new secret."""
     return IPv6Address(secrets.token_bytes(16))
 
 
 def seed(secret: IPv6Address, name: str) -> str:
-    """Return the seed that comes from a secret under a name, as nft writes it; never 0."""
+    """Return the seed that is derived from a secret and a name, as nft writes it; never 0."""
     return hex(int.from_bytes(sha256(secret.packed + name.encode()).digest()[:4]) or 1)
 
 
 def seeded(script: str, secret: IPv6Address) -> str:
-    """The script with seeds where the rules have names for them, and with the secret."""
+    """Return the script with seeds in place of their placeholders, and with the secret."""
     for name in NAMES:
         script = script.replace(name, seed(secret, name))
     return f"{script}add element {BRIDGE} {PLACE} {{ {secret} }}\n"

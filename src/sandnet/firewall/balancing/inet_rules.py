@@ -1,4 +1,4 @@
-"""The part of balancing that the inet table does: rules and maps for those that come by way of the host."""
+"""Load balancing in the inet table: rules and maps for packets that pass through the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sandnet.model import Affinity
 
 
 def inet_maps() -> str:
-    """The maps of the inet table, one for each way to come and each affinity."""
+    """Return the maps of the inet table, one for each kind of destination and each affinity."""
     lines = []
     for affinity in Affinity:
         for ip, version in (("ip", 4), ("ip6", 6)):
@@ -29,7 +29,7 @@ def _slots(ip: str, affinity: Affinity) -> str:
 
 
 def inet_published() -> str:
-    """Rules that translate what comes to a published port of the host."""
+    """Return the rules that translate packets to a published port of the host."""
     lines = []
     for affinity in Affinity:
         for ip, version in (("ip", 4), ("ip6", 6)):
@@ -45,7 +45,7 @@ def inet_published() -> str:
 
 
 def inet_own() -> str:
-    """Rules that translate what the host itself sends to a service's address."""
+    """Return the rules that translate what the host itself sends to a service's address."""
     lines = [
         f"    dnat {ip} to {ip} daddr . {_slots(ip, affinity)} map @own{version}_{affinity}"
         for affinity in Affinity

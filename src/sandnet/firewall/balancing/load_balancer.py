@@ -1,4 +1,4 @@
-"""What is programmed of services with several backends, and how it changes."""
+"""The services with several backends that the kernel balances, and their changes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sandnet.model import Attachment, Endpoint, Interface
 
 
 class LoadBalancer:
-    """Remembers each balanced service as the kernel has it, so that a change touches only what differs.
+    """The balanced services as the kernel has them, kept in memory so that a change touches only what differs.
 
-    Callers take turns for one endpoint.
+    Callers serialize their calls for one endpoint.
     """
 
     def __init__(self, firewall: Firewall, workers: Workers, rules: RulesetTransaction) -> None:
@@ -29,14 +29,14 @@ class LoadBalancer:
         self._rules = rules
         self._programmed: dict[str, BalancedService] = {}
         self._former: dict[str, BalancedService] = {}
-        """What the kernel has still where it refused a change: the next one starts from there."""
-        self._forgetting = ConntrackCleanup(firewall, workers)
+        """The services that the kernel still has after it refused a change: the next change starts from there."""
+        self._conntrack = ConntrackCleanup(firewall, workers)
         self._secret = hash_seeds.drawn()
 
     async def start(self, table: str, state: Sequence[NetworkState]) -> None:
         """Put all services in place, in one transaction with the script ``table``. Learned flows stay.
 
-        Where the bridge table is one that cannot be brought to its state (of another version), it is replaced.
+        A bridge table that cannot be changed into the desired one (it is of another version) is replaced.
         """
         endpoints = [each for network in state for each in network.endpoints]
         services = [BalancedService(each.endpoint, tuple(each.backends)) for each in endpoints]
@@ -48,7 +48,7 @@ class LoadBalancer:
         await self.repair(table, state)
 
     async def repair(self, table: str, state: Sequence[NetworkState]) -> None:
-        """The same for the services as they are programmed; nobody changes one meanwhile."""
+        """Put the services that are in memory in place in the same way; no change may run at the same time."""
         script = await self._workers.run(self.script, table, state, self.services())
         try:
             await self._workers.run(self._firewall.apply, script)
@@ -57,24 +57,24 @@ class LoadBalancer:
         self._former.clear()
 
     def services(self) -> Sequence[BalancedService]:
-        """Those that are programmed."""
+        """Return the balanced services."""
         return [*self._programmed.values()]
 
     def programmed(self, endpoint: Endpoint) -> Collection[Interface]:
-        """The own addresses of the backends that flows are translated to; none when nothing is balanced."""
+        """Return the own addresses of the backends that flows are translated to; none if nothing is balanced."""
         service = self._programmed.get(endpoint.id)
         return service_elements.own_addresses(service) if service else ()
 
     async def complete(self, attachment: Attachment) -> None:
-        """Wait until flows to an earlier bearer of its addresses are forgotten."""
+        """Wait until flows to an earlier owner of its addresses are forgotten."""
         own = (attachment.address, attachment.address_ipv6)
-        await self._forgetting.wait([address.ip for address in own if address])
+        await self._conntrack.wait([address.ip for address in own if address])
 
     async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
-        """Make the kernel's elements those of the service; forget flows translated to who is gone.
+        """Make the kernel's elements those of the service; forget flows translated to removed backends.
 
-        What it should be is remembered even where the kernel refuses, as when others removed the tables: a repair goes
-        by it, and must not bring back who is gone.
+        The desired state is kept in memory even if the kernel refuses, as when another program removed the tables: a
+        repair uses it, and must not restore removed backends.
         """
         new = BalancedService(endpoint, tuple(backends))
         known = endpoint.id in self._programmed or endpoint.id in self._former
@@ -91,12 +91,12 @@ class LoadBalancer:
                 self._former[endpoint.id] = former
                 raise
             finally:
-                gone = service_elements.own_addresses(old) - service_elements.own_addresses(new)
-                self._forgetting.add(address.ip for address in gone)
+                removed = service_elements.own_addresses(old) - service_elements.own_addresses(new)
+                self._conntrack.add(address.ip for address in removed)
 
     def script(self, table: str, state: Sequence[NetworkState], services: Sequence[BalancedService]) -> str:
-        """All that puts both tables in place: ``table`` is the inet table's own part."""
-        # the bridge table first: it stays where it is in the list of tables, the other one is made anew behind it
+        """Return the script that puts both tables in place; ``table`` is the inet table's own part."""
+        # the bridge table first: it keeps its position in the list of tables, and the other one is made again behind it
         routers = [line for each in state for line in router(each.network, add=True)]
         lines = [line for each in services for line in elements.diff_statements({}, service_elements.elements(each))]
         return hash_seeds.seeded("\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n", self._secret)

@@ -1,13 +1,13 @@
-"""Many backends behind one address, as elements of nftables sets and maps: pure functions from records.
+"""Services with several backends as elements of nftables sets and maps: pure functions from records.
 
-Clients on the bridge: the frame's destination MAC is rewritten (``bridge_ruleset``), the packet itself is left alone.
-Whoever comes by way of the host is translated to a backend's own address (``inet_ruleset``), and connection
-tracking keeps it there. The rules never change; all that belongs to one service stands in elements, so a change
-costs the elements it moves, however many services there are.
+For clients on the bridge, the frame's destination MAC is rewritten (``service_rules``), and the packet is left
+unchanged. Packets that pass through the host are translated to a backend's own address (``inet_rules``), and conntrack
+keeps them there. The rules never change. All that belongs to one service is in elements, so the cost of a change is
+that of the elements it moves, however many services there are.
 
 Backends are spread over a fixed number of buckets by weighted rendezvous hashing (Thaler and Ravishankar 1998;
-Schindelhauer and Schomaker 2005): each has a score for each bucket, and the highest takes it. So a backend that
-comes takes buckets from the others and one that goes leaves its own to them; no other bucket moves.
+Schindelhauer and Schomaker 2005): each backend has a score for each bucket, and the highest score takes it. So an added
+backend takes buckets from the others, and a removed one leaves its own to them; no other bucket moves.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sandnet.firewall.ruleset.published_sources import sources
 from sandnet.model import Affinity, Attachment, Endpoint
 
 BUCKETS: Final = 256
-"""For clients on the bridge: the unit of what a weight can say."""
+"""Number of buckets for clients on the bridge: the resolution of weights."""
 SLOTS: Final = 64
-"""The same for those that come by way of the host. Fewer, as each published port has its own."""
+"""Number of buckets for packets that pass through the host. Fewer, as each published port has its own."""
 
 
 class BalancedService(NamedTuple):
-    """An endpoint and its backends, as they are programmed."""
+    """An endpoint and its backends, in the form that is programmed."""
 
     endpoint: Endpoint
     backends: tuple[Attachment, ...]
@@ -40,12 +40,12 @@ class BalancedService(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def network_number(identity: str) -> str:
-    """What stands for a network in keys, as nft writes a mark; never 0."""
+    """Return the number of a network in keys, as nft writes a mark; never 0."""
     return f"0x{int.from_bytes(sha256(identity.encode()).digest()[:4]) or 1:08x}"
 
 
 def balanced(service: BalancedService) -> bool:
-    """Whether anything is balanced: not when the endpoint's address is the only backend's own.
+    """Return whether anything is balanced: not if the endpoint's address is the only backend's own.
 
     A last backend that took the address over stays balanced, alone: frames of clients that still know the MAC
     of the former holder must reach it.
@@ -56,18 +56,18 @@ def balanced(service: BalancedService) -> bool:
 
 
 def eligible_backends(backends: Sequence[Attachment]) -> Sequence[Attachment]:
-    """Those that take new flows: the best there are, so that a service never has none."""
+    """Return the backends that take new flows: the best available, so that a service never has none."""
     undrained = [backend for backend in backends if not backend.drained]
     healthy = [backend for backend in backends if backend.healthy]
     return [backend for backend in undrained if backend.healthy] or healthy or undrained or backends
 
 
 def spread(weights: Sequence[tuple[str, int]], buckets: int) -> list[int]:
-    """Who takes each bucket, as an index into ``weights``.
+    """Return the owner of each bucket, as an index into ``weights``.
 
     Args:
-        weights: for each, a name that is its own and a weight of at least 1. Their order does not matter.
-        buckets: how many buckets there are.
+        weights: a unique name and a weight of at least 1 for each. Their order does not matter.
+        buckets: number of buckets.
     """
     order = sorted(range(len(weights)), key=lambda index: weights[index][0])
     scores = [[weights[index][1] * base for base in _scores(weights[index][0], buckets)] for index in order]
@@ -76,10 +76,10 @@ def spread(weights: Sequence[tuple[str, int]], buckets: int) -> list[int]:
 
 @lru_cache(maxsize=1024)
 def _scores(name: str, buckets: int) -> tuple[float, ...]:
-    """A name's score for each bucket at weight 1: -1/ln(u), u uniform between 0 and 1.
+    """Return a name's score for each bucket at weight 1: -1/ln(u), u uniform between 0 and 1.
 
-    The values of u are a shuffle of evenly spaced ones rather than drawn one by one: each name has its fair
-    share of high ones, which makes shares about a third more even and keeps a small weight from getting nothing.
+    The values of u are a shuffle of evenly spaced ones instead of independent draws: each name has its fair
+    share of high ones. This makes shares about a third more even and keeps a small weight from getting nothing.
     """
     draws = struct.unpack(f"<{buckets}Q", shake_128(name.encode()).digest(8 * buckets))
     scores = [0.0] * buckets
@@ -89,7 +89,7 @@ def _scores(name: str, buckets: int) -> tuple[float, ...]:
 
 
 def elements(service: BalancedService) -> dict[Element, str]:
-    """All elements of a service and what they map to (nothing, in a set); none when nothing is balanced."""
+    """Return all elements of a service and their values (empty in a set); none if nothing is balanced."""
     if not balanced(service):
         return {}
     endpoint, backends = service
@@ -105,13 +105,13 @@ def elements(service: BalancedService) -> dict[Element, str]:
 
 
 def own_addresses(service: BalancedService) -> set[IPv4Interface | IPv6Interface]:
-    """The backends' own addresses of both families."""
+    """Return the backends' own addresses of both families."""
     found = (address for backend in service.backends for address in (backend.address, backend.address_ipv6))
     return {address for address in found if address}
 
 
 class _Family(NamedTuple):
-    """A service's addresses of one IP version, as text: an address takes microseconds to write."""
+    """A service's addresses of one IP version, as text: converting an address takes microseconds."""
 
     version: int
     address: str
@@ -120,7 +120,7 @@ class _Family(NamedTuple):
 
 
 def _families(service: BalancedService) -> Iterator[_Family]:
-    """Those that the endpoint has; its backends have them too."""
+    """Yield the families that the endpoint has; its backends have them too."""
     endpoint, backends = service
     own = {backend.mac: backend.address for backend in backends}
     own_ipv6 = {backend.mac: backend.address_ipv6 for backend in backends}
@@ -175,5 +175,7 @@ def _through_the_host(family: _Family, endpoint: Endpoint, targets: Sequence[str
 
 @lru_cache(maxsize=64)
 def _numbered(table: str, name: str, key: str, count: int) -> tuple[Element, ...]:
-    """The elements for ``key`` and each bucket or slot; asked for twice in each change, before and after it."""
+    """Return the elements for ``key`` and each bucket or slot; cached, as each change needs them twice: before and
+    after.
+    """
     return tuple(Element(table, name, f"{key} . {number}") for number in range(count))

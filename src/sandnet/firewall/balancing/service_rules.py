@@ -1,35 +1,36 @@
-"""The rules of services with several backends: text that never changes, over the elements of ``balance``.
+"""The rules of services with several backends: constant text, which uses the elements of ``service_elements``.
 
 On the bridge (table ``bridge sandnet``) a frame to a service is sent to a backend by its destination MAC:
 
-- what opens a flow (TCP SYN, SCTP INIT, a first datagram) goes by the buckets, and the flow is learned;
-- what belongs to a learned flow goes where that went, if its backend is still among the service's ``live`` ones;
-- a TCP or SCTP flow that is not known goes to the holder of the address: it began when that was alone, or could
-  not be learned, or its backend is gone and somebody must say so (RST);
-- fragments and pings, which have no ports, go by the client's address.
+- The first packet of a flow (TCP SYN, SCTP INIT, a first datagram) is sent by the buckets, and the flow is learned.
+- A packet of a learned flow is sent to the same backend, if that is still among the service's ``live`` ones.
+- A TCP or SCTP flow that is not known is sent to the holder of the address: the flow began when the holder was the only
+  backend, or it could not be learned, or its backend was removed and the client must get a reset (RST).
+- Fragments and pings, which have no ports, are sent by the client's address.
 
-Two things are peculiar to UDP. A program that listens on every address answers from the interface's own address and
-not from the one it was asked at; where that was a service's, the source is set right on the bridge (``reply``). And
-who has the service's address on its interface may itself be a client: what it sends is learned, so that the answer
-does not go by the buckets.
+Two rules are specific to UDP. A program that listens on every address answers from the interface's own address, not
+from the one that the client used. If that was a service's, the bridge corrects the source (``reply``). And a backend
+with the service's address on its interface may itself be a client: what it sends is learned, so that the answer is not
+sent by the buckets.
 
-Every key has the network's number in it, which stands in the frame's mark while the rules look at it: the map ``ports``
-says to which network a port belongs, and what comes by any other port is left alone. (``meta ibrname`` would name the
-bridge, and is not in every kernel.) The hashes of addresses have the number, too.
+Every key contains the network's number. It is in the frame's mark while the rules run: the map ``ports`` has the
+network of each port, and frames of any other port are left alone. (``meta ibrname`` would name the bridge, but not
+every kernel has it.) The hashes of addresses include the number, too.
 
-No port takes the room of others: ``flow_learning`` says how many flows one port holds. TCP and SCTP flows beyond, and
-those that find the map full, are kept together by their buckets in ``spill``: one place for each port, service and
-bucket, so no other port can take it. Datagrams beyond go by the buckets and are not learned; whose answers must be set
-right stands in ``udp_askers``, by network and hash.
+No port can use the capacity of others: ``flow_learning`` bounds how many flows one port holds. TCP and SCTP flows above
+that, and those that find the map full, are kept together by their buckets in ``spill``: one place for each port,
+service and bucket, so no other port can take it. Datagrams above it are sent by the buckets and are not learned; if
+their answers need a correction, ``udp_askers`` has an entry for them, by network and hash.
 
-Who speaks first, as a client of others, is remembered as said above, in ``said_flows``, which the backend alone
-refreshes; a drained backend only where it is the holder, which has no other address, and speaks like a client: from a
-high port to a low one. A client's answer makes it a learned flow of the client's.
+A flow that a backend begins, as a client of others, is learned as described above in ``said_flows``, which only
+this backend refreshes. A drained backend's flow is learned only if the backend is the holder, which has no other
+address, and if it looks like a client's: from a high port to a low one. A client's answer makes it a learned flow of
+the client.
 
-``update`` in a rule leaves the value of an element that exists, hence ``delete`` before it.
+``update`` in a rule does not change the value of an existing element, hence ``delete`` before it.
 
-Three traps of libnftables 1.0.6. A named map cannot be keyed by a hash, which is an ``integer``: ``meta length``
-is one too and may stand in ``typeof``. The key of a map that a rule writes to must fit 16 bytes, or the library
+libnftables 1.0.6 has three traps. A named map cannot be keyed by a hash, which is an ``integer``: ``meta length``
+is one too and is allowed in ``typeof``. The key of a map that a rule writes to must fit 16 bytes, or the library
 aborts the process: hence hashes for IPv6, 64 bits over both addresses beside the exact ports. And a hash without a
 seed gets another one in each rule.
 """
@@ -40,15 +41,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sandnet.firewall.balancing.flow_learning import (
+    BACKEND_FLOW_RATE,
     CLOSING,
     FLOWS,
+    FRAGMENT_RATE,
     FULL,
     IDLE,
     OPENING,
-    PARTS,
     PLACES,
-    ROOMS,
-    SAID,
+    RATE_LIMITS,
     USUAL,
     Family,
     Room,
@@ -60,11 +61,11 @@ from sandnet.model import Network
 from sandnet.model.link_names import bridge_mac
 
 _EPHEMERAL: Final = 32768
-"""The first port that Linux gives a client by itself (``ip_local_port_range``)."""
+"""The first port that Linux assigns to a client (``ip_local_port_range``)."""
 
 
 def _opening(family: Family) -> dict[str, tuple[str, ...]]:
-    """Chains for what opens a flow: learned anew, whatever was known of it."""
+    """Return the chains for the first packet of a flow: it is learned again, whatever was known of it."""
     version = family.version
     openings = (
         family.opened("tcp", OPENING, "return")
@@ -77,7 +78,7 @@ def _opening(family: Family) -> dict[str, tuple[str, ...]]:
         "sctp": ("sctp_flows",),
     }.items():
         known = [each for flows in kept for each in family.known(flows)]
-        # one whose place is free is new: no need to look it up
+        # a flow whose place is free is new: no need to look it up
         openings[f"{protocol}_open"] = (
             f"{family.place(family.stages[0])} @{protocol}_places{version} goto {protocol}_seen{version}",
             f"goto {protocol}_flows_open{version}",
@@ -89,18 +90,18 @@ def _opening(family: Family) -> dict[str, tuple[str, ...]]:
     return openings
 
 
-def _going_on(family: Family) -> dict[str, tuple[str, ...]]:
-    """Chains for what belongs to a learned flow, which is refreshed."""
+def _learned(family: Family) -> dict[str, tuple[str, ...]]:
+    """Return the chains for packets of a learned flow, which is refreshed."""
     version, chains = family.version, dict[str, tuple[str, ...]]()
     for stage in family.stages:
         closing = family.write("update", f"closing_flows{stage.suffix}")
         closed = f"{family.keep_place('tcp', stage, CLOSING)} {closing}"
         chains[f"tcp_known{stage.suffix}"] = (
-            # the last acknowledgements must find the flow, yet not keep it for hours
+            # the last acknowledgements must find the flow, but must not keep it for hours
             f"tcp flags & (fin | rst) != 0 {closed} {family.write('delete', f'tcp_flows{stage.suffix}')} return",
             family.keep("tcp", stage),
         )
-        # one side may close long before the other: what goes on is remembered as long as it does
+        # one side may close long before the other: the flow is kept as long as packets follow
         chains[f"tcp_closing{stage.suffix}"] = (closed,)
         chains[f"udp_known{stage.suffix}"] = (family.keep("udp", stage), f"goto udp_expect{version}")
         chains[f"sctp_known{stage.suffix}"] = (family.keep("sctp", stage),)
@@ -108,7 +109,7 @@ def _going_on(family: Family) -> dict[str, tuple[str, ...]]:
 
 
 def _found(family: Family, flows: str, then: str) -> tuple[str, ...]:
-    """Rules that look a flow up in both stages."""
+    """Return the rules that look a flow up in both stages."""
     return tuple(
         f"{family.learned(f'{flows}{stage.suffix}')} goto {then}{stage.suffix}{family.version}"
         for stage in family.stages
@@ -120,12 +121,12 @@ def _chains(family: Family) -> dict[str, tuple[str, ...]]:
     protocols = ", ".join(f"{name} : goto {name}{version}" for name in ("tcp", "udp", "sctp"))
     return (
         _opening(family)
-        | _going_on(family)
-        | _said(family)
+        | _learned(family)
+        | _backend_flows(family)
         | {
             "source": (family.bucket(family.source), f"meta l4proto udp goto udp_parts{version}"),
             "udp_parts": (
-                f"update @parts_room {{ iif limit rate over {PARTS} packets }} {family.expect_any()} return",
+                f"update @parts_room {{ iif limit rate over {FRAGMENT_RATE} packets }} {family.expect_any()} return",
                 f"goto udp_expect{version}",
             ),
             "udp_expect": family.expect(),
@@ -149,7 +150,7 @@ def _chains(family: Family) -> dict[str, tuple[str, ...]]:
                 holder,
             ),
             "service": (
-                # what the host is to route is none of our business, whatever its address
+                # packets to be routed by the host are not balanced, whatever their address
                 "meta mark . ether daddr @routers return",
                 f"{family.fragment} goto source{version}",
                 f"meta l4proto vmap {{ {protocols} }}",
@@ -160,20 +161,21 @@ def _chains(family: Family) -> dict[str, tuple[str, ...]]:
     )
 
 
-_KEPT_TOGETHER: Final = 1 << 18
-"""The most of what is kept by its bucket: a place for each port, service and bucket; of answers: network and hash."""
+_KEPT_BY_BUCKET: Final = 1 << 18
+"""Limit of entries kept by bucket: a place for each port, service and bucket; of answers: by network and hash."""
 _BASE: Final = "prerouting"
 _NETWORK: Final = "network"
 _SENT: Final = "udp_sent"
 _GATE: Final = f"meta mark 0 meta mark set iifname map @ports goto {_NETWORK}"
-"""What every frame on every bridge of the host passes: one look-up."""
+"""The rule that every frame on every bridge of the host passes: one lookup."""
 _UNKNOWN: Final = f"meta mark 0 iifgroup {PORTS} drop"
-"""A port of ours that the map does not know: one that was renamed on its bridge, so the guard does not know it either,
-or one that a crash left behind."""
+"""The rule for a port of sandnet that the map does not contain. It was renamed on its bridge, so anti-spoofing does not
+cover it either, or a crash left it behind.
+"""
 
 
 def _of_a_network(families: Sequence[Family]) -> tuple[str, ...]:
-    """And what those of our networks pass; the mark is nobody's before and afterwards."""
+    """Return the rules for frames of our networks; no other program uses the mark, before or afterwards."""
     return (
         f"meta l4proto udp jump {_SENT}",
         *(f"{family.service} @services{family.version} jump service{family.version}" for family in families),
@@ -182,18 +184,18 @@ def _of_a_network(families: Sequence[Family]) -> tuple[str, ...]:
 
 
 def bridge_ruleset(room: Room = USUAL) -> str:
-    """The whole table but for its elements: made, or brought to this state without losing a learned flow.
+    """Return the script of the whole table without elements; applied to an existing table, it keeps learned flows.
 
-    Raises nothing, but the kernel refuses it where a table of another version has a set of another shape.
+    The kernel refuses it if a table of another version has a set of another type.
 
     Args:
-        room: how many flows are learned.
+        room: limits of learned flows.
     """
     lines = [f"add table {BRIDGE}", *_shared_objects(room)]
     families = (Family(4, room), Family(6, room))
     for family in families:
         lines += _objects(family, room)
-    # before br_netfilter (0), which may do the work of the inet table in the midst of this hook
+    # before br_netfilter (0), which may run the inet table's hooks within this one
     hook = "{ type filter hook prerouting priority dstnat; policy accept; }"
     lines += [f"add chain {BRIDGE} {_BASE} {hook}", f"flush chain {BRIDGE} {_BASE}"]
     for family in families:
@@ -208,20 +210,20 @@ def bridge_ruleset(room: Room = USUAL) -> str:
 
 
 def _shared_objects(room: Room) -> list[str]:
-    """Sets and maps that both families have in common."""
+    """Return the statements for sets and maps that both families have in common."""
     shapes = {
         "map ports": "typeof iifname : meta mark;",
         "set routers": "typeof meta mark . ether daddr;",
         "set secret": "type ipv6_addr;",
     }
-    rooms = {f"set {name}_room": "typeof iif; flags dynamic,timeout; size 65536; timeout 5m;" for name in ROOMS}
+    rooms = {f"set {name}_room": "typeof iif; flags dynamic,timeout; size 65536; timeout 5m;" for name in RATE_LIMITS}
     full = {f"set {FULL}": f"typeof meta l4proto; flags dynamic,timeout; size 16; timeout {room.reported};"}
     made = [f"add {each.replace(' ', f' {BRIDGE} ')} {{ {shape} }}" for each, shape in (shapes | rooms | full).items()]
     return [*made, *(f"flush {each.replace(' ', f' {BRIDGE} ')}" for each in shapes)]
 
 
 def _sent(family: Family) -> tuple[str, ...]:
-    """Rules for datagrams by who sent them: a service's address, or a backend's own."""
+    """Return the rules for datagrams by their sender: a service's address, or a backend's own."""
     version = family.version
     return (
         f"{family.sender} @services{version} goto udp_said{version}",
@@ -229,8 +231,8 @@ def _sent(family: Family) -> tuple[str, ...]:
     )
 
 
-def _said(family: Family) -> dict[str, tuple[str, ...]]:
-    """Chains for datagrams from a service's address: who sends them may be a client of somebody."""
+def _backend_flows(family: Family) -> dict[str, tuple[str, ...]]:
+    """Return the chains for datagrams from a service's address: their sender may be a client."""
     version, speaker = family.version, f"{family.sender} . ether saddr"
     like_a_client = f"th sport >= {_EPHEMERAL} th dport < {_EPHEMERAL}"
     return {
@@ -238,10 +240,10 @@ def _said(family: Family) -> dict[str, tuple[str, ...]]:
             f"{speaker} @takers{version} goto udp_said_first{version}",
             f"{speaker} @speakers{version} {like_a_client} goto udp_said_first{version}",
         ),
-        # the client's answer is learned in the client's own room, where there is some
+        # the client's answer is learned within the client's own capacity, if there is some
         "udp_heard": (*family.find_place("udp"), f"goto udp_expect{version}"),
         "udp_said_first": (
-            f"update @said_room {{ iif limit rate over {SAID} packets }} return",
+            f"update @said_room {{ iif limit rate over {BACKEND_FLOW_RATE} packets }} return",
             f"update @said_flows{version} {{ {family.reverse} : ether saddr }}",
         ),
     }
@@ -261,7 +263,7 @@ def _objects(family: Family, room: Room) -> list[str]:
         f"set {BRIDGE} {name}{version}": f"typeof meta mark . {address} . ether daddr;"
         for name in ("live", "takers", "speakers")
     }
-    bounds, kept_together = (f"flags dynamic,timeout; size {size};" for size in (room.flows, _KEPT_TOGETHER))
+    bounds, kept_by_bucket = (f"flags dynamic,timeout; size {size};" for size in (room.flows, _KEPT_BY_BUCKET))
     flow, kept = "meta length . meta length . th sport . th dport", "iif . meta length . meta length"
     suffixes = [stage.suffix for stage in family.stages]
     mapped = {f"{name}{suffix}": idle for name, idle in FLOWS.items() for suffix in suffixes}
@@ -270,7 +272,7 @@ def _objects(family: Family, room: Room) -> list[str]:
         for name, idle in (mapped | {"said_flows": IDLE}).items()
     }
     flows |= {
-        f"map {BRIDGE} {name}_spill{version}": f"typeof {kept} : ether daddr; {kept_together} timeout {FLOWS[name]};"
+        f"map {BRIDGE} {name}_spill{version}": f"typeof {kept} : ether daddr; {kept_by_bucket} timeout {FLOWS[name]};"
         for name in ("tcp_flows", "sctp_flows")
     }
     flows |= {
@@ -282,7 +284,7 @@ def _objects(family: Family, room: Room) -> list[str]:
         "udp_peers": f"meta mark . {address} . ether daddr",
         "udp_answers": f"meta mark . {address} . th sport . ether daddr . th dport",
     }
-    askers = f"typeof meta mark . meta length; {kept_together} timeout {IDLE};"
+    askers = f"typeof meta mark . meta length; {kept_by_bucket} timeout {IDLE};"
     flows[f"set {BRIDGE} udp_askers{version}"] = askers
     flows |= {
         f"set {BRIDGE} {name}{version}": f"typeof {key}; {bounds} timeout {IDLE};" for name, key in answered.items()
@@ -292,14 +294,14 @@ def _objects(family: Family, room: Room) -> list[str]:
 
 
 def no_bridge_table() -> str:
-    """No table, whether there was one or not."""
+    """Return the script that deletes the table, whether it exists or not."""
     return f"add table {BRIDGE}\ndelete table {BRIDGE}\n"
 
 
 def router(net: Network, *, add: bool) -> Iterator[str]:
-    """The statements that make frames to a network's bridge itself pass, or forget it.
+    """Yield the statements that let frames to a network's bridge itself pass, or undo that.
 
-    Only of a bridge that we made: the MAC of another changes with its ports.
+    Only for a bridge that sandnet made: the MAC of another changes with its ports.
     """
     if net.link_adopted:
         return

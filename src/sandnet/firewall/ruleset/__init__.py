@@ -1,1 +1,1 @@
-"""How changes of the ruleset are written: elements, transactions, and the flows to forget."""
+"""Changes of the ruleset: elements, transactions, and the removal of stale conntrack entries."""

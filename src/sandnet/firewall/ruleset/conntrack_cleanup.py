@@ -1,7 +1,7 @@
-"""Tracked connections to backends that are gone, forgotten a moment later and together.
+"""Deletion of conntrack entries to removed backends, batched in the background.
 
-Nothing new is translated to who is gone already, so nobody has to wait. The kernel's walk over all flows takes 9 ms,
-in which it lets no grace period end: deletes of links and mounts meanwhile would wait for it.
+No new flow is translated to a removed backend, so no caller has to wait. The kernel's walk over all flows takes 9 ms,
+in which no grace period of it can end: deletions of links and mounts would wait for it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _log = logging.getLogger(__name__)
 
 
 class ConntrackCleanup:
-    """Calls :meth:`Firewall.forget_flows` in the background for addresses nobody is translated to any more."""
+    """Background calls of :meth:`Firewall.forget_flows` for addresses to which no flow is translated any more."""
 
     def __init__(self, firewall: Firewall, workers: Workers, pause: float = PAUSE) -> None:
         self._firewall = firewall
         self._workers = workers
-        self._rounds = Batcher[Address](self._forget, pause)
+        self._batches = Batcher[Address](self._forget, pause)
 
     def add(self, addresses: Iterable[Address]) -> None:
-        """Forget flows translated to these."""
-        self._rounds.add(addresses)
+        """Forget flows translated to these, in the background."""
+        self._batches.add(addresses)
 
     async def wait(self, addresses: Collection[Address]) -> None:
-        """Wait until no flow of an earlier bearer of these is to be forgotten: it would hit the next one's."""
-        await self._rounds.wait(lambda pending: not pending.isdisjoint(addresses))
+        """Wait until no flow to these addresses is left to be forgotten: it could be a flow of their next owner."""
+        await self._batches.wait(lambda pending: not pending.isdisjoint(addresses))
 
     async def _forget(self, addresses: Set[Address]) -> None:
         try:

@@ -13,7 +13,7 @@ INET: Final = "inet sandnet"
 
 
 class Element(NamedTuple):
-    """Where an element stands."""
+    """The table, set and key of an element."""
 
     table: str
     name: str
@@ -21,11 +21,11 @@ class Element(NamedTuple):
 
 
 def diff_statements(old: dict[Element, str], new: dict[Element, str]) -> Iterator[str]:
-    """The statements that turn one into the other: what is equal in both is not touched."""
-    gone = [element for element, _ in old.items() - new.items()]
-    come = [element for element, _ in new.items() - old.items()]
-    yield from _statements("delete", gone, {})
-    yield from _statements("add", come, new)
+    """Yield the statements that change the old elements into the new ones; equal ones are not touched."""
+    removed = [element for element, _ in old.items() - new.items()]
+    added = [element for element, _ in new.items() - old.items()]
+    yield from _statements("delete", removed, {})
+    yield from _statements("add", added, new)
 
 
 def _statements(verb: str, found: Sequence[Element], values: dict[Element, str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Ports in a row, the same inside and outside: one interval of a map translates all of them."""
+"""Runs of consecutive ports that are the same inside and outside: one interval of a map translates all of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from sandnet.model import BoundPort
 
 SPAN: Final = 8
-"""Ports in a row from which on they are one element: an interval is a little dearer to look up."""
+"""Consecutive ports from which on they are one element: the lookup of an interval costs a little more."""
 
 
 def spans(ports: Sequence[BoundPort]) -> tuple[list[list[BoundPort]], list[BoundPort]]:
-    """Runs of ports that are the same inside and outside, which one element can translate, and all others."""
+    """Return the runs of ports that are the same inside and outside, which one element translates, and all others."""
     runs: list[list[BoundPort]] = []
     for port in sorted(ports, key=lambda each: (each.proto, str(each.host_ip), each.host_port)):
         if runs and _continues(runs[-1][-1], port):

@@ -1,7 +1,7 @@
-"""What a published port's packets bear as their source when connection tracking has forgotten their flow.
+"""Source address and port of a published port's packets after conntrack has forgotten their flow.
 
-A server may speak long after its client did. If its flow was forgotten in between (``conntrack -D``), the kernel takes
-the server's packet for the first one of a new flow. Masqueraded like any other it would leave from a port
+A server may send long after its client did. If its flow was forgotten in between (``conntrack -D``), the kernel takes
+the server's packet for the first one of a new flow. If it were masqueraded like any other, it would leave from a port
 that the client does not know, and the client's reset would end the connection. These maps give it the port of the host
 at which it is published. A port that is the same inside and outside needs no element: masquerading keeps it.
 """

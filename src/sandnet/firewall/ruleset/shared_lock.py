@@ -1,4 +1,4 @@
-"""Who may change the firewall: many at a time, or one alone."""
+"""A lock for changes of the firewall: shared by many changes, or exclusive to one rewrite."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 
 class SharedLock:
-    """Changes go on side by side; whoever rewrites all waits for them and keeps new ones waiting.
+    """A readers-writer lock: changes share it; a rewrite waits for running ones and keeps new ones waiting.
 
-    What a change has done is in the records or in memory when its turn ends, so the one that is alone sees
+    What a change has done is in the records or in memory when it releases the lock. So the exclusive holder sees
     everything that must be there.
     """
 
@@ -22,7 +22,7 @@ class SharedLock:
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        """Beside others."""
+        """Hold the lock together with other changes."""
         async with self._entrance:
             self._running += 1
             self._idle.clear()
@@ -35,7 +35,7 @@ class SharedLock:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Without others."""
+        """Hold the lock alone."""
         async with self._entrance:
             await self._idle.wait()
             yield

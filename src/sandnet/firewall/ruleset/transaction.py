@@ -1,4 +1,4 @@
-"""Changes of the packet filter, and what becomes of them where others have taken away what they build upon."""
+"""Transactions of the packet filter, and their recovery when another program removed what they depend on."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from sandnet.firewall.ruleset.shared_lock import SharedLock
 from sandnet.kernel.base import RULES_GONE
 
 ATTEMPTS: Final = 3
-"""Times to make all rules anew for a change: whoever removed them may do so while they are made."""
+"""Attempts to rewrite all rules for a change: the program that removed them may remove them again."""
 HINT: Final = "somebody removes them again and again; nft monitor tells which process"
 
 
 class RulesetTransaction:
-    """What a change asks for is in the records or in memory before it is made, so who is alone makes all there is."""
+    """A transaction for a change that is already in the records or in memory, so a rewrite includes it."""
 
     def __init__(self) -> None:
         self.lock = SharedLock()
         self.rewrite: Callable[[], Awaitable[None]] | None = None
-        """Makes everything anew; called alone."""
+        """Function that rewrites everything; called with the lock held alone."""
         self._rewritten = 0
-        """Times that everything was made anew because a change missed something."""
+        """Number of rewrites so far, each because a change found something missing."""
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
-        """A change, beside others.
+        """Run a change, concurrently with others.
 
-        Where the kernel misses what it builds upon, all rules are made anew instead, with it.
+        If the kernel lacks what it depends on, all rules are rewritten instead, with the change in them.
 
         Raises:
-            Error: as the change itself; ``UNAVAILABLE`` with code ``RULES_GONE`` they cannot be made anew.
+            Error: as the change itself; ``UNAVAILABLE`` with code ``RULES_GONE`` they cannot be rewritten.
         """
         rewritten = self._rewritten
         try:
@@ -45,7 +45,7 @@ class RulesetTransaction:
             await self._rebuild(rewritten, self.rewrite)
 
     async def _rebuild(self, seen: int, rewrite: Callable[[], Awaitable[None]]) -> None:
-        """Unless somebody else has done so since ``seen`` was read: that had this change in it, too."""
+        """Rewrite, unless another change has done so since ``seen`` was read: that rewrite included this change."""
         for attempt in range(1, ATTEMPTS + 1):
             async with self.lock.exclusive():
                 if self._rewritten != seen:
