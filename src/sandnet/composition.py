@@ -41,7 +41,7 @@ from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.kernel import LinuxKernel
-from sandnet.kernel.linux.namespace_sockets import asking_inside, open_sockets, open_sockets_in
+from sandnet.kernel.linux.namespace_sockets import open_query_sockets_in, open_sockets, open_sockets_in
 from sandnet.kernel.safe_files import Files
 from sandnet.kernel.spawn import start_detached
 from sandnet.kernel.workers import Workers
@@ -142,7 +142,7 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
 def _asking(key: str, inode: int, lack: Lack) -> tuple[socket.socket, ...]:
     """Sockets by which servers are asked. Without them, the others are of use all the same."""
     try:
-        return asking_inside(key, inode, lack.asking) if lack.asking else ()
+        return open_query_sockets_in(key, inode, lack.asking) if lack.asking else ()
     except Error:
         if not lack.listening:
             raise

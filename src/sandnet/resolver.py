@@ -33,7 +33,7 @@ from sandnet.dns.server.host_nameservers import HostNameservers
 from sandnet.dns.server.query_handler import QueryHandler
 from sandnet.dns.server.resolver import Resolver
 from sandnet.dns.takeover import BACKLOG
-from sandnet.kernel.capabilities import raise_oom_score, renounce
+from sandnet.kernel.capabilities import drop_privileges, raise_oom_score
 from sandnet.kernel.linux.namespace_sockets import disconnect
 from sandnet.logs import RESOLVER, FileHandler, configure
 from sandnet.model.address import Address
@@ -112,7 +112,7 @@ def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
     called = os.open(listener.getsockname(), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     owner = os.geteuid()
     "localhost".encode("idna")  # loads the codec while its file can be read
-    user = renounce(USER, FALLBACK)
+    user = drop_privileges(USER, FALLBACK)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         _log.info("serving %s, release %s, process %d, user %d", options.run_dir, options.release, os.getpid(), user)
         runner.run(_serve(options, listener, called, owner, ready))

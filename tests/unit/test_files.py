@@ -138,7 +138,7 @@ def test_given_a_file_of_anothers_when_set_aside_and_given_back_then_it_is_the_s
         files.write(str(place), b"ours")
     assert files.holds(str(place))
     for _ in range(2):
-        files.give_back(str(place))
+        files.restore_original(str(place))
         assert (place.read_text(), place.stat().st_ino, place.stat().st_mode & 0o777) == ("theirs", inode, 0o600)
     assert [path.name for path in place.parent.iterdir()] == ["hosts"]
 
@@ -152,18 +152,18 @@ def test_given_a_file_that_was_set_aside_when_ours_was_never_written_then_it_is_
     files.set_aside(str(place))
     assert not place.exists()
     assert files.holds(str(place))
-    files.give_back(str(place))
+    files.restore_original(str(place))
     assert place.read_text() == "theirs"
 
 
 def test_given_nothing_at_a_path_when_it_is_given_back_then_nothing_changes(files: Files, root: Path) -> None:
     for path in (f"{root}/hosts", f"{root}/none/hosts", "/etc/hosts"):
         assert not files.holds(path) or path == "/etc/hosts"
-        files.give_back(path)
-        files.forget_original(path)
+        files.restore_original(path)
+        files.discard_original(path)
     root.mkdir()
     (root / "hosts").write_text("ours")
-    files.give_back(f"{root}/hosts")
+    files.restore_original(f"{root}/hosts")
     assert (root / "hosts").read_text() == "ours"
 
 
@@ -172,9 +172,9 @@ def test_given_a_directory_in_the_place_when_it_is_given_back_then_both_stay(fil
     (root / "hosts").write_text("theirs")
     files.set_aside(f"{root}/hosts")
     (root / "hosts").mkdir()
-    files.give_back(f"{root}/hosts")
+    files.restore_original(f"{root}/hosts")
     assert (root / ".hosts.sandnet-original").read_text() == "theirs"
-    files.forget_original(f"{root}/hosts")
+    files.discard_original(f"{root}/hosts")
     assert [path.name for path in root.iterdir()] == ["hosts"]
 
 

@@ -26,7 +26,7 @@ from sandnet.kernel.types import (
 )
 from sandnet.model.address import Address, Interface, Prefix
 
-RULES_GONE: Final = "rules_gone"
+RULES_MISSING: Final = "rules_gone"
 """Error code: a script builds upon a table, set or element that another program removed."""
 
 
@@ -106,8 +106,9 @@ class Links(Protocol):
         ...
 
     def retire(self, host_links: Iterable[str]) -> None:
-        """Silence links at once: down, without an alias, in the link group that ``reap`` deletes. Absent ones are
-        success.
+        """Silence links at once: down, without an alias, in the link group that ``reap`` deletes.
+
+        Absent ones are success.
         """
         ...
 
@@ -218,8 +219,8 @@ class Firewall(Protocol):
         """Run an nft script as one transaction: all of it or nothing.
 
         Raises:
-            Error: ``UNAVAILABLE``, with code ``RULES_GONE`` when a table, set or element that the script names does not
-                exist.
+            Error: ``UNAVAILABLE``, with code ``RULES_MISSING`` when a table, set or element that the script names does
+                not exist.
         """
         ...
 
@@ -245,9 +246,7 @@ class Firewall(Protocol):
         ...
 
     def foreign_generation(self) -> int:
-        """Return 0 when all transactions since the last :meth:`acknowledge` were ours, else the generation to
-        acknowledge.
-        """
+        """Return 0 when all transactions since the last :meth:`acknowledge` were ours, else the present generation."""
         ...
 
     def acknowledge(self, generation: int) -> None:
@@ -380,7 +379,7 @@ class Kernel(Protocol):
         ...
 
     @property
-    def survey(self) -> StateReader:
+    def state_reader(self) -> StateReader:
         """See :class:`sandnet.kernel.observation.StateReader`."""
         ...
 
@@ -390,6 +389,6 @@ class Kernel(Protocol):
         ...
 
     @property
-    def watch(self) -> Watcher:
+    def watcher(self) -> Watcher:
         """See :class:`sandnet.kernel.observation.Watcher`."""
         ...

@@ -29,7 +29,7 @@ class _Word(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def renounce(user: str, fallback: int) -> int:
+def drop_privileges(user: str, fallback: int) -> int:
     """Drop root and all capabilities for good, for this process and its children.
 
     Call it before there are other threads: privileges belong to a thread, and later threads inherit them.

@@ -31,8 +31,7 @@ class Processes(Protocol):
     """Processes of the machine. The start time distinguishes a process from a later one with the same number."""
 
     def started(self, pid: int) -> int | None:
-        """Return when the process began, in clock ticks since boot (proc_pid_stat(5), field 22); ``None``: there is
-        none.
+        """Return when the process began, in clock ticks since boot (proc_pid_stat(5), field 22), or ``None``.
 
         Raises:
             Error: ``INVALID`` with code ``not_a_process``: the number is a thread's; ``UNAVAILABLE`` no descriptor is

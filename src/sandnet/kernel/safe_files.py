@@ -56,7 +56,7 @@ class Files:
             _replace(parent, parts[-1], content)
 
     def read(self, path: str) -> bytes | None:
-        """Return the file's content (its first MiB), or ``None`` when there is no such regular file where it is
+        """Return the file's content (its first MiB), or ``None``: no such regular file, or its directory is not
         allowed.
         """
         try:
@@ -169,11 +169,11 @@ class Files:
             if not _is_regular(parent, _aside(name)) and _is_regular(parent, name):
                 os.rename(name, _aside(name), src_dir_fd=parent, dst_dir_fd=parent)
 
-    def give_back(self, path: str) -> None:
-        """Undo :meth:`set_aside`: the original replaces what we wrote since. Nothing changes where nothing was set
-        aside.
+    def restore_original(self, path: str) -> None:
+        """Undo :meth:`set_aside`: the original replaces what we wrote since.
 
-        If another program has put anything but a regular file there, that stays, and the original stays set aside.
+        Nothing changes where nothing was set aside. If another program has put anything but a regular file there, that
+        stays, and the original stays set aside.
 
         Raises:
             Error: as :meth:`remove_directory`.
@@ -188,7 +188,7 @@ class Files:
             if _is_regular(parent, _aside(name)) and (_is_regular(parent, name) or not _is_there(parent, name)):
                 os.rename(_aside(name), name, src_dir_fd=parent, dst_dir_fd=parent)
 
-    def forget_original(self, path: str) -> None:
+    def discard_original(self, path: str) -> None:
         """Remove the file that :meth:`set_aside` kept.
 
         Raises:
@@ -236,9 +236,7 @@ def _ignoring_foreign(path: str) -> Iterator[None]:
 
 @contextmanager
 def _opened(root: str, directories: Sequence[str], *, make: bool) -> Iterator[int]:
-    """Yield a descriptor of the directory ``root/directories…``; the root itself is trusted, as the operator configured
-    it.
-    """
+    """Yield a descriptor of the directory ``root/directories…``. The root itself is trusted: the operator chose it."""
     if make:
         os.makedirs(root, mode=0o755, exist_ok=True)
     current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

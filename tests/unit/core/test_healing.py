@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import RULES_GONE
+from sandnet.kernel.base import RULES_MISSING
 from sandnet.kernel.types import Changes
 from sandnet.model import JoinSpec, Sandbox
 from tests.unit.core.rig import Rig, mapping
@@ -73,13 +73,13 @@ async def test_given_rules_that_cannot_be_put_back_when_a_change_comes_then_it_i
     rig.kernel.firewall.tables.clear()
 
     def refuse(script: str) -> None:
-        raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_GONE)
+        raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_MISSING)
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.kernel.firewall, "apply", refuse)
         with pytest.raises(Error) as refused:
             await rig.endpoint("web", port_mapping=[mapping(8080)])
-        assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, RULES_GONE)
+        assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, RULES_MISSING)
     await rig.endpoint("web", port_mapping=[mapping(8080)])
 
 
@@ -203,7 +203,7 @@ async def test_given_something_wrong_that_cannot_be_looked_at_when_asked_then_it
     box = await rig.join("c1", "web")
     rig.unattended()
     rig.kernel.namespaces.release(box.key)
-    rig.kernel.fail_on("survey.host", Error(Kind.UNAVAILABLE, "the kernel is busy"), after=1)
+    rig.kernel.fail_on("state_reader.host", Error(Kind.UNAVAILABLE, "the kernel is busy"), after=1)
     (told,) = await rig.controller.reconcile.run(fix=True)
     assert (told.kind, told.object) == ("sandbox", "c1")
     assert "the kernel is busy" in told.done
@@ -242,9 +242,9 @@ async def test_given_news_when_something_else_cannot_be_looked_at_then_they_are_
         {}, frozenset({net.link}), frozenset(), frozenset(), {}, frozenset(), mounts=True, rules=False, missed=False
     )
     with monkeypatch.context() as patch:
-        patch.setattr(rig.kernel.watch, "read", lambda: gone)
+        patch.setattr(rig.kernel.watcher, "read", lambda: gone)
         patch.setattr(healing, "_slow_at", 0.0)
-        rig.kernel.fail_on("survey.pinned", Error(Kind.UNAVAILABLE, "the kernel is busy"))
+        rig.kernel.fail_on("state_reader.pinned", Error(Kind.UNAVAILABLE, "the kernel is busy"))
         with pytest.raises(Error):
             await healing._poll()
         assert not rig.kernel.links.find(net.link)

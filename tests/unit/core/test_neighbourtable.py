@@ -17,11 +17,11 @@ HEADINGS = "entries  allocs   destroys hash_grows table_fulls\n"
 
 def test_given_a_full_table_of_neighbours_when_looked_at_then_it_is_reported_for_a_minute() -> None:
     kernel, workers, now = FakeKernel(), Workers(1), [100.0]
-    table = NeighbourTable(kernel.survey, workers, lambda: now[0])
-    kernel.survey.overflows = {4: 7, 6: 0}
+    table = NeighbourTable(kernel.state_reader, workers, lambda: now[0])
+    kernel.state_reader.overflows = {4: 7, 6: 0}
     asyncio.run(table.check())
     assert table.problems == []  # it may have been long ago
-    kernel.survey.overflows = {4: 8, 6: 0}
+    kernel.state_reader.overflows = {4: 8, 6: 0}
     asyncio.run(table.check())
     assert len(table.problems) == 1
     assert "net.ipv4.neigh.default.gc_thresh3" in table.problems[0]

@@ -331,9 +331,9 @@ class HostFiles:
         if self._is_own(path):
             self._files.remove(path, prune=True)
         elif edited:
-            self._files.forget_original(path)
+            self._files.discard_original(path)
         elif path in sandbox.kept_files:
-            self._files.give_back(path)
+            self._files.restore_original(path)
         else:
             self._files.remove(path)
 

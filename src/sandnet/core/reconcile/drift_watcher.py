@@ -59,9 +59,9 @@ class DriftWatcher:
         self._scanner = Scanner(context, self._desired)
         self._conflicts = SubnetConflicts(context)
         self._flows = FlowTable(context.kernel.sysctl, context.workers)
-        self._neighbours = NeighbourTable(context.kernel.survey, context.workers)
+        self._neighbours = NeighbourTable(context.kernel.state_reader, context.workers)
         self._service_flows = ServiceFlows(context.kernel.firewall, context.workers)
-        self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.survey, context.workers, self._desired)
+        self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.state_reader, context.workers, self._desired)
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: dict[str, asyncio.Task[None]] = {}
         """Repairs of sandboxes in progress, by container id."""
@@ -139,7 +139,7 @@ class DriftWatcher:
 
     async def _poll(self) -> None:
         await self._reconcile.publish_repaired()
-        changes = await self._context.workers.run(self._context.kernel.watch.read)
+        changes = await self._context.workers.run(self._context.kernel.watcher.read)
         self._candidates.add(self._candidates_of(changes))
         self._mounts, self._rules = self._mounts or changes.mounts, self._rules or changes.rules
         if changes.missed:
@@ -195,7 +195,7 @@ class DriftWatcher:
         found = Candidates((), await self._context.host_files.find_changed(thorough=False))
         if self._mounts:
             sandboxes = self._desired.sandboxes()
-            pinned = await self._context.workers.run(self._context.kernel.survey.pinned)
+            pinned = await self._context.workers.run(self._context.kernel.state_reader.pinned)
             self._mounts = False
             found.sandboxes |= {sandbox.container_id for sandbox in sandboxes if sandbox.key not in pinned}
         found.networks = await self._scanner.changed_networks()
@@ -215,7 +215,7 @@ class DriftWatcher:
             return found
         networks = {net.link: net for net in self._desired.networks() if net.link}
         attached = {each.host_link: each for each in self._records.attachments() if self._is_stable(each)}
-        names = {number: name for name, number in self._context.kernel.watch.namespaces().items()}
+        names = {number: name for name, number in self._context.kernel.watcher.namespaces().items()}
         inside_reduced = {names[number] for number in changes.reduced_namespaces if number in names}
         for name in {*changes.deleted, *changes.reduced, *inside_reduced, *changes.links}:
             changed = changes.links.get(name)
@@ -267,5 +267,5 @@ class DriftWatcher:
         if veth is None:
             return False
         options = (port.isolated, port.hairpin) == (veth.isolated, veth.hairpin)
-        bridged = self._context.kernel.watch.name(port.link.master) == veth.bridge
+        bridged = self._context.kernel.watcher.name(port.link.master) == veth.bridge
         return not (port.link.up and bridged and options) or veth.mtu not in (0, port.link.mtu)

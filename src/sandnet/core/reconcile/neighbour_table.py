@@ -22,13 +22,15 @@ class NeighbourTable:
     """The kernel's overflow counters, and the time when they last grew.
 
     Args:
-        survey: reads the counters.
+        state_reader: reads the counters.
         workers: run the reads.
         clock: returns seconds that never decrease.
     """
 
-    def __init__(self, survey: StateReader, workers: Workers, clock: Callable[[], float] = time.monotonic) -> None:
-        self._survey = survey
+    def __init__(
+        self, state_reader: StateReader, workers: Workers, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state_reader = state_reader
         self._workers = workers
         self._clock = clock
         self._counts: Mapping[int, int] = {}
@@ -43,7 +45,7 @@ class NeighbourTable:
 
     async def check(self) -> None:
         """Read the counters. The first call only sets the baseline."""
-        counts = await self._workers.run(self._survey.neighbour_overflows)
+        counts = await self._workers.run(self._state_reader.neighbour_overflows)
         for version, count in counts.items():
             if count > self._counts.get(version, count):
                 self._full[version] = self._clock()

@@ -57,7 +57,7 @@ class Reconciler:
         self._records = context.records
         self._desired = DesiredState(context)
         self._scanner = Scanner(context, self._desired)
-        self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.survey, context.workers, self._desired)
+        self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.state_reader, context.workers, self._desired)
         self._service_flows = ServiceFlows(context.kernel.firewall, context.workers)
         self._repair = SandboxRepair(context, sandboxes)
         self._lock = asyncio.Lock()
@@ -128,7 +128,7 @@ class Reconciler:
                 net = self._records.network(network_id)
                 if net is None or net.phase is not Phase.READY:
                     return []
-                host = await self._context.workers.run(self._context.kernel.survey.host, net.link)
+                host = await self._context.workers.run(self._context.kernel.state_reader.host, net.link)
                 faults = await self._scanner.network_faults([net], host)
                 drifts = [Drift("network", net.name, fault.problem, fault.reason, subject=net) for fault in faults]
                 driver = self._context.drivers[net.driver]
@@ -199,11 +199,11 @@ class Reconciler:
             yield sandbox if same and self._desired.is_stable(sandbox) else None
 
     def _diff(self, desired: DesiredSandbox) -> list[SandboxFault]:
-        survey = self._context.kernel.survey
+        state_reader = self._context.kernel.state_reader
         links: dict[str, Port] = {}
         for name in {name for _, veth in desired.links for name in (veth.host_link, veth.bridge)}:
-            links.update(survey.host(name).links)
-        (inside,) = survey.inside([desired.sandbox.key])
+            links.update(state_reader.host(name).links)
+        (inside,) = state_reader.inside([desired.sandbox.key])
         return [*diff_sandbox(desired, NamespaceState(links, {}, {}, ()), inside)]
 
     def _drift_of(self, sandbox: Sandbox, fault: SandboxFault) -> Drift:
@@ -224,7 +224,7 @@ class Reconciler:
     async def _orphaned_links(self, fix: bool) -> list[Drift]:
         claimed, links = self._desired.links(), self._context.kernel.links
         try:
-            host = await self._context.workers.run(self._context.kernel.survey.host)
+            host = await self._context.workers.run(self._context.kernel.state_reader.host)
         except Error as failure:
             return _unreadable("stray", "links", failure)
         found = orphaned_links(host, claimed | self._desired.links())

@@ -110,9 +110,9 @@ class SandboxRepair:
 
         If it has moved since, this fails, and the next attempt searches again.
         """
-        survey, run = self._context.kernel.survey, self._context.workers.run
-        pid = await run(survey.process_in, sandbox.inode) if sandbox.inode else 0
-        path = await run(survey.mount_path_of, sandbox.inode) if sandbox.inode and not pid else ""
+        state_reader, run = self._context.kernel.state_reader, self._context.workers.run
+        pid = await run(state_reader.process_in, sandbox.inode) if sandbox.inode else 0
+        path = await run(state_reader.mount_path_of, sandbox.inode) if sandbox.inode and not pid else ""
         if pid or path:
             await run(self._context.kernel.namespaces.pin, sandbox.key, pid=pid, path=path, inode=sandbox.inode)
         return bool(pid or path)

@@ -101,7 +101,7 @@ class Scanner:
         """
         found = Candidates()
         sandboxes, nets, claimed = self._desired.sandboxes(), self._desired.networks(), self._desired.links()
-        host = await self._context.workers.run(self._context.kernel.survey.host)
+        host = await self._context.workers.run(self._context.kernel.state_reader.host)
         found.networks = {fault.object for fault in await self.network_faults(nets, host)}
         found.orphans = bool(orphaned_links(host, claimed | self._desired.links()))
         found.sandboxes = await self.sandboxes(sandboxes, host, pause_ratio)
@@ -154,7 +154,7 @@ class Scanner:
         return await _any_fault(self.parameter_faults)
 
     def _candidates(self, desired: Sequence[DesiredSandbox], host: NamespaceState) -> set[str]:
-        inside = self._context.kernel.survey.inside([each.sandbox.key for each in desired])
+        inside = self._context.kernel.state_reader.inside([each.sandbox.key for each in desired])
         pairs = zip(desired, inside, strict=True)
         return {each.sandbox.container_id for each, found in pairs if any(diff_sandbox(each, host, found))}
 

@@ -24,9 +24,9 @@ _HARM: Final = {
 class Uplinks:
     """The links with a default route, and those among them that did not forward at the latest check."""
 
-    def __init__(self, sysctl: Sysctl, survey: StateReader, workers: Workers, desired: DesiredState) -> None:
+    def __init__(self, sysctl: Sysctl, state_reader: StateReader, workers: Workers, desired: DesiredState) -> None:
         self._sysctl = sysctl
-        self._survey = survey
+        self._state_reader = state_reader
         self._workers = workers
         self._desired = desired
         self._parameters: frozenset[str] = frozenset()
@@ -74,7 +74,7 @@ class Uplinks:
         ]
 
     def _list(self) -> Iterator[str]:
-        for version, name in self._survey.uplinks():
+        for version, name in self._state_reader.uplinks():
             yield f"net/ipv{version}/conf/{name}/forwarding"
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from sandnet.errors import Error, Kind
 from sandnet.firewall.ruleset.shared_lock import SharedLock
-from sandnet.kernel.base import RULES_GONE
+from sandnet.kernel.base import RULES_MISSING
 
 ATTEMPTS: Final = 3
 """Attempts to rewrite all rules for a change: the program that removed them may remove them again."""
@@ -32,7 +32,7 @@ class RulesetTransaction:
         If the kernel lacks what it depends on, all rules are rewritten instead, with the change in them.
 
         Raises:
-            Error: as the change itself; ``UNAVAILABLE`` with code ``RULES_GONE`` they cannot be rewritten.
+            Error: as the change itself; ``UNAVAILABLE`` with code ``RULES_MISSING`` they cannot be rewritten.
         """
         rewritten = self._rewritten
         try:
@@ -40,7 +40,7 @@ class RulesetTransaction:
                 rewritten = self._rewritten
                 yield
         except Error as failure:
-            if failure.code != RULES_GONE or self.rewrite is None:
+            if failure.code != RULES_MISSING or self.rewrite is None:
                 raise
             await self._rebuild(rewritten, self.rewrite)
 
@@ -56,4 +56,4 @@ class RulesetTransaction:
                 except Error as failure:
                     if attempt == ATTEMPTS:
                         message = f"rules that others removed cannot be put back: {failure}"
-                        raise Error(Kind.UNAVAILABLE, message, HINT, RULES_GONE) from failure
+                        raise Error(Kind.UNAVAILABLE, message, HINT, RULES_MISSING) from failure

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import RULES_GONE
+from sandnet.kernel.base import RULES_MISSING
 from sandnet.kernel.fake.common import FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.types import BridgeRoute, ElementChange, Listing, RouteSource
@@ -63,7 +63,7 @@ class FakeFirewall:
                 self._execute(line.split())
         except KeyError as missing:
             self.tables = before
-            raise Error(Kind.UNAVAILABLE, f"nftables: no table {missing}", code=RULES_GONE) from missing
+            raise Error(Kind.UNAVAILABLE, f"nftables: no table {missing}", code=RULES_MISSING) from missing
         self.applied.append(script)
 
     @recorded
@@ -72,7 +72,7 @@ class FakeFirewall:
         for each in elements:
             sets = self.tables.get(each.table)
             if sets is None or not (each.added or each.key in _keys(sets.get(each.name, ()))):
-                raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_GONE)
+                raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_MISSING)
         for each in elements:
             found = self.tables[each.table].setdefault(each.name, set())
             spelled = f"{each.key} : {each.value}" if each.value else each.key

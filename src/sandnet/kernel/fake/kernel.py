@@ -30,8 +30,8 @@ class FakeKernel:
         self._namespaces = FakeNamespaces(self._faults, self._links, spaces, pins, sandbox_dir)
         self._firewall = FakeFirewall(self._faults)
         self._sysctl = FakeSysctl(self._faults, self._links)
-        self._survey = FakeStateReader(self._faults, self._links, self._namespaces)
-        self._watch = FakeWatcher()
+        self._state_reader = FakeStateReader(self._faults, self._links, self._namespaces)
+        self._watcher = FakeWatcher()
         self._host = FakeHost(self._faults, self._links, self._sysctl)
         self._processes = FakeProcesses(self._faults)
 
@@ -61,9 +61,9 @@ class FakeKernel:
         return self._host
 
     @property
-    def survey(self) -> FakeStateReader:
+    def state_reader(self) -> FakeStateReader:
         """Bulk reads of its state."""
-        return self._survey
+        return self._state_reader
 
     @property
     def processes(self) -> FakeProcesses:
@@ -71,9 +71,9 @@ class FakeKernel:
         return self._processes
 
     @property
-    def watch(self) -> FakeWatcher:
+    def watcher(self) -> FakeWatcher:
         """Notifications: none."""
-        return self._watch
+        return self._watcher
 
     @property
     def calls(self) -> list[str]:

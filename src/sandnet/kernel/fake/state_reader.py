@@ -23,7 +23,7 @@ from sandnet.model.address import Interface
 class FakeStateReader:
     """See :class:`sandnet.kernel.observation.StateReader`. Each address has its connected route."""
 
-    area = "survey"
+    area = "state_reader"
 
     def __init__(self, faults: FaultInjector, links: FakeLinks, namespaces: FakeNamespaces) -> None:
         self.faults = faults

@@ -85,9 +85,9 @@ class LinuxKernel:
         self._firewall = LinuxFirewall()
         self._sysctl = ProcSysctl()
         self._host = LinuxHost()
-        self._survey = LinuxStateReader(self._namespaces, sandbox_dir)
+        self._state_reader = LinuxStateReader(self._namespaces, sandbox_dir)
         self._processes = LinuxProcesses()
-        self._watch = LinuxWatcher(self._firewall)
+        self._watcher = LinuxWatcher(self._firewall)
 
     @property
     def links(self) -> LinuxLinks:
@@ -101,7 +101,7 @@ class LinuxKernel:
 
     @property
     def firewall(self) -> LinuxFirewall:
-        """nftables and tracked connections."""
+        """The nftables rules and the tracked connections."""
         return self._firewall
 
     @property
@@ -115,9 +115,9 @@ class LinuxKernel:
         return self._host
 
     @property
-    def survey(self) -> LinuxStateReader:
+    def state_reader(self) -> LinuxStateReader:
         """Bulk reads of the kernel's state."""
-        return self._survey
+        return self._state_reader
 
     @property
     def processes(self) -> LinuxProcesses:
@@ -125,12 +125,12 @@ class LinuxKernel:
         return self._processes
 
     @property
-    def watch(self) -> LinuxWatcher:
+    def watcher(self) -> LinuxWatcher:
         """Notifications of changes."""
-        return self._watch
+        return self._watcher
 
     def close(self) -> None:
         """Close sockets and release memory; nothing in the kernel changes."""
-        self._watch.close()
+        self._watcher.close()
         self._firewall.close()
         self._host.close()

@@ -256,9 +256,7 @@ class LinuxLinks:
             yield _Ends(here, there, descriptor, bridge)
 
     def _ensure_pair(self, ends: _Ends, veth: Veth) -> bool:
-        """Return whether the pair was made; ``False``: it exists. A retired link or broken pair of that name is
-        deleted.
-        """
+        """Return whether the pair was made; ``False``: it exists. A retired or broken pair of that name is deleted."""
         try:
             _make_pair(ends, veth)
         except NetlinkError as error:
@@ -352,9 +350,7 @@ def _reshape(ends: _Ends, veth: Veth) -> None:
 
 
 def _place_service_addresses(ends: _Ends, inner: int, veth: Veth) -> None:
-    """Put shared addresses on the interface of the holder, on ``lo`` elsewhere; at every moment they are on one of the
-    two.
-    """
+    """Put shared addresses on the interface of the holder, on ``lo`` elsewhere; they are always on one of the two."""
     place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
     for address in _shared(veth):
         add_service_address(ends.there, place, address)

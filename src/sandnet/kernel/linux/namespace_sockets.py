@@ -50,7 +50,7 @@ def open_sockets_in(key: str, inode: int, address: Address, port: int) -> tuple[
         return open_sockets(address, port)
 
 
-def asking_inside(key: str, inode: int, versions: Iterable[int]) -> tuple[socket.socket, ...]:
+def open_query_sockets_in(key: str, inode: int, versions: Iterable[int]) -> tuple[socket.socket, ...]:
     """Open unconnected UDP and TCP sockets in the namespace pinned at ``key``, for queries to servers from there.
 
     Args:

@@ -21,7 +21,7 @@ from functools import cache
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.base import RULES_GONE
+from sandnet.kernel.base import RULES_MISSING
 from sandnet.kernel.low_descriptors import LowDescriptors
 from sandnet.kernel.netlink.nfnetlink import Nfnetlink
 from sandnet.kernel.netlink.socket import map_errors
@@ -44,8 +44,7 @@ _TRANSIENT: Final = (
     "No buffer space available",
     "cache initialization failed",
 )
-"""What the library reports when the kernel lacks a feature or is short of a resource; other errors are our own
-script's."""
+"""What the library reports when the kernel lacks a feature or a resource; other errors are our own script's."""
 _MISSING: Final = "No such file or directory"
 """What it reports when a table, set or element that a script builds upon does not exist: another program removed it."""
 
@@ -161,7 +160,7 @@ class Nftables:
         try:
             elements = {each.partition(" ")[2]: self._elements(table, each) for each in found.sets}
         except Error as failure:
-            if failure.code == RULES_GONE:  # removed while it is read
+            if failure.code == RULES_MISSING:  # removed while it is read
                 return None
             raise
         return Listing(found.frame, elements)
@@ -175,7 +174,7 @@ class Nftables:
         try:
             return self._elements(table, f"set {name}")
         except Error as failure:
-            if failure.code == RULES_GONE:
+            if failure.code == RULES_MISSING:
                 return frozenset()
             raise
 
@@ -246,5 +245,5 @@ def _refusal(report: str) -> Error:
     first = next((line.strip() for line in report.splitlines() if line.strip()), "no reason given")
     message = f"nftables: {first.removeprefix('Error: ')}"
     if _MISSING in first:
-        return Error(Kind.UNAVAILABLE, message, _ABSENT_HINT, RULES_GONE)
+        return Error(Kind.UNAVAILABLE, message, _ABSENT_HINT, RULES_MISSING)
     return Error(Kind.UNAVAILABLE if any(words in first for words in _TRANSIENT) else Kind.INTERNAL, message)

@@ -66,9 +66,7 @@ class _Rules(NamedTuple):
 
     @property
     def blocked(self) -> bool:
-        """Whether another program's rule has the priority of the local table's, so that ours finds no place between
-        them.
-        """
+        """Whether another program's rule has the priority of the local table's, so that there is no place for ours."""
         return self.local >= 0 and 0 <= self.first <= self.local
 
     @property

@@ -215,8 +215,7 @@ class Netlink:
         return refused is None
 
     def transact(self, messages: Sequence[Message]) -> None:
-        """Send messages in one datagram, as nfnetlink requires for batches, and wait until the kernel has processed
-        them.
+        """Send messages in one datagram, as nfnetlink requires for batches, and wait until they are processed.
 
         Args:
             messages: at least one of them requests an acknowledgement (``NLM_F_ACK``), and none before it does. The
