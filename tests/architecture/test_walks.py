@@ -1,4 +1,4 @@
-"""Check the ways through the source that the documents give: each file and each function on them exists."""
+"""Check the ways through the source that the documents give: the files and functions on them exist."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.architecture.source import PACKAGE, REPOSITORY, tree
 SECTION = re.compile(r"^## Eight walks\n(.*?)^## ", re.MULTILINE | re.DOTALL)
 STEP = re.compile(r"`([\w/]+\.py)` `([\w.]+)`")
 FOUND = SECTION.search((REPOSITORY / "docs" / "design.md").read_text())
+CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text()
 WALKS = re.findall(r"^\| (\d\. [^|]+) \| ([^|]+) \|$", FOUND[1] if FOUND else "", re.MULTILINE)
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -48,3 +49,20 @@ def test_walk_names_existing_files_and_functions(title: str, way: str) -> None:
 )
 def test_missing_step_of_a_walk_is_found(way: str) -> None:
     assert missing(way)
+
+
+def changes() -> dict[str, list[str]]:
+    """Return the files that CONTRIBUTING.md names, by typical change."""
+    section = re.search(r"^## To change X, look at Y\n(.*?)^## ", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", section[1] if section else "", re.MULTILINE)
+    return {change: re.findall(r"`([\w./]+)`", files) for change, files in rows[1:]}
+
+
+def test_contributing_page_has_twenty_changes() -> None:
+    assert len(changes()) == 20
+
+
+@pytest.mark.parametrize(("change", "files"), changes().items(), ids=list(changes()))
+def test_typical_change_names_existing_files(change: str, files: list[str]) -> None:
+    assert files, change
+    assert all((REPOSITORY / file).is_file() or (PACKAGE / file).is_file() for file in files)
