@@ -1,4 +1,4 @@
-"""The nouns of the Container Network Model, as frozen records."""
+"""The records of the Container Network Model: networks, endpoints, sandboxes and attachments, all immutable."""
 
 from sandnet.model.address import Address, Interface, Prefix
 from sandnet.model.endpoint import Affinity, Endpoint, EndpointSpec, Probe, ProbeKind

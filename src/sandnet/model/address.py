@@ -1,9 +1,8 @@
-"""IP addresses in records: the standard library's classes, taught to msgspec.
+"""IP addresses in records: the standard library's classes, with hooks for msgspec.
 
 msgspec refuses a union of two custom types, and a port may be bound to either family. So at run time
 ``Address``, ``Interface`` and ``Prefix`` are abstract classes with both standard classes registered,
-and :func:`encode_hook` / :func:`decode_hook` turn them to text and back. To a type checker they are
-the unions themselves.
+and :func:`encode_hook` and :func:`decode_hook` convert them to text and back. For a type checker they are unions.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ else:
     class Prefix(ABC):
         """An IPv4 or IPv6 network (``10.0.0.0/24``)."""
 
-    # An Interface of the standard library is also an Address: the hooks look at Interface first.
+    # An Interface of the standard library is also an Address: the hooks check Interface first.
     for _abstract, _concrete in (
         (Interface, (IPv4Interface, IPv6Interface)),
         (Address, (IPv4Address, IPv6Address)),
@@ -49,14 +48,14 @@ _CLASSES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)  # interfaces de
 
 
 def encode_hook(value: object) -> object:
-    """Msgspec ``enc_hook``: an address, interface or prefix as text."""
+    """Convert an address, interface or prefix to text, as the ``enc_hook`` of msgspec."""
     if isinstance(value, _CLASSES):
         return str(value)
     raise NotImplementedError(f"cannot encode {type(value).__name__}")
 
 
 def decode_hook(kind: type, value: object) -> object:
-    """Msgspec ``dec_hook``: text to the address class the record asks for.
+    """Convert text to the address class that the record requires, as the ``dec_hook`` of msgspec.
 
     Raises:
         ValueError: the text is no address; msgspec reports it as a validation error.
@@ -70,8 +69,10 @@ def decode_hook(kind: type, value: object) -> object:
 
 
 def socket_address(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """What :mod:`socket` takes. It ignores the zone in an address's text (``fe80::1%eth0``), which names a link of the
-    caller's namespace.
+    """Convert an address and a port to the tuple that :mod:`socket` requires.
+
+    The zone of an address (``fe80::1%eth0``) names a link in the caller's namespace. It is converted to the link's
+    index, because :mod:`socket` ignores it in the text.
 
     Raises:
         OSError: there is no such link.
@@ -84,10 +85,10 @@ def socket_address(address: Address, port: int) -> tuple[str, int] | tuple[str, 
 
 
 def mac_for(address: IPv4Address) -> str:
-    """The MAC of an endpoint: ``02:42`` and the four bytes of its IPv4 address (libnetwork notes, C.3)."""
+    """Return the MAC of an endpoint: ``02:42`` and the four bytes of its IPv4 address (libnetwork notes, C.3)."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
 
 
 def new_mac() -> str:
-    """A MAC that no interface had before: locally administered, 40 random bits."""
+    """Return a new MAC: locally administered, with 40 random bits."""
     return bytes([0x06, *os.urandom(5)]).hex(":")

@@ -1,4 +1,4 @@
-"""Endpoints (services are endpoints too) as records."""
+"""Records of endpoints (services are endpoints too)."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from sandnet.model.process import Process
 
 
 class Affinity(StrEnum):
-    """What keeps going to the same backend of a service."""
+    """The session affinity of a service: the traffic that always reaches the same backend."""
 
     FLOW = "flow"
-    """A flow: the same addresses and ports."""
+    """One flow: the same addresses and ports."""
     CLIENT = "client"
-    """A client's address: for protocols that open a second connection (FTP, iperf3)."""
+    """All flows of a client's address: for protocols that open a second connection (FTP, iperf3)."""
 
 
 class ProbeKind(StrEnum):
-    """How a backend is asked whether it serves."""
+    """The kind of a health check."""
 
     TCP = "tcp"
-    """It accepts a connection."""
+    """The backend accepts a connection."""
     HTTP = "http"
-    """It answers GET with a status below 400."""
+    """The backend answers GET with a status below 400."""
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """How the backends of a service are checked, each from inside its own sandbox.
+    """The health check of a service's backends; each is probed from inside its own sandbox.
 
-    One that fails twice in a row, the second time at once after the first, leaves the rotation: with a
-    timeout of at most half the interval that is within two intervals.
+    A failed probe is repeated at once. A backend that fails both is removed from the rotation. With a timeout of at
+    most half the interval, this takes at most two intervals.
     """
 
     kind: ProbeKind
     port: int
     """1 to 65535, at the backend's own address."""
     path: str = "/"
-    """What is asked of an HTTP backend."""
+    """Path of the request to an HTTP backend."""
     interval: float = 2.0
-    """Seconds from probe to probe, 0.1 to 3600."""
+    """Seconds between two probes, 0.1 to 3600."""
     timeout: float = 1.0
-    """Seconds a probe may take, at most half the interval."""
+    """Seconds that a probe may take, at most half the interval."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A network's end towards sandboxes. Its address, MAC and host ports are its own from create to delete."""
+    """A network's attachment point for sandboxes. It keeps its address, MAC and host ports from create to delete."""
 
     id: str
     name: str
-    """As given, a leading slash included; unique in its network."""
+    """Name as requested, a leading slash included; unique in its network."""
     network_id: str
     phase: Phase
     sequence: int
@@ -64,20 +64,20 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Lower-case, colon-separated; empty for drivers without links."""
     exposed_ports: tuple[ExposedPort, ...] = ()
     ports: tuple[BoundPort, ...] = ()
-    """What is bound on the host, held from create to delete."""
+    """Ports bound on the host, held from create to delete."""
     labels: dict[str, str] = {}
     aliases: tuple[str, ...] = ()
-    """Further names by which its network knows it."""
+    """Further names of it on its network."""
     affinity: Affinity = Affinity.FLOW
     probe: Probe | None = None
     process: Process | None = None
-    """When this one ends, the endpoint goes, and takes along who is attached."""
+    """Process whose exit deletes the endpoint and detaches its sandboxes."""
     orphaned: bool = False
-    """Its last container died instead of leaving, and nobody has joined since."""
+    """Whether its last container exited without a leave, and no other has joined since."""
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated wish to create an endpoint."""
+    """A validated request to create an endpoint."""
 
     name: str
     exposed_ports: tuple[ExposedPort, ...] = ()
@@ -90,4 +90,4 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     affinity: Affinity = Affinity.FLOW
     probe: Probe | None = None
     watch_pid: int = 0
-    """Process that the endpoint is to go with; 0: none."""
+    """Process whose exit deletes the endpoint; 0: none."""

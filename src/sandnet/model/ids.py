@@ -1,4 +1,4 @@
-"""Identifiers and the rules for names. A name never becomes a path or the name of a kernel link."""
+"""Identifiers and the rules for names. A name is never used as a path or as the name of a kernel link."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NAME_HINT = "use 1 to 63 of A-Z a-z 0-9 _ -, the first a letter or digit"
 
 
 def new_id() -> str:
-    """A fresh 64-digit hex id whose first 12 digits are not all decimal.
+    """Return a new random id: 64 hex digits, the first 12 not all decimal.
 
-    The short form must never read as a number (libnetwork's stringid has the same rule).
+    The short form must never look like a number (libnetwork's stringid has the same rule).
     """
     while True:
         candidate = secrets.token_hex(32)
@@ -30,7 +30,7 @@ def new_id() -> str:
 
 
 def check_network_name(name: str) -> str:
-    """The name itself, if it may name a network.
+    """Return the name unchanged if it is a valid name of a network.
 
     Raises:
         Error: kind ``INVALID``.
@@ -41,7 +41,7 @@ def check_network_name(name: str) -> str:
 
 
 def check_endpoint_name(name: str) -> str:
-    """The name itself, if it may name an endpoint or service (one leading ``/`` is allowed).
+    """Return the name unchanged if it is a valid name of an endpoint or service (one leading ``/`` is allowed).
 
     Raises:
         Error: kind ``INVALID``.
@@ -52,7 +52,7 @@ def check_endpoint_name(name: str) -> str:
 
 
 def check_container_id(container_id: str) -> str:
-    """The id itself, if it may stand for a container.
+    """Return the id unchanged if it is a valid container id.
 
     Raises:
         Error: kind ``INVALID``.
@@ -64,7 +64,7 @@ def check_container_id(container_id: str) -> str:
 
 
 def check_host_name(name: str, field: str) -> str:
-    """The name itself, if it can stand in a hosts file.
+    """Return the name unchanged if it is valid in a hosts file.
 
     Raises:
         Error: kind ``INVALID``, naming ``field``.
@@ -77,5 +77,5 @@ def check_host_name(name: str, field: str) -> str:
 
 
 def bare(name: str) -> str:
-    """An endpoint's name as hosts files and resolvers know it: without the leading slash."""
+    """Return an endpoint's name without the leading slash, as in hosts files and DNS."""
     return name.removeprefix("/")

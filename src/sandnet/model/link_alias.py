@@ -1,8 +1,9 @@
-"""What a bridge and a veth say of themselves, so that records can be made of them when every file is lost.
+"""Aliases of links: the state that a bridge or a veth carries, to rebuild the records when every file is lost.
 
-The kernel keeps up to 255 bytes of text with a link (``IFLA_IFALIAS``; ``ip link`` shows it). Ours are words:
-the format, the kind, the object's id (its bytes, URL-safe base64), names, one letter for each thing that is not as
-usual, and then values by a letter, the most important first. What does not fit is left out, and a last ``~`` says so.
+The kernel stores up to 255 bytes of text with a link (``IFLA_IFALIAS``; ``ip link`` shows it). Our alias consists of
+words: the format, the kind, the object's id (its bytes, URL-safe base64), names, flags (one letter for each setting
+that differs from the default), and then values with a letter each, the most important first. Values that do not fit are
+left out; then the last word is ``~``.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ OPTIONS: Final = {
     "o": ("allow_overlap", True),
     "6": ("ipv6", True),
 }
-"""Options of a network that are yes or no: the letter that says that they are not as usual, and what they are then."""
+"""Boolean options of a network: the flag's letter, the option's name, and its value where the flag is set."""
 
 KEY_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*~*")
-"""What a name in the sandbox directory looks like: the beginning of a container's id, made different by tildes."""
+"""Pattern of a name in the sandbox directory: the beginning of a container's id, made unique by tildes."""
 
 _FORMAT: Final = "sandnet1"
 _NETWORK: Final = "net"
@@ -48,35 +49,37 @@ _VALUE: Final = re.compile(r"([A-Za-z0-9])=(.+)")
 
 
 class NetworkAlias(NamedTuple):
-    """What a bridge says of its network."""
+    """The alias of a bridge: the state of its network."""
 
     id: str
     name: str
     flags: str
     values: Mapping[str, str]
-    """``4`` and ``6`` the bridge's addresses with prefix lengths, ``g`` and ``h`` gateways that are others, ``r`` the
-    range, ``t`` the MTU, ``b`` the binding address, ``c`` the limit of flows, ``e`` and ``x`` egress addresses, ``o``
-    what sandboxes reach of the host's own programs, where somebody asked (:func:`host_access`), ``d`` search domains
-    and ``n`` options of its sandboxes' resolv.conf, ``s`` seconds since the epoch."""
+    """``4`` and ``6`` the bridge's addresses with prefix lengths; ``g`` and ``h`` the gateways, if they differ from the
+    bridge's addresses; ``r`` the range; ``t`` the MTU; ``b`` the binding address; ``c`` the limit of flows; ``e`` and
+    ``x`` egress addresses; ``o`` the access of sandboxes to the host's own programs, if it was requested
+    (:func:`host_access`); ``d`` search domains and ``n`` options of its sandboxes' resolv.conf; ``s`` the creation time
+    in seconds since the epoch."""
     whole: bool
-    """Nothing was left out."""
+    """Whether the alias is complete."""
 
 
 class AttachmentAlias(NamedTuple):
-    """What a veth says of its attachment, and of the endpoint and the sandbox at its ends."""
+    """The alias of a veth: the state of its attachment, its endpoint and its sandbox."""
 
     endpoint_id: str
     endpoint_name: str
     container_id: str
     interface: str
     flags: str
-    """``j`` the namespace was joined, ``u`` its ``lo`` was up, ``l`` the address is a further one, ``n`` it does not
-    hold the endpoint's, ``d`` drained, ``r`` to be reclaimed when its processes have ended."""
+    """``j`` the namespace was joined; ``u`` its ``lo`` was up; ``l`` the address is a separate lease; ``n`` the
+    attachment does not hold the endpoint's address; ``d`` drained; ``r`` the sandbox is removed when its processes have
+    exited."""
     values: Mapping[str, str]
-    """``4`` and ``6`` the interface's addresses, ``a`` and ``b`` the endpoint's where they are others, ``m`` the
-    MAC where it does not follow from the address, ``k`` the name in the sandbox directory where it does not follow
-    from the container's id, ``q`` the process that a join named and when it started, ``w`` weight, ``p`` gateway
-    priority, ``s`` seconds since the epoch."""
+    """``4`` and ``6`` the interface's addresses; ``a`` and ``b`` the endpoint's, if they differ; ``m`` the MAC, if not
+    derived from the address; ``k`` the name in the sandbox directory, if it is not derived from the container's id;
+    ``q`` the process in the join request and its start time; ``w`` weight; ``p`` gateway priority; ``s`` the creation
+    time in seconds since the epoch."""
     whole: bool
 
     @property
@@ -86,7 +89,7 @@ class AttachmentAlias(NamedTuple):
 
 
 def network_alias(net: Network) -> str:
-    """The mark of a network's bridge."""
+    """Return the alias of a network's bridge."""
     options = net.options
     flags = "".join(letter for letter, (name, value) in OPTIONS.items() if getattr(options, name) == value)
     flags += "p" if net.predefined else ""
@@ -114,7 +117,7 @@ def network_alias(net: Network) -> str:
 
 
 def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> str:
-    """The mark of an attachment's link on the host."""
+    """Return the alias of an attachment's link on the host."""
     found = {
         "j": sandbox.origin is Origin.JOINED,
         "u": sandbox.loopback_was_up,
@@ -144,7 +147,7 @@ def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachmen
 
 
 def read_alias(text: str) -> NetworkAlias | AttachmentAlias | None:
-    """The mark that a link bears; ``None``: none of ours, or one that makes no sense."""
+    """Parse the alias of a link; ``None``: it is not one of ours, or invalid."""
     words = text.split(" ")
     if words[0] != _FORMAT:
         return None
@@ -156,28 +159,28 @@ def read_alias(text: str) -> NetworkAlias | AttachmentAlias | None:
             named = ENDPOINT_NAME.fullmatch(name) and CONTAINER_ID.fullmatch(container)
             found = _long(short) if named and LINK_NAME.fullmatch(interface) else ""
             values = _values(rest)
-            mark = AttachmentAlias(found, name, container, interface, flags, values, _CUT not in rest)
-            return mark if found and KEY_NAME.fullmatch(mark.key) else None
+            alias = AttachmentAlias(found, name, container, interface, flags, values, _CUT not in rest)
+            return alias if found and KEY_NAME.fullmatch(alias.key) else None
     return None
 
 
-def _host_access(asked: bool | tuple[ExposedPort, ...] | None) -> str | None:
-    """``all``, ``none``, or ports by protocol: ``6:22,80;17:53``."""
-    if asked is None:
+def _host_access(requested: bool | tuple[ExposedPort, ...] | None) -> str | None:
+    """Encode :attr:`NetworkOptions.host_access`: ``all``, ``none``, or ports by protocol (``6:22,80;17:53``)."""
+    if requested is None:
         return None
-    if isinstance(asked, bool) or not asked:
-        return _ALL if asked else _NONE
+    if isinstance(requested, bool) or not requested:
+        return _ALL if requested else _NONE
     ports: dict[int, list[str]] = {}
-    for each in asked:
+    for each in requested:
         ports.setdefault(each.proto, []).append(str(each.port))
     return ";".join(f"{proto}:{','.join(some)}" for proto, some in ports.items())
 
 
 def host_access(text: str | None) -> bool | tuple[ExposedPort, ...] | None:
-    """What a mark says of it: as :attr:`NetworkOptions.host_access`.
+    """Decode the value ``o`` of an alias to :attr:`NetworkOptions.host_access`.
 
     Raises:
-        ValueError: it makes no sense.
+        ValueError: the text is invalid.
     """
     if text in (None, _ALL, _NONE):
         return None if text is None else text == _ALL
@@ -210,7 +213,7 @@ def _short(object_id: str) -> str:
 
 
 def _long(short: str) -> str:
-    """The id of 64 hex digits; empty when it is none."""
+    """Decode an id to 64 hex digits; empty: it is invalid."""
     try:
         found = urlsafe_b64decode(short + "=").hex()
     except (binascii.Error, ValueError):
@@ -219,7 +222,7 @@ def _long(short: str) -> str:
 
 
 def address4(text: str | None) -> IPv4Address | None:
-    """An address of a mark, or nothing where it is none."""
+    """Parse the IPv4 address in an alias; ``None``: it is missing or invalid."""
     try:
         return IPv4Address(text) if text else None
     except ValueError:
@@ -227,7 +230,7 @@ def address4(text: str | None) -> IPv4Address | None:
 
 
 def address6(text: str | None) -> IPv6Address | None:
-    """Likewise."""
+    """Parse the IPv6 address in an alias; ``None``: it is missing or invalid."""
     try:
         return IPv6Address(text) if text else None
     except ValueError:

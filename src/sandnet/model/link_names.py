@@ -1,4 +1,4 @@
-"""Names and MACs of links that sandnet creates, and the patterns that recognise them."""
+"""Names and MACs of the links that sandnet creates, and the patterns that recognise them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from ipaddress import IPv6Interface
 from typing import Final
 
 BRIDGE_LINK_LOCAL: Final = IPv6Interface("fe80::1/64")
-"""Of a bridge with IPv6, usable at once. One that the kernel chose would be tentative for two seconds, and the host
-could not ask for a neighbour meanwhile (RFC 4861, 7.2.2 wants a link-local source)."""
+"""Link-local address of a bridge with IPv6, usable at once. An address that the kernel assigns is tentative for 2 s.
+During that time the host could not solicit a neighbour (RFC 4861, 7.2.2 requires a link-local source)."""
 
 
 def bridge_mac(name: str) -> str:
-    """A locally administered MAC that a bridge of this name always has.
+    """Return the locally administered MAC of a bridge, derived from its name.
 
-    Left to itself a bridge takes the lowest MAC among its ports, so neighbours would have to learn it anew
-    as sandboxes come and go.
+    By default a bridge takes the lowest MAC among its ports. Then neighbours would have to learn its MAC again whenever
+    a sandbox is added or removed.
     """
     digest = hashlib.sha256(name.encode()).digest()
     return bytes([0x02, *digest[:5]]).hex(":")
 
 
 OUR_LINKS: Final = {"bridge": re.compile(r"snb[0-9a-f]{10}"), "veth": re.compile(r"snv[0-9a-f]{10}")}
-"""What every link that we name looks like, by its kind. Others may begin alike and are not ours."""
+"""Patterns of the names of our links, by kind. A link with the same prefix and another name is not ours."""
 
 
 LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
-"""What the kernel takes as a link name (at most IFNAMSIZ-1 = 15 bytes), less what confuses people."""
+"""Pattern of link names: those that the kernel accepts (at most IFNAMSIZ-1 = 15 bytes) without confusing characters."""
 
 
 OWN_LINK = re.compile(r"sn[bv][0-9a-f]{10}")
-"""Names that we give to links of our own."""
+"""Pattern of the names of all our links."""

@@ -1,4 +1,4 @@
-"""Networks as records."""
+"""Records of networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandnet.model.ports import ExposedPort
 
 
 class Phase(StrEnum):
-    """Where an object is in its life. Anything not ``READY`` at start-up is debris of a crash."""
+    """The phase of an object's life cycle. At start-up an object that is not ``READY`` is left over from a crash."""
 
     CREATING = "creating"
     READY = "ready"
@@ -21,64 +21,64 @@ class Phase(StrEnum):
 
 
 MAX_FLOWS: Final = 16_384
-"""Flows of a sandbox that the host tracks where nobody says anything else."""
+"""Default limit of the flows of a sandbox in the host's connection tracking."""
 MOST_FLOWS: Final = 1 << 24
-"""The most that anybody can say."""
+"""Highest limit of flows that can be requested."""
 
 
 class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the caller asked of a network, in one vocabulary (libnetwork's labels and our plain keys).
+    """The requested options of a network, normalised from libnetwork's labels and our plain keys.
 
-    ``None`` means: not asked, the driver chooses.
+    ``None`` means: not requested, the driver chooses.
     """
 
     subnet: IPv4Network | None = None
     gateway: IPv4Address | None = None
-    """The bridge's own address unless ``bridge_address`` says otherwise, and the sandboxes' next hop."""
+    """Next hop of the sandboxes, and the bridge's own address unless ``bridge_address`` is set."""
     bridge_address: IPv4Interface | None = None
     """``AddressIPv4``: the bridge's own address; implies ``subnet``."""
     ip_range: IPv4Network | None = None
-    """Addresses are handed out of this part of the subnet only."""
+    """Part of the subnet from which addresses are allocated."""
     ipv6: bool = False
     subnet_ipv6: IPv6Network | None = None
     gateway_ipv6: IPv6Address | None = None
     allow_overlap: bool = False
-    """The subnets asked for may overlap what the host uses (a route, an address, a nameserver)."""
+    """Whether the requested subnets may overlap prefixes that the host uses (a route, an address, a nameserver)."""
     mtu: int | None = None
-    """Bytes, 68 to 65535 (1280 and up with IPv6)."""
+    """Bytes, 68 to 65535 (at least 1280 with IPv6)."""
     internal: bool = False
-    """No way out of the network and none in."""
+    """Whether the network is isolated from other networks in both directions."""
     icc: bool = True
-    """Sandboxes of the network may reach each other."""
+    """Inter-container communication: whether sandboxes of the network may reach each other."""
     anti_spoofing: bool = True
-    """A sandbox sends from its own MAC and addresses only."""
+    """Whether a sandbox may send only from its own MAC and addresses."""
     host_access: bool | tuple[ExposedPort, ...] | None = None
-    """What sandboxes reach of the host's own programs: all, none, or what listens at these ports. ``None``: none,
-    but on a bridge that was there before us, which stays as it is."""
+    """Access of sandboxes to the host's own programs: all, none, or these ports. ``None``: none; but an adopted bridge
+    keeps its state."""
     masquerade: bool = True
-    """Traffic that leaves the host bears the host's address."""
+    """Whether traffic that leaves the host gets the host's source address."""
     egress_ipv4: IPv4Address | None = None
-    """The host's address that masqueraded traffic bears; ``None``: that of the link it leaves by, or of its route."""
+    """Source address of masqueraded traffic; ``None``: the address of the outgoing link, or of the route."""
     egress_ipv6: IPv6Address | None = None
     max_flows: int | None = None
-    """Flows of one sandbox that the host tracks, of the whole network without anti-spoofing. 0: no limit; ``None``:
-    the daemon's."""
+    """Limit of tracked flows of one sandbox; without anti-spoofing, of the whole network. 0: no limit; ``None``: the
+    daemon's limit."""
     firewall: bool = True
-    """``EnableIPTables``: false leaves NAT, isolation and publishing to somebody else."""
+    """``EnableIPTables``: false leaves NAT, isolation and publishing to other programs."""
     bridge_name: str | None = None
-    """Name of the bridge device, made or existing."""
+    """Name of the bridge device, created or existing."""
     create_bridge: bool = True
-    """``AllowNonDefaultBridge``: false demands that ``bridge_name`` exists already."""
+    """``AllowNonDefaultBridge``: false requires that ``bridge_name`` exists already."""
     dns_search: tuple[str, ...] = ()
     """Search domains of its sandboxes' resolv.conf; empty: the host's."""
     dns_options: tuple[str, ...] = ()
-    """Options of its sandboxes' resolv.conf, beside the host's."""
+    """Options of its sandboxes' resolv.conf, in addition to the host's."""
     binding_address: Address | None = None
-    """``DefaultBindingIP``: host address of published ports that name none."""
+    """``DefaultBindingIP``: default host address of published ports."""
 
 
 class Subnet(msgspec.Struct, frozen=True, kw_only=True):
-    """One family's addresses of a network."""
+    """The subnet of a network in one address family."""
 
     prefix: Prefix
     bridge: Interface | None = None
@@ -106,21 +106,21 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     link: str = ""
     """Name of the bridge device on the host; empty for drivers without one."""
     link_adopted: bool = False
-    """The bridge was there before us: never configured beyond its address, never deleted."""
+    """Whether the bridge was adopted, not created by us: only its addresses are configured, and it is never deleted."""
     added: tuple[Interface, ...] = ()
-    """Addresses that an adopted bridge has from us, so we take them away again."""
+    """Addresses that we added to an adopted bridge, and remove again."""
     labels: dict[str, str] = {}
     predefined: bool = False
-    """One of ``none``, ``host``, ``bridge``: cannot be deleted."""
+    """Whether it is one of ``none``, ``host``, ``bridge``, which cannot be deleted."""
 
     @property
     def mtu(self) -> int:
-        """Bytes; 0 where the kernel's default (1500) is left alone."""
+        """The MTU in bytes; 0: the kernel's default (1500)."""
         return self.options.mtu or 0
 
 
 class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated wish to create a network."""
+    """A validated request to create a network."""
 
     name: str
     driver: str

@@ -1,4 +1,4 @@
-"""Ports: exposed by an endpoint, asked of the host, and bound on it."""
+"""Records of ports: exposed by an endpoint, requested on the host, and bound on the host."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ TCP: Final = 6
 UDP: Final = 17
 SCTP: Final = 132
 PROTOCOLS: Final = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
-"""The transports that have ports, by name (IANA protocol numbers)."""
+"""Transport protocols with ports, by name (IANA protocol numbers)."""
 PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOLS.items()}
 
 
 class ExposedPort(msgspec.Struct, frozen=True, kw_only=True):
-    """A port the container listens on: documentation for clients, no kernel effect."""
+    """A port on which the container listens: information for clients, without an effect in the kernel."""
 
     proto: int
     """IP protocol number, 0 to 255 (6 TCP, 17 UDP, 132 SCTP)."""
@@ -27,20 +27,20 @@ class ExposedPort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
-    """A wish: publish ``port`` of the container on the host."""
+    """A request to publish ``port`` of the container on the host."""
 
     proto: int
     port: int
     host_ip: Address | None = None
     """Host address to bind; ``None``: the network's default binding address, else all addresses."""
     host_port: int = 0
-    """0: the next free one of the kernel's local port range."""
+    """Requested host port; 0: the next free port in the kernel's local port range."""
     host_port_end: int = 0
-    """Last of a range of which the first free port is taken; 0: ``host_port`` alone."""
+    """Last port of a range from which the first free port is allocated; 0: ``host_port`` only."""
 
 
 class BoundPort(msgspec.Struct, frozen=True, kw_only=True):
-    """A mapping as it stands on the host: one host address and one host port."""
+    """A published port: one host address and one host port."""
 
     proto: int
     port: int
@@ -49,7 +49,7 @@ class BoundPort(msgspec.Struct, frozen=True, kw_only=True):
     host_port: int
 
 
-ANY4 = IPv4Address("0.0.0.0")  # noqa: S104 - the meaning of a mapping without an address, not a bind of ours
+ANY4 = IPv4Address("0.0.0.0")  # noqa: S104 - meaning of a mapping without an address; we do not bind to it
 
 
 ANY6 = IPv6Address("::")

@@ -1,4 +1,4 @@
-"""A process of the host, told from a later one that got its number."""
+"""The identity of a process on the host, which a later process with the same pid does not share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import msgspec
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process, for as long as the machine runs."""
+    """One process, unique until the next boot of the machine."""
 
     pid: int
-    """In the daemon's PID namespace."""
+    """Process id in the daemon's PID namespace."""
     started: int
-    """Clock ticks since boot (proc_pid_stat(5), field 22)."""
+    """Start time in clock ticks since boot (proc_pid_stat(5), field 22)."""

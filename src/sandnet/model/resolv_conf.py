@@ -1,7 +1,7 @@
-"""resolv.conf as the C library reads it (resolv.conf(5); ``res_vinit_1`` in glibc's resolv/res_init.c).
+"""Parser of resolv.conf with the rules of the C library (resolv.conf(5); ``res_vinit_1`` in glibc's resolv/res_init.c).
 
-A keyword stands in the first column, with a blank or a tab behind it. ``domain`` and ``search`` replace each other, the
-last one wins. Options add up. A file without a usable ``nameserver`` means the one on loopback.
+A keyword begins in the first column and is followed by a blank or a tab. ``domain`` and ``search`` replace each other;
+the last one applies. Options accumulate. A file without a usable ``nameserver`` means the server on loopback.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sandnet.errors import invalid
 from sandnet.model.address import Address
 
 LOOPBACK: Final = IPv4Address("127.0.0.1")
-"""Asked by a C library whose resolv.conf names nobody."""
+"""Server that a C library asks if resolv.conf contains none."""
 MOST: Final = 32
-"""Search domains, and options, of a network or a join."""
+"""Maximum number of search domains, and of options, of a network or a join."""
 NDOTS: Final = "ndots"
 
 _LINE: Final = re.compile(r"(nameserver|domain|search|options)[ \t]+(.*)", re.DOTALL)
@@ -29,29 +29,29 @@ _OPTION: Final = re.compile(r"[a-z][a-z0-9-]{0,30}(?::[0-9]{1,3})?")
 
 
 class Lookup(NamedTuple):
-    """What was asked for of how names are looked up."""
+    """The requested settings of name lookups."""
 
     search: tuple[str, ...] = ()
-    """Domains; empty: the host's."""
+    """Search domains; empty: the host's."""
     options: tuple[str, ...] = ()
-    """Beside the host's."""
+    """Options in addition to the host's."""
 
 
 class ResolvConf(NamedTuple):
-    """What a resolv.conf says."""
+    """The contents of a resolv.conf."""
 
     servers: tuple[Address, ...] = ()
-    """In the file's order, each once; an IPv6 address may have a zone."""
+    """Servers in the file's order, without duplicates; an IPv6 address may have a zone."""
     search: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     @property
     def asked(self) -> tuple[Address, ...]:
-        """Whom a C library asks."""
+        """The servers that a C library asks."""
         return self.servers or (LOOPBACK,)
 
     def text(self) -> bytes:
-        """The file that says so."""
+        """Return the contents as the text of a file."""
         lines = [f"nameserver {server}" for server in self.servers]
         lines += [f"search {' '.join(self.search)}"] if self.search else []
         lines += [f"options {' '.join(self.options)}"] if self.options else []
@@ -59,7 +59,7 @@ class ResolvConf(NamedTuple):
 
 
 def parsed(text: str) -> ResolvConf:
-    """Read a resolv.conf. What a C library does not understand says nothing."""
+    """Parse a resolv.conf. Lines that a C library does not understand are ignored."""
     servers: list[Address] = []
     search: tuple[str, ...] = ()
     options: list[str] = []
@@ -81,7 +81,7 @@ def parsed(text: str) -> ResolvConf:
 
 
 def merged(*options: Iterable[str]) -> tuple[str, ...]:
-    """All of these, but of each kind (``timeout:1``, ``timeout:2``) the last one alone."""
+    """Return all these options, but only the last one of each kind (``timeout:1``, ``timeout:2``)."""
     by_kind: dict[str, str] = {}
     for option in (option for some in options for option in some):
         kind = kind_of(option)
@@ -91,12 +91,12 @@ def merged(*options: Iterable[str]) -> tuple[str, ...]:
 
 
 def kind_of(option: str) -> str:
-    """``timeout`` of ``timeout:1``."""
+    """Return the kind of an option: ``timeout`` of ``timeout:1``."""
     return option.partition(":")[0]
 
 
 def check_search(domains: Sequence[str], field: str) -> tuple[str, ...]:
-    """The domains, if each can stand in a resolv.conf; ``.`` alone stands for none.
+    """Return the domains if each is valid in a resolv.conf; a single ``.`` means none.
 
     Raises:
         Error: kind ``INVALID``, naming ``field``.
@@ -110,7 +110,7 @@ def check_search(domains: Sequence[str], field: str) -> tuple[str, ...]:
 
 
 def check_options(options: Sequence[str], field: str) -> tuple[str, ...]:
-    """The options, if each can stand in a resolv.conf. Which there are is the C library's affair.
+    """Return the options if each has a valid syntax. Their meaning is not checked: the C library defines it.
 
     Raises:
         Error: kind ``INVALID``, naming ``field``.
@@ -129,7 +129,7 @@ def _few(given: Sequence[str], field: str) -> tuple[str, ...]:
 
 
 def _words(text: str) -> list[str]:
-    """Up to a comment, which no C library knows, and in which no word is a name."""
+    """Return the words before a comment: C libraries have no comments at the end of a line, but people write them."""
     words: list[str] = []
     for word in re.split(r"[ \t]+", text):
         if word.startswith(("#", ";")):

@@ -1,4 +1,4 @@
-"""Sandboxes, and the attachments that join them to endpoints."""
+"""Records of sandboxes, and of the attachments that join them to endpoints."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sandnet.model.network import Phase
 from sandnet.model.process import Process
 
 KEY_LENGTH: Final = 12
-"""Characters of a container id in its sandbox key, as the reference prints it."""
+"""Characters of a container id in its sandbox key, as in the reference."""
 EARLIER_BOOT: Final = -1
-"""In place of the inode of a namespace that went with an earlier boot of the machine: no namespace has it."""
+"""Inode for a namespace that ended with an earlier boot of the machine: no namespace has it."""
 
 
 class Origin(StrEnum):
-    """Where a sandbox's network namespace came from."""
+    """The origin of a sandbox's network namespace."""
 
     MADE = "made"
-    """Made for the container; gone with its last leave."""
+    """Created for the container; deleted with its last leave."""
     JOINED = "joined"
-    """Found at a path or a pid; given back as it was."""
+    """An existing namespace of a path or a pid; restored to its former state at the end."""
     HOST = "host"
-    """The host's own namespace (the ``host`` driver); nothing in it is touched."""
+    """The host's own namespace (the ``host`` driver); nothing in it is changed."""
 
 
 class HostEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +37,10 @@ class HostEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParentUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """A wish that the container behind ``endpoint_id`` knows ``name`` by ``address`` (libnetwork notes, C.4)."""
+    """A request to add ``name`` with ``address`` to the hosts file of the container behind ``endpoint_id``.
+
+    Source: libnetwork notes, C.4.
+    """
 
     endpoint_id: str
     name: str
@@ -45,7 +48,7 @@ class ParentUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
-    """A container's network stack: a namespace, its hosts and resolv.conf files, and who it is."""
+    """A container's network stack: its identity, a namespace, and its hosts and resolv.conf files."""
 
     container_id: str
     key: str
@@ -55,77 +58,77 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     created: float
     inode: int = 0
-    """The namespace's inode number (``ls -i /proc/PID/ns/net``): tells it from one that took its path."""
+    """Inode number of the namespace (``ls -i /proc/PID/ns/net``); a later namespace at its path has another one."""
     loopback_was_up: bool = False
-    """Only of a joined namespace: whether ``lo`` was up when we came."""
+    """Whether ``lo`` was up before the first join; only for a joined namespace."""
     host_name: str = ""
     domain_name: str = ""
     hosts_path: str = ""
     resolv_conf_path: str = ""
     resolv_conf_digest: str = ""
-    """SHA-256 of the resolv.conf we wrote last: one that differs has been changed by its user and is left alone."""
+    """SHA-256 of the resolv.conf that we wrote last. A file that differs was changed by its user and is kept."""
     hosts_digest: str = ""
-    """The same of a hosts file that is a copy of the host's."""
+    """SHA-256 of a hosts file that is a copy of the host's."""
     made_dirs: tuple[str, ...] = ()
-    """Directories of its files that were not there before, the innermost first: they go with it when they are empty."""
+    """Directories created for its files, the innermost first: they are removed with it if they are empty."""
     kept_files: tuple[str, ...] = ()
-    """Paths at which others had a file before the first join: it is set aside, and given back at the last leave."""
+    """Paths of files that existed before the first join: they are renamed, and restored at the last leave."""
     dns: tuple[Address, ...] = ()
     dns_search: tuple[str, ...] = ()
     """Search domains of resolv.conf; empty: the networks', else the host's."""
     dns_options: tuple[str, ...] = ()
-    """Options of resolv.conf, beside the networks' and the host's."""
+    """Options of resolv.conf, in addition to the networks' and the host's."""
     extra_hosts: tuple[HostEntry, ...] = ()
     parent_hosts: tuple[HostEntry, ...] = ()
-    """Names other containers' ``parent_updates`` gave to this one."""
+    """Hosts entries from the ``parent_updates`` of other containers."""
     parent_updates: tuple[ParentUpdate, ...] = ()
-    """What its own joins are still to tell others."""
+    """Updates from its own joins that are pending for other containers."""
     process: Process | None = None
-    """The process that a join named; when it has ended, the container is dead."""
+    """Process in the join request; when it has exited, the container counts as exited."""
     end_process: bool = False
-    """``process`` runs for this sandbox alone: it is ended when everything is removed."""
+    """Whether ``process`` runs only for this sandbox, and is ended when everything is removed."""
     auto_remove: bool = False
-    """Reclaim the sandbox when ``process`` ends; without one, when the namespace has had processes and none is left."""
+    """Whether the sandbox is removed when ``process`` exits; without a process, when its namespace becomes empty."""
     occupied: bool = False
-    """Processes were seen in the namespace; only kept with ``auto_remove`` and no ``process``."""
+    """Whether processes were seen in the namespace; only kept with ``auto_remove`` and no ``process``."""
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint joined to a sandbox: one interface there, one link here."""
+    """An endpoint joined to a sandbox: an interface in the sandbox, a link on the host."""
 
     endpoint_id: str
     network_id: str
     container_id: str
     phase: Phase
     sequence: int
-    """Order of attachment: the first attached wins the default route among equal priorities."""
+    """Order of attachment: among equal priorities the first attached one has the default route."""
     interface: str = ""
     """Name inside the sandbox (``eth0``…); empty for drivers without links."""
     host_link: str = ""
     """Name of the veth end on the host (``snv`` and ten hex digits)."""
     address: IPv4Interface | None = None
     address_ipv6: IPv6Interface | None = None
-    """The interface's own: the endpoint's, unless another backend had that when this one came."""
+    """Address of the interface: the endpoint's, unless another backend had it when this one was attached."""
     mac: str = ""
     gateway_priority: int = 0
     holder: bool = True
-    """It answers for the endpoint's address: of several backends one does."""
+    """Whether it answers for the endpoint's address: exactly one of several backends does."""
     leased: bool = False
-    """Its own address is not the endpoint's but one more of the network, given back with the attachment."""
+    """Whether its address is not the endpoint's but a separate lease, released with the attachment."""
     weight: int = 1
     """Share of the new flows among the backends, 1 to 100."""
     drained: bool = False
-    """No new flows; those it has go on."""
+    """Whether it gets no new flows; existing flows continue."""
     healthy: bool = True
-    """What its last probes said; true without a probe."""
+    """Result of its last probes; true without a probe."""
     aliases: tuple[str, ...] = ()
-    """Names this sandbox alone knows the endpoint by."""
+    """Names of the endpoint that resolve only in this sandbox."""
 
 
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated wish to join a container to an endpoint.
+    """A validated request to join a container to an endpoint.
 
-    At most one of ``netns`` and ``pid`` is set; with neither, a namespace is made.
+    At most one of ``netns`` and ``pid`` is set; with neither, a namespace is created.
     """
 
     container_id: str
@@ -137,7 +140,7 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     dns_search: tuple[str, ...] = ()
     """Search domains of resolv.conf; empty: the networks', else the host's."""
     dns_options: tuple[str, ...] = ()
-    """Options of resolv.conf, beside the networks' and the host's."""
+    """Options of resolv.conf, in addition to the networks' and the host's."""
     extra_hosts: tuple[HostEntry, ...] = ()
     parent_updates: tuple[ParentUpdate, ...] = ()
     use_default_sandbox: bool = False
@@ -148,10 +151,10 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     netns: str = ""
     """Absolute path of an existing network namespace."""
     pid: int = 0
-    """Process whose network namespace becomes the sandbox, and whose end is the container's."""
+    """Process whose network namespace becomes the sandbox, and whose exit is the container's."""
     watch_pid: int = 0
-    """Process whose end is the container's, where that is another one than ``pid``."""
+    """Process whose exit is the container's, if it is not ``pid``."""
     end_process: bool = False
-    """End the process of ``watch_pid`` when everything is removed."""
+    """Whether to end the process of ``watch_pid`` when everything is removed."""
     auto_remove: bool | None = None
-    """Reclaim the sandbox when its container died; ``None``: where a process is named, or as before."""
+    """Whether to remove the sandbox when its container has exited; ``None``: if a process is given, else unchanged."""
