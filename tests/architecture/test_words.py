@@ -39,10 +39,8 @@ UNFINISHED: frozenset[str] = frozenset(
         "errors.py",
         "escaping.py",
         "logs.py",
-        "model",
         "resolver.py",
         "serving",
-        "stores",
         "wire",
     }
 )

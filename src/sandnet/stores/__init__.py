@@ -1,1 +1,1 @@
-"""Where records live: one protocol, several implementations."""
+"""Stores of the records: one interface, several implementations."""

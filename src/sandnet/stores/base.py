@@ -1,4 +1,4 @@
-"""What a store promises: keys, bytes, revisions, and commits that happen wholly or not at all."""
+"""The interface of a store: a key-value map with revisions, atomic commits and watches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 REBUILD: Final = "rebuild"
-"""The entry of a store that replaces one that was lost, until what it lacks was looked for; its value says why."""
+"""Key of the entry in a store that replaces a lost one, until the missing records are restored; its value is the
+reason."""
 
 
 class Entry(NamedTuple):
@@ -15,7 +16,7 @@ class Entry(NamedTuple):
     key: str
     value: bytes
     revision: int
-    """The commit that wrote it; grows with every commit, starts at 1."""
+    """Revision of the commit that wrote it; revisions start at 1 and grow with every commit."""
 
 
 class Put(NamedTuple):
@@ -24,11 +25,11 @@ class Put(NamedTuple):
     key: str
     value: bytes
     expect: int | None = None
-    """Refuse the whole commit unless the key is at this revision; 0: absent; ``None``: whatever it is."""
+    """Revision that the key must have, else the whole commit is refused; 0: absent; ``None``: not checked."""
 
 
 class Delete(NamedTuple):
-    """Remove ``key``. A key that is absent already is no error unless ``expect`` says otherwise."""
+    """Remove ``key``. A key that is absent already is no error unless ``expect`` requires it."""
 
     key: str
     expect: int | None = None
@@ -38,14 +39,14 @@ Change = Put | Delete
 
 
 class Snapshot(NamedTuple):
-    """All entries below a watched prefix, as of one revision: the start of every watch."""
+    """All entries below a watched prefix at one revision; every watch begins with it."""
 
     entries: tuple[Entry, ...]
     revision: int
 
 
 class Changed(NamedTuple):
-    """One commit's effect below a watched prefix."""
+    """The changes of one commit below a watched prefix."""
 
     puts: tuple[Entry, ...]
     deletes: tuple[str, ...]
@@ -53,16 +54,16 @@ class Changed(NamedTuple):
 
 
 class Repaired(NamedTuple):
-    """Something that others had done to what the store keeps, and that is undone."""
+    """A repair of the store's data after another program changed them."""
 
     place: str
-    """Where it keeps it."""
+    """Place of the data, such as a path."""
     problem: str
-    """What was wrong."""
+    """Description of what was wrong."""
 
 
-class Conflict(Exception):  # noqa: N818 - a fact, not a fault: the caller decides again
-    """A commit's expectation did not hold; nothing was written."""
+class Conflict(Exception):  # noqa: N818 - no error: the caller decides again
+    """The expectation of a commit did not hold; nothing was written."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"{key} was changed by somebody else")
@@ -70,10 +71,10 @@ class Conflict(Exception):  # noqa: N818 - a fact, not a fault: the caller decid
 
 
 def check_keys(changes: Sequence[Change]) -> None:
-    """Refuse a commit that the stores would not all understand alike.
+    """Check the keys of a commit, so that all stores treat it in the same way.
 
     Raises:
-        ValueError: a key is empty, is no valid Unicode, or stands twice in the commit.
+        ValueError: a key is empty, is no valid Unicode, or occurs twice in the commit.
     """
     seen: set[str] = set()
     for change in changes:
@@ -86,53 +87,53 @@ def check_keys(changes: Sequence[Change]) -> None:
 class Store(Protocol):
     """A consistent map from text keys to bytes.
 
-    Every method may raise ``Error`` of kind ``UNAVAILABLE`` when the store is away or closed.
+    Every method may raise ``Error`` of kind ``UNAVAILABLE`` when the store is unavailable or closed.
     """
 
     async def get(self, key: str) -> Entry | None:
-        """The entry at ``key``, or ``None``."""
+        """Return the entry at ``key``; ``None``: there is none."""
         ...
 
     async def list(self, prefix: str) -> Sequence[Entry]:
-        """All entries whose key starts with ``prefix``, in key order; empty where there are none."""
+        """Return all entries whose key starts with ``prefix``, in key order."""
         ...
 
     async def commit(self, *changes: Change, durable: bool = True) -> int:
-        """Apply all changes or none and return the new revision.
+        """Apply all changes atomically and return the new revision.
 
         Args:
             changes: what to write.
-            durable: whether it must survive a crash of the machine when this returns. The end of the process it
-                survives either way, and so does everything a later durable commit follows upon. An intent need
-                not: what it announces is in the kernel, which a crash of the machine empties too.
+            durable: whether the commit must survive a crash of the machine when this returns. Any commit survives the
+                exit of the process, and a later durable commit makes all earlier ones durable too. An intent need not
+                be durable: it announces state of the kernel, which a crash of the machine removes too.
 
-        A commit that was accepted runs to its end even when the caller is cancelled.
+        An accepted commit is completed even when the caller is cancelled.
 
         Raises:
             Conflict: an ``expect`` did not hold; nothing was written.
-            ValueError: a key is empty, is no valid Unicode, or stands twice in the commit.
+            ValueError: a key is empty, is no valid Unicode, or occurs twice in the commit.
         """
         ...
 
     def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
-        """First a ``Snapshot``, then each later commit that touches ``prefix``.
+        """Yield a ``Snapshot``, then each later commit that changes keys below ``prefix``.
 
-        A lost watch starts again with a ``Snapshot``; a closed store ends it with ``UNAVAILABLE``.
+        A watch that missed commits starts again with a ``Snapshot``. A closed store ends it with ``UNAVAILABLE``.
         """
         ...
 
     def problems(self) -> Sequence[str]:
-        """What is or was wrong with it since it was opened, in words; empty when nothing is."""
+        """Return descriptions of all problems with the store since it was opened."""
         ...
 
     async def verify(self) -> Sequence[Repaired]:
-        """Look whether all that was committed is still where it is kept, and write it again where it is not.
+        """Check whether all commits are still stored, and write missing data again.
 
         Returns:
-            What was repaired since the last call, by commits too. What could not be is among ``problems``.
+            The repairs since the last call, those by commits included. Failed repairs are among ``problems``.
         """
         ...
 
     async def close(self) -> None:
-        """Finish what was accepted, then refuse everything."""
+        """Complete the accepted commits, then refuse all calls."""
         ...

@@ -1,4 +1,4 @@
-"""What a store holds, in memory: what is read is read from here."""
+"""The contents of a store in memory, from which all reads are served."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from sandnet.stores.base import Changed, Entry, Snapshot
 
 
 class Contents:
-    """Entries by key, as of one revision.
+    """The entries of a store at one revision.
 
     Args:
-        entries: all there are.
-        revision: the last commit's.
+        entries: all entries.
+        revision: revision of the last commit.
     """
 
     def __init__(self, entries: Iterable[Entry] = (), revision: int = 0) -> None:
@@ -20,32 +20,32 @@ class Contents:
         self.revision = revision
 
     def get(self, key: str) -> Entry | None:
-        """The entry at ``key``, or ``None``."""
+        """Return the entry at ``key``; ``None``: there is none."""
         return self._entries.get(key)
 
     def revision_of(self, key: str) -> int:
-        """The commit that wrote ``key``; 0: it is absent."""
+        """Return the revision of the commit that wrote ``key``; 0: the key is absent."""
         entry = self._entries.get(key)
         return entry.revision if entry else 0
 
     def list(self, prefix: str) -> Sequence[Entry]:
-        """All entries whose key starts with ``prefix``, in key order."""
+        """Return all entries whose key starts with ``prefix``, in key order."""
         return [self._entries[key] for key in sorted(key for key in self._entries if key.startswith(prefix))]
 
     def snapshot(self, prefix: str) -> Snapshot:
-        """The same, with the revision."""
+        """Return all entries whose key starts with ``prefix``, with the revision."""
         return Snapshot(tuple(self.list(prefix)), self.revision)
 
     def apply(self, changed: Changed) -> None:
-        """Bring it forward by one commit."""
+        """Apply one commit."""
         self._entries.update((entry.key, entry) for entry in changed.puts)
         for key in changed.deletes:
             self._entries.pop(key, None)
         self.revision = changed.revision
 
     def after(self, commits: Iterable[Changed]) -> Contents:
-        """Another one, as it will be after these."""
-        ahead = Contents(self._entries.values(), self.revision)
+        """Return a copy with these commits applied."""
+        later = Contents(self._entries.values(), self.revision)
         for changed in commits:
-            ahead.apply(changed)
-        return ahead
+            later.apply(changed)
+        return later

@@ -1,4 +1,4 @@
-"""A store in memory: gone with the process. The verified fake of the others, and ``--store memory:``."""
+"""A store in memory, lost when the process exits: the verified test double of the others, and ``--store memory:``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
 
 
 class MemoryStore:
-    """Implements ``Store``. Belongs to one event loop; nothing in it ever waits.
+    """A ``Store`` in memory, for use in one event loop. None of its methods waits.
 
     Args:
-        backlog: commits a watcher may fall behind before it gets a fresh ``Snapshot``.
+        backlog: commits that a watcher may lag behind before it gets a new ``Snapshot``.
     """
 
     def __init__(self, backlog: int = BACKLOG) -> None:
@@ -32,7 +32,7 @@ class MemoryStore:
         return self._contents.list(prefix)
 
     async def commit(self, *changes: Change, durable: bool = True) -> int:
-        """See ``Store.commit``; durable only as long as the process."""
+        """See ``Store.commit``; a commit is lost when the process exits."""
         self._check_open()
         check_keys(changes)
         for change in changes:
@@ -55,7 +55,7 @@ class MemoryStore:
         return ()
 
     async def verify(self) -> Sequence[Repaired]:
-        """See ``Store.verify``: nobody else can reach it."""
+        """See ``Store.verify``: no other process can change this store."""
         return ()
 
     async def close(self) -> None:

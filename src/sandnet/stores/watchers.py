@@ -1,4 +1,4 @@
-"""Watches inside one process: every commit is handed to those who watch a prefix it touches."""
+"""Watches inside one process: every commit is delivered to the watchers of the prefixes that it changes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sandnet.errors import Error, Kind
 from sandnet.stores.base import Changed, Snapshot
 
 BACKLOG = 1024
-"""Commits a watcher may fall behind before it gets a fresh ``Snapshot`` instead."""
+"""Commits that a watcher may lag behind before it gets a new ``Snapshot`` instead."""
 
 
 def closed_error() -> Error:
-    """The refusal of a store that was closed, or is not open yet."""
+    """Return the error of a store that was closed, or is not open yet."""
     return Error(Kind.UNAVAILABLE, "the store is closed", "start the daemon and repeat the request", "store_closed")
 
 
@@ -22,7 +22,7 @@ class _Watcher:
     def __init__(self, prefix: str, backlog: int) -> None:
         self.prefix = prefix
         self.waiting: deque[Changed] = deque()
-        self.lost = True  # the first snapshot and a later one are the same step
+        self.lost = True  # a new watcher begins with a snapshot, like one that missed commits
         self.changed = asyncio.Event()
         self._backlog = backlog
 
@@ -47,12 +47,12 @@ class Watchers:
         self._closed = False
 
     def publish(self, changed: Changed) -> None:
-        """Hand a commit, already durable, to those it concerns. Revisions arrive in ascending order."""
+        """Deliver a commit, which was written before, to its watchers. Revisions must be in ascending order."""
         for watcher in self._watchers:
             watcher.offer(changed)
 
     def close(self) -> None:
-        """End every watch once it has handed over what it holds."""
+        """End every watch after its pending commits are delivered."""
         self._closed = True
         for watcher in self._watchers:
             watcher.changed.set()
@@ -60,13 +60,13 @@ class Watchers:
     async def watch(
         self, prefix: str, snapshot: Callable[[str], Awaitable[Snapshot]]
     ) -> AsyncGenerator[Snapshot | Changed, None]:
-        """A snapshot, then each later commit below ``prefix``, none lost and none twice.
+        """Yield a snapshot, then each later commit below ``prefix`` exactly once.
 
         Raises:
             Error: kind ``UNAVAILABLE`` when the store is closed.
         """
         watcher = _Watcher(prefix, self._backlog)
-        self._watchers.add(watcher)  # before the snapshot, so that nothing falls between the two
+        self._watchers.add(watcher)  # before the snapshot, so that no commit in between is missed
         seen = 0
         try:
             while True:

@@ -1,1 +1,1 @@
-"""The embedded store: one SQLite file, its copies and its recovery."""
+"""The embedded store: one SQLite file, its backups and its recovery."""

@@ -1,4 +1,4 @@
-"""When the embedded store is copied: in the background, after changes, and never often."""
+"""Backups of the embedded store: in the background, after changes, with a minimum interval."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sandnet.stores.sqlite.recovery import write_backup
 _log = logging.getLogger(__name__)
 
 DELAY = 2.0
-"""Seconds from the first change after a quiet time to its copy."""
+"""Seconds from the first change after a quiet time to its backup."""
 INTERVAL = 30.0
-"""Seconds from a copy to the next one at the earliest."""
+"""Minimum seconds between two backups."""
 
 
 class Backups:
-    """Copies of one store. Belongs to the event loop; the copying has a thread of its own.
+    """The backups of one store. For use in the event loop; a separate thread copies the file.
 
     Args:
         path: the store's file.
-        delay: as ``DELAY``.
-        interval: as ``INTERVAL``.
+        delay: see :data:`DELAY`.
+        interval: see :data:`INTERVAL`.
     """
 
     def __init__(self, path: Path, delay: float = DELAY, interval: float = INTERVAL) -> None:
@@ -37,19 +37,19 @@ class Backups:
         self._earliest = 0.0
         self._pending = False
         self.problem = ""
-        """Why the last copy could not be written; empty when it could."""
+        """Why the last backup failed; empty: it succeeded."""
         self.damage = ""
-        """What was wrong with the store when it was copied; empty: nothing."""
+        """Damage of the store that the last backup found; empty: none."""
 
     def changed(self) -> None:
-        """The store holds something that no copy has."""
+        """Schedule a backup, because the store has changed."""
         self._pending = True
         if self._timer is None and self._job is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time() + self._delay, self._earliest), self._start)
 
     async def close(self) -> None:
-        """Copy what no copy has yet."""
+        """Write a last backup if there are changes without one, and stop the thread."""
         if self._timer:
             self._timer.cancel()
             self._timer = None

@@ -1,8 +1,8 @@
-"""A checksum over all that a store holds, kept up to date change by change.
+"""An incremental checksum over the contents of a store.
 
-It is the sum of one hash for each row, so that a change costs the hashes of the rows it touches and not a walk
-over all of them. A page that comes from another time than its neighbours, as a log that lost its middle leaves
-behind, is sound by itself; the sum tells that the whole is not.
+It is the sum of one hash for each row. So a change costs only the hashes of the changed rows, not of all. It detects a
+page that is older or newer than its neighbours, as a write-ahead log with a missing part causes. Such a page is valid
+by itself, but does not match the sum.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEAD: Final = struct.Struct("<Qq")
 CONTENT_DIGEST: Final = """\
 SELECT content_digest(key, value, revision)
 FROM (SELECT key, value, revision FROM entries UNION ALL SELECT '', x'', revision FROM head)"""
-"""The checksum of what stands in the tables; the store's own revision counts as the row of the empty key."""
+"""Query for the checksum of the tables; the store's revision counts as a row with an empty key."""
 
 
 def _hash(key: str, value: bytes, revision: int) -> int:
@@ -28,25 +28,25 @@ def _hash(key: str, value: bytes, revision: int) -> int:
 
 
 class Digest:
-    """The sum, in the making."""
+    """A checksum that rows are added to and removed from."""
 
     def __init__(self, stored: bytes = b"") -> None:
         self._sum = int.from_bytes(stored, "big")
 
     def add(self, key: str, value: bytes, revision: int) -> Self:
-        """A row is there now."""
+        """Add a row."""
         self._sum = (self._sum + _hash(key, value, revision)) % _MODULUS
         return self
 
     def remove(self, key: str, value: bytes, revision: int) -> Self:
-        """A row is there no longer."""
+        """Remove a row."""
         self._sum = (self._sum - _hash(key, value, revision)) % _MODULUS
         return self
 
     def stored(self) -> bytes:
-        """As the database keeps it."""
+        """Return the checksum in the format of the database."""
         return self._sum.to_bytes(_SIZE, "big")
 
     step = add
-    """SQLite's name for the same (sqlite3.Connection.create_aggregate)."""
+    """SQLite's name of :meth:`add` (sqlite3.Connection.create_aggregate)."""
     finalize = stored

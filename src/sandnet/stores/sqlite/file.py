@@ -1,4 +1,4 @@
-"""The embedded store's file: where it may lie, how it is opened and checked, and how its schema moves forward."""
+"""The file of the embedded store: its permissions, how it is opened and checked, and schema migrations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sandnet.errors import Error, Kind
 from sandnet.stores.sqlite.digest import CONTENT_DIGEST, Digest
 
 APPLICATION_ID: Final = 0x736E6574
-"""``snet`` in ASCII, at byte 68 of the file: tells our files from other programs' databases."""
+"""``snet`` in ASCII, at byte 68 of the file: distinguishes our files from other programs' databases."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -28,16 +28,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         f"UPDATE head SET digest = ({CONTENT_DIGEST})",  # noqa: S608 - our own text
     ),
 )
-"""Statements that lead from schema version *n* (the index) to *n* + 1. Only ever appended to."""
+"""Statements that migrate schema version *n* (the index) to *n* + 1. New versions are appended; the others never
+change."""
 
 DIGEST_SINCE: Final = 2
-"""The first schema version that has a checksum over everything."""
+"""First schema version with a checksum over the contents."""
 
 BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another process that has the file open, as an administrator's ``sqlite3`` may."""
+"""Seconds to wait for another process that has locked the file, such as an administrator's ``sqlite3``."""
 
 CORRUPT: Final = "store_corrupt"
-"""The code of the failures that say: the file is damaged."""
+"""Error code for a damaged file."""
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _CIRCUMSTANCES = (
@@ -53,15 +54,15 @@ _CIRCUMSTANCES = (
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_AUTH,
 )
-"""What a sound file can meet. Any other refusal to read what every store has is damage."""
+"""Error codes that an undamaged file can cause. Any other error when reading the tables of a store means damage."""
 
 BeforeMigration = Callable[[int], object]
-"""Called with the schema version that the file has, when that is about to change."""
+"""Function that is called before a migration with the schema version of the file."""
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system raise into ``Error`` of kind ``UNAVAILABLE``."""
+    """Convert exceptions of SQLite and the file system to ``Error`` of kind ``UNAVAILABLE``."""
     try:
         yield
     except sqlite3.Error as error:
@@ -73,16 +74,16 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, before: BeforeMigration | None = None) -> sqlite3.Connection:
-    """Open the store at ``path``, made if absent (0600), its directory too (0700), its schema up to date.
+    """Open the store at ``path`` and migrate its schema. File (0600) and directory (0700) are created if absent.
 
     Args:
         path: the file.
-        before: called when the schema of what is there is about to change.
+        before: called before a migration of an existing file.
 
     Raises:
-        Error: kind ``UNAVAILABLE``: the directory or the file is not ours alone, the file is damaged (code
-            ``CORRUPT``; it is left as it is), is another program's, was written by a newer sandnet, or cannot be
-            opened.
+        Error: kind ``UNAVAILABLE``: another user owns or may write the directory or the file, the file is damaged
+            (code ``CORRUPT``; it is not changed), belongs to another program, was written by a newer sandnet, or
+            cannot be opened.
     """
     with storage_errors(path):
         make_private(path)
@@ -100,13 +101,13 @@ def open_file(path: Path, before: BeforeMigration | None = None) -> sqlite3.Conn
 
 
 def check(path: Path) -> int:
-    """Read everything, and compare it with its checksum.
+    """Read the whole file and verify its checksum.
 
-    The connection is one that cannot write: another would bring what is in the log into the file when it closes, and
-    of a damaged one we want to keep every byte.
+    The connection is read-only: a writable one would checkpoint the log into the file when it is closed, and a damaged
+    file must be kept unchanged.
 
     Returns:
-        The schema version; 0: nothing is in it yet.
+        The schema version; 0: the file is empty.
 
     Raises:
         Error: kind ``UNAVAILABLE``; code ``CORRUPT`` when it is damaged, else as ``open_file``.
@@ -124,10 +125,10 @@ def check(path: Path) -> int:
 
 
 def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]]) -> None:
-    """Bring the schema to the version ``len(migrations)``, all steps in one transaction.
+    """Migrate the schema to version ``len(migrations)``, all steps in one transaction.
 
     Raises:
-        Error: kind ``UNAVAILABLE``: the file is of a newer version, or no store of ours.
+        Error: kind ``UNAVAILABLE``: the file has a newer version, or is no store of ours.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -145,10 +146,10 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Seq
 
 
 def connect(path: Path, query: str = "") -> sqlite3.Connection:
-    """A connection in autocommit, for whichever thread uses it next.
+    """Return a connection in autocommit mode, which one thread after another may use.
 
     Args:
-        path: the file; made if absent, unless the query says otherwise.
+        path: the file; created if absent, unless the query forbids it.
         query: parameters of the file's URI (sqlite.org/uri.html).
     """
     where = path.absolute().as_uri() + query
@@ -158,7 +159,7 @@ def connect(path: Path, query: str = "") -> sqlite3.Connection:
 
 
 def corrupt(path: Path, why: str) -> Error:
-    """The failure that says: the file is damaged."""
+    """Return the error for a damaged file."""
     hint = (
         "restart the daemon: it keeps the file aside, and goes on with the last good copy and what is in the kernel; "
         'see docs/operations.md, "A damaged state file"'
@@ -167,7 +168,7 @@ def corrupt(path: Path, why: str) -> Error:
 
 
 def _primary(error: sqlite3.Error) -> int:
-    """SQLite's own code; the low byte is the primary one."""
+    """Return SQLite's primary error code, the low byte of the code."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
@@ -191,7 +192,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
-    """With a write-ahead log readers need not wait for the writer, and a commit is one write and one sync."""
+    """Enable the write-ahead log: readers do not wait for the writer, and a commit is one write and one sync."""
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise _unavailable(path, "its file system cannot share memory, which a write-ahead log needs")
@@ -210,7 +211,7 @@ def _check_whole(connection: sqlite3.Connection, path: Path, version: int) -> No
 
 
 def make_private(path: Path) -> None:
-    """Make directory and file where they are absent, and refuse them where somebody else could have made them."""
+    """Create directory and file if absent; refuse them if another user owns them or may write to the directory."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -218,7 +219,7 @@ def make_private(path: Path) -> None:
         if info.st_uid != os.geteuid() or info.st_mode & 0o022:
             raise _not_private(path.parent)
         _make_private_file(path, directory)
-        os.fsync(directory)  # else a crash may forget the name of a file whose content was made durable
+        os.fsync(directory)  # else a crash may lose the directory entry of a file whose content is durable
     finally:
         os.close(directory)
 

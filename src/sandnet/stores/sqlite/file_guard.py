@@ -1,8 +1,8 @@
-"""The state file while it is in use: written to, looked after, and written again where others broke it.
+"""The guard of the state file in use: it detects changes by other processes, and writes the file again.
 
-Whoever deletes, replaces, cuts or writes to one of its files does not disturb SQLite, which goes on in files that
-nobody will find again. So before and after each commit, and each second, we look whether the files are still those
-that we wrote last. All that was promised is in memory; where they are not, it is written into a new file.
+If another process deletes, replaces, truncates or writes one of the files, SQLite does not notice: it continues with
+files that have no name any more. So before and after each commit, and every second, the guard checks whether the files
+are still those that we wrote last. All committed data are in memory; if the files differ, it writes a new file.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ _MAPPED: Final = "-shm"
 
 
 class _FileStamp(NamedTuple):
-    """What tells a file from any other, and from itself after somebody else wrote to it."""
+    """The identity of a file, and its state after our last write: another process that writes to it changes them."""
 
     device: int
     inode: int
-    """Of a file that is open, it is not given to another."""
+    """Inode number; it is not reused while the file is open."""
     size: int
     written: int
-    """Nanoseconds since the epoch; 0 of the index, which is written by way of memory and has no time of meaning."""
+    """Time of the last write in nanoseconds since the epoch; 0 for the index: it is written through a memory mapping,
+    so its time has no meaning."""
 
 
 _Stamps = tuple[_FileStamp | None, ...]
 
 
 class FileGuard:
-    """One connection. Every method is called by one thread at a time.
+    """The guard of one connection and its files. Only one thread at a time may call its methods.
 
     Args:
         path: the file.
@@ -57,11 +58,11 @@ class FileGuard:
         self._connection: sqlite3.Connection | None = None
         self._stamps: _Stamps = ()
         self._fault = ""
-        """What was found, as long as it could not be repaired."""
+        """Fault that is not repaired yet; empty: none."""
         self._repaired: list[Repaired] = []
 
     def open(self) -> tuple[Contents, tuple[str, ...]]:
-        """What is in it, and what was wrong with it.
+        """Open the file; return its contents and descriptions of what was wrong with it.
 
         Raises:
             Error: as :func:`open_or_salvage`.
@@ -73,12 +74,12 @@ class FileGuard:
         return contents, opened.problems
 
     def write(self, contents: Contents, batch: Sequence[Changes], *, durable: bool) -> Outcomes:
-        """As :func:`sqlite_rows.write`; what it tells as written is in the files that stand at the path now.
+        """Write a batch of commits as :func:`rows.write`, and make sure that it is in the files now at the path.
 
         Args:
-            contents: what was written before.
+            contents: contents before the batch.
             batch: what to write.
-            durable: as there.
+            durable: as in :func:`rows.write`.
 
         Raises:
             Error: ``UNAVAILABLE``: nothing is written.
@@ -96,25 +97,25 @@ class FileGuard:
         return outcomes
 
     def verify(self, contents: Contents, doubt: str = "") -> None:
-        """Write it again where it is not what we wrote.
+        """Check the files, and write them again if they are not those that we wrote last.
 
         Args:
-            contents: what should be in it.
-            doubt: what somebody else found wrong with it.
+            contents: expected contents.
+            doubt: fault that the caller found; empty: none.
 
         Raises:
-            Error: ``UNAVAILABLE``: it is wrong, and cannot be written.
+            Error: ``UNAVAILABLE``: the files are wrong, and cannot be written.
         """
         if fault := self._fault or _changed(self._stamps, self._check()) or doubt:
             self._write_again(contents, fault)
 
     def take_repaired(self) -> Sequence[Repaired]:
-        """What was repaired since this was asked last."""
-        told, self._repaired = self._repaired, []
-        return told
+        """Return the repairs since the last call."""
+        repaired, self._repaired = self._repaired, []
+        return repaired
 
     def close(self, contents: Contents) -> None:
-        """Mend it for the last time, and bring the log into the file."""
+        """Verify and repair the files a last time, and close the connection; this checkpoints the log into the file."""
         try:
             self.verify(contents)
         except Error as failure:
@@ -131,7 +132,7 @@ class FileGuard:
         try:
             with storage_errors(self._path):
                 return rows.write(self._connection, contents, batch, durable=durable)
-        finally:  # what failed may have written to the log, too
+        finally:  # a failed write may have changed the log too
             now = self._check()
             self._fault = _moved(self._stamps, now)
             if not self._fault:
@@ -148,22 +149,22 @@ class FileGuard:
             raise Error(Kind.UNAVAILABLE, message, failure.hint, "store_unavailable") from failure
         former = self._connection
         self._use(connection)
-        told = f"{fault}{f'; what was there is kept as {kept}' if kept else ''}"
-        _log.warning("the state file %s was written again: %s", self._path, told)
-        self._repaired.append(Repaired(str(self._path), told))
-        if former:  # whose files stand at this path no longer, so that closing it changes none (sqlite3PagerClose)
+        problem = f"{fault}{f'; what was there is kept as {kept}' if kept else ''}"
+        _log.warning("the state file %s was written again: %s", self._path, problem)
+        self._repaired.append(Repaired(str(self._path), problem))
+        if former:  # its files are no longer at this path, so closing it changes none (sqlite3PagerClose)
             with suppress(sqlite3.Error):
                 former.close()
 
     def _check(self) -> _Stamps:
         try:
             return tuple([_stamp(name, mapped) for name, mapped in self._names])
-        except OSError:  # they cannot be reached: as good as gone
+        except OSError:  # inaccessible files are treated as removed
             return (None,) * len(_WATCHED)
 
 
 def _moved(before: _Stamps, now: _Stamps) -> str:
-    """What became of the files themselves, in words; empty when they are where they were."""
+    """Return which file was removed or replaced; empty: none."""
     if now == before:
         return ""
     for name, was, is_ in zip(_WATCHED.values(), before, now, strict=True):
@@ -175,7 +176,7 @@ def _moved(before: _Stamps, now: _Stamps) -> str:
 
 
 def _changed(before: _Stamps, now: _Stamps) -> str:
-    """The same, and what others did to what is in them."""
+    """Return which file was removed, replaced, truncated or written by another process; empty: none."""
     if moved := _moved(before, now):
         return moved
     for (part, name), was, is_ in zip(_WATCHED.items(), before, now, strict=True):

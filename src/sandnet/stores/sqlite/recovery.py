@@ -1,8 +1,8 @@
-"""Copies of the embedded store's file, and what is done when the file is damaged or gone.
+"""Recovery of the embedded store: backups, and the restore of a damaged or lost file.
 
-A copy is written beside the file, checked, made durable and then renamed into its place: at no time is there
-half of one. Two generations are kept, so that damage which a copy has not noticed does not reach both. A file that
-others broke while it was in use is written again from memory.
+A backup is written beside the file, checked, made durable and then renamed (atomic replacement): there is never an
+incomplete one. Two generations are kept, so that damage that a backup did not detect does not reach both. A file that
+another process damaged while it was in use is written again from memory.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from sandnet.stores.sqlite.file import (
 )
 
 REPAIRED: Final = "repaired"
-"""What is appended to the name of a file that is whole, and is to take the place of one that others broke."""
+"""Suffix of a complete file that is going to replace a damaged one."""
 
 _PARTS: Final = ("", "-wal", "-shm", "-journal")
-"""What SQLite appends to the name of a database for the files that belong to it (sqlite.org/tempfiles.html)."""
+"""Suffixes of the files that belong to an SQLite database (sqlite.org/tempfiles.html)."""
 
 _PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _PASSING_SQLITE: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN)
-"""Failures to write a new file. Who goes on without the copy for such a reason loses what it holds."""
+"""Temporary failures to write a new file. They do not make a backup unusable: skipping it would lose its data."""
 
 
 class OpenedStore(NamedTuple):
-    """A store that can be used."""
+    """An opened store."""
 
     connection: sqlite3.Connection
     problems: tuple[str, ...]
-    """What was wrong with the file, what was kept of it and what it was replaced by, in words."""
+    """Descriptions of what was wrong with the file, where it is kept, and what replaced it."""
 
 
 def open_or_salvage(path: Path) -> OpenedStore:
-    """Open the store; a damaged file is kept aside, and replaced by the last good copy or by an empty store.
+    """Open the store; rename a damaged file, and replace it by the last good backup or by an empty store.
 
-    Whatever replaces a file holds the entry ``REBUILD``, or no revision at all: what it lacks can be looked for
-    elsewhere, however often that is interrupted.
+    The replacement contains the entry ``REBUILD``, or no revision at all. So the missing records can be rebuilt from
+    other sources, even after several interruptions.
 
     Raises:
-        Error: kind ``UNAVAILABLE``, as ``open_file``, for all that is not damage.
+        Error: kind ``UNAVAILABLE``, as ``open_file``, for all problems but damage.
     """
     with storage_errors(path):
         if _size(_beside(path, REPAIRED)):
@@ -72,16 +72,16 @@ def open_or_salvage(path: Path) -> OpenedStore:
                     raise
                 problem = error.message
         kept = _set_aside(path)
-        source = _put_back(path, problem)
-        told = f"{problem}; {f'it is kept as {kept}, and ' if kept else ''}the daemon went on with {source}"
-        return OpenedStore(open_file(path), (told,))
+        source = _restore(path, problem)
+        report = f"{problem}; {f'it is kept as {kept}, and ' if kept else ''}the daemon went on with {source}"
+        return OpenedStore(open_file(path), (report,))
 
 
 def write_backup(path: Path) -> None:
-    """Copy the store, which may be in use, to the newer generation; the one before becomes the older.
+    """Write a backup of the store, which may be in use: it becomes the newer generation, the former one the older.
 
     Raises:
-        Error: kind ``UNAVAILABLE``: no room, or the store is damaged. The generations are as before.
+        Error: kind ``UNAVAILABLE``: no space, or the store is damaged. The generations are unchanged.
     """
     with storage_errors(path):
         newer, older = generations(path)
@@ -92,10 +92,10 @@ def write_backup(path: Path) -> None:
 
 
 def read_all(path: Path) -> list[Entry]:
-    """All entries of a store, in key order and as of one moment, whether it is in use or not.
+    """Return all entries of a store in key order, as one consistent snapshot. The store may be in use.
 
     Raises:
-        Error: kind ``UNAVAILABLE``: there is no store, or it is damaged, or of another version.
+        Error: kind ``UNAVAILABLE``: there is no store, it is damaged, or it has another version.
     """
     with storage_errors(path):
         if check(path) != len(MIGRATIONS):
@@ -107,13 +107,13 @@ def read_all(path: Path) -> list[Entry]:
 
 
 def replace_all(path: Path, puts: Sequence[Put]) -> Path | None:
-    """A new store that holds just these, in place of the one there is, which nobody may have open.
+    """Replace the store by a new one with exactly these entries. No process may have the store open.
 
     Returns:
-        Where the old one is kept; ``None``: there was none.
+        The new path of the old store; ``None``: there was none.
 
     Raises:
-        Error: kind ``UNAVAILABLE``: no room, or not ours alone. The store is as it was.
+        Error: kind ``UNAVAILABLE``: no space, or another user owns or may write it. The store is unchanged.
     """
     with storage_errors(path):
         make_private(path)
@@ -125,13 +125,13 @@ def replace_all(path: Path, puts: Sequence[Put]) -> Path | None:
 
 
 def write_again(path: Path, contents: Contents) -> Path | None:
-    """A new store that holds just this, in place of whatever is there now.
+    """Replace the file at the path by a new store with exactly these contents.
 
-    Whoever dies in it loses nothing from the moment the new file is complete: the next start finds it beside, and
-    puts it in place first (``_finish``). Until then what is there is left as it is.
+    If the process is killed after the new file is complete, nothing is lost: the next start finds the new file and
+    completes the replacement first (``_finish``). Before that, the old file is not changed.
 
     Returns:
-        Where what was there is kept; ``None``: there was nothing.
+        The new path of the old file; ``None``: there was none.
 
     Raises:
         Error: kind ``UNAVAILABLE``, or OSError: it cannot be written.
@@ -143,7 +143,7 @@ def write_again(path: Path, contents: Contents) -> Path | None:
 
 
 def _finish(path: Path) -> Path | None:
-    """Put the complete file in place; it holds all that was ever promised."""
+    """Rename the complete file, which contains all committed data, to the path of the store."""
     kept = _set_aside(path)
     _rename(_beside(path, REPAIRED), path)
     return kept
@@ -164,7 +164,7 @@ def _write_new(path: Path, contents: Contents) -> None:
 
 
 def generations(path: Path) -> tuple[Path, Path]:
-    """Where the copies of a store are, the newer first."""
+    """Return the paths of the backups of a store, the newer first."""
     return _beside(path, "backup"), _beside(path, "backup-1")
 
 
@@ -176,7 +176,7 @@ def _written(path: Path, target: Path) -> Path:
     half = _beside(target, "new")
     try:
         _private_and_empty(half)
-        with closing(connect(path, "?mode=rw")) as source:  # one that is gone is not made
+        with closing(connect(path, "?mode=rw")) as source:  # a missing file is not created
             source.execute("VACUUM INTO ?", (str(half),))
         if check(half) == 0:
             raise corrupt(path, "it is empty")
@@ -188,7 +188,10 @@ def _written(path: Path, target: Path) -> Path:
 
 
 def _private_and_empty(path: Path) -> None:
-    """Whoever wrote it last may have been killed: SQLite would take a log or journal left there for this file's own."""
+    """Create an empty private file, and delete what a killed process left there.
+
+    SQLite would use a leftover log or journal for the new file.
+    """
     _drop(path)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
@@ -199,7 +202,7 @@ def _drop(path: Path) -> None:
 
 
 def _will_pass(failure: Exception) -> bool:
-    """Whether it says nothing of the file that was read: there is no room, or no leave to write."""
+    """Return whether a failure is temporary and unrelated to the file that was read: no space, or no permission."""
     if isinstance(failure, sqlite3.Error):
         return getattr(failure, "sqlite_errorcode", 0) & 0xFF in _PASSING_SQLITE
     return isinstance(failure, OSError) and failure.errno in _PASSING
@@ -223,7 +226,10 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _vanished(path: Path) -> str:
-    """Why an absent or empty file is a loss and no first start; empty when it is none."""
+    """Return a description of the loss of a file; empty: it exists, or this is the first start.
+
+    An absent or empty file is a loss if there are backups or a log.
+    """
     if _size(path):
         return ""
     if not any(_size(trace) for trace in (*generations(path), Path(f"{path}-wal"))):
@@ -239,7 +245,7 @@ def _size(path: Path) -> int:
 
 
 def _set_aside(path: Path, why: str = "damaged") -> Path | None:
-    """Rename the file and all that belongs to it; the new name, or ``None`` when there was nothing in them."""
+    """Rename the file and those that belong to it, and return the new path; ``None``: all were empty or absent."""
     found = [part for part in _PARTS if _size(Path(f"{path}{part}"))]
     if not found:
         return None
@@ -257,12 +263,12 @@ def _dated(path: Path, why: str) -> Iterator[Path]:
         yield _beside(path, f"{why}-{stamp}-{number}")
 
 
-def _put_back(path: Path, problem: str) -> str:
-    """The newest copy that is sound in place of the file; what it was, in words.
+def _restore(path: Path, problem: str) -> str:
+    """Restore the newest undamaged backup to the path of the store, and return a description of it.
 
     Raises:
-        OSError: a copy may be sound, and cannot be put in place now (``_PASSING``).
-        sqlite3.Error: likewise.
+        OSError: a backup that may be undamaged cannot be restored now (``_PASSING``).
+        sqlite3.Error: for the same reason (``_PASSING_SQLITE``).
     """
     for copy in generations(path):
         half = _beside(path, "new")
@@ -286,7 +292,7 @@ def _put_back(path: Path, problem: str) -> str:
 
 
 def _mark_taken(connection: sqlite3.Connection, problem: str) -> None:
-    """Say in the copy that it is one, whatever schema version it has."""
+    """Add the entry ``REBUILD`` to a restored backup, of any schema version."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, 0)", (REBUILD, problem.encode()))
     if "digest" in [column[1] for column in connection.execute("PRAGMA table_info(head)")]:

@@ -1,4 +1,4 @@
-"""What stands in the tables of the embedded store: read as a whole, written commit by commit."""
+"""The tables of the embedded store: they are read as a whole and written in batches of commits."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ Outcomes = list[Outcome]
 
 
 def read(connection: sqlite3.Connection) -> Contents:
-    """Everything, while nobody writes."""
+    """Return the whole contents. No other thread may write at the same time."""
     revision = int(connection.execute("SELECT revision FROM head").fetchone()[0])
     return Contents(map(Entry._make, connection.execute("SELECT key, value, revision FROM entries")), revision)
 
 
 def write(connection: sqlite3.Connection, contents: Contents, batch: Sequence[Changes], *, durable: bool) -> Outcomes:
-    """One transaction for the whole batch; a commit whose expectation fails leaves the others alone.
+    """Write a batch of commits in one transaction (group commit), and return an outcome for each.
 
-    In WAL mode NORMAL leaves the sync to a later commit (sqlite.org/pragma.html#pragma_synchronous).
+    A commit whose expectation fails does not affect the others. In WAL mode, NORMAL postpones the sync to a later
+    commit (sqlite.org/pragma.html#pragma_synchronous).
 
     Args:
         connection: to the file.
-        contents: what is in it; it is left as it is.
+        contents: its contents before the batch; they are not modified.
         batch: what to write.
-        durable: whether it must survive a crash of the machine.
+        durable: whether the batch must survive a crash of the machine.
     """
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     connection.execute("BEGIN IMMEDIATE")

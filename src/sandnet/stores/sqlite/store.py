@@ -1,7 +1,7 @@
-"""The embedded store: one SQLite file, one writer, and all that is in it in memory.
+"""The embedded store: one SQLite file, one writer, and all contents in memory.
 
-Making a transaction durable costs 0.2 ms on a good disk and 100 ms on a bad one, however much is in it. So all
-commits that wait while one is being written share the next transaction, each with its own outcome.
+To make a transaction durable costs 0.2 ms on a good disk and 100 ms on a bad one, whatever its size. So all commits
+that wait while a transaction is written share the next one (group commit); each has its own outcome.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class _Waiting(NamedTuple):
 
 
 class SqliteStore:
-    """Implements ``Store`` over a file that this process alone writes.
+    """A ``Store`` in a file to which only this process writes.
 
     Args:
-        path: the file; its directory is made (0700) when absent, and must be ours.
-        backlog: commits a watcher may fall behind before it gets a fresh ``Snapshot``.
-        backups: when it is copied; ``None``: as usual.
+        path: the file; its directory is created (0700) if absent, and must be owned by our user.
+        backlog: commits that a watcher may lag behind before it gets a new ``Snapshot``.
+        backups: backups of the file; ``None``: with the default times.
     """
 
     def __init__(self, path: Path, backlog: int = BACKLOG, backups: Backups | None = None) -> None:
         self._file = FileGuard(path)
         self._contents = Contents()
-        """As of the last commit whose outcome is known here; it stays as it is while the writer works."""
+        """Contents after the last commit whose outcome is known; not modified while the writer works."""
         self._is_open = False
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._queue: list[_Waiting] = []
@@ -54,21 +54,21 @@ class SqliteStore:
         """Why the file could not be repaired."""
 
     async def open(self) -> None:
-        """Open the file; a damaged one is kept aside and replaced. Everything else refuses before.
+        """Open the file; a damaged one is renamed and replaced. Before this call, all other methods are refused.
 
         Raises:
-            Error: kind ``UNAVAILABLE``, as ``salvage.open_or_salvage`` says.
+            Error: kind ``UNAVAILABLE``, as :func:`sandnet.stores.sqlite.recovery.open_or_salvage`.
         """
         loop = asyncio.get_running_loop()
         self._contents, self._found = await loop.run_in_executor(self._writes, self._file.open)
         self._is_open = True
 
     async def get(self, key: str) -> Entry | None:
-        """See ``Store.get``. Waits for nothing."""
+        """See ``Store.get``. It does not wait."""
         return self._opened().get(key)
 
     async def list(self, prefix: str) -> Sequence[Entry]:
-        """See ``Store.list``. Waits for nothing."""
+        """See ``Store.list``. It does not wait."""
         return self._opened().list(prefix)
 
     async def commit(self, *changes: Change, durable: bool = True) -> int:
@@ -82,23 +82,23 @@ class SqliteStore:
         try:
             outcome = await asyncio.shield(done)
         except asyncio.CancelledError:
-            await asyncio.wait([done])  # the caller must not go on while its commit may still happen
+            await asyncio.wait([done])  # the caller must not continue while its commit may still be written
             raise
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome.revision
 
     def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
-        """See ``Store.watch``. Sees the commits of this process, which are all there are."""
+        """See ``Store.watch``. All commits are made by this process."""
         return self._watchers.watch(prefix, self._snapshot)
 
     def problems(self) -> Sequence[str]:
-        """See ``Store.problems``: damage found when it was opened, and what fails at the moment."""
-        told = (*self._found, self._refused, self._broken, self._backups.problem)
-        return [*dict.fromkeys(problem for problem in told if problem)]
+        """See ``Store.problems``: damage found when it was opened, and the current failures."""
+        problems = (*self._found, self._refused, self._broken, self._backups.problem)
+        return [*dict.fromkeys(problem for problem in problems if problem)]
 
     async def verify(self) -> Sequence[Repaired]:
-        """See ``Store.verify``; a commit that is being written looks by itself."""
+        """See ``Store.verify``. While a commit is being written there is no check here: the commit checks too."""
         if self._is_open and self._running is None:
             doubt, self._backups.damage = self._backups.damage, ""
             job = partial(self._file.verify, self._contents, doubt)
