@@ -1,4 +1,4 @@
-"""Names from the daemon for a shell's completion. A daemon that is away or slow completes nothing."""
+"""Shell completion with names from the daemon. If the daemon is stopped or slow, there are no completions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``info`` prints of the verbose objects."""
+"""The text that ``info`` prints for the verbose objects."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 SERVICE_COLUMNS = ("NAME", "NETWORK", "CONTAINER", "ADDRESS", "PORTS", "STATE")
-"""Of ``service ls`` and ``endpoint ls``, behind the id; the first three are those of 2015. No cell has a blank, except
-for the last."""
+"""Columns of ``service ls`` and ``endpoint ls`` after the id; the first three are those of 2015. Only the last column's
+cells may contain blanks.
+"""
 
 
 def service_row(svc: Endpoint | Service, no_trunc: bool) -> tuple[str, ...]:
-    """A line of ``service ls`` and ``endpoint ls``."""
+    """Return a row of ``service ls`` and ``endpoint ls``."""
     containers = ",".join(short(backend.id, no_trunc) for backend in svc.backends or ())
     addresses = ",".join(filter(None, (svc.address or "", svc.address_ipv6 or "")))
     ports = ",".join(map(_bound_port, svc.port_mapping or ()))
@@ -29,7 +30,7 @@ def service_row(svc: Endpoint | Service, no_trunc: bool) -> tuple[str, ...]:
 
 
 def _state(backends: Sequence[Backend]) -> str:
-    """The state of all, or how many are ready."""
+    """Return the state that all backends have, or how many are ready."""
     states = [backend.state or "" for backend in backends]
     if len(set(states)) <= 1:
         return states[0] if states else "no backends"
@@ -37,7 +38,7 @@ def _state(backends: Sequence[Backend]) -> str:
 
 
 def network_text(net: Network) -> str:
-    """A network: what it is, its addresses and options, its endpoints."""
+    """Return the text of a network: its properties, addresses, options and endpoints."""
     head = fields(
         (
             ("Name", net.name),
@@ -58,7 +59,7 @@ def network_text(net: Network) -> str:
 
 
 def endpoint_text(what: str, end: Endpoint | Service) -> str:
-    """An endpoint or service: its addresses, what is bound on the host, the containers behind it."""
+    """Return the text of an endpoint or service: its addresses, its bound ports on the host, and its containers."""
     head = fields(
         (
             ("Name", end.name),
@@ -95,7 +96,7 @@ def endpoint_text(what: str, end: Endpoint | Service) -> str:
 
 
 def sandbox_text(sandbox: Sandbox) -> str:
-    """A sandbox: where it is, its files, its interfaces."""
+    """Return the text of a sandbox: its path, its files, its interfaces."""
     head = fields(
         (
             ("Container", sandbox.id),
@@ -126,13 +127,13 @@ def _with_table(head: str, title: str, headings: tuple[str, ...], rows: Sequence
 
 
 def _probe(probe: Probe) -> str:
-    """As the option has it, and how long an answer may take."""
+    """Return the probe as its option is written, with the timeout."""
     path = probe.path if probe.kind == "http" else ""
     return f"{probe.kind}:{probe.port}{path}@{probe.interval:g}, timeout {probe.timeout:g} s"
 
 
 def _holder(backends: Sequence[Backend]) -> str:
-    """Of several, who answers for the service's address."""
+    """Return the backend that answers for the service's address, if there are several backends."""
     return ", ".join(short(backend.id) for backend in backends if backend.holder) if len(backends) > 1 else ""
 
 
@@ -145,7 +146,7 @@ def _bound_port(port: BoundPort) -> str:
 
 
 def moment(created: datetime | UnsetType) -> str:
-    """To the second, and in which zone."""
+    """Return the time to the second, with its zone."""
     return created.isoformat(sep=" ", timespec="seconds") if created else ""
 
 

@@ -1,4 +1,4 @@
-"""Commands and groups of commands: ``-d=VALUE``, second names, and suggestions for words that are not known."""
+"""Commands and groups of commands: ``-d=VALUE``, second names, and suggestions for unknown words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import click
 
 SECOND_NAMES = {"list": "ls", "inspect": "info", "delete": "rm", "remove": "rm"}
-"""Names by which users of container tools look for a command, in any group that has it."""
+"""Second names of commands, as users of container tools know them, in any group that has the command."""
 ELSEWHERE = {
     "ps": "sandnet sandbox ls",
     "ls": "sandnet network ls, sandnet service ls or sandnet sandbox ls",
@@ -34,7 +34,7 @@ ELSEWHERE = {
     "up": "sandnet daemon --detach",
     "system": "sandnet status, sandnet doctor or sandnet network prune",
 }
-"""What does what another tool, or another group here, has under that name."""
+"""The command here for the name that a command has in another tool, or in another group of sandnet."""
 NEEDLESS = {
     "--rm": "leave it out: what run makes is always removed when the command ends",
     "-it": "leave it out: the command has your terminal already",
@@ -44,14 +44,14 @@ NEEDLESS = {
     "--volume": "leave it out: the command sees the host's files",
     "-v": "leave it out: the command sees the host's files",
 }
-"""Options of other tools' ``run``."""
+"""Options of other tools' ``run`` that are not needed here, with the reason."""
 
 
 class Command(click.Command):
-    """A command whose short options may be written ``-d=VALUE``, as libnetwork's own client of 2015 took them."""
+    """A command whose short options may be written ``-d=VALUE``, as libnetwork's own client of 2015 accepted them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the command line; a wrong option comes with a suggestion."""
+        """Parse the command line; the error for an unknown option contains a suggestion."""
         return _parse_args(super().parse_args, self, ctx, args)
 
 
@@ -61,7 +61,7 @@ class Group(click.Group):
     command_class = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options of the group itself."""
+        """Parse the options of the group itself."""
         return _parse_args(super().parse_args, self, ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -74,7 +74,7 @@ class Group(click.Group):
         """Find the command.
 
         Raises:
-            UsageError: there is none; the message says which one may be meant.
+            UsageError: there is none; the message suggests a similar one.
         """
         name = args[0]
         if not name.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
@@ -116,7 +116,7 @@ def _groups(words: Iterator[str], takes_value: Mapping[str, bool], interspersed:
 
 
 def _short(word: str, words: Iterator[str], takes_value: Mapping[str, bool]) -> list[str]:
-    """A word of short options: flags, and at its end perhaps one with a value."""
+    """Return a word of short options: flags, and possibly one option with a value at its end."""
     for place, letter in enumerate(word[1:], 1):
         if takes_value.get(f"-{letter}", False):
             before, rest = word[: place + 1], word[place + 1 :]
@@ -127,9 +127,9 @@ def _short(word: str, words: Iterator[str], takes_value: Mapping[str, bool]) -> 
     return [word]
 
 
-def _next(words: Iterator[str], wanted: bool) -> list[str]:
-    """The following word, where it is an option's value."""
-    return [word for word in (next(words, None) if wanted else None,) if word is not None]
+def _next(words: Iterator[str], takes_value: bool) -> list[str]:
+    """Return the next word, if it is an option's value."""
+    return [word for word in (next(words, None) if takes_value else None,) if word is not None]
 
 
 def _parse_args(

@@ -1,4 +1,4 @@
-"""Command groups that import a command's module when the command is used, and not before."""
+"""Command groups that import a command's module only when the command is used."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Lazy(NamedTuple):
     """A command that is not imported yet."""
 
     target: str
-    """``module:attribute``."""
+    """The command's place: ``module:attribute``."""
     help: str
     """The line in the group's list of commands, so that ``--help`` need not import anything."""
 
 
 _REST = re.compile(r",? \?\w+=\w+")
-"""What a hint of the daemon says to clients of its REST interface, beside the option of the command line."""
+"""The part of a daemon's hint that is for clients of its REST API; the command line has an option for the same."""
 
 
 class Failure(click.ClickException):
-    """An :class:`sandnet.errors.Error` on its way to stderr; exit status 1."""
+    """An :class:`sandnet.errors.Error` to be printed on stderr; exit status 1."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(error.message)
@@ -41,7 +41,7 @@ class Failure(click.ClickException):
 
 
 class WrongUsage(click.ClickException):
-    """A usage error of click on its way to stderr; exit status 2. It may hold words of others, as a script has them."""
+    """A usage error of click to be printed on stderr; exit status 2. It may contain text of others, as in a script."""
 
     exit_code = 2
 
@@ -50,17 +50,17 @@ class WrongUsage(click.ClickException):
         self._ctx = error.ctx
 
     def show(self, file: object = None) -> None:
-        """Print how the command is used, and what is wrong."""
+        """Print the usage of the command, and the error."""
         output.wrong_usage(self.message, self._ctx)
 
 
 class LazyGroup(Group):
-    """A group whose commands are named in a table."""
+    """A group whose commands are listed in a table."""
 
     lazy: dict[str, Lazy] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of the table."""
+        """Return the names of the commands in the order of the table."""
         return [*self.lazy, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -80,12 +80,12 @@ class LazyGroup(Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Read the options of the group."""
+        """Parse the options of the group."""
         with _errors_shown():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a failure that a person can act on becomes a message."""
+        """Run the command; an :class:`sandnet.errors.Error` or a usage error is printed as a message."""
         with _errors_shown():
             return super().invoke(ctx)
 

@@ -1,4 +1,4 @@
-"""What every ``ls`` and ``info`` has in common: their options, and the ways of printing an answer."""
+"""The options of every ``ls`` and ``info``, and the printing of answers as table, text, JSON or by a template."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LIST = (
 
 
 class Style(NamedTuple):
-    """How a list is printed."""
+    """The output format of a list."""
 
     quiet: bool
     no_trunc: bool
@@ -45,9 +45,9 @@ class Style(NamedTuple):
     filters: Sequence[str]
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Style:
-        """Return what the options of :func:`list_options` say."""
-        return cls(*(asked[name] for name in cls._fields))
+    def of(cls, options: Mapping[str, Any]) -> Style:
+        """Return the style from the options of :func:`list_options`."""
+        return cls(*(options[name] for name in cls._fields))
 
 
 def list_options(command: F) -> F:
@@ -68,14 +68,14 @@ def show_list(
     """Print an answer that is a list.
 
     Args:
-        answer: of the daemon, JSON.
-        shape: of its objects.
-        headings: of the table.
-        row: the cells of an object; the first is its id.
-        style: as the user wants it.
+        answer: the daemon's JSON.
+        shape: type of its objects.
+        headings: headings of the table.
+        row: returns the cells of an object; the first is its id.
+        style: output format.
 
     Raises:
-        Error: ``INVALID``, a filter or the template cannot be used; ``INTERNAL``, the answer is none.
+        Error: ``INVALID``, a filter or the template cannot be used; ``INTERNAL``, the answer is no such list.
     """
     answer = filtered(answer, style.filters)
     if style.template:
@@ -95,7 +95,7 @@ def show_list(
 
 
 def show_one(answer: bytes, text: Callable[[bytes], str], template: str | None, as_json: bool) -> None:
-    """Print an answer that is an object: by a template, as JSON, or as the text that is made of it."""
+    """Print an answer that is an object: by a template, as JSON, or as text."""
     if template:
         from sandnet.cli.templates import Template
         from sandnet.client import decode

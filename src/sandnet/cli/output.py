@@ -1,7 +1,7 @@
-"""Everything that the commands print: lines, tables, fields, errors and the daemon's JSON.
+"""All output of the commands: lines, tables, fields, errors and the daemon's JSON.
 
-What is printed was written by others: names, labels, answers of a daemon on another machine. Each function here escapes
-it, so that it cannot command the terminal or forge a line. No other module of the command line prints.
+The printed values are untrusted: names, labels, answers of a daemon on another machine. Each function here escapes
+them, so that they can neither control the terminal nor forge a line. No other module of the command line prints.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ FULL = 64
 STATE = "STATE"
 """The heading of a column of states."""
 COLOURS = {"ready": "green", "drained": "yellow", "failing": "red"}
-"""Of states."""
+"""Colours of states."""
 
 F = TypeVar("F", bound=Callable[..., object])
 
 
 def json_option(command: F) -> F:
-    """The option every ``info`` has."""
+    """Add the option ``--json``, which every ``info`` has."""
     return click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as it is.")(command)
 
 
 def force_option(command: F) -> F:
-    """The option every removal has that the living can stand in the way of."""
+    """Add the option ``--force``, for deletions that running containers can prevent."""
     return click.option("-f", "--force", is_flag=True, help="Take along what is alive on it.")(command)
 
 
@@ -51,19 +51,19 @@ def line(text: str, *, err: bool = False) -> None:
 
 
 def block(text: str) -> None:
-    """Print lines that :func:`table`, :func:`fields` or :func:`printable` have made."""
+    """Print lines that :func:`table`, :func:`fields` or :func:`printable` returned."""
     click.echo(text)
 
 
 def failure(message: str, hint: str = "") -> None:
-    """Print on stderr what is wrong, and on a line of its own what to do."""
+    """Print an error on stderr, and a hint on a line of its own."""
     click.echo(paint("sandnet:", "red", err=True) + f" {printable(message)}", err=True)
     if hint:
         line(f"  {hint}", err=True)
 
 
 def wrong_usage(message: str, ctx: click.Context | None) -> None:
-    """Print on stderr how the command is used, and what is wrong."""
+    """Print the usage of a command and the error on stderr."""
     if ctx is not None:
         click.echo(f"{ctx.get_usage()}\nTry '{ctx.command_path} --help' for help.\n", err=True)
     first, *others = message.expandtabs(4).split("\n")
@@ -73,12 +73,12 @@ def wrong_usage(message: str, ctx: click.Context | None) -> None:
 
 
 def progress(text: str) -> None:
-    """Print on stderr what is going on, without ending the line."""
+    """Print on stderr what is in progress, without ending the line."""
     click.echo(printable(text), err=True, nl=False)
 
 
 def wipe() -> None:
-    """Empty the line on stderr that the cursor is on."""
+    """Erase the line of stderr that the cursor is on."""
     click.echo("\r\033[K", err=True, nl=False)
 
 
@@ -86,7 +86,7 @@ def raw(answer: bytes) -> None:
     """Print the daemon's answer, which is JSON.
 
     Raises:
-        Error: ``INTERNAL``, it is not.
+        Error: ``INTERNAL``, it is not JSON.
     """
     import msgspec
 
@@ -103,9 +103,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: str = 
     """Return left-aligned columns two spaces apart; no blanks at the ends of lines.
 
     Args:
-        headings: of the columns.
-        rows: a cell for each heading; anything in them is escaped.
-        indent: what each line begins with.
+        headings: headings of the columns.
+        rows: a cell for each heading; their contents are escaped.
+        indent: prefix of each line.
         width: columns of the terminal; a wider table is folded within its cells. 0: any width.
     """
     cells = [tuple(headings), *(tuple(printable(cell) for cell in row) for row in rows)]
@@ -119,13 +119,13 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: str = 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> str:
     """Return ``name: value`` lines with the values aligned; pairs without a value are left out."""
-    told = [(name, printable(value)) for name, value in pairs if value]
-    width = max((len(name) for name, _ in told), default=0) + 2
-    return "\n".join(f"{name + ':':{width}}{value}" for name, value in told)
+    shown = [(name, printable(value)) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0) + 2
+    return "\n".join(f"{name + ':':{width}}{value}" for name, value in shown)
 
 
 def terminal_width() -> int:
-    """Return the columns of the terminal that stdout is, 0 where it is none."""
+    """Return the number of columns of the terminal; 0 if stdout is none."""
     if not sys.stdout.isatty():
         return 0
     import shutil
@@ -134,7 +134,7 @@ def terminal_width() -> int:
 
 
 def paint(text: str, colour: str, *, bold: bool = False, err: bool = False) -> str:
-    """Return the text in a colour, where the stream is a terminal that wants one (https://no-color.org)."""
+    """Return the text in a colour, if the stream is a terminal for which colours are enabled (https://no-color.org)."""
     stream = sys.stderr if err else sys.stdout
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
@@ -155,7 +155,7 @@ def _state(cell: str) -> str:
 
 
 def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int]:
-    """The width of each column; where there is too little room, the widest are narrowed down to their headings."""
+    """Return the width of each column; if the sum exceeds ``room``, narrow the widest down to their headings."""
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     least = [max(len(heading), SHORT) for heading in cells[0]]
     while room and sum(widths) + 2 * (len(widths) - 1) > room:
@@ -167,7 +167,7 @@ def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int]:
 
 
 def _folded(row: Sequence[str], widths: Sequence[int], styles: Sequence[Callable[[str], str]]) -> list[str]:
-    """The lines of a row."""
+    """Return the lines of a row."""
     pieces = [_pieces(cell, width) for cell, width in zip(row, widths, strict=True)]
     lines = []
     for number in range(max(map(len, pieces))):
@@ -182,7 +182,7 @@ def _folded(row: Sequence[str], widths: Sequence[int], styles: Sequence[Callable
 
 
 def _pieces(cell: str, width: int) -> list[str]:
-    """The cell in pieces of at most this width, broken after commas where there are some."""
+    """Return the cell in pieces of at most this width, broken after commas where possible."""
     pieces = []
     while len(cell) > width:
         end = cell.rfind(",", 0, width) + 1 or width

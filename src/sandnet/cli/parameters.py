@@ -1,4 +1,4 @@
-"""The values of options and arguments: ports, labels, ``SERVICE[.NETWORK]``."""
+"""Parsers of option and argument values: ports, labels, ``SERVICE[.NETWORK]``."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class PortArgument(NamedTuple):
     host_port: int = 0
     host_port_end: int = 0
     port_end: int = 0
-    """Last of a range of the container's ports, each at a host port of its own; 0: one port."""
+    """Last port of a range of the container's ports, each at a host port of its own; 0: one port."""
 
     def __str__(self) -> str:
-        """The way ``-p`` takes it."""
+        """Return the text that ``-p`` accepts."""
         ip = f"[{self.host_ip}]:" if ":" in self.host_ip else f"{self.host_ip}:" if self.host_ip else ""
         end = f"-{self.host_port_end}" if self.host_port_end else ""
         last = f"-{self.port_end}" if self.port_end else ""
@@ -46,31 +46,32 @@ class PortArgument(NamedTuple):
 
 
 class ProbeArgument(NamedTuple):
-    """How backends are to be checked."""
+    """The health check of backends."""
 
     kind: str
     port: int
     path: str = "/"
     interval: float = 2.0
-    """Seconds; a probe may take half of it, at most one second."""
+    """Seconds between probes; one probe may take half of it, at most one second."""
 
 
 class Reference(NamedTuple):
-    """``SERVICE[.NETWORK]``: an empty network means that none was said."""
+    """A reference ``SERVICE[.NETWORK]``; without a network it is empty."""
 
     name: str
     network: str = ""
 
 
 def protocol(number: int) -> str:
-    """The protocol's name, or its number where it has no ports."""
+    """Return the protocol's name, or its number if it has no ports."""
     return _NAMES.get(number, str(number))
 
 
 def parse_mapping(text: str) -> PortArgument:
-    """Read ``[[HOSTIP:][HOST[-END]]:]CONTAINER[-END][/proto]``; without HOST, or with 0, the daemon chooses one.
+    """Parse ``[[HOSTIP:][HOST[-END]]:]CONTAINER[-END][/proto]``; without HOST, or with 0, the daemon chooses one.
 
-    A range of host ports for one port means the first free one of them; for a range of ports as long, each its own.
+    A range of host ports for one port means the first free one of them. For a range of ports of the same length, each
+    port has the host port at its position.
 
     Raises:
         ValueError: with the reason.
@@ -91,7 +92,7 @@ def parse_mapping(text: str) -> PortArgument:
 
 
 def _range_end(digits: str | None, port: int, first: int, last: int, text: str) -> int:
-    """The last port of a container's range; 0 where there is none."""
+    """Return the last port of a container's range; 0: there is no range."""
     if digits is None:
         return 0
     end = _container_port(digits, text)
@@ -99,13 +100,13 @@ def _range_end(digits: str | None, port: int, first: int, last: int, text: str) 
         raise ValueError(f"{text!r}: the range of container ports is empty")
     count, hosts = end - port + 1, (last or first) - first + 1
     if first and hosts != count:
-        wanted = f"{first}-{first + count - 1}:{port}-{end}"
-        raise ValueError(f"{text!r}: {hosts} host ports cannot lead to {count} ports; did you mean {wanted}?")
+        suggestion = f"{first}-{first + count - 1}:{port}-{end}"
+        raise ValueError(f"{text!r}: {hosts} host ports cannot lead to {count} ports; did you mean {suggestion}?")
     return end
 
 
 def parse_exposed(text: str) -> tuple[int, int]:
-    """Read ``PORT[/proto]``: protocol number and port.
+    """Parse ``PORT[/proto]`` into protocol number and port.
 
     Raises:
         ValueError: with the reason.
@@ -115,7 +116,7 @@ def parse_exposed(text: str) -> tuple[int, int]:
 
 
 def parse_probe(text: str) -> ProbeArgument:
-    """Read ``tcp:PORT[@SECONDS]`` or ``http:PORT[/PATH][@SECONDS]``.
+    """Parse ``tcp:PORT[@SECONDS]`` or ``http:PORT[/PATH][@SECONDS]``.
 
     Raises:
         ValueError: with the reason.
@@ -128,7 +129,7 @@ def parse_probe(text: str) -> ProbeArgument:
 
 
 def parse_reference(text: str) -> Reference:
-    """Read ``SERVICE[.NETWORK]``; the last dot separates.
+    """Parse ``SERVICE[.NETWORK]``; the last dot separates.
 
     Raises:
         ValueError: with the reason.
@@ -142,7 +143,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def reference_or_error(text: str) -> Reference:
-    """As :func:`parse_reference`, for one of several arguments that must not stop the others.
+    """Parse a reference like :func:`parse_reference`, for one of several arguments: its error must not stop the others.
 
     Raises:
         Error: ``INVALID``, with the reason.
@@ -154,7 +155,7 @@ def reference_or_error(text: str) -> Reference:
 
 
 def parse_pair(text: str, separator: str = "=") -> tuple[str, str]:
-    """Read ``KEY=VALUE``; the first separator counts, and neither key nor separator may be missing.
+    """Parse ``KEY=VALUE``; the first separator counts, and neither key nor separator may be missing.
 
     Raises:
         ValueError: with the reason.
@@ -166,7 +167,7 @@ def parse_pair(text: str, separator: str = "=") -> tuple[str, str]:
 
 
 def scalar(text: str) -> object:
-    """The value of an option for the wire: JSON where it is JSON (``true``, ``1400``), else the text."""
+    """Return an option's value for the request: decoded if it is JSON (``true``, ``1400``), else the text."""
     import json
 
     try:
@@ -199,7 +200,7 @@ def _address(text: str) -> str:
 
 
 def _option(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """A ``type=`` for click: a wrong value is a usage error with its reason."""
+    """Return a ``type=`` for click: an invalid value is a usage error with its reason."""
 
     def convert(text: str) -> T:
         try:

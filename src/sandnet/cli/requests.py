@@ -1,4 +1,4 @@
-"""Options shared by publish and endpoint create, and by attach and join, and the requests they make."""
+"""Options shared by publish and endpoint create, and by attach and join, and the requests made from them."""
 
 from __future__ import annotations
 
@@ -113,12 +113,12 @@ _JOIN = (
 
 
 def create_options(command: F) -> F:
-    """What a new endpoint can be asked to have."""
+    """Add the options for a new endpoint."""
     return _with(command, _CREATE)
 
 
 def join_options(command: F) -> F:
-    """What a join can be asked for."""
+    """Add the options for a join."""
     return _with(command, _JOIN)
 
 
@@ -128,78 +128,78 @@ def _with(command: F, options: Iterable[Callable[[F], F]]) -> F:
     return command
 
 
-def endpoint_request(name: str, asked: Mapping[str, Any]) -> EndpointCreate:
-    """The request to create an endpoint."""
+def endpoint_request(name: str, values: Mapping[str, Any]) -> EndpointCreate:
+    """Return the request to create an endpoint."""
     from sandnet.wire.libnetwork import EndpointCreate
 
-    return EndpointCreate(name=name, **_created(asked))
+    return EndpointCreate(name=name, **_created(values))
 
 
-def service_request(name: str, network: str, asked: Mapping[str, Any]) -> ServicePublish:
-    """The request to publish a service."""
+def service_request(name: str, network: str, values: Mapping[str, Any]) -> ServicePublish:
+    """Return the request to publish a service."""
     from sandnet.wire.libnetwork import ServicePublish
 
-    return ServicePublish(name=name, network_name=network or None, **_created(asked))
+    return ServicePublish(name=name, network_name=network or None, **_created(values))
 
 
-def _created(asked: Mapping[str, Any]) -> dict[str, Any]:
+def _created(values: Mapping[str, Any]) -> dict[str, Any]:
     from sandnet.wire.libnetwork import ExposedPort, PortMapping
 
-    ports: tuple[parameters.PortArgument, ...] = asked["ports"]
-    exposed = [ExposedPort(proto=proto, port=port) for proto, port in asked.get("expose", ())]
+    ports: tuple[parameters.PortArgument, ...] = values["ports"]
+    exposed = [ExposedPort(proto=proto, port=port) for proto, port in values.get("expose", ())]
     return {
         "exposed_ports": exposed or None,
         "port_mapping": [PortMapping(**_without_empty(port._asdict())) for port in ports] or None,
-        "address": asked["ip"],
-        "address_ipv6": asked.get("ip6"),
-        "mac": asked.get("mac"),
-        "labels": dict(asked.get("labels", ())) or None,
-        "aliases": list(asked.get("aliases", ())) or None,
-        "affinity": asked.get("affinity"),
-        "probe": _probe(asked.get("probe")),
-        "watch_pid": asked.get("watch_pid"),
+        "address": values["ip"],
+        "address_ipv6": values.get("ip6"),
+        "mac": values.get("mac"),
+        "labels": dict(values.get("labels", ())) or None,
+        "aliases": list(values.get("aliases", ())) or None,
+        "affinity": values.get("affinity"),
+        "probe": _probe(values.get("probe")),
+        "watch_pid": values.get("watch_pid"),
     }
 
 
-def _probe(wish: parameters.ProbeArgument | None) -> Probe | None:
+def _probe(argument: parameters.ProbeArgument | None) -> Probe | None:
     from sandnet.wire.libnetwork import Probe
 
-    if wish is None:
+    if argument is None:
         return None
-    kind: Literal["tcp", "http"] = "http" if wish.kind == "http" else "tcp"
-    timeout = min(1.0, wish.interval / 2)
-    return Probe(kind=kind, port=wish.port, path=wish.path, interval=wish.interval, timeout=timeout)
+    kind: Literal["tcp", "http"] = "http" if argument.kind == "http" else "tcp"
+    timeout = min(1.0, argument.interval / 2)
+    return Probe(kind=kind, port=argument.port, path=argument.path, interval=argument.interval, timeout=timeout)
 
 
 def _without_empty(values_by_name: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what was not said: the wire leaves out what is absent."""
+    """Return the values that are not empty: a request leaves absent ones out."""
     return {name: value for name, value in values_by_name.items() if value}
 
 
-def join_request(container: str, asked: Mapping[str, Any]) -> Join:
-    """The request to join a container."""
+def join_request(container: str, values: Mapping[str, Any]) -> Join:
+    """Return the request to join a container."""
     from sandnet.wire.libnetwork import ExtraHost, Join
 
-    if asked.get("netns") and asked.get("pid"):
+    if values.get("netns") and values.get("pid"):
         raise click.UsageError("--netns and --pid exclude each other")
-    if asked.get("watch_pid") and asked.get("auto_remove") is False:
+    if values.get("watch_pid") and values.get("auto_remove") is False:
         raise click.UsageError("--watch-pid and --no-auto-remove exclude each other")
     return Join(
         container_id=container,
-        host_name=asked.get("hostname"),
-        domain_name=asked.get("domain"),
-        dns=list(asked.get("dns", ())) or None,
-        dns_search=list(asked.get("dns_search", ())) or None,
-        dns_options=list(asked.get("dns_options", ())) or None,
-        extra_hosts=[ExtraHost(name=name, address=address) for name, address in asked.get("hosts", ())] or None,
-        hosts_path=asked.get("hosts_path"),
-        resolv_conf_path=asked.get("resolv_conf_path"),
-        netns=asked.get("netns"),
-        pid=asked.get("pid"),
-        watch_pid=asked.get("watch_pid"),
-        end_process=asked.get("end_process"),
-        auto_remove=asked.get("auto_remove"),
-        aliases=list(asked.get("aliases", ())) or None,
-        weight=asked.get("weight"),
-        gateway_priority=asked.get("gateway_priority") or None,
+        host_name=values.get("hostname"),
+        domain_name=values.get("domain"),
+        dns=list(values.get("dns", ())) or None,
+        dns_search=list(values.get("dns_search", ())) or None,
+        dns_options=list(values.get("dns_options", ())) or None,
+        extra_hosts=[ExtraHost(name=name, address=address) for name, address in values.get("hosts", ())] or None,
+        hosts_path=values.get("hosts_path"),
+        resolv_conf_path=values.get("resolv_conf_path"),
+        netns=values.get("netns"),
+        pid=values.get("pid"),
+        watch_pid=values.get("watch_pid"),
+        end_process=values.get("end_process"),
+        auto_remove=values.get("auto_remove"),
+        aliases=list(values.get("aliases", ())) or None,
+        weight=values.get("weight"),
+        gateway_priority=values.get("gateway_priority") or None,
     )

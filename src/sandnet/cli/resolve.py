@@ -1,4 +1,4 @@
-"""From what the user calls a thing to the thing."""
+"""Resolution of the user's references to containers, services and endpoints."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def find_container(client: Client, reference: str) -> str:
-    """Return the id of the container to attach: the one that is there, where its id was taken from a table.
+    """Return the id of the container to attach: the existing one, if the reference is a shortened id from a table.
 
-    A container that is not there is named by any id, so that only what a table shows of an id that a machine has
-    chosen (12 of 64 hex digits) can mean another one.
+    Any other reference may be the id of a new container. So only the short form that a table shows of an id that a
+    machine has chosen (12 of 64 hex digits) can mean another id.
 
     Raises:
-        Error: ``INVALID``, several containers are meant.
+        Error: ``INVALID``, several containers match.
     """
     if len(reference) != SHORT or reference.strip("0123456789abcdef"):
         return reference
@@ -34,13 +34,13 @@ def find_container(client: Client, reference: str) -> str:
 
 
 def find_service(client: Client, reference: Reference, noun: str = "service") -> Endpoint | Service:
-    """The service (or endpoint) a reference means; errors call it by the noun.
+    """Return the service (or endpoint) of a reference; errors call it by the noun.
 
-    Without a network, a name borne once is that service, and of several the default network's one is
-    meant, as in 2015; what is nobody's name is an id or a unique prefix of one.
+    Without a network, a name that one service has is that service. If several have it, the one on the default network
+    is meant, as in 2015. A name that no service has is an id or a unique prefix of one.
 
     Raises:
-        Error: ``NOT_FOUND``, or ``INVALID`` when several are meant.
+        Error: ``NOT_FOUND``, or ``INVALID`` when several match.
     """
     try:
         return _find(client, reference)
@@ -76,7 +76,7 @@ def _on_default_network(client: Client, named: list[Service]) -> Service:
 
 
 def _searchable(name: str) -> str:
-    """The name, where it can stand in a path: repeated slashes are one slash there, so ``/web`` would be ``web``."""
+    """Return the name if a path can contain it: repeated slashes are one slash there, so ``/web`` would be ``web``."""
     if name.startswith("/"):
         raise not_found("service", name)
     return name

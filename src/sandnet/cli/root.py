@@ -1,4 +1,4 @@
-"""The root of the command tree: which commands there are, and where their code is."""
+"""The root of the command tree: the commands, and the modules of their code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share: the daemon they talk to, and the waiting line."""
+"""The commands' shared session: the daemon's client, and the progress message of long requests."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from sandnet.transport import Tls
 
 PROGRESS_DELAY = 1.0
-"""Seconds without a word before a waiting person is told what is going on."""
+"""Seconds after which a person at a terminal sees what is in progress."""
 
 
 class Session:
-    """The daemon a command talks to. The client, and with it HTTP, is imported at first use."""
+    """The connection of a command to its daemon. The client, and with it HTTP, is imported at first use."""
 
     def __init__(self, url: str | None, tls: tuple[str | None, str | None, str | None] = (None, None, None)) -> None:
-        """Remember where.
+        """Initialize without connecting.
 
         Args:
-            url: the daemon's address; ``None``: the usual one.
+            url: the daemon's address; ``None``: the default.
             tls: paths of the CA's certificate, of the own one and of its key.
         """
         self._url = url
@@ -46,7 +46,7 @@ class Session:
 
     @property
     def impatient(self) -> Client:
-        """A client for completion: an answer after a second is of no use at a prompt."""
+        """A client for completion with a timeout of one second: a later answer is of no use at a prompt."""
         from sandnet.client import DEFAULT_URL, Client
 
         return Client(self._url or DEFAULT_URL, timeout=1.0, tls=self._tls())
@@ -59,24 +59,24 @@ class Session:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say on a terminal what is going on when it takes longer than a second, and wipe it out afterwards."""
+    """Print on a terminal what is in progress when it takes longer than a second, and erase it afterwards."""
     if not sys.stderr.isatty():
         yield
         return
     from threading import Timer
 
-    told = Timer(PROGRESS_DELAY, output.progress, (f"{what} ...",))
-    told.start()
+    timer = Timer(PROGRESS_DELAY, output.progress, (f"{what} ...",))
+    timer.start()
     try:
         yield
     finally:
-        told.cancel()
-        told.join()
+        timer.cancel()
+        timer.join()
         output.wipe()
 
 
 def each(names: Iterable[str], what: str, action: Callable[[str], object]) -> None:
-    """Do the action to every name, past failures; exit with status 1 if any of them failed."""
+    """Run the action for every name, also after failures; exit with status 1 if any of them failed."""
     from sandnet.cli.lazy_group import Failure
 
     failed = False

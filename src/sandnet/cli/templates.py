@@ -1,8 +1,8 @@
 """``--format`` and ``--filter``: fields of an answer by name.
 
-A field is any one that ``--json`` shows. Case and underscores do not count, so that ``{{.AddressIPv6}}`` is
+Every field that ``--json`` shows can be used. Case and underscores do not count, so ``{{.AddressIPv6}}`` is
 ``address_ipv6``. The templates are the part of Go's text/template that users of container tools know: ``{{.Field}}``,
-``{{.Field.Key}}``, ``{{json .Field}}``, ``{{json .}}`` and, before all else, ``table``.
+``{{.Field.Key}}``, ``{{json .Field}}``, ``{{json .}}`` and, at the very beginning, ``table``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\\": "\\"}
 
 
 class Template:
-    """A template that has been read."""
+    """A parsed template."""
 
     def __init__(self, text: str) -> None:
         r"""Read the template; ``\t`` and ``\n`` in it are a tab and a line feed.
@@ -51,28 +51,28 @@ class Template:
 
 
 def filters(given: Sequence[str]) -> Callable[[Answer], bool]:
-    """Return whether an object passes all ``KEY=VALUE``; of several values of one key one must fit.
+    """Return a predicate: whether an object passes all ``KEY=VALUE``; of several values of one key one must match.
 
-    ``name`` fits a part of the name, ``id`` the beginning of the id, ``label`` a label's key or ``key=value``. Any
+    ``name`` matches a part of the name, ``id`` the beginning of the id, ``label`` a label's key or ``key=value``. Any
     other key is a field, which must be equal; of a list one element must be.
 
     Raises:
         Error: ``INVALID``, one is not of that form; when called, there is no such field.
     """
-    wanted: dict[str, list[str]] = {}
+    expected: dict[str, list[str]] = {}
     for text in given:
         key, equal, value = text.partition("=")
         if not key or not equal:
             raise invalid(f"{text!r} is not of the form KEY=VALUE", "as name=web, label=tier or driver=bridge")
-        wanted.setdefault(_plain(key), []).append(value)
-    return lambda answer: all(any(_fits(answer, key, value) for value in each) for key, each in wanted.items())
+        expected.setdefault(_plain(key), []).append(value)
+    return lambda answer: all(any(_fits(answer, key, value) for value in each) for key, each in expected.items())
 
 
 def _fits(answer: Answer, key: str, value: str) -> bool:
     if key == "label":
         labels = answer.get("labels") or {}
-        name, equal, wanted = value.partition("=")
-        return isinstance(labels, dict) and name in labels and (not equal or labels[name] == wanted)
+        name, equal, expected = value.partition("=")
+        return isinstance(labels, dict) and name in labels and (not equal or labels[name] == expected)
     found = _at(answer, key)
     if key == "name":
         return value in str(found)
@@ -83,7 +83,7 @@ def _fits(answer: Answer, key: str, value: str) -> bool:
 
 
 def _at(answer: object, path: str) -> object:
-    """What is at ``Field.Key``; everything for an empty path."""
+    """Return the value at ``Field.Key``; everything for an empty path."""
     if not path:
         return answer
     name, _, rest = path.partition(".")

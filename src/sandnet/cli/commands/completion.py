@@ -26,5 +26,5 @@ def completion(ctx: click.Context, shell: str) -> None:
     if writer is None:
         raise click.UsageError(f"click knows no completion for {shell}")
     script = writer(ctx.find_root().command, {}, "sandnet", "_SANDNET_COMPLETE")
-    # Not script.source(): for bash it starts a bash to ask its version.
+    # Not script.source(): for bash it starts a bash to get its version.
     output.block(script.source_template % script.source_vars())

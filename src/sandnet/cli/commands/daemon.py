@@ -1,4 +1,4 @@
-"""``sandnet daemon`` and ``sandnet down``: the two commands that load the daemon's code."""
+"""``sandnet daemon`` and ``sandnet down``: the two commands that import the daemon's code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIRECTORIES = (
 
 
 def directories(command: F) -> F:
-    """Options that say whose state it is."""
+    """Add the options that select the daemon's state."""
     for option in reversed(_DIRECTORIES):
         command = option(command)
     return command
@@ -53,7 +53,7 @@ def directories(command: F) -> F:
 @click.option("--detach", is_flag=True, help="Serve in the background; return when the server is ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
 @click.pass_context
-def daemon(ctx: click.Context, /, path: str | None, detach: bool, **asked: str | tuple[str, ...] | None) -> None:
+def daemon(ctx: click.Context, /, path: str | None, detach: bool, **values: str | tuple[str, ...] | None) -> None:
     """Run the server until SIGTERM, which leaves every network and sandbox working.
 
     With --detach it runs in the background, with a log in --run-dir; status 1 and the reason when it does not start.
@@ -66,7 +66,7 @@ def daemon(ctx: click.Context, /, path: str | None, detach: bool, **asked: str |
     from sandnet.config import load
     from sandnet.daemon import run, run_in_background
 
-    config = load(path, overrides(**asked))
+    config = load(path, overrides(**values))
     if not detach:
         ctx.exit(run(config))
     log = run_in_background(config)
@@ -77,10 +77,10 @@ def daemon(ctx: click.Context, /, path: str | None, detach: bool, **asked: str |
 @click.command(cls=Command, short_help="Remove everything the server made on this host.")
 @directories
 @click.pass_context
-def down(ctx: click.Context, /, path: str | None, **asked: str | None) -> None:
+def down(ctx: click.Context, /, path: str | None, **values: str | None) -> None:
     """Remove every network and sandbox of this host and put back the sysctls that were changed.
 
-    Ends the commands that sandnet run has started, and says so: they would be left without a network.
+    Ends the commands that sandnet run has started, and reports it: they would be left without a network.
 
     Works with the server running or not. Give it the same directories as the server.
 
@@ -94,10 +94,10 @@ def down(ctx: click.Context, /, path: str | None, **asked: str | None) -> None:
     from sandnet.daemon import down as remove_all
 
     with waiting("removing networks and sandboxes"):
-        status = remove_all(load(path, overrides(**asked)))
+        status = remove_all(load(path, overrides(**values)))
     ctx.exit(status)
 
 
-def overrides(**asked: object) -> Mapping[str, object]:
-    """The options that were given; the rest is the configuration file's to say."""
-    return {key: value for key, value in asked.items() if value}
+def overrides(**values: object) -> Mapping[str, object]:
+    """Return the options that were given; the others have their values from the configuration file."""
+    return {key: value for key, value in values.items() if value}

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     "container",
     required=True,
     metavar="CONTAINER",
-    help="Who asks: what it is told depends on its networks.",
+    help="Who asks: what it is answer depends on its networks.",
     shell_complete=completers.containers,
 )
 @output.json_option
 @click.pass_obj
 def dns(session: Session, name: str, container: str, as_json: bool) -> None:
-    """Tell what CONTAINER would be answered when it asks for NAME (an address asks for its name).
+    """Show what CONTAINER would be answered when it asks for NAME (an address asks for its name).
 
     The answer, whose record it comes from, or which servers would be asked; none of these is asked now.
 
@@ -48,7 +48,7 @@ def dns(session: Session, name: str, container: str, as_json: bool) -> None:
 
 
 def explanation_text(found: Explanation, network: str, owners: list[str]) -> str:
-    """What would be answered, and why."""
+    """Return the text of the answer and its reason."""
     from_inside = {server: f"{server} (from inside)" for server in found.inside}
     upstreams = ", ".join(from_inside.get(server, server) for server in found.upstreams) or "the host's servers"
     return output.fields(
@@ -65,21 +65,21 @@ def explanation_text(found: Explanation, network: str, owners: list[str]) -> str
 
 
 def _names(client: Client, found: Explanation) -> tuple[str, list[str]]:
-    """The network's name, and the owners in words; of what is gone since, the ids."""
+    """Return the network's name, and the owners as text; for removed ones the ids."""
     names, network = dict[str, str](), found.network
     if found.network:
         try:
-            told = client.network(found.network)
+            answer = client.network(found.network)
         except Error as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
         else:
-            network, names = told.name, {end.id: end.name for end in told.endpoints}
+            network, names = answer.name, {end.id: end.name for end in answer.endpoints}
     return network, [_owner(owner, names) for owner in found.owners]
 
 
 def _owner(owner: str, names: dict[str, str]) -> str:
-    """``endpoint web`` or ``container c1 at endpoint web``, from an owner's ids."""
+    """Return ``endpoint web`` or ``container c1 at endpoint web``, from an owner's ids."""
     container, _, endpoint = owner.rpartition("/")
     named = f"endpoint {names.get(endpoint, output.short(endpoint))}"
     return f"container {output.short(container)} at {named}" if container else named

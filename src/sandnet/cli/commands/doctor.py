@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 REPAIRED = "repaired"
 CANNOT_ASK = 2
-"""Exit status when the daemon is away, or cannot look."""
+"""Exit status when the daemon is unavailable, or cannot compare."""
 
 
 @click.command(cls=Command, short_help="Compare what is recorded with what there is, and repair it.")
@@ -24,7 +24,7 @@ CANNOT_ASK = 2
 @output.json_option
 @click.pass_obj
 def doctor(session: Session, fix: bool, as_json: bool) -> None:
-    """Compare what the daemon has recorded with the kernel and the files, and tell what differs.
+    """Compare what the daemon has recorded with the kernel and the files, and report what differs.
 
     Exit status: 0 when nothing differs or all of it is repaired, 1 when something differs, 2 when the daemon
     cannot be asked.
@@ -52,16 +52,16 @@ def doctor(session: Session, fix: bool, as_json: bool) -> None:
 
 
 def drift_text(found: list[Drift], *, fix: bool) -> str:
-    """A line for each difference, below it why it matters and what was done, and at the end what to do."""
+    """Return a line for each difference, with its reason and repair below it, and a final line with what to do next."""
     if not found:
         return "nothing differs: everything is as recorded"
     rows = [(drift.kind, drift.object, drift.problem) for drift in found]
     head, *lines = output.table(("KIND", "OBJECT", "PROBLEM"), rows).splitlines()
-    told = [
+    entries = [
         "\n  ".join(filter(None, (line, printable(drift.reason), printable(drift.done))))
         for line, drift in zip(lines, found, strict=True)
     ]
-    return "\n".join([head, *told, "", _way_out(found, fix)])
+    return "\n".join([head, *entries, "", _way_out(found, fix)])
 
 
 def _way_out(found: list[Drift], fix: bool) -> str:

@@ -36,7 +36,7 @@ _endpoint_argument = click.argument(
 @click.argument("reference", metavar="ENDPOINT.NETWORK", type=parameters.REFERENCE)
 @create_options
 @click.pass_obj
-def create(session: Session, /, reference: Reference, **asked: object) -> None:
+def create(session: Session, /, reference: Reference, **values: object) -> None:
     """Create an endpoint on a network and print its id.
 
     \b
@@ -47,7 +47,7 @@ def create(session: Session, /, reference: Reference, **asked: object) -> None:
     if not reference.network:
         raise click.UsageError("say the network too: ENDPOINT.NETWORK")
     with waiting(f"creating endpoint {reference.name}"):
-        output.line(session.client.create_endpoint(reference.network, endpoint_request(reference.name, asked)))
+        output.line(session.client.create_endpoint(reference.network, endpoint_request(reference.name, values)))
 
 
 @endpoint.command(short_help="Delete endpoints.")
@@ -79,7 +79,7 @@ def rm(session: Session, endpoints: tuple[str, ...], force: bool) -> None:
 @_endpoint_argument
 @join_options
 @click.pass_obj
-def join(session: Session, /, container: str, reference: Reference, **asked: object) -> None:
+def join(session: Session, /, container: str, reference: Reference, **values: object) -> None:
     """Join CONTAINER to an endpoint, and print the path of its sandbox.
 
     \b
@@ -87,10 +87,10 @@ def join(session: Session, /, container: str, reference: Reference, **asked: obj
       sandnet endpoint join db-1 db.blue
       sandnet endpoint join --netns /run/netns/mine db-1 db.blue
     """
-    wish = join_request(find_container(session.client, container), asked)
+    request = join_request(find_container(session.client, container), values)
     with waiting(f"joining {container}"):
         found = find_service(session.client, reference, "endpoint")
-        output.line(session.client.join(found.network, found.id, wish))
+        output.line(session.client.join(found.network, found.id, request))
 
 
 @endpoint.command(short_help="Take a container off an endpoint.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Event
 
 PAUSE = 0.2
-"""Seconds between two attempts to reach a daemon that is away."""
+"""Seconds between two attempts to connect to a daemon that is unavailable."""
 
 
 @click.command(cls=Command, short_help="Print changes as they happen.")
@@ -28,8 +28,8 @@ PAUSE = 0.2
 def events(session: Session, since: int | None, as_json: bool) -> None:
     """Print changes of networks, endpoints, sandboxes and backends as they happen, until interrupted.
 
-    Waits for a daemon that is being restarted, and goes on where it was. A line "missed" says that events
-    are lost to this reader, who has to look at the lists anew.
+    Waits for a daemon that is being restarted, and goes on where it was. A line "missed" means that events
+    are lost to this reader, who has to look at the lists again.
 
     \b
     Example:
@@ -47,7 +47,7 @@ def events(session: Session, since: int | None, as_json: bool) -> None:
 
 
 def _show(stream: Iterator[tuple[bytes, Event]], show: Callable[[bytes, Event], None]) -> None:
-    """All of a stream, until the daemon ends it or is gone."""
+    """Print a stream until the daemon ends it or the connection is lost."""
     try:
         for line, event in stream:
             show(line, event)
@@ -57,7 +57,7 @@ def _show(stream: Iterator[tuple[bytes, Event]], show: Callable[[bytes, Event], 
 
 
 def _reconnected(follower: Follower) -> Iterator[tuple[bytes, Event]]:
-    """The stream of a daemon that was away, once it is back."""
+    """Return a new stream, once the daemon is available again."""
     output.line("sandnet: the daemon is away; waiting for it", err=True)
     while True:
         try:
@@ -82,7 +82,7 @@ def _line(line: bytes, event: Event) -> None:
 
 
 def event_text(event: Event) -> str:
-    """What happened, in a few words."""
+    """Return the text of an event, in a few words."""
     if event.action == "missed":
         return "missed: events are lost here, look at the lists anew"
     name = event.name or ""
@@ -96,11 +96,11 @@ def event_text(event: Event) -> str:
 
 
 def _details(event: Event) -> str:
-    """What is worth knowing of an object that is there: its address, and of a backend its part in the rotation."""
+    """Return the details of an existing object: its address, and a backend's state and weight."""
     if event.problem:
         return f"({event.problem})"
-    told = event.object or {}
-    words = [str(told["address"])] if told.get("address") else []
-    if event.type == "backend" and told:
-        words += [str(told.get("state")), f"weight {told.get('weight')}"]
+    properties = event.object or {}
+    words = [str(properties["address"])] if properties.get("address") else []
+    if event.type == "backend" and properties:
+        words += [str(properties.get("state")), f"weight {properties.get('weight')}"]
     return f"({', '.join(words)})" if words else ""

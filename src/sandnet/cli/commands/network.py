@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PREDEFINED = ("none", "host", "bridge")
 """Networks that the daemon makes by itself, and does not delete."""
 GENERIC = "com.docker.network.generic"
-"""libnetwork's label under which a driver's own options travel (libnetwork notes, C.2)."""
+"""libnetwork's label that contains a driver's own options (libnetwork notes, C.2)."""
 
 
 @click.group(cls=Group)
@@ -96,26 +96,28 @@ def create(
     """
     from sandnet.wire.libnetwork import NetworkCreate
 
-    wish = NetworkCreate(name=name, network_type=driver, options=options(plain, extra), labels=dict(labels) or None)
+    request = NetworkCreate(name=name, network_type=driver, options=options(plain, extra), labels=dict(labels) or None)
     with waiting(f"creating network {name}"):
-        output.line(session.client.create_network(wish))
+        output.line(session.client.create_network(request))
 
 
 def options(plain: Mapping[str, object], extra: Iterable[tuple[str, str]]) -> dict[str, object]:
-    """The request's ``options``: our plain keys, and libnetwork's CamelCase ones under their label.
+    """Return the request's ``options``: sandnet's plain keys, and libnetwork's CamelCase ones under their label.
 
-    libnetwork's generic values are text always; any other ``KEY=VALUE`` is JSON where it reads as JSON.
+    libnetwork's generic values are always text; any other ``KEY=VALUE`` is decoded if it is JSON.
     """
-    asked = {key: value for key, value in plain.items() if value and not key.startswith("no_")}
-    asked |= {key.removeprefix("no_"): False for key, value in plain.items() if value and key.startswith("no_")}
-    asked |= {key: list(value) for key, value in asked.items() if key.startswith("dns_") and isinstance(value, tuple)}
-    if "host_access" in asked:
-        asked["host_access"] = _host_access(asked["host_access"])
-    if "subnet_ipv6" in asked:
-        asked["ipv6"] = True
+    requested = {key: value for key, value in plain.items() if value and not key.startswith("no_")}
+    requested |= {key.removeprefix("no_"): False for key, value in plain.items() if value and key.startswith("no_")}
+    requested |= {
+        key: list(value) for key, value in requested.items() if key.startswith("dns_") and isinstance(value, tuple)
+    }
+    if "host_access" in requested:
+        requested["host_access"] = _host_access(requested["host_access"])
+    if "subnet_ipv6" in requested:
+        requested["ipv6"] = True
     generic = {key: value for key, value in extra if _is_generic(key)}
-    asked |= {key: parameters.scalar(value) for key, value in extra if not _is_generic(key)}
-    return asked | ({GENERIC: generic} if generic else {})
+    requested |= {key: parameters.scalar(value) for key, value in extra if not _is_generic(key)}
+    return requested | ({GENERIC: generic} if generic else {})
 
 
 def _host_access(given: object) -> object:
@@ -132,7 +134,7 @@ def _is_generic(key: str) -> bool:
 @output.force_option
 @click.pass_obj
 def rm(session: Session, networks: tuple[str, ...], force: bool) -> None:
-    """Delete networks by name, id or unique id prefix. A network must have no endpoints, but for dead ones.
+    """Delete networks by name, id or unique id prefix. A network must have no endpoints with running containers.
 
     Goes on past those that fail; the status is 1 if any did.
 

@@ -1,4 +1,4 @@
-"""``sandnet run``: from nothing to a process in a sandbox on a network."""
+"""``sandnet run``: a command in a new sandbox on a network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sandnet.client import Client
 
 ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels")
-"""What belongs to a service of its own, and cannot be given with ``--service``."""
+"""Options of a service of its own, which exclude ``--service``."""
 
 
 @click.command(
@@ -83,7 +83,7 @@ ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels")
 @click.option("--log-file", metavar="FILE", help="With -d: append what it prints to this file. Default: nowhere.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
 @click.pass_context
-def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tuple[str, ...], **asked: Any) -> None:
+def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tuple[str, ...], **values: Any) -> None:
     """Run COMMAND in a new sandbox: its own network, the names of its neighbours, the host's files.
 
     Publishes a service, attaches a new container to it, and takes both away when the command has ended, however
@@ -98,7 +98,7 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
       sandnet run -d --net blue --name web -p 8080:80 -- python3 -m http.server 80
       sandnet run -d --service api.blue -- ./api --port 80
     """
-    refused = [name for name in ONE_SANDBOX_OPTIONS if asked["service"] and asked[name]]
+    refused = [name for name in ONE_SANDBOX_OPTIONS if values["service"] and values[name]]
     if refused:
         raise click.UsageError(f"--service has its own {', '.join(refused)}: leave them out")
     if log_file and not detach:
@@ -106,15 +106,15 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
     from sandnet.cli.execution.child_process import Program
 
     client = ctx.ensure_object(Session).client
-    program = Program(command, [*((port.proto, port.port) for port in asked["ports"]), *asked["expose"]])
+    program = Program(command, [*((port.proto, port.port) for port in values["ports"]), *values["expose"]])
     if not detach:
-        ctx.exit(_run(client, os.urandom(32).hex(), asked, program))
+        ctx.exit(_run(client, os.urandom(32).hex(), values, program))
     from sandnet.cli.execution.background import Ready, detached
 
     container = os.urandom(32).hex()
 
     def work(ready: Ready, log: int) -> int:
-        return _run(client, container, asked, program._replace(ready=ready, output=log))
+        return _run(client, container, values, program._replace(ready=ready, output=log))
 
     status = detached(work, log_file)
     if status == 0:
@@ -122,34 +122,34 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
     ctx.exit(status)
 
 
-def _run(client: Client, container: str, asked: Mapping[str, Any], program: Program) -> int:
+def _run(client: Client, container: str, values: Mapping[str, Any], program: Program) -> int:
     from sandnet.cli.execution.child_process import hold_signals, supervise
     from sandnet.cli.execution.membership import Membership
     from sandnet.cli.execution.nsenter import SandboxPaths
 
     mask = hold_signals()
     with Membership(client, container) as membership:
-        _join(client, membership, asked)
+        _join(client, membership, values)
         return supervise(SandboxPaths.of(client.sandbox(container, verbose=True)), program, mask)
 
 
-def _join(client: Client, membership: Membership, asked: Mapping[str, Any]) -> None:
-    """Attach the container to the service that was named, or to one of its own on each network."""
-    tied = {**asked, "watch_pid": os.getpid()}  # should we be killed, the daemon cleans up
+def _join(client: Client, membership: Membership, values: Mapping[str, Any]) -> None:
+    """Attach the container to the named service, or to one of its own on each network."""
+    tied = {**values, "watch_pid": os.getpid()}  # if this process is killed, the daemon cleans up
     joined = {
         **tied,
         "end_process": True,
         "aliases": (),
-    }  # an alias here is a name for everybody, which the service has
-    service: Reference | None = asked["service"]
+    }  # an alias here is a name for every sandbox, which the service has
+    service: Reference | None = values["service"]
     if service:
         from sandnet.cli.resolve import find_service
 
         membership.attach(find_service(client, service).id, join_request(membership.container, joined))
         return
-    name = asked["name"] or f"run-{os.urandom(4).hex()}"
-    join = join_request(membership.container, {**joined, "hostname": asked["hostname"] or name.removeprefix("/")})
-    networks = asked["net"] or ("",)
+    name = values["name"] or f"run-{os.urandom(4).hex()}"
+    join = join_request(membership.container, {**joined, "hostname": values["hostname"] or name.removeprefix("/")})
+    networks = values["net"] or ("",)
     for place, network in enumerate(networks):
         own = tied if place == 0 else {**tied, "ports": (), "ip": None}
         membership.publish(service_request(name, network, own), join)

@@ -42,8 +42,8 @@ def ls(session: Session, /, **style: object) -> None:
     show_list(answer, Sandbox, ("CONTAINER", "ENDPOINTS", "SANDBOX"), _row, Style.of(style))
 
 
-def _row(box: Sandbox) -> tuple[str, str, str]:
-    return box.id, ",".join(f"{end.name}.{end.network}" for end in box.endpoints), box.sandbox_key
+def _row(found: Sandbox) -> tuple[str, str, str]:
+    return found.id, ",".join(f"{end.name}.{end.network}" for end in found.endpoints), found.sandbox_key
 
 
 @sandbox.command(short_help="Show one sandbox.")
@@ -89,6 +89,6 @@ def execute(session: Session, container: str, command: tuple[str, ...]) -> None:
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise click.UsageError("say what to run: COMMAND...")
-    box = session.client.sandbox(container, verbose=True)
-    nsenter.enter(nsenter.SandboxPaths.of(box))
+    found = session.client.sandbox(container, verbose=True)
+    nsenter.enter(nsenter.SandboxPaths.of(found))
     nsenter.execute(words)

@@ -38,7 +38,7 @@ _service_argument = click.argument(
 @click.argument("reference", metavar="SERVICE[.NETWORK]", type=parameters.REFERENCE)
 @create_options
 @click.pass_obj
-def publish(session: Session, /, reference: Reference, **asked: object) -> None:
+def publish(session: Session, /, reference: Reference, **values: object) -> None:
     """Publish a service and print its id. Without NETWORK it is on the daemon's default network.
 
     \b
@@ -48,7 +48,7 @@ def publish(session: Session, /, reference: Reference, **asked: object) -> None:
       sandnet service publish --alias www --affinity client web.blue
     """
     with waiting(f"publishing {reference.name}"):
-        output.line(session.client.publish(service_request(reference.name, reference.network, asked)))
+        output.line(session.client.publish(service_request(reference.name, reference.network, values)))
 
 
 @service.command(short_help="Unpublish services.")
@@ -77,7 +77,7 @@ def unpublish(session: Session, services: tuple[str, ...], force: bool) -> None:
 @_service_argument
 @join_options
 @click.pass_obj
-def attach(session: Session, /, container: str, reference: Reference, **asked: object) -> None:
+def attach(session: Session, /, container: str, reference: Reference, **values: object) -> None:
     """Attach CONTAINER to a service as a backend, and print the path of its sandbox.
 
     CONTAINER is any id of your own: its sandbox is made with the first attachment and goes with the last.
@@ -88,9 +88,9 @@ def attach(session: Session, /, container: str, reference: Reference, **asked: o
       sandnet service attach --pid 4711 --add-host db:10.9.0.3 web-1 web.blue
       sandnet service attach --weight 10 web-2 web.blue
     """
-    wish = join_request(find_container(session.client, container), asked)
+    request = join_request(find_container(session.client, container), values)
     with waiting(f"attaching {container}"):
-        output.line(session.client.attach(find_service(session.client, reference).id, wish))
+        output.line(session.client.attach(find_service(session.client, reference).id, request))
 
 
 @service.command(short_help="Detach a container from a service.")
@@ -168,9 +168,9 @@ def _change(
 
 @service.command(short_help="Print the published ports of a service.")
 @_service_argument
-@click.argument("wanted", metavar="[PORT[/PROTO]]", type=parameters.EXPOSED, required=False)
+@click.argument("requested", metavar="[PORT[/PROTO]]", type=parameters.EXPOSED, required=False)
 @click.pass_obj
-def port(session: Session, reference: Reference, wanted: tuple[int, int] | None) -> None:
+def port(session: Session, reference: Reference, requested: tuple[int, int] | None) -> None:
     """Print which ports of the host lead to a service, or to one port of it.
 
     \b
@@ -179,14 +179,14 @@ def port(session: Session, reference: Reference, wanted: tuple[int, int] | None)
       sandnet service port web.blue 80
     """
     found = session.client.service(find_service(session.client, reference).id, verbose=True)
-    bound = [one for one in found.port_mapping or () if wanted in (None, (one.proto, one.port))]
-    if wanted and not bound:
+    bound = [one for one in found.port_mapping or () if requested in (None, (one.proto, one.port))]
+    if requested and not bound:
         from sandnet.errors import not_found
 
-        raise not_found("published port", f"{wanted[1]}/{parameters.protocol(wanted[0])} of {found.name}")
+        raise not_found("published port", f"{requested[1]}/{parameters.protocol(requested[0])} of {found.name}")
     for one in bound:
         host = f"[{one.host_ip}]" if ":" in one.host_ip else one.host_ip
-        left = "" if wanted else f"{one.port}/{parameters.protocol(one.proto)} -> "
+        left = "" if requested else f"{one.port}/{parameters.protocol(one.proto)} -> "
         output.line(f"{left}{host}:{one.host_port}")
 
 
@@ -219,7 +219,7 @@ def ls(session: Session, /, network: str | None, **style: object) -> None:
 def info(session: Session, reference: Reference, template: str | None, as_json: bool) -> None:
     """Show a service: addresses, bound ports, and each backend's own address, state and weight.
 
-    A backend's state is ready, drained (it gets no new flows by wish) or failing (none, as its checks fail).
+    A backend's state is ready, drained (it gets no new flows by request) or failing (none, as its checks fail).
 
     \b
     Example:

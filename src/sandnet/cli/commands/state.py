@@ -1,4 +1,4 @@
-"""``sandnet state``: the server's state as a document, straight from its store."""
+"""``sandnet state``: export and import of the server's state, directly from its store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def state() -> None:
 @state.command("export", short_help="Write the state as a JSON document.")
 @directories
 @click.argument("target", metavar="[FILE]", default="-")
-def export(path: str | None, target: str, **asked: str | None) -> None:
+def export(path: str | None, target: str, **values: str | None) -> None:
     """Write the state as a JSON document to FILE, or to standard output.
 
     Works with the server running or not. Give it the same directories as the server.
@@ -34,14 +34,14 @@ def export(path: str | None, target: str, **asked: str | None) -> None:
     from sandnet.config import load
     from sandnet.statefile import export_state
 
-    export_state(load(path, overrides(**asked)), target)
+    export_state(load(path, overrides(**values)), target)
 
 
 @state.command("import", short_help="Make a state of a JSON document.")
 @directories
 @click.option("--replace", is_flag=True, help="Also where there is a state; it is kept aside.")
 @click.argument("source", metavar="FILE")
-def import_(path: str | None, source: str, replace: bool, **asked: str | None) -> None:
+def import_(path: str | None, source: str, replace: bool, **values: str | None) -> None:
     """Make a state of a document that `sandnet state export` wrote. The server must not run.
 
     \b
@@ -51,6 +51,6 @@ def import_(path: str | None, source: str, replace: bool, **asked: str | None) -
     from sandnet.config import load
     from sandnet.statefile import import_state
 
-    kept = import_state(load(path, overrides(**asked)), source, replace=replace)
+    kept = import_state(load(path, overrides(**values)), source, replace=replace)
     if kept:
         output.line(f"the state there was is kept as {kept}", err=True)

@@ -38,7 +38,7 @@ def status(session: Session, as_json: bool) -> None:
 
 
 def status_text(client: Client, health: Health) -> str:
-    """The daemon, its problems, its drivers, and how many objects there are."""
+    """Return the text about the daemon, its problems, its drivers, and the numbers of objects."""
     version = client.version()
     services = client.services(verbose=True)
     away = [f"{driver.name}: {driver.reason}" for driver in health.drivers if not driver.available]

@@ -1,1 +1,1 @@
-"""Run programs in sandboxes."""
+"""Execution of programs in sandboxes."""

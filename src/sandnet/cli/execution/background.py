@@ -1,4 +1,4 @@
-"""``run -d``: a process in the background, whose starter waits until it is ready."""
+"""Background execution for ``run -d``: the starting process waits until its child is ready."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ Ready = Callable[[], None]
 
 
 def detached(work: Callable[[Ready, int], int], log_file: str | None) -> int:
-    """Do the work in a child process with a session of its own; until it is ready, it has our stdout and stderr.
+    """Run ``work`` in a child process with a session of its own.
+
+    Until it is ready, it has the caller's stdout and stderr.
 
     Args:
-        work: gets a function to call when it is ready, and a descriptor for what its own children print; it returns
-            its exit status.
-        log_file: what that descriptor appends to, and the child itself when it is ready; ``None``: it goes nowhere.
+        work: receives a function to call when it is ready, and a descriptor for the output of its own children; it
+            returns its exit status.
+        log_file: the file that this descriptor appends to, as does the child itself when it is ready; ``None``: the
+            output is discarded.
 
     Returns:
         0 once the child is ready, else its exit status.
@@ -29,7 +32,7 @@ def detached(work: Callable[[Ready, int], int], log_file: str | None) -> int:
         Error: ``UNAVAILABLE``, the log file cannot be written.
     """
     log = _opened(log_file or os.devnull)
-    reader, writer = os.pipe()  # both close by themselves when a program is executed
+    reader, writer = os.pipe()  # both have the close-on-exec flag
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -49,7 +52,7 @@ def detached(work: Callable[[Ready, int], int], log_file: str | None) -> int:
 
 
 def _work(work: Callable[[Ready, int], int], writer: int, log: int) -> None:
-    """The child's life; it does not return."""
+    """Run the child process until it exits; this function does not return."""
     status = 1
     try:
         os.setsid()
@@ -59,7 +62,7 @@ def _work(work: Callable[[Ready, int], int], writer: int, log: int) -> None:
         def ready() -> None:
             os.dup2(log, 1)
             os.dup2(log, 2)
-            with suppress(OSError):  # our starter was killed
+            with suppress(OSError):  # the starting process was killed
                 os.write(writer, b"1")
 
         status = work(ready, log)

@@ -1,4 +1,4 @@
-"""A child process in a sandbox: started, handed its signals, waited for."""
+"""A child process in a sandbox: its start, the forwarding of signals, and the wait for its exit."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from sandnet.errors import Error
 
 FORWARDED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 TIMEOUT = 10.0
-"""Seconds that a program in the background gets to listen on its ports."""
+"""Seconds until a program in the background must listen on its ports."""
 STEP = 0.02
-"""Seconds between two looks at them."""
+"""Seconds between two checks of the ports."""
 TABLES = {6: (("tcp", "tcp6"), "0A"), 17: (("udp", "udp6"), "07")}
-"""By protocol: files of /proc/PID/net, and the state of a socket that takes what comes (proc_net_tcp.rst)."""
+"""By protocol: files of /proc/PID/net, and the state of a socket that receives (proc_net_tcp.rst)."""
 
 
 class Program(NamedTuple):
-    """What is to run in a sandbox."""
+    """A program to run in a sandbox."""
 
     command: tuple[str, ...]
     ports: Sequence[tuple[int, int]] = ()
-    """Protocol and port on which it is expected to listen."""
+    """Protocol and port of each socket on which it is expected to listen."""
     ready: Callable[[], None] | None = None
-    """Called once it runs and listens."""
+    """Function that is called once the program runs and listens."""
     output: int | None = None
-    """A descriptor for its stdout and stderr; ``None``: ours."""
+    """A descriptor for its stdout and stderr; ``None``: those of this process."""
 
 
 def hold_signals() -> set[signal.Signals | int]:
-    """From now on the signals that end a program wait for :func:`supervise`, so that cleaning up always happens.
+    """Block the signals that end a program until :func:`supervise` handles them, so that the cleanup always happens.
 
     Returns:
         The mask as it was, for the child.
@@ -45,18 +45,18 @@ def hold_signals() -> set[signal.Signals | int]:
 
 
 def supervise(place: SandboxPaths, program: Program, mask: Iterable[signal.Signals | int]) -> int:
-    """Run the program in the sandbox until it ends. Signals must be held.
+    """Run the program in the sandbox until it ends. The signals must be blocked.
 
     Returns:
         Its exit status, or 128 and the signal's number when a signal ended it.
     """
-    came_early: set[int] = set(signal.sigpending()) & FORWARDED
-    if came_early:
-        return 128 + min(came_early)
+    pending: set[int] = set(signal.sigpending()) & FORWARDED
+    if pending:
+        return 128 + min(pending)
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
-    reader, writer = os.pipe()  # executing the program closes its end
+    reader, writer = os.pipe()  # executing the program closes the child's end
     child = os.fork()
     if child == 0:
         _exec_in_sandbox(place, program, mask, parent, writer)
@@ -72,7 +72,7 @@ def supervise(place: SandboxPaths, program: Program, mask: Iterable[signal.Signa
 
 
 def _await_ports(child: int, ports: Sequence[tuple[int, int]]) -> int | None:
-    """Wait until something listens on all ports; the program's exit status when it ends before that."""
+    """Wait until all ports have listeners; return the program's exit status when it ends before that."""
     deadline = time.monotonic() + TIMEOUT
     while missing := [port for port in ports if not _listens(child, *port)]:
         if time.monotonic() > deadline:
@@ -87,18 +87,18 @@ def _await_ports(child: int, ports: Sequence[tuple[int, int]]) -> int | None:
 
 
 def _listens(child: int, proto: int, port: int) -> bool:
-    """Whether a socket in the network namespace of the child takes what comes for the port."""
+    """Return whether a socket in the child's network namespace receives on the port."""
     names, state = TABLES.get(proto, ((), ""))
     end = f":{port:04X}"
     for name in names:
         try:
             with open(f"/proc/{child}/net/{name}", encoding="ascii") as file:
                 rows = [line.split() for line in file.readlines()[1:]]
-        except OSError:  # it has ended, or there is no IPv6
+        except OSError:  # the child has ended, or there is no IPv6
             continue
         if any(row[1].endswith(end) and row[3] == state for row in rows):
             return True
-    return not names  # of others there is no such table
+    return not names  # other protocols have no such table
 
 
 def _wait(child: int) -> int:
@@ -108,17 +108,17 @@ def _wait(child: int) -> int:
             return status
 
 
-def _handle(child: int, told: signal.struct_siginfo | None) -> int | None:
-    """Hand on a signal that was for the child; the child's exit status when it has ended."""
-    if told is None:
+def _handle(child: int, received: signal.struct_siginfo | None) -> int | None:
+    """Forward a signal that was for the child; return the child's exit status when it has ended."""
+    if received is None:
         return None
-    if told.si_signo == signal.SIGCHLD:
+    if received.si_signo == signal.SIGCHLD:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-    elif told.si_code <= 0:  # sent by a process; the terminal's (SI_KERNEL) go to the child too
-        os.kill(child, told.si_signo)
+    elif received.si_code <= 0:  # sent by a process; those of the terminal (SI_KERNEL) go to the child too
+        os.kill(child, received.si_signo)
     return None
 
 
@@ -126,7 +126,7 @@ def _exec_in_sandbox(
     place: SandboxPaths, program: Program, mask: Iterable[signal.Signals | int], parent: int, failed: int
 ) -> NoReturn:
     try:
-        die_with(parent)  # killed, we could not stop it, and its network is gone then
+        die_with(parent)  # a killed parent cannot stop its child, and the daemon removes the network
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         enter(place)
@@ -136,4 +136,4 @@ def _exec_in_sandbox(
         os.write(failed, b"1")
         output.failure(error.message, error.hint)
     finally:
-        os._exit(1)  # whatever went wrong, a forked copy of the command line must not go on
+        os._exit(1)  # after any failure: a forked copy of the command line must not continue

@@ -1,9 +1,9 @@
-"""The files by which a program in a sandbox finds names: an /etc of its own, and no name service of the host.
+"""The files for name resolution in a sandbox: an /etc of its own, and no name service of the host.
 
-A file that is bind-mounted over /etc/resolv.conf is lost when somebody replaces the host's file by rename(2), as
-network managers do: Linux detaches what is mounted on a name that goes away, in all mount namespaces
-(``__detach_mounts`` in fs/namespace.c). Therefore the program gets a small file system of its own at /etc. The names in
-it are ours, so that no rename on the host concerns them:
+A file that is bind-mounted over /etc/resolv.conf is lost when another program replaces the host's file by rename(2), as
+network managers do: Linux detaches what is mounted on a removed name, in all mount namespaces (``__detach_mounts`` in
+fs/namespace.c). Therefore the program gets a small file system of its own at /etc. A rename on the host does not affect
+the names in it:
 
 - ``hosts`` and ``resolv.conf`` lead to the sandbox's files, and show what the daemon writes to them later;
 - ``nsswitch.conf`` is the host's with ``hosts: files dns``;
@@ -46,12 +46,12 @@ _HOSTS_LINE = re.compile(r"[ \t]*hosts[ \t]*:")
 
 
 def mount_etc(hosts: str, resolv_conf: str, *, own_names: bool) -> None:
-    """Mount an /etc that holds the sandbox's files. The calling process must have a mount namespace of its own.
+    """Mount an /etc that contains the sandbox's files. The calling process must have a mount namespace of its own.
 
     Args:
-        hosts: path of the sandbox's hosts file; where it is empty or there is no file, the host's stays.
-        resolv_conf: path of its resolv.conf; the same.
-        own_names: whether names come from these two files alone; false on the host's own network.
+        hosts: path of the sandbox's hosts file; if it is empty or there is no file, the host's stays.
+        resolv_conf: path of its resolv.conf; if it is empty or there is no file, the host's stays.
+        own_names: whether names are resolved from these two files alone; false on the host's own network.
 
     Raises:
         Error: ``UNAVAILABLE``, the kernel refuses.
@@ -83,7 +83,7 @@ def mount_etc(hosts: str, resolv_conf: str, *, own_names: bool) -> None:
 
 
 def hide_name_services() -> None:
-    """Cover the sockets of the host's name services, where there are any.
+    """Cover the sockets of the host's name services, if there are any.
 
     Raises:
         Error: ``UNAVAILABLE``, the kernel refuses.
@@ -101,7 +101,7 @@ def nsswitch(text: str) -> str:
 
 
 def _show_own_file(name: str, path: str, show: Callable[[str, str], None]) -> None:
-    """Mount the directory of the file, so that what replaces the file is seen too."""
+    """Mount the directory of the file, so that a file that replaces it is visible too."""
     directory = f"{OWN}/{name}"
     os.mkdir(directory, 0o755)
     mount(os.path.dirname(path), directory, "none", MS_BIND)
@@ -112,7 +112,7 @@ def _write_nsswitch() -> None:
     try:
         with open(f"{HOST_ETC}/nsswitch.conf", encoding="utf-8", errors="surrogateescape") as file:
             text = file.read()
-    except OSError:  # glibc has defaults for what the file does not say
+    except OSError:  # glibc has defaults for what the file does not contain
         text = ""
     with open(f"{ETC}/nsswitch.conf", "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(nsswitch(text))
@@ -130,7 +130,7 @@ def _show_host_entry(entry: os.DirEntry[str], show: Callable[[str, str], None]) 
     if entry.is_dir(follow_symlinks=False):
         _bind_directory(entry.name, entry.path)
     elif entry.is_symlink() and not (target := os.readlink(entry.path)).startswith("/"):
-        os.symlink(target, f"{ETC}/{entry.name}")  # from /etc it leads where it should, from elsewhere it does not
+        os.symlink(target, f"{ETC}/{entry.name}")  # a relative target is correct from /etc and wrong from elsewhere
     elif entry.is_file(follow_symlinks=False):
         show(entry.name, entry.path)
     else:
@@ -141,7 +141,7 @@ def _bind_directory(name: str, source: str) -> None:
     os.mkdir(f"{ETC}/{name}", 0o755)
     try:
         mount(source, f"{ETC}/{name}", "none", MS_BIND | MS_REC)
-    except Error:  # it was removed since it was listed
+    except Error:  # it was removed after it was listed
         os.rmdir(f"{ETC}/{name}")
         _link(name, source)
 
@@ -150,7 +150,7 @@ def _bind_file(name: str, source: str) -> None:
     os.close(os.open(f"{ETC}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
     try:
         mount(source, f"{ETC}/{name}", "none", MS_BIND)
-    except Error:  # it was removed since it was listed
+    except Error:  # it was removed after it was listed
         os.unlink(f"{ETC}/{name}")
         _link(name, source)
 

@@ -1,4 +1,4 @@
-"""A container's place on networks, for as long as a command runs."""
+"""A container's attachments to services while a command runs."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Join, ServicePublish
 
 RESTART = 10.0
-"""Seconds that cleaning up waits for a daemon that is being restarted."""
+"""Seconds for which the cleanup waits for a daemon that is being restarted."""
 
 
 class Membership:
-    """Publishes services and attaches a container; at the end of the block it takes that back, the last first."""
+    """Context manager that publishes services and attaches a container, and undoes that at its end in reverse order."""
 
     def __init__(self, client: Client, container: str) -> None:
-        """Remember whose; nothing is asked of the daemon yet."""
+        """Initialize without a request to the daemon."""
         self.container = container
         self._client = client
         self._undo: list[Callable[[], None]] = []
 
-    def publish(self, wish: ServicePublish, join: Join) -> None:
+    def publish(self, request: ServicePublish, join: Join) -> None:
         """Publish a service and attach the container to it."""
-        with waiting(f"publishing {wish.name}"):
-            service = self._client.publish(wish)
+        with waiting(f"publishing {request.name}"):
+            service = self._client.publish(request)
         self._undo.append(lambda: self._client.unpublish(service))
         self.attach(service, join)
 
     def attach(self, service: str, join: Join) -> None:
-        """Attach the container to a service that is there."""
+        """Attach the container to an existing service."""
         self._undo.append(lambda: self._client.detach(service, self.container))
         with waiting(f"attaching {self.container[: output.SHORT]}"):
             self._client.attach(service, join)
 
     def __enter__(self) -> Membership:
-        """Begin."""
+        """Return the context manager itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take each step back; a failure is told, and neither stops the next one nor changes the exit status."""
+        """Undo each step; a failure is printed, and neither stops the next one nor changes the exit status."""
         deadline = time.monotonic() + RESTART
         for undo in reversed(self._undo):
             try:
-                _insist(undo, deadline)
+                _retry(undo, deadline)
             except Error as failure:
-                if failure.kind in (Kind.NOT_FOUND, Kind.INVALID):  # there was nothing to take back
+                if failure.kind in (Kind.NOT_FOUND, Kind.INVALID):  # there was nothing to undo
                     continue
                 if failure.kind is Kind.UNAVAILABLE and _is_asked_to_end():
                     return
                 output.failure(f"left behind: {failure.message}", "the daemon tries again; see: sandnet service ls")
 
 
-def _insist(undo: Callable[[], None], deadline: float) -> None:
-    """Take a step back, again and again while the daemon is away, until the deadline (monotonic seconds)."""
+def _retry(undo: Callable[[], None], deadline: float) -> None:
+    """Undo a step; retry while the daemon is unavailable, until the deadline (monotonic seconds)."""
     while True:
         try:
             return undo()
@@ -75,5 +75,5 @@ def _insist(undo: Callable[[], None], deadline: float) -> None:
 
 
 def _is_asked_to_end() -> bool:
-    """Whether a further signal came after the command has ended, as ``sandnet down`` sends one."""
+    """Return whether a further signal arrived after the command has ended, as ``sandnet down`` sends one."""
     return bool(signal.sigpending() & FORWARDED)

@@ -1,6 +1,6 @@
-"""Turning this process into one that lives in a sandbox.
+"""Moving the calling process into a sandbox.
 
-What is here happens to the calling process only, and ends with it.
+Every change here affects the calling process only, and ends with it.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Sandbox
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
-"""Exit statuses of a shell for a command it cannot run (POSIX.1, 2.8.2)."""
+"""Exit statuses of a shell for a command that it cannot run (POSIX.1, 2.8.2)."""
 
 
 class SandboxPaths(NamedTuple):
-    """A sandbox as a process sees it."""
+    """The paths of a sandbox that a process needs to enter it."""
 
     key: str
     """Path at which its network namespace is pinned."""
     hosts: str = ""
     resolv_conf: str = ""
     own_names: bool = True
-    """Whether it has names of its own; false on the host's network."""
+    """Whether the sandbox has names of its own; false on the host's network."""
 
     @classmethod
     def of(cls, sandbox: Sandbox) -> SandboxPaths:
-        """Return the place of a sandbox that was asked for with ``verbose``."""
+        """Return the paths of a sandbox that was requested with ``verbose``."""
         return cls(
             sandbox.sandbox_key, sandbox.hosts_path or "", sandbox.resolv_conf_path or "", sandbox.origin != "host"
         )
@@ -54,40 +54,40 @@ class SandboxPaths(NamedTuple):
 def enter(place: SandboxPaths) -> None:
     """Move the calling thread into the sandbox's network, with a view of the file system that shows its names.
 
-    The host's files stay as they are for everybody else.
+    For all other processes the host's files stay as they are.
 
     Raises:
-        Error: ``UNAVAILABLE``, the kernel refuses; ``NOT_FOUND``, the sandbox is gone.
+        Error: ``UNAVAILABLE``, the kernel refuses; ``NOT_FOUND``, the sandbox was removed.
     """
     _enter_network(place.key)
     call("unshare", CLONE_NEWNS)
-    mount("none", "/", "none", MS_REC | MS_SLAVE)  # nothing mounted from here on reaches the host
+    mount("none", "/", "none", MS_REC | MS_SLAVE)  # later mounts do not propagate to the host
     mount_etc(place.hosts, place.resolv_conf, own_names=place.own_names)
     if place.own_names:
         hide_name_services()
-    with suppress(Error):  # refused where /sys is masked (a container): there it goes on showing the host's links
+    with suppress(Error):  # refused where /sys is masked (a container): there it continues to show the host's links
         mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def die_with(parent: int) -> None:
-    """From now on the calling process is killed when its parent ends; ends at once if that has happened already."""
+    """Let the kernel kill the calling process when its parent ends; exit at once if the parent has ended already."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 
 
 def execute(command: tuple[str, ...], to: int | None = None, failed: int | None = None) -> NoReturn:
-    """Become the command (found on PATH, no shell); ends with 126 or 127 and a message when that fails.
+    """Replace the process by the command (found on PATH, no shell); on failure exit with 126 or 127 and a message.
 
     Args:
         command: the program and its arguments.
         to: a descriptor for its stdout and stderr; ``None``: they stay.
         failed: a descriptor to write a byte to when it fails.
     """
-    # Python ignores these two, and what is ignored stays ignored across exec.
+    # Python ignores these two, and an ignored signal stays ignored across exec.
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
-    errors = os.dup(2)  # closed by itself when the command is executed
+    errors = os.dup(2)  # has the close-on-exec flag
     for standard in (1, 2) if to is not None else ():
         os.dup2(to or 0, standard)
     try:

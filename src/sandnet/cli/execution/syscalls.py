@@ -1,7 +1,7 @@
 """The system calls that move the calling process into a sandbox.
 
-They go through ctypes: Python has ``os.setns`` and ``os.unshare`` from 3.12 on only, and ``mount`` never. They are
-apart from the kernel room, because a command line that loads it starts too slowly.
+They use ctypes: Python has ``os.setns`` and ``os.unshare`` from 3.12 on only, and has no ``mount``. They are
+apart from the kernel room, because a command line that imports it starts too slowly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    """mount(2).
+    """Mount a file system (mount(2)).
 
     Raises:
         Error: as :func:`call`.
@@ -31,7 +31,7 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 
 def call(name: str, *arguments: object) -> None:
-    """Call a function of libc that returns 0 when it succeeds.
+    """Call a function of libc that returns 0 on success.
 
     Raises:
         Error: ``UNAVAILABLE``, it failed; the message has the reason.
