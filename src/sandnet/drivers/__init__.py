@@ -1,1 +1,1 @@
-"""Kinds of network. No driver imports another."""
+"""Network drivers, one per kind of network. No driver imports another."""

@@ -1,7 +1,7 @@
-"""The protocol of network drivers, and the capabilities that a driver may have besides.
+"""The protocol of network drivers, and the optional capabilities of a driver.
 
-Every verb is idempotent: the same record again converges. What networks of all drivers share on the host is made by
-``HostNetwork`` and its ``PacketFilter``; a driver makes its own links and uses those two.
+Every operation is idempotent: repeated with the same record, it converges to the same state. ``HostNetwork`` and its
+``PacketFilter`` make what networks of all drivers share on the host; a driver makes its own links and uses those two.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ class Driver(Protocol):
     scope: Literal["local", "global"]
 
     def unavailable(self) -> str:
-        """Return why this driver cannot work on this host, in words; empty: it can."""
+        """Return why this driver cannot work on this host, as text; empty: it can."""
         ...
 
     def limits(self) -> str:
-        """Return what its networks cannot have on this host, in words; empty: they can have everything."""
+        """Return which features its networks cannot have on this host, as text; empty: they can have all."""
         ...
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
         """Return the record with its choices made (subnets, gateway, link), before anything is recorded or made.
 
         Raises:
-            Error: the network cannot be made beside the others, or on this host.
+            Error: the network cannot coexist with the others, or cannot be made on this host.
         """
         ...
 
@@ -42,26 +42,26 @@ class Driver(Protocol):
         ...
 
     async def delete_network(self, net: Network) -> None:
-        """Remove it; absent is success."""
+        """Delete the network; an absent one is success."""
         ...
 
     async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
-        """Remove what the driver keeps of an endpoint without attachments; absent is success."""
+        """Delete the driver's state of an endpoint without attachments; an absent one is success."""
         ...
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:
-        """Return the link of an attachment as it should be; ``None``: it has none."""
+        """Return the desired link of an attachment; ``None``: it has none."""
         ...
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:
-        """Prepare what the attachment needs outside the sandbox; return the link to plug into it, if any.
+        """Prepare what the attachment needs outside the sandbox; return the link to move into it, if any.
 
-        The sandbox's side is the core's work, the same for every driver.
+        The core configures the sandbox's side, in the same way for every driver.
         """
         ...
 
     async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Undo :meth:`join` of attachments whose links are down, which is the core's work; absent is success."""
+        """Undo :meth:`join` of attachments; absent ones are success. The core has set their links down before."""
         ...
 
     async def faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
@@ -69,19 +69,21 @@ class Driver(Protocol):
 
         Args:
             nets: networks of this driver.
-            host: what was read there, of these networks' links at least.
+            host: the state read from the host, at least of these networks' links.
         """
         ...
 
     async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
-        """Return the ids of networks with a kernel parameter that another program changed, which the kernel reports to
-        no listener; cheap. :meth:`faults` returns what exactly."""
+        """Return the ids of networks with a kernel parameter that another program changed; cheap.
+
+        The kernel sends no notification of such a change. :meth:`faults` returns the details.
+        """
         ...
 
     def may_differ(self, net: Network, port: Port) -> bool:
-        """Return whether a network's own link, of which the kernel just reported a change, may not be as it should be.
+        """Return whether a network's own link, of which the kernel sent a notification, may differ from its record.
 
-        Called on the event loop, many times a second: it compares only what the report contains.
+        Called on the event loop, many times a second: it compares only what the notification contains.
         """
         ...
 
@@ -99,11 +101,11 @@ class PortPublisher(Protocol):
         ...
 
     async def publish(self, net: Network, ep: Endpoint) -> None:
-        """Publish the endpoint's ports (``ep.ports``), which are held."""
+        """Publish the endpoint's ports (``ep.ports``), which are bound already."""
         ...
 
     async def unpublish(self, net: Network, ep: Endpoint) -> None:
-        """Withdraw them; absent is success."""
+        """Withdraw the endpoint's ports; absent ones are success."""
         ...
 
 
@@ -117,7 +119,7 @@ class LoadBalancing(Protocol):
 
 
 class Recognised(NamedTuple):
-    """Links of the host that a driver made, as their aliases say, in the order in which they were made."""
+    """Links of the host that a driver made, by their aliases, in the order in which they were made."""
 
     networks: Sequence[tuple[Link, NetworkAlias]]
     attachments: Sequence[tuple[Link, AttachmentAlias]]
@@ -125,8 +127,8 @@ class Recognised(NamedTuple):
 
 @runtime_checkable
 class Recoverable(Protocol):
-    """A driver whose records can be made again from what the kernel has, after the state was lost."""
+    """A driver whose records can be restored from the kernel's links after the store was lost."""
 
     def recognise(self, links: Sequence[Link]) -> Recognised:
-        """Return those of the host's links that this driver made."""
+        """Return the links of the host that this driver made."""
         ...

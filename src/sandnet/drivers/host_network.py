@@ -1,4 +1,4 @@
-"""What networks of all drivers share on the host: forwarding, parameters, routing rules, and the packet filter."""
+"""The state that networks of all drivers share on the host: forwarding, parameters, routing rules and packet filter."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NO_FORWARD = "sandboxes reach nothing beyond their own network"
 
 
 class HostNetwork:
-    """The host's side of all networks; one instance, which drivers and the core share.
+    """The host's side of all networks; drivers and the core share one instance.
 
     Args:
-        kernel: the host's.
+        kernel: the host's kernel.
         workers: threads for its calls.
-        sysctls: sets kernel parameters, and remembers what they were.
-        forward_others: leave the host a router between its other networks, where we switched forwarding on.
+        sysctls: sets kernel parameters, and stores their previous values.
+        forward_others: let the host also route between its other networks, if sandnet enabled forwarding.
         max_flows: tracked connections that a sandbox may have where its network sets no limit; 0: no limit.
     """
 
@@ -50,10 +50,10 @@ class HostNetwork:
         self._routing_rules = Precedence(kernel.host, workers)
         self.packet_filter = PacketFilter(kernel, workers, self._forwarding.elements, max_flows)
         self._opening = asyncio.Lock()
-        """Forwarding must not be switched on before the packet filter knows what it is not for."""
+        """Lock: the packet filter must restrict forwarding before it is enabled."""
 
     async def start(self, state: StateOf) -> None:
-        """Prepare the host for what the records say; once, before any other verb. Established flows do not notice.
+        """Prepare the host for the recorded networks; called once, before any other method. Established flows continue.
 
         Args:
             state: returns the networks of all drivers that have links, in given phases.
@@ -71,7 +71,7 @@ class HostNetwork:
         await self.packet_filter.forget_stale(published_endpoints(state))
 
     async def stop(self) -> None:
-        """Give the host back as it was, once no network is left: no rules, no tables, parameters as before.
+        """Restore the host, once no network is left: no rules, no tables, parameters as before.
 
         Raises:
             Error: the kernel refuses.
@@ -81,7 +81,7 @@ class HostNetwork:
         await self.packet_filter.stop()
 
     async def open(self, nets: Sequence[Network]) -> None:
-        """Forward packets for these networks, and for no others where none were forwarded before."""
+        """Enable forwarding for these networks; if it was off before, only for them."""
         async with self._opening:
             await self.packet_filter.add_host_elements(await self._forwarding.decide(nets))
             if nets:
@@ -90,17 +90,18 @@ class HostNetwork:
                 await self._advertisements.switch_on()
 
     async def update_routing_rules(self) -> None:
-        """Let routes to the networks there are come before the rules that other programs made."""
+        """Give routes to the current networks priority over the rules that other programs made."""
         await self._routing_rules.ensure()
 
     async def unmet(self) -> list[Fault]:
-        """Return the kernel parameters that are unfit for any network and cannot be written."""
+        """Return the kernel parameters that prevent every network and cannot be written."""
         return await self._workers.run(readonly_sysctls.unmet, self._kernel.sysctl)
 
     async def published_ports(self) -> Sequence[tuple[Address, BoundPort]]:
-        """Return the ports of the host that the kernel publishes before :meth:`start`, each with where it leads.
+        """Return the ports of the host that the kernel publishes before :meth:`start`, each with its destination.
 
-        What the host forwarded before us is recalled on the way, as the table is the only place that still knows it.
+        This also restores what the host forwarded before sandnet, as the table is the only place that still contains
+        it.
         """
         if self.packet_filter.unavailable():
             return ()
@@ -109,9 +110,9 @@ class HostNetwork:
         return self.packet_filter.published_ports(listing)
 
     async def parameter_faults(self) -> list[Fault]:
-        """Return parameters of the whole host that another program changed; cheap. :meth:`repair_parameters` sets them.
+        """Return the parameters of the whole host that another program changed; cheap.
 
-        Routes that have changed are followed on the way, which is no repair.
+        :meth:`repair_parameters` sets them. This also follows changed routes, which is no repair.
         """
         if self.packet_filter.unavailable():
             return []
@@ -126,10 +127,10 @@ class HostNetwork:
         return faults
 
     async def repair_parameters(self) -> None:
-        """Set again what :meth:`parameter_faults` reports.
+        """Set the parameters again that :meth:`parameter_faults` reports.
 
         Raises:
-            Error: ``CONFLICT`` a rule of another program leaves no place for ours before it; or the kernel refuses.
+            Error: ``CONFLICT`` a rule of another program leaves no priority for ours before it; or the kernel refuses.
         """
         await self.sysctls.reapply()
         await self._advertisements.maintain()

@@ -1,4 +1,4 @@
-"""Networks without links: ``null`` (nothing but ``lo``) and ``host`` (the host's own namespace)."""
+"""Networks without links: ``null`` (only ``lo``) and ``host`` (the host's own namespace)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandnet.model import Attachment, Endpoint, Network
 
 
 class NullDriver:
-    """A driver whose endpoints have neither address nor link; one network of it exists."""
+    """A driver whose endpoints have neither address nor link; only one network of it can exist."""
 
     scope: Literal["local", "global"] = "local"
 
@@ -20,11 +20,11 @@ class NullDriver:
         self.name = name
 
     def unavailable(self) -> str:
-        """Return nothing: it works everywhere."""
+        """Return an empty text: it works everywhere."""
         return ""
 
     def limits(self) -> str:
-        """Return nothing: it has all that there is."""
+        """Return an empty text: it has no limits."""
         return ""
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
@@ -40,7 +40,7 @@ class NullDriver:
         return net
 
     async def create_network(self, net: Network) -> Network:
-        """Return the record: there is nothing to make."""
+        """Return the record unchanged: there is nothing to make."""
         return net
 
     async def delete_network(self, net: Network) -> None:
@@ -50,22 +50,22 @@ class NullDriver:
         """Do nothing: nothing was made."""
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Return nothing: the namespace is all there is."""
+        """Return nothing: the sandbox needs no link."""
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Do nothing: the namespace is all there is."""
+        """Do nothing: the sandbox needs no link."""
 
     async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Do nothing: the namespace is all there is."""
+        """Do nothing: the sandbox has no link."""
 
     async def faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
-        """Return nothing: nothing was made."""
+        """Return no faults: nothing was made."""
         return []
 
     async def changed_networks(self, nets: Sequence[Network]) -> list[str]:
-        """Return nothing: no parameter was set."""
+        """Return no networks: no parameter was set."""
         return []
 
     def may_differ(self, net: Network, port: Port) -> bool:
-        """Return false: it has no link."""
+        """Return false: the network has no link."""
         return False

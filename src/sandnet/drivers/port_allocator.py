@@ -1,4 +1,4 @@
-"""Host ports: chosen, held against everybody else, and given back."""
+"""Allocation of host ports: choice, reservation by a bound socket, release."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class PortAllocator:
         self._host = host
         self._held: dict[_Key, HeldPort] = {}
         self._addresses: set[Address] = set()
-        """Those that ports were ever held at: a few of the host's own, and no more is looked through for a clash."""
+        """The addresses of all ports so far: a few of the host's own. Only these are searched for a conflict."""
         self._next = 0
         self._lock = Lock()
 
     def bind(self, net: Network, mappings: Sequence[PortMapping]) -> tuple[BoundPort, ...]:
-        """Hold a host port for every mapping, in every family the network has; all or none.
+        """Bind a host port for every mapping, in every family that the network has; all or none.
 
         Raises:
             Error: ``INVALID``, ``CONFLICT`` (a port is taken, an address is not the host's) or ``EXHAUSTED``.
@@ -42,10 +42,10 @@ class PortAllocator:
         return tuple(bound)
 
     def rebind(self, ports: Sequence[BoundPort]) -> None:
-        """Hold these again; goes on past the ones that are taken, and past the ones that are held.
+        """Bind these ports again; skip those that are bound, and continue after those that are taken.
 
         Raises:
-            Error: kind ``INTERNAL`` naming all that could not be held.
+            Error: kind ``INTERNAL`` naming all that could not be bound.
         """
         failures: list[Exception] = []
         with self._lock:
@@ -60,11 +60,11 @@ class PortAllocator:
             raise collected("host ports are published but not held", failures)
 
     def unbind(self, ports: Sequence[BoundPort]) -> None:
-        """Give them back; those not held are success. Waits for nobody, so the event loop may call it."""
+        """Release the ports; those not bound are success. It does not block, so the event loop may call it."""
         self._release(ports)
 
     def _release(self, ports: Sequence[BoundPort]) -> None:
-        """Without the lock: ``pop`` is one step, so each is closed by whoever takes it out."""
+        """Release ports without the lock: ``pop`` is atomic, so each socket is closed by the call that removes it."""
         for port in ports:
             held = self._held.pop((port.proto, port.host_ip, port.host_port), None)
             if held:
@@ -83,7 +83,10 @@ class PortAllocator:
         raise Error(Kind.EXHAUSTED, message, hint, "ports_exhausted")
 
     def _candidates(self, mapping: PortMapping, first: int, last: int) -> Iterable[int]:
-        """In the order in which they are tried. What an operator has reserved, only who names it gets."""
+        """Return ports in the order in which they are tried.
+
+        A port that the operator reserved must be requested by number.
+        """
         if first == last and mapping.host_port:
             return (first,)
         start = self._next if not mapping.host_port and first <= self._next <= last else first
@@ -113,7 +116,7 @@ class PortAllocator:
         raise _taken(proto, address, port)
 
     def _refuse_own(self, key: _Key) -> None:
-        """Where the kernel has no sockets of a protocol it cannot refuse for us."""
+        """Refuse a port that conflicts with one of ours: for a protocol without sockets the kernel cannot refuse it."""
         proto, address, port = key
         if address.is_unspecified:
             others = [other for other in self._addresses if other.version == address.version]
@@ -125,14 +128,14 @@ class PortAllocator:
 
 
 def _addresses(net: Network, mapping: PortMapping) -> list[Address]:
-    """The host addresses to bind: one asked for, else every address of each family the network has."""
-    asked = mapping.host_ip or net.options.binding_address
-    if asked is None:
+    """Return the host addresses to bind: the requested one, else every address of each family that the network has."""
+    requested = mapping.host_ip or net.options.binding_address
+    if requested is None:
         return [ANY4, ANY6] if net.ipv6 else [ANY4]
-    if asked.version == 6 and not net.ipv6:
-        message = f"network {net.name} has no IPv6, so nothing can be published at {asked}"
+    if requested.version == 6 and not net.ipv6:
+        message = f"network {net.name} has no IPv6, so nothing can be published at {requested}"
         raise invalid(message, "create the network with ipv6, or bind an IPv4 address", "no_such_family")
-    return [asked]
+    return [requested]
 
 
 def _range(mapping: PortMapping, local: Callable[[], tuple[int, int]]) -> tuple[int, int]:

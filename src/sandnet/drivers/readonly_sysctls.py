@@ -1,4 +1,4 @@
-"""Finds what networks need of the host and cannot get, because a kernel parameter cannot be written."""
+"""Detection of kernel parameters that networks need, and that are wrong and cannot be written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EACH: Final = {
     "net/ipv4/conf/default/route_localnet": "1",
     "net/ipv6/conf/default/accept_ra": "0",
 }
-"""What each network needs of the host, and of the bridge that it gets."""
+"""Parameters that each network needs, of the host and of its own bridge."""
 _WITHOUT_IPV6: Final = {**_EACH, "net/ipv6/conf/default/disable_ipv6": "1"}
 _WITH_IPV6: Final = {
     **_EACH,
@@ -35,14 +35,14 @@ def unmet(sysctl: Sysctl) -> list[Fault]:
 
 
 def unfit(sysctl: Sysctl) -> str:
-    """Return the same in words; empty: nothing, or nothing can be read."""
-    found = _told(sysctl, _WITHOUT_IPV6)
+    """Return the same as text; empty: there are none, or none can be read."""
+    found = _as_text(sysctl, _WITHOUT_IPV6)
     words = "no network can be made: kernel parameters cannot be written here, and these are unfit"
     return f"{words}: {found}" * bool(found)
 
 
 def without_ipv6(sysctl: Sysctl, missing: str) -> str:
-    """Return why no network can have IPv6 here, in words; empty: it can.
+    """Return why no network can have IPv6 here, as text; empty: it can.
 
     Args:
         sysctl: reads the parameters.
@@ -50,12 +50,12 @@ def without_ipv6(sysctl: Sysctl, missing: str) -> str:
     """
     if missing:
         return f"no network can have IPv6: {missing}"
-    found = _told(sysctl, _WITH_IPV6)
+    found = _as_text(sysctl, _WITH_IPV6)
     words = "no network can have IPv6: kernel parameters cannot be written here, and these are unfit for it"
     return f"{words}: {found}" * bool(found)
 
 
-def _told(sysctl: Sysctl, needed: Mapping[str, str]) -> str:
+def _as_text(sysctl: Sysctl, needed: Mapping[str, str]) -> str:
     try:
         return ", ".join(f"{fault.object} {fault.problem}" for fault in _unmet(sysctl, needed))
     except Error:

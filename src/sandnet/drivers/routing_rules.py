@@ -1,4 +1,4 @@
-"""Keeps others' rules for routing from taking what goes to networks of ours (``netlink.policy_rules``)."""
+"""Routing rules that give routes to sandnet's networks priority over others' rules (``netlink.policy_rules``)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NO_WAY_IN = "what goes to its sandboxes takes another way: published ports do no
 
 
 class Precedence:
-    """Of the routes to our bridges.
+    """The priority of the routes to sandnet's bridges.
 
     Args:
         host: the host.
-        workers: what its calls run on.
+        workers: threads for its calls.
     """
 
     def __init__(self, host: Host, workers: Workers) -> None:
@@ -28,7 +28,7 @@ class Precedence:
         self._lock = asyncio.Lock()
 
     async def start(self, state: StateOf) -> None:
-        """Keep it from now on for the networks that ``state`` tells of.
+        """Ensure the priority from now on for the networks that ``state`` returns.
 
         Raises:
             Error: the kernel refuses.
@@ -37,17 +37,17 @@ class Precedence:
         await self.ensure()
 
     async def is_ensured(self) -> bool:
-        """Whether nobody comes before us.
+        """Return whether no rule of another program has priority over ours.
 
         Raises:
-            Error: the kernel will not tell.
+            Error: the kernel does not return the rules.
         """
         async with self._lock:
             needed, allowed = self._routes(Phase.READY), self._routes(*Phase)
             return await self._workers.run(self._host.is_preferred, needed, allowed)
 
     async def ensure(self) -> None:
-        """Come before others, for the networks there are and those that are being made.
+        """Ensure the priority for the networks that are ready or being created.
 
         Raises:
             Error: the kernel refuses.
@@ -56,7 +56,7 @@ class Precedence:
             await self._workers.run(self._host.prefer, self._routes(Phase.CREATING, Phase.READY))
 
     async def give_back(self) -> None:
-        """Take back all that is ours.
+        """Remove all of sandnet's rules.
 
         Raises:
             Error: the kernel refuses.

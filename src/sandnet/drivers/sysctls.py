@@ -1,4 +1,4 @@
-"""Kernel parameters of the host that we change, with the values they had, so that ``down`` puts them back."""
+"""Kernel parameters of the host that sandnet changes, with their previous values, which ``down`` restores."""
 
 from __future__ import annotations
 
@@ -18,47 +18,48 @@ _PREFIX = "sysctl/"
 
 
 class SysctlManager:
-    """Sets parameters, remembering in the store what each was before the first change."""
+    """Setter of parameters, which stores what each was before its first change."""
 
     def __init__(self, sysctl: Sysctl, store: Store, workers: Workers) -> None:
         self._sysctl = sysctl
         self._store = store
         self._workers = workers
-        self._done: dict[str, str] = {}
+        self._set: dict[str, str] = {}
         self._lock = asyncio.Lock()
-        """Two writers of ``ip_forward`` at once can leave it on for all and off for each link: the kernel starts such
-        a write anew when its lock is busy, and takes the other's value for the one to restore."""
+        """Serializes writers. Two concurrent writes of ``ip_forward`` can leave it on for all and off for each link:
+        the kernel restarts such a write when its lock is busy, and takes the other's value for the one to restore.
+        """
 
     async def ensure(self, name: str, value: str) -> None:
-        """Make the parameter ``value`` (once a run; a missing parameter is passed over).
+        """Set the parameter to ``value``, once per run; a parameter that does not exist is skipped.
 
         Raises:
             Error: ``UNAVAILABLE`` when it cannot be written.
         """
         async with self._lock:
-            if name not in self._done:
+            if name not in self._set:
                 await self._change(name, value)
-                self._done[name] = value
+                self._set[name] = value
 
     async def _change(self, name: str, value: str) -> None:
         before = await self._workers.run(self._sysctl.get, name)
         if before is None or before == value:
             return
-        await self.remember(name, before)  # an earlier run may have, and not got to put it back
+        await self.remember(name, before)  # an earlier run may have stored it without restoring it
         await self._workers.run(self._sysctl.set, name, value)
 
     async def remember(self, name: str, value: str) -> None:
-        """Put a parameter back to ``value`` in the end, unless another value is remembered of it already."""
+        """Store the value that a parameter is restored to in the end, unless another value of it is stored already."""
         with suppress(Conflict):
             await self._store.commit(Put(_PREFIX + name, value.encode(), 0))
 
     async def remembered(self) -> dict[str, str]:
-        """What parameters were before the first of them was changed."""
+        """Return the values that parameters had before their first change."""
         return {entry.key.removeprefix(_PREFIX): entry.value.decode() for entry in await self._store.list(_PREFIX)}
 
     async def changed(self) -> list[str]:
-        """Parameters that somebody changed since we set them."""
-        return await self._workers.run(self._changed, dict(self._done))
+        """Return the parameters that another program changed after sandnet set them."""
+        return await self._workers.run(self._changed, dict(self._set))
 
     async def reapply(self) -> None:
         """Set again what was changed.
@@ -67,15 +68,15 @@ class SysctlManager:
             Error: ``UNAVAILABLE`` when one cannot be written.
         """
         async with self._lock:
-            for name in await self._workers.run(self._changed, dict(self._done)):
-                await self._workers.run(self._sysctl.set, name, self._done[name])
+            for name in await self._workers.run(self._changed, dict(self._set)):
+                await self._workers.run(self._sysctl.set, name, self._set[name])
 
-    def _changed(self, wanted: Mapping[str, str]) -> list[str]:
-        found = {name: self._sysctl.get(name) for name in wanted}
-        return [name for name, value in wanted.items() if found[name] not in (None, value)]
+    def _changed(self, desired: Mapping[str, str]) -> list[str]:
+        found = {name: self._sysctl.get(name) for name in desired}
+        return [name for name, value in desired.items() if found[name] not in (None, value)]
 
     async def restore(self, only: str = "") -> None:
-        """Give every changed parameter, or one, the value it had; one that refuses is logged and forgotten."""
+        """Restore every changed parameter, or one, to its previous value; one that refuses is logged and forgotten."""
         async with self._lock:
             # the switch of a whole family first: it changes those of its links
             for entry in sorted(await self._store.list(_PREFIX), key=_is_of_a_link):
@@ -83,7 +84,7 @@ class SysctlManager:
                 if only in ("", name):
                     await self._restore_one(name, entry.value.decode())
                     await self._store.commit(Delete(entry.key))
-            self._done = {name: value for name, value in self._done.items() if only not in ("", name)}
+            self._set = {name: value for name, value in self._set.items() if only not in ("", name)}
 
     async def _restore_one(self, name: str, value: str) -> None:
         try:

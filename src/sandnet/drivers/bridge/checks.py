@@ -1,4 +1,4 @@
-"""Refuse networks that the bridge driver cannot make as requested."""
+"""Checks that refuse networks which the bridge driver cannot make as requested."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def check_link(net: Network, link: str, found: Link | None) -> None:
     Raises:
         Error: ``INVALID``, ``CONFLICT`` or ``PROTECTED``.
     """
-    asked = net.options
-    if asked.bridge_name and OWN_LINK.fullmatch(asked.bridge_name):
+    options = net.options
+    if options.bridge_name and OWN_LINK.fullmatch(options.bridge_name):
         hint = "name it otherwise: what is named so and belongs to no record is swept away at start-up"
         raise invalid(f"bridge name {link} is one of those we give", hint, "reserved_name")
     if found and found.kind != "bridge":
         message = f"link {link} exists and is not a bridge"
         raise Error(Kind.CONFLICT, message, "name a bridge, or a link that does not exist", "link_taken")
-    if not found and asked.bridge_name and not asked.create_bridge:
+    if not found and options.bridge_name and not options.create_bridge:
         hint = f"make it first (ip link add {link} type bridge), or leave AllowNonDefaultBridge out"
         raise Error(Kind.PROTECTED, f"bridge device {link} must be created manually", hint, "bridge_missing")
-    if found and asked.internal:
+    if found and options.internal:
         hint = "leave bridge_name out: a bridge of the network's own is isolated, one of yours is not ours to cut off"
         raise invalid(f"network {net.name} cannot be internal on existing bridge {link}", hint, "adopted_internal")
-    if found and asked.host_access not in (None, True):
+    if found and options.host_access not in (None, True):
         hint = "leave host_access out: what reaches the host from a bridge of yours is yours to filter"
         message = f"network {net.name} cannot keep existing bridge {link} from the host"
         raise invalid(message, hint, "adopted_host_access")
@@ -54,7 +54,7 @@ def check_subnet(net: Network, own: IPv4Interface) -> None:
     Raises:
         Error: ``INVALID``.
     """
-    asked = net.options
-    if (asked.subnet and asked.subnet != own.network) or (asked.bridge_address and asked.bridge_address != own):
+    options = net.options
+    if (options.subnet and options.subnet != own.network) or (options.bridge_address and options.bridge_address != own):
         message = f"bridge {net.link} has address {own}, which does not fit the subnet asked for"
         raise invalid(message, f"ask for {own.network}, or leave the subnet out", "bridge_address_differs")

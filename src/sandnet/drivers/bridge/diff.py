@@ -1,4 +1,4 @@
-"""What is wrong with bridges and rules: records on one side, what was found in the kernel on the other."""
+"""Differences between the records of networks and their bridges, addresses and parameters in the kernel."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 NO_NETWORK: Final = "its sandboxes reach neither each other nor anything else"
 NO_GATEWAY: Final = "its sandboxes and the host do not reach each other, and nothing beyond"
 _UNREPORTED: Final = ("route_localnet", "accept_ra")
-"""Those of them that change without a message of rtnetlink (``inet_netconf_notify_devconf`` sends the others)."""
+"""Parameters that change without a message of rtnetlink (``inet_netconf_notify_devconf`` sends the others)."""
 
 
 def network_faults(net: Network, host: NamespaceState, sysctl: Sysctl, *, ipv6: bool) -> Iterator[Fault]:
-    """What is wrong with a network's bridge, its addresses and parameters.
+    """Yield the faults of a network's bridge, its addresses and its parameters.
 
     Args:
         net: the network.
-        host: what was found.
+        host: the state read from the host.
         sysctl: reads the bridge's parameters.
         ipv6: whether this kernel has IPv6.
     """
@@ -49,20 +49,20 @@ def changed(nets: Sequence[Network], sysctl: Sysctl, ipv6: bool) -> list[str]:
 
 
 def foreign_ports(net: Network) -> Fault:
-    """Ports of a bridge that others made came or went."""
+    """Return the fault that other programs added ports to a bridge, or removed some."""
     reason = "clients behind them reach services by one backend only"
     return Fault("network", net.id, f"bridge {net.link} has other ports than were known", reason)
 
 
 def parameters(net: Network, *, ipv6: bool) -> dict[str, str]:
-    """The kernel parameters of a network's bridge."""
-    wanted = {f"net/ipv4/conf/{net.link}/{name}": "1" for name in ("route_localnet", "forwarding")}
+    """Return the desired kernel parameters of a network's bridge."""
+    desired = {f"net/ipv4/conf/{net.link}/{name}": "1" for name in ("route_localnet", "forwarding")}
     if ipv6 and not net.link_adopted:
         # a sandbox must not configure the host by router advertisements, nor reach it by a link-local address
-        # that no network of ours has
-        wanted[f"net/ipv6/conf/{net.link}/accept_ra"] = "0"
-        wanted[f"net/ipv6/conf/{net.link}/disable_ipv6"] = "0" if net.ipv6 else "1"
-    return wanted
+        # that none of our networks has
+        desired[f"net/ipv6/conf/{net.link}/accept_ra"] = "0"
+        desired[f"net/ipv6/conf/{net.link}/disable_ipv6"] = "0" if net.ipv6 else "1"
+    return desired
 
 
 def _bridge(net: Network, host: NamespaceState) -> Iterator[tuple[str, str]]:
@@ -86,7 +86,7 @@ def _bridge(net: Network, host: NamespaceState) -> Iterator[tuple[str, str]]:
 
 
 def _addresses(net: Network, host: NamespaceState, link: Link) -> Iterator[tuple[str, str]]:
-    """The bridge's addresses, the one that routers are known by included, and the routes that come with them."""
+    """Yield the missing addresses of the bridge, with the one that routers are known by, and missing routes."""
     own = addresses(net)
     has_router = not net.link_adopted and any(address.version == 6 for address in own)
     if has_router and packed_interface(BRIDGE_LINK_LOCAL) not in packed_addresses_on(host, link.ifindex):
@@ -103,6 +103,6 @@ def _addresses(net: Network, host: NamespaceState, link: Link) -> Iterator[tuple
 
 
 def may_differ(net: Network, port: Port) -> bool:
-    """Return whether a bridge may not be as its network wants it, as far as a notification about its link says."""
+    """Return whether a bridge may differ from its network's record, judged by a notification about its link."""
     own = not net.link_adopted and (port.link.snooping or port.link.mac != bridge_mac(net.link))
     return own or not port.link.up or net.mtu not in (0, port.link.mtu) or port.link.kind != "bridge"

@@ -1,4 +1,4 @@
-"""The bridge driver: one Linux bridge a network, one veth pair an attachment, nftables for the rest."""
+"""The bridge driver: one Linux bridge per network, one veth pair per attachment, nftables for everything else."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ NEEDED = ("namespaces", "bridge", "veth", "nftables")
 
 
 class BridgeDriver:
-    """Networks of one host, each an Ethernet segment of its own behind NAT.
+    """Driver of networks on one host, each an Ethernet segment of its own behind NAT.
 
     Args:
-        kernel: the host's.
+        kernel: the host's kernel.
         workers: threads for its calls.
         reaper: deletes bridges.
-        host_network: what all networks share on the host.
-        pools: where IPv4 subnets come from that nobody asked for.
+        host_network: the state that all networks share on the host.
+        pools: pools of IPv4 subnets for networks that request none.
     """
 
     name = "bridge"
@@ -77,7 +77,7 @@ class BridgeDriver:
     def _faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
         ipv6, sysctl = "ipv6" not in self._missing, self._kernel.sysctl
         found = [fault for net in nets for fault in diff.network_faults(net, host, sysctl, ipv6=ipv6)]
-        links = self._kernel.links.list()  # ``host`` need not have the ports of the bridges
+        links = self._kernel.links.list()  # ``host`` need not contain the ports of the bridges
         foreign = [net for net in nets if not self._packet_filter.knows_foreign_ports(net, links)]
         return found + [diff.foreign_ports(net) for net in foreign]
 
@@ -86,11 +86,11 @@ class BridgeDriver:
         return await self._workers.run(diff.changed, nets, self._kernel.sysctl, "ipv6" not in self._missing)
 
     def may_differ(self, net: Network, port: Port) -> bool:
-        """Return whether a bridge may not be as its network wants it; see :class:`Driver`."""
+        """Return whether a bridge may differ from its network's record; see :class:`Driver`."""
         return diff.may_differ(net, port)
 
     def recognise(self, links: Sequence[Link]) -> Recognised:
-        """Return bridges and host ends of veth pairs that bear an alias of ours; see :class:`Recoverable`."""
+        """Return bridges and host ends of veth pairs that have an alias of sandnet; see :class:`Recoverable`."""
         bridges, veths = [], []
         for link in sorted(links, key=lambda link: link.ifindex):
             alias = read_alias(link.alias)
@@ -104,16 +104,16 @@ class BridgeDriver:
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
         """Return the network with its bridge and subnets chosen; see :class:`Driver`."""
-        asked = net.options
-        link = asked.bridge_name or f"snb{net.id[:10]}"
+        requested = net.options
+        link = requested.bridge_name or f"snb{net.id[:10]}"
         check_link_unclaimed(link, others)
         await self._reaper.wait(link)
         found = await self._workers.run(self._kernel.links.find, link)
         check_link(net, link, found)
-        if asked.ipv6 and "ipv6" in self._missing:
+        if requested.ipv6 and "ipv6" in self._missing:
             raise Error(Kind.UNAVAILABLE, f"no IPv6 on this host: {self._missing['ipv6']}", code="no_such_family")
-        ours = {other.link for other in others} | {link}
-        occupied = await self._workers.run(self._kernel.host.occupied, ours)
+        own_links = {other.link for other in others} | {link}
+        occupied = await self._workers.run(self._kernel.host.occupied, own_links)
         net = replace(net, link=link, link_adopted=found is not None)
         held: Sequence[Interface] = await self._workers.run(self._kernel.links.addresses, link) if found else ()
         own = next((address for address in held if isinstance(address, IPv4Interface)), None)
@@ -128,7 +128,7 @@ class BridgeDriver:
         return replace(net, added=tuple(address for address in addresses(net) if found and address not in held))
 
     async def create_network(self, net: Network) -> Network:
-        """Make or adopt the bridge, open the host to it, and make the ruleset know it."""
+        """Create or adopt the bridge, open the host to it, and add the network to the ruleset."""
         await self._host_network.open([net])
         bridge = Bridge(net.link, net.mtu, addresses(net))
         if net.link_adopted:
@@ -137,26 +137,26 @@ class BridgeDriver:
                 await self._host_network.sysctls.ensure(name, value)
         else:
             await self._workers.run(self._make, net, bridge._replace(alias=network_alias(net)))
-        if net.link_adopted or net.phase is Phase.READY:  # a bridge that was there before may have ports of others
+        if net.link_adopted or net.phase is Phase.READY:  # an existing bridge may have ports of other programs
             await self._packet_filter.update_foreign_ports(net, await self._workers.run(self._kernel.links.list))
         await self._packet_filter.add_network(net)
         await self._host_network.update_routing_rules()
         return net
 
     async def delete_network(self, net: Network) -> None:
-        """Forget the network in the ruleset, and delete the bridge if we made it."""
+        """Remove the network from the ruleset, and delete the bridge if sandnet made it."""
         if not net.link:
             return
         await self._packet_filter.remove_network(net)
         await self._host_network.update_routing_rules()
         await self._packet_filter.update_foreign_ports(net, [])
-        ours = net.added if net.link_adopted else addresses(net)
-        await self._workers.run(self._kernel.links.remove_addresses, net.link, ours)
+        own_addresses = net.added if net.link_adopted else addresses(net)
+        await self._workers.run(self._kernel.links.remove_addresses, net.link, own_addresses)
         if net.link_adopted:
             for name in diff.parameters(net, ipv6=True):
                 await self._host_network.sysctls.restore(name)
             return
-        if net.options.bridge_name:  # a name that a later start would not know as ours: it must be gone at once
+        if net.options.bridge_name:  # a later start would not recognize this name: delete it at once
             await self._workers.run(self._kernel.links.delete, [net.link])
         else:
             self._reaper.schedule_bridge(net.link)
@@ -170,7 +170,7 @@ class BridgeDriver:
     # Endpoints.
 
     def check_publishable(self, net: Network) -> None:
-        """Refuse to publish ports of a network that is cut off, or without rules.
+        """Refuse to publish ports of a network that is internal, or without rules.
 
         Raises:
             Error: ``INVALID``.
@@ -182,11 +182,11 @@ class BridgeDriver:
             raise invalid(message, "publish on a network that has them", "no_firewall")
 
     async def publish(self, net: Network, ep: Endpoint) -> None:
-        """Publish its ports; see :class:`PortPublisher`."""
+        """Publish the endpoint's ports; see :class:`PortPublisher`."""
         await self._packet_filter.publish(ep)
 
     async def unpublish(self, net: Network, ep: Endpoint) -> None:
-        """Withdraw its ports; see :class:`PortPublisher`."""
+        """Withdraw the endpoint's ports; see :class:`PortPublisher`."""
         await self._packet_filter.unpublish(ep)
 
     async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
@@ -194,18 +194,18 @@ class BridgeDriver:
         await self._packet_filter.balance(ep, backends)
 
     async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
-        """Balance it no longer."""
+        """Stop balancing the endpoint."""
         await self._packet_filter.balance(ep, ())
 
     # Sandboxes.
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """Settle what the port may send before there is one, and return the pair."""
+        """Set what the port may send before the port exists, and return the veth pair."""
         await self._packet_filter.allow_port(net, ep, att)
         return self.link(net, ep, att)
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """Return a veth pair between the bridge and the sandbox; beside its own address it may hold the endpoint's."""
+        """Return a veth pair between the bridge and the sandbox; beside its own address it may have the endpoint's."""
         return Veth(
             host_link=att.host_link,
             bridge=net.link,
@@ -222,10 +222,10 @@ class BridgeDriver:
         )
 
     async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Forget what their ports might send."""
+        """Remove the anti-spoofing elements of their ports."""
         await self._packet_filter.remove_ports([attachment.host_link for attachment in gone])
 
 
 def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:
-    """The endpoint's address where it is not the interface's own."""
+    """Return the endpoint's address if it is not the interface's own."""
     return address if own and address != own else None
