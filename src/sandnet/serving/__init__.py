@@ -1,1 +1,1 @@
-"""The daemon towards its clients and its host: one at a time, directories, sockets, TLS, HTTP."""
+"""The daemon's interface to its clients and its host: single instance, directories, sockets, TLS, HTTP."""

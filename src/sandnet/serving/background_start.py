@@ -1,4 +1,4 @@
-"""Start the daemon in the background, and wait until it serves."""
+"""Start of the daemon in the background, with a wait until it serves."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from sandnet.serving.unix_socket import check_private
 LOG = "daemon.log"
 """File in the run directory; it is emptied when it grows beyond :data:`sandnet.logs.LOG_LIMIT`."""
 DEADLINE = 60.0
-"""Seconds that a start may take before the caller is told."""
+"""Seconds that a start may take before the caller gets an error."""
 TAIL = 4096
-"""Bytes at the end of the log in which the reason of a failure is looked for."""
+"""Bytes at the end of the log that are searched for the reason of a failure."""
 
 
 def start(config: Config, serve: Callable[[], int]) -> str:
     """Serve in a child process, with a session of its own and nothing on stdin.
 
     Args:
-        config: whose directories.
-        serve: what the child does.
+        config: the daemon's configuration.
+        serve: function that the child calls.
 
     Returns:
         The path of the log, once the child serves.
 
     Raises:
-        Error: ``UNAVAILABLE``, it did not start; the message says why and the hint where its log is.
+        Error: ``UNAVAILABLE``, it did not start; the message has the reason and the hint the path of its log.
     """
     log = os.path.join(config.run_dir, LOG)
     with _opened(log, config.run_dir) as out, _ready_socket(config.run_dir) as ready:
@@ -50,7 +50,7 @@ def start(config: Config, serve: Callable[[], int]) -> str:
 
 
 def _serve(serve: Callable[[], int], out: int, ready: socket.socket) -> None:
-    """The child's life; it does not return."""
+    """Run the child process until it exits; this function does not return."""
     status = 1
     try:
         os.setsid()
@@ -72,10 +72,10 @@ def _serve(serve: Callable[[], int], out: int, ready: socket.socket) -> None:
 
 
 def _wait(ready: socket.socket, child: int) -> bool:
-    """Whether the child serves; false when it has ended.
+    """Return whether the child serves; false when it has ended.
 
     Raises:
-        Error: ``UNAVAILABLE``, it does neither within the deadline; it goes on.
+        Error: ``UNAVAILABLE``, it does neither within the deadline; the child continues.
     """
     ended = os.pidfd_open(child)
     try:
@@ -112,7 +112,7 @@ def _opened(log: str, folder: str) -> Iterator[int]:
 
 @contextmanager
 def _ready_socket(folder: str) -> Iterator[socket.socket]:
-    """A socket to which the child says that it serves (sd_notify(3))."""
+    """Open a socket to which the child reports that it serves (sd_notify(3))."""
     path = os.path.join(folder, f"ready.{os.getpid()}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         Path(path).unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def _ready_socket(folder: str) -> Iterator[socket.socket]:
 
 
 def _reason(text: str) -> str:
-    """What the child said last, in one line; a hint stands in a line of its own, indented."""
+    """Return the last message of the child in one line; a hint is on a line of its own, indented."""
     lines = [line for line in text.splitlines() if line.strip()] or ["it said nothing"]
     hint = f"; {lines.pop().strip()}" if len(lines) > 1 and lines[-1].startswith("  ") else ""
     return lines[-1].removeprefix("sandnet: ") + hint

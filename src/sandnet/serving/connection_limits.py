@@ -1,35 +1,35 @@
-"""What the connections of one kind of listener may hold in all: how many they are, and how many bytes."""
+"""Limits of the connections of one kind of listener: their number, and the bytes that they hold together."""
 
 from __future__ import annotations
 
 from typing import Final
 
 REQUEST_BYTES: Final = 64 << 20
-"""Bytes of requests that are not answered yet: targets, headers and bodies, of all connections of a gate."""
+"""Limit of bytes of unanswered requests: targets, headers and bodies, of all connections of a gate."""
 ANSWER_BYTES: Final = 256 << 20
-"""Bytes of answers that their clients do not read: while there are more, no further request is taken."""
+"""Limit of bytes of answers that clients have not read: above it, no further request is accepted."""
 
 
 class Gate:
-    """Counts connections and bytes. Each kind of listener has a gate of its own, so one cannot exhaust the other."""
+    """Counter of connections and bytes. Each kind of listener has its own, so one cannot exhaust the other."""
 
     def __init__(self, most: int, *, requests: int = REQUEST_BYTES, answers: int = ANSWER_BYTES) -> None:
-        """Begin with nothing inside.
+        """Initialize with all counts zero.
 
         Args:
-            most: connections.
-            requests: bytes of unanswered requests.
-            answers: bytes of unread answers.
+            most: limit of connections.
+            requests: limit of bytes of unanswered requests.
+            answers: limit of bytes of unread answers.
         """
         self.inside = 0
         self.held = 0
-        """Bytes of requests."""
+        """Bytes of unanswered requests."""
         self.unread = 0
-        """Bytes of answers."""
+        """Bytes of unread answers."""
         self._most, self._requests, self._answers = most, requests, answers
 
     def enter(self) -> bool:
-        """Count one more connection; return whether there is room for it. Each call needs a :meth:`leave`."""
+        """Count one more connection; return whether it is within the limit. Each call needs a :meth:`leave`."""
         self.inside += 1
         return self.inside <= self._most
 
@@ -39,5 +39,5 @@ class Gate:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are too many bytes for one more request."""
+        """Whether the bytes exceed a limit, so that no further request may be accepted."""
         return self.held > self._requests or self.unread > self._answers

@@ -1,4 +1,4 @@
-"""Directories outside our own that we make on the way, remembered: ``down`` takes away those and no others."""
+"""Creation of directories outside sandnet's own, with a record of them: ``down`` removes only those."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from sandnet.config import Config
 
 MADE = "made-folders"
-"""File in the run directory: one path a line. Like what it tells of, it is gone with a reboot."""
+"""File in the run directory with one path per line. Like the directories that it lists, it is lost at a reboot."""
 
 
 def make_folders(config: Config) -> None:
-    """Make the sandbox directory (0755). Which of its parents are missing is written down first."""
-    wanted = Path(config.sandbox_dir)
-    missing = [str(folder) for folder in (wanted, *wanted.parents) if not folder.exists()]
+    """Make the sandbox directory (0755). The parents that are missing are recorded first."""
+    target = Path(config.sandbox_dir)
+    missing = [str(folder) for folder in (target, *target.parents) if not folder.exists()]
     if not missing:
         return
     record = Path(config.run_dir, MADE)
     written = record.with_suffix(".new")
     written.write_text("".join(f"{folder}\n" for folder in dict.fromkeys([*_made(record), *missing])))
     written.replace(record)
-    wanted.mkdir(mode=0o755, parents=True, exist_ok=True)
+    target.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 def remove_folders(config: Config) -> None:
-    """Remove what :func:`make_folders` made; a directory that holds anything stays."""
+    """Remove what :func:`make_folders` made; a directory that is not empty stays."""
     record = Path(config.run_dir, MADE)
     for folder in sorted({config.sandbox_dir, *_made(record)}, key=len, reverse=True):
         with suppress(OSError):

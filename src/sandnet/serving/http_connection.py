@@ -1,10 +1,9 @@
-"""One connection of a client, and how long and how large it may get before a request of it is complete.
+"""A client's connection, with limits of time and size until a request is complete.
 
-Uvicorn reads requests; what it leaves open is how much a client may send, how slowly, and what it is answered when it
-sends no request at all. That is decided here: a request that has been read whole is the business of
-:mod:`sandnet.api.middleware.normalization`.
-A refusal waits until the requests before it are answered, so that answers stay in order;
-after it nothing more is read as a request.
+Uvicorn reads requests, but does not limit how much a client may send and how slowly, and gives no answer to a client
+that sends no valid request. This module does both. A request that was read completely is checked in
+:mod:`sandnet.api.middleware.normalization`. A refusal waits until the requests before it are answered, because answers
+must stay in order. After it, no further bytes are parsed as a request.
 """
 
 from __future__ import annotations
@@ -27,33 +26,34 @@ from sandnet.serving.connection_limits import Gate
 from sandnet.wire.libnetwork import ErrorBody
 
 MAX_HEAD: Final = 64 << 10
-"""Bytes of a request line and headers that are not complete."""
+"""Limit of bytes of an incomplete request line and headers."""
 MAX_MESSAGE: Final = 8 << 20
-"""Bytes that may follow a head: a body of 1 MiB in small chunks, or what is thrown away of one that is refused."""
+"""Limit of bytes after a head: a body of 1 MiB in small chunks, or the discarded body of a refused request."""
 MAX_PIPELINE: Final = 16
-"""Requests that may wait on one connection for the one before them (RFC 9112, 9.3.2)."""
+"""Limit of requests that wait on one connection for the one before them (RFC 9112, 9.3.2)."""
 LINGER: Final = 2.0
-"""Seconds in which what a client still sends is thrown away after it has been answered for good: to close at once would
-reset the connection, and the answer could be lost with it (RFC 9112, 9.6)."""
+"""Seconds during which a client's further bytes are discarded after the final answer. An immediate close would reset
+the connection, and the answer could be lost with it (RFC 9112, 9.6).
+"""
 HANGUP_CHECK: Final = 1.0
-"""Seconds between two looks whether a client that sends no more has gone altogether."""
+"""Seconds between two checks whether a client that sends no more has closed the connection completely."""
 
 _log = logging.getLogger(__name__)
 
 
 class ConnectionTimeouts(NamedTuple):
-    """Seconds after which a client is given up."""
+    """Seconds after which a connection is closed."""
 
     head: float = 10.0
     """From the connection, or the first byte of a further request, to the end of its headers."""
     body: float = 30.0
-    """From there to the end of the body."""
+    """From the end of the headers to the end of the body."""
     stall: float = 60.0
-    """In which it reads nothing of an answer that waits for it."""
+    """During which the client reads nothing of an answer."""
 
 
 class _StopParsing(Exception):  # noqa: N818 - no failure, and never seen outside
-    """Ends a call of the parser from inside one of its callbacks."""
+    """Exception that ends a call of the parser from inside one of its callbacks."""
 
 
 class Connection(HttpToolsProtocol):
@@ -70,14 +70,14 @@ class Connection(HttpToolsProtocol):
         gate: Gate,
         admitted: bool = False,
     ) -> None:
-        """Begin.
+        """Initialize the connection.
 
         Args:
-            config: of the server.
+            config: the server's configuration.
             state: the server's connections and tasks.
-            app: what answers on this kind of listener.
-            gate: where to be counted.
-            admitted: who accepted it has counted it already.
+            app: the application for this kind of listener.
+            gate: the counter of connections and bytes.
+            admitted: whether the caller has counted the connection already.
         """
         super().__init__(config=config, server_state=state, app_state={})
         self.app = app
@@ -93,7 +93,7 @@ class Connection(HttpToolsProtocol):
         self._final_answer: bytes | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there: it has its time to send a request."""
+        """Start the time limit of the first request, or refuse the connection."""
         super().connection_made(transport)
         if self._admitted or self._gate.enter():
             self._expect(self.timeouts.head)
@@ -104,7 +104,7 @@ class Connection(HttpToolsProtocol):
             self._watch_reader()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Cancel the timers and release what the gate has counted."""
         super().connection_lost(exc)
         for timer in self._timers.values():
             timer.cancel()
@@ -114,7 +114,7 @@ class Connection(HttpToolsProtocol):
         self.leave_gate()
 
     def leave_gate(self) -> None:
-        """Be counted no more."""
+        """Remove the connection from the gate's count."""
         if not self._has_left:
             self._has_left = True
             self._gate.leave()
@@ -122,10 +122,10 @@ class Connection(HttpToolsProtocol):
     # What a client sends.
 
     def data_received(self, data: bytes) -> None:
-        """Take a piece of a request, or what ends the connection."""
+        """Parse a piece of a request, or end the connection."""
         in_head, in_body, self._taken = self._in_head, self._in_body, self._taken + len(data)
         unanswered = len(self._sizes)
-        if self._ends:  # what is thrown away has an end too
+        if self._ends:  # discarded bytes are limited, too
             if self._taken > MAX_MESSAGE:
                 self.transport.abort()
             return
@@ -138,9 +138,9 @@ class Connection(HttpToolsProtocol):
             self._refuse(413, ErrorBody(message="the body does not end", code="body_too_large"))
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """The client sends no more. It may still read: what it has asked for is answered first."""
+        """Answer the complete requests of a client that sends no more: it may still read."""
         if self.scheme == "https" or self.transport.is_closing() or self._has_hung_up():
-            return None  # TLS cannot be closed by halves
+            return None  # TLS has no half-close
         self._sends_no_more = True
         if self._ends:
             return bool(self._sizes)
@@ -155,17 +155,17 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # we upgrade to nothing: what follows cannot be told from a request
+        except httptools.HttpParserUpgrade:  # no upgrade is supported: further bytes would look like a request
             self.cycle.keep_alive = False
             self._ends = True
         except httptools.HttpParserError as failure:
             if not self._ends:
                 _log.debug("no request: %s", failure.__context__ or failure)
-                too_long = len(self.url) > MAX_TARGET  # longer than the parser of targets takes
+                too_long = len(self.url) > MAX_TARGET  # longer than the limit of the target parser
                 self._refuse(*((414, http_errors.TARGET_TOO_LONG) if too_long else (400, http_errors.MALFORMED)))
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Begin a request, at its first byte."""
         if self._ends:
             raise _StopParsing
         if len(self._sizes) > MAX_PIPELINE or self._gate.is_full:
@@ -177,19 +177,19 @@ class Connection(HttpToolsProtocol):
         self._expect(self.timeouts.head)
 
     def on_headers_complete(self) -> None:
-        """All but its body; the application begins."""
+        """Start the application, once the headers are complete."""
         self._hold(len(self.url) + sum(len(name) + len(value) for name, value in self.headers), new=True)
         self._in_head, self._in_body, self._taken = False, True, 0
         self._expect(self.timeouts.body)
         try:
             super().on_headers_complete()
         except Exception:
-            self._in_body = False  # there is no request: the target is none
+            self._in_body = False  # there is no request: the target is invalid
             self._gate.held -= self._sizes.pop()
             raise
 
     def on_body(self, body: bytes) -> None:
-        """A piece of its body."""
+        """Receive a piece of the body."""
         if self._ends:
             raise _StopParsing
         if not self.cycle.response_complete:
@@ -200,7 +200,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The last byte of a request: from here on it is for us to hurry."""
+        """End the time limit of a request: from its last byte on, the delay is the server's."""
         self._in_body = False
         self._stop("request")
         super().on_message_complete()
@@ -215,10 +215,10 @@ class Connection(HttpToolsProtocol):
         in_target = len(self.url) > MAX_TARGET and not self.headers
         return (414, http_errors.TARGET_TOO_LONG) if in_target else (431, http_errors.HEAD_TOO_LARGE)
 
-    # What it is answered.
+    # The answers.
 
     def on_response_complete(self) -> None:
-        """An answer has been handed to the transport, which closes only when the client has read it."""
+        """Count an answer as sent: it is handed to the transport, which closes only when the client has read it."""
         if self._sizes:
             self._gate.held -= self._sizes.popleft()
         super().on_response_complete()
@@ -231,8 +231,11 @@ class Connection(HttpToolsProtocol):
             self._watch_reader()
 
     def _refuse(self, status: int, body: ErrorBody) -> None:
-        """Read no more requests. Answer so when those before are answered, then close; where the answer to the request
-        in question has begun, only close."""
+        """Refuse the latest request and parse no more.
+
+        The refusal is sent when the requests before it are answered, then the connection is closed. If the answer to
+        the request itself has begun, the connection is only closed.
+        """
         if self._ends:
             return
         self._ends, self._taken = True, 0
@@ -244,7 +247,10 @@ class Connection(HttpToolsProtocol):
             self._send_final_answer()
 
     def _give_up_last(self) -> None:
-        """The latest request will never be complete: the application is to know, and its answer is not sent."""
+        """Drop the latest request, which will never be complete.
+
+        The application sees a disconnection, and its answer is not sent.
+        """
         if self.cycle.response_started:
             self._final_answer = b""
             if not self.cycle.response_complete:
@@ -257,12 +263,12 @@ class Connection(HttpToolsProtocol):
             self._gate.held -= self._sizes.pop()
 
     def _send_final_answer(self) -> None:
-        word, self._final_answer = self._final_answer, None
+        answer, self._final_answer = self._final_answer, None
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        if word:
-            self.transport.write(word)
+        if answer:
+            self.transport.write(answer)
         if self._sends_no_more or not self.transport.can_write_eof():
             self.transport.close()
         else:
@@ -271,21 +277,21 @@ class Connection(HttpToolsProtocol):
             self._start("linger", LINGER, self.transport.close)
         self._watch_reader()
 
-    # Time.
+    # Timeouts.
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing came for a while."""
+        """Close an idle connection."""
         super().timeout_keep_alive_handler()
         self._watch_reader()
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Start the time limit of a client that does not read."""
         super().pause_writing()
         self._count_unread(self.transport.get_write_buffer_size())
         self._watch_reader()
 
     def resume_writing(self) -> None:
-        """It does."""
+        """Stop the time limit of a client that reads again."""
         super().resume_writing()
         self._count_unread(0)
         if not self.transport.is_closing():
@@ -302,15 +308,18 @@ class Connection(HttpToolsProtocol):
         self._start("reader", self.timeouts.stall, self.transport.abort)
 
     def _too_slow(self, seconds: float) -> None:
-        if self.flow.read_paused:  # it is us who do not read: requests before this one are being answered
+        if self.flow.read_paused:  # the server does not read: requests before this one are being answered
             self._expect(seconds)
         elif not (self._in_head or self._in_body):
-            self.transport.close()  # a connection that nobody used
+            self.transport.close()  # a connection that was never used
         else:
             self._refuse(408, http_errors.too_slow("headers" if self._in_head else "body", seconds))
 
     def _check_for_hangup(self) -> None:
-        """A client that has closed altogether looks like one that sends no more, until something is sent to it."""
+        """Abort the connection if the client has closed it completely.
+
+        Until something is sent to it, such a client looks like one that sends no more.
+        """
         if self._has_hung_up():
             self.transport.abort()
         else:
@@ -321,7 +330,7 @@ class Connection(HttpToolsProtocol):
         if socket is None or socket.fileno() < 0:
             return True
         poll = select.poll()
-        poll.register(socket.fileno(), 0)  # POLLHUP and POLLERR come unasked (poll(2))
+        poll.register(socket.fileno(), 0)  # poll(2) reports POLLHUP and POLLERR always
         return bool(poll.poll(0))
 
     def _start(self, name: str, seconds: float, action: Any, *arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Answers that the connection gives by itself, without the application: in the shape of all other failures."""
+"""Error responses that the connection sends without the application, in the format of all other errors."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ CUT_BODY = ErrorBody(message="the client ended before its body was complete", co
 
 
 def too_many_ahead(most: int) -> ErrorBody:
-    """The refusal of a request that was sent before those ahead of it were answered."""
+    """Return the error for a request that was sent while too many before it were unanswered."""
     message = f"more than {most} requests wait on this connection"
     return ErrorBody(message=message, code="overloaded", hint="read answers before sending more requests")
 
 
 def too_slow(part: str, seconds: float) -> ErrorBody:
-    """The refusal of a request of which a part did not arrive."""
+    """Return the error for a request of which a part did not arrive in time."""
     return ErrorBody(message=f"the {part} did not arrive within {seconds:g} s", code="too_slow")

@@ -1,4 +1,4 @@
-"""The HTTP server: which application answers on which listener, and what it says when it starts and stops."""
+"""The HTTP server: the application for each listener, start and stop, and the notification of the service manager."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from sandnet.serving.sockets import BACKLOG, ListeningSocket, notify
 from sandnet.serving.tls import Certificates
 
 GRACE: Final = 10
-"""Seconds a stopping server gives to requests in flight."""
+"""Seconds that a stopping server gives to requests in flight."""
 IDLE: Final = 5
-"""Seconds a connection is kept after an answer."""
+"""Seconds for which a connection is kept after an answer."""
 HANDSHAKE: Final = 10.0
-"""Seconds TLS may take to be agreed upon."""
+"""Timeout of the TLS handshake, in seconds."""
 UNIX_CONNECTIONS: Final = 1024
 TCP_CONNECTIONS: Final = 256
-"""Counted apart: whoever fills TCP does not keep root from the socket."""
+"""Limit of TCP connections, counted apart: a client that exhausts TCP does not keep root from the unix socket."""
 _PAUSE: Final = 0.1
 """Seconds without accepting, when the kernel has no descriptor or memory for a connection."""
 
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which tells when it serves."""
+    """Uvicorn with several listeners, which reports when it serves."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class Server(uvicorn.Server):
         names: Sequence[str],
         tls: Certificates | None = None,
     ) -> None:
-        """Nothing is served yet.
+        """Initialize without serving.
 
         Args:
-            controller: started by the caller, and stopped by it.
-            listeners: what to serve on.
-            names: by which TCP clients may call this server.
-            tls: that of the listeners; its files are read again when they change, and on SIGHUP.
+            controller: started and stopped by the caller.
+            listeners: the sockets to serve on.
+            names: names by which TCP clients may call this server.
+            tls: certificates of the listeners; their files are read again when they change, and on SIGHUP.
         """
         app = create_app(controller, version=version("sandnet"))
         settings = uvicorn.Config(
@@ -81,7 +81,10 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop in order on SIGTERM and SIGINT; uvicorn's own handler would raise them again before we are done."""
+        """Stop gracefully on SIGTERM and SIGINT.
+
+        uvicorn's own handler would raise them again before the stop is complete.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -93,7 +96,7 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start serving, then say so."""
+        """Start serving, then report it."""
         await self.lifespan.startup()
         loop = asyncio.get_running_loop()
         self.servers = []
@@ -110,7 +113,7 @@ class Server(uvicorn.Server):
         notify("READY=1")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, which would never end by themselves, then wait for the requests in flight."""
+        """End the event streams, which would never end by themselves, then wait for the requests in flight."""
         notify("STOPPING=1")
         for task in self._background:
             task.cancel()
@@ -125,7 +128,7 @@ class Server(uvicorn.Server):
         return Connection(self.config, self.server_state, app=app, gate=gate, admitted=admitted)
 
     async def _accept(self, listener: ListeningSocket) -> None:
-        """Take connections, and turn away those there is no room for before they cost a handshake."""
+        """Accept connections, and close those above the limit before they cost a handshake."""
         loop = asyncio.get_running_loop()
         shaking: set[asyncio.Task[None]] = set()
         while True:

@@ -1,4 +1,4 @@
-"""One daemon at a time, a state directory and a network namespace each."""
+"""Single instance: one daemon per state directory, per run directory and per network namespace."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _log = logging.getLogger(__name__)
 _CLAIM = "\0sandnet"
 """Abstract socket name (unix(7))."""
 _CAP_NET_ADMIN = 12
-"""``linux/capability.h``."""
+"""Capability number (``linux/capability.h``)."""
 _SO_PEERPIDFD = 77
-"""``asm-generic/socket.h``: a descriptor of the process that listens."""
+"""Socket option (``asm-generic/socket.h``): a descriptor of the process that listens."""
 PID_FILE = "sandnet.pid"
 STOP_DEADLINE = 30.0
 """Seconds to wait for a running daemon to stop."""
@@ -34,12 +34,14 @@ STOP_DEADLINE = 30.0
 
 @contextmanager
 def only_one(config: Config) -> Iterator[None]:
-    """One daemon a state directory and a run directory (file locks), and one a network namespace (an abstract
-    socket's name). The run directory's tells of it where somebody has removed the state directory with its lock.
+    """Ensure one daemon per state directory, per run directory and per network namespace.
+
+    Directories have file locks, and the namespace an abstract socket. The run directory's lock still shows a daemon if
+    another program has removed the state directory with its lock.
 
     Raises:
-        Error: ``CONFLICT`` when another daemon is there; ``UNAVAILABLE`` when a directory cannot be written in,
-            ``INVALID`` when others can write in it.
+        Error: ``CONFLICT`` when another daemon runs; ``UNAVAILABLE`` when a directory cannot be written to,
+            ``INVALID`` when other users can write to it.
     """
     with _claimed_namespace(), _locked_state(config), _locked(config.run_dir, _pid_file(config), 0o644) as fd:
         try:
@@ -53,7 +55,7 @@ def only_one(config: Config) -> Iterator[None]:
 
 @contextmanager
 def _usable(directory: str) -> Iterator[None]:
-    """Say what is wrong with a directory in which the block cannot write."""
+    """Convert an OSError of the block into an error about the directory, which cannot be written to."""
     try:
         yield
     except OSError as failure:
@@ -76,7 +78,7 @@ def _locked_state(config: Config) -> Iterator[None]:
 
 @contextmanager
 def _locked(directory: str, path: str, mode: int) -> Iterator[int]:
-    """Hold the lock of a file in that directory; the file is made if it is not there."""
+    """Hold the lock of a file in that directory; create the file if it does not exist."""
     with _usable(directory):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
@@ -90,7 +92,7 @@ def _locked(directory: str, path: str, mode: int) -> Iterator[int]:
 
 @contextmanager
 def _claimed_namespace() -> Iterator[None]:
-    """Abstract socket names belong to a network namespace (unix(7)), just as what we manage does."""
+    """Hold an abstract socket name: it belongs to the network namespace (unix(7)), as does what sandnet manages."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
         try:
             claim.bind(_CLAIM)
@@ -105,10 +107,10 @@ def _claimed_namespace() -> Iterator[None]:
 
 
 def _claimed_by_us() -> bool:
-    """Return whether a daemon of our user can hold the name: anybody may bind it, to keep us from starting.
+    """Return whether the name may be held by a daemon of our user; any process can bind it, to keep us from starting.
 
-    The user alone does not say it: uid 0 without capabilities is what root of a confined container is. A daemon has
-    ``CAP_NET_ADMIN``, and who has it here could remove our rules just as well.
+    The user alone is no proof: root of a confined container is uid 0 without capabilities. A daemon has
+    ``CAP_NET_ADMIN``, and a process with it here could remove our rules just as well.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
@@ -122,12 +124,12 @@ def _claimed_by_us() -> bool:
 
 
 def _may_manage_network(peer: socket.socket, pid: int) -> bool:
-    """Return whether the process that listens has the capability; no if it has ended, whoever has its number now."""
+    """Return whether the listening process has the capability; false if it has ended, even if its pid is reused."""
     found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     capable = found is not None and bool(int(found[1], 16) >> _CAP_NET_ADMIN & 1)
     try:
         process = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError as failure:  # before Linux 6.5 the number has to do; from then on it is an error where it has ended
+    except OSError as failure:  # before Linux 6.5 the pid has to suffice; since then: the process has ended
         return capable and failure.errno == errno.ENOPROTOOPT
     try:
         signal.pidfd_send_signal(process, 0)
@@ -137,12 +139,12 @@ def _may_manage_network(peer: socket.socket, pid: int) -> bool:
 
 
 def lock_file(config: Config) -> str:
-    """The file whose lock a running daemon holds."""
+    """Return the path of the file whose lock a running daemon holds."""
     return os.path.join(config.state_dir, "lock")
 
 
 def _pid_file(config: Config) -> str:
-    """The file that tells a running daemon's process; it holds its lock too."""
+    """Return the path of the file with a running daemon's pid; the daemon holds its lock, too."""
     return os.path.join(config.run_dir, PID_FILE)
 
 
@@ -155,7 +157,7 @@ def _try_lock(fd: int) -> bool:
 
 
 def stop_running(config: Config) -> None:
-    """Ask the daemon of these directories to stop, and wait until it has."""
+    """Request the daemon of these directories to stop, and wait until it has."""
     try:
         pid = int(Path(_pid_file(config)).read_text())
         watched = os.pidfd_open(pid)
@@ -170,7 +172,7 @@ def stop_running(config: Config) -> None:
 
 
 def _is_running(config: Config) -> bool:
-    """Whether a live daemon holds a directory: a pid file alone may be stale, its number reused."""
+    """Return whether a running daemon holds a directory: a pid file alone may be stale, its number reused."""
     return _is_locked(lock_file(config)) or _is_locked(_pid_file(config))
 
 

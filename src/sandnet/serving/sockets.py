@@ -1,4 +1,4 @@
-"""Sockets the daemon serves on, and its word to the service manager."""
+"""The daemon's listening sockets, and its notifications to the service manager."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ BACKLOG = 1024
 
 
 class ListeningSocket(NamedTuple):
-    """A socket to serve on."""
+    """A listening socket."""
 
     url: str
     socket: socket.socket
     ours: bool
-    """We made it; else the service manager did, and its file is not ours to remove."""
+    """Whether sandnet made it; else the service manager did, and its file must not be removed."""
     tls: Certificates | None = None
 
     @property
     def is_tcp(self) -> bool:
-        """Whether others than those who may open a file can reach it."""
+        """Whether it can be reached without a permission on a file."""
         return self.url.startswith("tcp:")
 
 
 def check(urls: Sequence[str], tls: Certificates | None) -> None:
-    """Find out before anything is changed whether these can be served at all.
+    """Check before any change whether these URLs can be served at all.
 
     Raises:
         Error: ``INVALID``.
@@ -49,18 +49,18 @@ def check(urls: Sequence[str], tls: Certificates | None) -> None:
 
 
 def listen(urls: Sequence[str], tls: Certificates | None = None) -> list[ListeningSocket]:
-    """A listening socket for each URL; those that the service manager passed take the place of ``unix://`` ones.
+    """Return a listening socket for each URL; those that the service manager passed replace the ``unix://`` ones.
 
     Args:
         urls: ``unix:///path`` or ``tcp://address:port``.
-        tls: secures every TCP socket; ``None``: only loopback addresses are served.
+        tls: certificates for every TCP socket; ``None``: only loopback addresses are served.
 
     Raises:
         Error: ``INVALID`` for a URL that cannot be served, ``CONFLICT`` when it is in use.
     """
     passed = [_checked(each, tls) for each in _passed()]
-    wanted = [url for url in urls if not (passed and url.startswith("unix://"))]
-    return passed + [_open(url, tls) for url in wanted]
+    own = [url for url in urls if not (passed and url.startswith("unix://"))]
+    return passed + [_open(url, tls) for url in own]
 
 
 def unlink(urls: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ def unlink(urls: Sequence[str]) -> None:
 
 
 def notify(state: str) -> None:
-    """Tell the service manager, if there is one (sd_notify(3))."""
+    """Notify the service manager, if there is one (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -99,7 +99,7 @@ def _url_of(listener: socket.socket) -> str:
 
 
 def _checked(listener: ListeningSocket, tls: Certificates | None) -> ListeningSocket:
-    """What holds for sockets that we open holds for those that we are given."""
+    """Check a passed socket like one that the daemon opens itself."""
     if not listener.is_tcp:
         return listener
     _check_tcp(listener.url, str(listener.socket.getsockname()[0]), tls)
@@ -107,7 +107,7 @@ def _checked(listener: ListeningSocket, tls: Certificates | None) -> ListeningSo
 
 
 def _split(url: str) -> SplitResult:
-    with suppress(ValueError):  # a port above 65535, half a bracket
+    with suppress(ValueError):  # a port above 65535, or an unpaired bracket
         parts = urlsplit(url)
         if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
             return parts
@@ -125,7 +125,7 @@ def _open(url: str, tls: Certificates | None) -> ListeningSocket:
 
 
 def _check_tcp(url: str, host: str, tls: Certificates | None) -> int:
-    """The address's IP version."""
+    """Return the address's IP version, if the URL may be served."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -138,9 +138,9 @@ def _check_tcp(url: str, host: str, tls: Certificates | None) -> int:
 
 
 def _is_loopback(address: Address) -> bool:
-    """Return whether only this host reaches the address; no for ::ffff:127.0.0.1, to which no IPv6 socket is bound."""
+    """Return whether only this host reaches the address; false for ::ffff:127.0.0.1: no IPv6 socket binds it."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address.is_loopback and not mapped  # Python says yes for mapped ones from 3.13 on
+    return address.is_loopback and not mapped  # Python returns true for mapped ones from 3.13 on
 
 
 def _open_tcp(url: str, place: tuple[str, int], version: int) -> socket.socket:

@@ -1,6 +1,6 @@
-"""The daemon's side of mutual TLS: who reaches it over TCP shows a certificate that our CA has signed.
+"""The daemon's side of mutual TLS: a TCP client must present a certificate that the configured CA has signed.
 
-Certificates end, and are renewed by programs that replace the files: they are read again when they change.
+Certificates expire, and other programs renew them by replacing the files: they are read again when they change.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sandnet.config import Config
 from sandnet.errors import Error, invalid
 
 CHECK_INTERVAL: Final = 2.0
-"""Seconds between two looks whether the files have changed."""
+"""Seconds between two checks whether the files have changed."""
 _OTHERS_BITS: Final = 0o077
 
 _log = logging.getLogger(__name__)
 
 
 def certificates(config: Config) -> Certificates | None:
-    """What secures TCP listeners; ``None``: no files are named.
+    """Return the certificates for TCP listeners; ``None``: no files are configured.
 
     Raises:
         Error: ``INVALID`` when only some files are named, or one cannot be used.
@@ -39,7 +39,7 @@ def certificates(config: Config) -> Certificates | None:
 
 
 class Certificates:
-    """The TLS files, and what was read of them last that can be used.
+    """The TLS files, and the last usable content that was read of them.
 
     Args:
         cert: PEM file of our certificate and those between it and the CA that signed it.
@@ -55,28 +55,31 @@ class Certificates:
         self._seen = self._check()
         self._requested = asyncio.Event()
         self.context = _context(cert, key, ca)
-        """For connections that begin now."""
+        """The TLS context for new connections."""
         self.problem = ""
-        """Why the files that are there now are not those in force, in words; empty when they are."""
+        """Why the current files are not in force, as text; empty if they are."""
 
     def ask(self) -> None:
-        """Have the files looked at now."""
+        """Request a check of the files now."""
         self._requested.set()
 
     async def maintain(self) -> None:
-        """Read them again whenever they have changed; never returns."""
+        """Read the files again whenever they have changed; never returns."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._requested.wait(), CHECK_INTERVAL)
             self._requested.clear()
             try:
                 await asyncio.to_thread(self.renew)
-            except Exception:  # the next look must come: where no thread is free, there will be one later
+            except Exception:  # the next check must follow: if no thread is free now, there will be one later
                 _log.exception("looking at the TLS files failed")
 
     def renew(self) -> None:
-        """Read them again if they are not those in force. Where they cannot be used these stay, and the next call tries
-        again: it may be for want of a file descriptor only."""
+        """Read the files again if they differ from those in force.
+
+        If they cannot be used, those in force stay, and the next call retries: the cause may be only a lack of
+        descriptors.
+        """
         seen = self._check()
         if seen == self._seen:
             self.problem = ""
@@ -97,7 +100,7 @@ class Certificates:
 
 
 def _identity(path: str) -> tuple[int, ...] | None:
-    """What is another one after the file was replaced, written to, or given to somebody else."""
+    """Return an identity of the file that changes when it is replaced, written to, or given to another user."""
     try:
         info = os.stat(path)
     except OSError:
@@ -106,32 +109,35 @@ def _identity(path: str) -> tuple[int, ...] | None:
 
 
 def _context(cert: str, key: str, ca: str) -> ssl.SSLContext:
-    """TLS 1.2 or newer, a client certificate required."""
+    """Return a context for TLS 1.2 or newer that requires a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
-    context.num_tickets = 0  # a resumed session would not look at the certificate again
+    context.num_tickets = 0  # a resumed session would not verify the certificate again
     context.verify_mode = ssl.CERT_REQUIRED
     try:
         context.load_verify_locations(cafile=ca)
         with _private(key) as own:
             context.load_cert_chain(cert, own, password=_no_password)
     except OSError as failure:  # ssl.SSLError is one
-        told = failure if failure.filename else f"{cert}, {key}, {ca}: {failure}"
-        raise invalid(f"cannot use the TLS files: {told}", "they are PEM, the key without password", "tls_files") from (
-            failure
-        )
+        reason = failure if failure.filename else f"{cert}, {key}, {ca}: {failure}"
+        raise invalid(
+            f"cannot use the TLS files: {reason}", "they are PEM, the key without password", "tls_files"
+        ) from (failure)
     return context
 
 
 def _no_password() -> str:
-    """Asking on the terminal is no way to start a server."""
+    """Return an empty password: a server cannot prompt for one on a terminal."""
     return ""
 
 
 @contextmanager
 def _private(path: str) -> Iterator[str]:
-    """A path of the key as it was found to be ours alone, whatever is put in its place meanwhile."""
+    """Yield a path of the opened key, after a check that only its owner can read it.
+
+    It stays this file, even if another one replaces it in the meantime.
+    """
     key = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         info = os.fstat(key)

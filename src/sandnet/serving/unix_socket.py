@@ -1,4 +1,4 @@
-"""The daemon's unix socket: whoever may write to it is root here, so its place and its mode are looked at closely."""
+"""The daemon's unix socket: a client with write access is root here, so its directory and its mode are checked."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _log = logging.getLogger(__name__)
 
 SOCKET_MODE = 0o660
 GROUP = "sandnet"
-"""Whoever is in this group may use the socket, where the group exists."""
+"""Members of this group may use the socket, if the group exists."""
 
 
 def open_unix(path: str, backlog: int) -> socket.socket:
-    """A listening socket at ``path``: root's and the group ``sandnet``'s, 0660; root's alone where that group is not.
+    """Return a listening socket at ``path``: for root and the group ``sandnet`` (0660), or root alone without a group.
 
     Raises:
-        Error: ``CONFLICT`` when something is there, ``INVALID`` when others may write to its directory.
+        Error: ``CONFLICT`` when the path is taken, ``INVALID`` when other users may write to its directory.
     """
     folder = os.path.dirname(path)
     Path(folder).mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def open_unix(path: str, backlog: int) -> socket.socket:
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        os.fchmod(listener.fileno(), 0o600)  # bind gives this mode to the file: never a moment in which others may
+        os.fchmod(listener.fileno(), 0o600)  # bind gives the file this mode: other users have no access at any moment
         listener.bind(path)
         _give_to_group(path)
         listener.listen(backlog)
@@ -44,11 +44,11 @@ def open_unix(path: str, backlog: int) -> socket.socket:
 
 
 def check_private(folder: str, *, sticky: bool = False) -> None:
-    """Make sure that nobody else can put things into a directory, in the place of ours.
+    """Check that no other user can replace files in a directory.
 
     Args:
         folder: an existing directory; a symlink at its end is refused.
-        sticky: a directory in which others cannot touch what is not theirs (``/tmp``) will do.
+        sticky: accept a directory in which users cannot touch the files of others (``/tmp``).
 
     Raises:
         Error: ``INVALID``, code ``directory_not_private``.
@@ -76,7 +76,7 @@ def _not_private(folder: str, reason: str) -> Error:
 
 
 def _give_to_group(path: str) -> None:
-    """Change owner and mode of the socket itself, whatever its name may lead to by now."""
+    """Change group and mode of the socket itself, even if its name leads elsewhere by now."""
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
@@ -93,7 +93,7 @@ def _give_to_group(path: str) -> None:
 
 
 def _remove_stale(path: str) -> None:
-    """A socket nobody answers on was left by a daemon that was killed."""
+    """Remove a socket without a listener: a daemon that was killed left it behind."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def _remove_stale(path: str) -> None:
         raise Error(Kind.CONFLICT, f"{path} exists and is no socket", "name another path", "socket_taken")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        with suppress(BlockingIOError):  # a full queue: somebody is there
+        with suppress(BlockingIOError):  # a full queue: a process listens
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
