@@ -1,4 +1,4 @@
-"""The composition root: the only place that names concrete classes and puts them together."""
+"""The composition root: the only place that names concrete classes and constructs the daemon from them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ DNS_LOG = "dns.log"
 
 @asynccontextmanager
 async def composed(config: Config) -> AsyncIterator[Controller]:
-    """A controller over the real context, closed in the end.
+    """Yield a controller over the real kernel and store, and close these in the end.
 
     Raises:
         Error: ``UNAVAILABLE`` when the store cannot be opened.
@@ -78,16 +78,16 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
 
 
 def name_client(config: Config, run: Run = asyncio.to_thread) -> NameClient:
-    """The name service over a resolver that is started detached: it goes on answering when this process ends.
+    """Return the name service over a resolver that is started detached: it goes on answering when this process ends.
 
     Args:
-        config: of the daemon.
+        config: the daemon's configuration.
         run: runs a job on a worker thread.
     """
-    # -P: whatever directory we were started in, nothing is imported from it
+    # -P: nothing is imported from the current directory
     command = [sys.executable, "-P", "-m", "sandnet.resolver", "--detach", "--run-dir", config.run_dir]
     command += ["--outstanding", str(config.dns_outstanding)]
-    # another configuration is another release: the running resolver is replaced without a lost question
+    # another configuration counts as another release: the running resolver is replaced without a lost query
     release = f"{version('sandnet')} {PROTOCOL} {config.dns_outstanding} {config.dns_host_listen}".rstrip()
     command += ["--release", release]
     if config.dns_host_listen:
@@ -125,7 +125,7 @@ def start_resolver(run_dir: str, release: str, command: list[str]) -> None:
 
 
 def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> OpenSockets:
-    """Opens the resolver's sockets in namespaces below a directory, and the host's at an address and port."""
+    """Return a function that opens the resolver's sockets in namespaces below a directory, and the host's."""
     root = sandbox_dir.rstrip("/") + "/"
 
     def open_sockets(key: str, inode: int, lack: Lack) -> OpenedSockets:
@@ -140,7 +140,7 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
 
 
 def _asking(key: str, inode: int, lack: Lack) -> tuple[socket.socket, ...]:
-    """Sockets by which servers are asked. Without them, the others are of use all the same."""
+    """Return sockets for queries to servers inside; if these fail and others are needed too, return none."""
     try:
         return open_query_sockets_in(key, inode, lack.asking) if lack.asking else ()
     except Error:
@@ -167,7 +167,7 @@ def _endpoint(text: str) -> tuple[str, int]:
 def assemble(
     config: Config, store: Store, kernel: Kernel, workers: Workers, names: NameService | None = None
 ) -> Controller:
-    """A controller put together from its context, over any store, kernel and resolver."""
+    """Return a controller constructed from its context, over any store, kernel and resolver."""
     reaper = LinkReaper(kernel.links, workers)
     events = Events()
     records = Records(store, events)
@@ -218,10 +218,10 @@ async def _open_store(config: Config) -> Store:
 
 
 def store_file(config: Config) -> Path | None:
-    """Where the embedded store is; ``None``: in memory.
+    """Return the path of the embedded store; ``None``: in memory.
 
     Raises:
-        Error: ``INVALID``: the configuration names a store that there is not.
+        Error: ``INVALID``: the configuration names an unknown store.
     """
     if config.store == "memory:":
         return None

@@ -18,59 +18,60 @@ from sandnet.model.network import MAX_FLOWS, MOST_FLOWS
 
 DEFAULT_SOCKET = "unix:///run/sandnet/sandnet.sock"
 EMBEDDED = "sqlite"
-"""The store URL that means: a SQLite file in the state directory."""
+"""The store URL of the default: a SQLite file in the state directory."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything an operator can decide. The file's keys are these names."""
+    """All settings of an operator. These names are the keys of the file."""
 
     hosts: tuple[str, ...] = (DEFAULT_SOCKET,)
     """Where to listen: ``unix:///path`` or ``tcp://ADDRESS:PORT``; beyond loopback only with the three TLS files."""
     tls_cert: str = ""
-    """PEM file: the certificate that TCP clients are shown, any intermediate ones after it."""
+    """PEM file with the certificate for TCP clients, followed by any intermediate ones."""
     tls_key: str = ""
     """PEM file: its key, without password, readable by root only."""
     tls_ca: str = ""
-    """PEM file: certificates of who may have signed the clients'. Whoever has one of these is root here."""
+    """PEM file with certificates of the CAs that may sign the clients'. A client with such a certificate is root here.
+    """
     server_names: tuple[str, ...] = ()
     """Further names and addresses by which TCP clients call this server."""
     state_dir: str = "/var/lib/sandnet"
     """Records, and the files of sandboxes. Survives a reboot."""
     run_dir: str = "/run/sandnet"
-    """The socket and the pid file. Gone with a reboot."""
+    """The socket and the pid file. Lost at a reboot."""
     sandbox_dir: str = "/var/run/docker/netns"
     """Where namespaces are pinned."""
     store: str = EMBEDDED
     """``sqlite`` (the embedded store), ``sqlite:///path`` or ``memory:`` (forgets everything)."""
     default_network: str = "bridge"
-    """What an empty ``network_name`` means."""
+    """The network of requests with an empty ``network_name``."""
     file_dirs: tuple[str, ...] = ("/var/lib/docker/containers",)
     """Directories, beside the state directory, in which requests may name hosts and resolv.conf files."""
     pools: tuple[IPv4Network, ...] = tuple(DEFAULT_POOLS)
-    """Where subnets come from that nobody asked for."""
+    """Pools of subnets for networks that request none."""
     max_flows: int = MAX_FLOWS
-    """Flows of one sandbox that the host tracks at a time, where its network says nothing else; 0: no limit."""
+    """Limit of tracked flows of one sandbox, if its network sets none; 0: no limit."""
     forward_others: bool = False
-    """Where we switched forwarding on: forward between the host's other networks as well."""
+    """If sandnet enabled forwarding: forward between the host's other networks as well."""
     dns: bool = True
-    """Answer names inside sandboxes by a resolver; false: names stand in hosts files."""
+    """Answer names inside sandboxes by a resolver; false: hosts files contain the names."""
     dns_host_listen: str = ""
-    """``ADDRESS:PORT`` at which the host itself may ask for ``name.network``; empty: nowhere."""
+    """``ADDRESS:PORT`` at which the host itself can query ``name.network``; empty: nowhere."""
     dns_outstanding: int = 256
-    """Questions to upstream servers that one sandbox may have under way."""
+    """Limit of concurrent queries of one sandbox to upstream servers."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
 
 
 def load(path: str | None, overrides: Mapping[str, object]) -> Config:
-    """The configuration in force.
+    """Return the configuration in force.
 
     Args:
         path: a TOML file; ``None``: none.
         overrides: fields given on the command line; ``None`` and empty values count as not given.
 
     Raises:
-        Error: ``INVALID`` when the file is missing, is no TOML, or holds unknown keys or wrong types.
+        Error: ``INVALID`` when the file is missing, is no TOML, or has unknown keys or wrong types.
     """
     values = {**_read(path), **{key: value for key, value in overrides.items() if value not in (None, (), [])}}
     if "run_dir" in values and "hosts" not in values:
@@ -88,7 +89,7 @@ def load(path: str | None, overrides: Mapping[str, object]) -> Config:
 
 
 def _located(message: str, path: str | None, keys: Collection[str]) -> str:
-    """The message with the file and the line of the key that it names."""
+    """Return the message with the file and the line of the key that it names."""
     named = next((word for word in re.findall(r"\w+", message) if word in keys), None)
     if path is None or named is None:
         return message

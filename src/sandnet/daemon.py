@@ -1,4 +1,4 @@
-"""The daemon's life, from start to stop, and the removal of all that it made."""
+"""The daemon's lifecycle from start to stop, and the removal of all that it made."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from sandnet.serving.tls import certificates
 _log = logging.getLogger(__name__)
 
 STOP = 15.0
-"""Seconds that changes under way get to end when the server has stopped; the unit kills after 30 in all."""
+"""Seconds that changes in progress have after the server has stopped; the systemd unit kills after 30 in all."""
 
 
 def run(config: Config, *, to_file: bool = False) -> int:
-    """Serve until SIGTERM or SIGINT; networks and sandboxes go on working afterwards.
+    """Serve until SIGTERM or SIGINT; networks and sandboxes continue to work afterwards.
 
     Args:
         config: the daemon's configuration.
-        to_file: whether stderr is a log file of our own, whose lines need a time and whose size a bound.
+        to_file: whether stderr is the daemon's own log file: its lines need a time, and its size a limit.
 
     Raises:
-        Error: the daemon cannot start; the message says why and the hint what to do.
+        Error: the daemon cannot start; the message has the reason and the hint a remedy.
     """
     configure(config.log_level, *((FILE, FileHandler()) if to_file else (DAEMON,)))
     require_library()
@@ -52,7 +52,7 @@ def run(config: Config, *, to_file: bool = False) -> int:
 
 
 def run_in_background(config: Config) -> str:
-    """Serve in a process of its own.
+    """Serve in a child process in the background.
 
     Returns:
         The path of its log, once it serves.
@@ -67,7 +67,7 @@ def down(config: Config) -> int:
     """Remove all that was made with this configuration's directories; stops a running daemon first.
 
     Returns:
-        The exit code: 1 when something could not be removed, each told on stderr.
+        The exit code: 1 when something could not be removed, with each problem printed on stderr.
     """
     configure("error", DAEMON)
     _raise_file_limit()
@@ -94,8 +94,11 @@ async def _serve(config: Config) -> None:
 
 
 def end_within(seconds: float) -> None:
-    """End this process by then, whatever hangs. A kernel call that does not return cannot be waited for, and what it
-    leaves half done is what SIGKILL would leave: the next start finishes it."""
+    """End this process within this time, even if a kernel call hangs.
+
+    A kernel call that does not return cannot be awaited. It leaves the same state as SIGKILL would: the next start
+    completes the operation.
+    """
     timer = threading.Timer(seconds, _give_up, [seconds])
     timer.daemon = True
     timer.start()
@@ -116,9 +119,9 @@ async def _take_down(config: Config) -> list[str]:
 
 
 def _remove_own_files(config: Config) -> None:
-    """The empty store, the sockets and our directories; a directory that holds anything else stays."""
+    """Remove the empty store, the sockets and sandnet's directories; a directory with anything else in it stays."""
     store = Path(config.state_dir, "sandnet.db")
-    for path in (*store.parent.glob("sandnet.db?*"), store):  # copies without their store are taken for a loss
+    for path in (*store.parent.glob("sandnet.db?*"), store):  # copies without their store look like a lost store
         path.unlink(missing_ok=True)
     unlink(config.hosts)
     Path(lock_file(config)).unlink(missing_ok=True)
@@ -135,7 +138,7 @@ def _remove_own_files(config: Config) -> None:
 
 
 def _raise_file_limit() -> None:
-    """Every published port holds a descriptor: use all that the hard limit allows, and keep low ones for nftables."""
+    """Raise the limit of descriptors to the hard one: every published port needs one. Keep low ones for nftables."""
     descriptors.reserve(insist=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The state out of a store and into one: ``sandnet state export`` and ``sandnet state import``."""
+"""Export of a store to a document and import from one: ``sandnet state export`` and ``sandnet state import``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sandnet.serving.single_instance import only_one
 from sandnet.stores.sqlite.recovery import read_all, replace_all
 
 LARGEST = 1 << 30
-"""Bytes of a document that is read."""
+"""Limit of bytes that are read of a document."""
 
 
 def export_state(config: Config, target: str) -> None:
     """Write the state as a JSON document, whether the daemon runs or not.
 
     Args:
-        config: whose.
-        target: a file (0600, replaced at once or not at all); ``-``: standard output.
+        config: the daemon's configuration.
+        target: a file (0600, replaced atomically); ``-``: standard output.
 
     Raises:
         Error: ``UNAVAILABLE``: there is no store, or it is damaged; the file cannot be written.
@@ -38,18 +38,18 @@ def export_state(config: Config, target: str) -> None:
 
 
 def import_state(config: Config, source: str, *, replace: bool) -> str:
-    """Make a store of a document, while no daemon runs.
+    """Make a store from a document, while no daemon runs.
 
     Args:
-        config: whose.
+        config: the daemon's configuration.
         source: the document's file.
-        replace: also where there is a store that holds something; it is kept aside.
+        replace: replace a store that is not empty; the old one is kept aside.
 
     Returns:
-        Where the old store is kept; empty when there was none.
+        The path of the old store; empty when there was none.
 
     Raises:
-        Error: ``CONFLICT`` the daemon runs, or the state is not empty; ``INVALID`` the document is none;
+        Error: ``CONFLICT`` the daemon runs, or the state is not empty; ``INVALID`` it is no such document;
             ``UNAVAILABLE`` a file cannot be read or written. Nothing is changed.
     """
     try:
