@@ -20,10 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 class AntiSpoofing:
-    """The kernel's anti-spoofing elements of each port, kept in memory so that a start and a join do not write them
-    twice.
+    """The kernel's anti-spoofing elements of each port.
 
-    Callers serialize their calls for one port.
+    They are kept in memory, so a start and a join do not write them twice. Callers serialize their calls for one port.
     """
 
     def __init__(self, firewall: Firewall, workers: Workers, rules: RulesetTransaction) -> None:
@@ -32,9 +31,7 @@ class AntiSpoofing:
         self._rules = rules
         self._programmed: dict[str, Own] = {}
         self._foreign: dict[str, Own] = {}
-        """The ports that other programs added to a network's bridge, by network; the bridge may be sandnet's own or
-        not.
-        """
+        """By network: the ports that other programs added to its bridge, which may be sandnet's own or not."""
 
     def start(self, state: Sequence[NetworkState], links: Sequence[Link]) -> None:
         """Set the ports to those of ``state``; the caller applies :func:`antispoofing_rules.ruleset` for them.
@@ -71,8 +68,8 @@ class AntiSpoofing:
     def _foreign_ports_of(self, net: Network, links: Sequence[Link]) -> Own:
         bridge = next((link.ifindex for link in links if link.name == net.link), 0)
         ports_of_bridge = (link for link in links if bridge and link.master == bridge and link.up)
-        # a port of sandnet that another program renamed stays blocked, as no rule covers that name, until it is renamed
-        # back
+        # A port of sandnet that another program renamed stays blocked until it is renamed back, as no rule covers its
+        # name.
         ports = (link.name for link in ports_of_bridge if link.group != PORTS)
         # a port of sandnet without elements was left by a join that a crash interrupted, and is about to be removed
         unexpected = (port for port in ports if port not in self._programmed and not OWN_LINK.fullmatch(port))
@@ -99,8 +96,7 @@ class AntiSpoofing:
     async def _change(self, desired: Mapping[str, Own]) -> None:
         """Replace the elements of ports; ports without elements are removed from memory."""
         async with self._rules.changing():
-            # Memory is updated first. The kernel may refuse because it lost the tables, and their rewrite uses what is
-            # in memory.
+            # Memory is updated first. The kernel may refuse because it lost the tables, and a rewrite uses memory.
             old = _merged(self._programmed.pop(port, {}) for port in desired)
             self._programmed |= {port: own for port, own in desired.items() if own}
             await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, _merged(desired.values())))

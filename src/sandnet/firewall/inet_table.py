@@ -2,9 +2,8 @@
 
 One table with a fixed number of chains and rules. The rules of services with several backends are in
 ``balancing.inet_rules`` for this table, and in ``balancing.service_rules`` for the bridge table. What differs by
-network
-and port is in sets and maps, so neither a packet nor a change costs more with a thousand of them. Isolation between
-networks is one rule, not one per pair.
+network and port is in sets and maps, so neither a packet nor a change costs more with a thousand of them. Isolation
+between networks is one rule, not one per pair.
 
 The table never accepts packets on behalf of the host's own firewall. Packets that neither come from nor go to our
 bridges leave it at the first rule, and a drop by the host's own firewall still applies.

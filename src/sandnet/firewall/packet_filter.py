@@ -148,8 +148,7 @@ class PacketFilter:
         """Publish the endpoint's ports, and forget tracked flows that an earlier holder of them left behind.
 
         Flows to current backends stay, because this also runs at a restart: without its conntrack entry, an answer
-        under
-        way is lost.
+        under way is lost.
         """
         if ep.ports:
             await self._apply(inet_table.endpoint_elements(ep, add=True))

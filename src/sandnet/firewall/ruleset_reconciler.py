@@ -115,11 +115,10 @@ class RulesetReconciler:
         await self._make(lambda: self._balancer.repair(self._desired(networks), networks))
 
     async def _make(self, make: Callable[[], Awaitable[None]]) -> None:
-        """Write both tables, and record their structure then; called while no other caller in this process changes
-        them.
+        """Write both tables, and record their structure then.
 
-        Repeated if another program changed something during it: what it broke must not be recorded as the desired
-        structure.
+        Called while no other caller in this process changes them. Repeated if another program changed something during
+        it: what it broke must not be recorded as the desired structure.
         """
         for _ in range(ATTEMPTS):
             await self._workers.run(self._acknowledge)

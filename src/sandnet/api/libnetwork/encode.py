@@ -166,9 +166,7 @@ def explanation(found: Explanation) -> explain.Explanation:
 
 
 def _backend_state(attachment: Attachment) -> str:
-    """Return whether new flows go to a backend, and if not, why; a request to drain it has priority over a failed
-    probe.
-    """
+    """Return whether new flows go to a backend, and if not, why; drained has priority over failing."""
     return "drained" if attachment.drained else "ready" if attachment.healthy else "failing"
 
 

@@ -86,9 +86,7 @@ class _Following(ASGIStreamingResponse):
 
 
 async def lines(core: Controller, since: int, keep_alive: float) -> AsyncGenerator[bytes]:
-    """Yield the events after ``since`` as lines of JSON, and an empty line after each ``keep_alive`` seconds without
-    one.
-    """
+    """Yield the events after ``since`` as lines of JSON, and an empty line every ``keep_alive`` idle seconds."""
     encoder, following = EventEncoder(core), core.events.follow(since)
     pending = asyncio.ensure_future(anext(following, None))
     try:

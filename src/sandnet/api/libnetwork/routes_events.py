@@ -16,8 +16,8 @@ async def follow_events(core: Core, state: State, since: Since = None) -> Respon
     """Return one JSON object per line, without an end.
 
     Without ``since`` the stream begins with the next event; the header ``Sandnet-Sequence`` has the number to go on
-    from.
-    After 15 seconds without an event a blank line shows that the daemon is running. Services are reported as endpoints.
+    from. After 15 seconds without an event a blank line shows that the daemon is running. Services are reported as
+    endpoints.
     """
     return EventStream(core, state.streams, since)
 

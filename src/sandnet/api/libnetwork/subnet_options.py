@@ -62,8 +62,9 @@ def _check_bridge(options: NetworkOptions) -> None:
 
 
 def _check_inside(options: NetworkOptions) -> None:
-    """Check that gateway and range are in the subnet. With an existing bridge, its driver checks again once it has read
-    the bridge's subnet.
+    """Check that gateway and range are in the subnet.
+
+    With an existing bridge, its driver checks again once it has read the bridge's subnet.
     """
     for field, value in (("gateway", options.gateway), ("ip_range", options.ip_range)):
         if value is not None and options.subnet is None and not options.bridge_name:

@@ -32,9 +32,7 @@ _LEARNING_RATES: Final = {
 RATE_LIMITS: Final = (*_LEARNING_RATES, "said", "parts")
 """The names of the rate limits that are kept for each port."""
 BACKEND_FLOW_RATE: Final = "100/second burst 4096"
-"""Rate of datagrams of one port by which a flow that a backend begins is learned, or kept: 34,096 flows in five
-minutes.
-"""
+"""Rate of datagrams of one port that may learn or keep a flow begun by a backend: 34,096 flows in five minutes."""
 FRAGMENT_RATE: Final = "100/second burst 4096"
 """Rate of fragments of one port by which the rules learn that a datagram's answer has the service's address."""
 _ASKERS: Final = 65536
@@ -199,8 +197,7 @@ class Family:
         return by_flow, f"{self.service} @clients{self.version} {by_client}"
 
     def opened(self, protocol: str, timeout: str, after: str) -> dict[str, tuple[str, ...]]:
-        """Return the chains that send a new flow by its bucket and learn it; if there is no room, it is kept by its
-        bucket.
+        """Return the chains that send a new flow by its bucket, and learn it or keep it by its bucket.
 
         Args:
             protocol: ``tcp``, ``udp`` or ``sctp``.

@@ -175,7 +175,5 @@ def _through_the_host(family: _Family, endpoint: Endpoint, targets: Sequence[str
 
 @lru_cache(maxsize=64)
 def _numbered(table: str, name: str, key: str, count: int) -> tuple[Element, ...]:
-    """Return the elements for ``key`` and each bucket or slot; cached, as each change needs them twice: before and
-    after.
-    """
+    """Return the elements for ``key`` and each bucket or slot; cached, as each change needs them twice."""
     return tuple(Element(table, name, f"{key} . {number}") for number in range(count))
