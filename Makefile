@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_PACKAGES := scripts/debian-packages.txt
 TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt
-LINTED := src tests $(wildcard bench) scripts/demo scripts/demo-backend
+LINTED := src tests docs $(wildcard bench) scripts/demo scripts/demo-backend
 SUITES ?= bookworm trixie
 export PYTHON
 # Tests wait for half of their time: two at once for each processor. The longest take a minute, so none waits behind it.
@@ -51,7 +51,7 @@ fmt: $(VENV)/.installed-dev ## Format the code, and put right what the linter ca
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check $(LINTED)
-	@$(BIN)/codespell $(LINTED) docs scripts systemd *.md Makefile pyproject.toml
+	@$(BIN)/codespell $(LINTED) scripts systemd *.md Makefile pyproject.toml
 	@$(BIN)/ruff check $(LINTED)
 	@$(BIN)/mypy
 	@$(BIN)/mypy --scripts-are-modules scripts/demo

@@ -1,0 +1,246 @@
+"""What every driver promises, on the in-memory kernel and on the real one; the sample of docs/add-a-driver.md too."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any, Final, cast
+
+import pytest
+from msgspec.structs import replace
+
+from sandnet.drivers.base import Driver, LoadBalancing, PortPublisher, Recoverable
+from sandnet.drivers.bridge.driver import BridgeDriver
+from sandnet.drivers.host_network import HostNetwork
+from sandnet.drivers.null import NullDriver
+from sandnet.drivers.sysctls import SysctlManager
+from sandnet.firewall.base import EndpointState, NetworkState
+from sandnet.kernel.base import Kernel
+from sandnet.kernel.link_reaper import LinkReaper
+from sandnet.kernel.workers import Workers
+from sandnet.model import Attachment, BoundPort, Endpoint, Network, NetworkOptions, Phase
+from sandnet.model.link_alias import attachment_alias
+from sandnet.model.sandbox import Origin, Sandbox
+from sandnet.stores.memory import MemoryStore
+from tests.support.kernel_cases import SANDBOXES, FakeWorld, LinuxWorld, World
+from tests.support.network_host import Host, unavailable
+
+POOLS: Final = (IPv4Network("10.60.0.0/16"),)
+ID: Final = "ab" * 32
+KEY: Final = f"{SANDBOXES}/c1"
+_reason = cache(unavailable)
+
+
+class InlineWorkers(Workers):
+    """Runs each job at once: the case's kernel moves to the right thread by itself."""
+
+    async def run(self, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return job(*args, **kwargs)
+
+
+def sample() -> Any:
+    """The module of the sample driver."""
+    path = Path(__file__).parents[2] / "docs" / "examples" / "segment.py"
+    spec = importlib.util.spec_from_file_location("segment", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def null(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
+    return NullDriver("null")
+
+
+def bridge(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
+    return BridgeDriver(kernel, workers, LinkReaper(kernel.links, workers), host_network, POOLS)
+
+
+def segment(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
+    return cast(Driver, sample().SegmentDriver(kernel, workers, host_network, POOLS))
+
+
+@dataclass
+class DriverCase:
+    """One driver on one kernel."""
+
+    driver: Driver
+    kernel: Kernel
+    host_network: HostNetwork
+    networks: list[NetworkState]
+
+    async def network(self) -> Network:
+        """A network of the driver, planned and made."""
+        draft = Network(
+            id=ID, name="net", driver=self.driver.name, phase=Phase.CREATING, sequence=1, created=0.0,
+            options=NetworkOptions(),
+        )  # fmt: skip
+        planned = await self.driver.plan(draft, [])
+        self.networks[:] = [NetworkState(planned, [])] if planned.link else []
+        made = replace(await self.driver.create_network(planned), phase=Phase.READY)
+        self.networks[:] = [NetworkState(made, [])] if made.link else []
+        return made
+
+    def faults(self, network: Network) -> Any:
+        """How the network differs in the kernel."""
+        return self.driver.faults([network], self.kernel.state_reader.host())
+
+
+@pytest.fixture(params=["fake", "linux"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
+    if reason := _reason():
+        pytest.skip(reason)
+    with Host() as host:
+        linux = LinuxWorld(host)
+        yield linux
+        linux.close()
+
+
+@pytest.fixture(params=[null, bridge, segment], ids=lambda make: make.__name__)
+async def case(request: pytest.FixtureRequest, world: World) -> DriverCase:
+    workers = InlineWorkers(1)
+    sysctls = SysctlManager(world.kernel.sysctl, MemoryStore(), workers)
+    host_network = HostNetwork(world.kernel, workers, sysctls)
+    networks: list[NetworkState] = []
+    await host_network.start(lambda phases: [each for each in networks if each.network.phase in phases])
+    return DriverCase(request.param(world.kernel, workers, host_network), world.kernel, host_network, networks)
+
+
+def endpoint(network: Network) -> Endpoint:
+    address = IPv4Interface((network.ipv4.prefix[7], network.ipv4.prefix.prefixlen)) if network.ipv4 else None
+    return Endpoint(
+        id="e" * 64, name="web", network_id=network.id, phase=Phase.READY, sequence=2, created=0.0,
+        address=address, mac="02:42:0a:3c:00:07" if address else "",
+    )  # fmt: skip
+
+
+def attachment(network: Network, ep: Endpoint) -> Attachment:
+    linked = bool(network.link)
+    return Attachment(
+        endpoint_id=ep.id, network_id=network.id, container_id="c1", phase=Phase.READY, sequence=3,
+        interface="eth0" if linked else "", host_link="snv0123456789" if linked else "", holder=True,
+        address=ep.address, mac=ep.mac,
+    )  # fmt: skip
+
+
+async def test_planned_network_is_made_and_does_not_differ(case: DriverCase) -> None:
+    network = await case.network()
+    assert await case.faults(network) == []
+    assert await case.driver.changed_networks([network]) == []
+    assert await case.host_network.packet_filter.faults() == []
+
+
+async def test_creating_a_network_again_changes_nothing(case: DriverCase) -> None:
+    network = await case.network()
+    assert await case.driver.create_network(network) == network
+    assert await case.faults(network) == []
+
+
+async def test_network_made_again_is_repaired(case: DriverCase) -> None:
+    network = await case.network()
+    case.kernel.links.delete([network.link] if network.link else [])
+    assert bool(await case.faults(network)) is bool(network.link)
+    await case.driver.create_network(network)
+    assert await case.faults(network) == []
+
+
+async def test_deleting_a_network_twice_leaves_nothing(case: DriverCase) -> None:
+    before = {link.name for link in case.kernel.links.list()}
+    network = await case.network()
+    case.networks.clear()
+    for _ in range(2):
+        await case.driver.delete_network(network)
+    assert {link.name for link in case.kernel.links.list()} - before <= {network.link}  # which a reaper may have now
+    assert await case.host_network.packet_filter.faults() == []
+
+
+async def test_join_returns_the_link_as_it_should_be(case: DriverCase) -> None:
+    network = await case.network()
+    ep = endpoint(network)
+    att = attachment(network, ep)
+    veth = await case.driver.join(network, ep, att)
+    assert veth == case.driver.link(network, ep, att)
+    assert bool(veth) is bool(network.link)
+
+
+async def test_joined_sandbox_has_its_interface_and_leaves_without_trace(case: DriverCase) -> None:
+    network = await case.network()
+    ep = endpoint(network)
+    att = attachment(network, ep)
+    case.kernel.namespaces.make(KEY)
+    for _ in range(2):
+        veth = await case.driver.join(network, ep, att)
+        if veth:
+            case.kernel.links.plug(KEY, veth)
+    assert set(case.kernel.namespaces.interfaces(KEY)) == {"lo", *({"eth0"} if network.link else ())}
+    case.networks[:] = [NetworkState(network, [EndpointState(ep, [att])])] if network.link else []
+    assert await case.host_network.packet_filter.faults() == []
+    case.kernel.links.retire([att.host_link] if veth else [])
+    for _ in range(2):
+        await case.driver.leave(network, [att])
+    case.networks[:] = [NetworkState(network, [EndpointState(ep, [])])] if network.link else []
+    assert await case.host_network.packet_filter.faults() == []
+
+
+async def test_right_link_is_not_taken_for_a_different_one(case: DriverCase) -> None:
+    network = await case.network()
+    port = case.kernel.state_reader.host().links.get(network.link)
+    assert port is None or not case.driver.may_differ(network, port)
+
+
+async def test_deleting_an_endpoint_twice_is_success(case: DriverCase) -> None:
+    network = await case.network()
+    for _ in range(2):
+        await case.driver.delete_endpoint(network, endpoint(network))
+
+
+async def test_port_publisher_publishes_and_withdraws_repeatedly(case: DriverCase) -> None:
+    if not isinstance(case.driver, PortPublisher):
+        return
+    network = await case.network()
+    case.driver.check_publishable(network)
+    bound = BoundPort(proto=6, port=80, host_ip=IPv4Interface("0.0.0.0").ip, host_port=8080)
+    ep = replace(endpoint(network), ports=(bound,))
+    for _ in range(2):
+        await case.driver.publish(network, ep)
+    case.networks[:] = [NetworkState(network, [EndpointState(ep, [])])]
+    assert await case.host_network.packet_filter.faults() == []
+    for _ in range(2):
+        await case.driver.unpublish(network, ep)
+    case.networks[:] = [NetworkState(network, [])]
+    assert await case.host_network.packet_filter.faults() == []
+
+
+async def test_load_balancing_takes_the_same_backends_twice(case: DriverCase) -> None:
+    if not isinstance(case.driver, LoadBalancing):
+        return
+    network = await case.network()
+    ep = endpoint(network)
+    for backends in ([attachment(network, ep)], [attachment(network, ep)], []):
+        await case.driver.balance(network, ep, backends)
+
+
+async def test_recoverable_driver_recognises_its_own_links_only(case: DriverCase) -> None:
+    if not isinstance(case.driver, Recoverable):
+        return
+    network = await case.network()
+    ep = endpoint(network)
+    att = attachment(network, ep)
+    case.kernel.namespaces.make(KEY)
+    veth = await case.driver.join(network, ep, att)
+    assert veth
+    sandbox = Sandbox(
+        container_id="c1", key=KEY, phase=Phase.READY, sequence=4, created=0.0, inode=1, origin=Origin.MADE
+    )
+    case.kernel.links.plug(KEY, veth._replace(alias=attachment_alias(ep, sandbox, att)))
+    found = case.driver.recognise(case.kernel.links.list())
+    assert [(link.name, alias.name) for link, alias in found.networks] == [(network.link, "net")]
+    assert [(link.name, alias.container_id) for link, alias in found.attachments] == [(att.host_link, "c1")]
