@@ -47,14 +47,14 @@ def prepare() -> None:
     """Do what is the same for every daemon."""
     later = Later()
     app = create_app(later, version="0")
-    missing = feature_probe.missing()
+    missing = feature_probe.missing_features()
 
     def ready_made(controller: Controller, **_: object) -> RequestNormalizer:
         vars(later).update(vars(controller))
         return app
 
     http_server.create_app = ready_made  # type: ignore[attr-defined]
-    host.missing = lambda: dict(missing)  # type: ignore[attr-defined]
+    host.missing_features = lambda: dict(missing)  # type: ignore[attr-defined]
     # what comes by the clock would come amid anything: repairs and copies have scenarios of their own
     drift_watcher.POLL_INTERVAL = drift_watcher.LONGEST_PAUSE = drift_watcher.FIRST_SCAN_DELAY = PUT_OFF
     backups.Backups.__init__.__defaults__ = (PUT_OFF, PUT_OFF)

@@ -71,11 +71,11 @@ def test_given_a_symlinked_parent_then_nothing_is_written_through_it(files: File
 
 
 def test_given_a_path_whose_directories_are_missing_when_asked_then_they_are_told(files: Files, root: Path) -> None:
-    assert files.missing(f"{root}/a/b/hosts") == [f"{root}/a", f"{root}/a/b"]
+    assert files.missing_directories(f"{root}/a/b/hosts") == [f"{root}/a", f"{root}/a/b"]
     (root / "a").mkdir(parents=True)
-    assert files.missing(f"{root}/a/b/hosts") == [f"{root}/a/b"]
-    assert files.missing(f"{root}/a/hosts") == []
-    assert files.missing(f"{root}/hosts") == []
+    assert files.missing_directories(f"{root}/a/b/hosts") == [f"{root}/a/b"]
+    assert files.missing_directories(f"{root}/a/hosts") == []
+    assert files.missing_directories(f"{root}/hosts") == []
 
 
 def test_given_directories_when_removed_then_only_those_that_are_empty_and_ours_to_remove_go(
@@ -132,11 +132,11 @@ def test_given_a_file_of_anothers_when_set_aside_and_given_back_then_it_is_the_s
     place.write_text("theirs")
     place.chmod(0o600)
     inode = place.stat().st_ino
-    assert files.holds(str(place))
+    assert files.has_foreign_file(str(place))
     for _ in range(2):  # a killed writer's successor does it again
         files.set_aside(str(place))
         files.write(str(place), b"ours")
-    assert files.holds(str(place))
+    assert files.has_foreign_file(str(place))
     for _ in range(2):
         files.restore_original(str(place))
         assert (place.read_text(), place.stat().st_ino, place.stat().st_mode & 0o777) == ("theirs", inode, 0o600)
@@ -151,14 +151,14 @@ def test_given_a_file_that_was_set_aside_when_ours_was_never_written_then_it_is_
     place.write_text("theirs")
     files.set_aside(str(place))
     assert not place.exists()
-    assert files.holds(str(place))
+    assert files.has_foreign_file(str(place))
     files.restore_original(str(place))
     assert place.read_text() == "theirs"
 
 
 def test_given_nothing_at_a_path_when_it_is_given_back_then_nothing_changes(files: Files, root: Path) -> None:
     for path in (f"{root}/hosts", f"{root}/none/hosts", "/etc/hosts"):
-        assert not files.holds(path) or path == "/etc/hosts"
+        assert not files.has_foreign_file(path) or path == "/etc/hosts"
         files.restore_original(path)
         files.discard_original(path)
     root.mkdir()

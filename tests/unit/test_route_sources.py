@@ -12,7 +12,7 @@ import pytest
 from sandnet.errors import Error, Kind
 from sandnet.firewall.masquerade_sources import RouteSources, element
 from sandnet.kernel.fake.kernel import FakeKernel
-from sandnet.kernel.netlink.route_sources import Own, Path, differing
+from sandnet.kernel.netlink.route_sources import OwnAddress, Path, differing_sources
 from sandnet.kernel.types import RouteSource
 from sandnet.kernel.workers import Workers
 
@@ -27,14 +27,14 @@ def path(to: str, source: str = "", gateway: str = "", link: int = 2, metric: in
     return Path(FAMILIES[prefix.version], span, (table != 254, table, metric), link, hop, preferred, 3)
 
 
-def own(text: str, link: int = 2) -> Own:
+def own(text: str, link: int = 2) -> OwnAddress:
     found = ip_interface(text)
     span = int(found.network.network_address), int(found.network.broadcast_address)
-    return Own(FAMILIES[found.version], link, found.ip.packed, span)
+    return OwnAddress(FAMILIES[found.version], link, found.ip.packed, span)
 
 
-def told(paths: Iterable[Path], *addresses: Own) -> list[str]:
-    return [element(each)[1] for each in differing(paths, addresses, NAMES)]
+def told(paths: Iterable[Path], *addresses: OwnAddress) -> list[str]:
+    return [element(each)[1] for each in differing_sources(paths, addresses, NAMES)]
 
 
 FIRST, SECOND = own("192.0.2.1/24"), own("192.0.2.50/24")

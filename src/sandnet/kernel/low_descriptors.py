@@ -72,7 +72,7 @@ class LowDescriptors:
                 os.close(number)
                 made = opener()
                 if self._is_ours_or_free(number):
-                    self._enlarge(number)
+                    self._set_send_buffers(number)
                     return made
                 discard(made)
         hint = "restart the daemon; it holds fewer descriptors then"
@@ -104,7 +104,7 @@ class LowDescriptors:
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
             return ours
 
-    def _enlarge(self, highest: int) -> None:
+    def _set_send_buffers(self, highest: int) -> None:
         """Set the send buffer of sockets of this kind that have this number or a lower one."""
         numbers = map(int, os.listdir("/proc/self/fd")) if self._send_buffer else ()
         for number in numbers:

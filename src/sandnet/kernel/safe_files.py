@@ -82,7 +82,7 @@ class Files:
         """
         root, parts = self._split(path)
         with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
-            _unlink(parent, _temporary(parts[-1]))
+            _unlink(parent, _temporary_name(parts[-1]))
 
     def fingerprint(self, path: str) -> tuple[int, ...]:
         """Return a value that changes whenever a process writes or replaces the file; empty when there is none."""
@@ -92,7 +92,7 @@ class Files:
             return ()
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
-    def missing(self, path: str) -> list[str]:
+    def missing_directories(self, path: str) -> list[str]:
         """Return the directories that :meth:`write` of this file would make, the outermost first.
 
         Raises:
@@ -139,18 +139,18 @@ class Files:
         except Error:
             return
         with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
-            _unlink(parent, _temporary(parts[-1]))
+            _unlink(parent, _temporary_name(parts[-1]))
             if _is_regular(parent, parts[-1]):
                 _unlink(parent, parts[-1])
         if prune and len(parts) > 1:
             self.remove_directory("/".join((root, *parts[:-1])))
 
-    def holds(self, path: str) -> bool:
+    def has_foreign_file(self, path: str) -> bool:
         """Return whether another program has a regular file there, perhaps renamed by an earlier :meth:`set_aside`."""
         try:
             root, parts = self._split(path)
             with _opened(root, parts[:-1], make=False) as parent:
-                return _is_regular(parent, parts[-1]) or _is_regular(parent, _aside(parts[-1]))
+                return _is_regular(parent, parts[-1]) or _is_regular(parent, _original_name(parts[-1]))
         except (Error, OSError):
             return False
 
@@ -166,8 +166,8 @@ class Files:
         root, parts = self._split(path)
         name = parts[-1]
         with _translated(path), suppress(FileNotFoundError), _opened(root, parts[:-1], make=False) as parent:
-            if not _is_regular(parent, _aside(name)) and _is_regular(parent, name):
-                os.rename(name, _aside(name), src_dir_fd=parent, dst_dir_fd=parent)
+            if not _is_regular(parent, _original_name(name)) and _is_regular(parent, name):
+                os.rename(name, _original_name(name), src_dir_fd=parent, dst_dir_fd=parent)
 
     def restore_original(self, path: str) -> None:
         """Undo :meth:`set_aside`: the original replaces what we wrote since.
@@ -184,9 +184,9 @@ class Files:
             return
         name = parts[-1]
         with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
-            _unlink(parent, _temporary(name))
-            if _is_regular(parent, _aside(name)) and (_is_regular(parent, name) or not _is_there(parent, name)):
-                os.rename(_aside(name), name, src_dir_fd=parent, dst_dir_fd=parent)
+            _unlink(parent, _temporary_name(name))
+            if _is_regular(parent, _original_name(name)) and (_is_regular(parent, name) or not _is_there(parent, name)):
+                os.rename(_original_name(name), name, src_dir_fd=parent, dst_dir_fd=parent)
 
     def discard_original(self, path: str) -> None:
         """Remove the file that :meth:`set_aside` kept.
@@ -199,8 +199,8 @@ class Files:
         except Error:
             return
         with _ignoring_foreign(path), _opened(root, parts[:-1], make=False) as parent:
-            _unlink(parent, _temporary(parts[-1]))
-            _unlink(parent, _aside(parts[-1]))
+            _unlink(parent, _temporary_name(parts[-1]))
+            _unlink(parent, _original_name(parts[-1]))
 
     def _split(self, path: str) -> tuple[str, tuple[str, ...]]:
         parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -283,7 +283,7 @@ def _is_regular(parent: int, name: str) -> bool:
         return False
 
 
-def _temporary(name: str) -> str:
+def _temporary_name(name: str) -> str:
     """Return the temporary name: one for each file, so that the remains of a killed writer are found.
 
     Writers of one file take turns.
@@ -291,7 +291,7 @@ def _temporary(name: str) -> str:
     return f".{name}{_TEMPORARY}"
 
 
-def _aside(name: str) -> str:
+def _original_name(name: str) -> str:
     """Return the name of the original that was there before our file."""
     return f".{name}{_ASIDE}"
 
@@ -305,7 +305,7 @@ def _is_there(parent: int, name: str) -> bool:
 
 
 def _replace(parent: int, name: str, content: bytes) -> None:
-    temporary = _temporary(name)
+    temporary = _temporary_name(name)
     _unlink(parent, temporary)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
     try:

@@ -19,18 +19,18 @@ TABLES: Final = 0x736E0000
 """Our tables are numbered from here by the index of the interface ("sn" and a number); main is 254."""
 
 
-_NEAR: Final = 700
+_PRIORITY_NETWORKS: Final = 700
 
 
-_OTHERS: Final = 701
+_PRIORITY_MAIN_TABLE: Final = 701
 
 
-_FAR: Final = 702
+_PRIORITY_DEFAULT: Final = 702
 
 
-_UNBOUND: Final = 703
-"""Priorities, in the order of evaluation: our networks, the specific routes of the main table, all other destinations,
-and the same for packets that have no source address yet."""
+_PRIORITY_UNBOUND: Final = 703
+"""Rule priorities, in the order of evaluation: the sandbox's networks, the specific routes of the main table, all other
+destinations, and the same for packets that have no source address yet."""
 
 
 _BITS: Final = {4: 32, 6: 128}
@@ -64,13 +64,13 @@ def _rules(route: SourceRoute, table: int) -> Iterator[PolicyRule]:
     """
     version = route.address.version
     for source in (each.packed for each in route.sources):
-        yield PolicyRule(version, _NEAR, source, (0, 0), table, specific=True)
+        yield PolicyRule(version, _PRIORITY_NETWORKS, source, (0, 0), table, specific=True)
         if route.default:
-            yield PolicyRule(version, _OTHERS, source, (0, 0), RT_TABLE_MAIN, specific=True)
-            yield PolicyRule(version, _FAR, source, (0, 0), table, specific=False)
+            yield PolicyRule(version, _PRIORITY_MAIN_TABLE, source, (0, 0), RT_TABLE_MAIN, specific=True)
+            yield PolicyRule(version, _PRIORITY_DEFAULT, source, (0, 0), table, specific=False)
     for ports in route.udp_ports:
-        yield PolicyRule(version, _OTHERS, b"", ports, RT_TABLE_MAIN, specific=True)
-        yield PolicyRule(version, _UNBOUND, b"", ports, table, specific=False)
+        yield PolicyRule(version, _PRIORITY_MAIN_TABLE, b"", ports, RT_TABLE_MAIN, specific=True)
+        yield PolicyRule(version, _PRIORITY_UNBOUND, b"", ports, table, specific=False)
 
 
 def _routes(route: SourceRoute, index: int) -> Iterator[PolicyRoute]:
@@ -81,8 +81,9 @@ def _routes(route: SourceRoute, index: int) -> Iterator[PolicyRoute]:
         for prefix in route.others:
             yield PolicyRoute(version, table, packed_prefix(prefix), gateway, index, source)
         if route.default:
-            yield PolicyRoute(version, table, _everything(version), gateway, index, source)
+            yield PolicyRoute(version, table, default_destination(version), gateway, index, source)
 
 
-def _everything(version: int) -> PackedPrefix:
+def default_destination(version: int) -> PackedPrefix:
+    """Return the destination of a default route, for an IP version."""
     return bytes(_BITS[version] // 8), 0

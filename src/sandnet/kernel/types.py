@@ -26,9 +26,9 @@ def host_prefix(address: Address) -> PackedPrefix:
     return address.packed, address.max_prefixlen
 
 
-def packed_addresses_on(space: NamespaceState, index: int) -> frozenset[PackedPrefix]:
+def packed_addresses_on(state: NamespaceState, index: int) -> frozenset[PackedPrefix]:
     """Return the addresses on a link."""
-    return space.addresses.get(index, frozenset())
+    return state.addresses.get(index, frozenset())
 
 
 def packed_prefix(prefix: Prefix) -> PackedPrefix:
@@ -133,9 +133,9 @@ class PinnedNamespace(NamedTuple):
 
     inode: int
     """Its identity: the inode number of its file."""
-    space: NamespaceState
-    whole: bool = True
-    """Whether all of it was read. If not, ``space`` is empty: it holds more than one scan may read."""
+    state: NamespaceState
+    complete: bool = True
+    """Whether all of it was read. If not, ``state`` is empty: it holds more than one scan may read."""
 
 
 class Listing(NamedTuple):

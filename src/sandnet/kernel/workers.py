@@ -41,7 +41,7 @@ TIMEOUTS = Timeouts()
 _log = logging.getLogger(__name__)
 
 
-class _Running:
+class _RunningJob:
     """A job that has begun."""
 
     def __init__(self, name: str, *, spare: bool) -> None:
@@ -69,7 +69,7 @@ class Workers:
         self._slots = asyncio.Semaphore(threads)
         self._threads, self._spare = threads, spare
         self._timeouts = timeouts
-        self._running: set[_Running] = set()
+        self._running: set[_RunningJob] = set()
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the job on a thread and return its result.
@@ -86,7 +86,7 @@ class Workers:
             await self._slots.acquire()
         loop = asyncio.get_running_loop()
         spare = len(self._running) >= self._threads and sum(not each.spare for each in self._running) >= self._threads
-        running = _Running(_name_of(job), spare=spare)
+        running = _RunningJob(_name_of(job), spare=spare)
         try:
             future = loop.run_in_executor(self._spares if spare else self._pool, lambda: job(*args, **kwargs))
         except BaseException:
@@ -116,14 +116,14 @@ class Workers:
             message = f"no worker thread was free for {self._timeouts.queue:g} s{hanging and ': '}{hanging}"
             raise Error(Kind.UNAVAILABLE, message, "repeat the request later", "kernel_busy") from None
 
-    def _replace(self, running: _Running) -> None:
+    def _replace(self, running: _RunningJob) -> None:
         """Give the slot of a hanging job to another job."""
         _log.warning("%s has not ended after %g s", running.name, self._timeouts.job)
         if sum(each.replaced for each in self._running) < self._spare:
             running.replaced = True
             self._slots.release()
 
-    def _ended(self, running: _Running) -> None:
+    def _ended(self, running: _RunningJob) -> None:
         self._running.discard(running)
         if running.alarm:
             running.alarm.cancel()

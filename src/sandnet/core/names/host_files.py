@@ -82,8 +82,10 @@ class HostFiles:
         foreign = [p for p in (sandbox.hosts_path, sandbox.resolv_conf_path) if not self._is_own(p)]
         if not foreign:
             return sandbox
-        missing = await self._workers.run(lambda: [path for file in foreign for path in self._files.missing(file)])
-        kept = await self._workers.run(lambda: tuple(file for file in foreign if self._files.holds(file)))
+        missing = await self._workers.run(
+            lambda: [path for file in foreign for path in self._files.missing_directories(file)]
+        )
+        kept = await self._workers.run(lambda: tuple(file for file in foreign if self._files.has_foreign_file(file)))
         return replace(sandbox, made_dirs=tuple(sorted(set(missing), key=len, reverse=True)), kept_files=kept)
 
     def _is_own(self, path: str) -> bool:

@@ -71,18 +71,18 @@ def diff_sandbox(
         return
     if sandbox.origin is Origin.HOST:
         return
-    if not inside.whole:
+    if not inside.complete:
         yield SandboxFault(None, "it has too many links, addresses, routes or rules to be compared", TOO_MUCH)
         yield from _host_ends(desired, host)
         return
-    loopback = inside.space.links.get("lo")
+    loopback = inside.state.links.get("lo")
     if loopback is None or not loopback.link.up:
         yield SandboxFault(None, "lo is down", NO_LOOPBACK)
     for attachment, veth in desired.links:
-        for problem, reason in _link(veth, host, inside.space):
+        for problem, reason in _link(veth, host, inside.state):
             yield SandboxFault(attachment, problem, reason)
-    yield from _default_routes(desired, inside.space)
-    yield from _source_routes(desired, inside.space)
+    yield from _default_routes(desired, inside.state)
+    yield from _source_routes(desired, inside.state)
 
 
 def _host_ends(desired: DesiredSandbox, host: NamespaceState) -> Iterator[SandboxFault]:

@@ -18,7 +18,7 @@ LOOPBACK: Final = Link("lo", 1, "", 0, True, 65536, "00:00:00:00:00:00", 0)
 
 
 @dataclass
-class Inner:
+class InnerEnd:
     """The end of a pair that is in a namespace."""
 
     mac: str
@@ -31,7 +31,7 @@ class FakeNamespace:
     """A network namespace; ``lo`` is not among its links."""
 
     loopback_up: bool
-    links: dict[str, Inner] = field(default_factory=dict)
+    links: dict[str, InnerEnd] = field(default_factory=dict)
     loopback: list[Interface] = field(default_factory=list)
     """Addresses on ``lo``."""
     default_routes: dict[int, DefaultRoute] = field(default_factory=dict)

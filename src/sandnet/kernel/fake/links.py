@@ -8,7 +8,7 @@ from ipaddress import ip_interface
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, Inner, recorded
+from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, InnerEnd, recorded
 from sandnet.kernel.types import RETIRED, Bridge, Link, Port, Veth
 from sandnet.model.address import Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
@@ -99,7 +99,7 @@ class FakeLinks:
         ends = (self._pins[namespace], veth.interface)
         if host is None or self._peers[veth.host_link] != ends or veth.host_link in self.retired:
             self._make_pair(bridge, ends, veth)
-        self._shape(bridge, ends, veth)
+        self._update_pair(bridge, ends, veth)
 
     @recorded
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
@@ -198,9 +198,9 @@ class FakeLinks:
             raise Error(Kind.CONFLICT, f"the name {ends[1]} is taken in the namespace", code="interface_taken")
         self.add(veth.host_link, "veth")
         self._peers[veth.host_link] = ends
-        space.links[ends[1]] = Inner(veth.mac, veth.mtu or 1500, [])
+        space.links[ends[1]] = InnerEnd(veth.mac, veth.mtu or 1500, [])
 
-    def _shape(self, bridge: Link, ends: tuple[int, str], veth: Veth) -> None:
+    def _update_pair(self, bridge: Link, ends: tuple[int, str], veth: Veth) -> None:
         host = self.present[veth.host_link]
         mtu = veth.mtu or host.mtu
         self.present[veth.host_link] = host._replace(

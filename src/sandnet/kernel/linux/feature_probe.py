@@ -51,7 +51,7 @@ table bridge sandnet_probe {
 """
 
 
-def missing() -> dict[str, str]:
+def missing_features() -> dict[str, str]:
     """See :meth:`sandnet.kernel.base.Host.missing_features`; every call probes again."""
     if reason := _no_namespace():
         untried = f"it could not be tried: {reason}"

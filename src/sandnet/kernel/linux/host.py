@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.linux.feature_probe import missing
+from sandnet.kernel.linux.feature_probe import missing_features
 from sandnet.kernel.linux.host_ports import HeldPort, PortHolder
 from sandnet.kernel.linux.sysctl import ProcSysctl
 from sandnet.kernel.netlink.occupied_prefixes import OccupiedPrefixes
 from sandnet.kernel.netlink.policy_rules import is_preferred, prefer
-from sandnet.kernel.netlink.prefix_table import matters, prefix_of
+from sandnet.kernel.netlink.prefix_table import can_overlap, prefix_of
 from sandnet.kernel.netlink.route_follower import RouteFollower
 from sandnet.kernel.netlink.socket import Netlink, map_errors
 from sandnet.kernel.types import BridgeRoute, RouteSource
@@ -53,7 +53,7 @@ class Nameservers:
         with open(self._path, encoding="utf-8", errors="replace") as file:
             servers = parsed(file.read(_MAX_RESOLV_CONF)).servers
         packed = (server.packed for server in servers)
-        return tuple(prefix_of(each, len(each) * 8) for each in packed if matters(each))
+        return tuple(prefix_of(each, len(each) * 8) for each in packed if can_overlap(each))
 
 
 class LinuxHost:
@@ -118,7 +118,7 @@ class LinuxHost:
         """See :meth:`sandnet.kernel.base.Host.missing_features`; probed at the first call only."""
         with self._lock:
             if self._missing is None:
-                self._missing = missing()
+                self._missing = missing_features()
             return dict(self._missing)
 
     def close(self) -> None:

@@ -172,7 +172,7 @@ class LinuxLinks:
         with self._ends(namespace, veth) as ends:
             made = self._ensure_pair(ends, veth)
             if not made:
-                _reshape(ends, veth)
+                _update_pair(ends, veth)
             if veth.isolated or veth.hairpin or not made:
                 index = _index(ends.here, veth.host_link)
                 ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
@@ -182,9 +182,9 @@ class LinuxLinks:
             ends.here.call(RTM_SETLINK, header + named + no_link_local + alias(veth.alias))
             inner = _index(ends.there, veth.interface)
             shares = bool(veth.service or veth.service_ipv6)
-            behaviour = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
-            if behaviour:  # a separate request: in one with the next, the link is up before this takes effect
-                ends.there.call(RTM_SETLINK, link_header(inner) + behaviour)
+            options = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
+            if options:  # a separate request: in one with the next, the link is up before this takes effect
+                ends.there.call(RTM_SETLINK, link_header(inner) + options)
             ends.there.call(RTM_SETLINK, link_header(inner, up=True))
             for address in (veth.address_ipv6, veth.address):  # the slower one first
                 if address:
@@ -205,11 +205,11 @@ class LinuxLinks:
             correct_neighbour(ends.here, ends.bridge, address, mac)
         if made and veth.address and not veth.hairpin:  # a hairpin port returns the request, which ends the series
             announce_own(ends.there, inner, veth.address.ip)
-        rest = (*shared, *(address for address in own if address.version == 6 or veth.hairpin))
+        repeated = (*shared, *(address for address in own if address.version == 6 or veth.hairpin))
         if shared:  # flows depend on the address
-            announce(ends.namespace, veth.interface, mac, rest)
-        if rest:
-            claim = Claim(path, os.fstat(ends.namespace).st_ino, veth.interface, veth.mac, rest)
+            announce(ends.namespace, veth.interface, mac, repeated)
+        if repeated:
+            claim = Claim(path, os.fstat(ends.namespace).st_ino, veth.interface, veth.mac, repeated)
             self._announcer.schedule(claim, DELAYS[1:] if shared else DELAYS)
 
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
@@ -272,7 +272,7 @@ class LinuxLinks:
         try:
             _make_pair(ends, veth)
         except NetlinkError as error:
-            raise _refused(error, veth) from error
+            raise _refusal(error, veth) from error
         return True
 
 
@@ -341,8 +341,8 @@ def _is_pair(ends: _Ends, veth: Veth) -> bool:
     return joined and host.link.group != RETIRED and ends.there.index(veth.interface) == host.peer
 
 
-def _reshape(ends: _Ends, veth: Veth) -> None:
-    """Give an existing pair the bridge, MTU and MAC it should have."""
+def _update_pair(ends: _Ends, veth: Veth) -> None:
+    """Give an existing pair its desired bridge, MTU and MAC."""
     host = link_header() + string(IFLA_IFNAME, veth.host_link)
     ends.here.call(RTM_SETLINK, host + u32(IFLA_MASTER, ends.bridge) + mac_and_mtu(mtu=veth.mtu))
     inner = link_header() + string(IFLA_IFNAME, veth.interface)
@@ -375,7 +375,7 @@ def _shared(veth: Veth) -> list[Address]:
     return [service.ip for service in (veth.service, veth.service_ipv6) if service]
 
 
-def _refused(error: NetlinkError, veth: Veth) -> Exception:
+def _refusal(error: NetlinkError, veth: Veth) -> Exception:
     """Return the error for a pair that cannot be made although no retired link is in the way."""
     if error.errno == errno.EXFULL:
         message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"

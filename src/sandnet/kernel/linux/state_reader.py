@@ -102,18 +102,18 @@ class LinuxStateReader:
         try:
             with self._namespaces.opened(key) as namespace:
                 inode = os.fstat(namespace).st_ino
-                space = _space_inside(namespace, families)
-                return PinnedNamespace(inode, space or _NOTHING, whole=space is not None)
+                state = _state_inside(namespace, families)
+                return PinnedNamespace(inode, state or _NOTHING, complete=state is not None)
         except (OSError, NotANetworkNamespaceError, Error):
             return None
 
 
-def _space_inside(namespace: int, families: Sequence[int]) -> NamespaceState | None:
+def _state_inside(namespace: int, families: Sequence[int]) -> NamespaceState | None:
     """Read the state of a sandbox; ``None``: it holds more than one scan may read."""
     try:
         with Netlink.inside(namespace) as netlink:
-            space = _namespace_state(netlink, dump_ports(netlink), families)
-            return space._replace(policy=dump_policy(netlink))
+            state = _namespace_state(netlink, dump_ports(netlink), families)
+            return state._replace(policy=dump_policy(netlink))
     except TooMuchError:
         return None
 

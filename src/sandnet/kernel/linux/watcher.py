@@ -147,11 +147,11 @@ class LinuxWatcher:
 
     def _summarise(self, received: list[tuple[int, Reply]], *, mounts: bool, rules: bool, missed: bool) -> Changes:
         latest: dict[tuple[int, int], bytes] = {}
-        gone: set[str] = set()
+        deleted_names: set[str] = set()
         reduced: set[int] = set()
         extended: set[int] = set()
         reduced_namespaces: set[int] = set()
-        deleted: set[int] = set()
+        deleted_indexes: set[int] = set()
         for where, reply in received:
             if reply.kind in (RTM_NEWLINK, RTM_DELLINK) and reply.body[0] == socket.AF_BRIDGE:
                 continue  # about a bridge port; the message of the link itself contains the same
@@ -160,8 +160,8 @@ class LinuxWatcher:
             elif where != _HERE and reply.kind in _REDUCED_INSIDE:
                 reduced_namespaces.add(where)
             elif reply.kind == RTM_DELLINK:
-                gone.add(to_port(reply.body).link.name)
-                deleted.add(index_of_link(reply.body))
+                deleted_names.add(to_port(reply.body).link.name)
+                deleted_indexes.add(index_of_link(reply.body))
                 latest.pop((where, index_of_link(reply.body)), None)
             elif where == _HERE and reply.kind in _LINK_INDEX:
                 (reduced if reply.kind in _REDUCED else extended).add(_LINK_INDEX[reply.kind](reply.body))
@@ -171,14 +171,14 @@ class LinuxWatcher:
             if where != _HERE:
                 inner.setdefault(where, []).append(port)
         here = {port.link.name: port for (where, _), port in links.items() if where == _HERE}
-        self._remember(here, gone)
+        self._remember(here, deleted_names)
         reduced_links = frozenset(name for index in reduced if (name := self._names.get(index)))
         extended_links = frozenset(self._names.get(index, "") for index in extended)
-        for index in deleted - {port.link.ifindex for port in here.values()}:
+        for index in deleted_indexes - {port.link.ifindex for port in here.values()}:
             self._names.pop(index, None)
         return Changes(
             here,
-            frozenset(gone),
+            frozenset(deleted_names),
             reduced_links,
             extended_links,
             inner,
@@ -188,8 +188,8 @@ class LinuxWatcher:
             missed=missed,
         )
 
-    def _remember(self, here: Mapping[str, Port], gone: set[str]) -> None:
-        for name in gone - here.keys():
+    def _remember(self, here: Mapping[str, Port], deleted_names: set[str]) -> None:
+        for name in deleted_names - here.keys():
             self._namespaces.pop(name, None)
         for name, port in here.items():
             self._names[port.link.ifindex] = name

@@ -105,8 +105,8 @@ def _forget(conntrack: _Conntrack, targets: set[bytes], ports: set[tuple[int, by
         return
     for flow in conntrack.flows(b"" if ports else _TRANSLATED):
         parts = attributes(flow, _HEADER)
-        gone = _is_translated(parts) and _answering(parts) in targets
-        if gone or (_was_sent_to(parts, ports) and _answering(parts) not in right):
+        stale = _is_translated(parts) and _answering(parts) in targets
+        if stale or (_was_sent_to(parts, ports) and _answering(parts) not in right):
             conntrack.delete(flow)
 
 

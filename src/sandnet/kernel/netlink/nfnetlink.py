@@ -71,7 +71,7 @@ _Attributes = dict[int, bytes]
 """Attributes by their type."""
 
 
-class Declared(NamedTuple):
+class TableDeclaration(NamedTuple):
     """A table without its elements."""
 
     frame: str
@@ -123,7 +123,7 @@ class Nfnetlink:
                 return False
         return True
 
-    def declared(self, table: str) -> Declared | None:
+    def declared(self, table: str) -> TableDeclaration | None:
         """Return a table (``inet sandnet``) as it is; ``None``: there is none.
 
         Raises:
@@ -141,12 +141,12 @@ class Nfnetlink:
         self._socket.close()
 
 
-def _declared(chains: list[_Attributes], rules: list[_Attributes], sets: list[_Attributes]) -> Declared:
+def _declared(chains: list[_Attributes], rules: list[_Attributes], sets: list[_Attributes]) -> TableDeclaration:
     parts = [("chain", _CHAIN, chains), ("rule", _RULE, rules), ("set", _SET, sets)]
     frame = "\n".join(
         f"{kind} {' '.join(each.get(key, b'').hex() for key in keys)}" for kind, keys, found in parts for each in found
     )
-    return Declared(frame, tuple(spelled for each in sets if (spelled := _spelled(each))))
+    return TableDeclaration(frame, tuple(listable for each in sets if (listable := _listable(each))))
 
 
 def _dump(netlink: Netlink, kind: int, family: str, table: str) -> Iterator[dict[int, bytes]]:
@@ -172,7 +172,7 @@ def _element(change: ElementChange) -> Message:
     return Message(_NEW_ELEMENT, NLM_F_CREATE, body) if change.added else Message(_DELETE_ELEMENT, 0, body)
 
 
-def _spelled(found: dict[int, bytes]) -> str:
+def _listable(found: dict[int, bytes]) -> str:
     flags = int.from_bytes(found.get(_FLAGS, b""), "big")
     if flags & (_ANONYMOUS | _TIMEOUT | _WRITTEN_BY_RULES):
         return ""

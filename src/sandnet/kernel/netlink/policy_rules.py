@@ -60,19 +60,19 @@ class _Rules(NamedTuple):
     """Priority of the first rule of another program after that; -1: there is none, or none before the main table's."""
 
     @property
-    def place(self) -> int:
+    def needed_priority(self) -> int:
         """The priority that our rule needs; -1: none is needed, or there is no place for it."""
         return self.first - 1 if self.first > self.local >= 0 else -1
 
     @property
-    def blocked(self) -> bool:
+    def is_blocked(self) -> bool:
         """Whether another program's rule has the priority of the local table's, so that there is no place for ours."""
         return self.local >= 0 and 0 <= self.first <= self.local
 
     @property
-    def right(self) -> bool:
+    def is_right(self) -> bool:
         """Whether our rule is there and precedes those of other programs, or none is needed."""
-        if self.place < 0:
+        if self.needed_priority < 0:
             return not self.ours
         return len(self.ours) == 1 and self.local <= self.ours[0] < self.first
 
@@ -90,9 +90,9 @@ def prefer(netlink: Netlink, routes: Sequence[BridgeRoute]) -> None:
     """
     for version in _FAMILIES:
         rules = _rules(netlink, version)
-        place = rules.place if routes else -1
-        desired = _desired(netlink, version, routes) if place >= 0 else _Routes()
-        if place < 0 or not rules.right:
+        needed_priority = rules.needed_priority if routes else -1
+        desired = _desired(netlink, version, routes) if needed_priority >= 0 else _Routes()
+        if needed_priority < 0 or not rules.is_right:
             for priority in rules.ours:
                 netlink.call(RTM_DELRULE, _rule_body(version, priority), accept=(errno.ENOENT,))
         present = _present(netlink, version)
@@ -100,18 +100,20 @@ def prefer(netlink: Netlink, routes: Sequence[BridgeRoute]) -> None:
             netlink.call(RTM_DELROUTE, _route_body(version, route), accept=(errno.ESRCH,))
         for route in desired - present:
             netlink.call(RTM_NEWROUTE, _route_body(version, route), NLM_F_CREATE | NLM_F_EXCL, accept=_NOT_YET)
-        if place >= 0 and not rules.right:
-            netlink.call(RTM_NEWRULE, _rule_body(version, place), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+        if needed_priority >= 0 and not rules.is_right:
+            netlink.call(
+                RTM_NEWRULE, _rule_body(version, needed_priority), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,)
+            )
 
 
 def _is_right(netlink: Netlink, version: int, needed: Sequence[BridgeRoute], allowed: Sequence[BridgeRoute]) -> bool:
     rules = _rules(netlink, version)
-    if rules.blocked:
+    if rules.is_blocked:
         return not _desired(netlink, version, needed)
-    if rules.place < 0 or not needed:  # a rule of ours that is no longer necessary does no harm
+    if rules.needed_priority < 0 or not needed:  # a rule of ours that is no longer necessary does no harm
         return True
     present = _present(netlink, version)
-    return rules.right and _desired(netlink, version, needed) <= present <= _desired(netlink, version, allowed)
+    return rules.is_right and _desired(netlink, version, needed) <= present <= _desired(netlink, version, allowed)
 
 
 def _rules(netlink: Netlink, version: int) -> _Rules:

@@ -55,7 +55,7 @@ _Key = tuple[_Destination, _Path] | tuple[bytes, bytes, int]
 """The origin of a prefix: a route, or an address (its own, its peer's, the length)."""
 
 
-def matters(packed: bytes) -> bool:
+def can_overlap(packed: bytes) -> bool:
     """Return whether a subnet of ours could overlap it: loopback, link-local and multicast never do."""
     if len(packed) == 4:
         return packed[0] != 127
@@ -123,7 +123,7 @@ class PrefixTable:
         found = attributes(body, ADDRESS.size)
         peer = found.get(_IFA_ADDRESS, b"")
         local = found.get(_IFA_LOCAL) or peer
-        if family not in _WIDEST or not local or not matters(local):
+        if family not in _WIDEST or not local or not can_overlap(local):
             return
         if kind == RTM_DELADDR:
             self._drop(link, (local, peer, length))
@@ -142,7 +142,7 @@ class PrefixTable:
         found = attributes(body, ROUTE.size)
         target = found.get(_RTA_DST)
         table = to_number(found.get(_RTA_TABLE)) or table
-        if table == _RT_TABLE_LOCAL or not target or not matters(target):
+        if table == _RT_TABLE_LOCAL or not target or not can_overlap(target):
             return
         destination = (target, length, tos, table, to_number(found.get(_RTA_PRIORITY)))
         path = (found.get(_RTA_GATEWAY), found.get(_RTA_PREFSRC))

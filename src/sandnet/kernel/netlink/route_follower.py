@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sandnet.kernel.netlink.notifications import subscribed
-from sandnet.kernel.netlink.route_sources import Path, differing, dump_own, dump_paths, paths_of
+from sandnet.kernel.netlink.route_sources import Path, differing_sources, dump_own_addresses, dump_paths, paths_of
 from sandnet.kernel.netlink.rtnetlink import (
     RTM_DELADDR,
     RTM_DELLINK,
@@ -46,7 +46,7 @@ class RouteFollower:
         self._notifications: socket.socket | None = None
         self._relevant_links: set[int] = set()
         """Links of the routes with a preferred source."""
-        self._known: Sequence[RouteSource] = ()
+        self._sources: Sequence[RouteSource] = ()
         self._stale = False
         self._read_at = 0.0
 
@@ -63,7 +63,7 @@ class RouteFollower:
                 self._stale = True
             if self._stale and time.monotonic() >= self._read_at:
                 self._read()
-            return self._known
+            return self._sources
 
     def close(self) -> None:
         """Stop following; a later call starts again."""
@@ -81,10 +81,10 @@ class RouteFollower:
         began = time.monotonic()
         with Netlink() as netlink:
             paths = [*dump_paths(netlink)]
-            own = [*dump_own(netlink)]
+            own = [*dump_own_addresses(netlink)]
         self._relevant_links = {path.link for path in paths if _prefers(path)}
         names = {link: name for link in {path.link for path in paths if path.source} if (name := _name(link))}
-        self._known = differing(paths, own, names)
+        self._sources = differing_sources(paths, own, names)
         self._stale = False
         now = time.monotonic()
         self._read_at = now + (now - began) * _MIN_INTERVAL

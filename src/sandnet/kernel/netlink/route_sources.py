@@ -53,7 +53,7 @@ class Path(NamedTuple):
     protocol: int
 
 
-class Own(NamedTuple):
+class OwnAddress(NamedTuple):
     """An address of a link that masquerading may choose."""
 
     family: int
@@ -108,7 +108,7 @@ def dump_widest(netlink: Netlink) -> Iterator[Path]:
                 yield from paths_of(body)
 
 
-def dump_own(netlink: Netlink) -> Iterator[Own]:
+def dump_own_addresses(netlink: Netlink) -> Iterator[OwnAddress]:
     """Yield the addresses that masquerading may choose, in the kernel's order."""
     for body in netlink.dump(RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0)):
         family, length, flags, scope, link = ADDRESS.unpack_from(body)
@@ -116,10 +116,12 @@ def dump_own(netlink: Netlink) -> Iterator[Own]:
         peer = found.get(_IFA_ADDRESS, b"")
         secondary = family == socket.AF_INET and flags & _IFA_F_SECONDARY  # the bit means "temporary" in IPv6
         if family in _FAMILIES and peer and scope == _RT_SCOPE_UNIVERSE and not secondary:
-            yield Own(family, link, found.get(_IFA_LOCAL) or peer, _span(peer, length))
+            yield OwnAddress(family, link, found.get(_IFA_LOCAL) or peer, _span(peer, length))
 
 
-def differing(paths: Iterable[Path], own: Iterable[Own], names: Mapping[int, str]) -> Sequence[RouteSource]:
+def differing_sources(
+    paths: Iterable[Path], own: Iterable[OwnAddress], names: Mapping[int, str]
+) -> Sequence[RouteSource]:
     """Return the destinations whose packets would have another source than their route prefers, by link.
 
     Args:
@@ -127,7 +129,7 @@ def differing(paths: Iterable[Path], own: Iterable[Own], names: Mapping[int, str
         own: the addresses of its links, in the kernel's order.
         names: of links by index; links without a name are skipped.
     """
-    addresses: dict[tuple[int, int], list[Own]] = {}
+    addresses: dict[tuple[int, int], list[OwnAddress]] = {}
     for each in own:
         addresses.setdefault((each.family, each.link), []).append(each)
     best: dict[tuple[int, int], dict[_Span, Path]] = {}
@@ -144,14 +146,14 @@ def differing(paths: Iterable[Path], own: Iterable[Own], names: Mapping[int, str
     return sorted(found, key=lambda each: (each.link, each.first.version, int(each.first)))
 
 
-def _source(path: Path, own: Sequence[Own]) -> bytes:
+def _source(path: Path, own: Sequence[OwnAddress]) -> bytes:
     """Return the source that the path prefers; empty where there is none, or masquerading chooses it anyway."""
     if not path.source or ip_address(path.source).is_loopback:
         return b""
     return b"" if _masqueraded(path, own) == path.source else path.source
 
 
-def _masqueraded(path: Path, own: Sequence[Own]) -> bytes:
+def _masqueraded(path: Path, own: Sequence[OwnAddress]) -> bytes:
     """Return the address that masquerading chooses; empty: it is not the same one for all destinations."""
     if path.family == socket.AF_INET6:  # by the rules of RFC 6724, which depend on the destination
         return own[0].local if len(own) == 1 else b""

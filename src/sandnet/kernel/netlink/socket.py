@@ -225,13 +225,13 @@ class Netlink:
             NetlinkError: the first refusal.
         """
         first = self._sequence + 1
-        asked = first + next(at for at, message in enumerate(messages) if message.flags & NLM_F_ACK)
+        acknowledged = first + next(at for at, message in enumerate(messages) if message.flags & NLM_F_ACK)
         self._sequence += len(messages)
         self._socket.send(b"".join(message.packed(first + at) for at, message in enumerate(messages)))
         for reply in self._answers(range(first, self._sequence + 1)):
             if refused := error_of(reply):
                 raise refused
-            if reply.sequence == asked:
+            if reply.sequence == acknowledged:
                 return
 
     def get(self, kind: int, body: bytes, absent: Collection[int] = (errno.ENODEV,)) -> bytes | None:

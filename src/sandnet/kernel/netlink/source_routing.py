@@ -43,7 +43,7 @@ from sandnet.kernel.netlink.socket import (
     to_number,
     u32,
 )
-from sandnet.kernel.source_policy import TABLES, _everything
+from sandnet.kernel.source_policy import TABLES, default_destination
 from sandnet.kernel.types import Policy, PolicyRoute, PolicyRule
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -122,7 +122,7 @@ def _dump_routes(netlink: Netlink) -> Iterator[PolicyRoute]:
             parts = attributes(body, _HEADER.size)
             table = to_number(parts.get(_RTA_TABLE))
             if (found, protocol) == (family, ROUTE_PROTOCOL) and table & 0xFFFF0000 == TABLES:
-                destination = (parts.get(RTA_DST, _everything(version)[0]), length)
+                destination = (parts.get(RTA_DST, default_destination(version)[0]), length)
                 gateway, source = parts.get(RTA_GATEWAY, b""), parts.get(RTA_PREFSRC, b"")
                 yield PolicyRoute(version, table, destination, gateway, to_number(parts.get(RTA_OIF)), source)
 
