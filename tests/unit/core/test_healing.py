@@ -117,6 +117,7 @@ async def test_given_a_directory_for_files_that_is_withdrawn_when_started_again_
 
 async def test_given_a_parameter_that_cannot_be_set_when_rules_are_gone_too_then_they_are_mended(rig: Rig) -> None:
     await rig.network()
+    rig.unattended()
     rig.kernel.sysctl.set("net/ipv4/ip_forward", "0")
     rig.kernel.firewall.tables.clear()
     rig.kernel.fail_on("sysctl.set", Error(Kind.UNAVAILABLE, "read-only file system"))
