@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.core.lifecycle.join_plan import MAX_HOSTS, with_parent_host
-from sandnet.core.lifecycle.parent_updates import MAX_OWED
+from sandnet.core.lifecycle.parent_updates import MAX_PENDING
 from sandnet.core.names import host_name_files
 from sandnet.dns.fake import FakeNames
 from sandnet.errors import Error, Kind
@@ -382,5 +382,5 @@ async def test_given_updates_that_were_never_told_when_more_are_owed_then_the_la
         address = IPv4Address("192.0.2.1")
         updates = [ParentUpdate(endpoint_id=endpoint.id, name=f"n{index}-{n}", address=address) for n in range(1024)]
         box = parents.with_pending(box, network, updates)
-    assert len(box.parent_updates) == MAX_OWED
+    assert len(box.parent_updates) == MAX_PENDING
     assert (box.parent_updates[0].name, box.parent_updates[-1].name) == ("n1-0", "n4-1023")

@@ -1,1 +1,1 @@
-"""Create, join, leave and delete networks, endpoints, services and sandboxes."""
+"""The lifecycle of networks, endpoints, services and sandboxes: create, join, leave and delete."""

@@ -1,4 +1,4 @@
-"""Several containers behind one endpoint: who takes new flows, and who answers for the address."""
+"""Backends: several containers behind one endpoint, load balancing of new flows, and failover of its address."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _log = logging.getLogger(__name__)
 
 
 class Backends:
-    """The attachments of one endpoint, seen together. :meth:`spread` and :meth:`hand_over` want its lock held."""
+    """The attachments of one endpoint, together. :meth:`rebalance` and :meth:`fail_over` need its lock held."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._records = context.records
 
     def ready(self, endpoint: Endpoint) -> list[Attachment]:
-        """Those that serve, the first attached first."""
+        """Return the attachments that are ready, the first attached first."""
         found = self._records.attachments_of_endpoint(endpoint.id)
         return [attachment for attachment in found if attachment.phase is Phase.READY]
 
     async def rebalance(self, network: Network, endpoint: Endpoint, *also: Attachment) -> None:
-        """Make the driver spread new flows over those that serve, and over ``also``."""
+        """Make the driver distribute new flows over the ready backends and ``also``."""
         backends = [*self.ready(endpoint), *also]
         driver = self._context.drivers[network.driver]
         if isinstance(driver, LoadBalancing):
             await driver.balance(network, endpoint, backends)
 
     async def fail_over(self, network: Network, endpoint: Endpoint, leaving: Attachment) -> None:
-        """Before ``leaving`` goes: let another answer for the address, and new flows go to others."""
+        """Move the address and new flows from ``leaving`` to other backends, before it is removed."""
         if leaving.holder:
             await self._promote_one(network, endpoint)
         await self.rebalance(network, endpoint)
@@ -43,7 +43,7 @@ class Backends:
     async def change(
         self, endpoint: Endpoint, container_id: str, *, drained: bool | None = None, weight: int | None = None
     ) -> None:
-        """Drain a backend (no new flows, those it has go on), take it in again, or change its share.
+        """Drain a backend (no new flows, existing ones continue), add it again, or change its weight.
 
         Raises:
             Error: ``NOT_FOUND`` when the container is not attached.
@@ -51,7 +51,7 @@ class Backends:
         await self._context.operations.run(self._change(endpoint.id, container_id, drained, weight))
 
     async def set_health(self, endpoint_id: str, container_id: str, *, healthy: bool) -> None:
-        """Take a backend out of the rotation, or in again, as its probes say; one that is gone is passed over."""
+        """Remove a backend from the rotation or add it again, by its probe results; do nothing when it is detached."""
         async with self._context.locks.hold(f"endpoint/{endpoint_id}"):
             endpoint = self._records.endpoint(endpoint_id)
             attachment = self._records.attachment(container_id, endpoint_id)
@@ -59,7 +59,7 @@ class Backends:
                 return
             if attachment.healthy is not healthy:
                 await self._records.commit(put=[replace(attachment, healthy=healthy)])
-            # also when the record knew: the driver may have refused last time
+            # even without a change of the record: the driver may have failed last time
             await self.rebalance(self._network(endpoint), endpoint)
 
     async def _change(self, endpoint_id: str, container_id: str, drained: bool | None, weight: int | None) -> None:
@@ -84,7 +84,10 @@ class Backends:
         return network
 
     async def _promote_one(self, network: Network, endpoint: Endpoint) -> None:
-        """The first that can; one whose sandbox died cannot, and must not keep the other from leaving."""
+        """Make the first possible backend the holder of the address.
+
+        A backend whose sandbox no longer exists cannot hold it, and must not block the leave of the other.
+        """
         for candidate in self.ready(endpoint):
             try:
                 await self._promote(network, endpoint, candidate)

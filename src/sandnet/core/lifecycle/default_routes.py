@@ -1,4 +1,4 @@
-"""Which of a sandbox's networks carries its default route, and how it answers on the others."""
+"""Elect the network that carries a sandbox's default route, and route answers on its other networks by source."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Gateways(NamedTuple):
 
 
 def gateways_of(net: Network) -> Gateways:
-    """Return a network's gateways, as its record has them; none of a family that is internal or absent."""
+    """Return a network's gateways, as recorded; none for a family that is internal or absent."""
     ipv4 = net.ipv4.gateway if net.ipv4 else None
     ipv6 = net.ipv6.gateway if net.ipv6 else None
     return Gateways(ipv4 if isinstance(ipv4, IPv4Address) else None, ipv6 if isinstance(ipv6, IPv6Address) else None)
 
 
 def elect(candidates: Iterable[tuple[Attachment, Gateways]]) -> list[DefaultRoute]:
-    """One route a family: of the highest ``gateway_priority``, then of the first attached.
+    """Elect one default route per family: of the highest ``gateway_priority``, then of the first attached.
 
-    The families are elected apart, so a network without IPv6 does not take IPv6 away from another.
+    Each family is elected separately, so a network without IPv6 does not take IPv6 away from another.
     """
     order = sorted(candidates, key=lambda each: (-each[0].gateway_priority, each[0].sequence))
     ipv4 = (DefaultRoute(att.interface, hops.ipv4) for att, hops in order if hops.ipv4 and att.address)
@@ -39,7 +39,7 @@ def elect(candidates: Iterable[tuple[Attachment, Gateways]]) -> list[DefaultRout
 
 
 class Attached(NamedTuple):
-    """One attachment of a sandbox, as far as its routes are concerned."""
+    """One attachment of a sandbox, with the fields that its routes depend on."""
 
     attachment: Attachment
     endpoint: Endpoint
@@ -47,10 +47,10 @@ class Attached(NamedTuple):
 
 
 def source_routes(attached: Sequence[Attached]) -> list[SourceRoute]:
-    """What makes a sandbox answer by the network that it was asked by; nothing where it has one interface only.
+    """Return the routes by which a sandbox answers on the network of the request; none if it has one interface only.
 
     Args:
-        attached: what it is attached to.
+        attached: the attachments of the sandbox.
     """
     elected = {(route.gateway.version, route.interface) for route in elect((a, g) for a, _, g in attached)}
     order = sorted(attached, key=lambda each: (-each.attachment.gateway_priority, each.attachment.sequence))
@@ -88,21 +88,21 @@ def _others(own: Interface, addresses: Iterable[Interface]) -> tuple[Prefix, ...
 
 
 def _ranges(ports: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Each range of ports that follow each other, by its first and last."""
+    """Yield each range of consecutive ports, by its first and last."""
     for _, group in groupby(enumerate(sorted(ports)), key=lambda pair: pair[1] - pair[0]):
         members = [port for _, port in group]
         yield members[0], members[-1]
 
 
 class Routes(NamedTuple):
-    """The routes a sandbox is to have."""
+    """The desired routes of a sandbox."""
 
     default: Sequence[DefaultRoute]
     by_source: Sequence[SourceRoute]
 
 
 class SandboxRoutes:
-    """The routes that sandboxes should have, by the records of now."""
+    """The desired routes of sandboxes, from the current records."""
 
     def __init__(self, context: Context) -> None:
         self._records = context.records
@@ -112,11 +112,11 @@ class SandboxRoutes:
         return Routes(self.default(sandbox), self.by_source(sandbox))
 
     def default(self, sandbox: Sandbox) -> list[DefaultRoute]:
-        """Return the default routes of a sandbox, at most one a family."""
+        """Return the default routes of a sandbox, at most one per family."""
         return elect((each.attachment, each.gateways) for each in self._attached(sandbox))
 
     def by_source(self, sandbox: Sandbox) -> list[SourceRoute]:
-        """Return the routes by source of a sandbox; none where it has one interface only."""
+        """Return the routes by source of a sandbox; none if it has one interface only."""
         return source_routes(self._attached(sandbox))
 
     def _attached(self, sandbox: Sandbox) -> list[Attached]:

@@ -1,7 +1,7 @@
-"""Deletion of networks and endpoints with what is left on them, and the end of containers that died.
+"""Delete networks and endpoints with what is left on them, and remove the sandboxes of exited containers.
 
-What is dead never stands in the way of a deletion; what is alive does, unless the deletion is forced. Whatever is
-taken along goes by the same steps as in a leave and in a deletion of its own, past errors.
+An exited container never blocks a deletion. A running one does, unless the deletion is forced. Objects that are deleted
+along use the same steps as a leave and as a deletion of their own, past errors.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, collected, not_found
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
-NAMED = 10
-"""How many of those that stand in the way a refusal names."""
+MAX_NAMED = 10
+"""The number of blocking objects that a refusal names."""
 
 
 class Deletion:
-    """Deletes networks and endpoints, and buries the dead."""
+    """Deletes networks and endpoints, and removes exited containers."""
 
     def __init__(self, context: Context, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
         self._context = context
@@ -35,17 +35,17 @@ class Deletion:
         self._sandboxes = sandboxes
 
     async def network(self, ref: str, *, force: bool = False) -> None:
-        """Delete a network, and what is dead on it; with ``force`` what is alive too.
+        """Delete a network, and exited containers on it; with ``force`` running ones too.
 
         Raises:
-            Error: ``NOT_FOUND``, ``PROTECTED`` (predefined), ``IN_USE`` naming the endpoints that are in the way,
-                ``INTERNAL`` with all that failed: the same call finishes the work.
+            Error: ``NOT_FOUND``, ``PROTECTED`` (predefined), ``IN_USE`` naming the endpoints that block it,
+                ``INTERNAL`` with all failures: the same call finishes the work.
         """
         net = self._networks.deletable(ref)
         await self._context.operations.run(self._network(net.id, force))
 
     async def endpoint(self, network_ref: str, ref: str, *, force: bool = False) -> None:
-        """Delete an endpoint, and the dead containers behind it; with ``force`` those that are alive too.
+        """Delete an endpoint, and the exited containers behind it; with ``force`` running ones too.
 
         Raises:
             Error: ``NOT_FOUND``, ``IN_USE`` naming the containers, ``INTERNAL`` as :meth:`network`.
@@ -54,10 +54,10 @@ class Deletion:
         await self._context.operations.run(self._endpoint(endpoint.id, force))
 
     async def remove_exited(self, sandbox: Sandbox) -> None:
-        """Take a dead container off all its endpoints; one that is gone, or has a later sandbox, is passed over.
+        """Remove an exited container from all its endpoints; do nothing when its sandbox is removed, or is a later one.
 
         Raises:
-            Error: ``INTERNAL`` with all that failed; the same call finishes the work.
+            Error: ``INTERNAL`` with all failures; the same call finishes the work.
         """
         failures: list[BaseException] = []
         for attachment in reversed(self._records.attachments_of_container(sandbox.container_id)):
@@ -65,32 +65,32 @@ class Deletion:
                 f"endpoint/{attachment.endpoint_id}", f"sandbox/{sandbox.container_id}"
             ):
                 current = self._records.attachment(sandbox.container_id, attachment.endpoint_id)
-                if current and self._is(sandbox):
+                if current and self._is_current(sandbox):
                     if sandbox.phase is Phase.READY:
                         await self._mark_orphaned(current)
                     failures += await gather_errors(self._sandboxes.disconnect(current))
         async with self._context.locks.hold(f"sandbox/{sandbox.container_id}"):
-            if self._is(sandbox) and not self._records.attachments_of_container(sandbox.container_id):
+            if self._is_current(sandbox) and not self._records.attachments_of_container(sandbox.container_id):
                 failures += await gather_errors(self._sandboxes.tear_down(sandbox))
         if failures:
             raise collected(f"the sandbox of {sandbox.container_id} is not wholly removed", failures)
 
     async def remove_exited_endpoint(self, endpoint_id: str) -> None:
-        """Delete an endpoint whose process has ended; absent: success.
+        """Delete an endpoint whose process has ended; do nothing when it is absent.
 
         Raises:
-            Error: as :meth:`bury`.
+            Error: as :meth:`endpoint`.
         """
         if self._records.endpoint(endpoint_id):
             await self._endpoint(endpoint_id, force=True)
 
-    def _is(self, sandbox: Sandbox) -> bool:
-        """Whether it is that sandbox still, and no join has meanwhile said of it what it is to go with."""
+    def _is_current(self, sandbox: Sandbox) -> bool:
+        """Return whether it is still the same sandbox, and no join has changed what it is tied to in the meantime."""
         known = self._records.sandbox(sandbox.container_id)
         return known is not None and _liveness(known) == _liveness(sandbox)
 
     async def _mark_orphaned(self, leaving: Attachment) -> None:
-        """Remember that the endpoint's last container died: it does not keep its network from being deleted."""
+        """Record that the endpoint's last container exited: then it does not block the deletion of its network."""
         endpoint = self._records.endpoint(leaving.endpoint_id)
         others = len(self._records.attachments_of_endpoint(leaving.endpoint_id)) > 1
         if endpoint and endpoint.phase is Phase.READY and not endpoint.orphaned and not others:
@@ -104,7 +104,7 @@ class Deletion:
             raise Error(Kind.PROTECTED, f"network {net.name} is predefined and cannot be deleted", code="predefined")
         with self._closing(network_id, force):
             while not await self._try_network(network_id, force):
-                pass  # somebody came to the network while we waited for those who were there
+                pass  # new endpoints or containers joined the network while this waited for the locks
         await self._context.host_files.flush()
 
     def _closing(self, network_id: str, decided: bool) -> AbstractContextManager[None]:
@@ -130,19 +130,25 @@ class Deletion:
         }
 
     async def _delete_contents(self, net: Network) -> None:
-        """The network's record alone is the intent: a restart goes on with whatever is on a network that goes."""
+        """Delete a network with all that is on it.
+
+        The network's record alone is the intent: a restart continues with all objects on a network that is being
+        deleted.
+        """
         await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])
         failures = await self._disconnect(self._records.attachments_of_network(net.id))
-        failures += await gather_errors(*(self._endpoints.unmake(each) for each in self._records.endpoints_of(net.id)
-                                 if not self._records.attachments_of_endpoint(each.id)))  # fmt: skip
+        endpoints = self._records.endpoints_of(net.id)
+        unattached = [each for each in endpoints if not self._records.attachments_of_endpoint(each.id)]
+        failures += await gather_errors(*map(self._endpoints.delete_unattached, unattached))
         if failures:
             raise collected(f"the deletion of network {net.name} is incomplete; repeat it", failures)
         await self._networks.remove(net)
 
     async def _disconnect(self, attachments: Iterable[Attachment]) -> list[BaseException]:
-        """Containers at once, those of one container in turn, the last attached first.
+        """Disconnect all containers at once; of one container one after the other, the last attached first.
 
-        All are marked before the first goes: none may be made the holder of its endpoint's address while it goes too.
+        All are set to removing before the first is disconnected: none may become the holder of its endpoint's address
+        while it is being removed too.
         """
         attachments = [replace(each, phase=Phase.REMOVING) for each in attachments]
         await self._records.commit(put=attachments)
@@ -160,26 +166,26 @@ class Deletion:
 
     async def _refuse_used(self, net: Network) -> None:
         endpoints = self._records.endpoints_of(net.id)
-        in_the_way: list[str] = []
+        blocking: list[str] = []
         for endpoint in endpoints:
-            alive = await self._running(endpoint)
-            if alive or not self._has_exited(endpoint):
-                in_the_way.append(self._detail(endpoint, alive))
-            if len(in_the_way) == NAMED:
+            running = await self._running(endpoint)
+            if running or not self._has_exited(endpoint):
+                blocking.append(self._detail(endpoint, running))
+            if len(blocking) == MAX_NAMED:
                 break
-        if in_the_way:
+        if blocking:
             rest = len(endpoints) - endpoints.index(endpoint) - 1
             more = f" and up to {rest} more" if rest else ""
-            message = f"network {net.name} has active endpoints: {', '.join(in_the_way)}{more}"
+            message = f"network {net.name} has active endpoints: {', '.join(blocking)}{more}"
             hint = "delete its endpoints first, or all with it: --force, ?force=true"
             raise Error(Kind.IN_USE, message, hint, "network_in_use")
 
     def _has_exited(self, endpoint: Endpoint) -> bool:
-        """Of one that nobody alive is behind: whether somebody was."""
+        """Return, for an endpoint without running containers, whether it had one."""
         return endpoint.orphaned or bool(self._records.attachments_of_endpoint(endpoint.id))
 
-    def _detail(self, endpoint: Endpoint, alive: Sequence[str]) -> str:
-        users = ", ".join(map(self._named, alive[:NAMED]))
+    def _detail(self, endpoint: Endpoint, running: Sequence[str]) -> str:
+        users = ", ".join(map(self._named, running[:MAX_NAMED]))
         return f"{endpoint.name} ({endpoint.id[:12]}{': ' if users else ''}{users})"
 
     def _named(self, container_id: str) -> str:
@@ -187,19 +193,19 @@ class Deletion:
         return f"{container_id}, pid {sandbox.process.pid}" if sandbox and sandbox.process else container_id
 
     async def _running(self, endpoint: Endpoint) -> list[str]:
-        """The containers behind an endpoint that are not dead."""
+        """Return the containers behind an endpoint that have not exited."""
         attached = [each.container_id for each in self._records.attachments_of_endpoint(endpoint.id)]
         sandboxes = [sandbox for sandbox in map(self._records.sandbox, attached) if sandbox]
         if not sandboxes:
             return []
-        gone = await exited(self._context, sandboxes)
-        return [sandbox.container_id for sandbox in sandboxes if sandbox.container_id not in gone]
+        exited_ids = await exited(self._context, sandboxes)
+        return [sandbox.container_id for sandbox in sandboxes if sandbox.container_id not in exited_ids]
 
     # Endpoints.
 
     async def _endpoint(self, endpoint_id: str, force: bool) -> None:
         while not await self._try_endpoint(endpoint_id, force):
-            pass  # a container came while we waited for those that were there
+            pass  # a container joined while this waited for the locks
         await self._context.host_files.flush()
 
     async def _try_endpoint(self, endpoint_id: str, force: bool) -> bool:
@@ -218,7 +224,7 @@ class Deletion:
             failures = await self._disconnect(attached)
             if failures:
                 raise collected(f"the deletion of endpoint {endpoint.name} is incomplete; repeat it", failures)
-            await self._endpoints.unmake(endpoint)
+            await self._endpoints.delete_unattached(endpoint)
             return True
 
     def _locks_of_endpoint(self, endpoint_id: str) -> set[str]:
@@ -226,9 +232,9 @@ class Deletion:
         return {f"endpoint/{endpoint_id}", *(f"sandbox/{each.container_id}" for each in attached)}
 
     async def _refuse_joined(self, endpoint: Endpoint) -> None:
-        alive = await self._running(endpoint)
-        if alive:
-            message = f"endpoint {endpoint.name} has active containers: {', '.join(map(self._named, alive))}"
+        running = await self._running(endpoint)
+        if running:
+            message = f"endpoint {endpoint.name} has active containers: {', '.join(map(self._named, running))}"
             raise Error(
                 Kind.IN_USE, message, "detach them first, or all with it: --force, ?force=true", "endpoint_in_use"
             )
@@ -239,6 +245,6 @@ def _liveness(sandbox: Sandbox) -> tuple[object, ...]:
 
 
 async def gather_errors(*steps: Awaitable[object]) -> list[BaseException]:
-    """Take all steps, together, past those that fail; what failed."""
+    """Run all steps together, past those that fail; return the failures."""
     results = await asyncio.gather(*steps, return_exceptions=True)
     return [each for each in results if isinstance(each, BaseException)]

@@ -1,4 +1,4 @@
-"""Endpoints: find, list, create, delete. A service is an endpoint asked for by another URL."""
+"""Endpoints: find, list, create, delete. A service is an endpoint under another URL."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Endpoints:
         self._context = context
         self._records = context.records
         self._networks = networks
-        self._making: set[str] = set()
-        """Endpoints whose creation is under way; another that is not ready was left half-way."""
+        self._creating: set[str] = set()
+        """Endpoints whose creation is in progress; any other that is not ready was left half-way."""
 
     def list(self, network: Network, name: str | None = None, partial_id: str | None = None) -> list[Endpoint]:
-        """Those of a network that are ready for use, in creation order."""
+        """Return the endpoints of a network that are ready, in creation order."""
         if name is not None:
             return ready(self._records.endpoints_named(name, network.id))
         found = ready(self._records.endpoints_of(network.id))
         return [ep for ep in found if partial_id is None or ep.id.startswith(partial_id)]
 
     def get(self, endpoint_id: str) -> Endpoint:
-        """Return the endpoint with that full id, whatever its phase.
+        """Return the endpoint with that full id, in any phase.
 
         Raises:
             Error: ``NOT_FOUND``.
@@ -48,18 +48,18 @@ class Endpoints:
         return endpoint
 
     def find(self, network: Network, ref: str) -> Endpoint:
-        """The endpoint of that network with that id, name or unique id prefix.
+        """Return the endpoint of that network with that id, name or unique id prefix.
 
         Raises:
             Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
         """
         exact = self._records.endpoint(ref)
-        mine = exact if exact and exact.network_id == network.id and exact.phase is Phase.READY else None
+        usable = exact if exact and exact.network_id == network.id and exact.phase is Phase.READY else None
         named = ready(self._records.endpoints_named(ref, network.id))
-        return resolve("endpoint", ref, mine, named, lambda: self.list(network))
+        return resolve("endpoint", ref, usable, named, lambda: self.list(network))
 
     async def create(self, network_ref: str, spec: EndpointSpec) -> Endpoint:
-        """Make an endpoint: its address, MAC and host ports are its own until it is deleted.
+        """Create an endpoint. It keeps its address, MAC and host ports until it is deleted.
 
         Raises:
             Error: ``NOT_FOUND``, ``NAME_TAKEN``, ``CONFLICT`` (address or port), ``EXHAUSTED``; nothing is left behind.
@@ -68,12 +68,12 @@ class Endpoints:
         return await self._context.operations.run(self._create(network, spec))
 
     def deletable(self, network: Network, ref: str) -> Endpoint:
-        """As :meth:`find`, or what an earlier delete could not remove."""
+        """Return the endpoint as :meth:`find` does, or one that an earlier delete could not remove."""
         named = self._records.endpoints_named(ref, network.id)
         exact = self._records.endpoint(ref)
         candidates = [*named, *([exact] if exact and exact.network_id == network.id else [])]
-        left = [ep for ep in candidates if ep.phase is Phase.REMOVING]
-        return left[0] if left else self.find(network, ref)
+        leftovers = [ep for ep in candidates if ep.phase is Phase.REMOVING]
+        return leftovers[0] if leftovers else self.find(network, ref)
 
     async def _create(self, network: Network, spec: EndpointSpec) -> Endpoint:
         driver = self._context.driver(network.driver)
@@ -85,19 +85,19 @@ class Endpoints:
         except Error as failure:
             raise self._with_holder(failure, spec) from failure
         endpoint_id = new_id()
-        async with self._context.locks.hold(f"endpoint/{endpoint_id}"):  # who deletes the network waits for us
-            self._making.add(endpoint_id)
+        async with self._context.locks.hold(f"endpoint/{endpoint_id}"):  # a deletion of the network waits for this
+            self._creating.add(endpoint_id)
             try:
                 endpoint = await self._reserved(network, endpoint_id, spec, ports, process)
                 endpoint = await self._make(network, endpoint)
             finally:
-                self._making.discard(endpoint_id)
+                self._creating.discard(endpoint_id)
         self._context.host_files.changed(endpoint, network)
         await self._context.host_files.flush()
         return endpoint
 
     async def _bind(self, driver: Driver, network: Network, mappings: Sequence[PortMapping]) -> tuple[BoundPort, ...]:
-        """Hold the host ports that are asked for: all of them or none."""
+        """Hold the requested host ports: all of them or none."""
         if not mappings:
             return ()
         if not isinstance(driver, PortPublisher):
@@ -141,7 +141,7 @@ class Endpoints:
         ports: Sequence[BoundPort],
         process: Process | None,
     ) -> Endpoint:
-        """Decide and record; nothing may wait between the checks and the commit."""
+        """Decide on an endpoint and record it; nothing may wait between the checks and the commit."""
         network = self._networks.open(network_id)
         self._refuse_taken(network, spec.name)
         lease = self._context.leases.take(network, spec)
@@ -170,8 +170,8 @@ class Endpoints:
             raise
         return endpoint
 
-    async def unmake(self, endpoint: Endpoint) -> None:
-        """Delete an endpoint that nobody is attached to, and its name; its lock is held."""
+    async def delete_unattached(self, endpoint: Endpoint) -> None:
+        """Delete an endpoint without attachments, and its name; its lock is held."""
         endpoint = replace(endpoint, phase=Phase.REMOVING)
         await self._records.commit(put=[endpoint])
         network = self._networks.get(endpoint.network_id)
@@ -180,24 +180,27 @@ class Endpoints:
         self._context.host_files.changed(endpoint, network, deleted=True)
 
     async def _finish_interrupted(self, network: Network, name: str) -> None:
-        """Finish a removal that failed half-way, or could not even be recorded: it must not keep its name and ports."""
-        for left in self._records.endpoints_named(name, network.id):
-            if left.phase is not Phase.READY and left.id not in self._making:
-                async with self._context.locks.hold(f"endpoint/{left.id}"):
-                    current = self._records.endpoint(left.id)
+        """Finish a removal that failed half-way, or could not even be recorded: it must not occupy its name and
+        ports.
+        """
+        for leftover in self._records.endpoints_named(name, network.id):
+            if leftover.phase is not Phase.READY and leftover.id not in self._creating:
+                async with self._context.locks.hold(f"endpoint/{leftover.id}"):
+                    current = self._records.endpoint(leftover.id)
                     if current:
                         await self.remove(network, current)
 
     async def _roll_back(self, network: Network, endpoint: Endpoint) -> None:
-        """Remove what a failed create has made; marked first, so that a later request can finish it.
+        """Remove what a failed create has made. The record is set to removing first, so that a later request can finish
+        it.
 
-        Its lock is held: two removals at once would give back an address that a third endpoint has meanwhile.
+        Its lock is held: two removals at once would release an address that a third endpoint has by then.
         """
         await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
         await self.remove(network, endpoint)
 
     async def remove(self, network: Network, endpoint: Endpoint) -> None:
-        """Unmake an endpoint without attachments, whatever its phase."""
+        """Remove an endpoint without attachments, in any phase."""
         driver = self._context.drivers[network.driver]
         await driver.delete_endpoint(network, endpoint)
         if isinstance(driver, PortPublisher):
@@ -212,13 +215,13 @@ class Endpoints:
             raise Error(Kind.NAME_TAKEN, message, "choose another name, or delete that endpoint first")
 
     def _with_holder(self, failure: Error, spec: EndpointSpec) -> Error:
-        """Name our own endpoint where it is the one that holds the port."""
+        """Return the failure with the name of the endpoint that holds the port, if it is one of the daemon's."""
         if failure.code != "port_taken":
             return failure
-        wanted = {(mapping.proto, mapping.host_port) for mapping in spec.port_mapping if mapping.host_port}
+        requested = {(mapping.proto, mapping.host_port) for mapping in spec.port_mapping if mapping.host_port}
         for endpoint in self._records.endpoints():
             for port in endpoint.ports:
-                if (port.proto, port.host_port) in wanted:
+                if (port.proto, port.host_port) in requested:
                     network = self._networks.get(endpoint.network_id)
                     what = f"{port.host_ip}:{port.host_port}/{PROTOCOL_NAMES[port.proto]}"
                     message = f"host port {what} is held by endpoint {endpoint.name} on network {network.name}"
@@ -227,5 +230,5 @@ class Endpoints:
 
 
 def ready(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    """Those that a request may see."""
+    """Return the endpoints that requests may see."""
     return [ep for ep in endpoints if ep.phase is Phase.READY]

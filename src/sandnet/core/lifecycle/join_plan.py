@@ -1,4 +1,4 @@
-"""Decisions of a join, as pure functions: what the sandbox and the attachment will be."""
+"""Plan a join: functions that decide on the records of the sandbox and the attachment."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ from sandnet.model.sandbox import KEY_LENGTH
 HOST_DRIVER = "host"
 MAX_INTERFACES = 256
 MAX_HOSTS = 1024
-"""Lines of a sandbox's hosts file by ``extra_hosts`` of all its joins, and as many by ``parent_updates`` of others."""
+"""Lines of a sandbox's hosts file from ``extra_hosts`` of all its joins, and as many from ``parent_updates`` of
+others.
+"""
 
 
 def check_host_network_exclusive(
     sandbox: Sandbox | None, network: Network, attached: Collection[Attachment], spec: JoinSpec
 ) -> None:
-    """A container is on the host's network or on others, never on both; and joins an endpoint's network once.
+    """Refuse a container on the host's network and on others at once, and options that a host network cannot have.
 
     Raises:
         Error: kind ``INVALID``.
@@ -53,10 +55,10 @@ def check_host_network_exclusive(
 
 
 def check_not_joined(endpoint: Endpoint, attached: Collection[Attachment], container_id: str, *, many: bool) -> None:
-    """A container joins an endpoint once; unless ``many`` may, it is the only one.
+    """Refuse a second join of a container to an endpoint, and, unless ``many``, a second container.
 
     Raises:
-        Error: kind ``INVALID``, naming the container that is there.
+        Error: kind ``INVALID``, naming the container that is attached.
     """
     for attachment in attached:
         if not many or attachment.container_id == container_id:
@@ -70,8 +72,11 @@ def check_not_joined(endpoint: Endpoint, attached: Collection[Attachment], conta
 
 
 def candidate_keys(directory: str, container_id: str) -> Iterator[str]:
-    """Sandbox keys for a container, the best first: the first 12 characters of its id, then as many more as
-    make it different, then tildes where the id ends too early. They do not end."""
+    """Yield sandbox keys for a container, the best first, without end.
+
+    First the first 12 characters of its id, then as many more as make it different, then tildes where the id ends too
+    early.
+    """
     for length in range(min(KEY_LENGTH, len(container_id)), len(container_id) + 1):
         yield join_path(directory, container_id[:length])
     for tildes in count(1):
@@ -79,7 +84,7 @@ def candidate_keys(directory: str, container_id: str) -> Iterator[str]:
 
 
 def plan_sandbox(context: Context, spec: JoinSpec, network: Network, key: str, process: Process | None) -> Sandbox:
-    """The record of a container's sandbox that does not exist yet."""
+    """Return the record of a container's sandbox that does not exist yet."""
     own_dir = join_path(context.settings.files_dir, spec.container_id)
     joined = bool(spec.netns or spec.pid)
     return Sandbox(
@@ -104,13 +109,13 @@ def plan_sandbox(context: Context, spec: JoinSpec, network: Network, key: str, p
 
 
 def amend_sandbox(sandbox: Sandbox, spec: JoinSpec, process: Process | None) -> Sandbox:
-    """A known sandbox with what a further join says of it; what it leaves unsaid stays.
+    """Return a known sandbox with the options of a further join; options that the join leaves out stay.
 
     Raises:
-        Error: ``INVALID`` when the join names other file paths than the first one did.
+        Error: ``INVALID`` when the join names other file paths than the first one did, or too many hosts.
     """
-    for asked, known in ((spec.hosts_path, sandbox.hosts_path), (spec.resolv_conf_path, sandbox.resolv_conf_path)):
-        if asked and asked != known:
+    for requested, known in ((spec.hosts_path, sandbox.hosts_path), (spec.resolv_conf_path, sandbox.resolv_conf_path)):
+        if requested and requested != known:
             message = f"sandbox of {sandbox.container_id} already has its file at {known}"
             raise invalid(message, "name the same path, or none", "path_differs")
     extra_hosts = tuple(dict.fromkeys((*sandbox.extra_hosts, *spec.extra_hosts)))
@@ -134,16 +139,16 @@ def amend_sandbox(sandbox: Sandbox, spec: JoinSpec, process: Process | None) -> 
 def plan_attachment(
     context: Context, network: Network, endpoint: Endpoint, spec: JoinSpec, taken: Collection[str]
 ) -> tuple[Attachment, tuple[str, str] | None]:
-    """The record of the interface to be, and how far the network's allocation has come with it.
+    """Return the record of the new interface, and the network's allocation cursor if it moves.
 
-    The first backend has the endpoint's own address; each further one gets an address of its own, and a MAC that
-    nobody had: flows that were learned of an earlier backend with its address must not come to life again.
+    The first backend has the endpoint's own address. Each further one gets an address of its own, and a new MAC: flows
+    that were learned of an earlier backend with its address must not become valid again.
 
     Args:
-        context: where addresses come from.
+        context: has the leases.
         network: the endpoint's.
-        endpoint: what is joined.
-        spec: the wish.
+        endpoint: the endpoint to join.
+        spec: the options of the join.
         taken: the interface names in the namespace.
     """
     first = not context.records.attachments_of_endpoint(endpoint.id)
@@ -172,7 +177,7 @@ def plan_attachment(
 
 
 def with_parent_host(sandbox: Sandbox, name: str, entry: HostEntry) -> Sandbox:
-    """The sandbox with one name pointed to a new address; of too many names the one told first is forgotten."""
+    """Return the sandbox with a new address for one name; of too many names the oldest is dropped."""
     kept = tuple(known for known in sandbox.parent_hosts if known.name.lower() != name.lower())
     return replace(sandbox, parent_hosts=(*kept[-(MAX_HOSTS - 1) :], entry))
 

@@ -1,7 +1,7 @@
-"""Whether a container still is: by the process that its join named, and by its network namespace.
+"""Whether a container is running: by the process that its join named, and by its network namespace.
 
-A container is dead when that process has ended, or when its namespace is gone: not pinned at the sandbox key any
-more, and no process inside. What cannot be found out counts as alive.
+A container has exited when that process has ended, or when its namespace no longer exists: it is not pinned at the
+sandbox key any more, and no process is inside. A container of unknown state counts as running.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sandnet.model import Process, Sandbox
 
 
 async def identify(context: Context, pid: int) -> Process | None:
-    """The process with that number; ``None`` for 0.
+    """Return the process with that number and its start time; ``None`` for 0.
 
     Raises:
         Error: ``NOT_FOUND`` with code ``process_not_found``; ``INVALID`` it is a thread's number.
@@ -30,12 +30,12 @@ async def identify(context: Context, pid: int) -> Process | None:
 
 
 async def exited(context: Context, sandboxes: Iterable[Sandbox]) -> Set[str]:
-    """The containers among these that are dead."""
+    """Return the ids of those containers that have exited."""
     return await context.workers.run(_exited, context.kernel, list(sandboxes))
 
 
 def has_ended(kernel: Kernel, process: Process) -> bool:
-    """Whether a process is over; a job for a worker thread."""
+    """Return whether a process has ended; a job for a worker thread."""
     try:
         watched = kernel.processes.watch(process.pid, process.started)
     except Error:
@@ -46,7 +46,7 @@ def has_ended(kernel: Kernel, process: Process) -> bool:
 
 
 class _ProcessSnapshot:
-    """One look at the kernel; the list of processes is read only if it is needed."""
+    """One snapshot of the kernel's processes; the list of processes is read only if it is needed."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -67,5 +67,5 @@ class _ProcessSnapshot:
 
 
 def _exited(kernel: Kernel, sandboxes: Iterable[Sandbox]) -> Set[str]:
-    look = _ProcessSnapshot(kernel)
-    return {sandbox.container_id for sandbox in sandboxes if look.has_exited(sandbox)}
+    snapshot = _ProcessSnapshot(kernel)
+    return {sandbox.container_id for sandbox in sandboxes if snapshot.has_exited(sandbox)}

@@ -1,7 +1,7 @@
-"""``parent_updates`` of a join: names that other containers are to know it by.
+"""``parent_updates`` of a join: names under which other containers are to find the joining one.
 
-What is to be told stands in the joining container's own record, from the commit that ends the join until everybody has
-been told. So a crash in between loses nothing: the next start goes on.
+Pending updates are kept in the joining container's own record, from the commit that ends the join until all of them are
+delivered. So a crash in between loses none: the next start continues.
 """
 
 from __future__ import annotations
@@ -16,27 +16,31 @@ from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.model import HostEntry, Network, ParentUpdate, Phase, Sandbox
 
-MAX_OWED = 4096
-"""What a sandbox may still have to tell: four joins that failed to; of more the latest are kept."""
+MAX_PENDING = 4096
+"""The number of pending updates of a sandbox: those of four joins whose delivery failed; the latest are kept."""
 
 _log = logging.getLogger(__name__)
 
 
 class ParentUpdates:
-    """Tells containers what joins have asked to tell them."""
+    """Delivers the ``parent_updates`` of joins to the other containers."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._records = context.records
 
     def with_pending(self, sandbox: Sandbox, network: Network, updates: Sequence[ParentUpdate]) -> Sandbox:
-        """The record with what is still to be told; endpoints that this network does not have are passed over."""
+        """Return the record with the updates to deliver; updates for endpoints that this network does not have are
+        dropped.
+        """
         named = ((update, self._endpoint(network, update.endpoint_id)) for update in updates)
-        owed = tuple(replace(update, endpoint_id=ident) for update, ident in named if ident)
-        return replace(sandbox, parent_updates=(*sandbox.parent_updates, *owed)[-MAX_OWED:]) if owed else sandbox
+        pending = tuple(replace(update, endpoint_id=ident) for update, ident in named if ident)
+        return (
+            replace(sandbox, parent_updates=(*sandbox.parent_updates, *pending)[-MAX_PENDING:]) if pending else sandbox
+        )
 
     def _endpoint(self, network: Network, ref: str) -> str:
-        """The id of the network's endpoint with that id, that name, or an id that alone begins so; else nothing."""
+        """Return the id of the network's endpoint with that id, name or unique id prefix; else an empty string."""
         own = {endpoint.id: endpoint.name for endpoint in self._records.endpoints_of(network.id)}
         if ref in own:
             return ref
@@ -45,7 +49,9 @@ class ParentUpdates:
         return found[0] if len(found) == 1 else ""
 
     async def deliver(self, sandbox: Sandbox) -> None:
-        """Tell what ``sandbox`` owes, then forget it. What fails is left for the next start."""
+        """Deliver the pending updates of ``sandbox``, then remove them from its record. Failed ones are left for the
+        next start.
+        """
         if not sandbox.parent_updates:
             return
         try:
@@ -66,9 +72,9 @@ class ParentUpdates:
         self._context.host_files.mark_dirty([container_id])
         await self._context.host_files.flush()
 
-    async def _forget(self, told: Sandbox) -> None:
-        async with self._context.locks.hold(f"sandbox/{told.container_id}"):
-            sandbox = self._records.sandbox(told.container_id)
+    async def _forget(self, delivered: Sandbox) -> None:
+        async with self._context.locks.hold(f"sandbox/{delivered.container_id}"):
+            sandbox = self._records.sandbox(delivered.container_id)
             if sandbox and sandbox.phase is Phase.READY:
-                left = tuple(update for update in sandbox.parent_updates if update not in told.parent_updates)
+                left = tuple(update for update in sandbox.parent_updates if update not in delivered.parent_updates)
                 await self._records.commit(put=[replace(sandbox, parent_updates=left)])

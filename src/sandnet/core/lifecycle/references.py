@@ -1,4 +1,4 @@
-"""How objects are named in requests: full id, else exact name, else unique id prefix."""
+"""References to objects in requests: full id, else exact name, else unique id prefix."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sandnet.model import Attachment
 SHORT_ID: Final = 12
 """Characters of an id that tables show."""
 GENERATED: Final = re.compile(r"[0-9a-f]{64}")
-"""Ids that programs make; tables cut only these."""
+"""Ids that programs generate; tables shorten only these."""
 
 
 class Named(Protocol):
-    """Anything with an id and a name."""
+    """An object with an id and a name."""
 
     @property
     def id(self) -> str:
@@ -25,7 +25,7 @@ class Named(Protocol):
 
     @property
     def name(self) -> str:
-        """As given at creation."""
+        """The name given at creation."""
         ...
 
 
@@ -33,14 +33,14 @@ N = TypeVar("N", bound=Named)
 
 
 def resolve(what: str, ref: str, by_id: N | None, by_name: Sequence[N], everything: Callable[[], Sequence[N]]) -> N:
-    """The one object that ``ref`` means.
+    """Return the one object that ``ref`` means.
 
     Args:
         what: the word for it in messages.
         ref: from the request.
         by_id: the object with that full id.
-        by_name: those with that exact name.
-        everything: all candidates for a prefix, asked for only when the rest fails.
+        by_name: the objects with that exact name.
+        everything: returns all candidates for a prefix; called only when the rest fails.
 
     Raises:
         Error: ``NOT_FOUND``, or ``INVALID`` with code ``ambiguous`` naming the candidates.
@@ -49,7 +49,7 @@ def resolve(what: str, ref: str, by_id: N | None, by_name: Sequence[N], everythi
         return by_id
     found = list(by_name) or [one for one in everything() if ref and one.id.startswith(ref)]
     if not found:
-        listed = "service" if what == "endpoint" else what  # those of all networks
+        listed = "service" if what == "endpoint" else what  # services: the endpoints of all networks
         raise not_found(what, ref, f"see the {what}s there are with: sandnet {listed} ls")
     if len(found) > 1:
         candidates = ", ".join(f"{one.id[:12]} ({one.name})" for one in found[:10])
@@ -60,8 +60,8 @@ def resolve(what: str, ref: str, by_id: N | None, by_name: Sequence[N], everythi
 def begins(container_id: str, ref: str) -> bool:
     """Return whether ``ref`` is a prefix that may stand for the container's id.
 
-    Any beginning of an id of 64 hex digits is one. Other ids are chosen by users, and a short beginning of one may be
-    the full id of another container (``k1`` beside ``k11``): 12 characters, as tables show, or more.
+    Any prefix of an id of 64 hex digits may. Other ids are chosen by users, and a short prefix of one may be the full
+    id of another container (``k1`` beside ``k11``): there it needs 12 characters, as tables show, or more.
     """
     return (
         bool(ref)
@@ -73,12 +73,12 @@ def begins(container_id: str, ref: str) -> bool:
 def attached_id(ref: str, attached: Sequence[Attachment], *, known: bool) -> str:
     """Return the id of the container that ``ref`` means among those attached: a full id, else a unique prefix of one.
 
-    What means none of them is returned as it is.
+    A reference that means none of them is returned as it is.
 
     Args:
         ref: from the request.
         attached: the attachments to choose from.
-        known: whether a container of that very id has a sandbox, in any phase: it alone is meant then.
+        known: whether a container with exactly that id has a sandbox, in any phase: then only that one is meant.
 
     Raises:
         Error: ``INVALID`` with code ``ambiguous`` naming the candidates.

@@ -1,6 +1,6 @@
-"""What a join and a leave do to the kernel and the files: one job each for a worker thread.
+"""The changes that a join and a leave make to the kernel and the files: one job each for a worker thread.
 
-A hop to a worker and back costs about a tenth of a millisecond, so the steps travel together.
+A switch to a worker and back costs about a tenth of a millisecond, so the steps share one job.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from sandnet.model import Attachment, Endpoint, Interface, Origin, Phase, Sandbo
 from sandnet.model.link_alias import attachment_alias
 
 Failures = list[Exception]
-"""What went wrong in a teardown that went on."""
+"""The failures of a teardown, which continues past them."""
 
 
 def create_namespace(kernel: Kernel, sandbox: Sandbox, prepare_names: Callable[[Sandbox], None] | None) -> Sandbox:
-    """A new sandbox's namespace made, or the host's pinned for it; the record with what was found on the way.
+    """Create the namespace of a new sandbox, or pin the host's for it; return the record with its identity.
 
     Args:
         kernel: the host's.
         sandbox: the sandbox.
-        prepare_names: opens the sockets at which it will ask for names; ``None``: it will not ask.
+        prepare_names: opens the sockets for its name queries; ``None``: it has no resolver.
     """
     pinned = (
         kernel.namespaces.make(sandbox.key) if sandbox.origin is Origin.MADE else kernel.namespaces.pin(sandbox.key)
@@ -40,30 +40,30 @@ def create_namespace(kernel: Kernel, sandbox: Sandbox, prepare_names: Callable[[
 
 
 def with_alias(veth: Veth | None, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> Veth | None:
-    """The link, with what it is to say of itself."""
+    """Return the link with the alias that describes the attachment."""
     return veth and veth._replace(alias=attachment_alias(endpoint, sandbox, attachment))
 
 
 def set_up(
     kernel: Kernel, sandbox: Sandbox, veth: Veth | None, routes: Routes, write_files: Callable[[], Digests]
 ) -> Sandbox:
-    """Make a sandbox's interface, routes and files what the records say.
+    """Bring a sandbox's interface, routes and files into line with the records.
 
     Args:
         kernel: the host's.
         sandbox: the sandbox.
         veth: the link to plug; ``None`` for drivers without one.
-        routes: those it is to have.
+        routes: the desired routes.
         write_files: writes its files.
 
     Returns:
-        The record with what was written.
+        The record with the digests of the files.
     """
     if veth:
         kernel.links.plug(sandbox.key, veth)
     if sandbox.origin is not Origin.HOST:
         kernel.namespaces.default_routes(sandbox.key, routes.default)
-        if not _is_new(sandbox):  # one that we have just made has nothing of the kind, and one interface
+        if not _is_new(sandbox):  # a new namespace has no source routes, and one interface only
             kernel.namespaces.source_routes(sandbox.key, routes.by_source)
     return write_files().on(sandbox)
 
@@ -71,20 +71,20 @@ def set_up(
 def detach_link(
     kernel: Kernel, sandbox: Sandbox, last: Attachment, shared: Sequence[Interface], routes: Routes
 ) -> Failures:
-    """Take one link out of a sandbox that goes on living, and move its routes.
+    """Remove one link from a sandbox that remains, and move its routes.
 
-    Where its namespace is gone, as after a reboot, only the link on this side is left to take.
+    If its namespace no longer exists, as after a reboot, only the link on the host is left to remove.
 
     Args:
         kernel: the host's.
         sandbox: the sandbox.
         last: the attachment that ends.
         shared: addresses of the endpoint that are not the interface's own.
-        routes: those that the sandbox is to have.
+        routes: the routes that the sandbox is to have.
     """
     failures: Failures = []
     _retire(kernel, sandbox, last, failures)
-    if not _is_there(kernel, sandbox, failures):
+    if not _exists(kernel, sandbox, failures):
         return failures
     if shared:
         attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))
@@ -103,7 +103,7 @@ def tear_down(
     shared: Sequence[Interface],
     remove_files: Callable[[], None],
 ) -> Failures:
-    """Take the last link out of a sandbox, let its namespace go and remove its files."""
+    """Remove the last link from a sandbox, release its namespace and remove its files."""
     failures: Failures = []
     down = sandbox.origin is Origin.JOINED and not sandbox.loopback_was_up and sandbox.inode != 0
     if last:
@@ -111,7 +111,7 @@ def tear_down(
     if shared and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))
     if (
-        sandbox.origin is Origin.JOINED and sandbox.inode and _is_there(kernel, sandbox, failures)
+        sandbox.origin is Origin.JOINED and sandbox.inode and _exists(kernel, sandbox, failures)
     ):  # rules outlive their link
         attempt(failures, lambda: kernel.namespaces.source_routes(sandbox.key, ()))
     attempt(failures, lambda: kernel.namespaces.release(sandbox.key, inode=sandbox.inode, loopback_down=down))
@@ -120,7 +120,7 @@ def tear_down(
 
 
 class Teardown(NamedTuple):
-    """A sandbox whose end is near, with its one attachment."""
+    """A sandbox to be torn down, with its only attachment."""
 
     sandbox: Sandbox
     last: Attachment
@@ -128,10 +128,11 @@ class Teardown(NamedTuple):
 
 
 def tear_down_all(kernel: Kernel, all_: Sequence[Teardown]) -> set[str]:
-    """As :func:`dissolve`, of many: their links go in one request, which costs one grace period and not one each.
+    """Tear down many sandboxes as :func:`tear_down` does. One request deletes their links, so there is one grace period
+    in all.
 
     Returns:
-        The containers of which something is left.
+        The containers of the sandboxes that are not completely removed.
 
     Raises:
         Error: their links cannot be deleted; nothing else was tried.
@@ -144,15 +145,17 @@ def _is_new(sandbox: Sandbox) -> bool:
     return sandbox.origin is Origin.MADE and sandbox.phase is Phase.CREATING
 
 
-def _is_there(kernel: Kernel, sandbox: Sandbox, failures: Failures) -> bool:
-    """Whether the sandbox's namespace is still at its key; another one there is somebody else's business."""
+def _exists(kernel: Kernel, sandbox: Sandbox, failures: Failures) -> bool:
+    """Return whether the sandbox's namespace is still pinned at its key; another one there is left alone."""
     found: list[Namespace | None] = []
     attempt(failures, lambda: found.append(kernel.namespaces.find(sandbox.key)))
     return any(pinned is not None and pinned.inode == sandbox.inode for pinned in found)
 
 
 def _retire(kernel: Kernel, sandbox: Sandbox, last: Attachment, failures: Failures) -> None:
-    """Silence the link, to be deleted in bulk; a namespace that is not ours must be without it at once."""
+    """Take the link out of service, to be deleted in bulk; from a namespace that the daemon did not make it is deleted
+    at once.
+    """
     if last.host_link and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.delete([last.host_link]))
     elif last.host_link:
@@ -160,12 +163,12 @@ def _retire(kernel: Kernel, sandbox: Sandbox, last: Attachment, failures: Failur
 
 
 def identified(sandbox: Sandbox, namespace: Namespace) -> Sandbox:
-    """The record of a sandbox whose namespace is known now."""
+    """Return the record of a sandbox whose namespace is known now."""
     return replace(sandbox, inode=namespace.inode, loopback_was_up=namespace.loopback_was_up)
 
 
 def attempt(failures: Failures, step: Callable[[], object]) -> None:
-    """Run one step of a teardown; a failure is kept and the teardown goes on."""
+    """Run one step of a teardown; record a failure and continue."""
     try:
         step()
     except Exception as failure:
@@ -173,6 +176,6 @@ def attempt(failures: Failures, step: Callable[[], object]) -> None:
 
 
 def raise_incomplete(what: str, failures: Sequence[Exception]) -> None:
-    """Raise one error of all that failed, if any did."""
+    """Raise one error of all failures, if there are any."""
     if failures:
         raise collected(f"{what} is incomplete; repeat it", failures)

@@ -1,7 +1,7 @@
 """Sandboxes: containers joined to endpoints.
 
-Order of a join: record the intent, make or pin the namespace, plug the interface, elect the default
-route, write the files, record success. A leave records its intent and runs the other way, past errors.
+The order of a join: record the intent, create or pin the namespace, plug the interface, elect the default route, write
+the files, record success. A leave records its intent and runs in the reverse order, past errors.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ class Sandboxes:
         self._routes = SandboxRoutes(context)
         self.parents = ParentUpdates(context)
         self._planned: set[str] = set()
-        """Keys chosen for sandboxes that no record names yet."""
+        """Keys that are chosen for sandboxes without a record yet."""
 
     def list(self) -> list[Sandbox]:
-        """Those in use, in creation order."""
+        """Return the sandboxes that are ready, in creation order."""
         return [sandbox for sandbox in self._records.sandboxes() if sandbox.phase is Phase.READY]
 
     def find(self, ref: str) -> Sandbox:
-        """The sandbox of the container with that id, unique id prefix, or last part of the sandbox key.
+        """Return the sandbox of the container with that id, unique id prefix, or last part of the sandbox key.
 
         Raises:
             Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
@@ -93,18 +93,18 @@ class Sandboxes:
         return found[0]
 
     def attachments(self, sandbox: Sandbox) -> Sequence[Attachment]:
-        """What the sandbox is attached to, the first attached first."""
+        """Return the ready attachments of the sandbox, the first attached first."""
         found = self._records.attachments_of_container(sandbox.container_id)
         return [attachment for attachment in found if attachment.phase is Phase.READY]
 
     async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
-        """Join a container to an endpoint; its first join makes its sandbox.
+        """Join a container to an endpoint; its first join creates its sandbox.
 
         Args:
-            network_ref: the network, by any of its names.
-            endpoint_ref: the endpoint, likewise.
-            spec: who joins, and how.
-            many: as one more backend, beside those there are.
+            network_ref: the network, by id, name or unique id prefix.
+            endpoint_ref: the endpoint, in the same way.
+            spec: the container, and the options of the join.
+            many: whether it may be an additional backend, beside others.
 
         Raises:
             Error: ``NOT_FOUND``, ``INVALID``, ``EXHAUSTED`` (bridge full), ``CONFLICT``; nothing is left behind.
@@ -114,7 +114,7 @@ class Sandboxes:
         return await self._context.operations.run(self._join(endpoint.id, spec, many))
 
     async def leave(self, network_ref: str, endpoint_ref: str, container_id: str) -> None:
-        """Take a container, by its id or a unique prefix of it, off an endpoint; its last leave removes its sandbox.
+        """Remove a container, by id or unique id prefix, from an endpoint; its last leave removes its sandbox.
 
         Raises:
             Error: ``NOT_FOUND``.
@@ -131,8 +131,8 @@ class Sandboxes:
             network, endpoint = self._usable(endpoint_id)
             attached = self._records.attachments_of_container(spec.container_id)
             known = self._records.sandbox(spec.container_id)
-            others = self._records.attachments_of_endpoint(endpoint.id)
-            check_not_joined(endpoint, others, spec.container_id, many=many)
+            existing = self._records.attachments_of_endpoint(endpoint.id)
+            check_not_joined(endpoint, existing, spec.container_id, many=many)
             check_host_network_exclusive(known, network, attached, spec)
             process = await identify(self._context, spec.watch_pid or spec.pid)
             sandbox = amend_sandbox(known, spec, process) if known else await self._plan(network, spec, process)
@@ -140,7 +140,7 @@ class Sandboxes:
                 self._context.host_files.check(sandbox)
                 sandbox = sandbox if known else await self._context.host_files.with_existing_paths(sandbox)
                 sandbox, attachment = await self._intend(network, endpoint, sandbox, spec, known)
-                # what the driver does outside of the namespace goes beside the making of it
+                # the driver's work outside of the namespace runs while the namespace is created
                 join = self._context.driver(network.driver).join
                 sandbox, veth = await gather_both(
                     self._with_namespace(sandbox, attachment), join(network, endpoint, attachment)
@@ -150,10 +150,10 @@ class Sandboxes:
                     self._connect(sandbox, with_alias(veth, endpoint, sandbox, attachment)),
                     self._context.resolver_sync.attachment_added(sandbox, attachment),
                 )
-                if others:
+                if existing:
                     await self._backends.rebalance(network, endpoint, attachment)
                 sandbox = self.parents.with_pending(replace(sandbox, phase=Phase.READY), network, spec.parent_updates)
-                # an endpoint that had lost its container has one again
+                # an orphaned endpoint has a container again
                 found = [replace(endpoint, orphaned=False)] if endpoint.orphaned else []
                 await self._records.commit(put=[sandbox, replace(attachment, phase=Phase.READY), *found])
             except BaseException:
@@ -167,9 +167,9 @@ class Sandboxes:
         return sandbox
 
     async def _finish_interrupted(self, endpoint_id: str, container_id: str) -> None:
-        """Finish what failed half-way before: neither endpoint nor container is stuck with it.
+        """Finish operations that failed half-way, so that they do not block the endpoint or the container.
 
-        Whoever holds the locks sees nobody else's join or leave under way, so what is not ready is left over.
+        Under the locks no other join or leave is in progress, so an attachment that is not ready is a leftover.
         """
         records = self._records
         touching = [*records.attachments_of_endpoint(endpoint_id), *records.attachments_of_container(container_id)]
@@ -184,7 +184,7 @@ class Sandboxes:
                 await self.tear_down(sandbox)
 
     async def _plan(self, network: Network, spec: JoinSpec, process: Process | None) -> Sandbox:
-        """A new sandbox, at the first key where no stranger has pinned a namespace."""
+        """Plan a new sandbox, at the first key where no other program has pinned a namespace."""
         for key in candidate_keys(self._context.settings.sandbox_dir, spec.container_id):
             if self._records.sandbox_at(key) is not None or key in self._planned:
                 continue
@@ -202,18 +202,17 @@ class Sandboxes:
     async def _intend(
         self, network: Network, endpoint: Endpoint, sandbox: Sandbox, spec: JoinSpec, known: Sandbox | None
     ) -> tuple[Sandbox, Attachment]:
-        """Record what is about to be made. A namespace that is not ours is pinned first: the interfaces it
-        has decide the name of the new one."""
+        """Record the intent of a join, after pinning a joined namespace: its interfaces decide the name of the
+        new one.
+        """
         taken = {a.interface for a in self._records.attachments_of_container(sandbox.container_id)}
         if known:
             await self._refuse_different_namespace(known, spec)
             await self._context.link_reaper.wait(sandbox.container_id)
         if sandbox.origin is Origin.JOINED:
             if not known:
-                sandbox = await self._found(sandbox, spec)
-                await self._records.commit(
-                    put=[sandbox]
-                )  # before it is touched: whatever fails gives back what was found
+                sandbox = await self._identified(sandbox, spec)
+                await self._records.commit(put=[sandbox])  # before any change: a failure restores what was found
                 pin = self._context.kernel.namespaces.pin
                 await self._context.workers.run(pin, sandbox.key, path=spec.netns, pid=spec.pid, inode=sandbox.inode)
             taken |= set(await self._context.workers.run(self._context.kernel.namespaces.interfaces, sandbox.key))
@@ -226,7 +225,7 @@ class Sandboxes:
         return sandbox, attachment
 
     async def _connect(self, sandbox: Sandbox, veth: Veth | None) -> Sandbox:
-        """Make an attachment true in the sandbox and in the files; the sandbox as it is then."""
+        """Set up an attachment in the sandbox and in the files; return the sandbox as it is then."""
         files = self._context.host_files.write_job(sandbox)
         return await self._context.workers.run(
             set_up, self._context.kernel, sandbox, veth, self._routes.of(sandbox), files
@@ -235,18 +234,18 @@ class Sandboxes:
     async def _with_namespace(self, sandbox: Sandbox, attachment: Attachment) -> Sandbox:
         if sandbox.phase is not Phase.CREATING or sandbox.origin is Origin.JOINED:
             return sandbox
-        asks = sandbox.origin is Origin.MADE and bool(attachment.interface)
-        prepare = self._context.resolver_sync.prepare if asks else None
+        has_resolver = sandbox.origin is Origin.MADE and bool(attachment.interface)
+        prepare = self._context.resolver_sync.prepare if has_resolver else None
         return await self._context.workers.run(create_namespace, self._context.kernel, sandbox, prepare)
 
-    async def _found(self, sandbox: Sandbox, spec: JoinSpec) -> Sandbox:
-        """The record with what the namespace to be joined is like; nothing is changed yet."""
+    async def _identified(self, sandbox: Sandbox, spec: JoinSpec) -> Sandbox:
+        """Return the record with the identity of the namespace to be joined; nothing is changed yet."""
         identify = self._context.kernel.namespaces.identify
-        wanted = await self._context.workers.run(identify, path=spec.netns, pid=spec.pid)
-        if wanted.inode == (await self._context.workers.run(identify)).inode:
+        namespace = await self._context.workers.run(identify, path=spec.netns, pid=spec.pid)
+        if namespace.inode == (await self._context.workers.run(identify)).inode:
             message = "that is the host's own network namespace"
             raise invalid(message, "join the network of type host for that", "host_namespace")
-        sandbox = identified(sandbox, wanted)
+        sandbox = identified(sandbox, namespace)
         holder = next((b for b in self._records.sandboxes() if b.inode == sandbox.inode and b.key != sandbox.key), None)
         if holder:
             message = f"that namespace is the sandbox of container {holder.container_id} already"
@@ -287,17 +286,17 @@ class Sandboxes:
             await self.disconnect(attachment)
 
     async def drop(self, attachment: Attachment) -> None:
-        """Disconnect with the locks held, for whoever has none; one that is gone meanwhile is success."""
+        """Take the locks and disconnect an attachment; do nothing when it has been removed."""
         async with self._hold(attachment.endpoint_id, attachment.container_id):
             current = self._records.attachment(attachment.container_id, attachment.endpoint_id)
             if current:
                 await self.disconnect(current)
 
     async def disconnect(self, attachment: Attachment) -> None:
-        """Undo an attachment, whatever its phase, and the sandbox with the last of them.
+        """Remove an attachment in any phase, and the sandbox with its last one.
 
         Raises:
-            Error: ``INTERNAL`` with all that failed; the records stay, and the same call finishes the work.
+            Error: ``INTERNAL`` with all failures; the records stay, and the same call finishes the work.
         """
         attachment = replace(attachment, phase=Phase.REMOVING)
         sandbox = self._records.sandbox(attachment.container_id)
@@ -321,7 +320,7 @@ class Sandboxes:
     async def _fail_over(self, network: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         try:
             await self._backends.fail_over(network, endpoint, attachment)
-        except Error as failure:  # the backend goes all the same; the next change of the service mends the rest
+        except Error as failure:  # the backend is removed nevertheless; the next change of the service repairs the rest
             _log.warning("service %s still knows %s: %s", endpoint.name, attachment.container_id, failure)
 
     def _release(self, network: Network, attachment: Attachment) -> None:
@@ -340,17 +339,17 @@ class Sandboxes:
         await self._refresh_files(sandbox)
 
     async def _refresh_files(self, sandbox: Sandbox) -> None:
-        """Its names are fewer, and with the last IPv6 address name servers that have one are of no use any more."""
+        """Refresh the files: names are removed, and without an IPv6 address, IPv6 name servers are of no use."""
         try:
             digests = await self._context.workers.run(self._context.host_files.refresh_job(sandbox))
-        except Error as failure:  # the leave is done all the same
+        except Error as failure:  # the leave itself is done
             _log.warning("files of %s are stale: %s", sandbox.container_id, failure)
             return
         if (after := digests.on(sandbox)) != sandbox:
             await self._records.commit(put=[after])
 
     async def tear_down(self, sandbox: Sandbox, last: Attachment | None = None) -> None:
-        """Remove a sandbox, with the last attachment it has if any."""
+        """Remove a sandbox, with its last attachment if it has one."""
         files = self._context.host_files.remove_job(sandbox)
         shared = self._shared(last) if last else ()
         failures = await self._context.workers.run(tear_down, self._context.kernel, sandbox, last, shared, files)
@@ -361,20 +360,20 @@ class Sandboxes:
         await self._records.commit(delete=[last, sandbox] if last else [sandbox])
 
     async def _leave_network(self, attachment: Attachment) -> None:
-        """Once its link is silent: the driver also kept it from sending what it may not."""
+        """Undo the driver's part of the join, once the link is down: until then the driver filters what it sends."""
         network = self._records.network(attachment.network_id)
         if network:
             await self._context.drivers[network.driver].leave(network, [attachment])
 
     def _shared(self, attachment: Attachment) -> Sequence[Interface]:
-        """The endpoint's addresses, where the interface has others of its own."""
+        """Return the endpoint's addresses, if the interface has others of its own."""
         endpoint = self._records.endpoint(attachment.endpoint_id)
         if endpoint is None or not attachment.leased:
             return ()
         return [interface for interface in (endpoint.address, endpoint.address_ipv6) if interface]
 
     async def ensure(self, sandbox: Sandbox, attachment: Attachment) -> None:
-        """Make an attachment true again, by the verbs that made it first."""
+        """Set up an attachment again, by the same steps that created it."""
         network, endpoint = self._usable(attachment.endpoint_id)
         veth = await self._context.driver(network.driver).join(network, endpoint, attachment)
         after = await self._connect(sandbox, with_alias(veth, endpoint, sandbox, attachment))

@@ -1,4 +1,4 @@
-"""Services: endpoints of any network by one name, and the containers behind them."""
+"""Services: endpoints of all networks by name, and the containers behind them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Services:
     def list(
         self, name: str | None = None, partial_id: str | None = None, network: str | None = None
     ) -> list[Endpoint]:
-        """Those ready for use, in creation order; at most one filter is given. An unknown network has none."""
+        """Return the services that are ready, in creation order. At most one filter is given; an unknown network has
+        none.
+        """
         if name is not None:
             return ready(self._records.endpoints_named(name))
         if network is not None:
@@ -40,7 +42,7 @@ class Services:
         return [ep for ep in ready(self._records.endpoints()) if partial_id is None or ep.id.startswith(partial_id)]
 
     def find(self, ref: str) -> Endpoint:
-        """The service with that id, name or unique id prefix.
+        """Return the service with that id, name or unique id prefix.
 
         Raises:
             Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
@@ -63,13 +65,13 @@ class Services:
         Raises:
             Error: as :meth:`Deletion.endpoint`.
         """
-        left = [ep for ep in self._records.endpoints_named(ref) if ep.phase is Phase.REMOVING]
+        leftovers = [ep for ep in self._records.endpoints_named(ref) if ep.phase is Phase.REMOVING]
         exact = self._records.endpoint(ref)
-        endpoint = exact or (left[0] if left else self.find(ref))
+        endpoint = exact or (leftovers[0] if leftovers else self.find(ref))
         await self._removal.endpoint(endpoint.network_id, endpoint.id, force=force)
 
     async def attach(self, ref: str, spec: JoinSpec) -> Sandbox:
-        """Join a container to the service, as its first or as one more backend.
+        """Join a container to the service, as its first or as an additional backend.
 
         Raises:
             Error: as :meth:`Sandboxes.join`.
@@ -78,7 +80,7 @@ class Services:
         return await self._sandboxes.join(endpoint.network_id, endpoint.id, spec, many=True)
 
     async def detach(self, ref: str, container_id: str) -> None:
-        """Take a container out of the service.
+        """Remove a container from the service.
 
         Raises:
             Error: as :meth:`Sandboxes.leave`.
@@ -99,7 +101,7 @@ class Services:
         await self._backends.change(service, container_id, drained=drained, weight=weight)
 
     def backends(self, endpoint: Endpoint) -> Sequence[Attachment]:
-        """Who is attached, the first attached first."""
+        """Return the attachments to a service, the first attached first."""
         attached = self._records.attachments_of_endpoint(endpoint.id)
         return [attachment for attachment in attached if attachment.phase is Phase.READY]
 
@@ -111,7 +113,7 @@ class Services:
         return network
 
     def _matching(self, ref: str) -> Sequence[Network]:
-        """By name, id, or unique prefix of an id; none where there is no such network."""
+        """Return the networks with that name, id or unique id prefix; none if there is no such network."""
         named = self._networks.list(name=ref)
         try:
             return named or [self._networks.find(ref)]

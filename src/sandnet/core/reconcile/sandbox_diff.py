@@ -56,7 +56,7 @@ def diff_sandbox(
     """Yield the differences of a sandbox.
 
     Args:
-        wanted: the desired state.
+        desired: the desired state.
         host: the links found on the host: at least its own and their bridges.
         inside: the state found inside; ``None``: no namespace is pinned.
     """
