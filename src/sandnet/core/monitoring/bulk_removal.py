@@ -3,8 +3,8 @@ transactions.
 
 The deletion of a link costs the kernel a grace period of some 20 ms, for one link or sixty, and every program that
 waits for the same lock of the kernel waits with it. So a thousand sandboxes are removed in bulk, by the steps of a
-leave. Those that are no plain case (several networks, a backend beside others, a phase other than ``ready``) are left
-for removal one by one.
+leave. Sandboxes that are no simple case (several networks, a backend beside others, a phase other than ``ready``) are
+left for removal one by one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BulkRemoval:
         self._backends = Backends(context)
 
     async def remove_all(self, sandboxes: Iterable[Sandbox]) -> set[str]:
-        """Remove those sandboxes that are plain cases.
+        """Remove those sandboxes that are simple cases.
 
         Returns:
             The container ids of the sandboxes that are completely removed; the others are left for removal one by one.
@@ -41,14 +41,14 @@ class BulkRemoval:
             Error: ``UNAVAILABLE`` an operation is changing one of them, or the store or the kernel is away. The records
                 show what has begun, and removal one by one finishes it.
         """
-        plain = [(sandbox, last) for sandbox in sandboxes if (last := self._only_attachment(sandbox))]
+        simple = [(sandbox, last) for sandbox in sandboxes if (last := self._only_attachment(sandbox))]
         names = (
             name
-            for sandbox, last in plain
+            for sandbox, last in simple
             for name in (f"sandbox/{sandbox.container_id}", f"endpoint/{last.endpoint_id}")
         )
         async with self._context.locks.hold(*names, max_wait=TIMEOUT):
-            unchanged = [(sandbox, last) for sandbox, last in plain if self._only_attachment(sandbox) == last]
+            unchanged = [(sandbox, last) for sandbox, last in simple if self._only_attachment(sandbox) == last]
             return await self._remove(unchanged) if unchanged else set()
 
     def _only_attachment(self, sandbox: Sandbox) -> Attachment | None:

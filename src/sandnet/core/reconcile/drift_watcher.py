@@ -1,8 +1,8 @@
 """Notice changes that other processes make, and have them repaired, while the daemon runs.
 
 Kernel notifications are read four times a second. Files, mounts, parameters and the state file are checked each second.
-Everything is compared each minute as well. Notifications only name candidates. A join or leave of the daemon makes
-none, because its records are not ready or its links are as desired.
+Everything is compared each minute as well. Notifications only name candidates. What the daemon's own joins and leaves
+change is no candidate, because its records are not ready or its links are as desired.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ FIRST_SCAN_DELAY = 5.0
 DUTY_CYCLE = 4.0
 """Seconds of pause for each second of checks and repairs: they must not keep a processor busy."""
 LONGEST_PAUSE = 0.75
-"""Seconds. However long the work before it took, the next deleted object is to be repaired within two seconds."""
+"""The longest pause in seconds, however long the work before took: the next damage is to be repaired within two
+seconds.
+"""
 
 
 class DriftWatcher:
@@ -69,7 +71,7 @@ class DriftWatcher:
         self._mounts = self._rules = False
         """Whether they changed and have not been checked since."""
         self._candidates = Candidates()
-        """Candidates from notifications, which come only once, and from comparing everything; kept until they are
+        """Candidates from notifications, which are sent only once, and from comparisons; kept until they are
         checked.
         """
         self._missed = asyncio.Event()
@@ -235,9 +237,7 @@ class DriftWatcher:
         return self._context.drivers[network.driver].may_differ(network, port)
 
     def _inner_differs(self, container_id: str, ports: Sequence[Port]) -> bool:
-        """Return whether a link inside is not as its network requires; links that the daemon did not make do
-        not count.
-        """
+        """Return whether one of the daemon's links inside is not as its network requires; other links do not count."""
         sandbox = self._records.sandbox(container_id)
         ours = {veth.interface: veth for _, veth in self._desired.sandbox(sandbox).links} if sandbox else {}
         for port in ports:

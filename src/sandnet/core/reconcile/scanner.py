@@ -83,7 +83,7 @@ class Scanner:
         """Return everything that seems wrong.
 
         Args:
-            rest: seconds of pause for each second of checking sandboxes.
+            pause_ratio: seconds of pause for each second of checking sandboxes.
 
         Raises:
             Error: ``UNAVAILABLE`` the kernel does not return its state.

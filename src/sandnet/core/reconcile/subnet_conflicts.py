@@ -32,7 +32,7 @@ class SubnetConflicts:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._known: set[tuple[str, Prefix]] = set()
+        self._reported: set[tuple[str, Prefix]] = set()
 
     async def check(self) -> None:
         """Compare all networks with the host, and report new overlaps; networks that allow an overlap are left out.
@@ -44,8 +44,8 @@ class SubnetConflicts:
         occupied = await self._context.workers.run(self._context.kernel.host.occupied, links)
         nets = [net for net in self._context.records.networks() if net.phase is Phase.READY]
         found = {(each.network.id, each.other): each for each in subnet_conflicts(nets, occupied)}
-        fresh = [each for key, each in found.items() if key not in self._known]
-        self._known = set(found)
+        fresh = [each for key, each in found.items() if key not in self._reported]
+        self._reported = set(found)
         if fresh:
             warnings = [(each.network, _message(each)) for each in fresh]
             for network, text in warnings:
@@ -53,7 +53,7 @@ class SubnetConflicts:
             try:
                 await self._context.records.publish_warnings(warnings)
             except Error:
-                self._known -= {(each.network.id, each.other) for each in fresh}
+                self._reported -= {(each.network.id, each.other) for each in fresh}
                 raise
 
 

@@ -1,4 +1,4 @@
-"""Locks by name. They are apart from the records they guard: records are replaced, locks are not."""
+"""Locks by name. They are apart from the records they guard: records are reloaded, locks are not."""
 
 from __future__ import annotations
 
