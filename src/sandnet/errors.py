@@ -1,4 +1,4 @@
-"""What can go wrong, said in kinds: only ``api/`` knows HTTP, only ``cli/`` knows exit codes."""
+"""Errors by kind, independent of transports: only ``api/`` maps kinds to HTTP, only ``cli/`` to exit codes."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """The class of a failure. Each dialect maps kinds to its own statuses in one table."""
+    """The kind of a failure. Each dialect maps kinds to its own statuses in one table."""
 
     INVALID = "invalid"
     """The request is malformed, or a value in it is of the wrong type or out of range."""
     NAME_TAKEN = "name_taken"
-    """Another object bears that name."""
+    """Another object has that name."""
     IN_USE = "in_use"
     """The object still has users; the message lists them."""
     PROTECTED = "protected"
-    """The object may not be changed or deleted by anybody."""
+    """The object can never be changed or deleted."""
     NOT_FOUND = "not_found"
     """No such object, or no such driver."""
     CONFLICT = "conflict"
-    """A host port, an address, a subnet or a link is held by somebody else."""
+    """Another object or program uses the host port, address, subnet or link."""
     EXHAUSTED = "exhausted"
-    """A pool, a port range or a bridge has no room left."""
+    """A pool, a port range or a bridge is full."""
     UNAVAILABLE = "unavailable"
-    """A store, a plugin or a kernel feature is away; the same request may succeed later."""
+    """A store, a plugin or a kernel feature is unavailable; the same request may succeed later."""
     INTERNAL = "internal"
-    """Our own fault."""
+    """A defect of sandnet itself."""
 
 
 class Error(Exception):
-    """A failure that a person can act on.
+    """A failure with a message for people and a code for programs.
 
     Attributes:
-        kind: the class of the failure.
-        message: one sentence naming the object, its holder and what is wrong.
-        hint: what to do about it; empty when nothing can be advised.
-        code: a stable word for programs; the kind's own value unless a finer one helps.
+        kind: the kind of the failure.
+        message: one sentence with the object, its holder and what is wrong.
+        hint: advice to the user; empty: there is none.
+        code: stable error code for programs; the kind's value unless there is a more specific one.
     """
 
     def __init__(self, kind: Kind, message: str, hint: str = "", code: str = "") -> None:
@@ -48,21 +48,27 @@ class Error(Exception):
 
     @property
     def reason(self) -> str:
-        """Message and hint in one line."""
+        """The message and the hint in one line."""
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 def invalid(message: str, hint: str = "", code: str = "") -> Error:
-    """A refusal of what the caller sent."""
+    """Return an error for an invalid request."""
     return Error(Kind.INVALID, message, hint, code)
 
 
 def not_found(what: str, ref: str, hint: str = "") -> Error:
-    """``what`` (network, endpoint, service, sandbox, driver) is not known by ``ref``."""
+    """Return the error for a missing object.
+
+    Args:
+        what: network, endpoint, service, sandbox or driver.
+        ref: name or id in the request.
+        hint: advice to the user.
+    """
     return Error(Kind.NOT_FOUND, f"no such {what}: {ref}", hint, f"{what}_not_found")
 
 
 def collected(message: str, failures: Sequence[BaseException]) -> Error:
-    """One error for a teardown that went on past several failures."""
+    """Return one error for a teardown that continued after several failures."""
     details = "; ".join(str(failure) or type(failure).__name__ for failure in failures)
     return Error(Kind.INTERNAL, f"{message}: {details}", code="teardown_incomplete")

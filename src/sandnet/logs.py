@@ -1,7 +1,7 @@
-"""The log of the daemon and of the resolver: each record is one line, in text that a terminal only displays.
+"""The logs of the daemon and the resolver: each record is one line, safe to print on a terminal.
 
-What is logged often holds names that others chose. A line of the log is bounded in length, and so is how often one
-place in the source may log, since others decide how often that place is reached.
+Records often contain names that other programs chose. The length of a line is limited. So is the rate of records from
+one place in the source, because other programs determine how often that place is reached.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from typing import Final
 from sandnet.escaping import printable
 
 MAX_LINE: Final = 4 << 10
-"""Characters of a line. What is longer is cut, and the line says by how much."""
+"""Maximum characters of a line. A longer one is truncated, with a note of its full length."""
 MAX_TRACE: Final = 200
-"""Lines of a traceback; the last ones are kept."""
+"""Maximum lines of a traceback; the last ones are kept."""
 BURST: Final = 200
 """Records that one place in the source may log at once."""
 RATE: Final = 20.0
-"""Records a second that one place may log in the long run."""
+"""Records per second that one place may log on average."""
 DAEMON: Final = "%(levelname)s %(name)s: %(message)s"
-"""The service manager adds the time."""
+"""Format of the daemon's log; the service manager adds the time."""
 FILE: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-"""Of the daemon in the background."""
+"""Format of the log of a daemon in the background."""
 LOG_LIMIT: Final = 1 << 20
-"""Bytes of a log file of our own; one that is larger is emptied."""
+"""Maximum bytes of our log file; a larger one is emptied."""
 RESOLVER: Final = "%(asctime)s %(levelname)s %(message)s"
 _OWN_NAME: Final = "sandnet"
 _SERVER: Final = "sandnet.serving.http_server"
 _NAMES: Final[Mapping[str, str]] = {"uvicorn": _SERVER, "uvicorn.error": _SERVER, "uvicorn.access": _SERVER}
-"""Loggers of the HTTP library, whose names say nothing to a reader (its ``error`` logs every level)."""
+"""Names for the loggers of the HTTP library, whose own names are misleading (its ``error`` logs every level)."""
 
 
 def configure(level: str, layout: str, handler: logging.Handler | None = None) -> None:
-    """Send what is logged from ``level`` on to a handler, stderr by default.
+    """Send all records of ``level`` or above to a handler.
 
     Args:
         level: a name of :mod:`logging`, in any case.
         layout: :data:`DAEMON` or :data:`RESOLVER`.
-        handler: where to.
+        handler: destination; ``None``: stderr.
     """
     handler = handler or logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(layout))
@@ -52,7 +52,7 @@ def configure(level: str, layout: str, handler: logging.Handler | None = None) -
 
 
 class FileHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic for type checkers only
-    """Writes to stderr, which is a file of our own, opened for appending; it is emptied when it grows large."""
+    """A handler that writes to stderr, which is our log file, opened for appending; it empties a large file."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -63,30 +63,30 @@ class FileHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic f
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line; a traceback follows in indented lines, which cannot be taken for records."""
+    """A formatter of records as one line; a traceback follows in indented lines, which do not look like records."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text."""
-        own = logging.makeLogRecord(record.__dict__)  # other handlers get the record as it was
+        own = logging.makeLogRecord(record.__dict__)  # other handlers get the unchanged record
         own.name = _own(record.name)
         own.msg, own.args = _line(record.getMessage()), None
         own.exc_text = None
         return super().format(own)
 
     def formatException(self, ei: object) -> str:  # noqa: N802 - the library's name
-        """Return a traceback, each of its lines made harmless."""
+        """Return a traceback, with each of its lines escaped."""
         return _indented(super().formatException(ei))  # type: ignore[arg-type]
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the library's name
-        """Return a stack in the same way."""
+        """Return a stack, with each of its lines escaped."""
         return _indented(stack_info)
 
 
 class RateLimit(logging.Filter):
-    """Leaves out records of a place in the source that logs too often. The next one that passes says how many."""
+    """A rate limit for each place in the source. The next record that passes contains the number of omitted ones."""
 
     def __init__(self, *, burst: int = BURST, rate: float = RATE) -> None:
-        """Start with a full burst for every place."""
+        """Set the limits; every place begins with a full burst."""
         super().__init__()
         self._burst, self._rate = float(burst), rate
         self._places: dict[tuple[str, int], tuple[float, float, int]] = {}
@@ -112,7 +112,7 @@ def _own(name: str) -> str:
 
 
 def _line(text: str) -> str:
-    shown = printable(text[: MAX_LINE + 1])  # never escape more than is shown
+    shown = printable(text[: MAX_LINE + 1])  # escape only the part that is shown
     if len(shown) <= MAX_LINE:
         return shown
     return f"{shown[:MAX_LINE]}… [cut; {len(text)} characters in all]"

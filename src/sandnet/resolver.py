@@ -1,10 +1,10 @@
-"""The resolver's own process: ``python -m sandnet.resolver --run-dir DIR --listener FD``.
+"""The program of the resolver process: ``python -m sandnet.resolver --run-dir DIR --listener FD``.
 
-It answers names in all sandboxes and goes on doing so while the daemon is away. It ends on SIGTERM or when it
-is told to; what it knows comes from the daemon over ``<run-dir>/dns.sock``, and nothing is kept on disk.
+It answers DNS questions in all sandboxes, also while the daemon is down. It exits on SIGTERM or when the daemon
+requests it. It receives all names from the daemon over ``<run-dir>/dns.sock``, and stores nothing on disk.
 
-It starts as the daemon's user, takes the socket at which the daemon calls it, and becomes a user without any right. Its
-sockets in sandboxes are opened by the daemon and passed to it.
+It starts as the daemon's user, inherits the control socket, and then drops all privileges. The daemon opens its sockets
+in sandboxes and passes them to it.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ _log = logging.getLogger(__name__)
 Endpoint = tuple[Address, int]
 
 PARENT_CHECK_INTERVAL: Final = 5.0
-"""Seconds between two looks whether the socket at which the daemon calls is still there."""
+"""Seconds between two checks whether the control socket still exists."""
 USER: Final = "sandnet-resolver"
-"""Whom the process becomes (systemd/sandnet.sysusers)."""
+"""User of the process (systemd/sandnet.sysusers)."""
 FALLBACK: Final = 65523
-"""User and group that it becomes where there is no such user. Debian reserves 65000 to 65533 (policy, 9.2.2), and
-systemd gives none of 65520 to 65533 to anybody, so no other program has it. It is below 65536, so that it exists in
-most containers. 65534 (nobody) would be shared with others, who could send it signals."""
+"""Id of user and group where that user does not exist. Debian reserves 65000 to 65533 (policy, 9.2.2), and systemd
+assigns none of 65520 to 65533, so no other program has it. It is below 65536, so that it exists in most containers.
+User 65534 (``nobody``) is shared with other programs, which could send it signals."""
 PRIORITY: Final = -10
-"""Its priority among processes (setpriority(2)): where a sandbox floods it and takes the processor as well, the others
-wait for it."""
+"""Priority of the process (setpriority(2)): if a sandbox floods the resolver and uses the CPU as well, the other
+sandboxes depend on it."""
 _READY: Final = b"\0"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop."""
+    """Run the program, and return its exit code."""
     options = _parser().parse_args(arguments)
     return _in_background(options) if options.detach else _run(options, lambda: None)
 
@@ -85,19 +85,19 @@ def _endpoint(text: str) -> Endpoint:
 
 
 def _in_background(options: argparse.Namespace) -> int:
-    """Serve in a child, which belongs to nobody once this process ends; the exit code says whether it serves."""
-    told, tell = os.pipe()
+    """Serve in a child process, which outlives this one; return 0 when it serves, 1 when it failed."""
+    reader, writer = os.pipe()
     if os.fork():
-        os.close(tell)
-        return 0 if os.read(told, 1) == _READY else 1
-    os.close(told)
+        os.close(writer)
+        return 0 if os.read(reader, 1) == _READY else 1
+    os.close(reader)
     os.chdir("/")
 
-    def tell_parent() -> None:
-        os.write(tell, _READY)
-        os.close(tell)
+    def notify_parent() -> None:
+        os.write(writer, _READY)
+        os.close(writer)
 
-    return _run(options, tell_parent)
+    return _run(options, notify_parent)
 
 
 def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
@@ -108,19 +108,19 @@ def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
     raise_oom_score()
     listener = socket.socket(fileno=options.listener)
     listener.set_inheritable(False)
-    listener.listen(BACKLOG)  # who connects sees this process as its peer
-    called = os.open(listener.getsockname(), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    listener.listen(BACKLOG)  # makes this process the peer of new connections
+    control_path = os.open(listener.getsockname(), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     owner = os.geteuid()
     "localhost".encode("idna")  # loads the codec while its file can be read
     user = drop_privileges(USER, FALLBACK)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         _log.info("serving %s, release %s, process %d, user %d", options.run_dir, options.release, os.getpid(), user)
-        runner.run(_serve(options, listener, called, owner, ready))
+        runner.run(_serve(options, listener, control_path, owner, ready))
     return 0
 
 
 async def _serve(
-    options: argparse.Namespace, listener: socket.socket, called: int, owner: int, ready: Callable[[], None]
+    options: argparse.Namespace, listener: socket.socket, control_path: int, owner: int, ready: Callable[[], None]
 ) -> None:
     loop = asyncio.get_running_loop()
     ending: asyncio.Future[bool] = loop.create_future()
@@ -131,13 +131,13 @@ async def _serve(
             ending.set_result(drain)
 
     async def complete() -> None:
-        gc.freeze()  # a full collection over the names of 1,000 sandboxes takes 20 ms, and they hold no cycles
+        gc.freeze()  # a full collection over the names of 1,000 sandboxes takes 20 ms, and they contain no cycles
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, False)
     control = Control(server, options.release, owner, complete, stop)
     control.listen(listener)
-    watching = loop.create_task(_watch(called, lambda: stop(False)))
+    watching = loop.create_task(_watch(control_path, lambda: stop(False)))
     ready()
     if await ending:
         with suppress(TimeoutError):
@@ -158,19 +158,19 @@ def _assembled(options: argparse.Namespace) -> Resolver:
     return Resolver(answers, host=options.host_listen is not None, disconnect=disconnect)
 
 
-async def _watch(called: int, stop: Callable[[], None]) -> None:
-    """End when the socket at which the daemon calls was removed: nobody could ever reach this process any more.
+async def _watch(control_path: int, stop: Callable[[], None]) -> None:
+    """Stop the process when the control socket was removed: no daemon can connect to this process any more.
 
-    The descriptor tells so without any right to the directory.
+    The descriptor shows the removal without any permission for the directory.
     """
-    while os.fstat(called).st_nlink:  # noqa: ASYNC110 - nothing says when a file is removed
+    while os.fstat(control_path).st_nlink:  # noqa: ASYNC110 - there is no event for a removal
         await asyncio.sleep(PARENT_CHECK_INTERVAL)
     _log.warning("the socket was removed: nobody can reach this process")
     stop()
 
 
 def _raise_file_limit() -> None:
-    """Every sandbox holds two descriptors: use all that the hard limit allows."""
+    """Raise the limit of open files to the hard limit: every sandbox needs two descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""How a client reaches the daemon: over a unix socket, loopback TCP, or TCP with TLS on both sides."""
+"""Transports between client and daemon: a unix socket, loopback TCP, or TCP with mutual TLS."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ TLS_HINT = "if it asks for TLS, give --tls-ca, --tls-cert and --tls-key"
 
 
 class Tls(NamedTuple):
-    """Paths of the files by which client and daemon know each other, all in PEM."""
+    """Paths of the PEM files for mutual authentication of client and daemon."""
 
     ca: str
-    """Certificates of who may have signed the daemon's."""
+    """Certificates of the authorities that may have signed the daemon's certificate."""
     cert: str
-    """The client's own, any intermediate ones after it."""
+    """The client's certificate, followed by any intermediate ones."""
     key: str
 
     @classmethod
     def of(cls, ca: str | None, cert: str | None, key: str | None) -> Tls | None:
-        """The three files; ``None``: none is named.
+        """Return the three files; ``None``: none is given.
 
         Raises:
-            Error: ``INVALID``, some are named and others are not.
+            Error: ``INVALID``, some are given and others are not.
         """
         if not (ca or cert or key):
             return None
@@ -36,7 +36,7 @@ class Tls(NamedTuple):
         return cls(ca, cert, key)
 
     def context(self) -> ssl.SSLContext:
-        """TLS 1.2 or newer; the daemon's certificate must be valid, and for the host that was asked for.
+        """Return a context for TLS 1.2 or newer; it verifies that the daemon's certificate is valid for its host name.
 
         Raises:
             Error: ``INVALID``, a file cannot be used.
@@ -52,16 +52,16 @@ class Tls(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where a daemon listens: a unix socket's path, or a TCP host and port."""
+    """The address of a daemon: a unix socket's path, or a TCP host and port."""
 
     path: str = ""
-    """Absolute; empty for TCP."""
+    """Absolute path; empty for TCP."""
     host: str = "localhost"
     port: int = 0
 
     @classmethod
     def parse(cls, url: str) -> Location:
-        """Read ``unix:///path`` or ``tcp://host:port`` (an IPv6 host in brackets).
+        """Parse ``unix:///path`` or ``tcp://host:port`` (an IPv6 host in brackets).
 
         Raises:
             Error: ``INVALID``, any other form.
@@ -77,11 +77,11 @@ class Location(NamedTuple):
         )
 
     def connection(self, timeout: float, tls: Tls | None) -> http.client.HTTPConnection:
-        """A connection that is not open yet.
+        """Return a connection that is not open yet.
 
         Args:
-            timeout: seconds a step may take.
-            tls: for TCP; a unix socket needs none.
+            timeout: seconds that a step may take.
+            tls: TLS files for TCP; not used for a unix socket.
         """
         if self.path:
             return _UnixConnection(self.path, timeout)
@@ -105,7 +105,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def unreachable(url: str, timeout: float, error: Exception) -> Error:
-    """What went wrong on the way to the daemon, and what to do about it."""
+    """Return the error for a failed connection to the daemon, with a hint for the user."""
     message, hint = f"cannot reach the daemon at {url}: {error}", START_HINT
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         message = f"no daemon listens on {url}"

@@ -1,1 +1,1 @@
-"""Message shapes, one file a dialect. Never the records of ``model``."""
+"""The messages of the REST interface, one module for each dialect. They are separate from the records of ``model``."""

@@ -1,4 +1,4 @@
-"""What ``GET /dns/explain`` answers. Not part of the reference."""
+"""The messages of ``GET /dns/explain``, which is not part of the reference."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Explanation(Struct, kw_only=True):
     asker: str
     """The container's id."""
     answers: list[str]
-    """Addresses. For a question about an address ``reason`` has the name."""
+    """Addresses. For a question about an address, ``reason`` contains the name."""
     source: str
     """``alias``, ``network``, ``reverse``, ``localhost``, ``upstream`` or ``none``."""
     network: str
     """Id of the network whose records answer; empty: none."""
     owners: list[str]
-    """Who bears the name there: an endpoint's id, or a container's and an endpoint's with a slash between."""
+    """Owners of the name there: an endpoint's id, or a container's and an endpoint's, separated by a slash."""
     upstreams: list[str]
-    """Servers of the container's own that would be asked, in order; empty with source ``upstream``: the host's."""
+    """The container's own servers that would be asked, in order; empty with source ``upstream``: the host's."""
     reason: str
-    """In words."""
+    """Explanation for people."""
     inside: list[str] = []
-    """Those of ``upstreams`` that would be asked from inside the container: its own networks hold them."""
+    """The servers of ``upstreams`` in the container's own networks, which would be asked from inside the container."""

@@ -1,8 +1,8 @@
 """The dialect of the reference: messages of the 2015 libnetwork REST interface.
 
-Fields stand in the order in which the reference prints them. In requests ``None`` means absent, unknown
-fields are ignored, and nothing but types and numeric ranges is checked here. In responses the fields that
-default to ``UNSET`` are the verbose ones: they are left out unless the request said ``verbose=true``.
+Fields are in the order in which the reference prints them. In requests ``None`` means absent, unknown fields are
+ignored, and only types and numeric ranges are checked here. In responses the fields with the default ``UNSET`` are the
+verbose ones: they are left out unless the request has ``verbose=true``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _PORT_KEYS: Final = {
     "hostport": "host_port",
     "hostportend": "host_port_end",
 }
-"""Keys of port objects without case and underscores: Go's spelling, lower case and snake case are one."""
+"""Fields of port objects by key in lower case without underscores: Go's spelling and snake case are both accepted."""
 
 
 class ExposedPort(Struct, kw_only=True, omit_defaults=True):
-    """A port the container listens on."""
+    """A port on which the container listens."""
 
     proto: Protocol | str | None = None
     """A number, or ``tcp``, ``udp``, ``sctp``."""
@@ -48,15 +48,16 @@ class PortMapping(Struct, kw_only=True, omit_defaults=True):
 
     proto: Protocol | str | None = None
     ip: str | None = None
-    """The container's address in Go's structure; checked, otherwise without effect, as in 2015."""
+    """The container's address in Go's structure; it is checked and has no other effect, as in 2015."""
     port: Port | None = None
     port_end: Port | None = None
-    """Last port of a range of the container's. Each is published by itself, at the host port that is as far from
-    ``host_port`` as it is from ``port``."""
+    """Last port of a range of container ports. Each is published separately; its offset from ``port`` is added to
+    ``host_port``."""
     host_ip: str | None = None
     host_port: HostPort | None = None
     host_port_end: HostPort | None = None
-    """Last port of a range; the first free one is taken. With ``port_end`` the last host port of as many."""
+    """Last port of a range from which the first free port is allocated. With ``port_end`` it is the last host port of a
+    range of the same length."""
 
 
 class NetworkCreate(Struct, kw_only=True, omit_defaults=True):
@@ -70,16 +71,16 @@ class NetworkCreate(Struct, kw_only=True, omit_defaults=True):
 
 
 class Probe(Struct, kw_only=True):
-    """How the backends of a service are checked, each from inside its sandbox."""
+    """The health check of a service's backends; each is probed from inside its sandbox."""
 
     kind: Literal["tcp", "http"]
     port: Annotated[int, Meta(ge=1, le=65535)]
     path: Annotated[str, Meta(max_length=1024, pattern=r"^/[!-~]*$")] = "/"
-    """Of an HTTP probe; any status below 400 is good."""
+    """Path of an HTTP probe; any status below 400 is a success."""
     interval: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
-    """Seconds from probe to probe."""
+    """Seconds between two probes."""
     timeout: Annotated[float, Meta(ge=0.05, le=1800)] = 1.0
-    """Seconds, at most half the interval."""
+    """Seconds that a probe may take, at most half the interval."""
 
 
 class EndpointCreate(Struct, kw_only=True, omit_defaults=True):
@@ -93,12 +94,12 @@ class EndpointCreate(Struct, kw_only=True, omit_defaults=True):
     mac: str | None = None
     labels: dict[str, str] | None = None
     aliases: list[str] | None = None
-    """Further names by which the network knows it."""
+    """Further names of it on its network."""
     affinity: Affinity | None = None
-    """What keeps going to one backend: a ``flow`` (the default), or all of a ``client``."""
+    """Traffic that always reaches the same backend: a ``flow`` (the default), or all flows of a ``client``."""
     probe: Probe | None = None
     watch_pid: Pid | None = None
-    """Process with which it goes, and takes along who is attached."""
+    """Process whose exit deletes the endpoint and detaches its containers."""
 
 
 class ServicePublish(EndpointCreate, kw_only=True, omit_defaults=True):
@@ -133,47 +134,47 @@ class Join(Struct, kw_only=True, omit_defaults=True):
     resolv_conf_path: str | None = None
     dns: list[str] | None = None
     dns_search: list[str] | None = None
-    """Search domains of its resolv.conf, in place of the host's."""
+    """Search domains of its resolv.conf, instead of the host's."""
     dns_options: list[str] | None = None
-    """Options of its resolv.conf (``ndots:1``), beside the host's."""
+    """Options of its resolv.conf (``ndots:1``), in addition to the host's."""
     extra_hosts: list[ExtraHost] | None = None
     parent_updates: list[ParentUpdate] | None = None
     use_default_sandbox: bool | None = None
     gateway_priority: Priority | None = None
     aliases: list[str] | None = None
-    """Names by which this sandbox alone knows the endpoint."""
+    """Names of the endpoint that resolve only in this sandbox."""
     weight: Weight | None = None
     """1 when absent."""
     netns: str | None = None
     """Path of an existing network namespace that becomes the sandbox."""
     pid: Pid | None = None
-    """Process whose network namespace becomes the sandbox, and with which it goes."""
+    """Process whose network namespace becomes the sandbox, and whose exit removes it."""
     watch_pid: Pid | None = None
-    """Process with which the sandbox goes, where that is another one."""
+    """Process whose exit removes the sandbox, if it is not ``pid``."""
     end_process: bool | None = None
-    """Whether the process of ``watch_pid`` runs for this sandbox alone, so that ``sandnet down`` ends it."""
+    """Whether the process of ``watch_pid`` runs only for this sandbox, so that ``sandnet down`` ends it."""
     auto_remove: bool | None = None
-    """Whether the sandbox goes when its container died: with that process; without one, when its namespace has had
-    processes and none is left. Absent: where a process is named."""
+    """Whether the sandbox is removed when its container has exited: when the process exits; without a process, when the
+    last process in its namespace exits. Absent: if a process is given."""
 
 
 class BackendChange(Struct, kw_only=True, omit_defaults=True):
-    """Body of ``PATCH /services/{service}/backend/{container}``: what is absent stays as it is."""
+    """Body of ``PATCH /services/{service}/backend/{container}``; absent fields are not changed."""
 
     state: Literal["drained", "active"] | None = None
-    """``drained``: no new flows, those it has go on; ``active``: in the rotation again."""
+    """``drained``: no new flows, existing ones continue; ``active``: in the rotation again."""
     weight: Weight | None = None
 
 
 class TransportPort(Struct, kw_only=True):
-    """An exposed port, as told."""
+    """An exposed port in answers."""
 
     proto: int
     port: int
 
 
 class BoundPort(Struct, kw_only=True):
-    """A published port as it stands on the host."""
+    """A published port on the host."""
 
     proto: int
     port: int
@@ -189,13 +190,13 @@ class Backend(Struct, kw_only=True):
     interface: str | UnsetType = UNSET
     """Name inside the sandbox; empty where the network has no links."""
     address: str | UnsetType | None = UNSET
-    """Its own, CIDR; of the one that holds it, the service's."""
+    """Its own address in CIDR notation; for the holder, the service's address."""
     address_ipv6: str | UnsetType | None = UNSET
     state: str | UnsetType = UNSET
-    """``ready``, ``drained`` (no new flows by wish) or ``failing`` (none because its checks fail)."""
+    """``ready``, ``drained`` (no new flows, by request) or ``failing`` (no new flows: its health checks fail)."""
     weight: int | UnsetType = UNSET
     holder: bool | UnsetType = UNSET
-    """It answers for the service's address: one of them does."""
+    """Whether it answers for the service's address: exactly one backend does."""
 
 
 class Endpoint(Struct, kw_only=True):
@@ -220,7 +221,7 @@ class Endpoint(Struct, kw_only=True):
 
 
 class Service(Struct, kw_only=True):
-    """An endpoint, told in the order of keys that the reference prints for services."""
+    """An endpoint, with its keys in the order that the reference prints for services."""
 
     name: str
     id: str
@@ -249,12 +250,12 @@ class Network(Struct, kw_only=True):
     endpoints: list[Endpoint]
     driver: str | UnsetType = UNSET
     scope: str | UnsetType = UNSET
-    """``local``: of this host; ``global``: of the cluster."""
+    """``local``: valid on this host; ``global``: in the cluster."""
     subnets: list[str] | UnsetType = UNSET
     gateways: list[str] | UnsetType = UNSET
     internal: bool | UnsetType = UNSET
     options: dict[str, Any] | UnsetType = UNSET
-    """What was asked for, in the plain keys."""
+    """Requested options, with the plain keys."""
     labels: dict[str, str] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
 
@@ -263,9 +264,9 @@ class SandboxInterface(Struct, kw_only=True):
     """An endpoint's interface inside a sandbox."""
 
     endpoint: str
-    """Id."""
+    """The endpoint's id."""
     network: str
-    """Name."""
+    """The network's name."""
     interface: str
     address: str | None
     address_ipv6: str | None
@@ -273,7 +274,7 @@ class SandboxInterface(Struct, kw_only=True):
     gateway_priority: int
     state: str
     aliases: list[str] = []
-    """Names by which this sandbox alone knows the endpoint."""
+    """Names of the endpoint that resolve only in this sandbox."""
 
 
 class Sandbox(Struct, kw_only=True):
@@ -294,7 +295,7 @@ class Sandbox(Struct, kw_only=True):
     dns_search: list[str] | UnsetType = UNSET
     dns_options: list[str] | UnsetType = UNSET
     pid: int | UnsetType = UNSET
-    """The process that a join named; 0: none."""
+    """Process in the join request; 0: none."""
     auto_remove: bool | UnsetType = UNSET
     interfaces: list[SandboxInterface] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
@@ -304,38 +305,38 @@ class Event(Struct, kw_only=True):
     """A line of ``GET /events``. Not part of the reference."""
 
     sequence: int
-    """Grows from event to event, over restarts too; where to go on with ``since``."""
+    """Number that grows with each event, also over restarts; a reader continues after it with ``since``."""
     time: datetime
     type: str | UnsetType = UNSET
     """``network``, ``endpoint`` (services are endpoints), ``sandbox`` or ``backend``."""
     action: str
-    """``created``, ``changed`` or ``removed``; of backends ``attached``, ``changed`` or ``detached``; ``repaired`` of
-    what others had changed or removed and is back (``type`` may then be ``rules``, ``parameter``, ``stray`` or
-    ``state`` too, without an ``id``); ``warning`` of what somebody has to look at. ``missed``, with nothing but number
-    and time: events are lost to this reader, who has to read the lists anew."""
+    """``created``, ``changed`` or ``removed``; for backends ``attached``, ``changed`` or ``detached``. ``repaired``:
+    another program had changed or removed the object, and it is restored (``type`` may then also be ``rules``,
+    ``parameter``, ``stray`` or ``state``, without an ``id``). ``warning``: a problem that a person must check.
+    ``missed``, with only a number and a time: this reader has missed events, and must read the lists again."""
     id: str | UnsetType = UNSET
-    """Of sandboxes and backends the container's."""
+    """The object's id; for sandboxes and backends the container's."""
     name: str | UnsetType = UNSET
-    """Of a sandbox its host name, of a backend its service's name."""
+    """The object's name; for a sandbox its host name, for a backend its service's name."""
     network: str | UnsetType = UNSET
     """The network's name."""
     service: str | UnsetType = UNSET
-    """Of a backend: the service's id."""
+    """The service's id, for a backend."""
     container: str | UnsetType = UNSET
-    """Of a backend: the container's id."""
+    """The container's id, for a backend."""
     problem: str | UnsetType = UNSET
-    """Of what is ``repaired``: what was wrong. Of a ``warning``: what there is to look at."""
+    """For ``repaired``, what was wrong; for ``warning``, what must be checked."""
     object: dict[str, Any] | UnsetType = UNSET
-    """What ``GET`` with ``verbose=true`` shows; not of what is gone."""
+    """The object as ``GET`` with ``verbose=true`` returns it; absent for a removed one."""
 
 
 class DriverHealth(Struct, kw_only=True):
-    """Whether a kind of network works on this host."""
+    """The availability of a driver on this host."""
 
     name: str
     available: bool
     reason: str
-    """Why not, or what its networks cannot have here; empty: nothing is wrong."""
+    """Why it is unavailable, or which features its networks lack here; empty: nothing is wrong."""
 
 
 class Health(Struct, kw_only=True):
@@ -346,7 +347,7 @@ class Health(Struct, kw_only=True):
     problems: list[str]
     drivers: list[DriverHealth]
     operations: int | UnsetType = UNSET
-    """Changes under way, those included whose client has gone."""
+    """Number of changes in progress, those of disconnected clients included."""
 
 
 class Version(Struct, kw_only=True):
@@ -359,20 +360,20 @@ class Version(Struct, kw_only=True):
 
 
 class ErrorBody(Struct, kw_only=True):
-    """Every answer that is not a success."""
+    """Body of every error answer."""
 
     message: str
     code: str = ""
-    """A stable word for programs."""
+    """Stable error code for programs."""
     hint: str = ""
-    """What to do about it."""
+    """Advice to the user."""
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """A request's body as ``kind``; a literal ``null`` is an object without fields.
+    """Decode a request's body to ``kind``; a literal ``null`` is an object without fields.
 
     Raises:
-        ValueError: the body is no JSON, or a value has the wrong type or is out of range. The text says where.
+        ValueError: the body is no JSON, or a value has the wrong type or is out of range. The text contains the place.
     """
     try:
         raw = msgspec.json.decode(body)

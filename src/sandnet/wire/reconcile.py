@@ -1,4 +1,4 @@
-"""The bodies of ``POST /reconcile``, which is not part of the reference."""
+"""The messages of ``POST /reconcile``, which is not part of the reference."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ class Reconcile(Struct, kw_only=True):
     """Body of ``POST /reconcile``."""
 
     fix: bool = True
-    """Repair what differs; false: only tell."""
+    """Whether to repair drift; false: only report it."""
 
 
 class Drift(Struct, kw_only=True):
-    """A difference between the records and what there is."""
+    """A difference between the desired state in the records and the actual state."""
 
     kind: str
     """``network``, ``backend``, ``sandbox``, ``file``, ``port``, ``rules``, ``parameter`` or ``stray``."""
     object: str
-    """What it is about: a name, a path, or an id."""
+    """Affected object: a name, a path, or an id."""
     problem: str
-    """What is wrong."""
+    """Description of what is wrong."""
     reason: str
-    """Why it matters."""
+    """Reason why it matters."""
     done: str
-    """``repaired``, or why it was not; empty: nothing was tried."""
+    """``repaired``, or why it was not repaired; empty: no repair was tried."""
 
 
 class Reconciliation(Struct, kw_only=True):
     """Answer of ``POST /reconcile``."""
 
     drift: list[Drift]
-    """Empty: everything is as the records say."""
+    """Differences; empty: the actual state is the desired one."""
