@@ -18,6 +18,7 @@ from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Bridge, NamespaceState, Port, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network
+from sandnet.model.link_names import bridge_name
 
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
 
@@ -54,7 +55,7 @@ class SegmentDriver:
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
         """Return the network with its link and its subnet chosen, and closed."""
-        net = replace(net, link=f"snb{net.id[:10]}", options=replace(net.options, internal=True, ipv6=False))
+        net = replace(net, link=bridge_name(net.id), options=replace(net.options, internal=True, ipv6=False))
         occupied = await self._workers.run(self._kernel.host.occupied, {other.link for other in others} | {net.link})
         subnet = plan_ipv4(net, others, occupied, self._pools)
         return replace(net, ipv4=replace(subnet, bridge=None, gateway=None))

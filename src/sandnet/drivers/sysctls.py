@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Final
 
 from sandnet.errors import Error
 from sandnet.kernel.base import Sysctl
@@ -14,7 +15,8 @@ from sandnet.stores.base import Conflict, Delete, Entry, Put, Store
 
 _log = logging.getLogger(__name__)
 
-_PREFIX = "sysctl/"
+PREFIX: Final = "sysctl/"
+"""Of the keys of the store: the path of a parameter, with the value that it had before we changed it."""
 
 
 class SysctlManager:
@@ -51,11 +53,11 @@ class SysctlManager:
     async def remember(self, name: str, value: str) -> None:
         """Store the value that a parameter is restored to in the end, unless another value of it is stored already."""
         with suppress(Conflict):
-            await self._store.commit(Put(_PREFIX + name, value.encode(), 0))
+            await self._store.commit(Put(PREFIX + name, value.encode(), 0))
 
     async def remembered(self) -> dict[str, str]:
         """Return the values that parameters had before their first change."""
-        return {entry.key.removeprefix(_PREFIX): entry.value.decode() for entry in await self._store.list(_PREFIX)}
+        return {entry.key.removeprefix(PREFIX): entry.value.decode() for entry in await self._store.list(PREFIX)}
 
     async def changed(self) -> list[str]:
         """Return the parameters that another program changed after sandnet set them."""
@@ -79,8 +81,8 @@ class SysctlManager:
         """Restore every changed parameter, or one, to its previous value; one that refuses is logged and forgotten."""
         async with self._lock:
             # the switch of a whole family first: it changes those of its links
-            for entry in sorted(await self._store.list(_PREFIX), key=_is_of_a_link):
-                name = entry.key.removeprefix(_PREFIX)
+            for entry in sorted(await self._store.list(PREFIX), key=_is_of_a_link):
+                name = entry.key.removeprefix(PREFIX)
                 if only in ("", name):
                     await self._restore_one(name, entry.value.decode())
                     await self._store.commit(Delete(entry.key))

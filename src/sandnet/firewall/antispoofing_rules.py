@@ -36,6 +36,7 @@ from sandnet.firewall.ruleset.elements import BRIDGE, Element, diff_statements
 from sandnet.kernel.netlink.rtnetlink import mac_bytes
 from sandnet.kernel.types import ElementChange
 from sandnet.model import Attachment, Endpoint, Network
+from sandnet.model.link_names import PORT_PREFIX
 
 Own = dict[Element, str]
 """The set elements of one port, and the network that it belongs to."""
@@ -156,7 +157,7 @@ _HOOK: Final = "type filter hook prerouting priority -310; policy accept;"
 """Priority before load balancing (-300), which learns from what it sees, and before br_netfilter (0)."""
 _CONTROL_CHAIN: Final = "guard_control"
 _CONTROL_HOOK: Final = "type filter hook input priority -310; policy accept;"
-_CONTROL: Final = 'ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iifname "snv*" drop'
+_CONTROL: Final = f'ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iifname "{PORT_PREFIX}*" drop'
 """Drop what a bridge hands to the port's own device (LACP), with any content."""
 _GATES: Final = (
     "ether type ip iifname . ether saddr . ip saddr @sources4 goto guard_ip4",

@@ -22,6 +22,7 @@ from sandnet.firewall.ruleset import published_sources
 from sandnet.firewall.ruleset.port_ranges import spans
 from sandnet.kernel.types import PORTS, RETIRED
 from sandnet.model import BoundPort, Endpoint, Network
+from sandnet.model.link_names import PORT_PREFIX
 
 TABLE = "inet sandnet"
 
@@ -87,7 +88,7 @@ CHAINS = f"""\
     ip daddr 127.0.0.0/8 iifname @adopted drop
     # a packet has a port itself as its input when a bridge passes it up without its hooks (IEEE 802.1 groups), or
     # when the port was removed from its bridge: no rule of a bridge covers it
-    iifname "snv*" drop
+    iifname "{PORT_PREFIX}*" drop
     iifgroup {{ {PORTS}, {RETIRED} }} drop
     # without anti-spoofing, answers to a source that is routed elsewhere would be sent there
     iifname @unguarded ip6 saddr != :: fib saddr . iif oif 0 drop

@@ -22,13 +22,27 @@ def bridge_mac(name: str) -> str:
     return bytes([0x02, *digest[:5]]).hex(":")
 
 
-OUR_LINKS: Final = {"bridge": re.compile(r"snb[0-9a-f]{10}"), "veth": re.compile(r"snv[0-9a-f]{10}")}
+_BRIDGE: Final = "snb"
+PORT_PREFIX: Final = "snv"
+"""Beginning of the names of ports: the host ends of veth pairs."""
+_DIGITS: Final = 10
+"""Hex digits behind the prefix: a name has at most IFNAMSIZ-1 = 15 bytes."""
+OUR_LINKS: Final = {
+    "bridge": re.compile(rf"{_BRIDGE}[0-9a-f]{{{_DIGITS}}}"),
+    "veth": re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
+}
 """Patterns of the names of our links, by kind. A link with the same prefix and another name is not ours."""
-
-
-LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+OWN_LINK: Final = re.compile("|".join(pattern.pattern for pattern in OUR_LINKS.values()))
+"""Pattern of the names of all our links."""
+LINK_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 """Pattern of link names: those that the kernel accepts (at most IFNAMSIZ-1 = 15 bytes) without confusing characters."""
 
 
-OWN_LINK = re.compile(r"sn[bv][0-9a-f]{10}")
-"""Pattern of the names of all our links."""
+def bridge_name(network_id: str) -> str:
+    """Return the name of the bridge that we create for a network."""
+    return _BRIDGE + network_id[:_DIGITS]
+
+
+def port_name(identity: str) -> str:
+    """Return the name of the host end of a veth pair, from a fresh random id."""
+    return PORT_PREFIX + identity[:_DIGITS]

@@ -26,6 +26,7 @@ from sandnet.model import (
 )
 from sandnet.model.address import new_mac
 from sandnet.model.ids import new_id
+from sandnet.model.link_names import port_name
 from sandnet.model.sandbox import KEY_LENGTH
 
 HOST_DRIVER = "host"
@@ -163,7 +164,7 @@ def plan_attachment(
         phase=Phase.CREATING,
         sequence=context.records.next_sequence(),
         interface=_free_interface(taken) if lease.mac else "",
-        host_link=f"snv{new_id()[:10]}" if lease.mac else "",
+        host_link=port_name(new_id()) if lease.mac else "",
         address=lease.address,
         address_ipv6=lease.address_ipv6,
         mac=lease.mac,

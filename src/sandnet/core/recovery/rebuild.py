@@ -28,7 +28,7 @@ from sandnet.core.recovery.link_records import (
     sandbox_from_alias,
 )
 from sandnet.core.runtime.context import Context
-from sandnet.core.state.index import Record, claims_of
+from sandnet.core.state.schema import Record, claims_of
 from sandnet.drivers.base import Recoverable
 from sandnet.errors import Error
 from sandnet.kernel.types import Link

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from sandnet.core.state import schema
+from sandnet.drivers.sysctls import PREFIX as SYSCTLS
 from sandnet.kernel.base import Sysctl
 from sandnet.kernel.workers import Workers
 from sandnet.stores.base import Delete, Put, Store
 
 BOOT_ID: Final = "kernel/random/boot_id"
 """The kernel parameter that has another value after each boot (random(4))."""
-_KEY: Final = "boot"
-_PARAMETERS: Final = "sysctl/"
-"""The prefix of store keys that hold the original values of kernel parameters that were changed."""
 
 
 class BootId:
@@ -27,20 +26,20 @@ class BootId:
 
     async def has_rebooted(self) -> bool:
         """Return whether the machine was booted since the store was last used; false for a store without a boot id."""
-        known = await self._store.get(_KEY)
+        known = await self._store.get(schema.BOOT)
         return known is not None and known.value != await self._current()
 
     async def record(self) -> None:
         """Record the current boot. After a reboot, forget the original values of kernel parameters: the kernel has
         reset them.
         """
-        changes = [Put(_KEY, await self._current())]
-        earlier = await self._store.list(_PARAMETERS) if await self.has_rebooted() else ()
+        changes = [Put(schema.BOOT, await self._current())]
+        earlier = await self._store.list(SYSCTLS) if await self.has_rebooted() else ()
         await self._store.commit(*changes, *(Delete(entry.key) for entry in earlier))
 
     async def forget(self) -> None:
         """Delete the record: nothing that the daemon made is left."""
-        await self._store.commit(Delete(_KEY))
+        await self._store.commit(Delete(schema.BOOT))
 
     async def _current(self) -> bytes:
         return (await self._workers.run(self._sysctl.get, BOOT_ID) or "").encode()

@@ -13,7 +13,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from sandnet.core.state.index import R, Record, claims_of, key_of
+from sandnet.core.state import schema
+from sandnet.core.state.index import R
+from sandnet.core.state.schema import Record, claims_of, key_of
+from sandnet.drivers.sysctls import PREFIX as SYSCTLS
 from sandnet.errors import invalid
 from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
@@ -21,9 +24,9 @@ from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
 from sandnet.model.link_names import LINK_NAME, OUR_LINKS
 from sandnet.stores.base import Entry, Put
 
-_TEXTS: Final = ("cursor/", "sysctl/")
+_TEXTS: Final = (schema.CURSORS, SYSCTLS)
 """Prefixes of the keys whose values are text."""
-_PARAMETER: Final = re.compile(r"sysctl/net/ipv[46]/[A-Za-z0-9_./-]+")
+_PARAMETER: Final = re.compile(SYSCTLS + r"net/ipv[46]/[A-Za-z0-9_./-]+")
 """The parameters that the daemon sets. As root it writes their values from the document back to them."""
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _MAC: Final = re.compile(r"([0-9a-f]{2}(:[0-9a-f]{2}){5})?")
@@ -57,10 +60,10 @@ def dump(entries: Iterable[Entry]) -> bytes:
     stored = list(entries)
     document = Document(
         version=1,
-        networks=_decoded(stored, "network/", Network),
-        endpoints=_decoded(stored, "endpoint/", Endpoint),
-        sandboxes=_decoded(stored, "sandbox/", Sandbox),
-        attachments=_decoded(stored, "attachment/", Attachment),
+        networks=_decoded(stored, schema.NETWORKS, Network),
+        endpoints=_decoded(stored, schema.ENDPOINTS, Endpoint),
+        sandboxes=_decoded(stored, schema.SANDBOXES, Sandbox),
+        attachments=_decoded(stored, schema.ATTACHMENTS, Attachment),
         texts={entry.key: entry.value.decode() for entry in stored if entry.key.startswith(_TEXTS)},
     )
     return msgspec.json.format(msgspec.json.encode(document, enc_hook=encode_hook), indent=2) + b"\n"
@@ -128,4 +131,4 @@ def _checked_values(document: Document) -> Iterator[tuple[str, str, re.Pattern[s
                 yield "MAC", record.mac, _MAC
                 if record.host_link:
                     yield from (("link", record.host_link, OUR_LINKS["veth"]), ("link", record.interface, LINK_NAME))
-    yield from (("parameter", key, _PARAMETER) for key in document.texts if key.startswith("sysctl/"))
+    yield from (("parameter", key, _PARAMETER) for key in document.texts if key.startswith(SYSCTLS))

@@ -1,4 +1,4 @@
-"""Index of the records in memory, by store key and by the fields that are often looked up; and the keys themselves."""
+"""Index of the records in memory, by store key and by the fields that are often looked up."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from sandnet.core.state.schema import Record, key_of
 from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import decode_hook
 
-Record = Network | Endpoint | Sandbox | Attachment
 _BASE = 2048
 """Bytes of a record, its keys and its entries in the tables."""
 _STRING = 64
@@ -19,42 +19,6 @@ _PORT = 320
 """Bytes of a port."""
 
 R = TypeVar("R", bound=Record)
-
-
-def key_of(record: Record) -> str:
-    """Return the key under which the store keeps a record."""
-    match record:
-        case Network():
-            return f"network/{record.id}"
-        case Endpoint():
-            return f"endpoint/{record.network_id}/{record.id}"
-        case Sandbox():
-            return f"sandbox/{record.container_id}"
-        case Attachment():
-            return f"attachment/{record.container_id}/{record.endpoint_id}"
-
-
-def claims_of(record: Record) -> Iterator[str]:
-    """Yield the keys that only one record of the store may hold."""
-    match record:
-        case Network():
-            yield f"claim/name/{record.name}"
-        case Endpoint():
-            yield f"claim/name/{record.network_id}/{record.name}"
-            yield from _address_claims(record)
-            for port in record.ports:
-                yield f"claim/port/{port.proto}/{port.host_ip}/{port.host_port}"
-        case Sandbox():
-            yield f"claim/key/{record.key}"
-        case Attachment():
-            if record.leased:
-                yield from _address_claims(record)
-
-
-def _address_claims(record: Endpoint | Attachment) -> Iterator[str]:
-    for interface in (record.address, record.address_ipv6):
-        if interface is not None:
-            yield f"claim/address/{record.network_id}/{interface.ip}"
 
 
 def weight(record: Record) -> int:

@@ -15,14 +15,15 @@ from math import inf
 
 import msgspec
 
+from sandnet.core.state import schema
 from sandnet.core.state.events import PLACES, Events, PendingEvent, Repair, Transition, events_of
-from sandnet.core.state.index import R, Record, Table, claims_of, key_of, weight
+from sandnet.core.state.index import R, Table, weight
+from sandnet.core.state.schema import Record, claims_of, key_of
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import encode_hook
 from sandnet.stores.base import REBUILD, Change, Conflict, Delete, Entry, Put, Store
 
-LAST_EVENT = "event/last"
 """The store key for the number of events in the last commit that published any; its revision is theirs."""
 
 HANGS = 5.0
@@ -35,7 +36,7 @@ _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
 def _last_event_put(events: Sequence[PendingEvent]) -> Put:
-    return Put(LAST_EVENT, str(len(events)).encode())
+    return Put(schema.LAST_EVENT, str(len(events)).encode())
 
 
 def _decoded(entry: Entry, table: Table[R]) -> R:
@@ -69,12 +70,12 @@ class Records:
 
     async def load(self) -> None:
         """Read the whole store; once, before anything else."""
-        await self._load("network/", self._networks)
-        await self._load("endpoint/", self._endpoints)
-        await self._load("sandbox/", self._sandboxes)
-        await self._load("attachment/", self._attachments)
-        for entry in await self._store.list("cursor/"):
-            self._cursors[entry.key.removeprefix("cursor/")] = entry.value.decode()
+        await self._load(schema.NETWORKS, self._networks)
+        await self._load(schema.ENDPOINTS, self._endpoints)
+        await self._load(schema.SANDBOXES, self._sandboxes)
+        await self._load(schema.ATTACHMENTS, self._attachments)
+        for entry in await self._store.list(schema.CURSORS):
+            self._cursors[entry.key.removeprefix(schema.CURSORS)] = entry.value.decode()
         await self._resume()
         self.incomplete = self.incomplete or await self._store.get(REBUILD) is not None
         known: list[Record] = [*self.networks(), *self.endpoints(), *self.sandboxes(), *self.attachments()]
@@ -90,7 +91,7 @@ class Records:
 
     async def _resume(self) -> None:
         """Continue the numbering of events where an earlier run ended."""
-        last = await self._store.get(LAST_EVENT)
+        last = await self._store.get(schema.LAST_EVENT)
         if last and last.value.isdigit():
             self._events.resume_after(last.revision, int(last.value))
             return
@@ -129,7 +130,7 @@ class Records:
 
     def network(self, network_id: str) -> Network | None:
         """Return the network with that full id."""
-        return self._networks.get(f"network/{network_id}")
+        return self._networks.get(schema.network_key(network_id))
 
     def networks_named(self, name: str) -> list[Network]:
         """Return the networks with that name: at most one."""
@@ -157,7 +158,7 @@ class Records:
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """Return the container's sandbox."""
-        return self._sandboxes.get(f"sandbox/{container_id}")
+        return self._sandboxes.get(schema.sandbox_key(container_id))
 
     def sandbox_at(self, key: str) -> Sandbox | None:
         """Return the sandbox whose namespace is pinned at ``key``."""
@@ -169,7 +170,7 @@ class Records:
 
     def attachment(self, container_id: str, endpoint_id: str) -> Attachment | None:
         """Return the attachment of one container to one endpoint."""
-        return self._attachments.get(f"attachment/{container_id}/{endpoint_id}")
+        return self._attachments.get(schema.attachment_key(container_id, endpoint_id))
 
     def attachments_of_endpoint(self, endpoint_id: str) -> list[Attachment]:
         """Return the attachments to an endpoint."""
@@ -221,12 +222,12 @@ class Records:
         if cursor is not None:
             network_id, address = cursor
             self._cursors[network_id] = address
-            changes.append(Put(f"cursor/{network_id}", address.encode()))
+            changes.append(Put(schema.cursor_key(network_id), address.encode()))
         if complete:
             changes.append(Delete(REBUILD))
         for network in (record for record in delete if isinstance(record, Network)):
             self._cursors.pop(network.id, None)
-            changes.append(Delete(f"cursor/{network.id}"))
+            changes.append(Delete(schema.cursor_key(network.id)))
         if events := events_of(transitions):
             changes.append(_last_event_put(events))
         durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent

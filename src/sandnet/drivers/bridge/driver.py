@@ -24,6 +24,7 @@ from sandnet.kernel.types import Bridge, Link, NamespaceState, Port, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, network_alias, read_alias
+from sandnet.model.link_names import bridge_name
 
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
@@ -105,7 +106,7 @@ class BridgeDriver:
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
         """Return the network with its bridge and subnets chosen; see :class:`Driver`."""
         requested = net.options
-        link = requested.bridge_name or f"snb{net.id[:10]}"
+        link = requested.bridge_name or bridge_name(net.id)
         check_link_unclaimed(link, others)
         await self._reaper.wait(link)
         found = await self._workers.run(self._kernel.links.find, link)
