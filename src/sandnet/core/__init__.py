@@ -1,1 +1,1 @@
-"""The Container Network Model over records, drivers and the kernel."""
+"""The core: the Container Network Model (networks, endpoints, sandboxes) on top of records, drivers and the kernel."""

@@ -145,7 +145,7 @@ class Deletion:
         await self._networks.remove(net)
 
     async def _disconnect(self, attachments: Iterable[Attachment]) -> list[BaseException]:
-        """Disconnect all containers at once; of one container one after the other, the last attached first.
+        """Disconnect containers in parallel, the attachments of one container in order, the last attached first.
 
         All are set to removing before the first is disconnected: none may become the holder of its endpoint's address
         while it is being removed too.

@@ -180,8 +180,9 @@ class Endpoints:
         self._context.host_files.changed(endpoint, network, deleted=True)
 
     async def _finish_interrupted(self, network: Network, name: str) -> None:
-        """Finish a removal that failed half-way, or could not even be recorded: it must not occupy its name and
-        ports.
+        """Finish a removal that failed half-way, so that it does not occupy its name and ports.
+
+        The failed removal may not even be recorded.
         """
         for leftover in self._records.endpoints_named(name, network.id):
             if leftover.phase is not Phase.READY and leftover.id not in self._creating:
@@ -191,10 +192,10 @@ class Endpoints:
                         await self.remove(network, current)
 
     async def _roll_back(self, network: Network, endpoint: Endpoint) -> None:
-        """Remove what a failed create has made. The record is set to removing first, so that a later request can finish
-        it.
+        """Remove what a failed create has made.
 
-        Its lock is held: two removals at once would release an address that a third endpoint has by then.
+        The record is set to removing first, so that a later request can finish it. Its lock is held: two removals at
+        once would release an address that a third endpoint has by then.
         """
         await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
         await self.remove(network, endpoint)

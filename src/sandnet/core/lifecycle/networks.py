@@ -150,8 +150,9 @@ class Networks:
         return [net.name for net in nets if not self._records.endpoints_of(net.id)]
 
     async def _finish_interrupted(self, name: str) -> None:
-        """Finish a removal that failed half-way, or could not even be recorded: it must not occupy its name for
-        ever.
+        """Finish a removal that failed half-way, so that it does not occupy its name for ever.
+
+        The failed removal may not even be recorded.
         """
         for leftover in self._records.networks_named(name):
             if leftover.phase is not Phase.READY and leftover.id not in self._creating:
@@ -163,8 +164,9 @@ class Networks:
                         await self.remove(current)
 
     async def _roll_back(self, net: Network) -> None:
-        """Remove what a failed create has made. The record is set to removing first, so that a later request can finish
-        it.
+        """Remove what a failed create has made.
+
+        The record is set to removing first, so that a later request can finish it.
         """
         async with self._context.locks.hold(f"network/{net.id}"):
             await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])

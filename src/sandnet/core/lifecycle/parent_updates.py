@@ -30,8 +30,8 @@ class ParentUpdates:
         self._records = context.records
 
     def with_pending(self, sandbox: Sandbox, network: Network, updates: Sequence[ParentUpdate]) -> Sandbox:
-        """Return the record with the updates to deliver; updates for endpoints that this network does not have are
-        dropped.
+        """Return the record with the updates to deliver, without those for endpoints that this network does not
+        have.
         """
         named = ((update, self._endpoint(network, update.endpoint_id)) for update in updates)
         pending = tuple(replace(update, endpoint_id=ident) for update, ident in named if ident)
@@ -49,8 +49,9 @@ class ParentUpdates:
         return found[0] if len(found) == 1 else ""
 
     async def deliver(self, sandbox: Sandbox) -> None:
-        """Deliver the pending updates of ``sandbox``, then remove them from its record. Failed ones are left for the
-        next start.
+        """Deliver the pending updates of ``sandbox``, then remove them from its record.
+
+        Failed ones are left for the next start.
         """
         if not sandbox.parent_updates:
             return

@@ -128,8 +128,9 @@ class Teardown(NamedTuple):
 
 
 def tear_down_all(kernel: Kernel, all_: Sequence[Teardown]) -> set[str]:
-    """Tear down many sandboxes as :func:`tear_down` does. One request deletes their links, so there is one grace period
-    in all.
+    """Tear down many sandboxes as :func:`tear_down` does, with one request that deletes their links.
+
+    So there is one grace period in all, and not one for each.
 
     Returns:
         The containers of the sandboxes that are not completely removed.
@@ -153,8 +154,9 @@ def _exists(kernel: Kernel, sandbox: Sandbox, failures: Failures) -> bool:
 
 
 def _retire(kernel: Kernel, sandbox: Sandbox, last: Attachment, failures: Failures) -> None:
-    """Take the link out of service, to be deleted in bulk; from a namespace that the daemon did not make it is deleted
-    at once.
+    """Take the link out of service, to be deleted in bulk.
+
+    From a namespace that the daemon did not make, it is deleted at once.
     """
     if last.host_link and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.delete([last.host_link]))

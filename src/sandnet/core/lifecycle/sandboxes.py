@@ -202,9 +202,7 @@ class Sandboxes:
     async def _intend(
         self, network: Network, endpoint: Endpoint, sandbox: Sandbox, spec: JoinSpec, known: Sandbox | None
     ) -> tuple[Sandbox, Attachment]:
-        """Record the intent of a join, after pinning a joined namespace: its interfaces decide the name of the
-        new one.
-        """
+        """Record the intent of a join. A joined namespace is pinned first: its interfaces decide the new one's name."""
         taken = {a.interface for a in self._records.attachments_of_container(sandbox.container_id)}
         if known:
             await self._refuse_different_namespace(known, spec)

@@ -32,8 +32,12 @@ class Services:
     def list(
         self, name: str | None = None, partial_id: str | None = None, network: str | None = None
     ) -> list[Endpoint]:
-        """Return the services that are ready, in creation order. At most one filter is given; an unknown network has
-        none.
+        """Return the services that are ready, in creation order; of an unknown network none.
+
+        Args:
+            name: the exact name; at most one of these filters is given.
+            partial_id: a prefix of the id.
+            network: the network, by id, name or unique id prefix.
         """
         if name is not None:
             return ready(self._records.endpoints_named(name))

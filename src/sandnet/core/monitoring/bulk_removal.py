@@ -1,10 +1,9 @@
-"""Bulk removal of sandboxes whose containers exited at the same time: they share commits, kernel requests and
-transactions.
+"""Bulk removal of sandboxes whose containers exited at the same time.
 
-The deletion of a link costs the kernel a grace period of some 20 ms, for one link or sixty, and every program that
-waits for the same lock of the kernel waits with it. So a thousand sandboxes are removed in bulk, by the steps of a
-leave. Sandboxes that are no simple case (several networks, a backend beside others, a phase other than ``ready``) are
-left for removal one by one.
+They share commits, kernel requests and transactions. The deletion of a link costs the kernel a grace period of some 20
+ms, for one link or sixty, and every program that waits for the same lock of the kernel waits with it. So a thousand
+sandboxes are removed in bulk, by the steps of a leave. Sandboxes that are no simple case (several networks, a backend
+beside others, a phase other than ``ready``) are left for removal one by one.
 """
 
 from __future__ import annotations

@@ -27,16 +27,19 @@ _log = logging.getLogger(__name__)
 INTERVAL = 1.0
 """Seconds between two checks of namespaces, and between attempts to remove what could not be removed."""
 BATCH = 24
-"""Sandboxes that are removed together: their links are deleted in one request, which holds a lock that joins need for
-20 to 50 ms; then the lock is free for as long.
+"""Sandboxes that are removed together.
+
+Their links are deleted in one request, which holds a lock that joins need for 20 to 50 ms; then the lock is free for as
+long.
 """
 PARALLEL_REMOVALS = 16
 """Removals one by one that run at a time: requests must not wait behind a thousand of them."""
 
 
 class TiedObject(NamedTuple):
-    """A sandbox or endpoint that is removed with a process, identified so that a later one of the same container is not
-    meant.
+    """A sandbox or endpoint that is removed with a process.
+
+    The sequence distinguishes it from a later one of the same container.
     """
 
     kind: type[Sandbox] | type[Endpoint]
@@ -204,9 +207,7 @@ class ProcessWatcher:
         return [tie for tie in ties if tie not in done]
 
     def _exited_sandbox(self, tie: TiedObject, process: Process | None) -> Sandbox | None:
-        """Return the sandbox to remove, unless it has been removed or replaced, or is tied to another process
-        by now.
-        """
+        """Return the sandbox to remove; ``None`` if it was removed, replaced, or tied to another process by now."""
         sandbox = self._context.records.sandbox(tie.id) if tie.kind is Sandbox else None
         return sandbox if sandbox and (sandbox.sequence, sandbox.process) == (tie.sequence, process) else None
 

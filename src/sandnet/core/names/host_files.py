@@ -76,8 +76,9 @@ class HostFiles:
             self._refuse_taken(sandbox, normpath(path))
 
     async def with_existing_paths(self, sandbox: Sandbox) -> Sandbox:
-        """Return the record of a new sandbox with the directories that its files need, and the files that exist at
-        their paths.
+        """Return the record of a new sandbox with what its paths need and contain.
+
+        That is the directories to create for them, and the files of other programs that are there.
         """
         foreign = [p for p in (sandbox.hosts_path, sandbox.resolv_conf_path) if not self._is_own(p)]
         if not foreign:
@@ -102,8 +103,9 @@ class HostFiles:
                 raise invalid(f"{path} is a file of container {other.container_id}", "name another", "path_taken")
 
     def write_job(self, sandbox: Sandbox) -> Callable[[], Digests]:
-        """Return a job for a worker thread: write both files from the records as they are now, except files that the
-        user changed.
+        """Return a job for a worker thread: write both files from the records as they are now.
+
+        Files that the user changed are left alone.
         """
         text, config = self._hosts(sandbox), self._resolver_config(sandbox)
         return lambda: self._write(sandbox, text, config)
@@ -327,8 +329,9 @@ class HostFiles:
                 self._latest.pop(sandbox.container_id, None)
 
     def _remove_file(self, sandbox: Sandbox, path: str, *, edited: bool) -> None:
-        """Remove what the daemon wrote, and restore the file that was there before. A file that the user changed is
-        left alone.
+        """Remove what the daemon wrote, and restore the file that was there before.
+
+        A file that the user changed is left alone.
         """
         if self._is_own(path):
             self._files.remove(path, prune=True)

@@ -70,8 +70,9 @@ class ResolverSync:
             self._service.prepare(sandbox.container_id, sandbox.key, sandbox.inode)
 
     async def attachments_removed(self, attachments: Iterable[Attachment]) -> None:
-        """Remove the names of attachments: no answer contains them when this returns. Call it while they are being
-        removed.
+        """Remove the names of attachments: no answer contains them when this returns.
+
+        Call it while they are being removed.
         """
         await self._apply(change for attachment in attachments for change in self._without(attachment))
 

@@ -15,9 +15,7 @@ LONGEST_DELAY: Final = 60.0
 """Seconds from one attempt to the next; they double from the first to the longest."""
 MAX_REPAIRS: Final = 5
 WINDOW: Final = 10.0
-"""Seconds. After more than ``MAX_REPAIRS`` repairs within them, another process undoes the repairs, and they
-back off.
-"""
+"""Seconds for the count of repairs: after more than ``MAX_REPAIRS``, another process undoes them, and they back off."""
 RESET_AFTER: Final = 60.0
 """Seconds without a repair, after the end of a delay, after which the backoff is forgotten."""
 

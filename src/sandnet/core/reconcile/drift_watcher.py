@@ -42,9 +42,7 @@ FIRST_SCAN_DELAY = 5.0
 DUTY_CYCLE = 4.0
 """Seconds of pause for each second of checks and repairs: they must not keep a processor busy."""
 LONGEST_PAUSE = 0.75
-"""The longest pause in seconds, however long the work before took: the next damage is to be repaired within two
-seconds.
-"""
+"""The longest pause in seconds, however long the work took: the next damage is to be repaired within two seconds."""
 
 
 class DriftWatcher:
@@ -71,9 +69,7 @@ class DriftWatcher:
         self._mounts = self._rules = False
         """Whether they changed and have not been checked since."""
         self._candidates = Candidates()
-        """Candidates from notifications, which are sent only once, and from comparisons; kept until they are
-        checked.
-        """
+        """Candidates from notifications, which are sent only once, and from comparisons, until they are checked."""
         self._missed = asyncio.Event()
         """Set when notifications were lost: everything is to be compared now."""
         self._errors: dict[str, str] = {}

@@ -1,5 +1,6 @@
-"""Report how full the host's connection tracking table is. When it is full, the kernel refuses new flows of all
-programs.
+"""Report how full the host's connection tracking table is.
+
+When it is full, the kernel refuses new flows of all programs.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class ServiceFlows:
         """One for each protocol whose map was found full within the last five minutes; else empty."""
 
     async def check(self) -> None:
-        """Read the set to which the rules add a protocol when its map has no room; keep the last result if that
-        fails.
+        """Read the set to which the rules add a protocol when its map has no room.
+
+        If that fails, the last result is kept.
         """
         self._checks += 1
         if self._checks % self.EVERY == 1:

@@ -36,8 +36,9 @@ _log = logging.getLogger(__name__)
 PARALLEL_REPAIRS = 2
 """Sandboxes that are repaired at a time: half of the workers stay free for requests."""
 SLOW_REPAIR = 0.5
-"""Seconds. A sandbox whose repair took longer, as root inside works against it, gets a slot apart, so that repairs of
-other sandboxes do not wait for its next one.
+"""Seconds after which a repair counts as slow, as root inside the sandbox works against it.
+
+The next repair of that sandbox gets a slot apart, so that repairs of other sandboxes do not wait for it.
 """
 TIMEOUT = 1.0
 """Seconds to wait for a busy object: the lock's holder is changing it, and the next comparison checks it again."""
@@ -102,9 +103,7 @@ class Reconciler:
         return [*drifts, *ports, *await self._unmet_requirements(drifts), *unrepairable]
 
     async def _unmet_requirements(self, drifts: Sequence[Drift]) -> list[Drift]:
-        """Return requirements of drivers that only the host's owner can set, unless they are among the differences
-        already.
-        """
+        """Return requirements of drivers that only the host's owner can meet, without those among the differences."""
         known = {drift.object for drift in drifts}
         found = await self._context.host_network.unmet()
         return [each._replace(done=NOT_OURS) for each in _drifts_of(found) if each.object not in known]
@@ -244,8 +243,9 @@ async def _shared(
     *,
     fix: bool,
 ) -> list[Drift]:
-    """Check, and repair, what the networks of a driver share. A failure to read it is reported and does not stop other
-    checks.
+    """Check, and repair, what the networks of a driver share.
+
+    A failure to read it is reported, and does not stop other checks.
     """
     try:
         found = _drifts_of(await read())

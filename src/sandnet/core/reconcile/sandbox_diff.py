@@ -86,8 +86,9 @@ def diff_sandbox(
 
 
 def _host_ends(desired: DesiredSandbox, host: NamespaceState) -> Iterator[SandboxFault]:
-    """Yield the differences on the host of a sandbox that cannot be compared: its ports must follow their networks'
-    options.
+    """Yield the differences on the host of a sandbox that cannot be compared.
+
+    Its ports must follow their networks' options nevertheless.
     """
     for attachment, veth in desired.links:
         outer = host.links.get(veth.host_link)

@@ -14,8 +14,8 @@ from sandnet.errors import Error, Kind, collected
 from sandnet.model import Attachment, Origin, Sandbox
 
 ABSENT: Final = "namespace_gone"
-"""The error code for a sandbox that cannot be repaired: the daemon did not make its namespace, and it no longer
-exists.
+"""The error code for a sandbox whose namespace no longer exists and was not made by the daemon, so it is not
+repaired.
 """
 
 
@@ -97,18 +97,16 @@ class SandboxRepair:
         if sandbox.origin is Origin.JOINED:
             message = f"the namespace that container {sandbox.container_id} came with is gone"
             raise Error(Kind.NOT_FOUND, message, "the container is made to leave at the next look", ABSENT)
-        # a daemon killed before the second commit leaves a record that claims any namespace at the key as the daemon's
-        # own
+        # killed between the two commits, the daemon leaves a record that claims any namespace at the key as its own
         await self._records.commit(put=[replace(sandbox, inode=0)])
         sandbox = replace(sandbox, inode=(await run(namespaces.make, sandbox.key)).inode)
         await self._records.commit(put=[sandbox])
         return sandbox
 
     async def _pin_existing(self, sandbox: Sandbox) -> bool:
-        """Pin the namespace through a process in it, or through another path where it is mounted; return whether either
-        exists.
+        """Pin the namespace through a process in it, or through another path where it is mounted.
 
-        If it has moved since, this fails, and the next attempt searches again.
+        Return whether either exists. If it has moved since, this fails, and the next attempt searches again.
         """
         state_reader, run = self._context.kernel.state_reader, self._context.workers.run
         pid = await run(state_reader.process_in, sandbox.inode) if sandbox.inode else 0

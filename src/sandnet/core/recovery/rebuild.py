@@ -1,10 +1,10 @@
-"""Rebuild records of objects that are in the kernel and in no record: after the state was lost, all of it or since the
-last copy.
+"""Rebuild records of objects that are in the kernel and in no record.
 
-Bridges and veths are described by their aliases (``model/link_alias``), published host ports by the packet filter. For
-networks, and attachments on bridges of the daemon, the kernel is authoritative: those of a copy that no longer exist
-were removed after it was made. For everything else the copy is. A host without a single alias was rebooted since, or is
-new: there the copy is kept as it is.
+That is the case after the state was lost, all of it or since the last copy. Bridges and veths are described by their
+aliases (``model/link_alias``), published host ports by the packet filter. For networks, and attachments on bridges of
+the daemon, the kernel is authoritative: those of a copy that no longer exist were removed after it was made. For
+everything else the copy is authoritative. A host without a single alias was rebooted since, or is new: there the copy
+is kept as it is.
 
 The objects found are recorded in one commit, after the records of the copy that contradict them are deleted. If the
 daemon is interrupted before that commit, the next start does the same again. After the rebuild, restore brings the

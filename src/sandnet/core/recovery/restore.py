@@ -101,18 +101,14 @@ class Restore:
         await self._context.boot_id.forget()
 
     async def _begin(self) -> None:
-        """Record the boot. After a reboot, mark all inode numbers as those of an earlier boot: other namespaces may
-        have them now.
-        """
+        """Record the boot. After a reboot, mark all inode numbers as outdated: other namespaces may have them now."""
         invalidated = [replace(sandbox, inode=EARLIER_BOOT) for sandbox in self._records.sandboxes()]
         if invalidated and await self._context.boot_id.has_rebooted():
             await self._records.commit(put=invalidated)
         await self._context.boot_id.record()
 
     async def _disconnect(self, attachments: Iterable[Attachment]) -> None:
-        """Remove attachments: of all containers at once, of one container one after the other, the last
-        attached first.
-        """
+        """Remove attachments: containers in parallel, those of one container in order, the last attached first."""
         by_container: dict[str, list[Attachment]] = {}
         for attachment in attachments:
             by_container.setdefault(attachment.container_id, []).insert(0, attachment)
@@ -158,8 +154,9 @@ class Restore:
         return watched is None or not await self._context.workers.run(has_ended, self._context.kernel, watched)
 
     async def _remove_interrupted(self) -> None:
-        """Remove all objects that are not ready, and those on them: a network or endpoint may be deleted with all it
-        has.
+        """Remove all objects that are not ready, and those on them.
+
+        The deletion of a network or an endpoint may include all it has.
         """
         networks = {net.id: net for net in self._records.networks() if net.phase is not Phase.READY}
         endpoints = {

@@ -87,8 +87,9 @@ def _log_late(task: asyncio.Task[Any]) -> None:
 
 
 async def gather_both(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
-    """Await both and return both results. Both have ended when this returns or raises: a rollback must not race with
-    them.
+    """Await both and return both results.
+
+    Both have ended when this returns or raises: a rollback must not race with them.
     """
     done = await asyncio.gather(one, other, return_exceptions=True)
     for result in done:

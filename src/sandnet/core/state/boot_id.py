@@ -1,6 +1,4 @@
-"""Remember the boot of the machine in which the store was last used: kernel state of an earlier boot no longer
-exists.
-"""
+"""Remember the boot in which the store was last used: the kernel state of an earlier boot no longer exists."""
 
 from __future__ import annotations
 
@@ -30,8 +28,9 @@ class BootId:
         return known is not None and known.value != await self._current()
 
     async def record(self) -> None:
-        """Record the current boot. After a reboot, forget the original values of kernel parameters: the kernel has
-        reset them.
+        """Record the current boot.
+
+        After a reboot, forget the original values of kernel parameters: the kernel has reset them.
         """
         changes = [Put(schema.BOOT, await self._current())]
         earlier = await self._store.list(SYSCTLS) if await self.has_rebooted() else ()

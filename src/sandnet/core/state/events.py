@@ -21,9 +21,7 @@ from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 Subject = Network | Endpoint | Sandbox | Attachment
 
 HISTORY = 10_000
-"""The number of events kept for readers that reconnect or are slow; one that falls further behind gets a ``missed``
-event.
-"""
+"""The number of events kept for slow or reconnecting readers; one further behind gets a ``missed`` event."""
 REMEMBERED_BYTES = 32 << 20
 """Bytes of memory that these events may take; the latest event is always kept."""
 AHEAD_BYTES = 1 << 20
@@ -111,10 +109,13 @@ class Events:
         self._closed = False
 
     def resume_after(self, revision: int, count: int) -> None:
-        """Continue the numbering after an earlier run, whose last commit published ``count`` events at this revision of
-        the store.
+        """Continue the numbering after the last events of an earlier run.
 
         Those events are not in the history. A reader that has received the last of them has missed nothing.
+
+        Args:
+            revision: the store's revision of the last commit that published events.
+            count: the number of those events.
         """
         self._floor = _sequence_number(revision, count - 1)
 
@@ -155,8 +156,9 @@ class Events:
         self._wake()
 
     def _after(self, position: int) -> list[Event]:
-        """Return the next events after a position, as many as one reader may hold; the history may drop later ones
-        while it reads.
+        """Return the next events after a position, as many as one reader may hold.
+
+        The history may drop later ones while it reads.
         """
         first = bisect_right(self._history, position, key=attrgetter("sequence"))
         found: list[Event] = []

@@ -92,9 +92,7 @@ def imported(text: bytes) -> list[Put]:
 
 
 def _check_consistent(document: Document) -> None:
-    """Refuse content that no store can hold: two records with one name or address, or one that refers to a missing
-    record.
-    """
+    """Refuse content that no store can hold: two records with one name or address, or a reference to no record."""
     keys = Counter(key for record in document.records for key in (key_of(record), *claims_of(record)))
     networks, endpoints = ({each.id for each in some} for some in (document.networks, document.endpoints))
     sandboxes = {sandbox.container_id for sandbox in document.sandboxes}

@@ -22,9 +22,7 @@ R = TypeVar("R", bound=Record)
 
 
 def weight(record: Record) -> int:
-    """Return about how many bytes of memory a record takes, so that the memory which requests can use is bounded in
-    bytes.
-    """
+    """Return about how many bytes of memory a record takes, to bound the memory that requests can use."""
     match record:
         case Network():
             return _BASE + _strings_weight([*record.labels, *record.labels.values()])

@@ -230,7 +230,7 @@ class Records:
             changes.append(Delete(schema.cursor_key(network.id)))
         if events := events_of(transitions):
             changes.append(_last_event_put(events))
-        durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # else it is an intent
+        durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # otherwise it is an intent
         return self._write(changes, durable, fresh, transitions)
 
     def _refuse_too_many(self, fresh: Iterable[Record]) -> None:
