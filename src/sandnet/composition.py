@@ -35,7 +35,7 @@ from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.null import NullDriver
 from sandnet.drivers.port_allocator import PortAllocator
-from sandnet.drivers.readonly_sysctls import unfit
+from sandnet.drivers.readonly_sysctls import readonly_problem
 from sandnet.drivers.sysctls import SysctlManager
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.base import Kernel
@@ -134,12 +134,12 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
         if not key.startswith(root) or ".." in key.split("/"):
             raise not_found("namespace", key, f"only those below {root} are served")
         listening = open_sockets_in(key, inode, ip_address(SERVER_ADDRESS), PORT) if lack.listening else ()
-        return OpenedSockets(inode, listening, _asking(key, inode, lack))
+        return OpenedSockets(inode, listening, _query_sockets(key, inode, lack))
 
     return open_sockets
 
 
-def _asking(key: str, inode: int, lack: Lack) -> tuple[socket.socket, ...]:
+def _query_sockets(key: str, inode: int, lack: Lack) -> tuple[socket.socket, ...]:
     """Return sockets for queries to servers inside; if these fail and others are needed too, return none."""
     try:
         return open_query_sockets_in(key, inode, lack.asking) if lack.asking else ()
@@ -204,7 +204,7 @@ def assemble(
         link_reaper=reaper,
     )
     controller = Controller(context)
-    controller.add_health_check(partial(unfit, kernel.sysctl))
+    controller.add_health_check(partial(readonly_problem, kernel.sysctl))
     return controller
 
 

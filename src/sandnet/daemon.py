@@ -28,7 +28,7 @@ from sandnet.serving.tls import certificates
 
 _log = logging.getLogger(__name__)
 
-STOP = 15.0
+STOP_TIMEOUT = 15.0
 """Seconds that changes in progress have after the server has stopped; the systemd unit kills after 30 in all."""
 
 
@@ -73,7 +73,7 @@ def down(config: Config) -> int:
     _raise_file_limit()
     stop_running(config)
     with only_one(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        problems = runner.run(_take_down(config))
+        problems = runner.run(_remove_everything(config))
         if not problems:
             _remove_own_files(config)
     for problem in problems:
@@ -88,7 +88,7 @@ async def _serve(config: Config) -> None:
         await controller.start()
         listeners = listen(config.hosts, tls)
         await Server(controller, listeners, config.server_names, tls).serve()
-        end_within(STOP)
+        end_within(STOP_TIMEOUT)
         unlink([each.url for each in listeners if each.ours])
         await controller.stop()
 
@@ -99,17 +99,17 @@ def end_within(seconds: float) -> None:
     A kernel call that does not return cannot be awaited. It leaves the same state as SIGKILL would: the next start
     completes the operation.
     """
-    timer = threading.Timer(seconds, _give_up, [seconds])
+    timer = threading.Timer(seconds, _exit_hung, [seconds])
     timer.daemon = True
     timer.start()
 
 
-def _give_up(seconds: float) -> None:
+def _exit_hung(seconds: float) -> None:
     _log.error("something has hung for %g s; the next start finishes what was under way", seconds)
     os._exit(1)
 
 
-async def _take_down(config: Config) -> list[str]:
+async def _remove_everything(config: Config) -> list[str]:
     async with composed(msgspec.structs.replace(config, dns=False)) as controller:
         problems = await controller.remove_everything()
     if controller.ended:

@@ -226,9 +226,9 @@ def test_transaction_of_both_tables_fits_root_of_a_user_namespace(host: Host) ->
     program = """
 from sandnet.firewall import inet_table
 from sandnet.firewall.balancing.service_rules import bridge_ruleset
-from sandnet.firewall.balancing.hash_seeds import drawn, seeded
+from sandnet.firewall.balancing.hash_seeds import insert_seeds, new_secret
 from sandnet.kernel.linux.nftables import Nftables
-Nftables().run(seeded(inet_table.table([], inet_table.HostState()) + bridge_ruleset(), drawn()))
+Nftables().run(insert_seeds(inet_table.table([], inet_table.HostState()) + bridge_ruleset(), new_secret()))
 print("fits")
 """
     said, errors = host.popen("unshare", "-rn", sys.executable, "-c", program).communicate(timeout=20)

@@ -43,7 +43,7 @@ START = 40.0
 """Seconds a daemon may take to serve (it takes about one)."""
 LEARNED = re.compile(r"\n\s*elements = \{[^}]*(?:expires|ct count)[^}]*\}")
 """Elements that rules have added from traffic, and forget by themselves."""
-_SECRET = re.compile(rf"set {hash_seeds.PLACE} \{{[^}}]*elements = \{{ (\S+) \}}")
+_SECRET = re.compile(rf"set {hash_seeds.SEED_SET} \{{[^}}]*elements = \{{ (\S+) \}}")
 JSON = Any
 """A decoded answer: tests look into it without ceremony."""
 
@@ -342,7 +342,7 @@ def unseeded(ruleset: str) -> str:
     """Name the secret of load balancing and the seeds that come from it: they change when their table is removed."""
     for secret in _SECRET.findall(ruleset):
         ruleset = ruleset.replace(secret, "<secret>")
-        for name in hash_seeds.NAMES:
+        for name in hash_seeds.PLACEHOLDERS:
             ruleset = ruleset.replace(f"seed {hash_seeds.seed(IPv6Address(secret), name)} ", f"seed <{name}> ")
     return ruleset
 

@@ -212,7 +212,7 @@ async def test_given_a_client_that_sends_no_more_when_it_has_asked_then_it_is_an
         assert only(await half_closed(there, GET[:-2] + ending + b"\r\n")).status == 200
         assert only(await half_closed(there, create)).status == 200
         assert [each.status for each in answers(await half_closed(there, GET * 5))] == [200] * 5
-        await until(lambda: there.server._tcp_gate.inside == 0)
+        await until(lambda: there.server._tcp_gate.connections == 0)
 
 
 @both
@@ -327,14 +327,14 @@ async def test_given_too_many_bytes_of_requests_when_one_more_comes_then_503_and
         part = POST + b"Content-Length: 800000\r\n\r\n" + b" " * 600_000
         async with there.connected() as (_, writer):
             writer.write(part)
-            await until(lambda: gate.held > 600_000)
+            await until(lambda: gate.request_bytes > 600_000)
             assert only(await there.told(part)).refusal == (503, "overloaded")
-            assert gate.held < 700_000
+            assert gate.request_bytes < 700_000
             gate._requests = 500_000
             assert only(await there.told(GET)).refusal == (503, "overloaded")
-        await until(lambda: gate.held == 0)
+        await until(lambda: gate.request_bytes == 0)
         assert only(await there.told(CLOSING)).status == 200
-        await until(lambda: gate.held == 0)
+        await until(lambda: gate.request_bytes == 0)
 
 
 async def test_given_answers_that_nobody_reads_when_one_more_request_comes_then_503_and_room_again_when_they_are_gone(
@@ -351,5 +351,5 @@ async def test_given_answers_that_nobody_reads_when_one_more_request_comes_then_
                 writer.write(asked)
                 await until(lambda seen=before: gate.is_full or there.server.server_state.total_requests > seen)  # type: ignore[misc]
             assert only(await there.told(GET)).refusal == (503, "overloaded")
-        await until(lambda: gate.unread == 0)
+        await until(lambda: gate.unread_bytes == 0)
         assert only(await there.told(CLOSING)).status == 200

@@ -163,7 +163,7 @@ async def test_given_renewed_files_that_cannot_be_used_when_asked_then_the_forme
             files.key.write_bytes(client.key.read_bytes())
         else:
             files.key.chmod(0o644)
-        tls.ask()
+        tls.request_check()
         await until(lambda: bool(tls.problem))
         assert await version(caller(authority, client, there.port))
         health = there.server._controller.health()
@@ -233,11 +233,11 @@ async def test_given_clients_that_never_finish_their_handshake_when_there_are_to
     async with running(tmp_path, tls=context(authority, own)) as there:
         there.server._tcp_gate = Gate(3)
         silent = [await asyncio.open_connection("127.0.0.1", there.port) for _ in range(3)]
-        await until(lambda: there.server._tcp_gate.inside == 3)
+        await until(lambda: there.server._tcp_gate.connections == 3)
         assert await there.told(b"") == b""
         for _, writer in silent:
             writer.transport.abort()
-        await until(lambda: there.server._tcp_gate.inside == 0)
+        await until(lambda: there.server._tcp_gate.connections == 0)
         assert await version(caller(authority, client, there.port))
 
 
@@ -371,11 +371,11 @@ async def test_given_too_many_connections_when_one_more_comes_then_503_and_room_
     monkeypatch.setattr("sandnet.serving.http_server.TCP_CONNECTIONS", 2)
     async with running(tmp_path) as there, there.connected():
         async with there.connected():
-            await until(lambda: there.server._tcp_gate.inside == 2)
+            await until(lambda: there.server._tcp_gate.connections == 2)
             answer = await there.told(b"")
             assert status(answer) == (503, "overloaded")
             assert b"\r\nretry-after: 1\r\n" in answer
-        await until(lambda: there.server._tcp_gate.inside == 1)
+        await until(lambda: there.server._tcp_gate.connections == 1)
         async with there.connected() as (reader, writer):
             writer.write(GET)
             assert b" 200 " in await reader.readline()

@@ -20,7 +20,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 def _from_daemon(names: Callable[[Client], Iterable[str]]) -> Completer:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         try:
-            found = list(names(_session(ctx.find_root().params).impatient))
+            found = list(names(_session(ctx.find_root().params).impatient_client))
         except Error:
             return []
         return [name for name in found if name.startswith(incomplete) and printable(name) == name]

@@ -116,8 +116,14 @@ def sandbox_text(sandbox: Sandbox) -> str:
     )
     names = {end.id: end.name for end in sandbox.endpoints}
     rows = [
-        (plug.interface, plug.address or "", plug.address_ipv6 or "", names.get(plug.endpoint, ""), plug.network)
-        for plug in sandbox.interfaces or ()
+        (
+            interface.interface,
+            interface.address or "",
+            interface.address_ipv6 or "",
+            names.get(interface.endpoint, ""),
+            interface.network,
+        )
+        for interface in sandbox.interfaces or ()
     ]
     return _with_table(head, "Interfaces", ("INTERFACE", "ADDRESS", "IPV6 ADDRESS", "ENDPOINT", "NETWORK"), rows)
 

@@ -8,7 +8,7 @@ import click
 
 SECOND_NAMES = {"list": "ls", "inspect": "info", "delete": "rm", "remove": "rm"}
 """Second names of commands, as users of container tools know them, in any group that has the command."""
-ELSEWHERE = {
+COMMANDS_ELSEWHERE = {
     "ps": "sandnet sandbox ls",
     "ls": "sandnet network ls, sandnet service ls or sandnet sandbox ls",
     "list": "sandnet network ls, sandnet service ls or sandnet sandbox ls",
@@ -35,7 +35,7 @@ ELSEWHERE = {
     "system": "sandnet status, sandnet doctor or sandnet network prune",
 }
 """The command here for the name that a command has in another tool, or in another group of sandnet."""
-NEEDLESS = {
+NEEDLESS_OPTIONS = {
     "--rm": "leave it out: what run makes is always removed when the command ends",
     "-it": "leave it out: the command has your terminal already",
     "-i": "leave it out: the command has your terminal already",
@@ -83,7 +83,7 @@ class Group(click.Group):
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
         path = [*ctx.command_path.split()[1:], name]
-        elsewhere = ELSEWHERE.get(" ".join(path))
+        elsewhere = COMMANDS_ELSEWHERE.get(" ".join(path))
         if elsewhere:
             return f"; use {elsewhere}"
         known = self.list_commands(ctx)
@@ -143,7 +143,7 @@ def _parse_args(
     except click.NoSuchOption as error:
         name = error.option_name
         known = [opt for param in command.get_params(ctx) for opt in param.opts if opt.startswith("--")]
-        needless = NEEDLESS.get(name) if ctx.info_name == "run" else None
+        needless = NEEDLESS_OPTIONS.get(name) if ctx.info_name == "run" else None
         near = _nearest(name, known)
         more = f"; {needless}" if needless else f"; did you mean {near}?" if near else ""
         raise click.UsageError(f"no such option: {name}{more}", ctx) from error

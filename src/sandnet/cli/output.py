@@ -77,7 +77,7 @@ def progress(text: str) -> None:
     click.echo(printable(text), err=True, nl=False)
 
 
-def wipe() -> None:
+def erase_line() -> None:
     """Erase the line of stderr that the cursor is on."""
     click.echo("\r\033[K", err=True, nl=False)
 

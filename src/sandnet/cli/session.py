@@ -45,7 +45,7 @@ class Session:
         return Client(self._url or DEFAULT_URL, tls=self._tls())
 
     @property
-    def impatient(self) -> Client:
+    def impatient_client(self) -> Client:
         """A client for completion with a timeout of one second: a later answer is of no use at a prompt."""
         from sandnet.client import DEFAULT_URL, Client
 
@@ -72,7 +72,7 @@ def waiting(what: str) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-        output.wipe()
+        output.erase_line()
 
 
 def each(names: Iterable[str], what: str, action: Callable[[str], object]) -> None:

@@ -67,7 +67,7 @@ class Forwarding:
             new += self._decided[family]
         return new
 
-    async def recall(self, listing: Listing | None) -> None:
+    async def restore(self, listing: Listing | None) -> None:
         """Restore from a table of an earlier run what the store has lost."""
         found = listing.elements if listing else {}
         for family, number in _NUMBERS.items():

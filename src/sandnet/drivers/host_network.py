@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from sandnet.drivers import readonly_sysctls
 from sandnet.drivers.forwarding import Forwarding
-from sandnet.drivers.router_advertisements import Advertisements
-from sandnet.drivers.routing_rules import NO_WAY_IN, Precedence
+from sandnet.drivers.router_advertisements import RouterAdvertisements
+from sandnet.drivers.routing_rules import NO_WAY_IN, RoutingRules
 from sandnet.drivers.sysctls import SysctlManager
 from sandnet.errors import Error, Kind
 from sandnet.firewall.base import Fault, StateOf
@@ -46,10 +46,10 @@ class HostNetwork:
         self._workers = workers
         self.sysctls = sysctls
         self._forwarding = Forwarding(sysctls, kernel, workers, leave_open=forward_others)
-        self._advertisements = Advertisements(sysctls, kernel, workers)
-        self._routing_rules = Precedence(kernel.host, workers)
+        self._advertisements = RouterAdvertisements(sysctls, kernel, workers)
+        self._routing_rules = RoutingRules(kernel.host, workers)
         self.packet_filter = PacketFilter(kernel, workers, self._forwarding.elements, max_flows)
-        self._opening = asyncio.Lock()
+        self._forwarding_lock = asyncio.Lock()
         """Lock: the packet filter must restrict forwarding before it is enabled."""
 
     async def start(self, state: StateOf) -> None:
@@ -66,7 +66,7 @@ class HostNetwork:
         nets = [each.network for each in state((Phase.READY,))]
         await self._forwarding.start(nets)
         await self.packet_filter.start(state)
-        await self.open(nets)
+        await self.enable_forwarding(nets)
         await self._routing_rules.start(state)
         await self.packet_filter.forget_stale(published_endpoints(state))
 
@@ -76,26 +76,26 @@ class HostNetwork:
         Raises:
             Error: the kernel refuses.
         """
-        await self._routing_rules.give_back()
+        await self._routing_rules.remove()
         await self.sysctls.restore()  # first: without the table a forwarding host would be open
         await self.packet_filter.stop()
 
-    async def open(self, nets: Sequence[Network]) -> None:
+    async def enable_forwarding(self, nets: Sequence[Network]) -> None:
         """Enable forwarding for these networks; if it was off before, only for them."""
-        async with self._opening:
+        async with self._forwarding_lock:
             await self.packet_filter.add_host_elements(await self._forwarding.decide(nets))
             if nets:
                 await self.sysctls.ensure("net/ipv4/ip_forward", "1")
             if any(net.ipv6 for net in nets):
-                await self._advertisements.switch_on()
+                await self._advertisements.enable_forwarding()
 
     async def update_routing_rules(self) -> None:
         """Give routes to the current networks priority over the rules that other programs made."""
         await self._routing_rules.ensure()
 
-    async def unmet(self) -> list[Fault]:
+    async def readonly_faults(self) -> list[Fault]:
         """Return the kernel parameters that prevent every network and cannot be written."""
-        return await self._workers.run(readonly_sysctls.unmet, self._kernel.sysctl)
+        return await self._workers.run(readonly_sysctls.readonly_faults, self._kernel.sysctl)
 
     async def published_ports(self) -> Sequence[tuple[Address, BoundPort]]:
         """Return the ports of the host that the kernel publishes before :meth:`start`, each with its destination.
@@ -106,7 +106,7 @@ class HostNetwork:
         if self.packet_filter.unavailable():
             return ()
         listing = await self.packet_filter.listing()
-        await self._forwarding.recall(listing)
+        await self._forwarding.restore(listing)
         return self.packet_filter.published_ports(listing)
 
     async def parameter_faults(self) -> list[Fault]:

@@ -25,16 +25,16 @@ _WITH_IPV6: Final = {
 _UNWRITABLE: Final = "it cannot be written here (/proc/sys is read-only?)"
 
 
-def unmet(sysctl: Sysctl) -> list[Fault]:
+def readonly_faults(sysctl: Sysctl) -> list[Fault]:
     """Return the parameters because of which no network without IPv6 can be made.
 
     Raises:
         Error: ``UNAVAILABLE`` a parameter cannot be read.
     """
-    return [*_unmet(sysctl, _WITHOUT_IPV6)]
+    return [*_readonly_faults(sysctl, _WITHOUT_IPV6)]
 
 
-def unfit(sysctl: Sysctl) -> str:
+def readonly_problem(sysctl: Sysctl) -> str:
     """Return the same as text; empty: there are none, or none can be read."""
     found = _as_text(sysctl, _WITHOUT_IPV6)
     words = "no network can be made: kernel parameters cannot be written here, and these are unfit"
@@ -57,12 +57,12 @@ def without_ipv6(sysctl: Sysctl, missing: str) -> str:
 
 def _as_text(sysctl: Sysctl, needed: Mapping[str, str]) -> str:
     try:
-        return ", ".join(f"{fault.object} {fault.problem}" for fault in _unmet(sysctl, needed))
+        return ", ".join(f"{fault.object} {fault.problem}" for fault in _readonly_faults(sysctl, needed))
     except Error:
         return ""
 
 
-def _unmet(sysctl: Sysctl, needed: Mapping[str, str]) -> Iterator[Fault]:
+def _readonly_faults(sysctl: Sysctl, needed: Mapping[str, str]) -> Iterator[Fault]:
     for name, value in needed.items():
         found = sysctl.get(name)
         if found not in (None, value) and not sysctl.is_writable(name):

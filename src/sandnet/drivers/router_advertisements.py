@@ -25,7 +25,7 @@ _FORWARDS_PORTS: Final = ("bridge", "bond", "team")
 """Kinds of links that receive the packets of their ports."""
 
 
-class Advertisements:
+class RouterAdvertisements:
     """The links that accept advertisements."""
 
     def __init__(self, sysctls: SysctlManager, kernel: Kernel, workers: Workers) -> None:
@@ -36,7 +36,7 @@ class Advertisements:
         """Whether sandnet enabled the host's forwarding."""
         self._check = 0.0
 
-    async def switch_on(self) -> None:
+    async def enable_forwarding(self) -> None:
         """Enable IPv6 forwarding of the host, without the loss of advertisements.
 
         Raises:

@@ -13,7 +13,7 @@ from sandnet.model import Phase
 NO_WAY_IN = "what goes to its sandboxes takes another way: published ports do not answer"
 
 
-class Precedence:
+class RoutingRules:
     """The priority of the routes to sandnet's bridges.
 
     Args:
@@ -55,7 +55,7 @@ class Precedence:
         async with self._lock:
             await self._workers.run(self._host.prefer, self._routes(Phase.CREATING, Phase.READY))
 
-    async def give_back(self) -> None:
+    async def remove(self) -> None:
         """Remove all of sandnet's rules.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sandnet.errors import Error
 from sandnet.firewall import antispoofing_rules
-from sandnet.firewall.antispoofing_rules import Own
+from sandnet.firewall.antispoofing_rules import PortElements
 from sandnet.firewall.base import NetworkState
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
@@ -29,8 +29,8 @@ class AntiSpoofing:
         self._firewall = firewall
         self._workers = workers
         self._rules = rules
-        self._programmed: dict[str, Own] = {}
-        self._foreign: dict[str, Own] = {}
+        self._programmed: dict[str, PortElements] = {}
+        self._foreign: dict[str, PortElements] = {}
         """By network: the ports that other programs added to its bridge, which may be sandnet's own or not."""
 
     def start(self, state: Sequence[NetworkState], links: Sequence[Link]) -> None:
@@ -48,7 +48,7 @@ class AntiSpoofing:
         }
         self._foreign = {each.network.id: self._foreign_ports_of(each.network, links) for each in state}
 
-    def ports(self) -> Sequence[Own]:
+    def ports(self) -> Sequence[PortElements]:
         """Return the elements that the kernel has, per port."""
         return [*self._programmed.values(), *self._foreign.values()]
 
@@ -65,7 +65,7 @@ class AntiSpoofing:
             if old != new:
                 await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, new))
 
-    def _foreign_ports_of(self, net: Network, links: Sequence[Link]) -> Own:
+    def _foreign_ports_of(self, net: Network, links: Sequence[Link]) -> PortElements:
         bridge = next((link.ifindex for link in links if link.name == net.link), 0)
         ports_of_bridge = (link for link in links if bridge and link.master == bridge and link.up)
         # A port of sandnet that another program renamed stays blocked until it is renamed back, as no rule covers its
@@ -73,7 +73,7 @@ class AntiSpoofing:
         ports = (link.name for link in ports_of_bridge if link.group != PORTS)
         # a port of sandnet without elements was left by a join that a crash interrupted, and is about to be removed
         unexpected = (port for port in ports if port not in self._programmed and not OWN_LINK.fullmatch(port))
-        return _merged(antispoofing_rules.belonging(net, port) for port in unexpected)
+        return _merged(antispoofing_rules.network_element(net, port) for port in unexpected)
 
     async def allow(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         """Let a port send from its own addresses only: before it exists, or when its backend becomes the holder."""
@@ -86,14 +86,14 @@ class AntiSpoofing:
 
         Elements that stay when this fails name ports that never exist again; the next repair removes them.
         """
-        known: dict[str, Own] = {port: {} for port in ports if self._programmed.get(port)}
+        known: dict[str, PortElements] = {port: {} for port in ports if self._programmed.get(port)}
         try:
             if known:
                 await self._change(known)
         except Error as failure:
             _log.warning("the packet filter still knows %s: %s", ", ".join(known), failure)
 
-    async def _change(self, desired: Mapping[str, Own]) -> None:
+    async def _change(self, desired: Mapping[str, PortElements]) -> None:
         """Replace the elements of ports; ports without elements are removed from memory."""
         async with self._rules.changing():
             # Memory is updated first. The kernel may refuse because it lost the tables, and a rewrite uses memory.
@@ -102,5 +102,5 @@ class AntiSpoofing:
             await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, _merged(desired.values())))
 
 
-def _merged(all_: Iterable[Own]) -> Own:
+def _merged(all_: Iterable[PortElements]) -> PortElements:
     return {element: value for own in all_ for element, value in own.items()}

@@ -38,7 +38,7 @@ from sandnet.kernel.types import ElementChange
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_names import PORT_PREFIX
 
-Own = dict[Element, str]
+PortElements = dict[Element, str]
 """The set elements of one port, and the network that it belongs to."""
 
 
@@ -166,7 +166,7 @@ _GATES: Final = (
 )
 
 
-def ruleset(ports: Iterable[Own]) -> str:
+def ruleset(ports: Iterable[PortElements]) -> str:
     """Return the script for all of anti-spoofing in the existing bridge table, as one transaction.
 
     Args:
@@ -185,22 +185,22 @@ def ruleset(ports: Iterable[Own]) -> str:
     return "\n".join((*lines, *diff_statements({}, found))) + "\n"
 
 
-def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> Own:
+def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> PortElements:
     """Return the set elements of an attachment."""
     if not attachment.host_link:
         return {}
     if not net.options.anti_spoofing:
-        return belonging(net, attachment.host_link)
+        return network_element(net, attachment.host_link)
     own = {Element(BRIDGE, name, key): "" for name, key in _keys(endpoint, attachment)}
-    return belonging(net, attachment.host_link) | own
+    return network_element(net, attachment.host_link) | own
 
 
-def belonging(net: Network, port: str) -> Own:
+def network_element(net: Network, port: str) -> PortElements:
     """Return the element for the network that a port belongs to; any program may have made the port."""
     return {Element(BRIDGE, _PORTS, f'"{port}"'): network_number(net.id)}
 
 
-def diff(old: Own, new: Own) -> list[ElementChange]:
+def diff(old: PortElements, new: PortElements) -> list[ElementChange]:
     """Return the changes from the old elements of a port to the new ones."""
     removed, added = old.keys() - new.keys(), new.keys() - old.keys()
     return [_changed(each, add=False) for each in removed] + [_changed(each, new[each], add=True) for each in added]

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from sandnet.firewall import antispoofing_rules, diff, flow_limits, inet_table
 from sandnet.firewall.antispoofing import AntiSpoofing
-from sandnet.firewall.antispoofing_rules import Own
+from sandnet.firewall.antispoofing_rules import PortElements
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.balancing.service_elements import BalancedService
 from sandnet.firewall.base import Fault, NetworkState, StateOf
@@ -30,12 +30,12 @@ Elements = dict[str, set[str]]
 
 
 class _Expected(NamedTuple):
-    lasting: list[NetworkState]
+    required: list[NetworkState]
     """The networks whose elements must be in the tables."""
-    anything: list[NetworkState]
+    possible: list[NetworkState]
     """The networks whose elements may be in them, including those being added or removed."""
     services: Sequence[BalancedService]
-    ports: Sequence[Own]
+    ports: Sequence[PortElements]
     host: HostState
 
 
@@ -67,10 +67,10 @@ class RulesetReconciler:
     async def start(self, state: StateOf, links: Sequence[Link]) -> None:
         """Put both tables in place in one transaction, and record their structure."""
         self._state = state
-        lasting = state(_READY)
-        self._antispoofing.start(lasting, links)
+        required = state(_READY)
+        self._antispoofing.start(required, links)
         async with self._rules.lock.exclusive():
-            await self._make(lambda: self._balancer.start(self._desired(lasting), lasting))
+            await self._make(lambda: self._balancer.start(self._desired(required), required))
 
     async def faults(self) -> list[Fault]:
         """Return the differences, except changes in progress: a difference is verified with the lock held alone."""
@@ -142,16 +142,16 @@ class RulesetReconciler:
         return await self._workers.run(self._differences, found, before, self._expected())
 
     def _expected(self) -> _Expected:
-        lasting, anything = self._state(_READY), self._state(tuple(Phase))
-        return _Expected(lasting, anything, self._balancer.services(), self._antispoofing.ports(), self._host())
+        required, possible = self._state(_READY), self._state(tuple(Phase))
+        return _Expected(required, possible, self._balancer.services(), self._antispoofing.ports(), self._host())
 
     def _listings(self) -> dict[str, Listing | None]:
         return {table: self._firewall.listing(table) for table in TABLES}
 
     def _differences(self, found: dict[str, Listing | None], before: _Expected, after: _Expected) -> list[Fault]:
         """Return an element as missing if it was needed all the time, and as unexpected if it was never allowed."""
-        must, still_must = (self._elements(each.lasting, each) for each in (before, after))
-        may, still_may = (self._elements(each.anything, each) for each in (before, after))
+        must, still_must = (self._elements(each.required, each) for each in (before, after))
+        may, still_may = (self._elements(each.possible, each) for each in (before, after))
         faults: list[Fault] = []
         for table in TABLES:
             structure = self._recorded.get(table, "")
@@ -170,7 +170,7 @@ class RulesetReconciler:
         return _tables(state, self._antispoofing.ports(), host)
 
 
-def _tables(state: Sequence[NetworkState], ports: Sequence[Own], host: HostState) -> str:
+def _tables(state: Sequence[NetworkState], ports: Sequence[PortElements], host: HostState) -> str:
     return inet_table.table(state, host) + antispoofing_rules.ruleset(ports)
 
 

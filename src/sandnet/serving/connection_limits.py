@@ -21,23 +21,23 @@ class Gate:
             requests: limit of bytes of unanswered requests.
             answers: limit of bytes of unread answers.
         """
-        self.inside = 0
-        self.held = 0
+        self.connections = 0
+        self.request_bytes = 0
         """Bytes of unanswered requests."""
-        self.unread = 0
+        self.unread_bytes = 0
         """Bytes of unread answers."""
         self._most, self._requests, self._answers = most, requests, answers
 
     def enter(self) -> bool:
         """Count one more connection; return whether it is within the limit. Each call needs a :meth:`leave`."""
-        self.inside += 1
-        return self.inside <= self._most
+        self.connections += 1
+        return self.connections <= self._most
 
     def leave(self) -> None:
         """Count one connection less."""
-        self.inside -= 1
+        self.connections -= 1
 
     @property
     def is_full(self) -> bool:
         """Whether the bytes exceed a limit, so that no further request may be accepted."""
-        return self.held > self._requests or self.unread > self._answers
+        return self.request_bytes > self._requests or self.unread_bytes > self._answers

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sandnet.config import Config
 
-MADE = "made-folders"
+RECORD = "made-folders"
 """File in the run directory with one path per line. Like the directories that it lists, it is lost at a reboot."""
 
 
@@ -18,7 +18,7 @@ def make_folders(config: Config) -> None:
     missing = [str(folder) for folder in (target, *target.parents) if not folder.exists()]
     if not missing:
         return
-    record = Path(config.run_dir, MADE)
+    record = Path(config.run_dir, RECORD)
     written = record.with_suffix(".new")
     written.write_text("".join(f"{folder}\n" for folder in dict.fromkeys([*_made(record), *missing])))
     written.replace(record)
@@ -27,7 +27,7 @@ def make_folders(config: Config) -> None:
 
 def remove_folders(config: Config) -> None:
     """Remove what :func:`make_folders` made; a directory that is not empty stays."""
-    record = Path(config.run_dir, MADE)
+    record = Path(config.run_dir, RECORD)
     for folder in sorted({config.sandbox_dir, *_made(record)}, key=len, reverse=True):
         with suppress(OSError):
             os.rmdir(folder)

@@ -82,59 +82,59 @@ class Connection(HttpToolsProtocol):
         super().__init__(config=config, server_state=state, app_state={})
         self.app = app
         self._gate = gate
-        self._admitted, self._has_left = admitted, False
+        self._admitted, self._left_gate = admitted, False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._in_head = self._in_body = False
-        self._taken = 0
+        self._received = 0
         self._sizes: deque[int] = deque()
         """Bytes of each request that is not answered yet, the oldest first."""
         self._unread = 0
-        self._ends = self._sends_no_more = False
+        self._closing = self._sends_no_more = False
         self._final_answer: bytes | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit of the first request, or refuse the connection."""
         super().connection_made(transport)
         if self._admitted or self._gate.enter():
-            self._expect(self.timeouts.head)
+            self._limit_request_time(self.timeouts.head)
         else:
             transport.write(http_errors.raw(503, http_errors.TOO_MANY_CONNECTIONS))
-            self._ends = True
+            self._closing = True
             transport.close()
-            self._watch_reader()
+            self._limit_reading_time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers and release what the gate has counted."""
         super().connection_lost(exc)
         for timer in self._timers.values():
             timer.cancel()
-        self._gate.held -= sum(self._sizes)
+        self._gate.request_bytes -= sum(self._sizes)
         self._sizes.clear()
         self._count_unread(0)
         self.leave_gate()
 
     def leave_gate(self) -> None:
         """Remove the connection from the gate's count."""
-        if not self._has_left:
-            self._has_left = True
+        if not self._left_gate:
+            self._left_gate = True
             self._gate.leave()
 
     # What a client sends.
 
     def data_received(self, data: bytes) -> None:
         """Parse a piece of a request, or end the connection."""
-        in_head, in_body, self._taken = self._in_head, self._in_body, self._taken + len(data)
+        in_head, in_body, self._received = self._in_head, self._in_body, self._received + len(data)
         unanswered = len(self._sizes)
-        if self._ends:  # discarded bytes are limited, too
-            if self._taken > MAX_MESSAGE:
+        if self._closing:  # discarded bytes are limited, too
+            if self._received > MAX_MESSAGE:
                 self.transport.abort()
             return
         self._parse(data)
         if self._in_head and not in_head and len(self._sizes) == unanswered:
-            in_head, self._taken = True, len(data)  # all of it is the beginning of one head
-        if in_head and self._in_head and self._taken > MAX_HEAD:
+            in_head, self._received = True, len(data)  # all of it is the beginning of one head
+        if in_head and self._in_head and self._received > MAX_HEAD:
             self._refuse(*self._head_too_large())
-        elif in_body and self._in_body and self._taken > MAX_MESSAGE:
+        elif in_body and self._in_body and self._received > MAX_MESSAGE:
             self._refuse(413, ErrorBody(message="the body does not end", code="body_too_large"))
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
@@ -142,7 +142,7 @@ class Connection(HttpToolsProtocol):
         if self.scheme == "https" or self.transport.is_closing() or self._has_hung_up():
             return None  # TLS has no half-close
         self._sends_no_more = True
-        if self._ends:
+        if self._closing:
             return bool(self._sizes)
         if self._in_head or self._in_body:
             self._refuse(400, http_errors.CUT_HEAD if self._in_head else http_errors.CUT_BODY)
@@ -157,40 +157,40 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # no upgrade is supported: further bytes would look like a request
             self.cycle.keep_alive = False
-            self._ends = True
+            self._closing = True
         except httptools.HttpParserError as failure:
-            if not self._ends:
+            if not self._closing:
                 _log.debug("no request: %s", failure.__context__ or failure)
                 too_long = len(self.url) > MAX_TARGET  # longer than the limit of the target parser
                 self._refuse(*((414, http_errors.TARGET_TOO_LONG) if too_long else (400, http_errors.MALFORMED)))
 
     def on_message_begin(self) -> None:
         """Begin a request, at its first byte."""
-        if self._ends:
+        if self._closing:
             raise _StopParsing
         if len(self._sizes) > MAX_PIPELINE or self._gate.is_full:
             full = http_errors.TOO_MANY_BYTES if self._gate.is_full else http_errors.too_many_ahead(MAX_PIPELINE)
             self._refuse(503, full)
             raise _StopParsing
         super().on_message_begin()
-        self._in_head, self._taken = True, 0
-        self._expect(self.timeouts.head)
+        self._in_head, self._received = True, 0
+        self._limit_request_time(self.timeouts.head)
 
     def on_headers_complete(self) -> None:
         """Start the application, once the headers are complete."""
         self._hold(len(self.url) + sum(len(name) + len(value) for name, value in self.headers), new=True)
-        self._in_head, self._in_body, self._taken = False, True, 0
-        self._expect(self.timeouts.body)
+        self._in_head, self._in_body, self._received = False, True, 0
+        self._limit_request_time(self.timeouts.body)
         try:
             super().on_headers_complete()
         except Exception:
             self._in_body = False  # there is no request: the target is invalid
-            self._gate.held -= self._sizes.pop()
+            self._gate.request_bytes -= self._sizes.pop()
             raise
 
     def on_body(self, body: bytes) -> None:
         """Receive a piece of the body."""
-        if self._ends:
+        if self._closing:
             raise _StopParsing
         if not self.cycle.response_complete:
             self._hold(len(body))
@@ -209,7 +209,7 @@ class Connection(HttpToolsProtocol):
         if new:
             self._sizes.append(0)
         self._sizes[-1] += size
-        self._gate.held += size
+        self._gate.request_bytes += size
 
     def _head_too_large(self) -> tuple[int, ErrorBody]:
         in_target = len(self.url) > MAX_TARGET and not self.headers
@@ -220,7 +220,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Count an answer as sent: it is handed to the transport, which closes only when the client has read it."""
         if self._sizes:
-            self._gate.held -= self._sizes.popleft()
+            self._gate.request_bytes -= self._sizes.popleft()
         super().on_response_complete()
         if not self._sizes:
             if self._final_answer is not None:
@@ -228,7 +228,7 @@ class Connection(HttpToolsProtocol):
             elif self._sends_no_more:
                 self.transport.close()
         if self.transport.is_closing():
-            self._watch_reader()
+            self._limit_reading_time()
 
     def _refuse(self, status: int, body: ErrorBody) -> None:
         """Refuse the latest request and parse no more.
@@ -236,17 +236,17 @@ class Connection(HttpToolsProtocol):
         The refusal is sent when the requests before it are answered, then the connection is closed. If the answer to
         the request itself has begun, the connection is only closed.
         """
-        if self._ends:
+        if self._closing:
             return
-        self._ends, self._taken = True, 0
+        self._closing, self._received = True, 0
         self._stop("request")
         self._final_answer = http_errors.raw(status, body)
         if self._in_body:
-            self._give_up_last()
+            self._drop_last_request()
         if not self._sizes:
             self._send_final_answer()
 
-    def _give_up_last(self) -> None:
+    def _drop_last_request(self) -> None:
         """Drop the latest request, which will never be complete.
 
         The application sees a disconnection, and its answer is not sent.
@@ -260,7 +260,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.message_event.set()
             with suppress(ValueError):
                 self.pipeline.remove((self.cycle, self.app))
-            self._gate.held -= self._sizes.pop()
+            self._gate.request_bytes -= self._sizes.pop()
 
     def _send_final_answer(self) -> None:
         answer, self._final_answer = self._final_answer, None
@@ -275,20 +275,20 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
             self.flow.resume_reading()
             self._start("linger", LINGER, self.transport.close)
-        self._watch_reader()
+        self._limit_reading_time()
 
     # Timeouts.
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""
         super().timeout_keep_alive_handler()
-        self._watch_reader()
+        self._limit_reading_time()
 
     def pause_writing(self) -> None:
         """Start the time limit of a client that does not read."""
         super().pause_writing()
         self._count_unread(self.transport.get_write_buffer_size())
-        self._watch_reader()
+        self._limit_reading_time()
 
     def resume_writing(self) -> None:
         """Stop the time limit of a client that reads again."""
@@ -298,18 +298,18 @@ class Connection(HttpToolsProtocol):
             self._stop("reader")
 
     def _count_unread(self, size: int) -> None:
-        self._gate.unread += size - self._unread
+        self._gate.unread_bytes += size - self._unread
         self._unread = size
 
-    def _expect(self, seconds: float) -> None:
+    def _limit_request_time(self, seconds: float) -> None:
         self._start("request", seconds, self._too_slow, seconds)
 
-    def _watch_reader(self) -> None:
+    def _limit_reading_time(self) -> None:
         self._start("reader", self.timeouts.stall, self.transport.abort)
 
     def _too_slow(self, seconds: float) -> None:
         if self.flow.read_paused:  # the server does not read: requests before this one are being answered
-            self._expect(seconds)
+            self._limit_request_time(seconds)
         elif not (self._in_head or self._in_body):
             self.transport.close()  # a connection that was never used
         else:

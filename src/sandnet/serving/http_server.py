@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
 
     def _reload(self) -> None:
         if self._tls:
-            self._tls.ask()
+            self._tls.request_check()
 
     def _connection(self, app: BrowserProtection, gate: Gate, *, admitted: bool = False) -> Connection:
         return Connection(self.config, self.server_state, app=app, gate=gate, admitted=admitted)
@@ -130,7 +130,7 @@ class Server(uvicorn.Server):
     async def _accept(self, listener: ListeningSocket) -> None:
         """Accept connections, and close those above the limit before they cost a handshake."""
         loop = asyncio.get_running_loop()
-        shaking: set[asyncio.Task[None]] = set()
+        handshakes: set[asyncio.Task[None]] = set()
         while True:
             try:
                 client, _address = await loop.sock_accept(listener.socket)
@@ -139,14 +139,14 @@ class Server(uvicorn.Server):
                 await asyncio.sleep(_PAUSE)
                 continue
             if self._tcp_gate.enter():  # the connection leaves it
-                task = loop.create_task(self._shake_hands(listener, client))
-                shaking.add(task)
-                task.add_done_callback(shaking.discard)
+                task = loop.create_task(self._handshake(listener, client))
+                handshakes.add(task)
+                task.add_done_callback(handshakes.discard)
             else:
                 self._tcp_gate.leave()
                 client.close()
 
-    async def _shake_hands(self, listener: ListeningSocket, client: socket.socket) -> None:
+    async def _handshake(self, listener: ListeningSocket, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         connection = self._tcp(self._tcp_gate, admitted=True)
         context = listener.tls.context if listener.tls else None

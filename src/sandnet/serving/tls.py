@@ -59,7 +59,7 @@ class Certificates:
         self.problem = ""
         """Why the current files are not in force, as text; empty if they are."""
 
-    def ask(self) -> None:
+    def request_check(self) -> None:
         """Request a check of the files now."""
         self._requested.set()
 

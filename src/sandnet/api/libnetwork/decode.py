@@ -64,7 +64,7 @@ def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
     if not _DRIVER.fullmatch(driver) or ".." in driver:
         raise not_found("driver", repr(driver))
     parsed, unknown = network_options.parse(body.options)
-    return NetworkSpec(name=name, driver=driver, options=parsed, labels=_few_labels(body.labels or {})), unknown
+    return NetworkSpec(name=name, driver=driver, options=parsed, labels=_limited_labels(body.labels or {})), unknown
 
 
 def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSpec:
@@ -75,13 +75,13 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
     """
     return EndpointSpec(
         name=check_endpoint_name(body.name or ""),
-        exposed_ports=_exposed(_few(body.exposed_ports, "exposed_ports", MAX_PORTS)),
-        port_mapping=_mappings(_few(body.port_mapping, "port_mapping", MAX_PORTS)),
-        address=_given(parsing.ipv4, body.address, "address"),
-        address_ipv6=_given(parsing.ipv6, body.address_ipv6, "address_ipv6"),
+        exposed_ports=_exposed(_limited(body.exposed_ports, "exposed_ports", MAX_PORTS)),
+        port_mapping=_mappings(_limited(body.port_mapping, "port_mapping", MAX_PORTS)),
+        address=_optional(parsing.ipv4, body.address, "address"),
+        address_ipv6=_optional(parsing.ipv6, body.address_ipv6, "address_ipv6"),
         mac=parsing.mac(body.mac, "mac") if body.mac else "",
-        labels=_few_labels(body.labels or {}),
-        aliases=_aliases(_few(body.aliases, "aliases", MAX_ALIASES)),
+        labels=_limited_labels(body.labels or {}),
+        aliases=_aliases(_limited(body.aliases, "aliases", MAX_ALIASES)),
         affinity=Affinity(body.affinity or Affinity.FLOW),
         probe=_probe(body.probe) if body.probe else None,
         watch_pid=body.watch_pid or 0,
@@ -108,22 +108,22 @@ def join_spec(body: wire.Join) -> JoinSpec:
         hosts_path=parsing.path(body.hosts_path, "hosts_path") if body.hosts_path else "",
         resolv_conf_path=parsing.path(body.resolv_conf_path, "resolv_conf_path") if body.resolv_conf_path else "",
         dns=tuple(
-            parsing.host_address(server, f"dns[{i}]") for i, server in enumerate(_few(body.dns, "dns", MAX_SERVERS))
+            parsing.host_address(server, f"dns[{i}]") for i, server in enumerate(_limited(body.dns, "dns", MAX_SERVERS))
         ),
         dns_search=check_search(body.dns_search or (), "dns_search"),
         dns_options=check_options(body.dns_options or (), "dns_options"),
         extra_hosts=tuple(
             _extra_host(host, f"extra_hosts[{i}]")
-            for i, host in enumerate(_few(body.extra_hosts, "extra_hosts", MAX_LINES))
+            for i, host in enumerate(_limited(body.extra_hosts, "extra_hosts", MAX_LINES))
         ),
         parent_updates=tuple(
             _parent_update(update, f"parent_updates[{i}]")
-            for i, update in enumerate(_few(body.parent_updates, "parent_updates", MAX_LINES))
+            for i, update in enumerate(_limited(body.parent_updates, "parent_updates", MAX_LINES))
         ),
         use_default_sandbox=bool(body.use_default_sandbox),
         gateway_priority=body.gateway_priority or 0,
         weight=body.weight or 1,
-        aliases=_aliases(_few(body.aliases, "aliases", MAX_ALIASES)),
+        aliases=_aliases(_limited(body.aliases, "aliases", MAX_ALIASES)),
         netns=parsing.path(body.netns, "netns") if body.netns else "",
         pid=body.pid or 0,
         watch_pid=body.watch_pid or 0,
@@ -152,19 +152,19 @@ def _probe(probe: wire.Probe) -> Probe:
     )
 
 
-def _given(read: Callable[[object, str], T], value: str | None, field: str) -> T | None:
+def _optional(read: Callable[[object, str], T], value: str | None, field: str) -> T | None:
     return read(value, field) if value else None
 
 
-def _few(items: Sequence[T] | None, field: str, most: int) -> Sequence[T]:
+def _limited(items: Sequence[T] | None, field: str, most: int) -> Sequence[T]:
     """Return the items, or none if there is no list. The number of items is limited, in addition to the body's size."""
     if len(items or ()) > most:
         raise invalid(f"{field}: {len(items or ())} are too many", f"give at most {most}")
     return items or ()
 
 
-def _few_labels(labels: dict[str, str]) -> dict[str, str]:
-    _few(tuple(labels), "labels", MAX_LABELS)
+def _limited_labels(labels: dict[str, str]) -> dict[str, str]:
+    _limited(tuple(labels), "labels", MAX_LABELS)
     size = sum(len(text.encode(errors="replace")) for text in (*labels, *labels.values()))
     if size > MAX_LABEL_BYTES:
         raise invalid(f"labels: {size} bytes are too many", f"give at most {MAX_LABEL_BYTES} bytes of names and values")
@@ -234,14 +234,14 @@ def _single(port: wire.PortMapping, field: str) -> PortMapping:
     proto = parsing.protocol(port.proto, f"{field}.proto")
     if proto not in PROTOCOL_NAMES:
         raise invalid(f"{field}.proto: protocol {proto} has no ports", "use tcp (6), udp (17) or sctp (132)")
-    _given(parsing.address, port.ip, f"{field}.ip")
+    _optional(parsing.address, port.ip, f"{field}.ip")
     first, last = port.host_port or 0, port.host_port_end or 0
     if last and not 0 < first <= last:
         raise invalid(f"{field}: host ports {first} to {last} are no range", "let host_port be the lower end")
     return PortMapping(
         proto=proto,
         port=_port(port.port, f"{field}.port"),
-        host_ip=_given(parsing.binding_address, port.host_ip, f"{field}.host_ip"),
+        host_ip=_optional(parsing.binding_address, port.host_ip, f"{field}.host_ip"),
         host_port=first,
         host_port_end=last,
     )

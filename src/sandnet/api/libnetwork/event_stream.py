@@ -38,7 +38,7 @@ class Streams:
         self._most = most
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def counted(self) -> Iterator[None]:
         """Count one stream as open during the ``with`` block.
 
         Raises:
@@ -80,7 +80,7 @@ class _Following(ASGIStreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the events end or the client disconnects."""
-        with self._streams.one():
+        with self._streams.counted():
             async with aclosing(self._lines):
                 await super().__call__(scope, receive, send)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sandnet.wire.reconcile import Drift
 
 REPAIRED = "repaired"
-CANNOT_ASK = 2
+UNAVAILABLE = 2
 """Exit status when the daemon is unavailable, or cannot compare."""
 
 
@@ -42,7 +42,7 @@ def doctor(session: Session, fix: bool, as_json: bool) -> None:
             answer, found = session.client.reconcile(fix=fix)
     except Error as error:
         Failure(error).show()
-        raise click.exceptions.Exit(CANNOT_ASK) from None
+        raise click.exceptions.Exit(UNAVAILABLE) from None
     if as_json:
         output.raw(answer)
     else:
@@ -61,10 +61,10 @@ def drift_text(found: list[Drift], *, fix: bool) -> str:
         "\n  ".join(filter(None, (line, printable(drift.reason), printable(drift.done))))
         for line, drift in zip(lines, found, strict=True)
     ]
-    return "\n".join([head, *entries, "", _way_out(found, fix)])
+    return "\n".join([head, *entries, "", _next_step(found, fix)])
 
 
-def _way_out(found: list[Drift], fix: bool) -> str:
+def _next_step(found: list[Drift], fix: bool) -> str:
     left = sum(drift.done != REPAIRED for drift in found)
     if not fix:
         return f"{_things(left)} as recorded; to repair: sandnet doctor --fix"

@@ -123,11 +123,11 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
 
 
 def _run(client: Client, container: str, values: Mapping[str, Any], program: Program) -> int:
-    from sandnet.cli.execution.child_process import hold_signals, supervise
+    from sandnet.cli.execution.child_process import block_signals, supervise
     from sandnet.cli.execution.membership import Membership
     from sandnet.cli.execution.nsenter import SandboxPaths
 
-    mask = hold_signals()
+    mask = block_signals()
     with Membership(client, container) as membership:
         _join(client, membership, values)
         return supervise(SandboxPaths.of(client.sandbox(container, verbose=True)), program, mask)

@@ -23,7 +23,7 @@ def version(session: Session) -> None:
 
     output.line(f"client  {installed('sandnet')}")
     try:
-        daemon = session.impatient.version()
+        daemon = session.impatient_client.version()
     except Error as error:
         output.line(f"daemon  none: {error.message}")
         return

@@ -35,7 +35,7 @@ class Program(NamedTuple):
     """A descriptor for its stdout and stderr; ``None``: those of this process."""
 
 
-def hold_signals() -> set[signal.Signals | int]:
+def block_signals() -> set[signal.Signals | int]:
     """Block the signals that end a program until :func:`supervise` handles them, so that the cleanup always happens.
 
     Returns:

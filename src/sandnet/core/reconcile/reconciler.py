@@ -105,7 +105,7 @@ class Reconciler:
     async def _unmet_requirements(self, drifts: Sequence[Drift]) -> list[Drift]:
         """Return requirements of drivers that only the host's owner can meet, without those among the differences."""
         known = {drift.object for drift in drifts}
-        found = await self._context.host_network.unmet()
+        found = await self._context.host_network.readonly_faults()
         return [each._replace(done=NOT_OURS) for each in _drifts_of(found) if each.object not in known]
 
     async def publish_repaired(self) -> None:

@@ -130,7 +130,7 @@ class BridgeDriver:
 
     async def create_network(self, net: Network) -> Network:
         """Create or adopt the bridge, open the host to it, and add the network to the ruleset."""
-        await self._host_network.open([net])
+        await self._host_network.enable_forwarding([net])
         bridge = Bridge(net.link, net.mtu, addresses(net))
         if net.link_adopted:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)

@@ -57,7 +57,7 @@ class Room(NamedTuple):
     """How long a map that was found full is reported, as nft writes it."""
 
 
-USUAL: Final = Room()
+DEFAULT_ROOM: Final = Room()
 
 
 class Stage(NamedTuple):

@@ -14,18 +14,18 @@ from typing import Final
 from sandnet.firewall.balancing.flow_learning import KEY_SEEDS, SEED
 from sandnet.firewall.ruleset.elements import BRIDGE
 
-PLACE: Final = "secret"
+SEED_SET: Final = "secret"
 """The set that contains it, as the 128 bits of an address."""
-NAMES: Final = (SEED, *KEY_SEEDS)
+PLACEHOLDERS: Final = (SEED, *KEY_SEEDS)
 """The placeholders for seeds in the rules."""
 
 
-def known(found: Collection[str]) -> IPv6Address | None:
+def find_secret(found: Collection[str]) -> IPv6Address | None:
     """Return the secret among the elements of the set; ``None``: there is none."""
     return IPv6Address(next(iter(found))) if len(found) == 1 else None
 
 
-def drawn() -> IPv6Address:
+def new_secret() -> IPv6Address:
     """Return a new secret."""
     return IPv6Address(secrets.token_bytes(16))
 
@@ -35,8 +35,8 @@ def seed(secret: IPv6Address, name: str) -> str:
     return hex(int.from_bytes(sha256(secret.packed + name.encode()).digest()[:4]) or 1)
 
 
-def seeded(script: str, secret: IPv6Address) -> str:
+def insert_seeds(script: str, secret: IPv6Address) -> str:
     """Return the script with seeds in place of their placeholders, and with the secret."""
-    for name in NAMES:
+    for name in PLACEHOLDERS:
         script = script.replace(name, seed(secret, name))
-    return f"{script}add element {BRIDGE} {PLACE} {{ {secret} }}\n"
+    return f"{script}add element {BRIDGE} {SEED_SET} {{ {secret} }}\n"

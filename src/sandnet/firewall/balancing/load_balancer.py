@@ -28,10 +28,10 @@ class LoadBalancer:
         self._workers = workers
         self._rules = rules
         self._programmed: dict[str, BalancedService] = {}
-        self._former: dict[str, BalancedService] = {}
+        self._refused: dict[str, BalancedService] = {}
         """The services that the kernel still has after it refused a change: the next change starts from there."""
         self._conntrack = ConntrackCleanup(firewall, workers)
-        self._secret = hash_seeds.drawn()
+        self._secret = hash_seeds.new_secret()
 
     async def start(self, table: str, state: Sequence[NetworkState]) -> None:
         """Put all services in place, in one transaction with the script ``table``. Learned flows stay.
@@ -41,7 +41,9 @@ class LoadBalancer:
         endpoints = [each for network in state for each in network.endpoints]
         services = [BalancedService(each.endpoint, tuple(each.backends)) for each in endpoints]
         self._programmed = {service.endpoint.id: service for service in services if service_elements.balanced(service)}
-        secret = hash_seeds.known(await self._workers.run(self._firewall.members, elements.BRIDGE, hash_seeds.PLACE))
+        secret = hash_seeds.find_secret(
+            await self._workers.run(self._firewall.members, elements.BRIDGE, hash_seeds.SEED_SET)
+        )
         self._secret = secret or self._secret
         if not secret:  # a table of an earlier release, or none: nothing in it can be kept
             await self._workers.run(self._firewall.apply, no_bridge_table())
@@ -54,7 +56,7 @@ class LoadBalancer:
             await self._workers.run(self._firewall.apply, script)
         except Error:
             await self._workers.run(self._firewall.apply, no_bridge_table() + script)
-        self._former.clear()
+        self._refused.clear()
 
     def services(self) -> Sequence[BalancedService]:
         """Return the balanced services."""
@@ -77,18 +79,18 @@ class LoadBalancer:
         repair uses it, and must not restore removed backends.
         """
         new = BalancedService(endpoint, tuple(backends))
-        known = endpoint.id in self._programmed or endpoint.id in self._former
+        known = endpoint.id in self._programmed or endpoint.id in self._refused
         if not known and not service_elements.balanced(new):
             return
         async with self._rules.changing():
             old = self._programmed.pop(endpoint.id, None) or BalancedService(endpoint, ())
             if service_elements.balanced(new):
                 self._programmed[endpoint.id] = new
-            former = self._former.pop(endpoint.id, old)
+            previous = self._refused.pop(endpoint.id, old)
             try:
-                await self._workers.run(self._change, former, new)
+                await self._workers.run(self._change, previous, new)
             except Error:
-                self._former[endpoint.id] = former
+                self._refused[endpoint.id] = previous
                 raise
             finally:
                 removed = service_elements.own_addresses(old) - service_elements.own_addresses(new)
@@ -99,7 +101,7 @@ class LoadBalancer:
         # the bridge table first: it keeps its position in the list of tables, and the other one is made again behind it
         routers = [line for each in state for line in router(each.network, add=True)]
         lines = [line for each in services for line in elements.diff_statements({}, service_elements.elements(each))]
-        return hash_seeds.seeded("\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n", self._secret)
+        return hash_seeds.insert_seeds("\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n", self._secret)
 
     def _change(self, old: BalancedService, new: BalancedService) -> None:
         statements = list(elements.diff_statements(service_elements.elements(old), service_elements.elements(new)))

@@ -43,6 +43,7 @@ from typing import Final
 from sandnet.firewall.balancing.flow_learning import (
     BACKEND_FLOW_RATE,
     CLOSING,
+    DEFAULT_ROOM,
     FLOWS,
     FRAGMENT_RATE,
     FULL,
@@ -50,7 +51,6 @@ from sandnet.firewall.balancing.flow_learning import (
     OPENING,
     PLACES,
     RATE_LIMITS,
-    USUAL,
     Family,
     Room,
 )
@@ -183,7 +183,7 @@ def _of_a_network(families: Sequence[Family]) -> tuple[str, ...]:
     )
 
 
-def bridge_ruleset(room: Room = USUAL) -> str:
+def bridge_ruleset(room: Room = DEFAULT_ROOM) -> str:
     """Return the script of the whole table without elements; applied to an existing table, it keeps learned flows.
 
     The kernel refuses it if a table of another version has a set of another type.
