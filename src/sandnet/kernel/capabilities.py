@@ -48,7 +48,7 @@ def drop_privileges(user: str, fallback: int) -> int:
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     with open(_HIGHEST) as file:
         highest = int(file.read())
-    with suppress(PermissionError):  # the parent took the right to do this, and may have done it
+    with suppress(PermissionError):  # the parent may have dropped the right to do this, or done it
         for number in range(highest + 1):
             _call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
     if os.geteuid() == 0:
