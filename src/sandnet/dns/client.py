@@ -22,7 +22,7 @@ from sandnet.dns.control_protocol import (
     Request,
     Stats,
     Stop,
-    pieces,
+    batches,
 )
 from sandnet.dns.socket_provider import OpenSockets, Provider, Run
 from sandnet.dns.takeover import stop_former
@@ -121,7 +121,7 @@ class NameClient:
         for change in changes:
             self._remember(change)
         self._complete = True
-        await self._confirmed(changes, list(pieces(self._everything())))
+        await self._confirmed(changes, list(batches(self._everything())))
 
     async def explain(self, container_id: str, name: str) -> Explanation:
         """Return the answer that a question of the container would get.
@@ -184,7 +184,7 @@ class NameClient:
         """Send the requests; false when the connection was lost before all were confirmed."""
         try:
             for reply in await asyncio.gather(*(self._sent(link, request) for request in requests)):
-                self._take_note(reply)
+                self._record(reply)
             if self._provider.lacks(change.container_id for change in changes if isinstance(change, SetClient)):
                 await self._provided(link)
             await self._retire_former()
@@ -214,7 +214,7 @@ class NameClient:
         passed, sockets = self._provider.ready(change for change in request.changes if isinstance(change, SetClient))
         return link.request(Apply(request.changes, passed), sockets)
 
-    def _take_note(self, reply: Reply) -> None:
+    def _record(self, reply: Reply) -> None:
         if isinstance(reply, Done):
             self._problems = reply.problems
             self._provider.note(reply.lacking)
@@ -234,7 +234,7 @@ class NameClient:
         while True:
             began = loop.time()
             try:
-                await self._live()
+                await self._run_connection()
             except Exception as failure:  # after any failure the connection is tried again: names must resolve
                 self._disconnect(str(failure) or type(failure).__name__)
                 _log.warning("the resolver is away: %s", self._error)
@@ -243,7 +243,7 @@ class NameClient:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _BACKOFF[1])
 
-    async def _live(self) -> None:
+    async def _run_connection(self) -> None:
         """Connect, send all records, and check the connection until it is lost.
 
         Raises:
@@ -279,19 +279,19 @@ class NameClient:
         All requests are queued before the first answer is awaited, so a change made in the meantime is sent after them.
         """
         everything = self._everything()
-        messages = [*pieces(everything)] if self._complete else _applications(everything) or [Apply(())]
+        messages = [*batches(everything)] if self._complete else _applications(everything) or [Apply(())]
         for reply in await asyncio.gather(*map(link.request, messages)):
-            self._take_note(reply)
+            self._record(reply)
         await self._provided(link)
         await self._retire_former()
 
     async def _watch(self, link: ControlConnection) -> None:
         while not await link.lost_within(_CHECK_INTERVAL):
-            beat = link.request(Apply(()))
-            await asyncio.wait([beat], timeout=HUNG)
-            if not beat.done():
+            heartbeat = link.request(Apply(()))
+            await asyncio.wait([heartbeat], timeout=HUNG)
+            if not heartbeat.done():
                 raise _away("it hangs")
-            self._take_note(await beat)
+            self._record(await heartbeat)
             self._provider.begin(link, self._clients)
             await self._retire_former()
         raise ConnectionError("the connection was lost")

@@ -199,14 +199,14 @@ def frame(message: Request | Reply) -> bytes:
     return len(body).to_bytes(LENGTH, "big") + body
 
 
-def pieces(changes: Sequence[Change]) -> Iterator[Replace]:
+def batches(changes: Sequence[Change]) -> Iterator[Replace]:
     """Yield a list of changes as messages of at most :data:`BATCH` changes; at least one message."""
     rest = iter(changes)
-    piece = tuple(islice(rest, BATCH))
+    batch = tuple(islice(rest, BATCH))
     while following := tuple(islice(rest, BATCH)):
-        yield Replace(piece, more=True)
-        piece = following
-    yield Replace(piece)
+        yield Replace(batch, more=True)
+        batch = following
+    yield Replace(batch)
 
 
 def decoded_request(body: bytes) -> Request:

@@ -44,10 +44,10 @@ class FakeNames:
         """
         if self.trouble:
             raise Error(Kind.UNAVAILABLE, f"the resolver is away: {self.trouble}", code="resolver_away")
-        asker = self.table.askers.get(container_id)
-        if asker is None:
+        client = self.table.clients.get(container_id)
+        if client is None:
             raise not_found("sandbox", container_id, "names are answered in sandboxes only")
-        return explain(self.table, asker, name)
+        return explain(self.table, client, name)
 
     def problem(self) -> str:
         """Return :attr:`trouble`."""
@@ -59,5 +59,5 @@ class FakeNames:
         Raises:
             KeyError: the container has no name server.
         """
-        found = resolve(self.table, self.table.askers[container_id], query, tcp=False, turn=turn)
+        found = resolve(self.table, self.table.clients[container_id], query, tcp=False, turn=turn)
         return None if isinstance(found, Forward) else found or None

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sandnet.dns import message
 from sandnet.dns.base import Explanation, SetClient
 from sandnet.dns.message import Question
-from sandnet.dns.name_table import TTL, NameTable, normal
+from sandnet.dns.name_table import TTL, NameTable, canonical
 from sandnet.dns.reply_cache import PreparedReply, reply_of
 from sandnet.model.address import Address
 
@@ -42,12 +42,12 @@ class _Answer(NamedTuple):
     owners: tuple[str, ...] = ()
 
 
-def resolve(table: NameTable, asker: SetClient, query: bytes, *, tcp: bool, turn: int) -> bytes | Forward:
+def resolve(table: NameTable, client: SetClient, query: bytes, *, tcp: bool, turn: int) -> bytes | Forward:
     """Return the reply to a query, or :class:`Forward`. It never raises, whatever the query contains.
 
     Args:
         table: the names.
-        asker: the client; its upstream servers are not used here.
+        client: the client; its upstream servers are not used here.
         query: a received message, without the length that precedes it over TCP.
         tcp: whether the reply may be as long as TCP allows.
         turn: a growing number; it determines which of several addresses is first (round robin).
@@ -55,28 +55,28 @@ def resolve(table: NameTable, asker: SetClient, query: bytes, *, tcp: bool, turn
     Returns:
         The reply; empty bytes: send nothing, because the message is itself a reply, or shorter than a header.
     """
-    shelf = table.ready.shelves.get(asker.container_id)
-    if shelf is not None and shelf.asker is asker:
-        ready = shelf.at_once(query, message.LARGEST_TCP if tcp else message.PLAIN_UDP, turn)
+    cached = table.replies.by_client.get(client.container_id)
+    if cached is not None and cached.client is client:
+        ready = cached.find_unparsed(query, message.LARGEST_TCP if tcp else message.PLAIN_UDP, turn)
         if ready is not None:
             return ready
     question = message.parse_question(query)
-    return _unusable(query) if question is None else _resolve(table, asker, query, question, tcp=tcp, turn=turn)
+    return _unusable(query) if question is None else _resolve(table, client, query, question, tcp=tcp, turn=turn)
 
 
 def _resolve(
-    table: NameTable, asker: SetClient, query: bytes, question: Question, *, tcp: bool, turn: int
+    table: NameTable, client: SetClient, query: bytes, question: Question, *, tcp: bool, turn: int
 ) -> bytes | Forward:
     refusal = _refusal(question)
     if refusal is not None:
         return message.error(query, question, refusal)
-    reply = table.ready.find(asker, query, question)
+    reply = table.replies.find(client, query, question)
     if reply is None:
-        verdict = _answer(table, asker, message.name_to_text(question.name))
+        verdict = _answer(table, client, message.name_to_text(question.name))
         if verdict.source == "upstream":
             return Forward(question)
         reply = _reply(question, verdict)
-        table.ready.store(asker, query, question, reply)
+        table.replies.store(client, query, question, reply)
     return reply.to(query, question, message.LARGEST_TCP if tcp else message.udp_limit(question), turn)
 
 
@@ -99,45 +99,45 @@ def _refusal(question: Question) -> int | None:
     return None
 
 
-def _answer(table: NameTable, asker: SetClient, name: str) -> _Answer:
+def _answer(table: NameTable, client: SetClient, name: str) -> _Answer:
     if name == "localhost" or name.endswith(".localhost"):
         return _Answer("localhost", "localhost is the loopback address, always (RFC 6761)", _LOOPBACK)
     address = _reversed(name)
     if address is not None:
-        return _reverse_answer(table, asker, address)
-    found = table.lookup(asker, name)
+        return _reverse_answer(table, client, address)
+    found = table.lookup(client, name)
     if found is not None:
         source = "network" if found.network_id else "alias"
         reason = "a name on a network of the asker" if found.network_id else "an alias of the asker alone"
         return _Answer(source, reason, found.addresses, "", found.network_id, found.owners)
     host, _, label = name.rpartition(".")
-    if host and table.knows_network(asker, label):
+    if host and table.knows_network(client, label):
         return _Answer("none", f"nobody on network {label} is called {host}")
-    return _unknown(asker)
+    return _unknown(client)
 
 
-def _reverse_answer(table: NameTable, asker: SetClient, address: Address) -> _Answer:
+def _reverse_answer(table: NameTable, client: SetClient, address: Address) -> _Answer:
     if address.is_loopback:
         return _Answer("localhost", f"{address} is localhost, always (RFC 6761)", pointer="localhost")
-    name = table.reverse(asker, address)
+    name = table.reverse(client, address)
     if name is None:
-        return _unknown(asker)
-    found = table.lookup(asker, name)
+        return _unknown(client)
+    found = table.lookup(client, name)
     network_id, owners = (found.network_id, found.owners) if found else ("", ())
     return _Answer("reverse", f"{address} is {name}", pointer=name, network_id=network_id, owners=owners)
 
 
-def _unknown(asker: SetClient) -> _Answer:
+def _unknown(client: SetClient) -> _Answer:
     """Return the answer for a name that is unknown here.
 
     For a client on internal networks only, no other names exist, and it gets NXDOMAIN. After SERVFAIL or REFUSED a stub
     resolver would retry and wait, and would not try the next of its search domains.
     """
-    if asker.inside and not asker.external:
+    if client.inside and not client.external:
         return _Answer(
             "upstream", "no name here: a server that the container's own networks hold is asked, from inside"
         )
-    if asker.external:
+    if client.external:
         return _Answer("upstream", "no name here: an upstream server is asked")
     return _Answer("none", "no name here, and an asker on internal networks only reaches no upstream server")
 
@@ -184,22 +184,22 @@ def _pointers(name: str) -> list[bytes]:
         return []
 
 
-def explain(table: NameTable, asker: SetClient, name: str) -> Explanation:
+def explain(table: NameTable, client: SetClient, name: str) -> Explanation:
     """Return the answer that an A or AAAA question for a name, or a PTR question for an address, would get, and why.
 
     ``upstreams`` are the client's own servers. For a client without any, the caller adds the host's servers. ``reason``
     contains the name of an address.
     """
-    verdict = _answer(table, asker, normal(_question_of(name)))
+    verdict = _answer(table, client, canonical(_question_of(name)))
     return Explanation(
         name=name,
-        asker=asker.container_id,
+        asker=client.container_id,
         answers=verdict.addresses,
         source=verdict.source,
         network=verdict.network_id,
         owners=verdict.owners,
-        upstreams=asker.upstreams if verdict.source == "upstream" else (),
-        inside=asker.inside if verdict.source == "upstream" else (),
+        upstreams=client.upstreams if verdict.source == "upstream" else (),
+        inside=client.inside if verdict.source == "upstream" else (),
         reason=verdict.reason,
     )
 

@@ -16,9 +16,9 @@ from sandnet.dns import message
 from sandnet.dns.base import SetClient
 from sandnet.dns.message import Question
 
-MOST_OF_ONE: Final = 1 << 20
+CLIENT_LIMIT: Final = 1 << 20
 """Maximum bytes of one client's replies: about 2,000 usual ones. Beyond it, all replies of that client are dropped."""
-MOST_OF_ALL: Final = 32 << 20
+TOTAL_LIMIT: Final = 32 << 20
 """Maximum bytes of the replies of all clients. Beyond it, the replies of the client with the most are dropped."""
 OVERHEAD: Final = 400
 """Bytes of a reply beside its key and records: objects, and its slot in a dict that may be half empty."""
@@ -89,19 +89,19 @@ def _heads(rcode: int, total: int, authority: bool) -> Mapping[bytes, bytes]:
     }
 
 
-class Shelf:
+class ClientCache:
     """The cached replies of one client."""
 
-    __slots__ = ("asker", "by_question", "size")
+    __slots__ = ("by_question", "client", "size")
 
     def __init__(self, client: SetClient) -> None:
-        self.asker = client
+        self.client = client
         """The client's record, compared by identity: a changed client has no cached replies."""
         self.by_question: dict[bytes, PreparedReply] = {}
         self.size = 0
         """Bytes."""
 
-    def at_once(self, query: bytes, most: int, turn: int) -> bytes | None:
+    def find_unparsed(self, query: bytes, most: int, turn: int) -> bytes | None:
         """Return the cached reply to a query that contains only one question, if it has at most ``most`` bytes.
 
         The query is not parsed. A malformed question has no cached reply: lower case changes neither lengths nor the
@@ -118,41 +118,41 @@ class Shelf:
         return query[:2] + head + query[12:] + reply.rotated(turn) + reply.authority
 
 
-class Replies:
+class ReplyCache:
     """The cached replies of all clients, for one name table."""
 
-    __slots__ = ("shelves", "size")
+    __slots__ = ("by_client", "size")
 
     def __init__(self) -> None:
-        self.shelves: dict[str, Shelf] = {}
+        self.by_client: dict[str, ClientCache] = {}
         """Caches by container id."""
         self.size = 0
         """Bytes."""
 
-    def find(self, asker: SetClient, query: bytes, question: Question) -> PreparedReply | None:
+    def find(self, client: SetClient, query: bytes, question: Question) -> PreparedReply | None:
         """Return the cached reply to this question of this client; ``None``: there is none."""
-        shelf = self.shelves.get(asker.container_id)
-        return shelf.by_question.get(_key(query, question)) if shelf and shelf.asker is asker else None
+        cached = self.by_client.get(client.container_id)
+        return cached.by_question.get(_key(query, question)) if cached and cached.client is client else None
 
-    def store(self, asker: SetClient, query: bytes, question: Question, reply: PreparedReply) -> None:
+    def store(self, client: SetClient, query: bytes, question: Question, reply: PreparedReply) -> None:
         """Cache a reply for the next identical question; older replies are dropped if it does not fit."""
         key = _key(query, question)
         size = OVERHEAD + len(key) + len(reply.tail)
-        shelf = self.shelves.get(asker.container_id)
-        if shelf and (shelf.asker is not asker or shelf.size + size > MOST_OF_ONE):
-            self._drop(asker.container_id)
-            shelf = None
-        if self.size + size > MOST_OF_ALL:
-            self._drop(max(self.shelves, key=lambda each: self.shelves[each].size))
-            shelf = self.shelves.get(asker.container_id)
-        if shelf is None:
-            shelf = self.shelves[asker.container_id] = Shelf(asker)
-        shelf.by_question[key] = reply
-        shelf.size += size
+        cached = self.by_client.get(client.container_id)
+        if cached and (cached.client is not client or cached.size + size > CLIENT_LIMIT):
+            self._drop(client.container_id)
+            cached = None
+        if self.size + size > TOTAL_LIMIT:
+            self._drop(max(self.by_client, key=lambda each: self.by_client[each].size))
+            cached = self.by_client.get(client.container_id)
+        if cached is None:
+            cached = self.by_client[client.container_id] = ClientCache(client)
+        cached.by_question[key] = reply
+        cached.size += size
         self.size += size
 
     def _drop(self, container_id: str) -> None:
-        self.size -= self.shelves.pop(container_id).size
+        self.size -= self.by_client.pop(container_id).size
 
 
 def _key(query: bytes, question: Question) -> bytes:

@@ -84,14 +84,14 @@ class Provider:
             if before:
                 before.close()
 
-    def ready(self, askers: Iterable[SetClient]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
+    def ready(self, clients: Iterable[SetClient]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
         """Take the prepared sockets of these clients."""
         passed: list[Passed] = []
         sockets: list[socket.socket] = []
-        for asker in askers:
-            opened = self._taken(asker)
+        for client in clients:
+            opened = self._taken(client)
             if opened:
-                passed.append(opened.passed(asker.container_id))
+                passed.append(opened.passed(client.container_id))
                 sockets += [*opened.listening, *opened.asking]
         return tuple(passed), sockets
 
@@ -112,19 +112,19 @@ class Provider:
         if opened := self._ready.pop(container_id, None):
             opened.close()
 
-    def begin(self, link: ControlConnection, askers: Mapping[str, SetClient]) -> None:
+    def begin(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> None:
         """Start to provide the missing sockets in the background."""
         if self._unserved and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.get_running_loop().create_task(self._fill(link, askers))
+            self._filling = asyncio.get_running_loop().create_task(self._fill(link, clients))
 
-    async def fill(self, link: ControlConnection, askers: Mapping[str, SetClient]) -> bool:
+    async def fill(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> bool:
         """Provide the missing sockets; return false if the connection was lost.
 
         Cancelling the caller does not cancel the work.
         """
         while self._filling and not self._filling.done():
             await asyncio.shield(self._filling)  # more sockets may be missing now than when it began
-        self.begin(link, askers)
+        self.begin(link, clients)
         return self._filling is None or await asyncio.shield(self._filling)
 
     async def close(self) -> None:
@@ -136,13 +136,13 @@ class Provider:
         for container_id in tuple(self._ready):
             self.forget(container_id)
 
-    async def _fill(self, link: ControlConnection, askers: Mapping[str, SetClient]) -> bool:
+    async def _fill(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> bool:
         try:
             if has_former(self._run_dir):
                 self._retain(await self._run(shared_by_former, self._run_dir))
             waiting = list(self._unserved.values())
             for start in range(0, len(waiting), BATCH):
-                await self._pass(link, waiting[start : start + BATCH], askers)
+                await self._pass(link, waiting[start : start + BATCH], clients)
         except (ConnectionError, Error) as failure:  # the supervisor reconnects and starts this again
             _log.warning("sockets were not passed to the resolver: %s", failure)
             return False
@@ -162,8 +162,8 @@ class Provider:
             else:
                 opened.close()
 
-    async def _pass(self, link: ControlConnection, lacking: Sequence[Lack], askers: Mapping[str, SetClient]) -> None:
-        needed = [(lack, asker) for lack in lacking if (asker := _client(lack.container_id, askers))]
+    async def _pass(self, link: ControlConnection, lacking: Sequence[Lack], clients: Mapping[str, SetClient]) -> None:
+        needed = [(lack, client) for lack in lacking if (client := _client(lack.container_id, clients))]
         opened = await self._run(self._open_all, needed)
         waiting: list[tuple[Passed, OpenedSockets]] = []
         for lack, found in opened.items():
@@ -184,30 +184,30 @@ class Provider:
             self.note(reply.lacking)
 
     def _open_all(self, needed: Sequence[tuple[Lack, SetClient]]) -> dict[Lack, OpenedSockets | str]:
-        return {lack: self._taken(asker) or self._try_to_open(lack, asker) for lack, asker in needed}
+        return {lack: self._taken(client) or self._try_to_open(lack, client) for lack, client in needed}
 
-    def _taken(self, asker: SetClient) -> OpenedSockets | None:
+    def _taken(self, client: SetClient) -> OpenedSockets | None:
         """Take the prepared sockets of a client; sockets in another namespace than its own are closed."""
-        opened = self._ready.pop(asker.container_id, None)
-        if opened is None or opened.inode == asker.inode:
+        opened = self._ready.pop(client.container_id, None)
+        if opened is None or opened.inode == client.inode:
             return opened
         opened.close()
         return None
 
-    def _try_to_open(self, lack: Lack, asker: SetClient) -> OpenedSockets | str:
+    def _try_to_open(self, lack: Lack, client: SetClient) -> OpenedSockets | str:
         who = "the host" if lack.container_id == HOST else lack.container_id
         what = "has no name server" if lack.listening else "cannot ask its servers from inside"
-        if not asker.upstreams:  # the records, not the resolver, decide which sockets it gets
+        if not client.upstreams:  # the records, not the resolver, decide which sockets it gets
             lack = Lack(lack.container_id, lack.listening)
         try:
-            return self._open(asker.key, asker.inode, lack)
+            return self._open(client.key, client.inode, lack)
         except Error as failure:
             return f"{who} {what}: {failure.message}"
         except Exception as failure:  # a problem with one client must not affect another
             return f"{who} {what}: {failure!r}"
 
 
-def _client(container_id: str, askers: Mapping[str, SetClient]) -> SetClient | None:
+def _client(container_id: str, clients: Mapping[str, SetClient]) -> SetClient | None:
     if container_id == HOST:
         return SetClient(container_id=HOST, key="", inode=0, networks=())
-    return askers.get(container_id)
+    return clients.get(container_id)

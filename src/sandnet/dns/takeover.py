@@ -87,7 +87,7 @@ def shared_by_former(run_dir: str) -> dict[str, OpenedSockets]:
             exchange(connection, Hello(""))
             more = True
             while more:
-                more = _share(connection, found)
+                more = _receive_shared(connection, found)
     except (OSError, Error):
         _end_former(run_dir)
     return found
@@ -113,7 +113,7 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def _share(connection: socket.socket, found: dict[str, OpenedSockets]) -> bool:
+def _receive_shared(connection: socket.socket, found: dict[str, OpenedSockets]) -> bool:
     """Receive one message of shared sockets, and return whether there are more."""
     sockets: list[socket.socket] = []
     reply = exchange(connection, Share(len(found)), sockets)

@@ -35,10 +35,10 @@ from sandnet.dns.control_protocol import (
     Stats,
     Stop,
     Welcome,
+    batches,
     decoded_reply,
     decoded_request,
     frame,
-    pieces,
 )
 from sandnet.errors import Error, Kind
 
@@ -191,7 +191,7 @@ def test_given_a_wrong_address_when_read_then_refused() -> None:
 @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH + 1, 3 * BATCH])
 def test_given_many_changes_when_cut_then_the_last_piece_alone_ends_them(count: int) -> None:
     changes = [RemoveClient(container_id=str(number)) for number in range(count)]
-    cut = list(pieces(changes))
+    cut = list(batches(changes))
     assert [change for piece in cut for change in piece.changes] == changes
     assert [piece.more for piece in cut] == [True] * (len(cut) - 1) + [False]
     assert all(len(piece.changes) <= BATCH for piece in cut)

@@ -20,7 +20,7 @@ from sandnet.dns.base import Alias, RemoveNames, SetClient, SetNames
 from sandnet.dns.lookup import Forward, explain, resolve
 from sandnet.dns.message import Question, parse_question
 from sandnet.dns.name_table import NameTable
-from sandnet.dns.reply_cache import MOST_OF_ONE
+from sandnet.dns.reply_cache import CLIENT_LIMIT
 
 BACKENDS = [f"10.0.1.{i}" for i in range(1, 5)]
 MANY = [f"10.1.{i // 250}.{i % 250}" for i in range(300)]
@@ -289,7 +289,7 @@ def asked(query: bytes) -> Question:
 
 
 def replies_kept(table: NameTable) -> int:
-    return sum(len(shelf.by_question) for shelf in table.ready.shelves.values())
+    return sum(len(cached.by_question) for cached in table.replies.by_client.values())
 
 
 def test_given_every_variant_of_a_question_when_asked_then_one_reply_is_kept_and_each_fits_its_query() -> None:
@@ -340,17 +340,17 @@ def test_given_long_names_when_asked_for_ever_then_the_replies_of_an_asker_stay_
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert taken < 1.5 * MOST_OF_ONE
-    assert table.ready.size == sum(shelf.size for shelf in table.ready.shelves.values()) <= 2 * MOST_OF_ONE
-    assert table.ready.find(others, question(b"\3web\0"), asked(question(b"\3web\0")))
+    assert taken < 1.5 * CLIENT_LIMIT
+    assert table.replies.size == sum(cached.size for cached in table.replies.by_client.values()) <= 2 * CLIENT_LIMIT
+    assert table.replies.find(others, question(b"\3web\0"), asked(question(b"\3web\0")))
     assert answers(reply("web", who=INTERNAL, table=table)) == ["10.0.0.2"]
 
 
 def test_given_many_askers_when_all_ask_long_questions_then_all_replies_stay_within_their_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reply_cache, "MOST_OF_ONE", 1 << 16)
-    monkeypatch.setattr(reply_cache, "MOST_OF_ALL", 1 << 18)
+    monkeypatch.setattr(reply_cache, "CLIENT_LIMIT", 1 << 16)
+    monkeypatch.setattr(reply_cache, "TOTAL_LIMIT", 1 << 18)
     modest = SetClient(container_id="modest", key="/ns/modest", inode=1, networks=("n1",))
     resolve(table := TABLE.changed(modest), modest, question(b"\3web\0"), tcp=False, turn=0)
     for number in range(20):
@@ -358,9 +358,9 @@ def test_given_many_askers_when_all_ask_long_questions_then_all_replies_stay_wit
         for each in range(200):
             name = b"\x3c" + b"%060d" % each + b"\0"
             resolve(table, greedy, question(name), tcp=False, turn=0)
-            assert table.ready.size <= 1 << 18
-    assert table.ready.size > 1 << 17
-    assert "modest" in table.ready.shelves  # the greediest ones made room
+            assert table.replies.size <= 1 << 18
+    assert table.replies.size > 1 << 17
+    assert "modest" in table.replies.by_client  # the greediest ones made room
 
 
 def test_given_no_changes_when_applied_then_the_ready_replies_stay() -> None:

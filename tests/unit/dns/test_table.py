@@ -154,15 +154,15 @@ def test_given_nobody_on_a_network_when_its_last_name_goes_then_it_is_forgotten(
 
 def test_given_askers_when_changed_then_they_are_there_by_container_id() -> None:
     table = NameTable().changed(asker("n1"), asker("n2", box="b"))
-    assert dict(table.askers) == {"box": asker("n1"), "b": asker("n2", box="b")}
-    assert dict(table.changed(asker("n3"), RemoveClient(container_id="b")).askers) == {"box": asker("n3")}
+    assert dict(table.clients) == {"box": asker("n1"), "b": asker("n2", box="b")}
+    assert dict(table.changed(asker("n3"), RemoveClient(container_id="b")).clients) == {"box": asker("n3")}
 
 
 def test_given_a_table_when_replaced_then_exactly_the_new_is_there() -> None:
     table = NameTable().changed(names("a", "web"), asker("n1")).replaced([names("b", "db"), asker("n1", box="c")])
     assert found(table, ON_FOO, "web") is None
     assert found(table, ON_FOO, "db") == ["10.0.0.2"]
-    assert list(table.askers) == ["c"]
+    assert list(table.clients) == ["c"]
 
 
 OWNERS = st.sampled_from(["a", "b", "c/a"])

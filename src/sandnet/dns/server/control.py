@@ -92,7 +92,7 @@ class Control:
     async def _serve(self, channel: Channel) -> None:
         """Serve one connection until it is closed."""
         try:
-            await self._converse(channel)
+            await self._serve_requests(channel)
         except Error as failure:
             _log.warning("a caller was cut off: %s", failure)
         except TimeoutError:
@@ -100,7 +100,7 @@ class Control:
         finally:
             channel.close()
 
-    async def _converse(self, channel: Channel) -> None:
+    async def _serve_requests(self, channel: Channel) -> None:
         greeting = await asyncio.wait_for(channel.receive(), _GREETING)
         if greeting is None or not isinstance(decoded_request(greeting), Hello):
             return

@@ -90,7 +90,7 @@ class Upstream:
     ) -> None:
         self._port = port
         self._deadline = deadline
-        self._places = Shares(limit, own_limit)
+        self._slots = Shares(limit, own_limit)
         self._streams = Shares(*STREAMS)
         self._liveness = Liveness()
         self._rotation = 0
@@ -98,7 +98,7 @@ class Upstream:
     @property
     def outstanding(self) -> int:
         """Number of pending questions."""
-        return self._places.taken
+        return self._slots.taken
 
     def send(
         self,
@@ -124,7 +124,7 @@ class Upstream:
             options: for the servers; ``None``: the defaults.
         """
         options = options or Options()
-        if not self._places.take(usage.outstanding):
+        if not self._slots.take(usage.outstanding):
             return False
         usage.outstanding += 1
         self._rotation += options.rotate
@@ -155,7 +155,7 @@ class Upstream:
         self._liveness.note_silent(race.unanswered(), race.since)
         race.close()
         usage.outstanding -= 1
-        self._places.give_back()
+        self._slots.give_back()
         for _ in pending.streams:
             usage.streams -= 1
             self._streams.give_back()

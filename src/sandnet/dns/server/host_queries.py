@@ -23,11 +23,11 @@ class HostQueries:
         self._answers = answers
         self.client = AskingClient(SetClient(container_id=HOST, key="", inode=0, networks=()))
 
-    def see(self, networks: Iterable[str]) -> None:
+    def set_networks(self, networks: Iterable[str]) -> None:
         """Set the ids of the networks whose names are answered. They may contain networks without names."""
-        seen = tuple(networks)
-        if seen != self.client.asker.networks:
-            self.client.asker = msgspec.structs.replace(self.client.asker, networks=seen)
+        served = tuple(networks)
+        if served != self.client.settings.networks:
+            self.client.settings = msgspec.structs.replace(self.client.settings, networks=served)
 
     def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Answer a name on a network or an address there; refuse all other questions (RFC 1035, 4.1.1)."""
@@ -36,7 +36,7 @@ class HostQueries:
         if question and _is_bare(question.name):
             answer = message.error(query, question, message.REFUSED)
         else:
-            found = resolve(self._answers.table, client.asker, query, tcp=tcp, turn=self._answers.queries)
+            found = resolve(self._answers.table, client.settings, query, tcp=tcp, turn=self._answers.queries)
             answer = message.error(query, found.question, message.REFUSED) if isinstance(found, Forward) else found
         if answer:
             send(peer, answer)

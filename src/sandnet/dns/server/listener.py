@@ -29,17 +29,17 @@ class Listener:
         udp: for datagrams.
         tcp: for connections.
         answers: handler of the questions.
-        places: slots for TCP connections of all clients.
+        slots: for TCP connections of all clients.
     """
 
     def __init__(
-        self, client: AskingClient, udp: socket.socket, tcp: socket.socket, answers: Answering, places: Shares
+        self, client: AskingClient, udp: socket.socket, tcp: socket.socket, answers: Answering, slots: Shares
     ) -> None:
         self.client = client
         self._udp = udp
         self._tcp = tcp
         self._answers = answers
-        self._places = places
+        self._slots = slots
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._connections: set[TcpConnection] = set()
@@ -108,9 +108,9 @@ class Listener:
 
     def _begin(self, accepted: socket.socket) -> None:
         """Serve a connection if a slot is free, else close it."""
-        if self._places.take(self.client.connections):
+        if self._slots.take(self.client.connections):
             self.client.connections += 1
-            TcpConnection(self.client, self._answers, accepted, self._connections, self._places)
+            TcpConnection(self.client, self._answers, accepted, self._connections, self._slots)
         else:
             self._answers.refused()
             accepted.close()

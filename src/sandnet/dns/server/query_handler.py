@@ -31,7 +31,7 @@ class AskingClient:
     """The state of a client: a sandbox, or the host."""
 
     def __init__(self, settings: SetClient) -> None:
-        self.asker = settings
+        self.settings = settings
         """Its record as last received; the name table is newer by at most one step of the event loop."""
         self.connections = 0
         """Number of its TCP connections."""
@@ -87,7 +87,7 @@ class QueryHandler:
     def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Send the answer, now or later; return false if there is none because the message is no question."""
         self.queries += 1
-        answer = resolve(self.table, client.asker, query, tcp=tcp, turn=self.queries)
+        answer = resolve(self.table, client.settings, query, tcp=tcp, turn=self.queries)
         if isinstance(answer, Forward):
             self._ask(client, query, answer.question, partial(send, peer), tcp=tcp)
         elif answer:
@@ -105,9 +105,9 @@ class QueryHandler:
         """Count an answer that could not be sent."""
         self.dropped += 1
 
-    def servers(self, asker: SetClient) -> tuple[Address, ...]:
+    def servers(self, settings: SetClient) -> tuple[Address, ...]:
         """Return the upstream servers for a client, in order."""
-        theirs = tuple(server for server in asker.upstreams if server not in self._own)
+        theirs = tuple(server for server in settings.upstreams if server not in self._own)
         return theirs or tuple(server for server in self._host_servers.current() if server not in self._own)
 
     def ways(self, client: AskingClient) -> tuple[Server, ...]:
@@ -117,13 +117,15 @@ class QueryHandler:
         host, and finally from inside: the sandbox may have a route to it that the host does not have. For a client on
         internal networks only, no server is asked from the host.
         """
-        asker = client.asker
-        from_host = [server for server in self.servers(asker) if asker.external and server not in asker.inside]
+        settings = client.settings
+        from_host = [server for server in self.servers(settings) if settings.external and server not in settings.inside]
         if client.pool is None:
             return tuple(from_host)
-        within = [ServerInSandbox(server, client.pool) for server in servers_inside(asker) if server not in self._own]
-        first = [way for way in within if way.address in asker.inside]
-        return (*first, *from_host, *(way for way in within if way.address not in asker.inside))
+        within = [
+            ServerInSandbox(server, client.pool) for server in servers_inside(settings) if server not in self._own
+        ]
+        first = [way for way in within if way.address in settings.inside]
+        return (*first, *from_host, *(way for way in within if way.address not in settings.inside))
 
     async def finish(self) -> None:
         """Wait until all pending questions have an answer."""
@@ -138,7 +140,7 @@ class QueryHandler:
             servfail=self.failed,
             limited=self.limited,
             dropped=self.dropped,
-            askers=len(self.table.askers),
+            askers=len(self.table.clients),
             outstanding=self._upstream.outstanding,
             seconds=time.monotonic() - self._started,
         )
@@ -159,7 +161,7 @@ class QueryHandler:
             limit=LARGEST if tcp else message.udp_limit(question),
             usage=client.usage,
             done=done,
-            options=self._options(client.asker),
+            options=self._options(client.settings),
         )
         if sent:
             self.questions += 1
@@ -168,6 +170,6 @@ class QueryHandler:
             self.limited += 1
             send(message.error(query, question, message.SERVFAIL))
 
-    def _options(self, asker: SetClient) -> Options:
+    def _options(self, settings: SetClient) -> Options:
         """Return the options for the client's servers: the host's options apply only to the host's servers."""
-        return Options() if asker.upstreams else self._host_servers.options()
+        return Options() if settings.upstreams else self._host_servers.options()

@@ -64,7 +64,7 @@ class Resolver:
     ) -> None:
         self._answers = answers
         self._disconnect = disconnect
-        self._places = Shares(ALL_CONNECTIONS, connections)
+        self._slots = Shares(ALL_CONNECTIONS, connections)
         self._listeners: dict[str, Listener] = {}
         """Listeners by container id."""
         self._unserved: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
@@ -75,7 +75,7 @@ class Resolver:
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply changes; when this returns they are in force."""
         self._answers.table = self._answers.table.changed(*changes)
-        self._host.see(dict.fromkeys((*self._host.client.asker.networks, *_networks(changes))))
+        self._host.set_networks(dict.fromkeys((*self._host.client.settings.networks, *_networks(changes))))
         for change in changes:
             if isinstance(change, SetClient | RemoveClient):
                 self._reconcile(change.container_id)
@@ -83,8 +83,8 @@ class Resolver:
     def replace(self, draft: Draft) -> None:
         """Replace all names and clients by these. Unchanged clients are served without interruption."""
         self._answers.table = draft.table
-        self._host.see(draft.networks)
-        for container_id in {*self._answers.table.askers, *self._listeners, *self._unserved} - {HOST}:
+        self._host.set_networks(draft.networks)
+        for container_id in {*self._answers.table.clients, *self._listeners, *self._unserved} - {HOST}:
             self._reconcile(container_id)
 
     def provide(self, passed: Sequence[Passed], sockets: Sequence[socket.socket]) -> None:
@@ -99,7 +99,7 @@ class Resolver:
         Args:
             skip: number of clients whose sockets were shared before.
         """
-        served = [(cid, each.client.asker.inode, each) for cid, each in sorted(self._listeners.items())]
+        served = [(cid, each.client.settings.inode, each) for cid, each in sorted(self._listeners.items())]
         served += [(HOST, 0, self._host_listener)] if self._host_listener else []
         some = served[skip : skip + _SHARED]
         sockets = [each.dup() for _, _, listener in some for each in listener.sockets]
@@ -119,17 +119,17 @@ class Resolver:
         Raises:
             Error: ``NOT_FOUND`` the client is unknown.
         """
-        asker = self._answers.table.askers.get(container_id)
-        if asker is None:
+        settings = self._answers.table.clients.get(container_id)
+        if settings is None:
             raise not_found("sandbox", container_id, "names are answered in sandboxes only")
-        found = explain(self._answers.table, asker, name)
-        upstreams = self._answers.servers(asker) if found.source == "upstream" else found.upstreams
+        found = explain(self._answers.table, settings, name)
+        upstreams = self._answers.servers(settings) if found.source == "upstream" else found.upstreams
         inside = tuple(server for server in found.inside if server in upstreams)
         return msgspec.structs.replace(found, upstreams=upstreams, inside=inside)
 
     def counts(self) -> Counts:
         """Return the counters since the start."""
-        return msgspec.structs.replace(self._answers.counts(), connections=self._places.taken)
+        return msgspec.structs.replace(self._answers.counts(), connections=self._slots.taken)
 
     async def drain(self) -> None:
         """Leave new questions to a successor on the same sockets, and answer the pending ones."""
@@ -149,21 +149,21 @@ class Resolver:
 
     def _reconcile(self, container_id: str) -> None:
         """Reconcile a client's listener with the name table: keep or close it."""
-        desired = self._answers.table.askers.get(container_id)
+        desired = self._answers.table.clients.get(container_id)
         listener = self._listeners.get(container_id)
-        if listener and desired and _same_namespace(listener.client.asker, desired):
-            listener.client.asker = desired
+        if listener and desired and _same_namespace(listener.client.settings, desired):
+            listener.client.settings = desired
         elif listener:
             self._close(container_id)
         self._note_lack(container_id, desired)
 
-    def _note_lack(self, container_id: str, asker: SetClient | None) -> None:
+    def _note_lack(self, container_id: str, settings: SetClient | None) -> None:
         """Remember which sockets a client lacks."""
         listener = self._listeners.get(container_id)
         pool = listener.client.pool if listener else None
-        versions = {server.version for server in servers_inside(asker)} if asker else set()
+        versions = {server.version for server in servers_inside(settings)} if settings else set()
         asking = tuple(sorted(versions - (pool.versions if pool else frozenset())))
-        if asker and (listener is None or asking):
+        if settings and (listener is None or asking):
             self._unserved[container_id] = Lack(container_id, listener is None, asking)
         else:
             self._unserved.pop(container_id, None)
@@ -190,13 +190,13 @@ class Resolver:
             if self._host_listener:
                 self._unserved.pop(HOST, None)
         else:
-            self._note_lack(passed.container_id, self._answers.table.askers.get(passed.container_id))
+            self._note_lack(passed.container_id, self._answers.table.clients.get(passed.container_id))
 
     def _listen(self, client: AskingClient, udp: socket.socket, tcp: socket.socket) -> None:
         if client is self._host.client:
-            self._host_listener = Listener(client, udp, tcp, self._host, self._places)
+            self._host_listener = Listener(client, udp, tcp, self._host, self._slots)
         else:
-            self._listeners[client.asker.container_id] = Listener(client, udp, tcp, self._answers, self._places)
+            self._listeners[client.settings.container_id] = Listener(client, udp, tcp, self._answers, self._slots)
 
     def _waiting(self, passed: Passed) -> AskingClient | None:
         """Return the client that lacks these sockets; ``None``: no client does."""
@@ -204,11 +204,11 @@ class Resolver:
             return None
         if passed.container_id == HOST:
             return self._host.client
-        asker = self._answers.table.askers.get(passed.container_id)
-        if asker is None or asker.inode != passed.inode:
+        settings = self._answers.table.clients.get(passed.container_id)
+        if settings is None or settings.inode != passed.inode:
             return None
         listener = self._listeners.get(passed.container_id)
-        return listener.client if listener else AskingClient(asker)
+        return listener.client if listener else AskingClient(settings)
 
 
 def _networks(changes: Sequence[Change]) -> Iterator[str]:

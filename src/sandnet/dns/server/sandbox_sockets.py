@@ -25,14 +25,14 @@ Disconnect = Callable[[socket.socket], None]
 """Function that disconnects a socket from its peer and its port."""
 
 
-def servers_inside(asker: SetClient) -> tuple[Address, ...]:
+def servers_inside(client: SetClient) -> tuple[Address, ...]:
     """Return the servers that are asked from inside the sandbox.
 
     First the servers in its own networks, then those that the host may not reach. Loopback means the host's, so it is
     excluded. A client on internal networks only has just the former ones.
     """
-    others = (server for server in asker.upstreams if asker.external and not server.is_loopback)
-    return tuple(dict.fromkeys((*asker.inside, *others)))
+    others = (server for server in client.upstreams if client.external and not server.is_loopback)
+    return tuple(dict.fromkeys((*client.inside, *others)))
 
 
 class Pool:

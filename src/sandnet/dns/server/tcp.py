@@ -39,7 +39,7 @@ class TcpConnection:
         answers: handler of the questions.
         accepted: the socket; the connection takes ownership.
         peers: the connections of the listener; it contains this one while it is open.
-        places: slots for connections; closing releases the connection's slot.
+        slots: for connections; closing releases the connection's slot.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class TcpConnection:
         answers: Answering,
         accepted: socket.socket,
         peers: set[TcpConnection],
-        places: Shares,
+        slots: Shares,
     ) -> None:
         self._client = client
         self._answers = answers
         self._socket = accepted
         self._peers = peers
-        self._places = places
+        self._slots = slots
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._unsent = bytearray()
@@ -87,7 +87,7 @@ class TcpConnection:
         self._unsent.clear()
         self._peers.discard(self)
         self._client.connections -= 1
-        self._places.give_back()
+        self._slots.give_back()
 
     def _readable(self) -> None:
         until = self._client.budget.begin()
@@ -153,8 +153,8 @@ class TcpConnection:
         if self._closed or self._unsent or len(self._received) < 2:
             return 0
         size = int.from_bytes(self._received[:2], "big")
-        sound = message.HEADER_SIZE <= size <= message.LARGEST_QUERY
-        return 0 if sound and len(self._received) < 2 + size else size or -1
+        valid = message.HEADER_SIZE <= size <= message.LARGEST_QUERY
+        return 0 if valid and len(self._received) < 2 + size else size or -1
 
     def _send(self, _: Peer, answer: bytes) -> None:
         self._pending -= 1

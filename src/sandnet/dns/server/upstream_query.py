@@ -105,8 +105,8 @@ class Race:
 
     def start(self, seconds: float) -> None:
         """Ask the first server; after ``seconds`` the best answer so far is selected."""
-        self._at("deadline", seconds, lambda: self.winner.set_result(self._best()))
-        self._at("resend", self._resend_after, self._resend)
+        self._schedule("deadline", seconds, lambda: self.winner.set_result(self._best()))
+        self._schedule("resend", self._resend_after, self._resend)
         self._next()
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Race:
         for stream in self._streams.values():
             stream.cancel()
         for server in tuple(self._queried):
-            self._hang_up(server)
+            self._close_socket(server)
         self._waiting.clear()
 
     def _best(self) -> bytes | None:
@@ -126,7 +126,7 @@ class Race:
         """Return the servers that were asked and did not answer, if another one did."""
         return [server for server in self._queried if server not in self.received] if self._good else []
 
-    def _at(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+    def _schedule(self, name: str, seconds: float, work: Callable[[], None]) -> None:
         if timer := self._timers.pop(name, None):
             timer.cancel()
         self._timers[name] = self._loop.call_later(seconds, self._run, lambda: self._if_open(work))
@@ -146,7 +146,7 @@ class Race:
             elif server not in self._silent:
                 break
         if self._waiting:
-            self._at("next", self._stagger, self._next)
+            self._schedule("next", self._stagger, self._next)
         self._finish()
 
     def _ask(self, server: Server) -> bool:
@@ -173,7 +173,7 @@ class Race:
             except OSError:
                 continue  # an error of an earlier datagram: reading the socket returns it too
         self._resend_after *= 2
-        self._at("resend", self._resend_after, self._resend)
+        self._schedule("resend", self._resend_after, self._resend)
 
     def _readable(self, server: Server, out: socket.socket) -> None:
         self._loop.remove_reader(out.fileno())  # until the work is done, which may wait for the budget
@@ -191,16 +191,16 @@ class Race:
         except BlockingIOError:
             pass
         except OSError:  # no process listens there (ECONNREFUSED), or there is no route to it
-            self._hang_up(server)
+            self._close_socket(server)
             self._fail(server)
             return
         self._loop.add_reader(out.fileno(), self._readable, server, out)
 
     def _received(self, server: Server, answer: bytes) -> None:
         self.received.add(server)
-        self._hang_up(server)
+        self._close_socket(server)
         if not message.is_truncated(answer):
-            self._rate(server, answer)
+            self._evaluate(server, answer)
         elif self._stream():
             self._streams[server] = self._loop.create_task(self._ask_by_tcp(server, answer))
         else:
@@ -219,13 +219,13 @@ class Race:
     def _take(self, server: Server, answer: bytes, truncated: bytes) -> None:
         """Evaluate the answer over TCP, or the truncated one over UDP if the client can ask again over TCP itself."""
         if message.matches(self._query, self._question, answer) and len(answer) <= self._limit:
-            self._rate(server, answer)
+            self._evaluate(server, answer)
         elif self._limit < LARGEST:
-            self._rate(server, truncated)
+            self._evaluate(server, truncated)
         else:
             self._fail(server)
 
-    def _rate(self, server: Server, answer: bytes) -> None:
+    def _evaluate(self, server: Server, answer: bytes) -> None:
         if message.rcode(answer) in _GOOD and not message.is_lame(answer):
             self._good[server] = answer
             self._finish()
@@ -253,7 +253,7 @@ class Race:
         if rest <= 0:
             self.winner.set_result(self._good[first])
         else:
-            self._at("settle", rest, self._finish)
+            self._schedule("hold", rest, self._finish)
 
     def _is_awaited(self, server: Server, answered: Server) -> bool:
         """Return whether a server may still send an answer that takes precedence over the answer of another.
@@ -267,7 +267,7 @@ class Race:
             return 0.0 if positive else HOLD_PROBE
         return min(self._timeout, HOLD_POSITIVE if positive else HOLD_NEGATIVE)
 
-    def _hang_up(self, server: Server) -> None:
+    def _close_socket(self, server: Server) -> None:
         out = self._queried.pop(server)
         self._loop.remove_reader(out.fileno())
         release(server, out)
