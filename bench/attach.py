@@ -62,7 +62,7 @@ def _joins_and_leaves(daemon: Daemon, floor: Floor, counts: Counts) -> list[Figu
         ratio_of("join / floor", join, floors, Target(3)),
         time_of("endpoint create", watch["endpoint"].samples),
         time_of("leave, answered", watch["leave"].samples, Target(5)),
-        Figure(f"kernel clean after {len(endpoints)} leaves in a row", links_gone * MS, "ms"),
+        Figure(f"kernel cleaned up after {len(endpoints)} leaves in a row", links_gone * MS, "ms"),
         time_of("endpoint delete, answered", watch["delete"].samples, Target(5)),
     ]
 
@@ -104,7 +104,7 @@ def _networks(daemon: Daemon, floor: Floor, counts: Counts) -> list[Figure]:
         time_of("network create", create.samples, Target(10)),
         ratio_of("network create / floor", create.samples, bridge.samples),
         time_of("network delete, answered", delete.samples, Target(5)),
-        Figure(f"kernel clean after {counts.calls} network deletes in a row", links_gone * MS, "ms"),
+        Figure(f"kernel cleaned up after {counts.calls} network deletes in a row", links_gone * MS, "ms"),
     ]
 
 
@@ -125,6 +125,6 @@ def _clean_after(daemon: Daemon, counts: Counts) -> list[Figure]:
         deletes.append(daemon.until_links(daemon.bare_links))
     second = Target(MS)
     return [
-        worst_of("kernel clean after a leave", leaves, second),
-        worst_of("kernel clean after a network delete", deletes, second),
+        worst_of("kernel cleaned up after a leave", leaves, second),
+        worst_of("kernel cleaned up after a network delete", deletes, second),
     ]

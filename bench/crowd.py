@@ -25,7 +25,7 @@ def measure(counts: Counts) -> Section:
     figure = Figure(
         what, percentile(rounds, 50) * 1000, "ms", f"{counts.crowds} rounds, longest {max(rounds) * 1000:.0f}", target
     )
-    return Section("A crowd", (figure,))
+    return Section("Concurrent joins", (figure,))
 
 
 def _round(daemon: Daemon, network: str, prefix: str, size: int) -> float:

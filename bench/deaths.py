@@ -42,19 +42,19 @@ def measure(counts: Counts) -> Section:
     figures = (
         Figure("floor: the kernel's own time for as many namespaces", floor * MS, "ms"),
         Figure("their namespaces are unpinned", unpinned * MS, "ms"),
-        Figure("their sandboxes are gone", gone * MS, "ms", "", Target(WITHIN)),
-        Figure("their links are gone", clean * MS, "ms", f"{clean / floor:.1f} times the floor", Target(WITHIN)),
+        Figure("their sandboxes are removed", gone * MS, "ms", "", Target(WITHIN)),
+        Figure("their links are deleted", clean * MS, "ms", f"{clean / floor:.1f} times the floor", Target(WITHIN)),
         time_of("a join before", calm.samples),
-        time_of("a join meanwhile", meanwhile.samples),
-        worst_of("the longest join meanwhile", meanwhile.samples),
+        time_of("a join during the removal", meanwhile.samples),
+        worst_of("the longest join during the removal", meanwhile.samples),
     )
     note = (
-        f"{counts.many} sandboxes on one network, each tied to a process by `watch_pid`, which are all killed with "
-        "SIGKILL at once; times are from the first kill. Somebody else joins and leaves another network all the time. "
-        "The floor: as many namespaces with a veth pair on a bridge, made in raw netlink and let go of at once, until "
-        "the last link is gone."
+        f"{counts.many} sandboxes on one network, each tied to a process by `watch_pid`. All processes are killed "
+        "with SIGKILL at once; times are from the first kill. Another client joins and leaves another network all the "
+        "time. The floor is the time for as many namespaces with a veth pair on a bridge, created with raw netlink and "
+        "released at once, until the last link is deleted."
     )
-    return Section(f"{counts.many} deaths at once", figures, (note,))
+    return Section(f"{counts.many} containers killed at once", figures, (note,))
 
 
 def _floor(many: int) -> float:

@@ -55,8 +55,8 @@ def measure(counts: Counts) -> Section:
     figures: list[Figure] = []
     notes = [
         f"Memory, sockets and publishing: {counts.sandboxes} namespaces and as many names on one network that all "
-        "of them are on, told to a resolver by the daemon's own client of it. After each publishing one of the "
-        "sandboxes, another each time, was asked for the new name over UDP and had to know it."
+        "of them are on. The daemon's own client of the resolver registered them. After each publishing the benchmark "
+        "queried the resolver of one sandbox, another each time, for the new name over UDP, and it had to answer."
     ]
     if shutil.which("dnsperf"):
         answered, note = _asked(counts)
@@ -92,10 +92,10 @@ def _asked(counts: Counts) -> tuple[list[Figure], str]:
         )
     figures = [*_compared(rates), *(_tail(name, halves[name], seen) for name, seen in tails.items())]
     note = (
-        f"dnsperf inside the sandbox asks {SERVER_ADDRESS} for {len(ASKED)} local names over UDP, A records, at most "
-        f"100 questions under way, in runs of {counts.seconds} s that alternate; the latency is dnsperf's, the median "
-        f"of the runs' 99th percentiles. {ECHO.capitalize()} answers without looking, and shows what the machine "
-        "itself takes."
+        f"dnsperf inside the sandbox queries {SERVER_ADDRESS} for {len(ASKED)} local names over UDP, A records, with "
+        f"at most 100 questions outstanding, in alternating runs of {counts.seconds} s. The latency is dnsperf's, the "
+        f"median of the runs' 99th percentiles. {ECHO.capitalize()} answers without a lookup, and shows what the "
+        "machine itself takes."
     )
     return figures, note + (f" Docker's resolver was not measured: {why}." if why else "")
 
@@ -200,7 +200,7 @@ async def _many(counts: Counts) -> list[Figure]:
             later = resident(pid)
     number = len(askers)
     return [
-        Figure(f"{number} sandboxes told to the resolver", told * MS, "ms", f"{TOLD_AT_ONCE} at once"),
+        Figure(f"{number} sandboxes registered with the resolver", told * MS, "ms", f"{TOLD_AT_ONCE} at once"),
         Figure("sockets for each sandbox", sockets, "sockets", "", Target(2)),
         Figure(f"resolver's memory with {number} sandboxes and names", full, "MiB", f"idle {idle:.0f}", Target(150)),
         time_of(f"a name published to {number} sandboxes", published, Target(50)),

@@ -52,7 +52,7 @@ async def _changes(packet_filter: PacketFilter, counts: Counts) -> list[Figure]:
         watches = await _watched(packet_filter, states, min(counts.calls, counts.many))
     what = f"with {counts.many} services programmed, a backend"
     return [
-        Figure(f"{counts.many} services with {BACKENDS} backends each programmed anew", started * MS, "ms"),
+        Figure(f"{counts.many} services with {BACKENDS} backends each programmed again", started * MS, "ms"),
         *(time_of(f"{what} {name}", watch.samples, CHANGE) for name, watch in watches.items()),
     ]
 
@@ -66,7 +66,7 @@ def _flow() -> Iterator[None]:
 
 async def _watched(packet_filter: PacketFilter, states: Sequence[EndpointState], times: int) -> dict[str, Stopwatch]:
     """A fourth backend comes and goes, at services that are spread evenly over all."""
-    watches = {name: Stopwatch() for name in ("attached", "drained", "taken in again", "detached")}
+    watches = {name: Stopwatch() for name in ("attached", "drained", "undrained", "detached")}
     for turn in range(times):
         endpoint, three = states[turn * len(states) // times]
         fourth = _backend(endpoint, BACKENDS)

@@ -25,10 +25,10 @@ class Started:
         if self._seen() != self._before:
             return "The daemon started other processes during these calls."
         if _ignores_ended_children(self._pid):
-            return "Whether the daemon started processes cannot be told: it ignores SIGCHLD."
+            return "The benchmark cannot determine whether the daemon started processes: it ignores SIGCHLD."
         return (
             "The daemon started no process during these calls: its list of children did not change, and "
-            "`/proc/PID/stat` counts no page fault of a child that ended. Its `PATH` led nowhere."
+            "`/proc/PID/stat` counts no page fault of a child that ended. Its `PATH` contained no program."
         )
 
 
@@ -42,11 +42,11 @@ def _ignores_ended_children(pid: int) -> bool:
 def foreign_tables(daemon: Daemon) -> str:
     """What the daemon's host has of packet filter tables beside our own: those of iptables would be there."""
     if shutil.which("nft") is None:
-        return "nft is not installed: the tables of the packet filter were not looked at."
+        return "nft is not installed: the tables of the packet filter were not checked."
     legacy = Path(f"/proc/{daemon.pid}/net/ip_tables_names")
     names = legacy.read_text().split() if legacy.exists() else []
     tables = [line.split()[2] for line in daemon.host.run(["nft", "list", "tables"]).splitlines()]
     foreign = sorted({*names, *tables} - {"sandnet"})
     if foreign:
         return f"Packet filter tables that are not sandnet's: {', '.join(foreign)}."
-    return "The packet filter holds no table but sandnet's own, so iptables was not used."
+    return "The packet filter has no tables except sandnet's own, so iptables was not used."

@@ -11,31 +11,34 @@ from bench.figures import Figure, Section
 INTRODUCTION = """\
 # Benchmarks
 
-`make bench` made this page; every run of it writes the page again. It needs nothing that `make install`
-does not. Where they are installed it also measures Docker Engine, netavark and the CNI plugins, and uses
-iperf3 and dnsperf:
+For people who want to know how fast sandnet is, and how it compares with other programs. After this page you know the
+cost of each operation, of services and of a restart, and which targets are met. [Where the time goes](speed.md)
+explains the targets that are not.
+
+`make bench` writes this page; every full run writes it again. It needs nothing that `make install` does not need. Where
+they are installed it also measures Docker Engine, netavark and the CNI plugins, and uses iperf3 and dnsperf:
 
 <!-- console: not run: installs packages -->
 ```console
 $ sudo apt-get install --no-install-recommends $(grep -v "^#" scripts/debian-packages-bench.txt)
 ```
 
-`.venv/bin/python -m bench --help` lists the options: `--quick` takes small counts, `--only` runs one part.
+`.venv/bin/python -m bench --help` lists the options: `--quick` uses small counts, `--only` runs one part.
 
 How it is measured:
 
-- Everything runs in network and mount namespaces of its own. The daemon, each peer and the kernel's floor
-  have one host namespace each.
-- Times are what a client sees: one Python process, `http.client`, one connection that stays open. The
-  client's share is in every figure; the line "a request that only reads" says how much that is.
-- The *floor* is the least the kernel can do for an attach: a namespace, a veth pair with one end created
-  inside it and the other on a bridge, loopback up, an address, both ends up without IPv6 addresses of their own
-  accord, a default route; raw netlink, no daemon, no files.
-- Figures that are compared were taken alternately in the same run, so both saw the same machine. Trust the
-  ratios; the milliseconds belong to the machine below.
-- Medians, with the 99th percentile where there are enough samples. `n` is their number.
-- The daemon's memory is the daemon's alone. The resolver is a process of its own; its memory is under "Names".
-- The state directory is on the file system named below, and every commit of the daemon's is synchronous.
+- Everything runs in separate network and mount namespaces. The daemon, each peer and the kernel's floor have one host
+  namespace each.
+- Times are what a client sees: one Python process, `http.client`, one connection that stays open. The client's share is
+  in every figure; the line "a request that only reads" shows how much that is.
+- The *floor* is the least work that the kernel can do for an attach: a namespace, a veth pair with one end created
+  inside it and the other on a bridge, loopback up, an address, both ends up without automatic IPv6 addresses, a default
+  route. It uses raw netlink, no daemon and no files.
+- Figures that are compared were measured alternately in the same run, so both saw the same machine. Trust the ratios;
+  the milliseconds belong to the machine below.
+- Figures are medians, with the 99th percentile where there are enough samples. `n` is the number of samples.
+- The daemon's memory is the daemon's alone. The resolver is a separate process; its memory is under "Names".
+- The state directory is on the file system named below, and every commit of the daemon is synchronous.
 """
 
 

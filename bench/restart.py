@@ -63,9 +63,9 @@ def measure(counts: Counts) -> Section:
         f"{BACKENDS} backends each. Packets: {PACKETS} a second each directly between two of them, from outside "
         "through a published port, to a service, and from outside to a published service, all numbered. TCP: "
         f"{BYTES // 1_000_000} MB/s each directly, through a published port, and to a service. A sender whose receiver "
-        "waits for a processor sends segments again that were there already; the receiver says so (DSACK), and they "
-        f"are not lost. Questions: {QUESTIONS} a second from a sandbox to its resolver. A pause is the longest time "
-        "between two arrivals; one that waits for a processor makes it longer too, as the calm shows."
+        "waits for a processor sends segments again that have already arrived. The receiver reports this (DSACK), and "
+        f"they do not count as lost. Questions: {QUESTIONS} a second from a sandbox to its resolver. A pause is the "
+        'longest time between two arrivals. Waiting for a processor makes it longer too, as "nothing happens" shows.'
     )
     return Section("A restart under traffic", tuple(figures), (note,))
 

@@ -30,8 +30,9 @@ def measure(counts: Counts) -> Section:
         bridges = _samples(floor.network, counts)
     figures.append(growth_of("the kernel's own growth for networks", bridges, counts.window))
     note = (
-        f"The last {counts.window} of {counts.many} against the first {counts.window} after {counts.warm_up} "
-        "to warm up. The kernel's own growth is that of the floor, measured without the daemon at work."
+        f"The last {counts.window} of {counts.many} are compared with the first {counts.window} after "
+        f"{counts.warm_up} to warm up. The kernel's own growth is that of the floor, measured without the daemon at "
+        "work."
     )
     return Section(f"{counts.many} of everything", tuple(figures), (note,))
 

@@ -33,10 +33,10 @@ def measure(counts: Counts) -> Section:
     changes = programmed.changes(counts)
     program = "iperf3" if shutil.which("iperf3") else "Python sockets, as iperf3 is not installed"
     note = (
-        f"A service with {BACKENDS} backends beside a container without one on the same network, by runs of "
-        f"{counts.seconds} s that alternate; the ratios are the medians of those of neighbouring runs. Streams: "
-        f"{program}, affinity `client`, {CLIENTS} clients in turn. Connections: one Python process opens and resets "
-        "one after the other, one takes them in all of the containers, affinity `flow`."
+        f"A service with {BACKENDS} backends is compared with a container without one on the same network, in "
+        f"alternating runs of {counts.seconds} s. The ratios are the medians of the ratios of neighbouring runs. "
+        f"Streams: {program}, affinity `client`, {CLIENTS} clients in turn. Connections: one Python process opens and "
+        "resets them one after the other, another accepts them in all containers, affinity `flow`."
     )
     return Section("Services", (*figures, *changes), (note, programmed.told(changes)))
 

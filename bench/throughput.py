@@ -47,8 +47,9 @@ def measure(counts: Counts) -> Section:
             parity_of("sandnet / by hand", rates[ours], rates[plain]),
         ),
         (
-            f"One TCP stream of {counts.seconds} s with {program}, the two alternately. 1.00 is level; the target is "
-            "that less the noise: the median deviation among the runs over the bridge made by hand.",
+            f"One TCP stream of {counts.seconds} s with {program}, alternating between the two. 1.00 means no "
+            "difference. The target is 1.00 minus the noise, which is the median deviation among the runs over the "
+            "bridge made by hand.",
         ),
     )
 

@@ -43,10 +43,11 @@ def measure(counts: Counts) -> Section:
         Figure("daemon's processor time of both, not watched", processor[1] * MS, "ms"),
     )
     note = (
-        f"Two daemons with {BESIDE} sandboxes each; one of them looks after nothing: no healing, no deaths, no probes. "
-        f"Blocks of {counts.block} joins and leaves alternate between them; a block's figure is its mean, so that what "
-        "is done now and then counts. The ratio is the mean over neighbouring blocks, ± two standard errors; the "
-        "target is 1 and that. Processor time is that of the process, in the blocks alone."
+        f"Two daemons with {BESIDE} sandboxes each; one of them watches nothing: it makes no repairs, removes no dead "
+        f"containers, and probes no backends. Blocks of {counts.block} joins and leaves alternate between them. A "
+        "block's figure is its mean, so periodic work counts. The ratio is the mean over neighbouring blocks, ± two "
+        "standard errors. The target is 1 plus two standard errors. Processor time is that of the process, during the "
+        "blocks alone."
     )
     return Section("What watching costs", figures, (note,))
 

@@ -13,7 +13,7 @@ from bench.peers.process import ProcessPeer
 from bench.sandnet_daemon import Daemon
 from bench.timing import Counts
 
-TITLE = "Beside the CNI plugins"
+TITLE = "Compared with the CNI plugins"
 PLUGINS = Path("/usr/lib/cni")
 VERSION = "0.4.0"
 """Of the CNI specification."""
@@ -34,7 +34,7 @@ def measure(counts: Counts) -> Section:
             peer.close()
             figures += [line for verb, pair in times.items() for line in compared(peer.name, verb, *pair)]
     note = (
-        "A process for each plugin and call. The container's namespace is there already; sandnet's attach makes it. "
+        "A process for each plugin and call. The container's namespace exists already; sandnet's attach creates it. "
         "sandnet publishes a port when the endpoint is created, so its attach is the same with and without one."
     )
     return Section(TITLE, tuple(figures), (note,))

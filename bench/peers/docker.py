@@ -21,7 +21,7 @@ from bench.rest import JSON, Connection
 from bench.sandnet_daemon import Daemon
 from bench.timing import Counts
 
-TITLE = "Beside Docker Engine"
+TITLE = "Compared with Docker Engine"
 BUSYBOX = Path("/bin/busybox")
 CGROUP = "sandnet-bench"
 JOIN_BOUND = 0.1
@@ -51,7 +51,7 @@ def measure(counts: Counts) -> Section:
     figures.append(Figure("memory of dockerd and containerd, one container", idle, "MiB"))
     note = (
         f"{name} with the vfs storage driver. Its connect and disconnect take a running container, whose namespace "
-        "is there already; sandnet's join makes the namespace, and its leave takes it away."
+        "exists already. sandnet's join creates the namespace, and its leave removes it."
     )
     return Section(TITLE, tuple(figures), (note,))
 

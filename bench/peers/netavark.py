@@ -13,7 +13,7 @@ from bench.peers.process import ProcessPeer
 from bench.sandnet_daemon import Daemon
 from bench.timing import Counts
 
-TITLE = "Beside netavark"
+TITLE = "Compared with netavark"
 PROGRAM = Path("/usr/lib/podman/netavark")
 
 
@@ -27,8 +27,8 @@ def measure(counts: Counts) -> Section:
         peer.close()
     figures = [line for verb, pair in times.items() for line in compared("netavark", verb, *pair)]
     note = (
-        f"{peer.name}: one network, neither ports nor DNS; a process for each call. The container's namespace is "
-        "there already; sandnet's attach makes it."
+        f"{peer.name}: one network, neither ports nor DNS; a process for each call. The container's namespace "
+        "exists already; sandnet's attach creates it."
     )
     return Section(TITLE, tuple(figures), (note,))
 
