@@ -140,7 +140,7 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
 
 
 def _query_sockets(key: str, inode: int, lack: Lack) -> tuple[socket.socket, ...]:
-    """Return sockets for queries to servers inside; if these fail and others are needed too, return none."""
+    """Return sockets for queries to servers inside; none on failure if the listening ones are of use without them."""
     try:
         return open_query_sockets_in(key, inode, lack.asking) if lack.asking else ()
     except Error:

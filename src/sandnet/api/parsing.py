@@ -230,6 +230,7 @@ def _host_bits(field: str, given: object, network: IPv4Network | IPv6Network) ->
 
 
 NOT_JSON: Final = "sandnet.not_json"
-"""Key in the ASGI scope: true if the content type must be JSON and is not. The request is refused only after it was
-routed, so a wrong path or method is reported first.
+"""Key in the ASGI scope: true if the content type must be JSON and is not.
+
+The request is refused only after it was routed, so a wrong path or method is reported first.
 """

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 SERVICE_COLUMNS = ("NAME", "NETWORK", "CONTAINER", "ADDRESS", "PORTS", "STATE")
-"""Columns of ``service ls`` and ``endpoint ls`` after the id; the first three are those of 2015. Only the last column's
-cells may contain blanks.
+"""Columns of ``service ls`` and ``endpoint ls`` after the id; the first three are those of 2015.
+
+Only the last column's cells may contain blanks.
 """
 
 

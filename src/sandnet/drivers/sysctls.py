@@ -28,8 +28,10 @@ class SysctlManager:
         self._workers = workers
         self._set: dict[str, str] = {}
         self._lock = asyncio.Lock()
-        """Serializes writers. Two concurrent writes of ``ip_forward`` can leave it on for all and off for each link:
-        the kernel restarts such a write when its lock is busy, and takes the other's value for the one to restore.
+        """The lock of all writers.
+
+        Two concurrent writes of ``ip_forward`` can leave it on for all and off for each link: the kernel restarts such
+        a write when its lock is busy, and takes the other's value for the one to restore.
         """
 
     async def ensure(self, name: str, value: str) -> None:

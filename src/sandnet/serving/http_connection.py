@@ -32,8 +32,9 @@ MAX_MESSAGE: Final = 8 << 20
 MAX_PIPELINE: Final = 16
 """Limit of requests that wait on one connection for the one before them (RFC 9112, 9.3.2)."""
 LINGER: Final = 2.0
-"""Seconds during which a client's further bytes are discarded after the final answer. An immediate close would reset
-the connection, and the answer could be lost with it (RFC 9112, 9.6).
+"""Seconds during which a client's further bytes are discarded after the final answer.
+
+An immediate close would reset the connection, and the answer could be lost with it (RFC 9112, 9.6).
 """
 HANGUP_CHECK: Final = 1.0
 """Seconds between two checks whether a client that sends no more has closed the connection completely."""

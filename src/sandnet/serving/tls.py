@@ -134,7 +134,7 @@ def _no_password() -> str:
 
 @contextmanager
 def _private(path: str) -> Iterator[str]:
-    """Yield a path of the opened key, after a check that only its owner can read it.
+    """Yield a path of the opened key, after a check that no user but root and this one can read it.
 
     It stays this file, even if another one replaces it in the meantime.
     """

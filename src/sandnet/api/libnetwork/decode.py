@@ -37,8 +37,9 @@ DEFAULT_DRIVER: Final = "bridge"
 MAX_ALIASES: Final = 100
 """Limit for an endpoint, and for a join: each alias is a record of the resolver."""
 MAX_PORTS: Final = 8192
-"""Limit of an endpoint's published ports, and of its exposed ones. Each published one has a socket and elements in the
-packet filter.
+"""Limit of an endpoint's published ports, and of its exposed ones.
+
+Each published one has a bound socket and elements in the packet filter.
 """
 MAX_LINES: Final = 1024
 """Limit of a join's extra hosts, and of its parent updates: lines of files that are rewritten as a whole."""

@@ -35,8 +35,9 @@ MIN_API_VERSION: Final = "1.0"
 _VERSION: Final = re.compile(r"/v1\.(0|[1-9][0-9]{0,3})(?=/|$)")
 _NEWEST: Final = int(API_VERSION.partition(".")[2])
 _METHODS: Final = {"HEAD": "GET", "OPTIONS": "TRACE"}
-"""The method that is routed instead. HEAD is GET without its body. The router would answer OPTIONS by itself; as TRACE,
-which no route has, it is refused.
+"""The method that is routed instead.
+
+HEAD is GET without its body. The router would answer OPTIONS by itself; as TRACE, which no route has, it is refused.
 """
 
 

@@ -40,8 +40,11 @@ OWN = f"{ETC}/.sandnet"
 HOST_ETC = f"{OWN}/etc"
 APPARMOR = "/sys/module/apparmor/parameters/enabled"
 NAME_SERVICES = ("nscd", "systemd/resolve", "avahi-daemon", "dbus")
-"""Directories below /run with sockets of services that look up names on the host's networks: glibc asks nscd before it
-reads nsswitch.conf, resolved listens on varlink and D-Bus, avahi-daemon speaks multicast DNS."""
+"""Directories below /run with sockets of services that resolve names on the host's networks.
+
+glibc asks nscd before it reads nsswitch.conf, resolved listens on varlink and D-Bus, and avahi-daemon speaks multicast
+DNS.
+"""
 _HOSTS_LINE = re.compile(r"[ \t]*hosts[ \t]*:")
 
 

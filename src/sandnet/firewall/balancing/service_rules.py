@@ -169,8 +169,9 @@ _SENT: Final = "udp_sent"
 _GATE: Final = f"meta mark 0 meta mark set iifname map @ports goto {_NETWORK}"
 """The rule that every frame on every bridge of the host passes: one lookup."""
 _UNKNOWN: Final = f"meta mark 0 iifgroup {PORTS} drop"
-"""The rule for a port of sandnet that the map does not contain. It was renamed on its bridge, so anti-spoofing does not
-cover it either, or a crash left it behind.
+"""The rule for a port of sandnet that the map does not contain.
+
+The port was renamed on its bridge, so anti-spoofing does not cover it either, or a crash left it behind.
 """
 
 
