@@ -68,18 +68,18 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text."""
         own = logging.makeLogRecord(record.__dict__)  # other handlers get the unchanged record
-        own.name = _own(record.name)
-        own.msg, own.args = _line(record.getMessage()), None
+        own.name = _logger_name(record.name)
+        own.msg, own.args = _escaped_line(record.getMessage()), None
         own.exc_text = None
         return super().format(own)
 
     def formatException(self, ei: object) -> str:  # noqa: N802 - the library's name
         """Return a traceback, with each of its lines escaped."""
-        return _indented(super().formatException(ei))  # type: ignore[arg-type]
+        return _escaped_lines(super().formatException(ei))  # type: ignore[arg-type]
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the library's name
         """Return a stack, with each of its lines escaped."""
-        return _indented(stack_info)
+        return _escaped_lines(stack_info)
 
 
 class RateLimit(logging.Filter):
@@ -105,19 +105,19 @@ class RateLimit(logging.Filter):
         return True
 
 
-def _own(name: str) -> str:
+def _logger_name(name: str) -> str:
     if name == _OWN_NAME or name.startswith(f"{_OWN_NAME}."):
         return name
     return _NAMES.get(name, f"{_OWN_NAME}.{name}")
 
 
-def _line(text: str) -> str:
+def _escaped_line(text: str) -> str:
     shown = printable(text[: MAX_LINE + 1])  # escape only the part that is shown
     if len(shown) <= MAX_LINE:
         return shown
     return f"{shown[:MAX_LINE]}… [cut; {len(text)} characters in all]"
 
 
-def _indented(text: str) -> str:
+def _escaped_lines(text: str) -> str:
     lines = text.split("\n")[-MAX_TRACE:]
-    return "\n".join(f"    {_line(line)}" for line in lines)
+    return "\n".join(f"    {_escaped_line(line)}" for line in lines)

@@ -36,7 +36,7 @@ STUB = IPv4Address("127.0.0.11")
 def test_given_a_line_of_servers_when_read_then_as_libc_reads_it(text: str, servers: list[str]) -> None:
     found = parsed(text)
     assert [str(server) for server in found.servers] == servers
-    assert [str(server) for server in found.asked] == (servers or ["127.0.0.1"])
+    assert [str(server) for server in found.effective_servers] == (servers or ["127.0.0.1"])
 
 
 @pytest.mark.parametrize(

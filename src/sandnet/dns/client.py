@@ -186,7 +186,7 @@ class NameClient:
             for reply in await asyncio.gather(*(self._sent(link, request) for request in requests)):
                 self._record(reply)
             if self._provider.lacks(change.container_id for change in changes if isinstance(change, SetClient)):
-                await self._provided(link)
+                await self._provide_sockets(link)
             await self._retire_former()
         except ConnectionError as failure:
             if self._link is link:
@@ -197,8 +197,8 @@ class NameClient:
             _log.error("the resolver refuses a change: %s", failure)
         return True
 
-    async def _provided(self, link: ControlConnection) -> None:
-        if not await self._provider.fill(link, self._clients):
+    async def _provide_sockets(self, link: ControlConnection) -> None:
+        if not await self._provider.provide(link, self._clients):
             raise ConnectionResetError("the connection to the resolver is lost")
 
     async def _retire_former(self) -> None:
@@ -211,13 +211,15 @@ class NameClient:
         """Send a request together with the sockets that were prepared for its clients."""
         if not isinstance(request, Apply):
             return link.request(request)
-        passed, sockets = self._provider.ready(change for change in request.changes if isinstance(change, SetClient))
+        passed, sockets = self._provider.take_prepared(
+            change for change in request.changes if isinstance(change, SetClient)
+        )
         return link.request(Apply(request.changes, passed), sockets)
 
     def _record(self, reply: Reply) -> None:
         if isinstance(reply, Done):
             self._problems = reply.problems
-            self._provider.note(reply.lacking)
+            self._provider.record_missing(reply.lacking)
 
     async def _requested(self, request: Request) -> Reply:
         if self._link is None:
@@ -282,7 +284,7 @@ class NameClient:
         messages = [*batches(everything)] if self._complete else _applications(everything) or [Apply(())]
         for reply in await asyncio.gather(*map(link.request, messages)):
             self._record(reply)
-        await self._provided(link)
+        await self._provide_sockets(link)
         await self._retire_former()
 
     async def _watch(self, link: ControlConnection) -> None:
@@ -292,7 +294,7 @@ class NameClient:
             if not heartbeat.done():
                 raise _away("it hangs")
             self._record(await heartbeat)
-            self._provider.begin(link, self._clients)
+            self._provider.start(link, self._clients)
             await self._retire_former()
         raise ConnectionError("the connection was lost")
 

@@ -1,8 +1,8 @@
 """Local name resolution: the answer is a pure function of the question, the client and the name table.
 
-Sources in order: localhost, addresses (reverse lookups), the client's aliases, the names on its networks. A name under
-the name of one of its networks that none of them contains does not exist. All others are forwarded to an upstream
-server, apart from the questions that must not be forwarded; those are answered here.
+Sources in order: localhost, addresses (reverse lookups), the client's aliases, the names on its networks. An unknown
+name under the name of one of its networks (``name.network``) does not exist. Other unknown names are forwarded to an
+upstream server, apart from the questions that must not be forwarded; those are answered here.
 """
 
 from __future__ import annotations

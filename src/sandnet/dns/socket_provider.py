@@ -64,131 +64,133 @@ class Provider:
         self._host_listen = host_listen
         self._open = open_sockets
         self._run = run
-        self._unserved: dict[str, Lack] = {}
-        self._ready: dict[str, OpenedSockets] = {}
+        self._missing: dict[str, Lack] = {}
+        self._prepared: dict[str, OpenedSockets] = {}
         """Prepared sockets, by container."""
-        self._refused: dict[str, str] = {}
+        self._failures: dict[str, str] = {}
         """The reason why a container's sockets cannot be opened, by container."""
-        self._filling: asyncio.Task[bool] | None = None
+        self._providing: asyncio.Task[bool] | None = None
 
     def problems(self) -> tuple[str, ...]:
         """Return a description of the problem of every client that cannot be served."""
-        return tuple(self._refused.values())
+        return tuple(self._failures.values())
 
     def prepare(self, container_id: str, key: str, inode: int) -> None:
         """Open the sockets of a future client; call it on a worker thread. A failure is retried when it is added."""
         with suppress(Exception):
             opened = self._open(key, inode, Lack(container_id))
-            before = self._ready.pop(container_id, None)
-            self._ready[container_id] = opened
-            if before:
-                before.close()
+            former = self._prepared.pop(container_id, None)
+            self._prepared[container_id] = opened
+            if former:
+                former.close()
 
-    def ready(self, clients: Iterable[SetClient]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
+    def take_prepared(self, clients: Iterable[SetClient]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
         """Take the prepared sockets of these clients."""
         passed: list[Passed] = []
         sockets: list[socket.socket] = []
         for client in clients:
-            opened = self._taken(client)
+            opened = self._take_prepared(client)
             if opened:
                 passed.append(opened.passed(client.container_id))
                 sockets += [*opened.listening, *opened.asking]
         return tuple(passed), sockets
 
-    def note(self, lacking: Sequence[Lack]) -> None:
+    def record_missing(self, lacking: Sequence[Lack]) -> None:
         """Remember which sockets the resolver reports as missing."""
-        self._unserved = {lack.container_id: lack for lack in lacking}
-        for container_id in self._refused.keys() - self._unserved.keys():
-            del self._refused[container_id]
+        self._missing = {lack.container_id: lack for lack in lacking}
+        for container_id in self._failures.keys() - self._missing.keys():
+            del self._failures[container_id]
 
     def lacks(self, container_ids: Iterable[str]) -> bool:
         """Return whether one of these containers lacks sockets."""
-        return bool(self._unserved) and not self._unserved.keys().isdisjoint(container_ids)
+        return bool(self._missing) and not self._missing.keys().isdisjoint(container_ids)
 
     def forget(self, container_id: str) -> None:
         """Forget a removed client and close its prepared sockets."""
-        self._unserved.pop(container_id, None)
-        self._refused.pop(container_id, None)
-        if opened := self._ready.pop(container_id, None):
+        self._missing.pop(container_id, None)
+        self._failures.pop(container_id, None)
+        if opened := self._prepared.pop(container_id, None):
             opened.close()
 
-    def begin(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> None:
+    def start(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> None:
         """Start to provide the missing sockets in the background."""
-        if self._unserved and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.get_running_loop().create_task(self._fill(link, clients))
+        if self._missing and (self._providing is None or self._providing.done()):
+            self._providing = asyncio.get_running_loop().create_task(self._provide(link, clients))
 
-    async def fill(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> bool:
+    async def provide(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> bool:
         """Provide the missing sockets; return false if the connection was lost.
 
         Cancelling the caller does not cancel the work.
         """
-        while self._filling and not self._filling.done():
-            await asyncio.shield(self._filling)  # more sockets may be missing now than when it began
-        self.begin(link, clients)
-        return self._filling is None or await asyncio.shield(self._filling)
+        while self._providing and not self._providing.done():
+            await asyncio.shield(self._providing)  # more sockets may be missing now than when it began
+        self.start(link, clients)
+        return self._providing is None or await asyncio.shield(self._providing)
 
     async def close(self) -> None:
         """Stop, and close the sockets that were not passed on."""
-        if self._filling:
-            self._filling.cancel()
+        if self._providing:
+            self._providing.cancel()
             with suppress(asyncio.CancelledError):
-                await self._filling
-        for container_id in tuple(self._ready):
+                await self._providing
+        for container_id in tuple(self._prepared):
             self.forget(container_id)
 
-    async def _fill(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> bool:
+    async def _provide(self, link: ControlConnection, clients: Mapping[str, SetClient]) -> bool:
         try:
             if has_former(self._run_dir):
-                self._retain(await self._run(shared_by_former, self._run_dir))
-            waiting = list(self._unserved.values())
+                self._keep_missing(await self._run(shared_by_former, self._run_dir))
+            waiting = list(self._missing.values())
             for start in range(0, len(waiting), BATCH):
-                await self._pass(link, waiting[start : start + BATCH], clients)
+                await self._open_and_send(link, waiting[start : start + BATCH], clients)
         except (ConnectionError, Error) as failure:  # the supervisor reconnects and starts this again
             _log.warning("sockets were not passed to the resolver: %s", failure)
             return False
         return True
 
-    def _retain(self, shared: Mapping[str, OpenedSockets]) -> None:
+    def _keep_missing(self, shared: Mapping[str, OpenedSockets]) -> None:
         """Keep the shared sockets that are missing and close the others.
 
         The host's sockets may have another address than the one configured now.
         """
         for container_id, opened in shared.items():
-            needed = container_id in self._unserved and container_id not in self._ready
+            needed = container_id in self._missing and container_id not in self._prepared
             if container_id == HOST:
                 needed = needed and opened.listening[0].getsockname()[:2] == self._host_listen
             if needed:
-                self._ready[container_id] = opened
+                self._prepared[container_id] = opened
             else:
                 opened.close()
 
-    async def _pass(self, link: ControlConnection, lacking: Sequence[Lack], clients: Mapping[str, SetClient]) -> None:
+    async def _open_and_send(
+        self, link: ControlConnection, lacking: Sequence[Lack], clients: Mapping[str, SetClient]
+    ) -> None:
         needed = [(lack, client) for lack in lacking if (client := _client(lack.container_id, clients))]
         opened = await self._run(self._open_all, needed)
         waiting: list[tuple[Passed, OpenedSockets]] = []
-        for lack, found in opened.items():
-            if isinstance(found, str):
-                self._refused[lack.container_id] = found
+        for lack, result in opened.items():
+            if isinstance(result, str):
+                self._failures[lack.container_id] = result
                 continue
-            passed = found.passed(lack.container_id)
+            passed = result.passed(lack.container_id)
             if sum(each.count for each, _ in waiting) + passed.count > MOST_DESCRIPTORS:
                 await self._send(link, waiting)
                 waiting = []
-            waiting.append((passed, found))
+            waiting.append((passed, result))
         await self._send(link, waiting)
 
     async def _send(self, link: ControlConnection, opened: Sequence[tuple[Passed, OpenedSockets]]) -> None:
-        sockets = [each for _, found in opened for each in (*found.listening, *found.asking)]
+        sockets = [each for _, result in opened for each in (*result.listening, *result.asking)]
         reply = await link.request(Apply((), tuple(passed for passed, _ in opened)), sockets)
         if isinstance(reply, Done):
-            self.note(reply.lacking)
+            self.record_missing(reply.lacking)
 
     def _open_all(self, needed: Sequence[tuple[Lack, SetClient]]) -> dict[Lack, OpenedSockets | str]:
-        return {lack: self._taken(client) or self._try_to_open(lack, client) for lack, client in needed}
+        return {lack: self._take_prepared(client) or self._try_to_open(lack, client) for lack, client in needed}
 
-    def _taken(self, client: SetClient) -> OpenedSockets | None:
+    def _take_prepared(self, client: SetClient) -> OpenedSockets | None:
         """Take the prepared sockets of a client; sockets in another namespace than its own are closed."""
-        opened = self._ready.pop(client.container_id, None)
+        opened = self._prepared.pop(client.container_id, None)
         if opened is None or opened.inode == client.inode:
             return opened
         opened.close()

@@ -46,7 +46,7 @@ class ResolvConf(NamedTuple):
     options: tuple[str, ...] = ()
 
     @property
-    def asked(self) -> tuple[Address, ...]:
+    def effective_servers(self) -> tuple[Address, ...]:
         """The servers that a C library asks."""
         return self.servers or (LOOPBACK,)
 
@@ -106,7 +106,7 @@ def check_search(domains: Sequence[str], field: str) -> tuple[str, ...]:
             raise invalid(
                 f"{field}[{index}]: {domain[:80]!r} is no domain", "use names such as corp.example, or . for none"
             )
-    return _few(domains, field)
+    return _limited(domains, field)
 
 
 def check_options(options: Sequence[str], field: str) -> tuple[str, ...]:
@@ -119,10 +119,10 @@ def check_options(options: Sequence[str], field: str) -> tuple[str, ...]:
         if not _OPTION.fullmatch(option):
             hint = "use those of resolv.conf(5), such as ndots:1, timeout:2, attempts:3, rotate, use-vc"
             raise invalid(f"{field}[{index}]: {option[:80]!r} is no option of a resolv.conf", hint)
-    return merged(_few(options, field))
+    return merged(_limited(options, field))
 
 
-def _few(given: Sequence[str], field: str) -> tuple[str, ...]:
+def _limited(given: Sequence[str], field: str) -> tuple[str, ...]:
     if len(given) > MOST:
         raise invalid(f"{field}: more than {MOST}")
     return tuple(dict.fromkeys(given))

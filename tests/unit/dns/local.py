@@ -65,7 +65,7 @@ class LocalResolver:
     def serve(self, *changes: Change) -> None:
         """Make changes, and give each asker its sockets."""
         self.server.apply(changes)
-        for lack in self.server.unserved():
+        for lack in self.server.missing_sockets():
             opened = self.open(lack.container_id, 1, lack)
             self.server.provide([opened.passed(lack.container_id)], opened.listening)
 

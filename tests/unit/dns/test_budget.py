@@ -126,5 +126,5 @@ def test_given_a_place_that_is_returned_when_another_is_taken_then_there_is_one(
     places = Shares(10, 1)
     assert places.take(0)
     assert not places.take(1)
-    places.give_back()
+    places.release()
     assert places.take(0)

@@ -167,7 +167,7 @@ async def test_given_sockets_opened_beforehand_when_the_asker_is_told_then_they_
     await rig.client.apply(WEB, asker("box", "front"))
     assert rig.resolver.ports["box"] == port
     assert not rig.client.problem()
-    assert rig.resolver.server.unserved() == ()
+    assert rig.resolver.server.missing_sockets() == ()
 
 
 async def test_given_sockets_opened_beforehand_when_the_join_fails_then_they_are_closed(rig: Rig) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sandnet.dns.control_protocol import Lack
 from sandnet.dns.server import tcp as stream
 from sandnet.dns.server.fair_share import Shares
-from sandnet.dns.server.query_handler import AskingClient, Peer, Send
+from sandnet.dns.server.query_handler import ClientState, Peer, Send
 from tests.support.dns_servers import names, query, records, until
 from tests.unit.dns.local import LocalResolver, asker
 
@@ -109,13 +109,13 @@ async def test_given_late_answers_to_an_asker_that_does_not_read_when_they_pile_
     resolver: LocalResolver,
 ) -> None:
     here, there = socket.socketpair()
-    client, peers, places = AskingClient(asker("slow")), set[stream.TcpConnection](), Shares(10, 10)
-    assert places.take(client.connections)
+    client, peers, slots = ClientState(asker("slow")), set[stream.TcpConnection](), Shares(10, 10)
+    assert slots.take(client.connections)
     client.connections += 1
     later: list[Callable[[bytes], None]] = []
 
     class Late:
-        def answer(self, _: AskingClient, __: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+        def answer(self, _: ClientState, __: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
             later.append(partial(send, peer))
             return tcp
 
@@ -123,12 +123,12 @@ async def test_given_late_answers_to_an_asker_that_does_not_read_when_they_pile_
 
         def unsent(self) -> None: ...
 
-    stream.TcpConnection(client, Late(), here, peers, places)
+    stream.TcpConnection(client, Late(), here, peers, slots)
     there.sendall(framed(query("web")) * 60)
     await until(lambda: len(later) == 60)
     for send in later:
         send(bytes(60_000))
-    assert (peers, client.connections, places.taken, here.fileno()) == (set(), 0, 0, -1)
+    assert (peers, client.connections, slots.taken, here.fileno()) == (set(), 0, 0, -1)
     there.close()
 
 
@@ -200,5 +200,5 @@ async def test_given_sockets_that_nobody_lacks_when_passed_then_they_are_closed(
         opened = resolver.open(container_id, inode, Lack(container_id))
         resolver.server.provide([opened.passed(container_id)], opened.listening)
         assert [each.fileno() for each in opened.listening] == [-1, -1]
-    assert [lack.container_id for lack in resolver.server.unserved()] == ["late"]
+    assert [lack.container_id for lack in resolver.server.missing_sockets()] == ["late"]
     assert before

@@ -149,7 +149,7 @@ class Control:
                 self._stop(request.drain)
             case Hello():
                 return Welcome(self._release, os.getpid())
-        return Done(self._server.problems(), self._server.unserved())
+        return Done(self._server.problems(), self._server.missing_sockets())
 
     async def _replace(self, request: Replace, draft: Draft) -> None:
         draft.add(request.changes)

@@ -28,6 +28,6 @@ class Shares:
         self.taken += 1
         return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release a slot."""
         self.taken -= 1

@@ -155,10 +155,10 @@ class Upstream:
         self._liveness.note_silent(race.unanswered(), race.since)
         race.close()
         usage.outstanding -= 1
-        self._slots.give_back()
+        self._slots.release()
         for _ in pending.streams:
             usage.streams -= 1
-            self._streams.give_back()
+            self._streams.release()
         pending.done(pending.query[:2] + answer[2:] if answer else None)
 
     def _stream_taker(self, usage: ForwarderUsage, taken: list[None]) -> Callable[[], bool]:

@@ -52,10 +52,10 @@ class HostNameservers:
             if seen != self._seen:
                 with open(self._path, encoding="utf-8", errors="replace") as file:
                     settings = parsed(file.read(_READ_LIMIT))
-                self._servers, self._options = settings.asked, _options(settings.options)
+                self._servers, self._options = settings.effective_servers, _options(settings.options)
                 self._seen = seen
         except OSError:
-            self._seen, self._servers, self._options = (), ResolvConf().asked, Options()
+            self._seen, self._servers, self._options = (), ResolvConf().effective_servers, Options()
 
 
 def _options(words: Iterable[str]) -> Options:

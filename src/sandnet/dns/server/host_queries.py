@@ -13,7 +13,7 @@ from sandnet.dns import message
 from sandnet.dns.base import SetClient
 from sandnet.dns.control_protocol import HOST
 from sandnet.dns.lookup import Forward, resolve
-from sandnet.dns.server.query_handler import AskingClient, Peer, QueryHandler, Send
+from sandnet.dns.server.query_handler import ClientState, Peer, QueryHandler, Send
 
 
 class HostQueries:
@@ -21,7 +21,7 @@ class HostQueries:
 
     def __init__(self, answers: QueryHandler) -> None:
         self._answers = answers
-        self.client = AskingClient(SetClient(container_id=HOST, key="", inode=0, networks=()))
+        self.client = ClientState(SetClient(container_id=HOST, key="", inode=0, networks=()))
 
     def set_networks(self, networks: Iterable[str]) -> None:
         """Set the ids of the networks whose names are answered. They may contain networks without names."""
@@ -29,7 +29,7 @@ class HostQueries:
         if served != self.client.settings.networks:
             self.client.settings = msgspec.structs.replace(self.client.settings, networks=served)
 
-    def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+    def answer(self, client: ClientState, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Answer a name on a network or an address there; refuse all other questions (RFC 1035, 4.1.1)."""
         self._answers.queries += 1
         question = message.parse_question(query)

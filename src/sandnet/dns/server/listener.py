@@ -9,7 +9,7 @@ from typing import Final
 from sandnet.dns import message
 from sandnet.dns.server.budget import clock
 from sandnet.dns.server.fair_share import Shares
-from sandnet.dns.server.query_handler import Answering, AskingClient, Peer
+from sandnet.dns.server.query_handler import Answering, ClientState, Peer
 from sandnet.dns.server.tcp import TcpConnection
 
 _LONGEST: Final = message.LARGEST_QUERY + 1
@@ -33,7 +33,7 @@ class Listener:
     """
 
     def __init__(
-        self, client: AskingClient, udp: socket.socket, tcp: socket.socket, answers: Answering, slots: Shares
+        self, client: ClientState, udp: socket.socket, tcp: socket.socket, answers: Answering, slots: Shares
     ) -> None:
         self.client = client
         self._udp = udp

@@ -27,7 +27,7 @@ Send = Callable[[Peer, bytes], None]
 """Function that sends an answer to the program that sent the question."""
 
 
-class AskingClient:
+class ClientState:
     """The state of a client: a sandbox, or the host."""
 
     def __init__(self, settings: SetClient) -> None:
@@ -46,7 +46,7 @@ class AskingClient:
 class Answering(Protocol):
     """The interface of handlers of the questions that listeners receive."""
 
-    def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+    def answer(self, client: ClientState, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Send the answer, now or later; return false if there is none because the message is no question."""
         ...
 
@@ -84,7 +84,7 @@ class QueryHandler:
         self._started = time.monotonic()
         self.queries = self.questions = self.failed = self.limited = self.dropped = 0
 
-    def answer(self, client: AskingClient, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+    def answer(self, client: ClientState, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
         """Send the answer, now or later; return false if there is none because the message is no question."""
         self.queries += 1
         answer = resolve(self.table, client.settings, query, tcp=tcp, turn=self.queries)
@@ -107,10 +107,10 @@ class QueryHandler:
 
     def servers(self, settings: SetClient) -> tuple[Address, ...]:
         """Return the upstream servers for a client, in order."""
-        theirs = tuple(server for server in settings.upstreams if server not in self._own)
-        return theirs or tuple(server for server in self._host_servers.current() if server not in self._own)
+        own_servers = tuple(server for server in settings.upstreams if server not in self._own)
+        return own_servers or tuple(server for server in self._host_servers.current() if server not in self._own)
 
-    def ways(self, client: AskingClient) -> tuple[Server, ...]:
+    def routes(self, client: ClientState) -> tuple[Server, ...]:
         """Return the upstream servers for a client, in order, with the namespace from which each is asked.
 
         A server in one of the sandbox's own networks is asked from inside the sandbox. Another server is asked from the
@@ -121,11 +121,11 @@ class QueryHandler:
         from_host = [server for server in self.servers(settings) if settings.external and server not in settings.inside]
         if client.pool is None:
             return tuple(from_host)
-        within = [
+        from_sandbox = [
             ServerInSandbox(server, client.pool) for server in servers_inside(settings) if server not in self._own
         ]
-        first = [way for way in within if way.address in settings.inside]
-        return (*first, *from_host, *(way for way in within if way.address not in settings.inside))
+        preferred = [route for route in from_sandbox if route.address in settings.inside]
+        return (*preferred, *from_host, *(route for route in from_sandbox if route.address not in settings.inside))
 
     async def finish(self) -> None:
         """Wait until all pending questions have an answer."""
@@ -146,7 +146,7 @@ class QueryHandler:
         )
 
     def _ask(
-        self, client: AskingClient, query: bytes, question: Question, send: Callable[[bytes], None], *, tcp: bool
+        self, client: ClientState, query: bytes, question: Question, send: Callable[[bytes], None], *, tcp: bool
     ) -> None:
         def done(answer: bytes | None) -> None:
             self.failed += answer is None
@@ -157,7 +157,7 @@ class QueryHandler:
         sent = self._upstream.send(
             query,
             question,
-            self.ways(client),
+            self.routes(client),
             limit=LARGEST if tcp else message.udp_limit(question),
             usage=client.usage,
             done=done,

@@ -16,7 +16,7 @@ from sandnet.dns.name_table import NameTable
 from sandnet.dns.server.fair_share import Shares
 from sandnet.dns.server.host_queries import HostQueries
 from sandnet.dns.server.listener import Listener
-from sandnet.dns.server.query_handler import AskingClient, QueryHandler
+from sandnet.dns.server.query_handler import ClientState, QueryHandler
 from sandnet.dns.server.sandbox_sockets import Disconnect, Pool, servers_inside
 from sandnet.errors import not_found
 
@@ -67,7 +67,7 @@ class Resolver:
         self._slots = Shares(ALL_CONNECTIONS, connections)
         self._listeners: dict[str, Listener] = {}
         """Listeners by container id."""
-        self._unserved: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
+        self._missing: dict[str, Lack] = {HOST: Lack(HOST)} if host else {}
         """Missing sockets by container id."""
         self._host_listener: Listener | None = None
         self._host = HostQueries(answers)
@@ -84,14 +84,14 @@ class Resolver:
         """Replace all names and clients by these. Unchanged clients are served without interruption."""
         self._answers.table = draft.table
         self._host.set_networks(draft.networks)
-        for container_id in {*self._answers.table.clients, *self._listeners, *self._unserved} - {HOST}:
+        for container_id in {*self._answers.table.clients, *self._listeners, *self._missing} - {HOST}:
             self._reconcile(container_id)
 
     def provide(self, passed: Sequence[Passed], sockets: Sequence[socket.socket]) -> None:
         """Serve clients on their sockets. The resolver takes ownership; sockets that are not needed are closed."""
         rest = iter(sockets)
         for each in passed:
-            self._take(each, [*islice(rest, each.count)])
+            self._assign(each, [*islice(rest, each.count)])
 
     def share(self, skip: int) -> tuple[tuple[Passed, ...], list[socket.socket], bool]:
         """Return duplicates of the sockets of some clients, for a successor, and whether there are further clients.
@@ -109,9 +109,9 @@ class Resolver:
         """Return descriptions of what is wrong with the resolver."""
         return ()
 
-    def unserved(self) -> tuple[Lack, ...]:
+    def missing_sockets(self) -> tuple[Lack, ...]:
         """Return the clients without the sockets that they need; at most a thousand."""
-        return tuple(islice(self._unserved.values(), _REPORTED))
+        return tuple(islice(self._missing.values(), _REPORTED))
 
     def explain(self, container_id: str, name: str) -> Explanation:
         """Return the answer that a question of the client would get.
@@ -155,18 +155,18 @@ class Resolver:
             listener.client.settings = desired
         elif listener:
             self._close(container_id)
-        self._note_lack(container_id, desired)
+        self._update_missing(container_id, desired)
 
-    def _note_lack(self, container_id: str, settings: SetClient | None) -> None:
+    def _update_missing(self, container_id: str, settings: SetClient | None) -> None:
         """Remember which sockets a client lacks."""
         listener = self._listeners.get(container_id)
         pool = listener.client.pool if listener else None
         versions = {server.version for server in servers_inside(settings)} if settings else set()
         asking = tuple(sorted(versions - (pool.versions if pool else frozenset())))
         if settings and (listener is None or asking):
-            self._unserved[container_id] = Lack(container_id, listener is None, asking)
+            self._missing[container_id] = Lack(container_id, listener is None, asking)
         else:
-            self._unserved.pop(container_id, None)
+            self._missing.pop(container_id, None)
 
     def _close(self, container_id: str) -> None:
         listener = self._listeners.pop(container_id)
@@ -174,13 +174,13 @@ class Resolver:
         if listener.client.pool:
             listener.client.pool.close()
 
-    def _take(self, passed: Passed, sockets: Sequence[socket.socket]) -> None:
+    def _assign(self, passed: Passed, sockets: Sequence[socket.socket]) -> None:
         """Assign sockets to a client, and begin to serve it."""
-        client = self._waiting(passed)
+        client = self._client_lacking(passed)
         rest = list(sockets)
-        if client and passed.listening and self._unserved[passed.container_id].listening:
+        if client and passed.listening and self._missing[passed.container_id].listening:
             self._listen(client, rest.pop(0), rest.pop(0))
-        if client and passed.asking and self._unserved[passed.container_id].asking:
+        if client and passed.asking and self._missing[passed.container_id].asking:
             client.pool = client.pool or Pool(self._disconnect)
             client.pool.add(rest[-passed.asking :])
             del rest[-passed.asking :]
@@ -188,19 +188,19 @@ class Resolver:
             each.close()
         if passed.container_id == HOST:
             if self._host_listener:
-                self._unserved.pop(HOST, None)
+                self._missing.pop(HOST, None)
         else:
-            self._note_lack(passed.container_id, self._answers.table.clients.get(passed.container_id))
+            self._update_missing(passed.container_id, self._answers.table.clients.get(passed.container_id))
 
-    def _listen(self, client: AskingClient, udp: socket.socket, tcp: socket.socket) -> None:
+    def _listen(self, client: ClientState, udp: socket.socket, tcp: socket.socket) -> None:
         if client is self._host.client:
             self._host_listener = Listener(client, udp, tcp, self._host, self._slots)
         else:
             self._listeners[client.settings.container_id] = Listener(client, udp, tcp, self._answers, self._slots)
 
-    def _waiting(self, passed: Passed) -> AskingClient | None:
+    def _client_lacking(self, passed: Passed) -> ClientState | None:
         """Return the client that lacks these sockets; ``None``: no client does."""
-        if passed.container_id not in self._unserved:
+        if passed.container_id not in self._missing:
             return None
         if passed.container_id == HOST:
             return self._host.client
@@ -208,7 +208,7 @@ class Resolver:
         if settings is None or settings.inode != passed.inode:
             return None
         listener = self._listeners.get(passed.container_id)
-        return listener.client if listener else AskingClient(settings)
+        return listener.client if listener else ClientState(settings)
 
 
 def _networks(changes: Sequence[Change]) -> Iterator[str]:

@@ -55,7 +55,7 @@ class Pool:
         return frozenset(_version(family) for family, _ in self._idle)
 
     def take(self, kind: socket.SocketKind, version: int) -> socket.socket:
-        """Take a free socket from the pool; the caller must return it with :meth:`give_back`.
+        """Take a free socket from the pool; the caller must return it with :meth:`release`.
 
         Raises:
             OSError: ``EAGAIN`` all are in use.
@@ -65,7 +65,7 @@ class Pool:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return idle.pop()
 
-    def give_back(self, used: socket.socket) -> None:
+    def release(self, used: socket.socket) -> None:
         """Reset a socket and return it to the pool. If the reset fails, close it."""
         if self._closed or not self._is_fresh(used):
             used.close()
@@ -105,13 +105,13 @@ class ServerInSandbox(NamedTuple):
         Raises:
             OSError: there is no route to it, or no socket is free.
         """
-        out = self.pool.take(socket.SOCK_DGRAM, self.address.version)
+        connection = self.pool.take(socket.SOCK_DGRAM, self.address.version)
         try:
-            out.connect((str(self.address), port))
+            connection.connect((str(self.address), port))
         except BaseException:
-            self.pool.give_back(out)
+            self.pool.release(connection)
             raise
-        return out
+        return connection
 
     async def exchange(self, query: bytes, port: int) -> bytes:
         """Send a question over its own TCP connection and return the answer (RFC 7766).
@@ -120,20 +120,20 @@ class ServerInSandbox(NamedTuple):
             OSError, EOFError: there is no complete answer.
         """
         loop = asyncio.get_running_loop()
-        out = self.pool.take(socket.SOCK_STREAM, self.address.version)
+        connection = self.pool.take(socket.SOCK_STREAM, self.address.version)
         try:
-            await loop.sock_connect(out, (str(self.address), port))
-            await loop.sock_sendall(out, len(query).to_bytes(2, "big") + query)
-            return await _received(out, int.from_bytes(await _received(out, 2), "big"))
+            await loop.sock_connect(connection, (str(self.address), port))
+            await loop.sock_sendall(connection, len(query).to_bytes(2, "big") + query)
+            return await _received(connection, int.from_bytes(await _received(connection, 2), "big"))
         finally:
-            self.pool.give_back(out)
+            self.pool.release(connection)
 
 
-async def _received(out: socket.socket, count: int) -> bytes:
+async def _received(connection: socket.socket, count: int) -> bytes:
     loop = asyncio.get_running_loop()
     found = b""
     while len(found) < count:
-        piece = await loop.sock_recv(out, count - len(found))
+        piece = await loop.sock_recv(connection, count - len(found))
         if not piece:
             raise EOFError("the server has hung up")
         found += piece

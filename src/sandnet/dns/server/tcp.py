@@ -13,7 +13,7 @@ from typing import Final
 from sandnet.dns import message
 from sandnet.dns.server.budget import clock
 from sandnet.dns.server.fair_share import Shares
-from sandnet.dns.server.query_handler import Answering, AskingClient, Peer
+from sandnet.dns.server.query_handler import Answering, ClientState, Peer
 
 IDLE: Final = 10.0
 """Idle timeout: seconds without a complete question after which a connection is closed."""
@@ -44,7 +44,7 @@ class TcpConnection:
 
     def __init__(
         self,
-        client: AskingClient,
+        client: ClientState,
         answers: Answering,
         accepted: socket.socket,
         peers: set[TcpConnection],
@@ -63,7 +63,7 @@ class TcpConnection:
         self._ended = False
         self._closed = False
         self._reading = False
-        self._taking = False
+        self._processing = False
         self._queued = False
         self._last = clock()
         """Time of the last complete question, or of the begin of the connection."""
@@ -87,7 +87,7 @@ class TcpConnection:
         self._unsent.clear()
         self._peers.discard(self)
         self._client.connections -= 1
-        self._slots.give_back()
+        self._slots.release()
 
     def _readable(self) -> None:
         until = self._client.budget.begin()
@@ -97,7 +97,7 @@ class TcpConnection:
             data = self._socket.recv(_READ)
             self._received += data
             self._ended = not data
-            self._take(until)
+            self._process(until)
         except BlockingIOError:
             pass
         except OSError:
@@ -113,7 +113,7 @@ class TcpConnection:
             del self._unsent[: self._socket.send(self._unsent)]
             if not self._unsent:
                 self._loop.remove_writer(self._socket.fileno())
-                self._take(until)
+                self._process(until)
         except BlockingIOError:
             pass
         except OSError:
@@ -126,11 +126,11 @@ class TcpConnection:
         self._queued = False
         until = self._client.budget.begin()
         if until and not self._closed:
-            self._take(until)
+            self._process(until)
 
-    def _take(self, until: float) -> None:
+    def _process(self, until: float) -> None:
         """Answer the received complete questions, until the end of the client's time slice."""
-        self._taking = True
+        self._processing = True
         while (size := self._next_size()) and clock() < until:
             if not message.HEADER_SIZE <= size <= message.LARGEST_QUERY:
                 self._answers.refused()
@@ -142,7 +142,7 @@ class TcpConnection:
             self._pending += 1
             if not self._answers.answer(self._client, query, self._send, _HERE, tcp=True):
                 self._pending -= 1
-        self._taking = False
+        self._processing = False
         self._finish()
 
     def _next_size(self) -> int:
@@ -193,7 +193,7 @@ class TcpConnection:
         New data is read only when all received questions are processed. The connection is closed after the client's
         end of the stream when every question is answered.
         """
-        if self._closed or self._taking:
+        if self._closed or self._processing:
             return
         waiting = self._next_size() != 0
         if waiting and not self._queued:

@@ -41,7 +41,7 @@ def connected(server: Server, port: int) -> socket.socket:
 def release(server: Server, out: socket.socket) -> None:
     """Release a socket that :func:`connected` returned."""
     if isinstance(server, ServerInSandbox):
-        server.pool.give_back(out)
+        server.pool.release(out)
     else:
         out.close()
 

@@ -41,7 +41,7 @@ CORRUPT: Final = "store_corrupt"
 """Error code for a damaged file."""
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_CIRCUMSTANCES = (
+_ENVIRONMENT_ERRORS = (
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -116,9 +116,9 @@ def check(path: Path) -> int:
         try:
             version = _version(connection, path)
             if version:
-                _check_whole(connection, path, version)
+                _check_contents(connection, path, version)
         except sqlite3.Error as error:
-            if _primary(error) in _CIRCUMSTANCES:
+            if _primary(error) in _ENVIRONMENT_ERRORS:
                 raise
             raise corrupt(path, str(error)) from error
     return version
@@ -199,7 +199,7 @@ def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _check_whole(connection: sqlite3.Connection, path: Path, version: int) -> None:
+def _check_contents(connection: sqlite3.Connection, path: Path, version: int) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise corrupt(path, str(found))

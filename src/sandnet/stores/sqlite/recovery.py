@@ -38,8 +38,8 @@ REPAIRED: Final = "repaired"
 _PARTS: Final = ("", "-wal", "-shm", "-journal")
 """Suffixes of the files that belong to an SQLite database (sqlite.org/tempfiles.html)."""
 
-_PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-_PASSING_SQLITE: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN)
+_TEMPORARY: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_TEMPORARY_SQLITE: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN)
 """Temporary failures to write a new file. They do not make a backup unusable: skipping it would lose its data."""
 
 
@@ -61,12 +61,13 @@ def open_or_salvage(path: Path) -> OpenedStore:
         Error: kind ``UNAVAILABLE``, as ``open_file``, for all problems but damage.
     """
     with storage_errors(path):
-        if _size(_beside(path, REPAIRED)):
-            _finish(path)
-        problem = _vanished(path)
+        if _size(_sibling(path, REPAIRED)):
+            _complete_replacement(path)
+        problem = _loss(path)
         if not problem:
             try:
-                return OpenedStore(open_file(path, lambda version: _copy(path, _beside(path, f"schema-{version}"))), ())
+                opened = open_file(path, lambda version: _copy(path, _sibling(path, f"schema-{version}")))
+                return OpenedStore(opened, ())
             except Error as error:
                 if error.code != CORRUPT:
                     raise
@@ -85,10 +86,10 @@ def write_backup(path: Path) -> None:
     """
     with storage_errors(path):
         newer, older = generations(path)
-        half = _written(path, newer)
+        temporary = _write_copy(path, newer)
         with suppress(FileNotFoundError):
             os.replace(newer, older)
-        _rename(half, newer)
+        _rename(temporary, newer)
 
 
 def read_all(path: Path) -> list[Entry]:
@@ -117,10 +118,10 @@ def replace_all(path: Path, puts: Sequence[Put]) -> Path | None:
     """
     with storage_errors(path):
         make_private(path)
-        half = _beside(path, "new")
-        _write_new(half, Contents((Entry(put.key, put.value, 1) for put in puts), 1))
+        temporary = _sibling(path, "new")
+        _write_new(temporary, Contents((Entry(put.key, put.value, 1) for put in puts), 1))
         kept = _set_aside(path, "replaced")
-        _rename(half, path)
+        _rename(temporary, path)
         return kept
 
 
@@ -128,7 +129,7 @@ def write_again(path: Path, contents: Contents) -> Path | None:
     """Replace the file at the path by a new store with exactly these contents.
 
     If the process is killed after the new file is complete, nothing is lost: the next start finds the new file and
-    completes the replacement first (``_finish``). Before that, the old file is not changed.
+    completes the replacement first (``_complete_replacement``). Before that, the old file is not changed.
 
     Returns:
         The new path of the old file; ``None``: there was none.
@@ -136,21 +137,21 @@ def write_again(path: Path, contents: Contents) -> Path | None:
     Raises:
         Error: kind ``UNAVAILABLE``, or OSError: it cannot be written.
     """
-    half = _beside(path, "new")
-    _write_new(half, contents)
-    _rename(half, _beside(path, REPAIRED))
-    return _finish(path)
+    temporary = _sibling(path, "new")
+    _write_new(temporary, contents)
+    _rename(temporary, _sibling(path, REPAIRED))
+    return _complete_replacement(path)
 
 
-def _finish(path: Path) -> Path | None:
+def _complete_replacement(path: Path) -> Path | None:
     """Rename the complete file, which contains all committed data, to the path of the store."""
     kept = _set_aside(path)
-    _rename(_beside(path, REPAIRED), path)
+    _rename(_sibling(path, REPAIRED), path)
     return kept
 
 
 def _write_new(path: Path, contents: Contents) -> None:
-    _drop(path)
+    _delete_files(path)
     try:
         with closing(open_file(path)) as writer:
             writer.execute("BEGIN IMMEDIATE")
@@ -159,53 +160,53 @@ def _write_new(path: Path, contents: Contents) -> None:
             writer.execute(f"UPDATE head SET digest = ({CONTENT_DIGEST})")  # noqa: S608 - our own text
             writer.execute("COMMIT")
     except BaseException:
-        _drop(path)
+        _delete_files(path)
         raise
 
 
 def generations(path: Path) -> tuple[Path, Path]:
     """Return the paths of the backups of a store, the newer first."""
-    return _beside(path, "backup"), _beside(path, "backup-1")
+    return _sibling(path, "backup"), _sibling(path, "backup-1")
 
 
 def _copy(path: Path, target: Path) -> None:
-    _rename(_written(path, target), target)
+    _rename(_write_copy(path, target), target)
 
 
-def _written(path: Path, target: Path) -> Path:
-    half = _beside(target, "new")
+def _write_copy(path: Path, target: Path) -> Path:
+    temporary = _sibling(target, "new")
     try:
-        _private_and_empty(half)
+        _create_private(temporary)
         with closing(connect(path, "?mode=rw")) as source:  # a missing file is not created
-            source.execute("VACUUM INTO ?", (str(half),))
-        if check(half) == 0:
+            source.execute("VACUUM INTO ?", (str(temporary),))
+        if check(temporary) == 0:
             raise corrupt(path, "it is empty")
-        _sync(half, os.O_RDWR)
+        _sync(temporary, os.O_RDWR)
     except BaseException:
-        _drop(half)
+        _delete_files(temporary)
         raise
-    return half
+    return temporary
 
 
-def _private_and_empty(path: Path) -> None:
+def _create_private(path: Path) -> None:
     """Create an empty private file, and delete what a killed process left there.
 
     SQLite would use a leftover log or journal for the new file.
     """
-    _drop(path)
+    _delete_files(path)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
 
-def _drop(path: Path) -> None:
+def _delete_files(path: Path) -> None:
     for part in reversed(_PARTS):
         Path(f"{path}{part}").unlink(missing_ok=True)
 
 
-def _will_pass(failure: Exception) -> bool:
+def _is_temporary(failure: Exception) -> bool:
     """Return whether a failure is temporary and unrelated to the file that was read: no space, or no permission."""
     if isinstance(failure, sqlite3.Error):
-        return getattr(failure, "sqlite_errorcode", 0) & 0xFF in _PASSING_SQLITE
-    return isinstance(failure, OSError) and failure.errno in _PASSING
+        return getattr(failure, "sqlite_errorcode", 0) & 0xFF in _TEMPORARY_SQLITE
+    return isinstance(failure, OSError) and failure.errno in _TEMPORARY
 
 
 def _rename(source: Path, target: Path) -> None:
@@ -221,11 +222,11 @@ def _sync(path: Path, flags: int) -> None:
         os.close(file)
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
 
 
-def _vanished(path: Path) -> str:
+def _loss(path: Path) -> str:
     """Return a description of the loss of a file; empty: it exists, or this is the first start.
 
     An absent or empty file is a loss if there are backups or a log.
@@ -258,40 +259,40 @@ def _set_aside(path: Path, why: str = "damaged") -> Path | None:
 
 def _dated(path: Path, why: str) -> Iterator[Path]:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    yield _beside(path, f"{why}-{stamp}")
+    yield _sibling(path, f"{why}-{stamp}")
     for number in range(2, 1000):
-        yield _beside(path, f"{why}-{stamp}-{number}")
+        yield _sibling(path, f"{why}-{stamp}-{number}")
 
 
 def _restore(path: Path, problem: str) -> str:
     """Restore the newest undamaged backup to the path of the store, and return a description of it.
 
     Raises:
-        OSError: a backup that may be undamaged cannot be restored now (``_PASSING``).
-        sqlite3.Error: for the same reason (``_PASSING_SQLITE``).
+        OSError: a backup that may be undamaged cannot be restored now (``_TEMPORARY``).
+        sqlite3.Error: for the same reason (``_TEMPORARY_SQLITE``).
     """
     for copy in generations(path):
-        half = _beside(path, "new")
+        temporary = _sibling(path, "new")
         try:
-            _private_and_empty(half)
-            shutil.copyfile(copy, half, follow_symlinks=False)
-            check(half)
-            with closing(connect(half)) as connection:
-                _mark_taken(connection, problem)
-            _sync(half, os.O_RDWR)
+            _create_private(temporary)
+            shutil.copyfile(copy, temporary, follow_symlinks=False)
+            check(temporary)
+            with closing(connect(temporary)) as connection:
+                _add_rebuild_entry(connection, problem)
+            _sync(temporary, os.O_RDWR)
         except (OSError, sqlite3.Error, Error) as failure:
-            _drop(half)
-            if _will_pass(failure):
+            _delete_files(temporary)
+            if _is_temporary(failure):
                 raise
             continue
         written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(copy.stat().st_mtime))
-        _rename(half, path)
+        _rename(temporary, path)
         return f"its copy of {written}"
     make_private(path)
     return "an empty one, as there is no good copy"
 
 
-def _mark_taken(connection: sqlite3.Connection, problem: str) -> None:
+def _add_rebuild_entry(connection: sqlite3.Connection, problem: str) -> None:
     """Add the entry ``REBUILD`` to a restored backup, of any schema version."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, 0)", (REBUILD, problem.encode()))

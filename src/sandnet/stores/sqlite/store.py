@@ -22,7 +22,7 @@ from sandnet.stores.sqlite.rows import Changes, Outcome, Outcomes
 from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
 
 
-class _Waiting(NamedTuple):
+class _PendingCommit(NamedTuple):
     changes: Changes
     durable: bool
     done: asyncio.Future[Outcome]
@@ -43,14 +43,14 @@ class SqliteStore:
         """Contents after the last commit whose outcome is known; not modified while the writer works."""
         self._is_open = False
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-        self._queue: list[_Waiting] = []
+        self._queue: list[_PendingCommit] = []
         self._running: asyncio.Future[Outcomes] | asyncio.Future[None] | None = None
         self._watchers = Watchers(backlog)
         self._backups = backups or Backups(path)
-        self._found: tuple[str, ...] = ()
-        self._refused = ""
+        self._open_problems: tuple[str, ...] = ()
+        self._commit_failure = ""
         """Why the last commit failed."""
-        self._broken = ""
+        self._repair_failure = ""
         """Why the file could not be repaired."""
 
     async def open(self) -> None:
@@ -60,7 +60,7 @@ class SqliteStore:
             Error: kind ``UNAVAILABLE``, as :func:`sandnet.stores.sqlite.recovery.open_or_salvage`.
         """
         loop = asyncio.get_running_loop()
-        self._contents, self._found = await loop.run_in_executor(self._writes, self._file.open)
+        self._contents, self._open_problems = await loop.run_in_executor(self._writes, self._file.open)
         self._is_open = True
 
     async def get(self, key: str) -> Entry | None:
@@ -76,7 +76,7 @@ class SqliteStore:
         self._opened()
         check_keys(changes)
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(changes, durable, done))
+        self._queue.append(_PendingCommit(changes, durable, done))
         if self._running is None:
             self._write_queue()
         try:
@@ -94,7 +94,7 @@ class SqliteStore:
 
     def problems(self) -> Sequence[str]:
         """See ``Store.problems``: damage found when it was opened, and the current failures."""
-        problems = (*self._found, self._refused, self._broken, self._backups.problem)
+        problems = (*self._open_problems, self._commit_failure, self._repair_failure, self._backups.problem)
         return [*dict.fromkeys(problem for problem in problems if problem)]
 
     async def verify(self) -> Sequence[Repaired]:
@@ -129,17 +129,17 @@ class SqliteStore:
 
     def _write_queue(self) -> None:
         batch, self._queue = self._queue, []
-        durable = any(waiting.durable for waiting in batch)
-        changes = [waiting.changes for waiting in batch]
+        durable = any(pending.durable for pending in batch)
+        changes = [pending.changes for pending in batch]
         job = partial(self._file.write, self._contents, changes, durable=durable)
         running: asyncio.Future[Outcomes] = asyncio.get_running_loop().run_in_executor(self._writes, job)
         running.add_done_callback(partial(self._written, batch))
         self._running = running
 
-    def _written(self, batch: Sequence[_Waiting], job: asyncio.Future[Outcomes]) -> None:
+    def _written(self, batch: Sequence[_PendingCommit], job: asyncio.Future[Outcomes]) -> None:
         failure = job.exception()
         outcomes: Sequence[Outcome] = job.result() if failure is None else [failure] * len(batch)
-        self._refused = str(failure) if failure else ""
+        self._commit_failure = str(failure) if failure else ""
         changed = [outcome for outcome in outcomes if isinstance(outcome, Changed)]
         for each in changed:
             self._contents.apply(each)
@@ -148,12 +148,12 @@ class SqliteStore:
             self._backups.changed()
         for each in changed:
             self._watchers.publish(each)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            waiting.done.set_result(outcome)
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            pending.done.set_result(outcome)
 
     def _checked(self, job: asyncio.Future[None]) -> None:
         failure = job.exception()
-        self._broken = str(failure) if isinstance(failure, Error) else repr(failure) if failure else ""
+        self._repair_failure = str(failure) if isinstance(failure, Error) else repr(failure) if failure else ""
         self._next()
 
     def _next(self) -> None:
