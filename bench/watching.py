@@ -43,9 +43,9 @@ def measure(counts: Counts) -> Section:
         Figure("daemon's processor time of both, not watched", processor[1] * MS, "ms"),
     )
     note = (
-        f"Two daemons with {BESIDE} sandboxes each; one of them watches nothing: it makes no repairs, removes no dead "
-        f"containers, and probes no backends. Blocks of {counts.block} joins and leaves alternate between them. A "
-        "block's figure is its mean, so periodic work counts. The ratio is the mean over neighbouring blocks, ± two "
+        f"Two daemons with {BESIDE} sandboxes each; one of them watches nothing: it makes no repairs, removes no "
+        f"exited containers, and probes no backends. Blocks of {counts.block} joins and leaves alternate between them. "
+        "A block's figure is its mean, so periodic work counts. The ratio is the mean over neighbouring blocks, ± two "
         "standard errors. The target is 1 plus two standard errors. Processor time is that of the process, during the "
         "blocks alone."
     )
