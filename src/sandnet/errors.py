@@ -18,7 +18,7 @@ class Kind(StrEnum):
     PROTECTED = "protected"
     """The object can never be changed or deleted."""
     NOT_FOUND = "not_found"
-    """No such object, or no such driver."""
+    """The object or the driver does not exist."""
     CONFLICT = "conflict"
     """Another object or program uses the host port, address, subnet or link."""
     EXHAUSTED = "exhausted"

@@ -129,7 +129,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     """Confirmation: the changes are in force, apart from the reported problems."""
 
     problems: tuple[str, ...] = ()
-    """What is wrong with the resolver, for people."""
+    """Descriptions of what is wrong with the resolver, for people."""
     lacking: tuple[Lack, ...] = ()
     """Clients that cannot be served before their sockets are passed; at most a thousand."""
 

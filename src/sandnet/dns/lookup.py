@@ -33,7 +33,7 @@ class _Answer(NamedTuple):
     """The result of a lookup."""
 
     source: str
-    """As in :class:`~sandnet.dns.base.Explanation`: ``none`` is NXDOMAIN, ``upstream`` is unknown here."""
+    """Source as in :class:`~sandnet.dns.base.Explanation`: ``none`` is NXDOMAIN, ``upstream`` is unknown here."""
     reason: str
     addresses: tuple[Address, ...] = ()
     pointer: str = ""

@@ -37,7 +37,7 @@ class Options(NamedTuple):
     timeout: float = 5.0
     """Seconds to wait for a server."""
     attempts: int = 2
-    """How many times all servers are asked in sequence."""
+    """Maximum number of rounds in which all servers are asked."""
     rotate: bool = False
     """Whether each question begins with another server."""
 
