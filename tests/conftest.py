@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.daemon_pair import fresh_world, nameless_worlds, workshop, world, worlds
+from tests.support.daemon_pair import daemon, daemons, fresh_world, nameless_worlds, workshop
 
-__all__ = ["fresh_world", "nameless_worlds", "workshop", "world", "worlds"]
+__all__ = ["daemon", "daemons", "fresh_world", "nameless_worlds", "workshop"]
 
 TESTS = Path(__file__).parent
 UNAVOIDABLE = ("this kernel has no", "this machine does not let")

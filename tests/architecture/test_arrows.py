@@ -93,12 +93,12 @@ def others(path: Path) -> set[str]:
 
 
 @every_module
-def test_given_a_module_when_it_is_placed_then_its_room_has_a_floor(path: Path) -> None:
+def test_every_package_of_modules_has_a_layer(path: Path) -> None:
     assert room(dotted(path)) in {"", *FLOOR}, "a new room needs a floor here and in docs/design.md"
 
 
 @every_module
-def test_given_a_module_when_it_imports_then_only_from_lower_floors(path: Path) -> None:
+def test_modules_import_only_from_lower_layers(path: Path) -> None:
     here = room(dotted(path))
     upward = {
         there
@@ -126,7 +126,7 @@ def crossings(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 @every_module
-def test_given_a_sub_package_when_it_imports_then_only_from_those_below_it(path: Path) -> None:
+def test_sub_package_imports_only_from_those_below(path: Path) -> None:
     wrong = [
         (part, other)
         for room_name, part, other in crossings(path)
@@ -135,18 +135,18 @@ def test_given_a_sub_package_when_it_imports_then_only_from_those_below_it(path:
     assert not wrong
 
 
-def test_given_monitoring_and_reconcile_when_they_import_then_not_each_other() -> None:
+def test_monitoring_and_reconcile_do_not_import_each_other() -> None:
     pair = {"monitoring", "reconcile"}
     assert not [path for path in modules() for _, part, other in crossings(path) if {part, other} == pair]
 
 
-def test_given_the_in_memory_kernel_when_it_is_imported_then_by_itself_only() -> None:
+def test_fake_kernel_is_imported_by_itself_only() -> None:
     users = {label(path) for path in modules() if any(name.startswith("sandnet.kernel.fake") for name in imports(path))}
     assert all("kernel/fake/" in user for user in users)
 
 
 @every_module
-def test_given_a_driver_when_it_imports_then_no_other_driver(path: Path) -> None:
+def test_drivers_do_not_import_other_drivers(path: Path) -> None:
     mine = dotted(path).split(".")[2:3]
     if room(dotted(path)) == "drivers" and mine:
         named = {name.split(".")[2] for name in imports(path) if name.startswith("sandnet.drivers.")}
@@ -154,7 +154,7 @@ def test_given_a_driver_when_it_imports_then_no_other_driver(path: Path) -> None
 
 
 @every_module
-def test_given_a_module_outside_the_kernel_room_when_it_imports_then_nothing_that_touches_the_machine(
+def test_only_kernel_modules_import_what_touches_the_machine(
     path: Path,
 ) -> None:
     if room(dotted(path)) == "kernel":
@@ -165,19 +165,19 @@ def test_given_a_module_outside_the_kernel_room_when_it_imports_then_nothing_tha
 
 
 @every_module
-def test_given_a_module_when_it_imports_http_then_it_is_the_api_or_the_server(path: Path) -> None:
+def test_only_api_and_server_import_http(path: Path) -> None:
     if room(dotted(path)) not in {"api", "serving"}:
         assert not others(path) & HTTP
 
 
 @every_module
-def test_given_a_command_when_it_is_imported_then_it_stays_light(path: Path) -> None:
+def test_importing_a_command_stays_light(path: Path) -> None:
     if room(dotted(path)) in LIGHT:
         assert ours(path) - {there for where, there in UPWARD if where == inside(path)} <= LIGHT_IMPORTS
         assert others(path) - set(sys.stdlib_module_names) <= LIGHT_PACKAGES
 
 
-def test_given_a_command_that_asks_the_daemon_when_it_starts_then_the_daemons_code_is_not_loaded() -> None:
+def test_client_commands_do_not_load_the_daemon_code() -> None:
     """Imports inside functions count here: what is loaded is read from the running command."""
     program = (
         "import sys\n"
@@ -196,14 +196,14 @@ def test_given_a_command_that_asks_the_daemon_when_it_starts_then_the_daemons_co
 
 
 @every_module
-def test_given_a_module_when_it_prints_then_it_is_a_command_or_the_daemon(path: Path) -> None:
+def test_only_commands_and_the_daemon_print(path: Path) -> None:
     if room(dotted(path)) not in {"cli", "daemon", "serving"}:
         calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
         prints = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
         assert not prints
 
 
-def test_given_the_program_when_it_imports_a_package_then_the_package_is_a_declared_dependency() -> None:
+def test_imported_packages_are_declared_dependencies() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[^\w.-]", need)[0].replace("-", "_") for need in project["dependencies"]}
     used = set().union(*(others(path) for path in modules())) - set(sys.stdlib_module_names) - {"__future__"}

@@ -96,13 +96,13 @@ def plain(path: str) -> str:
 
 
 @every_document
-def test_given_a_document_when_it_shows_commands_then_they_exist(document: Path) -> None:
+def test_commands_in_documents_exist(document: Path) -> None:
     mistakes = [f"{line}: {wrong(line)}" for line in command_lines(document.read_text()) if wrong(line)]
     assert not mistakes
 
 
 @every_document
-def test_given_a_document_when_it_links_then_the_target_exists(document: Path) -> None:
+def test_links_in_documents_have_targets(document: Path) -> None:
     for target in LINK.findall(FENCE.sub("", document.read_text())):
         if re.match(r"[a-z]+:", target):
             continue
@@ -121,11 +121,11 @@ def test_given_a_document_when_it_links_then_the_target_exists(document: Path) -
         "sandnet network create|nonsense",
     ],
 )
-def test_given_a_command_that_does_not_exist_when_checked_then_it_is_told(line: str) -> None:
+def test_nonexistent_command_is_reported_by_the_check(line: str) -> None:
     assert wrong(line)
 
 
-def test_given_the_makefile_when_a_document_names_a_target_then_it_exists() -> None:
+def test_make_targets_named_in_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     written = r"`make ([a-z-]+)[^`]*`|^\$ (?:sudo )?(?:[A-Z_]+=\S+ )*make ([a-z-]+)"
     named = {
@@ -155,7 +155,7 @@ def served_operations() -> set[tuple[str, str]]:
 
 
 @pytest.mark.skipif(not (REPOSITORY / "docs" / "api.md").exists(), reason="docs/api.md is not written")
-def test_given_the_rest_interface_when_documented_then_every_operation_and_no_other() -> None:
+def test_documented_rest_operations_are_exactly_the_existing() -> None:
     assert documented_operations() - {("GET", "/openapi.json")} == served_operations() - {("GET", "/openapi.json")}
 
 
@@ -166,18 +166,18 @@ def known_tests() -> set[str]:
 
 
 @pytest.mark.parametrize("document", sorted(REPOSITORY.glob("docs/**/*.md")), ids=label)
-def test_given_a_document_when_it_names_a_test_as_proof_then_the_test_exists(document: Path) -> None:
+def test_tests_cited_as_proof_in_documents_exist(document: Path) -> None:
     named = set(re.findall(r"`(test_\w+)`", document.read_text()))
     assert named <= known_tests()
 
 
-def test_given_the_page_of_reliability_when_it_names_a_harm_then_a_test_does_it() -> None:
+def test_every_harm_on_the_reliability_page_has_a_test() -> None:
     named = set(re.findall(r"`\[([^]`]+)\]`", (REPOSITORY / "docs" / "reliability.md").read_text()))
-    tested = re.findall(r'Harm\(\s*"([^"]+)"', (REPOSITORY / "tests" / "e2e" / "test_healing.py").read_text())
+    tested = re.findall(r'Harm\(\s*"([^"]+)"', (REPOSITORY / "tests" / "e2e" / "test_repair.py").read_text())
     assert named == set(tested)
 
 
-def test_given_the_decisions_when_listed_then_each_has_its_number_alone_and_its_own_title() -> None:
+def test_decisions_have_unique_numbers_and_own_titles() -> None:
     folder = REPOSITORY / "docs" / "adr"
     pages = sorted(page for page in folder.glob("0*.md") if page.name != "0000-template.md")
     titles = [(page.read_text().splitlines()[0].removeprefix("# ").partition(". "), page.name) for page in pages]

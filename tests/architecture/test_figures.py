@@ -41,7 +41,7 @@ def measured(name: str) -> float:
 
 
 @pytest.mark.parametrize("row", SOURCES)
-def test_given_a_figure_in_the_readme_when_compared_with_the_benchmarks_then_it_is_theirs(row: str) -> None:
+def test_readme_figures_match_the_benchmarks(row: str) -> None:
     figures, wanted = shown()[row], [measured(source) for source in SOURCES[row]]
     assert len(figures) == len(wanted)
     assert all(here / NOISE <= there <= here * NOISE for here, there in zip(figures, wanted, strict=True)), wanted

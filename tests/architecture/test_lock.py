@@ -15,14 +15,14 @@ LOCK = (REPOSITORY / "requirements.lock").read_text()
 LOCKED = {canonicalize_name(found[1]): found for found in ENTRY.finditer(LOCK.replace("\n    ", " "))}
 
 
-def test_given_the_dependencies_when_looked_up_in_the_lock_then_each_has_a_version_that_fits() -> None:
+def test_every_dependency_has_a_fitting_version_in_the_lock() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     for need in map(Requirement, project["dependencies"]):
         locked = LOCKED[canonicalize_name(need.name)]
         assert need.specifier.contains(locked[2]), f"{need}: {locked[2]} is locked; run: make lock"
 
 
-def test_given_the_lock_when_read_then_each_package_has_hashes_and_no_registry_is_named() -> None:
+def test_locked_packages_have_hashes_and_name_no_registry() -> None:
     assert LOCKED
     assert all("--hash=sha256:" in found[3] for found in LOCKED.values())
     assert "://" not in LOCK

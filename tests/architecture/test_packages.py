@@ -69,7 +69,7 @@ BEFORE_ALL = {
 ONLY_ON_PAGES = {"systemd-resolved": "a section of operations.md is for hosts that have it"}
 OURS = {"sandnet": "our own command"}
 EXCLUDED = {
-    "tests/unit/cli/test_file_view.py": "its run() reads files",
+    "tests/unit/cli/execution/test_file_view.py": "its run() reads files",
     "docs/demo.md": "its console block is the output of scripts/demo, which is read itself",
     "tests/support/programs.py": "names programs, and calls none",
     "tests/architecture/test_packages.py": "the same",
@@ -161,32 +161,30 @@ def all_words() -> frozenset[str]:
 @pytest.mark.parametrize(
     ("path", "called"), list(files()), ids=lambda value: label(value) if isinstance(value, Path) else ""
 )
-def test_given_a_file_when_it_calls_programs_then_their_packages_are_listed(
-    path: Path, called: Callable[[str], Iterator[str]]
-) -> None:
+def test_packages_of_called_programs_are_listed(path: Path, called: Callable[[str], Iterator[str]]) -> None:
     if label(path) not in EXCLUDED:
         assert not faults(called(path.read_text()), allowed_for(path))
 
 
 @pytest.mark.parametrize("packages", [RUN, TEST, BENCH, FRESH], ids=["run", "test", "bench", "fresh"])
-def test_given_a_listed_package_when_looked_up_then_something_of_it_is_used(packages: frozenset[str]) -> None:
+def test_listed_package_is_used(packages: frozenset[str]) -> None:
     assert not unjustified(packages, all_words())
 
 
-def test_given_the_exceptions_when_read_then_each_file_exists() -> None:
+def test_file_of_each_exception_exists() -> None:
     assert all((REPOSITORY / name).exists() for name in EXCLUDED)
 
 
-def test_given_an_unknown_program_when_called_then_it_is_a_fault() -> None:
+def test_unknown_program_is_a_fault() -> None:
     assert faults(["ip", "frobnicate"], RUN) == ["frobnicate: no package is known for it; name it in PROGRAMS"]
 
 
-def test_given_a_program_of_an_unlisted_package_when_called_then_it_is_a_fault() -> None:
+def test_program_of_an_unlisted_package_is_a_fault() -> None:
     assert faults(["conntrack"], RUN) == ["conntrack: conntrack is in no list that this file may count on"]
     assert not faults(["conntrack"], RUN | TEST)
 
 
-def test_given_a_listed_package_without_use_when_looked_up_then_it_is_a_fault() -> None:
+def test_listed_package_without_use_is_a_fault() -> None:
     assert unjustified(["curl", "hello", "netbase"], frozenset({"ip"})) == ["curl", "hello"]
 
 
@@ -202,20 +200,20 @@ def test_given_a_listed_package_without_use_when_looked_up_then_it_is_a_fault() 
         ("cat <(sort f) f.txt", {"cat", "sort"}),
     ],
 )
-def test_given_a_shell_script_when_read_then_its_programs_are_found(script: str, programs: set[str]) -> None:
+def test_programs_of_a_shell_script_are_found(script: str, programs: set[str]) -> None:
     assert set(called_by_shell(script)) == programs
 
 
-def test_given_python_when_read_then_what_it_runs_and_looks_up_is_found() -> None:
+def test_programs_that_python_runs_are_found() -> None:
     source = "subprocess.run(['/usr/bin/nft', 'x'])\nhost.sh('ip', 'link')\nshutil.which('dig')\nlog('curl')"
     assert set(called_by_python(source)) == {"nft", "ip", "dig"}
 
 
-def test_given_a_makefile_when_read_then_recipes_and_shell_calls_are_found() -> None:
+def test_recipes_and_shell_calls_of_a_makefile_are_found() -> None:
     source = "N ?= $(shell nproc)\nx: y\n\t@$(BIN)/python z\n\t@test -x $(BIN)/pip || sort $@\n"
     assert set(called_by_make(source)) == {"nproc", "sort"}
 
 
-def test_given_a_page_when_read_then_also_blocks_that_are_not_run_count() -> None:
+def test_blocks_that_are_not_run_count_too() -> None:
     page = "<!-- console: not run: why -->\n```console\n# tar x\nsed: output\n$ cut \\\n  y | wc\n```\n"
     assert set(called_by_page(page)) == {"tar", "cut", "wc"}

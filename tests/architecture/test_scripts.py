@@ -20,12 +20,12 @@ SCRIPTS = [
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=label)
-def test_given_a_script_when_listed_then_it_can_be_run(script: Path) -> None:
+def test_scripts_are_executable(script: Path) -> None:
     assert os.access(script, os.X_OK)
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("script", [file for file in SCRIPTS if b"bash" in file.read_bytes()[:30]], ids=label)
-def test_given_a_shell_script_when_checked_then_shellcheck_has_no_complaint(script: Path) -> None:
+def test_shellcheck_accepts_the_shell_scripts(script: Path) -> None:
     ended = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout

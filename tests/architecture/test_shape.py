@@ -49,22 +49,22 @@ def lines(function: Function) -> int:
 
 
 @every_module
-def test_given_a_module_when_it_is_read_then_it_says_what_it_is_for(path: Path) -> None:
+def test_modules_have_a_docstring_stating_their_purpose(path: Path) -> None:
     assert ast.get_docstring(tree(path))
 
 
 @every_module
-def test_given_a_module_when_it_is_measured_then_it_can_be_read_in_a_sitting(path: Path) -> None:
+def test_modules_are_within_the_length_limit(path: Path) -> None:
     longest = LONGEST_PROTOCOL_FILE if path.name in PROTOCOL_FILES else LONGEST_FILE
     assert len(path.read_text().splitlines()) <= longest
 
 
-def test_given_a_folder_when_its_modules_are_counted_then_it_can_be_taken_in_at_a_glance() -> None:
+def test_folder_has_few_enough_modules() -> None:
     folders = Counter(path.parent for path in modules() if path.name != "__init__.py")
     assert not {label(folder): count for folder, count in folders.items() if count > MODULES_IN_A_FOLDER}
 
 
-def test_given_two_modules_of_one_name_when_they_are_read_then_they_are_the_same_thing_in_two_places() -> None:
+def test_modules_of_one_name_are_the_same_thing() -> None:
     names = Counter(path.name for path in modules() if path.name != "__init__.py")
     allowed = {name for group in SAME_NAME for name in group.split()}
     twice = {name for name, count in names.items() if count > 1}
@@ -72,15 +72,15 @@ def test_given_two_modules_of_one_name_when_they_are_read_then_they_are_the_same
 
 
 @every_module
-def test_given_a_function_when_it_is_measured_then_it_is_not_long(path: Path) -> None:
+def test_functions_are_within_the_length_limit(path: Path) -> None:
     long = {function.name: lines(function) for function in functions(path) if lines(function) > LONGEST_FUNCTION}
     assert not long
 
 
 @every_module
-def test_given_a_module_when_it_is_read_then_nothing_is_left_for_later(path: Path) -> None:
+def test_modules_have_no_todo_left(path: Path) -> None:
     assert not UNFINISHED.search(path.read_text())
 
 
-def test_given_all_functions_when_they_are_measured_then_most_are_short() -> None:
+def test_most_functions_are_short() -> None:
     assert median(lines(function) for path in modules() for function in functions(path)) <= MEDIAN_FUNCTION

@@ -26,7 +26,7 @@ from sandnet.model import Attachment, BoundPort, Endpoint, Network, NetworkOptio
 from sandnet.model.link_alias import attachment_alias
 from sandnet.model.sandbox import Origin, Sandbox
 from sandnet.stores.memory import MemoryStore
-from tests.support.kernel_cases import SANDBOXES, FakeWorld, LinuxWorld, World
+from tests.support.kernel_cases import SANDBOXES, FakeKernelCase, KernelCase, LinuxKernelCase
 from tests.support.network_host import Host, unavailable
 
 POOLS: Final = (IPv4Network("10.60.0.0/16"),)
@@ -92,26 +92,28 @@ class DriverCase:
 
 
 @pytest.fixture(params=["fake", "linux"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def kernel_case(request: pytest.FixtureRequest) -> Iterator[KernelCase]:
     if request.param == "fake":
-        yield FakeWorld()
+        yield FakeKernelCase()
         return
     if reason := _reason():
         pytest.skip(reason)
     with Host() as host:
-        linux = LinuxWorld(host)
+        linux = LinuxKernelCase(host)
         yield linux
         linux.close()
 
 
 @pytest.fixture(params=[null, bridge, segment], ids=lambda make: make.__name__)
-async def case(request: pytest.FixtureRequest, world: World) -> DriverCase:
+async def case(request: pytest.FixtureRequest, kernel_case: KernelCase) -> DriverCase:
     workers = InlineWorkers(1)
-    sysctls = SysctlManager(world.kernel.sysctl, MemoryStore(), workers)
-    host_network = HostNetwork(world.kernel, workers, sysctls)
+    sysctls = SysctlManager(kernel_case.kernel.sysctl, MemoryStore(), workers)
+    host_network = HostNetwork(kernel_case.kernel, workers, sysctls)
     networks: list[NetworkState] = []
     await host_network.start(lambda phases: [each for each in networks if each.network.phase in phases])
-    return DriverCase(request.param(world.kernel, workers, host_network), world.kernel, host_network, networks)
+    return DriverCase(
+        request.param(kernel_case.kernel, workers, host_network), kernel_case.kernel, host_network, networks
+    )
 
 
 def endpoint(network: Network) -> Endpoint:
@@ -171,7 +173,7 @@ async def test_join_returns_the_link_as_it_should_be(case: DriverCase) -> None:
     assert bool(veth) is bool(network.link)
 
 
-async def test_joined_sandbox_has_its_interface_and_leaves_without_trace(case: DriverCase) -> None:
+async def test_sandbox_has_its_interface_and_leaves_no_trace(case: DriverCase) -> None:
     network = await case.network()
     ep = endpoint(network)
     att = attachment(network, ep)

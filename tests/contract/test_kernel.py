@@ -12,7 +12,7 @@ import pytest
 from sandnet.errors import Error, Kind
 from sandnet.kernel.observation import ProcessHandle
 from sandnet.kernel.types import Bridge, DefaultRoute, ElementChange, Veth
-from tests.support.kernel_cases import SANDBOXES, FakeWorld, LinuxWorld, World
+from tests.support.kernel_cases import SANDBOXES, FakeKernelCase, KernelCase, LinuxKernelCase
 from tests.support.network_host import Host, eventually, unavailable
 
 KEY = f"{SANDBOXES}/0123456789ab"
@@ -35,28 +35,28 @@ _reason = cache(unavailable)
 
 
 @pytest.fixture(params=["fake", "linux"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def case(request: pytest.FixtureRequest) -> Iterator[KernelCase]:
     if request.param == "fake":
-        yield FakeWorld()
+        yield FakeKernelCase()
         return
     if reason := _reason():
         pytest.skip(reason)
     with Host() as host:
-        linux = LinuxWorld(host)
+        linux = LinuxKernelCase(host)
         yield linux
         linux.close()
 
 
-def ports(world: World, bridge: str) -> int:
+def ports(case: KernelCase, bridge: str) -> int:
     """How many links are ports of the bridge."""
-    found = world.kernel.links.find(bridge)
-    return sum(link.master == found.ifindex for link in world.kernel.links.list()) if found else 0
+    found = case.kernel.links.find(bridge)
+    return sum(link.master == found.ifindex for link in case.kernel.links.list()) if found else 0
 
 
-def plugged(world: World, veth: Veth = VETH) -> None:
-    world.kernel.links.ensure_bridge(BRIDGE)
-    world.kernel.namespaces.make(KEY)
-    world.kernel.links.plug(KEY, veth)
+def plugged(case: KernelCase, veth: Veth = VETH) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
+    case.kernel.namespaces.make(KEY)
+    case.kernel.links.plug(KEY, veth)
 
 
 def refused(kind: Kind, code: str = "") -> pytest.RaisesExc[Error]:
@@ -66,8 +66,8 @@ def refused(kind: Kind, code: str = "") -> pytest.RaisesExc[Error]:
 # Links.
 
 
-def test_given_no_bridge_when_ensured_twice_then_it_is_there_once_and_up(world: World) -> None:
-    links = world.kernel.links
+def test_ensure_bridge_twice_makes_one_bridge_that_is_up(case: KernelCase) -> None:
+    links = case.kernel.links
     links.ensure_bridge(BRIDGE)
     links.ensure_bridge(BRIDGE)
     found = links.find("snb0")
@@ -77,37 +77,37 @@ def test_given_no_bridge_when_ensured_twice_then_it_is_there_once_and_up(world: 
     assert set(BRIDGE.addresses) <= set(links.addresses("snb0"))
 
 
-def test_given_a_bridge_when_ensured_with_another_mtu_then_it_has_that(world: World) -> None:
-    world.kernel.links.ensure_bridge(BRIDGE)
-    world.kernel.links.ensure_bridge(BRIDGE._replace(mtu=1400))
-    found = world.kernel.links.find("snb0")
+def test_ensure_bridge_changes_the_mtu(case: KernelCase) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
+    case.kernel.links.ensure_bridge(BRIDGE._replace(mtu=1400))
+    found = case.kernel.links.find("snb0")
     assert found
     assert found.mtu == 1400
 
 
-def test_given_a_link_that_is_no_bridge_when_it_is_used_as_one_then_conflict(world: World) -> None:
-    world.add_link("other0")
+def test_link_that_is_not_a_bridge_raises_conflict(case: KernelCase) -> None:
+    case.add_link("other0")
     with refused(Kind.CONFLICT):
-        world.kernel.links.ensure_bridge(BRIDGE._replace(name="other0"))
+        case.kernel.links.ensure_bridge(BRIDGE._replace(name="other0"))
     with refused(Kind.CONFLICT):
-        world.kernel.links.adopt_bridge(BRIDGE._replace(name="other0"))
+        case.kernel.links.adopt_bridge(BRIDGE._replace(name="other0"))
 
 
-def test_given_a_bridge_when_adopted_twice_then_it_has_the_addresses_it_lacked(world: World) -> None:
-    links = world.kernel.links
+def test_adopting_a_bridge_twice_adds_its_missing_addresses(case: KernelCase) -> None:
+    links = case.kernel.links
     links.ensure_bridge(BRIDGE._replace(addresses=BRIDGE.addresses[:1]))
     links.adopt_bridge(BRIDGE)
     links.adopt_bridge(BRIDGE)
     assert set(BRIDGE.addresses) <= set(links.addresses("snb0"))
 
 
-def test_given_no_link_when_adopted_then_not_found(world: World) -> None:
+def test_adopting_a_missing_link_raises_not_found(case: KernelCase) -> None:
     with refused(Kind.NOT_FOUND):
-        world.kernel.links.adopt_bridge(BRIDGE)
+        case.kernel.links.adopt_bridge(BRIDGE)
 
 
-def test_given_addresses_when_some_are_removed_twice_then_the_others_stay(world: World) -> None:
-    links = world.kernel.links
+def test_removing_addresses_twice_keeps_the_others(case: KernelCase) -> None:
+    links = case.kernel.links
     links.ensure_bridge(BRIDGE)
     for _ in range(2):
         links.remove_addresses("snb0", BRIDGE.addresses[:1])
@@ -117,72 +117,72 @@ def test_given_addresses_when_some_are_removed_twice_then_the_others_stay(world:
     assert not links.addresses("absent")
 
 
-def test_given_links_when_deleted_with_absent_ones_then_they_are_gone(world: World) -> None:
-    world.kernel.links.ensure_bridge(BRIDGE)
-    world.kernel.links.delete(["snb0", "absent"])
-    world.kernel.links.delete(["snb0"])
-    assert world.kernel.links.find("snb0") is None
+def test_deleting_links_ignores_absent_ones(case: KernelCase) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
+    case.kernel.links.delete(["snb0", "absent"])
+    case.kernel.links.delete(["snb0"])
+    assert case.kernel.links.find("snb0") is None
 
 
-def test_given_the_loopback_device_when_deleted_then_conflict_and_it_stays(world: World) -> None:
-    world.kernel.links.ensure_bridge(BRIDGE)
+def test_deleting_loopback_raises_conflict(case: KernelCase) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
     with refused(Kind.CONFLICT):
-        world.kernel.links.delete(["snb0", "lo"])
-    assert world.kernel.links.find("snb0")
+        case.kernel.links.delete(["snb0", "lo"])
+    assert case.kernel.links.find("snb0")
 
 
-def test_given_a_namespace_when_plugged_twice_then_one_pair_is_up_with_its_addresses(world: World) -> None:
-    plugged(world)
-    plugged(world)
-    host = world.kernel.links.find("snv0")
-    bridge = world.kernel.links.find("snb0")
+def test_plugging_twice_makes_one_veth_pair_with_addresses(case: KernelCase) -> None:
+    plugged(case)
+    plugged(case)
+    host = case.kernel.links.find("snv0")
+    bridge = case.kernel.links.find("snb0")
     assert host
     assert bridge
     assert (host.kind, host.master, host.up) == ("veth", bridge.ifindex, True)
-    assert ports(world, "snb0") == 1
-    assert sorted(world.kernel.namespaces.interfaces(KEY)) == ["eth0", "lo"]
-    assert world.inner_addresses(KEY, "eth0") == {"172.20.0.2/16", "fd00:20::2/64"}
+    assert ports(case, "snb0") == 1
+    assert sorted(case.kernel.namespaces.interfaces(KEY)) == ["eth0", "lo"]
+    assert case.inner_addresses(KEY, "eth0") == {"172.20.0.2/16", "fd00:20::2/64"}
 
 
-def test_given_no_namespace_or_no_bridge_when_plugged_then_not_found(world: World) -> None:
-    world.kernel.links.ensure_bridge(BRIDGE)
+def test_plugging_without_namespace_or_bridge_raises_not_found(case: KernelCase) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
     with refused(Kind.NOT_FOUND):
-        world.kernel.links.plug(KEY, VETH)
-    world.kernel.namespaces.make(KEY)
+        case.kernel.links.plug(KEY, VETH)
+    case.kernel.namespaces.make(KEY)
     with refused(Kind.NOT_FOUND):
-        world.kernel.links.plug(KEY, VETH._replace(bridge="absent"))
+        case.kernel.links.plug(KEY, VETH._replace(bridge="absent"))
 
 
-def test_given_an_interface_when_another_pair_wants_its_name_then_conflict(world: World) -> None:
-    plugged(world)
+def test_interface_name_taken_by_another_pair_raises_conflict(case: KernelCase) -> None:
+    plugged(case)
     with refused(Kind.CONFLICT, "interface_taken"):
-        world.kernel.links.plug(KEY, VETH._replace(host_link="snv1"))
-    assert world.kernel.links.find("snv1") is None
+        case.kernel.links.plug(KEY, VETH._replace(host_link="snv1"))
+    assert case.kernel.links.find("snv1") is None
 
 
-def test_given_a_retired_pair_when_plugged_again_then_it_is_new_and_up(world: World) -> None:
-    plugged(world)
-    world.kernel.links.retire(["snv0", "absent"])
-    retired = world.kernel.links.find("snv0")
+def test_plugging_a_retired_pair_makes_a_new_one_that_is_up(case: KernelCase) -> None:
+    plugged(case)
+    case.kernel.links.retire(["snv0", "absent"])
+    retired = case.kernel.links.find("snv0")
     assert retired
     assert not retired.up
-    plugged(world)
-    again = world.kernel.links.find("snv0")
+    plugged(case)
+    again = case.kernel.links.find("snv0")
     assert again
     assert again.up
-    world.kernel.links.reap()
-    assert world.kernel.links.find("snv0") == again
+    case.kernel.links.reap()
+    assert case.kernel.links.find("snv0") == again
 
 
-def test_given_retired_links_when_reaped_then_they_are_gone(world: World) -> None:
-    plugged(world)
-    world.kernel.links.retire(["snv0"])
-    world.kernel.links.retire(["snv0"])
-    world.kernel.links.reap()
-    world.kernel.links.reap()
-    assert world.kernel.links.find("snv0") is None
-    assert world.kernel.namespaces.interfaces(KEY) == ["lo"]
-    assert ports(world, "snb0") == 0
+def test_reaping_deletes_retired_links(case: KernelCase) -> None:
+    plugged(case)
+    case.kernel.links.retire(["snv0"])
+    case.kernel.links.retire(["snv0"])
+    case.kernel.links.reap()
+    case.kernel.links.reap()
+    assert case.kernel.links.find("snv0") is None
+    assert case.kernel.namespaces.interfaces(KEY) == ["lo"]
+    assert ports(case, "snb0") == 0
 
 
 # Addresses that several sandboxes share.
@@ -192,18 +192,18 @@ OWN = {"172.20.0.2/16", "fd00:20::2/64"}
 SHARED = {"172.20.0.99/32", "fd00:20::99/128"}
 
 
-def loopback(world: World) -> set[str]:
+def loopback(case: KernelCase) -> set[str]:
     """What is on ``lo`` beside its own addresses."""
-    return world.inner_addresses(KEY, "lo") - {"127.0.0.1/8", "::1/128"}
+    return case.inner_addresses(KEY, "lo") - {"127.0.0.1/8", "::1/128"}
 
 
-def test_given_marks_when_links_are_made_again_without_then_they_stay_until_they_are_retired(world: World) -> None:
-    links, mark = world.kernel.links, "sandnet1 net " + "x" * 242
-    world.kernel.links.ensure_bridge(BRIDGE._replace(alias=mark))
-    plugged(world, VETH._replace(alias="sandnet1 end y"))
-    plugged(world)
+def test_link_aliases_are_kept_until_the_link_is_retired(case: KernelCase) -> None:
+    links, mark = case.kernel.links, "sandnet1 net " + "x" * 242
+    case.kernel.links.ensure_bridge(BRIDGE._replace(alias=mark))
+    plugged(case, VETH._replace(alias="sandnet1 end y"))
+    plugged(case)
     assert [link.alias for link in links.list() if link.name in ("snb0", "snv0")] == [mark, "sandnet1 end y"]
-    plugged(world, VETH._replace(alias="another"))
+    plugged(case, VETH._replace(alias="another"))
     found = links.find("snv0")
     assert found
     assert found.alias == "another"
@@ -211,77 +211,77 @@ def test_given_marks_when_links_are_made_again_without_then_they_stay_until_they
     assert [link.alias for link in links.list() if link.name == "snv0"] in ([""], [])
 
 
-def test_given_a_shared_address_when_plugged_twice_then_it_is_on_lo(world: World) -> None:
-    plugged(world, SHARING)
-    plugged(world, SHARING)
-    assert world.inner_addresses(KEY, "eth0") == OWN
-    assert loopback(world) == SHARED
+def test_plugging_twice_puts_the_shared_address_on_lo(case: KernelCase) -> None:
+    plugged(case, SHARING)
+    plugged(case, SHARING)
+    assert case.inner_addresses(KEY, "eth0") == OWN
+    assert loopback(case) == SHARED
 
 
-def test_given_a_shared_address_when_its_holder_changes_then_it_moves_there_and_back(world: World) -> None:
-    plugged(world, SHARING)
+def test_shared_address_moves_to_the_holder_and_back(case: KernelCase) -> None:
+    plugged(case, SHARING)
     for _ in range(2):
-        plugged(world, SHARING._replace(holder=True))
-    assert world.inner_addresses(KEY, "eth0") == OWN | SHARED
-    assert not loopback(world)
-    plugged(world, SHARING)
-    assert world.inner_addresses(KEY, "eth0") == OWN
-    assert loopback(world) == SHARED
+        plugged(case, SHARING._replace(holder=True))
+    assert case.inner_addresses(KEY, "eth0") == OWN | SHARED
+    assert not loopback(case)
+    plugged(case, SHARING)
+    assert case.inner_addresses(KEY, "eth0") == OWN
+    assert loopback(case) == SHARED
 
 
-def test_given_a_shared_address_when_plugged_without_one_then_it_stays(world: World) -> None:
-    plugged(world, SHARING._replace(holder=True))
-    plugged(world)
-    assert world.inner_addresses(KEY, "eth0") == OWN | SHARED
+def test_plugging_without_a_shared_address_keeps_it(case: KernelCase) -> None:
+    plugged(case, SHARING._replace(holder=True))
+    plugged(case)
+    assert case.inner_addresses(KEY, "eth0") == OWN | SHARED
 
 
-def test_given_a_shared_address_when_withdrawn_twice_then_it_is_gone(world: World) -> None:
-    plugged(world, SHARING)
-    world.kernel.links.retire(["snv0"])
+def test_withdrawing_a_shared_address_twice_removes_it(case: KernelCase) -> None:
+    plugged(case, SHARING)
+    case.kernel.links.retire(["snv0"])
     for _ in range(2):
-        world.kernel.links.remove_service_addresses(
+        case.kernel.links.remove_service_addresses(
             KEY, [ip_interface("172.20.0.99/16"), ip_interface("fd00:20::99/64")]
         )
-    assert not loopback(world)
-    world.kernel.links.remove_service_addresses(OTHER_KEY, [ip_interface("172.20.0.99/16")])
+    assert not loopback(case)
+    case.kernel.links.remove_service_addresses(OTHER_KEY, [ip_interface("172.20.0.99/16")])
 
 
 # Namespaces.
 
 
-def test_given_no_namespace_when_made_twice_then_it_is_the_same_one(world: World) -> None:
-    first = world.kernel.namespaces.make(KEY)
-    second = world.kernel.namespaces.make(KEY)
+def test_making_a_namespace_twice_returns_the_same_one(case: KernelCase) -> None:
+    first = case.kernel.namespaces.make(KEY)
+    second = case.kernel.namespaces.make(KEY)
     assert first.inode == second.inode
     assert (first.loopback_was_up, second.loopback_was_up) == (False, True)
-    found = world.kernel.namespaces.find(KEY)
+    found = case.kernel.namespaces.find(KEY)
     assert found
     assert found.inode == first.inode
-    assert world.kernel.namespaces.make(OTHER_KEY).inode != first.inode
+    assert case.kernel.namespaces.make(OTHER_KEY).inode != first.inode
 
 
-def test_given_nothing_pinned_when_asked_then_there_is_nothing(world: World) -> None:
-    assert world.kernel.namespaces.find(KEY) is None
-    assert not world.kernel.namespaces.interfaces(KEY)
-    world.kernel.namespaces.release(KEY)
-    world.kernel.namespaces.default_routes(KEY, [])
+def test_find_without_a_pinned_namespace_returns_none(case: KernelCase) -> None:
+    assert case.kernel.namespaces.find(KEY) is None
+    assert not case.kernel.namespaces.interfaces(KEY)
+    case.kernel.namespaces.release(KEY)
+    case.kernel.namespaces.default_routes(KEY, [])
 
 
-def test_given_a_file_at_the_key_when_made_then_conflict(world: World) -> None:
-    world.obstruct(KEY)
+def test_making_a_namespace_over_a_file_raises_conflict(case: KernelCase) -> None:
+    case.obstruct(KEY)
     with refused(Kind.CONFLICT):
-        world.kernel.namespaces.make(KEY)
+        case.kernel.namespaces.make(KEY)
 
 
 @pytest.mark.parametrize("key", ["/run/elsewhere/abc", f"{SANDBOXES}/../abc"])
-def test_given_a_key_outside_the_sandbox_directory_when_made_then_invalid(world: World, key: str) -> None:
+def test_namespace_key_outside_the_sandbox_directory_is_invalid(case: KernelCase, key: str) -> None:
     with refused(Kind.INVALID):
-        world.kernel.namespaces.make(key)
+        case.kernel.namespaces.make(key)
 
 
-def test_given_a_foreign_namespace_when_pinned_and_released_then_it_is_as_it_was(world: World) -> None:
-    namespaces = world.kernel.namespaces
-    path = world.foreign_namespace()
+def test_releasing_a_foreign_namespace_restores_its_state(case: KernelCase) -> None:
+    namespaces = case.kernel.namespaces
+    path = case.foreign_namespace()
     found = namespaces.identify(path=path)
     pinned = namespaces.pin(KEY, path=path, inode=found.inode)
     assert not pinned.loopback_was_up
@@ -293,157 +293,157 @@ def test_given_a_foreign_namespace_when_pinned_and_released_then_it_is_as_it_was
     assert namespaces.pin(KEY, path=path) == pinned
 
 
-def test_given_another_namespace_at_the_key_when_pinned_then_conflict(world: World) -> None:
-    world.kernel.namespaces.make(KEY)
+def test_pinning_over_another_namespace_raises_conflict(case: KernelCase) -> None:
+    case.kernel.namespaces.make(KEY)
     with refused(Kind.CONFLICT):
-        world.kernel.namespaces.pin(KEY, path=world.foreign_namespace())
+        case.kernel.namespaces.pin(KEY, path=case.foreign_namespace())
 
 
-def test_given_a_path_where_another_namespace_is_by_now_when_pinned_then_conflict(world: World) -> None:
-    path = world.foreign_namespace()
-    found = world.kernel.namespaces.identify(path=path)
+def test_pinning_a_path_whose_namespace_changed_raises_conflict(case: KernelCase) -> None:
+    path = case.foreign_namespace()
+    found = case.kernel.namespaces.identify(path=path)
     with refused(Kind.CONFLICT):
-        world.kernel.namespaces.pin(KEY, path=path, inode=found.inode + 1)
-    assert world.kernel.namespaces.find(KEY) is None
-    assert world.kernel.namespaces.identify(path=path) == found
+        case.kernel.namespaces.pin(KEY, path=path, inode=found.inode + 1)
+    assert case.kernel.namespaces.find(KEY) is None
+    assert case.kernel.namespaces.identify(path=path) == found
 
 
-def test_given_neither_path_nor_process_when_pinned_then_it_is_the_hosts_own(world: World) -> None:
-    pinned = world.kernel.namespaces.pin(KEY)
+def test_pinning_without_path_or_process_pins_the_host_namespace(case: KernelCase) -> None:
+    pinned = case.kernel.namespaces.pin(KEY)
     assert pinned.loopback_was_up
-    assert pinned.inode == world.kernel.namespaces.identify().inode
-    world.kernel.namespaces.release(KEY)
-    assert world.kernel.namespaces.identify().inode == pinned.inode
+    assert pinned.inode == case.kernel.namespaces.identify().inode
+    case.kernel.namespaces.release(KEY)
+    assert case.kernel.namespaces.identify().inode == pinned.inode
 
 
-def test_given_no_such_path_when_pinned_then_not_found(world: World) -> None:
+def test_pinning_a_missing_path_raises_not_found(case: KernelCase) -> None:
     with refused(Kind.NOT_FOUND):
-        world.kernel.namespaces.pin(KEY, path="/run/absent")
+        case.kernel.namespaces.pin(KEY, path="/run/absent")
 
 
-def test_given_another_identity_when_released_then_it_stays(world: World) -> None:
-    made = world.kernel.namespaces.make(KEY)
-    world.kernel.namespaces.release(KEY, inode=made.inode + 1)
-    assert world.kernel.namespaces.find(KEY)
-    world.kernel.namespaces.release(KEY, inode=made.inode)
-    assert world.kernel.namespaces.find(KEY) is None
+def test_release_with_another_identity_keeps_the_namespace(case: KernelCase) -> None:
+    made = case.kernel.namespaces.make(KEY)
+    case.kernel.namespaces.release(KEY, inode=made.inode + 1)
+    assert case.kernel.namespaces.find(KEY)
+    case.kernel.namespaces.release(KEY, inode=made.inode)
+    assert case.kernel.namespaces.find(KEY) is None
 
 
-def test_given_an_interface_when_default_routes_are_set_again_then_only_the_last_ones_hold(world: World) -> None:
-    plugged(world)
+def test_setting_default_routes_replaces_the_previous_ones(case: KernelCase) -> None:
+    plugged(case)
     ipv4 = DefaultRoute("eth0", IPv4Address("172.20.0.1"))
     ipv6 = DefaultRoute("eth0", IPv6Address("fd00:20::1"))
-    world.kernel.namespaces.default_routes(KEY, [ipv4])
-    world.kernel.namespaces.default_routes(KEY, [ipv4._replace(gateway=IPv4Address("172.20.0.9")), ipv6])
-    assert world.gateways(KEY) == {"172.20.0.9", "fd00:20::1"}
-    world.kernel.namespaces.default_routes(KEY, [])
-    assert not world.gateways(KEY)
+    case.kernel.namespaces.default_routes(KEY, [ipv4])
+    case.kernel.namespaces.default_routes(KEY, [ipv4._replace(gateway=IPv4Address("172.20.0.9")), ipv6])
+    assert case.gateways(KEY) == {"172.20.0.9", "fd00:20::1"}
+    case.kernel.namespaces.default_routes(KEY, [])
+    assert not case.gateways(KEY)
 
 
-def test_given_no_interface_or_namespace_when_routes_are_set_then_not_found(world: World) -> None:
+def test_routes_without_interface_or_namespace_raise_not_found(case: KernelCase) -> None:
     routes = [DefaultRoute("eth7", IPv4Address("172.20.0.1"))]
     with refused(Kind.NOT_FOUND):
-        world.kernel.namespaces.default_routes(KEY, routes)
-    world.kernel.namespaces.make(KEY)
+        case.kernel.namespaces.default_routes(KEY, routes)
+    case.kernel.namespaces.make(KEY)
     with refused(Kind.NOT_FOUND):
-        world.kernel.namespaces.default_routes(KEY, routes)
+        case.kernel.namespaces.default_routes(KEY, routes)
 
 
 # Firewall and parameters.
 
 
-def test_given_a_script_when_applied_again_then_it_converges(world: World) -> None:
+def test_reapplying_an_nft_script_converges(case: KernelCase) -> None:
     script = "table inet t\ndelete table inet t\ntable inet t {\n set s { type ifname; }\n}\n"
-    world.kernel.firewall.apply(script)
-    world.kernel.firewall.apply(script)
+    case.kernel.firewall.apply(script)
+    case.kernel.firewall.apply(script)
 
 
-def test_given_a_script_with_a_nul_when_applied_then_it_is_refused_whole(world: World) -> None:
+def test_nft_script_with_a_nul_is_refused_entirely(case: KernelCase) -> None:
     with refused(Kind.INTERNAL):
-        world.kernel.firewall.apply("table inet sandnet { }\n\0flush ruleset")
+        case.kernel.firewall.apply("table inet sandnet { }\n\0flush ruleset")
 
 
 def changed(address: str, *, comes: bool) -> ElementChange:
     return ElementChange("inet t", "s", address, ip_address(address).packed, comes)
 
 
-def test_given_a_set_when_elements_come_and_go_then_it_holds_what_is_left(world: World) -> None:
-    world.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n")
-    world.kernel.firewall.change([changed("10.0.0.1", comes=True), changed("10.0.0.2", comes=True)])
-    world.kernel.firewall.change([changed("10.0.0.1", comes=False), changed("10.0.0.2", comes=True)])
-    world.kernel.firewall.change([])
-    found = world.kernel.firewall.listing("inet t")
+def test_nft_set_holds_the_remaining_elements(case: KernelCase) -> None:
+    case.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n")
+    case.kernel.firewall.change([changed("10.0.0.1", comes=True), changed("10.0.0.2", comes=True)])
+    case.kernel.firewall.change([changed("10.0.0.1", comes=False), changed("10.0.0.2", comes=True)])
+    case.kernel.firewall.change([])
+    found = case.kernel.firewall.listing("inet t")
     assert found
     assert found.elements == {"s": {"10.0.0.2"}}
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_given_what_is_not_there_when_it_goes_then_nothing_of_the_change_happens(world: World, there: bool) -> None:
+def test_removing_a_missing_element_rolls_back_the_change(case: KernelCase, there: bool) -> None:
     if there:
-        world.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n")
+        case.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n")
     with refused(Kind.UNAVAILABLE):
-        world.kernel.firewall.change([changed("10.0.0.1", comes=True), changed("10.0.0.2", comes=False)])
-    found = world.kernel.firewall.listing("inet t")
+        case.kernel.firewall.change([changed("10.0.0.1", comes=True), changed("10.0.0.2", comes=False)])
+    found = case.kernel.firewall.listing("inet t")
     assert found is None or not found.elements.get("s")
 
 
-def test_given_no_flows_when_forgotten_then_success(world: World) -> None:
-    world.kernel.firewall.forget_flows()
-    world.kernel.firewall.forget_flows(addresses=[ip_address("10.0.0.2"), ip_address("fd00::2")], bound=[(UDP, 53)])
+def test_forgetting_flows_without_any_succeeds(case: KernelCase) -> None:
+    case.kernel.firewall.forget_flows()
+    case.kernel.firewall.forget_flows(addresses=[ip_address("10.0.0.2"), ip_address("fd00::2")], bound=[(UDP, 53)])
 
 
-def test_given_a_parameter_when_set_then_it_has_the_value(world: World) -> None:
-    world.kernel.sysctl.set("net/ipv4/ip_forward", "1")
-    assert world.kernel.sysctl.get("net/ipv4/ip_forward") == "1"
+def test_setting_a_parameter_changes_its_value(case: KernelCase) -> None:
+    case.kernel.sysctl.set("net/ipv4/ip_forward", "1")
+    assert case.kernel.sysctl.get("net/ipv4/ip_forward") == "1"
 
 
-def test_given_a_bridge_when_its_parameter_is_set_then_it_has_it_until_it_is_gone(world: World) -> None:
+def test_bridge_parameter_is_kept_until_the_bridge_is_gone(case: KernelCase) -> None:
     name = "net/ipv4/conf/snb0/route_localnet"
-    assert world.kernel.sysctl.get(name) is None
-    world.kernel.links.ensure_bridge(BRIDGE)
-    world.kernel.sysctl.set(name, "1")
-    assert world.kernel.sysctl.get(name) == "1"
-    world.kernel.links.delete(["snb0"])
-    assert world.kernel.sysctl.get(name) is None
+    assert case.kernel.sysctl.get(name) is None
+    case.kernel.links.ensure_bridge(BRIDGE)
+    case.kernel.sysctl.set(name, "1")
+    assert case.kernel.sysctl.get(name) == "1"
+    case.kernel.links.delete(["snb0"])
+    assert case.kernel.sysctl.get(name) is None
 
 
-def test_given_no_such_parameter_when_set_then_unavailable(world: World) -> None:
-    assert world.kernel.sysctl.get("net/ipv4/absent") is None
+def test_unknown_parameter_is_unavailable(case: KernelCase) -> None:
+    assert case.kernel.sysctl.get("net/ipv4/absent") is None
     with refused(Kind.UNAVAILABLE):
-        world.kernel.sysctl.set("net/ipv4/absent", "1")
+        case.kernel.sysctl.set("net/ipv4/absent", "1")
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "net/../kernel/hostname", "net//ipv4/ip_forward", "./net", "a\0b"])
-def test_given_a_name_that_leads_elsewhere_when_used_then_invalid(world: World, name: str) -> None:
+def test_parameter_name_that_leads_elsewhere_is_invalid(case: KernelCase, name: str) -> None:
     with refused(Kind.INVALID):
-        world.kernel.sysctl.get(name)
+        case.kernel.sysctl.get(name)
     with refused(Kind.INVALID):
-        world.kernel.sysctl.set(name, "1")
+        case.kernel.sysctl.set(name, "1")
 
 
 # Host.
 
 
-def test_given_addresses_and_routes_when_asked_then_they_are_occupied_except_on_ignored_links(world: World) -> None:
-    world.add_link("other0", "10.5.0.1/24")
-    world.add_route("10.6.0.0/16", "other0")
-    world.kernel.links.ensure_bridge(BRIDGE)
-    everything = set(world.kernel.host.occupied())
+def test_occupied_has_addresses_and_routes_except_ignored_links(case: KernelCase) -> None:
+    case.add_link("other0", "10.5.0.1/24")
+    case.add_route("10.6.0.0/16", "other0")
+    case.kernel.links.ensure_bridge(BRIDGE)
+    everything = set(case.kernel.host.occupied())
     theirs = {ip_network("10.5.0.0/24"), ip_network("10.6.0.0/16")}
     assert everything >= theirs | {address.network for address in BRIDGE.addresses}
-    left = set(world.kernel.host.occupied({"snb0"}))
+    left = set(case.kernel.host.occupied({"snb0"}))
     assert left >= theirs
     assert not left & {address.network for address in BRIDGE.addresses}
 
 
-def test_given_a_host_when_asked_for_local_ports_then_the_range_makes_sense(world: World) -> None:
-    low, high = world.kernel.host.local_port_range()
+def test_local_port_range_is_plausible(case: KernelCase) -> None:
+    low, high = case.kernel.host.local_port_range()
     assert 0 < low < high <= 65535
 
 
 @pytest.mark.parametrize("proto", [TCP, UDP, SCTP])
-def test_given_a_held_port_when_held_again_then_taken_until_closed(world: World, proto: int) -> None:
-    hold = world.kernel.host.hold
+def test_held_port_is_taken_until_closed(case: KernelCase, proto: int) -> None:
+    hold = case.kernel.host.hold
     held = hold(proto, ANY, 7001)
     assert held.port == 7001
     with refused(Kind.CONFLICT, "port_taken"):
@@ -456,45 +456,45 @@ def test_given_a_held_port_when_held_again_then_taken_until_closed(world: World,
     other_family.close()
 
 
-def test_given_one_address_when_its_port_is_held_then_another_address_has_it_free(world: World) -> None:
-    world.kernel.links.ensure_bridge(BRIDGE)
-    one = world.kernel.host.hold(TCP, ip_interface("172.20.0.1/16").ip, 7002)
-    other = world.kernel.host.hold(TCP, ip_address("127.0.0.1"), 7002)
+def test_port_held_on_one_address_is_free_on_another(case: KernelCase) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
+    one = case.kernel.host.hold(TCP, ip_interface("172.20.0.1/16").ip, 7002)
+    other = case.kernel.host.hold(TCP, ip_address("127.0.0.1"), 7002)
     one.close()
     other.close()
 
 
-def test_given_port_zero_when_held_then_the_kernel_chooses_a_local_port(world: World) -> None:
-    first = world.kernel.host.hold(TCP, ANY, 0)
-    second = world.kernel.host.hold(TCP, ANY, 0)
-    low, high = world.kernel.host.local_port_range()
+def test_holding_port_zero_picks_a_local_port(case: KernelCase) -> None:
+    first = case.kernel.host.hold(TCP, ANY, 0)
+    second = case.kernel.host.hold(TCP, ANY, 0)
+    low, high = case.kernel.host.local_port_range()
     assert first.port != second.port
     assert all(low <= port <= high for port in (first.port, second.port))
     first.close()
     second.close()
 
 
-def test_given_a_port_of_another_program_when_held_then_taken(world: World) -> None:
-    port = world.take_port("127.0.0.1")
+def test_holding_a_port_of_another_program_raises_taken(case: KernelCase) -> None:
+    port = case.take_port("127.0.0.1")
     with refused(Kind.CONFLICT, "port_taken"):
-        world.kernel.host.hold(TCP, ANY, port)
-    world.kernel.host.hold(UDP, ANY, port).close()
+        case.kernel.host.hold(TCP, ANY, port)
+    case.kernel.host.hold(UDP, ANY, port).close()
 
 
 @pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8::7"])
-def test_given_an_address_of_another_host_when_held_then_not_local(world: World, address: str) -> None:
+def test_holding_a_port_on_a_foreign_address_raises_not_local(case: KernelCase, address: str) -> None:
     with refused(Kind.CONFLICT, "address_not_local"):
-        world.kernel.host.hold(TCP, ip_address(address), 7003)
+        case.kernel.host.hold(TCP, ip_address(address), 7003)
 
 
 @pytest.mark.parametrize(("proto", "port"), [(1, 80), (TCP, 65536), (TCP, -1)])
-def test_given_no_port_at_all_when_held_then_invalid(world: World, proto: int, port: int) -> None:
+def test_holding_a_port_out_of_range_is_invalid(case: KernelCase, proto: int, port: int) -> None:
     with refused(Kind.INVALID):
-        world.kernel.host.hold(proto, ANY, port)
+        case.kernel.host.hold(proto, ANY, port)
 
 
-def test_given_a_host_when_asked_what_is_missing_then_every_reason_is_told(world: World) -> None:
-    missing = world.kernel.host.missing_features()
+def test_missing_host_requirements_are_all_reported(case: KernelCase) -> None:
+    missing = case.kernel.host.missing_features()
     assert set(missing) <= {"bridge", "veth", "nftables", "namespaces", "ipv6", "sctp"}
     assert all(missing.values())
 
@@ -506,34 +506,34 @@ def is_readable(watched: ProcessHandle, seconds: float) -> bool:
     return bool(waiting.poll(seconds * 1000))
 
 
-def test_given_a_process_when_watched_then_its_end_is_told_and_nothing_else(world: World) -> None:
-    processes = world.kernel.processes
-    one, other = world.begin_process(), world.begin_process()
+def test_process_watch_reports_only_the_exit(case: KernelCase) -> None:
+    processes = case.kernel.processes
+    one, other = case.begin_process(), case.begin_process()
     started = processes.started(one)
     assert started is not None
     watched = processes.watch(one, started)
     assert watched is not None
-    world.end_process(other)
+    case.end_process(other)
     assert not is_readable(watched, 0.05)
-    world.end_process(one)
+    case.end_process(one)
     assert is_readable(watched, 5)
     watched.close()
     watched.close()
 
 
-def test_given_a_process_that_ended_when_looked_up_then_there_is_none_though_nobody_reaped_it(world: World) -> None:
-    processes = world.kernel.processes
-    pid = world.begin_process()
+def test_exited_but_unreaped_process_is_not_found(case: KernelCase) -> None:
+    processes = case.kernel.processes
+    pid = case.begin_process()
     started = processes.started(pid)
     assert started is not None
-    world.end_process(pid)
+    case.end_process(pid)
     eventually(lambda: processes.started(pid) is None)
     assert processes.watch(pid, started) is None
 
 
-def test_given_a_number_used_again_when_watched_then_it_is_another_process(world: World) -> None:
-    processes = world.kernel.processes
-    pid = world.begin_process()
+def test_reused_pid_is_a_different_process(case: KernelCase) -> None:
+    processes = case.kernel.processes
+    pid = case.begin_process()
     started = processes.started(pid)
     assert started is not None
     assert processes.watch(pid, started - 1) is None
@@ -541,13 +541,13 @@ def test_given_a_number_used_again_when_watched_then_it_is_another_process(world
     assert processes.watch(4194304, 1) is None
 
 
-def test_given_processes_in_namespaces_when_listed_then_each_namespace_is_told_until_it_is_empty(world: World) -> None:
-    kernel = world.kernel
+def test_namespace_is_listed_until_its_last_process_exits(case: KernelCase) -> None:
+    kernel = case.kernel
     made = kernel.namespaces.make(KEY)
     assert made.inode not in kernel.processes.namespaces()
-    pids = [world.begin_process(KEY) for _ in range(2)]
+    pids = [case.begin_process(KEY) for _ in range(2)]
     eventually(lambda: made.inode in kernel.processes.namespaces())
-    world.end_process(pids[0])
+    case.end_process(pids[0])
     assert made.inode in kernel.processes.namespaces()
-    world.end_process(pids[1])
+    case.end_process(pids[1])
     eventually(lambda: made.inode not in kernel.processes.namespaces())

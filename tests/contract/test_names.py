@@ -16,7 +16,7 @@ from tests.support.dns_servers import DnsHost, names, query, rcode, records
 from tests.support.network_host import Host, unavailable
 
 
-class World(Protocol):
+class NameServiceCase(Protocol):
     """A name service, and sandboxes that ask it."""
 
     service: NameService
@@ -30,7 +30,7 @@ class World(Protocol):
         ...
 
 
-class FakeWorld:
+class FakeNameServiceCase:
     """Everything in memory."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class FakeWorld:
         return answer
 
 
-class LinuxWorld:
+class ResolverCase:
     """A resolver process, and sockets in namespaces."""
 
     def __init__(self, dns_host: DnsHost, service: NameService) -> None:
@@ -64,85 +64,81 @@ class LinuxWorld:
 
 
 @pytest.fixture(params=["fake", "linux"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[NameServiceCase]:
     if request.param == "fake":
-        yield FakeWorld()
+        yield FakeNameServiceCase()
         return
     if reason := unavailable():
         pytest.skip(reason)
     with Host() as host:
         dns_host = DnsHost(host, tmp_path)
         try:
-            yield LinuxWorld(dns_host, await dns_host.opened())
+            yield ResolverCase(dns_host, await dns_host.opened())
         finally:
             await dns_host.close()
 
 
-async def test_given_a_name_when_applied_then_a_sandbox_on_the_network_resolves_it(world: World) -> None:
-    box = world.asker("box", "front")
-    await world.service.apply(box, names("front", "e1", "web", "10.0.0.2", "fd00::2"))
-    assert records(await world.ask(box, "web")) == ["10.0.0.2"]
-    assert records(await world.ask(box, "WEB.front")) == ["10.0.0.2"]
-    assert records(await world.ask(box, "web", "AAAA")) == ["fd00::2"]
-    assert records(await world.ask(box, "2.0.0.10.in-addr.arpa", "PTR")) == ["web.front."]
-    assert world.service.problem() == ""
+async def test_applied_name_resolves_in_a_sandbox_on_the_network(case: NameServiceCase) -> None:
+    box = case.asker("box", "front")
+    await case.service.apply(box, names("front", "e1", "web", "10.0.0.2", "fd00::2"))
+    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(box, "WEB.front")) == ["10.0.0.2"]
+    assert records(await case.ask(box, "web", "AAAA")) == ["fd00::2"]
+    assert records(await case.ask(box, "2.0.0.10.in-addr.arpa", "PTR")) == ["web.front."]
+    assert case.service.problem() == ""
 
 
-async def test_given_a_name_when_taken_back_then_no_answer_holds_it(world: World) -> None:
-    box = world.asker("box", "front", external=False)
-    await world.service.apply(box, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "web", "10.0.0.3"))
-    await world.service.apply(RemoveNames(network_id="id-front", owner="e1"))
-    assert records(await world.ask(box, "web")) == ["10.0.0.3"]
-    await world.service.apply(
-        RemoveNames(network_id="id-front", owner="e2"), RemoveNames(network_id="id-x", owner="e9")
-    )
-    assert rcode(await world.ask(box, "web")) == "NXDOMAIN"
+async def test_withdrawn_name_is_in_no_answer(case: NameServiceCase) -> None:
+    box = case.asker("box", "front", external=False)
+    await case.service.apply(box, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "web", "10.0.0.3"))
+    await case.service.apply(RemoveNames(network_id="id-front", owner="e1"))
+    assert records(await case.ask(box, "web")) == ["10.0.0.3"]
+    await case.service.apply(RemoveNames(network_id="id-front", owner="e2"), RemoveNames(network_id="id-x", owner="e9"))
+    assert rcode(await case.ask(box, "web")) == "NXDOMAIN"
 
 
-async def test_given_another_network_when_a_sandbox_asks_then_its_names_are_not_seen(world: World) -> None:
-    box, other = world.asker("box", "front", external=False), world.asker("other", "back", external=False)
-    await world.service.apply(box, other, names("front", "e1", "web", "10.0.0.2"))
-    assert rcode(await world.ask(other, "web")) == "NXDOMAIN"
-    await world.service.apply(world.asker("other", "back", "front", external=False))
-    assert records(await world.ask(other, "web")) == ["10.0.0.2"]
+async def test_names_of_another_network_are_not_visible(case: NameServiceCase) -> None:
+    box, other = case.asker("box", "front", external=False), case.asker("other", "back", external=False)
+    await case.service.apply(box, other, names("front", "e1", "web", "10.0.0.2"))
+    assert rcode(await case.ask(other, "web")) == "NXDOMAIN"
+    await case.service.apply(case.asker("other", "back", "front", external=False))
+    assert records(await case.ask(other, "web")) == ["10.0.0.2"]
 
 
-async def test_given_an_alias_when_asked_then_only_its_sandbox_knows_it(world: World) -> None:
+async def test_alias_is_known_only_to_its_sandbox(case: NameServiceCase) -> None:
     alias = Alias(name="db", addresses=(ip_address("10.0.0.9"),))
-    box = world.asker("box", "front", aliases=(alias,))
-    other = world.asker("other", "front", external=False)
-    await world.service.apply(box, other)
-    assert records(await world.ask(box, "db")) == ["10.0.0.9"]
-    assert rcode(await world.ask(other, "db")) == "NXDOMAIN"
+    box = case.asker("box", "front", aliases=(alias,))
+    other = case.asker("other", "front", external=False)
+    await case.service.apply(box, other)
+    assert records(await case.ask(box, "db")) == ["10.0.0.9"]
+    assert rcode(await case.ask(other, "db")) == "NXDOMAIN"
 
 
-async def test_given_names_when_replaced_then_exactly_the_new_ones_are_there(world: World) -> None:
-    box, gone = world.asker("box", "front", external=False), world.asker("gone", "front")
-    await world.service.apply(
-        box, gone, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "db", "10.0.0.3")
-    )
-    await world.service.replace([box, names("front", "e2", "db", "10.0.0.4")])
-    assert records(await world.ask(box, "db")) == ["10.0.0.4"]
-    assert rcode(await world.ask(box, "web")) == "NXDOMAIN"
+async def test_replacing_names_leaves_exactly_the_new_ones(case: NameServiceCase) -> None:
+    box, gone = case.asker("box", "front", external=False), case.asker("gone", "front")
+    await case.service.apply(box, gone, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "db", "10.0.0.3"))
+    await case.service.replace([box, names("front", "e2", "db", "10.0.0.4")])
+    assert records(await case.ask(box, "db")) == ["10.0.0.4"]
+    assert rcode(await case.ask(box, "web")) == "NXDOMAIN"
     with pytest.raises(Error) as refused:
-        await world.service.explain("gone", "db")
+        await case.service.explain("gone", "db")
     assert refused.value.kind == Kind.NOT_FOUND
 
 
-async def test_given_a_name_when_explained_then_the_record_behind_it_is_told(world: World) -> None:
-    box = world.asker("box", "front")
-    await world.service.apply(box, names("front", "e1", "web", "10.0.0.2"))
-    told = await world.service.explain("box", "web")
+async def test_explain_returns_the_record_behind_a_name(case: NameServiceCase) -> None:
+    box = case.asker("box", "front")
+    await case.service.apply(box, names("front", "e1", "web", "10.0.0.2"))
+    told = await case.service.explain("box", "web")
     assert (told.source, told.network, told.owners) == ("network", "id-front", ("e1",))
     assert told.answers == (ip_address("10.0.0.2"),)
-    assert (await world.service.explain("box", "example.org")).source == "upstream"
+    assert (await case.service.explain("box", "example.org")).source == "upstream"
 
 
-async def test_given_a_sandbox_when_gone_then_it_is_not_known(world: World) -> None:
-    box = world.asker("box", "front")
-    await world.service.apply(box)
-    await world.service.apply(RemoveClient(container_id="box"), RemoveClient(container_id="never"))
+async def test_explain_for_a_removed_sandbox_raises_not_found(case: NameServiceCase) -> None:
+    box = case.asker("box", "front")
+    await case.service.apply(box)
+    await case.service.apply(RemoveClient(container_id="box"), RemoveClient(container_id="never"))
     with pytest.raises(Error) as refused:
-        await world.service.explain("box", "web")
+        await case.service.explain("box", "web")
     assert (refused.value.kind, refused.value.code) == (Kind.NOT_FOUND, "sandbox_not_found")
     assert refused.value.hint

@@ -43,18 +43,18 @@ async def following(watch: AsyncIterator[Snapshot | Changed]) -> Snapshot | Chan
     return await asyncio.wait_for(anext(watch), DEADLINE)
 
 
-async def test_given_an_absent_key_when_getting_then_none(store: Store) -> None:
+async def test_get_of_an_absent_key_returns_none(store: Store) -> None:
     assert await store.get("networks/a") is None
 
 
-async def test_given_a_put_when_getting_then_value_and_the_revision_of_its_commit(store: Store) -> None:
+async def test_get_after_put_returns_value_and_commit_revision(store: Store) -> None:
     revision = await store.commit(Put("networks/a", b"\x00\xff"))
 
     assert revision == 1
     assert await store.get("networks/a") == Entry("networks/a", b"\x00\xff", 1)
 
 
-async def test_given_several_commits_when_one_key_changes_then_only_its_revision_grows(store: Store) -> None:
+async def test_only_the_changed_key_gets_a_new_revision(store: Store) -> None:
     await store.commit(Put("a", b"1"), Put("b", b"1"))
     revision = await store.commit(Put("b", b"2"))
 
@@ -62,7 +62,7 @@ async def test_given_several_commits_when_one_key_changes_then_only_its_revision
     assert revision == 2
 
 
-async def test_given_a_deleted_key_when_put_again_then_the_revision_still_grows(store: Store) -> None:
+async def test_revision_grows_across_delete_and_put(store: Store) -> None:
     first = await store.commit(Put("a", b"1"))
     second = await store.commit(Delete("a"))
     third = await store.commit(Put("a", b"2", expect=0))
@@ -70,7 +70,7 @@ async def test_given_a_deleted_key_when_put_again_then_the_revision_still_grows(
     assert first < second < third
 
 
-async def test_given_an_absent_key_when_deleting_then_no_error(store: Store) -> None:
+async def test_deleting_an_absent_key_is_no_error(store: Store) -> None:
     await store.commit(Delete("a"))
     await store.commit(Delete("a", expect=0))
 
@@ -78,9 +78,7 @@ async def test_given_an_absent_key_when_deleting_then_no_error(store: Store) -> 
 
 
 @pytest.mark.parametrize("change", [Put("a", b"new", expect=0), Put("a", b"new", expect=2), Delete("a", expect=2)])
-async def test_given_a_wrong_expectation_when_committing_then_conflict_names_the_key(
-    store: Store, change: Put | Delete
-) -> None:
+async def test_wrong_expectation_raises_conflict_naming_the_key(store: Store, change: Put | Delete) -> None:
     await store.commit(Put("a", b"old"))
 
     with pytest.raises(Conflict) as caught:
@@ -91,14 +89,12 @@ async def test_given_a_wrong_expectation_when_committing_then_conflict_names_the
 
 
 @pytest.mark.parametrize("change", [Put("a", b"new", expect=1), Delete("a", expect=1)])
-async def test_given_an_absent_key_when_a_revision_is_expected_then_conflict(
-    store: Store, change: Put | Delete
-) -> None:
+async def test_expecting_a_revision_of_an_absent_key_raises_conflict(store: Store, change: Put | Delete) -> None:
     with pytest.raises(Conflict):
         await store.commit(change)
 
 
-async def test_given_the_right_revision_when_committing_then_written(store: Store) -> None:
+async def test_commit_with_the_right_revision_is_written(store: Store) -> None:
     revision = await store.commit(Put("a", b"1"))
     revision = await store.commit(Put("a", b"2", expect=revision))
     await store.commit(Delete("a", expect=revision))
@@ -106,7 +102,7 @@ async def test_given_the_right_revision_when_committing_then_written(store: Stor
     assert await store.get("a") is None
 
 
-async def test_given_one_failed_expectation_when_committing_then_nothing_of_the_commit_is_left(store: Store) -> None:
+async def test_failed_expectation_leaves_nothing_of_the_commit(store: Store) -> None:
     revision = await store.commit(Put("held", b"1"), Put("doomed", b"1"))
 
     with pytest.raises(Conflict):
@@ -116,7 +112,7 @@ async def test_given_one_failed_expectation_when_committing_then_nothing_of_the_
     assert await store.commit(Put("b", b"1")) == revision + 1
 
 
-async def test_given_keys_in_any_order_when_listing_then_in_key_order_and_below_the_prefix_only(store: Store) -> None:
+async def test_list_is_in_key_order_and_only_below_the_prefix(store: Store) -> None:
     for key in ("n/b", "n/a", "m/z", "n/é", "n/Z", "o", "n/a/b", "n", "n/\U0001f600", "n/\uffff"):
         await store.commit(Put(key, b""))
 
@@ -124,9 +120,7 @@ async def test_given_keys_in_any_order_when_listing_then_in_key_order_and_below_
 
 
 @pytest.mark.parametrize("prefix", ["a%", "a_", "a*", "a?", "a[", "a\\", "a'", 'a"', "a\U0010ffff", "a\ud7ff", "a\x00"])
-async def test_given_a_prefix_with_special_characters_when_listing_then_they_stand_for_themselves(
-    store: Store, prefix: str
-) -> None:
+async def test_special_characters_in_a_prefix_are_literal(store: Store, prefix: str) -> None:
     others = ("a", "aX", "aXX", "A%x", "b")
     await store.commit(*(Put(key, b"") for key in others), Put(prefix + "x", b""), Put(prefix, b""))
 
@@ -134,16 +128,14 @@ async def test_given_a_prefix_with_special_characters_when_listing_then_they_sta
 
 
 @pytest.mark.parametrize("repeated", [(Put("a", b""), Delete("a")), (Put("", b""),), (Put("\ud800", b""),)])
-async def test_given_keys_no_store_can_hold_when_committing_then_refused(
-    store: Store, repeated: tuple[Put | Delete, ...]
-) -> None:
+async def test_commit_with_invalid_keys_is_refused(store: Store, repeated: tuple[Put | Delete, ...]) -> None:
     with pytest.raises(ValueError):
         await store.commit(*repeated)
 
     assert await store.list("") == []
 
 
-async def test_given_100_parallel_commits_on_one_key_when_put_if_absent_then_exactly_one_wins(store: Store) -> None:
+async def test_one_of_100_parallel_put_if_absent_commits_wins(store: Store) -> None:
     tries = [store.commit(Put("address", b"%d" % n, expect=0), Put(f"owner/{n}", b"")) for n in range(100)]
     outcomes = await asyncio.gather(*tries, return_exceptions=True)
 
@@ -154,7 +146,7 @@ async def test_given_100_parallel_commits_on_one_key_when_put_if_absent_then_exa
     assert await store.get("address") == Entry("address", b"%d" % winners[0], 1)
 
 
-async def test_given_parallel_commits_with_conflicts_among_them_when_done_then_the_others_stand(store: Store) -> None:
+async def test_conflicts_do_not_affect_other_parallel_commits(store: Store) -> None:
     await store.commit(Put("held", b""))
     tries = [store.commit(Put(f"k/{n:02}", b""), Put("held", b"", expect=0 if n % 3 else None)) for n in range(30)]
     outcomes = await asyncio.gather(*tries, return_exceptions=True)
@@ -164,7 +156,7 @@ async def test_given_parallel_commits_with_conflicts_among_them_when_done_then_t
     assert len(set(revisions)) == len(revisions) == 10
 
 
-async def test_given_a_cancelled_caller_when_its_commit_was_accepted_then_the_store_is_whole(store: Store) -> None:
+async def test_cancelled_caller_leaves_the_commit_complete(store: Store) -> None:
     task = asyncio.create_task(store.commit(Put("a", b""), Put("b", b"")))
     await asyncio.sleep(0)
     task.cancel()
@@ -173,7 +165,7 @@ async def test_given_a_cancelled_caller_when_its_commit_was_accepted_then_the_st
     assert await keys(store, "") == ["a", "b"]
 
 
-async def test_given_a_watch_when_commits_follow_then_snapshot_then_each_change(store: Store) -> None:
+async def test_watch_yields_a_snapshot_and_each_later_change(store: Store) -> None:
     await store.commit(Put("n/a", b"1"), Put("other", b"1"))
     watch = store.watch("n/")
 
@@ -188,7 +180,7 @@ async def test_given_a_watch_when_commits_follow_then_snapshot_then_each_change(
     assert await following(watch) == Changed((), ("n/b",), 5)
 
 
-async def test_given_a_conflict_when_watching_then_nothing_is_told(store: Store) -> None:
+async def test_watch_reports_nothing_for_a_conflict(store: Store) -> None:
     await store.commit(Put("a", b""))
     watch = store.watch("")
     await following(watch)
@@ -200,7 +192,7 @@ async def test_given_a_conflict_when_watching_then_nothing_is_told(store: Store)
     assert await following(watch) == Changed((Entry("c", b"", 2),), (), 2)
 
 
-async def test_given_commits_while_the_watch_starts_when_watching_then_none_is_lost_or_told_twice(
+async def test_commits_during_watch_start_are_reported_exactly_once(
     store: Store,
 ) -> None:
     commits = [asyncio.create_task(store.commit(Put(f"k/{n}", b""))) for n in range(BACKLOG)]
@@ -214,7 +206,7 @@ async def test_given_commits_while_the_watch_starts_when_watching_then_none_is_l
     assert sorted(seen) == [f"k/{n}" for n in range(BACKLOG)]
 
 
-async def test_given_a_slow_watcher_when_it_falls_behind_then_a_fresh_snapshot_and_changes_after_it(
+async def test_slow_watcher_gets_a_fresh_snapshot_and_later_changes(
     store: Store,
 ) -> None:
     watch = store.watch("")
@@ -229,7 +221,7 @@ async def test_given_a_slow_watcher_when_it_falls_behind_then_a_fresh_snapshot_a
     assert await following(watch) == Changed((), ("a",), last + 1)
 
 
-async def test_given_a_watch_when_the_store_closes_then_it_ends_with_unavailable(store: Store) -> None:
+async def test_closing_the_store_ends_a_watch_with_unavailable(store: Store) -> None:
     watch = store.watch("")
     await following(watch)
     waiting = asyncio.ensure_future(anext(watch))
@@ -242,7 +234,7 @@ async def test_given_a_watch_when_the_store_closes_then_it_ends_with_unavailable
     assert caught.value.kind is Kind.UNAVAILABLE
 
 
-async def test_given_a_closed_store_when_used_then_everything_refuses(store: Store) -> None:
+async def test_closed_store_refuses_every_call(store: Store) -> None:
     await store.close()
     await store.close()
 
@@ -253,7 +245,7 @@ async def test_given_a_closed_store_when_used_then_everything_refuses(store: Sto
         assert caught.value.kind is Kind.UNAVAILABLE
 
 
-async def test_given_commits_under_way_when_closing_then_they_finish_first(store: Store) -> None:
+async def test_close_waits_for_commits_in_progress(store: Store) -> None:
     commits = [asyncio.create_task(store.commit(Put(f"k/{n}", b""))) for n in range(20)]
     await asyncio.sleep(0)
     await store.close()
@@ -261,7 +253,7 @@ async def test_given_commits_under_way_when_closing_then_they_finish_first(store
     assert sorted(await asyncio.gather(*commits)) == list(range(1, 21))
 
 
-async def test_given_a_commit_that_need_not_be_durable_then_it_is_seen_and_counted_like_any(store: Store) -> None:
+async def test_non_durable_commit_is_visible_and_counted(store: Store) -> None:
     first = await store.commit(Put("intent", b"1"), durable=False)
     second = await store.commit(Put("done", b"2"))
     assert second == first + 1

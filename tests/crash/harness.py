@@ -14,10 +14,10 @@ from typing import NamedTuple
 import httpx
 
 from tests.crash.coverage import is_of, operations_of
-from tests.crash.facts import Facts, difference, facts
+from tests.crash.daemon_case import READY, CrashDaemon
+from tests.crash.host_state import Facts, difference, facts
 from tests.crash.scenarios import Call, Setting
 from tests.crash.steps import Event, Step
-from tests.crash.world import READY, CrashWorld
 from tests.support.daemon import RefusedError
 
 THOROUGH = os.environ.get("SANDNET_CRASH") == "thorough"
@@ -78,11 +78,11 @@ def may_stay_away(step: Step) -> bool:
 class Harness:
     """One scenario on one host."""
 
-    def __init__(self, world: CrashWorld, setting: Setting) -> None:
-        self._world = world
+    def __init__(self, daemon: CrashDaemon, setting: Setting) -> None:
+        self._world = daemon
         self._name = setting.__name__
         self._operations = operations_of(setting)
-        self._stage = setting(world)
+        self._stage = setting(daemon)
         self._known: set[str] = set()
         """What a start does when nothing has to be cleaned up: tried by a scenario of its own."""
         self.deaths = 0

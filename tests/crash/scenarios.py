@@ -10,7 +10,7 @@ from socket import SOCK_DGRAM, SOCK_STREAM
 from typing import NamedTuple
 
 from tests.crash.coverage import interrupts
-from tests.crash.world import CrashWorld
+from tests.crash.daemon_case import CrashDaemon
 from tests.support.daemon import JSON, mapping
 from tests.support.network_host import Container
 from tests.support.traffic import UDP
@@ -38,7 +38,7 @@ class Stage(NamedTuple):
     the thorough mode."""
 
 
-Setting = Callable[[CrashWorld], Stage]
+Setting = Callable[[CrashDaemon], Stage]
 
 FOO: dict[str, JSON] = {"subnet": "10.9.1.0/24", "ipv6": True, "subnet_ipv6": "fd00:9:1::/64"}
 BAR: dict[str, JSON] = {"subnet": "10.9.2.0/24", "icc": False}
@@ -47,178 +47,178 @@ HELD = ((SOCK_STREAM, 8080), (SOCK_DGRAM, 5353))
 
 
 @interrupts("POST /networks", "DELETE /networks/{network}")
-def network(world: CrashWorld) -> Stage:
+def network(daemon: CrashDaemon) -> Stage:
     """IPv4, made by us."""
-    return Stage(partial(world.api.network, "foo", subnet="10.9.1.0/24"), partial(world.api.delete, "/networks/foo"))
+    return Stage(partial(daemon.api.network, "foo", subnet="10.9.1.0/24"), partial(daemon.api.delete, "/networks/foo"))
 
 
-def network_ipv6(world: CrashWorld) -> Stage:
+def network_ipv6(daemon: CrashDaemon) -> Stage:
     """The second network with IPv6: parameters of the host are as they should be already."""
-    world.api.network("first", ipv6=True, subnet="10.9.3.0/24", subnet_ipv6="fd00:9:3::/64")
-    return Stage(partial(world.api.network, "foo", **FOO), partial(world.api.delete, "/networks/foo"))
+    daemon.api.network("first", ipv6=True, subnet="10.9.3.0/24", subnet_ipv6="fd00:9:3::/64")
+    return Stage(partial(daemon.api.network, "foo", **FOO), partial(daemon.api.delete, "/networks/foo"))
 
 
-def network_named(world: CrashWorld) -> Stage:
+def network_named(daemon: CrashDaemon) -> Stage:
     """A bridge of a name of the caller's."""
-    forth = partial(world.api.network, "foo", subnet="10.9.1.0/24", bridge_name="mine0")
-    return Stage(forth, partial(world.api.delete, "/networks/foo"))
+    forth = partial(daemon.api.network, "foo", subnet="10.9.1.0/24", bridge_name="mine0")
+    return Stage(forth, partial(daemon.api.delete, "/networks/foo"))
 
 
-def network_adopted(world: CrashWorld) -> Stage:
+def network_adopted(daemon: CrashDaemon) -> Stage:
     """On a bridge that was there before, with an address of its own."""
-    world.host.sh("ip", "link", "add", "theirs0", "type", "bridge")
-    world.host.sh("ip", "address", "add", "10.9.1.1/24", "dev", "theirs0")
-    world.stack.callback(world.host.sh, "ip", "link", "delete", "theirs0")
-    forth = partial(world.api.network, "foo", bridge_name="theirs0", ipv6=True, subnet_ipv6="fd00:9:1::/64")
-    return Stage(forth, partial(world.api.delete, "/networks/foo"))
+    daemon.host.sh("ip", "link", "add", "theirs0", "type", "bridge")
+    daemon.host.sh("ip", "address", "add", "10.9.1.1/24", "dev", "theirs0")
+    daemon.stack.callback(daemon.host.sh, "ip", "link", "delete", "theirs0")
+    forth = partial(daemon.api.network, "foo", bridge_name="theirs0", ipv6=True, subnet_ipv6="fd00:9:1::/64")
+    return Stage(forth, partial(daemon.api.delete, "/networks/foo"))
 
 
 @interrupts(
     "POST /networks/{network}/endpoints",
     "DELETE /networks/{network}/endpoints/{endpoint}",
 )
-def endpoint(world: CrashWorld) -> Stage:
+def endpoint(daemon: CrashDaemon) -> Stage:
     """With published ports, beside a neighbour whose hosts file knows it."""
-    world.api.network("foo", **FOO)
-    world.api.endpoint("foo", "peer")
-    world.api.join("foo", "peer", "neighbour")
-    forth = partial(world.api.endpoint, "foo", "web", *PORTS, aliases=["www"])
-    return Stage(forth, partial(world.api.delete, "/networks/foo/endpoints/web"), ports=HELD)
+    daemon.api.network("foo", **FOO)
+    daemon.api.endpoint("foo", "peer")
+    daemon.api.join("foo", "peer", "neighbour")
+    forth = partial(daemon.api.endpoint, "foo", "web", *PORTS, aliases=["www"])
+    return Stage(forth, partial(daemon.api.delete, "/networks/foo/endpoints/web"), ports=HELD)
 
 
 @interrupts("POST /services", "DELETE /services/{service}")
-def service(world: CrashWorld) -> Stage:
+def service(daemon: CrashDaemon) -> Stage:
     """The same by the other URL."""
-    world.api.network("foo", **FOO)
-    forth = partial(world.api.post, "/services", name="web", network_name="foo", port_mapping=[*PORTS])
-    return Stage(forth, partial(world.api.delete, "/services/web"), ports=HELD)
+    daemon.api.network("foo", **FOO)
+    forth = partial(daemon.api.post, "/services", name="web", network_name="foo", port_mapping=[*PORTS])
+    return Stage(forth, partial(daemon.api.delete, "/services/web"), ports=HELD)
 
 
 @interrupts(
     "POST /networks/{network}/endpoints/{endpoint}/containers",
     "DELETE /networks/{network}/endpoints/{endpoint}/containers/{container}",
 )
-def join_made(world: CrashWorld) -> Stage:
+def join_made(daemon: CrashDaemon) -> Stage:
     """In a namespace made for the container, on an endpoint with published ports."""
-    world.api.network("foo", **FOO)
-    world.api.endpoint("foo", "web", *PORTS)
+    daemon.api.network("foo", **FOO)
+    daemon.api.endpoint("foo", "web", *PORTS)
     return Stage(
-        *_joining(world, "foo", "web", "c1", host_name="www", extra_hosts=[{"name": "db", "address": "10.9.9.9"}]),
+        *_joining(daemon, "foo", "web", "c1", host_name="www", extra_hosts=[{"name": "db", "address": "10.9.9.9"}]),
         ports=HELD,
     )
 
 
-def join_path(world: CrashWorld) -> Stage:
+def join_path(daemon: CrashDaemon) -> Stage:
     """In a namespace that was there, by its path; its ``lo`` is down."""
-    theirs = world.host.container()
-    world.api.network("foo", **FOO)
-    world.api.endpoint("foo", "web")
-    return Stage(*_joining(world, "foo", "web", "c1", netns=theirs.path), theirs=[theirs.path])
+    theirs = daemon.host.container()
+    daemon.api.network("foo", **FOO)
+    daemon.api.endpoint("foo", "web")
+    return Stage(*_joining(daemon, "foo", "web", "c1", netns=theirs.path), theirs=[theirs.path])
 
 
-def join_pid(world: CrashWorld) -> Stage:
+def join_pid(daemon: CrashDaemon) -> Stage:
     """In the namespace of a process; its ``lo`` is up and it has an interface of its own."""
-    theirs = world.host.container()
+    theirs = daemon.host.container()
     for words in (["link", "set", "lo", "up"], ["link", "add", "eth0", "type", "veth", "peer", "name", "other"]):
-        world.host.sh("ip", *words, namespace=theirs.path)
-    process = _process_in(world, theirs)
-    world.api.network("bar", **BAR)
-    world.api.endpoint("bar", "web")
-    return Stage(*_joining(world, "bar", "web", "c1", pid=process.pid), theirs=[theirs.path])
+        daemon.host.sh("ip", *words, namespace=theirs.path)
+    process = _process_in(daemon, theirs)
+    daemon.api.network("bar", **BAR)
+    daemon.api.endpoint("bar", "web")
+    return Stage(*_joining(daemon, "bar", "web", "c1", pid=process.pid), theirs=[theirs.path])
 
 
-def join_second(world: CrashWorld) -> Stage:
+def join_second(daemon: CrashDaemon) -> Stage:
     """A second network in one sandbox, which takes the default route."""
-    world.api.network("foo", **FOO)
-    world.api.network("bar", **BAR)
-    world.api.endpoint("foo", "web")
-    world.api.endpoint("bar", "web2")
-    world.api.join("foo", "web", "c1")
-    return Stage(*_joining(world, "bar", "web2", "c1", gateway_priority=5))
+    daemon.api.network("foo", **FOO)
+    daemon.api.network("bar", **BAR)
+    daemon.api.endpoint("foo", "web")
+    daemon.api.endpoint("bar", "web2")
+    daemon.api.join("foo", "web", "c1")
+    return Stage(*_joining(daemon, "bar", "web2", "c1", gateway_priority=5))
 
 
-def join_second_path(world: CrashWorld) -> Stage:
+def join_second_path(daemon: CrashDaemon) -> Stage:
     """A second network in a sandbox whose namespace is somebody else's."""
-    theirs = world.host.container()
-    world.api.network("foo", **FOO)
-    world.api.network("bar", **BAR)
-    world.api.endpoint("foo", "web")
-    world.api.endpoint("bar", "web2")
-    world.api.join("foo", "web", "c1", netns=theirs.path)
-    return Stage(*_joining(world, "bar", "web2", "c1"), theirs=[theirs.path])
+    theirs = daemon.host.container()
+    daemon.api.network("foo", **FOO)
+    daemon.api.network("bar", **BAR)
+    daemon.api.endpoint("foo", "web")
+    daemon.api.endpoint("bar", "web2")
+    daemon.api.join("foo", "web", "c1", netns=theirs.path)
+    return Stage(*_joining(daemon, "bar", "web2", "c1"), theirs=[theirs.path])
 
 
-def join_host(world: CrashWorld) -> Stage:
+def join_host(daemon: CrashDaemon) -> Stage:
     """On the host's own network."""
-    world.api.endpoint("host", "app")
-    return Stage(*_joining(world, "host", "app", "c1"))
+    daemon.api.endpoint("host", "app")
+    return Stage(*_joining(daemon, "host", "app", "c1"))
 
 
-def join_none(world: CrashWorld) -> Stage:
+def join_none(daemon: CrashDaemon) -> Stage:
     """With nothing but ``lo``, its files at paths of the caller's."""
-    world.api.endpoint("none", "app")
-    paths = {"hosts_path": f"{world.files}/c1/hosts", "resolv_conf_path": f"{world.files}/c1/resolv.conf"}
-    return Stage(*_joining(world, "none", "app", "c1", **paths))
+    daemon.api.endpoint("none", "app")
+    paths = {"hosts_path": f"{daemon.files}/c1/hosts", "resolv_conf_path": f"{daemon.files}/c1/resolv.conf"}
+    return Stage(*_joining(daemon, "none", "app", "c1", **paths))
 
 
-def join_over_files(world: CrashWorld) -> Stage:
+def join_over_files(daemon: CrashDaemon) -> Stage:
     """Its files at paths at which others have files: these are set aside, and given back."""
-    world.api.endpoint("none", "app")
-    folder = world.files / "engine"
+    daemon.api.endpoint("none", "app")
+    folder = daemon.files / "engine"
     folder.mkdir(exist_ok=True)
-    world.stack.callback(shutil.rmtree, folder)
+    daemon.stack.callback(shutil.rmtree, folder)
     for name in ("hosts", "resolv.conf"):
         (folder / name).write_text(f"their {name}")
         (folder / name).chmod(0o640)
     paths = {"hosts_path": f"{folder}/hosts", "resolv_conf_path": f"{folder}/resolv.conf"}
-    return Stage(*_joining(world, "none", "app", "c1", **paths))
+    return Stage(*_joining(daemon, "none", "app", "c1", **paths))
 
 
-def join_parents(world: CrashWorld) -> Stage:
+def join_parents(daemon: CrashDaemon) -> Stage:
     """Another container is told a name of the one that comes; leaving does not take it back."""
-    world.api.network("foo", **FOO)
-    world.api.endpoint("foo", "peer")
-    world.api.endpoint("foo", "web")
-    world.api.join("foo", "peer", "neighbour")
-    ident = world.api.told("foo", "peer")["id"]
+    daemon.api.network("foo", **FOO)
+    daemon.api.endpoint("foo", "peer")
+    daemon.api.endpoint("foo", "web")
+    daemon.api.join("foo", "peer", "neighbour")
+    ident = daemon.api.told("foo", "peer")["id"]
     updates = [{"endpoint_id": ident, "name": "www", "address": "10.9.1.77"}]
-    forth, back = _joining(world, "foo", "web", "c1", parent_updates=updates)
+    forth, back = _joining(daemon, "foo", "web", "c1", parent_updates=updates)
 
     def back_and_forget() -> None:
         back()
-        world.api.leave("foo", "peer", "neighbour")
-        world.api.join("foo", "peer", "neighbour")
+        daemon.api.leave("foo", "peer", "neighbour")
+        daemon.api.join("foo", "peer", "neighbour")
 
     return Stage(forth, back_and_forget, back_is_one=False)
 
 
 @interrupts("POST /services/{service}/backend", "DELETE /services/{service}/backend/{container}")
-def second_backend(world: CrashWorld) -> Stage:
+def second_backend(daemon: CrashDaemon) -> Stage:
     """One more container behind a service, and its leave."""
-    _serve(world, "c1")
-    forth = partial(world.api.post, "/services/web/backend", container_id="c2")
-    return Stage(forth, partial(world.api.delete, "/services/web/backend/c2"), ports=HELD)
+    _serve(daemon, "c1")
+    forth = partial(daemon.api.post, "/services/web/backend", container_id="c2")
+    return Stage(forth, partial(daemon.api.delete, "/services/web/backend/c2"), ports=HELD)
 
 
-def holder_leaves(world: CrashWorld) -> Stage:
+def holder_leaves(daemon: CrashDaemon) -> Stage:
     """The one that answers for the service's address goes."""
-    _serve(world, "c1", "c2", "c3")
+    _serve(daemon, "c1", "c2", "c3")
 
     def back() -> None:
         for container in ("c3", "c2"):
-            world.api.delete(f"/services/web/backend/{container}")
+            daemon.api.delete(f"/services/web/backend/{container}")
         for container in ("c1", "c2", "c3"):
-            world.api.post("/services/web/backend", container_id=container)
+            daemon.api.post("/services/web/backend", container_id=container)
 
-    return Stage(partial(world.api.delete, "/services/web/backend/c1"), back, ports=HELD, back_is_one=False)
+    return Stage(partial(daemon.api.delete, "/services/web/backend/c1"), back, ports=HELD, back_is_one=False)
 
 
 @interrupts("PATCH /services/{service}/backend/{container}")
-def drained(world: CrashWorld) -> Stage:
+def drained(daemon: CrashDaemon) -> Stage:
     """A backend takes no more flows, and takes them again."""
-    _serve(world, "c1", "c2")
+    _serve(daemon, "c1", "c2")
     path = "/services/web/backend/c2"
-    return Stage(partial(world.api.patch, path, state="drained"), partial(world.api.patch, path, state="active"))
+    return Stage(partial(daemon.api.patch, path, state="drained"), partial(daemon.api.patch, path, state="active"))
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -232,17 +232,17 @@ NAMED: tuple[Setting, ...] = (endpoint, second_backend)
 """Those that are done with a resolver too."""
 
 
-def _joining(world: CrashWorld, network: str, endpoint: str, container: str, **how: JSON) -> tuple[Call, Call]:
-    forth = partial(world.api.join, network, endpoint, container, **how)
-    return forth, partial(world.api.leave, network, endpoint, container)
+def _joining(daemon: CrashDaemon, network: str, endpoint: str, container: str, **how: JSON) -> tuple[Call, Call]:
+    forth = partial(daemon.api.join, network, endpoint, container, **how)
+    return forth, partial(daemon.api.leave, network, endpoint, container)
 
 
-def _serve(world: CrashWorld, *containers: str) -> None:
-    world.api.network("foo", **FOO)
-    world.api.post("/services", name="web", network_name="foo", port_mapping=[*PORTS])
+def _serve(daemon: CrashDaemon, *containers: str) -> None:
+    daemon.api.network("foo", **FOO)
+    daemon.api.post("/services", name="web", network_name="foo", port_mapping=[*PORTS])
     for container in containers:
-        world.api.post("/services/web/backend", container_id=container)
+        daemon.api.post("/services/web/backend", container_id=container)
 
 
-def _process_in(world: CrashWorld, container: Container) -> subprocess.Popen[str]:
+def _process_in(daemon: CrashDaemon, container: Container) -> subprocess.Popen[str]:
     return container.popen("sleep", "infinity")

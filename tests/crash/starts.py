@@ -8,19 +8,19 @@ from pathlib import Path
 
 from sandnet.config import load
 from sandnet.statefile import export_state
-from tests.crash.facts import Facts, difference, facts
+from tests.crash.daemon_case import PATIENCE, CrashDaemon
 from tests.crash.harness import CONVERGED, TRIES, may_stay_away, moments
+from tests.crash.host_state import Facts, difference, facts
 from tests.crash.scenarios import BAR, FOO, HELD, PORTS
 from tests.crash.steps import Step
-from tests.crash.world import PATIENCE, CrashWorld
 
 
 class Starts:
     """One host; every method leaves it without a daemon, and as it was before."""
 
-    def __init__(self, world: CrashWorld) -> None:
-        self._world = world
-        self._container = world.host.container()
+    def __init__(self, daemon: CrashDaemon) -> None:
+        self._world = daemon
+        self._container = daemon.host.container()
         self.deaths = 0
 
     def first(self) -> None:

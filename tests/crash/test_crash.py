@@ -11,74 +11,68 @@ import pytest
 
 from sandnet.wire import reconcile as wire
 from tests.crash.coverage import changing_operations, operations_of
-from tests.crash.fault_scenarios import MISHAPS, REPAIRED
+from tests.crash.daemon_case import CrashDaemon
+from tests.crash.fault_scenarios import FAULT_SCENARIOS, REPAIRED
 from tests.crash.harness import THOROUGH, Harness
 from tests.crash.scenarios import NAMED, SETTINGS, Setting
 from tests.crash.starts import Starts
 from tests.crash.steps import READS, base_of, found_steps, parts
-from tests.crash.world import CrashWorld
 from tests.support.network_host import unavailable
 
 pytestmark = pytest.mark.timeout(3600 if THOROUGH else 900)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[CrashWorld]:
+def daemon(tmp_path: Path) -> Iterator[CrashDaemon]:
     if reason := unavailable():
         pytest.skip(reason)
-    made = CrashWorld(tmp_path)
+    made = CrashDaemon(tmp_path)
     yield made
     made.close()
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, *MISHAPS], ids=lambda setting: setting.__name__)
-def test_given_a_daemon_killed_at_any_step_of_a_call_when_started_again_then_the_call_is_done_or_undone(
-    world: CrashWorld, setting: Setting
-) -> None:
-    world.start()
-    harness = Harness(world, setting)
+@pytest.mark.parametrize("setting", [*SETTINGS, *FAULT_SCENARIOS], ids=lambda setting: setting.__name__)
+def test_call_is_atomic_across_a_daemon_kill_at_any_step(daemon: CrashDaemon, setting: Setting) -> None:
+    daemon.start()
+    harness = Harness(daemon, setting)
     harness.run()
     assert harness.deaths
-    world.clear()
+    daemon.clear()
 
 
 @pytest.mark.parametrize("setting", NAMED, ids=lambda setting: setting.__name__)
-def test_given_a_resolver_and_a_daemon_killed_at_any_step_when_started_again_then_names_are_as_before_or_after(
-    tmp_path: Path, setting: Setting
-) -> None:
+def test_names_are_atomic_across_a_kill_at_any_step(tmp_path: Path, setting: Setting) -> None:
     if reason := unavailable():
         pytest.skip(reason)
-    world = CrashWorld(tmp_path, dns=True)
+    daemon = CrashDaemon(tmp_path, dns=True)
     try:
-        world.start()
-        Harness(world, setting).run()
-        world.clear()
+        daemon.start()
+        Harness(daemon, setting).run()
+        daemon.clear()
     finally:
-        world.close()
+        daemon.close()
 
 
 @pytest.mark.parametrize("what", ["first", "again", "after_reboot", "lost", "damaged", "imported", "stop", "removal"])
-def test_given_a_daemon_killed_at_any_step_of_a_start_or_a_removal_when_started_again_then_it_is_whole(
-    world: CrashWorld, what: str
-) -> None:
-    starts = Starts(world)
+def test_start_or_removal_killed_at_any_step_is_completed(daemon: CrashDaemon, what: str) -> None:
+    starts = Starts(daemon)
     getattr(starts, what)()
     assert starts.deaths
 
 
-def test_given_the_protocols_then_every_method_is_a_step_or_a_known_read() -> None:
+def test_every_protocol_method_is_a_step_or_a_known_read() -> None:
     steps = found_steps()
     assert {name.partition(".")[0] for name in steps} >= {base_of(part).__name__ for part in parts()}
     assert set(steps) >= READS
     assert {"Store.commit", "Links.plug", "Files.write", "NameService.apply"} <= set(steps) - READS
 
 
-def test_given_the_rest_interface_then_every_operation_that_changes_anything_is_interrupted() -> None:
-    said = {operation for setting in (*SETTINGS, *MISHAPS) for operation in operations_of(setting)}
+def test_every_mutating_rest_operation_is_interrupted() -> None:
+    said = {operation for setting in (*SETTINGS, *FAULT_SCENARIOS) for operation in operations_of(setting)}
     assert said == changing_operations()
 
 
-def test_given_the_kinds_of_drift_then_the_repair_of_each_is_interrupted() -> None:
+def test_repair_of_every_kind_of_drift_is_interrupted() -> None:
     told = re.findall(r"``(\w+)``", inspect.getsource(wire.Drift).partition("object: str")[0])
     held_again = {"port"}  # a socket of the daemon and nothing else: a start after a kill does the same
     assert set(told) == REPAIRED | held_again

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.daemon import World
+from tests.support.daemon import RunningDaemon
 from tests.support.network_host import Container
 from tests.support.traffic import until
 
@@ -22,10 +22,10 @@ SOLICITATION, ADVERTISEMENT = 133, 134
 class Router:
     """Advertises itself on the link ``r0`` of a namespace, when told to and when asked."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.namespace: Container = world.host.container()
-        self.place = world.place(self.namespace.path)
+    def __init__(self, daemon: RunningDaemon) -> None:
+        self._world = daemon
+        self.namespace: Container = daemon.host.container()
+        self.place = daemon.place(self.namespace.path)
         self._stop = threading.Event()
 
     def begin(self) -> None:
@@ -79,34 +79,34 @@ def _bridge(sh: Callable[..., str], router: str) -> str:
 
 
 class Uplink(NamedTuple):
-    world: World
+    daemon: RunningDaemon
     router: Router
     link: str
 
     def has_route(self) -> bool:
-        return "default" in self.world.host.sh("ip", "-6", "route", "show", "default", "dev", self.link)
+        return "default" in self.daemon.host.sh("ip", "-6", "route", "show", "default", "dev", self.link)
 
     def accepts(self) -> str:
-        return self.world.host.sh("cat", f"/proc/sys/net/ipv6/conf/{self.link}/accept_ra").strip()
+        return self.daemon.host.sh("cat", f"/proc/sys/net/ipv6/conf/{self.link}/accept_ra").strip()
 
 
 @pytest.fixture
-def router(fresh_world: World) -> Iterator[Router]:
+def router(fresh_world: RunningDaemon) -> Iterator[Router]:
     made = Router(fresh_world)
     yield made
     made.close()
 
 
-def uplink(world: World, router: Router, make: Callable[[Callable[..., str], str], str]) -> Uplink:
-    link = make(world.host.sh, router.namespace.path)
-    world.host.sh("ip", "link", "set", link, "up")
+def uplink(daemon: RunningDaemon, router: Router, make: Callable[[Callable[..., str], str], str]) -> Uplink:
+    link = make(daemon.host.sh, router.namespace.path)
+    daemon.host.sh("ip", "link", "set", link, "up")
     router.begin()
-    return Uplink(world, router, link)
+    return Uplink(daemon, router, link)
 
 
 @pytest.mark.parametrize("make", [_veth, _bridge])
-def test_given_a_route_by_advertisement_when_a_network_has_ipv6_then_it_stays_and_down_gives_all_back(
-    fresh_world: World, router: Router, make: Callable[[Callable[..., str], str], str]
+def test_advertised_route_survives_ipv6_and_down_restores_all(
+    fresh_world: RunningDaemon, router: Router, make: Callable[[Callable[..., str], str], str]
 ) -> None:
     found = uplink(fresh_world, router, make)
     router.advertise()
@@ -114,7 +114,7 @@ def test_given_a_route_by_advertisement_when_a_network_has_ipv6_then_it_stays_an
     fresh_world.start()
     fresh_world.api.network("foo", ipv6=True)
     assert found.has_route()
-    found.world.host.sh("ip", "-6", "route", "del", "default", "dev", found.link)
+    found.daemon.host.sh("ip", "-6", "route", "del", "default", "dev", found.link)
     router.advertise()
     until(found.has_route, 10)
     fresh_world.stop()
@@ -123,9 +123,7 @@ def test_given_a_route_by_advertisement_when_a_network_has_ipv6_then_it_stays_an
     assert fresh_world.host.sh("cat", "/proc/sys/net/ipv6/conf/default/accept_ra").strip() == "1"
 
 
-def test_given_a_network_with_ipv6_when_a_link_comes_then_it_takes_advertisements(
-    fresh_world: World, router: Router
-) -> None:
+def test_new_link_accepts_router_advertisements(fresh_world: RunningDaemon, router: Router) -> None:
     fresh_world.start()
     fresh_world.api.network("foo", ipv6=True)
     found = uplink(fresh_world, router, _veth)
@@ -133,9 +131,7 @@ def test_given_a_network_with_ipv6_when_a_link_comes_then_it_takes_advertisement
     until(found.has_route, 10)
 
 
-def test_given_a_link_set_to_1_by_others_when_it_has_lost_its_route_then_it_is_asked_for_and_back(
-    fresh_world: World, router: Router
-) -> None:
+def test_accept_ra_1_set_by_others_is_raised_and_route_restored(fresh_world: RunningDaemon, router: Router) -> None:
     fresh_world.start()
     fresh_world.api.network("foo", ipv6=True)
     fresh_world.host.sh("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=1")
@@ -145,9 +141,7 @@ def test_given_a_link_set_to_1_by_others_when_it_has_lost_its_route_then_it_is_a
     assert found.accepts() == "2"
 
 
-def test_given_a_host_that_forwards_already_when_a_network_has_ipv6_then_its_links_are_left_alone(
-    fresh_world: World, router: Router
-) -> None:
+def test_accept_ra_is_left_alone_on_a_forwarding_host(fresh_world: RunningDaemon, router: Router) -> None:
     fresh_world.host.sh("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
     found = uplink(fresh_world, router, _veth)
     fresh_world.start()

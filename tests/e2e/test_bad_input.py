@@ -8,16 +8,16 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support.daemon import PREDEFINED, RefusedError, World, mapping
+from tests.support.daemon import PREDEFINED, RefusedError, RunningDaemon, mapping
 
 DOCUMENTED = {400, 403, 404, 405, 409, 413, 503}
 VALUES: Sequence[Any] = [0, -1, 1.5, 1e300, True, "", "x", "\u0000", "🙂" * 200, [], [1], {}, {"a": {}}]
 PATHS = ["../x", "..", "a/../../b", "/etc/passwd", "a b", "a\nb", ".", "-x", "a" * 129, "%2e%2e", "ü"]
 
 
-def refused(world: World, method: str, path: str, **how: Any) -> int:
+def refused(daemon: RunningDaemon, method: str, path: str, **how: Any) -> int:
     """The status of a refusal, which says what is wrong."""
-    response = world.api.http.request(method, path, **how)
+    response = daemon.api.http.request(method, path, **how)
     assert response.status_code in DOCUMENTED, (path, how, response.text)
     body = response.json()
     assert body["message"]
@@ -33,18 +33,18 @@ def refused(world: World, method: str, path: str, **how: Any) -> int:
      b'{"name": NaN}', b"null", b"true"],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/networks", "/networks/bridge/endpoints", "/services"])
-def test_given_a_body_that_is_no_request_when_posted_then_400(world: World, path: str, body: bytes) -> None:
-    assert refused(world, "POST", path, content=body) == 400
+def test_body_that_is_not_a_request_returns_400(daemon: RunningDaemon, path: str, body: bytes) -> None:
+    assert refused(daemon, "POST", path, content=body) == 400
 
 
-def test_given_a_body_over_a_mebibyte_when_posted_then_413(world: World) -> None:
-    assert refused(world, "POST", "/networks", content=b'{"name": "' + b"a" * (1 << 20) + b'"}') == 413
+def test_body_over_one_mebibyte_returns_413(daemon: RunningDaemon) -> None:
+    assert refused(daemon, "POST", "/networks", content=b'{"name": "' + b"a" * (1 << 20) + b'"}') == 413
 
     def chunks() -> Any:
         for _ in range(40):
             yield b" " * 65536
 
-    assert refused(world, "POST", "/networks", content=chunks()) == 413
+    assert refused(daemon, "POST", "/networks", content=chunks()) == 413
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def test_given_a_body_over_a_mebibyte_when_posted_then_413(world: World) -> None
     ["subnet", "gateway", "ip_range", "subnet_ipv6", "ipv6", "mtu", "internal", "icc", "bridge_name",
      "com.docker.network.generic", "com.docker.network.enable_ipv6"],
 )  # fmt: skip
-def test_given_an_option_of_a_wrong_type_when_created_then_400_or_it_means_absent(world: World, key: str) -> None:
+def test_option_of_wrong_type_returns_400_or_counts_as_absent(daemon: RunningDaemon, key: str) -> None:
     for i, value in enumerate(VALUES):
-        response = world.api.http.post("/networks", json={"name": f"n{i}", "options": {key: value}})
+        response = daemon.api.http.post("/networks", json={"name": f"n{i}", "options": {key: value}})
         assert response.status_code in (200, 400, 409), (key, value, response.text)
         right = {"ipv6": bool, "internal": bool, "icc": bool, "com.docker.network.enable_ipv6": bool}.get(key)
         if response.status_code == 200:
@@ -68,7 +68,7 @@ def test_given_an_option_of_a_wrong_type_when_created_then_400_or_it_means_absen
      "EnableIPv6", "EnableIPTables", "EnableIPMasquerade", "EnableICC", "DefaultBindingIP", "Mtu",
      "AllowNonDefaultBridge"],
 )  # fmt: skip
-def test_given_a_label_that_cannot_be_read_when_created_then_400(world: World, key: str) -> None:
+def test_unreadable_label_returns_400(daemon: RunningDaemon, key: str) -> None:
     wrong: Sequence[Any] = (
         "no such thing",
         "300.1.1.1/24",
@@ -84,10 +84,10 @@ def test_given_a_label_that_cannot_be_read_when_created_then_400(world: World, k
         if key == "BridgeName" and value == "-1":
             continue
         options = {"com.docker.network.generic": {key: value}}
-        response = world.api.http.post("/networks", json={"name": "foo", "options": options})
+        response = daemon.api.http.post("/networks", json={"name": "foo", "options": options})
         if response.status_code == 200:
             assert value in ([],), (key, value)
-            world.api.delete("/networks/foo")
+            daemon.api.delete("/networks/foo")
             continue
         assert response.status_code == 400, (key, value, response.text)
 
@@ -117,30 +117,30 @@ def test_given_a_label_that_cannot_be_read_when_created_then_400(world: World, k
         {"bridge_name": "."},
     ],
 )
-def test_given_options_out_of_range_when_created_then_400(world: World, options: dict[str, Any]) -> None:
-    assert refused(world, "POST", "/networks", json={"name": "foo", "options": options}) == 400
+def test_option_out_of_range_returns_400(daemon: RunningDaemon, options: dict[str, Any]) -> None:
+    assert refused(daemon, "POST", "/networks", json={"name": "foo", "options": options}) == 400
 
 
 @pytest.mark.parametrize("name", [*PATHS, "", None, 5, "a.b", "_x", "a" * 64, "/x", "//x"])
-def test_given_a_name_that_is_none_when_a_network_is_created_then_400(world: World, name: Any) -> None:
-    assert refused(world, "POST", "/networks", json={"name": name}) == 400
+def test_invalid_network_name_returns_400(daemon: RunningDaemon, name: Any) -> None:
+    assert refused(daemon, "POST", "/networks", json={"name": name}) == 400
 
 
 @pytest.mark.parametrize("name", [*PATHS[:3], "", None, "a.b", "//x", "/", "/..", "a" * 64])
-def test_given_a_name_that_is_none_when_an_endpoint_is_created_then_400(world: World, name: Any) -> None:
-    assert refused(world, "POST", "/networks/bridge/endpoints", json={"name": name}) == 400
-    assert refused(world, "POST", "/services", json={"name": name}) == 400
+def test_invalid_endpoint_name_returns_400(daemon: RunningDaemon, name: Any) -> None:
+    assert refused(daemon, "POST", "/networks/bridge/endpoints", json={"name": name}) == 400
+    assert refused(daemon, "POST", "/services", json={"name": name}) == 400
 
 
 @pytest.mark.parametrize("container", [*PATHS, "", None, 5, "/x"])
-def test_given_a_container_id_that_looks_like_a_path_when_joined_then_400(world: World, container: Any) -> None:
-    world.api.endpoint("bridge", "e")
+def test_path_like_container_id_returns_400(daemon: RunningDaemon, container: Any) -> None:
+    daemon.api.endpoint("bridge", "e")
     path = "/networks/bridge/endpoints/e/containers"
-    assert refused(world, "POST", path, json={"container_id": container}) == 400
+    assert refused(daemon, "POST", path, json={"container_id": container}) == 400
 
 
 @pytest.mark.parametrize("ref", [*PATHS, "nothing", "f" * 64, "%00", "a%2Fb"])
-def test_given_something_unknown_in_a_path_when_asked_for_then_404(world: World, ref: str) -> None:
+def test_unknown_object_in_a_path_returns_404(daemon: RunningDaemon, ref: str) -> None:
     segment = quote(ref, safe="%")
     if ref in ("..", "."):
         segment = quote(ref, safe="").replace(".", "%2E")
@@ -156,7 +156,7 @@ def test_given_something_unknown_in_a_path_when_asked_for_then_404(world: World,
         ("GET", f"/sandboxes/{segment}"),
     ):
         body = {"json": {"name": "x"}} if method == "POST" else {}
-        assert refused(world, method, path, **body) == 404, (method, path)
+        assert refused(daemon, method, path, **body) == 404, (method, path)
 
 
 @pytest.mark.parametrize(
@@ -183,107 +183,107 @@ def test_given_something_unknown_in_a_path_when_asked_for_then_404(world: World,
         (5, 400),
     ],
 )
-def test_given_a_port_that_cannot_be_published_when_created_then_refused(world: World, port: Any, status: int) -> None:
-    world.api.network("foo")
+def test_unpublishable_port_is_refused(daemon: RunningDaemon, port: Any, status: int) -> None:
+    daemon.api.network("foo")
     good = mapping(81, 8081)
     body = {"name": "e", "port_mapping": [good, port]}
-    assert refused(world, "POST", "/networks/foo/endpoints", json=body) == status
-    assert world.api.get("/networks/foo/endpoints") == []
-    world.api.endpoint("foo", "e", good)
+    assert refused(daemon, "POST", "/networks/foo/endpoints", json=body) == status
+    assert daemon.api.get("/networks/foo/endpoints") == []
+    daemon.api.endpoint("foo", "e", good)
 
 
-def test_given_an_ambiguous_prefix_when_asked_for_then_400_naming_the_candidates(world: World) -> None:
+def test_ambiguous_prefix_returns_400_naming_the_candidates(daemon: RunningDaemon) -> None:
     ids: list[str] = []
     while len({i[0] for i in ids}) == len(ids):
-        ids.append(world.api.network(f"n{len(ids)}"))
+        ids.append(daemon.api.network(f"n{len(ids)}"))
     twice = next(i[0] for i in ids if [j[0] for j in ids].count(i[0]) > 1)
     with pytest.raises(RefusedError) as failure:
-        world.api.get(f"/networks/{twice}")
+        daemon.api.get(f"/networks/{twice}")
     assert failure.value.status == 400
     for each in ids:
         assert (each[:12] in failure.value.message) == (each[0] == twice)
-        assert world.api.get(f"/networks/{each[:20]}")["id"] == each
+        assert daemon.api.get(f"/networks/{each[:20]}")["id"] == each
 
 
-def test_given_names_that_are_taken_when_created_then_403_naming_the_holder(world: World) -> None:
-    network = world.api.network("foo")
-    endpoint = world.api.endpoint("foo", "one")
+def test_taken_name_returns_403_naming_the_holder(daemon: RunningDaemon) -> None:
+    network = daemon.api.network("foo")
+    endpoint = daemon.api.endpoint("foo", "one")
     for path, body, holder in (
         ("/networks", {"name": "foo"}, network),
-        ("/networks", {"name": "bridge"}, world.api.get("/networks?name=bridge")[0]["id"]),
+        ("/networks", {"name": "bridge"}, daemon.api.get("/networks?name=bridge")[0]["id"]),
         ("/networks/foo/endpoints", {"name": "one"}, endpoint),
         ("/services", {"name": "one", "network_name": "foo"}, endpoint),
     ):
         with pytest.raises(RefusedError, match=holder[:12]) as failure:
-            world.api.post(path, **body)
+            daemon.api.post(path, **body)
         assert failure.value.status == 403
 
 
-def test_given_objects_in_use_when_deleted_then_403_naming_the_users(world: World) -> None:
-    network = world.api.network("foo")
-    box = world.box("foo", "one")
+def test_deleting_an_object_in_use_returns_403_naming_the_users(daemon: RunningDaemon) -> None:
+    network = daemon.api.network("foo")
+    box = daemon.box("foo", "one")
     for path, user in (
         (f"/networks/{network}", "one"),
         ("/networks/foo/endpoints/one", box.container),
         ("/services/one", box.container),
     ):
         with pytest.raises(RefusedError, match=user) as failure:
-            world.api.delete(path)
+            daemon.api.delete(path)
         assert failure.value.status == 403
 
 
-def test_given_a_container_that_is_not_attached_when_it_leaves_then_404(world: World) -> None:
-    world.api.network("foo")
-    world.api.endpoint("foo", "one")
+def test_leave_of_an_unattached_container_returns_404(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
+    daemon.api.endpoint("foo", "one")
     for _ in range(2):
-        assert refused(world, "DELETE", "/networks/foo/endpoints/one/containers/c1") == 404
-    box = world.box("foo", "two")
-    assert refused(world, "DELETE", f"/networks/foo/endpoints/one/containers/{box.container[:12]}") == 404
+        assert refused(daemon, "DELETE", "/networks/foo/endpoints/one/containers/c1") == 404
+    box = daemon.box("foo", "two")
+    assert refused(daemon, "DELETE", f"/networks/foo/endpoints/one/containers/{box.container[:12]}") == 404
     assert box.reaches("198.51.100.2")
 
 
-def test_given_an_unknown_driver_when_created_then_404(world: World) -> None:
+def test_unknown_driver_returns_404(daemon: RunningDaemon) -> None:
     for driver in ("nope", "../x", "a/b", "-", "a" * 300):
-        assert refused(world, "POST", "/networks", json={"name": "foo", "network_type": driver}) == 404
+        assert refused(daemon, "POST", "/networks", json={"name": "foo", "network_type": driver}) == 404
 
 
-def test_given_a_second_host_or_null_network_when_created_then_403(world: World) -> None:
+def test_second_host_or_null_network_returns_403(daemon: RunningDaemon) -> None:
     for driver in ("host", "null"):
-        assert refused(world, "POST", "/networks", json={"name": "foo", "network_type": driver}) == 403
+        assert refused(daemon, "POST", "/networks", json={"name": "foo", "network_type": driver}) == 403
 
 
-def test_given_labels_that_are_ignored_when_created_then_they_are_told_in_a_warning(world: World) -> None:
+def test_ignored_labels_are_reported_in_a_warning(daemon: RunningDaemon) -> None:
     labels = {"com.docker.network.wrong\r\nX: y": 1, "com.docker.network.generic": {"EnableUserlandProxy": "1"}}
-    response = world.api.http.post("/networks", json={"name": "foo", "options": labels})
+    response = daemon.api.http.post("/networks", json={"name": "foo", "options": labels})
     assert response.status_code == 200
     assert "EnableUserlandProxy" in response.headers["warning"]
     assert "x" not in response.headers
 
 
 @pytest.mark.parametrize("options", [{"Nope": "1"}, {"com.docker.network.generic": {"EnableIPMasqerade": "false"}}])
-def test_given_an_unknown_option_when_created_then_400_and_nothing_is_left(world: World, options: Any) -> None:
-    assert refused(world, "POST", "/networks", json={"name": "foo", "options": options}) == 400
-    assert {net["name"] for net in world.api.get("/networks")} == {*PREDEFINED}
+def test_unknown_option_returns_400_and_creates_nothing(daemon: RunningDaemon, options: Any) -> None:
+    assert refused(daemon, "POST", "/networks", json={"name": "foo", "options": options}) == 400
+    assert {net["name"] for net in daemon.api.get("/networks")} == {*PREDEFINED}
 
 
-def test_given_a_misspelt_option_when_created_by_the_command_line_then_the_right_one_is_named(world: World) -> None:
+def test_cli_suggests_the_right_name_for_a_misspelt_option(daemon: RunningDaemon) -> None:
     for misspelt, right in {"EnableIPMasqerade=false": "EnableIPMasquerade", "subnt=10.9.0.0/24": "subnet"}.items():
         with pytest.raises(AssertionError, match="unknown option") as failed:
-            world.cli("network", "create", "-o", misspelt, "foo")
+            daemon.cli("network", "create", "-o", misspelt, "foo")
         assert f"did you mean {right}?" in str(failed.value)
 
 
 @pytest.mark.parametrize(
     "query", ["name=", "name=a&partial-id=b", "hostname=x", "partial-id=", "name=a&name=b", "verbose=maybe"]
 )
-def test_given_a_query_that_is_none_when_listed_then_400(world: World, query: str) -> None:
+def test_invalid_list_query_returns_400(daemon: RunningDaemon, query: str) -> None:
     for path in ("/networks/bridge/endpoints", "/services"):
-        assert refused(world, "GET", f"{path}?{query}") == 400
+        assert refused(daemon, "GET", f"{path}?{query}") == 400
     if query != "name=":
-        assert refused(world, "GET", f"/networks?{query}") == 400
+        assert refused(daemon, "GET", f"/networks?{query}") == 400
 
 
-def test_given_an_empty_name_in_a_query_when_deleting_then_nothing_else_is_deleted(world: World) -> None:
-    network = world.api.network("foo")
-    assert refused(world, "DELETE", f"/networks/{network}?name=") == 400
-    assert {"foo", "bridge"} <= {net["name"] for net in world.api.get("/networks")}
+def test_empty_name_in_a_delete_query_deletes_nothing_else(daemon: RunningDaemon) -> None:
+    network = daemon.api.network("foo")
+    assert refused(daemon, "DELETE", f"/networks/{network}?name=") == 400
+    assert {"foo", "bridge"} <= {net["name"] for net in daemon.api.get("/networks")}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sandnet.resolver import PRIORITY
-from tests.e2e.confined import CAPABILITIES, settings
-from tests.support.daemon import HOST_ADDRESS, World, mapping
+from tests.support.confined_daemon import CAPABILITIES, settings
+from tests.support.daemon import HOST_ADDRESS, RunningDaemon, mapping
 from tests.support.dns_servers import expected_user
 from tests.support.network_host import eventually
 from tests.support.traffic import UDP
@@ -33,7 +33,7 @@ HIDING = re.compile(
 
 
 @pytest.fixture
-def confined(fresh_world: World) -> World:
+def confined(fresh_world: RunningDaemon) -> RunningDaemon:
     """A world whose daemon may do what the unit allows."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
@@ -52,56 +52,56 @@ def users(pid: int) -> set[int]:
     return {int(word) for word in line.split()}
 
 
-def foreign_sandbox(world: World, user: str) -> int:
+def foreign_sandbox(daemon: RunningDaemon, user: str) -> int:
     """A process of that user in a network namespace of its own; its pid."""
     command = ["unshare", "--net", "setpriv", f"--reuid={user}", "--clear-groups", "sleep", "1000"]
-    process = world.host.popen(*command)
+    process = daemon.host.popen(*command)
     eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
     return process.pid
 
 
 @pytest.mark.timeout(120)
-def test_given_the_units_restrictions_when_everything_is_made_and_unmade_then_it_works(confined: World) -> None:
-    world, api = confined, confined.api
-    assert world.process
+def test_everything_works_under_the_unit_restrictions(confined: RunningDaemon) -> None:
+    daemon, api = confined, confined.api
+    assert daemon.process
     kept = set(settings(UNIT)["CapabilityBoundingSet"])
-    assert capabilities(world.process.pid, "CapBnd") == capabilities(world.process.pid, "CapEff") == kept
-    (resolver,) = world.resolvers()
+    assert capabilities(daemon.process.pid, "CapBnd") == capabilities(daemon.process.pid, "CapEff") == kept
+    (resolver,) = daemon.resolvers()
     assert capabilities(resolver, "CapPrm") == set()
     assert users(resolver) == {expected_user()}
     if re.search(rf"^Max nice priority\s+{20 - PRIORITY} ", Path(f"/proc/{resolver}/limits").read_text(), re.MULTILINE):
         assert os.getpriority(os.PRIO_PROCESS, resolver) == PRIORITY
     assert api.get("/healthz")["status"] == "ok"
     api.network("blue", subnet_ipv6="fd00:5::/64")
-    folder = world.files / "other"
+    folder = daemon.files / "other"
     folder.mkdir(mode=0o700)
     shutil.chown(folder, 4242)
     ports = (mapping(80, 80), mapping(53, 0, proto=UDP))
-    web = world.box("blue", "web", *ports, join={"hosts_path": f"{folder}/hosts"})
-    other = world.box("blue", "other", join={"pid": foreign_sandbox(world, "4242")})
+    web = daemon.box("blue", "web", *ports, join={"hosts_path": f"{folder}/hosts"})
+    other = daemon.box("blue", "other", join={"pid": foreign_sandbox(daemon, "4242")})
     web.serve("web", 80)
     assert other.ask(web.address, 80).server == "web"
-    assert world.outside.ask(HOST_ADDRESS, 80).server == "web"
+    assert daemon.outside.ask(HOST_ADDRESS, 80).server == "web"
     assert other.reaches(web.address6)
     assert web.address in other.sh("dig", "+short", "@127.0.0.11", "web")
     second = api.post("/services/web/backend", container_id="second")  # an address is announced when the holder leaves
     api.leave("blue", "web", web.container)
     assert api.get("/services/web/backend")[0]["id"] == "second"
     assert second
-    world.stop()
-    world.start(through=[sys.executable, str(CONFINED), str(UNIT)])
+    daemon.stop()
+    daemon.start(through=[sys.executable, str(CONFINED), str(UNIT)])
     assert api.get("/healthz")["status"] == "ok"
     api.clear()
-    world.stop()
-    world.down()
-    assert world.facts()._replace(files=()) == world.before._replace(files=())
+    daemon.stop()
+    daemon.down()
+    assert daemon.facts()._replace(files=()) == daemon.before._replace(files=())
 
 
-def test_given_the_unit_when_read_then_nothing_in_it_hides_sandboxes_from_the_host() -> None:
+def test_unit_does_not_hide_sandboxes_from_the_host() -> None:
     assert [name for name in settings(UNIT) if HIDING.match(name)] == []
 
 
-def test_given_the_unit_when_systemd_judges_it_then_it_is_exposed_no_more_than_it_must_be() -> None:
+def test_unit_exposure_score_of_systemd_is_within_the_limit() -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed")

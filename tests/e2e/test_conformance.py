@@ -259,9 +259,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1.0", "/v1.19", "/v1.20"])
-async def test_given_the_references_examples_when_sent_as_printed_then_answered_as_printed(
-    daemon: Served, prefix: str
-) -> None:
+async def test_reference_examples_are_answered_as_printed(daemon: Served, prefix: str) -> None:
     walk = Walk(daemon.client, prefix)
     await walk.example(LIST_NETWORKS)
     await walk.example(CREATE_NETWORK)
@@ -286,11 +284,11 @@ async def test_given_the_references_examples_when_sent_as_printed_then_answered_
     await walk.example(UNPUBLISH)
 
 
-async def test_given_a_literal_client_when_it_sends_double_slashes_then_it_is_not_redirected(daemon: Served) -> None:
+async def test_double_slashes_in_a_url_are_not_redirected(daemon: Served) -> None:
     response = await daemon.client.get("http://localhost//networks///bridge")
     assert (response.status_code, response.json()["name"]) == (200, "bridge")
 
 
-async def test_given_no_objects_when_listing_then_lists_are_empty_arrays(daemon: Served) -> None:
+async def test_empty_lists_are_empty_json_arrays(daemon: Served) -> None:
     for path in ("/services", "/networks/bridge/endpoints", "/sandboxes", "/networks?name=nobody"):
         assert (await daemon.client.get(path)).content == b"[]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.support.daemon import World, mapping
+from tests.support.daemon import RunningDaemon, mapping
 from tests.support.network_host import eventually
 
 PORTS = 1100
@@ -17,42 +17,42 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def rules(world: World) -> str:
-    return world.host.sh("nft", "list", "tables")
+def rules(daemon: RunningDaemon) -> str:
+    return daemon.host.sh("nft", "list", "tables")
 
 
-def test_given_1100_published_ports_when_the_ruleset_is_flushed_and_the_daemon_restarted_then_all_is_back(
-    fresh_world: World,
+def test_1100_ports_are_restored_after_a_flush_and_a_restart(
+    fresh_world: RunningDaemon,
 ) -> None:
-    world = fresh_world
-    world.start()
-    world.api.network("foo")
+    daemon = fresh_world
+    daemon.start()
+    daemon.api.network("foo")
     ports = [mapping(80, 20000 + number) for number in range(PORTS)]
     for first in range(0, PORTS, 100):
-        world.api.endpoint("foo", f"web{first}", *ports[first : first + 100])
-        world.attach("foo", f"web{first}", f"c{first}")
-    assert_repairs(world)
-    world.kill()
-    world.start()
-    assert_repairs(world)
+        daemon.api.endpoint("foo", f"web{first}", *ports[first : first + 100])
+        daemon.attach("foo", f"web{first}", f"c{first}")
+    assert_repairs(daemon)
+    daemon.kill()
+    daemon.start()
+    assert_repairs(daemon)
 
 
-def test_given_1100_inherited_descriptors_when_the_daemon_starts_then_it_writes_rules_and_repairs_them(
-    fresh_world: World,
+def test_1100_inherited_descriptors_do_not_prevent_repairs(
+    fresh_world: RunningDaemon,
 ) -> None:
-    world = fresh_world
-    world.start(through=(sys.executable, "-c", INHERITED))
-    world.api.network("foo")
-    assert_repairs(world)
+    daemon = fresh_world
+    daemon.start(through=(sys.executable, "-c", INHERITED))
+    daemon.api.network("foo")
+    assert_repairs(daemon)
 
 
-def assert_repairs(world: World) -> None:
+def assert_repairs(daemon: RunningDaemon) -> None:
     """The daemon holds so many descriptors, puts the rules back, and goes on."""
-    assert world.process
-    pid = world.process.pid
-    assert int(world.host.sh("sh", "-c", f"ls /proc/{pid}/fd | wc -l")) > PORTS
-    world.host.sh("nft", "flush", "ruleset")
-    eventually(lambda: "inet sandnet" in rules(world) and "bridge sandnet" in rules(world))
-    world.api.post("/reconcile", fix=True)
-    assert world.api.get("/healthz")["status"] == "ok"
-    assert world.is_running()
+    assert daemon.process
+    pid = daemon.process.pid
+    assert int(daemon.host.sh("sh", "-c", f"ls /proc/{pid}/fd | wc -l")) > PORTS
+    daemon.host.sh("nft", "flush", "ruleset")
+    eventually(lambda: "inet sandnet" in rules(daemon) and "bridge sandnet" in rules(daemon))
+    daemon.api.post("/reconcile", fix=True)
+    assert daemon.api.get("/healthz")["status"] == "ok"
+    assert daemon.is_running()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import console_blocks
-from tests.console_blocks import Block, Command, blocks, commands, fits
+from tests.support import console_blocks
+from tests.support.console_blocks import Block, Command, blocks, commands, fits
 from tests.support.daemon import SANDNET
 from tests.support.network_host import Host
 
@@ -35,9 +35,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_given_a_page_when_its_console_blocks_are_pasted_then_they_print_what_it_shows(
-    page: Path, tmp_path: Path
-) -> None:
+def test_console_blocks_print_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     script = [command for block in blocks_of(page) if not block.reason for command in block.commands]
     if not script:
         return
@@ -51,12 +49,12 @@ def test_given_a_page_when_its_console_blocks_are_pasted_then_they_print_what_it
         assert not re.search(r": sn[bv][0-9a-f]{10}", host.sh("ip", "-o", "link"))
 
 
-def test_given_the_pages_when_blocks_are_not_run_then_as_many_as_are_known() -> None:
+def test_count_of_console_blocks_not_run_is_as_recorded() -> None:
     counts = {page.name: sum(bool(block.reason) for block in blocks_of(page)) for page in PAGES}
     assert {name: count for name, count in counts.items() if count} == NOT_RUN
 
 
-def test_given_a_block_when_read_then_each_command_has_its_lines_and_its_output() -> None:
+def test_console_block_is_parsed_into_commands_and_output() -> None:
     block = "# one \\\n  two\nout\n$ curl -d '{\n  }' # it's\n# three\n…\n"
     assert list(commands(block)) == [
         Command("one \\\n  two", "out\n"), Command("curl -d '{\n  }' # it's", ""), Command("three", "…\n"),
@@ -81,5 +79,5 @@ def test_given_a_block_when_read_then_each_command_has_its_lines_and_its_output(
         ("(web-1, pid 4711)\n", "(web-1, pid 12)\n", True),
     ],
 )
-def test_given_a_shown_output_when_compared_then_it_fits_what_is_the_same(shown: str, printed: str, same: bool) -> None:
+def test_shown_output_matches_only_equivalent_output(shown: str, printed: str, same: bool) -> None:
     assert fits(shown, printed) is same

@@ -15,7 +15,7 @@ from tests.support.daemon import (
     OUTSIDE_ADDRESS6,
     Box,
     RefusedError,
-    World,
+    RunningDaemon,
 )
 from tests.support.network_host import eventually
 from tests.support.traffic import TCP, UDP
@@ -25,32 +25,30 @@ SECOND, SECOND6 = "198.51.100.50", "2001:db8:1::50"
 
 
 @pytest.fixture
-def uplink(world: World) -> Iterator[World]:
+def uplink(daemon: RunningDaemon) -> Iterator[RunningDaemon]:
     """The host has second addresses."""
     for address in (f"{SECOND}/24", f"{SECOND6}/64"):
-        world.host.sh("ip", "address", "add", address, "dev", "uplink", "nodad")
-    yield world
+        daemon.host.sh("ip", "address", "add", address, "dev", "uplink", "nodad")
+    yield daemon
     for address in (f"{SECOND}/24", f"{SECOND6}/64"):
-        world.host.sh("ip", "address", "delete", address, "dev", "uplink")
+        daemon.host.sh("ip", "address", "delete", address, "dev", "uplink")
 
 
-def addresses(world: World, network: str) -> list[str]:
+def addresses(daemon: RunningDaemon, network: str) -> list[str]:
     """Whom a server outside sees, by IPv4 and IPv6, TCP and UDP each."""
-    box = world.box(network, "one")
+    box = daemon.box(network, "one")
     seen = []
     for target, everywhere in (OUTSIDE_ADDRESS, "0.0.0.0"), (OUTSIDE_ADDRESS6, "::"):
         for proto in (TCP, UDP):
             port = next(PORTS)  # no connection that is closing has it
-            world.outside.serve("far", port, proto, address=everywhere)
+            daemon.outside.serve("far", port, proto, address=everywhere)
             seen.append(box.ask(target, port, proto).address)
     return seen
 
 
 @pytest.mark.parametrize("keys", [("egress_ipv4", "egress_ipv6"),
                                   ("com.docker.network.host_ipv4", "com.docker.network.host_ipv6")])  # fmt: skip
-def test_given_egress_addresses_when_a_sandbox_calls_then_the_world_sees_them(
-    uplink: World, keys: tuple[str, str]
-) -> None:
+def test_egress_address_is_the_source_of_outgoing_traffic(uplink: RunningDaemon, keys: tuple[str, str]) -> None:
     uplink.api.network("foo", ipv6=True, **dict(zip(keys, (SECOND, SECOND6), strict=True)))
     assert addresses(uplink, "foo") == [SECOND, SECOND, SECOND6, SECOND6]
     uplink.kill()
@@ -60,7 +58,7 @@ def test_given_egress_addresses_when_a_sandbox_calls_then_the_world_sees_them(
     assert uplink.api.post("/reconcile", fix=False)["drift"] == []
 
 
-def test_given_an_egress_address_when_the_network_is_on_somebodys_bridge_then_the_world_sees_it(uplink: World) -> None:
+def test_egress_address_applies_on_an_adopted_bridge(uplink: RunningDaemon) -> None:
     uplink.host.sh("ip", "link", "add", "br0", "type", "bridge")
     try:
         uplink.api.network("foo", ipv6=True, bridge_name="br0", egress_ipv4=SECOND, egress_ipv6=SECOND6)
@@ -76,7 +74,7 @@ UNNUMBERED, UNNUMBERED6 = "192.0.2.77", "2001:db8:7::77"
 
 
 @pytest.fixture
-def far(uplink: World) -> Iterator[World]:
+def far(uplink: RunningDaemon) -> Iterator[RunningDaemon]:
     """Behind the machine outside are others, reached by two uplinks."""
     host, outside = uplink.host.sh, uplink.outside.sh
     for address in (FAR, FAR6, ELSEWHERE, ELSEWHERE6):
@@ -99,22 +97,22 @@ def far(uplink: World) -> Iterator[World]:
     host("ip", "link", "delete", "uplink2")
 
 
-def route(world: World, verb: str, to: str, *how: str) -> None:
+def route(daemon: RunningDaemon, verb: str, to: str, *how: str) -> None:
     family = "-6" if ":" in to else "-4"
-    world.host.sh("ip", family, "route", verb, to, *how)
+    daemon.host.sh("ip", family, "route", verb, to, *how)
 
 
-def seen_at(world: World, box: Box, *targets: str) -> list[str]:
+def seen_at(daemon: RunningDaemon, box: Box, *targets: str) -> list[str]:
     """Whom these see, by UDP of a new flow each."""
     found = []
     for target in targets:
         port = next(PORTS)
-        world.outside.serve("far", port, UDP, address=target)
+        daemon.outside.serve("far", port, UDP, address=target)
         found.append(box.ask(target, port, UDP).address)
     return found
 
 
-def test_given_routes_that_prefer_a_source_when_a_sandbox_calls_then_the_world_sees_it(far: World) -> None:
+def test_preferred_source_of_a_route_is_the_egress_address(far: RunningDaemon) -> None:
     far.api.network("foo", ipv6=True)
     far.api.network("own", ipv6=True, egress_ipv4=HOST_ADDRESS, egress_ipv6=HOST_ADDRESS6)
     box, fixed = far.box("foo", "one"), far.box("own", "two")
@@ -147,8 +145,8 @@ def test_given_routes_that_prefer_a_source_when_a_sandbox_calls_then_the_world_s
             route(far, "delete", to)
 
 
-def elements_of(world: World, name: str) -> str:
-    return world.host.sh("nft", "list", "map", "inet", "sandnet", name).partition("elements = ")[2]
+def elements_of(daemon: RunningDaemon, name: str) -> str:
+    return daemon.host.sh("nft", "list", "map", "inet", "sandnet", name).partition("elements = ")[2]
 
 
 @pytest.mark.parametrize(
@@ -166,9 +164,7 @@ def elements_of(world: World, name: str) -> str:
     ],
     ids=str,
 )
-def test_given_an_egress_address_that_cannot_be_when_a_network_is_created_then_it_is_refused(
-    uplink: World, options: JSON, status: int
-) -> None:
+def test_invalid_egress_address_is_refused(uplink: RunningDaemon, options: JSON, status: int) -> None:
     with pytest.raises(RefusedError) as refused:
         uplink.api.network("foo", **options)
     assert refused.value.status == status

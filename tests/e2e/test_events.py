@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.support.daemon import JSON, SANDNET, World
+from tests.support.daemon import JSON, SANDNET, RunningDaemon
 
 ENDINGS = pytest.mark.parametrize("ending", ["stop", "kill"])
 SILENCE = 40.0
@@ -55,9 +55,9 @@ class Stream:
 
 
 @contextmanager
-def stream(world: World, since: int | None = None) -> Iterator[Stream]:
+def stream(daemon: RunningDaemon, since: int | None = None) -> Iterator[Stream]:
     query = {} if since is None else {"since": str(since)}
-    with world.api.http.stream("GET", "/events", params=query, timeout=SILENCE) as response:
+    with daemon.api.http.stream("GET", "/events", params=query, timeout=SILENCE) as response:
         assert response.status_code == 200
         yield Stream(response)
 
@@ -70,14 +70,14 @@ def is_end_of(network: str) -> Callable[[JSON], bool]:
     return lambda event: happened(event) == Happened("network", "removed", network)
 
 
-def live_a_life(world: World) -> None:
+def live_a_life(daemon: RunningDaemon) -> None:
     """A network, an endpoint and a container come and go."""
-    world.api.network("foo")
-    world.api.endpoint("foo", "one")
-    world.api.join("foo", "one", "c1", host_name="web")
-    world.api.leave("foo", "one", "c1")
-    world.api.delete("/networks/foo/endpoints/one")
-    world.api.delete("/networks/foo")
+    daemon.api.network("foo")
+    daemon.api.endpoint("foo", "one")
+    daemon.api.join("foo", "one", "c1", host_name="web")
+    daemon.api.leave("foo", "one", "c1")
+    daemon.api.delete("/networks/foo/endpoints/one")
+    daemon.api.delete("/networks/foo")
 
 
 LIFE = [
@@ -92,10 +92,10 @@ LIFE = [
 ]
 
 
-def test_given_a_reader_when_things_come_and_go_then_it_is_told_of_each_with_growing_numbers(world: World) -> None:
-    with stream(world) as events:
+def test_event_stream_reports_each_change_with_growing_numbers(daemon: RunningDaemon) -> None:
+    with stream(daemon) as events:
         assert events.content_type.startswith("application/x-ndjson")
-        live_a_life(world)
+        live_a_life(daemon)
         told = events.until(is_end_of("foo"))
     assert sorted(happened(event) for event in told if event["action"] != "changed") == sorted(LIFE)
     numbers = [events.begun_at, *(event["sequence"] for event in told)]
@@ -105,34 +105,34 @@ def test_given_a_reader_when_things_come_and_go_then_it_is_told_of_each_with_gro
     assert all("object" not in event for event in told if event["action"] in ("removed", "detached"))
 
 
-def test_given_a_number_when_asked_for_what_came_since_then_the_same_events_are_told_again(world: World) -> None:
-    with stream(world) as events:
-        live_a_life(world)
+def test_events_since_a_number_are_replayed(daemon: RunningDaemon) -> None:
+    with stream(daemon) as events:
+        live_a_life(daemon)
         told = events.until(is_end_of("foo"))
     for start in (0, len(told) // 2):
         since = told[start]["sequence"]
-        with stream(world, since) as again:
+        with stream(daemon, since) as again:
             rest = again.until(is_end_of("foo"))
         assert [event["sequence"] for event in rest] == [event["sequence"] for event in told[start + 1 :]]
 
 
-def test_given_two_readers_when_something_happens_then_both_are_told_of_it(world: World) -> None:
-    with stream(world) as one, stream(world) as two:
-        live_a_life(world)
+def test_both_event_readers_get_every_event(daemon: RunningDaemon) -> None:
+    with stream(daemon) as one, stream(daemon) as two:
+        live_a_life(daemon)
         assert one.until(is_end_of("foo")) == two.until(is_end_of("foo"))
 
 
 @ENDINGS
-def test_given_a_reader_when_the_daemon_ends_and_starts_then_it_goes_on_where_it_was(world: World, ending: str) -> None:
-    with stream(world) as events:
-        live_a_life(world)
+def test_event_reader_resumes_after_a_daemon_restart(daemon: RunningDaemon, ending: str) -> None:
+    with stream(daemon) as events:
+        live_a_life(daemon)
         last = events.until(is_end_of("foo"))[-1]["sequence"]
-        getattr(world, ending)()
+        getattr(daemon, ending)()
         assert events.ends()
-    world.start()
-    with stream(world, last) as events:
+    daemon.start()
+    with stream(daemon, last) as events:
         assert events.begun_at >= last
-        world.api.network("bar")
+        daemon.api.network("bar")
         told = events.until(lambda event: happened(event) == Happened("network", "created", "bar"))
     assert [event["action"] for event in told if event["action"] != "missed"] == ["created"]
     numbers = [event["sequence"] for event in told]
@@ -140,32 +140,32 @@ def test_given_a_reader_when_the_daemon_ends_and_starts_then_it_goes_on_where_it
     assert numbers[-1] > last
 
 
-def test_given_a_number_of_long_ago_when_asked_for_what_came_since_then_the_loss_is_told_first(world: World) -> None:
-    live_a_life(world)
-    world.stop()
-    world.start()
-    with stream(world, 1) as events:
-        world.api.network("bar")
+def test_events_since_an_old_number_start_with_a_loss_notice(daemon: RunningDaemon) -> None:
+    live_a_life(daemon)
+    daemon.stop()
+    daemon.start()
+    with stream(daemon, 1) as events:
+        daemon.api.network("bar")
         told = events.until(lambda event: event.get("name") == "bar")
     assert happened(told[0]) == Happened("", "missed", "")
 
 
-def test_given_the_command_line_when_something_happens_then_it_prints_it_and_goes_on_after_a_restart(
-    world: World,
+def test_cli_prints_events_and_continues_after_a_restart(
+    daemon: RunningDaemon,
 ) -> None:
-    with stream(world) as events:
+    with stream(daemon) as events:
         since = str(events.begun_at)
-    command = world.host.popen(
-        str(SANDNET), "-H", f"unix://{world.run}/sandnet.sock", "events", "--json", "--since", since
+    command = daemon.host.popen(
+        str(SANDNET), "-H", f"unix://{daemon.run}/sandnet.sock", "events", "--json", "--since", since
     )
     assert command.stdout
     try:
-        live_a_life(world)
+        live_a_life(daemon)
         lines = iter(command.stdout.readline, "")
         assert any(is_end_of("foo")(json.loads(line)) for line in lines)
-        world.kill()
-        world.start()
-        world.api.network("bar")
+        daemon.kill()
+        daemon.start()
+        daemon.api.network("bar")
         assert any(json.loads(line).get("name") == "bar" for line in lines)
     finally:
         command.kill()

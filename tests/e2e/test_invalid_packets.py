@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.services import published
-from tests.e2e.test_tricks import bridge_mac, mac
+from tests.e2e.test_forged_packets import bridge_mac, mac
 from tests.support import ethernet as f
 from tests.support.daemon import (
     HOST_ADDRESS,
@@ -19,9 +18,10 @@ from tests.support.daemon import (
     OUTSIDE_ADDRESS,
     OUTSIDE_ADDRESS6,
     Box,
-    World,
+    RunningDaemon,
     mapping,
 )
+from tests.support.service_cases import published
 from tests.support.traffic import DOUBT, PATIENCE, TCP, UDP, Place, ask_again
 
 WINDOW = 10_000_000
@@ -51,7 +51,7 @@ def numbers(connection: socket.socket) -> Numbers:
 class Lab(NamedTuple):
     """A box with a published port, and whoever talks with it."""
 
-    world: World
+    daemon: RunningDaemon
     box: Box
 
     def address(self, place: Place, version: int) -> str:
@@ -63,15 +63,15 @@ class Lab(NamedTuple):
     def send(self, place: Place, packet: bytes) -> None:
         """From a box or the machine outside to the host."""
         inside = isinstance(place, Box)
-        target = bridge_mac(self.world, "blue") if inside else mac(self.world.here, "uplink")
-        with f.raw(self.world.host, place) as wire:
+        target = bridge_mac(self.daemon, "blue") if inside else mac(self.daemon.here, "uplink")
+        with f.raw(self.daemon.host, place) as wire:
             kind = f.IP if packet[0] >> 4 == 4 else f.IPV6
             wire.send(f.ether(target, mac(place, "eth0"), kind, packet))
 
     @contextmanager
     def nothing_leaves(self) -> Iterator[None]:
         """No packet that bears an address of the box comes to the machine outside."""
-        with f.raw(self.world.host, self.world.outside) as wire:
+        with f.raw(self.daemon.host, self.daemon.outside) as wire:
             yield
             wire.settimeout(DOUBT)
             seen = []
@@ -85,28 +85,26 @@ class Lab(NamedTuple):
 
 
 @pytest.fixture
-def lab(world: World) -> Lab:
+def lab(daemon: RunningDaemon) -> Lab:
     """The network has both families."""
-    world.api.network("blue", ipv6=True, anti_spoofing=False)
-    box = world.box("blue", "web", mapping(80, 8080), mapping(80, 8080, UDP))
+    daemon.api.network("blue", ipv6=True, anti_spoofing=False)
+    box = daemon.box("blue", "web", mapping(80, 8080), mapping(80, 8080, UDP))
     for address in ("0.0.0.0", "::"):
         box.serve("web", 80, address=address)
         box.serve("web", 80, UDP, address=address)
-        world.outside.serve("far", 7000, address=address)
-    return Lab(world, box)
+        daemon.outside.serve("far", 7000, address=address)
+    return Lab(daemon, box)
 
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("way", ["out of the box", "into the box"])
-def test_given_a_published_port_when_a_segment_beyond_the_window_comes_then_its_connection_goes_on(
-    lab: Lab, way: str, version: int
-) -> None:
+def test_out_of_window_segment_keeps_published_port_connection(lab: Lab, way: str, version: int) -> None:
     host = HOST_ADDRESS if version == 4 else HOST_ADDRESS6
-    far, own = lab.address(lab.world.outside, version), lab.address(lab.box, version)
-    with lab.world.outside.client(host, 8080) as client:
+    far, own = lab.address(lab.daemon.outside, version), lab.address(lab.box, version)
+    with lab.daemon.outside.client(host, 8080) as client:
         port, at = ask_again(client).port, numbers(client)
         if way == "into the box":
-            sender, packet = lab.world.outside, f.tcp(far, host, (port, 8080), at.sent + WINDOW, at.received)
+            sender, packet = lab.daemon.outside, f.tcp(far, host, (port, 8080), at.sent + WINDOW, at.received)
         else:
             sender, packet = lab.box, f.tcp(own, far, (80, port), at.received + WINDOW, at.sent)
         with lab.nothing_leaves():
@@ -116,15 +114,13 @@ def test_given_a_published_port_when_a_segment_beyond_the_window_comes_then_its_
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("way", ["out of the box", "into the box"])
-def test_given_a_masqueraded_connection_when_a_segment_beyond_the_window_comes_then_it_goes_on(
-    lab: Lab, way: str, version: int
-) -> None:
+def test_out_of_window_segment_keeps_masqueraded_connection(lab: Lab, way: str, version: int) -> None:
     host = HOST_ADDRESS if version == 4 else HOST_ADDRESS6
-    far, own = lab.address(lab.world.outside, version), lab.address(lab.box, version)
+    far, own = lab.address(lab.daemon.outside, version), lab.address(lab.box, version)
     with lab.box.client(far, 7000) as client:
         seen, at, port = ask_again(client), numbers(client), client.getsockname()[1]
         if way == "into the box":
-            sender, packet = lab.world.outside, f.tcp(far, host, (7000, seen.port), at.received + WINDOW, at.sent)
+            sender, packet = lab.daemon.outside, f.tcp(far, host, (7000, seen.port), at.received + WINDOW, at.sent)
         else:
             sender, packet = lab.box, f.tcp(own, far, (port, 7000), at.sent + WINDOW, at.received)
         with lab.nothing_leaves():
@@ -132,11 +128,11 @@ def test_given_a_masqueraded_connection_when_a_segment_beyond_the_window_comes_t
         assert ask_again(client).server == "far"
 
 
-def test_given_a_neighbours_published_port_when_a_segment_beyond_the_window_comes_then_its_connection_goes_on(
+def test_out_of_window_segment_keeps_neighbour_port_connection(
     lab: Lab,
 ) -> None:
     """The box answers to the bridge's address, or where br_netfilter is on to the neighbour's."""
-    neighbour = lab.world.box("blue", "neighbour")
+    neighbour = lab.daemon.box("blue", "neighbour")
     with neighbour.client(HOST_ADDRESS, 8080) as client:
         seen, at = ask_again(client), numbers(client)
         lab.send(lab.box, f.tcp(lab.box.address, seen.address, (80, seen.port), at.received + WINDOW, at.sent))
@@ -145,18 +141,18 @@ def test_given_a_neighbours_published_port_when_a_segment_beyond_the_window_come
         assert ask_again(client).server == "web"
 
 
-def test_given_a_forgotten_connection_when_its_client_goes_on_then_it_is_answered(lab: Lab) -> None:
-    for place, address, port in (lab.world.outside, HOST_ADDRESS, 8080), (lab.box, OUTSIDE_ADDRESS, 7000):
+def test_client_on_a_forgotten_connection_is_answered(lab: Lab) -> None:
+    for place, address, port in (lab.daemon.outside, HOST_ADDRESS, 8080), (lab.box, OUTSIDE_ADDRESS, 7000):
         with place.client(address, port) as client:
             assert ask_again(client)
-            lab.world.host.sh("conntrack", "-F")
+            lab.daemon.host.sh("conntrack", "-F")
             assert ask_again(client)
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_given_a_box_when_it_sends_what_belongs_to_nothing_then_none_of_it_leaves(lab: Lab, version: int) -> None:
+def test_packets_of_no_connection_do_not_leave_the_host(lab: Lab, version: int) -> None:
     """A datagram with a wrong checksum, and an error about a packet that was never sent."""
-    own, far = lab.address(lab.box, version), lab.address(lab.world.outside, version)
+    own, far = lab.address(lab.box, version), lab.address(lab.daemon.outside, version)
     stray = f.udp(far, own, 4444, 5555)
     broken = f.udp(own, far)
     head = 20 if version == 4 else 40
@@ -166,13 +162,13 @@ def test_given_a_box_when_it_sends_what_belongs_to_nothing_then_none_of_it_leave
         lab.send(lab.box, f.unreachable(own, far, stray))
 
 
-def test_given_the_hosts_own_server_when_a_segment_beyond_the_window_comes_then_it_answers_as_ever(lab: Lab) -> None:
+def test_out_of_window_segment_keeps_host_server_connection(lab: Lab) -> None:
     """What is the host's own is the host's to answer."""
-    lab.world.here.serve("host", 7001)
-    with lab.world.outside.client(HOST_ADDRESS, 7001) as client, f.raw(lab.world.host, lab.world.outside) as wire:
+    lab.daemon.here.serve("host", 7001)
+    with lab.daemon.outside.client(HOST_ADDRESS, 7001) as client, f.raw(lab.daemon.host, lab.daemon.outside) as wire:
         assert ask_again(client)
         at, port = numbers(client), client.getsockname()[1]
-        lab.send(lab.world.outside, f.tcp(OUTSIDE_ADDRESS, HOST_ADDRESS, (port, 7001), at.sent + WINDOW, at.received))
+        lab.send(lab.daemon.outside, f.tcp(OUTSIDE_ADDRESS, HOST_ADDRESS, (port, 7001), at.sent + WINDOW, at.received))
         assert _acknowledges(wire, at.sent)
         assert ask_again(client)
 
@@ -225,60 +221,58 @@ FORGET = [("-F",), ("-D", "-p", "tcp")]
 
 @pytest.mark.parametrize("forget", FORGET, ids=" ".join)
 @pytest.mark.parametrize("version", [4, 6])
-def test_given_a_published_port_when_its_server_speaks_on_a_forgotten_connection_then_the_client_hears_it(
-    lab: Lab, version: int, forget: tuple[str, ...]
-) -> None:
+def test_published_tcp_server_reaches_client_of_forgotten_flow(lab: Lab, version: int, forget: tuple[str, ...]) -> None:
     host, any_address = (HOST_ADDRESS, "0.0.0.0") if version == 4 else (HOST_ADDRESS6, "::")
-    box = lab.world.box("blue", "mail", mapping(25, 2525), mapping(26, 2626, host_ip=host))
+    box = lab.daemon.box("blue", "mail", mapping(25, 2525), mapping(26, 2626, host_ip=host))
     for inside, outside in (25, 2525), (26, 2626):
         with (
             box.bound(any_address, TCP, inside) as listener,
-            talk(listener, lab.world.outside, host, outside) as each,
+            talk(listener, lab.daemon.outside, host, outside) as each,
         ):
             for round_ in range(3):
-                lab.world.host.sh("conntrack", *forget, "-f", "ipv4" if version == 4 else "ipv6")
+                lab.daemon.host.sh("conntrack", *forget, "-f", "ipv4" if version == 4 else "ipv6")
                 each.server_says(b"%d" % round_)
                 each.client_says(b"%d" % round_)
 
 
-def test_given_a_backend_with_an_address_of_its_own_when_it_speaks_on_a_forgotten_connection_then_it_is_heard(
-    world: World,
+def test_backend_reaches_the_client_of_a_forgotten_connection(
+    daemon: RunningDaemon,
 ) -> None:
-    service = published(world, mapping(25, 2525))
+    service = published(daemon, mapping(25, 2525))
     listeners = [service.attach_idle(name).bound("0.0.0.0", TCP, 25) for name in ("one", "two")]
     for listener in listeners:
         listener.listen()
-    with world.outside.client(HOST_ADDRESS, 2525) as client:
+    with daemon.outside.client(HOST_ADDRESS, 2525) as client:
         ready, _, _ = select.select(listeners, (), (), PATIENCE)
         server, _ = ready[0].accept()
         with server:
             both = Talk(server, client)
             both.server_says(b"220 ready")
-            world.host.sh("conntrack", "-F")
+            daemon.host.sh("conntrack", "-F")
             both.server_says(b"250 ok")
 
 
-def test_given_a_published_datagram_port_when_its_server_speaks_on_a_forgotten_flow_then_the_client_hears_it(
+def test_published_udp_server_reaches_client_of_forgotten_flow(
     lab: Lab,
 ) -> None:
-    box = lab.world.box("blue", "game", mapping(27, 2727, UDP))
-    with box.bound("0.0.0.0", UDP, 27) as server, lab.world.outside.client(HOST_ADDRESS, 2727, UDP) as client:
+    box = lab.daemon.box("blue", "game", mapping(27, 2727, UDP))
+    with box.bound("0.0.0.0", UDP, 27) as server, lab.daemon.outside.client(HOST_ADDRESS, 2727, UDP) as client:
         client.send(b"?")
         _, peer = server.recvfrom(100)
-        lab.world.host.sh("conntrack", "-F")
+        lab.daemon.host.sh("conntrack", "-F")
         server.sendto(b"!", peer)
         assert client.recv(100) == b"!"
 
 
-def test_given_a_masqueraded_connection_when_its_server_speaks_after_it_was_forgotten_then_it_is_not_reset(
+def test_forgotten_masqueraded_connection_is_not_reset(
     lab: Lab,
 ) -> None:
     """The host cannot know whose it is until the box speaks; then the server's words arrive."""
     with (
-        lab.world.outside.bound("0.0.0.0", TCP, 7002) as listener,
+        lab.daemon.outside.bound("0.0.0.0", TCP, 7002) as listener,
         talk(listener, lab.box, OUTSIDE_ADDRESS, 7002) as each,
     ):
-        lab.world.host.sh("conntrack", "-F")
+        lab.daemon.host.sh("conntrack", "-F")
         each.server.sendall(b"250 ok")
         each.client.settimeout(DOUBT)
         with pytest.raises(TimeoutError):
@@ -290,19 +284,17 @@ def test_given_a_masqueraded_connection_when_its_server_speaks_after_it_was_forg
 
 @pytest.mark.parametrize("access", [True, False])
 @pytest.mark.parametrize("caller", ["the host", "a neighbour"])
-def test_given_a_caller_on_this_host_when_its_server_speaks_after_it_was_forgotten_then_it_is_not_reset(
-    world: World, caller: str, access: bool
-) -> None:
+def test_forgotten_connection_of_a_host_client_is_not_reset(daemon: RunningDaemon, caller: str, access: bool) -> None:
     """Under br_netfilter a neighbour is answered past the host, and nothing says that it had called the host."""
     name = "net.bridge.bridge-nf-call-iptables"
-    before = world.host.sh("sysctl", "-en", name).strip() or "0"
-    world.host.sh("sysctl", "-eqw", f"{name}=0")
-    world.stack.callback(world.host.sh, "sysctl", "-eqw", f"{name}={before}")
-    world.api.network("blue", host_access=access)
-    box = world.box("blue", "mail", mapping(25, 2525))
-    place = world.here if caller == "the host" else world.box("blue", "neighbour")
+    before = daemon.host.sh("sysctl", "-en", name).strip() or "0"
+    daemon.host.sh("sysctl", "-eqw", f"{name}=0")
+    daemon.stack.callback(daemon.host.sh, "sysctl", "-eqw", f"{name}={before}")
+    daemon.api.network("blue", host_access=access)
+    box = daemon.box("blue", "mail", mapping(25, 2525))
+    place = daemon.here if caller == "the host" else daemon.box("blue", "neighbour")
     with box.bound("0.0.0.0", TCP, 25) as listener, talk(listener, place, HOST_ADDRESS, 2525) as each:
-        world.host.sh("conntrack", "-F")
+        daemon.host.sh("conntrack", "-F")
         each.server.sendall(b"250 ok")
         each.client.settimeout(DOUBT)
         with suppress(TimeoutError):

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, Box, World
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, Box, RunningDaemon
 from tests.support.ethernet import IP, IPV6, VLAN, ether, heard, raw, udp
 from tests.support.network_host import eventually
 from tests.support.traffic import DOUBT, UDP
@@ -43,10 +43,10 @@ KINDS = {"vlan": "id 9", "vrf": "table 99"}
 """Kinds of devices that a kernel may lack, with what is needed to make one."""
 
 
-def _host_end(world: World, box: Box) -> tuple[str, str]:
+def _host_end(daemon: RunningDaemon, box: Box) -> tuple[str, str]:
     """Name and MAC of the host end of a box's pair."""
     index = json.loads(box.sh("ip", "-j", "link", "show", "eth0"))[0]["link_index"]
-    links = json.loads(world.host.sh("ip", "-j", "link"))
+    links = json.loads(daemon.host.sh("ip", "-j", "link"))
     return next((link["ifname"], link["address"]) for link in links if link["ifindex"] == index)
 
 
@@ -60,23 +60,21 @@ def _hears(listener: socket.socket) -> bool:
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
 @pytest.mark.parametrize("move", MOVES)
-def test_given_a_port_off_its_bridge_when_its_sandbox_calls_the_host_then_it_is_not_taken(
-    fresh_world: World, move: str, *, guarded: bool
-) -> None:
+def test_frames_from_a_port_off_its_bridge_are_dropped(fresh_world: RunningDaemon, move: str, *, guarded: bool) -> None:
     """Without the daemon, which would put the port back."""
-    world = fresh_world
-    world.start()
-    if missing := [kind for kind in KINDS if f" type {kind} " in str(MOVES[move]) and not _has(world, kind)]:
+    daemon = fresh_world
+    daemon.start()
+    if missing := [kind for kind in KINDS if f" type {kind} " in str(MOVES[move]) and not _has(daemon, kind)]:
         pytest.skip(f"this kernel has no devices of kind {missing}")
-    world.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
-    box = world.box("blue", "one")
-    port, target = _host_end(world, box)
-    listeners = [world.here.bound("0.0.0.0", UDP, PORT), world.here.bound("::", UDP, PORT)]
+    daemon.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
+    box = daemon.box("blue", "one")
+    port, target = _host_end(daemon, box)
+    listeners = [daemon.here.bound("0.0.0.0", UDP, PORT), daemon.here.bound("::", UDP, PORT)]
     assert box.reaches(HOST_ADDRESS)
-    world.kill()
+    daemon.kill()
     for words in MOVES[move]:
-        world.host.sh(*words.format(port=port).split())
-    with raw(world.host, box) as wire:
+        daemon.host.sh(*words.format(port=port).split())
+    with raw(daemon.host, box) as wire:
         for kind, packet in (IP, udp(box.address, HOST_ADDRESS)), (IPV6, udp(box.address6, HOST_ADDRESS6)):
             frame = ether(target, box.mac, kind, packet)
             tag = bytes([VLAN >> 8, VLAN & 0xFF, 0, 5])
@@ -86,29 +84,27 @@ def test_given_a_port_off_its_bridge_when_its_sandbox_calls_the_host_then_it_is_
 
 @pytest.mark.parametrize("name", ["other0", "snvffffffffff"])
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
-def test_given_a_port_that_was_renamed_on_its_bridge_when_its_sandbox_sends_then_nobody_hears_it(
-    fresh_world: World, name: str, *, guarded: bool
-) -> None:
+def test_frames_from_a_renamed_port_are_dropped(fresh_world: RunningDaemon, name: str, *, guarded: bool) -> None:
     """Without the daemon: the table alone closes the port."""
-    world = fresh_world
-    world.start()
-    world.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
-    liar, victim, hearer = (world.box("blue", each) for each in ("liar", "victim", "hearer"))
-    port, _ = _host_end(world, liar)
-    listener = world.here.bound("0.0.0.0", UDP, PORT)
+    daemon = fresh_world
+    daemon.start()
+    daemon.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
+    liar, victim, hearer = (daemon.box("blue", each) for each in ("liar", "victim", "hearer"))
+    port, _ = _host_end(daemon, liar)
+    listener = daemon.here.bound("0.0.0.0", UDP, PORT)
     own = ether(hearer.mac, liar.mac, IP, udp(liar.address, hearer.address))
     others = ether(hearer.mac, victim.mac, IP, udp(victim.address, hearer.address, sender_port=7))
-    bridge = f"snb{world.api.told('blue')['id'][:10]}"
-    gateway = json.loads(world.host.sh("ip", "-j", "link", "show", bridge))[0]["address"]
+    bridge = f"snb{daemon.api.told('blue')['id'][:10]}"
+    gateway = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge))[0]["address"]
     right = ether(hearer.mac, victim.mac, IP, udp(victim.address, hearer.address, sender_port=8))
-    with raw(world.host, hearer) as ear, raw(world.host, liar) as mouth, raw(world.host, victim) as honest:
+    with raw(daemon.host, hearer) as ear, raw(daemon.host, liar) as mouth, raw(daemon.host, victim) as honest:
         mouth.send(own)
         assert heard(ear, own)
-        world.kill()
-        world.host.sh("ip", "link", "set", port, "down")
-        world.host.sh("ip", "link", "set", port, "name", name)
-        world.host.sh("ip", "link", "set", name, "up")
-        eventually(lambda: "state forwarding" in world.host.sh("bridge", "link", "show", "dev", name))
+        daemon.kill()
+        daemon.host.sh("ip", "link", "set", port, "down")
+        daemon.host.sh("ip", "link", "set", port, "name", name)
+        daemon.host.sh("ip", "link", "set", name, "up")
+        eventually(lambda: "state forwarding" in daemon.host.sh("bridge", "link", "show", "dev", name))
         for frame in (own, others):
             mouth.send(frame)
             honest.send(right)
@@ -117,27 +113,27 @@ def test_given_a_port_that_was_renamed_on_its_bridge_when_its_sandbox_sends_then
     assert not _hears(listener)
 
 
-def _has(world: World, kind: str) -> bool:
+def _has(daemon: RunningDaemon, kind: str) -> bool:
     try:
-        world.host.sh(*f"ip link add try0 link uplink type {kind} {KINDS[kind]}".split())
-        world.host.sh("ip", "link", "delete", "try0")
+        daemon.host.sh(*f"ip link add try0 link uplink type {kind} {KINDS[kind]}".split())
+        daemon.host.sh("ip", "link", "delete", "try0")
     except AssertionError:
         return False
     return True
 
 
-def test_given_a_port_that_was_renamed_on_its_bridge_when_repaired_then_it_has_its_name_again(
-    world: World,
+def test_renamed_port_gets_its_name_back(
+    daemon: RunningDaemon,
 ) -> None:
-    world.api.network("blue", ipv6=True)
-    box, other = world.box("blue", "one"), world.box("blue", "two")
-    port, _ = _host_end(world, box)
+    daemon.api.network("blue", ipv6=True)
+    box, other = daemon.box("blue", "one"), daemon.box("blue", "two")
+    port, _ = _host_end(daemon, box)
     assert other.reaches(box.address)
-    world.host.sh("ip", "link", "set", port, "down")
-    world.host.sh("ip", "link", "set", port, "name", "other0")
-    world.host.sh("ip", "link", "set", "other0", "up")
-    assert "other0" not in world.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
-    world.api.post("/reconcile", fix=True)
-    assert _host_end(world, box)[0] == port
-    assert "other0" not in world.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
+    daemon.host.sh("ip", "link", "set", port, "down")
+    daemon.host.sh("ip", "link", "set", port, "name", "other0")
+    daemon.host.sh("ip", "link", "set", "other0", "up")
+    assert "other0" not in daemon.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
+    daemon.api.post("/reconcile", fix=True)
+    assert _host_end(daemon, box)[0] == port
+    assert "other0" not in daemon.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
     assert other.reaches(box.address)

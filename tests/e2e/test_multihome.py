@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, World, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RunningDaemon, mapping
 from tests.support.traffic import TCP, UDP, Place, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -23,7 +23,7 @@ OURS = "proto 115"
 class Multihomed(NamedTuple):
     """A container on the networks ``back``, which has the default route, and ``front``."""
 
-    world: World
+    daemon: RunningDaemon
     place: Place
     container: str
     addresses: dict[str, tuple[str, str]]
@@ -37,7 +37,7 @@ class Multihomed(NamedTuple):
         for host, outside in ((HOST_ADDRESS, OUTSIDE_ADDRESS), (HOST_ADDRESS6, OUTSIDE_ADDRESS6)):
             if version in (0, 6 if ":" in host else 4):
                 for port in ports:
-                    assert self.world.outside.ask(host, port, proto).address == outside
+                    assert self.daemon.outside.ask(host, port, proto).address == outside
         return True
 
 
@@ -50,93 +50,91 @@ def rules_of(place: Place) -> list[str]:
     return sorted([line for line in lines if OURS in line] + [r for r in routes if OURS in r and " table " in r])
 
 
-def networks(world: World, *names: str) -> None:
+def networks(daemon: RunningDaemon, *names: str) -> None:
     for number, name in enumerate(names):
-        world.api.network(name, subnet=f"10.9.{number}.0/24", ipv6=True, subnet_ipv6=f"fd00:9:{number}::/64")
+        daemon.api.network(name, subnet=f"10.9.{number}.0/24", ipv6=True, subnet_ipv6=f"fd00:9:{number}::/64")
 
 
 @pytest.fixture
-def multihomed(world: World) -> Multihomed:
-    networks(world, "back", "front")
-    return attached(world)
+def multihomed(daemon: RunningDaemon) -> Multihomed:
+    networks(daemon, "back", "front")
+    return attached(daemon)
 
 
-def attached(world: World, **join: object) -> Multihomed:
+def attached(daemon: RunningDaemon, **join: object) -> Multihomed:
     published = {"back": BACK, "front": FRONT}
     for network, port in published.items():
-        world.api.endpoint(network, network, mapping(INNER[port], port), mapping(INNER[port], port, UDP))
-    boxes = {network: world.attach(network, network, "c1", **join) for network in published}
+        daemon.api.endpoint(network, network, mapping(INNER[port], port), mapping(INNER[port], port, UDP))
+    boxes = {network: daemon.attach(network, network, "c1", **join) for network in published}
     addresses = {network: (box.address, box.address6) for network, box in boxes.items()}
-    return Multihomed(world, boxes["front"], "c1", addresses)
+    return Multihomed(daemon, boxes["front"], "c1", addresses)
 
 
 @pytest.mark.parametrize("bound", ["any", "own"])
 @pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
-def test_given_two_networks_when_a_port_of_either_is_called_then_it_answers_whatever_address_the_program_binds(
-    multihomed: Multihomed, proto: int, bound: str
-) -> None:
+def test_ports_of_both_networks_answer_for_any_bind_address(multihomed: Multihomed, proto: int, bound: str) -> None:
     for network, port in (("back", BACK), ("front", FRONT)):
         for own, unspecified in zip(multihomed.addresses[network], ("0.0.0.0", "::"), strict=True):
             multihomed.place.serve(network, INNER[port], proto, unspecified if bound == "any" else own)
     assert multihomed.answers(FRONT, BACK, proto=proto)
     for host in (HOST_ADDRESS, HOST_ADDRESS6, "127.0.0.1"):
         for port in (FRONT, BACK):
-            assert multihomed.world.here.ask(host, port, proto).server
+            assert multihomed.daemon.here.ask(host, port, proto).server
 
 
-def test_given_two_networks_when_neighbours_call_then_each_is_answered_by_the_network_it_shares(
+def test_neighbours_are_answered_over_the_shared_network(
     multihomed: Multihomed,
 ) -> None:
     for proto in (TCP, UDP):
         multihomed.place.serve("c1", 80, proto)
     for network in ("back", "front"):
-        neighbour = multihomed.world.box(network, f"neighbour-{network}")
+        neighbour = multihomed.daemon.box(network, f"neighbour-{network}")
         for proto in (TCP, UDP):
             assert neighbour.ask(multihomed.addresses[network][0], 80, proto).address == neighbour.address
 
 
-def test_given_a_neighbour_on_the_one_when_it_calls_a_port_published_on_the_other_then_it_is_answered(
+def test_neighbour_reaches_a_port_published_on_the_other_network(
     multihomed: Multihomed,
 ) -> None:
     multihomed.place.serve("c1", 80)
-    neighbour = multihomed.world.box("back", "neighbour")
+    neighbour = multihomed.daemon.box("back", "neighbour")
     assert neighbour.ask(HOST_ADDRESS, FRONT).server == "c1"
 
 
-def test_given_two_endpoints_of_one_network_when_both_are_called_then_both_answer(world: World) -> None:
-    networks(world, "foo")
-    caller = world.box("foo", "caller")
+def test_two_endpoints_of_one_network_both_answer(daemon: RunningDaemon) -> None:
+    networks(daemon, "foo")
+    caller = daemon.box("foo", "caller")
     for name, port in (("one", 8081), ("two", 8082)):
-        world.api.endpoint("foo", name, mapping(80, port))
-    boxes = [world.attach("foo", name, "c1") for name in ("one", "two")]
+        daemon.api.endpoint("foo", name, mapping(80, port))
+    boxes = [daemon.attach("foo", name, "c1") for name in ("one", "two")]
     boxes[0].serve("c1", 80)
     boxes[0].serve("c1", 80, address="::")
     for box, port in zip(boxes, (8081, 8082), strict=True):
         assert caller.ask(box.address, 80).address == caller.address
         assert caller.ask(box.address6, 80).address == caller.address6
-        assert world.outside.ask(HOST_ADDRESS, port).address == OUTSIDE_ADDRESS
+        assert daemon.outside.ask(HOST_ADDRESS, port).address == OUTSIDE_ADDRESS
 
 
-def test_given_backends_on_two_networks_when_the_service_is_called_then_all_answer(world: World) -> None:
-    networks(world, "back", "front")
-    world.api.endpoint("front", "web", mapping(80, FRONT), mapping(80, FRONT, UDP))
+def test_backends_on_two_networks_all_serve_the_service(daemon: RunningDaemon) -> None:
+    networks(daemon, "back", "front")
+    daemon.api.endpoint("front", "web", mapping(80, FRONT), mapping(80, FRONT, UDP))
     for number in range(3):
-        world.api.endpoint("back", f"db{number}")
-        world.attach("back", f"db{number}", f"c{number}")
+        daemon.api.endpoint("back", f"db{number}")
+        daemon.attach("back", f"db{number}", f"c{number}")
     for number in range(3):
-        place = world.place(world.api.post("/services/web/backend", container_id=f"c{number}"))
+        place = daemon.place(daemon.api.post("/services/web/backend", container_id=f"c{number}"))
         for proto in (TCP, UDP):
             place.serve(f"c{number}", 80, proto)
             place.serve(f"c{number}", 80, proto, "::")
     for proto in (TCP, UDP):
         for host in (HOST_ADDRESS, HOST_ADDRESS6):
-            seen = {world.outside.ask(host, FRONT, proto).server for _ in range(40)}
+            seen = {daemon.outside.ask(host, FRONT, proto).server for _ in range(40)}
             assert seen == {"c0", "c1", "c2"}
 
 
-def test_given_the_default_route_moves_when_called_then_ports_of_all_networks_answer(world: World) -> None:
-    networks(world, "back", "front", "third")
-    boxed = attached(world)
+def test_ports_answer_after_the_default_route_moves(daemon: RunningDaemon) -> None:
+    networks(daemon, "back", "front", "third")
+    boxed = attached(daemon)
     for proto in (TCP, UDP):
         boxed.place.serve("c1", 80, proto)
         boxed.place.serve("c1", 80, proto, "::")
@@ -144,19 +142,19 @@ def test_given_the_default_route_moves_when_called_then_ports_of_all_networks_an
         boxed.place.serve("c1", 90, proto, "::")
     for priority, network in ((5, "third"), (0, "")):
         if network:
-            world.api.endpoint(network, network)
-            world.attach(network, network, "c1", gateway_priority=priority)
+            daemon.api.endpoint(network, network)
+            daemon.attach(network, network, "c1", gateway_priority=priority)
         else:
-            world.api.leave("third", "third", "c1")
+            daemon.api.leave("third", "third", "c1")
         for proto in (TCP, UDP):
             assert boxed.answers(FRONT, BACK, proto=proto)
-    world.api.leave("back", "back", "c1")
+    daemon.api.leave("back", "back", "c1")
     assert boxed.rules() == []
     for proto in (TCP, UDP):
         assert boxed.answers(FRONT, proto=proto)
 
 
-def test_given_a_strict_reverse_path_filter_inside_when_a_port_of_either_is_called_then_it_answers(
+def test_ports_answer_with_a_strict_reverse_path_filter(
     multihomed: Multihomed,
 ) -> None:
     for link in ("all", "eth0", "eth1"):
@@ -166,7 +164,7 @@ def test_given_a_strict_reverse_path_filter_inside_when_a_port_of_either_is_call
     assert multihomed.answers(FRONT, BACK, version=4)
 
 
-def test_given_a_route_of_the_sandboxs_own_when_a_program_is_bound_to_an_address_then_the_route_is_taken(
+def test_own_route_of_the_sandbox_applies_to_a_bound_address(
     multihomed: Multihomed,
 ) -> None:
     place, (address, _) = multihomed.place, multihomed.addresses["front"]
@@ -175,9 +173,9 @@ def test_given_a_route_of_the_sandboxs_own_when_a_program_is_bound_to_an_address
     assert found[0]["gateway"] == "10.9.1.77"
 
 
-def test_given_one_network_when_joined_then_nothing_is_routed_by_source(world: World) -> None:
-    networks(world, "back")
-    assert rules_of(world.box("back", "one")) == []
+def test_single_network_has_no_source_routing(daemon: RunningDaemon) -> None:
+    networks(daemon, "back")
+    assert rules_of(daemon.box("back", "one")) == []
 
 
 def _one_rule(place: Place) -> None:
@@ -197,38 +195,34 @@ def _a_table(place: Place) -> None:
 
 
 @pytest.mark.parametrize("remove", [_one_rule, _all_rules, _a_table])
-def test_given_others_remove_rules_or_routes_inside_when_waited_for_then_they_are_back(
-    multihomed: Multihomed, remove: Callable[[Place], None]
-) -> None:
+def test_removed_rules_and_routes_inside_are_restored(multihomed: Multihomed, remove: Callable[[Place], None]) -> None:
     before = multihomed.rules()
     assert before
-    assert multihomed.world.process
-    multihomed.world.process.send_signal(signal.SIGSTOP)  # else it may be repaired before it is seen
+    assert multihomed.daemon.process
+    multihomed.daemon.process.send_signal(signal.SIGSTOP)  # else it may be repaired before it is seen
     try:
         remove(multihomed.place)
         assert multihomed.rules() != before
     finally:
-        multihomed.world.process.send_signal(signal.SIGCONT)
+        multihomed.daemon.process.send_signal(signal.SIGCONT)
     until(lambda: multihomed.rules() == before, 10)
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["whole", "broken meanwhile"])
-def test_given_two_networks_when_the_daemon_is_killed_and_starts_then_ports_of_both_answer(
-    multihomed: Multihomed, away: bool
-) -> None:
+def test_ports_of_both_networks_answer_after_a_daemon_kill(multihomed: Multihomed, away: bool) -> None:
     before = multihomed.rules()
-    multihomed.world.kill()
+    multihomed.daemon.kill()
     if away:
         _all_rules(multihomed.place)
-    multihomed.world.start()
+    multihomed.daemon.start()
     assert multihomed.rules() == before
     multihomed.place.serve("c1", 80)
     assert multihomed.answers(FRONT, version=4)
 
 
-def test_given_a_joined_namespace_with_rules_of_its_own_when_given_back_then_it_is_as_it_was(world: World) -> None:
-    networks(world, "back", "front")
-    theirs = world.place(world.host.container().path)
+def test_own_rules_of_a_joined_namespace_are_restored(daemon: RunningDaemon) -> None:
+    networks(daemon, "back", "front")
+    theirs = daemon.place(daemon.host.container().path)
     theirs.sh("ip", "rule", "add", "priority", "500", "from", "192.0.2.7", "lookup", "77")
 
     def state() -> list[str]:
@@ -236,9 +230,9 @@ def test_given_a_joined_namespace_with_rules_of_its_own_when_given_back_then_it_
 
     theirs.sh("ip", "link", "set", "lo", "up")
     before = state()
-    boxed = attached(world, netns=theirs.namespace)
+    boxed = attached(daemon, netns=theirs.namespace)
     boxed.place.serve("c1", 80)
     assert boxed.answers(FRONT, version=4)
     for network in ("back", "front"):
-        world.api.leave(network, network, "c1")
+        daemon.api.leave(network, network, "c1")
     assert state() == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, World, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RunningDaemon, mapping
 
 FIREWALLD = """
 table inet theirs {
@@ -31,25 +31,25 @@ table inet theirs {
 @pytest.mark.parametrize(
     ("ruleset", "published"), [(FIREWALLD, True), (DROPPING, False)], ids=["as firewalld", "policy drop"]
 )
-def test_given_anothers_forward_chain_when_our_bridges_are_allowed_in_it_then_all_passes(
-    world: World, ruleset: str, *, published: bool
+def test_traffic_passes_a_foreign_forward_chain_allowing_us(
+    daemon: RunningDaemon, ruleset: str, *, published: bool
 ) -> None:
-    world.api.network("foo", ipv6=True)
-    box = world.box("foo", "web", mapping(80, 8080))
+    daemon.api.network("foo", ipv6=True)
+    box = daemon.box("foo", "web", mapping(80, 8080))
     for address in ("0.0.0.0", "::"):
         box.serve("web", 80, address=address)
-        world.outside.serve("far", 7000, address=address)
+        daemon.outside.serve("far", 7000, address=address)
 
     def refused() -> tuple[set[bool], set[bool]]:
         """Whether the published port is closed, and whether the world is, to the sandbox: in each family."""
-        inward = {world.outside.is_refused(address, 8080) for address in (HOST_ADDRESS, HOST_ADDRESS6)}
+        inward = {daemon.outside.is_refused(address, 8080) for address in (HOST_ADDRESS, HOST_ADDRESS6)}
         return inward, {box.is_refused(address, 7000) for address in (OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6)}
 
-    world.host.sh("nft", ruleset)
+    daemon.host.sh("nft", ruleset)
     try:
         assert refused() == ({not published}, {True})
         for direction in ("iifname", "oifname"):
-            world.host.sh("nft", "insert", "rule", "inet", "theirs", "forward", direction, '"snb*"', "accept")
+            daemon.host.sh("nft", "insert", "rule", "inet", "theirs", "forward", direction, '"snb*"', "accept")
         assert refused() == ({False}, {False})
     finally:
-        world.host.sh("nft", "delete", "table", "inet", "theirs")
+        daemon.host.sh("nft", "delete", "table", "inet", "theirs")

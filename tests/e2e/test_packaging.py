@@ -50,14 +50,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "bin"
 
 
-def test_given_the_wheel_when_installed_in_a_fresh_environment_then_the_command_runs(installed: Path) -> None:
+def test_installed_wheel_provides_the_command(installed: Path) -> None:
     where = run(installed / "python", "-c", "import sandnet; print(sandnet.__file__)")
     assert Path(where.strip()).is_relative_to(installed.parent)
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert declared in run(installed / "sandnet", "version")
 
 
-def test_given_the_wheel_when_opened_then_it_holds_the_program_its_license_and_nothing_else(wheel: Path) -> None:
+def test_wheel_holds_only_the_program_and_its_license(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {str(file.relative_to(REPOSITORY / "src")) for file in (REPOSITORY / "src" / "sandnet").rglob("*.py")}
     assert expected <= names
@@ -66,7 +66,7 @@ def test_given_the_wheel_when_opened_then_it_holds_the_program_its_license_and_n
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_given_a_unit_when_systemd_reads_it_then_it_has_no_complaint(unit: str, tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed")
@@ -76,7 +76,7 @@ def test_given_a_unit_when_systemd_reads_it_then_it_has_no_complaint(unit: str, 
     assert "sandnet" not in said
 
 
-def test_given_the_socket_unit_when_read_then_it_gives_the_socket_to_root_and_the_group() -> None:
+def test_socket_unit_sets_owner_root_and_the_group() -> None:
     said = (REPOSITORY / "systemd" / "sandnet.socket").read_text().splitlines()
     for setting in ("SocketMode=0660", "SocketUser=root", "SocketGroup=sandnet", "DirectoryMode=0755"):
         assert setting in said

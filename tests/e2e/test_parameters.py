@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, World, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RunningDaemon, mapping
 from tests.support.traffic import Place, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -21,33 +21,33 @@ def value(place: Place, name: str) -> str:
     return place.sh("sysctl", "-n", name).strip()
 
 
-def bridge_of(world: World, network: str) -> str:
-    return f"snb{world.api.told(network)['id'][:10]}"
+def bridge_of(daemon: RunningDaemon, network: str) -> str:
+    return f"snb{daemon.api.told(network)['id'][:10]}"
 
 
-def answers(world: World) -> bool:
-    outside = all(world.outside.ask(host, PORT).server == "web" for host in (HOST_ADDRESS, HOST_ADDRESS6))
-    return outside and not world.here.is_refused("127.0.0.1", PORT)
+def answers(daemon: RunningDaemon) -> bool:
+    outside = all(daemon.outside.ask(host, PORT).server == "web" for host in (HOST_ADDRESS, HOST_ADDRESS6))
+    return outside and not daemon.here.is_refused("127.0.0.1", PORT)
 
 
 @pytest.fixture
-def parameters(world: World) -> Iterator[World]:
+def parameters(daemon: RunningDaemon) -> Iterator[RunningDaemon]:
     """A world whose parameters of new links are as they were afterwards."""
     names = ("net.ipv4.conf.default.forwarding", "net.ipv6.conf.default.disable_ipv6", "net.ipv6.conf.all.disable_ipv6")
-    before = {name: value(world.here, name) for name in names}
-    yield world
+    before = {name: value(daemon.here, name) for name in names}
+    yield daemon
     for name, was in before.items():
-        world.host.sh("sysctl", "-qw", f"{name}={was}")
-    world.host.sh("sysctl", "-qw", "net.ipv6.conf.uplink.disable_ipv6=0", "net.ipv6.conf.lo.disable_ipv6=0")
-    if HOST_ADDRESS6 not in world.host.sh("ip", "address", "show", "uplink"):
-        world.host.sh("ip", "address", "add", f"{HOST_ADDRESS6}/64", "dev", "uplink", "nodad")
-    if "::1/128" not in world.host.sh("ip", "address", "show", "lo"):
-        world.host.sh("ip", "address", "add", "::1/128", "dev", "lo")
+        daemon.host.sh("sysctl", "-qw", f"{name}={was}")
+    daemon.host.sh("sysctl", "-qw", "net.ipv6.conf.uplink.disable_ipv6=0", "net.ipv6.conf.lo.disable_ipv6=0")
+    if HOST_ADDRESS6 not in daemon.host.sh("ip", "address", "show", "uplink"):
+        daemon.host.sh("ip", "address", "add", f"{HOST_ADDRESS6}/64", "dev", "uplink", "nodad")
+    if "::1/128" not in daemon.host.sh("ip", "address", "show", "lo"):
+        daemon.host.sh("ip", "address", "add", "::1/128", "dev", "lo")
 
 
-def serving(world: World) -> Place:
-    world.api.network("foo", ipv6=True)
-    box = world.box("foo", "web", mapping(80, PORT))
+def serving(daemon: RunningDaemon) -> Place:
+    daemon.api.network("foo", ipv6=True)
+    box = daemon.box("foo", "web", mapping(80, PORT))
     for address in ("0.0.0.0", "::"):
         box.serve("web", 80, address=address)
     return box
@@ -62,9 +62,7 @@ def serving(world: World) -> Place:
         "ipv6.conf.{}.accept_ra=1",
     ],
 )
-def test_given_a_bridge_of_ours_when_others_change_its_parameter_then_it_is_right_again_and_traffic_flows(
-    parameters: World, parameter: str
-) -> None:
+def test_changed_bridge_parameter_is_repaired(parameters: RunningDaemon, parameter: str) -> None:
     serving(parameters)
     assert answers(parameters)
     name, _, harm = f"net.{parameter}".format(bridge_of(parameters, "foo")).partition("=")
@@ -74,9 +72,7 @@ def test_given_a_bridge_of_ours_when_others_change_its_parameter_then_it_is_righ
 
 
 @pytest.mark.parametrize("harm", ["type bridge mcast_snooping 1", "address 02:00:00:00:00:99"])
-def test_given_a_bridge_of_ours_when_others_change_its_link_then_it_is_right_again_and_traffic_flows(
-    parameters: World, harm: str
-) -> None:
+def test_changed_bridge_link_is_repaired(parameters: RunningDaemon, harm: str) -> None:
     serving(parameters)
     link = bridge_of(parameters, "foo")
 
@@ -90,8 +86,8 @@ def test_given_a_bridge_of_ours_when_others_change_its_link_then_it_is_right_aga
         until(lambda: look() == before and answers(parameters), 10)
 
 
-def test_given_ipv6_switched_off_for_all_links_when_waited_for_then_our_bridges_have_theirs_again(
-    parameters: World,
+def test_ipv6_disabled_on_all_links_is_restored_on_our_bridges(
+    parameters: RunningDaemon,
 ) -> None:
     box = serving(parameters)
     parameters.host.sh("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
@@ -100,8 +96,8 @@ def test_given_ipv6_switched_off_for_all_links_when_waited_for_then_our_bridges_
     assert value(parameters.here, "net.ipv6.conf.uplink.disable_ipv6") == "1", "the uplink is not ours"
 
 
-def test_given_the_parameters_of_new_links_when_they_are_unfit_then_a_new_network_works_all_the_same(
-    parameters: World,
+def test_unfit_default_link_parameters_do_not_break_a_network(
+    parameters: RunningDaemon,
 ) -> None:
     for harm in ("net.ipv4.conf.default.forwarding=0", "net.ipv6.conf.default.disable_ipv6=1"):
         parameters.host.sh("sysctl", "-qw", harm)
@@ -109,16 +105,16 @@ def test_given_the_parameters_of_new_links_when_they_are_unfit_then_a_new_networ
     assert answers(parameters)
 
 
-def test_given_ipv6_off_inside_when_others_switch_it_off_then_the_sandbox_has_its_address_again(
-    parameters: World,
+def test_ipv6_disabled_inside_a_sandbox_is_restored(
+    parameters: RunningDaemon,
 ) -> None:
     box = serving(parameters)
     box.sh("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
     until(lambda: value(box, "net.ipv6.conf.eth0.disable_ipv6") == "0" and answers(parameters), 20)
 
 
-def test_given_an_existing_bridge_that_does_not_forward_when_it_is_given_back_then_it_is_as_it_was(
-    parameters: World,
+def test_adopted_bridge_gets_its_forwarding_parameter_back(
+    parameters: RunningDaemon,
 ) -> None:
     sh = parameters.host.sh
     sh("sysctl", "-qw", "net.ipv4.ip_forward=1")
@@ -135,8 +131,8 @@ def test_given_an_existing_bridge_that_does_not_forward_when_it_is_given_back_th
         sh("ip", "link", "delete", "theirs0")
 
 
-def test_given_read_only_parameters_that_are_right_when_a_network_is_made_then_nothing_is_written(
-    fresh_world: World,
+def test_correct_read_only_parameters_are_not_written(
+    fresh_world: RunningDaemon,
 ) -> None:
     sh = fresh_world.host.sh
     for right in (
@@ -154,7 +150,7 @@ def test_given_read_only_parameters_that_are_right_when_a_network_is_made_then_n
     fresh_world.down()
 
 
-def test_given_read_only_parameters_that_are_wrong_when_asked_then_health_says_which(fresh_world: World) -> None:
+def test_health_names_wrong_read_only_parameters(fresh_world: RunningDaemon) -> None:
     fresh_world.host.sh("mount", "--bind", "/proc/sys", "/proc/sys")
     fresh_world.host.sh("mount", "-o", "remount,bind,ro", "/proc/sys")
     fresh_world.start()
@@ -163,8 +159,8 @@ def test_given_read_only_parameters_that_are_wrong_when_asked_then_health_says_w
     assert told["net/ipv4/ip_forward"] == "is 0, not 1"
 
 
-def test_given_parameters_fit_for_ipv4_alone_when_read_only_then_health_says_what_ipv6_lacks(
-    fresh_world: World,
+def test_health_names_what_ipv6_lacks_in_read_only_parameters(
+    fresh_world: RunningDaemon,
 ) -> None:
     """A part of the tree may be read-only."""
     sh = fresh_world.host.sh
@@ -182,22 +178,20 @@ def test_given_parameters_fit_for_ipv4_alone_when_read_only_then_health_says_wha
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_given_an_uplink_that_does_not_forward_when_asked_then_health_and_doctor_say_so_and_it_stays(
-    world: World, family: str
-) -> None:
-    world.api.network("foo", ipv6=True)
-    name, sh = f"net/{family}/conf/uplink/forwarding", world.host.sh
+def test_non_forwarding_uplink_is_reported_and_left_alone(daemon: RunningDaemon, family: str) -> None:
+    daemon.api.network("foo", ipv6=True)
+    name, sh = f"net/{family}/conf/uplink/forwarding", daemon.host.sh
     version, gateway = ("-4", OUTSIDE_ADDRESS) if family == "ipv4" else ("-6", OUTSIDE_ADDRESS6)
 
     def is_told() -> bool:
-        return any(name in each for each in world.api.get("/healthz")["problems"])
+        return any(name in each for each in daemon.api.get("/healthz")["problems"])
 
     sh("ip", version, "route", "add", "default", "via", gateway, "metric", "4711")
     sh("sysctl", "-qw", f"{name}=0")
     try:
-        assert name in [each["object"] for each in world.api.post("/reconcile", fix=True)["drift"]]
+        assert name in [each["object"] for each in daemon.api.post("/reconcile", fix=True)["drift"]]
         until(is_told, 70)
-        assert value(world.here, name) == "0"
+        assert value(daemon.here, name) == "0"
     finally:
         sh("sysctl", "-qw", f"{name}=1")
         sh("ip", version, "route", "del", "default", "metric", "4711")
@@ -219,21 +213,19 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_given_a_default_route_of_any_form_when_its_link_does_not_forward_then_doctor_says_so(
-    world: World, way: str
-) -> None:
+def test_doctor_reports_a_non_forwarding_default_route_link(daemon: RunningDaemon, way: str) -> None:
     version, route = WAYS[way]
     gateway = OUTSIDE_ADDRESS if version == "4" else OUTSIDE_ADDRESS6
-    name, sh = f"net/ipv{version}/conf/uplink/forwarding", world.host.sh
+    name, sh = f"net/ipv{version}/conf/uplink/forwarding", daemon.host.sh
     words = route.format(gateway=gateway).split()
-    world.api.network("foo", ipv6=True)
+    daemon.api.network("foo", ipv6=True)
     sh("ip", "link", "add", "spare", "up", "type", "veth", "peer", "name", "spare-end")
     sh("ip", "link", "set", "spare-end", "up")
     sh("ip", "nexthop", "add", "id", "4712", "via", OUTSIDE_ADDRESS, "dev", "uplink")
     sh("ip", f"-{version}", "route", "add", *words)
     sh("sysctl", "-qw", f"{name}=0")
     try:
-        told = {each["object"]: each["reason"] for each in world.api.post("/reconcile", fix=False)["drift"]}
+        told = {each["object"]: each["reason"] for each in daemon.api.post("/reconcile", fix=False)["drift"]}
         assert ("no router" if version == "6" else "drops") in told[name]
     finally:
         sh("sysctl", "-qw", f"{name}=1")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.support.daemon import SANDNET, World
+from tests.support.daemon import SANDNET, RunningDaemon
 from tests.support.network_host import Host, eventually
 
 README = Path(__file__).parents[2] / "README.md"
@@ -22,7 +22,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_given_the_readme_when_its_first_commands_are_pasted_then_each_works_and_nothing_stays() -> None:
+def test_first_readme_commands_work_and_leave_nothing() -> None:
     block = re.search(r"paste it as a whole\):\n\n```sh\n(.*?)```", README.read_text(), re.DOTALL)
     assert block
     environment = {**os.environ, "PATH": f"{SANDNET.parent}:{os.environ['PATH']}"}
@@ -45,37 +45,37 @@ def test_given_the_readme_when_its_first_commands_are_pasted_then_each_works_and
         assert (host.sh("ip", "-o", "link"), host.sh("nft", "list", "ruleset")) == before
 
 
-def start_run(world: World, *words: str) -> subprocess.Popen[str]:
-    command = [str(SANDNET), "-H", f"unix://{world.run}/sandnet.sock", "run", *words]
-    return world.host.popen(*command)
+def start_run(daemon: RunningDaemon, *words: str) -> subprocess.Popen[str]:
+    command = [str(SANDNET), "-H", f"unix://{daemon.run}/sandnet.sock", "run", *words]
+    return daemon.host.popen(*command)
 
 
-def down(world: World) -> subprocess.CompletedProcess[str]:
-    return world.host.run(
+def down(daemon: RunningDaemon) -> subprocess.CompletedProcess[str]:
+    return daemon.host.run(
         lambda: subprocess.run(
-            [SANDNET, "down", *world.directories], capture_output=True, text=True, timeout=60, check=False
+            [SANDNET, "down", *daemon.directories], capture_output=True, text=True, timeout=60, check=False
         )
     )
 
 
-def test_given_commands_of_run_when_everything_is_taken_down_then_they_end_and_others_do_not(
-    fresh_world: World,
+def test_down_ends_commands_of_run_and_no_others(
+    fresh_world: RunningDaemon,
 ) -> None:
-    world = fresh_world
-    world.start()
-    world.api.network("foo")
+    daemon = fresh_world
+    daemon.start()
+    daemon.api.network("foo")
     polite = start_run(
-        world, "--net", "foo", "--", "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
+        daemon, "--net", "foo", "--", "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
     )
-    stubborn = start_run(world, "--net", "foo", "--", "sh", "-c", "trap '' TERM; echo $$; exec sleep 600")
-    other = world.host.popen("sleep", "600")
-    world.api.endpoint("foo", "theirs")
-    world.attach("foo", "theirs", "theirs", watch_pid=other.pid)
+    stubborn = start_run(daemon, "--net", "foo", "--", "sh", "-c", "trap '' TERM; echo $$; exec sleep 600")
+    other = daemon.host.popen("sleep", "600")
+    daemon.api.endpoint("foo", "theirs")
+    daemon.attach("foo", "theirs", "theirs", watch_pid=other.pid)
     assert polite.stdout
     assert stubborn.stdout
     command = int(stubborn.stdout.readline())
     assert polite.stdout.readline() == "up\n"
-    done = down(world)
+    done = down(daemon)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("sandnet: ended 2 commands of sandnet run (processes ")
     assert str(polite.pid) in done.stdout
@@ -85,4 +85,4 @@ def test_given_commands_of_run_when_everything_is_taken_down_then_they_end_and_o
     assert stubborn.wait(10) == -signal.SIGKILL
     eventually(lambda: not is_running(command))
     assert other.poll() is None
-    assert world.facts() == world.before
+    assert daemon.facts() == daemon.before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import Authority, Identity
-from tests.support.daemon import HOST_ADDRESS, SANDNET, World
+from tests.support.daemon import HOST_ADDRESS, SANDNET, RunningDaemon
 from tests.support.network_host import eventually
 
 URL = f"tcp://{HOST_ADDRESS}:2376"
@@ -19,7 +19,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
 
 
-def called(world: World, authority: Authority, shown: Identity | None, *words: str) -> subprocess.CompletedProcess[str]:
+def called(
+    daemon: RunningDaemon, authority: Authority, shown: Identity | None, *words: str
+) -> subprocess.CompletedProcess[str]:
     """The command line on another machine."""
     files = [f"--tls-ca={authority.cert}", f"--tls-cert={shown.cert}", f"--tls-key={shown.key}"] if shown else []
     command = [str(SANDNET), "-H", URL, *files, *words]
@@ -27,34 +29,34 @@ def called(world: World, authority: Authority, shown: Identity | None, *words: s
     def call() -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
-    return world.host.inside(world.outside.namespace, call)
+    return daemon.host.inside(daemon.outside.namespace, call)
 
 
-def test_given_three_tls_files_when_another_machine_calls_then_only_its_certificate_opens(
-    fresh_world: World, authority: Authority, tmp_path: Path
+def test_tls_listener_accepts_only_its_client_certificate(
+    fresh_world: RunningDaemon, authority: Authority, tmp_path: Path
 ) -> None:
-    world = fresh_world
+    daemon = fresh_world
     own = authority.issue("server", use="serverAuth", addresses=(HOST_ADDRESS,))
     client = authority.issue("client", use="clientAuth")
     stranger = Authority(tmp_path / "other").issue("client", use="clientAuth")
     files = [f"--tls-cert={own.cert}", f"--tls-key={own.key}", f"--tls-ca={authority.cert}"]
-    world.start("-H", f"unix://{world.run}/sandnet.sock", "-H", URL, *files)
-    assert f"ready on unix://{world.run}/sandnet.sock {URL}" in world.log
-    assert len(called(world, authority, client, "network", "create", "blue").stdout.strip()) == 64
-    assert "blue" in world.cli("network", "ls")
-    refused = called(world, authority, stranger, "network", "ls")
+    daemon.start("-H", f"unix://{daemon.run}/sandnet.sock", "-H", URL, *files)
+    assert f"ready on unix://{daemon.run}/sandnet.sock {URL}" in daemon.log
+    assert len(called(daemon, authority, client, "network", "create", "blue").stdout.strip()) == 64
+    assert "blue" in daemon.cli("network", "ls")
+    refused = called(daemon, authority, stranger, "network", "ls")
     assert (refused.returncode, refused.stdout) == (1, "")
-    plain = called(world, authority, None, "network", "ls")
+    plain = called(daemon, authority, None, "network", "ls")
     assert plain.returncode == 1
     assert "--tls-ca" in plain.stderr
-    world.stop()
-    world.down()
+    daemon.stop()
+    daemon.down()
 
 
-def test_given_certificates_renewed_by_another_ca_when_another_machine_calls_then_no_restart_was_needed(
-    fresh_world: World, authority: Authority, tmp_path: Path
+def test_renewed_tls_certificates_need_no_restart(
+    fresh_world: RunningDaemon, authority: Authority, tmp_path: Path
 ) -> None:
-    world = fresh_world
+    daemon = fresh_world
     newer = Authority(tmp_path / "newer")
     own = authority.issue("renewed", use="serverAuth", addresses=(HOST_ADDRESS,))
     former = authority.issue("former", use="clientAuth")
@@ -63,18 +65,18 @@ def test_given_certificates_renewed_by_another_ca_when_another_machine_calls_the
     files = [place / name for name in ("server.pem", "server.key", "ca.pem")]
     options = [f"--tls-{name}={file}" for name, file in zip(("cert", "key", "ca"), files, strict=True)]
     put(files, own, authority)
-    world.start("-H", f"unix://{world.run}/sandnet.sock", "-H", URL, *options)
-    assert called(world, authority, former, "network", "ls").returncode == 0
+    daemon.start("-H", f"unix://{daemon.run}/sandnet.sock", "-H", URL, *options)
+    assert called(daemon, authority, former, "network", "ls").returncode == 0
 
     files[0].write_text("no certificate")
-    eventually(lambda: "those read before stay in force" in str(world.api.get("/healthz")["problems"]))
-    assert called(world, authority, former, "network", "ls").returncode == 0
+    eventually(lambda: "those read before stay in force" in str(daemon.api.get("/healthz")["problems"]))
+    assert called(daemon, authority, former, "network", "ls").returncode == 0
 
     put(files, newer.issue("server", use="serverAuth", addresses=(HOST_ADDRESS,)), newer)
-    eventually(lambda: world.api.get("/healthz")["status"] == "ok")
-    assert called(world, newer, newer.issue("client", use="clientAuth"), "network", "ls").returncode == 0
-    assert called(world, authority, former, "network", "ls").returncode == 1
-    world.stop()
+    eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")
+    assert called(daemon, newer, newer.issue("client", use="clientAuth"), "network", "ls").returncode == 0
+    assert called(daemon, authority, former, "network", "ls").returncode == 1
+    daemon.stop()
 
 
 def put(files: list[Path], own: Identity, authority: Authority) -> None:
@@ -86,13 +88,13 @@ def put(files: list[Path], own: Identity, authority: Authority) -> None:
         new.rename(target)
 
 
-def test_given_no_tls_files_when_told_to_listen_beyond_loopback_then_the_daemon_does_not_start(
-    fresh_world: World,
+def test_listening_beyond_loopback_without_tls_is_refused(
+    fresh_world: RunningDaemon,
 ) -> None:
-    world = fresh_world
-    command = [str(SANDNET), "daemon", *world.directories, "-H", "tcp://0.0.0.0:2375"]
-    ended = world.host.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False, timeout=30))
+    daemon = fresh_world
+    command = [str(SANDNET), "daemon", *daemon.directories, "-H", "tcp://0.0.0.0:2375"]
+    ended = daemon.host.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False, timeout=30))
     assert ended.returncode == 1
     assert "refusing to listen on tcp://0.0.0.0:2375 without TLS" in ended.stderr
     assert "--tls-cert, --tls-key and --tls-ca" in ended.stderr
-    assert world.facts() == world.before
+    assert daemon.facts() == daemon.before

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.names import MISSING, SERVER, dig, found, lookup
-from tests.support.daemon import World, state_of
+from tests.support.daemon import RunningDaemon, state_of
 from tests.support.dns_servers import query, records
+from tests.support.name_cases import MISSING, SERVER, dig, found, lookup
 from tests.support.network_host import seconds_to_start
 from tests.support.traffic import PAUSE, TCP, UDP, Place, until
 
@@ -21,46 +21,46 @@ REPAIR = 1.0
 """Seconds after which a killed resolver answers again, where starting a process takes no time to speak of."""
 
 
-def test_given_a_joined_namespace_when_left_then_nobody_listens_there_any_more(world: World) -> None:
-    theirs = world.place(world.host.container().path)
+def test_resolver_does_not_listen_in_a_left_namespace(daemon: RunningDaemon) -> None:
+    theirs = daemon.place(daemon.host.container().path)
     before = state_of(theirs)
-    world.api.network("foo")
-    peer = world.box("foo", "peer")
+    daemon.api.network("foo")
+    peer = daemon.box("foo", "peer")
     for _ in range(3):
-        world.api.endpoint("foo", "one")
-        world.attach("foo", "one", "c1", netns=theirs.namespace)
+        daemon.api.endpoint("foo", "one")
+        daemon.attach("foo", "one", "c1", netns=theirs.namespace)
         assert dig(theirs, "peer") == found(peer.address)
-        world.api.leave("foo", "one", "c1")
+        daemon.api.leave("foo", "one", "c1")
         assert theirs.sh("ss", "-Hluntn") == ""
-        world.api.delete("/networks/foo/endpoints/one")
+        daemon.api.delete("/networks/foo/endpoints/one")
     assert state_of(theirs) == before
 
 
 @pytest.mark.parametrize("ending", ["stop", "kill"])
-def test_given_lookups_when_the_daemon_ends_and_starts_then_not_one_fails(world: World, ending: str) -> None:
-    world.api.network("foo", internal=True)
-    one, peer = world.box("foo", "one"), world.box("foo", "peer")
-    world.api.endpoint("foo", "gone")
-    (resolver,) = world.resolvers()
+def test_no_lookup_fails_across_a_daemon_restart(daemon: RunningDaemon, ending: str) -> None:
+    daemon.api.network("foo", internal=True)
+    one, peer = daemon.box("foo", "one"), daemon.box("foo", "peer")
+    daemon.api.endpoint("foo", "gone")
+    (resolver,) = daemon.resolvers()
     with ThreadPoolExecutor(1) as pool:
         done: list[bool] = []
         asking = pool.submit(ask_until, lambda: bool(done), one, "peer", peer.address)
         try:
-            getattr(world, ending)()
+            getattr(daemon, ending)()
             assert dig(one, "peer") == found(peer.address)
-            world.start()
-            world.api.delete("/networks/foo/endpoints/gone")
+            daemon.start()
+            daemon.api.delete("/networks/foo/endpoints/gone")
             assert dig(one, "gone") == MISSING
-            late = world.box("foo", "late")
+            late = daemon.box("foo", "late")
             assert dig(one, "late") == dig(late, "late") == found(late.address)
         finally:
             done.append(True)
         assert asking.result() > 10
-    assert world.resolvers() == [resolver]
+    assert daemon.resolvers() == [resolver]
 
 
-def test_given_lookups_when_the_daemon_starts_with_other_dns_options_then_another_resolver_takes_over_and_none_fails(
-    fresh_world: World,
+def test_no_lookup_fails_across_a_restart_with_new_dns_options(
+    fresh_world: RunningDaemon,
 ) -> None:
     fresh_world.start()
     fresh_world.api.network("foo", internal=True)
@@ -99,10 +99,10 @@ def ask_until(done: Callable[[], bool], place: Place, name: str, address: str) -
     return asked
 
 
-def test_given_a_killed_resolver_when_a_second_has_passed_then_it_answers_again_with_all_names(world: World) -> None:
-    world.api.network("foo", internal=True)
-    one, peer = world.box("foo", "one"), world.box("foo", "peer")
-    (old,) = world.resolvers()
+def test_killed_resolver_answers_all_names_after_a_second(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo", internal=True)
+    one, peer = daemon.box("foo", "one"), daemon.box("foo", "peer")
+    (old,) = daemon.resolvers()
     with ThreadPoolExecutor(1) as pool:
         start = pool.submit(seconds_to_start)
         began = time.monotonic()
@@ -110,40 +110,36 @@ def test_given_a_killed_resolver_when_a_second_has_passed_then_it_answers_again_
         until(lambda: lookup(one, "peer") == [peer.address])
         took = time.monotonic() - began
     assert took < REPAIR + 5 * start.result()
-    assert old not in world.resolvers()
-    late = world.box("foo", "late")
+    assert old not in daemon.resolvers()
+    late = daemon.box("foo", "late")
     assert dig(one, "late") == dig(late, "late") == found(late.address)
-    until(lambda: world.api.get("/healthz")["status"] == "ok")
+    until(lambda: daemon.api.get("/healthz")["status"] == "ok")
 
 
-def test_given_a_daemon_and_a_resolver_that_were_killed_when_started_then_all_names_are_back(world: World) -> None:
-    world.api.network("foo", internal=True)
-    one, peer = world.box("foo", "one"), world.box("foo", "peer")
-    world.kill()
-    world.kill_resolvers()
-    world.start()
+def test_names_are_restored_after_daemon_and_resolver_are_killed(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo", internal=True)
+    one, peer = daemon.box("foo", "one"), daemon.box("foo", "peer")
+    daemon.kill()
+    daemon.kill_resolvers()
+    daemon.start()
     assert dig(one, "peer") == found(peer.address)
-    assert len(world.resolvers()) == 1
+    assert len(daemon.resolvers()) == 1
 
 
 @pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
-def test_given_a_name_server_in_a_sandbox_when_it_listens_on_the_boxs_address_then_peers_and_resolver_answer(
-    world: World, proto: int
-) -> None:
-    world.api.network("foo")
-    box, peer = world.box("foo", "ns"), world.box("foo", "peer")
+def test_dns_server_on_the_sandbox_address_and_resolver_coexist(daemon: RunningDaemon, proto: int) -> None:
+    daemon.api.network("foo")
+    box, peer = daemon.box("foo", "ns"), daemon.box("foo", "peer")
     box.serve("ns", 53, proto, address=box.address)
     assert peer.ask(box.address, 53, proto).server == "ns"
     assert dig(box, "peer") == found(peer.address)
 
 
 @pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
-def test_given_a_name_server_in_a_sandbox_when_it_wants_all_addresses_then_it_is_told_and_the_resolver_goes_on(
-    world: World, proto: int
-) -> None:
+def test_dns_server_binding_all_addresses_fails_beside_resolver(daemon: RunningDaemon, proto: int) -> None:
     """docs/names.md: 127.0.0.11 port 53 is the resolver's, so such a server binds the sandbox's own address."""
-    world.api.network("foo")
-    box, peer = world.box("foo", "ns"), world.box("foo", "peer")
+    daemon.api.network("foo")
+    box, peer = daemon.box("foo", "ns"), daemon.box("foo", "peer")
     with pytest.raises(OSError) as caught:
         box.serve("ns", 53, proto)
     assert caught.value.errno == errno.EADDRINUSE

@@ -25,7 +25,7 @@ def scene() -> Iterator[tuple[Daemon, restart.Scene]]:
 
 
 @pytest.mark.parametrize("killed", [True, False], ids=["kill", "stop"])
-def test_given_fifty_sandboxes_and_traffic_when_the_daemon_ends_and_starts_then_no_packet_and_no_question_is_lost(
+def test_restart_with_fifty_sandboxes_loses_no_packet_or_lookup(
     scene: tuple[Daemon, restart.Scene], monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     daemon, traffic = scene

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import OUTSIDE_ADDRESS, RefusedError, World, mapping, state_of
+from tests.support.daemon import OUTSIDE_ADDRESS, RefusedError, RunningDaemon, mapping, state_of
 from tests.support.traffic import Place, until
 
 
 @pytest.fixture
-def theirs(world: World) -> Place:
+def theirs(daemon: RunningDaemon) -> Place:
     """A namespace somebody else made: a link of its own with addresses and routes, and lo down."""
-    place = world.place(world.host.container().path)
+    place = daemon.place(daemon.host.container().path)
     for command in (
         "ip link add dummy0 type veth peer name dummy1",
         "ip link set dummy1 up",
@@ -37,79 +37,75 @@ def gateway_of(place: Place) -> list[str]:
     ]
 
 
-def test_given_a_container_when_joined_then_the_key_is_12_characters_and_lo_is_up(world: World) -> None:
-    world.api.network("foo")
-    box = world.box("foo", "one")
-    assert box.key == f"{world.netns}/{box.container[:12]}"
+def test_sandbox_key_has_12_characters_and_lo_is_up(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
+    box = daemon.box("foo", "one")
+    assert box.key == f"{daemon.netns}/{box.container[:12]}"
     assert "127.0.0.1" in box.sh("ip", "address", "show", "lo", "up")
     assert [link["ifname"] for link in json.loads(box.sh("ip", "-j", "link"))] == ["lo", "eth0"]
-    assert world.pinned() == [box.key]
-    world.api.leave("foo", "one", box.container)
-    assert world.pinned() == []
-    assert list(world.netns.iterdir()) == []
+    assert daemon.pinned() == [box.key]
+    daemon.api.leave("foo", "one", box.container)
+    assert daemon.pinned() == []
+    assert list(daemon.netns.iterdir()) == []
 
 
-def test_given_two_containers_with_the_same_beginning_when_joined_then_each_has_its_sandbox(world: World) -> None:
-    world.api.network("foo")
+def test_containers_with_a_common_id_prefix_get_own_sandboxes(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
     for name, container in (("one", "a" * 12 + "1"), ("two", "a" * 12 + "2"), ("three", "a" * 12)):
-        world.api.endpoint("foo", name)
-        world.attach("foo", name, container)
-    assert len(world.pinned()) == 3
-    one, two = (box["sandbox_key"] for box in world.api.get("/sandboxes")[:2])
-    assert world.place(one).reaches(world.api.told("foo", "two")["address"].partition("/")[0])
+        daemon.api.endpoint("foo", name)
+        daemon.attach("foo", name, container)
+    assert len(daemon.pinned()) == 3
+    one, two = (box["sandbox_key"] for box in daemon.api.get("/sandboxes")[:2])
+    assert daemon.place(one).reaches(daemon.api.told("foo", "two")["address"].partition("/")[0])
     assert one != two
 
 
 @pytest.mark.parametrize("by", ["netns", "pid"])
-def test_given_a_namespace_when_joined_and_left_then_it_is_given_back_as_it_was(
-    world: World, theirs: Place, by: str
-) -> None:
-    world.api.network("foo", ipv6=True)
-    world.api.network("bar")
+def test_leave_restores_a_joined_namespace(daemon: RunningDaemon, theirs: Place, by: str) -> None:
+    daemon.api.network("foo", ipv6=True)
+    daemon.api.network("bar")
     before = state_of(theirs)
-    process = world.host.inside(theirs.namespace, subprocess.Popen, ["sleep", "60"])
+    process = daemon.host.inside(theirs.namespace, subprocess.Popen, ["sleep", "60"])
     try:
-        world.api.endpoint("foo", "one")
-        world.api.endpoint("bar", "two")
+        daemon.api.endpoint("foo", "one")
+        daemon.api.endpoint("bar", "two")
         join = {"netns": theirs.namespace} if by == "netns" else {"pid": process.pid}
-        box = world.attach("foo", "one", "c1", **join)
-        world.attach("bar", "two", "c1")
+        box = daemon.attach("foo", "one", "c1", **join)
+        daemon.attach("bar", "two", "c1")
         assert theirs.reaches(OUTSIDE_ADDRESS)
-        assert os.stat(theirs.namespace).st_ino == world.host.run(os.stat, box.key).st_ino
+        assert os.stat(theirs.namespace).st_ino == daemon.host.run(os.stat, box.key).st_ino
         assert "UP" in json.loads(theirs.sh("ip", "-j", "link", "show", "lo"))[0]["flags"]
-        world.api.leave("foo", "one", "c1")
-        world.api.leave("bar", "two", "c1")
+        daemon.api.leave("foo", "one", "c1")
+        daemon.api.leave("bar", "two", "c1")
         assert state_of(theirs) == before
     finally:
         process.kill()
         process.wait()
 
 
-def test_given_a_namespace_with_a_default_route_and_eth0_when_joined_and_left_then_both_are_kept(
-    world: World, theirs: Place
-) -> None:
-    world.api.network("foo")
-    world.api.endpoint("foo", "one")
+def test_foreign_default_route_and_eth0_are_kept(daemon: RunningDaemon, theirs: Place) -> None:
+    daemon.api.network("foo")
+    daemon.api.endpoint("foo", "one")
     theirs.sh("ip", "link", "set", "dummy0", "name", "eth0")
     theirs.sh("ip", "link", "set", "lo", "up")
     theirs.sh("ip", "link", "set", "eth0", "up")
     theirs.sh("ip", "route", "replace", "default", "via", "192.0.2.1")
     before = state_of(theirs)
-    world.attach("foo", "one", "c1", netns=theirs.namespace)
+    daemon.attach("foo", "one", "c1", netns=theirs.namespace)
     assert "eth1" in theirs.sh("ip", "link")
-    world.api.leave("foo", "one", "c1")
+    daemon.api.leave("foo", "one", "c1")
     assert state_of(theirs) == before
 
 
-def test_given_a_joined_namespace_when_joined_as_another_container_then_400(world: World, theirs: Place) -> None:
-    world.api.network("foo")
+def test_joining_a_namespace_as_another_container_returns_400(daemon: RunningDaemon, theirs: Place) -> None:
+    daemon.api.network("foo")
     for name in ("one", "two"):
-        world.api.endpoint("foo", name)
-    world.attach("foo", "one", "c1", netns=theirs.namespace)
+        daemon.api.endpoint("foo", name)
+    daemon.attach("foo", "one", "c1", netns=theirs.namespace)
     with pytest.raises(RefusedError, match="c1") as refused:
-        world.api.join("foo", "two", "c2", netns=theirs.namespace)
+        daemon.api.join("foo", "two", "c2", netns=theirs.namespace)
     assert refused.value.status == 400
-    assert world.pinned() == [f"{world.netns}/c1"]
+    assert daemon.pinned() == [f"{daemon.netns}/c1"]
 
 
 @pytest.mark.parametrize(
@@ -125,155 +121,151 @@ def test_given_a_joined_namespace_when_joined_as_another_container_then_400(worl
         ({"netns": "/proc/self/ns/net", "pid": 1}, 400),
     ],
 )
-def test_given_no_such_namespace_when_joined_then_refused_and_repeatable(
-    world: World, join: dict[str, Any], status: int
+def test_joining_a_missing_namespace_is_refused_and_repeatable(
+    daemon: RunningDaemon, join: dict[str, Any], status: int
 ) -> None:
-    world.api.network("foo")
-    world.api.endpoint("foo", "one")
+    daemon.api.network("foo")
+    daemon.api.endpoint("foo", "one")
     with pytest.raises(RefusedError) as refused:
-        world.api.join("foo", "one", "c1", **join)
+        daemon.api.join("foo", "one", "c1", **join)
     assert refused.value.status == status, refused.value
-    assert world.pinned() == []
-    assert world.api.get("/sandboxes") == []
-    assert world.attach("foo", "one", "c1").reaches(OUTSIDE_ADDRESS)
+    assert daemon.pinned() == []
+    assert daemon.api.get("/sandboxes") == []
+    assert daemon.attach("foo", "one", "c1").reaches(OUTSIDE_ADDRESS)
 
 
-def test_given_several_networks_when_joined_and_left_then_the_default_route_follows_the_priority(world: World) -> None:
+def test_default_route_follows_the_network_priority(daemon: RunningDaemon) -> None:
     gateways = {}
     for name in ("foo", "bar", "baz"):
-        world.api.network(name)
-        world.api.endpoint(name, "e")
-        gateways[name] = world.api.told(name)["gateways"][0]
-    box = world.attach("foo", "e", "c1")
+        daemon.api.network(name)
+        daemon.api.endpoint(name, "e")
+        gateways[name] = daemon.api.told(name)["gateways"][0]
+    box = daemon.attach("foo", "e", "c1")
     assert gateway_of(box) == [f"{gateways['foo']} eth0"]
-    world.attach("bar", "e", "c1")
+    daemon.attach("bar", "e", "c1")
     assert gateway_of(box) == [f"{gateways['foo']} eth0"]
-    world.attach("baz", "e", "c1", gateway_priority=5)
+    daemon.attach("baz", "e", "c1", gateway_priority=5)
     assert gateway_of(box) == [f"{gateways['baz']} eth2"]
     assert box.reaches(OUTSIDE_ADDRESS)
-    world.api.leave("baz", "e", "c1")
+    daemon.api.leave("baz", "e", "c1")
     assert gateway_of(box) == [f"{gateways['foo']} eth0"]
-    world.api.leave("foo", "e", "c1")
+    daemon.api.leave("foo", "e", "c1")
     assert gateway_of(box) == [f"{gateways['bar']} eth1"]
     assert box.reaches(OUTSIDE_ADDRESS)
-    world.attach("foo", "e", "c1")
+    daemon.attach("foo", "e", "c1")
     assert gateway_of(box) == [f"{gateways['bar']} eth1"]
     assert [link["ifname"] for link in json.loads(box.sh("ip", "-j", "link"))] == ["lo", "eth1", "eth0"]
 
 
-def test_given_networks_with_and_without_ipv6_when_joined_then_each_family_has_its_own_route(world: World) -> None:
-    world.api.network("four")
-    world.api.network("six", ipv6=True)
-    box = world.box("four", "e")
-    world.api.endpoint("six", "e")
-    world.attach("six", "e", box.container)
-    assert gateway_of(box) == [f"{world.api.told('four')['gateways'][0]} eth0"]
+def test_each_address_family_has_its_own_default_route(daemon: RunningDaemon) -> None:
+    daemon.api.network("four")
+    daemon.api.network("six", ipv6=True)
+    box = daemon.box("four", "e")
+    daemon.api.endpoint("six", "e")
+    daemon.attach("six", "e", box.container)
+    assert gateway_of(box) == [f"{daemon.api.told('four')['gateways'][0]} eth0"]
     (route,) = json.loads(box.sh("ip", "-6", "-j", "route", "show", "default"))
     assert route["dev"] == "eth1"
     assert box.reaches("2001:db8:1::2")
 
 
-def test_given_an_internal_network_first_when_another_is_joined_then_that_has_the_default_route(world: World) -> None:
-    world.api.network("inner", internal=True)
-    world.api.network("foo")
-    box = world.box("inner", "e")
+def test_internal_network_does_not_get_the_default_route(daemon: RunningDaemon) -> None:
+    daemon.api.network("inner", internal=True)
+    daemon.api.network("foo")
+    box = daemon.box("inner", "e")
     assert gateway_of(box) == []
-    world.api.endpoint("foo", "e")
-    world.attach("foo", "e", box.container)
+    daemon.api.endpoint("foo", "e")
+    daemon.attach("foo", "e", box.container)
     assert box.reaches(OUTSIDE_ADDRESS)
 
 
-def test_given_an_endpoint_when_left_and_joined_again_then_address_mac_and_ports_are_the_same(world: World) -> None:
-    world.api.network("foo", ipv6=True)
-    first = world.box("foo", "one", mapping(80))
-    world.box("foo", "two")
-    world.api.leave("foo", "one", first.container)
-    world.api.endpoint("foo", "three")
-    again = world.attach("foo", "one", "another")
+def test_rejoined_endpoint_keeps_address_mac_and_ports(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo", ipv6=True)
+    first = daemon.box("foo", "one", mapping(80))
+    daemon.box("foo", "two")
+    daemon.api.leave("foo", "one", first.container)
+    daemon.api.endpoint("foo", "three")
+    again = daemon.attach("foo", "one", "another")
     for what in ("address", "address6", "mac", "host_ports"):
         assert getattr(again, what) == getattr(first, what)
     again.serve("web", 80)
-    assert world.outside.ask("198.51.100.1", first.host_ports[0]).server == "web"
+    assert daemon.outside.ask("198.51.100.1", first.host_ports[0]).server == "web"
     assert first.mac in again.sh("ip", "link", "show", "eth0")
 
 
-def test_given_a_joined_endpoint_when_a_second_container_joins_then_400_naming_the_first(world: World) -> None:
-    world.api.network("foo")
-    box = world.box("foo", "one")
+def test_second_join_of_an_endpoint_returns_400_naming_the_first(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
+    box = daemon.box("foo", "one")
     for container in (box.container, "another"):
         with pytest.raises(RefusedError, match=box.container) as refused:
-            world.api.join("foo", "one", container)
+            daemon.api.join("foo", "one", container)
         assert refused.value.status == 400
 
 
-def test_given_the_null_network_when_joined_then_there_is_lo_and_nothing_else(world: World) -> None:
-    box = world.box("none", "alone")
+def test_null_network_sandbox_has_only_lo(daemon: RunningDaemon) -> None:
+    box = daemon.box("none", "alone")
     assert [link["ifname"] for link in json.loads(box.sh("ip", "-j", "link"))] == ["lo"]
     assert box.reaches("127.0.0.1")
-    assert world.api.told("none", "alone")["address"] is None
+    assert daemon.api.told("none", "alone")["address"] is None
 
 
 @pytest.mark.parametrize("default", [True, False])
-def test_given_the_host_network_when_joined_then_the_sandbox_is_the_host_and_it_stays_untouched(
-    world: World, default: bool
-) -> None:
-    before = world.facts()
-    box = world.box("host", "app", join={"use_default_sandbox": default, "host_name": "nobody"})
-    assert world.host.run(os.stat, box.key).st_ino == world.host.run(os.stat, "/proc/thread-self/ns/net").st_ino
-    now = world.facts()
+def test_host_network_sandbox_is_the_untouched_host(daemon: RunningDaemon, default: bool) -> None:
+    before = daemon.facts()
+    box = daemon.box("host", "app", join={"use_default_sandbox": default, "host_name": "nobody"})
+    assert daemon.host.run(os.stat, box.key).st_ino == daemon.host.run(os.stat, "/proc/thread-self/ns/net").st_ino
+    now = daemon.facts()
     assert now._replace(mounts=(), files=()) == before._replace(mounts=(), files=())
-    told = world.api.get(f"/sandboxes/{box.container}", verbose="true")
-    with open(told["resolv_conf_path"]) as ours, open(world.folder / "host-resolv.conf") as hosts:
+    told = daemon.api.get(f"/sandboxes/{box.container}", verbose="true")
+    with open(told["resolv_conf_path"]) as ours, open(daemon.folder / "host-resolv.conf") as hosts:
         assert ours.read() == hosts.read()
-    world.api.leave("host", "app", box.container)
-    assert world.facts() == before
+    daemon.api.leave("host", "app", box.container)
+    assert daemon.facts() == before
 
 
-def test_given_a_container_on_the_host_network_when_it_joins_another_then_400(world: World) -> None:
-    world.api.network("foo")
-    on_host = world.box("host", "app")
-    world.api.endpoint("foo", "one")
+def test_joining_another_network_from_the_host_one_returns_400(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
+    on_host = daemon.box("host", "app")
+    daemon.api.endpoint("foo", "one")
     with pytest.raises(RefusedError) as refused:
-        world.api.join("foo", "one", on_host.container)
+        daemon.api.join("foo", "one", on_host.container)
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("default", [True, False])
-def test_given_the_default_sandbox_on_a_bridge_when_joined_then_it_is_the_containers_own(
-    world: World, default: bool
-) -> None:
-    world.api.network("foo")
+def test_default_sandbox_on_a_bridge_is_the_containers_own(daemon: RunningDaemon, default: bool) -> None:
+    daemon.api.network("foo")
     container = secrets.token_hex(32)
-    world.api.endpoint("foo", "one")
-    box = world.attach("foo", "one", container, use_default_sandbox=default)
-    assert box.key == f"{world.netns}/{container[:12]}"
+    daemon.api.endpoint("foo", "one")
+    box = daemon.attach("foo", "one", container, use_default_sandbox=default)
+    assert box.key == f"{daemon.netns}/{container[:12]}"
     assert box.reaches(OUTSIDE_ADDRESS)
 
 
-def test_given_a_strangers_file_at_the_key_when_joined_then_409_and_the_file_stays(world: World) -> None:
-    world.api.network("foo")
-    world.api.endpoint("foo", "one")
-    stranger = world.netns / ("b" * 12)
+def test_foreign_file_at_the_sandbox_key_returns_409_and_stays(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
+    daemon.api.endpoint("foo", "one")
+    stranger = daemon.netns / ("b" * 12)
     stranger.write_text("mine")
     try:
         with pytest.raises(RefusedError) as refused:
-            world.api.join("foo", "one", "b" * 12)
+            daemon.api.join("foo", "one", "b" * 12)
         assert refused.value.status == 409
         assert stranger.read_text() == "mine"
-        assert world.api.get("/sandboxes") == []
+        assert daemon.api.get("/sandboxes") == []
     finally:
         stranger.unlink()
 
 
-def test_given_two_networks_when_one_is_left_then_its_address_is_gone_at_once_and_soon_its_interface(
-    world: World,
+def test_leave_removes_address_at_once_and_interface_soon(
+    daemon: RunningDaemon,
 ) -> None:
-    world.api.network("foo")
-    box = world.box("foo", "one")
-    world.api.network("bar", ipv6=True)
-    world.api.endpoint("bar", "two")
-    second = world.attach("bar", "two", box.container)
-    world.api.leave("bar", "two", box.container)
+    daemon.api.network("foo")
+    box = daemon.box("foo", "one")
+    daemon.api.network("bar", ipv6=True)
+    daemon.api.endpoint("bar", "two")
+    second = daemon.attach("bar", "two", box.container)
+    daemon.api.leave("bar", "two", box.container)
     addresses = box.sh("ip", "-j", "address")
     assert second.address not in addresses
     assert second.address6 not in addresses

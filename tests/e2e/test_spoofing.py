@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.e2e.services import NAMES, Service, published
 from tests.support import ethernet as f
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, World
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, RunningDaemon
+from tests.support.service_cases import NAMES, Service, published
 from tests.support.traffic import UDP, Place
 
 ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
@@ -22,7 +22,7 @@ SPANNING_TREE: Final = bytes.fromhex("424203000000000080000000000000000000000080
 class Scene(NamedTuple):
     """Three boxes of one network: who lies, of whom, and to whom."""
 
-    world: World
+    daemon: RunningDaemon
     liar: Box
     victim: Box
     hearer: Box
@@ -37,14 +37,14 @@ class Scene(NamedTuple):
 
     def passes(self, frame: bytes) -> bool:
         """Whether the hearer gets a frame of the liar's."""
-        with f.raw(self.world.host, self.hearer) as listener, f.raw(self.world.host, self.liar) as mouth:
+        with f.raw(self.daemon.host, self.hearer) as listener, f.raw(self.daemon.host, self.liar) as mouth:
             mouth.send(frame)
             return f.heard(listener, frame)
 
     def is_refused(self, frame: bytes) -> bool:
         """Whether the hearer does not get it: not before one that is right and was sent behind it."""
         right = self.said(f.IP, f.udp(self.liar.address, self.hearer.address, sender_port=7))
-        with f.raw(self.world.host, self.hearer) as listener, f.raw(self.world.host, self.liar) as mouth:
+        with f.raw(self.daemon.host, self.hearer) as listener, f.raw(self.daemon.host, self.liar) as mouth:
             for each in (frame, frame, right):
                 mouth.send(each)
             return not f.heard(listener, frame, before=right)
@@ -218,9 +218,9 @@ def gateway(scene: Scene) -> str:
     return scene.liar.address.rpartition(".")[0] + ".1"
 
 
-def staged(world: World, **options: JSON) -> Scene:
-    world.api.network("foo", ipv6=True, **options)
-    return Scene(world, *(world.box("foo", name) for name in ("liar", "victim", "hearer")))
+def staged(daemon: RunningDaemon, **options: JSON) -> Scene:
+    daemon.api.network("foo", ipv6=True, **options)
+    return Scene(daemon, *(daemon.box("foo", name) for name in ("liar", "victim", "hearer")))
 
 
 def failing(tried: Callable[[bytes], bool], scene: Scene, frames: Mapping[str, Made]) -> list[str]:
@@ -228,127 +228,125 @@ def failing(tried: Callable[[bytes], bool], scene: Scene, frames: Mapping[str, M
     return [name for name, made in frames.items() if not tried(made(scene))]
 
 
-def test_given_a_network_when_a_sandbox_speaks_in_anothers_name_then_nobody_hears_it(world: World) -> None:
-    scene = staged(world)
+def test_spoofed_frames_are_dropped(daemon: RunningDaemon) -> None:
+    scene = staged(daemon)
     assert failing(scene.is_refused, scene, {**TRICKS, **PIECES}) == []
 
 
-def test_given_no_anti_spoofing_when_a_sandbox_speaks_in_anothers_name_then_it_is_heard(world: World) -> None:
-    scene = staged(world, anti_spoofing=False)
+def test_spoofed_frames_pass_without_anti_spoofing(daemon: RunningDaemon) -> None:
+    scene = staged(daemon, anti_spoofing=False)
     # where br_netfilter is on, the host looks for a way back to the sender
     tricks = {name: made for name, made in TRICKS.items() if name != "an IPv4 address of nobody"}
     assert failing(scene.passes, scene, tricks) == []
 
 
-def test_given_a_network_when_a_sandbox_speaks_of_itself_then_it_is_heard(world: World) -> None:
-    scene = staged(world)
+def test_frames_with_the_own_address_pass(daemon: RunningDaemon) -> None:
+    scene = staged(daemon)
     assert failing(scene.passes, scene, RIGHTS) == []
 
 
-def test_given_a_network_when_a_sandbox_sends_control_frames_of_bridges_then_nobodys_mac_moves(world: World) -> None:
+def test_bridge_control_frames_do_not_move_a_mac(daemon: RunningDaemon) -> None:
     """They pass the bridge's hook by, and a bridge believes their sender unless told not to."""
-    scene = staged(world)
-    before = learned(world, scene.victim.mac)
-    bridge = bridge_of(world)
+    scene = staged(daemon)
+    before = learned(daemon, scene.victim.mac)
+    bridge = bridge_of(daemon)
     right = scene.said(f.ARP, f.arp(scene.liar.mac, scene.liar.address, gateway(scene)), f.BROADCAST)
-    with f.raw(world.host, scene.liar) as mouth, f.raw(world.host, world.here, bridge) as listener:
+    with f.raw(daemon.host, scene.liar) as mouth, f.raw(daemon.host, daemon.here, bridge) as listener:
         for last in range(16):
             mouth.send(f.ether(f"01:80:c2:00:00:{last:02x}", scene.victim.mac, f.SLOW, b"\x01\x01"))
         mouth.send(f.ether(scene.hearer.mac, scene.victim.mac, f.IP, f.udp(scene.liar.address, scene.hearer.address)))
         mouth.send(right)
         assert f.heard(listener, right)
-    assert learned(world, scene.victim.mac) == before
+    assert learned(daemon, scene.victim.mac) == before
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_given_a_network_when_a_sandbox_hides_a_packet_in_a_control_frame_then_the_host_does_not_take_it(
-    world: World, family: int
-) -> None:
+def test_ip_packet_in_a_bridge_control_frame_is_dropped(daemon: RunningDaemon, family: int) -> None:
     """It comes up at the port's own device, where no rule that names the bridge sees it."""
-    scene = staged(world, host_access=True)
+    scene = staged(daemon, host_access=True)
     own, there, kind, wildcard = (
         (scene.liar.address, HOST_ADDRESS, f.IP, "0.0.0.0")
         if family == 4
         else (scene.liar.address6, HOST_ADDRESS6, f.IPV6, "::")
     )
-    bridge_mac = json.loads(world.host.sh("ip", "-j", "link", "show", bridge_of(world)))[0]["address"]
-    with f.raw(world.host, scene.liar) as mouth:
-        server = world.here.bound(wildcard, UDP, 9)
+    bridge_mac = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge_of(daemon)))[0]["address"]
+    with f.raw(daemon.host, scene.liar) as mouth:
+        server = daemon.here.bound(wildcard, UDP, 9)
         mouth.send(scene.said(kind, f.udp(own, there, 9, 1), LACP_MAC))
         mouth.send(scene.said(kind, f.udp(own, there, 9, 2), bridge_mac))
         assert server.recvfrom(99)[1][:2] == (own, 2)
 
 
-def test_given_a_network_when_a_sandbox_asks_by_arp_in_a_control_frame_then_the_host_neither_learns_nor_answers(
-    world: World,
+def test_arp_in_a_bridge_control_frame_is_ignored(
+    daemon: RunningDaemon,
 ) -> None:
-    scene = staged(world)
+    scene = staged(daemon)
     question = f.arp(scene.liar.mac, scene.liar.address, gateway(scene), f.REQUEST)
-    bridge_mac = json.loads(world.host.sh("ip", "-j", "link", "show", bridge_of(world)))[0]["address"]
+    bridge_mac = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge_of(daemon)))[0]["address"]
     answer = f.ether(
         scene.liar.mac,
         bridge_mac,
         f.ARP,
         f.arp(bridge_mac, gateway(scene), scene.liar.address, f.REPLY, scene.liar.mac),
     )
-    with f.raw(world.host, scene.liar) as mouth:
+    with f.raw(daemon.host, scene.liar) as mouth:
         for last in range(16):
             mouth.send(scene.said(f.ARP, question, f"01:80:c2:00:00:{last:02x}"))
         mouth.send(scene.said(f.ARP, question, f.BROADCAST))
         assert f.heard(mouth, answer)
-    neighbours = json.loads(world.host.sh("ip", "-j", "-4", "neigh", "show"))
+    neighbours = json.loads(daemon.host.sh("ip", "-j", "-4", "neigh", "show"))
     assert [each["dev"] for each in neighbours if each["dev"].startswith("snv")] == []
 
 
-def test_given_a_network_when_made_or_changed_then_its_bridge_follows_no_multicast_querier(world: World) -> None:
-    world.api.network("foo", ipv6=True)
-    assert not snoops(world)
-    world.host.sh("ip", "link", "set", bridge_of(world), "type", "bridge", "mcast_snooping", "1")
-    assert snoops(world)
-    world.api.post("/reconcile", fix=True)
-    assert not snoops(world)
+def test_multicast_snooping_stays_off_on_the_bridge(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo", ipv6=True)
+    assert not snoops(daemon)
+    daemon.host.sh("ip", "link", "set", bridge_of(daemon), "type", "bridge", "mcast_snooping", "1")
+    assert snoops(daemon)
+    daemon.api.post("/reconcile", fix=True)
+    assert not snoops(daemon)
 
 
-def test_given_a_service_when_its_backends_speak_then_they_answer_from_its_address_and_only_the_holder_claims_it(
-    world: World,
+def test_backends_use_service_address_and_only_holder_claims_it(
+    daemon: RunningDaemon,
 ) -> None:
-    service = published(world)
+    service = published(daemon)
     keys = {name: service.attach(name) for name in NAMES}
-    hearer = world.box("foo", "hearer")
-    boxes = {name: backend(world, service, key, name) for name, key in keys.items()}
+    hearer = daemon.box("foo", "hearer")
+    boxes = {name: backend(daemon, service, key, name) for name, key in keys.items()}
     assert service.holder() == "b1"
     for name, box in boxes.items():
-        scene = Scene(world, box, hearer, hearer)
+        scene = Scene(daemon, box, hearer, hearer)
         assert failing(scene.passes, scene, answers(service)) == []
         told = scene.passes if name == "b1" else scene.is_refused
         assert failing(told, scene, claims(service)) == []
         assert scene.is_refused(scene.said(f.IP, f.udp(hearer.address, hearer.address)))
     service.detach("b1")
-    heir = Scene(world, boxes[service.holder()], hearer, hearer)
+    heir = Scene(daemon, boxes[service.holder()], hearer, hearer)
     assert failing(heir.passes, heir, claims(service)) == []
     assert failing(heir.passes, heir, answers(service)) == []
 
 
-def test_given_a_restarted_daemon_when_a_sandbox_speaks_then_it_is_guarded_as_before(world: World) -> None:
-    scene = staged(world)
+def test_anti_spoofing_is_unchanged_after_a_restart(daemon: RunningDaemon) -> None:
+    scene = staged(daemon)
     names = ("the victim's MAC", "ARP: the victim is at the liar's MAC", "ND: the victim is at the liar's MAC")
     tricks = {name: TRICKS[name] for name in names}
-    world.kill()
+    daemon.kill()
     assert failing(scene.is_refused, scene, tricks) == []
-    world.start()
+    daemon.start()
     assert failing(scene.is_refused, scene, tricks) == []
     assert failing(scene.passes, scene, RIGHTS) == []
 
 
-def test_given_what_has_left_when_the_packet_filter_is_read_then_it_knows_nothing_of_it(world: World) -> None:
-    service = published(world)
-    before = guard_elements(world)
+def test_anti_spoofing_elements_are_removed_after_the_leave(daemon: RunningDaemon) -> None:
+    service = published(daemon)
+    before = guard_elements(daemon)
     for name in NAMES:
         service.attach_idle(name)
-    assert guard_elements(world) != before
+    assert guard_elements(daemon) != before
     for name in NAMES:
         service.detach(name)
-    assert guard_elements(world) == before
+    assert guard_elements(daemon) == before
 
 
 def answers(service: Service) -> dict[str, Made]:
@@ -378,30 +376,30 @@ def claims(service: Service) -> dict[str, Made]:
     }
 
 
-def backend(world: World, service: Service, place: Place, name: str) -> Box:
+def backend(daemon: RunningDaemon, service: Service, place: Place, name: str) -> Box:
     """A backend as a box: with an address and a MAC of its own."""
-    box = Box(world.host, world.stack, place.namespace)
+    box = Box(daemon.host, daemon.stack, place.namespace)
     box.address = service.told()[name]["address"].partition("/")[0]
     box.mac = json.loads(place.sh("ip", "-j", "link", "show", "eth0"))[0]["address"]
     return box
 
 
-def bridge_of(world: World) -> str:
-    return f"snb{world.api.told('foo')['id'][:10]}"
+def bridge_of(daemon: RunningDaemon) -> str:
+    return f"snb{daemon.api.told('foo')['id'][:10]}"
 
 
-def snoops(world: World) -> bool:
+def snoops(daemon: RunningDaemon) -> bool:
     """Whether the bridge learns from its ports who listens to which group."""
-    (told,) = json.loads(world.host.sh("ip", "-j", "-d", "link", "show", bridge_of(world)))
+    (told,) = json.loads(daemon.host.sh("ip", "-j", "-d", "link", "show", bridge_of(daemon)))
     return bool(told["linkinfo"]["info_data"]["mcast_snooping"])
 
 
-def learned(world: World, mac: str) -> set[str]:
+def learned(daemon: RunningDaemon, mac: str) -> set[str]:
     """The ports that the bridge believes a MAC to be at."""
-    entries = json.loads(world.host.sh("bridge", "-j", "fdb", "show", "br", bridge_of(world)))
+    entries = json.loads(daemon.host.sh("bridge", "-j", "fdb", "show", "br", bridge_of(daemon)))
     return {entry["ifname"] for entry in entries if entry["mac"] == mac}
 
 
-def guard_elements(world: World) -> list[str]:
+def guard_elements(daemon: RunningDaemon) -> list[str]:
     names = ("guarded", "sources4", "sources6", "unclaimed4", "macs6", "claims6")
-    return [world.host.sh("nft", "list", "set", "bridge", "sandnet", name) for name in names]
+    return [daemon.host.sh("nft", "list", "set", "bridge", "sandnet", name) for name in names]

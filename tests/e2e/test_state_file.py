@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import SANDNET, RefusedError, World
+from tests.support.daemon import SANDNET, RefusedError, RunningDaemon
 from tests.support.traffic import until
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def stopped(world: World) -> World:
-    world.stop()
-    return world
+def stopped(daemon: RunningDaemon) -> RunningDaemon:
+    daemon.stop()
+    return daemon
 
 
 @pytest.fixture
-def small(stopped: World) -> Iterator[World]:
+def small(stopped: RunningDaemon) -> Iterator[RunningDaemon]:
     """A daemon whose state is on a file system of its own, of 1 MiB."""
     stopped.host.sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "state", str(stopped.state))
     stopped.start()  # which finds the predefined network again, and says so until the next start
@@ -43,46 +43,46 @@ def run(path: Path, statement: str) -> list[Any]:
         return connection.execute(statement).fetchall()
 
 
-def refused_start(world: World) -> str:
+def refused_start(daemon: RunningDaemon) -> str:
     """What a daemon that does not start says, in a few lines."""
-    command = [str(SANDNET), "daemon", *world.directories]
-    result = world.host.run(lambda: subprocess.run(command, capture_output=True, text=True, timeout=30, check=False))
+    command = [str(SANDNET), "daemon", *daemon.directories]
+    result = daemon.host.run(lambda: subprocess.run(command, capture_output=True, text=True, timeout=30, check=False))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.count("\n") == 2  # what is wrong, and what to do
     return result.stderr
 
 
-def fill(world: World) -> Path:
+def fill(daemon: RunningDaemon) -> Path:
     """Leave no byte free beside the store."""
-    ballast = world.state / "ballast"
+    ballast = daemon.state / "ballast"
 
     def write() -> None:
         with suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(1024))
 
-    world.host.run(write)
+    daemon.host.run(write)
     return ballast
 
 
-def refused(world: World, name: str) -> RefusedError | None:
+def refused(daemon: RunningDaemon, name: str) -> RefusedError | None:
     try:
-        world.api.network(name)
+        daemon.api.network(name)
     except RefusedError as refusal:
         return refusal
     return None
 
 
-def fails_for_want_of_room(world: World) -> str:
+def fails_for_want_of_room(daemon: RunningDaemon) -> str:
     """Create networks until the disk has no room for one more; what is said then."""
-    refusal = next(filter(None, (refused(world, f"more-{number}") for number in range(200))))
+    refusal = next(filter(None, (refused(daemon, f"more-{number}") for number in range(200))))
     assert (refusal.status, refusal.body["code"]) == (503, "store_unavailable")
     return refusal.message
 
 
-def test_given_a_full_disk_when_creating_then_503_with_the_reason_and_reads_go_on_until_there_is_room(
-    small: World,
+def test_full_disk_returns_503_on_create_and_reads_continue(
+    small: RunningDaemon,
 ) -> None:
     small.api.network("before")
     ballast = fill(small)
@@ -103,7 +103,7 @@ def test_given_a_full_disk_when_creating_then_503_with_the_reason_and_reads_go_o
     assert [*names, "after"] == told
 
 
-def test_given_a_full_disk_when_starting_then_it_says_so(stopped: World) -> None:
+def test_start_on_a_full_disk_reports_it(stopped: RunningDaemon) -> None:
     stopped.host.sh("mount", "-t", "tmpfs", "-o", "size=8k,mode=0700", "state", str(stopped.state))
     fill(stopped)
     try:
@@ -112,7 +112,7 @@ def test_given_a_full_disk_when_starting_then_it_says_so(stopped: World) -> None
         stopped.host.sh("umount", str(stopped.state))
 
 
-def test_given_a_read_only_disk_when_starting_then_it_says_so(stopped: World) -> None:
+def test_start_on_a_read_only_disk_reports_it(stopped: RunningDaemon) -> None:
     stopped.host.sh("mount", "--bind", str(stopped.state), str(stopped.state))
     stopped.host.sh("mount", "-o", "remount,bind,ro", str(stopped.state))
     try:
@@ -121,7 +121,7 @@ def test_given_a_read_only_disk_when_starting_then_it_says_so(stopped: World) ->
         stopped.host.sh("umount", str(stopped.state))
 
 
-def test_given_a_directory_where_the_file_should_be_when_starting_then_it_says_so(stopped: World) -> None:
+def test_start_with_a_directory_as_state_file_reports_it(stopped: RunningDaemon) -> None:
     path = stopped.state / "sandnet.db"
     path.rename(stopped.state / "kept")
     path.mkdir()
@@ -133,7 +133,7 @@ def test_given_a_directory_where_the_file_should_be_when_starting_then_it_says_s
 
 
 @pytest.mark.parametrize("what", ["state", "state/sandnet.db"])
-def test_given_another_owner_when_starting_then_it_says_so(stopped: World, what: str) -> None:
+def test_start_with_a_state_file_of_another_owner_reports_it(stopped: RunningDaemon, what: str) -> None:
     os.chown(stopped.folder / what, 12345, -1)
     try:
         said = refused_start(stopped)
@@ -142,7 +142,7 @@ def test_given_another_owner_when_starting_then_it_says_so(stopped: World, what:
         os.chown(stopped.folder / what, 0, -1)
 
 
-def test_given_a_newer_schema_when_starting_then_it_says_so(stopped: World) -> None:
+def test_start_with_a_newer_schema_reports_it(stopped: RunningDaemon) -> None:
     path = stopped.state / "sandnet.db"
     before = path.read_bytes()
     run(path, "PRAGMA user_version = 99")
@@ -152,11 +152,11 @@ def test_given_a_newer_schema_when_starting_then_it_says_so(stopped: World) -> N
         path.write_bytes(before)
 
 
-def test_given_a_change_when_a_quiet_moment_has_passed_then_a_copy_has_it(world: World) -> None:
-    network = world.api.network("copied")
+def test_state_copy_is_written_after_a_quiet_interval(daemon: RunningDaemon) -> None:
+    network = daemon.api.network("copied")
 
     def holds() -> bool:
-        copy = world.state / "sandnet.db.backup"
+        copy = daemon.state / "sandnet.db.backup"
         query = f"select value from entries where key = 'network/{network}'"
         found = run(copy, query) if copy.exists() else []
         return bool(found) and json.loads(str(found[0][0], "utf-8"))["phase"] == "ready"
@@ -164,33 +164,33 @@ def test_given_a_change_when_a_quiet_moment_has_passed_then_a_copy_has_it(world:
     until(holds)
 
 
-def state(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+def state(daemon: RunningDaemon, *words: str) -> subprocess.CompletedProcess[str]:
     """``sandnet state`` with the daemon's directories; the last word is the file."""
-    command = [str(SANDNET), "state", words[0], *world.directories, *words[1:]]
-    return world.host.run(lambda: subprocess.run(command, capture_output=True, text=True, timeout=30, check=False))
+    command = [str(SANDNET), "state", words[0], *daemon.directories, *words[1:]]
+    return daemon.host.run(lambda: subprocess.run(command, capture_output=True, text=True, timeout=30, check=False))
 
 
-def test_given_a_running_daemon_when_its_state_is_exported_then_it_can_be_imported_when_it_has_stopped(
-    world: World,
+def test_exported_state_can_be_imported_after_the_stop(
+    daemon: RunningDaemon,
 ) -> None:
-    world.api.network("kept")
-    world.api.endpoint("kept", "web", labels={"tier": "front"})
-    before = world.api.get("/services", verbose="true")
-    document = world.folder / "state.json"
-    assert state(world, "export", str(document)).returncode == 0
+    daemon.api.network("kept")
+    daemon.api.endpoint("kept", "web", labels={"tier": "front"})
+    before = daemon.api.get("/services", verbose="true")
+    document = daemon.folder / "state.json"
+    assert state(daemon, "export", str(document)).returncode == 0
     assert document.stat().st_mode & 0o777 == 0o600
-    assert json.loads(state(world, "export").stdout) == json.loads(document.read_text())
-    world.api.delete("/networks/kept/endpoints/web")
+    assert json.loads(state(daemon, "export").stdout) == json.loads(document.read_text())
+    daemon.api.delete("/networks/kept/endpoints/web")
 
-    running = state(world, "import", "--replace", str(document))
+    running = state(daemon, "import", "--replace", str(document))
     assert (running.returncode, "another" in running.stderr) == (1, True)
-    world.stop()
-    full = state(world, "import", str(document))
+    daemon.stop()
+    full = state(daemon, "import", str(document))
     assert (full.returncode, "--replace" in full.stderr) == (1, True)
-    (world.folder / "nonsense.json").write_text("{}")
-    assert state(world, "import", "--replace", str(world.folder / "nonsense.json")).returncode == 1
-    replaced = state(world, "import", "--replace", str(document))
+    (daemon.folder / "nonsense.json").write_text("{}")
+    assert state(daemon, "import", "--replace", str(daemon.folder / "nonsense.json")).returncode == 1
+    replaced = state(daemon, "import", "--replace", str(document))
     assert (replaced.returncode, "sandnet.db.replaced-" in replaced.stderr) == (0, True)
-    world.start()
-    assert world.api.get("/services", verbose="true") == before
-    assert world.api.get("/healthz")["status"] == "ok"
+    daemon.start()
+    assert daemon.api.get("/services", verbose="true") == before
+    assert daemon.api.get("/healthz")["status"] == "ok"

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_events import stream
-from tests.e2e.test_healing import repaired
+from tests.e2e.test_repair import repaired
 from tests.e2e.test_restart import talk_until
-from tests.support.daemon import HOST_ADDRESS, JSON, SANDNET, World, files_of, mapping
+from tests.support.daemon import HOST_ADDRESS, JSON, SANDNET, RunningDaemon, files_of, mapping
 from tests.support.traffic import DOUBT, UDP, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.timeout(120)
 UNTOLD = ("labels", "aliases", "exposed_ports", "host_name", "domain_name", "dns", "created", "probe", "options")
 
 
-def told(world: World) -> list[Any]:
+def told(daemon: RunningDaemon) -> list[Any]:
     """What the API tells of networks, endpoints and sandboxes, but for what nothing in the kernel knows.
 
     The networks ``none`` and ``host`` are nothing but records: others take their place.
     """
-    networks = [net for net in world.api.get("/networks", verbose="true") if net["name"] not in ("none", "host")]
-    services, boxes = (world.api.get(f"/{what}", verbose="true") for what in ("services", "sandboxes"))
+    networks = [net for net in daemon.api.get("/networks", verbose="true") if net["name"] not in ("none", "host")]
+    services, boxes = (daemon.api.get(f"/{what}", verbose="true") for what in ("services", "sandboxes"))
     return [sorted(map(_plain, some), key=lambda each: str(each["id"])) for some in (networks, services, boxes)]
 
 
@@ -38,145 +38,145 @@ def _plain(value: JSON) -> JSON:
     return sorted(map(_plain, value), key=str) if isinstance(value, list) else value
 
 
-def zeroed(world: World) -> None:
-    path = world.state / "sandnet.db"
+def zeroed(daemon: RunningDaemon) -> None:
+    path = daemon.state / "sandnet.db"
     path.write_bytes(bytes(path.stat().st_size))
     Path(f"{path}-wal").unlink(missing_ok=True)
 
 
-def without_copies(world: World) -> None:
-    zeroed(world)
-    for copy in world.state.glob("sandnet.db.backup*"):
+def without_copies(daemon: RunningDaemon) -> None:
+    zeroed(daemon)
+    for copy in daemon.state.glob("sandnet.db.backup*"):
         copy.unlink()
 
 
-def without_state(world: World) -> None:
-    shutil.rmtree(world.state)
+def without_state(daemon: RunningDaemon) -> None:
+    shutil.rmtree(daemon.state)
 
 
-def has_a_copy(world: World) -> bool:
-    return (world.state / "sandnet.db.backup").exists()
+def has_a_copy(daemon: RunningDaemon) -> bool:
+    return (daemon.state / "sandnet.db.backup").exists()
 
 
 @pytest.mark.parametrize("lose", [zeroed, without_copies, without_state])
-def test_given_traffic_when_the_state_is_lost_then_it_never_pauses_and_the_objects_are_as_before(
-    fresh_world: World, lose: Callable[[World], None]
+def test_state_loss_keeps_traffic_and_objects(
+    fresh_world: RunningDaemon, lose: Callable[[RunningDaemon], None]
 ) -> None:
-    world = fresh_world
-    world.start()
-    world.api.network("foo", ipv6=True)
-    web = world.box("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP), labels={"tier": "front"})
-    until(lambda: has_a_copy(world))
-    world.api.network("apart", internal=True)  # neither it nor what follows is in the copy
-    peer, alone = world.box("foo", "peer"), world.box("apart", "alone")
+    daemon = fresh_world
+    daemon.start()
+    daemon.api.network("foo", ipv6=True)
+    web = daemon.box("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP), labels={"tier": "front"})
+    until(lambda: has_a_copy(daemon))
+    daemon.api.network("apart", internal=True)  # neither it nor what follows is in the copy
+    peer, alone = daemon.box("foo", "peer"), daemon.box("apart", "alone")
     web.serve("web", 80)
     web.serve("web", 80, UDP)
-    clients = [world.outside.client(HOST_ADDRESS, 8080), world.outside.client(HOST_ADDRESS, 8080, UDP)]
+    clients = [daemon.outside.client(HOST_ADDRESS, 8080), daemon.outside.client(HOST_ADDRESS, 8080, UDP)]
     clients.append(peer.client(web.address, 80))
-    before, links = told(world), world.links()
+    before, links = told(daemon), daemon.links()
 
     with ThreadPoolExecutor(len(clients)) as pool:
         done: list[bool] = []
         talks = [pool.submit(talk_until, lambda: bool(done), client) for client in clients]
         try:
-            world.kill()
-            lose(world)
-            world.start()
+            daemon.kill()
+            lose(daemon)
+            daemon.start()
         finally:
             done.append(True)
         assert all(talk.result() > 5 for talk in talks)
 
-    assert told(world) == before
-    assert world.links() == links
-    health = world.api.get("/healthz")
+    assert told(daemon) == before
+    assert daemon.links() == links
+    health = daemon.api.get("/healthz")
     assert health["status"] == "degraded"
     assert "network apart" in str(health["problems"])
-    assert bool(list(world.state.glob("sandnet.db.damaged-*"))) == (lose is not without_state)
-    assert world.api.told("foo", "web")["labels"] == ({"tier": "front"} if lose is zeroed else {})
-    assert world.outside.ask(HOST_ADDRESS, 8080).server == "web"
+    assert bool(list(daemon.state.glob("sandnet.db.damaged-*"))) == (lose is not without_state)
+    assert daemon.api.told("foo", "web")["labels"] == ({"tier": "front"} if lose is zeroed else {})
+    assert daemon.outside.ask(HOST_ADDRESS, 8080).server == "web"
     assert not alone.reaches(web.address, DOUBT)
-    _end_well(world)
+    _end_well(daemon)
 
 
-def _end_well(world: World) -> None:
+def _end_well(daemon: RunningDaemon) -> None:
     """What was found again can be left and deleted; the next start finds nothing wrong."""
-    world.stop()
-    world.start()
-    assert world.api.get("/healthz")["status"] == "ok"
-    world.stack.pop_all().close()
-    world.api.clear()
-    until(lambda: len(world.our_links()) == 1)
-    world.down()
+    daemon.stop()
+    daemon.start()
+    assert daemon.api.get("/healthz")["status"] == "ok"
+    daemon.stack.pop_all().close()
+    daemon.api.clear()
+    until(lambda: len(daemon.our_links()) == 1)
+    daemon.down()
     # what the host's parameters were before, nothing in the kernel tells
-    assert world.facts()._replace(sysctls=()) == world.before._replace(sysctls=())
-    assert world.resolvers() == []
+    assert daemon.facts()._replace(sysctls=()) == daemon.before._replace(sysctls=())
+    assert daemon.resolvers() == []
 
 
-def only_the_file(world: World) -> None:
-    (world.state / "sandnet.db").unlink()
+def only_the_file(daemon: RunningDaemon) -> None:
+    (daemon.state / "sandnet.db").unlink()
 
 
 @pytest.mark.parametrize("lose", [only_the_file, without_state])
-def test_given_a_running_daemon_when_its_state_is_lost_then_it_is_written_again_in_time_and_told(
-    fresh_world: World, lose: Callable[[World], None]
+def test_state_lost_while_running_is_rewritten_and_reported(
+    fresh_world: RunningDaemon, lose: Callable[[RunningDaemon], None]
 ) -> None:
-    world = fresh_world
-    world.start()
-    world.api.network("foo")
-    web, peer = world.box("foo", "web", mapping(80, 8080), labels={"tier": "front"}), world.box("foo", "peer")
-    with stream(world) as news:
-        lose(world)
+    daemon = fresh_world
+    daemon.start()
+    daemon.api.network("foo")
+    web, peer = daemon.box("foo", "web", mapping(80, 8080), labels={"tier": "front"}), daemon.box("foo", "peer")
+    with stream(daemon) as news:
+        lose(daemon)
         assert repaired(news, "the file is gone")["type"] == "state"
-    world.api.network("later")
-    before = [world.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")]
+    daemon.api.network("later")
+    before = [daemon.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")]
 
-    world.kill()
-    world.start()
+    daemon.kill()
+    daemon.start()
 
-    assert [world.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")] == before
-    health = world.api.get("/healthz")
+    assert [daemon.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")] == before
+    health = daemon.api.get("/healthz")
     assert (health["status"], health["problems"]) == ("ok", [])
     assert peer.reaches(web.address)
-    assert files_of(world, web.container)[0]
+    assert files_of(daemon, web.container)[0]
 
 
-def test_given_a_running_daemon_whose_state_directory_was_removed_then_it_is_still_the_only_one_and_down_finds_it(
-    fresh_world: World,
+def test_daemon_stays_the_only_one_without_its_state_directory(
+    fresh_world: RunningDaemon,
 ) -> None:
-    world = fresh_world
-    world.start()
-    world.api.network("foo")
-    document = world.folder / "document"
-    state, here = [f"--state-dir={world.state}"], f"--run-dir={world.run}"
-    world.host.sh(str(SANDNET), "state", "export", *state, str(document))
-    shutil.rmtree(world.state)  # and the lock with it
-    commands = [["daemon", *world.directories], ["state", "import", "--replace", *state, here, str(document)]]
+    daemon = fresh_world
+    daemon.start()
+    daemon.api.network("foo")
+    document = daemon.folder / "document"
+    state, here = [f"--state-dir={daemon.state}"], f"--run-dir={daemon.run}"
+    daemon.host.sh(str(SANDNET), "state", "export", *state, str(document))
+    shutil.rmtree(daemon.state)  # and the lock with it
+    commands = [["daemon", *daemon.directories], ["state", "import", "--replace", *state, here, str(document)]]
     for command in commands:
         for elsewhere in ([], ["unshare", "--net"]):  # there the claim on the network does not help
-            refused = world.host.run(_ended, [*elsewhere, str(SANDNET), *command])
+            refused = daemon.host.run(_ended, [*elsewhere, str(SANDNET), *command])
             assert refused.returncode == 1
             assert "another" in refused.stderr
-    assert world.is_running()
-    world.down()
-    assert world.process
-    assert world.process.wait(40) == 0
-    assert world.facts() == world.before
+    assert daemon.is_running()
+    daemon.down()
+    assert daemon.process
+    assert daemon.process.wait(40) == 0
+    assert daemon.facts() == daemon.before
 
 
 def _ended(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
-def test_given_a_flushed_ruleset_and_no_state_when_starting_then_only_ports_are_lost(fresh_world: World) -> None:
-    world = fresh_world
-    world.start()
-    world.api.network("foo")
-    web = world.box("foo", "web", mapping(80, 8080))
-    peer = world.box("foo", "peer")
-    world.kill()
-    without_state(world)
-    world.host.sh("nft", "flush", "ruleset")
-    world.start()
-    assert world.api.told("foo", "web")["port_mapping"] == []
+def test_flushed_ruleset_with_lost_state_loses_only_ports(fresh_world: RunningDaemon) -> None:
+    daemon = fresh_world
+    daemon.start()
+    daemon.api.network("foo")
+    web = daemon.box("foo", "web", mapping(80, 8080))
+    peer = daemon.box("foo", "peer")
+    daemon.kill()
+    without_state(daemon)
+    daemon.host.sh("nft", "flush", "ruleset")
+    daemon.start()
+    assert daemon.api.told("foo", "web")["port_mapping"] == []
     assert peer.reaches(web.address)
-    _end_well(world)
+    _end_well(daemon)

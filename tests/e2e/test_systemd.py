@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from sandnet.resolver import PRIORITY
-from tests.e2e.confined import settings
 from tests.e2e.test_remote import URL, called, put
 from tests.support.certificates import Authority
-from tests.support.daemon import HOST_ADDRESS, SANDNET, Box, World, mapping
+from tests.support.confined_daemon import settings
+from tests.support.daemon import HOST_ADDRESS, SANDNET, Box, RunningDaemon, mapping
 from tests.support.network_host import eventually
 from tests.support.systemd import UNITS, Manager, missing
 
@@ -33,7 +33,7 @@ except OSError as failure:
 
 
 @pytest.fixture
-def manager(fresh_world: World) -> Iterator[Manager]:
+def manager(fresh_world: RunningDaemon) -> Iterator[Manager]:
     if reason := missing():
         pytest.skip(reason)
     made = Manager(fresh_world)
@@ -41,9 +41,9 @@ def manager(fresh_world: World) -> Iterator[Manager]:
     made.close()
 
 
-def assert_all_goes_on(world: World, web: Box, other: Box) -> None:
+def assert_all_goes_on(daemon: RunningDaemon, web: Box, other: Box) -> None:
     """A published port, the network and the names."""
-    assert world.outside.ask(HOST_ADDRESS, 80).server == "web"
+    assert daemon.outside.ask(HOST_ADDRESS, 80).server == "web"
     assert other.reaches(web.address6)
     assert web.address in other.sh("dig", "+short", "@127.0.0.11", "web")
 
@@ -62,44 +62,40 @@ def wait_for_restart(manager: Manager, count: int) -> None:
     assert manager.told("ActiveState") != "failed", f"given up after {count} crashes"
 
 
-def test_given_a_live_systemd_when_the_daemon_is_activated_killed_restarted_and_stopped_then_sandboxes_go_on(
-    fresh_world: World, manager: Manager
-) -> None:
-    world, api = fresh_world, fresh_world.api
+def test_sandboxes_survive_every_systemd_transition(fresh_world: RunningDaemon, manager: Manager) -> None:
+    daemon, api = fresh_world, fresh_world.api
     manager.control("start", "sandnet.socket")
     assert manager.daemon == 0
     api.network("blue", subnet_ipv6="fd00:5::/64")  # the first request starts it
     first = manager.daemon
     (resolver,) = manager.others()
-    web, other = world.box("blue", "web", mapping(80, 80)), world.box("blue", "other")
+    web, other = daemon.box("blue", "web", mapping(80, 80)), daemon.box("blue", "other")
     web.serve("web", 80)
-    assert_all_goes_on(world, web, other)
+    assert_all_goes_on(daemon, web, other)
 
     manager.sh("kill", "-9", str(first))
-    assert_all_goes_on(world, web, other)
+    assert_all_goes_on(daemon, web, other)
     assert api.get("/healthz")["status"] == "ok"  # the socket is systemd's: who asks meanwhile waits
     assert manager.daemon not in (0, first)
     manager.control("restart", "sandnet.service")
-    assert_all_goes_on(world, web, other)
+    assert_all_goes_on(daemon, web, other)
     manager.control("stop", "sandnet.service")
     assert manager.daemon == 0
     assert manager.others() == [resolver]
-    assert_all_goes_on(world, web, other)
+    assert_all_goes_on(daemon, web, other)
     assert api.get("/healthz")["status"] == "ok"  # the socket starts it once more
 
     api.clear()
     manager.down()
     assert manager.others() == []
-    assert world.facts()._replace(files=()) == world.before._replace(files=())
+    assert daemon.facts()._replace(files=()) == daemon.before._replace(files=())
 
 
-def test_given_a_live_systemd_when_it_has_started_the_daemon_then_it_has_what_the_unit_says_and_no_more(
-    fresh_world: World, manager: Manager
-) -> None:
-    world = fresh_world
+def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_world: RunningDaemon, manager: Manager) -> None:
+    daemon = fresh_world
     manager.control("start", "sandnet.service")
     assert manager.told("ActiveState") == "active"
-    assert stat.S_IMODE((world.run / "sandnet.sock").stat().st_mode) == 0o660
+    assert stat.S_IMODE((daemon.run / "sandnet.sock").stat().st_mode) == 0o660
     assert manager.sh("stat", "--format=%U %G", "/run/sandnet/sandnet.sock") == "root sandnet\n"
     assert manager.sh("stat", "--format=%U %a", "/var/lib/sandnet") == "root 700\n"
     kept = set(settings(UNITS / "sandnet.service")["CapabilityBoundingSet"])
@@ -120,16 +116,14 @@ def test_given_a_live_systemd_when_it_has_started_the_daemon_then_it_has_what_th
         assert "NoNewPrivs:\t1\n" in status
         assert "Umask:\t0027\n" in status
         assert "Seccomp:\t2\n" in status
-    world.api.network("blue")
-    key = world.box("blue", "web").key
+    daemon.api.network("blue")
+    key = daemon.box("blue", "web").key
     seen = manager.sh("findmnt", "--noheadings", "--output=TARGET", "--task=1", "--types=nsfs")
     assert key.removeprefix("/var") in seen.split()  # where process 1 is, everybody is
     manager.down()
 
 
-def test_given_a_live_systemd_when_the_daemon_crashes_again_and_again_then_it_is_never_given_up(
-    fresh_world: World, manager: Manager
-) -> None:
+def test_systemd_never_gives_up_on_a_crashing_daemon(fresh_world: RunningDaemon, manager: Manager) -> None:
     manager.drop_in("hurry", "RestartSec=10ms")
     manager.control("start", "sandnet.socket", "sandnet.service")
     for crash in range(CRASHES):
@@ -140,10 +134,10 @@ def test_given_a_live_systemd_when_the_daemon_crashes_again_and_again_then_it_is
     manager.down()
 
 
-def test_given_a_live_systemd_and_renewed_certificates_when_reloaded_then_they_are_in_force_without_a_restart(
-    fresh_world: World, manager: Manager, tmp_path: Path
+def test_systemd_reload_applies_renewed_certificates(
+    fresh_world: RunningDaemon, manager: Manager, tmp_path: Path
 ) -> None:
-    world = fresh_world
+    daemon = fresh_world
     former, newer = Authority(tmp_path / "former"), Authority(tmp_path / "newer")
     place = tmp_path / "tls"
     place.mkdir()
@@ -154,12 +148,12 @@ def test_given_a_live_systemd_and_renewed_certificates_when_reloaded_then_they_a
     manager.drop_in("tls", f"ExecStart=\nExecStart={command}")
     manager.control("start", "sandnet.service")
     before = manager.daemon
-    assert called(world, former, former.issue("me", use="clientAuth"), "network", "ls").returncode == 0
+    assert called(daemon, former, former.issue("me", use="clientAuth"), "network", "ls").returncode == 0
 
     me = newer.issue("me", use="clientAuth")
     put(files, newer.issue("server", use="serverAuth", addresses=(HOST_ADDRESS,)), newer)
     manager.control("reload", "sandnet.service")
-    eventually(lambda: called(world, newer, me, "network", "ls").returncode == 0)
+    eventually(lambda: called(daemon, newer, me, "network", "ls").returncode == 0)
     assert manager.daemon == before
-    assert world.api.get("/healthz")["status"] == "ok"
+    assert daemon.api.get("/healthz")["status"] == "ok"
     manager.down()

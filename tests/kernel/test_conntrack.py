@@ -74,50 +74,50 @@ def flows(host: Host) -> set[tuple[str, int]]:
     return found
 
 
-def test_given_translated_flows_when_a_target_is_forgotten_then_only_its_flows_go(sent: Host) -> None:
+def test_forgetting_a_target_removes_only_its_translated_flows(sent: Host) -> None:
     sent.run(forget_flows, addresses=[ip_address("127.0.0.2")])
     assert flows(sent) == {V4_TWO, V4_PLAIN, V6_ONE}
 
 
-def test_given_ipv6_flows_when_a_target_is_forgotten_then_they_go(sent: Host) -> None:
+def test_forgetting_a_target_removes_its_ipv6_flows(sent: Host) -> None:
     sent.run(forget_flows, addresses=[ip_address("::1")])
     assert flows(sent) == {V4_ONE, V4_TWO, V4_PLAIN}
 
 
-def test_given_flows_to_bound_ports_when_forgotten_then_those_that_the_mapping_leads_to_stay(sent: Host) -> None:
+def test_forgetting_bound_ports_keeps_flows_the_mapping_leads_to(sent: Host) -> None:
     bound = [(UDP, 5001), (UDP, 5002), (UDP, 5003)]
     sent.run(forget_flows, bound=bound, live=[ip_address("127.0.0.2"), ip_address("::1")])
     assert flows(sent) == {V4_ONE, V6_ONE}
 
 
-def test_given_an_untranslated_flow_when_its_target_is_forgotten_then_it_stays(sent: Host) -> None:
+def test_untranslated_flow_to_a_forgotten_target_stays(sent: Host) -> None:
     sent.run(forget_flows, addresses=[ip_address("127.0.0.1"), ip_address("fd00::1")])
     assert flows(sent) == {V4_ONE, V4_TWO, V4_PLAIN, V6_ONE}
 
 
-def test_given_flows_to_a_host_port_when_it_is_forgotten_then_both_families_go_translated_or_not(sent: Host) -> None:
+def test_forgetting_a_host_port_removes_flows_of_both_families(sent: Host) -> None:
     sent.run(forget_flows, bound=[(UDP, 5001), (UDP, 5003)])
     assert flows(sent) == {V4_TWO}
 
 
-def test_given_another_protocol_when_its_port_is_forgotten_then_nothing_goes(sent: Host) -> None:
+def test_forgetting_a_port_keeps_flows_of_another_protocol(sent: Host) -> None:
     sent.run(forget_flows, bound=[(TCP, 5001), (UDP, 9000)])
     assert len(flows(sent)) == 4
 
 
-def test_given_both_kinds_when_forgotten_together_then_either_reason_is_enough(sent: Host) -> None:
+def test_forgetting_by_target_or_port_needs_only_one_match(sent: Host) -> None:
     sent.run(forget_flows, addresses=iter([ip_address("127.0.0.3")]), bound=iter([(UDP, 5003)]))
     assert flows(sent) == {V4_ONE, V6_ONE}
 
 
-def test_given_flows_forgotten_already_when_forgotten_again_then_success(sent: Host) -> None:
+def test_forgetting_flows_twice_succeeds(sent: Host) -> None:
     for _ in range(2):
         sent.run(forget_flows, bound=[(UDP, 5001), (UDP, 5002), (UDP, 5003)])
     assert not flows(sent)
     sent.run(forget_flows, bound=[(UDP, 5001)])
 
 
-def test_given_a_flow_that_ended_meanwhile_when_it_is_deleted_then_success(sent: Host) -> None:
+def test_deleting_a_flow_that_already_ended_succeeds(sent: Host) -> None:
     def delete_twice() -> None:
         with _Conntrack() as conntrack:
             for flow in list(conntrack.flows(b"")) * 2:
@@ -127,7 +127,7 @@ def test_given_a_flow_that_ended_meanwhile_when_it_is_deleted_then_success(sent:
     assert not flows(sent)
 
 
-def test_given_a_socket_that_fails_when_asked_again_then_another_one_does_the_work(sent: Host) -> None:
+def test_failed_conntrack_socket_is_replaced_on_the_next_call(sent: Host) -> None:
     conntrack = Conntrack()
     sent.run(conntrack.forget_flows, addresses=[ip_address("127.0.0.2")])
     kept = conntrack._socket._socket
@@ -140,13 +140,13 @@ def test_given_a_socket_that_fails_when_asked_again_then_another_one_does_the_wo
     conntrack.close()
 
 
-def test_given_another_host_when_flows_are_forgotten_there_then_ours_stay(sent: Host) -> None:
+def test_forgetting_flows_in_another_namespace_keeps_ours(sent: Host) -> None:
     with Host() as other:
         other.run(forget_flows, bound=[(UDP, 5001), (UDP, 5002), (UDP, 5003)])
     assert len(flows(sent)) == 4
 
 
-def test_given_a_client_that_sent_before_the_mapping_when_it_is_forgotten_then_the_next_datagram_is_translated(
+def test_forgotten_udp_client_is_translated_at_next_datagram(
     host: Host,
 ) -> None:
     firewall = Nftables()

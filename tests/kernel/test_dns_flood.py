@@ -39,7 +39,7 @@ KINDS = [
 
 
 @pytest.fixture
-async def world(host: Host, tmp_path: Path) -> AsyncIterator[DnsHost]:
+async def case(host: Host, tmp_path: Path) -> AsyncIterator[DnsHost]:
     made = DnsHost(host, tmp_path)
     try:
         yield made
@@ -48,20 +48,18 @@ async def world(host: Host, tmp_path: Path) -> AsyncIterator[DnsHost]:
 
 
 @pytest.mark.parametrize("kinds", KINDS, ids="+".join)
-async def test_given_a_flooding_sandbox_when_another_asks_then_it_waits_less_than_10_ms_longer(
-    world: DnsHost, kinds: tuple[str, ...]
-) -> None:
-    world.upstream("127.0.1.1", always("192.0.2.1"))
-    client = await world.opened()
-    hostile, other = world.asker("hostile", "front", upstreams=["127.0.1.1"]), world.asker("other", "front")
+async def test_dns_flood_delays_other_sandboxes_less_than_10_ms(case: DnsHost, kinds: tuple[str, ...]) -> None:
+    case.upstream("127.0.1.1", always("192.0.2.1"))
+    client = await case.opened()
+    hostile, other = case.asker("hostile", "front", upstreams=["127.0.1.1"]), case.asker("other", "front")
     await client.apply(hostile, other, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "many", *MANY))
-    (pid,) = world.pids()
-    flood = _started(world, hostile, "-m", "tests.flood", "120", *kinds)
+    (pid,) = case.pids()
+    flood = _started(case, hostile, "-m", "tests.support.flood", "120", *kinds)
     try:
         before = (await client.stats()).queries
         await until(lambda: flood.poll() is not None or _busy(pid))
         for _ in range(ATTEMPTS):
-            costs, waits = await asyncio.to_thread(_probed, world, other, pid)
+            costs, waits = await asyncio.to_thread(_probed, case, other, pid)
             print(
                 f"99th percentile: work of the resolver {_p99(costs) * 1000:.2f} ms, wait {_p99(waits) * 1000:.2f} ms"
             )
@@ -75,17 +73,17 @@ async def test_given_a_flooding_sandbox_when_another_asks_then_it_waits_less_tha
         flood.communicate()
     assert _p99(costs) < COST
     assert client.problem() == ""
-    assert world.starts == 1
+    assert case.starts == 1
     assert _resident(pid) < 200 << 20
 
 
-def _started(world: DnsHost, box: SetClient, *words: str) -> subprocess.Popen[str]:
-    return world.host.popen("nsenter", f"--net={box.key}", sys.executable, *words)
+def _started(case: DnsHost, box: SetClient, *words: str) -> subprocess.Popen[str]:
+    return case.host.popen("nsenter", f"--net={box.key}", sys.executable, *words)
 
 
-def _probed(world: DnsHost, box: SetClient, pid: int) -> tuple[list[float], list[float]]:
+def _probed(case: DnsHost, box: SetClient, pid: int) -> tuple[list[float], list[float]]:
     """Seconds that the resolver worked while a local lookup waited, and how long it waited, of many lookups."""
-    probe = _started(world, box, "-m", "tests.probe", str(pid), str(SECONDS))
+    probe = _started(case, box, "-m", "tests.support.probe", str(pid), str(SECONDS))
     out, err = probe.communicate()
     assert probe.returncode == 0, err
     lines = [tuple(map(float, line.split())) for line in out.splitlines()]

@@ -17,7 +17,7 @@ from tests.support.network_host import Host
 THERE, THERE6 = "10.77.0.2", "fd77::2"
 
 
-class World(DnsHost):
+class InsideCase(DnsHost):
     """A sandbox, and another one on its network in which a name server runs."""
 
     def __init__(self, host: Host, folder: Path) -> None:
@@ -33,8 +33,8 @@ class World(DnsHost):
 
 
 @pytest.fixture
-async def world(host: Host, tmp_path: Path) -> AsyncIterator[World]:
-    made = World(host, tmp_path)
+async def case(host: Host, tmp_path: Path) -> AsyncIterator[InsideCase]:
+    made = InsideCase(host, tmp_path)
     try:
         yield made
     finally:
@@ -49,93 +49,91 @@ def truncated(asked: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("server", [THERE, THERE6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("external", [False, True], ids=["internal", "external"])
-async def test_given_a_server_on_a_network_of_the_sandbox_when_asked_then_the_question_comes_from_inside(
-    world: World, server: str, external: bool
+async def test_query_to_a_server_on_the_sandbox_network_is_from_inside(
+    case: InsideCase, server: str, external: bool
 ) -> None:
-    upstream = world.upstream(server, always("192.0.2.1"), box=world.ns)
-    client = await world.opened()
-    box = world.box(server, external=external)
+    upstream = case.upstream(server, always("192.0.2.1"), box=case.ns)
+    client = await case.opened()
+    box = case.box(server, external=external)
     await client.apply(box, names("front", "e1", "web", "10.77.0.9"))
     for number in range(60):  # more than there are sockets
-        assert records(await world.ask(box, f"n{number}.example.org")) == ["192.0.2.1"]
+        assert records(await case.ask(box, f"n{number}.example.org")) == ["192.0.2.1"]
     assert len(set(upstream.seen)) == 60  # one is sent again where neighbour discovery takes its time
     assert len(set(upstream.ports)) > 30  # each from a port of its own
-    assert not world.outside.seen
-    assert records(await world.ask(box, "web")) == ["10.77.0.9"]
+    assert not case.outside.seen
+    assert records(await case.ask(box, "web")) == ["10.77.0.9"]
     told = await client.explain("box", "example.org")
     assert told.upstreams == told.inside == (ip_address(server),)
 
 
 @pytest.mark.parametrize("server", [THERE, THERE6], ids=["ipv4", "ipv6"])
-async def test_given_a_server_inside_that_truncates_when_asked_then_the_answer_comes_over_tcp_from_inside(
-    world: World, server: str
-) -> None:
+async def test_truncated_answer_is_retried_over_tcp_from_inside(case: InsideCase, server: str) -> None:
     many = [f"192.0.2.{number}" for number in range(1, 25)]
-    world.upstream(server, truncated, always(*many), box=world.ns)
-    client = await world.opened()
-    box = world.box(server)
+    case.upstream(server, truncated, always(*many), box=case.ns)
+    client = await case.opened()
+    box = case.box(server)
     await client.apply(box)
     for _ in range(10):  # more than there are sockets for it
-        assert sorted((await world.dig(box, "+short", "example.org")).split()) == sorted(many)
+        assert sorted((await case.dig(box, "+short", "example.org")).split()) == sorted(many)
 
 
-async def test_given_a_server_inside_that_says_nothing_when_it_is_asked_too_much_then_sockets_come_back(
-    world: World,
+async def test_unresponsive_server_inside_does_not_exhaust_sockets(
+    case: InsideCase,
 ) -> None:
     silent = [True]
-    world.upstream(THERE, lambda asked: [] if silent[0] else always("192.0.2.1")(asked), box=world.ns)
-    client = await world.opened()
-    box = world.box(THERE)
+    case.upstream(THERE, lambda asked: [] if silent[0] else always("192.0.2.1")(asked), box=case.ns)
+    client = await case.opened()
+    box = case.box(THERE)
     await client.apply(box)
-    with world.socket_in(box) as flood:
+    with case.socket_in(box) as flood:
         for number in range(100):
             flood.send(query(f"n{number}.example.org"))
         for _ in range(100):
             assert rcode(await asyncio.to_thread(flood.recv, 512)) == "SERVFAIL"
     silent[0] = False
-    assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
-    assert not world.outside.seen
+    assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
+    assert not case.outside.seen
 
 
-async def test_given_a_sandbox_on_internal_networks_when_its_server_inside_is_away_then_nobody_else_is_asked(
-    world: World,
+async def test_unreachable_server_inside_has_no_fallback(
+    case: InsideCase,
 ) -> None:
-    client = await world.opened()
-    box = world.box(THERE)
+    client = await case.opened()
+    box = case.box(THERE)
     await client.apply(box)
-    assert rcode(await world.ask(box, "example.org")) == "SERVFAIL"  # refused: nothing listens there
-    await client.apply(world.asker("box", "front", upstreams=[THERE, "127.0.1.1"], inside=[THERE], external=False))
-    assert rcode(await world.ask(box, "example.org")) == "SERVFAIL"
-    assert not world.outside.seen
+    assert rcode(await case.ask(box, "example.org")) == "SERVFAIL"  # refused: nothing listens there
+    await client.apply(case.asker("box", "front", upstreams=[THERE, "127.0.1.1"], inside=[THERE], external=False))
+    assert rcode(await case.ask(box, "example.org")) == "SERVFAIL"
+    assert not case.outside.seen
 
 
-async def test_given_a_server_that_only_the_sandbox_reaches_when_asked_then_it_is_asked_from_inside_at_last(
-    world: World,
+async def test_server_reachable_only_inside_is_queried_there_last(
+    case: InsideCase,
 ) -> None:
     """As in a namespace that was joined and has a VPN of its own."""
-    world.upstream(THERE, always("192.0.2.1"), box=world.ns)
-    client = await world.opened()
-    box = world.asker("box", "front", upstreams=[THERE], external=True)
+    case.upstream(THERE, always("192.0.2.1"), box=case.ns)
+    client = await case.opened()
+    box = case.asker("box", "front", upstreams=[THERE], external=True)
     await client.apply(box)
-    assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
+    assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
 
 
-async def test_given_servers_that_change_when_asked_then_the_sockets_follow_and_go_with_the_sandbox(
-    world: World,
+async def test_inside_sockets_follow_the_servers_and_the_sandbox(
+    case: InsideCase,
 ) -> None:
     for server in (THERE, THERE6):
-        world.upstream(server, always("192.0.2.1"), box=world.ns)
-    client = await world.opened()
-    await client.apply(world.asker("box", "front"))
-    (pid,) = world.pids()
+        case.upstream(server, always("192.0.2.1"), box=case.ns)
+    client = await case.opened()
+    await client.apply(case.asker("box", "front"))
+    (pid,) = case.pids()
     bare = len(os.listdir(f"/proc/{pid}/fd"))
     for servers in ([THERE], [THERE, THERE6], [THERE6]):
-        await client.apply(box := world.box(*servers))
-        assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
+        await client.apply(box := case.box(*servers))
+        assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
     assert len(os.listdir(f"/proc/{pid}/fd")) > bare
-    world.kill()
-    await until(lambda: world.pids() and not client.problem())
-    assert records(await world.ask(box, "example.org")) == ["192.0.2.1"]
-    (pid,) = world.pids()
+    case.kill()
+    await until(lambda: case.pids() and not client.problem())
+    assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
+    (pid,) = case.pids()
     await client.apply(RemoveClient(container_id="box"))
     assert len(os.listdir(f"/proc/{pid}/fd")) == bare - 2

@@ -14,7 +14,7 @@ import pytest
 from sandnet.core.reconcile.flow_tables import ServiceFlows
 from sandnet.firewall.balancing.flow_learning import Room
 from sandnet.firewall.balancing.service_rules import bridge_ruleset
-from tests.kernel.services import PORT, SERVICE, SERVICE6, HostWorkers, World, asked, names
+from tests.support.balanced_services import PORT, SERVICE, SERVICE6, BalancedHost, HostWorkers, asked, names
 from tests.support.network_host import Host, eventually
 
 SMALL = Room(flows=1024, shares=(128, 64), reported="1s")
@@ -29,18 +29,18 @@ FRAGMENTS = 20_000
 
 
 @pytest.fixture
-def small(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def small(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[BalancedHost]:
     """A world whose maps hold little, so that a test can fill them."""
     monkeypatch.setattr("sandnet.firewall.balancing.load_balancer.bridge_ruleset", partial(bridge_ruleset, SMALL))
-    made = World(host)
+    made = BalancedHost(host)
     yield made
     made.close()
 
 
 @pytest.fixture
-def usual(host: Host) -> Iterator[World]:
+def usual(host: Host) -> Iterator[BalancedHost]:
     """A world with the usual room."""
-    made = World(host)
+    made = BalancedHost(host)
     yield made
     made.close()
 
@@ -59,7 +59,9 @@ _ROUNDS = {
 }
 
 
-def _send(world: World, where: str, proto: str, packets: Sequence[bytes], ports: range, target: str = SERVICE) -> None:
+def _send(
+    case: BalancedHost, where: str, proto: str, packets: Sequence[bytes], ports: range, target: str = SERVICE
+) -> None:
     """Send so many packets from each of the ports."""
 
     def send() -> None:
@@ -69,24 +71,22 @@ def _send(world: World, where: str, proto: str, packets: Sequence[bytes], ports:
                 for packet in packets:
                     raw.sendto(struct.pack("!HH", port, CLOSED) + packet, (target, 0))
 
-    world.host.inside(where, send)
+    case.host.inside(where, send)
 
 
-def _counted(world: World, *found: str, kind: str = "map") -> int:
-    return sum(world.host.sh("nft", "list", kind, "bridge", "sandnet", each).count("expires") for each in found)
+def _counted(case: BalancedHost, *found: str, kind: str = "map") -> int:
+    return sum(case.host.sh("nft", "list", kind, "bridge", "sandnet", each).count("expires") for each in found)
 
 
-def _learned(world: World, proto: str, version: int = 4) -> int:
+def _learned(case: BalancedHost, proto: str, version: int = 4) -> int:
     kinds = ("tcp_flows", "closing_flows") if proto == "tcp" else (f"{proto}_flows",)
-    return _counted(world, *(f"{kind}{stage}{version}" for kind in kinds for stage in ("", "_second")))
+    return _counted(case, *(f"{kind}{stage}{version}" for kind in kinds for stage in ("", "_second")))
 
 
 @pytest.mark.parametrize(
     ("proto", "target"), [("tcp", SERVICE), ("udp", SERVICE), ("sctp", SERVICE), ("tcp", SERVICE6), ("udp", SERVICE6)]
 )
-def test_given_a_port_that_keeps_flows_alive_when_it_has_its_share_then_others_flows_are_learned_and_stay(
-    small: World, proto: str, target: str
-) -> None:
+def test_port_at_its_flow_share_leaves_room_for_other_flows(small: BalancedHost, proto: str, target: str) -> None:
     ep = small.service()
     first, version = small.attach(ep, 11), 6 if ":" in target else 4
     small.attach(ep, 12)
@@ -110,9 +110,7 @@ def test_given_a_port_that_keeps_flows_alive_when_it_has_its_share_then_others_f
 
 
 @pytest.mark.parametrize("proto", ["tcp", "sctp"])
-def test_given_flows_of_one_client_when_they_are_thousands_then_each_is_kept_by_itself(
-    usual: World, proto: str
-) -> None:
+def test_thousands_of_flows_of_one_client_are_tracked_separately(usual: BalancedHost, proto: str) -> None:
     ep = usual.service()
     usual.attach(ep, 11)
     usual.attach(ep, 12)
@@ -122,7 +120,7 @@ def test_given_flows_of_one_client_when_they_are_thousands_then_each_is_kept_by_
     assert _counted(usual, f"{proto}_flows_spill4") <= 10
 
 
-def test_given_a_flow_that_is_closed_when_others_come_then_its_place_is_free_after_it(small: World) -> None:
+def test_closed_flow_frees_its_entry(small: BalancedHost) -> None:
     ep = small.service()
     small.attach(ep, 11)
     small.attach(ep, 12)
@@ -132,7 +130,7 @@ def test_given_a_flow_that_is_closed_when_others_come_then_its_place_is_free_aft
     assert listed.count("expires") == len(re.findall(r"expires (2m|1m5)", listed)) > 10
 
 
-def test_given_fragments_without_end_when_they_go_to_a_service_then_what_is_remembered_is_bounded(usual: World) -> None:
+def test_endless_fragments_to_a_service_use_bounded_memory(usual: BalancedHost) -> None:
     ep = usual.service()
     usual.attach(ep, 11)
     usual.attach(ep, 12)
@@ -147,7 +145,7 @@ def test_given_fragments_without_end_when_they_go_to_a_service_then_what_is_reme
     assert 3_000 < _counted(usual, "udp_answers4", kind="set") < FRAGMENTS / 2
 
 
-def test_given_a_map_that_is_full_when_a_flow_comes_then_it_is_reported_until_there_is_room(small: World) -> None:
+def test_full_flow_map_is_reported_until_there_is_room(small: BalancedHost) -> None:
     """The map is filled by more ports than share it."""
     ep = small.service()
     small.attach(ep, 11)

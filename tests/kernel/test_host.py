@@ -38,7 +38,7 @@ def bind(kind: socket.SocketKind, address: str, port: int, *, reuse: bool = Fals
 @pytest.mark.parametrize("reuse", [False, True])
 @pytest.mark.parametrize(("proto", "kind"), [(TCP, socket.SOCK_STREAM), (UDP, socket.SOCK_DGRAM)])
 @pytest.mark.parametrize(("address", "theirs"), [(ANY, "127.0.0.1"), (ANY6, "::1"), (ip_address("127.0.0.1"), "")])
-def test_given_a_held_port_when_somebody_binds_it_then_it_is_in_use(
+def test_held_port_is_in_use_for_other_binds(
     host: Host, proto: int, kind: socket.SocketKind, address: Address, theirs: str, reuse: bool
 ) -> None:
     held = host.run(LinuxHost().hold, proto, address, 0)
@@ -47,7 +47,7 @@ def test_given_a_held_port_when_somebody_binds_it_then_it_is_in_use(
     assert host.run(bind, kind, theirs or str(address), held.port, reuse=reuse) == 0
 
 
-def test_given_a_held_port_when_a_client_connects_then_it_is_refused_at_once(host: Host) -> None:
+def test_held_port_refuses_connections_at_once(host: Host) -> None:
     held = host.run(LinuxHost().hold, TCP, ANY, 0)
     with host.run(socket.socket) as client:
         client.settimeout(2)
@@ -55,7 +55,7 @@ def test_given_a_held_port_when_a_client_connects_then_it_is_refused_at_once(hos
     held.close()
 
 
-def test_given_a_port_held_for_ipv4_when_held_for_ipv6_then_both_are_ours(host: Host) -> None:
+def test_port_is_held_for_ipv4_and_ipv6_together(host: Host) -> None:
     ours = LinuxHost()
     one = host.run(ours.hold, UDP, ANY, 5300)
     two = host.run(ours.hold, UDP, ANY6, 5300)
@@ -78,9 +78,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("proto", [TCP, UDP])
 @pytest.mark.parametrize(("theirs", "ours"), [("127.0.0.1", "0.0.0.0"), ("::", "127.0.0.1"), ("::1", "::")])
-def test_given_another_programs_port_when_held_then_the_message_names_it(
-    host: Host, proto: int, theirs: str, ours: str
-) -> None:
+def test_port_of_another_program_is_refused_naming_the_program(host: Host, proto: int, theirs: str, ours: str) -> None:
     program = host.popen(sys.executable, "-c", LISTEN, theirs, str(proto))
     assert program.stdout
     port = int(program.stdout.readline())
@@ -91,7 +89,7 @@ def test_given_another_programs_port_when_held_then_the_message_names_it(
     assert str(port) in refusal.value.message
 
 
-def test_given_our_own_port_when_held_again_then_the_message_says_so(host: Host) -> None:
+def test_holding_our_own_port_again_is_reported_as_ours(host: Host) -> None:
     ours = LinuxHost()
     held = host.run(ours.hold, TCP, ANY, 8080)
     with pytest.raises(Error, match="held by another endpoint"):
@@ -99,7 +97,7 @@ def test_given_our_own_port_when_held_again_then_the_message_says_so(host: Host)
     held.close()
 
 
-def test_given_connections_that_are_closing_when_their_port_is_held_then_the_message_says_so(host: Host) -> None:
+def test_port_with_closing_connections_is_refused_with_a_reason(host: Host) -> None:
     with host.run(socket.create_server, ("127.0.0.1", 8081)) as server:
         client = host.run(socket.create_connection, ("127.0.0.1", 8081))
         accepted, _ = server.accept()
@@ -110,9 +108,7 @@ def test_given_connections_that_are_closing_when_their_port_is_held_then_the_mes
         host.run(LinuxHost().hold, TCP, ANY, 8081)
 
 
-def test_given_no_sctp_when_a_port_is_held_then_it_is_ours_without_a_socket(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_port_is_held_without_a_socket_if_sctp_is_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_ports, "_bound", lambda *_: None)
     ours = LinuxHost()
     held = host.run(ours.hold, SCTP, ANY, 3868)
@@ -126,7 +122,7 @@ def test_given_no_sctp_when_a_port_is_held_then_it_is_ours_without_a_socket(
     assert refusal.value.kind is Kind.INVALID
 
 
-def test_given_resolv_conf_when_it_changes_then_its_nameservers_are_occupied(host: Host, tmp_path: Path) -> None:
+def test_nameservers_of_a_changed_resolv_conf_are_occupied(host: Host, tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
     ours = LinuxHost(os.fspath(file))
     assert host.run(ours.occupied) == []
@@ -139,16 +135,14 @@ def test_given_resolv_conf_when_it_changes_then_its_nameservers_are_occupied(hos
     ours.close()
 
 
-def test_given_a_kernel_that_can_all_when_asked_what_is_missing_then_the_host_is_not_touched(host: Host) -> None:
+def test_capability_check_leaves_a_capable_host_unchanged(host: Host) -> None:
     missing = host.run(LinuxHost().missing_features)
     assert not set(missing) - {"sctp", "ipv6"}
     assert [line.split(":")[1].strip() for line in host.sh("ip", "-o", "link").splitlines()] == ["lo"]
     assert host.sh("nft", "list", "ruleset") == ""
 
 
-def test_given_attempts_that_fail_when_asked_what_is_missing_then_each_has_its_reason(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_capabilities_each_have_a_reason(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_driver() -> None:
         raise OSError(errno.EOPNOTSUPP, "Unknown device type")
 
@@ -159,7 +153,7 @@ def test_given_attempts_that_fail_when_asked_what_is_missing_then_each_has_its_r
     assert "bridge" in host.run(ours.missing_features), "what was tried once is not tried again"
 
 
-def test_given_no_privilege_when_asked_what_is_missing_then_namespaces_and_all_that_needs_them(host: Host) -> None:
+def test_unprivileged_check_lacks_namespaces_and_dependents(host: Host) -> None:
     program = """
 import os
 from sandnet.kernel.linux.host import LinuxHost
@@ -182,9 +176,7 @@ for feature, reason in LinuxHost().missing_features().items():
     ],
     ids=["none", "one", "a range", "every other port"],
 )
-def test_given_reserved_ports_when_asked_then_all_are_told_as_they_are_now(
-    host: Host, text: str, reserved: set[int]
-) -> None:
+def test_reserved_ports_are_read_afresh(host: Host, text: str, reserved: set[int]) -> None:
     facts = LinuxHost()
     assert host.run(facts.reserved_ports) == frozenset()
     if text:

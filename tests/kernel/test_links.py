@@ -69,7 +69,7 @@ def plugged(host: Host) -> Host:
     return host
 
 
-def test_given_nothing_when_a_bridge_is_ensured_then_it_is_up_with_its_addresses_and_mac(host: Host) -> None:
+def test_new_bridge_is_up_with_its_addresses_and_mac(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE._replace(mtu=1400))
     bridge = shown(host, "snb0")
     assert bridge["linkinfo"]["info_kind"] == "bridge"
@@ -79,7 +79,7 @@ def test_given_nothing_when_a_bridge_is_ensured_then_it_is_up_with_its_addresses
     assert not any(info.get("tentative") for info in bridge["addr_info"] if info["local"] == "fd09::1")
 
 
-def test_given_a_bridge_of_ours_when_ensured_again_then_it_converges_and_keeps_other_addresses(host: Host) -> None:
+def test_ensuring_a_bridge_again_keeps_extra_addresses(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     host.sh("ip", "address", "add", "192.0.2.1/24", "dev", "snb0")
     host.sh("ip", "address", "del", "10.9.0.1/24", "dev", "snb0")
@@ -90,7 +90,7 @@ def test_given_a_bridge_of_ours_when_ensured_again_then_it_converges_and_keeps_o
     assert addresses(bridge) == {"10.9.0.1/24", "fd09::1/64", "192.0.2.1/24"}
 
 
-def test_given_another_kind_of_link_when_a_bridge_of_its_name_is_ensured_then_conflict(host: Host) -> None:
+def test_bridge_name_taken_by_another_link_kind_is_a_conflict(host: Host) -> None:
     host.sh("ip", "link", "add", "snb0", "type", "veth")
     with pytest.raises(Error, match="snb0 is not a bridge") as caught:
         host.run(links.ensure_bridge, BRIDGE)
@@ -98,17 +98,17 @@ def test_given_another_kind_of_link_when_a_bridge_of_its_name_is_ensured_then_co
     assert addresses(shown(host, "snb0")) == set()
 
 
-def test_given_two_bridges_when_made_then_their_macs_differ_and_are_local_unicast() -> None:
+def test_bridges_have_distinct_local_unicast_macs() -> None:
     one, other = bridge_mac("snb0"), bridge_mac("snb1")
     assert one != other
     assert int(one[:2], 16) & 0b11 == 0b10
 
 
-def test_given_a_bridge_when_ports_come_then_its_mac_stays(plugged: Host) -> None:
+def test_bridge_mac_is_unchanged_by_added_ports(plugged: Host) -> None:
     assert shown(plugged, "snb0")["address"] == bridge_mac("snb0")
 
 
-def test_given_a_strange_bridge_when_adopted_then_it_gets_what_it_lacks_and_nothing_else(host: Host) -> None:
+def test_adopted_foreign_bridge_gets_only_what_it_lacks(host: Host) -> None:
     host.sh("ip", "link", "add", "br0", "type", "bridge")
     host.sh("ip", "link", "set", "br0", "address", "02:00:00:00:00:01")
     bridge = BRIDGE._replace(name="br0")
@@ -119,32 +119,32 @@ def test_given_a_strange_bridge_when_adopted_then_it_gets_what_it_lacks_and_noth
     assert addresses(found) == {"10.9.0.1/24", "fd09::1/64"}
 
 
-def test_given_no_bridge_when_adopted_then_not_found(host: Host) -> None:
+def test_adopting_a_missing_bridge_is_not_found(host: Host) -> None:
     with pytest.raises(Error) as caught:
         host.run(links.adopt_bridge, BRIDGE)
     assert caught.value.kind == Kind.NOT_FOUND
 
 
-def test_given_addresses_when_one_is_removed_then_those_of_its_subnet_stay(host: Host) -> None:
+def test_removing_an_address_keeps_others_of_its_subnet(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     host.sh("ip", "address", "add", "10.9.0.7/24", "dev", "snb0")
     host.run(links.remove_addresses, "snb0", [IPv4Interface("10.9.0.1/24"), IPv4Interface("10.9.0.99/24")])
     assert addresses(shown(host, "snb0")) == {"10.9.0.7/24", "fd09::1/64"}
 
 
-def test_given_no_link_when_addresses_are_removed_or_listed_then_success(host: Host) -> None:
+def test_removing_or_listing_addresses_of_no_link_succeeds(host: Host) -> None:
     host.run(links.remove_addresses, "nothing", [IPv4Interface("10.9.0.1/24")])
     assert host.run(links.addresses, "nothing") == []
 
 
-def test_given_addresses_when_listed_then_both_families_of_that_link_alone(host: Host) -> None:
+def test_addresses_of_both_families_are_listed_for_one_link(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     host.run(links.ensure_bridge, Bridge("snb1", 0, (IPv4Interface("10.8.0.1/24"),)))
     found = {address for address in host.run(links.addresses, "snb0") if not address.is_link_local}
     assert found == {ip_interface("10.9.0.1/24"), ip_interface("fd09::1/64")}
 
 
-def test_given_a_sandbox_when_plugged_then_its_interface_is_as_asked(plugged: Host) -> None:
+def test_plugged_interface_has_the_requested_settings(plugged: Host) -> None:
     inner = shown(plugged, "eth0", KEY)
     assert (inner["address"], inner["mtu"], "UP" in inner["flags"]) == (VETH.mac, 1500, True)
     assert addresses(inner) == {"10.9.0.2/24", "fd09::2/64"}
@@ -154,7 +154,7 @@ def test_given_a_sandbox_when_plugged_then_its_interface_is_as_asked(plugged: Ho
     assert outer.master == shown(plugged, "snb0")["ifindex"]
 
 
-def test_given_two_sandboxes_when_plugged_then_they_reach_each_other_and_the_host(plugged: Host) -> None:
+def test_plugged_sandboxes_reach_each_other_and_the_host(plugged: Host) -> None:
     plugged.run(namespaces.make, f"{FOLDER}/other")
     plugged.run(links.plug, f"{FOLDER}/other", second())
     for address in ("10.9.0.3", "fd09::3", "10.9.0.1", "fd09::1"):
@@ -162,7 +162,7 @@ def test_given_two_sandboxes_when_plugged_then_they_reach_each_other_and_the_hos
     assert plugged.reaches("10.9.0.2")
 
 
-def test_given_isolated_ports_when_plugged_then_they_reach_the_bridge_alone(host: Host) -> None:
+def test_isolated_ports_reach_only_the_bridge(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     for key, veth in ((KEY, VETH), (f"{FOLDER}/other", second())):
         host.run(namespaces.make, key)
@@ -171,28 +171,28 @@ def test_given_isolated_ports_when_plugged_then_they_reach_the_bridge_alone(host
     assert not host.reaches("10.9.0.3", namespace=KEY, seconds=0.5)
 
 
-def test_given_port_options_when_plugged_then_the_bridge_has_them(plugged: Host) -> None:
+def test_port_options_are_set_on_the_bridge(plugged: Host) -> None:
     for wanted in ((True, False), (False, True), (False, False)):
         plugged.run(links.plug, KEY, VETH._replace(isolated=wanted[0], hairpin=wanted[1]))
         port = shown(plugged, "snv0")["linkinfo"]["info_slave_data"]
         assert (port["isolated"], port["hairpin"]) == wanted
 
 
-def test_given_a_plugged_sandbox_when_the_host_end_is_up_then_it_has_no_address_of_its_own_accord(
+def test_host_end_gets_no_automatic_address(
     plugged: Host,
 ) -> None:
     assert plugged.reaches("fd09::2")
     assert shown(plugged, "snv0")["addr_info"] == []
 
 
-def test_given_an_mtu_when_plugged_then_both_ends_have_it(host: Host) -> None:
+def test_mtu_is_set_on_both_ends(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     host.run(namespaces.make, KEY)
     host.run(links.plug, KEY, VETH._replace(mtu=1400))
     assert shown(host, "snv0")["mtu"] == shown(host, "eth0", KEY)["mtu"] == 1400
 
 
-def test_given_a_plugged_sandbox_when_plugged_again_then_the_same_pair_converges(plugged: Host) -> None:
+def test_plugging_again_converges_the_same_pair(plugged: Host) -> None:
     before = shown(plugged, "snv0")["ifindex"]
     plugged.sh("ip", "link", "set", "snv0", "nomaster", "down")
     plugged.sh("ip", "address", "flush", "dev", "eth0", namespace=KEY)
@@ -205,7 +205,7 @@ def test_given_a_plugged_sandbox_when_plugged_again_then_the_same_pair_converges
     assert plugged.reaches("10.9.0.2")
 
 
-def test_given_a_pair_that_leads_elsewhere_when_plugged_then_it_is_replaced(plugged: Host) -> None:
+def test_pair_leading_elsewhere_is_replaced(plugged: Host) -> None:
     other = f"{FOLDER}/other"
     plugged.run(namespaces.make, other)
     plugged.run(links.plug, other, VETH)
@@ -214,7 +214,7 @@ def test_given_a_pair_that_leads_elsewhere_when_plugged_then_it_is_replaced(plug
     assert plugged.reaches("10.9.0.2")
 
 
-def test_given_a_strange_interface_with_the_peers_index_when_plugged_then_it_is_not_taken_for_the_peer(
+def test_foreign_interface_with_the_peer_index_is_not_the_peer(
     plugged: Host,
 ) -> None:
     other = f"{FOLDER}/other"
@@ -226,7 +226,7 @@ def test_given_a_strange_interface_with_the_peers_index_when_plugged_then_it_is_
     assert addresses(shown(plugged, "eth0", other)) == set()
 
 
-def test_given_a_retired_pair_when_plugged_again_then_a_living_one_replaces_it(plugged: Host) -> None:
+def test_retired_pair_is_replaced_by_a_working_one(plugged: Host) -> None:
     plugged.run(links.retire, ["snv0"])
     plugged.run(links.plug, KEY, VETH)
     link = plugged.run(links.find, "snv0")
@@ -235,14 +235,14 @@ def test_given_a_retired_pair_when_plugged_again_then_a_living_one_replaces_it(p
     assert plugged.reaches("10.9.0.2")
 
 
-def test_given_a_retired_interface_in_the_way_when_another_is_plugged_then_it_takes_the_name(plugged: Host) -> None:
+def test_retired_interface_yields_its_name_to_a_new_one(plugged: Host) -> None:
     plugged.run(links.retire, ["snv0"])
     plugged.run(links.plug, KEY, second())
     assert plugged.run(links.find, "snv0") is None
     assert plugged.reaches("10.9.0.3")
 
 
-def test_given_a_strange_interface_of_that_name_when_plugged_then_conflict_and_no_debris(host: Host) -> None:
+def test_taken_interface_name_conflicts_and_leaves_nothing(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     host.run(namespaces.make, KEY)
     host.sh("ip", "link", "add", "eth0", "type", "bridge", namespace=KEY)
@@ -252,7 +252,7 @@ def test_given_a_strange_interface_of_that_name_when_plugged_then_conflict_and_n
     assert host.run(links.find, "snv0") is None
 
 
-def test_given_a_strange_link_of_the_host_ends_name_when_plugged_then_conflict_and_it_stays(host: Host) -> None:
+def test_taken_host_end_name_conflicts_and_keeps_foreign_link(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     host.run(namespaces.make, KEY)
     host.sh("ip", "link", "add", "snv0", "type", "bridge")
@@ -263,7 +263,7 @@ def test_given_a_strange_link_of_the_host_ends_name_when_plugged_then_conflict_a
 
 
 @pytest.mark.parametrize("gone", ["bridge", "namespace"])
-def test_given_one_side_is_gone_when_plugged_then_not_found(host: Host, gone: str) -> None:
+def test_plugging_without_bridge_or_namespace_is_not_found(host: Host, gone: str) -> None:
     if gone == "bridge":
         host.run(namespaces.make, KEY)
     else:
@@ -273,14 +273,14 @@ def test_given_one_side_is_gone_when_plugged_then_not_found(host: Host, gone: st
     assert caught.value.kind == Kind.NOT_FOUND
 
 
-def test_given_a_file_that_is_no_namespace_when_plugged_then_not_found(host: Host) -> None:
+def test_plugging_into_a_non_namespace_file_is_not_found(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     with pytest.raises(Error) as caught:
         host.run(links.plug, "/etc/hostname", VETH)
     assert caught.value.kind == Kind.NOT_FOUND
 
 
-def test_given_a_full_bridge_when_plugged_then_exhausted_and_the_limit_is_told(host: Host) -> None:
+def test_full_bridge_raises_exhausted_naming_the_limit(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
     host.run(namespaces.make, KEY)
     host.run(run_batch, "".join(TWO_PORTS.format(i) for i in range(MAX_PORTS // 2)) + ONE_PORT)
@@ -302,7 +302,7 @@ def run_batch(script: str) -> None:
     subprocess.run(["ip", "-batch", "-"], input=script, text=True, check=True)
 
 
-def test_given_plugged_links_when_retired_then_silent_at_once_and_reaped_together(plugged: Host) -> None:
+def test_retired_links_are_silent_at_once_and_reaped_together(plugged: Host) -> None:
     plugged.run(namespaces.make, f"{FOLDER}/other")
     plugged.run(links.plug, f"{FOLDER}/other", second())
     plugged.run(links.retire, ["snv0", "absent", "snv1"])
@@ -316,7 +316,7 @@ def test_given_plugged_links_when_retired_then_silent_at_once_and_reaped_togethe
     assert ports(plugged, "snb0") == 0
 
 
-def test_given_links_when_deleted_in_bulk_then_those_alone_are_gone(plugged: Host) -> None:
+def test_bulk_delete_removes_only_the_named_links(plugged: Host) -> None:
     plugged.run(links.ensure_bridge, Bridge("snb1", 0, ()))
     plugged.run(links.ensure_bridge, Bridge("snb2", 0, ()))
     plugged.run(links.delete, ["snb1", "absent", "snv0"])
@@ -324,14 +324,14 @@ def test_given_links_when_deleted_in_bulk_then_those_alone_are_gone(plugged: Hos
     plugged.run(links.delete, ["snb1"])
 
 
-def test_given_a_device_that_cannot_be_deleted_when_deleted_then_conflict_and_nothing_is(plugged: Host) -> None:
+def test_bulk_delete_with_an_undeletable_link_deletes_none(plugged: Host) -> None:
     with pytest.raises(Error) as caught:
         plugged.run(links.delete, ["snb0", "lo"])
     assert caught.value.kind == Kind.CONFLICT
     assert {link.name for link in plugged.run(links.list)} == {"lo", "snb0", "snv0"}
 
 
-def test_given_links_when_listed_then_as_they_are(plugged: Host) -> None:
+def test_links_are_listed_as_they_are(plugged: Host) -> None:
     found = {link.name: link for link in plugged.run(links.list)}
     assert set(found) == {"lo", "snb0", "snv0"}
     assert (found["lo"].kind, found["lo"].up, found["snb0"].kind) == ("", True, "bridge")
@@ -339,7 +339,7 @@ def test_given_links_when_listed_then_as_they_are(plugged: Host) -> None:
     assert found["snv0"].mac == shown(plugged, "snv0")["address"]
 
 
-def test_given_a_released_namespace_when_plugged_once_more_then_a_fresh_pair(plugged: Host) -> None:
+def test_replugging_after_namespace_release_makes_a_fresh_pair(plugged: Host) -> None:
     plugged.run(namespaces.release, KEY)
     eventually(lambda: plugged.run(links.find, "snv0") is None)
     plugged.run(namespaces.make, KEY)
@@ -347,7 +347,7 @@ def test_given_a_released_namespace_when_plugged_once_more_then_a_fresh_pair(plu
     assert plugged.reaches("10.9.0.2")
 
 
-def test_given_many_workers_when_they_plug_retire_and_reap_at_once_then_all_succeed(host: Host) -> None:
+def test_concurrent_plug_retire_and_reap_all_succeed(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE)
 
     def life(number: int) -> None:
@@ -368,7 +368,7 @@ def test_given_many_workers_when_they_plug_retire_and_reap_at_once_then_all_succ
     eventually(lambda: [link.name for link in host.run(links.list)] == ["lo", "snb0"])
 
 
-def test_given_a_sandbox_without_ipv6_when_plugged_then_no_link_local_address_and_nothing_multicast(host: Host) -> None:
+def test_sandbox_without_ipv6_has_no_link_local_and_no_multicast(host: Host) -> None:
     host.run(links.ensure_bridge, BRIDGE._replace(addresses=BRIDGE.addresses[:1]))
     host.run(namespaces.make, KEY)
     host.run(links.plug, KEY, VETH._replace(address_ipv6=None))

@@ -64,7 +64,7 @@ def route(gateway: str, interface: str = "eth0") -> DefaultRoute:
     return DefaultRoute(interface, ip_address(gateway))
 
 
-def test_given_one_who_looks_without_a_lock_when_it_is_made_and_released_again_and_again_then_no_look_fails(
+def test_lock_free_lookup_survives_repeated_make_and_release(
     host: Host,
 ) -> None:
     rounds, done = 300, threading.Event()
@@ -84,7 +84,7 @@ def test_given_one_who_looks_without_a_lock_when_it_is_made_and_released_again_a
     assert seen == {True, False}
 
 
-def test_given_nothing_when_made_then_a_new_namespace_with_lo_up_is_pinned(host: Host) -> None:
+def test_new_namespace_is_pinned_with_lo_up(host: Host) -> None:
     made = host.run(namespaces.make, KEY)
     assert made.key == KEY
     assert made.inode == host.inside(KEY, own_inode) == host.run(lambda: os.stat(KEY).st_ino)
@@ -94,14 +94,14 @@ def test_given_nothing_when_made_then_a_new_namespace_with_lo_up_is_pinned(host:
     assert host.reaches("127.0.0.1", namespace=KEY)
 
 
-def test_given_a_made_namespace_when_made_again_then_the_same_one_with_lo_up(host: Host) -> None:
+def test_making_a_namespace_again_returns_the_same_with_lo_up(host: Host) -> None:
     made = host.run(namespaces.make, KEY)
     host.sh("ip", "link", "set", "lo", "down", namespace=KEY)
     assert host.run(namespaces.make, KEY).inode == made.inode
     assert loopback_is_up(host, KEY)
 
 
-def test_given_a_crash_between_file_and_mount_when_made_then_the_file_is_used(host: Host) -> None:
+def test_file_left_by_a_crash_before_the_mount_is_reused(host: Host) -> None:
     host.run(os.makedirs, FOLDER)
     host.run(Path(KEY).touch)
     assert host.run(namespaces.find, KEY) is None
@@ -109,9 +109,7 @@ def test_given_a_crash_between_file_and_mount_when_made_then_the_file_is_used(ho
 
 
 @pytest.mark.parametrize("what", ["text", "folder", "symlink", "pipe", "other namespace", "hard link"])
-def test_given_something_else_at_the_key_when_made_pinned_or_released_then_conflict_and_it_stays(
-    host: Host, what: str
-) -> None:
+def test_foreign_file_at_the_key_is_a_conflict_and_is_kept(host: Host, what: str) -> None:
     def put() -> None:
         os.makedirs(FOLDER)
         path = Path(KEY)
@@ -141,21 +139,21 @@ def test_given_something_else_at_the_key_when_made_pinned_or_released_then_confl
 
 
 @pytest.mark.parametrize("key", ["/etc/box", FOLDER, f"{FOLDER}/", f"{FOLDER}/../box", f"{FOLDER}//box", "box", ""])
-def test_given_a_key_that_is_not_below_the_directory_when_used_then_invalid(host: Host, key: str) -> None:
+def test_key_outside_the_directory_is_invalid(host: Host, key: str) -> None:
     for verb in (namespaces.make, namespaces.find, namespaces.release):
         with pytest.raises(Error) as caught:
             host.run(verb, key)
         assert caught.value.kind == Kind.INVALID
 
 
-def test_given_a_deeper_key_when_made_then_its_directories_are_made(host: Host) -> None:
+def test_nested_key_creates_its_directories(host: Host) -> None:
     key = f"{FOLDER}/a/b/box"
     made = host.run(namespaces.make, key)
     assert host.run(namespaces.find, key) == made._replace(loopback_was_up=True)
     assert host.run(lambda: os.stat(f"{FOLDER}/a").st_mode & 0o777) == 0o755
 
 
-def test_given_a_symlink_in_the_path_when_made_then_conflict(host: Host) -> None:
+def test_symlink_in_the_key_path_is_a_conflict(host: Host) -> None:
     host.run(os.makedirs, FOLDER)
     host.run(os.makedirs, "/run/elsewhere")
     host.run(os.symlink, "/run/elsewhere", f"{FOLDER}/a")
@@ -165,21 +163,21 @@ def test_given_a_symlink_in_the_path_when_made_then_conflict(host: Host) -> None
     assert host.run(os.listdir, "/run/elsewhere") == []
 
 
-def test_given_the_directory_itself_is_a_symlink_when_made_then_it_is_followed(host: Host) -> None:
+def test_symlinked_base_directory_is_followed(host: Host) -> None:
     host.run(os.makedirs, "/run/elsewhere")
     host.run(os.symlink, "/run/elsewhere", FOLDER)
     host.run(namespaces.make, KEY)
     assert host.run(os.listdir, "/run/elsewhere") == ["box"]
 
 
-def test_given_nothing_pinned_when_looked_at_then_nothing(host: Host) -> None:
+def test_unpinned_key_is_found_as_none(host: Host) -> None:
     assert host.run(namespaces.find, KEY) is None
     assert host.run(namespaces.interfaces, KEY) == []
     host.run(namespaces.default_routes, KEY, [])
     host.run(namespaces.release, KEY)
 
 
-def test_given_a_pinned_namespace_when_released_then_file_and_namespace_are_gone_and_again_is_success(
+def test_release_removes_file_and_namespace_and_is_idempotent(
     host: Host,
 ) -> None:
     host.run(namespaces.make, KEY)
@@ -189,21 +187,21 @@ def test_given_a_pinned_namespace_when_released_then_file_and_namespace_are_gone
     assert host.run(namespaces.find, KEY) is None
 
 
-def test_given_a_crash_between_unmount_and_unlink_when_released_then_the_file_is_gone(host: Host) -> None:
+def test_release_after_a_crash_before_unlink_removes_the_file(host: Host) -> None:
     host.run(namespaces.make, KEY)
     host.sh("umount", KEY)
     host.run(namespaces.release, KEY)
     assert files(host) == []
 
 
-def test_given_a_namespace_pinned_twice_over_when_released_then_all_of_it(host: Host) -> None:
+def test_release_removes_every_stacked_mount(host: Host) -> None:
     host.run(namespaces.make, KEY)
     host.sh("mount", "--bind", "/proc/self/ns/net", KEY)
     host.run(namespaces.release, KEY)
     assert files(host) == []
 
 
-def test_given_a_process_inside_when_released_then_success_all_the_same(host: Host) -> None:
+def test_release_succeeds_with_a_process_inside(host: Host) -> None:
     host.run(namespaces.make, KEY)
     process = host.inside(KEY, host.start_here, "sleep", "60")
     host.run(namespaces.release, KEY)
@@ -211,7 +209,7 @@ def test_given_a_process_inside_when_released_then_success_all_the_same(host: Ho
     assert process.poll() is None
 
 
-def test_given_another_identity_when_released_then_left_alone(host: Host) -> None:
+def test_release_leaves_a_namespace_of_another_identity(host: Host) -> None:
     made = host.run(namespaces.make, KEY)
     host.run(namespaces.release, KEY, inode=made.inode + 1)
     assert host.run(namespaces.find, KEY) is not None
@@ -220,7 +218,7 @@ def test_given_another_identity_when_released_then_left_alone(host: Host) -> Non
 
 
 @pytest.mark.parametrize("way", ["path", "pid"])
-def test_given_a_container_when_pinned_then_its_own_namespace_with_lo_up(host: Host, way: str) -> None:
+def test_pinned_container_is_its_own_namespace_with_lo_up(host: Host, way: str) -> None:
     container = host.container()
     process = container.popen("sleep", "60")
     source: dict[str, Any] = {"path": container.path} if way == "path" else {"pid": process.pid}
@@ -231,14 +229,14 @@ def test_given_a_container_when_pinned_then_its_own_namespace_with_lo_up(host: H
     assert host.run(namespaces.pin, KEY, **source).inode == pinned.inode
 
 
-def test_given_a_container_with_lo_up_when_pinned_then_told(host: Host) -> None:
+def test_pinning_reports_that_lo_was_already_up(host: Host) -> None:
     container = host.container()
     host.sh("ip", "link", "set", "lo", "up", namespace=container.path)
     assert host.run(namespaces.pin, KEY, path=container.path).loopback_was_up is True
 
 
 @pytest.mark.parametrize("down", [True, False])
-def test_given_a_pinned_container_when_released_then_it_lives_and_lo_is_as_asked(host: Host, down: bool) -> None:
+def test_released_container_keeps_running_with_lo_as_requested(host: Host, down: bool) -> None:
     container = host.container()
     host.run(namespaces.pin, KEY, path=container.path)
     host.run(namespaces.release, KEY, loopback_down=down)
@@ -246,14 +244,14 @@ def test_given_a_pinned_container_when_released_then_it_lives_and_lo_is_as_asked
     assert loopback_is_up(host, container.path) is not down
 
 
-def test_given_neither_path_nor_pid_when_pinned_then_our_own_and_lo_is_left_alone(host: Host) -> None:
+def test_pinning_without_path_or_pid_pins_our_own_leaving_lo(host: Host) -> None:
     host.sh("ip", "link", "set", "lo", "down")
     pinned = host.run(namespaces.pin, KEY)
     assert pinned.inode == host.run(own_inode) == host.run(namespaces.identify).inode
     assert not loopback_is_up(host, KEY)
 
 
-def test_given_another_namespace_at_the_key_when_pinned_then_conflict(host: Host) -> None:
+def test_pinning_over_another_namespace_raises_conflict(host: Host) -> None:
     made = host.run(namespaces.make, KEY)
     with pytest.raises(Error, match="another namespace") as caught:
         host.run(namespaces.pin, KEY)
@@ -274,9 +272,7 @@ def test_given_another_namespace_at_the_key_when_pinned_then_conflict(host: Host
     ],
     ids=str,
 )
-def test_given_a_bad_source_when_pinned_or_identified_then_refused_and_nothing_is_left(
-    host: Host, source: dict[str, Any], kind: Kind
-) -> None:
+def test_bad_source_is_refused_and_leaves_nothing(host: Host, source: dict[str, Any], kind: Kind) -> None:
     for job in (lambda: namespaces.pin(KEY, **source), lambda: namespaces.identify(**source)):
         with pytest.raises(Error) as caught:
             host.run(job)
@@ -284,20 +280,18 @@ def test_given_a_bad_source_when_pinned_or_identified_then_refused_and_nothing_i
     assert files(host) == []
 
 
-def test_given_interfaces_when_listed_then_lo_and_each(plugged: Host) -> None:
+def test_interfaces_are_listed_with_lo(plugged: Host) -> None:
     assert sorted(plugged.run(namespaces.interfaces, KEY)) == ["eth0", "eth1", "lo"]
 
 
-def test_given_a_sandbox_when_routes_are_set_then_both_families_bear_our_mark(plugged: Host) -> None:
+def test_routes_of_both_families_carry_our_protocol(plugged: Host) -> None:
     plugged.run(namespaces.default_routes, KEY, [route("10.9.0.1"), route("fd09::1")])
     assert defaults(plugged) == [("10.9.0.1", "eth0", OURS)]
     assert defaults(plugged, "-6") == [("fd09::1", "eth0", OURS)]
 
 
 @pytest.mark.parametrize(("family", "one", "other"), [("-4", "10.9.0.1", "10.9.0.9"), ("-6", "fd09::1", "fd09::9")])
-def test_given_a_route_of_ours_when_another_is_set_then_it_replaces_it(
-    plugged: Host, family: str, one: str, other: str
-) -> None:
+def test_default_route_replaces_our_previous_one(plugged: Host, family: str, one: str, other: str) -> None:
     plugged.run(namespaces.default_routes, KEY, [route(one)])
     for gateway, interface in ((other, "eth0"), (other, "eth1"), (other, "eth1"), (one, "eth1")):
         plugged.run(namespaces.default_routes, KEY, [route(gateway, interface)])
@@ -305,7 +299,7 @@ def test_given_a_route_of_ours_when_another_is_set_then_it_replaces_it(
 
 
 @pytest.mark.parametrize(("family", "gateway"), [("-4", "10.9.0.1"), ("-6", "fd09::1")])
-def test_given_the_right_route_when_set_again_then_it_is_not_touched(plugged: Host, family: str, gateway: str) -> None:
+def test_correct_route_is_not_rewritten(plugged: Host, family: str, gateway: str) -> None:
     plugged.sh(
         *("ip", family, "route", "add", "default", "via", gateway, "dev", "eth0", "proto", OURS, "mtu", "1300"),
         namespace=KEY,
@@ -314,7 +308,7 @@ def test_given_the_right_route_when_set_again_then_it_is_not_touched(plugged: Ho
     assert "mtu 1300" in plugged.sh("ip", family, "route", "show", "default", namespace=KEY)
 
 
-def test_given_routes_of_ours_when_none_is_wanted_then_they_go_a_family_at_a_time(plugged: Host) -> None:
+def test_unwanted_routes_are_removed_one_family_at_a_time(plugged: Host) -> None:
     plugged.run(namespaces.default_routes, KEY, [route("10.9.0.1"), route("fd09::1")])
     plugged.run(namespaces.default_routes, KEY, [route("fd09::1")])
     assert (defaults(plugged), len(defaults(plugged, "-6"))) == ([], 1)
@@ -323,7 +317,7 @@ def test_given_routes_of_ours_when_none_is_wanted_then_they_go_a_family_at_a_tim
 
 
 @pytest.mark.parametrize(("family", "theirs", "ours"), [("-4", "10.9.0.8", "10.9.0.1"), ("-6", "fd09::8", "fd09::1")])
-def test_given_somebody_elses_default_route_when_ours_is_set_and_unset_then_theirs_stays(
+def test_foreign_default_route_survives_set_and_unset_of_ours(
     plugged: Host, family: str, theirs: str, ours: str
 ) -> None:
     plugged.sh("ip", family, "route", "add", "default", "via", theirs, "dev", "eth0", "proto", "static", namespace=KEY)
@@ -333,13 +327,13 @@ def test_given_somebody_elses_default_route_when_ours_is_set_and_unset_then_thei
     assert defaults(plugged, family) == [(theirs, "eth0", "static")]
 
 
-def test_given_no_namespace_or_no_interface_when_a_route_is_set_then_not_found(plugged: Host) -> None:
+def test_route_without_namespace_or_interface_is_not_found(plugged: Host) -> None:
     for key, wanted in ((f"{FOLDER}/nothing", route("10.9.0.1")), (KEY, route("10.9.0.1", "eth7"))):
         with pytest.raises(Error) as caught:
             plugged.run(namespaces.default_routes, key, [wanted])
         assert caught.value.kind == Kind.NOT_FOUND
 
 
-def test_given_a_gateway_out_of_reach_when_set_then_the_kernels_words(plugged: Host) -> None:
+def test_unreachable_gateway_returns_the_kernel_message(plugged: Host) -> None:
     with pytest.raises(Error, match="Nexthop has invalid gateway"):
         plugged.run(namespaces.default_routes, KEY, [route("192.0.2.1")])

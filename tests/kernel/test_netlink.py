@@ -30,7 +30,7 @@ def own_inode() -> int:
     return os.stat("/proc/thread-self/ns/net").st_ino
 
 
-def test_given_a_new_host_when_links_are_listed_then_lo_alone(host: Host) -> None:
+def test_new_namespace_lists_only_lo(host: Host) -> None:
     def names() -> list[str]:
         with Netlink() as netlink:
             return [link.name for link in list_links(netlink)]
@@ -38,7 +38,7 @@ def test_given_a_new_host_when_links_are_listed_then_lo_alone(host: Host) -> Non
     assert host.run(names) == ["lo"]
 
 
-def test_given_a_link_that_is_gone_when_its_addresses_are_listed_then_it_has_none(host: Host) -> None:
+def test_addresses_of_a_deleted_link_are_empty(host: Host) -> None:
     def look() -> object:
         with Netlink() as netlink:
             return list_addresses(netlink, 4711)
@@ -46,7 +46,7 @@ def test_given_a_link_that_is_gone_when_its_addresses_are_listed_then_it_has_non
     assert host.run(look) == []
 
 
-def test_given_an_absent_link_when_asked_for_then_none_and_index_zero(host: Host) -> None:
+def test_absent_link_is_none_with_index_zero(host: Host) -> None:
     def look() -> tuple[object, int]:
         with Netlink() as netlink:
             return get_link(netlink, "nothing"), netlink.index("nothing")
@@ -54,7 +54,7 @@ def test_given_an_absent_link_when_asked_for_then_none_and_index_zero(host: Host
     assert host.run(look) == (None, 0)
 
 
-def test_given_a_link_when_its_index_is_asked_then_as_the_kernel_says(host: Host) -> None:
+def test_link_index_matches_the_kernel(host: Host) -> None:
     host.sh("ip", "link", "add", "br0", "type", "bridge")
 
     def look() -> tuple[int, int]:
@@ -65,7 +65,7 @@ def test_given_a_link_when_its_index_is_asked_then_as_the_kernel_says(host: Host
     assert ours == kernels > 1
 
 
-def test_given_a_refusal_when_called_then_its_errno_and_words(host: Host) -> None:
+def test_refused_call_raises_errno_and_message(host: Host) -> None:
     with pytest.raises(NetlinkError) as caught:
         host.run(remove_loopback)
     assert caught.value.errno == errno.EOPNOTSUPP
@@ -76,7 +76,7 @@ def remove_loopback() -> None:
         netlink.call(RTM_DELLINK, link_header(1))
 
 
-def test_given_an_accepted_errno_when_refused_then_false(host: Host) -> None:
+def test_accepted_errno_returns_false(host: Host) -> None:
     def call() -> bool:
         with Netlink() as netlink:
             return netlink.call(RTM_DELLINK, link_header(99), accept=(errno.ENODEV,))
@@ -84,7 +84,7 @@ def test_given_an_accepted_errno_when_refused_then_false(host: Host) -> None:
     assert host.run(call) is False
 
 
-def test_given_more_links_than_fit_one_datagram_when_listed_then_all(host: Host) -> None:
+def test_link_dump_larger_than_one_datagram_is_complete(host: Host) -> None:
     for i in range(60):
         host.sh("ip", "link", "add", f"br{i}", "type", "bridge")
 
@@ -95,7 +95,7 @@ def test_given_more_links_than_fit_one_datagram_when_listed_then_all(host: Host)
     assert host.run(count) == 61
 
 
-def test_given_a_stranger_who_writes_to_our_socket_when_waiting_then_only_the_kernel_is_heard(host: Host) -> None:
+def test_messages_from_other_processes_are_ignored(host: Host) -> None:
     def ask() -> bool:
         with Netlink() as netlink, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as stranger:
             netlink.call(RTM_SETLINK, link_header(1))
@@ -107,7 +107,7 @@ def test_given_a_stranger_who_writes_to_our_socket_when_waiting_then_only_the_ke
     assert host.run(ask)
 
 
-def test_given_another_namespace_when_a_socket_is_made_inside_then_the_thread_is_back(host: Host) -> None:
+def test_thread_returns_after_opening_a_socket_in_a_namespace(host: Host) -> None:
     container = host.container()
     container.run(make_inner_link)
 
@@ -126,7 +126,7 @@ def make_inner_link() -> None:
     subprocess.run(["ip", "link", "add", "inner", "type", "bridge"], check=True)
 
 
-def test_given_a_failure_inside_when_it_leaves_the_block_then_the_thread_is_back(host: Host) -> None:
+def test_thread_returns_to_its_namespace_after_an_error(host: Host) -> None:
     def work() -> bool:
         before = own_inode()
         with pytest.raises(RuntimeError, match="inside"):
@@ -143,7 +143,7 @@ def fail_elsewhere() -> None:
         raise RuntimeError("inside" if own_inode() != before else "still at home")
 
 
-def test_given_no_way_back_when_a_block_ends_then_the_process_ends(host: Host) -> None:
+def test_process_exits_if_its_namespace_cannot_be_restored(host: Host) -> None:
     code = (
         "from sandnet.kernel import syscalls\n"
         "import errno, ctypes\n"
@@ -164,7 +164,7 @@ def test_given_no_way_back_when_a_block_ends_then_the_process_ends(host: Host) -
     assert "cannot return" in err
 
 
-def test_given_two_threads_when_one_is_elsewhere_then_the_other_stays(host: Host) -> None:
+def test_namespace_switch_affects_only_its_own_thread(host: Host) -> None:
     container = host.container()
     seen: list[int] = []
 
@@ -186,12 +186,12 @@ def test_given_two_threads_when_one_is_elsewhere_then_the_other_stays(host: Host
     assert home == others
 
 
-def test_given_an_errno_when_a_block_explains_then_no_errno_crosses() -> None:
+def test_mapped_errors_carry_no_errno() -> None:
     with pytest.raises(Error, match="cannot try: No such device"), map_errors("try"):
         raise NetlinkError(errno.ENODEV, "No such device")
 
 
-def test_given_more_routes_than_one_look_may_read_when_dumped_inside_then_it_ends_and_says_so(host: Host) -> None:
+def test_route_dump_beyond_the_limit_stops_with_an_error(host: Host) -> None:
     container = host.container()
     routes = "".join(f"route add 10.0.{n >> 8}.{n & 255} dev lo\n" for n in range(30_000))
 

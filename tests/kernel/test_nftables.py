@@ -17,8 +17,8 @@ from sandnet.kernel.linux import nftables
 from sandnet.kernel.linux.nftables import Nftables
 from sandnet.kernel.types import ElementChange
 from tests.support.network_host import Host
-from tests.unit.test_balance import ENDPOINT, attachment
-from tests.unit.test_port_guard import NET
+from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
+from tests.unit.firewall.test_antispoofing_rules import NET
 
 TABLE = """
 table inet sandnet {
@@ -43,21 +43,19 @@ def elements(host: Host) -> int:
     return host.sh("nft", "list", "map", "inet", "sandnet", "ports").count("10.0.0.2 . 80")
 
 
-def test_given_a_table_when_elements_are_added_then_the_kernel_has_them(host: Host, firewall: Nftables) -> None:
+def test_added_elements_are_in_the_kernel(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, element(80) + element(443))
     assert elements(host) == 2
 
 
-def test_given_a_script_whose_last_line_fails_when_run_then_nothing_of_it_happens(
-    host: Host, firewall: Nftables
-) -> None:
+def test_script_failing_on_its_last_line_changes_nothing(host: Host, firewall: Nftables) -> None:
     with pytest.raises(Error) as refusal:
         host.run(firewall.run, element(80) + "delete element inet sandnet ports { 17 . 9 : 10.0.0.2 . 80 }\n")
     assert elements(host) == 0
     assert "No such file or directory" in refusal.value.message
 
 
-def test_given_a_script_with_a_mistake_when_run_then_it_is_our_fault(host: Host, firewall: Nftables) -> None:
+def test_script_with_a_syntax_error_is_an_internal_error(host: Host, firewall: Nftables) -> None:
     with pytest.raises(Error) as refusal:
         host.run(firewall.run, element(80) + "add nonsense\n")
     assert refusal.value.kind is Kind.INTERNAL
@@ -65,9 +63,7 @@ def test_given_a_script_with_a_mistake_when_run_then_it_is_our_fault(host: Host,
     assert elements(host) == 0
 
 
-def test_given_a_failure_before_when_the_next_script_runs_then_it_has_its_own_answer(
-    host: Host, firewall: Nftables
-) -> None:
+def test_error_of_one_script_does_not_leak_into_the_next(host: Host, firewall: Nftables) -> None:
     with pytest.raises(Error):
         host.run(firewall.run, "add nonsense\n")
     host.run(firewall.run, element(80))
@@ -76,13 +72,13 @@ def test_given_a_failure_before_when_the_next_script_runs_then_it_has_its_own_an
     assert elements(host) == 1
 
 
-def test_given_a_script_with_a_nul_when_run_then_not_even_its_beginning_happens(host: Host, firewall: Nftables) -> None:
+def test_script_with_a_nul_byte_changes_nothing(host: Host, firewall: Nftables) -> None:
     with pytest.raises(Error, match="NUL"):
         host.run(firewall.run, element(80) + "\0" + element(81))
     assert elements(host) == 0
 
 
-def test_given_somebody_else_changed_the_table_when_run_then_it_is_seen(host: Host, firewall: Nftables) -> None:
+def test_table_deleted_by_another_program_fails_the_next_script(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, element(80))
     host.sh("nft", "delete", "table", "inet", "sandnet")
     with pytest.raises(Error):
@@ -104,7 +100,7 @@ def told_hosts(host: Host, firewall: Nftables) -> frozenset[str]:
     return listing.elements["hosts"]
 
 
-def test_given_only_changes_of_our_own_when_asked_then_nobody_touched_the_rules(host: Host, firewall: Nftables) -> None:
+def test_own_changes_are_not_reported_as_foreign(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, SET)
     host.run(firewall.acknowledge, host.run(firewall.foreign_generation))
     for last in range(1, 4):
@@ -114,7 +110,7 @@ def test_given_only_changes_of_our_own_when_asked_then_nobody_touched_the_rules(
     assert told_hosts(host, firewall) == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
 
 
-def test_given_a_change_of_somebody_else_when_ours_follow_then_it_stays_noticed(host: Host, firewall: Nftables) -> None:
+def test_foreign_change_stays_detected_after_our_own(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, SET)
     host.run(firewall.acknowledge, host.run(firewall.foreign_generation))
     host.sh("nft", "add", "table", "inet", "theirs")
@@ -124,7 +120,7 @@ def test_given_a_change_of_somebody_else_when_ours_follow_then_it_stays_noticed(
     assert told_hosts(host, firewall) == {"10.0.0.1", "10.0.0.2"}
 
 
-def test_given_a_refused_change_when_the_next_comes_then_it_has_its_own_answer(host: Host, firewall: Nftables) -> None:
+def test_error_of_one_change_does_not_leak_into_the_next(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, SET)
     absent = [host_element(last, comes=False) for last in range(1, 4)]
     with pytest.raises(Error, match="No such file or directory"):
@@ -134,9 +130,7 @@ def test_given_a_refused_change_when_the_next_comes_then_it_has_its_own_answer(h
 
 
 @pytest.mark.parametrize("holder", [True, False])
-def test_given_what_a_port_may_send_when_told_without_the_library_then_it_is_what_the_library_would_tell(
-    host: Host, firewall: Nftables, holder: bool
-) -> None:
+def test_antispoofing_elements_match_those_of_libnftables(host: Host, firewall: Nftables, holder: bool) -> None:
     """Told by one and taken back by the other."""
     port = replace(attachment(2), host_link="snv0123456789", holder=holder)
     own = antispoofing_rules.elements(NET, ENDPOINT, port)
@@ -155,7 +149,7 @@ def test_given_what_a_port_may_send_when_told_without_the_library_then_it_is_wha
     assert not any(told.elements.values())
 
 
-def test_given_four_threads_when_they_run_scripts_at_once_then_none_is_lost(host: Host, firewall: Nftables) -> None:
+def test_concurrent_scripts_of_four_threads_all_apply(host: Host, firewall: Nftables) -> None:
     start = threading.Barrier(4)
 
     def add(worker: int) -> None:
@@ -168,19 +162,19 @@ def test_given_four_threads_when_they_run_scripts_at_once_then_none_is_lost(host
     assert elements(host) == 400
 
 
-def test_given_ten_thousand_elements_when_run_as_one_script_then_all_are_there(host: Host, firewall: Nftables) -> None:
+def test_ten_thousand_elements_apply_in_one_script(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, "".join(element(port) for port in range(1, 10001)))
     assert elements(host) == 10000
 
 
-def test_given_a_closed_firewall_when_used_again_then_it_works(host: Host, firewall: Nftables) -> None:
+def test_closed_firewall_reopens_on_use(host: Host, firewall: Nftables) -> None:
     firewall.close()
     firewall.close()
     host.run(firewall.run, element(80))
     assert elements(host) == 1
 
 
-def test_given_1100_open_descriptors_when_a_context_is_opened_then_it_has_a_low_one_and_works(host: Host) -> None:
+def test_context_gets_a_low_descriptor_with_1100_open(host: Host) -> None:
     """With a descriptor of 1,024 or more in select(2), glibc would abort the process."""
     program = """
 import os, resource
@@ -201,7 +195,7 @@ print(max(many), "works")
     assert int(said.split()[0]) > 1099
 
 
-def test_given_no_low_descriptor_when_a_context_is_opened_then_it_is_an_error_and_no_abort(host: Host) -> None:
+def test_context_without_a_low_descriptor_raises_and_no_abort(host: Host) -> None:
     program = """
 import os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
@@ -221,7 +215,7 @@ print("works")
     assert said == "unavailable descriptors_exhausted\nworks\n", errors
 
 
-def test_transaction_of_both_tables_fits_root_of_a_user_namespace(host: Host) -> None:
+def test_both_tables_fit_the_socket_of_user_namespace_root(host: Host) -> None:
     """The usual send buffer is smaller, and only root of the machine may enlarge it beyond ``net.core.wmem_max``."""
     program = """
 from sandnet.firewall import inet_table
@@ -235,7 +229,7 @@ print("fits")
     assert said == "fits\n", errors
 
 
-def test_given_no_library_when_run_then_unavailable_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_unavailable_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nftables, "_LIBRARY", "libabsent.so.1")
     nftables._library.cache_clear()
     made = Nftables()
@@ -249,7 +243,7 @@ def test_given_no_library_when_run_then_unavailable_with_advice(monkeypatch: pyt
     assert "libnftables1" in refusal.value.hint
 
 
-def test_given_no_privilege_when_run_then_unavailable(host: Host) -> None:
+def test_run_without_privilege_is_unavailable(host: Host) -> None:
     program = """
 import os
 from sandnet.errors import Error

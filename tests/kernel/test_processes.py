@@ -42,7 +42,7 @@ def few_descriptors() -> Iterator[None]:
         yield
 
 
-def test_given_a_thread_when_looked_up_then_it_is_told_from_a_process(processes: LinuxProcesses) -> None:
+def test_thread_id_is_distinguished_from_a_process(processes: LinuxProcesses) -> None:
     done = threading.Event()
     thread = threading.Thread(target=done.wait, args=(10,))
     thread.start()
@@ -55,9 +55,7 @@ def test_given_a_thread_when_looked_up_then_it_is_told_from_a_process(processes:
         thread.join()
 
 
-def test_given_a_hostile_name_when_looked_up_then_the_start_time_is_right(
-    processes: LinuxProcesses, tmp_path: Path
-) -> None:
+def test_start_time_is_right_for_a_hostile_process_name(processes: LinuxProcesses, tmp_path: Path) -> None:
     program = tmp_path / ") R 1 (2 3"
     program.symlink_to("/bin/sleep")
     plain = subprocess.Popen(["/bin/sleep", "60"])
@@ -74,13 +72,13 @@ def test_given_a_hostile_name_when_looked_up_then_the_start_time_is_right(
 
 
 @pytest.mark.usefixtures("few_descriptors")
-def test_given_no_descriptor_when_watching_then_unavailable_and_not_taken_for_dead(processes: LinuxProcesses) -> None:
+def test_watch_without_a_descriptor_is_unavailable_not_exited(processes: LinuxProcesses) -> None:
     with pytest.raises(Error) as caught:
         processes.watch(os.getpid(), 1)
     assert caught.value.kind is Kind.UNAVAILABLE
 
 
-def test_given_a_last_descriptor_when_watching_the_living_then_unavailable_and_not_taken_for_dead(
+def test_watch_with_last_descriptor_is_unavailable_not_exited(
     processes: LinuxProcesses,
 ) -> None:
     started = processes.started(os.getpid())
@@ -96,7 +94,7 @@ def test_given_a_last_descriptor_when_watching_the_living_then_unavailable_and_n
 
 
 @pytest.mark.usefixtures("few_descriptors")
-def test_given_no_descriptor_when_looked_who_is_in_namespaces_then_unavailable(processes: LinuxProcesses) -> None:
+def test_namespace_scan_without_a_descriptor_is_unavailable(processes: LinuxProcesses) -> None:
     with pytest.raises(Error) as caught:
         processes.namespaces()
     assert caught.value.kind is Kind.UNAVAILABLE

@@ -11,7 +11,7 @@ from ipaddress import ip_interface
 import dns.message
 
 from tests.stress.workload import CONTAINERS, ENDPOINTS, FOUND, called
-from tests.support.daemon import JSON, World
+from tests.support.daemon import JSON, RunningDaemon
 
 SERVER = ("127.0.0.11", 53)
 PATIENCE = 10.0
@@ -21,14 +21,14 @@ Names = Mapping[str, set[str]]
 """Addresses by name; of a name that is not in it, none."""
 
 
-def misspoken(world: World, networks: Sequence[JSON], boxes: Sequence[JSON]) -> Iterator[str]:
+def misspoken(daemon: RunningDaemon, networks: Sequence[JSON], boxes: Sequence[JSON]) -> Iterator[str]:
     """Where an answer is not what the lists tell, in words."""
     told = {f"{short}.{net['name']}": where for net in networks for short, where in names_on(net).items()}
     for box in boxes:
         joined = dict.fromkeys(each["network"] for each in box["interfaces"])
         asked = [f"{short}.{net}" for net in joined for short in _ever_called(net)]
         try:
-            answers = world.host.inside(box["sandbox_key"], _answers, asked)
+            answers = daemon.host.inside(box["sandbox_key"], _answers, asked)
         except OSError as error:
             yield f"{box['id']} is not answered: {error}"
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Final, NamedTuple
 
-from tests.support.daemon import World
+from tests.support.daemon import RunningDaemon
 
 MIB: Final = 1 << 20
 
@@ -73,20 +73,20 @@ class Finding(NamedTuple):
         return self.last <= self.first + max(self.measure.allowed, self.measure.relative * self.first)
 
 
-def sample(world: World, seconds: float, *, elements: bool = True) -> Sample:
+def sample(running: RunningDaemon, seconds: float, *, elements: bool = True) -> Sample:
     """Look now. Elements take a while to count where there are many."""
-    assert world.process
-    resolvers = world.resolvers()
-    daemon, resolver = _process(world.process.pid), _process(resolvers[0] if resolvers else 0)
-    files = [path for path in world.state.glob("sandnet.db*") if path.is_file()]
-    mounts = world.host.run(Path("/proc/thread-self/mountinfo").read_text).count("\n")
+    assert running.process
+    resolvers = running.resolvers()
+    daemon, resolver = _process(running.process.pid), _process(resolvers[0] if resolvers else 0)
+    files = [path for path in running.state.glob("sandnet.db*") if path.is_file()]
+    mounts = running.host.run(Path("/proc/thread-self/mountinfo").read_text).count("\n")
     return Sample(
         seconds,
         *daemon,
         *resolver,
-        links=len(world.links()),
-        elements=_elements(world) if elements else 0,
-        namespaces=len(world.pinned()),
+        links=len(running.links()),
+        elements=_elements(running) if elements else 0,
+        namespaces=len(running.pinned()),
         mounts=mounts,
         store=sum(path.stat().st_size for path in files),
     )
@@ -101,9 +101,9 @@ def _process(pid: int) -> tuple[int, int, int]:
         return 0, 0, 0
 
 
-def _elements(world: World) -> int:
+def _elements(running: RunningDaemon) -> int:
     """Those that we made; not those that rules learn from traffic and forget."""
-    ruleset = json.loads(world.host.sh("nft", "-j", "list", "ruleset"))["nftables"]
+    ruleset = json.loads(running.host.sh("nft", "-j", "list", "ruleset"))["nftables"]
     sets = [each[kind] for each in ruleset for kind in ("set", "map") if kind in each]
     return sum(len(each.get("elem", ())) for each in sets if "dynamic" not in each.get("flags", ()))
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from random import Random
 
 from tests.stress.clients import Answer, AwayError, Cut, ask
-from tests.stress.facts import disagreements, unfinished
 from tests.stress.history import History, Operation
+from tests.stress.host_state import disagreements, unfinished
 from tests.stress.oracle import Judge
-from tests.stress.workload import FOUND, Universe, every_double
-from tests.support.daemon import PREDEFINED, World
+from tests.stress.workload import FOUND, Workload, every_double
+from tests.support.daemon import PREDEFINED, RunningDaemon
 
 CLIENTS = 32
 CUT = 0.06
@@ -67,9 +67,9 @@ class Campaign:
         seed: decides what each client asks for. The order in which requests take effect is the machine's.
     """
 
-    def __init__(self, world: World, seed: int) -> None:
-        self._world, self.seed = world, seed
-        self._universe = Universe({name: world.host.container().path for name in FOUND})
+    def __init__(self, daemon: RunningDaemon, seed: int) -> None:
+        self._world, self.seed = daemon, seed
+        self._universe = Workload({name: daemon.host.container().path for name in FOUND})
         self._random = Random(seed)
         self._history = History()
         self._there: set[str] = set()

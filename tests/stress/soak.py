@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tests.stress.process_stats import MIB, Finding, Sample, findings, sample, table
 from tests.stress.runner import Campaign
-from tests.support.daemon import World
+from tests.support.daemon import RunningDaemon
 from tests.support.network_host import eventually, unavailable
 
 OPERATIONS = 500
@@ -42,9 +42,9 @@ SAMPLING = 5.0
 class Soak:
     """One run."""
 
-    def __init__(self, world: World, seed: int, minutes: float) -> None:
-        self._world, self._minutes = world, minutes
-        self._campaign = Campaign(world, seed)
+    def __init__(self, daemon: RunningDaemon, seed: int, minutes: float) -> None:
+        self._world, self._minutes = daemon, minutes
+        self._campaign = Campaign(daemon, seed)
         self._born = time.monotonic()
         self.quiet: list[Sample] = []
         """When everything was removed, and the daemon was not killed any more."""
@@ -114,29 +114,29 @@ def main() -> int:
     seed = int(os.environ.get("SOAK_SEED", "0")) or secrets.randbits(32)
     print(f"{minutes:g} minutes, SOAK_SEED={seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="sandnet-soak-"))
-    world = World(folder)
+    daemon = RunningDaemon(folder)
     try:
-        flat = _soaked(world, seed, minutes)
+        flat = _soaked(daemon, seed, minutes)
     except BaseException:
         print(f"the daemon's files, its log and the journal are in {folder}", file=sys.stderr)
         raise
     finally:
-        world.close()
+        daemon.close()
     shutil.rmtree(folder)
     return 0 if flat else 1
 
 
-def _soaked(world: World, seed: int, minutes: float) -> bool:
-    world.start()
-    soak = Soak(world, seed, minutes)
+def _soaked(daemon: RunningDaemon, seed: int, minutes: float) -> bool:
+    daemon.start()
+    soak = Soak(daemon, seed, minutes)
     asyncio.run(soak.run())
     found = findings(soak.quiet)
     report = soak.report(found)
     print(f"\n{report}", flush=True)
     if path := os.environ.get("SOAK_REPORT"):
         Path(path).write_text(report)
-    world.down()
-    eventually(lambda: world.facts() == world.before)
+    daemon.down()
+    eventually(lambda: daemon.facts() == daemon.before)
     print("the host is as it was before", flush=True)
     return all(each.is_flat for each in found)
 

@@ -18,8 +18,8 @@ from sandnet.config import Config
 from tests.stress.history import History, Operation
 from tests.stress.oracle import Judge
 from tests.stress.runner import things_in
-from tests.stress.workload import CONTAINERS, ENDPOINTS, NETWORKS, Universe, called, every_double
-from tests.unit.core.rig import Rig
+from tests.stress.workload import CONTAINERS, ENDPOINTS, NETWORKS, Workload, called, every_double
+from tests.support.core_in_process import CoreInProcess
 
 networks = st.sampled_from(["n0", "n1", "n3", "n4", "n5"])
 endpoints = st.builds(called, networks, st.sampled_from(ENDPOINTS))
@@ -33,9 +33,9 @@ class Sequence(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="sandnet-sequence-")
         self.runner = asyncio.Runner()
-        self.rig = Rig(Config(state_dir=self.folder))
+        self.rig = CoreInProcess(Config(state_dir=self.folder))
         self.runner.run(self._start())
-        self.universe = Universe({})
+        self.universe = Workload({})
         self.there: set[str] = set()
         self.clock = 0.0
 

@@ -88,7 +88,7 @@ def network_of(thing: str) -> str:
     return thing.partition("/")[0]
 
 
-class Universe:
+class Workload:
     """All requests there are.
 
     Args:

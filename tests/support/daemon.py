@@ -160,7 +160,7 @@ class Facts(NamedTuple):
     sysctls: tuple[str, ...]
 
 
-class World:
+class RunningDaemon:
     """The host, the daemon on it, and the outside.
 
     Args:
@@ -376,7 +376,7 @@ def state_of(place: Place) -> list[JSON]:
     return [told, place.sh("ip", "route").splitlines(), ipv6]
 
 
-def files_of(world: World, container: str) -> tuple[list[str], str]:
+def files_of(daemon: RunningDaemon, container: str) -> tuple[list[str], str]:
     """The lines of a sandbox's hosts file, and its resolv.conf."""
-    told = world.api.get(f"/sandboxes/{container}", verbose="true")
+    told = daemon.api.get(f"/sandboxes/{container}", verbose="true")
     return Path(told["hosts_path"]).read_text().splitlines(), Path(told["resolv_conf_path"]).read_text()

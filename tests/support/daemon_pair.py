@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 
-from tests.support.daemon import Facts, World, processes
+from tests.support.daemon import Facts, RunningDaemon, processes
 from tests.support.network_host import eventually, unavailable
 
 _reason = cache(unavailable)
@@ -20,42 +20,42 @@ STANDING = re.compile(r"\tset (closed_families|open_links) \{[^}]*?(elements = \
 """Sets of what the host was before the first network."""
 
 
-class Worlds:
+class DaemonPair:
     """One world a worker, replaced by a fresh one when a test has left something in it."""
 
     def __init__(self, factory: pytest.TempPathFactory, *, dns: bool = True) -> None:
         self._factory, self._dns = factory, dns
-        self._world: World | None = None
+        self._world: RunningDaemon | None = None
         self._clean: Facts | None = None
 
-    def get(self) -> World:
+    def get(self) -> RunningDaemon:
         """A host with a running daemon and nothing but the predefined networks."""
         if self._world is None:
-            self._world = World(self._factory.mktemp("w"), dns=self._dns)
+            self._world = RunningDaemon(self._factory.mktemp("w"), dns=self._dns)
             self._world.start()
             self._clean = self._facts(self._world)
         return self._world
 
     def check(self) -> None:
         """Remove what a test has made by requests, and compare with what there was before it."""
-        world = self.get()
+        daemon = self.get()
         try:
-            world.stack.pop_all().close()
-            if not world.is_running():
-                world.start()
-            world.api.clear()
-            eventually(lambda: self._facts(world) == self._clean)
-            assert world.api.get("/healthz")["status"] == "ok"
+            daemon.stack.pop_all().close()
+            if not daemon.is_running():
+                daemon.start()
+            daemon.api.clear()
+            eventually(lambda: self._facts(daemon) == self._clean)
+            assert daemon.api.get("/healthz")["status"] == "ok"
         except BaseException:
-            left = [set(now) ^ set(then) for now, then in zip(self._facts(world), self._clean or (), strict=False)]
-            print("left behind or missing:", left, "\n", world.log)
+            left = [set(now) ^ set(then) for now, then in zip(self._facts(daemon), self._clean or (), strict=False)]
+            print("left behind or missing:", left, "\n", daemon.log)
             self.discard()
             raise
 
     @staticmethod
-    def _facts(world: World) -> Facts:
+    def _facts(daemon: RunningDaemon) -> Facts:
         """The host's parameters are put back by ``down`` only, and what the table knows of them stays as long."""
-        facts = world.facts()
+        facts = daemon.facts()
         rules = STANDING.sub("", "\n".join(facts.rules))
         return facts._replace(sysctls=(), rules=tuple(rules.splitlines()))
 
@@ -93,31 +93,31 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def worlds(workshop: pytest.TempPathFactory) -> Iterator[Worlds]:
+def daemons(workshop: pytest.TempPathFactory) -> Iterator[DaemonPair]:
     """Those in which names are served."""
-    made = Worlds(workshop)
+    made = DaemonPair(workshop)
     yield made
     made.end()
 
 
 @pytest.fixture(scope="session")
-def nameless_worlds(workshop: pytest.TempPathFactory) -> Iterator[Worlds]:
+def nameless_worlds(workshop: pytest.TempPathFactory) -> Iterator[DaemonPair]:
     """Those in which names stand in hosts files."""
-    made = Worlds(workshop, dns=False)
+    made = DaemonPair(workshop, dns=False)
     yield made
     made.end()
 
 
 @pytest.fixture
-def world(worlds: Worlds) -> Iterator[World]:
+def daemon(daemons: DaemonPair) -> Iterator[RunningDaemon]:
     """The world, checked afterwards."""
-    yield worlds.get()
-    worlds.check()
+    yield daemons.get()
+    daemons.check()
 
 
 @pytest.fixture
-def fresh_world(workshop: pytest.TempPathFactory) -> Iterator[World]:
+def fresh_world(workshop: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     """A world of the test's own, without a daemon."""
-    made = World(workshop.mktemp("w"))
+    made = RunningDaemon(workshop.mktemp("w"))
     yield made
     made.close()

@@ -18,7 +18,7 @@ from tests.support.network_host import Host
 SANDBOXES = "/run/sandboxes"
 
 
-class World(Protocol):
+class KernelCase(Protocol):
     """A kernel, and what others do on its host."""
 
     kernel: Kernel
@@ -60,7 +60,7 @@ class World(Protocol):
         ...
 
 
-class FakeWorld:
+class FakeKernelCase:
     """The in-memory kernel."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class FakeWorld:
         return {str(route.gateway) for route in self.fake.namespaces.inside(key).default_routes.values()}
 
 
-class LinuxWorld:
+class LinuxKernelCase:
     """The real kernel, on a host of its own."""
 
     def __init__(self, host: Host) -> None:

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.console_blocks import PART
+from tests.support.console_blocks import PART
 
 RUNNERS = {
     *("run", "popen", "Popen", "check_output", "check_call", "create_subprocess_exec"),

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tests.e2e.confined import CAPABILITIES
-from tests.support.daemon import SANDNET, Api, World
+from tests.support.confined_daemon import CAPABILITIES
+from tests.support.daemon import SANDNET, Api, RunningDaemon
 from tests.support.network_host import eventually
 
 UNITS: Final = Path(__file__).parents[2] / "systemd"
@@ -46,17 +46,17 @@ class Manager:
     Mounts below ``/run`` show in the world as well. ``/etc`` is a copy.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world, self._sh = world, world.host.sh
-        self._units = world.folder / "units"
-        self._cgroup = world.folder / "cgroup"
-        self._log = world.folder / "log"
+    def __init__(self, running: RunningDaemon) -> None:
+        self._world, self._sh = running, running.host.sh
+        self._units = running.folder / "units"
+        self._cgroup = running.folder / "cgroup"
+        self._log = running.folder / "log"
         self._group = self._make_group()
         self._prepare()
         self.pid = self._boot()
-        world.run = Path(f"/proc/{self.pid}/root/run/sandnet")  # the default directories, as tests can name them
-        world.netns = Path("/run/docker/netns")
-        world.api = Api(world.run / "sandnet.sock")
+        running.run = Path(f"/proc/{self.pid}/root/run/sandnet")  # the default directories, as tests can name them
+        running.netns = Path("/run/docker/netns")
+        running.api = Api(running.run / "sandnet.sock")
 
     def _make_group(self) -> Path:
         """A cgroup beside the one we are in; whoever mounts cgroups from within sees nothing above it."""

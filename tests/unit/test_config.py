@@ -21,9 +21,7 @@ from sandnet.errors import Error
         ("dns_host_listen = 'x'", 1, "no address and port"),
     ],
 )
-def test_given_a_wrong_file_when_loaded_then_the_error_names_file_and_line(
-    tmp_path: Path, text: str, line: int, words: str
-) -> None:
+def test_invalid_file_error_names_file_and_line(tmp_path: Path, text: str, line: int, words: str) -> None:
     file = tmp_path / "sandnet.toml"
     file.write_text(text)
     with pytest.raises(Error) as refused:
@@ -32,7 +30,7 @@ def test_given_a_wrong_file_when_loaded_then_the_error_names_file_and_line(
     assert words in refused.value.message
 
 
-def test_given_an_unknown_key_when_loaded_then_the_nearest_is_named(tmp_path: Path) -> None:
+def test_unknown_config_key_error_names_the_nearest_key(tmp_path: Path) -> None:
     file = tmp_path / "sandnet.toml"
     file.write_text("state_dri = '/x'\n")
     with pytest.raises(Error) as refused:
@@ -40,14 +38,14 @@ def test_given_an_unknown_key_when_loaded_then_the_nearest_is_named(tmp_path: Pa
     assert refused.value.hint == "did you mean state_dir?"
 
 
-def test_given_a_file_that_is_no_toml_when_loaded_then_the_error_names_file_and_line(tmp_path: Path) -> None:
+def test_file_that_is_not_toml_is_refused_with_file_and_line(tmp_path: Path) -> None:
     file = tmp_path / "sandnet.toml"
     file.write_text("dns = true\nnonsense\n")
     with pytest.raises(Error, match=f"{file}.*line 2"):
         load(str(file), {})
 
 
-def test_given_a_wrong_option_when_loaded_then_no_file_is_blamed(tmp_path: Path) -> None:
+def test_invalid_option_error_blames_no_file(tmp_path: Path) -> None:
     file = tmp_path / "sandnet.toml"
     file.write_text("state_dir = '/x'\n")
     with pytest.raises(Error) as refused:

@@ -25,7 +25,7 @@ end_within(0.1)
 """
 
 
-def test_given_a_worker_that_hangs_when_the_daemon_stops_then_it_ends_and_says_so() -> None:
+def test_hanging_worker_lets_the_daemon_exit_with_a_message() -> None:
     began = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50)
     assert ended.returncode == 1
@@ -33,9 +33,7 @@ def test_given_a_worker_that_hangs_when_the_daemon_stops_then_it_ends_and_says_s
     assert time.monotonic() - began < 40
 
 
-def test_given_a_removal_killed_between_two_files_when_started_again_then_no_copy_is_taken_for_a_lost_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_removal_leaves_no_copy_treated_as_lost_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class KilledError(BaseException):
         """In place of a signal."""
 

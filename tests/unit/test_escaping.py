@@ -32,12 +32,12 @@ from sandnet.escaping import printable, printable_json
         ("bad\udc80byte", r"bad\udc80byte"),
     ],
 )
-def test_given_text_of_others_when_it_is_made_printable_then_only_what_is_drawn_stays(given: str, shown: str) -> None:
+def test_printable_text_keeps_only_drawn_characters(given: str, shown: str) -> None:
     assert printable(given) == shown
     assert printable(shown) == shown
 
 
-def test_given_every_character_there_is_when_made_printable_then_none_is_left_that_commands_or_hides() -> None:
+def test_no_character_survives_that_controls_or_hides() -> None:
     for code in range(sys.maxunicode + 1):
         shown = printable(f"a{chr(code)}b")
         categories = {unicodedata.category(char) for char in shown}
@@ -57,8 +57,6 @@ def test_given_every_character_there_is_when_made_printable_then_none_is_left_th
         (r'["\u001b\ud800"]', r'["\u001b\ud800"]'),
     ],
 )
-def test_given_json_when_it_is_shown_then_it_means_the_same_and_holds_nothing_that_commands(
-    given: str, shown: str
-) -> None:
+def test_shown_json_keeps_its_meaning_and_has_no_control_chars(given: str, shown: str) -> None:
     assert printable_json(given) == shown
     assert json.loads(shown) == json.loads(given)

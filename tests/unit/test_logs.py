@@ -35,13 +35,13 @@ def logger(name: str, handler: logging.Handler) -> logging.Logger:
 Logged = tuple[logging.Handler, Callable[[], list[str]]]
 
 
-def test_given_text_that_commands_a_terminal_when_logged_then_it_is_one_harmless_line(logged: Logged) -> None:
+def test_terminal_controls_are_logged_as_one_harmless_line(logged: Logged) -> None:
     handler, lines = logged
     logger("sandnet.core.monitoring.process_watcher", handler).warning("process %s of %d has ended", HOSTILE, 7)
     assert lines() == [f"WARNING sandnet.core.monitoring.process_watcher: process {SHOWN} of 7 has ended"]
 
 
-def test_given_an_exception_with_such_text_when_logged_then_no_line_of_it_passes_for_a_record(logged: Logged) -> None:
+def test_exception_text_cannot_forge_a_log_record(logged: Logged) -> None:
     handler, lines = logged
     try:
         raise ValueError(HOSTILE)
@@ -64,15 +64,13 @@ def test_given_an_exception_with_such_text_when_logged_then_no_line_of_it_passes
         ("sandnet.core", "sandnet.core"),
     ],
 )
-def test_given_a_logger_of_a_library_when_it_logs_then_the_line_has_a_name_of_ours(
-    logged: Logged, name: str, shown: str
-) -> None:
+def test_library_logger_is_shown_under_our_name(logged: Logged, name: str, shown: str) -> None:
     handler, lines = logged
     logger(name, handler).error("here")
     assert lines() == [f"ERROR {shown}: here"]
 
 
-def test_given_a_line_without_end_when_logged_then_it_is_cut_and_says_so(logged: Logged) -> None:
+def test_overlong_line_is_cut_with_a_note(logged: Logged) -> None:
     handler, lines = logged
     logger("sandnet", handler).error("x" * 1_000_000)
     (line,) = lines()
@@ -80,7 +78,7 @@ def test_given_a_line_without_end_when_logged_then_it_is_cut_and_says_so(logged:
     assert line.endswith("[cut; 1000000 characters in all]")
 
 
-def test_given_a_deep_traceback_when_logged_then_its_last_lines_are_kept(logged: Logged) -> None:
+def test_deep_traceback_keeps_its_last_lines(logged: Logged) -> None:
     handler, lines = logged
 
     def descend(depth: int) -> None:
@@ -96,9 +94,7 @@ def test_given_a_deep_traceback_when_logged_then_its_last_lines_are_kept(logged:
     assert lines()[-1] == "    end"
 
 
-def test_given_a_place_that_logs_without_end_when_it_is_others_turn_then_they_are_logged(
-    logged: Logged, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flooding_call_site_is_limited_and_others_are_logged(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("sandnet.logs.time.monotonic", lambda: now[0])
     handler, lines = logged
@@ -118,7 +114,7 @@ def test_given_a_place_that_logs_without_end_when_it_is_others_turn_then_they_ar
 
 
 @pytest.mark.parametrize("layout", ["DAEMON", "RESOLVER"])
-def test_given_a_process_with_our_log_when_a_library_logs_then_stderr_has_one_harmless_line(layout: str) -> None:
+def test_library_log_in_a_process_is_one_harmless_stderr_line(layout: str) -> None:
     program = (
         "import logging; from sandnet import logs\n"
         f"logs.configure('info', logs.{layout})\n"
@@ -131,6 +127,6 @@ def test_given_a_process_with_our_log_when_a_library_logs_then_stderr_has_one_ha
     assert "uvicorn" not in line
 
 
-def test_given_the_resolvers_layout_when_it_logs_then_the_line_says_when() -> None:
+def test_resolver_log_lines_carry_the_time() -> None:
     record = logging.makeLogRecord({"name": "sandnet", "msg": "here", "levelname": "INFO"})
     assert LineFormatter(RESOLVER).format(record)[:2] == "20"

@@ -26,7 +26,7 @@ ID = "32fbf63200e2897f5de72cb2a4b653e4b1a523b15116e96e3d73f7849e583653"
         ("tcp://[::1]:2385", Location(host="::1", port=2385)),
     ],
 )
-def test_given_an_address_of_a_known_form_when_parsing_then_it_is_split(url: str, location: Location) -> None:
+def test_known_address_forms_are_parsed(url: str, location: Location) -> None:
     assert Location.parse(url) == location
 
 
@@ -34,36 +34,36 @@ def test_given_an_address_of_a_known_form_when_parsing_then_it_is_split(url: str
     "url",
     ["", "/run/x", "unix://run/x", "unix:/run/x", "tcp://host", "tcp://:1", "tcp://h:0", "tcp://h:65536", "http://h:1"],
 )
-def test_given_any_other_address_when_parsing_then_the_forms_are_told(url: str) -> None:
+def test_unknown_address_form_is_refused_listing_the_known(url: str) -> None:
     with pytest.raises(Error) as caught:
         Client(url)
     assert caught.value.kind is Kind.INVALID
     assert "unix:///" in caught.value.hint
 
 
-def test_given_the_references_answer_when_listing_networks_then_they_come_as_records(stub: Stub) -> None:
+def test_network_list_response_becomes_records(stub: Stub) -> None:
     stub.answer("GET", "/networks", [{"name": "none", "id": ID, "type": "null", "endpoints": []}])
     (network,) = Client(stub.url).networks()
     assert (network.name, network.id, network.type, network.endpoints) == ("none", ID, "null", [])
 
 
-def test_given_a_wish_when_creating_then_only_what_was_said_is_sent(stub: Stub) -> None:
+def test_create_sends_only_the_specified_fields(stub: Stub) -> None:
     stub.answer("POST", "/networks", ID)
     assert Client(stub.url).create_network(NetworkCreate(name="foo", network_type="")) == ID
     assert stub.requests[0].body == {"name": "foo", "network_type": ""}
 
 
-def test_given_names_with_reserved_characters_when_asking_then_they_stay_one_segment(stub: Stub) -> None:
+def test_reserved_characters_in_names_stay_in_one_url_segment(stub: Stub) -> None:
     stub.answer("POST", "/networks/a%2Fb/endpoints/%3Fx%20y/containers", "/key")
     assert Client(stub.url).join("a/b", "?x y", Join(container_id="c")) == "/key"
 
 
-def test_given_filters_when_listing_then_they_are_encoded_and_absent_ones_left_out(stub: Stub) -> None:
+def test_list_filters_are_encoded_and_absent_ones_omitted(stub: Stub) -> None:
     stub.answer("GET", "/services?name=%2Fa%26b&verbose=true", [])
     assert Client(stub.url).services(name="/a&b", verbose=True) == []
 
 
-def test_given_the_empty_name_when_listing_networks_then_the_default_network_is_asked_for(stub: Stub) -> None:
+def test_empty_name_filter_requests_the_default_network(stub: Stub) -> None:
     stub.answer("GET", "/networks?name=", [])
     assert Client(stub.url).networks(name="") == []
 
@@ -82,9 +82,7 @@ def test_given_the_empty_name_when_listing_networks_then_the_default_network_is_
         (503, "", Kind.UNAVAILABLE),
     ],
 )
-def test_given_a_refusal_when_asking_then_the_error_is_the_daemons(
-    stub: Stub, status: int, code: str, kind: Kind
-) -> None:
+def test_error_response_raises_the_daemon_error(stub: Stub, status: int, code: str, kind: Kind) -> None:
     stub.answer("DELETE", "/networks/foo", {"message": "no", "code": code, "hint": "try"}, status)
     with pytest.raises(Error) as caught:
         Client(stub.url).delete_network("foo")
@@ -93,27 +91,27 @@ def test_given_a_refusal_when_asking_then_the_error_is_the_daemons(
     assert error.code == (code or kind.value)
 
 
-def test_given_a_refusal_in_plain_text_when_asking_then_the_text_is_the_message(stub: Stub) -> None:
+def test_plain_text_error_response_becomes_the_message(stub: Stub) -> None:
     stub.answer("GET", "/networks/foo", b"404 page not found\n", 404)
     with pytest.raises(Error, match=r"^404 page not found$"):
         Client(stub.url).network("foo")
 
 
-def test_given_an_answer_of_another_shape_when_asking_then_the_versions_are_doubted(stub: Stub) -> None:
+def test_malformed_response_hints_at_a_version_mismatch(stub: Stub) -> None:
     stub.answer("GET", "/networks/foo", [1])
     with pytest.raises(Error) as caught:
         Client(stub.url).network("foo")
     assert (caught.value.kind, caught.value.code) == (Kind.INTERNAL, "bad_answer")
 
 
-def test_given_nobody_listens_when_asking_then_the_way_out_is_told(tmp_path: Path) -> None:
+def test_refused_connection_gives_advice(tmp_path: Path) -> None:
     with pytest.raises(Error) as caught:
         Client(f"unix://{tmp_path}/absent").networks()
     assert caught.value.kind is Kind.UNAVAILABLE
     assert "sandnet daemon" in caught.value.hint
 
 
-def test_given_a_socket_left_by_a_dead_daemon_when_asking_then_the_way_out_is_told(tmp_path: Path) -> None:
+def test_stale_daemon_socket_gives_advice(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "s"))
     with pytest.raises(Error, match="no daemon listens") as caught:
@@ -121,7 +119,7 @@ def test_given_a_socket_left_by_a_dead_daemon_when_asking_then_the_way_out_is_to
     assert "sandnet daemon" in caught.value.hint
 
 
-def test_given_a_daemon_that_hangs_when_asking_then_it_is_told_after_the_timeout(tmp_path: Path) -> None:
+def test_hung_daemon_is_reported_after_the_timeout(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "s"))
         silent.listen()
@@ -129,7 +127,7 @@ def test_given_a_daemon_that_hangs_when_asking_then_it_is_told_after_the_timeout
             Client(f"unix://{tmp_path}/s", timeout=0.05).networks()
 
 
-def test_given_a_daemon_that_hangs_up_when_asking_then_it_is_told(tmp_path: Path) -> None:
+def test_closed_connection_is_reported(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as rude:
         rude.bind(str(tmp_path / "s"))
         rude.listen()
@@ -141,7 +139,7 @@ def test_given_a_daemon_that_hangs_up_when_asking_then_it_is_told(tmp_path: Path
     assert caught.value.kind is Kind.UNAVAILABLE
 
 
-def test_given_tcp_when_asking_then_it_is_the_same_client() -> None:
+def test_tcp_client_works_like_the_unix_socket_client() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

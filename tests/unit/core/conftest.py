@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from sandnet.config import Config
-from tests.unit.core.rig import Rig
+from tests.support.core_in_process import CoreInProcess
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path) -> AsyncIterator[CoreInProcess]:
     """A started daemon."""
-    rig = Rig(Config(state_dir=str(tmp_path / "state"), file_dirs=(str(tmp_path / "allowed"),)))
+    rig = CoreInProcess(Config(state_dir=str(tmp_path / "state"), file_dirs=(str(tmp_path / "allowed"),)))
     await rig.start()
     yield rig
     await rig.controller.stop()

@@ -15,7 +15,7 @@ from sandnet.kernel.workers import Workers
 HEADINGS = "entries  allocs   destroys hash_grows table_fulls\n"
 
 
-def test_given_a_full_table_of_neighbours_when_looked_at_then_it_is_reported_for_a_minute() -> None:
+def test_full_neighbour_table_is_reported_for_a_minute() -> None:
     kernel, workers, now = FakeKernel(), Workers(1), [100.0]
     table = NeighbourTable(kernel.state_reader, workers, lambda: now[0])
     kernel.state_reader.overflows = {4: 7, 6: 0}
@@ -40,8 +40,6 @@ def test_given_a_full_table_of_neighbours_when_looked_at_then_it_is_reported_for
         ("", {}),
     ],
 )
-def test_given_the_kernels_counters_when_read_then_those_of_all_processors_are_added(
-    tmp_path: Path, text: str, expected: dict[int, int]
-) -> None:
+def test_kernel_counters_are_summed_over_all_processors(tmp_path: Path, text: str, expected: dict[int, int]) -> None:
     (tmp_path / "arp_cache").write_text(text)
     assert overflows(str(tmp_path)) == expected

@@ -18,7 +18,7 @@ from sandnet.dns.control_protocol import Lack
 from sandnet.dns.takeover import OpenedSockets
 from sandnet.errors import Error, Kind
 from tests.support.dns_servers import names, until
-from tests.unit.dns.local import LocalResolver, asker
+from tests.support.local_name_servers import LocalResolver, asker
 
 WEB = names("front", "e1", "web", "10.0.0.2")
 
@@ -59,7 +59,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         await resolver.crash()
 
 
-async def test_given_changes_before_the_resolver_when_it_comes_then_it_knows_them(rig: Rig) -> None:
+async def test_changes_made_before_the_resolver_connects_reach_it(rig: Rig) -> None:
     rig.broken = "no such program"
     rig.client.open()
     began = asyncio.get_running_loop().time()
@@ -74,7 +74,7 @@ async def test_given_changes_before_the_resolver_when_it_comes_then_it_knows_the
     assert await rig.known("web")
 
 
-async def test_given_a_restarted_daemon_when_it_has_said_nothing_yet_then_no_name_is_lost(rig: Rig) -> None:
+async def test_restarted_daemon_loses_no_name_before_its_first_update(rig: Rig) -> None:
     rig.client.open()
     await rig.client.replace([WEB, asker("box", "front")])
     successor = NameClient(rig.path, "1.0", rig.start, rig.open)
@@ -89,7 +89,7 @@ async def test_given_a_restarted_daemon_when_it_has_said_nothing_yet_then_no_nam
     await successor.close()
 
 
-async def test_given_a_crash_when_repaired_then_all_is_told_again_but_what_was_taken_back(rig: Rig) -> None:
+async def test_resolver_crash_resends_all_but_removed_names(rig: Rig) -> None:
     rig.client.open()
     await rig.client.replace([WEB, names("front", "e2", "db", "10.0.0.3"), asker("box", "front")])
     await rig.resolver.crash()
@@ -101,7 +101,7 @@ async def test_given_a_crash_when_repaired_then_all_is_told_again_but_what_was_t
     assert rig.resolver.completed == 1
 
 
-async def test_given_more_changes_than_a_message_holds_when_told_then_all_arrive(rig: Rig) -> None:
+async def test_changes_beyond_one_message_all_arrive(rig: Rig) -> None:
     rig.client.open()
     many = [names("front", f"e{number}", f"n{number}", "10.0.0.2") for number in range(2500)]
     await rig.client.replace([*many, asker("box", "front")])
@@ -111,7 +111,7 @@ async def test_given_more_changes_than_a_message_holds_when_told_then_all_arrive
     assert await rig.known("n2000")
 
 
-async def test_given_an_asker_without_sockets_when_they_can_be_opened_then_the_problem_goes(rig: Rig) -> None:
+async def test_socket_problem_clears_once_they_can_be_opened(rig: Rig) -> None:
     rig.client.open()
     await until(lambda: not rig.client.problem())
     rig.resolver.refuse = {f"box{number}" for number in range(5)}
@@ -122,9 +122,7 @@ async def test_given_an_asker_without_sockets_when_they_can_be_opened_then_the_p
     await until(lambda: not rig.client.problem())
 
 
-async def test_given_a_resolver_that_says_nothing_when_time_has_passed_then_another_is_started(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unresponsive_resolver_is_replaced_after_a_timeout(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HUNG", 1.0)
     monkeypatch.setattr(module, "_CHECK_INTERVAL", 0.1)
     rig.client.open()
@@ -140,7 +138,7 @@ async def test_given_a_resolver_that_says_nothing_when_time_has_passed_then_anot
     assert await rig.known("web")
 
 
-async def test_given_a_resolver_when_stopped_then_it_is_told(rig: Rig) -> None:
+async def test_stopped_resolver_is_notified(rig: Rig) -> None:
     rig.client.open()
     await until(lambda: not rig.client.problem())
     assert (await rig.client.stats()).queries == 0
@@ -150,7 +148,7 @@ async def test_given_a_resolver_when_stopped_then_it_is_told(rig: Rig) -> None:
     await stop_resolver(rig.path + ".none")
 
 
-async def test_given_another_user_when_he_calls_then_he_is_hung_up_on(tmp_path: Path) -> None:
+async def test_connection_from_another_user_is_closed(tmp_path: Path) -> None:
     resolver = LocalResolver(tmp_path, owner=os.geteuid() + 1)
     await resolver.start()
     with pytest.raises((OSError, Error)):
@@ -158,7 +156,7 @@ async def test_given_another_user_when_he_calls_then_he_is_hung_up_on(tmp_path: 
     await resolver.crash()
 
 
-async def test_given_sockets_opened_beforehand_when_the_asker_is_told_then_they_go_with_it(rig: Rig) -> None:
+async def test_prepared_sockets_are_used_by_the_announced_client(rig: Rig) -> None:
     rig.client.open()
     await until(lambda: not rig.client.problem())
     await asyncio.to_thread(rig.client.prepare, "box", "box", 1)
@@ -170,7 +168,7 @@ async def test_given_sockets_opened_beforehand_when_the_asker_is_told_then_they_
     assert rig.resolver.server.missing_sockets() == ()
 
 
-async def test_given_sockets_opened_beforehand_when_the_join_fails_then_they_are_closed(rig: Rig) -> None:
+async def test_prepared_sockets_are_closed_if_the_join_fails(rig: Rig) -> None:
     rig.client.open()
     await until(lambda: not rig.client.problem())
     await asyncio.to_thread(rig.client.prepare, "box", "box", 1)

@@ -1,0 +1,58 @@
+"""News of the kernel, as they gather."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sandnet.kernel.linux import watcher
+from sandnet.kernel.linux.kernel import LinuxFirewall
+from sandnet.kernel.linux.watcher import LinuxWatcher
+from tests.support.network_host import Host
+
+
+@pytest.fixture
+def watching(host: Host) -> Iterator[LinuxWatcher]:
+    """Listens since the host was empty."""
+    firewall = LinuxFirewall()
+    made = LinuxWatcher(firewall)
+    host.run(made.read)
+    yield made
+    made.close()
+    firewall.close()
+
+
+def test_deleted_links_are_not_remembered(host: Host, watching: LinuxWatcher) -> None:
+    remembered = dict(watching._names)
+    gone: set[str] = set()
+    for number in range(3):
+        host.sh("ip", "link", "add", f"br{number}", "type", "bridge")
+        assert f"br{number}" in host.run(watching.read).links
+        host.sh("ip", "link", "del", f"br{number}")
+        gone |= host.run(watching.read).deleted
+    assert gone == {"br0", "br1", "br2"}
+    assert watching._names == remembered
+
+
+def test_changed_addresses_and_routes_report_their_links(host: Host, watching: LinuxWatcher) -> None:
+    host.sh("ip", "link", "add", "br0", "type", "bridge")
+    host.sh("ip", "link", "set", "br0", "up")
+    host.run(watching.read)
+    host.sh("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
+    assert host.run(watching.read).extended == {"br0"}
+    host.sh("ip", "route", "add", "unreachable", "10.9.0.0/16")
+    assert host.run(watching.read).extended == {""}
+    assert not host.run(watching.read).extended
+
+
+def test_changes_beyond_one_read_come_with_the_next(
+    host: Host, watching: LinuxWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "_MOST", 1)
+    names = {f"br{number}" for number in range(3)}
+    for name in names:
+        host.sh("ip", "link", "add", name, "type", "bridge")
+    found = [set(host.run(watching.read).links) for _ in range(20)]
+    assert set().union(*found) == names
+    assert max(map(len, found)) == 1

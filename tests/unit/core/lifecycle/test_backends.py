@@ -1,0 +1,94 @@
+"""Services with several backends: addresses, succession, draining."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.model import Endpoint, JoinSpec
+from tests.support.core_in_process import CoreInProcess
+
+
+async def _service(rig: CoreInProcess, backends: int) -> Endpoint:
+    await rig.network()
+    service = await rig.endpoint("web")
+    for number in range(backends):
+        await rig.controller.services.attach("web", JoinSpec(container_id=f"c{number}"))
+    return service
+
+
+async def test_backends_have_addresses_and_one_holds_the_service_ip(rig: CoreInProcess) -> None:
+    service = await _service(rig, 3)
+    backends = rig.controller.services.backends(service)
+    assert [str(b.address) for b in backends] == ["172.16.1.2/24", "172.16.1.3/24", "172.16.1.4/24"]
+    assert [b.holder for b in backends] == [True, False, False]
+    assert backends[0].address == service.address
+
+
+async def test_attaching_the_same_container_twice_is_refused(rig: CoreInProcess) -> None:
+    await _service(rig, 1)
+    with pytest.raises(Error) as caught:
+        await rig.controller.services.attach("web", JoinSpec(container_id="c0"))
+    assert caught.value.code == "already_joined"
+
+
+async def test_endpoint_url_refuses_a_second_container(rig: CoreInProcess) -> None:
+    await _service(rig, 1)
+    with pytest.raises(Error) as caught:
+        await rig.join("c9", "web")
+    assert caught.value.kind is Kind.INVALID
+
+
+async def test_next_backend_takes_over_and_the_leased_address_returns(
+    rig: CoreInProcess,
+) -> None:
+    service = await _service(rig, 3)
+    await rig.controller.services.detach("web", "c0")
+    assert [(b.container_id, b.holder) for b in rig.controller.services.backends(service)] == [
+        ("c1", True),
+        ("c2", False),
+    ]
+    for container in ("c1", "c2"):
+        await rig.controller.services.detach("web", container)
+    await rig.controller.services.unpublish("web")
+    assert not list(await rig.store.list("claim/address/"))
+
+
+async def test_backends_keep_their_addresses_over_a_restart(rig: CoreInProcess) -> None:
+    service = await _service(rig, 3)
+    before = list(rig.controller.services.backends(service))
+    await rig.start()
+    later = await rig.endpoint("later")
+    assert list(rig.controller.services.backends(service)) == before
+    assert str(later.address) == "172.16.1.5/24"
+
+
+async def test_drained_backend_is_shown_and_can_be_reactivated(rig: CoreInProcess) -> None:
+    service = await _service(rig, 2)
+    await rig.controller.services.change_backend("web", "c0", drained=True, weight=7)
+    assert [(b.drained, b.weight) for b in rig.controller.services.backends(service)] == [(True, 7), (False, 1)]
+    await rig.controller.services.change_backend("web", "c0", drained=False)
+    assert not rig.controller.services.backends(service)[0].drained
+    with pytest.raises(Error) as caught:
+        await rig.controller.services.change_backend("web", "nobody", drained=True)
+    assert caught.value.kind is Kind.NOT_FOUND
+
+
+async def test_concurrent_attach_and_detach_always_leave_one_holder(rig: CoreInProcess) -> None:
+    service = await _service(rig, 1)
+    specs = [JoinSpec(container_id=f"d{number}") for number in range(8)]
+    await asyncio.gather(*(rig.controller.services.attach("web", spec) for spec in specs))
+    await asyncio.gather(*(rig.controller.services.detach("web", f"d{number}") for number in range(0, 8, 2)))
+    await rig.controller.services.detach("web", "c0")
+    backends = rig.controller.services.backends(service)
+    assert len({b.address for b in backends}) == len(backends) == 4
+    assert [b.holder for b in backends].count(True) == 1
+
+
+async def test_backend_of_an_exited_sandbox_is_replaced_at_start(rig: CoreInProcess) -> None:
+    service = await _service(rig, 2)
+    rig.kernel.namespaces.release(rig.controller.sandboxes.find("c0").key)
+    await rig.start()
+    assert [(b.container_id, b.holder) for b in rig.controller.services.backends(service)] == [("c1", True)]

@@ -1,0 +1,237 @@
+"""Lost records are found again by what is in the kernel; a copy that is behind is brought up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from msgspec.structs import replace
+
+from sandnet.core.recovery.rebuild import LISTED
+from sandnet.core.state.records import Records
+from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Sandbox
+from sandnet.model.ports import ExposedPort
+from sandnet.stores.base import REBUILD, Put
+from tests.support.core_in_process import CoreInProcess, MoodyStore, mapping
+
+Told = tuple[Sequence[Network], Sequence[Endpoint], Sequence[Sandbox], Sequence[Attachment]]
+
+
+def told(rig: CoreInProcess) -> Told:
+    """All records, without what no mark tells and without the two networks that have no link."""
+    records = rig.controller._context.records
+    return (
+        sorted(map(_plain, (n for n in records.networks() if n.link)), key=lambda n: n.id),
+        sorted((replace(e, sequence=0, created=0) for e in records.endpoints()), key=lambda e: e.id),
+        sorted(
+            (replace(b, sequence=0, created=0, resolv_conf_digest="") for b in records.sandboxes()),
+            key=lambda b: b.container_id,
+        ),
+        sorted((replace(a, sequence=0) for a in records.attachments()), key=lambda a: a.host_link),
+    )
+
+
+def _plain(net: Network) -> Network:
+    """Whether a subnet was asked for or chosen, nothing tells."""
+    return replace(net, sequence=0, created=0, options=replace(net.options, subnet=None))
+
+
+async def copied(store: MoodyStore) -> MoodyStore:
+    """A store as a copy of it is put back."""
+    copy = MoodyStore()
+    await copy.commit(Put(REBUILD, b"damaged"), *(Put(entry.key, entry.value) for entry in await store.list("")))
+    return copy
+
+
+async def restart_with(rig: CoreInProcess, store: MoodyStore) -> None:
+    rig.kernel.host.held.clear()
+    rig.store = store
+    await rig.start()
+
+
+async def test_start_without_records_recovers_everything_in_use(rig: CoreInProcess) -> None:
+    await rig.network(subnet=IPv4Network("10.9.0.0/24"), ip_range=IPv4Network("10.9.0.128/25"), icc=False)
+    await rig.network("open", host_access=(ExposedPort(proto=17, port=53),))
+    await rig.network("six", ipv6=True, internal=True)
+    await rig.endpoint("web", port_mapping=(mapping(8080), mapping(53, 53, 17)))
+    await rig.endpoint("six", "six")
+    await rig.join("c1", "web")
+    await rig.join("c1", "six", "six", auto_remove=True)
+    before, routes = told(rig), rig.default_route(rig.controller.sandboxes.find("c1"))
+    veths = rig.veths()
+
+    await restart_with(rig, MoodyStore())
+
+    assert told(rig) == before
+    assert rig.veths() == veths
+    assert rig.default_route(rig.controller.sandboxes.find("c1")) == routes
+    assert {port for _, _, port in rig.kernel.host.held} == {8080, 53}
+    health = rig.controller.health()
+    assert health.status == "degraded"
+    assert "network foo" in health.problems[0]
+    assert "labels" in health.problems[0]
+
+
+async def test_interrupted_recovery_is_completed_by_the_next_start(
+    rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a driver read back from the kernel was written already, so the store is no new one any more."""
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    before, empty = told(rig), MoodyStore()
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "commit", killed)
+        with pytest.raises(Killed):
+            await restart_with(rig, empty)
+    await empty.commit(Put("sysctl/net/ipv4/ip_forward", b"0"))
+    await restart_with(rig, empty)
+    assert told(rig) == before
+
+
+class Killed(Exception):  # noqa: N818
+    """The daemon's end."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+async def test_recovered_records_are_healthy_after_another_start(rig: CoreInProcess) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    store = MoodyStore()
+    await restart_with(rig, store)
+    before = told(rig)
+    await restart_with(rig, store)
+    assert told(rig) == before
+    assert rig.controller.health().problems == ()
+
+
+async def test_recovered_records_are_fully_removed_on_leave_and_delete(rig: CoreInProcess) -> None:
+    await rig.network()
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+    await rig.join("c1", "web")
+    await restart_with(rig, MoodyStore())
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    await rig.controller.removal.endpoint("foo", "web")
+    await rig.controller.removal.network("foo")
+    await rig.controller._context.link_reaper.wait()
+    assert rig.veths() == []
+    assert rig.kernel.host.held == set()
+    assert len(rig.controller.networks.list()) == 3
+
+
+async def test_service_with_several_backends_is_recovered_whole(rig: CoreInProcess) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    await rig.join("c1", "web")
+    for container in ("c2", "c3"):
+        await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container, weight=7), many=True)
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    before = told(rig)
+    await restart_with(rig, MoodyStore())
+    assert told(rig) == before
+    backends = rig.controller.services.backends(rig.controller.services.find("web"))
+    assert [backend.weight for backend in backends] == [7, 7]
+
+
+async def test_old_backup_gains_later_objects_and_drops_deleted_ones(
+    rig: CoreInProcess,
+) -> None:
+    await rig.network()
+    await rig.network("gone")
+    await rig.endpoint("web", labels={"tier": "front"})
+    await rig.endpoint("idle")
+    await rig.join("c1", "web")
+    copy = await copied(rig.store)
+    await rig.controller.removal.network("gone")
+    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    await rig.network("new")
+    await rig.endpoint("api", "new")
+    await rig.join("c2", "api", "new")
+    await rig.controller._context.link_reaper.wait()
+    before = told(rig)
+
+    await restart_with(rig, copy)
+
+    assert told(rig) == before
+    assert rig.controller.services.find("web").labels == {"tier": "front"}
+    problems = " ".join(rig.controller.health().problems)
+    assert "network gone" in problems
+    assert "sandbox c2" in problems
+
+
+async def test_backup_made_during_a_join_keeps_the_container_attached(rig: CoreInProcess) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    copies: list[MoodyStore] = []
+    commit = rig.store.commit
+
+    async def copying(*changes: object, durable: bool = True) -> int:
+        revision = await commit(*changes, durable=durable)  # type: ignore[arg-type]
+        copies.append(await copied(rig.store))
+        return revision
+
+    rig.store.commit = copying  # type: ignore[method-assign]
+    await rig.join("c1", "web")
+    before = told(rig)
+    for copy in copies:
+        await restart_with(rig, copy)
+        assert told(rig) == before
+
+
+async def test_address_conflict_with_a_backup_favours_the_live_holder(rig: CoreInProcess) -> None:
+    await rig.network(subnet=IPv4Network("10.9.0.0/24"))
+    await rig.endpoint("old", address=IPv4Address("10.9.0.7"), port_mapping=(mapping(8080),))
+    copy = await copied(rig.store)
+    await rig.controller.removal.endpoint("foo", "old")
+    await rig.endpoint("new", address=IPv4Address("10.9.0.7"), port_mapping=(mapping(8080),))
+    await rig.join("c1", "new")
+
+    await restart_with(rig, copy)
+
+    assert [endpoint.name for endpoint in rig.controller._context.records.endpoints()] == ["new"]
+    assert "endpoint old" in " ".join(rig.controller.health().problems)
+
+
+async def test_backup_restored_after_a_reboot_is_used_as_it_is(rig: CoreInProcess) -> None:
+    await rig.network()
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+    await rig.join("c1", "web")
+    copy = await copied(rig.store)
+    web = rig.controller.services.find("web")
+    for link in rig.kernel.links.list():
+        if link.name != "lo":
+            rig.kernel.links.drop(link.name)
+    rig.kernel.namespaces.release(rig.controller.sandboxes.find("c1").key)
+
+    await restart_with(rig, copy)
+
+    assert rig.controller.services.find("web") == replace(web, orphaned=True)
+    assert rig.controller.sandboxes.list() == []
+
+
+async def test_published_port_without_a_known_endpoint_is_reported(rig: CoreInProcess) -> None:
+    await rig.network()
+    await rig.endpoint("web", port_mapping=(mapping(8080),))
+    await restart_with(rig, MoodyStore())
+    assert any("8080" in problem for problem in rig.controller.health().problems)
+
+
+async def test_foreign_and_malformed_aliases_are_ignored(rig: CoreInProcess) -> None:
+    for number, text in enumerate(("sandnet1 net x y z", "sandnet9 net", "uplink", "sandnet1 end a b c d e")):
+        rig.kernel.links.add(f"br{number}", "bridge")
+        rig.kernel.links.present[f"br{number}"] = rig.kernel.links.present[f"br{number}"]._replace(alias=text)
+    await rig.start()
+    assert [net.name for net in rig.controller.networks.list()] == ["none", "host", "bridge"]
+    assert rig.controller.health().status == "ok"
+
+
+async def test_long_list_of_recovered_objects_is_abbreviated(rig: CoreInProcess) -> None:
+    for number in range(LISTED + 5):
+        await rig.network(f"n{number}")
+    await restart_with(rig, MoodyStore())
+    assert "and 6 more" in rig.controller.health().problems[0]

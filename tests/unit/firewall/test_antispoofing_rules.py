@@ -1,0 +1,52 @@
+"""What each port may send, as elements."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from sandnet.firewall.antispoofing_rules import elements, link_local
+from sandnet.model import Attachment, Network, NetworkOptions, Phase
+from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
+
+NET = Network(id="n", name="net", driver="bridge", phase=Phase.READY, sequence=1, created=0.0)
+FIRST = replace(attachment(1), host_link="snv1")
+SECOND = replace(attachment(2), host_link="snv2")
+
+
+def held(found: Attachment, name: str) -> set[str]:
+    return {each.key for each in elements(NET, ENDPOINT, found) if each.name == name}
+
+
+def test_link_local_address_of_a_mac_matches_linux() -> None:
+    assert str(link_local("02:42:0a:09:00:64")) == "fe80::42:aff:fe09:64"
+
+
+def test_guarded_port_sends_from_its_own_mac_and_addresses() -> None:
+    assert held(FIRST, "guarded") == {'"snv1"'}
+    assert held(FIRST, "sources4") == {'"snv1" . 02:42:0a:09:00:64 . 10.9.0.100'}
+    assert held(FIRST, "sources6") == {
+        f'"snv1" . 02:42:0a:09:00:64 . {address}' for address in ("fd09::100", "fe80::42:aff:fe09:64")
+    }
+    assert held(FIRST, "unclaimed4") == set()
+
+
+def test_further_backend_sends_from_but_does_not_claim_service() -> None:
+    assert held(SECOND, "sources4") == {f'"snv2" . {SECOND.mac} . 10.9.0.{last}' for last in (2, 100)}
+    assert held(SECOND, "unclaimed4") == {'"snv2" . 10.9.0.100'}
+    assert not any(key.endswith("0100") for key in held(SECOND, "claims6"))
+    heir = replace(SECOND, holder=True)
+    assert held(heir, "unclaimed4") == set()
+    assert any(key.endswith("0100") for key in held(heir, "claims6"))
+
+
+def test_guarded_port_without_ipv6_sends_no_ipv6() -> None:
+    without = replace(FIRST, address_ipv6=None)
+    assert [held(without, name) for name in ("sources6", "macs6", "claims6")] == [set(), set(), set()]
+
+
+@pytest.mark.parametrize("link", ["", "snv1"])
+def test_no_guard_without_anti_spoofing_or_link(link: str) -> None:
+    options = NetworkOptions(anti_spoofing=link == "")
+    found = elements(replace(NET, options=options), ENDPOINT, replace(FIRST, host_link=link))
+    assert {element.name for element in found} == ({"ports"} if link else set())

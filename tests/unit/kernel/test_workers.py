@@ -1,0 +1,94 @@
+"""Worker threads, and jobs that do not come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from sandnet.errors import Error, Kind
+from sandnet.kernel.workers import Timeouts, Workers
+from tests.support.network_host import eventually
+
+SOON = 10.0
+
+
+@pytest.fixture
+def stuck() -> Iterator[Event]:
+    """What hanging jobs wait for; it comes when the test ends."""
+    event = Event()
+    yield event
+    event.set()
+
+
+def hang(event: Event) -> str:
+    event.wait(60)
+    return "came back"
+
+
+async def test_job_behind_hanging_ones_gets_its_own_thread(stuck: Event) -> None:
+    workers = Workers(threads=2, spare=2, timeouts=Timeouts(queue=SOON, job=0.05))
+    hanging = [asyncio.create_task(workers.run(hang, stuck)) for _ in range(2)]
+    await asyncio.wait(hanging, timeout=0)  # they have the turns
+    async with asyncio.timeout(SOON):
+        assert await workers.run(str, 1) == "1"
+    assert len(workers.hanging()) == 2
+    assert workers.hanging()[0].startswith("hang has been running for")
+    stuck.set()
+    assert await asyncio.gather(*hanging) == ["came back"] * 2
+    assert workers.hanging() == []
+    assert await asyncio.gather(*(workers.run(str, i) for i in range(9))) == [str(i) for i in range(9)]
+    workers.close()
+
+
+async def test_job_beyond_the_spare_threads_is_503_in_time(stuck: Event) -> None:
+    workers = Workers(threads=1, spare=1, timeouts=Timeouts(queue=0.3, job=0.05))
+    hanging = [asyncio.create_task(workers.run(hang, stuck)) for _ in range(2)]
+    async with asyncio.timeout(SOON):
+        while len(workers.hanging()) < 2:
+            await asyncio.wait(hanging, timeout=0.01)
+        with pytest.raises(Error, match=r"no worker thread was free for 0\.3 s: hang has been running") as refused:
+            await workers.run(str, 1)
+    assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "kernel_busy")
+    stuck.set()
+    await asyncio.gather(*hanging)
+    assert await workers.run(str, 1) == "1"
+    workers.close()
+
+
+async def test_cancelled_caller_waits_for_its_running_job(stuck: Event) -> None:
+    workers = Workers()
+    begun = Event()
+
+    def job() -> None:
+        begun.set()
+        hang(stuck)
+
+    running = asyncio.create_task(workers.run(job))
+    await asyncio.to_thread(begun.wait)
+    running.cancel()
+    await asyncio.wait([running], timeout=0.05)
+    assert not running.done()
+    stuck.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    workers.close()
+
+
+async def test_many_short_jobs_stay_within_the_thread_limit() -> None:
+    workers = Workers(threads=2)
+    now, most = 0, 0
+
+    def job() -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        now -= 1
+
+    await asyncio.gather(*(workers.run(job) for _ in range(200)))
+    assert most <= 2
+    assert not workers._spares._threads
+    workers.close()
+    eventually(lambda: not workers.hanging())
