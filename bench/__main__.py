@@ -36,7 +36,7 @@ PARTS: dict[str, Callable[[Counts], Section]] = {  # the last ones last: the ker
 
 
 def options() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure sandnet and the peers beside it.")
     parser.add_argument("--quick", action="store_true", help="small counts: does everything work?")
     parser.add_argument("--only", choices=PARTS, action="append", metavar="PART", help=f"one of: {', '.join(PARTS)}")

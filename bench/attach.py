@@ -68,7 +68,7 @@ def _joins_and_leaves(daemon: Daemon, floor: Floor, counts: Counts) -> list[Figu
 
 
 def durable_write(file: int) -> None:
-    """What the disk takes for its part of one commit: a page in place, and the wait until it is safe."""
+    """Write a page in place and wait until it is safe: the disk's part of one commit."""
     os.pwrite(file, os.urandom(4096), 0)
     os.fdatasync(file)
 

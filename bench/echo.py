@@ -27,7 +27,7 @@ def serve(address: str, port: int) -> None:
 
 
 def answer(query: bytes) -> bytes:
-    """The reply to a query of one question and nothing behind it."""
+    """Return the reply to a query of one question and nothing behind it."""
     return query[:2] + _ANSWERED + query[12:] + _RECORD
 
 

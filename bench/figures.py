@@ -52,7 +52,7 @@ class Section:
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """The smallest sample that at least ``percent`` of them do not exceed (nearest rank).
+    """Return the smallest sample that at least ``percent`` of them do not exceed (nearest rank).
 
     Raises:
         ValueError: there are no samples.
@@ -63,20 +63,20 @@ def percentile(samples: Sequence[float], percent: float) -> float:
 
 
 def time_of(what: str, samples: Sequence[float], target: Target | None = None) -> Figure:
-    """The median of times in seconds, as milliseconds, with the 99th percentile beside it."""
+    """Return the median of times in seconds, as milliseconds, with the 99th percentile beside it."""
     detail = f"p99 {percentile(samples, 99) * MS:.2f}, n {len(samples)}"
     return Figure(what, median(samples) * MS, "ms", detail, target)
 
 
 def worst_of(what: str, samples: Sequence[float], target: Target | None = None) -> Figure:
-    """The longest of times in seconds, as milliseconds, with the median beside it."""
+    """Return the longest of times in seconds, as milliseconds, with the median beside it."""
     return Figure(
         what, max(samples) * MS, "ms", f"the longest of {len(samples)}, median {median(samples) * MS:.0f}", target
     )
 
 
 def ratio_of(what: str, over: Sequence[float], under: Sequence[float], target: Target | None = None) -> Figure:
-    """The ratio of two medians whose samples were taken alternately."""
+    """Return the ratio of two medians whose samples were taken alternately."""
     detail = f"{median(over) * MS:.2f} / {median(under) * MS:.2f} ms"
     return Figure(what, median(over) / median(under), "×", detail, target)
 
@@ -87,7 +87,7 @@ def growth_of(what: str, samples: Sequence[float], window: int, target: Target |
 
 
 def noise_of(samples: Sequence[float]) -> float:
-    """The median deviation from the median, as a share of it: how far an ordinary run lies from the middle."""
+    """Return the median deviation from the median, as a share of it: how far an ordinary run lies from the middle."""
     middle = median(samples)
     return median(abs(sample - middle) for sample in samples) / middle
 

@@ -66,7 +66,8 @@ class _Netlink:
 
     def quiet(self, index: int) -> None:
         """No IPv6 address of the link's own accord: a link announces one to every port of its bridge, which by
-        the thousandth attach costs ten times the attach. Has to be done before the link is up."""
+        the thousandth attach costs ten times the attach. Has to be done before the link is up.
+        """
         self.ask(_NEWLINK, 0, _link(index) + _NO_LINK_LOCAL)
 
     def default_route(self, gateway: str) -> None:
@@ -89,7 +90,7 @@ class Floor:
         self._sandboxes: list[int] = []
 
     def attach(self, number: int) -> None:
-        """A namespace with an interface, an address and a default route; ``number`` is 0 to 65,000."""
+        """Make a namespace with an interface, an address and a default route; ``number`` is 0 to 65,000."""
         with restoring_namespace():
             unshare_network()
             namespace = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
@@ -109,7 +110,7 @@ class Floor:
         inside.close()
 
     def network(self, number: int) -> None:
-        """A bridge that is up and has an address; ``number`` is 0 to 65,000."""
+        """Make a bridge that is up and has an address; ``number`` is 0 to 65,000."""
         high, low = divmod(number, 256)
         self._make_bridge(_NETWORKS + number, f"n{number}", f"11.{high}.{low}.1", 24)
 

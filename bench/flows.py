@@ -42,7 +42,7 @@ _SO_RCVBUFFORCE = 33
 
 
 def made(path: str, kind: int) -> socket.socket:
-    """An IPv4 socket in the namespace at a path."""
+    """Return an IPv4 socket in the namespace at a path."""
     with opened_namespace(path, follow=True) as namespace, in_namespace(namespace):
         return socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
 

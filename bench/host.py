@@ -54,7 +54,7 @@ class Namespace:
 
 
 def host_links(pid: int) -> set[str]:
-    """The names of the links in the network namespace of a process."""
+    """Return the names of the links in the network namespace of a process."""
     lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
     return {line.partition(":")[0].strip() for line in lines}
 
@@ -74,7 +74,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str, pause: 
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that are there, zombies included."""
+    """Return the processes that a process has started and that are there, zombies included."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return sorted(int(child) for file in lists for child in file.read_text().split())
 

@@ -12,7 +12,7 @@ import time
 
 
 def born() -> int:
-    """A process that waits; its id."""
+    """Return a process that waits; its id."""
     pid = os.fork()
     if not pid:
         signal.pause()

@@ -51,7 +51,7 @@ WAIT = 2.0
 
 
 def measure(counts: Counts) -> Section:
-    """dnsperf where there is one; then many sandboxes, told to a resolver without a daemon."""
+    """Dnsperf where there is one; then many sandboxes, told to a resolver without a daemon."""
     figures: list[Figure] = []
     notes = [
         f"Memory, sockets and publishing: {counts.sandboxes} namespaces and as many names on one network that all "
@@ -110,7 +110,7 @@ def _in_turn(names: Iterable[str], counts: Counts, run: Callable[[str], float]) 
 
 @contextmanager
 def _echo(directory: Path) -> Iterator[str]:
-    """A namespace with the echo in it; its path."""
+    """Yield a namespace with the echo in it; its path."""
     namespace, log = Namespace(), directory / "echo"
     process = namespace.start([sys.executable, "-m", "bench.echo", SERVER_ADDRESS, str(PORT)], log)
     try:
@@ -127,7 +127,7 @@ def _sandbox(daemon: Daemon) -> str:
 
 
 def _dnsperf(place: str, directory: Path, seconds: int, *more: str) -> str:
-    """What it says; to a file, so that no reader takes part of the processor meanwhile."""
+    """Return what it says; to a file, so that no reader takes part of the processor meanwhile."""
     out = directory / "out"
     command = ["nsenter", f"--net={place}", "dnsperf", "-s", SERVER_ADDRESS, "-d", str(directory / "questions")]
     with out.open("w") as file:
@@ -279,7 +279,7 @@ async def _published(client: NameClient, askers: Sequence[SetClient], times: int
 
 
 def address_told(key: str, name: str) -> IPv4Address:
-    """The address with which the answer to an A question ends, asked from inside the namespace."""
+    """Return the address with which the answer to an A question ends, asked from inside the namespace."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     question = struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)
     with opened_namespace(key) as namespace, in_namespace(namespace):

@@ -59,13 +59,13 @@ async def _changes(packet_filter: PacketFilter, counts: Counts) -> list[Figure]:
 
 @contextmanager
 def _flow() -> Iterator[None]:
-    """A tracked connection: with none there is nothing to look through when a backend goes, and no host has none."""
+    """Yield a tracked connection: with none the kernel has nothing to search when a backend is removed."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         yield
 
 
 async def _watched(packet_filter: PacketFilter, states: Sequence[EndpointState], times: int) -> dict[str, Stopwatch]:
-    """A fourth backend comes and goes, at services that are spread evenly over all."""
+    """Return a fourth backend comes and goes, at services that are spread evenly over all."""
     watches = {name: Stopwatch() for name in ("attached", "drained", "undrained", "detached")}
     for turn in range(times):
         endpoint, three = states[turn * len(states) // times]
@@ -79,7 +79,7 @@ async def _watched(packet_filter: PacketFilter, states: Sequence[EndpointState],
 
 
 def single_network() -> Network:
-    """The network that all services are on."""
+    """Return the network that all services are on."""
     gateway = IPv4Address(int(PREFIX.network_address) + 1)
     return Network(
         id="n" * 64,
@@ -95,7 +95,7 @@ def single_network() -> Network:
 
 
 def service(network: Network, number: int) -> EndpointState:
-    """A service with a published port; its addresses are the next few of the network."""
+    """Return a service with a published port; its addresses are the next few of the network."""
     place = 256 + number * (BACKENDS + 1)
     endpoint = Endpoint(
         id=f"{number:064x}",
@@ -112,7 +112,7 @@ def service(network: Network, number: int) -> EndpointState:
 
 
 def _backend(endpoint: Endpoint, number: int) -> Attachment:
-    """The first has the service's own address."""
+    """Return the first has the service's own address."""
     place = 256 + endpoint.sequence * (BACKENDS + 1) + number
     return Attachment(
         endpoint_id=endpoint.id,
@@ -139,7 +139,7 @@ def _mac(place: int) -> str:
 
 
 def told(figures: Sequence[Figure]) -> str:
-    """A sentence for the report."""
+    """Return a sentence for the report."""
     return (
         f"The {len(figures) - 1} changes with all services programmed are what the driver does in the kernel, without "
         f"the daemon around it. Each service has {BACKENDS} backends and a published port; one connection is tracked."

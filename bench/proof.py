@@ -21,7 +21,7 @@ class Started:
         return children(self._pid), ended_children_faults(self._pid)
 
     def told(self) -> str:
-        """A sentence for the report."""
+        """Return a sentence for the report."""
         if self._seen() != self._before:
             return "The daemon started other processes during these calls."
         if _ignores_ended_children(self._pid):
@@ -40,7 +40,7 @@ def _ignores_ended_children(pid: int) -> bool:
 
 
 def foreign_tables(daemon: Daemon) -> str:
-    """What the daemon's host has of packet filter tables beside our own: those of iptables would be there."""
+    """Return what the daemon's host has of packet filter tables beside our own: those of iptables would be there."""
     if shutil.which("nft") is None:
         return "nft is not installed: the tables of the packet filter were not checked."
     legacy = Path(f"/proc/{daemon.pid}/net/ip_tables_names")

@@ -43,13 +43,13 @@ How it is measured:
 
 
 def value_text(figure: Figure) -> str:
-    """The figure with its unit, with as many digits as it is worth."""
+    """Return the figure with its unit, with as many digits as it is worth."""
     digits = 0 if figure.value >= 100 else 1 if figure.value >= 10 else 2
     return f"{figure.value:.{digits}f} {figure.unit}"
 
 
 def target_text(figure: Figure) -> str:
-    """The promise, or nothing."""
+    """Return the promise, or nothing."""
     if figure.target is None:
         return ""
     sign = "≤" if figure.target.sense == "at most" else "≥"
@@ -57,12 +57,12 @@ def target_text(figure: Figure) -> str:
 
 
 def row(figure: Figure) -> tuple[str, ...]:
-    """The cells of a line: what, figure, detail, target, verdict."""
+    """Return the cells of a line: what, figure, detail, target, verdict."""
     return figure.what, value_text(figure), figure.detail, target_text(figure), figure.verdict
 
 
 def terminal(section: Section) -> str:
-    """A section as aligned columns."""
+    """Return a section as aligned columns."""
     rows = [row(figure) for figure in section.figures]
     widths = [max(len(cells[column]) for cells in rows) for column in range(5)] if rows else []
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) for cells in rows]
@@ -72,7 +72,7 @@ def terminal(section: Section) -> str:
 
 
 def markdown(sections: Iterable[Section], machine: Mapping[str, str]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     described = "\n".join(f"| {name} | {value} |" for name, value in machine.items())
     parts = [INTRODUCTION, f"## The machine\n\n| | |\n|---|---|\n{described}\n", *map(_markdown_section, sections)]
     return "\n".join(parts)

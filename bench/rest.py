@@ -30,7 +30,7 @@ class Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
     def ask(self, method: str, path: str, body: JSON = None) -> JSON:
-        """The decoded answer, ``None`` where there is none.
+        """Return the decoded answer, ``None`` where there is none.
 
         Raises:
             RuntimeError: the status is no success.
@@ -42,7 +42,7 @@ class Connection(http.client.HTTPConnection):
         return json.loads(answer) if answer else None
 
     def exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
-        """The same without the decoding."""
+        """Return the same without the decoding."""
         if time.monotonic() - self._used > IDLE:
             self.close()  # the next request opens it again
         self.request(method, path, body, headers)

@@ -151,7 +151,7 @@ class Scene:
         return [str(self._daemon.rest.ask("POST", path, {"container_id": each})) for each in names]
 
     def _sinks(self) -> list[Plan]:
-        """What comes through a published port has a port of its own."""
+        """Return what comes through a published port has a port of its own."""
         direct, published = {"port": PORT}, {"port": PORT + 1}
         return [
             {"flow": "udp direct", "kind": "udp", "path": self._web, **direct},
@@ -201,7 +201,7 @@ def _end(process: subprocess.Popen[str]) -> Plan:
 
 
 def seen(took: float | None, sent: Plan, came: Plan) -> Seen:
-    """What became of the traffic, by what both ends say.
+    """Return what became of the traffic, by what both ends say.
 
     Raises:
         RuntimeError: nothing of a flow arrived.

@@ -61,7 +61,7 @@ def _networks(daemon: Daemon, counts: Counts) -> list[Figure]:
 
 
 def _endpoints(daemon: Daemon, attaches: list[float], counts: Counts) -> list[Figure]:
-    """A bridge takes 1,023 ports, so the thousand and the warm-up have a network each."""
+    """Return a bridge takes 1,023 ports, so the thousand and the warm-up have a network each."""
     create, join = Stopwatch(), Stopwatch()
     network, warm = daemon.network("many", subnet="10.202.0.0/16"), daemon.network("warm", subnet="10.203.0.0/16")
     for number in range(counts.warm_up):

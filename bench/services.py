@@ -105,7 +105,7 @@ def _connections(place: _Place, counts: Counts) -> list[Figure]:
 
 
 def beside(what: str, unit: str, plain: list[float], through: list[float], bound: float) -> list[Figure]:
-    """The lines of a rate, and the median of the ratios of neighbouring runs."""
+    """Return the lines of a rate, and the median of the ratios of neighbouring runs."""
     ratios = [mine / other for mine, other in zip(through, plain, strict=True)]
     return [
         Figure(f"{what}, direct", median(plain), unit, _range(plain, ".1f")),
@@ -128,7 +128,7 @@ def _range(values: list[float], form: str) -> str:
 
 
 def _requests(daemon: Daemon, counts: Counts) -> list[Figure]:
-    """A service is published, gets three backends, and loses them, one drained before."""
+    """Return a service is published, gets three backends, and loses them, one drained before."""
     watch = {name: Stopwatch() for name in ("first", "further", "drain", "detach", "last")}
     for number in range(counts.settles + 1):
         service = publish(daemon, f"service{number}")

@@ -64,7 +64,7 @@ class _Side:
         self._ticks, self._times = 0, 0
 
     def block(self, turn: int) -> float:
-        """The mean seconds of a join and its leave."""
+        """Return the mean seconds of a join and its leave."""
         ticks = self._spent()
         begun = time.perf_counter()
         for number in range(self._block):

@@ -32,7 +32,7 @@ class Peer(Protocol):
         """Delete it."""
 
     def prepare(self, number: int) -> None:
-        """What has to be there before an attach, and is not part of it."""
+        """Make what an attach needs and does not make itself."""
 
     def attach(self, number: int) -> None:
         """Attach a container."""
@@ -82,7 +82,7 @@ class Ours:
 
 
 def beside(peer: Peer, ours: Peer, verbs: tuple[str, ...], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
-    """Times of ours and of the peer's for every verb, taken alternately after one round to warm up."""
+    """Return times of ours and of the peer's for every verb, taken alternately after one round to warm up."""
     watches = {verb: (Stopwatch(), Stopwatch()) for verb in verbs}
     for number in range(rounds + 1):
         for each in (ours, peer):
@@ -98,7 +98,7 @@ def beside(peer: Peer, ours: Peer, verbs: tuple[str, ...], rounds: int) -> dict[
 
 
 def compared(name: str, verb: str, ours: list[float], theirs: list[float], bound: float | None = None) -> list[Figure]:
-    """The lines of one verb."""
+    """Return the lines of one verb."""
     return [
         time_of(f"{verb}, {name}", theirs),
         time_of(f"{verb}, sandnet", ours),
@@ -113,5 +113,5 @@ def really_root() -> bool:
 
 
 def skipped(title: str, why: str) -> Section:
-    """The section of a peer that is not there."""
+    """Return the section of a peer that is not there."""
     return Section(title, (), (f"Skipped: {why}.",))

@@ -158,7 +158,7 @@ class Docker:
         self._ask("DELETE", f"/networks/{self._created}")
 
     def prepare(self, number: int) -> None:
-        """The container runs already."""
+        """Do nothing: the container runs already."""
 
     def attach(self, number: int) -> None:
         """``POST /networks/…/connect``."""
@@ -169,11 +169,11 @@ class Docker:
         self._ask("POST", f"/networks/{self._network}/disconnect", {"Container": "bench"})
 
     def clear(self, number: int) -> None:
-        """The container goes on."""
+        """Do nothing: the container continues to run."""
 
 
 def _image() -> bytes:
-    """A file system with nothing but busybox."""
+    """Return a file system with nothing but busybox."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(BUSYBOX.resolve(), "busybox")
@@ -181,7 +181,7 @@ def _image() -> bytes:
 
 
 def _remove_cgroups() -> None:
-    """The groups that dockerd made for its containers, in every hierarchy; it leaves them behind."""
+    """Remove the groups that dockerd made for its containers, in every hierarchy: it leaves them behind."""
     top = Path("/sys/fs/cgroup")
     for group in [*top.glob(CGROUP), *top.glob(f"*/{CGROUP}")]:
         with suppress(OSError):

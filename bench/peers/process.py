@@ -16,7 +16,7 @@ class ProcessPeer:
         """There are no networks apart from attachments."""
 
     def delete_network(self, number: int) -> None:
-        """The same."""
+        """Do nothing, as for :meth:`create_network`."""
 
     def prepare(self, number: int) -> None:
         """Make the container's namespace."""
