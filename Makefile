@@ -71,8 +71,7 @@ soak: $(VENV)/.installed-dev ## Put the daemon under pressure for an hour (SOAK_
 	@scripts/private-host $(BIN)/python -m tests.stress.soak
 
 install: $(VENV)/.installed ## Make .venv; afterwards .venv/bin/sandnet is the command
-	@$(BIN)/python -c 'from sandnet.kernel.linux.nftables import require_library as r; r()' 2>/dev/null || \
-		echo "One library is missing, without which the daemon does not start: sudo apt-get install libnftables1"
+	@$(BIN)/python -c 'from sandnet.prerequisites import advice; print(advice())' | sed '/^$$/d'
 	@echo "$(BIN)/sandnet is ready"
 
 lock: ## Resolve the newest dependencies into requirements.lock, with the hash of each file

@@ -104,11 +104,20 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def _start_hint(url: str) -> str:
+    """Return how to start the daemon, before it what a daemon on this machine lacks."""
+    if not url.startswith("unix:"):
+        return START_HINT
+    from sandnet.prerequisites import advice
+
+    return "; ".join(filter(None, (advice(), START_HINT)))
+
+
 def unreachable(url: str, timeout: float, error: Exception) -> Error:
     """Return the error for a failed connection to the daemon, with a hint for the user."""
     message, hint = f"cannot reach the daemon at {url}: {error}", START_HINT
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        message = f"no daemon listens on {url}"
+        message, hint = f"no daemon listens on {url}", _start_hint(url)
     elif isinstance(error, PermissionError):
         message, hint = (
             f"not allowed to open {url}",

@@ -15,7 +15,7 @@ import pytest
 from tests.architecture.source import PACKAGE, REPOSITORY, dotted, imports, label, modules, room, tree
 
 FLOOR = {
-    **dict.fromkeys(("errors", "escaping", "logs", "model", "wire"), 0),
+    **dict.fromkeys(("errors", "escaping", "logs", "model", "prerequisites", "wire"), 0),
     **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "cli"), 1),
     **dict.fromkeys(("ipam", "firewall"), 2),
     **dict.fromkeys(("drivers",), 3),
@@ -64,7 +64,7 @@ UPWARD = {
     ("cli/commands/state.py", "config"): "the same",
 }
 LIGHT = {"client", "transport", "cli"}
-LIGHT_IMPORTS = {"errors", "escaping", "wire", "client", "transport", "cli"}
+LIGHT_IMPORTS = {"errors", "escaping", "prerequisites", "wire", "client", "transport", "cli"}
 LIGHT_PACKAGES = {"click", "msgspec"}
 DRIVERS = {"null", "host", "bridge", "overlay", "macvlan", "remote"}
 """What else is in ``drivers/`` is shared ground, which knows no driver."""

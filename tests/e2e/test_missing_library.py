@@ -8,8 +8,20 @@ import pytest
 
 from tests.support.daemon import SANDNET, RunningDaemon
 
+NOWHERE = ("-H", "unix:///nowhere/sandnet.sock")
 
-@pytest.mark.parametrize("words", [("daemon",)], ids=lambda words: words[0])
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("daemon",),
+        (*NOWHERE, "run", "--", "true"),
+        (*NOWHERE, "run", "-d", "--", "true"),
+        (*NOWHERE, "doctor"),
+        (*NOWHERE, "network", "ls"),
+    ],
+    ids=" ".join,
+)
 def test_missing_libnftables_error_names_the_package(fresh_world: RunningDaemon, words: tuple[str, ...]) -> None:
     daemon = fresh_world
     (daemon.folder / "libnftables.so.1").touch()  # the loader finds no library in it

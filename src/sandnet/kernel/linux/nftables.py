@@ -26,9 +26,8 @@ from sandnet.kernel.low_descriptors import LowDescriptors
 from sandnet.kernel.netlink.nfnetlink import Nfnetlink
 from sandnet.kernel.netlink.socket import map_errors
 from sandnet.kernel.types import ElementChange, Listing
+from sandnet.prerequisites import NFTABLES_LIBRARY, install_command
 
-_LIBRARY: Final = "libnftables.so.1"
-_PACKAGE_HINT: Final = "apt-get install libnftables1"
 _NUMERIC_STATELESS: Final = 0xF << 7 | 1 << 2
 """Output flags (libnftables(3)): numbers instead of names, and no counters, as we write it ourselves."""
 _ABSENT_HINT: Final = "somebody else removed rules of ours: they are put back within seconds"
@@ -63,7 +62,7 @@ def _library() -> ctypes.CDLL:
     Raises:
         OSError: it is not installed.
     """
-    library = ctypes.CDLL(_LIBRARY)
+    library = ctypes.CDLL(NFTABLES_LIBRARY)
     library.nft_ctx_new.argtypes = (ctypes.c_uint32,)
     library.nft_ctx_new.restype = ctypes.c_void_p
     library.nft_ctx_free.argtypes = (ctypes.c_void_p,)
@@ -88,8 +87,8 @@ def require_library() -> None:
     try:
         _library()
     except OSError as error:
-        message = f"sandnet needs the library {_LIBRARY}, which is not installed here"
-        raise Error(Kind.UNAVAILABLE, message, _PACKAGE_HINT, "library_missing") from error
+        message = f"sandnet needs the library {NFTABLES_LIBRARY}, which is not installed here"
+        raise Error(Kind.UNAVAILABLE, message, install_command("libnftables1"), "library_missing") from error
 
 
 class Nftables:
