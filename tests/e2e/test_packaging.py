@@ -30,6 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
+    shutil.copytree(REPOSITORY / "packaging", source / "packaging")
     shutil.copytree(REPOSITORY / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source)
     (built,) = (source / "dist").glob("sandnet-*.whl")
@@ -55,6 +56,11 @@ def test_installed_wheel_provides_the_command(installed: Path) -> None:
     assert Path(where.strip()).is_relative_to(installed.parent)
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert declared in run(installed / "sandnet", "version")
+
+
+def test_installed_wheel_provides_the_example_configuration(installed: Path) -> None:
+    example = installed.parent / "share" / "doc" / "sandnet" / "sandnet.toml"
+    assert example.read_bytes() == (REPOSITORY / "packaging" / "sandnet.toml").read_bytes()
 
 
 def test_wheel_holds_only_the_program_and_its_license(wheel: Path) -> None:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from sandnet.config import load
+from sandnet.config import Config, load
 from sandnet.errors import Error
+
+EXAMPLE = Path(__file__).parents[2] / "packaging" / "sandnet.toml"
+
+
+@pytest.fixture
+def uncommented(tmp_path: Path) -> Path:
+    """The example configuration with every setting in force."""
+    file = tmp_path / "sandnet.toml"
+    file.write_text(re.sub(r"^#(?=\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+    return file
+
+
+def test_example_configuration_as_it_is_changes_nothing() -> None:
+    assert tomllib.loads(EXAMPLE.read_text()) == {}
+
+
+def test_example_configuration_uncommented_equals_the_defaults(uncommented: Path) -> None:
+    assert load(str(uncommented), {}) == Config()
+
+
+def test_example_configuration_has_every_setting_in_order(uncommented: Path) -> None:
+    assert tuple(tomllib.loads(uncommented.read_text())) == Config.__struct_fields__
 
 
 @pytest.mark.parametrize(
