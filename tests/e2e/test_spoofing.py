@@ -240,6 +240,24 @@ def test_spoofed_frames_pass_without_anti_spoofing(daemon: RunningDaemon) -> Non
     assert failing(scene.passes, scene, tricks) == []
 
 
+def test_queries_are_dropped_on_an_adopted_bridge(daemon: RunningDaemon) -> None:
+    """A bridge of the user's may snoop multicast, and would follow a sandbox that plays querier or router."""
+    sh = daemon.host.sh
+    sh("ip", "link", "add", "theirs", "type", "bridge", "mcast_snooping", "1")
+    try:
+        scene = staged(daemon, bridge_name="theirs", anti_spoofing=False)
+        kinds = ("MLD", "MRD", "PIM", "IGMP", "DVMRP")
+        queries = {name: made for name, made in TRICKS.items() if name.startswith(kinds)}
+        assert len(queries) > 15
+        assert failing(scene.is_refused, scene, queries) == []
+        assert failing(scene.passes, scene, {name: RIGHTS[name] for name in ("IPv4", "IPv6", "a ping")}) == []
+        spoofed = {name: TRICKS[name] for name in ("the victim's MAC", "a redirect")}
+        assert failing(scene.passes, scene, spoofed) == []
+    finally:
+        daemon.api.delete("/networks/foo?force=true")
+        sh("ip", "link", "del", "theirs")
+
+
 def test_frames_with_the_own_address_pass(daemon: RunningDaemon) -> None:
     scene = staged(daemon)
     assert failing(scene.passes, scene, RIGHTS) == []

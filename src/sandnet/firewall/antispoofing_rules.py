@@ -65,6 +65,7 @@ _SETS: Final = {
     "unclaimed4": (_PORT, _IPV4),
     "macs6": (_PORT, _MAC_NUMBER),
     "claims6": (_PORT, _IPV6_NUMBER),
+    "snooped": (_PORT,),
 }
 _PORTS: Final = "ports"
 """The map of a network's ports; load balancing uses it as well, with anti-spoofing and without."""
@@ -146,6 +147,16 @@ _CHAINS: Final = {
         f"{_DETECTION} ip6 length 32 @th,192,16 0x0e01 accept",
         "drop",
     ),
+    # ports without anti-spoofing on a bridge of the user's, which may follow whatever queries come (mcast_snooping)
+    "guard_snooped6": (
+        "icmpv6 type { mld-listener-query, mld-listener-done, 151-153 } drop",
+        "meta l4proto ah goto guard_ah",
+        "meta l4proto 103 drop",
+    ),
+    "guard_snooped": (
+        "ether type ip meta l4proto { 2, 51, 103 } goto guard_ip4",
+        "ether type ip6 meta l4proto { 51, 58, 103 } goto guard_snooped6",
+    ),
     "guard_other": (
         "ether type arp goto guard_arp",
         "ether type ip6 ip6 saddr :: goto guard_unspecified",
@@ -163,6 +174,7 @@ _GATES: Final = (
     "ether type ip iifname . ether saddr . ip saddr @sources4 goto guard_ip4",
     "ether type ip6 iifname . ether saddr . ip6 saddr @sources6 goto guard_ip6",
     "iifname @guarded goto guard_other",
+    "iifname @snooped goto guard_snooped",
 )
 
 
@@ -190,7 +202,8 @@ def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> PortEl
     if not attachment.host_link:
         return {}
     if not net.options.anti_spoofing:
-        return network_element(net, attachment.host_link)
+        snooped = {Element(BRIDGE, "snooped", f'"{attachment.host_link}"'): ""} if net.link_adopted else {}
+        return network_element(net, attachment.host_link) | snooped
     own = {Element(BRIDGE, name, key): "" for name, key in _keys(endpoint, attachment)}
     return network_element(net, attachment.host_link) | own
 
