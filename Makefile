@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_PACKAGES := scripts/debian-packages.txt
 TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt
-LINTED := src tests docs $(wildcard bench) scripts/demo scripts/demo-backend
+LINTED := src tests docs $(wildcard bench) scripts/demo scripts/demo-backend scripts/man-pages hatch_build.py
 SUITES ?= bookworm trixie
 export PYTHON
 # Tests wait for half of their time: two at once for each processor. The longest take a minute, so none waits behind it.
@@ -56,6 +56,8 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/mypy
 	@$(BIN)/mypy --scripts-are-modules scripts/demo
 	@$(BIN)/mypy --scripts-are-modules scripts/demo-backend
+	@$(BIN)/mypy --scripts-are-modules scripts/man-pages
+	@$(BIN)/mypy hatch_build.py
 
 docs: $(VENV)/.installed ## Build the pages as HTML into build/docs, and check their links to each other
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
@@ -80,7 +82,11 @@ lock: ## Resolve the newest dependencies into requirements.lock, with the hash o
 	@build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
-wheel: $(VENV)/.installed-dev ## Build dist/sandnet-*.whl
+man: $(VENV)/.installed-dev ## Write the man pages into build/man
+	@rm -rf build/man
+	@$(BIN)/python scripts/man-pages build/man
+
+wheel: man ## Build dist/sandnet-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## Remove .venv and everything that was built

@@ -8,9 +8,13 @@ import sys
 import sysconfig
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from sandnet.cli.root import root
 
 REPOSITORY = Path(__file__).parents[2]
 UNITS = ("sandnet.service", "sandnet.socket")
@@ -28,8 +32,9 @@ def run(*command: str | Path) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy so that nothing is written beside the source."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py"):
         shutil.copy(REPOSITORY / name, source)
+    run(sys.executable, REPOSITORY / "scripts" / "man-pages", source / "build" / "man")
     shutil.copytree(REPOSITORY / "packaging", source / "packaging")
     shutil.copytree(REPOSITORY / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source)
@@ -61,6 +66,25 @@ def test_installed_wheel_provides_the_command(installed: Path) -> None:
 def test_installed_wheel_provides_the_example_configuration(installed: Path) -> None:
     example = installed.parent / "share" / "doc" / "sandnet" / "sandnet.toml"
     assert example.read_bytes() == (REPOSITORY / "packaging" / "sandnet.toml").read_bytes()
+
+
+def commands(command: click.Command, name: str) -> Iterator[str]:
+    """Yield the names of the pages of a command and those below it."""
+    yield name
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        for each in command.list_commands(ctx):
+            below = command.get_command(ctx, each)
+            if below is not None and not below.hidden:
+                yield from commands(below, f"{name}-{each}")
+
+
+def test_installed_wheel_provides_a_man_page_for_each_command(installed: Path) -> None:
+    pages = {page.stem: page.read_text() for page in (installed.parent / "share" / "man" / "man1").glob("*.1")}
+    assert pages.keys() == set(commands(root, "sandnet"))
+    assert "\b" not in "".join(pages.values())
+    assert "network" in pages["sandnet"]
+    assert "--fix" in pages["sandnet-doctor"].replace("\\", "")
 
 
 def test_wheel_holds_only_the_program_and_its_license(wheel: Path) -> None:
