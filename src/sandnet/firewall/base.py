@@ -27,12 +27,14 @@ StateOf = Callable[[Collection[Phase]], list[NetworkState]]
 
 
 class Fault(NamedTuple):
-    """Something in the kernel that differs from the records."""
+    """Something on the host that differs from the records."""
 
     what: str
-    """Kind: ``network``, ``rules`` or ``parameter``."""
+    """Kind: ``network``, ``rules``, ``parameter``, ``sandbox``, ``backend`` or ``file``."""
     object: str
-    """A network's id, or the name of a table or a parameter."""
+    """A network's id, or the name of a table, a parameter or a file; empty where the context names it."""
     problem: str
     reason: str
     """The consequence for users."""
+    attachment: Attachment | None = None
+    """The attachment that differs, of a ``backend``."""

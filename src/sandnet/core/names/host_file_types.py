@@ -40,10 +40,3 @@ class ResolverConfig(NamedTuple):
     """Whether it queries the daemon's resolver."""
     ipv6: bool
     lookup: Lookup
-
-
-class FileFault(NamedTuple):
-    """A difference of a file from its desired content."""
-
-    path: str
-    problem: str

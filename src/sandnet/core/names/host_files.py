@@ -19,13 +19,14 @@ from threading import Lock
 
 from msgspec.structs import replace
 
-from sandnet.core.names.host_file_types import Digests, FileFault, ResolverConfig, Text
+from sandnet.core.names.host_file_types import Digests, ResolverConfig, Text
 from sandnet.core.names.host_name_files import HostView
 from sandnet.core.names.render import hosts, resolv_conf, service_lines, stub_resolv_conf
 from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.state.records import Records
 from sandnet.dns.base import SERVER_ADDRESS
 from sandnet.errors import Error, invalid
+from sandnet.firewall.base import Fault
 from sandnet.kernel.safe_files import MAX_READ, Files
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
@@ -39,6 +40,9 @@ DUTY_CYCLE = 4.0
 """Seconds of pause for each second of writing: a thousand sandboxes must not keep a processor busy."""
 STUB = IPv4Address(SERVER_ADDRESS)
 """The resolver's address inside a sandbox."""
+
+
+NO_NAMES = "programs of the container do not find the names it was given, or whom to ask"
 
 
 class HostFiles:
@@ -110,7 +114,7 @@ class HostFiles:
         text, config = self._hosts(sandbox), self._resolver_config(sandbox)
         return lambda: self._write(sandbox, text, config)
 
-    def check_job(self, sandbox: Sandbox) -> Callable[[], list[FileFault]]:
+    def check_job(self, sandbox: Sandbox) -> Callable[[], list[Fault]]:
         """Return a job for a worker thread: find the faults of a sandbox's files.
 
         The daemon owns each byte of a hosts file. The user may change a resolv.conf, and a copy of the host's hosts
@@ -145,20 +149,20 @@ class HostFiles:
             for sandbox in sandboxes
         }
 
-    def _faults(self, sandbox: Sandbox, content: bytes | None, config: ResolverConfig) -> list[FileFault]:
+    def _faults(self, sandbox: Sandbox, content: bytes | None, config: ResolverConfig) -> list[Fault]:
         hosts_text = self._files.read(sandbox.hosts_path)
         faults = []
         if hosts_text is None:
-            faults.append(FileFault(sandbox.hosts_path, "the hosts file is gone"))
+            faults.append(Fault("file", sandbox.hosts_path, "the hosts file is gone", NO_NAMES))
         elif content is not None and hosts_text != content[:MAX_READ]:
-            faults.append(FileFault(sandbox.hosts_path, "the hosts file has been changed"))
+            faults.append(Fault("file", sandbox.hosts_path, "the hosts file has been changed", NO_NAMES))
         elif sandbox.origin is Origin.HOST and self._is_stale_copy(sandbox, hosts_text):
-            faults.append(FileFault(sandbox.hosts_path, "the hosts file is behind the host's"))
+            faults.append(Fault("file", sandbox.hosts_path, "the hosts file is behind the host's", NO_NAMES))
         found = self._files.read(sandbox.resolv_conf_path)
         if found is None:
-            faults.append(FileFault(sandbox.resolv_conf_path, "resolv.conf is gone"))
+            faults.append(Fault("file", sandbox.resolv_conf_path, "resolv.conf is gone", NO_NAMES))
         elif self._is_outdated(sandbox, found, config):
-            faults.append(FileFault(sandbox.resolv_conf_path, "resolv.conf is behind the host's"))
+            faults.append(Fault("file", sandbox.resolv_conf_path, "resolv.conf is behind the host's", NO_NAMES))
         return faults
 
     def refresh_job(self, sandbox: Sandbox) -> Callable[[], Digests]:

@@ -19,6 +19,7 @@ from sandnet.core.reconcile.flow_tables import FlowTable, ServiceFlows
 from sandnet.core.reconcile.neighbour_table import NeighbourTable
 from sandnet.core.reconcile.orphaned_links import orphaned_links
 from sandnet.core.reconcile.reconciler import Reconciler
+from sandnet.core.reconcile.sandbox_diff import port_faults
 from sandnet.core.reconcile.scanner import Candidates, Scanner
 from sandnet.core.reconcile.subnet_conflicts import SubnetConflicts
 from sandnet.core.reconcile.uplink_checks import Uplinks
@@ -262,6 +263,5 @@ class DriftWatcher:
         veth = driver.link(network, endpoint, attachment) if driver and network and endpoint else None
         if veth is None:
             return False
-        options = (port.isolated, port.hairpin) == (veth.isolated, veth.hairpin)
-        bridged = self._context.kernel.watcher.name(port.link.master) == veth.bridge
-        return not (port.link.up and bridged and options) or veth.mtu not in (0, port.link.mtu)
+        on_bridge = self._context.kernel.watcher.name(port.link.master) == veth.bridge
+        return any(port_faults(veth, port, on_bridge=on_bridge))

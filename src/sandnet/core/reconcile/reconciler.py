@@ -20,7 +20,7 @@ from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.drift import REPAIRED, Drift
 from sandnet.core.reconcile.flow_tables import ServiceFlows
 from sandnet.core.reconcile.orphaned_links import orphaned_links
-from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, SandboxFault, diff_sandbox
+from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox
 from sandnet.core.reconcile.sandbox_repair import ABSENT, SandboxRepair
 from sandnet.core.reconcile.scanner import Candidates, Scanner
 from sandnet.core.reconcile.unheld_ports import PortHolding
@@ -42,7 +42,6 @@ The next repair of that sandbox gets a slot apart, so that repairs of other sand
 """
 TIMEOUT = 1.0
 """Seconds to wait for a busy object: the lock's holder is changing it, and the next comparison checks it again."""
-NO_NAMES = "programs of the container do not find the names it was given, or whom to ask"
 RELEASED = "the namespace that the container came with is gone for good: it was made to leave its networks"
 NOT_OURS = "not repaired: who mounts /proc/sys must set it"
 LEFT_OVER = "it bears our mark and no record claims it: it is left over, and keeps a place on its bridge"
@@ -197,7 +196,7 @@ class Reconciler:
             same = {each.endpoint_id for each in attached} == {each.endpoint_id for each in now}
             yield sandbox if same and self._desired.is_stable(sandbox) else None
 
-    def _diff(self, desired: DesiredSandbox) -> list[SandboxFault]:
+    def _diff(self, desired: DesiredSandbox) -> list[Fault]:
         state_reader = self._context.kernel.state_reader
         links: dict[str, Port] = {}
         for name in {name for _, veth in desired.links for name in (veth.host_link, veth.bridge)}:
@@ -205,7 +204,7 @@ class Reconciler:
         (inside,) = state_reader.inside([desired.sandbox.key])
         return [*diff_sandbox(desired, NamespaceState(links, {}, {}, ()), inside)]
 
-    def _drift_of(self, sandbox: Sandbox, fault: SandboxFault) -> Drift:
+    def _drift_of(self, sandbox: Sandbox, fault: Fault) -> Drift:
         if fault.attachment is None:
             return Drift("sandbox", sandbox.container_id, fault.problem, fault.reason, subject=sandbox)
         return Drift("backend", self._named(fault.attachment), fault.problem, fault.reason, subject=fault.attachment)
@@ -217,7 +216,7 @@ class Reconciler:
 
     async def _files(self, sandbox: Sandbox, fix: bool) -> list[Drift]:
         faults = await self._context.workers.run(self._context.host_files.check_job(sandbox))
-        drifts = [Drift("file", fault.path, fault.problem, NO_NAMES, subject=sandbox) for fault in faults]
+        drifts = [Drift("file", fault.object, fault.problem, fault.reason, subject=sandbox) for fault in faults]
         return await _repaired(drifts, lambda: self._repair.files(sandbox), fix=fix)
 
     async def _orphaned_links(self, fix: bool) -> list[Drift]:

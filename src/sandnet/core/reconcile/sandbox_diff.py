@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from sandnet.firewall.base import Fault
 from sandnet.kernel.source_policy import policy
 from sandnet.kernel.types import (
     DefaultRoute,
@@ -42,17 +43,7 @@ class DesiredSandbox(NamedTuple):
     sources: Sequence[SourceRoute] = ()
 
 
-class SandboxFault(NamedTuple):
-    """A difference of an attachment, or of the sandbox itself."""
-
-    attachment: Attachment | None
-    problem: str
-    reason: str
-
-
-def diff_sandbox(
-    desired: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None
-) -> Iterator[SandboxFault]:
+def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None) -> Iterator[Fault]:
     """Yield the differences of a sandbox.
 
     Args:
@@ -62,30 +53,30 @@ def diff_sandbox(
     """
     sandbox = desired.sandbox
     if inside is None:
-        yield SandboxFault(None, f"no namespace is pinned at {sandbox.key}", NO_SANDBOX)
+        yield _of(None, f"no namespace is pinned at {sandbox.key}", NO_SANDBOX)
         return
     if inside.inode != sandbox.inode:
-        yield SandboxFault(
+        yield _of(
             None, f"another namespace ({inside.inode}, not {sandbox.inode}) is pinned at {sandbox.key}", NO_SANDBOX
         )
         return
     if sandbox.origin is Origin.HOST:
         return
     if not inside.complete:
-        yield SandboxFault(None, "it has too many links, addresses, routes or rules to be compared", TOO_MUCH)
+        yield _of(None, "it has too many links, addresses, routes or rules to be compared", TOO_MUCH)
         yield from _host_ends(desired, host)
         return
     loopback = inside.state.links.get("lo")
     if loopback is None or not loopback.link.up:
-        yield SandboxFault(None, "lo is down", NO_LOOPBACK)
+        yield _of(None, "lo is down", NO_LOOPBACK)
     for attachment, veth in desired.links:
         for problem, reason in _link(veth, host, inside.state):
-            yield SandboxFault(attachment, problem, reason)
+            yield _of(attachment, problem, reason)
     yield from _default_routes(desired, inside.state)
     yield from _source_routes(desired, inside.state)
 
 
-def _host_ends(desired: DesiredSandbox, host: NamespaceState) -> Iterator[SandboxFault]:
+def _host_ends(desired: DesiredSandbox, host: NamespaceState) -> Iterator[Fault]:
     """Yield the differences on the host of a sandbox that cannot be compared.
 
     Its ports must follow their networks' options nevertheless.
@@ -93,9 +84,9 @@ def _host_ends(desired: DesiredSandbox, host: NamespaceState) -> Iterator[Sandbo
     for attachment, veth in desired.links:
         outer = host.links.get(veth.host_link)
         if outer is None:
-            yield SandboxFault(attachment, f"link {veth.host_link} is gone", NO_LINK)
+            yield _of(attachment, f"link {veth.host_link} is gone", NO_LINK)
         else:
-            yield from (SandboxFault(attachment, *each) for each in _outer(veth, host, outer))
+            yield from (_of(attachment, *each) for each in _outer(veth, host, outer))
 
 
 def _link(veth: Veth, host: NamespaceState, inside: NamespaceState) -> Iterator[tuple[str, str]]:
@@ -112,7 +103,18 @@ def _link(veth: Veth, host: NamespaceState, inside: NamespaceState) -> Iterator[
 
 def _outer(veth: Veth, host: NamespaceState, outer: Port) -> Iterator[tuple[str, str]]:
     bridge = host.links.get(veth.bridge)
-    if bridge is None or outer.link.master != bridge.link.ifindex:
+    yield from port_faults(veth, outer, on_bridge=bridge is not None and outer.link.master == bridge.link.ifindex)
+
+
+def port_faults(veth: Veth, outer: Port, *, on_bridge: bool) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the host end of a pair, with the reason why it matters.
+
+    Args:
+        veth: the pair as it should be.
+        outer: the host end as it was read.
+        on_bridge: whether it is a port of the right bridge.
+    """
+    if not on_bridge:
         yield f"link {veth.host_link} is no port of bridge {veth.bridge}", NO_LINK
     elif (outer.isolated, outer.hairpin) != (veth.isolated, veth.hairpin):
         yield f"link {veth.host_link} has other port options than its network", TOO_OPEN
@@ -144,7 +146,7 @@ def _addresses(veth: Veth, inside: NamespaceState, inner: Port) -> Iterator[tupl
             yield f"service address {service.ip} is not on {name}", NO_SERVICE
 
 
-def _default_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator[SandboxFault]:
+def _default_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator[Fault]:
     """Yield missing default routes. A default route that another process made stays, and wins."""
     for route in desired.routes:
         present = [hop for hop in inside.defaults if hop.version == route.gateway.version]
@@ -153,17 +155,18 @@ def _default_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator
         right = inner and [(hop.gateway, hop.ifindex) for hop in ours] == [(route.gateway.packed, inner.link.ifindex)]
         if not right and (ours or not present):
             holder = next((each for each, _ in desired.links if each.interface == route.interface), None)
-            yield SandboxFault(
-                holder, f"there is no default route by {route.gateway} through {route.interface}", NO_ROUTE
-            )
+            yield _of(holder, f"there is no default route by {route.gateway} through {route.interface}", NO_ROUTE)
 
 
-def _source_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator[SandboxFault]:
+def _source_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator[Fault]:
     indexes = {name: port.link.ifindex for name, port in inside.links.items()}
     right, found = policy(desired.sources, indexes), inside.policy
     parts = (("rules", right.rules ^ found.rules), ("routes", right.routes ^ found.routes))
     for what, differing in parts:
         if differing:
-            yield SandboxFault(
-                None, f"{len(differing)} {what} for routing by source are missing, or too many", NO_ANSWER
-            )
+            yield _of(None, f"{len(differing)} {what} for routing by source are missing, or too many", NO_ANSWER)
+
+
+def _of(attachment: Attachment | None, problem: str, reason: str) -> Fault:
+    """Return a difference of an attachment; ``None``: of the sandbox as a whole."""
+    return Fault("backend" if attachment else "sandbox", "", problem, reason, attachment)

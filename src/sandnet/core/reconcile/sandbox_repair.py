@@ -8,9 +8,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.sandboxes import Sandboxes
-from sandnet.core.reconcile.sandbox_diff import TOO_MUCH, SandboxFault
+from sandnet.core.reconcile.sandbox_diff import TOO_MUCH
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, collected
+from sandnet.firewall.base import Fault
 from sandnet.model import Attachment, Origin, Sandbox
 
 ABSENT: Final = "namespace_gone"
@@ -27,7 +28,7 @@ class SandboxRepair:
         self._records = context.records
         self._sandboxes = sandboxes
 
-    async def sandbox(self, sandbox: Sandbox, faults: Sequence[SandboxFault]) -> None:
+    async def sandbox(self, sandbox: Sandbox, faults: Sequence[Fault]) -> None:
         """Restore the namespace, links and routes of a sandbox.
 
         Raises:

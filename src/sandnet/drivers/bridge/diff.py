@@ -70,7 +70,12 @@ def _bridge(net: Network, host: NamespaceState) -> Iterator[tuple[str, str]]:
     if port is None:
         yield f"bridge {net.link} is gone", NO_NETWORK
         return
-    link = port.link
+    yield from _link(net, port.link)
+    if port.link.kind == "bridge":
+        yield from _addresses(net, host, port.link)
+
+
+def _link(net: Network, link: Link) -> Iterator[tuple[str, str]]:
     if link.kind != "bridge":
         yield f"link {net.link} is no bridge", NO_NETWORK
         return
@@ -82,7 +87,6 @@ def _bridge(net: Network, host: NamespaceState) -> Iterator[tuple[str, str]]:
         yield f"the MAC of bridge {net.link} is {link.mac}, not {bridge_mac(net.link)}", NO_GATEWAY
     if not net.link_adopted and link.snooping:
         yield f"bridge {net.link} follows multicast queriers", "a sandbox can play one, and take IPv6 from the others"
-    yield from _addresses(net, host, link)
 
 
 def _addresses(net: Network, host: NamespaceState, link: Link) -> Iterator[tuple[str, str]]:
@@ -104,5 +108,4 @@ def _addresses(net: Network, host: NamespaceState, link: Link) -> Iterator[tuple
 
 def may_differ(net: Network, port: Port) -> bool:
     """Return whether a bridge may differ from its network's record, judged by a notification about its link."""
-    own = not net.link_adopted and (port.link.snooping or port.link.mac != bridge_mac(net.link))
-    return own or not port.link.up or net.mtu not in (0, port.link.mtu) or port.link.kind != "bridge"
+    return any(_link(net, port.link))
