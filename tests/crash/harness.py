@@ -57,7 +57,6 @@ def moments(events: Sequence[Event]) -> list[Step]:
     A step that consists of steps begins with the first of them and ends with the last.
     """
     found = []
-    events = list(events)  # a daemon that still runs may add to them
     for event, following in zip(events, [*events[1:], None], strict=True):
         same_lane = following is not None and following.lane == event.lane
         begins_next = following is not None and following.step.edge != "end"

@@ -156,8 +156,11 @@ class Recorder:
         if not self._control.turn:
             return
         with self._lock:
-            if self._control.turn != self._turn:
-                self._turn, self._target = self._control.turn, self._control.target()
+            turn = self._control.turn
+            if not turn:  # disarmed since: to begin a new trace would delete what was recorded
+                return
+            if turn != self._turn:
+                self._turn, self._target = turn, self._control.target()
                 self._seen.clear()
                 os.ftruncate(self._trace, 0)
                 os.lseek(self._trace, 0, os.SEEK_SET)

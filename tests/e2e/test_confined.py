@@ -20,7 +20,7 @@ from tests.support.traffic import UDP
 
 REPOSITORY = Path(__file__).parents[2]
 UNIT = REPOSITORY / "systemd" / "sandnet.service"
-CONFINED = Path(__file__).with_name("confined.py")
+CONFINED = Path(__file__).parents[1] / "support" / "confined_daemon.py"
 EXPOSURE = 5.7
 """At most this, of ten, says ``systemd-analyze security``. It cannot know what hides sandboxes from the host, nor that
 the daemon may become another user so that the resolver has no right at all."""

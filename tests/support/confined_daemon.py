@@ -1,4 +1,4 @@
-"""Run a command under the restrictions of a systemd unit, without systemd: ``python confined.py UNIT COMMAND...``.
+"""Run a command under the restrictions of a systemd unit, without systemd: ``confined_daemon.py UNIT COMMAND...``.
 
 It applies what a unit may take from a process: capabilities, new privileges, system calls, namespaces, address
 families, writable code; and the priority that it may have. System call groups are those that ``systemd-analyze`` lists;
