@@ -71,6 +71,15 @@ def test_changed_bridge_parameter_is_repaired(parameters: RunningDaemon, paramet
         until(lambda: value(parameters.here, name) != harm and answers(parameters), 10)
 
 
+def test_ipv6_enabled_on_a_bridge_without_ipv6_is_disabled_again(parameters: RunningDaemon) -> None:
+    """Else its sandboxes reach the host by a link-local address that no network has."""
+    parameters.api.network("foo")
+    name = f"net.ipv6.conf.{bridge_of(parameters, 'foo')}.disable_ipv6"
+    for _ in range(TWICE):
+        parameters.host.sh("sysctl", "-qw", f"{name}=0")
+        until(lambda: value(parameters.here, name) == "1", 10)
+
+
 @pytest.mark.parametrize("harm", ["type bridge mcast_snooping 1", "address 02:00:00:00:00:99"])
 def test_changed_bridge_link_is_repaired(parameters: RunningDaemon, harm: str) -> None:
     serving(parameters)
