@@ -32,6 +32,12 @@ LONGEST_FUNCTION = 60
 MEDIAN_FUNCTION = 12
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 
+SAME_CLASS = {
+    "Sandbox Drift Probe PortMapping DriverHealth Endpoint Network ParentUpdate ExposedPort Health Explanation "
+    "BoundPort Event": "a record, and its message on the wire",
+    "HeldPort": "a protocol, and its implementation",
+}
+
 every_module = pytest.mark.parametrize("path", modules(), ids=label)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -69,6 +75,12 @@ def test_modules_of_one_name_are_the_same_thing() -> None:
     allowed = {name for group in SAME_NAME for name in group.split()}
     twice = {name for name, count in names.items() if count > 1}
     assert twice == allowed
+
+
+def test_classes_of_one_name_are_the_same_thing() -> None:
+    classes = (node for path in modules() for node in tree(path).body if isinstance(node, ast.ClassDef))
+    names = Counter(node.name for node in classes if not node.name.startswith("_"))
+    assert {name for name, count in names.items() if count > 1} == {n for group in SAME_CLASS for n in group.split()}
 
 
 @every_module
