@@ -230,7 +230,7 @@ print("fits")
 
 
 def test_missing_library_is_unavailable_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nftables, "_LIBRARY", "libabsent.so.1")
+    monkeypatch.setattr(nftables, "NFTABLES_LIBRARY", "libabsent.so.1")
     nftables._library.cache_clear()
     made = Nftables()
     try:
