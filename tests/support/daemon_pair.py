@@ -45,7 +45,8 @@ class DaemonPair:
                 daemon.start()
             daemon.api.clear()
             eventually(lambda: self._facts(daemon) == self._clean)
-            eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")  # a report lasts until the next check
+            # a report of what was compared lasts until all is compared again, a minute later at most
+            eventually(lambda: daemon.api.get("/healthz")["status"] == "ok", 75)
         except BaseException:
             left = [set(now) ^ set(then) for now, then in zip(self._facts(daemon), self._clean or (), strict=False)]
             print("left behind or missing:", left, "\n", daemon.log)
