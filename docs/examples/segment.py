@@ -1,4 +1,4 @@
-"""A driver to begin with: a closed Ethernet segment. Sandboxes reach each other; the host and the world reach nobody.
+"""A driver to begin with: a closed Ethernet segment. Sandboxes reach each other; nothing else reaches them.
 
 One Linux bridge without an address for each network, one veth pair for each attachment. See docs/add-a-driver.md.
 """

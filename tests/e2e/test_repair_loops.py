@@ -51,7 +51,7 @@ def test_repairs_undone_repeatedly_are_slowed_and_reported(
     network = daemon.api.network("foo")
     box, bridge = daemon.box("foo", "web"), f"snb{network[:10]}"
     with again_and_again(daemon, f"ip link set {bridge} down", 0.05):
-        eventually(lambda: "somebody undoes it" in str(daemon.api.get("/healthz")["problems"]))
+        eventually(lambda: "another program undoes it" in str(daemon.api.get("/healthz")["problems"]))
         problems = daemon.api.get("/healthz")["problems"]
         assert any(problem.startswith("network foo has been repaired ") for problem in problems)
         with stream(daemon) as reader:

@@ -19,7 +19,7 @@ class Root(LazyGroup):
         "endpoint": Lazy("sandnet.cli.commands.endpoint:endpoint", "Create endpoints and join containers to them."),
         "service": Lazy("sandnet.cli.commands.service:service", "Publish services and attach containers to them."),
         "sandbox": Lazy("sandnet.cli.commands.sandbox:sandbox", "Look at sandboxes and run commands in them."),
-        "dns": Lazy("sandnet.cli.commands.dns:dns", "Tell what a container's question for a name would be answered."),
+        "dns": Lazy("sandnet.cli.commands.dns:dns", "Show the answer that a container would get for a name."),
         "events": Lazy("sandnet.cli.commands.events:events", "Print changes as they happen."),
         "status": Lazy("sandnet.cli.commands.status:status", "Say how the daemon is, and what there is."),
         "doctor": Lazy(

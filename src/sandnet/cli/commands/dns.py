@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sandnet.wire.explain import Explanation
 
 
-@click.command(cls=Command, short_help="Tell what a container's question for a name would be answered.")
+@click.command(cls=Command, short_help="Show the answer that a container would get for a name.")
 @click.argument("name")
 @click.option(
     "--from",

@@ -44,7 +44,7 @@ class ResolverSync:
         if sandbox.origin is Origin.HOST:
             return f"container {sandbox.container_id} is on the host's network and asks the host's own name servers"
         if not self._linked(sandbox):
-            return f"container {sandbox.container_id} has no interface, and so nobody to ask for names"
+            return f"container {sandbox.container_id} has no interface, so it has no name server to query"
         return ""
 
     async def replace(self) -> None:

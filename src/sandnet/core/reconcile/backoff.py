@@ -45,7 +45,7 @@ class _RepairLoop(NamedTuple):
         span = f"{minutes} minutes" if minutes > 1 else "minute"
         latest = self.latest
         done = f"{latest.kind} {latest.object} has been repaired {self.repairs} times in the last {span}"
-        return f"{done}; somebody undoes it ({latest.problem}), and the next repair waits {self.delay:.0f} s"
+        return f"{done}; another program undoes it ({latest.problem}), and the next repair waits {self.delay:.0f} s"
 
 
 class RepairBackoff:

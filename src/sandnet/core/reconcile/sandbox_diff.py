@@ -23,8 +23,8 @@ from sandnet.model import Attachment, Origin, Sandbox
 
 NO_SANDBOX: Final = "the container's network stack cannot be found: nothing can be attached to it or run in it"
 NO_LOOPBACK: Final = "programs of the container do not reach each other, nor the resolver"
-NO_LINK: Final = "the container reaches nobody on this network"
-NO_PEER: Final = "packets are lost, or come from an address that nobody knows"
+NO_LINK: Final = "the container reaches no one on this network"
+NO_PEER: Final = "packets are lost, or come from an unknown address"
 NO_ROUTE: Final = "the container reaches nothing beyond its own networks"
 NO_ANSWER: Final = "answers leave by another network than the question came by, and are lost there"
 NO_SUBNET: Final = "the container does not reach its neighbours directly"

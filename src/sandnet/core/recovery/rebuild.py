@@ -80,7 +80,7 @@ class Rebuild:
             await self._delete_stale()
             self._report_ports(ports)
         await self._records.commit(put=[*self._found()], complete=True)
-        message = f"found again by what is in the kernel, but for what nothing there tells ({NOT_RECOVERABLE})"
+        message = f"rebuilt from the kernel, without what the kernel does not hold ({NOT_RECOVERABLE})"
         self._report(message, self._recovered)
         self._report("in the kernel, and not found again, or not in full", self._unrecovered)
 

@@ -133,7 +133,7 @@ def test_repair_loop_doubles_the_delay_up_to_the_maximum(failing: RepairBackoff,
     war(failing, clock)
     assert failing.problems == [
         f"network foo has been repaired {MAX_REPAIRS + 1} times in the last minute; "
-        "somebody undoes it (bridge snb0 is down),"
+        "another program undoes it (bridge snb0 is down),"
         " and the next repair waits 1 s"
     ]
     waits: list[float] = []
