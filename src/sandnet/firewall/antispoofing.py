@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sandnet.errors import Error
 from sandnet.firewall import antispoofing_rules
 from sandnet.firewall.antispoofing_rules import PortElements
 from sandnet.firewall.base import NetworkState
+from sandnet.firewall.ruleset.planned_change import NO_CHANGE, PlannedChange
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
-from sandnet.kernel.types import PORTS, Link
+from sandnet.kernel.types import PORTS, ElementChange, Link
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_names import OWN_LINK
@@ -75,31 +76,53 @@ class AntiSpoofing:
         unexpected = (port for port in ports if port not in self._programmed and not OWN_LINK.fullmatch(port))
         return _merged(antispoofing_rules.network_element(net, port) for port in unexpected)
 
-    async def allow(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
-        """Let a port send from its own addresses only: before it exists, or when its backend becomes the holder."""
-        port, new = attachment.host_link, antispoofing_rules.elements(net, endpoint, attachment)
-        if new != self._programmed.get(port, {}):
-            await self._change({port: new})
+    def allow_changes(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> PlannedChange:
+        """Plan what lets a port send from its own addresses only. Called within :meth:`RulesetTransaction.changing`.
 
-    async def remove(self, ports: Iterable[str]) -> None:
-        """Remove the elements of ports that are down, in one transaction.
+        It is applied before the port exists, or when its backend becomes the holder.
+        """
+        port, new = attachment.host_link, antispoofing_rules.elements(net, endpoint, attachment)
+        old = self._programmed.get(port, {})
+        if new == old:
+            return NO_CHANGE
+        # Memory is updated first. The kernel may refuse because it lost the tables, and a rewrite uses memory.
+        self._remember(port, new)
+        return PlannedChange(self._write(antispoofing_rules.diff(old, new)), lambda: self._remember(port, old))
+
+    def removal_changes(self, ports: Iterable[str]) -> PlannedChange:
+        """Plan the removal of the elements of ports that are down. Called within :meth:`RulesetTransaction.changing`.
 
         Elements that stay when this fails name ports that never exist again; the next repair removes them.
         """
-        known: dict[str, PortElements] = {port: {} for port in ports if self._programmed.get(port)}
-        try:
-            if known:
-                await self._change(known)
-        except Error as failure:
-            _log.warning("the packet filter still knows %s: %s", ", ".join(known), failure)
+        old = _merged(self._programmed.pop(port, {}) for port in ports)
+        return PlannedChange(self._write(antispoofing_rules.diff(old, {}))) if old else NO_CHANGE
 
-    async def _change(self, desired: Mapping[str, PortElements]) -> None:
-        """Replace the elements of ports; ports without elements are removed from memory."""
+    async def allow(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
+        """Apply :meth:`allow_changes`."""
         async with self._rules.changing():
-            # Memory is updated first. The kernel may refuse because it lost the tables, and a rewrite uses memory.
-            old = _merged(self._programmed.pop(port, {}) for port in desired)
-            self._programmed |= {port: own for port, own in desired.items() if own}
-            await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, _merged(desired.values())))
+            change = self.allow_changes(net, endpoint, attachment)
+            if change is not NO_CHANGE:
+                with change.pending():
+                    await self._workers.run(change.apply)
+
+    async def remove(self, ports: Sequence[str]) -> None:
+        """Apply :meth:`removal_changes`; a failure is logged."""
+        try:
+            async with self._rules.changing():
+                change = self.removal_changes(ports)
+                if change is not NO_CHANGE:
+                    await self._workers.run(change.apply)
+        except Error as failure:
+            _log.warning("the packet filter still knows %s: %s", ", ".join(ports), failure)
+
+    def _remember(self, port: str, elements: PortElements) -> None:
+        if elements:
+            self._programmed[port] = elements
+        else:
+            self._programmed.pop(port, None)
+
+    def _write(self, changes: Sequence[ElementChange]) -> Callable[[], None]:
+        return lambda: self._firewall.change(changes)
 
 
 def _merged(all_: Iterable[PortElements]) -> PortElements:

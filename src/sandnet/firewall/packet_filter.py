@@ -8,12 +8,14 @@ another process removed what a change depends on, both tables are made again, wi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from sandnet.firewall import inet_table
 from sandnet.firewall.antispoofing import AntiSpoofing
 from sandnet.firewall.balancing import service_rules
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.base import Fault, StateOf
+from sandnet.firewall.filter_changes import FilterChanges, planning
 from sandnet.firewall.flow_limits import usual_max_flows
 from sandnet.firewall.inet_table import HostState
 from sandnet.firewall.masquerade_sources import RouteSources
@@ -179,15 +181,30 @@ class PacketFilter:
 
     # Ports of bridges.
 
+    def changing(self) -> AbstractAsyncContextManager[FilterChanges]:
+        """Return the block in which a caller plans changes and applies them in a job of its own.
+
+        If the kernel has lost the tables, ``apply`` raises in the job, and everything is written again, with the
+        changes in it, at the end of the block. The block does not raise then: the caller repeats the rest of its job.
+
+        Raises:
+            Error: as the block itself; ``UNAVAILABLE`` with code ``RULES_MISSING`` the tables cannot be rewritten.
+        """
+        return planning(self._transaction, self._antispoofing, self._balancer)
+
+    async def wait_forgotten(self, att: Attachment) -> None:
+        """Wait until no flow to an earlier holder of the attachment's addresses is tracked."""
+        await self._balancer.complete(att)
+
     async def allow_port(self, net: Network, ep: Endpoint, att: Attachment) -> None:
         """Let the attachment's port send from its own addresses only, before the port exists.
 
         Afterwards no flow to an earlier holder of its addresses is tracked.
         """
         await self._antispoofing.allow(net, ep, att)
-        await self._balancer.complete(att)
+        await self.wait_forgotten(att)
 
-    async def remove_ports(self, host_links: Iterable[str]) -> None:
+    async def remove_ports(self, host_links: Sequence[str]) -> None:
         """Remove the anti-spoofing elements of these ports, once they are down."""
         await self._antispoofing.remove(host_links)
 

@@ -68,10 +68,10 @@ class Bench:
 
     def __init__(self) -> None:
         workers, rules, self.filter = _Inline(1), RulesetTransaction(), _Filter()
-        self.turns = rules.lock
+        self.rules, self.turns = rules, rules.lock
         self.balancing = LoadBalancer(self.filter, workers, rules)
-        guarding = AntiSpoofing(self.filter, workers, rules)
-        self.upkeep = RulesetReconciler(self.filter, workers, self.balancing, guarding, rules)
+        self.guarding = AntiSpoofing(self.filter, workers, rules)
+        self.upkeep = RulesetReconciler(self.filter, workers, self.balancing, self.guarding, rules)
         self.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS)])]
 
     def state(self, phases: Collection[Phase]) -> list[NetworkState]:
@@ -87,21 +87,21 @@ class Bench:
         return self.filter.tables[TABLE]["bridges"]
 
 
-async def _started() -> Bench:
+async def started() -> Bench:
     bench = Bench()
     await bench.start()
     return bench
 
 
 async def test_tables_as_created_have_no_problems() -> None:
-    bench = await _started()
+    bench = await started()
     assert await bench.problems() == []
     assert bench.bridges() == {'"snb0"'}
     assert bench.filter.tables[BRIDGE]["services4"] == {f"{NUMBER} . 10.9.0.100"}
 
 
 async def test_missing_and_foreign_elements_are_both_reported() -> None:
-    bench = await _started()
+    bench = await started()
     bench.bridges().clear()
     bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
     assert await bench.problems() == [
@@ -111,7 +111,7 @@ async def test_missing_and_foreign_elements_are_both_reported() -> None:
 
 
 async def test_removed_and_rewritten_tables_are_reported() -> None:
-    bench = await _started()
+    bench = await started()
     del bench.filter.tables[BRIDGE]
     bench.filter.frame = "rewritten"
     found: list[Fault] = await bench.upkeep.faults()
@@ -122,7 +122,7 @@ async def test_removed_and_rewritten_tables_are_reported() -> None:
 
 
 async def test_repair_fixes_any_damage() -> None:
-    bench = await _started()
+    bench = await started()
     bench.bridges().clear()
     del bench.filter.tables[BRIDGE]
     bench.filter.frame = "rewritten"
@@ -132,7 +132,7 @@ async def test_repair_fixes_any_damage() -> None:
 
 
 async def test_irreparable_bridge_table_is_replaced() -> None:
-    bench = await _started()
+    bench = await started()
     bench.filter.faults.pending["firewall.apply"] = (0, Error(Kind.CONFLICT, "another type"))
     bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
     await bench.upkeep.repair()
@@ -141,14 +141,14 @@ async def test_irreparable_bridge_table_is_replaced() -> None:
 
 
 async def test_harmless_foreign_transactions_are_not_checked_again() -> None:
-    bench = await _started()
+    bench = await started()
     bench.filter.foreign = 7
     assert await bench.problems() == []
     assert bench.filter.foreign == 0
 
 
 async def test_harmful_foreign_transactions_count_until_repaired() -> None:
-    bench = await _started()
+    bench = await started()
     bench.filter.foreign = 7
     bench.bridges().clear()
     assert await bench.problems()
@@ -160,7 +160,7 @@ async def test_harmful_foreign_transactions_count_until_repaired() -> None:
 async def test_rules_broken_during_creation_are_not_accepted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = await _started()
+    bench = await started()
     apply, times = bench.filter.apply, [0]
 
     def disturbed(script: str) -> None:
@@ -177,7 +177,7 @@ async def test_rules_broken_during_creation_are_not_accepted(
 
 
 async def test_transitional_network_is_neither_missing_nor_unexpected() -> None:
-    bench = await _started()
+    bench = await started()
     for phase in (Phase.CREATING, Phase.REMOVING):
         bench.networks.append(NetworkState(replace(OTHER, phase=phase), []))
         assert await bench.problems() == []
@@ -188,7 +188,7 @@ async def test_transitional_network_is_neither_missing_nor_unexpected() -> None:
 
 
 async def test_repair_adds_network_being_created_not_one_being_removed() -> None:
-    bench = await _started()
+    bench = await started()
     leaving = replace(OTHER, id="l", link="snb2", phase=Phase.REMOVING)
     bench.networks += [NetworkState(replace(OTHER, phase=Phase.CREATING), []), NetworkState(leaving, [])]
     await bench.upkeep.repair()
@@ -196,7 +196,7 @@ async def test_repair_adds_network_being_created_not_one_being_removed() -> None
 
 
 async def test_check_waits_for_a_running_change_and_reports_nothing() -> None:
-    bench = await _started()
+    bench = await started()
     async with bench.turns.shared():
         bench.bridges().clear()
         looking = asyncio.create_task(bench.problems())
@@ -207,7 +207,7 @@ async def test_check_waits_for_a_running_change_and_reports_nothing() -> None:
 
 
 async def test_repair_keeps_the_result_of_a_running_change() -> None:
-    bench = await _started()
+    bench = await started()
     async with bench.turns.shared():
         mending = asyncio.create_task(bench.upkeep.repair())
         await _as_far_as_it_comes(mending)
@@ -219,7 +219,7 @@ async def test_repair_keeps_the_result_of_a_running_change() -> None:
 
 
 async def test_repair_does_not_restore_a_backend_with_refused_removal() -> None:
-    bench = await _started()
+    bench = await started()
     bench.filter.faults.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no"))
     bench.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS[:1])])]
     with pytest.raises(Error):
@@ -229,7 +229,7 @@ async def test_repair_does_not_restore_a_backend_with_refused_removal() -> None:
 
 
 async def test_change_refused_by_the_filter_is_made_on_retry() -> None:
-    bench = await _started()
+    bench = await started()
     live = bench.filter.tables[BRIDGE]["live4"]
     three = [*BACKENDS, replace(attachment(3), host_link="snv3")]
     for backends in (three, BACKENDS, BACKENDS[:1]):

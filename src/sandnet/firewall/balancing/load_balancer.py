@@ -11,6 +11,7 @@ from sandnet.firewall.balancing.service_rules import bridge_ruleset, no_bridge_t
 from sandnet.firewall.base import NetworkState
 from sandnet.firewall.ruleset import elements
 from sandnet.firewall.ruleset.conntrack_cleanup import ConntrackCleanup
+from sandnet.firewall.ruleset.planned_change import NO_CHANGE, PlannedChange
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.workers import Workers
@@ -72,29 +73,34 @@ class LoadBalancer:
         own = (attachment.address, attachment.address_ipv6)
         await self._conntrack.wait([address.ip for address in own if address])
 
-    async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
-        """Make the kernel's elements those of the service; forget flows translated to removed backends.
+    def balance_changes(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> PlannedChange:
+        """Plan what makes the kernel's elements those of the service; flows to removed backends are forgotten then.
 
-        The desired state is kept in memory even if the kernel refuses, as when another program removed the tables: a
-        repair uses it, and must not restore removed backends.
+        Called within :meth:`RulesetTransaction.changing`. The desired state is kept in memory even if the kernel
+        refuses, as when another program removed the tables: a repair uses it, and must not restore removed backends.
         """
         new = BalancedService(endpoint, tuple(backends))
         known = endpoint.id in self._programmed or endpoint.id in self._refused
         if not known and not service_elements.balanced(new):
-            return
+            return NO_CHANGE
+        old = self._programmed.pop(endpoint.id, None) or BalancedService(endpoint, ())
+        if service_elements.balanced(new):
+            self._programmed[endpoint.id] = new
+        previous = self._refused.pop(endpoint.id, old)
+        removed = service_elements.own_addresses(old) - service_elements.own_addresses(new)
+        return PlannedChange(
+            lambda: self._change(previous, new),
+            undo=lambda: self._refused.update({endpoint.id: previous}),
+            end=lambda: self._conntrack.add(address.ip for address in removed),
+        )
+
+    async def balance(self, endpoint: Endpoint, backends: Sequence[Attachment]) -> None:
+        """Apply :meth:`balance_changes`."""
         async with self._rules.changing():
-            old = self._programmed.pop(endpoint.id, None) or BalancedService(endpoint, ())
-            if service_elements.balanced(new):
-                self._programmed[endpoint.id] = new
-            previous = self._refused.pop(endpoint.id, old)
-            try:
-                await self._workers.run(self._change, previous, new)
-            except Error:
-                self._refused[endpoint.id] = previous
-                raise
-            finally:
-                removed = service_elements.own_addresses(old) - service_elements.own_addresses(new)
-                self._conntrack.add(address.ip for address in removed)
+            change = self.balance_changes(endpoint, backends)
+            if change is not NO_CHANGE:
+                with change.pending():
+                    await self._workers.run(change.apply)
 
     def script(self, table: str, state: Sequence[NetworkState], services: Sequence[BalancedService]) -> str:
         """Return the script that puts both tables in place; ``table`` is the inet table's own part."""

@@ -1,0 +1,50 @@
+"""Changes of ports and services that a caller plans on the event loop and applies in a job of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+
+from sandnet.firewall.antispoofing import AntiSpoofing
+from sandnet.firewall.balancing.load_balancer import LoadBalancer
+from sandnet.firewall.ruleset.planned_change import PlannedChange
+from sandnet.firewall.ruleset.transaction import RulesetTransaction
+from sandnet.model import Attachment, Endpoint, Network
+
+
+class FilterChanges:
+    """The changes of one block. Planning is fast, does no I/O, and happens on the event loop.
+
+    Callers serialize what they plan for one port and for one endpoint.
+    """
+
+    def __init__(self, antispoofing: AntiSpoofing, balancer: LoadBalancer, block: ExitStack) -> None:
+        self._antispoofing = antispoofing
+        self._balancer = balancer
+        self._block = block
+
+    def port_changes(self, net: Network, ep: Endpoint, att: Attachment) -> PlannedChange:
+        """Plan what lets the attachment's port send from its own addresses only; applied before the port exists."""
+        return self._planned(self._antispoofing.allow_changes(net, ep, att))
+
+    def port_removals(self, host_links: Sequence[str]) -> PlannedChange:
+        """Plan the removal of the anti-spoofing elements of these ports; applied once they are down."""
+        return self._planned(self._antispoofing.removal_changes(host_links))
+
+    def balance_changes(self, ep: Endpoint, backends: Sequence[Attachment]) -> PlannedChange:
+        """Plan the spread of new flows over these backends (:meth:`PacketFilter.balance`)."""
+        return self._planned(self._balancer.balance_changes(ep, backends))
+
+    def _planned(self, change: PlannedChange) -> PlannedChange:
+        self._block.enter_context(change.pending())
+        return change
+
+
+@asynccontextmanager
+async def planning(
+    rules: RulesetTransaction, antispoofing: AntiSpoofing, balancer: LoadBalancer
+) -> AsyncIterator[FilterChanges]:
+    """Yield the changes of a block, which runs concurrently with others and not during a rewrite."""
+    async with rules.changing():
+        with ExitStack() as block:
+            yield FilterChanges(antispoofing, balancer, block)
