@@ -14,10 +14,10 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from sandnet.errors import Error, Kind
+from sandnet.threads import JobThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,8 +64,8 @@ class Workers:
     """
 
     def __init__(self, threads: int = THREADS, spare: int = SPARE, timeouts: Timeouts = TIMEOUTS) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
-        self._spares = ThreadPoolExecutor(spare, thread_name_prefix="kernel-spare")
+        self._pool = JobThreads(threads, "kernel")
+        self._spares = JobThreads(spare, "kernel-spare")
         self._slots = asyncio.Semaphore(threads)
         self._threads, self._spare = threads, spare
         self._timeouts = timeouts
@@ -84,16 +84,15 @@ class Workers:
             await self._wait_for_slot()
         else:
             await self._slots.acquire()
-        loop = asyncio.get_running_loop()
         spare = len(self._running) >= self._threads and sum(not each.spare for each in self._running) >= self._threads
         running = _RunningJob(_name_of(job), spare=spare)
         try:
-            future = loop.run_in_executor(self._spares if spare else self._pool, lambda: job(*args, **kwargs))
+            future = (self._spares if spare else self._pool).submit(functools.partial(job, *args, **kwargs))
         except BaseException:
             self._slots.release()
             raise
         self._running.add(running)
-        running.alarm = loop.call_later(self._timeouts.job, self._replace, running)
+        running.alarm = asyncio.get_running_loop().call_later(self._timeouts.job, self._replace, running)
         future.add_done_callback(lambda _: self._ended(running))
         try:
             return await asyncio.shield(future)
@@ -132,8 +131,8 @@ class Workers:
 
     def close(self) -> None:
         """Wait for the running jobs and stop the threads."""
-        self._pool.shutdown(wait=True)
-        self._spares.shutdown(wait=True)
+        self._pool.close(wait=True)
+        self._spares.close(wait=True)
 
 
 def _name_of(job: Callable[..., object]) -> str:

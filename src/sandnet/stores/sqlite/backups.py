@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from sandnet.errors import Error
 from sandnet.stores.sqlite.file import CORRUPT
 from sandnet.stores.sqlite.recovery import write_backup
+from sandnet.threads import JobThreads
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Backups:
     def __init__(self, path: Path, delay: float = DELAY, interval: float = INTERVAL) -> None:
         self._path = path
         self._delay, self._interval = delay, interval
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-backup")
+        self._thread = JobThreads(1, "store-backup")
         self._timer: asyncio.TimerHandle | None = None
         self._job: asyncio.Future[None] | None = None
         self._earliest = 0.0
@@ -59,12 +60,11 @@ class Backups:
             self._start()
             while self._job is not None:
                 await asyncio.wait([self._job])
-        self._thread.shutdown(wait=False)
+        self._thread.close(wait=False)
 
     def _start(self) -> None:
         self._timer, self._pending = None, False
-        loop = asyncio.get_running_loop()
-        self._job = loop.run_in_executor(self._thread, write_backup, self._path)
+        self._job = self._thread.submit(partial(write_backup, self._path))
         self._job.add_done_callback(self._done)
 
     def _done(self, job: asyncio.Future[None]) -> None:

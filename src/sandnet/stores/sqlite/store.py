@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from sandnet.stores.sqlite.backups import Backups
 from sandnet.stores.sqlite.file_guard import FileGuard
 from sandnet.stores.sqlite.rows import Changes, Outcome, Outcomes
 from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
+from sandnet.threads import JobThreads
 
 
 class _PendingCommit(NamedTuple):
@@ -42,7 +42,7 @@ class SqliteStore:
         self._contents = Contents()
         """Contents after the last commit whose outcome is known; not modified while the writer works."""
         self._is_open = False
-        self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._writes = JobThreads(1, "store-writer")
         self._queue: list[_PendingCommit] = []
         self._running: asyncio.Future[Outcomes] | asyncio.Future[None] | None = None
         self._watchers = Watchers(backlog)
@@ -59,8 +59,7 @@ class SqliteStore:
         Raises:
             Error: kind ``UNAVAILABLE``, as :func:`sandnet.stores.sqlite.recovery.open_or_salvage`.
         """
-        loop = asyncio.get_running_loop()
-        self._contents, self._open_problems = await loop.run_in_executor(self._writes, self._file.open)
+        self._contents, self._open_problems = await self._writes.submit(self._file.open)
         self._is_open = True
 
     async def get(self, key: str) -> Entry | None:
@@ -102,7 +101,7 @@ class SqliteStore:
         if self._is_open and self._running is None:
             doubt, self._backups.damage = self._backups.damage, ""
             job = partial(self._file.verify, self._contents, doubt)
-            self._running = asyncio.get_running_loop().run_in_executor(self._writes, job)
+            self._running = self._writes.submit(job)
             self._running.add_done_callback(self._checked)
             await asyncio.wait([self._running])
         return self._file.take_repaired()
@@ -116,8 +115,8 @@ class SqliteStore:
             await asyncio.wait([self._running])
         self._watchers.close()
         await self._backups.close()
-        await asyncio.get_running_loop().run_in_executor(self._writes, self._file.close, self._contents)
-        self._writes.shutdown(wait=False)
+        await self._writes.submit(partial(self._file.close, self._contents))
+        self._writes.close(wait=False)
 
     def _opened(self) -> Contents:
         if not self._is_open:
@@ -132,7 +131,7 @@ class SqliteStore:
         durable = any(pending.durable for pending in batch)
         changes = [pending.changes for pending in batch]
         job = partial(self._file.write, self._contents, changes, durable=durable)
-        running: asyncio.Future[Outcomes] = asyncio.get_running_loop().run_in_executor(self._writes, job)
+        running: asyncio.Future[Outcomes] = self._writes.submit(job)
         running.add_done_callback(partial(self._written, batch))
         self._running = running
 
