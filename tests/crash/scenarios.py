@@ -86,6 +86,12 @@ def endpoint(daemon: CrashDaemon) -> Stage:
     return Stage(forth, partial(daemon.api.delete, "/networks/foo/endpoints/web"), ports=HELD)
 
 
+def endpoint_without_ports(daemon: CrashDaemon) -> Stage:
+    """Nothing of it is in the kernel."""
+    daemon.api.network("foo", **FOO)
+    return Stage(partial(daemon.api.endpoint, "foo", "web"), partial(daemon.api.delete, "/networks/foo/endpoints/web"))
+
+
 @interrupts("POST /services", "DELETE /services/{service}")
 def service(daemon: CrashDaemon) -> Stage:
     """The same by the other URL."""
@@ -222,9 +228,9 @@ def drained(daemon: CrashDaemon) -> Stage:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    network, network_ipv6, network_named, network_adopted, endpoint, service, join_made, join_path, join_pid,
-    join_second, join_second_path, join_host, join_none, join_over_files, join_parents, second_backend,
-    holder_leaves, drained,
+    network, network_ipv6, network_named, network_adopted, endpoint, endpoint_without_ports, service,
+    join_made, join_path, join_pid, join_second, join_second_path, join_host, join_none, join_over_files,
+    join_parents, second_backend, holder_leaves, drained,
 )  # fmt: skip
 
 

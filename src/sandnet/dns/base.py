@@ -9,6 +9,7 @@ A client (``asker`` in records) is a sandbox, or the host, that sends DNS questi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -102,10 +103,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 class NameService(Protocol):
     """The interface of the resolver that the core uses."""
 
-    async def apply(self, *changes: Change) -> None:
-        """Apply changes; they are in force when this returns.
+    def apply(self, *changes: Change) -> asyncio.Future[None]:
+        """Send changes now; they are in force when the returned future is done. Other work can be done until then.
 
-        While the resolver is unavailable, this waits for it at most 1 s. The changes are kept and sent with all
+        While the resolver is unavailable, the future waits for it at most 1 s. The changes are kept and sent with all
         others after the next connection, and :meth:`problem` reports that.
         """
         ...

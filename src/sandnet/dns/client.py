@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from sandnet.dns.base import Change, Explanation, RemoveClient, RemoveNames, SetClient, SetNames
@@ -104,11 +105,12 @@ class NameClient:
         await self.close()
         await stop_resolver(self._path)
 
-    async def apply(self, *changes: Change) -> None:
-        """Apply changes; see :class:`~sandnet.dns.base.NameService`."""
+    def apply(self, *changes: Change) -> asyncio.Future[None]:
+        """Send changes now; see :class:`~sandnet.dns.base.NameService`."""
         for change in changes:
             self._remember(change)
-        await self._confirmed(changes, _applications(changes))
+        sent = self._send(_applications(changes))
+        return asyncio.get_running_loop().create_task(self._confirmed(changes, self._link, sent))
 
     def prepare(self, container_id: str, key: str, inode: int) -> None:
         """Open a sandbox's sockets now; see :class:`~sandnet.dns.base.NameService`."""
@@ -121,7 +123,7 @@ class NameClient:
         for change in changes:
             self._remember(change)
         self._complete = True
-        await self._confirmed(changes, list(batches(self._everything())))
+        await self._confirmed(changes, self._link, self._send([*batches(self._everything())]))
 
     async def explain(self, container_id: str, name: str) -> Explanation:
         """Return the answer that a question of the container would get.
@@ -170,20 +172,24 @@ class NameClient:
     def _everything(self) -> list[Change]:
         return [*self._names.values(), *self._clients.values()]
 
-    async def _confirmed(self, changes: Sequence[Change], requests: Sequence[Request]) -> None:
-        """Send the requests and wait until they are in force, at most :data:`TIMEOUT`.
+    async def _confirmed(
+        self, changes: Sequence[Change], link: ControlConnection | None, sent: Sequence[asyncio.Future[Reply]]
+    ) -> None:
+        """Wait until the requests that were sent are in force, at most :data:`TIMEOUT`.
 
         Without a connection, or when it is lost, the next one begins with all remembered changes, these included.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT):
-                if self._link is None or not await self._applied(self._link, changes, requests):
+                if link is None or not await self._applied(link, changes, sent):
                     await self._synchronised.wait()
 
-    async def _applied(self, link: ControlConnection, changes: Sequence[Change], requests: Sequence[Request]) -> bool:
-        """Send the requests; false when the connection was lost before all were confirmed."""
+    async def _applied(
+        self, link: ControlConnection, changes: Sequence[Change], sent: Sequence[asyncio.Future[Reply]]
+    ) -> bool:
+        """Wait for the answers; false when the connection was lost before all requests were confirmed."""
         try:
-            for reply in await asyncio.gather(*(self._sent(link, request) for request in requests)):
+            for reply in await _answers(sent):
                 self._record(reply)
             if self._provider.lacks(change.container_id for change in changes if isinstance(change, SetClient)):
                 await self._provide_sockets(link)
@@ -206,6 +212,11 @@ class NameClient:
         if self._complete and not self._former_ended:
             await self._run(stop_former, os.path.dirname(self._path))
             self._former_ended = True
+
+    def _send(self, requests: Sequence[Request]) -> list[asyncio.Future[Reply]]:
+        """Send the requests now if there is a connection; return their answers."""
+        link = self._link
+        return [_attempted(partial(self._sent, link, request)) for request in requests] if link else []
 
     def _sent(self, link: ControlConnection, request: Request) -> asyncio.Future[Reply]:
         """Send a request together with the sockets that were prepared for its clients."""
@@ -304,6 +315,21 @@ class NameClient:
         if self._link:
             self._link.close()
             self._link = None
+
+
+def _attempted(send: Callable[[], asyncio.Future[Reply]]) -> asyncio.Future[Reply]:
+    """Return the future answer; one that has failed when the request cannot be sent."""
+    try:
+        return send()
+    except Error as failure:
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        answer.set_exception(failure)
+        return answer
+
+
+async def _answers(sent: Sequence[asyncio.Future[Reply]]) -> Sequence[Reply]:
+    """Wait for all answers; most changes are one request, which needs no group."""
+    return [await sent[0]] if len(sent) == 1 else await asyncio.gather(*sent)
 
 
 def _applications(changes: Sequence[Change]) -> list[Apply]:

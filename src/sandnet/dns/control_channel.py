@@ -37,7 +37,11 @@ class Channel:
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._waiter: asyncio.Future[None] | None = None
+        self._is_watched = False
+        """Whether the event loop watches the socket for data. It does from one message to the next: to begin and to end
+        it takes a system call each."""
         self._broken = False
+        self._waits_to_write = False
 
     async def receive(self) -> bytes | None:
         """Return the next message; ``None``: the peer closed the connection. Only one caller at a time.
@@ -99,16 +103,17 @@ class Channel:
         if self._socket.fileno() < 0:
             return
         self._waiter = self._loop.create_future()
-        self._loop.add_reader(self._socket.fileno(), self._wake)
-        try:
-            await self._waiter
-        finally:
-            if self._socket.fileno() >= 0:
-                self._loop.remove_reader(self._socket.fileno())
+        if not self._is_watched:
+            self._is_watched = True
+            self._loop.add_reader(self._socket.fileno(), self._wake)
+        await self._waiter
 
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
+        else:  # no caller waits, so the data stay in the kernel, and the loop would report them without end
+            self._is_watched = False
+            self._loop.remove_reader(self._socket.fileno())
 
     def _read(self) -> bool:
         """Read the data that has arrived; return false at the end of the stream or after a failure."""
@@ -130,12 +135,12 @@ class Channel:
             while self._outgoing:
                 self._write_some()
         except (BlockingIOError, InterruptedError):
+            self._waits_to_write = True
             self._loop.add_writer(self._socket.fileno(), self._write)
             return
         except OSError:
             self._break()
-        if self._socket.fileno() >= 0:
-            self._loop.remove_writer(self._socket.fileno())
+        self._stop_waiting_to_write()
         self._emptied.set()
 
     def _write_some(self) -> None:
@@ -153,11 +158,15 @@ class Channel:
     def _break(self) -> None:
         """Stop sending: mark the connection as broken and close the sockets in the queue."""
         self._broken = True
-        if self._socket.fileno() >= 0:
-            self._loop.remove_writer(self._socket.fileno())
+        self._stop_waiting_to_write()
         while self._outgoing:
             _close_all(self._outgoing.popleft()[1])
         self._emptied.set()
+
+    def _stop_waiting_to_write(self) -> None:
+        if self._waits_to_write and self._socket.fileno() >= 0:
+            self._loop.remove_writer(self._socket.fileno())
+        self._waits_to_write = False
 
 
 def _close_all(sockets: Sequence[socket.socket]) -> None:

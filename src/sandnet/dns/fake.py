@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from sandnet.dns.base import Change, Explanation
@@ -24,9 +25,12 @@ class FakeNames:
         self.prepared: list[tuple[str, int]] = []
         self.trouble = ""
 
-    async def apply(self, *changes: Change) -> None:
+    def apply(self, *changes: Change) -> asyncio.Future[None]:
         """Apply changes."""
         self.table = self.table.changed(*changes)
+        applied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        applied.set_result(None)
+        return applied
 
     async def replace(self, changes: Sequence[Change]) -> None:
         """Replace all names and clients by these."""

@@ -151,6 +151,8 @@ class Deletion:
         while it is being removed too.
         """
         attachments = [replace(each, phase=Phase.REMOVING) for each in attachments]
+        if not attachments:
+            return []
         await self._records.commit(put=attachments)
         by_container: dict[str, list[Attachment]] = {}
         for attachment in attachments:

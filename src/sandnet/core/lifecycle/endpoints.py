@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from msgspec.structs import replace
 
@@ -89,7 +89,7 @@ class Endpoints:
             self._creating.add(endpoint_id)
             try:
                 endpoint = await self._reserved(network, endpoint_id, spec, ports, process)
-                endpoint = await self._make(network, endpoint)
+                endpoint = await self._make(network, endpoint) if ports else endpoint
             finally:
                 self._creating.discard(endpoint_id)
         self._context.host_files.changed(endpoint, network)
@@ -141,7 +141,11 @@ class Endpoints:
         ports: Sequence[BoundPort],
         process: Process | None,
     ) -> Endpoint:
-        """Decide on an endpoint and record it; nothing may wait between the checks and the commit."""
+        """Decide on an endpoint and record it; nothing may wait between the checks and the commit.
+
+        Without ports there is nothing to create in the kernel. Such an endpoint is ready at once, and its names are
+        sent while the record is written.
+        """
         network = self._networks.open(network_id)
         self._refuse_taken(network, spec.name)
         lease = self._context.leases.take(network, spec)
@@ -149,7 +153,7 @@ class Endpoints:
             id=endpoint_id,
             name=spec.name,
             network_id=network.id,
-            phase=Phase.CREATING,
+            phase=Phase.CREATING if ports else Phase.READY,
             sequence=self._records.next_sequence(),
             created=time.time(),
             address=lease.address,
@@ -164,19 +168,43 @@ class Endpoints:
             process=process,
         )
         try:
-            await self._records.commit(put=[endpoint], cursor=lease.cursor)
+            written = self._records.commit(put=[endpoint], cursor=lease.cursor)
+            named = await (written if ports else self._named_while(written, network, endpoint))
         except BaseException:
             self._context.leases.release(network, lease.address, lease.address_ipv6)
             raise
+        if named:
+            await named
         return endpoint
 
+    async def _named_while(self, written: Awaitable[None], network: Network, endpoint: Endpoint) -> Awaitable[None]:
+        """Wait for the commit of an endpoint, and send its names before; they are in force when the result is done."""
+        resolver = self._context.resolver_sync
+        named = resolver.endpoint_added(network, endpoint)
+        try:
+            await written
+        except BaseException:
+            await resolver.endpoint_removed(endpoint)
+            raise
+        return named
+
     async def delete_unattached(self, endpoint: Endpoint) -> None:
-        """Delete an endpoint without attachments, and its name; its lock is held."""
-        endpoint = replace(endpoint, phase=Phase.REMOVING)
-        await self._records.commit(put=[endpoint])
+        """Delete an endpoint without attachments, and its name; its lock is held.
+
+        Without ports there is nothing in the kernel, so one commit is the whole deletion.
+        """
         network = self._networks.get(endpoint.network_id)
-        await self._context.resolver_sync.endpoint_removed(endpoint)
-        await self.remove(network, endpoint)
+        if endpoint.ports:
+            endpoint = replace(endpoint, phase=Phase.REMOVING)
+            await self._records.commit(put=[endpoint])
+        unnamed = self._context.resolver_sync.endpoint_removed(endpoint)
+        try:
+            await self.remove(network, endpoint, unnamed)
+        except BaseException:
+            kept = self._records.endpoint(endpoint.id)
+            if kept and kept.phase is Phase.READY:
+                await self._context.resolver_sync.endpoint_added(network, kept)
+            raise
         self._context.host_files.changed(endpoint, network, deleted=True)
 
     async def _finish_interrupted(self, network: Network, name: str) -> None:
@@ -200,14 +228,22 @@ class Endpoints:
         await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
         await self.remove(network, endpoint)
 
-    async def remove(self, network: Network, endpoint: Endpoint) -> None:
-        """Remove an endpoint without attachments, in any phase."""
+    async def remove(self, network: Network, endpoint: Endpoint, unnamed: Awaitable[None] | None = None) -> None:
+        """Remove an endpoint without attachments, in any phase.
+
+        Args:
+            network: its network.
+            endpoint: the endpoint.
+            unnamed: ends when the resolver has no name of the endpoint any more; its addresses are released after that.
+        """
         driver = self._context.drivers[network.driver]
         await driver.delete_endpoint(network, endpoint)
         if isinstance(driver, PortPublisher):
             await driver.unpublish(network, endpoint)
         self._context.port_allocator.unbind(endpoint.ports)
         await self._records.commit(delete=[endpoint])
+        if unnamed:
+            await unnamed
         self._context.leases.release(network, endpoint.address, endpoint.address_ipv6)
 
     def _refuse_taken(self, network: Network, name: str) -> None:

@@ -7,6 +7,7 @@ interface. The ``aliases`` of a join are visible to that sandbox alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
 from sandnet.core.state.records import Records
@@ -19,7 +20,11 @@ SHORT_ID = 12
 
 
 class ResolverSync:
-    """Keeps the resolver's content equal to the records."""
+    """Keeps the resolver's content equal to the records.
+
+    A change is sent when its method is called, and is in force when the returned future is done. So a caller can do
+    other work while the resolver does its part.
+    """
 
     def __init__(self, records: Records, service: NameService | None) -> None:
         self._records = records
@@ -52,29 +57,29 @@ class ResolverSync:
         if self._service:
             await self._service.replace([*self._all()])
 
-    async def endpoint_added(self, network: Network, endpoint: Endpoint) -> None:
-        """Add an endpoint's names; in force when this returns."""
-        await self._apply(_endpoint_names(network, endpoint))
+    def endpoint_added(self, network: Network, endpoint: Endpoint) -> asyncio.Future[None]:
+        """Add an endpoint's names."""
+        return self._apply(_endpoint_names(network, endpoint))
 
-    async def endpoint_removed(self, endpoint: Endpoint) -> None:
-        """Remove an endpoint's names; in force when this returns."""
-        await self._apply([RemoveNames(network_id=endpoint.network_id, owner=endpoint.id)])
+    def endpoint_removed(self, endpoint: Endpoint) -> asyncio.Future[None]:
+        """Remove an endpoint's names."""
+        return self._apply([RemoveNames(network_id=endpoint.network_id, owner=endpoint.id)])
 
-    async def attachment_added(self, sandbox: Sandbox, attachment: Attachment) -> None:
-        """Let the container query, and its neighbours find it; in force when this returns."""
-        await self._apply([*self._container_names(sandbox, attachment), *self._client(sandbox)])
+    def attachment_added(self, sandbox: Sandbox, attachment: Attachment) -> asyncio.Future[None]:
+        """Let the container query, and its neighbours find it."""
+        return self._apply([*self._container_names(sandbox, attachment), *self._client(sandbox)])
 
     def prepare(self, sandbox: Sandbox) -> None:
         """Open the sockets for the queries of a new sandbox; call it on a worker thread."""
         if self._service:
             self._service.prepare(sandbox.container_id, sandbox.key, sandbox.inode)
 
-    async def attachments_removed(self, attachments: Iterable[Attachment]) -> None:
-        """Remove the names of attachments: no answer contains them when this returns.
+    def attachments_removed(self, attachments: Iterable[Attachment]) -> asyncio.Future[None]:
+        """Remove the names of attachments: no answer contains them when the result is done.
 
         Call it while they are being removed.
         """
-        await self._apply(change for attachment in attachments for change in self._without(attachment))
+        return self._apply(change for attachment in attachments for change in self._without(attachment))
 
     def _without(self, attachment: Attachment) -> Iterator[Change]:
         yield RemoveNames(network_id=attachment.network_id, owner=_owner(attachment))
@@ -82,10 +87,13 @@ class ResolverSync:
         client: list[Change] = [*self._client(sandbox)] if sandbox else []
         yield from client or [RemoveClient(container_id=attachment.container_id)]
 
-    async def _apply(self, changes: Iterable[Change]) -> None:
+    def _apply(self, changes: Iterable[Change]) -> asyncio.Future[None]:
         changes = [*changes]
         if self._service and changes:
-            await self._service.apply(*changes)
+            return self._service.apply(*changes)
+        nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        nothing.set_result(None)
+        return nothing
 
     def _all(self) -> Iterator[Change]:
         for network in self._records.networks():

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from math import inf
 
 import msgspec
+from msgspec.structs import replace
 
 from sandnet.core.state import schema
 from sandnet.core.state.events import PLACES, Events, PendingEvent, Repair, Transition, events_of
@@ -200,6 +201,8 @@ class Records:
     ) -> Awaitable[None]:
         """Write records, all or none. New ones are reserved before this returns; await the result for durability.
 
+        A new record counts as ``creating`` until then, whatever its phase.
+
         Args:
             put: records to insert or replace.
             delete: records to remove, with their claims.
@@ -218,7 +221,7 @@ class Records:
         transitions += [self._transition(record, None) for record in delete]
         changes = [*self._puts(put), *self._deletes(delete)]
         for record in fresh:
-            self._insert(record)
+            self._insert(replace(record, phase=Phase.CREATING))  # visible once it is durable
         if cursor is not None:
             network_id, address = cursor
             self._cursors[network_id] = address
