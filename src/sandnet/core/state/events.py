@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from itertools import islice
-from operator import attrgetter
+from itertools import takewhile
 from typing import NamedTuple
 
 from sandnet.core.state.index import weight
@@ -158,12 +156,13 @@ class Events:
     def _after(self, position: int) -> list[Event]:
         """Return the next events after a position, as many as one reader may hold.
 
-        The history may drop later ones while it reads.
+        The history may drop later ones while it reads. It is read from its end, because most readers are there: to
+        reach an element of a deque by its index takes time in proportion to the length.
         """
-        first = bisect_right(self._history, position, key=attrgetter("sequence"))
+        newer = [*takewhile(lambda event: event.sequence > position, reversed(self._history))]
         found: list[Event] = []
         held = 0
-        for event in islice(self._history, first, None):
+        for event in reversed(newer):
             held += event_weight(event)
             if found and held > AHEAD_BYTES:
                 break

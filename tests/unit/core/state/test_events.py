@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 
 import msgspec
@@ -15,6 +16,7 @@ from sandnet.core.state.events import (
     REMEMBERED_BYTES,
     Event,
     Events,
+    PendingEvent,
     Transition,
     event_weight,
     events_of,
@@ -175,3 +177,22 @@ async def test_stalled_reader_uses_little_memory_and_misses_nothing() -> None:
 def test_network_labels_count_towards_the_event_size() -> None:
     labelled = msgspec.structs.replace(_network("a"), labels={"a": "x" * 50_000})
     assert event_weight(Event(1, 0.0, "created", labelled)) > 50_000
+
+
+async def test_reader_at_the_end_does_not_walk_the_history() -> None:
+    class OnlyFromItsEnd(deque[Event]):
+        """A history that is long: reaching its end from its beginning would take long, too."""
+
+        def __iter__(self) -> Iterator[Event]:
+            raise AssertionError("read from the beginning")
+
+        def __getitem__(self, index: object) -> Event:  # type: ignore[override]
+            assert index == -1
+            return super().__getitem__(-1)
+
+    events = Events()
+    events._history = OnlyFromItsEnd()
+    for revision in range(1, 100):
+        events.publish(revision, [PendingEvent("created", _network("n"), "", "")])
+    reader = events.follow(98 * PLACES)
+    assert [event.sequence for event in await _take(reader, 1)] == [99 * PLACES]

@@ -1,0 +1,20 @@
+"""The daemon's process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SPARED = """
+import gc
+from sandnet.daemon import YOUNG_OBJECTS, spare_garbage_collection
+
+before = gc.get_freeze_count()
+spare_garbage_collection()
+assert gc.isenabled() and gc.get_threshold()[0] == YOUNG_OBJECTS
+assert gc.get_freeze_count() > before + 10_000 > 10 * len(gc.get_objects())
+"""
+
+
+def test_what_exists_at_the_start_is_left_out_of_garbage_collections() -> None:
+    subprocess.run([sys.executable, "-c", SPARED], check=True, timeout=60)
