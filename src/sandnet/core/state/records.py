@@ -1,9 +1,9 @@
 """All records, in memory and in the store. Reads use memory; every change is written to the store.
 
 New records count from the moment they are passed to :meth:`Records.commit`, so two callers never get the same name or
-address. Changes and deletions count once the store has them, so nothing is promised before it is durable. Beside each
-record the store has its *claims*: keys that are put only where absent, one for the name and one for each address and
-host port. So even a second writer of the same store cannot allocate them again.
+address. Changes and deletions count once the store has them, so nothing is promised that ``kill -9`` could lose. Beside
+each record the store has its *claims*: keys that are put only where absent, one for the name and one for each address
+and host port. So even a second writer of the same store cannot allocate them again.
 """
 
 from __future__ import annotations
@@ -38,6 +38,21 @@ _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
 def _last_event_put(events: Sequence[PendingEvent]) -> Put:
     return Put(schema.LAST_EVENT, str(len(events)).encode())
+
+
+def _outlives_boot(record: Record) -> bool:
+    """Return whether a crash of the machine leaves something of the record, so that its commit must be durable.
+
+    The namespace and the links of a sandbox are gone after a crash, with or without their record. Not so the files of
+    other programs that it replaced.
+    """
+    match record:
+        case Sandbox():
+            return bool(record.kept_files or record.made_dirs)
+        case Attachment():
+            return False
+        case Network() | Endpoint():
+            return True
 
 
 def _decoded(entry: Entry, table: Table[R]) -> R:
@@ -233,8 +248,8 @@ class Records:
             changes.append(Delete(schema.cursor_key(network.id)))
         if events := events_of(transitions):
             changes.append(_last_event_put(events))
-        durable = bool(delete) or any(record.phase is Phase.READY for record in put)  # otherwise it is an intent
-        return self._write(changes, durable, fresh, transitions)
+        final = [*(record for record in put if record.phase is Phase.READY), *delete]  # the others are intents
+        return self._write(changes, any(map(_outlives_boot, final)), fresh, transitions)
 
     def _refuse_too_many(self, fresh: Iterable[Record]) -> None:
         tables = (self._networks, self._endpoints, self._sandboxes, self._attachments)

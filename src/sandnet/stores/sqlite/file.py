@@ -37,6 +37,9 @@ DIGEST_SINCE: Final = 2
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that has locked the file, such as an administrator's ``sqlite3``."""
 
+LOG_PAGES: Final = 10_000
+"""Pages of the log (4 KiB each) at which a commit copies them into the file; usually ``SqliteStore`` does it before."""
+
 CORRUPT: Final = "store_corrupt"
 """Error code for a damaged file."""
 
@@ -197,6 +200,7 @@ def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise _unavailable(path, "its file system cannot share memory, which a write-ahead log needs")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
 
 
 def _check_contents(connection: sqlite3.Connection, path: Path, version: int) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _WATCHED: Final = {"": "the file", "-wal": "its log (-wal)", "-shm": "its index (-shm)"}
 _MAPPED: Final = "-shm"
+_LOG: Final = "-wal"
 
 
 class _FileStamp(NamedTuple):
@@ -109,6 +110,22 @@ class FileGuard:
         if fault := self._fault or _changed(self._stamps, self._check()) or doubt:
             self._write_again(contents, fault)
 
+    def checkpoint(self) -> None:
+        """Copy the log into the file. Afterwards all commits are durable (sqlite.org/wal.html, "Checkpointing").
+
+        Files that are not those that we wrote last are left alone: :meth:`verify` writes and syncs all contents again.
+
+        Raises:
+            Error: ``UNAVAILABLE``: the files cannot be written.
+        """
+        if self._connection is None:
+            raise closed_error()
+        if self._fault or _changed(self._stamps, self._check()):
+            return
+        with storage_errors(self._path), self._stamping():
+            _sync(f"{self._path}{_LOG}")  # a checkpoint syncs nothing while a reader needs all of the log
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
     def take_repaired(self) -> Sequence[Repaired]:
         """Return the repairs since the last call."""
         repaired, self._repaired = self._repaired, []
@@ -129,10 +146,15 @@ class FileGuard:
     def _written(self, contents: Contents, batch: Sequence[Changes], *, durable: bool) -> Outcomes:
         if self._connection is None:
             raise closed_error()
+        with storage_errors(self._path), self._stamping():
+            return rows.write(self._connection, contents, batch, durable=durable)
+
+    @contextmanager
+    def _stamping(self) -> Iterator[None]:
+        """Remember the state of the files after the block, which writes them; a failed write may change the log too."""
         try:
-            with storage_errors(self._path):
-                return rows.write(self._connection, contents, batch, durable=durable)
-        finally:  # a failed write may have changed the log too
+            yield
+        finally:
             now = self._check()
             self._fault = _moved(self._stamps, now)
             if not self._fault:
@@ -161,6 +183,14 @@ class FileGuard:
             return tuple([_stamp(name, mapped) for name, mapped in self._names])
         except OSError:  # inaccessible files are treated as removed
             return (None,) * len(_WATCHED)
+
+
+def _sync(path: str) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fdatasync(file)
+    finally:
+        os.close(file)
 
 
 def _moved(before: _Stamps, now: _Stamps) -> str:

@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file, one writer, and all contents in memory.
 
 To make a transaction durable costs 0.2 ms on a good disk and 100 ms on a bad one, whatever its size. So all commits
-that wait while a transaction is written share the next one (group commit); each has its own outcome.
+that wait while a transaction is written share the next one (group commit); each has its own outcome. The log is copied
+into the file by a job of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from sandnet.stores.sqlite.file_guard import FileGuard
 from sandnet.stores.sqlite.rows import Changes, Outcome, Outcomes
 from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
 from sandnet.threads import JobThreads
+
+CHECKPOINT = 1.0
+"""Seconds after a commit at which the log is copied into the file, all commits at once, so that no commit waits for it.
+So a commit that need not be durable is durable after this time, or some milliseconds more."""
 
 
 class _PendingCommit(NamedTuple):
@@ -45,6 +50,9 @@ class SqliteStore:
         self._writes = JobThreads(1, "store-writer")
         self._queue: list[_PendingCommit] = []
         self._running: asyncio.Future[Outcomes] | asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """For the checkpoint after the commits that were made since the last one."""
+        self._wants_checkpoint = False
         self._watchers = Watchers(backlog)
         self._backups = backups or Backups(path)
         self._open_problems: tuple[str, ...] = ()
@@ -111,6 +119,8 @@ class SqliteStore:
         if not self._is_open:
             return
         self._is_open = False
+        if self._timer:
+            self._timer.cancel()
         while self._running is not None:
             await asyncio.wait([self._running])
         self._watchers.close()
@@ -145,6 +155,7 @@ class SqliteStore:
         self._next()
         if failure is None:
             self._backups.changed()
+            self._timer = self._timer or asyncio.get_running_loop().call_later(CHECKPOINT, self._checkpoint)
         for each in changed:
             self._watchers.publish(each)
         for pending, outcome in zip(batch, outcomes, strict=True):
@@ -155,7 +166,17 @@ class SqliteStore:
         self._repair_failure = str(failure) if isinstance(failure, Error) else repr(failure) if failure else ""
         self._next()
 
+    def _checkpoint(self) -> None:
+        """Copy the log into the file: now, or after the commit that is being written."""
+        self._wants_checkpoint = self._running is not None
+        if not self._wants_checkpoint:
+            self._timer = None
+            self._running = self._writes.submit(self._file.checkpoint)
+            self._running.add_done_callback(self._checked)
+
     def _next(self) -> None:
         self._running = None
-        if self._queue:
+        if self._wants_checkpoint and self._is_open:  # first: commits that come one after another must not prevent it
+            self._checkpoint()
+        elif self._queue:
             self._write_queue()

@@ -257,3 +257,62 @@ def test_daemon_killed_at_any_point_of_the_repair_loses_nothing(
         left.close()
         steps += 1
     assert steps > 8
+
+
+def synced(path: Path) -> list[tuple[object, ...]]:
+    """What is in the file itself, without its log."""
+    copy = path.parent.parent / "alone" / path.name
+    copy.parent.mkdir()
+    shutil.copyfile(path, copy)
+    found = run(copy, "SELECT key, value, revision FROM entries ORDER BY key")
+    shutil.rmtree(copy.parent)
+    return found
+
+
+def test_checkpoint_copies_the_log_into_the_file_and_is_no_foreign_change(path: Path) -> None:
+    file = FileGuard(path)
+    before, _ = file.open()
+    file.write(before, [(Put("a", b"1"),)], durable=False)
+    contents = Contents([Entry("a", b"1", 1)], 1)
+    file.checkpoint()
+    assert synced(path) == [Entry("a", b"1", 1)]
+    file.verify(contents)
+    assert file.take_repaired() == []
+    file.close(contents)
+
+
+def test_checkpoint_after_any_break_leaves_the_repair_to_the_next_check(path: Path, broken: tuple[Break, str]) -> None:
+    file = FileGuard(path)
+    before, _ = file.open()
+    file.write(before, [(Put("a", b"1"),)], durable=True)
+    recovery.write_backup(path)
+    contents = Contents([Entry("a", b"1", 1)], 1)
+    broken[0](path)
+    file.checkpoint()
+    assert file.take_repaired() == []
+    file.verify(contents)
+    assert len(file.take_repaired()) == 1
+    assert synced(path) == [Entry("a", b"1", 1)]
+    file.close(contents)
+
+
+def test_checkpoint_beside_a_reader_syncs_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = FileGuard(path)
+    before, _ = file.open()
+    reader = sqlite3.connect(path)
+    reader.execute("BEGIN").connection.execute("SELECT * FROM entries").fetchall()
+    file.write(before, [(Put("a", b"after the reader"),)], durable=False)
+    synced_files: list[str] = []
+    fdatasync = os.fdatasync
+
+    def sync(number: int) -> None:
+        synced_files.append(os.readlink(f"/proc/self/fd/{number}"))
+        fdatasync(number)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    contents = Contents([Entry("a", b"after the reader", 1)], 1)
+    file.checkpoint()
+    assert synced_files == [f"{path}-wal"]
+    assert b"after the reader" not in path.read_bytes()
+    reader.close()
+    file.close(contents)

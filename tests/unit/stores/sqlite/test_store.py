@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from sandnet.errors import Error, Kind
 from sandnet.stores.base import Conflict, Entry, Put
 from sandnet.stores.sqlite import file, recovery
+from sandnet.stores.sqlite import store as store_module
 from sandnet.stores.sqlite.store import SqliteStore
 
 DEADLINE = 20.0
@@ -203,3 +205,51 @@ async def test_failed_transaction_is_unavailable_and_writes_nothing(
     assert [entry.key for entry in await store.list("")] == ["small"]
     assert await store.commit(Put("next", b"")) == 2
     await store.close()
+
+
+def key_in_file(path: Path, key: str) -> bool:
+    """Whether the file itself has it, whatever is in its log."""
+    return key.encode() in path.read_bytes()
+
+
+async def until_in_file(path: Path, key: str) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not key_in_file(path, key):  # noqa: ASYNC110 - nothing reports a checkpoint
+            await asyncio.sleep(0.01)
+
+
+async def test_commit_reaches_the_file_soon_and_does_not_wait_for_that(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "CHECKPOINT", 0.05)
+    store = await opened(path)
+    for number in range(2):
+        await store.commit(Put(f"intent{number}", b"1"), durable=False)
+        assert not key_in_file(path, f"intent{number}")
+        await until_in_file(path, f"intent{number}")
+    assert store.problems() == []
+    await store.close()
+
+
+async def test_commits_without_a_pause_do_not_prevent_a_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "CHECKPOINT", 0.05)
+    store = await opened(path)
+    await store.commit(Put("first", b"1"), durable=False)
+
+    async def write(worker: int) -> None:
+        for number in count():
+            await store.commit(Put(f"{worker}", str(number).encode()), durable=False)
+
+    writing = [asyncio.create_task(write(worker)) for worker in range(3)]
+    await until_in_file(path, "first")
+    for task in writing:
+        task.cancel()
+    await asyncio.wait(writing)
+    await store.close()
+
+
+async def test_closing_during_a_pending_checkpoint_ends(path: Path) -> None:
+    store = await opened(path)
+    await store.commit(Put("a", b"1"), durable=False)
+    await store.close()
+    assert key_in_file(path, "a")
