@@ -23,6 +23,7 @@ class _Job(NamedTuple):
     run: Callable[[], object]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[object]
+    ended: Callable[[], object] | None
 
 
 class JobThreads:
@@ -44,10 +45,12 @@ class JobThreads:
         """Jobs that were submitted and whose result has not arrived; used by the event loop's thread only."""
         self._closed = False
 
-    def submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
+    def submit(self, job: Callable[[], T], ended: Callable[[], object] | None = None) -> asyncio.Future[T]:
         """Run the job on a thread; call this in the event loop.
 
-        Cancelling the future does not cancel the job.
+        Args:
+            job: cancelling the future does not cancel it.
+            ended: called in the event loop when the job has ended, also when the future was cancelled before.
 
         Raises:
             RuntimeError: the threads were closed, or the system has no room for another thread.
@@ -59,7 +62,7 @@ class JobThreads:
         if self._unfinished >= len(self._threads) < self._most:
             self._start()
         self._unfinished += 1
-        self._jobs.put(_Job(job, loop, done))  # type: ignore[arg-type]  # the future takes what the job returns
+        self._jobs.put(_Job(job, loop, done, ended))  # type: ignore[arg-type]  # the future takes what the job returns
         return done
 
     def close(self, *, wait: bool) -> None:
@@ -89,11 +92,14 @@ class JobThreads:
             except BaseException as raised:  # the caller gets it, whatever it is
                 failure = raised
             with suppress(RuntimeError):  # the event loop is closed, so no caller waits
-                job.loop.call_soon_threadsafe(self._deliver, job.done, result, failure)
+                job.loop.call_soon_threadsafe(self._deliver, job, result, failure)
             del job, result, failure  # an idle thread keeps nothing alive
 
-    def _deliver(self, done: asyncio.Future[object], result: object, failure: BaseException | None) -> None:
+    def _deliver(self, job: _Job, result: object, failure: BaseException | None) -> None:
         self._unfinished -= 1
+        done = job.done
+        if job.ended:
+            job.ended()
         if done.done():
             return
         if failure is None:

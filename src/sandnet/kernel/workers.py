@@ -52,6 +52,8 @@ class _RunningJob:
         self.replaced = False
         """Another job has its slot."""
         self.alarm: asyncio.TimerHandle | None = None
+        self.end: asyncio.Future[None] | None = None
+        """What a cancelled caller waits for."""
 
 
 class Workers:
@@ -86,18 +88,21 @@ class Workers:
             await self._slots.acquire()
         spare = len(self._running) >= self._threads and sum(not each.spare for each in self._running) >= self._threads
         running = _RunningJob(_name_of(job), spare=spare)
+        threads = self._spares if spare else self._pool
         try:
-            future = (self._spares if spare else self._pool).submit(functools.partial(job, *args, **kwargs))
+            done = threads.submit(functools.partial(job, *args, **kwargs), functools.partial(self._ended, running))
         except BaseException:
             self._slots.release()
             raise
         self._running.add(running)
-        running.alarm = asyncio.get_running_loop().call_later(self._timeouts.job, self._replace, running)
-        future.add_done_callback(lambda _: self._ended(running))
+        loop = asyncio.get_running_loop()
+        running.alarm = loop.call_later(self._timeouts.job, self._replace, running)
         try:
-            return await asyncio.shield(future)
+            return await done
         except asyncio.CancelledError:
-            await asyncio.wait([future])
+            if running in self._running:
+                running.end = loop.create_future()
+                await asyncio.wait([running.end])
             raise
 
     def hanging(self) -> list[str]:
@@ -126,6 +131,8 @@ class Workers:
         self._running.discard(running)
         if running.alarm:
             running.alarm.cancel()
+        if running.end and not running.end.done():
+            running.end.set_result(None)
         if not running.replaced:
             self._slots.release()
 

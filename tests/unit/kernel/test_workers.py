@@ -92,3 +92,15 @@ async def test_many_short_jobs_stay_within_the_thread_limit() -> None:
     assert not workers._spares._threads
     workers.close()
     eventually(lambda: not workers.hanging())
+
+
+async def test_job_that_ends_in_the_moment_of_its_cancellation_does_not_hang() -> None:
+    workers = Workers()
+    running = asyncio.create_task(workers.run(str, 1))
+    while not workers._running:  # noqa: ASYNC110 - it begins in the next round of the event loop
+        await asyncio.sleep(0)
+    workers._pool.close(wait=True)  # the result is on its way to the event loop now
+    running.cancel()
+    await asyncio.wait([running], timeout=SOON)
+    assert running.cancelled()
+    assert not workers.hanging()

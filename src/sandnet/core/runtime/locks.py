@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from weakref import WeakValueDictionary
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from sandnet.errors import Error, Kind
 
@@ -18,10 +17,9 @@ class Locks:
 
     def __init__(self, deadline: float = DEADLINE) -> None:
         self._deadline = deadline
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: dict[str, _Lock] = {}
 
-    @asynccontextmanager
-    async def hold(self, *names: str, max_wait: float | None = None) -> AsyncIterator[None]:
+    def hold(self, *names: str, max_wait: float | None = None) -> AbstractAsyncContextManager[None]:
         """Hold all locks with these names. They are always taken in name order, so two holders cannot wait for each
         other.
 
@@ -32,18 +30,55 @@ class Locks:
         Raises:
             Error: ``UNAVAILABLE`` when that time passes first.
         """
-        deadline = self._deadline if max_wait is None else max_wait
-        locks = [self._locks.setdefault(name, asyncio.Lock()) for name in sorted(set(names))]
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(deadline):
-                    for lock in locks:
-                        await stack.enter_async_context(lock)
-            except TimeoutError:
-                raise Error(
-                    Kind.UNAVAILABLE,
-                    f"{', '.join(sorted(names))} has been busy for {deadline:.0f} s",
-                    "repeat the request later",
-                    "busy",
-                ) from None
-            yield
+        return _Hold(self._locks, sorted(set(names)), self._deadline if max_wait is None else max_wait)
+
+
+class _Lock(asyncio.Lock):
+    """A lock that knows how many hold it or wait for it."""
+
+    users = 0
+
+
+class _Hold(AbstractAsyncContextManager[None]):
+    """The block in which some locks are held."""
+
+    def __init__(self, locks: dict[str, _Lock], names: Sequence[str], deadline: float) -> None:
+        self._locks, self._names, self._deadline = locks, names, deadline
+        self._held: list[str] = []
+
+    async def __aenter__(self) -> None:
+        are_free = self._locks.keys().isdisjoint(self._names)
+        for name in self._names:
+            self._locks.setdefault(name, _Lock()).users += 1
+        try:
+            if are_free:  # most are: nothing to wait for, so no timer is needed
+                await self._acquire()
+            else:
+                async with asyncio.timeout(self._deadline):
+                    await self._acquire()
+        except BaseException as failure:
+            self._release()
+            if isinstance(failure, TimeoutError):
+                raise self._busy() from None
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._release()
+
+    async def _acquire(self) -> None:
+        for name in self._names:
+            await self._locks[name].acquire()
+            self._held.append(name)
+
+    def _release(self) -> None:
+        for name in self._names:
+            lock = self._locks[name]
+            if name in self._held:
+                lock.release()
+            lock.users -= 1
+            if not lock.users:
+                del self._locks[name]
+
+    def _busy(self) -> Error:
+        message = f"{', '.join(self._names)} has been busy for {self._deadline:.0f} s"
+        return Error(Kind.UNAVAILABLE, message, "repeat the request later", "busy")

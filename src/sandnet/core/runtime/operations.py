@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from sandnet.errors import Error, Kind
@@ -54,10 +55,16 @@ class Operations:
             change.close()
             message = f"{len(self._running)} changes are under way, as many as there may be"
             raise Error(Kind.UNAVAILABLE, message, "repeat the request later", "overloaded")
-        task = asyncio.get_running_loop().create_task(change)
+        loop = asyncio.get_running_loop()
+        answerable = loop.create_future()
+        task = loop.create_task(change)
         self._running.add(task)
-        task.add_done_callback(self._ended)
-        await asyncio.wait({task}, timeout=self._deadline)
+        task.add_done_callback(partial(self._ended, answerable))
+        deadline = loop.call_later(self._deadline, _set, answerable)
+        try:
+            await answerable
+        finally:
+            deadline.cancel()
         if not task.done():
             task.add_done_callback(_log_late)
             message = f"not finished after {self._deadline:g} s; it goes on, and will be wholly done or undone"
@@ -69,8 +76,9 @@ class Operations:
             )
         return task.result()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, answerable: asyncio.Future[None], task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
+        _set(answerable)
         if not task.cancelled():
             task.exception()  # retrieve the exception: the caller may have stopped waiting
 
@@ -79,6 +87,11 @@ class Operations:
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _log_late(task: asyncio.Task[Any]) -> None:

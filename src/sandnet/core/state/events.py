@@ -101,6 +101,8 @@ class Events:
 
     def __init__(self) -> None:
         self._history: deque[Event] = deque()
+        self._weights: deque[int] = deque()
+        """Of the events in the history."""
         self._weight = 0
         self._floor = 0
         self._published = asyncio.Event()
@@ -121,12 +123,13 @@ class Events:
         """Publish the events of one commit."""
         now = time.time()
         for position, each in enumerate(events):
-            self._history.append(Event(_sequence_number(revision, position), now, *each))
-            self._weight += event_weight(self._history[-1])
+            event = Event(_sequence_number(revision, position), now, *each)
+            self._history.append(event)
+            self._weights.append(event_weight(event))
+            self._weight += self._weights[-1]
         while len(self._history) > HISTORY or (self._weight > REMEMBERED_BYTES and len(self._history) > 1):
-            oldest = self._history.popleft()
-            self._weight -= event_weight(oldest)
-            self._floor = oldest.sequence
+            self._floor = self._history.popleft().sequence
+            self._weight -= self._weights.popleft()
         if events:
             self._wake()
 
@@ -160,6 +163,8 @@ class Events:
         reach an element of a deque by its index takes time in proportion to the length.
         """
         newer = [*takewhile(lambda event: event.sequence > position, reversed(self._history))]
+        if len(newer) == 1:  # the usual case
+            return newer
         found: list[Event] = []
         held = 0
         for event in reversed(newer):

@@ -50,6 +50,7 @@ class Table(Generic[R]):
 
     def __init__(self, kind: type[R]) -> None:
         self._rows: dict[str, R] = {}
+        self._weights: dict[str, int] = {}
         self._groups: dict[str, dict[str, R]] = {}
         self.weight = 0
         """The weight of all records in bytes, by :func:`weight`."""
@@ -58,8 +59,9 @@ class Table(Generic[R]):
     def put(self, record: R) -> None:
         """Insert or replace a record."""
         key = key_of(record)
-        known = self._rows.get(key)
-        self.weight += weight(record) - (weight(known) if known else 0)
+        size = weight(record)
+        self.weight += size - self._weights.get(key, 0)
+        self._weights[key] = size
         self._rows[key] = record
         for group in _groups_of(record):
             self._groups.setdefault(group, {})[key] = record
@@ -67,8 +69,8 @@ class Table(Generic[R]):
     def drop(self, record: R) -> None:
         """Remove a record; do nothing when it is absent."""
         key = key_of(record)
-        known = self._rows.pop(key, None)
-        self.weight -= weight(known) if known else 0
+        self._rows.pop(key, None)
+        self.weight -= self._weights.pop(key, 0)
         for group in _groups_of(record):
             members = self._groups.get(group, {})
             members.pop(key, None)

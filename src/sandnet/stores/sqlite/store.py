@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from sandnet.errors import Error
 from sandnet.stores.base import Change, Changed, Entry, Repaired, Snapshot, check_keys
@@ -27,10 +26,29 @@ CHECKPOINT = 1.0
 So a commit that need not be durable is durable after this time, or some milliseconds more."""
 
 
-class _PendingCommit(NamedTuple):
-    changes: Changes
-    durable: bool
-    done: asyncio.Future[Outcome]
+class _PendingCommit:
+    """A commit whose outcome is not known yet."""
+
+    def __init__(self, changes: Changes, durable: bool) -> None:
+        self.changes, self.durable = changes, durable
+        self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._is_finished = False
+
+    async def wait(self) -> Outcome:
+        """Return the outcome. A cancellation arrives after it: the caller must not continue while this is written."""
+        try:
+            return await self._outcome
+        except asyncio.CancelledError:
+            if not self._is_finished:
+                self._outcome = asyncio.get_running_loop().create_future()
+                await asyncio.wait([self._outcome])
+            raise
+
+    def finish(self, outcome: Outcome) -> None:
+        """Set the outcome."""
+        self._is_finished = True
+        if not self._outcome.done():  # else its waiter was cancelled in this moment
+            self._outcome.set_result(outcome)
 
 
 class SqliteStore:
@@ -82,15 +100,11 @@ class SqliteStore:
         """See ``Store.commit``."""
         self._opened()
         check_keys(changes)
-        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(_PendingCommit(changes, durable, done))
+        pending = _PendingCommit(changes, durable)
+        self._queue.append(pending)
         if self._running is None:
             self._write_queue()
-        try:
-            outcome = await asyncio.shield(done)
-        except asyncio.CancelledError:
-            await asyncio.wait([done])  # the caller must not continue while its commit may still be written
-            raise
+        outcome = await pending.wait()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome.revision
@@ -159,7 +173,7 @@ class SqliteStore:
         for each in changed:
             self._watchers.publish(each)
         for pending, outcome in zip(batch, outcomes, strict=True):
-            pending.done.set_result(outcome)
+            pending.finish(outcome)
 
     def _checked(self, job: asyncio.Future[None]) -> None:
         failure = job.exception()

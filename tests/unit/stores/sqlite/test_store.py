@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.stores.base import Conflict, Entry, Put
+from sandnet.stores.base import Changed, Conflict, Entry, Put
 from sandnet.stores.sqlite import file, recovery
 from sandnet.stores.sqlite import store as store_module
 from sandnet.stores.sqlite.store import SqliteStore
@@ -253,3 +253,13 @@ async def test_closing_during_a_pending_checkpoint_ends(path: Path) -> None:
     await store.commit(Put("a", b"1"), durable=False)
     await store.close()
     assert key_in_file(path, "a")
+
+
+async def test_commit_that_ends_in_the_moment_of_its_cancellation_does_not_hang() -> None:
+    pending = store_module._PendingCommit((Put("a", b""),), durable=True)
+    waiting = asyncio.create_task(pending.wait())
+    await asyncio.wait([waiting], timeout=0)
+    waiting.cancel()
+    pending.finish(Changed((), (), 1))
+    await asyncio.wait([waiting], timeout=DEADLINE)
+    assert waiting.cancelled()
