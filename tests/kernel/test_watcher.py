@@ -56,3 +56,12 @@ def test_changes_beyond_one_read_come_with_the_next(
     found = [set(host.run(watching.read).links) for _ in range(20)]
     assert set().union(*found) == names
     assert max(map(len, found)) == 1
+
+
+def test_change_of_a_link_of_ours_by_another_program_is_reported(host: Host, watching: LinuxWatcher) -> None:
+    host.sh("ip", "link", "add", "snv0123456789", "type", "veth", "peer", "name", "peer0")
+    assert "snv0123456789" in host.run(watching.read).links
+    host.sh("ip", "link", "set", "snv0123456789", "mtu", "1400")
+    assert host.run(watching.read).links["snv0123456789"].link.mtu == 1400
+    host.sh("ip", "link", "del", "snv0123456789")
+    assert "snv0123456789" in host.run(watching.read).deleted

@@ -25,6 +25,7 @@ def bridge_mac(name: str) -> str:
 _BRIDGE: Final = "snb"
 PORT_PREFIX: Final = "snv"
 """Beginning of the names of ports: the host ends of veth pairs."""
+OWN_PREFIXES: Final = (_BRIDGE, PORT_PREFIX)
 _DIGITS: Final = 10
 """Hex digits behind the prefix: a name has at most IFNAMSIZ-1 = 15 bytes."""
 OUR_LINKS: Final = {

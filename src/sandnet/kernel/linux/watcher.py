@@ -36,6 +36,7 @@ from sandnet.kernel.netlink.rtnetlink import (
 )
 from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
 from sandnet.kernel.types import Changes, Port
+from sandnet.model.link_names import OWN_PREFIXES
 
 _BACKLOG: Final = 16 << 20
 """Bytes of unread notifications the kernel keeps for us: a thousand joins."""
@@ -55,6 +56,7 @@ _LINK_INDEX: Final = {
     RTM_NEWNETCONF: index_of_netconf,
 }
 """How to find the link of each notification about an address, a route or forwarding."""
+_HOST_KINDS: Final = (RTM_NEWLINK, RTM_DELLINK, *_LINK_INDEX)
 _MOUNTS: Final = "/proc/self/mountinfo"
 
 
@@ -115,8 +117,8 @@ class LinuxWatcher:
         for each in (self._host, self._sandboxes):
             if each is not None:
                 each.close()
-        self._host = subscribed(_BACKLOG, also=FORWARDING)
-        self._sandboxes = subscribed(_BACKLOG, also=RULES, all_namespaces=True)
+        self._host = subscribed(_BACKLOG, _HOST_KINDS, also=FORWARDING)
+        self._sandboxes = _subscribed_inside()
         with Netlink() as netlink:
             ports = [*dump_ports(netlink)]
         self._names = {port.link.ifindex: port.link.name for port in ports}
@@ -142,7 +144,7 @@ class LinuxWatcher:
             if failure.errno != errno.ENOBUFS:
                 raise
         subscription.close()
-        self._sandboxes = subscribed(_BACKLOG, also=RULES, all_namespaces=True)
+        self._sandboxes = _subscribed_inside()
         return [], True
 
     def _summarise(self, received: list[tuple[int, Reply]], *, mounts: bool, rules: bool, missed: bool) -> Changes:
@@ -203,6 +205,11 @@ class LinuxWatcher:
             self._mounts = select.poll()
             self._mounts.register(self._table, select.POLLPRI | select.POLLERR)
         return bool(self._mounts.poll(0))
+
+
+def _subscribed_inside() -> socket.socket:
+    """Subscribe to changes in sandboxes. The host's links with names of ours do not count here."""
+    return subscribed(_BACKLOG, (RTM_NEWLINK, *_REDUCED_INSIDE), also=RULES, all_namespaces=True, without=OWN_PREFIXES)
 
 
 def _without_changes(*, rules: bool, missed: bool) -> Changes:

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
+
+from sandnet.kernel.netlink.notification_filter import attach
+from sandnet.kernel.netlink.rtnetlink import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+)
 
 _GROUPS: Final = (1, 5, 7, 9, 11)
 """RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
@@ -20,19 +30,32 @@ LISTEN_ALL_NSID: Final = 8
 _SO_RCVBUFFORCE: Final = 33
 
 
-def subscribed(backlog: int, *, also: Sequence[int] = (), all_namespaces: bool = False) -> socket.socket:
+_KINDS: Final = (RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE)
+
+
+def subscribed(
+    backlog: int,
+    kinds: Collection[int] = _KINDS,
+    *,
+    also: Sequence[int] = (),
+    all_namespaces: bool = False,
+    without: Collection[str] = (),
+) -> socket.socket:
     """Return a socket that receives all changes from now on, of the calling thread's namespace. Reading it never waits.
 
     Args:
         backlog: bytes of unread notifications the kernel keeps; beyond that a read fails with ``ENOBUFS``.
+        kinds: message types that the caller uses; others need not arrive.
         also: further groups of notifications, beside links, addresses and routes.
         all_namespaces: those of other namespaces too (``LISTEN_ALL_NSID``).
+        without: prefixes of the names of links whose changes the caller does not use; these need not arrive either.
 
     Raises:
         OSError: the kernel refuses.
     """
     subscription = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     try:
+        attach(subscription, kinds, without=without)
         _subscribe(subscription, backlog, (*_GROUPS, *also), all_namespaces)
     except BaseException:
         subscription.close()
