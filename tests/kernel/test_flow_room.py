@@ -21,7 +21,7 @@ SMALL = Room(flows=1024, shares=(128, 64), reported="1s")
 MOST = sum(SMALL.shares)
 UDP = socket.SOCK_DGRAM
 TCP = socket.SOCK_STREAM
-SYN, ACK, FIN = 2, 16, 17
+SYN, RST, ACK, FIN = 2, 4, 16, 17
 CLOSED = PORT + 1
 """No program listens there, so none is kept busy."""
 KINDS = {"tcp": (6, TCP), "udp": (17, UDP), "sctp": (132, TCP)}
@@ -128,6 +128,22 @@ def test_closed_flow_frees_its_entry(small: BalancedHost) -> None:
     _send(small, client, "tcp", (_tcp(SYN), _tcp(ACK), _tcp(FIN)), range(1, 21))
     listed = small.host.sh("nft", "list", "set", "bridge", "sandnet", "tcp_places4")
     assert listed.count("expires") == len(re.findall(r"expires (2m|1m5)", listed)) > 10
+
+
+@pytest.mark.parametrize(("target", "version"), [(SERVICE, 4), (SERVICE6, 6)])
+def test_reset_flow_is_forgotten_soon_unless_it_goes_on(small: BalancedHost, target: str, version: int) -> None:
+    ep = small.service()
+    small.attach(ep, 11)
+    small.attach(ep, 12)
+    client = small.client()
+    soon = r"expires (2m|1m[345])"
+    _send(small, client, "tcp", (_tcp(SYN), _tcp(ACK), _tcp(RST)), range(1, 21), target)
+    for kind, name in (("map", f"tcp_flows{version}"), ("set", f"tcp_places{version}")):
+        listed = small.host.sh("nft", "list", kind, "bridge", "sandnet", name)
+        assert listed.count("expires") == len(re.findall(soon, listed)) > 10
+    _send(small, client, "tcp", (_tcp(ACK),), range(1, 21), target)
+    for kind, name in (("map", f"tcp_flows{version}"), ("set", f"tcp_places{version}")):
+        assert not re.search(soon, small.host.sh("nft", "list", kind, "bridge", "sandnet", name))
 
 
 def test_endless_fragments_to_a_service_use_bounded_memory(usual: BalancedHost) -> None:

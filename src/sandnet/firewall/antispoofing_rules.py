@@ -32,6 +32,7 @@ from socket import AF_INET6, inet_aton, inet_pton
 from typing import Final, NamedTuple
 
 from sandnet.firewall.balancing.service_elements import network_number
+from sandnet.firewall.balancing.service_rules import GUARD
 from sandnet.firewall.ruleset.elements import BRIDGE, Element, diff_statements
 from sandnet.kernel.netlink.rtnetlink import mac_bytes
 from sandnet.kernel.types import ElementChange
@@ -70,11 +71,11 @@ _SETS: Final = {
 _PORTS: Final = "ports"
 """The map of a network's ports; load balancing uses it as well, with anti-spoofing and without."""
 _OWN_SENDER: Final = (
-    "iifname . ether saddr . arp saddr ip @sources4 iifname . arp saddr ether . arp saddr ip @sources4 accept"
+    "iifname . ether saddr . arp saddr ip @sources4 iifname . arp saddr ether . arp saddr ip @sources4 return"
 )
 _OWN_PROBE: Final = (
     "arp operation request arp saddr ip 0.0.0.0 "
-    "iifname . ether saddr . arp daddr ip @sources4 iifname . arp saddr ether . arp daddr ip @sources4 accept"
+    "iifname . ether saddr . arp daddr ip @sources4 iifname . arp saddr ether . arp daddr ip @sources4 return"
 )
 _DETECTION: Final = "ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @claims6"
 
@@ -88,15 +89,15 @@ def _without_or_with_mac(bits: int, option: str) -> tuple[str, ...]:
     """
     size = bits // 8
     mac = f"iifname . @th,{bits + 16},48 @macs6"
-    return f"ip6 length {size} accept", f"ip6 length {size + 8} @th,{bits},16 {option} {mac} accept", "drop"
+    return f"ip6 length {size} return", f"ip6 length {size + 8} @th,{bits},16 {option} {mac} return", "drop"
 
 
-_HIDDEN: Final = "frag frag-off != 0 accept"
+_HIDDEN: Final = "frag frag-off != 0 return"
 """Only the first fragment contains the protocol's header; further ones pass."""
 _CHAINS: Final = {
     "guard_ah": ("@th,0,8 { 0, 2, 43, 44, 51, 58, 60, 103, 135 } drop",),
     "guard_ip4": (
-        "meta l4proto tcp accept",
+        "meta l4proto tcp return",
         "udp dport 68 drop",
         "igmp type != { membership-report-v1, membership-report-v2, membership-report-v3 } drop",
         "meta l4proto 103 drop",
@@ -115,15 +116,15 @@ _CHAINS: Final = {
     "guard_icmp6": (
         "icmpv6 type { 133-137 } goto guard_discovery",
         "icmpv6 type { mld-listener-query, mld-listener-done, 151-153 } drop",
-        "icmpv6 type >= 0 accept",
+        "icmpv6 type >= 0 return",
         _HIDDEN,
         "drop",
     ),
-    "guard_udp6": ("udp dport 546 drop", "udp dport >= 0 accept", _HIDDEN, "drop"),
+    "guard_udp6": ("udp dport 546 drop", "udp dport >= 0 return", _HIDDEN, "drop"),
     "guard_ip6": (
-        "meta l4proto tcp accept",
+        "meta l4proto tcp return",
         "meta l4proto vmap { icmpv6 : goto guard_icmp6, udp : goto guard_udp6, ah : goto guard_ah, 103 : drop }",
-        "meta l4proto >= 0 accept",
+        "meta l4proto >= 0 return",
         # the headers do not end in this fragment
         "drop",
     ),
@@ -141,10 +142,10 @@ _CHAINS: Final = {
     ),
     "guard_unspecified": (
         "iifname . @ll,48,48 != @macs6 drop",
-        "icmpv6 type { mld-listener-report, mld2-listener-report } accept",
-        f"{_DETECTION} ip6 length 24 accept",
+        "icmpv6 type { mld-listener-report, mld2-listener-report } return",
+        f"{_DETECTION} ip6 length 24 return",
         # with a nonce, by which the sender recognizes its own solicitation (RFC 7527, 4.1)
-        f"{_DETECTION} ip6 length 32 @th,192,16 0x0e01 accept",
+        f"{_DETECTION} ip6 length 32 @th,192,16 0x0e01 return",
         "drop",
     ),
     # ports without anti-spoofing on a bridge of the user's, which may follow whatever queries come (mcast_snooping)
@@ -163,9 +164,6 @@ _CHAINS: Final = {
         "drop",
     ),
 }
-_BASE: Final = "guard"
-_HOOK: Final = "type filter hook prerouting priority -310; policy accept;"
-"""Priority before load balancing (-300), which learns from what it sees, and before br_netfilter (0)."""
 _CONTROL_CHAIN: Final = "guard_control"
 _CONTROL_HOOK: Final = "type filter hook input priority -310; policy accept;"
 _CONTROL: Final = f'ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iifname "{PORT_PREFIX}*" drop'
@@ -188,9 +186,8 @@ def ruleset(ports: Iterable[PortElements]) -> str:
     lines = [f"add set {BRIDGE} {name} {{ typeof {shape}; }}" for name, shape in shapes.items()]
     lines += [f"flush set {BRIDGE} {name}" for name in _SETS]
     lines += [f"add chain {BRIDGE} {name}" for name in _CHAINS]
-    lines += [f"add chain {BRIDGE} {_BASE} {{ {_HOOK} }}"]
-    lines += [f"add chain {BRIDGE} {_CONTROL_CHAIN} {{ {_CONTROL_HOOK} }}"]
-    chains = _CHAINS | {_BASE: _GATES, _CONTROL_CHAIN: (_CONTROL,)}
+    lines += [f"add chain {BRIDGE} {GUARD}", f"add chain {BRIDGE} {_CONTROL_CHAIN} {{ {_CONTROL_HOOK} }}"]
+    chains = _CHAINS | {GUARD: _GATES, _CONTROL_CHAIN: (_CONTROL,)}
     lines += [f"flush chain {BRIDGE} {name}" for name in chains]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
     found = {element: value for each in ports for element, value in each.items()}

@@ -12,7 +12,7 @@ bridges leave it at the first rule, and a drop by the host's own firewall still 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sandnet.firewall import flow_limits
 from sandnet.firewall.balancing.inet_rules import inet_maps, inet_own, inet_published
@@ -36,6 +36,9 @@ class HostState(NamedTuple):
     """Limit of flows of a sandbox whose network sets none; 0: no limit."""
 
 
+_BRIDGED: Final = {False: "goto between_ports", True: "accept"}
+"""What becomes of a frame from port to port, by whether the network is internal: nothing else is checked there."""
+
 SETS = """\
   set bridges { type ifname; }
   set routed { type ifname; }
@@ -49,6 +52,7 @@ SETS = """\
   set outbound { type ifname; }
   set unguarded { type ifname; }
   set within { type ifname . ifname; }
+  map bridged { type ifname . ifname : verdict; }
   set adopted4 { type ifname . ipv4_addr; flags interval; }
   set adopted6 { type ifname . ipv6_addr; flags interval; }
   set self4 { type ipv4_addr . ipv4_addr; }
@@ -89,10 +93,15 @@ CHAINS = f"""\
     # a packet has a port itself as its input when a bridge passes it up without its hooks (IEEE 802.1 groups), or
     # when the port was removed from its bridge: no rule of a bridge covers it
     iifname "{PORT_PREFIX}*" drop
-    iifgroup {{ {PORTS}, {RETIRED} }} drop
+    # two comparisons cost less than one lookup in a set
+    iifgroup {PORTS} drop
+    iifgroup {RETIRED} drop
+    iifname @unguarded jump routed_back
+  }}
+  chain routed_back {{
     # without anti-spoofing, answers to a source that is routed elsewhere would be sent there
-    iifname @unguarded ip6 saddr != :: fib saddr . iif oif 0 drop
-    iifname @unguarded meta nfproto ipv4 fib saddr . iif oif 0 drop
+    ip6 saddr != :: fib saddr . iif oif 0 drop
+    meta nfproto ipv4 fib saddr . iif oif 0 drop
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -163,10 +172,13 @@ CHAINS = f"""\
     socket transparent 1 return
     drop
   }}
-  chain misplaced {{
-    # the same for forwarded segments: they would leave with an address that has a meaning only on this host
-    meta l4proto != tcp iifname . oifname @within accept
-    drop
+  chain between_ports {{
+    # frames that br_netfilter shows, from one port of a bridge to another
+    ct state established,related accept
+    # connection tracking cannot assign them: segments would leave with an address that has a meaning only on this host
+    ct state invalid meta l4proto tcp drop
+    ct state invalid accept
+    goto limited
   }}
   chain others {{
     iifname @adopted jump leaving_adopted
@@ -190,14 +202,24 @@ CHAINS = f"""\
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    iifname != @bridges oifname != @bridges goto others
+    iifname @bridges goto departing
+    oifname != @bridges goto others
+    oifname @internal drop
+    ct state established,related accept
+    ct state invalid drop
+    ct status dnat goto limited
+    drop
+  }}
+  chain departing {{
+    # what stays on its bridge is settled by one lookup
+    iifname . oifname vmap @bridged
     # before established ones: a flow of an earlier network with that subnet is not one of this network
-    iifname @internal iifname . oifname @within accept
     iifname @internal drop
     oifname @internal drop
-    ct state vmap {{ established : accept, related : accept, invalid : goto misplaced }}
+    ct state established,related accept
+    # its address may have a meaning only on this host
+    ct state invalid drop
     ct status dnat goto limited
-    iifname . oifname @within goto limited
     oifname @bridges drop
     goto limited
   }}
@@ -251,6 +273,8 @@ def network_elements(net: Network, max_flows: int, *, add: bool) -> Iterator[str
         yield from _host_access(net, link, add)
     if net.options.icc:
         yield from _element("within", f"{link} . {link}", add)
+        if not net.link_adopted:
+            yield from _element("bridged", f"{link} . {link}", add, _BRIDGED[net.options.internal])
     if net.options.internal:
         yield from _element("internal", link, add)
 

@@ -14,6 +14,7 @@ Flows that are refused there, and flows above the rate of :data:`_LEARNING_RATES
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sandnet.firewall.balancing.service_elements import BUCKETS
@@ -86,6 +87,12 @@ def hashed(of: str, modulus: int, seed: str = SEED) -> str:
     return f"jhash {of} mod {modulus} seed {seed}"
 
 
+_PORTS: Final = "@th,0,32"
+"""Both ports of TCP, UDP or SCTP."""
+HASHED_FLOW: Final = "meta length . meta length . th sport . th dport"
+"""The type of a flow's key that contains hashes of the addresses."""
+
+
 def _both(source: str, target: str) -> str:
     """Return the network and both addresses as 64 bits; the library's registers hold at most two IPv6 addresses."""
     ends, sender = f"{source} . {target}", f"meta mark . {source}"
@@ -101,8 +108,12 @@ class Family:
         self.version = version
         self.source, self.target = f"{ip} saddr", f"{ip} daddr"
         self.service, self.sender = f"meta mark . {self.target}", f"meta mark . {self.source}"
-        self.flow = f"{_both(self.source, self.target)} . th sport . th dport"
+        self.hashed_flow = f"{_both(self.source, self.target)} . th sport . th dport"
         self.reverse = f"{_both(self.target, self.source)} . th dport . th sport"
+        # for IPv4 all of it fits, with both ports as one number
+        self.flow = f"meta mark . {self.source} . {self.target} . {_PORTS}" if version == 4 else self.hashed_flow
+        self.flow_type = self.flow if version == 4 else HASHED_FLOW
+        self.routed = "meta mark . ether daddr @routers return"
         self.bucket_place = f"iif . {hashed(self.service, _ALL_BITS)} . {hashed(f'{self.source} . th sport', BUCKETS)}"
         if version == 4:
             self.fragment = "ip frag-off & 0x3fff != 0"
@@ -115,9 +126,14 @@ class Family:
         """Return a match for frames to one of the service's backends in the set: ``live`` or ``takers``."""
         return f"{self.service} . ether daddr @{backends}{self.version}"
 
-    def learned(self, flows: str) -> str:
-        """Return a rule that matches a flow of the map whose backend is live, and sends it to that backend."""
-        return f"ether daddr set {self.flow} map @{flows}{self.version} {self.is_one_of('live')}"
+    def learned(self, flows: str, key: str = "") -> str:
+        """Return a rule that matches a flow of the map whose backend is live, and sends it to that backend.
+
+        Args:
+            flows: the map's name, without the family.
+            key: the key of its flows; :attr:`flow`, if empty.
+        """
+        return f"ether daddr set {key or self.flow} map @{flows}{self.version} {self.is_one_of('live')}"
 
     def spilled(self, flows: str, backends: str) -> str:
         """Return a rule that sends a flow kept by its bucket to its backend, if that is one of ``backends``."""
@@ -183,12 +199,17 @@ class Family:
             (stage, f"ether daddr set {self.flow} map @{flows}{stage.suffix}{self.version}") for stage in self.stages
         )
 
-    def find_place(self, protocol: str) -> tuple[str, ...]:
-        """Return the rules that learn a flow in the first stage in which its place is free."""
+    def find_place(self, protocol: str, among: Sequence[Stage] = ()) -> tuple[str, ...]:
+        """Return the rules that learn a flow in the first stage in which its place is free.
+
+        Args:
+            protocol: ``tcp``, ``udp`` or ``sctp``.
+            among: the stages to try; all of them, if empty.
+        """
         return tuple(
             f"{self.place(stage)} != @{protocol}_places{stage.suffix}{self.version} "
             f"goto {protocol}_learn{stage.suffix}{self.version}"
-            for stage in self.stages
+            for stage in among or self.stages
         )
 
     def _chosen(self) -> tuple[str, str]:
@@ -207,10 +228,17 @@ class Family:
         flows, version = f"{protocol}_flows", self.version
         spill, full = f"{protocol}_spill{version}", f"{protocol}_full{version}"
         chains: dict[str, tuple[str, ...]] = {
+            # its place in the first stage is free
+            f"{flows}_first": (
+                self.beyond(protocol, spill),
+                *self._chosen(),
+                f"goto {protocol}_learn{version}",
+            ),
+            # its place in the first stage is taken
             f"{flows}_open": (
                 self.beyond(protocol, spill),
                 *self._chosen(),
-                *self.find_place(protocol),
+                *self.find_place(protocol, self.stages[1:]),
                 f"goto {spill}",
             ),
             f"{protocol}_full": (f"update @{FULL} {{ meta l4proto }}", f"goto {spill}"),
@@ -218,12 +246,13 @@ class Family:
         }
         for stage in self.stages:
             learn = f"{self.keep(protocol, stage, timeout)} {after}"
-            forget = [self.write("delete", f"{flows}{stage.suffix}")]
-            if protocol == "tcp":
-                forget.append(self.write("delete", f"closing_flows{stage.suffix}"))
             chains[f"{protocol}_learn{stage.suffix}"] = (learn, f"goto {full}")
             # the flow still has its place: no new room is needed
-            chains[f"{protocol}_again{stage.suffix}"] = (*forget, *self._chosen(), learn, f"goto {full}")
+            again = (*self._chosen(), learn, f"goto {full}")
+            chains[f"{protocol}_again{stage.suffix}"] = (self.write("delete", f"{flows}{stage.suffix}"), *again)
+            if protocol == "tcp":
+                closing = self.write("delete", f"closing_flows{stage.suffix}")
+                chains[f"{protocol}_reopened{stage.suffix}"] = (closing, *again)
         return chains
 
     def _spill(self, protocol: str) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ the client.
 
 libnftables 1.0.6 has three traps. A named map cannot be keyed by a hash, which is an ``integer``: ``meta length``
 is one too and is allowed in ``typeof``. The key of a map that a rule writes to must fit 16 bytes, or the library
-aborts the process: hence hashes for IPv6, 64 bits over both addresses beside the exact ports. And a hash without a
-seed gets another one in each rule.
+aborts the process: hence hashes for IPv6, 64 bits over both addresses beside the exact ports. A key of IPv4 fits if
+both ports are one part of it (``@th,0,32``). And a hash without a seed gets another one in each rule.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from sandnet.firewall.balancing.flow_learning import (
     FLOWS,
     FRAGMENT_RATE,
     FULL,
+    HASHED_FLOW,
     IDLE,
     OPENING,
     PLACES,
@@ -72,19 +73,22 @@ def _opening(family: Family) -> dict[str, tuple[str, ...]]:
         | family.opened("udp", "", f"goto udp_expect{version}")
         | family.opened("sctp", "", "return")
     )
-    for protocol, kept in {
-        "tcp": ("tcp_flows", "closing_flows"),
-        "udp": ("udp_flows",),
-        "sctp": ("sctp_flows",),
-    }.items():
-        known = [each for flows in kept for each in family.known(flows)]
-        # a flow whose place is free is new: no need to look it up
+    for protocol in ("tcp", "udp", "sctp"):
+        maps = {f"{protocol}_flows": f"{protocol}_again"}
+        if protocol == "tcp":
+            maps["closing_flows"] = "tcp_reopened"
         openings[f"{protocol}_open"] = (
+            *((family.routed,) if protocol != "udp" else ()),
+            # a flow whose place is free is new: no need to look it up
             f"{family.place(family.stages[0])} @{protocol}_places{version} goto {protocol}_seen{version}",
-            f"goto {protocol}_flows_open{version}",
+            f"goto {protocol}_flows_first{version}",
         )
         openings[f"{protocol}_seen"] = (
-            *(f"{match} goto {protocol}_again{stage.suffix}{version}" for stage, match in known),
+            *(
+                f"{match} goto {then}{stage.suffix}{version}"
+                for flows, then in maps.items()
+                for stage, match in family.known(flows)
+            ),
             f"goto {protocol}_flows_open{version}",
         )
     return openings
@@ -97,9 +101,14 @@ def _learned(family: Family) -> dict[str, tuple[str, ...]]:
         closing = family.write("update", f"closing_flows{stage.suffix}")
         closed = f"{family.keep_place('tcp', stage, CLOSING)} {closing}"
         chains[f"tcp_known{stage.suffix}"] = (
-            # the last acknowledgements must find the flow, but must not keep it for hours
-            f"tcp flags & (fin | rst) != 0 {closed} {family.write('delete', f'tcp_flows{stage.suffix}')} return",
+            f"tcp flags & (fin | rst) != 0 goto tcp_ended{stage.suffix}{version}",
             family.keep("tcp", stage),
+        )
+        chains[f"tcp_ended{stage.suffix}"] = (
+            # nothing of the connection follows a reset: the flow stays in its map, for a short time
+            f"tcp flags & rst != 0 {family.keep('tcp', stage, CLOSING)} return",
+            # the last acknowledgements must find the flow, but must not keep it for hours
+            f"{closed} {family.write('delete', f'tcp_flows{stage.suffix}')}",
         )
         # one side may close long before the other: the flow is kept as long as packets follow
         chains[f"tcp_closing{stage.suffix}"] = (closed,)
@@ -118,13 +127,12 @@ def _found(family: Family, flows: str, then: str) -> tuple[str, ...]:
 
 def _chains(family: Family) -> dict[str, tuple[str, ...]]:
     version, holder = family.version, family.holder()
-    protocols = ", ".join(f"{name} : goto {name}{version}" for name in ("tcp", "udp", "sctp"))
     return (
         _opening(family)
         | _learned(family)
         | _backend_flows(family)
         | {
-            "source": (family.bucket(family.source), f"meta l4proto udp goto udp_parts{version}"),
+            "source": (family.routed, family.bucket(family.source), f"meta l4proto udp goto udp_parts{version}"),
             "udp_parts": (
                 f"update @parts_room {{ iif limit rate over {FRAGMENT_RATE} packets }} {family.expect_any()} return",
                 f"goto udp_expect{version}",
@@ -135,25 +143,27 @@ def _chains(family: Family) -> dict[str, tuple[str, ...]]:
                 f"tcp flags & (fin | syn | rst | ack) == syn goto tcp_open{version}",
                 *_found(family, "tcp_flows", "tcp_known"),
                 *_found(family, "closing_flows", "tcp_closing"),
+                family.routed,
                 family.spilled("tcp_flows", "live"),
                 holder,
             ),
             "udp": (
                 *_found(family, "udp_flows", "udp_known"),
-                f"{family.learned('said_flows')} goto udp_heard{version}",
+                family.routed,
+                f"{family.learned('said_flows', family.hashed_flow)} goto udp_heard{version}",
                 f"goto udp_open{version}",
             ),
             "sctp": (
                 f"@th,96,8 1 goto sctp_open{version}",  # the first chunk is INIT
                 *_found(family, "sctp_flows", "sctp_known"),
+                family.routed,
                 family.spilled("sctp_flows", "live"),
                 holder,
             ),
             "service": (
-                # packets to be routed by the host are not balanced, whatever their address
-                "meta mark . ether daddr @routers return",
                 f"{family.fragment} goto source{version}",
-                f"meta l4proto vmap {{ {protocols} }}",
+                # three comparisons cost less than one lookup in a map
+                *(f"meta l4proto {name} goto {name}{version}" for name in ("tcp", "udp", "sctp")),
                 f"{family.other} return",
                 f"goto source{version}",
             ),
@@ -164,6 +174,11 @@ def _chains(family: Family) -> dict[str, tuple[str, ...]]:
 _KEPT_BY_BUCKET: Final = 1 << 18
 """Limit of entries kept by bucket: a place for each port, service and bucket; of answers: by network and hash."""
 _BASE: Final = "prerouting"
+GUARD: Final = "guard"
+"""The chain of anti-spoofing, which the base chain calls first: balancing learns only from frames that may be sent.
+
+One base chain costs a frame less than two. Empty, where anti-spoofing has not filled it.
+"""
 _NETWORK: Final = "network"
 _SENT: Final = "udp_sent"
 _GATE: Final = f"meta mark 0 meta mark set iifname map @ports goto {_NETWORK}"
@@ -206,7 +221,8 @@ def bridge_ruleset(room: Room = DEFAULT_ROOM) -> str:
     shared = {_SENT: [rule for family in families for rule in _sent(family)], _NETWORK: _of_a_network(families)}
     lines += [f"{verb} chain {BRIDGE} {name}" for verb in ("add", "flush") for name in shared]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in shared.items() for rule in rules]
-    lines += [f"add rule {BRIDGE} {_BASE} {rule}" for rule in (_GATE, _UNKNOWN)]
+    lines += [f"add chain {BRIDGE} {GUARD}"]
+    lines += [f"add rule {BRIDGE} {_BASE} {rule}" for rule in (f"jump {GUARD}", _GATE, _UNKNOWN)]
     return "\n".join(lines) + "\n"
 
 
@@ -265,13 +281,14 @@ def _objects(family: Family, room: Room) -> list[str]:
         for name in ("live", "takers", "speakers")
     }
     bounds, kept_by_bucket = (f"flags dynamic,timeout; size {size};" for size in (room.flows, _KEPT_BY_BUCKET))
-    flow, kept = "meta length . meta length . th sport . th dport", "iif . meta length . meta length"
+    kept = "iif . meta length . meta length"
     suffixes = [stage.suffix for stage in family.stages]
     mapped = {f"{name}{suffix}": idle for name, idle in FLOWS.items() for suffix in suffixes}
     flows = {
-        f"map {BRIDGE} {name}{version}": f"typeof {flow} : ether daddr; {bounds} timeout {idle};"
-        for name, idle in (mapped | {"said_flows": IDLE}).items()
+        f"map {BRIDGE} {name}{version}": f"typeof {family.flow_type} : ether daddr; {bounds} timeout {idle};"
+        for name, idle in mapped.items()
     }
+    flows[f"map {BRIDGE} said_flows{version}"] = f"typeof {HASHED_FLOW} : ether daddr; {bounds} timeout {IDLE};"
     flows |= {
         f"map {BRIDGE} {name}_spill{version}": f"typeof {kept} : ether daddr; {kept_by_bucket} timeout {FLOWS[name]};"
         for name in ("tcp_flows", "sctp_flows")
