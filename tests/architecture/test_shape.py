@@ -25,7 +25,7 @@ SAME_NAME = {
     "resolver.py": "the process, and its server",
     "parameters.py": "of HTTP requests, and of commands",
     "syscalls.py": "a command may not import the kernel room",
-    "kernel.py links.py namespaces.py host.py processes.py state_reader.py": "real and in memory",
+    "kernel.py links.py namespaces.py host.py processes.py state_reader.py sandbox_pool.py": "real and in memory",
     "diff.py": "of the packet filter, and of a bridge",
 }
 LONGEST_FUNCTION = 60

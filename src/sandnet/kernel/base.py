@@ -1,4 +1,4 @@
-"""What the program needs from Linux, as eight small protocols.
+"""What the program needs from Linux, as nine small protocols.
 
 Everything here is synchronous and idempotent ("ensure"): the same call again converges. It is called on worker threads
 only (see ``workers``). Failures are ``sandnet.errors.Error`` whose message names the object; an errno never leaves this
@@ -20,6 +20,8 @@ from sandnet.kernel.types import (
     Link,
     Listing,
     Namespace,
+    PoolStatus,
+    PreparedSandbox,
     RouteSource,
     SourceRoute,
     Veth,
@@ -350,8 +352,42 @@ class Host(Protocol):
         ...
 
 
+class SandboxPool(Protocol):
+    """Sandboxes that are prepared before a join asks for one. Each is handed out at most once; none returns.
+
+    The caller owns a sandbox that it got. It closes the descriptors by :meth:`discard`, also after it has pinned the
+    namespace: a pinned namespace remains, with its links. Sockets that it passed on are no longer its own.
+    """
+
+    def take(self) -> PreparedSandbox | None:
+        """Return a prepared sandbox; ``None``: there is none. Call it on the event loop; it does not block.
+
+        A sandbox whose host link was deleted or renamed by another program is not returned.
+        """
+        ...
+
+    def prepare(self) -> PreparedSandbox:
+        """Make a prepared sandbox now; call it on a worker thread.
+
+        Raises:
+            Error: ``EXHAUSTED`` the limit ``user.max_net_namespaces`` is reached; ``UNAVAILABLE`` the kernel refuses.
+        """
+        ...
+
+    def discard(self, prepared: PreparedSandbox) -> None:
+        """Close the descriptors; call it from any thread, once.
+
+        The kernel deletes the namespace, unless it is pinned or a process is inside.
+        """
+        ...
+
+    def status(self) -> PoolStatus:
+        """Return the pool's state and its counts."""
+        ...
+
+
 class Kernel(Protocol):
-    """All eight protocols together, as the composition root passes them on."""
+    """All nine protocols together, as the composition root passes them on."""
 
     @property
     def links(self) -> Links:
@@ -391,4 +427,9 @@ class Kernel(Protocol):
     @property
     def watcher(self) -> Watcher:
         """See :class:`sandnet.kernel.observation.Watcher`."""
+        ...
+
+    @property
+    def pool(self) -> SandboxPool:
+        """See :class:`SandboxPool`."""
         ...

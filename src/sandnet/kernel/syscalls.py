@@ -102,15 +102,15 @@ def opened_namespace(path: str, *, dir_fd: int | None = None, follow: bool = Fal
 
 
 @contextmanager
-def restoring_namespace() -> Iterator[None]:
-    """Return the thread to its network namespace after the block.
+def restoring_namespace() -> Iterator[int]:
+    """Return the thread to its network namespace after the block; yield a descriptor of that namespace.
 
     A worker left in a sandbox would next do the host's work there and the sandbox's on the host. So when the return
     fails, the whole process ends at once; the restore at the next start repairs what it left unfinished.
     """
     home = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield
+        yield home
     finally:
         if _libc.setns(home, CLONE_NEWNET) == -1:
             reason = os.strerror(ctypes.get_errno())

@@ -6,6 +6,7 @@ some thousand of them, and an address object costs more than the comparison it i
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final, NamedTuple
@@ -266,6 +267,53 @@ class Namespace(NamedTuple):
     """Whether ``lo`` was up before we pinned it."""
 
 
+class PreparedSandbox(NamedTuple):
+    """A network namespace that was made before a container asked for one, and that no container has used.
+
+    It is not pinned. The kernel deletes it with its links when the last of these descriptors is closed, also when the
+    process that holds them is killed. Inside, ``lo`` is up and has no other address than its own; ``interface`` is down
+    and has no address, and makes no IPv6 address of its own accord. The host end is down, on no bridge, without an
+    alias, in the link group :data:`PREPARED`.
+    """
+
+    namespace: int
+    """Descriptor of the namespace; -1 in the in-memory kernel."""
+    inode: int
+    """Its identity: the inode number of its file."""
+    host_link: str
+    """Name of the end of the pair on the host, as a join would choose it."""
+    host_index: int
+    interface: str
+    """Name of the end inside."""
+    inner_index: int
+    sockets: tuple[socket.socket, socket.socket] | None
+    """The resolver's UDP and listening TCP socket inside; ``None``: the pool opens none."""
+
+
+class PoolStatus(NamedTuple):
+    """The pool of prepared sandboxes, and the counts since the daemon started."""
+
+    ready: int
+    """Prepared sandboxes that wait to be handed out."""
+    target: int
+    """How many the pool is to hold at present; 0: it is off."""
+    limit: int
+    """How many it may hold at most."""
+    handed_out: int
+    misses: int
+    """Requests that found the pool empty or off."""
+    prepared_inline: int
+    """Sandboxes that a join prepared itself."""
+    discarded: int
+    """Sandboxes that were closed unused or were no longer as they were made."""
+    failures: int
+    """Attempts to fill the pool that failed."""
+    restarts: int
+    """How often the process that fills it was started again."""
+    problem: str
+    """Why the pool is not filled at present; empty: nothing prevents it."""
+
+
 class ElementChange(NamedTuple):
     """An element of an nftables set or map to add or delete."""
 
@@ -297,3 +345,7 @@ DELETING: Final = 0x736E0002
 
 PORTS: Final = 0x736E0003
 """Link group of the host ends of pairs: it identifies them under any name."""
+
+
+PREPARED: Final = 0x736E0004
+"""Link group of the host ends of prepared sandboxes, which no container uses yet."""

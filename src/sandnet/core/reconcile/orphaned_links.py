@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sandnet.kernel.types import DELETING, RETIRED, Link, NamespaceState
+from sandnet.kernel.types import DELETING, PREPARED, RETIRED, Link, NamespaceState
 from sandnet.model.link_names import OUR_LINKS
 
 
 def orphaned_links(host: NamespaceState, claimed: Collection[str]) -> list[str]:
-    """Return the names of the daemon's links that nothing claims, except those that are being deleted."""
+    """Return the names of the daemon's links that nothing claims, except those of its pool and those being deleted."""
     found = (port.link for port in host.links.values())
-    return [link.name for link in found if is_ours(link) and link.name not in claimed and not _is_retired(link)]
+    return [link.name for link in found if is_ours(link) and link.name not in claimed and not _has_owner(link)]
 
 
 def is_ours(link: Link) -> bool:
@@ -20,5 +20,6 @@ def is_ours(link: Link) -> bool:
     return pattern is not None and pattern.fullmatch(link.name) is not None
 
 
-def _is_retired(link: Link) -> bool:
-    return link.group in (RETIRED, DELETING)
+def _has_owner(link: Link) -> bool:
+    """Return whether the reaper or the pool of prepared sandboxes deletes the link."""
+    return link.group in (RETIRED, DELETING, PREPARED)

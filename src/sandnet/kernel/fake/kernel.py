@@ -12,6 +12,7 @@ from sandnet.kernel.fake.host import FakeFirewall, FakeHost, FakeSysctl
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.fake.namespaces import HOST_NAMESPACE, FakeNamespaces
 from sandnet.kernel.fake.processes import FakeProcesses
+from sandnet.kernel.fake.sandbox_pool import FakeSandboxPool
 from sandnet.kernel.fake.state_reader import FakeStateReader, FakeWatcher
 
 
@@ -34,6 +35,7 @@ class FakeKernel:
         self._watcher = FakeWatcher()
         self._host = FakeHost(self._faults, self._links, self._sysctl)
         self._processes = FakeProcesses(self._faults)
+        self._pool = FakeSandboxPool(self._faults, self._links, self._namespaces, spaces)
 
     @property
     def links(self) -> FakeLinks:
@@ -74,6 +76,11 @@ class FakeKernel:
     def watcher(self) -> FakeWatcher:
         """Notifications: none."""
         return self._watcher
+
+    @property
+    def pool(self) -> FakeSandboxPool:
+        """Prepared sandboxes."""
+        return self._pool
 
     @property
     def calls(self) -> list[str]:

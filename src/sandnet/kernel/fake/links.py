@@ -9,7 +9,7 @@ from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, InnerEnd, recorded
-from sandnet.kernel.types import RETIRED, Bridge, Link, Port, Veth
+from sandnet.kernel.types import PREPARED, RETIRED, Bridge, Link, Port, Veth
 from sandnet.model.address import Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 
@@ -37,6 +37,14 @@ class FakeLinks:
         """Add a link that another program made."""
         self.present[name] = Link(name, next(self._indexes), kind, 0, True, 1500, "02:00:00:00:00:01", 0)
         self.held[name] = list(addresses)
+
+    def add_prepared(self, name: str, inode: int, interface: str) -> int:
+        """Add the host end of a prepared sandbox and return its index."""
+        index = next(self._indexes)
+        self.present[name] = Link(name, index, "veth", 0, False, 1500, "02:00:00:00:00:01", PREPARED)
+        self.held[name] = []
+        self._peers[name] = (inode, interface)
+        return index
 
     @recorded
     def list(self) -> Sequence[Link]:

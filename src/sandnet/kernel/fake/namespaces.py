@@ -60,6 +60,16 @@ class FakeNamespaces:
         """List where namespaces are pinned."""
         return [*self._pins]
 
+    def new_inode(self) -> int:
+        """Return the identity of a new namespace."""
+        return next(self._inodes)
+
+    def drop_unpinned(self, inode: int) -> None:
+        """Delete a namespace and its links, unless it is pinned or another program's."""
+        if inode in self._spaces and inode not in {*self._pins.values(), *self._foreign.values()}:
+            self._links.drop_peers(inode)
+            del self._spaces[inode]
+
     @recorded
     def make(self, key: str) -> Namespace:
         """Ensure a new namespace."""
@@ -101,9 +111,7 @@ class FakeNamespaces:
         pinned = self._pins.pop(key)
         if loopback_down:
             self._spaces[pinned].loopback_up = False
-        if pinned not in self._pins.values() and pinned not in self._foreign.values():
-            self._links.drop_peers(pinned)
-            del self._spaces[pinned]
+        self.drop_unpinned(pinned)
 
     @recorded
     def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:

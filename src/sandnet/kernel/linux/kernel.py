@@ -8,6 +8,8 @@ from sandnet.kernel.linux.host import LinuxHost
 from sandnet.kernel.linux.links import LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.linux.nftables import Nftables
+from sandnet.kernel.linux.pool.preparation import Listen
+from sandnet.kernel.linux.pool.sandbox_pool import LinuxSandboxPool
 from sandnet.kernel.linux.processes import LinuxProcesses
 from sandnet.kernel.linux.state_reader import LinuxStateReader
 from sandnet.kernel.linux.sysctl import ProcSysctl
@@ -77,9 +79,13 @@ class LinuxKernel:
 
     Its parts work in the network namespace of the calling thread. Those that keep a socket work in the namespace of
     their first use: the daemon and its workers never leave their own.
+
+    Args:
+        sandbox_dir: the directory that all sandbox keys are below.
+        listen: where the resolver listens in sandboxes; ``None``: there is no resolver.
     """
 
-    def __init__(self, sandbox_dir: str) -> None:
+    def __init__(self, sandbox_dir: str, listen: Listen | None = None) -> None:
         self._links = LinuxLinks()
         self._namespaces = LinuxNamespaces(sandbox_dir)
         self._firewall = LinuxFirewall()
@@ -88,6 +94,7 @@ class LinuxKernel:
         self._state_reader = LinuxStateReader(self._namespaces, sandbox_dir)
         self._processes = LinuxProcesses()
         self._watcher = LinuxWatcher(self._firewall)
+        self._pool = LinuxSandboxPool(listen)
 
     @property
     def links(self) -> LinuxLinks:
@@ -128,6 +135,11 @@ class LinuxKernel:
     def watcher(self) -> LinuxWatcher:
         """Notifications of changes."""
         return self._watcher
+
+    @property
+    def pool(self) -> LinuxSandboxPool:
+        """Prepared sandboxes."""
+        return self._pool
 
     def close(self) -> None:
         """Close sockets and release memory; nothing in the kernel changes."""

@@ -1,0 +1,1 @@
+"""The pool of prepared sandboxes: making them, holding them, and handing them out."""
