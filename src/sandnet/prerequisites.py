@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 NFTABLES_LIBRARY: Final = "libnftables.so.1"
 """The library without which the daemon does not start."""
+SECCOMP_LIBRARY: Final = "libseccomp.so.2"
+"""The library that builds the resolver's filter of system calls; without it there is none."""
 _LIBRARY_FOLDERS: Final = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")
 """The dynamic linker's usual directories (ld.so(8)); Debian adds one level for the architecture."""
 _PROGRAM_FOLDERS: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
@@ -56,10 +58,11 @@ def has_program(name: str) -> bool:
 
 PREREQUISITES: Final = (
     Prerequisite(f"the library {NFTABLES_LIBRARY}", "libnftables1", lambda: has_library(NFTABLES_LIBRARY)),
+    Prerequisite(f"the library {SECCOMP_LIBRARY}", "libseccomp2", lambda: has_library(SECCOMP_LIBRARY)),
     Prerequisite("the program nft", "nftables", lambda: has_program("nft")),
     Prerequisite("the program ip", "iproute2", lambda: has_program("ip")),
 )
-"""The daemon loads the library; operators look at its rules and links with the programs."""
+"""The daemon loads the first library, the resolver the second; operators look at rules and links with the programs."""
 
 
 def install_command(*packages: str) -> str:

@@ -3,8 +3,8 @@
 It answers DNS questions in all sandboxes, also while the daemon is down. It exits on SIGTERM or when the daemon
 requests it. It receives all names from the daemon over ``<run-dir>/dns.sock``, and stores nothing on disk.
 
-It starts as the daemon's user, inherits the control socket, and then drops all privileges. The daemon opens its sockets
-in sandboxes and passes them to it.
+It starts as the daemon's user, inherits the control socket, and then drops all privileges and the system calls that it
+does not need. The daemon opens its sockets in sandboxes and passes them to it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from sandnet.dns.server.resolver import Resolver
 from sandnet.dns.takeover import BACKLOG
 from sandnet.kernel.capabilities import drop_privileges, raise_oom_score
 from sandnet.kernel.linux.namespace_sockets import disconnect
+from sandnet.kernel.syscall_filter import load_filter
 from sandnet.logs import RESOLVER, FileHandler, configure
 from sandnet.model.address import Address
 
@@ -113,18 +114,26 @@ def _run(options: argparse.Namespace, ready: Callable[[], None]) -> int:
     owner = os.geteuid()
     "localhost".encode("idna")  # loads the codec while its file can be read
     user = drop_privileges(USER, FALLBACK)
+    problem = load_filter()
+    if problem:
+        _log.warning("%s", problem)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         _log.info("serving %s, release %s, process %d, user %d", options.run_dir, options.release, os.getpid(), user)
-        runner.run(_serve(options, listener, control_path, owner, ready))
+        runner.run(_serve(options, listener, control_path, owner, problem, ready))
     return 0
 
 
 async def _serve(
-    options: argparse.Namespace, listener: socket.socket, control_path: int, owner: int, ready: Callable[[], None]
+    options: argparse.Namespace,
+    listener: socket.socket,
+    control_path: int,
+    owner: int,
+    problem: str,
+    ready: Callable[[], None],
 ) -> None:
     loop = asyncio.get_running_loop()
     ending: asyncio.Future[bool] = loop.create_future()
-    server = _assembled(options)
+    server = _assembled(options, problem)
 
     def stop(drain: bool) -> None:
         if not ending.done():
@@ -150,12 +159,13 @@ async def _serve(
     _log.info("process %d ends", os.getpid())
 
 
-def _assembled(options: argparse.Namespace) -> Resolver:
+def _assembled(options: argparse.Namespace, problem: str) -> Resolver:
     own = {ip_address(SERVER_ADDRESS)}
     if options.host_listen and options.host_listen[1] == PORT:
         own.add(options.host_listen[0])
     answers = QueryHandler(Upstream(own_limit=options.outstanding), HostNameservers(), own=own)
-    return Resolver(answers, host=options.host_listen is not None, disconnect=disconnect)
+    problems = (problem,) if problem else ()
+    return Resolver(answers, host=options.host_listen is not None, disconnect=disconnect, problems=problems)
 
 
 async def _watch(control_path: int, stop: Callable[[], None]) -> None:

@@ -55,6 +55,7 @@ NO_PROGRAM: Mapping[str, str] = {
     "ca-certificates": "data: the certificates by which pip trusts its registry",
     "debian-archive-keyring": "data: the keys by which mmdebstrap trusts the archive",
     "libnftables1": "library: libnftables.so.1, which the daemon loads",
+    "libseccomp2": "library: libseccomp.so.2, which the resolver loads",
     "netbase": "data: /etc/protocols, in which nft looks the names of protocols up",
 }
 """Packages that are listed for something else than a program."""

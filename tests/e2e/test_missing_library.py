@@ -1,12 +1,15 @@
-"""A host without libnftables."""
+"""A host without libnftables, and one without libseccomp."""
 
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.support.daemon import SANDNET, RunningDaemon
+from tests.support.network_host import eventually
 
 NOWHERE = ("-H", "unix:///nowhere/sandnet.sock")
 
@@ -33,3 +36,20 @@ def test_missing_libnftables_error_names_the_package(fresh_world: RunningDaemon,
     assert ended.returncode != 0
     assert "libnftables.so.1" in ended.stderr
     assert "apt-get install libnftables1" in ended.stderr
+
+
+def test_missing_libseccomp_is_reported_and_names_resolve(fresh_world: RunningDaemon) -> None:
+    daemon, api = fresh_world, fresh_world.api
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # the resolver's user looks there
+        Path(folder, "libseccomp.so.2").touch()
+        daemon.start(through=["env", f"LD_LIBRARY_PATH={folder}"])
+        eventually(lambda: api.get("/healthz")["problems"])
+    (problem,) = api.get("/healthz")["problems"]
+    assert problem.endswith("libseccomp.so.2 is missing: apt-get install libseccomp2")
+    api.network("blue")
+    web, other = daemon.box("blue", "web"), daemon.box("blue", "other")
+    assert web.address in other.sh("dig", "+short", "@127.0.0.11", "web")
+    api.clear()
+    daemon.stop()
+    daemon.down()

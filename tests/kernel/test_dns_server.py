@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import socket
 import sys
@@ -221,10 +222,15 @@ async def test_resolver_runs_as_an_unprivileged_user(case: DnsHost) -> None:
     await client.apply(box, WEB)
     assert await case.dig(box, "+short", "web") == "10.0.0.2\n"
     (pid,) = case.pids()
+    filters_here = int(
+        re.findall(r"^Seccomp_filters:\s*(\d+)$", Path("/proc/self/status").read_text(), re.MULTILINE)[0]
+    )
     for thread in Path(f"/proc/{pid}/task").iterdir():
         said = dict(line.split(":\t") for line in (thread / "status").read_text().splitlines() if ":\t" in line)
         assert [int(said[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
         assert said["NoNewPrivs"] == "1"
+        assert said["Seccomp"] == "2"
+        assert int(said["Seccomp_filters"]) > filters_here
         assert said["Uid"].split() == said["Gid"].split() == [str(expected_user())] * 4
         assert said["Groups"].split() == [] or expected_user() == 0
 

@@ -32,19 +32,20 @@ def install(folder: Path, name: str, content: bytes = ELF) -> None:
 
 def test_advice_on_a_bare_machine_names_everything_and_the_command(bare: Path) -> None:
     assert advice() == (
-        "the library libnftables.so.1, the program nft and the program ip are missing on this machine: "
-        "apt-get install libnftables1 nftables iproute2"
+        "the library libnftables.so.1, the library libseccomp.so.2, the program nft and the program ip are missing on "
+        "this machine: apt-get install libnftables1 libseccomp2 nftables iproute2"
     )
 
 
 def test_advice_names_only_what_is_missing(bare: Path) -> None:
     install(bare, "nft")
-    install(bare / "x86_64-linux-gnu", "libnftables.so.1")
+    for name in ("libnftables.so.1", "libseccomp.so.2"):
+        install(bare / "x86_64-linux-gnu", name)
     assert advice() == "the program ip is missing on this machine: apt-get install iproute2"
 
 
 def test_advice_is_empty_if_nothing_is_missing(bare: Path) -> None:
-    for name in ("nft", "ip", "libnftables.so.1"):
+    for name in ("nft", "ip", "libnftables.so.1", "libseccomp.so.2"):
         install(bare, name)
     assert advice() == ""
 

@@ -52,6 +52,7 @@ class Resolver:
         connections: maximum TCP connections of one client.
         host: whether the host is a client, as soon as there are sockets for it.
         disconnect: disconnects a socket from its peer and its port, so that it can be used again.
+        problems: descriptions of what is wrong with the process for as long as it runs.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Resolver:
         connections: int = CONNECTIONS,
         host: bool = False,
         disconnect: Disconnect = socket.socket.close,
+        problems: tuple[str, ...] = (),
     ) -> None:
+        self._problems = problems
         self._answers = answers
         self._disconnect = disconnect
         self._slots = Shares(ALL_CONNECTIONS, connections)
@@ -107,7 +110,7 @@ class Resolver:
 
     def problems(self) -> tuple[str, ...]:
         """Return descriptions of what is wrong with the resolver."""
-        return ()
+        return self._problems
 
     def missing_sockets(self) -> tuple[Lack, ...]:
         """Return the clients without the sockets that they need; at most a thousand."""

@@ -27,8 +27,7 @@ def connected(server: Server, port: int) -> socket.socket:
     """
     if isinstance(server, ServerInSandbox):
         return server.connected(port)
-    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
-    out = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    out = _opened(server, socket.SOCK_DGRAM)
     try:
         out.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
         out.connect(socket_address(server, port))
@@ -54,9 +53,25 @@ async def exchange(query: bytes, server: Server, port: int) -> bytes:
     """
     if isinstance(server, ServerInSandbox):
         return await server.exchange(query, port)
-    reader, writer = await asyncio.open_connection(str(server), port)
+    reader, writer = await asyncio.open_connection(sock=await _tcp_connected(server, port))
     try:
         writer.write(len(query).to_bytes(2, "big") + query)
         return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
     finally:
         writer.close()
+
+
+async def _tcp_connected(server: Address, port: int) -> socket.socket:
+    """Connect, with the C library's reading of a zone: the event loop's own one opens a netlink socket."""
+    out = _opened(server, socket.SOCK_STREAM)
+    try:
+        await asyncio.get_running_loop().sock_connect(out, (str(server), port))
+    except BaseException:
+        out.close()
+        raise
+    return out
+
+
+def _opened(server: Address, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
