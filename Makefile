@@ -10,6 +10,10 @@ SUITES ?= bookworm trixie
 export PYTHON
 # Tests wait for half of their time: two at once for each processor. The longest take a minute, so none waits behind it.
 TEST_WORKERS ?= $(shell expr 2 \* `nproc`) --dist worksteal
+# Unit tests do not wait: one at once for each processor. Their files are in memory, their compiled code is kept, and
+# plugins that they do not use are not loaded.
+UNIT_WORKERS ?= auto --dist worksteal
+UNIT_OPTIONS := --hypothesis-profile=quick -p no:schemathesis -p no:faker -p no:anyio
 
 # Per cent of lines and branches, a little below what was measured. It may only rise.
 COVERAGE ?= 86
@@ -31,12 +35,13 @@ test: ## Run every test
 	@$(MAKE) --no-print-directory lint
 	@scripts/private-host $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
-unit: $(VENV)/.installed-dev ## Run the unit tests, without root and without the kernel
-	@scripts/private-host $(BIN)/python -m pytest -q -n $(TEST_WORKERS) tests/unit
+unit: $(VENV)/.installed-dev ## Run the unit tests, without root and without the kernel, with few generated examples
+	@PYTHONDONTWRITEBYTECODE= TMPDIR=/dev/shm scripts/private-host \
+		$(BIN)/python -m pytest -q -n $(UNIT_WORKERS) $(UNIT_OPTIONS) tests/unit
 
-coverage: $(VENV)/.installed-dev ## Measure lines and branches that unit and contract tests reach; fewer than before fail
+coverage: $(VENV)/.installed-dev ## Measure lines and branches that unit, integration and contract tests reach; fewer than before fail
 	@scripts/packages $(TEST_PACKAGES)
-	@scripts/private-host $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --cov --cov-fail-under=$(COVERAGE) tests/unit tests/contract
+	@scripts/private-host $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --cov --cov-fail-under=$(COVERAGE) tests/unit tests/integration tests/contract
 
 fresh: ## Make bare Debian machines (SUITES="bookworm trixie"), and try demo, install and quick tests in them; needs root
 	@scripts/packages scripts/debian-packages-fresh.txt

@@ -21,9 +21,10 @@ __all__ = ["daemon", "daemons", "fresh_world", "nameless_worlds", "workshop"]
 TESTS = Path(__file__).parent
 UNAVOIDABLE = ("this kernel has no", "this machine does not let")
 """How the reason of a skip begins that no installation avoids: a kernel without a feature, root without a right."""
-MUST_RUN = tuple(TESTS / name for name in ("kernel", "e2e", "contract", "crash", "pressure"))
+MUST_RUN = tuple(TESTS / name for name in ("kernel", "e2e", "contract", "crash", "stress"))
 
-# How long an example takes, or its making, is the machine's affair. Where CI is set, examples are always the same.
+# How long an example or its generation takes depends on the machine. Where CI is set, examples are always the same.
+# The profile "quick" is for `make unit`.
 settings.register_profile(
     "patient",
     deadline=None,
@@ -31,6 +32,7 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
     print_blob=True,
 )
+settings.register_profile("quick", parent=settings.get_profile("patient"), max_examples=20, stateful_step_count=20)
 settings.load_profile("patient")
 
 

@@ -70,7 +70,7 @@ BEFORE_ALL = {
 ONLY_ON_PAGES = {"systemd-resolved": "a section of operations.md is for hosts that have it"}
 OURS = {"sandnet": "our own command"}
 EXCLUDED = {
-    "tests/unit/cli/execution/test_file_view.py": "its run() reads files",
+    "tests/integration/cli/execution/test_file_view.py": "its run() reads files",
     "docs/demo.md": "its console block is the output of scripts/demo, which is read itself",
     "tests/support/programs.py": "names programs, and calls none",
     "tests/architecture/test_packages.py": "the same",

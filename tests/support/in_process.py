@@ -25,8 +25,15 @@ from sandnet.stores.memory import MemoryStore
 SANDBOX_DIR = "/var/run/docker/netns"
 
 
+class Running(NamedTuple):
+    """A started daemon without its API."""
+
+    controller: Controller
+    kernel: FakeKernel
+
+
 class Served(NamedTuple):
-    """A running daemon and a client of it."""
+    """A started daemon and a client of its API."""
 
     controller: Controller
     kernel: FakeKernel
@@ -36,23 +43,30 @@ class Served(NamedTuple):
 
 
 @asynccontextmanager
-async def served(
-    directory: Path, names: NameService | None = None, streams: Streams | None = None
-) -> AsyncIterator[Served]:
-    """A daemon whose files are below ``directory``."""
+async def started(directory: Path, names: NameService | None = None) -> AsyncIterator[Running]:
+    """Start a daemon whose files are below ``directory``, without an API: building one takes longer than the rest."""
     kernel, workers = FakeKernel(SANDBOX_DIR), Workers()
     pools = (IPv4Network("172.16.0.0/12"),)
     config = Config(state_dir=str(directory), sandbox_dir=SANDBOX_DIR, file_dirs=(), pools=pools)
     controller = assemble(config, MemoryStore(), kernel, workers, names)
     await controller.start()
-    app = create_app(controller, version="1.2.3", streams=streams)
-    transport = httpx.ASGITransport(app=app)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield Served(controller, kernel, client, directory / "sandboxes", app)
+        yield Running(controller, kernel)
     finally:
         await controller.stop()
         workers.close()
+
+
+@asynccontextmanager
+async def served(
+    directory: Path, names: NameService | None = None, streams: Streams | None = None
+) -> AsyncIterator[Served]:
+    """Start a daemon whose files are below ``directory``, and connect a client to its API."""
+    async with started(directory, names) as running:
+        app = create_app(running.controller, version="1.2.3", streams=streams)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield Served(running.controller, running.kernel, client, directory / "sandboxes", app)
 
 
 async def make(client: httpx.AsyncClient, path: str, **body: object) -> str:

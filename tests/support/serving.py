@@ -13,7 +13,7 @@ from sandnet.serving.http_server import Server
 from sandnet.serving.sockets import ListeningSocket
 from sandnet.serving.tls import Certificates
 from sandnet.serving.unix_socket import open_unix
-from tests.support.in_process import served
+from tests.support.in_process import started
 
 GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -54,7 +54,7 @@ class Running:
 @asynccontextmanager
 async def running(folder: Path, *, tls: Certificates | None = None, unix: bool = False) -> AsyncIterator[Running]:
     """A server on loopback TCP, or on a unix socket."""
-    async with served(folder) as parts:
+    async with started(folder) as parts:
         path, port = (str(folder / "s.sock"), 0) if unix else ("", 0)
         if unix:
             listening = open_unix(path, 16)

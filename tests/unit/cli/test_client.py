@@ -13,7 +13,7 @@ from sandnet.transport import Location
 from sandnet.wire.libnetwork import Join, NetworkCreate
 
 if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Stub
+    from tests.support.stub_daemon import Stub
 
 ID = "32fbf63200e2897f5de72cb2a4b653e4b1a523b15116e96e3d73f7849e583653"
 

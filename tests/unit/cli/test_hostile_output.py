@@ -15,7 +15,7 @@ from sandnet.cli.root import root
 from sandnet.escaping import printable
 
 if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Stub
+    from tests.support.stub_daemon import Stub
 
 Sandnet = Callable[..., Result]
 

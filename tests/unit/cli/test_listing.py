@@ -17,7 +17,7 @@ from sandnet.cli.templates import Template, filters
 from sandnet.errors import Error
 
 if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Stub
+    from tests.support.stub_daemon import Stub
 
 Sandnet = Callable[..., Result]
 

@@ -13,7 +13,7 @@ from sandnet.cli.groups import SECOND_NAMES, Command, joined_values
 from sandnet.cli.root import root
 
 if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Stub
+    from tests.support.stub_daemon import Stub
 
 Sandnet = Callable[..., Result]
 NETWORK = {"name": "foo", "id": "f" * 64, "type": "bridge", "endpoints": []}

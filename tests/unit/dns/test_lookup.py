@@ -20,7 +20,6 @@ from sandnet.dns.base import Alias, RemoveNames, SetClient, SetNames
 from sandnet.dns.lookup import Forward, explain, resolve
 from sandnet.dns.message import Question, parse_question
 from sandnet.dns.name_table import NameTable
-from sandnet.dns.reply_cache import CLIENT_LIMIT
 
 BACKENDS = [f"10.0.1.{i}" for i in range(1, 5)]
 MANY = [f"10.1.{i // 250}.{i % 250}" for i in range(300)]
@@ -326,20 +325,22 @@ def test_cached_reply_is_not_used_for_another_question() -> None:
     assert resolve(table, EXTERNAL, sound[:2] + b"\x81" + sound[3:], tcp=False, turn=0) == b""
 
 
-def test_cached_replies_of_one_client_stay_within_its_byte_limit() -> None:
+def test_cached_replies_of_one_client_stay_within_its_byte_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 1 << 18
+    monkeypatch.setattr(reply_cache, "CLIENT_LIMIT", limit)
     others = SetClient(container_id="other", key="/ns/other", inode=2, networks=("n1",))
     table = TABLE.changed(INTERNAL, others)
     resolve(table, others, question(b"\3web\0"), tcp=False, turn=0)
     tracemalloc.start()
     try:
-        for number in range(20_000):
+        for number in range(5_000):
             name = b"".join(b"\x3c" + b"%060d" % number for _ in range(4)) + b"\0"
             resolve(table, INTERNAL, question(name), tcp=False, turn=0)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert taken < 1.5 * CLIENT_LIMIT
-    assert table.replies.size == sum(cached.size for cached in table.replies.by_client.values()) <= 2 * CLIENT_LIMIT
+    assert taken < 1.5 * limit
+    assert table.replies.size == sum(cached.size for cached in table.replies.by_client.values()) <= 2 * limit
     assert table.replies.find(others, question(b"\3web\0"), asked(question(b"\3web\0")))
     assert answers(reply("web", who=INTERNAL, table=table)) == ["10.0.0.2"]
 

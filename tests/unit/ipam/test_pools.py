@@ -64,6 +64,15 @@ def test_full_pools_yield_none() -> None:
     assert next_subnet(DEFAULT_POOLS, DEFAULT_SIZE, prefixes("172.16.0.0/12", "10.0.0.0/8", "192.168.0.0/16")) is None
 
 
+def test_default_pools_hold_a_thousand_distinct_subnets() -> None:
+    occupied = Occupied([])
+    for _ in range(1000):
+        chosen = next_subnet(DEFAULT_POOLS, DEFAULT_SIZE, occupied)
+        assert chosen
+        assert not overlap(chosen, occupied)
+        occupied.add(chosen)
+
+
 def test_pool_smaller_than_the_subnet_is_skipped() -> None:
     pools = (IPv4Network("192.0.2.0/25"), IPv4Network("198.51.100.0/24"))
 

@@ -14,7 +14,7 @@ from sandnet.cli.root import Root, root
 from sandnet.config import Config
 
 if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Stub
+    from tests.support.stub_daemon import Stub
 
 Sandnet = Callable[..., Result]
 

@@ -20,7 +20,7 @@ from sandnet.errors import Error
 from sandnet.wire.libnetwork import Event
 
 if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Stub
+    from tests.support.stub_daemon import Stub
 
 Sandnet = Callable[..., Result]
 
@@ -113,12 +113,12 @@ def test_interrupted_event_stream_exits_0(stub: Stub) -> None:
 
 
 def test_silent_daemon_counts_as_disconnected(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandnet.client.SILENCE", 2.0)
+    monkeypatch.setattr("sandnet.client.SILENCE", 0.5)
     stub.answer("GET", "/events", CREATED, headers=BEGIN, endless=True)
     follower = Client(stub.url).follow()
     stream = follower.connect()
     assert next(stream)[1].name == "blue"
-    with pytest.raises(Error, match=r"did not answer within 2"):
+    with pytest.raises(Error, match=r"did not answer within 0.5"):
         next(stream)
     assert follower.since == 41
 

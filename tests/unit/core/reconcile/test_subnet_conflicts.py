@@ -36,13 +36,10 @@ async def test_exhausted_pools_refusal_names_what_uses_them(rig: CoreInProcess) 
     assert caught.value.hint.endswith("without endpoints: a, c")
 
 
-async def test_default_pools_hold_a_thousand_distinct_subnets(
-    rig: CoreInProcess,
-) -> None:
-    nets = [await rig.network(f"n{i}") for i in range(1000)]
-    prefixes = [net.ipv4.prefix for net in nets if net.ipv4]
-    firsts = sorted(int(prefix.network_address) for prefix in prefixes)
-    assert len(firsts) == 1000
+async def test_networks_without_a_subnet_get_distinct_ones(rig: CoreInProcess) -> None:
+    nets = [await rig.network(f"n{i}") for i in range(50)]
+    firsts = sorted(int(net.ipv4.prefix.network_address) for net in nets if net.ipv4)
+    assert len(firsts) == 50
     assert all(high - low >= 256 for low, high in pairwise(firsts))
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.network_host import eventually
-from tests.unit.cli.conftest import BOX, SANDNET, finished
+from tests.support.stub_daemon import BOX, SANDNET, finished
 
 if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Start, Stub
+    from tests.support.stub_daemon import Start, Stub
 
 SERVICE = "0aee0899e6c5e903cf3ef2bdc28a1c9aaf639c8c8c331fa4ae26344d9e32c1ff"
 

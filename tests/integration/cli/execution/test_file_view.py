@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 
 from sandnet.cli.execution.file_view import NAME_SERVICES, nsswitch
-from tests.unit.cli.conftest import BOX, Start, Stub, finished
+from tests.support.stub_daemon import BOX, Start, Stub, finished
 
 NEEDED = ("passwd", "group", "ld.so.cache")
 """Files of the machine that programs look for, by the test's own copies."""
