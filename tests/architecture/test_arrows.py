@@ -33,7 +33,7 @@ SUB_PACKAGES = {
         {"recovery"},
         {"controller"},
     ),
-    "kernel": ({""}, {"netlink"}, {"linux"}),
+    "kernel": ({""}, {"netlink"}, {"nftables"}, {"linux"}),
     "kernel.fake": ({""}, {"fake"}),
     "api": ({"errors", "parsing"}, {"middleware"}, {"libnetwork"}, {"app"}),
     "firewall": ({"base"}, {"ruleset"}, {"balancing"}, {""}),

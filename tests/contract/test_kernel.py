@@ -11,7 +11,7 @@ import pytest
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.observation import ProcessHandle
-from sandnet.kernel.types import Bridge, DefaultRoute, ElementChange, Veth
+from sandnet.kernel.types import Bridge, DefaultRoute, Elements, ElementSet, Veth
 from tests.support.kernel_cases import SANDBOXES, FakeKernelCase, KernelCase, LinuxKernelCase
 from tests.support.network_host import Host, eventually, unavailable
 
@@ -363,18 +363,23 @@ def test_nft_script_with_a_nul_is_refused_entirely(case: KernelCase) -> None:
         case.kernel.firewall.apply("table inet sandnet { }\n\0flush ruleset")
 
 
-def changed(address: str, *, comes: bool) -> ElementChange:
-    return ElementChange("inet t", "s", address, ip_address(address).packed, comes)
+HOSTS = ElementSet("inet t", "s")
+
+
+def hosts(*addresses: str) -> Elements:
+    return {HOSTS: {ip_address(address).packed: b"" for address in addresses}}
 
 
 def test_nft_set_holds_the_remaining_elements(case: KernelCase) -> None:
-    case.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n")
-    case.kernel.firewall.change([changed("10.0.0.1", comes=True), changed("10.0.0.2", comes=True)])
-    case.kernel.firewall.change([changed("10.0.0.1", comes=False), changed("10.0.0.2", comes=True)])
-    case.kernel.firewall.change([])
+    case.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n", hosts("10.0.0.1"))
+    case.kernel.firewall.change({}, hosts("10.0.0.1", "10.0.0.2"))
+    case.kernel.firewall.change(hosts("10.0.0.1"), hosts("10.0.0.2", "10.0.0.3"))
+    case.kernel.firewall.change(hosts("10.0.0.3", "10.0.0.4"), {}, absent=True)
+    case.kernel.firewall.change({}, {})
     found = case.kernel.firewall.listing("inet t")
     assert found
-    assert found.elements == {"s": {"10.0.0.2"}}
+    assert found.elements == {"s": {bytes([10, 0, 0, 2]): b""}}
+    assert case.kernel.firewall.members("inet t", "s") == {bytes([10, 0, 0, 2])}
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -382,7 +387,7 @@ def test_removing_a_missing_element_rolls_back_the_change(case: KernelCase, ther
     if there:
         case.kernel.firewall.apply("add table inet t\nadd set inet t s { type ipv4_addr; }\n")
     with refused(Kind.UNAVAILABLE):
-        case.kernel.firewall.change([changed("10.0.0.1", comes=True), changed("10.0.0.2", comes=False)])
+        case.kernel.firewall.change(hosts("10.0.0.2"), hosts("10.0.0.1"))
     found = case.kernel.firewall.listing("inet t")
     assert found is None or not found.elements.get("s")
 

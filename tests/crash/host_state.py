@@ -50,7 +50,7 @@ class Aliases:
             if kind == "ep":
                 self._add_addresses(value["name"], value)
                 continue
-            self._add(value["name"], {"number": network_number(ident)})
+            self._add(value["name"], {"number": f"0x{network_number(ident):08x}"})
             if value.get("link"):
                 self._add(value["name"], {"bridge mac": bridge_mac(value["link"])})
         for key, value in records.items():

@@ -8,17 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
-from sandnet.firewall import antispoofing_rules
-from sandnet.firewall.ruleset.elements import BRIDGE, diff_statements
 from sandnet.kernel.linux import nftables
 from sandnet.kernel.linux.nftables import Nftables
-from sandnet.kernel.types import ElementChange
+from sandnet.kernel.types import Elements, ElementSet
 from tests.support.network_host import Host
-from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
-from tests.unit.firewall.test_antispoofing_rules import NET
 
 TABLE = """
 table inet sandnet {
@@ -90,63 +85,42 @@ def test_table_deleted_by_another_program_fails_the_next_script(host: Host, fire
 SET = "table inet sandnet {\n set hosts { type ipv4_addr; }\n}\n"
 
 
-def host_element(last: int, *, comes: bool = True) -> ElementChange:
-    return ElementChange("inet sandnet", "hosts", f"10.0.0.{last}", bytes([10, 0, 0, last]), comes)
+def addresses(*last: int) -> Elements:
+    return {ElementSet("inet sandnet", "hosts"): {bytes([10, 0, 0, each]): b"" for each in last}}
 
 
-def told_hosts(host: Host, firewall: Nftables) -> frozenset[str]:
+def told_hosts(host: Host, firewall: Nftables) -> set[int]:
     listing = host.run(firewall.listing, "inet sandnet")
     assert listing
-    return listing.elements["hosts"]
+    return {key[-1] for key in listing.elements["hosts"]}
 
 
 def test_own_changes_are_not_reported_as_foreign(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, SET)
     host.run(firewall.acknowledge, host.run(firewall.foreign_generation))
     for last in range(1, 4):
-        host.run(firewall.change, [host_element(last)])
+        host.run(firewall.change, {}, addresses(last))
         host.run(firewall.run, element(last))
     assert host.run(firewall.foreign_generation) == 0
-    assert told_hosts(host, firewall) == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
+    assert told_hosts(host, firewall) == {1, 2, 3}
 
 
 def test_foreign_change_stays_detected_after_our_own(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, SET)
     host.run(firewall.acknowledge, host.run(firewall.foreign_generation))
     host.sh("nft", "add", "table", "inet", "theirs")
-    host.run(firewall.change, [host_element(1)])
-    host.run(firewall.change, [host_element(2)])
+    host.run(firewall.change, {}, addresses(1))
+    host.run(firewall.change, {}, addresses(2))
     assert host.run(firewall.foreign_generation)
-    assert told_hosts(host, firewall) == {"10.0.0.1", "10.0.0.2"}
+    assert told_hosts(host, firewall) == {1, 2}
 
 
 def test_error_of_one_change_does_not_leak_into_the_next(host: Host, firewall: Nftables) -> None:
     host.run(firewall.run, SET)
-    absent = [host_element(last, comes=False) for last in range(1, 4)]
     with pytest.raises(Error, match="No such file or directory"):
-        host.run(firewall.change, [host_element(9), *absent, host_element(10)])
-    host.run(firewall.change, [host_element(1)])
-    assert told_hosts(host, firewall) == {"10.0.0.1"}
-
-
-@pytest.mark.parametrize("holder", [True, False])
-def test_antispoofing_elements_match_those_of_libnftables(host: Host, firewall: Nftables, holder: bool) -> None:
-    """Told by one and taken back by the other."""
-    port = replace(attachment(2), host_link="snv0123456789", holder=holder)
-    own = antispoofing_rules.elements(NET, ENDPOINT, port)
-    ports = f"add map {BRIDGE} ports {{ typeof iifname : meta mark; }}\n"
-    host.run(firewall.run, f"add table {BRIDGE}\n{ports}{antispoofing_rules.ruleset([])}")
-    host.run(firewall.change, antispoofing_rules.diff({}, own))
-    told = host.run(firewall.listing, BRIDGE)
-    assert told
-    assert sum(map(len, told.elements.values())) == len(own)
-    host.run(firewall.run, "\n".join(diff_statements(own, {})) + "\n")
-    host.run(firewall.run, antispoofing_rules.ruleset([own]))
-    assert host.run(firewall.listing, BRIDGE) == told
-    host.run(firewall.change, antispoofing_rules.diff(own, {}))
-    told = host.run(firewall.listing, BRIDGE)
-    assert told
-    assert not any(told.elements.values())
+        host.run(firewall.change, addresses(1, 2, 3), addresses(9, 10))
+    host.run(firewall.change, {}, addresses(1))
+    assert told_hosts(host, firewall) == {1}
 
 
 def test_concurrent_scripts_of_four_threads_all_apply(host: Host, firewall: Nftables) -> None:

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence, Set
 from typing import Final
 
 from sandnet.drivers.sysctls import SysctlManager
+from sandnet.firewall.ruleset.elements import Element, inet_set
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.types import Listing
+from sandnet.kernel.nft_types import join_parts, link_name, padded, protocol_number
+from sandnet.kernel.types import Listing, Value
 from sandnet.kernel.workers import Workers
 from sandnet.model import Network
 
@@ -25,11 +27,10 @@ _SWITCHES: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 _OWN: Final = {4: ("net/ipv4/conf/", "/forwarding"), 6: ("net/ipv6/conf/", "/force_forwarding")}
 """By family: prefix and suffix of a link's name in the path of the link's own switch (ip-sysctl)."""
 _NUMBERS: Final = {4: 2, 6: 10}
-"""``NFPROTO_IPV4`` and ``NFPROTO_IPV6`` (linux/netfilter.h), as the sets spell them."""
+"""``NFPROTO_IPV4`` and ``NFPROTO_IPV6`` (linux/netfilter.h), as the sets contain them."""
 CLOSED: Final = "closed_families"
 OPEN_LINKS: Final = "open_links"
-Elements = Sequence[tuple[str, str]]
-"""Pairs of a set's name and one element of it."""
+Elements = Sequence[tuple[Element, Value]]
 
 
 class Forwarding:
@@ -61,7 +62,7 @@ class Forwarding:
         return await self._decide({4 for _ in nets} | {6 for net in nets if net.ipv6})
 
     async def _decide(self, families: Set[int]) -> Elements:
-        new: list[tuple[str, str]] = []
+        new: list[tuple[Element, Value]] = []
         for family in sorted(families - self._decided.keys()):
             self._decided[family] = [] if self._leave_open else await self._restricting(family)
             new += self._decided[family]
@@ -72,10 +73,11 @@ class Forwarding:
         found = listing.elements if listing else {}
         for family, number in _NUMBERS.items():
             prefix, suffix = _OWN[family]
-            if str(number) in found.get(CLOSED, ()):
+            if protocol_number(number) in found.get(CLOSED, {}):
                 await self._sysctls.remember(_SWITCHES[family], "0")
-                pairs = (element.split(" . ", 1) for element in found.get(OPEN_LINKS, ()))
-                names = [link.strip('"') for own, link in pairs if own == str(number)]
+                own = padded(protocol_number(number))
+                links = (key.removeprefix(own) for key in found.get(OPEN_LINKS, {}) if key.startswith(own))
+                names = [link.rstrip(b"\0").decode() for link in links]
                 await self._remember(f"{prefix}{name}{suffix}" for name in names)
 
     async def _restricting(self, family: int) -> Elements:
@@ -89,11 +91,12 @@ class Forwarding:
             await self._remember([name for name in await self._own_switches(family) if await self._read(name) == "1"])
             remembered = await self._sysctls.remembered()
         prefix, suffix = _OWN[family]
-        number = str(_NUMBERS[family])
+        number = protocol_number(_NUMBERS[family])
         open_ = (name for name in sorted(remembered) if remembered[name] == "1")
         names = [name for name in open_ if name.startswith(prefix) and name.endswith(suffix)]
         links = [name.removeprefix(prefix).removesuffix(suffix) for name in names if name != switch]
-        return [(CLOSED, number), *((OPEN_LINKS, f'{number} . "{link}"') for link in links)]
+        allowed = [Element(inet_set(OPEN_LINKS), join_parts(number, link_name(link))) for link in links]
+        return [(element, b"") for element in (Element(inet_set(CLOSED), number), *allowed)]
 
     async def _own_switches(self, family: int) -> Sequence[str]:
         prefix, suffix = _OWN[family]

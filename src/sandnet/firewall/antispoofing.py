@@ -9,10 +9,11 @@ from sandnet.errors import Error
 from sandnet.firewall import antispoofing_rules
 from sandnet.firewall.antispoofing_rules import PortElements
 from sandnet.firewall.base import NetworkState
+from sandnet.firewall.ruleset.elements import ElementMap, by_set, difference
 from sandnet.firewall.ruleset.planned_change import NO_CHANGE, PlannedChange
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
-from sandnet.kernel.types import PORTS, ElementChange, Link
+from sandnet.kernel.types import PORTS, Link
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_names import OWN_LINK
@@ -35,7 +36,7 @@ class AntiSpoofing:
         """By network: the ports that other programs added to its bridge, which may be sandnet's own or not."""
 
     def start(self, state: Sequence[NetworkState], links: Sequence[Link]) -> None:
-        """Set the ports to those of ``state``; the caller applies :func:`antispoofing_rules.ruleset` for them.
+        """Set the ports to those of ``state``; the caller applies :func:`antispoofing_rules.ruleset` and elements.
 
         Args:
             state: networks, with what is attached.
@@ -49,9 +50,10 @@ class AntiSpoofing:
         }
         self._foreign = {each.network.id: self._foreign_ports_of(each.network, links) for each in state}
 
-    def ports(self) -> Sequence[PortElements]:
-        """Return the elements that the kernel has, per port."""
-        return [*self._programmed.values(), *self._foreign.values()]
+    def elements(self) -> ElementMap:
+        """Return the elements that the kernel has."""
+        ports = (*self._programmed.values(), *self._foreign.values())
+        return by_set(element for own in ports for element in own.items())
 
     def knows_foreign_ports(self, net: Network, links: Sequence[Link]) -> bool:
         """Return whether the ports that other programs added to the network's bridge are known."""
@@ -64,7 +66,7 @@ class AntiSpoofing:
             if new:
                 self._foreign[net.id] = new
             if old != new:
-                await self._workers.run(self._firewall.change, antispoofing_rules.diff(old, new))
+                await self._workers.run(self._write(old, new))
 
     def _foreign_ports_of(self, net: Network, links: Sequence[Link]) -> PortElements:
         bridge = next((link.ifindex for link in links if link.name == net.link), 0)
@@ -87,7 +89,7 @@ class AntiSpoofing:
             return NO_CHANGE
         # Memory is updated first. The kernel may refuse because it lost the tables, and a rewrite uses memory.
         self._remember(port, new)
-        return PlannedChange(self._write(antispoofing_rules.diff(old, new)), lambda: self._remember(port, old))
+        return PlannedChange(self._write(old, new), lambda: self._remember(port, old))
 
     def removal_changes(self, ports: Iterable[str]) -> PlannedChange:
         """Plan the removal of the elements of ports that are down. Called within :meth:`RulesetTransaction.changing`.
@@ -95,7 +97,7 @@ class AntiSpoofing:
         Elements that stay when this fails name ports that never exist again; the next repair removes them.
         """
         old = _merged(self._programmed.pop(port, {}) for port in ports)
-        return PlannedChange(self._write(antispoofing_rules.diff(old, {}))) if old else NO_CHANGE
+        return PlannedChange(self._write(old, {})) if old else NO_CHANGE
 
     async def allow(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         """Apply :meth:`allow_changes`."""
@@ -121,8 +123,9 @@ class AntiSpoofing:
         else:
             self._programmed.pop(port, None)
 
-    def _write(self, changes: Sequence[ElementChange]) -> Callable[[], None]:
-        return lambda: self._firewall.change(changes)
+    def _write(self, old: PortElements, new: PortElements) -> Callable[[], None]:
+        changes = difference(by_set(old.items()), by_set(new.items()))
+        return lambda: self._firewall.change(*changes)
 
 
 def _merged(all_: Iterable[PortElements]) -> PortElements:

@@ -24,50 +24,31 @@ neighbour discovery claims are stored as numbers.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from ipaddress import IPv6Address
-from socket import AF_INET6, inet_aton, inet_pton
-from typing import Final, NamedTuple
+from typing import Final
 
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.firewall.balancing.service_rules import GUARD
-from sandnet.firewall.ruleset.elements import BRIDGE, Element, diff_statements
-from sandnet.kernel.netlink.rtnetlink import mac_bytes
-from sandnet.kernel.types import ElementChange
+from sandnet.firewall.ruleset.elements import BRIDGE, Element, bridge_set
+from sandnet.kernel.nft_types import host_number, join_parts, link_name, mac_address
+from sandnet.kernel.types import Value
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_names import PORT_PREFIX
 
-PortElements = dict[Element, str]
+PortElements = dict[Element, Value]
 """The set elements of one port, and the network that it belongs to."""
 
-
-class _Part(NamedTuple):
-    """A part of a set's key."""
-
-    spelled: str
-    """The expression that gives the part its type."""
-    packed: Callable[[str], bytes]
-    """Conversion of its text to the bytes that the kernel compares, padded to a multiple of four."""
-
-
-_PORT: Final = _Part("iifname", lambda text: text.strip('"').encode().ljust(16, b"\0"))
-_MAC: Final = _Part("ether saddr", lambda text: mac_bytes(text) + bytes(2))
-_IPV4: Final = _Part("ip saddr", inet_aton)
-_IPV6: Final = _Part("ip6 saddr", partial(inet_pton, AF_INET6))
-_MAC_NUMBER: Final = _Part("@ll,48,48", lambda text: int(text, 16).to_bytes(6, "big") + bytes(2))
-_IPV6_NUMBER: Final = _Part("@th,64,128", lambda text: int(text, 16).to_bytes(16, "big"))
-
 _SETS: Final = {
-    "guarded": (_PORT,),
-    "sources4": (_PORT, _MAC, _IPV4),
-    "sources6": (_PORT, _MAC, _IPV6),
-    "unclaimed4": (_PORT, _IPV4),
-    "macs6": (_PORT, _MAC_NUMBER),
-    "claims6": (_PORT, _IPV6_NUMBER),
-    "snooped": (_PORT,),
+    "guarded": "iifname",
+    "sources4": "iifname . ether saddr . ip saddr",
+    "sources6": "iifname . ether saddr . ip6 saddr",
+    "unclaimed4": "iifname . ip saddr",
+    "macs6": "iifname . @ll,48,48",
+    "claims6": "iifname . @th,64,128",
+    "snooped": "iifname",
 }
+"""The sets, and the expressions that give the parts of their keys their types."""
 _PORTS: Final = "ports"
 """The map of a network's ports; load balancing uses it as well, with anti-spoofing and without."""
 _OWN_SENDER: Final = (
@@ -176,78 +157,54 @@ _GATES: Final = (
 )
 
 
-def ruleset(ports: Iterable[PortElements]) -> str:
-    """Return the script for all of anti-spoofing in the existing bridge table, as one transaction.
-
-    Args:
-        ports: what each port may send.
-    """
-    shapes = {name: " . ".join(part.spelled for part in parts) for name, parts in _SETS.items()}
-    lines = [f"add set {BRIDGE} {name} {{ typeof {shape}; }}" for name, shape in shapes.items()]
+def ruleset() -> str:
+    """Return the script for all of anti-spoofing in the existing bridge table, without elements."""
+    lines = [f"add set {BRIDGE} {name} {{ typeof {key}; }}" for name, key in _SETS.items()]
     lines += [f"flush set {BRIDGE} {name}" for name in _SETS]
     lines += [f"add chain {BRIDGE} {name}" for name in _CHAINS]
     lines += [f"add chain {BRIDGE} {GUARD}", f"add chain {BRIDGE} {_CONTROL_CHAIN} {{ {_CONTROL_HOOK} }}"]
     chains = _CHAINS | {GUARD: _GATES, _CONTROL_CHAIN: (_CONTROL,)}
     lines += [f"flush chain {BRIDGE} {name}" for name in chains]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
-    found = {element: value for each in ports for element, value in each.items()}
-    return "\n".join((*lines, *diff_statements({}, found))) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> PortElements:
     """Return the set elements of an attachment."""
     if not attachment.host_link:
         return {}
-    if not net.options.anti_spoofing:
-        snooped = {Element(BRIDGE, "snooped", f'"{attachment.host_link}"'): ""} if net.link_adopted else {}
-        return network_element(net, attachment.host_link) | snooped
-    own = {Element(BRIDGE, name, key): "" for name, key in _keys(endpoint, attachment)}
-    return network_element(net, attachment.host_link) | own
+    found = network_element(net, attachment.host_link)
+    if net.options.anti_spoofing:
+        return found | {Element(bridge_set(name), key): b"" for name, key in _keys(endpoint, attachment)}
+    if net.link_adopted:
+        found[Element(bridge_set("snooped"), link_name(attachment.host_link))] = b""
+    return found
 
 
 def network_element(net: Network, port: str) -> PortElements:
     """Return the element for the network that a port belongs to; any program may have made the port."""
-    return {Element(BRIDGE, _PORTS, f'"{port}"'): network_number(net.id)}
-
-
-def diff(old: PortElements, new: PortElements) -> list[ElementChange]:
-    """Return the changes from the old elements of a port to the new ones."""
-    removed, added = old.keys() - new.keys(), new.keys() - old.keys()
-    return [_changed(each, add=False) for each in removed] + [_changed(each, new[each], add=True) for each in added]
-
-
-def _changed(element: Element, value: str = "", *, add: bool) -> ElementChange:
-    texts = element.key.split(" . ")
-    parts = (_PORT,) if element.name == _PORTS else _SETS[element.name]
-    packed = b"".join(part.packed(text) for part, text in zip(parts, texts, strict=True))
-    data = int(value, 16).to_bytes(4, sys.byteorder) if value else b""
-    return ElementChange(element.table, element.name, element.key, packed, add, value, data)
+    return {Element(bridge_set(_PORTS), link_name(port)): host_number(network_number(net.id))}
 
 
 def link_local(mac: str) -> IPv6Address:
     """Return the address that Linux derives from a MAC (modified EUI-64, RFC 4291, appendix A)."""
-    first, *rest = mac_bytes(mac)
+    first, *rest = mac_address(mac)
     return IPv6Address(bytes.fromhex("fe80") + bytes(6) + bytes([first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]]))
 
 
-def _keys(endpoint: Endpoint, attachment: Attachment) -> Iterator[tuple[str, str]]:
-    port, mac = f'"{attachment.host_link}"', attachment.mac
+def _keys(endpoint: Endpoint, attachment: Attachment) -> Iterator[tuple[str, bytes]]:
+    port, mac = link_name(attachment.host_link), mac_address(attachment.mac)
     yield "guarded", port
     if attachment.address and endpoint.address:
         own, service = attachment.address.ip, endpoint.address.ip
         for address in {own, service}:
-            yield "sources4", f"{port} . {mac} . {address}"
+            yield "sources4", join_parts(port, mac, address.packed)
         if own != service and not attachment.holder:
-            yield "unclaimed4", f"{port} . {service}"
+            yield "unclaimed4", join_parts(port, service.packed)
     if attachment.address_ipv6 and endpoint.address_ipv6:
-        yield "macs6", f"{port} . {_number(mac_bytes(mac))}"
-        sources = {attachment.address_ipv6.ip, endpoint.address_ipv6.ip, link_local(mac)}
+        yield "macs6", join_parts(port, mac)
+        sources = {attachment.address_ipv6.ip, endpoint.address_ipv6.ip, link_local(attachment.mac)}
         for source in sources:
-            yield "sources6", f"{port} . {mac} . {source}"
+            yield "sources6", join_parts(port, mac, source.packed)
             if source != endpoint.address_ipv6.ip or attachment.holder or attachment.address_ipv6.ip == source:
-                yield "claims6", f"{port} . {_number(source.packed)}"
-
-
-def _number(value: bytes) -> str:
-    """Return a number as nft writes it."""
-    return hex(int.from_bytes(value))
+                yield "claims6", join_parts(port, source.packed)

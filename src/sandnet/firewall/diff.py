@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from sandnet.firewall.base import Fault
-from sandnet.kernel.types import Listing
+from sandnet.kernel.nft_types import SetType
+from sandnet.kernel.types import Elements, Listing, Value
 
 NO_LOOPBACK: Final = "ports published on 127.0.0.1 are not reached, or what must not be reached is"
 
@@ -31,44 +31,62 @@ _REASONS: Final = {
 """By parameter: the consequence of a wrong value."""
 
 
+_NONE: Final[Mapping[bytes, Value]] = {}
 LISTED: Final = 20
 """Elements of one set that are reported one by one."""
 
 
-_ADDING: Final = re.compile(r"add element (\S+ \S+) (\S+) \{ (.*) \}")
+class Wanted(NamedTuple):
+    """The desired content of a table, twice where it changed while the table was read."""
 
-
-def elements(script: str) -> dict[str, dict[str, set[str]]]:
-    """Return the elements that a script adds, by table and set, as they are spelled there."""
-    found: dict[str, dict[str, set[str]]] = {}
-    for table, name, listed in _ADDING.findall(script):
-        found.setdefault(table, {}).setdefault(name, set()).update(listed.split(", "))
-    return found
+    structure: str
+    """Its chains, rules and sets just after sandnet made it."""
+    needed: tuple[Elements, Elements]
+    """Elements of both tables; what is in both of these must exist."""
+    allowed: tuple[Elements, Elements]
+    """What is in one of these may exist; they include elements being added or removed."""
 
 
 def table_faults(
-    table: str, found: Listing | None, structure: str, needed: Mapping[str, set[str]], allowed: Mapping[str, set[str]]
+    table: str, found: Listing | None, wanted: Wanted, types: Mapping[tuple[str, str], SetType]
 ) -> Iterator[Fault]:
     """Yield the differences of a table from its desired content.
 
     Args:
         table: its name.
         found: its content in the kernel.
-        structure: its chains, rules and sets just after sandnet made it.
-        needed: elements that must exist.
-        allowed: elements that may exist, including those being added or removed.
+        wanted: its desired content.
+        types: the declarations of its sets.
     """
     if found is None:
         yield Fault("rules", table, f"table {table} is gone", NO_RULES)
         return
-    if found.structure != structure:
+    if found.structure != wanted.structure:
         yield Fault("rules", table, f"chains, rules or sets of table {table} have been changed", NO_RULES)
-    for name in sorted(found.elements.keys() | needed.keys()):
-        present = found.elements.get(name, frozenset())
-        missing = sorted(needed.get(name, set()) - present)
-        unexpected = sorted(present - allowed.get(name, set()))
-        yield from _elements(table, f"is missing in {name}", NO_ELEMENT, missing)
-        yield from _elements(table, f"is in {name} and should not be", ONE_TOO_MANY, unexpected)
+    needed, allowed = ([_of_table(table, each) for each in both] for both in (wanted.needed, wanted.allowed))
+    for name in sorted(found.elements.keys() | needed[0].keys()):
+        present = found.elements.get(name, _NONE)
+        if all(each.get(name, _NONE) == present for each in needed):
+            continue
+        required, later = (each.get(name, _NONE).items() for each in needed)
+        allowed_now, allowed_later = (each.get(name, _NONE).items() for each in allowed)
+        missing = (required & later) - present.items()
+        unexpected = present.items() - allowed_now - allowed_later
+        spelled = _spelling(table, name, types)
+        yield from _elements(table, f"is missing in {name}", NO_ELEMENT, sorted(map(spelled, missing)))
+        yield from _elements(table, f"is in {name} and should not be", ONE_TOO_MANY, sorted(map(spelled, unexpected)))
+
+
+def _of_table(table: str, elements: Elements) -> dict[str, Mapping[bytes, Value]]:
+    return {which.name: found for which, found in elements.items() if which.table == table and found}
+
+
+def _spelling(table: str, name: str, types: Mapping[tuple[str, str], SetType]) -> Callable[[tuple[bytes, Value]], str]:
+    set_type = types.get((table, name))
+    if set_type is None:  # another program's set
+        return lambda element: element[0].hex()
+    known = set_type
+    return lambda element: known.spelled(*element)
 
 
 def _elements(table: str, what: str, reason: str, found: Sequence[str]) -> Iterator[Fault]:

@@ -58,10 +58,10 @@ def usual_max_flows(sysctl: Sysctl, requested: int) -> int:
     return min(requested, int(size) // SHARE) if size.isdecimal() else requested
 
 
-def element(net: Network, usual: int) -> tuple[str, str] | None:
-    """Return the key of a network's element and its verdict; ``None``: the network has no element."""
+def verdict(net: Network, usual: int) -> str:
+    """Return the verdict that has a network's flows counted; empty: they are not counted."""
     how = counted(net, usual)
-    return (f'"{net.link}"', f"jump {_name(how)}") if how else None
+    return f"jump {_name(how)}" if how else ""
 
 
 def chains(needed: Iterable[Counted]) -> str:

@@ -19,9 +19,11 @@ from sandnet.firewall.balancing.inet_rules import inet_maps, inet_own, inet_publ
 from sandnet.firewall.base import NetworkState
 from sandnet.firewall.flow_limits import Counted
 from sandnet.firewall.ruleset import published_sources
-from sandnet.firewall.ruleset.port_ranges import spans
-from sandnet.kernel.types import PORTS, RETIRED
-from sandnet.model import BoundPort, Endpoint, Network
+from sandnet.firewall.ruleset.elements import Element, inet_set
+from sandnet.firewall.ruleset.port_ranges import published_key, span_ends, spans
+from sandnet.kernel.nft_types import join_parts, link_name, port_number, protocol_number
+from sandnet.kernel.types import PORTS, RETIRED, Value
+from sandnet.model import Address, BoundPort, Endpoint, Network
 from sandnet.model.link_names import PORT_PREFIX
 
 TABLE = "inet sandnet"
@@ -30,8 +32,8 @@ TABLE = "inet sandnet"
 class HostState(NamedTuple):
     """The content of the table besides networks."""
 
-    elements: Sequence[tuple[str, str]] = ()
-    """Elements of sets that belong to no network, each after the name of its set."""
+    elements: Sequence[tuple[Element, Value]] = ()
+    """Elements that belong to no network."""
     max_flows: int = 0
     """Limit of flows of a sandbox whose network sets none; 0: no limit."""
 
@@ -230,14 +232,19 @@ CHAINS = f"""\
 
 
 def table(state: Sequence[NetworkState], host: HostState) -> str:
-    """Return the script of the whole table; one transaction replaces any table of that name."""
-    elements = [*host_elements(host.elements)]
-    elements += [line for each in state for line in network_elements(each.network, host.max_flows, add=True)]
-    endpoints = [each.endpoint for network in state for each in network.endpoints]
-    elements += [line for endpoint in endpoints for line in endpoint_elements(endpoint, add=True)]
+    """Return the script of the whole table without elements; one transaction replaces any table of that name."""
     counting = flow_limits.chains(limits(state, host))
     body = f"{SETS}{flow_limits.SETS}{published_sources.MAPS}{inet_maps()}{counting}{published_sources.CHAIN}{CHAINS}"
-    return f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{body}}}\n" + "\n".join(elements) + "\n"
+    return f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{body}}}\n"
+
+
+def elements(state: Sequence[NetworkState], host: HostState) -> Iterator[tuple[Element, Value]]:
+    """Yield the elements of the table."""
+    yield from host.elements
+    for each in state:
+        yield from network_elements(each.network, host.max_flows)
+        for endpoint in each.endpoints:
+            yield from endpoint_elements(endpoint.endpoint)
 
 
 def no_table() -> str:
@@ -251,111 +258,78 @@ def limits(state: Sequence[NetworkState], host: HostState) -> set[Counted]:
     return usual | {how for each in state if (how := flow_limits.counted(each.network, host.max_flows))}
 
 
-def network_elements(net: Network, max_flows: int, *, add: bool) -> Iterator[str]:
-    """Yield the statements that add a network's elements to the ruleset, or delete them.
+def network_elements(net: Network, max_flows: int) -> Iterator[tuple[Element, Value]]:
+    """Yield a network's elements.
 
     Args:
         net: the network.
         max_flows: see :class:`HostState`.
-        add: whether to add; false: to delete.
     """
-    link = f'"{net.link}"'
-    yield from _element("routed", link, add)
+    link = link_name(net.link)
+    yield Element(inet_set("routed"), link), b""
     if not net.options.firewall:
         return
-    if limit := flow_limits.element(net, max_flows):
-        yield from _element(flow_limits.LIMITS, limit[0], add, limit[1])
-    yield from _outbound(net, link, add)
-    yield from _element("adopted" if net.link_adopted else "bridges", link, add)
+    if verdict := flow_limits.verdict(net, max_flows):
+        yield Element(inet_set(flow_limits.LIMITS), link), verdict
+    yield from _outbound(net, link)
+    yield Element(inet_set("adopted" if net.link_adopted else "bridges"), link), b""
     if not net.link_adopted:
         if not net.options.anti_spoofing:
-            yield from _element("unguarded", link, add)
-        yield from _host_access(net, link, add)
+            yield Element(inet_set("unguarded"), link), b""
+        yield from _host_access(net, link)
     if net.options.icc:
-        yield from _element("within", f"{link} . {link}", add)
+        yield Element(inet_set("within"), link + link), b""
         if not net.link_adopted:
-            yield from _element("bridged", f"{link} . {link}", add, _BRIDGED[net.options.internal])
+            yield Element(inet_set("bridged"), link + link), _BRIDGED[net.options.internal]
     if net.options.internal:
-        yield from _element("internal", link, add)
+        yield Element(inet_set("internal"), link), b""
 
 
-def _outbound(net: Network, link: str, add: bool) -> Iterator[str]:
+def _outbound(net: Network, link: bytes) -> Iterator[tuple[Element, Value]]:
     if not net.options.masquerade or net.options.internal:
         return
     for family, egress in (4, net.options.egress_ipv4), (6, net.options.egress_ipv6):
         if egress:
-            yield from _element(f"egress{family}", link, add, str(egress))
+            yield Element(inet_set(f"egress{family}"), link), egress.packed
     if not net.link_adopted:
-        yield from _element("outbound", link, add)
+        yield Element(inet_set("outbound"), link), b""
         return
     for subnet in filter(None, (net.ipv4, net.ipv6)):
-        yield from _element(f"adopted{subnet.prefix.version}", f"{link} . {subnet.prefix}", add)
+        prefix = subnet.prefix
+        ends = link + prefix.network_address.packed + link + prefix.broadcast_address.packed
+        yield Element(inet_set(f"adopted{prefix.version}", ranges=True), ends), b""
 
 
-def _host_access(net: Network, link: str, add: bool) -> Iterator[str]:
+def _host_access(net: Network, link: bytes) -> Iterator[tuple[Element, Value]]:
     allowed = net.options.host_access or ()
     if allowed is True:
         return
-    yield from _element("closed", link, add)
+    yield Element(inet_set("closed"), link), b""
     for port in allowed:
-        yield from _element("opened", f"{link} . {port.proto} . {port.port}", add)
+        key = join_parts(link, protocol_number(port.proto), port_number(port.port))
+        yield Element(inet_set("opened"), key), b""
 
 
-def host_elements(of_host: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield the statements that add elements of no network."""
-    for name, key in of_host:
-        yield from _element(name, key, add=True)
-
-
-def endpoint_elements(ep: Endpoint, *, add: bool) -> Iterator[str]:
-    """Yield the statements that publish an endpoint's ports, or withdraw them."""
+def endpoint_elements(ep: Endpoint) -> Iterator[tuple[Element, Value]]:
+    """Yield the elements that publish an endpoint's ports."""
     runs, alone = spans(ep.ports)
     for port in alone:
-        yield from _port_element(ep, port, add)
-    for span in runs:
-        yield from _span_element(ep, span, add)
+        if target := _target(ep, port):
+            scope = "any" if port.host_ip.is_unspecified else "one"
+            to = join_parts(target.packed, port_number(port.port))
+            yield Element(inet_set(f"{scope}{target.version}"), published_key(port)), to
+    for first, *_, last in runs:
+        if target := _target(ep, first):
+            scope = "span" if first.host_ip.is_unspecified else "one_span"
+            ends = b"".join(span_ends(first, last))
+            yield Element(inet_set(f"{scope}{target.version}", ranges=True), ends), target.packed
     for address in (ep.address, ep.address_ipv6):
-        for source in published_sources.sources(address.ip, alone) if address else ():
-            yield from _element(source.map, source.key, add, source.value)
-    if ep.ports and ep.address:
-        yield from _element("self4", f"{ep.address.ip} . {ep.address.ip}", add)
-    if ep.ports and ep.address_ipv6:
-        yield from _element("self6", f"{ep.address_ipv6.ip} . {ep.address_ipv6.ip}", add)
+        if address:
+            yield from published_sources.sources(address.ip, alone)
+            if ep.ports:
+                yield Element(inet_set(f"self{address.version}"), address.ip.packed * 2), b""
 
 
-def _span_element(ep: Endpoint, span: Sequence[BoundPort], add: bool) -> Iterator[str]:
-    first, last = span[0], span[-1]
-    family = first.host_ip.version
-    target = ep.address if family == 4 else ep.address_ipv6
-    if target is None:
-        return
-    key = f"{first.proto} . {first.host_port}-{last.host_port}"
-    if first.host_ip.is_unspecified:
-        yield from _element(f"span{family}", key, add, str(target.ip))
-    else:
-        yield from _element(f"one_span{family}", f"{first.host_ip} . {key}", add, str(target.ip))
-
-
-def _port_element(ep: Endpoint, port: BoundPort, add: bool) -> Iterator[str]:
-    family = port.host_ip.version
-    target = ep.address if family == 4 else ep.address_ipv6
-    if target is None:
-        return
-    key = f"{port.proto} . {port.host_port}"
-    to = f"{target.ip} . {port.port}"
-    if port.host_ip.is_unspecified:
-        yield from _element(f"any{family}", key, add, to)
-    else:
-        yield from _element(f"one{family}", f"{port.host_ip} . {key}", add, to)
-
-
-def _element(name: str, key: str, add: bool, to: str = "") -> Iterator[str]:
-    """Yield the statements to add or delete an element.
-
-    A deletion adds it first: nft 1.0.6 cannot delete an element that may be absent, and adding an existing one is no
-    error.
-    """
-    value = f"{key} : {to}" if to else key
-    yield f"add element {TABLE} {name} {{ {value} }}"
-    if not add:
-        yield f"delete element {TABLE} {name} {{ {value} }}"
+def _target(ep: Endpoint, port: BoundPort) -> Address | None:
+    address = ep.address if port.host_ip.version == 4 else ep.address_ipv6
+    return address.ip if address else None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from ipaddress import summarize_address_range
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
+from sandnet.firewall.ruleset.elements import Element, inet_set
 from sandnet.kernel.base import Host
-from sandnet.kernel.types import RouteSource
+from sandnet.kernel.nft_types import link_name
+from sandnet.kernel.types import RouteSource, Value
 from sandnet.kernel.workers import Workers
-from sandnet.model.address import Address
 
 MAPS: Final = {4: "preferred4", 6: "preferred6"}
 """The inet table's maps, by IP version: from link and destinations to the source address."""
-TABLE: Final = "inet sandnet"
+_Change = Callable[[Iterable[tuple[Element, Value]], Iterable[tuple[Element, Value]]], Awaitable[None]]
 
 
 class RouteSources:
@@ -23,18 +23,18 @@ class RouteSources:
     Args:
         host: returns its routes.
         workers: threads for its calls.
-        apply: applies statements as one transaction.
+        change: removes elements and adds others, as one transaction.
     """
 
-    def __init__(self, host: Host, workers: Workers, apply: Callable[[Iterable[str]], Awaitable[None]]) -> None:
+    def __init__(self, host: Host, workers: Workers, change: _Change) -> None:
         self._host = host
         self._workers = workers
-        self._apply = apply
-        self._known: Sequence[tuple[str, str]] = ()
+        self._change = change
+        self._known: Sequence[tuple[Element, Value]] = ()
         self._following = False
         self._lock = asyncio.Lock()
 
-    def elements(self) -> Sequence[tuple[str, str]]:
+    def elements(self) -> Sequence[tuple[Element, Value]]:
         """Return what the maps hold."""
         return self._known
 
@@ -65,30 +65,17 @@ class RouteSources:
                 return
             self._known = new  # before the change: if the table was removed, it is made again with this
             try:
-                await self._apply(_change(old, new))
+                await self._change({*old} - {*new}, {*new} - {*old})
             except BaseException:
                 self._known = old  # the next call retries
                 raise
 
-    async def _read(self) -> Sequence[tuple[str, str]]:
+    async def _read(self) -> Sequence[tuple[Element, Value]]:
         return [element(each) for each in await self._workers.run(self._host.route_sources)]
 
 
-def element(found: RouteSource) -> tuple[str, str]:
-    """Return the map, and its element as the kernel's listing spells it."""
-    return MAPS[found.first.version], f'"{found.link}" . {_span(found.first, found.last)} : {found.source}'
-
-
-def _span(first: Address, last: Address) -> str:
-    """Spell a range as nft does: an address or a prefix where it is one."""
-    if first == last:
-        return str(first)
-    prefix, *more = summarize_address_range(first, last)
-    return f"{first}-{last}" if more else str(prefix)
-
-
-def _change(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> Iterator[str]:
-    for name, text in sorted({*old} - {*new}):
-        yield f"delete element {TABLE} {name} {{ {text} }}"
-    for name, text in sorted({*new} - {*old}):
-        yield f"add element {TABLE} {name} {{ {text} }}"
+def element(found: RouteSource) -> tuple[Element, Value]:
+    """Return the element for a route's source."""
+    link = link_name(found.link)
+    ends = link + found.first.packed + link + found.last.packed
+    return Element(inet_set(MAPS[found.first.version], ranges=True), ends), found.source.packed

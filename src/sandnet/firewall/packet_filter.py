@@ -20,17 +20,18 @@ from sandnet.firewall.flow_limits import usual_max_flows
 from sandnet.firewall.inet_table import HostState
 from sandnet.firewall.masquerade_sources import RouteSources
 from sandnet.firewall.published_ports import published
+from sandnet.firewall.ruleset.elements import Element, by_set
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.firewall.ruleset_reconciler import RulesetReconciler
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.types import Link, Listing
+from sandnet.kernel.types import Link, Listing, Value
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase
 from sandnet.model.network import MAX_FLOWS
 from sandnet.model.ports import TCP
 
-HostElements = Sequence[tuple[str, str]]
-"""Elements of sets that belong to no network, each after the name of its set."""
+HostElements = Sequence[tuple[Element, Value]]
+"""Elements that belong to no network."""
 
 
 def _nothing() -> HostElements:
@@ -61,7 +62,7 @@ class PacketFilter:
         self._transaction = RulesetTransaction()
         self._balancer = LoadBalancer(kernel.firewall, workers, self._transaction)
         self._antispoofing = AntiSpoofing(kernel.firewall, workers, self._transaction)
-        self._sources = RouteSources(kernel.host, workers, self._apply)
+        self._sources = RouteSources(kernel.host, workers, self._change)
         self._reconciler = RulesetReconciler(
             kernel.firewall, workers, self._balancer, self._antispoofing, self._transaction, self._host
         )
@@ -122,18 +123,16 @@ class PacketFilter:
 
     async def add_host_elements(self, elements: HostElements) -> None:
         """Add elements that belong to no network."""
-        await self._apply(inet_table.host_elements(elements))
+        await self._change([], elements)
 
     async def add_network(self, net: Network) -> None:
         """Translate, isolate and count what the network sends."""
         await self._reconciler.limit(net)
-        elements = inet_table.network_elements(net, self._max_flows, add=True)
-        await self._apply([*elements, *service_rules.router(net, add=True)])
+        await self._change([], self._elements_of(net))
 
     async def remove_network(self, net: Network) -> None:
         """Undo :meth:`add_network`."""
-        elements = inet_table.network_elements(net, self._max_flows, add=False)
-        await self._apply([*elements, *service_rules.router(net, add=False)])
+        await self._change(self._elements_of(net), [])
         await self._reconciler.forget_limits()
 
     def knows_foreign_ports(self, net: Network, links: Sequence[Link]) -> bool:
@@ -153,13 +152,13 @@ class PacketFilter:
         under way is lost.
         """
         if ep.ports:
-            await self._apply(inet_table.endpoint_elements(ep, add=True))
+            await self._change([], inet_table.endpoint_elements(ep))
             await self.forget_stale([ep])
 
     async def unpublish(self, ep: Endpoint) -> None:
         """Withdraw the endpoint's ports, and forget the flows that went through them."""
         if ep.ports:
-            await self._apply(inet_table.endpoint_elements(ep, add=False))
+            await self._change(inet_table.endpoint_elements(ep), [])
             targets = [interface.ip for interface in (ep.address, ep.address_ipv6) if interface]
             await self._workers.run(self._kernel.firewall.forget_flows, addresses=targets)
 
@@ -211,11 +210,15 @@ class PacketFilter:
     def _host(self) -> HostState:
         return HostState([*self._host_elements(), *self._sources.elements()], self._max_flows)
 
-    async def _apply(self, statements: Iterable[str]) -> None:
-        script = "\n".join(statements)
-        if script:
+    def _elements_of(self, net: Network) -> HostElements:
+        return [*inet_table.network_elements(net, self._max_flows), *service_rules.router(net)]
+
+    async def _change(self, removed: Iterable[tuple[Element, Value]], added: Iterable[tuple[Element, Value]]) -> None:
+        """Remove elements, which may be absent, and add others, in one transaction."""
+        old, new = by_set(removed), by_set(added)
+        if old or new:
             async with self._transaction.changing():
-                await self._workers.run(self._kernel.firewall.apply, script + "\n")
+                await self._workers.run(self._kernel.firewall.change, old, new, absent=True)
 
 
 def published_endpoints(state: StateOf) -> list[Endpoint]:

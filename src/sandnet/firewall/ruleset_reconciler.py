@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from sandnet.firewall import antispoofing_rules, diff, flow_limits, inet_table
 from sandnet.firewall.antispoofing import AntiSpoofing
-from sandnet.firewall.antispoofing_rules import PortElements
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.balancing.service_elements import BalancedService
+from sandnet.firewall.balancing.service_rules import router
 from sandnet.firewall.base import Fault, NetworkState, StateOf
 from sandnet.firewall.flow_limits import Counted
 from sandnet.firewall.inet_table import HostState
-from sandnet.firewall.ruleset.elements import BRIDGE
+from sandnet.firewall.ruleset.elements import BRIDGE, ElementMap, by_set, merge
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
+from sandnet.kernel.nft_types import declared_sets
 from sandnet.kernel.types import Link, Listing
 from sandnet.kernel.workers import Workers
 from sandnet.model import Network, Phase
@@ -25,8 +27,6 @@ ATTEMPTS: Final = 3
 """Attempts to make the tables while other programs keep changing the ruleset."""
 _READY: Final = (Phase.READY,)
 _PRESENT: Final = (Phase.CREATING, Phase.READY)
-Elements = dict[str, set[str]]
-"""Elements by set or map, as they are spelled in scripts."""
 
 
 class _Expected(NamedTuple):
@@ -35,7 +35,7 @@ class _Expected(NamedTuple):
     possible: list[NetworkState]
     """The networks whose elements may be in them, including those being added or removed."""
     services: Sequence[BalancedService]
-    ports: Sequence[PortElements]
+    ports: ElementMap
     host: HostState
 
 
@@ -70,7 +70,7 @@ class RulesetReconciler:
         required = state(_READY)
         self._antispoofing.start(required, links)
         async with self._rules.lock.exclusive():
-            await self._make(lambda: self._balancer.start(self._desired(required), required))
+            await self._make(lambda: self._write(partial(self._balancer.start, state=required), required))
 
     async def faults(self) -> list[Fault]:
         """Return the differences, except changes in progress: a difference is verified with the lock held alone."""
@@ -112,7 +112,7 @@ class RulesetReconciler:
 
     async def _repair(self) -> None:
         networks = self._state(_PRESENT)
-        await self._make(lambda: self._balancer.repair(self._desired(networks), networks))
+        await self._make(lambda: self._write(self._balancer.repair, networks))
 
     async def _make(self, make: Callable[[], Awaitable[None]]) -> None:
         """Write both tables, and record their structure then.
@@ -143,36 +143,42 @@ class RulesetReconciler:
 
     def _expected(self) -> _Expected:
         required, possible = self._state(_READY), self._state(tuple(Phase))
-        return _Expected(required, possible, self._balancer.services(), self._antispoofing.ports(), self._host())
+        return _Expected(required, possible, self._balancer.services(), self._antispoofing.elements(), self._host())
 
     def _listings(self) -> dict[str, Listing | None]:
         return {table: self._firewall.listing(table) for table in TABLES}
 
     def _differences(self, found: dict[str, Listing | None], before: _Expected, after: _Expected) -> list[Fault]:
         """Return an element as missing if it was needed all the time, and as unexpected if it was never allowed."""
-        must, still_must = (self._elements(each.required, each) for each in (before, after))
-        may, still_may = (self._elements(each.possible, each) for each in (before, after))
+        needed, allowed = self._wanted(before)
+        later = (needed, allowed) if before == after else self._wanted(after)
+        script = self._balancer.script(_script(before.required, before.host))
         faults: list[Fault] = []
         for table in TABLES:
-            structure = self._recorded.get(table, "")
-            needed = _combined(must.get(table, {}), still_must.get(table, {}), set.intersection)
-            allowed = _combined(may.get(table, {}), still_may.get(table, {}), set.union)
-            faults += diff.table_faults(table, found[table], structure, needed, allowed)
+            wanted = diff.Wanted(self._recorded.get(table, ""), (needed, later[0]), (allowed, later[1]))
+            faults += diff.table_faults(table, found[table], wanted, declared_sets(script))
         return faults
 
-    def _elements(self, state: list[NetworkState], known: _Expected) -> dict[str, Elements]:
-        tables = _tables(state, known.ports, known.host)
-        return diff.elements(self._balancer.script(tables, state, known.services))
+    def _wanted(self, known: _Expected) -> tuple[ElementMap, ElementMap]:
+        """Return the elements that must be in the tables, and those that may be in them."""
+        needed = self._elements(known.required, known)
+        return needed, needed if known.required == known.possible else self._elements(known.possible, known)
 
-    def _desired(self, state: Sequence[NetworkState]) -> str:
+    def _elements(self, state: Sequence[NetworkState], known: _Expected) -> ElementMap:
+        return self._balancer.elements(_elements(state, known.ports, known.host), known.services)
+
+    async def _write(self, write: Callable[[str, ElementMap], Awaitable[None]], state: Sequence[NetworkState]) -> None:
         host = self._host()
         self._limits = inet_table.limits(state, host)
-        return _tables(state, self._antispoofing.ports(), host)
+        await write(_script(state, host), _elements(state, self._antispoofing.elements(), host))
 
 
-def _tables(state: Sequence[NetworkState], ports: Sequence[PortElements], host: HostState) -> str:
-    return inet_table.table(state, host) + antispoofing_rules.ruleset(ports)
+def _script(state: Sequence[NetworkState], host: HostState) -> str:
+    return inet_table.table(state, host) + antispoofing_rules.ruleset()
 
 
-def _combined(one: Elements, other: Elements, how: Callable[[set[str], set[str]], set[str]]) -> Elements:
-    return {name: how(one.get(name, set()), other.get(name, set())) for name in one.keys() | other.keys()}
+def _elements(state: Sequence[NetworkState], ports: ElementMap, host: HostState) -> ElementMap:
+    found = by_set(inet_table.elements(state, host))
+    merge(found, by_set(element for each in state for element in router(each.network)))
+    merge(found, ports)
+    return found

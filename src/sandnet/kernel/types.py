@@ -139,14 +139,30 @@ class PinnedNamespace(NamedTuple):
     """Whether all of it was read. If not, ``state`` is empty: it holds more than one scan may read."""
 
 
+class ElementSet(NamedTuple):
+    """An nftables set or map."""
+
+    table: str
+    """``bridge sandnet``."""
+    name: str
+    ranges: bool = False
+    """Its keys are ranges (``flags interval``): a key is the first one, followed by the last one."""
+
+
+Value = bytes | str
+"""The value of a map's element as the kernel stores it, or a verdict (``jump CHAIN``, ``accept``); empty in a set."""
+Elements = Mapping[ElementSet, Mapping[bytes, Value]]
+"""Elements with their values, by set. Keys are as the kernel compares them (``kernel.nft_types``)."""
+NO_ELEMENTS: Final[Elements] = {}
+
+
 class Listing(NamedTuple):
     """An nftables table."""
 
     structure: str
     """Its sets, chains and rules as text, without elements."""
-    elements: Mapping[str, frozenset[str]]
-    """By set or map: each element as ``add element`` writes it, ``key`` or ``key : value``, numbers as numbers. Sets
-    that rules write to are left out."""
+    elements: Mapping[str, Mapping[bytes, Value]]
+    """By set or map: the values by key. Sets that rules write to are left out."""
 
 
 class Changes(NamedTuple):
@@ -312,24 +328,6 @@ class PoolStatus(NamedTuple):
     """How often the process that fills it was started again."""
     problem: str
     """Why the pool is not filled at present; empty: nothing prevents it."""
-
-
-class ElementChange(NamedTuple):
-    """An element of an nftables set or map to add or delete."""
-
-    table: str
-    """``bridge sandnet``."""
-    name: str
-    """The set's name."""
-    key: str
-    """The key in the syntax of nft scripts."""
-    packed: bytes
-    """The key as the kernel compares it: its parts one after the other, each padded to four bytes."""
-    added: bool
-    value: str = ""
-    """The value that a map has for it, in the syntax of nft scripts."""
-    data: bytes = b""
-    """The value in the kernel's form."""
 
 
 RT_TABLE_MAIN: Final = 254

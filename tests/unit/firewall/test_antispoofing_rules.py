@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from sandnet.firewall import antispoofing_rules
 from sandnet.firewall.antispoofing_rules import elements, link_local
+from sandnet.firewall.ruleset.elements import BRIDGE
+from sandnet.kernel.nft_types import declared_sets
 from sandnet.model import Attachment, Network, NetworkOptions, Phase
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
 
@@ -14,8 +17,12 @@ FIRST = replace(attachment(1), host_link="snv1")
 SECOND = replace(attachment(2), host_link="snv2")
 
 
+TYPES = declared_sets(antispoofing_rules.ruleset())
+
+
 def held(found: Attachment, name: str) -> set[str]:
-    return {each.key for each in elements(NET, ENDPOINT, found) if each.name == name}
+    own = elements(NET, ENDPOINT, found)
+    return {TYPES[BRIDGE, name].spelled(each.key, b"") for each in own if each.which.name == name}
 
 
 def test_link_local_address_of_a_mac_matches_linux() -> None:
@@ -49,4 +56,4 @@ def test_guarded_port_without_ipv6_sends_no_ipv6() -> None:
 def test_no_guard_without_anti_spoofing_or_link(link: str) -> None:
     options = NetworkOptions(anti_spoofing=link == "")
     found = elements(replace(NET, options=options), ENDPOINT, replace(FIRST, host_link=link))
-    assert {element.name for element in found} == ({"ports"} if link else set())
+    assert {element.which.name for element in found} == ({"ports"} if link else set())

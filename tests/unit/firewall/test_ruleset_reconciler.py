@@ -21,7 +21,8 @@ from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.firewall.ruleset_reconciler import RulesetReconciler
 from sandnet.kernel.fake.common import FaultInjector
 from sandnet.kernel.fake.host import FakeFirewall
-from sandnet.kernel.types import Listing
+from sandnet.kernel.nft_types import host_number, link_name, mac_address, padded
+from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, Value
 from sandnet.kernel.workers import Workers
 from sandnet.model import Network, Phase, Subnet
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
@@ -34,7 +35,8 @@ NET = Network(
     id="n", name="net", driver="bridge", phase=Phase.READY, sequence=1, created=0.0, link="snb0", ipv4=WHERE
 )  # fmt: skip
 BACKENDS = [replace(attachment(number), host_link=f"snv{number}") for number in (1, 2)]
-NUMBER = network_number(ENDPOINT.network_id)
+SERVICE = host_number(network_number(ENDPOINT.network_id)) + bytes([10, 9, 0, 100])
+STRANGE = host_number(1) + bytes([192, 0, 2, 1])
 OTHER = replace(NET, id="o", name="other", link="snb1")
 
 
@@ -57,8 +59,8 @@ class _Filter(FakeFirewall):
         found = super().listing(table)
         return found and found._replace(structure=self.frame)
 
-    def apply(self, script: str) -> None:
-        super().apply(script)
+    def apply(self, script: str, elements: Elements = NO_ELEMENTS) -> None:
+        super().apply(script, elements)
         if f"table {TABLE} {{" in script:
             self.frame = "as made"
 
@@ -83,7 +85,7 @@ class Bench:
     async def problems(self) -> list[str]:
         return [fault.problem for fault in await self.upkeep.faults()]
 
-    def bridges(self) -> set[str]:
+    def bridges(self) -> dict[bytes, Value]:
         return self.filter.tables[TABLE]["bridges"]
 
 
@@ -96,17 +98,17 @@ async def started() -> Bench:
 async def test_tables_as_created_have_no_problems() -> None:
     bench = await started()
     assert await bench.problems() == []
-    assert bench.bridges() == {'"snb0"'}
-    assert bench.filter.tables[BRIDGE]["services4"] == {f"{NUMBER} . 10.9.0.100"}
+    assert bench.bridges().keys() == {link_name("snb0")}
+    assert bench.filter.tables[BRIDGE]["services4"] == {SERVICE: b""}
 
 
 async def test_missing_and_foreign_elements_are_both_reported() -> None:
     bench = await started()
     bench.bridges().clear()
-    bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
+    bench.filter.tables[BRIDGE]["services4"][STRANGE] = b""
     assert await bench.problems() == [
         'element "snb0" is missing in bridges',
-        "element 192.0.2.1 is in services4 and should not be",
+        "element 0x00000001 . 192.0.2.1 is in services4 and should not be",
     ]
 
 
@@ -128,13 +130,13 @@ async def test_repair_fixes_any_damage() -> None:
     bench.filter.frame = "rewritten"
     await bench.upkeep.repair()
     assert await bench.problems() == []
-    assert bench.bridges() == {'"snb0"'}
+    assert bench.bridges().keys() == {link_name("snb0")}
 
 
 async def test_irreparable_bridge_table_is_replaced() -> None:
     bench = await started()
     bench.filter.faults.pending["firewall.apply"] = (0, Error(Kind.CONFLICT, "another type"))
-    bench.filter.tables[BRIDGE]["services4"].add("192.0.2.1")
+    bench.filter.tables[BRIDGE]["services4"][STRANGE] = b""
     await bench.upkeep.repair()
     assert f"delete table {BRIDGE}" in bench.filter.applied[-1]
     assert await bench.problems() == []
@@ -163,8 +165,8 @@ async def test_rules_broken_during_creation_are_not_accepted(
     bench = await started()
     apply, times = bench.filter.apply, [0]
 
-    def disturbed(script: str) -> None:
-        apply(script)
+    def disturbed(script: str, elements: Elements) -> None:
+        apply(script, elements)
         times[0] += 1
         if times[0] == 1:
             bench.filter.frame, bench.filter.foreign = "broken", 7
@@ -181,9 +183,9 @@ async def test_transitional_network_is_neither_missing_nor_unexpected() -> None:
     for phase in (Phase.CREATING, Phase.REMOVING):
         bench.networks.append(NetworkState(replace(OTHER, phase=phase), []))
         assert await bench.problems() == []
-        bench.bridges().add('"snb1"')
+        bench.bridges()[link_name("snb1")] = b""
         assert await bench.problems() == []
-        bench.bridges().remove('"snb1"')
+        del bench.bridges()[link_name("snb1")]
         del bench.networks[1]
 
 
@@ -192,7 +194,7 @@ async def test_repair_adds_network_being_created_not_one_being_removed() -> None
     leaving = replace(OTHER, id="l", link="snb2", phase=Phase.REMOVING)
     bench.networks += [NetworkState(replace(OTHER, phase=Phase.CREATING), []), NetworkState(leaving, [])]
     await bench.upkeep.repair()
-    assert bench.bridges() == {'"snb0"', '"snb1"'}
+    assert bench.bridges().keys() == {link_name("snb0"), link_name("snb1")}
 
 
 async def test_check_waits_for_a_running_change_and_reports_nothing() -> None:
@@ -202,7 +204,7 @@ async def test_check_waits_for_a_running_change_and_reports_nothing() -> None:
         looking = asyncio.create_task(bench.problems())
         await _as_far_as_it_comes(looking)
         assert not looking.done()
-        bench.bridges().add('"snb0"')
+        bench.bridges()[link_name("snb0")] = b""
     assert await looking == []
 
 
@@ -213,14 +215,14 @@ async def test_repair_keeps_the_result_of_a_running_change() -> None:
         await _as_far_as_it_comes(mending)
         assert not mending.done()
         bench.networks.append(NetworkState(OTHER, []))
-        bench.bridges().add('"snb1"')
+        bench.bridges()[link_name("snb1")] = b""
     await mending
-    assert bench.bridges() == {'"snb0"', '"snb1"'}
+    assert bench.bridges().keys() == {link_name("snb0"), link_name("snb1")}
 
 
 async def test_repair_does_not_restore_a_backend_with_refused_removal() -> None:
     bench = await started()
-    bench.filter.faults.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no"))
+    bench.filter.faults.pending["firewall.change"] = (0, Error(Kind.UNAVAILABLE, "no"))
     bench.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS[:1])])]
     with pytest.raises(Error):
         await bench.balancing.balance(ENDPOINT, BACKENDS[:1])
@@ -233,14 +235,14 @@ async def test_change_refused_by_the_filter_is_made_on_retry() -> None:
     live = bench.filter.tables[BRIDGE]["live4"]
     three = [*BACKENDS, replace(attachment(3), host_link="snv3")]
     for backends in (three, BACKENDS, BACKENDS[:1]):
-        bench.filter.faults.pending["firewall.apply"] = (0, Error(Kind.UNAVAILABLE, "no memory"))
-        before = set(live)
+        bench.filter.faults.pending["firewall.change"] = (0, Error(Kind.UNAVAILABLE, "no memory"))
+        before = dict(live)
         with pytest.raises(Error):
             await bench.balancing.balance(ENDPOINT, backends)
         assert live == before
         await bench.balancing.balance(ENDPOINT, backends)
         served = backends if len(backends) > 1 else []
-        assert live == {f"{NUMBER} . 10.9.0.100 . {each.mac}" for each in served}
+        assert live.keys() == {SERVICE + padded(mac_address(each.mac)) for each in served}
 
 
 async def _as_far_as_it_comes(task: asyncio.Task[T]) -> None:

@@ -81,7 +81,7 @@ class ServiceFlows:
             found = self._firewall.members(BRIDGE, FULL)
         except Error:  # the comparison of the rules reports it
             return self.problems
-        protocols = sorted({int(each.split()[0]) for each in found if each.split()[0].isdigit()})
+        protocols = sorted({key[0] for key in found})
         return [
             f"no room for more flows of {PROTOCOL_NAMES.get(number, str(number))} services: a new one is not kept "
             "by itself and may change its backend when backends change; end the sandboxes that open flows without end"

@@ -12,7 +12,8 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from sandnet.firewall.balancing.flow_learning import KEY_SEEDS, SEED
-from sandnet.firewall.ruleset.elements import BRIDGE
+from sandnet.firewall.ruleset.elements import Element, bridge_set
+from sandnet.kernel.types import Value
 
 SEED_SET: Final = "secret"
 """The set that contains it, as the 128 bits of an address."""
@@ -20,7 +21,7 @@ PLACEHOLDERS: Final = (SEED, *KEY_SEEDS)
 """The placeholders for seeds in the rules."""
 
 
-def find_secret(found: Collection[str]) -> IPv6Address | None:
+def find_secret(found: Collection[bytes]) -> IPv6Address | None:
     """Return the secret among the elements of the set; ``None``: there is none."""
     return IPv6Address(next(iter(found))) if len(found) == 1 else None
 
@@ -36,7 +37,12 @@ def seed(secret: IPv6Address, name: str) -> str:
 
 
 def insert_seeds(script: str, secret: IPv6Address) -> str:
-    """Return the script with seeds in place of their placeholders, and with the secret."""
+    """Return the script with seeds in place of their placeholders."""
     for name in PLACEHOLDERS:
         script = script.replace(name, seed(secret, name))
-    return f"{script}add element {BRIDGE} {SEED_SET} {{ {secret} }}\n"
+    return script
+
+
+def element(secret: IPv6Address) -> tuple[Element, Value]:
+    """Return the element that contains the secret."""
+    return Element(bridge_set(SEED_SET), secret.packed), b""

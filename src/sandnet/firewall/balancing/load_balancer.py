@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from sandnet.errors import Error
 from sandnet.firewall.balancing import hash_seeds, service_elements
 from sandnet.firewall.balancing.service_elements import BalancedService
-from sandnet.firewall.balancing.service_rules import bridge_ruleset, no_bridge_table, router
+from sandnet.firewall.balancing.service_rules import bridge_ruleset, no_bridge_table
 from sandnet.firewall.base import NetworkState
-from sandnet.firewall.ruleset import elements
 from sandnet.firewall.ruleset.conntrack_cleanup import ConntrackCleanup
+from sandnet.firewall.ruleset.elements import BRIDGE, ElementMap, by_set, difference, merge
 from sandnet.firewall.ruleset.planned_change import NO_CHANGE, PlannedChange
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
+from sandnet.kernel.types import Elements
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface
 
@@ -34,29 +35,33 @@ class LoadBalancer:
         self._conntrack = ConntrackCleanup(firewall, workers)
         self._secret = hash_seeds.new_secret()
 
-    async def start(self, table: str, state: Sequence[NetworkState]) -> None:
-        """Put all services in place, in one transaction with the script ``table``. Learned flows stay.
+    async def start(self, script: str, tables: Elements, state: Sequence[NetworkState]) -> None:
+        """Put all services in place, in one transaction with both tables. Learned flows stay.
 
         A bridge table that cannot be changed into the desired one (it is of another version) is replaced.
+
+        Args:
+            script: declares the inet table, and anti-spoofing in the bridge table.
+            tables: the elements of both, without those of services.
+            state: the networks with what is attached.
         """
         endpoints = [each for network in state for each in network.endpoints]
         services = [BalancedService(each.endpoint, tuple(each.backends)) for each in endpoints]
         self._programmed = {service.endpoint.id: service for service in services if service_elements.balanced(service)}
-        secret = hash_seeds.find_secret(
-            await self._workers.run(self._firewall.members, elements.BRIDGE, hash_seeds.SEED_SET)
-        )
+        secret = hash_seeds.find_secret(await self._workers.run(self._firewall.members, BRIDGE, hash_seeds.SEED_SET))
         self._secret = secret or self._secret
         if not secret:  # a table of an earlier release, or none: nothing in it can be kept
             await self._workers.run(self._firewall.apply, no_bridge_table())
-        await self.repair(table, state)
+        await self.repair(script, tables)
 
-    async def repair(self, table: str, state: Sequence[NetworkState]) -> None:
+    async def repair(self, script: str, tables: Elements) -> None:
         """Put the services that are in memory in place in the same way; no change may run at the same time."""
-        script = await self._workers.run(self.script, table, state, self.services())
+        whole = self.script(script)
+        elements = await self._workers.run(self.elements, tables, self.services())
         try:
-            await self._workers.run(self._firewall.apply, script)
+            await self._workers.run(self._firewall.apply, whole, elements)
         except Error:
-            await self._workers.run(self._firewall.apply, no_bridge_table() + script)
+            await self._workers.run(self._firewall.apply, no_bridge_table() + whole, elements)
         self._refused.clear()
 
     def services(self) -> Sequence[BalancedService]:
@@ -102,14 +107,18 @@ class LoadBalancer:
                 with change.pending():
                     await self._workers.run(change.apply)
 
-    def script(self, table: str, state: Sequence[NetworkState], services: Sequence[BalancedService]) -> str:
-        """Return the script that puts both tables in place; ``table`` is the inet table's own part."""
+    def script(self, tables: str) -> str:
+        """Return the script that puts both tables in place without elements; ``tables`` is that of the other parts."""
         # the bridge table first: it keeps its position in the list of tables, and the other one is made again behind it
-        routers = [line for each in state for line in router(each.network, add=True)]
-        lines = [line for each in services for line in elements.diff_statements({}, service_elements.elements(each))]
-        return hash_seeds.insert_seeds("\n".join((bridge_ruleset(), table, *routers, *lines)) + "\n", self._secret)
+        return hash_seeds.insert_seeds(f"{bridge_ruleset()}{tables}", self._secret)
+
+    def elements(self, tables: Elements, services: Sequence[BalancedService]) -> ElementMap:
+        """Return the elements of both tables; ``tables`` are those of the other parts."""
+        found = {which: {**each} for which, each in tables.items()}
+        merge(found, by_set([hash_seeds.element(self._secret)]))
+        for service in services:
+            merge(found, service_elements.elements(service))
+        return found
 
     def _change(self, old: BalancedService, new: BalancedService) -> None:
-        statements = list(elements.diff_statements(service_elements.elements(old), service_elements.elements(new)))
-        if statements:
-            self._firewall.apply("\n".join(statements) + "\n")
+        self._firewall.change(*difference(service_elements.elements(old), service_elements.elements(new)))

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256, shake_128
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final, NamedTuple
 
-from sandnet.firewall.ruleset.elements import BRIDGE, INET, Element
-from sandnet.firewall.ruleset.port_ranges import spans
+from sandnet.firewall.ruleset.elements import Element, ElementMap, bridge_set, inet_set
+from sandnet.firewall.ruleset.port_ranges import published_key, span_ends, spans
 from sandnet.firewall.ruleset.published_sources import sources
-from sandnet.model import Affinity, Attachment, Endpoint
+from sandnet.kernel.nft_types import host_number, join_parts, mac_address, padded, port_number
+from sandnet.kernel.types import Value
+from sandnet.model import Address, Affinity, Attachment, Endpoint
 
 BUCKETS: Final = 256
 """Number of buckets for clients on the bridge: the resolution of weights."""
@@ -39,9 +41,9 @@ class BalancedService(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def network_number(identity: str) -> str:
-    """Return the number of a network in keys, as nft writes a mark; never 0."""
-    return f"0x{int.from_bytes(sha256(identity.encode()).digest()[:4]) or 1:08x}"
+def network_number(identity: str) -> int:
+    """Return the number of a network in keys; never 0."""
+    return int.from_bytes(sha256(identity.encode()).digest()[:4]) or 1
 
 
 def balanced(service: BalancedService) -> bool:
@@ -62,7 +64,8 @@ def eligible_backends(backends: Sequence[Attachment]) -> Sequence[Attachment]:
     return [backend for backend in undrained if backend.healthy] or healthy or undrained or backends
 
 
-def spread(weights: Sequence[tuple[str, int]], buckets: int) -> list[int]:
+@lru_cache(maxsize=4096)
+def spread(weights: tuple[tuple[str, int], ...], buckets: int) -> tuple[int, ...]:
     """Return the owner of each bucket, as an index into ``weights``.
 
     Args:
@@ -71,7 +74,7 @@ def spread(weights: Sequence[tuple[str, int]], buckets: int) -> list[int]:
     """
     order = sorted(range(len(weights)), key=lambda index: weights[index][0])
     scores = [[weights[index][1] * base for base in _scores(weights[index][0], buckets)] for index in order]
-    return [order[column.index(max(column))] for column in zip(*scores, strict=True)]
+    return tuple([order[column.index(max(column))] for column in zip(*scores, strict=True)])
 
 
 @lru_cache(maxsize=1024)
@@ -88,19 +91,19 @@ def _scores(name: str, buckets: int) -> tuple[float, ...]:
     return tuple(scores)
 
 
-def elements(service: BalancedService) -> dict[Element, str]:
-    """Return all elements of a service and their values (empty in a set); none if nothing is balanced."""
+def elements(service: BalancedService) -> ElementMap:
+    """Return all elements of a service; none if nothing is balanced."""
     if not balanced(service):
         return {}
-    endpoint, backends = service
-    candidates = eligible_backends(backends)
-    weights = [(taker.mac, taker.weight) for taker in candidates]
+    candidates = eligible_backends(service.backends)
+    weights = tuple([(taker.mac, taker.weight) for taker in candidates])
     buckets, slots = spread(weights, BUCKETS), spread(weights, SLOTS)
-    found: dict[Element, str] = {}
+    found: ElementMap = {}
     for family in _families(service):
-        found.update(_on_the_bridge(family, service, [candidates[index].mac for index in buckets]))
+        macs = [mac_address(taker.mac) for taker in candidates]
+        _add_bridge_elements(found, family, service, [macs[index] for index in buckets])
         targets = [family.own[taker.mac] for taker in candidates]
-        found.update(_through_the_host(family, endpoint, [targets[index] for index in slots]))
+        _add_host_elements(found, family, service.endpoint, [targets[index] for index in slots])
     return found
 
 
@@ -111,69 +114,85 @@ def own_addresses(service: BalancedService) -> set[IPv4Interface | IPv6Interface
 
 
 class _Family(NamedTuple):
-    """A service's addresses of one IP version, as text: converting an address takes microseconds."""
+    """A service's addresses of one IP version."""
 
     version: int
-    address: str
-    own: dict[str, str]
+    address: Address
+    own: Mapping[str, Address]
     """The backends' own addresses, by MAC."""
 
 
 def _families(service: BalancedService) -> Iterator[_Family]:
     """Yield the families that the endpoint has; its backends have them too."""
     endpoint, backends = service
-    own = {backend.mac: backend.address for backend in backends}
-    own_ipv6 = {backend.mac: backend.address_ipv6 for backend in backends}
     if endpoint.address:
-        texts = {mac: str(address.ip) for mac, address in own.items() if address}
-        yield _Family(4, str(endpoint.address.ip), texts)
+        own = {backend.mac: backend.address.ip for backend in backends if backend.address}
+        yield _Family(4, endpoint.address.ip, own)
     if endpoint.address_ipv6:
-        texts = {mac: str(address.ip) for mac, address in own_ipv6.items() if address}
-        yield _Family(6, str(endpoint.address_ipv6.ip), texts)
+        own_ipv6 = {backend.mac: backend.address_ipv6.ip for backend in backends if backend.address_ipv6}
+        yield _Family(6, endpoint.address_ipv6.ip, own_ipv6)
 
 
-def _on_the_bridge(family: _Family, service: BalancedService, takers: Sequence[str]) -> Iterator[tuple[Element, str]]:
-    version, address, backends = family.version, family.address, service.backends
-    network = network_number(service.endpoint.network_id)
-    key = f"{network} . {address}"
-    holder = next((backend for backend in backends if backend.holder), backends[0])
-    yield Element(BRIDGE, f"services{version}", key), ""
-    yield Element(BRIDGE, f"holders{version}", key), holder.mac
-    yield Element(BRIDGE, f"speakers{version}", f"{key} . {holder.mac}"), ""
+def _add_bridge_elements(found: ElementMap, family: _Family, service: BalancedService, takers: Sequence[bytes]) -> None:
+    for (which, key), value in _on_the_bridge(family, service, {*takers}):
+        found.setdefault(which, {})[key] = value
+    key = _service_key(family, service.endpoint)
+    found[bridge_set(f"buckets{family.version}")] = _numbered(key, BUCKETS, takers)
+
+
+def _service_key(family: _Family, endpoint: Endpoint) -> bytes:
+    return join_parts(host_number(network_number(endpoint.network_id)), family.address.packed)
+
+
+def _on_the_bridge(family: _Family, service: BalancedService, takers: set[bytes]) -> Iterator[tuple[Element, Value]]:
+    version, backends = family.version, service.backends
+    network, key = host_number(network_number(service.endpoint.network_id)), _service_key(family, service.endpoint)
+    holder = mac_address(next((backend for backend in backends if backend.holder), backends[0]).mac)
+    yield Element(bridge_set(f"services{version}"), key), b""
+    yield Element(bridge_set(f"holders{version}"), key), holder
+    yield Element(bridge_set(f"speakers{version}"), key + padded(holder)), b""
     if service.endpoint.affinity is Affinity.CLIENT:
-        yield Element(BRIDGE, f"clients{version}", key), ""
-    for taker in {*takers}:
-        yield Element(BRIDGE, f"takers{version}", f"{key} . {taker}"), ""
+        yield Element(bridge_set(f"clients{version}"), key), b""
+    for taker in takers:
+        yield Element(bridge_set(f"takers{version}"), key + padded(taker)), b""
     for mac, own in family.own.items():
-        yield Element(BRIDGE, f"live{version}", f"{key} . {mac}"), ""
-        if own != address:
-            yield Element(BRIDGE, f"secondaries{version}", f"{network} . {own}"), ""
-            yield Element(BRIDGE, f"services_of{version}", f"{network} . {own}"), address
-    yield from zip(_numbered(BRIDGE, f"buckets{version}", key, BUCKETS), takers, strict=True)
+        yield Element(bridge_set(f"live{version}"), key + padded(mac_address(mac))), b""
+        if own != family.address:
+            yield Element(bridge_set(f"secondaries{version}"), network + own.packed), b""
+            yield Element(bridge_set(f"services_of{version}"), network + own.packed), family.address.packed
 
 
-def _through_the_host(family: _Family, endpoint: Endpoint, targets: Sequence[str]) -> Iterator[tuple[Element, str]]:
+def _add_host_elements(found: ElementMap, family: _Family, endpoint: Endpoint, targets: Sequence[Address]) -> None:
     version, affinity = family.version, endpoint.affinity
-    yield from zip(_numbered(INET, f"own{version}_{affinity}", family.address, SLOTS), targets, strict=True)
+    packed = [target.packed for target in targets]
+    found[inet_set(f"own{version}_{affinity}")] = _numbered(family.address.packed, SLOTS, packed)
     runs, alone = spans([port for port in endpoint.ports if port.host_ip.version == version])
     for first, *_, last in runs:
-        scope, host = ("span", "") if first.host_ip.is_unspecified else ("one_span", f"{first.host_ip} . ")
-        name, key = f"{scope}{version}_{affinity}", f"{host}{first.proto} . {first.host_port}-{last.host_port}"
-        yield from zip(_numbered(INET, name, key, SLOTS), targets, strict=True)
+        which = inet_set(f"{'span' if first.host_ip.is_unspecified else 'one_span'}{version}_{affinity}", ranges=True)
+        found.setdefault(which, {}).update(_numbered_ranges(span_ends(first, last), packed))
     for port in alone:
-        scope, host = ("any", "") if port.host_ip.is_unspecified else ("one", f"{port.host_ip} . ")
-        name, key = f"{scope}{version}_{affinity}", f"{host}{port.proto} . {port.host_port}"
-        ports = [f"{target} . {port.port}" for target in targets]
-        yield from zip(_numbered(INET, name, key, SLOTS), ports, strict=True)
+        which = inet_set(f"{'any' if port.host_ip.is_unspecified else 'one'}{version}_{affinity}")
+        inside = padded(port_number(port.port))
+        found.setdefault(which, {}).update(_numbered(published_key(port), SLOTS, [each + inside for each in packed]))
     if endpoint.ports:
         for own in family.own.values():
-            yield Element(INET, f"mates{version}", own), ""
+            found.setdefault(inet_set(f"mates{version}"), {})[own.packed] = b""
     for own in {*family.own.values()} - {family.address}:  # those of the endpoint's own address are always there
-        for source in sources(ip_address(own), alone):
-            yield Element(INET, source.map, source.key), source.value
+        for (which, key), value in sources(own, alone):
+            found.setdefault(which, {})[key] = value
 
 
-@lru_cache(maxsize=64)
-def _numbered(table: str, name: str, key: str, count: int) -> tuple[Element, ...]:
-    """Return the elements for ``key`` and each bucket or slot; cached, as each change needs them twice."""
-    return tuple(Element(table, name, f"{key} . {number}") for number in range(count))
+_NUMBERS: Final = tuple(host_number(number) for number in range(max(BUCKETS, SLOTS)))
+
+
+def _numbered(key: bytes, count: int, values: Sequence[bytes]) -> dict[bytes, Value]:
+    """Return the elements for ``key`` and each bucket or slot."""
+    return dict(zip([key + number for number in _NUMBERS[:count]], values, strict=True))
+
+
+def _numbered_ranges(ends: tuple[bytes, bytes], values: Sequence[bytes]) -> dict[bytes, Value]:
+    """Return the same for a range of keys, with numbers in the order of sets of ranges (``nft_types``)."""
+    first, last = ends
+    numbers = (number.to_bytes(4, "big") for number in range(len(values)))
+    keys = [first + number + last + number for number in numbers]
+    return dict(zip(keys, values, strict=True))

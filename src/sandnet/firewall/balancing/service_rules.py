@@ -56,8 +56,9 @@ from sandnet.firewall.balancing.flow_learning import (
     Room,
 )
 from sandnet.firewall.balancing.service_elements import network_number
-from sandnet.firewall.ruleset.elements import BRIDGE
-from sandnet.kernel.types import PORTS
+from sandnet.firewall.ruleset.elements import BRIDGE, Element, bridge_set
+from sandnet.kernel.nft_types import host_number, join_parts, mac_address
+from sandnet.kernel.types import PORTS, Value
 from sandnet.model import Network
 from sandnet.model.link_names import bridge_mac
 
@@ -316,14 +317,11 @@ def no_bridge_table() -> str:
     return f"add table {BRIDGE}\ndelete table {BRIDGE}\n"
 
 
-def router(net: Network, *, add: bool) -> Iterator[str]:
-    """Yield the statements that let frames to a network's bridge itself pass, or undo that.
+def router(net: Network) -> Iterator[tuple[Element, Value]]:
+    """Yield the element that lets frames to a network's bridge itself pass.
 
     Only for a bridge that sandnet made: the MAC of another changes with its ports.
     """
-    if net.link_adopted:
-        return
-    key = f"{network_number(net.id)} . {bridge_mac(net.link)}"
-    yield f"add element {BRIDGE} routers {{ {key} }}"
-    if not add:
-        yield f"delete element {BRIDGE} routers {{ {key} }}"
+    if not net.link_adopted:
+        key = join_parts(host_number(network_number(net.id)), mac_address(bridge_mac(net.link)))
+        yield Element(bridge_set("routers"), key), b""

@@ -1,34 +1,66 @@
-"""An element of an nftables set or map, and the statements that change elements."""
+"""Elements of nftables sets and maps in the form in which the kernel compares them, and their differences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final, NamedTuple
 
+from sandnet.kernel.types import Elements, ElementSet, Value
+
 BRIDGE: Final = "bridge sandnet"
-
-
 INET: Final = "inet sandnet"
+
+ElementMap = dict[ElementSet, dict[bytes, Value]]
+"""Elements by set: the form for many."""
 
 
 class Element(NamedTuple):
-    """The table, set and key of an element."""
+    """The set and key of an element."""
 
-    table: str
-    name: str
-    key: str
-
-
-def diff_statements(old: dict[Element, str], new: dict[Element, str]) -> Iterator[str]:
-    """Yield the statements that change the old elements into the new ones; equal ones are not touched."""
-    removed = [element for element, _ in old.items() - new.items()]
-    added = [element for element, _ in new.items() - old.items()]
-    yield from _statements("delete", removed, {})
-    yield from _statements("add", added, new)
+    which: ElementSet
+    key: bytes
 
 
-def _statements(verb: str, found: Sequence[Element], values: dict[Element, str]) -> Iterator[str]:
-    for (table, name), group in groupby(sorted(found), key=lambda element: element[:2]):
-        listed = (f"{element.key} : {values[element]}" if values.get(element) else element.key for element in group)
-        yield f"{verb} element {table} {name} {{ {', '.join(listed)} }}"
+class Difference(NamedTuple):
+    """The elements of one state that another one lacks, or has with another value."""
+
+    removed: ElementMap
+    added: ElementMap
+
+
+@cache
+def bridge_set(name: str) -> ElementSet:
+    """Return a set of the bridge table."""
+    return ElementSet(BRIDGE, name)
+
+
+@cache
+def inet_set(name: str, *, ranges: bool = False) -> ElementSet:
+    """Return a set of the inet table; ``ranges``: its keys are ranges."""
+    return ElementSet(INET, name, ranges)
+
+
+def by_set(elements: Iterable[tuple[Element, Value]]) -> ElementMap:
+    """Return elements by their sets."""
+    found: ElementMap = {}
+    for (which, key), value in elements:
+        found.setdefault(which, {})[key] = value
+    return found
+
+
+def merge(into: ElementMap, elements: Elements) -> None:
+    """Add elements to others."""
+    for which, found in elements.items():
+        into.setdefault(which, {}).update(found)
+
+
+def difference(old: Elements, new: Elements) -> Difference:
+    """Return what has to change for the old elements to become the new ones; equal ones are not touched."""
+    return Difference(_beyond(old, new), _beyond(new, old))
+
+
+def _beyond(one: Elements, other: Elements) -> ElementMap:
+    none: Mapping[bytes, Value] = {}
+    found = {which: dict(own.items() - other.get(which, none).items()) for which, own in one.items()}
+    return {which: own for which, own in found.items() if own}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from sandnet.kernel.nft_types import join_parts, port_number, protocol_number
 from sandnet.model import BoundPort
 
 SPAN: Final = 8
@@ -20,6 +21,17 @@ def spans(ports: Sequence[BoundPort]) -> tuple[list[list[BoundPort]], list[Bound
         else:
             runs.append([port])
     return [run for run in runs if len(run) >= SPAN], [port for run in runs if len(run) < SPAN for port in run]
+
+
+def published_key(port: BoundPort) -> bytes:
+    """Return the key of a published port: its host address if it has one, protocol and host port."""
+    host = () if port.host_ip.is_unspecified else (port.host_ip.packed,)
+    return join_parts(*host, protocol_number(port.proto), port_number(port.host_port))
+
+
+def span_ends(first: BoundPort, last: BoundPort) -> tuple[bytes, bytes]:
+    """Return both ends of the key of a run of ports."""
+    return published_key(first), published_key(last)
 
 
 def _continues(before: BoundPort, port: BoundPort) -> bool:

@@ -9,18 +9,12 @@ at which it is published. A port that is the same inside and outside needs no el
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
+from sandnet.firewall.ruleset.elements import Element, inet_set
+from sandnet.kernel.nft_types import join_parts, port_number, protocol_number
+from sandnet.kernel.types import Value
 from sandnet.model import Address, BoundPort
-
-
-class Source(NamedTuple):
-    """An element of one of the maps."""
-
-    map: str
-    key: str
-    value: str
-
 
 MAPS: Final = """\
   map sport4 { type ipv4_addr . inet_proto . inet_service : inet_service; }
@@ -40,7 +34,7 @@ CHAIN: Final = """\
 """
 
 
-def sources(address: Address, ports: Iterable[BoundPort]) -> Iterator[Source]:
+def sources(address: Address, ports: Iterable[BoundPort]) -> Iterator[tuple[Element, Value]]:
     """Yield the elements for what a backend sends from its address; of several host ports the first counts."""
     seen: set[tuple[int, int]] = set()
     for port in ports:
@@ -48,8 +42,9 @@ def sources(address: Address, ports: Iterable[BoundPort]) -> Iterator[Source]:
         if port.host_ip.version != address.version or port.host_ip.is_loopback or inside in seen:
             continue
         seen.add(inside)
-        key = f"{address} . {port.proto} . {port.port}"
+        key = join_parts(address.packed, protocol_number(port.proto), port_number(port.port))
+        outside = port_number(port.host_port)
         if not port.host_ip.is_unspecified:
-            yield Source(f"source{address.version}", key, f"{port.host_ip} . {port.host_port}")
+            yield Element(inet_set(f"source{address.version}"), key), join_parts(port.host_ip.packed, outside)
         elif port.port != port.host_port:
-            yield Source(f"sport{address.version}", key, str(port.host_port))
+            yield Element(inet_set(f"sport{address.version}"), key), outside

@@ -9,7 +9,7 @@ from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_MISSING
 from sandnet.kernel.fake.common import FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
-from sandnet.kernel.types import BridgeRoute, ElementChange, Listing, RouteSource
+from sandnet.kernel.types import NO_ELEMENTS, BridgeRoute, Elements, Listing, RouteSource, Value
 from sandnet.kernel.validation import MAX_PORT, check_name, check_port, conflicts, not_local, taken
 from sandnet.model.address import Address, Prefix
 
@@ -32,10 +32,6 @@ _PER_LINK: Final = {
 _GROUPS: Final = ("all", "default")
 
 
-def _keys(elements: Iterable[str]) -> set[str]:
-    return {each.partition(" : ")[0] for each in elements}
-
-
 class FakeFirewall:
     """See :class:`sandnet.kernel.base.Firewall`."""
 
@@ -45,41 +41,46 @@ class FakeFirewall:
         self.faults = faults
         self.applied: list[str] = []
         """Every script, in order."""
-        self.tables: dict[str, dict[str, set[str]]] = {}
-        """By table, by set or map: its elements as ``add element`` spells them."""
+        self.tables: dict[str, dict[str, dict[bytes, Value]]] = {}
+        """By table, by set or map: the values by key."""
         self.foreign = 0
         """Transactions of other programs that have not been checked."""
         self.forgotten_addresses: list[Address] = []
         self.forgotten_ports: list[tuple[int, int]] = []
 
     @recorded
-    def apply(self, script: str) -> None:
-        """Record the script and apply its elements."""
+    def apply(self, script: str, elements: Elements = NO_ELEMENTS) -> None:
+        """Record the script and apply its tables and elements."""
         if "\0" in script:
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
-        before = {table: {name: {*found} for name, found in sets.items()} for table, sets in self.tables.items()}
+        before = self._copy()
         try:
             for line in script.splitlines():
                 self._execute(line.split())
+            for which, found in elements.items():
+                self.tables[which.table].setdefault(which.name, {}).update(found)
         except KeyError as missing:
             self.tables = before
             raise Error(Kind.UNAVAILABLE, f"nftables: no table {missing}", code=RULES_MISSING) from missing
         self.applied.append(script)
 
     @recorded
-    def change(self, elements: Sequence[ElementChange]) -> None:
-        """Change the elements as a script would."""
-        for each in elements:
-            sets = self.tables.get(each.table)
-            if sets is None or not (each.added or each.key in _keys(sets.get(each.name, ()))):
-                raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_MISSING)
-        for each in elements:
-            found = self.tables[each.table].setdefault(each.name, set())
-            spelled = f"{each.key} : {each.value}" if each.value else each.key
-            if each.added:
-                found.add(spelled)
-            else:
-                self.tables[each.table][each.name] = {one for one in found if one.partition(" : ")[0] != each.key}
+    def change(self, removed: Elements, added: Elements, *, absent: bool = False) -> None:
+        """Change the elements; all of it or nothing."""
+        before = self._copy()
+        try:
+            for which, found in removed.items():
+                present = self.tables[which.table].setdefault(which.name, {})
+                for key in found:
+                    if absent:
+                        present.pop(key, None)
+                    else:
+                        del present[key]
+            for which, found in added.items():
+                self.tables[which.table].setdefault(which.name, {}).update(found)
+        except KeyError as missing:
+            self.tables = before
+            raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_MISSING) from missing
 
     @recorded
     def forget_flows(
@@ -98,11 +99,11 @@ class FakeFirewall:
         """Return its elements; there are no rules to compare."""
         if table not in self.tables:
             return None
-        return Listing("", {name: frozenset(found) for name, found in self.tables[table].items()})
+        return Listing("", {name: dict(found) for name, found in self.tables[table].items()})
 
     @recorded
-    def members(self, table: str, name: str) -> frozenset[str]:
-        """Return the elements that were added."""
+    def members(self, table: str, name: str) -> frozenset[bytes]:
+        """Return the keys that were added."""
         return frozenset(self.tables.get(table, {}).get(name, ()))
 
     @recorded
@@ -116,7 +117,7 @@ class FakeFirewall:
         self.foreign = 0
 
     def _execute(self, words: list[str]) -> None:
-        """Execute a statement that adds or deletes tables or elements; ignore rules and set definitions."""
+        """Execute a statement that adds, deletes or empties tables or sets; ignore rules and declarations."""
         match words:
             case ["add", "table", *name] | ["table", *name, "{"]:
                 self.tables.setdefault(" ".join(name), {})
@@ -124,10 +125,9 @@ class FakeFirewall:
                 self.tables.pop(" ".join(name), None)
             case ["flush", "set" | "map", family, table, name]:
                 self.tables[f"{family} {table}"].pop(name, None)
-            case ["add" | "delete" as verb, "element", family, table, name, "{", *elements, "}"]:
-                found = self.tables[f"{family} {table}"].setdefault(name, set())
-                listed = {element.strip() for element in " ".join(elements).split(", ")}
-                found.update(listed) if verb == "add" else found.difference_update(listed)
+
+    def _copy(self) -> dict[str, dict[str, dict[bytes, Value]]]:
+        return {table: {name: {**found} for name, found in sets.items()} for table, sets in self.tables.items()}
 
 
 class FakeSysctl:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sandnet.kernel.linux.host import LinuxHost
 from sandnet.kernel.linux.links import LinuxLinks
@@ -15,7 +15,7 @@ from sandnet.kernel.linux.state_reader import LinuxStateReader
 from sandnet.kernel.linux.sysctl import ProcSysctl
 from sandnet.kernel.linux.watcher import LinuxWatcher
 from sandnet.kernel.netlink.conntrack import Conntrack
-from sandnet.kernel.types import ElementChange, Listing
+from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing
 from sandnet.model.address import Address
 
 
@@ -26,27 +26,27 @@ class LinuxFirewall:
         self._nftables = Nftables()
         self._conntrack = Conntrack()
 
-    def apply(self, script: str) -> None:
+    def apply(self, script: str, elements: Elements = NO_ELEMENTS) -> None:
         """See :meth:`sandnet.kernel.base.Firewall.apply`.
 
         Raises:
             Error: as :meth:`sandnet.kernel.linux.nftables.Nftables.run`.
         """
-        self._nftables.run(script)
+        self._nftables.run(script, elements)
 
-    def change(self, elements: Sequence[ElementChange]) -> None:
+    def change(self, removed: Elements, added: Elements, *, absent: bool = False) -> None:
         """See :meth:`sandnet.kernel.base.Firewall.change`.
 
         Raises:
             Error: as :meth:`sandnet.kernel.linux.nftables.Nftables.run`.
         """
-        self._nftables.change(elements)
+        self._nftables.change(removed, added, absent=absent)
 
     def listing(self, table: str) -> Listing | None:
         """See :meth:`sandnet.kernel.linux.nftables.Nftables.listing`."""
         return self._nftables.listing(table)
 
-    def members(self, table: str, name: str) -> frozenset[str]:
+    def members(self, table: str, name: str) -> frozenset[bytes]:
         """See :meth:`sandnet.kernel.base.Firewall.members`."""
         return self._nftables.members(table, name)
 

@@ -13,25 +13,29 @@ contexts, each would keep its own copy of the tables, and an attach needs only t
 from __future__ import annotations
 
 import ctypes
-import re
+import logging
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_MISSING
 from sandnet.kernel.low_descriptors import LowDescriptors
-from sandnet.kernel.netlink.nfnetlink import Nfnetlink
-from sandnet.kernel.netlink.socket import map_errors
-from sandnet.kernel.types import ElementChange, Listing
+from sandnet.kernel.netlink.socket import Message, map_errors
+from sandnet.kernel.nft_types import declared_sets, spelled_elements
+from sandnet.kernel.nftables.element_messages import addition, removal
+from sandnet.kernel.nftables.nfnetlink import Nfnetlink
+from sandnet.kernel.nftables.script_compiler import compiled
+from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, Value
 from sandnet.prerequisites import NFTABLES_LIBRARY, install_command
+
+_log = logging.getLogger(__name__)
 
 _NUMERIC_STATELESS: Final = 0xF << 7 | 1 << 2
 """Output flags (libnftables(3)): numbers instead of names, and no counters, as we write it ourselves."""
 _ABSENT_HINT: Final = "somebody else removed rules of ours: they are put back within seconds"
-_ELEMENT: Final = re.compile(r",\s+")
 _TRANSIENT: Final = (
     "Operation not permitted",
     "Operation not supported",
@@ -44,6 +48,8 @@ _TRANSIENT: Final = (
     "cache initialization failed",
 )
 """What the library reports when the kernel lacks a feature or a resource; other errors are our own script's."""
+MANY: Final = 5000
+"""Elements from which on a script is compiled: the library takes 0.1 s for them (``script_compiler``)."""
 _MISSING: Final = "No such file or directory"
 """What it reports when a table, set or element that a script builds upon does not exist: another program removed it."""
 
@@ -101,11 +107,17 @@ class Nftables:
         self._numbers = Nfnetlink()
         self._tables = Nfnetlink()
         """A second socket: a change need not wait while tables are read."""
+        self._compiled: tuple[str, Sequence[Message]] = ("", ())
+        """The last script with many elements, and its messages."""
         self._acknowledged = 0
         """The last generation of the ruleset whose transactions were all ours, or have been checked."""
 
-    def run(self, script: str) -> None:
-        """Run the script as one transaction.
+    def run(self, script: str, elements: Elements = NO_ELEMENTS) -> None:
+        """Run the script and add elements, as one transaction.
+
+        Args:
+            script: it declares the sets of the elements.
+            elements: any number of them.
 
         Raises:
             Error: ``UNAVAILABLE`` when the library is missing, or the kernel lacks a feature, a privilege or memory, or
@@ -114,6 +126,9 @@ class Nftables:
         """
         if "\0" in script:  # C would read up to there and apply half of the script
             raise Error(Kind.INTERNAL, "nftables: the script holds a NUL character")
+        if sum(map(len, elements.values())) >= MANY and self._run_compiled(script, elements):
+            return
+        script = "\n".join((script, *spelled_elements(declared_sets(script), elements))) + "\n" if elements else script
         with self._lock:
             before = self._generation()
             try:
@@ -125,29 +140,55 @@ class Nftables:
             if before == self._acknowledged and after - before <= 1:
                 self._acknowledged = after
 
-    def change(self, elements: Sequence[ElementChange]) -> None:
-        """Change elements as one transaction, without the library.
+    def _run_compiled(self, script: str, elements: Elements) -> bool:
+        """Do the same without a script for elements, and return whether it was done; if not, nothing has happened.
+
+        The library then does it by itself, and reports what is wrong.
+        """
+        with self._lock:
+            if self._compiled[0] != script:
+                self._compiled = script, _compiled(script)
+            messages = self._compiled[1]
+            before = self._generation()
+            if not messages or not before:
+                return False
+            try:
+                done = self._numbers.transact([*messages, *addition(elements)], before)
+            except OSError as refused:
+                _log.debug("the library writes the rules, as the kernel refuses the messages: %s", refused)
+                return False
+            if done and before == self._acknowledged:
+                self._acknowledged = (before + 1) % (1 << 32) or 1
+            return done
+
+    def change(self, removed: Elements, added: Elements, *, absent: bool = False) -> None:
+        """Remove elements and then add others, as one transaction, without the library.
+
+        Args:
+            removed: elements that exist.
+            added: elements that may exist already, with the same value.
+            absent: the elements to remove may also be absent. They are added first, with their values.
 
         Raises:
             Error: as :meth:`run`.
         """
-        if not elements:
+        first = addition(removed) if absent else ()
+        messages = [*first, *removal(removed), *addition(added)]
+        if not messages:
             return
         try:
             with self._lock:
                 known = self._acknowledged
-                if known and self._numbers.change(elements, known):
+                if known and self._numbers.transact(messages, known):
                     self._acknowledged = (known + 1) % (1 << 32) or 1
                 else:
-                    self._numbers.change(elements, 0)
+                    self._numbers.transact(messages, 0)
         except OSError as failure:
             self._acknowledged = 0
             raise _refusal(failure.strerror or str(failure)) from failure
 
     def listing(self, table: str) -> Listing | None:
         """Return a table as it is in the kernel, ``None`` where there is none.
-
-        Each set is requested separately, so that no other caller waits long for the library.
 
         Raises:
             Error: as :meth:`run`.
@@ -156,26 +197,18 @@ class Nftables:
             found = self._tables.declared(table)
         if found is None:
             return None
-        try:
-            elements = {each.partition(" ")[2]: self._elements(table, each) for each in found.sets}
-        except Error as failure:
-            if failure.code == RULES_MISSING:  # removed while it is read
-                return None
-            raise
-        return Listing(found.frame, elements)
+        elements = {name: self._elements(table, name) for name in found.sets}
+        present = {name: each for name, each in elements.items() if each is not None}
+        # a set that is missing was removed, probably with the table, while it was read
+        return Listing(found.frame, present) if len(present) == len(elements) else None
 
-    def members(self, table: str, name: str) -> frozenset[str]:
-        """Return the elements of one set; none where there is no such set.
+    def members(self, table: str, name: str) -> frozenset[bytes]:
+        """Return the keys of one set; none where there is no such set.
 
         Raises:
             Error: as :meth:`run`, except for a missing set.
         """
-        try:
-            return self._elements(table, f"set {name}")
-        except Error as failure:
-            if failure.code == RULES_MISSING:
-                return frozenset()
-            raise
+        return frozenset(self._elements(table, name) or ())
 
     def foreign_generation(self) -> int:
         """Return 0 when all transactions since the last :meth:`acknowledge` were ours; else the present generation."""
@@ -188,12 +221,9 @@ class Nftables:
         with self._lock:
             self._acknowledged = generation
 
-    def _elements(self, table: str, which: str) -> frozenset[str]:
-        kind, _, name = which.partition(" ")
-        with self._lock:
-            listed = self._execute(f"list {kind} {table} {name}\n")
-        _, found, rest = listed.partition("elements = {")
-        return frozenset(_ELEMENT.split(rest.partition("}")[0].strip())) if found else frozenset()
+    def _elements(self, table: str, name: str) -> Mapping[bytes, Value] | None:
+        with map_errors(f"read the elements of {name} in nftables table {table}"):
+            return self._tables.elements(table, name)
 
     def _execute(self, script: str) -> str:
         """Return the library's output for the script. The caller holds the lock."""
@@ -222,6 +252,15 @@ class Nftables:
             if context:
                 _library().nft_ctx_free(context)
                 descriptors.reserve()
+
+
+def _compiled(script: str) -> Sequence[Message]:
+    context = _new_context()
+    try:
+        return compiled(_library(), context, script)
+    finally:
+        _library().nft_ctx_free(context)
+        descriptors.reserve()
 
 
 def _new_context() -> int:

@@ -47,6 +47,7 @@ _IFREQ: Final = struct.Struct("=16si20x")
 """``struct ifreq`` with an index (``linux/if.h``)."""
 _SIOCGIFINDEX: Final = 0x8933
 _ERROR: Final = struct.Struct("=i")
+_SO_SNDBUFFORCE: Final = 32
 _BUFFER: Final = 1 << 16
 """The kernel fills at most 32 KiB of a dump at a time."""
 _DUMP_TRIES: Final = 3
@@ -166,6 +167,8 @@ class Netlink:
     threads never share one.
     """
 
+    _sendable = 1 << 16
+    """Bytes that the socket can send at once."""
     _left: int | None = None
     """Bytes of dumps that may still be read; ``None``: any number."""
 
@@ -233,6 +236,20 @@ class Netlink:
                 raise refused
             if reply.sequence == acknowledged:
                 return
+
+    def reserve(self, size: int) -> None:
+        """Let the socket send a datagram of this many bytes.
+
+        Root of a user namespace can have no more than ``net.core.wmem_max`` (socket(7)); sending fails then
+        (``EMSGSIZE``).
+        """
+        if size <= self._sendable:
+            return
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        self._sendable = size
 
     def get(self, kind: int, body: bytes, absent: Collection[int] = (errno.ENODEV,)) -> bytes | None:
         """Return one object; ``None`` when the kernel answers with one of the errnos in ``absent``."""

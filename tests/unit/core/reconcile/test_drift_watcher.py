@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_MISSING
-from sandnet.kernel.types import Changes
+from sandnet.kernel.nft_types import mac_address, port_number, protocol_number
+from sandnet.kernel.types import Changes, Value
 from sandnet.model import JoinSpec, Sandbox
+from sandnet.model.ports import TCP
 from tests.support.core_in_process import CoreInProcess, mapping
 
 
@@ -22,10 +24,10 @@ async def test_backend_leaving_before_rule_repair_leaves_nothing(
     for container in ("c1", "c2", "c3"):
         await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container), many=True)
     (leaving,) = rig.controller._context.records.attachments_of_container("c3")
-    assert told_of(rig, leaving.mac)
-    assert told_of(rig, leaving.host_link)
+    assert told_of(rig, mac_address(leaving.mac))
+    assert told_of(rig, leaving.host_link.encode())
 
-    def refuse(asked: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise Error(Kind.INTERNAL, "nftables: No such file or directory")
 
     with monkeypatch.context() as patch:
@@ -35,14 +37,16 @@ async def test_backend_leaving_before_rule_repair_leaves_nothing(
         await rig.controller.sandboxes.leave("foo", "web", "c3")
     assert await rig.controller.reconcile.run(fix=True)
     assert not await rig.controller.reconcile.run(fix=True)
-    assert not told_of(rig, leaving.mac), "clients are still sent to a backend that is gone"
-    assert not told_of(rig, leaving.host_link)
+    assert not told_of(rig, mac_address(leaving.mac)), "clients are still sent to a backend that is gone"
+    assert not told_of(rig, leaving.host_link.encode())
 
 
-def told_of(rig: CoreInProcess, word: str) -> list[str]:
-    """The elements in which a word stands."""
-    tables = rig.kernel.firewall.tables.values()
-    return [element for table in tables for found in table.values() for element in found if word in element]
+def told_of(rig: CoreInProcess, part: bytes) -> list[tuple[bytes, Value]]:
+    """The elements that contain these bytes."""
+    elements = [
+        each for table in rig.kernel.firewall.tables.values() for found in table.values() for each in found.items()
+    ]
+    return [(key, value) for key, value in elements if part in key or (isinstance(value, bytes) and part in value)]
 
 
 async def test_changes_before_rule_repair_all_apply(
@@ -62,7 +66,7 @@ async def test_changes_before_rule_repair_all_apply(
         rig.kernel.firewall.tables.clear()
         await change()
         assert not await rig.controller.reconcile.run(fix=False)
-    assert not told_of(rig, "8080")
+    assert not told_of(rig, protocol_number(TCP) + bytes(3) + port_number(8080))
 
 
 async def test_change_is_refused_and_undone_if_rules_are_unrestorable(
@@ -72,11 +76,12 @@ async def test_change_is_refused_and_undone_if_rules_are_unrestorable(
     rig.unattended()
     rig.kernel.firewall.tables.clear()
 
-    def refuse(script: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise Error(Kind.UNAVAILABLE, "nftables: No such file or directory", code=RULES_MISSING)
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.kernel.firewall, "apply", refuse)
+        patch.setattr(rig.kernel.firewall, "change", refuse)
         with pytest.raises(Error) as refused:
             await rig.endpoint("web", port_mapping=[mapping(8080)])
         assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, RULES_MISSING)
@@ -124,7 +129,7 @@ async def test_rules_are_repaired_despite_an_unsettable_parameter(rig: CoreInPro
         "rules": "repaired",
         "parameter": "not repaired",
     }
-    assert told_of(rig, "snb")
+    assert told_of(rig, b"snb")
     assert not [drift for drift in await rig.controller.reconcile.run(fix=False) if drift.kind == "rules"]
 
 

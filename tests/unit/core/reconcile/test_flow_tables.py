@@ -31,14 +31,14 @@ def test_conntrack_table_is_reported_from_80_percent(count: str | None, most: st
 def test_full_learned_flow_map_is_reported_until_there_is_room() -> None:
     kernel, workers = FakeKernel(), Workers(1)
     flows = ServiceFlows(kernel.firewall, workers)
-    kernel.firewall.tables[BRIDGE] = {FULL: {"17"}}
+    kernel.firewall.tables[BRIDGE] = {FULL: {b"\x11": b""}}
     asyncio.run(flows.check())
     assert len(flows.problems) == 1
     assert "udp services" in flows.problems[0]
     (drift,) = asyncio.run(flows.drift())
     assert drift.problem == "no room for more flows of udp services"
     assert drift.done != REPAIRED
-    kernel.firewall.tables[BRIDGE] = {FULL: set()}
+    kernel.firewall.tables[BRIDGE] = {FULL: {}}
     for _ in range(ServiceFlows.EVERY):
         asyncio.run(flows.check())
     workers.close()

@@ -19,8 +19,9 @@ from sandnet.firewall.balancing.service_elements import (
     eligible_backends,
     spread,
 )
-from sandnet.firewall.ruleset.elements import diff_statements
+from sandnet.firewall.ruleset.elements import bridge_set, difference, inet_set
 from sandnet.kernel.linux.gratuitous_arp import frame
+from sandnet.kernel.nft_types import mac_address
 from sandnet.model import Affinity, Attachment, BoundPort, Endpoint, Phase
 
 names = st.text("abcdef0123456789:", min_size=1, max_size=17)
@@ -58,7 +59,7 @@ def attachment(number: int, *, weight: int = 1, drained: bool = False, healthy: 
 
 
 def named(weights: dict[str, int], buckets: int = BUCKETS) -> list[str]:
-    listed = list(weights.items())
+    listed = tuple(weights.items())
     return [listed[index][0] for index in spread(listed, buckets)]
 
 
@@ -87,7 +88,7 @@ def test_spread_shares_approximate_the_weights(weights: tuple[int, ...]) -> None
     """Over many sets of names, the mean distance from the wanted share is small."""
     off = 0.0
     for trial in range(50):
-        listed = [(f"{trial}/{index}", weight) for index, weight in enumerate(weights)]
+        listed = tuple((f"{trial}/{index}", weight) for index, weight in enumerate(weights))
         counts = Counter(spread(listed, BUCKETS))
         off += max(abs(counts[i] / BUCKETS - weight / sum(weights)) for i, weight in enumerate(weights))
     assert off / 50 < 0.05
@@ -101,8 +102,7 @@ def test_single_backend_with_endpoint_address_is_not_balanced() -> None:
 
 def test_single_backend_that_took_over_receives_all_buckets() -> None:
     found = elements(BalancedService(ENDPOINT, (attachment(2),)))
-    buckets = {value for element, value in found.items() if element.name.startswith("buckets")}
-    assert buckets == {"02:42:0a:09:00:02"}
+    assert {*found[bridge_set("buckets4")].values()} == {mac_address("02:42:0a:09:00:02")}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,8 @@ def test_eligible_backends_are_the_best_by_drain_and_health(states: list[tuple[b
 def test_service_programs_each_bucket_and_slot_once() -> None:
     ports = (BoundPort(proto=6, port=80, host_ip=IPv4Address("0.0.0.0"), host_port=8080),)
     endpoint = replace(ENDPOINT, ports=ports, affinity=Affinity.CLIENT)
-    found = Counter(element.name for element in elements(BalancedService(endpoint, (attachment(1), attachment(2)))))
+    programmed = elements(BalancedService(endpoint, (attachment(1), attachment(2))))
+    found = {which.name: len(each) for which, each in programmed.items()}
     assert found["buckets4"] == found["buckets6"] == BUCKETS
     assert found["own4_client"] == found["own6_client"] == found["any4_client"] == SLOTS
     assert found["clients4"] == found["holders4"] == found["services4"] == found["secondaries4"] == 1
@@ -134,12 +135,17 @@ def test_service_programs_each_bucket_and_slot_once() -> None:
 def test_change_writes_only_the_differing_elements() -> None:
     old = elements(BalancedService(ENDPOINT, (attachment(1), attachment(2))))
     new = elements(BalancedService(ENDPOINT, (attachment(1), attachment(2), attachment(3))))
-    assert not list(diff_statements(old, old))
-    text = "\n".join(diff_statements(old, new))
-    moved = sum(old.get(element) != value for element, value in new.items())
-    assert moved < len(new) / 2
-    assert text.count("02:42:0a:09:00:03") == sum(value == "02:42:0a:09:00:03" for value in new.values()) + 4
-    assert "services4" not in text
+    assert difference(old, old) == ({}, {})
+    removed, added = difference(old, new)
+    for name, count in (("buckets4", BUCKETS), ("own4_flow", SLOTS)):
+        which = bridge_set(name) if name == "buckets4" else inet_set(name)
+        assert {*added[which].values()} == {mac_address("02:42:0a:09:00:03"), bytes([10, 9, 0, 3])} & {
+            *new[which].values()
+        }
+        assert removed[which].keys() == added[which].keys()
+        assert len(added[which]) < count / 2
+    assert bridge_set("services4") not in added
+    assert len(added[bridge_set("live4")]) == 1
 
 
 def test_address_announcement_frame_follows_the_rfcs() -> None:

@@ -10,12 +10,16 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from sandnet.errors import Error, Kind
+from sandnet.firewall import inet_table
 from sandnet.firewall.masquerade_sources import RouteSources, element
+from sandnet.firewall.ruleset.elements import INET, Element
 from sandnet.kernel.fake.kernel import FakeKernel
 from sandnet.kernel.netlink.route_sources import OwnAddress, Path, differing_sources
-from sandnet.kernel.types import RouteSource
+from sandnet.kernel.nft_types import declared_sets
+from sandnet.kernel.types import RouteSource, Value
 from sandnet.kernel.workers import Workers
 
+TYPES = declared_sets(inet_table.table([], inet_table.HostState()))
 NAMES = {2: "up0", 3: "up1"}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -34,7 +38,8 @@ def own(text: str, link: int = 2) -> OwnAddress:
 
 
 def told(paths: Iterable[Path], *addresses: OwnAddress) -> list[str]:
-    return [element(each)[1] for each in differing_sources(paths, addresses, NAMES)]
+    found = [element(each) for each in differing_sources(paths, addresses, NAMES)]
+    return [TYPES[INET, which.name].spelled(key, value) for (which, key), value in found]
 
 
 FIRST, SECOND = own("192.0.2.1/24"), own("192.0.2.50/24")
@@ -101,17 +106,20 @@ def test_unnamed_link_or_loopback_source_is_skipped() -> None:
     assert told([path("0.0.0.0/0", "10.0.0.1", link=9), path("0.0.0.0/0", "127.0.0.1")]) == []
 
 
+Changed = Iterable[tuple[Element, Value]]
+
+
 def span(link: str, to: str, source: str) -> RouteSource:
     prefix = ip_network(to)
     return RouteSource(link, prefix.network_address, prefix.broadcast_address, ip_address(source))
 
 
 def test_route_changes_write_only_differences_and_retry_refusals() -> None:
-    host, scripts, refuse = FakeKernel().host, [], [False]
+    host, changes, refuse = FakeKernel().host, list[object](), [False]
     host.preferred = [span("up0", "0.0.0.0/0", "192.0.2.50")]
 
-    async def apply(statements: Iterable[str]) -> None:
-        scripts.append([*statements])
+    async def apply(removed: Changed, added: Changed) -> None:
+        changes.append(([*removed], [*added]))
         if refuse[0]:
             raise Error(Kind.UNAVAILABLE, "no")
 
@@ -121,21 +129,18 @@ def test_route_changes_write_only_differences_and_retry_refusals() -> None:
         assert sources.elements() == ()
         await sources.start()
         await sources.follow()
-        assert scripts == []
-        host.preferred = [span("up1", "::/0", "2001:db8::5")]
-        wanted = [
-            'delete element inet sandnet preferred4 { "up0" . 0.0.0.0/0 : 192.0.2.50 }',
-            'add element inet sandnet preferred6 { "up1" . ::/0 : 2001:db8::5 }',
-        ]
+        assert changes == []
+        before, host.preferred = host.preferred, [span("up1", "::/0", "2001:db8::5")]
+        wanted = [element(each) for each in before], [element(each) for each in host.preferred]
         refuse[0] = True
         with pytest.raises(Error):
             await sources.follow()
         refuse[0] = False
         await sources.follow()
-        assert scripts == [wanted, wanted]
+        assert changes == [wanted, wanted]
         sources.stop()
         host.preferred = []
         await sources.follow()
-        assert len(scripts) == 2
+        assert len(changes) == 2
 
     asyncio.run(run())

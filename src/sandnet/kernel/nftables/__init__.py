@@ -1,0 +1,1 @@
+"""nftables over netlink: elements, transactions and the translation of scripts."""
