@@ -6,7 +6,6 @@ between two requests. An error of the daemon is raised here as the same :class:`
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,6 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from sandnet.errors import Error, Kind
+from sandnet.http_exchange import Answer, request
 from sandnet.transport import Location, Tls, unreachable
 from sandnet.wire.explain import Explanation
 from sandnet.wire.libnetwork import (
@@ -196,7 +196,7 @@ class Client:
     @contextmanager
     def exchange(
         self, method: str, target: str, body: msgspec.Struct | None = None, *, timeout: float | None = None
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> Iterator[Answer]:
         """Send a request; its successful answer can be read within the block.
 
         Args:
@@ -206,19 +206,16 @@ class Client:
             timeout: seconds that a step may take; ``None``: the client's timeout.
         """
         payload = None if body is None else msgspec.json.encode(body)
-        headers = {"Content-Type": "application/json", "Connection": "close"}
         timeout = timeout or self._timeout
-        connection = self._location.connection(timeout, self._tls)
         try:
-            connection.request(method, target, payload, headers)
-            with connection.getresponse() as response:  # an unclosed response would keep the socket open
-                if response.status >= 300:
-                    raise _failure(response.status, response.read())
-                yield response
-        except (OSError, http.client.HTTPException) as error:
+            with self._location.connect(timeout, self._tls) as connection:
+                connection.sendall(request(method, target, self._location.authority, payload))
+                answer = Answer(connection)
+                if answer.status >= 300:
+                    raise _failure(answer.status, answer.read())
+                yield answer
+        except OSError as error:
             raise unreachable(self.url, timeout, error) from error
-        finally:
-            connection.close()
 
 
 class Follower:
@@ -252,7 +249,7 @@ class Follower:
         target = "/events" if self.since is None else f"/events?since={self.since}"
         with self._client.exchange("GET", target, timeout=SILENCE) as response:
             if self.since is None:
-                self.since = int(response.headers.get("Sandnet-Sequence") or 0)
+                self.since = int(response.headers.get("sandnet-sequence") or 0)
             yield b""
             while (line := response.readline()).endswith(b"\n"):  # a line without its end is incomplete
                 if line != b"\n":

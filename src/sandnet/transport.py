@@ -1,13 +1,18 @@
-"""Transports between client and daemon: a unix socket, loopback TCP, or TCP with mutual TLS."""
+"""Transports between client and daemon: a unix socket, loopback TCP, or TCP with mutual TLS.
+
+TLS is imported where it is used: that takes as long as everything else that a command does.
+"""
 
 from __future__ import annotations
 
-import http.client
 import socket
-import ssl
-from typing import NamedTuple
+import sys
+from typing import TYPE_CHECKING, NamedTuple
 
 from sandnet.errors import Error, Kind, invalid
+
+if TYPE_CHECKING:
+    import ssl
 
 START_HINT = "is the daemon running? start it as root with: sandnet daemon --detach"
 TLS_HINT = "if it asks for TLS, give --tls-ca, --tls-cert and --tls-key"
@@ -41,6 +46,8 @@ class Tls(NamedTuple):
         Raises:
             Error: ``INVALID``, a file cannot be used.
         """
+        import ssl
+
         try:
             context = ssl.create_default_context(cafile=self.ca)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -76,32 +83,44 @@ class Location(NamedTuple):
             f"invalid daemon address: {url!r}", "use unix:///path/of/socket or tcp://host:port", "invalid_url"
         )
 
-    def connection(self, timeout: float, tls: Tls | None) -> http.client.HTTPConnection:
-        """Return a connection that is not open yet.
+    @property
+    def authority(self) -> str:
+        """The value of the header ``Host`` (RFC 9110, 7.2)."""
+        if self.path:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def connect(self, timeout: float, tls: Tls | None) -> socket.socket:
+        """Return a connected socket.
 
         Args:
             timeout: seconds that a step may take.
             tls: TLS files for TCP; not used for a unix socket.
+
+        Raises:
+            OSError: no daemon can be reached there.
+            Error: ``INVALID``, a TLS file cannot be used.
         """
         if self.path:
-            return _UnixConnection(self.path, timeout)
-        if tls:
-            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=tls.context())
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+            return _connected(self.path, timeout)
+        connection = socket.create_connection((self.host, self.port), timeout)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return tls.context().wrap_socket(connection, server_hostname=self.host) if tls else connection
+        except BaseException:
+            connection.close()
+            raise
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket; ``http.client`` calls this before the first request."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+def _connected(path: str, timeout: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _start_hint(url: str) -> str:
@@ -128,14 +147,19 @@ def unreachable(url: str, timeout: float, error: Exception) -> Error:
             f"the daemon at {url} did not answer within {timeout:g} s",
             "see the daemon's log for what it does",
         )
-    elif isinstance(error, ssl.SSLError):
+    elif _concerns_tls(error):
         message, hint = (
             f"no secure connection to the daemon at {url}: {error}",
             "each side's certificate must be valid, and signed by who stands in the other's --tls-ca",
         )
-    elif isinstance(error, ConnectionResetError | BrokenPipeError | http.client.HTTPException):
+    elif isinstance(error, ConnectionResetError | BrokenPipeError):
         message = f"the daemon at {url} broke off without an answer: {error}"
         hint = "see the daemon's log; the operation may or may not have been done, and can be repeated"
         if url.startswith("tcp:"):
             hint = f"{hint}; {TLS_HINT}"
     return Error(Kind.UNAVAILABLE, message, hint, "daemon_unreachable")
+
+
+def _concerns_tls(error: Exception) -> bool:
+    loaded = sys.modules.get("ssl")
+    return loaded is not None and isinstance(error, loaded.SSLError)

@@ -16,7 +16,7 @@ from tests.architecture.source import PACKAGE, REPOSITORY, dotted, imports, labe
 
 FLOOR = {
     **dict.fromkeys(("errors", "escaping", "logs", "model", "prerequisites", "threads", "wire"), 0),
-    **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "cli"), 1),
+    **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "http_exchange", "cli"), 1),
     **dict.fromkeys(("ipam", "firewall"), 2),
     **dict.fromkeys(("drivers",), 3),
     **dict.fromkeys(("core",), 4),
@@ -48,6 +48,7 @@ SAME_FLOOR = {
     ("cli", "client"): "a command is a call",
     ("cli", "transport"): "which goes over TLS",
     ("client", "transport"): "on the way to the daemon",
+    ("client", "http_exchange"): "in HTTP",
     ("composition", "config"): "what is put together depends on it",
     ("serving", "config"): "which directories, which files",
     ("daemon", "config"): "its configuration",
@@ -63,9 +64,9 @@ UPWARD = {
     ("cli/commands/state.py", "statefile"): "two that read and write the server's own file; inside their functions",
     ("cli/commands/state.py", "config"): "the same",
 }
-LIGHT = {"client", "transport", "cli"}
-LIGHT_IMPORTS = {"errors", "escaping", "prerequisites", "wire", "client", "transport", "cli"}
-LIGHT_PACKAGES = {"click", "msgspec"}
+LIGHT = {"client", "transport", "http_exchange", "cli"}
+LIGHT_IMPORTS = {"errors", "escaping", "prerequisites", "wire", "client", "transport", "http_exchange", "cli"}
+LIGHT_PACKAGES = {"click", "httptools", "msgspec"}
 DRIVERS = {"null", "host", "bridge", "overlay", "macvlan", "remote"}
 """What else is in ``drivers/`` is shared ground, which knows no driver."""
 MACHINE = {"ctypes", "subprocess"}
