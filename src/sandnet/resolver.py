@@ -175,7 +175,7 @@ async def _watch(control_path: int, stop: Callable[[], None]) -> None:
     """
     while os.fstat(control_path).st_nlink:  # noqa: ASYNC110 - there is no event for a removal
         await asyncio.sleep(PARENT_CHECK_INTERVAL)
-    _log.warning("the socket was removed: nobody can reach this process")
+    _log.warning("the socket was removed: no daemon can reach this process")
     stop()
 
 

@@ -28,6 +28,8 @@ REFUSED = {
 }
 WORDS = {word: instead for words, instead in REFUSED.items() for word in words.split()}
 PATTERN = re.compile(r"(?<![A-Za-z])(" + "|".join(WORDS) + r")(?![A-Za-z])", re.IGNORECASE)
+VAGUE = re.compile(r"\b(somebody|whoever|nobody)\b", re.IGNORECASE)
+"""Words that do not belong in a message either."""
 STORED_OR_SENT = re.compile(r"``[^`]*``|\"[^\"]*\"")
 """Names of sets, fields and events stay as they are; so does what is quoted."""
 
@@ -60,3 +62,15 @@ def refused(path: Path) -> list[str]:
 @every_module
 def test_module_uses_the_words_of_the_field(path: Path) -> None:
     assert not refused(path)
+
+
+@every_module
+def test_messages_of_a_module_name_the_actor(path: Path) -> None:
+    tokens = list(tokenize.generate_tokens(io.StringIO(path.read_text()).readline))
+    strings = [token for token in tokens if "STRING" in tokenize.tok_name[token.type]]  # parts of f-strings, too
+    found = [
+        f"{path.name}:{token.start[0]}: {word[0]} -> {WORDS[word[0].lower()]}"
+        for token in strings
+        for word in VAGUE.finditer(re.sub(r"``[^`]*``", "", token.string))
+    ]
+    assert not found

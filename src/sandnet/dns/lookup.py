@@ -112,7 +112,7 @@ def _answer(table: NameTable, client: SetClient, name: str) -> _Answer:
         return _Answer(source, reason, found.addresses, "", found.network_id, found.owners)
     host, _, label = name.rpartition(".")
     if host and table.knows_network(client, label):
-        return _Answer("none", f"nobody on network {label} is called {host}")
+        return _Answer("none", f"network {label} has no name {host}")
     return _unknown(client)
 
 

@@ -19,12 +19,12 @@ NO_RULES: Final = "addresses are not translated, ports not published, networks n
 NO_ELEMENT: Final = "what it stands for (a network, a published port, a backend) is not served, or served wrongly"
 
 
-ONE_TOO_MANY: Final = "it belongs to no record: packets may go where nobody is"
+ONE_TOO_MANY: Final = "it belongs to no record: packets may go where no container is"
 
 
 _REASONS: Final = {
     "route_localnet": NO_LOOPBACK,
-    "forwarding": "its sandboxes reach nothing beyond their own network, and nobody reaches their published ports",
+    "forwarding": "its sandboxes reach nothing beyond their own network, and no client reaches their published ports",
     "accept_ra": "a sandbox may configure the host by router advertisements",
     "disable_ipv6": "its IPv6 addresses are gone, or the host is reached by one that no network has",
 }

@@ -132,7 +132,7 @@ def _check_tcp(url: str, host: str, tls: Certificates | None) -> int:
         raise invalid(f"cannot listen on {url!r}: {host} is no address", "use tcp://127.0.0.1:PORT") from None
     if not (_is_loopback(address) or tls):
         hint = "use tcp://127.0.0.1:PORT or a unix socket, or give --tls-cert, --tls-key and --tls-ca"
-        reason = "whoever reaches the API is root here, so beyond loopback both sides must show certificates"
+        reason = "a client of the API is root here, so beyond loopback both sides must show certificates"
         raise invalid(f"refusing to listen on {url} without TLS: {reason}", hint, "not_loopback")
     return address.version
 

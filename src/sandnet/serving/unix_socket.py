@@ -71,7 +71,7 @@ def check_private(folder: str, *, sticky: bool = False) -> None:
 
 
 def _not_private(folder: str, reason: str) -> Error:
-    hint = f"whoever can replace the files there is root here: chown root {folder}; chmod 755 {folder}"
+    hint = f"a user who can replace the files there is root here: chown root {folder}; chmod 755 {folder}"
     return Error(Kind.INVALID, f"the directory {folder} cannot be used: {reason}", hint, "directory_not_private")
 
 

@@ -66,7 +66,7 @@ class Conflict(Exception):  # noqa: N818 - no error: the caller decides again
     """The expectation of a commit did not hold; nothing was written."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"{key} was changed by somebody else")
+        super().__init__(f"{key} was changed by another process")
         self.key = key
 
 

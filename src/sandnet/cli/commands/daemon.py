@@ -39,7 +39,7 @@ def directories(command: F) -> F:
     "Default: the socket in --run-dir.",
 )
 @click.option("--tls-cert", metavar="FILE", help="TLS on TCP: the certificate that clients are shown.")
-@click.option("--tls-key", metavar="FILE", help="Its key; nobody but root may be able to read it.")
+@click.option("--tls-key", metavar="FILE", help="Its key; only root may be able to read it.")
 @click.option("--tls-ca", metavar="FILE", help="Who must have signed the certificates that clients show.")
 @click.option(
     "--server-name",

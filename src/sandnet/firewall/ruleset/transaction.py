@@ -12,7 +12,7 @@ from sandnet.kernel.base import RULES_MISSING
 
 ATTEMPTS: Final = 3
 """Attempts to rewrite all rules for a change: the program that removed them may remove them again."""
-HINT: Final = "somebody removes them again and again; nft monitor tells which process"
+HINT: Final = "another program removes them again and again; nft monitor shows which process"
 
 
 class RulesetTransaction:

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _NUMERIC_STATELESS: Final = 0xF << 7 | 1 << 2
 """Output flags (libnftables(3)): numbers instead of names, and no counters, as we write it ourselves."""
-_ABSENT_HINT: Final = "somebody else removed rules of ours: they are put back within seconds"
+_ABSENT_HINT: Final = "another program removed rules of sandnet's: they are restored within seconds"
 _TRANSIENT: Final = (
     "Operation not permitted",
     "Operation not supported",

@@ -213,7 +213,7 @@ def _changed(before: _Stamps, now: _Stamps) -> str:
         if was and is_ and is_.size < was.size:
             return f"{name} was cut short"
         if part != _MAPPED and is_ != was:
-            return f"{name} was written to by somebody else"
+            return f"{name} was written to by another program"
     return ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sandnet.cli.commands.doctor import drift_text
 from sandnet.wire.reconcile import Drift
 
-DOWN = Drift(kind="network", object="blue", problem="bridge snb0 is down", reason="nobody is reached", done="")
+DOWN = Drift(kind="network", object="blue", problem="bridge snb0 is down", reason="no sandbox is reached", done="")
 TAKEN = Drift(
     kind="sandbox", object="c1", problem="another namespace is pinned", reason="nothing can be run in it",
     done="not repaired: another namespace is pinned at /k; unmount it (umount /k)",
@@ -24,7 +24,7 @@ def test_drift_is_reported_with_the_repair_command() -> None:
     assert drift_text([DOWN], fix=False) == (
         "KIND     OBJECT  PROBLEM\n"
         "network  blue    bridge snb0 is down\n"
-        "  nobody is reached\n"
+        "  no sandbox is reached\n"
         "\n"
         "1 thing is not as recorded; to repair: sandnet doctor --fix"
     )

@@ -63,16 +63,16 @@ BREAKS: dict[str, tuple[Break, str]] = {
     "file replaced": (replaced, "the file is another file"),
     "file replaced by a copy": (replaced_by_an_older_one, "the file is another file"),
     "file cut": (lambda path: os.truncate(path, 0), "the file was cut short"),
-    "file overwritten": (lambda path: overwritten(path, "", b"nonsense" * 512), "written to by somebody else"),
+    "file overwritten": (lambda path: overwritten(path, "", b"nonsense" * 512), "written to by another program"),
     "log deleted": (lambda path: part(path, "-wal").unlink(), "its log (-wal) is gone"),
     "log cut": (lambda path: os.truncate(part(path, "-wal"), 0), "its log (-wal) was cut short"),
-    "log overwritten": (lambda path: overwritten(path, "-wal", bytes(8192)), "written to by somebody else"),
+    "log overwritten": (lambda path: overwritten(path, "-wal", bytes(8192)), "written to by another program"),
     "index deleted": (lambda path: part(path, "-shm").unlink(), "its index (-shm) is gone"),
     "index cut": (lambda path: os.truncate(part(path, "-shm"), 0), "its index (-shm) was cut short"),
     "all deleted": (all_deleted, "the file is gone"),
     "directory deleted": (lambda path: shutil.rmtree(path.parent), "the file is gone"),
     "directory moved away": (lambda path: path.parent.rename(path.parent.with_name("elsewhere")), "the file is gone"),
-    "changed by hand": (changed_by_hand, "written to by somebody else"),
+    "changed by hand": (changed_by_hand, "written to by another program"),
 }
 
 
