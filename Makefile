@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_PACKAGES := scripts/debian-packages.txt
+DEB_PACKAGES := scripts/debian-packages-deb.txt
 TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt
 LINTED := src tests docs $(wildcard bench) scripts/demo scripts/demo-backend scripts/man-pages hatch_build.py
 SUITES ?= bookworm trixie
@@ -20,7 +21,7 @@ COVERAGE ?= 86
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit coverage fresh check fmt lint docs bench soak install lock wheel clean
+.PHONY: help demo test unit coverage fresh check fmt lint docs bench soak install lock man wheel deb clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -43,7 +44,7 @@ coverage: $(VENV)/.installed-dev ## Measure lines and branches that unit, integr
 	@scripts/packages $(TEST_PACKAGES)
 	@scripts/private-host $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --cov --cov-fail-under=$(COVERAGE) tests/unit tests/integration tests/contract
 
-fresh: ## Make bare Debian machines (SUITES="bookworm trixie"), and try demo, install and quick tests in them; needs root
+fresh: ## Make bare Debian machines (SUITES="bookworm trixie"), and try demo, install, quick tests and the package; needs root
 	@scripts/packages scripts/debian-packages-fresh.txt
 	@scripts/fresh-all $(SUITES)
 
@@ -93,6 +94,11 @@ man: $(VENV)/.installed-dev ## Write the man pages into build/man
 
 wheel: man ## Build dist/sandnet-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation
+
+deb: ## Build dist/sandnet_*.deb for this machine's release of Debian or Ubuntu
+	@scripts/packages $(DEB_PACKAGES)
+	@$(MAKE) --no-print-directory wheel
+	@scripts/deb dist/sandnet-*.whl
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

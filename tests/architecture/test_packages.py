@@ -19,13 +19,14 @@ PROGRAMS: Mapping[str, str] = {
     "busybox-static": "busybox",
     "conntrack": "conntrack",
     "containernetworking-plugins": "bridge portmap",
-    "coreutils": "cat chown chroot cp cut dirname env expand expr id install ln ls mkdir mktemp rm sleep sort stat "
-    "tail timeout touch tr true wc",
+    "coreutils": "basename cat chown chroot cp cut date dirname env expand expr id install ln ls mkdir mktemp "
+    "realpath rm seq sleep sort stat tail timeout touch tr true wc",
     "curl": "curl",
     "dash": "sh",
     "dnsperf": "dnsperf",
     "docker.io": "dockerd docker",
-    "dpkg": "dpkg-query",
+    "dpkg": "dpkg dpkg-query",
+    "dpkg-dev": "dpkg-buildpackage",
     "findutils": "find xargs",
     "git": "git",
     "grep": "grep",
@@ -33,7 +34,10 @@ PROGRAMS: Mapping[str, str] = {
     "iproute2": "bridge ip ss",
     "iptables": "iptables",
     "iputils-ping": "ping",
+    "libc-bin": "getent",
+    "lintian": "lintian",
     "make": "make",
+    "man-db": "man",
     "mmdebstrap": "mmdebstrap",
     "mount": "mount umount",
     "netavark": "netavark",
@@ -53,6 +57,7 @@ PROGRAMS: Mapping[str, str] = {
 """The programs that each package holds, of those that are called here."""
 NO_PROGRAM: Mapping[str, str] = {
     "ca-certificates": "data: the certificates by which pip trusts its registry",
+    "debhelper": "packaging/debian/rules calls it, by dpkg-buildpackage",
     "debian-archive-keyring": "data: the keys by which mmdebstrap trusts the archive",
     "libnftables1": "library: libnftables.so.1, which the daemon loads",
     "libseccomp2": "library: libseccomp.so.2, which the resolver loads",
@@ -60,7 +65,7 @@ NO_PROGRAM: Mapping[str, str] = {
 }
 """Packages that are listed for something else than a program."""
 ON_EVERY_DEBIAN = {
-    *("apt", "bash", "coreutils", "dash", "dpkg", "findutils", "grep", "mount", "passwd", "sed", "tar"),
+    *("apt", "bash", "coreutils", "dash", "dpkg", "findutils", "grep", "libc-bin", "mount", "passwd", "sed", "tar"),
 }
 """Packages of priority ``required`` and apt: the smallest tree of mmdebstrap has them."""
 BEFORE_ALL = {
@@ -87,11 +92,14 @@ RUN = listed("debian-packages.txt")
 TEST = listed("debian-packages-test.txt")
 BENCH = listed("debian-packages-bench.txt")
 FRESH = listed("debian-packages-fresh.txt")
+DEB = listed("debian-packages-deb.txt")
 ALLOWED = {
     "src": RUN,
     "Makefile": RUN,
     "scripts": RUN,
     "scripts/fresh": RUN | FRESH,
+    "scripts/deb": DEB,
+    "scripts/try-package": RUN | {"man-db"},  # scripts/fresh installs it
     "tests": RUN | TEST,
     ".ci": RUN | TEST,
     "bench": RUN | TEST | BENCH,
@@ -167,7 +175,7 @@ def test_packages_of_called_programs_are_listed(path: Path, called: Callable[[st
         assert not faults(called(path.read_text()), allowed_for(path))
 
 
-@pytest.mark.parametrize("packages", [RUN, TEST, BENCH, FRESH], ids=["run", "test", "bench", "fresh"])
+@pytest.mark.parametrize("packages", [RUN, TEST, BENCH, FRESH, DEB], ids=["run", "test", "bench", "fresh", "deb"])
 def test_listed_package_is_used(packages: frozenset[str]) -> None:
     assert not unjustified(packages, all_words())
 

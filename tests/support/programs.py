@@ -18,7 +18,7 @@ WRAPPERS = {"sudo", "exec", "command", "xargs", "then", "do", "else", "if", "eli
 BUILTINS = {
     *("cd", "export", "set", "trap", "shift", "read", "local", "mapfile", "return", "exit", "echo", "printf", "test"),
     *("[", "for", "case", "done", "fi", "esac", "}", ")", "true", "false", "wait", "function", "source", ".", ":"),
-    *("in", "[[", "declare", "break", "continue", "umask", "eval", "ulimit", "kill", "jobs", "fg", "bg"),
+    *("in", "[[", "declare", "break", "continue", "umask", "eval", "ulimit", "kill", "jobs", "fg", "bg", "complete"),
 }
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*$", re.MULTILINE)
 _SINGLE_QUOTED = re.compile(r"'[^']*'")
