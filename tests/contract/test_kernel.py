@@ -379,6 +379,8 @@ def test_nft_set_holds_the_remaining_elements(case: KernelCase) -> None:
     found = case.kernel.firewall.listing("inet t")
     assert found
     assert found.elements == {"s": {bytes([10, 0, 0, 2]): b""}}
+    assert found.structure == case.kernel.firewall.structure("inet t")
+    assert case.kernel.firewall.structure("inet absent") is None
     assert case.kernel.firewall.members("inet t", "s") == {bytes([10, 0, 0, 2])}
 
 

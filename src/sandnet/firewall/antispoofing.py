@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from sandnet.errors import Error
 from sandnet.firewall import antispoofing_rules
 from sandnet.firewall.antispoofing_rules import PortElements
 from sandnet.firewall.base import NetworkState
-from sandnet.firewall.ruleset.elements import ElementMap, by_set, difference
+from sandnet.firewall.ruleset.elements import Difference, ElementMap, by_set, difference
 from sandnet.firewall.ruleset.planned_change import NO_CHANGE, PlannedChange
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
@@ -66,7 +66,7 @@ class AntiSpoofing:
             if new:
                 self._foreign[net.id] = new
             if old != new:
-                await self._workers.run(self._write(old, new))
+                await self._workers.run(self._firewall.change, *_change(old, new))
 
     def _foreign_ports_of(self, net: Network, links: Sequence[Link]) -> PortElements:
         bridge = next((link.ifindex for link in links if link.name == net.link), 0)
@@ -89,7 +89,7 @@ class AntiSpoofing:
             return NO_CHANGE
         # Memory is updated first. The kernel may refuse because it lost the tables, and a rewrite uses memory.
         self._remember(port, new)
-        return PlannedChange(self._write(old, new), lambda: self._remember(port, old))
+        return PlannedChange(self._firewall, _change(old, new), lambda: self._remember(port, old))
 
     def removal_changes(self, ports: Iterable[str]) -> PlannedChange:
         """Plan the removal of the elements of ports that are down. Called within :meth:`RulesetTransaction.changing`.
@@ -97,7 +97,7 @@ class AntiSpoofing:
         Elements that stay when this fails name ports that never exist again; the next repair removes them.
         """
         old = _merged(self._programmed.pop(port, {}) for port in ports)
-        return PlannedChange(self._write(old, {})) if old else NO_CHANGE
+        return PlannedChange(self._firewall, _change(old, {})) if old else NO_CHANGE
 
     async def allow(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         """Apply :meth:`allow_changes`."""
@@ -123,9 +123,9 @@ class AntiSpoofing:
         else:
             self._programmed.pop(port, None)
 
-    def _write(self, old: PortElements, new: PortElements) -> Callable[[], None]:
-        changes = difference(by_set(old.items()), by_set(new.items()))
-        return lambda: self._firewall.change(*changes)
+
+def _change(old: PortElements, new: PortElements) -> Difference:
+    return difference(by_set(old.items()), by_set(new.items()))
 
 
 def _merged(all_: Iterable[PortElements]) -> PortElements:

@@ -133,8 +133,8 @@ class RulesetReconciler:
             self._firewall.acknowledge(touched)
 
     def _structures(self) -> dict[str, str]:
-        found = {table: self._firewall.listing(table) for table in TABLES}
-        return {table: listing.structure for table, listing in found.items() if listing}
+        found = {table: self._firewall.structure(table) for table in TABLES}
+        return {table: structure for table, structure in found.items() if structure is not None}
 
     async def _compare(self) -> list[Fault]:
         before = self._expected()

@@ -248,6 +248,10 @@ class Firewall(Protocol):
         """Return a table (``inet sandnet``) as it is in the kernel; ``None``: there is none."""
         ...
 
+    def structure(self, table: str) -> str | None:
+        """Return :attr:`Listing.structure` of a table, without reading its elements."""
+        ...
+
     def members(self, table: str, name: str) -> frozenset[bytes]:
         """Return the keys of one set, or none if there is no such set.
 

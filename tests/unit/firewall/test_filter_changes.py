@@ -26,9 +26,10 @@ async def test_planned_changes_reach_the_kernel_when_applied() -> None:
         balance = changes.balance_changes(ENDPOINT, BACKENDS[:1])
         assert sources(bench) == before
         assert bench.filter.tables[BRIDGE]["services4"]
-        await asyncio.to_thread(removal.apply)
-        await asyncio.to_thread(balance.apply)
+        changes_before = bench.filter.changes
+        await asyncio.to_thread(removal.apply, balance)
         await asyncio.to_thread(balance.apply)  # nothing more
+        assert bench.filter.changes == changes_before + 1
     assert sources(bench) < before
     assert not bench.filter.tables[BRIDGE]["services4"]
     bench.networks = [bench.networks[0]._replace(endpoints=[])]

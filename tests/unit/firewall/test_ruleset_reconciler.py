@@ -54,10 +54,18 @@ class _Filter(FakeFirewall):
     def __init__(self) -> None:
         super().__init__(FaultInjector())
         self.frame = "as made"
+        self.changes = 0
+
+    def change(self, removed: Elements, added: Elements, *, absent: bool = False) -> None:
+        super().change(removed, added, absent=absent)
+        self.changes += 1
 
     def listing(self, table: str) -> Listing | None:
         found = super().listing(table)
         return found and found._replace(structure=self.frame)
+
+    def structure(self, table: str) -> str | None:
+        return None if super().structure(table) is None else self.frame
 
     def apply(self, script: str, elements: Elements = NO_ELEMENTS) -> None:
         super().apply(script, elements)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from sandnet.errors import Error
 from sandnet.firewall.balancing import hash_seeds, service_elements
@@ -18,6 +19,9 @@ from sandnet.kernel.types import Elements
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface
 
+RECENT: Final = 16
+"""Services whose elements are kept: about 60 KiB each."""
+
 
 class LoadBalancer:
     """The balanced services as the kernel has them, kept in memory so that a change touches only what differs.
@@ -32,6 +36,8 @@ class LoadBalancer:
         self._programmed: dict[str, BalancedService] = {}
         self._refused: dict[str, BalancedService] = {}
         """The services that the kernel still has after it refused a change: the next change starts from there."""
+        self._recent: dict[str, tuple[BalancedService, ElementMap]] = {}
+        """The elements of the services that changed last, the latest last. They are not changed."""
         self._conntrack = ConntrackCleanup(firewall, workers)
         self._secret = hash_seeds.new_secret()
 
@@ -94,7 +100,8 @@ class LoadBalancer:
         previous = self._refused.pop(endpoint.id, old)
         removed = service_elements.own_addresses(old) - service_elements.own_addresses(new)
         return PlannedChange(
-            lambda: self._change(previous, new),
+            self._firewall,
+            difference(self._elements_of(previous), self._elements_of(new)),
             undo=lambda: self._refused.update({endpoint.id: previous}),
             end=lambda: self._conntrack.add(address.ip for address in removed),
         )
@@ -120,5 +127,12 @@ class LoadBalancer:
             merge(found, service_elements.elements(service))
         return found
 
-    def _change(self, old: BalancedService, new: BalancedService) -> None:
-        self._firewall.change(*difference(service_elements.elements(old), service_elements.elements(new)))
+    def _elements_of(self, service: BalancedService) -> ElementMap:
+        """Return a service's elements, which are kept for its next change."""
+        kept = self._recent.pop(service.endpoint.id, None)
+        if kept is None or kept[0] != service:
+            kept = service, service_elements.elements(service)
+        self._recent[service.endpoint.id] = kept
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
+        return kept[1]

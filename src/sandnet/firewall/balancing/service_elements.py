@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256, shake_128
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final, NamedTuple
@@ -73,7 +73,9 @@ def spread(weights: tuple[tuple[str, int], ...], buckets: int) -> tuple[int, ...
         buckets: number of buckets.
     """
     order = sorted(range(len(weights)), key=lambda index: weights[index][0])
-    scores = [[weights[index][1] * base for base in _scores(weights[index][0], buckets)] for index in order]
+    scores = [_scores(weights[index][0], buckets) for index in order]
+    if len({weight for _, weight in weights}) > 1:
+        scores = [tuple([weights[index][1] * base for base in own]) for index, own in zip(order, scores, strict=True)]
     return tuple([order[column.index(max(column))] for column in zip(*scores, strict=True)])
 
 
@@ -86,9 +88,15 @@ def _scores(name: str, buckets: int) -> tuple[float, ...]:
     """
     draws = struct.unpack(f"<{buckets}Q", shake_128(name.encode()).digest(8 * buckets))
     scores = [0.0] * buckets
-    for rank, bucket in enumerate(sorted(range(buckets), key=draws.__getitem__)):
-        scores[bucket] = -1 / math.log((rank + 0.5) / buckets)
+    for bucket, score in zip(sorted(range(buckets), key=draws.__getitem__), _spaced(buckets), strict=True):
+        scores[bucket] = score
     return tuple(scores)
+
+
+@cache
+def _spaced(buckets: int) -> tuple[float, ...]:
+    """Return the scores of evenly spaced values of u, the lowest first."""
+    return tuple([-1 / math.log((rank + 0.5) / buckets) for rank in range(buckets)])
 
 
 def elements(service: BalancedService) -> ElementMap:

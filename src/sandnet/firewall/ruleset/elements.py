@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -61,6 +61,10 @@ def difference(old: Elements, new: Elements) -> Difference:
 
 
 def _beyond(one: Elements, other: Elements) -> ElementMap:
-    none: Mapping[bytes, Value] = {}
-    found = {which: dict(own.items() - other.get(which, none).items()) for which, own in one.items()}
-    return {which: own for which, own in found.items() if own}
+    found: ElementMap = {}
+    for which, own in one.items():
+        theirs = other.get(which)
+        differing = {key: value for key, value in own.items() if theirs.get(key) != value} if theirs else dict(own)
+        if differing:
+            found[which] = differing
+    return found

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sandnet.errors import Error
-from sandnet.kernel.base import RULES_MISSING
+from sandnet.firewall.ruleset.elements import Difference, ElementMap, merge
+from sandnet.kernel.base import RULES_MISSING, Firewall
 
 
 def _nothing() -> None:
@@ -21,28 +22,44 @@ class PlannedChange:
     """A change that memory has and the kernel does not have yet.
 
     Args:
-        write: changes the kernel, in one transaction; called on any thread.
+        firewall: changes the kernel; ``None``: nothing changes.
+        elements: what changes.
         undo: sets memory back to what the kernel has; called on the event loop if the change was not applied.
         end: called on the event loop at the end in any case.
     """
 
     def __init__(
-        self, write: Callable[[], None], undo: Callable[[], None] = _nothing, end: Callable[[], None] = _nothing
+        self,
+        firewall: Firewall | None,
+        elements: Difference,
+        undo: Callable[[], None] = _nothing,
+        end: Callable[[], None] = _nothing,
     ) -> None:
-        self._write = write
+        self._elements = elements
+        self._firewall = firewall
+        self._applied = False
         self._undo = undo
         self._end = end
-        self._applied = False
 
-    def apply(self) -> None:
-        """Change the kernel, as one transaction; blocking, on the calling thread. A second call does nothing.
+    def apply(self, *others: PlannedChange) -> None:
+        """Change the kernel, with other plans in one transaction; blocking, on the calling thread.
+
+        What is applied already is left out.
 
         Raises:
             Error: as :meth:`sandnet.kernel.base.Firewall.change`; nothing has happened then.
         """
-        if not self._applied:
-            self._write()
-            self._applied = True
+        waiting = [change for change in (self, *others) if not change._applied]
+        removed: ElementMap = {}
+        added: ElementMap = {}
+        for change in waiting:
+            merge(removed, change._elements.removed)
+            merge(added, change._elements.added)
+        firewall = next((change._firewall for change in waiting if change._firewall), None)
+        if firewall and (removed or added):
+            firewall.change(removed, added)
+        for change in waiting:
+            change._applied = True
 
     @contextmanager
     def pending(self) -> Iterator[None]:
@@ -62,5 +79,5 @@ class PlannedChange:
             self._end()
 
 
-NO_CHANGE = PlannedChange(_nothing)
+NO_CHANGE = PlannedChange(None, Difference({}, {}))
 """The plan for what the kernel has already."""

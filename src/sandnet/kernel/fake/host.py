@@ -102,6 +102,11 @@ class FakeFirewall:
         return Listing("", {name: dict(found) for name, found in self.tables[table].items()})
 
     @recorded
+    def structure(self, table: str) -> str | None:
+        """Return that of :meth:`listing`."""
+        return "" if table in self.tables else None
+
+    @recorded
     def members(self, table: str, name: str) -> frozenset[bytes]:
         """Return the keys that were added."""
         return frozenset(self.tables.get(table, {}).get(name, ()))

@@ -46,6 +46,10 @@ class LinuxFirewall:
         """See :meth:`sandnet.kernel.linux.nftables.Nftables.listing`."""
         return self._nftables.listing(table)
 
+    def structure(self, table: str) -> str | None:
+        """See :meth:`sandnet.kernel.linux.nftables.Nftables.structure`."""
+        return self._nftables.structure(table)
+
     def members(self, table: str, name: str) -> frozenset[bytes]:
         """See :meth:`sandnet.kernel.base.Firewall.members`."""
         return self._nftables.members(table, name)

@@ -26,7 +26,7 @@ from sandnet.kernel.low_descriptors import LowDescriptors
 from sandnet.kernel.netlink.socket import Message, map_errors
 from sandnet.kernel.nft_types import declared_sets, spelled_elements
 from sandnet.kernel.nftables.element_messages import addition, removal
-from sandnet.kernel.nftables.nfnetlink import Nfnetlink
+from sandnet.kernel.nftables.nfnetlink import Nfnetlink, TableDeclaration
 from sandnet.kernel.nftables.script_compiler import compiled
 from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, Value
 from sandnet.prerequisites import NFTABLES_LIBRARY, install_command
@@ -193,14 +193,22 @@ class Nftables:
         Raises:
             Error: as :meth:`run`.
         """
-        with map_errors(f"read nftables table {table}"):
-            found = self._tables.declared(table)
+        found = self._declared(table)
         if found is None:
             return None
         elements = {name: self._elements(table, name) for name in found.sets}
         present = {name: each for name, each in elements.items() if each is not None}
         # a set that is missing was removed, probably with the table, while it was read
         return Listing(found.frame, present) if len(present) == len(elements) else None
+
+    def structure(self, table: str) -> str | None:
+        """Return a table's chains, rules and sets, without elements; ``None``: there is none.
+
+        Raises:
+            Error: as :meth:`run`.
+        """
+        found = self._declared(table)
+        return found.frame if found else None
 
     def members(self, table: str, name: str) -> frozenset[bytes]:
         """Return the keys of one set; none where there is no such set.
@@ -220,6 +228,10 @@ class Nftables:
         """Record that the transactions of other programs up to this generation have been checked."""
         with self._lock:
             self._acknowledged = generation
+
+    def _declared(self, table: str) -> TableDeclaration | None:
+        with map_errors(f"read nftables table {table}"):
+            return self._tables.declared(table)
 
     def _elements(self, table: str, name: str) -> Mapping[bytes, Value] | None:
         with map_errors(f"read the elements of {name} in nftables table {table}"):

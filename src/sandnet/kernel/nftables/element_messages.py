@@ -7,7 +7,7 @@ The library takes 20 µs for each.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Final
@@ -73,29 +73,34 @@ def decoded(bodies: Iterable[bytes]) -> dict[bytes, Value]:
 
 def _messages(kind: int, flags: int, which: ElementSet, items: Iterable[tuple[bytes, Value]]) -> Iterator[Message]:
     where, left = request(which.table, which.name), iter(items)
-    while batch := [_encoded(which.ranges, key, value) for key, value in islice(left, _BATCH)]:
-        yield Message(kind, flags, where + nested(_LIST, *batch))
+    while batch := [*islice(left, _BATCH)]:
+        yield Message(kind, flags, where + nested(_LIST, *_encoded(which, batch)))
 
 
-def _encoded(ranges: bool, key: bytes, value: Value) -> bytes:
-    if ranges:
-        middle = len(key) // 2
-        ends = nested(_KEY, attribute(_VALUE, key[:middle])) + nested(_KEY_END, attribute(_VALUE, key[middle:]))
-        return nested(_ELEMENT, ends + _data(value))
-    data = _data(value)
-    before, padding = _around(len(key), len(data))
-    return before + key + padding + data
+def _encoded(which: ElementSet, items: Sequence[tuple[bytes, Value]]) -> list[bytes]:
+    """Return the elements of a set. Its keys have one length, and many have one value."""
+    if which.ranges:
+        return [_encoded_range(key, value) for key, value in items]
+    length = len(items[0][0])
+    around = {value: _around(length, value) for value in {value for _, value in items}}
+    return [(ends := around[value])[0] + key + ends[1] for key, value in items]
 
 
-@lru_cache(maxsize=256)
-def _around(key: int, data: int) -> tuple[bytes, bytes]:
-    """Return what precedes a key of this length and the data of that length in an element, and the padding between."""
-    whole = nested(_ELEMENT, nested(_KEY, attribute(_VALUE, bytes(key))), bytes(data))
-    padding = -key % 4
-    return whole[: len(whole) - data - padding - key], bytes(padding)
+def _encoded_range(key: bytes, value: Value) -> bytes:
+    middle = len(key) // 2
+    ends = nested(_KEY, attribute(_VALUE, key[:middle])) + nested(_KEY_END, attribute(_VALUE, key[middle:]))
+    return nested(_ELEMENT, ends + _data(value))
 
 
 @lru_cache(maxsize=4096)
+def _around(length: int, value: Value) -> tuple[bytes, bytes]:
+    """Return what precedes and follows a key of this length in an element."""
+    data = _data(value)
+    whole = nested(_ELEMENT, nested(_KEY, attribute(_VALUE, bytes(length))), data)
+    start = 3 * _HEADER
+    return whole[:start], whole[start + length :]
+
+
 def _data(value: Value) -> bytes:
     if isinstance(value, str):
         word, _, chain = value.partition(" ")
