@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sandnet.dns.base import SetClient
-from tests.support.dns_servers import DnsHost, always, names, until
+from tests.support.conditions import until
+from tests.support.dns_servers import DnsHost, always, names
 from tests.support.network_host import Host
 
 SECONDS = 2.0

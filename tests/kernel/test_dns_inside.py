@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sandnet.dns.base import RemoveClient, SetClient
-from tests.support.dns_servers import DnsHost, FakeUpstream, always, names, query, rcode, records, reply_to, until
+from tests.support.conditions import until
+from tests.support.dns_servers import DnsHost, FakeUpstream, always, names, query, rcode, records, reply_to
 from tests.support.network_host import Host
 
 THERE, THERE6 = "10.77.0.2", "fd77::2"

@@ -22,6 +22,7 @@ from sandnet.dns.client import stop_resolver
 from sandnet.dns.control_protocol import FORMER_SOCKET, SOCKET, Hello, exchange
 from sandnet.kernel.linux.host_ports import PortHolder
 from sandnet.resolver import PARENT_CHECK_INTERVAL
+from tests.support.conditions import until
 from tests.support.dns_servers import (
     PATIENCE,
     DnsHost,
@@ -32,7 +33,6 @@ from tests.support.dns_servers import (
     rcode,
     records,
     reply_to,
-    until,
 )
 from tests.support.network_host import Host, seconds_to_start
 
@@ -121,35 +121,33 @@ async def test_takeover_by_another_release_fails_no_lookup(case: DnsHost) -> Non
     await old.replace([box, WEB])
     before = case.pids()
     await old.close()
-    asking = asyncio.create_task(_ask_all_the_time(case, box))
-    await asyncio.sleep(0.05)
+    answered: list[bytes] = []
+    asking = asyncio.create_task(_ask_all_the_time(case, box, answered))
+    await until(lambda: answered)
     new = await case.opened(release="2.0")
     await new.replace([box, WEB])
     await until(lambda: len(case.pids()) == 1 and case.pids() != before)
-    await asyncio.sleep(0.05)
+    enough = len(answered) + 10
+    await until(lambda: len(answered) >= enough or asking.done())
     asking.cancel()
-    asked = await asking
-    assert asked > 10
+    await asking
     assert not (case.run_dir / FORMER_SOCKET).exists()
 
 
-async def _ask_all_the_time(case: DnsHost, box: SetClient) -> int:
-    """How many questions were answered rightly, in the end; each from a port of its own, every fourth over TCP.
+async def _ask_all_the_time(case: DnsHost, box: SetClient, answered: list[bytes]) -> None:
+    """Send queries one after another, each from a port of its own, every fourth over TCP; collect the answers.
 
     Raises:
         OSError: one was not answered.
     """
-    asked = 0
-    try:
+    with suppress(asyncio.CancelledError):
         while True:
-            if asked % 4:
+            if len(answered) % 4:
                 answer = await case.ask(box, "web")
             else:
                 answer = (await asyncio.to_thread(_over_tcp, case, box, [query("web")]))[0]
             assert records(answer) == ["10.0.0.2"]
-            asked += 1
-    except asyncio.CancelledError:
-        return asked
+            answered.append(answer)
 
 
 def _over_tcp(case: DnsHost, box: SetClient, questions: list[bytes]) -> list[bytes]:
@@ -403,7 +401,7 @@ async def test_hostile_tcp_streams_are_cut_off_and_others_served(
     (pid,) = case.pids()
     await asyncio.to_thread(_over_tcp, case, box, [query("web")])  # libuv opens a descriptor with the first stream
     async with asyncio.timeout(PATIENCE):
-        while (await client.stats()).connections:  # noqa: ASYNC110 - the counts are asked for
+        while (await client.stats()).connections:  # noqa: ASYNC110  # the answer is the condition - the counts are asked for
             await asyncio.sleep(0.01)
     before = len(os.listdir(f"/proc/{pid}/fd"))
     for junk in (b"\0\0", b"\0\x05hello", b"\0\x0c" + b"\xff" * 12, b"\xff\xff" + os.urandom(3000)):
@@ -446,7 +444,9 @@ async def test_external_name_is_forwarded_and_server_changes_followed(
     await client.apply(box)
     assert rcode(await case.ask(box, "example.org")) == "SERVFAIL"
     case.resolv_conf.write_text("# none\nnameserver 127.0.0.11\nnameserver 127.0.1.1\n")
-    await asyncio.sleep(0.6)  # how often the file is looked at
+    async with asyncio.timeout(30):  # the file is checked twice a second
+        while rcode(await case.ask(box, "example.org")) == "SERVFAIL":  # noqa: ASYNC110  # the answer is the condition
+            await asyncio.sleep(0.01)
     assert await case.dig(box, "+short", "example.org") == "192.0.2.1\n"
     told = await client.explain("box", "example.org")
     assert told.upstreams == (ip_address("127.0.1.1"),)

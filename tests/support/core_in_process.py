@@ -78,6 +78,11 @@ class CoreInProcess:
         """From now on nobody looks for what others change: the kernel is asked by the test's own requests only."""
         self.controller._drift_watcher.close()
 
+    def users(self, lock: str) -> int:
+        """Return how many operations hold a lock or wait for it."""
+        found = self.controller._context.locks._locks.get(lock)
+        return found.users if found else 0
+
     async def network(self, name: str = "foo", **options: object) -> Network:
         """A bridge network."""
         asked = NetworkOptions(**options)  # type: ignore[arg-type]

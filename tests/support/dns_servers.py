@@ -25,6 +25,7 @@ from sandnet.dns.control_protocol import SOCKET
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.model.address import socket_address
 from sandnet.resolver import FALLBACK, USER
+from tests.support.conditions import until
 from tests.support.network_host import Host, eventually
 
 SANDBOXES: Final = "/run/sandboxes"
@@ -272,15 +273,3 @@ class DnsHost:
             upstream.close()
         self.kill()
         await asyncio.to_thread(eventually, lambda: not self.pids())
-
-
-async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait, without holding up the event loop, until ``condition`` is true.
-
-    Raises:
-        AssertionError: it is not, after ``seconds``.
-    """
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.005)

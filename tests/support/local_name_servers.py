@@ -40,6 +40,7 @@ class LocalResolver:
             self.server, release, os.geteuid() if owner is None else owner, self._complete, self.stopped.append
         )
         self._listener: socket.socket | None = None
+        self._clients: list[asyncio.StreamWriter] = []
         self.completed = 0
 
     async def start(self) -> None:
@@ -61,6 +62,18 @@ class LocalResolver:
         self._control.close()
         self.server.close()
         await asyncio.sleep(0)
+
+    async def connect(self, key: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to a client's TCP socket, until :meth:`close` or earlier."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[key])
+        self._clients.append(writer)
+        return reader, writer
+
+    def close(self) -> None:
+        """Close the sockets of both sides."""
+        self.server.close()
+        for writer in self._clients:
+            writer.transport.abort()
 
     def serve(self, *changes: Change) -> None:
         """Make changes, and give each asker its sockets."""

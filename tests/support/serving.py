@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,16 +13,10 @@ from sandnet.serving.http_server import Server
 from sandnet.serving.sockets import ListeningSocket
 from sandnet.serving.tls import Certificates
 from sandnet.serving.unix_socket import open_unix
+from tests.support.conditions import until
 from tests.support.in_process import started
 
 GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until it is so, at most ten seconds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # there is nothing that would tell us
-            await asyncio.sleep(0.001)
 
 
 class Running:

@@ -17,7 +17,8 @@ from sandnet.dns.client_connection import ControlConnection
 from sandnet.dns.control_protocol import Lack
 from sandnet.dns.takeover import OpenedSockets
 from sandnet.errors import Error, Kind
-from tests.support.dns_servers import names, until
+from tests.support.conditions import until
+from tests.support.dns_servers import names
 from tests.support.local_name_servers import LocalResolver, asker
 
 WEB = names("front", "e1", "web", "10.0.0.2")

@@ -13,7 +13,8 @@ import pytest
 
 from sandnet.api.middleware.normalization import MAX_BODY, MAX_TARGET
 from sandnet.serving.http_connection import MAX_HEAD, MAX_PIPELINE, ConnectionTimeouts
-from tests.support.serving import GET, Running, running, until
+from tests.support.conditions import until
+from tests.support.serving import GET, Running, running
 
 CLOSING = GET[:-2] + b"Connection: close\r\n\r\n"
 POST = b"POST /networks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -22,7 +22,8 @@ from sandnet.serving.http_connection import MAX_HEAD, MAX_MESSAGE, Connection, C
 from sandnet.serving.tls import Certificates, certificates
 from sandnet.transport import Tls
 from tests.support.certificates import Authority, Identity
-from tests.support.serving import GET, running, until
+from tests.support.conditions import until
+from tests.support.serving import GET, running
 
 HASTY = ConnectionTimeouts(head=0.3, body=0.3, stall=0.3)
 

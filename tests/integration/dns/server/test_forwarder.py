@@ -20,7 +20,8 @@ from sandnet.dns.server.server_liveness import Liveness
 from sandnet.dns.server.upstream_query import HOLD_NEGATIVE, HOLD_POSITIVE
 from sandnet.dns.server.upstream_sockets import LARGEST
 from sandnet.model.address import Address
-from tests.support.dns_servers import query, rcode, records, reply_to, until
+from tests.support.conditions import until
+from tests.support.dns_servers import query, rcode, records, reply_to
 
 Replying = Callable[[bytes], Sequence[bytes]]
 SLACK = 3.0

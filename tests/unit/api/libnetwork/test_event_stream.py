@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ import uvicorn
 from sandnet.api.libnetwork.event_stream import Streams
 from sandnet.api.middleware.normalization import Message, RequestNormalizer
 from sandnet.client import Client
+from tests.support.conditions import until
 from tests.support.in_process import Served, assert_refused, make, served
 
 SOON = 20.0
@@ -225,13 +226,6 @@ async def test_head_of_the_event_stream_ends(daemon: Served, streams: Streams) -
         assert await reader.next() == {"type": "http.response.body", "body": b"", "more_body": False}
         assert "sandnet-sequence" in reader.headers
     assert streams.open == 0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something nobody announces."""
-    async with asyncio.timeout(SOON):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 async def test_real_client_gets_events_at_once_and_disconnect_frees_it(

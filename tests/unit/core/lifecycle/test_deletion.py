@@ -10,6 +10,7 @@ import pytest
 
 from sandnet.errors import Error, Kind
 from sandnet.model import JoinSpec
+from tests.support.conditions import until
 from tests.support.core_in_process import CoreInProcess, mapping
 
 
@@ -145,7 +146,7 @@ async def test_forced_deletion_waits_for_a_busy_endpoint(rig: CoreInProcess) -> 
     two = rig.controller.services.find("two")
     async with rig.controller._context.locks.hold(f"endpoint/{two.id}"):
         deletion = asyncio.ensure_future(rig.controller.removal.network("foo", force=True))
-        await asyncio.sleep(0.05)
+        await until(lambda: rig.users(f"endpoint/{two.id}") == 2)
         with pytest.raises(Error) as caught:
             await rig.endpoint("late")
         assert caught.value.code == "network_not_found"

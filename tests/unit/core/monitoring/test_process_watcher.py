@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from threading import Event
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,21 +13,33 @@ from sandnet.core.monitoring import process_watcher
 from sandnet.errors import Error, Kind
 from sandnet.model import EndpointSpec, JoinSpec
 from sandnet.stores.base import Change, Delete
+from tests.support.conditions import until
 from tests.support.core_in_process import CoreInProcess
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is looked at once a second is looked at much more often."""
+    """Check much more often than once a second."""
     monkeypatch.setattr(process_watcher, "INTERVAL", 0.01)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until it is true, for half a minute at most."""
-    deadline = monotonic() + 30
-    while not condition():
-        assert monotonic() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.005)
+@pytest.fixture(autouse=True)
+def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Waits until the daemon has checked three times more; an empty namespace is reclaimed at the second check."""
+    done = 0
+    scan = process_watcher.ProcessWatcher._scan
+
+    async def counted(self: process_watcher.ProcessWatcher) -> None:
+        nonlocal done
+        await scan(self)
+        done += 1
+
+    async def wait() -> None:
+        enough = done + 4  # one may have begun before
+        await until(lambda: done >= enough)
+
+    monkeypatch.setattr(process_watcher.ProcessWatcher, "_scan", counted)
+    return wait
 
 
 async def joined_by_pid(rig: CoreInProcess, container: str, endpoint: str, pid: int, **wishes: Any) -> None:
@@ -68,7 +79,7 @@ async def test_exit_of_a_pid_joined_process_leaves_but_keeps_endpoint(
 
 @pytest.mark.parametrize(("wishes", "stays"), [({}, True), ({"auto_remove": True}, False), ({"watch_pid": 7}, False)])
 async def test_join_options_decide_whether_exit_removes_our_namespace(
-    rig: CoreInProcess, wishes: dict[str, Any], stays: bool
+    rig: CoreInProcess, checked: Callable[[], Awaitable[None]], wishes: dict[str, Any], stays: bool
 ) -> None:
     await rig.network()
     await rig.endpoint("one")
@@ -77,11 +88,11 @@ async def test_join_options_decide_whether_exit_removes_our_namespace(
     rig.kernel.processes.inside[7] = box.inode
     if "auto_remove" in wishes:
         await until(lambda: rig.controller.sandboxes.find("c1").occupied)
-    await asyncio.sleep(0.1)
+    await checked()
     assert containers(rig) == ["c1"]
     rig.kernel.processes.end(7)
     if stays:
-        await asyncio.sleep(0.2)
+        await checked()
         assert containers(rig) == ["c1"]
     else:
         await until(lambda: containers(rig) == [])
@@ -106,7 +117,7 @@ async def test_sandbox_is_kept_if_a_new_join_replaced_the_old_process(
     await until(joining.is_set)
     rig.kernel.processes.end(100)
     await until(lambda: rig.controller._process_watcher._removing)
-    await asyncio.sleep(0.05)  # the burial waits for the locks by now; where it does not, the test sees less
+    await until(lambda: rig.users("sandbox/c1") == 2)  # the removal waits for the join
     go_on.set()
     await join
     await until(lambda: not rig.controller._process_watcher._exited)
@@ -116,11 +127,13 @@ async def test_sandbox_is_kept_if_a_new_join_replaced_the_old_process(
     await until(lambda: containers(rig) == [])
 
 
-async def test_auto_remove_keeps_a_sandbox_never_entered(rig: CoreInProcess) -> None:
+async def test_auto_remove_keeps_a_sandbox_never_entered(
+    rig: CoreInProcess, checked: Callable[[], Awaitable[None]]
+) -> None:
     await rig.network()
     await rig.endpoint("one")
     await rig.join("c1", "one", auto_remove=True)
-    await asyncio.sleep(0.2)
+    await checked()
     assert containers(rig) == ["c1"]
 
 
@@ -135,11 +148,13 @@ async def test_auto_remove_reclaims_after_exit_during_daemon_downtime(rig: CoreI
     await until(lambda: containers(rig) == [])
 
 
-async def test_sandbox_without_auto_remove_outlives_its_process(rig: CoreInProcess) -> None:
+async def test_sandbox_without_auto_remove_outlives_its_process(
+    rig: CoreInProcess, checked: Callable[[], Awaitable[None]]
+) -> None:
     await rig.network()
     await joined_by_pid(rig, "c1", "one", 100, auto_remove=False)
     rig.kernel.processes.end(100)
-    await asyncio.sleep(0.2)
+    await checked()
     assert containers(rig) == ["c1"]
     await rig.controller.removal.network("foo")  # but it does not stand in the way any more
     assert containers(rig) == []
@@ -178,7 +193,9 @@ async def test_running_process_is_watched_again_after_a_restart(rig: CoreInProce
     await until(lambda: containers(rig) == [])
 
 
-async def test_rejoined_container_outlives_its_first_process(rig: CoreInProcess) -> None:
+async def test_rejoined_container_outlives_its_first_process(
+    rig: CoreInProcess, checked: Callable[[], Awaitable[None]]
+) -> None:
     await rig.network()
     await joined_by_pid(rig, "c1", "one", 100)
     rig.kernel.processes.begin(200)
@@ -187,7 +204,7 @@ async def test_rejoined_container_outlives_its_first_process(rig: CoreInProcess)
     await rig.join("c1", "one", watch_pid=200)
     rig.kernel.processes.end(100)
     await rig.controller.removal.remove_exited(first)
-    await asyncio.sleep(0.1)
+    await checked()
     assert containers(rig) == ["c1"]
 
 
@@ -298,8 +315,8 @@ async def test_restart_during_bulk_removal_leaves_nothing_behind(
 
         monkeypatch.setattr(rig.store, "commit", last_fails)
     all_die(rig)
-    await until(lambda: rig.controller._process_watcher._removing == set() or not containers(rig))
-    await asyncio.sleep(0.05)  # it has come to the step by now; where it has not, the test sees less
+    watcher = rig.controller._process_watcher
+    await until(lambda: not watcher._draining and (watcher._exited or not containers(rig)))
     monkeypatch.setattr(rig.store, "commit", commit)
     await rig.start()
     await rig.controller._context.link_reaper.wait()
