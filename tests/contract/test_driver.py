@@ -110,7 +110,10 @@ async def case(request: pytest.FixtureRequest, kernel_case: KernelCase) -> Drive
     sysctls = SysctlManager(kernel_case.kernel.sysctl, MemoryStore(), workers)
     host_network = HostNetwork(kernel_case.kernel, workers, sysctls)
     networks: list[NetworkState] = []
-    await host_network.start(lambda phases: [each for each in networks if each.network.phase in phases])
+    await host_network.start(
+        lambda phases: [each for each in networks if each.network.phase in phases],
+        lambda phases: [each.network for each in networks if each.network.phase in phases],
+    )
     return DriverCase(
         request.param(kernel_case.kernel, workers, host_network), kernel_case.kernel, host_network, networks
     )

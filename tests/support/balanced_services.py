@@ -103,7 +103,7 @@ class BalancedHost:
         self.endpoints: dict[str, Endpoint] = {}
         self.backends: dict[str, list[Attachment]] = {}
         self.clients: list[EndpointState] = []
-        asyncio.run(self.host_network.start(lambda _: []))
+        asyncio.run(self.host_network.start(lambda _: [], lambda _: []))
         asyncio.run(self.driver.create_network(self.net))
 
     def new_driver(self) -> BridgeDriver:
@@ -123,7 +123,7 @@ class BalancedHost:
         self.driver = self.new_driver()
         states = [EndpointState(ep, self.backends[ep.id]) for ep in self.endpoints.values()]
         states += self.clients
-        asyncio.run(self.host_network.start(lambda _: [NetworkState(self.net, states)]))
+        asyncio.run(self.host_network.start(lambda _: [NetworkState(self.net, states)], lambda _: [self.net]))
         asyncio.run(self.driver.create_network(self.net))
 
     def service(self, *, ports: bool = False, affinity: Affinity = Affinity.FLOW) -> Endpoint:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sandnet.drivers import readonly_sysctls
 from sandnet.drivers.forwarding import Forwarding
 from sandnet.drivers.router_advertisements import RouterAdvertisements
-from sandnet.drivers.routing_rules import NO_WAY_IN, RoutingRules
+from sandnet.drivers.routing_rules import NO_WAY_IN, NetworksOf, RoutingRules
 from sandnet.drivers.sysctls import SysctlManager
 from sandnet.errors import Error, Kind
 from sandnet.firewall.base import Fault, StateOf
@@ -52,22 +52,23 @@ class HostNetwork:
         self._forwarding_lock = asyncio.Lock()
         """Lock: the packet filter must restrict forwarding before it is enabled."""
 
-    async def start(self, state: StateOf) -> None:
+    async def start(self, state: StateOf, networks: NetworksOf) -> None:
         """Prepare the host for the recorded networks; called once, before any other method. Established flows continue.
 
         Args:
-            state: returns the networks of all drivers that have links, in given phases.
+            state: returns the networks of all drivers that have links, in given phases, with their endpoints.
+            networks: returns these networks alone.
 
         Raises:
             Error: the kernel refuses.
         """
         if self.packet_filter.unavailable():
             return
-        nets = [each.network for each in state((Phase.READY,))]
+        nets = networks((Phase.READY,))
         await self._forwarding.start(nets)
         await self.packet_filter.start(state)
         await self.enable_forwarding(nets)
-        await self._routing_rules.start(state)
+        await self._routing_rules.start(networks)
         await self.packet_filter.forget_stale(published_endpoints(state))
 
     async def stop(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 
-from sandnet.firewall.base import StateOf
 from sandnet.kernel.base import Host
 from sandnet.kernel.types import BridgeRoute
 from sandnet.kernel.workers import Workers
-from sandnet.model import Phase
+from sandnet.model import Network, Phase
+
+NetworksOf = Callable[[Collection[Phase]], list[Network]]
+"""Function that returns the networks in one of these phases that have a link on the host, as they are now."""
 
 NO_WAY_IN = "what goes to its sandboxes takes another way: published ports do not answer"
 
@@ -24,16 +27,18 @@ class RoutingRules:
     def __init__(self, host: Host, workers: Workers) -> None:
         self._host = host
         self._workers = workers
-        self._state: StateOf = lambda _: []
+        self._networks: NetworksOf = lambda _: []
+        self._known: dict[str, tuple[Network, list[BridgeRoute]]] = {}
+        """By id: a network's record and its routes. Each second and each change of a network asks for all of them."""
         self._lock = asyncio.Lock()
 
-    async def start(self, state: StateOf) -> None:
-        """Ensure the priority from now on for the networks that ``state`` returns.
+    async def start(self, networks: NetworksOf) -> None:
+        """Ensure the priority from now on for the networks that ``networks`` returns.
 
         Raises:
             Error: the kernel refuses.
         """
-        self._state = state
+        self._networks = networks
         await self.ensure()
 
     async def is_ensured(self) -> bool:
@@ -65,6 +70,15 @@ class RoutingRules:
             await self._workers.run(self._host.prefer, ())
 
     def _routes(self, *phases: Phase) -> list[BridgeRoute]:
-        nets = [each.network for each in self._state(phases) if each.network.link]
-        subnets = [(net, subnet) for net in nets for subnet in (net.ipv4, net.ipv6) if subnet]
-        return [BridgeRoute(sub.prefix, net.link, sub.bridge.ip if sub.bridge else None) for net, sub in subnets]
+        nets = self._networks(phases)
+        if len(self._known) > 2 * len(nets) + 10:  # most of them were deleted
+            self._known.clear()
+        return [route for net in nets for route in self._routes_of(net)]
+
+    def _routes_of(self, net: Network) -> list[BridgeRoute]:
+        known, routes = self._known.get(net.id, (None, []))
+        if known is not net:
+            subnets = [subnet for subnet in (net.ipv4, net.ipv6) if subnet]
+            routes = [BridgeRoute(sub.prefix, net.link, sub.bridge.ip if sub.bridge else None) for sub in subnets]
+            self._known[net.id] = net, routes
+        return routes

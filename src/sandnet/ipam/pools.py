@@ -50,7 +50,7 @@ class Occupied:
         return self._spans[version]
 
 
-def next_subnet(pools: Sequence[IPv4Network], size: int, occupied: Iterable[Prefix]) -> IPv4Network | None:
+def next_subnet(pools: Sequence[IPv4Network], size: int, *occupied: Iterable[Prefix]) -> IPv4Network | None:
     """Return the lowest free subnet of the first pool that has one; ``None`` when all pools are full.
 
     Args:
@@ -59,9 +59,9 @@ def next_subnet(pools: Sequence[IPv4Network], size: int, occupied: Iterable[Pref
         occupied: prefixes that the subnet must not overlap. A frequent caller keeps an ``Occupied``, which is not
             sorted again at every call.
     """
-    spans = _occupied(occupied).spans(4)
+    lists = [_occupied(each).spans(4) for each in occupied]
     for pool in pools:
-        start = _first_gap(pool, 1 << (pool.max_prefixlen - size), spans)
+        start = _first_gap(pool, 1 << (pool.max_prefixlen - size), lists)
         if start is not None:
             return IPv4Network((start, size))
     return None
@@ -91,15 +91,25 @@ def unique_local_prefix(random: Callable[[int], bytes]) -> IPv6Network:
     return IPv6Network((b"\xfd" + random(5) + bytes(10), 64))
 
 
-def _first_gap(pool: IPv4Network, step: int, spans: Sequence[_Span]) -> int | None:
-    """Return the first multiple of ``step`` in the pool from which ``step`` addresses are free."""
+def _first_gap(pool: IPv4Network, step: int, lists: Sequence[Sequence[_Span]]) -> int | None:
+    """Return the first multiple of ``step`` in the pool from which ``step`` addresses are free in all lists."""
     start, end, _ = _span(pool)
+    found = -1
+    while found != start:  # what is free in one list may be occupied in another one
+        found = start
+        for spans in lists:
+            start = _free_from(start, step, spans)
+    return start if start + step - 1 <= end else None
+
+
+def _free_from(start: int, step: int, spans: Sequence[_Span]) -> int:
+    """Return the first multiple of ``step`` from ``start`` on whose ``step`` addresses are in none of the spans."""
     for first, last, _ in spans:
         if first >= start + step:
             break
         if last >= start:
             start = (last // step + 1) * step
-    return start if start + step - 1 <= end else None
+    return start
 
 
 def _occupied(prefixes: Iterable[Prefix]) -> Occupied:

@@ -7,13 +7,39 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 
 from sandnet.errors import Error, Kind, invalid
-from sandnet.ipam.pools import DEFAULT_SIZE, next_subnet, overlap, unique_local_prefix
+from sandnet.ipam.pools import DEFAULT_SIZE, Occupied, next_subnet, overlap, unique_local_prefix
 from sandnet.ipam.usage import PoolUsage, some, usage
 from sandnet.model import Interface, Network, Prefix, Subnet
 
 
+class SubnetIndex:
+    """The subnets of the existing networks in address order, kept from one plan to the next."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Network] = {}
+        self._subnets = Occupied()
+
+    def subnets_of(self, networks: Sequence[Network]) -> Occupied:
+        """Return the subnets of these networks. Only those that changed since the last call are sorted in again."""
+        current = {net.id: net for net in networks}
+        for known in self._known.values():
+            if current.get(known.id) is not known:
+                for prefix in _prefixes([known]):
+                    self._subnets.discard(prefix)
+        for net in current.values():
+            if self._known.get(net.id) is not net:
+                for prefix in _prefixes([net]):
+                    self._subnets.add(prefix)
+        self._known = current
+        return self._subnets
+
+
 def plan_ipv4(
-    net: Network, others: Sequence[Network], occupied: Sequence[Prefix], pools: Sequence[IPv4Network]
+    net: Network,
+    others: Sequence[Network],
+    occupied: Sequence[Prefix],
+    pools: Sequence[IPv4Network],
+    index: SubnetIndex | None = None,
 ) -> Subnet:
     """Return the IPv4 subnet of a new network.
 
@@ -22,6 +48,7 @@ def plan_ipv4(
         others: the existing networks.
         occupied: prefixes that the host uses.
         pools: the pools to allocate from when no subnet is requested.
+        index: the one of the caller's earlier plans; ``None``: all subnets are sorted for this plan.
 
     Raises:
         Error: ``CONFLICT`` when the requested subnet overlaps, ``EXHAUSTED`` when no pool has a free one.
@@ -29,8 +56,7 @@ def plan_ipv4(
     options = net.options
     prefix = options.bridge_address.network if options.bridge_address else options.subnet
     if prefix is None:
-        taken = [*occupied, *_prefixes(others)]
-        prefix = next_subnet(pools, DEFAULT_SIZE, taken)
+        prefix = next_subnet(pools, DEFAULT_SIZE, occupied, (index or SubnetIndex()).subnets_of(others))
         if prefix is None:
             raise _exhausted(pools, others, occupied)
     else:

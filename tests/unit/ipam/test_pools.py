@@ -140,3 +140,9 @@ def test_unique_local_prefix_uses_random_bytes_as_global_id() -> None:
 
     assert unique_local_prefix(random) == IPv6Network("fd12:3456:789a::/64")
     assert asked == [5]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(near_pools), st.lists(near_pools), st.integers(22, 32))
+def test_two_lists_are_occupied_like_their_sum(one: list[Prefix], other: list[Prefix], size: int) -> None:
+    assert next_subnet(POOLS, size, one, other) == next_subnet(POOLS, size, [*one, *other])

@@ -57,8 +57,11 @@ class DesiredState:
         """Return the networks that have a link on the host, with their endpoints and attachments in one of these
         phases.
         """
-        own = (net for net in self._records.networks() if net.link and net.phase in phases)
-        return [NetworkState(net, self._endpoints(net.id, phases)) for net in own]
+        return [NetworkState(net, self._endpoints(net.id, phases)) for net in self.linked_networks(phases)]
+
+    def linked_networks(self, phases: Collection[Phase]) -> list[Network]:
+        """Return the same networks alone: to collect their endpoints takes 5 ms of the event loop at a thousand."""
+        return [net for net in self._records.networks() if net.link and net.phase in phases]
 
     def _endpoints(self, network_id: str, phases: Collection[Phase]) -> list[EndpointState]:
         found = (endpoint for endpoint in self._records.endpoints_of(network_id) if endpoint.phase in phases)

@@ -119,7 +119,10 @@ class Restore:
             await self._sandboxes.drop(attachment)
 
     async def _start_host_network(self) -> None:
-        await self._run_all("driver bridge", [self._context.host_network.start(self._desired.networks_with_links)])
+        await self._run_all(
+            "driver bridge",
+            [self._context.host_network.start(self._desired.networks_with_links, self._desired.linked_networks)],
+        )
 
     async def _drop_exited_sandboxes(self, candidates: Collection[str]) -> None:
         """Remove the sandboxes of exited containers; after a reboot these are all, as no namespace is left.

@@ -16,7 +16,7 @@ from sandnet.drivers.host_network import HostNetwork
 from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall.base import Fault
 from sandnet.firewall.egress import refuse_egress
-from sandnet.ipam.subnet_plan import addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
+from sandnet.ipam.subnet_plan import SubnetIndex, addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.sysctl import set_where_different
@@ -59,6 +59,7 @@ class BridgeDriver:
         self._host_network = host_network
         self._packet_filter = host_network.packet_filter
         self._pools = pools
+        self._subnets = SubnetIndex()
         self._missing = kernel.host.missing_features()
 
     def unavailable(self) -> str:
@@ -123,7 +124,7 @@ class BridgeDriver:
             refuse_overlap(net, own.network, others, occupied)
             ipv4 = subnet4(net, own.network, own)
         else:
-            ipv4 = plan_ipv4(net, others, occupied, self._pools)
+            ipv4 = plan_ipv4(net, others, occupied, self._pools, self._subnets)
         net = replace(net, ipv4=ipv4, ipv6=plan_ipv6(net, others, occupied))
         await self._workers.run(refuse_egress, net, self._kernel.host)
         return replace(net, added=tuple(address for address in addresses(net) if found and address not in held))
