@@ -26,13 +26,16 @@ from bench.sandnet_daemon import Daemon
 from bench.timing import Counts
 from sandnet.composition import name_client
 from sandnet.config import Config
-from sandnet.dns.base import SERVER_ADDRESS, SetClient, SetNames
+from sandnet.dns.base import SetClient, SetNames
 from sandnet.dns.client import NameClient
 from sandnet.dns.client_connection import ControlConnection
 from sandnet.dns.control_protocol import SOCKET
 from sandnet.dns.server.forwarder import PORT
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.syscalls import in_namespace, opened_namespace
+from sandnet.model import name_server
+
+SERVER = str(name_server.ADDRESS)
 
 TITLE = "Names"
 OURS = "sandnet"
@@ -92,7 +95,7 @@ def _asked(counts: Counts) -> tuple[list[Figure], str]:
         )
     figures = [*_compared(rates), *(_tail(name, halves[name], seen) for name, seen in tails.items())]
     note = (
-        f"dnsperf inside the sandbox queries {SERVER_ADDRESS} for {len(ASKED)} local names over UDP, A records, with "
+        f"dnsperf inside the sandbox queries {SERVER} for {len(ASKED)} local names over UDP, A records, with "
         f"at most 100 questions outstanding, in alternating runs of {counts.seconds} s. The latency is dnsperf's, the "
         f"median of the runs' 99th percentiles. {ECHO.capitalize()} answers without a lookup, and shows what the "
         "machine itself takes."
@@ -112,7 +115,7 @@ def _in_turn(names: Iterable[str], counts: Counts, run: Callable[[str], float]) 
 def _echo(directory: Path) -> Iterator[str]:
     """Yield a namespace with the echo in it; its path."""
     namespace, log = Namespace(), directory / "echo"
-    process = namespace.start([sys.executable, "-m", "bench.echo", SERVER_ADDRESS, str(PORT)], log)
+    process = namespace.start([sys.executable, "-m", "bench.echo", SERVER, str(PORT)], log)
     try:
         wait_until(lambda: echo.LISTENING in log.read_text(), START, "the echo does not listen")
         yield namespace.path
@@ -129,7 +132,7 @@ def _sandbox(daemon: Daemon) -> str:
 def _dnsperf(place: str, directory: Path, seconds: int, *more: str) -> str:
     """Return what it says; to a file, so that no reader takes part of the processor meanwhile."""
     out = directory / "out"
-    command = ["nsenter", f"--net={place}", "dnsperf", "-s", SERVER_ADDRESS, "-d", str(directory / "questions")]
+    command = ["nsenter", f"--net={place}", "dnsperf", "-s", SERVER, "-d", str(directory / "questions")]
     with out.open("w") as file:
         subprocess.run([*command, "-l", str(seconds), *more], stdout=file, stderr=file, check=True)
     return out.read_text()
@@ -286,6 +289,6 @@ def address_told(key: str, name: str) -> IPv4Address:
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with asking:
         asking.settimeout(WAIT)
-        asking.connect((SERVER_ADDRESS, PORT))
+        asking.connect((SERVER, PORT))
         asking.send(question)
         return IPv4Address(asking.recv(512)[-4:])

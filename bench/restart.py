@@ -14,8 +14,10 @@ from bench.host import Namespace, stop
 from bench.sandnet_daemon import Daemon
 from bench.throughput import wait_for_listener
 from bench.timing import Counts
-from sandnet.dns.base import SERVER_ADDRESS
 from sandnet.dns.server.forwarder import PORT as NAMES
+from sandnet.model import name_server
+
+SERVER = str(name_server.ADDRESS)
 
 Plan = Any
 """What the flows are told and tell: JSON."""
@@ -176,7 +178,7 @@ class Scene:
             {"flow": "udp service", **packets, "ports": PORTS, **inside, **service},
             {"flow": "tcp service", **stream, **inside, **service},
             {"flow": "udp published service", **packets, "ports": PORTS, **outside, **host, "port": PUBLISHED_SERVICE},
-            {"flow": "names", "kind": "names", "rate": QUESTIONS, **inside, "address": SERVER_ADDRESS, "port": NAMES,
+            {"flow": "names", "kind": "names", "rate": QUESTIONS, **inside, "address": SERVER, "port": NAMES,
              "name": "web"},
         ]  # fmt: skip
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
 from sandnet.drivers.host_network import HostNetwork
-from sandnet.firewall.base import Fault
+from sandnet.firewall.base import Fault, RunWith
 from sandnet.ipam.subnet_plan import plan_ipv4
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Bridge, NamespaceState, Port, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_names import bridge_name
+
+T = TypeVar("T")
 
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
 
@@ -90,14 +92,13 @@ class SegmentDriver:
             holder=att.holder,
         )
 
-    async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """Settle what the port may send before there is one, and return the pair."""
-        await self._packet_filter.allow_port(net, ep, att)
-        return self.link(net, ep, att)
+    async def join(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
+        """Set what the port may send, then set up the sandbox with it."""
+        return await self._packet_filter.allow_port(net, ep, att, set_up)
 
-    async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Forget what their ports might send."""
-        await self._packet_filter.remove_ports([attachment.host_link for attachment in gone])
+    async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
+        """Set the ports down, then forget what they might send."""
+        await self._packet_filter.remove_ports([attachment.host_link for attachment in gone], tear_down)
 
     async def faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
         """Return the networks whose bridge is missing or down."""

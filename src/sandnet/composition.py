@@ -24,10 +24,9 @@ from sandnet.core.state.boot_id import BootId
 from sandnet.core.state.events import Events
 from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
-from sandnet.dns.base import SERVER_ADDRESS, NameService
+from sandnet.dns.base import NameService
 from sandnet.dns.client import NameClient, stop_resolver
 from sandnet.dns.control_protocol import HOST, PROTOCOL, SOCKET, Lack
-from sandnet.dns.server.forwarder import PORT
 from sandnet.dns.socket_provider import OpenSockets, Run
 from sandnet.dns.takeover import OpenedSockets, claim
 from sandnet.drivers.base import Driver
@@ -42,9 +41,11 @@ from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.kernel.linux.namespace_sockets import open_query_sockets_in, open_sockets, open_sockets_in
+from sandnet.kernel.linux.pool.preparation import Listen
 from sandnet.kernel.safe_files import Files
 from sandnet.kernel.spawn import start_detached
 from sandnet.kernel.workers import Workers
+from sandnet.model import name_server
 from sandnet.stores.base import Store
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.sqlite.store import SqliteStore
@@ -61,7 +62,7 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
     """
     store = await _open_store(config)
     workers = Workers()
-    kernel = LinuxKernel(config.sandbox_dir)
+    kernel = LinuxKernel(config.sandbox_dir, Listen(name_server.ADDRESS, name_server.PORT) if config.dns else None)
     names = name_client(config, workers.run) if config.dns else None
     try:
         if names:
@@ -133,7 +134,7 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
             return OpenedSockets(0, _listen_for_host(host_listen))
         if not key.startswith(root) or ".." in key.split("/"):
             raise not_found("namespace", key, f"only those below {root} are served")
-        listening = open_sockets_in(key, inode, ip_address(SERVER_ADDRESS), PORT) if lack.listening else ()
+        listening = open_sockets_in(key, inode, name_server.ADDRESS, name_server.PORT) if lack.listening else ()
         return OpenedSockets(inode, listening, _query_sockets(key, inode, lack))
 
     return open_sockets
@@ -172,8 +173,7 @@ def assemble(
     events = Events()
     records = Records(store, events)
     naming = ResolverSync(records, names)
-    files_dir = os.path.join(config.state_dir, "sandboxes")
-    files = Files([config.state_dir, *config.file_dirs])
+    files = Files([config.state_dir, config.own_files[0], *config.file_dirs])
     host_network = HostNetwork(
         kernel,
         workers,
@@ -187,13 +187,13 @@ def assemble(
         BridgeDriver(kernel, workers, reaper, host_network, config.pools),
     ]
     context = Context(
-        settings=Settings(config.sandbox_dir, files_dir, config.default_network),
+        settings=Settings(config.sandbox_dir, config.own_files[0], config.default_network),
         records=records,
         boot_id=BootId(store, kernel.sysctl, workers),
         leases=Leases(records),
         resolver_sync=naming,
         events=events,
-        host_files=HostFiles(records, files, workers, naming, files_dir),
+        host_files=HostFiles(records, files, workers, naming, config.own_files),
         locks=Locks(),
         operations=Operations(),
         drivers={driver.name: driver for driver in drivers},

@@ -36,9 +36,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     server_names: tuple[str, ...] = ()
     """Further names and addresses by which TCP clients call this server."""
     state_dir: str = "/var/lib/sandnet"
-    """Records, and the files of sandboxes. Survives a reboot."""
+    """Records. Survives a reboot."""
     run_dir: str = "/run/sandnet"
-    """The socket and the pid file. Lost at a reboot."""
+    """The socket, the pid file, and the files of sandboxes. Lost at a reboot."""
     sandbox_dir: str = "/var/run/docker/netns"
     """Where namespaces are pinned."""
     store: str = EMBEDDED
@@ -46,7 +46,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     default_network: str = "bridge"
     """The network of requests with an empty ``network_name``."""
     file_dirs: tuple[str, ...] = ("/var/lib/docker/containers",)
-    """Directories, beside the state directory, in which requests may name hosts and resolv.conf files."""
+    """Further directories in which requests may name hosts and resolv.conf files. The state directory is one, too."""
     pools: tuple[IPv4Network, ...] = tuple(DEFAULT_POOLS)
     """Pools of subnets for networks that request none."""
     max_flows: int = MAX_FLOWS
@@ -61,6 +61,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Limit of concurrent queries of one sandbox to upstream servers."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
+
+    @property
+    def own_files(self) -> tuple[str, str]:
+        """The directories of hosts and resolv.conf files without a requested path, new ones in the first.
+
+        The run directory is on a memory file system, where a file costs a tenth of what it costs on a disk. Earlier
+        releases used the state directory.
+        """
+        return f"{self.run_dir}/sandboxes", f"{self.state_dir}/sandboxes"
 
 
 def load(path: str | None, overrides: Mapping[str, object]) -> Config:

@@ -148,7 +148,7 @@ def _remove_own_files(config: Config) -> None:
     ):
         path.unlink(missing_ok=True)
     remove_folders(config)
-    for directory in (os.path.join(config.state_dir, "sandboxes"), config.state_dir, config.run_dir):
+    for directory in (*config.own_files, config.state_dir, config.run_dir):
         with suppress(OSError):
             os.rmdir(directory)
 

@@ -26,7 +26,6 @@ from typing import Final
 
 import uvloop
 
-from sandnet.dns.base import SERVER_ADDRESS
 from sandnet.dns.server.control import Control
 from sandnet.dns.server.forwarder import DEADLINE, OWN, PORT, Upstream
 from sandnet.dns.server.host_nameservers import HostNameservers
@@ -37,6 +36,7 @@ from sandnet.kernel.capabilities import drop_privileges, raise_oom_score
 from sandnet.kernel.linux.namespace_sockets import disconnect
 from sandnet.kernel.syscall_filter import load_filter
 from sandnet.logs import RESOLVER, FileHandler, configure
+from sandnet.model import name_server
 from sandnet.model.address import Address
 
 _log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ async def _serve(
 
 
 def _assembled(options: argparse.Namespace, problem: str) -> Resolver:
-    own = {ip_address(SERVER_ADDRESS)}
+    own = {name_server.ADDRESS}
     if options.host_listen and options.host_listen[1] == PORT:
         own.add(options.host_listen[0])
     answers = QueryHandler(Upstream(own_limit=options.outstanding), HostNameservers(), own=own)

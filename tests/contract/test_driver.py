@@ -18,14 +18,17 @@ from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.null import NullDriver
 from sandnet.drivers.sysctls import SysctlManager
-from sandnet.firewall.base import EndpointState, NetworkState
+from sandnet.errors import Error, Kind
+from sandnet.firewall.base import EndpointState, NetworkState, RunWith, Step
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
+from sandnet.kernel.types import Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, BoundPort, Endpoint, Network, NetworkOptions, Phase
 from sandnet.model.link_alias import attachment_alias
 from sandnet.model.sandbox import Origin, Sandbox
 from sandnet.stores.memory import MemoryStore
+from tests.support.jobs import run_step
 from tests.support.kernel_cases import SANDBOXES, FakeKernelCase, KernelCase, LinuxKernelCase
 from tests.support.network_host import Host, unavailable
 
@@ -85,6 +88,18 @@ class DriverCase:
         made = replace(await self.driver.create_network(planned), phase=Phase.READY)
         self.networks[:] = [NetworkState(made, [])] if made.link else []
         return made
+
+    def plug(self, network: Network, ep: Endpoint, att: Attachment) -> RunWith[Veth | None]:
+        """A job that plugs the attachment's link."""
+
+        async def run(step: Step) -> Veth | None:
+            step()
+            veth = self.driver.link(network, ep, att)
+            if veth:
+                self.kernel.links.plug(KEY, veth)
+            return veth
+
+        return run
 
     def faults(self, network: Network) -> Any:
         """How the network differs in the kernel."""
@@ -167,13 +182,29 @@ async def test_deleting_a_network_twice_leaves_nothing(case: DriverCase) -> None
     assert await case.host_network.packet_filter.faults() == []
 
 
-async def test_join_returns_the_link_as_it_should_be(case: DriverCase) -> None:
+async def test_join_returns_what_its_job_returns(case: DriverCase) -> None:
+    network = await case.network()
+    case.kernel.namespaces.make(KEY)
+    ep = endpoint(network)
+    att = attachment(network, ep)
+    assert await case.driver.join(network, ep, att, case.plug(network, ep, att)) == case.driver.link(network, ep, att)
+    assert bool(case.driver.link(network, ep, att)) is bool(network.link)
+
+
+async def test_failed_job_of_a_join_leaves_a_leave_to_undo(case: DriverCase) -> None:
     network = await case.network()
     ep = endpoint(network)
     att = attachment(network, ep)
-    veth = await case.driver.join(network, ep, att)
-    assert veth == case.driver.link(network, ep, att)
-    assert bool(veth) is bool(network.link)
+
+    async def fail(step: Step) -> None:
+        step()
+        raise Error(Kind.UNAVAILABLE, "the kernel refuses")
+
+    with pytest.raises(Error, match="the kernel refuses"):
+        await case.driver.join(network, ep, att, fail)
+    await case.driver.leave(network, [att], run_step)
+    case.networks[:] = [NetworkState(network, [EndpointState(ep, [])])] if network.link else []
+    assert await case.host_network.packet_filter.faults() == []
 
 
 async def test_sandbox_has_its_interface_and_leaves_no_trace(case: DriverCase) -> None:
@@ -182,15 +213,17 @@ async def test_sandbox_has_its_interface_and_leaves_no_trace(case: DriverCase) -
     att = attachment(network, ep)
     case.kernel.namespaces.make(KEY)
     for _ in range(2):
-        veth = await case.driver.join(network, ep, att)
-        if veth:
-            case.kernel.links.plug(KEY, veth)
+        await case.driver.join(network, ep, att, case.plug(network, ep, att))
     assert set(case.kernel.namespaces.interfaces(KEY)) == {"lo", *({"eth0"} if network.link else ())}
     case.networks[:] = [NetworkState(network, [EndpointState(ep, [att])])] if network.link else []
     assert await case.host_network.packet_filter.faults() == []
-    case.kernel.links.retire([att.host_link] if veth else [])
+
+    async def retire(step: Step) -> None:
+        case.kernel.links.retire([att.host_link])
+        step()
+
     for _ in range(2):
-        await case.driver.leave(network, [att])
+        await case.driver.leave(network, [att], retire)
     case.networks[:] = [NetworkState(network, [EndpointState(ep, [])])] if network.link else []
     assert await case.host_network.packet_filter.faults() == []
 
@@ -240,7 +273,8 @@ async def test_recoverable_driver_recognises_its_own_links_only(case: DriverCase
     ep = endpoint(network)
     att = attachment(network, ep)
     case.kernel.namespaces.make(KEY)
-    veth = await case.driver.join(network, ep, att)
+    await case.driver.join(network, ep, att, run_step)
+    veth = case.driver.link(network, ep, att)
     assert veth
     sandbox = Sandbox(
         container_id="c1", key=KEY, phase=Phase.READY, sequence=4, created=0.0, inode=1, origin=Origin.MADE

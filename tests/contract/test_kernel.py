@@ -6,12 +6,14 @@ import select
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface, ip_network
+from typing import Any
 
 import pytest
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.namespace_protocols import KEY_TAKEN
 from sandnet.kernel.observation import ProcessHandle
-from sandnet.kernel.types import Bridge, DefaultRoute, Elements, ElementSet, Veth
+from sandnet.kernel.types import Bridge, DefaultRoute, Elements, ElementSet, NamespaceState, PreparedSandbox, Veth
 from tests.support.kernel_cases import SANDBOXES, FakeKernelCase, KernelCase, LinuxKernelCase
 from tests.support.network_host import Host, eventually, unavailable
 
@@ -61,6 +63,99 @@ def plugged(case: KernelCase, veth: Veth = VETH) -> None:
 
 def refused(kind: Kind, code: str = "") -> pytest.RaisesExc[Error]:
     return pytest.RaisesExc(Error, check=lambda error: error.kind is kind and code in ("", error.code))
+
+
+# Prepared sandboxes.
+
+
+def prepared_veth(prepared: PreparedSandbox, **options: Any) -> Veth:
+    """The link of a prepared sandbox."""
+    return VETH._replace(host_link=prepared.host_link, interface=prepared.interface, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"mtu": 1400}, {"hairpin": True}, {"isolated": True}, {"address_ipv6": None}])
+def test_plugged_prepared_link_is_as_any_other(case: KernelCase, options: dict[str, Any]) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
+    prepared = case.kernel.pool.prepare()
+    veth = prepared_veth(prepared, **options)
+    routes = [DefaultRoute(veth.interface, address.ip) for address in BRIDGE.addresses]
+    routes = [route for route in routes if route.gateway.version == 4 or veth.address_ipv6]
+    case.kernel.namespaces.pin_prepared(KEY, prepared)
+    assert case.kernel.links.plug_prepared(KEY, prepared, veth, routes)
+    case.kernel.pool.discard(prepared)
+
+    def state() -> list[object]:
+        [inside] = case.kernel.state_reader.inside([KEY])
+        assert inside
+        return [comparable(case.kernel.state_reader.host()), comparable(inside.state)]
+
+    before = state()
+    case.kernel.links.plug(KEY, veth)
+    case.kernel.namespaces.default_routes(KEY, routes)
+    assert state() == before
+    assert case.inner_addresses(KEY, "eth0") == {str(each) for each in (veth.address, veth.address_ipv6) if each}
+    assert case.gateways(KEY) == {str(route.gateway) for route in routes}
+
+
+def comparable(state: NamespaceState) -> object:
+    """A namespace's state, without the routes that the kernel adds a moment later."""
+    return state.links, state.addresses, state.defaults
+
+
+def test_prepared_namespace_is_pinned_under_its_identity(case: KernelCase) -> None:
+    prepared = case.kernel.pool.prepare()
+    for _ in range(2):
+        case.kernel.namespaces.pin_prepared(KEY, prepared)
+    case.kernel.pool.discard(prepared)
+    found = case.kernel.namespaces.find(KEY)
+    assert found
+    assert (found.inode, found.loopback_was_up) == (prepared.inode, True)
+
+
+def test_prepared_namespace_does_not_displace_another(case: KernelCase) -> None:
+    taken, prepared = case.kernel.namespaces.make(KEY), case.kernel.pool.prepare()
+    with refused(Kind.CONFLICT, KEY_TAKEN):
+        case.kernel.namespaces.pin_prepared(KEY, prepared)
+    case.kernel.namespaces.release(KEY, inode=prepared.inode)
+    case.kernel.pool.discard(prepared)
+    assert case.kernel.namespaces.find(KEY) == taken._replace(loopback_was_up=True)
+
+
+def test_object_of_another_program_at_the_key_stays(case: KernelCase) -> None:
+    case.obstruct(KEY)
+    prepared = case.kernel.pool.prepare()
+    with refused(Kind.CONFLICT):
+        case.kernel.namespaces.pin_prepared(KEY, prepared)
+    case.kernel.namespaces.release(KEY, inode=prepared.inode)
+    case.kernel.pool.discard(prepared)
+    with refused(Kind.CONFLICT):
+        case.kernel.namespaces.find(KEY)
+
+
+def test_discarded_sandbox_leaves_no_link(case: KernelCase) -> None:
+    prepared = case.kernel.pool.prepare()
+    case.kernel.pool.discard(prepared)
+    eventually(lambda: case.kernel.links.find(prepared.host_link) is None)
+
+
+def test_prepared_link_that_another_program_deleted_is_made_by_plug(case: KernelCase) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
+    prepared = case.kernel.pool.prepare()
+    veth = prepared_veth(prepared)
+    case.kernel.namespaces.pin_prepared(KEY, prepared)
+    case.kernel.links.delete([prepared.host_link])
+    assert not case.kernel.links.plug_prepared(KEY, prepared, veth, [])
+    case.kernel.pool.discard(prepared)
+    case.kernel.links.plug(KEY, veth)
+    assert set(case.kernel.namespaces.interfaces(KEY)) == {"lo", "eth0"}
+
+
+def test_prepared_link_needs_a_bridge(case: KernelCase) -> None:
+    prepared = case.kernel.pool.prepare()
+    case.kernel.namespaces.pin_prepared(KEY, prepared)
+    with refused(Kind.NOT_FOUND):
+        case.kernel.links.plug_prepared(KEY, prepared, prepared_veth(prepared), [])
+    case.kernel.pool.discard(prepared)
 
 
 # Links.

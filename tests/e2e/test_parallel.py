@@ -82,7 +82,7 @@ def test_parallel_operations_on_a_network_leave_nothing_behind(
     creates = [partial(daemon.api.endpoint, "foo", f"new{i}") for i in range(20)]
     assert at_once([each for pair in zip(leaves, creates, strict=True) for each in pair]) == [200] * 40
     assert daemon.pinned() == []
-    assert list((daemon.state / "sandboxes").iterdir()) == []
+    assert list((daemon.run / "sandboxes").iterdir()) == []
 
 
 @pytest.mark.parametrize("round_", range(3))

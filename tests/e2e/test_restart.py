@@ -225,7 +225,7 @@ def assert_kernel_equals_records(daemon: RunningDaemon) -> None:
     assert sorted(path.name for path in daemon.netns.iterdir()) == sorted(
         box["sandbox_key"].rpartition("/")[2] for box in boxes
     )
-    assert sorted(path.name for path in (daemon.state / "sandboxes").iterdir()) == sorted(ids(boxes))
+    assert sorted(path.name for path in (daemon.run / "sandboxes").iterdir()) == sorted(ids(boxes))
     for box in boxes:
         inside = {
             link["ifname"]: link for link in json.loads(daemon.place(box["sandbox_key"]).sh("ip", "-j", "address"))

@@ -18,6 +18,7 @@ from sandnet.firewall.balancing.flow_learning import FULL
 from sandnet.firewall.ruleset.elements import BRIDGE
 from sandnet.model import Affinity
 from tests.support.balanced_services import PORT, PUBLISHED, SERVER, SERVICE, SERVICE6, BalancedHost, asked, names
+from tests.support.jobs import run_step
 from tests.support.network_host import Host, eventually
 
 UDP = socket.SOCK_DGRAM
@@ -369,7 +370,7 @@ def test_deleted_endpoint_leaves_nothing_in_the_tables(case: BalancedHost) -> No
         asyncio.run(case.driver.delete_endpoint(case.net, ep))
         asyncio.run(case.driver.unpublish(case.net, ep))
         for att in attached:
-            asyncio.run(case.driver.leave(case.net, [att]))
+            asyncio.run(case.driver.leave(case.net, [att], run_step))
     ruleset = COUNTED.sub("", case.host.sh("nft", "list", "ruleset"))
     assert SERVICE not in ruleset
     assert SERVICE6 not in ruleset

@@ -96,7 +96,7 @@ def _published(found: dict[str, JSON]) -> set[str]:
 
 def _pinned(daemon: RunningDaemon, boxes: Sequence[JSON]) -> Iterator[str]:
     yield from _differ("namespaces", set(daemon.pinned()), {box["sandbox_key"] for box in boxes})
-    folders = list((daemon.state / "sandboxes").glob("*"))
+    folders = list((daemon.run / "sandboxes").glob("*"))
     yield from _differ("folders", {folder.name for folder in folders}, {box["id"] for box in boxes})
     for folder in folders:
         yield from _differ(f"files of {folder.name}", {file.name for file in folder.iterdir()}, set(FILES))

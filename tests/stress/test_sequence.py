@@ -33,7 +33,7 @@ class Sequence(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="sandnet-sequence-")
         self.runner = asyncio.Runner()
-        self.rig = CoreInProcess(Config(state_dir=self.folder))
+        self.rig = CoreInProcess(Config(state_dir=self.folder, run_dir=self.folder))
         self.runner.run(self._start())
         self.universe = Workload({})
         self.there: set[str] = set()

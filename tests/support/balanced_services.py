@@ -22,6 +22,7 @@ from sandnet.kernel.workers import Workers
 from sandnet.model import Affinity, Attachment, BoundPort, Endpoint, Network, Phase, Subnet
 from sandnet.model.network import NetworkOptions
 from sandnet.stores.memory import MemoryStore
+from tests.support.jobs import run_step
 from tests.support.network_host import Host
 
 P = ParamSpec("P")
@@ -171,7 +172,7 @@ class BalancedHost:
         self.backends[ep.id] = rest
         self.balance(ep)
         self.host.run(self.kernel.links.retire, [att.host_link])
-        asyncio.run(self.driver.leave(self.net, [att]))
+        asyncio.run(self.driver.leave(self.net, [att], run_step))
 
     def change(self, ep: Endpoint, att: Attachment, **changes: Any) -> Attachment:
         changed = replace(att, **changes)
@@ -184,7 +185,8 @@ class BalancedHost:
         asyncio.run(self.driver.balance(self.net, ep, self.backends[ep.id]))
 
     def plug(self, ep: Endpoint, att: Attachment) -> None:
-        veth = asyncio.run(self.driver.join(self.net, ep, att))
+        asyncio.run(self.driver.join(self.net, ep, att, run_step))
+        veth = self.driver.link(self.net, ep, att)
         key = self.key(att.container_id)
         self.host.run(self.kernel.links.plug, key, veth)
         self.host.sh("ip", "route", "replace", "default", "via", "10.9.0.1", namespace=key)

@@ -331,7 +331,7 @@ class RunningDaemon:
             routes=tuple(sorted(re.sub(r" linkdown| dead", "", route).strip() for route in routes)),
             rules=tuple(unseeded(LEARNED.sub("", sh("nft", "list", "ruleset"))).splitlines()),
             mounts=tuple(self.pinned()),
-            files=tuple(sorted(str(path) for place in (self.netns, self.state / "sandboxes", self.files)
+            files=tuple(sorted(str(path) for place in (self.netns, self.run / "sandboxes", self.files)
                                for path in place.rglob("*"))),
             sysctls=tuple(sh("sysctl", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding",
                              "net.ipv4.conf.all.route_localnet", "net.ipv6.conf.uplink.accept_ra").splitlines()),

@@ -47,7 +47,9 @@ async def started(directory: Path, names: NameService | None = None) -> AsyncIte
     """Start a daemon whose files are below ``directory``, without an API: building one takes longer than the rest."""
     kernel, workers = FakeKernel(SANDBOX_DIR), Workers()
     pools = (IPv4Network("172.16.0.0/12"),)
-    config = Config(state_dir=str(directory), sandbox_dir=SANDBOX_DIR, file_dirs=(), pools=pools)
+    config = Config(
+        state_dir=str(directory), run_dir=str(directory), sandbox_dir=SANDBOX_DIR, file_dirs=(), pools=pools
+    )
     controller = assemble(config, MemoryStore(), kernel, workers, names)
     await controller.start()
     try:

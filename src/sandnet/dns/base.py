@@ -10,15 +10,13 @@ A client (``asker`` in records) is a sandbox, or the host, that sends DNS questi
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from sandnet.model.address import Address
-
-SERVER_ADDRESS = "127.0.0.11"
-"""Address at which the resolver listens inside a sandbox, the same as Docker's; port 53, UDP and TCP."""
 
 
 class SetNames(msgspec.Struct, frozen=True, kw_only=True, tag="names"):
@@ -115,11 +113,15 @@ class NameService(Protocol):
         """Replace all names and clients by these. A record that is kept resolves all the time."""
         ...
 
-    def prepare(self, container_id: str, key: str, inode: int) -> None:
-        """Open the sockets of a sandbox that becomes a client soon; call it on a worker thread.
+    def adopt_sockets(self, container_id: str, inode: int, listening: tuple[socket.socket, ...]) -> None:
+        """Take over the sockets of a sandbox that becomes a client soon; the caller's objects are closed.
 
-        They are sent with the first change that contains the client, so that no request waits for them. A client
-        without prepared sockets gets its sockets later.
+        They are sent with the first change that contains the client. A client without them gets its sockets later.
+
+        Args:
+            container_id: the client.
+            inode: inode of its namespace.
+            listening: the UDP and the TCP socket that receive its questions.
         """
         ...
 

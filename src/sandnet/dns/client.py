@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -112,9 +113,9 @@ class NameClient:
         sent = self._send(_applications(changes))
         return asyncio.get_running_loop().create_task(self._confirmed(changes, self._link, sent))
 
-    def prepare(self, container_id: str, key: str, inode: int) -> None:
-        """Open a sandbox's sockets now; see :class:`~sandnet.dns.base.NameService`."""
-        self._provider.prepare(container_id, key, inode)
+    def adopt_sockets(self, container_id: str, inode: int, listening: tuple[socket.socket, ...]) -> None:
+        """Take over a sandbox's sockets; see :class:`~sandnet.dns.base.NameService`."""
+        self._provider.adopt(container_id, inode, listening)
 
     async def replace(self, changes: Sequence[Change]) -> None:
         """Replace all names and clients by these; see :class:`~sandnet.dns.base.NameService`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 
 from sandnet.dns.base import Change, Explanation
@@ -16,13 +17,13 @@ class FakeNames:
 
     Attributes:
         table: the names now in force.
-        prepared: containers and inodes of all calls of :meth:`prepare`.
+        adopted: containers and inodes of all calls of :meth:`adopt_sockets`.
         trouble: the result of :meth:`problem`; while it is not empty the resolver counts as unavailable.
     """
 
     def __init__(self) -> None:
         self.table = NameTable()
-        self.prepared: list[tuple[str, int]] = []
+        self.adopted: list[tuple[str, int]] = []
         self.trouble = ""
 
     def apply(self, *changes: Change) -> asyncio.Future[None]:
@@ -36,9 +37,11 @@ class FakeNames:
         """Replace all names and clients by these."""
         self.table = self.table.replaced(changes)
 
-    def prepare(self, container_id: str, key: str, inode: int) -> None:
-        """Record the call; this double has no sockets."""
-        self.prepared.append((container_id, inode))
+    def adopt_sockets(self, container_id: str, inode: int, listening: tuple[socket.socket, ...]) -> None:
+        """Record the call, and close the sockets: this double does not read them."""
+        self.adopted.append((container_id, inode))
+        for each in listening:
+            each.close()
 
     async def explain(self, container_id: str, name: str) -> Explanation:
         """Return the answer that a question of the container would get.

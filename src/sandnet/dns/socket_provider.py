@@ -75,14 +75,13 @@ class Provider:
         """Return a description of the problem of every client that cannot be served."""
         return tuple(self._failures.values())
 
-    def prepare(self, container_id: str, key: str, inode: int) -> None:
-        """Open the sockets of a future client; call it on a worker thread. A failure is retried when it is added."""
-        with suppress(Exception):
-            opened = self._open(key, inode, Lack(container_id))
-            former = self._prepared.pop(container_id, None)
-            self._prepared[container_id] = opened
-            if former:
-                former.close()
+    def adopt(self, container_id: str, inode: int, listening: tuple[socket.socket, ...]) -> None:
+        """Take over the listening sockets of a future client from the caller's objects."""
+        moved = tuple(socket.socket(each.family, each.type, each.proto, each.detach()) for each in listening)
+        former = self._prepared.pop(container_id, None)
+        self._prepared[container_id] = OpenedSockets(inode, moved)
+        if former:
+            former.close()
 
     def take_prepared(self, clients: Iterable[SetClient]) -> tuple[tuple[Passed, ...], list[socket.socket]]:
         """Take the prepared sockets of these clients."""

@@ -7,12 +7,14 @@ Every operation is idempotent: repeated with the same record, it converges to th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from sandnet.firewall.base import Fault
+from sandnet.firewall.base import Fault, RunWith
 from sandnet.kernel.types import Link, NamespaceState, Port, Veth
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
+
+T = TypeVar("T")
 
 
 class Driver(Protocol):
@@ -53,15 +55,29 @@ class Driver(Protocol):
         """Return the desired link of an attachment; ``None``: it has none."""
         ...
 
-    async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth | None:
-        """Prepare what the attachment needs outside the sandbox; return the link to move into it, if any.
+    async def join(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
+        """Prepare what the attachment needs outside the sandbox, and run ``set_up`` with the last step of that.
 
-        The core configures the sandbox's side, in the same way for every driver.
+        Args:
+            net: the network.
+            ep: the endpoint.
+            att: the attachment to make, or to change (its holder).
+            set_up: runs the step on a worker thread and then makes the attachment's :meth:`link`, in the same way for
+                every driver.
+
+        Returns:
+            What ``set_up`` returns.
         """
         ...
 
-    async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Undo :meth:`join` of attachments; absent ones are success. The core has set their links down before."""
+    async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
+        """Run ``tear_down``, and undo :meth:`join` of these attachments; absent ones are success.
+
+        Args:
+            net: the network.
+            gone: the attachments.
+            tear_down: sets their links down on a worker thread, and then runs the step.
+        """
         ...
 
     async def faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:

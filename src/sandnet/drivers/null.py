@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from sandnet.errors import Error, Kind
-from sandnet.firewall.base import Fault
+from sandnet.firewall.base import Fault, RunWith, no_step
 from sandnet.kernel.types import NamespaceState, Port
 from sandnet.model import Attachment, Endpoint, Network
+
+T = TypeVar("T")
 
 
 class NullDriver:
@@ -52,11 +54,13 @@ class NullDriver:
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> None:
         """Return nothing: the sandbox needs no link."""
 
-    async def join(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Do nothing: the sandbox needs no link."""
+    async def join(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
+        """Set up the sandbox, which needs no link."""
+        return await set_up(no_step)
 
-    async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Do nothing: the sandbox has no link."""
+    async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
+        """Tear down what has no link."""
+        await tear_down(no_step)
 
     async def faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
         """Return no faults: nothing was made."""

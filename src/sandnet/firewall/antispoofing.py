@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from sandnet.errors import Error
 from sandnet.firewall import antispoofing_rules
 from sandnet.firewall.antispoofing_rules import PortElements
 from sandnet.firewall.base import NetworkState
@@ -96,26 +95,11 @@ class AntiSpoofing:
 
         Elements that stay when this fails name ports that never exist again; the next repair removes them.
         """
-        old = _merged(self._programmed.pop(port, {}) for port in ports)
-        return PlannedChange(self._firewall, _change(old, {})) if old else NO_CHANGE
-
-    async def allow(self, net: Network, endpoint: Endpoint, attachment: Attachment) -> None:
-        """Apply :meth:`allow_changes`."""
-        async with self._rules.changing():
-            change = self.allow_changes(net, endpoint, attachment)
-            if change is not NO_CHANGE:
-                with change.pending():
-                    await self._workers.run(change.apply)
-
-    async def remove(self, ports: Sequence[str]) -> None:
-        """Apply :meth:`removal_changes`; a failure is logged."""
-        try:
-            async with self._rules.changing():
-                change = self.removal_changes(ports)
-                if change is not NO_CHANGE:
-                    await self._workers.run(change.apply)
-        except Error as failure:
-            _log.warning("the packet filter still knows %s: %s", ", ".join(ports), failure)
+        former = {port: elements for port in ports if (elements := self._programmed.pop(port, None))}
+        if not former:
+            return NO_CHANGE
+        removed = _change(_merged(former.values()), {})
+        return PlannedChange(self._firewall, removed, lambda: self._programmed.update(former))
 
     def _remember(self, port: str, elements: PortElements) -> None:
         if elements:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import NamedTuple, TypeVar
 
 from sandnet.model import Attachment, Endpoint, Network, Phase
+
+T = TypeVar("T")
+
+Step = Callable[[], None]
+"""A short synchronous part of a job on a worker thread."""
+RunWith = Callable[[Step], Awaitable[T]]
+"""Function that runs a caller's job on a worker thread, together with a step.
+
+One job for both saves a switch of threads. What the step raises, the function raises.
+"""
+
+
+def no_step() -> None:
+    """Do nothing: the step of a change that needs none."""
 
 
 class EndpointState(NamedTuple):

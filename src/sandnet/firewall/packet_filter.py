@@ -7,14 +7,17 @@ another process removed what a change depends on, both tables are made again, wi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
+from sandnet.errors import Error
 from sandnet.firewall import inet_table
 from sandnet.firewall.antispoofing import AntiSpoofing
 from sandnet.firewall.balancing import service_rules
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
-from sandnet.firewall.base import Fault, StateOf
+from sandnet.firewall.base import Fault, RunWith, StateOf, no_step
 from sandnet.firewall.filter_changes import FilterChanges, planning
 from sandnet.firewall.flow_limits import usual_max_flows
 from sandnet.firewall.inet_table import HostState
@@ -23,12 +26,16 @@ from sandnet.firewall.published_ports import published
 from sandnet.firewall.ruleset.elements import Element, by_set
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.firewall.ruleset_reconciler import RulesetReconciler
-from sandnet.kernel.base import Kernel
+from sandnet.kernel.base import RULES_MISSING, Kernel
 from sandnet.kernel.types import Link, Listing, Value
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase
 from sandnet.model.network import MAX_FLOWS
 from sandnet.model.ports import TCP
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 HostElements = Sequence[tuple[Element, Value]]
 """Elements that belong to no network."""
@@ -191,21 +198,30 @@ class PacketFilter:
         """
         return planning(self._transaction, self._antispoofing, self._balancer)
 
-    async def wait_forgotten(self, att: Attachment) -> None:
-        """Wait until no flow to an earlier holder of the attachment's addresses is tracked."""
-        await self._balancer.complete(att)
+    async def allow_port(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
+        """Let the attachment's port send from its own addresses only, in the job that then makes the port.
 
-    async def allow_port(self, net: Network, ep: Endpoint, att: Attachment) -> None:
-        """Let the attachment's port send from its own addresses only, before the port exists.
-
-        Afterwards no flow to an earlier holder of its addresses is tracked.
+        By then no flow to an earlier holder of its addresses is tracked. If all rules had to be written again,
+        ``set_up`` runs a second time, without a step.
         """
-        await self._antispoofing.allow(net, ep, att)
-        await self.wait_forgotten(att)
+        await self._balancer.complete(att)
+        results: list[T] = []
+        async with self.changing() as changes:
+            results.append(await set_up(changes.port_changes(net, ep, att).apply))
+        return results[0] if results else await set_up(no_step)
 
-    async def remove_ports(self, host_links: Sequence[str]) -> None:
-        """Remove the anti-spoofing elements of these ports, once they are down."""
-        await self._antispoofing.remove(host_links)
+    async def remove_ports(self, host_links: Sequence[str], tear_down: RunWith[None]) -> None:
+        """Remove the anti-spoofing elements of these ports, at the end of the job that sets them down.
+
+        Elements that stay when the kernel refuses name ports that never exist again; the next repair removes them.
+        """
+        try:
+            async with self.changing() as changes:
+                await tear_down(changes.port_removals(host_links).try_apply)
+        except Error as failure:
+            if failure.code != RULES_MISSING:
+                raise
+            _log.warning("the packet filter still has elements of removed ports: %s", failure)
 
     def _host(self) -> HostState:
         return HostState([*self._host_elements(), *self._sources.elements()], self._max_flows)

@@ -7,10 +7,10 @@ room. ``linux`` is the real implementation and ``fake`` an in-memory one that pa
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
+from sandnet.kernel.namespace_protocols import Namespaces, SandboxPool
 from sandnet.kernel.observation import Processes, StateReader, Watcher
 from sandnet.kernel.types import (
     NO_ELEMENTS,
@@ -20,11 +20,8 @@ from sandnet.kernel.types import (
     Elements,
     Link,
     Listing,
-    Namespace,
-    PoolStatus,
     PreparedSandbox,
     RouteSource,
-    SourceRoute,
     Veth,
 )
 from sandnet.model.address import Address, Interface, Prefix
@@ -101,6 +98,20 @@ class Links(Protocol):
         """
         ...
 
+    def plug_prepared(
+        self, namespace: str, prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]
+    ) -> bool:
+        """Do as :meth:`plug` with the link of a prepared sandbox, pinned at ``namespace``, and set its default routes.
+
+        Returns:
+            ``False``: the kernel refused a part, as when another program deleted the prepared link. :meth:`plug` and
+            :meth:`Namespaces.default_routes` make what is missing, or raise the reason.
+
+        Raises:
+            Error: ``NOT_FOUND`` the bridge does not exist; ``EXHAUSTED`` as :meth:`plug`.
+        """
+        ...
+
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Remove service addresses from ``lo`` in the namespace pinned at ``namespace``.
 
@@ -124,94 +135,6 @@ class Links(Protocol):
 
         A link that is down or has no IPv6 is skipped.
         """
-        ...
-
-
-class Namespaces(Protocol):
-    """Network namespaces pinned at paths."""
-
-    def make(self, key: str) -> Namespace:
-        """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept.
-
-        Parent directories are made (0755); neither they nor the file may be symlinks below the configured sandbox
-        directory.
-
-        Raises:
-            Error: ``CONFLICT`` when something that is no namespace is at ``key``.
-        """
-        ...
-
-    def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
-        """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up.
-
-        With neither: the daemon's own namespace (``lo`` is then left alone).
-
-        Args:
-            key: where to pin it.
-            path: a file that is the namespace.
-            pid: a process in it.
-            inode: the identity it must have; 0: any.
-
-        Raises:
-            Error: ``NOT_FOUND`` no such file or process; ``INVALID`` the file is no network namespace; ``CONFLICT`` it
-                has another identity, or another one is pinned there.
-        """
-        ...
-
-    def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
-        """Return the namespace that :meth:`pin` would pin, as it is now; its ``key`` is empty.
-
-        Raises:
-            Error: as :meth:`pin`.
-        """
-        ...
-
-    def find(self, key: str) -> Namespace | None:
-        """Return the namespace pinned at ``key``, or ``None``."""
-        ...
-
-    def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
-        """Unpin; the kernel deletes a namespace that nothing else holds. Absent: success.
-
-        Args:
-            key: where it is pinned.
-            inode: leave alone a namespace of another identity; 0: any.
-            loopback_down: set ``lo`` down first (a joined namespace is returned as it was).
-        """
-        ...
-
-    def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
-        """Make these, at most one a family, the sandbox's only default routes of ours.
-
-        A default route that another program put there stays, and takes precedence.
-        """
-        ...
-
-    def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
-        """Make a sandbox answer through the interface on which the request arrived.
-
-        These are then the only rules and routes of this kind that bear our protocol number. Absent interfaces are
-        skipped.
-
-        Raises:
-            Error: ``NOT_FOUND`` the namespace does not exist (never without routes).
-        """
-        ...
-
-    def set_link_down(self, key: str, interface: str) -> None:
-        """Set a link inside down and remove its addresses; an absent link or namespace is success."""
-        ...
-
-    def tcp_socket(self, key: str, inode: int) -> socket.socket:
-        """Return an unconnected IPv4 TCP socket in the namespace pinned at ``key``; the caller closes it.
-
-        Raises:
-            Error: ``NOT_FOUND`` no namespace, or one of another identity, is there.
-        """
-        ...
-
-    def interfaces(self, key: str) -> Sequence[str]:
-        """List the names of the links inside, ``lo`` included; empty when nothing is pinned there."""
         ...
 
 
@@ -361,40 +284,6 @@ class Host(Protocol):
 
         Keys: ``bridge``, ``veth``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
         """
-        ...
-
-
-class SandboxPool(Protocol):
-    """Sandboxes that are prepared before a join asks for one. Each is handed out at most once; none returns.
-
-    The caller owns a sandbox that it got. It closes the descriptors by :meth:`discard`, also after it has pinned the
-    namespace: a pinned namespace remains, with its links. Sockets that it passed on are no longer its own.
-    """
-
-    def take(self) -> PreparedSandbox | None:
-        """Return a prepared sandbox; ``None``: there is none. Call it on the event loop; it does not block.
-
-        A sandbox whose host link was deleted or renamed by another program is not returned.
-        """
-        ...
-
-    def prepare(self) -> PreparedSandbox:
-        """Make a prepared sandbox now; call it on a worker thread.
-
-        Raises:
-            Error: ``EXHAUSTED`` the limit ``user.max_net_namespaces`` is reached; ``UNAVAILABLE`` the kernel refuses.
-        """
-        ...
-
-    def discard(self, prepared: PreparedSandbox) -> None:
-        """Close the descriptors; call it from any thread, once.
-
-        The kernel deletes the namespace, unless it is pinned or a process is inside.
-        """
-        ...
-
-    def status(self) -> PoolStatus:
-        """Return the pool's state and its counts."""
         ...
 
 

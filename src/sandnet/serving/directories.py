@@ -13,7 +13,9 @@ RECORD = "made-folders"
 
 
 def make_folders(config: Config) -> None:
-    """Make the sandbox directory (0755). The parents that are missing are recorded first."""
+    """Make the sandbox directory (0755); its parents that are missing are recorded first. Make that of files (0700)."""
+    with suppress(FileExistsError):
+        os.mkdir(config.own_files[0], 0o700)
     target = Path(config.sandbox_dir)
     missing = [str(folder) for folder in (target, *target.parents) if not folder.exists()]
     if not missing:

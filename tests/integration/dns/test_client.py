@@ -160,7 +160,7 @@ async def test_connection_from_another_user_is_closed(tmp_path: Path) -> None:
 async def test_prepared_sockets_are_used_by_the_announced_client(rig: Rig) -> None:
     rig.client.open()
     await until(lambda: not rig.client.problem())
-    await asyncio.to_thread(rig.client.prepare, "box", "box", 1)
+    rig.client.adopt_sockets("box", 1, rig.open("box", 1, Lack("box")).listening)
     port = rig.resolver.ports["box"]
     rig.resolver.refuse = {"box"}  # no second opening
     await rig.client.apply(WEB, asker("box", "front"))
@@ -172,7 +172,7 @@ async def test_prepared_sockets_are_used_by_the_announced_client(rig: Rig) -> No
 async def test_prepared_sockets_are_closed_if_the_join_fails(rig: Rig) -> None:
     rig.client.open()
     await until(lambda: not rig.client.problem())
-    await asyncio.to_thread(rig.client.prepare, "box", "box", 1)
+    rig.client.adopt_sockets("box", 1, rig.open("box", 1, Lack("box")).listening)
     with socket.socket() as free:
         with pytest.raises(OSError):
             free.bind(("127.0.0.1", rig.resolver.ports["box"]))

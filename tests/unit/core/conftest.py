@@ -14,7 +14,9 @@ from tests.support.core_in_process import CoreInProcess
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[CoreInProcess]:
     """A started daemon."""
-    rig = CoreInProcess(Config(state_dir=str(tmp_path / "state"), file_dirs=(str(tmp_path / "allowed"),)))
+    rig = CoreInProcess(
+        Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run"), file_dirs=(str(tmp_path / "allowed"),))
+    )
     await rig.start()
     yield rig
     await rig.controller.stop()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 from msgspec.structs import replace
 
 from sandnet.core.runtime.context import Context
 from sandnet.drivers.base import LoadBalancing
 from sandnet.errors import Error, Kind, not_found
+from sandnet.firewall.base import Step
+from sandnet.kernel.base import Kernel
+from sandnet.kernel.types import Veth
 from sandnet.model import Attachment, Endpoint, Network, Phase
 from sandnet.model.link_alias import attachment_alias
 
@@ -99,8 +104,20 @@ class Backends:
     async def _promote(self, network: Network, endpoint: Endpoint, successor: Attachment) -> None:
         sandbox = self._records.sandbox(successor.container_id)
         successor = replace(successor, holder=True)
-        veth = await self._context.drivers[network.driver].join(network, endpoint, successor)
+        driver = self._context.drivers[network.driver]
+        job: Callable[[Step], None] = _run_step
+        veth = driver.link(network, endpoint, successor)
         if sandbox and veth:
             veth = veth._replace(alias=attachment_alias(endpoint, sandbox, successor))
-            await self._context.workers.run(self._context.kernel.links.plug, sandbox.key, veth)
+            job = partial(_plug, self._context.kernel, sandbox.key, veth)
+        await driver.join(network, endpoint, successor, lambda step: self._context.workers.run(job, step))
         await self._records.commit(put=[successor])
+
+
+def _plug(kernel: Kernel, key: str, veth: Veth, step: Step) -> None:
+    step()
+    kernel.links.plug(key, veth)
+
+
+def _run_step(step: Step) -> None:
+    step()

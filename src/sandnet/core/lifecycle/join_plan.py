@@ -84,13 +84,13 @@ def candidate_keys(directory: str, container_id: str) -> Iterator[str]:
         yield join_path(directory, container_id + "~" * tildes)
 
 
-def plan_sandbox(context: Context, spec: JoinSpec, network: Network, key: str, process: Process | None) -> Sandbox:
-    """Return the record of a container's sandbox that does not exist yet."""
+def plan_sandbox(context: Context, spec: JoinSpec, network: Network, process: Process | None) -> Sandbox:
+    """Return the record of a container's sandbox that does not exist yet, without its key."""
     own_dir = join_path(context.settings.files_dir, spec.container_id)
     joined = bool(spec.netns or spec.pid)
     return Sandbox(
         container_id=spec.container_id,
-        key=key,
+        key="",
         origin=Origin.HOST if network.driver == HOST_DRIVER else Origin.JOINED if joined else Origin.MADE,
         phase=Phase.CREATING,
         sequence=context.records.next_sequence(),
@@ -138,7 +138,12 @@ def amend_sandbox(sandbox: Sandbox, spec: JoinSpec, process: Process | None) -> 
 
 
 def plan_attachment(
-    context: Context, network: Network, endpoint: Endpoint, spec: JoinSpec, taken: Collection[str]
+    context: Context,
+    network: Network,
+    endpoint: Endpoint,
+    spec: JoinSpec,
+    taken: Collection[str],
+    host_link: str = "",
 ) -> tuple[Attachment, tuple[str, str] | None]:
     """Return the record of the new interface, and the network's allocation cursor if it moves.
 
@@ -151,6 +156,7 @@ def plan_attachment(
         endpoint: the endpoint to join.
         spec: the options of the join.
         taken: the interface names in the namespace.
+        host_link: the name of the prepared link on the host; empty: a new name.
     """
     first = not context.records.attachments_of_endpoint(endpoint.id)
     lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None)
@@ -164,7 +170,7 @@ def plan_attachment(
         phase=Phase.CREATING,
         sequence=context.records.next_sequence(),
         interface=_free_interface(taken) if lease.mac else "",
-        host_link=port_name(new_id()) if lease.mac else "",
+        host_link=(host_link or port_name(new_id())) if lease.mac else "",
         address=lease.address,
         address_ipv6=lease.address_ipv6,
         mac=lease.mac,

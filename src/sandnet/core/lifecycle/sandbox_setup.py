@@ -13,41 +13,55 @@ from msgspec.structs import replace
 from sandnet.core.lifecycle.default_routes import Routes
 from sandnet.core.names.host_file_types import Digests
 from sandnet.errors import collected
+from sandnet.firewall.base import Step
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.types import Namespace, Veth
-from sandnet.model import Attachment, Endpoint, Interface, Origin, Phase, Sandbox
-from sandnet.model.link_alias import attachment_alias
+from sandnet.kernel.types import DefaultRoute, Namespace, PreparedSandbox, Veth
+from sandnet.model import Attachment, Interface, Origin, Phase, Sandbox
 
 Failures = list[Exception]
 """The failures of a teardown, which continues past them."""
 
 
-def create_namespace(kernel: Kernel, sandbox: Sandbox, prepare_names: Callable[[Sandbox], None] | None) -> Sandbox:
-    """Create the namespace of a new sandbox, or pin the host's for it; return the record with its identity.
+def set_up_prepared(
+    kernel: Kernel,
+    sandbox: Sandbox,
+    prepared: PreparedSandbox,
+    veth: Veth | None,
+    routes: Sequence[DefaultRoute],
+    write_files: Callable[[], Digests],
+    step: Step,
+) -> Sandbox:
+    """Make a prepared namespace the one of a new sandbox, with its link, routes and files.
 
     Args:
         kernel: the host's.
-        sandbox: the sandbox.
-        prepare_names: opens the sockets for its name queries; ``None``: it has no resolver.
+        sandbox: the sandbox; its record has the inode of ``prepared``.
+        prepared: the namespace, with its unplugged link.
+        veth: the link; ``None``: the prepared one stays unplugged.
+        routes: the default routes.
+        write_files: writes its files.
+        step: the driver's part; it comes before the port can send.
+
+    Returns:
+        The record with the digests of the files.
+
+    Raises:
+        Error: ``CONFLICT`` with code ``KEY_TAKEN``: another namespace is pinned at its key; nothing was changed.
     """
-    pinned = (
-        kernel.namespaces.make(sandbox.key) if sandbox.origin is Origin.MADE else kernel.namespaces.pin(sandbox.key)
-    )
-    sandbox = identified(sandbox, pinned)
-    if prepare_names:
-        prepare_names(sandbox)
-    return sandbox
-
-
-def with_alias(veth: Veth | None, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> Veth | None:
-    """Return the link with the alias that describes the attachment."""
-    return veth and veth._replace(alias=attachment_alias(endpoint, sandbox, attachment))
+    kernel.namespaces.pin_prepared(sandbox.key, prepared)
+    step()
+    if veth and not kernel.links.plug_prepared(sandbox.key, prepared, veth, routes):
+        kernel.links.plug(sandbox.key, veth)
+        kernel.namespaces.default_routes(sandbox.key, routes)
+    return write_files().on(sandbox)
 
 
 def set_up(
-    kernel: Kernel, sandbox: Sandbox, veth: Veth | None, routes: Routes, write_files: Callable[[], Digests]
+    kernel: Kernel, sandbox: Sandbox, veth: Veth | None, routes: Routes, write_files: Callable[[], Digests], step: Step
 ) -> Sandbox:
     """Bring a sandbox's interface, routes and files into line with the records.
+
+    A new sandbox that was not prepared gets its namespace here: a new one, or the host's.
 
     Args:
         kernel: the host's.
@@ -55,10 +69,16 @@ def set_up(
         veth: the link to plug; ``None`` for drivers without one.
         routes: the desired routes.
         write_files: writes its files.
+        step: the driver's part; it comes before the port can send.
 
     Returns:
-        The record with the digests of the files.
+        The record with the digests of the files, and with the identity of its namespace.
     """
+    step()
+    if sandbox.phase is Phase.CREATING and sandbox.origin is not Origin.JOINED:
+        made = sandbox.origin is Origin.MADE
+        pinned = kernel.namespaces.make(sandbox.key) if made else kernel.namespaces.pin(sandbox.key)
+        sandbox = identified(sandbox, pinned)
     if veth:
         kernel.links.plug(sandbox.key, veth)
     if sandbox.origin is not Origin.HOST:

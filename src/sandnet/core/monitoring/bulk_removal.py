@@ -89,4 +89,4 @@ class BulkRemoval:
         for network_id, some in by_network.items():
             network = self._records.network(network_id)
             if network:
-                await self._context.drivers[network.driver].leave(network, some)
+                await self._context.drivers[network.driver].leave(network, some, self._context.workers.run)

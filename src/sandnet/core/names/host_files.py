@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from ipaddress import IPv4Address
 from posixpath import dirname, normpath
 from posixpath import join as join_path
 from threading import Lock
@@ -24,12 +23,11 @@ from sandnet.core.names.host_name_files import HostView
 from sandnet.core.names.render import hosts, resolv_conf, service_lines, stub_resolv_conf
 from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.state.records import Records
-from sandnet.dns.base import SERVER_ADDRESS
 from sandnet.errors import Error, invalid
 from sandnet.firewall.base import Fault
 from sandnet.kernel.safe_files import MAX_READ, Files
 from sandnet.kernel.workers import Workers
-from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
+from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox, name_server
 from sandnet.model.resolv_conf import Lookup, ResolvConf, merged
 
 _log = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ EAGER_LIMIT = 32
 """The largest number of sandboxes on a network for whose files a change waits (about 0.1 ms each)."""
 DUTY_CYCLE = 4.0
 """Seconds of pause for each second of writing: a thousand sandboxes must not keep a processor busy."""
-STUB = IPv4Address(SERVER_ADDRESS)
+STUB = name_server.ADDRESS
 """The resolver's address inside a sandbox."""
 
 
@@ -48,9 +46,11 @@ NO_NAMES = "programs of the container do not find the names it was given, or who
 class HostFiles:
     """Writes the files of sandboxes from the records."""
 
-    def __init__(self, records: Records, files: Files, workers: Workers, naming: ResolverSync, own_dir: str) -> None:
+    def __init__(
+        self, records: Records, files: Files, workers: Workers, naming: ResolverSync, own_dirs: Sequence[str]
+    ) -> None:
         self._naming = naming
-        self._own_dir = own_dir
+        self._own_dirs = own_dirs
         self._host = HostView()
         self._records = records
         self._files = files
@@ -94,15 +94,15 @@ class HostFiles:
         return replace(sandbox, made_dirs=tuple(sorted(set(missing), key=len, reverse=True)), kept_files=kept)
 
     def _is_own(self, path: str) -> bool:
-        return path.startswith(self._own_dir + "/")
+        return any(path.startswith(directory + "/") for directory in self._own_dirs)
 
     def _refuse_taken(self, sandbox: Sandbox, path: str) -> None:
-        state_dir = dirname(self._own_dir)
-        own = path.startswith(join_path(self._own_dir, sandbox.container_id) + "/")
-        if not own and (dirname(path) == state_dir or path.startswith(self._own_dir + "/")):
-            hint = f"leave it out, or name one below {join_path(self._own_dir, sandbox.container_id)}"
+        own = [join_path(directory, sandbox.container_id) for directory in self._own_dirs]
+        is_own = any(path.startswith(directory + "/") for directory in own)
+        if not is_own and (dirname(path) in map(dirname, self._own_dirs) or self._is_own(path)):
+            hint = f"leave it out, or name one below {own[0]}"
             raise invalid(f"path is kept for the daemon or for another container: {path}", hint, "path_not_allowed")
-        for other in () if own else self._records.sandboxes():
+        for other in () if is_own else self._records.sandboxes():
             if other.container_id != sandbox.container_id and path in (other.hosts_path, other.resolv_conf_path):
                 raise invalid(f"{path} is a file of container {other.container_id}", "name another", "path_taken")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sandnet.core.state.records import Records
 from sandnet.dns.base import Alias, Change, NameService, RemoveClient, RemoveNames, SetClient, SetNames
+from sandnet.kernel.types import PreparedSandbox
 from sandnet.model import Address, Attachment, Endpoint, Network, Origin, Phase, Sandbox
 from sandnet.model.ids import bare
 
@@ -69,10 +70,10 @@ class ResolverSync:
         """Let the container query, and its neighbours find it."""
         return self._apply([*self._container_names(sandbox, attachment), *self._client(sandbox)])
 
-    def prepare(self, sandbox: Sandbox) -> None:
-        """Open the sockets for the queries of a new sandbox; call it on a worker thread."""
-        if self._service:
-            self._service.prepare(sandbox.container_id, sandbox.key, sandbox.inode)
+    def adopt_sockets(self, sandbox: Sandbox, prepared: PreparedSandbox) -> None:
+        """Pass the sockets in a prepared namespace, if it has any, to the resolver with the sandbox's first names."""
+        if self._service and prepared.sockets:
+            self._service.adopt_sockets(sandbox.container_id, prepared.inode, prepared.sockets)
 
     def attachments_removed(self, attachments: Iterable[Attachment]) -> asyncio.Future[None]:
         """Remove the names of attachments: no answer contains them when the result is done.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sandnet.errors import Error, Kind
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 _log = logging.getLogger(__name__)
 
@@ -99,16 +99,21 @@ def _log_late(task: asyncio.Task[Any]) -> None:
     _log.warning("a change that was answered at its deadline %s", f"failed: {failure}" if failure else "is done")
 
 
-async def gather_both(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
-    """Await both and return both results.
+@asynccontextmanager
+async def alongside(other: asyncio.Future[None]) -> AsyncIterator[None]:
+    """Run the block while something else is under way. Both have ended when this ends: a rollback must not race.
 
-    Both have ended when this returns or raises: a rollback must not race with them.
+    Raises:
+        BaseException: the failure of the block, else that of the other.
     """
-    done = await asyncio.gather(one, other, return_exceptions=True)
-    for result in done:
-        if isinstance(result, BaseException):
-            raise result
-    return cast(tuple[T, U], done)
+    try:
+        yield
+    except BaseException:
+        await asyncio.wait({other})
+        if not other.cancelled():
+            other.exception()  # retrieve the exception: the block's is raised
+        raise
+    await other
 
 
 async def roll_back(what: str, removal: Coroutine[Any, Any, object]) -> None:

@@ -14,7 +14,7 @@ from sandnet.drivers.bridge import diff
 from sandnet.drivers.bridge.checks import check_link, check_link_unclaimed, check_subnet
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.errors import Error, Kind, invalid
-from sandnet.firewall.base import Fault
+from sandnet.firewall.base import Fault, RunWith
 from sandnet.firewall.egress import refuse_egress
 from sandnet.ipam.subnet_plan import SubnetIndex, addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.kernel.base import Kernel
@@ -26,6 +26,7 @@ from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, network_alias, read_alias
 from sandnet.model.link_names import bridge_name
 
+T = TypeVar("T")
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
 """Kernel features without which there is no bridge network."""
@@ -201,10 +202,9 @@ class BridgeDriver:
 
     # Sandboxes.
 
-    async def join(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """Set what the port may send before the port exists, and return the veth pair."""
-        await self._packet_filter.allow_port(net, ep, att)
-        return self.link(net, ep, att)
+    async def join(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
+        """Set what the port may send before the port exists."""
+        return await self._packet_filter.allow_port(net, ep, att, set_up)
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
         """Return a veth pair between the bridge and the sandbox; beside its own address it may have the endpoint's."""
@@ -223,9 +223,9 @@ class BridgeDriver:
             holder=att.holder,
         )
 
-    async def leave(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Remove the anti-spoofing elements of their ports."""
-        await self._packet_filter.remove_ports([attachment.host_link for attachment in gone])
+    async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
+        """Remove the anti-spoofing elements of their ports, once these are down."""
+        await self._packet_filter.remove_ports([attachment.host_link for attachment in gone], tear_down)
 
 
 def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:

@@ -6,12 +6,15 @@ the plan in a job of its own, together with what else that job does in the kerne
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sandnet.errors import Error
 from sandnet.firewall.ruleset.elements import Difference, ElementMap, merge
 from sandnet.kernel.base import RULES_MISSING, Firewall
+
+_log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -60,6 +63,20 @@ class PlannedChange:
             firewall.change(removed, added)
         for change in waiting:
             change._applied = True
+
+    def try_apply(self) -> None:
+        """Apply as :meth:`apply`; a refusal is logged, and memory keeps the change.
+
+        Raises:
+            Error: the kernel has lost the tables.
+        """
+        try:
+            self.apply()
+        except Error as failure:
+            if failure.code == RULES_MISSING:
+                raise
+            _log.warning("the packet filter still has elements that are to be removed: %s", failure)
+            self._applied = True
 
     @contextmanager
     def pending(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, InnerEnd, recorded
-from sandnet.kernel.types import PREPARED, RETIRED, Bridge, Link, Port, Veth
+from sandnet.kernel.types import PREPARED, RETIRED, Bridge, DefaultRoute, Link, Port, PreparedSandbox, Veth
 from sandnet.model.address import Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 
@@ -110,6 +110,23 @@ class FakeLinks:
         self._update_pair(bridge, ends, veth)
 
     @recorded
+    def plug_prepared(
+        self, namespace: str, prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]
+    ) -> bool:
+        """Plug the prepared pair, and set the default routes."""
+        if prepared.host_link not in self.present:
+            return False
+        bridge, ends = self._bridge(veth.bridge), (self._pins[namespace], veth.interface)
+        if self._count_ports(bridge) >= MAX_PORTS:
+            self._reap()
+        if self._count_ports(bridge) >= MAX_PORTS:
+            raise _full(veth)
+        self.present[veth.host_link] = self.present[veth.host_link]._replace(group=0)
+        self._update_pair(bridge, ends, veth)
+        self._spaces[ends[0]].default_routes = {route.gateway.version: route for route in routes}
+        return True
+
+    @recorded
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Remove the addresses from ``lo``; absent ones are success."""
         if namespace in self._pins:
@@ -200,8 +217,7 @@ class FakeLinks:
                 self.retired.add(veth.host_link)
             self._reap()
         if self._count_ports(bridge) >= MAX_PORTS:
-            message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
-            raise Error(Kind.EXHAUSTED, message, code="network_full")
+            raise _full(veth)
         if ends[1] in space.links:
             raise Error(Kind.CONFLICT, f"the name {ends[1]} is taken in the namespace", code="interface_taken")
         self.add(veth.host_link, "veth")
@@ -227,3 +243,8 @@ class FakeLinks:
                 place.append(address)
             if address in other:
                 other.remove(address)
+
+
+def _full(veth: Veth) -> Error:
+    message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
+    return Error(Kind.EXHAUSTED, message, code="network_full")

@@ -10,13 +10,14 @@ from typing import Final
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
-from sandnet.kernel.types import DefaultRoute, Namespace, SourceRoute
+from sandnet.kernel.namespace_protocols import KEY_TAKEN
+from sandnet.kernel.types import DefaultRoute, Namespace, PreparedSandbox, SourceRoute
 
 HOST_NAMESPACE: Final = 4026531840
 
 
 class FakeNamespaces:
-    """See :class:`sandnet.kernel.base.Namespaces`."""
+    """See :class:`sandnet.kernel.namespace_protocols.Namespaces`."""
 
     area = "namespaces"
 
@@ -91,6 +92,13 @@ class FakeNamespaces:
         return self._with_loopback(key) if path or pid else self._described(key)
 
     @recorded
+    def pin_prepared(self, key: str, prepared: PreparedSandbox) -> None:
+        """Pin a prepared namespace."""
+        self._check(key)
+        if self._pins.setdefault(key, prepared.inode) != prepared.inode:
+            raise Error(Kind.CONFLICT, f"another namespace is pinned at {key}", code=KEY_TAKEN)
+
+    @recorded
     def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
         """Return the namespace as it is now."""
         inode = self._source(path, pid)
@@ -105,6 +113,8 @@ class FakeNamespaces:
     @recorded
     def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
         """Unpin."""
+        if key in self.obstacles and inode:
+            return
         self._check(key)
         if key not in self._pins or inode not in (0, self._pins[key]):
             return

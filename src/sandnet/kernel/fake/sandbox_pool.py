@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector, InnerEnd, recorded
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.fake.namespaces import FakeNamespaces
@@ -13,7 +15,7 @@ _INTERFACE = "eth0"
 
 
 class FakeSandboxPool:
-    """See :class:`sandnet.kernel.base.SandboxPool`. It holds what tests put into ``ready``."""
+    """See :class:`sandnet.kernel.namespace_protocols.SandboxPool`. It holds what tests put into ``ready``."""
 
     area = "pool"
 
@@ -51,11 +53,13 @@ class FakeSandboxPool:
         index = self._links.add_prepared(host_link, inode, _INTERFACE)
         space.links[_INTERFACE] = InnerEnd("02:00:00:00:00:02", 1500, [])
         self._inline += 1
-        return PreparedSandbox(-1, inode, host_link, index, _INTERFACE, index, None)
+        sockets = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
+        return PreparedSandbox(-1, inode, host_link, index, _INTERFACE, index, sockets)
 
-    @recorded
     def discard(self, prepared: PreparedSandbox) -> None:
         """Delete it, unless it is pinned."""
+        for each in prepared.sockets or ():
+            each.close()
         self._namespaces.drop_unpinned(prepared.inode)
 
     def status(self) -> PoolStatus:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from ipaddress import ip_interface
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.linux.gratuitous_arp import DELAYS, Announcer, Claim, announce
-from sandnet.kernel.linux.router_solicitation import solicit_routers
+from sandnet.kernel.linux.prepared_link import host_requests, inner_requests
+from sandnet.kernel.linux.raw_frames.gratuitous_arp import DELAYS, Announcer, Claim, announce
+from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
+from sandnet.kernel.linux.service_addresses import await_route, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.netlink.neighbours import announce_own, correct_neighbour
 from sandnet.kernel.netlink.renaming import rename_back
-from sandnet.kernel.netlink.routes import add_connected, is_deliverable, is_local
+from sandnet.kernel.netlink.routes import add_connected, is_deliverable
 from sandnet.kernel.netlink.rtnetlink import (
     IFLA_GROUP,
     IFLA_IFALIAS,
@@ -32,7 +33,6 @@ from sandnet.kernel.netlink.rtnetlink import (
     RTM_NEWLINK,
     RTM_SETLINK,
     add_address,
-    add_service_address,
     alias,
     bridge_info,
     family_options,
@@ -59,16 +59,12 @@ from sandnet.kernel.netlink.socket import (
     u32,
 )
 from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, opened_namespace
-from sandnet.kernel.types import DELETING, PORTS, RETIRED, Bridge, Link, Veth
-from sandnet.model.address import Address, Interface
+from sandnet.kernel.types import DELETING, PORTS, RETIRED, Bridge, DefaultRoute, Link, PreparedSandbox, Veth
+from sandnet.model.address import Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 
 MAX_PORTS: Final = 1023
 """Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
-
-_ROUTE_DEADLINE: Final = 2.0
-"""Seconds. The kernel's work queue takes a tenth of a millisecond, more where many links change at once."""
-_ROUTE_PAUSE: Final = 0.0002
 
 
 class _Ends(NamedTuple):
@@ -189,22 +185,52 @@ class LinuxLinks:
             for address in (veth.address_ipv6, veth.address):  # the slower one first
                 if address:
                     _ensure_address_inside(ends, inner, veth.interface, address, made=made)
-            _place_service_addresses(ends, inner, veth)
+            place_service_addresses(ends.there, inner, veth)
             self._announce(ends, namespace, inner, veth, made=made)
             if veth.address_ipv6:
-                _await_route(partial(is_deliverable, ends.there, veth.address_ipv6.ip))
+                await_route(partial(is_deliverable, ends.there, veth.address_ipv6.ip))
+
+    def plug_prepared(
+        self, namespace: str, prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]
+    ) -> bool:
+        """Do as :meth:`plug` with the link of a prepared sandbox, and set its default routes."""
+        what = f"plug {veth.interface} of {namespace} into bridge {veth.bridge}"
+        with map_errors(what), Netlink() as here, Netlink.inside(prepared.namespace) as there:
+            bridge = here.index(veth.bridge)
+            if not bridge:
+                raise not_found("bridge", veth.bridge)
+            ends = _Ends(here, there, prepared.namespace, bridge)
+            try:
+                here.batch([*host_requests(prepared, veth, bridge)])
+                there.batch([*inner_requests(prepared, veth, routes)])
+            except NetlinkError as error:
+                if error.errno == errno.EXFULL:
+                    raise _refusal(error, veth) from error
+                return False
+            place_service_addresses(ends.there, prepared.inner_index, veth)
+            self._repeat(ends, namespace, veth, made=True)
+            if veth.address_ipv6:
+                await_route(partial(is_deliverable, there, veth.address_ipv6.ip))
+        return True
 
     def _announce(self, ends: _Ends, path: str, inner: int, veth: Veth, *, made: bool) -> None:
         """Announce the addresses of the interface.
 
         Neighbours may remember an earlier holder. The host's own neighbour entry is corrected at once.
         """
-        mac, shared = mac_bytes(veth.mac), _shared(veth) if veth.holder else []
         own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
-        for address in (*shared, *own):
-            correct_neighbour(ends.here, ends.bridge, address, mac)
+        for address in own:
+            correct_neighbour(ends.here, ends.bridge, address, mac_bytes(veth.mac))
         if made and veth.address and not veth.hairpin:  # a hairpin port returns the request, which ends the series
             announce_own(ends.there, inner, veth.address.ip)
+        self._repeat(ends, path, veth, made=made)
+
+    def _repeat(self, ends: _Ends, path: str, veth: Veth, *, made: bool) -> None:
+        """Announce the shared addresses, and have all be announced again that the kernel does not repeat by itself."""
+        mac, shared = mac_bytes(veth.mac), shared_addresses(veth) if veth.holder else []
+        own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
+        for address in shared:
+            correct_neighbour(ends.here, ends.bridge, address, mac)
         repeated = (*shared, *(address for address in own if address.version == 6 or veth.hairpin))
         if shared:  # flows depend on the address
             announce(ends.namespace, veth.interface, mac, repeated)
@@ -347,32 +373,6 @@ def _update_pair(ends: _Ends, veth: Veth) -> None:
     ends.here.call(RTM_SETLINK, host + u32(IFLA_MASTER, ends.bridge) + mac_and_mtu(mtu=veth.mtu))
     inner = link_header() + string(IFLA_IFNAME, veth.interface)
     ends.there.call(RTM_SETLINK, inner + mac_and_mtu(veth.mac, veth.mtu))
-
-
-def _place_service_addresses(ends: _Ends, inner: int, veth: Veth) -> None:
-    """Put shared addresses on the interface of the holder, on ``lo`` elsewhere; they are always on one of the two."""
-    place, other = (inner, LOOPBACK) if veth.holder else (LOOPBACK, inner)
-    for address in _shared(veth):
-        add_service_address(ends.there, place, address)
-        if address.version == 6:
-            _await_route(partial(is_local, ends.there, place, address))
-        remove_address(ends.there, other, ip_interface(address))
-
-
-def _await_route(is_there: Callable[[], bool]) -> None:
-    """Wait until the kernel accepts packets to a new IPv6 address.
-
-    The address is there at once. Its route, and the answer to neighbour solicitations, exist only after a work queue
-    has run (``addrconf_dad_work`` in net/ipv6/addrconf.c). Packets that arrive in between are lost, and a neighbour
-    asks again only after a second (RFC 4861, 10: RETRANS_TIMER).
-    """
-    deadline = time.monotonic() + _ROUTE_DEADLINE
-    while not is_there() and time.monotonic() < deadline:
-        time.sleep(_ROUTE_PAUSE)
-
-
-def _shared(veth: Veth) -> list[Address]:
-    return [service.ip for service in (veth.service, veth.service_ipv6) if service]
 
 
 def _refusal(error: NetlinkError, veth: Veth) -> Exception:

@@ -17,6 +17,7 @@ from typing import Final
 
 from sandnet.errors import Error, Kind, collected, invalid, not_found
 from sandnet.kernel.linux.namespace_sockets import tcp_socket
+from sandnet.kernel.namespace_protocols import KEY_TAKEN
 from sandnet.kernel.netlink.routes import Route, ensure_default, ensure_groups
 from sandnet.kernel.netlink.rtnetlink import (
     LOOPBACK,
@@ -40,7 +41,7 @@ from sandnet.kernel.syscalls import (
     unmount,
     unshare_network,
 )
-from sandnet.kernel.types import DefaultRoute, Namespace, SourceRoute
+from sandnet.kernel.types import DefaultRoute, Namespace, PreparedSandbox, SourceRoute
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -50,7 +51,7 @@ later."""
 
 
 class LinuxNamespaces:
-    """The Linux implementation of :class:`sandnet.kernel.base.Namespaces`.
+    """The Linux implementation of :class:`sandnet.kernel.namespace_protocols.Namespaces`.
 
     Args:
         sandbox_dir: absolute path of the directory that all keys are below; made (0755) when it is absent.
@@ -74,6 +75,15 @@ class LinuxNamespaces:
                 found = _pin(key, source, folder, name)
             return _with_loopback(found, folder, name) if path or pid else found
 
+    def pin_prepared(self, key: str, prepared: PreparedSandbox) -> None:
+        """Pin a prepared namespace at ``key``, where nothing may be pinned but that same one."""
+        with map_errors(f"pin a namespace at {key}"), self._place(key, make=True) as (folder, name):
+            found = _pinned_inode(key, folder, name)
+            if found and found != prepared.inode:
+                raise Error(Kind.CONFLICT, f"another namespace is pinned at {key}", code=KEY_TAKEN)
+            if not found:
+                _mount(f"/proc/self/fd/{prepared.namespace}", folder, name)
+
     def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
         """Return the namespace that :meth:`pin` would pin, as it is now."""
         with map_errors("identify a namespace"), _source(path, pid) as source:
@@ -90,16 +100,21 @@ class LinuxNamespaces:
 
         Args:
             key: where it is pinned.
-            inode: leave alone a namespace of another identity; 0: any.
+            inode: leave alone what has another identity, be it a namespace or not; 0: any namespace is ours.
             loopback_down: set ``lo`` down first (a joined namespace is returned as it was). Its 127.0.0.1 is removed
                 too: the kernel gives it to a ``lo`` without addresses whenever that is set up.
 
         Raises:
-            Error: ``CONFLICT`` something that is no namespace and not ours is at ``key``; it stays.
+            Error: ``CONFLICT`` without an inode: something that is no namespace is at ``key``; it stays.
         """
         with map_errors(f"release {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
             failures: list[OSError] = []
-            pinned = _pinned_inode(key, folder, name)
+            try:
+                pinned = _pinned_inode(key, folder, name)
+            except Error:  # no namespace at all
+                if not inode:
+                    raise
+                return
             if pinned and inode not in (0, pinned):
                 return
             if pinned and loopback_down:
@@ -129,7 +144,7 @@ class LinuxNamespaces:
                 raise not_found("namespace", key)
 
     def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
-        """See :meth:`sandnet.kernel.base.Namespaces.source_routes`.
+        """See :meth:`sandnet.kernel.namespace_protocols.Namespaces.source_routes`.
 
         Raises:
             Error: ``NOT_FOUND`` the namespace does not exist (never without routes).

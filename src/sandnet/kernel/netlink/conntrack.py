@@ -8,7 +8,7 @@ The kernel has one hash table for all namespaces and walks all of it for a list:
 flows there are. Its count of our own flows costs 0.01 ms, so it is requested first. Decoding is our own code, as
 pyroute2's takes 0.06 ms a flow and has no ports of SCTP.
 
-The socket is kept: to close one is slow (:class:`sandnet.kernel.netlink.socket.SharedSocket`).
+The socket is kept: to close one is slow (:class:`sandnet.kernel.netlink.shared_socket.SharedSocket`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from sandnet.kernel.netlink.socket import Netlink, SharedSocket, attribute, attributes, map_errors
+from sandnet.kernel.netlink.shared_socket import SharedSocket
+from sandnet.kernel.netlink.socket import Netlink, attribute, attributes, map_errors
 from sandnet.model.address import Address
 
 _NETLINK_NETFILTER: Final = 12

@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 from sandnet.kernel.netlink.rtnetlink import RTM_NEWNEIGH
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_REPLACE, Netlink, attribute
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, attribute
 from sandnet.model.address import Address
 
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
@@ -24,9 +24,8 @@ _NTF_USE: Final = 1
 
 def correct_neighbour(netlink: Netlink, index: int, address: Address, mac: bytes) -> bool:
     """Set the MAC of a link's neighbour entry for this address; ``False``: there is no entry."""
-    body = _NEIGHBOUR.pack(_family(address), index, _NUD_STALE, 0, 0)
-    body += attribute(_NDA_DST, address.packed) + attribute(_NDA_LLADDR, mac)
-    return netlink.call(RTM_NEWNEIGH, body, NLM_F_REPLACE, accept=(errno.ENOENT,))
+    kind, body, flags, accept = correction(index, address, mac)
+    return netlink.call(kind, body, flags, accept)
 
 
 def announce_own(netlink: Netlink, index: int, address: Address) -> None:
@@ -35,8 +34,21 @@ def announce_own(netlink: Netlink, index: int, address: Address) -> None:
     Sender and target of the request are the same then (RFC 5227, 3). The kernel sends it three times, a second apart,
     as no one answers (``mcast_solicit``, ``retrans_time_ms``).
     """
+    kind, body, flags, _ = announcement(index, address)
+    netlink.call(kind, body, flags)
+
+
+def correction(index: int, address: Address, mac: bytes) -> Request:
+    """Return the request of :func:`correct_neighbour`."""
+    body = _NEIGHBOUR.pack(_family(address), index, _NUD_STALE, 0, 0)
+    body += attribute(_NDA_DST, address.packed) + attribute(_NDA_LLADDR, mac)
+    return Request(RTM_NEWNEIGH, body, NLM_F_REPLACE, (errno.ENOENT,))
+
+
+def announcement(index: int, address: Address) -> Request:
+    """Return the request of :func:`announce_own`."""
     body = _NEIGHBOUR.pack(_family(address), index, _NUD_NONE, _NTF_USE, 0)
-    netlink.call(RTM_NEWNEIGH, body + attribute(_NDA_DST, address.packed), NLM_F_CREATE)
+    return Request(RTM_NEWNEIGH, body + attribute(_NDA_DST, address.packed), NLM_F_CREATE)
 
 
 def _family(address: Address) -> int:

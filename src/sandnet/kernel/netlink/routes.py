@@ -13,7 +13,16 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from sandnet.kernel.netlink.rtnetlink import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, to_number, u32
+from sandnet.kernel.netlink.socket import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    Request,
+    attribute,
+    attributes,
+    to_number,
+    u32,
+)
 from sandnet.kernel.types import RT_TABLE_MAIN
 from sandnet.model.address import Address, Interface
 
@@ -138,18 +147,36 @@ def ensure_default(netlink: Netlink, family: int, desired: Route | None) -> None
         _add_default(netlink, family, desired)
 
 
+def default_request(route: Route) -> Request:
+    """Return the request that adds a default route of ours."""
+    family = socket.AF_INET6 if route.gateway.version == 6 else socket.AF_INET
+    return Request(RTM_NEWROUTE, _route_body(family, route), NLM_F_CREATE | NLM_F_EXCL, (errno.EEXIST,))
+
+
+def group_requests(index: int) -> list[Request]:
+    """Return the requests that route multicast and broadcast of IPv4 to a link (see :func:`ensure_groups`)."""
+    flags = NLM_F_CREATE | NLM_F_EXCL
+    return [
+        Request(RTM_NEWROUTE, _group_body(address, length) + u32(RTA_OIF, index), flags, (errno.EEXIST,))
+        for address, length in _GROUPS
+    ]
+
+
+def _group_body(address: bytes, length: int) -> bytes:
+    head = (socket.AF_INET, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0)
+    return _ROUTE.pack(*head) + attribute(RTA_DST, address)
+
+
 def ensure_groups(netlink: Netlink, index: int) -> None:
     """Route multicast and broadcast of IPv4 to a link, as a default route would; 0: they use the default route.
 
     IPv6 needs no such route: the kernel has one for groups on each link.
     """
-    for address, length in _GROUPS:
-        head = (socket.AF_INET, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0)
-        body = _ROUTE.pack(*head) + attribute(RTA_DST, address)
-        if index:
-            netlink.call(RTM_NEWROUTE, body + u32(RTA_OIF, index), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
-        else:
-            netlink.call(RTM_DELROUTE, body, accept=(errno.ESRCH,))
+    if index:
+        netlink.batch(group_requests(index))
+    else:
+        for address, length in _GROUPS:
+            netlink.call(RTM_DELROUTE, _group_body(address, length), accept=(errno.ESRCH,))
 
 
 def _add_default(netlink: Netlink, family: int, route: Route) -> bool:

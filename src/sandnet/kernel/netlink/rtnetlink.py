@@ -16,6 +16,7 @@ from sandnet.kernel.netlink.socket import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     Netlink,
+    Request,
     attribute,
     attributes,
     nested,
@@ -78,6 +79,7 @@ _IFLA_INET_CONF: Final = 1
 _ARP_ANNOUNCE: Final = 18
 _ARP_IGNORE: Final = 19
 _IFLA_INET6_ADDR_GEN_MODE: Final = 8
+_IN6_ADDR_GEN_MODE_EUI64: Final = 0
 _IN6_ADDR_GEN_MODE_NONE: Final = 1
 _RTEXT_FILTER_SKIP_STATS: Final = 8
 _NETNSA_NSID: Final = 1
@@ -95,6 +97,7 @@ _NEVER_SOURCE: Final = attribute(_IFA_CACHEINFO, struct.pack("=IIII", 0, 0xFFFFF
 
 _NO_STATISTICS: Final = u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
 _NO_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE])))
+_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_EUI64])))
 _OWN_ADDRESSES_ONLY: Final = nested(socket.AF_INET, nested(_IFLA_INET_CONF, u32(_ARP_ANNOUNCE, 2), u32(_ARP_IGNORE, 1)))
 
 
@@ -108,6 +111,17 @@ def family_options(*, link_local: bool, own_addresses_only: bool = False) -> byt
             (ip-sysctl: arp_ignore, arp_announce; numbers of ``linux/ip.h``).
     """
     parts = ([] if link_local else [_NO_LINK_LOCAL]) + ([_OWN_ADDRESSES_ONLY] if own_addresses_only else [])
+    return nested(_IFLA_AF_SPEC, *parts) if parts else b""
+
+
+def options_of_prepared(*, link_local: bool, own_addresses_only: bool) -> bytes:
+    """Encode what a link that was made without an IPv6 address of its own lacks; empty: nothing.
+
+    Args:
+        link_local: as for :func:`family_options`.
+        own_addresses_only: as for :func:`family_options`.
+    """
+    parts = ([_LINK_LOCAL] if link_local else []) + ([_OWN_ADDRESSES_ONLY] if own_addresses_only else [])
     return nested(_IFLA_AF_SPEC, *parts) if parts else b""
 
 
@@ -275,6 +289,11 @@ def namespace_number(netlink: Netlink, namespace: int) -> int:
     body = netlink.get(RTM_GETNSID, bytes(4) + u32(_NETNSA_FD, namespace))
     payload = attributes(body or b"", 4).get(_NETNSA_NSID, b"\xff" * 4)
     return int(struct.unpack("=i", payload)[0])
+
+
+def address_request(index: int, address: Interface) -> Request:
+    """Return the request that gives a link an address, usable at once."""
+    return Request(RTM_NEWADDR, _address_body(index, address), NLM_F_CREATE | NLM_F_EXCL, (errno.EEXIST,))
 
 
 def _address_body(index: int, address: Interface) -> bytes:

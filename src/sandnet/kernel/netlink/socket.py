@@ -13,10 +13,9 @@ import os
 import socket
 import struct
 import sys
-import threading
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Generic, NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, Self
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.syscalls import in_namespace
@@ -126,6 +125,17 @@ class Message(NamedTuple):
         return _HEADER.pack(length, self.kind, self.flags | NLM_F_REQUEST, sequence, 0) + self.body
 
 
+class Request(NamedTuple):
+    """One of several requests that are sent together."""
+
+    kind: int
+    body: bytes
+    flags: int = 0
+    """In addition to ``NLM_F_REQUEST``."""
+    accept: Collection[int] = ()
+    """Errnos that are no failure."""
+
+
 class Reply(NamedTuple):
     """One message from the kernel."""
 
@@ -155,9 +165,6 @@ def error_of(reply: Reply) -> NetlinkError | None:
     offset = _ERROR.size + (_HEADER.size if reply.kind == _NLMSG_ERROR else 0)
     details = attributes(reply.body, offset) if reply.flags & _NLM_F_ACK_TLVS else {}
     return NetlinkError(code, to_text(details.get(_NLMSGERR_ATTR_MSG)) or os.strerror(code))
-
-
-N = TypeVar("N", bound="Netlink")
 
 
 class Netlink:
@@ -236,6 +243,30 @@ class Netlink:
                 raise refused
             if reply.sequence == acknowledged:
                 return
+
+    def batch(self, requests: Sequence[Request]) -> None:
+        """Send independent requests in one datagram, and wait until the kernel has carried out all of them in order.
+
+        A refused request does not keep the kernel from the following ones. Only the last one is acknowledged, so a
+        batch without failures costs two system calls.
+
+        Raises:
+            NetlinkError: the first refusal that the request does not accept.
+        """
+        first = self._sequence + 1
+        last = self._sequence = self._sequence + len(requests)
+        flags = [NLM_F_ACK if sequence == last else 0 for sequence in range(first, last + 1)]
+        messages = (Message(each.kind, each.flags | ack, each.body) for each, ack in zip(requests, flags, strict=True))
+        self._socket.send(b"".join(message.packed(first + at) for at, message in enumerate(messages)))
+        refusals = []
+        for reply in self._answers(range(first, last + 1)):
+            refused = error_of(reply)
+            if refused and refused.errno not in requests[reply.sequence - first].accept:
+                refusals.append(refused)
+            if reply.sequence == last:
+                break
+        if refusals:
+            raise refusals[0]
 
     def reserve(self, size: int) -> None:
         """Let the socket send a datagram of this many bytes.
@@ -322,40 +353,6 @@ class Netlink:
             data, (port, _groups) = self._socket.recvfrom(_BUFFER)
             if port == 0:
                 yield from (reply for reply in replies(data) if reply.sequence in sequences)
-
-
-class SharedSocket(Generic[N]):
-    """One socket for all threads, behind a lock, of the namespace where it was first used.
-
-    For ``NETLINK_NETFILTER``: closing such a socket takes 15 to 20 ms after a change of the rules. During this time no
-    other process can change them, as nf_tables waits for a grace period each time (``nft_rcv_nl_event``).
-    """
-
-    def __init__(self, make: Callable[[], N]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._socket: N | None = None
-
-    @contextmanager
-    def used(self) -> Iterator[N]:
-        """Yield the socket. When the block fails, half a reply may be left in it, so the next caller gets a new one."""
-        with self._lock:
-            try:
-                self._socket = self._socket or self._make()
-                yield self._socket
-            except BaseException:
-                self._drop()
-                raise
-
-    def close(self) -> None:
-        """Close the socket; a later use opens a new one."""
-        with self._lock:
-            self._drop()
-
-    def _drop(self) -> None:
-        kept, self._socket = self._socket, None
-        if kept:
-            kept.close()
 
 
 _KINDS: Final = {

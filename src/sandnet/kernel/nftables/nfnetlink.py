@@ -11,12 +11,12 @@ import errno
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from sandnet.kernel.netlink.shared_socket import SharedSocket
 from sandnet.kernel.netlink.socket import (
     NLM_F_ACK,
     Message,
     Netlink,
     NetlinkError,
-    SharedSocket,
     attribute,
     attributes,
     string,

@@ -57,7 +57,7 @@ SANDBOX = {
     "origin": "made",
     "state": "ready",
     "host_name": "bar",
-    "hosts_path": "/var/lib/sandnet/sandboxes/x/hosts",
+    "hosts_path": "/run/sandnet/sandboxes/x/hosts",
     "interfaces": [
         {
             "endpoint": BAR,
@@ -421,7 +421,7 @@ def test_sandbox_ls_and_inspect_show_endpoints_and_files(stub: Stub, sandnet: Sa
     stub.answer("GET", f"/sandboxes/{BOX}?verbose=true", SANDBOX)
     assert sandnet("sandbox", "ls").stdout == (f"CONTAINER     ENDPOINTS  SANDBOX\n98c5241f9475  bar.foo    {KEY}\n")
     text = sandnet("sandbox", "info", BOX).stdout
-    assert "Hosts file: /var/lib/sandnet/sandboxes/x/hosts\n" in text
+    assert "Hosts file: /run/sandnet/sandboxes/x/hosts\n" in text
     assert "  eth0       172.18.0.2/24                bar       foo\n" in text
 
 

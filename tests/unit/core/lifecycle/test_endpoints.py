@@ -62,7 +62,7 @@ class NamedCore(CoreInProcess):
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[NamedCore]:
     """A started daemon with the network ``foo``."""
-    rig = NamedCore(Config(state_dir=str(tmp_path / "state")), store=GatedStore())
+    rig = NamedCore(Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store=GatedStore())
     await rig.start()
     await rig.network()
     rig.unattended()

@@ -39,7 +39,9 @@ class HangingStore(MoodyStore):
 async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CoreInProcess]:
     """A started daemon that is impatient."""
     workers = Workers(threads=2, spare=1, timeouts=Timeouts(queue=0.2, job=0.05))
-    rig = CoreInProcess(Config(state_dir=str(tmp_path / "state")), store=HangingStore(), workers=workers)
+    rig = CoreInProcess(
+        Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store=HangingStore(), workers=workers
+    )
     await rig.start()
     await rig.network()
     monkeypatch.setattr(rig.controller._context.operations, "_deadline", DEADLINE)

@@ -51,7 +51,7 @@ async def _state(rig: CoreInProcess) -> tuple[object, ...]:
     )
     links = sorted(link.name for link in rig.kernel.links.list())
     namespaces = sorted(box.key for box in records.sandboxes() if rig.kernel.namespaces.find(box.key))
-    files = sorted(str(path) for path in Path(rig.config.state_dir).rglob("*") if path.is_file())
+    files = sorted(str(path) for path in Path(rig.config.run_dir).rglob("*") if path.is_file())
     return keys, links, namespaces, files, sorted(map(str, rig.kernel.host.held))
 
 
@@ -78,7 +78,13 @@ async def _steps_of(
     rig: CoreInProcess, operation: Callable[[CoreInProcess], Awaitable[object]]
 ) -> list[tuple[str, int]]:
     """Every kernel call the operation makes that can stop it, found by letting each fail once on a twin."""
-    twin = CoreInProcess(rig.config.__class__(state_dir=rig.config.state_dir + ".twin", file_dirs=rig.config.file_dirs))
+    twin = CoreInProcess(
+        rig.config.__class__(
+            state_dir=rig.config.state_dir + ".twin",
+            run_dir=rig.config.run_dir + ".twin",
+            file_dirs=rig.config.file_dirs,
+        )
+    )
     await twin.start()
     twin.unattended()
     await _prepared(twin)
@@ -205,11 +211,11 @@ async def test_hosts_path_that_is_a_directory_is_refused_and_retryable(rig: Core
 async def test_half_failed_delete_is_finished_by_a_retry(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("web", port_mapping=(mapping(8080),))
-    rig.kernel.fail_on("firewall.apply", BROKEN)
+    rig.kernel.fail_on("firewall.change", BROKEN)
     with pytest.raises(Error):
         await rig.controller.removal.endpoint("foo", "web")
     await rig.controller.removal.endpoint("foo", "web")
-    rig.kernel.fail_on("firewall.apply", BROKEN)
+    rig.kernel.fail_on("firewall.change", BROKEN)
     with pytest.raises(Error):
         await rig.controller.removal.network("foo")
     await rig.controller.removal.network("foo")
@@ -219,7 +225,7 @@ async def test_half_failed_delete_is_finished_by_a_retry(rig: CoreInProcess) -> 
 
 async def test_create_with_failed_rollback_frees_its_name(rig: CoreInProcess) -> None:
     await rig.network()
-    rig.kernel.fail_on("firewall.apply", BROKEN)
+    rig.kernel.fail_on("firewall.change", BROKEN)
     rig.kernel.fail_on("firewall.forget_flows", BROKEN)
     with pytest.raises(Error):
         await rig.endpoint("web", port_mapping=(mapping(8080),))
@@ -242,11 +248,13 @@ async def test_containers_sharing_a_short_id_join_concurrently(rig: CoreInProces
     assert len({box.key for box in boxes}) == 2
 
 
-@pytest.mark.parametrize("place", ["sandnet.db", "lock", "sandboxes/c1/hosts", "sandboxes/other/hosts"])
+@pytest.mark.parametrize(
+    "place", ["state/sandnet.db", "state/lock", "run/hosts", "run/sandboxes/c1/hosts", "state/sandboxes/c1/hosts"]
+)
 async def test_path_of_the_daemon_or_another_container_is_refused(rig: CoreInProcess, place: str) -> None:
     await _prepared(rig)
     with pytest.raises(Error) as caught:
-        await rig.join("c2", "second", hosts_path=f"{rig.config.state_dir}/{place}")
+        await rig.join("c2", "second", hosts_path=str(Path(rig.config.state_dir).parent / place))
     assert caught.value.kind is Kind.INVALID
 
 
@@ -271,7 +279,7 @@ async def test_joining_the_host_namespace_by_pid_is_refused(rig: CoreInProcess) 
 
 async def test_failed_key_lookup_does_not_reserve_the_key(rig: CoreInProcess) -> None:
     await _prepared(rig)
-    rig.kernel.fail_on("namespaces.find", BROKEN)
+    rig.kernel.fail_on("namespaces.pin_prepared", BROKEN)
     with pytest.raises(Error):
         await rig.join("0123456789abcdef", "second")
     assert (await rig.join("0123456789abcdef", "second")).key.endswith("/0123456789ab")

@@ -352,7 +352,7 @@ async def test_join_opens_the_resolver_sockets_with_the_namespace(
     await rig.network()
     await rig.endpoint("web")
     box = await rig.join("c1", "web")
-    assert names.prepared == [("c1", box.inode)]
+    assert names.adopted == [("c1", box.inode)]
     await rig.network("bar")
     await rig.endpoint("web", "bar")
     await rig.join("c1", "web", "bar")  # they are there
@@ -360,7 +360,7 @@ async def test_join_opens_the_resolver_sockets_with_the_namespace(
     await rig.join("c2", "alone", "none")  # it has no interface, and will not ask
     await rig.endpoint("app", "host")
     await rig.join("c3", "app", "host")
-    assert names.prepared == [("c1", box.inode)]
+    assert names.adopted == [("c1", box.inode)]
 
 
 async def test_network_labels_are_kept_over_a_restart(rig: CoreInProcess) -> None:

@@ -40,7 +40,7 @@ def store() -> GatedStore:
 @pytest.fixture
 async def rig(tmp_path: Path, store: GatedStore) -> AsyncIterator[CoreInProcess]:
     """A started daemon with the network ``foo``."""
-    rig = CoreInProcess(Config(state_dir=str(tmp_path / "state")), store=store)
+    rig = CoreInProcess(Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store=store)
     await rig.start()
     await rig.network()
     yield rig
@@ -66,7 +66,7 @@ async def test_endpoint_create_is_refused_during_network_deletion(rig: CoreInPro
 
 
 async def test_create_during_rollback_of_the_same_name_undoes_it_once(rig: CoreInProcess, store: GatedStore) -> None:
-    rig.kernel.fail_on("firewall.apply", Error(Kind.INTERNAL, "broken on purpose"))
+    rig.kernel.fail_on("firewall.change", Error(Kind.INTERNAL, "broken on purpose"))
     first = asyncio.create_task(rig.endpoint("one", port_mapping=(mapping(8080),)))
     records = rig.controller._context.records
     while not [each for each in records.endpoints() if each.phase is Phase.REMOVING]:

@@ -45,7 +45,9 @@ async def controller(
     store = SqliteStore(tmp_path / "state" / "sandnet.db")
     await store.open()
     workers = Workers()
-    made = assemble(Config(state_dir=str(tmp_path / "state")), store, FakeKernel(), workers)
+    made = assemble(
+        Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store, FakeKernel(), workers
+    )
     await made.start()
     await made.networks.create(NetworkSpec(name="foo", driver="bridge"))
     monkeypatch.setattr(rows, "write", slow)

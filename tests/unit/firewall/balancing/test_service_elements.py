@@ -20,7 +20,7 @@ from sandnet.firewall.balancing.service_elements import (
     spread,
 )
 from sandnet.firewall.ruleset.elements import bridge_set, difference, inet_set
-from sandnet.kernel.linux.gratuitous_arp import frame
+from sandnet.kernel.linux.raw_frames.gratuitous_arp import frame
 from sandnet.kernel.nft_types import mac_address
 from sandnet.model import Affinity, Attachment, BoundPort, Endpoint, Phase
 

@@ -8,7 +8,7 @@ from sandnet.kernel.types import PoolStatus, PreparedSandbox
 
 
 class LinuxSandboxPool:
-    """The Linux implementation of :class:`sandnet.kernel.base.SandboxPool`.
+    """The Linux implementation of :class:`sandnet.kernel.namespace_protocols.SandboxPool`.
 
     Args:
         listen: where the resolver listens inside; ``None``: its sockets are not opened ahead of time.

@@ -1,0 +1,260 @@
+"""Joins: attach a container to an endpoint; its first join makes its sandbox.
+
+The order: record the intent, pin the namespace, plug the interface, elect the default route, write the files, record
+success. All that happens in the kernel and in files is one job on a worker thread. In the meantime the resolver learns
+the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+from msgspec.structs import replace
+
+from sandnet.core.lifecycle.backends import Backends
+from sandnet.core.lifecycle.default_routes import SandboxRoutes
+from sandnet.core.lifecycle.join_plan import (
+    amend_sandbox,
+    candidate_keys,
+    check_host_network_exclusive,
+    check_not_joined,
+    plan_attachment,
+    plan_sandbox,
+)
+from sandnet.core.lifecycle.leave import Leaves
+from sandnet.core.lifecycle.liveness import identify
+from sandnet.core.lifecycle.parent_updates import ParentUpdates
+from sandnet.core.lifecycle.sandbox_setup import identified, set_up, set_up_prepared
+from sandnet.core.runtime.context import Context
+from sandnet.core.runtime.operations import alongside, roll_back
+from sandnet.errors import Error, invalid
+from sandnet.firewall.base import RunWith, Step
+from sandnet.kernel.namespace_protocols import KEY_TAKEN
+from sandnet.kernel.types import PreparedSandbox, Veth
+from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Origin, Phase, Process, Sandbox
+from sandnet.model.link_alias import attachment_alias
+
+
+class Joins:
+    """The joins of this host. The callers hold the locks of the endpoint and of the sandbox."""
+
+    def __init__(self, context: Context, leaves: Leaves, parents: ParentUpdates) -> None:
+        self._context = context
+        self._records = context.records
+        self._leaves = leaves
+        self._parents = parents
+        self._backends = Backends(context)
+        self._routes = SandboxRoutes(context)
+        self._planned: set[str] = set()
+        """Keys that are chosen for sandboxes without a record yet."""
+
+    async def join(self, network: Network, endpoint: Endpoint, spec: JoinSpec, *, many: bool) -> Sandbox:
+        """Attach the container to the endpoint.
+
+        Raises:
+            Error: as :meth:`Sandboxes.join`.
+        """
+        attached = self._records.attachments_of_container(spec.container_id)
+        known = self._records.sandbox(spec.container_id)
+        existing = self._records.attachments_of_endpoint(endpoint.id)
+        check_not_joined(endpoint, existing, spec.container_id, many=many)
+        check_host_network_exclusive(known, network, attached, spec)
+        process = await identify(self._context, spec.watch_pid or spec.pid)
+        if known:
+            return await self._join_known(network, endpoint, spec, known, process)
+        sandbox = plan_sandbox(self._context, spec, network, process)
+        self._context.host_files.check(sandbox)
+        sandbox = await self._context.host_files.with_existing_paths(sandbox)
+        if sandbox.origin is Origin.MADE and endpoint.mac:
+            return await self._join_made(network, endpoint, spec, sandbox)
+        return await self._join_found(network, endpoint, spec, sandbox)
+
+    # In a new namespace.
+
+    async def _join_made(self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox) -> Sandbox:
+        """Join in a new namespace, at the first key where no other program has pinned one."""
+        pool, keys = self._context.kernel.pool, candidate_keys(self._context.settings.sandbox_dir, spec.container_id)
+        while True:
+            prepared = pool.take()
+            if prepared is None:
+                prepared = await self._context.workers.run(pool.prepare)
+            try:
+                key = next(key for key in keys if not self._is_planned(key))  # recorded before anything is awaited
+                at_key = replace(sandbox, key=key, inode=prepared.inode)
+                return await self._join_prepared(network, endpoint, spec, at_key, prepared)
+            except Error as failure:
+                if failure.code != KEY_TAKEN:
+                    raise
+            finally:
+                pool.discard(prepared)
+
+    async def _join_prepared(
+        self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, prepared: PreparedSandbox
+    ) -> Sandbox:
+        """Join in a prepared namespace. Its record exists before it is pinned, so no other one is taken for it."""
+        attachment, cursor = plan_attachment(self._context, network, endpoint, spec, (), prepared.host_link)
+        await self._commit_intent(network, sandbox, attachment, cursor)
+        try:
+            veth = self._link(network, endpoint, sandbox, attachment)
+            files, routes = self._context.host_files.write_job(sandbox), self._routes.default(sandbox)
+            job = partial(set_up_prepared, self._context.kernel, sandbox, prepared, veth, routes, files)
+            self._context.resolver_sync.adopt_sockets(sandbox, prepared)
+            return await self._complete(network, endpoint, sandbox, attachment, spec, job)
+        except BaseException:
+            await self._roll_back(endpoint, spec, None)
+            raise
+
+    # In a namespace that exists.
+
+    async def _join_found(self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox) -> Sandbox:
+        """Join as the first of a container whose namespace exists, or gets no link."""
+        sandbox = replace(sandbox, key=await self._free_key(spec.container_id))
+        try:
+            taken: Collection[str] = ()
+            if sandbox.origin is Origin.JOINED:
+                sandbox = await self._identified(sandbox, spec)
+                await self._records.commit(put=[sandbox])  # before any change: a failure restores what was found
+                pin = self._context.kernel.namespaces.pin
+                await self._context.workers.run(pin, sandbox.key, path=spec.netns, pid=spec.pid, inode=sandbox.inode)
+                taken = await self._context.workers.run(self._context.kernel.namespaces.interfaces, sandbox.key)
+            return await self._join_in(network, endpoint, spec, sandbox, taken)
+        except BaseException:
+            await self._roll_back(endpoint, spec, None)
+            raise
+        finally:
+            self._planned.discard(sandbox.key)
+
+    async def _join_known(
+        self, network: Network, endpoint: Endpoint, spec: JoinSpec, known: Sandbox, process: Process | None
+    ) -> Sandbox:
+        """Join a container that has a sandbox."""
+        sandbox = amend_sandbox(known, spec, process)
+        self._context.host_files.check(sandbox)
+        await self._refuse_different_namespace(known, spec)
+        await self._context.link_reaper.wait(sandbox.container_id)
+        taken = {each.interface for each in self._records.attachments_of_container(sandbox.container_id)}
+        try:
+            if sandbox.origin is Origin.JOINED:
+                taken |= set(await self._context.workers.run(self._context.kernel.namespaces.interfaces, sandbox.key))
+            return await self._join_in(network, endpoint, spec, sandbox, taken)
+        except BaseException:
+            await self._roll_back(endpoint, spec, known)
+            raise
+
+    async def _join_in(
+        self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, taken: Collection[str]
+    ) -> Sandbox:
+        attachment, cursor = plan_attachment(self._context, network, endpoint, spec, taken)
+        await self._commit_intent(network, sandbox, attachment, cursor)
+        job = self._set_up_job(network, endpoint, sandbox, attachment)
+        return await self._complete(network, endpoint, sandbox, attachment, spec, job)
+
+    async def ensure(self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> None:
+        """Set up an attachment again, by the same steps that made it."""
+        job = self._set_up_job(network, endpoint, sandbox, attachment)
+        after = await self._context.driver(network.driver).join(network, endpoint, attachment, self._runner(job))
+        if after != sandbox:
+            await self._records.commit(put=[after])
+
+    def _set_up_job(
+        self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment
+    ) -> Callable[[Step], Sandbox]:
+        veth = self._link(network, endpoint, sandbox, attachment)
+        files, routes = self._context.host_files.write_job(sandbox), self._routes.of(sandbox)
+        return partial(set_up, self._context.kernel, sandbox, veth, routes, files)
+
+    def _link(self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> Veth | None:
+        """Return the link of the attachment, with the alias that describes it."""
+        veth = self._context.driver(network.driver).link(network, endpoint, attachment)
+        return veth and veth._replace(alias=attachment_alias(endpoint, sandbox, attachment))
+
+    async def _free_key(self, container_id: str) -> str:
+        """Plan a new sandbox at the first key where no other program has pinned a namespace; return that key."""
+        for key in candidate_keys(self._context.settings.sandbox_dir, container_id):
+            if self._is_planned(key):
+                continue
+            self._planned.add(key)
+            free = False
+            try:
+                free = await self._context.workers.run(self._context.kernel.namespaces.find, key) is None
+            finally:
+                if not free:
+                    self._planned.discard(key)
+            if free:
+                return key
+        raise AssertionError("unreachable: the keys do not end")
+
+    def _is_planned(self, key: str) -> bool:
+        return self._records.sandbox_at(key) is not None or key in self._planned
+
+    async def _identified(self, sandbox: Sandbox, spec: JoinSpec) -> Sandbox:
+        """Return the record with the identity of the namespace to be joined; nothing is changed yet."""
+        identify = self._context.kernel.namespaces.identify
+        namespace = await self._context.workers.run(identify, path=spec.netns, pid=spec.pid)
+        if namespace.inode == (await self._context.workers.run(identify)).inode:
+            message = "that is the host's own network namespace"
+            raise invalid(message, "join the network of type host for that", "host_namespace")
+        sandbox = identified(sandbox, namespace)
+        holder = next((b for b in self._records.sandboxes() if b.inode == sandbox.inode and b.key != sandbox.key), None)
+        if holder:
+            message = f"that namespace is the sandbox of container {holder.container_id} already"
+            raise invalid(message, "join it as that container", "namespace_taken")
+        return sandbox
+
+    async def _refuse_different_namespace(self, known: Sandbox, spec: JoinSpec) -> None:
+        if not spec.netns and not spec.pid:
+            return
+        identify = self._context.kernel.namespaces.identify
+        if (await self._context.workers.run(identify, path=spec.netns, pid=spec.pid)).inode != known.inode:
+            message = f"container {known.container_id} has another namespace for its sandbox: {known.key}"
+            raise invalid(message, "leave its networks first, or name no namespace", "namespace_differs")
+
+    # In both.
+
+    async def _commit_intent(
+        self, network: Network, sandbox: Sandbox, attachment: Attachment, cursor: tuple[str, str] | None
+    ) -> None:
+        try:
+            await self._records.commit(put=[sandbox, attachment], cursor=cursor)
+        except BaseException:
+            self._leaves.release(network, attachment)
+            raise
+
+    async def _complete(
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        sandbox: Sandbox,
+        attachment: Attachment,
+        spec: JoinSpec,
+        job: Callable[[Step], Sandbox],
+    ) -> Sandbox:
+        """Run the job that sets up the sandbox, while the resolver learns the names; then record success."""
+        driver = self._context.driver(network.driver)
+        async with alongside(self._context.resolver_sync.attachment_added(sandbox, attachment)):
+            sandbox = await driver.join(network, endpoint, attachment, self._runner(job))
+            if self._backends.ready(endpoint):
+                await self._backends.rebalance(network, endpoint, attachment)
+            sandbox = self._parents.with_pending(replace(sandbox, phase=Phase.READY), network, spec.parent_updates)
+            # an orphaned endpoint has a container again
+            found = [replace(endpoint, orphaned=False)] if endpoint.orphaned else []
+            await self._records.commit(put=[sandbox, replace(attachment, phase=Phase.READY), *found])
+        return sandbox
+
+    def _runner(self, job: Callable[[Step], Sandbox]) -> RunWith[Sandbox]:
+        return lambda step: self._context.workers.run(job, step)
+
+    async def _roll_back(self, endpoint: Endpoint, spec: JoinSpec, known: Sandbox | None) -> None:
+        await roll_back(f"join of {spec.container_id}", self._undo(endpoint.id, spec.container_id, known))
+
+    async def _undo(self, endpoint_id: str, container_id: str, known: Sandbox | None) -> None:
+        attachment = self._records.attachment(container_id, endpoint_id)
+        sandbox = self._records.sandbox(container_id)
+        if attachment:
+            await self._leaves.disconnect(attachment)
+        elif sandbox and not known:
+            await self._leaves.tear_down(sandbox)
+        if known and sandbox:
+            await self._records.commit(put=[known])
+            await self._context.workers.run(self._context.host_files.write_job(known))

@@ -1,0 +1,76 @@
+"""Plug the link of a prepared sandbox, with one batch of requests in each of the two namespaces.
+
+It comes to the same as :meth:`LinuxLinks.plug` and :meth:`LinuxNamespaces.default_routes` on a link that was just made,
+in a sixth of the system calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sandnet.kernel.netlink.neighbours import announcement, correction
+from sandnet.kernel.netlink.routes import Route, default_request, group_requests
+from sandnet.kernel.netlink.rtnetlink import (
+    IFLA_GROUP,
+    IFLA_MASTER,
+    RTM_SETLINK,
+    address_request,
+    alias,
+    family_options,
+    link_header,
+    mac_and_mtu,
+    mac_bytes,
+    options_of_prepared,
+    port_options,
+)
+from sandnet.kernel.netlink.socket import Request, u32
+from sandnet.kernel.types import PORTS, DefaultRoute, PreparedSandbox, Veth
+
+_USUAL_MTU: Final = 1500
+"""Bytes: the MTU of a new link."""
+
+
+def host_requests(prepared: PreparedSandbox, veth: Veth, bridge: int) -> Iterator[Request]:
+    """Yield the requests in the host's namespace: the host end joins the bridge and is up.
+
+    An end that is to be isolated forwards nothing before it is.
+
+    Args:
+        prepared: the sandbox.
+        veth: the desired link.
+        bridge: index of the bridge.
+    """
+    index = prepared.host_index
+    mtu = veth.mtu if veth.mtu != _USUAL_MTU else 0
+    # a separate request: in one with the next, the link is up before this takes effect
+    yield Request(RTM_SETLINK, link_header(index) + family_options(link_local=False))
+    body = mac_and_mtu(mtu=mtu) + u32(IFLA_GROUP, PORTS) + alias(veth.alias) + u32(IFLA_MASTER, bridge)
+    yield Request(RTM_SETLINK, link_header(index, up=None if veth.isolated else True) + body)
+    if veth.isolated or veth.hairpin:
+        yield Request(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
+    if veth.isolated:
+        yield Request(RTM_SETLINK, link_header(index, up=True))
+    for address in (veth.address, veth.address_ipv6):  # the host may remember an earlier holder
+        if address:
+            yield correction(bridge, address.ip, mac_bytes(veth.mac))
+
+
+def inner_requests(prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]) -> Iterator[Request]:
+    """Yield the requests inside: the interface is up, with its MAC, MTU, addresses and default routes."""
+    index = prepared.inner_index
+    shares = bool(veth.service or veth.service_ipv6)
+    options = options_of_prepared(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
+    if options:  # a separate request: in one with the next, the link is up before this takes effect
+        yield Request(RTM_SETLINK, link_header(index) + options)
+    mtu = veth.mtu if veth.mtu != _USUAL_MTU else 0
+    yield Request(RTM_SETLINK, link_header(index, up=True) + mac_and_mtu(veth.mac, mtu))
+    for address in (veth.address_ipv6, veth.address):
+        if address:
+            yield address_request(index, address)
+    for route in routes:
+        yield default_request(Route(route.gateway, index))
+    if not any(route.gateway.version == 4 for route in routes):
+        yield from group_requests(index)
+    if veth.address and not veth.hairpin:  # a hairpin port returns the request, which ends the series
+        yield announcement(index, veth.address.ip)

@@ -1,0 +1,1 @@
+"""Frames that the daemon sends itself: announcements of addresses, and solicitations of routers."""

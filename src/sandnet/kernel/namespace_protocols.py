@@ -1,0 +1,146 @@
+"""What the program needs from Linux about network namespaces, as two protocols; see :mod:`sandnet.kernel.base`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from sandnet.kernel.types import DefaultRoute, Namespace, PoolStatus, PreparedSandbox, SourceRoute
+
+KEY_TAKEN: Final = "key_taken"
+"""Error code: another program's namespace is pinned at a sandbox key."""
+
+
+class Namespaces(Protocol):
+    """Network namespaces pinned at paths."""
+
+    def make(self, key: str) -> Namespace:
+        """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept.
+
+        Parent directories are made (0755); neither they nor the file may be symlinks below the configured sandbox
+        directory.
+
+        Raises:
+            Error: ``CONFLICT`` when something that is no namespace is at ``key``.
+        """
+        ...
+
+    def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
+        """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up.
+
+        With neither: the daemon's own namespace (``lo`` is then left alone).
+
+        Args:
+            key: where to pin it.
+            path: a file that is the namespace.
+            pid: a process in it.
+            inode: the identity it must have; 0: any.
+
+        Raises:
+            Error: ``NOT_FOUND`` no such file or process; ``INVALID`` the file is no network namespace; ``CONFLICT`` it
+                has another identity, or another one is pinned there.
+        """
+        ...
+
+    def pin_prepared(self, key: str, prepared: PreparedSandbox) -> None:
+        """Pin a prepared namespace at ``key``. Where it is pinned already, nothing happens.
+
+        Raises:
+            Error: ``CONFLICT`` with code ``KEY_TAKEN`` another namespace is pinned there; ``CONFLICT`` something that
+                is no namespace is there.
+        """
+        ...
+
+    def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
+        """Return the namespace that :meth:`pin` would pin, as it is now; its ``key`` is empty.
+
+        Raises:
+            Error: as :meth:`pin`.
+        """
+        ...
+
+    def find(self, key: str) -> Namespace | None:
+        """Return the namespace pinned at ``key``, or ``None``."""
+        ...
+
+    def release(self, key: str, *, inode: int = 0, loopback_down: bool = False) -> None:
+        """Unpin; the kernel deletes a namespace that nothing else holds. Absent: success.
+
+        Args:
+            key: where it is pinned.
+            inode: leave alone what has another identity, be it a namespace or not; 0: any namespace is ours.
+            loopback_down: set ``lo`` down first (a joined namespace is returned as it was).
+
+        Raises:
+            Error: ``CONFLICT`` without an inode: something that is no namespace is at ``key``; it stays.
+        """
+        ...
+
+    def default_routes(self, key: str, routes: Sequence[DefaultRoute]) -> None:
+        """Make these, at most one a family, the sandbox's only default routes of ours.
+
+        A default route that another program put there stays, and takes precedence.
+        """
+        ...
+
+    def source_routes(self, key: str, routes: Sequence[SourceRoute]) -> None:
+        """Make a sandbox answer through the interface on which the request arrived.
+
+        These are then the only rules and routes of this kind that bear our protocol number. Absent interfaces are
+        skipped.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace does not exist (never without routes).
+        """
+        ...
+
+    def set_link_down(self, key: str, interface: str) -> None:
+        """Set a link inside down and remove its addresses; an absent link or namespace is success."""
+        ...
+
+    def tcp_socket(self, key: str, inode: int) -> socket.socket:
+        """Return an unconnected IPv4 TCP socket in the namespace pinned at ``key``; the caller closes it.
+
+        Raises:
+            Error: ``NOT_FOUND`` no namespace, or one of another identity, is there.
+        """
+        ...
+
+    def interfaces(self, key: str) -> Sequence[str]:
+        """List the names of the links inside, ``lo`` included; empty when nothing is pinned there."""
+        ...
+
+
+class SandboxPool(Protocol):
+    """Sandboxes that are prepared before a join asks for one. Each is handed out at most once; none returns.
+
+    The caller owns a sandbox that it got. It closes the descriptors by :meth:`discard`, also after it has pinned the
+    namespace: a pinned namespace remains, with its links. Sockets that it passed on are no longer its own.
+    """
+
+    def take(self) -> PreparedSandbox | None:
+        """Return a prepared sandbox; ``None``: there is none. Call it on the event loop; it does not block.
+
+        A sandbox whose host link was deleted or renamed by another program is not returned.
+        """
+        ...
+
+    def prepare(self) -> PreparedSandbox:
+        """Make a prepared sandbox now; call it on a worker thread.
+
+        Raises:
+            Error: ``EXHAUSTED`` the limit ``user.max_net_namespaces`` is reached; ``UNAVAILABLE`` the kernel refuses.
+        """
+        ...
+
+    def discard(self, prepared: PreparedSandbox) -> None:
+        """Close the descriptors; call it from any thread, once.
+
+        The kernel deletes the namespace, unless it is pinned or a process is inside.
+        """
+        ...
+
+    def status(self) -> PoolStatus:
+        """Return the pool's state and its counts."""
+        ...

@@ -1,0 +1,11 @@
+"""Where programs in a sandbox find their name server."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Final
+
+ADDRESS: Final = IPv4Address("127.0.0.11")
+"""The resolver's address inside each sandbox, the same as Docker's."""
+PORT: Final = 53
+"""UDP and TCP."""
