@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, Box, RunningDaemon
-from tests.support.ethernet import IP, IPV6, VLAN, ether, heard, raw, udp
+from tests.support.ethernet import BROADCAST, IP, IPV6, VLAN, ether, heard, raw, udp
 from tests.support.network_host import eventually
 from tests.support.traffic import DOUBT, UDP
 
@@ -111,6 +111,27 @@ def test_frames_from_a_renamed_port_are_dropped(fresh_world: RunningDaemon, name
             assert not heard(ear, frame, before=right)
         mouth.send(ether(gateway, liar.mac, IP, udp(liar.address, HOST_ADDRESS)))
     assert not _hears(listener)
+
+
+def test_port_on_another_bridge_is_still_checked(fresh_world: RunningDaemon) -> None:
+    """Without the daemon, which would put the port back."""
+    daemon = fresh_world
+    daemon.start()
+    daemon.api.network("blue", ipv6=True)
+    liar, victim = daemon.box("blue", "liar"), daemon.box("blue", "victim")
+    port, _ = _host_end(daemon, liar)
+    daemon.kill()
+    daemon.host.sh("ip", "link", "add", "theirs", "type", "bridge")
+    daemon.host.sh("ip", "link", "set", "theirs", "up")
+    daemon.host.sh("ip", "link", "set", port, "master", "theirs")
+    eventually(lambda: "state forwarding" in daemon.host.sh("bridge", "link", "show", "dev", port))
+    own = ether(BROADCAST, liar.mac, IP, udp(liar.address, victim.address))
+    with raw(daemon.host, daemon.here, "theirs") as ear, raw(daemon.host, liar) as mouth:
+        for mac, address in ((victim.mac, liar.address), (liar.mac, victim.address), (victim.mac, victim.address)):
+            forged = ether(BROADCAST, mac, IP, udp(address, victim.address))
+            mouth.send(forged)
+            mouth.send(own)
+            assert not heard(ear, forged, before=own)
 
 
 def _has(daemon: RunningDaemon, kind: str) -> bool:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ from sandnet.dns.base import RemoveClient, SetClient
 from sandnet.dns.client import stop_resolver
 from sandnet.dns.control_protocol import FORMER_SOCKET, SOCKET, Hello, exchange
 from sandnet.kernel.linux.host_ports import PortHolder
+from sandnet.kernel.linux.namespace_sockets import open_sockets_in
 from sandnet.resolver import PARENT_CHECK_INTERVAL
 from tests.support.conditions import until
 from tests.support.dns_servers import (
@@ -36,6 +38,7 @@ from tests.support.dns_servers import (
 )
 from tests.support.network_host import Host, seconds_to_start
 
+_SO_MEMINFO = 55  # asm-generic/socket.h
 WEB = names("front", "e1", "web", "10.0.0.2", "fd00::2")
 
 
@@ -380,6 +383,17 @@ async def test_many_sandboxes_leave_no_open_descriptors(case: DnsHost) -> None:
     assert records(await case.ask(boxes[-1], "web")) == ["10.0.0.2"]
     await client.apply(*(RemoveClient(container_id=box.container_id) for box in boxes))
     assert len(os.listdir(f"/proc/{pid}/fd")) == before
+
+
+async def test_datagrams_that_wait_for_the_resolver_are_bounded(case: DnsHost) -> None:
+    box = case.asker("box", "front")
+    udp, tcp = case.host.run(open_sockets_in, box.key, box.inode, ip_address("127.0.0.11"), 53)
+    with udp, tcp, case.socket_in(box) as flood:
+        for _ in range(20_000):
+            flood.send(bytes(1000))
+        waiting, limit = struct.unpack_from("=2I", udp.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))
+        assert limit <= 2 << 20
+        assert limit / 2 < waiting <= limit + 4096
 
 
 async def test_pipelined_tcp_queries_are_all_answered(case: DnsHost) -> None:

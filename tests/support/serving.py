@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -46,8 +46,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, tls: Certificates | None = None, unix: bool = False) -> AsyncIterator[Running]:
-    """A server on loopback TCP, or on a unix socket."""
+async def running(
+    folder: Path, *, tls: Certificates | None = None, unix: bool = False, also: Sequence[ListeningSocket] = ()
+) -> AsyncIterator[Running]:
+    """A server on loopback TCP, or on a unix socket, and on further sockets."""
     async with started(folder) as parts:
         path, port = (str(folder / "s.sock"), 0) if unix else ("", 0)
         if unix:
@@ -58,7 +60,7 @@ async def running(folder: Path, *, tls: Certificates | None = None, unix: bool =
             port = listening.getsockname()[1]
         url = f"unix://{path}" if unix else f"tcp://127.0.0.1:{port}"
         listener = ListeningSocket(url, listening, ours=True, tls=tls)
-        server = Server(parts.controller, [listener], (), tls)
+        server = Server(parts.controller, [listener, *also], (), tls)
         serving = asyncio.ensure_future(server.serve())
         await until(lambda: server.started)
         try:

@@ -19,7 +19,9 @@ from sandnet.config import Config
 from sandnet.errors import Error
 from sandnet.serving.connection_limits import Gate
 from sandnet.serving.http_connection import MAX_HEAD, MAX_MESSAGE, Connection, ConnectionTimeouts
+from sandnet.serving.sockets import ListeningSocket
 from sandnet.serving.tls import Certificates, certificates
+from sandnet.serving.unix_socket import open_unix
 from sandnet.transport import Tls
 from tests.support.certificates import Authority, Identity
 from tests.support.conditions import until
@@ -374,6 +376,23 @@ async def test_connection_over_the_limit_is_503_until_one_closes(
         async with there.connected() as (reader, writer):
             writer.write(GET)
             assert b" 200 " in await reader.readline()
+
+
+async def test_unix_and_tcp_connections_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("TCP", "UNIX"):
+        monkeypatch.setattr(f"sandnet.serving.http_server.{kind}_CONNECTIONS", 1)
+    path = str(tmp_path / "other.sock")
+    other = ListeningSocket(f"unix://{path}", open_unix(path, 16), ours=True)
+    async with running(tmp_path, also=[other]) as there, there.connected():
+        await until(lambda: there.server._tcp_gate.connections == 1)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET)
+        assert b" 200 " in await reader.readline()
+        refused, second = await asyncio.open_unix_connection(path)
+        assert status(await refused.read()) == (503, "overloaded")
+        assert status(await there.told(b"")) == (503, "overloaded")
+        for each in (writer, second):
+            each.transport.abort()
 
 
 @pytest.mark.usefixtures("hasty")

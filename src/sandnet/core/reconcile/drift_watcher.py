@@ -46,6 +46,14 @@ LONGEST_PAUSE = 0.75
 """The longest pause in seconds, however long the work took: the next damage is to be repaired within two seconds."""
 
 
+def listening_pause(worked: float) -> float:
+    """Return the seconds of pause after a read of notifications, and the work that followed, took ``worked`` seconds.
+
+    A process that changes something all day, perhaps in its own sandbox, must not keep the daemon busy.
+    """
+    return max(POLL_INTERVAL, min(LONGEST_PAUSE, worked * DUTY_CYCLE))
+
+
 class DriftWatcher:
     """Three background tasks: reading notifications and repairing, comparing everything, and checking the state file.
 
@@ -100,8 +108,7 @@ class DriftWatcher:
         while True:
             began = time.monotonic()
             await self._guarded("listening", self._poll)
-            # a process that changes something all day, perhaps in its own sandbox, must not keep the daemon busy
-            await asyncio.sleep(max(POLL_INTERVAL, min(LONGEST_PAUSE, (time.monotonic() - began) * DUTY_CYCLE)))
+            await asyncio.sleep(listening_pause(time.monotonic() - began))
 
     async def _compare(self) -> None:
         pause = FIRST_SCAN_DELAY

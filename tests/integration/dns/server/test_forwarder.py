@@ -156,6 +156,15 @@ async def test_upstream_answer_carries_the_client_query_id(servers: Servers) -> 
     assert seen[2:] == asked[2:]  # EDNS and all
 
 
+@pytest.mark.parametrize("reply", [good, nameless], ids=["positive", "negative"])
+async def test_answers_of_servers_are_not_kept(servers: Servers, reply: Replying) -> None:
+    await servers.udp(0, reply)
+    upstream = Upstream(port=servers.port)
+    for _ in range(3):
+        await timed(upstream, query("example.org"), 1)
+    assert len(servers.seen) == 3
+
+
 async def test_queries_use_different_ids_and_source_ports(servers: Servers) -> None:
     await servers.udp(0, good)
     upstream = Upstream(port=servers.port)

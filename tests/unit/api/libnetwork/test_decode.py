@@ -264,6 +264,8 @@ def test_overlong_lists_in_a_body_are_refused() -> None:
         assert f"{field}: 8193 are too many" in refused_endpoint(**{field: [PORT] * 8193})
         decode.endpoint_spec(endpoint(**{field: [PORT] * 8192}))
     assert "labels: 257 are too many" in refused_endpoint(labels={str(i): "" for i in range(257)})
+    with pytest.raises(Error, match="labels: 257 are too many"):
+        decode.network_spec(NetworkCreate(name="n", labels={str(i): "" for i in range(257)}))
     assert "dns: 17 are too many" in refused_join(dns=["192.0.2.53"] * 17)
     assert "extra_hosts: 1025 are too many" in refused_join(extra_hosts=[LINE] * 1025)
     assert "parent_updates: 1025 are too many" in refused_join(parent_updates=[{**LINE, "endpoint_id": ID}] * 1025)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from sandnet.core.reconcile.drift_watcher import listening_pause
 from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_MISSING
 from sandnet.kernel.nft_types import mac_address, port_number, protocol_number
@@ -254,3 +255,8 @@ async def test_pending_changes_are_kept_if_another_check_fails(
         assert not rig.kernel.links.find(net.link)
     await healing._poll()
     assert rig.kernel.links.find(net.link)
+
+
+@pytest.mark.parametrize(("worked", "pause"), [(0.0, 0.25), (0.1, 0.4), (60.0, 0.75)])
+def test_pause_after_a_read_grows_with_its_work_up_to_a_limit(worked: float, pause: float) -> None:
+    assert listening_pause(worked) == pytest.approx(pause)
