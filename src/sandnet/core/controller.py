@@ -59,7 +59,15 @@ class Controller:
         self.sandboxes = Sandboxes(context, self.networks, self.endpoints)
         self.backends = Backends(context)
         self.removal = Deletion(context, self.networks, self.endpoints, self.sandboxes)
-        self.services = Services(context, self.networks, self.endpoints, self.sandboxes, self.removal)
+        self.services = Services(
+            context.records,
+            context.settings.default_network,
+            self.networks,
+            self.endpoints,
+            self.sandboxes,
+            self.backends,
+            self.removal,
+        )
         self._holding = PortHolding(context)
         self.reconcile = Reconciler(context, self.sandboxes, self.removal, self._holding)
         self._drift_watcher = DriftWatcher(context, self.reconcile)
@@ -106,7 +114,9 @@ class Controller:
         Processes that run for a sandbox alone are ended first; :attr:`ended` has their numbers.
         """
         await self._context.records.load()
-        self.ended = await end_processes(self._context, self._context.records.sandboxes())
+        self.ended = await end_processes(
+            self._context.boot_id, self._context.kernel, self._context.workers, self._context.records.sandboxes()
+        )
         await self._restore.remove_everything()
         return list(self._restore.problems)
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import groupby
 from typing import NamedTuple
 
-from sandnet.core.runtime.context import Context
+from sandnet.core.state.records import Records
 from sandnet.kernel.types import DefaultRoute, SourceRoute
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase, Prefix, Sandbox
 from sandnet.model.ports import UDP
@@ -104,8 +104,8 @@ class Routes(NamedTuple):
 class SandboxRoutes:
     """The desired routes of sandboxes, from the current records."""
 
-    def __init__(self, context: Context) -> None:
-        self._records = context.records
+    def __init__(self, records: Records) -> None:
+        self._records = records
 
     def of(self, sandbox: Sandbox) -> Routes:
         """Return the routes that a sandbox should have now."""

@@ -200,7 +200,7 @@ class Deletion:
         sandboxes = [sandbox for sandbox in map(self._records.sandbox, attached) if sandbox]
         if not sandboxes:
             return []
-        exited_ids = await exited(self._context, sandboxes)
+        exited_ids = await exited(self._context.kernel, self._context.workers, sandboxes)
         return [sandbox.container_id for sandbox in sandboxes if sandbox.container_id not in exited_ids]
 
     # Endpoints.

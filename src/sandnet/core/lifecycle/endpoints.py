@@ -79,7 +79,7 @@ class Endpoints:
         driver = self._context.driver(network.driver)
         await self._finish_interrupted(network, spec.name)
         self._refuse_taken(network, spec.name)
-        process = await identify(self._context, spec.watch_pid)
+        process = await identify(self._context.kernel, self._context.workers, spec.watch_pid)
         try:
             ports = await self._bind(driver, network, spec.port_mapping)
         except Error as failure:

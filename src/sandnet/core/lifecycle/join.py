@@ -45,7 +45,7 @@ class Joins:
         self._leaves = leaves
         self._parents = parents
         self._backends = Backends(context)
-        self._routes = SandboxRoutes(context)
+        self._routes = SandboxRoutes(context.records)
         self._planned: set[str] = set()
         """Keys that are chosen for sandboxes without a record yet."""
 
@@ -60,7 +60,7 @@ class Joins:
         existing = self._records.attachments_of_endpoint(endpoint.id)
         check_not_joined(endpoint, existing, spec.container_id, many=many)
         check_host_network_exclusive(known, network, attached, spec)
-        process = await identify(self._context, spec.watch_pid or spec.pid)
+        process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
         if known:
             return await self._join_known(network, endpoint, spec, known, process)
         sandbox = plan_sandbox(self._context, spec, network, process)

@@ -31,7 +31,7 @@ class Leaves:
         self._context = context
         self._records = context.records
         self._backends = Backends(context)
-        self._routes = SandboxRoutes(context)
+        self._routes = SandboxRoutes(context.records)
 
     async def disconnect(self, attachment: Attachment) -> None:
         """Remove an attachment in any phase, and the sandbox with its last one.

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from functools import cached_property
 
-from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, not_found
 from sandnet.kernel.base import Kernel
+from sandnet.kernel.workers import Workers
 from sandnet.model import Process, Sandbox
 
 
-async def identify(context: Context, pid: int) -> Process | None:
+async def identify(kernel: Kernel, workers: Workers, pid: int) -> Process | None:
     """Return the process with that number and its start time; ``None`` for 0.
 
     Raises:
@@ -23,15 +23,15 @@ async def identify(context: Context, pid: int) -> Process | None:
     """
     if not pid:
         return None
-    started = await context.workers.run(context.kernel.processes.started, pid)
+    started = await workers.run(kernel.processes.started, pid)
     if started is None:
         raise not_found("process", str(pid), "it has ended, or is in a PID namespace that the daemon does not see")
     return Process(pid, started)
 
 
-async def exited(context: Context, sandboxes: Iterable[Sandbox]) -> Set[str]:
+async def exited(kernel: Kernel, workers: Workers, sandboxes: Iterable[Sandbox]) -> Set[str]:
     """Return the ids of those containers that have exited."""
-    return await context.workers.run(_exited, context.kernel, list(sandboxes))
+    return await workers.run(_exited, kernel, list(sandboxes))
 
 
 def has_ended(kernel: Kernel, process: Process) -> bool:

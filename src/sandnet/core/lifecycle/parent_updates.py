@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.join_plan import with_parent_host
-from sandnet.core.runtime.context import Context
+from sandnet.core.names.host_files import HostFiles
+from sandnet.core.runtime.locks import Locks
+from sandnet.core.state.records import Records
 from sandnet.errors import Error
 from sandnet.model import HostEntry, Network, ParentUpdate, Phase, Sandbox
 
@@ -25,9 +27,10 @@ _log = logging.getLogger(__name__)
 class ParentUpdates:
     """Delivers the ``parent_updates`` of joins to the other containers."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._records = context.records
+    def __init__(self, records: Records, locks: Locks, host_files: HostFiles) -> None:
+        self._records = records
+        self._locks = locks
+        self._host_files = host_files
 
     def with_pending(self, sandbox: Sandbox, network: Network, updates: Sequence[ParentUpdate]) -> Sandbox:
         """Return the record with the updates to deliver, without those for endpoints that this network does not
@@ -64,17 +67,17 @@ class ParentUpdates:
             _log.warning("parents of %s do not know all its names: %s", sandbox.container_id, failure)
 
     async def _deliver(self, container_id: str, update: ParentUpdate) -> None:
-        async with self._context.locks.hold(f"sandbox/{container_id}"):
+        async with self._locks.hold(f"sandbox/{container_id}"):
             sandbox = self._records.sandbox(container_id)
             if sandbox is None or sandbox.phase is not Phase.READY:
                 return
             entry = HostEntry(name=update.name, address=update.address)
             await self._records.commit(put=[with_parent_host(sandbox, update.name, entry)])
-        self._context.host_files.mark_dirty([container_id])
-        await self._context.host_files.flush()
+        self._host_files.mark_dirty([container_id])
+        await self._host_files.flush()
 
     async def _forget(self, delivered: Sandbox) -> None:
-        async with self._context.locks.hold(f"sandbox/{delivered.container_id}"):
+        async with self._locks.hold(f"sandbox/{delivered.container_id}"):
             sandbox = self._records.sandbox(delivered.container_id)
             if sandbox and sandbox.phase is Phase.READY:
                 left = tuple(update for update in sandbox.parent_updates if update not in delivered.parent_updates)

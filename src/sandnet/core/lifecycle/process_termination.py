@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Final
 
-from sandnet.core.runtime.context import Context
+from sandnet.core.state.boot_id import BootId
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.observation import ProcessHandle
+from sandnet.kernel.workers import Workers
 from sandnet.model import Process, Sandbox
 
 GRACE: Final = 5.0
@@ -19,7 +20,7 @@ RESEND_INTERVAL: Final = 0.5
 """Seconds after which SIGTERM is sent again: ``sandnet run`` waits for a daemon when its command has ended."""
 
 
-async def end_processes(context: Context, sandboxes: Iterable[Sandbox]) -> list[int]:
+async def end_processes(boot_id: BootId, kernel: Kernel, workers: Workers, sandboxes: Iterable[Sandbox]) -> list[int]:
     """End the processes of sandboxes that have one for themselves: SIGTERM, and after five seconds SIGKILL.
 
     Each is held by a descriptor, and its start time is the recorded one, so that no other process gets the signal.
@@ -27,10 +28,10 @@ async def end_processes(context: Context, sandboxes: Iterable[Sandbox]) -> list[
     Returns:
         The numbers of the processes that were running.
     """
-    if await context.boot_id.has_rebooted():
+    if await boot_id.has_rebooted():
         return []
     processes = {sandbox.process: None for sandbox in sandboxes if sandbox.process and sandbox.end_process}
-    return await context.workers.run(_end, context.kernel, list(processes)) if processes else []
+    return await workers.run(_end, kernel, list(processes)) if processes else []
 
 
 def _end(kernel: Kernel, processes: Iterable[Process]) -> list[int]:

@@ -24,7 +24,7 @@ class Sandboxes:
         self._records = context.records
         self._networks = networks
         self._endpoints = endpoints
-        self.parents = ParentUpdates(context)
+        self.parents = ParentUpdates(context.records, context.locks, context.host_files)
         self._leaves = Leaves(context)
         self._joins = Joins(context, self._leaves, self.parents)
 

@@ -10,7 +10,7 @@ from sandnet.core.lifecycle.endpoints import Endpoints, ready
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.references import attached_id, resolve
 from sandnet.core.lifecycle.sandboxes import Sandboxes
-from sandnet.core.runtime.context import Context
+from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind, not_found
 from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network, Phase, Sandbox
 
@@ -19,15 +19,22 @@ class Services:
     """The services of all networks: the same objects and ids as their endpoints."""
 
     def __init__(
-        self, context: Context, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes, removal: Deletion
+        self,
+        records: Records,
+        default_network: str,
+        networks: Networks,
+        endpoints: Endpoints,
+        sandboxes: Sandboxes,
+        backends: Backends,
+        removal: Deletion,
     ) -> None:
-        self._records = context.records
-        self._settings = context.settings
+        self._records = records
+        self._default_network = default_network
         self._networks = networks
         self._endpoints = endpoints
         self._sandboxes = sandboxes
         self._removal = removal
-        self._backends = Backends(context)
+        self._backends = backends
 
     def list(
         self, name: str | None = None, partial_id: str | None = None, network: str | None = None
@@ -112,7 +119,7 @@ class Services:
     def _default(self) -> Network:
         network = self._networks.default()
         if network is None:
-            name = self._settings.default_network
+            name = self._default_network
             raise not_found("network", name, "it is the default network; name another, or create it")
         return network
 

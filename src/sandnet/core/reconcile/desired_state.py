@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from sandnet.core.lifecycle.default_routes import SandboxRoutes
 from sandnet.core.reconcile.sandbox_diff import DesiredSandbox
-from sandnet.core.runtime.context import Context
+from sandnet.core.state.records import Records
+from sandnet.drivers.base import Driver
 from sandnet.firewall.base import EndpointState, NetworkState
+from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.model import Attachment, Network, Phase, Sandbox
 
 
 class DesiredState:
     """The desired state, read from the records."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._records = context.records
-        self._routes = SandboxRoutes(context)
+    def __init__(self, records: Records, drivers: Mapping[str, Driver], link_reaper: LinkReaper) -> None:
+        self._records = records
+        self._drivers = drivers
+        self._link_reaper = link_reaper
+        self._routes = SandboxRoutes(records)
 
     def networks(self) -> list[Network]:
         """Return the networks that are ready."""
@@ -44,13 +47,13 @@ class DesiredState:
             network = self._records.network(attachment.network_id)
             endpoint = self._records.endpoint(attachment.endpoint_id)
             if network and endpoint:
-                veth = self._context.drivers[network.driver].link(network, endpoint, attachment)
+                veth = self._drivers[network.driver].link(network, endpoint, attachment)
                 links += [(attachment, veth)] if veth else []
         return DesiredSandbox(sandbox, links, self._routes.default(sandbox), self._routes.by_source(sandbox))
 
     def links(self) -> set[str]:
         """Return the names of links that belong to a record, or to the link reaper."""
-        records, retired = self._records, self._context.link_reaper.owners
+        records, retired = self._records, self._link_reaper.owners
         return {net.link for net in records.networks()} | {a.host_link for a in records.attachments()} | retired
 
     def networks_with_links(self, phases: Collection[Phase]) -> list[NetworkState]:

@@ -64,9 +64,9 @@ class DriftWatcher:
         self._context = context
         self._records = context.records
         self._reconcile = reconcile
-        self._desired = DesiredState(context)
+        self._desired = DesiredState(context.records, context.drivers, context.link_reaper)
         self._scanner = Scanner(context, self._desired)
-        self._conflicts = SubnetConflicts(context)
+        self._conflicts = SubnetConflicts(context.records, context.kernel.host, context.workers)
         self._flows = FlowTable(context.kernel.sysctl, context.workers)
         self._neighbours = NeighbourTable(context.kernel.state_reader, context.workers)
         self._service_flows = ServiceFlows(context.kernel.firewall, context.workers)

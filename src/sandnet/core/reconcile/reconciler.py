@@ -55,7 +55,7 @@ class Reconciler:
         self.holding = holding
         self._removal = removal
         self._records = context.records
-        self._desired = DesiredState(context)
+        self._desired = DesiredState(context.records, context.drivers, context.link_reaper)
         self._scanner = Scanner(context, self._desired)
         self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.state_reader, context.workers, self._desired)
         self._service_flows = ServiceFlows(context.kernel.firewall, context.workers)

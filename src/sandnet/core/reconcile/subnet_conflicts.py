@@ -11,8 +11,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sandnet.core.runtime.context import Context
+from sandnet.core.state.records import Records
 from sandnet.errors import Error
+from sandnet.kernel.base import Host
+from sandnet.kernel.workers import Workers
 from sandnet.model import Network, Phase, Prefix
 
 _log = logging.getLogger(__name__)
@@ -30,8 +32,10 @@ class SubnetConflict(NamedTuple):
 class SubnetConflicts:
     """The known overlaps. Each is reported once, and again if it was absent in the meantime."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, records: Records, host: Host, workers: Workers) -> None:
+        self._records = records
+        self._host = host
+        self._workers = workers
         self._reported: set[tuple[str, Prefix]] = set()
 
     async def check(self) -> None:
@@ -40,9 +44,9 @@ class SubnetConflicts:
         Raises:
             Error: ``UNAVAILABLE`` the kernel does not return its state, or the store is away.
         """
-        links = {net.link for net in self._context.records.networks() if net.link}
-        occupied = await self._context.workers.run(self._context.kernel.host.occupied, links)
-        nets = [net for net in self._context.records.networks() if net.phase is Phase.READY]
+        links = {net.link for net in self._records.networks() if net.link}
+        occupied = await self._workers.run(self._host.occupied, links)
+        nets = [net for net in self._records.networks() if net.phase is Phase.READY]
         found = {(each.network.id, each.other): each for each in subnet_conflicts(nets, occupied)}
         fresh = [each for key, each in found.items() if key not in self._reported]
         self._reported = set(found)
@@ -51,7 +55,7 @@ class SubnetConflicts:
             for network, text in warnings:
                 _log.warning("network %s: %s", network.name, text)
             try:
-                await self._context.records.publish_warnings(warnings)
+                await self._records.publish_warnings(warnings)
             except Error:
                 self._reported -= {(each.network.id, each.other) for each in fresh}
                 raise

@@ -50,7 +50,7 @@ class Restore:
         self._endpoints = endpoints
         self._sandboxes = sandboxes
         self._removal = removal
-        self._desired = DesiredState(context)
+        self._desired = DesiredState(context.records, context.drivers, context.link_reaper)
         self._scanner = Scanner(context, self._desired)
         self.problems: list[str] = []
         """What could not be restored, as texts for health."""

@@ -60,7 +60,8 @@ async def test_later_host_route_warns_once_per_overlapped_network(
     rig: CoreInProcess,
 ) -> None:
     rig.unattended()
-    clashes = SubnetConflicts(rig.controller._context)
+    records = rig.controller._context.records
+    clashes = SubnetConflicts(records, rig.kernel.host, rig.workers)
     for name, subnet in (("a", "10.9.0.0/24"), ("b", "10.9.1.0/24"), ("c", "10.10.0.0/24")):
         await rig.network(name, subnet=ip_network(subnet))
     await rig.network("d", subnet=ip_network("10.9.2.0/24"), allow_overlap=True)
@@ -80,7 +81,8 @@ async def test_later_host_route_warns_once_per_overlapped_network(
 
 async def test_failed_overlap_warning_is_emitted_on_the_next_check(rig: CoreInProcess) -> None:
     rig.unattended()
-    clashes = SubnetConflicts(rig.controller._context)
+    records = rig.controller._context.records
+    clashes = SubnetConflicts(records, rig.kernel.host, rig.workers)
     await rig.network("a", subnet=ip_network("10.9.0.0/24"))
     rig.kernel.host.routes = [("tun0", ip_network("10.9.0.0/16"))]
     rig.store.refusal = Error(Kind.UNAVAILABLE, "the disk is full")
