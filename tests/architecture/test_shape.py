@@ -10,7 +10,7 @@ from statistics import median
 
 import pytest
 
-from tests.architecture.source import label, modules, tree
+from tests.architecture.source import imports, label, modules, tree
 
 LONGEST_FILE = 400
 LONGEST_PROTOCOL_FILE = 500
@@ -29,6 +29,10 @@ SAME_NAME = {
     "diff.py": "of the packet filter, and of a bridge",
 }
 LONGEST_FUNCTION = 60
+FEWEST_CONTEXT_PARTS = 4
+"""A module that uses fewer parts of the core's context takes those, not the context."""
+MOST_CONTEXT_TAKERS = 19
+"""How many modules import the core's context, the composition root included. The number may only fall."""
 MEDIAN_FUNCTION = 12
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 
@@ -96,3 +100,27 @@ def test_modules_have_no_todo_left(path: Path) -> None:
 
 def test_most_functions_are_short() -> None:
     assert median(lines(function) for path in modules() for function in functions(path)) <= MEDIAN_FUNCTION
+
+
+def context_parts(path: Path) -> set[str]:
+    """The parts of the shared context that a module reads."""
+    owners = (node for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute))
+    return {node.attr for node in owners if ast.unparse(node.value) in ("context", "self._context")}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in modules()
+        if "sandnet.core.runtime.context.Context" in imports(path) and path.name != "composition.py"
+    ],
+    ids=label,
+)
+def test_context_is_taken_whole_only_for_many_parts(path: Path) -> None:
+    assert len(context_parts(path)) >= FEWEST_CONTEXT_PARTS
+
+
+def test_context_is_taken_whole_by_no_more_modules_than_today() -> None:
+    takers = [path for path in modules() if "sandnet.core.runtime.context.Context" in imports(path)]
+    assert len(takers) <= MOST_CONTEXT_TAKERS

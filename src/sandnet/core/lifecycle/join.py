@@ -63,7 +63,7 @@ class Joins:
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
         if known:
             return await self._join_known(network, endpoint, spec, known, process)
-        sandbox = plan_sandbox(self._context, spec, network, process)
+        sandbox = plan_sandbox(self._records, self._context.settings.files_dir, spec, network, process)
         self._context.host_files.check(sandbox)
         sandbox = await self._context.host_files.with_existing_paths(sandbox)
         if sandbox.origin is Origin.MADE and endpoint.mac:
@@ -93,7 +93,9 @@ class Joins:
         self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, prepared: PreparedSandbox
     ) -> Sandbox:
         """Join in a prepared namespace. Its record exists before it is pinned, so no other one is taken for it."""
-        attachment, cursor = plan_attachment(self._context, network, endpoint, spec, (), prepared.host_link)
+        attachment, cursor = plan_attachment(
+            self._records, self._context.leases, network, endpoint, spec, (), prepared.host_link
+        )
         await self._commit_intent(network, sandbox, attachment, cursor)
         try:
             veth = self._link(network, endpoint, sandbox, attachment)
@@ -145,7 +147,7 @@ class Joins:
     async def _join_in(
         self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, taken: Collection[str]
     ) -> Sandbox:
-        attachment, cursor = plan_attachment(self._context, network, endpoint, spec, taken)
+        attachment, cursor = plan_attachment(self._records, self._context.leases, network, endpoint, spec, taken)
         await self._commit_intent(network, sandbox, attachment, cursor)
         job = self._set_up_job(network, endpoint, sandbox, attachment)
         return await self._complete(network, endpoint, sandbox, attachment, spec, job)

@@ -9,8 +9,8 @@ from posixpath import join as join_path
 
 from msgspec.structs import replace
 
-from sandnet.core.runtime.context import Context
-from sandnet.core.state.leases import Lease
+from sandnet.core.state.leases import Lease, Leases
+from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind, invalid
 from sandnet.model import (
     Attachment,
@@ -84,16 +84,18 @@ def candidate_keys(directory: str, container_id: str) -> Iterator[str]:
         yield join_path(directory, container_id + "~" * tildes)
 
 
-def plan_sandbox(context: Context, spec: JoinSpec, network: Network, process: Process | None) -> Sandbox:
+def plan_sandbox(
+    records: Records, files_dir: str, spec: JoinSpec, network: Network, process: Process | None
+) -> Sandbox:
     """Return the record of a container's sandbox that does not exist yet, without its key."""
-    own_dir = join_path(context.settings.files_dir, spec.container_id)
+    own_dir = join_path(files_dir, spec.container_id)
     joined = bool(spec.netns or spec.pid)
     return Sandbox(
         container_id=spec.container_id,
         key="",
         origin=Origin.HOST if network.driver == HOST_DRIVER else Origin.JOINED if joined else Origin.MADE,
         phase=Phase.CREATING,
-        sequence=context.records.next_sequence(),
+        sequence=records.next_sequence(),
         created=time.time(),
         host_name=spec.host_name,
         domain_name=spec.domain_name,
@@ -138,7 +140,8 @@ def amend_sandbox(sandbox: Sandbox, spec: JoinSpec, process: Process | None) -> 
 
 
 def plan_attachment(
-    context: Context,
+    records: Records,
+    leases: Leases,
     network: Network,
     endpoint: Endpoint,
     spec: JoinSpec,
@@ -151,24 +154,25 @@ def plan_attachment(
     that were learned of an earlier backend with its address must not become valid again.
 
     Args:
-        context: has the leases.
+        records: the current ones.
+        leases: allocate the addresses of a further backend.
         network: the endpoint's.
         endpoint: the endpoint to join.
         spec: the options of the join.
         taken: the interface names in the namespace.
         host_link: the name of the prepared link on the host; empty: a new name.
     """
-    first = not context.records.attachments_of_endpoint(endpoint.id)
+    first = not records.attachments_of_endpoint(endpoint.id)
     lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None)
     if not first:
-        lease = context.leases.take(network, EndpointSpec(name=endpoint.name))
+        lease = leases.take(network, EndpointSpec(name=endpoint.name))
         lease = lease._replace(mac=new_mac() if lease.mac else "")
     attachment = Attachment(
         endpoint_id=endpoint.id,
         network_id=network.id,
         container_id=spec.container_id,
         phase=Phase.CREATING,
-        sequence=context.records.next_sequence(),
+        sequence=records.next_sequence(),
         interface=_free_interface(taken) if lease.mac else "",
         host_link=(host_link or port_name(new_id())) if lease.mac else "",
         address=lease.address,
