@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 
 from sandnet.api.middleware.normalization import MAX_TARGET
 from sandnet.serving import http_errors
+from sandnet.serving.answer_buffer import AnswerBuffer
 from sandnet.serving.connection_limits import Gate
 from sandnet.wire.libnetwork import ErrorBody
 
@@ -95,13 +96,13 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit of the first request, or refuse the connection."""
-        super().connection_made(transport)
+        super().connection_made(AnswerBuffer(transport, self.loop))  # type: ignore[arg-type]  # it is one in all it does
         if self._admitted or self._gate.enter():
             self._limit_request_time(self.timeouts.head)
         else:
-            transport.write(http_errors.raw(503, http_errors.TOO_MANY_CONNECTIONS))
+            self.transport.write(http_errors.raw(503, http_errors.TOO_MANY_CONNECTIONS))
             self._closing = True
-            transport.close()
+            self.transport.close()
             self._limit_reading_time()
 
     def connection_lost(self, exc: Exception | None) -> None:
