@@ -126,6 +126,17 @@ class Links(Protocol):
         """
         ...
 
+    def forget_neighbours(self, host_link: str, addresses: Iterable[Address]) -> None:
+        """Delete the host's neighbour entries for addresses that it reaches through the bridge of a port.
+
+        They are kept until this call, however full the kernel's table is. An absent port or entry is success.
+
+        Args:
+            host_link: the port, before it is retired or deleted.
+            addresses: those that no other port of the bridge has.
+        """
+        ...
+
     def reap(self) -> None:
         """Delete all retired links in one request."""
         ...

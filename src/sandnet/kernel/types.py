@@ -245,6 +245,10 @@ class Veth(NamedTuple):
     ``lo``, where no neighbour request arrives."""
     alias: str = ""
     """The alias to set on the host end, at most 255 bytes; empty: none, or the present one stays."""
+    bridge_addresses: tuple[Address, ...] = ()
+    """The bridge's own addresses: the sandbox keeps a neighbour entry for each, however full the kernel's table is."""
+    bridge_mac: str = ""
+    """The bridge's MAC; empty: it may change, and the kernel finds it out."""
 
 
 class DefaultRoute(NamedTuple):

@@ -23,8 +23,9 @@ from sandnet.kernel.linux.sysctl import set_where_different
 from sandnet.kernel.types import Bridge, Link, NamespaceState, Port, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
+from sandnet.model.address import Address
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, network_alias, read_alias
-from sandnet.model.link_names import bridge_name
+from sandnet.model.link_names import bridge_mac, bridge_name
 
 T = TypeVar("T")
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
@@ -221,11 +222,19 @@ class BridgeDriver:
             service=_shared(ep.address, att.address),
             service_ipv6=_shared(ep.address_ipv6, att.address_ipv6),
             holder=att.holder,
+            bridge_addresses=_bridge_addresses(net, att),
+            bridge_mac="" if net.link_adopted else bridge_mac(net.link),
         )
 
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
         """Remove the anti-spoofing elements of their ports, once these are down."""
         await self._packet_filter.remove_ports([attachment.host_link for attachment in gone], tear_down)
+
+
+def _bridge_addresses(net: Network, att: Attachment) -> tuple[Address, ...]:
+    """Return the bridge's addresses in the families that the attachment has."""
+    families = ((net.ipv4, att.address), (net.ipv6, att.address_ipv6))
+    return tuple(subnet.bridge.ip for subnet, own in families if own and subnet and subnet.bridge)
 
 
 def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:

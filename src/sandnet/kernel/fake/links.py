@@ -10,7 +10,7 @@ from typing import Final
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, InnerEnd, recorded
 from sandnet.kernel.types import PREPARED, RETIRED, Bridge, DefaultRoute, Link, Port, PreparedSandbox, Veth
-from sandnet.model.address import Interface
+from sandnet.model.address import Address, Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 
 MAX_PORTS: Final = 1023
@@ -140,6 +140,10 @@ class FakeLinks:
             if name in self.present:
                 self.present[name] = self.present[name]._replace(up=False, alias="")
                 self.retired.add(name)
+
+    @recorded
+    def forget_neighbours(self, host_link: str, addresses: Iterable[Address]) -> None:
+        """Do nothing: there are no neighbours."""
 
     @recorded
     def solicit(self, names: Iterable[str]) -> None:

@@ -15,12 +15,12 @@ from ipaddress import ip_interface
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.linux.prepared_link import host_requests, inner_requests
+from sandnet.kernel.linux.prepared_link import bridge_entries, host_requests, inner_requests
 from sandnet.kernel.linux.raw_frames.gratuitous_arp import DELAYS, Announcer, Claim, announce
 from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
 from sandnet.kernel.linux.service_addresses import await_route, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
-from sandnet.kernel.netlink.neighbours import announce_own, correct_neighbour
+from sandnet.kernel.netlink.neighbours import announce_own, forget_neighbour, keep_neighbour
 from sandnet.kernel.netlink.renaming import rename_back
 from sandnet.kernel.netlink.routes import add_connected, is_deliverable
 from sandnet.kernel.netlink.rtnetlink import (
@@ -60,7 +60,7 @@ from sandnet.kernel.netlink.socket import (
 )
 from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, opened_namespace
 from sandnet.kernel.types import DELETING, PORTS, RETIRED, Bridge, DefaultRoute, Link, PreparedSandbox, Veth
-from sandnet.model.address import Interface
+from sandnet.model.address import Address, Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
 
 MAX_PORTS: Final = 1023
@@ -186,6 +186,8 @@ class LinuxLinks:
                 if address:
                     _ensure_address_inside(ends, inner, veth.interface, address, made=made)
             place_service_addresses(ends.there, inner, veth)
+            for request in bridge_entries(inner, veth):
+                ends.there.call(*request)
             self._announce(ends, namespace, inner, veth, made=made)
             if veth.address_ipv6:
                 await_route(partial(is_deliverable, ends.there, veth.address_ipv6.ip))
@@ -220,7 +222,7 @@ class LinuxLinks:
         """
         own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
         for address in own:
-            correct_neighbour(ends.here, ends.bridge, address, mac_bytes(veth.mac))
+            keep_neighbour(ends.here, ends.bridge, address, mac_bytes(veth.mac))
         if made and veth.address and not veth.hairpin:  # a hairpin port returns the request, which ends the series
             announce_own(ends.there, inner, veth.address.ip)
         self._repeat(ends, path, veth, made=made)
@@ -230,7 +232,7 @@ class LinuxLinks:
         mac, shared = mac_bytes(veth.mac), shared_addresses(veth) if veth.holder else []
         own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
         for address in shared:
-            correct_neighbour(ends.here, ends.bridge, address, mac)
+            keep_neighbour(ends.here, ends.bridge, address, mac)
         repeated = (*shared, *(address for address in own if address.version == 6 or veth.hairpin))
         if shared:  # flows depend on the address
             announce(ends.namespace, veth.interface, mac, repeated)
@@ -254,6 +256,13 @@ class LinuxLinks:
             for name in host_links:
                 body = link_header(up=False) + string(IFLA_IFNAME, name) + u32(IFLA_GROUP, RETIRED)
                 here.call(RTM_SETLINK, body + attribute(IFLA_IFALIAS, b""), accept=(errno.ENODEV,))
+
+    def forget_neighbours(self, host_link: str, addresses: Iterable[Address]) -> None:
+        """See :meth:`sandnet.kernel.base.Links.forget_neighbours`."""
+        with map_errors(f"forget the neighbours behind {host_link}"), Netlink() as here:
+            if (link := get_link(here, host_link)) and link.master:
+                for address in addresses:
+                    forget_neighbour(here, link.master, address)
 
     def reap(self) -> None:
         """Delete all retired links in one request."""

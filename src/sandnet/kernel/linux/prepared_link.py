@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sandnet.kernel.netlink.neighbours import announcement, correction
+from sandnet.kernel.netlink.neighbours import announcement, kept
 from sandnet.kernel.netlink.routes import Route, default_request, group_requests
 from sandnet.kernel.netlink.rtnetlink import (
     IFLA_GROUP,
@@ -53,7 +53,7 @@ def host_requests(prepared: PreparedSandbox, veth: Veth, bridge: int) -> Iterato
         yield Request(RTM_SETLINK, link_header(index, up=True))
     for address in (veth.address, veth.address_ipv6):  # the host may remember an earlier holder
         if address:
-            yield correction(bridge, address.ip, mac_bytes(veth.mac))
+            yield kept(bridge, address.ip, mac_bytes(veth.mac))
 
 
 def inner_requests(prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]) -> Iterator[Request]:
@@ -68,9 +68,22 @@ def inner_requests(prepared: PreparedSandbox, veth: Veth, routes: Sequence[Defau
     for address in (veth.address_ipv6, veth.address):
         if address:
             yield address_request(index, address)
+    yield from bridge_entries(index, veth)
     for route in routes:
         yield default_request(Route(route.gateway, index))
     if not any(route.gateway.version == 4 for route in routes):
         yield from group_requests(index)
     if veth.address and not veth.hairpin:  # a hairpin port returns the request, which ends the series
         yield announcement(index, veth.address.ip)
+
+
+def bridge_entries(index: int, veth: Veth) -> Iterator[Request]:
+    """Yield the requests by which a sandbox keeps neighbour entries for its bridge.
+
+    Args:
+        index: the interface inside.
+        veth: the desired link.
+    """
+    mac = mac_bytes(veth.bridge_mac) if veth.bridge_mac else b""
+    for address in veth.bridge_addresses:
+        yield kept(index, address, mac)

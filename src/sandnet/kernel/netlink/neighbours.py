@@ -1,4 +1,10 @@
-"""The two requests about neighbours that we make, as functions over a :class:`Netlink` socket.
+"""The requests about neighbours that we make, as functions over a :class:`Netlink` socket.
+
+The kernel has one table of neighbours for all network namespaces, and at most ``gc_thresh3`` entries in it, by default
+1,024. A sandbox that sends to many addresses fills it, and then no namespace gets a new entry. Entries that were
+learned from outside the kernel (``NTF_EXT_LEARNED``) do not count and are never discarded (``neigh_alloc`` in
+net/core/neighbour.c, since Linux 5.0). Otherwise they are as any other: the kernel confirms them, resolves them again
+when they fail, and accepts another MAC. So the host and a sandbox have such entries for each other.
 
 Layouts and numbers: ``linux/neighbour.h``.
 """
@@ -10,8 +16,8 @@ import socket
 import struct
 from typing import Final
 
-from sandnet.kernel.netlink.rtnetlink import RTM_NEWNEIGH
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, attribute
+from sandnet.kernel.netlink.rtnetlink import RTM_DELNEIGH, RTM_NEWNEIGH
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, Request, attribute
 from sandnet.model.address import Address
 
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
@@ -20,12 +26,20 @@ _NDA_LLADDR: Final = 2
 _NUD_NONE: Final = 0
 _NUD_STALE: Final = 4
 _NTF_USE: Final = 1
+_NTF_EXT_LEARNED: Final = 16
+_REFUSED: Final = (errno.ENOBUFS, errno.EINVAL)
+"""Refusals without which all works as before: a full table of an old kernel; a link on which IPv6 is disabled."""
 
 
-def correct_neighbour(netlink: Netlink, index: int, address: Address, mac: bytes) -> bool:
-    """Set the MAC of a link's neighbour entry for this address; ``False``: there is no entry."""
-    kind, body, flags, accept = correction(index, address, mac)
-    return netlink.call(kind, body, flags, accept)
+def keep_neighbour(netlink: Netlink, index: int, address: Address, mac: bytes) -> None:
+    """Set the MAC of a link's neighbour; see :func:`kept`."""
+    netlink.call(*kept(index, address, mac))
+
+
+def forget_neighbour(netlink: Netlink, index: int, address: Address) -> None:
+    """Delete a link's entry for a neighbour; an absent entry or link is success."""
+    body = _entry(index, address, _NUD_NONE)
+    netlink.call(RTM_DELNEIGH, body, accept=(*_REFUSED, errno.ENOENT, errno.ENODEV))
 
 
 def announce_own(netlink: Netlink, index: int, address: Address) -> None:
@@ -34,21 +48,33 @@ def announce_own(netlink: Netlink, index: int, address: Address) -> None:
     Sender and target of the request are the same then (RFC 5227, 3). The kernel sends it three times, a second apart,
     as no one answers (``mcast_solicit``, ``retrans_time_ms``).
     """
-    kind, body, flags, _ = announcement(index, address)
-    netlink.call(kind, body, flags)
+    netlink.call(*announcement(index, address))
 
 
-def correction(index: int, address: Address, mac: bytes) -> Request:
-    """Return the request of :func:`correct_neighbour`."""
-    body = _NEIGHBOUR.pack(_family(address), index, _NUD_STALE, 0, 0)
-    body += attribute(_NDA_DST, address.packed) + attribute(_NDA_LLADDR, mac)
-    return Request(RTM_NEWNEIGH, body, NLM_F_REPLACE, (errno.ENOENT,))
+def kept(index: int, address: Address, mac: bytes = b"") -> Request:
+    """Return the request for a neighbour's entry that the kernel keeps, however full its table is.
+
+    Args:
+        index: the link.
+        address: the neighbour's. One of IPv6 is left alone on a link without IPv6.
+        mac: the neighbour's MAC, 6 bytes. Empty: the kernel finds it out when it is needed, and an entry that exists is
+            left alone.
+    """
+    if mac:
+        body = _entry(index, address, _NUD_STALE) + attribute(_NDA_LLADDR, mac)
+        return Request(RTM_NEWNEIGH, body, NLM_F_CREATE | NLM_F_REPLACE, _REFUSED)
+    body = _entry(index, address, _NUD_NONE)
+    return Request(RTM_NEWNEIGH, body, NLM_F_CREATE | NLM_F_EXCL, (*_REFUSED, errno.EEXIST))
 
 
 def announcement(index: int, address: Address) -> Request:
     """Return the request of :func:`announce_own`."""
-    body = _NEIGHBOUR.pack(_family(address), index, _NUD_NONE, _NTF_USE, 0)
-    return Request(RTM_NEWNEIGH, body + attribute(_NDA_DST, address.packed), NLM_F_CREATE)
+    return Request(RTM_NEWNEIGH, _entry(index, address, _NUD_NONE, _NTF_USE), NLM_F_CREATE)
+
+
+def _entry(index: int, address: Address, state: int, flags: int = 0) -> bytes:
+    header = _NEIGHBOUR.pack(_family(address), index, state, _NTF_EXT_LEARNED | flags, 0)
+    return header + attribute(_NDA_DST, address.packed)
 
 
 def _family(address: Address) -> int:
