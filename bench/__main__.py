@@ -8,7 +8,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import attach, command, crowd, deaths, machine, names, report, restart, scale, services, throughput, watching
+from bench import (
+    attach,
+    command,
+    crowd,
+    deaths,
+    hops,
+    machine,
+    names,
+    report,
+    restart,
+    scale,
+    services,
+    throughput,
+    watching,
+)
 from bench.figures import Section
 from bench.peers import cni, docker, netavark
 from bench.timing import QUICK, Counts
@@ -22,6 +36,7 @@ PARTS: dict[str, Callable[[Counts], Section]] = {  # the last ones last: the ker
     "attach": attach.measure,
     "crowd": crowd.measure,
     "command": command.measure,
+    "hops": hops.measure,
     "throughput": throughput.measure,
     "names": names.measure,
     "services": services.measure,

@@ -32,7 +32,9 @@ def store() -> NotingStore:
 @pytest.fixture
 async def rig(tmp_path: Path, store: NotingStore) -> AsyncIterator[CoreInProcess]:
     """A started daemon with the network ``foo``."""
-    config = Config(state_dir=str(tmp_path / "state"), file_dirs=(str(tmp_path / "allowed"),))
+    config = Config(
+        state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run"), file_dirs=(str(tmp_path / "allowed"),)
+    )
     rig = CoreInProcess(config, store=store)
     await rig.start()
     await rig.network()

@@ -1,0 +1,158 @@
+"""How many hops a join and a leave take: files of the program, jobs on worker threads, commits.
+
+The kernel and the store are those in memory, so the counts are the same on every machine. They leave out the files that
+only the real kernel uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import httpx
+
+import sandnet
+from bench.figures import Figure, Section
+from bench.timing import Counts
+from sandnet.api.app import create_app
+from sandnet.composition import assemble
+from sandnet.config import Config
+from sandnet.kernel.fake.kernel import FakeKernel
+from sandnet.kernel.workers import Workers
+from sandnet.stores.base import Change
+from sandnet.stores.memory import MemoryStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PACKAGE = str(Path(sandnet.__file__).parent)
+ROUNDS = 10
+"""Joins and leaves; background work adds to some of them, so the least of each count is reported."""
+
+
+class Hops(NamedTuple):
+    """The counts of one request."""
+
+    files: int
+    jobs: int
+    commits: int
+
+
+class Trace:
+    """The files whose functions were called, the jobs and the commits, since the last :meth:`take`."""
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self.jobs = 0
+        self.commits = 0
+
+    def profile(self, frame: FrameType, event: str, _: object) -> None:
+        """Note a call; for ``sys.setprofile``."""
+        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
+            self._files.add(frame.f_code.co_filename)
+
+    @contextmanager
+    def profiled(self) -> Iterator[None]:
+        """Note the calls in this thread."""
+        sys.setprofile(self.profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+
+    def take(self) -> Hops:
+        """Return the counts, and begin again."""
+        taken = Hops(len(self._files), self.jobs, self.commits)
+        self._files, self.jobs, self.commits = set(), 0, 0
+        return taken
+
+
+class CountingWorkers(Workers):
+    """Workers that note their jobs."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self._trace = trace
+
+    async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the job as :class:`Workers` does, and note what it calls."""
+        self._trace.jobs += 1
+
+        def traced() -> T:
+            with self._trace.profiled():
+                return job(*args, **kwargs)
+
+        return await super().run(traced)
+
+
+class CountingStore(MemoryStore):
+    """A store that counts its commits."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self._trace = trace
+
+    async def commit(self, *changes: Change, durable: bool = True) -> int:
+        """Commit, and count it."""
+        self._trace.commits += 1
+        return await super().commit(*changes, durable=durable)
+
+
+async def _hops(folder: str) -> tuple[Hops, Hops]:
+    trace = Trace()
+    workers = CountingWorkers(trace)
+    config = Config(state_dir=folder, run_dir=folder, sandbox_dir="/var/run/sandnet/netns", file_dirs=())
+    controller = assemble(config, CountingStore(trace), FakeKernel(config.sandbox_dir), workers)
+    await controller.start()
+    transport = httpx.ASGITransport(app=create_app(controller, version="0"))
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await _rounds(client, trace)
+    finally:
+        await controller.stop()
+        workers.close()
+
+
+async def _rounds(client: httpx.AsyncClient, trace: Trace) -> tuple[Hops, Hops]:
+    joins, leaves = [], []
+    await _request(client, "POST", "/networks", {"name": "net", "driver": "bridge"})
+    await _request(client, "POST", "/services", {"name": "web", "network_name": "net"})
+    for number in range(ROUNDS):
+        trace.take()
+        with trace.profiled():
+            await _request(client, "POST", "/services/web/backend", {"container_id": f"c{number}"})
+        joins.append(trace.take())
+        with trace.profiled():
+            await _request(client, "DELETE", f"/services/web/backend/c{number}")
+        leaves.append(trace.take())
+    return _least(joins), _least(leaves)
+
+
+async def _request(client: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+    (await client.request(method, path, json=body)).raise_for_status()
+
+
+def _least(found: list[Hops]) -> Hops:
+    return Hops(*(min(counts) for counts in zip(*found, strict=True)))
+
+
+def count() -> tuple[Hops, Hops]:
+    """Return the hops of a join and of the leave after it."""
+    with TemporaryDirectory() as folder:
+        return asyncio.run(_hops(folder))
+
+
+def measure(_: Counts) -> Section:
+    """Return the counts of a join and of a leave."""
+    figures = [
+        Figure(f"{what}, {name.replace('jobs', 'jobs on worker threads')}", value, "")
+        for what, hops in zip(("join", "leave"), count(), strict=True)
+        for name, value in hops._asdict().items()
+    ]
+    return Section("Hops", tuple(figures), ("Counted over the kernel and the store in memory.",))
