@@ -204,6 +204,14 @@ def test_only_commands_and_the_daemon_print(path: Path) -> None:
         assert not prints
 
 
+@every_module
+def test_only_one_module_of_the_cli_prints(path: Path) -> None:
+    if room(dotted(path)) == "cli" and path.name != "output.py":
+        calls = [ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        printing = {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write"}
+        assert not printing.intersection(calls)
+
+
 def test_imported_packages_are_declared_dependencies() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[^\w.-]", need)[0].replace("-", "_") for need in project["dependencies"]}

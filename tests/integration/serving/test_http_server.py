@@ -226,6 +226,7 @@ async def test_tls_older_than_1_2_is_refused(
         with pytest.raises(OSError):  # ssl.SSLError, or a connection that was reset
             await there.told(GET, tls=old)
         new = Tls(str(authority.cert), str(client.cert), str(client.key)).context()
+        assert new.minimum_version >= ssl.TLSVersion.TLSv1_2
         async with there.connected(new) as (_, writer):
             assert writer.get_extra_info("ssl_object").version() == "TLSv1.3"
 
