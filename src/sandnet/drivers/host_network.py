@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sandnet.drivers import readonly_sysctls
 from sandnet.drivers.forwarding import Forwarding
@@ -90,9 +90,13 @@ class HostNetwork:
             if any(net.ipv6 for net in nets):
                 await self._advertisements.enable_forwarding()
 
-    async def update_routing_rules(self) -> None:
-        """Give routes to the current networks priority over the rules that other programs made."""
-        await self._routing_rules.ensure()
+    async def update_routing_rules(self, *first: Callable[[], None]) -> None:
+        """Give routes to the current networks priority over the rules that other programs made.
+
+        Args:
+            first: what else to do in the kernel, before it and in the same job.
+        """
+        await self._routing_rules.ensure(*first)
 
     async def readonly_faults(self) -> list[Fault]:
         """Return the kernel parameters that prevent every network and cannot be written."""

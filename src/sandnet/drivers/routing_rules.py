@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from sandnet.kernel.base import Host
 from sandnet.kernel.types import BridgeRoute
@@ -51,14 +51,17 @@ class RoutingRules:
             needed, allowed = self._routes(Phase.READY), self._routes(*Phase)
             return await self._workers.run(self._host.is_preferred, needed, allowed)
 
-    async def ensure(self) -> None:
+    async def ensure(self, *first: Callable[[], None]) -> None:
         """Ensure the priority for the networks that are ready or being created.
+
+        Args:
+            first: what else to do in the kernel, before it and in the same job.
 
         Raises:
             Error: the kernel refuses.
         """
         async with self._lock:
-            await self._workers.run(self._host.prefer, self._routes(Phase.CREATING, Phase.READY))
+            await self._workers.run(self._ensure, self._routes(Phase.CREATING, Phase.READY), first)
 
     async def remove(self) -> None:
         """Remove all of sandnet's rules.
@@ -68,6 +71,11 @@ class RoutingRules:
         """
         async with self._lock:
             await self._workers.run(self._host.prefer, ())
+
+    def _ensure(self, routes: Sequence[BridgeRoute], first: Sequence[Callable[[], None]]) -> None:
+        for job in first:
+            job()
+        self._host.prefer(routes)
 
     def _routes(self, *phases: Phase) -> list[BridgeRoute]:
         nets = self._networks(phases)

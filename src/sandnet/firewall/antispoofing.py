@@ -58,6 +58,14 @@ class AntiSpoofing:
         """Return whether the ports that other programs added to the network's bridge are known."""
         return self._foreign_ports_of(net, links) == self._foreign.get(net.id, {})
 
+    def foreign_removals(self, net: Network) -> PlannedChange:
+        """Plan the removal of the ports that other programs added to the network.
+
+        Called within :meth:`RulesetTransaction.changing`.
+        """
+        old = self._foreign.pop(net.id, {})
+        return PlannedChange(self._firewall, _change(old, {})) if old else NO_CHANGE
+
     async def update_foreign_ports(self, net: Network, links: Sequence[Link]) -> None:
         """Add ports that other programs made to the network: their clients may use its services, too."""
         async with self._rules.changing():

@@ -1,14 +1,18 @@
-"""Changes of ports and services that a caller plans on the event loop and applies in a job of its own."""
+"""Changes of networks, ports and services that a caller plans on the event loop and applies in a job of its own."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 
+from sandnet.firewall import inet_table
 from sandnet.firewall.antispoofing import AntiSpoofing
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
+from sandnet.firewall.balancing.service_rules import router
+from sandnet.firewall.ruleset.elements import Difference, ElementMap, by_set
 from sandnet.firewall.ruleset.planned_change import PlannedChange
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
+from sandnet.kernel.base import Firewall
 from sandnet.model import Attachment, Endpoint, Network
 
 
@@ -18,10 +22,32 @@ class FilterChanges:
     Callers serialize what they plan for one port and for one endpoint.
     """
 
-    def __init__(self, antispoofing: AntiSpoofing, balancer: LoadBalancer, block: ExitStack) -> None:
+    def __init__(
+        self,
+        firewall: Firewall,
+        antispoofing: AntiSpoofing,
+        balancer: LoadBalancer,
+        max_flows: int,
+        block: ExitStack,
+    ) -> None:
+        self._firewall = firewall
+        self._max_flows = max_flows
         self._antispoofing = antispoofing
         self._balancer = balancer
         self._block = block
+
+    def network_additions(self, net: Network) -> PlannedChange:
+        """Plan what translates, isolates and counts what the network sends."""
+        return self._planned(PlannedChange(self._firewall, Difference({}, network_elements(net, self._max_flows))))
+
+    def network_removals(self, net: Network) -> PlannedChange:
+        """Plan what undoes :meth:`network_additions`; what is absent is no error."""
+        elements = network_elements(net, self._max_flows)
+        return self._planned(PlannedChange(self._firewall, Difference(elements, {}), absent=True))
+
+    def foreign_port_removals(self, net: Network) -> PlannedChange:
+        """Plan the removal of the ports that other programs added to the network's bridge."""
+        return self._planned(self._antispoofing.foreign_removals(net))
 
     def port_changes(self, net: Network, ep: Endpoint, att: Attachment) -> PlannedChange:
         """Plan what lets the attachment's port send from its own addresses only; applied before the port exists."""
@@ -40,11 +66,16 @@ class FilterChanges:
         return change
 
 
+def network_elements(net: Network, max_flows: int) -> ElementMap:
+    """Return a network's elements in both tables."""
+    return by_set([*inet_table.network_elements(net, max_flows), *router(net)])
+
+
 @asynccontextmanager
 async def planning(
-    rules: RulesetTransaction, antispoofing: AntiSpoofing, balancer: LoadBalancer
+    firewall: Firewall, rules: RulesetTransaction, antispoofing: AntiSpoofing, balancer: LoadBalancer, max_flows: int
 ) -> AsyncIterator[FilterChanges]:
     """Yield the changes of a block, which runs concurrently with others and not during a rewrite."""
     async with rules.changing():
         with ExitStack() as block:
-            yield FilterChanges(antispoofing, balancer, block)
+            yield FilterChanges(firewall, antispoofing, balancer, max_flows, block)

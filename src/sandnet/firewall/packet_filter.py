@@ -134,12 +134,22 @@ class PacketFilter:
 
     async def add_network(self, net: Network) -> None:
         """Translate, isolate and count what the network sends."""
-        await self._reconciler.limit(net)
-        await self._change([], self._elements_of(net))
+        await self.prepare_network(net)
+        async with self.changing() as changes:
+            await self._workers.run(changes.network_additions(net).apply)
 
     async def remove_network(self, net: Network) -> None:
         """Undo :meth:`add_network`."""
-        await self._change(self._elements_of(net), [])
+        async with self.changing() as changes:
+            await self._workers.run(changes.network_removals(net).apply)
+        await self.forget_network()
+
+    async def prepare_network(self, net: Network) -> None:
+        """Add the chains that count flows as this network requests, if there are none; before its elements."""
+        await self._reconciler.limit(net)
+
+    async def forget_network(self) -> None:
+        """Remove chains that no network needs any more."""
         await self._reconciler.forget_limits()
 
     def knows_foreign_ports(self, net: Network, links: Sequence[Link]) -> bool:
@@ -196,7 +206,8 @@ class PacketFilter:
         Raises:
             Error: as the block itself; ``UNAVAILABLE`` with code ``RULES_MISSING`` the tables cannot be rewritten.
         """
-        return planning(self._transaction, self._antispoofing, self._balancer)
+        firewall = self._kernel.firewall
+        return planning(firewall, self._transaction, self._antispoofing, self._balancer, self._max_flows)
 
     async def allow_port(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
         """Let the attachment's port send from its own addresses only, in the job that then makes the port.
@@ -225,9 +236,6 @@ class PacketFilter:
 
     def _host(self) -> HostState:
         return HostState([*self._host_elements(), *self._sources.elements()], self._max_flows)
-
-    def _elements_of(self, net: Network) -> HostElements:
-        return [*inet_table.network_elements(net, self._max_flows), *service_rules.router(net)]
 
     async def _change(self, removed: Iterable[tuple[Element, Value]], added: Iterable[tuple[Element, Value]]) -> None:
         """Remove elements, which may be absent, and add others, in one transaction."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface
 from typing import Literal, TypeVar
 
@@ -23,7 +24,7 @@ from sandnet.kernel.linux.sysctl import set_where_different
 from sandnet.kernel.types import Bridge, Link, NamespaceState, Port, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
-from sandnet.model.address import Address
+from sandnet.model.address import Address, Prefix
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, network_alias, read_alias
 from sandnet.model.link_names import bridge_mac, bridge_name
 
@@ -112,14 +113,12 @@ class BridgeDriver:
         link = requested.bridge_name or bridge_name(net.id)
         check_link_unclaimed(link, others)
         await self._reaper.wait(link)
-        found = await self._workers.run(self._kernel.links.find, link)
+        own_links = {other.link for other in others} | {link}
+        found, held, occupied = await self._workers.run(self._present, link, own_links)
         check_link(net, link, found)
         if requested.ipv6 and "ipv6" in self._missing:
             raise Error(Kind.UNAVAILABLE, f"no IPv6 on this host: {self._missing['ipv6']}", code="no_such_family")
-        own_links = {other.link for other in others} | {link}
-        occupied = await self._workers.run(self._kernel.host.occupied, own_links)
         net = replace(net, link=link, link_adopted=found is not None)
-        held: Sequence[Interface] = await self._workers.run(self._kernel.links.addresses, link) if found else ()
         own = next((address for address in held if isinstance(address, IPv4Interface)), None)
         if own:
             check_subnet(net, own)
@@ -128,34 +127,55 @@ class BridgeDriver:
         else:
             ipv4 = plan_ipv4(net, others, occupied, self._pools, self._subnets)
         net = replace(net, ipv4=ipv4, ipv6=plan_ipv6(net, others, occupied))
-        await self._workers.run(refuse_egress, net, self._kernel.host)
+        if requested.egress_ipv4 or requested.egress_ipv6:
+            await self._workers.run(refuse_egress, net, self._kernel.host)
         return replace(net, added=tuple(address for address in addresses(net) if found and address not in held))
+
+    def _present(
+        self, link: str, own_links: Collection[str]
+    ) -> tuple[Link | None, Sequence[Interface], Sequence[Prefix]]:
+        """Return a link and its addresses, and what is occupied on all but sandnet's own links."""
+        found = self._kernel.links.find(link)
+        return found, self._kernel.links.addresses(link) if found else (), self._kernel.host.occupied(own_links)
 
     async def create_network(self, net: Network) -> Network:
         """Create or adopt the bridge, open the host to it, and add the network to the ruleset."""
         await self._host_network.enable_forwarding([net])
-        bridge = Bridge(net.link, net.mtu, addresses(net))
+        bridge = Bridge(net.link, net.mtu, addresses(net), alias=network_alias(net))
+        steps = [partial(self._make, net, bridge)]
         if net.link_adopted:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)
             for name, value in diff.parameters(net, ipv6=True).items():
                 await self._host_network.sysctls.ensure(name, value)
-        else:
-            await self._workers.run(self._make, net, bridge._replace(alias=network_alias(net)))
+        elif net.phase is Phase.READY:
+            await self._workers.run(*steps)
         if net.link_adopted or net.phase is Phase.READY:  # an existing bridge may have ports of other programs
+            steps = []
             await self._packet_filter.update_foreign_ports(net, await self._workers.run(self._kernel.links.list))
-        await self._packet_filter.add_network(net)
-        await self._host_network.update_routing_rules()
+        await self._packet_filter.prepare_network(net)
+        done = False
+        async with self._packet_filter.changing() as changes:
+            change = changes.network_additions(net)
+            await self._host_network.update_routing_rules(*steps, change.apply)
+            done = True
+        if not done:  # all rules were written again, with this network
+            await self._host_network.update_routing_rules(*steps)
         return net
 
     async def delete_network(self, net: Network) -> None:
         """Remove the network from the ruleset, and delete the bridge if sandnet made it."""
         if not net.link:
             return
-        await self._packet_filter.remove_network(net)
-        await self._host_network.update_routing_rules()
-        await self._packet_filter.update_foreign_ports(net, [])
         own_addresses = net.added if net.link_adopted else addresses(net)
-        await self._workers.run(self._kernel.links.remove_addresses, net.link, own_addresses)
+        clear = partial(self._kernel.links.remove_addresses, net.link, own_addresses)
+        done = False
+        async with self._packet_filter.changing() as changes:
+            change = partial(changes.network_removals(net).apply, changes.foreign_port_removals(net))
+            await self._host_network.update_routing_rules(change, clear)
+            done = True
+        if not done:  # all rules were written again, without this network
+            await self._host_network.update_routing_rules(clear)
+        await self._packet_filter.forget_network()
         if net.link_adopted:
             for name in diff.parameters(net, ipv6=True):
                 await self._host_network.sysctls.restore(name)

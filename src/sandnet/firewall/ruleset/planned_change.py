@@ -29,6 +29,7 @@ class PlannedChange:
         elements: what changes.
         undo: sets memory back to what the kernel has; called on the event loop if the change was not applied.
         end: called on the event loop at the end in any case.
+        absent: the elements to remove may be absent.
     """
 
     def __init__(
@@ -37,9 +38,12 @@ class PlannedChange:
         elements: Difference,
         undo: Callable[[], None] = _nothing,
         end: Callable[[], None] = _nothing,
+        *,
+        absent: bool = False,
     ) -> None:
         self._elements = elements
         self._firewall = firewall
+        self._absent = absent
         self._applied = False
         self._undo = undo
         self._end = end
@@ -60,7 +64,7 @@ class PlannedChange:
             merge(added, change._elements.added)
         firewall = next((change._firewall for change in waiting if change._firewall), None)
         if firewall and (removed or added):
-            firewall.change(removed, added)
+            firewall.change(removed, added, absent=any(change._absent for change in waiting))
         for change in waiting:
             change._applied = True
 
