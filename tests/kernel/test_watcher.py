@@ -46,6 +46,16 @@ def test_changed_addresses_and_routes_report_their_links(host: Host, watching: L
     assert not host.run(watching.read).extended
 
 
+def test_parameters_of_new_links_and_of_ports_are_not_reported(host: Host, watching: LinuxWatcher) -> None:
+    host.sh("ip", "link", "add", "br0", "type", "bridge")
+    host.sh("ip", "link", "add", "snv0123456789", "type", "veth", "peer", "inner")
+    assert not host.run(watching.read).reduced
+    for name in ("br0", "snv0123456789"):
+        host.sh("sysctl", "-q", "-w", f"net.ipv4.conf.{name}.forwarding=1")
+        host.sh("sysctl", "-q", "-w", f"net.ipv4.conf.{name}.forwarding=0")
+    assert host.run(watching.read).reduced == {"br0"}
+
+
 def test_changes_beyond_one_read_come_with_the_next(
     host: Host, watching: LinuxWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,7 +173,7 @@ class Changes(NamedTuple):
     deleted: frozenset[str]
     """Links of the host that were deleted."""
     reduced: frozenset[str]
-    """Links of the host that lost an address or a route, or whose forwarding was switched on or off."""
+    """Links of the host that lost an address or a route, or, except ports, whose forwarding was switched on or off."""
     extended: frozenset[str]
     """Links of the host that got an address or a route; empty for a route without a link."""
     in_namespaces: Mapping[int, Sequence[Port]]

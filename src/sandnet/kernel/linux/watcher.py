@@ -36,7 +36,7 @@ from sandnet.kernel.netlink.rtnetlink import (
 )
 from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
 from sandnet.kernel.types import Changes, Port
-from sandnet.model.link_names import OWN_PREFIXES
+from sandnet.model.link_names import OUR_LINKS, OWN_PREFIXES
 
 _BACKLOG: Final = 16 << 20
 """Bytes of unread notifications the kernel keeps for us: a thousand joins."""
@@ -155,8 +155,8 @@ class LinuxWatcher:
         reduced_namespaces: set[int] = set()
         deleted_indexes: set[int] = set()
         for where, reply in received:
-            if reply.kind in (RTM_NEWLINK, RTM_DELLINK) and reply.body[0] == socket.AF_BRIDGE:
-                continue  # about a bridge port; the message of the link itself contains the same
+            if self._repeats(reply):
+                continue
             if reply.kind == RTM_NEWLINK:
                 latest[where, index_of_link(reply.body)] = reply.body
             elif where != _HERE and reply.kind in _REDUCED_INSIDE:
@@ -189,6 +189,19 @@ class LinuxWatcher:
             rules=rules,
             missed=missed,
         )
+
+    def _repeats(self, reply: Reply) -> bool:
+        """Return whether a notification reports no change of its own.
+
+        Those about a bridge port repeat what the notification of the link contains. Those about parameters are of no
+        interest for ports, and a new link reports its first ones: each join would have its own sandbox compared.
+        """
+        if reply.kind in (RTM_NEWLINK, RTM_DELLINK):
+            return reply.body[0] == socket.AF_BRIDGE
+        if reply.kind != RTM_NEWNETCONF:
+            return False
+        name = self._names.get(index_of_netconf(reply.body))
+        return name is None or OUR_LINKS["veth"].fullmatch(name) is not None
 
     def _remember(self, here: Mapping[str, Port], deleted_names: set[str]) -> None:
         for name in deleted_names - here.keys():
