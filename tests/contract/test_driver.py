@@ -283,3 +283,7 @@ async def test_recoverable_driver_recognises_its_own_links_only(case: DriverCase
     found = case.driver.recognise(case.kernel.links.list())
     assert [(link.name, alias.name) for link, alias in found.networks] == [(network.link, "net")]
     assert [(link.name, alias.container_id) for link, alias in found.attachments] == [(att.host_link, "c1")]
+    ((link, alias),) = found.networks
+    recovered = case.driver.network_of(link, alias, network.sequence)
+    assert recovered
+    assert (recovered.id, recovered.link, recovered.ipv4) == (network.id, network.link, network.ipv4)

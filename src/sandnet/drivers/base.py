@@ -148,3 +148,13 @@ class Recoverable(Protocol):
     def recognise(self, links: Sequence[Link]) -> Recognised:
         """Return the links of the host that this driver made."""
         ...
+
+    def network_of(self, link: Link, alias: NetworkAlias, sequence: int) -> Network | None:
+        """Return the record of a network from one of these links; ``None``: its alias is not valid.
+
+        Args:
+            link: the link of the network.
+            alias: the link's alias.
+            sequence: the number of the record in creation order.
+        """
+        ...

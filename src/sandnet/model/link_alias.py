@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import binascii
 import re
+import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
@@ -235,3 +236,13 @@ def address6(text: str | None) -> IPv6Address | None:
         return IPv6Address(text) if text else None
     except ValueError:
         return None
+
+
+def created_of(alias: NetworkAlias | AttachmentAlias) -> float:
+    """Return when the object was created, in seconds since the epoch; now, if the alias does not contain it."""
+    return float(number(alias.values.get("s"), 0)) or time.time()
+
+
+def number(text: str | None, default: int) -> int:
+    """Parse an integer in an alias; ``default``: it is missing or invalid."""
+    return int(text) if text and text.lstrip("-").isdecimal() else default

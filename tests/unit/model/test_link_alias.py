@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from sandnet.core.recovery.link_records import (
     attachment_from_alias,
     endpoint_from_alias,
-    network_from_alias,
     sandbox_from_alias,
 )
+from sandnet.drivers.bridge.network_record import network_from_alias
 from sandnet.kernel.types import Link
 from sandnet.model import Attachment, Endpoint, Network, NetworkOptions, Origin, Phase, Sandbox, Subnet
 from sandnet.model.address import mac_for

@@ -137,11 +137,11 @@ class Reconciler:
 
     async def _rules(self, fix: bool) -> list[Drift]:
         packet_filter = self._context.host_network.packet_filter
-        return await _shared("rules", "bridge", packet_filter.faults, packet_filter.repair, fix=fix)
+        return await _shared("rules", "host", packet_filter.faults, packet_filter.repair, fix=fix)
 
     async def _parameters(self, fix: bool) -> list[Drift]:
         host = self._context.host_network
-        return await _shared("parameter", "bridge", host.parameter_faults, host.repair_parameters, fix=fix)
+        return await _shared("parameter", "host", host.parameter_faults, host.repair_parameters, fix=fix)
 
     async def _sandboxes(self, containers: Iterable[str], fix: bool) -> list[Drift]:
         found = await asyncio.gather(*(self._sandbox_in_slot(container_id, fix) for container_id in containers))
@@ -242,7 +242,7 @@ async def _shared(
     *,
     fix: bool,
 ) -> list[Drift]:
-    """Check, and repair, what the networks of a driver share.
+    """Check, and repair, what all networks share on the host.
 
     A failure to read it is reported, and does not stop other checks.
     """

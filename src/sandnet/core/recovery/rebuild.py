@@ -24,7 +24,6 @@ from sandnet.core.recovery.link_records import (
     NOT_RECOVERABLE,
     attachment_from_alias,
     endpoint_from_alias,
-    network_from_alias,
     sandbox_from_alias,
 )
 from sandnet.core.runtime.context import Context
@@ -67,7 +66,7 @@ class Rebuild:
             return
         links = await self._context.workers.run(self._context.kernel.links.list)
         recoverable = [each for each in self._context.drivers.values() if isinstance(each, Recoverable)]
-        found = [(driver.name, driver.recognise(links)) for driver in recoverable]
+        found = [(driver, driver.recognise(links)) for driver in recoverable]
         if any(each.networks or each.attachments for _, each in found):
             await self._records.begin_rebuild()
             ports = await self._published()
@@ -98,9 +97,9 @@ class Rebuild:
 
     # Records from link aliases.
 
-    def _network(self, driver: str, link: Link, alias: NetworkAlias) -> None:
+    def _network(self, driver: Recoverable, link: Link, alias: NetworkAlias) -> None:
         known = self._records.network(alias.id)
-        net = known or network_from_alias(driver, link, alias, self._records.next_sequence())
+        net = known or driver.network_of(link, alias, self._records.next_sequence())
         if net is None or any(alias.name == other.name for other in self._networks.values()):
             self._unrecovered.append(f"network {alias.name}")
             return

@@ -13,6 +13,7 @@ from sandnet.drivers import readonly_sysctls
 from sandnet.drivers.base import Recognised
 from sandnet.drivers.bridge import diff
 from sandnet.drivers.bridge.checks import check_link, check_link_unclaimed, check_subnet
+from sandnet.drivers.bridge.network_record import network_from_alias
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall.base import Fault, RunWith
@@ -104,6 +105,10 @@ class BridgeDriver:
             elif isinstance(alias, AttachmentAlias) and link.kind == "veth":
                 veths.append((link, alias))
         return Recognised(bridges, veths)
+
+    def network_of(self, link: Link, alias: NetworkAlias, sequence: int) -> Network | None:
+        """Return the record of the network whose bridge is ``link``; see :class:`Recoverable`."""
+        return network_from_alias(self.name, link, alias, sequence)
 
     # Networks.
 
