@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.runtime.context import Context
+from sandnet.core.state.events import Event
 from sandnet.errors import Error
 from sandnet.model import Attachment, Phase, Probe, ProbeKind, Sandbox
 
@@ -26,26 +27,24 @@ class HealthChecks:
         self._context = context
         self._backends = backends
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._following: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Probe the existing backends, and follow attachments as they are added and removed."""
-        self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._context.events.listen(self._receive)
         for attachment in self._context.records.attachments():
             self._begin(attachment)
 
     def close(self) -> None:
         """Stop all probes."""
-        for task in (self._following, *self._tasks.values()):
-            if task:
-                task.cancel()
+        self._context.events.ignore(self._receive)
+        for task in self._tasks.values():
+            task.cancel()
 
-    async def _follow(self) -> None:
-        async for event in self._context.events.follow():
-            if isinstance(event.subject, Attachment) and event.action == "attached":
-                self._begin(event.subject)
-            elif isinstance(event.subject, Attachment) and event.action == "detached":
-                self._end(event.subject)
+    def _receive(self, event: Event) -> None:
+        if isinstance(event.subject, Attachment) and event.action == "attached":
+            self._begin(event.subject)
+        elif isinstance(event.subject, Attachment) and event.action == "detached":
+            self._end(event.subject)
 
     def _begin(self, attachment: Attachment) -> None:
         key = (attachment.endpoint_id, attachment.container_id)

@@ -72,12 +72,13 @@ class ProcessWatcher:
 
     def start(self) -> None:
         """Watch the processes that the records name, and follow the events."""
-        self._spawn(self._follow())
+        self._context.events.listen(self._receive)
         self._spawn(self._scan_again())
         self._tie_all()
 
     def close(self) -> None:
         """Stop watching; nothing is removed any more."""
+        self._context.events.ignore(self._receive)
         for task in self._tasks:
             task.cancel()
         for process in list(self._watched):
@@ -85,14 +86,8 @@ class ProcessWatcher:
 
     # Objects to watch.
 
-    async def _follow(self) -> None:
-        async for event in self._context.events.follow():
-            self._receive(event)
-
     def _receive(self, event: Event) -> None:
-        if event.subject is None:  # some events were missed
-            self._tie_all()
-        elif isinstance(event.subject, Sandbox | Endpoint):
+        if isinstance(event.subject, Sandbox | Endpoint):
             tie = _tie(event.subject)
             if event.action == "removed":
                 self._untie(tie)

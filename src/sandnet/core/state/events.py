@@ -7,14 +7,17 @@ restarts, and a reader that was away can resume where it was, as long as the eve
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
 from sandnet.core.state.index import weight
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
+
+_log = logging.getLogger(__name__)
 
 Subject = Network | Endpoint | Sandbox | Attachment
 
@@ -64,6 +67,9 @@ class Event(NamedTuple):
     """The text of a ``warning`` event."""
 
 
+Listener = Callable[[Event], None]
+
+
 class Transition(NamedTuple):
     """A record before and after a commit; ``None``: it did not exist, or does not exist any more."""
 
@@ -106,7 +112,22 @@ class Events:
         self._weight = 0
         self._floor = 0
         self._published = asyncio.Event()
+        self._listeners: list[Listener] = []
         self._closed = False
+
+    def listen(self, listener: Listener) -> None:
+        """Call a part of the daemon with each event from now on, before its change is answered.
+
+        It costs a call; a reader that :meth:`follow` wakes costs two rounds of the event loop for each commit.
+
+        Args:
+            listener: returns at once; an exception is logged.
+        """
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Listener) -> None:
+        """Call a listener no more."""
+        self._listeners = [each for each in self._listeners if each != listener]
 
     def resume_after(self, revision: int, count: int) -> None:
         """Continue the numbering after the last events of an earlier run.
@@ -127,11 +148,19 @@ class Events:
             self._history.append(event)
             self._weights.append(event_weight(event))
             self._weight += self._weights[-1]
+            self._call_listeners(event)
         while len(self._history) > HISTORY or (self._weight > REMEMBERED_BYTES and len(self._history) > 1):
             self._floor = self._history.popleft().sequence
             self._weight -= self._weights.popleft()
         if events:
             self._wake()
+
+    def _call_listeners(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # the change is made: its caller must not fail
+                _log.exception("an event could not be handled")
 
     @property
     def last(self) -> int:

@@ -196,3 +196,30 @@ async def test_reader_at_the_end_does_not_walk_the_history() -> None:
         events.publish(revision, [PendingEvent("created", _network("n"), "", "")])
     reader = events.follow(98 * PLACES)
     assert [event.sequence for event in await _take(reader, 1)] == [99 * PLACES]
+
+
+async def test_listener_is_called_before_the_change_is_answered(rig: CoreInProcess) -> None:
+    heard: list[tuple[str, str]] = []
+
+    def listener(event: Event) -> None:
+        heard.append(_summary(event))
+
+    rig.controller.events.listen(listener)
+    await rig.network()
+    assert heard == [("created", "Network")]
+    rig.controller.events.ignore(listener)
+    await rig.endpoint("web")
+    assert len(heard) == 1
+
+
+async def test_failing_listener_spoils_no_change_and_no_other_listener(rig: CoreInProcess) -> None:
+    heard: list[Event] = []
+
+    def failing(event: Event) -> None:
+        raise ValueError("on purpose")
+
+    rig.controller.events.listen(failing)
+    rig.controller.events.listen(heard.append)
+    await rig.network()
+    assert [_summary(event) for event in heard] == [("created", "Network")]
+    assert rig.controller.events.last == heard[0].sequence
