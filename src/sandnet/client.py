@@ -172,7 +172,7 @@ class Client:
 
     def health(self) -> Health:
         """Return the daemon's health."""
-        return decode(self.get("/healthz"), Health)
+        return decode(self.get("/healthz", verbose=True), Health)
 
     def version(self) -> Version:
         """Return the daemon's version."""

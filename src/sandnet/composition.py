@@ -41,6 +41,7 @@ from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.kernel.linux.namespace_sockets import open_query_sockets_in, open_sockets, open_sockets_in
+from sandnet.kernel.linux.pool.pool_size import PoolLimits
 from sandnet.kernel.linux.pool.preparation import Listen
 from sandnet.kernel.safe_files import Files
 from sandnet.kernel.spawn import start_detached
@@ -62,7 +63,7 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
     """
     store = await _open_store(config)
     workers = Workers()
-    kernel = LinuxKernel(config.sandbox_dir, Listen(name_server.ADDRESS, name_server.PORT) if config.dns else None)
+    kernel = linux_kernel(config)
     names = name_client(config, workers.run) if config.dns else None
     try:
         if names:
@@ -76,6 +77,14 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
         workers.close()
         kernel.close()
         await store.close()
+
+
+def linux_kernel(config: Config) -> LinuxKernel:
+    """Return the kernel of this machine, with the pool of prepared sandboxes that the configuration requests."""
+    listen = Listen(name_server.ADDRESS, name_server.PORT) if config.dns else None
+    return LinuxKernel(
+        config.sandbox_dir, listen, PoolLimits(config.prepared_sandboxes, config.prepared_sandboxes_limit)
+    )
 
 
 def name_client(config: Config, run: Run = asyncio.to_thread) -> NameClient:
@@ -205,6 +214,7 @@ def assemble(
     )
     controller = Controller(context)
     controller.add_health_check(partial(readonly_problem, kernel.sysctl))
+    controller.add_health_check(lambda: kernel.pool.status().problem)
     return controller
 
 

@@ -20,6 +20,9 @@ DEFAULT_SOCKET = "unix:///run/sandnet/sandnet.sock"
 EMBEDDED = "sqlite"
 """The store URL of the default: a SQLite file in the state directory."""
 
+MOST_PREPARED = 1024
+"""Limit of prepared sandboxes: 300 MiB of the kernel's memory, and 3,072 descriptors."""
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of an operator. These names are the keys of the file."""
@@ -59,6 +62,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """``ADDRESS:PORT`` at which the host itself can query ``name.network``; empty: nowhere."""
     dns_outstanding: int = 256
     """Limit of concurrent queries of one sandbox to upstream servers."""
+    prepared_sandboxes: int = 8
+    """How many sandboxes are prepared ahead of joins when there is little demand; 0: none ever."""
+    prepared_sandboxes_limit: int = 128
+    """How many are prepared at most, after bursts of joins."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -134,9 +141,20 @@ def _check(config: Config) -> None:
         _check_listen(config.dns_host_listen)
     if not 0 <= config.max_flows <= MOST_FLOWS:
         raise invalid(f"max_flows must be between 0 and {MOST_FLOWS}", "0: no limit", "invalid_configuration")
+    _check_pool(config)
     if config.log_level not in ("debug", "info", "warning", "error"):
         hint = "use debug, info, warning or error"
         raise invalid(f"unknown log_level {config.log_level!r}", hint, "invalid_configuration")
+
+
+def _check_pool(config: Config) -> None:
+    least, most = config.prepared_sandboxes, config.prepared_sandboxes_limit
+    if not 0 <= least <= MOST_PREPARED:
+        hint = "0: no sandboxes are prepared"
+        raise invalid(f"prepared_sandboxes must be between 0 and {MOST_PREPARED}", hint, "invalid_configuration")
+    if not 0 <= most <= MOST_PREPARED:
+        message = f"prepared_sandboxes_limit must be between 0 and {MOST_PREPARED}"
+        raise invalid(message, "each takes about 300 KiB of the kernel's memory", "invalid_configuration")
 
 
 def _check_listen(text: str) -> None:

@@ -21,7 +21,7 @@ FLOOR = {
     **dict.fromkeys(("drivers",), 3),
     **dict.fromkeys(("core",), 4),
     **dict.fromkeys(("api",), 6),
-    **dict.fromkeys(("daemon", "resolver", "composition", "config", "serving", "statefile"), 7),
+    **dict.fromkeys(("daemon", "resolver", "preparer", "composition", "config", "serving", "statefile"), 7),
 }
 SUB_PACKAGES = {
     "core": (

@@ -39,6 +39,8 @@ class Calls(Api):
 class CrashDaemon(RunningDaemon):
     """Its sandboxes are pinned where they are by default, so that directories made on the way there count too."""
 
+    _child = 0
+
     def __init__(self, folder: Path, *, dns: bool = False) -> None:
         super().__init__(folder, dns=dns)
         self.netns = Path("/run/docker/netns")
@@ -46,7 +48,6 @@ class CrashDaemon(RunningDaemon):
         self.control = Control(folder / "control")
         self._trace = folder / "trace"
         self._nursery = self._start_nursery()
-        self._child = 0
         self._watched = -1
         self._last_step = 0
 

@@ -12,13 +12,14 @@ import re
 import socket
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.kernel.source_policy import TABLES
+from sandnet.kernel.types import PREPARED
 from sandnet.model.link_names import bridge_mac
 from tests.crash.daemon_case import CrashDaemon
 from tests.support.daemon import JSON, LEARNED, unseeded
@@ -106,7 +107,7 @@ def facts(daemon: CrashDaemon, *, theirs: Sequence[str] = (), ports: Sequence[tu
         "files": daemon.host.run(
             _files, aliases, [daemon.state, daemon.run, daemon.files, Path("/run"), Path("/var/lib")]
         ),
-        "sysctls": daemon.host.run(_sysctls),
+        "sysctls": daemon.host.run(_sysctls, daemon.prepared() if daemon.is_running() else ()),
         "ports": daemon.host.run(_held, ports),
         "api": _told_api(daemon),
     }
@@ -177,12 +178,15 @@ def _files_below(folder: Path, aliases: Aliases) -> Iterator[str]:
             yield f"{path} {stat.filemode(mode)} {text}"
 
 
-def _sysctls() -> list[str]:
+def _sysctls(ignored: Collection[str]) -> list[str]:
     root = Path("/proc/sys/net")
     paths = [root / "ipv4/ip_forward"]
     for family in ("ipv4", "ipv6"):
         paths += [
-            root / family / "conf" / link / name for link in os.listdir(root / family / "conf") for name in _SYSCTLS
+            root / family / "conf" / link / name
+            for link in os.listdir(root / family / "conf")
+            if link not in ignored
+            for name in _SYSCTLS
         ]
     found = {path.relative_to(root): _read(path) for path in paths}
     return [f"{name} = {value}" for name, value in found.items() if value]
@@ -258,6 +262,10 @@ def _network(daemon: CrashDaemon, path: str, aliases: Aliases) -> list[str]:
         while at < len(told) and told[at].isspace():
             at += 1
     links, addresses, routes, neighbours, rules = documents
+    if daemon.is_running():  # its pool comes and goes; nothing of it may be left when the daemon is dead
+        prepared = {link["ifname"] for link in links if link and link["group"] == str(PREPARED)}
+        links = [link for link in links if link.get("ifname") not in prepared]
+        addresses = [link for link in addresses if link.get("ifname") not in prepared]
     lines = [_link(link, aliases) for link in links if link]
     lines += [
         f"address {link['ifname']} {a['local']}/{a['prefixlen']} {a['scope']}"

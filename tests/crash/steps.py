@@ -45,6 +45,7 @@ READS: Final = frozenset({
     "Processes.namespaces", "Processes.started", "Processes.watch",
     "StateReader.host", "StateReader.uplinks", "StateReader.neighbour_overflows",
     "StateReader.inside", "StateReader.process_in", "StateReader.mount_path_of", "StateReader.pinned",
+    "SandboxPool.take", "SandboxPool.status",
     "Watcher.read", "Watcher.name", "Watcher.namespaces",
     "Files.check", "Files.read", "Files.fingerprint",
     "Store.get", "Store.list", "Store.watch", "Store.close", "Store.problems", "Store.verify",

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sandnet.kernel.types import PREPARED
 from tests.support.daemon import (
     HOST_ADDRESS,
     HOST_ADDRESS6,
@@ -51,7 +52,7 @@ def test_restart_does_not_interrupt_traffic_or_change_objects(daemon: RunningDae
     for client in clients:
         client.settimeout(PAUSE)
         assert ask_again(client).server == "web"
-    before, rules, links = told(daemon), daemon.facts(), json.loads(daemon.host.sh("ip", "-j", "link"))
+    before, rules, links = told(daemon), daemon.facts(), links_in_use(daemon)
 
     with ThreadPoolExecutor(len(clients)) as pool:
         done: list[bool] = []
@@ -67,8 +68,7 @@ def test_restart_does_not_interrupt_traffic_or_change_objects(daemon: RunningDae
 
     assert told(daemon) == before
     assert daemon.facts() == rules
-    now = json.loads(daemon.host.sh("ip", "-j", "link"))
-    assert [(link["ifname"], link["ifindex"]) for link in now] == [(link["ifname"], link["ifindex"]) for link in links]
+    assert links_in_use(daemon) == links
     assert daemon.api.get("/healthz")["status"] == "ok"
 
 
@@ -163,6 +163,12 @@ def test_second_daemon_is_refused_and_the_first_keeps_serving(daemon: RunningDae
     with pytest.raises(AssertionError, match="another"):
         daemon.host.sh(str(SANDNET), "daemon", *daemon.directories)
     assert daemon.api.get("/healthz")["status"] == "ok"
+
+
+def links_in_use(daemon: RunningDaemon) -> list[tuple[str, int]]:
+    """Names and indexes of the host's links, without those of prepared sandboxes."""
+    found = json.loads(daemon.host.sh("ip", "-j", "link"))
+    return [(link["ifname"], link["ifindex"]) for link in found if link["group"] != str(PREPARED)]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -22,6 +22,7 @@ import httpx
 from httpcore._backends.sync import SyncStream
 
 from sandnet.firewall.balancing import hash_seeds
+from sandnet.kernel.types import PREPARED
 from tests.support.network_host import Host, eventually
 from tests.support.traffic import TCP, Place
 
@@ -177,8 +178,8 @@ class RunningDaemon:
         self.here = Place(self.host, self.stack)
         self._prepare()
         self.outside = self._connect_outside()
-        self.before = self.facts()
         self.process: subprocess.Popen[bytes] | None = None
+        self.before = self.facts()
         self.api = Api(self.run / "sandnet.sock")
 
     def _prepare(self) -> None:
@@ -255,6 +256,11 @@ class RunningDaemon:
         """Processes that answer names for this world."""
         return [pid for pid, words in processes() if b"sandnet.resolver" in words and str(self.run).encode() in words]
 
+    def preparers(self) -> list[int]:
+        """Processes that prepare sandboxes for this daemon."""
+        assert self.process
+        return [pid for pid, words in processes() if b"sandnet.preparer" in words and _parent(pid) == self.process.pid]
+
     def kill_resolvers(self) -> None:
         """SIGKILL, and wait."""
         for pid in self.resolvers():
@@ -300,8 +306,18 @@ class RunningDaemon:
     # What stands in the kernel.
 
     def links(self) -> list[str]:
-        """Names of the host's links."""
-        return [link["ifname"] for link in json.loads(self.host.sh("ip", "-j", "link"))]
+        """Names of the host's links; while the daemon runs, without those of its pool, which come and go."""
+        running = self.is_running()
+        return [name for name, group in self._links().items() if not (running and group == PREPARED)]
+
+    def prepared(self) -> set[str]:
+        """Names of the links of sandboxes that are prepared and not in use."""
+        return {name for name, group in self._links().items() if group == PREPARED}
+
+    def _links(self) -> dict[str, int]:
+        """Groups of the host's links, by name; 0: one with a name (ip-link(8))."""
+        found = json.loads(self.host.sh("ip", "-j", "link"))
+        return {link["ifname"]: int(link["group"]) if link["group"].isdecimal() else 0 for link in found}
 
     def our_links(self) -> list[str]:
         """Those that bear our mark and are alive."""
@@ -350,6 +366,14 @@ def unseeded(ruleset: str) -> str:
 def mapping(port: int, host_port: int = 0, proto: int = TCP, **more: JSON) -> JSON:
     """A port mapping of a request."""
     return {"proto": proto, "port": port, "host_port": host_port, **more}
+
+
+def _parent(pid: int) -> int:
+    """Number of the parent process; 0: the process has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def processes() -> list[tuple[int, list[bytes]]]:

@@ -22,6 +22,7 @@ from sandnet.core.recovery.restore import Restore
 from sandnet.core.runtime.context import Context
 from sandnet.dns.base import Explanation
 from sandnet.errors import Error, Kind
+from sandnet.kernel.types import PoolStatus
 from sandnet.model import NetworkSpec
 
 
@@ -43,6 +44,8 @@ class Health(NamedTuple):
     drivers: tuple[DriverHealth, ...]
     operations: int
     """The number of changes in progress."""
+    pool: PoolStatus
+    """The pool of prepared sandboxes."""
 
 
 PREDEFINED = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
@@ -97,6 +100,7 @@ class Controller:
         self._probes.start()
         self._process_watcher.start()
         self._drift_watcher.start()
+        self._context.kernel.pool.start(lambda: self._context.operations.count > 0)
 
     async def stop(self) -> None:
         """Finish the operations in progress; networks and sandboxes keep working."""
@@ -107,6 +111,7 @@ class Controller:
         self._context.events.close()
         await self._context.host_files.close()
         await self._context.link_reaper.wait()
+        await self._context.kernel.pool.stop()
 
     async def remove_everything(self) -> list[str]:
         """Remove all objects that the store names, instead of :meth:`start`; return what could not be removed.
@@ -171,6 +176,7 @@ class Controller:
                 for name, reason in reasons.items()
             ),
             self._context.operations.count,
+            self._context.kernel.pool.status(),
         )
 
     async def _predefine(self, name: str, driver: str) -> None:

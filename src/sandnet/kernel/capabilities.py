@@ -6,9 +6,16 @@ import ctypes
 import errno
 import os
 import pwd
+import signal
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
+CAP_NET_BIND_SERVICE: Final = 10
+CAP_NET_ADMIN: Final = 12
+CAP_SYS_ADMIN: Final = 21
+
+_PR_SET_PDEATHSIG: Final = 1
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _VERSION: Final = 0x20080522
@@ -45,18 +52,56 @@ def drop_privileges(user: str, fallback: int) -> int:
     Raises:
         OSError: the kernel refuses to drop capabilities.
     """
-    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    with open(_HIGHEST) as file:
-        highest = int(file.read())
-    with suppress(PermissionError):  # the parent may have dropped the right to do this, or done it
-        for number in range(highest + 1):
-            _call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
+    _limit_to(())
     if os.geteuid() == 0:
         with suppress(OSError):
             _become(*_ids(user, fallback))
     header, words = _Header(_VERSION, 0), (_Word * _WORDS)()
     _call("capset", ctypes.byref(header), words)
     return os.geteuid()
+
+
+def keep_capabilities(kept: Collection[int]) -> None:
+    """Drop all capabilities but these for good, for this process and its children; it stays the same user.
+
+    Args:
+        kept: numbers of capabilities (``linux/capability.h``); those that the process does not have are not gained.
+
+    Raises:
+        OSError: the kernel refuses to drop capabilities.
+    """
+    _limit_to(kept)
+    header, words = _Header(_VERSION, 0), (_Word * _WORDS)()
+    _call("capget", ctypes.byref(header), words)
+    for at, word in enumerate(words):
+        mask = sum(1 << (number % 32) for number in kept if number // 32 == at)
+        word.permitted &= mask
+        word.effective = word.permitted
+        word.inheritable = 0
+    _call("capset", ctypes.byref(header), words)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends (prctl(2)).
+
+    Raises:
+        ProcessLookupError: the parent has ended before.
+    """
+    parent = os.getppid()
+    _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise ProcessLookupError
+
+
+def _limit_to(kept: Collection[int]) -> None:
+    """Give up all privileges that a later ``exec`` could gain, and all capabilities but these from the bounding set."""
+    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with open(_HIGHEST) as file:
+        highest = int(file.read())
+    with suppress(PermissionError):  # the parent may have dropped the right to do this, or done it
+        for number in range(highest + 1):
+            if number not in kept:
+                _call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
 def raise_oom_score() -> None:

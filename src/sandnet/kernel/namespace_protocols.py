@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sandnet.kernel.types import DefaultRoute, Namespace, PoolStatus, PreparedSandbox, SourceRoute
@@ -143,4 +143,16 @@ class SandboxPool(Protocol):
 
     def status(self) -> PoolStatus:
         """Return the pool's state and its counts."""
+        ...
+
+    def start(self, is_busy: Callable[[], bool]) -> None:
+        """Fill the pool in the background from now on, on the running event loop.
+
+        Args:
+            is_busy: returns whether the daemon changes something at the moment; the pool is filled at other times.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Stop filling and close the prepared sandboxes; the pool is off then."""
         ...

@@ -325,7 +325,7 @@ class PoolStatus(NamedTuple):
     prepared_inline: int
     """Sandboxes that a join prepared itself."""
     discarded: int
-    """Sandboxes that were closed unused or were no longer as they were made."""
+    """Sandboxes that the pool closed: too many without demand, or changed by another program."""
     failures: int
     """Attempts to fill the pool that failed."""
     restarts: int

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from sandnet.wire.prepared_sandboxes import PreparedSandboxes
+
 T = TypeVar("T")
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -348,6 +350,8 @@ class Health(Struct, kw_only=True):
     drivers: list[DriverHealth]
     operations: int | UnsetType = UNSET
     """Number of changes in progress, those of disconnected clients included."""
+    prepared_sandboxes: PreparedSandboxes | UnsetType = UNSET
+    """Only in a verbose answer; absent where the pool is off."""
 
 
 class Version(Struct, kw_only=True):

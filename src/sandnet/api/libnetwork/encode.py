@@ -11,10 +11,12 @@ import msgspec
 from sandnet.core.controller import Controller, Health
 from sandnet.core.reconcile.drift import Drift
 from sandnet.dns.base import Explanation
+from sandnet.kernel.types import PoolStatus
 from sandnet.model import Attachment, Endpoint, Network, Probe, Sandbox
 from sandnet.model.address import encode_hook
 from sandnet.wire import explain, reconcile
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 
 
 class Encoder:
@@ -138,7 +140,27 @@ def health(found: Health, *, verbose: bool) -> wire.Health:
     """Return the daemon's state."""
     drivers = [wire.DriverHealth(name=d.name, available=d.available, reason=d.reason) for d in found.drivers]
     operations = found.operations if verbose else msgspec.UNSET
-    return wire.Health(status=found.status, problems=list(found.problems), drivers=drivers, operations=operations)
+    return wire.Health(
+        status=found.status,
+        problems=list(found.problems),
+        drivers=drivers,
+        operations=operations,
+        prepared_sandboxes=_pool(found.pool) if verbose and found.pool.limit else msgspec.UNSET,
+    )
+
+
+def _pool(found: PoolStatus) -> PreparedSandboxes:
+    return PreparedSandboxes(
+        ready=found.ready,
+        target=found.target,
+        limit=found.limit,
+        handed_out=found.handed_out,
+        misses=found.misses,
+        discarded=found.discarded,
+        failures=found.failures,
+        restarts=found.restarts,
+        problem=found.problem,
+    )
 
 
 def reconciliation(found: Iterable[Drift]) -> reconcile.Reconciliation:

@@ -47,8 +47,21 @@ def doctor(session: Session, fix: bool, as_json: bool) -> None:
         output.raw(answer)
     else:
         output.block(drift_text(found, fix=fix))
+        for problem in _pool_problems(session):
+            output.block(printable(problem))
     if any(drift.done != REPAIRED for drift in found):
         raise click.exceptions.Exit(1)
+
+
+def _pool_problems(session: Session) -> list[str]:
+    """Return why no sandboxes are prepared ahead of joins; nothing if the daemon does not report its state."""
+    from sandnet.errors import Error
+
+    try:
+        pool = session.client.health().prepared_sandboxes
+    except Error:
+        return []
+    return [pool.problem] if pool and pool.problem else []
 
 
 def drift_text(found: list[Drift], *, fix: bool) -> str:

@@ -54,5 +54,12 @@ def status_text(client: Client, health: Health) -> str:
             ("Services", str(len(services))),
             ("Backends", str(sum(len(service.backends or ()) for service in services))),
             ("Sandboxes", str(len(client.sandboxes()))),
+            ("Prepared", prepared_text(health)),
         )
     )
+
+
+def prepared_text(health: Health) -> str:
+    """Return how many prepared sandboxes are ready; empty where the pool is off."""
+    pool = health.prepared_sandboxes
+    return f"{pool.ready} of {pool.target} ready, {pool.misses} missed" if pool else ""

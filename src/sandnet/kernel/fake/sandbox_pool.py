@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector, InnerEnd, recorded
 from sandnet.kernel.fake.links import FakeLinks
@@ -66,3 +67,11 @@ class FakeSandboxPool:
         """Return the counts."""
         ready = len(self.ready)
         return PoolStatus(ready, ready, ready, self._handed_out, self._misses, self._inline, 0, 0, 0, "")
+
+    def start(self, is_busy: Callable[[], bool]) -> None:
+        """Do nothing: only tests fill this pool."""
+
+    async def stop(self) -> None:
+        """Discard what is ready."""
+        while self.ready:
+            self.discard(self.ready.pop())

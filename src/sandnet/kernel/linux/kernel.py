@@ -8,6 +8,7 @@ from sandnet.kernel.linux.host import LinuxHost
 from sandnet.kernel.linux.links import LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.linux.nftables import Nftables
+from sandnet.kernel.linux.pool.pool_size import PoolLimits
 from sandnet.kernel.linux.pool.preparation import Listen
 from sandnet.kernel.linux.pool.sandbox_pool import LinuxSandboxPool
 from sandnet.kernel.linux.processes import LinuxProcesses
@@ -87,9 +88,10 @@ class LinuxKernel:
     Args:
         sandbox_dir: the directory that all sandbox keys are below.
         listen: where the resolver listens in sandboxes; ``None``: there is no resolver.
+        pool: how many sandboxes are prepared ahead of joins; ``None``: none.
     """
 
-    def __init__(self, sandbox_dir: str, listen: Listen | None = None) -> None:
+    def __init__(self, sandbox_dir: str, listen: Listen | None = None, pool: PoolLimits | None = None) -> None:
         self._links = LinuxLinks()
         self._namespaces = LinuxNamespaces(sandbox_dir)
         self._firewall = LinuxFirewall()
@@ -98,7 +100,7 @@ class LinuxKernel:
         self._state_reader = LinuxStateReader(self._namespaces, sandbox_dir)
         self._processes = LinuxProcesses()
         self._watcher = LinuxWatcher(self._firewall)
-        self._pool = LinuxSandboxPool(listen)
+        self._pool = LinuxSandboxPool(listen, pool)
 
     @property
     def links(self) -> LinuxLinks:
@@ -146,7 +148,8 @@ class LinuxKernel:
         return self._pool
 
     def close(self) -> None:
-        """Close sockets and release memory; nothing in the kernel changes."""
+        """Close sockets and release memory; of the kernel's state, only unused prepared sandboxes are deleted."""
+        self._pool.close()
         self._watcher.close()
         self._firewall.close()
         self._host.close()

@@ -651,7 +651,11 @@ def test_status_prints_problems_and_counts(
     stub: Stub, sandnet: Sandnet, health: str, problems: list[str], code: int
 ) -> None:
     drivers = [{"name": "bridge", "available": False, "reason": "no nftables"}]
-    stub.answer("GET", "/healthz", {"status": health, "problems": problems, "drivers": drivers})
+    pool = dict.fromkeys(("ready", "target", "limit", "handed_out", "misses", "discarded", "failures", "restarts"), 3)
+    pool_status = {"prepared_sandboxes": {**pool, "problem": ""}}
+    stub.answer(
+        "GET", "/healthz?verbose=true", {**pool_status, "status": health, "problems": problems, "drivers": drivers}
+    )
     stub.answer("GET", "/version", {"version": "1.2", "api_version": "1", "min_api_version": "1"})
     stub.answer("GET", "/services?verbose=true", [VERBOSE])
     stub.answer("GET", "/networks", NETWORKS)
@@ -661,6 +665,7 @@ def test_status_prints_problems_and_counts(
     words = result.stdout.replace(":", " ").split()
     assert {health, "1.2", "nftables"} <= set(words)
     assert [words[words.index(name) + 1] for name in ("Networks", "Services", "Backends", "Sandboxes")] == list("2111")
+    assert "3 of 3 ready, 3 missed" in result.stdout
     assert all(problem in result.stdout for problem in problems)
 
 
