@@ -98,7 +98,7 @@ wheel: man ## Build dist/sandnet-*.whl
 deb: ## Build dist/sandnet_*.deb for this machine's release of Debian or Ubuntu
 	@scripts/packages $(DEB_PACKAGES)
 	@$(MAKE) --no-print-directory wheel
-	@scripts/deb dist/sandnet-*.whl
+	@scripts/deb
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
