@@ -11,7 +11,7 @@ from bench.rest import Connection
 from bench.sandnet_daemon import Daemon
 from bench.timing import Counts
 
-ALL_WITHIN = 1500.0
+ALL_WITHIN = 180.0
 """Milliseconds for a crowd of 100."""
 
 

@@ -51,8 +51,9 @@ async def _changes(packet_filter: PacketFilter, counts: Counts) -> list[Figure]:
     with _flow():
         watches = await _watched(packet_filter, states, min(counts.calls, counts.many))
     what = f"with {counts.many} services programmed, a backend"
+    every = f"{counts.many} services with {BACKENDS} backends each programmed again"
     return [
-        Figure(f"{counts.many} services with {BACKENDS} backends each programmed again", started * MS, "ms"),
+        Figure(every, started * MS, "ms", "", Target(MS)),
         *(time_of(f"{what} {name}", watch.samples, CHANGE) for name, watch in watches.items()),
     ]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,10 +32,12 @@ class Daemon:
 
     Args:
         program: the words of the command that it is a part of.
+        prepared: how many sandboxes it prepares ahead of joins; ``None``: as many as it does by default.
     """
 
-    def __init__(self, program: Sequence[str] = (str(SANDNET),)) -> None:
+    def __init__(self, program: Sequence[str] = (str(SANDNET),), prepared: int | None = None) -> None:
         self._program = program
+        self._prepared = prepared
         self.directory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/var/tmp"))
         self.directory.chmod(0o755)
         self.host = Namespace()
@@ -59,8 +62,10 @@ class Daemon:
         return time.perf_counter() - begun
 
     def _flags(self) -> list[str]:
+        settings = self.directory / "settings.toml"
+        settings.write_text("" if self._prepared is None else f"prepared_sandboxes = {self._prepared}\n")
         places = {name: str(self.directory / name) for name in ("state-dir", "run-dir", "sandbox-dir")}
-        return [word for name, place in places.items() for word in (f"--{name}", place)]
+        return [*(word for name, place in places.items() for word in (f"--{name}", place)), "--config", str(settings)]
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:
@@ -100,6 +105,18 @@ class Daemon:
     def links(self) -> int:
         """How many links its host namespace has."""
         return len(host_links(self.pid))
+
+    def until_prepared(self) -> None:
+        """Wait until the pool of prepared sandboxes is full."""
+        wait_until(self._is_prepared, CLEAN_DEADLINE, "the pool of prepared sandboxes is not filled")
+
+    def _is_prepared(self) -> bool:
+        pool = self.rest.ask("GET", "/healthz?verbose=true")["prepared_sandboxes"]
+        return bool(pool["ready"] >= pool["target"])
+
+    def processor_time(self) -> float:
+        """Return the seconds that the daemon and what it started (resolver, preparer) have computed so far."""
+        return sum(map(processor_time, [self.pid, *_started_by(self.pid, str(self.directory / "run-dir"))]))
 
     def until_links(self, number: int) -> float:
         """Wait until its host has no more links than that; the seconds that took."""
@@ -153,3 +170,19 @@ class Daemon:
         self.host.run([str(SANDNET), "down", *self._flags()])
         self.host.close()
         shutil.rmtree(self.directory)
+
+
+def _started_by(pid: int, run_directory: str) -> Iterator[int]:
+    """Yield the daemon's children, and its resolver, whose parent has ended."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid or (b"sandnet.resolver" in words and run_directory.encode() in words):
+                yield int(path.name)
+
+
+def processor_time(pid: int) -> float:
+    """Return the seconds that all threads of a process have computed, ended ones included (proc(5): ``stat``)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

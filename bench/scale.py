@@ -11,7 +11,7 @@ from bench.host import resident
 from bench.sandnet_daemon import Daemon
 from bench.timing import Counts, Stopwatch
 
-GROWTH = Target(1.2)
+GROWTH = Target(1.1)
 
 
 def measure(counts: Counts) -> Section:

@@ -101,7 +101,7 @@ def _connections(place: _Place, counts: Counts) -> list[Figure]:
     finally:
         stop(server)
     plain, through = zip(*rates, strict=True)
-    return beside("new connections", "a second", list(plain), list(through), 0.9)
+    return beside("new connections", "a second", list(plain), list(through), 0.93)
 
 
 def beside(what: str, unit: str, plain: list[float], through: list[float], bound: float) -> list[Figure]:
@@ -146,10 +146,10 @@ def _requests(daemon: Daemon, counts: Counts) -> list[Figure]:
             for each in watch.values():
                 each.samples.clear()
     return [
-        time_of("first backend attached, answered", watch["first"].samples),
-        time_of("further backend attached, answered", watch["further"].samples),
+        time_of("first backend attached, answered", watch["first"].samples, Target(2.5)),
+        time_of("further backend attached, answered", watch["further"].samples, Target(3.5)),
         ratio_of("further / first", watch["further"].samples, watch["first"].samples),
         time_of("backend drained, answered", watch["drain"].samples),
-        time_of("one of several backends detached, answered", watch["detach"].samples),
+        time_of("one of several backends detached, answered", watch["detach"].samples, Target(3.5)),
         time_of("last backend detached, answered", watch["last"].samples),
     ]

@@ -48,8 +48,7 @@ def measure(counts: Counts) -> Section:
         ),
         (
             f"One TCP stream of {counts.seconds} s with {program}, alternating between the two. 1.00 means no "
-            "difference. The target is 1.00 minus the noise, which is the median deviation among the runs over the "
-            "bridge made by hand.",
+            "difference. The noise is the median deviation among the runs over the bridge made by hand.",
         ),
     )
 

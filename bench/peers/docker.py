@@ -24,7 +24,7 @@ from bench.timing import Counts
 TITLE = "Compared with Docker Engine"
 BUSYBOX = Path("/bin/busybox")
 CGROUP = "sandnet-bench"
-JOIN_BOUND = 0.1
+JOIN_BOUND = 0.05
 """A join is to take no more than a tenth of Docker's connect."""
 VERBS = ("create_network", "attach", "detach", "delete_network")
 START = 60.0

@@ -3,7 +3,7 @@
 The daemon starts it with one end of a pair of sockets. For each request it prepares one sandbox and passes the
 descriptors to the daemon. It keeps none, and ends when the daemon ends or closes its end.
 
-It runs with the lowest priority and imports little. Of root's capabilities it keeps those that making a namespace, a
+It runs with a low priority and imports little. Of root's capabilities it keeps those that making a namespace, a
 link in it and a socket on port 53 requires.
 """
 
@@ -29,9 +29,10 @@ from sandnet.kernel.capabilities import (
 from sandnet.kernel.linux.pool.messages import send_prepared, send_refusal
 from sandnet.kernel.linux.pool.preparation import Listen, close_sandbox, prepare_sandbox
 
-PRIORITY: Final = 19
-"""The lowest of a normal process (setpriority(2)). ``SCHED_IDLE`` gets so little of a busy processor that it could
-hold the kernel's lock of links (``rtnl_mutex``) for long, and requests wait for it."""
+PRIORITY: Final = 5
+"""Nice value (setpriority(2)): a third of the weight of a normal process. The lowest, 19, gets a seventieth of a
+processor that sandboxes keep busy, and could hold the kernel's lock of links (``rtnl_mutex``) for a fifth of a second
+while requests wait for it."""
 _CAPABILITIES: Final = (CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN)
 
 

@@ -275,7 +275,9 @@ def _network(daemon: CrashDaemon, path: str, aliases: Aliases) -> list[str]:
     ]
     lines += [_route(route) for route in routes if not route.get("dst", "").startswith(("fe80:", "ff00:", "multicast"))]
     lines += [f"rule {json.dumps(_with_table(rule))}" for rule in rules]
-    return lines + [f"neighbour {json.dumps(each)}" for each in neighbours]
+    # the state of entries that the kernel resolves by itself changes with time
+    fixed = [each for each in neighbours if "extern_learn" not in each]
+    return lines + [f"neighbour {json.dumps(each)}" for each in fixed]
 
 
 def _link(link: dict[str, Any], aliases: Aliases) -> str:

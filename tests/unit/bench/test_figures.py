@@ -89,13 +89,13 @@ def test_single_outlier_run_does_not_decide_the_noise() -> None:
     assert noise_of([10, 11, 10, 9, 1]) == pytest.approx(0.1)
 
 
-def test_rates_within_the_noise_are_level() -> None:
-    figure = parity_of("rate", [9.6, 9.5, 10.4], [10, 9, 11])
-    assert figure.value == pytest.approx(0.96)
+def test_rates_near_the_floor_are_level() -> None:
+    figure = parity_of("rate", [9.8, 9.5, 10.4], [10, 9, 11])
+    assert figure.value == pytest.approx(0.98)
     assert figure.verdict == "met"
 
 
-def test_rates_below_the_noise_are_not_level() -> None:
+def test_rates_far_below_the_floor_are_not_level() -> None:
     assert parity_of("rate", [8, 8, 8], [10, 10.1, 10]).verdict == "not met"
 
 
