@@ -77,9 +77,11 @@ _HIDDEN: Final = "frag frag-off != 0 return"
 """Only the first fragment contains the protocol's header; further ones pass."""
 _CHAINS: Final = {
     "guard_ah": ("@th,0,8 { 0, 2, 43, 44, 51, 58, 60, 103, 135 } drop",),
+    # few rules for what is frequent: each costs time, whether it matches or not
+    "guard_udp4": ("udp dport 68 drop",),
     "guard_ip4": (
         "meta l4proto tcp return",
-        "udp dport 68 drop",
+        "meta l4proto udp goto guard_udp4",
         "igmp type != { membership-report-v1, membership-report-v2, membership-report-v3 } drop",
         "meta l4proto 103 drop",
         "meta l4proto ah goto guard_ah",

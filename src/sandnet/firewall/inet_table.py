@@ -90,8 +90,7 @@ CHAINS = f"""\
   chain raw_prerouting {{
     type filter hook prerouting priority raw; policy accept;
     # route_localnet is on for our bridges (published ports on 127.0.0.1): keep the host's loopback closed
-    ip daddr 127.0.0.0/8 iifname @bridges drop
-    ip daddr 127.0.0.0/8 iifname @adopted drop
+    ip daddr 127.0.0.0/8 jump to_loopback
     # a packet has a port itself as its input when a bridge passes it up without its hooks (IEEE 802.1 groups), or
     # when the port was removed from its bridge: no rule of a bridge covers it
     iifname "{PORT_PREFIX}*" drop
@@ -99,6 +98,10 @@ CHAINS = f"""\
     iifgroup {PORTS} drop
     iifgroup {RETIRED} drop
     iifname @unguarded jump routed_back
+  }}
+  chain to_loopback {{
+    iifname @bridges drop
+    iifname @adopted drop
   }}
   chain routed_back {{
     # without anti-spoofing, answers to a source that is routed elsewhere would be sent there

@@ -174,6 +174,11 @@ def _chains(family: Family) -> dict[str, tuple[str, ...]]:
 
 _KEPT_BY_BUCKET: Final = 1 << 18
 """Limit of entries kept by bucket: a place for each port, service and bucket; of answers: by network and hash."""
+_COLLECTED: Final = "gc-interval 10s;"
+"""Time between two walks of the kernel over all elements of a set, to free expired ones; usually it is a second.
+
+libnftables 1.0.6 knows no such option for maps.
+"""
 _BASE: Final = "prerouting"
 GUARD: Final = "guard"
 """The chain of anti-spoofing, which the base chain calls first: balancing learns only from frames that may be sent.
@@ -295,7 +300,7 @@ def _objects(family: Family, room: Room) -> list[str]:
         for name in ("tcp_flows", "sctp_flows")
     }
     flows |= {
-        f"set {BRIDGE} {name}{suffix}{version}": f"typeof iif . meta length; {bounds} timeout {idle};"
+        f"set {BRIDGE} {name}{suffix}{version}": f"typeof iif . meta length; {bounds} {_COLLECTED} timeout {idle};"
         for name, idle in PLACES.items()
         for suffix in suffixes
     }
@@ -303,10 +308,11 @@ def _objects(family: Family, room: Room) -> list[str]:
         "udp_peers": f"meta mark . {address} . ether daddr",
         "udp_answers": f"meta mark . {address} . th sport . ether daddr . th dport",
     }
-    askers = f"typeof meta mark . meta length; {kept_by_bucket} timeout {IDLE};"
+    askers = f"typeof meta mark . meta length; {kept_by_bucket} {_COLLECTED} timeout {IDLE};"
     flows[f"set {BRIDGE} udp_askers{version}"] = askers
     flows |= {
-        f"set {BRIDGE} {name}{version}": f"typeof {key}; {bounds} timeout {IDLE};" for name, key in answered.items()
+        f"set {BRIDGE} {name}{version}": f"typeof {key}; {bounds} {_COLLECTED} timeout {IDLE};"
+        for name, key in answered.items()
     }
     made = [f"add {name} {{ {shape} }}" for name, shape in (shapes | flows).items()]
     return [*made, *(f"flush {name}" for name in shapes)]
