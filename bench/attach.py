@@ -28,7 +28,7 @@ def measure(counts: Counts) -> Section:
             *_networks(daemon, floor, counts),
             *_clean_after(daemon, counts),
         ]
-        notes = (started.told(), foreign_tables(daemon))
+        notes = (started.summary(), foreign_tables(daemon))
     return Section("One after the other", tuple(figures), notes)
 
 

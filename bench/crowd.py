@@ -63,7 +63,7 @@ def together(calls: list[Callable[[], None]]) -> float:
         barrier.wait()
         try:
             call()
-        except Exception as failure:  # told to the caller, below
+        except Exception as failure:  # raised to the caller, below
             failures.append(failure)
 
     threads = [Thread(target=run, args=(call,)) for call in calls]

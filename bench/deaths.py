@@ -18,9 +18,9 @@ from bench.sandnet_daemon import CLEAN_DEADLINE, Daemon
 from bench.timing import Counts, Stopwatch
 
 WITHIN = 5000.0
-"""Milliseconds in which the dead are promised to be gone."""
+"""Milliseconds within which exited containers are removed, as promised."""
 PAUSE = 0.05
-"""Seconds between two joins of somebody who lives."""
+"""Seconds between two joins of a running container."""
 
 
 def measure(counts: Counts) -> Section:
@@ -32,12 +32,12 @@ def measure(counts: Counts) -> Section:
             endpoint = daemon.endpoint(network, f"e{number}")
             path = f"/networks/{network}/endpoints/{endpoint}/containers"
             daemon.rest.ask("POST", path, {"container_id": f"c{number:06d}", "watch_pid": pid})
-        with _living(daemon) as calm:
+        with _joining(daemon) as calm:
             time.sleep(2.0)
-        with _living(daemon) as meanwhile:
+        with _joining(daemon) as joining:
             begun = mortals.kill()
             unpinned = _until(lambda: len(os.listdir(daemon.directory / "sandbox-dir")) <= 1, begun)
-            gone = _until(lambda: _is_told_gone(daemon, "c0"), begun)
+            gone = _until(lambda: _is_removed(daemon, "c0"), begun)
             clean = _until(lambda: daemon.links() <= daemon.bare_links + 3, begun)
     figures = (
         Figure("floor: the kernel's own time for as many namespaces", floor * MS, "ms"),
@@ -45,8 +45,8 @@ def measure(counts: Counts) -> Section:
         Figure("their sandboxes are removed", gone * MS, "ms", "", Target(WITHIN)),
         Figure("their links are deleted", clean * MS, "ms", f"{clean / floor:.1f} times the floor", Target(WITHIN)),
         time_of("a join before", calm.samples),
-        time_of("a join during the removal", meanwhile.samples),
-        worst_of("the longest join during the removal", meanwhile.samples),
+        time_of("a join during the removal", joining.samples),
+        worst_of("the longest join during the removal", joining.samples),
     )
     note = (
         f"{counts.many} sandboxes on one network, each tied to a process by `watch_pid`. All processes are killed "
@@ -67,15 +67,15 @@ def _floor(many: int) -> float:
 
 
 def _until(condition: Callable[[], bool], begun: float) -> float:
-    wait_until(condition, CLEAN_DEADLINE, "the dead are not gone", 0.005)
+    wait_until(condition, CLEAN_DEADLINE, "the exited containers are not removed", 0.005)
     return time.perf_counter() - begun
 
 
-def _is_told_gone(daemon: Daemon, prefix: str) -> bool:
+def _is_removed(daemon: Daemon, prefix: str) -> bool:
     connection = Connection(str(daemon.socket))
     found = connection.ask("GET", "/sandboxes")
     connection.close()
-    return not any(box["id"].startswith(prefix) for box in found)
+    return not any(sandbox["id"].startswith(prefix) for sandbox in found)
 
 
 class _Mortals:
@@ -106,13 +106,13 @@ def _mortals(many: int) -> Iterator[_Mortals]:
 
 
 @contextmanager
-def _living(daemon: Daemon) -> Iterator[Stopwatch]:
-    """Somebody who joins and leaves until the end of the block."""
+def _joining(daemon: Daemon) -> Iterator[Stopwatch]:
+    """Join and leave until the end of the block."""
     watch, done = Stopwatch(), Event()
 
     def live() -> None:
         connection = Connection(str(daemon.socket))
-        network = connection.ask("POST", "/networks", {"name": f"living{id(watch)}"})
+        network = connection.ask("POST", "/networks", {"name": f"joining{id(watch)}"})
         endpoint = connection.ask("POST", f"/networks/{network}/endpoints", {"name": "one"})
         path = f"/networks/{network}/endpoints/{endpoint}/containers"
         while not done.is_set():

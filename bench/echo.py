@@ -22,8 +22,8 @@ def serve(address: str, port: int) -> None:
         listener.bind((address, port))
         print(LISTENING, flush=True)
         while True:
-            query, asker = listener.recvfrom(512)
-            listener.sendto(answer(query), asker)
+            query, client = listener.recvfrom(512)
+            listener.sendto(answer(query), client)
 
 
 def answer(query: bytes) -> bytes:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Literal
 
 MS = 1000.0
-"""Milliseconds in a second: times are taken in seconds and told in milliseconds."""
+"""Milliseconds in a second: times are taken in seconds and reported in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)

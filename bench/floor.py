@@ -18,7 +18,7 @@ _REQUEST_ACK, _CREATE = 0x5, 0x600
 _IFNAME, _MASTER, _LINKINFO, _NET_NS_FD = 3, 10, 18, 28
 _UP = 1
 _SUBNET = "10.9"
-"""Its first two bytes; nobody else is in these namespaces."""
+"""Its first two bytes; no other process is in these namespaces."""
 _LOOPBACK, _INTERFACE, _BRIDGE, _PORTS, _NETWORKS = 1, 10, 20, 100_000, 200_000
 """Link indices. They are chosen here, which saves asking for them."""
 
@@ -124,13 +124,13 @@ class Floor:
             return len(Path("/proc/thread-self/net/dev").read_text().splitlines()) - 2
 
     def release(self) -> None:
-        """Let go of what is attached; its links go with it, in the background."""
+        """Release what is attached; its links are deleted with it, in the background."""
         for namespace in self._sandboxes:
             os.close(namespace)
         self._sandboxes.clear()
 
     def close(self) -> None:
-        """Let go of everything: the kernel takes it away in the background."""
+        """Release everything: the kernel deletes it in the background."""
         self.release()
         self._host.close()
         os.close(self._place)

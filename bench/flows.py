@@ -1,4 +1,4 @@
-"""Traffic at a fixed rate whose every packet is accounted for, to hold against what happens meanwhile.
+"""Traffic at a fixed rate whose every packet is accounted for, to compare with what happens in the meantime.
 
 ``python -m bench.flows sinks`` and ``python -m bench.flows sources`` each read a plan, one line of JSON, from standard
 input, say that they are ready, and run until standard input ends; then they print what they saw. A socket belongs to
@@ -30,7 +30,7 @@ TICK = 0.001
 """Seconds between two looks at what is due."""
 QUIET = 0.3
 """Seconds without a packet after which nothing more will come."""
-PATIENCE = 3.0
+TIMEOUT = 3.0
 """Seconds for the last answers of a resolver."""
 BUFFER = 16 << 20
 """Bytes: what is not read in time must not be lost here, where it would be counted as lost on the way."""
@@ -152,7 +152,7 @@ class Datagrams:
                 udp.send(_NUMBER.pack(self._sent) + bytes(60))
             except BlockingIOError:
                 return
-            except ConnectionRefusedError:  # tells of an earlier packet; this one is sent again
+            except ConnectionRefusedError:  # reports an earlier packet; this one is sent again
                 continue
             self._sent += 1
 
@@ -181,10 +181,10 @@ class Stream:
     def end(self) -> PLAN:
         """How much was sent, how many segments twice, and how many of those the receiver had already.
 
-        A sender whose receiver waits for a processor sends its last segment again (RFC 8985, 7), and is told that it
+        A sender whose receiver waits for a processor sends its last segment again (RFC 8985, 7), and learns that it
         was there (RFC 2883). Any other was lost.
         """
-        time.sleep(QUIET)  # what is told of the last segments comes in
+        time.sleep(QUIET)  # notifications about the last segments arrive
         info = self._stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         self._stream.close()
         again, needless = (struct.unpack_from("=I", info, place)[0] for place in (_RETRANSMITTED, _NEEDLESS))
@@ -223,7 +223,7 @@ class Questions:
 
     def end(self) -> PLAN:
         """How many were asked and not answered, and how long the slowest answer took."""
-        deadline = time.perf_counter() + PATIENCE
+        deadline = time.perf_counter() + TIMEOUT
         while self._asked and time.perf_counter() < deadline:
             self._take()
             time.sleep(TICK)

@@ -32,15 +32,15 @@ class Namespace:
     def start(
         self, command: Sequence[str], log: Path, environment: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a process in it; what it says goes to ``log``."""
+        """Start a process in it; its output goes to ``log``."""
         with in_namespace(self._fd), log.open("ab") as out:
             return subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment)
 
     def run(self, command: Sequence[str], given: str = "", environment: dict[str, str] | None = None) -> str:
-        """Run a process in it; what it printed.
+        """Run a process in it; return what it printed.
 
         Raises:
-            RuntimeError: it failed; with what it said.
+            RuntimeError: it failed; with its output.
         """
         with in_namespace(self._fd):
             done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, env=environment)
@@ -49,7 +49,7 @@ class Namespace:
         return done.stdout
 
     def close(self) -> None:
-        """Let go of it; the kernel takes it away once nobody else is in it."""
+        """Release it; the kernel deletes it once no other process is in it."""
         os.close(self._fd)
 
 

@@ -22,7 +22,7 @@ def born() -> int:
 
 def main() -> None:
     """All of them."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody has to wait for them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process has to wait for them
     pids = [born() for _ in range(int(sys.argv[1]))]
     print(*pids, flush=True)
     sys.stdin.readline()

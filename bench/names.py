@@ -47,14 +47,14 @@ START = 10.0
 NETWORK = "n" * 64
 """Id of the network that a thousand sandboxes share."""
 FIRST_ADDRESS = IPv4Address("10.192.0.2")
-TOLD_AT_ONCE = 50
+REGISTERED_AT_ONCE = 50
 """Sandboxes in a change: what the resolver has not confirmed in a second, the client no longer waits for."""
 WAIT = 2.0
 """Seconds for an answer."""
 
 
 def measure(counts: Counts) -> Section:
-    """Dnsperf where there is one; then many sandboxes, told to a resolver without a daemon."""
+    """Dnsperf where there is one; then many sandboxes, registered with a resolver without a daemon."""
     figures: list[Figure] = []
     notes = [
         f"Memory, sockets and publishing: {counts.sandboxes} namespaces and as many names on one network that all "
@@ -130,7 +130,7 @@ def _sandbox(daemon: Daemon) -> str:
 
 
 def _dnsperf(place: str, directory: Path, seconds: int, *more: str) -> str:
-    """Return what it says; to a file, so that no reader takes part of the processor meanwhile."""
+    """Return its output; to a file, so that no reader takes part of the processor in the meantime."""
     out = directory / "out"
     command = ["nsenter", f"--net={place}", "dnsperf", "-s", SERVER, "-d", str(directory / "questions")]
     with out.open("w") as file:
@@ -138,28 +138,28 @@ def _dnsperf(place: str, directory: Path, seconds: int, *more: str) -> str:
     return out.read_text()
 
 
-def rate_in(told: str) -> float:
-    """Questions a second, of what dnsperf says in the end.
+def rate_in(output: str) -> float:
+    """Return the questions a second, from the end of dnsperf's output.
 
     Raises:
         RuntimeError: some were lost or not answered with records.
     """
-    codes = re.search(r"Response codes: +NOERROR \d+ \(100\.00%\)$", told, re.MULTILINE)
-    sizes = re.search(r"request (\d+), response (\d+)", told)
-    rate = re.search(r"Queries per second: +([\d.]+)", told)
-    if not (codes and sizes and rate and int(sizes[2]) > int(sizes[1]) and re.search(r"Queries lost: +0 ", told)):
-        raise RuntimeError(f"not all questions were answered:\n{told[-2000:]}")
+    codes = re.search(r"Response codes: +NOERROR \d+ \(100\.00%\)$", output, re.MULTILINE)
+    sizes = re.search(r"request (\d+), response (\d+)", output)
+    rate = re.search(r"Queries per second: +([\d.]+)", output)
+    if not (codes and sizes and rate and int(sizes[2]) > int(sizes[1]) and re.search(r"Queries lost: +0 ", output)):
+        raise RuntimeError(f"not all questions were answered:\n{output[-2000:]}")
     return float(rate[1])
 
 
-def latencies_in(told: str) -> list[float]:
-    """Seconds of each answer, of what dnsperf says when it is verbose.
+def latencies_in(output: str) -> list[float]:
+    """Return the seconds of each answer, from dnsperf's verbose output.
 
     Raises:
         RuntimeError: as :func:`rate_in`.
     """
-    rate_in(told)
-    return [float(line.rpartition(" ")[2]) for line in told.splitlines() if line.startswith("> NOERROR ")]
+    rate_in(output)
+    return [float(line.rpartition(" ")[2]) for line in output.splitlines() if line.startswith("> NOERROR ")]
 
 
 def _compared(rates: dict[str, list[float]]) -> list[Figure]:
@@ -189,21 +189,23 @@ async def _many(counts: Counts) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="sandnet-bench-names-", dir="/var/tmp") as directory:
         config = Config(run_dir=f"{directory}/run", sandbox_dir=f"{directory}/sandboxes")
         os.mkdir(config.run_dir, 0o700)
-        async with _resolver(config) as client, _sandboxes(config, counts.sandboxes) as askers:
+        async with _resolver(config) as client, _sandboxes(config, counts.sandboxes) as sandboxes:
             pid = await _pid(config)
             idle, bare = resident(pid), _sockets(pid)
             begun = time.perf_counter()
-            for at in range(0, len(askers), TOLD_AT_ONCE):
-                await client.apply(*askers[at : at + TOLD_AT_ONCE])
-            told = time.perf_counter() - begun
-            await client.apply(*map(_name, range(len(askers))))
-            await _complete(client, len(askers))
-            full, sockets = resident(pid), (_sockets(pid) - bare) / len(askers)
-            published = await _published(client, askers, counts.calls)
+            for at in range(0, len(sandboxes), REGISTERED_AT_ONCE):
+                await client.apply(*sandboxes[at : at + REGISTERED_AT_ONCE])
+            registering = time.perf_counter() - begun
+            await client.apply(*map(_name, range(len(sandboxes))))
+            await _complete(client, len(sandboxes))
+            full, sockets = resident(pid), (_sockets(pid) - bare) / len(sandboxes)
+            published = await _published(client, sandboxes, counts.calls)
             later = resident(pid)
-    number = len(askers)
+    number = len(sandboxes)
     return [
-        Figure(f"{number} sandboxes registered with the resolver", told * MS, "ms", f"{TOLD_AT_ONCE} at once"),
+        Figure(
+            f"{number} sandboxes registered with the resolver", registering * MS, "ms", f"{REGISTERED_AT_ONCE} at once"
+        ),
         Figure("sockets for each sandbox", sockets, "sockets", "", Target(2)),
         Figure(f"resolver's memory with {number} sandboxes and names", full, "MiB", f"idle {idle:.0f}", Target(150)),
         time_of(f"a name published to {number} sandboxes", published, Target(50)),
@@ -237,7 +239,7 @@ async def _sandboxes(config: Config, number: int) -> AsyncIterator[Sequence[SetC
             namespaces.release(key)
 
 
-async def _complete(client: NameClient, askers: int) -> None:
+async def _complete(client: NameClient, sandboxes: int) -> None:
     """Make sure that the resolver is in order and serves so many.
 
     Raises:
@@ -245,10 +247,10 @@ async def _complete(client: NameClient, askers: int) -> None:
     """
     for _ in range(100):
         problem = client.problem()
-        if not problem and (await client.stats()).askers == askers:
+        if not problem and (await client.stats()).askers == sandboxes:
             return
         await asyncio.sleep(0.1)
-    raise RuntimeError(f"the resolver does not serve {askers} sandboxes: {problem}")
+    raise RuntimeError(f"the resolver does not serve {sandboxes} sandboxes: {problem}")
 
 
 async def _pid(config: Config) -> int:
@@ -268,20 +270,20 @@ def _name(number: int) -> SetNames:
     )
 
 
-async def _published(client: NameClient, askers: Sequence[SetClient], times: int) -> list[float]:
+async def _published(client: NameClient, sandboxes: Sequence[SetClient], times: int) -> list[float]:
     took = []
-    for number in range(len(askers), len(askers) + times):
+    for number in range(len(sandboxes), len(sandboxes) + times):
         name = _name(number)
         begun = time.perf_counter()
         await client.apply(name)
         took.append(time.perf_counter() - begun)
-        asker = askers[number * 7919 % len(askers)]
-        if address_told(asker.key, name.names[0]) != name.addresses[0]:
-            raise RuntimeError(f"{name.names[0]} is not known in {asker.key} after it was published")
+        sandbox = sandboxes[number * 7919 % len(sandboxes)]
+        if address_of(sandbox.key, name.names[0]) != name.addresses[0]:
+            raise RuntimeError(f"{name.names[0]} is not known in {sandbox.key} after it was published")
     return took
 
 
-def address_told(key: str, name: str) -> IPv4Address:
+def address_of(key: str, name: str) -> IPv4Address:
     """Return the address with which the answer to an A question ends, asked from inside the namespace."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     question = struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)

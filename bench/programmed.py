@@ -139,7 +139,7 @@ def _mac(place: int) -> str:
     return ":".join(["02", "42", *(f"{digit:02x}" for digit in digits)])
 
 
-def told(figures: Sequence[Figure]) -> str:
+def note(figures: Sequence[Figure]) -> str:
     """Return a sentence for the report."""
     return (
         f"The {len(figures) - 1} changes with all services programmed are what the driver does in the kernel, without "

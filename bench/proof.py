@@ -20,7 +20,7 @@ class Started:
     def _seen(self) -> tuple[list[int], int]:
         return children(self._pid), ended_children_faults(self._pid)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return a sentence for the report."""
         if self._seen() != self._before:
             return "The daemon started other processes during these calls."

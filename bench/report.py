@@ -90,7 +90,7 @@ def _markdown_section(section: Section) -> str:
 
 def as_json(sections: Sequence[Section], machine: Mapping[str, str]) -> str:
     """Everything, for a program to compare runs with."""
-    told = [
+    listed = [
         {
             "title": section.title,
             "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in section.figures],
@@ -98,4 +98,4 @@ def as_json(sections: Sequence[Section], machine: Mapping[str, str]) -> str:
         }
         for section in sections
     ]
-    return json.dumps({"machine": machine, "sections": told}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({"machine": machine, "sections": listed}, indent=2, ensure_ascii=False) + "\n"

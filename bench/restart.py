@@ -20,7 +20,7 @@ from sandnet.model import name_server
 SERVER = str(name_server.ADDRESS)
 
 Plan = Any
-"""What the flows are told and tell: JSON."""
+"""Messages to and from the flows: JSON."""
 NETWORK = "restart"
 SERVED = "10.212.255.10"
 """Address of the container that is reached directly and through published ports."""
@@ -46,7 +46,7 @@ AROUND = 1.5
 READY_WITHIN = 3000.0
 """Milliseconds."""
 END = 30.0
-"""Seconds a process of the flows may take to tell what it saw."""
+"""Seconds a process of the flows may take to report what it saw."""
 
 
 def measure(counts: Counts) -> Section:
@@ -59,7 +59,7 @@ def measure(counts: Counts) -> Section:
             stopped = scene.during(lambda: daemon.restart())
         finally:
             scene.close()
-    figures = [*_told("nothing happens", calm), *_told("killed", killed), *_told("stopped", stopped)]
+    figures = [*_figures_of("nothing happens", calm), *_figures_of("killed", killed), *_figures_of("stopped", stopped)]
     note = (
         f"{counts.many} sandboxes on one network, a tenth of them with a published port, {SERVICES} services with "
         f"{BACKENDS} backends each. Packets: {PACKETS} a second each directly between two of them, from outside "
@@ -99,12 +99,12 @@ class Scene:
         self._outside = Namespace()
         self._connect_outside()
         self._network = daemon.network(NETWORK, subnet="10.212.0.0/16")
-        self._web = self._box("web", address=SERVED, port_mapping=_published(PUBLISHED))
-        self._client = self._box("client")
+        self._web = self._sandbox("web", address=SERVED, port_mapping=_published(PUBLISHED))
+        self._client = self._sandbox("client")
         self._backends = self._services()
         for number in range(many - 2 - SERVICES * BACKENDS):
             ports = _published(FIRST_OTHER + number) if number % 10 == 0 else []
-            self._box(f"e{number}", port_mapping=ports)
+            self._sandbox(f"e{number}", port_mapping=ports)
 
     def during(self, event: Callable[[], float | None]) -> Seen:
         """Traffic before, during and after something.
@@ -126,7 +126,7 @@ class Scene:
         return seen(took, sent, came)
 
     def close(self) -> None:
-        """Let go of the machine outside."""
+        """Release the machine outside."""
         self._outside.close()
 
     def _connect_outside(self) -> None:
@@ -136,7 +136,7 @@ class Scene:
         outside.run(["ip", "address", "add", f"{OUTSIDE}/24", "dev", "eth0"])
         outside.run(["ip", "link", "set", "eth0", "up"])
 
-    def _box(self, name: str, **endpoint: Any) -> str:
+    def _sandbox(self, name: str, **endpoint: Any) -> str:
         return self._daemon.join(self._network, self._daemon.endpoint(self._network, name, **endpoint), f"{name:0<12}")
 
     def _services(self) -> list[str]:
@@ -147,8 +147,8 @@ class Scene:
         return first
 
     def _service(self, name: str, **more: Any) -> list[str]:
-        wish = {"name": name, "network_name": NETWORK, **more}
-        path = f"/services/{self._daemon.rest.ask('POST', '/services', wish)}/backend"
+        request = {"name": name, "network_name": NETWORK, **more}
+        path = f"/services/{self._daemon.rest.ask('POST', '/services', request)}/backend"
         names = [f"{name}b{each:04d}" for each in range(BACKENDS)]
         return [str(self._daemon.rest.ask("POST", path, {"container_id": each})) for each in names]
 
@@ -198,8 +198,8 @@ def _start(side: str, plan: list[Plan]) -> subprocess.Popen[str]:
 
 
 def _end(process: subprocess.Popen[str]) -> Plan:
-    told, _ = process.communicate(timeout=END)
-    return json.loads(told)
+    output, _ = process.communicate(timeout=END)
+    return json.loads(output)
 
 
 def seen(took: float | None, sent: Plan, came: Plan) -> Seen:
@@ -222,7 +222,7 @@ def seen(took: float | None, sent: Plan, came: Plan) -> Seen:
     return Seen(took, packets, lost, again, missed, pause, names["packets"], names["unanswered"], names["pause"])
 
 
-def _told(when: str, seen: Seen) -> list[Figure]:
+def _figures_of(when: str, seen: Seen) -> list[Figure]:
     none = Target(0)
     ready = (
         []

@@ -38,7 +38,7 @@ def measure(counts: Counts) -> Section:
         f"Streams: {program}, affinity `client`, {CLIENTS} clients in turn. Connections: one Python process opens and "
         "resets them one after the other, another accepts them in all containers, affinity `flow`."
     )
-    return Section("Services", (*figures, *changes), (note, programmed.told(changes)))
+    return Section("Services", (*figures, *changes), (note, programmed.note(changes)))
 
 
 class _Place:

@@ -16,7 +16,7 @@ CHUNK = 1 << 20
 
 
 def serve() -> None:
-    """Take in one stream and tell the sender how many bytes came."""
+    """Receive one stream, and send the sender the number of bytes."""
     with socket.create_server(("", PORT)) as listener:
         print("listening", flush=True)
         connection, _ = listener.accept()

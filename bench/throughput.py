@@ -92,15 +92,15 @@ def stream(pair: Pair, seconds: int) -> float:
             )
             wait_for_listener(listeners[-1])
         command = ["nsenter", f"--net={pair.sender}", *send]
-        told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     finally:
         for listener in listeners:
             stop(listener)
-    return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9
+    return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 def wait_for_listener(listener: subprocess.Popen[str]) -> None:
-    """Until it says that it listens.
+    """Wait until it reports that it listens.
 
     Raises:
         RuntimeError: it ended without that.

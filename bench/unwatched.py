@@ -1,4 +1,4 @@
-"""The daemon without what looks after it: nobody watches processes, backends or what others change.
+"""The daemon without what looks after it: nothing watches processes, backends or what other programs change.
 
 ``python -m bench.unwatched daemon ...`` takes the words of ``sandnet``, and is measured beside the whole one.
 """

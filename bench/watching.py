@@ -86,7 +86,7 @@ class _Side:
 
 
 def _pair(watched: _Side, bare: _Side, turn: int) -> tuple[float, float]:
-    """Whoever is first has it warmer or colder: they change places."""
+    """Alternate which is first: the first one finds the machine warmer or colder."""
     if turn % 2:
         other = bare.block(turn)
         return watched.block(turn), other

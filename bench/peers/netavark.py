@@ -40,8 +40,8 @@ class Netavark(ProcessPeer):
     def __init__(self, directory: str) -> None:
         super().__init__()
         self._command = [str(PROGRAM), "--config", directory]
-        told = subprocess.run([str(PROGRAM), "--version"], capture_output=True, text=True, check=True).stdout
-        self.name = told.strip()
+        output = subprocess.run([str(PROGRAM), "--version"], capture_output=True, text=True, check=True).stdout
+        self.name = output.strip()
 
     def attach(self, number: int) -> None:
         """Set up the container's namespace."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.source import label, modules
+from tests.architecture.source import REPOSITORY, label, modules
 
 REFUSED = {
     "tell tells told untold": "report, return, log, publish",
@@ -33,7 +33,7 @@ VAGUE = re.compile(r"\b(somebody|whoever|nobody)\b", re.IGNORECASE)
 STORED_OR_SENT = re.compile(r"``[^`]*``|\"[^\"]*\"")
 """Names of sets, fields and events stay as they are; so does what is quoted."""
 
-every_module = pytest.mark.parametrize("path", modules(), ids=label)
+every_module = pytest.mark.parametrize("path", [*modules(), *sorted(REPOSITORY.glob("bench/**/*.py"))], ids=label)
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:

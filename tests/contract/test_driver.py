@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, Final, cast
@@ -29,13 +28,11 @@ from sandnet.model.link_alias import attachment_alias
 from sandnet.model.sandbox import Origin, Sandbox
 from sandnet.stores.memory import MemoryStore
 from tests.support.jobs import run_step
-from tests.support.kernel_cases import SANDBOXES, FakeKernelCase, KernelCase, LinuxKernelCase
-from tests.support.network_host import Host, unavailable
+from tests.support.kernel_cases import SANDBOXES, KernelCase
 
 POOLS: Final = (IPv4Network("10.60.0.0/16"),)
 ID: Final = "ab" * 32
 KEY: Final = f"{SANDBOXES}/c1"
-_reason = cache(unavailable)
 
 
 class InlineWorkers(Workers):
@@ -104,19 +101,6 @@ class DriverCase:
     def faults(self, network: Network) -> Any:
         """How the network differs in the kernel."""
         return self.driver.faults([network], self.kernel.state_reader.host())
-
-
-@pytest.fixture(params=["fake", "linux"])
-def kernel_case(request: pytest.FixtureRequest) -> Iterator[KernelCase]:
-    if request.param == "fake":
-        yield FakeKernelCase()
-        return
-    if reason := _reason():
-        pytest.skip(reason)
-    with Host() as host:
-        linux = LinuxKernelCase(host)
-        yield linux
-        linux.close()
 
 
 @pytest.fixture(params=[null, bridge, segment], ids=lambda make: make.__name__)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator
-from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -14,8 +12,8 @@ from sandnet.errors import Error, Kind
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
 from sandnet.kernel.observation import ProcessHandle
 from sandnet.kernel.types import Bridge, DefaultRoute, Elements, ElementSet, NamespaceState, PreparedSandbox, Veth
-from tests.support.kernel_cases import SANDBOXES, FakeKernelCase, KernelCase, LinuxKernelCase
-from tests.support.network_host import Host, eventually, unavailable
+from tests.support.kernel_cases import SANDBOXES, KernelCase
+from tests.support.network_host import eventually
 
 KEY = f"{SANDBOXES}/0123456789ab"
 OTHER_KEY = f"{SANDBOXES}/ba9876543210"
@@ -33,20 +31,11 @@ VETH = Veth(
 )
 ANY = IPv4Address("0.0.0.0")
 TCP, UDP, SCTP = 6, 17, 132
-_reason = cache(unavailable)
 
 
-@pytest.fixture(params=["fake", "linux"])
-def case(request: pytest.FixtureRequest) -> Iterator[KernelCase]:
-    if request.param == "fake":
-        yield FakeKernelCase()
-        return
-    if reason := _reason():
-        pytest.skip(reason)
-    with Host() as host:
-        linux = LinuxKernelCase(host)
-        yield linux
-        linux.close()
+@pytest.fixture
+def case(kernel_case: KernelCase) -> KernelCase:
+    return kernel_case
 
 
 def ports(case: KernelCase, bridge: str) -> int:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import pytest
 
 from sandnet.kernel.types import PREPARED, PreparedSandbox
 from sandnet.model.link_names import OUR_LINKS
-from tests.support.kernel_cases import FakeKernelCase, KernelCase, LinuxKernelCase
-from tests.support.network_host import Host, eventually, unavailable
-
-_reason = cache(unavailable)
+from tests.support.kernel_cases import KernelCase
+from tests.support.network_host import eventually
 
 
-@pytest.fixture(params=["fake", "linux"])
-def case(request: pytest.FixtureRequest) -> Iterator[KernelCase]:
-    if request.param == "fake":
-        yield FakeKernelCase()
-        return
-    if reason := _reason():
-        pytest.skip(reason)
-    with Host() as host:
-        linux = LinuxKernelCase(host)
-        yield linux
-        linux.close()
+@pytest.fixture
+def case(kernel_case: KernelCase) -> KernelCase:
+    return kernel_case
 
 
 @pytest.fixture

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import pytest
 
 from tests.support.network_host import Host, unavailable
 
-_reason = cache(unavailable)
-
 
 @pytest.fixture
 def host() -> Iterator[Host]:
     """An empty host; without root or namespaces the test is skipped (failed where ``CI`` is set)."""
-    if reason := _reason():
+    if reason := unavailable():
         pytest.skip(reason)
     with Host() as made:
         yield made

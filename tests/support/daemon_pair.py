@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 
 import pytest
 
 from tests.support.daemon import Facts, RunningDaemon, processes
 from tests.support.network_host import eventually, unavailable
 
-_reason = cache(unavailable)
 STANDING = re.compile(r"\tset (closed_families|open_links) \{[^}]*?(elements = \{[^}]*\}\s*)?\}")
 """Sets of what the host was before the first network."""
 
@@ -83,7 +81,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.TempPa
 
     Skipped without root or namespaces (failed where ``CI`` is set).
     """
-    if reason := _reason():
+    if reason := unavailable():
         pytest.skip(reason)
     yield tmp_path_factory
     ours = f"{tmp_path_factory.getbasetemp()}/w".encode()

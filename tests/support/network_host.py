@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, ParamSpec, TypeVar
 
@@ -43,8 +44,9 @@ def _call(function: str, *args: object) -> None:
         raise OSError(code, f"{function}: {os.strerror(code)}")
 
 
+@cache
 def unavailable() -> str:
-    """Why this machine cannot be a host for tests, in words; empty when it can."""
+    """Return why this machine cannot be a host for tests; empty if it can."""
     try:
         Host().close()
     except OSError as error:

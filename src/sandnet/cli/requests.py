@@ -43,7 +43,7 @@ _CREATE = (
         type=parameters.EXPOSED,
         multiple=True,
         metavar="PORT[/PROTO]",
-        help="Tell which port the service listens on (repeatable).",
+        help="A port on which the service listens (repeatable).",
     ),
     click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one."),
     click.option("--ip6", metavar="IP", help="IPv6 address."),

@@ -98,7 +98,7 @@ class NameClient:
             self._supervising.cancel()
             with suppress(asyncio.CancelledError):
                 await self._supervising
-        self._disconnect("it was let go of")
+        self._disconnect("the daemon closed the connection")
         await self._provider.close()
 
     async def stop(self) -> None:
@@ -151,7 +151,7 @@ class NameClient:
     def problem(self) -> str:
         """Return a description of what is wrong; empty: nothing."""
         if self._link is None or not self._synchronised.is_set():
-            return f"the resolver is away: {self._error}" if self._error else "the resolver is being told all names"
+            return f"the resolver is away: {self._error}" if self._error else "the resolver is receiving all names"
         if self._link.waiting() > TIMEOUT:
             return f"the resolver has not answered for {self._link.waiting():.0f} s"
         problems = (*self._problems, *self._provider.problems())

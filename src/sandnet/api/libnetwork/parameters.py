@@ -34,7 +34,7 @@ Since = Annotated[
 Question = Annotated[str, QueryParameter(name="name", description="what is asked for: a name or an address")]
 RequestedBy = Annotated[str, QueryParameter(name="from", description="the container that asks: id or unique id prefix")]
 Force = Annotated[bool, QueryParameter(name="force", description="take along what is alive on it")]
-Verbose = Annotated[bool, QueryParameter(name="verbose", description="tell what an operator needs")]
+Verbose = Annotated[bool, QueryParameter(name="verbose", description="also return what an operator needs")]
 
 
 LISTING: Final = ("name", "partial-id")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "container",
     required=True,
     metavar="CONTAINER",
-    help="Who asks: what it is told depends on its networks.",
+    help="The sandbox that asks: the answer depends on its networks.",
     shell_complete=completers.containers,
 )
 @output.json_option

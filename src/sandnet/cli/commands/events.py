@@ -84,7 +84,7 @@ def _line(line: bytes, event: Event) -> None:
 def event_text(event: Event) -> str:
     """Return the text of an event, in a few words."""
     if event.action == "missed":
-        return "missed: events are lost here, look at the lists anew"
+        return "missed: events are lost here, read the lists again"
     name = event.name or ""
     subject = {
         "network": name,

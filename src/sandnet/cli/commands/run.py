@@ -58,7 +58,7 @@ ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels")
     type=parameters.EXPOSED,
     multiple=True,
     metavar="PORT[/PROTO]",
-    help="Tell on which port it listens (repeatable); -d waits for it.",
+    help="A port on which it listens (repeatable); -d waits for it.",
 )
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="A further name (repeatable).")
 @click.option("--label", "labels", type=parameters.PAIR, multiple=True, metavar="K=V", help="A label (repeatable).")

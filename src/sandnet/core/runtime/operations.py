@@ -71,7 +71,7 @@ class Operations:
             raise Error(
                 Kind.UNAVAILABLE,
                 message,
-                "the health report tells what hangs (sandnet status); look before you repeat",
+                "the health report names what hangs (sandnet status); check it before you repeat the request",
                 "deadline",
             )
         return task.result()

@@ -68,7 +68,7 @@ def test_events_resume_after_the_last_one_and_report_the_restart(stub: Stub, san
     stub.answer("GET", "/events?since=41", MISSED, headers=BEGIN)
     refuse(stub, 50)
     result = sandnet("events")
-    assert result.stdout.endswith("missed: events are lost here, look at the lists anew\n")
+    assert result.stdout.endswith("missed: events are lost here, read the lists again\n")
     assert result.stderr == (
         "sandnet: the daemon is away; waiting for it\n"
         "sandnet: following again, after event 41\n"
