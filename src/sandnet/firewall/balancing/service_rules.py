@@ -213,20 +213,19 @@ def bridge_ruleset(room: Room = DEFAULT_ROOM) -> str:
     Args:
         room: limits of learned flows.
     """
-    lines = [f"add table {BRIDGE}", *_shared_objects(room)]
     families = (Family(4, room), Family(6, room))
-    for family in families:
-        lines += _objects(family, room)
+    chains = {f"{name}{family.version}": rules for family in families for name, rules in _chains(family).items()}
+    chains[_SENT] = tuple(rule for family in families for rule in _sent(family))
+    chains[_NETWORK] = _of_a_network(families)
     # before br_netfilter (0), which may run the inet table's hooks within this one
     hook = "{ type filter hook prerouting priority dstnat; policy accept; }"
-    lines += [f"add chain {BRIDGE} {_BASE} {hook}", f"flush chain {BRIDGE} {_BASE}"]
+    lines = [f"add table {BRIDGE}", f"add chain {BRIDGE} {_BASE} {hook}", f"flush chain {BRIDGE} {_BASE}"]
+    # rules go first, as a map that they use cannot be deleted
+    lines += [f"{verb} chain {BRIDGE} {name}" for verb in ("add", "flush") for name in chains]
+    lines += _shared_objects(room)
     for family in families:
-        chains = {f"{name}{family.version}": rules for name, rules in _chains(family).items()}
-        lines += [f"{verb} chain {BRIDGE} {name}" for verb in ("add", "flush") for name in chains]
-        lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
-    shared = {_SENT: [rule for family in families for rule in _sent(family)], _NETWORK: _of_a_network(families)}
-    lines += [f"{verb} chain {BRIDGE} {name}" for verb in ("add", "flush") for name in shared]
-    lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in shared.items() for rule in rules]
+        lines += _objects(family, room)
+    lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
     lines += [f"add chain {BRIDGE} {GUARD}"]
     lines += [f"add rule {BRIDGE} {_BASE} {rule}" for rule in (f"jump {GUARD}", _GATE, _UNKNOWN)]
     return "\n".join(lines) + "\n"
@@ -314,8 +313,15 @@ def _objects(family: Family, room: Room) -> list[str]:
         f"set {BRIDGE} {name}{version}": f"typeof {key}; {bounds} {_COLLECTED} timeout {IDLE};"
         for name, key in answered.items()
     }
-    made = [f"add {name} {{ {shape} }}" for name, shape in (shapes | flows).items()]
-    return [*made, *(f"flush {name}" for name in shapes)]
+    made = {name: f"add {name} {{ {shape} }}" for name, shape in (shapes | flows).items()}
+    # Deleting a map costs the kernel little for each element, flushing it as much as adding it.
+    buckets = f"map {BRIDGE} buckets{version}"
+    return [
+        *made.values(),
+        f"delete {buckets}",
+        made[buckets],
+        *(f"flush {name}" for name in shapes if name != buckets),
+    ]
 
 
 def no_bridge_table() -> str:
