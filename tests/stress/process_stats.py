@@ -56,6 +56,9 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "store": Measure("store on the disk", MIB, size=True),
 }
 
+_HELD_IN_POOL = 3
+"""Descriptors of a prepared sandbox: its namespace and two sockets."""
+
 
 class Finding(NamedTuple):
     """How one figure went."""
@@ -77,12 +80,15 @@ def sample(running: RunningDaemon, seconds: float, *, elements: bool = True) -> 
     """Look now. Elements take a while to count where there are many."""
     assert running.process
     resolvers = running.resolvers()
-    daemon, resolver = _process(running.process.pid), _process(resolvers[0] if resolvers else 0)
+    fds, threads, memory = _process(running.process.pid)
+    resolver = _process(resolvers[0] if resolvers else 0)
     files = [path for path in running.state.glob("sandnet.db*") if path.is_file()]
     mounts = running.host.run(Path("/proc/thread-self/mountinfo").read_text).count("\n")
     return Sample(
         seconds,
-        *daemon,
+        fds - _HELD_IN_POOL * len(running.prepared()),  # the pool follows the demand
+        threads,
+        memory,
         *resolver,
         links=len(running.links()),
         elements=_elements(running) if elements else 0,
