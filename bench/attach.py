@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from statistics import median
@@ -15,6 +16,8 @@ from bench.timing import Counts, Stopwatch
 
 SUBNET = "10.200.0.0/16"
 _ALL = "daemon, resolver and preparer"
+REFILL = 0.02
+"""Seconds between two joins, in which the pool of prepared sandboxes is filled up."""
 
 
 def measure(counts: Counts) -> Section:
@@ -42,6 +45,7 @@ def _joins_and_leaves(daemon: Daemon, floor: Floor, counts: Counts) -> list[Figu
             watch["endpoint"].samples.clear()
         endpoints.append(watch["endpoint"].time(daemon.endpoint, network, f"e{number}"))
         watch["read"].time(daemon.rest.ask, "GET", f"/networks/{network}/endpoints/{endpoints[-1]}")
+    daemon.until_prepared()
     used = daemon.processor_time()
     for number, endpoint in enumerate(endpoints):
         if number == counts.warm_up:
@@ -50,7 +54,7 @@ def _joins_and_leaves(daemon: Daemon, floor: Floor, counts: Counts) -> list[Figu
             watch["join"].samples.clear()
         watch["floor"].time(floor.attach, number)
         watch["sync"].time(durable_write, probe)
-        daemon.until_prepared()
+        time.sleep(REFILL)
         watch["join"].time(daemon.join, network, endpoint, f"c{number:06d}")
     for number, endpoint in enumerate(endpoints):
         watch["leave"].time(daemon.leave, network, endpoint, f"c{number:06d}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from bench.host import Namespace, host_links, stop, wait_until
 from bench.rest import JSON, Connection
@@ -103,16 +103,20 @@ class Daemon:
         return self.process.pid
 
     def links(self) -> int:
-        """How many links its host namespace has."""
-        return len(host_links(self.pid))
+        """How many links its host namespace has, without those of prepared sandboxes."""
+        return len(host_links(self.pid)) - int(self._pool().get("ready", 0))
 
     def until_prepared(self) -> None:
         """Wait until the pool of prepared sandboxes is full."""
         wait_until(self._is_prepared, CLEAN_DEADLINE, "the pool of prepared sandboxes is not filled")
 
     def _is_prepared(self) -> bool:
-        pool = self.rest.ask("GET", "/healthz?verbose=true")["prepared_sandboxes"]
+        pool = self._pool()
         return bool(pool["ready"] >= pool["target"])
+
+    def _pool(self) -> dict[str, JSON]:
+        """Return the state of the pool of prepared sandboxes; empty: there is none."""
+        return cast(dict[str, JSON], self.rest.ask("GET", "/healthz?verbose=true").get("prepared_sandboxes") or {})
 
     def processor_time(self) -> float:
         """Return the seconds that the daemon and what it started (resolver, preparer) have computed so far."""
