@@ -17,7 +17,7 @@ FILTER = "assert load_filter() == ''"
 ATTEMPTS = {
     "fork": "os._exit(0) if os.fork() == 0 else None",
     "start a program": "os.execv('/bin/sh', ['sh', '-c', 'exit 0'])",
-    "signal a process": "os.kill(os.getppid(), 0)",
+    "signal a process": "os.kill(os.getpid(), 0)",
     "be traced": "checked(libc.ptrace(0, 0, 0, 0))",
     "read the memory of a process": "checked(libc.process_vm_readv(os.getpid(), None, 0, None, 0, 0))",
     "open a process": "os.pidfd_open(os.getpid())",
