@@ -107,7 +107,7 @@ def facts(daemon: CrashDaemon, *, theirs: Sequence[str] = (), ports: Sequence[tu
         "files": daemon.host.run(
             _files, aliases, [daemon.state, daemon.run, daemon.files, Path("/run"), Path("/var/lib")]
         ),
-        "sysctls": daemon.host.run(_sysctls, daemon.prepared() if daemon.is_running() else ()),
+        "sysctls": daemon.host.run(_sysctls, {"all", "default", *daemon.links()}),
         "ports": daemon.host.run(_held, ports),
         "api": _told_api(daemon),
     }
@@ -178,14 +178,14 @@ def _files_below(folder: Path, aliases: Aliases) -> Iterator[str]:
             yield f"{path} {stat.filemode(mode)} {text}"
 
 
-def _sysctls(ignored: Collection[str]) -> list[str]:
+def _sysctls(of: Collection[str]) -> list[str]:
     root = Path("/proc/sys/net")
     paths = [root / "ipv4/ip_forward"]
     for family in ("ipv4", "ipv6"):
         paths += [
             root / family / "conf" / link / name
             for link in os.listdir(root / family / "conf")
-            if link not in ignored
+            if link in of
             for name in _SYSCTLS
         ]
     found = {path.relative_to(root): _read(path) for path in paths}

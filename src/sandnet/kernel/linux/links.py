@@ -15,7 +15,7 @@ from ipaddress import ip_interface
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.linux.prepared_link import bridge_entries, host_requests, inner_requests
+from sandnet.kernel.linux.prepared_link import bridge_entries, host_requests, inner_requests, send
 from sandnet.kernel.linux.raw_frames.gratuitous_arp import DELAYS, Announcer, Claim, announce
 from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
 from sandnet.kernel.linux.service_addresses import await_route, place_service_addresses, shared_addresses
@@ -202,13 +202,12 @@ class LinuxLinks:
             if not bridge:
                 raise not_found("bridge", veth.bridge)
             ends = _Ends(here, there, prepared.namespace, bridge)
+            requests = [*host_requests(prepared, veth, bridge)], [*inner_requests(prepared, veth, routes)]
             try:
-                here.batch([*host_requests(prepared, veth, bridge)])
-                there.batch([*inner_requests(prepared, veth, routes)])
+                if not send(here, there, *requests, self.reap):
+                    return False
             except NetlinkError as error:
-                if error.errno == errno.EXFULL:
-                    raise _refusal(error, veth) from error
-                return False
+                raise _refusal(error, veth) from error
             place_service_addresses(ends.there, prepared.inner_index, veth)
             self._repeat(ends, namespace, veth, made=True)
             if veth.address_ipv6:

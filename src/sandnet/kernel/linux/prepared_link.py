@@ -6,7 +6,8 @@ in a sixth of the system calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import errno
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from sandnet.kernel.netlink.neighbours import announcement, kept
@@ -24,7 +25,7 @@ from sandnet.kernel.netlink.rtnetlink import (
     options_of_prepared,
     port_options,
 )
-from sandnet.kernel.netlink.socket import Request, u32
+from sandnet.kernel.netlink.socket import Netlink, NetlinkError, Request, u32
 from sandnet.kernel.types import PORTS, DefaultRoute, PreparedSandbox, Veth
 
 _USUAL_MTU: Final = 1500
@@ -87,3 +88,35 @@ def bridge_entries(index: int, veth: Veth) -> Iterator[Request]:
     mac = mac_bytes(veth.bridge_mac) if veth.bridge_mac else b""
     for address in veth.bridge_addresses:
         yield kept(index, address, mac)
+
+
+def send(
+    here: Netlink, there: Netlink, host: Sequence[Request], inner: Sequence[Request], reap: Callable[[], None]
+) -> bool:
+    """Send both batches; return ``False`` where the kernel refuses a part.
+
+    Retired links count as ports of a full bridge (``EXFULL``) until they are deleted, so it is tried again after that.
+
+    Args:
+        here: a socket of the host's namespace.
+        there: a socket of the sandbox's.
+        host: the requests of the host's namespace.
+        inner: those of the sandbox's.
+        reap: deletes the retired links.
+
+    Raises:
+        NetlinkError: the bridge is full.
+    """
+    for last in (False, True):
+        try:
+            here.batch(host)
+            there.batch(inner)
+        except NetlinkError as error:
+            if error.errno != errno.EXFULL:
+                return False
+            if last:
+                raise
+            reap()
+        else:
+            break
+    return True
