@@ -148,8 +148,10 @@ def test_network_of_killed_containers_can_be_deleted(daemon: RunningDaemon) -> N
 
 
 def test_forced_network_delete_removes_running_containers(daemon: RunningDaemon) -> None:
+    links = set(daemon.links())
     daemon.api.network("first", ipv6=True)  # from here on the table restricts the forwarding of IPv6
     daemon.api.delete("/networks/first")
+    until(lambda: set(daemon.links()) == links)
     before = daemon.facts()
     network = daemon.api.network("foo", ipv6=True)
     daemon.api.network("bar")

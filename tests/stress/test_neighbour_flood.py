@@ -6,7 +6,6 @@ The table is the whole machine's, so other tests that run beside this one suffer
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +16,6 @@ import dns.query
 import pytest
 
 from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, Box, RunningDaemon, mapping
-
-pytestmark = pytest.mark.skipif("SANDNET_FLOOD" not in os.environ, reason="it fills a table of the whole machine")
 
 FLOOD = """
 import ipaddress, itertools, socket, sys

@@ -345,13 +345,22 @@ class RunningDaemon:
             links=tuple(sorted(self.links())),
             addresses=tuple(sorted(flat)),
             routes=tuple(sorted(re.sub(r" linkdown| dead", "", route).strip() for route in routes)),
-            rules=tuple(unseeded(LEARNED.sub("", sh("nft", "list", "ruleset"))).splitlines()),
+            rules=tuple(blocks(unseeded(LEARNED.sub("", sh("nft", "list", "ruleset"))))),
             mounts=tuple(self.pinned()),
             files=tuple(sorted(str(path) for place in (self.netns, self.run / "sandboxes", self.files)
                                for path in place.rglob("*"))),
             sysctls=tuple(sh("sysctl", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding",
                              "net.ipv4.conf.all.route_localnet", "net.ipv6.conf.uplink.accept_ra").splitlines()),
         )  # fmt: skip
+
+
+def blocks(ruleset: str) -> list[str]:
+    """The maps, sets and chains of a ruleset, sorted: their order changes when one is deleted and made again."""
+    found = []
+    for table in re.split(r"^(?=table )", ruleset, flags=re.MULTILINE):
+        head, _, body = table.rstrip().removesuffix("}").partition("\n")
+        found += [f"{head} {block.rstrip()}" for block in re.split(r"^(?=\t\w)", body, flags=re.MULTILINE)]
+    return sorted(found)
 
 
 def unseeded(ruleset: str) -> str:
