@@ -50,6 +50,9 @@ def test_parameters_of_new_links_and_of_ports_are_not_reported(host: Host, watch
     host.sh("ip", "link", "add", "br0", "type", "bridge")
     host.sh("ip", "link", "add", "snv0123456789", "type", "veth", "peer", "inner")
     assert not host.run(watching.read).reduced
+    host.sh("ip", "link", "add", "br1", "type", "bridge")
+    host.sh("sysctl", "-q", "-w", "net.ipv4.conf.br1.forwarding=1")  # in the same read as the new link
+    assert host.run(watching.read).reduced == {"br1"}
     for name in ("br0", "snv0123456789"):
         host.sh("sysctl", "-q", "-w", f"net.ipv4.conf.{name}.forwarding=1")
         host.sh("sysctl", "-q", "-w", f"net.ipv4.conf.{name}.forwarding=0")

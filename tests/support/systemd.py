@@ -131,10 +131,11 @@ class Manager:
         return int(self.told("MainPID"))
 
     def others(self) -> list[int]:
-        """What else belongs to the service."""
+        """What else belongs to the service, but for the process that prepares sandboxes, which ends with the daemon."""
         group = self.told("ControlGroup")
         pids = [int(pid) for pid in self.sh("cat", f"/sys/fs/cgroup{group}/cgroup.procs").split()]
-        return sorted(set(pids) - {self.daemon})
+        commands = {pid: self.sh("cat", f"/proc/{pid}/cmdline") for pid in pids if pid != self.daemon}
+        return sorted(pid for pid, command in commands.items() if "sandnet.preparer" not in command)
 
     def down(self) -> None:
         """``sandnet down``, after a stop."""

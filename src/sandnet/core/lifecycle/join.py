@@ -8,6 +8,7 @@ the names.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from functools import partial
 
 from msgspec.structs import replace
@@ -234,8 +235,12 @@ class Joins:
     ) -> Sandbox:
         """Run the job that sets up the sandbox, while the resolver learns the names; then record success."""
         driver = self._context.driver(network.driver)
-        async with alongside(self._context.resolver_sync.attachment_added(sandbox, attachment)):
+        naming = self._context.resolver_sync
+        early = not naming.needs_namespace(sandbox)
+        async with alongside(naming.attachment_added(sandbox, attachment)) if early else nullcontext():
             sandbox = await driver.join(network, endpoint, attachment, self._runner(job))
+            if not early:
+                await naming.attachment_added(sandbox, attachment)
             if self._backends.ready(endpoint):
                 await self._backends.rebalance(network, endpoint, attachment)
             sandbox = self._parents.with_pending(replace(sandbox, phase=Phase.READY), network, spec.parent_updates)

@@ -75,6 +75,13 @@ class ResolverSync:
         if self._service and prepared.sockets:
             self._service.adopt_sockets(sandbox.container_id, prepared.inode, prepared.sockets)
 
+    def needs_namespace(self, sandbox: Sandbox) -> bool:
+        """Return whether sockets are opened at the key of a new sandbox, which must be pinned there by then.
+
+        Those that listen were prepared; those that query a sandbox's own servers from inside were not.
+        """
+        return sandbox.phase is Phase.CREATING and bool(sandbox.dns)
+
     def attachments_removed(self, attachments: Iterable[Attachment]) -> asyncio.Future[None]:
         """Remove the names of attachments: no answer contains them when the result is done.
 

@@ -155,7 +155,7 @@ class LinuxWatcher:
         reduced_namespaces: set[int] = set()
         deleted_indexes: set[int] = set()
         for where, reply in received:
-            if self._repeats(reply):
+            if self._repeats(where, reply, latest):
                 continue
             if reply.kind == RTM_NEWLINK:
                 latest[where, index_of_link(reply.body)] = reply.body
@@ -190,18 +190,20 @@ class LinuxWatcher:
             missed=missed,
         )
 
-    def _repeats(self, reply: Reply) -> bool:
+    def _repeats(self, where: int, reply: Reply, latest: Mapping[tuple[int, int], bytes]) -> bool:
         """Return whether a notification reports no change of its own.
 
         Those about a bridge port repeat what the notification of the link contains. Those about parameters are of no
-        interest for ports, and a new link reports its first ones: each join would have its own sandbox compared.
+        interest for ports, and a new link reports its first ones, before the link itself: each join would have its own
+        sandbox compared.
         """
         if reply.kind in (RTM_NEWLINK, RTM_DELLINK):
             return reply.body[0] == socket.AF_BRIDGE
         if reply.kind != RTM_NEWNETCONF:
             return False
-        name = self._names.get(index_of_netconf(reply.body))
-        return name is None or OUR_LINKS["veth"].fullmatch(name) is not None
+        index = index_of_netconf(reply.body)
+        name = self._names.get(index)
+        return (where, index) not in latest if name is None else OUR_LINKS["veth"].fullmatch(name) is not None
 
     def _remember(self, here: Mapping[str, Port], deleted_names: set[str]) -> None:
         for name in deleted_names - here.keys():
