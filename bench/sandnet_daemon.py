@@ -41,7 +41,9 @@ class Daemon:
         self.directory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/var/tmp"))
         self.directory.chmod(0o755)
         self.host = Namespace()
-        self.socket = self.directory / "run-dir" / "sandnet.sock"
+        self._memory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/dev/shm"))
+        self._memory.chmod(0o755)
+        self.socket = self._memory / "run-dir" / "sandnet.sock"
         self.rest = Connection(str(self.socket))
         self.started = 0.0
         """Seconds that its first start took."""
@@ -64,7 +66,8 @@ class Daemon:
     def _flags(self) -> list[str]:
         settings = self.directory / "settings.toml"
         settings.write_text("" if self._prepared is None else f"prepared_sandboxes = {self._prepared}\n")
-        places = {name: str(self.directory / name) for name in ("state-dir", "run-dir", "sandbox-dir")}
+        places = {name: str(self.directory / name) for name in ("state-dir", "sandbox-dir")}
+        places["run-dir"] = str(self._memory / "run-dir")
         return [*(word for name, place in places.items() for word in (f"--{name}", place)), "--config", str(settings)]
 
     def _answers(self) -> bool:
@@ -120,7 +123,7 @@ class Daemon:
 
     def processor_time(self) -> float:
         """Return the seconds that the daemon and what it started (resolver, preparer) have computed so far."""
-        return sum(map(processor_time, [self.pid, *_started_by(self.pid, str(self.directory / "run-dir"))]))
+        return sum(map(processor_time, [self.pid, *_started_by(self.pid, str(self._memory / "run-dir"))]))
 
     def until_links(self, number: int) -> float:
         """Wait until its host has no more links than that; the seconds that took."""
@@ -174,6 +177,7 @@ class Daemon:
         self.host.run([str(SANDNET), "down", *self._flags()])
         self.host.close()
         shutil.rmtree(self.directory)
+        shutil.rmtree(self._memory)
 
 
 def _started_by(pid: int, run_directory: str) -> Iterator[int]:
