@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import ip_address
@@ -45,11 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     raise_oom_score()
     keep_capabilities(_CAPABILITIES)
-    with socket.socket(fileno=int(descriptor)) as control, suppress(ConnectionError):
+    with socket.socket(fileno=int(descriptor)) as control:
         control.set_inheritable(False)
+        # by its main thread a process counts as one inside a namespace, and none may be inside one that is prepared
+        serving = threading.Thread(target=_serve, args=(control, listen))
+        serving.start()
+        serving.join()
+    return 0
+
+
+def _serve(control: socket.socket, listen: Listen | None) -> None:
+    with suppress(ConnectionError):
         while control.recv(1):
             _answer(control, listen)
-    return 0
 
 
 def _answer(control: socket.socket, listen: Listen | None) -> None:

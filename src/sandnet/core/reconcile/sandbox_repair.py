@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -12,6 +12,7 @@ from sandnet.core.reconcile.sandbox_diff import TOO_MUCH
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, collected
 from sandnet.firewall.base import Fault
+from sandnet.kernel.base import Links
 from sandnet.model import Attachment, Origin, Sandbox
 
 ABSENT: Final = "namespace_gone"
@@ -108,10 +109,28 @@ class SandboxRepair:
         """Pin the namespace through a process in it, or through another path where it is mounted.
 
         Return whether either exists. If it has moved since, this fails, and the next attempt searches again.
+
+        The kernel gives the inode number of a deleted namespace to the next one. A link of the sandbox is deleted with
+        its namespace. So without any, a namespace of that number is another program's or container's. It may have been
+        deleted during the search, too.
         """
+        if not await self._has_link(sandbox):
+            return False
         state_reader, run = self._context.kernel.state_reader, self._context.workers.run
         pid = await run(state_reader.process_in, sandbox.inode) if sandbox.inode else 0
         path = await run(state_reader.mount_path_of, sandbox.inode) if sandbox.inode and not pid else ""
         if pid or path:
             await run(self._context.kernel.namespaces.pin, sandbox.key, pid=pid, path=path, inode=sandbox.inode)
+            if not await self._has_link(sandbox):
+                await run(self._context.kernel.namespaces.release, sandbox.key, inode=sandbox.inode)
+                return False
         return bool(pid or path)
+
+    async def _has_link(self, sandbox: Sandbox) -> bool:
+        """Return whether one of the sandbox's links on the host exists, or it has none by its records."""
+        links = [each.host_link for each in self._attachments(sandbox) if each.host_link]
+        return not links or await self._context.workers.run(_any_exists, self._context.kernel.links, links)
+
+
+def _any_exists(links: Links, names: Iterable[str]) -> bool:
+    return any(links.find(name) for name in names)

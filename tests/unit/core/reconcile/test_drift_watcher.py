@@ -149,6 +149,26 @@ async def _cut_short(rig: CoreInProcess) -> Sandbox:
     return box
 
 
+async def test_repair_does_not_adopt_a_namespace_with_a_reused_inode(
+    rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.network()
+    await rig.endpoint("web")
+    box = await rig.join("c1", "web")
+    rig.unattended()
+    rig.kernel.namespaces.release(box.key)  # the kernel deletes it, with its links
+    theirs = rig.kernel.namespaces.add_foreign(77)
+    rig.kernel.namespaces._foreign[77] = box.inode
+    rig.kernel.namespaces._spaces[box.inode] = theirs
+    monkeypatch.setattr(rig.kernel.state_reader, "process_in", lambda inode: 77 if inode == box.inode else 0)
+    assert {drift.done for drift in await rig.controller.reconcile.run(fix=True)} == {"repaired"}
+    found = rig.kernel.namespaces.find(box.key)
+    assert found
+    assert found.inode == rig.controller.sandboxes.find("c1").inode != box.inode
+    assert not theirs.links
+    assert not theirs.loopback_up
+
+
 async def test_restart_after_an_interrupted_repair_leaks_no_namespace(
     rig: CoreInProcess,
 ) -> None:

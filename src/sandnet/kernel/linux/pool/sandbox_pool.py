@@ -217,8 +217,11 @@ class LinuxSandboxPool:
 
     def _is_intact(self, prepared: PreparedSandbox) -> bool:
         """Return whether the host link still has its name and index; the link inside is deleted with it."""
-        self._probe = self._probe or Netlink()
-        return self._probe.index(prepared.host_link) == prepared.host_index
+        try:
+            self._probe = self._probe or Netlink()
+            return self._probe.index(prepared.host_link) == prepared.host_index
+        except OSError:  # no free descriptor for the probe: a join then reports that, as it prepares its own
+            return False
 
 
 def _check_descriptors(prepared: PreparedSandbox) -> None:
