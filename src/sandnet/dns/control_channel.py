@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from sandnet import passed_descriptors
 from sandnet.dns.control_protocol import LENGTH, MOST_DESCRIPTORS, checked_length
 
 _PIECE: Final = 1 << 16
@@ -118,17 +119,15 @@ class Channel:
     def _read(self) -> bool:
         """Read the data that has arrived; return false at the end of the stream or after a failure."""
         try:
-            data, descriptors, flags, _ = socket.recv_fds(
-                self._socket, _PIECE, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            received = passed_descriptors.receive(self._socket, _PIECE, MOST_DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
             return True
         except OSError:
             return False
-        self._descriptors.extend(descriptors)
-        self._received += data
+        self._descriptors.extend(received.descriptors)
+        self._received += received.data
         # a message whose descriptors were truncated or dropped would be assigned the descriptors of another one
-        return bool(data) and not flags & socket.MSG_CTRUNC and len(self._descriptors) <= _MOST_UNCLAIMED
+        return bool(received.data) and not received.truncated and len(self._descriptors) <= _MOST_UNCLAIMED
 
     def _write(self) -> None:
         try:

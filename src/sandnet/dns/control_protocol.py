@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from sandnet import passed_descriptors
 from sandnet.dns.base import Change, Explanation
 from sandnet.errors import Kind, invalid
 from sandnet.model.address import decode_hook, encode_hook
@@ -254,7 +255,7 @@ def exchange(connection: socket.socket, request: Request, sockets: list[socket.s
     connection.sendall(frame(request))
     received, arrived = bytearray(), [] if sockets is None else sockets
     while len(received) < LENGTH or len(received) < LENGTH + checked_length(received[:LENGTH]):
-        data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, _ = passed_descriptors.receive(connection, 1 << 16, MOST_DESCRIPTORS)
         arrived += [socket.socket(fileno=descriptor) for descriptor in descriptors]
         if not data:
             raise ConnectionResetError("the resolver has hung up")

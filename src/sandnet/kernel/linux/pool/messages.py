@@ -12,6 +12,7 @@ import socket
 import struct
 from typing import Final
 
+from sandnet import passed_descriptors
 from sandnet.kernel.types import PreparedSandbox
 
 REQUEST: Final = b"1"
@@ -23,8 +24,6 @@ _LINKS: Final = struct.Struct("=II16s16s")
 _ERRNO: Final = struct.Struct("=i")
 _LONGEST: Final = 1024
 _MOST_DESCRIPTORS: Final = 3
-_DESCRIPTOR: Final = struct.Struct("=i")
-_ROOM: Final = socket.CMSG_LEN(_MOST_DESCRIPTORS * _DESCRIPTOR.size)
 
 
 def send_prepared(control: socket.socket, prepared: PreparedSandbox) -> None:
@@ -57,15 +56,13 @@ def receive(control: socket.socket) -> PreparedSandbox:
         BlockingIOError: there is no answer yet.
         OSError: the answer is a refusal; ``EMFILE`` this process has too few free descriptors to take it.
     """
-    # not socket.recv_fds: it ignores the flags in Python 3.11, and the descriptors are inherited by programs then
-    data, ancillary, flags, _ = control.recvmsg(_LONGEST, _ROOM, socket.MSG_CMSG_CLOEXEC)
-    if not data:
+    received = passed_descriptors.receive(control, _LONGEST, _MOST_DESCRIPTORS)
+    if not received.data:
         raise EOFError
-    descriptors = [number for *_, packed in ancillary for (number,) in _DESCRIPTOR.iter_unpack(packed)]
     try:
-        return _decoded(data, descriptors, truncated=bool(flags & socket.MSG_CTRUNC))
+        return _decoded(received.data, received.descriptors, truncated=received.truncated)
     except BaseException:
-        for descriptor in descriptors:
+        for descriptor in received.descriptors:
             os.close(descriptor)
         raise
 
