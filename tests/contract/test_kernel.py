@@ -50,11 +50,11 @@ def plugged(case: KernelCase, veth: Veth = VETH) -> None:
     case.kernel.links.plug(KEY, veth)
 
 
-def test_neighbours_of_absent_ports_and_unknown_addresses_are_forgotten(case: KernelCase) -> None:
-    case.kernel.links.forget_neighbours("snv7", [IPv4Address("172.20.0.2")])
+def test_neighbours_of_absent_bridges_and_unknown_addresses_are_forgotten(case: KernelCase) -> None:
+    case.kernel.links.forget_neighbours("snb7", [IPv4Address("172.20.0.2")])
     plugged(case, VETH._replace(bridge_addresses=(IPv4Address("172.20.0.1"), IPv6Address("fd00:20::1"))))
     for _ in range(2):
-        case.kernel.links.forget_neighbours("snv0", [IPv4Address("172.20.0.2"), IPv6Address("fd00:20::2")])
+        case.kernel.links.forget_neighbours("snb0", [IPv4Address("172.20.0.2"), IPv6Address("fd00:20::2")])
 
 
 def refused(kind: Kind, code: str = "") -> pytest.RaisesExc[Error]:

@@ -36,6 +36,22 @@ def test_host_and_sandbox_keep_entries_for_each_other(daemon: RunningDaemon, int
     assert not kept(daemon.here)
 
 
+def test_entries_of_killed_containers_and_of_moved_addresses_are_right(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
+    boxes = [daemon.box("foo", name) for name in ("one", "two", "three")]
+    service = boxes[0]
+    more = daemon.api.post("/services/one/backend", container_id="more")
+    assert more
+    daemon.api.leave("foo", "one", service.container)  # the further backend holds the address now
+    assert kept(daemon.here)[service.address] != service.mac
+    for box in boxes[1:]:
+        links = json.loads(daemon.host.sh("ip", "-j", "link"))
+        (port,) = [each["ifname"] for each in links if box.container in each.get("ifalias", "").split()]
+        daemon.host.sh("ip", "link", "delete", port)
+        daemon.api.leave("foo", box.endpoint, box.container)
+    assert not {boxes[1].address, boxes[2].address} & set(kept(daemon.here))
+
+
 def test_kept_entry_has_the_mac_of_a_new_owner_at_once(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
     box = daemon.box("foo", "one")

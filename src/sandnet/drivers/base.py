@@ -75,7 +75,7 @@ class Driver(Protocol):
 
         Args:
             net: the network.
-            gone: the attachments.
+            gone: the attachments, without addresses that other ones have by now.
             tear_down: sets their links down on a worker thread, and then runs the step.
         """
         ...

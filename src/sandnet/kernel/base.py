@@ -126,14 +126,14 @@ class Links(Protocol):
         """
         ...
 
-    def forget_neighbours(self, host_link: str, addresses: Iterable[Address]) -> None:
-        """Delete the host's neighbour entries for addresses that it reaches through the bridge of a port.
+    def forget_neighbours(self, bridge: str, addresses: Sequence[Address]) -> None:
+        """Delete the host's neighbour entries for addresses that it reaches through a bridge.
 
-        They are kept until this call, however full the kernel's table is. An absent port or entry is success.
+        They are kept until this call, however full the kernel's table is. An absent bridge or entry is success.
 
         Args:
-            host_link: the port, before it is retired or deleted.
-            addresses: those that no other port of the bridge has.
+            bridge: its name.
+            addresses: those that no port of the bridge has any more.
         """
         ...
 

@@ -95,6 +95,8 @@ class Leaves:
     async def _leave(self, attachment: Attachment | None, tear_down: RunWith[None]) -> None:
         network = self._records.network(attachment.network_id) if attachment else None
         if network and attachment:
+            if not attachment.leased and len(self._records.attachments_of_endpoint(attachment.endpoint_id)) > 1:
+                attachment = replace(attachment, address=None, address_ipv6=None)  # the next holder has them
             await self._context.drivers[network.driver].leave(network, [attachment], tear_down)
         else:
             await tear_down(no_step)

@@ -178,9 +178,6 @@ def _retire(kernel: Kernel, sandbox: Sandbox, last: Attachment, failures: Failur
 
     From a namespace that the daemon did not make, it is deleted at once.
     """
-    own = [address.ip for address in (last.address, last.address_ipv6) if address]
-    if last.host_link and own:
-        attempt(failures, lambda: kernel.links.forget_neighbours(last.host_link, own))
     if last.host_link and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.delete([last.host_link]))
     elif last.host_link:

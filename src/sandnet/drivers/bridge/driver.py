@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from functools import partial
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface
@@ -16,7 +17,7 @@ from sandnet.drivers.bridge.checks import check_link, check_link_unclaimed, chec
 from sandnet.drivers.bridge.network_record import network_from_alias
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.errors import Error, Kind, invalid
-from sandnet.firewall.base import Fault, RunWith
+from sandnet.firewall.base import Fault, RunWith, Step
 from sandnet.firewall.egress import refuse_egress
 from sandnet.ipam.subnet_plan import SubnetIndex, addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.kernel.base import Kernel
@@ -30,6 +31,8 @@ from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, network_alia
 from sandnet.model.link_names import bridge_mac, bridge_name
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
 AnyInterface = TypeVar("AnyInterface", IPv4Interface, IPv6Interface)
 NEEDED = ("namespaces", "bridge", "veth", "nftables")
 """Kernel features without which there is no bridge network."""
@@ -252,8 +255,20 @@ class BridgeDriver:
         )
 
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
-        """Remove the anti-spoofing elements of their ports, once these are down."""
-        await self._packet_filter.remove_ports([attachment.host_link for attachment in gone], tear_down)
+        """Remove the anti-spoofing elements of their ports and the host's neighbour entries, once these are down."""
+        addresses = [own.ip for each in gone for own in (each.address, each.address_ipv6) if own]
+
+        async def run(step: Step) -> None:
+            await tear_down(partial(self._forget, net, addresses, step))
+
+        await self._packet_filter.remove_ports([attachment.host_link for attachment in gone], run)
+
+    def _forget(self, net: Network, addresses: Sequence[Address], step: Step) -> None:
+        try:
+            self._kernel.links.forget_neighbours(net.link, addresses)
+        except Error as failure:  # an entry of an absent neighbour fails, and is replaced with the address's next owner
+            _log.warning("the host still has neighbour entries of network %s: %s", net.name, failure)
+        step()
 
 
 def _bridge_addresses(net: Network, att: Attachment) -> tuple[Address, ...]:

@@ -142,7 +142,7 @@ class FakeLinks:
                 self.retired.add(name)
 
     @recorded
-    def forget_neighbours(self, host_link: str, addresses: Iterable[Address]) -> None:
+    def forget_neighbours(self, bridge: str, addresses: Sequence[Address]) -> None:
         """Do nothing: there are no neighbours."""
 
     @recorded

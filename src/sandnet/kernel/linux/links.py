@@ -20,7 +20,7 @@ from sandnet.kernel.linux.raw_frames.gratuitous_arp import DELAYS, Announcer, Cl
 from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
 from sandnet.kernel.linux.service_addresses import await_route, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
-from sandnet.kernel.netlink.neighbours import announce_own, forget_neighbour, keep_neighbour
+from sandnet.kernel.netlink.neighbours import announce_own, forgetting, keep_neighbour
 from sandnet.kernel.netlink.renaming import rename_back
 from sandnet.kernel.netlink.routes import add_connected, is_deliverable
 from sandnet.kernel.netlink.rtnetlink import (
@@ -256,12 +256,11 @@ class LinuxLinks:
                 body = link_header(up=False) + string(IFLA_IFNAME, name) + u32(IFLA_GROUP, RETIRED)
                 here.call(RTM_SETLINK, body + attribute(IFLA_IFALIAS, b""), accept=(errno.ENODEV,))
 
-    def forget_neighbours(self, host_link: str, addresses: Iterable[Address]) -> None:
+    def forget_neighbours(self, bridge: str, addresses: Sequence[Address]) -> None:
         """See :meth:`sandnet.kernel.base.Links.forget_neighbours`."""
-        with map_errors(f"forget the neighbours behind {host_link}"), Netlink() as here:
-            if (link := get_link(here, host_link)) and link.master:
-                for address in addresses:
-                    forget_neighbour(here, link.master, address)
+        with map_errors(f"forget the neighbours behind {bridge}"), Netlink() as here:
+            if addresses and (index := here.index(bridge)):
+                here.batch([forgetting(index, address) for address in addresses])
 
     def reap(self) -> None:
         """Delete all retired links in one request."""

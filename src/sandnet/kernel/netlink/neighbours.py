@@ -36,10 +36,10 @@ def keep_neighbour(netlink: Netlink, index: int, address: Address, mac: bytes) -
     netlink.call(*kept(index, address, mac))
 
 
-def forget_neighbour(netlink: Netlink, index: int, address: Address) -> None:
-    """Delete a link's entry for a neighbour; an absent entry or link is success."""
-    body = _entry(index, address, _NUD_NONE)
-    netlink.call(RTM_DELNEIGH, body, accept=(*_REFUSED, errno.ENOENT, errno.ENODEV))
+def forgetting(index: int, address: Address) -> Request:
+    """Return the request that deletes a link's entry for a neighbour; an absent entry or link is success."""
+    accept = (*_REFUSED, errno.ENOENT, errno.ENODEV)
+    return Request(RTM_DELNEIGH, _entry(index, address, _NUD_NONE), accept=accept)
 
 
 def announce_own(netlink: Netlink, index: int, address: Address) -> None:
