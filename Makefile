@@ -21,7 +21,7 @@ COVERAGE ?= 86
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit coverage fresh check fmt lint docs bench soak install lock man wheel deb clean
+.PHONY: help demo test flood unit coverage fresh check fmt lint docs bench soak install lock man wheel deb clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -35,6 +35,9 @@ test: ## Run every test
 	@scripts/packages $(TEST_PACKAGES)
 	@$(MAKE) --no-print-directory lint
 	@scripts/private-host $(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+flood: $(VENV)/.installed-dev ## Fill the machine's table of neighbours for a moment, and see that sandboxes go on; needs root
+	@SANDNET_FLOOD=1 scripts/private-host $(BIN)/python -m pytest tests/stress/test_neighbour_flood.py
 
 unit: $(VENV)/.installed-dev ## Run the unit tests, without root and without the kernel, with few generated examples
 	@PYTHONDONTWRITEBYTECODE= TMPDIR=/dev/shm scripts/private-host \

@@ -1,7 +1,6 @@
 """One sandbox fills the kernel's table of neighbours, and the others go on.
 
-The table is the whole machine's, so other tests that run beside this one suffer. Run it alone:
-``SANDNET_FLOOD=1 scripts/private-host .venv/bin/python -m pytest tests/stress/test_neighbour_flood.py``.
+The table is the whole machine's, so other tests that run beside this one suffer. ``make flood`` runs it alone.
 """
 
 from __future__ import annotations
