@@ -21,6 +21,7 @@ from sandnet.core.runtime.context import Context, Settings
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations
 from sandnet.core.state.boot_id import BootId
+from sandnet.core.state.engine_records import EngineRecords
 from sandnet.core.state.events import Events
 from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
@@ -181,6 +182,7 @@ def assemble(
     reaper = LinkReaper(kernel.links, workers)
     events = Events()
     records = Records(store, events)
+    engine_records = EngineRecords(store)
     naming = ResolverSync(records, names)
     files = Files([config.state_dir, config.own_files[0], *config.file_dirs])
     host_network = HostNetwork(
@@ -198,8 +200,9 @@ def assemble(
     context = Context(
         settings=Settings(config.sandbox_dir, config.own_files[0], config.default_network),
         records=records,
+        engine_records=engine_records,
         boot_id=BootId(store, kernel.sysctl, workers),
-        leases=Leases(records),
+        leases=Leases(records, engine_records),
         resolver_sync=naming,
         events=events,
         host_files=HostFiles(records, files, workers, naming, config.own_files),

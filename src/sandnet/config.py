@@ -29,6 +29,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     hosts: tuple[str, ...] = (DEFAULT_SOCKET,)
     """Where to listen: ``unix:///path`` or ``tcp://ADDRESS:PORT``; beyond loopback only with the three TLS files."""
+    plugin_socket: str = ""
+    """Path of the socket for container engines, as ``/run/docker/plugins/sandnet.sock``; empty: none, unless the
+    service manager passes one."""
     tls_cert: str = ""
     """PEM file with the certificate for TCP clients, followed by any intermediate ones."""
     tls_key: str = ""
@@ -134,6 +137,8 @@ def _read(path: str | None) -> dict[str, object]:
 
 
 def _check(config: Config) -> None:
+    if config.plugin_socket and not config.plugin_socket.startswith("/"):
+        raise invalid("plugin_socket must be an absolute path", code="invalid_configuration")
     for name in ("state_dir", "run_dir", "sandbox_dir"):
         if not getattr(config, name).startswith("/"):
             raise invalid(f"{name} must be an absolute path", code="invalid_configuration")

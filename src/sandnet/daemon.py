@@ -89,7 +89,7 @@ async def _serve(config: Config) -> None:
     check(config.hosts, tls)
     async with composed(config) as controller:
         await controller.start()
-        listeners = listen(config.hosts, tls)
+        listeners = listen(config.hosts, tls, config.plugin_socket)
         server = Server(controller, listeners, config.server_names, tls)
         spare_garbage_collection()
         await server.serve()
@@ -140,6 +140,8 @@ def _remove_own_files(config: Config) -> None:
     for path in (*store.parent.glob("sandnet.db?*"), store):  # copies without their store look like a lost store
         path.unlink(missing_ok=True)
     unlink(config.hosts)
+    if config.plugin_socket:
+        unlink([f"unix://{config.plugin_socket}"])
     Path(lock_file(config)).unlink(missing_ok=True)
     for path in (
         Path(config.run_dir, PID_FILE),

@@ -21,6 +21,7 @@ SAME_NAME = {
     "base.py": "what a room asks of its implementations",
     "errors.py": "kinds of failure, and their HTTP answers",
     "events.py network.py endpoint.py sandbox.py daemon.py": "a command has the name of what it commands",
+    "decode.py": "each dialect parses its own requests",
     "client.py": "HTTP client of the daemon; the daemon's client of the resolver",
     "resolver.py": "the process, and its server",
     "parameters.py": "of HTTP requests, and of commands",

@@ -58,8 +58,8 @@ def changes() -> dict[str, list[str]]:
     return {change: re.findall(r"`([\w./]+)`", files) for change, files in rows[1:]}
 
 
-def test_contributing_page_has_twenty_changes() -> None:
-    assert len(changes()) == 20
+def test_contributing_page_has_at_least_twenty_changes() -> None:
+    assert len(changes()) >= 20
 
 
 @pytest.mark.parametrize(("change", "files"), changes().items(), ids=list(changes()))

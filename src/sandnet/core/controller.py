@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sandnet.core.engine.ipam import EngineIpam
+from sandnet.core.engine.remote_driver import EngineNetworks
 from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.lifecycle.deletion import Deletion
 from sandnet.core.lifecycle.endpoints import Endpoints
@@ -71,6 +73,16 @@ class Controller:
             self.backends,
             self.removal,
         )
+        self.engine_ipam = EngineIpam(
+            context.records, context.engine_records, context.leases, context.locks, context.drivers["bridge"]
+        )
+        self.engine_networks = EngineNetworks(
+            context.records,
+            context.engine_records,
+            self.engine_ipam,
+            context.locks,
+            (self.networks, self.endpoints, self.sandboxes, self.removal),
+        )
         self._holding = PortHolding(context)
         self.reconcile = Reconciler(context, self.sandboxes, self.removal, self._holding)
         self._drift_watcher = DriftWatcher(context, self.reconcile)
@@ -91,6 +103,7 @@ class Controller:
             Error: ``UNAVAILABLE`` when the store cannot be read. Any other failure degrades :meth:`health`.
         """
         await self._context.records.load()
+        await self._context.engine_records.load()
         await self._rebuild.run()
         await self._restore.run()
         await self._context.resolver_sync.replace()
@@ -119,6 +132,8 @@ class Controller:
         Processes that run for a sandbox alone are ended first; :attr:`ended` has their numbers.
         """
         await self._context.records.load()
+        await self._context.engine_records.load()
+        await self._context.engine_records.clear()
         self.ended = await end_processes(
             self._context.boot_id, self._context.kernel, self._context.workers, self._context.records.sandboxes()
         )

@@ -112,6 +112,22 @@ class Links(Protocol):
         """
         ...
 
+    def plug_outside(self, veth: Veth, *, make: bool) -> None:
+        """Ensure a pair whose host end is on the bridge and up; the other end is left to a container engine.
+
+        A new pair has both ends on the host, the other one down, with its MAC and MTU. The engine moves it into a
+        namespace, renames it, and sets its addresses. An existing pair is changed at its host end only.
+
+        Args:
+            veth: the pair.
+            make: whether to create an absent pair.
+
+        Raises:
+            Error: ``NOT_FOUND`` the bridge does not exist, or the pair, if it is not to be created; ``EXHAUSTED`` as
+                :meth:`plug`; ``CONFLICT`` a link of that name is no veth.
+        """
+        ...
+
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Remove service addresses from ``lo`` in the namespace pinned at ``namespace``.
 

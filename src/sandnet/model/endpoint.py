@@ -80,10 +80,15 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A validated request to create an endpoint."""
 
     name: str
+    id: str = ""
+    """64 hex digits; empty: the daemon chooses."""
     exposed_ports: tuple[ExposedPort, ...] = ()
     port_mapping: tuple[PortMapping, ...] = ()
     address: IPv4Address | None = None
     address_ipv6: IPv6Address | None = None
+    claimed: bool = False
+    """Whether a container engine has claimed the addresses before, so that they are not free and nevertheless its own.
+    """
     mac: str = ""
     labels: dict[str, str] = {}
     aliases: tuple[str, ...] = ()

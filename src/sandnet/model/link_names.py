@@ -26,6 +26,7 @@ _BRIDGE: Final = "snb"
 PORT_PREFIX: Final = "snv"
 """Beginning of the names of ports: the host ends of veth pairs."""
 OWN_PREFIXES: Final = (_BRIDGE, PORT_PREFIX)
+_OUTSIDE: Final = "sne"
 _DIGITS: Final = 10
 """Hex digits behind the prefix: a name has at most IFNAMSIZ-1 = 15 bytes."""
 OUR_LINKS: Final = {
@@ -33,7 +34,9 @@ OUR_LINKS: Final = {
     "veth": re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
 }
 """Patterns of the names of our links, by kind. A link with the same prefix and another name is not ours."""
-OWN_LINK: Final = re.compile("|".join(pattern.pattern for pattern in OUR_LINKS.values()))
+OWN_LINK: Final = re.compile(
+    "|".join([*(each.pattern for each in OUR_LINKS.values()), rf"{_OUTSIDE}[0-9a-f]{{{_DIGITS}}}"])
+)
 """Pattern of the names of all our links."""
 LINK_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 """Pattern of link names: those that the kernel accepts (at most IFNAMSIZ-1 = 15 bytes) without confusing characters."""
@@ -42,6 +45,11 @@ LINK_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 def bridge_name(network_id: str) -> str:
     """Return the name of the bridge that we create for a network."""
     return _BRIDGE + network_id[:_DIGITS]
+
+
+def outer_name(host_link: str) -> str:
+    """Return the name on the host of the inner end of a pair, until a container engine moves and renames it."""
+    return _OUTSIDE + host_link.removeprefix(PORT_PREFIX)
 
 
 def port_name(identity: str) -> str:

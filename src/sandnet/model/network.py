@@ -124,5 +124,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     driver: str
+    id: str = ""
+    """64 hex digits; empty: the daemon chooses."""
     options: NetworkOptions = NetworkOptions()
     labels: dict[str, str] = {}

@@ -27,6 +27,9 @@ class Origin(StrEnum):
     """An existing namespace of a path or a pid; restored to its former state at the end."""
     HOST = "host"
     """The host's own namespace (the ``host`` driver); nothing in it is changed."""
+    EXTERNAL = "external"
+    """A namespace that a container engine creates and configures, often after the join. The engine moves the inner end
+    of each link into it. Nothing in it is changed, and the daemon writes no files for it."""
 
 
 class HostEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +55,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
 
     container_id: str
     key: str
-    """Absolute path at which the namespace is pinned."""
+    """Absolute path at which the namespace is pinned, by the engine if the namespace is external."""
     origin: Origin
     phase: Phase
     sequence: int
@@ -92,6 +95,11 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     occupied: bool = False
     """Whether processes were seen in the namespace; only kept with ``auto_remove`` and no ``process``."""
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the daemon writes its hosts and resolv.conf files."""
+        return self.origin is not Origin.EXTERNAL
+
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint joined to a sandbox: an interface in the sandbox, a link on the host."""
@@ -103,7 +111,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     """Order of attachment: among equal priorities the first attached one has the default route."""
     interface: str = ""
-    """Name inside the sandbox (``eth0``…); empty for drivers without links."""
+    """Name inside the sandbox (``eth0``…); empty for drivers without links. In an external namespace the engine chooses
+    another name, and this is the one that the inner end has on the host (``sne`` and ten hex digits)."""
     host_link: str = ""
     """Name of the veth end on the host (``snv`` and ten hex digits)."""
     address: IPv4Interface | None = None
@@ -152,6 +161,8 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Absolute path of an existing network namespace."""
     pid: int = 0
     """Process whose network namespace becomes the sandbox, and whose exit is the container's."""
+    external_key: str = ""
+    """Path at which a container engine pins the namespace, now or later; instead of ``netns`` and ``pid``."""
     watch_pid: int = 0
     """Process whose exit is the container's, if it is not ``pid``."""
     end_process: bool = False

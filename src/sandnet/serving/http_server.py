@@ -16,6 +16,7 @@ import uvicorn
 
 from sandnet.api.app import create_app
 from sandnet.api.middleware.browser_protection import BrowserProtection
+from sandnet.api.plugin.asgi import PluginApp
 from sandnet.core.controller import Controller
 from sandnet.serving.connection_limits import Gate
 from sandnet.serving.http_connection import Connection
@@ -73,6 +74,7 @@ class Server(uvicorn.Server):
         self._listeners = listeners
         self._tcp = partial(self._connection, BrowserProtection(app, names=names))
         self._unix = partial(self._connection, BrowserProtection(app, names=None), Gate(UNIX_CONNECTIONS))
+        self._plugin = partial(self._connection, PluginApp(controller), Gate(UNIX_CONNECTIONS))
         self._tcp_gate = Gate(TCP_CONNECTIONS)
         self._tls = tls
         self._background: list[asyncio.Task[None]] = []
@@ -105,6 +107,7 @@ class Server(uvicorn.Server):
                 self._background.append(loop.create_task(self._accept(each)))
             else:
                 factory = partial(self._tcp, self._tcp_gate) if each.is_tcp else self._unix
+                factory = self._plugin if each.plugin else factory
                 self.servers.append(await loop.create_server(factory, sock=each.socket, backlog=BACKLOG))
         if self._tls:
             self._background.append(loop.create_task(self._tls.maintain()))
@@ -124,7 +127,7 @@ class Server(uvicorn.Server):
         if self._tls:
             self._tls.request_check()
 
-    def _connection(self, app: BrowserProtection, gate: Gate, *, admitted: bool = False) -> Connection:
+    def _connection(self, app: BrowserProtection | PluginApp, gate: Gate, *, admitted: bool = False) -> Connection:
         return Connection(self.config, self.server_state, app=app, gate=gate, admitted=admitted)
 
     async def _accept(self, listener: ListeningSocket) -> None:

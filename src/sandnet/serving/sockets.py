@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -19,6 +20,8 @@ from sandnet.serving.unix_socket import open_unix
 FIRST_PASSED = 3
 """File descriptor of the first socket that socket activation passes (sd_listen_fds(3))."""
 BACKLOG = 1024
+PLUGIN_NAME = "plugin"
+"""Name of a passed socket that is for container engines (``FileDescriptorName=``, systemd.socket(5))."""
 
 
 class ListeningSocket(NamedTuple):
@@ -29,6 +32,8 @@ class ListeningSocket(NamedTuple):
     ours: bool
     """Whether sandnet made it; else the service manager did, and its file must not be removed."""
     tls: Certificates | None = None
+    plugin: bool = False
+    """Whether container engines use it, by the plugin protocol."""
 
     @property
     def is_tcp(self) -> bool:
@@ -48,19 +53,24 @@ def check(urls: Sequence[str], tls: Certificates | None) -> None:
             _check_tcp(url, parts.hostname or "", tls)
 
 
-def listen(urls: Sequence[str], tls: Certificates | None = None) -> list[ListeningSocket]:
+def listen(urls: Sequence[str], tls: Certificates | None = None, plugin: str = "") -> list[ListeningSocket]:
     """Return a listening socket for each URL; those that the service manager passed replace the ``unix://`` ones.
 
     Args:
         urls: ``unix:///path`` or ``tcp://address:port``.
         tls: certificates for every TCP socket; ``None``: only loopback addresses are served.
+        plugin: path of the socket for container engines; empty: none, unless one was passed.
 
     Raises:
         Error: ``INVALID`` for a URL that cannot be served, ``CONFLICT`` when it is in use.
     """
     passed = [_checked(each, tls) for each in _passed()]
-    own = [url for url in urls if not (passed and url.startswith("unix://"))]
-    return passed + [_open(url, tls) for url in own]
+    has_rest, has_plugin = (any(each.plugin is is_so for each in passed) for is_so in (False, True))
+    own = [url for url in urls if not (has_rest and url.startswith("unix://"))]
+    opened = [_open(url, tls) for url in own]
+    if plugin and not has_plugin:
+        opened.append(_open(f"unix://{plugin}", None)._replace(plugin=True))
+    return passed + opened
 
 
 def unlink(urls: Sequence[str]) -> None:
@@ -84,11 +94,16 @@ def _passed() -> list[ListeningSocket]:
     if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
         return []
     count = int(os.environ.pop("LISTEN_FDS", "0"))
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     sockets = [socket.socket(fileno=fd) for fd in range(FIRST_PASSED, FIRST_PASSED + count)]
     for each in sockets:
         each.setblocking(False)
         os.set_inheritable(each.fileno(), False)
-    return [ListeningSocket(_url_of(each), each, ours=False) for each in sockets]
+    return [
+        ListeningSocket(_url_of(each), each, ours=False, plugin=name == PLUGIN_NAME)
+        for each, name in zip_longest(sockets, names[:count], fillvalue="")
+        if isinstance(each, socket.socket) and isinstance(name, str)
+    ]
 
 
 def _url_of(listener: socket.socket) -> str:

@@ -11,8 +11,7 @@ from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
-from sandnet.api import parsing
-from sandnet.api.libnetwork import network_options
+from sandnet.api import network_options, parsing
 from sandnet.errors import invalid, not_found
 from sandnet.model import (
     Affinity,

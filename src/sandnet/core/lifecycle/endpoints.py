@@ -84,7 +84,7 @@ class Endpoints:
             ports = await self._bind(driver, network, spec.port_mapping)
         except Error as failure:
             raise self._with_holder(failure, spec) from failure
-        endpoint_id = new_id()
+        endpoint_id = spec.id or new_id()
         async with self._context.locks.hold(f"endpoint/{endpoint_id}"):  # a deletion of the network waits for this
             self._creating.add(endpoint_id)
             try:
@@ -206,6 +206,38 @@ class Endpoints:
                 await self._context.resolver_sync.endpoint_added(network, kept)
             raise
         self._context.host_files.changed(endpoint, network, deleted=True)
+
+    async def publish(self, network: Network, endpoint: Endpoint, mappings: Sequence[PortMapping]) -> None:
+        """Publish ports of an endpoint that exists and has none; its lock is held.
+
+        The record comes first: a restart publishes what it names.
+
+        Raises:
+            Error: as :meth:`create`; nothing is left behind.
+        """
+        driver = self._context.driver(network.driver)
+        try:
+            ports = await self._bind(driver, network, mappings)
+        except Error as failure:
+            raise self._with_holder(
+                failure, EndpointSpec(name=endpoint.name, port_mapping=tuple(mappings))
+            ) from failure
+        published = replace(endpoint, ports=ports)
+        try:
+            await self._records.commit(put=[published])
+            if isinstance(driver, PortPublisher):
+                await driver.publish(network, published)
+        except BaseException:
+            await roll_back(f"publication of {endpoint.name}", self.unpublish(network, published))
+            raise
+
+    async def unpublish(self, network: Network, endpoint: Endpoint) -> None:
+        """Withdraw the published ports of an endpoint; its lock is held."""
+        driver = self._context.driver(network.driver)
+        if isinstance(driver, PortPublisher):
+            await driver.unpublish(network, endpoint)
+        await self._records.commit(put=[replace(endpoint, ports=())])
+        self._context.port_allocator.unbind(endpoint.ports)
 
     async def _finish_interrupted(self, network: Network, name: str) -> None:
         """Finish a removal that failed half-way, so that it does not occupy its name and ports.

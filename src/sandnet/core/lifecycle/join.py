@@ -26,7 +26,7 @@ from sandnet.core.lifecycle.join_plan import (
 from sandnet.core.lifecycle.leave import Leaves
 from sandnet.core.lifecycle.liveness import identify
 from sandnet.core.lifecycle.parent_updates import ParentUpdates
-from sandnet.core.lifecycle.sandbox_setup import identified, set_up, set_up_prepared
+from sandnet.core.lifecycle.sandbox_setup import identified, set_up, set_up_external, set_up_prepared
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import alongside, roll_back
 from sandnet.errors import Error, invalid
@@ -62,6 +62,8 @@ class Joins:
         check_not_joined(endpoint, existing, spec.container_id, many=many)
         check_host_network_exclusive(known, network, attached, spec)
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
+        if spec.external_key or (known and known.origin is Origin.EXTERNAL):
+            return await self._join_external(network, endpoint, spec, known)
         if known:
             return await self._join_known(network, endpoint, spec, known, process)
         sandbox = plan_sandbox(self._records, self._context.settings.files_dir, spec, network, process)
@@ -145,6 +147,20 @@ class Joins:
             await self._roll_back(endpoint, spec, known)
             raise
 
+    async def _join_external(
+        self, network: Network, endpoint: Endpoint, spec: JoinSpec, known: Sandbox | None
+    ) -> Sandbox:
+        """Make a link whose inner end stays on the host: a container engine moves it into the container's namespace."""
+        if known and (known.origin is not Origin.EXTERNAL or known.key != spec.external_key):
+            message = f"container {spec.container_id} has another namespace for its sandbox: {known.key}"
+            raise invalid(message, "leave its networks first", "namespace_differs")
+        sandbox = known or plan_sandbox(self._records, "", spec, network, None)
+        try:
+            return await self._join_in(network, endpoint, spec, sandbox, ())
+        except BaseException:
+            await self._roll_back(endpoint, spec, known)
+            raise
+
     async def _join_in(
         self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, taken: Collection[str]
     ) -> Sandbox:
@@ -164,6 +180,9 @@ class Joins:
         self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment
     ) -> Callable[[Step], Sandbox]:
         veth = self._link(network, endpoint, sandbox, attachment)
+        if sandbox.origin is Origin.EXTERNAL:
+            make = attachment.phase is Phase.CREATING
+            return partial(set_up_external, self._context.kernel, sandbox, veth, make=make)
         files, routes = self._context.host_files.write_job(sandbox), self._routes.of(sandbox)
         return partial(set_up, self._context.kernel, sandbox, veth, routes, files)
 

@@ -26,7 +26,7 @@ from sandnet.model import (
 )
 from sandnet.model.address import new_mac
 from sandnet.model.ids import new_id
-from sandnet.model.link_names import port_name
+from sandnet.model.link_names import outer_name, port_name
 from sandnet.model.sandbox import KEY_LENGTH
 
 HOST_DRIVER = "host"
@@ -88,6 +88,8 @@ def plan_sandbox(
     records: Records, files_dir: str, spec: JoinSpec, network: Network, process: Process | None
 ) -> Sandbox:
     """Return the record of a container's sandbox that does not exist yet, without its key."""
+    if spec.external_key:
+        return _external_sandbox(records, spec)
     own_dir = join_path(files_dir, spec.container_id)
     joined = bool(spec.netns or spec.pid)
     return Sandbox(
@@ -108,6 +110,19 @@ def plan_sandbox(
         process=process,
         end_process=spec.end_process,
         auto_remove=process is not None if spec.auto_remove is None else spec.auto_remove,
+    )
+
+
+def _external_sandbox(records: Records, spec: JoinSpec) -> Sandbox:
+    return Sandbox(
+        container_id=spec.container_id,
+        key=spec.external_key,
+        origin=Origin.EXTERNAL,
+        phase=Phase.CREATING,
+        sequence=records.next_sequence(),
+        created=time.time(),
+        host_name=spec.host_name,
+        dns=spec.dns,
     )
 
 
@@ -167,14 +182,16 @@ def plan_attachment(
     if not first:
         lease = leases.take(network, EndpointSpec(name=endpoint.name))
         lease = lease._replace(mac=new_mac() if lease.mac else "")
+    host_link = host_link or port_name(new_id())
+    interface = outer_name(host_link) if spec.external_key else _free_interface(taken)
     attachment = Attachment(
         endpoint_id=endpoint.id,
         network_id=network.id,
         container_id=spec.container_id,
         phase=Phase.CREATING,
         sequence=records.next_sequence(),
-        interface=_free_interface(taken) if lease.mac else "",
-        host_link=(host_link or port_name(new_id())) if lease.mac else "",
+        interface=interface if lease.mac else "",
+        host_link=host_link if lease.mac else "",
         address=lease.address,
         address_ipv6=lease.address_ipv6,
         mac=lease.mac,

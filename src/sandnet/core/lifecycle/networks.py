@@ -107,7 +107,7 @@ class Networks:
         async with self._context.locks.hold("networks"):  # two plans at once would choose one subnet
             self._refuse_taken(spec.name)
             requested = Network(
-                id=new_id(),
+                id=spec.id or new_id(),
                 name=spec.name,
                 driver=spec.driver,
                 phase=Phase.CREATING,

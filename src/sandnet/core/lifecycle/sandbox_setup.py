@@ -88,6 +88,25 @@ def set_up(
     return write_files().on(sandbox)
 
 
+def set_up_external(kernel: Kernel, sandbox: Sandbox, veth: Veth | None, step: Step, *, make: bool) -> Sandbox:
+    """Bring the host's end of a link into line with the records; the rest of the sandbox is the container engine's.
+
+    Args:
+        kernel: the host's.
+        sandbox: the sandbox, of origin ``EXTERNAL``.
+        veth: the link; ``None`` for drivers without one.
+        step: the driver's part; it comes before the port can send.
+        make: whether to create an absent link; else that is an error, as the engine would not take a second one.
+
+    Raises:
+        Error: ``NOT_FOUND``: there is no such link, and ``make`` is false.
+    """
+    step()
+    if veth:
+        kernel.links.plug_outside(veth, make=make)
+    return sandbox
+
+
 def detach_link(
     kernel: Kernel, sandbox: Sandbox, last: Attachment, shared: Sequence[Interface], routes: Routes
 ) -> Failures:
@@ -104,6 +123,8 @@ def detach_link(
     """
     failures: Failures = []
     _retire(kernel, sandbox, last, failures)
+    if sandbox.origin is Origin.EXTERNAL:
+        return failures
     if not _exists(kernel, sandbox, failures):
         return failures
     if shared:
@@ -128,6 +149,8 @@ def tear_down(
     down = sandbox.origin is Origin.JOINED and not sandbox.loopback_was_up and sandbox.inode != 0
     if last:
         _retire(kernel, sandbox, last, failures)
+    if sandbox.origin is Origin.EXTERNAL:
+        return failures
     if shared and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))
     if (

@@ -13,7 +13,7 @@ from sandnet.core.lifecycle.parent_updates import ParentUpdates
 from sandnet.core.lifecycle.references import attached_id, begins
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, invalid, not_found
-from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Phase, Sandbox
+from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Phase, PortMapping, Sandbox
 
 
 class Sandboxes:
@@ -81,6 +81,30 @@ class Sandboxes:
         network = self._networks.find(network_ref)
         endpoint = self._endpoints.find(network, endpoint_ref)
         await self._context.operations.run(self._leave(endpoint.id, container_id))
+
+    async def publish(self, endpoint_id: str, mappings: Sequence[PortMapping]) -> None:
+        """Publish ports of an endpoint that exists and has none.
+
+        Raises:
+            Error: as :meth:`Endpoints.publish`.
+        """
+        await self._context.operations.run(self._publish(endpoint_id, mappings))
+
+    async def unpublish(self, endpoint_id: str) -> None:
+        """Withdraw the published ports of an endpoint."""
+        await self._context.operations.run(self._publish(endpoint_id, ()))
+
+    async def _publish(self, endpoint_id: str, mappings: Sequence[PortMapping]) -> None:
+        async with self._context.locks.hold(f"endpoint/{endpoint_id}"):
+            network, endpoint = self._usable(endpoint_id)
+            if mappings and not endpoint.ports:
+                await self._endpoints.publish(network, endpoint, mappings)
+            elif endpoint.ports and not mappings:
+                await self._endpoints.unpublish(network, endpoint)
+            for attachment in self._records.attachments_of_endpoint(endpoint_id):  # its port returns frames now, or not
+                sandbox = self._records.sandbox(attachment.container_id)
+                if sandbox and attachment.phase is Phase.READY:
+                    await self.ensure(sandbox, attachment)
 
     # Joining.
 

@@ -111,6 +111,8 @@ class HostFiles:
 
         Files that the user changed are left alone.
         """
+        if not sandbox.has_files:
+            return Digests
         text, config = self._hosts(sandbox), self._resolver_config(sandbox)
         return lambda: self._write(sandbox, text, config)
 
@@ -120,6 +122,8 @@ class HostFiles:
         The daemon owns each byte of a hosts file. The user may change a resolv.conf, and a copy of the host's hosts
         file; as long as one is as the daemon wrote it, it follows the host's.
         """
+        if not sandbox.has_files:
+            return list
         pending = sandbox.container_id in self._dirty or sandbox.container_id in self._writing
         content = None if pending or sandbox.origin is Origin.HOST else self._hosts(sandbox).content
         config = self._resolver_config(sandbox)
@@ -128,7 +132,9 @@ class HostFiles:
     async def find_changed(self, *, thorough: bool) -> set[str]:
         """Return the containers whose files seem wrong; unless ``thorough``, only files that changed are read."""
         sandboxes = {
-            sandbox.container_id: sandbox for sandbox in self._records.sandboxes() if sandbox.phase is Phase.READY
+            each.container_id: each
+            for each in self._records.sandboxes()
+            if each.phase is Phase.READY and each.has_files
         }
         fingerprints = await self._workers.run(self._fingerprints, list(sandboxes.values()))
         known = {} if thorough else self._known_fingerprints
@@ -167,6 +173,8 @@ class HostFiles:
 
     def refresh_job(self, sandbox: Sandbox) -> Callable[[], Digests]:
         """Return a job as :meth:`write_job`, which writes only if a file is wrong."""
+        if not sandbox.has_files:
+            return Digests
         faulty, write = self.check_job(sandbox), self.write_job(sandbox)
 
         def refresh() -> Digests:
@@ -221,6 +229,8 @@ class HostFiles:
 
     def remove_job(self, sandbox: Sandbox) -> Callable[[], None]:
         """Return a job for a worker thread: remove both files, and their directory if the daemon made it."""
+        if not sandbox.has_files:
+            return lambda: None
         sequence, config = self._next_sequence(), self._resolver_config(sandbox)
         return lambda: self._remove(sandbox, sequence, config)
 
@@ -268,7 +278,7 @@ class HostFiles:
             sandboxes = [
                 sandbox
                 for sandbox in map(self._records.sandbox, batch)
-                if sandbox and sandbox.origin is not Origin.HOST
+                if sandbox and sandbox.origin is not Origin.HOST and sandbox.has_files
             ]
             jobs = [(sandbox, self._hosts(sandbox)) for sandbox in sandboxes if sandbox.phase is Phase.READY]
             try:

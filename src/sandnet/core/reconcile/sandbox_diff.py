@@ -52,6 +52,9 @@ def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNa
         inside: the state found inside; ``None``: no namespace is pinned.
     """
     sandbox = desired.sandbox
+    if sandbox.origin is Origin.EXTERNAL:
+        yield from _host_ends(desired, host)
+        return
     if inside is None:
         yield _of(None, f"no namespace is pinned at {sandbox.key}", NO_SANDBOX)
         return
@@ -77,7 +80,7 @@ def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNa
 
 
 def _host_ends(desired: DesiredSandbox, host: NamespaceState) -> Iterator[Fault]:
-    """Yield the differences on the host of a sandbox that cannot be compared.
+    """Yield the differences on the host of a sandbox that cannot be compared, or is not the daemon's inside.
 
     Its ports must follow their networks' options nevertheless.
     """

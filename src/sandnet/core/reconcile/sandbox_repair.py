@@ -77,6 +77,8 @@ class SandboxRepair:
         return self._sandboxes.attachments(sandbox)
 
     async def _with_namespace(self, sandbox: Sandbox) -> Sandbox:
+        if sandbox.origin is Origin.EXTERNAL:
+            return await self._with_link(sandbox)
         namespaces = self._context.kernel.namespaces
         found = await self._context.workers.run(namespaces.find, sandbox.key)
         if found is None or sandbox.inode == 0:
@@ -87,6 +89,13 @@ class SandboxRepair:
         if not found.loopback_was_up:
             await self._context.workers.run(namespaces.make, sandbox.key)
         return sandbox
+
+    async def _with_link(self, sandbox: Sandbox) -> Sandbox:
+        """Return the sandbox if a link of it exists. The kernel deletes a container's links with its namespace."""
+        if await self._has_link(sandbox):
+            return sandbox
+        message = f"no link of container {sandbox.container_id} exists any more"
+        raise Error(Kind.NOT_FOUND, message, "connect it again if it still runs", ABSENT)
 
     async def _restore_namespace(self, sandbox: Sandbox) -> Sandbox:
         """Pin the same namespace if it exists anywhere; else create a new one, if the daemon had made the first."""

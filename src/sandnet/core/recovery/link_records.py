@@ -58,17 +58,18 @@ def sandbox_from_alias(alias: AttachmentAlias, key: str, inode: int, folder: str
         folder: the directory of its files, as no alias contains requested paths.
         sequence: its number in creation order.
     """
+    external = "e" in alias.flags
     return Sandbox(
         container_id=alias.container_id,
         key=key,
-        origin=Origin.JOINED if "j" in alias.flags else Origin.MADE,
+        origin=Origin.EXTERNAL if external else Origin.JOINED if "j" in alias.flags else Origin.MADE,
         phase=Phase.READY,
         sequence=sequence,
         created=time.time(),
-        inode=inode,
+        inode=0 if external else inode,
         loopback_was_up="u" in alias.flags,
-        hosts_path=join_path(folder, "hosts"),
-        resolv_conf_path=join_path(folder, "resolv.conf"),
+        hosts_path="" if external else join_path(folder, "hosts"),
+        resolv_conf_path="" if external else join_path(folder, "resolv.conf"),
         process=_process(alias.values.get("q", "")),
         auto_remove="r" in alias.flags,
     )

@@ -31,7 +31,7 @@ from sandnet.core.state.schema import Record, claims_of
 from sandnet.drivers.base import Recoverable
 from sandnet.errors import Error
 from sandnet.kernel.types import Link
-from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, Sandbox
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Origin, Phase, Sandbox
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 
 _log = logging.getLogger(__name__)
@@ -148,7 +148,8 @@ class Rebuild:
         folder = join_path(self._context.settings.files_dir, alias.container_id)
         # of several links, the one that was made last has the most recent options
         made = known or sandbox_from_alias(alias, key, pinned.inode, folder, self._records.next_sequence())
-        self._sandboxes[alias.container_id] = replace(self._ready(known or earlier, made), inode=pinned.inode)
+        inode = 0 if made.origin is Origin.EXTERNAL else pinned.inode
+        self._sandboxes[alias.container_id] = replace(self._ready(known or earlier, made), inode=inode)
         return True
 
     def _ready(self, known: R | None, record: R) -> R:

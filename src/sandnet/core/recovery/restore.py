@@ -25,7 +25,7 @@ from sandnet.core.reconcile.scanner import CHUNK, Candidates, Scanner
 from sandnet.core.reconcile.unheld_ports import PortHolding
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
-from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
+from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
 from sandnet.model.sandbox import EARLIER_BOOT
 
 _log = logging.getLogger(__name__)
@@ -146,6 +146,8 @@ class Restore:
     async def _is_running(self, sandbox: Sandbox) -> bool:
         if sandbox.phase is not Phase.READY:
             return False
+        if sandbox.origin is Origin.EXTERNAL:
+            return await self._has_link(sandbox)
         try:
             pinned = await self._context.workers.run(self._context.kernel.namespaces.find, sandbox.key)
         except Error as failure:  # unknown: a sandbox that may be running is kept
@@ -155,6 +157,11 @@ class Restore:
             return False
         watched = sandbox.process if sandbox.auto_remove else None
         return watched is None or not await self._context.workers.run(has_ended, self._context.kernel, watched)
+
+    async def _has_link(self, sandbox: Sandbox) -> bool:
+        """Return whether a link of a container engine's sandbox exists: it lives as long as the container."""
+        names = {each.host_link for each in self._records.attachments_of_container(sandbox.container_id)}
+        return any(link.name in names for link in await self._context.workers.run(self._context.kernel.links.list))
 
     async def _remove_interrupted(self) -> None:
         """Remove all objects that are not ready, and those on them.

@@ -10,6 +10,7 @@ from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations
 from sandnet.core.state.boot_id import BootId
+from sandnet.core.state.engine_records import EngineRecords
 from sandnet.core.state.events import Events
 from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
@@ -36,6 +37,7 @@ class Context(NamedTuple):
 
     settings: Settings
     records: Records
+    engine_records: EngineRecords
     boot_id: BootId
     leases: Leases
     resolver_sync: ResolverSync

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from sandnet.core.state import schema
+from sandnet.core.state.engine_records import ENGINE
 from sandnet.core.state.index import R
 from sandnet.core.state.schema import Record, claims_of, key_of
 from sandnet.drivers.sysctls import PREFIX as SYSCTLS
@@ -24,7 +25,7 @@ from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
 from sandnet.model.link_names import LINK_NAME, OUR_LINKS
 from sandnet.stores.base import Entry, Put
 
-_TEXTS: Final = (schema.CURSORS, SYSCTLS)
+_TEXTS: Final = (schema.CURSORS, SYSCTLS, ENGINE)
 """Prefixes of the keys whose values are text."""
 _PARAMETER: Final = re.compile(SYSCTLS + r"net/ipv[46]/[A-Za-z0-9_./-]+")
 """The parameters that the daemon sets. As root it writes their values from the document back to them."""

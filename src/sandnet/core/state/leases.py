@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address
 from typing import NamedTuple
 
+from sandnet.core.state.engine_records import EngineRecords
 from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind, invalid
 from sandnet.ipam.addresses import Addresses, embedded_ipv6
@@ -33,8 +34,9 @@ class _Pools(NamedTuple):
 class Leases:
     """The leases of all networks. The allocators are a cache; the records are authoritative."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, engine: EngineRecords) -> None:
         self._records = records
+        self._engine = engine
         self._pools: dict[str, _Pools] = {}
 
     def take(self, net: Network, spec: EndpointSpec) -> Lease:
@@ -45,12 +47,15 @@ class Leases:
         """
         pools = self._pools_of(net)
         _check_usable(net, spec)
-        ipv4 = _take4(pools.ipv4, spec.address)
+        own = {spec.address, spec.address_ipv6} & self._unheld_claims(net) if spec.claimed else set()
+        ipv4 = spec.address if spec.address in own else _take4(pools.ipv4, spec.address)
         try:
             mac = self._mac(net, spec, ipv4)
-            ipv6 = _take6(pools.ipv6, net.ipv6, spec.address_ipv6, mac)
+            ipv6 = spec.address_ipv6
+            if ipv6 is None or ipv6 not in own:
+                ipv6 = _take6(pools.ipv6, net.ipv6, spec.address_ipv6, mac)
         except BaseException:
-            if pools.ipv4 and ipv4:
+            if pools.ipv4 and ipv4 and ipv4 not in own:
                 pools.ipv4.free(ipv4)
             raise
         return Lease(
@@ -61,12 +66,53 @@ class Leases:
         )
 
     def release(self, net: Network, *interfaces: Interface | None) -> None:
-        """Release addresses; they are reused last."""
-        pools = self._pools_of(net)
+        """Release addresses; they are reused last. One that a container engine has claimed stays leased."""
         for interface in interfaces:
-            pool = pools.ipv4 if isinstance(interface, IPv4Interface) else pools.ipv6
-            if pool and interface:
-                pool.free(interface.ip)
+            if interface and interface.ip not in self._engine.claims:
+                self._free(net, interface.ip)
+
+    def claim(self, net: Network, address: Address | None, *, version: int) -> Address:
+        """Lease an address for a container engine, which has not created its endpoint yet.
+
+        The caller records it in :class:`EngineRecords`; :meth:`unclaim` releases it.
+
+        Args:
+            net: the network.
+            address: the requested one; ``None``: the next free one.
+            version: 4 or 6.
+
+        Raises:
+            Error: as :meth:`take`.
+        """
+        pools = self._pools_of(net)
+        pool = pools.ipv4 if version == 4 else pools.ipv6
+        if pool is None:
+            hint = "use a network that has such a subnet"
+            raise invalid(f"network {net.name} has no IPv{version} subnet", hint, "no_such_family")
+        if address is None:
+            return pool.next()
+        pool.take(address)
+        return address
+
+    def unclaim(self, net: Network, address: Address) -> None:
+        """Release a claimed address, unless an endpoint has it. Its record is deleted already."""
+        if address not in self._held(net):
+            self._free(net, address)
+
+    def _free(self, net: Network, address: Address) -> None:
+        pools = self._pools_of(net)
+        pool = pools.ipv4 if address.version == 4 else pools.ipv6
+        if pool:
+            pool.free(address)
+
+    def _held(self, net: Network) -> set[Address]:
+        """Return the addresses that endpoints and attachments have."""
+        leased = [att for att in self._records.attachments_of_network(net.id) if att.leased]
+        holders: list[Endpoint | Attachment] = [*self._records.endpoints_of(net.id), *leased]
+        return {own.ip for each in holders for own in (each.address, each.address_ipv6) if own}
+
+    def _unheld_claims(self, net: Network) -> set[Address]:
+        return self._engine.claims.keys() - self._held(net)
 
     def forget(self, network_id: str) -> None:
         """Drop the allocators of a deleted network."""
@@ -75,11 +121,9 @@ class Leases:
     def _pools_of(self, net: Network) -> _Pools:
         pools = self._pools.get(net.id)
         if pools is None:
-            leased = [att for att in self._records.attachments_of_network(net.id) if att.leased]
-            holders: list[Endpoint | Attachment] = [*self._records.endpoints_of(net.id), *leased]
+            held = self._held(net) | self._engine.claims.keys()
             pools = self._pools[net.id] = _Pools(
-                _pool(net.ipv4, [each.address for each in holders], self._records.cursor(net.id)),
-                _pool(net.ipv6, [each.address_ipv6 for each in holders], ""),
+                _pool(net.ipv4, held, self._records.cursor(net.id)), _pool(net.ipv6, held, "")
             )
         return pools
 
@@ -101,15 +145,13 @@ def _check_usable(net: Network, spec: EndpointSpec) -> None:
         raise invalid(f"network {net.name} gives its endpoints no link, so no MAC either", code="no_link")
 
 
-def _pool(
-    subnet: Subnet | None, held: list[IPv4Interface | None] | list[IPv6Interface | None], last: str
-) -> Addresses | None:
+def _pool(subnet: Subnet | None, held: set[Address], last: str) -> Addresses | None:
     if subnet is None:
         return None
     reserved: set[Address] = {
         address for address in (subnet.gateway, subnet.bridge.ip if subnet.bridge else None) if address
     }
-    taken: set[Address] = {interface.ip for interface in held if interface}
+    taken = {address for address in held if address.version == subnet.prefix.version and address in subnet.prefix}
     return Addresses(subnet.prefix, subnet.range, reserved, taken, ip_address(last) if last else None)
 
 

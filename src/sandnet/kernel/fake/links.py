@@ -127,6 +127,18 @@ class FakeLinks:
         return True
 
     @recorded
+    def plug_outside(self, veth: Veth, *, make: bool) -> None:
+        """Ensure the host end; the other end is not simulated."""
+        bridge = self._bridge(veth.bridge)
+        if veth.host_link not in self.present:
+            if not make:
+                raise not_found("link", veth.host_link)
+            self.add(veth.host_link, "veth")
+        host = self.present[veth.host_link]
+        self.present[veth.host_link] = host._replace(master=bridge.ifindex, up=True, alias=veth.alias or host.alias)
+        self.options[veth.host_link] = veth
+
+    @recorded
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Remove the addresses from ``lo``; absent ones are success."""
         if namespace in self._pins:

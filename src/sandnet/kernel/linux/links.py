@@ -21,6 +21,7 @@ from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
 from sandnet.kernel.linux.service_addresses import await_route, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.netlink.neighbours import announce_own, forgetting, keep_neighbour
+from sandnet.kernel.netlink.outside_link import plug_outside
 from sandnet.kernel.netlink.renaming import rename_back
 from sandnet.kernel.netlink.routes import add_connected, is_deliverable
 from sandnet.kernel.netlink.rtnetlink import (
@@ -213,6 +214,10 @@ class LinuxLinks:
             if veth.address_ipv6:
                 await_route(partial(is_deliverable, there, veth.address_ipv6.ip))
         return True
+
+    def plug_outside(self, veth: Veth, *, make: bool) -> None:
+        """See :meth:`sandnet.kernel.base.Links.plug_outside`."""
+        plug_outside(veth, make=make, reap=self.reap)
 
     def _announce(self, ends: _Ends, path: str, inner: int, veth: Veth, *, made: bool) -> None:
         """Announce the addresses of the interface.

@@ -179,12 +179,15 @@ def bridge_info() -> bytes:
     )
 
 
-def veth_info(peer: str, namespace: int, extra: bytes) -> bytes:
+def veth_info(peer: str, namespace: int | None, extra: bytes) -> bytes:
     """Encode ``IFLA_LINKINFO`` of a veth whose other end is created in ``namespace`` (a descriptor), down.
+
+    Without a namespace, it is created beside the first one.
 
     The peer must not be up in this request: its other half does not exist yet (``ENOTCONN``).
     """
-    inner = link_header() + string(IFLA_IFNAME, peer) + u32(_IFLA_NET_NS_FD, namespace) + extra
+    where = b"" if namespace is None else u32(_IFLA_NET_NS_FD, namespace)
+    inner = link_header() + string(IFLA_IFNAME, peer) + where + extra
     return info("veth", nested(_VETH_INFO_PEER, inner))
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 import pytest
 
-from sandnet.api.libnetwork.network_options import ENABLE_IPV6, GENERIC, parse
+from sandnet.api.network_options import ENABLE_IPV6, GENERIC, parse
 from sandnet.errors import Error, Kind
 from sandnet.model import NetworkOptions
 from sandnet.model.ports import ExposedPort

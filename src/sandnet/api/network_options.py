@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from sandnet.api import parsing
-from sandnet.api.libnetwork.subnet_options import check
+from sandnet.api.subnet_options import check
 from sandnet.errors import Error, invalid
 from sandnet.model import NetworkOptions
 from sandnet.model.link_names import LINK_NAME
@@ -144,6 +144,51 @@ def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
     unknown = found.read(raw, _PLAIN, "") + found.read(generic or {}, _LABELS, f"{GENERIC}.")
     found.imply()
     return check(found.options()), unknown
+
+
+_ENGINE: Final[Mapping[str, str]] = {
+    "com.docker.network.driver.mtu": "mtu",
+    "com.docker.network.bridge.name": "bridge_name",
+    "com.docker.network.bridge.enable_icc": "icc",
+    "com.docker.network.bridge.enable_ip_masquerade": "masquerade",
+    "com.docker.network.bridge.host_binding_ipv4": "binding_address",
+}
+"""Options of Docker's own bridge driver, and the plain keys with the same meaning."""
+_LISTS: Final = frozenset({"dns_search", "dns_options", "host_access"})
+
+
+def from_text(options: Mapping[str, str]) -> dict[str, object]:
+    """Return options whose values are all text, as a command line has them, in the form that :func:`parse` takes.
+
+    Lists are separated by commas.
+
+    Raises:
+        Error: kind ``INVALID``: a value has the wrong type.
+    """
+    plain: dict[str, object] = {}
+    generic: dict[str, object] = {}
+    for given, value in options.items():
+        name = _ENGINE.get(given, given)
+        if name in _LABELS:
+            generic[name] = value
+        elif name in plain:
+            raise invalid(f"{given}: {name} is given twice", "leave one of them out", "contradiction")
+        else:
+            plain[name] = _from_text(name, value)
+    return {**plain, GENERIC: generic}
+
+
+def _from_text(name: str, value: str) -> object:
+    reader = _PLAIN[name][1] if name in _PLAIN else None
+    if reader is _boolean or (name in _LISTS and value in _TRUE | _FALSE):
+        return _go_boolean(value, name)
+    if name in _LISTS:
+        return [each for each in value.split(",") if each]
+    if reader is _number:
+        if not _GO_INTEGER.fullmatch(value):
+            raise invalid(f"{name}: {value[:40]!r} is not a whole number")
+        return int(value)
+    return value
 
 
 class _Found:

@@ -1,0 +1,1 @@
+"""The dialect of Docker's plugin protocol: remote network driver and remote IPAM driver."""

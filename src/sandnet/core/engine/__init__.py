@@ -1,0 +1,1 @@
+"""Networks of container engines, by the protocol of network and IPAM plugins."""

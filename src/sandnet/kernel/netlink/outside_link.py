@@ -1,0 +1,85 @@
+"""A veth pair whose inner end stays on the host, until a container engine moves it into a namespace of its own."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Final
+
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.netlink.neighbours import keep_neighbour
+from sandnet.kernel.netlink.rtnetlink import (
+    IFLA_GROUP,
+    IFLA_IFNAME,
+    IFLA_MASTER,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+    alias,
+    family_options,
+    get_link,
+    link_header,
+    mac_and_mtu,
+    mac_bytes,
+    port_options,
+    veth_info,
+)
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, map_errors, string, u32
+from sandnet.kernel.types import PORTS, RETIRED, Link, Veth
+
+_FULL: Final = "the kernel allows 1023 ports"
+
+
+def plug_outside(veth: Veth, *, make: bool, reap: Callable[[], None]) -> None:
+    """See :meth:`sandnet.kernel.base.Links.plug_outside`.
+
+    Args:
+        veth: the pair.
+        make: whether to create an absent pair.
+        reap: deletes the retired links, which may occupy the last ports of the bridge.
+    """
+    with map_errors(f"plug {veth.host_link} into bridge {veth.bridge}"), Netlink() as here:
+        bridge = here.index(veth.bridge)
+        if not bridge:
+            raise not_found("bridge", veth.bridge)
+        made = make and _make_pair(here, veth, bridge, reap)
+        link = _existing(here, veth)
+        if not made:
+            body = link_header() + string(IFLA_IFNAME, veth.host_link)
+            here.call(RTM_SETLINK, body + u32(IFLA_MASTER, bridge) + mac_and_mtu(mtu=veth.mtu))
+        if veth.isolated or veth.hairpin or not made:
+            here.call(RTM_SETLINK, port_options(link.ifindex, isolated=veth.isolated, hairpin=veth.hairpin))
+        named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS) + family_options(link_local=False)
+        here.call(RTM_SETLINK, link_header(up=True) + named + alias(veth.alias))
+        for address in (veth.address, veth.address_ipv6):
+            if address and made:
+                keep_neighbour(here, bridge, address.ip, mac_bytes(veth.mac))
+
+
+def _make_pair(here: Netlink, veth: Veth, bridge: int, reap: Callable[[], None]) -> bool:
+    """Return whether the pair was made; ``False``: it exists."""
+    host = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_MASTER, bridge) + mac_and_mtu(mtu=veth.mtu)
+    body = link_header() + host + veth_info(veth.interface, None, mac_and_mtu(veth.mac, veth.mtu))
+    for last in (False, True):
+        try:
+            here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
+        except NetlinkError as error:
+            if error.errno == errno.EEXIST:
+                return False
+            if error.errno != errno.EXFULL:
+                raise
+            if last:
+                message = f"bridge {veth.bridge} is full: {_FULL}"
+                raise Error(Kind.EXHAUSTED, message, "use another network", "network_full") from error
+            reap()
+        else:
+            return True
+    raise AssertionError("unreachable: the second attempt ends the loop")
+
+
+def _existing(here: Netlink, veth: Veth) -> Link:
+    link = get_link(here, veth.host_link)
+    if link is None or link.group == RETIRED:
+        raise not_found("link", veth.host_link)
+    if link.kind != "veth":
+        raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no veth")
+    return link
