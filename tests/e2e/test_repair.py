@@ -242,6 +242,24 @@ def test_repair_keeps_what_others_added(scene: Scene) -> None:
         sh(scene, "ip", "link", "del", "snb-theirs")
 
 
+@pytest.mark.parametrize("table", ["inet sandnet", "bridge sandnet"])
+def test_repair_removes_what_another_program_added_to_our_tables(scene: Scene, table: str, tmp_path: Path) -> None:
+    added = f"""
+add set {table} theirs {{ type mark; }}
+add map {table} their_map {{ type mark : verdict; }}
+add chain {table} their_target
+add chain {table} their_chain {{ type filter hook prerouting priority 300; policy accept; }}
+add rule {table} their_chain meta mark 7 jump their_target
+add rule {table} their_target meta mark @theirs drop
+add element {table} their_map {{ 9 : jump their_target }}
+"""
+    script = tmp_path / "added.nft"
+    script.write_text(added)
+    sh(scene, "nft", "-f", str(script))
+    eventually(lambda: "their" not in sh(scene, "nft", "list", "table", *table.split()), WITHIN)
+    eventually(lambda: drift(scene.daemon) == [], WITHIN)
+
+
 def test_repair_keeps_a_foreign_default_route(scene: Scene) -> None:
     scene.web.sh("ip", "route", "replace", "default", "via", scene.db.address)
     eventually(lambda: drift(scene.daemon) == [], WITHIN)

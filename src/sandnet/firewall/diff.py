@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from sandnet.firewall.base import Fault
 from sandnet.kernel.nft_types import SetType
-from sandnet.kernel.types import Elements, Listing, Value
+from sandnet.kernel.types import Elements, Listing, TableStructure, Value
 
 NO_LOOPBACK: Final = "ports published on 127.0.0.1 are not reached, or what must not be reached is"
 
@@ -39,7 +39,7 @@ LISTED: Final = 20
 class Wanted(NamedTuple):
     """The desired content of a table, twice where it changed while the table was read."""
 
-    structure: str
+    structure: TableStructure | None
     """Its chains, rules and sets just after sandnet made it."""
     needed: tuple[Elements, Elements]
     """Elements of both tables; what is in both of these must exist."""

@@ -18,7 +18,7 @@ from sandnet.firewall import flow_limits
 from sandnet.firewall.balancing.inet_rules import inet_maps, inet_own, inet_published
 from sandnet.firewall.base import NetworkState
 from sandnet.firewall.flow_limits import Counted
-from sandnet.firewall.ruleset import published_sources
+from sandnet.firewall.ruleset import published_sources, tables
 from sandnet.firewall.ruleset.elements import Element, inet_set
 from sandnet.firewall.ruleset.port_ranges import published_key, span_ends, spans
 from sandnet.kernel.nft_types import join_parts, link_name, port_number, protocol_number
@@ -235,10 +235,10 @@ CHAINS = f"""\
 
 
 def table(state: Sequence[NetworkState], host: HostState) -> str:
-    """Return the script of the whole table without elements; one transaction replaces any table of that name."""
+    """Return the script that puts the table in place without elements; one of that name is changed."""
     counting = flow_limits.chains(limits(state, host))
-    body = f"{SETS}{flow_limits.SETS}{published_sources.MAPS}{inet_maps()}{counting}{published_sources.CHAIN}{CHAINS}"
-    return f"add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n{body}}}\n"
+    sets = f"{SETS}{flow_limits.SETS}{published_sources.MAPS}{inet_maps()}"
+    return tables.in_place(TABLE, sets, f"{counting}{published_sources.CHAIN}{CHAINS}")
 
 
 def elements(state: Sequence[NetworkState], host: HostState) -> Iterator[tuple[Element, Value]]:
@@ -248,11 +248,6 @@ def elements(state: Sequence[NetworkState], host: HostState) -> Iterator[tuple[E
         yield from network_elements(each.network, host.max_flows)
         for endpoint in each.endpoints:
             yield from endpoint_elements(endpoint.endpoint)
-
-
-def no_table() -> str:
-    """Return the script that deletes the table, whether it exists or not."""
-    return f"add table {TABLE}\ndelete table {TABLE}\n"
 
 
 def limits(state: Sequence[NetworkState], host: HostState) -> set[Counted]:

@@ -15,7 +15,6 @@ from typing import TypeVar
 from sandnet.errors import Error
 from sandnet.firewall import inet_table
 from sandnet.firewall.antispoofing import AntiSpoofing
-from sandnet.firewall.balancing import service_rules
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.base import Fault, RunWith, StateOf, no_step
 from sandnet.firewall.filter_changes import FilterChanges, planning
@@ -23,7 +22,8 @@ from sandnet.firewall.flow_limits import usual_max_flows
 from sandnet.firewall.inet_table import HostState
 from sandnet.firewall.masquerade_sources import RouteSources
 from sandnet.firewall.published_ports import published
-from sandnet.firewall.ruleset.elements import Element, by_set
+from sandnet.firewall.ruleset.elements import BRIDGE, INET, Element, by_set
+from sandnet.firewall.ruleset.tables import no_table
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.firewall.ruleset_reconciler import RulesetReconciler
 from sandnet.kernel.base import RULES_MISSING, Kernel
@@ -96,7 +96,7 @@ class PacketFilter:
         """Delete both tables."""
         self._sources.stop()
         if not self._reason:
-            script = inet_table.no_table() + service_rules.no_bridge_table()
+            script = no_table(INET) + no_table(BRIDGE)
             await self._workers.run(self._kernel.firewall.apply, script)
 
     # Compare and repair.

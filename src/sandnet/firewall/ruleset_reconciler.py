@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from sandnet.firewall import antispoofing_rules, diff, flow_limits, inet_table
@@ -15,10 +14,11 @@ from sandnet.firewall.base import Fault, NetworkState, StateOf
 from sandnet.firewall.flow_limits import Counted
 from sandnet.firewall.inet_table import HostState
 from sandnet.firewall.ruleset.elements import BRIDGE, ElementMap, by_set, merge
+from sandnet.firewall.ruleset.tables import removals
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.nft_types import declared_sets
-from sandnet.kernel.types import Link, Listing
+from sandnet.kernel.types import Link, Listing, TableStructure
 from sandnet.kernel.workers import Workers
 from sandnet.model import Network, Phase
 
@@ -61,7 +61,7 @@ class RulesetReconciler:
         self._limits: set[Counted] = set()
         """The limits for which the table has chains."""
         self._state: StateOf = lambda _: []
-        self._recorded: dict[str, str] = {}
+        self._recorded: dict[str, TableStructure] = {}
         self._repaired: list[Fault] = []
 
     async def start(self, state: StateOf, links: Sequence[Link]) -> None:
@@ -70,7 +70,8 @@ class RulesetReconciler:
         required = state(_READY)
         self._antispoofing.start(required, links)
         async with self._rules.lock.exclusive():
-            await self._make(lambda: self._write(partial(self._balancer.start, state=required), required))
+            await self._balancer.load(required)
+            await self._make(required)
 
     async def faults(self) -> list[Fault]:
         """Return the differences, except changes in progress: a difference is verified with the lock held alone."""
@@ -111,10 +112,9 @@ class RulesetReconciler:
         self._repaired += found
 
     async def _repair(self) -> None:
-        networks = self._state(_PRESENT)
-        await self._make(lambda: self._write(self._balancer.repair, networks))
+        await self._make(self._state(_PRESENT))
 
-    async def _make(self, make: Callable[[], Awaitable[None]]) -> None:
+    async def _make(self, state: Sequence[NetworkState]) -> None:
         """Write both tables, and record their structure then.
 
         Called while no other caller in this process changes them. Repeated if another program changed something during
@@ -122,7 +122,7 @@ class RulesetReconciler:
         """
         for _ in range(ATTEMPTS):
             await self._workers.run(self._acknowledge)
-            await make()
+            await self._write(state)
             self._recorded = await self._workers.run(self._structures)
             if not await self._workers.run(self._firewall.foreign_generation):
                 break
@@ -132,7 +132,7 @@ class RulesetReconciler:
         if touched:
             self._firewall.acknowledge(touched)
 
-    def _structures(self) -> dict[str, str]:
+    def _structures(self) -> dict[str, TableStructure]:
         found = {table: self._firewall.structure(table) for table in TABLES}
         return {table: structure for table, structure in found.items() if structure is not None}
 
@@ -155,7 +155,7 @@ class RulesetReconciler:
         script = self._balancer.script(_script(before.required, before.host))
         faults: list[Fault] = []
         for table in TABLES:
-            wanted = diff.Wanted(self._recorded.get(table, ""), (needed, later[0]), (allowed, later[1]))
+            wanted = diff.Wanted(self._recorded.get(table), (needed, later[0]), (allowed, later[1]))
             faults += diff.table_faults(table, found[table], wanted, declared_sets(script))
         return faults
 
@@ -167,10 +167,13 @@ class RulesetReconciler:
     def _elements(self, state: Sequence[NetworkState], known: _Expected) -> ElementMap:
         return self._balancer.elements(_elements(state, known.ports, known.host), known.services)
 
-    async def _write(self, write: Callable[[str, ElementMap], Awaitable[None]], state: Sequence[NetworkState]) -> None:
+    async def _write(self, state: Sequence[NetworkState]) -> None:
         host = self._host()
         self._limits = inet_table.limits(state, host)
-        await write(_script(state, host), _elements(state, self._antispoofing.elements(), host))
+        script = self._balancer.script(_script(state, host))
+        present = await self._workers.run(self._structures)
+        removed = "".join(removals(table, structure, script) for table, structure in present.items())
+        await self._balancer.write(script, removed, _elements(state, self._antispoofing.elements(), host))
 
 
 def _script(state: Sequence[NetworkState], host: HostState) -> str:

@@ -22,6 +22,7 @@ from sandnet.kernel.types import (
     Listing,
     PreparedSandbox,
     RouteSource,
+    TableStructure,
     Veth,
 )
 from sandnet.model.address import Address, Interface, Prefix
@@ -198,7 +199,7 @@ class Firewall(Protocol):
         """Return a table (``inet sandnet``) as it is in the kernel; ``None``: there is none."""
         ...
 
-    def structure(self, table: str) -> str | None:
+    def structure(self, table: str) -> TableStructure | None:
         """Return :attr:`Listing.structure` of a table, without reading its elements."""
         ...
 

@@ -156,11 +156,21 @@ Elements = Mapping[ElementSet, Mapping[bytes, Value]]
 NO_ELEMENTS: Final[Elements] = {}
 
 
+class TableStructure(NamedTuple):
+    """An nftables table without the elements of its sets."""
+
+    frame: str = ""
+    """Sets, chains and rules as text, for comparison only."""
+    chains: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
+    """Names of sets; without anonymous ones, which belong to a rule."""
+    maps: frozenset[str] = frozenset()
+
+
 class Listing(NamedTuple):
     """An nftables table."""
 
-    structure: str
-    """Its sets, chains and rules as text, without elements."""
+    structure: TableStructure
     elements: Mapping[str, Mapping[bytes, Value]]
     """By set or map: the values by key. Sets that rules write to are left out."""
 

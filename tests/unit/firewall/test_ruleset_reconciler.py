@@ -22,7 +22,7 @@ from sandnet.firewall.ruleset_reconciler import RulesetReconciler
 from sandnet.kernel.fake.common import FaultInjector
 from sandnet.kernel.fake.host import FakeFirewall
 from sandnet.kernel.nft_types import host_number, link_name, mac_address, padded
-from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, Value
+from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, TableStructure, Value
 from sandnet.kernel.workers import Workers
 from sandnet.model import Network, Phase, Subnet
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
@@ -53,7 +53,7 @@ class _Filter(FakeFirewall):
 
     def __init__(self) -> None:
         super().__init__(FaultInjector())
-        self.frame = "as made"
+        self.frame = TableStructure("as made")
         self.changes = 0
 
     def change(self, removed: Elements, added: Elements, *, absent: bool = False) -> None:
@@ -64,13 +64,13 @@ class _Filter(FakeFirewall):
         found = super().listing(table)
         return found and found._replace(structure=self.frame)
 
-    def structure(self, table: str) -> str | None:
+    def structure(self, table: str) -> TableStructure | None:
         return None if super().structure(table) is None else self.frame
 
     def apply(self, script: str, elements: Elements = NO_ELEMENTS) -> None:
         super().apply(script, elements)
         if f"table {TABLE} {{" in script:
-            self.frame = "as made"
+            self.frame = TableStructure("as made")
 
 
 class Bench:
@@ -123,7 +123,7 @@ async def test_missing_and_foreign_elements_are_both_reported() -> None:
 async def test_removed_and_rewritten_tables_are_reported() -> None:
     bench = await started()
     del bench.filter.tables[BRIDGE]
-    bench.filter.frame = "rewritten"
+    bench.filter.frame = TableStructure("rewritten")
     found: list[Fault] = await bench.upkeep.faults()
     assert [(fault.object, fault.problem) for fault in found] == [
         (TABLE, f"chains, rules or sets of table {TABLE} have been changed"),
@@ -135,7 +135,7 @@ async def test_repair_fixes_any_damage() -> None:
     bench = await started()
     bench.bridges().clear()
     del bench.filter.tables[BRIDGE]
-    bench.filter.frame = "rewritten"
+    bench.filter.frame = TableStructure("rewritten")
     await bench.upkeep.repair()
     assert await bench.problems() == []
     assert bench.bridges().keys() == {link_name("snb0")}
@@ -177,12 +177,12 @@ async def test_rules_broken_during_creation_are_not_accepted(
         apply(script, elements)
         times[0] += 1
         if times[0] == 1:
-            bench.filter.frame, bench.filter.foreign = "broken", 7
+            bench.filter.frame, bench.filter.foreign = TableStructure("broken"), 7
 
     monkeypatch.setattr(bench.filter, "apply", disturbed)
     await bench.upkeep.repair()
-    assert (times, bench.filter.frame) == ([2], "as made")
-    bench.filter.frame = "broken"
+    assert (times, bench.filter.frame) == ([2], TableStructure("as made"))
+    bench.filter.frame = TableStructure("broken")
     assert await bench.problems()
 
 

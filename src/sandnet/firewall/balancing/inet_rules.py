@@ -8,11 +8,15 @@ from sandnet.model import Affinity
 
 
 def inet_maps() -> str:
-    """Return the maps of the inet table, one for each kind of destination and each affinity."""
+    """Return the maps of the inet table, one for each kind of destination and each affinity.
+
+    Their ports are declared as those of TCP and hold for every protocol: libnftables 1.0.6 cannot read ``ip daddr . th
+    dport`` back from the kernel ("conflicting protocols").
+    """
     lines = []
     for affinity in Affinity:
         for ip, version in (("ip", 4), ("ip6", 6)):
-            port, target = "meta l4proto . th dport . meta length", f"{ip} daddr . th dport"
+            port, target = "meta l4proto . tcp dport . meta length", f"{ip} daddr . tcp dport"
             lines += [
                 f"  map any{version}_{affinity} {{ typeof {port} : {target}; }}",
                 f"  map one{version}_{affinity} {{ typeof {ip} daddr . {port} : {target}; }}",

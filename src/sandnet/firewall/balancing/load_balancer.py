@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandnet.errors import Error
 from sandnet.firewall.balancing import hash_seeds, service_elements
 from sandnet.firewall.balancing.service_elements import BalancedService
-from sandnet.firewall.balancing.service_rules import bridge_ruleset, no_bridge_table
+from sandnet.firewall.balancing.service_rules import bridge_ruleset
 from sandnet.firewall.base import NetworkState
 from sandnet.firewall.ruleset.conntrack_cleanup import ConntrackCleanup
-from sandnet.firewall.ruleset.elements import BRIDGE, ElementMap, by_set, difference, merge
+from sandnet.firewall.ruleset.elements import BRIDGE, INET, ElementMap, by_set, difference, merge
 from sandnet.firewall.ruleset.planned_change import NO_CHANGE, PlannedChange
+from sandnet.firewall.ruleset.tables import no_table
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
 from sandnet.kernel.types import Elements
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface
+
+_log = logging.getLogger(__name__)
 
 RECENT: Final = 16
 """Services whose elements are kept: about 60 KiB each."""
@@ -41,14 +45,10 @@ class LoadBalancer:
         self._conntrack = ConntrackCleanup(firewall, workers)
         self._secret = hash_seeds.new_secret()
 
-    async def start(self, script: str, tables: Elements, state: Sequence[NetworkState]) -> None:
-        """Put all services in place, in one transaction with both tables. Learned flows stay.
-
-        A bridge table that cannot be changed into the desired one (it is of another version) is replaced.
+    async def load(self, state: Sequence[NetworkState]) -> None:
+        """Take the services from the records, and the seeds of their hashes from the table that the kernel has.
 
         Args:
-            script: declares the inet table, and anti-spoofing in the bridge table.
-            tables: the elements of both, without those of services.
             state: the networks with what is attached.
         """
         endpoints = [each for network in state for each in network.endpoints]
@@ -57,17 +57,24 @@ class LoadBalancer:
         secret = hash_seeds.find_secret(await self._workers.run(self._firewall.members, BRIDGE, hash_seeds.SEED_SET))
         self._secret = secret or self._secret
         if not secret:  # a table of an earlier release, or none: nothing in it can be kept
-            await self._workers.run(self._firewall.apply, no_bridge_table())
-        await self.repair(script, tables)
+            await self._workers.run(self._firewall.apply, no_table(BRIDGE))
 
-    async def repair(self, script: str, tables: Elements) -> None:
-        """Put the services that are in memory in place in the same way; no change may run at the same time."""
-        whole = self.script(script)
+    async def write(self, script: str, removals: str, tables: Elements) -> None:
+        """Put both tables in place in one transaction. Learned flows stay. No change may run at the same time.
+
+        Tables that cannot be changed into the desired ones (they are of another version) are replaced.
+
+        Args:
+            script: see :meth:`script`.
+            removals: the statements that remove what the tables have and the script does not declare.
+            tables: the elements of both, without those of services.
+        """
         elements = await self._workers.run(self.elements, tables, self.services())
         try:
-            await self._workers.run(self._firewall.apply, whole, elements)
-        except Error:
-            await self._workers.run(self._firewall.apply, no_bridge_table() + whole, elements)
+            await self._workers.run(self._firewall.apply, script + removals, elements)
+        except Error as refused:
+            _log.warning("both tables of the packet filter are replaced, as they cannot be changed: %s", refused)
+            await self._workers.run(self._firewall.apply, no_table(BRIDGE) + no_table(INET) + script, elements)
         self._refused.clear()
 
     def services(self) -> Sequence[BalancedService]:
@@ -116,7 +123,6 @@ class LoadBalancer:
 
     def script(self, tables: str) -> str:
         """Return the script that puts both tables in place without elements; ``tables`` is that of the other parts."""
-        # the bridge table first: it keeps its position in the list of tables, and the other one is made again behind it
         return hash_seeds.insert_seeds(f"{bridge_ruleset()}{tables}", self._secret)
 
     def elements(self, tables: Elements, services: Sequence[BalancedService]) -> ElementMap:

@@ -324,11 +324,6 @@ def _objects(family: Family, room: Room) -> list[str]:
     ]
 
 
-def no_bridge_table() -> str:
-    """Return the script that deletes the table, whether it exists or not."""
-    return f"add table {BRIDGE}\ndelete table {BRIDGE}\n"
-
-
 def router(net: Network) -> Iterator[tuple[Element, Value]]:
     """Yield the element that lets frames to a network's bridge itself pass.
 

@@ -9,7 +9,7 @@ from sandnet.errors import Error, Kind
 from sandnet.kernel.base import RULES_MISSING
 from sandnet.kernel.fake.common import FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
-from sandnet.kernel.types import NO_ELEMENTS, BridgeRoute, Elements, Listing, RouteSource, Value
+from sandnet.kernel.types import NO_ELEMENTS, BridgeRoute, Elements, Listing, RouteSource, TableStructure, Value
 from sandnet.kernel.validation import MAX_PORT, check_name, check_port, conflicts, not_local, taken
 from sandnet.model.address import Address, Prefix
 
@@ -99,12 +99,12 @@ class FakeFirewall:
         """Return its elements; there are no rules to compare."""
         if table not in self.tables:
             return None
-        return Listing("", {name: dict(found) for name, found in self.tables[table].items()})
+        return Listing(TableStructure(), {name: dict(found) for name, found in self.tables[table].items()})
 
     @recorded
-    def structure(self, table: str) -> str | None:
+    def structure(self, table: str) -> TableStructure | None:
         """Return that of :meth:`listing`."""
-        return "" if table in self.tables else None
+        return TableStructure() if table in self.tables else None
 
     @recorded
     def members(self, table: str, name: str) -> frozenset[bytes]:

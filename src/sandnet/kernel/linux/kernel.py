@@ -16,7 +16,7 @@ from sandnet.kernel.linux.state_reader import LinuxStateReader
 from sandnet.kernel.linux.sysctl import ProcSysctl
 from sandnet.kernel.linux.watcher import LinuxWatcher
 from sandnet.kernel.netlink.conntrack import Conntrack
-from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing
+from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, TableStructure
 from sandnet.model.address import Address
 
 
@@ -47,7 +47,7 @@ class LinuxFirewall:
         """See :meth:`sandnet.kernel.linux.nftables.Nftables.listing`."""
         return self._nftables.listing(table)
 
-    def structure(self, table: str) -> str | None:
+    def structure(self, table: str) -> TableStructure | None:
         """See :meth:`sandnet.kernel.linux.nftables.Nftables.structure`."""
         return self._nftables.structure(table)
 

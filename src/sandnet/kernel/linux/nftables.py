@@ -28,7 +28,7 @@ from sandnet.kernel.nft_types import declared_sets, spelled_elements
 from sandnet.kernel.nftables.element_messages import addition, removal
 from sandnet.kernel.nftables.nfnetlink import Nfnetlink, TableDeclaration
 from sandnet.kernel.nftables.script_compiler import compiled
-from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, Value
+from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, TableStructure, Value
 from sandnet.prerequisites import NFTABLES_LIBRARY, install_command
 
 _log = logging.getLogger(__name__)
@@ -196,19 +196,19 @@ class Nftables:
         found = self._declared(table)
         if found is None:
             return None
-        elements = {name: self._elements(table, name) for name in found.sets}
+        elements = {name: self._elements(table, name) for name in found.listable}
         present = {name: each for name, each in elements.items() if each is not None}
         # a set that is missing was removed, probably with the table, while it was read
-        return Listing(found.frame, present) if len(present) == len(elements) else None
+        return Listing(found.structure, present) if len(present) == len(elements) else None
 
-    def structure(self, table: str) -> str | None:
+    def structure(self, table: str) -> TableStructure | None:
         """Return a table's chains, rules and sets, without elements; ``None``: there is none.
 
         Raises:
             Error: as :meth:`run`.
         """
         found = self._declared(table)
-        return found.frame if found else None
+        return found.structure if found else None
 
     def members(self, table: str, name: str) -> frozenset[bytes]:
         """Return the keys of one set; none where there is no such set.

@@ -8,7 +8,7 @@ numbers: ``linux/netfilter/nfnetlink.h``, ``linux/netfilter/nf_tables.h``.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from sandnet.kernel.netlink.shared_socket import SharedSocket
@@ -23,7 +23,7 @@ from sandnet.kernel.netlink.socket import (
     to_text,
 )
 from sandnet.kernel.nftables.element_messages import FAMILIES, GET_ELEMENT, HEADER, decoded, request
-from sandnet.kernel.types import Value
+from sandnet.kernel.types import TableStructure, Value
 
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 10 << 8
@@ -47,8 +47,11 @@ _RULE: Final = (1, 2, 4)
 _SET: Final = (1, 2, 3, 4, 5, 6, 7, 11)
 """Table, name, flags, types and lengths of key and data, timeout; not the number of elements."""
 _NAME: Final = 2
+"""Attribute of a set."""
+_CHAIN_NAME: Final = 3
 _FLAGS: Final = 3
 _ANONYMOUS: Final = 0x1
+_MAP: Final = 0x8
 _TIMEOUT: Final = 0x10
 _WRITTEN_BY_RULES: Final = 0x20
 
@@ -60,9 +63,9 @@ _Attributes = dict[int, bytes]
 class TableDeclaration(NamedTuple):
     """A table without its elements."""
 
-    frame: str
-    """Chains, rules and sets as the kernel reports them, in hexadecimal digits, for comparison only."""
-    sets: tuple[str, ...]
+    structure: TableStructure
+    """The frame has chains, rules and sets as the kernel reports them, in hexadecimal digits."""
+    listable: tuple[str, ...]
     """The names of the sets and maps whose elements can be listed: all except for those that rules write to."""
 
 
@@ -147,7 +150,17 @@ def _declared(chains: list[_Attributes], rules: list[_Attributes], sets: list[_A
     frame = "\n".join(
         f"{kind} {' '.join(each.get(key, b'').hex() for key in keys)}" for kind, keys, found in parts for each in found
     )
-    return TableDeclaration(frame, tuple(listable for each in sets if (listable := _listable(each))))
+    plain, maps = ([each for each in sets if _flags_of(each) & (_ANONYMOUS | _MAP) == kind] for kind in (0, _MAP))
+    structure = TableStructure(frame, _names(chains, _CHAIN_NAME), _names(plain, _NAME), _names(maps, _NAME))
+    return TableDeclaration(structure, tuple(listable for each in sets if (listable := _listable(each))))
+
+
+def _names(found: Iterable[_Attributes], key: int) -> frozenset[str]:
+    return frozenset(to_text(each.get(key)) for each in found)
+
+
+def _flags_of(found: _Attributes) -> int:
+    return int.from_bytes(found.get(_FLAGS, b""), "big")
 
 
 def _dump(netlink: Netlink, kind: int, family: str, table: str) -> Iterator[dict[int, bytes]]:
@@ -165,7 +178,6 @@ def _dump(netlink: Netlink, kind: int, family: str, table: str) -> Iterator[dict
 
 
 def _listable(found: dict[int, bytes]) -> str:
-    flags = int.from_bytes(found.get(_FLAGS, b""), "big")
-    if flags & (_ANONYMOUS | _TIMEOUT | _WRITTEN_BY_RULES):
+    if _flags_of(found) & (_ANONYMOUS | _TIMEOUT | _WRITTEN_BY_RULES):
         return ""
     return to_text(found.get(_NAME))
