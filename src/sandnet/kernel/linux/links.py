@@ -30,12 +30,13 @@ from sandnet.kernel.netlink.rtnetlink import (
     IFLA_IFNAME,
     IFLA_MASTER,
     LOOPBACK,
-    RTM_DELLINK,
     RTM_NEWLINK,
     RTM_SETLINK,
     add_address,
     alias,
     bridge_info,
+    change_links,
+    delete_group,
     family_options,
     get_device,
     get_link,
@@ -155,10 +156,10 @@ class LinuxLinks:
             for link in present:
                 if not link.kind:
                     raise Error(Kind.CONFLICT, f"link {link.name} is a device that cannot be deleted")
-            for link in present:
-                here.call(RTM_SETLINK, link_header(link.ifindex) + u32(IFLA_GROUP, DELETING), accept=(errno.ENODEV,))
+            group = u32(IFLA_GROUP, DELETING)
+            change_links(here, [link_header(link.ifindex) + group for link in present])
             if present:
-                _delete_group(here, DELETING)
+                delete_group(here, DELETING)
 
     def plug(self, namespace: str, veth: Veth) -> None:
         """Ensure the pair: the host end on the bridge and up, the other end in the namespace and up.
@@ -257,9 +258,8 @@ class LinuxLinks:
     def retire(self, host_links: Iterable[str]) -> None:
         """Silence links at once (down, in the link group that ``reap`` deletes). Absent ones are success."""
         with map_errors("retire links"), Netlink() as here:
-            for name in host_links:
-                body = link_header(up=False) + string(IFLA_IFNAME, name) + u32(IFLA_GROUP, RETIRED)
-                here.call(RTM_SETLINK, body + attribute(IFLA_IFALIAS, b""), accept=(errno.ENODEV,))
+            silent = u32(IFLA_GROUP, RETIRED) + attribute(IFLA_IFALIAS, b"")
+            change_links(here, [link_header(up=False) + string(IFLA_IFNAME, name) + silent for name in host_links])
 
     def forget_neighbours(self, bridge: str, addresses: Sequence[Address]) -> None:
         """See :meth:`sandnet.kernel.base.Links.forget_neighbours`."""
@@ -270,7 +270,7 @@ class LinuxLinks:
     def reap(self) -> None:
         """Delete all retired links in one request."""
         with map_errors("delete retired links"), Netlink() as here:
-            _delete_group(here, RETIRED)
+            delete_group(here, RETIRED)
 
     def solicit(self, names: Iterable[str]) -> None:
         """See :meth:`sandnet.kernel.base.Links.solicit`."""
@@ -350,11 +350,6 @@ def _ensure_address(netlink: Netlink, index: int, address: Interface, *, made: b
     """Give a link an address; where it had the address already, add its connected route if that is missing."""
     if not add_address(netlink, index, address) and not made:
         add_connected(netlink, index, address)
-
-
-def _delete_group(here: Netlink, group: int) -> None:
-    absent = (errno.ENODEV, errno.ESRCH)
-    here.call(RTM_DELLINK, link_header() + u32(IFLA_GROUP, group), accept=absent)
 
 
 def _make_pair(ends: _Ends, veth: Veth) -> None:

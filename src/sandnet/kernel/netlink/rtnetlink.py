@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Interface, ip_interface
 from typing import Final, NamedTuple
 
@@ -46,6 +46,8 @@ RTM_GETRULE: Final = 34
 RTM_NEWNETCONF: Final = 80
 RTM_GETNSID: Final = 90
 
+_AT_ONCE: Final = 500
+"""Changes in one datagram: about 50 KB, less than a socket may usually send."""
 IFF_UP: Final = 0x1
 LOOPBACK: Final = 1
 """Index of ``lo``, the same in every namespace (``LOOPBACK_IFINDEX``)."""
@@ -341,3 +343,16 @@ def list_addresses(netlink: Netlink, index: int) -> list[Interface]:
         if packed and owner == index:
             found.append(ip_interface((packed, length)))
     return found
+
+
+def change_links(netlink: Netlink, bodies: Sequence[bytes]) -> None:
+    """Send changes of links (``RTM_SETLINK``), many in one datagram; absent links are success."""
+    for first in range(0, len(bodies), _AT_ONCE):
+        chunk = bodies[first : first + _AT_ONCE]
+        netlink.batch([Request(RTM_SETLINK, body, accept=(errno.ENODEV,)) for body in chunk])
+
+
+def delete_group(netlink: Netlink, group: int) -> None:
+    """Delete all links of a group in one request, and so with one grace period; none is success."""
+    absent = (errno.ENODEV, errno.ESRCH)
+    netlink.call(RTM_DELLINK, link_header() + u32(IFLA_GROUP, group), accept=absent)
