@@ -18,7 +18,7 @@ FLOOR = {
     **dict.fromkeys(
         ("errors", "escaping", "logs", "model", "passed_descriptors", "prerequisites", "threads", "wire"), 0
     ),
-    **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "http_exchange", "cli"), 1),
+    **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "http_exchange", "cli", "cni"), 1),
     **dict.fromkeys(("ipam", "firewall"), 2),
     **dict.fromkeys(("drivers",), 3),
     **dict.fromkeys(("core",), 4),
@@ -41,9 +41,10 @@ SUB_PACKAGES = {
     "api": (
         {"errors", "parsing", "network_options", "subnet_options"},
         {"middleware"},
-        {"libnetwork", "plugin"},
+        {"libnetwork", "plugin", "cni"},
         {"app"},
     ),
+    "cni": ({"exchange", "replies"}, {""}),
     "firewall": ({"base"}, {"ruleset"}, {"balancing"}, {""}),
     "dns": ({""}, {"server"}),
     "cli": ({""}, {"execution"}, {"commands"}),
@@ -72,8 +73,8 @@ UPWARD = {
     ("cli/commands/state.py", "statefile"): "two that read and write the server's own file; inside their functions",
     ("cli/commands/state.py", "config"): "the same",
 }
-LIGHT = {"client", "transport", "http_exchange", "cli"}
-LIGHT_IMPORTS = {"errors", "escaping", "prerequisites", "wire", "client", "transport", "http_exchange", "cli"}
+LIGHT = {"client", "transport", "http_exchange", "cli", "cni"}
+LIGHT_IMPORTS = {"errors", "escaping", "prerequisites", "wire", "client", "transport", "http_exchange", "cli", "cni"}
 LIGHT_PACKAGES = {"click", "httptools", "msgspec"}
 DRIVERS = {"null", "host", "bridge", "overlay", "macvlan", "remote"}
 """What else is in ``drivers/`` is shared ground, which knows no driver."""

@@ -1,4 +1,4 @@
-"""The ASGI application that serves the libnetwork dialect."""
+"""The ASGI application that serves the dialects."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from sandnet.api import errors
+from sandnet.api.cni import commands as cni_commands
 from sandnet.api.libnetwork import (
     openapi,
     routes_events,
@@ -60,7 +61,7 @@ def create_app(controller: Controller, *, version: str, streams: Streams | None 
         return Response(document(), media_type="application/json")
 
     app = Litestar(
-        route_handlers=[*HANDLERS, openapi_json],
+        route_handlers=[*HANDLERS, openapi_json, cni_commands.ROUTER],
         dependencies=dependencies,
         state=State({"streams": streams or Streams()}),
         before_request=prepare,

@@ -10,14 +10,17 @@ from sandnet.core.engine.remote_driver import EngineNetworks
 from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.lifecycle.deletion import Deletion
 from sandnet.core.lifecycle.endpoints import Endpoints
+from sandnet.core.lifecycle.liveness import NamespaceUse
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.process_termination import end_processes
+from sandnet.core.lifecycle.runtime_attachments import RuntimeAttachments
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.lifecycle.services import Services
 from sandnet.core.monitoring.health_checks import HealthChecks
 from sandnet.core.monitoring.process_watcher import ProcessWatcher
 from sandnet.core.reconcile.drift_watcher import DriftWatcher
 from sandnet.core.reconcile.reconciler import Reconciler
+from sandnet.core.reconcile.scanner import Candidates
 from sandnet.core.reconcile.unheld_ports import PortHolding
 from sandnet.core.recovery.rebuild import Rebuild
 from sandnet.core.recovery.restore import Restore
@@ -82,6 +85,17 @@ class Controller:
             self.engine_ipam,
             context.locks,
             (self.networks, self.endpoints, self.sandboxes, self.removal),
+        )
+        self.runtime_attachments = RuntimeAttachments(
+            context.records,
+            context.operations,
+            context.locks,
+            context.resolver_sync,
+            NamespaceUse(context.kernel, context.workers),
+            networks=self.networks,
+            endpoints=self.endpoints,
+            sandboxes=self.sandboxes,
+            removal=self.removal,
         )
         self._holding = PortHolding(context)
         self.reconcile = Reconciler(context, self.sandboxes, self.removal, self._holding)
@@ -157,6 +171,11 @@ class Controller:
                 Kind.NOT_FOUND, reason, "names are answered in sandboxes with an interface only", "no_name_server"
             )
         return await service.explain(sandbox.container_id, name)
+
+    async def inspect_sandbox(self, container_id: str) -> list[str]:
+        """Return what differs in the kernel from a container's records, as texts; nothing is repaired."""
+        drifts = await self.reconcile.reconcile(Candidates((), [container_id]), fix=False)
+        return [drift.problem for drift in drifts]
 
     def add_health_check(self, problem: Callable[[], str]) -> None:
         """Add a check to :meth:`health`, for a part of the daemon outside the controller.

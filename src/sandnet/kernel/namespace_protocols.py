@@ -60,6 +60,14 @@ class Namespaces(Protocol):
         """
         ...
 
+    def leads_to(self, path: str, inode: int) -> bool:
+        """Return whether the file at ``path`` is the network namespace with that inode number.
+
+        Raises:
+            Error: ``UNAVAILABLE`` that cannot be read.
+        """
+        ...
+
     def find(self, key: str) -> Namespace | None:
         """Return the namespace pinned at ``key``, or ``None``."""
         ...

@@ -125,3 +125,15 @@ def in_namespace(namespace: int) -> Iterator[None]:
     with restoring_namespace():
         _check(_libc.setns(namespace, CLONE_NEWNET))
         yield
+
+
+def is_namespace(path: str, inode: int) -> bool:
+    """Return whether the file at ``path`` is the network namespace with that inode number.
+
+    The file is not opened: this check is made every second, for each namespace without a process.
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
+        return False
+    return (found.st_dev, found.st_ino) == (os.stat(OWN_NAMESPACE).st_dev, inode)

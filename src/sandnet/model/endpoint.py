@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import Final
 
 import msgspec
 
@@ -74,6 +75,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Process whose exit deletes the endpoint and detaches its sandboxes."""
     orphaned: bool = False
     """Whether its last container exited without a leave, and no other has joined since."""
+    owner: str = ""
+    """The attachment of a container runtime for which alone it exists (:func:`runtime_owner`): it is deleted with its
+    last container. Empty: it is kept."""
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,3 +100,14 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     probe: Probe | None = None
     watch_pid: int = 0
     """Process whose exit deletes the endpoint; 0: none."""
+    owner: str = ""
+    """See :attr:`Endpoint.owner`."""
+
+
+RUNTIME_OWNER: Final = "cni/"
+"""Beginning of the owners that are attachments of a container runtime."""
+
+
+def runtime_owner(container_id: str, interface: str) -> str:
+    """Return the owner of the endpoint that a container runtime's attachment has: the CNI specification's key of it."""
+    return f"{RUNTIME_OWNER}{container_id}/{interface}"

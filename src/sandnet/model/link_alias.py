@@ -75,7 +75,7 @@ class AttachmentAlias(NamedTuple):
     flags: str
     """``j`` the namespace was joined; ``u`` its ``lo`` was up; ``l`` the address is a separate lease; ``n`` the
     attachment does not hold the endpoint's address; ``d`` drained; ``r`` the sandbox is removed when its processes have
-    exited; ``e`` a container engine has the namespace."""
+    exited; ``e`` a container engine has the namespace; ``o`` the endpoint is deleted with its last container."""
     values: Mapping[str, str]
     """``4`` and ``6`` the interface's addresses; ``a`` and ``b`` the endpoint's, if they differ; ``m`` the MAC, if not
     derived from the address; ``k`` the name in the sandbox directory, if it is not derived from the container's id;
@@ -127,6 +127,7 @@ def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachmen
         "d": attachment.drained,
         "r": sandbox.auto_remove,
         "e": sandbox.origin is Origin.EXTERNAL,
+        "o": bool(endpoint.owner),
     }
     flags = "".join(letter for letter, is_so in found.items() if is_so)
     own, own6 = attachment.address, attachment.address_ipv6

@@ -94,6 +94,9 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the sandbox is removed when ``process`` exits; without a process, when its namespace becomes empty."""
     occupied: bool = False
     """Whether processes were seen in the namespace; only kept with ``auto_remove`` and no ``process``."""
+    watched_path: str = ""
+    """Path of a joined namespace. Where it is given, ``auto_remove`` also waits until this path does not lead to the
+    namespace any more."""
 
     @property
     def has_files(self) -> bool:
@@ -159,6 +162,10 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     netns: str = ""
     """Absolute path of an existing network namespace."""
+    watch_netns: bool = False
+    """Whether to remove the sandbox when no process is in it and ``netns`` does not lead to it any more."""
+    interface: str = ""
+    """Name of the interface inside; empty: the first free one of ``eth0``, ``eth1``…"""
     pid: int = 0
     """Process whose network namespace becomes the sandbox, and whose exit is the container's."""
     external_key: str = ""

@@ -42,7 +42,7 @@ class Deletion:
                 ``INTERNAL`` with all failures: the same call finishes the work.
         """
         net = self._networks.deletable(ref)
-        await self._context.operations.run(self._network(net.id, force))
+        await self._context.operations.run(self.network_within(net.id, force=force))
 
     async def endpoint(self, network_ref: str, ref: str, *, force: bool = False) -> None:
         """Delete an endpoint, and the exited containers behind it; with ``force`` running ones too.
@@ -51,7 +51,7 @@ class Deletion:
             Error: ``NOT_FOUND``, ``IN_USE`` naming the containers, ``INTERNAL`` as :meth:`network`.
         """
         endpoint = self._endpoints.deletable(self._networks.find(network_ref), ref)
-        await self._context.operations.run(self._endpoint(endpoint.id, force))
+        await self._context.operations.run(self.endpoint_within(endpoint.id, force=force))
 
     async def remove_exited(self, sandbox: Sandbox) -> None:
         """Remove an exited container from all its endpoints; do nothing when its sandbox is removed, or is a later one.
@@ -61,6 +61,9 @@ class Deletion:
         """
         failures: list[BaseException] = []
         for attachment in reversed(self._records.attachments_of_container(sandbox.container_id)):
+            if self._is_current(sandbox) and self._is_owned(attachment):
+                failures += await gather_errors(self.remove_exited_endpoint(attachment.endpoint_id))
+                continue
             async with self._context.locks.hold(
                 f"endpoint/{attachment.endpoint_id}", f"sandbox/{sandbox.container_id}"
             ):
@@ -82,12 +85,18 @@ class Deletion:
             Error: as :meth:`endpoint`.
         """
         if self._records.endpoint(endpoint_id):
-            await self._endpoint(endpoint_id, force=True)
+            await self.endpoint_within(endpoint_id, force=True)
 
     def _is_current(self, sandbox: Sandbox) -> bool:
         """Return whether it is still the same sandbox, and no join has changed what it is tied to in the meantime."""
         known = self._records.sandbox(sandbox.container_id)
         return known is not None and _liveness(known) == _liveness(sandbox)
+
+    def _is_owned(self, attachment: Attachment) -> bool:
+        """Return whether the endpoint is deleted with this attachment, its last one."""
+        endpoint = self._records.endpoint(attachment.endpoint_id)
+        last = len(self._records.attachments_of_endpoint(attachment.endpoint_id)) == 1
+        return endpoint is not None and endpoint.owner != "" and last
 
     async def _mark_orphaned(self, leaving: Attachment) -> None:
         """Record that the endpoint's last container exited: then it does not block the deletion of its network."""
@@ -98,7 +107,8 @@ class Deletion:
 
     # Networks.
 
-    async def _network(self, network_id: str, force: bool) -> None:
+    async def network_within(self, network_id: str, *, force: bool = False) -> None:
+        """Delete a network as :meth:`network` does, as part of an operation in progress."""
         net = self._networks.get(network_id)
         if net.predefined:
             raise Error(Kind.PROTECTED, f"network {net.name} is predefined and cannot be deleted", code="predefined")
@@ -205,7 +215,8 @@ class Deletion:
 
     # Endpoints.
 
-    async def _endpoint(self, endpoint_id: str, force: bool) -> None:
+    async def endpoint_within(self, endpoint_id: str, *, force: bool = False) -> None:
+        """Delete an endpoint as :meth:`endpoint` does, as part of an operation in progress."""
         while not await self._try_endpoint(endpoint_id, force):
             pass  # a container joined while this waited for the locks
         await self._context.host_files.flush()

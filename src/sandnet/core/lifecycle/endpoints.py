@@ -65,7 +65,7 @@ class Endpoints:
             Error: ``NOT_FOUND``, ``NAME_TAKEN``, ``CONFLICT`` (address or port), ``EXHAUSTED``; nothing is left behind.
         """
         network = self._networks.find(network_ref)
-        return await self._context.operations.run(self._create(network, spec))
+        return await self._context.operations.run(self.create_within(network, spec))
 
     def deletable(self, network: Network, ref: str) -> Endpoint:
         """Return the endpoint as :meth:`find` does, or one that an earlier delete could not remove."""
@@ -75,7 +75,8 @@ class Endpoints:
         leftovers = [ep for ep in candidates if ep.phase is Phase.REMOVING]
         return leftovers[0] if leftovers else self.find(network, ref)
 
-    async def _create(self, network: Network, spec: EndpointSpec) -> Endpoint:
+    async def create_within(self, network: Network, spec: EndpointSpec) -> Endpoint:
+        """Create an endpoint as :meth:`create` does, as part of an operation in progress."""
         driver = self._context.driver(network.driver)
         await self._finish_interrupted(network, spec.name)
         self._refuse_taken(network, spec.name)
@@ -166,6 +167,7 @@ class Endpoints:
             affinity=spec.affinity,
             probe=spec.probe,
             process=process,
+            owner=spec.owner,
         )
         try:
             written = self._records.commit(put=[endpoint], cursor=lease.cursor)

@@ -110,6 +110,7 @@ def plan_sandbox(
         process=process,
         end_process=spec.end_process,
         auto_remove=process is not None if spec.auto_remove is None else spec.auto_remove,
+        watched_path=spec.netns if spec.watch_netns else "",
     )
 
 
@@ -176,14 +177,17 @@ def plan_attachment(
         spec: the options of the join.
         taken: the interface names in the namespace.
         host_link: the name of the prepared link on the host; empty: a new name.
+
+    Raises:
+        Error: ``CONFLICT`` the namespace has an interface of the requested name; ``EXHAUSTED`` a pool is full.
     """
+    host_link = host_link or port_name(new_id())
+    interface = outer_name(host_link) if spec.external_key else _interface(spec, taken)
     first = not records.attachments_of_endpoint(endpoint.id)
     lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None)
     if not first:
         lease = leases.take(network, EndpointSpec(name=endpoint.name))
         lease = lease._replace(mac=new_mac() if lease.mac else "")
-    host_link = host_link or port_name(new_id())
-    interface = outer_name(host_link) if spec.external_key else _free_interface(taken)
     attachment = Attachment(
         endpoint_id=endpoint.id,
         network_id=network.id,
@@ -208,6 +212,13 @@ def with_parent_host(sandbox: Sandbox, name: str, entry: HostEntry) -> Sandbox:
     """Return the sandbox with a new address for one name; of too many names the oldest is dropped."""
     kept = tuple(known for known in sandbox.parent_hosts if known.name.lower() != name.lower())
     return replace(sandbox, parent_hosts=(*kept[-(MAX_HOSTS - 1) :], entry))
+
+
+def _interface(spec: JoinSpec, taken: Collection[str]) -> str:
+    if spec.interface and spec.interface in taken:
+        message = f"the namespace of {spec.container_id} has an interface {spec.interface} already"
+        raise Error(Kind.CONFLICT, message, "request another name", "interface_taken")
+    return spec.interface or _free_interface(taken)
 
 
 def _free_interface(taken: Collection[str]) -> str:

@@ -71,3 +71,45 @@ class _ProcessSnapshot:
 def _exited(kernel: Kernel, sandboxes: Iterable[Sandbox]) -> Set[str]:
     snapshot = _ProcessSnapshot(kernel)
     return {sandbox.container_id for sandbox in sandboxes if snapshot.has_exited(sandbox)}
+
+
+def namespaces_in_use(kernel: Kernel, sandboxes: Iterable[Sandbox]) -> Set[int]:
+    """Return the inode numbers of the namespaces that something uses; a job for a worker thread.
+
+    A process uses the namespace that it is in. A sandbox's watched path uses the namespace that it leads to: a
+    container runtime keeps one there before the first process starts in it, and after the last one has ended.
+
+    Raises:
+        Error: ``UNAVAILABLE`` the kernel does not return it.
+    """
+    occupied = kernel.processes.namespaces()
+    watched = (each for each in sandboxes if each.watched_path and each.inode not in occupied)
+    return occupied | {each.inode for each in watched if _leads_to(kernel, each)}
+
+
+def _leads_to(kernel: Kernel, sandbox: Sandbox) -> bool:
+    """Return whether the watched path leads to the sandbox's namespace; a path that cannot be read counts as such."""
+    try:
+        return kernel.namespaces.leads_to(sandbox.watched_path, sandbox.inode)
+    except Error:
+        return True
+
+
+class NamespaceUse:
+    """Answers whether network namespaces are in use, from the kernel."""
+
+    def __init__(self, kernel: Kernel, workers: Workers) -> None:
+        self._kernel = kernel
+        self._workers = workers
+
+    async def is_in_use(self, sandbox: Sandbox) -> bool:
+        """Return whether something uses the sandbox's namespace; see :func:`namespaces_in_use`."""
+        return sandbox.inode in await self._workers.run(namespaces_in_use, self._kernel, [sandbox])
+
+    async def is_at_another(self, path: str, sandbox: Sandbox) -> bool:
+        """Return whether ``path`` leads to a network namespace, and not to the sandbox's."""
+        try:
+            found = await self._workers.run(self._kernel.namespaces.identify, path=path)
+        except Error:
+            return False
+        return found.inode != sandbox.inode

@@ -91,7 +91,7 @@ class Networks:
         Raises:
             Error: ``NAME_TAKEN``, ``NOT_FOUND`` (driver), or an error of the driver; nothing is left behind.
         """
-        return await self._context.operations.run(self._create(spec, predefined))
+        return await self._context.operations.run(self.create_within(spec, predefined=predefined))
 
     def deletable(self, ref: str) -> Network:
         """Return the network as :meth:`find` does, or one that an earlier delete could not remove."""
@@ -101,7 +101,8 @@ class Networks:
             return exact
         return leftovers[0] if leftovers else self.find(ref)
 
-    async def _create(self, spec: NetworkSpec, predefined: bool) -> Network:
+    async def create_within(self, spec: NetworkSpec, *, predefined: bool = False) -> Network:
+        """Create a network as :meth:`create` does, as part of an operation in progress."""
         driver = self._context.driver(spec.driver)
         await self._finish_interrupted(spec.name)
         async with self._context.locks.hold("networks"):  # two plans at once would choose one subnet

@@ -70,7 +70,7 @@ class Sandboxes:
         """
         network = self._networks.find(network_ref)
         endpoint = self._endpoints.find(network, endpoint_ref)
-        return await self._context.operations.run(self._join(endpoint.id, spec, many))
+        return await self._context.operations.run(self.join_within(endpoint.id, spec, many=many))
 
     async def leave(self, network_ref: str, endpoint_ref: str, container_id: str) -> None:
         """Remove a container, by id or unique id prefix, from an endpoint; its last leave removes its sandbox.
@@ -108,7 +108,8 @@ class Sandboxes:
 
     # Joining.
 
-    async def _join(self, endpoint_id: str, spec: JoinSpec, many: bool) -> Sandbox:
+    async def join_within(self, endpoint_id: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
+        """Join a container as :meth:`join` does, as part of an operation in progress."""
         await self._finish_interrupted(endpoint_id, spec.container_id)
         async with self._hold(endpoint_id, spec.container_id):
             network, endpoint = self._usable(endpoint_id)

@@ -3,7 +3,7 @@
 They share commits, kernel requests and transactions. The deletion of a link costs the kernel a grace period of some 20
 ms, for one link or sixty, and every program that waits for the same lock of the kernel waits with it. So a thousand
 sandboxes are removed in bulk, by the steps of a leave. Sandboxes that are no simple case (several networks, a backend
-beside others, a phase other than ``ready``) are left for removal one by one.
+beside others, an endpoint that is deleted along, a phase other than ``ready``) are left for removal one by one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class BulkRemoval:
         if len(attachments) != 1 or attachments[0].phase is not Phase.READY or attachments[0].leased:
             return None
         alone = len(self._records.attachments_of_endpoint(attachments[0].endpoint_id)) == 1
-        return attachments[0] if alone and self._network_and_endpoint(attachments[0]) else None
+        found = self._network_and_endpoint(attachments[0])
+        return attachments[0] if alone and found and not found[1].owner else None
 
     def _network_and_endpoint(self, attachment: Attachment) -> tuple[Network, Endpoint] | None:
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)

@@ -2,7 +2,8 @@
 
 The event loop waits for a process by a descriptor, which costs nothing while the process runs. A sandbox that is to be
 removed after the last process in its namespace has no such descriptor: the kernel does not report that a namespace has
-become empty. So these namespaces are checked once a second, all in one job, and only if there are any.
+become empty. So these namespaces are checked once a second, all in one job, and only if there are any. Where the path
+of a container runtime's namespace is known, the namespace is in use as long as the path leads to it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.deletion import Deletion
+from sandnet.core.lifecycle.liveness import namespaces_in_use
 from sandnet.core.monitoring.bulk_removal import BulkRemoval
 from sandnet.core.runtime.context import Context
 from sandnet.core.state.events import Event
@@ -246,21 +248,23 @@ class ProcessWatcher:
             await self._scan_namespaces()
 
     async def _scan_namespaces(self) -> None:
-        occupied = await self._context.workers.run(self._context.kernel.processes.namespaces)
-        for tie in list(self._namespaces):
-            sandbox = self._context.records.sandbox(tie.id)
-            if sandbox and sandbox.sequence == tie.sequence:
-                await self._scan_namespace(tie, sandbox, occupied)
+        found = ((tie, self._context.records.sandbox(tie.id)) for tie in self._namespaces)
+        sandboxes = {tie: each for tie, each in found if each and each.sequence == tie.sequence}
+        in_use = await self._context.workers.run(namespaces_in_use, self._context.kernel, list(sandboxes.values()))
+        for tie, sandbox in sandboxes.items():
+            await self._scan_namespace(tie, sandbox, in_use)
 
-    async def _scan_namespace(self, tie: TiedObject, sandbox: Sandbox, occupied: Set[int]) -> None:
-        if sandbox.inode in occupied:
+    async def _scan_namespace(self, tie: TiedObject, sandbox: Sandbox, in_use: Set[int]) -> None:
+        if sandbox.inode in in_use:
             self._empty.discard(tie)
-            if not sandbox.occupied:
+            if not sandbox.occupied and not sandbox.watched_path:
                 await self._context.operations.run(self._record_occupied(tie))
         elif tie in self._empty:
             _log.info("no process is left in the namespace of %s", sandbox.container_id)
             self._remove(tie)
-        elif sandbox.occupied:  # one check is not enough: between two commands of a script there is no process either
+        elif (
+            sandbox.occupied or sandbox.watched_path
+        ):  # one check is not enough: between two commands of a script there is no process either
             self._empty.add(tie)
 
     async def _record_occupied(self, tie: TiedObject) -> None:

@@ -169,13 +169,18 @@ class Restore:
         The deletion of a network or an endpoint may include all it has.
         """
         networks = {net.id: net for net in self._records.networks() if net.phase is not Phase.READY}
-        endpoints = {
-            ep.id: ep for ep in self._records.endpoints() if ep.phase is not Phase.READY or ep.network_id in networks
-        }
+        endpoints = {ep.id: ep for ep in self._records.endpoints() if ep.network_id in networks or self._is_left(ep)}
         attachments = self._records.attachments()
         await self._disconnect(a for a in attachments if a.phase is not Phase.READY or a.endpoint_id in endpoints)
         await self._run_all("endpoint", map(self._remove_endpoint, endpoints.values()))
         await self._run_all("network", map(self._networks.remove, networks.values()))
+
+    def _is_left(self, endpoint: Endpoint) -> bool:
+        """Return whether an interrupted operation left the endpoint, which no one would delete."""
+        if endpoint.phase is not Phase.READY:
+            return True
+        attached = self._records.attachments_of_endpoint(endpoint.id)
+        return bool(endpoint.owner) and all(each.phase is not Phase.READY for each in attached)
 
     async def _remove_endpoint(self, endpoint: Endpoint) -> None:
         await self._endpoints.remove(self._networks.get(endpoint.network_id), endpoint)

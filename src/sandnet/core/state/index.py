@@ -28,7 +28,11 @@ def weight(record: Record) -> int:
             return _BASE + _strings_weight([*record.labels, *record.labels.values()])
         case Endpoint():
             words = [*record.labels, *record.labels.values(), *record.aliases]
-            return _BASE + _strings_weight(words) + _PORT * (len(record.ports) + len(record.exposed_ports))
+            return (
+                _BASE
+                + _strings_weight([*words, record.owner])
+                + _PORT * (len(record.ports) + len(record.exposed_ports))
+            )
         case Sandbox():
             lines = [entry.name for entry in (*record.extra_hosts, *record.parent_hosts)]
             lines += [update.name for update in record.parent_updates]
@@ -104,6 +108,8 @@ def _groups_of(record: Record) -> Iterator[str]:
             yield f"name/{record.name}"
             yield f"network/{record.network_id}/{record.name}"
             yield f"id/{record.id}"
+            if record.owner:
+                yield f"owner/{record.owner}"
         case Sandbox():
             yield f"key/{record.key}"
         case Attachment():

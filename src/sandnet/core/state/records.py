@@ -168,6 +168,10 @@ class Records:
         """Return the endpoints with that name, of one network or of all."""
         return self._endpoints.group(f"network/{network_id}/{name}" if network_id else f"name/{name}")
 
+    def endpoints_owned(self, owner: str) -> list[Endpoint]:
+        """Return the endpoints of that owner."""
+        return self._endpoints.group(f"owner/{owner}")
+
     def sandboxes(self) -> list[Sandbox]:
         """Return all sandboxes."""
         return self._sandboxes.all()

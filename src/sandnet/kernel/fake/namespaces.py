@@ -105,6 +105,14 @@ class FakeNamespaces:
         return Namespace("", inode, self._spaces[inode].loopback_up)
 
     @recorded
+    def leads_to(self, path: str, inode: int) -> bool:
+        """Return whether the namespace at ``path`` is that one."""
+        try:
+            return self._source(path, 0) == inode
+        except Error:
+            return False
+
+    @recorded
     def find(self, key: str) -> Namespace | None:
         """Return the pinned namespace, or ``None``."""
         self._check(key)

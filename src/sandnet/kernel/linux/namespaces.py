@@ -35,6 +35,7 @@ from sandnet.kernel.syscalls import (
     OWN_NAMESPACE,
     NotANetworkNamespaceError,
     bind_mount,
+    is_namespace,
     open_namespace,
     opened_namespace,
     restoring_namespace,
@@ -88,6 +89,11 @@ class LinuxNamespaces:
         """Return the namespace that :meth:`pin` would pin, as it is now."""
         with map_errors("identify a namespace"), _source(path, pid) as source:
             return _described("", source)
+
+    def leads_to(self, path: str, inode: int) -> bool:
+        """Return whether the file at ``path`` is the network namespace with that inode number."""
+        with map_errors(f"look up {path}"):
+            return is_namespace(path, inode)
 
     def find(self, key: str) -> Namespace | None:
         """Return the namespace pinned at ``key``, or ``None``; ``loopback_was_up`` is its present state."""

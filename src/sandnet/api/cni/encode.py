@@ -1,0 +1,56 @@
+"""Conversion of an attachment into a result of the specification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sandnet.api.cni.call import Call
+from sandnet.core.lifecycle.runtime_attachments import RuntimeAttachment
+from sandnet.kernel.types import DefaultRoute
+from sandnet.model import Address
+from sandnet.model.link_names import bridge_mac
+from sandnet.wire import cni as wire
+
+_CONTAINER: Final = 2
+"""Index of the container's interface in a result, after the bridge and the host's end of the link."""
+_EVERYTHING: Final = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def result(
+    call: Call, added: RuntimeAttachment, routes: Sequence[DefaultRoute], name_servers: Sequence[Address]
+) -> wire.Result:
+    """Return the result of ``ADD``, in the shape of the call's version.
+
+    Args:
+        call: the call.
+        added: the attachment.
+        routes: the default routes through it.
+        name_servers: the container's name servers.
+    """
+    network, attachment = added.network, added.attachment
+    bridge = wire.Interface(name=network.link, mac="" if network.link_adopted else bridge_mac(network.link))
+    inside = wire.Interface(name=attachment.interface, mac=attachment.mac, sandbox=call.netns)
+    return wire.Result(
+        cni_version=call.version,
+        interfaces=[bridge, wire.Interface(name=attachment.host_link), inside],
+        ips=list(_addresses(call, added)),
+        routes=[wire.ResultRoute(dst=_EVERYTHING[each.gateway.version], gw=str(each.gateway)) for each in routes],
+        dns=wire.Dns(
+            nameservers=[str(each) for each in name_servers],
+            search=list(added.sandbox.dns_search),
+            options=list(added.sandbox.dns_options),
+        ),
+    )
+
+
+def _addresses(call: Call, added: RuntimeAttachment) -> Iterator[wire.Address]:
+    network, attachment = added.network, added.attachment
+    for own, subnet in ((attachment.address, network.ipv4), (attachment.address_ipv6, network.ipv6)):
+        if own is not None:
+            yield wire.Address(
+                version=str(own.version) if call.version.startswith("0.") else "",
+                address=str(own),
+                gateway=str(subnet.gateway) if subnet and subnet.gateway else "",
+                interface=_CONTAINER,
+            )
