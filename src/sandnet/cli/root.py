@@ -26,6 +26,7 @@ class Root(LazyGroup):
             "sandnet.cli.commands.doctor:doctor", "Compare what is recorded with what there is, and repair it."
         ),
         "run": Lazy("sandnet.cli.commands.run:run", "Run a command in a new sandbox on a network."),
+        "oci-hook": Lazy("sandnet.cli.commands.oci_hook:oci_hook", "Attach a container of runc or crun, as its hook."),
         "completion": Lazy("sandnet.cli.commands.completion:completion", "Print a shell's completion script."),
         "version": Lazy(
             "sandnet.cli.commands.version:version", "Print the versions of this program and of the daemon."

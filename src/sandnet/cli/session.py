@@ -47,9 +47,17 @@ class Session:
     @property
     def impatient_client(self) -> Client:
         """A client for completion with a timeout of one second: a later answer is of no use at a prompt."""
+        return self.client_within(1.0)
+
+    def client_within(self, timeout: float) -> Client:
+        """Return a client each step of which may take ``timeout`` seconds.
+
+        Raises:
+            Error: as :attr:`client`.
+        """
         from sandnet.client import DEFAULT_URL, Client
 
-        return Client(self._url or DEFAULT_URL, timeout=1.0, tls=self._tls())
+        return Client(self._url or DEFAULT_URL, timeout=timeout, tls=self._tls())
 
     def _tls(self) -> Tls | None:
         from sandnet.transport import Tls

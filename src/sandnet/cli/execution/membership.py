@@ -24,10 +24,17 @@ RESTART = 10.0
 class Membership:
     """Context manager that publishes services and attaches a container, and undoes that at its end in reverse order."""
 
-    def __init__(self, client: Client, container: str) -> None:
-        """Initialize without a request to the daemon."""
+    def __init__(self, client: Client, container: str, retry_seconds: float = RESTART) -> None:
+        """Initialize without a request to the daemon.
+
+        Args:
+            client: of the daemon.
+            container: the id of the container to attach.
+            retry_seconds: how long the cleanup waits for a daemon that is unavailable.
+        """
         self.container = container
         self._client = client
+        self._retry_seconds = retry_seconds
         self._undo: list[Callable[[], None]] = []
 
     def publish(self, request: ServicePublish, join: Join) -> None:
@@ -43,6 +50,10 @@ class Membership:
         with waiting(f"attaching {self.container[: output.SHORT]}"):
             self._client.attach(service, join)
 
+    def keep(self) -> None:
+        """Keep what was published and attached: the end of the block undoes nothing."""
+        self._undo.clear()
+
     def __enter__(self) -> Membership:
         """Return the context manager itself."""
         return self
@@ -51,7 +62,7 @@ class Membership:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Undo each step; a failure is printed, and neither stops the next one nor changes the exit status."""
-        deadline = time.monotonic() + RESTART
+        deadline = time.monotonic() + self._retry_seconds
         for undo in reversed(self._undo):
             try:
                 _retry(undo, deadline)
