@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,15 @@ BUSYBOX = Path("/bin/busybox")
 IMAGE = "busybox"
 START = 90.0
 """Seconds until dockerd answers; it takes about two."""
+_INIT = """
+import os, time
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        time.sleep(0.02)
+"""
+"""The first process of the engine's PID namespace: it takes in what the engine leaves when it is killed."""
 _APPLETS = ("sh", "sleep", "ping", "nslookup", "wget", "httpd", "nc", "ip", "cat", "true")
 
 
@@ -33,6 +43,10 @@ def missing() -> str:
     return "" if BUSYBOX.exists() else "busybox is not installed (Debian package busybox-static)"
 
 
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class DockerEngine:
     """A dockerd in a PID namespace: nothing of it outlives it. It is on the host's network."""
 
@@ -41,12 +55,15 @@ class DockerEngine:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._group = f"sandnet-test-{secrets.token_hex(4)}"
         self._process: subprocess.Popen[str] | None = None
-        self._options: tuple[str, ...] = ()
         host.sh("mount", "--make-shared", "/run")
+        self._init = host.popen(
+            *("unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *(sys.executable, "-c", _INIT),
+        )
+        eventually(lambda: _children(self._init.pid))
 
     def start(self, *options: str) -> None:
         """Start it, and wait until it answers."""
-        self._options = options
         flags = {
             "storage-driver": "vfs",
             "data-root": self._folder / "data",
@@ -57,10 +74,8 @@ class DockerEngine:
         }
         command = ["dockerd", *(f"--{name}={value}" for name, value in flags.items()), *options]
         script = 'rm -f "$0/pid"; exec "$@" >>"$0/log" 2>&1'
-        self._process = self._host.popen(
-            *("unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child", "--mount-proc"),
-            *("sh", "-c", script, str(self._folder), *command),
-        )
+        within = ("nsenter", f"--target={_children(self._init.pid)[0]}", "--mount", "--pid")
+        self._process = self._host.popen(*within, "sh", "-c", script, str(self._folder), *command)
         eventually(lambda: self._answers() or not self.is_running(), START)
         assert self.is_running(), self.log()[-3000:]
 
@@ -78,8 +93,7 @@ class DockerEngine:
     def pid(self) -> int:
         """The process id of dockerd on this machine."""
         assert self._process
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return int(children[0])
+        return _children(self._process.pid)[0]
 
     def load_image(self) -> None:
         """Import an image with nothing but busybox."""
@@ -118,7 +132,7 @@ class DockerEngine:
 
     def container(self, network: str, name: str, *options: str, command: Sequence[str] = ("sleep", "1000")) -> str:
         """Start a container in the background; its address on the network."""
-        self("run", "-d", "--name", name, "--network", network, *options, IMAGE, *command)
+        self("run", "-d", "--stop-signal", "KILL", "--name", name, "--network", network, *options, IMAGE, *command)
         return self.address(name, network)
 
     def inspect(self, name: str) -> Any:
@@ -148,7 +162,7 @@ class DockerEngine:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to dockerd, containerd and the containers, as their PID namespace ends."""
+        """SIGKILL to dockerd alone; the containers go on."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
@@ -160,6 +174,8 @@ class DockerEngine:
     def close(self) -> None:
         """End it, and remove what it leaves behind."""
         self._end(signal.SIGKILL)
+        self._init.kill()
+        self._init.wait()
         top = Path("/sys/fs/cgroup")
         for group in (*top.glob(self._group), *top.glob(f"*/{self._group}")):
             for each in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):

@@ -16,9 +16,10 @@ class PluginMessage(Struct, kw_only=True):
 
 
 class PluginFailure(Struct, kw_only=True):
-    """The answer to a request that failed."""
+    """The answer to a request that failed: network drivers have one name for the reason, IPAM drivers the other."""
 
     error: str = field(name="Err")
+    ipam_error: str = field(name="Error")
 
 
 class Activation(PluginMessage):

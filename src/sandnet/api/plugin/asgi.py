@@ -40,9 +40,9 @@ class PluginApp:
             return
         verb = VERBS.get(scope["path"])
         if verb is None:
-            await _answer(send, 404, PluginFailure(error=f"this plugin has no {scope['path']!a}"))
+            await _answer(send, 404, _failure(f"this plugin has no {scope['path']!a}"))
         elif scope["method"] != "POST":
-            await _answer(send, 405, PluginFailure(error="use POST"))
+            await _answer(send, 405, _failure("use POST"))
         else:
             await _answer(send, 200, await self._run(scope["path"], verb, receive))
 
@@ -51,16 +51,18 @@ class PluginApp:
             async with asyncio.timeout(self._deadline):
                 return await verb.answer(self._core, _decoded(await _body(receive), verb))
         except TimeoutError:
-            return PluginFailure(
-                error=f"not finished after {self._deadline:g} s; see the health report (sandnet status)"
-            )
+            return _failure(f"not finished after {self._deadline:g} s; see the health report (sandnet status)")
         except Error as failure:
             if failure.kind is Kind.INTERNAL:
                 _log.error("%s failed: %s", path, failure.message, exc_info=failure)
-            return PluginFailure(error=f"{failure.message} ({failure.hint})" if failure.hint else failure.message)
+            return _failure(f"{failure.message} ({failure.hint})" if failure.hint else failure.message)
         except Exception:
             _log.exception("%s failed unexpectedly", path)
-            return PluginFailure(error="internal error, see the daemon's log")
+            return _failure("internal error, see the daemon's log")
+
+
+def _failure(reason: str) -> PluginFailure:
+    return PluginFailure(error=reason, ipam_error=reason)
 
 
 async def _body(receive: Receive) -> bytes:

@@ -72,12 +72,11 @@ def pool_spec(body: wire.PoolRequest) -> PoolSpec:
             ipv6=version == 6,
         )
     )
-    options = dict(body.options or {})
-    network = options.pop("network", "")
-    for key in options:
+    for key in body.options or {}:
         if not key.startswith(network_options.NAMESPACE):
-            raise invalid(f"unknown option of the IPAM driver: {key!r}", "there is: network", "unknown_option")
-    return PoolSpec(version, prefix, within, network)
+            hint = "options of the network, as -o network=NAME, are not options of its IPAM driver"
+            raise invalid(f"unknown option of the IPAM driver: {key!r}", hint, "unknown_option")
+    return PoolSpec(version, prefix, within)
 
 
 def address(value: str | None) -> Address | None:

@@ -16,7 +16,7 @@ from sandnet.core.state.engine_records import EnginePool, EngineRecords
 from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver
-from sandnet.errors import Error, Kind, invalid, not_found
+from sandnet.errors import Error, Kind, not_found
 from sandnet.ipam.addresses import Addresses
 from sandnet.model import Address, Interface, Network, NetworkOptions, Phase, Prefix, Subnet
 from sandnet.model.ids import new_id
@@ -36,8 +36,6 @@ class PoolSpec(NamedTuple):
     """The requested prefix; ``None``: the daemon chooses."""
     range: Prefix | None = None
     """The part of the prefix from which addresses are allocated; ``None``: all of it."""
-    network: str = ""
-    """An existing network whose subnet is requested."""
 
 
 class GrantedPool(NamedTuple):
@@ -71,14 +69,14 @@ class EngineIpam:
         """Claimed addresses that an engine may request once more, since it has requested their pool again."""
 
     async def request_pool(self, spec: PoolSpec) -> GrantedPool:
-        """Grant a pool.
+        """Grant a pool. The subnet of a network is granted on request: the network is to be shared, or requested again.
 
         Raises:
-            Error: ``CONFLICT``, ``EXHAUSTED``, ``NOT_FOUND`` (the network that it names).
+            Error: ``CONFLICT``, ``EXHAUSTED``.
         """
         async with self._locks.hold("engine/pools", "networks"):
             await self._remove_abandoned()
-            prefix = self._subnet_of_named(spec) if spec.network else spec.prefix
+            prefix = spec.prefix
             if prefix and (net := self._network_with(prefix)):
                 self._replayed |= {each for each in self._engine.claims if _is_in(net, each)}
                 return GrantedPool(str(prefix), prefix)
@@ -145,17 +143,6 @@ class EngineIpam:
         await self._engine.delete_claims(*(each for each in self._engine.claims if _is_in(net, each)))
 
     # Pools.
-
-    def _subnet_of_named(self, spec: PoolSpec) -> Prefix:
-        net = next(iter(self._records.networks_named(spec.network)), None) or self._records.network(spec.network)
-        if net is None or net.phase is not Phase.READY:
-            raise not_found("network", spec.network, "see the networks there are with: sandnet network ls")
-        subnet = net.ipv4 if spec.version == 4 else net.ipv6
-        if subnet is None:
-            raise invalid(f"network {net.name} has no IPv{spec.version} subnet", code="no_such_family")
-        if spec.prefix not in (None, subnet.prefix):
-            raise invalid(f"network {net.name} has the subnet {subnet.prefix}, not {spec.prefix}", code="contradiction")
-        return subnet.prefix
 
     def _network_with(self, prefix: Prefix) -> Network | None:
         ready = (net for net in self._records.networks() if net.phase is Phase.READY)

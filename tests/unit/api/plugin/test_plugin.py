@@ -61,7 +61,7 @@ async def test_unknown_path_is_404_and_get_is_405(engine: PluginEngine) -> None:
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff", b"{" * 5000])
 async def test_unreadable_body_is_an_error_that_names_it(engine: PluginEngine, path: str, body: bytes) -> None:
     status, _, answer = await engine.raw(path, body)
-    assert (status, [*answer]) == (200, ["Err"])
+    assert (status, [*answer]) == (200, ["Err", "Error"])
 
 
 @pytest.mark.parametrize("path", VERBS)
@@ -271,8 +271,11 @@ async def test_shared_network_gives_its_own_addresses(engine: PluginEngine, rig:
     other = await rig.endpoint("web", "blue")
     assert other.address
     assert other.address.network == blue.ipv4.prefix
-    named = await engine.pool(network="blue")
-    assert named == str(blue.ipv4.prefix)
+    same, pool = await engine.network(request=str(blue.ipv4.prefix), generic={"network": "blue"})
+    assert pool == str(blue.ipv4.prefix)
+    assert (await engine.endpoint(same, pool))[1].rpartition(".")[0] == str(blue.ipv4.prefix).rpartition(".")[0]
+    with pytest.raises(Refused, match="-o network"):
+        await engine.pool(network="blue")
 
 
 async def test_deleting_a_shared_network_detaches_this_engine_only(engine: PluginEngine, rig: CoreInProcess) -> None:
