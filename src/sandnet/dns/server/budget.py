@@ -23,45 +23,58 @@ clock = time.monotonic
 
 
 class Budget:
-    """The time slices of one client. Pieces of work may be nested: the outermost one is counted."""
+    """The time slices of one client. Work that is done within other work shares its slice."""
 
-    __slots__ = ("_left", "_loop", "_renewing", "_waiting")
+    __slots__ = ("_left", "_loop", "_renewing", "_waiting", "until")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._left = SLICE
+        self.until = 0.0
+        """Time at which the work in progress must stop; 0: there is none."""
         self._renewing = False
         self._waiting: deque[Callable[[], None]] = deque()
 
     def begin(self) -> float:
-        """Return the time at which work that begins now must stop; 0: no work may begin in this iteration."""
-        return clock() + self._left if self._left > 0 else 0.0
+        """Return the time at which work that begins now must stop; 0: no work may begin in this iteration.
 
-    def end(self, until: float) -> None:
-        """Charge the work since :meth:`begin`, which returned ``until``."""
-        self._left = until - clock()
+        The caller calls :meth:`end` after the work, even if the work fails.
+        """
+        self.until = clock() + self._left if self._left > 0 else 0.0
+        return self.until
+
+    def end(self) -> None:
+        """Charge the work since :meth:`begin`."""
+        self._left = self.until - clock()
+        self.until = 0.0
         if self._left < SLICE / 2:  # a larger rest is used in later iterations: a renewal costs an iteration itself
             self._renew_soon()
 
     def charge(self, seconds: float) -> None:
         """Charge work that is done elsewhere."""
-        self._left -= seconds
-        self._renew_soon()
+        if self.until:
+            self.until -= seconds
+        else:
+            self._left -= seconds
+            self._renew_soon()
 
     def run(self, work: Callable[[], None]) -> None:
         """Do a piece of work now, or as soon as the budget allows, in the order of the calls."""
-        until = 0.0 if self._waiting else self.begin()
-        if until:
-            self._do(work, until)
+        if self._waiting:
+            self._waiting.append(work)
+        elif self.until > clock():
+            work()
+        elif not self.until and self.begin():
+            self._do(work)
         else:
             self._waiting.append(work)
             self._renew_soon()
 
-    def _do(self, work: Callable[[], None], until: float) -> None:
+    def _do(self, work: Callable[[], None]) -> None:
         try:
             work()
         finally:
-            self.end(until)
+            self.end()
 
     def _renew_soon(self) -> None:
         if not self._renewing:
@@ -72,7 +85,7 @@ class Budget:
         """Begin a new slice, and do the queued work."""
         self._renewing = False
         self._left = min(SLICE, max(self._left, -DEBT) + SLICE)
-        while self._waiting and (until := self.begin()):
-            self._do(self._waiting.popleft(), until)
+        while self._waiting and self.begin():
+            self._do(self._waiting.popleft())
         if self._waiting or self._left <= 0:
             self._renew_soon()

@@ -84,7 +84,7 @@ class Listener:
         except BlockingIOError:
             pass
         finally:
-            budget.end(until)
+            budget.end()
 
     def _send(self, source: Peer, answer: bytes) -> None:
         try:
@@ -104,7 +104,7 @@ class Listener:
             self._pause_accepting()
         finally:
             if until:
-                budget.end(until)
+                budget.end()
 
     def _begin(self, accepted: socket.socket) -> None:
         """Serve a connection if a slot is free, else close it."""

@@ -103,7 +103,7 @@ class TcpConnection:
         except OSError:
             self.close()
         finally:
-            self._client.budget.end(until)
+            self._client.budget.end()
 
     def _writable(self) -> None:
         until = self._client.budget.begin()
@@ -119,14 +119,13 @@ class TcpConnection:
         except OSError:
             self.close()
         finally:
-            self._client.budget.end(until)
+            self._client.budget.end()
 
     def _continue(self) -> None:
         """Process received questions that had to wait for the client's next time slice."""
         self._queued = False
-        until = self._client.budget.begin()
-        if until and not self._closed:
-            self._process(until)
+        if not self._closed:
+            self._process(self._client.budget.until)
 
     def _process(self, until: float) -> None:
         """Answer the received complete questions, until the end of the client's time slice."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -486,6 +487,27 @@ async def test_answers_to_a_client_over_budget_wait_for_its_time_slot(
     waiting.pop(0)()
     assert answers[0]
     assert upstream.outstanding == 0
+
+
+@pytest.mark.parametrize("reply", [good, truncated], ids=["udp", "tcp"])
+async def test_finished_question_leaves_no_cyclic_garbage(servers: Servers, reply: Replying) -> None:
+    await servers.udp(0, reply)
+    await servers.tcp(0, many)
+    upstream = Upstream(port=servers.port)
+    assert await ask(upstream, query("a"), ADDRESSES[:1], 4096)
+    gc.collect()
+    gc.disable()
+    try:
+        assert await ask(upstream, query("b"), ADDRESSES[:1], 4096)
+        await until(lambda: not upstream.outstanding)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [each for each in gc.garbage if type(each).__module__.startswith("sandnet.")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
 
 
 async def test_tcp_fetch_is_charged_to_the_client(

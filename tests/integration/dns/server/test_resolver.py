@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -62,6 +63,46 @@ async def test_half_closed_client_still_gets_its_answers(
     assert await answer(reader)
     assert await reader.read() == b""
     writer.close()
+
+
+class Slow:
+    """A handler that works a fifth of a millisecond on each question, and notes the iteration of the event loop."""
+
+    def __init__(self) -> None:
+        self.iteration = 0
+        self.seen: list[int] = []
+        self._count()
+
+    def answer(self, client: ClientState, query: bytes, send: Send, peer: Peer, *, tcp: bool) -> bool:
+        end = time.monotonic() + 0.0002
+        while time.monotonic() < end:
+            pass
+        self.seen.append(self.iteration)
+        send(peer, query)
+        return True
+
+    def refused(self) -> None:
+        """Count nothing."""
+
+    unsent = refused
+
+    def _count(self) -> None:
+        self.iteration += 1
+        asyncio.get_running_loop().call_soon(self._count)
+
+
+async def test_questions_that_arrive_together_over_tcp_are_spread_over_iterations() -> None:
+    near, far = socket.socketpair()
+    far.sendall(framed(bytes(12)) * 100)
+    far.shutdown(socket.SHUT_WR)
+    slow, client, peers = Slow(), ClientState(asker("box", "front")), set[stream.TcpConnection]()
+    slots = Shares(10, 10)
+    slots.take(0)
+    stream.TcpConnection(client, slow, near, peers, slots)
+    await until(lambda: not peers)
+    far.close()
+    assert len(slow.seen) == 100
+    assert max(map(slow.seen.count, slow.seen)) <= 4
 
 
 async def test_idle_dns_connection_is_closed_after_the_timeout(

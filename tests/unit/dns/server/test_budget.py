@@ -54,14 +54,42 @@ async def test_work_beyond_a_slice_is_deferred(clock: Clock) -> None:
 
 async def test_overrunning_work_is_charged_to_the_following_slices(clock: Clock) -> None:
     mine = Budget()
-    until = mine.begin()
+    assert mine.begin()
     clock.now += 4 * SLICE
-    mine.end(until)
+    mine.end()
     turns = 0
     while not mine.begin():
         await asyncio.sleep(0)
         turns += 1
     assert 3 <= turns <= 5
+
+
+async def test_work_within_other_work_shares_its_slice(clock: Clock) -> None:
+    mine, done = Budget(), list[int]()
+
+    def work(number: int) -> None:
+        clock.now += SLICE / 4
+        done.append(number)
+        if number < 40:
+            mine.run(partial(work, number + 1))
+
+    mine.run(partial(work, 1))
+    assert len(done) <= 5
+    while len(done) < 40:
+        before = len(done)
+        await asyncio.sleep(0)
+        assert len(done) - before <= 5
+    assert done == list(range(1, 41))
+
+
+async def test_charge_during_other_work_is_not_lost(clock: Clock) -> None:
+    mine = Budget()
+    mine.run(lambda: mine.charge(3 * SLICE))
+    turns = 0
+    while not mine.begin():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 3
 
 
 async def test_work_charged_from_elsewhere_defers_later_work(clock: Clock) -> None:
@@ -80,9 +108,9 @@ async def test_charge_for_a_stalled_machine_is_capped(
     clock: Clock,
 ) -> None:
     mine = Budget()
-    until = mine.begin()
+    assert mine.begin()
     clock.now += 1000 * SLICE
-    mine.end(until)
+    mine.end()
     for _ in range(12):
         await asyncio.sleep(0)
     assert mine.begin()
