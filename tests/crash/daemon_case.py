@@ -36,6 +36,16 @@ class Calls(Api):
         return super()._call(method, path, **how)
 
 
+class PluginCalls(Api):
+    """The plugin socket."""
+
+    def call(self, verb: str, **fields: Any) -> Any:
+        """The answer to a verb."""
+        answer = self.post(f"/{verb}", **fields)
+        assert not answer.get("Err"), f"{verb}: {answer}"
+        return answer
+
+
 class CrashDaemon(RunningDaemon):
     """Its sandboxes are pinned where they are by default, so that directories made on the way there count too."""
 
@@ -47,6 +57,9 @@ class CrashDaemon(RunningDaemon):
         self.api: Calls = Calls(self.run / "sandnet.sock")
         self.control = Control(folder / "control")
         self._trace = folder / "trace"
+        self.plugin = PluginCalls(self.run / "plugin.sock")
+        config = folder / "config.toml"
+        config.write_text(config.read_text() + f'plugin_socket = "{self.run}/plugin.sock"\n')
         self._nursery = self._start_nursery()
         self._watched = -1
         self._last_step = 0

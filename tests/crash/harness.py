@@ -95,7 +95,8 @@ class Harness:
         self._stage.forth()  # the host's own parameters and directories are changed once
         self._stage.back()
         calls = [*self._world.api.made]
-        wrong = [each for each in self._operations if not any(is_of(each, *call) for call in calls)]
+        rest = [each for each in self._operations if " " in each]  # verbs of engines go to another socket
+        wrong = [each for each in rest if not any(is_of(each, *call) for call in calls)]
         assert not wrong, f"{wrong} are not among {calls}"
         self._world.rest()
         undone = self._look()

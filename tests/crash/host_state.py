@@ -58,6 +58,8 @@ class Aliases:
             if key.startswith("attachment/"):
                 name = f"{value['container_id']}@{by_id[value['endpoint_id']]['name']}"
                 self._add(name, {"veth": value.get("host_link", "")})
+                if value.get("interface", "").startswith("sne"):
+                    self._add(name, {"inner end": value["interface"]})
                 self._add_addresses(name, value)
         longest = sorted(self._names, key=len, reverse=True)
         words = "|".join(map(re.escape, longest)) or r"(?!)"

@@ -12,6 +12,7 @@ import pytest
 from sandnet.wire import reconcile as wire
 from tests.crash.coverage import changing_operations, operations_of
 from tests.crash.daemon_case import CrashDaemon
+from tests.crash.engine_scenarios import ENGINE_SCENARIOS, VERBS_THAT_CHANGE
 from tests.crash.fault_scenarios import FAULT_SCENARIOS, REPAIRED
 from tests.crash.harness import THOROUGH, Harness
 from tests.crash.scenarios import NAMED, SETTINGS, Setting
@@ -31,7 +32,9 @@ def daemon(tmp_path: Path) -> Iterator[CrashDaemon]:
     made.close()
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, *FAULT_SCENARIOS], ids=lambda setting: setting.__name__)
+@pytest.mark.parametrize(
+    "setting", [*SETTINGS, *ENGINE_SCENARIOS, *FAULT_SCENARIOS], ids=lambda setting: setting.__name__
+)
 def test_call_is_atomic_across_a_daemon_kill_at_any_step(daemon: CrashDaemon, setting: Setting) -> None:
     daemon.start()
     harness = Harness(daemon, setting)
@@ -70,6 +73,11 @@ def test_every_protocol_method_is_a_step_or_a_known_read() -> None:
 def test_every_mutating_rest_operation_is_interrupted() -> None:
     said = {operation for setting in (*SETTINGS, *FAULT_SCENARIOS) for operation in operations_of(setting)}
     assert said == changing_operations()
+
+
+def test_every_mutating_verb_of_engines_is_interrupted() -> None:
+    said = {operation for setting in ENGINE_SCENARIOS for operation in operations_of(setting)}
+    assert said == VERBS_THAT_CHANGE
 
 
 def test_repair_of_every_kind_of_drift_is_interrupted() -> None:

@@ -17,7 +17,7 @@ import pytest
 from sandnet.cli.root import root
 
 REPOSITORY = Path(__file__).parents[2]
-UNITS = ("sandnet.service", "sandnet.socket")
+UNITS = ("sandnet.service", "sandnet.socket", "sandnet-plugin.socket")
 
 pytestmark = pytest.mark.timeout(240)
 

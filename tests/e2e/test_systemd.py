@@ -6,8 +6,10 @@ import re
 import stat
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sandnet.resolver import PRIORITY
@@ -89,6 +91,25 @@ def test_sandboxes_survive_every_systemd_transition(fresh_world: RunningDaemon, 
     manager.down()
     assert manager.others() == []
     assert daemon.facts()._replace(files=()) == daemon.before._replace(files=())
+
+
+def is_other_than(manager: Manager, killed: int) -> bool:
+    return manager.daemon != killed
+
+
+def test_requests_of_an_engine_wait_while_the_daemon_is_away(fresh_world: RunningDaemon, manager: Manager) -> None:
+    manager.control("start", "sandnet-plugin.socket")
+    path = Path(f"/proc/{manager.pid}/root/run/docker/plugins/sandnet.sock")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://plugin", timeout=40) as engine:
+        for _ in range(3):
+            assert engine.post("/Plugin.Activate").json()["Implements"] == ["NetworkDriver", "IpamDriver"]
+            killed = manager.daemon
+            manager.sh("kill", "-9", str(killed))  # systemd or the next request starts it again
+            eventually(partial(is_other_than, manager, killed))
+    assert fresh_world.api.get("/healthz")["status"] == "ok"
+    manager.control("stop", "sandnet-plugin.socket")
+    manager.down()
 
 
 def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_world: RunningDaemon, manager: Manager) -> None:

@@ -70,7 +70,7 @@ class Manager:
     def _prepare(self) -> None:
         for name in TARGETS:
             self.unit(f"{name}.target", f"[Unit]\nDescription={name}\n")
-        for name in ("sandnet.service", "sandnet.socket"):
+        for name in ("sandnet.service", "sandnet.socket", "sandnet-plugin.socket"):
             self.unit(name, (UNITS / name).read_text())
         self.drop_in("path", f"Environment=PATH={Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin")
         self.drop_in("log", f"StandardOutput=append:{self._log}\nStandardError=append:{self._log}")

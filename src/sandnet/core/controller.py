@@ -120,6 +120,7 @@ class Controller:
         await self._context.engine_records.load()
         await self._rebuild.run()
         await self._restore.run()
+        await self.engine_ipam.start()
         await self._context.resolver_sync.replace()
         for name, driver in PREDEFINED:
             if not self._context.records.networks_named(name):

@@ -68,6 +68,12 @@ class EngineIpam:
         self._replayed: set[Address] = set()
         """Claimed addresses that an engine may request once more, since it has requested their pool again."""
 
+    async def start(self) -> None:
+        """Forget the pools that a network has as its subnet: a crash came between the two."""
+        for pool in [*self._engine.pools.values()]:
+            if self._network_with(pool.prefix):
+                await self._engine.delete_pool(pool.id)
+
     async def request_pool(self, spec: PoolSpec) -> GrantedPool:
         """Grant a pool. The subnet of a network is granted on request: the network is to be shared, or requested again.
 
@@ -213,8 +219,6 @@ class EngineIpam:
         chosen = self._leases.claim(net, address, version=version)
         try:
             await self._engine.put_claim(chosen)
-            if address is None and version == 4:
-                await self._records.commit(cursor=(net.id, str(chosen)))
         except BaseException:
             await self._engine.delete_claims(chosen)
             self._leases.unclaim(net, chosen)

@@ -41,10 +41,17 @@ class EnginePool(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
 
 
+class EngineClaim(msgspec.Struct, frozen=True):
+    """A claimed address, which is the key of this record."""
+
+    created: float
+    """Seconds since the epoch; 0: it is never abandoned."""
+
+
 _encoder: Final = msgspec.json.Encoder(enc_hook=encode_hook)
 _networks: Final = msgspec.json.Decoder(EngineNetwork, dec_hook=decode_hook)
 _pools: Final = msgspec.json.Decoder(EnginePool, dec_hook=decode_hook)
-_times: Final = msgspec.json.Decoder(float)
+_claims: Final = msgspec.json.Decoder(EngineClaim)
 
 
 class EngineRecords:
@@ -71,7 +78,7 @@ class EngineRecords:
             pool = _pools.decode(entry.value)
             self.pools[pool.id] = pool
         for entry in await self._store.list(_CLAIMS):
-            self.claims[ip_address(entry.key.removeprefix(_CLAIMS))] = _times.decode(entry.value)
+            self.claims[ip_address(entry.key.removeprefix(_CLAIMS))] = _claims.decode(entry.value).created
 
     async def clear(self) -> None:
         """Delete everything."""
@@ -104,8 +111,9 @@ class EngineRecords:
 
     async def put_claim(self, address: Address, *, lasting: bool = False) -> None:
         """Record a claimed address; a lasting one is never abandoned."""
-        now = self.claims[address] = 0.0 if lasting else time.time()
-        await self._store.commit(Put(f"{_CLAIMS}{address}", _encoder.encode(now)), durable=False)
+        created = self.claims[address] = 0.0 if lasting else time.time()
+        value = _encoder.encode(EngineClaim(created))
+        await self._store.commit(Put(f"{_CLAIMS}{address}", value), durable=False)
 
     async def delete_claims(self, *addresses: Address) -> None:
         """Delete claimed addresses; absent ones are success."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,15 @@ async def test_pools_and_claims_survive_a_restart(engine: PluginEngine, rig: Cor
     assert "Address" not in made["Interface"]
 
 
+async def test_pool_that_a_crash_left_beside_its_network_is_forgotten(engine: PluginEngine, rig: CoreInProcess) -> None:
+    network, pool = await engine.network(request="10.25.0.0/24")
+    records = rig.controller._context.engine_records
+    await records.put_pool(pool, IPv4Network(pool))
+    await rig.start()
+    assert not await rig.store.list("engine/pool/")
+    assert rig.controller.networks.find(network)
+
+
 async def test_range_is_where_addresses_come_from(engine: PluginEngine) -> None:
     request = {"Pool": "10.24.0.0/16", "SubPool": "10.24.7.0/24"}
     pool = (await engine("IpamDriver.RequestPool", **request))["PoolID"]
@@ -209,6 +218,24 @@ async def test_auxiliary_address_of_a_pool_is_never_given_away(engine: PluginEng
     assert [(await engine.endpoint(network, pool))[1] for _ in range(4)] == [f"10.31.0.{n}/29" for n in (3, 4, 5, 6)]
     with pytest.raises(Refused, match="no free address"):
         await engine.address(pool)
+
+
+async def test_abandoned_pools_and_addresses_are_released(
+    engine: PluginEngine, rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, pool = await engine.network(request="10.32.0.0/24")
+    endpoint, held = await engine.endpoint(network, pool)
+    lost = await engine.address(pool)
+    unused = await engine.pool("10.33.0.0/24")
+    kept = await engine.pool()
+    monkeypatch.setattr("sandnet.core.engine.ipam.ABANDONED", -1.0)
+    await engine.pool()
+    monkeypatch.undo()
+    keys = {entry.key for entry in await rig.store.list("engine/")}
+    assert not keys & {f"engine/pool/{unused}", f"engine/pool/{kept}", f"engine/claim/{lost.partition('/')[0]}"}
+    assert f"engine/claim/{held.partition('/')[0]}" in keys
+    await rig.endpoint("web", network, address=IPv4Address(lost.partition("/")[0]))
+    await engine("NetworkDriver.DeleteEndpoint", NetworkID=network, EndpointID=endpoint)
 
 
 # Networks.
