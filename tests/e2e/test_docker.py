@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_interface
+from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RunningDaemon
-from tests.support.docker_engine import IMAGE, PLUGIN, DockerEngine, missing
+from tests.support.console_blocks import blocks, fits
+from tests.support.daemon import HOST_ADDRESS, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, SANDNET, RunningDaemon
+from tests.support.docker_engine import IMAGE, PLUGIN, SOCKET, DockerEngine, missing
 from tests.support.network_host import eventually
+
+PAGE = Path(__file__).parents[2] / "docs" / "docker.md"
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -281,3 +285,26 @@ def test_removed_link_of_a_container_is_noticed(docker: DockerEngine, daemon: Ru
     docker("network", "disconnect", "damage", "box-a")
     docker("network", "connect", "damage", "box-a")
     assert docker.pings("box-a", address)
+
+
+def test_session_of_the_page_prints_what_it_shows(docker: DockerEngine, daemon: RunningDaemon) -> None:
+    """Here ``docker`` and ``sandnet`` find the daemons of this test, and may run no longer than it."""
+    (block,) = (each for each in blocks(PAGE.read_text()) if "beside one" in each.reason)
+    environment = (f"DOCKER_HOST={SOCKET}", f"SANDNET_HOST=unix://{daemon.run}/sandnet.sock")
+    path = f"PATH={SANDNET.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    for command in block.commands:
+        printed = daemon.host.sh("env", *environment, path, "timeout", "60", "bash", "-c", command.text)
+        assert command.output is not None
+        assert fits(command.output, printed), f"{command.text}: {printed}"
+
+
+def test_container_can_be_found_by_sandnet(docker: DockerEngine, daemon: RunningDaemon) -> None:
+    network = create(docker, "seen")
+    address = docker.container("seen", "box-a")
+    (service,) = daemon.api.get("/services", verbose="true")
+    assert service["labels"] == {"docker.network": network}
+    assert service["backends"][0]["address"].partition("/")[0] == address
+    key = docker.inspect("box-a")["NetworkSettings"]["SandboxKey"]
+    assert Path(key).name == service["backends"][0]["id"]
+    report = daemon.api.post("/reconcile", fix=False)
+    assert not [each for each in report if "box" in str(each) or "sne" in str(each)]

@@ -22,6 +22,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 3,
     "benchmarks.md": 1,
     "demo.md": 1,
+    "docker.md": 2,
     "install.md": 6,
     "operations.md": 5,
     "reliability.md": 1,
