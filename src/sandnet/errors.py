@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Final
 
 
 class Kind(StrEnum):
@@ -39,6 +40,10 @@ class Error(Exception):
         code: stable error code for programs; the kind's value unless there is a more specific one.
     """
 
+    def __new__(cls, kind: Kind, *_: object, **__: object) -> Error:
+        """Make an error of the class of its kind, so that programs can catch one kind."""
+        return super().__new__(_CLASSES.get(kind, cls) if cls is Error else cls)
+
     def __init__(self, kind: Kind, message: str, hint: str = "", code: str = "") -> None:
         super().__init__(message)
         self.kind = kind
@@ -46,10 +51,63 @@ class Error(Exception):
         self.hint = hint
         self.code = code or kind.value
 
+    def __reduce__(self) -> tuple[type[Error], tuple[Kind, str, str, str]]:
+        """Return what makes the same error in another process."""
+        return Error, (self.kind, self.message, self.hint, self.code)
+
     @property
     def reason(self) -> str:
         """The message and the hint in one line."""
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class InvalidRequestError(Error):
+    """The kind ``INVALID``."""
+
+
+class NameTakenError(Error):
+    """The kind ``NAME_TAKEN``."""
+
+
+class InUseError(Error):
+    """The kind ``IN_USE``."""
+
+
+class ProtectedError(Error):
+    """The kind ``PROTECTED``."""
+
+
+class NotFoundError(Error):
+    """The kind ``NOT_FOUND``."""
+
+
+class ConflictError(Error):
+    """The kind ``CONFLICT``."""
+
+
+class ExhaustedError(Error):
+    """The kind ``EXHAUSTED``."""
+
+
+class UnavailableError(Error):
+    """The kind ``UNAVAILABLE``."""
+
+
+class InternalError(Error):
+    """The kind ``INTERNAL``."""
+
+
+_CLASSES: Final = {
+    Kind.INVALID: InvalidRequestError,
+    Kind.NAME_TAKEN: NameTakenError,
+    Kind.IN_USE: InUseError,
+    Kind.PROTECTED: ProtectedError,
+    Kind.NOT_FOUND: NotFoundError,
+    Kind.CONFLICT: ConflictError,
+    Kind.EXHAUSTED: ExhaustedError,
+    Kind.UNAVAILABLE: UnavailableError,
+    Kind.INTERNAL: InternalError,
+}
 
 
 def invalid(message: str, hint: str = "", code: str = "") -> Error:

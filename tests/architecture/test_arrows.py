@@ -18,7 +18,9 @@ FLOOR = {
     **dict.fromkeys(
         ("errors", "escaping", "logs", "model", "passed_descriptors", "prerequisites", "threads", "wire"), 0
     ),
-    **dict.fromkeys(("stores", "kernel", "dns", "client", "transport", "http_exchange", "cli", "cni"), 1),
+    **dict.fromkeys(
+        ("stores", "kernel", "dns", "client", "transport", "http_exchange", "library", "pytest_plugin", "cli", "cni"), 1
+    ),
     **dict.fromkeys(("ipam", "firewall"), 2),
     **dict.fromkeys(("drivers",), 3),
     **dict.fromkeys(("core",), 4),
@@ -58,6 +60,10 @@ SAME_FLOOR = {
     ("cli", "transport"): "which goes over TLS",
     ("client", "transport"): "on the way to the daemon",
     ("client", "http_exchange"): "in HTTP",
+    ("library", "client"): "its objects make requests",
+    ("library", "transport"): "which goes over TLS",
+    ("pytest_plugin", "library"): "its fixtures",
+    ("cli", "library"): "how ports are written, and how a membership is undone",
     ("composition", "config"): "what is put together depends on it",
     ("serving", "config"): "which directories, which files",
     ("daemon", "config"): "its configuration",
@@ -73,14 +79,19 @@ UPWARD = {
     ("cli/commands/state.py", "statefile"): "two that read and write the server's own file; inside their functions",
     ("cli/commands/state.py", "config"): "the same",
 }
-LIGHT = {"client", "transport", "http_exchange", "cli", "cni"}
-LIGHT_IMPORTS = {"errors", "escaping", "prerequisites", "wire", "client", "transport", "http_exchange", "cli", "cni"}
+LIGHT = {"client", "transport", "http_exchange", "library", "cli", "cni"}
+LIGHT_IMPORTS = {
+    *("errors", "escaping", "prerequisites", "wire", "client", "transport", "http_exchange", "library", "cli", "cni"),
+}
 LIGHT_PACKAGES = {"click", "httptools", "msgspec"}
 DRIVERS = {"null", "host", "bridge", "overlay", "macvlan", "remote"}
 """What else is in ``drivers/`` is shared ground, which knows no driver."""
 MACHINE = {"ctypes", "subprocess"}
 MACHINE_EXCEPTIONS = {
     ("cli/execution/syscalls.py", "ctypes"): "setns, in a command that must not load the kernel room",
+    ("library/programs.py", "subprocess"): "starts a command in a sandbox for its caller",
+    ("library/connection.py", "subprocess"): "names the result of that",
+    ("library/async_connection.py", "subprocess"): "the same for coroutines",
 }
 HTTP = {"litestar", "uvicorn", "starlette"}
 
@@ -224,5 +235,10 @@ def test_only_one_module_of_the_cli_prints(path: Path) -> None:
 def test_imported_packages_are_declared_dependencies() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[^\w.-]", need)[0].replace("-", "_") for need in project["dependencies"]}
-    used = set().union(*(others(path) for path in modules())) - set(sys.stdlib_module_names) - {"__future__"}
+    plugin = PACKAGE / "pytest_plugin.py"  # pytest itself loads it
+    used = (
+        set().union(*(others(path) for path in modules() if path != plugin))
+        - set(sys.stdlib_module_names)
+        - {"__future__"}
+    )
     assert used <= declared

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sandnet.cli.output import fields, short, table
-from sandnet.cli.parameters import PortArgument, protocol
+from sandnet.library.port_arguments import PortArgument, protocol
 
 if TYPE_CHECKING:
     from msgspec import UnsetType

@@ -10,6 +10,7 @@ import click
 from sandnet.cli import parameters
 
 if TYPE_CHECKING:
+    from sandnet.library.port_arguments import PortArgument
     from sandnet.wire.libnetwork import EndpointCreate, Join, Probe, ServicePublish
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -143,13 +144,13 @@ def service_request(name: str, network: str, values: Mapping[str, Any]) -> Servi
 
 
 def _created(values: Mapping[str, Any]) -> dict[str, Any]:
-    from sandnet.wire.libnetwork import ExposedPort, PortMapping
+    from sandnet.wire.libnetwork import ExposedPort
 
-    ports: tuple[parameters.PortArgument, ...] = values["ports"]
+    ports: tuple[PortArgument, ...] = values["ports"]
     exposed = [ExposedPort(proto=proto, port=port) for proto, port in values.get("expose", ())]
     return {
         "exposed_ports": exposed or None,
-        "port_mapping": [PortMapping(**_without_empty(port._asdict())) for port in ports] or None,
+        "port_mapping": [port.request for port in ports] or None,
         "address": values["ip"],
         "address_ipv6": values.get("ip6"),
         "mac": values.get("mac"),
@@ -169,11 +170,6 @@ def _probe(argument: parameters.ProbeArgument | None) -> Probe | None:
     kind: Literal["tcp", "http"] = "http" if argument.kind == "http" else "tcp"
     timeout = min(1.0, argument.interval / 2)
     return Probe(kind=kind, port=argument.port, path=argument.path, interval=argument.interval, timeout=timeout)
-
-
-def _without_empty(values_by_name: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that are not empty: a request leaves absent ones out."""
-    return {name: value for name, value in values_by_name.items() if value}
 
 
 def join_request(container: str, values: Mapping[str, Any]) -> Join:

@@ -7,16 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandnet.cli.commands.network import options
-from sandnet.cli.parameters import (
-    PROTOCOLS,
-    PortArgument,
-    Reference,
-    parse_exposed,
-    parse_mapping,
-    parse_pair,
-    parse_reference,
-    scalar,
-)
+from sandnet.cli.parameters import Reference, parse_pair, parse_reference, scalar
+from sandnet.library.port_arguments import PROTOCOLS, PortArgument, parse_exposed, parse_mapping
 
 PORTS = st.integers(1, 65535)
 NAMES = st.from_regex(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True)

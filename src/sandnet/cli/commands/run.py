@@ -16,7 +16,7 @@ from sandnet.cli.session import Session
 
 if TYPE_CHECKING:
     from sandnet.cli.execution.child_process import Program
-    from sandnet.cli.execution.membership import Membership
+    from sandnet.cli.execution.membership import CommandMembership
     from sandnet.client import Client
 
 ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels")
@@ -124,16 +124,16 @@ def run(ctx: click.Context, /, detach: bool, log_file: str | None, command: tupl
 
 def _run(client: Client, container: str, values: Mapping[str, Any], program: Program) -> int:
     from sandnet.cli.execution.child_process import block_signals, supervise
-    from sandnet.cli.execution.membership import Membership
+    from sandnet.cli.execution.membership import CommandMembership
     from sandnet.cli.execution.nsenter import SandboxPaths
 
     mask = block_signals()
-    with Membership(client, container) as membership:
+    with CommandMembership(client, container) as membership:
         _join(client, membership, values)
         return supervise(SandboxPaths.of(client.sandbox(container, verbose=True)), program, mask)
 
 
-def _join(client: Client, membership: Membership, values: Mapping[str, Any]) -> None:
+def _join(client: Client, membership: CommandMembership, values: Mapping[str, Any]) -> None:
     """Attach the container to the named service, or to one of its own on each network."""
     tied = {**values, "watch_pid": os.getpid()}  # if this process is killed, the daemon cleans up
     joined = {

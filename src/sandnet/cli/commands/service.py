@@ -13,6 +13,7 @@ from sandnet.cli.parameters import Reference
 from sandnet.cli.requests import create_options, join_options, join_request, service_request
 from sandnet.cli.resolve import find_container, find_service
 from sandnet.cli.session import Session, each, waiting
+from sandnet.library.port_arguments import protocol
 
 
 @click.group(cls=Group)
@@ -183,10 +184,10 @@ def port(session: Session, reference: Reference, requested: tuple[int, int] | No
     if requested and not bound:
         from sandnet.errors import not_found
 
-        raise not_found("published port", f"{requested[1]}/{parameters.protocol(requested[0])} of {found.name}")
+        raise not_found("published port", f"{requested[1]}/{protocol(requested[0])} of {found.name}")
     for one in bound:
         host = f"[{one.host_ip}]" if ":" in one.host_ip else one.host_ip
-        left = "" if requested else f"{one.port}/{parameters.protocol(one.proto)} -> "
+        left = "" if requested else f"{one.port}/{protocol(one.proto)} -> "
         output.line(f"{left}{host}:{one.host_port}")
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple, NoReturn
 
 from sandnet.cli import output
 from sandnet.cli.execution.nsenter import SandboxPaths, die_with, enter, execute
-from sandnet.cli.parameters import protocol
 from sandnet.errors import Error
+from sandnet.library.port_arguments import protocol
 
 FORWARDED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 TIMEOUT = 10.0

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from sandnet.cli.output import short
-from sandnet.cli.parameters import PortArgument, parse_mapping
 from sandnet.cli.requests import join_request, service_request
 from sandnet.errors import Error, Kind, invalid
+from sandnet.library.port_arguments import PortArgument, parse_mapping
 
 if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Join, ServicePublish

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sandnet.cli import output
-from sandnet.cli.execution.membership import Membership
+from sandnet.cli.execution.membership import CommandMembership
 from sandnet.cli.execution.oci_annotations import OciAttachment
 from sandnet.errors import Error, Kind
 
@@ -73,7 +73,7 @@ def detach(client: Client, state: ContainerState, request: OciAttachment) -> Non
 
 
 def _attach(client: Client, container: str, request: OciAttachment) -> None:
-    with Membership(client, container, retry_seconds=CONNECT_SECONDS) as membership:
+    with CommandMembership(client, container, retry_seconds=CONNECT_SECONDS) as membership:
         for service in request.services:
             membership.publish(service, request.join)
         membership.keep()
