@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sandnet.core.engine.ipam import EngineIpam
@@ -38,6 +39,16 @@ class DriverHealth(NamedTuple):
     available: bool
     reason: str
     """Why it is not available, or what its networks cannot have on this host; empty: no restriction."""
+
+
+class ObjectCounts(NamedTuple):
+    """The number of objects, in any phase."""
+
+    networks: Mapping[str, int]
+    """By driver."""
+    endpoints: int
+    sandboxes: int
+    attachments: int
 
 
 class Health(NamedTuple):
@@ -212,6 +223,16 @@ class Controller:
             ),
             self._context.operations.count,
             self._context.kernel.pool.status(),
+        )
+
+    def counts(self) -> ObjectCounts:
+        """Return how many objects there are."""
+        records = self._context.records
+        return ObjectCounts(
+            Counter(net.driver for net in records.networks()),
+            len(records.endpoints()),
+            len(records.sandboxes()),
+            len(records.attachments()),
         )
 
     async def _predefine(self, name: str, driver: str) -> None:

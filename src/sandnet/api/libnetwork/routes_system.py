@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from litestar import Response
 from litestar.params import JSONBody
 
 from sandnet.api.libnetwork import encode
 from sandnet.api.libnetwork.parameters import Core, Question, Release, RequestedBy, Verbose
 from sandnet.api.libnetwork.routing import create, read
 from sandnet.api.middleware.normalization import API_VERSION, MIN_API_VERSION
+from sandnet.core.controller import Controller
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.explain import Explanation
 from sandnet.wire.reconcile import Reconcile, Reconciliation
+
+METRICS: Final = "text/plain; version=0.0.4"
+"""Media type of the text format of Prometheus (prometheus.io, exposition formats)."""
 
 
 @read("/healthz", summary="How the daemon is")
@@ -31,10 +40,23 @@ async def explain(core: Core, name: Question, asked_by: RequestedBy) -> Explanat
     return encode.explanation(await core.explain(asked_by, name))
 
 
+@read("/metrics", media_type=METRICS, summary="The daemon's figures for Prometheus")
+async def metrics(core: Core, release: Release) -> Response[str]:
+    """Return them in Prometheus' text format; they are read from memory."""
+    exposition = await asyncio.to_thread(_exposition)
+    return Response(exposition(core, release), media_type=METRICS)
+
+
+def _exposition() -> Callable[[Controller, str], str]:
+    from sandnet.api.metrics import exposition  # the library takes 0.1 s, which no start should wait for
+
+    return exposition
+
+
 @create("/reconcile", summary="Compare the records with what there is, and repair what differs")
 async def reconcile(core: Core, data: JSONBody[Reconcile]) -> Reconciliation:
     """Return every difference, with why it matters and what was done. Objects of other programs are ignored."""
     return encode.reconciliation(await core.reconcile.run(fix=data.fix))
 
 
-HANDLERS = [healthz, version, explain, reconcile]
+HANDLERS = [healthz, version, explain, metrics, reconcile]
