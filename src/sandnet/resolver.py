@@ -54,9 +54,9 @@ User 65534 (``nobody``) is shared with other programs, which could send it signa
 PRIORITY: Final = -10
 """Priority of the process (setpriority(2)): if a sandbox floods the resolver and uses the CPU as well, the other
 sandboxes depend on it."""
-YOUNG: Final = (700, 3, 500)
+YOUNG: Final = (500, 1, 2000)
 """Thresholds of the garbage collector (``gc.set_threshold``). A finished question leaves no cycles, so collections find
-little, but each takes up to 1 us for an object. Usual collections examine at most 2,800 objects; full ones are rare."""
+little, but each takes up to 1 us for an object. Usual collections examine at most 1,500 objects; full ones are rare."""
 _READY: Final = b"\0"
 
 
