@@ -57,6 +57,9 @@ def resolve(table: NameTable, client: SetClient, query: bytes, *, tcp: bool, tur
     """
     cached = table.replies.by_client.get(client.container_id)
     if cached is not None and cached.client is client:
+        ready = cached.verbatim.get(query[2:])
+        if ready is not None:
+            return query[:2] + ready
         ready = cached.find_unparsed(query, message.LARGEST_TCP if tcp else message.PLAIN_UDP, turn)
         if ready is not None:
             return ready

@@ -304,6 +304,30 @@ def test_query_variants_share_one_cached_reply_fitted_to_each() -> None:
                 assert told[12:].startswith(name)
                 assert (message.edns == 0) == bool(opt)
     assert replies_kept(table) == 1
+    assert len(table.replies.by_client["box"].verbatim) == 1
+
+
+def test_repeated_query_gets_its_reply_without_a_lookup_until_the_names_change() -> None:
+    table = TABLE.changed(EXTERNAL)
+    first = resolve(table, EXTERNAL, query := question(b"\3web\0"), tcp=False, turn=0)
+    assert isinstance(first, bytes)
+    table.replies.by_client["box"].by_question.clear()  # the lookup would prepare it again
+    assert resolve(table, EXTERNAL, b"id" + query[2:], tcp=False, turn=1) == b"id" + first[2:]
+    assert not replies_kept(table)
+    moved = table.changed(names("a", "web", at=["10.0.0.9"]))
+    last = resolve(moved, EXTERNAL, query, tcp=False, turn=2)
+    assert isinstance(last, bytes)
+    assert answers(dns.message.from_wire(last)) == ["10.0.0.9"]
+
+
+def test_rotated_or_long_replies_are_not_kept_for_repeated_queries() -> None:
+    table = TABLE.changed(EXTERNAL)
+    for name in (b"\4pool\0", b"\4many\0"):
+        resolve(table, EXTERNAL, question(name), tcp=True, turn=0)
+    assert replies_kept(table) == 2
+    assert not table.replies.by_client["box"].verbatim
+    seen = {resolve(table, EXTERNAL, question(b"\4pool\0"), tcp=False, turn=turn) for turn in range(8)}
+    assert len(seen) == len(BACKENDS)
 
 
 def test_types_differing_by_the_case_bit_share_no_cached_reply() -> None:
