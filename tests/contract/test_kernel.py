@@ -639,6 +639,12 @@ def test_reused_pid_is_a_different_process(case: KernelCase) -> None:
     assert processes.watch(4194304, 1) is None
 
 
+def test_container_that_does_not_run_is_not_found(case: KernelCase) -> None:
+    with pytest.raises(Error) as caught:
+        case.kernel.processes.of_container("f" * 64)
+    assert (caught.value.kind, caught.value.code) == (Kind.NOT_FOUND, "container_not_running")
+
+
 def test_namespace_is_listed_until_its_last_process_exits(case: KernelCase) -> None:
     kernel = case.kernel
     made = kernel.namespaces.make(KEY)

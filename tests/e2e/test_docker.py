@@ -64,6 +64,19 @@ def test_containers_on_a_network_reach_each_other(docker: DockerEngine, daemon: 
     docker("network", "rm", "one")
 
 
+def test_running_container_is_attached_by_its_id(docker: DockerEngine, daemon: RunningDaemon) -> None:
+    daemon.api.network("joined")
+    daemon.api.endpoint("joined", "plain")
+    options = ("--network", "none", "--stop-signal", "KILL", "--name", "plain")
+    identifier = docker("run", "-d", *options, IMAGE, "sleep", "1000")
+    daemon.api.join("joined", "plain", "plain", running_container=identifier[:12])
+    address = daemon.api.told("joined", "plain")["address"].partition("/")[0]
+    assert daemon.here.reaches(address)
+    docker("rm", "-f", "plain")
+    eventually(lambda: daemon.api.get("/sandboxes") == [])
+    daemon.api.delete("/networks/joined?force=true")
+
+
 def serve(docker: DockerEngine, network: str, name: str, *options: str) -> str:
     """A container that serves a page at port 80; its address."""
     return docker.container(network, name, *options, command=("nc", "-ll", "-p", "80", "-e", "cat", "/www/index.html"))

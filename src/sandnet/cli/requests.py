@@ -89,6 +89,12 @@ _JOIN = (
         "--pid", type=click.IntRange(min=1), help="Join the network namespace of this process, and go when it ends."
     ),
     click.option(
+        "--container",
+        "running_container",
+        metavar="ID",
+        help="Join the network namespace of this running container of Docker, Podman or containerd.",
+    ),
+    click.option(
         "--watch-pid", type=click.IntRange(min=1), metavar="PID", help="Remove the sandbox when this process ends."
     ),
     click.option(
@@ -176,8 +182,10 @@ def join_request(container: str, values: Mapping[str, Any]) -> Join:
     """Return the request to join a container."""
     from sandnet.wire.libnetwork import ExtraHost, Join
 
-    if values.get("netns") and values.get("pid"):
-        raise click.UsageError("--netns and --pid exclude each other")
+    options = {"netns": "--netns", "pid": "--pid", "running_container": "--container"}
+    given = [option for name, option in options.items() if values.get(name)]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other")
     if values.get("watch_pid") and values.get("auto_remove") is False:
         raise click.UsageError("--watch-pid and --no-auto-remove exclude each other")
     return Join(
@@ -192,6 +200,7 @@ def join_request(container: str, values: Mapping[str, Any]) -> Join:
         resolv_conf_path=values.get("resolv_conf_path"),
         netns=values.get("netns"),
         pid=values.get("pid"),
+        running_container=values.get("running_container"),
         watch_pid=values.get("watch_pid"),
         end_process=values.get("end_process"),
         auto_remove=values.get("auto_remove"),

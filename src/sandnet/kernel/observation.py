@@ -55,6 +55,18 @@ class Processes(Protocol):
         """
         ...
 
+    def of_container(self, reference: str) -> int:
+        """Return the first process of a container that another engine runs.
+
+        Args:
+            reference: the container's id, or 12 of its hex digits or more.
+
+        Raises:
+            Error: ``INVALID``, the reference is no id, or means several containers; ``NOT_FOUND``, none runs;
+                ``UNAVAILABLE``, the processes cannot be read.
+        """
+        ...
+
 
 class Watcher(Protocol):
     """Receives notifications of changes. Synchronous; called on worker threads, by one at a time."""

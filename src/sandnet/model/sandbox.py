@@ -168,6 +168,8 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the interface inside; empty: the first free one of ``eth0``, ``eth1``…"""
     pid: int = 0
     """Process whose network namespace becomes the sandbox, and whose exit is the container's."""
+    running_container: str = ""
+    """Id, or the begin of one, of a container of another engine; its first process stands for ``pid``."""
     external_key: str = ""
     """Path at which a container engine pins the namespace, now or later; instead of ``netns`` and ``pid``."""
     watch_pid: int = 0

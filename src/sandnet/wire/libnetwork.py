@@ -151,6 +151,8 @@ class Join(Struct, kw_only=True, omit_defaults=True):
     """Path of an existing network namespace that becomes the sandbox."""
     pid: Pid | None = None
     """Process whose network namespace becomes the sandbox, and whose exit removes it."""
+    running_container: str | None = None
+    """Id (12 to 64 hex digits) of a running container of Docker, Podman or containerd: its first process is ``pid``."""
     watch_pid: Pid | None = None
     """Process whose exit removes the sandbox, if it is not ``pid``."""
     end_process: bool | None = None

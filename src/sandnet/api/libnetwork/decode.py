@@ -94,8 +94,9 @@ def join_spec(body: wire.Join) -> JoinSpec:
     Raises:
         Error: ``INVALID``.
     """
-    if body.netns and body.pid:
-        raise invalid("netns and pid are both given", "give one of them", "contradiction")
+    given = [name for name in ("netns", "pid", "running_container") if getattr(body, name)]
+    if len(given) > 1:
+        raise invalid(f"{' and '.join(given)} are both given", "give one of them", "contradiction")
     if body.end_process and not body.watch_pid:
         raise invalid("end_process is given and watch_pid is not", "name the process with watch_pid", "invalid")
     if body.watch_pid and body.auto_remove is False:
@@ -126,6 +127,7 @@ def join_spec(body: wire.Join) -> JoinSpec:
         aliases=_aliases(_limited(body.aliases, "aliases", MAX_ALIASES)),
         netns=parsing.path(body.netns, "netns") if body.netns else "",
         pid=body.pid or 0,
+        running_container=body.running_container or "",
         watch_pid=body.watch_pid or 0,
         end_process=bool(body.end_process),
         auto_remove=body.auto_remove,

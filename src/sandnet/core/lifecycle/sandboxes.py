@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
+from msgspec.structs import replace
+
 from sandnet.core.lifecycle.endpoints import Endpoints
 from sandnet.core.lifecycle.join import Joins
 from sandnet.core.lifecycle.leave import Leaves
@@ -70,6 +72,9 @@ class Sandboxes:
         """
         network = self._networks.find(network_ref)
         endpoint = self._endpoints.find(network, endpoint_ref)
+        if spec.running_container:
+            find = self._context.kernel.processes.of_container
+            spec = replace(spec, pid=await self._context.workers.run(find, spec.running_container))
         return await self._context.operations.run(self.join_within(endpoint.id, spec, many=many))
 
     async def leave(self, network_ref: str, endpoint_ref: str, container_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from sandnet.errors import Error, Kind
 from sandnet.kernel.fake.common import FaultInjector, recorded
 
 
@@ -47,6 +48,8 @@ class FakeProcesses:
         self._ticks = 0
         self.inside: dict[int, int] = {}
         """By process: the inode of its network namespace, where a test set one."""
+        self.containers: dict[str, int] = {}
+        """By id of a container: its first process, where a test set one."""
 
     def begin(self, pid: int, *, inode: int = 0) -> int:
         """Start a process, in a network namespace if ``inode`` is given, and return its start time."""
@@ -83,3 +86,12 @@ class FakeProcesses:
     def namespaces(self) -> frozenset[int]:
         """Return the namespaces in which tests put processes."""
         return frozenset(self.inside.values())
+
+    @recorded
+    def of_container(self, reference: str) -> int:
+        """Return the process that a test set for a container whose id begins so."""
+        found = [pid for identifier, pid in self.containers.items() if identifier.startswith(reference)]
+        if len(found) != 1:
+            kind, code = (Kind.INVALID, "ambiguous") if found else (Kind.NOT_FOUND, "container_not_running")
+            raise Error(kind, f"{len(found)} containers have the id {reference}", code=code)
+        return found[0]

@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from sandnet.errors import Error, Kind, invalid
+from sandnet.kernel.linux.cgroups.container_processes import find_container_process
 from sandnet.kernel.netlink.socket import map_errors
 
 _START_TIME: Final = 22 - 3
@@ -88,6 +89,14 @@ class LinuxProcesses:
                 with suppress(*_ENDED, PermissionError):
                     found.add(os.stat(f"/proc/{name}/ns/net").st_ino)
         return frozenset(found)
+
+    def of_container(self, reference: str) -> int:
+        """See :meth:`sandnet.kernel.observation.Processes.of_container`.
+
+        Raises:
+            Error: as described there.
+        """
+        return find_container_process(reference)
 
 
 def _open(pid: int) -> PidFd | None:

@@ -1,0 +1,1 @@
+"""Control groups, by which container engines mark the processes of their containers."""
