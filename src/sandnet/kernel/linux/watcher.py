@@ -32,6 +32,7 @@ from sandnet.kernel.netlink.rtnetlink import (
     index_of_address,
     index_of_link,
     index_of_netconf,
+    name_of_link,
     to_port,
 )
 from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
@@ -162,7 +163,7 @@ class LinuxWatcher:
             elif where != _HERE and reply.kind in _REDUCED_INSIDE:
                 reduced_namespaces.add(where)
             elif reply.kind == RTM_DELLINK:
-                deleted_names.add(to_port(reply.body).link.name)
+                deleted_names.add(name_of_link(reply.body))
                 deleted_indexes.add(index_of_link(reply.body))
                 latest.pop((where, index_of_link(reply.body)), None)
             elif where == _HERE and reply.kind in _LINK_INDEX:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Interface, ip_interface
 from typing import Final, NamedTuple
 
@@ -203,6 +203,11 @@ def port_options(index: int, *, isolated: bool, hairpin: bool) -> bytes:
 
 
 def _device(body: bytes) -> Device:
+    return _decoded(body)[0]
+
+
+def _decoded(body: bytes) -> tuple[Device, Mapping[int, bytes]]:
+    """Decode a link's message; return the link, and the attributes of its kind (``IFLA_LINKINFO``)."""
     _family, _type, index, flags, _change = _LINK.unpack_from(body)
     found = attributes(body, _LINK.size)
     link_info = attributes(found.get(IFLA_LINKINFO, b""))
@@ -221,16 +226,21 @@ def _device(body: bytes) -> Device:
         snooping=to_number(options.get(_IFLA_BR_MCAST_SNOOPING)) != 0,
     )
     namespace = to_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else -1
-    return Device(link, to_number(found.get(IFLA_LINK)), namespace)
+    return Device(link, to_number(found.get(IFLA_LINK)), namespace), link_info
 
 
 def to_port(body: bytes) -> Port:
     """Decode a link's message."""
-    link, peer, namespace = _device(body)
-    found = attributes(attributes(body, _LINK.size).get(IFLA_LINKINFO, b"")) if link.master else {}
-    options = attributes(found.get(_IFLA_INFO_SLAVE_DATA, b""))
-    isolated, hairpin = (to_number(options.get(key)) != 0 for key in (_IFLA_BRPORT_ISOLATED, _IFLA_BRPORT_MODE))
+    (link, peer, namespace), link_info = _decoded(body)
+    options = attributes(link_info.get(_IFLA_INFO_SLAVE_DATA, b"")) if link.master else {}
+    isolated = to_number(options.get(_IFLA_BRPORT_ISOLATED)) != 0
+    hairpin = to_number(options.get(_IFLA_BRPORT_MODE)) != 0
     return Port(link, peer, namespace, isolated, hairpin)
+
+
+def name_of_link(body: bytes) -> str:
+    """Return the name of the link that a link's message is about."""
+    return to_text(attributes(body, _LINK.size).get(IFLA_IFNAME))
 
 
 def index_of_link(body: bytes) -> int:

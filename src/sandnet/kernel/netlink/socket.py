@@ -92,11 +92,12 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     Data after an attribute with an impossible length is not read.
     """
     found: dict[int, bytes] = {}
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size or offset + length > len(data):
+    unpack, end = _ATTRIBUTE.unpack_from, len(data)
+    while offset + 4 <= end:  # the size of a header; local names and numbers, as a link has 50 attributes
+        length, kind = unpack(data, offset)
+        if length < 4 or offset + length > end:
             break
-        found[kind & _NLA_TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
+        found[kind & _NLA_TYPE_MASK] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return found
 
