@@ -14,6 +14,16 @@ from sandnet.model.ports import ANY4, ANY6, PROTOCOL_NAMES
 _Key = tuple[int, Address, int]
 
 
+class _SharedPort:
+    """A port that the container runtime binds. The daemon has no socket for it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class PortAllocator:
     """The host ports of all bridge networks. Synchronous: called on worker threads."""
 
@@ -53,7 +63,7 @@ class PortAllocator:
                 if (port.proto, port.host_ip, port.host_port) in self._held:
                     continue
                 try:
-                    self._hold(port.proto, port.host_ip, port.host_port)
+                    self._hold(port.proto, port.host_ip, port.host_port, check=not port.shared, shared=port.shared)
                 except Error as failure:
                     failures.append(failure)
         if failures:
@@ -97,8 +107,16 @@ class PortAllocator:
         bound: list[BoundPort] = []
         try:
             for address in addresses:
-                self._hold(mapping.proto, address, port)
-                bound.append(BoundPort(proto=mapping.proto, port=mapping.port, host_ip=address, host_port=port))
+                self._hold(mapping.proto, address, port, shared=mapping.shared)
+                bound.append(
+                    BoundPort(
+                        proto=mapping.proto,
+                        port=mapping.port,
+                        host_ip=address,
+                        host_port=port,
+                        shared=mapping.shared,
+                    )
+                )
         except BaseException:
             self._release(bound)
             raise
@@ -106,14 +124,25 @@ class PortAllocator:
             self._next = port + 1
         return bound
 
-    def _hold(self, proto: int, address: Address, port: int) -> None:
+    def _hold(self, proto: int, address: Address, port: int, *, check: bool = True, shared: bool = False) -> None:
+        """Bind a port; one that is shared is bound for a moment, to find out whether it is free.
+
+        Args:
+            proto: the protocol.
+            address: the host's address.
+            port: the port.
+            check: whether to bind it at all: a shared port that is in use already is bound by its runtime.
+            shared: whether the container's runtime binds it.
+        """
         key = (proto, address, port)
-        if key not in self._held:
-            self._refuse_own(key)
-            self._held[key] = self._host.hold(proto, address, port)
-            self._addresses.add(address)
-            return
-        raise _taken(proto, address, port)
+        if key in self._held:
+            raise _taken(proto, address, port)
+        self._refuse_own(key)
+        held = self._host.hold(proto, address, port) if check else None
+        if held and shared:
+            held.close()
+        self._held[key] = _SharedPort(port) if shared or held is None else held
+        self._addresses.add(address)
 
     def _refuse_own(self, key: _Key) -> None:
         """Refuse a port that conflicts with one of ours: for a protocol without sockets the kernel cannot refuse it."""

@@ -37,6 +37,8 @@ class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
     """Requested host port; 0: the next free port in the kernel's local port range."""
     host_port_end: int = 0
     """Last port of a range from which the first free port is allocated; 0: ``host_port`` only."""
+    shared: bool = False
+    """Whether the container runtime binds the port too: then it is only checked to be free, and not bound."""
 
 
 class BoundPort(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,8 @@ class BoundPort(msgspec.Struct, frozen=True, kw_only=True):
     host_ip: Address
     """``0.0.0.0`` and ``::`` stand for every address of their family."""
     host_port: int
+    shared: bool = False
+    """Whether the container runtime binds the port, and not the daemon."""
 
 
 ANY4 = IPv4Address("0.0.0.0")  # noqa: S104 - meaning of a mapping without an address; we do not bind to it

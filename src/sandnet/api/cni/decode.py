@@ -175,7 +175,10 @@ def _ports(mappings: Sequence[wire.PortMapping]) -> tuple[PortMapping, ...]:
 
 
 def _published(mappings: Iterable[wire.PortMapping]) -> Iterator[PortMapping]:
-    """Yield the ports to publish: one without a host port is only named, as for the ``portmap`` plugin."""
+    """Yield the ports to publish: one without a host port is only named, as for the ``portmap`` plugin.
+
+    Podman binds the host ports itself after ``ADD``, and fails where they are bound already.
+    """
     for i, each in enumerate(mappings):
         if each.host_port:
             field = f"portMappings[{i}]"
@@ -184,4 +187,5 @@ def _published(mappings: Iterable[wire.PortMapping]) -> Iterator[PortMapping]:
                 port=each.container_port,
                 host_ip=parsing.binding_address(each.host_ip, f"{field}.hostIP") if each.host_ip else None,
                 host_port=each.host_port,
+                shared=True,
             )

@@ -128,7 +128,8 @@ class Rebuild:
         made = known or endpoint_from_alias(alias, net, self._records.next_sequence())
         if not known:
             own = [interface.ip for interface in (made.address, made.address_ipv6) if interface]
-            made = replace(made, ports=tuple(port for address in own for port in ports.get(address, ())))
+            found = (port for address in own for port in ports.get(address, ()))
+            made = replace(made, ports=tuple(replace(port, shared=bool(made.owner)) for port in found))
         self._endpoints[made.id] = self._ready(known, made)
 
     async def _sandbox(self, alias: AttachmentAlias) -> bool:
@@ -192,7 +193,9 @@ class Rebuild:
 
     def _report_ports(self, ports: Ports) -> None:
         known = {
-            port for endpoint in (*self._records.endpoints(), *self._endpoints.values()) for port in endpoint.ports
+            replace(port, shared=False)
+            for endpoint in (*self._records.endpoints(), *self._endpoints.values())
+            for port in endpoint.ports
         }
         lost = [f"{port.host_port} to {target}" for target, some in ports.items() for port in some if port not in known]
         self._report("published ports that lead to no endpoint that is known, closed", lost)
