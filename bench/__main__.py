@@ -24,7 +24,7 @@ from bench import (
     watching,
 )
 from bench.figures import Section
-from bench.peers import cni, docker, netavark
+from bench.peers import cni, cni_plugin, docker, netavark
 from bench.timing import QUICK, Counts
 
 REPOSITORY = Path(__file__).parents[1]
@@ -43,6 +43,7 @@ PARTS: dict[str, Callable[[Counts], Section]] = {  # the last ones last: the ker
     "docker": docker.measure,
     "netavark": netavark.measure,
     "cni": cni.measure,
+    "cni-plugin": cni_plugin.measure,
     "watching": watching.measure,
     "scale": scale.measure,
     "restart": restart.measure,

@@ -23,10 +23,8 @@ BOUNDS = {("CNI bridge and portmap", "attach"): 0.03}
 
 def measure(counts: Counts) -> Section:
     """Round by round beside sandnet."""
-    missing = [name for name in ("bridge", "host-local", "portmap") if not (PLUGINS / name).exists()]
-    if missing:
-        why = f"{', '.join(missing)} not in {PLUGINS} (Debian package containernetworking-plugins)"
-        return skipped(TITLE, why)
+    if missing := missing_plugins():
+        return skipped(TITLE, missing)
     figures = []
     with Daemon() as daemon, tempfile.TemporaryDirectory() as directory:
         ours = Ours(daemon)
@@ -43,6 +41,12 @@ def measure(counts: Counts) -> Section:
         "sandnet publishes a port when the endpoint is created, so its attach is the same with and without one."
     )
     return Section(TITLE, tuple(figures), (note,))
+
+
+def missing_plugins() -> str:
+    """Return which plugins are not installed; empty: none."""
+    missing = [name for name in ("bridge", "host-local", "portmap") if not (PLUGINS / name).exists()]
+    return f"{', '.join(missing)} not in {PLUGINS} (Debian package containernetworking-plugins)" if missing else ""
 
 
 class Bridge(ProcessPeer):

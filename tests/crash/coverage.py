@@ -13,6 +13,9 @@ from sandnet.api.app import HANDLERS
 from sandnet.api.libnetwork.openapi import document
 
 S = TypeVar("S", bound=Callable[..., object])
+RUNTIME_CHANGES = {"POST /cni/add", "POST /cni/del"}
+"""The calls of container runtimes that change something. ``gc`` does for many attachments what ``del`` does for one, and
+the other two only read."""
 CHANGES = ("post", "put", "patch", "delete")
 """Methods that change something."""
 
@@ -50,7 +53,7 @@ def changing_operations() -> set[str]:
             plain = f"{method.upper()} {path}"
             flags = [each["name"] for each in item[method].get("parameters", ()) if each["in"] == "query"]
             found |= {plain, *(f"{plain}?{flag}" for flag in flags)}
-    return found
+    return found | RUNTIME_CHANGES
 
 
 def is_of(operation: str, method: str, path: str) -> bool:

@@ -227,10 +227,21 @@ def drained(daemon: CrashDaemon) -> Stage:
     return Stage(partial(daemon.api.patch, path, state="drained"), partial(daemon.api.patch, path, state="active"))
 
 
+@interrupts("POST /cni/add", "POST /cni/del")
+def runtime_attachment(daemon: CrashDaemon) -> Stage:
+    """An endpoint with a published port and its join, in one request of a container runtime."""
+    theirs = daemon.host.container()
+    daemon.api.network("bar", **BAR)
+    ports = {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}
+    forth = partial(daemon.api.cni, "add", "bar", "c1", theirs.path, runtimeConfig=ports)
+    back = partial(daemon.api.cni, "del", "bar", "c1", "")
+    return Stage(forth, back, theirs=[theirs.path], twice=False)
+
+
 SETTINGS: tuple[Setting, ...] = (
     network, network_ipv6, network_named, network_adopted, endpoint, endpoint_without_ports, service,
     join_made, join_path, join_pid, join_second, join_second_path, join_host, join_none, join_over_files,
-    join_parents, second_backend, holder_leaves, drained,
+    join_parents, second_backend, holder_leaves, drained, runtime_attachment,
 )  # fmt: skip
 
 

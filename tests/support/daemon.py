@@ -56,7 +56,8 @@ class RefusedError(AssertionError):
         super().__init__(f"{method} {path}: {response.status_code} {response.text}")
         self.status = response.status_code
         self.body: JSON = response.json() if response.content else None
-        self.message = str(self.body["message"]) if isinstance(self.body, dict) else response.text
+        told = self.body.get("message", self.body.get("msg")) if isinstance(self.body, dict) else None
+        self.message = str(told or response.text)
 
 
 class _Sockets(httpcore.SyncBackend):
@@ -118,6 +119,12 @@ class Api:
 
     def leave(self, network: str, endpoint: str, container: str) -> None:
         self.delete(f"/networks/{network}/endpoints/{quote(endpoint, safe='')}/containers/{container}")
+
+    def cni(self, command: str, network: str, container: str, netns: str, **more: JSON) -> JSON:
+        """What the CNI plugin requests of the daemon; the result."""
+        query = {"container": container, "netns": netns, "ifname": "eth0"}
+        configuration = {"cniVersion": "1.1.0", "name": network, **more}
+        return self._call("POST", f"/cni/{command}", params=query, json=configuration)
 
     def told(self, network: str, endpoint: str = "") -> JSON:
         """All that is known of a network or an endpoint."""
