@@ -14,8 +14,7 @@ from sandnet.api.libnetwork.openapi import document
 
 S = TypeVar("S", bound=Callable[..., object])
 RUNTIME_CHANGES = {"POST /cni/add", "POST /cni/del"}
-"""The calls of container runtimes that change something. ``gc`` does for many attachments what ``del`` does for one, and
-the other two only read."""
+"""The calls of container runtimes that change something; ``gc`` does for many attachments what ``del`` does for one."""
 CHANGES = ("post", "put", "patch", "delete")
 """Methods that change something."""
 
