@@ -20,6 +20,7 @@ PROGRAMS: Mapping[str, str] = {
     "busybox-static": "busybox",
     "conntrack": "conntrack",
     "containernetworking-plugins": "bridge portmap",
+    "containerd": "containerd ctr",
     "coreutils": "basename cat chown chroot cp cut date dirname env expand expr id install ln ls mkdir mktemp "
     "readlink realpath rm seq sleep sort stat tail timeout touch tr true wc",
     "crun": "crun",
@@ -46,6 +47,7 @@ PROGRAMS: Mapping[str, str] = {
     "nftables": "nft",
     "openssl": "openssl",
     "passwd": "groupdel useradd userdel",
+    "podman": "podman",
     "procps": "kill pgrep ps sysctl",
     "python3-venv": "python3",
     "runc": "runc",
