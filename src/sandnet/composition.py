@@ -139,12 +139,13 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
     """Return a function that opens the resolver's sockets in namespaces below a directory, and the host's."""
     root = sandbox_dir.rstrip("/") + "/"
 
-    def open_sockets(key: str, inode: int, lack: Lack) -> OpenedSockets:
+    def open_sockets(key: str, inode: int, lack: Lack, *, beside_another: bool) -> OpenedSockets:
         if lack.container_id == HOST:
             return OpenedSockets(0, _listen_for_host(host_listen))
         if not key.startswith(root) or ".." in key.split("/"):
             raise not_found("namespace", key, f"only those below {root} are served")
-        listening = open_sockets_in(key, inode, name_server.ADDRESS, name_server.PORT) if lack.listening else ()
+        address = name_server.SECOND_ADDRESS if beside_another else name_server.ADDRESS
+        listening = open_sockets_in(key, inode, address, name_server.PORT) if lack.listening else ()
         return OpenedSockets(inode, listening, _query_sockets(key, inode, lack))
 
     return open_sockets
@@ -198,7 +199,7 @@ def assemble(
         BridgeDriver(kernel, workers, reaper, host_network, config.pools),
     ]
     context = Context(
-        settings=Settings(config.sandbox_dir, config.own_files[0], config.default_network),
+        settings=Settings(config.sandbox_dir, config.own_files[0], config.default_network, config.engine_socket),
         records=records,
         engine_records=engine_records,
         boot_id=BootId(store, kernel.sysctl, workers),

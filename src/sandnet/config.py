@@ -32,6 +32,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     plugin_socket: str = ""
     """Path of the socket for container engines, as ``/run/docker/plugins/sandnet.sock``; empty: none, unless the
     service manager passes one."""
+    engine_socket: str = ""
+    """Path of the container engine's own API, as ``/run/docker.sock``: names of its containers are learnt there."""
     tls_cert: str = ""
     """PEM file with the certificate for TCP clients, followed by any intermediate ones."""
     tls_key: str = ""
@@ -137,8 +139,9 @@ def _read(path: str | None) -> dict[str, object]:
 
 
 def _check(config: Config) -> None:
-    if config.plugin_socket and not config.plugin_socket.startswith("/"):
-        raise invalid("plugin_socket must be an absolute path", code="invalid_configuration")
+    for name in ("plugin_socket", "engine_socket"):
+        if getattr(config, name) and not getattr(config, name).startswith("/"):
+            raise invalid(f"{name} must be an absolute path", code="invalid_configuration")
     for name in ("state_dir", "run_dir", "sandbox_dir"):
         if not getattr(config, name).startswith("/"):
             raise invalid(f"{name} must be an absolute path", code="invalid_configuration")

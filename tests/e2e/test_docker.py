@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -22,7 +23,9 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.skipif(bool(missing()), reas
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     running = RunningDaemon(tmp_path_factory.mktemp("sandnet"))
     config = running.folder / "config.toml"
-    config.write_text(config.read_text() + f'plugin_socket = "{PLUGIN}"\n')
+    api = SOCKET.removeprefix("unix://")
+    config.write_text(f'{config.read_text()}plugin_socket = "{PLUGIN}"\nengine_socket = "{api}"\n')
+    running.netns = Path("/run/docker/netns")
     running.start()
     yield running
     running.close()
@@ -321,3 +324,46 @@ def test_container_can_be_found_by_sandnet(docker: DockerEngine, daemon: Running
     assert Path(key).name == service["backends"][0]["id"]
     report = daemon.api.post("/reconcile", fix=False)
     assert not [each for each in report if "box" in str(each) or "sne" in str(each)]
+
+
+def looked_up(daemon: RunningDaemon, name: str, namespace: str) -> str:
+    """What the resolver of a sandbox answers."""
+    words = ("busybox", "nslookup", name, "127.0.0.11")
+    return daemon.host.sh("sh", "-c", '"$@" || true', "sh", *words, namespace=namespace)
+
+
+def resolves(daemon: RunningDaemon, name: str, namespace: str, address: str) -> bool:
+    return address in looked_up(daemon, name, namespace)
+
+
+def test_names_resolve_between_containers_and_sandboxes(docker: DockerEngine, daemon: RunningDaemon) -> None:
+    daemon.api.network("blue")
+    box = daemon.box("blue", "plain")
+    create(docker, "named", "-o", "network=blue")
+    options = (
+        "--dns",
+        "127.0.0.12",
+        "--dns-search",
+        ".",
+        "--network-alias",
+        "www",
+        "--label",
+        "team=a",
+    )
+    address = docker.container("named", "web", *options)
+    for name in ("web", "www", "web.blue"):
+        eventually(partial(resolves, daemon, name, box.key, address))
+    (service,) = (each for each in daemon.api.get("/services", verbose="true") if each["name"] != "plain")
+    assert service["labels"]["team"] == "a"
+    eventually(lambda: box.address in docker.execute("web", "nslookup", "plain.blue").stdout)
+    daemon.kill()
+    daemon.kill_resolvers()
+    daemon.start()
+    eventually(lambda: address in looked_up(daemon, "web", box.key))
+    eventually(lambda: box.address in docker.execute("web", "nslookup", "plain.blue").stdout)
+    docker("rm", "-f", "web")
+    assert address not in looked_up(daemon, "web", box.key)
+    docker("network", "rm", "named")
+    daemon.api.leave("blue", "plain", box.container)
+    daemon.api.delete("/networks/blue/endpoints/plain")
+    daemon.api.delete("/networks/blue")

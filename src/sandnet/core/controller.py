@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from sandnet.core.engine.containers import EngineContainers
+from sandnet.core.engine.engine_api import EngineApi
 from sandnet.core.engine.ipam import EngineIpam
-from sandnet.core.engine.remote_driver import EngineNetworks
+from sandnet.core.engine.remote_driver import NETWORK_LABEL, EngineNetworks
 from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.lifecycle.deletion import Deletion
 from sandnet.core.lifecycle.endpoints import Endpoints
@@ -90,10 +92,20 @@ class Controller:
         self.engine_ipam = EngineIpam(
             context.records, context.engine_records, context.leases, context.locks, context.drivers["bridge"]
         )
+        self._engine_containers = EngineContainers(
+            context.records,
+            context.locks,
+            context.resolver_sync,
+            context.kernel.namespaces,
+            context.workers,
+            EngineApi(context.settings.engine_socket),
+            NETWORK_LABEL,
+        )
         self.engine_networks = EngineNetworks(
             context.records,
             context.engine_records,
             self.engine_ipam,
+            self._engine_containers,
             context.locks,
             (self.networks, self.endpoints, self.sandboxes, self.removal),
         )
@@ -139,6 +151,7 @@ class Controller:
         self._probes.start()
         self._process_watcher.start()
         self._drift_watcher.start()
+        self._engine_containers.start()
         self._context.kernel.pool.start(lambda: self._context.operations.count > 0)
 
     async def stop(self) -> None:
@@ -146,6 +159,7 @@ class Controller:
         self._probes.close()
         self._process_watcher.close()
         self._drift_watcher.close()
+        self._engine_containers.close()
         await self._context.operations.close()
         self._context.events.close()
         await self._context.host_files.close()

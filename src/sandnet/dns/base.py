@@ -57,6 +57,8 @@ class SetClient(msgspec.Struct, frozen=True, kw_only=True, tag="asker"):
     """Path of its network namespace."""
     inode: int
     """Inode of the namespace, its identity: another namespace at that path is not served."""
+    beside_another: bool = False
+    """Whether a container engine has a resolver of its own there, so that this one listens at another address."""
     networks: tuple[str, ...]
     """Ids of the networks it is attached to, in the order of attachment; names are looked up in this order."""
     aliases: tuple[Alias, ...] = ()

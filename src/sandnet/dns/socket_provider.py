@@ -30,8 +30,10 @@ BATCH: Final = 25
 class OpenSockets(Protocol):
     """A function that opens sockets in a namespace."""
 
-    def __call__(self, key: str, inode: int, lack: Lack) -> OpenedSockets:
+    def __call__(self, key: str, inode: int, lack: Lack, *, beside_another: bool) -> OpenedSockets:
         """Open the missing sockets in the namespace at ``key``; for :data:`HOST` in the host's namespace.
+
+        ``beside_another``: see :class:`~sandnet.dns.base.SetClient`.
 
         Raises:
             Error: they cannot be opened.
@@ -201,7 +203,7 @@ class Provider:
         if not client.upstreams:  # the records, not the resolver, decide which sockets it gets
             lack = Lack(lack.container_id, lack.listening)
         try:
-            return self._open(client.key, client.inode, lack)
+            return self._open(client.key, client.inode, lack, beside_another=client.beside_another)
         except Error as failure:
             return f"{who} {what}: {failure.message}"
         except Exception as failure:  # a problem with one client must not affect another

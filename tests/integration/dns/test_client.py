@@ -44,7 +44,7 @@ class Rig:
         self.resolvers.append(LocalResolver(self.folder))
         await self.resolver.start()
 
-    def open(self, key: str, inode: int, lack: Lack) -> OpenedSockets:
+    def open(self, key: str, inode: int, lack: Lack, *, beside_another: bool = False) -> OpenedSockets:
         return self.resolver.open(key, inode, lack)
 
     async def known(self, name: str) -> bool:

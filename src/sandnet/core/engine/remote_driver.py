@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from sandnet.core.engine.containers import EngineContainers
 from sandnet.core.engine.ipam import EngineIpam
 from sandnet.core.lifecycle.default_routes import gateways_of
 from sandnet.core.lifecycle.deletion import Deletion
@@ -72,6 +73,7 @@ class EngineNetworks:
         records: Records,
         engine_records: EngineRecords,
         ipam: EngineIpam,
+        containers: EngineContainers,
         locks: Locks,
         lifecycle: tuple[Networks, Endpoints, Sandboxes, Deletion],
     ) -> None:
@@ -81,12 +83,14 @@ class EngineNetworks:
             records: networks, endpoints, attachments.
             engine_records: the engines' claims.
             ipam: the pools and addresses.
+            containers: serves names to the containers that have joined.
             locks: those of all objects.
             lifecycle: the daemon's own verbs.
         """
         self._records = records
         self._engine = engine_records
         self._ipam = ipam
+        self._containers = containers
         self._locks = locks
         self._networks, self._endpoints, self._sandboxes, self._removal = lifecycle
 
@@ -158,6 +162,7 @@ class EngineNetworks:
                 spec = JoinSpec(container_id=basename(sandbox_key), external_key=sandbox_key)
                 await self._sandboxes.join(net.id, endpoint_id, spec)
                 (attachment,) = self._records.attachments_of_endpoint(endpoint_id)
+                self._containers.follow(spec.container_id)
             hops = gateways_of(net)
             gateway_ipv6 = hops.ipv6 if endpoint.address_ipv6 else None
             return Joined(attachment.interface, hops.ipv4 if endpoint.address else None, gateway_ipv6)

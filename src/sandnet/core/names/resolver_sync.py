@@ -49,8 +49,8 @@ class ResolverSync:
         """Return why the resolver does not serve a sandbox; empty when it does."""
         if sandbox.origin is Origin.HOST:
             return f"container {sandbox.container_id} is on the host's network and asks the host's own name servers"
-        if sandbox.origin is Origin.EXTERNAL:
-            return f"container {sandbox.container_id} asks the name server of its container engine"
+        if sandbox.origin is Origin.EXTERNAL and not sandbox.inode:
+            return f"the container engine has not created the namespace of {sandbox.container_id} yet"
         if not self._linked(sandbox):
             return f"container {sandbox.container_id} has no interface, so it has no name server to query"
         return ""
@@ -132,12 +132,14 @@ class ResolverSync:
     def _client(self, sandbox: Sandbox) -> Iterator[Change]:
         attachments = self._linked(sandbox)
         networks = [net for net in (self._records.network(a.network_id) for a in attachments) if net]
-        served = sandbox.origin not in (Origin.HOST, Origin.EXTERNAL)
+        external = sandbox.origin is Origin.EXTERNAL
+        served = sandbox.origin is not Origin.HOST and (bool(sandbox.inode) or not external)
         if networks and served and sandbox.phase is not Phase.REMOVING:
             yield SetClient(
                 container_id=sandbox.container_id,
                 key=sandbox.key,
                 inode=sandbox.inode,
+                beside_another=external,
                 networks=tuple(dict.fromkeys(net.id for net in networks)),
                 aliases=tuple(alias for attachment in attachments for alias in self._aliases(attachment)),
                 upstreams=sandbox.dns,

@@ -30,6 +30,8 @@ class Settings(NamedTuple):
     files_dir: str
     """The directory for hosts and resolv.conf files without a requested path."""
     default_network: str
+    engine_socket: str = ""
+    """Path of a container engine's API; empty: none."""
 
 
 class Context(NamedTuple):
