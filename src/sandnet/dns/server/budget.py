@@ -15,8 +15,11 @@ from typing import Final
 
 SLICE: Final = 0.0005
 """Seconds of work of one client in one iteration of the event loop."""
+OVERRUN: Final = SLICE
+"""Maximum seconds that work is charged beyond its slice. The clock also counts the time for which other programs had
+the processor, and a client must not wait for others because of that."""
 DEBT: Final = 8 * SLICE
-"""Maximum seconds that are charged beyond a slice: work may take long because the machine is busy."""
+"""Maximum seconds that are charged beyond a slice, work elsewhere included."""
 
 clock = time.monotonic
 """The clock of this module."""
@@ -25,11 +28,13 @@ clock = time.monotonic
 class Budget:
     """The time slices of one client. Work that is done within other work shares its slice."""
 
-    __slots__ = ("_left", "_loop", "_renewing", "_waiting", "until")
+    __slots__ = ("_charged", "_left", "_loop", "_renewing", "_waiting", "until")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._left = SLICE
+        self._charged = 0.0
+        """Seconds charged during the work in progress."""
         self.until = 0.0
         """Time at which the work in progress must stop; 0: there is none."""
         self._renewing = False
@@ -45,15 +50,15 @@ class Budget:
 
     def end(self) -> None:
         """Charge the work since :meth:`begin`."""
-        self._left = self.until - clock()
-        self.until = 0.0
+        self._left = max(self.until - clock(), -OVERRUN) - self._charged
+        self.until = self._charged = 0.0
         if self._left < SLICE / 2:  # a larger rest is used in later iterations: a renewal costs an iteration itself
             self._renew_soon()
 
     def charge(self, seconds: float) -> None:
         """Charge work that is done elsewhere."""
         if self.until:
-            self.until -= seconds
+            self._charged += seconds
         else:
             self._left -= seconds
             self._renew_soon()
