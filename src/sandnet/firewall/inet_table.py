@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from sandnet.firewall import flow_limits
-from sandnet.firewall.balancing.inet_rules import inet_maps, inet_own, inet_published
+from sandnet.firewall.balancing.inet_rules import inet_maps, inet_own, inet_port_maps, inet_published
 from sandnet.firewall.base import NetworkState
 from sandnet.firewall.flow_limits import Counted
 from sandnet.firewall.ruleset import published_sources, tables
@@ -238,7 +238,7 @@ def table(state: Sequence[NetworkState], host: HostState) -> str:
     """Return the script that puts the table in place without elements; one of that name is changed."""
     counting = flow_limits.chains(limits(state, host))
     sets = f"{SETS}{flow_limits.SETS}{published_sources.MAPS}{inet_maps()}"
-    return tables.in_place(TABLE, sets, f"{counting}{published_sources.CHAIN}{CHAINS}")
+    return tables.in_place(TABLE, sets, f"{counting}{published_sources.CHAIN}{CHAINS}", inet_port_maps())
 
 
 def elements(state: Sequence[NetworkState], host: HostState) -> Iterator[tuple[Element, Value]]:

@@ -8,21 +8,35 @@ from sandnet.model import Affinity
 
 
 def inet_maps() -> str:
-    """Return the maps of the inet table, one for each kind of destination and each affinity.
+    """Return the maps of the inet table to addresses, one for each kind of destination and each affinity.
 
-    Their ports are declared as those of TCP and hold for every protocol: libnftables 1.0.6 cannot read ``ip daddr . th
-    dport`` back from the kernel ("conflicting protocols").
+    The ports of their keys are declared as those of TCP, and hold for every protocol.
     """
     lines = []
     for affinity in Affinity:
         for ip, version in (("ip", 4), ("ip6", 6)):
-            port, target = "meta l4proto . tcp dport . meta length", f"{ip} daddr . tcp dport"
+            port = "meta l4proto . tcp dport . meta length"
             lines += [
-                f"  map any{version}_{affinity} {{ typeof {port} : {target}; }}",
-                f"  map one{version}_{affinity} {{ typeof {ip} daddr . {port} : {target}; }}",
                 f"  map span{version}_{affinity} {{ typeof {port} : {ip} daddr; flags interval; }}",
                 f"  map one_span{version}_{affinity} {{ typeof {ip} daddr . {port} : {ip} daddr; flags interval; }}",
                 f"  map own{version}_{affinity} {{ typeof {ip} daddr . meta length : {ip} daddr; }}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def inet_port_maps() -> str:
+    """Return the maps of the inet table to addresses with ports.
+
+    With a port of TCP as the target, libnftables would make their rules match TCP only. But libnftables 1.0.6 cannot
+    read ``ip daddr . th dport`` back from the kernel ("conflicting protocols"), so these maps are made again each time.
+    """
+    lines = []
+    for affinity in Affinity:
+        for ip, version in (("ip", 4), ("ip6", 6)):
+            port, target = "meta l4proto . tcp dport . meta length", f"{ip} daddr . th dport"
+            lines += [
+                f"  map any{version}_{affinity} {{ typeof {port} : {target}; }}",
+                f"  map one{version}_{affinity} {{ typeof {ip} daddr . {port} : {target}; }}",
             ]
     return "\n".join(lines) + "\n"
 

@@ -22,7 +22,7 @@ def no_table(table: str) -> str:
     return f"add table {table}\ndelete table {table}\n"
 
 
-def in_place(table: str, declarations: str, chains: str) -> str:
+def in_place(table: str, declarations: str, chains: str, replaced: str = "") -> str:
     """Return the script that puts a table in place, whether it exists or not; its elements and rules are replaced.
 
     The kernel refuses it if a set or a chain of that name exists with another type.
@@ -31,14 +31,21 @@ def in_place(table: str, declarations: str, chains: str) -> str:
         table: its family and name.
         declarations: its sets and maps, as the body of a ``table`` block.
         chains: its chains in the same form, one statement on each line.
+        replaced: more maps, which are deleted and made again: libnftables cannot use their declarations as it reads
+            them from the kernel.
     """
     headers = "".join(f"{line}\n" for line in chains.splitlines() if _belongs_to_header(line))
-    body = f"{declarations}{headers}"
+    body = f"{declarations}{replaced}{headers}"
     flushed: dict[str, list[str]] = {"chain": [], "map": [], "set": []}
     for kind, name in _declared(table, f"table {table} {{\n{body}"):
         flushed[kind].append(name)
+    again = [name for _, name in _declared(table, f"table {table} {{\n{replaced}")]
+    flushed["map"] = [name for name in flushed["map"] if name not in again]
     # chains first: a verdict map is not empty as long as a rule uses it
     statements = "".join(f"flush {kind} {table} {name}\n" for kind, names in flushed.items() for name in names)
+    if again:
+        statements += "".join(f"delete map {table} {name}\n" for name in again)
+        statements += f"table {table} {{\n{replaced}}}\n"
     return f"table {table} {{\n{body}}}\n{statements}table {table} {{\n{chains}}}\n"
 
 

@@ -43,3 +43,13 @@ def test_removals_empty_chains_before_they_delete_them() -> None:
         "delete map inet t m",
         "delete set inet t other",
     ]
+
+
+def test_maps_to_replace_are_deleted_after_the_rules_and_declared_again() -> None:
+    script = in_place("inet t", SETS, CHAINS, "  map again { type ifname : verdict; }\n")
+    first, _, second = script.partition("delete map inet t again\n")
+    assert "map again" in first  # so that there is one to delete
+    assert "flush chain inet t forward" in first
+    assert "flush map inet t again" not in script
+    assert second.startswith("table inet t {\n  map again { type ifname : verdict; }\n}\n")
+    assert removals("inet t", TableStructure("", maps=frozenset({"again"})), script) == ""
