@@ -79,7 +79,7 @@ BEFORE_ALL = {
     "git": "makes the checkout",
 }
 ONLY_ON_PAGES = {"systemd-resolved": "a section of operations.md is for hosts that have it"}
-OURS = {"sandnet": "our own command"}
+OURS = {"sandnet": "our own command", "sandnet-cni": "our own CNI plugin"}
 EXCLUDED = {
     "tests/integration/cli/execution/test_file_view.py": "its run() reads files",
     "docs/demo.md": "its console block is the output of scripts/demo, which is read itself",
