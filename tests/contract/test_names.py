@@ -79,27 +79,27 @@ async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 async def test_applied_name_resolves_in_a_sandbox_on_the_network(case: NameServiceCase) -> None:
-    box = case.asker("box", "front")
-    await case.service.apply(box, names("front", "e1", "web", "10.0.0.2", "fd00::2"))
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
-    assert records(await case.ask(box, "WEB.front")) == ["10.0.0.2"]
-    assert records(await case.ask(box, "web", "AAAA")) == ["fd00::2"]
-    assert records(await case.ask(box, "2.0.0.10.in-addr.arpa", "PTR")) == ["web.front."]
+    sandbox = case.asker("box", "front")
+    await case.service.apply(sandbox, names("front", "e1", "web", "10.0.0.2", "fd00::2"))
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "WEB.front")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web", "AAAA")) == ["fd00::2"]
+    assert records(await case.ask(sandbox, "2.0.0.10.in-addr.arpa", "PTR")) == ["web.front."]
     assert case.service.problem() == ""
 
 
 async def test_withdrawn_name_is_in_no_answer(case: NameServiceCase) -> None:
-    box = case.asker("box", "front", external=False)
-    await case.service.apply(box, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "web", "10.0.0.3"))
+    sandbox = case.asker("box", "front", external=False)
+    await case.service.apply(sandbox, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "web", "10.0.0.3"))
     await case.service.apply(RemoveNames(network_id="id-front", owner="e1"))
-    assert records(await case.ask(box, "web")) == ["10.0.0.3"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.3"]
     await case.service.apply(RemoveNames(network_id="id-front", owner="e2"), RemoveNames(network_id="id-x", owner="e9"))
-    assert rcode(await case.ask(box, "web")) == "NXDOMAIN"
+    assert rcode(await case.ask(sandbox, "web")) == "NXDOMAIN"
 
 
 async def test_names_of_another_network_are_not_visible(case: NameServiceCase) -> None:
-    box, other = case.asker("box", "front", external=False), case.asker("other", "back", external=False)
-    await case.service.apply(box, other, names("front", "e1", "web", "10.0.0.2"))
+    sandbox, other = case.asker("box", "front", external=False), case.asker("other", "back", external=False)
+    await case.service.apply(sandbox, other, names("front", "e1", "web", "10.0.0.2"))
     assert rcode(await case.ask(other, "web")) == "NXDOMAIN"
     await case.service.apply(case.asker("other", "back", "front", external=False))
     assert records(await case.ask(other, "web")) == ["10.0.0.2"]
@@ -107,27 +107,29 @@ async def test_names_of_another_network_are_not_visible(case: NameServiceCase) -
 
 async def test_alias_is_known_only_to_its_sandbox(case: NameServiceCase) -> None:
     alias = Alias(name="db", addresses=(ip_address("10.0.0.9"),))
-    box = case.asker("box", "front", aliases=(alias,))
+    sandbox = case.asker("box", "front", aliases=(alias,))
     other = case.asker("other", "front", external=False)
-    await case.service.apply(box, other)
-    assert records(await case.ask(box, "db")) == ["10.0.0.9"]
+    await case.service.apply(sandbox, other)
+    assert records(await case.ask(sandbox, "db")) == ["10.0.0.9"]
     assert rcode(await case.ask(other, "db")) == "NXDOMAIN"
 
 
 async def test_replacing_names_leaves_exactly_the_new_ones(case: NameServiceCase) -> None:
-    box, gone = case.asker("box", "front", external=False), case.asker("gone", "front")
-    await case.service.apply(box, gone, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "db", "10.0.0.3"))
-    await case.service.replace([box, names("front", "e2", "db", "10.0.0.4")])
-    assert records(await case.ask(box, "db")) == ["10.0.0.4"]
-    assert rcode(await case.ask(box, "web")) == "NXDOMAIN"
+    sandbox, gone = case.asker("box", "front", external=False), case.asker("gone", "front")
+    await case.service.apply(
+        sandbox, gone, names("front", "e1", "web", "10.0.0.2"), names("front", "e2", "db", "10.0.0.3")
+    )
+    await case.service.replace([sandbox, names("front", "e2", "db", "10.0.0.4")])
+    assert records(await case.ask(sandbox, "db")) == ["10.0.0.4"]
+    assert rcode(await case.ask(sandbox, "web")) == "NXDOMAIN"
     with pytest.raises(Error) as refused:
         await case.service.explain("gone", "db")
     assert refused.value.kind == Kind.NOT_FOUND
 
 
 async def test_explain_returns_the_record_behind_a_name(case: NameServiceCase) -> None:
-    box = case.asker("box", "front")
-    await case.service.apply(box, names("front", "e1", "web", "10.0.0.2"))
+    sandbox = case.asker("box", "front")
+    await case.service.apply(sandbox, names("front", "e1", "web", "10.0.0.2"))
     told = await case.service.explain("box", "web")
     assert (told.source, told.network, told.owners) == ("network", "id-front", ("e1",))
     assert told.answers == (ip_address("10.0.0.2"),)
@@ -135,8 +137,8 @@ async def test_explain_returns_the_record_behind_a_name(case: NameServiceCase) -
 
 
 async def test_explain_for_a_removed_sandbox_raises_not_found(case: NameServiceCase) -> None:
-    box = case.asker("box", "front")
-    await case.service.apply(box)
+    sandbox = case.asker("box", "front")
+    await case.service.apply(sandbox)
     await case.service.apply(RemoveClient(container_id="box"), RemoveClient(container_id="never"))
     with pytest.raises(Error) as refused:
         await case.service.explain("box", "web")

@@ -233,10 +233,10 @@ def _told_api(daemon: CrashDaemon) -> list[str]:
 def _answers(daemon: CrashDaemon) -> list[str]:
     """What every sandbox would be answered to every name."""
     lines = []
-    for box in daemon.api.get("/sandboxes"):
+    for sandbox in daemon.api.get("/sandboxes"):
         for name in _ASKED:
-            told = daemon.api.get("/dns/explain", **{"name": name, "from": box["id"]})
-            lines += [f"names {box['id']} {name}{line}" for line in _flat(told)]
+            told = daemon.api.get("/dns/explain", **{"name": name, "from": sandbox["id"]})
+            lines += [f"names {sandbox['id']} {name}{line}" for line in _flat(told)]
     return lines
 
 

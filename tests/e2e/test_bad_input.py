@@ -221,11 +221,11 @@ def test_taken_name_returns_403_naming_the_holder(daemon: RunningDaemon) -> None
 
 def test_deleting_an_object_in_use_returns_403_naming_the_users(daemon: RunningDaemon) -> None:
     network = daemon.api.network("foo")
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     for path, user in (
         (f"/networks/{network}", "one"),
-        ("/networks/foo/endpoints/one", box.container),
-        ("/services/one", box.container),
+        ("/networks/foo/endpoints/one", sandbox.container),
+        ("/services/one", sandbox.container),
     ):
         with pytest.raises(RefusedError, match=user) as failure:
             daemon.api.delete(path)
@@ -237,9 +237,9 @@ def test_leave_of_an_unattached_container_returns_404(daemon: RunningDaemon) -> 
     daemon.api.endpoint("foo", "one")
     for _ in range(2):
         assert refused(daemon, "DELETE", "/networks/foo/endpoints/one/containers/c1") == 404
-    box = daemon.box("foo", "two")
-    assert refused(daemon, "DELETE", f"/networks/foo/endpoints/one/containers/{box.container[:12]}") == 404
-    assert box.reaches("198.51.100.2")
+    sandbox = daemon.sandbox("foo", "two")
+    assert refused(daemon, "DELETE", f"/networks/foo/endpoints/one/containers/{sandbox.container[:12]}") == 404
+    assert sandbox.reaches("198.51.100.2")
 
 
 def test_unknown_driver_returns_404(daemon: RunningDaemon) -> None:

@@ -21,7 +21,7 @@ from tests.support.traffic import until
 
 def test_two_sandboxes_ping_each_other_over_ipv4_and_ipv6(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", ipv6=True)
-    one, two = daemon.box("foo", "one"), daemon.box("foo", "two")
+    one, two = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "two")
     assert one.reaches(two.address)
     assert one.reaches(two.address6)
     assert two.reaches(one.address)
@@ -29,29 +29,29 @@ def test_two_sandboxes_ping_each_other_over_ipv4_and_ipv6(daemon: RunningDaemon)
 
 def test_outgoing_traffic_is_masqueraded_as_the_host(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", ipv6=True)
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     daemon.outside.serve("far", 7000)
     daemon.outside.serve("far", 7000, address="::")
-    assert box.ask(OUTSIDE_ADDRESS, 7000).address == HOST_ADDRESS
-    assert box.ask(OUTSIDE_ADDRESS6, 7000).address == HOST_ADDRESS6
-    assert box.reaches(OUTSIDE_ADDRESS)
+    assert sandbox.ask(OUTSIDE_ADDRESS, 7000).address == HOST_ADDRESS
+    assert sandbox.ask(OUTSIDE_ADDRESS6, 7000).address == HOST_ADDRESS6
+    assert sandbox.reaches(OUTSIDE_ADDRESS)
 
 
 def test_without_masquerading_the_sandbox_address_is_seen(daemon: RunningDaemon) -> None:
     daemon.api.post(
         "/networks", name="foo", options={"com.docker.network.generic": {"EnableIPMasquerade": "false"}, "ipv6": True}
     )
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     daemon.outside.serve("far", 7000)
     daemon.outside.serve("far", 7000, address="::")
-    assert box.ask(OUTSIDE_ADDRESS, 7000).address == box.address
-    assert box.ask(OUTSIDE_ADDRESS6, 7000).address == box.address6
+    assert sandbox.ask(OUTSIDE_ADDRESS, 7000).address == sandbox.address
+    assert sandbox.ask(OUTSIDE_ADDRESS6, 7000).address == sandbox.address6
 
 
 def test_internal_network_reaches_only_its_own_sandboxes(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", internal=True, ipv6=True)
     daemon.api.network("bar")
-    one, two, other = daemon.box("foo", "one"), daemon.box("foo", "two"), daemon.box("bar", "other")
+    one, two, other = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "two"), daemon.sandbox("bar", "other")
     assert one.reaches(two.address)
     assert one.reaches(two.address6)
     assert one.sh("ip", "route", "show", "default") == ""
@@ -64,7 +64,7 @@ def test_internal_network_reaches_only_its_own_sandboxes(daemon: RunningDaemon) 
 
 def test_icc_disabled_blocks_traffic_between_sandboxes(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", icc=False, ipv6=True)
-    one, two = daemon.box("foo", "one"), daemon.box("foo", "two")
+    one, two = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "two")
     two.serve("two", 7000)
     assert not one.reaches(two.address, 0.4)
     assert not one.reaches(two.address6, 0.4)
@@ -74,15 +74,15 @@ def test_icc_disabled_blocks_traffic_between_sandboxes(daemon: RunningDaemon) ->
 
 def test_mtu_is_set_on_both_ends_of_the_veth(daemon: RunningDaemon) -> None:
     network = daemon.api.network("foo", mtu=1380)
-    box = daemon.box("foo", "one")
-    assert json.loads(box.sh("ip", "-j", "link", "show", "eth0"))[0]["mtu"] == 1380
+    sandbox = daemon.sandbox("foo", "one")
+    assert json.loads(sandbox.sh("ip", "-j", "link", "show", "eth0"))[0]["mtu"] == 1380
     bridge = json.loads(daemon.host.sh("ip", "-j", "link", "show", f"snb{network[:10]}"))[0]
     assert bridge["mtu"] == 1380
 
 
 def test_requested_subnet_range_and_gateway_are_used(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", subnet="10.9.0.0/16", ip_range="10.9.8.0/24", gateway="10.9.8.1")
-    one, two = daemon.box("foo", "one"), daemon.box("foo", "two")
+    one, two = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "two")
     assert (one.address, two.address) == ("10.9.8.2", "10.9.8.3")
     assert one.mac == "02:42:0a:09:08:02"
     assert one.sh("ip", "route", "show", "default").split()[2] == "10.9.8.1"
@@ -102,7 +102,7 @@ def test_labels_of_2015_keep_their_meaning(daemon: RunningDaemon) -> None:
         "BridgeName": "br-mine",
     }
     daemon.api.post("/networks", name="foo", options={"com.docker.network.generic": generic})
-    one = daemon.box("foo", "one")
+    one = daemon.sandbox("foo", "one")
     assert one.address == "10.8.0.65"
     assert one.address6 == "fd08::242:a08:41"
     assert "10.8.0.9/24" in daemon.host.sh("ip", "address", "show", "br-mine")
@@ -122,7 +122,7 @@ def test_adopted_bridge_reaches_its_members_and_is_restored(daemon: RunningDaemo
         with pytest.raises(RefusedError, match=r"10\.7\.0"):
             daemon.api.network("clash", bridge_name="theirs", subnet="10.6.0.0/24")
         daemon.api.network("foo", bridge_name="theirs")
-        one, two = daemon.box("foo", "one"), daemon.box("foo", "two")
+        one, two = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "two")
         assert one.address.startswith("10.7.0.")
         assert one.reaches(two.address)
         assert one.reaches(OUTSIDE_ADDRESS)
@@ -176,7 +176,7 @@ def test_network_may_be_named_like_a_link(daemon: RunningDaemon, name: str) -> N
     links = daemon.links()
     daemon.api.network(name)
     assert set(links) < set(daemon.links())
-    assert daemon.box(name, "one").reaches(OUTSIDE_ADDRESS)
+    assert daemon.sandbox(name, "one").reaches(OUTSIDE_ADDRESS)
 
 
 def test_chosen_subnets_do_not_overlap_host_routes(daemon: RunningDaemon) -> None:
@@ -270,8 +270,8 @@ def test_freed_addresses_are_reused_last(daemon: RunningDaemon) -> None:
 def test_requested_address_and_mac_are_assigned(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", subnet="10.9.0.0/24", subnet_ipv6="fd09::/64")
     wish = {"address": "10.9.0.77", "address_ipv6": "fd09::77", "mac": "02:00:00:00:00:77"}
-    one = daemon.box("foo", "one", **wish)
-    two = daemon.box("foo", "two")
+    one = daemon.sandbox("foo", "one", **wish)
+    two = daemon.sandbox("foo", "two")
     assert (one.address, one.address6, one.mac) == ("10.9.0.77", "fd09::77", "02:00:00:00:00:77")
     assert two.reaches("10.9.0.77")
     assert two.reaches("fd09::77")
@@ -301,7 +301,7 @@ def test_join_to_a_full_bridge_of_1023_ports_returns_409(daemon: RunningDaemon) 
                              f"link set x{i} group 7\n" for i in range(1022)))  # fmt: skip
     try:
         daemon.host.sh("ip", "-batch", str(batch))
-        last = daemon.box("foo", "last")
+        last = daemon.sandbox("foo", "last")
         daemon.api.endpoint("foo", "over")
         with pytest.raises(RefusedError, match=r"full|102[34]") as refused:
             daemon.api.join("foo", "over", "c1")

@@ -332,7 +332,7 @@ def test_garbage_collection_deletes_all_but_the_valid(daemon: RunningDaemon) -> 
         runtime.add(name, each.path)
     kept = daemon.host.container()
     Runtime(daemon, "other").add("c4", kept.path)
-    daemon.box("web", "own")
+    daemon.sandbox("web", "own")
     valid = [{"containerID": "c2", "ifname": "eth0"}, {"containerID": "unknown", "ifname": "eth0"}]
     assert runtime.refused("GC")["code"] == 7
     assert runtime.call("GC", **{"cni.dev/valid-attachments": valid}) == (0, "", "")  # type: ignore[arg-type]

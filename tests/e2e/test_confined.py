@@ -77,8 +77,8 @@ def test_everything_works_under_the_unit_restrictions(confined: RunningDaemon) -
     folder.mkdir(mode=0o700)
     shutil.chown(folder, 4242)
     ports = (mapping(80, 80), mapping(53, 0, proto=UDP))
-    web = daemon.box("blue", "web", *ports, join={"hosts_path": f"{folder}/hosts"})
-    other = daemon.box("blue", "other", join={"pid": foreign_sandbox(daemon, "4242")})
+    web = daemon.sandbox("blue", "web", *ports, join={"hosts_path": f"{folder}/hosts"})
+    other = daemon.sandbox("blue", "other", join={"pid": foreign_sandbox(daemon, "4242")})
     web.serve("web", 80)
     assert other.ask(web.address, 80).server == "web"
     assert daemon.outside.ask(HOST_ADDRESS, 80).server == "web"

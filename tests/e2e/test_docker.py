@@ -202,21 +202,21 @@ def test_container_can_send_from_its_own_address_only(docker: DockerEngine, daem
 
 def test_network_shared_with_other_sandboxes(docker: DockerEngine, daemon: RunningDaemon) -> None:
     daemon.api.network("blue")
-    box = daemon.box("blue", "plain")
-    subnet = str(ip_interface(f"{box.address}/24").network)
+    sandbox = daemon.sandbox("blue", "plain")
+    subnet = str(ip_interface(f"{sandbox.address}/24").network)
     for name, more in (("both", ("--subnet", subnet)), ("later", ())):
         create(docker, name, "-o", "network=blue", *more)
         address = docker.container(name, f"on-{name}")
-        assert address.rpartition(".")[0] == box.address.rpartition(".")[0]
-        assert docker.pings(f"on-{name}", box.address)
-        assert daemon.host.reaches(address, namespace=box.key)
+        assert address.rpartition(".")[0] == sandbox.address.rpartition(".")[0]
+        assert docker.pings(f"on-{name}", sandbox.address)
+        assert daemon.host.reaches(address, namespace=sandbox.key)
     docker("rm", "-f", "on-both")
     docker("network", "rm", "both")
-    assert docker.pings("on-later", box.address)
+    assert docker.pings("on-later", sandbox.address)
     docker("rm", "-f", "on-later")
     docker("network", "rm", "later")
     assert [each["name"] for each in daemon.api.get("/networks/blue/endpoints")] == ["plain"]
-    daemon.api.leave("blue", "plain", box.container)
+    daemon.api.leave("blue", "plain", sandbox.container)
     daemon.api.delete("/networks/blue/endpoints/plain")
     daemon.api.delete("/networks/blue")
 
@@ -338,7 +338,7 @@ def resolves(daemon: RunningDaemon, name: str, namespace: str, address: str) -> 
 
 def test_names_resolve_between_containers_and_sandboxes(docker: DockerEngine, daemon: RunningDaemon) -> None:
     daemon.api.network("blue")
-    box = daemon.box("blue", "plain")
+    sandbox = daemon.sandbox("blue", "plain")
     create(docker, "named", "-o", "network=blue")
     options = (
         "--dns",
@@ -352,18 +352,18 @@ def test_names_resolve_between_containers_and_sandboxes(docker: DockerEngine, da
     )
     address = docker.container("named", "web", *options)
     for name in ("web", "www", "web.blue"):
-        eventually(partial(resolves, daemon, name, box.key, address))
+        eventually(partial(resolves, daemon, name, sandbox.key, address))
     (service,) = (each for each in daemon.api.get("/services", verbose="true") if each["name"] != "plain")
     assert service["labels"]["team"] == "a"
-    eventually(lambda: box.address in docker.execute("web", "nslookup", "plain.blue").stdout)
+    eventually(lambda: sandbox.address in docker.execute("web", "nslookup", "plain.blue").stdout)
     daemon.kill()
     daemon.kill_resolvers()
     daemon.start()
-    eventually(lambda: address in looked_up(daemon, "web", box.key))
-    eventually(lambda: box.address in docker.execute("web", "nslookup", "plain.blue").stdout)
+    eventually(lambda: address in looked_up(daemon, "web", sandbox.key))
+    eventually(lambda: sandbox.address in docker.execute("web", "nslookup", "plain.blue").stdout)
     docker("rm", "-f", "web")
-    assert address not in looked_up(daemon, "web", box.key)
+    assert address not in looked_up(daemon, "web", sandbox.key)
     docker("network", "rm", "named")
-    daemon.api.leave("blue", "plain", box.container)
+    daemon.api.leave("blue", "plain", sandbox.container)
     daemon.api.delete("/networks/blue/endpoints/plain")
     daemon.api.delete("/networks/blue")

@@ -13,9 +13,9 @@ from tests.support.daemon import (
     JSON,
     OUTSIDE_ADDRESS,
     OUTSIDE_ADDRESS6,
-    Box,
     RefusedError,
     RunningDaemon,
+    Sandbox,
 )
 from tests.support.network_host import eventually
 from tests.support.traffic import TCP, UDP
@@ -36,13 +36,13 @@ def uplink(daemon: RunningDaemon) -> Iterator[RunningDaemon]:
 
 def addresses(daemon: RunningDaemon, network: str) -> list[str]:
     """Whom a server outside sees, by IPv4 and IPv6, TCP and UDP each."""
-    box = daemon.box(network, "one")
+    sandbox = daemon.sandbox(network, "one")
     seen = []
     for target, everywhere in (OUTSIDE_ADDRESS, "0.0.0.0"), (OUTSIDE_ADDRESS6, "::"):
         for proto in (TCP, UDP):
             port = next(PORTS)  # no connection that is closing has it
             daemon.outside.serve("far", port, proto, address=everywhere)
-            seen.append(box.ask(target, port, proto).address)
+            seen.append(sandbox.ask(target, port, proto).address)
     return seen
 
 
@@ -102,20 +102,20 @@ def route(daemon: RunningDaemon, verb: str, to: str, *how: str) -> None:
     daemon.host.sh("ip", family, "route", verb, to, *how)
 
 
-def seen_at(daemon: RunningDaemon, box: Box, *targets: str) -> list[str]:
+def seen_at(daemon: RunningDaemon, sandbox: Sandbox, *targets: str) -> list[str]:
     """Whom these see, by UDP of a new flow each."""
     found = []
     for target in targets:
         port = next(PORTS)
         daemon.outside.serve("far", port, UDP, address=target)
-        found.append(box.ask(target, port, UDP).address)
+        found.append(sandbox.ask(target, port, UDP).address)
     return found
 
 
 def test_preferred_source_of_a_route_is_the_egress_address(far: RunningDaemon) -> None:
     far.api.network("foo", ipv6=True)
     far.api.network("own", ipv6=True, egress_ipv4=HOST_ADDRESS, egress_ipv6=HOST_ADDRESS6)
-    box, fixed = far.box("foo", "one"), far.box("own", "two")
+    sandbox, fixed = far.sandbox("foo", "one"), far.sandbox("own", "two")
     targets = (FAR, FAR6, ELSEWHERE, ELSEWHERE6)
     route(far, "add", "default", "via", OUTSIDE_ADDRESS, "src", SECOND)
     route(far, "add", "::/0", "via", OUTSIDE_ADDRESS6, "src", SECOND6)
@@ -123,20 +123,20 @@ def test_preferred_source_of_a_route_is_the_egress_address(far: RunningDaemon) -
     route(far, "add", ELSEWHERE6, "via", "2001:db8:2::2", "src", UNNUMBERED6)
     try:
         wanted = [SECOND, SECOND6, UNNUMBERED, UNNUMBERED6]
-        eventually(lambda: seen_at(far, box, *targets) == wanted)
-        assert seen_at(far, box, OUTSIDE_ADDRESS) == [HOST_ADDRESS]  # its route prefers another one
+        eventually(lambda: seen_at(far, sandbox, *targets) == wanted)
+        assert seen_at(far, sandbox, OUTSIDE_ADDRESS) == [HOST_ADDRESS]  # its route prefers another one
         assert seen_at(far, fixed, FAR, FAR6) == [HOST_ADDRESS, HOST_ADDRESS6]
         assert far.api.post("/reconcile", fix=False)["drift"] == []
         far.kill()
         far.start()
-        assert seen_at(far, box, *targets) == wanted
+        assert seen_at(far, sandbox, *targets) == wanted
         far.host.sh("nft", "flush", "map", "inet", "sandnet", "preferred4")
-        eventually(lambda: seen_at(far, box, *targets) == wanted)
+        eventually(lambda: seen_at(far, sandbox, *targets) == wanted)
         route(far, "delete", ELSEWHERE)  # the default route counts again, over the other link
-        eventually(lambda: seen_at(far, box, ELSEWHERE) == [SECOND])
+        eventually(lambda: seen_at(far, sandbox, ELSEWHERE) == [SECOND])
         route(far, "replace", "default", "via", OUTSIDE_ADDRESS)
         far.host.sh("ip", "link", "set", "uplink2", "down")  # its IPv6 route goes without a word
-        eventually(lambda: seen_at(far, box, FAR) == [HOST_ADDRESS])
+        eventually(lambda: seen_at(far, sandbox, FAR) == [HOST_ADDRESS])
         eventually(lambda: elements_of(far, "preferred4") == "")
         eventually(lambda: "uplink2" not in elements_of(far, "preferred6"))
         assert far.api.post("/reconcile", fix=False)["drift"] == []

@@ -39,20 +39,20 @@ def kill(running: subprocess.Popen[str]) -> None:
 
 
 def containers(daemon: RunningDaemon) -> list[str]:
-    return [box["id"] for box in daemon.api.get("/sandboxes")]
+    return [sandbox["id"] for sandbox in daemon.api.get("/sandboxes")]
 
 
 def watched(daemon: RunningDaemon) -> subprocess.Popen[str]:
     """A process that a join named."""
     running = process(daemon)
-    daemon.box("foo", "one", join={"watch_pid": running.pid})
+    daemon.sandbox("foo", "one", join={"watch_pid": running.pid})
     return running
 
 
 def inhabitant(daemon: RunningDaemon) -> subprocess.Popen[str]:
     """The only process in a sandbox that goes with the last."""
-    box = daemon.box("foo", "one", join={"auto_remove": True})
-    running = process(daemon, box.key)
+    sandbox = daemon.sandbox("foo", "one", join={"auto_remove": True})
+    running = process(daemon, sandbox.key)
     until(lambda: occupied(daemon))
     return running
 
@@ -98,7 +98,7 @@ def test_killed_container_joined_by_pid_leaves_only_its_endpoint(
     theirs = daemon.host.container()
     running = process(daemon, theirs.path)
     daemon.api.endpoint("foo", "one", mapping(80, 8080))
-    box = daemon.attach("foo", "one", "c1", pid=running.pid)
+    sandbox = daemon.attach("foo", "one", "c1", pid=running.pid)
     told = daemon.api.get("/sandboxes/c1", verbose="true")
     assert (told["pid"], told["auto_remove"]) == (running.pid, True)
     kill(running)
@@ -107,7 +107,7 @@ def test_killed_container_joined_by_pid_leaves_only_its_endpoint(
     assert (daemon.facts().mounts, daemon.facts().files) == (before.mounts, before.files)
     assert [link[0] for link in state_of(daemon.place(theirs.path))[0]] == ["lo"]
     again = daemon.attach("foo", "one", "c2")
-    assert again.address == box.address
+    assert again.address == sandbox.address
     again.serve("again", 80)
     assert daemon.here.ask("127.0.0.1", 8080).server == "again"
 
@@ -116,7 +116,7 @@ def test_forty_containers_killed_at_once_are_removed_others_stay(
     daemon: RunningDaemon,
 ) -> None:
     daemon.api.network("foo")
-    alive, other = daemon.box("foo", "alive"), daemon.box("foo", "other")
+    alive, other = daemon.sandbox("foo", "alive"), daemon.sandbox("foo", "other")
     before = daemon.facts()
     running = [process(daemon) for _ in range(40)]
     for i, each in enumerate(running):
@@ -134,7 +134,7 @@ def test_network_of_killed_containers_can_be_deleted(daemon: RunningDaemon) -> N
     daemon.api.network("foo")
     running = [process(daemon) for _ in range(2)]
     for i, each in enumerate(running):
-        daemon.box("foo", f"e{i}", join={"watch_pid": each.pid})
+        daemon.sandbox("foo", f"e{i}", join={"watch_pid": each.pid})
     kill(running[0])
     until(lambda: len(containers(daemon)) == 1)
     with pytest.raises(RefusedError) as refused:
@@ -156,10 +156,10 @@ def test_forced_network_delete_removes_running_containers(daemon: RunningDaemon)
     network = daemon.api.network("foo", ipv6=True)
     daemon.api.network("bar")
     daemon.api.endpoint("bar", "other")
-    box = daemon.box("foo", "web", mapping(80, 8080))
-    daemon.attach("bar", "other", box.container)
+    sandbox = daemon.sandbox("foo", "web", mapping(80, 8080))
+    daemon.attach("bar", "other", sandbox.container)
     for i in range(3):
-        daemon.box("foo", f"e{i}")
+        daemon.sandbox("foo", f"e{i}")
         daemon.api.post("/services/web/backend", container_id=f"more{i}")
     for path in ("/networks/foo", "/networks/foo/endpoints/web", "/services/web"):
         with pytest.raises(RefusedError) as refused:
@@ -171,8 +171,8 @@ def test_forced_network_delete_removes_running_containers(daemon: RunningDaemon)
     with pytest.raises(RefusedError) as refused:
         daemon.api.delete(f"/networks/{network[:12]}?force=true")
     assert refused.value.status == 404
-    assert containers(daemon) == [box.container]
-    assert box.reaches("198.51.100.2")
+    assert containers(daemon) == [sandbox.container]
+    assert sandbox.reaches("198.51.100.2")
     daemon.cli("network", "rm", "--force", "bar")
     until(lambda: daemon.facts()._replace(sysctls=()) == before._replace(sysctls=()))
 
@@ -188,14 +188,14 @@ def test_invalid_delete_query_changes_nothing(daemon: RunningDaemon, query: str,
 
 def test_auto_remove_deletes_the_sandbox_after_its_last_process(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one", join={"auto_remove": True})
-    other = daemon.box("foo", "two", join={"auto_remove": True})
-    running = [process(daemon, box.key) for _ in range(2)]
+    sandbox = daemon.sandbox("foo", "one", join={"auto_remove": True})
+    other = daemon.sandbox("foo", "two", join={"auto_remove": True})
+    running = [process(daemon, sandbox.key) for _ in range(2)]
     only = process(daemon, other.key)
     until(lambda: occupied(daemon) == 2)
     kill(running[0])
     kill(only)
-    eventually(lambda: containers(daemon) == [box.container], SOON)
+    eventually(lambda: containers(daemon) == [sandbox.container], SOON)
     kill(running[1])
     eventually(lambda: containers(daemon) == [], SOON)
 
@@ -212,8 +212,8 @@ def test_container_killed_during_downtime_is_removed_at_start(
 ) -> None:
     daemon.api.network("foo")
     dead, alive = process(daemon), process(daemon)
-    daemon.box("foo", "dead", join={"watch_pid": dead.pid})
-    kept = daemon.box("foo", "alive", join={"watch_pid": alive.pid})
+    daemon.sandbox("foo", "dead", join={"watch_pid": dead.pid})
+    kept = daemon.sandbox("foo", "alive", join={"watch_pid": alive.pid})
     daemon.kill()
     kill(dead)
     daemon.start()
@@ -273,7 +273,7 @@ def test_exited_containers_hold_nothing_after_a_host_reboot(
     daemon = fresh_world
     daemon.start()
     network = daemon.api.network("foo", subnet="10.9.0.0/29")
-    web = daemon.box("foo", "web", mapping(80, 8080))
+    web = daemon.sandbox("foo", "web", mapping(80, 8080))
     for i in range(4):  # each leases an address of its own: the network is full then
         daemon.api.post("/services/web/backend", container_id=f"more{i}")
     with pytest.raises(RefusedError):

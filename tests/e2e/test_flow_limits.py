@@ -13,9 +13,9 @@ from tests.support.daemon import (
     HOST_ADDRESS6,
     OUTSIDE_ADDRESS,
     OUTSIDE_ADDRESS6,
-    Box,
     RefusedError,
     RunningDaemon,
+    Sandbox,
 )
 from tests.support.network_host import eventually
 from tests.support.traffic import UDP
@@ -32,9 +32,9 @@ def flows(daemon: RunningDaemon, source: str) -> int:
     return daemon.host.sh("conntrack", "-L", "-f", family, "--orig-src", source).count("src=" + source)
 
 
-def begin(box: Box, address: str, count: int = MANY) -> None:
+def begin(sandbox: Sandbox, address: str, count: int = MANY) -> None:
     """That many flows to different ports, from one socket."""
-    with box.bound("::" if ":" in address else "0.0.0.0", UDP) as socket:
+    with sandbox.bound("::" if ":" in address else "0.0.0.0", UDP) as socket:
         for port in range(10_000, 10_000 + count):
             socket.sendto(b"!", (address, port))
 
@@ -51,59 +51,59 @@ def nothing_tracked(daemon: RunningDaemon) -> Iterator[None]:
 )
 def test_max_flows_limits_a_sandbox_and_not_the_others(daemon: RunningDaemon, target: str) -> None:
     daemon.api.network("foo", ipv6=True, max_flows=LIMIT, host_access=True)
-    box, other = daemon.box("foo", "one"), daemon.box("foo", "two")
+    sandbox, other = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "two")
     daemon.outside.serve("far", 7000, UDP)
-    begin(box, target)
-    assert LIMIT // 2 <= flows(daemon, box.address6 if ":" in target else box.address) <= LIMIT + 1
+    begin(sandbox, target)
+    assert LIMIT // 2 <= flows(daemon, sandbox.address6 if ":" in target else sandbox.address) <= LIMIT + 1
     assert other.ask(OUTSIDE_ADDRESS, 7000, UDP).server == "far"
     daemon.host.sh("conntrack", "-F")
-    assert box.ask(OUTSIDE_ADDRESS, 7000, UDP).server == "far"
+    assert sandbox.ask(OUTSIDE_ADDRESS, 7000, UDP).server == "far"
     assert daemon.api.post("/reconcile", fix=False)["drift"] == []
 
 
 def test_max_flows_limits_protocols_without_ports(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", max_flows=LIMIT)
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     target = bridge_mac(daemon, "foo")
-    with f.raw(daemon.host, box) as wire:
+    with f.raw(daemon.host, sandbox) as wire:
         for number in range(MANY):
             far = f"198.51.{100 + number // 200}.{number % 200 + 3}"
-            wire.send(f.ether(target, box.mac, f.IP, f.ipv4(box.address, far, 200, b"")))
-    assert flows(daemon, box.address) <= LIMIT + 1
+            wire.send(f.ether(target, sandbox.mac, f.IP, f.ipv4(sandbox.address, far, 200, b"")))
+    assert flows(daemon, sandbox.address) <= LIMIT + 1
 
 
 def test_max_flows_limits_the_network_without_anti_spoofing(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", subnet="10.9.0.0/16", max_flows=LIMIT, anti_spoofing=False)
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     target = bridge_mac(daemon, "foo")
-    with f.raw(daemon.host, box) as wire:
+    with f.raw(daemon.host, sandbox) as wire:
         for number in range(MANY):
             source = f"10.9.{1 + number // 250}.{number % 250 + 1}"
-            wire.send(f.ether(target, box.mac, f.IP, f.udp(source, OUTSIDE_ADDRESS)))
+            wire.send(f.ether(target, sandbox.mac, f.IP, f.udp(source, OUTSIDE_ADDRESS)))
     assert daemon.host.sh("conntrack", "-L").count(" src=10.9.") <= LIMIT + 1
 
 
 def test_max_flows_is_unchanged_after_a_restart(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", max_flows=LIMIT)
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     daemon.kill()
     daemon.start()
-    begin(box, OUTSIDE_ADDRESS)
-    assert LIMIT // 2 <= flows(daemon, box.address) <= LIMIT + 1
+    begin(sandbox, OUTSIDE_ADDRESS)
+    assert LIMIT // 2 <= flows(daemon, sandbox.address) <= LIMIT + 1
     daemon.host.sh("nft", "delete", "table", "inet", "sandnet")
     eventually(lambda: "flows_64" in daemon.host.sh("nft", "list", "ruleset"))
     daemon.host.sh("conntrack", "-F")
-    begin(box, OUTSIDE_ADDRESS)
-    assert LIMIT // 2 <= flows(daemon, box.address) <= LIMIT + 1
+    begin(sandbox, OUTSIDE_ADDRESS)
+    assert LIMIT // 2 <= flows(daemon, sandbox.address) <= LIMIT + 1
 
 
 def test_flows_are_all_tracked_without_a_limit(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", max_flows=0)
     daemon.api.network("bar")
     for network in ("foo", "bar"):
-        box = daemon.box(network, "one")
-        begin(box, OUTSIDE_ADDRESS)
-        assert flows(daemon, box.address) == MANY
+        sandbox = daemon.sandbox(network, "one")
+        begin(sandbox, OUTSIDE_ADDRESS)
+        assert flows(daemon, sandbox.address) == MANY
 
 
 def test_max_flows_defaults_to_the_configuration(
@@ -114,9 +114,9 @@ def test_max_flows_defaults_to_the_configuration(
         config.write("max_flows = 128\n")
     daemon.start()
     daemon.api.network("foo")
-    box = daemon.box("foo", "one")
-    begin(box, OUTSIDE_ADDRESS)
-    assert 64 <= flows(daemon, box.address) <= 128 + 1
+    sandbox = daemon.sandbox("foo", "one")
+    begin(sandbox, OUTSIDE_ADDRESS)
+    assert 64 <= flows(daemon, sandbox.address) <= 128 + 1
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 25, "64", True, 1.5])

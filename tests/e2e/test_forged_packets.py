@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support import ethernet as f
-from tests.support.daemon import HOST_ADDRESS, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, Box, RunningDaemon, mapping
+from tests.support.daemon import HOST_ADDRESS, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RunningDaemon, Sandbox, mapping
 from tests.support.traffic import UDP, Place
 
 RIGHT = 7
@@ -25,7 +25,7 @@ def bridge_mac(daemon: RunningDaemon, network: str) -> str:
     return mac(daemon.here, f"snb{daemon.api.told(network)['id'][:10]}")
 
 
-def first_heard(daemon: RunningDaemon, attacker: Place, victim: Box, tricks: Sequence[bytes], right: bytes) -> int:
+def first_heard(daemon: RunningDaemon, attacker: Place, victim: Sandbox, tricks: Sequence[bytes], right: bytes) -> int:
     """Whose datagram reaches the victim first, when all tricks are sent before the right one."""
     with f.raw(daemon.host, attacker) as mouth, f.raw(daemon.host, victim) as listener:
         for frame in (*tricks, *tricks, right):
@@ -34,26 +34,26 @@ def first_heard(daemon: RunningDaemon, attacker: Place, victim: Box, tricks: Seq
 
 
 @pytest.fixture
-def boxes(daemon: RunningDaemon) -> tuple[Box, Box]:
-    """Two boxes on two networks. The first may forge what it likes, and everything of the host is open to it."""
+def sandboxes(daemon: RunningDaemon) -> tuple[Sandbox, Sandbox]:
+    """Two sandboxes on two networks. The first may forge what it likes, and everything of the host is open to it."""
     daemon.api.network("foo", ipv6=True, anti_spoofing=False, host_access=True)
     daemon.api.network("bar", ipv6=True, anti_spoofing=False, host_access=True)
-    one, two = daemon.box("foo", "one"), daemon.box("bar", "two", mapping(9, 9009, UDP))
+    one, two = daemon.sandbox("foo", "one"), daemon.sandbox("bar", "two", mapping(9, 9009, UDP))
     assert one.reaches(gateway(one))
     assert two.reaches(gateway(two))
     return one, two
 
 
-def gateway(box: Box) -> str:
-    return box.address.rpartition(".")[0] + ".1"
+def gateway(sandbox: Sandbox) -> str:
+    return sandbox.address.rpartition(".")[0] + ".1"
 
 
-def gateway6(box: Box) -> str:
-    return box.address6.partition("::")[0] + "::1"
+def gateway6(sandbox: Sandbox) -> str:
+    return sandbox.address6.partition("::")[0] + "::1"
 
 
-def test_forged_packets_do_not_reach_another_network(daemon: RunningDaemon, boxes: tuple[Box, Box]) -> None:
-    one, two = boxes
+def test_forged_packets_do_not_reach_another_network(daemon: RunningDaemon, sandboxes: tuple[Sandbox, Sandbox]) -> None:
+    one, two = sandboxes
     neighbour = two.address.rpartition(".")[0] + ".77"
     neighbour6 = two.address6.partition("::")[0] + "::77"
     ours, theirs = bridge_mac(daemon, "foo"), bridge_mac(daemon, "bar")
@@ -85,15 +85,15 @@ def test_forged_packets_do_not_reach_another_network(daemon: RunningDaemon, boxe
 
 def test_forged_packets_do_not_leave_an_internal_network(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", internal=True, anti_spoofing=False, host_access=True)
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     own = bridge_mac(daemon, "foo")
-    with f.raw(daemon.host, box) as mouth, f.raw(daemon.host, daemon.outside) as listener:
+    with f.raw(daemon.host, sandbox) as mouth, f.raw(daemon.host, daemon.outside) as listener:
         for target in (own, f.BROADCAST, "01:80:c2:00:00:02", "01:80:c2:00:00:0e"):
-            for source in (box.address, HOST_ADDRESS, "203.0.113.77"):
-                mouth.send(f.ether(target, box.mac, f.IP, f.udp(source, OUTSIDE_ADDRESS, 9, 1)))
+            for source in (sandbox.address, HOST_ADDRESS, "203.0.113.77"):
+                mouth.send(f.ether(target, sandbox.mac, f.IP, f.udp(source, OUTSIDE_ADDRESS, 9, 1)))
         # the answer of the host shows that all of them have been looked at
-        mouth.send(f.ether(own, box.mac, f.ARP, f.arp(box.mac, box.address, gateway(box), f.REQUEST)))
-        assert box.reaches(gateway(box))
+        mouth.send(f.ether(own, sandbox.mac, f.ARP, f.arp(sandbox.mac, sandbox.address, gateway(sandbox), f.REQUEST)))
+        assert sandbox.reaches(gateway(sandbox))
         with f.raw(daemon.host, daemon.here, "uplink") as mine:
             mine.send(
                 f.ether(f.BROADCAST, mac(daemon.here, "uplink"), f.IP, f.udp(HOST_ADDRESS, OUTSIDE_ADDRESS, 9, RIGHT))
@@ -102,16 +102,16 @@ def test_forged_packets_do_not_leave_an_internal_network(daemon: RunningDaemon) 
 
 
 @contextmanager
-def loopback_port(daemon: RunningDaemon) -> Iterator[Box]:
-    """A box with one port on 127.0.0.1 and another on an address of the host."""
+def loopback_port(daemon: RunningDaemon) -> Iterator[Sandbox]:
+    """A sandbox with one port on 127.0.0.1 and another on an address of the host."""
     daemon.api.network("foo", anti_spoofing=False, host_access=True)
     ports = (mapping(9, 9009, UDP, host_ip=LOOPBACK), mapping(9, 9010, UDP, host_ip=HOST_ADDRESS))
-    box = daemon.box("foo", "web", *ports)
-    server = box.bound("0.0.0.0", UDP, 9)
+    sandbox = daemon.sandbox("foo", "web", *ports)
+    server = sandbox.bound("0.0.0.0", UDP, 9)
     with daemon.here.client(LOOPBACK, 9009, UDP) as client:
         client.send(b"local")
         assert server.recv(99) == b"local"
-    yield box
+    yield sandbox
 
 
 def test_outside_forgery_does_not_reach_a_127_0_0_1_port(daemon: RunningDaemon) -> None:
@@ -133,21 +133,23 @@ def test_sandbox_forgery_does_not_reach_a_127_0_0_1_port(daemon: RunningDaemon, 
     with loopback_port(daemon) as web:
         if network == "bar":
             daemon.api.network("bar", anti_spoofing=False, host_access=True)
-        box = daemon.box(network, "one")
+        sandbox = daemon.sandbox(network, "one")
         target = bridge_mac(daemon, network)
         tricks = [
-            f.ether(to, box.mac, f.IP, f.udp(sender, called, 9009, 1))
-            for to in (target, "01:80:c2:00:00:02")  # what is bridged the box would hear, and not take
-            for sender in (box.address, LOOPBACK, gateway(box), web.address)
-            for called in (LOOPBACK, "127.0.0.2", gateway(box), HOST_ADDRESS)
+            f.ether(to, sandbox.mac, f.IP, f.udp(sender, called, 9009, 1))
+            for to in (target, "01:80:c2:00:00:02")  # what is bridged the sandbox would hear, and not take
+            for sender in (sandbox.address, LOOPBACK, gateway(sandbox), web.address)
+            for called in (LOOPBACK, "127.0.0.2", gateway(sandbox), HOST_ADDRESS)
         ]
-        right = f.ether(target, box.mac, f.IP, f.udp(box.address, HOST_ADDRESS, 9010, RIGHT))
-        assert first_heard(daemon, box, web, tricks, right) == RIGHT
+        right = f.ether(target, sandbox.mac, f.IP, f.udp(sandbox.address, HOST_ADDRESS, 9010, RIGHT))
+        assert first_heard(daemon, sandbox, web, tricks, right) == RIGHT
 
 
-def test_address_of_another_network_is_dropped_as_source(daemon: RunningDaemon, boxes: tuple[Box, Box]) -> None:
+def test_address_of_another_network_is_dropped_as_source(
+    daemon: RunningDaemon, sandboxes: tuple[Sandbox, Sandbox]
+) -> None:
     """The world would answer it, and the answer would belong to a known flow."""
-    one, two = boxes
+    one, two = sandboxes
     target = bridge_mac(daemon, "foo")
     pairs = [
         (f.IP, two.address, one.address, OUTSIDE_ADDRESS),

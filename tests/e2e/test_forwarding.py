@@ -57,14 +57,14 @@ def test_enabling_forwarding_keeps_other_host_networks_separate(fresh_world: Run
     daemon = fresh_world
     daemon.start()
     daemon.api.network("blue", ipv6=True)
-    box = daemon.box("blue", "web", mapping(80, 8080))
-    box.serve("web", 80)
+    sandbox = daemon.sandbox("blue", "web", mapping(80, 8080))
+    sandbox.serve("web", 80)
     for _ in range(2):
         assert switched(daemon) == {4: "1", 6: "1"}
         assert [passes(third, version) for version in (4, 6)] == [False, False]
         assert third.ask("203.0.113.1", 8080).address == THIRD
-        assert box.ask(OUTSIDE_ADDRESS, 7000).address == HOST_ADDRESS
-        assert box.ask(OUTSIDE_ADDRESS6, 7000)
+        assert sandbox.ask(OUTSIDE_ADDRESS, 7000).address == HOST_ADDRESS
+        assert sandbox.ask(OUTSIDE_ADDRESS6, 7000)
         daemon.kill()
         daemon.start()
     daemon.host.sh("nft", "delete", "table", "inet", "sandnet")
@@ -142,8 +142,8 @@ def test_adopted_or_ruleless_bridge_forwards_on_a_closed_host(fresh_world: Runni
     daemon.api.network("red", firewall=False)
     daemon.outside.sh("ip", "route", "add", "172.16.0.0/12", "via", HOST_ADDRESS)
     for network in ("blue", "red"):
-        box = daemon.box(network, "one")
-        assert box.ask(OUTSIDE_ADDRESS, 7000)
+        sandbox = daemon.sandbox(network, "one")
+        assert sandbox.ask(OUTSIDE_ADDRESS, 7000)
     assert not passes(third, 4)
 
 

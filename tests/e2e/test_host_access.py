@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, RefusedError, RunningDaemon, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, RefusedError, RunningDaemon, Sandbox, mapping
 from tests.support.traffic import TCP, UDP
 
 PORT = 7100
@@ -19,76 +19,76 @@ def serving(daemon: RunningDaemon) -> None:
                 daemon.here.serve("host", port, proto, address)
 
 
-def gateways(box: Box) -> list[str]:
+def gateways(sandbox: Sandbox) -> list[str]:
     """Addresses of the host, as a sandbox may call them."""
-    return [box.address.rpartition(".")[0] + ".1", HOST_ADDRESS, HOST_ADDRESS6]
+    return [sandbox.address.rpartition(".")[0] + ".1", HOST_ADDRESS, HOST_ADDRESS6]
 
 
-def boxed(daemon: RunningDaemon, **options: JSON) -> Box:
+def boxed(daemon: RunningDaemon, **options: JSON) -> Sandbox:
     serving(daemon)
     daemon.api.network("foo", ipv6=True, **options)
-    return daemon.box("foo", "one")
+    return daemon.sandbox("foo", "one")
 
 
 @pytest.mark.parametrize("options", [{}, {"host_access": False}, {"host_access": []}])
 def test_host_programs_refuse_sandboxes_by_default(daemon: RunningDaemon, options: JSON) -> None:
-    box = boxed(daemon, **options)
-    for address in gateways(box):
-        assert box.is_refused(address, PORT)
-        assert box.is_refused(address, PORT, UDP)
+    sandbox = boxed(daemon, **options)
+    for address in gateways(sandbox):
+        assert sandbox.is_refused(address, PORT)
+        assert sandbox.is_refused(address, PORT, UDP)
 
 
 def test_host_rejects_sandbox_calls_at_once(daemon: RunningDaemon) -> None:
-    box = boxed(daemon)
-    for address in gateways(box):
+    sandbox = boxed(daemon)
+    for address in gateways(sandbox):
         with pytest.raises(OSError, match=r"No route to host|Permission denied"):
-            box.ask(address, PORT)
+            sandbox.ask(address, PORT)
 
 
 def test_host_access_opens_host_programs_to_sandboxes(daemon: RunningDaemon) -> None:
-    box = boxed(daemon, host_access=True)
-    for address in gateways(box):
-        assert box.ask(address, PORT).server == "host"
-    assert box.ask(gateways(box)[0], PORT, UDP).server == "host"  # to others it answers from this one
+    sandbox = boxed(daemon, host_access=True)
+    for address in gateways(sandbox):
+        assert sandbox.ask(address, PORT).server == "host"
+    assert sandbox.ask(gateways(sandbox)[0], PORT, UDP).server == "host"  # to others it answers from this one
 
 
 def test_host_access_by_port_opens_only_that_port(daemon: RunningDaemon) -> None:
-    box = boxed(daemon, host_access=[PORT, f"{OTHER}/udp"])
-    for address in gateways(box):
-        assert box.ask(address, PORT).server == "host"
-        assert box.is_refused(address, OTHER)
-    assert box.ask(gateways(box)[0], OTHER, UDP).server == "host"
-    assert box.is_refused(gateways(box)[0], PORT, UDP)
+    sandbox = boxed(daemon, host_access=[PORT, f"{OTHER}/udp"])
+    for address in gateways(sandbox):
+        assert sandbox.ask(address, PORT).server == "host"
+        assert sandbox.is_refused(address, OTHER)
+    assert sandbox.ask(gateways(sandbox)[0], OTHER, UDP).server == "host"
+    assert sandbox.is_refused(gateways(sandbox)[0], PORT, UDP)
 
 
 @pytest.mark.parametrize("access", [False, True])
 def test_internal_network_needs_host_access_to_call_the_host(daemon: RunningDaemon, access: bool) -> None:
-    box = boxed(daemon, internal=True, **({"host_access": True} if access else {}))
-    assert box.is_refused(gateways(box)[0], PORT) is not access
+    sandbox = boxed(daemon, internal=True, **({"host_access": True} if access else {}))
+    assert sandbox.is_refused(gateways(sandbox)[0], PORT) is not access
 
 
 def test_without_host_access_host_calls_and_pings_are_answered(daemon: RunningDaemon) -> None:
-    box = boxed(daemon)
-    box.serve("one", 80)
-    box.serve("one", 80, UDP)
-    box.serve("one", 80, address="::")
-    assert daemon.here.ask(box.address, 80).server == "one"
-    assert daemon.here.ask(box.address, 80, UDP).server == "one"
-    assert daemon.here.ask(box.address6, 80).server == "one"
-    for address in gateways(box):
-        assert box.reaches(address)
+    sandbox = boxed(daemon)
+    sandbox.serve("one", 80)
+    sandbox.serve("one", 80, UDP)
+    sandbox.serve("one", 80, address="::")
+    assert daemon.here.ask(sandbox.address, 80).server == "one"
+    assert daemon.here.ask(sandbox.address, 80, UDP).server == "one"
+    assert daemon.here.ask(sandbox.address6, 80).server == "one"
+    for address in gateways(sandbox):
+        assert sandbox.reaches(address)
 
 
 def test_without_host_access_published_ports_and_world_answer(daemon: RunningDaemon) -> None:
-    box = boxed(daemon)
-    web = daemon.box("foo", "web", mapping(80, 8080))
+    sandbox = boxed(daemon)
+    web = daemon.sandbox("foo", "web", mapping(80, 8080))
     web.serve("web", 80)
     web.serve("web", 80, address="::")
     daemon.outside.serve("far", 7000)
-    for address in gateways(box):
-        assert box.ask(address, 8080).server == "web"
-    assert web.ask(gateways(box)[0], 8080).server == "web"
-    assert box.ask("198.51.100.2", 7000).server == "far"
+    for address in gateways(sandbox):
+        assert sandbox.ask(address, 8080).server == "web"
+    assert web.ask(gateways(sandbox)[0], 8080).server == "web"
+    assert sandbox.ask("198.51.100.2", 7000).server == "far"
 
 
 def test_without_host_access_other_callers_are_unaffected(daemon: RunningDaemon) -> None:

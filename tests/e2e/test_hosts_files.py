@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import LOCAL_HOSTS, Box, RefusedError, RunningDaemon, files_of
+from tests.support.daemon import LOCAL_HOSTS, RefusedError, RunningDaemon, Sandbox, files_of
 from tests.support.traffic import until
 
 
@@ -19,33 +19,33 @@ def test_hosts_file_has_own_names_and_resolv_conf_the_resolver(
 ) -> None:
     for name in ("foo", "bar"):
         daemon.api.network(name, ipv6=True)
-        daemon.box(name, "peer", join={"host_name": "peer"})
+        daemon.sandbox(name, "peer", join={"host_name": "peer"})
     join = {"host_name": "web", "domain_name": "example.com", "dns": ["192.0.2.53"]}
-    box = daemon.box("foo", "one", join={**join, "extra_hosts": [{"name": "db", "address": "192.0.2.5"}]})
+    sandbox = daemon.sandbox("foo", "one", join={**join, "extra_hosts": [{"name": "db", "address": "192.0.2.5"}]})
     daemon.api.endpoint("bar", "one")
-    second = daemon.attach("bar", "one", box.container)
-    daemon.box("foo", "late")
-    hosts, resolv_conf = files_of(daemon, box.container)
-    own = [address for each in (box, second) for address in (each.address, each.address6)]
+    second = daemon.attach("bar", "one", sandbox.container)
+    daemon.sandbox("foo", "late")
+    hosts, resolv_conf = files_of(daemon, sandbox.container)
+    own = [address for each in (sandbox, second) for address in (each.address, each.address6)]
     assert hosts == [*(f"{address}\tweb.example.com web" for address in own), *LOCAL_HOSTS, "192.0.2.5\tdb"]
     assert resolv_conf == "nameserver 127.0.0.11\nsearch example.org\noptions ndots:0\n"
 
 
 def test_hosts_file_without_a_host_name_has_no_nameless_line(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one", join={"domain_name": "example.com"})
-    hosts, _ = files_of(daemon, box.container)
+    sandbox = daemon.sandbox("foo", "one", join={"domain_name": "example.com"})
+    hosts, _ = files_of(daemon, sandbox.container)
     assert all(len(line.split()) >= 2 for line in hosts)
     assert not [line for line in hosts if ".example.com" in line]
 
 
 def test_parent_update_puts_the_new_address_in_the_parents_file(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    parent = daemon.box("foo", "parent", join={"extra_hosts": [{"name": "web2", "address": "192.0.2.9"}]})
+    parent = daemon.sandbox("foo", "parent", join={"extra_hosts": [{"name": "web2", "address": "192.0.2.9"}]})
     told = daemon.api.told("foo", "parent")
     for address in ("192.0.2.7", "192.0.2.8"):
         update = {"endpoint_id": told["id"], "name": "web", "address": address}
-        child = daemon.box("foo", f"child{address[-1]}", join={"parent_updates": [update]})
+        child = daemon.sandbox("foo", f"child{address[-1]}", join={"parent_updates": [update]})
         hosts, _ = files_of(daemon, parent.container)
         assert f"{address}\tweb" in hosts
         assert "192.0.2.9\tweb2" in hosts
@@ -69,14 +69,14 @@ def test_files_have_mode_0644_and_are_removed_after_the_leave(
 ) -> None:
     daemon.api.network("foo")
     hosts, resolv_conf = daemon.files / "c1" / "deep" / "hosts", daemon.files / "c1" / "resolv.conf"
-    box = daemon.box(
+    sandbox = daemon.sandbox(
         "foo", "e", join={"host_name": "web", "hosts_path": str(hosts), "resolv_conf_path": str(resolv_conf)}
     )
     for path in (hosts, resolv_conf):
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert stat.S_IMODE(hosts.parent.stat().st_mode) == 0o755
-    assert f"{box.address}\tweb" in hosts.read_text().splitlines()
-    daemon.api.leave("foo", "e", box.container)
+    assert f"{sandbox.address}\tweb" in hosts.read_text().splitlines()
+    daemon.api.leave("foo", "e", sandbox.container)
     assert not hosts.exists()
     assert not resolv_conf.exists()
     for folder in (hosts.parent, hosts.parent.parent):
@@ -239,7 +239,7 @@ def test_parent_update_of_an_existing_name_replaces_its_address(daemon: RunningD
         {"name": "db", "address": "192.0.2.5"}, {"name": "other", "address": "192.0.2.6"},
         {"name": "DB", "address": "2001:db8::5"}, {"name": "db2", "address": "192.0.2.7"},
     ]  # fmt: skip
-    parent = daemon.box("foo", "parent", join={"extra_hosts": extra})
+    parent = daemon.sandbox("foo", "parent", join={"extra_hosts": extra})
     ident = daemon.api.told("foo", "parent")["id"]
     meant = {"id": ident, "prefix": ident[:12], "name": "parent"}[ref]
     updates = [
@@ -247,7 +247,7 @@ def test_parent_update_of_an_existing_name_replaces_its_address(daemon: RunningD
         {"endpoint_id": meant, "name": "new", "address": "192.0.2.51"},
         {"endpoint_id": "f" * 64, "name": "lost", "address": "192.0.2.52"},
     ]
-    daemon.box("foo", "child", join={"parent_updates": updates})
+    daemon.sandbox("foo", "child", join={"parent_updates": updates})
     hosts, _ = files_of(daemon, parent.container)
     lines = [line for line in hosts if line.startswith(("192.0.2.", "2001:db8::"))]
     assert lines == ["192.0.2.50\tdb", "192.0.2.6\tother", "192.0.2.7\tdb2", "192.0.2.51\tnew"]
@@ -338,16 +338,16 @@ def changing(daemon: RunningDaemon) -> Iterator[Path]:
     path.write_text(before)
 
 
-def until_resolv_conf(daemon: RunningDaemon, box: Box, text: str) -> None:
+def until_resolv_conf(daemon: RunningDaemon, sandbox: Sandbox, text: str) -> None:
     """Until a sandbox's file says so."""
-    until(lambda: files_of(daemon, box.container)[1] == text)
+    until(lambda: files_of(daemon, sandbox.container)[1] == text)
 
 
 def test_host_resolv_conf_changes_reach_sandboxes_within_seconds(daemon: RunningDaemon, changing: Path) -> None:
     daemon.api.network("foo")
-    boxes = [daemon.box("foo", f"e{number}") for number in range(3)]
-    on_host = daemon.box("host", "app")
-    edited = daemon.box("foo", "edited")
+    sandboxes = [daemon.sandbox("foo", f"e{number}") for number in range(3)]
+    on_host = daemon.sandbox("host", "app")
+    edited = daemon.sandbox("foo", "edited")
     mine = Path(daemon.api.get(f"/sandboxes/{edited.container}", verbose="true")["resolv_conf_path"])
     mine.write_text("nameserver 192.0.2.99\n")
     for text, search in (
@@ -356,8 +356,8 @@ def test_host_resolv_conf_changes_reach_sandboxes_within_seconds(daemon: Running
     ):
         changing.write_text(text)
         stub = f"nameserver 127.0.0.11\nsearch {search}\noptions timeout:1 ndots:0\n"
-        for box in boxes:
-            until_resolv_conf(daemon, box, stub)
+        for sandbox in sandboxes:
+            until_resolv_conf(daemon, sandbox, stub)
         until_resolv_conf(daemon, on_host, text)
     assert mine.read_text() == "nameserver 192.0.2.99\n"
     until(lambda: daemon.api.get("/healthz")["status"] == "ok")
@@ -365,20 +365,20 @@ def test_host_resolv_conf_changes_reach_sandboxes_within_seconds(daemon: Running
 
 def test_host_file_changes_during_downtime_are_applied_at_start(daemon: RunningDaemon, changing: Path) -> None:
     daemon.api.network("foo")
-    box, on_host = daemon.box("foo", "one"), daemon.box("host", "app")
+    sandbox, on_host = daemon.sandbox("foo", "one"), daemon.sandbox("host", "app")
     daemon.kill()
     changing.write_text("search new.example\nnameserver 192.0.2.53\n")
     daemon.start()
-    assert "search new.example\n" in files_of(daemon, box.container)[1]
+    assert "search new.example\n" in files_of(daemon, sandbox.container)[1]
     assert files_of(daemon, on_host.container)[1] == "search new.example\nnameserver 192.0.2.53\n"
 
 
 def test_edited_files_on_the_host_network_are_kept(daemon: RunningDaemon, changing: Path) -> None:
-    on_host = daemon.box("host", "app")
+    on_host = daemon.sandbox("host", "app")
     told = daemon.api.get(f"/sandboxes/{on_host.container}", verbose="true")
     for name in ("hosts_path", "resolv_conf_path"):
         Path(told[name]).write_text("# mine\n")
-    watched = daemon.box("host", "watched")
+    watched = daemon.sandbox("host", "watched")
     changing.write_text("nameserver 192.0.2.53\n")
     until_resolv_conf(daemon, watched, "nameserver 192.0.2.53\n")
     assert {Path(told[name]).read_text() for name in ("hosts_path", "resolv_conf_path")} == {"# mine\n"}
@@ -390,7 +390,7 @@ def test_dns_options_of_join_precede_those_of_network_and_host(
 ) -> None:
     daemon.api.network("foo", dns_search=["foo.example"], dns_options=["ndots:1", "timeout:2"])
     daemon.cli("network", "create", "--dns-search", "bar.example", "--dns-option", "rotate", "bar")
-    plain = daemon.box("foo", "plain")
+    plain = daemon.sandbox("foo", "plain")
     assert files_of(daemon, plain.container)[1] == (
         "nameserver 127.0.0.11\nsearch foo.example\noptions ndots:1 timeout:2\n"
     )
@@ -402,7 +402,7 @@ def test_dns_options_of_join_precede_those_of_network_and_host(
         "nameserver 127.0.0.11\nsearch bar.example\noptions ndots:0 rotate\n"
     )
     wishes = {"dns_search": ["join.example", "."], "dns_options": ["ndots:4"]}
-    own = daemon.box("foo", "own", join=wishes)
+    own = daemon.sandbox("foo", "own", join=wishes)
     assert "search join.example .\noptions timeout:2 ndots:4\n" in files_of(daemon, own.container)[1]
     told = daemon.api.get(f"/sandboxes/{own.container}", verbose="true")
     assert {name: told[name] for name in wishes} == wishes
@@ -411,7 +411,7 @@ def test_dns_options_of_join_precede_those_of_network_and_host(
         "run", "--net", "bar", "--dns-search", "run.example", "--dns-option", "use-vc", "--", "cat", "/etc/resolv.conf"
     )
     assert seen == "nameserver 127.0.0.11\nsearch run.example\noptions ndots:0 rotate use-vc\n"
-    on_host = daemon.box("host", "app", join={"dns_search": ["h.example"], "dns": ["192.0.2.1"]})
+    on_host = daemon.sandbox("host", "app", join={"dns_search": ["h.example"], "dns": ["192.0.2.1"]})
     assert files_of(daemon, on_host.container)[1] == "nameserver 192.0.2.1\nsearch h.example\noptions ndots:2\n"
 
 

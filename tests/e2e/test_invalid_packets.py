@@ -17,8 +17,8 @@ from tests.support.daemon import (
     HOST_ADDRESS6,
     OUTSIDE_ADDRESS,
     OUTSIDE_ADDRESS6,
-    Box,
     RunningDaemon,
+    Sandbox,
     mapping,
 )
 from tests.support.service_cases import published
@@ -49,20 +49,20 @@ def numbers(connection: socket.socket) -> Numbers:
 
 
 class Lab(NamedTuple):
-    """A box with a published port, and whoever talks with it."""
+    """A sandbox with a published port, and whoever talks with it."""
 
     daemon: RunningDaemon
-    box: Box
+    sandbox: Sandbox
 
     def address(self, place: Place, version: int) -> str:
-        """Of the box, or of the machine outside."""
-        if isinstance(place, Box):
+        """Of the sandbox, or of the machine outside."""
+        if isinstance(place, Sandbox):
             return place.address if version == 4 else place.address6
         return OUTSIDE_ADDRESS if version == 4 else OUTSIDE_ADDRESS6
 
     def send(self, place: Place, packet: bytes) -> None:
-        """From a box or the machine outside to the host."""
-        inside = isinstance(place, Box)
+        """From a sandbox or the machine outside to the host."""
+        inside = isinstance(place, Sandbox)
         target = bridge_mac(self.daemon, "blue") if inside else mac(self.daemon.here, "uplink")
         with f.raw(self.daemon.host, place) as wire:
             kind = f.IP if packet[0] >> 4 == 4 else f.IPV6
@@ -70,7 +70,7 @@ class Lab(NamedTuple):
 
     @contextmanager
     def nothing_leaves(self) -> Iterator[None]:
-        """No packet that bears an address of the box comes to the machine outside."""
+        """No packet that bears an address of the sandbox comes to the machine outside."""
         with f.raw(self.daemon.host, self.daemon.outside) as wire:
             yield
             wire.settimeout(DOUBT)
@@ -80,7 +80,10 @@ class Lab(NamedTuple):
                     seen.append(wire.recv(2048))
             except TimeoutError:
                 pass
-        own = [socket.inet_pton(socket.AF_INET, self.box.address), socket.inet_pton(socket.AF_INET6, self.box.address6)]
+        own = [
+            socket.inet_pton(socket.AF_INET, self.sandbox.address),
+            socket.inet_pton(socket.AF_INET6, self.sandbox.address6),
+        ]
         assert not [frame for frame in seen if frame[26:30] == own[0] or frame[22:38] == own[1]]
 
 
@@ -88,25 +91,25 @@ class Lab(NamedTuple):
 def lab(daemon: RunningDaemon) -> Lab:
     """The network has both families."""
     daemon.api.network("blue", ipv6=True, anti_spoofing=False)
-    box = daemon.box("blue", "web", mapping(80, 8080), mapping(80, 8080, UDP))
+    sandbox = daemon.sandbox("blue", "web", mapping(80, 8080), mapping(80, 8080, UDP))
     for address in ("0.0.0.0", "::"):
-        box.serve("web", 80, address=address)
-        box.serve("web", 80, UDP, address=address)
+        sandbox.serve("web", 80, address=address)
+        sandbox.serve("web", 80, UDP, address=address)
         daemon.outside.serve("far", 7000, address=address)
-    return Lab(daemon, box)
+    return Lab(daemon, sandbox)
 
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("way", ["out of the box", "into the box"])
 def test_out_of_window_segment_keeps_published_port_connection(lab: Lab, way: str, version: int) -> None:
     host = HOST_ADDRESS if version == 4 else HOST_ADDRESS6
-    far, own = lab.address(lab.daemon.outside, version), lab.address(lab.box, version)
+    far, own = lab.address(lab.daemon.outside, version), lab.address(lab.sandbox, version)
     with lab.daemon.outside.client(host, 8080) as client:
         port, at = ask_again(client).port, numbers(client)
         if way == "into the box":
             sender, packet = lab.daemon.outside, f.tcp(far, host, (port, 8080), at.sent + WINDOW, at.received)
         else:
-            sender, packet = lab.box, f.tcp(own, far, (80, port), at.received + WINDOW, at.sent)
+            sender, packet = lab.sandbox, f.tcp(own, far, (80, port), at.received + WINDOW, at.sent)
         with lab.nothing_leaves():
             lab.send(sender, packet)
         assert ask_again(client).server == "web"
@@ -116,13 +119,13 @@ def test_out_of_window_segment_keeps_published_port_connection(lab: Lab, way: st
 @pytest.mark.parametrize("way", ["out of the box", "into the box"])
 def test_out_of_window_segment_keeps_masqueraded_connection(lab: Lab, way: str, version: int) -> None:
     host = HOST_ADDRESS if version == 4 else HOST_ADDRESS6
-    far, own = lab.address(lab.daemon.outside, version), lab.address(lab.box, version)
-    with lab.box.client(far, 7000) as client:
+    far, own = lab.address(lab.daemon.outside, version), lab.address(lab.sandbox, version)
+    with lab.sandbox.client(far, 7000) as client:
         seen, at, port = ask_again(client), numbers(client), client.getsockname()[1]
         if way == "into the box":
             sender, packet = lab.daemon.outside, f.tcp(far, host, (7000, seen.port), at.received + WINDOW, at.sent)
         else:
-            sender, packet = lab.box, f.tcp(own, far, (port, 7000), at.sent + WINDOW, at.received)
+            sender, packet = lab.sandbox, f.tcp(own, far, (port, 7000), at.sent + WINDOW, at.received)
         with lab.nothing_leaves():
             lab.send(sender, packet)
         assert ask_again(client).server == "far"
@@ -131,18 +134,18 @@ def test_out_of_window_segment_keeps_masqueraded_connection(lab: Lab, way: str, 
 def test_out_of_window_segment_keeps_neighbour_port_connection(
     lab: Lab,
 ) -> None:
-    """The box answers to the bridge's address, or where br_netfilter is on to the neighbour's."""
-    neighbour = lab.daemon.box("blue", "neighbour")
+    """The sandbox answers to the bridge's address, or where br_netfilter is on to the neighbour's."""
+    neighbour = lab.daemon.sandbox("blue", "neighbour")
     with neighbour.client(HOST_ADDRESS, 8080) as client:
         seen, at = ask_again(client), numbers(client)
-        lab.send(lab.box, f.tcp(lab.box.address, seen.address, (80, seen.port), at.received + WINDOW, at.sent))
+        lab.send(lab.sandbox, f.tcp(lab.sandbox.address, seen.address, (80, seen.port), at.received + WINDOW, at.sent))
         ports = (client.getsockname()[1], 8080)
         lab.send(neighbour, f.tcp(neighbour.address, HOST_ADDRESS, ports, at.sent + WINDOW, at.received))
         assert ask_again(client).server == "web"
 
 
 def test_client_on_a_forgotten_connection_is_answered(lab: Lab) -> None:
-    for place, address, port in (lab.daemon.outside, HOST_ADDRESS, 8080), (lab.box, OUTSIDE_ADDRESS, 7000):
+    for place, address, port in (lab.daemon.outside, HOST_ADDRESS, 8080), (lab.sandbox, OUTSIDE_ADDRESS, 7000):
         with place.client(address, port) as client:
             assert ask_again(client)
             lab.daemon.host.sh("conntrack", "-F")
@@ -152,14 +155,14 @@ def test_client_on_a_forgotten_connection_is_answered(lab: Lab) -> None:
 @pytest.mark.parametrize("version", [4, 6])
 def test_packets_of_no_connection_do_not_leave_the_host(lab: Lab, version: int) -> None:
     """A datagram with a wrong checksum, and an error about a packet that was never sent."""
-    own, far = lab.address(lab.box, version), lab.address(lab.daemon.outside, version)
+    own, far = lab.address(lab.sandbox, version), lab.address(lab.daemon.outside, version)
     stray = f.udp(far, own, 4444, 5555)
     broken = f.udp(own, far)
     head = 20 if version == 4 else 40
     broken = broken[: head + 6] + bytes([broken[head + 6] ^ 0xFF, broken[head + 7] | 1]) + broken[head + 8 :]
     with lab.nothing_leaves():
-        lab.send(lab.box, broken)
-        lab.send(lab.box, f.unreachable(own, far, stray))
+        lab.send(lab.sandbox, broken)
+        lab.send(lab.sandbox, f.unreachable(own, far, stray))
 
 
 def test_out_of_window_segment_keeps_host_server_connection(lab: Lab) -> None:
@@ -223,10 +226,10 @@ FORGET = [("-F",), ("-D", "-p", "tcp")]
 @pytest.mark.parametrize("version", [4, 6])
 def test_published_tcp_server_reaches_client_of_forgotten_flow(lab: Lab, version: int, forget: tuple[str, ...]) -> None:
     host, any_address = (HOST_ADDRESS, "0.0.0.0") if version == 4 else (HOST_ADDRESS6, "::")
-    box = lab.daemon.box("blue", "mail", mapping(25, 2525), mapping(26, 2626, host_ip=host))
+    sandbox = lab.daemon.sandbox("blue", "mail", mapping(25, 2525), mapping(26, 2626, host_ip=host))
     for inside, outside in (25, 2525), (26, 2626):
         with (
-            box.bound(any_address, TCP, inside) as listener,
+            sandbox.bound(any_address, TCP, inside) as listener,
             talk(listener, lab.daemon.outside, host, outside) as each,
         ):
             for round_ in range(3):
@@ -255,8 +258,8 @@ def test_backend_reaches_the_client_of_a_forgotten_connection(
 def test_published_udp_server_reaches_client_of_forgotten_flow(
     lab: Lab,
 ) -> None:
-    box = lab.daemon.box("blue", "game", mapping(27, 2727, UDP))
-    with box.bound("0.0.0.0", UDP, 27) as server, lab.daemon.outside.client(HOST_ADDRESS, 2727, UDP) as client:
+    sandbox = lab.daemon.sandbox("blue", "game", mapping(27, 2727, UDP))
+    with sandbox.bound("0.0.0.0", UDP, 27) as server, lab.daemon.outside.client(HOST_ADDRESS, 2727, UDP) as client:
         client.send(b"?")
         _, peer = server.recvfrom(100)
         lab.daemon.host.sh("conntrack", "-F")
@@ -267,10 +270,10 @@ def test_published_udp_server_reaches_client_of_forgotten_flow(
 def test_forgotten_masqueraded_connection_is_not_reset(
     lab: Lab,
 ) -> None:
-    """The host cannot know whose it is until the box speaks; then the server's words arrive."""
+    """The host cannot know whose it is until the sandbox speaks; then the server's words arrive."""
     with (
         lab.daemon.outside.bound("0.0.0.0", TCP, 7002) as listener,
-        talk(listener, lab.box, OUTSIDE_ADDRESS, 7002) as each,
+        talk(listener, lab.sandbox, OUTSIDE_ADDRESS, 7002) as each,
     ):
         lab.daemon.host.sh("conntrack", "-F")
         each.server.sendall(b"250 ok")
@@ -291,9 +294,9 @@ def test_forgotten_connection_of_a_host_client_is_not_reset(daemon: RunningDaemo
     daemon.host.sh("sysctl", "-eqw", f"{name}=0")
     daemon.stack.callback(daemon.host.sh, "sysctl", "-eqw", f"{name}={before}")
     daemon.api.network("blue", host_access=access)
-    box = daemon.box("blue", "mail", mapping(25, 2525))
-    place = daemon.here if caller == "the host" else daemon.box("blue", "neighbour")
-    with box.bound("0.0.0.0", TCP, 25) as listener, talk(listener, place, HOST_ADDRESS, 2525) as each:
+    sandbox = daemon.sandbox("blue", "mail", mapping(25, 2525))
+    place = daemon.here if caller == "the host" else daemon.sandbox("blue", "neighbour")
+    with sandbox.bound("0.0.0.0", TCP, 25) as listener, talk(listener, place, HOST_ADDRESS, 2525) as each:
         daemon.host.sh("conntrack", "-F")
         each.server.sendall(b"250 ok")
         each.client.settimeout(DOUBT)

@@ -6,25 +6,25 @@ import socket
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, OUTSIDE_ADDRESS, Box, RefusedError, RunningDaemon, mapping
+from tests.support.daemon import HOST_ADDRESS, OUTSIDE_ADDRESS, RefusedError, RunningDaemon, Sandbox, mapping
 from tests.support.traffic import DOUBT, UDP, ask_again
 
 
 @pytest.fixture
-def apart(daemon: RunningDaemon) -> tuple[Box, Box]:
-    """Two boxes on two networks, each serving at port 80."""
-    boxes = []
+def apart(daemon: RunningDaemon) -> tuple[Sandbox, Sandbox]:
+    """Two sandboxes on two networks, each serving at port 80."""
+    sandboxes = []
     for name in ("foo", "bar"):
         daemon.api.network(name, ipv6=True)
-        box = daemon.box(name, name)
-        box.serve(name, 80)
-        box.serve(name, 80, UDP)
-        box.serve(name, 80, address="::")
-        boxes.append(box)
-    return boxes[0], boxes[1]
+        sandbox = daemon.sandbox(name, name)
+        sandbox.serve(name, 80)
+        sandbox.serve(name, 80, UDP)
+        sandbox.serve(name, 80, address="::")
+        sandboxes.append(sandbox)
+    return sandboxes[0], sandboxes[1]
 
 
-def test_networks_are_isolated_from_each_other(apart: tuple[Box, Box]) -> None:
+def test_networks_are_isolated_from_each_other(apart: tuple[Sandbox, Sandbox]) -> None:
     one, two = apart
     for caller, called in ((one, two), (two, one)):
         assert not caller.reaches(called.address, DOUBT)
@@ -36,15 +36,15 @@ def test_networks_are_isolated_from_each_other(apart: tuple[Box, Box]) -> None:
 
 def test_predefined_bridge_is_isolated_from_other_networks(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    one, two = daemon.box("bridge", "one"), daemon.box("foo", "two")
+    one, two = daemon.sandbox("bridge", "one"), daemon.sandbox("foo", "two")
     two.serve("two", 80)
     assert one.is_refused(two.address, 80)
     assert one.reaches(OUTSIDE_ADDRESS)
 
 
-def test_published_port_is_closed_on_the_sandbox_address(daemon: RunningDaemon, apart: tuple[Box, Box]) -> None:
+def test_published_port_is_closed_on_the_sandbox_address(daemon: RunningDaemon, apart: tuple[Sandbox, Sandbox]) -> None:
     one, _ = apart
-    web = daemon.box("bar", "web", mapping(81, 8080))
+    web = daemon.sandbox("bar", "web", mapping(81, 8080))
     web.serve("web", 81)
     assert one.is_refused(web.address, 81)
     assert one.ask(HOST_ADDRESS, 8080).server == "web"
@@ -53,19 +53,19 @@ def test_published_port_is_closed_on_the_sandbox_address(daemon: RunningDaemon, 
 def test_internal_sandbox_cannot_reach_a_published_port(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", internal=True)
     daemon.api.network("bar")
-    web = daemon.box("bar", "web", mapping(80, 8080))
+    web = daemon.sandbox("bar", "web", mapping(80, 8080))
     web.serve("web", 80)
-    box = daemon.box("foo", "one")
-    box.sh("ip", "route", "add", "default", "dev", "eth0")
-    assert box.is_refused(HOST_ADDRESS, 8080)
-    assert daemon.outside.is_refused(box.address, 80)
+    sandbox = daemon.sandbox("foo", "one")
+    sandbox.sh("ip", "route", "add", "default", "dev", "eth0")
+    assert sandbox.is_refused(HOST_ADDRESS, 8080)
+    assert daemon.outside.is_refused(sandbox.address, 80)
 
 
 def test_icc_disabled_keeps_published_ports_open_to_outside(
     daemon: RunningDaemon,
 ) -> None:
     daemon.api.network("foo", icc=False)
-    web, other = daemon.box("foo", "web", mapping(80, 8080)), daemon.box("foo", "other")
+    web, other = daemon.sandbox("foo", "web", mapping(80, 8080)), daemon.sandbox("foo", "other")
     web.serve("web", 80)
     assert daemon.outside.ask(HOST_ADDRESS, 8080).address == OUTSIDE_ADDRESS
     assert other.is_refused(web.address, 80)
@@ -74,10 +74,10 @@ def test_icc_disabled_keeps_published_ports_open_to_outside(
 def test_sandbox_on_two_networks_does_not_route_between_them(daemon: RunningDaemon) -> None:
     for name in ("foo", "bar"):
         daemon.api.network(name)
-    middle = daemon.box("foo", "middle")
+    middle = daemon.sandbox("foo", "middle")
     second = daemon.api.endpoint("bar", "middle")
     daemon.attach("bar", second, middle.container)
-    one, two = daemon.box("foo", "one"), daemon.box("bar", "two")
+    one, two = daemon.sandbox("foo", "one"), daemon.sandbox("bar", "two")
     assert one.reaches(middle.address)
     assert two.reaches(daemon.api.told("bar", "middle")["address"].partition("/")[0])
     assert not one.reaches(two.address, DOUBT)
@@ -97,13 +97,13 @@ def test_flows_of_a_deleted_network_do_not_enter_its_successor(
 ) -> None:
     daemon.api.network("foo", subnet="10.9.0.0/24")
     server = daemon.outside.serve("far", 7000, UDP)
-    box = daemon.box("foo", "one", address="10.9.0.9")
-    assert box.ask(OUTSIDE_ADDRESS, 7000, UDP, source_port=5555).server == "far"
+    sandbox = daemon.sandbox("foo", "one", address="10.9.0.9")
+    assert sandbox.ask(OUTSIDE_ADDRESS, 7000, UDP, source_port=5555).server == "far"
     daemon.api.clear()
     daemon.api.network("foo", subnet="10.9.0.0/24", internal=True)
-    box = daemon.box("foo", "one", address="10.9.0.9")
-    box.sh("ip", "route", "add", "default", "via", "10.9.0.1")
-    with box.bound("0.0.0.0", UDP, 5555) as client:
+    sandbox = daemon.sandbox("foo", "one", address="10.9.0.9")
+    sandbox.sh("ip", "route", "add", "default", "via", "10.9.0.1")
+    with sandbox.bound("0.0.0.0", UDP, 5555) as client:
         client.settimeout(DOUBT)
         client.connect((OUTSIDE_ADDRESS, 7000))
         with pytest.raises(TimeoutError):
@@ -115,7 +115,7 @@ def test_flows_of_a_deleted_network_do_not_enter_its_successor(
 @pytest.mark.parametrize("target", ["239.1.1.1", "255.255.255.255", "ff15::1"])
 def test_broadcast_and_multicast_reach_the_neighbour(daemon: RunningDaemon, target: str, internal: bool) -> None:
     daemon.api.network("foo", ipv6=True, internal=internal)
-    sender, hearer = daemon.box("foo", "sender"), daemon.box("foo", "hearer")
+    sender, hearer = daemon.sandbox("foo", "sender"), daemon.sandbox("foo", "hearer")
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
 
     def listening() -> socket.socket:
@@ -143,10 +143,10 @@ def test_multicast_follows_the_default_route_after_second_join(
 ) -> None:
     daemon.api.network("in", internal=True)
     daemon.api.network("out")
-    box = daemon.box("in", "one")
-    assert "224.0.0.0/4 dev eth0" in box.sh("ip", "route")
+    sandbox = daemon.sandbox("in", "one")
+    assert "224.0.0.0/4 dev eth0" in sandbox.sh("ip", "route")
     daemon.api.post("/services", name="two", network_name="out")
-    daemon.api.post("/services/two/backend", container_id=box.container)
-    assert "224.0.0.0/4" not in box.sh("ip", "route")
-    daemon.api.delete(f"/services/two/backend/{box.container}")
-    assert "224.0.0.0/4 dev eth0" in box.sh("ip", "route")
+    daemon.api.post("/services/two/backend", container_id=sandbox.container)
+    assert "224.0.0.0/4" not in sandbox.sh("ip", "route")
+    daemon.api.delete(f"/services/two/backend/{sandbox.container}")
+    assert "224.0.0.0/4 dev eth0" in sandbox.sh("ip", "route")

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, Box, RunningDaemon
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, RunningDaemon, Sandbox
 from tests.support.ethernet import BROADCAST, IP, IPV6, VLAN, ether, heard, raw, udp
 from tests.support.network_host import eventually
 from tests.support.traffic import DOUBT, UDP
@@ -43,9 +43,9 @@ KINDS = {"vlan": "id 9", "vrf": "table 99"}
 """Kinds of devices that a kernel may lack, with what is needed to make one."""
 
 
-def _host_end(daemon: RunningDaemon, box: Box) -> tuple[str, str]:
-    """Name and MAC of the host end of a box's pair."""
-    index = json.loads(box.sh("ip", "-j", "link", "show", "eth0"))[0]["link_index"]
+def _host_end(daemon: RunningDaemon, sandbox: Sandbox) -> tuple[str, str]:
+    """Name and MAC of the host end of a sandbox's pair."""
+    index = json.loads(sandbox.sh("ip", "-j", "link", "show", "eth0"))[0]["link_index"]
     links = json.loads(daemon.host.sh("ip", "-j", "link"))
     return next((link["ifname"], link["address"]) for link in links if link["ifindex"] == index)
 
@@ -67,16 +67,16 @@ def test_frames_from_a_port_off_its_bridge_are_dropped(fresh_world: RunningDaemo
     if missing := [kind for kind in KINDS if f" type {kind} " in str(MOVES[move]) and not _has(daemon, kind)]:
         pytest.skip(f"this kernel has no devices of kind {missing}")
     daemon.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
-    box = daemon.box("blue", "one")
-    port, target = _host_end(daemon, box)
+    sandbox = daemon.sandbox("blue", "one")
+    port, target = _host_end(daemon, sandbox)
     listeners = [daemon.here.bound("0.0.0.0", UDP, PORT), daemon.here.bound("::", UDP, PORT)]
-    assert box.reaches(HOST_ADDRESS)
+    assert sandbox.reaches(HOST_ADDRESS)
     daemon.kill()
     for words in MOVES[move]:
         daemon.host.sh(*words.format(port=port).split())
-    with raw(daemon.host, box) as wire:
-        for kind, packet in (IP, udp(box.address, HOST_ADDRESS)), (IPV6, udp(box.address6, HOST_ADDRESS6)):
-            frame = ether(target, box.mac, kind, packet)
+    with raw(daemon.host, sandbox) as wire:
+        for kind, packet in (IP, udp(sandbox.address, HOST_ADDRESS)), (IPV6, udp(sandbox.address6, HOST_ADDRESS6)):
+            frame = ether(target, sandbox.mac, kind, packet)
             tag = bytes([VLAN >> 8, VLAN & 0xFF, 0, 5])
             wire.send(frame[:12] + tag + frame[12:] if "VLAN" in move else frame)
     assert [_hears(listener) for listener in listeners] == [False, False]
@@ -89,7 +89,7 @@ def test_frames_from_a_renamed_port_are_dropped(fresh_world: RunningDaemon, name
     daemon = fresh_world
     daemon.start()
     daemon.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
-    liar, victim, hearer = (daemon.box("blue", each) for each in ("liar", "victim", "hearer"))
+    liar, victim, hearer = (daemon.sandbox("blue", each) for each in ("liar", "victim", "hearer"))
     port, _ = _host_end(daemon, liar)
     listener = daemon.here.bound("0.0.0.0", UDP, PORT)
     own = ether(hearer.mac, liar.mac, IP, udp(liar.address, hearer.address))
@@ -118,7 +118,7 @@ def test_port_on_another_bridge_is_still_checked(fresh_world: RunningDaemon) -> 
     daemon = fresh_world
     daemon.start()
     daemon.api.network("blue", ipv6=True)
-    liar, victim = daemon.box("blue", "liar"), daemon.box("blue", "victim")
+    liar, victim = daemon.sandbox("blue", "liar"), daemon.sandbox("blue", "victim")
     port, _ = _host_end(daemon, liar)
     daemon.kill()
     daemon.host.sh("ip", "link", "add", "theirs", "type", "bridge")
@@ -147,14 +147,14 @@ def test_renamed_port_gets_its_name_back(
     daemon: RunningDaemon,
 ) -> None:
     daemon.api.network("blue", ipv6=True)
-    box, other = daemon.box("blue", "one"), daemon.box("blue", "two")
-    port, _ = _host_end(daemon, box)
-    assert other.reaches(box.address)
+    sandbox, other = daemon.sandbox("blue", "one"), daemon.sandbox("blue", "two")
+    port, _ = _host_end(daemon, sandbox)
+    assert other.reaches(sandbox.address)
     daemon.host.sh("ip", "link", "set", port, "down")
     daemon.host.sh("ip", "link", "set", port, "name", "other0")
     daemon.host.sh("ip", "link", "set", "other0", "up")
     assert "other0" not in daemon.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
     daemon.api.post("/reconcile", fix=True)
-    assert _host_end(daemon, box)[0] == port
+    assert _host_end(daemon, sandbox)[0] == port
     assert "other0" not in daemon.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
-    assert other.reaches(box.address)
+    assert other.reaches(sandbox.address)

@@ -48,7 +48,7 @@ def test_missing_libseccomp_is_reported_and_names_resolve(fresh_world: RunningDa
     (problem,) = api.get("/healthz")["problems"]
     assert problem.endswith("libseccomp.so.2 is missing: apt-get install libseccomp2")
     api.network("blue")
-    web, other = daemon.box("blue", "web"), daemon.box("blue", "other")
+    web, other = daemon.sandbox("blue", "web"), daemon.sandbox("blue", "other")
     assert web.address in other.sh("dig", "+short", "@127.0.0.11", "web")
     api.clear()
     daemon.stop()

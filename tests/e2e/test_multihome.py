@@ -65,9 +65,9 @@ def attached(daemon: RunningDaemon, **join: object) -> Multihomed:
     published = {"back": BACK, "front": FRONT}
     for network, port in published.items():
         daemon.api.endpoint(network, network, mapping(INNER[port], port), mapping(INNER[port], port, UDP))
-    boxes = {network: daemon.attach(network, network, "c1", **join) for network in published}
-    addresses = {network: (box.address, box.address6) for network, box in boxes.items()}
-    return Multihomed(daemon, boxes["front"], "c1", addresses)
+    sandboxes = {network: daemon.attach(network, network, "c1", **join) for network in published}
+    addresses = {network: (sandbox.address, sandbox.address6) for network, sandbox in sandboxes.items()}
+    return Multihomed(daemon, sandboxes["front"], "c1", addresses)
 
 
 @pytest.mark.parametrize("bound", ["any", "own"])
@@ -88,7 +88,7 @@ def test_neighbours_are_answered_over_the_shared_network(
     for proto in (TCP, UDP):
         multihomed.place.serve("c1", 80, proto)
     for network in ("back", "front"):
-        neighbour = multihomed.daemon.box(network, f"neighbour-{network}")
+        neighbour = multihomed.daemon.sandbox(network, f"neighbour-{network}")
         for proto in (TCP, UDP):
             assert neighbour.ask(multihomed.addresses[network][0], 80, proto).address == neighbour.address
 
@@ -97,21 +97,21 @@ def test_neighbour_reaches_a_port_published_on_the_other_network(
     multihomed: Multihomed,
 ) -> None:
     multihomed.place.serve("c1", 80)
-    neighbour = multihomed.daemon.box("back", "neighbour")
+    neighbour = multihomed.daemon.sandbox("back", "neighbour")
     assert neighbour.ask(HOST_ADDRESS, FRONT).server == "c1"
 
 
 def test_two_endpoints_of_one_network_both_answer(daemon: RunningDaemon) -> None:
     networks(daemon, "foo")
-    caller = daemon.box("foo", "caller")
+    caller = daemon.sandbox("foo", "caller")
     for name, port in (("one", 8081), ("two", 8082)):
         daemon.api.endpoint("foo", name, mapping(80, port))
-    boxes = [daemon.attach("foo", name, "c1") for name in ("one", "two")]
-    boxes[0].serve("c1", 80)
-    boxes[0].serve("c1", 80, address="::")
-    for box, port in zip(boxes, (8081, 8082), strict=True):
-        assert caller.ask(box.address, 80).address == caller.address
-        assert caller.ask(box.address6, 80).address == caller.address6
+    sandboxes = [daemon.attach("foo", name, "c1") for name in ("one", "two")]
+    sandboxes[0].serve("c1", 80)
+    sandboxes[0].serve("c1", 80, address="::")
+    for sandbox, port in zip(sandboxes, (8081, 8082), strict=True):
+        assert caller.ask(sandbox.address, 80).address == caller.address
+        assert caller.ask(sandbox.address6, 80).address == caller.address6
         assert daemon.outside.ask(HOST_ADDRESS, port).address == OUTSIDE_ADDRESS
 
 
@@ -175,7 +175,7 @@ def test_own_route_of_the_sandbox_applies_to_a_bound_address(
 
 def test_single_network_has_no_source_routing(daemon: RunningDaemon) -> None:
     networks(daemon, "back")
-    assert rules_of(daemon.box("back", "one")) == []
+    assert rules_of(daemon.sandbox("back", "one")) == []
 
 
 def _one_rule(place: Place) -> None:

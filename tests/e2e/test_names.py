@@ -7,23 +7,23 @@ import sys
 
 import pytest
 
-from tests.support.daemon import Box, RefusedError, RunningDaemon
+from tests.support.daemon import RefusedError, RunningDaemon, Sandbox
 from tests.support.dns_servers import always
 from tests.support.name_cases import MISSING, SERVER, UPSTREAM, dig, found, unknowing, upstream
 from tests.support.traffic import until
 
 
 @pytest.fixture
-def pair(daemon: RunningDaemon) -> tuple[Box, Box]:
-    """Two boxes on an internal network of both families; the second is well known."""
+def pair(daemon: RunningDaemon) -> tuple[Sandbox, Sandbox]:
+    """Two sandboxes on an internal network of both families; the second is well known."""
     daemon.api.network("foo", internal=True, ipv6=True)
-    one = daemon.box("foo", "one")
+    one = daemon.sandbox("foo", "one")
     join = {"host_name": "mail", "domain_name": "example.com"}
-    return one, daemon.box("foo", "Peer", aliases=["www", "db.internal"], join=join)
+    return one, daemon.sandbox("foo", "Peer", aliases=["www", "db.internal"], join=join)
 
 
 @pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
-def test_every_name_of_a_peer_resolves_to_its_address(pair: tuple[Box, Box], transport: str) -> None:
+def test_every_name_of_a_peer_resolves_to_its_address(pair: tuple[Sandbox, Sandbox], transport: str) -> None:
     one, peer = pair
     bare = ["peer", "www", "db.internal", "mail", "mail.example.com", peer.container[:12]]
     for name in (*bare, *(f"{name}.foo" for name in bare), "PEER", "Peer.FOO", "peer.foo."):
@@ -33,7 +33,7 @@ def test_every_name_of_a_peer_resolves_to_its_address(pair: tuple[Box, Box], tra
     assert dig(one, "localhost", transport) == found("127.0.0.1")
 
 
-def test_reverse_lookup_returns_name_and_network(pair: tuple[Box, Box]) -> None:
+def test_reverse_lookup_returns_name_and_network(pair: tuple[Sandbox, Sandbox]) -> None:
     one, peer = pair
     for address in (peer.address, peer.address6):
         assert dig(one, address, "-x") == found("peer.foo.")
@@ -42,21 +42,23 @@ def test_reverse_lookup_returns_name_and_network(pair: tuple[Box, Box]) -> None:
 
 def test_ipv6_lookup_on_an_ipv4_network_returns_no_data(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    one, _ = daemon.box("foo", "one"), daemon.box("foo", "peer")
+    one, _ = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "peer")
     for name in ("peer", "peer.foo"):
         assert dig(one, name, "-tAAAA") == found()
         assert dig(one, name, "-tMX") == found()
 
 
-def test_external_name_on_internal_networks_returns_nxdomain(daemon: RunningDaemon, pair: tuple[Box, Box]) -> None:
+def test_external_name_on_internal_networks_returns_nxdomain(
+    daemon: RunningDaemon, pair: tuple[Sandbox, Sandbox]
+) -> None:
     servers = upstream(daemon, always("192.0.2.80"))
-    box = daemon.box("foo", "three", join={"dns": [UPSTREAM]})
+    sandbox = daemon.sandbox("foo", "three", join={"dns": [UPSTREAM]})
     for name in ("example.com", "nobody", "nobody.foo", "foo", "1.2.0.192.in-addr.arpa"):
-        assert dig(box, name) == MISSING
+        assert dig(sandbox, name) == MISSING
     assert servers.seen == []
 
 
-def test_peers_see_created_and_deleted_endpoints_at_once(daemon: RunningDaemon, pair: tuple[Box, Box]) -> None:
+def test_peers_see_created_and_deleted_endpoints_at_once(daemon: RunningDaemon, pair: tuple[Sandbox, Sandbox]) -> None:
     one, _ = pair
     for i in range(10):
         name = f"late{i % 2}"
@@ -71,26 +73,26 @@ def test_peers_see_created_and_deleted_endpoints_at_once(daemon: RunningDaemon, 
         assert dig(one, address, "-x") == MISSING
 
 
-def test_peers_see_joined_and_left_containers_at_once(daemon: RunningDaemon, pair: tuple[Box, Box]) -> None:
+def test_peers_see_joined_and_left_containers_at_once(daemon: RunningDaemon, pair: tuple[Sandbox, Sandbox]) -> None:
     one, _ = pair
     daemon.api.endpoint("foo", "late")
     for i in range(10):
         container = f"c{i}" * 10
-        box = daemon.attach("foo", "late", container, host_name="guest")
-        assert dig(one, "guest") == found(box.address)
-        assert dig(one, container[:12]) == found(box.address)
-        assert dig(box, "peer").status == "NOERROR"
+        sandbox = daemon.attach("foo", "late", container, host_name="guest")
+        assert dig(one, "guest") == found(sandbox.address)
+        assert dig(one, container[:12]) == found(sandbox.address)
+        assert dig(sandbox, "peer").status == "NOERROR"
         daemon.api.leave("foo", "late", container)
         assert dig(one, "guest") == MISSING
         assert dig(one, container[:12]) == MISSING
-        assert dig(one, "late") == found(box.address)
+        assert dig(one, "late") == found(sandbox.address)
 
 
 def test_name_of_another_network_does_not_resolve(daemon: RunningDaemon) -> None:
     servers = upstream(daemon, unknowing)
     for name in ("foo", "bar"):
         daemon.api.network(name)
-    one, two = (daemon.box(net, name, join={"dns": [UPSTREAM]}) for net, name in (("foo", "one"), ("bar", "two")))
+    one, two = (daemon.sandbox(net, name, join={"dns": [UPSTREAM]}) for net, name in (("foo", "one"), ("bar", "two")))
     for asker, stranger in ((one, two), (two, one)):
         for name in (stranger.endpoint, f"{stranger.endpoint}.{stranger.network}", stranger.container[:12]):
             assert dig(asker, name) == MISSING
@@ -99,39 +101,39 @@ def test_name_of_another_network_does_not_resolve(daemon: RunningDaemon) -> None
 
 
 def test_equal_names_on_two_networks_resolve_per_network(daemon: RunningDaemon) -> None:
-    boxes = {}
+    sandboxes = {}
     for name in ("foo", "bar"):
         daemon.api.network(name)
-        boxes[name] = (daemon.box(name, "asker"), daemon.box(name, "web"))
-    for name, (asker, web) in boxes.items():
+        sandboxes[name] = (daemon.sandbox(name, "asker"), daemon.sandbox(name, "web"))
+    for name, (asker, web) in sandboxes.items():
         assert dig(asker, "web") == dig(asker, f"web.{name}") == found(web.address)
     daemon.api.endpoint("bar", "second")
-    both, web = boxes["foo"][0], boxes["bar"][1]
+    both, web = sandboxes["foo"][0], sandboxes["bar"][1]
     daemon.attach("bar", "second", both.container)
-    assert dig(both, "web.foo") == found(boxes["foo"][1].address)
+    assert dig(both, "web.foo") == found(sandboxes["foo"][1].address)
     assert dig(both, "web.bar") == found(web.address)
-    assert dig(both, "web") == found(boxes["foo"][1].address), "the network attached first goes first"
+    assert dig(both, "web") == found(sandboxes["foo"][1].address), "the network attached first goes first"
 
 
 def test_leaving_one_network_keeps_only_the_names_of_the_other(daemon: RunningDaemon) -> None:
     for name in ("foo", "bar"):
         daemon.api.network(name, internal=True)
-    peers = daemon.box("foo", "left"), daemon.box("bar", "right")
-    box = daemon.box("foo", "both")
-    assert dig(box, "right") == MISSING
+    peers = daemon.sandbox("foo", "left"), daemon.sandbox("bar", "right")
+    sandbox = daemon.sandbox("foo", "both")
+    assert dig(sandbox, "right") == MISSING
     daemon.api.endpoint("bar", "both")
-    daemon.attach("bar", "both", box.container)
-    assert (dig(box, "left"), dig(box, "right.bar")) == (found(peers[0].address), found(peers[1].address))
-    daemon.api.leave("foo", "both", box.container)
-    assert (dig(box, "left"), dig(box, "right")) == (MISSING, found(peers[1].address))
-    assert dig(box, "left.foo") == MISSING
+    daemon.attach("bar", "both", sandbox.container)
+    assert (dig(sandbox, "left"), dig(sandbox, "right.bar")) == (found(peers[0].address), found(peers[1].address))
+    daemon.api.leave("foo", "both", sandbox.container)
+    assert (dig(sandbox, "left"), dig(sandbox, "right")) == (MISSING, found(peers[1].address))
+    assert dig(sandbox, "left.foo") == MISSING
 
 
 def test_join_alias_resolves_only_in_that_sandbox(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", internal=True)
-    peer = daemon.box("foo", "peer")
-    box = daemon.box("foo", "one", join={"aliases": ["me"]})
-    assert dig(box, "me") == found(box.address)
+    peer = daemon.sandbox("foo", "peer")
+    sandbox = daemon.sandbox("foo", "one", join={"aliases": ["me"]})
+    assert dig(sandbox, "me") == found(sandbox.address)
     assert dig(peer, "me") == MISSING
 
 
@@ -140,24 +142,24 @@ def test_dns_server_of_the_join_is_used_exclusively(
 ) -> None:
     servers = upstream(daemon, always("192.0.2.80"))
     daemon.api.network("foo")
-    box = daemon.box("foo", "one", join={"dns": [UPSTREAM]})
-    assert dig(box, "www.example.com") == found("192.0.2.80")
-    assert dig(box, "www.example.com", "+tcp") == found("192.0.2.80")
+    sandbox = daemon.sandbox("foo", "one", join={"dns": [UPSTREAM]})
+    assert dig(sandbox, "www.example.com") == found("192.0.2.80")
+    assert dig(sandbox, "www.example.com", "+tcp") == found("192.0.2.80")
     assert len(servers.seen) == 2
-    assert dig(box, "one") == found(box.address)
-    assert dig(box, "nobody.foo") == MISSING
+    assert dig(sandbox, "one") == found(sandbox.address)
+    assert dig(sandbox, "nobody.foo") == MISSING
     assert len(servers.seen) == 2
 
 
 def test_host_dns_server_resolves_other_names(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     upstream(daemon, always("192.0.2.80"))
     resolv_conf = daemon.folder / "host-resolv.conf"
     text = resolv_conf.read_text()
     resolv_conf.write_text(f"nameserver {UPSTREAM}\n")
     try:
-        until(lambda: dig(box, "www.example.com") == found("192.0.2.80"), 10)
+        until(lambda: dig(sandbox, "www.example.com") == found("192.0.2.80"), 10)
     finally:
         resolv_conf.write_text(text)
 
@@ -166,18 +168,25 @@ def test_libc_lookup_uses_hosts_file_and_resolver(
     daemon: RunningDaemon,
 ) -> None:
     daemon.api.network("foo")
-    peer = daemon.box("foo", "peer")
+    peer = daemon.sandbox("foo", "peer")
     join = {"extra_hosts": [{"name": "db", "address": "192.0.2.5"}], "host_name": "me"}
-    box = daemon.box("foo", "one", join=join)
-    for name, address in (("peer", peer.address), ("peer.foo", peer.address), ("db", "192.0.2.5"), ("me", box.address)):
+    sandbox = daemon.sandbox("foo", "one", join=join)
+    for name, address in (
+        ("peer", peer.address),
+        ("peer.foo", peer.address),
+        ("db", "192.0.2.5"),
+        ("me", sandbox.address),
+    ):
         # of IPv4 alone: a name without the other family is also looked for below the host's search domain, far away
-        assert daemon.cli("sandbox", "exec", box.container, "--", "getent", "ahostsv4", name).split()[0] == address
-    assert daemon.cli("sandbox", "exec", box.container, "--", "getent", "hosts", peer.address).split()[1] == "peer.foo"
-    assert f"nameserver {SERVER}\n" in daemon.cli("sandbox", "exec", box.container, "--", "cat", "/etc/resolv.conf")
-    assert daemon.cli("sandbox", "exec", box.container[:6], "--", "ls", "/sys/class/net").split() == ["eth0", "lo"]
+        assert daemon.cli("sandbox", "exec", sandbox.container, "--", "getent", "ahostsv4", name).split()[0] == address
+    assert (
+        daemon.cli("sandbox", "exec", sandbox.container, "--", "getent", "hosts", peer.address).split()[1] == "peer.foo"
+    )
+    assert f"nameserver {SERVER}\n" in daemon.cli("sandbox", "exec", sandbox.container, "--", "cat", "/etc/resolv.conf")
+    assert daemon.cli("sandbox", "exec", sandbox.container[:6], "--", "ls", "/sys/class/net").split() == ["eth0", "lo"]
 
 
-def test_rest_and_cli_explain_the_record_of_a_lookup(daemon: RunningDaemon, pair: tuple[Box, Box]) -> None:
+def test_rest_and_cli_explain_the_record_of_a_lookup(daemon: RunningDaemon, pair: tuple[Sandbox, Sandbox]) -> None:
     one, peer = pair
     told = daemon.api.told("foo", "Peer")
     for name in ("peer", "WWW.foo"):
@@ -218,17 +227,17 @@ def test_dns_server_on_the_sandbox_network_is_queried_inside(
     daemon: RunningDaemon, internal: bool, version: int
 ) -> None:
     daemon.api.network("inn", internal=internal, subnet_ipv6="fd00:77::/64")
-    ns = daemon.box("inn", "server")
+    ns = daemon.sandbox("inn", "server")
     server = ns.address if version == 4 else ns.address6
     running = daemon.host.inside(ns.key, daemon.host.start_here, sys.executable, "-c", NAME_SERVER, server)
     assert running.stdout
     assert running.stdout.readline() == "ready\n"
-    client = daemon.box("inn", "client", join={"dns": [server]})
+    client = daemon.sandbox("inn", "client", join={"dns": [server]})
     assert client.sh("dig", "+short", "+tries=1", "@127.0.0.11", "allowed.example") == "10.1.1.9\n"
     assert dig(client, "server") == found(ns.address)
     told = daemon.cli("dns", "allowed.example", "--from", client.container)
     assert f"Upstream: {server} (from inside)\n" in told
-    other = daemon.box("inn", "other")
+    other = daemon.sandbox("inn", "other")
     assert ("inside" in daemon.cli("dns", "allowed.example", "--from", other.container)) is False
 
 
@@ -241,6 +250,6 @@ def test_dns_server_at_the_gateway_is_queried_from_the_host(
     running = daemon.host.popen(sys.executable, "-c", NAME_SERVER, address)
     assert running.stdout
     assert running.stdout.readline() == "ready\n"
-    client = daemon.box("foo", "client", join={"dns": [address]})
+    client = daemon.sandbox("foo", "client", join={"dns": [address]})
     assert client.sh("dig", "+short", "+tries=1", "@127.0.0.11", "allowed.example") == "10.1.1.9\n"
     assert "inside" not in daemon.cli("dns", "allowed.example", "--from", client.container)

@@ -27,39 +27,39 @@ def bridge_addresses(daemon: RunningDaemon, name: str) -> dict[str, str]:
 @pytest.mark.parametrize("internal", [False, True])
 def test_host_and_sandbox_keep_entries_for_each_other(daemon: RunningDaemon, internal: bool) -> None:
     daemon.api.network("foo", ipv6=True, internal=internal)
-    box = daemon.box("foo", "one")
-    assert kept(daemon.here) == {box.address: box.mac, box.address6: box.mac}
+    sandbox = daemon.sandbox("foo", "one")
+    assert kept(daemon.here) == {sandbox.address: sandbox.mac, sandbox.address6: sandbox.mac}
     links, prepared = json.loads(daemon.host.sh("ip", "-j", "link")), daemon.prepared()
     (port,) = [each for each in links if each["ifname"].startswith("snv") and each["ifname"] not in prepared]
-    assert kept(box) == bridge_addresses(daemon, port["master"])
-    daemon.api.leave("foo", "one", box.container)
+    assert kept(sandbox) == bridge_addresses(daemon, port["master"])
+    daemon.api.leave("foo", "one", sandbox.container)
     assert not kept(daemon.here)
 
 
 def test_entries_of_killed_containers_and_of_moved_addresses_are_right(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    boxes = [daemon.box("foo", name) for name in ("one", "two", "three")]
-    service = boxes[0]
+    sandboxes = [daemon.sandbox("foo", name) for name in ("one", "two", "three")]
+    service = sandboxes[0]
     more = daemon.api.post("/services/one/backend", container_id="more")
     assert more
     daemon.api.leave("foo", "one", service.container)  # the further backend holds the address now
     assert kept(daemon.here)[service.address] != service.mac
-    for box in boxes[1:]:
+    for sandbox in sandboxes[1:]:
         links = json.loads(daemon.host.sh("ip", "-j", "link"))
-        (port,) = [each["ifname"] for each in links if box.container in each.get("ifalias", "").split()]
+        (port,) = [each["ifname"] for each in links if sandbox.container in each.get("ifalias", "").split()]
         daemon.host.sh("ip", "link", "delete", port)
-        daemon.api.leave("foo", box.endpoint, box.container)
-    assert not {boxes[1].address, boxes[2].address} & set(kept(daemon.here))
+        daemon.api.leave("foo", sandbox.endpoint, sandbox.container)
+    assert not {sandboxes[1].address, sandboxes[2].address} & set(kept(daemon.here))
 
 
 def test_kept_entry_has_the_mac_of_a_new_owner_at_once(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one")
-    assert daemon.here.reaches(box.address)
-    daemon.api.leave("foo", "one", box.container)
+    sandbox = daemon.sandbox("foo", "one")
+    assert daemon.here.reaches(sandbox.address)
+    daemon.api.leave("foo", "one", sandbox.container)
     daemon.api.delete("/networks/foo/endpoints/one")
-    other = daemon.box("foo", "two", address=box.address, mac="02:00:00:00:00:77")
-    assert kept(daemon.here) == {box.address: other.mac}
+    other = daemon.sandbox("foo", "two", address=sandbox.address, mac="02:00:00:00:00:77")
+    assert kept(daemon.here) == {sandbox.address: other.mac}
     assert daemon.here.reaches(other.address)
 
 
@@ -68,9 +68,9 @@ def test_sandbox_on_a_bridge_of_another_program_keeps_an_entry(daemon: RunningDa
     daemon.host.sh("ip", "link", "add", "theirs", "up", "type", "bridge")
     daemon.host.sh("ip", "address", "add", "10.77.0.1/24", "dev", "theirs")
     daemon.api.network("foo", bridge_name="theirs")
-    box = daemon.box("foo", "one")
-    assert set(kept(box)) == {"10.77.0.1"}
-    assert box.reaches("10.77.0.1")
-    eventually(lambda: kept(box) == bridge_addresses(daemon, "theirs"))
+    sandbox = daemon.sandbox("foo", "one")
+    assert set(kept(sandbox)) == {"10.77.0.1"}
+    assert sandbox.reaches("10.77.0.1")
+    eventually(lambda: kept(sandbox) == bridge_addresses(daemon, "theirs"))
     daemon.api.clear()
     daemon.host.sh("ip", "link", "delete", "theirs")

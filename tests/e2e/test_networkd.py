@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_vpn_rules import connect, rules
-from tests.support.daemon import HOST_ADDRESS, Box, RunningDaemon, mapping
+from tests.support.daemon import HOST_ADDRESS, RunningDaemon, Sandbox, mapping
 from tests.support.network_host import eventually
 
 NETWORKD = Path("/lib/systemd/systemd-networkd")
@@ -75,13 +75,13 @@ class Networkd:
 
 
 @pytest.fixture
-def web(fresh_world: RunningDaemon) -> Iterator[Box]:
+def web(fresh_world: RunningDaemon) -> Iterator[Sandbox]:
     fresh_world.start()
     fresh_world.api.network("blue", ipv6=True)
-    box = fresh_world.box("blue", "web", mapping(80, PORT))
-    box.serve("web", 80)
+    sandbox = fresh_world.sandbox("blue", "web", mapping(80, PORT))
+    sandbox.serve("web", 80)
     fresh_world.host.sh("ip", "link", "add", "theirs", "type", "bridge")
-    yield box
+    yield sandbox
     fresh_world.api.clear()
     fresh_world.stop()
     fresh_world.down()
@@ -103,7 +103,7 @@ def differs(daemon: RunningDaemon) -> list[object]:
     return found
 
 
-def test_networkd_that_matches_our_links_is_repaired_each_time(fresh_world: RunningDaemon, web: Box) -> None:
+def test_networkd_that_matches_our_links_is_repaired_each_time(fresh_world: RunningDaemon, web: Sandbox) -> None:
     daemon, networkd = fresh_world, Networkd(fresh_world, **{"50-every__network": EVERY_LINK})
     before = addresses(daemon)
     for _ in range(2):
@@ -116,7 +116,7 @@ def test_networkd_that_matches_our_links_is_repaired_each_time(fresh_world: Runn
     assert daemon.api.get("/healthz")["status"] == "ok"
 
 
-def test_documented_files_keep_networkd_from_links_and_rules(fresh_world: RunningDaemon, web: Box) -> None:
+def test_documented_files_keep_networkd_from_links_and_rules(fresh_world: RunningDaemon, web: Sandbox) -> None:
     daemon = fresh_world
     files = {"10-sandnet__network": UNMANAGED, "50-every__network": EVERY_LINK, "sandnet__conf": KEEP_RULES}
     assert all(text in PAGE.read_text() for text in (UNMANAGED, KEEP_RULES))
@@ -132,7 +132,7 @@ def test_documented_files_keep_networkd_from_links_and_rules(fresh_world: Runnin
     networkd.stop()
 
 
-def test_routing_rule_returns_after_networkd_removed_foreign_ones(fresh_world: RunningDaemon, web: Box) -> None:
+def test_routing_rule_returns_after_networkd_removed_foreign_ones(fresh_world: RunningDaemon, web: Sandbox) -> None:
     daemon = fresh_world
     connect(daemon)
     eventually(lambda: len(rules(daemon)) == 2)

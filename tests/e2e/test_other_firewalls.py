@@ -35,15 +35,15 @@ def test_traffic_passes_a_foreign_forward_chain_allowing_us(
     daemon: RunningDaemon, ruleset: str, *, published: bool
 ) -> None:
     daemon.api.network("foo", ipv6=True)
-    box = daemon.box("foo", "web", mapping(80, 8080))
+    sandbox = daemon.sandbox("foo", "web", mapping(80, 8080))
     for address in ("0.0.0.0", "::"):
-        box.serve("web", 80, address=address)
+        sandbox.serve("web", 80, address=address)
         daemon.outside.serve("far", 7000, address=address)
 
     def refused() -> tuple[set[bool], set[bool]]:
         """Whether the published port is closed, and whether the world is, to the sandbox: in each family."""
         inward = {daemon.outside.is_refused(address, 8080) for address in (HOST_ADDRESS, HOST_ADDRESS6)}
-        return inward, {box.is_refused(address, 7000) for address in (OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6)}
+        return inward, {sandbox.is_refused(address, 7000) for address in (OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6)}
 
     daemon.host.sh("nft", ruleset)
     try:

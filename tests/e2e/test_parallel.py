@@ -61,7 +61,7 @@ def test_lifecycle_of_50_endpoints_in_parallel_succeeds(
     assert len({endpoint["port_mapping"][0]["host_port"] for endpoint in endpoints}) == 50
     assert at_once([partial(daemon.api.join, "foo", f"e{i}", f"c{i}") for i in count]) == [200] * 50
     assert len(daemon.pinned()) == 50
-    keys = [box["sandbox_key"] for box in daemon.api.get("/sandboxes")]
+    keys = [sandbox["sandbox_key"] for sandbox in daemon.api.get("/sandboxes")]
     assert daemon.place(keys[0]).reaches(endpoints[49]["address"].partition("/")[0])
     assert daemon.place(keys[49]).reaches(OUTSIDE_ADDRESS)
     assert at_once([partial(daemon.api.leave, "foo", f"e{i}", f"c{i}") for i in count]) == [200] * 50
@@ -92,9 +92,9 @@ def test_parallel_joins_of_six_networks_make_one_sandbox(daemon: RunningDaemon, 
         daemon.api.network(name)
         daemon.api.endpoint(name, "e")
     assert at_once([partial(daemon.api.join, name, "e", "c1") for name in names]) == [200] * 6
-    (box,) = daemon.api.get("/sandboxes", verbose="true")
-    assert daemon.pinned() == [box["sandbox_key"]]
-    inside = daemon.place(box["sandbox_key"])
+    (sandbox,) = daemon.api.get("/sandboxes", verbose="true")
+    assert daemon.pinned() == [sandbox["sandbox_key"]]
+    inside = daemon.place(sandbox["sandbox_key"])
     links = [link["ifname"] for link in json.loads(inside.sh("ip", "-j", "link"))]
     assert sorted(links) == ["eth0", "eth1", "eth2", "eth3", "eth4", "eth5", "lo"]
     assert len(json.loads(inside.sh("ip", "-j", "route", "show", "default"))) == 1
@@ -132,7 +132,7 @@ def test_racing_leave_and_join_end_in_one_consistent_state(
     daemon.api.endpoint("foo", "e")
     for _ in range(10):
         at_once([partial(daemon.api.join, "foo", "e", "c1"), partial(daemon.api.leave, "foo", "e", "c1")] * 3)
-        boxes = daemon.api.get("/sandboxes")
-        assert daemon.pinned() == [box["sandbox_key"] for box in boxes]
-        if boxes:
-            assert daemon.place(boxes[0]["sandbox_key"]).reaches(OUTSIDE_ADDRESS)
+        sandboxes = daemon.api.get("/sandboxes")
+        assert daemon.pinned() == [sandbox["sandbox_key"] for sandbox in sandboxes]
+        if sandboxes:
+            assert daemon.place(sandboxes[0]["sandbox_key"]).reaches(OUTSIDE_ADDRESS)

@@ -47,10 +47,10 @@ def parameters(daemon: RunningDaemon) -> Iterator[RunningDaemon]:
 
 def serving(daemon: RunningDaemon) -> Place:
     daemon.api.network("foo", ipv6=True)
-    box = daemon.box("foo", "web", mapping(80, PORT))
+    sandbox = daemon.sandbox("foo", "web", mapping(80, PORT))
     for address in ("0.0.0.0", "::"):
-        box.serve("web", 80, address=address)
-    return box
+        sandbox.serve("web", 80, address=address)
+    return sandbox
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ def test_changed_bridge_link_is_repaired(parameters: RunningDaemon, harm: str) -
 def test_ipv6_disabled_on_all_links_is_restored_on_our_bridges(
     parameters: RunningDaemon,
 ) -> None:
-    box = serving(parameters)
+    sandbox = serving(parameters)
     parameters.host.sh("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     gateway = parameters.api.told("foo")["gateways"][1]
-    until(lambda: box.reaches(gateway), 20)
+    until(lambda: sandbox.reaches(gateway), 20)
     assert value(parameters.here, "net.ipv6.conf.uplink.disable_ipv6") == "1", "the uplink is not ours"
 
 
@@ -117,9 +117,9 @@ def test_unfit_default_link_parameters_do_not_break_a_network(
 def test_ipv6_disabled_inside_a_sandbox_is_restored(
     parameters: RunningDaemon,
 ) -> None:
-    box = serving(parameters)
-    box.sh("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
-    until(lambda: value(box, "net.ipv6.conf.eth0.disable_ipv6") == "0" and answers(parameters), 20)
+    sandbox = serving(parameters)
+    sandbox.sh("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
+    until(lambda: value(sandbox, "net.ipv6.conf.eth0.disable_ipv6") == "0" and answers(parameters), 20)
 
 
 def test_adopted_bridge_gets_its_forwarding_parameter_back(
@@ -132,7 +132,7 @@ def test_adopted_bridge_gets_its_forwarding_parameter_back(
         sh("ip", "address", "add", "10.9.9.1/24", "dev", "theirs0")
         sh("sysctl", "-qw", "net.ipv4.conf.theirs0.forwarding=0")
         parameters.api.network("foo", bridge_name="theirs0")
-        parameters.box("foo", "web", mapping(80, PORT)).serve("web", 80)
+        parameters.sandbox("foo", "web", mapping(80, PORT)).serve("web", 80)
         assert parameters.outside.ask(HOST_ADDRESS, PORT).server == "web"
         parameters.api.clear()
         assert value(parameters.here, "net.ipv4.conf.theirs0.forwarding") == "0"
@@ -153,7 +153,7 @@ def test_correct_read_only_parameters_are_not_written(
     sh("mount", "-o", "remount,bind,ro", "/proc/sys")
     fresh_world.start()
     fresh_world.api.network("foo")
-    fresh_world.box("foo", "web", mapping(80, PORT)).serve("web", 80)
+    fresh_world.sandbox("foo", "web", mapping(80, PORT)).serve("web", 80)
     assert fresh_world.outside.ask(HOST_ADDRESS, PORT).server == "web"
     assert fresh_world.api.get("/healthz")["problems"] == []
     fresh_world.down()

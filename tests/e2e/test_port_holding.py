@@ -24,8 +24,8 @@ def _status(daemon: RunningDaemon) -> str:
 @pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 def test_port_taken_by_another_program_is_held_once_free(daemon: RunningDaemon, proto: int) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "web", mapping(80, 8080, proto), mapping(81, 8081, proto))
-    box.serve("web", 80, proto)
+    sandbox = daemon.sandbox("foo", "web", mapping(80, 8080, proto), mapping(81, 8081, proto))
+    sandbox.serve("web", 80, proto)
     daemon.kill()
     other = daemon.here.serve("other", 8080, proto)
     daemon.start()

@@ -12,11 +12,11 @@ from tests.support.traffic import TCP, UDP
 @pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 def test_each_port_of_a_published_range_maps_to_its_own(daemon: RunningDaemon, proto: int, inside: int) -> None:
     daemon.api.network("foo", ipv6=True)
-    box = daemon.box("foo", "web", mapping(inside, 10_000, proto, port_end=inside + 10))
-    assert sorted(set(box.host_ports)) == [*range(10_000, 10_011)]
+    sandbox = daemon.sandbox("foo", "web", mapping(inside, 10_000, proto, port_end=inside + 10))
+    assert sorted(set(sandbox.host_ports)) == [*range(10_000, 10_011)]
     for name, step in ("first", 0), ("last", 10):
         for address in ("0.0.0.0", "::"):
-            box.serve(name, inside + step, proto, address=address)
+            sandbox.serve(name, inside + step, proto, address=address)
     for _ in range(2):
         for called in (HOST_ADDRESS, HOST_ADDRESS6):
             assert daemon.outside.ask(called, 10_000, proto).server == "first"
@@ -31,13 +31,13 @@ def test_each_port_of_a_published_range_maps_to_its_own(daemon: RunningDaemon, p
 def test_range_on_one_address_takes_a_single_map_element(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
     ports = mapping(10_000, 10_000, host_ip=HOST_ADDRESS, host_port_end=12_999, port_end=12_999)
-    box = daemon.box("foo", "web", ports)
-    box.serve("web", 12_345)
+    sandbox = daemon.sandbox("foo", "web", ports)
+    sandbox.serve("web", 12_345)
     assert daemon.outside.ask(HOST_ADDRESS, 12_345).server == "web"
     assert daemon.here.is_refused("127.0.0.1", 12_345)
     listed = daemon.host.sh("nft", "-nn", "list", "map", "inet", "sandnet", "one_span4")
-    assert f"{HOST_ADDRESS} . 6 . 10000-12999 : {box.address}" in listed
-    daemon.api.leave("foo", "web", box.container)
+    assert f"{HOST_ADDRESS} . 6 . 10000-12999 : {sandbox.address}" in listed
+    daemon.api.leave("foo", "web", sandbox.container)
     daemon.api.delete("/networks/foo/endpoints/web")
     assert "10000" not in daemon.host.sh("nft", "list", "map", "inet", "sandnet", "one_span4")
 

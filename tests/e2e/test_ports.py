@@ -17,9 +17,9 @@ from tests.support.daemon import (
     HOST_ADDRESS6,
     OUTSIDE_ADDRESS,
     OUTSIDE_ADDRESS6,
-    Box,
     RefusedError,
     RunningDaemon,
+    Sandbox,
     mapping,
 )
 from tests.support.traffic import DOUBT, TCP, UDP, Place, ask_again, until
@@ -30,13 +30,13 @@ SCTP = 132
 
 def published(
     daemon: RunningDaemon, proto: int = TCP, host_port: int = 8080, network: str = "foo", **more: object
-) -> Box:
-    """A box on a new network, serving at port 80, published at a host port."""
+) -> Sandbox:
+    """A sandbox on a new network, serving at port 80, published at a host port."""
     daemon.api.network(network, ipv6=True)
-    box = daemon.box(network, "web", mapping(80, host_port, proto, **more))
-    box.serve("web", 80, proto)
-    box.serve("web", 80, proto, address="::")
-    return box
+    sandbox = daemon.sandbox(network, "web", mapping(80, host_port, proto, **more))
+    sandbox.serve("web", 80, proto)
+    sandbox.serve("web", 80, proto, address="::")
+    return sandbox
 
 
 @BOTH
@@ -48,18 +48,18 @@ def test_published_port_sees_the_outside_client_address(daemon: RunningDaemon, p
 
 @BOTH
 def test_published_port_answers_the_host_on_every_address(daemon: RunningDaemon, proto: int) -> None:
-    box = published(daemon, proto)
+    sandbox = published(daemon, proto)
     for address in (HOST_ADDRESS, HOST_ADDRESS6, "127.0.0.1"):
         assert daemon.here.ask(address, 8080, proto).server == "web"
-    assert daemon.here.ask(box.address, 80, proto).server == "web"
-    assert daemon.here.ask(box.address6, 80, proto).server == "web"
+    assert daemon.here.ask(sandbox.address, 80, proto).server == "web"
+    assert daemon.here.ask(sandbox.address6, 80, proto).server == "web"
 
 
 @BOTH
 def test_published_port_sees_client_address_of_another_network(daemon: RunningDaemon, proto: int) -> None:
     published(daemon, proto)
     daemon.api.network("bar", ipv6=True)
-    other = daemon.box("bar", "client")
+    other = daemon.sandbox("bar", "client")
     assert other.ask(HOST_ADDRESS, 8080, proto).address == other.address
     assert other.ask(HOST_ADDRESS6, 8080, proto).address == other.address6
 
@@ -67,16 +67,16 @@ def test_published_port_sees_client_address_of_another_network(daemon: RunningDa
 @BOTH
 def test_published_port_answers_its_own_network(daemon: RunningDaemon, proto: int) -> None:
     published(daemon, proto)
-    neighbour = daemon.box("foo", "neighbour")
+    neighbour = daemon.sandbox("foo", "neighbour")
     assert neighbour.ask(HOST_ADDRESS, 8080, proto).server == "web"
     assert neighbour.ask(HOST_ADDRESS6, 8080, proto).server == "web"
 
 
 @BOTH
 def test_published_port_answers_the_container_itself(daemon: RunningDaemon, proto: int) -> None:
-    box = published(daemon, proto)
-    assert box.ask(HOST_ADDRESS, 8080, proto).server == "web"
-    assert box.ask(HOST_ADDRESS6, 8080, proto).server == "web"
+    sandbox = published(daemon, proto)
+    assert sandbox.ask(HOST_ADDRESS, 8080, proto).server == "web"
+    assert sandbox.ask(HOST_ADDRESS6, 8080, proto).server == "web"
 
 
 @BOTH
@@ -116,8 +116,8 @@ def test_port_of_another_endpoint_returns_409_naming_it(daemon: RunningDaemon) -
 def test_first_free_port_of_a_range_is_published(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
     daemon.here.bound("0.0.0.0", TCP, 9000)
-    first = daemon.box("foo", "one", mapping(80, 9000, host_port_end=9002))
-    second = daemon.box("foo", "two", mapping(80, 9000, host_port_end=9002))
+    first = daemon.sandbox("foo", "one", mapping(80, 9000, host_port_end=9002))
+    second = daemon.sandbox("foo", "two", mapping(80, 9000, host_port_end=9002))
     assert (first.host_ports, second.host_ports) == ([9001], [9002])
     second.serve("two", 80)
     assert daemon.outside.ask(HOST_ADDRESS, 9002).server == "two"
@@ -130,14 +130,14 @@ def test_first_free_port_of_a_range_is_published(daemon: RunningDaemon) -> None:
 def test_port_0_publishes_a_reported_port_of_the_local_range(daemon: RunningDaemon, proto: int) -> None:
     daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=41000 41003")
     daemon.here.bound("0.0.0.0", proto, 41001)
-    box = published(daemon, proto, host_port=0)
-    (port,) = set(box.host_ports)
+    sandbox = published(daemon, proto, host_port=0)
+    (port,) = set(sandbox.host_ports)
     assert port in (41000, 41002, 41003)
     assert daemon.outside.ask(HOST_ADDRESS, port, proto).server == "web"
     assert daemon.outside.ask(HOST_ADDRESS6, port, proto).server == "web"
     ports = {port}
     for name in ("two", "three"):
-        ports |= set(daemon.box("foo", name, mapping(80, 0, proto)).host_ports)
+        ports |= set(daemon.sandbox("foo", name, mapping(80, 0, proto)).host_ports)
     assert ports == {41000, 41002, 41003}
     with pytest.raises(RefusedError) as refused:
         daemon.api.endpoint("foo", "four", mapping(80, 0, proto))
@@ -151,15 +151,15 @@ def test_reserved_ports_are_assigned_only_by_number(daemon: RunningDaemon, proto
     daemon.api.network("foo")
     daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=41000 41003")
     daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=41000-41001,9000,9002")
-    ports = [daemon.box("foo", name, mapping(80, 0, proto)).host_ports for name in ("one", "two")]
+    ports = [daemon.sandbox("foo", name, mapping(80, 0, proto)).host_ports for name in ("one", "two")]
     assert ports == [[41002], [41003]]
     with pytest.raises(RefusedError) as refused:
         daemon.api.endpoint("foo", "three", mapping(80, 0, proto))
     assert refused.value.status == 409
-    assert daemon.box("foo", "four", mapping(80, 9000, proto, host_port_end=9002)).host_ports == [9001]
-    assert daemon.box("foo", "five", mapping(80, 9000, proto)).host_ports == [9000]
+    assert daemon.sandbox("foo", "four", mapping(80, 9000, proto, host_port_end=9002)).host_ports == [9001]
+    assert daemon.sandbox("foo", "five", mapping(80, 9000, proto)).host_ports == [9000]
     daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=")
-    assert daemon.box("foo", "six", mapping(80, 9001, proto, host_port_end=9002)).host_ports == [9002]
+    assert daemon.sandbox("foo", "six", mapping(80, 9001, proto, host_port_end=9002)).host_ports == [9002]
     daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999")
 
 
@@ -185,13 +185,13 @@ def routed_loopback(daemon: RunningDaemon) -> Iterator[None]:
 
 def test_host_loopback_is_not_reachable_through_the_gateway(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     daemon.here.serve("private", 7000, address="127.0.0.1")
-    box.sh("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
-    box.sh("ip", "address", "del", "127.0.0.1/8", "dev", "lo")
+    sandbox.sh("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+    sandbox.sh("ip", "address", "del", "127.0.0.1/8", "dev", "lo")
     gateway = daemon.api.told("foo")["gateways"][0]
-    box.sh("ip", "route", "add", "127.0.0.1/32", "via", gateway)
-    assert box.is_refused("127.0.0.1", 7000, source=box.address)
+    sandbox.sh("ip", "route", "add", "127.0.0.1/32", "via", gateway)
+    assert sandbox.is_refused("127.0.0.1", 7000, source=sandbox.address)
 
 
 def test_port_published_on_one_host_address_is_closed_on_others(daemon: RunningDaemon) -> None:
@@ -218,12 +218,12 @@ def test_publishing_on_a_foreign_address_returns_409(daemon: RunningDaemon) -> N
 
 
 def test_unpublished_ports_are_closed_to_outside(daemon: RunningDaemon) -> None:
-    box = published(daemon)
-    box.serve("secret", 81)
+    sandbox = published(daemon)
+    sandbox.serve("secret", 81)
     assert daemon.outside.is_refused(HOST_ADDRESS, 81)
-    assert daemon.outside.is_refused(box.address, 81)
-    assert daemon.outside.is_refused(box.address6, 80)
-    assert not daemon.outside.reaches(box.address, DOUBT)
+    assert daemon.outside.is_refused(sandbox.address, 81)
+    assert daemon.outside.is_refused(sandbox.address6, 80)
+    assert not daemon.outside.reaches(sandbox.address, DOUBT)
 
 
 def test_published_port_of_a_new_network_answers_ipv6_at_once(daemon: RunningDaemon) -> None:
@@ -240,8 +240,8 @@ def test_published_port_refuses_until_a_container_is_joined(
     daemon.api.network("foo")
     daemon.api.endpoint("foo", "web", mapping(80, 8080))
     assert daemon.outside.is_refused(HOST_ADDRESS, 8080)
-    box = daemon.attach("foo", "web", "c1")
-    box.serve("web", 80)
+    sandbox = daemon.attach("foo", "web", "c1")
+    sandbox.serve("web", 80)
     assert daemon.outside.ask(HOST_ADDRESS, 8080).server == "web"
 
 
@@ -276,8 +276,8 @@ def test_udp_client_of_the_host_reaches_a_newly_published_port(
                          "add rule ip probe c ct state new counter")  # fmt: skip
     client = daemon.outside.client(HOST_ADDRESS, 8080, UDP, source_port=5555)
     client.send(b"early")
-    box = daemon.box("foo", "web", mapping(80, 8080, UDP))
-    box.serve("web", 80, UDP)
+    sandbox = daemon.sandbox("foo", "web", mapping(80, 8080, UDP))
+    sandbox.serve("web", 80, UDP)
     client.settimeout(0.2)
     until(lambda: ask_again(client).server == "web", 1)
     daemon.host.sh("nft", "delete table ip probe")
@@ -285,9 +285,9 @@ def test_udp_client_of_the_host_reaches_a_newly_published_port(
 
 def test_two_mappings_of_one_port_both_lead_to_it(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "web", mapping(80, 8080), mapping(80, 8090), mapping(53, 5300, UDP))
-    box.serve("web", 80)
-    box.serve("dns", 53, UDP, address=box.address)
+    sandbox = daemon.sandbox("foo", "web", mapping(80, 8080), mapping(80, 8090), mapping(53, 5300, UDP))
+    sandbox.serve("web", 80)
+    sandbox.serve("dns", 53, UDP, address=sandbox.address)
     assert daemon.outside.ask(HOST_ADDRESS, 8080).server == "web"
     assert daemon.outside.ask(HOST_ADDRESS, 8090).server == "web"
     assert daemon.outside.ask(HOST_ADDRESS, 5300, UDP).server == "dns"
@@ -310,17 +310,17 @@ def test_publishing_on_an_internal_network_returns_400(daemon: RunningDaemon) ->
 def test_published_sctp_port_keeps_the_source_address(daemon: RunningDaemon) -> None:
     """The kernel here may have no SCTP sockets, so an INIT (RFC 9260, 3.3.2) is sent and read raw."""
     daemon.api.network("foo")
-    box = daemon.box("foo", "web", mapping(3868, 3868, SCTP))
+    sandbox = daemon.sandbox("foo", "web", mapping(3868, 3868, SCTP))
     with pytest.raises(RefusedError, match="3868"):
         daemon.api.endpoint("foo", "late", mapping(3868, 3868, SCTP))
-    reader = raw_socket(daemon, box)
+    reader = raw_socket(daemon, sandbox)
     with raw_socket(daemon, daemon.outside) as client:
         client.sendto(init_chunk(5555, 3868), (HOST_ADDRESS, 0))
         packet, peer = reader.recvfrom(2048)
     assert peer[0] == OUTSIDE_ADDRESS
     header = (packet[0] & 15) * 4
     assert struct.unpack_from("!HH", packet, header) == (5555, 3868)
-    assert IPv4Address(packet[16:20]) == IPv4Address(box.address)
+    assert IPv4Address(packet[16:20]) == IPv4Address(sandbox.address)
 
 
 def raw_socket(daemon: RunningDaemon, place: Place) -> socket.socket:
@@ -347,7 +347,7 @@ def crc32c(data: bytes) -> int:
 
 def test_link_local_client_of_a_published_port_is_refused(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", ipv6=True)
-    daemon.box("foo", "web", mapping(80, 8080)).serve("web", 80, address="::")
+    daemon.sandbox("foo", "web", mapping(80, 8080)).serve("web", 80, address="::")
     told = daemon.host.sh("ip", "-6", "-br", "address", "show", "uplink", "scope", "link").split()
     own = next(word.partition("/")[0] for word in told if word.startswith("fe80:"))
     with daemon.outside.bound("::", TCP) as client, pytest.raises(ConnectionRefusedError):

@@ -70,7 +70,7 @@ def test_joins_go_on_without_the_process_that_prepares(daemon: RunningDaemon) ->
     (preparer,) = daemon.preparers()
     os.kill(preparer, signal.SIGSTOP)
     for number in range(SIZE + 2):
-        daemon.box("foo", f"web{number}")
+        daemon.sandbox("foo", f"web{number}")
     assert daemon.api.get("/healthz")["status"] == "ok"
     os.kill(preparer, signal.SIGCONT)
     eventually(lambda: state(daemon)["ready"] >= SIZE)
@@ -96,7 +96,7 @@ def test_pool_of_size_zero_prepares_nothing(fresh_world: RunningDaemon) -> None:
         config.write("prepared_sandboxes = 0\n")
     daemon.start()
     daemon.api.network("foo")
-    daemon.box("foo", "web")
+    daemon.sandbox("foo", "web")
     assert "prepared_sandboxes" not in daemon.api.get("/healthz", verbose="true")
     assert not daemon.prepared()
     assert not daemon.preparers()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.e2e.test_events import Stream, stream
-from tests.support.daemon import JSON, SANDNET, Box, RunningDaemon, mapping
+from tests.support.daemon import JSON, SANDNET, RunningDaemon, Sandbox, mapping
 from tests.support.network_host import eventually
 from tests.support.time_limits import in_time
 
@@ -28,8 +28,8 @@ class Scene(NamedTuple):
     """A network with two containers, one of which is published."""
 
     daemon: RunningDaemon
-    web: Box
-    db: Box
+    web: Sandbox
+    db: Sandbox
     bridge: str
     link: str
     """The host's end of the pair of ``web``."""
@@ -47,7 +47,7 @@ def drift(daemon: RunningDaemon, *, fix: bool = False) -> list[JSON]:
 @pytest.fixture
 def scene(daemon: RunningDaemon) -> Scene:
     daemon.api.network("foo", ipv6=True)
-    web, db = daemon.box("foo", "web", mapping(80, PORT)), daemon.box("foo", "db")
+    web, db = daemon.sandbox("foo", "web", mapping(80, PORT)), daemon.sandbox("foo", "db")
     web.serve("web", 80)
     bridge = f"snb{daemon.api.told('foo')['id'][:10]}"
     (inner,) = json.loads(web.sh("ip", "-j", "link", "show", "eth0"))
@@ -174,7 +174,7 @@ def test_unmounted_sandbox_is_pinned_again(
 ) -> None:
     """With a process inside it is the same namespace; without one there is nothing to keep, and a new one is made."""
     daemon.api.network("foo")
-    web, db = daemon.box("foo", "web"), daemon.box("foo", "db")
+    web, db = daemon.sandbox("foo", "web"), daemon.sandbox("foo", "db")
     before = daemon.host.run(lambda: Path(web.key).stat().st_ino)
     if inhabited:
         daemon.host.inside(web.key, daemon.host.start_here, "sleep", "300")
@@ -197,14 +197,14 @@ def test_container_of_a_vanished_joined_namespace_is_released(daemon: RunningDae
     daemon.api.network("foo")
     daemon.api.endpoint("foo", "web")
     daemon.host.sh("ip", "netns", "add", "theirs")
-    box = daemon.attach("foo", "web", "c1", netns="/run/netns/theirs")
+    sandbox = daemon.attach("foo", "web", "c1", netns="/run/netns/theirs")
     with stream(daemon) as reader:
-        daemon.host.sh("umount", box.key)
+        daemon.host.sh("umount", sandbox.key)
         repaired(reader, "no namespace is pinned")
-    assert daemon.here.reaches(box.address)
+    assert daemon.here.reaches(sandbox.address)
     daemon.host.sh("ip", "netns", "delete", "theirs")
     with stream(daemon) as reader:
-        daemon.host.sh("umount", box.key)
+        daemon.host.sh("umount", sandbox.key)
         event = repaired(reader, "is gone for good")
     assert (event["type"], event["id"]) == ("sandbox", "c1")
     assert daemon.api.get("/sandboxes") == []
@@ -280,7 +280,7 @@ def test_unclaimed_link_with_our_alias_is_deleted(daemon: RunningDaemon) -> None
 
 def test_doctor_reports_drift_repairs_it_and_sets_exit_status(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "web")
+    sandbox = daemon.sandbox("foo", "web")
 
     def doctor(*words: str) -> tuple[int, str]:
         command = [str(SANDNET), "-H", f"unix://{daemon.run}/sandnet.sock", "doctor", *words]
@@ -308,13 +308,13 @@ def test_doctor_reports_drift_repairs_it_and_sets_exit_status(daemon: RunningDae
         assert doctor() == (2, "")
     finally:
         daemon.start()
-    assert daemon.here.reaches(box.address)
+    assert daemon.here.reaches(sandbox.address)
 
 
 def test_health_reports_a_failed_repair_until_it_succeeds(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "web")
-    path = Path(daemon.api.get(f"/sandboxes/{box.container}", verbose="true")["hosts_path"])
+    sandbox = daemon.sandbox("foo", "web")
+    path = Path(daemon.api.get(f"/sandboxes/{sandbox.container}", verbose="true")["hosts_path"])
     path.unlink()
     path.mkdir()
     eventually(lambda: daemon.api.get("/healthz")["status"] == "degraded", WITHIN)
@@ -326,9 +326,9 @@ def test_health_reports_a_failed_repair_until_it_succeeds(daemon: RunningDaemon)
 
 def test_undisturbed_networks_show_no_drift(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", ipv6=True)
-    daemon.box("foo", "web", mapping(80, PORT))
-    daemon.box("foo", "db")
+    daemon.sandbox("foo", "web", mapping(80, PORT))
+    daemon.sandbox("foo", "db")
     daemon.api.network("quiet", icc=False, internal=True)
-    daemon.box("quiet", "one")
+    daemon.sandbox("quiet", "one")
     daemon.api.join("none", daemon.api.endpoint("none", "nobody"), "c-none")
     assert drift(daemon) == []

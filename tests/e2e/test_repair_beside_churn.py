@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_repair import WITHIN, Scene, flows, inside, mended, repaired_in_time, scene, sh
-from tests.support.daemon import Box, RunningDaemon
+from tests.support.daemon import RunningDaemon, Sandbox
 from tests.support.network_host import eventually
 
 __all__ = ["scene"]
@@ -32,7 +32,7 @@ address del 198.19.0.1/32 dev own0
 
 
 @contextmanager
-def churning(daemon: RunningDaemon, evil: Box, batch: Path) -> Iterator[None]:
+def churning(daemon: RunningDaemon, evil: Sandbox, batch: Path) -> Iterator[None]:
     """Let a process of the sandbox change its links, addresses and routes as fast as it can."""
     batch.write_text(CHURN * 100)
     forever = f"while :; do ip -force -batch {batch} >/dev/null 2>&1; done"
@@ -44,7 +44,7 @@ def churning(daemon: RunningDaemon, evil: Box, batch: Path) -> Iterator[None]:
         process.wait()
 
 
-def fill(evil: Box, batch: Path, routes: int) -> None:
+def fill(evil: Sandbox, batch: Path, routes: int) -> None:
     batch.write_text("".join(f"route add 10.{n >> 16}.{n >> 8 & 255}.{n & 255} dev own0\n" for n in range(routes)))
     evil.sh("ip", "link", "add", "own0", "type", "veth", "peer", "name", "own1")
     evil.sh("ip", "link", "set", "own1", "up")
@@ -61,7 +61,7 @@ def test_constant_churn_in_a_sandbox_does_not_delay_repairs(
     scene: Scene, tmp_path: Path, routes: int, request: pytest.FixtureRequest
 ) -> None:
     daemon = scene.daemon
-    evil = daemon.box("foo", "evil")
+    evil = daemon.sandbox("foo", "evil")
     fill(evil, tmp_path / "fill", routes)
     with churning(daemon, evil, tmp_path / "churn"):
         harms: dict[str, Callable[[], object]] = {
@@ -76,7 +76,7 @@ def test_constant_churn_in_a_sandbox_does_not_delay_repairs(
 
 def test_too_many_routes_in_a_sandbox_are_reported_by_health(scene: Scene, tmp_path: Path) -> None:
     daemon = scene.daemon
-    evil = daemon.box("foo", "evil")
+    evil = daemon.sandbox("foo", "evil")
     fill(evil, tmp_path / "fill", MANY)
     evil.sh("ip", "route", "del", "default")
     eventually(lambda: "too many links, addresses, routes" in problems(daemon), WITHIN)

@@ -39,9 +39,9 @@ def test_50_changes_succeed_under_repeated_ruleset_flushes(
             daemon.api.post("/services/web/backend", container_id=f"b{number}")
             daemon.api.delete(f"/services/web/backend/a{number}")
             daemon.api.delete("/networks/foo/endpoints/web?force=true")
-        box = daemon.box("foo", "web", mapping(80, 8080))
+        sandbox = daemon.sandbox("foo", "web", mapping(80, 8080))
     eventually(lambda: drift(daemon, fix=True) == [])  # what is asked for does not wait
-    box.serve("web", 80)
+    sandbox.serve("web", 80)
     assert daemon.here.ask("127.0.0.1", 8080).server == "web"
 
 
@@ -49,7 +49,7 @@ def test_repairs_undone_repeatedly_are_slowed_and_reported(
     daemon: RunningDaemon,
 ) -> None:
     network = daemon.api.network("foo")
-    box, bridge = daemon.box("foo", "web"), f"snb{network[:10]}"
+    sandbox, bridge = daemon.sandbox("foo", "web"), f"snb{network[:10]}"
     with again_and_again(daemon, f"ip link set {bridge} down", 0.05):
         eventually(lambda: "another program undoes it" in str(daemon.api.get("/healthz")["problems"]))
         problems = daemon.api.get("/healthz")["problems"]
@@ -59,6 +59,6 @@ def test_repairs_undone_repeatedly_are_slowed_and_reported(
             daemon.api.network("end")
             told = reader.until(lambda event: event.get("name") == "end")
         assert sum(event["action"] == "repaired" and event["type"] == "network" for event in told) <= 3
-    eventually(lambda: box.reaches(daemon.api.told("foo")["gateways"][0], 0.3))
+    eventually(lambda: sandbox.reaches(daemon.api.told("foo")["gateways"][0], 0.3))
     daemon.api.delete("/networks/foo?force=true")
     eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")

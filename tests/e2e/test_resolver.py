@@ -25,7 +25,7 @@ def test_resolver_does_not_listen_in_a_left_namespace(daemon: RunningDaemon) -> 
     theirs = daemon.place(daemon.host.container().path)
     before = state_of(theirs)
     daemon.api.network("foo")
-    peer = daemon.box("foo", "peer")
+    peer = daemon.sandbox("foo", "peer")
     for _ in range(3):
         daemon.api.endpoint("foo", "one")
         daemon.attach("foo", "one", "c1", netns=theirs.namespace)
@@ -39,7 +39,7 @@ def test_resolver_does_not_listen_in_a_left_namespace(daemon: RunningDaemon) -> 
 @pytest.mark.parametrize("ending", ["stop", "kill"])
 def test_no_lookup_fails_across_a_daemon_restart(daemon: RunningDaemon, ending: str) -> None:
     daemon.api.network("foo", internal=True)
-    one, peer = daemon.box("foo", "one"), daemon.box("foo", "peer")
+    one, peer = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "peer")
     daemon.api.endpoint("foo", "gone")
     (resolver,) = daemon.resolvers()
     with ThreadPoolExecutor(1) as pool:
@@ -51,7 +51,7 @@ def test_no_lookup_fails_across_a_daemon_restart(daemon: RunningDaemon, ending: 
             daemon.start()
             daemon.api.delete("/networks/foo/endpoints/gone")
             assert dig(one, "gone") == MISSING
-            late = daemon.box("foo", "late")
+            late = daemon.sandbox("foo", "late")
             assert dig(one, "late") == dig(late, "late") == found(late.address)
         finally:
             done.append(True)
@@ -64,7 +64,7 @@ def test_no_lookup_fails_across_a_restart_with_new_dns_options(
 ) -> None:
     fresh_world.start()
     fresh_world.api.network("foo", internal=True)
-    one, peer = fresh_world.box("foo", "one"), fresh_world.box("foo", "peer")
+    one, peer = fresh_world.sandbox("foo", "one"), fresh_world.sandbox("foo", "peer")
     (old,) = fresh_world.resolvers()
     config = fresh_world.folder / "config.toml"
     before = config.read_text()
@@ -101,7 +101,7 @@ def ask_until(done: Callable[[], bool], place: Place, name: str, address: str) -
 
 def test_killed_resolver_answers_all_names_after_a_second(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", internal=True)
-    one, peer = daemon.box("foo", "one"), daemon.box("foo", "peer")
+    one, peer = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "peer")
     (old,) = daemon.resolvers()
     with ThreadPoolExecutor(1) as pool:
         start = pool.submit(seconds_to_start)
@@ -111,14 +111,14 @@ def test_killed_resolver_answers_all_names_after_a_second(daemon: RunningDaemon)
         took = time.monotonic() - began
     assert took < REPAIR + 5 * start.result()
     assert old not in daemon.resolvers()
-    late = daemon.box("foo", "late")
+    late = daemon.sandbox("foo", "late")
     assert dig(one, "late") == dig(late, "late") == found(late.address)
     until(lambda: daemon.api.get("/healthz")["status"] == "ok")
 
 
 def test_names_are_restored_after_daemon_and_resolver_are_killed(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", internal=True)
-    one, peer = daemon.box("foo", "one"), daemon.box("foo", "peer")
+    one, peer = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "peer")
     daemon.kill()
     daemon.kill_resolvers()
     daemon.start()
@@ -129,18 +129,18 @@ def test_names_are_restored_after_daemon_and_resolver_are_killed(daemon: Running
 @pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 def test_dns_server_on_the_sandbox_address_and_resolver_coexist(daemon: RunningDaemon, proto: int) -> None:
     daemon.api.network("foo")
-    box, peer = daemon.box("foo", "ns"), daemon.box("foo", "peer")
-    box.serve("ns", 53, proto, address=box.address)
-    assert peer.ask(box.address, 53, proto).server == "ns"
-    assert dig(box, "peer") == found(peer.address)
+    sandbox, peer = daemon.sandbox("foo", "ns"), daemon.sandbox("foo", "peer")
+    sandbox.serve("ns", 53, proto, address=sandbox.address)
+    assert peer.ask(sandbox.address, 53, proto).server == "ns"
+    assert dig(sandbox, "peer") == found(peer.address)
 
 
 @pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 def test_dns_server_binding_all_addresses_fails_beside_resolver(daemon: RunningDaemon, proto: int) -> None:
     """docs/names.md: 127.0.0.11 port 53 is the resolver's, so such a server binds the sandbox's own address."""
     daemon.api.network("foo")
-    box, peer = daemon.box("foo", "ns"), daemon.box("foo", "peer")
+    sandbox, peer = daemon.sandbox("foo", "ns"), daemon.sandbox("foo", "peer")
     with pytest.raises(OSError) as caught:
-        box.serve("ns", 53, proto)
+        sandbox.serve("ns", 53, proto)
     assert caught.value.errno == errno.EADDRINUSE
-    assert dig(box, "peer") == found(peer.address)
+    assert dig(sandbox, "peer") == found(peer.address)

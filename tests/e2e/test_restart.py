@@ -41,8 +41,8 @@ def told(daemon: RunningDaemon) -> list[Any]:
 @ENDINGS
 def test_restart_does_not_interrupt_traffic_or_change_objects(daemon: RunningDaemon, ending: str) -> None:
     daemon.api.network("foo", ipv6=True)
-    web = daemon.box("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP), join={"host_name": "web"})
-    peer = daemon.box("foo", "peer")
+    web = daemon.sandbox("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP), join={"host_name": "web"})
+    peer = daemon.sandbox("foo", "peer")
     for address in ("0.0.0.0", "::"):
         web.serve("web", 80, address=address)
         web.serve("web", 80, UDP, address=address)
@@ -85,24 +85,24 @@ def talk_until(done: Callable[[], bool], client: Any) -> int:
 @ENDINGS
 def test_restart_does_not_reassign_addresses_and_ports_in_use(daemon: RunningDaemon, ending: str) -> None:
     daemon.api.network("foo", subnet="10.9.0.0/24", ipv6=True)
-    old = [daemon.box("foo", f"old{i}", mapping(80)) for i in range(3)]
+    old = [daemon.sandbox("foo", f"old{i}", mapping(80)) for i in range(3)]
     daemon.api.network("bar")
     subnets = {subnet for net in daemon.api.get("/networks", verbose="true") for subnet in net.get("subnets", [])}
     getattr(daemon, ending)()
     daemon.start()
-    new = [daemon.box("foo", f"new{i}", mapping(80)) for i in range(3)]
+    new = [daemon.sandbox("foo", f"new{i}", mapping(80)) for i in range(3)]
     for what in ("address", "address6", "mac", "key"):
-        assert len({getattr(box, what) for box in (*old, *new)}) == 6, what
-    assert len({port for box in (*old, *new) for port in box.host_ports}) == 6
+        assert len({getattr(sandbox, what) for sandbox in (*old, *new)}) == 6, what
+    assert len({port for sandbox in (*old, *new) for port in sandbox.host_ports}) == 6
     assert new[0].address == "10.9.0.5"
     assert not subnets & set(daemon.api.told(daemon.api.network("baz"))["subnets"])
     with pytest.raises(RefusedError):
         daemon.api.network("clash", subnet="10.9.0.0/25")
-    for box in old:
+    for sandbox in old:
         with pytest.raises(OSError):
-            daemon.here.bound("0.0.0.0", TCP, box.host_ports[0])
+            daemon.here.bound("0.0.0.0", TCP, sandbox.host_ports[0])
         with pytest.raises(RefusedError):
-            daemon.api.endpoint("bar", "late", mapping(80, box.host_ports[0]))
+            daemon.api.endpoint("bar", "late", mapping(80, sandbox.host_ports[0]))
     old[0].serve("old", 80)
     assert daemon.outside.ask(HOST_ADDRESS, old[0].host_ports[0]).server == "old"
 
@@ -124,7 +124,7 @@ def test_kernel_objects_lost_during_downtime_are_restored(
     daemon: RunningDaemon,
 ) -> None:
     network = daemon.api.network("foo")
-    web = daemon.box("foo", "web", mapping(80, 8080))
+    web = daemon.sandbox("foo", "web", mapping(80, 8080))
     daemon.stop()
     daemon.host.sh("nft", "flush", "ruleset")
     daemon.host.sh("ip", "link", "delete", f"snb{network[:10]}")
@@ -149,13 +149,13 @@ def test_every_link_forwards_after_start_with_forwarding_off(daemon: RunningDaem
 
 def test_endpoint_of_a_sandbox_lost_during_downtime_is_free(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one", mapping(80, 8080))
+    sandbox = daemon.sandbox("foo", "one", mapping(80, 8080))
     daemon.stop()
-    daemon.host.sh("umount", box.key)
+    daemon.host.sh("umount", sandbox.key)
     daemon.start()
     assert daemon.api.get("/sandboxes") == []
     again = daemon.attach("foo", "one", "c2")
-    assert again.address == box.address
+    assert again.address == sandbox.address
     assert again.reaches("198.51.100.2")
 
 
@@ -194,7 +194,7 @@ def test_kernel_equals_records_after_a_kill_in_20_operations(daemon: RunningDaem
     for net in ("n0", "n1", "base"):
         if not daemon.api.get("/networks", name=net):
             daemon.api.network(net)
-        assert daemon.box(net, "again", mapping(80)).reaches("198.51.100.2")
+        assert daemon.sandbox(net, "again", mapping(80)).reaches("198.51.100.2")
 
 
 def operations(daemon: RunningDaemon) -> list[Callable[[], object]]:
@@ -221,23 +221,23 @@ def cut_short(job: Callable[[], object]) -> None:
 def assert_kernel_equals_records(daemon: RunningDaemon) -> None:
     """Links, namespaces, rules, held ports, files and claims: one for each record, and none besides."""
     networks = daemon.api.get("/networks", verbose="true")
-    boxes = daemon.api.get("/sandboxes", verbose="true")
+    sandboxes = daemon.api.get("/sandboxes", verbose="true")
     services = daemon.api.get("/services", verbose="true")
     bridges = {f"snb{net['id'][:10]}" for net in networks if net["type"] == "bridge"}
-    interfaces = [interface for box in boxes for interface in box["interfaces"]]
+    interfaces = [interface for sandbox in sandboxes for interface in sandbox["interfaces"]]
     until(lambda: len(daemon.our_links()) == len(bridges) + len(interfaces))
     assert bridges <= set(daemon.our_links())
-    assert daemon.pinned() == sorted(box["sandbox_key"] for box in boxes)
+    assert daemon.pinned() == sorted(sandbox["sandbox_key"] for sandbox in sandboxes)
     assert sorted(path.name for path in daemon.netns.iterdir()) == sorted(
-        box["sandbox_key"].rpartition("/")[2] for box in boxes
+        sandbox["sandbox_key"].rpartition("/")[2] for sandbox in sandboxes
     )
-    assert sorted(path.name for path in (daemon.run / "sandboxes").iterdir()) == sorted(ids(boxes))
-    for box in boxes:
+    assert sorted(path.name for path in (daemon.run / "sandboxes").iterdir()) == sorted(ids(sandboxes))
+    for sandbox in sandboxes:
         inside = {
-            link["ifname"]: link for link in json.loads(daemon.place(box["sandbox_key"]).sh("ip", "-j", "address"))
+            link["ifname"]: link for link in json.loads(daemon.place(sandbox["sandbox_key"]).sh("ip", "-j", "address"))
         }
-        assert set(inside) == {"lo", *(interface["interface"] for interface in box["interfaces"])}
-        for interface in box["interfaces"]:
+        assert set(inside) == {"lo", *(interface["interface"] for interface in sandbox["interfaces"])}
+        for interface in sandbox["interfaces"]:
             assert interface["address"].partition("/")[0] in {
                 a["local"] for a in inside[interface["interface"]]["addr_info"]
             }
@@ -278,14 +278,14 @@ def test_down_restores_the_host(fresh_world: RunningDaemon) -> None:
     daemon.start()
     daemon.api.network("foo", ipv6=True)
     daemon.api.network("bar")
-    box = daemon.box("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP))
+    sandbox = daemon.sandbox("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP))
     daemon.api.endpoint("bar", "second")
-    daemon.attach("bar", "second", box.container)
-    daemon.box("host", "app")
-    daemon.box("none", "alone")
+    daemon.attach("bar", "second", sandbox.container)
+    daemon.sandbox("host", "app")
+    daemon.sandbox("none", "alone")
     theirs = daemon.place(daemon.host.container().path)
     before = state_of(theirs)
-    daemon.box("foo", "joined", join={"netns": theirs.namespace})
+    daemon.sandbox("foo", "joined", join={"netns": theirs.namespace})
     daemon.stack.close()
     daemon.down()
     assert not daemon.is_running()
@@ -300,7 +300,7 @@ def test_down_after_a_killed_daemon_restores_the_host(fresh_world: RunningDaemon
     daemon = fresh_world
     daemon.start()
     daemon.api.network("foo", ipv6=True)
-    daemon.box("foo", "web", mapping(80, 8080))
+    daemon.sandbox("foo", "web", mapping(80, 8080))
     with ThreadPoolExecutor(8) as pool:
         creates = [pool.submit(cut_short, partial(daemon.api.network, f"n{i}")) for i in range(8)]
         time.sleep(0.02)
@@ -332,6 +332,6 @@ def test_join_completes_after_the_client_disconnects(daemon: RunningDaemon) -> N
         client.connect(str(daemon.run / "sandnet.sock"))
         client.sendall(head.encode() + body)
     until(lambda: daemon.api.get("/sandboxes"))
-    (box,) = daemon.api.get("/sandboxes", verbose="true")
-    assert (box["state"], len(box["interfaces"])) == ("ready", 1)
-    assert daemon.place(box["sandbox_key"]).reaches("198.51.100.2")
+    (sandbox,) = daemon.api.get("/sandboxes", verbose="true")
+    assert (sandbox["state"], len(sandbox["interfaces"])) == ("ready", 1)
+    assert daemon.place(sandbox["sandbox_key"]).reaches("198.51.100.2")

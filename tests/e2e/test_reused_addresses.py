@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, RunningDaemon, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, RunningDaemon, Sandbox, mapping
 from tests.support.network_host import eventually
 from tests.support.traffic import UDP
 
@@ -17,24 +17,24 @@ SOON = 1.5
 ADDRESS, ADDRESS6 = "10.9.0.77", "fd00:9::77"
 
 
-def make(daemon: RunningDaemon, name: str, host_port: int) -> Box:
+def make(daemon: RunningDaemon, name: str, host_port: int) -> Sandbox:
     """A container of that name with the address, and a published port of its own."""
     ports = (mapping(80, host_port), mapping(80, host_port, UDP))
     mac = f"02:00:00:00:00:{host_port % 100}"
-    box = daemon.box("foo", name, *ports, address=ADDRESS, address_ipv6=ADDRESS6, mac=mac)
+    sandbox = daemon.sandbox("foo", name, *ports, address=ADDRESS, address_ipv6=ADDRESS6, mac=mac)
     for address in ("0.0.0.0", "::"):
-        box.serve(name, 80, address=address)
-        box.serve(name, 80, UDP, address=address)
-    return box
+        sandbox.serve(name, 80, address=address)
+        sandbox.serve(name, 80, UDP, address=address)
+    return sandbox
 
 
 @pytest.fixture
-def neighbour(daemon: RunningDaemon) -> Box:
+def neighbour(daemon: RunningDaemon) -> Sandbox:
     daemon.api.network("foo", subnet="10.9.0.0/24", ipv6=True, subnet_ipv6="fd00:9::/64")
-    return daemon.box("foo", "neighbour")
+    return daemon.sandbox("foo", "neighbour")
 
 
-def test_reused_address_is_reachable_despite_stale_neighbours(daemon: RunningDaemon, neighbour: Box) -> None:
+def test_reused_address_is_reachable_despite_stale_neighbours(daemon: RunningDaemon, neighbour: Sandbox) -> None:
     before = make(daemon, "before", 8081)
     for place in (neighbour, daemon.here):
         for address in (ADDRESS, ADDRESS6):
@@ -56,15 +56,15 @@ def test_reused_address_is_reachable_despite_stale_neighbours(daemon: RunningDae
 @pytest.mark.parametrize("ports", [(), (mapping(80, 8081),)], ids=["closed", "published"])
 @pytest.mark.parametrize("address", [ADDRESS, ADDRESS6], ids=["ipv4", "ipv6"])
 def test_wrong_mac_learned_during_a_join_is_announced_again(
-    daemon: RunningDaemon, neighbour: Box, address: str, ports: tuple[JSON, ...]
+    daemon: RunningDaemon, neighbour: Sandbox, address: str, ports: tuple[JSON, ...]
 ) -> None:
-    box = daemon.box("foo", "web", *ports, address=ADDRESS, address_ipv6=ADDRESS6)
+    sandbox = daemon.sandbox("foo", "web", *ports, address=ADDRESS, address_ipv6=ADDRESS6)
     wrong = ("ip", "neighbour", "replace", address, "lladdr", "02:00:00:00:00:09", "dev", "eth0", "nud", "reachable")
     neighbour.sh(*wrong)
-    eventually(lambda: box.mac in neighbour.sh("ip", "neighbour", "show", address), 5)
+    eventually(lambda: sandbox.mac in neighbour.sh("ip", "neighbour", "show", address), 5)
 
 
-def test_reassigned_address_is_announced_only_by_its_holder(daemon: RunningDaemon, neighbour: Box) -> None:
+def test_reassigned_address_is_announced_only_by_its_holder(daemon: RunningDaemon, neighbour: Sandbox) -> None:
     """The first container goes on with another network, while its address belongs to the second."""
     daemon.api.network("bar")
     daemon.api.endpoint("bar", "other")

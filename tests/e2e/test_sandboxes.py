@@ -39,12 +39,12 @@ def gateway_of(place: Place) -> list[str]:
 
 def test_sandbox_key_has_12_characters_and_lo_is_up(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one")
-    assert box.key == f"{daemon.netns}/{box.container[:12]}"
-    assert "127.0.0.1" in box.sh("ip", "address", "show", "lo", "up")
-    assert [link["ifname"] for link in json.loads(box.sh("ip", "-j", "link"))] == ["lo", "eth0"]
-    assert daemon.pinned() == [box.key]
-    daemon.api.leave("foo", "one", box.container)
+    sandbox = daemon.sandbox("foo", "one")
+    assert sandbox.key == f"{daemon.netns}/{sandbox.container[:12]}"
+    assert "127.0.0.1" in sandbox.sh("ip", "address", "show", "lo", "up")
+    assert [link["ifname"] for link in json.loads(sandbox.sh("ip", "-j", "link"))] == ["lo", "eth0"]
+    assert daemon.pinned() == [sandbox.key]
+    daemon.api.leave("foo", "one", sandbox.container)
     assert daemon.pinned() == []
     assert list(daemon.netns.iterdir()) == []
 
@@ -55,7 +55,7 @@ def test_containers_with_a_common_id_prefix_get_own_sandboxes(daemon: RunningDae
         daemon.api.endpoint("foo", name)
         daemon.attach("foo", name, container)
     assert len(daemon.pinned()) == 3
-    one, two = (box["sandbox_key"] for box in daemon.api.get("/sandboxes")[:2])
+    one, two = (sandbox["sandbox_key"] for sandbox in daemon.api.get("/sandboxes")[:2])
     assert daemon.place(one).reaches(daemon.api.told("foo", "two")["address"].partition("/")[0])
     assert one != two
 
@@ -70,10 +70,10 @@ def test_leave_restores_a_joined_namespace(daemon: RunningDaemon, theirs: Place,
         daemon.api.endpoint("foo", "one")
         daemon.api.endpoint("bar", "two")
         join = {"netns": theirs.namespace} if by == "netns" else {"pid": process.pid}
-        box = daemon.attach("foo", "one", "c1", **join)
+        sandbox = daemon.attach("foo", "one", "c1", **join)
         daemon.attach("bar", "two", "c1")
         assert theirs.reaches(OUTSIDE_ADDRESS)
-        assert os.stat(theirs.namespace).st_ino == daemon.host.run(os.stat, box.key).st_ino
+        assert os.stat(theirs.namespace).st_ino == daemon.host.run(os.stat, sandbox.key).st_ino
         assert "UP" in json.loads(theirs.sh("ip", "-j", "link", "show", "lo"))[0]["flags"]
         daemon.api.leave("foo", "one", "c1")
         daemon.api.leave("bar", "two", "c1")
@@ -140,49 +140,49 @@ def test_default_route_follows_the_network_priority(daemon: RunningDaemon) -> No
         daemon.api.network(name)
         daemon.api.endpoint(name, "e")
         gateways[name] = daemon.api.told(name)["gateways"][0]
-    box = daemon.attach("foo", "e", "c1")
-    assert gateway_of(box) == [f"{gateways['foo']} eth0"]
+    sandbox = daemon.attach("foo", "e", "c1")
+    assert gateway_of(sandbox) == [f"{gateways['foo']} eth0"]
     daemon.attach("bar", "e", "c1")
-    assert gateway_of(box) == [f"{gateways['foo']} eth0"]
+    assert gateway_of(sandbox) == [f"{gateways['foo']} eth0"]
     daemon.attach("baz", "e", "c1", gateway_priority=5)
-    assert gateway_of(box) == [f"{gateways['baz']} eth2"]
-    assert box.reaches(OUTSIDE_ADDRESS)
+    assert gateway_of(sandbox) == [f"{gateways['baz']} eth2"]
+    assert sandbox.reaches(OUTSIDE_ADDRESS)
     daemon.api.leave("baz", "e", "c1")
-    assert gateway_of(box) == [f"{gateways['foo']} eth0"]
+    assert gateway_of(sandbox) == [f"{gateways['foo']} eth0"]
     daemon.api.leave("foo", "e", "c1")
-    assert gateway_of(box) == [f"{gateways['bar']} eth1"]
-    assert box.reaches(OUTSIDE_ADDRESS)
+    assert gateway_of(sandbox) == [f"{gateways['bar']} eth1"]
+    assert sandbox.reaches(OUTSIDE_ADDRESS)
     daemon.attach("foo", "e", "c1")
-    assert gateway_of(box) == [f"{gateways['bar']} eth1"]
-    assert [link["ifname"] for link in json.loads(box.sh("ip", "-j", "link"))] == ["lo", "eth1", "eth0"]
+    assert gateway_of(sandbox) == [f"{gateways['bar']} eth1"]
+    assert [link["ifname"] for link in json.loads(sandbox.sh("ip", "-j", "link"))] == ["lo", "eth1", "eth0"]
 
 
 def test_each_address_family_has_its_own_default_route(daemon: RunningDaemon) -> None:
     daemon.api.network("four")
     daemon.api.network("six", ipv6=True)
-    box = daemon.box("four", "e")
+    sandbox = daemon.sandbox("four", "e")
     daemon.api.endpoint("six", "e")
-    daemon.attach("six", "e", box.container)
-    assert gateway_of(box) == [f"{daemon.api.told('four')['gateways'][0]} eth0"]
-    (route,) = json.loads(box.sh("ip", "-6", "-j", "route", "show", "default"))
+    daemon.attach("six", "e", sandbox.container)
+    assert gateway_of(sandbox) == [f"{daemon.api.told('four')['gateways'][0]} eth0"]
+    (route,) = json.loads(sandbox.sh("ip", "-6", "-j", "route", "show", "default"))
     assert route["dev"] == "eth1"
-    assert box.reaches("2001:db8:1::2")
+    assert sandbox.reaches("2001:db8:1::2")
 
 
 def test_internal_network_does_not_get_the_default_route(daemon: RunningDaemon) -> None:
     daemon.api.network("inner", internal=True)
     daemon.api.network("foo")
-    box = daemon.box("inner", "e")
-    assert gateway_of(box) == []
+    sandbox = daemon.sandbox("inner", "e")
+    assert gateway_of(sandbox) == []
     daemon.api.endpoint("foo", "e")
-    daemon.attach("foo", "e", box.container)
-    assert box.reaches(OUTSIDE_ADDRESS)
+    daemon.attach("foo", "e", sandbox.container)
+    assert sandbox.reaches(OUTSIDE_ADDRESS)
 
 
 def test_rejoined_endpoint_keeps_address_mac_and_ports(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", ipv6=True)
-    first = daemon.box("foo", "one", mapping(80))
-    daemon.box("foo", "two")
+    first = daemon.sandbox("foo", "one", mapping(80))
+    daemon.sandbox("foo", "two")
     daemon.api.leave("foo", "one", first.container)
     daemon.api.endpoint("foo", "three")
     again = daemon.attach("foo", "one", "another")
@@ -195,37 +195,37 @@ def test_rejoined_endpoint_keeps_address_mac_and_ports(daemon: RunningDaemon) ->
 
 def test_second_join_of_an_endpoint_returns_400_naming_the_first(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one")
-    for container in (box.container, "another"):
-        with pytest.raises(RefusedError, match=box.container) as refused:
+    sandbox = daemon.sandbox("foo", "one")
+    for container in (sandbox.container, "another"):
+        with pytest.raises(RefusedError, match=sandbox.container) as refused:
             daemon.api.join("foo", "one", container)
         assert refused.value.status == 400
 
 
 def test_null_network_sandbox_has_only_lo(daemon: RunningDaemon) -> None:
-    box = daemon.box("none", "alone")
-    assert [link["ifname"] for link in json.loads(box.sh("ip", "-j", "link"))] == ["lo"]
-    assert box.reaches("127.0.0.1")
+    sandbox = daemon.sandbox("none", "alone")
+    assert [link["ifname"] for link in json.loads(sandbox.sh("ip", "-j", "link"))] == ["lo"]
+    assert sandbox.reaches("127.0.0.1")
     assert daemon.api.told("none", "alone")["address"] is None
 
 
 @pytest.mark.parametrize("default", [True, False])
 def test_host_network_sandbox_is_the_untouched_host(daemon: RunningDaemon, default: bool) -> None:
     before = daemon.facts()
-    box = daemon.box("host", "app", join={"use_default_sandbox": default, "host_name": "nobody"})
-    assert daemon.host.run(os.stat, box.key).st_ino == daemon.host.run(os.stat, "/proc/thread-self/ns/net").st_ino
+    sandbox = daemon.sandbox("host", "app", join={"use_default_sandbox": default, "host_name": "nobody"})
+    assert daemon.host.run(os.stat, sandbox.key).st_ino == daemon.host.run(os.stat, "/proc/thread-self/ns/net").st_ino
     now = daemon.facts()
     assert now._replace(mounts=(), files=()) == before._replace(mounts=(), files=())
-    told = daemon.api.get(f"/sandboxes/{box.container}", verbose="true")
+    told = daemon.api.get(f"/sandboxes/{sandbox.container}", verbose="true")
     with open(told["resolv_conf_path"]) as ours, open(daemon.folder / "host-resolv.conf") as hosts:
         assert ours.read() == hosts.read()
-    daemon.api.leave("host", "app", box.container)
+    daemon.api.leave("host", "app", sandbox.container)
     assert daemon.facts() == before
 
 
 def test_joining_another_network_from_the_host_one_returns_400(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
-    on_host = daemon.box("host", "app")
+    on_host = daemon.sandbox("host", "app")
     daemon.api.endpoint("foo", "one")
     with pytest.raises(RefusedError) as refused:
         daemon.api.join("foo", "one", on_host.container)
@@ -237,9 +237,9 @@ def test_default_sandbox_on_a_bridge_is_the_containers_own(daemon: RunningDaemon
     daemon.api.network("foo")
     container = secrets.token_hex(32)
     daemon.api.endpoint("foo", "one")
-    box = daemon.attach("foo", "one", container, use_default_sandbox=default)
-    assert box.key == f"{daemon.netns}/{container[:12]}"
-    assert box.reaches(OUTSIDE_ADDRESS)
+    sandbox = daemon.attach("foo", "one", container, use_default_sandbox=default)
+    assert sandbox.key == f"{daemon.netns}/{container[:12]}"
+    assert sandbox.reaches(OUTSIDE_ADDRESS)
 
 
 def test_foreign_file_at_the_sandbox_key_returns_409_and_stays(daemon: RunningDaemon) -> None:
@@ -261,13 +261,13 @@ def test_leave_removes_address_at_once_and_interface_soon(
     daemon: RunningDaemon,
 ) -> None:
     daemon.api.network("foo")
-    box = daemon.box("foo", "one")
+    sandbox = daemon.sandbox("foo", "one")
     daemon.api.network("bar", ipv6=True)
     daemon.api.endpoint("bar", "two")
-    second = daemon.attach("bar", "two", box.container)
-    daemon.api.leave("bar", "two", box.container)
-    addresses = box.sh("ip", "-j", "address")
+    second = daemon.attach("bar", "two", sandbox.container)
+    daemon.api.leave("bar", "two", sandbox.container)
+    addresses = sandbox.sh("ip", "-j", "address")
     assert second.address not in addresses
     assert second.address6 not in addresses
-    until(lambda: "eth1" not in box.sh("ip", "-j", "link"), 1)
-    assert box.reaches(OUTSIDE_ADDRESS)
+    until(lambda: "eth1" not in sandbox.sh("ip", "-j", "link"), 1)
+    assert sandbox.reaches(OUTSIDE_ADDRESS)

@@ -175,7 +175,7 @@ def test_client_affinity_keeps_each_client_on_one_backend(daemon: RunningDaemon)
     service = published(daemon, affinity="client")
     for name in NAMES:
         service.attach(name)
-    for client in (service.client, *(daemon.box("foo", f"client{i}") for i in range(3))):
+    for client in (service.client, *(daemon.sandbox("foo", f"client{i}") for i in range(3))):
         assert len({client.ask(service.address, PORT).server for _ in range(12)}) == 1
 
 
@@ -304,7 +304,7 @@ def test_forged_frames_for_a_foreign_service_touch_no_flow(service: Service, *, 
     """Frames with the very flows of the client, to any MAC: they may be learned for no network but their own."""
     daemon = service.daemon
     daemon.api.network("loose", anti_spoofing=False, internal=internal)
-    forger = daemon.box("loose", "forger")
+    forger = daemon.sandbox("loose", "forger")
     macs = json.loads(daemon.host.sh("ip", "-j", "link", "show", "type", "bridge"))
     targets = [BROADCAST, "02:42:aa:bb:cc:dd", *(each["address"] for each in macs)]
     ports = range(40_000, 40_060)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.support import ethernet as f
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, Box, RunningDaemon
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, RunningDaemon, Sandbox
 from tests.support.service_cases import NAMES, Service, published
 from tests.support.traffic import UDP, Place
 
@@ -20,12 +20,12 @@ SPANNING_TREE: Final = bytes.fromhex("424203000000000080000000000000000000000080
 
 
 class Scene(NamedTuple):
-    """Three boxes of one network: who lies, of whom, and to whom."""
+    """Three sandboxes of one network: who lies, of whom, and to whom."""
 
     daemon: RunningDaemon
-    liar: Box
-    victim: Box
-    hearer: Box
+    liar: Sandbox
+    victim: Sandbox
+    hearer: Sandbox
 
     @property
     def own6(self) -> str:
@@ -220,7 +220,7 @@ def gateway(scene: Scene) -> str:
 
 def staged(daemon: RunningDaemon, **options: JSON) -> Scene:
     daemon.api.network("foo", ipv6=True, **options)
-    return Scene(daemon, *(daemon.box("foo", name) for name in ("liar", "victim", "hearer")))
+    return Scene(daemon, *(daemon.sandbox("foo", name) for name in ("liar", "victim", "hearer")))
 
 
 def failing(tried: Callable[[bytes], bool], scene: Scene, frames: Mapping[str, Made]) -> list[str]:
@@ -330,17 +330,17 @@ def test_backends_use_service_address_and_only_holder_claims_it(
 ) -> None:
     service = published(daemon)
     keys = {name: service.attach(name) for name in NAMES}
-    hearer = daemon.box("foo", "hearer")
-    boxes = {name: backend(daemon, service, key, name) for name, key in keys.items()}
+    hearer = daemon.sandbox("foo", "hearer")
+    sandboxes = {name: backend(daemon, service, key, name) for name, key in keys.items()}
     assert service.holder() == "b1"
-    for name, box in boxes.items():
-        scene = Scene(daemon, box, hearer, hearer)
+    for name, sandbox in sandboxes.items():
+        scene = Scene(daemon, sandbox, hearer, hearer)
         assert failing(scene.passes, scene, answers(service)) == []
         told = scene.passes if name == "b1" else scene.is_refused
         assert failing(told, scene, claims(service)) == []
         assert scene.is_refused(scene.said(f.IP, f.udp(hearer.address, hearer.address)))
     service.detach("b1")
-    heir = Scene(daemon, boxes[service.holder()], hearer, hearer)
+    heir = Scene(daemon, sandboxes[service.holder()], hearer, hearer)
     assert failing(heir.passes, heir, claims(service)) == []
     assert failing(heir.passes, heir, answers(service)) == []
 
@@ -394,12 +394,12 @@ def claims(service: Service) -> dict[str, Made]:
     }
 
 
-def backend(daemon: RunningDaemon, service: Service, place: Place, name: str) -> Box:
-    """A backend as a box: with an address and a MAC of its own."""
-    box = Box(daemon.host, daemon.stack, place.namespace)
-    box.address = service.told()[name]["address"].partition("/")[0]
-    box.mac = json.loads(place.sh("ip", "-j", "link", "show", "eth0"))[0]["address"]
-    return box
+def backend(daemon: RunningDaemon, service: Service, place: Place, name: str) -> Sandbox:
+    """A backend as a sandbox: with an address and a MAC of its own."""
+    sandbox = Sandbox(daemon.host, daemon.stack, place.namespace)
+    sandbox.address = service.told()[name]["address"].partition("/")[0]
+    sandbox.mac = json.loads(place.sh("ip", "-j", "link", "show", "eth0"))[0]["address"]
+    return sandbox
 
 
 def bridge_of(daemon: RunningDaemon) -> str:

@@ -28,8 +28,8 @@ def told(daemon: RunningDaemon) -> list[Any]:
     The networks ``none`` and ``host`` are nothing but records: others take their place.
     """
     networks = [net for net in daemon.api.get("/networks", verbose="true") if net["name"] not in ("none", "host")]
-    services, boxes = (daemon.api.get(f"/{what}", verbose="true") for what in ("services", "sandboxes"))
-    return [sorted(map(_plain, some), key=lambda each: str(each["id"])) for some in (networks, services, boxes)]
+    services, sandboxes = (daemon.api.get(f"/{what}", verbose="true") for what in ("services", "sandboxes"))
+    return [sorted(map(_plain, some), key=lambda each: str(each["id"])) for some in (networks, services, sandboxes)]
 
 
 def _plain(value: JSON) -> JSON:
@@ -65,10 +65,10 @@ def test_state_loss_keeps_traffic_and_objects(
     daemon = fresh_world
     daemon.start()
     daemon.api.network("foo", ipv6=True)
-    web = daemon.box("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP), labels={"tier": "front"})
+    web = daemon.sandbox("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP), labels={"tier": "front"})
     until(lambda: has_a_copy(daemon))
     daemon.api.network("apart", internal=True)  # neither it nor what follows is in the copy
-    peer, alone = daemon.box("foo", "peer"), daemon.box("apart", "alone")
+    peer, alone = daemon.sandbox("foo", "peer"), daemon.sandbox("apart", "alone")
     web.serve("web", 80)
     web.serve("web", 80, UDP)
     clients = [daemon.outside.client(HOST_ADDRESS, 8080), daemon.outside.client(HOST_ADDRESS, 8080, UDP)]
@@ -123,7 +123,7 @@ def test_state_lost_while_running_is_rewritten_and_reported(
     daemon = fresh_world
     daemon.start()
     daemon.api.network("foo")
-    web, peer = daemon.box("foo", "web", mapping(80, 8080), labels={"tier": "front"}), daemon.box("foo", "peer")
+    web, peer = daemon.sandbox("foo", "web", mapping(80, 8080), labels={"tier": "front"}), daemon.sandbox("foo", "peer")
     with stream(daemon) as news:
         lose(daemon)
         assert repaired(news, "the file is gone")["type"] == "state"
@@ -171,8 +171,8 @@ def test_flushed_ruleset_with_lost_state_loses_only_ports(fresh_world: RunningDa
     daemon = fresh_world
     daemon.start()
     daemon.api.network("foo")
-    web = daemon.box("foo", "web", mapping(80, 8080))
-    peer = daemon.box("foo", "peer")
+    web = daemon.sandbox("foo", "web", mapping(80, 8080))
+    peer = daemon.sandbox("foo", "peer")
     daemon.kill()
     without_state(daemon)
     daemon.host.sh("nft", "flush", "ruleset")

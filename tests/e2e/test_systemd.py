@@ -16,7 +16,7 @@ from sandnet.resolver import PRIORITY
 from tests.e2e.test_remote import URL, called, put
 from tests.support.certificates import Authority
 from tests.support.confined_daemon import settings
-from tests.support.daemon import HOST_ADDRESS, SANDNET, Box, RunningDaemon, mapping
+from tests.support.daemon import HOST_ADDRESS, SANDNET, RunningDaemon, Sandbox, mapping
 from tests.support.network_host import eventually
 from tests.support.systemd import UNITS, Manager, missing
 
@@ -43,7 +43,7 @@ def manager(fresh_world: RunningDaemon) -> Iterator[Manager]:
     made.close()
 
 
-def assert_all_goes_on(daemon: RunningDaemon, web: Box, other: Box) -> None:
+def assert_all_goes_on(daemon: RunningDaemon, web: Sandbox, other: Sandbox) -> None:
     """A published port, the network and the names."""
     assert daemon.outside.ask(HOST_ADDRESS, 80).server == "web"
     assert other.reaches(web.address6)
@@ -71,7 +71,7 @@ def test_sandboxes_survive_every_systemd_transition(fresh_world: RunningDaemon, 
     api.network("blue", subnet_ipv6="fd00:5::/64")  # the first request starts it
     first = manager.daemon
     (resolver,) = manager.others()
-    web, other = daemon.box("blue", "web", mapping(80, 80)), daemon.box("blue", "other")
+    web, other = daemon.sandbox("blue", "web", mapping(80, 80)), daemon.sandbox("blue", "other")
     web.serve("web", 80)
     assert_all_goes_on(daemon, web, other)
 
@@ -138,7 +138,7 @@ def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_world: Runni
         assert "Umask:\t0027\n" in status
         assert "Seccomp:\t2\n" in status
     daemon.api.network("blue")
-    key = daemon.box("blue", "web").key
+    key = daemon.sandbox("blue", "web").key
     seen = manager.sh("findmnt", "--noheadings", "--output=TARGET", "--task=1", "--types=nsfs")
     assert key.removeprefix("/var") in seen.split()  # where process 1 is, everybody is
     manager.down()

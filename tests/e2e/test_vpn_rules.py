@@ -11,8 +11,8 @@ from tests.support.daemon import (
     HOST_ADDRESS6,
     OUTSIDE_ADDRESS,
     OUTSIDE_ADDRESS6,
-    Box,
     RunningDaemon,
+    Sandbox,
     mapping,
 )
 from tests.support.traffic import until
@@ -24,12 +24,12 @@ THEIRS = ("from", "all", "lookup", "52", "priority", "5270")
 
 
 @pytest.fixture
-def web(daemon: RunningDaemon) -> Iterator[Box]:
+def web(daemon: RunningDaemon) -> Iterator[Sandbox]:
     daemon.api.network("foo", ipv6=True)
-    box = daemon.box("foo", "web", mapping(80, PORT))
+    sandbox = daemon.sandbox("foo", "web", mapping(80, PORT))
     for address in ("0.0.0.0", "::"):
-        box.serve("web", 80, address=address)
-    yield box
+        sandbox.serve("web", 80, address=address)
+    yield sandbox
     for family in ("-4", "-6"):
         daemon.host.sh("sh", "-c", f"while ip {family} rule del priority 5270; do :; done 2>&1; true")
         daemon.host.sh("sh", "-c", f"ip {family} route flush table 52 2>&1; true")
@@ -53,26 +53,26 @@ def answers(daemon: RunningDaemon) -> bool:
     return all(daemon.outside.ask(host, PORT).server == "web" for host in (HOST_ADDRESS, HOST_ADDRESS6))
 
 
-def test_no_routing_rule_is_added_without_foreign_rules(daemon: RunningDaemon, web: Box) -> None:
+def test_no_routing_rule_is_added_without_foreign_rules(daemon: RunningDaemon, web: Sandbox) -> None:
     assert rules(daemon) == []
 
 
-def test_published_ports_answer_after_a_vpn_starts(daemon: RunningDaemon, web: Box) -> None:
+def test_published_ports_answer_after_a_vpn_starts(daemon: RunningDaemon, web: Sandbox) -> None:
     connect(daemon)
     until(lambda: answers(daemon), 20)
     assert daemon.here.ask(web.address, 80).server == "web"
     assert len(rules(daemon)) == 2
 
 
-def test_new_network_answers_at_once_under_a_vpn(daemon: RunningDaemon, web: Box) -> None:
+def test_new_network_answers_at_once_under_a_vpn(daemon: RunningDaemon, web: Sandbox) -> None:
     connect(daemon)
     until(lambda: len(rules(daemon)) == 2, 20)
     daemon.api.network("bar")
-    daemon.box("bar", "other", mapping(80, PORT + 1)).serve("other", 80)
+    daemon.sandbox("bar", "other", mapping(80, PORT + 1)).serve("other", 80)
     assert daemon.outside.ask(HOST_ADDRESS, PORT + 1).server == "other"
 
 
-def test_routing_rule_is_restored_ahead_of_the_vpn_rules(daemon: RunningDaemon, web: Box) -> None:
+def test_routing_rule_is_restored_ahead_of_the_vpn_rules(daemon: RunningDaemon, web: Sandbox) -> None:
     connect(daemon)
     until(lambda: len(rules(daemon)) == 2, 20)
     daemon.host.sh("ip", "rule", "del", "priority", "5269")
@@ -82,7 +82,7 @@ def test_routing_rule_is_restored_ahead_of_the_vpn_rules(daemon: RunningDaemon, 
     daemon.host.sh("ip", "rule", "del", "priority", "77")
 
 
-def test_published_ports_answer_under_a_vpn_across_a_kill(daemon: RunningDaemon, web: Box) -> None:
+def test_published_ports_answer_under_a_vpn_across_a_kill(daemon: RunningDaemon, web: Sandbox) -> None:
     connect(daemon)
     until(lambda: answers(daemon), 20)
     daemon.kill()
@@ -103,7 +103,7 @@ def test_down_removes_our_routing_rule_and_keeps_the_vpns(fresh_world: RunningDa
     assert "proto 115" not in fresh_world.host.sh("ip", "route", "show", "table", "all")
 
 
-def test_health_reports_a_foreign_rule_that_leaves_no_place(daemon: RunningDaemon, web: Box) -> None:
+def test_health_reports_a_foreign_rule_that_leaves_no_place(daemon: RunningDaemon, web: Sandbox) -> None:
     def is_told() -> bool:
         return any("finds no place" in each for each in daemon.api.get("/healthz")["problems"])
 

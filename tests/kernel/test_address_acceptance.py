@@ -92,7 +92,7 @@ def watched(host: Host, address: Address) -> Iterator[Watch]:
 
 
 @pytest.fixture
-def box(host: Host) -> Host:
+def sandbox(host: Host) -> Host:
     """A host with a bridge and a sandbox that is on no network."""
     host.run(links.ensure_bridge, BRIDGE)
     host.run(namespaces.make, KEY)
@@ -100,11 +100,11 @@ def box(host: Host) -> Host:
 
 
 @pytest.mark.parametrize("service", [VETH.service, VETH.service_ipv6], ids=["ipv4", "ipv6"])
-def test_service_address_stays_local_while_its_holder_changes(box: Host, service: Interface) -> None:
-    box.run(links.plug, KEY, VETH)
-    with watched(box, service.ip) as watch:
+def test_service_address_stays_local_while_its_holder_changes(sandbox: Host, service: Interface) -> None:
+    sandbox.run(links.plug, KEY, VETH)
+    with watched(sandbox, service.ip) as watch:
         for move in range(MOVES):
-            box.run(links.plug, KEY, VETH._replace(holder=move % 2 == 0))
+            sandbox.run(links.plug, KEY, VETH._replace(holder=move % 2 == 0))
         assert watch.looks >= MOVES
     assert watch.kinds == {LOCAL}
 

@@ -78,13 +78,13 @@ async def test_dns_flood_delays_other_sandboxes_less_than_10_ms(case: DnsHost, k
     assert _resident(pid) < 200 << 20
 
 
-def _started(case: DnsHost, box: SetClient, *words: str) -> subprocess.Popen[str]:
-    return case.host.popen("nsenter", f"--net={box.key}", sys.executable, *words)
+def _started(case: DnsHost, sandbox: SetClient, *words: str) -> subprocess.Popen[str]:
+    return case.host.popen("nsenter", f"--net={sandbox.key}", sys.executable, *words)
 
 
-def _probed(case: DnsHost, box: SetClient, pid: int) -> tuple[list[float], list[float]]:
+def _probed(case: DnsHost, sandbox: SetClient, pid: int) -> tuple[list[float], list[float]]:
     """Seconds that the resolver worked while a local lookup waited, and how long it waited, of many lookups."""
-    probe = _started(case, box, "-m", "tests.support.probe", str(pid), str(SECONDS))
+    probe = _started(case, sandbox, "-m", "tests.support.probe", str(pid), str(SECONDS))
     out, err = probe.communicate()
     assert probe.returncode == 0, err
     lines = [tuple(map(float, line.split())) for line in out.splitlines()]

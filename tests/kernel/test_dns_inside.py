@@ -28,7 +28,7 @@ class InsideCase(DnsHost):
         self.outside: FakeUpstream = self.upstream("127.0.1.1", always("192.0.2.99"))
         self.resolv_conf.write_text("nameserver 127.0.1.1\n")
 
-    def box(self, *servers: str, external: bool = False) -> SetClient:
+    def sandbox(self, *servers: str, external: bool = False) -> SetClient:
         """The sandbox, whose own networks hold these servers."""
         return self.asker("box", "front", upstreams=servers, inside=servers, external=external)
 
@@ -53,16 +53,16 @@ def truncated(asked: bytes) -> list[bytes]:
 async def test_query_to_a_server_on_the_sandbox_network_is_from_inside(
     case: InsideCase, server: str, external: bool
 ) -> None:
-    upstream = case.upstream(server, always("192.0.2.1"), box=case.ns)
+    upstream = case.upstream(server, always("192.0.2.1"), sandbox=case.ns)
     client = await case.opened()
-    box = case.box(server, external=external)
-    await client.apply(box, names("front", "e1", "web", "10.77.0.9"))
+    sandbox = case.sandbox(server, external=external)
+    await client.apply(sandbox, names("front", "e1", "web", "10.77.0.9"))
     for number in range(60):  # more than there are sockets
-        assert records(await case.ask(box, f"n{number}.example.org")) == ["192.0.2.1"]
+        assert records(await case.ask(sandbox, f"n{number}.example.org")) == ["192.0.2.1"]
     assert len(set(upstream.seen)) == 60  # one is sent again where neighbour discovery takes its time
     assert len(set(upstream.ports)) > 30  # each from a port of its own
     assert not case.outside.seen
-    assert records(await case.ask(box, "web")) == ["10.77.0.9"]
+    assert records(await case.ask(sandbox, "web")) == ["10.77.0.9"]
     told = await client.explain("box", "example.org")
     assert told.upstreams == told.inside == (ip_address(server),)
 
@@ -70,29 +70,29 @@ async def test_query_to_a_server_on_the_sandbox_network_is_from_inside(
 @pytest.mark.parametrize("server", [THERE, THERE6], ids=["ipv4", "ipv6"])
 async def test_truncated_answer_is_retried_over_tcp_from_inside(case: InsideCase, server: str) -> None:
     many = [f"192.0.2.{number}" for number in range(1, 25)]
-    case.upstream(server, truncated, always(*many), box=case.ns)
+    case.upstream(server, truncated, always(*many), sandbox=case.ns)
     client = await case.opened()
-    box = case.box(server)
-    await client.apply(box)
+    sandbox = case.sandbox(server)
+    await client.apply(sandbox)
     for _ in range(10):  # more than there are sockets for it
-        assert sorted((await case.dig(box, "+short", "example.org")).split()) == sorted(many)
+        assert sorted((await case.dig(sandbox, "+short", "example.org")).split()) == sorted(many)
 
 
 async def test_unresponsive_server_inside_does_not_exhaust_sockets(
     case: InsideCase,
 ) -> None:
     silent = [True]
-    case.upstream(THERE, lambda asked: [] if silent[0] else always("192.0.2.1")(asked), box=case.ns)
+    case.upstream(THERE, lambda asked: [] if silent[0] else always("192.0.2.1")(asked), sandbox=case.ns)
     client = await case.opened()
-    box = case.box(THERE)
-    await client.apply(box)
-    with case.socket_in(box) as flood:
+    sandbox = case.sandbox(THERE)
+    await client.apply(sandbox)
+    with case.socket_in(sandbox) as flood:
         for number in range(100):
             flood.send(query(f"n{number}.example.org"))
         for _ in range(100):
             assert rcode(await asyncio.to_thread(flood.recv, 512)) == "SERVFAIL"
     silent[0] = False
-    assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
+    assert records(await case.ask(sandbox, "example.org")) == ["192.0.2.1"]
     assert not case.outside.seen
 
 
@@ -100,11 +100,11 @@ async def test_unreachable_server_inside_has_no_fallback(
     case: InsideCase,
 ) -> None:
     client = await case.opened()
-    box = case.box(THERE)
-    await client.apply(box)
-    assert rcode(await case.ask(box, "example.org")) == "SERVFAIL"  # refused: nothing listens there
+    sandbox = case.sandbox(THERE)
+    await client.apply(sandbox)
+    assert rcode(await case.ask(sandbox, "example.org")) == "SERVFAIL"  # refused: nothing listens there
     await client.apply(case.asker("box", "front", upstreams=[THERE, "127.0.1.1"], inside=[THERE], external=False))
-    assert rcode(await case.ask(box, "example.org")) == "SERVFAIL"
+    assert rcode(await case.ask(sandbox, "example.org")) == "SERVFAIL"
     assert not case.outside.seen
 
 
@@ -112,29 +112,29 @@ async def test_server_reachable_only_inside_is_queried_there_last(
     case: InsideCase,
 ) -> None:
     """As in a namespace that was joined and has a VPN of its own."""
-    case.upstream(THERE, always("192.0.2.1"), box=case.ns)
+    case.upstream(THERE, always("192.0.2.1"), sandbox=case.ns)
     client = await case.opened()
-    box = case.asker("box", "front", upstreams=[THERE], external=True)
-    await client.apply(box)
-    assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
+    sandbox = case.asker("box", "front", upstreams=[THERE], external=True)
+    await client.apply(sandbox)
+    assert records(await case.ask(sandbox, "example.org")) == ["192.0.2.1"]
 
 
 async def test_inside_sockets_follow_the_servers_and_the_sandbox(
     case: InsideCase,
 ) -> None:
     for server in (THERE, THERE6):
-        case.upstream(server, always("192.0.2.1"), box=case.ns)
+        case.upstream(server, always("192.0.2.1"), sandbox=case.ns)
     client = await case.opened()
     await client.apply(case.asker("box", "front"))
     (pid,) = case.pids()
     bare = len(os.listdir(f"/proc/{pid}/fd"))
     for servers in ([THERE], [THERE, THERE6], [THERE6]):
-        await client.apply(box := case.box(*servers))
-        assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
+        await client.apply(sandbox := case.sandbox(*servers))
+        assert records(await case.ask(sandbox, "example.org")) == ["192.0.2.1"]
     assert len(os.listdir(f"/proc/{pid}/fd")) > bare
     case.kill()
     await until(lambda: case.pids() and not client.problem())
-    assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
+    assert records(await case.ask(sandbox, "example.org")) == ["192.0.2.1"]
     (pid,) = case.pids()
     await client.apply(RemoveClient(container_id="box"))
     assert len(os.listdir(f"/proc/{pid}/fd")) == bare - 2

@@ -53,45 +53,45 @@ async def case(host: Host, tmp_path: Path) -> AsyncIterator[DnsHost]:
 
 async def test_dig_is_answered_over_udp_and_tcp(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box, WEB)
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox, WEB)
     for way in ("+notcp", "+tcp", "+tcp +keepopen", "+notcp +bufsize=4096 +cookie", "+noedns"):
-        assert await case.dig(box, "+short", *way.split(), "web") == "10.0.0.2\n"
-        assert await case.dig(box, "+short", *way.split(), "WeB.FRONT", "AAAA") == "fd00::2\n"
-    assert await case.dig(box, "+short", "-x", "10.0.0.2") == "web.front.\n"
-    assert "status: NOERROR" in (nothing := await case.dig(box, "web", "MX"))
+        assert await case.dig(sandbox, "+short", *way.split(), "web") == "10.0.0.2\n"
+        assert await case.dig(sandbox, "+short", *way.split(), "WeB.FRONT", "AAAA") == "fd00::2\n"
+    assert await case.dig(sandbox, "+short", "-x", "10.0.0.2") == "web.front.\n"
+    assert "status: NOERROR" in (nothing := await case.dig(sandbox, "web", "MX"))
     assert "ANSWER: 0" in nothing
 
 
 async def test_large_answer_falls_back_to_tcp(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
+    sandbox = case.asker("box", "front")
     many = [f"10.1.{number // 200}.{number % 200 + 1}" for number in range(1000)]
-    await client.apply(box, names("front", "e1", "many", *many))
-    assert sorted((await case.dig(box, "+short", "many")).split()) == sorted(many)
+    await client.apply(sandbox, names("front", "e1", "many", *many))
+    assert sorted((await case.dig(sandbox, "+short", "many")).split()) == sorted(many)
 
 
 async def test_names_outlive_the_client_of_the_resolver(
     case: DnsHost,
 ) -> None:
     first = await case.opened()
-    box = case.asker("box", "front")
-    await first.apply(box, WEB)
+    sandbox = case.asker("box", "front")
+    await first.apply(sandbox, WEB)
     pids = case.pids()
     await first.close()
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
     second = await case.opened()
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
-    await second.replace([box, names("front", "e1", "web", "10.0.0.3")])
-    assert records(await case.ask(box, "web")) == ["10.0.0.3"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
+    await second.replace([sandbox, names("front", "e1", "web", "10.0.0.3")])
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.3"]
     await until(lambda: case.pids() == pids)  # the second takes a moment to end
     assert case.starts == 1
 
 
 async def test_killed_resolver_has_its_names_back_after_a_second(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.replace([box, WEB])
+    sandbox = case.asker("box", "front")
+    await client.replace([sandbox, WEB])
     start = asyncio.create_task(asyncio.to_thread(seconds_to_start))
     began = asyncio.get_running_loop().time()
     case.kill()
@@ -99,7 +99,7 @@ async def test_killed_resolver_has_its_names_back_after_a_second(case: DnsHost) 
     while not answer:
         assert asyncio.get_running_loop().time() - began < 30
         try:
-            answer = await case.ask(box, "web", patience=0.1)
+            answer = await case.ask(sandbox, "web", patience=0.1)
         except OSError:
             await asyncio.sleep(0.01)
     took = asyncio.get_running_loop().time() - began
@@ -110,25 +110,25 @@ async def test_killed_resolver_has_its_names_back_after_a_second(case: DnsHost) 
 
 async def test_change_during_a_resolver_kill_is_applied_afterwards(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.replace([box, WEB])
+    sandbox = case.asker("box", "front")
+    await client.replace([sandbox, WEB])
     case.kill()
     await client.apply(names("front", "e1", "web", "10.0.0.7"))
     await until(lambda: not client.problem())
-    assert records(await case.ask(box, "web")) == ["10.0.0.7"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.7"]
 
 
 async def test_takeover_by_another_release_fails_no_lookup(case: DnsHost) -> None:
     old = await case.opened(release="1.0")
-    box = case.asker("box", "front")
-    await old.replace([box, WEB])
+    sandbox = case.asker("box", "front")
+    await old.replace([sandbox, WEB])
     before = case.pids()
     await old.close()
     answered: list[bytes] = []
-    asking = asyncio.create_task(_ask_all_the_time(case, box, answered))
+    asking = asyncio.create_task(_ask_all_the_time(case, sandbox, answered))
     await until(lambda: answered)
     new = await case.opened(release="2.0")
-    await new.replace([box, WEB])
+    await new.replace([sandbox, WEB])
     await until(lambda: len(case.pids()) == 1 and case.pids() != before)
     enough = len(answered) + 10
     await until(lambda: len(answered) >= enough or asking.done())
@@ -137,7 +137,7 @@ async def test_takeover_by_another_release_fails_no_lookup(case: DnsHost) -> Non
     assert not (case.run_dir / FORMER_SOCKET).exists()
 
 
-async def _ask_all_the_time(case: DnsHost, box: SetClient, answered: list[bytes]) -> None:
+async def _ask_all_the_time(case: DnsHost, sandbox: SetClient, answered: list[bytes]) -> None:
     """Send queries one after another, each from a port of its own, every fourth over TCP; collect the answers.
 
     Raises:
@@ -146,15 +146,15 @@ async def _ask_all_the_time(case: DnsHost, box: SetClient, answered: list[bytes]
     with suppress(asyncio.CancelledError):
         while True:
             if len(answered) % 4:
-                answer = await case.ask(box, "web")
+                answer = await case.ask(sandbox, "web")
             else:
-                answer = (await asyncio.to_thread(_over_tcp, case, box, [query("web")]))[0]
+                answer = (await asyncio.to_thread(_over_tcp, case, sandbox, [query("web")]))[0]
             assert records(answer) == ["10.0.0.2"]
             answered.append(answer)
 
 
-def _over_tcp(case: DnsHost, box: SetClient, questions: list[bytes]) -> list[bytes]:
-    with case.socket_in(box, tcp=True) as out, out.makefile("rb") as file:
+def _over_tcp(case: DnsHost, sandbox: SetClient, questions: list[bytes]) -> list[bytes]:
+    with case.socket_in(sandbox, tcp=True) as out, out.makefile("rb") as file:
         out.sendall(b"".join(len(each).to_bytes(2, "big") + each for each in questions))
         return [file.read(int.from_bytes(file.read(2), "big")) for _ in questions]
 
@@ -171,19 +171,19 @@ async def test_resolver_of_the_same_release_is_kept(case: DnsHost) -> None:
 
 async def test_hung_resolver_is_replaced(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.replace([box, WEB])
+    sandbox = case.asker("box", "front")
+    await client.replace([sandbox, WEB])
     (hanging,) = case.pids()
     os.kill(hanging, signal.SIGSTOP)
     await case.client().start()
     await until(lambda: not client.problem() and hanging not in case.pids())
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
 
 
 async def test_stopped_resolver_leaves_nothing(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box, WEB)
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox, WEB)
     await client.close()
     await stop_resolver(str(case.run_dir / SOCKET))
     await until(lambda: not case.pids())
@@ -195,12 +195,12 @@ async def test_terminating_with_open_connections_logs_no_errors(
     case: DnsHost,
 ) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box)
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox)
     (resolver,) = case.pids()
     held = socket.socket(socket.AF_UNIX)
     held.settimeout(5)
-    with held, case.socket_in(box, tcp=True):
+    with held, case.socket_in(sandbox, tcp=True):
         held.connect(str(case.run_dir / SOCKET))
         await asyncio.to_thread(exchange, held, Hello(""))
         await client.close()  # so that it starts no other one
@@ -219,9 +219,9 @@ async def test_control_socket_is_accessible_only_to_root(case: DnsHost) -> None:
 
 async def test_resolver_runs_as_an_unprivileged_user(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box, WEB)
-    assert await case.dig(box, "+short", "web") == "10.0.0.2\n"
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox, WEB)
+    assert await case.dig(sandbox, "+short", "web") == "10.0.0.2\n"
     (pid,) = case.pids()
     filters_here = int(
         re.findall(r"^Seccomp_filters:\s*(\d+)$", Path("/proc/self/status").read_text(), re.MULTILINE)[0]
@@ -258,11 +258,11 @@ async def test_resolver_keeps_serving_under_a_private_run_directory(
 ) -> None:
     case.run_dir.chmod(0o700)
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box, WEB)
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox, WEB)
     pids = case.pids()
     await asyncio.sleep(PARENT_CHECK_INTERVAL + 0.5)  # it has looked at its socket since
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
     assert case.pids() == pids
     await client.close()
     (case.run_dir / SOCKET).unlink()
@@ -302,17 +302,19 @@ async def test_program_inside_cannot_bind_the_resolver_port(case: DnsHost, who: 
     if uid and not expected_user():
         pytest.skip("this user namespace knows no other user")
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box, WEB)
-    await asyncio.to_thread(case.host.sh, "sysctl", "-qw", "net.ipv4.ip_unprivileged_port_start=0", namespace=box.key)
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox, WEB)
+    await asyncio.to_thread(
+        case.host.sh, "sysctl", "-qw", "net.ipv4.ip_unprivileged_port_start=0", namespace=sandbox.key
+    )
     covering = ["127.0.0.11", "0.0.0.0", "::", "::ffff:127.0.0.11", "::ffff:0.0.0.0"]
     thief = (sys.executable, "-c", THIEF, kind, str(uid), *covering, "127.0.0.1", "::1")
-    told = await asyncio.to_thread(case.host.sh, *thief, namespace=box.key)
+    told = await asyncio.to_thread(case.host.sh, *thief, namespace=sandbox.key)
     found = [line.split() for line in told.splitlines()]
     assert found == [[each, str(errno.EADDRINUSE)] for each in covering for _ in range(4)] + [
         [each, "bound"] for each in ("127.0.0.1", "::1") for _ in range(4)
     ]
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
 
 
 async def test_occupied_resolver_port_is_reported_and_not_shared(
@@ -320,7 +322,7 @@ async def test_occupied_resolver_port_is_reported_and_not_shared(
 ) -> None:
     """Were our socket bound beside it, each of the two would get some of the questions."""
     client = await case.opened()
-    box = case.asker("box", "front")
+    sandbox = case.asker("box", "front")
 
     def hold() -> socket.socket:
         held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -329,43 +331,43 @@ async def test_occupied_resolver_port_is_reported_and_not_shared(
         held.bind(("127.0.0.11", 53))
         return held
 
-    with case.host.inside(box.key, hold):
-        await client.apply(box, WEB)
+    with case.host.inside(sandbox.key, hold):
+        await client.apply(sandbox, WEB)
         assert "port 53" in client.problem()
     await until(lambda: not client.problem())
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
 
 
 async def test_missing_namespace_is_reported_and_others_are_served(
     case: DnsHost,
 ) -> None:
     client = await case.opened()
-    gone, box = case.asker("gone", "front"), case.asker("box", "front")
+    gone, sandbox = case.asker("gone", "front"), case.asker("box", "front")
     case.release(gone)
-    await client.apply(gone, box, WEB)
+    await client.apply(gone, sandbox, WEB)
     assert "gone" in client.problem()
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
     await client.apply(RemoveClient(container_id="gone"))
     assert client.problem() == ""
 
 
 async def test_sandbox_is_served_once_its_taken_port_is_free(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    holder = case.host.inside(box.key, socket.create_server, ("127.0.0.11", 53))
-    await client.apply(box, WEB)
+    sandbox = case.asker("box", "front")
+    holder = case.host.inside(sandbox.key, socket.create_server, ("127.0.0.11", 53))
+    await client.apply(sandbox, WEB)
     assert "port 53" in client.problem()
     holder.close()
-    await client.apply(box)
+    await client.apply(sandbox)
     assert client.problem() == ""
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
 
 
 async def test_recreated_sandbox_at_the_same_key_is_served(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box, WEB)
-    case.release(box)
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox, WEB)
+    case.release(sandbox)
     again = case.asker("box", "front")
     await client.apply(again)
     assert records(await case.ask(again, "web")) == ["10.0.0.2"]
@@ -377,18 +379,18 @@ async def test_many_sandboxes_leave_no_open_descriptors(case: DnsHost) -> None:
     await client.apply(keep, WEB)
     (pid,) = case.pids()
     before = len(os.listdir(f"/proc/{pid}/fd"))
-    boxes = [case.asker(f"box{number}", "front") for number in range(200)]
-    await client.apply(*boxes)
+    sandboxes = [case.asker(f"box{number}", "front") for number in range(200)]
+    await client.apply(*sandboxes)
     assert len(os.listdir(f"/proc/{pid}/fd")) == before + 400
-    assert records(await case.ask(boxes[-1], "web")) == ["10.0.0.2"]
-    await client.apply(*(RemoveClient(container_id=box.container_id) for box in boxes))
+    assert records(await case.ask(sandboxes[-1], "web")) == ["10.0.0.2"]
+    await client.apply(*(RemoveClient(container_id=sandbox.container_id) for sandbox in sandboxes))
     assert len(os.listdir(f"/proc/{pid}/fd")) == before
 
 
 async def test_datagrams_that_wait_for_the_resolver_are_bounded(case: DnsHost) -> None:
-    box = case.asker("box", "front")
-    udp, tcp = case.host.run(open_sockets_in, box.key, box.inode, ip_address("127.0.0.11"), 53)
-    with udp, tcp, case.socket_in(box) as flood:
+    sandbox = case.asker("box", "front")
+    udp, tcp = case.host.run(open_sockets_in, sandbox.key, sandbox.inode, ip_address("127.0.0.11"), 53)
+    with udp, tcp, case.socket_in(sandbox) as flood:
         for _ in range(20_000):
             flood.send(bytes(1000))
         waiting, limit = struct.unpack_from("=2I", udp.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))
@@ -398,10 +400,10 @@ async def test_datagrams_that_wait_for_the_resolver_are_bounded(case: DnsHost) -
 
 async def test_pipelined_tcp_queries_are_all_answered(case: DnsHost) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box, WEB)
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox, WEB)
     questions = [query("web") for _ in range(500)]
-    answers = await asyncio.to_thread(_over_tcp, case, box, questions)
+    answers = await asyncio.to_thread(_over_tcp, case, sandbox, questions)
     assert {answer[:2] for answer in answers} == {question[:2] for question in questions}
     assert all(records(answer) == ["10.0.0.2"] for answer in answers)
 
@@ -410,30 +412,30 @@ async def test_hostile_tcp_streams_are_cut_off_and_others_served(
     case: DnsHost,
 ) -> None:
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box, WEB)
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox, WEB)
     (pid,) = case.pids()
-    await asyncio.to_thread(_over_tcp, case, box, [query("web")])  # libuv opens a descriptor with the first stream
+    await asyncio.to_thread(_over_tcp, case, sandbox, [query("web")])  # libuv opens a descriptor with the first stream
     async with asyncio.timeout(PATIENCE):
         while (await client.stats()).connections:  # noqa: ASYNC110  # the answer is the condition - the counts are asked for
             await asyncio.sleep(0.01)
     before = len(os.listdir(f"/proc/{pid}/fd"))
     for junk in (b"\0\0", b"\0\x05hello", b"\0\x0c" + b"\xff" * 12, b"\xff\xff" + os.urandom(3000)):
-        with case.socket_in(box, tcp=True) as out:
+        with case.socket_in(sandbox, tcp=True) as out:
             out.sendall(junk)
             out.shutdown(socket.SHUT_WR)
             with suppress(ConnectionResetError):
                 await asyncio.to_thread(out.recv, 100)
-    idle = [case.socket_in(box, tcp=True) for _ in range(40)]
+    idle = [case.socket_in(sandbox, tcp=True) for _ in range(40)]
     await until(lambda: _closed(idle) >= 8)
-    assert records(await case.ask(box, "web")) == ["10.0.0.2"]
+    assert records(await case.ask(sandbox, "web")) == ["10.0.0.2"]
     counts = await client.stats()
     assert counts.connections == 32
     assert counts.limited >= 8
     for each in idle:
         each.close()
     await until(lambda: len(os.listdir(f"/proc/{pid}/fd")) == before)
-    assert records((await asyncio.to_thread(_over_tcp, case, box, [query("web")]))[0]) == ["10.0.0.2"]
+    assert records((await asyncio.to_thread(_over_tcp, case, sandbox, [query("web")]))[0]) == ["10.0.0.2"]
 
 
 def _closed(sockets: list[socket.socket]) -> int:
@@ -454,18 +456,18 @@ async def test_external_name_is_forwarded_and_server_changes_followed(
     case.upstream("127.0.1.1", always("192.0.2.1"))
     case.upstream("127.0.1.2", always("192.0.2.2"))
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box)
-    assert rcode(await case.ask(box, "example.org")) == "SERVFAIL"
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox)
+    assert rcode(await case.ask(sandbox, "example.org")) == "SERVFAIL"
     case.resolv_conf.write_text("# none\nnameserver 127.0.0.11\nnameserver 127.0.1.1\n")
     async with asyncio.timeout(30):  # the file is checked twice a second
-        while rcode(await case.ask(box, "example.org")) == "SERVFAIL":  # noqa: ASYNC110  # the answer is the condition
+        while rcode(await case.ask(sandbox, "example.org")) == "SERVFAIL":  # noqa: ASYNC110  # the answer is the condition
             await asyncio.sleep(0.01)
-    assert await case.dig(box, "+short", "example.org") == "192.0.2.1\n"
+    assert await case.dig(sandbox, "+short", "example.org") == "192.0.2.1\n"
     told = await client.explain("box", "example.org")
     assert told.upstreams == (ip_address("127.0.1.1"),)
     await client.apply(case.asker("box", "front", upstreams=["127.0.1.2"]))
-    assert await case.dig(box, "+short", "example.org") == "192.0.2.2\n"
+    assert await case.dig(sandbox, "+short", "example.org") == "192.0.2.2\n"
 
 
 async def test_external_name_in_an_internal_sandbox_is_not_forwarded(
@@ -473,9 +475,9 @@ async def test_external_name_in_an_internal_sandbox_is_not_forwarded(
 ) -> None:
     upstream = case.upstream("127.0.1.1", always("192.0.2.1"))
     client = await case.opened()
-    box = case.asker("box", "front", upstreams=["127.0.1.1"], external=False)
-    await client.apply(box)
-    assert rcode(await case.ask(box, "example.org")) == "NXDOMAIN"
+    sandbox = case.asker("box", "front", upstreams=["127.0.1.1"], external=False)
+    await client.apply(sandbox)
+    assert rcode(await case.ask(sandbox, "example.org")) == "NXDOMAIN"
     assert not upstream.seen
 
 
@@ -488,9 +490,9 @@ async def test_truncated_upstream_reply_is_retried_over_tcp(case: DnsHost) -> No
     many = [f"192.0.2.{number}" for number in range(1, 25)]
     case.upstream("127.0.1.1", _truncated, always(*many))
     client = await case.opened()
-    box = case.asker("box", "front", upstreams=["127.0.1.1"])
-    await client.apply(box)
-    assert sorted((await case.dig(box, "+short", "example.org")).split()) == sorted(many)
+    sandbox = case.asker("box", "front", upstreams=["127.0.1.1"])
+    await client.apply(sandbox)
+    assert sorted((await case.dig(sandbox, "+short", "example.org")).split()) == sorted(many)
 
 
 async def test_local_names_resolve_at_once_despite_a_hung_upstream(
@@ -498,14 +500,14 @@ async def test_local_names_resolve_at_once_despite_a_hung_upstream(
 ) -> None:
     case.upstream("127.0.1.1", lambda _: [])
     client = await case.opened()
-    box, other = case.asker("box", "front", upstreams=["127.0.1.1"]), case.asker("other", "front")
-    await client.apply(box, other, WEB)
+    sandbox, other = case.asker("box", "front", upstreams=["127.0.1.1"]), case.asker("other", "front")
+    await client.apply(sandbox, other, WEB)
     (pid,) = case.pids()
-    calm = await _median_time(case, box, other)
-    with case.socket_in(box) as flood:
+    calm = await _median_time(case, sandbox, other)
+    with case.socket_in(sandbox) as flood:
         _flood(flood, 5000)
         await until(lambda: _answered(flood))
-        took = await _median_time(case, box, other)
+        took = await _median_time(case, sandbox, other)
         counts = await client.stats()
         assert took < max(0.010, 5 * calm)
         assert counts.outstanding <= 256
@@ -520,20 +522,20 @@ def _flood(flood: socket.socket, count: int) -> None:
         flood.send(query(f"n{number}.example.org"))
 
 
-async def _median_time(case: DnsHost, *boxes: SetClient) -> float:
+async def _median_time(case: DnsHost, *sandboxes: SetClient) -> float:
     """Of a hundred lookups; the worst ones measure the machine."""
-    return median([await _time_of(case, each) for each in boxes * (100 // len(boxes))])
+    return median([await _time_of(case, each) for each in sandboxes * (100 // len(sandboxes))])
 
 
 def _answered(flood: socket.socket) -> bool:
     return rcode(flood.recv(512)) == "SERVFAIL"
 
 
-async def _time_of(case: DnsHost, box: SetClient) -> float:
+async def _time_of(case: DnsHost, sandbox: SetClient) -> float:
     """Seconds a local name takes over UDP, the tools of the test left out."""
 
     def timed() -> float:
-        with case.socket_in(box) as out:
+        with case.socket_in(sandbox) as out:
             began = clock()
             out.send(query("web"))
             out.recv(512)
@@ -588,9 +590,9 @@ async def test_zoned_ipv6_nameserver_in_host_resolv_conf_is_queried(case: DnsHos
     upstream = case.upstream("fe80::53%up0", _truncated, always("192.0.2.1"))
     case.resolv_conf.write_text("nameserver fe80::53%up0 # the router\noptions edns0\n")
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box)
-    assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox)
+    assert records(await case.ask(sandbox, "example.org")) == ["192.0.2.1"]
     assert upstream.seen
 
 
@@ -598,9 +600,9 @@ async def test_host_resolv_conf_without_nameserver_uses_loopback(case: DnsHost) 
     case.upstream("127.0.0.1", always("192.0.2.1"))
     case.resolv_conf.write_text("domain corp.example\n#nameserver 192.0.2.53\n nameserver 192.0.2.53\n")
     client = await case.opened()
-    box = case.asker("box", "front")
-    await client.apply(box)
-    assert records(await case.ask(box, "example.org")) == ["192.0.2.1"]
+    sandbox = case.asker("box", "front")
+    await client.apply(sandbox)
+    assert records(await case.ask(sandbox, "example.org")) == ["192.0.2.1"]
     assert (await client.explain("box", "example.org")).upstreams == (ip_address("127.0.0.1"),)
 
 

@@ -30,14 +30,14 @@ def unfinished(daemon: RunningDaemon) -> list[str]:
     return [f"{key} is {record['phase']}" for key, record in records(daemon).items() if record["phase"] != "ready"]
 
 
-def disagreements(daemon: RunningDaemon, networks: Sequence[JSON], boxes: Sequence[JSON]) -> list[str]:
+def disagreements(daemon: RunningDaemon, networks: Sequence[JSON], sandboxes: Sequence[JSON]) -> list[str]:
     """Where what stands is not what is told, in words."""
     return [
-        *_stored(daemon, networks, boxes),
+        *_stored(daemon, networks, sandboxes),
         *_linked(daemon),
         *_programmed(daemon, networks),
-        *_pinned(daemon, boxes),
-        *misspoken(daemon, networks, boxes),
+        *_pinned(daemon, sandboxes),
+        *misspoken(daemon, networks, sandboxes),
         *_drifted(daemon),
     ]
 
@@ -47,11 +47,13 @@ def _differ(what: str, stands: set[str], told: set[str]) -> Iterator[str]:
         yield f"{what}: too many {sorted(stands - told)}, missing {sorted(told - stands)}"
 
 
-def _stored(daemon: RunningDaemon, networks: Sequence[JSON], boxes: Sequence[JSON]) -> Iterator[str]:
+def _stored(daemon: RunningDaemon, networks: Sequence[JSON], sandboxes: Sequence[JSON]) -> Iterator[str]:
     stored = {
         key.rpartition("/")[2] for key in records(daemon) if key.startswith(("network/", "endpoint/", "sandbox/"))
     }
-    told = {each["id"] for net in networks for each in [net, *net["endpoints"]]} | {box["id"] for box in boxes}
+    told = {each["id"] for net in networks for each in [net, *net["endpoints"]]} | {
+        sandbox["id"] for sandbox in sandboxes
+    }
     yield from _differ("records", stored, told)
 
 
@@ -94,10 +96,10 @@ def _published(found: dict[str, JSON]) -> set[str]:
     return {f"{numbers[key[0]]} {key[1]}" for key in keys}
 
 
-def _pinned(daemon: RunningDaemon, boxes: Sequence[JSON]) -> Iterator[str]:
-    yield from _differ("namespaces", set(daemon.pinned()), {box["sandbox_key"] for box in boxes})
+def _pinned(daemon: RunningDaemon, sandboxes: Sequence[JSON]) -> Iterator[str]:
+    yield from _differ("namespaces", set(daemon.pinned()), {sandbox["sandbox_key"] for sandbox in sandboxes})
     folders = list((daemon.run / "sandboxes").glob("*"))
-    yield from _differ("folders", {folder.name for folder in folders}, {box["id"] for box in boxes})
+    yield from _differ("folders", {folder.name for folder in folders}, {sandbox["id"] for sandbox in sandboxes})
     for folder in folders:
         yield from _differ(f"files of {folder.name}", {file.name for file in folder.iterdir()}, set(FILES))
 

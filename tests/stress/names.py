@@ -21,21 +21,21 @@ Names = Mapping[str, set[str]]
 """Addresses by name; of a name that is not in it, none."""
 
 
-def misspoken(daemon: RunningDaemon, networks: Sequence[JSON], boxes: Sequence[JSON]) -> Iterator[str]:
+def misspoken(daemon: RunningDaemon, networks: Sequence[JSON], sandboxes: Sequence[JSON]) -> Iterator[str]:
     """Where an answer is not what the lists tell, in words."""
     told = {f"{short}.{net['name']}": where for net in networks for short, where in names_on(net).items()}
-    for box in boxes:
-        joined = dict.fromkeys(each["network"] for each in box["interfaces"])
+    for sandbox in sandboxes:
+        joined = dict.fromkeys(each["network"] for each in sandbox["interfaces"])
         asked = [f"{short}.{net}" for net in joined for short in _ever_called(net)]
         try:
-            answers = daemon.host.inside(box["sandbox_key"], _answers, asked)
+            answers = daemon.host.inside(sandbox["sandbox_key"], _answers, asked)
         except OSError as error:
-            yield f"{box['id']} is not answered: {error}"
+            yield f"{sandbox['id']} is not answered: {error}"
             continue
         for name in asked:
             answer, wanted = answers.get(name, set()), told.get(name, set())
             if answer != wanted:
-                yield f"{box['id']} is answered {sorted(answer)} for {name}, and {sorted(wanted)} is told"
+                yield f"{sandbox['id']} is answered {sorted(answer)} for {name}, and {sorted(wanted)} is told"
 
 
 def names_on(network: JSON) -> Names:

@@ -190,11 +190,11 @@ class Campaign:
 
     async def _look(self) -> tuple[set[str], Sequence[str]]:
         networks = await self._list("/networks?verbose=true")
-        boxes = await self._list("/sandboxes?verbose=true")
-        wrong = [f"{double} twice" for double in [*every_double(networks), *every_double(boxes)]]
+        sandboxes = await self._list("/sandboxes?verbose=true")
+        wrong = [f"{double} twice" for double in [*every_double(networks), *every_double(sandboxes)]]
         under_way = await self._under_way()
         left = [*unfinished(self._world), *([f"{under_way} changes are under way"] if under_way else [])]
-        facts = [] if left else await asyncio.to_thread(disagreements, self._world, networks, boxes)
+        facts = [] if left else await asyncio.to_thread(disagreements, self._world, networks, sandboxes)
         return things_in(networks), [*wrong, *left, *facts]
 
     async def _under_way(self) -> object:

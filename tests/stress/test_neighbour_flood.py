@@ -14,7 +14,7 @@ import dns.message
 import dns.query
 import pytest
 
-from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, Box, RunningDaemon, mapping
+from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, RunningDaemon, Sandbox, mapping
 
 FLOOD = """
 import ipaddress, itertools, socket, sys
@@ -37,7 +37,7 @@ def version(daemon: RunningDaemon, request: pytest.FixtureRequest) -> Iterator[i
     """The version of IP of the table that a sandbox of the network ``rogue`` keeps full."""
     number = int(request.param)
     daemon.api.network("rogue", subnet="10.88.0.0/16", ipv6=True)
-    rogue = daemon.box("rogue", "rogue")
+    rogue = daemon.sandbox("rogue", "rogue")
     first = ip_address(rogue.address if number == 4 else rogue.address6) + 300
     command = [sys.executable, "-c", FLOOD, str(first)]
     flood = daemon.host.inside(rogue.key, lambda: subprocess.Popen(command, stdout=subprocess.PIPE))
@@ -50,26 +50,26 @@ def version(daemon: RunningDaemon, request: pytest.FixtureRequest) -> Iterator[i
 
 
 @pytest.fixture
-def victim(daemon: RunningDaemon) -> Box:
-    """A box that has had no connection before the flood."""
+def victim(daemon: RunningDaemon) -> Sandbox:
+    """A sandbox that has had no connection before the flood."""
     daemon.api.network("foo", ipv6=True, host_access=True)
-    box = daemon.box("foo", "one", mapping(80, 8080))
-    box.serve("one", 80)
-    box.serve("one", 80, address="::")
+    sandbox = daemon.sandbox("foo", "one", mapping(80, 8080))
+    sandbox.serve("one", 80)
+    sandbox.serve("one", 80, address="::")
     daemon.here.serve("host", 99)
     daemon.here.serve("host", 99, address="::")
-    return box
+    return sandbox
 
 
 def test_new_connections_and_joins_work_while_a_sandbox_fills_the_neighbour_table(
-    daemon: RunningDaemon, victim: Box, version: int
+    daemon: RunningDaemon, victim: Sandbox, version: int
 ) -> None:
     host = HOST_ADDRESS if version == 4 else HOST_ADDRESS6
     assert victim.ask(host, 99).server == "host"
     assert daemon.here.ask(victim.address if version == 4 else victim.address6, 80).server == "one"
     assert daemon.here.ask(host, 8080).server == "one"
     daemon.api.network("bar", ipv6=True, host_access=True)
-    other = daemon.box("bar", "two")
+    other = daemon.sandbox("bar", "two")
     assert other.ask(host, 99).server == "host"
     assert other.ask(host, 8080).server == "one"
     query = dns.message.make_query("two", "A")

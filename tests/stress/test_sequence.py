@@ -128,7 +128,7 @@ class Sequence(RuleBasedStateMachine):
     def kernel_has_what_is_there(self) -> None:
         attached = [each for each in self.there if each.count("/") == 2]
         assert len(self.rig.veths()) == len(attached)
-        assert {box.container_id for box in self.rig.controller.sandboxes.list()} == {
+        assert {sandbox.container_id for sandbox in self.rig.controller.sandboxes.list()} == {
             each.rpartition("/")[2] for each in attached
         }
 

@@ -97,9 +97,9 @@ class CoreInProcess:
         spec = JoinSpec(container_id=container, **wishes)  # type: ignore[arg-type]
         return await self.controller.sandboxes.join(network, endpoint, spec)
 
-    def default_route(self, box: Sandbox) -> tuple[str, str]:
+    def default_route(self, sandbox: Sandbox) -> tuple[str, str]:
         """Interface and gateway of a sandbox's IPv4 default route."""
-        route = self.kernel.namespaces.inside(box.key).default_routes[4]
+        route = self.kernel.namespaces.inside(sandbox.key).default_routes[4]
         return route.interface, str(route.gateway)
 
     def veths(self) -> list[str]:

@@ -133,9 +133,9 @@ class Api:
 
     def clear(self) -> None:
         """Remove everything but the predefined networks."""
-        for box in self.get("/sandboxes", verbose="true"):
-            for interface in box["interfaces"]:
-                self.leave(interface["network"], interface["endpoint"], box["id"])
+        for sandbox in self.get("/sandboxes", verbose="true"):
+            for interface in sandbox["interfaces"]:
+                self.leave(interface["network"], interface["endpoint"], sandbox["id"])
         for service in self.get("/services"):
             self.delete(f"/services/{service['id']}")
         for network in self.get("/networks"):
@@ -143,7 +143,7 @@ class Api:
                 self.delete(f"/networks/{network['id']}")
 
 
-class Box(Place):
+class Sandbox(Place):
     """A container attached to one endpoint."""
 
     network: str
@@ -293,22 +293,22 @@ class RunningDaemon:
         """A namespace of the host, by path."""
         return Place(self.host, self.stack, key)
 
-    def box(self, network: str, name: str, *ports: JSON, join: JSON = None, **more: JSON) -> Box:
+    def sandbox(self, network: str, name: str, *ports: JSON, join: JSON = None, **more: JSON) -> Sandbox:
         """A new endpoint with a new container attached."""
         self.api.endpoint(network, name, *ports, **more)
         return self.attach(network, name, secrets.token_hex(32), **(join or {}))
 
-    def attach(self, network: str, name: str, container: str, **join: JSON) -> Box:
+    def attach(self, network: str, name: str, container: str, **join: JSON) -> Sandbox:
         """A container attached to an endpoint there is."""
         key = self.api.join(network, name, container, **join)
         told = self.api.told(network, name)
-        box = Box(self.host, self.stack, key)
-        box.network, box.endpoint, box.container, box.key = network, name, container, key
-        box.address = (told["address"] or "").partition("/")[0]
-        box.address6 = (told["address_ipv6"] or "").partition("/")[0]
-        box.mac = told["mac"]
-        box.host_ports = [port["host_port"] for port in told["port_mapping"]]
-        return box
+        sandbox = Sandbox(self.host, self.stack, key)
+        sandbox.network, sandbox.endpoint, sandbox.container, sandbox.key = network, name, container, key
+        sandbox.address = (told["address"] or "").partition("/")[0]
+        sandbox.address6 = (told["address_ipv6"] or "").partition("/")[0]
+        sandbox.mac = told["mac"]
+        sandbox.host_ports = [port["host_port"] for port in told["port_mapping"]]
+        return sandbox
 
     # What stands in the kernel.
 

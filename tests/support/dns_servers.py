@@ -191,10 +191,10 @@ class DnsHost:
         return client
 
     def upstream(
-        self, address: str, udp: Answering, tcp: Answering | None = None, *, box: SetClient | None = None
+        self, address: str, udp: Answering, tcp: Answering | None = None, *, sandbox: SetClient | None = None
     ) -> FakeUpstream:
         """Start a server on this host, or in a sandbox; it ends with the test."""
-        made = FakeUpstream(self.host, address, udp, tcp, box.key if box else "")
+        made = FakeUpstream(self.host, address, udp, tcp, sandbox.key if sandbox else "")
         self._upstreams.append(made)
         return made
 
@@ -210,10 +210,10 @@ class DnsHost:
         """Connect two sandboxes: 10.77.0.1 and fd77::1 in the one, 10.77.0.2 and fd77::2 in the other."""
         sh = self.host.sh
         sh("ip", "link", "add", "eth0", "netns", one.key, "type", "veth", "peer", "name", "eth0", "netns", other.key)
-        for number, box in enumerate((one, other), 1):
-            sh("ip", "address", "add", f"10.77.0.{number}/24", "dev", "eth0", namespace=box.key)
-            sh("ip", "address", "add", f"fd77::{number}/64", "dev", "eth0", "nodad", namespace=box.key)
-            sh("ip", "link", "set", "eth0", "up", namespace=box.key)
+        for number, sandbox in enumerate((one, other), 1):
+            sh("ip", "address", "add", f"10.77.0.{number}/24", "dev", "eth0", namespace=sandbox.key)
+            sh("ip", "address", "add", f"fd77::{number}/64", "dev", "eth0", "nodad", namespace=sandbox.key)
+            sh("ip", "link", "set", "eth0", "up", namespace=sandbox.key)
 
     def release(self, asker: SetClient) -> None:
         """Take a sandbox away."""

@@ -73,7 +73,7 @@ def published(daemon: RunningDaemon, *ports: JSON, **more: JSON) -> Service:
     """A service without backends."""
     daemon.api.network("foo", ipv6=True)
     daemon.api.post("/services", name="web", network_name="foo", port_mapping=list(ports), **more)
-    client = daemon.box("foo", "client")
+    client = daemon.sandbox("foo", "client")
     told = daemon.api.told("foo", "web")
     addresses = (told[key].partition("/")[0] for key in ("address", "address_ipv6"))
     return Service(daemon, client, client.address, client.address6, *addresses)

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from sandnet.cli.root import root
 
-BOX = "b" * 64
+SANDBOX = "b" * 64
 SANDNET = [sys.executable, "-c", "from sandnet.cli import main; main()"]
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -167,7 +167,7 @@ def sandbox(stub: Stub, namespace: int, tmp_path: Path) -> Path:
     (tmp_path / "hosts").write_text("10.9.0.2\tbar\n")
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.11\n")
     body = {
-        "id": BOX,
+        "id": SANDBOX,
         "sandbox_key": f"/proc/{namespace}/ns/net",
         "endpoints": [],
         "hosts_path": f"{tmp_path}/hosts",

@@ -19,8 +19,8 @@ def names(owner: str, *called: str, at: str = "10.0.0.2", net: str = "n1", netwo
     return SetNames(network_id=net, network=network, owner=owner, names=called, addresses=addresses)
 
 
-def asker(*networks: str, box: str = "box", **more: Any) -> SetClient:
-    return SetClient(container_id=box, key=f"/ns/{box}", inode=1, networks=networks, **more)
+def asker(*networks: str, sandbox: str = "box", **more: Any) -> SetClient:
+    return SetClient(container_id=sandbox, key=f"/ns/{sandbox}", inode=1, networks=networks, **more)
 
 
 def alias(name: str, at: str) -> Alias:
@@ -151,13 +151,13 @@ def test_network_without_clients_is_dropped_with_its_last_name() -> None:
 
 
 def test_changed_clients_are_found_by_container_id() -> None:
-    table = NameTable().changed(asker("n1"), asker("n2", box="b"))
-    assert dict(table.clients) == {"box": asker("n1"), "b": asker("n2", box="b")}
+    table = NameTable().changed(asker("n1"), asker("n2", sandbox="b"))
+    assert dict(table.clients) == {"box": asker("n1"), "b": asker("n2", sandbox="b")}
     assert dict(table.changed(asker("n3"), RemoveClient(container_id="b")).clients) == {"box": asker("n3")}
 
 
 def test_replacing_the_table_leaves_exactly_the_new_content() -> None:
-    table = NameTable().changed(names("a", "web"), asker("n1")).replaced([names("b", "db"), asker("n1", box="c")])
+    table = NameTable().changed(names("a", "web"), asker("n1")).replaced([names("b", "db"), asker("n1", sandbox="c")])
     assert found(table, ON_FOO, "web") is None
     assert found(table, ON_FOO, "db") == ["10.0.0.2"]
     assert list(table.clients) == ["c"]

@@ -104,7 +104,7 @@ def test_attachment_alias_reads_back_with_both_its_ends(
         id=number, name=name, network_id=net.id, phase=Phase.READY, sequence=2, created=1795000000.0,
         address=shared, mac=mac_for(shared.ip),
     )  # fmt: skip
-    box = Sandbox(
+    sandbox = Sandbox(
         container_id=container, key=f"/run/netns/{container[:12]}", phase=Phase.READY, sequence=3, created=0.0,
         origin=Origin.JOINED if joined else Origin.MADE, inode=9, loopback_was_up=joined,
         hosts_path="/f/hosts", resolv_conf_path="/f/resolv.conf",
@@ -114,7 +114,7 @@ def test_attachment_alias_reads_back_with_both_its_ends(
         interface="eth0", host_link="snv0123456789", address=own4, mac=mac_for(own4.ip),
         gateway_priority=rank, holder=shared == own4, leased=shared != own4, weight=weight,
     )  # fmt: skip
-    text = attachment_alias(endpoint, box, attachment)
+    text = attachment_alias(endpoint, sandbox, attachment)
     mark = read_alias(text)
     assert len(text) <= LIMIT
     assert isinstance(mark, AttachmentAlias)
@@ -124,9 +124,9 @@ def test_attachment_alias_reads_back_with_both_its_ends(
         assert found.address == IPv4Interface((shared.ip, net.ipv4.prefix.prefixlen))
         assert (found.id, found.name, found.mac) == (number, name, endpoint.mac)
         assert attachment_from_alias(link("snv0123456789", "veth"), mark, net, 4) == attachment
-        made = sandbox_from_alias(mark, box.key, 9, "/f", 3)
+        made = sandbox_from_alias(mark, sandbox.key, 9, "/f", 3)
         assert (made.container_id, made.key, made.origin, made.loopback_was_up) == (
-            container, box.key, box.origin, joined,
+            container, sandbox.key, sandbox.origin, joined,
         )  # fmt: skip
 
 

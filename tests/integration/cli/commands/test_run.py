@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.network_host import eventually
-from tests.support.stub_daemon import BOX, SANDNET, finished
+from tests.support.stub_daemon import SANDBOX, SANDNET, finished
 
 if TYPE_CHECKING:
     from tests.support.stub_daemon import Start, Stub
@@ -34,7 +34,7 @@ def cleaned_up(stub: Stub) -> bool:
 
 def test_exec_uses_network_and_names_of_the_sandbox(start: Start, sandbox: Path, namespace: int) -> None:
     script = "readlink /proc/self/ns/net; cat /etc/hosts /etc/resolv.conf"
-    status, out, _ = finished(start("sandbox", "exec", BOX, "--", "sh", "-c", script))
+    status, out, _ = finished(start("sandbox", "exec", SANDBOX, "--", "sh", "-c", script))
     assert status == 0
     assert out == f"{os.readlink(f'/proc/{namespace}/ns/net')}\n10.9.0.2\tbar\nnameserver 127.0.0.11\n"
 
@@ -43,7 +43,7 @@ def test_exec_mounts_are_invisible_to_others(start: Start, sandbox: Path, namesp
     mounts = Path(f"/proc/{namespace}/mountinfo")
     before = mounts.read_text()
     process = start(
-        "sandbox", "exec", BOX, "--", "sh", "-c", "grep -c ' /etc/.sandnet/hosts ' /proc/self/mountinfo; cat"
+        "sandbox", "exec", SANDBOX, "--", "sh", "-c", "grep -c ' /etc/.sandnet/hosts ' /proc/self/mountinfo; cat"
     )
     with process:
         assert process.stdout
@@ -53,21 +53,23 @@ def test_exec_mounts_are_invisible_to_others(start: Start, sandbox: Path, namesp
 
 
 def test_exec_passes_options_to_the_command(start: Start, sandbox: Path) -> None:
-    assert finished(start("sandbox", "exec", BOX, "echo", "-n", "--help"))[:2] == (0, "--help")
+    assert finished(start("sandbox", "exec", SANDBOX, "echo", "-n", "--help"))[:2] == (0, "--help")
 
 
 def test_exec_of_an_unknown_command_exits_127(start: Start, sandbox: Path) -> None:
-    status, _, err = finished(start("sandbox", "exec", BOX, "--", "/no/such"))
+    status, _, err = finished(start("sandbox", "exec", SANDBOX, "--", "/no/such"))
     assert (status, err) == (127, "sandnet: cannot run /no/such: No such file or directory\n")
 
 
 def test_exec_of_a_non_program_file_exits_126(start: Start, sandbox: Path) -> None:
-    assert finished(start("sandbox", "exec", BOX, "--", str(sandbox / "hosts")))[0] == 126
+    assert finished(start("sandbox", "exec", SANDBOX, "--", str(sandbox / "hosts")))[0] == 126
 
 
 def test_exec_in_a_deleted_sandbox_is_an_error(start: Start, stub: Stub) -> None:
-    stub.answer("GET", f"/sandboxes/{BOX}?verbose=true", {"id": BOX, "sandbox_key": "/no/such", "endpoints": []})
-    status, _, err = finished(start("sandbox", "exec", BOX, "--", "true"))
+    stub.answer(
+        "GET", f"/sandboxes/{SANDBOX}?verbose=true", {"id": SANDBOX, "sandbox_key": "/no/such", "endpoints": []}
+    )
+    status, _, err = finished(start("sandbox", "exec", SANDBOX, "--", "true"))
     assert status == 1
     assert "cannot open the sandbox at /no/such" in err
 
@@ -177,7 +179,7 @@ while True:
     os.close(terminal)
 
 
-@pytest.mark.parametrize("words", [("sandbox", "exec", BOX, "--"), ("run", "--")], ids=["exec", "run"])
+@pytest.mark.parametrize("words", [("sandbox", "exec", SANDBOX, "--"), ("run", "--")], ids=["exec", "run"])
 def test_run_command_starts_with_no_ignored_or_blocked_signals(
     start: Start, stub: Stub, sandbox: Path, words: tuple[str, ...]
 ) -> None:

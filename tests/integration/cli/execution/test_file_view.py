@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 
 from sandnet.cli.execution.file_view import NAME_SERVICES, nsswitch
-from tests.support.stub_daemon import BOX, Start, Stub, finished
+from tests.support.stub_daemon import SANDBOX, Start, Stub, finished
 
 NEEDED = ("passwd", "group", "ld.so.cache")
 """Files of the machine that programs look for, by the test's own copies."""
@@ -86,7 +86,7 @@ def shell(start: Start, sandbox: Path) -> Iterator[Callable[[], Shell]]:
     started = []
 
     def call() -> Shell:
-        started.append(start("sandbox", "exec", BOX, "--", "sh"))
+        started.append(start("sandbox", "exec", SANDBOX, "--", "sh"))
         return Shell(started[-1])
 
     yield call
@@ -200,8 +200,8 @@ def test_symlinks_in_etc_have_the_same_targets_as_on_the_host(etc: Path, shell: 
 
 def test_nested_exec_has_the_names_of_the_inner_sandbox(etc: Path, start: Start, sandbox: Path, stub: Stub) -> None:
     inner = ["unshare", "--mount", "mount", "--bind", "/etc/motd", "/etc/conf.d/a"]
-    assert finished(start("sandbox", "exec", BOX, "--", *inner))[0] == 0  # mounting in it goes on working
-    command = ["sandbox", "exec", BOX, "--"]
+    assert finished(start("sandbox", "exec", SANDBOX, "--", *inner))[0] == 0  # mounting in it goes on working
+    command = ["sandbox", "exec", SANDBOX, "--"]
     again = ["sandnet", "-H", stub.url, *command, "cat", "/etc/hosts", "/etc/motd"]
     script = f"import sys; sys.argv = {again!r}; from sandnet.cli import main; main()"
     status, out, err = finished(start(*command, sys.executable, "-c", script))

@@ -50,8 +50,8 @@ async def test_forced_deletion_keeps_the_container_on_other_networks(rig: CoreIn
     await rig.controller.removal.network("foo", force=True)
     assert names(rig) == ["bar"]
     assert [ep.name for ep in rig.controller.services.list()] == ["else"]
-    box = rig.controller.sandboxes.find("c1")
-    assert len(rig.controller.sandboxes.attachments(box)) == 1
+    sandbox = rig.controller.sandboxes.find("c1")
+    assert len(rig.controller.sandboxes.attachments(sandbox)) == 1
     assert rig.kernel.host.held == set()
     assert not await rig.store.list("claim/port/")
     with pytest.raises(Error) as caught:
@@ -107,7 +107,7 @@ async def test_forced_deletion_cut_by_a_crash_finishes_at_start(rig: CoreInProce
     assert rig.controller.health().problems == ()
     assert names(rig) == ["bar"]
     assert [ep.name for ep in rig.controller.services.list()] == ["else"]
-    assert [box.container_id for box in rig.controller.sandboxes.list()] == ["c1"]
+    assert [sandbox.container_id for sandbox in rig.controller.sandboxes.list()] == ["c1"]
 
 
 async def test_operations_racing_forced_deletion_are_whole_or_refused(rig: CoreInProcess) -> None:
@@ -173,8 +173,8 @@ async def test_network_with_only_exited_containers_can_be_deleted(rig: CoreInPro
 async def test_network_deletion_after_reboot_removes_orphan_endpoints(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("one")
-    box = await rig.join("c1", "one")
-    rig.kernel.namespaces.release(box.key)
+    sandbox = await rig.join("c1", "one")
+    rig.kernel.namespaces.release(sandbox.key)
     await rig.start()
     await rig.controller.removal.network("foo")
     assert names(rig) == []
@@ -183,9 +183,9 @@ async def test_network_deletion_after_reboot_removes_orphan_endpoints(rig: CoreI
 async def test_container_with_a_permanently_lost_namespace_has_exited(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("one")
-    box = await rig.join("c1", "one")
-    rig.kernel.processes.begin(7, inode=box.inode)
-    rig.kernel.namespaces.release(box.key)
+    sandbox = await rig.join("c1", "one")
+    rig.kernel.processes.begin(7, inode=sandbox.inode)
+    rig.kernel.namespaces.release(sandbox.key)
     with pytest.raises(Error):  # somebody is inside: it can be pinned again
         await rig.controller.removal.network("foo")
     rig.kernel.processes.end(7)
@@ -196,8 +196,8 @@ async def test_container_with_a_permanently_lost_namespace_has_exited(rig: CoreI
 async def test_orphaned_endpoint_joined_again_is_in_use_after_leaving(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("one")
-    box = await rig.join("c1", "one")
-    await rig.controller.removal.remove_exited(box)
+    sandbox = await rig.join("c1", "one")
+    await rig.controller.removal.remove_exited(sandbox)
     assert rig.controller.services.find("one").orphaned
     await rig.join("c2", "one")
     assert not rig.controller.services.find("one").orphaned

@@ -65,16 +65,16 @@ async def test_briefly_missing_host_file_causes_no_drift(
     file.write_text("nameserver 192.0.2.53\nsearch a.example\n")
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("c1", "web")
+    sandbox = await rig.join("c1", "web")
     files = rig.controller._context.host_files
-    box = rig.controller.sandboxes.find("c1")
-    assert files.check_job(box)() == []
+    sandbox = rig.controller.sandboxes.find("c1")
+    assert files.check_job(sandbox)() == []
     file.unlink()
-    assert files.check_job(box)() == []
+    assert files.check_job(sandbox)() == []
     file.write_text("nameserver 192.0.2.53\nsearch b.example\n")
-    assert [fault.problem for fault in files.check_job(box)()] == ["resolv.conf is behind the host's"]
-    Path(box.resolv_conf_path).write_text("# mine\n")
-    assert files.check_job(box)() == []
+    assert [fault.problem for fault in files.check_job(sandbox)()] == ["resolv.conf is behind the host's"]
+    Path(sandbox.resolv_conf_path).write_text("# mine\n")
+    assert files.check_job(sandbox)() == []
 
 
 def test_servers_behind_the_resolved_stub_are_used_directly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,15 +138,15 @@ async def _cut_short(rig: CoreInProcess) -> Sandbox:
     """A container whose namespace somebody unmounted, and whose repair ended when the new one was made."""
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("c1", "web")
+    sandbox = await rig.join("c1", "web")
     rig.unattended()
-    rig.kernel.namespaces.release(box.key)
+    rig.kernel.namespaces.release(sandbox.key)
     rig.store.room = 1
     told = await rig.controller.reconcile.run(fix=True)
     assert any("the disk is full" in drift.done for drift in told)
     rig.store.room = None
-    assert rig.kernel.namespaces.find(box.key)
-    return box
+    assert rig.kernel.namespaces.find(sandbox.key)
+    return sandbox
 
 
 async def test_repair_does_not_adopt_a_namespace_with_a_reused_inode(
@@ -154,17 +154,17 @@ async def test_repair_does_not_adopt_a_namespace_with_a_reused_inode(
 ) -> None:
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("c1", "web")
+    sandbox = await rig.join("c1", "web")
     rig.unattended()
-    rig.kernel.namespaces.release(box.key)  # the kernel deletes it, with its links
+    rig.kernel.namespaces.release(sandbox.key)  # the kernel deletes it, with its links
     theirs = rig.kernel.namespaces.add_foreign(77)
-    rig.kernel.namespaces._foreign[77] = box.inode
-    rig.kernel.namespaces._spaces[box.inode] = theirs
-    monkeypatch.setattr(rig.kernel.state_reader, "process_in", lambda inode: 77 if inode == box.inode else 0)
+    rig.kernel.namespaces._foreign[77] = sandbox.inode
+    rig.kernel.namespaces._spaces[sandbox.inode] = theirs
+    monkeypatch.setattr(rig.kernel.state_reader, "process_in", lambda inode: 77 if inode == sandbox.inode else 0)
     assert {drift.done for drift in await rig.controller.reconcile.run(fix=True)} == {"repaired"}
-    found = rig.kernel.namespaces.find(box.key)
+    found = rig.kernel.namespaces.find(sandbox.key)
     assert found
-    assert found.inode == rig.controller.sandboxes.find("c1").inode != box.inode
+    assert found.inode == rig.controller.sandboxes.find("c1").inode != sandbox.inode
     assert not theirs.links
     assert not theirs.loopback_up
 
@@ -172,19 +172,19 @@ async def test_repair_does_not_adopt_a_namespace_with_a_reused_inode(
 async def test_restart_after_an_interrupted_repair_leaks_no_namespace(
     rig: CoreInProcess,
 ) -> None:
-    box = await _cut_short(rig)
+    sandbox = await _cut_short(rig)
     await rig.start()
     assert not rig.controller.sandboxes.list()
-    assert rig.kernel.namespaces.find(box.key) is None
+    assert rig.kernel.namespaces.find(sandbox.key) is None
     again = await rig.join("c1", "web")
-    assert again.key == box.key
+    assert again.key == sandbox.key
 
 
 async def test_interrupted_namespace_repair_continues_on_the_next_scan(rig: CoreInProcess) -> None:
-    box = await _cut_short(rig)
+    sandbox = await _cut_short(rig)
     assert {drift.done for drift in await rig.controller.reconcile.run(fix=True)} == {"repaired"}
     assert not await rig.controller.reconcile.run(fix=False)
-    assert rig.controller.sandboxes.find("c1").key == box.key
+    assert rig.controller.sandboxes.find("c1").key == sandbox.key
 
 
 async def test_container_is_released_if_its_namespace_is_missing_twice(
@@ -193,9 +193,9 @@ async def test_container_is_released_if_its_namespace_is_missing_twice(
     await rig.network()
     await rig.endpoint("web")
     rig.kernel.namespaces.add_foreign("/theirs")
-    box = await rig.join("c1", "web", netns="/theirs")
+    sandbox = await rig.join("c1", "web", netns="/theirs")
     rig.unattended()
-    rig.kernel.namespaces.release(box.key)
+    rig.kernel.namespaces.release(sandbox.key)
     (first,) = await rig.controller.reconcile.run(fix=True)
     assert first.done.startswith("not repaired: the namespace that container c1 came with is gone; ")
     assert rig.controller.sandboxes.find("c1")
@@ -209,13 +209,13 @@ async def test_container_is_kept_if_its_namespace_reappears(rig: CoreInProcess) 
     await rig.network()
     await rig.endpoint("web")
     rig.kernel.namespaces.add_foreign("/theirs")
-    box = await rig.join("c1", "web", netns="/theirs")
+    sandbox = await rig.join("c1", "web", netns="/theirs")
     rig.unattended()
-    rig.kernel.namespaces.release(box.key)
+    rig.kernel.namespaces.release(sandbox.key)
     await rig.controller.reconcile.run(fix=True)
-    rig.kernel.namespaces.pin(box.key, path="/theirs")
+    rig.kernel.namespaces.pin(sandbox.key, path="/theirs")
     assert await rig.controller.reconcile.run(fix=True) == []
-    rig.kernel.namespaces.release(box.key)
+    rig.kernel.namespaces.release(sandbox.key)
     (drift,) = await rig.controller.reconcile.run(fix=True)
     assert drift.done.startswith("not repaired"), "the first of two looks again"
 
@@ -225,9 +225,9 @@ async def test_uncheckable_fault_is_reported_and_not_skipped(
 ) -> None:
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("c1", "web")
+    sandbox = await rig.join("c1", "web")
     rig.unattended()
-    rig.kernel.namespaces.release(box.key)
+    rig.kernel.namespaces.release(sandbox.key)
     rig.kernel.fail_on("state_reader.host", Error(Kind.UNAVAILABLE, "the kernel is busy"), after=1)
     (told,) = await rig.controller.reconcile.run(fix=True)
     assert (told.kind, told.object) == ("sandbox", "c1")

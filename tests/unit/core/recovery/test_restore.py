@@ -23,13 +23,13 @@ async def test_restart_restores_everything_and_continues_addresses(rig: CoreInPr
     web = await rig.endpoint("web", port_mapping=(mapping(8080),))
     await rig.endpoint("db")
     await rig.controller.removal.endpoint("foo", "db")
-    box = await rig.join("c1", "web")
+    sandbox = await rig.join("c1", "web")
     veths = rig.veths()
     await _restarted(rig)
     found = rig.controller.endpoints.find(rig.controller.networks.find("foo"), "web")
     later = await rig.endpoint("later")
     assert found == web
-    assert rig.controller.sandboxes.find("c1").inode == box.inode
+    assert rig.controller.sandboxes.find("c1").inode == sandbox.inode
     assert rig.veths() == veths
     assert {port for _, _, port in rig.kernel.host.held} == {8080}
     assert str(later.address) == "10.9.0.4/24"  # not .3, which was freed last
@@ -67,8 +67,8 @@ async def test_interrupted_create_is_removed_with_its_resources(rig: CoreInProce
 async def test_reboot_releases_sandboxes_and_endpoints_keep_addresses(rig: CoreInProcess) -> None:
     await rig.network()
     web = await rig.endpoint("web")
-    box = await rig.join("c1", "web")
-    rig.kernel.namespaces.release(box.key)
+    sandbox = await rig.join("c1", "web")
+    rig.kernel.namespaces.release(sandbox.key)
     await _restarted(rig)
     assert rig.controller.sandboxes.list() == []
     assert rig.controller.services.find("web").address == web.address
@@ -78,11 +78,11 @@ async def test_reboot_releases_sandboxes_and_endpoints_keep_addresses(rig: CoreI
 async def test_other_namespace_at_the_key_after_a_reboot_is_left_alone(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("c1", "web")
-    rig.kernel.namespaces.release(box.key)
-    stranger = rig.kernel.namespaces.make(box.key)
+    sandbox = await rig.join("c1", "web")
+    rig.kernel.namespaces.release(sandbox.key)
+    stranger = rig.kernel.namespaces.make(sandbox.key)
     await _restarted(rig)
-    found = rig.kernel.namespaces.find(box.key)
+    found = rig.kernel.namespaces.find(sandbox.key)
     assert found is not None
     assert found.inode == stranger.inode
     assert rig.controller.sandboxes.list() == []
@@ -91,13 +91,13 @@ async def test_other_namespace_at_the_key_after_a_reboot_is_left_alone(rig: Core
 async def test_foreign_namespace_with_the_same_inode_survives_a_reboot(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("c1", "web")  # what is pinned there now, somebody else pinned after the boot
+    sandbox = await rig.join("c1", "web")  # what is pinned there now, somebody else pinned after the boot
     rig.kernel.sysctl.values["kernel/random/boot_id"] = "another"
     await _restarted(rig)
     assert rig.controller.sandboxes.list() == []
-    found = rig.kernel.namespaces.find(box.key)
+    found = rig.kernel.namespaces.find(sandbox.key)
     assert found is not None
-    assert found.inode == box.inode
+    assert found.inode == sandbox.inode
     assert rig.controller.services.find("web").orphaned
 
 
@@ -158,8 +158,8 @@ async def test_reboot_cleanly_releases_a_container_on_two_networks(rig: CoreInPr
     await rig.endpoint("one")
     await rig.join("c1", "one")
     await rig.join("c1", (await rig.endpoint("two")).id)
-    (box,) = rig.controller.sandboxes.list()
-    rig.kernel.namespaces.release(box.key)
+    (sandbox,) = rig.controller.sandboxes.list()
+    rig.kernel.namespaces.release(sandbox.key)
     await _restarted(rig)
     assert rig.controller.health().problems == ()
     assert rig.controller.sandboxes.list() == []

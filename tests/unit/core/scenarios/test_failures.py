@@ -50,7 +50,7 @@ async def _state(rig: CoreInProcess) -> tuple[object, ...]:
         entry.key for entry in await rig.store.list("") if not entry.key.startswith(("cursor/", "event/", "sysctl/"))
     )
     links = sorted(link.name for link in rig.kernel.links.list())
-    namespaces = sorted(box.key for box in records.sandboxes() if rig.kernel.namespaces.find(box.key))
+    namespaces = sorted(sandbox.key for sandbox in records.sandboxes() if rig.kernel.namespaces.find(sandbox.key))
     files = sorted(str(path) for path in Path(rig.config.run_dir).rglob("*") if path.is_file())
     return keys, links, namespaces, files, sorted(map(str, rig.kernel.host.held))
 
@@ -186,13 +186,13 @@ async def test_store_refusal_releases_the_reservation(rig: CoreInProcess) -> Non
 async def test_half_failed_leave_is_finished_by_a_retry(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("c1", "web")
+    sandbox = await rig.join("c1", "web")
     rig.kernel.fail_on("namespaces.release", BROKEN)
     with pytest.raises(Error):
         await rig.controller.sandboxes.leave("foo", "web", "c1")
     assert rig.veths() == []  # the teardown went on past the failure and before it
     await rig.controller.sandboxes.leave("foo", "web", "c1")
-    assert rig.kernel.namespaces.find(box.key) is None
+    assert rig.kernel.namespaces.find(sandbox.key) is None
     assert rig.controller.sandboxes.list() == []
 
 
@@ -244,8 +244,8 @@ async def test_join_with_failed_rollback_can_be_retried(rig: CoreInProcess) -> N
 async def test_containers_sharing_a_short_id_join_concurrently(rig: CoreInProcess) -> None:
     await _prepared(rig)
     await rig.endpoint("third")
-    boxes = await asyncio.gather(rig.join("myproject-web-1", "second"), rig.join("myproject-web-2", "third"))
-    assert len({box.key for box in boxes}) == 2
+    sandboxes = await asyncio.gather(rig.join("myproject-web-1", "second"), rig.join("myproject-web-2", "third"))
+    assert len({sandbox.key for sandbox in sandboxes}) == 2
 
 
 @pytest.mark.parametrize(

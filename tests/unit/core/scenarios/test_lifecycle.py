@@ -102,10 +102,10 @@ async def test_port_range_binds_the_next_free_port(rig: CoreInProcess) -> None:
 async def test_join_writes_peer_names_to_files_and_uses_a_short_key(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("e76f406417031bd24c17", "web", host_name="h1", domain_name="example.org")
+    sandbox = await rig.join("e76f406417031bd24c17", "web", host_name="h1", domain_name="example.org")
     await rig.endpoint("db")
-    text = Path(box.hosts_path).read_text()
-    assert box.key == "/var/run/docker/netns/e76f40641703"
+    text = Path(sandbox.hosts_path).read_text()
+    assert sandbox.key == "/var/run/docker/netns/e76f40641703"
     assert "172.16.1.2\th1.example.org h1\n" in text
     assert "172.16.1.3\tdb\n172.16.1.3\tdb.foo\n" in text
 
@@ -125,9 +125,9 @@ async def test_foreign_namespace_at_the_key_is_left_alone(rig: CoreInProcess) ->
     stranger = rig.kernel.namespaces.make(key)
     await rig.network()
     await rig.endpoint("a")
-    box = await rig.join("0123456789abcdef", "a")
+    sandbox = await rig.join("0123456789abcdef", "a")
     await rig.controller.sandboxes.leave("foo", "a", "0123456789abcdef")
-    assert box.key != key
+    assert sandbox.key != key
     left = rig.kernel.namespaces.find(key)
     assert left is not None
     assert left.inode == stranger.inode
@@ -148,11 +148,11 @@ async def test_second_join_is_refused_and_delete_names_the_container(rig: CoreIn
 async def test_last_leave_deletes_the_sandbox_and_keeps_the_address(rig: CoreInProcess) -> None:
     await rig.network()
     before = await rig.endpoint("web", port_mapping=(mapping(8080),))
-    box = await rig.join("c1", "web")
+    sandbox = await rig.join("c1", "web")
     await rig.controller.sandboxes.leave("foo", "web", "c1")
     assert rig.controller.sandboxes.list() == []
-    assert rig.kernel.namespaces.find(box.key) is None
-    assert not Path(box.hosts_path).parent.exists()
+    assert rig.kernel.namespaces.find(sandbox.key) is None
+    assert not Path(sandbox.hosts_path).parent.exists()
     assert rig.controller.endpoints.find(rig.controller.networks.find("foo"), "web") == before
 
 
@@ -160,13 +160,13 @@ async def test_default_route_follows_priority_and_join_order(rig: CoreInProcess)
     for index, name in enumerate(("one", "two", "three")):
         await rig.network(name, subnet=IPv4Network(f"10.9.{index}.0/24"))
         await rig.endpoint("ep", name)
-    box = await rig.join("c1", "ep", "one")
+    sandbox = await rig.join("c1", "ep", "one")
     await rig.join("c1", "ep", "two")
-    assert rig.default_route(box) == ("eth0", "10.9.0.1")
+    assert rig.default_route(sandbox) == ("eth0", "10.9.0.1")
     await rig.join("c1", "ep", "three", gateway_priority=5)
-    assert rig.default_route(box) == ("eth2", "10.9.2.1")
+    assert rig.default_route(sandbox) == ("eth2", "10.9.2.1")
     await rig.controller.sandboxes.leave("three", "ep", "c1")
-    assert rig.default_route(box) == ("eth0", "10.9.0.1")
+    assert rig.default_route(sandbox) == ("eth0", "10.9.0.1")
 
 
 async def test_six_concurrent_joins_and_leaves_leave_nothing(
@@ -176,8 +176,8 @@ async def test_six_concurrent_joins_and_leaves_leave_nothing(
     names = [f"e{i}" for i in range(6)]
     for name in names:
         await rig.endpoint(name)
-    boxes = await asyncio.gather(*(rig.join("c1", name) for name in names))
-    interfaces = {a.interface for a in rig.controller.sandboxes.attachments(boxes[0])}
+    sandboxes = await asyncio.gather(*(rig.join("c1", name) for name in names))
+    interfaces = {a.interface for a in rig.controller.sandboxes.attachments(sandboxes[0])}
     leaves = (rig.controller.sandboxes.leave("foo", name, "c1") for name in names)
     await asyncio.gather(*leaves)
     assert interfaces == {f"eth{i}" for i in range(6)}
@@ -189,10 +189,10 @@ async def test_host_network_sandbox_uses_the_host_and_does_not_mix(rig: CoreInPr
     await rig.network()
     await rig.endpoint("web")
     await rig.endpoint("h", "host")
-    box = await rig.join("c1", "h", "host", use_default_sandbox=True)
+    sandbox = await rig.join("c1", "h", "host", use_default_sandbox=True)
     with pytest.raises(Error) as caught:
         await rig.join("c1", "web")
-    assert box.origin is Origin.HOST
+    assert sandbox.origin is Origin.HOST
     assert caught.value.code == "host_network"
 
 
@@ -200,10 +200,10 @@ async def test_parent_update_gives_the_container_the_new_address(rig: CoreInProc
     await rig.network()
     parent = await rig.endpoint("parent")
     await rig.endpoint("child")
-    box = await rig.join("c1", "parent")
+    sandbox = await rig.join("c1", "parent")
     update = ParentUpdate(endpoint_id=parent.id, name="alias", address=IPv4Address("10.1.2.3"))
     await rig.join("c2", "child", parent_updates=(update,))
-    assert "10.1.2.3\talias\n" in Path(box.hosts_path).read_text()
+    assert "10.1.2.3\talias\n" in Path(sandbox.hosts_path).read_text()
 
 
 async def test_second_join_merges_the_records_of_both_networks(rig: CoreInProcess) -> None:
@@ -211,9 +211,9 @@ async def test_second_join_merges_the_records_of_both_networks(rig: CoreInProces
         await rig.network(name)
         await rig.endpoint("ep", name)
     extra = HostEntry(name="db.example", address=IPv4Address("192.0.2.7"))
-    box = await rig.join("c1", "ep", "one", extra_hosts=(extra,), dns=(IPv4Address("192.0.2.53"),))
+    sandbox = await rig.join("c1", "ep", "one", extra_hosts=(extra,), dns=(IPv4Address("192.0.2.53"),))
     await rig.join("c1", "ep", "two")
-    hosts, resolv = Path(box.hosts_path).read_text(), Path(box.resolv_conf_path).read_text()
+    hosts, resolv = Path(sandbox.hosts_path).read_text(), Path(sandbox.resolv_conf_path).read_text()
     assert all(line in hosts for line in ("\tep.one\n", "\tep.two\n", "192.0.2.7\tdb.example\n"))
     assert resolv.startswith("nameserver 192.0.2.53\n")
 
@@ -226,8 +226,8 @@ async def test_nameservers_are_reachable_after_the_last_ipv6_leave(
     await rig.network("six", ipv6=True)
     await rig.endpoint("ep", "four")
     await rig.endpoint("ep", "six")
-    box = await rig.join("c1", "ep", "four")
-    resolv = Path(box.resolv_conf_path)
+    sandbox = await rig.join("c1", "ep", "four")
+    resolv = Path(sandbox.resolv_conf_path)
     alone = resolv.read_text()
     await rig.join("c1", "ep", "six")
     both = resolv.read_text()
@@ -314,12 +314,12 @@ async def test_joins_exceeding_the_total_of_extra_hosts_are_refused(rig: CoreInP
 
 
 def test_parent_hosts_over_the_limit_drop_the_oldest() -> None:
-    box = Sandbox(container_id="c", key="/k", origin=Origin.MADE, phase=Phase.READY, sequence=1, created=0.0)
+    sandbox = Sandbox(container_id="c", key="/k", origin=Origin.MADE, phase=Phase.READY, sequence=1, created=0.0)
     for index in range(MAX_HOSTS + 1):
         entry = HostEntry(name=f"h{index}", address=IPv4Address("192.0.2.1"))
-        box = with_parent_host(box, entry.name, entry)
-    assert len(box.parent_hosts) == MAX_HOSTS
-    assert (box.parent_hosts[0].name, box.parent_hosts[-1].name) == ("h1", f"h{MAX_HOSTS}")
+        sandbox = with_parent_host(sandbox, entry.name, entry)
+    assert len(sandbox.parent_hosts) == MAX_HOSTS
+    assert (sandbox.parent_hosts[0].name, sandbox.parent_hosts[-1].name) == ("h1", f"h{MAX_HOSTS}")
 
 
 async def test_ambiguous_container_prefix_is_refused(rig: CoreInProcess) -> None:
@@ -351,8 +351,8 @@ async def test_join_opens_the_resolver_sockets_with_the_namespace(
     monkeypatch.setattr(rig.controller._context.resolver_sync, "_service", names)
     await rig.network()
     await rig.endpoint("web")
-    box = await rig.join("c1", "web")
-    assert names.adopted == [("c1", box.inode)]
+    sandbox = await rig.join("c1", "web")
+    assert names.adopted == [("c1", sandbox.inode)]
     await rig.network("bar")
     await rig.endpoint("web", "bar")
     await rig.join("c1", "web", "bar")  # they are there
@@ -360,7 +360,7 @@ async def test_join_opens_the_resolver_sockets_with_the_namespace(
     await rig.join("c2", "alone", "none")  # it has no interface, and will not ask
     await rig.endpoint("app", "host")
     await rig.join("c3", "app", "host")
-    assert names.adopted == [("c1", box.inode)]
+    assert names.adopted == [("c1", sandbox.inode)]
 
 
 async def test_network_labels_are_kept_over_a_restart(rig: CoreInProcess) -> None:
@@ -375,10 +375,10 @@ async def test_pending_parent_updates_over_the_limit_keep_the_latest(rig: CoreIn
     endpoint = await rig.endpoint("peer")
     network = rig.controller.networks.find("foo")
     parents = rig.controller.sandboxes.parents
-    box = Sandbox(container_id="c", key="/k", origin=Origin.MADE, phase=Phase.READY, sequence=1, created=0.0)
+    sandbox = Sandbox(container_id="c", key="/k", origin=Origin.MADE, phase=Phase.READY, sequence=1, created=0.0)
     for index in range(5):
         address = IPv4Address("192.0.2.1")
         updates = [ParentUpdate(endpoint_id=endpoint.id, name=f"n{index}-{n}", address=address) for n in range(1024)]
-        box = parents.with_pending(box, network, updates)
-    assert len(box.parent_updates) == MAX_PENDING
-    assert (box.parent_updates[0].name, box.parent_updates[-1].name) == ("n1-0", "n4-1023")
+        sandbox = parents.with_pending(sandbox, network, updates)
+    assert len(sandbox.parent_updates) == MAX_PENDING
+    assert (sandbox.parent_updates[0].name, sandbox.parent_updates[-1].name) == ("n1-0", "n4-1023")

@@ -361,9 +361,9 @@ async def test_store_upgrade_keeps_every_record_and_a_backup(path: Path, version
     records = Records(store, Events())
     await records.load()
     (network,), (endpoint,) = records.networks(), records.endpoints()
-    (box,), (attachment,) = records.sandboxes(), records.attachments()
+    (sandbox,), (attachment,) = records.sandboxes(), records.attachments()
 
-    assert (network.name, endpoint.name, box.container_id) == ("blue", "web", "web-1")
+    assert (network.name, endpoint.name, sandbox.container_id) == ("blue", "web", "web-1")
     assert (endpoint.labels, endpoint.ports[0].host_port) == ({"tier": "front"}, 8080)
     assert (str(attachment.address), attachment.interface) == ("172.16.1.2/24", "eth0")
     assert records.cursor(network.id) == "172.16.1.2"
