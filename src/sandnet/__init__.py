@@ -6,7 +6,7 @@ command line imports this package.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # type checkers take it as true; the module typing takes longer than the whole CNI plugin
 
 if TYPE_CHECKING:
     from sandnet.errors import Error as Error

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import sandnet
 from sandnet.cni import PluginError, quoted, run, socket_path
 from sandnet.cni.exchange import DaemonAwayError, _answer
 from sandnet.cni.replies import error, reason, versions
 from sandnet.wire.cni_versions import NEWEST, VERSIONS
+
+SOURCE = Path(str(sandnet.__file__)).parents[1]
 
 
 @pytest.mark.parametrize("text", ["c1", "/run/netns/blue", "IP=10.1.1.1;MAC=02:00", "a b&c=d#%", "\udcff", "é"])
@@ -63,3 +69,12 @@ def test_answer_of_another_dialect_is_recognised() -> None:
 def test_messages_repeat_the_version(configuration: bytes, version: str) -> None:
     assert json.loads(versions(configuration)) == {"cniVersion": version, "supportedVersions": list(VERSIONS)}
     assert json.loads(error(configuration, 11, "away")) == {"cniVersion": version, "code": 11, "msg": "away"}
+
+
+def test_plugin_loads_none_of_the_slow_modules() -> None:
+    """Each would take as long as the rest of the plugin: a runtime starts it for every interface."""
+    program = (
+        f"import sys; sys.path.append({str(SOURCE)!r}); import sandnet.cni, sandnet.cni.exchange; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert not {"typing", "re", "enum", "json", "socket", "msgspec"} & {*done.stdout.split()}
