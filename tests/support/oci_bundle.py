@@ -94,7 +94,7 @@ class OciRuntime:
 
     def close(self) -> None:
         """Delete the containers that are left."""
-        for container in self._containers:
+        for container in reversed(self._containers):  # a group inside of another one goes first
             self.delete(container)
 
     def _do(self, *words: str) -> subprocess.CompletedProcess[str]:
