@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sandnet.stores.sqlite.backups import INTERVAL
 from tests.support.daemon import SANDNET, RefusedError, RunningDaemon
 from tests.support.traffic import until
 
@@ -161,7 +162,7 @@ def test_state_copy_is_written_after_a_quiet_interval(daemon: RunningDaemon) -> 
         found = run(copy, query) if copy.exists() else []
         return bool(found) and json.loads(str(found[0][0], "utf-8"))["phase"] == "ready"
 
-    until(holds)
+    until(holds, 2 * INTERVAL)  # the copy of what a start changes may have come before
 
 
 def state(daemon: RunningDaemon, *words: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sandnet.stores.sqlite.backups import INTERVAL
 from tests.e2e.test_events import stream
 from tests.e2e.test_repair import repaired
 from tests.e2e.test_restart import talk_until
@@ -54,8 +55,9 @@ def without_state(daemon: RunningDaemon) -> None:
     shutil.rmtree(daemon.state)
 
 
-def has_a_copy(daemon: RunningDaemon) -> bool:
-    return (daemon.state / "sandnet.db.backup").exists()
+def copy_has(daemon: RunningDaemon, text: bytes) -> bool:
+    copy = daemon.state / "sandnet.db.backup"
+    return copy.exists() and text in copy.read_bytes()
 
 
 @pytest.mark.parametrize("lose", [zeroed, without_copies, without_state])
@@ -66,7 +68,7 @@ def test_state_loss_keeps_traffic_and_objects(
     daemon.start()
     daemon.api.network("foo", ipv6=True)
     web = daemon.sandbox("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP), labels={"tier": "front"})
-    until(lambda: has_a_copy(daemon))
+    until(lambda: copy_has(daemon, b'"tier"'), 2 * INTERVAL)
     daemon.api.network("apart", internal=True)  # neither it nor what follows is in the copy
     peer, alone = daemon.sandbox("foo", "peer"), daemon.sandbox("apart", "alone")
     web.serve("web", 80)

@@ -37,6 +37,8 @@ class Backups:
         self._job: asyncio.Future[None] | None = None
         self._earliest = 0.0
         self._pending = False
+        """Whether there are changes without a backup."""
+        self._closing = False
         self.problem = ""
         """Why the last backup failed; empty: it succeeded."""
         self.damage = ""
@@ -46,11 +48,11 @@ class Backups:
         """Schedule a backup, because the store has changed."""
         self._pending = True
         if self._timer is None and self._job is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(loop.time() + self._delay, self._earliest), self._start)
+            self._schedule()
 
     async def close(self) -> None:
         """Write a last backup if there are changes without one, and stop the thread."""
+        self._closing = True
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -61,6 +63,10 @@ class Backups:
             while self._job is not None:
                 await asyncio.wait([self._job])
         self._thread.close(wait=False)
+
+    def _schedule(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(max(loop.time() + self._delay, self._earliest), self._start)
 
     def _start(self) -> None:
         self._timer, self._pending = None, False
@@ -76,3 +82,5 @@ class Backups:
         self.damage = str(failure) if damaged else ""
         if failure:
             _log.warning("%s", self.problem, exc_info=None if isinstance(failure, Error) else failure)
+        if self._pending and not self._closing:  # changed while the file was copied
+            self._schedule()
