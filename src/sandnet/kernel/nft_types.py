@@ -192,7 +192,7 @@ _PARTS: Final = dict(
         *_named(_Part(16, _address), "ip6 saddr", "ip6 daddr", "ipv6_addr"),
         *_named(_Part(4, _mark), "meta mark"),
         *_named(_Part(4, _host_decimal), "meta length"),
-        *_named(_Part(2, _decimal), "th sport", "th dport", "tcp dport", "inet_service"),
+        *_named(_Part(2, _decimal), "th sport", "th dport", "inet_service"),
         *_named(_Part(1, _decimal), "meta l4proto", "inet_proto", "nf_proto"),
         *_named(_Part(6, _hexadecimal), "@ll,48,48"),
         *_named(_Part(16, _hexadecimal), "@th,64,128"),

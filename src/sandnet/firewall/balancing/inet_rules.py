@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sandnet.firewall.balancing.flow_learning import hashed
 from sandnet.firewall.balancing.service_elements import SLOTS
 from sandnet.model import Affinity
 
+_FAMILIES: Final = (("ip", 4), ("ip6", 6))
+_PORT: Final = "meta l4proto . th dport . meta length"
+
 
 def inet_maps() -> str:
-    """Return the maps of the inet table to addresses, one for each kind of destination and each affinity.
-
-    The ports of their keys are declared as those of TCP, and hold for every protocol.
-    """
+    """Return the maps of the inet table to addresses, one for each kind of destination and each affinity."""
     lines = []
     for affinity in Affinity:
-        for ip, version in (("ip", 4), ("ip6", 6)):
-            port = "meta l4proto . tcp dport . meta length"
+        for ip, version in _FAMILIES:
             lines += [
-                f"  map span{version}_{affinity} {{ typeof {port} : {ip} daddr; flags interval; }}",
-                f"  map one_span{version}_{affinity} {{ typeof {ip} daddr . {port} : {ip} daddr; flags interval; }}",
+                f"  map span{version}_{affinity} {{ typeof {_PORT} : {ip} daddr; flags interval; }}",
+                f"  map one_span{version}_{affinity} {{ typeof {ip} daddr . {_PORT} : {ip} daddr; flags interval; }}",
                 f"  map own{version}_{affinity} {{ typeof {ip} daddr . meta length : {ip} daddr; }}",
             ]
     return "\n".join(lines) + "\n"
@@ -32,11 +33,11 @@ def inet_port_maps() -> str:
     """
     lines = []
     for affinity in Affinity:
-        for ip, version in (("ip", 4), ("ip6", 6)):
-            port, target = "meta l4proto . tcp dport . meta length", f"{ip} daddr . th dport"
+        for ip, version in _FAMILIES:
+            target = f"{ip} daddr . th dport"
             lines += [
-                f"  map any{version}_{affinity} {{ typeof {port} : {target}; }}",
-                f"  map one{version}_{affinity} {{ typeof {ip} daddr . {port} : {target}; }}",
+                f"  map any{version}_{affinity} {{ typeof {_PORT} : {target}; }}",
+                f"  map one{version}_{affinity} {{ typeof {ip} daddr . {_PORT} : {target}; }}",
             ]
     return "\n".join(lines) + "\n"
 
