@@ -15,7 +15,7 @@ from tests.crash.daemon_case import CrashDaemon
 from tests.crash.engine_scenarios import ENGINE_SCENARIOS, VERBS_THAT_CHANGE
 from tests.crash.fault_scenarios import FAULT_SCENARIOS, REPAIRED
 from tests.crash.harness import THOROUGH, Harness
-from tests.crash.scenarios import NAMED, SETTINGS, Setting
+from tests.crash.scenarios import NAMED, SETTINGS, Setting, join_made
 from tests.crash.starts import Starts
 from tests.crash.steps import READS, base_of, found_steps, parts
 from tests.support.network_host import unavailable
@@ -40,6 +40,16 @@ def test_call_is_atomic_across_a_daemon_kill_at_any_step(daemon: CrashDaemon, se
     harness = Harness(daemon, setting)
     harness.run()
     assert harness.deaths
+    daemon.clear()
+
+
+def test_join_without_a_pool_is_atomic_across_a_kill_at_any_step(daemon: CrashDaemon) -> None:
+    config = daemon.folder / "config.toml"
+    config.write_text(config.read_text() + "prepared_sandboxes = 0\n")
+    daemon.start()
+    harness = Harness(daemon, join_made)
+    harness.run()
+    assert any("SandboxPool.prepare" in step for step in harness.interrupted)
     daemon.clear()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RunningDaemon, mapping
+from tests.support.network_host import eventually
 from tests.support.traffic import Place, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -177,12 +178,11 @@ def test_health_names_what_ipv6_lacks_in_read_only_parameters(
     sh("mount", "--bind", "/proc/sys/net/ipv6", "/proc/sys/net/ipv6")
     sh("mount", "-o", "remount,bind,ro", "/proc/sys/net/ipv6")
     fresh_world.start()
-    health = fresh_world.api.get("/healthz")
-    (bridge,) = [each for each in health["drivers"] if each["name"] == "bridge"]
+    eventually(lambda: fresh_world.api.get("/healthz")["problems"] == [], 20)  # once the resolver has started
+    (bridge,) = [each for each in fresh_world.api.get("/healthz")["drivers"] if each["name"] == "bridge"]
     assert bridge["available"]
     assert "net/ipv6/conf/all/forwarding is 0, not 1" in bridge["reason"]
     assert "net/ipv6/conf/default/disable_ipv6 is 1, not 0" in bridge["reason"]
-    assert health["problems"] == []
     fresh_world.api.network("foo")
 
 
