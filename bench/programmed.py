@@ -91,7 +91,7 @@ def single_network() -> Network:
         created=0.0,
         options=NetworkOptions(),
         link="snb0",
-        ipv4=Subnet(prefix=PREFIX, bridge=IPv4Interface(f"{gateway}/{PREFIX.prefixlen}"), gateway=gateway),
+        ipv4=Subnet(prefix=PREFIX, host_address=IPv4Interface(f"{gateway}/{PREFIX.prefixlen}"), gateway=gateway),
     )
 
 

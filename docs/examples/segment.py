@@ -60,7 +60,7 @@ class SegmentDriver:
         net = replace(net, link=bridge_name(net.id), options=replace(net.options, internal=True, ipv6=False))
         occupied = await self._workers.run(self._kernel.host.occupied, {other.link for other in others} | {net.link})
         subnet = plan_ipv4(net, others, occupied, self._pools)
-        return replace(net, ipv4=replace(subnet, bridge=None, gateway=None))
+        return replace(net, ipv4=replace(subnet, host_address=None, gateway=None))
 
     async def create_network(self, net: Network) -> Network:
         """Make the bridge, and let the packet filter know the network."""

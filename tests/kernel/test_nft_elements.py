@@ -27,8 +27,10 @@ from tests.support.network_host import Host
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
 from tests.unit.firewall.test_antispoofing_rules import NET
 
-NET4 = Subnet(prefix=IPv4Network("10.9.0.0/24"), bridge=IPv4Interface("10.9.0.1/24"), gateway=IPv4Address("10.9.0.1"))
-NET6 = Subnet(prefix=IPv6Network("fd09::/64"), bridge=IPv6Interface("fd09::1/64"), gateway=IPv6Address("fd09::1"))
+NET4 = Subnet(
+    prefix=IPv4Network("10.9.0.0/24"), host_address=IPv4Interface("10.9.0.1/24"), gateway=IPv4Address("10.9.0.1")
+)
+NET6 = Subnet(prefix=IPv6Network("fd09::/64"), host_address=IPv6Interface("fd09::1/64"), gateway=IPv6Address("fd09::1"))
 SECRET = hash_seeds.new_secret()
 HOST = HostState(max_flows=1000)
 UNFILLED = {"closed_families", "open_links"}
@@ -155,7 +157,7 @@ def test_unknown_output_leaves_the_script_to_the_library(
     assert read_elements(host, firewall) == everything()
 
 
-def test_messages_that_the_kernel_refuses_leave_the_script_to_the_library(
+def test_refused_messages_leave_the_script_to_the_library(
     host: Host, firewall: Nftables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nftables, "MANY", 1)

@@ -93,10 +93,14 @@ class BalancedHost:
             options=NetworkOptions(ipv6=True, **options),
             link="snb0",
             ipv4=Subnet(
-                prefix=IPv4Network("10.9.0.0/24"), bridge=IPv4Interface("10.9.0.1/24"), gateway=IPv4Address("10.9.0.1")
+                prefix=IPv4Network("10.9.0.0/24"),
+                host_address=IPv4Interface("10.9.0.1/24"),
+                gateway=IPv4Address("10.9.0.1"),
             ),
             ipv6=Subnet(
-                prefix=IPv6Network("fd09::/64"), bridge=IPv6Interface("fd09::1/64"), gateway=IPv6Address("fd09::1")
+                prefix=IPv6Network("fd09::/64"),
+                host_address=IPv6Interface("fd09::1/64"),
+                gateway=IPv6Address("fd09::1"),
             ),
         )
         self.driver = self.new_driver()

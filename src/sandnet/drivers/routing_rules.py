@@ -87,6 +87,8 @@ class RoutingRules:
         known, routes = self._known.get(net.id, (None, []))
         if known is not net:
             subnets = [subnet for subnet in (net.ipv4, net.ipv6) if subnet]
-            routes = [BridgeRoute(sub.prefix, net.link, sub.bridge.ip if sub.bridge else None) for sub in subnets]
+            routes = [
+                BridgeRoute(sub.prefix, net.link, sub.host_address.ip if sub.host_address else None) for sub in subnets
+            ]
             self._known[net.id] = net, routes
         return routes

@@ -82,7 +82,9 @@ def subnet4(net: Network, prefix: IPv4Network, bridge: IPv4Interface | None) -> 
     if options.ip_range and not options.ip_range.subnet_of(prefix):
         raise invalid(f"ip_range {options.ip_range} is outside subnet {prefix}", code="range_outside_subnet")
     gateway: IPv4Address | None = options.gateway or own.ip
-    return Subnet(prefix=prefix, bridge=own, gateway=None if options.internal else gateway, range=options.ip_range)
+    return Subnet(
+        prefix=prefix, host_address=own, gateway=None if options.internal else gateway, range=options.ip_range
+    )
 
 
 def plan_ipv6(net: Network, others: Sequence[Network], occupied: Sequence[Prefix]) -> Subnet | None:
@@ -103,7 +105,7 @@ def plan_ipv6(net: Network, others: Sequence[Network], occupied: Sequence[Prefix
         refuse_overlap(net, prefix, others, occupied)
     gateway = options.gateway_ipv6 or prefix[1]
     own = IPv6Interface((gateway, prefix.prefixlen))
-    return Subnet(prefix=prefix, bridge=own, gateway=None if options.internal else gateway)
+    return Subnet(prefix=prefix, host_address=own, gateway=None if options.internal else gateway)
 
 
 def refuse_overlap(net: Network, prefix: Prefix, others: Sequence[Network], occupied: Sequence[Prefix]) -> None:
@@ -126,7 +128,7 @@ def refuse_overlap(net: Network, prefix: Prefix, others: Sequence[Network], occu
 
 def addresses(net: Network) -> tuple[Interface, ...]:
     """Return the host's own addresses on the network's bridge."""
-    return tuple(subnet.bridge for subnet in (net.ipv4, net.ipv6) if subnet and subnet.bridge)
+    return tuple(subnet.host_address for subnet in (net.ipv4, net.ipv6) if subnet and subnet.host_address)
 
 
 def _prefixes(networks: Sequence[Network]) -> list[Prefix]:

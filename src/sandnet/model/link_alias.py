@@ -95,12 +95,12 @@ def network_alias(net: Network) -> str:
     flags = "".join(letter for letter, (name, value) in OPTIONS.items() if getattr(options, name) == value)
     flags += "p" if net.predefined else ""
     gateways = [
-        subnet.gateway if subnet and subnet.bridge and subnet.gateway != subnet.bridge.ip else None
+        subnet.gateway if subnet and subnet.host_address and subnet.gateway != subnet.host_address.ip else None
         for subnet in (net.ipv4, net.ipv6)
     ]
     values = (
-        ("4", net.ipv4 and net.ipv4.bridge),
-        ("6", net.ipv6 and net.ipv6.bridge),
+        ("4", net.ipv4 and net.ipv4.host_address),
+        ("6", net.ipv6 and net.ipv6.host_address),
         ("g", gateways[0]),
         ("h", gateways[1]),
         ("r", options.ip_range),

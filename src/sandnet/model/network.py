@@ -81,8 +81,8 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True):
     """The subnet of a network in one address family."""
 
     prefix: Prefix
-    bridge: Interface | None = None
-    """The host's own address on the network's bridge."""
+    host_address: Interface | None = msgspec.field(default=None, name="bridge")
+    """The host's own address on the network; stored as ``bridge``."""
     gateway: Address | None = None
     """Next hop of the sandboxes' default route."""
     range: Prefix | None = None

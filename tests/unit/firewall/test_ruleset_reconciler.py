@@ -30,7 +30,9 @@ from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attach
 P = ParamSpec("P")
 T = TypeVar("T")
 
-WHERE = Subnet(prefix=IPv4Network("10.9.0.0/24"), bridge=IPv4Interface("10.9.0.1/24"), gateway=IPv4Address("10.9.0.1"))
+WHERE = Subnet(
+    prefix=IPv4Network("10.9.0.0/24"), host_address=IPv4Interface("10.9.0.1/24"), gateway=IPv4Address("10.9.0.1")
+)
 NET = Network(
     id="n", name="net", driver="bridge", phase=Phase.READY, sequence=1, created=0.0, link="snb0", ipv4=WHERE
 )  # fmt: skip

@@ -67,9 +67,9 @@ def networks(draw: st.DrawFn) -> Network:
         created=1795000000.0,
         options=options,
         ipv4=Subnet(
-            prefix=own.network, bridge=own, gateway=None if options.internal else gateway, range=options.ip_range
+            prefix=own.network, host_address=own, gateway=None if options.internal else gateway, range=options.ip_range
         ),
-        ipv6=Subnet(prefix=own6.network, bridge=own6, gateway=gateway6) if own6 else None,
+        ipv6=Subnet(prefix=own6.network, host_address=own6, gateway=gateway6) if own6 else None,
         link=f"snb{number[:10]}",
         predefined=draw(st.booleans()),
     )
@@ -154,7 +154,7 @@ def net(**options: object) -> Network:
     own = IPv4Interface("10.9.0.1/24")
     return Network(
         id="0" * 64, name="foo", driver="bridge", phase=Phase.READY, sequence=1, created=1.0, link="snb0000000000",
-        options=NetworkOptions(**options), ipv4=Subnet(prefix=own.network, bridge=own, gateway=own.ip),  # type: ignore[arg-type]
+        options=NetworkOptions(**options), ipv4=Subnet(prefix=own.network, host_address=own, gateway=own.ip),  # type: ignore[arg-type]
     )  # fmt: skip
 
 

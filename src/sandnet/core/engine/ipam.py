@@ -241,7 +241,7 @@ def _gateway(net: Network | None, prefix: Prefix, address: Address | None) -> In
     subnet = (net.ipv4 if prefix.version == 4 else net.ipv6) if net else None
     if subnet is None:
         return ip_interface((address or prefix[1], prefix.prefixlen))
-    own = subnet.gateway or (subnet.bridge.ip if subnet.bridge else None)
+    own = subnet.gateway or (subnet.host_address.ip if subnet.host_address else None)
     if own is None or address not in (None, own):
         message = f"the gateway of {subnet.prefix} is {own}, not {address}"
         raise Error(Kind.CONFLICT, message, "leave the gateway out", "address_taken")

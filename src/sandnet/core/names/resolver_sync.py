@@ -166,7 +166,7 @@ def _queried_inside(sandbox: Sandbox, networks: Sequence[Network]) -> tuple[Addr
     """
     subnets = [subnet for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
     internal_only = all(net.options.internal for net in networks)
-    own = set() if internal_only else {subnet.bridge.ip for subnet in subnets if subnet.bridge}
+    own = set() if internal_only else {subnet.host_address.ip for subnet in subnets if subnet.host_address}
     anywhere = internal_only and sandbox.origin is Origin.JOINED
     return tuple(
         server

@@ -44,7 +44,7 @@ TIMEOUT = 1.0
 """Seconds to wait for a busy object: the lock's holder is changing it, and the next comparison checks it again."""
 RELEASED = "the namespace that the container came with is gone for good: it was made to leave its networks"
 NOT_OURS = "not repaired: who mounts /proc/sys must set it"
-LEFT_OVER = "it bears our mark and no record claims it: it is left over, and keeps a place on its bridge"
+LEFT_OVER = "it has the mark of sandnet and no record claims it: it takes room on the host"
 
 
 class Reconciler:

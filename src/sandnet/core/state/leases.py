@@ -149,7 +149,7 @@ def _pool(subnet: Subnet | None, held: set[Address], last: str) -> Addresses | N
     if subnet is None:
         return None
     reserved: set[Address] = {
-        address for address in (subnet.gateway, subnet.bridge.ip if subnet.bridge else None) if address
+        address for address in (subnet.gateway, subnet.host_address.ip if subnet.host_address else None) if address
     }
     taken = {address for address in held if address.version == subnet.prefix.version and address in subnet.prefix}
     return Addresses(subnet.prefix, subnet.range, reserved, taken, ip_address(last) if last else None)

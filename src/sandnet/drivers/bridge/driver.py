@@ -274,7 +274,7 @@ class BridgeDriver:
 def _bridge_addresses(net: Network, att: Attachment) -> tuple[Address, ...]:
     """Return the bridge's addresses in the families that the attachment has."""
     families = ((net.ipv4, att.address), (net.ipv6, att.address_ipv6))
-    return tuple(subnet.bridge.ip for subnet, own in families if own and subnet and subnet.bridge)
+    return tuple(subnet.host_address.ip for subnet, own in families if own and subnet and subnet.host_address)
 
 
 def _shared(address: AnyInterface | None, own: AnyInterface | None) -> AnyInterface | None:

@@ -48,8 +48,10 @@ def network_from_alias(driver: str, link: Link, alias: NetworkAlias, sequence: i
         sequence=sequence,
         created=created_of(alias),
         options=options,
-        ipv4=Subnet(prefix=own.network, bridge=own, gateway=None if internal else gateway, range=options.ip_range),
-        ipv6=Subnet(prefix=own6.network, bridge=own6, gateway=None if internal else gateway6) if own6 else None,
+        ipv4=Subnet(
+            prefix=own.network, host_address=own, gateway=None if internal else gateway, range=options.ip_range
+        ),
+        ipv6=Subnet(prefix=own6.network, host_address=own6, gateway=None if internal else gateway6) if own6 else None,
         link=link.name,
         predefined="p" in alias.flags,
     )
