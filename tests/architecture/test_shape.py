@@ -10,13 +10,14 @@ from statistics import median
 
 import pytest
 
-from tests.architecture.source import imports, label, modules, tree
+from tests.architecture.source import REPOSITORY, imports, label, modules, tree
 
 LONGEST_FILE = 400
 LONGEST_PROTOCOL_FILE = 500
 """A file of protocols or records is read by looking something up: splitting one is worse than its length."""
 PROTOCOL_FILES = {"base.py", "types.py", "observation.py"}
 MODULES_IN_A_FOLDER = 16
+LONGEST_TEST_NAME = 60
 SAME_NAME = {
     "base.py": "what a room asks of its implementations",
     "errors.py": "kinds of failure, and their HTTP answers",
@@ -68,6 +69,12 @@ def test_modules_have_a_docstring_stating_their_purpose(path: Path) -> None:
 def test_modules_are_within_the_length_limit(path: Path) -> None:
     longest = LONGEST_PROTOCOL_FILE if path.name in PROTOCOL_FILES else LONGEST_FILE
     assert len(path.read_text().splitlines()) <= longest
+
+
+def test_names_of_tests_are_short() -> None:
+    files = (REPOSITORY / "tests").rglob("test_*.py")
+    names = {name for file in files for name in re.findall(r"^ *(?:async )?def (test_\w+)", file.read_text(), re.M)}
+    assert not {name for name in names if len(name) > LONGEST_TEST_NAME}
 
 
 def test_folder_has_few_enough_modules() -> None:

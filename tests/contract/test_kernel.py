@@ -50,7 +50,7 @@ def plugged(case: KernelCase, veth: Veth = VETH) -> None:
     case.kernel.links.plug(KEY, veth)
 
 
-def test_neighbours_of_absent_bridges_and_unknown_addresses_are_forgotten(case: KernelCase) -> None:
+def test_forgetting_absent_bridges_and_addresses_is_success(case: KernelCase) -> None:
     case.kernel.links.forget_neighbours("snb7", [IPv4Address("172.20.0.2")])
     plugged(case, VETH._replace(bridge_addresses=(IPv4Address("172.20.0.1"), IPv6Address("fd00:20::1"))))
     for _ in range(2):
@@ -134,7 +134,7 @@ def test_discarded_sandbox_leaves_no_link(case: KernelCase) -> None:
     eventually(lambda: case.kernel.links.find(prepared.host_link) is None)
 
 
-def test_prepared_link_that_another_program_deleted_is_made_by_plug(case: KernelCase) -> None:
+def test_deleted_prepared_link_is_made_again_by_plug(case: KernelCase) -> None:
     case.kernel.links.ensure_bridge(BRIDGE)
     prepared = case.kernel.pool.prepare()
     veth = prepared_veth(prepared)

@@ -264,7 +264,7 @@ def test_container_id_is_free_again_when_its_namespace_has_ended(daemon: Running
     eventually(lambda: not (daemon.pinned() or daemon.api.get("/services")))
 
 
-def test_empty_namespace_stays_attached_while_its_path_leads_there(daemon: RunningDaemon) -> None:
+def test_empty_namespace_stays_attached_while_its_path_exists(daemon: RunningDaemon) -> None:
     """Others are reclaimed in the meantime, so the check of unused namespaces has run."""
     runtime = Runtime(daemon)
     stays = daemon.host.container()

@@ -51,7 +51,7 @@ def test_containerd_containers_reach_each_other_by_name(machine: RuntimeMachine)
     eventually(lambda: not services(machine))
 
 
-def test_container_without_del_is_reclaimed_after_a_killed_daemon(machine: RuntimeMachine) -> None:
+def test_container_without_del_is_reclaimed_after_a_kill(machine: RuntimeMachine) -> None:
     machine.ctr_run("d1", "/bin/sleep", "1000")
     machine.ctr_run("d2", "/bin/sleep", "1000")
     machine.kill_daemon()

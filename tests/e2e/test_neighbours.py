@@ -36,7 +36,7 @@ def test_host_and_sandbox_keep_entries_for_each_other(daemon: RunningDaemon, int
     assert not kept(daemon.here)
 
 
-def test_entries_of_killed_containers_and_of_moved_addresses_are_right(daemon: RunningDaemon) -> None:
+def test_neighbour_entries_follow_kills_and_moved_addresses(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
     sandboxes = [daemon.sandbox("foo", name) for name in ("one", "two", "three")]
     service = sandboxes[0]

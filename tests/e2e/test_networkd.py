@@ -132,7 +132,7 @@ def test_documented_files_keep_networkd_from_links_and_rules(fresh_world: Runnin
     networkd.stop()
 
 
-def test_routing_rule_returns_after_networkd_removed_foreign_ones(fresh_world: RunningDaemon, web: Sandbox) -> None:
+def test_routing_rule_returns_after_networkd_removed_it(fresh_world: RunningDaemon, web: Sandbox) -> None:
     daemon = fresh_world
     connect(daemon)
     eventually(lambda: len(rules(daemon)) == 2)

@@ -58,7 +58,7 @@ def services(running: RunningDaemon) -> list[str]:
 
 
 @pytest.mark.parametrize("name", list(RUNTIMES))
-def test_containers_of_a_runtime_reach_each_other_and_leave_nothing(running: RunningDaemon, name: str) -> None:
+def test_runtime_containers_reach_each_other_and_leave_nothing(running: RunningDaemon, name: str) -> None:
     before = running.facts()
     runtime = OciRuntime(running, name)
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def test_container_is_on_each_network_of_its_annotation(running: RunningDaemon, 
     assert services(running) == []
 
 
-def test_failed_hook_leaves_nothing_and_the_container_is_not_started(running: RunningDaemon, runc: OciRuntime) -> None:
+def test_failed_hook_leaves_nothing_and_starts_no_container(running: RunningDaemon, runc: OciRuntime) -> None:
     before = running.facts()
     bundle = runc.bundle("c1", {"sandnet.network": "front,absent"})
     done = runc.start("c1", bundle)
@@ -161,7 +161,7 @@ def test_hook_called_twice_attaches_once(running: RunningDaemon, runc: OciRuntim
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_second_runtime_with_the_same_id_takes_nothing_from_the_first(running: RunningDaemon, runc: OciRuntime) -> None:
+def test_second_runtime_with_one_id_takes_nothing_of_the_first(running: RunningDaemon, runc: OciRuntime) -> None:
     start(runc, "c1", WEB)
     other = OciRuntime(running, "runc", "other-root")
     with ExitStack() as stack:
@@ -187,7 +187,7 @@ def test_service_of_another_maker_is_not_removed(daemon: RunningDaemon) -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "silent"])
-def test_without_a_daemon_the_container_is_refused_within_seconds(
+def test_container_is_refused_within_seconds_without_a_daemon(
     running: RunningDaemon, runc: OciRuntime, how: str
 ) -> None:
     bundle = runc.bundle("c1", WEB)
@@ -205,9 +205,7 @@ def test_without_a_daemon_the_container_is_refused_within_seconds(
         running.host.sh("kill", "-CONT", str(running.process.pid))
 
 
-def test_deletion_without_a_daemon_succeeds_and_the_daemon_removes_the_rest(
-    running: RunningDaemon, runc: OciRuntime
-) -> None:
+def test_deletion_without_a_daemon_is_completed_by_the_daemon(running: RunningDaemon, runc: OciRuntime) -> None:
     start(runc, "c1", WEB)
     running.kill()
     deleted = runc.delete("c1")

@@ -55,7 +55,7 @@ def join(running: RunningDaemon, name: str, reference: str) -> None:
     running.api.join("front", name, name, running_container=reference)
 
 
-def test_running_container_is_found_by_its_id_and_removed_at_its_end(running: RunningDaemon, runc: OciRuntime) -> None:
+def test_running_container_is_found_by_id_and_removed_at_its_end(running: RunningDaemon, runc: OciRuntime) -> None:
     identifier = secrets.token_hex(32)
     pid = start(runc, "web", identifier)
     start(runc, "other", secrets.token_hex(32))
@@ -111,7 +111,7 @@ def test_prefix_that_two_containers_have_is_refused(running: RunningDaemon, runc
     assert "means more than one container" in caught.value.message
 
 
-def test_group_inside_a_container_does_not_pass_as_another_container(running: RunningDaemon, runc: OciRuntime) -> None:
+def test_inner_group_does_not_pass_as_another_container(running: RunningDaemon, runc: OciRuntime) -> None:
     outer, forged = secrets.token_hex(32), secrets.token_hex(32)
     pid = start(runc, "outer", outer)
     start(runc, "inner", f"{outer}/docker-{forged}.scope")

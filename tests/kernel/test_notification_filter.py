@@ -83,7 +83,7 @@ def test_changes_of_links_with_an_unwanted_prefix_do_not_arrive(host: Host) -> N
         assert links(subscription) == [(RTM_DELLINK, "snv0123456789")]
 
 
-def test_subscription_without_a_filter_still_works_where_the_kernel_takes_none(host: Host) -> None:
+def test_subscription_works_where_the_kernel_takes_no_filter(host: Host) -> None:
     with host.run(partial(subscribed, 1 << 20)) as subscription:
         subscription.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER: a further filter is refused
         attach(subscription, ())

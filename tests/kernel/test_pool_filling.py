@@ -217,7 +217,7 @@ asyncio.run(main())
 """
 
 
-def test_ordinary_user_has_a_pool_and_a_limit_of_namespaces_is_reported(host: Host) -> None:
+def test_ordinary_user_has_a_pool_and_sees_its_namespace_limit(host: Host) -> None:
     root = Path(__file__).parents[2]
     user = ("unshare", "--user", "--map-root-user", "--net", "--mount-proc", "--fork", "--pid")
     printed = host.sh("env", f"PYTHONPATH={root}", *user, sys.executable, "-c", USER_NAMESPACE)

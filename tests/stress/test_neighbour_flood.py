@@ -61,7 +61,7 @@ def victim(daemon: RunningDaemon) -> Sandbox:
     return sandbox
 
 
-def test_new_connections_and_joins_work_while_a_sandbox_fills_the_neighbour_table(
+def test_joins_and_connections_work_with_a_full_neighbour_table(
     daemon: RunningDaemon, victim: Sandbox, version: int
 ) -> None:
     host = HOST_ADDRESS if version == 4 else HOST_ADDRESS6

@@ -16,5 +16,5 @@ assert gc.get_freeze_count() > before + 10_000 > 10 * len(gc.get_objects())
 """
 
 
-def test_what_exists_at_the_start_is_left_out_of_garbage_collections() -> None:
+def test_objects_of_the_start_are_not_garbage_collected() -> None:
     subprocess.run([sys.executable, "-c", SPARED], check=True, timeout=60)

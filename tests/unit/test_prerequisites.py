@@ -30,7 +30,7 @@ def install(folder: Path, name: str, content: bytes = ELF) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_advice_on_a_bare_machine_names_everything_and_the_command(bare: Path) -> None:
+def test_advice_on_a_bare_machine_names_packages_and_command(bare: Path) -> None:
     assert advice() == (
         "the library libnftables.so.1, the library libseccomp.so.2, the program nft and the program ip are missing on "
         "this machine: apt-get install libnftables1 libseccomp2 nftables iproute2"
@@ -70,7 +70,7 @@ def test_unreachable_daemon_hint_begins_with_what_is_missing(bare: Path, error: 
     assert unreachable("unix:///run/x", 1.0, error).hint == f"{advice()}; {START_HINT}"
 
 
-def test_unreachable_remote_daemon_hint_names_nothing_of_this_machine(bare: Path) -> None:
+def test_remote_daemon_hint_names_nothing_of_this_machine(bare: Path) -> None:
     assert unreachable("tcp://far:1", 1.0, ConnectionRefusedError()).hint == START_HINT
 
 

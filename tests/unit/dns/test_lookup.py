@@ -307,7 +307,7 @@ def test_query_variants_share_one_cached_reply_fitted_to_each() -> None:
     assert len(table.replies.by_client["box"].verbatim) == 1
 
 
-def test_repeated_query_gets_its_reply_without_a_lookup_until_the_names_change() -> None:
+def test_repeated_query_needs_no_lookup_until_the_names_change() -> None:
     table = TABLE.changed(EXTERNAL)
     first = resolve(table, EXTERNAL, query := question(b"\3web\0"), tcp=False, turn=0)
     assert isinstance(first, bytes)
@@ -320,7 +320,7 @@ def test_repeated_query_gets_its_reply_without_a_lookup_until_the_names_change()
     assert answers(dns.message.from_wire(last)) == ["10.0.0.9"]
 
 
-def test_rotated_or_long_replies_are_not_kept_for_repeated_queries() -> None:
+def test_rotated_or_long_replies_are_not_kept_for_repetitions() -> None:
     table = TABLE.changed(EXTERNAL)
     for name in (b"\4pool\0", b"\4many\0"):
         resolve(table, EXTERNAL, question(name), tcp=True, turn=0)

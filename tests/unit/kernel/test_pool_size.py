@@ -28,7 +28,7 @@ def test_pool_does_not_grow_beyond_its_limit() -> None:
     assert size.target == 20
 
 
-def test_pool_halves_after_each_idle_period_down_to_its_least_size() -> None:
+def test_pool_halves_when_idle_down_to_its_least_size() -> None:
     size = PoolSize(PoolLimits(8, 128))
     burst(size, 56, 0)
     sizes = []

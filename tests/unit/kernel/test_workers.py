@@ -94,7 +94,7 @@ async def test_many_short_jobs_stay_within_the_thread_limit() -> None:
     eventually(lambda: not workers.hanging())
 
 
-async def test_job_that_ends_in_the_moment_of_its_cancellation_does_not_hang() -> None:
+async def test_job_cancelled_as_it_ends_does_not_hang() -> None:
     workers = Workers()
     running = asyncio.create_task(workers.run(str, 1))
     while not workers._running:  # noqa: ASYNC110 - it begins in the next round of the event loop

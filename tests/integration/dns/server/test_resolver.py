@@ -91,7 +91,7 @@ class Slow:
         asyncio.get_running_loop().call_soon(self._count)
 
 
-async def test_questions_that_arrive_together_over_tcp_are_spread_over_iterations() -> None:
+async def test_questions_of_one_tcp_segment_are_spread_over_iterations() -> None:
     near, far = socket.socketpair()
     far.sendall(framed(bytes(12)) * 100)
     far.shutdown(socket.SHUT_WR)

@@ -179,7 +179,7 @@ async def test_address_of_an_endpoint_is_refused_to_a_second_one(engine: PluginE
         await engine.address(pool, address.partition("/")[0])
 
 
-async def test_replay_of_pool_gateway_and_addresses_has_the_same_answers(engine: PluginEngine) -> None:
+async def test_replayed_ipam_requests_have_the_same_answers(engine: PluginEngine) -> None:
     network, pool = await engine.network()
     gateway = await engine.address(pool, **GATEWAY)
     claimed = [(await engine.endpoint(network, pool))[1] for _ in range(3)]

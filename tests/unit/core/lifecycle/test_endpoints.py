@@ -77,7 +77,7 @@ def store_of(rig: NamedCore) -> GatedStore:
     return rig.store
 
 
-async def test_endpoint_without_ports_is_created_and_deleted_by_one_commit_each(rig: NamedCore) -> None:
+async def test_endpoint_without_ports_takes_one_commit_each_way(rig: NamedCore) -> None:
     before = store_of(rig).commits
     await rig.endpoint("one")
     assert store_of(rig).commits == before + 1
@@ -85,7 +85,7 @@ async def test_endpoint_without_ports_is_created_and_deleted_by_one_commit_each(
     assert store_of(rig).commits == before + 2
 
 
-async def test_endpoint_with_ports_is_recorded_before_its_ports_are_published(rig: NamedCore) -> None:
+async def test_endpoint_is_recorded_before_its_ports_are_published(rig: NamedCore) -> None:
     before = store_of(rig).commits
     await rig.endpoint("one", port_mapping=(mapping(8080),))
     assert store_of(rig).commits == before + 2
@@ -140,9 +140,7 @@ async def test_refused_deletion_leaves_the_endpoint_with_its_name(rig: NamedCore
     assert not rig.answers("one", network)
 
 
-async def test_address_of_a_deleted_endpoint_is_released_after_its_name_is_gone(
-    rig: NamedCore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_address_is_released_after_its_name_is_gone(rig: NamedCore, monkeypatch: pytest.MonkeyPatch) -> None:
     network, endpoint = rig.controller.networks.find("foo"), await rig.endpoint("one")
     assert endpoint.address
     unnamed = asyncio.get_running_loop().create_future()

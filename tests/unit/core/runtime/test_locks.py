@@ -64,7 +64,7 @@ async def test_shorter_wait_than_the_deadline_is_respected() -> None:
                 pass
 
 
-async def test_timeout_of_the_block_itself_is_not_taken_for_a_busy_lock() -> None:
+async def test_timeout_of_the_block_is_not_taken_for_a_busy_lock() -> None:
     with pytest.raises(TimeoutError):
         async with Locks().hold("a"):
             raise TimeoutError

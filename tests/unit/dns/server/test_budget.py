@@ -105,7 +105,7 @@ async def test_work_charged_from_elsewhere_defers_later_work(clock: Clock) -> No
     assert turns >= 3
 
 
-async def test_stall_of_the_machine_costs_a_client_two_iterations_at_most(clock: Clock) -> None:
+async def test_stall_of_the_machine_costs_two_iterations_at_most(clock: Clock) -> None:
     mine = Budget()
     assert mine.begin()
     clock.now += 1000 * SLICE

@@ -18,7 +18,7 @@ CHAINS = """\
 SCRIPT = in_place("inet t", SETS, CHAINS) + "add chain bridge t other\nadd set bridge t more { type ifname; }\n"
 
 
-def test_table_in_place_is_declared_then_flushed_then_given_rules() -> None:
+def test_table_in_place_is_declared_flushed_and_filled() -> None:
     first, flushed, second = SCRIPT.partition("flush chain inet t accepted\nflush chain inet t forward\n")
     assert "iifname vmap" not in first
     assert "hook forward" in first
@@ -45,7 +45,7 @@ def test_removals_empty_chains_before_they_delete_them() -> None:
     ]
 
 
-def test_maps_to_replace_are_deleted_after_the_rules_and_declared_again() -> None:
+def test_maps_to_replace_are_deleted_after_the_rules() -> None:
     script = in_place("inet t", SETS, CHAINS, "  map again { type ifname : verdict; }\n")
     first, _, second = script.partition("delete map inet t again\n")
     assert "map again" in first  # so that there is one to delete

@@ -269,7 +269,7 @@ def synced(path: Path) -> list[tuple[object, ...]]:
     return found
 
 
-def test_checkpoint_copies_the_log_into_the_file_and_is_no_foreign_change(path: Path) -> None:
+def test_checkpoint_copies_the_log_and_is_no_foreign_change(path: Path) -> None:
     file = FileGuard(path)
     before, _ = file.open()
     file.write(before, [(Put("a", b"1"),)], durable=False)
@@ -281,7 +281,7 @@ def test_checkpoint_copies_the_log_into_the_file_and_is_no_foreign_change(path: 
     file.close(contents)
 
 
-def test_checkpoint_after_any_break_leaves_the_repair_to_the_next_check(path: Path, broken: tuple[Break, str]) -> None:
+def test_checkpoint_leaves_a_repair_to_the_next_check(path: Path, broken: tuple[Break, str]) -> None:
     file = FileGuard(path)
     before, _ = file.open()
     file.write(before, [(Put("a", b"1"),)], durable=True)

@@ -255,7 +255,7 @@ async def test_closing_during_a_pending_checkpoint_ends(path: Path) -> None:
     assert key_in_file(path, "a")
 
 
-async def test_commit_that_ends_in_the_moment_of_its_cancellation_does_not_hang() -> None:
+async def test_commit_cancelled_as_it_ends_does_not_hang() -> None:
     pending = store_module._PendingCommit((Put("a", b""),), durable=True)
     waiting = asyncio.create_task(pending.wait())
     await asyncio.wait([waiting], timeout=0)
