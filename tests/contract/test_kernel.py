@@ -598,7 +598,7 @@ def test_missing_host_requirements_are_all_reported(case: KernelCase) -> None:
 
 
 def is_readable(watched: ProcessHandle, seconds: float) -> bool:
-    """Whether the descriptor says so in time."""
+    """Whether the descriptor reports so in time."""
     waiting = select.poll()
     waiting.register(watched.fileno(), select.POLLIN)
     return bool(waiting.poll(seconds * 1000))

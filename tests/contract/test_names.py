@@ -130,9 +130,9 @@ async def test_replacing_names_leaves_exactly_the_new_ones(case: NameServiceCase
 async def test_explain_returns_the_record_behind_a_name(case: NameServiceCase) -> None:
     sandbox = case.asker("box", "front")
     await case.service.apply(sandbox, names("front", "e1", "web", "10.0.0.2"))
-    told = await case.service.explain("box", "web")
-    assert (told.source, told.network, told.owners) == ("network", "id-front", ("e1",))
-    assert told.answers == (ip_address("10.0.0.2"),)
+    reported = await case.service.explain("box", "web")
+    assert (reported.source, reported.network, reported.owners) == ("network", "id-front", ("e1",))
+    assert reported.answers == (ip_address("10.0.0.2"),)
     assert (await case.service.explain("box", "example.org")).source == "upstream"
 
 

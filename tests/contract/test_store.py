@@ -199,8 +199,11 @@ async def test_commits_during_watch_start_are_reported_exactly_once(
     watch = store.watch("k/")
     seen: list[str] = []
     while len(seen) < BACKLOG:
-        news = await following(watch)
-        seen += [entry.key for entry in (news.entries if isinstance(news, Snapshot) else news.puts)]
+        notifications = await following(watch)
+        seen += [
+            entry.key
+            for entry in (notifications.entries if isinstance(notifications, Snapshot) else notifications.puts)
+        ]
     await asyncio.gather(*commits)
 
     assert sorted(seen) == [f"k/{n}" for n in range(BACKLOG)]

@@ -22,15 +22,15 @@ CHANGES = ("post", "put", "patch", "delete")
 def interrupts(*operations: str) -> Callable[[S], S]:
     """Say of a scenario which operations it interrupts; the harness holds it to that."""
 
-    def said(setting: S) -> S:
+    def printed(setting: S) -> S:
         setting.operations = operations  # type: ignore[attr-defined]
         return setting
 
-    return said
+    return printed
 
 
 def operations_of(setting: Callable[..., object]) -> tuple[str, ...]:
-    """What was said of it."""
+    """What was reported of it."""
     found: tuple[str, ...] = getattr(setting, "operations", ())
     return found
 

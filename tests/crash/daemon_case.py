@@ -1,4 +1,4 @@
-"""A host whose daemons are forked, and can be told where to die."""
+"""A host whose daemons are forked, and can be instructed where to die."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READY = 3.0
 """Seconds that a daemon may take from its fork until it serves, after whatever crash."""
 QUIET = 0.15
 """Seconds without a step after which an operation's background work is done (the reaper waits for 0.05)."""
-PATIENCE = 10.0
+DEADLINE = 10.0
 """Seconds for what takes a moment."""
 
 
@@ -112,7 +112,7 @@ class CrashDaemon(RunningDaemon):
         os.kill(self._child, 15)
 
     def is_serving(self) -> bool:
-        """Whether it said so.
+        """Whether it reported so.
 
         Raises:
             AssertionError: it is dead.
@@ -129,7 +129,7 @@ class CrashDaemon(RunningDaemon):
 
     def ended(self) -> int:
         """Wait for the end of the process; its exit status, negative when it was a signal."""
-        assert self._has_ended(PATIENCE), f"it goes on: {self.log}"
+        assert self._has_ended(DEADLINE), f"it goes on: {self.log}"
         os.close(self._watched)
         child, self._child = self._child, 0
         return self._ask(do="wait", pid=child)

@@ -1,4 +1,4 @@
-"""A process that has all the daemon needs, and forks one whenever it is told to.
+"""A process that has all the daemon needs, and forks one on request.
 
 Python takes half a second to start and to import the daemon, and a tenth of one to put its routes together; a fork
 takes 10 ms. What changes nothing on the host is therefore done once, before: the routes, and the look at what the
@@ -55,7 +55,7 @@ def prepare() -> None:
 
     http_server.create_app = ready_made  # type: ignore[attr-defined]
     host.missing_features = lambda: dict(missing)  # type: ignore[attr-defined]
-    # what comes by the clock would come amid anything: repairs and copies have scenarios of their own
+    # what comes by the clock would come during anything: repairs and copies have scenarios of their own
     drift_watcher.POLL_INTERVAL = drift_watcher.LONGEST_PAUSE = drift_watcher.FIRST_SCAN_DELAY = PUT_OFF
     backups.Backups.__init__.__defaults__ = (PUT_OFF, PUT_OFF)
 

@@ -41,7 +41,7 @@ def service_forced(daemon: CrashDaemon) -> Stage:
 
 @interrupts("DELETE /networks/{network}/endpoints/{endpoint}?force")
 def endpoint_forced(daemon: CrashDaemon) -> Stage:
-    """An endpoint goes with its container, whose namespace is somebody else's."""
+    """An endpoint goes with its container, whose namespace is another program's."""
     theirs = daemon.host.container()
     daemon.api.network("foo", **FOO)
 
@@ -54,7 +54,7 @@ def endpoint_forced(daemon: CrashDaemon) -> Stage:
     return Stage(forth, back, theirs=[theirs.path], ports=HELD, back_is_one=False)
 
 
-def buried(daemon: CrashDaemon) -> Stage:
+def removed(daemon: CrashDaemon) -> Stage:
     """A container's process is killed: it is taken off both of its networks, its endpoints stay."""
     theirs = daemon.host.container()
     daemon.api.network("foo", **FOO)
@@ -72,7 +72,7 @@ def buried(daemon: CrashDaemon) -> Stage:
     return Stage(forth, back, theirs=[theirs.path], ports=HELD, back_is_one=False)
 
 
-def endpoint_buried(daemon: CrashDaemon) -> Stage:
+def endpoint_removed(daemon: CrashDaemon) -> Stage:
     """The process that an endpoint is tied to is killed: it goes, with the container behind it."""
     life = _Life(daemon.host.container())
     daemon.api.network("foo", **FOO)
@@ -93,7 +93,7 @@ def repaired(daemon: CrashDaemon) -> Stage:
     daemon.api.network("bar", **BAR)
     daemon.api.endpoint("bar", "other")
     daemon.api.join("bar", "other", "c3")
-    link, veth = f"snb{daemon.api.told('foo')['id'][:10]}", daemon.host_link("c1")
+    link, veth = f"snb{daemon.api.reported('foo')['id'][:10]}", daemon.host_link("c1")
 
     def forth() -> None:
         hosts = daemon.api.get("/sandboxes/c3", verbose="true")["hosts_path"]
@@ -103,7 +103,7 @@ def repaired(daemon: CrashDaemon) -> Stage:
         daemon.host.sh("ip", "link", "delete", link)
         daemon.host.sh("ip", "link", "delete", veth)
         daemon.host.sh("ip", "link", "add", "snv0123456789", "type", "veth", "peer", "name", "stray0")
-        assert _mended(daemon) >= REPAIRED - {"sandbox"}
+        assert _repaired(daemon) >= REPAIRED - {"sandbox"}
 
     return Stage(forth, lambda: None, ports=HELD, back_is_one=False, differs=False, twice=False)
 
@@ -126,7 +126,7 @@ def pinned_again(daemon: CrashDaemon) -> Stage:
         if not daemon.api.get("/sandboxes"):
             daemon.api.join("foo", "web", "c1")
         eventually(lambda: _unmounted(daemon, daemon.pinned()[0]), 5)
-        assert "sandbox" in _mended(daemon)
+        assert "sandbox" in _repaired(daemon)
 
     return Stage(forth, back, ports=HELD, back_is_one=False, twice=False)
 
@@ -143,7 +143,7 @@ def _unmounted(daemon: CrashDaemon, path: str) -> bool:
 
 
 FAULT_SCENARIOS: tuple[Setting, ...] = (
-    network_forced, service_forced, endpoint_forced, buried, endpoint_buried, repaired, pinned_again,
+    network_forced, service_forced, endpoint_forced, removed, endpoint_removed, repaired, pinned_again,
 )  # fmt: skip
 
 
@@ -163,7 +163,7 @@ class _Life:
         """Kill it, and wait until no key of the store begins so.
 
         Raises:
-            httpx.ConnectError: the daemon is dead, and nobody notices anything.
+            httpx.ConnectError: the daemon is dead, and nothing notices it.
         """
         if self._process:
             self._process.kill()
@@ -189,15 +189,15 @@ def _publish(daemon: CrashDaemon, *containers: str) -> None:
         daemon.api.post("/services/web/backend", container_id=container)
 
 
-def _mended(daemon: CrashDaemon) -> set[str]:
+def _repaired(daemon: CrashDaemon) -> set[str]:
     """The kinds of drift that were repaired, until there is none: the kernel takes a moment to clear away what goes
     with a namespace."""
     kinds: set[str] = set()
 
     def is_whole() -> bool:
-        told = daemon.api.post("/reconcile", fix=True)["drift"]
-        kinds.update(drift["kind"] for drift in told if drift["done"] == "repaired")
-        return not told
+        reported = daemon.api.post("/reconcile", fix=True)["drift"]
+        kinds.update(drift["kind"] for drift in reported if drift["done"] == "repaired")
+        return not reported
 
     eventually(is_whole)
     return kinds

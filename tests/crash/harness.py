@@ -30,7 +30,7 @@ TRIES = 8
 fails the test."""
 SECOND_MISSES = 0.1
 """Share of second deaths, in the start after a death, that may not come. What that start has to clean up depends on how
-far the killed daemon's other threads and the kernel came meanwhile, so it is not the same each time. (What every start
+far the killed daemon's other threads and the kernel came by then, so it is not the same each time. (What every start
 does is interrupted in ``starts``, and there, as in calls, none may be missed.)"""
 GATHERED = frozenset({"Links.reap", "Firewall.forget_flows"})
 """Work that is gathered in the background (``kernel.rounds``). How often it is done depends on how much came while it

@@ -76,7 +76,7 @@ class Aliases:
             for form, spelled in _spellings(text).items():
                 self._add(name, {f"{what}{form}": spelled})
 
-    def told(self, text: str) -> str:
+    def reported(self, text: str) -> str:
         """The text with names in it."""
         return self._pattern.sub(lambda found: self._names[found[0]], text)
 
@@ -98,12 +98,12 @@ def facts(daemon: CrashDaemon, *, theirs: Sequence[str] = (), ports: Sequence[tu
     Args:
         world: the host.
         theirs: paths of namespaces that are not ours and may be joined.
-        ports: (socket type, port) pairs of which is told whether somebody holds them.
+        ports: (socket type, port) pairs of which is reported whether another program holds them.
     """
     held = entries(daemon)
     aliases = Aliases({key: json.loads(value) for key, value in held.items() if _is_record(key)})
     found: dict[str, Iterator[str] | list[str]] = {
-        "store": _told_store(held),
+        "store": _reported_store(held),
         "rules": _rules(daemon.host.sh("nft", "list", "ruleset"), aliases),
         "mounts": daemon.host.run(_mounts),
         "files": daemon.host.run(
@@ -111,11 +111,11 @@ def facts(daemon: CrashDaemon, *, theirs: Sequence[str] = (), ports: Sequence[tu
         ),
         "sysctls": daemon.host.run(_sysctls, {"all", "default", *daemon.links()}),
         "ports": daemon.host.run(_held, ports),
-        "api": _told_api(daemon),
+        "api": _reported_api(daemon),
     }
     for name, path in {"host": "", **{path: path for path in daemon.pinned()}, **_numbered(theirs)}.items():
         found[f"namespace {name}"] = _network(daemon, path, aliases)
-    return {name: tuple(sorted(aliases.told(line) for line in lines)) for name, lines in found.items()}
+    return {name: tuple(sorted(aliases.reported(line) for line in lines)) for name, lines in found.items()}
 
 
 def difference(now: Facts, wanted: Facts) -> str:
@@ -143,7 +143,7 @@ def entries(daemon: CrashDaemon) -> dict[str, str]:
     return {key: value.decode() if isinstance(value, bytes) else value for key, value in rows}
 
 
-def _told_store(held: dict[str, str]) -> list[str]:
+def _reported_store(held: dict[str, str]) -> list[str]:
     """Keys, and what phase records are in; not the cursors, which say only where to go on."""
     phases = {key: json.loads(value)["phase"] for key, value in held.items() if _is_record(key)}
     return [f"{key} {phases.get(key, '')}" for key in held if not key.startswith("cursor/")]
@@ -155,7 +155,7 @@ def _rules(text: str, aliases: Aliases) -> list[str]:
 
 
 def _sorted_elements(text: str, aliases: Aliases) -> str:
-    elements = [" ".join(aliases.told(element).split()) for element in text.split(",")]
+    elements = [" ".join(aliases.reported(element).split()) for element in text.split(",")]
     if len(elements) > _MANY:
         elements = [*{_BUCKET.sub("# : ", element) for element in elements}]
     return "\n".join(["elements:", *sorted(elements)])
@@ -175,7 +175,7 @@ def _files_below(folder: Path, aliases: Aliases) -> Iterator[str]:
         mode = path.lstat().st_mode
         text = ""
         if (path.parent.parent.name == "sandboxes" or path.parent.name == "engine") and stat.S_ISREG(mode):
-            text = " / ".join(sorted(aliases.told(path.read_text()).splitlines()))
+            text = " / ".join(sorted(aliases.reported(path.read_text()).splitlines()))
         if not path.name.startswith("sandnet.db"):  # the store's own files come and go
             yield f"{path} {stat.filemode(mode)} {text}"
 
@@ -214,7 +214,7 @@ def _is_held(kind: int, port: int) -> bool:
     return False
 
 
-def _told_api(daemon: CrashDaemon) -> list[str]:
+def _reported_api(daemon: CrashDaemon) -> list[str]:
     if not daemon.is_running():
         return ["(no daemon)"]
     health = daemon.api.get("/healthz")
@@ -235,8 +235,8 @@ def _answers(daemon: CrashDaemon) -> list[str]:
     lines = []
     for sandbox in daemon.api.get("/sandboxes"):
         for name in _ASKED:
-            told = daemon.api.get("/dns/explain", **{"name": name, "from": sandbox["id"]})
-            lines += [f"names {sandbox['id']} {name}{line}" for line in _flat(told)]
+            reported = daemon.api.get("/dns/explain", **{"name": name, "from": sandbox["id"]})
+            lines += [f"names {sandbox['id']} {name}{line}" for line in _flat(reported)]
     return lines
 
 
@@ -256,14 +256,14 @@ def _numbered(paths: Sequence[str]) -> dict[str, str]:
 
 def _network(daemon: CrashDaemon, path: str, aliases: Aliases) -> list[str]:
     try:
-        told = daemon.host.sh("sh", "-c", f"printf '{_BATCH}' | ip -d -j -b -", namespace=path)
+        reported = daemon.host.sh("sh", "-c", f"printf '{_BATCH}' | ip -d -j -b -", namespace=path)
     except FileNotFoundError:
         return ["(gone)"]
     decoder, documents, at = json.JSONDecoder(), [], 0
-    while at < len(told.rstrip()):
-        document, at = decoder.raw_decode(told, at)
+    while at < len(reported.rstrip()):
+        document, at = decoder.raw_decode(reported, at)
         documents.append(document)
-        while at < len(told) and told[at].isspace():
+        while at < len(reported) and reported[at].isspace():
             at += 1
     links, addresses, routes, neighbours, rules = documents
     if daemon.is_running():  # its pool comes and goes; nothing of it may be left when the daemon is dead
@@ -285,15 +285,17 @@ def _network(daemon: CrashDaemon, path: str, aliases: Aliases) -> list[str]:
 
 
 def _link(link: dict[str, Any], aliases: Aliases) -> str:
-    told = {field: link.get(field) for field in _LINK_FIELDS}
-    told["flags"] = sorted(_FLAGS & set(link["flags"]))
+    reported = {field: link.get(field) for field in _LINK_FIELDS}
+    reported["flags"] = sorted(_FLAGS & set(link["flags"]))
     info = link.get("linkinfo", {})
-    told["kind"] = info.get("info_kind")
+    reported["kind"] = info.get("info_kind")
     port = info.get("info_slave_data", {})
-    told["port"] = {key: port.get(key) for key in ("hairpin", "isolated", "learning", "neigh_suppress") if key in port}
-    if told["address"] and aliases.told(str(told["address"])) == told["address"]:
-        told["address"] = "(any)"
-    return f"link {json.dumps(told)}"
+    reported["port"] = {
+        key: port.get(key) for key in ("hairpin", "isolated", "learning", "neigh_suppress") if key in port
+    }
+    if reported["address"] and aliases.reported(str(reported["address"])) == reported["address"]:
+        reported["address"] = "(any)"
+    return f"link {json.dumps(reported)}"
 
 
 def _route(route: dict[str, Any]) -> str:
@@ -301,7 +303,7 @@ def _route(route: dict[str, Any]) -> str:
     return f"route {json.dumps(_with_table({field: route[field] for field in fields if field in route}))}"
 
 
-def _with_table(told: dict[str, Any]) -> dict[str, Any]:
+def _with_table(reported: dict[str, Any]) -> dict[str, Any]:
     """Tables of ours are numbered by the index of an interface, which is another one after each join."""
-    ours = str(told.get("table", "")).isdecimal() and int(told["table"]) >= TABLES
-    return told | ({"table": "of ours"} if ours else {})
+    ours = str(reported.get("table", "")).isdecimal() and int(reported["table"]) >= TABLES
+    return reported | ({"table": "of ours"} if ours else {})

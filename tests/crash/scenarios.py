@@ -144,7 +144,7 @@ def join_second(daemon: CrashDaemon) -> Stage:
 
 
 def join_second_path(daemon: CrashDaemon) -> Stage:
-    """A second network in a sandbox whose namespace is somebody else's."""
+    """A second network in a sandbox whose namespace is another program's."""
     theirs = daemon.host.container()
     daemon.api.network("foo", **FOO)
     daemon.api.network("bar", **BAR)
@@ -181,12 +181,12 @@ def join_over_files(daemon: CrashDaemon) -> Stage:
 
 
 def join_parents(daemon: CrashDaemon) -> Stage:
-    """Another container is told a name of the one that comes; leaving does not take it back."""
+    """Another container receives a name of the one that joins; leaving does not take it back."""
     daemon.api.network("foo", **FOO)
     daemon.api.endpoint("foo", "peer")
     daemon.api.endpoint("foo", "web")
     daemon.api.join("foo", "peer", "neighbour")
-    ident = daemon.api.told("foo", "peer")["id"]
+    ident = daemon.api.reported("foo", "peer")["id"]
     updates = [{"endpoint_id": ident, "name": "www", "address": "10.9.1.77"}]
     forth, back = _joining(daemon, "foo", "web", "c1", parent_updates=updates)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sandnet.config import load
 from sandnet.statefile import export_state
-from tests.crash.daemon_case import PATIENCE, CrashDaemon
+from tests.crash.daemon_case import DEADLINE, CrashDaemon
 from tests.crash.harness import CONVERGED, TRIES, may_stay_away, moments
 from tests.crash.host_state import Facts, difference, facts
 from tests.crash.scenarios import BAR, FOO, HELD, PORTS
@@ -132,23 +132,23 @@ class Starts:
         self._world.stop()  # now there is a copy
         lose()
         steps = [step for step in self._recorded_start(alive=True) if step.name.startswith(only)]
-        after = _told_of_objects(self._look())
+        after = _reported_of_objects(self._look())
         assert steps
         for step in self._each(steps):
             self._world.stop()
             lose()
             if self._dies(step, self._world.begin):
                 self._world.start()
-            self._expect(f"start without the state, killed {step}, started again", after, _told_of_objects)
+            self._expect(f"start without the state, killed {step}, started again", after, _reported_of_objects)
         self._world.down()
 
     def imported(self) -> None:
         """``sandnet state import`` over a state that is another one."""
         self._world.start()
         self._furnish()
-        old = _told_of_objects(self._look())
+        old = _reported_of_objects(self._look())
         self._change(keep=True)
-        new = _told_of_objects(self._look())
+        new = _reported_of_objects(self._look())
         config = load(str(self._world.folder / "config.toml"), {"state_dir": str(self._world.state)})
         export_state(config, str(self._world.folder / "document"))
         self._world.api.delete("/networks/changed")
@@ -165,7 +165,7 @@ class Starts:
             self._world.stop()
             self._dies(step, self._world.begin_import, ends=True)
             self._world.start()
-            self._expect(f"import, killed {step}", new if "changed" in self._names() else old, _told_of_objects)
+            self._expect(f"import, killed {step}", new if "changed" in self._names() else old, _reported_of_objects)
             self._world.stop()
         self._world.down()
 
@@ -244,7 +244,7 @@ class Starts:
         """
         self._world.die_at(step)
         begin()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + DEADLINE
         while self._world.is_running() and (ends or "sandnet: ready" not in self._world.log):
             assert time.monotonic() < deadline, f"neither ready nor dead: {self._world.log}"
             time.sleep(0.002)
@@ -266,7 +266,7 @@ class Starts:
             assert time.monotonic() < deadline, f"{what}\n{difference(now, wanted)}\n{self._world.log}"
 
 
-def _told_of_objects(found: Facts) -> Facts:
-    """Without what says that the state was lost, and when, and which event was the last."""
-    told = tuple(line for line in found["api"] if not line.startswith("healthz"))
-    return {**found, "api": told, "store": tuple(line for line in found["store"] if not line.startswith("event/"))}
+def _reported_of_objects(found: Facts) -> Facts:
+    """Without what reports that the state was lost, and when, and which event was the last."""
+    reported = tuple(line for line in found["api"] if not line.startswith("healthz"))
+    return {**found, "api": reported, "store": tuple(line for line in found["store"] if not line.startswith("event/"))}

@@ -217,13 +217,13 @@ def install(recorder: Recorder) -> None:
     """Make every step of this process tell the recorder; for good."""
     for name, (owner, attribute) in found_steps().items():
         if name not in READS:
-            setattr(owner, attribute, told(recorder, name, getattr(owner, attribute)))
-    Netlink.call = told(recorder, "netlink", Netlink.call, inner=True)  # type: ignore[method-assign]
+            setattr(owner, attribute, reported(recorder, name, getattr(owner, attribute)))
+    Netlink.call = reported(recorder, "netlink", Netlink.call, inner=True)  # type: ignore[method-assign]
     for name in SYSTEM_CALLS:
         call = getattr(syscalls, name)
-        _replace_everywhere(call, told(recorder, name, call, inner=True))
+        _replace_everywhere(call, reported(recorder, name, call, inner=True))
     for name, work in STORE_WORK.items():
-        _replace_everywhere(work, told(recorder, name, work))
+        _replace_everywhere(work, reported(recorder, name, work))
     _replace_everywhere(sqlite_file.connect, _traced(recorder, sqlite_file.connect))
     sys.addaudithook(lambda event, args: _audit(recorder, event, args))
 
@@ -232,8 +232,8 @@ _inside = threading.local()
 """What step the thread is in: its ``name``."""
 
 
-def told(recorder: Recorder, name: str, call: Callable[..., Any], *, inner: bool = False) -> Callable[..., Any]:
-    """The call, with its two edges told. An inner one is named after what it is part of."""
+def reported(recorder: Recorder, name: str, call: Callable[..., Any], *, inner: bool = False) -> Callable[..., Any]:
+    """The call, with its two edges noted. An inner one is named after what it is part of."""
     if inspect.iscoroutinefunction(call):
 
         @wraps(call)

@@ -81,16 +81,16 @@ def test_every_protocol_method_is_a_step_or_a_known_read() -> None:
 
 
 def test_every_mutating_rest_operation_is_interrupted() -> None:
-    said = {operation for setting in (*SETTINGS, *FAULT_SCENARIOS) for operation in operations_of(setting)}
-    assert said == changing_operations()
+    printed = {operation for setting in (*SETTINGS, *FAULT_SCENARIOS) for operation in operations_of(setting)}
+    assert printed == changing_operations()
 
 
 def test_every_mutating_verb_of_engines_is_interrupted() -> None:
-    said = {operation for setting in ENGINE_SCENARIOS for operation in operations_of(setting)}
-    assert said == VERBS_THAT_CHANGE
+    printed = {operation for setting in ENGINE_SCENARIOS for operation in operations_of(setting)}
+    assert printed == VERBS_THAT_CHANGE
 
 
 def test_repair_of_every_kind_of_drift_is_interrupted() -> None:
-    told = re.findall(r"``(\w+)``", inspect.getsource(wire.Drift).partition("object: str")[0])
+    reported = re.findall(r"``(\w+)``", inspect.getsource(wire.Drift).partition("object: str")[0])
     held_again = {"port"}  # a socket of the daemon and nothing else: a start after a kill does the same
-    assert set(told) == REPAIRED | held_again
+    assert set(reported) == REPAIRED | held_again

@@ -20,7 +20,7 @@ SOLICITATION, ADVERTISEMENT = 133, 134
 
 
 class Router:
-    """Advertises itself on the link ``r0`` of a namespace, when told to and when asked."""
+    """Advertises itself on the link ``r0`` of a namespace, when instructed to and when asked."""
 
     def __init__(self, daemon: RunningDaemon) -> None:
         self._world = daemon

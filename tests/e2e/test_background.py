@@ -1,4 +1,4 @@
-"""``sandnet daemon --detach`` returns when the daemon serves, or says why it does not."""
+"""``sandnet daemon --detach`` returns when the daemon serves, or reports why it does not."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PATHS = ["../x", "..", "a/../../b", "/etc/passwd", "a b", "a\nb", ".", "-x", "a"
 
 
 def refused(daemon: RunningDaemon, method: str, path: str, **how: Any) -> int:
-    """The status of a refusal, which says what is wrong."""
+    """The status of a refusal, which reports what is wrong."""
     response = daemon.api.http.request(method, path, **how)
     assert response.status_code in DOCUMENTED, (path, how, response.text)
     body = response.json()

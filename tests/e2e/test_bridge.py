@@ -56,7 +56,7 @@ def test_internal_network_reaches_only_its_own_sandboxes(daemon: RunningDaemon) 
     assert one.reaches(two.address6)
     assert one.sh("ip", "route", "show", "default") == ""
     one.sh("ip", "route", "add", "default", "dev", "eth0")
-    gateway = str(ip_network(daemon.api.told("foo")["subnets"][0])[1])
+    gateway = str(ip_network(daemon.api.reported("foo")["subnets"][0])[1])
     one.sh("ip", "route", "replace", "default", "via", gateway)
     assert not one.reaches(OUTSIDE_ADDRESS, 0.4)
     assert not one.reaches(other.address, 0.4)
@@ -126,7 +126,7 @@ def test_adopted_bridge_reaches_its_members_and_is_restored(daemon: RunningDaemo
         assert one.address.startswith("10.7.0.")
         assert one.reaches(two.address)
         assert one.reaches(OUTSIDE_ADDRESS)
-        assert daemon.api.told("foo")["subnets"] == ["10.7.0.0/24"]
+        assert daemon.api.reported("foo")["subnets"] == ["10.7.0.0/24"]
         daemon.api.clear()
         assert "theirs" in daemon.links()
         assert sh("ip", "-o", "address", "show", "theirs") == before
@@ -187,7 +187,7 @@ def test_chosen_subnets_do_not_overlap_host_routes(daemon: RunningDaemon) -> Non
         chosen = []
         for i in range(8):
             daemon.api.network(f"n{i}")
-            chosen.append(ip_network(daemon.api.told(f"n{i}")["subnets"][0]))
+            chosen.append(ip_network(daemon.api.reported(f"n{i}")["subnets"][0]))
         assert all(net.prefixlen == 24 for net in chosen)
         assert not [net for net in chosen for route in busy if net.overlaps(ip_network(route))]
         assert len(set(chosen)) == 8
@@ -197,7 +197,7 @@ def test_chosen_subnets_do_not_overlap_host_routes(daemon: RunningDaemon) -> Non
 
 
 def test_subnet_holding_a_nameserver_is_not_chosen(daemon: RunningDaemon) -> None:
-    chosen = ip_network(daemon.api.told(daemon.api.network("probe"))["subnets"][0])
+    chosen = ip_network(daemon.api.reported(daemon.api.network("probe"))["subnets"][0])
     daemon.api.delete("/networks/probe")
     upcoming = [ip_network((int(chosen.network_address) + 256 * i, 24)) for i in range(3)]
     resolv_conf = daemon.folder / "host-resolv.conf"
@@ -205,7 +205,7 @@ def test_subnet_holding_a_nameserver_is_not_chosen(daemon: RunningDaemon) -> Non
     resolv_conf.write_text("".join(f"nameserver {net[53]}\n" for net in upcoming))
     try:
         daemon.api.network("foo")
-        assert ip_network(daemon.api.told("foo")["subnets"][0]) not in upcoming
+        assert ip_network(daemon.api.reported("foo")["subnets"][0]) not in upcoming
     finally:
         resolv_conf.write_text(text)
 
@@ -227,11 +227,11 @@ def test_host_route_overlapping_a_network_emits_a_warning(daemon: RunningDaemon)
             with pytest.raises(RefusedError, match=r"10\.9\.0\.0/16"):
                 daemon.api.network("late", subnet="10.9.2.0/24")
             daemon.cli("network", "create", "--subnet", "10.9.2.0/24", "--allow-overlap", "late")
-            *_, told = reader.until(lambda event: event["action"] == "warning")
+            *_, reported = reader.until(lambda event: event["action"] == "warning")
         finally:
             daemon.host.sh("ip", "route", "delete", *route)
-    assert (told["type"], told["name"]) == ("network", "foo")
-    assert "10.9.0.0/16" in told["problem"]
+    assert (reported["type"], reported["name"]) == ("network", "foo")
+    assert "10.9.0.0/16" in reported["problem"]
 
 
 def test_subnet_of_another_network_returns_409_naming_it(daemon: RunningDaemon) -> None:
@@ -252,10 +252,10 @@ def test_full_subnet_returns_409_until_an_endpoint_is_deleted(daemon: RunningDae
     with pytest.raises(RefusedError) as refused:
         daemon.api.endpoint("foo", "more")
     assert refused.value.status == 409
-    freed = daemon.api.told("foo", "e2")["address"]
+    freed = daemon.api.reported("foo", "e2")["address"]
     daemon.api.delete("/networks/foo/endpoints/e2")
     daemon.api.endpoint("foo", "more")
-    assert daemon.api.told("foo", "more")["address"] == freed
+    assert daemon.api.reported("foo", "more")["address"] == freed
 
 
 def test_freed_addresses_are_reused_last(daemon: RunningDaemon) -> None:
@@ -264,19 +264,19 @@ def test_freed_addresses_are_reused_last(daemon: RunningDaemon) -> None:
         daemon.api.endpoint("foo", f"e{i}")
         daemon.api.delete(f"/networks/foo/endpoints/e{i}")
     daemon.api.endpoint("foo", "next")
-    assert daemon.api.told("foo", "next")["address"] == "10.9.0.5/24"
+    assert daemon.api.reported("foo", "next")["address"] == "10.9.0.5/24"
 
 
 def test_requested_address_and_mac_are_assigned(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", subnet="10.9.0.0/24", subnet_ipv6="fd09::/64")
-    wish = {"address": "10.9.0.77", "address_ipv6": "fd09::77", "mac": "02:00:00:00:00:77"}
-    one = daemon.sandbox("foo", "one", **wish)
+    request = {"address": "10.9.0.77", "address_ipv6": "fd09::77", "mac": "02:00:00:00:00:77"}
+    one = daemon.sandbox("foo", "one", **request)
     two = daemon.sandbox("foo", "two")
     assert (one.address, one.address6, one.mac) == ("10.9.0.77", "fd09::77", "02:00:00:00:00:77")
     assert two.reaches("10.9.0.77")
     assert two.reaches("fd09::77")
     assert "02:00:00:00:00:77" in one.sh("ip", "link", "show", "eth0")
-    for field, value in wish.items():
+    for field, value in request.items():
         with pytest.raises(RefusedError, match="one") as refused:
             daemon.api.endpoint("foo", "three", **{field: value})
         assert refused.value.status == 409

@@ -117,7 +117,7 @@ def test_configured_ranges_make_the_network(daemon: RunningDaemon) -> None:
     assert [each["gateway"] for each in result["ips"]] == ["10.88.1.9", "fd00:88::1"]
     assert {each["dst"] for each in result["routes"]} == {"0.0.0.0/0", "::/0"}
     assert "mtu 1400" in daemon.place(theirs.path).sh("ip", "link", "show", "eth0")
-    assert daemon.api.told("net")["driver"] == "bridge"
+    assert daemon.api.reported("net")["driver"] == "bridge"
     runtime.delete("c1", theirs.path)
 
 

@@ -42,7 +42,7 @@ def test_containerd_containers_reach_each_other_by_name(machine: RuntimeMachine)
     one, two = machine.ctr_name("c1"), machine.ctr_name("c2")
     assert {one, two} <= services(machine)
     assert "1 packets received" in machine.ctr_exec("c1", *pings(two))
-    address = machine.daemon.api.told("web", one)["address"].partition("/")[0]
+    address = machine.daemon.api.reported("web", one)["address"].partition("/")[0]
     assert "1 packets received" in machine.ctr_exec("c2", *pings(address))
     assert "1 packets received" in machine.ctr_run("c3", *pings(one), detached=False)
     assert machine.ctr_name("c3") not in services(machine)  # in the foreground ctr sends DEL

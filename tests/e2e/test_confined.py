@@ -22,8 +22,8 @@ REPOSITORY = Path(__file__).parents[2]
 UNIT = REPOSITORY / "systemd" / "sandnet.service"
 CONFINED = Path(__file__).parents[1] / "support" / "confined_daemon.py"
 EXPOSURE = 5.7
-"""At most this, of ten, says ``systemd-analyze security``. It cannot know what hides sandboxes from the host, nor that
-the daemon may become another user so that the resolver has no right at all."""
+"""The most that ``systemd-analyze security`` may report, of ten. It cannot know what hides sandboxes from the host, nor
+that the daemon may become another user so that the resolver has no right at all."""
 HIDING = re.compile(
     r"^(?:Private(?!Users)\w+|Protect(?!Clock|Hostname)\w+|ReadOnlyPaths|ReadWritePaths|InaccessiblePaths|ExecPaths"
     r"|NoExecPaths|TemporaryFileSystem|Bind(?:ReadOnly)?Paths|Root\w+|MountFlags|MountImages|DynamicUser|LogNamespace"

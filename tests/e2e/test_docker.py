@@ -58,7 +58,7 @@ def create(docker: DockerEngine, name: str, *options: str) -> str:
 
 def test_containers_on_a_network_reach_each_other(docker: DockerEngine, daemon: RunningDaemon) -> None:
     network = create(docker, "one")
-    assert daemon.api.told(network)["id"] == network
+    assert daemon.api.reported(network)["id"] == network
     docker.container("one", "box-a")
     address = docker.container("one", "box-b")
     assert docker.pings("box-a", address)
@@ -73,7 +73,7 @@ def test_running_container_is_attached_by_its_id(docker: DockerEngine, daemon: R
     options = ("--network", "none", "--stop-signal", "KILL", "--name", "plain")
     identifier = docker("run", "-d", *options, IMAGE, "sleep", "1000")
     daemon.api.join("joined", "plain", "plain", running_container=identifier[:12])
-    address = daemon.api.told("joined", "plain")["address"].partition("/")[0]
+    address = daemon.api.reported("joined", "plain")["address"].partition("/")[0]
     assert daemon.here.reaches(address)
     docker("rm", "-f", "plain")
     eventually(lambda: daemon.api.get("/sandboxes") == [])
@@ -180,7 +180,7 @@ def test_ipv6(docker: DockerEngine, daemon: RunningDaemon) -> None:
 
 def test_options_of_sandnet_are_taken_and_others_refused(docker: DockerEngine, daemon: RunningDaemon) -> None:
     network = create(docker, "options", "-o", "mtu=1400", "-o", "icc=false")
-    assert daemon.api.told(network)["options"]["mtu"] == 1400
+    assert daemon.api.reported(network)["options"]["mtu"] == 1400
     docker.container("options", "box-a")
     address = docker.container("options", "box-b")
     assert not docker.pings("box-a", address)

@@ -30,7 +30,7 @@ NOT_RUN = {
     "runtimes.md": 1,
     "start.md": 1,
 }
-"""By page: how many of its blocks are not run. The page says why."""
+"""By page: how many of its blocks are not run. The page reports why."""
 
 
 def blocks_of(page: Path) -> list[Block]:

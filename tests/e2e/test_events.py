@@ -50,7 +50,7 @@ class Stream:
         """Whether there is an end and no event before it."""
         try:
             return not any(self._lines)
-        except httpx.RemoteProtocolError:  # the daemon was killed amid it
+        except httpx.RemoteProtocolError:  # the daemon was killed during it
             return True
 
 
@@ -96,24 +96,24 @@ def test_event_stream_reports_each_change_with_growing_numbers(daemon: RunningDa
     with stream(daemon) as events:
         assert events.content_type.startswith("application/x-ndjson")
         live_a_life(daemon)
-        told = events.until(is_end_of("foo"))
-    assert sorted(happened(event) for event in told if event["action"] != "changed") == sorted(LIFE)
-    numbers = [events.begun_at, *(event["sequence"] for event in told)]
+        reported = events.until(is_end_of("foo"))
+    assert sorted(happened(event) for event in reported if event["action"] != "changed") == sorted(LIFE)
+    numbers = [events.begun_at, *(event["sequence"] for event in reported)]
     assert all(before < after for before, after in pairwise(numbers)), numbers
-    (attached,) = (event for event in told if event["action"] == "attached")
+    (attached,) = (event for event in reported if event["action"] == "attached")
     assert (attached["container"], attached["network"], attached["object"]["state"]) == ("c1", "foo", "ready")
-    assert all("object" not in event for event in told if event["action"] in ("removed", "detached"))
+    assert all("object" not in event for event in reported if event["action"] in ("removed", "detached"))
 
 
 def test_events_since_a_number_are_replayed(daemon: RunningDaemon) -> None:
     with stream(daemon) as events:
         live_a_life(daemon)
-        told = events.until(is_end_of("foo"))
-    for start in (0, len(told) // 2):
-        since = told[start]["sequence"]
+        reported = events.until(is_end_of("foo"))
+    for start in (0, len(reported) // 2):
+        since = reported[start]["sequence"]
         with stream(daemon, since) as again:
             rest = again.until(is_end_of("foo"))
-        assert [event["sequence"] for event in rest] == [event["sequence"] for event in told[start + 1 :]]
+        assert [event["sequence"] for event in rest] == [event["sequence"] for event in reported[start + 1 :]]
 
 
 def test_both_event_readers_get_every_event(daemon: RunningDaemon) -> None:
@@ -133,9 +133,9 @@ def test_event_reader_resumes_after_a_daemon_restart(daemon: RunningDaemon, endi
     with stream(daemon, last) as events:
         assert events.begun_at >= last
         daemon.api.network("bar")
-        told = events.until(lambda event: happened(event) == Happened("network", "created", "bar"))
-    assert [event["action"] for event in told if event["action"] != "missed"] == ["created"]
-    numbers = [event["sequence"] for event in told]
+        reported = events.until(lambda event: happened(event) == Happened("network", "created", "bar"))
+    assert [event["action"] for event in reported if event["action"] != "missed"] == ["created"]
+    numbers = [event["sequence"] for event in reported]
     assert last <= numbers[0] <= numbers[-1]
     assert numbers[-1] > last
 
@@ -146,8 +146,8 @@ def test_events_since_an_old_number_start_with_a_loss_notice(daemon: RunningDaem
     daemon.start()
     with stream(daemon, 1) as events:
         daemon.api.network("bar")
-        told = events.until(lambda event: event.get("name") == "bar")
-    assert happened(told[0]) == Happened("", "missed", "")
+        reported = events.until(lambda event: event.get("name") == "bar")
+    assert happened(reported[0]) == Happened("", "missed", "")
 
 
 def test_cli_prints_events_and_continues_after_a_restart(

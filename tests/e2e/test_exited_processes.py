@@ -74,7 +74,7 @@ def test_killed_container_is_removed_within_five_seconds(
     daemon.api.network("foo")
     links = daemon.our_links()
 
-    def buried() -> float:
+    def removed() -> float:
         running = start(daemon)
         began = time.monotonic()
         kill(running)
@@ -86,7 +86,7 @@ def test_killed_container_is_removed_within_five_seconds(
         eventually(lambda: daemon.api.get("/services") == [])
         return took
 
-    took = in_time(buried, float, PROMISED)
+    took = in_time(removed, float, PROMISED)
     request.node.user_properties += [("took", took)]
 
 
@@ -99,8 +99,8 @@ def test_killed_container_joined_by_pid_leaves_only_its_endpoint(
     running = process(daemon, theirs.path)
     daemon.api.endpoint("foo", "one", mapping(80, 8080))
     sandbox = daemon.attach("foo", "one", "c1", pid=running.pid)
-    told = daemon.api.get("/sandboxes/c1", verbose="true")
-    assert (told["pid"], told["auto_remove"]) == (running.pid, True)
+    reported = daemon.api.get("/sandboxes/c1", verbose="true")
+    assert (reported["pid"], reported["auto_remove"]) == (running.pid, True)
     kill(running)
     eventually(lambda: containers(daemon) == [], SOON)
     until(lambda: daemon.facts().links == before.links)
@@ -211,11 +211,11 @@ def test_container_killed_during_downtime_is_removed_at_start(
     daemon: RunningDaemon,
 ) -> None:
     daemon.api.network("foo")
-    dead, alive = process(daemon), process(daemon)
-    daemon.sandbox("foo", "dead", join={"watch_pid": dead.pid})
+    exited, alive = process(daemon), process(daemon)
+    daemon.sandbox("foo", "dead", join={"watch_pid": exited.pid})
     kept = daemon.sandbox("foo", "alive", join={"watch_pid": alive.pid})
     daemon.kill()
-    kill(dead)
+    kill(exited)
     daemon.start()
     assert containers(daemon) == [kept.container]
     kill(alive)
@@ -262,7 +262,7 @@ def test_backend_killed_under_load_does_not_pause_other_flows(
     with under_load([talk for talk in open_ if talk.server != victim]):
         kill(running[victim])
         eventually(lambda: len(daemon.our_links()) < links, SOON)  # its link goes after new flows have
-        assert victim not in service.told()
+        assert victim not in service.reported()
         spread: Counter[str] = service.spread()
     assert set(spread) == set(running) - {victim}
 
@@ -283,7 +283,7 @@ def test_exited_containers_hold_nothing_after_a_host_reboot(
     daemon.start()
     assert containers(daemon) == []
     assert daemon.api.get("/healthz")["problems"] == []
-    assert daemon.api.told("foo", "web")["address"].partition("/")[0] == web.address
+    assert daemon.api.reported("foo", "web")["address"].partition("/")[0] == web.address
     again = daemon.attach("foo", "web", "c1")
     again.serve("again", 80)
     assert daemon.here.ask("127.0.0.1", 8080).server == "again"
@@ -298,7 +298,7 @@ def test_exited_containers_hold_nothing_after_a_host_reboot(
 
 
 def boot(daemon: RunningDaemon, bridge: str) -> None:
-    """What a boot does: all that the kernel held is gone, and its administrator has set ``ip_forward`` meanwhile."""
+    """What a boot does: all that the kernel held is gone, and the administrator has set ``ip_forward`` since."""
     sh = daemon.host.sh
     daemon.kill_resolvers()
     daemon.stack.pop_all().close()

@@ -22,15 +22,17 @@ def mac(place: Place, link: str) -> str:
 
 
 def bridge_mac(daemon: RunningDaemon, network: str) -> str:
-    return mac(daemon.here, f"snb{daemon.api.told(network)['id'][:10]}")
+    return mac(daemon.here, f"snb{daemon.api.reported(network)['id'][:10]}")
 
 
-def first_heard(daemon: RunningDaemon, attacker: Place, victim: Sandbox, tricks: Sequence[bytes], right: bytes) -> int:
+def first_received(
+    daemon: RunningDaemon, attacker: Place, victim: Sandbox, tricks: Sequence[bytes], right: bytes
+) -> int:
     """Whose datagram reaches the victim first, when all tricks are sent before the right one."""
     with f.raw(daemon.host, attacker) as mouth, f.raw(daemon.host, victim) as listener:
         for frame in (*tricks, *tricks, right):
             mouth.send(frame)
-        return f.heard_from(listener)
+        return f.received_from(listener)
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_forged_packets_do_not_reach_another_network(daemon: RunningDaemon, sand
         for source in (one.mac, two.mac, theirs)
     ]
     right = f.ether(ours, one.mac, f.IP, f.udp(one.address, gateway(one), 9009, RIGHT))
-    assert first_heard(daemon, one, two, tricks, right) == RIGHT
+    assert first_received(daemon, one, two, tricks, right) == RIGHT
 
 
 def test_forged_packets_do_not_leave_an_internal_network(daemon: RunningDaemon) -> None:
@@ -98,7 +100,7 @@ def test_forged_packets_do_not_leave_an_internal_network(daemon: RunningDaemon) 
             mine.send(
                 f.ether(f.BROADCAST, mac(daemon.here, "uplink"), f.IP, f.udp(HOST_ADDRESS, OUTSIDE_ADDRESS, 9, RIGHT))
             )
-        assert f.heard_from(listener) == RIGHT
+        assert f.received_from(listener) == RIGHT
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def test_outside_forgery_does_not_reach_a_127_0_0_1_port(daemon: RunningDaemon) 
         ]
         direct = f.ether(target, source, f.IP, f.udp(OUTSIDE_ADDRESS, web.address, 9, 2))
         right = f.ether(target, source, f.IP, f.udp(OUTSIDE_ADDRESS, HOST_ADDRESS, 9010, RIGHT))
-        assert first_heard(daemon, daemon.outside, web, [*tricks, direct], right) == RIGHT
+        assert first_received(daemon, daemon.outside, web, [*tricks, direct], right) == RIGHT
 
 
 @pytest.mark.parametrize("network", ["foo", "bar"])
@@ -142,7 +144,7 @@ def test_sandbox_forgery_does_not_reach_a_127_0_0_1_port(daemon: RunningDaemon, 
             for called in (LOOPBACK, "127.0.0.2", gateway(sandbox), HOST_ADDRESS)
         ]
         right = f.ether(target, sandbox.mac, f.IP, f.udp(sandbox.address, HOST_ADDRESS, 9010, RIGHT))
-        assert first_heard(daemon, sandbox, web, tricks, right) == RIGHT
+        assert first_received(daemon, sandbox, web, tricks, right) == RIGHT
 
 
 def test_address_of_another_network_is_dropped_as_source(

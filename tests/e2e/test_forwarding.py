@@ -82,7 +82,7 @@ def test_enabling_forwarding_keeps_other_host_networks_separate(fresh_world: Run
 
 @pytest.mark.parametrize("before", [4, 6])
 def test_family_already_forwarding_is_not_filtered(fresh_world: RunningDaemon, third: Place, before: int) -> None:
-    """Somebody else's traffic through the host is none of ours."""
+    """Another program's traffic through the host is none of ours."""
     daemon = fresh_world
     forward(daemon, SWITCHES[before], 1)
     daemon.start()

@@ -1,4 +1,4 @@
-"""Requests made up from the OpenAPI document: no answer is our own fault, and each is one that the document tells."""
+"""Requests made up from the OpenAPI document: no answer is our own fault, and each is one that the document reports."""
 
 from __future__ import annotations
 

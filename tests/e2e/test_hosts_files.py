@@ -42,9 +42,9 @@ def test_hosts_file_without_a_host_name_has_no_nameless_line(daemon: RunningDaem
 def test_parent_update_puts_the_new_address_in_the_parents_file(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
     parent = daemon.sandbox("foo", "parent", join={"extra_hosts": [{"name": "web2", "address": "192.0.2.9"}]})
-    told = daemon.api.told("foo", "parent")
+    reported = daemon.api.reported("foo", "parent")
     for address in ("192.0.2.7", "192.0.2.8"):
-        update = {"endpoint_id": told["id"], "name": "web", "address": address}
+        update = {"endpoint_id": reported["id"], "name": "web", "address": address}
         child = daemon.sandbox("foo", f"child{address[-1]}", join={"parent_updates": [update]})
         hosts, _ = files_of(daemon, parent.container)
         assert f"{address}\tweb" in hosts
@@ -240,7 +240,7 @@ def test_parent_update_of_an_existing_name_replaces_its_address(daemon: RunningD
         {"name": "DB", "address": "2001:db8::5"}, {"name": "db2", "address": "192.0.2.7"},
     ]  # fmt: skip
     parent = daemon.sandbox("foo", "parent", join={"extra_hosts": extra})
-    ident = daemon.api.told("foo", "parent")["id"]
+    ident = daemon.api.reported("foo", "parent")["id"]
     meant = {"id": ident, "prefix": ident[:12], "name": "parent"}[ref]
     updates = [
         {"endpoint_id": meant, "name": "db", "address": "192.0.2.50"},
@@ -339,7 +339,7 @@ def changing(daemon: RunningDaemon) -> Iterator[Path]:
 
 
 def until_resolv_conf(daemon: RunningDaemon, sandbox: Sandbox, text: str) -> None:
-    """Until a sandbox's file says so."""
+    """Until a sandbox's file reports so."""
     until(lambda: files_of(daemon, sandbox.container)[1] == text)
 
 
@@ -375,13 +375,13 @@ def test_host_file_changes_during_downtime_are_applied_at_start(daemon: RunningD
 
 def test_edited_files_on_the_host_network_are_kept(daemon: RunningDaemon, changing: Path) -> None:
     on_host = daemon.sandbox("host", "app")
-    told = daemon.api.get(f"/sandboxes/{on_host.container}", verbose="true")
+    reported = daemon.api.get(f"/sandboxes/{on_host.container}", verbose="true")
     for name in ("hosts_path", "resolv_conf_path"):
-        Path(told[name]).write_text("# mine\n")
+        Path(reported[name]).write_text("# mine\n")
     watched = daemon.sandbox("host", "watched")
     changing.write_text("nameserver 192.0.2.53\n")
     until_resolv_conf(daemon, watched, "nameserver 192.0.2.53\n")
-    assert {Path(told[name]).read_text() for name in ("hosts_path", "resolv_conf_path")} == {"# mine\n"}
+    assert {Path(reported[name]).read_text() for name in ("hosts_path", "resolv_conf_path")} == {"# mine\n"}
     assert files_of(daemon, watched.container)[0] == Path("/etc/hosts").read_text().splitlines()
 
 
@@ -401,12 +401,12 @@ def test_dns_options_of_join_precede_those_of_network_and_host(
     assert files_of(daemon, plain.container)[1] == (
         "nameserver 127.0.0.11\nsearch bar.example\noptions ndots:0 rotate\n"
     )
-    wishes = {"dns_search": ["join.example", "."], "dns_options": ["ndots:4"]}
-    own = daemon.sandbox("foo", "own", join=wishes)
+    requests = {"dns_search": ["join.example", "."], "dns_options": ["ndots:4"]}
+    own = daemon.sandbox("foo", "own", join=requests)
     assert "search join.example .\noptions timeout:2 ndots:4\n" in files_of(daemon, own.container)[1]
-    told = daemon.api.get(f"/sandboxes/{own.container}", verbose="true")
-    assert {name: told[name] for name in wishes} == wishes
-    assert daemon.api.told("foo")["options"]["dns_search"] == ["foo.example"]
+    reported = daemon.api.get(f"/sandboxes/{own.container}", verbose="true")
+    assert {name: reported[name] for name in requests} == requests
+    assert daemon.api.reported("foo")["options"]["dns_search"] == ["foo.example"]
     seen = daemon.cli(
         "run", "--net", "bar", "--dns-search", "run.example", "--dns-option", "use-vc", "--", "cat", "/etc/resolv.conf"
     )

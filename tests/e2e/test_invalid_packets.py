@@ -22,7 +22,7 @@ from tests.support.daemon import (
     mapping,
 )
 from tests.support.service_cases import published
-from tests.support.traffic import DOUBT, PATIENCE, TCP, UDP, Place, ask_again
+from tests.support.traffic import DEADLINE, DOUBT, TCP, UDP, Place, ask_again
 
 WINDOW = 10_000_000
 """Bytes beyond what anybody has room for."""
@@ -177,7 +177,7 @@ def test_out_of_window_segment_keeps_host_server_connection(lab: Lab) -> None:
 
 
 def _acknowledges(wire: socket.socket, sequence: int) -> bool:
-    """Whether the host says once more how far it has got (RFC 9293, 3.10.7.4)."""
+    """Whether the host reports once more how far it has got (RFC 9293, 3.10.7.4)."""
     wire.settimeout(2)
     try:
         while True:
@@ -195,12 +195,12 @@ class Talk(NamedTuple):
     server: socket.socket
     client: socket.socket
 
-    def server_says(self, word: bytes) -> None:
+    def server_reports(self, word: bytes) -> None:
         """The server goes on; the client has sent nothing since its flow was forgotten."""
         self.server.sendall(word)
         assert self.client.recv(2048) == word
 
-    def client_says(self, word: bytes) -> None:
+    def client_reports(self, word: bytes) -> None:
         """The client goes on."""
         self.client.sendall(word)
         assert self.server.recv(2048) == word
@@ -208,14 +208,14 @@ class Talk(NamedTuple):
 
 @contextmanager
 def talk(listener: socket.socket, place: Place, address: str, port: int) -> Iterator[Talk]:
-    """A client's connection, to which the server has said its first word."""
+    """A client's connection, to which the server has sent its first word."""
     listener.listen()
     with place.client(address, port) as client:
         server, _ = listener.accept()
         with server:
-            server.settimeout(PATIENCE)
+            server.settimeout(DEADLINE)
             both = Talk(server, client)
-            both.server_says(b"220 ready")
+            both.server_reports(b"220 ready")
             yield both
 
 
@@ -234,8 +234,8 @@ def test_published_tcp_server_reaches_client_of_forgotten_flow(lab: Lab, version
         ):
             for round_ in range(3):
                 lab.daemon.host.sh("conntrack", *forget, "-f", "ipv4" if version == 4 else "ipv6")
-                each.server_says(b"%d" % round_)
-                each.client_says(b"%d" % round_)
+                each.server_reports(b"%d" % round_)
+                each.client_reports(b"%d" % round_)
 
 
 def test_backend_reaches_the_client_of_a_forgotten_connection(
@@ -246,13 +246,13 @@ def test_backend_reaches_the_client_of_a_forgotten_connection(
     for listener in listeners:
         listener.listen()
     with daemon.outside.client(HOST_ADDRESS, 2525) as client:
-        ready, _, _ = select.select(listeners, (), (), PATIENCE)
+        ready, _, _ = select.select(listeners, (), (), DEADLINE)
         server, _ = ready[0].accept()
         with server:
             both = Talk(server, client)
-            both.server_says(b"220 ready")
+            both.server_reports(b"220 ready")
             daemon.host.sh("conntrack", "-F")
-            both.server_says(b"250 ok")
+            both.server_reports(b"250 ok")
 
 
 def test_published_udp_server_reaches_client_of_forgotten_flow(
@@ -280,15 +280,15 @@ def test_forgotten_masqueraded_connection_is_not_reset(
         each.client.settimeout(DOUBT)
         with pytest.raises(TimeoutError):
             each.client.recv(100)
-        each.client.settimeout(PATIENCE)
-        each.client_says(b"NOOP")
+        each.client.settimeout(DEADLINE)
+        each.client_reports(b"NOOP")
         assert each.client.recv(100) == b"250 ok"
 
 
 @pytest.mark.parametrize("access", [True, False])
 @pytest.mark.parametrize("caller", ["the host", "a neighbour"])
 def test_forgotten_connection_of_a_host_client_is_not_reset(daemon: RunningDaemon, caller: str, access: bool) -> None:
-    """Under br_netfilter a neighbour is answered past the host, and nothing says that it had called the host."""
+    """Under br_netfilter a neighbour is answered past the host, and nothing reports that it had called the host."""
     name = "net.bridge.bridge-nf-call-iptables"
     before = daemon.host.sh("sysctl", "-en", name).strip() or "0"
     daemon.host.sh("sysctl", "-eqw", f"{name}=0")
@@ -302,5 +302,5 @@ def test_forgotten_connection_of_a_host_client_is_not_reset(daemon: RunningDaemo
         each.client.settimeout(DOUBT)
         with suppress(TimeoutError):
             assert each.client.recv(100) == b"250 ok"
-        each.client.settimeout(PATIENCE)
-        each.client_says(b"NOOP")
+        each.client.settimeout(DEADLINE)
+        each.client_reports(b"NOOP")

@@ -1,4 +1,4 @@
-"""Networks are apart, and nobody speaks in another's name."""
+"""Networks are apart, and no sandbox sends with another's address."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_sandbox_on_two_networks_does_not_route_between_them(daemon: RunningDaem
     daemon.attach("bar", second, middle.container)
     one, two = daemon.sandbox("foo", "one"), daemon.sandbox("bar", "two")
     assert one.reaches(middle.address)
-    assert two.reaches(daemon.api.told("bar", "middle")["address"].partition("/")[0])
+    assert two.reaches(daemon.api.reported("bar", "middle")["address"].partition("/")[0])
     assert not one.reaches(two.address, DOUBT)
 
 
@@ -128,14 +128,14 @@ def test_broadcast_and_multicast_reach_the_neighbour(daemon: RunningDaemon, targ
             made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(target) + bytes(4))
         return made
 
-    def said() -> None:
+    def printed() -> None:
         with socket.socket(family, socket.SOCK_DGRAM) as made:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             made.sendto(b"all", (target, 5353))
 
-    with daemon.host.inside(hearer.namespace, listening) as heard:
-        daemon.host.inside(sender.namespace, said)
-        assert heard.recv(9) == b"all"
+    with daemon.host.inside(hearer.namespace, listening) as received:
+        daemon.host.inside(sender.namespace, printed)
+        assert received.recv(9) == b"all"
 
 
 def test_multicast_follows_the_default_route_after_second_join(

@@ -1,4 +1,4 @@
-"""A port that was taken off its bridge, or renamed on it: nobody takes what comes from it."""
+"""A port that was taken off its bridge, or renamed on it: the host takes nothing from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, RunningDaemon, Sandbox
-from tests.support.ethernet import BROADCAST, IP, IPV6, VLAN, ether, heard, raw, udp
+from tests.support.ethernet import BROADCAST, IP, IPV6, VLAN, ether, raw, received, udp
 from tests.support.network_host import eventually
 from tests.support.traffic import DOUBT, UDP
 
@@ -50,7 +50,7 @@ def _host_end(daemon: RunningDaemon, sandbox: Sandbox) -> tuple[str, str]:
     return next((link["ifname"], link["address"]) for link in links if link["ifindex"] == index)
 
 
-def _hears(listener: socket.socket) -> bool:
+def _receives(listener: socket.socket) -> bool:
     listener.settimeout(DOUBT)
     try:
         return bool(listener.recv(100))
@@ -79,7 +79,7 @@ def test_frames_from_a_port_off_its_bridge_are_dropped(fresh_world: RunningDaemo
             frame = ether(target, sandbox.mac, kind, packet)
             tag = bytes([VLAN >> 8, VLAN & 0xFF, 0, 5])
             wire.send(frame[:12] + tag + frame[12:] if "VLAN" in move else frame)
-    assert [_hears(listener) for listener in listeners] == [False, False]
+    assert [_receives(listener) for listener in listeners] == [False, False]
 
 
 @pytest.mark.parametrize("name", ["other0", "snvffffffffff"])
@@ -94,12 +94,12 @@ def test_frames_from_a_renamed_port_are_dropped(fresh_world: RunningDaemon, name
     listener = daemon.here.bound("0.0.0.0", UDP, PORT)
     own = ether(hearer.mac, liar.mac, IP, udp(liar.address, hearer.address))
     others = ether(hearer.mac, victim.mac, IP, udp(victim.address, hearer.address, sender_port=7))
-    bridge = f"snb{daemon.api.told('blue')['id'][:10]}"
+    bridge = f"snb{daemon.api.reported('blue')['id'][:10]}"
     gateway = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge))[0]["address"]
     right = ether(hearer.mac, victim.mac, IP, udp(victim.address, hearer.address, sender_port=8))
     with raw(daemon.host, hearer) as ear, raw(daemon.host, liar) as mouth, raw(daemon.host, victim) as honest:
         mouth.send(own)
-        assert heard(ear, own)
+        assert received(ear, own)
         daemon.kill()
         daemon.host.sh("ip", "link", "set", port, "down")
         daemon.host.sh("ip", "link", "set", port, "name", name)
@@ -108,9 +108,9 @@ def test_frames_from_a_renamed_port_are_dropped(fresh_world: RunningDaemon, name
         for frame in (own, others):
             mouth.send(frame)
             honest.send(right)
-            assert not heard(ear, frame, before=right)
+            assert not received(ear, frame, before=right)
         mouth.send(ether(gateway, liar.mac, IP, udp(liar.address, HOST_ADDRESS)))
-    assert not _hears(listener)
+    assert not _receives(listener)
 
 
 def test_port_on_another_bridge_is_still_checked(fresh_world: RunningDaemon) -> None:
@@ -131,7 +131,7 @@ def test_port_on_another_bridge_is_still_checked(fresh_world: RunningDaemon) -> 
             forged = ether(BROADCAST, mac, IP, udp(address, victim.address))
             mouth.send(forged)
             mouth.send(own)
-            assert not heard(ear, forged, before=own)
+            assert not received(ear, forged, before=own)
 
 
 def _has(daemon: RunningDaemon, kind: str) -> bool:

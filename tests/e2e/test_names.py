@@ -63,7 +63,7 @@ def test_peers_see_created_and_deleted_endpoints_at_once(daemon: RunningDaemon, 
     for i in range(10):
         name = f"late{i % 2}"
         daemon.api.endpoint("foo", name, aliases=["also"])
-        address = daemon.api.told("foo", name)["address"].partition("/")[0]
+        address = daemon.api.reported("foo", name)["address"].partition("/")[0]
         for each in (name, f"{name}.foo", "also"):
             assert dig(one, each) == found(address)
         assert dig(one, address, "-x") == found(f"{name}.foo.")
@@ -188,11 +188,11 @@ def test_libc_lookup_uses_hosts_file_and_resolver(
 
 def test_rest_and_cli_explain_the_record_of_a_lookup(daemon: RunningDaemon, pair: tuple[Sandbox, Sandbox]) -> None:
     one, peer = pair
-    told = daemon.api.told("foo", "Peer")
+    reported = daemon.api.reported("foo", "Peer")
     for name in ("peer", "WWW.foo"):
         answer = daemon.api.get("/dns/explain", **{"name": name, "from": one.container})
         assert (answer["answers"], answer["source"]) == ([peer.address, peer.address6], "network")
-        assert (answer["owners"], answer["asker"]) == ([told["id"]], one.container)
+        assert (answer["owners"], answer["asker"]) == ([reported["id"]], one.container)
         assert answer["network"] == daemon.api.get("/networks/foo")["id"]
     assert daemon.api.get("/dns/explain", **{"name": "nobody", "from": one.container[:8]})["source"] == "none"
     assert "peer.foo" in daemon.api.get("/dns/explain", **{"name": peer.address, "from": one.container})["reason"]
@@ -235,8 +235,8 @@ def test_dns_server_on_the_sandbox_network_is_queried_inside(
     client = daemon.sandbox("inn", "client", join={"dns": [server]})
     assert client.sh("dig", "+short", "+tries=1", "@127.0.0.11", "allowed.example") == "10.1.1.9\n"
     assert dig(client, "server") == found(ns.address)
-    told = daemon.cli("dns", "allowed.example", "--from", client.container)
-    assert f"Upstream: {server} (from inside)\n" in told
+    reported = daemon.cli("dns", "allowed.example", "--from", client.container)
+    assert f"Upstream: {server} (from inside)\n" in reported
     other = daemon.sandbox("inn", "other")
     assert ("inside" in daemon.cli("dns", "allowed.example", "--from", other.container)) is False
 

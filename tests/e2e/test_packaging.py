@@ -102,12 +102,12 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
         pytest.skip("systemd-analyze is not installed")
     for name in UNITS:
         shutil.copy(REPOSITORY / "systemd" / name, tmp_path)
-    said = run(analyze, "verify", "--man=no", "--recursive-errors=no", tmp_path / unit)
-    assert "sandnet" not in said
+    printed = run(analyze, "verify", "--man=no", "--recursive-errors=no", tmp_path / unit)
+    assert "sandnet" not in printed
 
 
 def test_socket_unit_sets_owner_root_and_the_group() -> None:
-    said = (REPOSITORY / "systemd" / "sandnet.socket").read_text().splitlines()
+    printed = (REPOSITORY / "systemd" / "sandnet.socket").read_text().splitlines()
     for setting in ("SocketMode=0660", "SocketUser=root", "SocketGroup=sandnet", "DirectoryMode=0755"):
-        assert setting in said
+        assert setting in printed
     assert "g sandnet - -" in (REPOSITORY / "systemd" / "sandnet.sysusers").read_text()

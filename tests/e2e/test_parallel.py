@@ -56,7 +56,7 @@ def test_lifecycle_of_50_endpoints_in_parallel_succeeds(
     daemon.api.network("foo", ipv6=True)
     count = range(50)
     assert at_once([partial(daemon.api.endpoint, "foo", f"e{i}", mapping(80)) for i in count]) == [200] * 50
-    endpoints = daemon.api.told("foo")["endpoints"]
+    endpoints = daemon.api.reported("foo")["endpoints"]
     assert len({endpoint["address"] for endpoint in endpoints}) == 50
     assert len({endpoint["port_mapping"][0]["host_port"] for endpoint in endpoints}) == 50
     assert at_once([partial(daemon.api.join, "foo", f"e{i}", f"c{i}") for i in count]) == [200] * 50

@@ -23,7 +23,7 @@ def value(place: Place, name: str) -> str:
 
 
 def bridge_of(daemon: RunningDaemon, network: str) -> str:
-    return f"snb{daemon.api.told(network)['id'][:10]}"
+    return f"snb{daemon.api.reported(network)['id'][:10]}"
 
 
 def answers(daemon: RunningDaemon) -> bool:
@@ -101,7 +101,7 @@ def test_ipv6_disabled_on_all_links_is_restored_on_our_bridges(
 ) -> None:
     sandbox = serving(parameters)
     parameters.host.sh("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
-    gateway = parameters.api.told("foo")["gateways"][1]
+    gateway = parameters.api.reported("foo")["gateways"][1]
     until(lambda: sandbox.reaches(gateway), 20)
     assert value(parameters.here, "net.ipv6.conf.uplink.disable_ipv6") == "1", "the uplink is not ours"
 
@@ -165,8 +165,8 @@ def test_health_names_wrong_read_only_parameters(fresh_world: RunningDaemon) -> 
     fresh_world.host.sh("mount", "-o", "remount,bind,ro", "/proc/sys")
     fresh_world.start()
     assert any("net/ipv4/ip_forward is 0, not 1" in each for each in fresh_world.api.get("/healthz")["problems"])
-    told = {each["object"]: each["problem"] for each in fresh_world.api.post("/reconcile", fix=True)["drift"]}
-    assert told["net/ipv4/ip_forward"] == "is 0, not 1"
+    reported = {each["object"]: each["problem"] for each in fresh_world.api.post("/reconcile", fix=True)["drift"]}
+    assert reported["net/ipv4/ip_forward"] == "is 0, not 1"
 
 
 def test_health_names_what_ipv6_lacks_in_read_only_parameters(
@@ -192,19 +192,19 @@ def test_non_forwarding_uplink_is_reported_and_left_alone(daemon: RunningDaemon,
     name, sh = f"net/{family}/conf/uplink/forwarding", daemon.host.sh
     version, gateway = ("-4", OUTSIDE_ADDRESS) if family == "ipv4" else ("-6", OUTSIDE_ADDRESS6)
 
-    def is_told() -> bool:
+    def is_reported() -> bool:
         return any(name in each for each in daemon.api.get("/healthz")["problems"])
 
     sh("ip", version, "route", "add", "default", "via", gateway, "metric", "4711")
     sh("sysctl", "-qw", f"{name}=0")
     try:
         assert name in [each["object"] for each in daemon.api.post("/reconcile", fix=True)["drift"]]
-        until(is_told, 70)
+        until(is_reported, 70)
         assert value(daemon.here, name) == "0"
     finally:
         sh("sysctl", "-qw", f"{name}=1")
         sh("ip", version, "route", "del", "default", "metric", "4711")
-    until(lambda: not is_told(), 10)
+    until(lambda: not is_reported(), 10)
 
 
 WAYS = {
@@ -234,8 +234,8 @@ def test_doctor_reports_a_non_forwarding_default_route_link(daemon: RunningDaemo
     sh("ip", f"-{version}", "route", "add", *words)
     sh("sysctl", "-qw", f"{name}=0")
     try:
-        told = {each["object"]: each["reason"] for each in daemon.api.post("/reconcile", fix=False)["drift"]}
-        assert ("no router" if version == "6" else "drops") in told[name]
+        reported = {each["object"]: each["reason"] for each in daemon.api.post("/reconcile", fix=False)["drift"]}
+        assert ("no router" if version == "6" else "drops") in reported[name]
     finally:
         sh("sysctl", "-qw", f"{name}=1")
         sh("ip", f"-{version}", "route", "del", *words)

@@ -55,7 +55,7 @@ def test_both_backends_serve_a_service_port_range(daemon: RunningDaemon) -> None
 def test_five_thousand_mappings_are_published_at_once(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
     daemon.api.endpoint("foo", "web", *(mapping(port, port, UDP) for port in range(10_000, 15_000)))
-    assert len(daemon.api.told("foo", "web")["port_mapping"]) == 5_000
+    assert len(daemon.api.reported("foo", "web")["port_mapping"]) == 5_000
 
 
 @pytest.mark.parametrize(

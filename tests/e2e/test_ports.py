@@ -189,7 +189,7 @@ def test_host_loopback_is_not_reachable_through_the_gateway(daemon: RunningDaemo
     daemon.here.serve("private", 7000, address="127.0.0.1")
     sandbox.sh("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
     sandbox.sh("ip", "address", "del", "127.0.0.1/8", "dev", "lo")
-    gateway = daemon.api.told("foo")["gateways"][0]
+    gateway = daemon.api.reported("foo")["gateways"][0]
     sandbox.sh("ip", "route", "add", "127.0.0.1/32", "via", gateway)
     assert sandbox.is_refused("127.0.0.1", 7000, source=sandbox.address)
 
@@ -348,7 +348,7 @@ def crc32c(data: bytes) -> int:
 def test_link_local_client_of_a_published_port_is_refused(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", ipv6=True)
     daemon.sandbox("foo", "web", mapping(80, 8080)).serve("web", 80, address="::")
-    told = daemon.host.sh("ip", "-6", "-br", "address", "show", "uplink", "scope", "link").split()
-    own = next(word.partition("/")[0] for word in told if word.startswith("fe80:"))
+    reported = daemon.host.sh("ip", "-6", "-br", "address", "show", "uplink", "scope", "link").split()
+    own = next(word.partition("/")[0] for word in reported if word.startswith("fe80:"))
     with daemon.outside.bound("::", TCP) as client, pytest.raises(ConnectionRefusedError):
         client.connect((own, 8080, 0, json.loads(daemon.outside.sh("ip", "-j", "link", "show", "eth0"))[0]["ifindex"]))

@@ -1,4 +1,4 @@
-"""What others break is back within two seconds, is told as an event, and carries traffic again."""
+"""What others break is back within two seconds, is reported as an event, and carries traffic again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.network_host import eventually
 from tests.support.time_limits import in_time
 
 PROMISED = 2.0
-"""Seconds from a harm to the event that tells of its repair, and to traffic."""
+"""Seconds from a harm to the event that reports of its repair, and to traffic."""
 WITHIN = 20.0
 """Seconds within which even a machine that stood still has done it; the next comparison of everything takes longer to
 come."""
@@ -40,7 +40,7 @@ def sh(scene: Scene, *command: str) -> str:
 
 
 def drift(daemon: RunningDaemon, *, fix: bool = False) -> list[JSON]:
-    """What the daemon says differs."""
+    """What the daemon reports differs."""
     return list(daemon.api.post("/reconcile", fix=fix)["drift"])
 
 
@@ -49,7 +49,7 @@ def scene(daemon: RunningDaemon) -> Scene:
     daemon.api.network("foo", ipv6=True)
     web, db = daemon.sandbox("foo", "web", mapping(80, PORT)), daemon.sandbox("foo", "db")
     web.serve("web", 80)
-    bridge = f"snb{daemon.api.told('foo')['id'][:10]}"
+    bridge = f"snb{daemon.api.reported('foo')['id'][:10]}"
     (inner,) = json.loads(web.sh("ip", "-j", "link", "show", "eth0"))
     (link,) = (
         each["ifname"]
@@ -72,7 +72,7 @@ def flows(scene: Scene) -> bool:
 
 
 def repaired(reader: Stream, problem: str) -> JSON:
-    """The event that tells of the repair of what is called ``problem``."""
+    """The event that reports of the repair of what is called ``problem``."""
     began = time.monotonic()
     *_, event = reader.until(lambda event: event["action"] == "repaired" and problem in event["problem"])
     assert time.monotonic() - began < WITHIN
@@ -83,20 +83,20 @@ class Repair(NamedTuple):
     """The repair of a harm, in seconds since the harm was done."""
 
     event: JSON
-    told: float
+    reported: float
     flowed: float
-    """Traffic did again; not before it was told."""
+    """Traffic did again; not before it was reported."""
 
 
-def mended(daemon: RunningDaemon, act: Callable[[], object], problem: str, flows: Callable[[], bool]) -> Repair:
+def restored(daemon: RunningDaemon, act: Callable[[], object], problem: str, flows: Callable[[], bool]) -> Repair:
     """Do a harm, and wait for the event and for traffic."""
     with stream(daemon) as reader:
         began = time.monotonic()
         act()
         event = repaired(reader, problem)
-        told = time.monotonic() - began
+        reported = time.monotonic() - began
     eventually(flows, WITHIN)
-    return Repair(event, told, time.monotonic() - began)
+    return Repair(event, reported, time.monotonic() - began)
 
 
 def repaired_in_time(attempt: Callable[[], Repair]) -> Repair:
@@ -104,7 +104,7 @@ def repaired_in_time(attempt: Callable[[], Repair]) -> Repair:
 
 
 class Harm(NamedTuple):
-    """Something that somebody does, and what the daemon says of it."""
+    """Something that another program does, and what the daemon reports of it."""
 
     name: str
     act: Callable[[Scene], object]
@@ -161,8 +161,10 @@ def hosts_file(scene: Scene) -> Path:
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 def test_broken_traffic_is_repaired_and_reported(scene: Scene, harm: Harm, request: pytest.FixtureRequest) -> None:
-    repair = repaired_in_time(lambda: mended(scene.daemon, lambda: harm.act(scene), harm.problem, lambda: flows(scene)))
-    request.node.user_properties += [("told", repair.told), ("flowed", repair.flowed)]
+    repair = repaired_in_time(
+        lambda: restored(scene.daemon, lambda: harm.act(scene), harm.problem, lambda: flows(scene))
+    )
+    request.node.user_properties += [("told", repair.reported), ("flowed", repair.flowed)]
     assert repair.event["type"] == harm.type
     assert drift(scene.daemon) == []
     assert scene.daemon.api.get("/healthz")["status"] == "ok"
@@ -179,14 +181,14 @@ def test_unmounted_sandbox_is_pinned_again(
     if inhabited:
         daemon.host.inside(web.key, daemon.host.start_here, "sleep", "300")
     repair = repaired_in_time(
-        lambda: mended(
+        lambda: restored(
             daemon,
             lambda: daemon.host.sh("umount", web.key),
             "no namespace is pinned",
             lambda: db.reaches(web.address, 0.3),
         )
     )
-    request.node.user_properties += [("told", repair.told), ("flowed", repair.flowed)]
+    request.node.user_properties += [("told", repair.reported), ("flowed", repair.flowed)]
     assert (daemon.host.run(lambda: Path(web.key).stat().st_ino) == before) is inhabited
     assert drift(daemon) == []
     assert web.address in web.sh("dig", "+short", "web", "@127.0.0.11")
@@ -208,7 +210,7 @@ def test_container_of_a_vanished_joined_namespace_is_released(daemon: RunningDae
         event = repaired(reader, "is gone for good")
     assert (event["type"], event["id"]) == ("sandbox", "c1")
     assert daemon.api.get("/sandboxes") == []
-    assert daemon.api.told("foo", "web")["backends"] == []
+    assert daemon.api.reported("foo", "web")["backends"] == []
     assert [link for link in daemon.links() if link.startswith("snv")] == []
     assert daemon.api.get("/healthz")["status"] == "ok"
 
@@ -234,8 +236,8 @@ def test_repair_keeps_what_others_added(scene: Scene) -> None:
         assert "192.0.2.77" in sh(scene, "ip", "address", "show", "dev", scene.bridge)
         assert "theirs" in sh(scene, "nft", "list", "tables")
         assert "snb-theirs" in daemon.links()
-        told = web.sh("ip", "address") + web.sh("ip", "route")
-        assert all(word in told for word in ("theirs", "192.0.2.78", "192.0.2.128/25"))
+        reported = web.sh("ip", "address") + web.sh("ip", "route")
+        assert all(word in reported for word in ("theirs", "192.0.2.78", "192.0.2.128/25"))
         assert resolv_conf.read_text() == "nameserver 192.0.2.53\n"
     finally:
         sh(scene, "nft", "delete", "table", "inet", "theirs")
@@ -273,7 +275,7 @@ def test_unclaimed_link_with_our_alias_is_deleted(daemon: RunningDaemon) -> None
         daemon.host.sh("ip", "link", "add", stray, "type", "bridge")
 
     repair = repaired_in_time(
-        lambda: mended(daemon, left_behind, "belongs to no record", lambda: stray not in daemon.links())
+        lambda: restored(daemon, left_behind, "belongs to no record", lambda: stray not in daemon.links())
     )
     assert repair.event["name"] == stray
 
@@ -290,18 +292,18 @@ def test_doctor_reports_drift_repairs_it_and_sets_exit_status(daemon: RunningDae
     assert doctor() == (0, "nothing differs: everything is as recorded\n")
     link = next(link for link in daemon.links() if link.startswith("snv"))
 
-    def told_of(*words: str) -> tuple[int, str]:
-        """What is said of a thing that tells no news; again, if the comparison of each minute was quicker."""
+    def reported_of(*words: str) -> tuple[int, str]:
+        """What is reported of an object without notifications; again, if the comparison of each minute was quicker."""
         for _ in range(3):
             daemon.host.sh("bridge", "link", "set", "dev", link, "isolated", "on")
-            if link in (said := doctor(*words))[1]:
+            if link in (printed := doctor(*words))[1]:
                 break
-        return said
+        return printed
 
-    status, told = told_of()
-    assert (status, "other port options" in told) == (1, True)
-    status, told = told_of("--fix", "--json")
-    assert (status, [each["done"] for each in json.loads(told)["drift"]]) == (0, ["repaired"])
+    status, reported = reported_of()
+    assert (status, "other port options" in reported) == (1, True)
+    status, reported = reported_of("--fix", "--json")
+    assert (status, [each["done"] for each in json.loads(reported)["drift"]]) == (0, ["repaired"])
     assert drift(daemon) == []
     daemon.stop()
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_repair import WITHIN, Scene, flows, inside, mended, repaired_in_time, scene, sh
+from tests.e2e.test_repair import WITHIN, Scene, flows, inside, repaired_in_time, restored, scene, sh
 from tests.support.daemon import RunningDaemon, Sandbox
 from tests.support.network_host import eventually
 
@@ -70,7 +70,7 @@ def test_constant_churn_in_a_sandbox_does_not_delay_repairs(
             "is not on bridge": partial(sh, scene, "ip", "-4", "address", "flush", "dev", scene.bridge),
         }
         for problem, act in harms.items():
-            repair = repaired_in_time(partial(mended, daemon, act, problem, partial(flows, scene)))
+            repair = repaired_in_time(partial(restored, daemon, act, problem, partial(flows, scene)))
             request.node.user_properties += [(problem, repair.flowed)]
 
 

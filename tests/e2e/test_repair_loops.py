@@ -1,4 +1,4 @@
-"""What somebody undoes again and again: changes are made all the same, and repairs give way."""
+"""What another program undoes again and again: changes are made, and repairs back off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDS = 10
 
 @contextmanager
 def again_and_again(daemon: RunningDaemon, command: str, pause: float) -> Iterator[None]:
-    """Somebody runs a command for ever."""
+    """Another program runs a command for ever."""
     running = daemon.host.popen("sh", "-c", f"while :; do {command}; sleep {pause}; done")
     try:
         yield
@@ -57,8 +57,8 @@ def test_repairs_undone_repeatedly_are_slowed_and_reported(
         with stream(daemon) as reader:
             time.sleep(3.5)  # after waits of 1 s, 2 s and 4 s
             daemon.api.network("end")
-            told = reader.until(lambda event: event.get("name") == "end")
-        assert sum(event["action"] == "repaired" and event["type"] == "network" for event in told) <= 3
-    eventually(lambda: sandbox.reaches(daemon.api.told("foo")["gateways"][0], 0.3))
+            reported = reader.until(lambda event: event.get("name") == "end")
+        assert sum(event["action"] == "repaired" and event["type"] == "network" for event in reported) <= 3
+    eventually(lambda: sandbox.reaches(daemon.api.reported("foo")["gateways"][0], 0.3))
     daemon.api.delete("/networks/foo?force=true")
     eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.timeout(120)
 ENDINGS = pytest.mark.parametrize("ending", ["stop", "kill"])
 
 
-def told(daemon: RunningDaemon) -> list[Any]:
-    """Everything the daemon tells."""
+def reported(daemon: RunningDaemon) -> list[Any]:
+    """Everything the daemon reports."""
     return [daemon.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")]
 
 
@@ -52,7 +52,7 @@ def test_restart_does_not_interrupt_traffic_or_change_objects(daemon: RunningDae
     for client in clients:
         client.settimeout(PAUSE)
         assert ask_again(client).server == "web"
-    before, rules, links = told(daemon), daemon.facts(), links_in_use(daemon)
+    before, rules, links = reported(daemon), daemon.facts(), links_in_use(daemon)
 
     with ThreadPoolExecutor(len(clients)) as pool:
         done: list[bool] = []
@@ -66,7 +66,7 @@ def test_restart_does_not_interrupt_traffic_or_change_objects(daemon: RunningDae
             done.append(True)
         assert all(talk.result() > 5 for talk in talks)
 
-    assert told(daemon) == before
+    assert reported(daemon) == before
     assert daemon.facts() == rules
     assert links_in_use(daemon) == links
     assert daemon.api.get("/healthz")["status"] == "ok"
@@ -95,7 +95,7 @@ def test_restart_does_not_reassign_addresses_and_ports_in_use(daemon: RunningDae
         assert len({getattr(sandbox, what) for sandbox in (*old, *new)}) == 6, what
     assert len({port for sandbox in (*old, *new) for port in sandbox.host_ports}) == 6
     assert new[0].address == "10.9.0.5"
-    assert not subnets & set(daemon.api.told(daemon.api.network("baz"))["subnets"])
+    assert not subnets & set(daemon.api.reported(daemon.api.network("baz"))["subnets"])
     with pytest.raises(RefusedError):
         daemon.api.network("clash", subnet="10.9.0.0/25")
     for sandbox in old:

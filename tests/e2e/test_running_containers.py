@@ -63,7 +63,7 @@ def test_running_container_is_found_by_id_and_removed_at_its_end(running: Runnin
     join(running, "web", identifier[:12])
     assert "eth0" in runc.do_inside("web", "ip", "link")
     assert running.api.get("/sandboxes/web", verbose="true")["pid"] == pid
-    address = running.api.told("front", "web")["address"].partition("/")[0]
+    address = running.api.reported("front", "web")["address"].partition("/")[0]
     patiently = ("--retry", "9", "--retry-connrefused")
     assert running.here.sh("curl", "-sSm", "60", *patiently, f"http://{address}/") == PAGE + "web"
     assert runc.delete("web").returncode == 0

@@ -16,7 +16,7 @@ from tests.support.traffic import Place, until
 
 @pytest.fixture
 def theirs(daemon: RunningDaemon) -> Place:
-    """A namespace somebody else made: a link of its own with addresses and routes, and lo down."""
+    """A namespace another program made: a link of its own with addresses and routes, and lo down."""
     place = daemon.place(daemon.host.container().path)
     for command in (
         "ip link add dummy0 type veth peer name dummy1",
@@ -56,7 +56,7 @@ def test_containers_with_a_common_id_prefix_get_own_sandboxes(daemon: RunningDae
         daemon.attach("foo", name, container)
     assert len(daemon.pinned()) == 3
     one, two = (sandbox["sandbox_key"] for sandbox in daemon.api.get("/sandboxes")[:2])
-    assert daemon.place(one).reaches(daemon.api.told("foo", "two")["address"].partition("/")[0])
+    assert daemon.place(one).reaches(daemon.api.reported("foo", "two")["address"].partition("/")[0])
     assert one != two
 
 
@@ -139,7 +139,7 @@ def test_default_route_follows_the_network_priority(daemon: RunningDaemon) -> No
     for name in ("foo", "bar", "baz"):
         daemon.api.network(name)
         daemon.api.endpoint(name, "e")
-        gateways[name] = daemon.api.told(name)["gateways"][0]
+        gateways[name] = daemon.api.reported(name)["gateways"][0]
     sandbox = daemon.attach("foo", "e", "c1")
     assert gateway_of(sandbox) == [f"{gateways['foo']} eth0"]
     daemon.attach("bar", "e", "c1")
@@ -163,7 +163,7 @@ def test_each_address_family_has_its_own_default_route(daemon: RunningDaemon) ->
     sandbox = daemon.sandbox("four", "e")
     daemon.api.endpoint("six", "e")
     daemon.attach("six", "e", sandbox.container)
-    assert gateway_of(sandbox) == [f"{daemon.api.told('four')['gateways'][0]} eth0"]
+    assert gateway_of(sandbox) == [f"{daemon.api.reported('four')['gateways'][0]} eth0"]
     (route,) = json.loads(sandbox.sh("ip", "-6", "-j", "route", "show", "default"))
     assert route["dev"] == "eth1"
     assert sandbox.reaches("2001:db8:1::2")
@@ -206,7 +206,7 @@ def test_null_network_sandbox_has_only_lo(daemon: RunningDaemon) -> None:
     sandbox = daemon.sandbox("none", "alone")
     assert [link["ifname"] for link in json.loads(sandbox.sh("ip", "-j", "link"))] == ["lo"]
     assert sandbox.reaches("127.0.0.1")
-    assert daemon.api.told("none", "alone")["address"] is None
+    assert daemon.api.reported("none", "alone")["address"] is None
 
 
 @pytest.mark.parametrize("default", [True, False])
@@ -216,8 +216,8 @@ def test_host_network_sandbox_is_the_untouched_host(daemon: RunningDaemon, defau
     assert daemon.host.run(os.stat, sandbox.key).st_ino == daemon.host.run(os.stat, "/proc/thread-self/ns/net").st_ino
     now = daemon.facts()
     assert now._replace(mounts=(), files=()) == before._replace(mounts=(), files=())
-    told = daemon.api.get(f"/sandboxes/{sandbox.container}", verbose="true")
-    with open(told["resolv_conf_path"]) as ours, open(daemon.folder / "host-resolv.conf") as hosts:
+    reported = daemon.api.get(f"/sandboxes/{sandbox.container}", verbose="true")
+    with open(reported["resolv_conf_path"]) as ours, open(daemon.folder / "host-resolv.conf") as hosts:
         assert ours.read() == hosts.read()
     daemon.api.leave("host", "app", sandbox.container)
     assert daemon.facts() == before

@@ -1,4 +1,4 @@
-"""Several containers behind one address: each sees the client's own, and a change moves nobody else's flows."""
+"""Several containers behind one address: each sees the client's own, and a change moves no one else's flows."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_backends_see_the_address_of_a_neighbour(service: Service, proto: int, v
 
 
 def test_one_backend_holds_the_service_address(service: Service) -> None:
-    told = service.told()
-    assert list(told) == list(NAMES)
-    assert {backend["state"] for backend in told.values()} == {"ready"}
-    assert [name for name, backend in told.items() if backend["holder"]] == ["b1"]
-    own = {name: backend["address"].partition("/")[0] for name, backend in told.items()}
+    reported = service.reported()
+    assert list(reported) == list(NAMES)
+    assert {backend["state"] for backend in reported.values()} == {"ready"}
+    assert [name for name, backend in reported.items() if backend["holder"]] == ["b1"]
+    own = {name: backend["address"].partition("/")[0] for name, backend in reported.items()}
     assert own["b1"] == service.address
     assert len(set(own.values())) == 3
     for name, address in own.items():
@@ -79,15 +79,15 @@ def test_service_answers_the_host_and_its_own_backends(service: Service) -> None
     for address in (service.address, service.address6):
         assert {service.daemon.here.ask(address, PORT).server for _ in range(FLOWS)} == set(NAMES)
     assert {service.daemon.here.ask("127.0.0.1", 8080).server for _ in range(FLOWS)} == set(NAMES)
-    for backend in service.told().values():
+    for backend in service.reported().values():
         place = service.daemon.place(backend["sandbox_key"])
         assert place.ask(service.address, PORT).server in NAMES
         assert place.ask(HOST_ADDRESS, 8080).server in NAMES
 
 
 def test_service_name_resolves_to_its_single_address(service: Service) -> None:
-    told = service.client.sh("dig", "@127.0.0.11", "+short", "web.foo")
-    assert told.split() == [service.address]
+    reported = service.client.sh("dig", "@127.0.0.11", "+short", "web.foo")
+    assert reported.split() == [service.address]
 
 
 @pytest.mark.parametrize("leaving", ["b1", "b2"], ids=["holder", "other"])
@@ -140,7 +140,7 @@ def test_stale_learned_flows_do_not_move_new_ones(
     assert {ask_again(client).server for client in before} == {"b1", "b2"}
     for client in before:
         client.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # its port is free at once
-    known, address = service.told(), service.address
+    known, address = service.reported(), service.address
     daemon.stack.pop_all().close()
     daemon.api.clear()
     service = published(daemon, mapping(PORT, 8080))
@@ -149,7 +149,7 @@ def test_stale_learned_flows_do_not_move_new_ones(
     again = [service.client.client(service.address, PORT, source_port=port) for port in ports]
     with under_load([Talk(client, ask_again(client).server) for client in again]):
         service.attach("b2")
-        assert service.told()["b2"]["address"] == known["b2"]["address"]
+        assert service.reported()["b2"]["address"] == known["b2"]["address"]
 
 
 def test_drained_backend_keeps_its_flows_and_gets_no_new_ones(service: Service) -> None:
@@ -159,7 +159,7 @@ def test_drained_backend_keeps_its_flows_and_gets_no_new_ones(service: Service) 
             service.change(name, state="drained")
             assert set(service.spread()) == set(NAMES) - {name}
             assert {service.daemon.outside.ask(HOST_ADDRESS, 8080).server for _ in range(FLOWS)} == set(NAMES) - {name}
-            assert service.told()[name]["state"] == "drained"
+            assert service.reported()[name]["state"] == "drained"
             service.change(name, state="active")
             assert set(service.spread()) == set(NAMES)
 
@@ -168,7 +168,7 @@ def test_backend_shares_follow_the_weights(service: Service) -> None:
     service.change("b1", weight=20)
     shares = service.spread()
     assert shares["b1"] > FLOWS / 2, shares
-    assert service.told()["b1"]["weight"] == 20
+    assert service.reported()["b1"]["weight"] == 20
 
 
 def test_client_affinity_keeps_each_client_on_one_backend(daemon: RunningDaemon) -> None:
@@ -184,7 +184,7 @@ def test_service_answers_nothing_until_a_backend_is_attached(service: Service) -
         service.detach(name)
     assert service.client.is_refused(service.address, PORT)
     assert service.daemon.outside.is_refused(HOST_ADDRESS, 8080)
-    assert service.told() == {}
+    assert service.reported() == {}
     service.attach("b9")
     assert set(service.spread(10)) == {"b9"}
     assert service.daemon.outside.ask(HOST_ADDRESS, 8080).server == "b9"
@@ -213,13 +213,13 @@ def test_join_by_endpoint_path_with_two_backends_returns_400(service: Service) -
 def test_restart_under_load_moves_or_pauses_no_flow(service: Service, ending: str) -> None:
     inner = talks(service, service.client, service.address, PORT)
     outer = talks(service, service.daemon.outside, HOST_ADDRESS, 8080)
-    before = service.told()
+    before = service.reported()
     with under_load(inner + outer):
         getattr(service.daemon, ending)()
         assert set(service.spread()) == set(NAMES)
         service.daemon.start()
         assert set(service.spread()) == set(NAMES)
-    assert service.told() == before
+    assert service.reported() == before
     service.detach("b1")
     assert set(service.spread()) == {"b2", "b3"}
 
@@ -241,7 +241,7 @@ def test_backend_gets_no_new_flows_while_its_probe_fails(daemon: RunningDaemon, 
 
 
 def states(service: Service) -> dict[str, str]:
-    return {name: backend["state"] for name, backend in service.told().items()}
+    return {name: backend["state"] for name, backend in service.reported().items()}
 
 
 def greet(place: Place, kind: str) -> None:
@@ -325,8 +325,8 @@ def test_forged_frames_for_a_foreign_service_touch_no_flow(service: Service, *, 
 
 
 def service_client_mac(service: Service) -> str:
-    told = service.daemon.api.told("foo", "client")
-    return str(told["mac"])
+    reported = service.daemon.api.reported("foo", "client")
+    return str(reported["mac"])
 
 
 def learned(daemon: RunningDaemon) -> int:

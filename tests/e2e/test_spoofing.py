@@ -31,7 +31,7 @@ class Scene(NamedTuple):
     def own6(self) -> str:
         return f.link_local(self.liar.mac)
 
-    def said(self, kind: int, payload: bytes, target: str = "") -> bytes:
+    def printed(self, kind: int, payload: bytes, target: str = "") -> bytes:
         """A frame that bears the liar's own MAC."""
         return f.ether(target or self.hearer.mac, self.liar.mac, kind, payload)
 
@@ -39,15 +39,15 @@ class Scene(NamedTuple):
         """Whether the hearer gets a frame of the liar's."""
         with f.raw(self.daemon.host, self.hearer) as listener, f.raw(self.daemon.host, self.liar) as mouth:
             mouth.send(frame)
-            return f.heard(listener, frame)
+            return f.received(listener, frame)
 
     def is_refused(self, frame: bytes) -> bool:
         """Whether the hearer does not get it: not before one that is right and was sent behind it."""
-        right = self.said(f.IP, f.udp(self.liar.address, self.hearer.address, sender_port=7))
+        right = self.printed(f.IP, f.udp(self.liar.address, self.hearer.address, sender_port=7))
         with f.raw(self.daemon.host, self.hearer) as listener, f.raw(self.daemon.host, self.liar) as mouth:
             for each in (frame, frame, right):
                 mouth.send(each)
-            return not f.heard(listener, frame, before=right)
+            return not f.received(listener, frame, before=right)
 
     def solicit(self, source: str, about: str, option: bytes = b"", *, hidden: bool = False) -> bytes:
         return self._discovery(f.SOLICIT, source, f.neighbour(about, option, 0), hidden)
@@ -65,47 +65,51 @@ class Scene(NamedTuple):
             packet = f.ipv6(self.own6, ALL_NODES, proto, body)
         for header in headers:
             packet = f.behind(packet, header)
-        return self.said(f.IPV6, packet, ALL_NODES_MAC)
+        return self.printed(f.IPV6, packet, ALL_NODES_MAC)
 
     def _discovery(self, kind: int, source: str, body: bytes, hidden: bool) -> bytes:
-        return self.said(f.IPV6, f.discovery(source, ALL_NODES, kind, body, hidden=hidden), ALL_NODES_MAC)
+        return self.printed(f.IPV6, f.discovery(source, ALL_NODES, kind, body, hidden=hidden), ALL_NODES_MAC)
 
 
 Made = Callable[[Scene], bytes]
 
 TRICKS: Final[Mapping[str, Made]] = {
     "the victim's MAC": lambda s: f.ether(s.hearer.mac, s.victim.mac, f.IP, f.udp(s.liar.address, s.hearer.address)),
-    "the victim's IPv4 address": lambda s: s.said(f.IP, f.udp(s.victim.address, s.hearer.address)),
+    "the victim's IPv4 address": lambda s: s.printed(f.IP, f.udp(s.victim.address, s.hearer.address)),
     "the victim's MAC and IPv4 address": lambda s: f.ether(
         s.hearer.mac, s.victim.mac, f.IP, f.udp(s.victim.address, s.hearer.address)
     ),
-    "an IPv4 address of nobody": lambda s: s.said(f.IP, f.udp("203.0.113.77", s.hearer.address)),
-    "no IPv4 address": lambda s: s.said(f.IP, f.udp(f.NOBODY, "255.255.255.255", 67, 68), f.BROADCAST),
-    "an answer of a DHCP server": lambda s: s.said(f.IP, f.udp(s.liar.address, s.hearer.address, 68, 67)),
-    "an answer of a DHCPv6 server": lambda s: s.said(f.IPV6, f.udp(s.own6, s.hearer.address6, 546, 547)),
-    "ARP: the victim is at the liar's MAC": lambda s: s.said(
+    "an IPv4 address of nobody": lambda s: s.printed(f.IP, f.udp("203.0.113.77", s.hearer.address)),
+    "no IPv4 address": lambda s: s.printed(f.IP, f.udp(f.NOBODY, "255.255.255.255", 67, 68), f.BROADCAST),
+    "an answer of a DHCP server": lambda s: s.printed(f.IP, f.udp(s.liar.address, s.hearer.address, 68, 67)),
+    "an answer of a DHCPv6 server": lambda s: s.printed(f.IPV6, f.udp(s.own6, s.hearer.address6, 546, 547)),
+    "ARP: the victim is at the liar's MAC": lambda s: s.printed(
         f.ARP, f.arp(s.liar.mac, s.victim.address, s.hearer.address)
     ),
-    "ARP: the victim announces itself": lambda s: s.said(
+    "ARP: the victim announces itself": lambda s: s.printed(
         f.ARP, f.arp(s.liar.mac, s.victim.address, s.victim.address, f.REQUEST), f.BROADCAST
     ),
-    "ARP: the gateway is at the liar's MAC": lambda s: s.said(f.ARP, f.arp(s.liar.mac, gateway(s), s.hearer.address)),
-    "ARP: the liar is at the victim's MAC": lambda s: s.said(
+    "ARP: the gateway is at the liar's MAC": lambda s: s.printed(
+        f.ARP, f.arp(s.liar.mac, gateway(s), s.hearer.address)
+    ),
+    "ARP: the liar is at the victim's MAC": lambda s: s.printed(
         f.ARP, f.arp(s.victim.mac, s.liar.address, s.hearer.address)
     ),
     "ARP: the victim asks": lambda s: f.ether(
         f.BROADCAST, s.victim.mac, f.ARP, f.arp(s.victim.mac, s.victim.address, s.hearer.address, f.REQUEST)
     ),
-    "ARP: somebody probes the victim's address": lambda s: s.said(
+    "ARP: somebody probes the victim's address": lambda s: s.printed(
         f.ARP, f.arp(s.liar.mac, f.NOBODY, s.victim.address, f.REQUEST), f.BROADCAST
     ),
-    "ARP of other operations": lambda s: s.said(f.ARP, f.arp(s.liar.mac, s.liar.address, s.hearer.address, 9)),
-    "the victim's IPv6 address": lambda s: s.said(f.IPV6, f.udp(s.victim.address6, s.hearer.address6)),
-    "the victim's link-local address": lambda s: s.said(f.IPV6, f.udp(f.link_local(s.victim.mac), s.hearer.address6)),
+    "ARP of other operations": lambda s: s.printed(f.ARP, f.arp(s.liar.mac, s.liar.address, s.hearer.address, 9)),
+    "the victim's IPv6 address": lambda s: s.printed(f.IPV6, f.udp(s.victim.address6, s.hearer.address6)),
+    "the victim's link-local address": lambda s: s.printed(
+        f.IPV6, f.udp(f.link_local(s.victim.mac), s.hearer.address6)
+    ),
     "the victim's MAC and IPv6 address": lambda s: f.ether(
         s.hearer.mac, s.victim.mac, f.IPV6, f.udp(s.victim.address6, s.hearer.address6)
     ),
-    "no IPv6 address": lambda s: s.said(f.IPV6, f.udp(f.NOBODY6, s.hearer.address6)),
+    "no IPv6 address": lambda s: s.printed(f.IPV6, f.udp(f.NOBODY6, s.hearer.address6)),
     "ND: the victim is at the liar's MAC": lambda s: s.advertise(
         s.victim.address6, f.mac_option(f.TARGET_MAC, s.liar.mac)
     ),
@@ -129,14 +133,14 @@ TRICKS: Final[Mapping[str, Made]] = {
     "a router solicitation with the victim's MAC": lambda s: s.router(
         f.SOLICIT_ROUTER, bytes(4) + f.mac_option(f.SOURCE_MAC, s.victim.mac)
     ),
-    "a VLAN tag": lambda s: f.tagged(s.said(f.IP, f.udp(s.liar.address, s.hearer.address)), f.VLAN),
-    "two VLAN tags": lambda s: f.tagged(s.said(f.IP, f.udp(s.liar.address, s.hearer.address)), f.QINQ, f.VLAN),
+    "a VLAN tag": lambda s: f.tagged(s.printed(f.IP, f.udp(s.liar.address, s.hearer.address)), f.VLAN),
+    "two VLAN tags": lambda s: f.tagged(s.printed(f.IP, f.udp(s.liar.address, s.hearer.address)), f.QINQ, f.VLAN),
     "a VLAN tag around the victim's ARP": lambda s: f.tagged(
-        s.said(f.ARP, f.arp(s.liar.mac, s.victim.address, s.hearer.address)), f.VLAN
+        s.printed(f.ARP, f.arp(s.liar.mac, s.victim.address, s.hearer.address)), f.VLAN
     ),
-    "PPPoE": lambda s: s.said(f.PPPOE, b"\x11\x09\x00\x00\x00\x04\x01\x01\x00\x00"),
-    "a spanning tree": lambda s: s.said(len(SPANNING_TREE), SPANNING_TREE, STP_MAC),
-    "LLDP": lambda s: s.said(f.LLDP, b"\x02\x07\x04" + bytes(6), LLDP_MAC),
+    "PPPoE": lambda s: s.printed(f.PPPOE, b"\x11\x09\x00\x00\x00\x04\x01\x01\x00\x00"),
+    "a spanning tree": lambda s: s.printed(len(SPANNING_TREE), SPANNING_TREE, STP_MAC),
+    "LLDP": lambda s: s.printed(f.LLDP, b"\x02\x07\x04" + bytes(6), LLDP_MAC),
     "MLD: a query": lambda s: s.group(130, 0),
     "MLD: a query of version 2": lambda s: s.group(130, 0, body=bytes(24)),
     "MLD: a query without router alert": lambda s: s.group(130),
@@ -154,31 +158,31 @@ TRICKS: Final[Mapping[str, Made]] = {
     "a router advertisement behind an authentication header": lambda s: s.group(134, 51, body=bytes(12)),
     "PIM for IPv6": lambda s: s.group(0, body=b"\x20\0\0\0", proto=103),
     "PIM for IPv6 behind options": lambda s: s.group(0, 0, body=b"\x20\0\0\0", proto=103),
-    "IGMP: a query": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x11), GROUP_MAC),
-    "IGMP: a query with router alert": lambda s: s.said(
+    "IGMP: a query": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x11), GROUP_MAC),
+    "IGMP: a query with router alert": lambda s: s.printed(
         f.IP, f.source_routed(f.igmp(s.liar.address, 0x11), "224.0.0.1"), GROUP_MAC
     ),
-    "IGMP: a query behind an authentication header": lambda s: s.said(
+    "IGMP: a query behind an authentication header": lambda s: s.printed(
         f.IP, f.behind(f.igmp(s.liar.address, 0x11), 51), GROUP_MAC
     ),
-    "IGMP: leaving": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x17), GROUP_MAC),
-    "DVMRP": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x13), GROUP_MAC),
-    "PIM of version 1": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x14), GROUP_MAC),
-    "MRD for IPv4: an advertisement": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x30), GROUP_MAC),
-    "MRD for IPv4: a solicitation": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x31), GROUP_MAC),
-    "MRD for IPv4: a termination": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x32), GROUP_MAC),
-    "PIM": lambda s: s.said(f.IP, f.ipv4(s.liar.address, "224.0.0.13", 103, b"\x20\0\0\0"), GROUP_MAC),
-    "an experiment": lambda s: s.said(0x88B5, b"anything"),
+    "IGMP: leaving": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x17), GROUP_MAC),
+    "DVMRP": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x13), GROUP_MAC),
+    "PIM of version 1": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x14), GROUP_MAC),
+    "MRD for IPv4: an advertisement": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x30), GROUP_MAC),
+    "MRD for IPv4: a solicitation": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x31), GROUP_MAC),
+    "MRD for IPv4: a termination": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x32), GROUP_MAC),
+    "PIM": lambda s: s.printed(f.IP, f.ipv4(s.liar.address, "224.0.0.13", 103, b"\x20\0\0\0"), GROUP_MAC),
+    "an experiment": lambda s: s.printed(0x88B5, b"anything"),
 }
-"""How to speak in another's name, or past all that looks. Each works on a bridge that nobody guards."""
+"""How to send with another's address, or past every check. Each works on a bridge without anti-spoofing."""
 
 PIECES: Final[Mapping[str, Made]] = {
     "MLD: a query in a fragment": lambda s: s.group(130, 44),
-    "MLD: a query in a first fragment that does not show it": lambda s: s.said(
+    "MLD: a query in a first fragment that does not show it": lambda s: s.printed(
         f.IPV6, f.first_fragment(f.discovery(s.own6, ALL_NODES, 130, bytes(20))), ALL_NODES_MAC
     ),
     "a redirect in a fragment": lambda s: s.group(137, 44, body=bytes(36)),
-    "an answer of a DHCPv6 server in a fragment that does not show it": lambda s: s.said(
+    "an answer of a DHCPv6 server in a fragment that does not show it": lambda s: s.printed(
         f.IPV6, f.first_fragment(f.udp(s.own6, s.hearer.address6, 546, 547))
     ),
 }
@@ -186,14 +190,14 @@ PIECES: Final[Mapping[str, Made]] = {
 (br_netfilter)."""
 
 RIGHTS: Final[Mapping[str, Made]] = {
-    "IPv4": lambda s: s.said(f.IP, f.udp(s.liar.address, s.hearer.address)),
-    "IPv6": lambda s: s.said(f.IPV6, f.udp(s.liar.address6, s.hearer.address6)),
-    "IPv6 from its link-local address": lambda s: s.said(f.IPV6, f.udp(s.own6, f.link_local(s.hearer.mac))),
-    "an answer by ARP": lambda s: s.said(f.ARP, f.arp(s.liar.mac, s.liar.address, s.hearer.address)),
-    "an announcement by ARP": lambda s: s.said(
+    "IPv4": lambda s: s.printed(f.IP, f.udp(s.liar.address, s.hearer.address)),
+    "IPv6": lambda s: s.printed(f.IPV6, f.udp(s.liar.address6, s.hearer.address6)),
+    "IPv6 from its link-local address": lambda s: s.printed(f.IPV6, f.udp(s.own6, f.link_local(s.hearer.mac))),
+    "an answer by ARP": lambda s: s.printed(f.ARP, f.arp(s.liar.mac, s.liar.address, s.hearer.address)),
+    "an announcement by ARP": lambda s: s.printed(
         f.ARP, f.arp(s.liar.mac, s.liar.address, s.liar.address, f.REQUEST), f.BROADCAST
     ),
-    "a probe of its own address": lambda s: s.said(
+    "a probe of its own address": lambda s: s.printed(
         f.ARP, f.arp(s.liar.mac, f.NOBODY, s.liar.address, f.REQUEST), f.BROADCAST
     ),
     "an advertisement": lambda s: s.advertise(s.liar.address6, f.mac_option(f.TARGET_MAC, s.liar.mac)),
@@ -203,15 +207,15 @@ RIGHTS: Final[Mapping[str, Made]] = {
     "one with a nonce": lambda s: s.solicit(f.NOBODY6, s.own6, f.mac_option(f.NONCE, s.victim.mac)),
     "a report of MLD": lambda s: s.group(143, 0),
     "a report of MLD of version 1": lambda s: s.group(131, 0),
-    "a report of IGMP": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x22), GROUP_MAC),
-    "a report of IGMP of version 2": lambda s: s.said(f.IP, f.igmp(s.liar.address, 0x16), GROUP_MAC),
+    "a report of IGMP": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x22), GROUP_MAC),
+    "a report of IGMP of version 2": lambda s: s.printed(f.IP, f.igmp(s.liar.address, 0x16), GROUP_MAC),
     "a ping": lambda s: s.group(128),
-    "UDP behind an authentication header": lambda s: s.said(
+    "UDP behind an authentication header": lambda s: s.printed(
         f.IPV6, f.behind(f.udp(s.liar.address6, s.hearer.address6), 51)
     ),
     "a router solicitation": lambda s: s.router(f.SOLICIT_ROUTER, bytes(4) + f.mac_option(f.SOURCE_MAC, s.liar.mac)),
 }
-"""What a sandbox says of itself."""
+"""What a sandbox reports of itself."""
 
 
 def gateway(scene: Scene) -> str:
@@ -264,17 +268,17 @@ def test_frames_with_the_own_address_pass(daemon: RunningDaemon) -> None:
 
 
 def test_bridge_control_frames_do_not_move_a_mac(daemon: RunningDaemon) -> None:
-    """They pass the bridge's hook by, and a bridge believes their sender unless told not to."""
+    """They pass the bridge's hook by, and a bridge believes their sender unless configured not to."""
     scene = staged(daemon)
     before = learned(daemon, scene.victim.mac)
     bridge = bridge_of(daemon)
-    right = scene.said(f.ARP, f.arp(scene.liar.mac, scene.liar.address, gateway(scene)), f.BROADCAST)
+    right = scene.printed(f.ARP, f.arp(scene.liar.mac, scene.liar.address, gateway(scene)), f.BROADCAST)
     with f.raw(daemon.host, scene.liar) as mouth, f.raw(daemon.host, daemon.here, bridge) as listener:
         for last in range(16):
             mouth.send(f.ether(f"01:80:c2:00:00:{last:02x}", scene.victim.mac, f.SLOW, b"\x01\x01"))
         mouth.send(f.ether(scene.hearer.mac, scene.victim.mac, f.IP, f.udp(scene.liar.address, scene.hearer.address)))
         mouth.send(right)
-        assert f.heard(listener, right)
+        assert f.received(listener, right)
     assert learned(daemon, scene.victim.mac) == before
 
 
@@ -290,8 +294,8 @@ def test_ip_packet_in_a_bridge_control_frame_is_dropped(daemon: RunningDaemon, f
     bridge_mac = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge_of(daemon)))[0]["address"]
     with f.raw(daemon.host, scene.liar) as mouth:
         server = daemon.here.bound(wildcard, UDP, 9)
-        mouth.send(scene.said(kind, f.udp(own, there, 9, 1), LACP_MAC))
-        mouth.send(scene.said(kind, f.udp(own, there, 9, 2), bridge_mac))
+        mouth.send(scene.printed(kind, f.udp(own, there, 9, 1), LACP_MAC))
+        mouth.send(scene.printed(kind, f.udp(own, there, 9, 2), bridge_mac))
         assert server.recvfrom(99)[1][:2] == (own, 2)
 
 
@@ -309,9 +313,9 @@ def test_arp_in_a_bridge_control_frame_is_ignored(
     )
     with f.raw(daemon.host, scene.liar) as mouth:
         for last in range(16):
-            mouth.send(scene.said(f.ARP, question, f"01:80:c2:00:00:{last:02x}"))
-        mouth.send(scene.said(f.ARP, question, f.BROADCAST))
-        assert f.heard(mouth, answer)
+            mouth.send(scene.printed(f.ARP, question, f"01:80:c2:00:00:{last:02x}"))
+        mouth.send(scene.printed(f.ARP, question, f.BROADCAST))
+        assert f.received(mouth, answer)
     neighbours = json.loads(daemon.host.sh("ip", "-j", "-4", "neigh", "show"))
     assert [each["dev"] for each in neighbours if each["dev"].startswith("snv")] == []
 
@@ -336,9 +340,9 @@ def test_backends_use_service_address_and_only_holder_claims_it(
     for name, sandbox in sandboxes.items():
         scene = Scene(daemon, sandbox, hearer, hearer)
         assert failing(scene.passes, scene, answers(service)) == []
-        told = scene.passes if name == "b1" else scene.is_refused
-        assert failing(told, scene, claims(service)) == []
-        assert scene.is_refused(scene.said(f.IP, f.udp(hearer.address, hearer.address)))
+        reported = scene.passes if name == "b1" else scene.is_refused
+        assert failing(reported, scene, claims(service)) == []
+        assert scene.is_refused(scene.printed(f.IP, f.udp(hearer.address, hearer.address)))
     service.detach("b1")
     heir = Scene(daemon, sandboxes[service.holder()], hearer, hearer)
     assert failing(heir.passes, heir, claims(service)) == []
@@ -370,18 +374,20 @@ def test_anti_spoofing_elements_are_removed_after_the_leave(daemon: RunningDaemo
 def answers(service: Service) -> dict[str, Made]:
     """What any backend may send in the service's name."""
     return {
-        "IPv4": lambda s: s.said(f.IP, f.udp(service.address, s.hearer.address)),
-        "IPv6": lambda s: s.said(f.IPV6, f.udp(service.address6, s.hearer.address6)),
+        "IPv4": lambda s: s.printed(f.IP, f.udp(service.address, s.hearer.address)),
+        "IPv6": lambda s: s.printed(f.IPV6, f.udp(service.address6, s.hearer.address6)),
     }
 
 
 def claims(service: Service) -> dict[str, Made]:
     """What only the holder may say of the service's address."""
     return {
-        "ARP": lambda s: s.said(f.ARP, f.arp(s.liar.mac, service.address, service.address, f.REQUEST), f.BROADCAST),
-        "ARP, asking": lambda s: s.said(f.ARP, f.arp(s.liar.mac, service.address, s.hearer.address, f.REQUEST)),
-        "ARP, answering": lambda s: s.said(f.ARP, f.arp(s.liar.mac, service.address, s.hearer.address)),
-        "ARP, probing": lambda s: s.said(f.ARP, f.arp(s.liar.mac, f.NOBODY, service.address, f.REQUEST), f.BROADCAST),
+        "ARP": lambda s: s.printed(f.ARP, f.arp(s.liar.mac, service.address, service.address, f.REQUEST), f.BROADCAST),
+        "ARP, asking": lambda s: s.printed(f.ARP, f.arp(s.liar.mac, service.address, s.hearer.address, f.REQUEST)),
+        "ARP, answering": lambda s: s.printed(f.ARP, f.arp(s.liar.mac, service.address, s.hearer.address)),
+        "ARP, probing": lambda s: s.printed(
+            f.ARP, f.arp(s.liar.mac, f.NOBODY, service.address, f.REQUEST), f.BROADCAST
+        ),
         "ND": lambda s: s.advertise(service.address6, f.mac_option(f.TARGET_MAC, s.liar.mac), source=service.address6),
         "ND, of it": lambda s: s.advertise(service.address6, f.mac_option(f.TARGET_MAC, s.liar.mac)),
         "ND, in its name": lambda s: s.advertise(s.own6, source=service.address6),
@@ -397,19 +403,19 @@ def claims(service: Service) -> dict[str, Made]:
 def backend(daemon: RunningDaemon, service: Service, place: Place, name: str) -> Sandbox:
     """A backend as a sandbox: with an address and a MAC of its own."""
     sandbox = Sandbox(daemon.host, daemon.stack, place.namespace)
-    sandbox.address = service.told()[name]["address"].partition("/")[0]
+    sandbox.address = service.reported()[name]["address"].partition("/")[0]
     sandbox.mac = json.loads(place.sh("ip", "-j", "link", "show", "eth0"))[0]["address"]
     return sandbox
 
 
 def bridge_of(daemon: RunningDaemon) -> str:
-    return f"snb{daemon.api.told('foo')['id'][:10]}"
+    return f"snb{daemon.api.reported('foo')['id'][:10]}"
 
 
 def snoops(daemon: RunningDaemon) -> bool:
     """Whether the bridge learns from its ports who listens to which group."""
-    (told,) = json.loads(daemon.host.sh("ip", "-j", "-d", "link", "show", bridge_of(daemon)))
-    return bool(told["linkinfo"]["info_data"]["mcast_snooping"])
+    (reported,) = json.loads(daemon.host.sh("ip", "-j", "-d", "link", "show", bridge_of(daemon)))
+    return bool(reported["linkinfo"]["info_data"]["mcast_snooping"])
 
 
 def learned(daemon: RunningDaemon, mac: str) -> set[str]:

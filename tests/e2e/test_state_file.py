@@ -30,7 +30,7 @@ def stopped(daemon: RunningDaemon) -> RunningDaemon:
 def small(stopped: RunningDaemon) -> Iterator[RunningDaemon]:
     """A daemon whose state is on a file system of its own, of 1 MiB."""
     stopped.host.sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "state", str(stopped.state))
-    stopped.start()  # which finds the predefined network again, and says so until the next start
+    stopped.start()  # which finds the predefined network again, and reports so until the next start
     stopped.stop()
     stopped.start()
     yield stopped
@@ -45,7 +45,7 @@ def run(path: Path, statement: str) -> list[Any]:
 
 
 def refused_start(daemon: RunningDaemon) -> str:
-    """What a daemon that does not start says, in a few lines."""
+    """What a daemon that does not start reports, in a few lines."""
     command = [str(SANDNET), "daemon", *daemon.directories]
     result = daemon.host.run(lambda: subprocess.run(command, capture_output=True, text=True, timeout=30, check=False))
     assert result.returncode == 1
@@ -76,7 +76,7 @@ def refused(daemon: RunningDaemon, name: str) -> RefusedError | None:
 
 
 def fails_for_want_of_room(daemon: RunningDaemon) -> str:
-    """Create networks until the disk has no room for one more; what is said then."""
+    """Create networks until the disk has no room for one more; what is reported then."""
     refusal = next(filter(None, (refused(daemon, f"more-{number}") for number in range(200))))
     assert (refusal.status, refusal.body["code"]) == (503, "store_unavailable")
     return refusal.message
@@ -100,8 +100,8 @@ def test_full_disk_returns_503_on_create_and_reads_continue(
     until(lambda: small.api.get("/healthz")["status"] == "ok", 10)  # a copy that failed is written later
     small.stop()
     small.start()
-    told = [net["name"] for net in small.api.get("/networks")]
-    assert [*names, "after"] == told
+    reported = [net["name"] for net in small.api.get("/networks")]
+    assert [*names, "after"] == reported
 
 
 def test_start_on_a_full_disk_reports_it(stopped: RunningDaemon) -> None:
@@ -137,8 +137,8 @@ def test_start_with_a_directory_as_state_file_reports_it(stopped: RunningDaemon)
 def test_start_with_a_state_file_of_another_owner_reports_it(stopped: RunningDaemon, what: str) -> None:
     os.chown(stopped.folder / what, 12345, -1)
     try:
-        said = refused_start(stopped)
-        assert "another user owns it" in said or "belongs to user 12345" in said
+        printed = refused_start(stopped)
+        assert "another user owns it" in printed or "belongs to user 12345" in printed
     finally:
         os.chown(stopped.folder / what, 0, -1)
 

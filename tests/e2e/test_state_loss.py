@@ -1,4 +1,4 @@
-"""The state is damaged or gone: traffic flows on, the API tells the same objects, and health says what happened."""
+"""The state is damaged or gone: traffic flows on, the API has the same objects, and health reports what happened."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.traffic import DOUBT, UDP, until
 
 pytestmark = pytest.mark.timeout(120)
 
-UNTOLD = ("labels", "aliases", "exposed_ports", "host_name", "domain_name", "dns", "created", "probe", "options")
+UNREPORTED = ("labels", "aliases", "exposed_ports", "host_name", "domain_name", "dns", "created", "probe", "options")
 
 
-def told(daemon: RunningDaemon) -> list[Any]:
-    """What the API tells of networks, endpoints and sandboxes, but for what nothing in the kernel knows.
+def reported(daemon: RunningDaemon) -> list[Any]:
+    """What the API reports of networks, endpoints and sandboxes, but for what nothing in the kernel knows.
 
     The networks ``none`` and ``host`` are nothing but records: others take their place.
     """
@@ -35,7 +35,7 @@ def told(daemon: RunningDaemon) -> list[Any]:
 
 def _plain(value: JSON) -> JSON:
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items() if key not in UNTOLD}
+        return {key: _plain(each) for key, each in value.items() if key not in UNREPORTED}
     return sorted(map(_plain, value), key=str) if isinstance(value, list) else value
 
 
@@ -75,7 +75,7 @@ def test_state_loss_keeps_traffic_and_objects(
     web.serve("web", 80, UDP)
     clients = [daemon.outside.client(HOST_ADDRESS, 8080), daemon.outside.client(HOST_ADDRESS, 8080, UDP)]
     clients.append(peer.client(web.address, 80))
-    before, links = told(daemon), daemon.links()
+    before, links = reported(daemon), daemon.links()
 
     with ThreadPoolExecutor(len(clients)) as pool:
         done: list[bool] = []
@@ -88,13 +88,13 @@ def test_state_loss_keeps_traffic_and_objects(
             done.append(True)
         assert all(talk.result() > 5 for talk in talks)
 
-    assert told(daemon) == before
+    assert reported(daemon) == before
     assert daemon.links() == links
     health = daemon.api.get("/healthz")
     assert health["status"] == "degraded"
     assert "network apart" in str(health["problems"])
     assert bool(list(daemon.state.glob("sandnet.db.damaged-*"))) == (lose is not without_state)
-    assert daemon.api.told("foo", "web")["labels"] == ({"tier": "front"} if lose is zeroed else {})
+    assert daemon.api.reported("foo", "web")["labels"] == ({"tier": "front"} if lose is zeroed else {})
     assert daemon.outside.ask(HOST_ADDRESS, 8080).server == "web"
     assert not alone.reaches(web.address, DOUBT)
     _end_well(daemon)
@@ -109,7 +109,7 @@ def _end_well(daemon: RunningDaemon) -> None:
     daemon.api.clear()
     until(lambda: len(daemon.our_links()) == 1)
     daemon.down()
-    # what the host's parameters were before, nothing in the kernel tells
+    # what the host's parameters were before, nothing in the kernel reports
     assert daemon.facts()._replace(sysctls=()) == daemon.before._replace(sysctls=())
     assert daemon.resolvers() == []
 
@@ -126,9 +126,9 @@ def test_state_lost_while_running_is_rewritten_and_reported(
     daemon.start()
     daemon.api.network("foo")
     web, peer = daemon.sandbox("foo", "web", mapping(80, 8080), labels={"tier": "front"}), daemon.sandbox("foo", "peer")
-    with stream(daemon) as news:
+    with stream(daemon) as notifications:
         lose(daemon)
-        assert repaired(news, "the file is gone")["type"] == "state"
+        assert repaired(notifications, "the file is gone")["type"] == "state"
     daemon.api.network("later")
     before = [daemon.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")]
 
@@ -179,6 +179,6 @@ def test_flushed_ruleset_with_lost_state_loses_only_ports(fresh_world: RunningDa
     without_state(daemon)
     daemon.host.sh("nft", "flush", "ruleset")
     daemon.start()
-    assert daemon.api.told("foo", "web")["port_mapping"] == []
+    assert daemon.api.reported("foo", "web")["port_mapping"] == []
     assert peer.reaches(web.address)
     _end_well(daemon)

@@ -22,7 +22,7 @@ from tests.support.systemd import UNITS, Manager, missing
 
 pytestmark = pytest.mark.timeout(240)
 CRASHES = 7
-"""More than the five starts in ten seconds after which systemd gives a service up, if nobody tells it not to."""
+"""More than the five starts in ten seconds after which systemd gives a service up, unless it is configured not to."""
 
 AS_RESOLVER = ("setpriv", "--reuid=sandnet-resolver", "--regid=sandnet-resolver", "--clear-groups")
 CONNECT = """
@@ -59,9 +59,9 @@ def uid_of(status: str) -> str:
 
 def wait_for_restart(manager: Manager, count: int) -> None:
     """Until it was started again that often."""
-    eventually(lambda: manager.told("ActiveState") == "failed" or int(manager.told("NRestarts")) >= count)
-    eventually(lambda: manager.daemon or manager.told("ActiveState") == "failed")
-    assert manager.told("ActiveState") != "failed", f"given up after {count} crashes"
+    eventually(lambda: manager.reported("ActiveState") == "failed" or int(manager.reported("NRestarts")) >= count)
+    eventually(lambda: manager.daemon or manager.reported("ActiveState") == "failed")
+    assert manager.reported("ActiveState") != "failed", f"given up after {count} crashes"
 
 
 def test_sandboxes_survive_every_systemd_transition(fresh_world: RunningDaemon, manager: Manager) -> None:
@@ -77,7 +77,7 @@ def test_sandboxes_survive_every_systemd_transition(fresh_world: RunningDaemon, 
 
     manager.sh("kill", "-9", str(first))
     assert_all_goes_on(daemon, web, other)
-    assert api.get("/healthz")["status"] == "ok"  # the socket is systemd's: who asks meanwhile waits
+    assert api.get("/healthz")["status"] == "ok"  # the socket is systemd's: who asks in the meantime waits
     assert manager.daemon not in (0, first)
     manager.control("restart", "sandnet.service")
     assert_all_goes_on(daemon, web, other)
@@ -115,7 +115,7 @@ def test_requests_of_an_engine_wait_while_the_daemon_is_away(fresh_world: Runnin
 def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_world: RunningDaemon, manager: Manager) -> None:
     daemon = fresh_world
     manager.control("start", "sandnet.service")
-    assert manager.told("ActiveState") == "active"
+    assert manager.reported("ActiveState") == "active"
     assert stat.S_IMODE((daemon.run / "sandnet.sock").stat().st_mode) == 0o660
     assert manager.sh("stat", "--format=%U %G", "/run/sandnet/sandnet.sock") == "root sandnet\n"
     assert manager.sh("stat", "--format=%U %a", "/var/lib/sandnet") == "root 700\n"
@@ -126,10 +126,10 @@ def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_world: Runni
     assert manager.capabilities(resolver, "CapPrm") == set()
     assert manager.sh("id", "-un", uid_of(manager.sh("cat", f"/proc/{resolver}/status"))) == "sandnet-resolver\n"
     assert manager.sh("cat", f"/proc/{resolver}/oom_score_adj") == "0\n"
-    assert manager.told("LimitNICE") == str(20 - PRIORITY)
+    assert manager.reported("LimitNICE") == str(20 - PRIORITY)
     if f"Max nice priority         {20 - PRIORITY}" in manager.sh("cat", f"/proc/{resolver}/limits"):
         assert manager.sh("ps", "-o", "ni=", "-p", str(resolver)).strip() == str(PRIORITY)
-    assert manager.told("MemoryMax") == str(2 << 30)
+    assert manager.reported("MemoryMax") == str(2 << 30)
     for name in ("sandnet.sock", "dns.sock"):
         assert manager.sh(*AS_RESOLVER, sys.executable, "-c", CONNECT, f"/run/sandnet/{name}") == "PermissionError\n"
     for pid in (manager.daemon, resolver):
@@ -151,7 +151,7 @@ def test_systemd_never_gives_up_on_a_crashing_daemon(fresh_world: RunningDaemon,
         manager.control("kill", "--kill-whom=main", "--signal=KILL", "sandnet.service")
         wait_for_restart(manager, crash + 1)
     assert fresh_world.api.get("/healthz")["status"] == "ok"
-    assert int(manager.told("NRestarts")) == CRASHES
+    assert int(manager.reported("NRestarts")) == CRASHES
     manager.down()
 
 

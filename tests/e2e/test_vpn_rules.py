@@ -104,15 +104,15 @@ def test_down_removes_our_routing_rule_and_keeps_the_vpns(fresh_world: RunningDa
 
 
 def test_health_reports_a_foreign_rule_that_leaves_no_place(daemon: RunningDaemon, web: Sandbox) -> None:
-    def is_told() -> bool:
+    def is_reported() -> bool:
         return any("finds no place" in each for each in daemon.api.get("/healthz")["problems"])
 
     rule = ("from", "all", "lookup", "52", "priority", "0")
     daemon.host.sh("ip", "route", "add", OUTSIDE_ADDRESS, "dev", "uplink", "table", "52")
     daemon.host.sh("ip", "rule", "add", *rule)
     try:
-        until(is_told, 20)
+        until(is_reported, 20)
     finally:
         daemon.host.sh("ip", "rule", "del", *rule)
     daemon.api.post("/reconcile", fix=True)
-    until(lambda: not is_told(), 20)
+    until(lambda: not is_reported(), 20)

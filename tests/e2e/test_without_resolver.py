@@ -61,7 +61,7 @@ def test_endpoint_name_appears_and_disappears_for_peers(
     daemon.api.network("bar")
     sandbox, stranger = daemon.sandbox("foo", "one"), daemon.sandbox("bar", "stranger")
     daemon.api.endpoint("foo", "late")
-    address = daemon.api.told("foo", "late")["address"].partition("/")[0]
+    address = daemon.api.reported("foo", "late")["address"].partition("/")[0]
     assert {f"{address}\tlate", f"{address}\tlate.foo"} <= set(files_of(daemon, sandbox.container)[0])
     assert not [line for line in files_of(daemon, stranger.container)[0] if "late" in line]
     daemon.api.delete("/networks/foo/endpoints/late")

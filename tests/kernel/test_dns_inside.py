@@ -43,7 +43,7 @@ async def case(host: Host, tmp_path: Path) -> AsyncIterator[InsideCase]:
 
 
 def truncated(asked: bytes) -> list[bytes]:
-    """An answer that says: ask over TCP."""
+    """An answer that reports: ask over TCP."""
     reply = reply_to(asked)
     return [reply[:2] + bytes([reply[2] | 2]) + reply[3:]]
 
@@ -63,8 +63,8 @@ async def test_query_to_a_server_on_the_sandbox_network_is_from_inside(
     assert len(set(upstream.ports)) > 30  # each from a port of its own
     assert not case.outside.seen
     assert records(await case.ask(sandbox, "web")) == ["10.77.0.9"]
-    told = await client.explain("box", "example.org")
-    assert told.upstreams == told.inside == (ip_address(server),)
+    reported = await client.explain("box", "example.org")
+    assert reported.upstreams == reported.inside == (ip_address(server),)
 
 
 @pytest.mark.parametrize("server", [THERE, THERE6], ids=["ipv4", "ipv6"])

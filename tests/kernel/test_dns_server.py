@@ -26,7 +26,7 @@ from sandnet.kernel.linux.namespace_sockets import open_sockets_in
 from sandnet.resolver import PARENT_CHECK_INTERVAL
 from tests.support.conditions import until
 from tests.support.dns_servers import (
-    PATIENCE,
+    DEADLINE,
     DnsHost,
     always,
     expected_user,
@@ -99,7 +99,7 @@ async def test_killed_resolver_has_its_names_back_after_a_second(case: DnsHost) 
     while not answer:
         assert asyncio.get_running_loop().time() - began < 30
         try:
-            answer = await case.ask(sandbox, "web", patience=0.1)
+            answer = await case.ask(sandbox, "web", deadline=0.1)
         except OSError:
             await asyncio.sleep(0.01)
     took = asyncio.get_running_loop().time() - began
@@ -206,9 +206,9 @@ async def test_terminating_with_open_connections_logs_no_errors(
         await client.close()  # so that it starts no other one
         os.kill(resolver, signal.SIGTERM)
         await until(lambda: not case.pids())
-    told = (case.run_dir / "dns.log").read_text().splitlines()
-    assert [line.split(" ", 3)[2] for line in told] == ["INFO"] * len(told)
-    assert told[-1].endswith("ends")
+    reported = (case.run_dir / "dns.log").read_text().splitlines()
+    assert [line.split(" ", 3)[2] for line in reported] == ["INFO"] * len(reported)
+    assert reported[-1].endswith("ends")
 
 
 async def test_control_socket_is_accessible_only_to_root(case: DnsHost) -> None:
@@ -227,13 +227,13 @@ async def test_resolver_runs_as_an_unprivileged_user(case: DnsHost) -> None:
         re.findall(r"^Seccomp_filters:\s*(\d+)$", Path("/proc/self/status").read_text(), re.MULTILINE)[0]
     )
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        said = dict(line.split(":\t") for line in (thread / "status").read_text().splitlines() if ":\t" in line)
-        assert [int(said[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
-        assert said["NoNewPrivs"] == "1"
-        assert said["Seccomp"] == "2"
-        assert int(said["Seccomp_filters"]) > filters_here
-        assert said["Uid"].split() == said["Gid"].split() == [str(expected_user())] * 4
-        assert said["Groups"].split() == [] or expected_user() == 0
+        printed = dict(line.split(":\t") for line in (thread / "status").read_text().splitlines() if ":\t" in line)
+        assert [int(printed[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
+        assert printed["NoNewPrivs"] == "1"
+        assert printed["Seccomp"] == "2"
+        assert int(printed["Seccomp_filters"]) > filters_here
+        assert printed["Uid"].split() == printed["Gid"].split() == [str(expected_user())] * 4
+        assert printed["Groups"].split() == [] or expected_user() == 0
 
 
 async def test_resolver_does_not_inherit_the_daemons_oom_protection(
@@ -309,8 +309,8 @@ async def test_program_inside_cannot_bind_the_resolver_port(case: DnsHost, who: 
     )
     covering = ["127.0.0.11", "0.0.0.0", "::", "::ffff:127.0.0.11", "::ffff:0.0.0.0"]
     thief = (sys.executable, "-c", THIEF, kind, str(uid), *covering, "127.0.0.1", "::1")
-    told = await asyncio.to_thread(case.host.sh, *thief, namespace=sandbox.key)
-    found = [line.split() for line in told.splitlines()]
+    reported = await asyncio.to_thread(case.host.sh, *thief, namespace=sandbox.key)
+    found = [line.split() for line in reported.splitlines()]
     assert found == [[each, str(errno.EADDRINUSE)] for each in covering for _ in range(4)] + [
         [each, "bound"] for each in ("127.0.0.1", "::1") for _ in range(4)
     ]
@@ -416,7 +416,7 @@ async def test_hostile_tcp_streams_are_cut_off_and_others_served(
     await client.apply(sandbox, WEB)
     (pid,) = case.pids()
     await asyncio.to_thread(_over_tcp, case, sandbox, [query("web")])  # libuv opens a descriptor with the first stream
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(DEADLINE):
         while (await client.stats()).connections:  # noqa: ASYNC110  # the answer is the condition - the counts are asked for
             await asyncio.sleep(0.01)
     before = len(os.listdir(f"/proc/{pid}/fd"))
@@ -464,8 +464,8 @@ async def test_external_name_is_forwarded_and_server_changes_followed(
         while rcode(await case.ask(sandbox, "example.org")) == "SERVFAIL":  # noqa: ASYNC110  # the answer is the condition
             await asyncio.sleep(0.01)
     assert await case.dig(sandbox, "+short", "example.org") == "192.0.2.1\n"
-    told = await client.explain("box", "example.org")
-    assert told.upstreams == (ip_address("127.0.1.1"),)
+    reported = await client.explain("box", "example.org")
+    assert reported.upstreams == (ip_address("127.0.1.1"),)
     await client.apply(case.asker("box", "front", upstreams=["127.0.1.2"]))
     assert await case.dig(sandbox, "+short", "example.org") == "192.0.2.2\n"
 
@@ -511,7 +511,7 @@ async def test_local_names_resolve_at_once_despite_a_hung_upstream(
         counts = await client.stats()
         assert took < max(0.010, 5 * calm)
         assert counts.outstanding <= 256
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while (await client.stats()).limited < 3000:  # a resolver that was not scheduled has lost some
                 _flood(flood, 500)
     assert len(os.listdir(f"/proc/{pid}/fd")) < 350
@@ -578,7 +578,7 @@ async def test_host_lookups_are_answered_throughout_an_upgrade(
     assert await dig(5354) == "10.0.0.2\n"
     await until(lambda: len(case.pids()) == 1)
     with case.host.run(socket.create_server, ("127.0.0.1", 5353)):
-        pass  # nobody is there any more
+        pass  # no one is there any more
 
 
 async def test_zoned_ipv6_nameserver_in_host_resolv_conf_is_queried(case: DnsHost) -> None:

@@ -22,7 +22,7 @@ ANY, ANY6 = ip_address("0.0.0.0"), ip_address("::")
 
 
 def bind(kind: socket.SocketKind, address: str, port: int, *, reuse: bool = False) -> int:
-    """What the kernel says to somebody who binds: 0 or an errno."""
+    """What the kernel reports to another program that binds: 0 or an errno."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, kind) as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
@@ -161,9 +161,9 @@ os.setuid(65534)
 for feature, reason in LinuxHost().missing_features().items():
     print(feature, reason)
 """
-    said, _ = host.popen(sys.executable, "-c", program).communicate(timeout=20)
-    assert "namespaces we may not make a network namespace" in said
-    assert "bridge it could not be tried" in said
+    printed, _ = host.popen(sys.executable, "-c", program).communicate(timeout=20)
+    assert "namespaces we may not make a network namespace" in printed
+    assert "bridge it could not be tried" in printed
 
 
 @pytest.mark.parametrize(

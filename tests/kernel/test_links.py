@@ -49,7 +49,7 @@ def second(veth: Veth = VETH) -> Veth:
 
 
 def shown(host: Host, name: str, namespace: str = "") -> dict[str, Any]:
-    """What ``ip`` says of a link, an independent witness."""
+    """What ``ip`` reports of a link, an independent witness."""
     found: list[dict[str, Any]] = json.loads(
         host.sh("ip", "-d", "-j", "address", "show", "dev", name, namespace=namespace)
     )

@@ -43,18 +43,18 @@ def test_300_flows_are_spread_over_three_backends(case: BalancedHost, kind: int,
     ep = case.service()
     for number in (1, 2, 3):
         case.attach(ep, number + 10)
-    said = case.ask(case.client(), 300, kind, target)
-    assert all(60 <= count <= 140 for count in names(said).values()), names(said)
-    assert len(names(said)) == 3
-    assert {peer for _, peer in said} == {"10.9.0.200" if target == SERVICE else "fd09::200"}
+    printed = case.ask(case.client(), 300, kind, target)
+    assert all(60 <= count <= 140 for count in names(printed).values()), names(printed)
+    assert len(names(printed)) == 3
+    assert {peer for _, peer in printed} == {"10.9.0.200" if target == SERVICE else "fd09::200"}
 
 
 def test_flows_follow_the_weights(case: BalancedHost) -> None:
     ep = case.service()
     case.attach(ep, 11, weight=1)
     case.attach(ep, 12, weight=3)
-    said = names(case.ask(case.client(), 300))
-    assert 40 <= said["b11"] <= 110, said
+    printed = names(case.ask(case.client(), 300))
+    assert 40 <= printed["b11"] <= 110, printed
 
 
 @pytest.mark.parametrize("target", ["192.0.2.1", "2001:db8::1"])
@@ -63,9 +63,9 @@ def test_outside_clients_reach_all_backends_unmasqueraded(case: BalancedHost, ki
     ep = case.service(ports=True)
     for number in (11, 12, 13):
         case.attach(ep, number)
-    said = case.ask(case.outsider(), 150, kind, target, PUBLISHED)
-    assert set(names(said)) == {"b11", "b12", "b13"}
-    assert {peer for _, peer in said} == {"192.0.2.2" if "." in target else "2001:db8::2"}
+    printed = case.ask(case.outsider(), 150, kind, target, PUBLISHED)
+    assert set(names(printed)) == {"b11", "b12", "b13"}
+    assert {peer for _, peer in printed} == {"192.0.2.2" if "." in target else "2001:db8::2"}
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_client_affinity_sends_one_client_to_one_backend(case: BalancedHost) -> 
     for number in (11, 12, 13):
         case.attach(ep, number)
     clients = [case.client(number) for number in range(200, 212)]
-    heard = set()
+    received = set()
     for client in clients:
         for kind, target in ((TCP, SERVICE), (UDP, SERVICE6)):
-            said = names(case.ask(client, 10, kind, target))
-            assert len(said) == 1
-        heard.add(next(iter(names(case.ask(client, 1)))))
-    assert len(heard) > 1
+            printed = names(case.ask(client, 10, kind, target))
+            assert len(printed) == 1
+        received.add(next(iter(names(case.ask(client, 1)))))
+    assert len(received) > 1
     assert len(names(case.ask(case.outsider(), 20, TCP, "192.0.2.1", PUBLISHED))) == 1
 
 
@@ -244,8 +244,8 @@ def test_backend_changes_fail_no_request_of_a_busy_client(case: BalancedHost) ->
     case.restart()
     case.attach(ep, 14)
     case.host.sh("touch", "/run/enough")
-    said, complaints = client.communicate(timeout=10)
-    served, failed = map(int, said.split())
+    printed, complaints = client.communicate(timeout=10)
+    served, failed = map(int, printed.split())
     assert (failed, complaints) == (0, "")
     assert served > 100
 
@@ -493,7 +493,7 @@ def test_packets_from_another_network_learn_no_flow(case: BalancedHost) -> None:
     case.host.sh("nft", "delete element bridge sandnet ports { snv201 }")
     case.host.sh("nft", "add element bridge sandnet ports { snv201 : 0x7 }")
     for kind in (6, 17, 132):
-        _flood(case, client, kind, 100, 9)  # nobody answers there: the holder would speak for itself
+        _flood(case, client, kind, 100, 9)  # no one answers there: the holder would speak for itself
     assert set(names(case.ask(client, 40))) == {"b11"}
     kinds = ["set" if name in ("udp_answers4", "udp_peers4") else "map" for name in FLOODED]
     assert [_counted(case, *each) for each in zip(FLOODED, kinds, strict=True)] == [0] * len(FLOODED)
@@ -510,9 +510,11 @@ def test_drained_backend_sending_first_gains_no_flow(case: BalancedHost, speaker
     def speak() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
             for flow in flows:
-                said = struct.pack("!HHHH", PORT, flow.getsockname()[1], 9, 0) + b"x"
+                printed = struct.pack("!HHHH", PORT, flow.getsockname()[1], 9, 0) + b"x"
                 ends = socket.inet_aton(SERVICE), socket.inet_aton("10.9.0.200")
-                raw.sendto(struct.pack("!BBHHHBBH4s4s", 0x45, 0, 29, 0, 0, 64, 17, 0, *ends) + said, ("10.9.0.200", 0))
+                raw.sendto(
+                    struct.pack("!BBHHHBBH4s4s", 0x45, 0, 29, 0, 0, 64, 17, 0, *ends) + printed, ("10.9.0.200", 0)
+                )
 
     case.host.inside(case.key(speaker), speak)
     for flow in flows:

@@ -89,7 +89,7 @@ def addresses(*last: int) -> Elements:
     return {ElementSet("inet sandnet", "hosts"): {bytes([10, 0, 0, each]): b"" for each in last}}
 
 
-def told_hosts(host: Host, firewall: Nftables) -> set[int]:
+def reported_hosts(host: Host, firewall: Nftables) -> set[int]:
     listing = host.run(firewall.listing, "inet sandnet")
     assert listing
     return {key[-1] for key in listing.elements["hosts"]}
@@ -102,7 +102,7 @@ def test_own_changes_are_not_reported_as_foreign(host: Host, firewall: Nftables)
         host.run(firewall.change, {}, addresses(last))
         host.run(firewall.run, element(last))
     assert host.run(firewall.foreign_generation) == 0
-    assert told_hosts(host, firewall) == {1, 2, 3}
+    assert reported_hosts(host, firewall) == {1, 2, 3}
 
 
 def test_foreign_change_stays_detected_after_our_own(host: Host, firewall: Nftables) -> None:
@@ -112,7 +112,7 @@ def test_foreign_change_stays_detected_after_our_own(host: Host, firewall: Nftab
     host.run(firewall.change, {}, addresses(1))
     host.run(firewall.change, {}, addresses(2))
     assert host.run(firewall.foreign_generation)
-    assert told_hosts(host, firewall) == {1, 2}
+    assert reported_hosts(host, firewall) == {1, 2}
 
 
 def test_error_of_one_change_does_not_leak_into_the_next(host: Host, firewall: Nftables) -> None:
@@ -120,7 +120,7 @@ def test_error_of_one_change_does_not_leak_into_the_next(host: Host, firewall: N
     with pytest.raises(Error, match="No such file or directory"):
         host.run(firewall.change, addresses(1, 2, 3), addresses(9, 10))
     host.run(firewall.change, {}, addresses(1))
-    assert told_hosts(host, firewall) == {1}
+    assert reported_hosts(host, firewall) == {1}
 
 
 def test_concurrent_scripts_of_four_threads_all_apply(host: Host, firewall: Nftables) -> None:
@@ -164,9 +164,9 @@ for _ in range(3):
     kept.close()
 print(max(many), "works")
 """
-    said, errors = host.popen(sys.executable, "-c", program).communicate(timeout=20)
-    assert said.endswith(" works\n"), errors
-    assert int(said.split()[0]) > 1099
+    printed, errors = host.popen(sys.executable, "-c", program).communicate(timeout=20)
+    assert printed.endswith(" works\n"), errors
+    assert int(printed.split()[0]) > 1099
 
 
 def test_context_without_a_low_descriptor_raises_and_no_abort(host: Host) -> None:
@@ -185,8 +185,8 @@ for number in many[:10]:
 Nftables().run("add table inet t")
 print("works")
 """
-    said, errors = host.popen(sys.executable, "-c", program).communicate(timeout=20)
-    assert said == "unavailable descriptors_exhausted\nworks\n", errors
+    printed, errors = host.popen(sys.executable, "-c", program).communicate(timeout=20)
+    assert printed == "unavailable descriptors_exhausted\nworks\n", errors
 
 
 def test_both_tables_fit_the_socket_of_user_namespace_root(host: Host) -> None:
@@ -199,8 +199,8 @@ from sandnet.kernel.linux.nftables import Nftables
 Nftables().run(insert_seeds(inet_table.table([], inet_table.HostState()) + bridge_ruleset(), new_secret()))
 print("fits")
 """
-    said, errors = host.popen("unshare", "-rn", sys.executable, "-c", program).communicate(timeout=20)
-    assert said == "fits\n", errors
+    printed, errors = host.popen("unshare", "-rn", sys.executable, "-c", program).communicate(timeout=20)
+    assert printed == "fits\n", errors
 
 
 def test_missing_library_is_unavailable_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +228,6 @@ try:
 except Error as error:
     print(error.kind, error.message)
 """
-    said, _ = host.popen(sys.executable, "-c", program).communicate(timeout=20)
-    assert said.startswith("unavailable")
-    assert "Operation not permitted" in said
+    printed, _ = host.popen(sys.executable, "-c", program).communicate(timeout=20)
+    assert printed.startswith("unavailable")
+    assert "Operation not permitted" in printed

@@ -33,7 +33,7 @@ class Followed:
         return {str(prefix) for prefix in self.host.run(self.occupancy.prefixes, ignore)}
 
     def afresh(self) -> set[str]:
-        """As somebody sees it who reads all."""
+        """As a program sees it that reads all."""
         reader = OccupiedPrefixes()
         found = {str(prefix) for prefix in self.host.run(reader.prefixes)}
         reader.close()
@@ -73,7 +73,7 @@ def test_new_route_is_occupied_until_deleted(followed: Followed) -> None:
 def test_subnets_of_addresses_are_occupied(followed: Followed) -> None:
     followed.ip("address add fd01::1/64 dev br1 nodad", "address add 10.3.0.1 peer 10.4.0.1/24 dev br2")
     expected = {"10.1.0.0/16", "10.2.0.0/16", "fd01::/64", "10.3.0.1/32", "10.4.0.0/24"}
-    eventually(lambda: followed.now() == expected)  # an IPv6 address is told a moment late
+    eventually(lambda: followed.now() == expected)  # an IPv6 address is reported a moment late
 
 
 def test_address_on_a_down_link_is_occupied(followed: Followed) -> None:

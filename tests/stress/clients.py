@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-PATIENCE = 90.0
+DEADLINE = 90.0
 """Seconds for an answer: longer than the daemon gives itself, so none at all means a hang."""
 
 
 class AwayError(Exception):
-    """Nobody listens: nothing was sent."""
+    """No one listens: nothing was sent."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Cut:
 
     @staticmethod
     def at_random(random: Random) -> Cut:
-        """One third amid the request, the rest soon after it."""
+        """One third during the request, the rest soon after it."""
         return Cut(part=random.random()) if random.random() < 1 / 3 else Cut(seconds=random.random() * 0.02)
 
 
@@ -36,7 +36,7 @@ class Answer:
     status: int
     body: object
 
-    def told(self, key: str) -> str:
+    def reported(self, key: str) -> str:
         """A text of a refusal."""
         return str(self.body.get(key, "")) if isinstance(self.body, dict) else ""
 
@@ -45,7 +45,7 @@ async def ask(socket: Path, method: str, path: str, body: object = None, cut: Cu
     """One request on a connection of its own; ``None`` when it broke off before the answer was complete.
 
     Raises:
-        AwayError: nobody listens.
+        AwayError: no one listens.
         TimeoutError: no answer within ``PATIENCE``.
     """
     try:
@@ -59,7 +59,7 @@ async def ask(socket: Path, method: str, path: str, body: object = None, cut: Cu
         if cut:
             await asyncio.sleep(cut.seconds)
             return None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             return _answer(await reader.read(-1))
     except ConnectionError:
         return None
@@ -75,8 +75,8 @@ def _request(method: str, path: str, body: object) -> bytes:
     return head.encode() + b"\r\n" + content
 
 
-def _answer(told: bytes) -> Answer | None:
-    head, end, content = told.partition(b"\r\n\r\n")
+def _answer(reported: bytes) -> Answer | None:
+    head, end, content = reported.partition(b"\r\n\r\n")
     if not end:
         return None
     lines = head.lower().split(b"\r\n")

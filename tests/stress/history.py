@@ -1,6 +1,6 @@
 """What must be true of things that many clients make and unmake at once.
 
-Nobody knows in which order concurrent requests took effect. What is known is when each was sent and when it was
+No one knows in which order concurrent requests took effect. What is known is when each was sent and when it was
 answered, and that bounds where a thing can have been: a request that succeeded took effect at some moment in
 between, one that was never answered did so or did not. From that alone every answer can be judged.
 """

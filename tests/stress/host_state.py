@@ -1,4 +1,4 @@
-"""Whether the kernel, the files and the store are what the API tells, when nothing is under way."""
+"""Whether the kernel, the files and the store are what the API reports, when nothing is under way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def unfinished(daemon: RunningDaemon) -> list[str]:
 
 
 def disagreements(daemon: RunningDaemon, networks: Sequence[JSON], sandboxes: Sequence[JSON]) -> list[str]:
-    """Where what stands is not what is told, in words."""
+    """Where what stands is not what is reported, in words."""
     return [
         *_stored(daemon, networks, sandboxes),
         *_linked(daemon),
@@ -42,19 +42,19 @@ def disagreements(daemon: RunningDaemon, networks: Sequence[JSON], sandboxes: Se
     ]
 
 
-def _differ(what: str, stands: set[str], told: set[str]) -> Iterator[str]:
-    if stands != told:
-        yield f"{what}: too many {sorted(stands - told)}, missing {sorted(told - stands)}"
+def _differ(what: str, stands: set[str], reported: set[str]) -> Iterator[str]:
+    if stands != reported:
+        yield f"{what}: too many {sorted(stands - reported)}, missing {sorted(reported - stands)}"
 
 
 def _stored(daemon: RunningDaemon, networks: Sequence[JSON], sandboxes: Sequence[JSON]) -> Iterator[str]:
     stored = {
         key.rpartition("/")[2] for key in records(daemon) if key.startswith(("network/", "endpoint/", "sandbox/"))
     }
-    told = {each["id"] for net in networks for each in [net, *net["endpoints"]]} | {
+    reported = {each["id"] for net in networks for each in [net, *net["endpoints"]]} | {
         sandbox["id"] for sandbox in sandboxes
     }
-    yield from _differ("records", stored, told)
+    yield from _differ("records", stored, reported)
 
 
 def _linked(daemon: RunningDaemon) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _pinned(daemon: RunningDaemon, sandboxes: Sequence[JSON]) -> Iterator[str]:
 
 
 def _drifted(daemon: RunningDaemon) -> Iterator[str]:
-    """What the daemon itself finds, and says of itself."""
+    """What the daemon itself finds, and reports of itself."""
     health = daemon.api.get("/healthz")
     if health["status"] != "ok":
         yield f"health: {health['problems']}"

@@ -14,7 +14,7 @@ from tests.stress.workload import CONTAINERS, ENDPOINTS, FOUND, called
 from tests.support.daemon import JSON, RunningDaemon
 
 SERVER = ("127.0.0.11", 53)
-PATIENCE = 10.0
+DEADLINE = 10.0
 """Seconds for an answer."""
 KINDS = ("A", "AAAA")
 Names = Mapping[str, set[str]]
@@ -23,7 +23,7 @@ Names = Mapping[str, set[str]]
 
 def misspoken(daemon: RunningDaemon, networks: Sequence[JSON], sandboxes: Sequence[JSON]) -> Iterator[str]:
     """Where an answer is not what the lists tell, in words."""
-    told = {f"{short}.{net['name']}": where for net in networks for short, where in names_on(net).items()}
+    reported = {f"{short}.{net['name']}": where for net in networks for short, where in names_on(net).items()}
     for sandbox in sandboxes:
         joined = dict.fromkeys(each["network"] for each in sandbox["interfaces"])
         asked = [f"{short}.{net}" for net in joined for short in _ever_called(net)]
@@ -33,7 +33,7 @@ def misspoken(daemon: RunningDaemon, networks: Sequence[JSON], sandboxes: Sequen
             yield f"{sandbox['id']} is not answered: {error}"
             continue
         for name in asked:
-            answer, wanted = answers.get(name, set()), told.get(name, set())
+            answer, wanted = answers.get(name, set()), reported.get(name, set())
             if answer != wanted:
                 yield f"{sandbox['id']} is answered {sorted(answer)} for {name}, and {sorted(wanted)} is told"
 
@@ -68,7 +68,7 @@ def _answers(names: Sequence[str]) -> Names:
     """What the sandbox that the thread is in is answered, all asked on one connection (RFC 7766, 6.2.1.1)."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     numbered = [*enumerate((name, kind) for name in names for kind in KINDS)]
-    with socket.create_connection(SERVER, PATIENCE) as out, out.makefile("rb") as file:
+    with socket.create_connection(SERVER, DEADLINE) as out, out.makefile("rb") as file:
         out.sendall(b"".join(_question(name, kind, number) for number, (name, kind) in numbered))
         for _ in numbered:
             reply = file.read(int.from_bytes(file.read(2), "big"))

@@ -137,10 +137,10 @@ def table(found: Sequence[Finding]) -> str:
     """As Markdown."""
     lines = ["| what | first third | last third | highest | slope an hour | flat |", "|---|---|---|---|---|---|"]
     for each in found:
-        told = [_told(value, each.measure) for value in (each.first, each.last, each.highest, each.slope)]
-        lines.append(f"| {each.measure.title} | {' | '.join(told)} | {'yes' if each.is_flat else '**no**'} |")
+        reported = [_reported(value, each.measure) for value in (each.first, each.last, each.highest, each.slope)]
+        lines.append(f"| {each.measure.title} | {' | '.join(reported)} | {'yes' if each.is_flat else '**no**'} |")
     return "\n".join(lines)
 
 
-def _told(value: float, measure: Measure) -> str:
+def _reported(value: float, measure: Measure) -> str:
     return f"{value / MIB:.2f} MiB" if measure.size else f"{value:.4g}"

@@ -20,7 +20,7 @@ from tests.support.daemon import PREDEFINED, RunningDaemon
 
 CLIENTS = 32
 CUT = 0.06
-"""How many of the clients are killed amid a request."""
+"""How many of the clients are killed during a request."""
 TWICE = 0.06
 """How many requests are sent twice at the same time."""
 QUIET = 20.0
@@ -96,7 +96,7 @@ class Campaign:
         """Random operations by all clients, then a settlement.
 
         Raises:
-            UntrueError: something was or is not true; the message has the seed and tells of what happened.
+            UntrueError: something was or is not true; the message has the seed and reports of what happened.
         """
         self._left = operations
         self._fatal = {self._random.randrange(operations) for _ in range(kills)}
@@ -138,7 +138,7 @@ class Campaign:
 
     def _note(self, operation: Operation, answer: Answer) -> None:
         operation.ended, operation.status = self._now(), answer.status
-        operation.code, operation.message = answer.told("code"), answer.told("message")
+        operation.code, operation.message = answer.reported("code"), answer.reported("message")
         if not operation.is_done and operation.code not in ("name_taken", "already_joined"):
             self._there -= {operation.makes}
         if operation.code.endswith("in_use"):
@@ -176,7 +176,7 @@ class Campaign:
         self._there = set(found)
 
     async def _quiescence(self) -> set[str]:
-        """What there is once records, kernel and lists agree. Requests whose clients are gone end meanwhile."""
+        """What there is once records, kernel and lists agree. Requests whose clients are gone end in the meantime."""
         deadline = time.monotonic() + QUIET
         before = None
         while True:

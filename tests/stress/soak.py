@@ -4,8 +4,8 @@ In the first third of the time the daemon is killed again and again. Then one da
 it uses is looked at each time when everything has been removed: nothing of it may grow.
 
 Environment:
-    SOAK_MINUTES: how long, 60 unless told.
-    SOAK_SEED: of the random numbers; chosen and printed unless told.
+    SOAK_MINUTES: how long, 60 unless reported.
+    SOAK_SEED: of the random numbers; chosen and printed unless reported.
     SOAK_REPORT: the file that gets the figures as Markdown; they are printed in any case.
 """
 
@@ -72,7 +72,7 @@ class Soak:
                 await self._campaign.round(OPERATIONS, kills)
             await self._campaign.clear()
             taken = await asyncio.to_thread(sample, self._world, self._elapsed())
-            self._tell("empty", taken)
+            self._report("empty", taken)
             if taken.seconds >= judged_from:
                 self.quiet.append(taken)
 
@@ -82,9 +82,9 @@ class Soak:
             with suppress(AssertionError, OSError):  # the daemon is away just now
                 taken = await asyncio.to_thread(sample, self._world, self._elapsed(), elements=False)
                 self.busy.append(taken)
-                self._tell("busy", taken)
+                self._report("busy", taken)
 
-    def _tell(self, state: str, taken: Sample) -> None:
+    def _report(self, state: str, taken: Sample) -> None:
         tally = self._campaign.tally
         print(
             f"{taken.seconds / 60:6.1f} min {state:5} {tally.operations:8} operations {tally.kills:4} kills | daemon "

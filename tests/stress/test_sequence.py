@@ -1,4 +1,4 @@
-"""One request after the other, over the in-memory kernel: each answer is exactly what the model says."""
+"""One request after the other, over the in-memory kernel: each answer is exactly what the model reports."""
 
 from __future__ import annotations
 
@@ -119,10 +119,10 @@ class Sequence(RuleBasedStateMachine):
         return self.runner.run(self.http.request(method, path, json=body))
 
     @invariant()
-    def lists_tell_what_is_there(self) -> None:
-        told = self._send("GET", "/networks?verbose=true").json()
-        assert things_in(told) == self.there
-        assert [*every_double(told)] == []
+    def lists_report_what_is_there(self) -> None:
+        reported = self._send("GET", "/networks?verbose=true").json()
+        assert things_in(reported) == self.there
+        assert [*every_double(reported)] == []
 
     @invariant()
     def kernel_has_what_is_there(self) -> None:

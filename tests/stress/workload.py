@@ -33,7 +33,7 @@ ENDPOINTS: Final = ("p0", "p1", "p2", "p3", "p4", "s0", "s1")
 """The last two are services: asked for by the other URLs, with any number of containers."""
 CONTAINERS: Final = tuple(f"k{i}" for i in range(12))
 FOUND: Final = tuple(f"j{i}" for i in range(4))
-"""Containers whose namespace somebody else made."""
+"""Containers whose namespace another program made."""
 FIXED_PORTS: Final = {"p3": 18003, "p4": 18004, "s1": 18011}
 GUIDED: Final = 0.75
 """How often a request is for something that makes sense, as far as known."""
@@ -92,7 +92,7 @@ class Workload:
     """All requests there are.
 
     Args:
-        found: paths of the namespaces that somebody else made, by container.
+        found: paths of the namespaces that another program made, by container.
     """
 
     def __init__(self, found: Mapping[str, str]) -> None:

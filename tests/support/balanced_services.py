@@ -251,10 +251,10 @@ class BalancedHost:
     ) -> list[tuple[str, str]]:
         """So many fresh flows, each asked once: (backend, address it saw)."""
         made = self.sockets(where, count, kind, target, port)
-        said = [asked(one) for one in made]
+        printed = [asked(one) for one in made]
         for one in made:
             one.close()
-        return said
+        return printed
 
 
 def _connected(kind: int, target: str, port: int) -> socket.socket:
@@ -275,5 +275,5 @@ def asked(connected: socket.socket, size: int = 1) -> tuple[str, str]:
     return name, peer.removeprefix("::ffff:")
 
 
-def names(said: Sequence[tuple[str, str]]) -> Counter[str]:
-    return Counter(name for name, _ in said)
+def names(printed: Sequence[tuple[str, str]]) -> Counter[str]:
+    return Counter(name for name, _ in printed)

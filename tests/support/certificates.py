@@ -17,7 +17,7 @@ class Identity(NamedTuple):
 
 
 class Authority:
-    """Somebody who signs certificates.
+    """Another program who signs certificates.
 
     Args:
         folder: where files are put; made if it is not there.

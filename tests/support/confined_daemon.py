@@ -99,8 +99,8 @@ def members(group: str) -> frozenset[str]:
     """The system calls of a group."""
     if not group.startswith("@"):
         return frozenset({group})
-    said = subprocess.run(["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, check=True)
-    words = {line.strip() for line in said.stdout.splitlines() if line.startswith(" ")}
+    printed = subprocess.run(["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, check=True)
+    words = {line.strip() for line in printed.stdout.splitlines() if line.startswith(" ")}
     calls = {word for word in words if re.fullmatch(r"[a-z0-9_]+", word)}
     return frozenset(calls.union(*(members(word) for word in words if word.startswith("@"))))
 

@@ -63,7 +63,7 @@ class Command(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A console block of a page; ``reason`` says why it is not run."""
+    """A console block of a page; ``reason`` reports why it is not run."""
 
     commands: tuple[Command, ...]
     reason: str = ""

@@ -17,7 +17,7 @@ from sandnet.stores.memory import MemoryStore
 
 
 class MoodyStore(MemoryStore):
-    """A store that refuses one commit when told to, or all after some, or takes one after another."""
+    """A store that refuses one commit when reported to, or all after some, or takes one after another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class MoodyStore(MemoryStore):
     """How many commits it takes; ``None``: any number."""
 
     async def commit(self, *changes: Change, durable: bool = True) -> int:
-        """Refuse, if told to; else as the memory store."""
+        """Refuse, if reported to; else as the memory store."""
         if self.room is not None:
             if self.room <= 0:
                 raise Error(Kind.UNAVAILABLE, "the disk is full")
@@ -75,7 +75,7 @@ class CoreInProcess:
         return self.controller
 
     def unattended(self) -> None:
-        """From now on nobody looks for what others change: the kernel is asked by the test's own requests only."""
+        """From now on no one looks for what others change: the kernel is asked by the test's own requests only."""
         self.controller._drift_watcher.close()
 
     def users(self, lock: str) -> int:
@@ -88,13 +88,13 @@ class CoreInProcess:
         asked = NetworkOptions(**options)  # type: ignore[arg-type]
         return await self.controller.networks.create(NetworkSpec(name=name, driver="bridge", options=asked))
 
-    async def endpoint(self, name: str, network: str = "foo", **wishes: object) -> Endpoint:
+    async def endpoint(self, name: str, network: str = "foo", **requests: object) -> Endpoint:
         """An endpoint."""
-        return await self.controller.endpoints.create(network, EndpointSpec(name=name, **wishes))  # type: ignore[arg-type]
+        return await self.controller.endpoints.create(network, EndpointSpec(name=name, **requests))  # type: ignore[arg-type]
 
-    async def join(self, container: str, endpoint: str, network: str = "foo", **wishes: object) -> Sandbox:
+    async def join(self, container: str, endpoint: str, network: str = "foo", **requests: object) -> Sandbox:
         """A container joined to an endpoint."""
-        spec = JoinSpec(container_id=container, **wishes)  # type: ignore[arg-type]
+        spec = JoinSpec(container_id=container, **requests)  # type: ignore[arg-type]
         return await self.controller.sandboxes.join(network, endpoint, spec)
 
     def default_route(self, sandbox: Sandbox) -> tuple[str, str]:

@@ -56,8 +56,8 @@ class RefusedError(AssertionError):
         super().__init__(f"{method} {path}: {response.status_code} {response.text}")
         self.status = response.status_code
         self.body: JSON = response.json() if response.content else None
-        told = self.body.get("message", self.body.get("msg")) if isinstance(self.body, dict) else None
-        self.message = str(told or response.text)
+        reported = self.body.get("message", self.body.get("msg")) if isinstance(self.body, dict) else None
+        self.message = str(reported or response.text)
 
 
 class _Sockets(httpcore.SyncBackend):
@@ -126,7 +126,7 @@ class Api:
         configuration = {"cniVersion": "1.1.0", "name": network, **more}
         return self._call("POST", f"/cni/{command}", params=query, json=configuration)
 
-    def told(self, network: str, endpoint: str = "") -> JSON:
+    def reported(self, network: str, endpoint: str = "") -> JSON:
         """All that is known of a network or an endpoint."""
         tail = f"/endpoints/{quote(endpoint, safe='')}" if endpoint else ""
         return self.get(f"/networks/{network}{tail}", verbose="true")
@@ -301,13 +301,13 @@ class RunningDaemon:
     def attach(self, network: str, name: str, container: str, **join: JSON) -> Sandbox:
         """A container attached to an endpoint there is."""
         key = self.api.join(network, name, container, **join)
-        told = self.api.told(network, name)
+        reported = self.api.reported(network, name)
         sandbox = Sandbox(self.host, self.stack, key)
         sandbox.network, sandbox.endpoint, sandbox.container, sandbox.key = network, name, container, key
-        sandbox.address = (told["address"] or "").partition("/")[0]
-        sandbox.address6 = (told["address_ipv6"] or "").partition("/")[0]
-        sandbox.mac = told["mac"]
-        sandbox.host_ports = [port["host_port"] for port in told["port_mapping"]]
+        sandbox.address = (reported["address"] or "").partition("/")[0]
+        sandbox.address6 = (reported["address_ipv6"] or "").partition("/")[0]
+        sandbox.mac = reported["mac"]
+        sandbox.host_ports = [port["host_port"] for port in reported["port_mapping"]]
         return sandbox
 
     # What stands in the kernel.
@@ -407,16 +407,16 @@ def ids(objects: Sequence[JSON]) -> list[str]:
 
 def state_of(place: Place) -> list[JSON]:
     """Links, addresses and routes of a namespace, without what changes by itself."""
-    told = [
+    reported = [
         (link["ifname"], link["operstate"], sorted(link["flags"]), link["mtu"], link.get("address"),
          sorted(a["local"] for a in link["addr_info"] if not a["local"].startswith("fe80:")))
         for link in json.loads(place.sh("ip", "-j", "address"))
     ]  # fmt: skip
     ipv6 = [line for line in place.sh("ip", "-6", "route").splitlines() if not line.startswith("fe80:")]
-    return [told, place.sh("ip", "route").splitlines(), ipv6]
+    return [reported, place.sh("ip", "route").splitlines(), ipv6]
 
 
 def files_of(daemon: RunningDaemon, container: str) -> tuple[list[str], str]:
     """The lines of a sandbox's hosts file, and its resolv.conf."""
-    told = daemon.api.get(f"/sandboxes/{container}", verbose="true")
-    return Path(told["hosts_path"]).read_text().splitlines(), Path(told["resolv_conf_path"]).read_text()
+    reported = daemon.api.get(f"/sandboxes/{container}", verbose="true")
+    return Path(reported["hosts_path"]).read_text().splitlines(), Path(reported["resolv_conf_path"]).read_text()

@@ -30,7 +30,7 @@ from tests.support.network_host import Host, eventually
 
 SANDBOXES: Final = "/run/sandboxes"
 RELEASE: Final = "1.0"
-PATIENCE: Final = 10.0
+DEADLINE: Final = 10.0
 """Seconds a client waits for an answer that should come."""
 Answering = Callable[[bytes], Sequence[bytes]]
 """What a fake server sends back, in order, for a query."""
@@ -199,7 +199,7 @@ class DnsHost:
         return made
 
     def asker(self, name: str, *networks: str, aliases: Sequence[Alias] = (), **more: Any) -> SetClient:
-        """A sandbox, made, as the resolver is told of it; ``upstreams`` and ``inside`` are given as text."""
+        """A sandbox, made, as the resolver is reported of it; ``upstreams`` and ``inside`` are given as text."""
         key = f"{SANDBOXES}/{name}"
         inode = self.host.run(self._namespaces.make, key).inode
         ids = tuple(f"id-{network}" for network in networks)
@@ -219,26 +219,26 @@ class DnsHost:
         """Take a sandbox away."""
         self.host.run(self._namespaces.release, asker.key)
 
-    def socket_in(self, asker: SetClient, *, tcp: bool = False, patience: float = PATIENCE) -> socket.socket:
+    def socket_in(self, asker: SetClient, *, tcp: bool = False, deadline: float = DEADLINE) -> socket.socket:
         """A socket in a sandbox, connected to its name server."""
 
         def made() -> socket.socket:
             out = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
-            out.settimeout(patience)
+            out.settimeout(deadline)
             out.connect(("127.0.0.11", 53))
             return out
 
         return self.host.inside(asker.key, made)
 
     async def ask(
-        self, asker: SetClient, name: str, kind: str = "A", *, patience: float = PATIENCE, **more: Any
+        self, asker: SetClient, name: str, kind: str = "A", *, deadline: float = DEADLINE, **more: Any
     ) -> bytes:
         """What a sandbox gets over UDP.
 
         Raises:
-            OSError: nothing, in time, or nobody listens.
+            OSError: nothing, in time, or no one listens.
         """
-        with self.socket_in(asker, patience=patience) as out:
+        with self.socket_in(asker, deadline=deadline) as out:
             out.send(query(name, kind, **more))
             return await asyncio.to_thread(out.recv, 65535)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 
 from tests.support.network_host import Host
-from tests.support.traffic import PATIENCE, Place
+from tests.support.traffic import DEADLINE, Place
 
 IP, ARP, IPV6, VLAN, QINQ, PPPOE, LLDP, SLOW = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8, 0x8864, 0x88CC, 0x8809
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
@@ -35,26 +35,26 @@ def arp(sender_mac: str, sender: str, target: str, operation: int = REPLY, targe
 
 def udp(source: str, target: str, port: int = PORT, sender_port: int = PORT) -> bytes:
     """A datagram in a packet of the addresses' family."""
-    size = 8 + len(_SAID)
+    size = 8 + len(_PRINTED)
     head = struct.pack("!HHHH", sender_port, port, size, 0)
     if ":" in source:
-        checked = _sum(_packed(source) + _packed(target) + struct.pack("!II", size, UDP) + head + _SAID)
+        checked = _sum(_packed(source) + _packed(target) + struct.pack("!II", size, UDP) + head + _PRINTED)
         head = head[:6] + struct.pack("!H", checked)
-        return ipv6(source, target, UDP, head + _SAID)
-    return ipv4(source, target, UDP, head + _SAID)
+        return ipv6(source, target, UDP, head + _PRINTED)
+    return ipv4(source, target, UDP, head + _PRINTED)
 
 
 def tcp(source: str, target: str, ports: tuple[int, int], sequence: int, acknowledged: int) -> bytes:
     """A segment with a little data, pushed and acknowledging (RFC 9293)."""
     numbers = (sequence & 0xFFFFFFFF, acknowledged & 0xFFFFFFFF)
-    segment = struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, 0x18, 500, 0, 0) + _SAID
+    segment = struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, 0x18, 500, 0, 0) + _PRINTED
     pseudo = _packed(source) + _packed(target) + struct.pack("!II", len(segment), TCP)
     segment = segment[:16] + struct.pack("!H", _sum(pseudo + segment)) + segment[18:]
     return ipv6(source, target, TCP, segment) if ":" in source else ipv4(source, target, TCP, segment)
 
 
 def unreachable(source: str, target: str, about: bytes) -> bytes:
-    """An error of ICMP that says that a port does not take what came (RFC 792, RFC 4443)."""
+    """An error of ICMP that reports that a port does not take what came (RFC 792, RFC 4443)."""
     if ":" in source:
         message = struct.pack("!BBHI", 1, 4, 0, 0) + about
         pseudo = _packed(source) + _packed(target) + struct.pack("!II", len(message), ICMPV6)
@@ -160,7 +160,7 @@ def link_local(mac: str) -> str:
 
 @contextmanager
 def raw(host: Host, place: Place, interface: str = "eth0") -> Iterator[socket.socket]:
-    """A packet socket of a place that hears and says everything."""
+    """A packet socket of a place that hears and reports everything."""
 
     def made() -> socket.socket:
         return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -168,13 +168,13 @@ def raw(host: Host, place: Place, interface: str = "eth0") -> Iterator[socket.so
     opened = host.inside(place.namespace, made) if place.namespace else host.run(made)
     with opened:
         opened.bind((interface, 3))
-        opened.settimeout(PATIENCE)
+        opened.settimeout(DEADLINE)
         yield opened
 
 
-def heard(listener: socket.socket, frame: bytes, before: bytes = b"") -> bool:
+def received(listener: socket.socket, frame: bytes, before: bytes = b"") -> bool:
     """Whether the frame comes, in time and before another one."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         try:
             seen = _bare(listener.recv(2048))
@@ -188,7 +188,7 @@ def heard(listener: socket.socket, frame: bytes, before: bytes = b"") -> bool:
     return False
 
 
-def heard_from(listener: socket.socket) -> int:
+def received_from(listener: socket.socket) -> int:
     """The sender's port of the first datagram of ours that comes, by whatever way.
 
     Raises:
@@ -196,7 +196,7 @@ def heard_from(listener: socket.socket) -> int:
     """
     while True:
         frame = listener.recv(2048)
-        place = frame.find(_SAID)
+        place = frame.find(_PRINTED)
         quoted = (frame[12:14], frame[23:24]) == (b"\x08\0", b"\x01") or (frame[12:14], frame[20:21]) == (
             b"\x86\xdd",
             b":",
@@ -215,7 +215,7 @@ def _untagged(frame: bytes) -> bytes:
     return frame[:12] + frame[16:] if frame[12:14] in (b"\x81\x00", b"\x88\xa8") else frame
 
 
-_SAID = b"sandnet"
+_PRINTED = b"sandnet"
 
 
 def _mac(mac: str) -> bytes:

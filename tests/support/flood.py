@@ -48,7 +48,7 @@ def long() -> bytes:
 
 
 def missing() -> bytes:
-    """A name under the network's name that nobody bears, another each time."""
+    """A name under the network's name that no one bears, another each time."""
     return question(b"%x" % random.getrandbits(200), b"front")
 
 

@@ -40,7 +40,7 @@ class KernelCase(Protocol):
         ...
 
     def end_process(self, pid: int) -> None:
-        """Kill it; nobody reaps it."""
+        """Kill it; no one reaps it."""
         ...
 
     def take_port(self, address: str) -> int:

@@ -44,7 +44,7 @@ class LocalResolver:
         self.completed = 0
 
     async def start(self) -> None:
-        """Serve; nothing when somebody does already."""
+        """Serve; nothing when another program does already."""
         self._listener = await asyncio.to_thread(claim, str(self._folder), self._release)
         if self._listener:
             self._control.listen(self._listener)

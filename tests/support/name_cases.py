@@ -19,7 +19,7 @@ UPSTREAM = "127.0.0.53"
 
 
 class Reply(NamedTuple):
-    """What dig was told."""
+    """What dig was reported."""
 
     status: str
     records: Sequence[str]
@@ -31,10 +31,10 @@ def dig(place: Place, name: str, *options: str) -> Reply:
     Raises:
         AssertionError: no answer.
     """
-    told = place.sh("dig", f"@{SERVER}", "+tries=1", "+time=10", "+noall", "+comments", "+answer", *options, name)
-    status = re.search(r"status: (\w+)", told)
-    assert status, told
-    return Reply(status[1], [line.split()[-1] for line in told.splitlines() if line and not line.startswith(";")])
+    reported = place.sh("dig", f"@{SERVER}", "+tries=1", "+time=10", "+noall", "+comments", "+answer", *options, name)
+    status = re.search(r"status: (\w+)", reported)
+    assert status, reported
+    return Reply(status[1], [line.split()[-1] for line in reported.splitlines() if line and not line.startswith(";")])
 
 
 def found(*answers: str) -> Reply:
@@ -48,7 +48,7 @@ def lookup(place: Place, name: str) -> list[str]:
     """The addresses of a name, asked for in this process.
 
     Raises:
-        OSError: no answer at once, or nobody listens.
+        OSError: no answer at once, or no one listens.
     """
     with place.client(SERVER, 53, UDP) as client:
         client.settimeout(0.1)

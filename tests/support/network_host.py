@@ -74,7 +74,7 @@ def seconds_to_start() -> float:
 
 
 def _unmount_strangers() -> None:
-    """Namespaces that others had pinned when the table of mounts was copied: they would vanish amid a test."""
+    """Namespaces that others had pinned when the table of mounts was copied: they would vanish during a test."""
     with open("/proc/thread-self/mountinfo", encoding="utf-8") as table:
         pinned = [line.split(" ", 5)[4] for line in table if " - nsfs " in line]
     for place in pinned:
@@ -83,7 +83,7 @@ def _unmount_strangers() -> None:
 
 
 class Container:
-    """A plain network namespace on a host, as somebody else would have made it."""
+    """A plain network namespace on a host, as another program would have made it."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

@@ -30,7 +30,7 @@ class Service(NamedTuple):
     address: str
     address6: str
 
-    def told(self) -> dict[str, JSON]:
+    def reported(self) -> dict[str, JSON]:
         """The backends, by container."""
         found = self.daemon.api.get("/services/web/backend", verbose="true")
         return {backend["id"]: backend for backend in found}
@@ -54,7 +54,7 @@ class Service(NamedTuple):
 
     def holder(self) -> str:
         """The container that answers for the service's address."""
-        (name,) = (name for name, backend in self.told().items() if backend["holder"])
+        (name,) = (name for name, backend in self.reported().items() if backend["holder"])
         return name
 
     def spread(self, count: int = FLOWS, proto: int = TCP) -> Counter[str]:
@@ -74,8 +74,8 @@ def published(daemon: RunningDaemon, *ports: JSON, **more: JSON) -> Service:
     daemon.api.network("foo", ipv6=True)
     daemon.api.post("/services", name="web", network_name="foo", port_mapping=list(ports), **more)
     client = daemon.sandbox("foo", "client")
-    told = daemon.api.told("foo", "web")
-    addresses = (told[key].partition("/")[0] for key in ("address", "address_ipv6"))
+    reported = daemon.api.reported("foo", "web")
+    addresses = (reported[key].partition("/")[0] for key in ("address", "address_ipv6"))
     return Service(daemon, client, client.address, client.address6, *addresses)
 
 
@@ -87,14 +87,14 @@ class Talk(NamedTuple):
 
 
 def talks(service: Service, place: Place, address: str, port: int, *protos: int) -> list[Talk]:
-    """Flows that stay open, of both protocols unless told, some with each backend."""
+    """Flows that stay open, of both protocols unless reported, some with each backend."""
     made = []
     for proto in protos or (TCP, UDP):
         for _ in range(15):
             client = place.client(address, port, proto)
             client.settimeout(PAUSE)
             made.append(Talk(client, ask_again(client).server))
-    assert {talk.server for talk in made} == set(service.told())
+    assert {talk.server for talk in made} == set(service.reported())
     return made
 
 
@@ -110,7 +110,7 @@ def keep_talking(done: Callable[[], bool], talk: Talk) -> int:
 
 @contextmanager
 def under_load(open_: list[Talk]) -> Iterator[None]:
-    """The flows go on meanwhile, and none may pause or move."""
+    """The flows go on in the meantime, and none may pause or move."""
     with ThreadPoolExecutor(len(open_)) as pool:
         done: list[bool] = []
         talking: list[Future[int]] = [pool.submit(keep_talking, lambda: bool(done), talk) for talk in open_]

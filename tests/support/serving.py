@@ -25,7 +25,7 @@ class Running:
     def __init__(self, server: Server, port: int, path: str = "") -> None:
         self.server, self.port, self._path = server, port, path
 
-    async def told(self, request: bytes, *, tls: ssl.SSLContext | None = None) -> bytes:
+    async def reported(self, request: bytes, *, tls: ssl.SSLContext | None = None) -> bytes:
         """All that comes back before the server closes."""
         async with self.connected(tls) as (reader, writer):
             writer.write(request)

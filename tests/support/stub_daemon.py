@@ -93,7 +93,7 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            if answer.content:  # a client that was told of no content may be gone
+            if answer.content:  # a client that was reported of no content may be gone
                 self.wfile.write(answer.content)
             if answer.endless:
                 self.wfile.flush()
@@ -163,7 +163,7 @@ def start(stub: Stub, namespace: int) -> Start:
 
 @pytest.fixture
 def sandbox(stub: Stub, namespace: int, tmp_path: Path) -> Path:
-    """The namespace told by the daemon as every container's sandbox; the directory of its files."""
+    """The namespace reported by the daemon as every container's sandbox; the directory of its files."""
     (tmp_path / "hosts").write_text("10.9.0.2\tbar\n")
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.11\n")
     body = {

@@ -31,7 +31,7 @@ exec "$@"
 """
 """What is the machine's must stay as it is: an init raises limits below /proc/sys, and makes files in /dev. The kernel
 refuses to mount cgroup2 directly upon cgroup2, which is at that place on most machines: something must lie between."""
-PATIENCE: Final = 60.0
+DEADLINE: Final = 60.0
 """Seconds a job of systemd may take (the longest takes about two)."""
 
 
@@ -115,24 +115,24 @@ class Manager:
     def sh(self, *command: str) -> str:
         """The output of a command run beside systemd."""
         spaces = ("--mount", "--pid", "--cgroup", "--uts", "--ipc")
-        return self._sh("timeout", str(PATIENCE), "nsenter", f"--target={self.pid}", *spaces, *command)
+        return self._sh("timeout", str(DEADLINE), "nsenter", f"--target={self.pid}", *spaces, *command)
 
     def control(self, *words: str) -> str:
         """``systemctl``."""
         return self.sh("systemctl", *words)
 
-    def told(self, name: str, unit: str = "sandnet.service") -> str:
+    def reported(self, name: str, unit: str = "sandnet.service") -> str:
         """A property of a unit."""
         return self.control("show", f"--property={name}", "--value", unit).strip()
 
     @property
     def daemon(self) -> int:
         """Its main process, in systemd's PID namespace; 0: none."""
-        return int(self.told("MainPID"))
+        return int(self.reported("MainPID"))
 
     def others(self) -> list[int]:
         """What else belongs to the service, but for the process that prepares sandboxes, which ends with the daemon."""
-        group = self.told("ControlGroup")
+        group = self.reported("ControlGroup")
         pids = [int(pid) for pid in self.sh("cat", f"/sys/fs/cgroup{group}/cgroup.procs").split()]
         commands = {pid: self.sh("cat", f"/proc/{pid}/cmdline") for pid in pids if pid != self.daemon}
         return sorted(pid for pid, command in commands.items() if "sandnet.preparer" not in command)

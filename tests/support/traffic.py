@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tests.support.network_host import Host, eventually
 
 TCP, UDP, SCTP = 6, 17, 132
-PATIENCE = 15.0
+DEADLINE = 15.0
 """Seconds a client waits for an answer that should come."""
 PAUSE = 3.0
 """Seconds that a flow which must not pause may pause: the threads of a test share two cores with much else."""
@@ -43,7 +43,7 @@ class Place:
         """The output of a command run here."""
         return self._host.sh(*command, namespace=self.namespace)
 
-    def reaches(self, address: str, seconds: float = PATIENCE) -> bool:
+    def reaches(self, address: str, seconds: float = DEADLINE) -> bool:
         """Whether ``address`` answers an ICMP echo."""
         return self._host.reaches(address, namespace=self.namespace, seconds=seconds)
 
@@ -55,7 +55,7 @@ class Place:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((address, port))
-        made.settimeout(PATIENCE)
+        made.settimeout(DEADLINE)
         return made
 
     def _made(self, family: int, kind: int) -> socket.socket:
@@ -73,7 +73,7 @@ class Place:
         """Talk to a server once.
 
         Raises:
-            OSError: nobody answers in time, or the port is closed.
+            OSError: no one answers in time, or the port is closed.
         """
         with self.client(address, port, proto, source=source, source_port=source_port) as client:
             return ask_again(client)
@@ -87,7 +87,7 @@ class Place:
         return client
 
     def is_refused(self, address: str, port: int, proto: int = TCP, source: str = "") -> bool:
-        """Whether nobody answers there: refused at once, or silence."""
+        """Whether no one answers there: refused at once, or silence."""
         with self.bound(source or ("::" if ":" in address else "0.0.0.0"), proto) as client:
             client.settimeout(DOUBT)
             try:
@@ -132,7 +132,7 @@ class Server:
         for each in [self._socket, *self._open]:
             _silence(each)
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(DEADLINE)
         for each in self._open:
             each.close()
         self._socket.close()
@@ -174,7 +174,7 @@ class Server:
 
 
 def _silence(each: socket.socket) -> None:
-    """Wake whoever waits on the socket. A datagram socket says ENOTCONN and wakes all the same (shutdown(2))."""
+    """Wake whoever waits on the socket. A datagram socket reports ENOTCONN and wakes all the same (shutdown(2))."""
     try:
         each.shutdown(socket.SHUT_RDWR)
     except OSError:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration is told with the file and the line."""
+"""What is wrong with a configuration is reported with the file and the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon's side: what it remembers, how it comes back, and what it says while the resolver is away."""
+"""The daemon's side: what it remembers, how it comes back, and what it reports while the resolver is away."""
 
 from __future__ import annotations
 

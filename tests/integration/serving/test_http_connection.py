@@ -35,10 +35,10 @@ class Answer:
     @property
     def refusal(self) -> tuple[int, str]:
         assert self.headers[b"content-type"] == b"application/json"
-        told = json.loads(self.body)
-        assert list(told) == ["message", "code", "hint"]
-        assert told["message"]
-        return self.status, told["code"]
+        reported = json.loads(self.body)
+        assert list(reported) == ["message", "code", "hint"]
+        assert reported["message"]
+        return self.status, reported["code"]
 
 
 def answers(stream: bytes) -> list[Answer]:
@@ -70,8 +70,8 @@ async def half_closed(there: Running, request: bytes) -> bytes:
 @asynccontextmanager
 async def patient(monkeypatch: pytest.MonkeyPatch, folder: Path, unix: bool) -> AsyncIterator[Running]:
     """A server that waits 0.3 s for requests."""
-    patience = ConnectionTimeouts(head=0.3, body=0.3, stall=5)
-    monkeypatch.setattr("sandnet.serving.http_connection.Connection.timeouts", patience)
+    deadline = ConnectionTimeouts(head=0.3, body=0.3, stall=5)
+    monkeypatch.setattr("sandnet.serving.http_connection.Connection.timeouts", deadline)
     async with running(folder, unix=unix) as there:
         yield there
 
@@ -107,9 +107,9 @@ async def patient(monkeypatch: pytest.MonkeyPatch, folder: Path, unix: bool) -> 
 )
 async def test_invalid_request_is_400_in_json(tmp_path: Path, unix: bool, request_: bytes) -> None:
     async with running(tmp_path, unix=unix) as there:
-        assert only(await there.told(request_)).refusal == (400, "malformed_request")
+        assert only(await there.reported(request_)).refusal == (400, "malformed_request")
         await until(lambda: not there.server.server_state.tasks)
-        assert only(await there.told(CLOSING)).status == 200
+        assert only(await there.reported(CLOSING)).status == 200
 
 
 async def test_repeated_header_accepted_by_the_parser_is_400(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ async def test_too_large_request_is_refused_in_json(
     tmp_path: Path, unix: bool, request_: bytes, expected: tuple[int, str]
 ) -> None:
     async with running(tmp_path, unix=unix) as there:
-        assert only(await there.told(request_)).refusal == expected
+        assert only(await there.reported(request_)).refusal == expected
 
 
 async def test_unknown_path_or_method_over_tcp_is_404_or_405_first(
@@ -155,7 +155,7 @@ async def test_unknown_path_or_method_over_tcp_is_404_or_405_first(
                 (b"PATCH", b"/services/x", (405, "method_not_allowed")),
             ):
                 asked = b"%s %s HTTP/1.1\r\n%s%s" % (method, path, form, body)
-                assert only(await there.told(asked)).refusal == expected, asked
+                assert only(await there.reported(asked)).refusal == expected, asked
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ async def test_form_content_type_posted_over_tcp_is_415(tmp_path: Path, kind: by
             (b"PATCH", b"/services/x/backend/y"),
         ):
             asked = b"%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%sContent-Length: 2\r\n\r\n{}"
-            assert only(await there.told(asked % (method, path, header))).refusal == (415, "not_json")
+            assert only(await there.reported(asked % (method, path, header))).refusal == (415, "not_json")
 
 
 @pytest.mark.parametrize("kind", [b"application/json", b"Application/JSON; charset=utf-8", b"application/x+json"])
 async def test_json_posted_over_tcp_is_answered(tmp_path: Path, kind: bytes) -> None:
     asked = POST.replace(b"application/json", kind) + b"Connection: close\r\nContent-Length: 13\r\n\r\n"
     async with running(tmp_path) as there:
-        assert only(await there.told(asked + b'{"name": "a"}')).status == 200
+        assert only(await there.reported(asked + b'{"name": "a"}')).status == 200
 
 
 @pytest.mark.parametrize(
@@ -193,10 +193,10 @@ async def test_unix_socket_request_is_answered_with_any_host_or_none(
 ) -> None:
     end = b"\r\nConnection: close\r\n"
     async with running(tmp_path, unix=True) as there:
-        assert only(await there.told(b"GET /networks %s\r\n%s%s\r\n" % (version, host, end))).status == 200
+        assert only(await there.reported(b"GET /networks %s\r\n%s%s\r\n" % (version, host, end))).status == 200
         body = b'{"name": "a"}'
         asked = b"POST /networks %s\r\n%s%sContent-Length: 13\r\n\r\n%s" % (version, host, end, body)
-        assert only(await there.told(asked)).status == 200
+        assert only(await there.reported(asked)).status == 200
 
 
 # Clients that send no more.
@@ -247,7 +247,7 @@ async def test_half_closed_event_reader_still_receives_events(tmp_path: Path, un
         writer.write_eof()
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
         create = POST + b"Connection: close\r\nContent-Length: 13\r\n\r\n" + b'{"name": "a"}'
-        assert only(await there.told(create)).status == 200
+        assert only(await there.reported(create)).status == 200
         assert b'"created"' in await asyncio.wait_for(reader.readuntil(b"}\n"), 10)
 
 
@@ -268,20 +268,20 @@ async def test_event_stream_of_a_disconnected_unix_client_ends_at_once(
 async def test_excess_pipelined_request_is_503_after_earlier_answers(tmp_path: Path, unix: bool) -> None:
     async with running(tmp_path, unix=unix) as there:
         for number in (MAX_PIPELINE + 2, 1000, 20_000):
-            *good, last = answers(await there.told(GET * number))
+            *good, last = answers(await there.reported(GET * number))
             assert [each.status for each in good] == [200] * (MAX_PIPELINE + 1)
             assert last.refusal == (503, "overloaded")
             assert last.headers[b"retry-after"] == b"1"
-        assert [each.status for each in answers(await there.told(GET * MAX_PIPELINE + CLOSING))] == [200] * 17
+        assert [each.status for each in answers(await there.reported(GET * MAX_PIPELINE + CLOSING))] == [200] * 17
 
 
 @both
 async def test_broken_request_behind_good_ones_is_answered_in_order(tmp_path: Path, unix: bool) -> None:
     async with running(tmp_path, unix=unix) as there:
-        *good, last = answers(await there.told(GET * 3 + b"nonsense\r\n\r\n" + GET))
+        *good, last = answers(await there.reported(GET * 3 + b"nonsense\r\n\r\n" + GET))
         assert ([each.status for each in good], last.refusal) == ([200] * 3, (400, "malformed_request"))
         broken = POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
-        *good, last = answers(await there.told(GET * 3 + broken))
+        *good, last = answers(await there.reported(GET * 3 + broken))
         assert ([each.status for each in good], last.refusal) == ([200] * 3, (400, "malformed_request"))
 
 
@@ -291,7 +291,7 @@ async def test_request_timing_out_behind_a_good_one_both_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unix: bool, part: bytes
 ) -> None:
     async with patient(monkeypatch, tmp_path, unix) as there:
-        good, late = answers(await there.told(GET + part))
+        good, late = answers(await there.reported(GET + part))
         assert (good.status, late.refusal) == (200, (408, "too_slow"))
 
 
@@ -301,7 +301,7 @@ async def test_upgrade_request_is_answered_and_closes_the_connection(
     for kind in (b"websocket", b"h2c", b"tcp"):
         upgrade = GET[:-2] + b"Connection: Upgrade\r\nUpgrade: " + kind + b"\r\n\r\n"
         async with running(tmp_path / kind.decode()) as there:
-            assert only(await there.told(upgrade + b"\x81\x85frames")).status == 200
+            assert only(await there.reported(upgrade + b"\x81\x85frames")).status == 200
             assert only(await half_closed(there, upgrade)).status == 200
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
@@ -319,12 +319,12 @@ async def test_requests_over_the_byte_limit_are_503_until_others_end(
         async with there.connected() as (_, writer):
             writer.write(part)
             await until(lambda: gate.request_bytes > 600_000)
-            assert only(await there.told(part)).refusal == (503, "overloaded")
+            assert only(await there.reported(part)).refusal == (503, "overloaded")
             assert gate.request_bytes < 700_000
             gate._requests = 500_000
-            assert only(await there.told(GET)).refusal == (503, "overloaded")
+            assert only(await there.reported(GET)).refusal == (503, "overloaded")
         await until(lambda: gate.request_bytes == 0)
-        assert only(await there.told(CLOSING)).status == 200
+        assert only(await there.reported(CLOSING)).status == 200
         await until(lambda: gate.request_bytes == 0)
 
 
@@ -341,6 +341,6 @@ async def test_unread_answers_make_further_requests_503_until_read(
                 before = there.server.server_state.total_requests
                 writer.write(asked)
                 await until(lambda seen=before: gate.is_full or there.server.server_state.total_requests > seen)  # type: ignore[misc]
-            assert only(await there.told(GET)).refusal == (503, "overloaded")
+            assert only(await there.reported(GET)).refusal == (503, "overloaded")
         await until(lambda: gate.unread_bytes == 0)
-        assert only(await there.told(CLOSING)).status == 200
+        assert only(await there.reported(CLOSING)).status == 200

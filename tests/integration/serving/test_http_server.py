@@ -95,7 +95,7 @@ async def test_foreign_or_missing_client_certificate_is_refused(
             assert (await refused(caller(authority, shown, there.port))).code == "daemon_unreachable"
         nothing = ssl.create_default_context(cafile=str(authority.cert))
         with suppress(OSError):  # ssl.SSLError, or a connection that was reset
-            assert await there.told(GET, tls=nothing) == b""
+            assert await there.reported(GET, tls=nothing) == b""
         assert await version(caller(authority, client, there.port))
 
 
@@ -200,14 +200,14 @@ def test_temporarily_unreadable_tls_files_are_applied_on_retry(
 async def test_reload_without_tls_keeps_the_daemon_running(tmp_path: Path) -> None:
     async with running(tmp_path) as there:
         os.kill(os.getpid(), signal.SIGHUP)
-        assert b"200 OK" in await there.told(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert b"200 OK" in await there.reported(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
 
 
 async def test_plain_http_on_the_tls_port_is_not_answered(
     tmp_path: Path, authority: Authority, own: Identity, client: Identity
 ) -> None:
     async with running(tmp_path, tls=context(authority, own)) as there:
-        assert b"HTTP" not in await there.told(GET)
+        assert b"HTTP" not in await there.reported(GET)
         plain = Client(f"tcp://127.0.0.1:{there.port}", 10)
         assert "--tls-ca" in (await refused(plain)).hint
         assert await version(caller(authority, client, there.port))
@@ -224,7 +224,7 @@ async def test_tls_older_than_1_2_is_refused(
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     async with running(tmp_path, tls=context(authority, own)) as there:
         with pytest.raises(OSError):  # ssl.SSLError, or a connection that was reset
-            await there.told(GET, tls=old)
+            await there.reported(GET, tls=old)
         new = Tls(str(authority.cert), str(client.cert), str(client.key)).context()
         assert new.minimum_version >= ssl.TLSVersion.TLSv1_2
         async with there.connected(new) as (_, writer):
@@ -238,7 +238,7 @@ async def test_excess_unfinished_handshakes_are_cut_off(
         there.server._tcp_gate = Gate(3)
         silent = [await asyncio.open_connection("127.0.0.1", there.port) for _ in range(3)]
         await until(lambda: there.server._tcp_gate.connections == 3)
-        assert await there.told(b"") == b""
+        assert await there.reported(b"") == b""
         for _, writer in silent:
             writer.transport.abort()
         await until(lambda: there.server._tcp_gate.connections == 0)
@@ -284,7 +284,7 @@ def status(answer: bytes) -> tuple[int, str]:
 async def test_foreign_host_header_over_tcp_is_403(tmp_path: Path) -> None:
     async with running(tmp_path) as there:
         asked = GET.replace(b"localhost", b"evil.example").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-        assert status(await there.told(asked)) == (403, "forbidden_host")
+        assert status(await there.reported(asked)) == (403, "forbidden_host")
 
 
 @pytest.mark.usefixtures("hasty")
@@ -303,7 +303,7 @@ async def test_foreign_host_header_over_tcp_is_403(tmp_path: Path) -> None:
 )
 async def test_request_that_does_not_arrive_is_408(tmp_path: Path, part: bytes, expected: tuple[int, str]) -> None:
     async with running(tmp_path) as there:
-        assert status(await there.told(part)) == expected
+        assert status(await there.reported(part)) == expected
         await until(lambda: not there.server.server_state.tasks)
 
 
@@ -325,7 +325,7 @@ async def test_request_arriving_byte_by_byte_too_slowly_is_408(tmp_path: Path) -
 @pytest.mark.usefixtures("hasty")
 async def test_connection_without_a_request_is_closed_after_timeout(tmp_path: Path) -> None:
     async with running(tmp_path) as there:
-        assert await there.told(b"") == b""
+        assert await there.reported(b"") == b""
 
 
 async def test_idle_event_reader_is_not_treated_as_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +370,7 @@ async def test_connection_over_the_limit_is_503_until_one_closes(
     async with running(tmp_path) as there, there.connected():
         async with there.connected():
             await until(lambda: there.server._tcp_gate.connections == 2)
-            answer = await there.told(b"")
+            answer = await there.reported(b"")
             assert status(answer) == (503, "overloaded")
             assert b"\r\nretry-after: 1\r\n" in answer
         await until(lambda: there.server._tcp_gate.connections == 1)
@@ -391,7 +391,7 @@ async def test_unix_and_tcp_connections_are_counted_apart(tmp_path: Path, monkey
         assert b" 200 " in await reader.readline()
         refused, second = await asyncio.open_unix_connection(path)
         assert status(await refused.read()) == (503, "overloaded")
-        assert status(await there.told(b"")) == (503, "overloaded")
+        assert status(await there.reported(b"")) == (503, "overloaded")
         for each in (writer, second):
             each.transport.abort()
 

@@ -82,23 +82,23 @@ def test_symlink_at_the_socket_path_is_refused_target_untouched(
 
 
 def test_symlink_to_a_stale_socket_is_refused(folder: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(folder / "dead.sock"))
+    with socket.socket(socket.AF_UNIX) as exited:
+        exited.bind(str(folder / "dead.sock"))
     (folder / "s.sock").symlink_to(folder / "dead.sock")
     assert refused(f"unix://{folder}/s.sock").code == "socket_taken"
     assert (folder / "dead.sock").exists()
 
 
 def test_socket_left_by_a_killed_daemon_is_replaced(folder: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(folder / "s.sock"))
+    with socket.socket(socket.AF_UNIX) as exited:
+        exited.bind(str(folder / "s.sock"))
     assert stat.S_ISSOCK(opened(folder / "s.sock").st_mode)
 
 
 def test_socket_in_use_is_refused(folder: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as living:
-        living.bind(str(folder / "s.sock"))
-        living.listen()
+    with socket.socket(socket.AF_UNIX) as running:
+        running.bind(str(folder / "s.sock"))
+        running.listen()
         assert refused(f"unix://{folder}/s.sock").kind is Kind.CONFLICT
 
 
@@ -129,9 +129,9 @@ def test_private_directory_of_another_user_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "[::]", "[2001:db8::1]", "[::ffff:127.0.0.1]"])
 def test_non_loopback_without_tls_is_refused_with_a_hint(address: str) -> None:
-    for told in (refused(f"tcp://{address}:2376"), checked(f"tcp://{address}:2376")):
-        assert told.code == "not_loopback"
-        assert "--tls-cert, --tls-key and --tls-ca" in told.hint
+    for reported in (refused(f"tcp://{address}:2376"), checked(f"tcp://{address}:2376")):
+        assert reported.code == "not_loopback"
+        assert "--tls-cert, --tls-key and --tls-ca" in reported.hint
 
 
 def checked(url: str) -> Error:

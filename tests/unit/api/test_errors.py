@@ -98,8 +98,8 @@ async def test_create_with_ignored_labels_warns_naming_them(client: httpx.AsyncC
 async def test_warning_names_ten_keys_and_is_cut_at_500_characters(client: httpx.AsyncClient) -> None:
     options = {f"com.docker.network.{number:02}{'x' * 40}": 1 for number in range(20)}
     warning = (await client.post("/networks", json={"name": "foo", "options": options})).headers["warning"]
-    _, _, told = warning.partition("ignored unknown options: ")
-    assert len(told) <= 500 + 1  # the last quotation mark
+    _, _, reported = warning.partition("ignored unknown options: ")
+    assert len(reported) <= 500 + 1  # the last quotation mark
     short = {f"com.docker.network.{number:02}": 1 for number in range(20)}
     warning = (await client.post("/networks", json={"name": "bar", "options": short})).headers["warning"]
     assert warning.endswith(', ..."')

@@ -1,4 +1,4 @@
-"""The REST dialect beyond its examples: references, filters, paths, and what an operator is told."""
+"""The REST dialect beyond its examples: references, filters, paths, and what an operator is reported."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ async def test_wrong_method_is_405_with_the_allowed_ones(
 
 
 async def test_head_is_get_without_the_body(daemon: Served) -> None:
-    told, head = await daemon.client.get("/networks"), await daemon.client.head("/networks")
-    assert (head.status_code, head.headers) == (200, told.headers)
+    reported, head = await daemon.client.get("/networks"), await daemon.client.head("/networks")
+    assert (head.status_code, head.headers) == (200, reported.headers)
     assert (await daemon.client.head("/networks/nope")).status_code == 404
     sent = await exchange(create_app(daemon.controller, version=""), "HEAD", b"/networks")
     assert [message["body"] for message in sent if message["type"] == "http.response.body"] == [b""]
@@ -179,7 +179,7 @@ async def test_repeated_slashes_before_a_prefix_count_as_one(daemon: Served) -> 
     assert sent[0]["status"] == 200
 
 
-# What an operator is told.
+# What an operator is reported.
 
 
 async def test_verbose_appends_the_operator_keys(client: httpx.AsyncClient) -> None:
@@ -192,24 +192,28 @@ async def test_verbose_appends_the_operator_keys(client: httpx.AsyncClient) -> N
     )
     await make(client, f"/services/{service}/backend", container_id="c1")
     network = (await client.get("/networks/foo?verbose=true")).json()
-    told = (await client.get(f"/services/{service}?verbose=true")).json()
+    reported = (await client.get(f"/services/{service}?verbose=true")).json()
     assert list(network) == [
         *("name", "id", "type", "endpoints", "driver", "scope"),
         *("subnets", "gateways", "internal", "options", "labels", "created"),
     ]
     assert (network["driver"], network["scope"], network["internal"]) == ("bridge", "local", False)
     assert (network["subnets"], network["gateways"], network["options"]) == (["10.7.0.0/24"], ["10.7.0.9"], options)
-    assert list(told) == [
+    assert list(reported) == [
         *("name", "id", "network", "address", "address_ipv6", "mac", "gateway"),
         *("exposed_ports", "port_mapping", "aliases", "affinity", "probe", "labels", "backends", "created"),
     ]
-    assert (told["address"], told["mac"], told["gateway"]) == ("10.7.0.1/24", "02:42:0a:07:00:01", "10.7.0.9")
-    assert told["exposed_ports"] == exposed
-    assert told["port_mapping"] == [{"proto": 6, "port": 80, "host_ip": "127.0.0.1", "host_port": 8080}]
+    assert (reported["address"], reported["mac"], reported["gateway"]) == (
+        "10.7.0.1/24",
+        "02:42:0a:07:00:01",
+        "10.7.0.9",
+    )
+    assert reported["exposed_ports"] == exposed
+    assert reported["port_mapping"] == [{"proto": 6, "port": 80, "host_ip": "127.0.0.1", "host_port": 8080}]
     key = "/var/run/docker/netns/c1"
     place = {"id": "c1", "sandbox_key": key, "interface": "eth0", "address": "10.7.0.1/24", "address_ipv6": None}
     backend = {**place, "state": "ready", "weight": 1, "holder": True}
-    assert told["backends"] == [backend]
+    assert reported["backends"] == [backend]
     assert (await client.get(f"/services/{service}/backend?verbose=true")).json() == [backend]
     assert network["endpoints"][0]["backends"] == [backend]
     assert list(network["endpoints"][0])[:3] == ["id", "name", "network"]
@@ -222,9 +226,14 @@ async def test_sandbox_shows_its_interfaces(client: httpx.AsyncClient) -> None:
     key = "/var/run/docker/netns/c1"
     endpoints = [{"id": service, "name": "bar", "network": "bridge"}]
     assert (await client.get("/sandboxes")).json() == [{"id": "c1", "sandbox_key": key, "endpoints": endpoints}]
-    told = (await client.get("/sandboxes/c1?verbose=true")).json()
-    assert (told["host_name"], told["dns"], told["origin"], told["state"]) == ("web", ["192.0.2.53"], "made", "ready")
-    assert [(each["endpoint"], each["interface"]) for each in told["interfaces"]] == [(service, "eth0")]
+    reported = (await client.get("/sandboxes/c1?verbose=true")).json()
+    assert (reported["host_name"], reported["dns"], reported["origin"], reported["state"]) == (
+        "web",
+        ["192.0.2.53"],
+        "made",
+        "ready",
+    )
+    assert [(each["endpoint"], each["interface"]) for each in reported["interfaces"]] == [(service, "eth0")]
 
 
 async def test_daemon_reports_about_itself(client: httpx.AsyncClient) -> None:

@@ -125,9 +125,9 @@ def test_printed_columns_are_aligned() -> None:
 
 
 def test_json_report_includes_the_verdicts() -> None:
-    told = json.loads(report.as_json([Section("Part", (Figure("join", 2, "ms", "", Target(3)),))], MACHINE))
-    assert told["machine"] == MACHINE
-    assert told["sections"][0]["figures"][0]["verdict"] == "met"
+    reported = json.loads(report.as_json([Section("Part", (Figure("join", 2, "ms", "", Target(3)),))], MACHINE))
+    assert reported["machine"] == MACHINE
+    assert reported["sections"][0]["figures"][0]["verdict"] == "met"
 
 
 def test_package_list_named_in_the_report_exists() -> None:
@@ -142,7 +142,7 @@ def test_dnsperf_output_yields_the_rate_and_every_latency() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "instead"),
+    ("printed", "instead"),
     [
         ("lost:         0", "lost:         1"),
         ("NOERROR 2 (100.00%)", "NXDOMAIN 2 (100.00%)"),
@@ -152,9 +152,9 @@ def test_dnsperf_output_yields_the_rate_and_every_latency() -> None:
     ],
     ids=["lost", "unknown", "failed", "empty", "ended"],
 )
-def test_dnsperf_output_with_unanswered_queries_has_no_rate(said: str, instead: str) -> None:
+def test_dnsperf_output_with_unanswered_queries_has_no_rate(printed: str, instead: str) -> None:
     with pytest.raises(RuntimeError, match="not all questions"):
-        names.rate_in(DNSPERF.replace(said, instead))
+        names.rate_in(DNSPERF.replace(printed, instead))
 
 
 def test_echo_answers_a_query_with_an_address() -> None:

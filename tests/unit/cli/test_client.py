@@ -112,8 +112,8 @@ def test_refused_connection_gives_advice(tmp_path: Path) -> None:
 
 
 def test_stale_daemon_socket_gives_advice(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(tmp_path / "s"))
+    with socket.socket(socket.AF_UNIX) as exited:
+        exited.bind(str(tmp_path / "s"))
     with pytest.raises(Error, match="no daemon listens") as caught:
         Client(f"unix://{tmp_path}/s").networks()
     assert "sandnet daemon" in caught.value.hint

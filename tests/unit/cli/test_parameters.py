@@ -15,33 +15,33 @@ NAMES = st.from_regex(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True)
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> PortArgument:
+def requests(draw: st.DrawFn) -> PortArgument:
     first = draw(st.integers(0, 65535))
     last = draw(st.just(0) | st.integers(first, 65535)) if first else 0
     address = draw(st.just("") | st.ip_addresses().map(str))
     return PortArgument(draw(st.sampled_from(sorted(PROTOCOLS.values()))), draw(PORTS), address, first, last)
 
 
-@given(wishes())
-def test_port_mapping_round_trips(wish: PortArgument) -> None:
-    assert parse_mapping(str(wish)) == wish
+@given(requests())
+def test_port_mapping_round_trips(spec: PortArgument) -> None:
+    assert parse_mapping(str(spec)) == spec
 
 
 @given(st.text(alphabet="0123456789:-/[].tcpudx ", max_size=24))
 def test_any_mapping_text_is_in_range_or_refused(text: str) -> None:
     try:
-        wish = parse_mapping(text)
+        spec = parse_mapping(text)
     except ValueError:
         return
-    assert 1 <= wish.port <= 65535
-    assert 0 <= wish.host_port <= 65535
-    assert wish.host_port_end == 0 or 0 < wish.host_port <= wish.host_port_end <= 65535
-    assert wish.proto in PROTOCOLS.values()
-    assert not wish.host_ip or ip_address(wish.host_ip)
+    assert 1 <= spec.port <= 65535
+    assert 0 <= spec.host_port <= 65535
+    assert spec.host_port_end == 0 or 0 < spec.host_port <= spec.host_port_end <= 65535
+    assert spec.proto in PROTOCOLS.values()
+    assert not spec.host_ip or ip_address(spec.host_ip)
 
 
 @pytest.mark.parametrize(
-    ("text", "wish"),
+    ("text", "spec"),
     [
         ("80", PortArgument(6, 80)),
         ("8080:80", PortArgument(6, 80, "", 8080)),
@@ -53,8 +53,8 @@ def test_any_mapping_text_is_in_range_or_refused(text: str) -> None:
         ("[::1]::80-90", PortArgument(6, 80, "::1", 0, 0, 90)),
     ],
 )
-def test_port_mapping_is_parsed_into_its_parts(text: str, wish: PortArgument) -> None:
-    assert parse_mapping(text) == wish
+def test_port_mapping_is_parsed_into_its_parts(text: str, spec: PortArgument) -> None:
+    assert parse_mapping(text) == spec
 
 
 MALFORMED = (
@@ -134,7 +134,7 @@ def test_absent_host_access_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wish"),
+    ("text", "spec"),
     [
         ("10000-10010:20000-20010/udp", PortArgument(17, 20000, "", 10000, 10010, 20010)),
         ("127.0.0.1:80-81:80-81", PortArgument(6, 80, "127.0.0.1", 80, 81, 81)),
@@ -142,8 +142,8 @@ def test_absent_host_access_is_not_sent() -> None:
         ("8000-8010", PortArgument(6, 8000, "", 0, 0, 8010)),
     ],
 )
-def test_port_ranges_are_parsed(text: str, wish: PortArgument) -> None:
-    assert parse_mapping(text) == wish
+def test_port_ranges_are_parsed(text: str, spec: PortArgument) -> None:
+    assert parse_mapping(text) == spec
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,10 @@ def reply(
     table: NameTable = TABLE,
     turn: int = 0,
     tcp: bool = False,
-    **wish: Any,
+    **request: Any,
 ) -> dns.message.Message:
     """The reply, made anew and from what is kept: both must be the same."""
-    query = dns.message.make_query(name, kind, **wish)
+    query = dns.message.make_query(name, kind, **request)
     results = [resolve(table, who, query.to_wire(), tcp=tcp, turn=turn) for _ in range(2)]
     assert results[0] == results[1]
     assert isinstance(results[0], bytes)
@@ -78,7 +78,7 @@ def goes_upstream(name: str, kind: str = "A", who: SetClient = EXTERNAL, table: 
 
 
 def assert_negative(message: dns.message.Message, rcode: int) -> None:
-    """A negative answer that nobody keeps (RFC 2308)."""
+    """A negative answer that no one keeps (RFC 2308)."""
     assert message.rcode() == rcode
     assert not message.answer
     soa = message.authority[0]
@@ -141,21 +141,23 @@ def test_reply_after_a_table_change_uses_the_new_table() -> None:
     assert_negative(reply("four.foo", table=moved.changed(RemoveNames(network_id="n1", owner="b"))), dns.rcode.NXDOMAIN)
 
 
-@pytest.mark.parametrize(("name", "kind", "told"), [("LocalHost", "A", "127.0.0.1"), ("a.localhost", "AAAA", "::1")])
+@pytest.mark.parametrize(
+    ("name", "kind", "reported"), [("LocalHost", "A", "127.0.0.1"), ("a.localhost", "AAAA", "::1")]
+)
 @pytest.mark.parametrize("who", [EXTERNAL, INTERNAL])
-def test_localhost_resolves_to_the_loopback_address(name: str, kind: str, told: str, who: SetClient) -> None:
-    assert answers(reply(name, kind, who)) == [told]
+def test_localhost_resolves_to_the_loopback_address(name: str, kind: str, reported: str, who: SetClient) -> None:
+    assert answers(reply(name, kind, who)) == [reported]
     assert_negative(reply(name, "MX", who), dns.rcode.NOERROR)
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "reported"),
     [("10.0.0.2", "web.foo."), ("fd00::2", "web.foo."), ("127.0.0.1", "localhost."), ("::1", "localhost.")],
 )
-def test_reverse_lookup_of_a_known_address_returns_its_name(address: str, told: str) -> None:
+def test_reverse_lookup_of_a_known_address_returns_its_name(address: str, reported: str) -> None:
     name = dns.reversename.from_address(address).to_text()
-    assert answers(reply(name.upper(), "PTR")) == [told]
-    assert answers(reply(name, "ANY")) == [told]
+    assert answers(reply(name.upper(), "PTR")) == [reported]
+    assert answers(reply(name, "ANY")) == [reported]
     assert_negative(reply(name, "A"), dns.rcode.NOERROR)
 
 
@@ -195,14 +197,14 @@ def test_multiple_addresses_are_all_returned_in_rotating_order(
     step: int,
 ) -> None:
     for kept in (True, False):
-        told = [
+        reported = [
             answers(reply("pool", turn=turn, table=TABLE if kept else TABLE.changed(EXTERNAL)))
             for turn in range(0, 60, step)
         ]
-        assert all(sorted(addresses) == BACKENDS for addresses in told)
-        assert {addresses[0] for addresses in told} == set(BACKENDS)
+        assert all(sorted(addresses) == BACKENDS for addresses in reported)
+        assert {addresses[0] for addresses in reported} == set(BACKENDS)
         doubled = BACKENDS + BACKENDS
-        assert all(addresses == doubled[(i := BACKENDS.index(addresses[0])) : i + 4] for addresses in told)
+        assert all(addresses == doubled[(i := BACKENDS.index(addresses[0])) : i + 4] for addresses in reported)
 
 
 @pytest.mark.parametrize(("payload", "limit"), [(0, 512), (1232, 1232), (65000, 4096)])
@@ -269,9 +271,9 @@ def test_malformed_query_is_formerr_and_a_reply_is_ignored() -> None:
     malformed = resolve(TABLE, EXTERNAL, query[:-1], tcp=False, turn=0)
     assert isinstance(malformed, bytes)
     assert malformed[3] & 15 == dns.rcode.FORMERR
-    told = resolve(TABLE, EXTERNAL, query, tcp=False, turn=0)
-    assert isinstance(told, bytes)
-    assert resolve(TABLE, EXTERNAL, told, tcp=False, turn=0) == b""
+    reported = resolve(TABLE, EXTERNAL, query, tcp=False, turn=0)
+    assert isinstance(reported, bytes)
+    assert resolve(TABLE, EXTERNAL, reported, tcp=False, turn=0) == b""
     assert resolve(TABLE, EXTERNAL, query[:11], tcp=False, turn=0) == b""
 
 
@@ -296,12 +298,12 @@ def test_query_variants_share_one_cached_reply_fitted_to_each() -> None:
         for flags in (0x0000, 0x0100, 0x0110, 0x0010, 0x0160):
             for opt in (b"", b"\0\0\x29\4\xd0" + bytes(6), padding):
                 query = question(name, flags=flags, opt=opt)
-                told = resolve(table, EXTERNAL, query, tcp=False, turn=0)
-                assert isinstance(told, bytes)
-                assert told[2:4] == (0x8480 | flags & 0x0110).to_bytes(2)
-                message = dns.message.from_wire(told)
+                reported = resolve(table, EXTERNAL, query, tcp=False, turn=0)
+                assert isinstance(reported, bytes)
+                assert reported[2:4] == (0x8480 | flags & 0x0110).to_bytes(2)
+                message = dns.message.from_wire(reported)
                 assert answers(message) == ["10.0.0.2"]
-                assert told[12:].startswith(name)
+                assert reported[12:].startswith(name)
                 assert (message.edns == 0) == bool(opt)
     assert replies_kept(table) == 1
     assert len(table.replies.by_client["box"].verbatim) == 1
@@ -333,9 +335,9 @@ def test_rotated_or_long_replies_are_not_kept_for_repetitions() -> None:
 def test_types_differing_by_the_case_bit_share_no_cached_reply() -> None:
     table = TABLE.changed(EXTERNAL)
     for kind in (0x41, 0x61, 0x41):
-        told = resolve(table, EXTERNAL, question(b"\3web\0", kind), tcp=False, turn=0)
-        assert isinstance(told, bytes)
-        assert dns.message.from_wire(told).question[0].rdtype == kind
+        reported = resolve(table, EXTERNAL, question(b"\3web\0", kind), tcp=False, turn=0)
+        assert isinstance(reported, bytes)
+        assert dns.message.from_wire(reported).question[0].rdtype == kind
 
 
 def test_cached_reply_is_not_used_for_another_question() -> None:
@@ -343,9 +345,9 @@ def test_cached_reply_is_not_used_for_another_question() -> None:
     sound = question(b"\3web\3foo\0")
     assert isinstance(resolve(table, EXTERNAL, sound, tcp=False, turn=0), bytes)
     for other in (sound + b"\0", sound[:-1], sound[:4] + b"\0\2" + sound[6:], sound[:6] + b"\0\1" + sound[8:]):
-        told = resolve(table, EXTERNAL, other, tcp=False, turn=0)
-        assert isinstance(told, bytes)
-        assert told[3] & 15 == dns.rcode.FORMERR
+        reported = resolve(table, EXTERNAL, other, tcp=False, turn=0)
+        assert isinstance(reported, bytes)
+        assert reported[3] & 15 == dns.rcode.FORMERR
     assert resolve(table, EXTERNAL, sound[:2] + b"\x81" + sound[3:], tcp=False, turn=0) == b""
 
 
@@ -406,15 +408,15 @@ def test_explain_returns_source_owner_and_reason_of_a_name() -> None:
 
 def test_explain_of_an_unknown_name_returns_the_client_upstreams() -> None:
     servers = (ip_address("192.0.2.53"),)
-    told = explain(TABLE, asker(upstreams=servers), "example.com")
-    assert (told.source, told.upstreams, told.answers) == ("upstream", servers, ())
+    reported = explain(TABLE, asker(upstreams=servers), "example.com")
+    assert (reported.source, reported.upstreams, reported.answers) == ("upstream", servers, ())
 
 
 @pytest.mark.parametrize("address", ["10.0.0.2", "fd00::2", "2.0.0.10.in-addr.arpa"])
 def test_explain_of_an_address_returns_its_name(address: str) -> None:
-    told = explain(TABLE, EXTERNAL, address)
-    assert (told.source, told.network, told.owners) == ("reverse", "n1", ("a",))
-    assert told.reason.endswith("is web.foo")
+    reported = explain(TABLE, EXTERNAL, address)
+    assert (reported.source, reported.network, reported.owners) == ("reverse", "n1", ("a",))
+    assert reported.reason.endswith("is web.foo")
 
 
 def test_explain_of_an_unowned_address_goes_upstream() -> None:

@@ -197,7 +197,7 @@ def model(changes: list[Change]) -> dict[tuple[str, str], set[str]]:
 
 
 def seen(table: NameTable) -> dict[tuple[str, str], set[str]]:
-    """The same, as the table tells it."""
+    """The same, as the table reports it."""
     result = {}
     for net in ("n1", "n2"):
         for name in ("web", "db", "www"):
@@ -223,10 +223,10 @@ def test_table_matches_a_model_for_any_order_or_batch_of_changes(
 @given(before=CHANGES, after=CHANGES)
 def test_changing_a_table_leaves_the_old_one_unchanged(before: list[Change], after: list[Change]) -> None:
     table = NameTable().changed(*before)
-    told = seen(table)
+    reported = seen(table)
     table.changed(*after)
     table.replaced(after)
-    assert seen(table) == told
+    assert seen(table) == reported
 
 
 @given(step=st.integers(1, 12), count=st.integers(1, 12), start=st.integers(0, 2**40))

@@ -221,12 +221,12 @@ async def test_check_waits_for_a_running_change_and_reports_nothing() -> None:
 async def test_repair_keeps_the_result_of_a_running_change() -> None:
     bench = await started()
     async with bench.turns.shared():
-        mending = asyncio.create_task(bench.upkeep.repair())
-        await _as_far_as_it_comes(mending)
-        assert not mending.done()
+        repairing = asyncio.create_task(bench.upkeep.repair())
+        await _as_far_as_it_comes(repairing)
+        assert not repairing.done()
         bench.networks.append(NetworkState(OTHER, []))
         bench.bridges()[link_name("snb1")] = b""
-    await mending
+    await repairing
     assert bench.bridges().keys() == {link_name("snb0"), link_name("snb1")}
 
 

@@ -19,11 +19,11 @@ def prefixes(*texts: str) -> list[Prefix]:
 def test_pool_usage_counts_each_subnet_once() -> None:
     networks = [("a", ip_network("10.1.0.0/24")), ("b", ip_network("10.1.1.0/25")), ("c", ip_network("10.1.1.128/25")),
                 ("elsewhere", ip_network("10.2.0.0/24")), ("six", ip_network("fd00::/64"))]  # fmt: skip
-    told = usage(
+    reported = usage(
         POOL, 24, networks, prefixes("10.1.3.0/24", "10.1.2.0/23", "10.1.3.0/24", "10.1.1.7/32", "10.9.0.0/16")
     )
-    assert (told.subnets, told.by_networks, list(told.networks)) == (4, 2, ["a", "b", "c"])
-    assert list(told.host) == prefixes("10.1.1.7/32", "10.1.2.0/23", "10.1.3.0/24")
+    assert (reported.subnets, reported.by_networks, list(reported.networks)) == (4, 2, ["a", "b", "c"])
+    assert list(reported.host) == prefixes("10.1.1.7/32", "10.1.2.0/23", "10.1.3.0/24")
 
 
 @pytest.mark.parametrize("prefix", ["10.0.0.0/8", "10.1.0.0/22"])
@@ -32,8 +32,8 @@ def test_prefix_wider_than_the_pool_uses_all_of_it(prefix: str) -> None:
 
 
 def test_pool_smaller_than_a_subnet_has_no_room() -> None:
-    told = usage(IPv4Network("10.1.0.0/25"), 24, [("a", ip_network("10.1.0.0/24"))], [])
-    assert told.subnets == 0
+    reported = usage(IPv4Network("10.1.0.0/25"), 24, [("a", ip_network("10.1.0.0/24"))], [])
+    assert reported.subnets == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Marks: what a link says is read back as it was meant, and fits."""
+"""Marks: what a link reports is read back as it was meant, and fits."""
 
 from __future__ import annotations
 
@@ -143,11 +143,11 @@ def test_every_network_option_is_in_its_alias() -> None:
     answers = {name for name, value in usual.items() if isinstance(value, bool)}
     assert {name for name, _ in OPTIONS.values()} == answers - {"create_bridge"}  # which matters once, at the start
     assert all(usual[name] is not value for name, value in OPTIONS.values())
-    # what follows from addresses and names that the mark tells, and what has a value there
-    told = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name"}
+    # what follows from addresses and names that the mark reports, and what has a value there
+    reported = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name"}
     valued = {"ip_range", "mtu", "binding_address", "host_access", "dns_search", "dns_options"}
     valued |= {"egress_ipv4", "egress_ipv6", "max_flows"}
-    assert usual.keys() - answers == told | valued
+    assert usual.keys() - answers == reported | valued
 
 
 def net(**options: object) -> Network:
@@ -168,10 +168,10 @@ def test_hundred_host_ports_make_a_closed_and_incomplete_alias() -> None:
     assert found.options.host_access is None
 
 
-@pytest.mark.parametrize("said", ["6", "6:", "6:0", "6:65536", "1:1", "6:1;", "6:1,", "tcp:1", "6:-1"])
-def test_invalid_host_ports_in_an_alias_yield_no_network(said: str) -> None:
+@pytest.mark.parametrize("printed", ["6", "6:", "6:0", "6:65536", "1:1", "6:1;", "6:1,", "tcp:1", "6:-1"])
+def test_invalid_host_ports_in_an_alias_yield_no_network(printed: str) -> None:
     text = network_alias(net(host_access=(ExposedPort(proto=6, port=22),)))
     assert " o=6:22 " in text
-    mark = read_alias(text.replace("o=6:22", f"o={said}"))
+    mark = read_alias(text.replace("o=6:22", f"o={printed}"))
     assert isinstance(mark, NetworkAlias)
     assert network_from_alias("bridge", link("snb0000000000"), mark, 1) is None

@@ -35,8 +35,14 @@ from sandnet.wire.libnetwork import (
 def test_every_port_spelling_decodes_to_the_same_mapping(spelling: dict[str, object]) -> None:
     body = decode(json.dumps({"port_mapping": [spelling]}).encode(), ServicePublish)
     assert body.port_mapping is not None
-    told = body.port_mapping[0]
-    assert (told.proto, told.port, told.host_ip, told.host_port, told.host_port_end) == (6, 80, "192.0.2.1", 8000, 8010)
+    reported = body.port_mapping[0]
+    assert (reported.proto, reported.port, reported.host_ip, reported.host_port, reported.host_port_end) == (
+        6,
+        80,
+        "192.0.2.1",
+        8000,
+        8010,
+    )
 
 
 def test_exposed_ports_in_go_spelling_are_decoded() -> None:
@@ -127,10 +133,10 @@ def test_encoding_without_details_has_reference_keys_in_order() -> None:
 def test_encoded_details_follow_the_reference_keys() -> None:
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     endpoint = Endpoint(id="e", name="n", network="foo", address="10.0.0.2/24", address_ipv6=None, created=moment)
-    told = json.loads(msgspec.json.encode(endpoint))
-    assert list(told) == ["id", "name", "network", "address", "address_ipv6", "created"]
-    assert told["address_ipv6"] is None
-    assert told["created"] == "2026-01-02T00:00:00Z"
+    reported = json.loads(msgspec.json.encode(endpoint))
+    assert list(reported) == ["id", "name", "network", "address", "address_ipv6", "created"]
+    assert reported["address_ipv6"] is None
+    assert reported["created"] == "2026-01-02T00:00:00Z"
 
 
 def test_client_decodes_a_verbose_answer_without_loss() -> None:

@@ -273,19 +273,19 @@ def test_detached_run_with_a_port_returns_once_it_listens(
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "said"),
+    ("command", "status", "printed"),
     [
         (("/no/such",), 127, "cannot run /no/such"),
         (("sh", "-c", "exit 7"), 7, "the command ended with status 7 before it listened"),
     ],
 )
 def test_detached_run_reports_early_failure_and_leaves_nothing(
-    start: Start, stub: Stub, sandbox: Path, command: tuple[str, ...], status: int, said: str
+    start: Start, stub: Stub, sandbox: Path, command: tuple[str, ...], status: int, printed: str
 ) -> None:
     canned_life(stub)
     found, out, err = finished(start("run", "-d", "-p", "8080:80", "--", *command))
     assert (found, out) == (status, "")
-    assert said in err
+    assert printed in err
     assert cleaned_up(stub)
 
 

@@ -31,7 +31,7 @@ ADDRESSES = [ip_address(f"127.9.9.{number}") for number in range(1, 5)]
 
 
 class Servers(asyncio.DatagramProtocol):
-    """Servers at one port of several addresses; where none is told to answer, nobody listens."""
+    """Servers at one port of several addresses; where none is reported to answer, no one listens."""
 
     def __init__(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -359,7 +359,7 @@ async def test_client_at_its_query_limit_does_not_block_others(servers: Servers)
 
 def denying(code: int) -> Replying:
     def reply(asked: bytes) -> Sequence[bytes]:
-        return [(said := reply_to(asked))[:3] + bytes([said[3] & 0xF0 | code]) + said[4:]]
+        return [(printed := reply_to(asked))[:3] + bytes([printed[3] & 0xF0 | code]) + printed[4:]]
 
     return reply
 
@@ -369,8 +369,8 @@ def other(asked: bytes) -> Sequence[bytes]:
 
 
 def lame(asked: bytes) -> Sequence[bytes]:
-    said = reply_to(asked)
-    return [said[:2] + b"\x81\x00" + said[4:]]
+    printed = reply_to(asked)
+    return [printed[:2] + b"\x81\x00" + printed[4:]]
 
 
 SECOND = {
@@ -433,8 +433,8 @@ async def test_rotate_option_alternates_the_first_server(servers: Servers) -> No
     await servers.udp(0, good)
     await servers.udp(1, other)
     upstream = Upstream(port=servers.port)
-    said = [await ask(upstream, query("example.org"), ADDRESSES[:2], options=Options(rotate=True)) for _ in range(6)]
-    assert [records(each or b"")[0] for each in said] == ["203.0.113.1", "192.0.2.1"] * 3
+    printed = [await ask(upstream, query("example.org"), ADDRESSES[:2], options=Options(rotate=True)) for _ in range(6)]
+    assert [records(each or b"")[0] for each in printed] == ["203.0.113.1", "192.0.2.1"] * 3
 
 
 async def test_one_second_timeout_falls_back_to_the_second_server(

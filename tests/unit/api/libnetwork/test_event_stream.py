@@ -1,4 +1,4 @@
-"""The stream of events: what a line tells, where it begins, and how it ends."""
+"""The stream of events: what a line reports, where it begins, and how it ends."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Reader:
             pass
         assert line.endswith(b"}\n")
         assert line.count(b"\n") == 1
-        told: dict[str, Any] = json.loads(line)
-        return told
+        reported: dict[str, Any] = json.loads(line)
+        return reported
 
 
 @asynccontextmanager
@@ -83,7 +83,7 @@ async def daemon(tmp_path: Path, streams: Streams) -> AsyncIterator[Served]:
 
 
 async def verbose(daemon: Served, path: str) -> object:
-    """What GET tells with ``verbose``."""
+    """What GET reports with ``verbose``."""
     return (await daemon.client.get(f"{path}?verbose=true")).json()
 
 
@@ -92,30 +92,53 @@ async def test_event_lines_name_and_show_their_object(daemon: Served) -> None:
     async with reading(daemon.app) as reader:
         assert reader.headers["content-type"] == "application/x-ndjson"
         network = await make(client, "/networks", name="foo")
-        told = await reader.event()
-        assert list(told) == ["sequence", "time", "type", "action", "id", "name", "object"]
-        assert (told["type"], told["action"], told["id"], told["name"]) == ("network", "created", network, "foo")
-        assert told["object"] == await verbose(daemon, "/networks/foo")
-        assert before <= datetime.fromisoformat(told["time"]) <= datetime.now(UTC)
+        reported = await reader.event()
+        assert list(reported) == ["sequence", "time", "type", "action", "id", "name", "object"]
+        assert (reported["type"], reported["action"], reported["id"], reported["name"]) == (
+            "network",
+            "created",
+            network,
+            "foo",
+        )
+        assert reported["object"] == await verbose(daemon, "/networks/foo")
+        assert before <= datetime.fromisoformat(reported["time"]) <= datetime.now(UTC)
 
         service = await make(client, "/services", name="web", network_name="foo")
-        told = await reader.event()
-        assert (told["type"], told["action"], told["id"], told["name"]) == ("endpoint", "created", service, "web")
-        assert (told["network"], told["object"]) == ("foo", await verbose(daemon, "/networks/foo/endpoints/web"))
+        reported = await reader.event()
+        assert (reported["type"], reported["action"], reported["id"], reported["name"]) == (
+            "endpoint",
+            "created",
+            service,
+            "web",
+        )
+        assert (reported["network"], reported["object"]) == (
+            "foo",
+            await verbose(daemon, "/networks/foo/endpoints/web"),
+        )
 
         await make(client, f"/services/{service}/backend", container_id="c1", host_name="box")
-        told = await reader.event()
-        assert (told["type"], told["action"], told["id"], told["name"]) == ("sandbox", "created", "c1", "box")
-        assert told["object"] == await verbose(daemon, "/sandboxes/c1")
-        told = await reader.event()
-        assert list(told)[4:] == ["id", "name", "network", "service", "container", "object"]
-        assert (told["type"], told["action"], told["id"], told["name"]) == ("backend", "attached", "c1", "web")
-        assert (told["network"], told["service"], told["container"]) == ("foo", service, "c1")
-        assert [told["object"]] == await verbose(daemon, f"/services/{service}/backend")
+        reported = await reader.event()
+        assert (reported["type"], reported["action"], reported["id"], reported["name"]) == (
+            "sandbox",
+            "created",
+            "c1",
+            "box",
+        )
+        assert reported["object"] == await verbose(daemon, "/sandboxes/c1")
+        reported = await reader.event()
+        assert list(reported)[4:] == ["id", "name", "network", "service", "container", "object"]
+        assert (reported["type"], reported["action"], reported["id"], reported["name"]) == (
+            "backend",
+            "attached",
+            "c1",
+            "web",
+        )
+        assert (reported["network"], reported["service"], reported["container"]) == ("foo", service, "c1")
+        assert [reported["object"]] == await verbose(daemon, f"/services/{service}/backend")
 
         await client.patch(f"/services/{service}/backend/c1", json={"state": "drained"})
-        told = await reader.event()
-        assert (told["type"], told["action"], told["object"]["state"]) == ("backend", "changed", "drained")
+        reported = await reader.event()
+        assert (reported["type"], reported["action"], reported["object"]["state"]) == ("backend", "changed", "drained")
 
 
 async def test_removal_events_name_the_object_without_showing_it(daemon: Served) -> None:
@@ -127,13 +150,13 @@ async def test_removal_events_name_the_object_without_showing_it(daemon: Served)
         for path in (f"/services/{service}/backend/c1", f"/services/{service}", "/networks/foo"):
             await client.delete(path)
         lines = [await reader.event() for _ in range(4)]
-    assert [(told["type"], told["action"], told["id"]) for told in lines[:3]] == [
+    assert [(reported["type"], reported["action"], reported["id"]) for reported in lines[:3]] == [
         ("backend", "detached", "c1"),
         ("sandbox", "removed", "c1"),
         ("endpoint", "removed", service),
     ]
     assert (lines[3]["type"], lines[3]["name"]) == ("network", "foo")
-    assert not any("object" in told for told in lines)
+    assert not any("object" in reported for reported in lines)
 
 
 async def test_since_resumes_the_stream_after_that_sequence_number(daemon: Served) -> None:
@@ -172,9 +195,9 @@ async def test_unknown_since_number_makes_the_reader_list_again(daemon: Served, 
         missed = await reader.event()
         assert (list(missed), missed["action"]) == (["sequence", "time", "action"], "missed")
         await make(daemon.client, "/networks", name="foo")
-        while (told := await reader.event()).get("name") != "foo":
+        while (reported := await reader.event()).get("name") != "foo":
             pass
-        assert missed["sequence"] < told["sequence"]
+        assert missed["sequence"] < reported["sequence"]
 
 
 async def test_idle_event_stream_sends_blank_keepalive_lines(tmp_path: Path) -> None:
@@ -240,8 +263,13 @@ async def test_real_client_gets_events_at_once_and_disconnect_frees_it(
         stream = await asyncio.to_thread(follower.connect)
         for name in ("a", "b"):
             await make(daemon.client, "/networks", name=name)
-            _, told = await asyncio.to_thread(next, stream)
-            assert (told.type, told.action, told.name, told.sequence) == ("network", "created", name, follower.since)
+            _, reported = await asyncio.to_thread(next, stream)
+            assert (reported.type, reported.action, reported.name, reported.sequence) == (
+                "network",
+                "created",
+                name,
+                follower.since,
+            )
         assert streams.open == 1
         del stream  # with it goes its connection
         await until(lambda: streams.open == 0)

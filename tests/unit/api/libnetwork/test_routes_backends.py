@@ -31,15 +31,15 @@ def client(daemon: Served) -> httpx.AsyncClient:
     return daemon.client
 
 
-async def told(client: httpx.AsyncClient, service: str, *keys: str) -> list[tuple[object, ...]]:
-    """What is told of each backend, the first attached first."""
+async def reported(client: httpx.AsyncClient, service: str, *keys: str) -> list[tuple[object, ...]]:
+    """What is reported of each backend, the first attached first."""
     backends = (await client.get(f"/services/{service}/backend?verbose=true")).json()
     return [tuple(backend[key] for key in keys) for backend in backends]
 
 
-async def a_service(client: httpx.AsyncClient, *containers: str, **wishes: object) -> str:
+async def a_service(client: httpx.AsyncClient, *containers: str, **requests: object) -> str:
     await make(client, "/networks", name="foo", options={"subnet": "10.7.0.0/24"})
-    service = await make(client, "/services", name="web", network_name="foo", **wishes)
+    service = await make(client, "/services", name="web", network_name="foo", **requests)
     for container in containers:
         await make(client, f"/services/{service}/backend", container_id=container)
     return service
@@ -53,7 +53,7 @@ async def test_two_backends_have_own_addresses_and_one_is_the_holder(
 ) -> None:
     service = await a_service(client, "c1")
     await make(client, f"/services/{service}/backend", container_id="c2", weight=7)
-    assert await told(client, service, "id", "address", "state", "weight", "holder") == [
+    assert await reported(client, service, "id", "address", "state", "weight", "holder") == [
         ("c1", "10.7.0.2/24", "ready", 1, True),
         ("c2", "10.7.0.3/24", "ready", 7, False),
     ]
@@ -74,7 +74,7 @@ async def test_backend_change_is_shown_and_touches_nothing_else(
     ):
         response = await client.patch(backend, json=change)
         assert (response.status_code, response.content) == (200, b"")
-        assert await told(client, service, "state", "weight") == [expected, ("ready", 1)]
+        assert await reported(client, service, "state", "weight") == [expected, ("ready", 1)]
 
 
 async def test_backend_failing_its_checks_is_failing_unless_drained(
@@ -82,9 +82,9 @@ async def test_backend_failing_its_checks_is_failing_unless_drained(
 ) -> None:
     service = await a_service(daemon.client, "c1")
     await daemon.controller.backends.set_health(service, "c1", healthy=False)
-    assert await told(daemon.client, service, "state") == [("failing",)]
+    assert await reported(daemon.client, service, "state") == [("failing",)]
     await daemon.client.patch(f"/services/{service}/backend/c1", json={"state": "drained"})
-    assert await told(daemon.client, service, "state") == [("drained",)]
+    assert await reported(daemon.client, service, "state") == [("drained",)]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_backend_failing_its_checks_is_failing_unless_drained(
 async def test_invalid_backend_change_is_400_without_effect(client: httpx.AsyncClient, body: object) -> None:
     service = await a_service(client, "c1")
     assert_refused(await client.patch(f"/services/{service}/backend/c1", json=body), 400)
-    assert await told(client, service, "state", "weight") == [("ready", 1)]
+    assert await reported(client, service, "state", "weight") == [("ready", 1)]
 
 
 async def test_changing_an_unknown_backend_or_service_is_404(client: httpx.AsyncClient) -> None:
@@ -121,9 +121,9 @@ async def test_default_probe_is_shown_in_full(client: httpx.AsyncClient) -> None
 
 
 async def test_publishing_a_bad_alias_or_affinity_names_the_field(client: httpx.AsyncClient) -> None:
-    for wish in ({"aliases": ["a b"]}, {"aliases": "a"}, {"affinity": "random"}):
-        (field,) = wish
-        assert_refused(await client.post("/services", json={"name": "web", **wish}), 400, field)
+    for request in ({"aliases": ["a b"]}, {"aliases": "a"}, {"affinity": "random"}):
+        (field,) = request
+        assert_refused(await client.post("/services", json={"name": "web", **request}), 400, field)
     assert (await client.get("/services")).json() == []
 
 
@@ -161,9 +161,9 @@ async def test_explain_for_container_without_resolver_names_its_dns(
 ) -> None:
     service = await make(client, "/services", name="plain", network_name=network)
     await make(client, f"/services/{service}/backend", container_id="c1")
-    told = await client.get("/dns/explain?name=web&from=c1")
-    assert_refused(told, 404, word)
-    assert told.json()["code"] == "no_name_server"
+    reported = await client.get("/dns/explain?name=web&from=c1")
+    assert_refused(reported, 404, word)
+    assert reported.json()["code"] == "no_name_server"
 
 
 async def test_explain_without_a_resolver_is_503_with_explanation(tmp_path: Path) -> None:
@@ -189,8 +189,8 @@ async def test_twelve_characters_of_an_id_identify_a_backend(client: httpx.Async
     service = await a_service(client, ONE, "b" * 64)
     path = f"/services/{service[:12]}/backend"
     assert (await client.patch(f"{path}/{ONE[:12]}", json={"state": "drained"})).status_code == 200
-    told = (await client.get(f"{path}?verbose=true")).json()
-    assert [backend["state"] for backend in told] == ["drained", "ready"]
+    reported = (await client.get(f"{path}?verbose=true")).json()
+    assert [backend["state"] for backend in reported] == ["drained", "ready"]
     assert (await client.delete(f"{path}/{ONE[:12]}")).status_code == 200
     network = (await client.get("/networks/foo")).json()["id"][:12]
     left = f"/networks/{network}/endpoints/{service[:12]}/containers/{'b' * 12}"

@@ -1,4 +1,4 @@
-"""What ``sandnet doctor`` says: what is wrong, why it matters, what was done, and what to do."""
+"""What ``sandnet doctor`` reports: what is wrong, why it matters, what was done, and what to do."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_repaired_drift_is_reported_as_repaired() -> None:
 
 
 def test_unrepaired_drift_is_reported_with_reason_and_advice() -> None:
-    told = drift_text([done(DOWN, "repaired"), TAKEN, TAKEN], fix=True).splitlines()
-    assert told[-3] == "  not repaired: another namespace is pinned at /k; unmount it (umount /k)"
-    assert told[-1] == (
+    reported = drift_text([done(DOWN, "repaired"), TAKEN, TAKEN], fix=True).splitlines()
+    assert reported[-3] == "  not repaired: another namespace is pinned at /k; unmount it (umount /k)"
+    assert reported[-1] == (
         "2 things are not as recorded still; see above why, and what to do. The daemon tries again by itself"
     )

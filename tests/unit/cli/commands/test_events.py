@@ -28,9 +28,9 @@ NETWORK, WEB = "3" * 64, "a" * 64
 BEGIN = {"Sandnet-Sequence": "40"}
 
 
-def line(sequence: int, **told: object) -> bytes:
-    """A line as the daemon tells it."""
-    event = {"sequence": sequence, "time": "2026-01-02T03:04:05.678Z", "action": "missed", **told}
+def line(sequence: int, **reported: object) -> bytes:
+    """A line as the daemon reports it."""
+    event = {"sequence": sequence, "time": "2026-01-02T03:04:05.678Z", "action": "missed", **reported}
     return json.dumps(event).encode() + b"\n"
 
 
@@ -124,7 +124,7 @@ def test_silent_daemon_counts_as_disconnected(stub: Stub, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("told", "text"),
+    ("reported", "text"),
     [
         ({"type": "endpoint", "action": "created", "name": "web", "network": "blue"}, "endpoint web.blue created"),
         (
@@ -156,10 +156,10 @@ def test_silent_daemon_counts_as_disconnected(stub: Stub, monkeypatch: pytest.Mo
         ({"type": "a later type", "action": "created", "name": "x"}, "a later type x created"),
     ],
 )
-def test_event_text_uses_names(told: dict[str, object], text: str) -> None:
+def test_event_text_uses_names(reported: dict[str, object], text: str) -> None:
     import msgspec
 
-    event = msgspec.convert({"sequence": 1, "time": "2026-01-02T03:04:05Z", **told}, Event)
+    event = msgspec.convert({"sequence": 1, "time": "2026-01-02T03:04:05Z", **reported}, Event)
     assert event_text(event) == text
 
 
@@ -202,13 +202,15 @@ def test_explain_of_a_deleted_network_shows_ids(stub: Stub, sandnet: Sandnet) ->
     assert "Record of: endpoint aaaaaaaaaaaa, container c2 at endpoint aaaaaaaaaaaa\n" in text
 
 
-@pytest.mark.parametrize(("upstreams", "told"), [(["192.0.2.1", "::1"], "192.0.2.1, ::1"), ([], "the host's servers")])
+@pytest.mark.parametrize(
+    ("upstreams", "reported"), [(["192.0.2.1", "::1"], "192.0.2.1, ::1"), ([], "the host's servers")]
+)
 def test_explain_of_an_external_name_lists_the_servers(
-    stub: Stub, sandnet: Sandnet, upstreams: list[str], told: str
+    stub: Stub, sandnet: Sandnet, upstreams: list[str], reported: str
 ) -> None:
     stub.answer("GET", "/dns/explain?name=a.b%26c&from=c1", {**NOBODY, "source": "upstream", "upstreams": upstreams})
     text = sandnet("dns a.b&c --from c1").stdout
-    assert f"Upstream: {told}\n" in text
+    assert f"Upstream: {reported}\n" in text
     assert "Answer" not in text
 
 

@@ -8,7 +8,7 @@ from sandnet.cli.parameters import ProbeArgument, parse_probe
 
 
 @pytest.mark.parametrize(
-    ("text", "wish"),
+    ("text", "spec"),
     [
         ("tcp:80", ProbeArgument("tcp", 80)),
         ("tcp:80@0.5", ProbeArgument("tcp", 80, "/", 0.5)),
@@ -17,8 +17,8 @@ from sandnet.cli.parameters import ProbeArgument, parse_probe
         ("http:8080/a@b@3", ProbeArgument("http", 8080, "/a@b", 3.0)),
     ],
 )
-def test_probe_is_parsed_into_its_parts(text: str, wish: ProbeArgument) -> None:
-    assert parse_probe(text) == wish
+def test_probe_is_parsed_into_its_parts(text: str, spec: ProbeArgument) -> None:
+    assert parse_probe(text) == spec
 
 
 @pytest.mark.parametrize("text", ["", "tcp", "tcp:0", "tcp:65536", "tcp:80/x", "udp:53", "http:80/a b", "http:80@x"])

@@ -42,7 +42,7 @@ async def test_refused_deletion_lists_endpoints_with_container_and_pid(rig: Core
     assert caught.value.code == "endpoint_in_use"
     assert "c1, pid 7" in caught.value.message
     assert names(rig) == ["foo", "bar"]
-    await rig.endpoint("three")  # a refused deletion keeps nobody away
+    await rig.endpoint("three")  # a refused deletion keeps no one away
 
 
 async def test_forced_deletion_keeps_the_container_on_other_networks(rig: CoreInProcess) -> None:
@@ -91,7 +91,7 @@ async def test_failed_forced_deletion_does_the_rest_and_retry_finishes(rig: Core
         await rig.controller.removal.network("foo", force=True)
     assert caught.value.code == "teardown_incomplete"
     assert len(rig.controller._context.records.endpoints()) == 1
-    await rig.controller.removal.network("foo")  # it was decided then: force need not be said again
+    await rig.controller.removal.network("foo")  # it was decided then: force need not be reported again
     assert names(rig) == []
     assert rig.controller.sandboxes.list() == []
 
@@ -186,7 +186,7 @@ async def test_container_with_a_permanently_lost_namespace_has_exited(rig: CoreI
     sandbox = await rig.join("c1", "one")
     rig.kernel.processes.begin(7, inode=sandbox.inode)
     rig.kernel.namespaces.release(sandbox.key)
-    with pytest.raises(Error):  # somebody is inside: it can be pinned again
+    with pytest.raises(Error):  # another program is inside: it can be pinned again
         await rig.controller.removal.network("foo")
     rig.kernel.processes.end(7)
     await rig.controller.removal.network("foo")

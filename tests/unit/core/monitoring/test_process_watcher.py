@@ -42,12 +42,12 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
     return wait
 
 
-async def joined_by_pid(rig: CoreInProcess, container: str, endpoint: str, pid: int, **wishes: Any) -> None:
+async def joined_by_pid(rig: CoreInProcess, container: str, endpoint: str, pid: int, **requests: Any) -> None:
     """A container joined to a new endpoint by its process."""
     rig.kernel.namespaces.add_foreign(pid)
     rig.kernel.processes.begin(pid)
     await rig.endpoint(endpoint)
-    await rig.join(container, endpoint, pid=pid, **wishes)
+    await rig.join(container, endpoint, pid=pid, **requests)
 
 
 def containers(rig: CoreInProcess) -> list[str]:
@@ -77,16 +77,16 @@ async def test_exit_of_a_pid_joined_process_leaves_but_keeps_endpoint(
     assert containers(rig) == ["c2", "c1"]
 
 
-@pytest.mark.parametrize(("wishes", "stays"), [({}, True), ({"auto_remove": True}, False), ({"watch_pid": 7}, False)])
+@pytest.mark.parametrize(("requests", "stays"), [({}, True), ({"auto_remove": True}, False), ({"watch_pid": 7}, False)])
 async def test_join_options_decide_whether_exit_removes_our_namespace(
-    rig: CoreInProcess, checked: Callable[[], Awaitable[None]], wishes: dict[str, Any], stays: bool
+    rig: CoreInProcess, checked: Callable[[], Awaitable[None]], requests: dict[str, Any], stays: bool
 ) -> None:
     await rig.network()
     await rig.endpoint("one")
     rig.kernel.processes.begin(7)
-    box = await rig.join("c1", "one", **wishes)
+    box = await rig.join("c1", "one", **requests)
     rig.kernel.processes.inside[7] = box.inode
-    if "auto_remove" in wishes:
+    if "auto_remove" in requests:
         await until(lambda: rig.controller.sandboxes.find("c1").occupied)
     await checked()
     assert containers(rig) == ["c1"]
@@ -212,9 +212,9 @@ async def test_join_of_a_missing_process_is_not_found_leaving_nothing(rig: CoreI
     await rig.network()
     await rig.endpoint("one")
     for field in ("pid", "watch_pid"):
-        wish: dict[str, Any] = {field: 100}
+        request: dict[str, Any] = {field: 100}
         with pytest.raises(Error) as caught:
-            await rig.join("c1", "one", **wish)
+            await rig.join("c1", "one", **request)
         assert (caught.value.kind, caught.value.code) == (Kind.NOT_FOUND, "process_not_found")
     assert containers(rig) == []
 
@@ -242,7 +242,7 @@ async def test_hundred_simultaneous_exits_are_all_reclaimed(rig: CoreInProcess) 
     assert rig.controller._process_watcher._watched == {}
 
 
-async def three_dead(rig: CoreInProcess) -> list[str]:
+async def three_exited(rig: CoreInProcess) -> list[str]:
     """Three containers, whose processes end at once; what their bridge's network had before."""
     await rig.network()
     before = [link.name for link in rig.kernel.links.list()]
@@ -252,7 +252,7 @@ async def three_dead(rig: CoreInProcess) -> list[str]:
     return before
 
 
-def buried(rig: CoreInProcess, left: int) -> bool:
+def removed(rig: CoreInProcess, left: int) -> bool:
     return len(containers(rig)) == left and not rig.controller._process_watcher._exited
 
 
@@ -264,7 +264,7 @@ def all_die(rig: CoreInProcess) -> None:
 async def test_simultaneous_exits_share_link_deletion_and_commits(
     rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await three_dead(rig)
+    await three_exited(rig)
     rig.unattended()
     asked: list[set[str]] = []
     delete, commit = rig.kernel.links.delete, rig.store.commit
@@ -282,7 +282,7 @@ async def test_simultaneous_exits_share_link_deletion_and_commits(
     monkeypatch.setattr(rig.kernel.links, "delete", asked_for)
     monkeypatch.setattr(rig.store, "commit", counted)
     all_die(rig)
-    await until(lambda: buried(rig, left=0))
+    await until(lambda: removed(rig, left=0))
     assert [len(names) for names in asked] == [3]
     assert committed == 2
     assert [ep.name for ep in rig.controller.services.list()] == ["e0", "e1", "e2"]
@@ -296,7 +296,7 @@ async def test_simultaneous_exits_share_link_deletion_and_commits(
 async def test_restart_during_bulk_removal_leaves_nothing_behind(
     rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch, step: str, after: int
 ) -> None:
-    before = await three_dead(rig)
+    before = await three_exited(rig)
     rig.unattended()
 
     async def never(*_: object) -> None:
@@ -328,16 +328,16 @@ async def test_restart_during_bulk_removal_leaves_nothing_behind(
 
 
 async def test_links_are_deleted_singly_if_bulk_deletion_fails(rig: CoreInProcess) -> None:
-    before = await three_dead(rig)
+    before = await three_exited(rig)
     rig.kernel.fail_on("links.delete", Error(Kind.UNAVAILABLE, "not now"))
     all_die(rig)
-    await until(lambda: buried(rig, left=0))
+    await until(lambda: removed(rig, left=0))
     await rig.controller._context.link_reaper.wait()
     assert [link.name for link in rig.kernel.links.list()] == before
 
 
 async def test_mixed_sandboxes_and_backends_exiting_are_all_reclaimed(rig: CoreInProcess) -> None:
-    await three_dead(rig)
+    await three_exited(rig)
     await rig.endpoint("more")
     await rig.join("c0", "more")
     web = await rig.endpoint("web")
@@ -348,7 +348,7 @@ async def test_mixed_sandboxes_and_backends_exiting_are_all_reclaimed(rig: CoreI
     all_die(rig)
     rig.kernel.processes.end(2000)
     rig.kernel.processes.end(2001)
-    await until(lambda: buried(rig, left=1))
+    await until(lambda: removed(rig, left=1))
     assert containers(rig) == ["b2"]
     assert [a.container_id for a in rig.controller.services.backends(web) if a.holder] == ["b2"]
 

@@ -1,4 +1,4 @@
-"""When what cannot be repaired, or does not stay so, is tried again; and what is told of it."""
+"""When what cannot be repaired, or does not stay so, is tried again; and what is reported of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFUSED = "not repaired: the disk is full"
 
 
 class Clock:
-    """Goes when told to."""
+    """Goes when reported to."""
 
     now = 1000.0
 
@@ -37,12 +37,12 @@ def drift(done: str) -> Drift:
     return Drift("network", "foo", "bridge snb0 is down", "why", done, NET)
 
 
-def owners(suspects: Candidates) -> list[str]:
-    return suspects.owners()
+def owners(candidates: Candidates) -> list[str]:
+    return candidates.owners()
 
 
 def war(failing: RepairBackoff, clock: Clock) -> None:
-    """Somebody undoes repairs as quickly as they come."""
+    """Another program undoes repairs as quickly as they come."""
     for _ in range(MAX_REPAIRS + 1):
         failing.record(ONE, [drift(REPAIRED)])
         clock.now += 0.25

@@ -25,8 +25,8 @@ async def test_backend_leaving_before_rule_repair_leaves_nothing(
     for container in ("c1", "c2", "c3"):
         await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container), many=True)
     (leaving,) = rig.controller._context.records.attachments_of_container("c3")
-    assert told_of(rig, mac_address(leaving.mac))
-    assert told_of(rig, leaving.host_link.encode())
+    assert reported_of(rig, mac_address(leaving.mac))
+    assert reported_of(rig, leaving.host_link.encode())
 
     def refuse(*_: object, **__: object) -> None:
         raise Error(Kind.INTERNAL, "nftables: No such file or directory")
@@ -38,11 +38,11 @@ async def test_backend_leaving_before_rule_repair_leaves_nothing(
         await rig.controller.sandboxes.leave("foo", "web", "c3")
     assert await rig.controller.reconcile.run(fix=True)
     assert not await rig.controller.reconcile.run(fix=True)
-    assert not told_of(rig, mac_address(leaving.mac)), "clients are still sent to a backend that is gone"
-    assert not told_of(rig, leaving.host_link.encode())
+    assert not reported_of(rig, mac_address(leaving.mac)), "clients are still sent to a backend that is gone"
+    assert not reported_of(rig, leaving.host_link.encode())
 
 
-def told_of(rig: CoreInProcess, part: bytes) -> list[tuple[bytes, Value]]:
+def reported_of(rig: CoreInProcess, part: bytes) -> list[tuple[bytes, Value]]:
     """The elements that contain these bytes."""
     elements = [
         each for table in rig.kernel.firewall.tables.values() for found in table.values() for each in found.items()
@@ -67,7 +67,7 @@ async def test_changes_before_rule_repair_all_apply(
         rig.kernel.firewall.tables.clear()
         await change()
         assert not await rig.controller.reconcile.run(fix=False)
-    assert not told_of(rig, protocol_number(TCP) + bytes(3) + port_number(8080))
+    assert not reported_of(rig, protocol_number(TCP) + bytes(3) + port_number(8080))
 
 
 async def test_change_is_refused_and_undone_if_rules_are_unrestorable(
@@ -96,8 +96,8 @@ async def test_rules_restored_by_a_change_emit_an_event_per_table(rig: CoreInPro
     await rig.network()
     await rig.controller.reconcile.publish_repaired()
     follow = rig.controller.events.follow(since)
-    told = [await anext(follow) for _ in range(3)]
-    problems = [event.repair.problem for event in told if event.repair]
+    reported = [await anext(follow) for _ in range(3)]
+    problems = [event.repair.problem for event in reported if event.repair]
     assert problems == ["table inet sandnet is gone", "table bridge sandnet is gone"]
 
 
@@ -125,25 +125,25 @@ async def test_rules_are_repaired_despite_an_unsettable_parameter(rig: CoreInPro
     rig.kernel.sysctl.set("net/ipv4/ip_forward", "0")
     rig.kernel.firewall.tables.clear()
     rig.kernel.fail_on("sysctl.set", Error(Kind.UNAVAILABLE, "read-only file system"))
-    told = await rig.controller.reconcile.run(fix=True)
-    assert {drift.kind: drift.done.partition(":")[0] for drift in told} == {
+    reported = await rig.controller.reconcile.run(fix=True)
+    assert {drift.kind: drift.done.partition(":")[0] for drift in reported} == {
         "rules": "repaired",
         "parameter": "not repaired",
     }
-    assert told_of(rig, b"snb")
+    assert reported_of(rig, b"snb")
     assert not [drift for drift in await rig.controller.reconcile.run(fix=False) if drift.kind == "rules"]
 
 
 async def _cut_short(rig: CoreInProcess) -> Sandbox:
-    """A container whose namespace somebody unmounted, and whose repair ended when the new one was made."""
+    """A container whose namespace another program unmounted, and whose repair ended when the new one was made."""
     await rig.network()
     await rig.endpoint("web")
     sandbox = await rig.join("c1", "web")
     rig.unattended()
     rig.kernel.namespaces.release(sandbox.key)
     rig.store.room = 1
-    told = await rig.controller.reconcile.run(fix=True)
-    assert any("the disk is full" in drift.done for drift in told)
+    reported = await rig.controller.reconcile.run(fix=True)
+    assert any("the disk is full" in drift.done for drift in reported)
     rig.store.room = None
     assert rig.kernel.namespaces.find(sandbox.key)
     return sandbox
@@ -229,9 +229,9 @@ async def test_uncheckable_fault_is_reported_and_not_skipped(
     rig.unattended()
     rig.kernel.namespaces.release(sandbox.key)
     rig.kernel.fail_on("state_reader.host", Error(Kind.UNAVAILABLE, "the kernel is busy"), after=1)
-    (told,) = await rig.controller.reconcile.run(fix=True)
-    assert (told.kind, told.object) == ("sandbox", "c1")
-    assert "the kernel is busy" in told.done
+    (reported,) = await rig.controller.reconcile.run(fix=True)
+    assert (reported.kind, reported.object) == ("sandbox", "c1")
+    assert "the kernel is busy" in reported.done
     assert {drift.done for drift in await rig.controller.reconcile.run(fix=True)} == {"repaired"}
 
 
@@ -247,9 +247,9 @@ async def test_unreadable_rules_are_reported_and_the_rest_is_repaired(
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.kernel.firewall, "listing", refuse)
-        told = {drift.kind: drift.done for drift in await rig.controller.reconcile.run(fix=True)}
-        assert told.pop("rules") == "not repaired: nftables: Cannot allocate memory"
-        assert set(told.values()) == {"repaired"}
+        reported = {drift.kind: drift.done for drift in await rig.controller.reconcile.run(fix=True)}
+        assert reported.pop("rules") == "not repaired: nftables: Cannot allocate memory"
+        assert set(reported.values()) == {"repaired"}
         assert any("Cannot allocate memory" in problem for problem in rig.controller.health().problems)
     assert await rig.controller.reconcile.run(fix=True) == []
     assert rig.controller.health().problems == ()

@@ -1,4 +1,4 @@
-"""A nearly full table of tracked connections is told of."""
+"""A nearly full table of tracked connections is reported of."""
 
 from __future__ import annotations
 

@@ -67,11 +67,11 @@ async def test_later_host_route_warns_once_per_overlapped_network(
     await rig.network("d", subnet=ip_network("10.9.2.0/24"), allow_overlap=True)
     assert await warned(rig, clashes) == []
     rig.kernel.host.routes = [("tun0", ip_network("10.9.0.0/16"))]
-    told = await warned(rig, clashes)
-    assert [event.action for event in told] == ["warning"] * 2
-    assert [event.subject.name for event in told if isinstance(event.subject, Network)] == ["a", "b"]
-    assert "10.9.0.0/16" in told[0].warning
-    assert "10.9.0.0/24" in told[0].warning
+    reported = await warned(rig, clashes)
+    assert [event.action for event in reported] == ["warning"] * 2
+    assert [event.subject.name for event in reported if isinstance(event.subject, Network)] == ["a", "b"]
+    assert "10.9.0.0/16" in reported[0].warning
+    assert "10.9.0.0/24" in reported[0].warning
     assert await warned(rig, clashes) == []
     rig.kernel.host.routes = []
     assert await warned(rig, clashes) == []

@@ -15,11 +15,11 @@ from sandnet.model.ports import ExposedPort
 from sandnet.stores.base import REBUILD, Put
 from tests.support.core_in_process import CoreInProcess, MoodyStore, mapping
 
-Told = tuple[Sequence[Network], Sequence[Endpoint], Sequence[Sandbox], Sequence[Attachment]]
+Reported = tuple[Sequence[Network], Sequence[Endpoint], Sequence[Sandbox], Sequence[Attachment]]
 
 
-def told(rig: CoreInProcess) -> Told:
-    """All records, without what no mark tells and without the two networks that have no link."""
+def reported(rig: CoreInProcess) -> Reported:
+    """All records, without what no mark reports and without the two networks that have no link."""
     records = rig.controller._context.records
     return (
         sorted(map(_plain, (n for n in records.networks() if n.link)), key=lambda n: n.id),
@@ -33,7 +33,7 @@ def told(rig: CoreInProcess) -> Told:
 
 
 def _plain(net: Network) -> Network:
-    """Whether a subnet was asked for or chosen, nothing tells."""
+    """Whether a subnet was asked for or chosen, nothing reports."""
     return replace(net, sequence=0, created=0, options=replace(net.options, subnet=None))
 
 
@@ -58,12 +58,12 @@ async def test_start_without_records_recovers_everything_in_use(rig: CoreInProce
     await rig.endpoint("six", "six")
     await rig.join("c1", "web")
     await rig.join("c1", "six", "six", auto_remove=True)
-    before, routes = told(rig), rig.default_route(rig.controller.sandboxes.find("c1"))
+    before, routes = reported(rig), rig.default_route(rig.controller.sandboxes.find("c1"))
     veths = rig.veths()
 
     await restart_with(rig, MoodyStore())
 
-    assert told(rig) == before
+    assert reported(rig) == before
     assert rig.veths() == veths
     assert rig.default_route(rig.controller.sandboxes.find("c1")) == routes
     assert {port for _, _, port in rig.kernel.host.held} == {8080, 53}
@@ -80,14 +80,14 @@ async def test_interrupted_recovery_is_completed_by_the_next_start(
     await rig.network()
     await rig.endpoint("web")
     await rig.join("c1", "web")
-    before, empty = told(rig), MoodyStore()
+    before, empty = reported(rig), MoodyStore()
     with monkeypatch.context() as patch:
         patch.setattr(Records, "commit", killed)
         with pytest.raises(Killed):
             await restart_with(rig, empty)
     await empty.commit(Put("sysctl/net/ipv4/ip_forward", b"0"))
     await restart_with(rig, empty)
-    assert told(rig) == before
+    assert reported(rig) == before
 
 
 class Killed(Exception):  # noqa: N818
@@ -104,9 +104,9 @@ async def test_recovered_records_are_healthy_after_another_start(rig: CoreInProc
     await rig.join("c1", "web")
     store = MoodyStore()
     await restart_with(rig, store)
-    before = told(rig)
+    before = reported(rig)
     await restart_with(rig, store)
-    assert told(rig) == before
+    assert reported(rig) == before
     assert rig.controller.health().problems == ()
 
 
@@ -131,9 +131,9 @@ async def test_service_with_several_backends_is_recovered_whole(rig: CoreInProce
     for container in ("c2", "c3"):
         await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container, weight=7), many=True)
     await rig.controller.sandboxes.leave("foo", "web", "c1")
-    before = told(rig)
+    before = reported(rig)
     await restart_with(rig, MoodyStore())
-    assert told(rig) == before
+    assert reported(rig) == before
     backends = rig.controller.services.backends(rig.controller.services.find("web"))
     assert [backend.weight for backend in backends] == [7, 7]
 
@@ -153,11 +153,11 @@ async def test_old_backup_gains_later_objects_and_drops_deleted_ones(
     await rig.endpoint("api", "new")
     await rig.join("c2", "api", "new")
     await rig.controller._context.link_reaper.wait()
-    before = told(rig)
+    before = reported(rig)
 
     await restart_with(rig, copy)
 
-    assert told(rig) == before
+    assert reported(rig) == before
     assert rig.controller.services.find("web").labels == {"tier": "front"}
     problems = " ".join(rig.controller.health().problems)
     assert "network gone" in problems
@@ -177,10 +177,10 @@ async def test_backup_made_during_a_join_keeps_the_container_attached(rig: CoreI
 
     rig.store.commit = copying  # type: ignore[method-assign]
     await rig.join("c1", "web")
-    before = told(rig)
+    before = reported(rig)
     for copy in copies:
         await restart_with(rig, copy)
-        assert told(rig) == before
+        assert reported(rig) == before
 
 
 async def test_address_conflict_with_a_backup_favours_the_live_holder(rig: CoreInProcess) -> None:

@@ -91,7 +91,7 @@ async def test_other_namespace_at_the_key_after_a_reboot_is_left_alone(rig: Core
 async def test_foreign_namespace_with_the_same_inode_survives_a_reboot(rig: CoreInProcess) -> None:
     await rig.network()
     await rig.endpoint("web")
-    sandbox = await rig.join("c1", "web")  # what is pinned there now, somebody else pinned after the boot
+    sandbox = await rig.join("c1", "web")  # what is pinned there now, another program pinned after the boot
     rig.kernel.sysctl.values["kernel/random/boot_id"] = "another"
     await _restarted(rig)
     assert rig.controller.sandboxes.list() == []

@@ -23,7 +23,7 @@ SOON = 10.0
 
 
 class HangingStore(MoodyStore):
-    """A store whose commits wait while it is told to hang."""
+    """A store whose commits wait while it is reported to hang."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ async def refusal(change: Awaitable[object]) -> tuple[Kind, str]:
 async def idle(rig: CoreInProcess) -> None:
     """Until no change is under way."""
     async with asyncio.timeout(SOON):
-        while rig.controller.health().operations:  # noqa: ASYNC110 - nothing tells when the last one ends
+        while rig.controller.health().operations:  # noqa: ASYNC110 - nothing reports when the last one ends
             await asyncio.sleep(0.01)
 
 
@@ -84,7 +84,7 @@ async def test_request_completes_once_a_hung_kernel_call_returns(
         assert any("has been running for" in problem for problem in health.problems)
         assert health.operations == 1
         assert [net.name for net in rig.controller.networks.list()][-1] == "foo"
-        await rig.endpoint("one")  # others go on meanwhile
+        await rig.endpoint("one")  # others go on in the meantime
         assert await refusal(rig.network("bar")) == (Kind.NAME_TAKEN, "name_taken")
     finally:
         back.set()

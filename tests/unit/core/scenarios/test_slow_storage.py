@@ -1,4 +1,4 @@
-"""A disk that takes a tenth of a second for each transaction: many changes share one, and nobody who reads waits."""
+"""A disk that takes a tenth of a second for each transaction: many changes share one, and no one who reads waits."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _summary(event: Event) -> tuple[str, str]:
 
 
 async def _life(rig: CoreInProcess) -> list[Event]:
-    """What is told of a network, an endpoint and a container from first to last, when all are gone."""
+    """What is reported of a network, an endpoint and a container from first to last, when all are gone."""
     since = rig.controller.events.last
     await rig.network()
     await rig.endpoint("web")
@@ -91,7 +91,7 @@ async def test_up_to_date_reader_misses_nothing_over_a_restart(rig: CoreInProces
     await rig.endpoint("web")
     await rig.join("c1", "web")
     last = rig.controller.events.last
-    await rig.store.commit(Put("sysctl/a", b"1"))  # a commit that nobody outside hears of
+    await rig.store.commit(Put("sysctl/a", b"1"))  # a commit that no one outside hears of
     await rig.start()
     assert rig.controller.events.last == last
     following = asyncio.ensure_future(_take(rig.controller.events.follow(last), 1))
@@ -199,27 +199,27 @@ async def test_reader_at_the_end_does_not_walk_the_history() -> None:
 
 
 async def test_listener_is_called_before_the_change_is_answered(rig: CoreInProcess) -> None:
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     def listener(event: Event) -> None:
-        heard.append(_summary(event))
+        received.append(_summary(event))
 
     rig.controller.events.listen(listener)
     await rig.network()
-    assert heard == [("created", "Network")]
+    assert received == [("created", "Network")]
     rig.controller.events.ignore(listener)
     await rig.endpoint("web")
-    assert len(heard) == 1
+    assert len(received) == 1
 
 
 async def test_failing_listener_spoils_no_change_and_no_other_listener(rig: CoreInProcess) -> None:
-    heard: list[Event] = []
+    received: list[Event] = []
 
     def failing(event: Event) -> None:
         raise ValueError("on purpose")
 
     rig.controller.events.listen(failing)
-    rig.controller.events.listen(heard.append)
+    rig.controller.events.listen(received.append)
     await rig.network()
-    assert [_summary(event) for event in heard] == [("created", "Network")]
-    assert rig.controller.events.last == heard[0].sequence
+    assert [_summary(event) for event in received] == [("created", "Network")]
+    assert rig.controller.events.last == received[0].sequence

@@ -17,7 +17,7 @@ ONE, TWO, THREE = (ip_address(f"10.0.0.{number}") for number in (1, 2, 3))
 
 
 class _Counting(FakeFirewall):
-    """Notes each walk, and fails as often as it is told to."""
+    """Notes each walk, and fails as often as it is reported to."""
 
     def __init__(self) -> None:
         super().__init__(FaultInjector())

@@ -19,7 +19,7 @@ class Stage:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def call(self, name: str, *, alone: bool = False) -> None:
-        """Somebody wants to go on; when this returns everybody is as far as they can be."""
+        """Another program wants to go on; when this returns everybody is as far as they can be."""
         self._off[name] = asyncio.Event()
         self._tasks[name] = asyncio.create_task(self._act(name, alone=alone))
         await self._settled()

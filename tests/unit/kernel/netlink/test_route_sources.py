@@ -37,7 +37,7 @@ def own(text: str, link: int = 2) -> OwnAddress:
     return OwnAddress(FAMILIES[found.version], link, found.ip.packed, span)
 
 
-def told(paths: Iterable[Path], *addresses: OwnAddress) -> list[str]:
+def reported(paths: Iterable[Path], *addresses: OwnAddress) -> list[str]:
     found = [element(each) for each in differing_sources(paths, addresses, NAMES)]
     return [TYPES[INET, which.name].spelled(key, value) for (which, key), value in found]
 
@@ -47,20 +47,20 @@ CONNECTED = path("192.0.2.0/24", "192.0.2.1")
 
 
 def test_preferred_source_equal_to_masquerade_choice_is_omitted() -> None:
-    assert told([CONNECTED, path("0.0.0.0/0", "192.0.2.1", "192.0.2.9")], FIRST) == []
-    assert told([CONNECTED, path("0.0.0.0/0", "", "192.0.2.9")], FIRST) == []
-    assert told([path("::/0", "2001:db8::1", "fe80::9")], own("2001:db8::1/64")) == []
+    assert reported([CONNECTED, path("0.0.0.0/0", "192.0.2.1", "192.0.2.9")], FIRST) == []
+    assert reported([CONNECTED, path("0.0.0.0/0", "", "192.0.2.9")], FIRST) == []
+    assert reported([path("::/0", "2001:db8::1", "fe80::9")], own("2001:db8::1/64")) == []
 
 
 def test_other_preferred_source_spares_the_connected_prefix() -> None:
-    found = told([CONNECTED, path("0.0.0.0/0", "192.0.2.50", "192.0.2.9")], FIRST)
+    found = reported([CONNECTED, path("0.0.0.0/0", "192.0.2.50", "192.0.2.9")], FIRST)
     assert found == ['"up0" . 0.0.0.0-192.0.1.255 : 192.0.2.50', '"up0" . 192.0.3.0-255.255.255.255 : 192.0.2.50']
 
 
 def test_masquerade_uses_the_address_in_the_gateway_subnet() -> None:
     elsewhere = own("203.0.113.1/24")
-    assert told([path("0.0.0.0/0", "192.0.2.1", "192.0.2.9")], elsewhere, FIRST) == []
-    assert told([path("0.0.0.0/0", "203.0.113.1", "192.0.2.9")], elsewhere, FIRST) == [
+    assert reported([path("0.0.0.0/0", "192.0.2.1", "192.0.2.9")], elsewhere, FIRST) == []
+    assert reported([path("0.0.0.0/0", "203.0.113.1", "192.0.2.9")], elsewhere, FIRST) == [
         '"up0" . 0.0.0.0/0 : 203.0.113.1'
     ]
 
@@ -73,7 +73,7 @@ def test_nested_routes_flatten_to_the_longest_prefix() -> None:
         path("10.1.1.1/32", "10.0.0.3", "192.0.2.9"),
         path("255.255.255.255/32", "10.0.0.4", "192.0.2.9"),
     ]
-    assert told(routes, FIRST) == [
+    assert reported(routes, FIRST) == [
         '"up0" . 0.0.0.0-9.255.255.255 : 10.0.0.1',
         '"up0" . 10.0.0.0/16 : 10.0.0.2',
         '"up0" . 10.1.1.1 : 10.0.0.3',
@@ -85,7 +85,7 @@ def test_nested_routes_flatten_to_the_longest_prefix() -> None:
 
 def test_adjacent_routes_with_one_source_flatten_to_one_span() -> None:
     routes = [path(f"10.{number}.0.0/16", "10.0.0.1", "192.0.2.9") for number in range(0, 200, 2)]
-    assert told(routes, FIRST) == ['"up0" . 10.0.0.0-10.198.255.255 : 10.0.0.1']
+    assert reported(routes, FIRST) == ['"up0" . 10.0.0.0-10.198.255.255 : 10.0.0.1']
 
 
 def test_duplicate_routes_are_decided_by_main_table_and_metric() -> None:
@@ -94,16 +94,16 @@ def test_duplicate_routes_are_decided_by_main_table_and_metric() -> None:
         path("0.0.0.0/0", "10.0.0.2", "192.0.2.9", metric=200),
         path("0.0.0.0/0", "10.0.0.1", "192.0.2.9", metric=100),
     ]
-    assert told(routes, FIRST) == told(routes[::-1], FIRST) == ['"up0" . 0.0.0.0/0 : 10.0.0.1']
+    assert reported(routes, FIRST) == reported(routes[::-1], FIRST) == ['"up0" . 0.0.0.0/0 : 10.0.0.1']
 
 
 def test_each_of_two_uplinks_has_its_own_source() -> None:
     routes = [path("::/0", "2001:db8::5", link=3), path("0.0.0.0/0", "10.0.0.1", link=2)]
-    assert told(routes) == ['"up0" . 0.0.0.0/0 : 10.0.0.1', '"up1" . ::/0 : 2001:db8::5']
+    assert reported(routes) == ['"up0" . 0.0.0.0/0 : 10.0.0.1', '"up1" . ::/0 : 2001:db8::5']
 
 
 def test_unnamed_link_or_loopback_source_is_skipped() -> None:
-    assert told([path("0.0.0.0/0", "10.0.0.1", link=9), path("0.0.0.0/0", "127.0.0.1")]) == []
+    assert reported([path("0.0.0.0/0", "10.0.0.1", link=9), path("0.0.0.0/0", "127.0.0.1")]) == []
 
 
 Changed = Iterable[tuple[Element, Value]]

@@ -108,10 +108,10 @@ async def test_repair_after_any_break_restores_file_and_reports_once(path: Path,
     break_it, problem = broken
     break_it(path)
 
-    (told,) = await store.verify()
+    (reported,) = await store.verify()
 
-    assert told.place == str(path)
-    assert problem in told.problem
+    assert reported.place == str(path)
+    assert problem in reported.problem
     assert kept_by_a_crash(path) == [Entry("a", b"1", 1), Entry("b", b"2", 2)]
     assert await store.verify() == []
     assert store.problems() == []
@@ -165,9 +165,9 @@ async def test_damage_found_by_a_backup_is_repaired(path: Path) -> None:
     store = await opened(path)
     store._backups.damage = "the store is corrupt"
 
-    (told,) = await store.verify()
+    (reported,) = await store.verify()
 
-    assert told.problem.startswith("the store is corrupt; what was there is kept as ")
+    assert reported.problem.startswith("the store is corrupt; what was there is kept as ")
     assert await store.verify() == []
     await store.close()
 
@@ -228,7 +228,7 @@ class Mortal:
 
 
 def killed(path: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> sqlite3.Connection | None:
-    """Kill a repair of a sound file, which somebody else only touched, after so many steps.
+    """Kill a repair of a sound file, which another program only touched, after so many steps.
 
     Returns:
         What it leaves open; ``None``: it came to its end.

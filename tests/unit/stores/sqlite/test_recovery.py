@@ -194,13 +194,13 @@ def test_damaged_file_is_replaced_by_its_backup_and_reported(path: Path) -> None
     marked = opened.connection.execute("SELECT value FROM entries WHERE key = ?", (REBUILD,)).fetchone()
     opened.connection.close()
 
-    (told,) = opened.problems
-    assert "is corrupt" in told
-    assert "its copy of" in told
+    (reported,) = opened.problems
+    assert "is corrupt" in reported
+    assert "its copy of" in reported
     assert b"is corrupt" in marked[0]
     assert content(path) == backed
     assert all(re.fullmatch(r"sandnet\.db\.damaged-\d{8}T\d{6}Z(-wal|-shm)?", name) for name in kept(path))
-    assert kept(path)[0] in told
+    assert kept(path)[0] in reported
 
 
 def test_damaged_backup_falls_back_to_the_previous_generation(path: Path) -> None:
