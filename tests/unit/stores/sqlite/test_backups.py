@@ -11,37 +11,45 @@ from sandnet.stores.sqlite import backups
 from sandnet.stores.sqlite.backups import Backups
 from tests.support.conditions import until
 
+STORE = Path("/absent/db")
 
-async def test_change_during_a_backup_gets_a_backup_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    written, go_on = list[Path](), threading.Event()
 
-    def write(path: Path) -> None:
-        written.append(path)
-        assert go_on.wait(30)
+class SlowWriter:
+    """Takes the place of what writes a backup: it waits until the test lets it finish."""
 
-    monkeypatch.setattr(backups, "write_backup", write)
-    made = Backups(tmp_path / "db", delay=0.0, interval=0.0)
+    def __init__(self) -> None:
+        self.written: list[Path] = []
+        self.may_finish = threading.Event()
+
+    def write(self, path: Path) -> None:
+        self.written.append(path)
+        assert self.may_finish.wait(30)
+
+
+@pytest.fixture
+def writer(monkeypatch: pytest.MonkeyPatch) -> SlowWriter:
+    made = SlowWriter()
+    monkeypatch.setattr(backups, "write_backup", made.write)
+    return made
+
+
+async def changed_during_a_backup(made: Backups, writer: SlowWriter) -> None:
     made.changed()
-    await until(lambda: len(written) == 1)
+    await until(lambda: len(writer.written) == 1)
     made.changed()
-    go_on.set()
-    await until(lambda: len(written) == 2)
+    writer.may_finish.set()
+
+
+async def test_change_during_a_backup_gets_a_backup_of_its_own(writer: SlowWriter) -> None:
+    made = Backups(STORE, delay=0.0, interval=0.0)
+    await changed_during_a_backup(made, writer)
+    await until(lambda: len(writer.written) == 2)
     await made.close()
-    assert len(written) == 2
+    assert len(writer.written) == 2
 
 
-async def test_close_writes_what_has_no_backup_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    written, go_on = list[Path](), threading.Event()
-
-    def write(path: Path) -> None:
-        written.append(path)
-        assert go_on.wait(30)
-
-    monkeypatch.setattr(backups, "write_backup", write)
-    made = Backups(tmp_path / "db", delay=0.0, interval=3600.0)
-    made.changed()
-    await until(lambda: len(written) == 1)
-    made.changed()
-    go_on.set()
+async def test_close_writes_what_has_no_backup_once(writer: SlowWriter) -> None:
+    made = Backups(STORE, delay=0.0, interval=3600.0)
+    await changed_during_a_backup(made, writer)
     await made.close()
-    assert len(written) == 2
+    assert len(writer.written) == 2
