@@ -52,7 +52,7 @@ class _Figures(Collector):
         """Yield all figures."""
         health = self._core.health()
         yield _labelled("build", "Version of the program.", "version", {self._version: 1})
-        yield _gauge("healthy", "1: ok, 0: degraded (GET /healthz tells why).", health.status == "ok")
+        yield _gauge("healthy", "1: ok, 0: degraded (GET /healthz lists the problems).", health.status == "ok")
         yield _gauge("problems", "Problems that GET /healthz lists.", len(health.problems))
         yield _gauge("operations", "Changes in progress.", health.operations)
         available = {each.name: each.available for each in health.drivers}

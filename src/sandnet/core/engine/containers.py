@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Final
 
 from msgspec.structs import replace
@@ -16,11 +17,15 @@ from sandnet.errors import Error
 from sandnet.kernel.namespace_protocols import Namespaces
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Origin, Phase, Sandbox
+from sandnet.threads import JobThreads
 
 TIMEOUT: Final = 60.0
 """Seconds after a join in which the engine creates the namespace; it takes a tenth of one."""
 _PAUSES: Final = (0.005, 0.25)
 """Seconds between two checks: at first, and at most."""
+_API_THREADS: Final = 2
+"""Threads that wait for the engine. It answers about a container only after its start, for which it waits for the
+daemon in turn: so these waits may not take the threads that do the daemon's own work."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,12 +49,13 @@ class EngineContainers:
             locks: those of all objects.
             resolver_sync: learns names and clients.
             namespaces: finds a container's namespace.
-            workers: threads for calls that block.
+            workers: threads for calls to the kernel.
             api: the engine's.
             network_label: the label of endpoints that has the engine's id of the network.
         """
         self._records, self._locks, self._resolver_sync = records, locks, resolver_sync
         self._namespaces, self._workers, self._api, self._label = namespaces, workers, api, network_label
+        self._api_threads = JobThreads(_API_THREADS, "engine-api")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -62,6 +68,7 @@ class EngineContainers:
         """Follow no container any more."""
         for task in self._tasks:
             task.cancel()
+        self._api_threads.close(wait=False)
 
     def follow(self, container_id: str) -> None:
         """Serve names to a container once its namespace exists, and learn its names; in the background."""
@@ -112,10 +119,11 @@ class EngineContainers:
         network_id = endpoint.labels.get(self._label, "") if endpoint else ""
         if not self._api.path or not network_id:
             return
+        ask = partial(self._api.container, network_id, attachment.endpoint_id)
         loop = asyncio.get_running_loop()
         end, facts = loop.time() + TIMEOUT, None
         while facts is None and loop.time() < end and self._records.endpoint(attachment.endpoint_id):
-            facts = await self._workers.run(self._api.container, network_id, attachment.endpoint_id)
+            facts = await self._api_threads.submit(ask)
             if facts is None:
                 await asyncio.sleep(_PAUSES[1])
         async with self._locks.hold(f"endpoint/{attachment.endpoint_id}"):

@@ -54,7 +54,7 @@ class _Container(msgspec.Struct):
 
 
 class EngineApi:
-    """The API of the engine at a unix socket. Its calls block: they are jobs for worker threads."""
+    """The API of the engine at a unix socket. Its calls block: they are jobs for threads of their own."""
 
     def __init__(self, path: str) -> None:
         """Initialize without a connection.
