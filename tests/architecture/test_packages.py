@@ -27,6 +27,7 @@ PROGRAMS: Mapping[str, str] = {
     "curl": "curl",
     "dash": "sh",
     "dnsperf": "dnsperf",
+    "docker-cli": "docker",
     "docker.io": "dockerd docker",
     "dpkg": "dpkg dpkg-query",
     "dpkg-dev": "dpkg-buildpackage",
@@ -114,6 +115,10 @@ ALLOWED = {
 """Which packages the files of a folder, or a single file, may count on."""
 
 
+RELEASE_LISTS = sorted(path.name for path in (REPOSITORY / "scripts").glob("debian-packages*-[0-9]*.txt"))
+"""Lists of what only one release needs, beside the list of the same name."""
+
+
 def package_of(program: str, known: Mapping[str, str], allowed: Iterable[str]) -> str:
     """Return the package that holds a program, one of ``allowed`` where several do; empty if none is known."""
     holders = [package for package, programs in known.items() if program in programs.split()]
@@ -184,6 +189,13 @@ def test_packages_of_called_programs_are_listed(path: Path, called: Callable[[st
 @pytest.mark.parametrize("packages", [RUN, TEST, BENCH, FRESH, DEB], ids=["run", "test", "bench", "fresh", "deb"])
 def test_listed_package_is_used(packages: frozenset[str]) -> None:
     assert not unjustified(packages, all_words())
+
+
+@pytest.mark.parametrize("name", RELEASE_LISTS)
+def test_list_of_one_release_adds_to_a_list_of_all(name: str) -> None:
+    general = listed(f"{name.rpartition('-')[0]}.txt")
+    assert listed(name).isdisjoint(general)
+    assert not unjustified(listed(name), all_words())
 
 
 def test_file_of_each_exception_exists() -> None:

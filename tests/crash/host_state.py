@@ -20,7 +20,7 @@ from typing import Any, Final
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.kernel.source_policy import TABLES
 from sandnet.kernel.types import PREPARED
-from sandnet.model.link_names import bridge_mac
+from sandnet.model.link_names import PORT_PREFIX, bridge_mac
 from tests.crash.daemon_case import CrashDaemon
 from tests.support.daemon import JSON, LEARNED, unseeded
 
@@ -37,6 +37,9 @@ _CHANGING: Final = {"created", "pid"}
 _LINK_FIELDS: Final = ("ifname", "mtu", "master", "group", "address", "link_type")
 _FLAGS: Final = {"UP", "NOARP", "PROMISC", "ALLMULTI"}
 _SYSCTLS: Final = ("forwarding", "route_localnet", "accept_ra", "disable_ipv6")
+_INHERITED: Final = ("accept_ra", PORT_PREFIX)
+"""A parameter, and the links that have the value of ``default`` at the time when they were prepared: a port of a bridge
+processes no advertisements."""
 
 
 class Aliases:
@@ -189,6 +192,7 @@ def _sysctls(of: Collection[str]) -> list[str]:
             for link in os.listdir(root / family / "conf")
             if link in of
             for name in _SYSCTLS
+            if (name, link[: len(PORT_PREFIX)]) != _INHERITED
         ]
     found = {path.relative_to(root): _read(path) for path in paths}
     return [f"{name} = {value}" for name, value in found.items() if value]

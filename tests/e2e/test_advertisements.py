@@ -31,10 +31,15 @@ class Router:
     def begin(self) -> None:
         self.place.sh("sysctl", "-qw", "net.ipv6.conf.r0.accept_dad=0")
         self.place.sh("ip", "link", "set", "r0", "up")
-        until(lambda: "fe80::" in self.place.sh("ip", "-6", "address", "show", "dev", "r0"), 10)
+        until(self._has_address, 10)
         self._socket = self._world.host.inside(self.namespace.path, _icmp, "r0")
         self._thread = threading.Thread(target=self._answer, daemon=True)
         self._thread.start()
+
+    def _has_address(self) -> bool:
+        """Return whether the link-local address can be used: it is tentative for a moment even without a check."""
+        shown = self.place.sh("ip", "-6", "address", "show", "dev", "r0")
+        return "fe80::" in shown and "tentative" not in shown
 
     def advertise(self) -> None:
         """Say: I am a default router for half an hour."""

@@ -39,7 +39,7 @@ _APPLETS = ("sh", "sleep", "ping", "nslookup", "wget", "httpd", "nc", "ip", "cat
 def missing() -> str:
     """Return why dockerd cannot run here; empty: it can."""
     if not shutil.which("dockerd") or not shutil.which("docker"):
-        return "dockerd is not installed (Debian package docker.io)"
+        return "dockerd or docker is not installed (Debian packages docker.io and, from 13 on, docker-cli)"
     return "" if BUSYBOX.exists() else "busybox is not installed (Debian package busybox-static)"
 
 
