@@ -1,0 +1,213 @@
+"""A model of two hosts that create endpoints on one shared network, or delete it, at the same time.
+
+It follows ``docs/adr/0030-records-of-many-hosts.md``, with the same store as ``attachment_model``: it may answer late
+or never, and what a host has given up may still be applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.model.explore import Step
+
+HOSTS = (0, 1)
+POOL = (2, 3)
+"""The addresses of the network."""
+
+
+class Rules(NamedTuple):
+    """What the protocol does; each is switched off in a test, which must then find what goes wrong."""
+
+    claims: bool = True
+    """Name and address are compared in the transaction that writes the endpoint."""
+    compares_network: bool = True
+    """An endpoint is written only while its network is there."""
+    compares_endpoints: bool = True
+    """A network is removed only while it has no endpoint."""
+    fences: bool = True
+    """A request whose outcome is unknown is made impossible before anybody learns that it failed."""
+
+
+class Wanted(NamedTuple):
+    """What the client of a host asks for."""
+
+    name: str = ""
+    """Name of the endpoint to create; empty: delete the network."""
+    address: int = 0
+    """0: any."""
+
+
+class Endpoint(NamedTuple):
+    """A record in the store."""
+
+    host: int
+    name: str
+    address: int
+
+
+class Store(NamedTuple):
+    """What etcd holds."""
+
+    network: bool = True
+    endpoints: frozenset[Endpoint] = frozenset()
+    epochs: tuple[int, int] = (1, 1)
+
+
+class Request(NamedTuple):
+    """A transaction."""
+
+    host: int
+    number: int
+    kind: str
+    epoch: int
+    address: int = 0
+
+
+class Reply(NamedTuple):
+    """Whether the comparisons held, and what the store holds afterwards."""
+
+    accepted: bool
+    store: Store
+
+
+class Host(NamedTuple):
+    """One host; it has one request of a client."""
+
+    wanted: Wanted
+    at: str = "new"
+    epoch: int = 1
+    sent: int = 0
+    waiting: int = 0
+    reply: Reply | None = None
+    answer: str = ""
+
+
+class World(NamedTuple):
+    """Everything, and how often a deadline may still pass."""
+
+    hosts: tuple[Host, Host]
+    store: Store = Store()
+    wire: frozenset[Request] = frozenset()
+    timeouts: int = 2
+
+
+class Model:
+    """The steps of the model, and its rules."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def steps(self, world: World) -> Iterator[Step[World]]:
+        """Yield everything that can happen next."""
+        for request in sorted(world.wire):
+            yield Step(f"the store applies {request.kind} of host {request.host}", self._deliver(world, request))
+        for me in HOSTS:
+            host = world.hosts[me]
+            if host.at == "new":
+                yield Step(f"host {me} is asked for {host.wanted}", self._try(world, me, host, Store()))
+            if host.reply is not None:
+                yield Step(f"host {me} reads the reply at {host.at}", self._read(world, me, host, host.reply))
+            if host.waiting and world.timeouts:
+                after = self._give_up(world._replace(timeouts=world.timeouts - 1), me, host)
+                yield Step(f"host {me} gives up {host.at}", after, False)
+
+    def _deliver(self, world: World, request: Request) -> World:
+        store, me, host = world.store, request.host, world.hosts[request.host]
+        made = Endpoint(me, host.wanted.name, request.address)
+        accepted = request.epoch == store.epochs[me]
+        match request.kind:
+            case "create":
+                accepted = accepted and self._may_create(store, made)
+                changed = store._replace(endpoints=store.endpoints | {made})
+            case "delete":
+                empty = not store.endpoints or not self._rules.compares_endpoints
+                accepted = accepted and store.network and empty
+                changed = store._replace(network=False)
+            case "undo":
+                accepted = True
+                changed = store._replace(endpoints=frozenset(each for each in store.endpoints if each.host != me))
+            case _:
+                changed = store._replace(epochs=_with(store.epochs, me, request.epoch + 1))
+        store = changed if accepted else store
+        if host.waiting == request.number:
+            host = host._replace(reply=Reply(accepted, store))
+        return _put(world._replace(store=store, wire=world.wire - {request}), me, host)
+
+    def _may_create(self, store: Store, made: Endpoint) -> bool:
+        taken = any(made.name == each.name or made.address == each.address for each in store.endpoints)
+        return (store.network or not self._rules.compares_network) and not (taken and self._rules.claims)
+
+    def _try(self, world: World, me: int, host: Host, seen: Store) -> World:
+        """Send the request that fits what the host has seen, or answer why there is none."""
+        if not host.wanted.name:
+            return self._send(world, me, host, "delete")
+        used = {each.address for each in seen.endpoints}
+        free = [address for address in POOL if address not in used and host.wanted.address in (0, address)]
+        named = any(each.name == host.wanted.name for each in seen.endpoints)
+        if named or not free or not seen.network:
+            return _end(world, me, host, "refused")
+        return self._send(world, me, host, "create", free[0])
+
+    def _send(self, world: World, me: int, host: Host, kind: str, address: int = 0) -> World:
+        number = host.sent + 1
+        request = Request(me, number, kind, host.epoch, address)
+        host = host._replace(at=kind, sent=number, waiting=number, reply=None)
+        return _put(world._replace(wire=world.wire | {request}), me, host)
+
+    def _give_up(self, world: World, me: int, host: Host) -> World:
+        host = host._replace(waiting=0, reply=None)
+        if host.at == "undo":
+            return self._send(world, me, host, "undo")
+        if host.at == "fence":
+            return self._send(world, me, host._replace(answer="failed"), "fence")
+        return self._send(world, me, host, "fence") if self._rules.fences else _end(world, me, host, "failed")
+
+    def _read(self, world: World, me: int, host: Host, reply: Reply) -> World:
+        seen = reply.store
+        mine = any(each.host == me for each in seen.endpoints)
+        done = mine if host.wanted.name else not seen.network
+        host = host._replace(epoch=seen.epochs[me], reply=None, waiting=0)
+        if host.at == "fence" and done and host.answer and host.wanted.name:
+            return self._send(world, me, host, "undo")
+        if host.at == "fence":
+            return _end(world, me, host, "ok" if done else "failed")
+        if host.at == "undo" or done:
+            return _end(world, me, host, "ok")
+        if host.at == "delete":
+            return _end(world, me, host, "refused")
+        return self._try(world, me, host, seen)
+
+    def always(self, world: World) -> str:
+        """Return the rule that a state breaks, or the empty string."""
+        endpoints = world.store.endpoints
+        if len({each.name for each in endpoints}) < len(endpoints):
+            return "two endpoints have one name"
+        if len({each.address for each in endpoints}) < len(endpoints):
+            return "two endpoints have one address"
+        return "an endpoint has no network" if endpoints and not world.store.network else ""
+
+    def at_rest(self, world: World) -> str:
+        """Return the rule that a state breaks in which everything sent has arrived, or the empty string."""
+        for me in HOSTS:
+            host = world.hosts[me]
+            if host.at != "done":
+                return f"host {me} waits for ever at {host.at}"
+            made = any(each.host == me for each in world.store.endpoints)
+            if host.wanted.name and made != (host.answer == "ok"):
+                return f"host {me} answered {host.answer}; its endpoint is {'there' if made else 'missing'}"
+            if not host.wanted.name and host.answer == "ok" and world.store.network:
+                return f"host {me} deleted the network, and it is there"
+        return ""
+
+
+def _with(pair: tuple[int, int], index: int, value: int) -> tuple[int, int]:
+    return (value, pair[1]) if index == 0 else (pair[0], value)
+
+
+def _put(world: World, me: int, host: Host) -> World:
+    return world._replace(hosts=(host, world.hosts[1]) if me == 0 else (world.hosts[0], host))
+
+
+def _end(world: World, me: int, host: Host, answer: str) -> World:
+    return _put(world, me, host._replace(at="done", waiting=0, reply=None, answer=host.answer or answer))
