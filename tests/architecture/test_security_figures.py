@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from sandnet.api import parsing
 from sandnet.api.libnetwork import decode
 from sandnet.api.libnetwork.event_stream import Streams
 from sandnet.api.middleware import normalization
@@ -50,7 +51,7 @@ FIGURES = [
     f"at most {forwarder.OWN} of {forwarder.OUTSTANDING:,} questions",
     f"answers over TCP {STREAMS_OF_ONE} of {STREAMS_OF_ALL}",
     f"| {records.MOST_BYTES // MIB} MiB in all |",
-    f"| {decode.MAX_LABELS} each, of {decode.MAX_LABEL_BYTES // KIB} KiB |",
+    f"| {parsing.MAX_LABELS} each, of {parsing.MAX_LABEL_BYTES // KIB} KiB |",
     f"| {decode.MAX_ALIASES}; {decode.MAX_PORTS:,} each; {decode.MAX_SERVERS} |",
     f"| `extra_hosts` of a sandbox, by all its joins | {decode.MAX_LINES:,} |",
     f"| names that `parent_updates` of other joins gave to a sandbox | {join_plan.MAX_HOSTS:,} |",

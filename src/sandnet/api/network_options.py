@@ -19,7 +19,9 @@ from sandnet.api import parsing
 from sandnet.api.subnet_options import check
 from sandnet.errors import Error, invalid
 from sandnet.model import NetworkOptions
+from sandnet.model.address import encode_hook
 from sandnet.model.link_names import LINK_NAME
+from sandnet.model.ports import PROTOCOL_NAMES
 
 GENERIC: Final = "com.docker.network.generic"
 ENABLE_IPV6: Final = "com.docker.network.enable_ipv6"
@@ -98,6 +100,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "gateway": ("gateway", parsing.ipv4),
     "bridge_address": ("bridge_address", parsing.ipv4_interface),
     "ip_range": ("ip_range", parsing.ipv4_masked),
+    "reserved_addresses": ("reserved_addresses", parsing.reserved_addresses),
     "ipv6": ("ipv6", _boolean),
     "subnet_ipv6": ("subnet_ipv6", parsing.ipv6_network),
     "gateway_ipv6": ("gateway_ipv6", parsing.ipv6),
@@ -154,6 +157,17 @@ _ENGINE: Final[Mapping[str, str]] = {
     "com.docker.network.bridge.host_binding_ipv4": "binding_address",
 }
 """Options of Docker's own bridge driver, and the plain keys with the same meaning."""
+FLAGS: Final[Mapping[str, str]] = {
+    "subnet": "--subnet",
+    "gateway": "--gateway",
+    "ip_range": "--ip-range",
+    "reserved_addresses": "--aux-address",
+    "ipv6": "--ipv6",
+    "subnet_ipv6": "--subnet",
+    "gateway_ipv6": "--gateway",
+    "internal": "--internal",
+}
+"""Options that Docker's command has a flag for, and that its requests have fields for."""
 _LISTS: Final = frozenset({"dns_search", "dns_options", "host_access"})
 
 
@@ -176,6 +190,37 @@ def from_text(options: Mapping[str, str]) -> dict[str, object]:
         else:
             plain[name] = _from_text(name, value)
     return {**plain, GENERIC: generic}
+
+
+def from_engine_options(options: Mapping[str, str]) -> dict[str, object]:
+    """Return the driver options of a request of Docker (``-o``) in the form that :func:`parse` takes.
+
+    Raises:
+        Error: kind ``INVALID``: a value has the wrong type, or the request has a field for the option.
+    """
+    for key in options:
+        if key in FLAGS:
+            raise invalid(f"-o {key} has a flag of its own", f"use {FLAGS[key]}", "contradiction")
+    return from_text(options)
+
+
+def to_engine_options(options: NetworkOptions) -> dict[str, str]:
+    """Return the options that differ from the defaults, without those that have flags, as :func:`from_text` takes them.
+
+    Options of Docker's own bridge driver have its names.
+    """
+    names = {plain: name for name, plain in _ENGINE.items()}
+    found = msgspec.to_builtins(options, enc_hook=encode_hook)
+    shown = {name: value for name, value in found.items() if name not in (*FLAGS, "bridge_address")}
+    if isinstance(options.host_access, tuple):
+        shown["host_access"] = [f"{port.port}/{PROTOCOL_NAMES[port.proto]}" for port in options.host_access]
+    return {names.get(name, name): _as_text(value) for name, value in shown.items()}
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _from_text(name: str, value: str) -> object:

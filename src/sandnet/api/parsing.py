@@ -23,6 +23,10 @@ from sandnet.model.resolv_conf import check_options, check_search
 T = TypeVar("T")
 HostAddress = TypeVar("HostAddress", IPv4Address, IPv6Address)
 
+MAX_LABELS: Final = 256
+"""Limit of an object's labels: every verbose response contains them."""
+MAX_LABEL_BYTES: Final = 64 << 10
+"""Limit of all names and values of an object's labels, as UTF-8."""
 _CIDR: Final = re.compile(r"[0-9A-Fa-f.:]+/(0|[1-9][0-9]{0,2})")
 """Python also accepts netmasks, scopes and leading zeros; the API accepts only a prefix length."""
 _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
@@ -35,6 +39,9 @@ _JSON_TYPES: Final[Mapping[type, str]] = {
     dict: "an object",
 }
 _MAX_PORTS: Final = 100
+_MAX_RESERVED: Final = 256
+_LONGEST_NAME: Final = 255
+"""Characters of the name of a reserved address."""
 _PATH_MAX: Final = 4095
 """Limit in bytes, without the NUL (``PATH_MAX`` of limits.h)."""
 
@@ -157,6 +164,15 @@ def host_access(value: object, field: str) -> bool | tuple[ExposedPort, ...]:
     return tuple(dict.fromkeys(_port(each, f"{field}[{index}]") for index, each in enumerate(value)))
 
 
+def reserved_addresses(value: object, field: str) -> dict[str, Address]:
+    """Parse an object of addresses by name."""
+    if not isinstance(value, dict):
+        raise wrong_type(field, "an object of addresses by name", value)
+    if len(value) > _MAX_RESERVED or any(len(name) > _LONGEST_NAME for name in value):
+        raise invalid(f"{field}: more than {_MAX_RESERVED} addresses, or a name of over {_LONGEST_NAME} characters")
+    return {name: host_address(each, f"{field}.{name}") for name, each in value.items()}
+
+
 def dns_search(value: object, field: str) -> tuple[str, ...]:
     """Parse the search domains of a resolv.conf: an array of names, or one name."""
     return check_search(_texts(value, field), field)
@@ -181,6 +197,16 @@ def _port(value: object, field: str) -> ExposedPort:
     if not (number.isascii() and number.isdecimal() and len(number) <= 5 and 1 <= int(number) <= 65535):
         raise invalid(f"{field}: {given!r} is no port", "write it like 53/udp, from 1 to 65535")
     return ExposedPort(proto=protocol(proto or "tcp", field), port=int(number))
+
+
+def labels(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of an object, unless there are too many."""
+    if len(given) > MAX_LABELS:
+        raise invalid(f"labels: {len(given)} are too many", f"give at most {MAX_LABELS}")
+    size = sum(len(text.encode(errors="replace")) for text in (*given, *given.values()))
+    if size > MAX_LABEL_BYTES:
+        raise invalid(f"labels: {size} bytes are too many", f"give at most {MAX_LABEL_BYTES} bytes of names and values")
+    return dict(given)
 
 
 def path(value: object, field: str) -> str:

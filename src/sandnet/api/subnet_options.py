@@ -30,6 +30,7 @@ def check(options: NetworkOptions) -> NetworkOptions:
     _check_bridge(options)
     _check_inside(options)
     _check_gateway_ipv6(options)
+    _check_reserved(options)
     _check_mtu(options)
     _check_egress(options)
     if options.max_flows is not None and not 0 <= options.max_flows <= MOST_FLOWS:
@@ -99,6 +100,20 @@ def _check_gateway_ipv6(options: NetworkOptions) -> None:
         raise invalid(f"gateway_ipv6: {gateway} is not inside the subnet {subnet}")
     if gateway == subnet.network_address:
         raise _not_a_host("gateway_ipv6", gateway, subnet)
+
+
+def _check_reserved(options: NetworkOptions) -> None:
+    """Check that reserved addresses are in the subnets, and that none is the host's own or the gateway's."""
+    subnets: dict[int, IPv4Network | IPv6Network | None] = {4: options.subnet, 6: options.subnet_ipv6}
+    bridge = options.bridge_address.ip if options.bridge_address else None
+    for name, address in options.reserved_addresses.items():
+        field, subnet = f"reserved_addresses.{name}", subnets[address.version]
+        if subnet is None:
+            raise invalid(f"{field}: {address} needs a subnet", "give subnet or subnet_ipv6 too")
+        if address not in subnet:
+            raise invalid(f"{field}: {address} is not inside the subnet {subnet}")
+        if address in (options.gateway, options.gateway_ipv6, bridge):
+            raise invalid(f"{field}: {address} is the gateway's", "reserve another address", "contradiction")
 
 
 def _check_mtu(options: NetworkOptions) -> None:

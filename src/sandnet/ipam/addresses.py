@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from ipaddress import IPv6Address, IPv6Network
+from typing import NamedTuple
 
 from sandnet.errors import Error, Kind, invalid
 from sandnet.model import Address, Prefix
@@ -47,12 +48,26 @@ class _Runs:
         self._firsts[at : at + 1] = [run[0] for run in rest]
         self._lasts[at : at + 1] = [run[1] for run in rest]
 
+    def count(self, low: int, high: int) -> int:
+        """Return how many numbers of the set are between two numbers, both included."""
+        runs = zip(self._firsts, self._lasts, strict=True)
+        return sum(max(0, min(last, high) - max(first, low) + 1) for first, last in runs)
+
     def next_outside(self, number: int) -> int:
         """Return the lowest number that is not in the set and not below ``number``."""
         at = bisect_right(self._firsts, number) - 1
         if at >= 0 and self._lasts[at] >= number:
             return self._lasts[at] + 1
         return number
+
+
+class AddressUse(NamedTuple):
+    """The use of a prefix."""
+
+    in_use: int
+    """Addresses of the prefix that are allocated, reserved, or never allocated."""
+    available: int
+    """Addresses that :meth:`Addresses.next` can still allocate."""
 
 
 class Addresses:
@@ -136,6 +151,11 @@ class Addresses:
         self._taken.remove(number)
         if number not in self._reserved:
             self._unavailable.remove(number)
+
+    def use(self) -> AddressUse:
+        """Return how many addresses are in use, and how many are left."""
+        in_range = self._unavailable.count(self._low, self._high)
+        return AddressUse(self._unavailable.count(*_bounds(self._prefix)), self._high - self._low + 1 - in_range)
 
     def _record_taken(self, number: int) -> None:
         self._taken.add(number)

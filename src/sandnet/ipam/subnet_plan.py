@@ -70,13 +70,14 @@ def subnet4(net: Network, prefix: IPv4Network, bridge: IPv4Interface | None) -> 
     Args:
         net: the network as requested.
         prefix: its prefix.
-        bridge: the bridge's own address; ``None``: the requested gateway, else the first host of the prefix.
+        bridge: the bridge's own address; ``None``: the requested gateway, else the first host of the prefix that is not
+            reserved.
 
     Raises:
         Error: ``INVALID`` when the gateway or the range is outside the prefix.
     """
     options = net.options
-    own = bridge or IPv4Interface((options.gateway or prefix[1], prefix.prefixlen))
+    own = bridge or IPv4Interface((options.gateway or prefix[_first_host(net, prefix)], prefix.prefixlen))
     if options.gateway and options.gateway not in prefix:
         raise invalid(f"gateway {options.gateway} is outside subnet {prefix}", code="gateway_outside_subnet")
     if options.ip_range and not options.ip_range.subnet_of(prefix):
@@ -103,9 +104,23 @@ def plan_ipv6(net: Network, others: Sequence[Network], occupied: Sequence[Prefix
             prefix = unique_local_prefix(os.urandom)
     else:
         refuse_overlap(net, prefix, others, occupied)
-    gateway = options.gateway_ipv6 or prefix[1]
+    gateway = options.gateway_ipv6 or prefix[_first_host(net, prefix)]
     own = IPv6Interface((gateway, prefix.prefixlen))
     return Subnet(prefix=prefix, host_address=own, gateway=None if options.internal else gateway)
+
+
+def _first_host(net: Network, prefix: Prefix) -> int:
+    """Return the number in the prefix of its first host that is not reserved.
+
+    Raises:
+        Error: ``INVALID``: all hosts are reserved.
+    """
+    reserved = set(net.options.reserved_addresses.values())
+    last = prefix.num_addresses - (2 if prefix.version == 4 else 1)
+    for number in range(1, max(last, 1) + 1):
+        if prefix[number] not in reserved:
+            return number
+    raise invalid(f"all addresses of {prefix} are reserved", "leave one for the gateway", "all_reserved")
 
 
 def refuse_overlap(net: Network, prefix: Prefix, others: Sequence[Network], occupied: Sequence[Prefix]) -> None:

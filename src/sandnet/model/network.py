@@ -39,6 +39,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """``AddressIPv4``: the bridge's own address; implies ``subnet``."""
     ip_range: IPv4Network | None = None
     """Part of the subnet from which addresses are allocated."""
+    reserved_addresses: dict[str, Address] = {}
+    """Addresses of the subnets that no endpoint gets, by names for people: devices beside the sandboxes have them."""
     ipv6: bool = False
     subnet_ipv6: IPv6Network | None = None
     gateway_ipv6: IPv6Address | None = None

@@ -260,3 +260,24 @@ def test_allocation_in_any_range_is_unique_and_unreserved(data: st.DataObject, l
     assert len(seen) == max(0, min(20, range_.num_addresses - 2 - len(reserved | taken)))
     assert all(address in range_ for address in seen)
     assert not seen & (reserved | taken)
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(20, 32))
+def test_use_counts_what_is_left(data: st.DataObject, length: int) -> None:
+    net = ip_network("10.0.0.0/24") if length >= 24 else ip_network(f"10.0.0.0/{length}")
+    range_ = ip_network((int(net.network_address), max(length, net.prefixlen)), strict=False)
+    some = st.sets(st.integers(0, net.num_addresses - 1).map(lambda n: net[n]), max_size=50)
+    reserved, taken = data.draw(some), data.draw(some)
+    addresses = Addresses(net, range_, reserved, taken)
+    before = addresses.use()
+    edges = {net[0], net[-1]}
+    assert before.in_use == len(reserved | taken | edges)
+    allocated = 0
+    while allocated < 300 and addresses.use().available:
+        addresses.next()
+        allocated += 1
+    assert addresses.use() == (before.in_use + allocated, before.available - allocated)
+    if allocated < 300:
+        with pytest.raises(Error):
+            addresses.next()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from sandnet.errors import Error
 from sandnet.ipam.pools import Occupied
-from sandnet.ipam.subnet_plan import SubnetIndex
-from sandnet.model import Network, Phase, Subnet
+from sandnet.ipam.subnet_plan import SubnetIndex, plan_ipv6, subnet4
+from sandnet.model import Network, NetworkOptions, Phase, Subnet
 
 
 def network(number: int, generation: int) -> Network:
@@ -45,3 +47,32 @@ def test_unchanged_networks_are_not_sorted_in_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Occupied, "add", None)
     monkeypatch.setattr(Occupied, "discard", None)
     assert index.subnets_of(networks) is subnets
+
+
+@pytest.mark.parametrize(
+    ("subnet", "reserved", "gateway"),
+    [
+        ("10.0.0.0/24", ["10.0.0.1", "10.0.0.2", "10.0.0.4"], "10.0.0.3"),
+        ("10.0.0.0/24", ["10.0.0.9"], "10.0.0.1"),
+        ("10.0.0.0/30", ["10.0.0.1"], "10.0.0.2"),
+        ("10.0.0.0/30", ["10.0.0.1", "10.0.0.2"], ""),
+        ("fd00::/126", ["fd00::1", "fd00::2"], "fd00::3"),
+        ("fd00::/126", ["fd00::1", "fd00::2", "fd00::3"], ""),
+    ],
+)
+def test_gateway_is_no_reserved_address(subnet: str, reserved: list[str], gateway: str) -> None:
+    prefix, addresses = ip_network(subnet), {each: ip_address(each) for each in reserved}
+    options = NetworkOptions(reserved_addresses=addresses)
+    if isinstance(prefix, IPv6Network):
+        options = replace(options, ipv6=True, subnet_ipv6=prefix)
+    net = replace(network(1, 0), options=options)
+
+    def planned() -> Subnet | None:
+        return plan_ipv6(net, [], []) if isinstance(prefix, IPv6Network) else subnet4(net, prefix, None)
+
+    if gateway:
+        assert (found := planned())
+        assert str(found.gateway) == gateway
+    else:
+        with pytest.raises(Error, match="all addresses"):
+            planned()

@@ -146,7 +146,7 @@ def test_every_network_option_is_in_its_alias() -> None:
     # what follows from addresses and names that the mark reports, and what has a value there
     reported = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name"}
     valued = {"ip_range", "mtu", "binding_address", "host_access", "dns_search", "dns_options"}
-    valued |= {"egress_ipv4", "egress_ipv6", "max_flows"}
+    valued |= {"egress_ipv4", "egress_ipv6", "max_flows", "reserved_addresses"}
     assert usual.keys() - answers == reported | valued
 
 

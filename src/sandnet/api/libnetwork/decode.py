@@ -44,10 +44,6 @@ MAX_LINES: Final = 1024
 """Limit of a join's extra hosts, and of its parent updates: lines of files that are rewritten as a whole."""
 MAX_SERVERS: Final = 16
 """Limit of a join's name servers."""
-MAX_LABELS: Final = 256
-"""Limit of an endpoint's labels: every verbose response contains them."""
-MAX_LABEL_BYTES: Final = 64 << 10
-"""Limit of all names and values of an endpoint's labels, as UTF-8."""
 _DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 """Plugins may be named like images (``vendor/plugin:latest``)."""
 _ENDPOINT_REF: Final = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -64,7 +60,7 @@ def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
     if not _DRIVER.fullmatch(driver) or ".." in driver:
         raise not_found("driver", repr(driver))
     parsed, unknown = network_options.parse(body.options)
-    return NetworkSpec(name=name, driver=driver, options=parsed, labels=_limited_labels(body.labels or {})), unknown
+    return NetworkSpec(name=name, driver=driver, options=parsed, labels=parsing.labels(body.labels or {})), unknown
 
 
 def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSpec:
@@ -80,7 +76,7 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
         address=_optional(parsing.ipv4, body.address, "address"),
         address_ipv6=_optional(parsing.ipv6, body.address_ipv6, "address_ipv6"),
         mac=parsing.mac(body.mac, "mac") if body.mac else "",
-        labels=_limited_labels(body.labels or {}),
+        labels=parsing.labels(body.labels or {}),
         aliases=_aliases(_limited(body.aliases, "aliases", MAX_ALIASES)),
         affinity=Affinity(body.affinity or Affinity.FLOW),
         probe=_probe(body.probe) if body.probe else None,
@@ -163,14 +159,6 @@ def _limited(items: Sequence[T] | None, field: str, most: int) -> Sequence[T]:
     if len(items or ()) > most:
         raise invalid(f"{field}: {len(items or ())} are too many", f"give at most {most}")
     return items or ()
-
-
-def _limited_labels(labels: dict[str, str]) -> dict[str, str]:
-    _limited(tuple(labels), "labels", MAX_LABELS)
-    size = sum(len(text.encode(errors="replace")) for text in (*labels, *labels.values()))
-    if size > MAX_LABEL_BYTES:
-        raise invalid(f"labels: {size} bytes are too many", f"give at most {MAX_LABEL_BYTES} bytes of names and values")
-    return labels
 
 
 def _aliases(names: Sequence[str]) -> tuple[str, ...]:

@@ -25,16 +25,6 @@ _INTERNAL: Final = "com.docker.network.internal"
 _IPV6: Final = "com.docker.network.enable_ipv6"
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_PORTS: Final = 4096
-_FLAGS: Final = {
-    "subnet": "--subnet",
-    "gateway": "--gateway",
-    "ip_range": "--ip-range",
-    "ipv6": "--ipv6",
-    "subnet_ipv6": "--subnet",
-    "gateway_ipv6": "--gateway",
-    "internal": "--internal",
-}
-"""Options of networks that Docker's command has a flag for."""
 
 
 def object_id(value: str | None, field: str) -> str:
@@ -99,10 +89,7 @@ def network_spec(body: wire.CreateNetwork) -> EngineNetworkSpec:
             message = f"network {shared} exists, so it takes no options: {', '.join(map(ascii, chosen))}"
             raise invalid(message, "leave them out", "contradiction")
         return EngineNetworkSpec(network_id, NetworkOptions(), shared, pools)
-    for key in chosen:
-        if key in _FLAGS:
-            raise invalid(f"-o {key} has a flag of its own", f"use {_FLAGS[key]}", "contradiction")
-    raw = network_options.from_text(chosen)
+    raw = network_options.from_engine_options(chosen)
     raw |= _family(ipv4, "subnet", "gateway") | _family(ipv6, "subnet_ipv6", "gateway_ipv6")
     raw |= {"ipv6": True} if options.get(_IPV6) is True else {}
     raw |= {"internal": True} if options.get(_INTERNAL) is True else {}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address
 from typing import NamedTuple
 
 from sandnet.core.state.engine_records import EngineRecords
 from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind, invalid
-from sandnet.ipam.addresses import Addresses, embedded_ipv6
-from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, Interface, Network, Subnet
+from sandnet.ipam.addresses import Addresses, AddressUse, embedded_ipv6
+from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, Interface, Network, Prefix, Subnet
 from sandnet.model.address import mac_for
 
 EMBED_UP_TO = 80
@@ -114,6 +115,12 @@ class Leases:
     def _unheld_claims(self, net: Network) -> set[Address]:
         return self._engine.claims.keys() - self._held(net)
 
+    def use(self, net: Network) -> dict[Prefix, AddressUse]:
+        """Return how many addresses of each subnet of a network are in use."""
+        pools = self._pools_of(net)
+        found = ((net.ipv4, pools.ipv4), (net.ipv6, pools.ipv6))
+        return {subnet.prefix: pool.use() for subnet, pool in found if subnet and pool}
+
     def forget(self, network_id: str) -> None:
         """Drop the allocators of a deleted network."""
         self._pools.pop(network_id, None)
@@ -123,7 +130,7 @@ class Leases:
         if pools is None:
             held = self._held(net) | self._engine.claims.keys()
             pools = self._pools[net.id] = _Pools(
-                _pool(net.ipv4, held, self._records.cursor(net.id)), _pool(net.ipv6, held, "")
+                _pool(net, net.ipv4, held, self._records.cursor(net.id)), _pool(net, net.ipv6, held, "")
             )
         return pools
 
@@ -145,14 +152,19 @@ def _check_usable(net: Network, spec: EndpointSpec) -> None:
         raise invalid(f"network {net.name} gives its endpoints no link, so no MAC either", code="no_link")
 
 
-def _pool(subnet: Subnet | None, held: set[Address], last: str) -> Addresses | None:
+def _pool(net: Network, subnet: Subnet | None, held: set[Address], last: str) -> Addresses | None:
     if subnet is None:
         return None
     reserved: set[Address] = {
         address for address in (subnet.gateway, subnet.host_address.ip if subnet.host_address else None) if address
     }
-    taken = {address for address in held if address.version == subnet.prefix.version and address in subnet.prefix}
+    reserved |= _inside(subnet, net.options.reserved_addresses.values())
+    taken = _inside(subnet, held)
     return Addresses(subnet.prefix, subnet.range, reserved, taken, ip_address(last) if last else None)
+
+
+def _inside(subnet: Subnet, addresses: Iterable[Address]) -> set[Address]:
+    return {address for address in addresses if address.version == subnet.prefix.version and address in subnet.prefix}
 
 
 def _take4(pool: Addresses | None, requested: IPv4Address | None) -> IPv4Address | None:

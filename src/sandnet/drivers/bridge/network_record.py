@@ -25,6 +25,7 @@ def network_from_alias(driver: str, link: Link, alias: NetworkAlias, sequence: i
         own, own6 = IPv4Interface(values["4"]), IPv6Interface(values["6"]) if "6" in values else None
         options = NetworkOptions(
             ip_range=IPv4Network(values["r"]) if "r" in values else None,
+            reserved_addresses={text: ip_address(text) for text in _listed(values.get("a"))},
             mtu=int(values["t"]) if "t" in values else None,
             binding_address=ip_address(values["b"]) if "b" in values else None,
             host_access=host_access(values.get("o")),
