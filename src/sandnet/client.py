@@ -16,6 +16,7 @@ import msgspec
 from sandnet.errors import Error, Kind
 from sandnet.http_exchange import Answer, request
 from sandnet.transport import Location, Tls, unreachable
+from sandnet.wire.daemon_version import Version
 from sandnet.wire.explain import Explanation
 from sandnet.wire.libnetwork import (
     Backend,
@@ -31,7 +32,6 @@ from sandnet.wire.libnetwork import (
     Sandbox,
     Service,
     ServicePublish,
-    Version,
 )
 from sandnet.wire.reconcile import Drift, Reconcile, Reconciliation
 

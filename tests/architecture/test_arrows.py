@@ -43,7 +43,7 @@ SUB_PACKAGES = {
     "api": (
         {"errors", "parsing", "network_options", "subnet_options", "metrics"},
         {"middleware"},
-        {"libnetwork", "plugin", "cni"},
+        {"libnetwork", "plugin", "cni", "engine"},
         {"app"},
     ),
     "cni": ({"exchange", "replies"}, {""}),

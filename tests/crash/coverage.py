@@ -13,8 +13,13 @@ from sandnet.api.app import HANDLERS
 from sandnet.api.libnetwork.openapi import document
 
 S = TypeVar("S", bound=Callable[..., object])
-RUNTIME_CHANGES = {"POST /cni/add", "POST /cni/del"}
-"""The calls of container runtimes that change something; ``gc`` does for many attachments what ``del`` does for one."""
+
+RUNTIME_CHANGES = {
+    *("POST /cni/add", "POST /cni/del"),
+    *(f"POST /v1.55/networks/{{network}}/{verb}" for verb in ("connect", "disconnect")),
+}
+"""The calls of container runtimes and of Docker's clients that change something and have no counterpart among the other
+operations; ``gc`` does for many attachments what ``del`` does for one."""
 CHANGES = ("post", "put", "patch", "delete")
 """Methods that change something."""
 

@@ -238,10 +238,22 @@ def runtime_attachment(daemon: CrashDaemon) -> Stage:
     return Stage(forth, back, theirs=[theirs.path], twice=False)
 
 
+@interrupts("POST /v1.55/networks/{network}/connect", "POST /v1.55/networks/{network}/disconnect")
+def docker_connection(daemon: CrashDaemon) -> Stage:
+    """An endpoint with its join, for a container that is on another network."""
+    daemon.api.network("foo", **FOO)
+    daemon.api.network("bar", **BAR)
+    daemon.api.endpoint("foo", "web")
+    daemon.api.join("foo", "web", "c1")
+    path = "/v1.55/networks/bar"
+    forth = partial(daemon.api.post, f"{path}/connect", Container="c1")
+    return Stage(forth, partial(daemon.api.post, f"{path}/disconnect", Container="c1"), twice=False)
+
+
 SETTINGS: tuple[Setting, ...] = (
     network, network_ipv6, network_named, network_adopted, endpoint, endpoint_without_ports, service,
     join_made, join_path, join_pid, join_second, join_second_path, join_host, join_none, join_over_files,
-    join_parents, second_backend, holder_leaves, drained, runtime_attachment,
+    join_parents, second_backend, holder_leaves, drained, runtime_attachment, docker_connection,
 )  # fmt: skip
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -38,17 +36,6 @@ def runc(running: RunningDaemon) -> Iterator[OciRuntime]:
         yield runtime
 
 
-def start(runtime: OciRuntime, name: str, group: str) -> int:
-    """Start a container without a hook in a control group; return its first process."""
-    bundle = runtime.bundle(name, {}, hooks={})
-    config: dict[str, Any] = json.loads((bundle / "config.json").read_text())
-    config["linux"]["cgroupsPath"] = f"/{group}"
-    (bundle / "config.json").write_text(json.dumps(config))
-    done = runtime.start(name, bundle)
-    assert done.returncode == 0, done.stderr
-    return int(str(runtime.state(name)["pid"]))
-
-
 def join(running: RunningDaemon, name: str, reference: str) -> None:
     """Attach a running container as an endpoint of its own."""
     running.api.endpoint("front", name)
@@ -57,8 +44,8 @@ def join(running: RunningDaemon, name: str, reference: str) -> None:
 
 def test_running_container_is_found_by_id_and_removed_at_its_end(running: RunningDaemon, runc: OciRuntime) -> None:
     identifier = secrets.token_hex(32)
-    pid = start(runc, "web", identifier)
-    start(runc, "other", secrets.token_hex(32))
+    pid = runc.start_in_group("web", identifier)
+    runc.start_in_group("other", secrets.token_hex(32))
     assert "eth0" not in runc.do_inside("web", "ip", "link")
     join(running, "web", identifier[:12])
     assert "eth0" in runc.do_inside("web", "ip", "link")
@@ -72,7 +59,7 @@ def test_running_container_is_found_by_id_and_removed_at_its_end(running: Runnin
 
 def test_command_line_takes_the_id_of_a_running_container(running: RunningDaemon, runc: OciRuntime) -> None:
     identifier = secrets.token_hex(32)
-    start(runc, "web", identifier)
+    runc.start_in_group("web", identifier)
     running.cli("service", "publish", "web.front")
     running.cli("service", "attach", "--container", identifier, "web", "web.front")
     assert "eth0" in runc.do_inside("web", "ip", "link")
@@ -103,8 +90,8 @@ def test_reference_that_means_no_container_is_refused(daemon: RunningDaemon, ref
 
 def test_prefix_that_two_containers_have_is_refused(running: RunningDaemon, runc: OciRuntime) -> None:
     common = secrets.token_hex(8)
-    start(runc, "one", common + secrets.token_hex(24))
-    start(runc, "two", common + secrets.token_hex(24))
+    runc.start_in_group("one", common + secrets.token_hex(24))
+    runc.start_in_group("two", common + secrets.token_hex(24))
     with pytest.raises(RefusedError) as caught:
         join(running, "web", common)
     assert caught.value.body["code"] == "ambiguous"
@@ -113,8 +100,8 @@ def test_prefix_that_two_containers_have_is_refused(running: RunningDaemon, runc
 
 def test_inner_group_does_not_pass_as_another_container(running: RunningDaemon, runc: OciRuntime) -> None:
     outer, forged = secrets.token_hex(32), secrets.token_hex(32)
-    pid = start(runc, "outer", outer)
-    start(runc, "inner", f"{outer}/docker-{forged}.scope")
+    pid = runc.start_in_group("outer", outer)
+    runc.start_in_group("inner", f"{outer}/docker-{forged}.scope")
     with pytest.raises(RefusedError) as caught:
         join(running, "web", forged)
     assert caught.value.status == 404

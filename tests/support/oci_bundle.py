@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.support.daemon import SANDNET, RunningDaemon
 
@@ -79,6 +79,16 @@ class OciRuntime:
         """Start a container in the background. Its output goes nowhere, as it would keep a pipe open."""
         self._containers.append(container)
         return self._do("run", "--detach", "--bundle", str(bundle), container)
+
+    def start_in_group(self, name: str, group: str) -> int:
+        """Start a container without a hook in a control group of that name, as an engine does; its first process."""
+        bundle = self.bundle(name, {}, hooks={})
+        config: dict[str, Any] = json.loads((bundle / "config.json").read_text())
+        config["linux"]["cgroupsPath"] = f"/{group}"
+        (bundle / "config.json").write_text(json.dumps(config))
+        done = self.start(name, bundle)
+        assert done.returncode == 0, done.stderr
+        return int(str(self.state(name)["pid"]))
 
     def delete(self, container: str) -> subprocess.CompletedProcess[str]:
         """Kill and delete a container."""

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 
 from sandnet.api import errors
 from sandnet.api.cni import commands as cni_commands
+from sandnet.api.engine.engine_app import EngineApp
 from sandnet.api.libnetwork import (
     openapi,
     routes_events,
@@ -76,4 +77,4 @@ def create_app(controller: Controller, *, version: str, streams: Streams | None 
         openapi_config=None,
         logging_config=None,
     )
-    return RequestNormalizer(app)
+    return RequestNormalizer(app, engine=EngineApp(controller, version))

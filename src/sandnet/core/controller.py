@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from sandnet.core.engine.connections import Connections
 from sandnet.core.engine.containers import EngineContainers
 from sandnet.core.engine.engine_api import EngineApi
 from sandnet.core.engine.ipam import EngineIpam
@@ -80,6 +81,7 @@ class Controller:
         self.sandboxes = Sandboxes(context, self.networks, self.endpoints)
         self.backends = Backends(context)
         self.removal = Deletion(context, self.networks, self.endpoints, self.sandboxes)
+        lifecycle = (self.networks, self.endpoints, self.sandboxes, self.removal)
         self.services = Services(
             context.records,
             context.settings.default_network,
@@ -102,12 +104,10 @@ class Controller:
             NETWORK_LABEL,
         )
         self.engine_networks = EngineNetworks(
-            context.records,
-            context.engine_records,
-            self.engine_ipam,
-            self._engine_containers,
-            context.locks,
-            (self.networks, self.endpoints, self.sandboxes, self.removal),
+            context.records, context.engine_records, self.engine_ipam, self._engine_containers, context.locks, lifecycle
+        )
+        self.connections = Connections(
+            context.records, context.operations, context.locks, context.workers, context.kernel.processes, lifecycle
         )
         self.runtime_attachments = RuntimeAttachments(
             context.records,

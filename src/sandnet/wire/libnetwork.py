@@ -356,15 +356,6 @@ class Health(Struct, kw_only=True):
     """Only in a verbose answer; absent where the pool is off."""
 
 
-class Version(Struct, kw_only=True):
-    """Answer of ``GET /version``."""
-
-    version: str
-    api_version: str
-    """Highest version prefix that is served."""
-    min_api_version: str
-
-
 class ErrorBody(Struct, kw_only=True):
     """Body of every error answer."""
 

@@ -149,7 +149,7 @@ async def test_unknown_path_or_method_over_tcp_is_404_or_405_first(
             for method, path, expected in (
                 (b"POST", b"/nope", (404, "path_not_found")),
                 (b"PUT", b"/nope/x?force=maybe", (404, "path_not_found")),
-                (b"POST", b"/v1.21/networks", (404, "dialect_not_served")),
+                (b"POST", b"/v1.21/networks", (400, "unsupported_api_version")),
                 (b"PUT", b"/networks", (405, "method_not_allowed")),
                 (b"POST", b"/version?x=y", (405, "method_not_allowed")),
                 (b"PATCH", b"/services/x", (405, "method_not_allowed")),

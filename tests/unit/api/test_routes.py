@@ -134,9 +134,9 @@ async def test_unknown_path_is_404(client: httpx.AsyncClient, path: str) -> None
     assert_refused(await client.get(path), 404, "path_not_found")
 
 
-@pytest.mark.parametrize("prefix", ["/v1.21", "/v1.47"])
-async def test_engine_dialect_prefix_is_404_with_explanation(client: httpx.AsyncClient, prefix: str) -> None:
-    assert_refused(await client.get(f"{prefix}/networks"), 404, "Docker Engine dialect")
+@pytest.mark.parametrize(("prefix", "word"), [("/v1.21", "too old"), ("/v1.39", "1.40"), ("/v1.56", "too new")])
+async def test_version_of_neither_dialect_is_refused(client: httpx.AsyncClient, prefix: str, word: str) -> None:
+    assert_refused(await client.get(f"{prefix}/networks"), 400, "unsupported_api_version", word)
 
 
 async def test_only_one_of_two_path_prefixes_is_stripped(client: httpx.AsyncClient) -> None:
@@ -241,4 +241,7 @@ async def test_daemon_reports_about_itself(client: httpx.AsyncClient) -> None:
     assert (health["status"], health["problems"]) == ("ok", [])
     assert {"name": "bridge", "available": True, "reason": ""} in health["drivers"]
     version = (await client.get("/version")).json()
-    assert version == {"version": "1.2.3", "api_version": "1.20", "min_api_version": "1.0"}
+    assert version == {
+        "version": "1.2.3", "api_version": "1.20", "min_api_version": "1.0",
+        "Version": "1.2.3", "ApiVersion": "1.55", "MinAPIVersion": "1.40",
+    }  # fmt: skip

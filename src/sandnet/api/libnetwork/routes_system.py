@@ -12,9 +12,15 @@ from litestar.params import JSONBody
 from sandnet.api.libnetwork import encode
 from sandnet.api.libnetwork.parameters import Core, Question, Release, RequestedBy, Verbose
 from sandnet.api.libnetwork.routing import create, read
-from sandnet.api.middleware.normalization import API_VERSION, MIN_API_VERSION
+from sandnet.api.middleware.normalization import (
+    API_VERSION,
+    ENGINE_API_VERSION,
+    ENGINE_MIN_API_VERSION,
+    MIN_API_VERSION,
+)
 from sandnet.core.controller import Controller
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.daemon_version import Version
 from sandnet.wire.explain import Explanation
 from sandnet.wire.reconcile import Reconcile, Reconciliation
 
@@ -29,9 +35,16 @@ async def healthz(core: Core, verbose: Verbose = False) -> wire.Health:
 
 
 @read("/version", summary="The daemon's version")
-async def version(release: Release) -> wire.Version:
+async def version(release: Release) -> Version:
     """Return the program's version and the version prefixes that it serves."""
-    return wire.Version(version=release, api_version=API_VERSION, min_api_version=MIN_API_VERSION)
+    return Version(
+        version=release,
+        api_version=API_VERSION,
+        min_api_version=MIN_API_VERSION,
+        engine_version=release,
+        engine_api_version=ENGINE_API_VERSION,
+        engine_min_api_version=ENGINE_MIN_API_VERSION,
+    )
 
 
 @read("/dns/explain", needed=("name", "from"), summary="What a container would be answered by the resolver")

@@ -32,8 +32,16 @@ MAX_REQUESTS: Final = 512
 API_VERSION: Final = "1.20"
 MIN_API_VERSION: Final = "1.0"
 
+ENGINE_API_VERSION: Final = "1.55"
+"""Highest version prefix of Docker's Engine API that is served."""
+ENGINE_MIN_API_VERSION: Final = "1.40"
+
 _VERSION: Final = re.compile(r"/v1\.(0|[1-9][0-9]{0,3})(?=/|$)")
-_NEWEST: Final = int(API_VERSION.partition(".")[2])
+_NEWEST, _ENGINE_OLDEST, _ENGINE_NEWEST = (
+    int(version.partition(".")[2]) for version in (API_VERSION, ENGINE_MIN_API_VERSION, ENGINE_API_VERSION)
+)
+_ENGINE_PATHS: Final = {"/_ping", "/info"}
+"""Paths of Docker's Engine API that its clients request without a version, and the other dialect has not."""
 _METHODS: Final = {"HEAD": "GET", "OPTIONS": "TRACE"}
 """The method that is routed instead.
 
@@ -55,15 +63,17 @@ class Refusal(NamedTuple):
 class RequestNormalizer:
     """ASGI middleware that normalizes HTTP requests; everything else passes through unchanged."""
 
-    def __init__(self, app: Any, *, most: int = MAX_REQUESTS) -> None:
+    def __init__(self, app: Any, *, engine: Any = None, most: int = MAX_REQUESTS) -> None:
         """Initialize the middleware.
 
         Args:
             app: the application that answers the normalized requests.
+            engine: the one that answers those of Docker's Engine API; ``None``: there is none.
             most: limit of concurrent requests; ``/healthz`` is always answered, and event streams have a limit of their
                 own.
         """
         self._app = app
+        self._engine = engine
         self._free = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,37 +83,52 @@ class RequestNormalizer:
             return
         if scope["method"] == "HEAD":
             send = _without_body(send)
-        path, refusal = _path(scope)
+        path, is_engine, refusal = _path(scope)
         refusal = _too_large(scope) or refusal
         if refusal:
             await refuse(*refusal, send)
             return
         inner = {**scope, "path": path, "root_path": "", "method": _METHODS.get(scope["method"], scope["method"])}
-        if path in _UNCOUNTED:
-            await self._app(inner, receive, send)
+        app = self._engine if is_engine and self._engine else self._app
+        if path in _UNCOUNTED and not is_engine:
+            await app(inner, receive, send)
         elif self._free <= 0:
             await refuse(503, _OVERLOADED, send, errors.retry_after(_OVERLOADED.code))
         else:
-            await self._counted(inner, receive, send)
+            await self._counted(app, inner, receive, send)
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _counted(self, app: Any, scope: Scope, receive: Receive, send: Send) -> None:
         self._free -= 1
         try:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
         finally:
             self._free += 1
 
 
-def _path(scope: Scope) -> tuple[str, Refusal | None]:
-    """Return the path without its version prefix, or the refusal if it is not served."""
+class _Target(NamedTuple):
+    """What a request is for."""
+
+    path: str
+    """Without its version prefix."""
+    is_engine: bool
+    """Whether it is one of Docker's Engine API."""
+    refusal: Refusal | None = None
+    """Set if the path is not served."""
+
+
+def _path(scope: Scope) -> _Target:
+    """Return the path without its version prefix, and the dialect that the prefix means."""
     path = normal_path(scope)
+    is_engine = path in _ENGINE_PATHS
     if match := _VERSION.match(path):
-        if int(match[1]) > _NEWEST:
-            return "", Refusal(404, _engine_dialect(match[0]))
+        minor = int(match[1])
+        is_engine = minor > _NEWEST
+        if is_engine and not _ENGINE_OLDEST <= minor <= _ENGINE_NEWEST:
+            return _Target("", is_engine, Refusal(400, _engine_version(minor)))
         path = path[match.end() :] or "/"
     if path.endswith("/"):
-        return "", Refusal(404, errors.no_such_path(path))
-    return path, None
+        return _Target("", is_engine, Refusal(404, errors.no_such_path(path)))
+    return _Target(path, is_engine)
 
 
 def _too_large(scope: Scope) -> Refusal | None:
@@ -132,11 +157,16 @@ def _one_form(segment: str) -> str:
     return quote(unquote_to_bytes(segment), safe="") if "%" in segment else segment
 
 
-def _engine_dialect(prefix: str) -> ErrorBody:
+def _engine_version(minor: int) -> ErrorBody:
+    """Return the body for a version of Docker's Engine API that is not served."""
+    is_old = minor < _ENGINE_OLDEST
+    limit = f"minimum supported API version is {ENGINE_MIN_API_VERSION}"
+    if not is_old:
+        limit = f"maximum supported API version is {ENGINE_API_VERSION}"
     return ErrorBody(
-        message=f"the Docker Engine dialect ({prefix[1:]}) is not served here",
-        code="dialect_not_served",
-        hint=f"use bare paths or a version prefix up to /v{API_VERSION}",
+        message=f"client version 1.{minor} is too {'old' if is_old else 'new'}: the {limit}",
+        code="unsupported_api_version",
+        hint=f"without a prefix, and up to /v{API_VERSION}, the API of libnetwork is served",
     )
 
 

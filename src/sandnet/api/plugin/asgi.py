@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from sandnet.api.middleware.normalization import MAX_BODY, Receive, Scope, Send
+from sandnet.api.middleware.bodies import read_body
+from sandnet.api.middleware.normalization import Receive, Scope, Send
 from sandnet.api.plugin.handlers import VERBS, Verb
 from sandnet.core.controller import Controller
 from sandnet.errors import Error, Kind, invalid
@@ -49,7 +50,7 @@ class PluginApp:
     async def _run(self, path: str, verb: Verb, receive: Receive) -> msgspec.Struct:
         try:
             async with asyncio.timeout(self._deadline):
-                return await verb.answer(self._core, _decoded(await _body(receive), verb))
+                return await verb.answer(self._core, _decoded(await read_body(receive), verb))
         except TimeoutError:
             return _failure(f"not finished after {self._deadline:g} s; see the health report (sandnet status)")
         except Error as failure:
@@ -63,19 +64,6 @@ class PluginApp:
 
 def _failure(reason: str) -> PluginFailure:
     return PluginFailure(error=reason, ipam_error=reason)
-
-
-async def _body(receive: Receive) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY:
-            raise invalid("the body is larger than 1 MiB", code="body_too_large")
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
 
 
 def _decoded(body: bytes, verb: Verb) -> msgspec.Struct:

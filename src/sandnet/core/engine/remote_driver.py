@@ -193,6 +193,10 @@ class EngineNetworks:
         """
         self._endpoint(endpoint_id)
 
+    def has(self, net: Network) -> bool:
+        """Return whether a container engine has this network among its own, with containers or without."""
+        return NETWORK_LABEL in net.labels or any(each.network_id == net.id for each in self._engine.networks.values())
+
     # Networks.
 
     def _find(self, network_id: str) -> Network | None:

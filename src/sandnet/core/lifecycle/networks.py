@@ -13,8 +13,9 @@ from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
 from sandnet.drivers.base import Driver
 from sandnet.errors import Error, Kind, not_found
+from sandnet.ipam.addresses import AddressUse
 from sandnet.ipam.usage import some
-from sandnet.model import Network, NetworkSpec, Phase
+from sandnet.model import Network, NetworkSpec, Phase, Prefix
 from sandnet.model.ids import new_id
 
 
@@ -84,6 +85,10 @@ class Networks:
     def scope(self, net: Network) -> str:
         """Return the scope of the network's driver: ``local`` or ``global``."""
         return self._context.drivers[net.driver].scope
+
+    def address_use(self, net: Network) -> dict[Prefix, AddressUse]:
+        """Return how many addresses of each subnet are in use."""
+        return self._context.leases.use(net)
 
     async def create(self, spec: NetworkSpec, *, predefined: bool = False) -> Network:
         """Create a network.

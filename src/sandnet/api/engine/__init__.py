@@ -1,0 +1,1 @@
+"""The dialect of Docker's Engine API, for networks."""
