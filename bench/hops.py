@@ -1,4 +1,4 @@
-"""How many hops a join and a leave take: files of the program, jobs on worker threads, commits.
+"""How many hops joins, leaves and backends of a service take: files of the program, jobs on worker threads, commits.
 
 The kernel and the store are those in memory, so the counts are the same on every machine. They leave out the files that
 only the real kernel uses.
@@ -34,6 +34,9 @@ T = TypeVar("T")
 PACKAGE = str(Path(sandnet.__file__).parent)
 ROUNDS = 10
 """Joins and leaves; background work adds to some of them, so the least of each count is reported."""
+
+
+KINDS = ("join", "join of a further backend", "leave of a further backend", "leave")
 
 
 class Hops(NamedTuple):
@@ -104,7 +107,7 @@ class CountingStore(MemoryStore):
         return await super().commit(*changes, durable=durable)
 
 
-async def _hops(folder: str) -> tuple[Hops, Hops]:
+async def _hops(folder: str) -> dict[str, Hops]:
     trace = Trace()
     workers = CountingWorkers(trace)
     config = Config(state_dir=folder, run_dir=folder, sandbox_dir="/var/run/sandnet/netns", file_dirs=())
@@ -119,19 +122,26 @@ async def _hops(folder: str) -> tuple[Hops, Hops]:
         workers.close()
 
 
-async def _rounds(client: httpx.AsyncClient, trace: Trace) -> tuple[Hops, Hops]:
-    joins, leaves = [], []
+async def _rounds(client: httpx.AsyncClient, trace: Trace) -> dict[str, Hops]:
+    found: dict[str, list[Hops]] = {kind: [] for kind in KINDS}
     await _request(client, "POST", "/networks", {"name": "net", "driver": "bridge"})
     await _request(client, "POST", "/services", {"name": "web", "network_name": "net"})
     for number in range(ROUNDS):
-        trace.take()
-        with trace.profiled():
-            await _request(client, "POST", "/services/web/backend", {"container_id": f"c{number}"})
-        joins.append(trace.take())
-        with trace.profiled():
-            await _request(client, "DELETE", f"/services/web/backend/c{number}")
-        leaves.append(trace.take())
-    return _least(joins), _least(leaves)
+        first, further = f"first{number}", f"further{number}"
+        requests = (("POST", first), ("POST", further), ("DELETE", further), ("DELETE", first))
+        for kind, (method, container) in zip(KINDS, requests, strict=True):
+            trace.take()
+            with trace.profiled():
+                await _backend(client, method, container)
+            found[kind].append(trace.take())
+    return {kind: _least(hops) for kind, hops in found.items()}
+
+
+async def _backend(client: httpx.AsyncClient, method: str, container: str) -> None:
+    if method == "POST":
+        await _request(client, method, "/services/web/backend", {"container_id": container})
+    else:
+        await _request(client, method, f"/services/web/backend/{container}")
 
 
 async def _request(client: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None = None) -> None:
@@ -142,17 +152,17 @@ def _least(found: list[Hops]) -> Hops:
     return Hops(*(min(counts) for counts in zip(*found, strict=True)))
 
 
-def count() -> tuple[Hops, Hops]:
-    """Return the hops of a join and of the leave after it."""
+def count() -> dict[str, Hops]:
+    """Return the hops of each of the kinds."""
     with TemporaryDirectory() as folder:
         return asyncio.run(_hops(folder))
 
 
 def measure(_: Counts) -> Section:
-    """Return the counts of a join and of a leave."""
+    """Return the counts of all kinds."""
     figures = [
         Figure(f"{what}, {name.replace('jobs', 'jobs on worker threads')}", value, "")
-        for what, hops in zip(("join", "leave"), count(), strict=True)
+        for what, hops in count().items()
         for name, value in hops._asdict().items()
     ]
     return Section("Hops", tuple(figures), ("Counted over the kernel and the store in memory.",))

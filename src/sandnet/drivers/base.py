@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from sandnet.firewall.base import Fault, RunWith
+from sandnet.firewall.base import Fault, RunBetween, RunWith
 from sandnet.kernel.types import Link, NamespaceState, Port, Veth
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
@@ -131,6 +131,21 @@ class LoadBalancing(Protocol):
 
     async def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
         """Spread new flows over these backends; see :meth:`sandnet.firewall.packet_filter.PacketFilter.balance`."""
+        ...
+
+    async def join_backend(
+        self, net: Network, ep: Endpoint, att: Attachment, backends: Sequence[Attachment], set_up: RunBetween[T]
+    ) -> T:
+        """Do as :meth:`Driver.join`; the second step of ``set_up`` is :meth:`balance` over these backends."""
+        ...
+
+    async def leave_backend(
+        self, net: Network, ep: Endpoint, att: Attachment, backends: Sequence[Attachment], tear_down: RunBetween[None]
+    ) -> None:
+        """Do as :meth:`Driver.leave`; the first step of ``tear_down`` is :meth:`balance` over the remaining backends.
+
+        A refusal of that step is logged, and the rest is done.
+        """
         ...
 
 

@@ -16,6 +16,8 @@ RunWith = Callable[[Step], Awaitable[T]]
 
 One job for both saves a switch of threads. What the step raises, the function raises.
 """
+RunBetween = Callable[[Step, Step], Awaitable[T]]
+"""The same with two steps: the first one begins the job, the second one ends it."""
 
 
 def no_step() -> None:

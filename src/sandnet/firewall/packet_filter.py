@@ -10,19 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TypeVar
 
 from sandnet.errors import Error
 from sandnet.firewall import inet_table
 from sandnet.firewall.antispoofing import AntiSpoofing
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
-from sandnet.firewall.base import Fault, RunWith, StateOf, no_step
+from sandnet.firewall.base import EndpointState, Fault, RunBetween, RunWith, StateOf, no_step
 from sandnet.firewall.filter_changes import FilterChanges, planning
 from sandnet.firewall.flow_limits import usual_max_flows
 from sandnet.firewall.inet_table import HostState
 from sandnet.firewall.masquerade_sources import RouteSources
 from sandnet.firewall.published_ports import published
 from sandnet.firewall.ruleset.elements import BRIDGE, INET, Element, by_set
+from sandnet.firewall.ruleset.planned_change import NO_CHANGE, AttemptedChange
 from sandnet.firewall.ruleset.tables import no_table
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.firewall.ruleset_reconciler import RulesetReconciler
@@ -215,20 +217,39 @@ class PacketFilter:
         By then no flow to an earlier holder of its addresses is tracked. If all rules had to be written again,
         ``set_up`` runs a second time, without a step.
         """
+        return await self.allow_backend(net, ep, att, (), lambda step, _: set_up(step))
+
+    async def allow_backend(
+        self, net: Network, ep: Endpoint, att: Attachment, backends: Sequence[Attachment], set_up: RunBetween[T]
+    ) -> T:
+        """Do as :meth:`allow_port`, and end the job with :meth:`balance` over these backends, if there are any."""
         await self._balancer.complete(att)
         results: list[T] = []
         async with self.changing() as changes:
-            results.append(await set_up(changes.port_changes(net, ep, att).apply))
-        return results[0] if results else await set_up(no_step)
+            port = changes.port_changes(net, ep, att)
+            spread = changes.balance_changes(ep, backends) if backends else NO_CHANGE
+            results.append(await set_up(port.apply, spread.apply))
+        return results[0] if results else await set_up(no_step, no_step)
 
     async def remove_ports(self, host_links: Sequence[str], tear_down: RunWith[None]) -> None:
         """Remove the anti-spoofing elements of these ports, at the end of the job that sets them down.
 
         Elements that stay when the kernel refuses name ports that never exist again; the next repair removes them.
         """
+        await self.remove_backends(host_links, None, lambda _, step: tear_down(step))
+
+    async def remove_backends(
+        self, host_links: Sequence[str], remaining: EndpointState | None, tear_down: RunBetween[None]
+    ) -> None:
+        """Do as :meth:`remove_ports`, and begin the job with :meth:`balance` over the remaining backends.
+
+        If the kernel refuses that, the job goes on. The next change of the service starts from what the kernel has.
+        """
         try:
             async with self.changing() as changes:
-                await tear_down(changes.port_removals(host_links).try_apply)
+                spread = AttemptedChange(changes.balance_changes(*remaining) if remaining else NO_CHANGE)
+                removal = changes.port_removals(host_links)
+                await tear_down(spread.attempt, partial(spread.then, removal.try_apply))
         except Error as failure:
             if failure.code != RULES_MISSING:
                 raise

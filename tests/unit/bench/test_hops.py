@@ -1,4 +1,4 @@
-"""The hops of a join and a leave: jobs and commits may only fall, files have a little room."""
+"""The hops of joins and leaves: jobs and commits may only fall, files have a little room."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from bench.hops import Hops, count
 MOST = {
     "join": Hops(files=70, jobs=2, commits=2),
     "leave": Hops(files=55, jobs=1, commits=2),
+    "join of a further backend": Hops(files=80, jobs=2, commits=2),
+    "leave of a further backend": Hops(files=65, jobs=1, commits=2),
 }
 
 
 @pytest.fixture(scope="module")
 def counted() -> dict[str, Hops]:
-    return dict(zip(("join", "leave"), count(), strict=True))
+    return count()
 
 
 @pytest.mark.parametrize("what", MOST)

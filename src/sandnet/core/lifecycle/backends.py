@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from sandnet.core.runtime.context import Context
 from sandnet.drivers.base import LoadBalancing
 from sandnet.errors import Error, Kind, not_found
-from sandnet.firewall.base import Step
+from sandnet.firewall.base import RunBetween, Step, no_step
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Veth
 from sandnet.model import Attachment, Endpoint, Network, Phase
 from sandnet.model.link_alias import attachment_alias
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
 class Backends:
-    """The attachments of one endpoint, together. :meth:`rebalance` and :meth:`fail_over` need its lock held."""
+    """The attachments of one endpoint, together. :meth:`set_health` takes its lock, others need it held."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -32,18 +35,35 @@ class Backends:
         found = self._records.attachments_of_endpoint(endpoint.id)
         return [attachment for attachment in found if attachment.phase is Phase.READY]
 
-    async def rebalance(self, network: Network, endpoint: Endpoint, *also: Attachment) -> None:
-        """Make the driver distribute new flows over the ready backends and ``also``."""
-        backends = [*self.ready(endpoint), *also]
+    async def rebalance(self, network: Network, endpoint: Endpoint) -> None:
+        """Make the driver distribute new flows over the ready backends."""
         driver = self._context.drivers[network.driver]
         if isinstance(driver, LoadBalancing):
-            await driver.balance(network, endpoint, backends)
+            await driver.balance(network, endpoint, self.ready(endpoint))
+
+    async def join(self, network: Network, endpoint: Endpoint, attachment: Attachment, job: Callable[[Step], T]) -> T:
+        """Run the job that sets the attachment up; beside other backends, it gets its part of new flows after that."""
+        driver, others, run = self._context.driver(network.driver), self.ready(endpoint), self._context.workers.run
+        if others and isinstance(driver, LoadBalancing):
+            backends = [*others, attachment]
+            return await driver.join_backend(
+                network, endpoint, attachment, backends, lambda first, last: run(_run_between, first, job, last)
+            )
+        return await driver.join(network, endpoint, attachment, lambda step: run(job, step))
+
+    async def leave(self, network: Network, leaving: Attachment, tear_down: RunBetween[None]) -> None:
+        """Run the job that removes the attachment; the remaining backends get its part of new flows before."""
+        driver = self._context.drivers[network.driver]
+        endpoint = self._records.endpoint(leaving.endpoint_id)
+        if endpoint and isinstance(driver, LoadBalancing):
+            await driver.leave_backend(network, endpoint, leaving, self.ready(endpoint), tear_down)
+        else:
+            await driver.leave(network, [leaving], lambda step: tear_down(no_step, step))
 
     async def fail_over(self, network: Network, endpoint: Endpoint, leaving: Attachment) -> None:
-        """Move the address and new flows from ``leaving`` to other backends, before it is removed."""
+        """Move the endpoint's address from ``leaving`` to another backend, before it is removed."""
         if leaving.holder:
             await self._promote_one(network, endpoint)
-        await self.rebalance(network, endpoint)
 
     async def change(
         self, endpoint: Endpoint, container_id: str, *, drained: bool | None = None, weight: int | None = None
@@ -105,7 +125,7 @@ class Backends:
         sandbox = self._records.sandbox(successor.container_id)
         successor = replace(successor, holder=True)
         driver = self._context.drivers[network.driver]
-        job: Callable[[Step], None] = _run_step
+        job: Callable[[Step], None] = _run
         veth = driver.link(network, endpoint, successor)
         if sandbox and veth:
             veth = veth._replace(alias=attachment_alias(endpoint, sandbox, successor))
@@ -119,5 +139,11 @@ def _plug(kernel: Kernel, key: str, veth: Veth, step: Step) -> None:
     kernel.links.plug(key, veth)
 
 
-def _run_step(step: Step) -> None:
+def _run(step: Step) -> None:
     step()
+
+
+def _run_between(first: Step, job: Callable[[Step], T], last: Step) -> T:
+    result = job(first)
+    last()
+    return result

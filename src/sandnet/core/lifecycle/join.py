@@ -30,7 +30,7 @@ from sandnet.core.lifecycle.sandbox_setup import identified, set_up, set_up_exte
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import alongside, roll_back
 from sandnet.errors import Error, invalid
-from sandnet.firewall.base import RunWith, Step
+from sandnet.firewall.base import Step
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
 from sandnet.kernel.types import PreparedSandbox, Veth
 from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Origin, Phase, Process, Sandbox
@@ -172,7 +172,8 @@ class Joins:
     async def ensure(self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> None:
         """Set up an attachment again, by the same steps that made it."""
         job = self._set_up_job(network, endpoint, sandbox, attachment)
-        after = await self._context.driver(network.driver).join(network, endpoint, attachment, self._runner(job))
+        driver, run = self._context.driver(network.driver), self._context.workers.run
+        after = await driver.join(network, endpoint, attachment, lambda step: run(job, step))
         if after != sandbox:
             await self._records.commit(put=[after])
 
@@ -253,23 +254,17 @@ class Joins:
         job: Callable[[Step], Sandbox],
     ) -> Sandbox:
         """Run the job that sets up the sandbox, while the resolver learns the names; then record success."""
-        driver = self._context.driver(network.driver)
         naming = self._context.resolver_sync
         early = not naming.needs_namespace(sandbox)
         async with alongside(naming.attachment_added(sandbox, attachment)) if early else nullcontext():
-            sandbox = await driver.join(network, endpoint, attachment, self._runner(job))
+            sandbox = await self._backends.join(network, endpoint, attachment, job)
             if not early:
                 await naming.attachment_added(sandbox, attachment)
-            if self._backends.ready(endpoint):
-                await self._backends.rebalance(network, endpoint, attachment)
             sandbox = self._parents.with_pending(replace(sandbox, phase=Phase.READY), network, spec.parent_updates)
             # an orphaned endpoint has a container again
             found = [replace(endpoint, orphaned=False)] if endpoint.orphaned else []
             await self._records.commit(put=[sandbox, replace(attachment, phase=Phase.READY), *found])
         return sandbox
-
-    def _runner(self, job: Callable[[Step], Sandbox]) -> RunWith[Sandbox]:
-        return lambda step: self._context.workers.run(job, step)
 
     async def _roll_back(self, endpoint: Endpoint, spec: JoinSpec, known: Sandbox | None) -> None:
         await roll_back(f"join of {spec.container_id}", self._undo(endpoint.id, spec.container_id, known))

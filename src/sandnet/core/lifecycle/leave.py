@@ -18,7 +18,7 @@ from sandnet.core.lifecycle.sandbox_setup import Failures, detach_link, raise_in
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import alongside
 from sandnet.errors import Error
-from sandnet.firewall.base import RunWith, Step, no_step
+from sandnet.firewall.base import RunBetween, Step, no_step
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase, Sandbox
 
 _log = logging.getLogger(__name__)
@@ -48,11 +48,13 @@ class Leaves:
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         async with alongside(self._context.resolver_sync.attachments_removed([attachment])):
             if network and endpoint:
-                await self._fail_over(network, endpoint, attachment)
+                await self._backends.fail_over(network, endpoint, attachment)
             if sandbox and last:
                 await self._remove(sandbox, attachment)
             elif sandbox:
                 await self._unplug(sandbox, attachment)
+            elif network and endpoint:
+                await self._rebalance(network, endpoint, attachment)
         await self._records.commit(delete=[attachment, sandbox] if sandbox and last else [attachment])
         if sandbox and not last:
             await self._refresh_files(sandbox)
@@ -73,9 +75,9 @@ class Leaves:
         if attachment.leased:
             self._context.leases.release(network, attachment.address, attachment.address_ipv6)
 
-    async def _fail_over(self, network: Network, endpoint: Endpoint, attachment: Attachment) -> None:
+    async def _rebalance(self, network: Network, endpoint: Endpoint, attachment: Attachment) -> None:
         try:
-            await self._backends.fail_over(network, endpoint, attachment)
+            await self._backends.rebalance(network, endpoint)
         except Error as failure:  # the backend is removed nevertheless; the next change of the service repairs the rest
             _log.warning("service %s still knows %s: %s", endpoint.name, attachment.container_id, failure)
 
@@ -92,22 +94,24 @@ class Leaves:
         job = partial(detach_link, self._context.kernel, sandbox, attachment, shared, routes)
         await self._leave(attachment, partial(self._run, f"leave of {sandbox.container_id}", sandbox, job))
 
-    async def _leave(self, attachment: Attachment | None, tear_down: RunWith[None]) -> None:
+    async def _leave(self, attachment: Attachment | None, tear_down: RunBetween[None]) -> None:
         network = self._records.network(attachment.network_id) if attachment else None
         if network and attachment:
             if not attachment.leased and len(self._records.attachments_of_endpoint(attachment.endpoint_id)) > 1:
                 attachment = replace(attachment, address=None, address_ipv6=None)  # the next holder has them
-            await self._context.drivers[network.driver].leave(network, [attachment], tear_down)
+            await self._backends.leave(network, attachment, tear_down)
         else:
-            await tear_down(no_step)
+            await tear_down(no_step, no_step)
 
-    async def _run(self, what: str, sandbox: Sandbox, job: partial[Failures], step: Step) -> None:
-        """Run a teardown, and the driver's step if it is complete: until then the driver filters what the port sends.
+    async def _run(self, what: str, sandbox: Sandbox, job: partial[Failures], first: Step, last: Step) -> None:
+        """Run a teardown between the driver's steps.
+
+        The last step is left out if the teardown is not complete: until then the driver filters what the port sends.
 
         Raises:
             Error: all failures.
         """
-        failures = await self._context.workers.run(_run_all, job, step)
+        failures = await self._context.workers.run(_run_all, job, first, last)
         self._context.link_reaper.schedule(sandbox.container_id)
         raise_incomplete(what, failures)
 
@@ -129,8 +133,9 @@ class Leaves:
         return [interface for interface in (endpoint.address, endpoint.address_ipv6) if interface]
 
 
-def _run_all(teardown: partial[Failures], step: Step) -> Failures:
+def _run_all(teardown: partial[Failures], first: Step, last: Step) -> Failures:
+    first()
     failures = teardown()
     if not failures:
-        step()
+        last()
     return failures

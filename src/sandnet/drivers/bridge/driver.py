@@ -17,7 +17,7 @@ from sandnet.drivers.bridge.checks import check_link, check_link_unclaimed, chec
 from sandnet.drivers.bridge.network_record import network_from_alias
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.errors import Error, Kind, invalid
-from sandnet.firewall.base import Fault, RunWith, Step
+from sandnet.firewall.base import EndpointState, Fault, RunBetween, RunWith, Step
 from sandnet.firewall.egress import refuse_egress
 from sandnet.ipam.subnet_plan import SubnetIndex, addresses, plan_ipv4, plan_ipv6, refuse_overlap, subnet4
 from sandnet.kernel.base import Kernel
@@ -235,6 +235,12 @@ class BridgeDriver:
         """Set what the port may send before the port exists."""
         return await self._packet_filter.allow_port(net, ep, att, set_up)
 
+    async def join_backend(
+        self, net: Network, ep: Endpoint, att: Attachment, backends: Sequence[Attachment], set_up: RunBetween[T]
+    ) -> T:
+        """Do as :meth:`join`, and spread flows over backends; see :class:`LoadBalancing`."""
+        return await self._packet_filter.allow_backend(net, ep, att, backends, set_up)
+
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
         """Return a veth pair between the bridge and the sandbox; beside its own address it may have the endpoint's."""
         return Veth(
@@ -256,12 +262,23 @@ class BridgeDriver:
 
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
         """Remove the anti-spoofing elements of their ports and the host's neighbour entries, once these are down."""
+        await self._leave(net, gone, lambda _, step: tear_down(step), None)
+
+    async def leave_backend(
+        self, net: Network, ep: Endpoint, att: Attachment, backends: Sequence[Attachment], tear_down: RunBetween[None]
+    ) -> None:
+        """Do as :meth:`leave`, and spread flows over the remaining backends; see :class:`LoadBalancing`."""
+        await self._leave(net, [att], tear_down, EndpointState(ep, backends))
+
+    async def _leave(
+        self, net: Network, gone: Sequence[Attachment], tear_down: RunBetween[None], remaining: EndpointState | None
+    ) -> None:
         addresses = [own.ip for each in gone for own in (each.address, each.address_ipv6) if own]
 
-        async def run(step: Step) -> None:
-            await tear_down(partial(self._forget, net, addresses, step))
+        async def run(first: Step, last: Step) -> None:
+            await tear_down(first, partial(self._forget, net, addresses, last))
 
-        await self._packet_filter.remove_ports([attachment.host_link for attachment in gone], run)
+        await self._packet_filter.remove_backends([attachment.host_link for attachment in gone], remaining, run)
 
     def _forget(self, net: Network, addresses: Sequence[Address], step: Step) -> None:
         try:

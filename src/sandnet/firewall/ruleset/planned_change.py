@@ -100,5 +100,36 @@ class PlannedChange:
             self._end()
 
 
+class AttemptedChange:
+    """A change at the beginning of a job that goes on when the kernel refuses it; memory is set back then.
+
+    Args:
+        change: the plan.
+    """
+
+    def __init__(self, change: PlannedChange) -> None:
+        self._change = change
+        self._lost: Error | None = None
+
+    def attempt(self) -> None:
+        """Apply the change; a refusal is logged."""
+        try:
+            self._change.apply()
+        except Error as failure:
+            if failure.code == RULES_MISSING:
+                self._lost = failure
+            _log.warning("the packet filter still spreads flows over backends that leave: %s", failure)
+
+    def then(self, step: Callable[[], None]) -> None:
+        """Run the step.
+
+        Raises:
+            Error: the kernel had lost the tables at the attempt; or as the step itself.
+        """
+        step()
+        if self._lost:
+            raise self._lost
+
+
 NO_CHANGE = PlannedChange(None, Difference({}, {}))
 """The plan for what the kernel has already."""

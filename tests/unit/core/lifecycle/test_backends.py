@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from sandnet.errors import Error, Kind
+from sandnet.firewall.ruleset.elements import BRIDGE
+from sandnet.kernel.nft_types import mac_address
 from sandnet.model import Endpoint, JoinSpec
 from tests.support.core_in_process import CoreInProcess
 
@@ -17,6 +19,15 @@ async def _service(rig: CoreInProcess, backends: int) -> Endpoint:
     for number in range(backends):
         await rig.controller.services.attach("web", JoinSpec(container_id=f"c{number}"))
     return service
+
+
+def _macs(rig: CoreInProcess, service: Endpoint) -> set[bytes]:
+    return {mac_address(backend.mac) for backend in rig.controller.services.backends(service)}
+
+
+def _served(rig: CoreInProcess) -> set[bytes]:
+    """Return the MACs to which the packet filter sends flows of services."""
+    return {key[8:14] for key in rig.kernel.firewall.tables[BRIDGE]["live4"]}
 
 
 async def test_backends_have_addresses_and_one_holds_the_service_ip(rig: CoreInProcess) -> None:
@@ -92,3 +103,42 @@ async def test_backend_of_an_exited_sandbox_is_replaced_at_start(rig: CoreInProc
     rig.kernel.namespaces.release(rig.controller.sandboxes.find("c0").key)
     await rig.start()
     assert [(b.container_id, b.holder) for b in rig.controller.services.backends(service)] == [("c1", True)]
+
+
+async def test_backend_leaves_although_the_filter_refuses_to_rebalance(rig: CoreInProcess) -> None:
+    service = await _service(rig, 3)
+    rig.kernel.fail_on("firewall.change", Error(Kind.UNAVAILABLE, "no memory"))
+    await rig.controller.services.detach("web", "c2")
+    assert [each.container_id for each in rig.controller.services.backends(service)] == ["c0", "c1"]
+    assert len(_served(rig)) == 3
+    await rig.controller.services.attach("web", JoinSpec(container_id="c9"))  # starts from what the kernel has
+    assert _served(rig) == _macs(rig, service)
+
+
+async def test_leave_with_lost_tables_writes_them_without_the_backend(rig: CoreInProcess) -> None:
+    service = await _service(rig, 3)
+    rig.kernel.firewall.apply(f"delete table {BRIDGE}")
+    await rig.controller.services.detach("web", "c2")
+    assert _served(rig) == _macs(rig, service)
+    assert len(_served(rig)) == 2
+
+
+async def test_attach_with_lost_tables_writes_them_with_the_backend(rig: CoreInProcess) -> None:
+    service = await _service(rig, 2)
+    rig.kernel.firewall.apply(f"delete table {BRIDGE}")
+    await rig.controller.services.attach("web", JoinSpec(container_id="c2"))
+    assert _served(rig) == _macs(rig, service)
+    assert len(_served(rig)) == 3
+
+
+async def test_refused_spread_rolls_the_attach_back(rig: CoreInProcess) -> None:
+    service = await _service(rig, 2)
+    rig.kernel.fail_on(
+        "firewall.change", Error(Kind.UNAVAILABLE, "no memory"), after=1
+    )  # the change of the port succeeds
+    with pytest.raises(Error, match="no memory"):
+        await rig.controller.services.attach("web", JoinSpec(container_id="c2"))
+    assert [each.container_id for each in rig.controller.services.backends(service)] == ["c0", "c1"]
+    assert _served(rig) == _macs(rig, service)
+    await rig.controller.services.attach("web", JoinSpec(container_id="c2"))
+    assert len(_served(rig)) == 3
