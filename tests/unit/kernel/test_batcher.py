@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Set
 
 import pytest
 
-from sandnet.kernel.batcher import Batcher
+from sandnet.kernel.batcher import LONGEST_PAUSE, Batcher
 
 
 class Work:
@@ -83,3 +84,33 @@ async def test_empty_request_starts_no_round() -> None:
     work.rounds.add([])
     await work.rounds.wait()
     assert not work.begun.is_set()
+
+
+async def test_caller_that_waits_ends_the_gathering() -> None:
+    done: list[set[str]] = []
+
+    async def work(items: Set[str]) -> None:
+        done.append({*items})
+
+    rounds = Batcher[str](work, pause=3600)
+    rounds.add(["a", "b"])
+    await asyncio.wait_for(rounds.wait(lambda pending: "a" in pending), 20)
+    assert done == [{"a", "b"}]
+
+
+async def test_long_batches_are_followed_by_longer_pauses() -> None:
+    begins: list[float] = []
+    ends: list[float] = []
+
+    async def work(_: Set[str]) -> None:
+        begins.append(time.monotonic())
+        await asyncio.sleep(0.02)
+        if len(begins) == 1:
+            rounds.add(["b"])
+        ends.append(time.monotonic())
+
+    rounds = Batcher[str](work, pause=0, share=0.1)
+    rounds.add(["a"])
+    assert rounds._task
+    await asyncio.wait_for(rounds._task, 20)
+    assert begins[1] - ends[0] >= min(8 * (ends[0] - begins[0]), 0.9 * LONGEST_PAUSE)
