@@ -12,6 +12,8 @@ from sandnet.errors import Error, Kind
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
 from sandnet.kernel.observation import ProcessHandle
 from sandnet.kernel.types import Bridge, DefaultRoute, Elements, ElementSet, NamespaceState, PreparedSandbox, Veth
+from sandnet.model.link_names import bridge_mac
+from sandnet.model.tap import TapOptions
 from tests.support.kernel_cases import SANDBOXES, KernelCase
 from tests.support.network_host import eventually
 
@@ -48,6 +50,30 @@ def plugged(case: KernelCase, veth: Veth = VETH) -> None:
     case.kernel.links.ensure_bridge(BRIDGE)
     case.kernel.namespaces.make(KEY)
     case.kernel.links.plug(KEY, veth)
+
+
+def test_a_tap_is_made_once_kept_and_retired(case: KernelCase) -> None:
+    case.kernel.links.ensure_bridge(BRIDGE)
+    tap = VETH._replace(tap=TapOptions(), alias="sandnet1 end")
+    for _ in range(2):
+        case.kernel.links.plug_tap(tap)
+    found = case.kernel.links.find("snv0")
+    assert found
+    assert (found.kind, found.up, found.mac, found.alias) == ("tun", True, bridge_mac("snv0"), "sandnet1 end")
+    assert ports(case, "snb0") == 1
+    case.kernel.links.retire(["snv0"])
+    case.kernel.links.reap()
+    assert case.kernel.links.find("snv0") is None
+
+
+def test_a_tap_needs_a_bridge_and_a_free_name(case: KernelCase) -> None:
+    tap = VETH._replace(tap=TapOptions())
+    with refused(Kind.NOT_FOUND):
+        case.kernel.links.plug_tap(tap)
+    case.kernel.links.ensure_bridge(BRIDGE)
+    case.add_link("snv0")
+    with refused(Kind.CONFLICT):
+        case.kernel.links.plug_tap(tap)
 
 
 def test_forgetting_absent_bridges_and_addresses_is_success(case: KernelCase) -> None:

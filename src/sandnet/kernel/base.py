@@ -129,6 +129,17 @@ class Links(Protocol):
         """
         ...
 
+    def plug_tap(self, veth: Veth) -> None:
+        """Ensure a tap (``veth.tap``) that is on the bridge and up. It stays when the daemon ends.
+
+        A tap that exists keeps its owner: an emulator may have it open.
+
+        Raises:
+            Error: ``NOT_FOUND`` the bridge does not exist; ``UNAVAILABLE`` with code ``no_taps`` the kernel makes none;
+                ``EXHAUSTED`` as :meth:`plug`; ``CONFLICT`` a link of that name is no tap.
+        """
+        ...
+
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Remove service addresses from ``lo`` in the namespace pinned at ``namespace``.
 

@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final, NamedTuple
 
 from sandnet.model.address import Address, Interface, Prefix
+from sandnet.model.tap import TapOptions
 
 PackedPrefix = tuple[bytes, int]
 """An address or a prefix in network order, and its length."""
@@ -259,6 +260,9 @@ class Veth(NamedTuple):
     """The bridge's own addresses: the sandbox keeps a neighbour entry for each, however full the kernel's table is."""
     bridge_mac: str = ""
     """The bridge's MAC; empty: it may change, and the kernel finds it out."""
+    tap: TapOptions | None = None
+    """The link is a tap of these options, named ``host_link``, instead of a pair. ``mac`` and the addresses are the
+    guest's, which sets them itself."""
 
 
 class DefaultRoute(NamedTuple):
@@ -356,7 +360,7 @@ DELETING: Final = 0x736E0002
 
 
 PORTS: Final = 0x736E0003
-"""Link group of the host ends of pairs: it identifies them under any name."""
+"""Link group of the host ends of pairs, and of taps: it identifies them under any name."""
 
 
 PREPARED: Final = 0x736E0004

@@ -23,6 +23,7 @@ from sandnet.model.link_names import LINK_NAME
 from sandnet.model.network import Network
 from sandnet.model.ports import PROTOCOL_NAMES, ExposedPort
 from sandnet.model.sandbox import KEY_LENGTH, Attachment, Origin, Sandbox
+from sandnet.model.tap import TapOptions
 
 LIMIT: Final = 255
 """Bytes (``IFALIASZ`` - 1, ``linux/if.h``)."""
@@ -75,12 +76,13 @@ class AttachmentAlias(NamedTuple):
     flags: str
     """``j`` the namespace was joined; ``u`` its ``lo`` was up; ``l`` the address is a separate lease; ``n`` the
     attachment does not hold the endpoint's address; ``d`` drained; ``r`` the sandbox is removed when its processes have
-    exited; ``e`` a container engine has the namespace; ``o`` the endpoint is deleted with its last container."""
+    exited; ``e`` a container engine has the namespace; ``o`` the endpoint is deleted with its last container; ``t`` the
+    link is a tap."""
     values: Mapping[str, str]
     """``4`` and ``6`` the interface's addresses; ``a`` and ``b`` the endpoint's, if they differ; ``m`` the MAC, if not
     derived from the address; ``k`` the name in the sandbox directory, if it is not derived from the container's id;
-    ``q`` the process in the join request and its start time; ``w`` weight; ``p`` gateway priority; ``s`` the creation
-    time in seconds since the epoch."""
+    ``t`` the owner, group and options of a tap; ``q`` the process in the join request and its start time; ``w`` weight;
+    ``p`` gateway priority; ``s`` the creation time in seconds since the epoch."""
     whole: bool
 
     @property
@@ -129,6 +131,7 @@ def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachmen
         "r": sandbox.auto_remove,
         "e": sandbox.origin is Origin.EXTERNAL,
         "o": bool(endpoint.owner),
+        "t": attachment.tap is not None,
     }
     flags = "".join(letter for letter, is_so in found.items() if is_so)
     own, own6 = attachment.address, attachment.address_ipv6
@@ -141,6 +144,7 @@ def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachmen
         ("k", key if key != sandbox.container_id[:KEY_LENGTH] else None),
         ("a", endpoint.address.ip if endpoint.address and endpoint.address != own else None),
         ("b", endpoint.address_ipv6.ip if endpoint.address_ipv6 and endpoint.address_ipv6 != own6 else None),
+        ("t", _tap(attachment.tap) if attachment.tap else None),
         ("q", f"{sandbox.process.pid}:{sandbox.process.started}" if sandbox.process else None),
         ("w", attachment.weight if attachment.weight != 1 else None),
         ("p", attachment.gateway_priority or None),
@@ -166,6 +170,12 @@ def read_alias(text: str) -> NetworkAlias | AttachmentAlias | None:
             alias = AttachmentAlias(found, name, container, interface, flags, values, _CUT not in rest)
             return alias if found and KEY_NAME.fullmatch(alias.key) else None
     return None
+
+
+def _tap(tap: TapOptions) -> str:
+    """Encode the options of a tap: owner, group, queues, and a letter for each other one that is not the usual."""
+    flags = (("v", tap.vhost), ("o", not tap.offload))
+    return f"{tap.owner}:{tap.group}:{tap.queues}:{''.join(letter for letter, is_so in flags if is_so)}"
 
 
 def _host_access(requested: bool | tuple[ExposedPort, ...] | None) -> str | None:

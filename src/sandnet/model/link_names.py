@@ -7,13 +7,15 @@ import re
 from ipaddress import IPv6Interface
 from typing import Final
 
+from sandnet.model.tap import TAP_KIND
+
 BRIDGE_LINK_LOCAL: Final = IPv6Interface("fe80::1/64")
 """Link-local address of a bridge with IPv6, usable at once. An address that the kernel assigns is tentative for 2 s.
 During that time the host could not solicit a neighbour (RFC 4861, 7.2.2 requires a link-local source)."""
 
 
 def bridge_mac(name: str) -> str:
-    """Return the locally administered MAC of a bridge, derived from its name.
+    """Return the locally administered MAC of a bridge, or of a tap on the host, derived from its name.
 
     By default a bridge takes the lowest MAC among its ports. Then neighbours would have to learn its MAC again whenever
     a sandbox is added or removed.
@@ -24,7 +26,7 @@ def bridge_mac(name: str) -> str:
 
 _BRIDGE: Final = "snb"
 PORT_PREFIX: Final = "snv"
-"""Beginning of the names of ports: the host ends of veth pairs."""
+"""Beginning of the names of ports: the host ends of veth pairs, and taps."""
 OWN_PREFIXES: Final = (_BRIDGE, PORT_PREFIX)
 _OUTSIDE: Final = "sne"
 _DIGITS: Final = 10
@@ -32,6 +34,7 @@ _DIGITS: Final = 10
 OUR_LINKS: Final = {
     "bridge": re.compile(rf"{_BRIDGE}[0-9a-f]{{{_DIGITS}}}"),
     "veth": re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
+    TAP_KIND: re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
 }
 """Patterns of the names of our links, by kind. A link with the same prefix and another name is not ours."""
 OWN_LINK: Final = re.compile(
@@ -53,5 +56,5 @@ def outer_name(host_link: str) -> str:
 
 
 def port_name(identity: str) -> str:
-    """Return the name of the host end of a veth pair, from a fresh random id."""
+    """Return the name of the host end of a veth pair, or of a tap, from a fresh random id."""
     return PORT_PREFIX + identity[:_DIGITS]

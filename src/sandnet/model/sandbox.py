@@ -11,6 +11,7 @@ import msgspec
 from sandnet.model.address import Address
 from sandnet.model.network import Phase
 from sandnet.model.process import Process
+from sandnet.model.tap import TapOptions
 
 KEY_LENGTH: Final = 12
 """Characters of a container id in its sandbox key, as in the reference."""
@@ -30,6 +31,9 @@ class Origin(StrEnum):
     EXTERNAL = "external"
     """A namespace that a container engine creates and configures, often after the join. The engine moves the inner end
     of each link into it. Nothing in it is changed, and the daemon writes no files for it."""
+    GUEST = "guest"
+    """No namespace: the network stack is a virtual machine's. Each of its links is a tap on the host, which an emulator
+    opens. Nothing is pinned at the key, and the daemon writes no files for it."""
 
 
 class HostEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,9 +103,16 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     namespace any more."""
 
     @property
+    def is_outside(self) -> bool:
+        """Whether the daemon sets up nothing but the host's ends of its links: it enters no namespace, and writes no
+        hosts and resolv.conf files.
+        """
+        return self.origin in (Origin.EXTERNAL, Origin.GUEST)
+
+    @property
     def has_files(self) -> bool:
         """Whether the daemon writes its hosts and resolv.conf files."""
-        return self.origin is not Origin.EXTERNAL
+        return not self.is_outside
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +128,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """Name inside the sandbox (``eth0``…); empty for drivers without links. In an external namespace the engine chooses
     another name, and this is the one that the inner end has on the host (``sne`` and ten hex digits)."""
     host_link: str = ""
-    """Name of the veth end on the host (``snv`` and ten hex digits)."""
+    """Name of the veth end, or of the tap, on the host (``snv`` and ten hex digits)."""
     address: IPv4Interface | None = None
     address_ipv6: IPv6Interface | None = None
     """Address of the interface: the endpoint's, unless another backend had it when this one was attached."""
@@ -135,6 +146,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """Result of its last probes; true without a probe."""
     aliases: tuple[str, ...] = ()
     """Names of the endpoint that resolve only in this sandbox."""
+    tap: TapOptions | None = None
+    """The link is a tap, and ``interface`` is the name that the guest is advised to give its interface."""
 
 
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,5 +189,7 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Process whose exit is the container's, if it is not ``pid``."""
     end_process: bool = False
     """Whether to end the process of ``watch_pid`` when everything is removed."""
+    tap: TapOptions | None = None
+    """The container is a virtual machine, and gets a tap."""
     auto_remove: bool | None = None
     """Whether to remove the sandbox when its container has exited; ``None``: if a process is given, else unchanged."""

@@ -12,6 +12,7 @@ from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, I
 from sandnet.kernel.types import PREPARED, RETIRED, Bridge, DefaultRoute, Link, Port, PreparedSandbox, Veth
 from sandnet.model.address import Address, Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
+from sandnet.model.tap import TAP_KIND
 
 MAX_PORTS: Final = 1023
 
@@ -136,6 +137,31 @@ class FakeLinks:
             self.add(veth.host_link, "veth")
         host = self.present[veth.host_link]
         self.present[veth.host_link] = host._replace(master=bridge.ifindex, up=True, alias=veth.alias or host.alias)
+        self.options[veth.host_link] = veth
+
+    @recorded
+    def plug_tap(self, veth: Veth) -> None:
+        """Ensure the tap."""
+        bridge, host = self._bridge(veth.bridge), self.present.get(veth.host_link)
+        if host and veth.host_link in self.retired:
+            self._reap()
+            host = None
+        if host and host.kind != TAP_KIND:
+            raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no tap")
+        if host is None:
+            if self._count_ports(bridge) >= MAX_PORTS:
+                self._reap()
+            if self._count_ports(bridge) >= MAX_PORTS:
+                raise _full(veth)
+            self.add(veth.host_link, TAP_KIND)
+        host = self.present[veth.host_link]
+        self.present[veth.host_link] = host._replace(
+            master=bridge.ifindex,
+            up=True,
+            mtu=veth.mtu or host.mtu,
+            mac=bridge_mac(veth.host_link),
+            alias=veth.alias or host.alias,
+        )
         self.options[veth.host_link] = veth
 
     @recorded

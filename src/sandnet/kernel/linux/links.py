@@ -20,8 +20,9 @@ from sandnet.kernel.linux.raw_frames.gratuitous_arp import DELAYS, Announcer, Cl
 from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
 from sandnet.kernel.linux.service_addresses import await_route, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
+from sandnet.kernel.linux.taps.tap_link import plug_tap
 from sandnet.kernel.netlink.neighbours import announce_own, forgetting, keep_neighbour
-from sandnet.kernel.netlink.outside_link import plug_outside
+from sandnet.kernel.netlink.outside_link import full, plug_outside
 from sandnet.kernel.netlink.renaming import rename_back
 from sandnet.kernel.netlink.routes import add_connected, is_deliverable
 from sandnet.kernel.netlink.rtnetlink import (
@@ -64,6 +65,7 @@ from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, ope
 from sandnet.kernel.types import DELETING, PORTS, RETIRED, Bridge, DefaultRoute, Link, PreparedSandbox, Veth
 from sandnet.model.address import Address, Interface
 from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
+from sandnet.model.tap import TapOptions
 
 MAX_PORTS: Final = 1023
 """Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
@@ -219,6 +221,10 @@ class LinuxLinks:
     def plug_outside(self, veth: Veth, *, make: bool) -> None:
         """See :meth:`sandnet.kernel.base.Links.plug_outside`."""
         plug_outside(veth, make=make, reap=self.reap)
+
+    def plug_tap(self, veth: Veth) -> None:
+        """See :meth:`sandnet.kernel.base.Links.plug_tap`."""
+        plug_tap(veth, veth.tap or TapOptions(), self.reap)
 
     def _announce(self, ends: _Ends, path: str, inner: int, veth: Veth, *, made: bool) -> None:
         """Announce the addresses of the interface.
@@ -385,8 +391,7 @@ def _update_pair(ends: _Ends, veth: Veth) -> None:
 def _refusal(error: NetlinkError, veth: Veth) -> Exception:
     """Return the error for a pair that cannot be made although no retired link is in the way."""
     if error.errno == errno.EXFULL:
-        message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
-        return Error(Kind.EXHAUSTED, message, "use another network", "network_full")
+        return full(veth.bridge)
     if error.errno == errno.EEXIST:
         return Error(Kind.CONFLICT, f"the name {veth.interface} is taken in the namespace", code="interface_taken")
     return error

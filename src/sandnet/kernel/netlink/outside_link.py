@@ -46,13 +46,28 @@ def plug_outside(veth: Veth, *, make: bool, reap: Callable[[], None]) -> None:
         if not made:
             body = link_header() + string(IFLA_IFNAME, veth.host_link)
             here.call(RTM_SETLINK, body + u32(IFLA_MASTER, bridge) + mac_and_mtu(mtu=veth.mtu))
-        if veth.isolated or veth.hairpin or not made:
-            here.call(RTM_SETLINK, port_options(link.ifindex, isolated=veth.isolated, hairpin=veth.hairpin))
-        named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS) + family_options(link_local=False)
-        here.call(RTM_SETLINK, link_header(up=True) + named + alias(veth.alias))
-        for address in (veth.address, veth.address_ipv6):
-            if address and made:
-                keep_neighbour(here, bridge, address.ip, mac_bytes(veth.mac))
+        set_up_port(here, veth, link.ifindex, bridge, made=made)
+
+
+def set_up_port(here: Netlink, veth: Veth, index: int, bridge: int, *, made: bool) -> None:
+    """Set a link of the host up as the port of a bridge that it is on: options, group, alias, neighbour entries.
+
+    A port that is to be isolated forwards nothing before it is, as long as it was down before.
+
+    Args:
+        here: a socket of the host's namespace.
+        veth: the link.
+        index: its index.
+        bridge: the index of the bridge.
+        made: whether the link is new.
+    """
+    if veth.isolated or veth.hairpin or not made:
+        here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
+    named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS) + family_options(link_local=False)
+    here.call(RTM_SETLINK, link_header(up=True) + named + alias(veth.alias))
+    for address in (veth.address, veth.address_ipv6):
+        if address and made:
+            keep_neighbour(here, bridge, address.ip, mac_bytes(veth.mac))
 
 
 def _make_pair(here: Netlink, veth: Veth, bridge: int, reap: Callable[[], None]) -> bool:
@@ -68,12 +83,17 @@ def _make_pair(here: Netlink, veth: Veth, bridge: int, reap: Callable[[], None])
             if error.errno != errno.EXFULL:
                 raise
             if last:
-                message = f"bridge {veth.bridge} is full: {_FULL}"
-                raise Error(Kind.EXHAUSTED, message, "use another network", "network_full") from error
+                raise full(veth.bridge) from error
             reap()
         else:
             return True
     raise AssertionError("unreachable: the second attempt ends the loop")
+
+
+def full(bridge: str) -> Error:
+    """Return the error for a bridge without a free port."""
+    message = f"bridge {bridge} is full: {_FULL}"
+    return Error(Kind.EXHAUSTED, message, "use another network", "network_full")
 
 
 def _existing(here: Netlink, veth: Veth) -> Link:
