@@ -34,6 +34,7 @@ from sandnet.wire.libnetwork import (
     ServicePublish,
 )
 from sandnet.wire.reconcile import Drift, Reconcile, Reconciliation
+from sandnet.wire.sandbox_interfaces import Tap
 
 DEFAULT_URL = "unix:///run/sandnet/sandnet.sock"
 DEFAULT_TIMEOUT = 60.0
@@ -109,6 +110,10 @@ class Client:
         """Join a container to an endpoint, and return the path of its sandbox."""
         return decode(self._request("POST", path("networks", network, "endpoints", endpoint, "containers"), spec), str)
 
+    def join_tap(self, network: str, endpoint: str, spec: Join) -> Tap:
+        """Join a virtual machine (``spec.type`` is ``tap``) to an endpoint, and return its tap."""
+        return decode(self._request("POST", path("networks", network, "endpoints", endpoint, "containers"), spec), Tap)
+
     def leave(self, network: str, endpoint: str, container: str) -> None:
         """Detach a container from an endpoint."""
         self._request("DELETE", path("networks", network, "endpoints", endpoint, "containers", container))
@@ -136,6 +141,10 @@ class Client:
     def attach(self, service: str, spec: Join) -> str:
         """Attach a container to a service as a backend, and return the path of its sandbox."""
         return decode(self._request("POST", path("services", service, "backend"), spec), str)
+
+    def attach_tap(self, service: str, spec: Join) -> Tap:
+        """Attach a virtual machine (``spec.type`` is ``tap``) to a service, and return its tap."""
+        return decode(self._request("POST", path("services", service, "backend"), spec), Tap)
 
     def detach(self, service: str, container: str) -> None:
         """Detach a backend from a service."""

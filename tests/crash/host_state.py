@@ -61,6 +61,7 @@ class Aliases:
             if key.startswith("attachment/"):
                 name = f"{value['container_id']}@{by_id[value['endpoint_id']]['name']}"
                 self._add(name, {"veth": value.get("host_link", "")})
+                self._add(name, {"tap mac": bridge_mac(value["host_link"]) if value.get("tap") else ""})
                 if value.get("interface", "").startswith("sne"):
                     self._add(name, {"inner end": value["interface"]})
                 self._add_addresses(name, value)

@@ -180,6 +180,14 @@ def join_over_files(daemon: CrashDaemon) -> Stage:
     return Stage(*_joining(daemon, "none", "app", "c1", **paths))
 
 
+def join_tap(daemon: CrashDaemon) -> Stage:
+    """A virtual machine, which gets a tap on the host."""
+    daemon.api.network("bar", **BAR)
+    daemon.api.endpoint("bar", "web")
+    options: JSON = {"owner": 1000, "queues": 2}
+    return Stage(*_joining(daemon, "bar", "web", "c1", type="tap", tap=options), twice=False)
+
+
 def join_parents(daemon: CrashDaemon) -> Stage:
     """Another container receives a name of the one that joins; leaving does not take it back."""
     daemon.api.network("foo", **FOO)
@@ -252,7 +260,7 @@ def docker_connection(daemon: CrashDaemon) -> Stage:
 
 SETTINGS: tuple[Setting, ...] = (
     network, network_ipv6, network_named, network_adopted, endpoint, endpoint_without_ports, service,
-    join_made, join_path, join_pid, join_second, join_second_path, join_host, join_none, join_over_files,
+    join_made, join_path, join_pid, join_second, join_second_path, join_host, join_none, join_over_files, join_tap,
     join_parents, second_backend, holder_leaves, drained, runtime_attachment, docker_connection,
 )  # fmt: skip
 

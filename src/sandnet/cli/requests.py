@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from sandnet.cli import parameters
+from sandnet.cli.taps import requested_tap, tap_options
 
 if TYPE_CHECKING:
     from sandnet.library.port_arguments import PortArgument
@@ -126,7 +127,7 @@ def create_options(command: F) -> F:
 
 def join_options(command: F) -> F:
     """Add the options for a join."""
-    return _with(command, _JOIN)
+    return _with(tap_options(command), _JOIN)
 
 
 def _with(command: F, options: Iterable[Callable[[F], F]]) -> F:
@@ -188,8 +189,11 @@ def join_request(container: str, values: Mapping[str, Any]) -> Join:
         raise click.UsageError(f"{' and '.join(given)} exclude each other")
     if values.get("watch_pid") and values.get("auto_remove") is False:
         raise click.UsageError("--watch-pid and --no-auto-remove exclude each other")
+    tap = requested_tap(values)
     return Join(
         container_id=container,
+        type="tap" if tap else None,
+        tap=tap,
         host_name=values.get("hostname"),
         domain_name=values.get("domain"),
         dns=list(values.get("dns", ())) or None,

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
+from sandnet.wire.sandbox_interfaces import SandboxInterface, TapRequest
 
 T = TypeVar("T")
 
@@ -147,6 +148,9 @@ class Join(Struct, kw_only=True, omit_defaults=True):
     """Names of the endpoint that resolve only in this sandbox."""
     weight: Weight | None = None
     """1 when absent."""
+    type: Literal["veth", "tap"] | None = None
+    """``tap``: the container is a virtual machine; absent: ``veth``."""
+    tap: TapRequest | None = None
     netns: str | None = None
     """Path of an existing network namespace that becomes the sandbox."""
     pid: Pid | None = None
@@ -264,23 +268,6 @@ class Network(Struct, kw_only=True):
     created: datetime | UnsetType = UNSET
 
 
-class SandboxInterface(Struct, kw_only=True):
-    """An endpoint's interface inside a sandbox."""
-
-    endpoint: str
-    """The endpoint's id."""
-    network: str
-    """The network's name."""
-    interface: str
-    address: str | None
-    address_ipv6: str | None
-    mac: str | None
-    gateway_priority: int
-    state: str
-    aliases: list[str] = []
-    """Names of the endpoint that resolve only in this sandbox."""
-
-
 class Sandbox(Struct, kw_only=True):
     """A container's network stack. Not part of the reference."""
 
@@ -289,7 +276,7 @@ class Sandbox(Struct, kw_only=True):
     sandbox_key: str
     endpoints: list[Endpoint]
     origin: str | UnsetType = UNSET
-    """``made``, ``joined`` or ``host``."""
+    """``made``, ``joined``, ``host``, ``external`` (a container engine's) or ``guest`` (a virtual machine's)."""
     state: str | UnsetType = UNSET
     host_name: str | UnsetType = UNSET
     domain_name: str | UnsetType = UNSET

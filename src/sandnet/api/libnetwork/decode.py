@@ -25,10 +25,12 @@ from sandnet.model import (
     Probe,
     ProbeKind,
 )
+from sandnet.model import tap as model
 from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
 from sandnet.model.ports import PROTOCOL_NAMES
 from sandnet.model.resolv_conf import check_options, check_search
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.sandbox_interfaces import TapRequest
 
 T = TypeVar("T")
 
@@ -93,6 +95,7 @@ def join_spec(body: wire.Join) -> JoinSpec:
     given = [name for name in ("netns", "pid", "running_container") if getattr(body, name)]
     if len(given) > 1:
         raise invalid(f"{' and '.join(given)} are both given", "give one of them", "contradiction")
+    _check_tap(body)
     if body.end_process and not body.watch_pid:
         raise invalid("end_process is given and watch_pid is not", "name the process with watch_pid", "invalid")
     if body.watch_pid and body.auto_remove is False:
@@ -127,6 +130,29 @@ def join_spec(body: wire.Join) -> JoinSpec:
         watch_pid=body.watch_pid or 0,
         end_process=bool(body.end_process),
         auto_remove=body.auto_remove,
+        tap=_tap(body.tap or TapRequest()) if body.type == "tap" else None,
+    )
+
+
+def _check_tap(body: wire.Join) -> None:
+    if body.type != "tap":
+        if body.tap is not None:
+            raise invalid("tap is given and type is not tap", 'add "type": "tap"', "contradiction")
+        return
+    unfit = ("netns", "pid", "running_container", "hosts_path", "resolv_conf_path")
+    given = [name for name in unfit if getattr(body, name)]
+    if given:
+        message = f"{' and '.join(given)} cannot be given for a tap: a virtual machine has no namespace and no files"
+        raise invalid(message, "leave it out", "contradiction")
+
+
+def _tap(options: TapRequest) -> model.TapOptions:
+    return model.TapOptions(
+        owner=options.owner or 0,
+        group=model.NO_GROUP if options.group is None else options.group,
+        queues=options.queues or 1,
+        vhost=bool(options.vhost),
+        offload=options.offload is not False,
     )
 
 

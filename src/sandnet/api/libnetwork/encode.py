@@ -8,6 +8,7 @@ from functools import cached_property
 
 import msgspec
 
+from sandnet.api.libnetwork.encode_taps import encode_tap
 from sandnet.core.controller import Controller, Health
 from sandnet.core.reconcile.drift import Drift
 from sandnet.dns.base import Explanation
@@ -17,6 +18,7 @@ from sandnet.model.address import encode_hook
 from sandnet.wire import explain, reconcile
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
+from sandnet.wire.sandbox_interfaces import SandboxInterface, Tap
 
 
 class Encoder:
@@ -92,7 +94,7 @@ class Encoder:
             encoded.dns_options = list(sandbox.dns_options)
             encoded.pid = sandbox.process.pid if sandbox.process else 0
             encoded.auto_remove = sandbox.auto_remove
-            encoded.interfaces = [self._interface(attachment) for attachment in attachments]
+            encoded.interfaces = [self._interface(sandbox, attachment) for attachment in attachments]
             encoded.created = moment(sandbox.created)
         return encoded
 
@@ -122,8 +124,14 @@ class Encoder:
         ep = self._core.endpoints.get(attachment.endpoint_id)  # the endpoint may be in removal while this is not yet
         return wire.Endpoint(id=ep.id, name=ep.name, network=net.name)
 
-    def _interface(self, attachment: Attachment) -> wire.SandboxInterface:
-        return wire.SandboxInterface(
+    def joined(self, sandbox: Sandbox, ep: Endpoint) -> str | Tap:
+        """Return the answer to a join of ``ep``: the tap of a virtual machine, else the path of the sandbox."""
+        attachments = self._core.sandboxes.attachments(sandbox)
+        taps = (encode_tap(self._core, sandbox, each) for each in attachments if each.endpoint_id == ep.id)
+        return next((tap for tap in taps if tap), sandbox.key)
+
+    def _interface(self, sandbox: Sandbox, attachment: Attachment) -> SandboxInterface:
+        return SandboxInterface(
             endpoint=attachment.endpoint_id,
             network=self._core.networks.get(attachment.network_id).name,
             interface=attachment.interface,
@@ -133,6 +141,7 @@ class Encoder:
             gateway_priority=attachment.gateway_priority,
             state=attachment.phase.value,
             aliases=list(attachment.aliases),
+            tap=encode_tap(self._core, sandbox, attachment) or msgspec.UNSET,
         )
 
 

@@ -13,6 +13,7 @@ from sandnet.api.libnetwork.parameters import LISTING, Core, Force, Name, Partia
 from sandnet.api.libnetwork.responses import JsonResponse, warning
 from sandnet.api.libnetwork.routing import create, read, remove
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.sandbox_interfaces import Tap
 
 _log = logging.getLogger(__name__)
 
@@ -89,9 +90,11 @@ async def delete_endpoint(core: Core, network: Ref, endpoint: Ref, force: Force 
     "/networks/{network:str}/endpoints/{endpoint:str}/containers",
     summary="Join a container to an endpoint",
 )
-async def join(core: Core, network: Ref, endpoint: Ref, data: JSONBody[wire.Join]) -> str:
-    """Return the path of the container's sandbox."""
-    return (await core.sandboxes.join(network, endpoint, decode.join_spec(data))).key
+async def join(core: Core, network: Ref, endpoint: Ref, data: JSONBody[wire.Join]) -> str | Tap:
+    """Return the path of the container's sandbox, or the tap of a virtual machine."""
+    found = core.endpoints.find(core.networks.find(network), endpoint)
+    sandbox = await core.sandboxes.join(network, endpoint, decode.join_spec(data))
+    return Encoder(core, verbose=True).joined(sandbox, found)
 
 
 @remove(

@@ -9,6 +9,7 @@ from sandnet.api.libnetwork.encode import Encoder
 from sandnet.api.libnetwork.parameters import LISTING, Core, Force, Name, OfNetwork, PartialId, Ref, Verbose
 from sandnet.api.libnetwork.routing import change, create, read, remove
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.sandbox_interfaces import Tap
 
 
 @read("/services", filters=(*LISTING, "network"), summary="List services")
@@ -49,9 +50,11 @@ async def list_backends(core: Core, service: Ref, verbose: Verbose = False) -> l
 
 
 @create("/services/{service:str}/backend", summary="Attach a backend to a service")
-async def attach(core: Core, service: Ref, data: JSONBody[wire.Join]) -> str:
-    """Return the path of the container's sandbox."""
-    return (await core.services.attach(service, decode.join_spec(data))).key
+async def attach(core: Core, service: Ref, data: JSONBody[wire.Join]) -> str | Tap:
+    """Return the path of the container's sandbox, or the tap of a virtual machine."""
+    found = core.services.find(service)
+    sandbox = await core.services.attach(service, decode.join_spec(data))
+    return Encoder(core, verbose=True).joined(sandbox, found)
 
 
 @change("/services/{service:str}/backend/{container:str}", summary="Drain a backend, or change its weight")

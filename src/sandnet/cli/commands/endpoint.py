@@ -11,6 +11,7 @@ from sandnet.cli.parameters import Reference
 from sandnet.cli.requests import create_options, endpoint_request, join_options, join_request
 from sandnet.cli.resolve import find_container, find_service
 from sandnet.cli.session import Session, each, waiting
+from sandnet.cli.taps import show_tap
 
 
 @click.group(cls=Group)
@@ -80,17 +81,21 @@ def rm(session: Session, endpoints: tuple[str, ...], force: bool) -> None:
 @join_options
 @click.pass_obj
 def join(session: Session, /, container: str, reference: Reference, **values: object) -> None:
-    """Join CONTAINER to an endpoint, and print the path of its sandbox.
+    """Join CONTAINER to an endpoint, and print the path of its sandbox, or its tap.
 
     \b
     Example:
       sandnet endpoint join db-1 db.blue
       sandnet endpoint join --netns /run/netns/mine db-1 db.blue
+      sandnet endpoint join --type tap --owner qemu --format qemu vm-1 db.blue
     """
     request = join_request(find_container(session.client, container), values)
     with waiting(f"joining {container}"):
         found = find_service(session.client, reference, "endpoint")
-        output.line(session.client.join(found.network, found.id, request))
+        if request.type == "tap":
+            show_tap(session.client.join_tap(found.network, found.id, request), str(values["tap_format"]))
+        else:
+            output.line(session.client.join(found.network, found.id, request))
 
 
 @endpoint.command(short_help="Take a container off an endpoint.")

@@ -1,4 +1,4 @@
-"""``sandnet sandbox``: ls, info, exec."""
+"""``sandnet sandbox``: ls, info, taps, exec."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sandnet.cli import completers
 from sandnet.cli.groups import Group
 from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.session import Session
+from sandnet.cli.taps import format_option, show_tap
 
 if TYPE_CHECKING:
     from sandnet.wire.libnetwork import Sandbox
@@ -65,6 +66,29 @@ def info(session: Session, container: str, template: str | None, as_json: bool) 
     show_one(answer, lambda found: sandbox_text(decode(found, Sandbox)), template, as_json)
 
 
+@sandbox.command(short_help="Print the taps of a virtual machine.")
+@click.argument("container", shell_complete=completers.containers)
+@format_option
+@click.pass_obj
+def taps(session: Session, container: str, tap_format: str) -> None:
+    """Print the taps of CONTAINER, a virtual machine, as its join did: one for each network.
+
+    \b
+    Example:
+      sandnet sandbox taps vm-1
+      qemu-system-x86_64 $(sandnet sandbox taps --format qemu vm-1) -kernel vmlinuz -append "$(sandnet sandbox taps
+        --format kernel vm-1)"
+    """
+    found = session.client.sandbox(container, verbose=True)
+    shown = [interface.tap for interface in found.interfaces or () if interface.tap]
+    if not shown:
+        from sandnet.errors import not_found
+
+        raise not_found("tap", f"of {container}", "join it with --type tap")
+    for tap in shown:
+        show_tap(tap, tap_format)
+
+
 @sandbox.command(
     "exec",
     short_help="Run a command in a sandbox.",
@@ -90,5 +114,9 @@ def execute(session: Session, container: str, command: tuple[str, ...]) -> None:
     if not words:
         raise click.UsageError("say what to run: COMMAND...")
     found = session.client.sandbox(container, verbose=True)
+    if found.origin == "guest":
+        from sandnet.errors import invalid
+
+        raise invalid(f"{container} is a virtual machine: nothing can be run in it from here", code="guest")
     nsenter.enter(nsenter.SandboxPaths.of(found))
     nsenter.execute(words)

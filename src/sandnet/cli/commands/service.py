@@ -13,6 +13,7 @@ from sandnet.cli.parameters import Reference
 from sandnet.cli.requests import create_options, join_options, join_request, service_request
 from sandnet.cli.resolve import find_container, find_service
 from sandnet.cli.session import Session, each, waiting
+from sandnet.cli.taps import show_tap
 from sandnet.library.port_arguments import protocol
 
 
@@ -79,7 +80,7 @@ def unpublish(session: Session, services: tuple[str, ...], force: bool) -> None:
 @join_options
 @click.pass_obj
 def attach(session: Session, /, container: str, reference: Reference, **values: object) -> None:
-    """Attach CONTAINER to a service as a backend, and print the path of its sandbox.
+    """Attach CONTAINER to a service as a backend, and print the path of its sandbox, or its tap.
 
     CONTAINER is any id of your own: its sandbox is made with the first attachment and goes with the last.
 
@@ -91,7 +92,11 @@ def attach(session: Session, /, container: str, reference: Reference, **values: 
     """
     request = join_request(find_container(session.client, container), values)
     with waiting(f"attaching {container}"):
-        output.line(session.client.attach(find_service(session.client, reference).id, request))
+        service = find_service(session.client, reference).id
+        if request.type == "tap":
+            show_tap(session.client.attach_tap(service, request), str(values["tap_format"]))
+        else:
+            output.line(session.client.attach(service, request))
 
 
 @service.command(short_help="Detach a container from a service.")

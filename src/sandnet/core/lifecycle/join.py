@@ -20,6 +20,7 @@ from sandnet.core.lifecycle.join_plan import (
     candidate_keys,
     check_host_network_exclusive,
     check_not_joined,
+    check_tap,
     plan_attachment,
     plan_sandbox,
 )
@@ -64,6 +65,8 @@ class Joins:
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
         if spec.external_key or (known and known.origin is Origin.EXTERNAL):
             return await self._join_external(network, endpoint, spec, known)
+        if spec.tap or (known and known.origin is Origin.GUEST):
+            return await self._join_guest(network, endpoint, spec, known, process)
         if known:
             return await self._join_known(network, endpoint, spec, known, process)
         sandbox = plan_sandbox(self._records, self._context.settings.files_dir, spec, network, process)
@@ -161,6 +164,26 @@ class Joins:
             await self._roll_back(endpoint, spec, known)
             raise
 
+    async def _join_guest(
+        self, network: Network, endpoint: Endpoint, spec: JoinSpec, known: Sandbox | None, process: Process | None
+    ) -> Sandbox:
+        """Make a tap for a virtual machine."""
+        check_tap(network, endpoint, spec, known, self._records.attachments_of_endpoint(endpoint.id))
+        if known:
+            await self._context.link_reaper.wait(known.container_id)
+            sandbox = amend_sandbox(known, spec, process)
+        else:
+            sandbox = plan_sandbox(self._records, "", spec, network, process)
+            sandbox = replace(sandbox, key=await self._free_key(spec.container_id))
+        taken = {each.interface for each in self._records.attachments_of_container(sandbox.container_id)}
+        try:
+            return await self._join_in(network, endpoint, spec, sandbox, taken)
+        except BaseException:
+            await self._roll_back(endpoint, spec, known)
+            raise
+        finally:
+            self._planned.discard(sandbox.key)
+
     async def _join_in(
         self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, taken: Collection[str]
     ) -> Sandbox:
@@ -181,7 +204,7 @@ class Joins:
         self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment
     ) -> Callable[[Step], Sandbox]:
         veth = self._link(network, endpoint, sandbox, attachment)
-        if sandbox.origin is Origin.EXTERNAL:
+        if sandbox.is_outside:
             make = attachment.phase is Phase.CREATING
             return partial(set_up_external, self._context.kernel, sandbox, veth, make=make)
         files, routes = self._context.host_files.write_job(sandbox), self._routes.of(sandbox)

@@ -72,6 +72,29 @@ def check_not_joined(endpoint: Endpoint, attached: Collection[Attachment], conta
             raise invalid(message, hint, "already_joined")
 
 
+def check_tap(
+    network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox | None, others: Collection[Attachment]
+) -> None:
+    """Refuse a join of a virtual machine that cannot be one, or a tap for a container that is none.
+
+    Raises:
+        Error: kind ``INVALID``.
+    """
+    if sandbox and (sandbox.origin is Origin.GUEST) != (spec.tap is not None):
+        what, hint = ("a virtual machine", "with type tap") if spec.tap is None else ("no virtual machine", "as before")
+        message = f"container {spec.container_id} is {what} on its other networks"
+        raise invalid(message, f"join it {hint}, or take another id", "link_type")
+    if not endpoint.mac:
+        message = f"network {network.name} ({network.driver}) gives no interface, so there can be no tap"
+        raise invalid(message, "name a network of type bridge", "no_interface")
+    if others:
+        message = f"endpoint {endpoint.name} has another container, and a virtual machine cannot share its address"
+        raise invalid(message, "create an endpoint for the virtual machine", "address_shared")
+    if spec.auto_remove and not spec.watch_pid:
+        message = "auto_remove of a virtual machine needs watch_pid: it has no namespace that becomes empty"
+        raise invalid(message, "name the emulator's process with watch_pid", "no_process")
+
+
 def candidate_keys(directory: str, container_id: str) -> Iterator[str]:
     """Yield sandbox keys for a container, the best first, without end.
 
@@ -91,18 +114,17 @@ def plan_sandbox(
     if spec.external_key:
         return _external_sandbox(records, spec)
     own_dir = join_path(files_dir, spec.container_id)
-    joined = bool(spec.netns or spec.pid)
     return Sandbox(
         container_id=spec.container_id,
         key="",
-        origin=Origin.HOST if network.driver == HOST_DRIVER else Origin.JOINED if joined else Origin.MADE,
+        origin=_origin(spec, network),
         phase=Phase.CREATING,
         sequence=records.next_sequence(),
         created=time.time(),
         host_name=spec.host_name,
         domain_name=spec.domain_name,
-        hosts_path=spec.hosts_path or join_path(own_dir, "hosts"),
-        resolv_conf_path=spec.resolv_conf_path or join_path(own_dir, "resolv.conf"),
+        hosts_path="" if spec.tap else spec.hosts_path or join_path(own_dir, "hosts"),
+        resolv_conf_path="" if spec.tap else spec.resolv_conf_path or join_path(own_dir, "resolv.conf"),
         dns=spec.dns,
         dns_search=spec.dns_search,
         dns_options=spec.dns_options,
@@ -112,6 +134,14 @@ def plan_sandbox(
         auto_remove=process is not None if spec.auto_remove is None else spec.auto_remove,
         watched_path=spec.netns if spec.watch_netns else "",
     )
+
+
+def _origin(spec: JoinSpec, network: Network) -> Origin:
+    if spec.tap:
+        return Origin.GUEST
+    if network.driver == HOST_DRIVER:
+        return Origin.HOST
+    return Origin.JOINED if spec.netns or spec.pid else Origin.MADE
 
 
 def _external_sandbox(records: Records, spec: JoinSpec) -> Sandbox:
@@ -204,6 +234,7 @@ def plan_attachment(
         leased=not first,
         weight=spec.weight,
         aliases=spec.aliases,
+        tap=spec.tap if lease.mac else None,
     )
     return attachment, lease.cursor
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from sandnet.errors import Error, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.workers import Workers
-from sandnet.model import Origin, Process, Sandbox
+from sandnet.model import Process, Sandbox
 
 
 async def identify(kernel: Kernel, workers: Workers, pid: int) -> Process | None:
@@ -58,8 +58,10 @@ class _ProcessSnapshot:
     def has_exited(self, sandbox: Sandbox) -> bool:
         if sandbox.process and has_ended(self._kernel, sandbox.process):
             return True
-        if sandbox.origin is Origin.EXTERNAL:
-            return False  # its container engine knows, and removes it
+        if sandbox.is_outside:
+            return (
+                False  # its container engine knows, and removes it; a guest without a process is there until it leaves
+            )
         try:
             pinned = self._kernel.namespaces.find(sandbox.key)
             is_pinned = pinned is not None and pinned.inode == sandbox.inode

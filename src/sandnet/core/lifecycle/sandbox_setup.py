@@ -89,20 +89,23 @@ def set_up(
 
 
 def set_up_external(kernel: Kernel, sandbox: Sandbox, veth: Veth | None, step: Step, *, make: bool) -> Sandbox:
-    """Bring the host's end of a link into line with the records; the rest of the sandbox is the container engine's.
+    """Bring the host's end of a link into line with the records; the rest is a container engine's, or a guest's.
 
     Args:
         kernel: the host's.
-        sandbox: the sandbox, of origin ``EXTERNAL``.
+        sandbox: the sandbox, of origin ``EXTERNAL`` or ``GUEST``.
         veth: the link; ``None`` for drivers without one.
         step: the driver's part; it comes before the port can send.
-        make: whether to create an absent link; else that is an error, as the engine would not take a second one.
+        make: whether to create an absent pair; else that is an error, as the engine would not take a second one. An
+            absent tap is always created.
 
     Raises:
         Error: ``NOT_FOUND``: there is no such link, and ``make`` is false.
     """
     step()
-    if veth:
+    if veth and veth.tap:
+        kernel.links.plug_tap(veth)
+    elif veth:
         kernel.links.plug_outside(veth, make=make)
     return sandbox
 
@@ -123,7 +126,7 @@ def detach_link(
     """
     failures: Failures = []
     _retire(kernel, sandbox, last, failures)
-    if sandbox.origin is Origin.EXTERNAL:
+    if sandbox.is_outside:
         return failures
     if not _exists(kernel, sandbox, failures):
         return failures
@@ -149,7 +152,7 @@ def tear_down(
     down = sandbox.origin is Origin.JOINED and not sandbox.loopback_was_up and sandbox.inode != 0
     if last:
         _retire(kernel, sandbox, last, failures)
-    if sandbox.origin is Origin.EXTERNAL:
+    if sandbox.is_outside:
         return failures
     if shared and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 from msgspec.structs import replace
 
+from sandnet.core.lifecycle.default_routes import SandboxRoutes
 from sandnet.core.lifecycle.endpoints import Endpoints
 from sandnet.core.lifecycle.join import Joins
 from sandnet.core.lifecycle.leave import Leaves
@@ -15,7 +16,7 @@ from sandnet.core.lifecycle.parent_updates import ParentUpdates
 from sandnet.core.lifecycle.references import attached_id, begins
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, invalid, not_found
-from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Phase, PortMapping, Sandbox
+from sandnet.model import Address, Attachment, Endpoint, JoinSpec, Network, Phase, PortMapping, Sandbox
 
 
 class Sandboxes:
@@ -57,6 +58,15 @@ class Sandboxes:
         """Return the ready attachments of the sandbox, the first attached first."""
         found = self._records.attachments_of_container(sandbox.container_id)
         return [attachment for attachment in found if attachment.phase is Phase.READY]
+
+    def gateways(self, sandbox: Sandbox, attachment: Attachment) -> Sequence[Address]:
+        """Return the next hops of the sandbox's default routes that lead through the attachment."""
+        routes = SandboxRoutes(self._records).default(sandbox)
+        return [route.gateway for route in routes if route.interface == attachment.interface]
+
+    def name_servers(self, sandbox: Sandbox, network: Network) -> Sequence[Address]:
+        """Return the name servers that a virtual machine can query on a network."""
+        return sandbox.dns
 
     async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
         """Join a container to an endpoint; its first join creates its sandbox.

@@ -49,6 +49,8 @@ class ResolverSync:
         """Return why the resolver does not serve a sandbox; empty when it does."""
         if sandbox.origin is Origin.HOST:
             return f"container {sandbox.container_id} is on the host's network and asks the host's own name servers"
+        if sandbox.origin is Origin.GUEST:
+            return f"container {sandbox.container_id} is a virtual machine, in which the resolver does not listen"
         if sandbox.origin is Origin.EXTERNAL and not sandbox.inode:
             return f"the container engine has not created the namespace of {sandbox.container_id} yet"
         if not self._linked(sandbox):
@@ -133,7 +135,7 @@ class ResolverSync:
         attachments = self._linked(sandbox)
         networks = [net for net in (self._records.network(a.network_id) for a in attachments) if net]
         external = sandbox.origin is Origin.EXTERNAL
-        served = sandbox.origin is not Origin.HOST and (bool(sandbox.inode) or not external)
+        served = sandbox.origin not in (Origin.HOST, Origin.GUEST) and (bool(sandbox.inode) or not external)
         if networks and served and sandbox.phase is not Phase.REMOVING:
             yield SetClient(
                 container_id=sandbox.container_id,

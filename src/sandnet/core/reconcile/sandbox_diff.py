@@ -9,6 +9,7 @@ from sandnet.firewall.base import Fault
 from sandnet.kernel.source_policy import policy
 from sandnet.kernel.types import (
     DefaultRoute,
+    Link,
     NamespaceState,
     PinnedNamespace,
     Port,
@@ -20,6 +21,8 @@ from sandnet.kernel.types import (
     packed_prefix,
 )
 from sandnet.model import Attachment, Origin, Sandbox
+from sandnet.model.link_names import bridge_mac
+from sandnet.model.tap import TAP_KIND
 
 NO_SANDBOX: Final = "the container's network stack cannot be found: nothing can be attached to it or run in it"
 NO_LOOPBACK: Final = "programs of the container do not reach each other, nor the resolver"
@@ -30,6 +33,7 @@ NO_ANSWER: Final = "answers leave by another network than the question came by, 
 NO_SUBNET: Final = "the container does not reach its neighbours directly"
 NO_SERVICE: Final = "the container does not answer at the address of its service"
 TOO_MUCH: Final = "what is wrong inside it is not noticed: reading all of it would keep the repairs of others waiting"
+TAKEN_MAC: Final = "the host takes what is sent to that MAC, which may be a neighbour's"
 TOO_OPEN: Final = "the port does not follow its network's options: it talks to whom it must not, or not to itself"
 
 
@@ -52,7 +56,7 @@ def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNa
         inside: the state found inside; ``None``: no namespace is pinned.
     """
     sandbox = desired.sandbox
-    if sandbox.origin is Origin.EXTERNAL:
+    if sandbox.is_outside:
         yield from _host_ends(desired, host)
         return
     if inside is None:
@@ -123,8 +127,17 @@ def port_faults(veth: Veth, outer: Port, *, on_bridge: bool) -> Iterator[tuple[s
         yield f"link {veth.host_link} has other port options than its network", TOO_OPEN
     if not outer.link.up:
         yield f"link {veth.host_link} is down", NO_LINK
+    if veth.tap:
+        yield from _tap(outer.link)
     if veth.mtu not in (0, outer.link.mtu):
         yield f"the MTU of link {veth.host_link} is {outer.link.mtu}, not {veth.mtu}", NO_PEER
+
+
+def _tap(link: Link) -> Iterator[tuple[str, str]]:
+    if link.kind != TAP_KIND:
+        yield f"link {link.name} is no tap", NO_LINK
+    elif link.mac != bridge_mac(link.name):
+        yield f"the MAC of tap {link.name} is {link.mac}, not {bridge_mac(link.name)}", TAKEN_MAC
 
 
 def _inner(veth: Veth, inner: Port) -> Iterator[tuple[str, str]]:

@@ -77,6 +77,8 @@ class SandboxRepair:
         return self._sandboxes.attachments(sandbox)
 
     async def _with_namespace(self, sandbox: Sandbox) -> Sandbox:
+        if sandbox.origin is Origin.GUEST:
+            return sandbox  # an absent tap is created again
         if sandbox.origin is Origin.EXTERNAL:
             return await self._with_link(sandbox)
         namespaces = self._context.kernel.namespaces

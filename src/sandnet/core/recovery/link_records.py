@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from ipaddress import IPv4Interface, IPv6Interface
 from posixpath import join as join_path
+from typing import Final
 
 from sandnet.kernel.types import Link
 from sandnet.model import (
@@ -22,7 +23,10 @@ from sandnet.model.address import mac_for
 from sandnet.model.endpoint import runtime_owner
 from sandnet.model.link_alias import AttachmentAlias, address4, address6, created_of, number
 from sandnet.model.process import Process
+from sandnet.model.tap import NO_GROUP, TapOptions
 
+ORIGINS: Final = {"e": Origin.EXTERNAL, "t": Origin.GUEST, "j": Origin.JOINED}
+"""Origin of a sandbox by the flag of its links' aliases."""
 NOT_RECOVERABLE = (
     "labels; aliases, exposed ports, probes and affinities of endpoints; host and domain names, name servers, "
     "further hosts, aliases and file paths of sandboxes; parameters of the host as they were"
@@ -60,18 +64,18 @@ def sandbox_from_alias(alias: AttachmentAlias, key: str, inode: int, folder: str
         folder: the directory of its files, as no alias contains requested paths.
         sequence: its number in creation order.
     """
-    external = "e" in alias.flags
+    outside = "e" in alias.flags or "t" in alias.flags
     return Sandbox(
         container_id=alias.container_id,
         key=key,
-        origin=Origin.EXTERNAL if external else Origin.JOINED if "j" in alias.flags else Origin.MADE,
+        origin=next((origin for letter, origin in ORIGINS.items() if letter in alias.flags), Origin.MADE),
         phase=Phase.READY,
         sequence=sequence,
         created=time.time(),
-        inode=0 if external else inode,
+        inode=0 if outside else inode,
         loopback_was_up="u" in alias.flags,
-        hosts_path="" if external else join_path(folder, "hosts"),
-        resolv_conf_path="" if external else join_path(folder, "resolv.conf"),
+        hosts_path="" if outside else join_path(folder, "hosts"),
+        resolv_conf_path="" if outside else join_path(folder, "resolv.conf"),
         process=_process(alias.values.get("q", "")),
         auto_remove="r" in alias.flags,
     )
@@ -98,6 +102,19 @@ def attachment_from_alias(link: Link, alias: AttachmentAlias, net: Network, sequ
         leased="l" in alias.flags,
         weight=number(alias.values.get("w"), 1),
         drained="d" in alias.flags,
+        tap=_tap(alias.values.get("t", "")) if "t" in alias.flags else None,
+    )
+
+
+def _tap(text: str) -> TapOptions:
+    """Return the options of a tap; those that cannot be read are the usual ones."""
+    owner, group, queues, flags = [*text.split(":"), "", "", "", ""][:4]
+    return TapOptions(
+        owner=number(owner, 0),
+        group=number(group, NO_GROUP),
+        queues=number(queues, 1),
+        vhost="v" in flags,
+        offload="o" not in flags,
     )
 
 

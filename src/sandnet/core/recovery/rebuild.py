@@ -139,6 +139,10 @@ class Rebuild:
         if earlier and known:
             return True
         key = known.key if known else join_path(self._context.settings.sandbox_dir, alias.key)
+        if "t" in alias.flags:
+            made = known or sandbox_from_alias(alias, key, 0, "", self._records.next_sequence())
+            self._sandboxes[alias.container_id] = self._ready(known or earlier, made)
+            return True
         try:
             pinned = await self._context.workers.run(self._context.kernel.namespaces.find, key)
         except Error as failure:

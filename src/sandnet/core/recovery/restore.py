@@ -148,6 +148,8 @@ class Restore:
             return False
         if sandbox.origin is Origin.EXTERNAL:
             return await self._has_link(sandbox)
+        if sandbox.origin is Origin.GUEST:
+            return not await self._has_ended(sandbox)
         try:
             pinned = await self._context.workers.run(self._context.kernel.namespaces.find, sandbox.key)
         except Error as failure:  # unknown: a sandbox that may be running is kept
@@ -155,8 +157,12 @@ class Restore:
             return True
         if pinned is None or pinned.inode != sandbox.inode:
             return False
+        return not await self._has_ended(sandbox)
+
+    async def _has_ended(self, sandbox: Sandbox) -> bool:
+        """Return whether the process whose exit is the container's has ended."""
         watched = sandbox.process if sandbox.auto_remove else None
-        return watched is None or not await self._context.workers.run(has_ended, self._context.kernel, watched)
+        return watched is not None and await self._context.workers.run(has_ended, self._context.kernel, watched)
 
     async def _has_link(self, sandbox: Sandbox) -> bool:
         """Return whether a link of a container engine's sandbox exists: it lives as long as the container."""

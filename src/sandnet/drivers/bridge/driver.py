@@ -29,6 +29,7 @@ from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
 from sandnet.model.address import Address, Prefix
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, network_alias, read_alias
 from sandnet.model.link_names import bridge_mac, bridge_name
+from sandnet.model.tap import TAP_KIND
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -99,13 +100,13 @@ class BridgeDriver:
         return diff.may_differ(net, port)
 
     def recognise(self, links: Sequence[Link]) -> Recognised:
-        """Return bridges and host ends of veth pairs that have an alias of sandnet; see :class:`Recoverable`."""
+        """Return bridges, host ends of veth pairs, and taps that have an alias of sandnet; see :class:`Recoverable`."""
         bridges, veths = [], []
         for link in sorted(links, key=lambda link: link.ifindex):
             alias = read_alias(link.alias)
             if isinstance(alias, NetworkAlias) and link.kind == "bridge":
                 bridges.append((link, alias))
-            elif isinstance(alias, AttachmentAlias) and link.kind == "veth":
+            elif isinstance(alias, AttachmentAlias) and link.kind == (TAP_KIND if "t" in alias.flags else "veth"):
                 veths.append((link, alias))
         return Recognised(bridges, veths)
 
@@ -242,7 +243,7 @@ class BridgeDriver:
         return await self._packet_filter.allow_backend(net, ep, att, backends, set_up)
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """Return a veth pair between the bridge and the sandbox; beside its own address it may have the endpoint's."""
+        """Return a veth pair or a tap on the bridge; beside its own address it may have the endpoint's."""
         return Veth(
             host_link=att.host_link,
             bridge=net.link,
@@ -258,6 +259,7 @@ class BridgeDriver:
             holder=att.holder,
             bridge_addresses=_bridge_addresses(net, att),
             bridge_mac="" if net.link_adopted else bridge_mac(net.link),
+            tap=att.tap,
         )
 
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sandnet.api.libnetwork import decode
 from sandnet.errors import Error, Kind
 from sandnet.model import Affinity, ExposedPort, HostEntry, ParentUpdate, PortMapping
+from sandnet.model.tap import TapOptions
 from sandnet.wire.libnetwork import BackendChange, EndpointCreate, Join, NetworkCreate
 
 ID = "b18b795af8bad85cdd691ff24ffa2b08c02219d51992309dd120322689d2ab5a"
@@ -35,6 +36,22 @@ def refused_join(**fields: object) -> str:
         decode.join_spec(join(**fields))
     assert caught.value.kind is Kind.INVALID
     return caught.value.message
+
+
+def test_tap_has_an_owner_and_the_usual_options() -> None:
+    assert decode.join_spec(join(type="tap")).tap == TapOptions(owner=0, queues=1, vhost=False, offload=True)
+    asked = TapOptions(owner=1000, group=36, queues=2, vhost=True, offload=False)
+    assert decode.join_spec(join(type="tap", tap=msgspec.structs.asdict(asked))).tap == asked
+    assert decode.join_spec(join(type="veth")).tap is None
+
+
+@pytest.mark.parametrize("given", ["netns", "running_container", "hosts_path", "resolv_conf_path"])
+def test_tap_excludes_what_needs_a_namespace(given: str) -> None:
+    assert "cannot be given for a tap" in refused_join(type="tap", **{given: "/run/netns/a"})
+
+
+def test_options_of_a_tap_need_its_type() -> None:
+    assert "type is not tap" in refused_join(tap={"owner": 1})
 
 
 @pytest.mark.parametrize("name", [None, "", ".", "a.b", "/foo", "-a", "a b", "a\n", "é", "x" * 64])
