@@ -50,6 +50,12 @@ def line(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def lines(text: str) -> None:
+    """Print a text of several lines, each as :func:`line` does."""
+    for each in text.rstrip("\n").split("\n"):
+        line(each)
+
+
 def block(text: str) -> None:
     """Print lines that :func:`table`, :func:`fields` or :func:`printable` returned."""
     click.echo(text)

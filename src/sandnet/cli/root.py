@@ -18,6 +18,8 @@ class Root(LazyGroup):
         "network": Lazy("sandnet.cli.commands.network:network", "Create, list and delete networks."),
         "endpoint": Lazy("sandnet.cli.commands.endpoint:endpoint", "Create endpoints and join containers to them."),
         "service": Lazy("sandnet.cli.commands.service:service", "Publish services and attach containers to them."),
+        "apply": Lazy("sandnet.cli.commands.apply:apply", "Make the networks and services that a file declares."),
+        "export": Lazy("sandnet.cli.commands.apply:export", "Print networks and services as a file for apply."),
         "sandbox": Lazy("sandnet.cli.commands.sandbox:sandbox", "Look at sandboxes and run commands in them."),
         "dns": Lazy("sandnet.cli.commands.dns:dns", "Show the answer that a container would get for a name."),
         "events": Lazy("sandnet.cli.commands.events:events", "Print changes as they happen."),
