@@ -36,6 +36,8 @@ from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.null import NullDriver
 from sandnet.drivers.port_allocator import PortAllocator
 from sandnet.drivers.readonly_sysctls import readonly_problem
+from sandnet.drivers.registry import DriverRegistry
+from sandnet.drivers.remote.plugins import PluginDrivers
 from sandnet.drivers.sysctls import SysctlManager
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.base import Kernel
@@ -209,7 +211,11 @@ def assemble(
         host_files=HostFiles(records, files, workers, naming, config.own_files),
         locks=Locks(),
         operations=Operations(),
-        drivers={driver.name: driver for driver in drivers},
+        drivers=DriverRegistry(
+            drivers,
+            PluginDrivers(config.plugin_dirs, kernel, workers, config.pools),
+            lambda: {network.driver for network in records.networks()},
+        ),
         host_network=host_network,
         port_allocator=PortAllocator(kernel.host),
         kernel=kernel,

@@ -32,6 +32,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     plugin_socket: str = ""
     """Path of the socket for container engines, as ``/run/docker/plugins/sandnet.sock``; empty: none, unless the
     service manager passes one."""
+    plugin_dirs: tuple[str, ...] = ("/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins")
+    """Where network plugins are found, whose names are drivers: ``NAME.sock``, ``NAME.spec``, ``NAME.json``."""
     engine_socket: str = ""
     """Path of the container engine's own API, as ``/run/docker.sock``: names of its containers are learnt there."""
     tls_cert: str = ""

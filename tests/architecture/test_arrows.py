@@ -41,7 +41,7 @@ SUB_PACKAGES = {
     "kernel": ({""}, {"netlink"}, {"nftables"}, {"linux"}),
     "kernel.fake": ({""}, {"fake"}),
     "api": (
-        {"errors", "parsing", "network_options", "subnet_options", "metrics"},
+        {"errors", "parsing", "network_options", "plugin_options", "subnet_options", "metrics"},
         {"middleware"},
         {"libnetwork", "plugin", "cni", "engine"},
         {"app"},

@@ -59,7 +59,9 @@ class CrashDaemon(RunningDaemon):
         self._trace = folder / "trace"
         self.plugin = PluginCalls(self.run / "plugin.sock")
         config = folder / "config.toml"
-        config.write_text(config.read_text() + f'plugin_socket = "{self.run}/plugin.sock"\n')
+        self.plugins = folder / "plugins"
+        own = f'plugin_socket = "{self.run}/plugin.sock"\nplugin_dirs = ["{self.plugins}"]\n'
+        config.write_text(config.read_text() + own)
         self._nursery = self._start_nursery()
         self._watched = -1
         self._last_step = 0

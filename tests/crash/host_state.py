@@ -51,6 +51,7 @@ class Aliases:
         for ident, value in by_id.items():
             kind = "net" if "driver" in value else "ep"
             self._add(value["name"], {kind: ident, "short": ident[:12], "link": f"snb{ident[:10]}", "part": ident[:10]})
+            self._add(value["name"], {"plugin's bridge": f"bp{ident[:10]}", "plugin's end": f"bo{ident[:10]}"})
             if kind == "ep":
                 self._add_addresses(value["name"], value)
                 continue

@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple, get_type_hints
 
 from sandnet.dns.base import NameService
 from sandnet.dns.client import NameClient
+from sandnet.drivers.remote import plugin_exchange
 from sandnet.kernel import base, syscalls
 from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.kernel.netlink.socket import Netlink
@@ -45,7 +46,7 @@ READS: Final = frozenset({
     "Processes.namespaces", "Processes.started", "Processes.watch",
     "StateReader.host", "StateReader.uplinks", "StateReader.neighbour_overflows",
     "StateReader.inside", "StateReader.process_in", "StateReader.mount_path_of", "StateReader.pinned",
-    "SandboxPool.take", "SandboxPool.status",
+    "SuppliedLinks.is_placed", "SandboxPool.take", "SandboxPool.status",
     "Watcher.read", "Watcher.name", "Watcher.namespaces",
     "Files.check", "Files.read", "Files.fingerprint",
     "Store.get", "Store.list", "Store.watch", "Store.close", "Store.problems", "Store.verify",
@@ -224,6 +225,8 @@ def install(recorder: Recorder) -> None:
         _replace_everywhere(call, reported(recorder, name, call, inner=True))
     for name, work in STORE_WORK.items():
         _replace_everywhere(work, reported(recorder, name, work))
+    exchange = plugin_exchange.exchange
+    _replace_everywhere(exchange, reported(recorder, "PluginClient.exchange", exchange))
     _replace_everywhere(sqlite_file.connect, _traced(recorder, sqlite_file.connect))
     sys.addaudithook(lambda event, args: _audit(recorder, event, args))
 

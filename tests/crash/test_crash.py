@@ -15,6 +15,7 @@ from tests.crash.daemon_case import CrashDaemon
 from tests.crash.engine_scenarios import ENGINE_SCENARIOS, VERBS_THAT_CHANGE
 from tests.crash.fault_scenarios import FAULT_SCENARIOS, REPAIRED
 from tests.crash.harness import THOROUGH, Harness
+from tests.crash.plugin_scenarios import PLUGIN_SCENARIOS
 from tests.crash.scenarios import NAMED, SETTINGS, Setting, join_made
 from tests.crash.starts import Starts
 from tests.crash.steps import READS, base_of, found_steps, parts
@@ -33,7 +34,9 @@ def daemon(tmp_path: Path) -> Iterator[CrashDaemon]:
 
 
 @pytest.mark.parametrize(
-    "setting", [*SETTINGS, *ENGINE_SCENARIOS, *FAULT_SCENARIOS], ids=lambda setting: setting.__name__
+    "setting",
+    [*SETTINGS, *ENGINE_SCENARIOS, *PLUGIN_SCENARIOS, *FAULT_SCENARIOS],
+    ids=lambda setting: setting.__name__,
 )
 def test_call_is_atomic_across_a_daemon_kill_at_any_step(daemon: CrashDaemon, setting: Setting) -> None:
     daemon.start()

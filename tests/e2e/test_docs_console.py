@@ -27,6 +27,7 @@ NOT_RUN = {
     "install.md": 6,
     "operations.md": 5,
     "reliability.md": 1,
+    "remote-drivers.md": 1,
     "runtimes.md": 1,
     "start.md": 1,
 }

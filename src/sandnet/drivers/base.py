@@ -7,14 +7,21 @@ Every operation is idempotent: repeated with the same record, it converges to th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sandnet.firewall.base import Fault, RunBetween, RunWith
 from sandnet.kernel.types import Link, NamespaceState, Port, Veth
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
+from sandnet.model.supplied_link import SuppliedLink
 
 T = TypeVar("T")
+
+PLUGIN_AWAY: Final = "plugin_away"
+"""Error code: another program that a driver needs cannot be reached, or is silent. It may have done what it was asked.
+"""
+PLUGIN_REFUSED: Final = "plugin_refused"
+"""Error code: that program answered with a reason why not."""
 
 
 class Driver(Protocol):
@@ -145,6 +152,38 @@ class LoadBalancing(Protocol):
         """Do as :meth:`Driver.leave`; the first step of ``tear_down`` is :meth:`balance` over the remaining backends.
 
         A refusal of that step is logged, and the rest is done.
+        """
+        ...
+
+
+class Supply(NamedTuple):
+    """The link that another program made for an attachment."""
+
+    link: SuppliedLink
+    prefix: str
+    """The beginning of its name inside, without the number."""
+
+
+@runtime_checkable
+class ExternalDriver(Protocol):
+    """A driver whose endpoints and links another program makes. That program can be away at any time."""
+
+    async def create_endpoint(self, net: Network, ep: Endpoint) -> Endpoint:
+        """Make a recorded endpoint with that program; return the record, with the addresses that it chose.
+
+        Raises:
+            Error: ``UNAVAILABLE``, code ``PLUGIN_AWAY`` or ``PLUGIN_REFUSED``; the same from the other verbs.
+        """
+        ...
+
+    async def supply_link(self, net: Network, ep: Endpoint, key: str, *, again: bool) -> Supply | None:
+        """Ask that program for the link of an attachment; ``None``: it has none.
+
+        Args:
+            net: the network.
+            ep: the endpoint.
+            key: where the sandbox's namespace is, or will be.
+            again: the link that it supplied before no longer exists.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What the program needs from Linux, as nine small protocols.
+"""What the program needs from Linux, as ten small protocols.
 
 Everything here is synchronous and idempotent ("ensure"): the same call again converges. It is called on worker threads
 only (see ``workers``). Failures are ``sandnet.errors.Error`` whose message names the object; an errno never leaves this
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
-from sandnet.kernel.namespace_protocols import Namespaces, SandboxPool
+from sandnet.kernel.namespace_protocols import Namespaces, SandboxPool, SuppliedLinks
 from sandnet.kernel.observation import Processes, StateReader, Watcher
 from sandnet.kernel.types import (
     NO_ELEMENTS,
@@ -327,11 +327,16 @@ class Host(Protocol):
 
 
 class Kernel(Protocol):
-    """All nine protocols together, as the composition root passes them on."""
+    """All ten protocols together, as the composition root passes them on."""
 
     @property
     def links(self) -> Links:
         """See :class:`Links`."""
+        ...
+
+    @property
+    def supplied_links(self) -> SuppliedLinks:
+        """See :class:`sandnet.kernel.namespace_protocols.SuppliedLinks`."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""What the program needs from Linux about network namespaces, as two protocols; see :mod:`sandnet.kernel.base`."""
+"""What the program needs from Linux about network namespaces, as three protocols; see :mod:`sandnet.kernel.base`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from sandnet.kernel.types import DefaultRoute, Namespace, PoolStatus, PreparedSandbox, SourceRoute
+from sandnet.kernel.types import DefaultRoute, MovedLink, Namespace, PoolStatus, PreparedSandbox, SourceRoute
 
 KEY_TAKEN: Final = "key_taken"
 """Error code: another program's namespace is pinned at a sandbox key."""
@@ -117,6 +117,36 @@ class Namespaces(Protocol):
 
     def interfaces(self, key: str) -> Sequence[str]:
         """List the names of the links inside, ``lo`` included; empty when nothing is pinned there."""
+        ...
+
+
+class SuppliedLinks(Protocol):
+    """Links that other programs made on the host, and that move into a namespace."""
+
+    def place(self, namespace: str, link: MovedLink) -> None:
+        """Ensure that the link is in the namespace pinned at ``namespace``: named, addressed, routed and up.
+
+        A link that is there already stays, and gets what it lacks.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace; ``CONFLICT`` with code ``link_missing``, ``interface_taken``, or
+                ``link_in_use``: the host uses it (its loopback, a link of sandnet's own, a bridge or a port of one, one
+                with addresses or routes, one that others are stacked on).
+        """
+        ...
+
+    def withdraw(self, namespace: str, source: str, alias: str) -> None:
+        """Move a placed link back to the host, down, with its former name; an absent link or namespace is success.
+
+        If the host has another link of that name, a virtual one is deleted.
+
+        Raises:
+            Error: ``CONFLICT``: the same, and it is a device that cannot be deleted.
+        """
+        ...
+
+    def is_placed(self, namespace: str, alias: str) -> bool:
+        """Return whether a link with that alias is in the namespace pinned at ``namespace``."""
         ...
 
 

@@ -301,6 +301,22 @@ class Namespace(NamedTuple):
     """Whether ``lo`` was up before we pinned it."""
 
 
+class MovedLink(NamedTuple):
+    """A link that another program made on the host, as it is to be in a namespace."""
+
+    source: str
+    """Its name on the host."""
+    interface: str
+    """Its name inside."""
+    mac: str
+    """Empty: it keeps its own."""
+    addresses: tuple[Interface, ...]
+    routes: tuple[tuple[Prefix, Address | None], ...]
+    """Destinations through it, each with its next hop; ``None``: on the link."""
+    alias: str
+    """Identifies it, wherever it is."""
+
+
 class PreparedSandbox(NamedTuple):
     """A network namespace that was made before a container asked for one, and that no container has used.
 

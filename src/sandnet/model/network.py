@@ -20,6 +20,8 @@ class Phase(StrEnum):
     REMOVING = "removing"
 
 
+OWN_DRIVERS: Final = ("null", "host", "bridge")
+"""The daemon's own drivers. Any other name is that of a network plugin."""
 MAX_FLOWS: Final = 16_384
 """Default limit of the flows of a sandbox in the host's connection tracking."""
 MOST_FLOWS: Final = 1 << 24
@@ -77,6 +79,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Options of its sandboxes' resolv.conf, in addition to the host's."""
     binding_address: Address | None = None
     """``DefaultBindingIP``: default host address of published ports."""
+    plugin_options: str = ""
+    """The ``options`` of a network plugin, as a JSON object; empty: none."""
 
 
 class Subnet(msgspec.Struct, frozen=True, kw_only=True):

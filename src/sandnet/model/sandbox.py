@@ -11,6 +11,7 @@ import msgspec
 from sandnet.model.address import Address
 from sandnet.model.network import Phase
 from sandnet.model.process import Process
+from sandnet.model.supplied_link import SuppliedLink
 from sandnet.model.tap import TapOptions
 
 KEY_LENGTH: Final = 12
@@ -148,6 +149,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the endpoint that resolve only in this sandbox."""
     tap: TapOptions | None = None
     """The link is a tap, and ``interface`` is the name that the guest is advised to give its interface."""
+    supplied: SuppliedLink | None = None
+    """The link that a network plugin made for it; ``None``: the daemon makes the link, or there is none."""
 
 
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):

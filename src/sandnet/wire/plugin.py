@@ -90,6 +90,7 @@ class AddressGrant(PluginMessage):
 class IpamData(PluginMessage):
     """A pool of a network."""
 
+    space: str | None = field(name="AddressSpace", default=None)
     pool: str | None = field(name="Pool", default=None)
     gateway: str | None = field(name="Gateway", default=None)
 
@@ -101,6 +102,13 @@ class CreateNetwork(PluginMessage):
     options: dict[str, Any] | None = field(name="Options", default=None)
     ipv4: tuple[IpamData, ...] | None = field(name="IPv4Data", default=None)
     ipv6: tuple[IpamData, ...] | None = field(name="IPv6Data", default=None)
+
+
+class CreateNetwork2015(PluginMessage):
+    """``CreateNetwork`` of the protocol's first generation: the plugin chooses subnets and addresses."""
+
+    network_id: str = field(name="NetworkID")
+    options: dict[str, Any] | None = field(name="Options")
 
 
 class NetworkReference(PluginMessage):
@@ -131,6 +139,13 @@ class CreateEndpoint(EndpointReference):
     options: dict[str, Any] | None = field(name="Options", default=None)
 
 
+class CreateEndpoint2015(EndpointReference):
+    """``CreateEndpoint`` of the first generation."""
+
+    interfaces: tuple[EndpointInterface, ...] = field(name="Interfaces", default=())
+    options: dict[str, Any] = field(name="Options", default_factory=dict)
+
+
 class EndpointCreated(PluginMessage):
     """The answer to ``CreateEndpoint``: the values that the request did not have."""
 
@@ -147,6 +162,7 @@ class JoinEndpoint(EndpointReference):
     """``Join``."""
 
     sandbox_key: str | None = field(name="SandboxKey", default=None)
+    options: dict[str, Any] | None = field(name="Options", default=None)
 
 
 class InterfaceName(PluginMessage):

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
-from sandnet.api import network_options, parsing
+from sandnet.api import network_options, parsing, plugin_options
 from sandnet.errors import invalid, not_found
 from sandnet.model import (
     Affinity,
@@ -27,6 +27,7 @@ from sandnet.model import (
 )
 from sandnet.model import tap as model
 from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
+from sandnet.model.network import OWN_DRIVERS
 from sandnet.model.ports import PROTOCOL_NAMES
 from sandnet.model.resolv_conf import check_options, check_search
 from sandnet.wire import libnetwork as wire
@@ -61,7 +62,8 @@ def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
     driver = body.network_type or DEFAULT_DRIVER
     if not _DRIVER.fullmatch(driver) or ".." in driver:
         raise not_found("driver", repr(driver))
-    parsed, unknown = network_options.parse(body.options)
+    parse = network_options.parse if driver in OWN_DRIVERS else plugin_options.parse
+    parsed, unknown = parse(body.options)
     return NetworkSpec(name=name, driver=driver, options=parsed, labels=parsing.labels(body.labels or {})), unknown
 
 

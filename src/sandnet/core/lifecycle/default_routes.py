@@ -27,6 +27,13 @@ def gateways_of(net: Network) -> Gateways:
     return Gateways(ipv4 if isinstance(ipv4, IPv4Address) else None, ipv6 if isinstance(ipv6, IPv6Address) else None)
 
 
+def _offered(net: Network, attachment: Attachment) -> Gateways:
+    """Return the next hops of an attachment: those of the plugin that supplied its link, or the network's."""
+    if attachment.supplied:
+        return Gateways(attachment.supplied.gateway, attachment.supplied.gateway_ipv6)
+    return gateways_of(net) if attachment.interface else Gateways()
+
+
 def elect(candidates: Iterable[tuple[Attachment, Gateways]]) -> list[DefaultRoute]:
     """Elect one default route per family: of the highest ``gateway_priority``, then of the first attached.
 
@@ -125,5 +132,5 @@ class SandboxRoutes:
             network = self._records.network(attachment.network_id)
             endpoint = self._records.endpoint(attachment.endpoint_id)
             if network and endpoint and attachment.phase is not Phase.REMOVING:
-                found.append(Attached(attachment, endpoint, gateways_of(network)))
+                found.append(Attached(attachment, endpoint, _offered(network, attachment)))
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -129,7 +130,7 @@ class Deletion:
             if not self._locks_of_network(network_id) <= names:
                 return False
             with self._closing(network_id, not force):
-                await self._delete_contents(net)
+                await self._delete_contents(net, force=force)
             return True
 
     def _locks_of_network(self, network_id: str) -> set[str]:
@@ -139,7 +140,7 @@ class Deletion:
             *(f"sandbox/{attachment.container_id}" for attachment in self._records.attachments_of_network(network_id)),
         }
 
-    async def _delete_contents(self, net: Network) -> None:
+    async def _delete_contents(self, net: Network, *, force: bool) -> None:
         """Delete a network with all that is on it.
 
         The network's record alone is the intent: a restart continues with all objects on a network that is being
@@ -149,10 +150,11 @@ class Deletion:
         failures = await self._disconnect(self._records.attachments_of_network(net.id))
         endpoints = self._records.endpoints_of(net.id)
         unattached = [each for each in endpoints if not self._records.attachments_of_endpoint(each.id)]
-        failures += await gather_errors(*map(self._endpoints.delete_unattached, unattached))
+        delete = partial(self._endpoints.delete_unattached, force=force)
+        failures += await gather_errors(*map(delete, unattached))
         if failures:
             raise collected(f"the deletion of network {net.name} is incomplete; repeat it", failures)
-        await self._networks.remove(net)
+        await self._networks.remove(net, force=force)
 
     async def _disconnect(self, attachments: Iterable[Attachment]) -> list[BaseException]:
         """Disconnect containers in parallel, the attachments of one container in order, the last attached first.
@@ -237,7 +239,7 @@ class Deletion:
             failures = await self._disconnect(attached)
             if failures:
                 raise collected(f"the deletion of endpoint {endpoint.name} is incomplete; repeat it", failures)
-            await self._endpoints.delete_unattached(endpoint)
+            await self._endpoints.delete_unattached(endpoint, force=force)
             return True
 
     def _locks_of_endpoint(self, endpoint_id: str) -> set[str]:

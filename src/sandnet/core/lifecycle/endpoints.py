@@ -12,7 +12,8 @@ from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
-from sandnet.drivers.base import Driver, PortPublisher
+from sandnet.core.runtime.plugin_requests import asked
+from sandnet.drivers.base import PLUGIN_REFUSED, Driver, ExternalDriver, PortPublisher
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, PortMapping, Process
 from sandnet.model.ids import new_id
@@ -90,7 +91,7 @@ class Endpoints:
             self._creating.add(endpoint_id)
             try:
                 endpoint = await self._reserved(network, endpoint_id, spec, ports, process)
-                endpoint = await self._make(network, endpoint) if ports else endpoint
+                endpoint = await self._make(network, endpoint) if endpoint.phase is Phase.CREATING else endpoint
             finally:
                 self._creating.discard(endpoint_id)
         self._context.host_files.changed(endpoint, network)
@@ -112,10 +113,13 @@ class Endpoints:
             driver = self._context.driver(network.driver)
             if endpoint.ports and isinstance(driver, PortPublisher):
                 await driver.publish(network, endpoint)
+            if isinstance(driver, ExternalDriver):
+                endpoint = await driver.create_endpoint(network, endpoint)
             endpoint = replace(endpoint, phase=Phase.READY)
             await self._records.commit(put=[endpoint])
-        except BaseException:
-            await roll_back(f"endpoint {endpoint.name}", self._roll_back(network, endpoint))
+        except BaseException as failure:
+            refused = isinstance(failure, Error) and failure.code == PLUGIN_REFUSED
+            await roll_back(f"endpoint {endpoint.name}", self._roll_back(network, endpoint, force=refused))
             raise
         await self._context.resolver_sync.endpoint_added(network, endpoint)
         return endpoint
@@ -145,16 +149,17 @@ class Endpoints:
         """Decide on an endpoint and record it; nothing may wait between the checks and the commit.
 
         Without ports there is nothing to create in the kernel. Such an endpoint is ready at once, and its names are
-        sent while the record is written.
+        sent while the record is written. One that another program makes is recorded before it is asked for.
         """
         network = self._networks.open(network_id)
+        unfinished = bool(ports) or self._is_external(network)
         self._refuse_taken(network, spec.name)
         lease = self._context.leases.take(network, spec)
         endpoint = Endpoint(
             id=endpoint_id,
             name=spec.name,
             network_id=network.id,
-            phase=Phase.CREATING if ports else Phase.READY,
+            phase=Phase.CREATING if unfinished else Phase.READY,
             sequence=self._records.next_sequence(),
             created=time.time(),
             address=lease.address,
@@ -171,7 +176,7 @@ class Endpoints:
         )
         try:
             written = self._records.commit(put=[endpoint], cursor=lease.cursor)
-            named = await (written if ports else self._named_while(written, network, endpoint))
+            named = await (written if unfinished else self._named_while(written, network, endpoint))
         except BaseException:
             self._context.leases.release(network, lease.address, lease.address_ipv6)
             raise
@@ -190,18 +195,25 @@ class Endpoints:
             raise
         return named
 
-    async def delete_unattached(self, endpoint: Endpoint) -> None:
+    def _is_external(self, network: Network) -> bool:
+        return isinstance(self._context.drivers[network.driver], ExternalDriver)
+
+    async def delete_unattached(self, endpoint: Endpoint, *, force: bool = False) -> None:
         """Delete an endpoint without attachments, and its name; its lock is held.
 
         Without ports there is nothing in the kernel, so one commit is the whole deletion.
+
+        Args:
+            endpoint: the endpoint.
+            force: delete it although its network's plugin is away, or refuses.
         """
         network = self._networks.get(endpoint.network_id)
-        if endpoint.ports:
+        if endpoint.ports or self._is_external(network):
             endpoint = replace(endpoint, phase=Phase.REMOVING)
             await self._records.commit(put=[endpoint])
         unnamed = self._context.resolver_sync.endpoint_removed(endpoint)
         try:
-            await self.remove(network, endpoint, unnamed)
+            await self.remove(network, endpoint, unnamed, force=force)
         except BaseException:
             kept = self._records.endpoint(endpoint.id)
             if kept and kept.phase is Phase.READY:
@@ -253,25 +265,28 @@ class Endpoints:
                     if current:
                         await self.remove(network, current)
 
-    async def _roll_back(self, network: Network, endpoint: Endpoint) -> None:
+    async def _roll_back(self, network: Network, endpoint: Endpoint, *, force: bool) -> None:
         """Remove what a failed create has made.
 
         The record is set to removing first, so that a later request can finish it. Its lock is held: two removals at
         once would release an address that a third endpoint has by then.
         """
         await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
-        await self.remove(network, endpoint)
+        await self.remove(network, endpoint, force=force)
 
-    async def remove(self, network: Network, endpoint: Endpoint, unnamed: Awaitable[None] | None = None) -> None:
+    async def remove(
+        self, network: Network, endpoint: Endpoint, unnamed: Awaitable[None] | None = None, *, force: bool = False
+    ) -> None:
         """Remove an endpoint without attachments, in any phase.
 
         Args:
             network: its network.
             endpoint: the endpoint.
             unnamed: ends when the resolver has no name of the endpoint any more; its addresses are released after that.
+            force: as for :meth:`delete_unattached`.
         """
         driver = self._context.drivers[network.driver]
-        await driver.delete_endpoint(network, endpoint)
+        await asked(driver.delete_endpoint(network, endpoint), force=force)
         if isinstance(driver, PortPublisher):
             await driver.unpublish(network, endpoint)
         self._context.port_allocator.unbind(endpoint.ports)

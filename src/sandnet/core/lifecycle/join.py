@@ -21,8 +21,12 @@ from sandnet.core.lifecycle.join_plan import (
     check_host_network_exclusive,
     check_not_joined,
     check_tap,
+    moved_link,
+    named_as_supplied,
     plan_attachment,
     plan_sandbox,
+    refuse_claimed,
+    refuse_outside,
 )
 from sandnet.core.lifecycle.leave import Leaves
 from sandnet.core.lifecycle.liveness import identify
@@ -30,12 +34,14 @@ from sandnet.core.lifecycle.parent_updates import ParentUpdates
 from sandnet.core.lifecycle.sandbox_setup import identified, set_up, set_up_external, set_up_prepared
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import alongside, roll_back
+from sandnet.drivers.base import ExternalDriver
 from sandnet.errors import Error, invalid
 from sandnet.firewall.base import Step
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
-from sandnet.kernel.types import PreparedSandbox, Veth
+from sandnet.kernel.types import MovedLink, PreparedSandbox, Veth
 from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Origin, Phase, Process, Sandbox
 from sandnet.model.link_alias import attachment_alias
+from sandnet.model.supplied_link import supplied_alias
 
 
 class Joins:
@@ -60,9 +66,12 @@ class Joins:
         attached = self._records.attachments_of_container(spec.container_id)
         known = self._records.sandbox(spec.container_id)
         existing = self._records.attachments_of_endpoint(endpoint.id)
-        check_not_joined(endpoint, existing, spec.container_id, many=many)
+        external = isinstance(self._context.driver(network.driver), ExternalDriver)
+        check_not_joined(endpoint, existing, spec.container_id, many=many and not external)
         check_host_network_exclusive(known, network, attached, spec)
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
+        if external:
+            refuse_outside(network, spec, known)
         if spec.external_key or (known and known.origin is Origin.EXTERNAL):
             return await self._join_external(network, endpoint, spec, known)
         if spec.tap or (known and known.origin is Origin.GUEST):
@@ -72,7 +81,7 @@ class Joins:
         sandbox = plan_sandbox(self._records, self._context.settings.files_dir, spec, network, process)
         self._context.host_files.check(sandbox)
         sandbox = await self._context.host_files.with_existing_paths(sandbox)
-        if sandbox.origin is Origin.MADE and endpoint.mac:
+        if sandbox.origin is Origin.MADE and endpoint.mac and not external:
             return await self._join_made(network, endpoint, spec, sandbox)
         return await self._join_found(network, endpoint, spec, sandbox)
 
@@ -188,17 +197,47 @@ class Joins:
         self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, taken: Collection[str]
     ) -> Sandbox:
         attachment, cursor = plan_attachment(self._records, self._context.leases, network, endpoint, spec, taken)
+        if isinstance(self._context.driver(network.driver), ExternalDriver):
+            attachment = replace(attachment, host_link="", interface=spec.interface)
         await self._commit_intent(network, sandbox, attachment, cursor)
+        attachment = await self._supplied(network, endpoint, sandbox, attachment, taken)
         job = self._set_up_job(network, endpoint, sandbox, attachment)
         return await self._complete(network, endpoint, sandbox, attachment, spec, job)
 
+    async def _supplied(
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        sandbox: Sandbox,
+        attachment: Attachment,
+        taken: Collection[str],
+    ) -> Attachment:
+        """Ask the network's plugin, if it has one, for the link, and record the answer before the link is moved."""
+        driver = self._context.driver(network.driver)
+        if not isinstance(driver, ExternalDriver):
+            return attachment
+        again = attachment.supplied is not None
+        supply = await driver.supply_link(network, endpoint, sandbox.key, again=again)
+        if supply is None:
+            return attachment
+        refuse_claimed(self._records, supply)
+        attachment = named_as_supplied(attachment, supply, taken)
+        await self._records.commit(put=[attachment])
+        return attachment
+
     async def ensure(self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> None:
         """Set up an attachment again, by the same steps that made it."""
+        if attachment.supplied and not await self._is_placed(sandbox, attachment):
+            attachment = await self._supplied(network, endpoint, sandbox, attachment, ())
         job = self._set_up_job(network, endpoint, sandbox, attachment)
         driver, run = self._context.driver(network.driver), self._context.workers.run
         after = await driver.join(network, endpoint, attachment, lambda step: run(job, step))
         if after != sandbox:
             await self._records.commit(put=[after])
+
+    async def _is_placed(self, sandbox: Sandbox, attachment: Attachment) -> bool:
+        is_placed = self._context.kernel.supplied_links.is_placed
+        return await self._context.workers.run(is_placed, sandbox.key, supplied_alias(attachment.endpoint_id))
 
     def _set_up_job(
         self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment
@@ -207,8 +246,9 @@ class Joins:
         if sandbox.is_outside:
             make = attachment.phase is Phase.CREATING
             return partial(set_up_external, self._context.kernel, sandbox, veth, make=make)
+        link: Veth | MovedLink | None = veth or moved_link(attachment)
         files, routes = self._context.host_files.write_job(sandbox), self._routes.of(sandbox)
-        return partial(set_up, self._context.kernel, sandbox, veth, routes, files)
+        return partial(set_up, self._context.kernel, sandbox, link, routes, files)
 
     def _link(self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> Veth | None:
         """Return the link of the attachment, with the alias that describes it."""

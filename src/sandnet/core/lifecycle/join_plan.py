@@ -11,7 +11,9 @@ from msgspec.structs import replace
 
 from sandnet.core.state.leases import Lease, Leases
 from sandnet.core.state.records import Records
+from sandnet.drivers.base import Supply
 from sandnet.errors import Error, Kind, invalid
+from sandnet.kernel.types import MovedLink
 from sandnet.model import (
     Attachment,
     Endpoint,
@@ -26,8 +28,9 @@ from sandnet.model import (
 )
 from sandnet.model.address import new_mac
 from sandnet.model.ids import new_id
-from sandnet.model.link_names import outer_name, port_name
+from sandnet.model.link_names import OWN_LINK, outer_name, port_name
 from sandnet.model.sandbox import KEY_LENGTH
+from sandnet.model.supplied_link import supplied_alias
 
 HOST_DRIVER = "host"
 MAX_INTERFACES = 256
@@ -245,6 +248,58 @@ def with_parent_host(sandbox: Sandbox, name: str, entry: HostEntry) -> Sandbox:
     return replace(sandbox, parent_hosts=(*kept[-(MAX_HOSTS - 1) :], entry))
 
 
+def refuse_outside(network: Network, spec: JoinSpec, known: Sandbox | None) -> None:
+    """Refuse virtual machines and containers of engines on a network whose links another program makes.
+
+    Raises:
+        Error: kind ``INVALID``.
+    """
+    if spec.external_key or spec.tap or (known and known.is_outside):
+        message = f"network {network.name} is a plugin's: only sandboxes with a namespace can join it"
+        raise invalid(message, "join a network of sandnet's own driver", "link_type")
+
+
+def refuse_claimed(records: Records, supply: Supply) -> None:
+    """Refuse a link that the daemon made for a container of an engine, which will move it.
+
+    Raises:
+        Error: kind ``CONFLICT``.
+    """
+    source = supply.link.source
+    if OWN_LINK.fullmatch(source) and any(each.interface == source for each in records.attachments()):
+        raise Error(Kind.CONFLICT, f"link {source} is not moved: it is another container's", code="link_in_use")
+
+
+def named_as_supplied(attachment: Attachment, supply: Supply, taken: Collection[str]) -> Attachment:
+    """Return an attachment with the link that a plugin supplied, and the name that it gets inside.
+
+    Args:
+        attachment: its interface has the requested name; empty: the first free one of the plugin's prefix.
+        supply: the plugin's answer.
+        taken: the interface names in the namespace.
+
+    Raises:
+        Error: ``EXHAUSTED``.
+    """
+    interface = attachment.interface or _free_interface(taken, supply.prefix)
+    return replace(attachment, interface=interface, supplied=supply.link)
+
+
+def moved_link(attachment: Attachment) -> MovedLink | None:
+    """Return a supplied link as it is to be in the sandbox; ``None``: none was supplied."""
+    link = attachment.supplied
+    if link is None:
+        return None
+    return MovedLink(
+        source=link.source,
+        interface=attachment.interface,
+        mac=attachment.mac,
+        addresses=tuple(each for each in (attachment.address, attachment.address_ipv6) if each),
+        routes=tuple((route.destination, route.gateway) for route in link.routes),
+        alias=supplied_alias(attachment.endpoint_id),
+    )
+
+
 def _interface(spec: JoinSpec, taken: Collection[str]) -> str:
     if spec.interface and spec.interface in taken:
         message = f"the namespace of {spec.container_id} has an interface {spec.interface} already"
@@ -252,8 +307,8 @@ def _interface(spec: JoinSpec, taken: Collection[str]) -> str:
     return spec.interface or _free_interface(taken)
 
 
-def _free_interface(taken: Collection[str]) -> str:
+def _free_interface(taken: Collection[str], prefix: str = "eth") -> str:
     for index in range(MAX_INTERFACES):
-        if f"eth{index}" not in taken:
-            return f"eth{index}"
+        if f"{prefix}{index}" not in taken:
+            return f"{prefix}{index}"
     raise Error(Kind.EXHAUSTED, f"the sandbox has {MAX_INTERFACES} interfaces already", code="interfaces_exhausted")

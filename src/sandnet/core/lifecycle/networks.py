@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
-from sandnet.drivers.base import Driver
+from sandnet.core.runtime.plugin_requests import asked
+from sandnet.drivers.base import PLUGIN_REFUSED, Driver
 from sandnet.errors import Error, Kind, not_found
 from sandnet.ipam.addresses import AddressUse
 from sandnet.ipam.usage import some
@@ -136,8 +137,9 @@ class Networks:
         try:
             net = replace(await self._context.driver(net.driver).create_network(net), phase=Phase.READY)
             await self._records.commit(put=[net])
-        except BaseException:
-            await roll_back(f"network {net.name}", self._roll_back(net))
+        except BaseException as failure:
+            refused = isinstance(failure, Error) and failure.code == PLUGIN_REFUSED
+            await roll_back(f"network {net.name}", self._roll_back(net, force=refused))
             raise
         return net
 
@@ -169,18 +171,23 @@ class Networks:
                     ):  # with endpoints, only its own delete can
                         await self.remove(current)
 
-    async def _roll_back(self, net: Network) -> None:
+    async def _roll_back(self, net: Network, *, force: bool) -> None:
         """Remove what a failed create has made.
 
         The record is set to removing first, so that a later request can finish it.
         """
         async with self._context.locks.hold(f"network/{net.id}"):
             await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])
-            await self.remove(net)
+            await self.remove(net, force=force)
 
-    async def remove(self, net: Network) -> None:
-        """Remove a network without endpoints, in any phase: the last step of a delete, a failed create or a restore."""
-        await self._context.drivers[net.driver].delete_network(net)
+    async def remove(self, net: Network, *, force: bool = False) -> None:
+        """Remove a network without endpoints, in any phase: the last step of a delete, a failed create or a restore.
+
+        Args:
+            net: the network.
+            force: remove it although its plugin is away, or refuses.
+        """
+        await asked(self._context.drivers[net.driver].delete_network(net), force=force)
         await self._records.commit(delete=[net])
         self._context.leases.forget(net.id)
         self._context.host_files.forget(net)

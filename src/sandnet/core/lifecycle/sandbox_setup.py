@@ -15,8 +15,9 @@ from sandnet.core.names.host_file_types import Digests
 from sandnet.errors import collected
 from sandnet.firewall.base import Step
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.types import DefaultRoute, Namespace, PreparedSandbox, Veth
+from sandnet.kernel.types import DefaultRoute, MovedLink, Namespace, PreparedSandbox, Veth
 from sandnet.model import Attachment, Interface, Origin, Phase, Sandbox
+from sandnet.model.supplied_link import supplied_alias
 
 Failures = list[Exception]
 """The failures of a teardown, which continues past them."""
@@ -57,7 +58,12 @@ def set_up_prepared(
 
 
 def set_up(
-    kernel: Kernel, sandbox: Sandbox, veth: Veth | None, routes: Routes, write_files: Callable[[], Digests], step: Step
+    kernel: Kernel,
+    sandbox: Sandbox,
+    link: Veth | MovedLink | None,
+    routes: Routes,
+    write_files: Callable[[], Digests],
+    step: Step,
 ) -> Sandbox:
     """Bring a sandbox's interface, routes and files into line with the records.
 
@@ -66,7 +72,7 @@ def set_up(
     Args:
         kernel: the host's.
         sandbox: the sandbox.
-        veth: the link to plug; ``None`` for drivers without one.
+        link: the link to plug, or to move; ``None`` for drivers without one.
         routes: the desired routes.
         write_files: writes its files.
         step: the driver's part; it comes before the port can send.
@@ -79,8 +85,10 @@ def set_up(
         made = sandbox.origin is Origin.MADE
         pinned = kernel.namespaces.make(sandbox.key) if made else kernel.namespaces.pin(sandbox.key)
         sandbox = identified(sandbox, pinned)
-    if veth:
-        kernel.links.plug(sandbox.key, veth)
+    if isinstance(link, MovedLink):
+        kernel.supplied_links.place(sandbox.key, link)
+    elif link:
+        kernel.links.plug(sandbox.key, link)
     if sandbox.origin is not Origin.HOST:
         kernel.namespaces.default_routes(sandbox.key, routes.default)
         if not _is_new(sandbox):  # a new namespace has no source routes, and one interface only
@@ -202,8 +210,11 @@ def _exists(kernel: Kernel, sandbox: Sandbox, failures: Failures) -> bool:
 def _retire(kernel: Kernel, sandbox: Sandbox, last: Attachment, failures: Failures) -> None:
     """Take the link out of service, to be deleted in bulk.
 
-    From a namespace that the daemon did not make, it is deleted at once.
+    From a namespace that the daemon did not make, it is deleted at once. One that a plugin supplied is given back.
     """
+    if last.supplied:
+        source, alias = last.supplied.source, supplied_alias(last.endpoint_id)
+        attempt(failures, lambda: kernel.supplied_links.withdraw(sandbox.key, source, alias))
     if last.host_link and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.delete([last.host_link]))
     elif last.host_link:

@@ -3,7 +3,8 @@
 They share commits, kernel requests and transactions. The deletion of a link costs the kernel a grace period of some 20
 ms, for one link or sixty, and every program that waits for the same lock of the kernel waits with it. So a thousand
 sandboxes are removed in bulk, by the steps of a leave. Sandboxes that are no simple case (several networks, a backend
-beside others, an endpoint that is deleted along, a phase other than ``ready``) are left for removal one by one.
+beside others, an endpoint that is deleted along or is a plugin's, a phase other than ``ready``) are left for removal
+one by one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.lifecycle.sandbox_setup import Teardown, tear_down_all
 from sandnet.core.runtime.context import Context
+from sandnet.drivers.base import ExternalDriver
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
 TIMEOUT: Final = 1.0
@@ -59,7 +61,12 @@ class BulkRemoval:
             return None
         alone = len(self._records.attachments_of_endpoint(attachments[0].endpoint_id)) == 1
         found = self._network_and_endpoint(attachments[0])
-        return attachments[0] if alone and found and not found[1].owner else None
+        simple = alone and found and not found[1].owner and not self._is_external(found[0])
+        return attachments[0] if simple else None
+
+    def _is_external(self, network: Network) -> bool:
+        """Return whether the removal waits for another program, which may not delay the removal of others."""
+        return isinstance(self._context.drivers[network.driver], ExternalDriver)
 
     def _network_and_endpoint(self, attachment: Attachment) -> tuple[Network, Endpoint] | None:
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)

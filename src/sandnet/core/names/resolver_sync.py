@@ -82,9 +82,11 @@ class ResolverSync:
     def needs_namespace(self, sandbox: Sandbox) -> bool:
         """Return whether sockets are opened at the key of a new sandbox, which must be pinned there by then.
 
-        Those that listen were prepared; those that query a sandbox's own servers from inside were not.
+        Those that listen were prepared with most namespaces; those that query a sandbox's own servers from inside were
+        not.
         """
-        return sandbox.phase is Phase.CREATING and bool(sandbox.dns)
+        unprepared = sandbox.origin is Origin.MADE and not sandbox.inode
+        return sandbox.phase is Phase.CREATING and (bool(sandbox.dns) or unprepared)
 
     def attachments_removed(self, attachments: Iterable[Attachment]) -> asyncio.Future[None]:
         """Remove the names of attachments: no answer contains them when the result is done.

@@ -49,7 +49,8 @@ class DesiredState:
             if network and endpoint:
                 veth = self._drivers[network.driver].link(network, endpoint, attachment)
                 links += [(attachment, veth)] if veth else []
-        return DesiredSandbox(sandbox, links, self._routes.default(sandbox), self._routes.by_source(sandbox))
+        supplied = [each for each in self.attachments(sandbox) if each.supplied]
+        return DesiredSandbox(sandbox, links, self._routes.default(sandbox), self._routes.by_source(sandbox), supplied)
 
     def links(self) -> set[str]:
         """Return the names of links that belong to a record, or to the link reaper."""

@@ -45,6 +45,8 @@ class DesiredSandbox(NamedTuple):
     """The attachments that have a link."""
     routes: Sequence[DefaultRoute]
     sources: Sequence[SourceRoute] = ()
+    supplied: Sequence[Attachment] = ()
+    """The attachments with a link that a network plugin supplied."""
 
 
 def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None) -> Iterator[Fault]:
@@ -76,11 +78,16 @@ def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNa
     loopback = inside.state.links.get("lo")
     if loopback is None or not loopback.link.up:
         yield _of(None, "lo is down", NO_LOOPBACK)
-    for attachment, veth in desired.links:
-        for problem, reason in _link(veth, host, inside.state):
-            yield _of(attachment, problem, reason)
+    yield from _links(desired, host, inside.state)
     yield from _default_routes(desired, inside.state)
     yield from _source_routes(desired, inside.state)
+
+
+def _links(desired: DesiredSandbox, host: NamespaceState, inside: NamespaceState) -> Iterator[Fault]:
+    for attachment, veth in desired.links:
+        yield from (_of(attachment, *each) for each in _link(veth, host, inside))
+    for attachment in desired.supplied:
+        yield from (_of(attachment, *each) for each in _supplied(attachment, inside))
 
 
 def _host_ends(desired: DesiredSandbox, host: NamespaceState) -> Iterator[Fault]:
@@ -160,6 +167,19 @@ def _addresses(veth: Veth, inside: NamespaceState, inner: Port) -> Iterator[tupl
     for service in (veth.service, veth.service_ipv6):
         if service and host_prefix(service.ip) not in packed_addresses_on(inside, service_index):
             yield f"service address {service.ip} is not on {name}", NO_SERVICE
+
+
+def _supplied(attachment: Attachment, inside: NamespaceState) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a link that a plugin supplied: whether it is there is compared, and its addresses."""
+    inner = inside.links.get(attachment.interface)
+    if inner is None:
+        yield f"{attachment.interface} is gone", NO_LINK
+        return
+    if not inner.link.up:
+        yield f"{attachment.interface} is down", NO_LINK
+    for address in (attachment.address, attachment.address_ipv6):
+        if address and packed_interface(address) not in packed_addresses_on(inside, inner.link.ifindex):
+            yield f"address {address} is not on {attachment.interface}", NO_LINK
 
 
 def _default_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator[Fault]:

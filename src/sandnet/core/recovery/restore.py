@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -57,6 +58,10 @@ class Restore:
 
     async def run(self) -> None:
         """Run once, after the records are loaded and before the first request."""
+        with self._context.drivers.hurried():
+            await self._run()
+
+    async def _run(self) -> None:
         await self._begin()
         await self._start_host_network()
         candidates = await self._scan()
@@ -93,8 +98,9 @@ class Restore:
         await self._start_host_network()
         await self._disconnect(self._records.attachments())
         await self._run_all("sandbox", map(self._sandboxes.tear_down, self._records.sandboxes()))
-        await self._run_all("endpoint", map(self._remove_endpoint, self._records.endpoints()))
-        await self._run_all("network", map(self._networks.remove, self._records.networks()))
+        remove_endpoint = partial(self._remove_endpoint, force=True)
+        await self._run_all("endpoint", map(remove_endpoint, self._records.endpoints()))
+        await self._run_all("network", map(partial(self._networks.remove, force=True), self._records.networks()))
         await self._delete_orphaned_links()
         await self._context.link_reaper.wait()
         await self._run_all("driver", [self._context.host_network.stop()])
@@ -188,8 +194,8 @@ class Restore:
         attached = self._records.attachments_of_endpoint(endpoint.id)
         return bool(endpoint.owner) and all(each.phase is not Phase.READY for each in attached)
 
-    async def _remove_endpoint(self, endpoint: Endpoint) -> None:
-        await self._endpoints.remove(self._networks.get(endpoint.network_id), endpoint)
+    async def _remove_endpoint(self, endpoint: Endpoint, *, force: bool = False) -> None:
+        await self._endpoints.remove(self._networks.get(endpoint.network_id), endpoint, force=force)
 
     async def _restore_network(self, network: Network) -> None:
         await self._context.driver(network.driver).create_network(network)

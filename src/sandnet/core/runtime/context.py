@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from sandnet.core.names.host_files import HostFiles
@@ -17,6 +16,7 @@ from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.port_allocator import PortAllocator
+from sandnet.drivers.registry import DriverRegistry
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
@@ -47,7 +47,7 @@ class Context(NamedTuple):
     host_files: HostFiles
     locks: Locks
     operations: Operations
-    drivers: Mapping[str, Driver]
+    drivers: DriverRegistry
     host_network: HostNetwork
     port_allocator: PortAllocator
     kernel: Kernel

@@ -14,6 +14,7 @@ from sandnet.kernel.fake.namespaces import HOST_NAMESPACE, FakeNamespaces
 from sandnet.kernel.fake.processes import FakeProcesses
 from sandnet.kernel.fake.sandbox_pool import FakeSandboxPool
 from sandnet.kernel.fake.state_reader import FakeStateReader, FakeWatcher
+from sandnet.kernel.fake.supplied_links import FakeSuppliedLinks
 
 
 class FakeKernel:
@@ -29,6 +30,7 @@ class FakeKernel:
         self._faults = FaultInjector()
         self._links = FakeLinks(self._faults, spaces, pins)
         self._namespaces = FakeNamespaces(self._faults, self._links, spaces, pins, sandbox_dir)
+        self._supplied_links = FakeSuppliedLinks(self._faults, self._links, spaces, pins)
         self._firewall = FakeFirewall(self._faults)
         self._sysctl = FakeSysctl(self._faults, self._links)
         self._state_reader = FakeStateReader(self._faults, self._links, self._namespaces)
@@ -41,6 +43,11 @@ class FakeKernel:
     def links(self) -> FakeLinks:
         """Bridges and veth pairs."""
         return self._links
+
+    @property
+    def supplied_links(self) -> FakeSuppliedLinks:
+        """Links of other programs that move into namespaces."""
+        return self._supplied_links
 
     @property
     def namespaces(self) -> FakeNamespaces:

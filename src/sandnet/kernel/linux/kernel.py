@@ -13,6 +13,7 @@ from sandnet.kernel.linux.pool.preparation import Listen
 from sandnet.kernel.linux.pool.sandbox_pool import LinuxSandboxPool
 from sandnet.kernel.linux.processes import LinuxProcesses
 from sandnet.kernel.linux.state_reader import LinuxStateReader
+from sandnet.kernel.linux.supplied.links import LinuxSuppliedLinks
 from sandnet.kernel.linux.sysctl import ProcSysctl
 from sandnet.kernel.linux.watcher import LinuxWatcher
 from sandnet.kernel.netlink.conntrack import Conntrack
@@ -93,6 +94,7 @@ class LinuxKernel:
 
     def __init__(self, sandbox_dir: str, listen: Listen | None = None, pool: PoolLimits | None = None) -> None:
         self._links = LinuxLinks()
+        self._supplied_links = LinuxSuppliedLinks()
         self._namespaces = LinuxNamespaces(sandbox_dir)
         self._firewall = LinuxFirewall()
         self._sysctl = ProcSysctl()
@@ -106,6 +108,11 @@ class LinuxKernel:
     def links(self) -> LinuxLinks:
         """Bridges and veth pairs."""
         return self._links
+
+    @property
+    def supplied_links(self) -> LinuxSuppliedLinks:
+        """Links of other programs that move into namespaces."""
+        return self._supplied_links
 
     @property
     def namespaces(self) -> LinuxNamespaces:

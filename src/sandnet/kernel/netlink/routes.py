@@ -24,7 +24,7 @@ from sandnet.kernel.netlink.socket import (
     u32,
 )
 from sandnet.kernel.types import RT_TABLE_MAIN
-from sandnet.model.address import Address, Interface
+from sandnet.model.address import Address, Interface, Prefix
 
 ROUTE_PROTOCOL: Final = 115
 """The routing protocol number that identifies our routes (``rtm_protocol``; 4 is ``static``, routing daemons use 186
@@ -35,6 +35,7 @@ RTA_GATEWAY: Final = 5
 _RTA_PRIORITY: Final = 6
 RTA_PREFSRC: Final = 7
 _RTPROT_KERNEL: Final = 2
+_RTPROT_STATIC: Final = 4
 RT_SCOPE_UNIVERSE: Final = 0
 RT_SCOPE_LINK: Final = 253
 _IP6_RT_PRIO_ADDRCONF: Final = 256
@@ -113,6 +114,28 @@ def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
     else:
         body += attribute(RTA_PREFSRC, address.ip.packed)
     return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def is_of_kernel(route: RouteEntry) -> bool:
+    """Return whether the kernel made the route by itself."""
+    return route.protocol == _RTPROT_KERNEL
+
+
+def add_static(netlink: Netlink, index: int, destination: Prefix, gateway: Address | None) -> bool:
+    """Route a prefix through a link, as an administrator would; ``False``: there is such a route.
+
+    Args:
+        netlink: where.
+        index: the link's.
+        destination: the prefix.
+        gateway: the next hop; ``None``: the prefix is on the link.
+    """
+    family = socket.AF_INET6 if destination.version == 6 else socket.AF_INET
+    scope = RT_SCOPE_UNIVERSE if gateway or destination.version == 6 else RT_SCOPE_LINK
+    head = (family, destination.prefixlen, 0, 0, RT_TABLE_MAIN, _RTPROT_STATIC, scope, RTN_UNICAST, 0)
+    body = _ROUTE.pack(*head) + attribute(RTA_DST, destination.network_address.packed) + u32(RTA_OIF, index)
+    hop = attribute(RTA_GATEWAY, gateway.packed) if gateway else b""
+    return netlink.call(RTM_NEWROUTE, body + hop, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
 
 
 def _route_body(family: int, route: Route) -> bytes:

@@ -158,6 +158,11 @@ def alias(text: str) -> bytes:
     return attribute(IFLA_IFALIAS, text.encode()) if text else b""
 
 
+def to_namespace(namespace: int) -> bytes:
+    """Encode that an existing link moves into the namespace behind a descriptor. It arrives down, without addresses."""
+    return u32(_IFLA_NET_NS_FD, namespace)
+
+
 def info(kind: str, *data: bytes) -> bytes:
     """Encode ``IFLA_LINKINFO``: what kind of link to make."""
     return nested(IFLA_LINKINFO, string(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))

@@ -61,12 +61,18 @@ def test_bad_network_name_is_refused(name: str | None) -> None:
     assert (caught.value.kind, caught.value.code) == (Kind.INVALID, "invalid_name")
 
 
-@pytest.mark.parametrize(("given", "driver"), [(None, "bridge"), ("", "bridge"), ("host", "host"), ("a/b:c", "a/b:c")])
+@pytest.mark.parametrize(("given", "driver"), [(None, "bridge"), ("", "bridge"), ("host", "host")])
 def test_empty_network_type_is_bridge(given: str | None, driver: str) -> None:
     spec, unknown = decode.network_spec(
         NetworkCreate(name="foo", network_type=given, options={"com.docker.network.x": 1})
     )
     assert (spec.driver, unknown) == (driver, ["com.docker.network.x"])
+
+
+def test_options_of_another_driver_are_passed_on() -> None:
+    options: dict[str, object] = {"com.docker.network.x": 1}
+    spec, unknown = decode.network_spec(NetworkCreate(name="foo", network_type="a/b:c", options=options))
+    assert (spec.driver, spec.options.plugin_options, unknown) == ("a/b:c", '{"com.docker.network.x":1}', [])
 
 
 @pytest.mark.parametrize("driver", ["../x", "a/../b", "x\0", " ", "x" * 200])

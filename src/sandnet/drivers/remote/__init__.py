@@ -1,0 +1,1 @@
+"""Networks of other programs: any network plugin of Docker's protocol is a driver."""

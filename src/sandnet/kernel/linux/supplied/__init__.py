@@ -1,0 +1,1 @@
+"""Links that other programs made, in the kernel."""
