@@ -83,11 +83,12 @@ class Connections:
                 behind.
         """
         network = self._networks.find(network_ref)
-        join = await self._join_spec(spec)
-        return await self._operations.run(self._connect(network, spec, join))
+        known = self._find(spec.container)
+        join = await self._join_spec(spec, known)
+        return await self._operations.run(self._connect(network, spec, join, known))
 
     async def disconnect(self, network_ref: str, container: str, *, force: bool = False) -> None:
-        """Remove a container from a network, with the endpoint if it was created by :meth:`connect`.
+        """Remove a container from a network, with the endpoint if that exists for it alone.
 
         Args:
             network_ref: the network.
@@ -102,7 +103,7 @@ class Connections:
 
     # Connecting.
 
-    async def _connect(self, network: Network, spec: ConnectSpec, join: JoinSpec) -> Endpoint:
+    async def _connect(self, network: Network, spec: ConnectSpec, join: JoinSpec, known: Sandbox | None) -> Endpoint:
         async with self._locks.hold(f"connection/{network.id}/{join.container_id}"):
             if attached := self._attached(network, join.container_id):
                 name = self._endpoints.get(attached[0].endpoint_id).name
@@ -110,7 +111,9 @@ class Connections:
                 raise invalid(message, "disconnect it first", "already_joined")
             endpoint = await self._create_endpoint(network, replace(spec.endpoint, owner=OWNER + join.container_id))
             try:
-                await self._sandboxes.join_within(endpoint.id, join)
+                joined = await self._sandboxes.join_within(endpoint.id, join)
+                if known and joined.sequence != known.sequence:  # it ended, and the join made another one of its id
+                    raise _no_container(spec.container)
             except BaseException:
                 removal = self._removal.endpoint_within(endpoint.id, force=True)
                 await roll_back(f"endpoint {endpoint.name}", removal)
@@ -139,7 +142,7 @@ class Connections:
                 yield name
         yield new_id()[:_SHORT]
 
-    async def _join_spec(self, spec: ConnectSpec) -> JoinSpec:
+    async def _join_spec(self, spec: ConnectSpec, known: Sandbox | None) -> JoinSpec:
         """Return the join of a container that has a sandbox, or of one that another engine runs.
 
         Raises:
@@ -147,11 +150,11 @@ class Connections:
         """
         join = JoinSpec(container_id="", interface=spec.interface, gateway_priority=spec.gateway_priority)
         ref = spec.container
-        if sandbox := self._find(ref):
-            if sandbox.origin is Origin.EXTERNAL:
+        if known:
+            if known.origin is Origin.EXTERNAL:
                 message = f"container {ref} belongs to a container engine, which configures its namespace"
                 raise invalid(message, "connect it with the engine's own command", "external")
-            return replace(join, container_id=sandbox.container_id)
+            return replace(join, container_id=known.container_id)
         if _PID.fullmatch(ref):
             if await self._workers.run(self._processes.started, int(ref)) is None:
                 raise _no_container(ref)
@@ -187,7 +190,7 @@ class Connections:
     async def _remove_one(self, attachment: Attachment) -> None:
         endpoint = self._records.endpoint(attachment.endpoint_id)
         alone = len(self._records.attachments_of_endpoint(attachment.endpoint_id)) == 1
-        if endpoint and alone and endpoint.owner.startswith(OWNER):
+        if endpoint and alone and endpoint.owner:
             await self._removal.remove_exited_endpoint(endpoint.id)
         else:
             await self._sandboxes.drop(attachment)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from sandnet.api.middleware.browser_protection import BrowserProtection
+from sandnet.core.engine.remote_driver import EngineNetworkSpec
+from sandnet.model import Endpoint, EndpointSpec, NetworkOptions
 from tests.support.in_process import Served, exchange, make, served
 
 RESERVED = {"a": "10.9.0.1"}
@@ -326,3 +330,142 @@ async def test_disconnect_keeps_an_endpoint_of_another_client(daemon: Served) ->
     assert_refused(await disconnect(daemon, "web"), 404)
     assert (await disconnect(daemon, "web", force=True)).status_code == 200
     assert endpoints(daemon) == []
+
+
+async def test_container_that_ends_during_a_connect_is_not_created(
+    daemon: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(daemon)
+    await sandbox(daemon, "c1")
+    create_within = daemon.controller.endpoints.create_within
+
+    async def late(*given: Any) -> Endpoint:
+        await daemon.controller.sandboxes.leave("red", "web", "c1")
+        return await create_within(*given)
+
+    monkeypatch.setattr(daemon.controller.endpoints, "create_within", late)
+    assert_refused(await connect(daemon, "c1"), 404, "no such container")
+    assert endpoints(daemon) == []
+    assert daemon.controller.sandboxes.list() == []
+
+
+async def test_container_of_an_engine_is_left_to_it(daemon: Served) -> None:
+    await create(daemon)
+    spec = EngineNetworkSpec("1a" * 32, NetworkOptions(), "blue")
+    await daemon.controller.engine_networks.create(spec)
+    await make(daemon.client, "/networks/blue/endpoints", name="a")
+    joined = EndpointSpec(name="", id="2b" * 32)
+    await daemon.controller.engine_networks.create_endpoint(spec.id, joined)
+    await daemon.controller.engine_networks.join(spec.id, joined.id, "/run/docker/netns/5c5c5c5c5c5c")
+    await create(daemon, "green")
+    assert_refused(await connect(daemon, "5c5c5c5c5c5c", "green"), 400, "engine's own command")
+
+
+async def test_prune_leaves_networks_of_container_engines(daemon: Served) -> None:
+    await create(daemon)
+    await daemon.controller.engine_networks.create(EngineNetworkSpec("1a" * 32, NetworkOptions(), "blue"))
+    await daemon.controller.engine_networks.create(EngineNetworkSpec("2b" * 32, NetworkOptions()))
+    dangling = {"filters": '{"dangling":["true"]}'}
+    assert (await daemon.client.get(BASE, params=dangling)).json() == []
+    assert (await daemon.client.post(f"{BASE}/prune")).json() == {"NetworksDeleted": []}
+    await daemon.controller.engine_networks.delete("1a" * 32)
+    assert (await daemon.client.post(f"{BASE}/prune")).json() == {"NetworksDeleted": ["blue"]}
+
+
+async def test_web_pages_are_refused_over_tcp(daemon: Served) -> None:
+    transport = httpx.ASGITransport(app=BrowserProtection(daemon.app, names=[]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        plain = {"content-type": "text/plain"}
+        refused = await client.post(f"{BASE}/create", content=b'{"Name": "blue"}', headers=plain)
+        assert_refused(refused, 415, "application/json")
+        assert (await client.post(f"{BASE}/create", json={"Name": "blue"})).status_code == 201
+        foreign = await client.post(f"{BASE}/prune", headers={"origin": "http://evil.example"})
+        assert foreign.status_code == 403
+        assert (await client.post(f"{BASE}/prune", headers=plain)).json() == {"NetworksDeleted": ["blue"]}
+
+
+CREATE: dict[str, Any] = {
+    "Name": "blue",
+    "Driver": "bridge",
+    "Scope": "local",
+    "EnableIPv4": True,
+    "EnableIPv6": True,
+    "Internal": False,
+    "IPAM": {
+        "Driver": "",
+        "Options": {},
+        "Config": [
+            {
+                "Subnet": "10.9.0.0/24",
+                "IPRange": "10.9.0.0/25",
+                "Gateway": "10.9.0.9",
+                "AuxiliaryAddresses": {"a": "10.9.0.5"},
+            }
+        ],
+    },
+    "Options": {"mtu": "1400"},
+    "Labels": {"a": "b"},
+    "ConfigFrom": {"Network": ""},
+}
+CONNECT: dict[str, Any] = {
+    "Container": "c1",
+    "EndpointConfig": {
+        "IPAMConfig": {"IPv4Address": "10.9.0.7", "IPv6Address": "", "LinkLocalIPs": []},
+        "Links": [],
+        "Aliases": ["a"],
+        "MacAddress": "",
+        "DriverOpts": {},
+        "GwPriority": 1,
+    },
+}
+STRANGE: list[Any] = [
+    None,
+    0,
+    -1,
+    2**70,
+    1.5,
+    True,
+    "",
+    "x",
+    "/",
+    "..",
+    "\0",
+    "é" * 300,
+    "0.0.0.0/0",
+    "::/0",
+    "10.9.0.1/33",
+    "1" * 9,
+    [],
+    [None],
+    ["x"],
+    {},
+    {"": ""},
+    {"x": None},
+    {"\0": "\0"},
+]
+
+
+def damaged(body: Any) -> Iterator[Any]:
+    """Yield copies of a body, each with one strange value in one place."""
+    if not isinstance(body, dict | list):
+        return
+    for key in body if isinstance(body, dict) else range(len(body)):
+        for value in (*STRANGE, *damaged(body[key])):
+            other = copy(body)
+            other[key] = value
+            yield other
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("create", CREATE), ("bridge/connect", CONNECT), ("bridge/disconnect", CONNECT)]
+)
+async def test_no_body_makes_the_daemon_fail(daemon: Served, path: str, body: dict[str, Any]) -> None:
+    await sandbox(daemon, "c1")
+    for each in damaged(body):
+        response = await daemon.client.post(f"{BASE}/{path}", json=each)
+        assert response.status_code in (200, 201, 400, 403, 404, 409, 501, 503), (each, response.text)
+        if response.status_code == 201:
+            assert (await daemon.client.delete(f"{BASE}/{response.json()['Id']}")).status_code == 204
+        elif response.status_code == 200:
+            await daemon.client.post(f"{BASE}/bridge/disconnect", json={"Container": "c1"})
+    assert "red" in [each.name for each in daemon.controller.networks.list()]
