@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 import pytest
 
-from sandnet.api.network_options import ENABLE_IPV6, GENERIC, parse
+from sandnet.api.network_options import ENABLE_IPV6, GENERIC, from_engine_options, parse, to_engine_options
 from sandnet.errors import Error, Kind
 from sandnet.model import NetworkOptions
 from sandnet.model.ports import ExposedPort
@@ -281,6 +281,15 @@ def test_wrong_option_type_names_the_key(options: Mapping[str, object], key: str
         {"gateway_ipv6": "fd00::1", "ipv6": True},
         {"gateway_ipv6": "fd01::1", "subnet_ipv6": "fd00::/64"},
         {"gateway_ipv6": "fd00::", "subnet_ipv6": "fd00::/64"},
+        {"reserved_addresses": {"a": "10.0.0.5"}},
+        {"subnet": "10.0.0.0/24", "reserved_addresses": {"a": "10.0.1.5"}},
+        {"subnet": "10.0.0.0/24", "reserved_addresses": {"a": "fd00::5"}},
+        {"subnet": "10.0.0.0/24", "reserved_addresses": {"a": "10.0.0.5/24"}},
+        {"subnet": "10.0.0.0/24", "reserved_addresses": ["10.0.0.5"]},
+        {"subnet": "10.0.0.0/24", "reserved_addresses": {"a": 5}},
+        {"subnet": "10.0.0.0/24", "gateway": "10.0.0.5", "reserved_addresses": {"a": "10.0.0.5"}},
+        {"subnet": "10.0.0.0/24", "bridge_address": "10.0.0.5/24", "reserved_addresses": {"a": "10.0.0.5"}},
+        {"subnet_ipv6": "fd00::/64", "gateway_ipv6": "fd00::5", "reserved_addresses": {"a": "fd00::5"}},
         {"mtu": 67},
         {"mtu": 0},
         {"mtu": 65536},
@@ -360,3 +369,31 @@ def test_malformed_host_access_is_refused(wrong: object) -> None:
 def test_host_access_without_the_packet_filter_is_refused(access: object) -> None:
     assert refusal({"host_access": access, "firewall": False}).code == "no_firewall"
     assert parse({"host_access": True, "firewall": False})[0].host_access is True
+
+
+def test_reserved_addresses_are_limited() -> None:
+    addresses = {f"device-{number}": f"10.0.{number // 250}.{number % 250 + 2}" for number in range(257)}
+    assert "more than 256" in refusal({"subnet": "10.0.0.0/16", "reserved_addresses": addresses}).message
+    addresses.popitem()
+    found, _ = parse({"subnet": "10.0.0.0/16", "reserved_addresses": addresses})
+    assert len(found.reserved_addresses) == 256
+    name = "x" * 256
+    assert "characters" in refusal({"subnet": "10.0.0.0/16", "reserved_addresses": {name: "10.0.0.5"}}).message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mtu": "1400", "icc": "false", "max_flows": "0", "host_access": "false"},
+        {"com.docker.network.bridge.name": "mine0", "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"},
+        {"host_access": "53/udp,8080/tcp", "dns_search": "a.example,b.example", "dns_options": "ndots:1"},
+        {"masquerade": "false", "anti_spoofing": "false", "allow_overlap": "true"},
+        {"egress_ipv4": "192.0.2.1"},
+    ],
+)
+def test_options_for_dockers_clients_can_be_given_again(options: Mapping[str, str]) -> None:
+    found, _ = parse(from_engine_options(options))
+    shown = to_engine_options(found)
+    assert len(shown) == len(options)
+    assert parse(from_engine_options(shown))[0] == found
