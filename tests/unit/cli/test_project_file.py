@@ -122,7 +122,8 @@ def test_labels_survive_writing_and_reading(labels: dict[str, str]) -> None:
 def test_all_fields_survive_writing_and_reading() -> None:
     text = HEAD + (
         "networks:\n  a: {subnet: 10.9.0.0/24, ip_range: 10.9.0.200/25, bridge_address: 10.9.0.1/24, ipv6: true,\n"
-        "    subnet_ipv6: 'fd00::/64', host_access: [53/udp, 22], binding_address: '::1', mtu: 1400, icc: false}\n"
+        "    subnet_ipv6: 'fd00::/64', host_access: [53/udp, 22],\n"
+        "    reserved_addresses: {db: 10.9.0.9}, binding_address: '::1', mtu: 1400, icc: false}\n"
         "services:\n  web: {network: a, ports: [80, '[::1]:8080-8082:80-82/udp'], expose: [443], affinity: client,\n"
         "    probe: {kind: http, port: 80, interval: 0.5, timeout: 0.25}, mac: 02:00:00:00:00:01}\n"
     )

@@ -40,6 +40,7 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     gateway: IPv4Address | None = None
     bridge_address: IPv4Interface | None = None
     ip_range: RangeText | None = None
+    reserved_addresses: dict[str, AddressText] = {}
     ipv6: bool = False
     subnet_ipv6: IPv6Network | None = None
     gateway_ipv6: IPv6Address | None = None
@@ -59,6 +60,8 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     dns_search: list[str] = []
     dns_options: list[str] = []
     binding_address: AddressText | None = None
+    plugin_options: dict[str, object] = {}
+    """Options of a driver that is a network plugin; only it understands them."""
 
 
 class ServiceEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):

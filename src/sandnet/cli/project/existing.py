@@ -24,6 +24,8 @@ def network_entry(net: Network) -> NetworkEntry:
     access = requested.get("host_access")
     if isinstance(access, list):
         requested["host_access"] = [f"{port['port']}/{protocol(port['proto'])}" for port in access]
+    if plugin := requested.get("plugin_options"):
+        requested["plugin_options"] = msgspec.json.decode(plugin)
     requested |= {"driver": net.type, "labels": own_labels(net.labels)}
     known = {name: value for name, value in requested.items() if name in NetworkEntry.__struct_fields__}
     return msgspec.convert(known, NetworkEntry, dec_hook=decode_hook)

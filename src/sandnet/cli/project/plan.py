@@ -140,6 +140,7 @@ def _shown(key: tuple[str, str]) -> str:
 def _create(project: Project, name: str, entry: NetworkEntry) -> Callable[[Client], None]:
     options: dict[str, Any] = msgspec.to_builtins(differences.implied(entry), enc_hook=str)
     driver = options.pop("driver", "bridge")
+    options |= options.pop("plugin_options", {})
     labels = {**options.pop("labels", {}), PROJECT_LABEL: project.name}
     request = NetworkCreate(name=name, network_type=driver, options=options, labels=labels)
     return lambda client: _nothing(client.create_network(request))
