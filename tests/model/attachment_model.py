@@ -24,6 +24,12 @@ class Rules(NamedTuple):
     """What an unknown outcome turns out to have written after its client was answered is removed."""
     compares_holder: bool = True
     """A claim holds only if the attachment is still as the host has read it."""
+    compares_lease: bool = True
+    """A claim holds only while the host has the lease that it claims for."""
+    compares_request: bool = True
+    """A release, and a claim again, hold only for the attachment of the same request."""
+    keeps_lease: bool = True
+    """A daemon that starts keeps the number of a lease that has not ended."""
     claims_again: bool = True
     """A host whose lease ended claims its attachments again before it counts on them."""
 
@@ -34,6 +40,8 @@ class Holder(NamedTuple):
     host: int
     lease: int
     """Number of the lease that the host had."""
+    request: int
+    """Number of the client's request, which never repeats."""
 
 
 class Store(NamedTuple):
@@ -53,6 +61,8 @@ class Request(NamedTuple):
     kind: str
     epoch: int
     lease: int
+    client: int
+    """Number of the client's request."""
     replaces: Holder | None = None
     """The holder that a claim expects."""
 
@@ -65,7 +75,7 @@ class Reply(NamedTuple):
 
 
 class Host(NamedTuple):
-    """One host: ``intent`` and ``plugged`` outlive its daemon, the rest does not."""
+    """One host: ``intent``, with the number of the request, and ``plugged`` outlive its daemon, the rest does not."""
 
     at: str = "new"
     afterwards: str = ""
@@ -75,10 +85,14 @@ class Host(NamedTuple):
     waiting: int = 0
     """Number of the request whose reply is awaited; 0: none."""
     reply: Reply | None = None
+    client: int = 0
+    """Number of the client's request; 0: there was none."""
     intent: bool = False
     plugged: bool = False
     answer: str = ""
     """The answer to the request to attach: ok, refused, failed; or cut off."""
+    may_lose: bool = False
+    """Whether the attachment may go: its client has detached it, or the host's lease has ended."""
 
 
 class World(NamedTuple):
@@ -90,6 +104,8 @@ class World(NamedTuple):
     timeouts: int = 2
     expiries: int = 1
     crashes: int = 1
+    repeats: int = 0
+    """How often a host is asked to attach once more."""
     stolen: bool = False
     """Whether an attachment was replaced while its holder's lease was alive."""
 
@@ -117,9 +133,10 @@ class Model:
                 yield Step(f"host {me} is killed at {host.at}", self._crash(world, me, host), False)
             if world.expiries and world.store.leases[me]:
                 store = world.store._replace(leases=_with(world.store.leases, me, 0))
-                yield Step(
-                    f"the lease of host {me} ends", world._replace(store=store, expiries=world.expiries - 1), False
+                lapsed = _put(
+                    world._replace(store=store, expiries=world.expiries - 1), me, host._replace(may_lose=True)
                 )
+                yield Step(f"the lease of host {me} ends", lapsed, False)
 
     # The store.
 
@@ -142,15 +159,20 @@ class Model:
     def _accepts(self, store: Store, request: Request) -> bool:
         me, held = request.host, store.holder
         current = store.epochs[me] == request.epoch
+        leased = store.leases[me] == request.lease or not self._rules.compares_lease
         match request.kind:
             case "claim":
-                return current and (held == request.replaces or not self._rules.compares_holder)
+                return current and leased and (held == request.replaces or not self._rules.compares_holder)
             case "claim again":
-                return current and held is not None and held.host == me
+                return current and leased and self._is_of(held, request)
             case "release":
-                return held is not None and held.host == me
+                return self._is_of(held, request)
             case _:  # fence, renew
                 return current
+
+    def _is_of(self, held: Holder | None, request: Request) -> bool:
+        same = held is not None and (held.request == request.client or not self._rules.compares_request)
+        return held is not None and held.host == request.host and same
 
     # A host.
 
@@ -158,7 +180,7 @@ class Model:
         """Yield what a host does that waits for no reply."""
         match host.at:
             case "new":
-                begun = host._replace(intent=True)
+                begun = host._replace(intent=True, client=1)
                 yield Step(f"host {me} is asked to attach", self._send(world, me, begun, "claim"))
             case "plug":
                 yield Step(f"host {me} plugs", _put(world, me, host._replace(at="answer", plugged=True)))
@@ -168,14 +190,19 @@ class Model:
                 if world.store.leases[me] != host.lease:
                     yield Step(f"host {me} notices that its lease ended", self._renew(world, me, host, "claim again"))
                 yield Step(f"host {me} is asked to detach", self._release(world, me, host), False)
+            case "done" if world.repeats:
+                begun = host._replace(intent=True, client=host.client + 1, answer="", may_lose=False)
+                after = self._send(world._replace(repeats=world.repeats - 1), me, begun, "claim")
+                yield Step(f"host {me} is asked to attach once more", after, False)
             case "boot":
-                yield Step(f"host {me} starts", self._renew(world, me, host, "inspect"))
+                start = "start" if self._rules.keeps_lease else "renew"
+                yield Step(f"host {me} starts", self._send(world, me, host._replace(afterwards="inspect"), start))
             case _:
                 pass
 
     def _send(self, world: World, me: int, host: Host, kind: str, held: Holder | None = None) -> World:
         number = host.sent + 1
-        request = Request(me, number, kind, host.epoch, host.lease, held)
+        request = Request(me, number, kind, host.epoch, host.lease, host.client, held)
         host = host._replace(at=kind, sent=number, waiting=number, reply=None)
         return _put(world._replace(wire=world.wire | {request}), me, host)
 
@@ -185,7 +212,7 @@ class Model:
         return self._send(world, me, host._replace(afterwards=afterwards), "renew")
 
     def _release(self, world: World, me: int, host: Host) -> World:
-        return self._send(world, me, host._replace(plugged=False), "release")
+        return self._send(world, me, host._replace(plugged=False, may_lose=True), "release")
 
     def _give_up(self, world: World, me: int, host: Host) -> World:
         """The deadline passed. What was sent may still be applied."""
@@ -199,14 +226,15 @@ class Model:
         return self._send(world, me, host, host.at)
 
     def _crash(self, world: World, me: int, host: Host) -> World:
-        kept = Host(at="boot", epoch=0, lease=0, sent=host.sent, intent=host.intent, plugged=host.plugged)
+        kept = Host("boot", epoch=0, lease=0, sent=host.sent, client=host.client)
+        kept = kept._replace(intent=host.intent, plugged=host.plugged, may_lose=host.may_lose)
         kept = kept._replace(answer=host.answer or "cut off")
         return _put(world, me, kept)._replace(crashes=world.crashes - 1)
 
     def _read(self, world: World, me: int, host: Host, reply: Reply) -> World:
         host = host._replace(waiting=0)
         seen = reply.store
-        mine = seen.holder is not None and seen.holder.host == me
+        mine = _is_mine(seen, me, host)
         match host.at:
             case "claim":
                 return self._after_claim(world, me, host, reply)
@@ -217,10 +245,10 @@ class Model:
                 if host.answer:
                     return self._release(world, me, host) if self._rules.undoes else _end(world, me, host, "")
                 return self._plug(world, me, host, seen)
-            case "renew":
+            case "renew" | "start":
                 return self._after_renewal(world, me, host, reply)
             case "claim again":
-                if seen.holder == Holder(me, host.lease):
+                if seen.holder == Holder(me, host.lease, host.client):
                     return _put(world, me, host._replace(at="attached", reply=None))
                 if not mine:
                     return _end(world, me, host, "")
@@ -242,13 +270,13 @@ class Model:
         seen = reply.store
         host = host._replace(epoch=seen.epochs[me])
         if not reply.accepted:
-            return self._renew(world, me, host, host.afterwards)
-        host = host._replace(lease=seen.epochs[me])
+            return self._send(world, me, host, host.at)
+        host = host._replace(lease=seen.leases[me])
         if host.afterwards == "attached":
             return _put(world, me, host._replace(at="attached", reply=None))
         if host.afterwards != "inspect":
             return self._send(world, me, host, host.afterwards)
-        if seen.holder is None or seen.holder.host != me:
+        if not _is_mine(seen, me, host):
             return _end(world, me, host, "")
         return self._send(world, me, host, "claim again") if host.plugged else self._release(world, me, host)
 
@@ -264,7 +292,7 @@ class Model:
         for me in HOSTS:
             host = world.hosts[me]
             alive = host.at == "attached" and world.store.leases[me] == host.lease
-            if alive and world.store.holder != Holder(me, host.lease):
+            if alive and world.store.holder != Holder(me, host.lease, host.client):
                 return f"host {me} counts on an attachment that the store does not give it"
         return ""
 
@@ -275,6 +303,8 @@ class Model:
             host = world.hosts[me]
             if host.waiting or host.at not in ("attached", "done"):
                 return f"host {me} waits for ever at {host.at}"
+            if host.answer == "ok" and host.at == "done" and not host.may_lose:
+                return f"host {me} lost an attachment that it had answered"
             mine = held is not None and held.host == me
             if mine != host.plugged:
                 return f"host {me}: kernel and store differ"
@@ -289,13 +319,21 @@ def _applied(store: Store, request: Request) -> Store:
     me, number = request.host, request.epoch + 1
     match request.kind:
         case "claim" | "claim again":
-            return store._replace(holder=Holder(me, request.lease))
+            return store._replace(holder=Holder(me, request.lease, request.client))
         case "release":
             return store._replace(holder=None)
         case "fence":
             return store._replace(epochs=_with(store.epochs, me, number))
+        case "start":
+            kept = store.leases[me] or number
+            return store._replace(epochs=_with(store.epochs, me, number), leases=_with(store.leases, me, kept))
         case _:  # renew
             return store._replace(epochs=_with(store.epochs, me, number), leases=_with(store.leases, me, number))
+
+
+def _is_mine(store: Store, me: int, host: Host) -> bool:
+    """Return whether the store gives the endpoint to the host, for the request that it works on."""
+    return store.holder is not None and (store.holder.host, store.holder.request) == (me, host.client)
 
 
 def _with(pair: tuple[T, T], index: int, value: T) -> tuple[T, T]:

@@ -25,6 +25,8 @@ class Rules(NamedTuple):
     """An endpoint is written only while its network is there."""
     compares_endpoints: bool = True
     """A network is removed only while it has no endpoint."""
+    compares_request: bool = True
+    """An undo removes only what the same request of a client made."""
     fences: bool = True
     """A request whose outcome is unknown is made impossible before anybody learns that it failed."""
 
@@ -44,6 +46,8 @@ class Endpoint(NamedTuple):
     host: int
     name: str
     address: int
+    client: int
+    """Number of the client's request, which never repeats."""
 
 
 class Store(NamedTuple):
@@ -61,6 +65,7 @@ class Request(NamedTuple):
     number: int
     kind: str
     epoch: int
+    client: int
     address: int = 0
 
 
@@ -80,6 +85,8 @@ class Host(NamedTuple):
     sent: int = 0
     waiting: int = 0
     reply: Reply | None = None
+    client: int = 1
+    """Number of the client's request."""
     answer: str = ""
 
 
@@ -90,6 +97,8 @@ class World(NamedTuple):
     store: Store = Store()
     wire: frozenset[Request] = frozenset()
     timeouts: int = 2
+    repeats: int = 0
+    """How often a client repeats a creation that failed."""
 
 
 class Model:
@@ -106,6 +115,10 @@ class Model:
             host = world.hosts[me]
             if host.at == "new":
                 yield Step(f"host {me} is asked for {host.wanted}", self._try(world, me, host, Store()))
+            if host.answer == "failed" and host.at == "done" and host.wanted.name and world.repeats:
+                again = host._replace(client=host.client + 1, answer="")
+                after = self._try(world._replace(repeats=world.repeats - 1), me, again, Store())
+                yield Step(f"host {me} is asked once more for {host.wanted}", after, False)
             if host.reply is not None:
                 yield Step(f"host {me} reads the reply at {host.at}", self._read(world, me, host, host.reply))
             if host.waiting and world.timeouts:
@@ -114,7 +127,7 @@ class Model:
 
     def _deliver(self, world: World, request: Request) -> World:
         store, me, host = world.store, request.host, world.hosts[request.host]
-        made = Endpoint(me, host.wanted.name, request.address)
+        made = Endpoint(me, host.wanted.name, request.address, request.client)
         accepted = request.epoch == store.epochs[me]
         match request.kind:
             case "create":
@@ -126,13 +139,18 @@ class Model:
                 changed = store._replace(network=False)
             case "undo":
                 accepted = True
-                changed = store._replace(endpoints=frozenset(each for each in store.endpoints if each.host != me))
+                kept = frozenset(each for each in store.endpoints if not self._is_of(each, request))
+                changed = store._replace(endpoints=kept)
             case _:
                 changed = store._replace(epochs=_with(store.epochs, me, request.epoch + 1))
         store = changed if accepted else store
         if host.waiting == request.number:
             host = host._replace(reply=Reply(accepted, store))
         return _put(world._replace(store=store, wire=world.wire - {request}), me, host)
+
+    def _is_of(self, endpoint: Endpoint, request: Request) -> bool:
+        same = endpoint.client == request.client or not self._rules.compares_request
+        return endpoint.host == request.host and same
 
     def _may_create(self, store: Store, made: Endpoint) -> bool:
         taken = any(made.name == each.name or made.address == each.address for each in store.endpoints)
@@ -151,7 +169,7 @@ class Model:
 
     def _send(self, world: World, me: int, host: Host, kind: str, address: int = 0) -> World:
         number = host.sent + 1
-        request = Request(me, number, kind, host.epoch, address)
+        request = Request(me, number, kind, host.epoch, host.client, address)
         host = host._replace(at=kind, sent=number, waiting=number, reply=None)
         return _put(world._replace(wire=world.wire | {request}), me, host)
 
@@ -165,7 +183,7 @@ class Model:
 
     def _read(self, world: World, me: int, host: Host, reply: Reply) -> World:
         seen = reply.store
-        mine = any(each.host == me for each in seen.endpoints)
+        mine = any((each.host, each.client) == (me, host.client) for each in seen.endpoints)
         done = mine if host.wanted.name else not seen.network
         host = host._replace(epoch=seen.epochs[me], reply=None, waiting=0)
         if host.at == "fence" and done and host.answer and host.wanted.name:

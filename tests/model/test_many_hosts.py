@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.model import attachment_model, creation_model
+from tests.model.attachment_model import World
 from tests.model.creation_model import Wanted
 from tests.model.explore import ViolationError, explore
 
@@ -19,20 +20,41 @@ DELETION = Wanted()
 
 
 @pytest.mark.parametrize(
-    ("timeouts", "expiries", "crashes"), [(1, 1, 0), (1, 0, 1), (2, 1, 0), (0, 1, 1), (0, 2, 0)], ids=str
+    "world",
+    [
+        World(timeouts=2, expiries=0, crashes=0, repeats=1),
+        World(timeouts=1, expiries=1, crashes=0),
+        World(timeouts=0, expiries=1, crashes=0, repeats=1),
+        World(timeouts=1, expiries=0, crashes=1),
+        World(timeouts=0, expiries=1, crashes=1),
+    ],
+    ids=["late requests", "late and no lease", "no lease, twice", "late and killed", "no lease and killed"],
 )
-def test_endpoint_is_attached_on_one_host_at_most(timeouts: int, expiries: int, crashes: int) -> None:
+def test_endpoint_is_attached_on_one_host_at_most(world: World) -> None:
     model = attachment_model.Model(attachment_model.Rules())
-    world = attachment_model.World(timeouts=timeouts, expiries=expiries, crashes=crashes)
     assert explore(world, model.steps, model.always, model.at_rest).at_rest > 1
 
 
-@pytest.mark.parametrize("rule", attachment_model.Rules._fields)
-def test_attachments_need_each_rule_of_the_protocol(rule: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "world"),
+    [
+        ("fences", World(timeouts=1, expiries=0, crashes=0)),
+        ("undoes", World(timeouts=2, expiries=0, crashes=0)),
+        ("compares_holder", World(timeouts=0, expiries=0, crashes=0)),
+        ("compares_lease", World(timeouts=1, expiries=1, crashes=0, repeats=1)),
+        ("compares_request", World(timeouts=1, expiries=0, crashes=0, repeats=1)),
+        ("keeps_lease", World(timeouts=0, expiries=0, crashes=1)),
+        ("claims_again", World(timeouts=0, expiries=1, crashes=0)),
+    ],
+)
+def test_attachments_need_each_rule_of_the_protocol(rule: str, world: World) -> None:
     model = attachment_model.Model(attachment_model.Rules()._replace(**{rule: False}))
-    world = attachment_model.World(timeouts=2, expiries=1, crashes=0)
     with pytest.raises(ViolationError):
         explore(world, model.steps, model.always, model.at_rest)
+
+
+def test_each_rule_of_attachments_is_left_out_once() -> None:
+    assert len(attachment_model.Rules._fields) == 7
 
 
 @pytest.mark.parametrize(
@@ -42,7 +64,7 @@ def test_attachments_need_each_rule_of_the_protocol(rule: str) -> None:
 )
 def test_creations_of_two_hosts_never_collide(wanted: tuple[Wanted, Wanted]) -> None:
     model = creation_model.Model(creation_model.Rules())
-    world = creation_model.World((creation_model.Host(wanted[0]), creation_model.Host(wanted[1])))
+    world = creation_model.World((creation_model.Host(wanted[0]), creation_model.Host(wanted[1])), repeats=1)
     assert explore(world, model.steps, model.always, model.at_rest).at_rest > 1
 
 
@@ -55,5 +77,7 @@ def test_creations_need_each_rule_of_the_protocol(rule: str) -> None:
 def _explore_pairs(rules: creation_model.Rules) -> None:
     model = creation_model.Model(rules)
     for wanted in ((ANY, ANOTHER), (ANY, DELETION), (DELETION, ANY)):
-        world = creation_model.World((creation_model.Host(wanted[0]), creation_model.Host(wanted[1])))
+        world = creation_model.World(
+            (creation_model.Host(wanted[0]), creation_model.Host(wanted[1])), timeouts=3, repeats=1
+        )
         explore(world, model.steps, model.always, model.at_rest)
