@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -177,6 +179,10 @@ def test_reserved_address_is_given_to_no_endpoint(daemon: RunningDaemon) -> None
     assert "reserved" in docker.refused("network", "connect", "--ip", "10.74.0.3", "small", "web")
 
 
-def test_page_names_the_versions_that_are_served() -> None:
+def test_python_example_of_the_page_runs(daemon: RunningDaemon) -> None:
     page = (Path(__file__).parents[2] / "docs" / "docker-api.md").read_text()
-    assert "`/v1.40` to `/v1.55`" in page
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = example.replace("/run/sandnet/", f"{daemon.run}/") + "client.close()\n"
+    daemon.sandbox("bridge", "web")
+    daemon.host.sh(sys.executable, "-c", code)
+    assert [each["name"] for each in daemon.api.get("/networks")] == ["none", "host", "bridge"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from copy import copy
@@ -75,7 +76,7 @@ async def test_daemon_describes_itself_to_clients_of_docker(daemon: Served) -> N
     assert (version["Version"], version["ApiVersion"], version["MinAPIVersion"]) == ("1.2.3", "1.55", "1.40")
     assert (await daemon.client.get("/version")).json()["ApiVersion"] == "1.55"
     info = (await daemon.client.get("/info")).json()
-    assert info["Plugins"]["Network"] == ["bridge", "host", "null"]
+    assert {"bridge", "host", "null"} <= set(info["Plugins"]["Network"])
     assert info == (await daemon.client.get("/v1.44/info")).json()
 
 
@@ -288,6 +289,28 @@ async def test_running_container_and_process_are_connected(daemon: Served) -> No
     assert (await disconnect(daemon, identifier)).status_code == 200
     assert (await disconnect(daemon, "4712")).status_code == 200
     assert daemon.controller.sandboxes.list() == []
+
+
+async def test_same_connection_at_once_is_made_once(daemon: Served) -> None:
+    await create(daemon)
+    await sandbox(daemon, "c1")
+    answers = await asyncio.gather(*(connect(daemon, each) for each in ("c1", "web", "c1", "web", "c1")))
+    assert sorted(each.status_code for each in answers) == [200, 403, 403, 403, 403]
+    assert endpoints(daemon) == ["web"]
+    answers = await asyncio.gather(*(disconnect(daemon, "c1") for _ in range(3)))
+    assert sorted(each.status_code for each in answers) == [200, 404, 404]
+    assert endpoints(daemon) == []
+
+
+async def test_containers_of_one_name_are_connected_at_once(daemon: Served) -> None:
+    await create(daemon)
+    for number in range(5):
+        await sandbox(daemon, f"c{number}", network=f"red-{number}")
+    answers = await asyncio.gather(*(connect(daemon, f"c{number}") for number in range(5)))
+    assert [each.status_code for each in answers] == [200] * 5
+    names = endpoints(daemon)
+    assert "web" in names
+    assert len(set(names)) == 5
 
 
 @pytest.mark.parametrize(
