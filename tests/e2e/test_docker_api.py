@@ -76,7 +76,7 @@ def test_sandbox_is_connected_by_its_name(docker: DockerClient, daemon: RunningD
     web = daemon.sandbox("front", "web")
     peer = daemon.sandbox("back", "peer")
     docker("network", "connect", "--ip", "10.72.0.80", "--alias", "shop", "back", "web")
-    assert daemon.host.reaches("10.72.0.80", namespace=peer.key)
+    eventually(lambda: daemon.host.reaches("10.72.0.80", namespace=peer.key))
     assert daemon.api.reported("back", "web")["aliases"] == ["shop"]
     shown = docker.inspect("back")["Containers"]
     assert shown[web.container]["IPv4Address"] == "10.72.0.80/24"
@@ -97,7 +97,7 @@ def test_process_is_connected_until_it_ends(docker: DockerClient, daemon: Runnin
     try:
         docker("network", "connect", "blue", str(process.pid))
         (shown,) = docker.inspect("blue")["Containers"].values()
-        assert daemon.here.reaches(shown["IPv4Address"].partition("/")[0])
+        eventually(lambda: daemon.here.reaches(shown["IPv4Address"].partition("/")[0]))
     finally:
         process.kill()
         process.wait()

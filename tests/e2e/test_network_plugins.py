@@ -241,3 +241,15 @@ def test_unknown_driver_is_neither_made_nor_asked(daemon: RunningDaemon) -> None
         with pytest.raises(RefusedError) as refused:
             daemon.api.network("away", name)
         assert (refused.value.status, refused.value.body["code"]) == (404, "driver_not_found")
+
+
+def test_clients_of_docker_use_plugins_as_drivers(daemon: RunningDaemon, plugin: PluginServer) -> None:
+    body = {"Name": "odd-net", "Driver": "odd", "Options": {"colour": "red", "mtu": "1400"}, "Labels": {"team": "a"}}
+    pools = [{"Subnet": "10.86.0.0/24", "AuxiliaryAddresses": {"nas": "10.86.0.1"}}]
+    made = daemon.api.http.post("/v1.55/networks/create", json={**body, "IPAM": {"Config": pools}})
+    assert made.status_code == 201, made.text
+    (created,) = (message for verb, message in plugin.calls if verb == "NetworkDriver.CreateNetwork")
+    assert created["Options"]["com.docker.network.generic"] == body["Options"]
+    shown = daemon.api.get("/v1.55/networks/odd-net")
+    assert (shown["Driver"], shown["Options"], shown["Labels"]) == ("odd", body["Options"], body["Labels"])
+    assert shown["IPAM"]["Config"][0]["AuxiliaryAddresses"] == {"nas": "10.86.0.1"}

@@ -211,7 +211,7 @@ def to_engine_options(options: NetworkOptions) -> dict[str, str]:
     """
     names = {plain: name for name, plain in _ENGINE.items()}
     found = msgspec.to_builtins(options, enc_hook=encode_hook)
-    shown = {name: value for name, value in found.items() if name not in (*FLAGS, "bridge_address")}
+    shown = {name: value for name, value in found.items() if name not in (*FLAGS, "bridge_address", "plugin_options")}
     if isinstance(options.host_access, tuple):
         shown["host_access"] = [f"{port.port}/{PROTOCOL_NAMES[port.proto]}" for port in options.host_access]
     return {names.get(name, name): _as_text(value) for name, value in shown.items()}

@@ -49,6 +49,14 @@ def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
     return replace(parsed, plugin_options=text.decode()), ignored
 
 
+def shown(options: NetworkOptions) -> dict[str, str]:
+    """Return the plugin's own options as text."""
+    passed: dict[str, object] = msgspec.json.decode(options.plugin_options or "{}")
+    generic = passed.get(network_options.GENERIC)
+    own = generic if isinstance(generic, dict) else {}
+    return {str(key): value if isinstance(value, str) else str(_text(value)) for key, value in own.items()}
+
+
 def _text(value: object) -> object:
     """Return a scalar as text, as a container engine's command line sends it."""
     return msgspec.json.encode(value).decode() if isinstance(value, bool | int | float) else value

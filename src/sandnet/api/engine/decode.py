@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sandnet.api import network_options, parsing
+from sandnet.api import network_options, parsing, plugin_options
 from sandnet.api.engine.errors import not_implemented
 from sandnet.core.engine.connections import ConnectSpec
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import EndpointSpec, NetworkSpec
 from sandnet.model.ids import check_host_name, check_network_name
 from sandnet.model.link_names import LINK_NAME
+from sandnet.model.network import OWN_DRIVERS
 from sandnet.wire import engine as wire
 
 INTERFACE: Final = "com.docker.network.endpoint.ifname"
@@ -20,8 +21,8 @@ INTERFACE: Final = "com.docker.network.endpoint.ifname"
 MAX_ALIASES: Final = 100
 """Limit for a connection: each alias is a record of the resolver."""
 _DRIVER: Final = "bridge"
-_DEFAULTS: Final = ("", "default")
-_OUR_IPAM: Final = ("", "default", "sandnet")
+_OURS: Final = ("", "default", "sandnet")
+"""Names of drivers that mean our own: none, Docker's word for that, and the name of our plugin in a Docker Engine."""
 _PRIORITY: Final = range(-(2**31), 2**31)
 _DRIVER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 
@@ -43,13 +44,17 @@ def network_spec(body: wire.CreateRequest) -> Requested:
     """
     _refuse_unsupported(body)
     name = check_network_name(body.name or "")
-    driver = _DRIVER if (body.driver or "") in _DEFAULTS else str(body.driver)
+    driver = _DRIVER if (body.driver or "") in _OURS else str(body.driver)
     if not _DRIVER_NAME.fullmatch(driver):
         raise not_found("driver", repr(driver[:128]))
-    raw = network_options.from_engine_options(body.options or {})
+    options, parse = body.options or {}, network_options.parse
+    if driver in OWN_DRIVERS:
+        raw = network_options.from_engine_options(options)
+    else:  # a plugin gets its options as an engine passes them
+        raw, parse = {network_options.GENERIC: dict(options)} if options else {}, plugin_options.parse
     raw |= {"internal": True} if body.internal else {}
     raw |= {"ipv6": True} if body.enable_ipv6 else {}
-    parsed, ignored = network_options.parse(raw | _addresses(body.ipam or wire.IpamRequest(), bool(body.enable_ipv6)))
+    parsed, ignored = parse(raw | _addresses(body.ipam or wire.IpamRequest(), bool(body.enable_ipv6)))
     warnings = [f"option {option} has no effect" for option in ignored]
     warnings += ["attachable has no effect: every container can be connected"] if body.attachable else []
     labels = parsing.labels(body.labels or {})
@@ -97,7 +102,7 @@ def _refuse_unsupported(body: wire.CreateRequest) -> None:
 
 def _addresses(ipam: wire.IpamRequest, ipv6: bool) -> dict[str, Any]:
     """Return the options for the subnets of a request: at most one of each family."""
-    if (ipam.driver or "") not in _OUR_IPAM:
+    if (ipam.driver or "") not in _OURS:
         raise not_found("IPAM driver", repr(str(ipam.driver)[:80]), "leave it out: sandnet allocates the addresses")
     for key in ipam.options or {}:
         if not key.startswith(network_options.NAMESPACE):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from sandnet.api import network_options
+from sandnet.api import network_options, plugin_options
 from sandnet.api.middleware.normalization import ENGINE_API_VERSION, ENGINE_MIN_API_VERSION
 from sandnet.core.controller import Controller
 from sandnet.ipam.addresses import AddressUse
@@ -37,7 +37,7 @@ def summary(net: Network) -> wire.NetworkSummary:
             driver="default", options={}, config=[_pool(net, each) for each in (net.ipv4, net.ipv6) if each]
         ),
         internal=net.options.internal,
-        options=network_options.to_engine_options(net.options),
+        options=network_options.to_engine_options(net.options) | plugin_options.shown(net.options),
         labels=net.labels,
     )
 

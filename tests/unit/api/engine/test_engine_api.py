@@ -215,6 +215,11 @@ async def test_invalid_network_is_refused(daemon: Served, body: dict[str, Any], 
     assert len(daemon.controller.networks.list()) == 3
 
 
+async def test_driver_of_our_plugin_is_bridge(daemon: Served) -> None:
+    made = await create(daemon, Driver="sandnet", IPAM={"Driver": "sandnet"})
+    assert (await daemon.client.get(f"{BASE}/{made.json()['Id']}")).json()["Driver"] == "bridge"
+
+
 async def test_ignored_parts_are_warned_of(daemon: Served) -> None:
     made = await create(daemon, Attachable=True, Options={"com.docker.network.bridge.other": "1"})
     assert "com.docker.network.bridge.other has no effect" in made.json()["Warning"]
