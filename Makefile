@@ -36,6 +36,7 @@ demo: ## Show sandnet at work: installs what is missing, leaves the host as it w
 
 test: ## Run every test
 	@scripts/packages $(TEST_PACKAGES)
+	@scripts/guest-kernel build/guest-kernel
 	@$(MAKE) --no-print-directory lint
 	@scripts/private-host $(BIN)/python -m pytest -n $(TEST_WORKERS)
 

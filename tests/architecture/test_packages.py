@@ -13,7 +13,7 @@ from tests.support.programs import called_by_make, called_by_page, called_by_pyt
 
 PROGRAMS: Mapping[str, str] = {
     "aardvark-dns": "aardvark-dns",
-    "apt": "apt-config apt-get",
+    "apt": "apt-cache apt-config apt-get",
     "bash": "bash",
     "bind9-dnsutils": "dig",
     "bubblewrap": "bwrap",
@@ -21,7 +21,7 @@ PROGRAMS: Mapping[str, str] = {
     "conntrack": "conntrack",
     "containernetworking-plugins": "bridge portmap",
     "containerd": "containerd ctr",
-    "coreutils": "basename cat chown chroot cp cut date dirname env expand expr id install ln ls mkdir mktemp "
+    "coreutils": "basename cat chown chroot cp cut date dirname env expand expr head id install ln ls mkdir mktemp mv "
     "readlink realpath rm seq sleep sort stat tail timeout touch tr true wc",
     "crun": "crun",
     "curl": "curl",
@@ -29,7 +29,7 @@ PROGRAMS: Mapping[str, str] = {
     "dnsperf": "dnsperf",
     "docker-cli": "docker",
     "docker.io": "dockerd docker",
-    "dpkg": "dpkg dpkg-query",
+    "dpkg": "dpkg dpkg-deb dpkg-query",
     "dpkg-dev": "dpkg-buildpackage",
     "findutils": "find xargs",
     "git": "git",
@@ -51,6 +51,7 @@ PROGRAMS: Mapping[str, str] = {
     "podman": "podman",
     "procps": "kill pgrep ps sysctl",
     "python3-venv": "python3",
+    "qemu-system-x86": "qemu-system-x86_64",
     "runc": "runc",
     "sed": "sed",
     "shellcheck": "shellcheck",

@@ -184,7 +184,7 @@ def join_tap(daemon: CrashDaemon) -> Stage:
     """A virtual machine, which gets a tap on the host."""
     daemon.api.network("bar", **BAR)
     daemon.api.endpoint("bar", "web")
-    options: JSON = {"owner": 1000, "queues": 2}
+    options: JSON = {"queues": 2}
     return Stage(*_joining(daemon, "bar", "web", "c1", type="tap", tap=options), twice=False)
 
 

@@ -19,6 +19,7 @@ from sandnet.kernel.types import PORTS, Bridge, Veth
 from sandnet.model.link_names import bridge_mac
 from sandnet.model.tap import TapOptions
 from tests.support.network_host import Host
+from tests.support.privileges import needs_other_users
 from tests.support.taps import open_tap
 
 BRIDGE = Bridge("snb0", 1400, (IPv4Interface("10.9.0.1/24"),))
@@ -33,9 +34,9 @@ TAP = Veth(
     isolated=True,
     hairpin=False,
     alias="sandnet1 end",
-    tap=TapOptions(owner=12345),
+    tap=TapOptions(),
 )
-NOBODY = 65534
+OWNER, NOBODY = 12345, 65534
 
 links = LinuxLinks()
 
@@ -55,6 +56,7 @@ def test_a_tap_is_a_port_of_its_bridge_and_up(bridged: Host) -> None:
     assert "isolated on" in bridged.sh("bridge", "-d", "link", "show", "dev", "snv0")
 
 
+@needs_other_users
 def test_a_tap_has_the_requested_owner_and_queues(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP._replace(tap=TapOptions(owner=12345, group=54321, queues=2)))
     shown = bridged.sh("ip", "-d", "link", "show", "dev", "snv0")
@@ -62,18 +64,21 @@ def test_a_tap_has_the_requested_owner_and_queues(bridged: Host) -> None:
     assert "persist on user 12345 group 54321" in shown
 
 
+@needs_other_users
 def test_the_highest_user_id_may_own_a_tap(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP._replace(tap=TapOptions(owner=2**32 - 2)))
     assert "user 4294967294" in bridged.sh("ip", "-d", "link", "show", "dev", "snv0")
 
 
+@needs_other_users
 def test_only_its_owner_may_open_a_tap(bridged: Host) -> None:
-    bridged.run(links.plug_tap, TAP)
+    bridged.run(links.plug_tap, TAP._replace(tap=TapOptions(owner=OWNER)))
     with pytest.raises(PermissionError):
         bridged.run(open_tap, "snv0", NOBODY)
-    os.close(bridged.run(open_tap, "snv0", 12345))
+    os.close(bridged.run(open_tap, "snv0", OWNER))
 
 
+@needs_other_users
 def test_a_tap_without_owner_is_roots(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP._replace(tap=TapOptions()))
     with pytest.raises(PermissionError):
@@ -84,7 +89,7 @@ def test_a_tap_that_is_open_is_repaired_and_stays_open(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP)
     before = bridged.run(links.find, "snv0")
     with ExitStack() as stack:
-        descriptor = bridged.run(open_tap, "snv0", 12345)
+        descriptor = bridged.run(open_tap, "snv0")
         stack.callback(os.close, descriptor)
         stolen = struct.pack("=16sH6s16x", b"snv0", 1, bytes.fromhex("02420a090003"))
         fcntl.ioctl(descriptor, 0x8924, stolen)  # SIOCSIFHWADDR: the emulator may, without a capability
@@ -109,7 +114,7 @@ def test_plugging_a_retired_tap_again_makes_a_new_one(bridged: Host) -> None:
 
 def test_a_retired_tap_is_deleted_while_it_is_open(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP)
-    descriptor = bridged.run(open_tap, "snv0", 12345)
+    descriptor = bridged.run(open_tap, "snv0")
     bridged.run(links.retire, ["snv0"])
     bridged.run(links.reap)
     assert bridged.run(links.find, "snv0") is None
