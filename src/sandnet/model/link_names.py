@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from ipaddress import IPv6Interface
 from typing import Final
 
@@ -14,6 +15,7 @@ BRIDGE_LINK_LOCAL: Final = IPv6Interface("fe80::1/64")
 During that time the host could not solicit a neighbour (RFC 4861, 7.2.2 requires a link-local source)."""
 
 
+@lru_cache(maxsize=4096)
 def bridge_mac(name: str) -> str:
     """Return the locally administered MAC of a bridge, or of a tap on the host, derived from its name.
 

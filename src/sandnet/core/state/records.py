@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from sandnet.core.state import schema
 from sandnet.core.state.events import PLACES, Events, PendingEvent, Repair, Transition, events_of
 from sandnet.core.state.index import R, Table, weight
-from sandnet.core.state.schema import Record, claims_of, key_of
+from sandnet.core.state.schema import Record, claimed_by, claims_of, key_of
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import encode_hook
@@ -53,6 +53,25 @@ def _outlives_boot(record: Record) -> bool:
             return False
         case Network() | Endpoint():
             return True
+
+
+def _puts(before: Iterable[Record | None], after: Iterable[Record]) -> Iterator[Change]:
+    """Yield the changes that make the store hold ``after``, with its claims, where it holds ``before``."""
+    for was, record in zip(before, after, strict=True):
+        key = key_of(record)
+        yield Put(key, _encoder.encode(record))
+        if was and claimed_by(was) == claimed_by(record):
+            continue
+        held = set(claims_of(was)) if was else set()
+        desired = set(claims_of(record))
+        yield from (Put(claim, key.encode(), 0) for claim in sorted(desired - held))
+        yield from (Delete(claim) for claim in sorted(held - desired))
+
+
+def _deletes(records: Iterable[Record]) -> Iterator[Change]:
+    for record in records:
+        yield Delete(key_of(record))
+        yield from (Delete(claim) for claim in claims_of(record))
 
 
 def _decoded(entry: Entry, table: Table[R]) -> R:
@@ -233,12 +252,13 @@ class Records:
                 reserved records are dropped. ``EXHAUSTED`` when there is no room for new records; recovered records
                 (``complete``) always have room.
         """
-        fresh = [record for record in put if self._current(record) is None]
+        before = [self._current(record) for record in put]
+        fresh = [record for record, present in zip(put, before, strict=True) if present is None]
         if fresh and not complete:
             self._refuse_too_many(fresh)
-        transitions = [self._transition(record, record) for record in put]
-        transitions += [self._transition(record, None) for record in delete]
-        changes = [*self._puts(put), *self._deletes(delete)]
+        transitions = [*map(self._transition, before, put)]
+        transitions += [self._transition(self._current(record), None) for record in delete]
+        changes = [*_puts(before, put), *_deletes(delete)]
         for record in fresh:
             self._insert(replace(record, phase=Phase.CREATING))  # visible once it is durable
         if cursor is not None:
@@ -307,28 +327,14 @@ class Records:
                 self._remove(each.before)
         self._events.publish(revision, events_of(transitions))
 
-    def _transition(self, record: Record, after: Record | None) -> Transition:
-        return Transition(self._current(record), after, *self._network_and_endpoint_names(record))
+    def _transition(self, before: Record | None, after: Record | None) -> Transition:
+        return Transition(before, after, *self._network_and_endpoint_names(after or before))
 
     def _network_and_endpoint_names(self, record: Record | None) -> tuple[str, str]:
         """Return the names of the record's network and endpoint: both may be deleted before a reader gets the event."""
         network = self.network(record.network_id) if isinstance(record, Endpoint | Attachment) else None
         endpoint = self.endpoint(record.endpoint_id) if isinstance(record, Attachment) else None
         return network.name if network else "", endpoint.name if endpoint else ""
-
-    def _puts(self, records: Iterable[Record]) -> Iterator[Change]:
-        for record in records:
-            yield Put(key_of(record), _encoder.encode(record))
-            before = self._current(record)
-            held = set(claims_of(before)) if before else set()
-            desired = set(claims_of(record))
-            yield from (Put(claim, key_of(record).encode(), 0) for claim in sorted(desired - held))
-            yield from (Delete(claim) for claim in sorted(held - desired))
-
-    def _deletes(self, records: Iterable[Record]) -> Iterator[Change]:
-        for record in records:
-            yield Delete(key_of(record))
-            yield from (Delete(claim) for claim in claims_of(record))
 
     def _current(self, record: Record) -> Record | None:
         match record:

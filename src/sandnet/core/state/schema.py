@@ -57,6 +57,19 @@ def cursor_key(network_id: str) -> str:
     return f"{CURSORS}{network_id}"
 
 
+def claimed_by(record: Record) -> tuple[object, ...]:
+    """Return the fields on which :func:`claims_of` depends; to compare them costs less than to make the keys."""
+    match record:
+        case Attachment():
+            return record.network_id, record.leased, record.address, record.address_ipv6
+        case Sandbox():
+            return (record.key,)
+        case Endpoint():
+            return record.network_id, record.name, record.address, record.address_ipv6, record.ports
+        case Network():
+            return (record.name,)
+
+
 def claims_of(record: Record) -> Iterator[str]:
     """Yield the keys that only one record of the store may hold."""
     match record:
