@@ -19,7 +19,20 @@ FLOOR = {
         ("errors", "escaping", "logs", "model", "passed_descriptors", "prerequisites", "threads", "wire"), 0
     ),
     **dict.fromkeys(
-        ("stores", "kernel", "dns", "client", "transport", "http_exchange", "library", "pytest_plugin", "cli", "cni"), 1
+        (
+            "stores",
+            "kernel",
+            "dns",
+            "client",
+            "transport",
+            "http_exchange",
+            "library",
+            "pytest_plugin",
+            "cli",
+            "cni",
+            "netavark",
+        ),
+        1,
     ),
     **dict.fromkeys(("ipam", "firewall"), 2),
     **dict.fromkeys(("drivers",), 3),
@@ -47,6 +60,7 @@ SUB_PACKAGES = {
         {"app"},
     ),
     "cni": ({"exchange", "replies"}, {""}),
+    "netavark": ({"cni_calls"}, {""}),
     "firewall": ({"base"}, {"ruleset"}, {"balancing"}, {""}),
     "dns": ({""}, {"server"}),
     "cli": ({""}, {"execution", "project"}, {"commands"}),
@@ -57,6 +71,7 @@ SAME_FLOOR = {
     ("logs", "escaping"): "what is logged was written by others",
     ("wire", "errors"): "a message that cannot be read is an error",
     ("cli", "client"): "a command is a call",
+    ("netavark", "cni"): "the daemon sees it as a runtime that speaks CNI",
     ("cli", "transport"): "which goes over TLS",
     ("client", "transport"): "on the way to the daemon",
     ("client", "http_exchange"): "in HTTP",
@@ -79,9 +94,21 @@ UPWARD = {
     ("cli/commands/state.py", "statefile"): "two that read and write the server's own file; inside their functions",
     ("cli/commands/state.py", "config"): "the same",
 }
-LIGHT = {"client", "transport", "http_exchange", "library", "cli", "cni"}
+LIGHT = {"client", "transport", "http_exchange", "library", "cli", "cni", "netavark"}
 LIGHT_IMPORTS = {
-    *("errors", "escaping", "prerequisites", "wire", "client", "transport", "http_exchange", "library", "cli", "cni"),
+    *(
+        "errors",
+        "escaping",
+        "prerequisites",
+        "wire",
+        "client",
+        "transport",
+        "http_exchange",
+        "library",
+        "cli",
+        "cni",
+        "netavark",
+    ),
 }
 LIGHT_PACKAGES = {"click", "httptools", "msgspec", "yaml"}
 DRIVERS = {"null", "host", "bridge", "overlay", "macvlan", "remote"}

@@ -81,7 +81,11 @@ BEFORE_ALL = {
     "git": "makes the checkout",
 }
 ONLY_ON_PAGES = {"systemd-resolved": "a section of operations.md is for hosts that have it"}
-OURS = {"sandnet": "our own command", "sandnet-cni": "our own CNI plugin"}
+OURS = {
+    "sandnet": "our own command",
+    "sandnet-cni": "our own CNI plugin",
+    "sandnet-netavark": "our own netavark plugin",
+}
 EXCLUDED = {
     "tests/integration/cli/execution/test_file_view.py": "its run() reads files",
     "docs/demo.md": "its console block is the output of scripts/demo, which is read itself",

@@ -25,6 +25,7 @@ NOT_RUN = {
     "demo.md": 1,
     "docker.md": 2,
     "install.md": 6,
+    "netavark.md": 2,
     "operations.md": 5,
     "reliability.md": 1,
     "remote-drivers.md": 1,

@@ -107,7 +107,7 @@ class PortAllocator:
         bound: list[BoundPort] = []
         try:
             for address in addresses:
-                self._hold(mapping.proto, address, port, shared=mapping.shared)
+                self._hold(mapping.proto, address, port, check=not mapping.held, shared=mapping.shared)
                 bound.append(
                     BoundPort(
                         proto=mapping.proto,

@@ -39,6 +39,8 @@ class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
     """Last port of a range from which the first free port is allocated; 0: ``host_port`` only."""
     shared: bool = False
     """Whether the container runtime binds the port too: then it is only checked to be free, and not bound."""
+    held: bool = False
+    """Whether that runtime has bound the port already, so that it is not checked either."""
 
 
 class BoundPort(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,6 +48,8 @@ class PortMapping(Struct, kw_only=True, rename="camel"):
     container_port: Annotated[int, Meta(ge=1, le=65535)]
     protocol: str | None = None
     host_ip: str | None = field(default=None, name="hostIP")
+    held: bool = False
+    """The runtime has bound the host port before the call: a field of sandnet's own, which its netavark plugin sets."""
 
 
 class Bandwidth(Struct, kw_only=True, rename="camel"):

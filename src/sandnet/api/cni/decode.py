@@ -188,4 +188,5 @@ def _published(mappings: Iterable[wire.PortMapping]) -> Iterator[PortMapping]:
                 host_ip=parsing.binding_address(each.host_ip, f"{field}.hostIP") if each.host_ip else None,
                 host_port=each.host_port,
                 shared=True,
+                held=each.held,
             )
