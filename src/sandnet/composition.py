@@ -12,6 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from sandnet.config import EMBEDDED, Config
 from sandnet.core.controller import Controller
@@ -55,6 +56,10 @@ from sandnet.stores.memory import MemoryStore
 from sandnet.stores.sqlite.store import SqliteStore
 
 DNS_LOG = "dns.log"
+PREDEFINED_NETWORKS: Final = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
+"""Networks that exist from the first start, and their drivers."""
+ENGINE_DRIVER: Final = "bridge"
+"""Driver of the networks that container engines create."""
 
 
 @asynccontextmanager
@@ -201,7 +206,14 @@ def assemble(
         BridgeDriver(kernel, workers, reaper, host_network, config.pools),
     ]
     context = Context(
-        settings=Settings(config.sandbox_dir, config.own_files[0], config.default_network, config.engine_socket),
+        settings=Settings(
+            config.sandbox_dir,
+            config.own_files[0],
+            config.default_network,
+            PREDEFINED_NETWORKS,
+            ENGINE_DRIVER,
+            config.engine_socket,
+        ),
         records=records,
         engine_records=engine_records,
         boot_id=BootId(store, kernel.sysctl, workers),

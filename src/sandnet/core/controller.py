@@ -67,10 +67,6 @@ class Health(NamedTuple):
     """The pool of prepared sandboxes."""
 
 
-PREDEFINED = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
-"""Networks that exist from the first start, and their drivers."""
-
-
 class Controller:
     """The networks, endpoints, sandboxes and services of one host."""
 
@@ -91,9 +87,8 @@ class Controller:
             self.backends,
             self.removal,
         )
-        self.engine_ipam = EngineIpam(
-            context.records, context.engine_records, context.leases, context.locks, context.drivers["bridge"]
-        )
+        driver = context.drivers[context.settings.engine_driver]
+        self.engine_ipam = EngineIpam(context.records, context.engine_records, context.leases, context.locks, driver)
         self._engine_containers = EngineContainers(
             context.records,
             context.locks,
@@ -145,7 +140,7 @@ class Controller:
         await self._restore.run()
         await self.engine_ipam.start()
         await self._context.resolver_sync.replace()
-        for name, driver in PREDEFINED:
+        for name, driver in self._context.settings.predefined_networks:
             if not self._context.records.networks_named(name):
                 await self._predefine(name, driver)
         self._probes.start()

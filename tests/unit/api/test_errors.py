@@ -116,7 +116,7 @@ def test_every_kind_of_failure_has_its_status() -> None:
 PASSING = {"overloaded", "too_many_streams", "busy", "kernel_busy", "resolver_away", "rules_gone", "stopping"}
 LASTING = {
     "driver_unavailable", "no_such_family", "no_resolver", "deadline", "store_unavailable", "store_closed",
-    "store_conflict", "store_corrupt", "unavailable", "plugin_away", "plugin_refused",
+    "store_conflict", "store_corrupt", "unavailable", "plugin_away", "plugin_refused", "no_taps",
 }  # fmt: skip
 
 

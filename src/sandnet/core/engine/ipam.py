@@ -68,6 +68,11 @@ class EngineIpam:
         self._replayed: set[Address] = set()
         """Claimed addresses that an engine may request once more, since it has requested their pool again."""
 
+    @property
+    def network_driver(self) -> str:
+        """Name of the driver of engines' networks."""
+        return self._driver.name
+
     async def start(self) -> None:
         """Forget the pools that a network has as its subnet: a crash came between the two."""
         for pool in [*self._engine.pools.values()]:

@@ -215,7 +215,7 @@ class EngineNetworks:
     async def _share(self, spec: EngineNetworkSpec) -> None:
         net = self._networks.find(spec.shared)
         if not net.link:
-            raise invalid(f"network {net.name} ({net.driver}) has no bridge that containers could share")
+            raise invalid(f"network {net.name} ({net.driver}) has no link that containers could share")
         subnets = [each.prefix for each in (net.ipv4, net.ipv6) if each]
         pools: list[str] = []
         for prefix in (each for each in spec.pools if each.prefixlen and each not in subnets):
@@ -234,7 +234,8 @@ class EngineNetworks:
             if isinstance(within, IPv4Network):
                 options = replace(options, ip_range=within)
         name, labels = f"docker-{spec.id[:_SHORT]}", {NETWORK_LABEL: spec.id}
-        await self._networks.create(NetworkSpec(name=name, driver="bridge", id=spec.id, options=options, labels=labels))
+        driver = self._ipam.network_driver
+        await self._networks.create(NetworkSpec(name=name, driver=driver, id=spec.id, options=options, labels=labels))
         for prefix in pools:
             await self._ipam.forget(prefix)
 

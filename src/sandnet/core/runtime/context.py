@@ -30,6 +30,10 @@ class Settings(NamedTuple):
     files_dir: str
     """The directory for hosts and resolv.conf files without a requested path."""
     default_network: str
+    predefined_networks: tuple[tuple[str, str], ...]
+    """Networks that exist from the first start, and their drivers."""
+    engine_driver: str
+    """Driver of the networks that container engines create."""
     engine_socket: str = ""
     """Path of a container engine's API; empty: none."""
 

@@ -259,7 +259,7 @@ async def test_network_has_the_engines_id_and_options(engine: PluginEngine, rig:
         ({"com.docker.network.nothing": "x"}, "unknown option"),
         ({"network": "absent"}, "no such network|network .*absent"),
         ({"network": "bridge", "mtu": "1400"}, "takes no options"),
-        ({"network": "none"}, "no bridge"),
+        ({"network": "none"}, "has no link"),
     ],
 )
 async def test_wrong_option_is_refused_clearly(engine: PluginEngine, generic: dict[str, str], words: str) -> None:
