@@ -28,6 +28,7 @@ from sandnet.wire.libnetwork import (
     Health,
     Join,
     Network,
+    NetworkChange,
     NetworkCreate,
     Sandbox,
     Service,
@@ -85,6 +86,10 @@ class Client:
     def create_network(self, spec: NetworkCreate) -> str:
         """Create a network, and return its id."""
         return decode(self._request("POST", "/networks", spec), str)
+
+    def change_network(self, network: str, change: NetworkChange) -> None:
+        """Change labels and options of a network, also while containers use it."""
+        self._request("PATCH", path("networks", network), change)
 
     def delete_network(self, network: str, *, force: bool = False) -> None:
         """Delete a network without endpoints, apart from orphaned ones; with ``force``, also delete its endpoints."""

@@ -73,6 +73,20 @@ def network_adopted(daemon: CrashDaemon) -> Stage:
     return Stage(forth, partial(daemon.api.delete, "/networks/foo"))
 
 
+@interrupts("PATCH /networks/{network}")
+def network_changed(daemon: CrashDaemon) -> Stage:
+    """The MTU of a bridge and of links, the search domains in files, and labels."""
+    daemon.api.network("foo", subnet="10.9.1.0/24", mtu=1400, dns_search=["a.example"])
+    daemon.api.endpoint("foo", "web")
+    daemon.api.join("foo", "web", "c1")
+    change = partial(daemon.api.patch, "/networks/foo")
+    return Stage(
+        partial(change, options={"mtu": 1300, "dns_search": ["b.example"]}, labels={"a": "b"}),
+        partial(change, options={"mtu": 1400, "dns_search": ["a.example"]}, labels={}),
+        twice=False,
+    )
+
+
 @interrupts(
     "POST /networks/{network}/endpoints",
     "DELETE /networks/{network}/endpoints/{endpoint}",
@@ -259,7 +273,7 @@ def docker_connection(daemon: CrashDaemon) -> Stage:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    network, network_ipv6, network_named, network_adopted, endpoint, endpoint_without_ports, service,
+    network, network_ipv6, network_named, network_adopted, network_changed, endpoint, endpoint_without_ports, service,
     join_made, join_path, join_pid, join_second, join_second_path, join_host, join_none, join_over_files, join_tap,
     join_parents, second_backend, holder_leaves, drained, runtime_attachment, docker_connection,
 )  # fmt: skip

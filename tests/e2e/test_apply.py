@@ -128,3 +128,18 @@ def test_failed_step_is_reported_and_the_next_apply_goes_on(daemon: RunningDaemo
     assert result.stdout == "+ network front\n+ network back\n+ service web.back\n"
     daemon.api.delete("/networks/taken/endpoints/db")
     assert applied(daemon, FILE) == "+ service web.front\n"
+
+
+def test_network_in_use_changes_without_interruption(daemon: RunningDaemon) -> None:
+    applied(daemon, FILE)
+    daemon.api.join("front", "web", "web-1")
+    network = daemon.api.reported("front")["id"]
+    changed = FILE.replace("mtu: 1400", "mtu: 1300").replace("tier: front", "tier: outside")
+    assert (
+        applied(daemon, changed) == "~ network front\n    labels: tier=front -> tier=outside\n    mtu: 1400 -> 1300\n"
+    )
+    reported = daemon.api.reported("front")
+    assert (reported["id"], reported["options"]["mtu"]) == (network, 1300)
+    assert reported["labels"] == {"tier": "outside", "sandnet.project": "shop"}
+    assert applied(daemon, changed) == NOTHING
+    assert "it has endpoints" in refused(daemon, changed.replace("mtu: 1300", "icc: false"))

@@ -18,7 +18,7 @@ import msgspec
 from sandnet.api import parsing
 from sandnet.api.subnet_options import check
 from sandnet.errors import Error, invalid
-from sandnet.model import NetworkOptions
+from sandnet.model import Network, NetworkOptions
 from sandnet.model.address import encode_hook
 from sandnet.model.link_names import LINK_NAME
 from sandnet.model.ports import PROTOCOL_NAMES
@@ -139,14 +139,32 @@ def parse(raw: Mapping[str, object] | None) -> tuple[NetworkOptions, list[str]]:
         Error: kind ``INVALID``; an unknown key, a value of the wrong type or out of range, or two keys that contradict
             each other.
     """
-    raw = dict(raw or {})
-    generic = raw.pop(GENERIC, None)
+    found, unknown = _read(raw or {})
+    return check(found.options(NetworkOptions())), unknown
+
+
+def parse_change(raw: Mapping[str, object], net: Network) -> NetworkOptions:
+    """Return the options of a network with the requested changes; what is absent stays.
+
+    Raises:
+        Error: kind ``INVALID``, as :func:`parse`.
+    """
+    options = _read(raw)[0].options(net.options)
+    subnet = net.ipv4.prefix if net.ipv4 else None
+    check(msgspec.structs.replace(options, subnet=options.subnet or subnet))
+    return options
+
+
+def _read(raw: Mapping[str, object]) -> tuple[_Found, list[str]]:
+    """Return the fields that were read, and the keys of libnetwork that have no meaning here."""
+    plain = dict(raw)
+    generic = plain.pop(GENERIC, None)
     if not isinstance(generic, dict | None):
         raise parsing.wrong_type(GENERIC, "an object", generic)
     found = _Found()
-    unknown = found.read(raw, _PLAIN, "") + found.read(generic or {}, _LABELS, f"{GENERIC}.")
+    unknown = found.read(plain, _PLAIN, "") + found.read(generic or {}, _LABELS, f"{GENERIC}.")
     found.imply()
-    return check(found.options()), unknown
+    return found, unknown
 
 
 _ENGINE: Final[Mapping[str, str]] = {
@@ -267,10 +285,10 @@ class _Found:
         if subnet is not None:
             self._add("ipv6", f"IPv6, by {key},", True)
 
-    def options(self) -> NetworkOptions:
-        """Return the record; fields without a value have their defaults."""
+    def options(self, base: NetworkOptions) -> NetworkOptions:
+        """Return the record; fields without a value are those of ``base``."""
         changes: dict[str, Any] = {field: value for field, (_, value) in self._fields.items()}
-        return msgspec.structs.replace(NetworkOptions(), **changes)
+        return msgspec.structs.replace(base, **changes)
 
     def _add(self, field: str, key: str, value: object) -> None:
         other, held = self._fields.setdefault(field, (key, value))

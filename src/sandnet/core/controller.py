@@ -20,6 +20,7 @@ from sandnet.core.lifecycle.process_termination import end_processes
 from sandnet.core.lifecycle.runtime_attachments import RuntimeAttachments
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.lifecycle.services import Services
+from sandnet.core.lifecycle.updates.network_update import NetworkUpdates
 from sandnet.core.monitoring.health_checks import HealthChecks
 from sandnet.core.monitoring.process_watcher import ProcessWatcher
 from sandnet.core.reconcile.drift_watcher import DriftWatcher
@@ -75,6 +76,7 @@ class Controller:
         self.networks = Networks(context)
         self.endpoints = Endpoints(context, self.networks)
         self.sandboxes = Sandboxes(context, self.networks, self.endpoints)
+        self.network_updates = _network_updates(context, self.networks, self.sandboxes)
         self.backends = Backends(context)
         self.removal = Deletion(context, self.networks, self.endpoints, self.sandboxes)
         lifecycle = (self.networks, self.endpoints, self.sandboxes, self.removal)
@@ -251,3 +253,7 @@ class Controller:
             await self.networks.create(NetworkSpec(name=name, driver=driver), predefined=True)
         except Error as failure:
             self._problems.append(f"network {name}: {failure}")
+
+
+def _network_updates(context: Context, networks: Networks, sandboxes: Sandboxes) -> NetworkUpdates:
+    return NetworkUpdates(context.records, context.operations, context.locks, context.drivers, networks, sandboxes)

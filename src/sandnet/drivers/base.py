@@ -112,6 +112,25 @@ class Driver(Protocol):
 
 
 @runtime_checkable
+class Updatable(Protocol):
+    """A driver whose networks can change while containers use them."""
+
+    async def plan_update(self, net: Network, others: Sequence[Network]) -> Network:
+        """Return a network that has new options with what follows from them, before it is recorded.
+
+        :meth:`Driver.create_network` then brings the kernel into line with it, and :meth:`Driver.join` the links.
+
+        Raises:
+            Error: the network cannot have these options here.
+        """
+        ...
+
+    async def create_network(self, net: Network) -> Network:
+        """Do as :meth:`Driver.create_network`."""
+        ...
+
+
+@runtime_checkable
 class PortPublisher(Protocol):
     """A driver whose endpoints can be reached at ports of the host."""
 

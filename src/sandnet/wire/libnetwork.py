@@ -73,6 +73,15 @@ class NetworkCreate(Struct, kw_only=True, omit_defaults=True):
     labels: dict[str, str] | None = None
 
 
+class NetworkChange(Struct, kw_only=True, omit_defaults=True):
+    """Body of ``PATCH /networks/{network}``; absent fields are not changed."""
+
+    labels: dict[str, str] | None = None
+    """All labels of the network."""
+    options: dict[str, Any] | None = None
+    """Options to change, with the keys of ``POST /networks``."""
+
+
 class Probe(Struct, kw_only=True):
     """The health check of a service's backends; each is probed from inside its sandbox."""
 

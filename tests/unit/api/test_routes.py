@@ -147,10 +147,10 @@ async def test_only_one_of_two_path_prefixes_is_stripped(client: httpx.AsyncClie
     ("method", "path", "allow"),
     [
         ("PUT", "/networks", "GET, HEAD, POST"),
-        ("PATCH", "/networks/bridge", "DELETE, GET, HEAD"),
+        ("PUT", "/networks/bridge", "DELETE, GET, HEAD, PATCH"),
         ("OPTIONS", "/services", "GET, HEAD, POST"),
         ("DELETE", "/services", "GET, HEAD, POST"),
-        ("POST", "/networks/bridge", "DELETE, GET, HEAD"),
+        ("POST", "/networks/bridge", "DELETE, GET, HEAD, PATCH"),
         ("GET", "/networks/bridge/endpoints/a/containers", "POST"),
         ("TRACE", "/healthz", "GET, HEAD"),
         ("BREW", "/version", "GET, HEAD"),

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
 from sandnet.api import network_options, parsing, plugin_options
+from sandnet.core.lifecycle.updates.network_update import OptionsOf
 from sandnet.errors import invalid, not_found
 from sandnet.model import (
     Affinity,
@@ -65,6 +67,18 @@ def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
     parse = network_options.parse if driver in OWN_DRIVERS else plugin_options.parse
     parsed, unknown = parse(body.options)
     return NetworkSpec(name=name, driver=driver, options=parsed, labels=parsing.labels(body.labels or {})), unknown
+
+
+def network_change(body: wire.NetworkChange) -> tuple[OptionsOf | None, dict[str, str] | None]:
+    """Return what changes a network's options, and its new labels; ``None``: they stay.
+
+    Raises:
+        Error: ``INVALID``, also when the request changes nothing: a misspelt field is more likely than intent.
+    """
+    if body.options is None and body.labels is None:
+        raise invalid("nothing is to be changed", "give labels, or options")
+    labels = None if body.labels is None else parsing.labels(body.labels)
+    return None if body.options is None else partial(network_options.parse_change, body.options), labels
 
 
 def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSpec:

@@ -11,7 +11,7 @@ from sandnet.api.libnetwork import decode
 from sandnet.api.libnetwork.encode import Encoder
 from sandnet.api.libnetwork.parameters import LISTING, Core, Force, Name, PartialId, Ref, Verbose
 from sandnet.api.libnetwork.responses import JsonResponse, warning
-from sandnet.api.libnetwork.routing import create, read, remove
+from sandnet.api.libnetwork.routing import change, create, read, remove
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.sandbox_interfaces import Tap
 
@@ -45,6 +45,13 @@ async def create_network(core: Core, data: JSONBody[wire.NetworkCreate]) -> Resp
 async def get_network(core: Core, network: Ref, verbose: Verbose = False) -> wire.Network:
     """Find the network by id, name or unique id prefix."""
     return Encoder(core, verbose).network(core.networks.find(network))
+
+
+@change("/networks/{network:str}", summary="Change a network")
+async def change_network(core: Core, network: Ref, data: JSONBody[wire.NetworkChange]) -> None:
+    """Change labels and options while containers use the network; 409 with the reason for an option that cannot."""
+    options, labels = decode.network_change(data)
+    await core.network_updates.update(network, options, labels)
 
 
 @remove("/networks/{network:str}", optional=("force",), summary="Delete a network")
@@ -110,6 +117,7 @@ HANDLERS = [
     list_networks,
     create_network,
     get_network,
+    change_network,
     delete_network,
     list_endpoints,
     create_endpoint,

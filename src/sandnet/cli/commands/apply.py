@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def apply(session: Session, source: str, dry_run: bool, prune: bool) -> None:
     """Make the networks and services that FILE declares; what is already so stays.
 
-    Prints a line for each change: + created, - deleted, ~ replaced. Changes nothing if one of them is not possible.
+    Prints a line for each change: + created, - deleted, ~ changed. Changes nothing if one of them is not possible.
 
     \b
     Example:

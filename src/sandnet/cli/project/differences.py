@@ -16,12 +16,24 @@ _CHOSEN: Final = frozenset({"subnet", "gateway", "subnet_ipv6", "gateway_ipv6", 
 """Fields that the daemon chooses where the file has none."""
 
 
+LIVE: Final = frozenset(
+    {"labels", "dns_search", "dns_options", "mtu", "ip_range", "ipv6", "subnet_ipv6", "gateway_ipv6"}
+)
+"""Fields of a network that can change while it is used (``PATCH /networks/{network}``)."""
+
+
 class FieldDifference(NamedTuple):
     """A field whose value is another one than the file's."""
 
     field: str
     actual: object
     declared: object
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a network can get the declared value while it is used: IPv6 can be added, but not removed."""
+        new = self.field.endswith("ipv6") and not self.actual
+        return self.field in LIVE and self.declared not in (None, False) and (new or not self.field.endswith("ipv6"))
 
     def __str__(self) -> str:
         return f"{self.field}: {_text(self.actual)} -> {_text(self.declared)}"

@@ -11,7 +11,7 @@ from sandnet.cli.project import differences
 from sandnet.cli.project.entries import PROJECT_LABEL, NetworkEntry, Project, ServiceEntry
 from sandnet.cli.project.existing import network_entry, project_of
 from sandnet.library.port_arguments import parse_exposed, parse_mapping
-from sandnet.wire.libnetwork import ExposedPort, Network, NetworkCreate, Service, ServicePublish
+from sandnet.wire.libnetwork import ExposedPort, Network, NetworkChange, NetworkCreate, Service, ServicePublish
 
 if TYPE_CHECKING:
     from sandnet.client import Client
@@ -39,9 +39,9 @@ class Step(NamedTuple):
     """A change of one object.
 
     Attributes:
-        sign: ``+`` create, ``-`` delete, ``~`` replace.
+        sign: ``+`` create, ``-`` delete, ``~`` change.
         what: the object.
-        differences: of an object that is replaced.
+        differences: of an object that is changed, or else replaced.
         run: makes the change.
     """
 
@@ -95,8 +95,13 @@ def _network(project: Project, state: State, name: str, entry: NetworkEntry, pla
     if found is None:
         plan.steps.append(Step("+", what, (), _create(project, name, entry)))
         return
-    changed = tuple(map(str, differences.of_network(entry, network_entry(found))))
+    found_differences = differences.of_network(entry, network_entry(found))
+    changed = tuple(map(str, found_differences))
     if not changed:
+        return
+    if not _not_ours(project, found) and all(each.is_live for each in found_differences):
+        fields = {each.field for each in found_differences}
+        plan.steps.append(Step("~", what, changed, _change(project, found.id, entry, fields)))
         return
     if reason := _not_ours(project, found) or ("it has endpoints" if found.endpoints else ""):
         plan.conflicts.append(RefusedChange(what, changed, reason))
@@ -144,6 +149,14 @@ def _create(project: Project, name: str, entry: NetworkEntry) -> Callable[[Clien
     labels = {**options.pop("labels", {}), PROJECT_LABEL: project.name}
     request = NetworkCreate(name=name, network_type=driver, options=options, labels=labels)
     return lambda client: _nothing(client.create_network(request))
+
+
+def _change(project: Project, network: str, entry: NetworkEntry, fields: set[str]) -> Callable[[Client], None]:
+    values: dict[str, Any] = msgspec.to_builtins(differences.implied(entry), enc_hook=str)
+    labels = {**entry.labels, PROJECT_LABEL: project.name} if "labels" in fields else None
+    options = {field: values.get(field, []) for field in fields - {"labels"}}
+    request = NetworkChange(labels=labels, options=options or None)
+    return lambda client: client.change_network(network, request)
 
 
 def _publish(project: Project, key: tuple[str, str], entry: ServiceEntry) -> Callable[[Client], None]:

@@ -175,12 +175,12 @@ class HostFiles:
         """Return a job as :meth:`write_job`, which writes only if a file is wrong."""
         if not sandbox.has_files:
             return Digests
-        faulty, write = self.check_job(sandbox), self.write_job(sandbox)
+        faulty, write, config = self.check_job(sandbox), self.write_job(sandbox), self._resolver_config(sandbox)
 
         def refresh() -> Digests:
             for path in (sandbox.hosts_path, sandbox.resolv_conf_path):
                 self._files.remove_leftovers(path)
-            return write() if faulty() else Digests()
+            return write() if faulty() or self._is_unrecorded(sandbox, config) else Digests()
 
         return refresh
 
@@ -310,8 +310,7 @@ class HostFiles:
             else:
                 self._write_hosts_file(sandbox, hosts_text)
                 copied = ""
-            found = self._files.read(sandbox.resolv_conf_path) if sandbox.resolv_conf_digest else None
-            if found is not None and not self._is_ours(sandbox, found, config):
+            if self._is_edited(sandbox, config):
                 return Digests(hosts=copied)  # the user changed it since, so it is the user's now
             self._files.write(sandbox.resolv_conf_path, text)
         return Digests(_digest(text), copied)
@@ -360,6 +359,12 @@ class HostFiles:
         """Return whether the user changed resolv.conf after a join had written it; without a digest no join has."""
         found = self._files.read(sandbox.resolv_conf_path) if sandbox.resolv_conf_digest else None
         return found is not None and not self._is_ours(sandbox, found, config)
+
+    def _is_unrecorded(self, sandbox: Sandbox, config: ResolverConfig) -> bool:
+        """Return whether a daemon that was killed wrote the resolv.conf, and did not record its digest."""
+        found = self._files.read(sandbox.resolv_conf_path) if sandbox.resolv_conf_digest else b""
+        unknown = found and _digest(found) != sandbox.resolv_conf_digest
+        return bool(unknown and self._is_ours(sandbox, found or b"", config))
 
     def _forget_removed(self) -> None:
         """Forget the numbers of removed containers: all contents of this batch are written, so none can be outdated.

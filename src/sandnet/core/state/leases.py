@@ -30,6 +30,8 @@ class Lease(NamedTuple):
 class _Pools(NamedTuple):
     ipv4: Addresses | None
     ipv6: Addresses | None
+    subnets: tuple[Subnet | None, Subnet | None]
+    """The subnets that they are of."""
 
 
 class Leases:
@@ -126,11 +128,14 @@ class Leases:
         self._pools.pop(network_id, None)
 
     def _pools_of(self, net: Network) -> _Pools:
+        net = self._records.network(net.id) or net  # the caller's record may be older than a change of the subnets
         pools = self._pools.get(net.id)
-        if pools is None:
+        if pools is None or pools.subnets != (net.ipv4, net.ipv6):
             held = self._held(net) | self._engine.claims.keys()
             pools = self._pools[net.id] = _Pools(
-                _pool(net, net.ipv4, held, self._records.cursor(net.id)), _pool(net, net.ipv6, held, "")
+                _pool(net, net.ipv4, held, self._records.cursor(net.id)),
+                _pool(net, net.ipv6, held, ""),
+                (net.ipv4, net.ipv6),
             )
         return pools
 

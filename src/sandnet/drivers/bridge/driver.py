@@ -140,6 +140,24 @@ class BridgeDriver:
             await self._workers.run(refuse_egress, net, self._kernel.host)
         return replace(net, added=tuple(address for address in addresses(net) if found and address not in held))
 
+    async def plan_update(self, net: Network, others: Sequence[Network]) -> Network:
+        """Return the network with its new range, and with a subnet of IPv6 if it is new; see :class:`Updatable`."""
+        wanted = net.options.ip_range
+        if net.ipv4:
+            if wanted and not wanted.subnet_of(IPv4Network(net.ipv4.prefix)):
+                raise invalid(f"ip_range {wanted} is outside subnet {net.ipv4.prefix}", code="range_outside_subnet")
+            net = replace(net, ipv4=replace(net.ipv4, range=wanted))
+        if not net.options.ipv6 or net.ipv6:
+            return net
+        if net.link_adopted:
+            message = f"network {net.name}: IPv6 cannot be added to bridge {net.link}, which another program made"
+            raise Error(Kind.CONFLICT, message, "create the network again with ipv6", "fixed_option")
+        if "ipv6" in self._missing:
+            raise Error(Kind.UNAVAILABLE, f"no IPv6 on this host: {self._missing['ipv6']}", code="no_such_family")
+        own_links = {other.link for other in others} | {net.link}
+        occupied = await self._workers.run(self._kernel.host.occupied, own_links)
+        return replace(net, ipv6=plan_ipv6(net, others, occupied))
+
     def _present(
         self, link: str, own_links: Collection[str]
     ) -> tuple[Link | None, Sequence[Interface], Sequence[Prefix]]:

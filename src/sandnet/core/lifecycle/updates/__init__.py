@@ -1,0 +1,1 @@
+"""Changes of objects while they are in use."""
