@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
@@ -16,9 +17,12 @@ from sandnet.drivers.base import Driver, LoadBalancing, PortPublisher, Recoverab
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.null import NullDriver
+from sandnet.drivers.remote.plugin_client import PluginClient
+from sandnet.drivers.remote.plugin_driver import PluginDriver
 from sandnet.drivers.sysctls import SysctlManager
 from sandnet.errors import Error, Kind
 from sandnet.firewall.base import EndpointState, NetworkState, RunWith, Step
+from sandnet.ipam.subnet_plan import SubnetIndex
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.types import Veth
@@ -29,10 +33,13 @@ from sandnet.model.sandbox import Origin, Sandbox
 from sandnet.stores.memory import MemoryStore
 from tests.support.jobs import run_step
 from tests.support.kernel_cases import SANDBOXES, KernelCase
+from tests.support.network_plugin import PluginServer, present
 
 POOLS: Final = (IPv4Network("10.60.0.0/16"),)
 ID: Final = "ab" * 32
 KEY: Final = f"{SANDBOXES}/c1"
+SERVERS: Final[list[PluginServer]] = []
+"""Of the case at hand."""
 
 
 class InlineWorkers(Workers):
@@ -63,6 +70,13 @@ def bridge(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Drive
 
 def segment(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
     return cast(Driver, sample().SegmentDriver(kernel, workers, host_network, POOLS))
+
+
+def plugin(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
+    """A driver of a network plugin, which makes nothing."""
+    folder = Path(tempfile.mkdtemp())
+    SERVERS.append(PluginServer(folder / "odd.spec", present()))
+    return PluginDriver(PluginClient("odd", [str(folder)]), kernel, workers, POOLS, SubnetIndex())
 
 
 @dataclass
@@ -103,8 +117,8 @@ class DriverCase:
         return self.driver.faults([network], self.kernel.state_reader.host())
 
 
-@pytest.fixture(params=[null, bridge, segment], ids=lambda make: make.__name__)
-async def case(request: pytest.FixtureRequest, kernel_case: KernelCase) -> DriverCase:
+@pytest.fixture(params=[null, bridge, segment, plugin], ids=lambda make: make.__name__)
+async def case(request: pytest.FixtureRequest, kernel_case: KernelCase) -> AsyncIterator[DriverCase]:
     workers = InlineWorkers(1)
     sysctls = SysctlManager(kernel_case.kernel.sysctl, MemoryStore(), workers)
     host_network = HostNetwork(kernel_case.kernel, workers, sysctls)
@@ -113,9 +127,11 @@ async def case(request: pytest.FixtureRequest, kernel_case: KernelCase) -> Drive
         lambda phases: [each for each in networks if each.network.phase in phases],
         lambda phases: [each.network for each in networks if each.network.phase in phases],
     )
-    return DriverCase(
+    yield DriverCase(
         request.param(kernel_case.kernel, workers, host_network), kernel_case.kernel, host_network, networks
     )
+    while SERVERS:
+        SERVERS.pop().close()
 
 
 def endpoint(network: Network) -> Endpoint:

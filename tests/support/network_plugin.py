@@ -23,7 +23,7 @@ class PluginServer:
     """A plugin at a socket. What it answers to each verb can be changed at any time; unknown verbs are 404.
 
     Args:
-        path: of the socket.
+        path: of the socket; with the extension ``spec``, of a file with the plugin's address on the loopback.
         replies: by verb, as ``NetworkDriver.Join``: what is answered, or a function of the request. Bytes are the whole
             answer, with status and headers; an answer of None is never sent.
     """
@@ -46,7 +46,12 @@ class PluginServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+        self._server: socketserver.ThreadingTCPServer | socketserver.ThreadingUnixStreamServer
+        if path.suffix == ".spec":
+            self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+            path.write_text(f"tcp://127.0.0.1:{self._server.server_address[1]}")
+        else:
+            self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
