@@ -51,6 +51,7 @@ from sandnet.kernel.safe_files import Files
 from sandnet.kernel.spawn import start_detached
 from sandnet.kernel.workers import Workers
 from sandnet.model import name_server
+from sandnet.model.address import Address
 from sandnet.stores.base import Store
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.sqlite.store import SqliteStore
@@ -146,9 +147,13 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
     """Return a function that opens the resolver's sockets in namespaces below a directory, and the host's."""
     root = sandbox_dir.rstrip("/") + "/"
 
-    def open_sockets(key: str, inode: int, lack: Lack, *, beside_another: bool) -> OpenedSockets:
+    def open_sockets(
+        key: str, inode: int, lack: Lack, *, beside_another: bool, at: Address | None = None
+    ) -> OpenedSockets:
         if lack.container_id == HOST:
-            return OpenedSockets(0, _listen_for_host(host_listen))
+            return OpenedSockets(0, _listen_on_host(host_listen))
+        if at is not None:
+            return OpenedSockets(0, _listen_on_host((str(at), name_server.PORT)))
         if not key.startswith(root) or ".." in key.split("/"):
             raise not_found("namespace", key, f"only those below {root} are served")
         address = name_server.SECOND_ADDRESS if beside_another else name_server.ADDRESS
@@ -168,7 +173,7 @@ def _query_sockets(key: str, inode: int, lack: Lack) -> tuple[socket.socket, ...
         return ()
 
 
-def _listen_for_host(host_listen: tuple[str, int] | None) -> tuple[socket.socket, socket.socket]:
+def _listen_on_host(host_listen: tuple[str, int] | None) -> tuple[socket.socket, socket.socket]:
     if host_listen is None:
         raise invalid("no address is configured at which the host may ask", code="invalid_configuration")
     address, port = host_listen

@@ -19,6 +19,7 @@ BOOT = 120.0
 ADDRESS, NEIGHBOUR, FORGED = "10.9.0.2", "10.9.0.3", "10.9.0.77"
 PAGES = {
     "answers": f"ping -c 1 -W 5 {NEIGHBOUR} > /dev/null && echo yes",
+    "resolves": "nslookup web",
     "forges": f"ip address add {FORGED}/24 dev eth0; ping -c1 -W2 -I {FORGED} {NEIGHBOUR} > /dev/null; echo status $?",
 }
 
@@ -66,6 +67,8 @@ def test_a_guest_is_reached_resolved_published_and_guarded(fresh_world: RunningD
     assert found.count(ADDRESS) == 3 * len(names)  # one for each kind of socket
     eventually(lambda: fetched(daemon, f"http://{HOST_ADDRESS}:8080/", daemon.outside.namespace) == HELLO)
     eventually(lambda: fetched(daemon, f"http://{ADDRESS}/cgi-bin/answers") == "yes")
+
+    eventually(lambda: NEIGHBOUR in fetched(daemon, f"http://{ADDRESS}/cgi-bin/resolves"))
 
     # guarded: an address that is not its own reaches no neighbour
     assert fetched(daemon, f"http://{ADDRESS}/cgi-bin/forges") == "status 1"

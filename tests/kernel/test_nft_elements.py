@@ -23,6 +23,7 @@ from sandnet.kernel.nftables import script_compiler
 from sandnet.kernel.types import Elements, RouteSource
 from sandnet.model import Address, Affinity, BoundPort, ExposedPort, Network, Subnet
 from sandnet.model.network import NetworkOptions
+from sandnet.model.tap import TapOptions
 from tests.support.network_host import Host
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
 from tests.unit.firewall.test_antispoofing_rules import NET
@@ -65,10 +66,11 @@ def everything() -> ElementMap:
     """Elements for every set and map that has some, except for those that only rules fill."""
     endpoint = replace(ENDPOINT, ports=ports())
     backends = tuple(replace(attachment(number), host_link=f"snv012345678{number}") for number in (1, 2, 3))
+    guest = replace(attachment(4), host_link="snv0123456784", tap=TapOptions())
     found = by_set([hash_seeds.element(SECRET), *inet_table.endpoint_elements(endpoint)])
     for each in networks():
         merge(found, by_set([*inet_table.network_elements(each, 1000), *router(each)]))
-        for backend in backends:
+        for backend in (*backends, guest):
             merge(found, by_set(antispoofing_rules.elements(each, endpoint, backend).items()))
     for affinity in Affinity:
         merge(found, elements(BalancedService(replace(endpoint, affinity=affinity), backends)))

@@ -67,6 +67,10 @@ class SetClient(msgspec.Struct, frozen=True, kw_only=True, tag="asker"):
     inside: tuple[Address, ...] = ()
     """The upstream servers with an address in one of its own networks: asked from inside the sandbox only, never
     from the host."""
+    listen: Address | None = None
+    """Address in the host's namespace at which it is answered, of a virtual machine; ``None``: in its namespace."""
+    sources: tuple[Address, ...] = ()
+    """The only addresses whose questions are its own, where it is answered in the host's namespace; empty: any."""
     external: bool = True
     """False: it is on internal networks only, and its questions are never forwarded from the host."""
 

@@ -18,6 +18,7 @@ from sandnet.dns.client_connection import ControlConnection
 from sandnet.dns.control_protocol import HOST, MOST_DESCRIPTORS, Apply, Done, Lack, Passed
 from sandnet.dns.takeover import OpenedSockets, has_former, shared_by_former
 from sandnet.errors import Error
+from sandnet.model.address import Address
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +31,12 @@ BATCH: Final = 25
 class OpenSockets(Protocol):
     """A function that opens sockets in a namespace."""
 
-    def __call__(self, key: str, inode: int, lack: Lack, *, beside_another: bool) -> OpenedSockets:
+    def __call__(
+        self, key: str, inode: int, lack: Lack, *, beside_another: bool, at: Address | None = None
+    ) -> OpenedSockets:
         """Open the missing sockets in the namespace at ``key``; for :data:`HOST` in the host's namespace.
 
-        ``beside_another``: see :class:`~sandnet.dns.base.SetClient`.
+        ``beside_another`` and ``at`` (its ``listen``): see :class:`~sandnet.dns.base.SetClient`.
 
         Raises:
             Error: they cannot be opened.
@@ -203,7 +206,7 @@ class Provider:
         if not client.upstreams:  # the records, not the resolver, decide which sockets it gets
             lack = Lack(lack.container_id, lack.listening)
         try:
-            return self._open(client.key, client.inode, lack, beside_another=client.beside_another)
+            return self._open(client.key, client.inode, lack, beside_another=client.beside_another, at=client.listen)
         except Error as failure:
             return f"{who} {what}: {failure.message}"
         except Exception as failure:  # a problem with one client must not affect another

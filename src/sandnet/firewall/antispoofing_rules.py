@@ -30,11 +30,13 @@ from typing import Final
 
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.firewall.balancing.service_rules import GUARD
-from sandnet.firewall.ruleset.elements import BRIDGE, Element, bridge_set
+from sandnet.firewall.ruleset.elements import BRIDGE, Element, bridge_set, inet_set
 from sandnet.kernel.nft_types import host_number, join_parts, link_name, mac_address
 from sandnet.kernel.types import Value
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_names import PORT_PREFIX
+from sandnet.model.name_server import guest_address
+from sandnet.model.network import answers_guests
 
 PortElements = dict[Element, Value]
 """The set elements of one port, and the network that it belongs to."""
@@ -176,11 +178,22 @@ def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> PortEl
     if not attachment.host_link:
         return {}
     found = network_element(net, attachment.host_link)
+    if attachment.tap and answers_guests(net):
+        found |= _questions(net, attachment)
     if net.options.anti_spoofing:
         return found | {Element(bridge_set(name), key): b"" for name, key in _keys(endpoint, attachment)}
     if net.link_adopted:
         found[Element(bridge_set("snooped"), link_name(attachment.host_link))] = b""
     return found
+
+
+def _questions(net: Network, attachment: Attachment) -> PortElements:
+    """Return the element that sends a virtual machine's questions at its gateway to its own sockets of the resolver."""
+    own = net.ipv4.host_address if net.ipv4 else None
+    if own is None or attachment.address is None:
+        return {}
+    key = join_parts(link_name(net.link), attachment.address.ip.packed, own.ip.packed)
+    return {Element(inet_set("guests4"), key): guest_address(attachment.container_id).packed}
 
 
 def network_element(net: Network, port: str) -> PortElements:

@@ -61,6 +61,7 @@ SETS = """\
   set self6 { type ipv6_addr . ipv6_addr; }
   set mates4 { type ipv4_addr; }
   set mates6 { type ipv6_addr; }
+  map guests4 { type ifname . ipv4_addr . ipv4_addr : ipv4_addr; }
   map egress4 { type ifname : ipv4_addr; }
   map egress6 { type ifname : ipv6_addr; }
   map preferred4 { type ifname . ipv4_addr : ipv4_addr; flags interval; }
@@ -114,6 +115,8 @@ CHAINS = f"""\
     iifname != "lo" ip daddr 127.0.0.0/8 return
     # the kernel does not forward from link-local addresses: without translation the client is refused at once
     ip6 saddr fe80::/10 return
+    # questions of a virtual machine at its gateway, to the resolver's sockets for it
+    iifname @bridges meta l4proto {{ tcp, udp }} th dport 53 dnat ip to iifname . ip saddr . ip daddr map @guests4
     fib daddr type local jump published
   }}
   chain output {{
@@ -155,6 +158,8 @@ CHAINS = f"""\
     # pings, path MTU, neighbour discovery
     meta l4proto {{ icmp, icmpv6 }} accept
     iifname . meta l4proto . th dport @opened accept
+    # the resolver's sockets for a virtual machine: no packet has such a destination when it arrives
+    ct status dnat ip daddr 127.64.0.0/10 accept
     reject with icmpx type admin-prohibited
   }}
   chain began {{

@@ -134,3 +134,12 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
     """64 hex digits; empty: the daemon chooses."""
     options: NetworkOptions = NetworkOptions()
     labels: dict[str, str] = {}
+
+
+def answers_guests(net: Network) -> bool:
+    """Return whether the resolver answers virtual machines at the network's gateway.
+
+    A question is known to be a machine's by its address only. So no other sandbox may be able to forge that address.
+    """
+    own = net.ipv4.host_address if net.ipv4 else None
+    return own is not None and net.options.anti_spoofing and net.options.firewall and not net.link_adopted

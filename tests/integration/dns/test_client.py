@@ -17,6 +17,7 @@ from sandnet.dns.client_connection import ControlConnection
 from sandnet.dns.control_protocol import Lack
 from sandnet.dns.takeover import OpenedSockets
 from sandnet.errors import Error, Kind
+from sandnet.model.address import Address
 from tests.support.conditions import until
 from tests.support.dns_servers import names
 from tests.support.local_name_servers import LocalResolver, asker
@@ -44,7 +45,9 @@ class Rig:
         self.resolvers.append(LocalResolver(self.folder))
         await self.resolver.start()
 
-    def open(self, key: str, inode: int, lack: Lack, *, beside_another: bool = False) -> OpenedSockets:
+    def open(
+        self, key: str, inode: int, lack: Lack, *, beside_another: bool = False, at: Address | None = None
+    ) -> OpenedSockets:
         return self.resolver.open(key, inode, lack)
 
     async def known(self, name: str) -> bool:

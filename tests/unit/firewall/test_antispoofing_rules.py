@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface
+
 import pytest
 from msgspec.structs import replace
 
@@ -9,7 +11,9 @@ from sandnet.firewall import antispoofing_rules
 from sandnet.firewall.antispoofing_rules import elements, link_local
 from sandnet.firewall.ruleset.elements import BRIDGE
 from sandnet.kernel.nft_types import declared_sets
-from sandnet.model import Attachment, Network, NetworkOptions, Phase
+from sandnet.model import Attachment, Network, NetworkOptions, Phase, Subnet
+from sandnet.model.name_server import guest_address
+from sandnet.model.tap import TapOptions
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
 
 NET = Network(id="n", name="net", driver="bridge", phase=Phase.READY, sequence=1, created=0.0)
@@ -57,3 +61,31 @@ def test_no_guard_without_anti_spoofing_or_link(link: str) -> None:
     options = NetworkOptions(anti_spoofing=link == "")
     found = elements(replace(NET, options=options), ENDPOINT, replace(FIRST, host_link=link))
     assert {element.which.name for element in found} == ({"ports"} if link else set())
+
+
+ROUTED = replace(
+    NET,
+    link="snb1",
+    ipv4=Subnet(prefix=IPv4Interface("10.9.0.1/24").network, host_address=IPv4Interface("10.9.0.1/24"), gateway=None),
+)
+
+
+def questions(net: Network, found: Attachment) -> list[object]:
+    """Where questions of the attachment at its gateway go."""
+    return [value for each, value in elements(net, ENDPOINT, found).items() if each.which.name == "guests4"]
+
+
+def test_questions_of_a_guest_go_to_its_own_sockets() -> None:
+    guest = replace(FIRST, tap=TapOptions())
+    assert questions(ROUTED, guest) == [guest_address(guest.container_id).packed]
+    assert questions(ROUTED, FIRST) == []
+
+
+@pytest.mark.parametrize("options", [NetworkOptions(anti_spoofing=False), NetworkOptions(firewall=False)])
+def test_guests_whose_address_can_be_forged_have_no_names(options: NetworkOptions) -> None:
+    net = replace(ROUTED, options=options)
+    assert questions(net, replace(FIRST, tap=TapOptions())) == []
+
+
+def test_guests_on_a_bridge_of_another_program_have_no_names() -> None:
+    assert questions(replace(ROUTED, link_adopted=True), replace(FIRST, tap=TapOptions())) == []

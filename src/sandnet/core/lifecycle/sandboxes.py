@@ -17,6 +17,7 @@ from sandnet.core.lifecycle.references import attached_id, begins
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import Address, Attachment, Endpoint, JoinSpec, Network, Phase, PortMapping, Sandbox
+from sandnet.model.network import answers_guests
 
 
 class Sandboxes:
@@ -66,7 +67,9 @@ class Sandboxes:
 
     def name_servers(self, sandbox: Sandbox, network: Network) -> Sequence[Address]:
         """Return the name servers that a virtual machine can query on a network."""
-        return sandbox.dns
+        own = network.ipv4.host_address if network.ipv4 else None
+        served = self._context.resolver_sync.serves and answers_guests(network)
+        return (own.ip,) if own and served else sandbox.dns
 
     async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
         """Join a container to an endpoint; its first join creates its sandbox.

@@ -15,6 +15,8 @@ from sandnet.dns.base import Alias, Change, NameService, RemoveClient, RemoveNam
 from sandnet.kernel.types import PreparedSandbox
 from sandnet.model import Address, Attachment, Endpoint, Network, Origin, Phase, Sandbox
 from sandnet.model.ids import bare
+from sandnet.model.name_server import guest_address
+from sandnet.model.network import answers_guests
 
 SHORT_ID = 12
 """Characters of a container id that its neighbours can use as a name."""
@@ -49,8 +51,8 @@ class ResolverSync:
         """Return why the resolver does not serve a sandbox; empty when it does."""
         if sandbox.origin is Origin.HOST:
             return f"container {sandbox.container_id} is on the host's network and asks the host's own name servers"
-        if sandbox.origin is Origin.GUEST:
-            return f"container {sandbox.container_id} is a virtual machine, in which the resolver does not listen"
+        if sandbox.origin is Origin.GUEST and not self._sources(sandbox):
+            return f"container {sandbox.container_id} is a virtual machine, on networks without anti-spoofing only"
         if sandbox.origin is Origin.EXTERNAL and not sandbox.inode:
             return f"the container engine has not created the namespace of {sandbox.container_id} yet"
         if not self._linked(sandbox):
@@ -137,7 +139,9 @@ class ResolverSync:
         attachments = self._linked(sandbox)
         networks = [net for net in (self._records.network(a.network_id) for a in attachments) if net]
         external = sandbox.origin is Origin.EXTERNAL
-        served = sandbox.origin not in (Origin.HOST, Origin.GUEST) and (bool(sandbox.inode) or not external)
+        served = sandbox.origin is not Origin.HOST and (bool(sandbox.inode) or not external)
+        sources = self._sources(sandbox) if sandbox.origin is Origin.GUEST else ()
+        served = served and (bool(sources) or sandbox.origin is not Origin.GUEST)
         if networks and served and sandbox.phase is not Phase.REMOVING:
             yield SetClient(
                 container_id=sandbox.container_id,
@@ -147,9 +151,16 @@ class ResolverSync:
                 networks=tuple(dict.fromkeys(net.id for net in networks)),
                 aliases=tuple(alias for attachment in attachments for alias in self._aliases(attachment)),
                 upstreams=sandbox.dns,
-                inside=_queried_inside(sandbox, networks),
+                inside=() if sources else _queried_inside(sandbox, networks),
+                listen=guest_address(sandbox.container_id) if sources else None,
+                sources=sources,
                 external=any(not net.options.internal for net in networks),
             )
+
+    def _sources(self, sandbox: Sandbox) -> tuple[Address, ...]:
+        """Return the addresses from which a virtual machine queries the resolver: only those that cannot be forged."""
+        found = [(a, self._records.network(a.network_id)) for a in self._linked(sandbox)]
+        return tuple(a.address.ip for a, net in found if a.address and net and answers_guests(net))
 
     def _aliases(self, attachment: Attachment) -> Iterator[Alias]:
         endpoint = self._records.endpoint(attachment.endpoint_id)

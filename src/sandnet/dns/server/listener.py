@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from ipaddress import ip_address
 from typing import Final
 
 from sandnet.dns import message
@@ -76,10 +77,13 @@ class Listener:
         until = budget.begin()
         if not until:
             return
+        sources = self.client.settings.sources
         udp, client, answer, send = self._udp, self.client, self._answers.answer, self._send
         try:
             while clock() < until:
                 query, source = udp.recvfrom(_LONGEST)
+                if sources and ip_address(source[0]) not in sources:
+                    continue
                 answer(client, query, send, source, tcp=False)
         except BlockingIOError:
             pass
@@ -97,7 +101,7 @@ class Listener:
         until = budget.begin()
         try:
             while clock() < until:
-                self._begin(self._tcp.accept()[0])
+                self._begin(*self._tcp.accept())
         except (BlockingIOError, ConnectionError):
             pass
         except OSError:
@@ -106,9 +110,12 @@ class Listener:
             if until:
                 budget.end()
 
-    def _begin(self, accepted: socket.socket) -> None:
+    def _begin(self, accepted: socket.socket, source: Peer) -> None:
         """Serve a connection if a slot is free, else close it."""
-        if self._slots.take(self.client.connections):
+        sources = self.client.settings.sources
+        if sources and ip_address(source[0]) not in sources:
+            accepted.close()
+        elif self._slots.take(self.client.connections):
             self.client.connections += 1
             TcpConnection(self.client, self._answers, accepted, self._connections, self._slots)
         else:

@@ -220,4 +220,4 @@ def _networks(changes: Sequence[Change]) -> Iterator[str]:
 
 
 def _same_namespace(one: SetClient, other: SetClient) -> bool:
-    return (one.key, one.inode) == (other.key, other.inode)
+    return (one.key, one.inode, one.listen) == (other.key, other.inode, other.listen)

@@ -31,6 +31,8 @@ def servers_inside(client: SetClient) -> tuple[Address, ...]:
     First the servers in its own networks, then those that the host may not reach. Loopback means the host's, so it is
     excluded. A client on internal networks only has just the former ones.
     """
+    if client.listen:
+        return ()  # there is no namespace to ask from
     others = (server for server in client.upstreams if client.external and not server.is_loopback)
     return tuple(dict.fromkeys((*client.inside, *others)))
 

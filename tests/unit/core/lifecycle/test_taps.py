@@ -7,8 +7,10 @@ from ipaddress import IPv4Network
 import pytest
 from msgspec.structs import replace
 
+from sandnet.dns.base import SetClient
 from sandnet.errors import Error, Kind
 from sandnet.model import JoinSpec, Origin
+from sandnet.model.name_server import guest_address
 from sandnet.model.tap import TapOptions
 from sandnet.stores.base import REBUILD, Put
 from tests.support.core_in_process import CoreInProcess, MoodyStore, mapping
@@ -101,6 +103,27 @@ async def test_lost_records_of_a_tap_are_rebuilt(rig: CoreInProcess) -> None:
     assert found
     assert sandbox
     assert (found.origin, found.key, found.has_files) == (Origin.GUEST, sandbox.key, False)
+
+
+async def test_a_guest_queries_its_gateway(rig: CoreInProcess) -> None:
+    await machine(rig)
+    sandbox, net = rig.controller.sandboxes.find("vm"), rig.controller.networks.find("foo")
+    resolver = rig.controller._context.resolver_sync
+    assert resolver.why_not_served(sandbox) == ""
+    settings = next(each for each in resolver._client(sandbox) if isinstance(each, SetClient))
+    assert (str(settings.listen), [str(each) for each in settings.sources]) == (str(guest_address("vm")), ["10.9.0.2"])
+    served = [str(each) for each in rig.controller.sandboxes.name_servers(sandbox, net)]
+    assert served == (["10.9.0.1"] if resolver.serves else [])
+
+
+async def test_a_guest_without_anti_spoofing_has_no_names(rig: CoreInProcess) -> None:
+    await rig.network("open", anti_spoofing=False)
+    await rig.endpoint("web", "open")
+    sandbox = await rig.join("vm", "web", "open", tap=TAP)
+    resolver = rig.controller._context.resolver_sync
+    assert "without anti-spoofing" in resolver.why_not_served(sandbox)
+    assert not [*resolver._client(sandbox)]
+    assert not rig.controller.sandboxes.name_servers(sandbox, rig.controller.networks.find("open"))
 
 
 async def test_a_failed_join_leaves_no_tap(rig: CoreInProcess) -> None:
