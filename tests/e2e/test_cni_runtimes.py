@@ -8,7 +8,10 @@ import pytest
 
 from tests.support.daemon import HOST_ADDRESS, RunningDaemon
 from tests.support.network_host import eventually
+from tests.support.privileges import needs_runtimes
 from tests.support.runtime_machine import RuntimeMachine, missing
+
+pytestmark = needs_runtimes
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tests.support.confined_daemon import CAPABILITIES, settings
 from tests.support.daemon import HOST_ADDRESS, RunningDaemon, mapping
 from tests.support.dns_servers import expected_user
 from tests.support.network_host import eventually
+from tests.support.privileges import needs_other_users
 from tests.support.traffic import UDP
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,6 +61,7 @@ def foreign_sandbox(daemon: RunningDaemon, user: str) -> int:
     return process.pid
 
 
+@needs_other_users
 @pytest.mark.timeout(120)
 def test_everything_works_under_the_unit_restrictions(confined: RunningDaemon) -> None:
     daemon, api = confined, confined.api

@@ -17,6 +17,7 @@ from tests.support.daemon import RunningDaemon
 from tests.support.docker_client import DEBIAN_DOCKER, DockerClient, docker_commands
 from tests.support.network_host import eventually
 from tests.support.oci_bundle import OciRuntime
+from tests.support.privileges import needs_runtimes
 
 pytestmark = pytest.mark.skipif(not docker_commands(), reason="docker is not installed (Debian package docker.io)")
 
@@ -106,6 +107,7 @@ def test_process_is_connected_until_it_ends(docker: DockerClient, daemon: Runnin
     assert "no such container" in docker.refused("network", "connect", "blue", str(process.pid))
 
 
+@needs_runtimes
 def test_running_container_is_connected_by_its_id(daemon: RunningDaemon) -> None:
     docker = DockerClient(daemon, docker_commands()[0])
     docker("network", "create", "blue")

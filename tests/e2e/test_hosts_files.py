@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import LOCAL_HOSTS, RefusedError, RunningDaemon, Sandbox, files_of
+from tests.support.privileges import knows_other_users
 from tests.support.traffic import until
 
 
@@ -84,6 +85,9 @@ def test_files_have_mode_0644_and_are_removed_after_the_leave(
             folder.rmdir()
 
 
+OWNER = (1234, 2345) if knows_other_users() else (0, 0)
+
+
 class Original:
     """A file that its owner had at a path that a join names."""
 
@@ -91,7 +95,7 @@ class Original:
         self.path, self.content = path, content
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-        os.chown(path, 1234, 2345)
+        os.chown(path, *OWNER)
         path.chmod(0o640)
         self.inode = path.stat().st_ino
 
@@ -100,7 +104,7 @@ class Original:
         found = self.path.stat()
         same = (found.st_ino, found.st_uid, found.st_gid, found.st_mode & 0o7777)
         beside = [each for each in self.path.parent.iterdir() if "sandnet" in each.name]
-        return self.path.read_text() == self.content and same == (self.inode, 1234, 2345, 0o640) and not beside
+        return self.path.read_text() == self.content and same == (self.inode, *OWNER, 0o640) and not beside
 
 
 def originals_in(folder: Path) -> tuple[Original, Original]:

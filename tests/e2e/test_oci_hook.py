@@ -12,6 +12,9 @@ import pytest
 from tests.support.daemon import HOST_ADDRESS, RunningDaemon
 from tests.support.network_host import eventually
 from tests.support.oci_bundle import PAGE, RUNTIMES, OciRuntime, call_hook
+from tests.support.privileges import needs_runtimes
+
+pytestmark = needs_runtimes
 
 WEB = {"sandnet.network": "front", "sandnet.name": "web", "sandnet.ports": "8080:80", "sandnet.aliases": "www, shop"}
 

@@ -13,6 +13,9 @@ import pytest
 from tests.support.daemon import RefusedError, RunningDaemon
 from tests.support.network_host import eventually
 from tests.support.oci_bundle import PAGE, OciRuntime
+from tests.support.privileges import needs_runtimes
+
+pytestmark = needs_runtimes
 
 USER = 65534
 PIDS = Path("/sys/fs/cgroup/pids")

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.support.daemon import SANDNET, RunningDaemon
+from tests.support.privileges import needs_other_users
 
 HOLD = """
 import socket, time
@@ -43,7 +44,7 @@ def hold(daemon: RunningDaemon, program: str, *confined: str) -> None:
     [
         (HOLD, NO_CAPABILITIES),
         (HAND_ON, ()),
-        (HOLD, ("setpriv", "--reuid=65534", "--clear-groups")),
+        pytest.param(HOLD, ("setpriv", "--reuid=65534", "--clear-groups"), marks=needs_other_users),
     ],
     ids=["no capabilities", "ended", "another user"],
 )

@@ -15,6 +15,7 @@ import pytest
 
 from sandnet.stores.sqlite.backups import INTERVAL
 from tests.support.daemon import SANDNET, RefusedError, RunningDaemon
+from tests.support.privileges import needs_other_users
 from tests.support.traffic import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -133,6 +134,7 @@ def test_start_with_a_directory_as_state_file_reports_it(stopped: RunningDaemon)
         (stopped.state / "kept").rename(path)
 
 
+@needs_other_users
 @pytest.mark.parametrize("what", ["state", "state/sandnet.db"])
 def test_start_with_a_state_file_of_another_owner_reports_it(stopped: RunningDaemon, what: str) -> None:
     os.chown(stopped.folder / what, 12345, -1)

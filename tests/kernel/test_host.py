@@ -16,6 +16,7 @@ from sandnet.kernel.linux import feature_probe, host_ports
 from sandnet.kernel.linux.host import LinuxHost
 from sandnet.model.address import Address
 from tests.support.network_host import Host
+from tests.support.privileges import needs_other_users
 
 TCP, UDP, SCTP = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP
 ANY, ANY6 = ip_address("0.0.0.0"), ip_address("::")
@@ -153,6 +154,7 @@ def test_missing_capabilities_each_have_a_reason(host: Host, monkeypatch: pytest
     assert "bridge" in host.run(ours.missing_features), "what was tried once is not tried again"
 
 
+@needs_other_users
 def test_unprivileged_check_lacks_namespaces_and_dependents(host: Host) -> None:
     program = """
 import os

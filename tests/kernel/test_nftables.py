@@ -14,6 +14,7 @@ from sandnet.kernel.linux import nftables
 from sandnet.kernel.linux.nftables import Nftables
 from sandnet.kernel.types import Elements, ElementSet
 from tests.support.network_host import Host
+from tests.support.privileges import needs_other_users
 
 TABLE = """
 table inet sandnet {
@@ -217,6 +218,7 @@ def test_missing_library_is_unavailable_with_advice(monkeypatch: pytest.MonkeyPa
     assert "libnftables1" in refusal.value.hint
 
 
+@needs_other_users
 def test_run_without_privilege_is_unavailable(host: Host) -> None:
     program = """
 import os

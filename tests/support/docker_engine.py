@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.network_host import Host, eventually
+from tests.support.privileges import RUNTIMES_NEED
 
 PLUGIN = "/run/docker/plugins/sandnet.sock"
 SOCKET = "unix:///run/docker-engine.sock"
@@ -38,6 +39,8 @@ _APPLETS = ("sh", "sleep", "ping", "nslookup", "wget", "httpd", "nc", "ip", "cat
 
 def missing() -> str:
     """Return why dockerd cannot run here; empty: it can."""
+    if RUNTIMES_NEED:
+        return RUNTIMES_NEED
     if not shutil.which("dockerd") or not shutil.which("docker"):
         return "dockerd or docker is not installed (Debian packages docker.io and, from 13 on, docker-cli)"
     return "" if BUSYBOX.exists() else "busybox is not installed (Debian package busybox-static)"

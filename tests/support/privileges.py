@@ -14,4 +14,7 @@ def knows_other_users() -> bool:
     return os.geteuid() == 0 and known > 1
 
 
+RUNTIMES_NEED = "" if knows_other_users() else "container runtimes need the machine's root, for control groups"
+"""Why no container runtime can run here; empty: one can."""
 needs_other_users = pytest.mark.skipif(not knows_other_users(), reason="this user namespace knows no other user")
+needs_runtimes = pytest.mark.skipif(bool(RUNTIMES_NEED), reason=RUNTIMES_NEED)
