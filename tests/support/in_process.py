@@ -3,11 +3,12 @@ store and an in-memory kernel."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -59,16 +60,52 @@ async def started(directory: Path, names: NameService | None = None) -> AsyncIte
         workers.close()
 
 
+class _Current(Controller):
+    """Stands for the controller that the shared application serves now."""
+
+    controller: Controller | None
+
+    def __init__(self) -> None:
+        self.controller = None
+
+    def __getattribute__(self, name: str) -> Any:
+        own = object.__getattribute__(self, "__dict__")
+        if name == "controller" or name.startswith("__"):
+            return object.__getattribute__(self, name)
+        return getattr(own["controller"], name)
+
+
+@cache
+def _shared() -> tuple[_Current, RequestNormalizer]:
+    """Return an application that is built once: that takes 70 ms, longer than most tests."""
+    current = _Current()
+    return current, create_app(current, version="1.2.3")
+
+
+@contextmanager
+def _application(controller: Controller, streams: Streams | None) -> Iterator[RequestNormalizer]:
+    """Yield an application that serves the controller: the shared one, unless another daemon has it."""
+    current, app = _shared()
+    if streams or current.controller:
+        yield create_app(controller, version="1.2.3", streams=streams)
+        return
+    current.controller = controller
+    try:
+        yield app
+    finally:
+        current.controller = None
+
+
 @asynccontextmanager
 async def served(
     directory: Path, names: NameService | None = None, streams: Streams | None = None
 ) -> AsyncIterator[Served]:
     """Start a daemon whose files are below ``directory``, and connect a client to its API."""
     async with started(directory, names) as running:
-        app = create_app(running.controller, version="1.2.3", streams=streams)
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield Served(running.controller, running.kernel, client, directory / "sandboxes", app)
+        with _application(running.controller, streams) as app:
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                yield Served(running.controller, running.kernel, client, directory / "sandboxes", app)
 
 
 async def make(client: httpx.AsyncClient, path: str, **body: object) -> str:

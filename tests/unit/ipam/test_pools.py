@@ -142,7 +142,7 @@ def test_unique_local_prefix_uses_random_bytes_as_global_id() -> None:
     assert asked == [5]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(st.lists(near_pools), st.lists(near_pools), st.integers(22, 32))
 def test_two_lists_are_occupied_like_their_sum(one: list[Prefix], other: list[Prefix], size: int) -> None:
     assert next_subnet(POOLS, size, one, other) == next_subnet(POOLS, size, [*one, *other])
