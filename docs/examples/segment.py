@@ -81,7 +81,7 @@ class SegmentDriver:
         """Return a veth pair between the bridge and the sandbox."""
         return Veth(
             host_link=att.host_link,
-            bridge=net.link,
+            master=net.link,
             interface=att.interface,
             mac=att.mac,
             mtu=net.mtu,

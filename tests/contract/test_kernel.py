@@ -22,7 +22,7 @@ OTHER_KEY = f"{SANDBOXES}/ba9876543210"
 BRIDGE = Bridge("snb0", 0, (IPv4Interface("172.20.0.1/16"), IPv6Interface("fd00:20::1/64")))
 VETH = Veth(
     host_link="snv0",
-    bridge="snb0",
+    master="snb0",
     interface="eth0",
     mac="02:42:ac:14:00:02",
     mtu=0,
@@ -267,7 +267,7 @@ def test_plugging_without_namespace_or_bridge_raises_not_found(case: KernelCase)
         case.kernel.links.plug(KEY, VETH)
     case.kernel.namespaces.make(KEY)
     with refused(Kind.NOT_FOUND):
-        case.kernel.links.plug(KEY, VETH._replace(bridge="absent"))
+        case.kernel.links.plug(KEY, VETH._replace(master="absent"))
 
 
 def test_interface_name_taken_by_another_pair_raises_conflict(case: KernelCase) -> None:

@@ -93,7 +93,7 @@ def test_link_that_the_host_uses_is_not_moved(case: KernelCase) -> None:
     case.add_link("uplink9", "10.77.0.1/24")
     case.kernel.links.ensure_bridge(Bridge("snb0123456789", 0, ()))
     veth = Veth(
-        host_link="snv0123456789", bridge="snb0123456789", interface="eth0", mac=MAC, mtu=0,
+        host_link="snv0123456789", master="snb0123456789", interface="eth0", mac=MAC, mtu=0,
         address=None, address_ipv6=None, isolated=False, hairpin=False,
     )  # fmt: skip
     case.kernel.links.plug(KEY, veth)

@@ -25,7 +25,7 @@ from tests.support.taps import open_tap
 BRIDGE = Bridge("snb0", 1400, (IPv4Interface("10.9.0.1/24"),))
 TAP = Veth(
     host_link="snv0",
-    bridge="snb0",
+    master="snb0",
     interface="eth0",
     mac="02:42:0a:09:00:02",
     mtu=1400,

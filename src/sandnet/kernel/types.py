@@ -236,7 +236,8 @@ class Veth(NamedTuple):
     """The desired state of a veth pair between a bridge and a sandbox."""
 
     host_link: str
-    bridge: str
+    master: str
+    """Name of the link that the host end is a port of: a bridge."""
     interface: str
     """Name inside the sandbox."""
     mac: str

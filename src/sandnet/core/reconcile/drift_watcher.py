@@ -270,5 +270,5 @@ class DriftWatcher:
         veth = driver.link(network, endpoint, attachment) if driver and network and endpoint else None
         if veth is None:
             return False
-        on_bridge = self._context.kernel.watcher.name(port.link.master) == veth.bridge
-        return any(port_faults(veth, port, on_bridge=on_bridge))
+        has_master = self._context.kernel.watcher.name(port.link.master) == veth.master
+        return any(port_faults(veth, port, has_master=has_master))

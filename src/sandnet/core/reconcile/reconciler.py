@@ -199,7 +199,7 @@ class Reconciler:
     def _diff(self, desired: DesiredSandbox) -> list[Fault]:
         state_reader = self._context.kernel.state_reader
         links: dict[str, Port] = {}
-        for name in {name for _, veth in desired.links for name in (veth.host_link, veth.bridge)}:
+        for name in {name for _, veth in desired.links for name in (veth.host_link, veth.master)}:
             links.update(state_reader.host(name).links)
         (inside,) = state_reader.inside([desired.sandbox.key])
         return [*diff_sandbox(desired, NamespaceState(links, {}, {}, ()), inside)]

@@ -116,20 +116,20 @@ def _link(veth: Veth, host: NamespaceState, inside: NamespaceState) -> Iterator[
 
 
 def _outer(veth: Veth, host: NamespaceState, outer: Port) -> Iterator[tuple[str, str]]:
-    bridge = host.links.get(veth.bridge)
-    yield from port_faults(veth, outer, on_bridge=bridge is not None and outer.link.master == bridge.link.ifindex)
+    master = host.links.get(veth.master)
+    yield from port_faults(veth, outer, has_master=master is not None and outer.link.master == master.link.ifindex)
 
 
-def port_faults(veth: Veth, outer: Port, *, on_bridge: bool) -> Iterator[tuple[str, str]]:
+def port_faults(veth: Veth, outer: Port, *, has_master: bool) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the host end of a pair, with the reason why it matters.
 
     Args:
         veth: the pair as it should be.
         outer: the host end as it was read.
-        on_bridge: whether it is a port of the right bridge.
+        has_master: whether it is a port of the right link.
     """
-    if not on_bridge:
-        yield f"link {veth.host_link} is no port of bridge {veth.bridge}", NO_LINK
+    if not has_master:
+        yield f"link {veth.host_link} is no port of bridge {veth.master}", NO_LINK
     elif (outer.isolated, outer.hairpin) != (veth.isolated, veth.hairpin):
         yield f"link {veth.host_link} has other port options than its network", TOO_OPEN
     if not outer.link.up:

@@ -264,7 +264,7 @@ class BridgeDriver:
         """Return a veth pair or a tap on the bridge; beside its own address it may have the endpoint's."""
         return Veth(
             host_link=att.host_link,
-            bridge=net.link,
+            master=net.link,
             interface=att.interface,
             mac=att.mac,
             mtu=net.mtu,

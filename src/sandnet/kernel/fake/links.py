@@ -101,7 +101,7 @@ class FakeLinks:
         """Ensure the pair."""
         if namespace not in self._pins:
             raise not_found("namespace", namespace)
-        bridge = self._bridge(veth.bridge)
+        bridge = self._bridge(veth.master)
         host = self.present.get(veth.host_link)
         if host and host.kind != "veth":
             raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no veth")
@@ -117,7 +117,7 @@ class FakeLinks:
         """Plug the prepared pair, and set the default routes."""
         if prepared.host_link not in self.present:
             return False
-        bridge, ends = self._bridge(veth.bridge), (self._pins[namespace], veth.interface)
+        bridge, ends = self._bridge(veth.master), (self._pins[namespace], veth.interface)
         if self._count_ports(bridge) >= MAX_PORTS:
             self._reap()
         if self._count_ports(bridge) >= MAX_PORTS:
@@ -130,7 +130,7 @@ class FakeLinks:
     @recorded
     def plug_outside(self, veth: Veth, *, make: bool) -> None:
         """Ensure the host end; the other end is not simulated."""
-        bridge = self._bridge(veth.bridge)
+        bridge = self._bridge(veth.master)
         if veth.host_link not in self.present:
             if not make:
                 raise not_found("link", veth.host_link)
@@ -142,7 +142,7 @@ class FakeLinks:
     @recorded
     def plug_tap(self, veth: Veth) -> None:
         """Ensure the tap."""
-        bridge, host = self._bridge(veth.bridge), self.present.get(veth.host_link)
+        bridge, host = self._bridge(veth.master), self.present.get(veth.host_link)
         if host and veth.host_link in self.retired:
             self._reap()
             host = None
@@ -288,5 +288,5 @@ class FakeLinks:
 
 
 def _full(veth: Veth) -> Error:
-    message = f"bridge {veth.bridge} is full: the kernel allows {MAX_PORTS} ports"
+    message = f"bridge {veth.master} is full: the kernel allows {MAX_PORTS} ports"
     return Error(Kind.EXHAUSTED, message, code="network_full")

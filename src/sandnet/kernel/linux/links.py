@@ -200,11 +200,11 @@ class LinuxLinks:
         self, namespace: str, prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]
     ) -> bool:
         """Do as :meth:`plug` with the link of a prepared sandbox, and set its default routes."""
-        what = f"plug {veth.interface} of {namespace} into bridge {veth.bridge}"
+        what = f"plug {veth.interface} of {namespace} into bridge {veth.master}"
         with map_errors(what), Netlink() as here, Netlink.inside(prepared.namespace) as there:
-            bridge = here.index(veth.bridge)
+            bridge = here.index(veth.master)
             if not bridge:
-                raise not_found("bridge", veth.bridge)
+                raise not_found("bridge", veth.master)
             ends = _Ends(here, there, prepared.namespace, bridge)
             requests = [*host_requests(prepared, veth, bridge)], [*inner_requests(prepared, veth, routes)]
             try:
@@ -286,16 +286,16 @@ class LinuxLinks:
 
     @contextmanager
     def _ends(self, namespace: str, veth: Veth) -> Iterator[_Ends]:
-        what = f"plug {veth.interface} of {namespace} into bridge {veth.bridge}"
+        what = f"plug {veth.interface} of {namespace} into bridge {veth.master}"
         with map_errors(what), ExitStack() as stack:
             try:
                 descriptor = stack.enter_context(opened_namespace(namespace))
             except NotANetworkNamespaceError as error:
                 raise not_found("namespace", namespace) from error
             here = stack.enter_context(Netlink())
-            bridge = here.index(veth.bridge)
+            bridge = here.index(veth.master)
             if not bridge:
-                raise not_found("bridge", veth.bridge)
+                raise not_found("bridge", veth.master)
             there = stack.enter_context(Netlink.inside(descriptor))
             yield _Ends(here, there, descriptor, bridge)
 
@@ -391,7 +391,7 @@ def _update_pair(ends: _Ends, veth: Veth) -> None:
 def _refusal(error: NetlinkError, veth: Veth) -> Exception:
     """Return the error for a pair that cannot be made although no retired link is in the way."""
     if error.errno == errno.EXFULL:
-        return full(veth.bridge)
+        return full(veth.master)
     if error.errno == errno.EEXIST:
         return Error(Kind.CONFLICT, f"the name {veth.interface} is taken in the namespace", code="interface_taken")
     return error

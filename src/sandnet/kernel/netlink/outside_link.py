@@ -37,10 +37,10 @@ def plug_outside(veth: Veth, *, make: bool, reap: Callable[[], None]) -> None:
         make: whether to create an absent pair.
         reap: deletes the retired links, which may occupy the last ports of the bridge.
     """
-    with map_errors(f"plug {veth.host_link} into bridge {veth.bridge}"), Netlink() as here:
-        bridge = here.index(veth.bridge)
+    with map_errors(f"plug {veth.host_link} into bridge {veth.master}"), Netlink() as here:
+        bridge = here.index(veth.master)
         if not bridge:
-            raise not_found("bridge", veth.bridge)
+            raise not_found("bridge", veth.master)
         made = make and _make_pair(here, veth, bridge, reap)
         link = _existing(here, veth)
         if not made:
@@ -83,7 +83,7 @@ def _make_pair(here: Netlink, veth: Veth, bridge: int, reap: Callable[[], None])
             if error.errno != errno.EXFULL:
                 raise
             if last:
-                raise full(veth.bridge) from error
+                raise full(veth.master) from error
             reap()
         else:
             return True

@@ -38,10 +38,10 @@ def plug_tap(veth: Veth, options: TapOptions, reap: Callable[[], None]) -> None:
         options: those of the tap.
         reap: deletes the retired links, which may occupy the last ports of the bridge.
     """
-    with map_errors(f"plug tap {veth.host_link} into bridge {veth.bridge}"), Netlink() as here:
-        bridge = here.index(veth.bridge)
+    with map_errors(f"plug tap {veth.host_link} into bridge {veth.master}"), Netlink() as here:
+        bridge = here.index(veth.master)
         if not bridge:
-            raise not_found("bridge", veth.bridge)
+            raise not_found("bridge", veth.master)
         link, made = _ensured(here, veth.host_link, options, reap)
         own = link_header() + string(IFLA_IFNAME, veth.host_link) + mac_and_mtu(bridge_mac(veth.host_link), veth.mtu)
         here.call(RTM_SETLINK, own)
@@ -86,6 +86,6 @@ def _join_bridge(here: Netlink, veth: Veth, bridge: int, reap: Callable[[], None
             if made:
                 here.call(RTM_SETLINK, named + u32(IFLA_GROUP, DELETING))
                 delete_group(here, DELETING)
-            raise full(veth.bridge) from error
+            raise full(veth.master) from error
         else:
             return
