@@ -13,6 +13,7 @@ import pytest
 from sandnet.drivers.base import PLUGIN_AWAY
 from sandnet.drivers.remote.discovery import locate, names
 from sandnet.errors import Error
+from tests.support.privileges import needs_other_users
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of root are made")
 
@@ -109,6 +110,7 @@ def test_malformed_json_is_refused(places: Places, text: str) -> None:
     assert "address" in reason("one", places)
 
 
+@needs_other_users
 def test_plugin_that_others_could_replace_is_refused(places: Places) -> None:
     path = places.socket(places.run / "one.sock", 0o666)
     assert "others than root may use it" in reason("one", places).replace("users other", "others")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +15,19 @@ import pytest
 
 from sandnet.drivers.remote.discovery import PluginAddress
 from sandnet.drivers.remote.plugin_exchange import MOST_BYTES, exchange
+from tests.support.privileges import needs_other_users
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+LISTEN = """
+import os, socket, sys
+listener = socket.socket(fileno=int(sys.argv[1]))
+os.setuid(65534)
+listener.listen()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+"""A program that listens as another user, until its input ends."""
 
 
 def asked(serve: Callable[[socket.socket], None], seconds: float = 30.0, path: Path | None = None) -> tuple[int, bytes]:
@@ -69,25 +81,15 @@ def test_plugin_that_is_this_daemon_is_refused(tmp_path: Path) -> None:
         asked(lambda connection: connection.sendall(ANSWER), path=tmp_path / "one.sock")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
+@needs_other_users
 def test_listener_of_another_user_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "one.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
-        ready, release = os.pipe(), os.pipe()
-        child = os.fork()
-        if not child:
-            os.setuid(65534)
-            listener.listen()
-            os.write(ready[1], b"x")
-            os.read(release[0], 1)
-            os._exit(0)
-        try:
-            os.read(ready[0], 1)
+        command = [sys.executable, "-Ic", LISTEN, str(listener.fileno())]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, pass_fds=[listener.fileno()]) as other:
+            assert other.stdout
+            assert other.stdout.readline() == "ready\n"
             with pytest.raises(OSError, match="belongs to user 65534"):
                 exchange(PluginAddress(str(path)), "Plugin.Activate", b"", time.monotonic() + 30)
-        finally:
-            os.write(release[1], b"x")
-            os.waitpid(child, 0)
-            for descriptor in (*ready, *release):
-                os.close(descriptor)
