@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -47,13 +48,23 @@ class Hops(NamedTuple):
     commits: int
 
 
+_traced: ContextVar[object] = ContextVar("traced")
+"""The request that a task belongs to: work that an earlier one has left in the background does not count."""
+
+
 class Trace:
-    """The files whose functions were called, the jobs and the commits, since the last :meth:`take`."""
+    """The files whose functions were called, the jobs and the commits of one request, until :meth:`take`."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()
         self.jobs = 0
         self.commits = 0
+        self._current = object()
+
+    @property
+    def counts(self) -> bool:
+        """Whether what happens now belongs to the request that is traced."""
+        return _traced.get(None) is self._current
 
     def profile(self, frame: FrameType, event: str, _: object) -> None:
         """Note a call; for ``sys.setprofile``."""
@@ -70,8 +81,10 @@ class Trace:
             sys.setprofile(None)
 
     def take(self) -> Hops:
-        """Return the counts, and begin again."""
+        """Return the counts, and begin with another request, that of the caller."""
         taken = Hops(len(self._files), self.jobs, self.commits)
+        self._current = object()
+        _traced.set(self._current)
         self._files, self.jobs, self.commits = set(), 0, 0
         return taken
 
@@ -85,7 +98,7 @@ class CountingWorkers(Workers):
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the job as :class:`Workers` does, and note what it calls."""
-        self._trace.jobs += 1
+        self._trace.jobs += self._trace.counts
 
         def traced() -> T:
             with self._trace.profiled():
@@ -103,7 +116,7 @@ class CountingStore(MemoryStore):
 
     async def commit(self, *changes: Change, durable: bool = True) -> int:
         """Commit, and count it."""
-        self._trace.commits += 1
+        self._trace.commits += self._trace.counts
         return await super().commit(*changes, durable=durable)
 
 
