@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checka
 
 from sandnet.firewall.base import Fault, RunBetween, RunWith
 from sandnet.kernel.types import Link, NamespaceState, Port, Veth
-from sandnet.model import Attachment, Endpoint, Network
+from sandnet.model import Address, Attachment, Endpoint, Network
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 from sandnet.model.supplied_link import SuppliedLink
 
@@ -171,6 +171,46 @@ class LoadBalancing(Protocol):
         """Do as :meth:`Driver.leave`; the first step of ``tear_down`` is :meth:`balance` over the remaining backends.
 
         A refusal of that step is logged, and the rest is done.
+        """
+        ...
+
+
+class Peer(NamedTuple):
+    """An attachment on another host."""
+
+    mac: str
+    host_address: Address
+    """The underlay address of its host, to which encapsulated packets are sent."""
+    addresses: tuple[Address, ...]
+    """Addresses inside the network that it answers for: its own, and a service's if it is the holder."""
+    shared: tuple[Address, ...] = ()
+    """Further addresses that it may send from: that of a service whose holder is another attachment."""
+
+
+@runtime_checkable
+class PeerAware(Protocol):
+    """A driver whose networks have attachments on other hosts. It keeps the peers of each network in memory.
+
+    Peers are identified by their MACs. Until :meth:`set_peers` was called for a network since the start of the daemon,
+    the entries in the kernel stay as an earlier run left them. Callers serialize the calls for one network.
+    """
+
+    async def set_peers(self, net: Network, peers: Sequence[Peer]) -> list[Fault]:
+        """Make the kernel's entries exactly those of these peers.
+
+        Returns:
+            What differed from the peers that were known before the call: entries that another program changed. It is
+            repaired.
+        """
+        ...
+
+    async def change_peers(self, net: Network, put: Sequence[Peer], drop: Sequence[str]) -> None:
+        """Add or replace some peers and remove others; the work is for these alone.
+
+        Args:
+            net: the network.
+            put: peers that are new, or that changed.
+            drop: MACs of peers to remove; absent ones are success. One that is also in ``put`` stays.
         """
         ...
 
