@@ -16,7 +16,7 @@ class Entry(NamedTuple):
     key: str
     value: bytes
     revision: int
-    """Revision of the commit that wrote it; revisions start at 1 and grow with every commit."""
+    """Revision of the commit that wrote it; revisions are positive and grow with every commit that changes entries."""
 
 
 class Put(NamedTuple):

@@ -32,9 +32,13 @@ class _Watcher:
         if not puts and not deletes:
             return
         if len(self.waiting) >= self._backlog:
-            self.waiting.clear()
-            self.lost = True
+            self.lose()
         self.waiting.append(Changed(puts, deletes, changed.revision))
+        self.changed.set()
+
+    def lose(self) -> None:
+        self.waiting.clear()
+        self.lost = True
         self.changed.set()
 
 
@@ -50,6 +54,11 @@ class Watchers:
         """Deliver a commit, which was written before, to its watchers. Revisions must be in ascending order."""
         for watcher in self._watchers:
             watcher.offer(changed)
+
+    def lose(self) -> None:
+        """Discard the pending commits: every watch goes on with a new ``Snapshot``."""
+        for watcher in self._watchers:
+            watcher.lose()
 
     def close(self) -> None:
         """End every watch after its pending commits are delivered."""
