@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
@@ -16,6 +17,7 @@ from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.types import PORTS, RETIRED, Bridge, Veth
 from sandnet.model.link_names import bridge_mac
 from tests.support.network_host import Host, eventually
+from tests.support.traffic import DOUBT
 
 FOLDER = "/run/netns-test"
 KEY = f"{FOLDER}/box"
@@ -375,3 +377,29 @@ def test_sandbox_without_ipv6_has_no_link_local_and_no_multicast(host: Host) -> 
     assert host.reaches("10.9.0.2")
     inside = host.sh("nsenter", f"--net={KEY}", "ip", "-6", "-o", "address", "show", "dev", VETH.interface)
     assert inside == ""
+
+
+def test_first_datagram_to_a_plugged_interface_arrives(host: Host) -> None:
+    """Each time on a new bridge. The kernel activates links by a work queue, so what is sent too early may be lost."""
+    host.run(namespaces.make, KEY)
+    for number in range(30):
+        veth = VETH._replace(host_link=f"snv{number}", master=f"snb{number}", address_ipv6=None)
+        host.run(links.ensure_bridge, BRIDGE._replace(name=veth.master))
+        listener = host.inside(KEY, _listener)
+        with listener:
+            host.run(_plug_and_send, veth)
+            assert listener.recv(9) == b"first"
+        host.run(links.delete, [veth.host_link, veth.master])
+
+
+def _listener() -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind(("0.0.0.0", 9))
+    listener.settimeout(DOUBT)
+    return listener
+
+
+def _plug_and_send(veth: Veth) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        links.plug(KEY, veth)
+        sender.sendto(b"first", ("10.9.0.2", 9))

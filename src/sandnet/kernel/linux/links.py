@@ -10,7 +10,6 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from ipaddress import ip_interface
 from typing import Final, NamedTuple
 
@@ -18,13 +17,13 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.linux.prepared_link import bridge_entries, host_requests, inner_requests, send
 from sandnet.kernel.linux.raw_frames.gratuitous_arp import DELAYS, Announcer, Claim, announce
 from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
-from sandnet.kernel.linux.service_addresses import await_route, place_service_addresses, shared_addresses
+from sandnet.kernel.linux.service_addresses import await_delivery, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.linux.taps.tap_link import plug_tap
 from sandnet.kernel.netlink.neighbours import announce_own, forgetting, keep_neighbour
 from sandnet.kernel.netlink.outside_link import full, plug_outside
 from sandnet.kernel.netlink.renaming import rename_back
-from sandnet.kernel.netlink.routes import add_connected, is_deliverable
+from sandnet.kernel.netlink.routes import add_connected
 from sandnet.kernel.netlink.rtnetlink import (
     IFLA_GROUP,
     IFLA_IFALIAS,
@@ -193,8 +192,7 @@ class LinuxLinks:
             for request in bridge_entries(inner, veth):
                 ends.there.call(*request)
             self._announce(ends, namespace, inner, veth, made=made)
-            if veth.address_ipv6:
-                await_route(partial(is_deliverable, ends.there, veth.address_ipv6.ip))
+            await_delivery(ends.here, ends.there, veth)
 
     def plug_prepared(
         self, namespace: str, prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]
@@ -214,8 +212,7 @@ class LinuxLinks:
                 raise _refusal(error, veth) from error
             place_service_addresses(ends.there, prepared.inner_index, veth)
             self._repeat(ends, namespace, veth, made=True)
-            if veth.address_ipv6:
-                await_route(partial(is_deliverable, there, veth.address_ipv6.ip))
+            await_delivery(here, there, veth)
         return True
 
     def plug_outside(self, veth: Veth, *, make: bool) -> None:

@@ -49,6 +49,7 @@ RTM_GETNSID: Final = 90
 _AT_ONCE: Final = 500
 """Changes in one datagram: about 50 KB, less than a socket may usually send."""
 IFF_UP: Final = 0x1
+_IFF_LOWER_UP: Final = 0x10000
 LOOPBACK: Final = 1
 """Index of ``lo``, the same in every namespace (``LOOPBACK_IFINDEX``)."""
 
@@ -57,6 +58,7 @@ IFLA_IFNAME: Final = 3
 IFLA_MTU: Final = 4
 IFLA_LINK: Final = 5
 IFLA_MASTER: Final = 10
+_IFLA_OPERSTATE: Final = 16
 IFLA_LINKINFO: Final = 18
 IFLA_IFALIAS: Final = 20
 IFLA_GROUP: Final = 27
@@ -72,6 +74,8 @@ _VETH_INFO_PEER: Final = 1
 _IFLA_BR_GROUP_FWD_MASK: Final = 9
 _IFLA_BR_MCAST_SNOOPING: Final = 23
 _IFLA_BR_MULTI_BOOLOPT: Final = 46
+_IF_OPER_LOWERLAYERDOWN: Final = 3
+"""The highest state of a link without carrier; the lowest is unknown, 0 (RFC 2863)."""
 _NO_LINK_LOCAL_LEARN: Final = 1
 """``BR_BOOLOPT_NO_LL_LEARN`` is option 0 of ``struct br_boolopt_multi``."""
 _BRIDGE_GROUPS: Final = 0xFFF8
@@ -298,6 +302,18 @@ def get_link(netlink: Netlink, name: str) -> Link | None:
     """Return the link of that name, or ``None``."""
     device = get_device(netlink, name)
     return device.link if device else None
+
+
+def is_activated(netlink: Netlink, index: int) -> bool:
+    """Return whether a link transmits; true as well where there is no such link, or it has no carrier to begin with.
+
+    The kernel activates a link after its carrier is there, by a work queue that sets the operational state as well
+    (Documentation/networking/operstates.rst). Since Linux 6.8 this request does that work first.
+    """
+    body = netlink.get(RTM_GETLINK, link_header(index) + _NO_STATISTICS)
+    if not body or not _LINK.unpack_from(body)[3] & _IFF_LOWER_UP:
+        return True
+    return to_number(attributes(body, _LINK.size).get(_IFLA_OPERSTATE)) > _IF_OPER_LOWERLAYERDOWN
 
 
 def list_links(netlink: Netlink) -> list[Link]:
