@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from sandnet.config import EMBEDDED, Config
+from sandnet.core.cluster.host_membership import HostMembership, machine_digest
+from sandnet.core.cluster.shared_records import SharedRecords
+from sandnet.core.cluster.shared_values import HostRecord
+from sandnet.core.cluster.view import ClusterView
 from sandnet.core.controller import Controller
 from sandnet.core.names.host_files import HostFiles
 from sandnet.core.names.resolver_sync import ResolverSync
-from sandnet.core.runtime.context import Context, Settings
+from sandnet.core.runtime.context import Cluster, Context, Settings
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations
 from sandnet.core.state.boot_id import BootId
@@ -54,6 +58,7 @@ from sandnet.model import name_server
 from sandnet.model.address import Address
 from sandnet.stores.base import Store
 from sandnet.stores.memory import MemoryStore
+from sandnet.stores.shared import SharedStore
 from sandnet.stores.sqlite.store import SqliteStore
 
 DNS_LOG = "dns.log"
@@ -189,9 +194,14 @@ def _endpoint(text: str) -> tuple[str, int]:
 
 
 def assemble(
-    config: Config, store: Store, kernel: Kernel, workers: Workers, names: NameService | None = None
+    config: Config,
+    store: Store,
+    kernel: Kernel,
+    workers: Workers,
+    names: NameService | None = None,
+    shared_store: SharedStore | None = None,
 ) -> Controller:
-    """Return a controller constructed from its context, over any store, kernel and resolver."""
+    """Return a controller constructed from its context, over any stores, kernel and resolver."""
     reaper = LinkReaper(kernel.links, workers)
     events = Events()
     records = Records(store, events)
@@ -205,11 +215,7 @@ def assemble(
         forward_others=config.forward_others,
         max_flows=config.max_flows,
     )
-    drivers: list[Driver] = [
-        NullDriver("null"),
-        NullDriver("host"),
-        BridgeDriver(kernel, workers, reaper, host_network, config.pools),
-    ]
+    drivers = own_drivers(config, kernel, workers, reaper, host_network)
     context = Context(
         settings=Settings(
             config.sandbox_dir,
@@ -238,11 +244,37 @@ def assemble(
         kernel=kernel,
         workers=workers,
         link_reaper=reaper,
+        cluster=_cluster(config, shared_store, records, drivers) if shared_store else None,
     )
+    if context.cluster:
+        records.shared_writer = context.cluster.shared
     controller = Controller(context)
     controller.add_health_check(partial(readonly_problem, kernel.sysctl))
     controller.add_health_check(lambda: kernel.pool.status().problem)
     return controller
+
+
+def own_drivers(
+    config: Config, kernel: Kernel, workers: Workers, reaper: LinkReaper, host_network: HostNetwork
+) -> list[Driver]:
+    """Return the daemon's own drivers."""
+    return [
+        NullDriver("null"),
+        NullDriver("host"),
+        BridgeDriver(kernel, workers, reaper, host_network, config.pools),
+    ]
+
+
+def _cluster(config: Config, store: SharedStore, records: Records, drivers: Sequence[Driver]) -> Cluster:
+    """Return this host's part in networks of several hosts."""
+    view = ClusterView()
+    host = HostRecord(
+        name=config.host_name or socket.gethostname(), release=version("sandnet"), machine=machine_digest()
+    )
+    membership = HostMembership(store, view, host, take_over=config.take_over)
+    of_all_hosts = {driver.name for driver in drivers if driver.scope == "global"}
+    shared = SharedRecords(membership, view, of_all_hosts.__contains__, records.network, records.sandbox)
+    return Cluster(store, view, membership, shared)
 
 
 async def _open_store(config: Config) -> Store:

@@ -53,6 +53,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where namespaces are pinned."""
     store: str = EMBEDDED
     """``sqlite`` (the embedded store), ``sqlite:///path`` or ``memory:`` (forgets everything)."""
+    host_name: str = ""
+    """Name of this host among those that share a store, unique there; empty: the machine's host name."""
+    take_over: bool = False
+    """Replace another daemon that has this host's name in the shared store."""
     default_network: str = "bridge"
     """The network of requests with an empty ``network_name``."""
     file_dirs: tuple[str, ...] = ("/var/lib/docker/containers",)

@@ -43,11 +43,12 @@ FLOOR = {
 SUB_PACKAGES = {
     "core": (
         {"state"},
+        {"cluster"},
         {"names"},
         {"runtime"},
         {"lifecycle"},
         {"engine"},
-        {"monitoring", "reconcile"},
+        {"monitoring", "reconcile", "replication"},
         {"recovery"},
         {"controller"},
     ),

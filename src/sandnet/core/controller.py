@@ -29,7 +29,11 @@ from sandnet.core.reconcile.scanner import Candidates
 from sandnet.core.reconcile.unheld_ports import PortHolding
 from sandnet.core.recovery.rebuild import Rebuild
 from sandnet.core.recovery.restore import Restore
-from sandnet.core.runtime.context import Context
+from sandnet.core.replication.attachment_replicas import AttachmentReplicas
+from sandnet.core.replication.endpoint_replicas import EndpointReplicas
+from sandnet.core.replication.follower import WatchFollower
+from sandnet.core.replication.network_replicas import NetworkReplicas
+from sandnet.core.runtime.context import Cluster, Context
 from sandnet.dns.base import Explanation
 from sandnet.errors import Error, Kind
 from sandnet.kernel.types import PoolStatus
@@ -122,6 +126,7 @@ class Controller:
         self._drift_watcher = DriftWatcher(context, self.reconcile)
         self._restore = Restore(context, self.networks, self.endpoints, self.sandboxes, self.removal, self._holding)
         self._rebuild = Rebuild(context)
+        self._follower = self._make_follower(context.cluster) if context.cluster else None
         self.events = context.events
         self._probes = HealthChecks(context, self.backends)
         self._process_watcher = ProcessWatcher(context, self.removal)
@@ -139,7 +144,11 @@ class Controller:
         await self._context.records.load()
         await self._context.engine_records.load()
         await self._rebuild.run()
+        if self._follower:
+            await self._follower.connect()
         await self._restore.run()
+        if self._follower:
+            await self._follower.start()
         await self.engine_ipam.start()
         await self._context.resolver_sync.replace()
         for name, driver in self._context.settings.predefined_networks:
@@ -158,6 +167,8 @@ class Controller:
         self._drift_watcher.close()
         self._engine_containers.close()
         await self._context.operations.close()
+        if self._follower:
+            await self._follower.close()
         self._context.events.close()
         await self._context.host_files.close()
         await self._context.link_reaper.wait()
@@ -222,6 +233,7 @@ class Controller:
             *self._problems,
             *self._holding.problems,
             *self._drift_watcher.problems,
+            *(self._follower.problems if self._follower else ()),
             *([resolver] if resolver else []),
             *filter(None, (problem() for problem in self._health_checks)),
         )
@@ -244,6 +256,26 @@ class Controller:
             len(records.endpoints()),
             len(records.sandboxes()),
             len(records.attachments()),
+        )
+
+    def _make_follower(self, cluster: Cluster) -> WatchFollower:
+        context, records = self._context, self._context.records
+        return WatchFollower(
+            *cluster,
+            records,
+            NetworkReplicas(records, cluster.view, context.drivers, context.locks, self.removal),
+            EndpointReplicas(
+                records,
+                cluster,
+                context.locks,
+                context.leases,
+                context.resolver_sync,
+                context.host_files,
+                self.removal,
+            ),
+            AttachmentReplicas(
+                records, cluster, context.drivers, context.locks, context.resolver_sync, self.sandboxes, self.backends
+            ),
         )
 
     async def _predefine(self, name: str, driver: str) -> None:

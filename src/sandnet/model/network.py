@@ -50,6 +50,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Whether the requested subnets may overlap prefixes that the host uses (a route, an address, a nameserver)."""
     mtu: int | None = None
     """Bytes, 68 to 65535 (at least 1280 with IPv6)."""
+    vni: int | None = None
+    """VXLAN network identifier (RFC 7348) of a network of several hosts, 1 to 16777215."""
     internal: bool = False
     """Whether the network is isolated from other networks in both directions."""
     icc: bool = True
@@ -109,6 +111,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     options: NetworkOptions = NetworkOptions()
     ipv4: Subnet | None = None
     ipv6: Subnet | None = None
+    vni: int = 0
+    """VXLAN network identifier; 0: none."""
     link: str = ""
     """Name of the bridge device on the host; empty for drivers without one."""
     link_adopted: bool = False

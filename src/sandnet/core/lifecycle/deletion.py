@@ -207,13 +207,14 @@ class Deletion:
         return f"{container_id}, pid {sandbox.process.pid}" if sandbox and sandbox.process else container_id
 
     async def _running(self, endpoint: Endpoint) -> list[str]:
-        """Return the containers behind an endpoint that have not exited."""
+        """Return the containers behind an endpoint that have not exited, those of other hosts with their host."""
+        remote = [f"{each.container_id} on host {each.host}" for each in self._records.remote.of_endpoint(endpoint.id)]
         attached = [each.container_id for each in self._records.attachments_of_endpoint(endpoint.id)]
         sandboxes = [sandbox for sandbox in map(self._records.sandbox, attached) if sandbox]
         if not sandboxes:
-            return []
+            return remote
         exited_ids = await exited(self._context.kernel, self._context.workers, sandboxes)
-        return [sandbox.container_id for sandbox in sandboxes if sandbox.container_id not in exited_ids]
+        return [*(each.container_id for each in sandboxes if each.container_id not in exited_ids), *remote]
 
     # Endpoints.
 

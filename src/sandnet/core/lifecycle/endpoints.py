@@ -13,6 +13,7 @@ from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
+from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
 from sandnet.drivers.base import PLUGIN_REFUSED, Driver, ExternalDriver, PortPublisher
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, PortMapping, Process
@@ -133,7 +134,14 @@ class Endpoints:
         process: Process | None,
     ) -> Endpoint:
         try:
-            return await self._reserve(network.id, endpoint_id, spec, ports, process)
+            for _ in range(CHOICES):
+                try:
+                    return await self._reserve(network.id, endpoint_id, spec, ports, process)
+                except Error as failure:
+                    if failure.code != CLAIMED_ELSEWHERE or spec.address or spec.address_ipv6 or spec.mac:
+                        raise
+                    refusal = failure
+            raise refusal
         except BaseException:
             self._context.port_allocator.unbind(ports)
             raise

@@ -67,7 +67,8 @@ class Joins:
         known = self._records.sandbox(spec.container_id)
         existing = self._records.attachments_of_endpoint(endpoint.id)
         external = isinstance(self._context.driver(network.driver), ExternalDriver)
-        check_not_joined(endpoint, existing, spec.container_id, many=many and not external)
+        remote = self._records.remote.of_endpoint(endpoint.id)
+        check_not_joined(endpoint, existing, remote, spec.container_id, many=many and not external)
         check_host_network_exclusive(known, network, attached, spec)
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
         if external:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from sandnet.core.state.leases import Lease, Leases
 from sandnet.core.state.records import Records
+from sandnet.core.state.shared_writer import joined_elsewhere
 from sandnet.drivers.base import Supply
 from sandnet.errors import Error, Kind, invalid
 from sandnet.kernel.types import MovedLink
@@ -29,6 +30,7 @@ from sandnet.model import (
 from sandnet.model.address import new_mac
 from sandnet.model.ids import new_id
 from sandnet.model.link_names import OWN_LINK, outer_name, port_name
+from sandnet.model.remote_attachment import RemoteAttachment
 from sandnet.model.sandbox import KEY_LENGTH
 from sandnet.model.supplied_link import supplied_alias
 
@@ -58,12 +60,21 @@ def check_host_network_exclusive(
         raise invalid(message, "leave the one before joining the other", "host_network")
 
 
-def check_not_joined(endpoint: Endpoint, attached: Collection[Attachment], container_id: str, *, many: bool) -> None:
-    """Refuse a second join of a container to an endpoint, and, unless ``many``, a second container.
+def check_not_joined(
+    endpoint: Endpoint,
+    attached: Collection[Attachment],
+    remote: Collection[RemoteAttachment],
+    container_id: str,
+    *,
+    many: bool,
+) -> None:
+    """Refuse a second join of a container to an endpoint, and, unless ``many``, a second container on any host.
 
     Raises:
         Error: kind ``INVALID``, naming the container that is attached.
     """
+    for elsewhere in () if many else remote:
+        raise joined_elsewhere(endpoint.name, elsewhere.container_id, elsewhere.host)
     for attachment in attached:
         if not many or attachment.container_id == container_id:
             message = f"a container has already joined endpoint {endpoint.name}: {attachment.container_id}"
@@ -216,7 +227,7 @@ def plan_attachment(
     """
     host_link = host_link or port_name(new_id())
     interface = outer_name(host_link) if spec.external_key else _interface(spec, taken)
-    first = not records.attachments_of_endpoint(endpoint.id)
+    first = not records.attachments_of_endpoint(endpoint.id) and not records.remote.of_endpoint(endpoint.id)
     lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None)
     if not first:
         lease = leases.take(network, EndpointSpec(name=endpoint.name))

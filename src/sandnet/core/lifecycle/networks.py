@@ -12,6 +12,7 @@ from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
+from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
 from sandnet.drivers.base import PLUGIN_REFUSED, Driver
 from sandnet.errors import Error, Kind, not_found
 from sandnet.ipam.addresses import AddressUse
@@ -109,6 +110,16 @@ class Networks:
 
     async def create_within(self, spec: NetworkSpec, *, predefined: bool = False) -> Network:
         """Create a network as :meth:`create` does, as part of an operation in progress."""
+        for _ in range(CHOICES):
+            try:
+                return await self._create(spec, predefined=predefined)
+            except Error as failure:
+                if failure.code != CLAIMED_ELSEWHERE or spec.options.subnet or spec.options.vni:
+                    raise
+                refusal = failure
+        raise refusal
+
+    async def _create(self, spec: NetworkSpec, *, predefined: bool) -> Network:
         driver = self._context.driver(spec.driver)
         await self._finish_interrupted(spec.name)
         async with self._context.locks.hold("networks"):  # two plans at once would choose one subnet

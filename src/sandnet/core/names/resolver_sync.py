@@ -17,6 +17,7 @@ from sandnet.model import Address, Attachment, Endpoint, Network, Origin, Phase,
 from sandnet.model.ids import bare
 from sandnet.model.name_server import guest_address
 from sandnet.model.network import answers_guests
+from sandnet.model.remote_attachment import RemoteAttachment
 
 SHORT_ID = 12
 """Characters of a container id that its neighbours can use as a name."""
@@ -97,6 +98,26 @@ class ResolverSync:
         """
         return self._apply(change for attachment in attachments for change in self._without(attachment))
 
+    def remote_changed(self, gone: Iterable[RemoteAttachment], new: Iterable[RemoteAttachment]) -> asyncio.Future[None]:
+        """Remove the names of containers on other hosts, and add others."""
+        new = list(new)
+        kept = {_remote_owner(each) for each in new}
+        removed = [each for each in gone if _remote_owner(each) not in kept]
+        changes: list[Change] = [RemoveNames(network_id=a.network_id, owner=_remote_owner(a)) for a in removed]
+        return self._apply([*changes, *self._remote_names(new)])
+
+    def _remote_names(self, attachments: Iterable[RemoteAttachment]) -> Iterator[Change]:
+        for attachment in attachments:
+            network, addresses = self._records.network(attachment.network_id), _addresses(attachment)
+            if network and addresses:
+                yield SetNames(
+                    network_id=network.id,
+                    network=network.name.lower(),
+                    owner=_remote_owner(attachment),
+                    names=_names_of_container(attachment),
+                    addresses=addresses,
+                )
+
     def _without(self, attachment: Attachment) -> Iterator[Change]:
         yield RemoveNames(network_id=attachment.network_id, owner=_owner(attachment))
         sandbox = self._records.sandbox(attachment.container_id)
@@ -120,18 +141,17 @@ class ResolverSync:
             for attachment in self._linked(sandbox):
                 yield from self._container_names(sandbox, attachment)
             yield from self._client(sandbox)
+        yield from self._remote_names(self._records.remote.all())
 
     def _container_names(self, sandbox: Sandbox, attachment: Attachment) -> Iterator[Change]:
         network = self._records.network(attachment.network_id)
         addresses = _addresses(attachment)
         if network and addresses:
-            full = f"{sandbox.host_name}.{sandbox.domain_name}" if sandbox.host_name and sandbox.domain_name else ""
-            names = (sandbox.host_name, full, sandbox.container_id[:SHORT_ID], sandbox.container_id)
             yield SetNames(
                 network_id=network.id,
                 network=network.name.lower(),
                 owner=_owner(attachment),
-                names=tuple(dict.fromkeys(name.lower() for name in names if name)),
+                names=_names_of_container(sandbox),
                 addresses=addresses,
             )
 
@@ -205,7 +225,18 @@ def _endpoint_names(network: Network, endpoint: Endpoint) -> Iterator[Change]:
         )
 
 
-def _addresses(holder: Endpoint | Attachment) -> tuple[Address, ...]:
+def _names_of_container(container: Sandbox | RemoteAttachment) -> tuple[str, ...]:
+    host, domain = container.host_name, container.domain_name
+    full = f"{host}.{domain}" if host and domain else ""
+    names = (host, full, container.container_id[:SHORT_ID], container.container_id)
+    return tuple(dict.fromkeys(name.lower() for name in names if name))
+
+
+def _remote_owner(attachment: RemoteAttachment) -> str:
+    return f"{attachment.host}/{attachment.container_id}/{attachment.endpoint_id}"
+
+
+def _addresses(holder: Endpoint | Attachment | RemoteAttachment) -> tuple[Address, ...]:
     return tuple(interface.ip for interface in (holder.address, holder.address_ipv6) if interface)
 
 

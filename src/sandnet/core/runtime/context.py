@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sandnet.core.cluster.host_membership import HostMembership
+from sandnet.core.cluster.shared_records import SharedRecords
+from sandnet.core.cluster.view import ClusterView
 from sandnet.core.names.host_files import HostFiles
 from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.runtime.locks import Locks
@@ -21,6 +24,7 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.workers import Workers
+from sandnet.stores.shared import SharedStore
 
 
 class Settings(NamedTuple):
@@ -36,6 +40,15 @@ class Settings(NamedTuple):
     """Driver of the networks that container engines create."""
     engine_socket: str = ""
     """Path of a container engine's API; empty: none."""
+
+
+class Cluster(NamedTuple):
+    """This host's part in networks of several hosts."""
+
+    store: SharedStore
+    view: ClusterView
+    membership: HostMembership
+    shared: SharedRecords
 
 
 class Context(NamedTuple):
@@ -57,6 +70,8 @@ class Context(NamedTuple):
     kernel: Kernel
     workers: Workers
     link_reaper: LinkReaper
+    cluster: Cluster | None = None
+    """``None``: all networks are this host's alone."""
 
     def driver(self, name: str) -> Driver:
         """Return the driver with that name, which works on this host.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address
 from typing import NamedTuple
 
@@ -73,6 +74,15 @@ class Leases:
         for interface in interfaces:
             if interface and interface.ip not in self._engine.claims:
                 self._free(net, interface.ip)
+
+    def hold(self, net: Network, *interfaces: Interface | None) -> None:
+        """Take addresses out of what can be allocated: another host has given them to an endpoint."""
+        for interface in interfaces:
+            pools = self._pools_of(net)
+            pool = pools.ipv4 if interface and interface.version == 4 else pools.ipv6
+            if pool and interface:
+                with suppress(Error):  # taken already
+                    pool.take(interface.ip)
 
     def claim(self, net: Network, address: Address | None, *, version: int) -> Address:
         """Lease an address for a container engine, which has not created its endpoint yet.

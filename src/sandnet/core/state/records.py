@@ -9,9 +9,10 @@ and host port. So even a second writer of the same store cannot allocate them ag
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from math import inf
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -19,7 +20,9 @@ from msgspec.structs import replace
 from sandnet.core.state import schema
 from sandnet.core.state.events import PLACES, Events, PendingEvent, Repair, Transition, events_of
 from sandnet.core.state.index import R, Table, weight
+from sandnet.core.state.remote_attachments import RemoteAttachments
 from sandnet.core.state.schema import Record, claimed_by, claims_of, key_of
+from sandnet.core.state.shared_writer import SharedWriter
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import encode_hook
@@ -91,6 +94,9 @@ class Records:
 
     def __init__(self, store: Store, events: Events) -> None:
         self._store = store
+        self.shared_writer: SharedWriter | None = None
+        """Writes what several hosts share, of all commits from now on."""
+        self.remote = RemoteAttachments()
         self._events = events
         self._sequence = 0
         self._writing: dict[object, float] = {}
@@ -236,6 +242,7 @@ class Records:
         delete: Sequence[Record] = (),
         cursor: tuple[str, str] | None = None,
         complete: bool = False,
+        shared: bool = True,
     ) -> Awaitable[None]:
         """Write records, all or none. New ones are reserved before this returns; await the result for durability.
 
@@ -246,11 +253,12 @@ class Records:
             delete: records to remove, with their claims.
             cursor: (network id, address): the last address that the network allocated.
             complete: the search for lost records ends with this commit.
+            shared: whether other hosts are to have it; else it is a copy of their records.
 
         Raises:
-            Error: ``UNAVAILABLE`` when the store is away or another process wrote first; nothing is written and
-                reserved records are dropped. ``EXHAUSTED`` when there is no room for new records; recovered records
-                (``complete``) always have room.
+            Error: as :meth:`SharedWriter.write`; ``UNAVAILABLE`` when the store is away or another process wrote first.
+                Nothing is written and reserved records are dropped. ``EXHAUSTED`` when there is no room for new
+                records; recovered records (``complete``) always have room.
         """
         before = [self._current(record) for record in put]
         fresh = [record for record, present in zip(put, before, strict=True) if present is None]
@@ -273,7 +281,22 @@ class Records:
         if events := events_of(transitions):
             changes.append(_last_event_put(events))
         final = [*(record for record in put if record.phase is Phase.READY), *delete]  # the others are intents
-        return self._write(changes, any(map(_outlives_boot, final)), fresh, transitions)
+        written = self._write(changes, any(map(_outlives_boot, final)), fresh, transitions)
+        return self._write_shared(transitions, fresh, written) if shared and self.shared_writer else written
+
+    async def _write_shared(
+        self, transitions: Sequence[Transition], fresh: Sequence[Record], written: Coroutine[Any, Any, None]
+    ) -> None:
+        """Write what several hosts share first: it counts only if none of them objects."""
+        try:
+            if self.shared_writer:
+                await self.shared_writer.write(transitions)
+        except BaseException:
+            written.close()
+            for record in fresh:
+                self._remove(record)
+            raise
+        await written
 
     def _refuse_too_many(self, fresh: Iterable[Record]) -> None:
         tables = (self._networks, self._endpoints, self._sandboxes, self._attachments)

@@ -1,0 +1,377 @@
+"""This host among the others: its lease, its fencing number, and the transactions that it sends under both.
+
+A transaction compares the host's fencing number. When an answer does not come, the host raises that number: what it
+sent before cannot be applied any more, so what it reads then is the outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sandnet.core.cluster.shared_values import (
+    ALIVE,
+    FENCES,
+    GENERATION,
+    HOSTS,
+    Alive,
+    Fence,
+    HostRecord,
+    decode,
+    encode,
+)
+from sandnet.core.cluster.view import ClusterView
+from sandnet.errors import Error, Kind
+from sandnet.stores.base import Change, Delete, Entry, Put
+from sandnet.stores.shared import (
+    Absent,
+    Condition,
+    ConditionFailed,
+    HasValue,
+    LeaseEnded,
+    OutcomeUnknown,
+    Present,
+    SharedStore,
+)
+
+_log = logging.getLogger(__name__)
+
+LEASE: Final = 15
+"""Seconds from the last sign of life of a host until nothing of it counts any more."""
+MARGIN: Final = 2.0
+"""Seconds before the end of the lease, by the host's own clock, from which it claims nothing more."""
+ATTEMPTS: Final = 4
+"""How often a transaction is sent again because the host's own fencing number was raised in between."""
+RETRY: Final = (0.2, 2.0)
+"""Seconds from one attempt to join the cluster to the next: the first, and the longest."""
+
+
+class HostMembership:
+    """This host's membership. It is not a member before :meth:`start`, nor while the store cannot be reached.
+
+    Args:
+        store: the shared store.
+        view: what the store holds; it gets the host's own transactions.
+        host: the record of this host.
+        take_over: whether to replace another daemon of this name.
+    """
+
+    def __init__(self, store: SharedStore, view: ClusterView, host: HostRecord, *, take_over: bool = False) -> None:
+        self._store, self._view = store, view
+        self.host = host
+        self._take_over = take_over
+        self._start = secrets.token_hex(8)
+        self._generation = b""
+        self._fence: bytes | None = None
+        """The value of the host's fencing key; ``None``: not a member yet."""
+        self._alive: bytes = b""
+        self.number = 0
+        """Number of the host's lease; 0: it has none."""
+        self._lease = 0
+        self._lasts_until = 0.0
+        """End of the lease by ``CLOCK_BOOTTIME``."""
+        self._ended = 0
+        """The last lease that ended."""
+        self._fencing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._entered = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self._problem = ""
+        self._renewed: Callable[[], Awaitable[None]] | None = None
+
+    @property
+    def name(self) -> str:
+        """The host's name."""
+        return self.host.name
+
+    @property
+    def joined(self) -> bool:
+        """Whether the host is a member, so that it can send transactions."""
+        return self._fence is not None
+
+    def problem(self) -> str:
+        """Return the problem of the membership, as a text for health; empty: there is none."""
+        if self._problem:
+            return self._problem
+        age = time.monotonic() - self._store.last_contact
+        if age > LEASE / 3 + 1:
+            return f"the shared store has not answered for {age:.0f} s; records of other hosts are as they were then"
+        return ""
+
+    def start(self, renewed: Callable[[], Awaitable[None]]) -> None:
+        """Join, and keep the lease alive until :meth:`close`.
+
+        Args:
+            renewed: called each time the host has a new lease: all its attachments have to be claimed again.
+        """
+        self._renewed = renewed
+        self._loop = asyncio.create_task(self._keep())
+
+    def check(self) -> None:
+        """Renew the lease at once: it has ended, or the store has a new one."""
+        self._wake.set()
+
+    async def until_joined(self) -> None:
+        """Wait until the host is a member."""
+        await self._entered.wait()
+
+    async def close(self) -> None:
+        """Stop keeping the lease alive. It lasts on: a daemon that is started again keeps it."""
+        if self._loop:
+            self._loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._loop
+
+    async def leave(self) -> None:
+        """End the lease, so that nothing of this host counts any more, and forget the host."""
+        await self.close()
+        await self._enter()
+        await self._store.revoke(self._lease)
+        await self._store.commit(Delete(f"{HOSTS}{self.name}"), Delete(f"{FENCES}{self.name}"))
+        self._fence = None
+
+    # Transactions.
+
+    async def transact(
+        self, changes: Sequence[Change], conditions: Sequence[Condition], *, claims: bool = False
+    ) -> int:
+        """Apply a transaction of this host, and return its revision; the view has it when this returns.
+
+        Args:
+            changes: what to write. Its first put, if any, is unlike what any other transaction writes.
+            conditions: what must be true besides the host's fencing number.
+            claims: whether it holds only while the host has its lease.
+
+        Raises:
+            ConditionFailed: one of ``conditions`` did not hold.
+            Error: ``UNAVAILABLE``; with the code ``outcome_unknown`` it may have been applied.
+        """
+        for _ in range(ATTEMPTS):
+            if self._fence is None:
+                raise self._not_joined()
+            if claims and self._remaining() < MARGIN:
+                raise self._expired()
+            fence = self._fence
+            own = [HasValue(GENERATION, self._generation), HasValue(f"{FENCES}{self.name}", fence)]
+            if claims:
+                own.append(HasValue(f"{ALIVE}{self.name}", self._alive))
+            try:
+                revision = await self._store.transact(changes, [*own, *conditions])
+            except ConditionFailed as refused:
+                if any(not _holds(condition, refused) for condition in conditions):
+                    raise
+                self._explain(refused, claims=claims)
+            except OutcomeUnknown as failure:
+                revision = await self._outcome(changes, fence, failure)
+                self._apply(changes, revision)
+                return revision
+            else:
+                self._apply(changes, revision)
+                return revision
+        raise Error(Kind.UNAVAILABLE, "the shared store refused each of several attempts", code="store_conflict")
+
+    def _apply(self, changes: Sequence[Change], revision: int) -> None:
+        puts = [(change.key, change.value) for change in changes if isinstance(change, Put)]
+        self._view.apply_own(puts, [change.key for change in changes if isinstance(change, Delete)], revision)
+
+    def _explain(self, refused: ConditionFailed, *, claims: bool) -> None:
+        """Find out which of the host's own conditions did not hold; return if the transaction can be sent again.
+
+        Raises:
+            Error: ``UNAVAILABLE``.
+        """
+        generation, fence = refused.at(GENERATION), refused.at(f"{FENCES}{self.name}")
+        if generation is None or generation.value != self._generation:
+            self._fence = None
+            self._wake.set()
+            raise Error(
+                Kind.UNAVAILABLE,
+                "the shared store was restored or replaced",
+                "this host joins it again; repeat the request",
+                "store_restored",
+            )
+        if fence is None or decode(fence.value, Fence).start != self._start:
+            self._fence = None
+            self._problem = f"another daemon has taken over the name {self.name}, or the host was removed"
+            raise Error(Kind.UNAVAILABLE, self._problem, "give each host a name of its own: --host-name", "host_fenced")
+        self._fence = fence.value
+        alive = refused.at(f"{ALIVE}{self.name}")
+        if claims and (alive is None or alive.value != self._alive):
+            self.number, self._lasts_until = 0, 0.0
+            self._wake.set()
+            raise self._expired()
+
+    async def _outcome(self, changes: Sequence[Change], fence: bytes, failure: OutcomeUnknown) -> int:
+        """Make it impossible that the transaction is applied later; return its revision if it was applied.
+
+        Args:
+            changes: those of the transaction.
+            fence: the fencing key's value under which it was sent.
+            failure: why its outcome is unknown.
+
+        Raises:
+            Error: ``UNAVAILABLE``: it was not applied; or ``outcome_unknown``: that cannot be found out now.
+        """
+        try:
+            await self._raise_fence(fence)
+            found = await self._store.read([change.key for change in changes])
+        except Error:
+            raise failure from None
+        entries = {entry.key: entry for entry in found.entries}
+        if _is_applied(changes, entries):
+            return max((entry.revision for entry in found.entries), default=found.revision)
+        message = "the shared store did not answer, and did not apply the change"
+        raise Error(Kind.UNAVAILABLE, message, "repeat the request", "store_unavailable") from failure
+
+    async def _raise_fence(self, before: bytes) -> None:
+        """Write the number after ``before``: whatever was sent under that cannot be applied any more."""
+        async with self._fencing:
+            if self._fence != before:
+                return  # another request has raised it
+            key, fence = f"{FENCES}{self.name}", decode(before, Fence)
+            after = encode(Fence(number=fence.number + 1, start=self._start))
+            try:
+                await self._store.transact([Put(key, after)], [HasValue(key, before)])
+            except ConditionFailed as refused:
+                self._explain(refused, claims=False)  # an earlier attempt was applied after all
+            else:
+                self._fence = after
+
+    def _not_joined(self) -> Error:
+        hint = "networks and sandboxes go on; repeat the request when the store can be reached"
+        reason = self._problem or "this host has not reached the shared store yet"
+        return Error(Kind.UNAVAILABLE, reason, hint, "store_unavailable")
+
+    def _expired(self) -> Error:
+        message = "the lease of this host in the shared store has ended, or is about to"
+        return Error(Kind.UNAVAILABLE, message, "it gets a new one; repeat the request", "lease_ended")
+
+    def _remaining(self) -> float:
+        return self._lasts_until - _now()
+
+    # The lease.
+
+    async def _keep(self) -> None:
+        """Join, then renew the lease at a third of its time; with a new lease, claim again."""
+        delay = RETRY[0]
+        while True:
+            try:
+                if self._fence is None or not self.number:
+                    renewed = await self._enter()
+                    delay = RETRY[0]
+                    if renewed and self._renewed:
+                        await self._renewed()
+                await self._renew()
+                self._problem = ""
+                await self._pause(LEASE / 3)
+            except LeaseEnded as ended:
+                self.number, self._ended = 0, ended.lease
+            except (Error, ConditionFailed) as failure:
+                if not isinstance(failure, Error) or failure.code != "name_in_use":
+                    _log.info("the shared store: %s", failure)
+                self._problem = str(failure)
+                await self._pause(delay)
+                delay = min(delay * 2, RETRY[1])
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or until something is to be done at once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _renew(self) -> None:
+        sent = _now()
+        self._lasts_until = sent + await self._store.keep_alive(self._lease)
+
+    async def _enter(self) -> bool:
+        """Become a member under a new fencing number; return whether the lease is a new one.
+
+        The lease of an earlier daemon is kept if it lasts: its attachments count on.
+        """
+        keys = {kind: f"{kind}{self.name}" for kind in (HOSTS, FENCES, ALIVE)}
+        found = {entry.key: entry for entry in (await self._store.read([GENERATION, *keys.values()])).entries}
+        alive, fence = found.get(keys[ALIVE]), found.get(keys[FENCES])
+        known = decode(fence.value, Fence) if fence else Fence(number=0, start="")
+        self._refuse_other(found.get(keys[HOSTS]), alive, known)
+        number = known.number + 1
+        own = encode(Fence(number=number, start=self._start))
+        generation = found[GENERATION].value if GENERATION in found else secrets.token_hex(8).encode()
+        changes: list[Change] = [Put(keys[FENCES], own), Put(keys[HOSTS], encode(self.host))]
+        conditions: list[Condition] = [Present(keys[FENCES], fence.revision) if fence else Absent(keys[FENCES])]
+        conditions.append(HasValue(GENERATION, generation) if GENERATION in found else Absent(GENERATION))
+        changes += [] if GENERATION in found else [Put(GENERATION, generation)]
+        conditions.append(HasValue(keys[ALIVE], alive.value) if alive else Absent(keys[ALIVE]))
+        lease = decode(alive.value, Alive) if alive else None
+        kept = lease is not None and lease.lease != self._ended
+        if lease is None or not kept:
+            lease = Alive(number=number, lease=await self._store.grant(LEASE))
+            changes.append(Put(keys[ALIVE], encode(lease)))
+        leases = {} if kept else {keys[ALIVE]: lease.lease}
+        await self._store.transact(changes, conditions, leases=leases)
+        self._generation, self._fence = generation, own
+        self._alive, self.number, self._lease = encode(lease), lease.number, lease.lease
+        self._lasts_until = _now() + LEASE / 3  # until the first renewal
+        self._entered.set()
+        return not kept
+
+    def _refuse_other(self, host: Entry | None, alive: Entry | None, fence: Fence) -> None:
+        """Refuse a name that another machine's daemon has.
+
+        Raises:
+            Error: ``CONFLICT``.
+        """
+        if host is None or alive is None or self._take_over or fence.start == self._start:
+            return
+        with suppress(msgspec.DecodeError):
+            other = decode(host.value, HostRecord)
+            if (other.machine, other.underlay) == (self.host.machine, self.host.underlay):
+                return
+            message = f"another host with the name {self.name} is alive, with the underlay address {other.underlay}"
+            hint = "give each host a name of its own (--host-name); or replace the other one: --take-over"
+            raise Error(Kind.CONFLICT, message, hint, "name_in_use")
+
+
+def machine_digest() -> str:
+    """Return a digest that differs by machine, without revealing its id (machine-id(5))."""
+    try:
+        text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    return sha256(f"sandnet/{text}".encode()).hexdigest()[:16]
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _holds(condition: Condition, refused: ConditionFailed) -> bool:
+    """Return whether a condition held, as far as the refusal shows."""
+    found = refused.at(condition[0])
+    match condition:
+        case Present():
+            return found is not None and condition.revision in (None, found.revision)
+        case Absent():
+            return found is None
+        case HasValue():
+            return found is not None and found.value == condition.value
+        case _:
+            return not any(entry.key.startswith(condition[0]) for entry in refused.found)
+
+
+def _is_applied(changes: Sequence[Change], entries: dict[str, Entry]) -> bool:
+    """Return whether a transaction was applied, by what the store holds after it can no longer be."""
+    for change in changes:
+        if isinstance(change, Put):
+            found = entries.get(change.key)
+            return found is not None and found.value == change.value
+    return all(change.key not in entries for change in changes)

@@ -1,0 +1,390 @@
+"""Write the records of global networks to the shared store, each with its claims in one transaction.
+
+A change counts once the shared store has it. Only then it is written to the host's own store, which has a copy of all
+records of global networks: so a daemon starts with them while the shared store is away.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from sandnet.core.cluster.host_membership import HostMembership
+from sandnet.core.cluster.shared_values import (
+    AttachmentKey,
+    attached_prefix,
+    attachment_claims,
+    encode,
+    endpoint_claims,
+    endpoint_key,
+    endpoints_prefix,
+    holder_key,
+    network_claims,
+    network_key,
+    shared_attachment,
+    shared_endpoint,
+    shared_network,
+)
+from sandnet.core.cluster.view import ClusterView, Held
+from sandnet.core.state.events import Transition
+from sandnet.core.state.shared_writer import CLAIMED_ELSEWHERE, joined_elsewhere
+from sandnet.errors import Error, Kind
+from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
+from sandnet.stores.base import Change, Delete, Put
+from sandnet.stores.shared import Absent, Condition, ConditionFailed, EmptyRange, HasValue, Present
+
+_log = logging.getLogger(__name__)
+
+
+class _SharedTransaction(NamedTuple):
+    changes: list[Change]
+    conditions: list[Condition]
+
+    def claim(self, keys: Iterable[str], holder: str) -> None:
+        """Put claims that must be free."""
+        for key in keys:
+            self.conditions.append(Absent(key))
+            self.changes.append(Put(key, holder.encode()))
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Delete claims."""
+        self.changes.extend(map(Delete, keys))
+
+
+class SharedRecords:
+    """The part of the records that all hosts share.
+
+    Args:
+        membership: sends the transactions.
+        view: what the store holds.
+        is_global: returns whether all hosts share the networks of a driver.
+        network: returns the network with that id, as this host has it.
+        sandbox: returns the sandbox of a container of this host.
+    """
+
+    def __init__(
+        self,
+        membership: HostMembership,
+        view: ClusterView,
+        is_global: Callable[[str], bool],
+        network: Callable[[str], Network | None],
+        sandbox: Callable[[str], Sandbox | None],
+    ) -> None:
+        self._membership, self._view = membership, view
+        self._is_global, self._network, self._sandbox = is_global, network, sandbox
+        self.caught_up: Callable[[int], Awaitable[None]] = _no_wait
+        """Waits until this host is in line with the store as it was at a revision, or for a while."""
+
+    # Records.
+
+    async def write(self, transitions: Sequence[Transition]) -> None:
+        """Write what the hosts share of a commit; nothing, if that is nothing.
+
+        Raises:
+            Error: ``NAME_TAKEN``, ``CONFLICT``, ``IN_USE``: another host was first; ``UNAVAILABLE``.
+        """
+        for each in transitions:
+            match each.before, each.after:
+                case (Network() | None as before, Network() as after) if self._is_global(after.driver):
+                    await self._network_changed(before, after)
+                case (Network() as before, None) if self._is_global(before.driver):
+                    await self._delete_network(before)
+                case (Endpoint() | None as before, Endpoint() as after) if self._is_on_global(after):
+                    await self._endpoint_changed(before, after)
+                case (Endpoint() as before, None) if self._is_on_global(before):
+                    await self.delete_endpoint(before)
+                case (Attachment() | None as before, Attachment() as after) if self._is_on_global(after):
+                    await self._attachment_changed(before, after, transitions)
+                case (Attachment() as before, None) if self._is_on_global(before):
+                    await self._released(before)
+                case _:
+                    pass
+
+    def _is_on_global(self, record: Endpoint | Attachment) -> bool:
+        network = self._network(record.network_id)
+        return network is not None and self._is_global(network.driver)
+
+    async def _network_changed(self, before: Network | None, after: Network) -> None:
+        """Create a network that this host has made, change it, or delete it before this host removes it."""
+        was_ready = before is not None and before.phase is Phase.READY
+        key = network_key(after.id)
+        known = self._view.entry(key)
+        if after.phase is Phase.READY and not known and not was_ready:
+            await self._create_network(after)
+        elif after.phase is Phase.READY and known:
+            value = encode(shared_network(after))
+            if value != known.value:
+                await self._membership.transact([Put(key, value)], [Present(key, known.revision)])
+        elif after.phase is Phase.REMOVING and was_ready and not self._view.endpoint_ids(after.id):
+            await self._delete_network(after)
+
+    async def _delete_network(self, network: Network) -> None:
+        """Delete a network for all hosts: before this host removes it, or after its own endpoints."""
+        self._require_view()
+        shared, key = self._view.network(network.id), network_key(network.id)
+        if shared is None:
+            return
+        transaction = _SharedTransaction([Delete(key)], [Present(key), EmptyRange(endpoints_prefix(network.id))])
+        transaction.release(network_claims(shared.network))
+        try:
+            await self._membership.transact(*transaction)
+        except ConditionFailed as refused:
+            if refused.at(key):
+                raise self._network_in_use(network) from refused
+
+    async def _create_network(self, network: Network) -> None:
+        key = network_key(network.id)
+        transaction = _SharedTransaction([Put(key, encode(shared_network(network)))], [Absent(key)])
+        transaction.claim(network_claims(network), network.id)
+        try:
+            await self._membership.transact(*transaction)
+        except ConditionFailed as refused:
+            await self.caught_up(refused.revision)
+            raise _network_taken(network, refused) from refused
+
+    async def _endpoint_changed(self, before: Endpoint | None, after: Endpoint) -> None:
+        """Create an endpoint, or change what all hosts know of it."""
+        if after.phase is not Phase.READY:
+            return
+        key = endpoint_key(after)
+        known = self._view.endpoint(after.id)
+        entry = self._view.entry(key)
+        if known is None or entry is None:
+            if before is None or before.phase is not Phase.READY:
+                await self._create_endpoint(after)
+            return
+        value = encode(shared_endpoint(after, known.host, self._membership.number))
+        if known.host == self._membership.name and value != entry.value:
+            await self._membership.transact([Put(key, value)], [Present(key, entry.revision)])
+
+    async def _create_endpoint(self, endpoint: Endpoint) -> None:
+        key = endpoint_key(endpoint)
+        value = encode(shared_endpoint(endpoint, self._membership.name, self._membership.number))
+        transaction = _SharedTransaction([Put(key, value)], [Present(network_key(endpoint.network_id)), Absent(key)])
+        for void in self._void_endpoints(endpoint):
+            self._remove_void(transaction, void)
+        replaced = {change.key for change in transaction.changes}
+        transaction.claim((claim for claim in endpoint_claims(endpoint) if claim not in replaced), key)
+        reclaimed = [claim for claim in endpoint_claims(endpoint) if claim in replaced]
+        transaction.changes[:] = [change for change in transaction.changes if change.key not in reclaimed]
+        transaction.changes.extend(Put(claim, key.encode()) for claim in reclaimed)
+        try:
+            await self._membership.transact(*transaction, claims=endpoint.owner != "" or endpoint.process is not None)
+        except ConditionFailed as refused:
+            await self.caught_up(refused.revision)
+            raise self._endpoint_taken(endpoint, refused) from refused
+
+    def _void_endpoints(self, endpoint: Endpoint) -> list[Endpoint]:
+        """Return the endpoints that no longer count, and have something that a new endpoint needs."""
+        wanted = set(endpoint_claims(endpoint))
+        found = map(self._view.endpoint, self._view.endpoint_ids(endpoint.network_id))
+        void = (shared.endpoint for shared in found if shared and not self._view.counts_endpoint(shared))
+        return [each for each in void if not wanted.isdisjoint(endpoint_claims(each))]
+
+    def _remove_void(self, transaction: _SharedTransaction, endpoint: Endpoint) -> None:
+        entry = self._view.entry(endpoint_key(endpoint))
+        if entry is None:
+            return
+        transaction.conditions.append(Present(entry.key, entry.revision))
+        transaction.changes.append(Delete(entry.key))
+        transaction.release(endpoint_claims(endpoint))
+        for held in self._view.attachments(endpoint.id):
+            self._drop(transaction, held)
+
+    async def delete_endpoint(self, endpoint: Endpoint) -> None:
+        """Delete an endpoint for all hosts, unless a container of another host is attached."""
+        self._require_view()
+        shared, entry = self._view.endpoint(endpoint.id), self._view.endpoint_entry(endpoint.id)
+        if shared is None or entry is None:
+            return
+        await self.release(held for held in self._view.attachments(endpoint.id) if self._is_releasable(held))
+        conditions: list[Condition] = [Present(entry.key), EmptyRange(attached_prefix(endpoint.id))]
+        transaction = _SharedTransaction([Delete(entry.key)], conditions)
+        transaction.release(endpoint_claims(shared.endpoint))
+        try:
+            await self._membership.transact(*transaction)
+        except ConditionFailed as refused:
+            if refused.at(entry.key) is None:
+                return  # another host deleted it at the same time
+            raise self._endpoint_in_use(endpoint) from refused
+
+    def _is_releasable(self, held: Held) -> bool:
+        return held.key.host == self._membership.name or not self._view.counts(held.attachment)
+
+    # Attachments.
+
+    async def _attachment_changed(
+        self, before: Attachment | None, after: Attachment, transitions: Sequence[Transition]
+    ) -> None:
+        """Claim an attachment before anything is made of it, and write what changes of it later."""
+        if before is None:
+            sandbox = self._sandbox(after.container_id)
+            for each in transitions:
+                if isinstance(each.after, Sandbox) and each.after.container_id == after.container_id:
+                    sandbox = each.after
+            await self.claim(after, sandbox)
+        elif after.phase is Phase.READY:
+            await self._update_attachment(before, after)
+
+    def _key(self, attachment: Attachment) -> AttachmentKey:
+        return AttachmentKey(attachment.endpoint_id, self._membership.name, attachment.container_id)
+
+    async def claim(self, attachment: Attachment, sandbox: Sandbox | None) -> None:
+        """Claim an attachment for this host's lease: a new one, or one whose lease has ended.
+
+        Raises:
+            Error: ``INVALID`` (``already_joined``) another host's container has the endpoint's address, ``CONFLICT``,
+                ``NOT_FOUND``: the endpoint was deleted.
+        """
+        key = self._key(attachment)
+        known = self._view.attachment(key)
+        request = known.attachment.request if known else secrets.token_hex(8)
+        name, number = self._membership.name, self._membership.number
+        shared = shared_attachment(attachment, sandbox, name, number, request)
+        endpoint = self._view.endpoint_entry(attachment.endpoint_id)
+        if endpoint is None:
+            raise _endpoint_gone(attachment)
+        transaction = _SharedTransaction([Put(key.key, encode(shared))], [Present(endpoint.key)])
+        transaction.conditions.append(Present(key.key, known.entry.revision) if known else Absent(key.key))
+        if not known:
+            transaction.claim(attachment_claims(shared), key.key)
+        if attachment.holder:
+            self._claim_holder(transaction, key)
+        try:
+            await self._membership.transact(*transaction, claims=True)
+        except ConditionFailed as refused:
+            if refused.at(endpoint.key) is None:
+                raise _endpoint_gone(attachment) from refused
+            raise self._already_joined(attachment, refused) from refused
+
+    def _claim_holder(self, transaction: _SharedTransaction, key: AttachmentKey) -> None:
+        """Claim the address of the endpoint, unless an attachment that counts has it."""
+        holder = self._view.holder(key.endpoint_id)
+        transaction.changes.append(Put(holder_key(key.endpoint_id), str(key).encode()))
+        if holder is None:
+            transaction.conditions.append(Absent(holder_key(key.endpoint_id)))
+            return
+        held = self._view.attachment(AttachmentKey(*holder.value.decode().split("/", 2)))
+        if held is None or held.key.host == self._membership.name or not self._view.counts(held.attachment):
+            transaction.conditions.append(Present(holder.key, holder.revision))
+        else:
+            transaction.conditions.append(Absent(holder.key))  # refused, with the holder in the refusal
+
+    async def _update_attachment(self, before: Attachment, after: Attachment) -> None:
+        known = self._view.attachment(self._key(after))
+        if known is None:
+            return  # deleted by another host: the follower of the watch decides
+        was = known.attachment
+        sandbox = self._sandbox(after.container_id)
+        shared = shared_attachment(after, sandbox, was.host, was.number, was.request)
+        transaction = _SharedTransaction([], [Present(known.entry.key, known.entry.revision)])
+        if shared != was:
+            transaction.changes.append(Put(known.entry.key, encode(shared)))
+        if after.holder and not before.holder:
+            self._claim_holder(transaction, known.key)
+        if transaction.changes:
+            await self._membership.transact(*transaction)
+
+    async def _released(self, attachment: Attachment) -> None:
+        """Release what a container had. While the store is away this waits for the follower's next audit."""
+        held = self._view.attachment(self._key(attachment))
+        try:
+            await self.release([held] if held else [])
+        except Error as failure:
+            if failure.kind is not Kind.UNAVAILABLE:
+                raise
+            _log.info("the attachment of %s is released later: %s", attachment.container_id, failure)
+
+    async def release(self, attachments: Iterable[Held]) -> None:
+        """Delete attachments, as they were read, with their claims. One that has changed since is refused."""
+        for held in list(attachments):
+            transaction = _SharedTransaction([], [])
+            self._drop(transaction, held)
+            try:
+                await self._membership.transact(*transaction)
+            except ConditionFailed as refused:
+                if refused.at(held.key.key):
+                    raise Error(
+                        Kind.UNAVAILABLE,
+                        f"container {held.key.container_id} is being changed by another host",
+                        "repeat the request",
+                        "store_conflict",
+                    ) from refused
+
+    def _drop(self, transaction: _SharedTransaction, held: Held) -> None:
+        transaction.conditions.append(Present(held.entry.key, held.entry.revision))
+        transaction.changes.append(Delete(held.entry.key))
+        transaction.release(attachment_claims(held.attachment))
+        holder = self._view.holder(held.key.endpoint_id)
+        if holder and holder.value.decode() == str(held.key):
+            transaction.conditions.append(HasValue(holder.key, holder.value))
+            transaction.changes.append(Delete(holder.key))
+
+    # Refusals.
+
+    def _require_view(self) -> None:
+        """Refuse a deletion of which it is not known what it would delete.
+
+        Raises:
+            Error: ``UNAVAILABLE``.
+        """
+        if not self._view.revision:
+            message = "this host has not reached the shared store yet"
+            raise Error(Kind.UNAVAILABLE, message, "repeat the request when it can be reached", "store_unavailable")
+
+    def _already_joined(self, attachment: Attachment, refused: ConditionFailed) -> Error:
+        holder = refused.at(holder_key(attachment.endpoint_id))
+        if holder is None:
+            message = "another host has just changed this endpoint, or taken the address"
+            return Error(Kind.CONFLICT, message, "repeat the request", "store_conflict")
+        _, host, container_id = holder.value.decode().split("/", 2)
+        endpoint = self._view.endpoint(attachment.endpoint_id)
+        name = endpoint.endpoint.name if endpoint else attachment.endpoint_id
+        return joined_elsewhere(name, container_id, host)
+
+    def _endpoint_taken(self, endpoint: Endpoint, refused: ConditionFailed) -> Error:
+        if refused.at(network_key(endpoint.network_id)) is None:
+            return Error(Kind.NOT_FOUND, f"network {endpoint.network_id} was deleted by another host")
+        for claim in endpoint_claims(endpoint):
+            found = refused.at(claim)
+            if found is None or found.value.decode() == endpoint_key(endpoint):
+                continue
+            if claim.startswith("claim/name/"):
+                message = f"endpoint with name {endpoint.name} already exists on its network"
+                return Error(Kind.NAME_TAKEN, message, "choose another name, or delete that endpoint first")
+            what = claim.split("/", 3)[-1]
+            message = f"{what} was given to another endpoint at the same time"
+            return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
+        message = "another host has just changed what this endpoint needs"
+        return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
+
+    def _endpoint_in_use(self, endpoint: Endpoint) -> Error:
+        users = [f"{held.key.container_id} on host {held.key.host}" for held in self._view.counted(endpoint.id)]
+        message = f"endpoint {endpoint.name} has active containers: {', '.join(users) or 'on another host'}"
+        return Error(Kind.IN_USE, message, "detach them there first", "endpoint_in_use")
+
+    def _network_in_use(self, network: Network) -> Error:
+        names = [each.endpoint.name for each in map(self._view.endpoint, self._view.endpoint_ids(network.id)) if each]
+        message = f"network {network.name} has active endpoints: {', '.join(names) or 'of another host'}"
+        return Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
+
+
+async def _no_wait(revision: int) -> None:
+    """Return at once, while no follower runs."""
+
+
+def _network_taken(network: Network, refused: ConditionFailed) -> Error:
+    name_claim = f"claim/name/{network.name}"
+    if refused.at(name_claim):
+        message = f"network with name {network.name} already exists, created on another host"
+        return Error(Kind.NAME_TAKEN, message, "choose another name, or delete that network first")
+    taken = next((claim for claim in network_claims(network) if refused.at(claim)), network_key(network.id))
+    what = taken.removeprefix("claim/").replace("/", " ", 1)
+    message = f"{what} was given to another network at the same time"
+    return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
+
+
+def _endpoint_gone(attachment: Attachment) -> Error:
+    return Error(Kind.NOT_FOUND, f"endpoint {attachment.endpoint_id} was deleted by another host")

@@ -1,0 +1,241 @@
+"""The keys and values of the shared store (``docs/adr/0030-records-of-many-hosts.md``). All hosts read them: a change
+needs a new format number, and hosts that write only what all others can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from sandnet.model import Address, Attachment, Endpoint, Network, Phase, Sandbox
+from sandnet.model.address import decode_hook, encode_hook
+
+FORMAT: Final = 1
+"""The format of the values that this release writes."""
+
+GENERATION: Final = "generation"
+"""Random; another value means that the store was replaced."""
+HOSTS: Final = "host/"
+FENCES: Final = "fence/"
+ALIVE: Final = "alive/"
+NETWORKS: Final = "network/"
+ENDPOINTS: Final = "endpoint/"
+ATTACHED: Final = "attached/"
+HOLDERS: Final = "holder/"
+
+
+class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of a host. It has no lease: a host that is away is still known."""
+
+    name: str
+    underlay: Address | None = None
+    """Address at which its overlay networks are reached."""
+    release: str = ""
+    formats: tuple[int, ...] = (FORMAT,)
+    """Formats that it can read."""
+    machine: str = ""
+    """Digest of the machine's id: it finds another machine with this name."""
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    """The fencing number of a host: a transaction that it sent under an earlier number is refused."""
+
+    number: int
+    start: str
+    """Random id of the daemon's start: another one means that two daemons have one name."""
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    """Present as long as the host's lease lasts."""
+
+    number: int
+    """Number of the lease: the fencing number with which it was written. It never comes back."""
+    lease: int
+    """Id of the lease in the store."""
+
+
+class SharedNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """A network of all hosts."""
+
+    network: Network
+
+
+class SharedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint of all hosts."""
+
+    endpoint: Endpoint
+    host: str
+    """Host that created it."""
+    number: int = 0
+    """Number of that host's lease, if the endpoint ends with it; 0: it is kept."""
+
+
+class SharedAttachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A container's attachment to an endpoint, as the other hosts need it."""
+
+    request: str
+    """Random id of the attach. What is written later of the same container is another attachment."""
+    host: str
+    number: int
+    """Number of the lease of its host: it counts only while that lease lasts."""
+    network_id: str
+    endpoint_id: str
+    container_id: str
+    host_name: str = ""
+    domain_name: str = ""
+    mac: str = ""
+    address: IPv4Interface | None = None
+    address_ipv6: IPv6Interface | None = None
+    leased: bool = False
+    weight: int = 1
+    drained: bool = False
+    healthy: bool = True
+
+
+V = TypeVar("V", HostRecord, Fence, Alive, SharedNetwork, SharedEndpoint, SharedAttachment)
+
+_encoder = msgspec.json.Encoder(enc_hook=encode_hook)
+_DECODERS: Final = {
+    kind: msgspec.json.Decoder(kind, dec_hook=decode_hook)
+    for kind in (HostRecord, Fence, Alive, SharedNetwork, SharedEndpoint, SharedAttachment)
+}
+
+
+def encode(value: HostRecord | Fence | Alive | SharedNetwork | SharedEndpoint | SharedAttachment) -> bytes:
+    """Return the bytes of a value."""
+    return _encoder.encode(value)
+
+
+def decode(value: bytes, kind: type[V]) -> V:
+    """Return the value of these bytes.
+
+    Raises:
+        msgspec.DecodeError: another release wrote it, or something else did.
+    """
+    found = _DECODERS[kind].decode(value)
+    assert isinstance(found, kind)  # noqa: S101 - the decoder of that class
+    return found
+
+
+class AttachmentKey(NamedTuple):
+    """What names an attachment in the shared store."""
+
+    endpoint_id: str
+    host: str
+    container_id: str
+
+    @property
+    def key(self) -> str:
+        """The key of the attachment."""
+        return f"{ATTACHED}{self}"
+
+    def __str__(self) -> str:
+        return f"{self.endpoint_id}/{self.host}/{self.container_id}"
+
+
+def attachment_key(text: str) -> AttachmentKey:
+    """Return the parts of an attachment's key, with or without its prefix."""
+    endpoint_id, host, container_id = text.removeprefix(ATTACHED).split("/", 2)
+    return AttachmentKey(endpoint_id, host, container_id)
+
+
+def network_key(network_id: str) -> str:
+    """Return the key of a network."""
+    return f"{NETWORKS}{network_id}"
+
+
+def endpoints_prefix(network_id: str) -> str:
+    """Return the prefix of the endpoints of a network."""
+    return f"{ENDPOINTS}{network_id}/"
+
+
+def endpoint_key(endpoint: Endpoint) -> str:
+    """Return the key of an endpoint."""
+    return f"{endpoints_prefix(endpoint.network_id)}{endpoint.id}"
+
+
+def attached_prefix(endpoint_id: str) -> str:
+    """Return the prefix of the attachments of an endpoint."""
+    return f"{ATTACHED}{endpoint_id}/"
+
+
+def holder_key(endpoint_id: str) -> str:
+    """Return the key that names the attachment which answers for the endpoint's address."""
+    return f"{HOLDERS}{endpoint_id}"
+
+
+def network_claims(network: Network) -> Iterator[str]:
+    """Yield the keys that only one network of all hosts may hold."""
+    yield f"claim/name/{network.name}"
+    if network.vni:
+        yield f"claim/vni/{network.vni}"
+    for subnet in (network.ipv4, network.ipv6):
+        if subnet:
+            yield f"claim/subnet/{subnet.prefix}"
+
+
+def endpoint_claims(endpoint: Endpoint) -> Iterator[str]:
+    """Yield the keys that only one endpoint of all hosts may hold."""
+    yield f"claim/name/{endpoint.network_id}/{endpoint.name}"
+    if endpoint.mac:
+        yield f"claim/mac/{endpoint.network_id}/{endpoint.mac}"
+    yield from _address_claims(endpoint.network_id, endpoint)
+
+
+def attachment_claims(attachment: SharedAttachment) -> Iterator[str]:
+    """Yield the keys that only one attachment of all hosts may hold, besides the holder's."""
+    if attachment.leased:
+        if attachment.mac:
+            yield f"claim/mac/{attachment.network_id}/{attachment.mac}"
+        yield from _address_claims(attachment.network_id, attachment)
+
+
+def _address_claims(network_id: str, holder: Endpoint | SharedAttachment) -> Iterator[str]:
+    for interface in (holder.address, holder.address_ipv6):
+        if interface is not None:
+            yield f"claim/address/{network_id}/{interface.ip}"
+
+
+def shared_network(network: Network) -> SharedNetwork:
+    """Return what all hosts know of a network: nothing that one host alone found or made."""
+    return SharedNetwork(network=replace(network, phase=Phase.READY, sequence=0))
+
+
+def shared_endpoint(endpoint: Endpoint, host: str, number: int) -> SharedEndpoint:
+    """Return what all hosts know of an endpoint: not its ports on the host, nor its process.
+
+    Args:
+        endpoint: the endpoint.
+        host: the host that created it.
+        number: the number of that host's lease.
+    """
+    owned = endpoint.owner != "" or endpoint.process is not None
+    known = replace(endpoint, phase=Phase.READY, sequence=0, ports=(), process=None)
+    return SharedEndpoint(endpoint=known, host=host, number=number if owned else 0)
+
+
+def shared_attachment(
+    attachment: Attachment, sandbox: Sandbox | None, host: str, number: int, request: str
+) -> SharedAttachment:
+    """Return what all hosts know of an attachment."""
+    return SharedAttachment(
+        request=request,
+        host=host,
+        number=number,
+        network_id=attachment.network_id,
+        endpoint_id=attachment.endpoint_id,
+        container_id=attachment.container_id,
+        host_name=sandbox.host_name if sandbox else "",
+        domain_name=sandbox.domain_name if sandbox else "",
+        mac=attachment.mac,
+        address=attachment.address,
+        address_ipv6=attachment.address_ipv6,
+        leased=attachment.leased,
+        weight=attachment.weight,
+        drained=attachment.drained,
+        healthy=attachment.healthy,
+    )

@@ -1,0 +1,101 @@
+"""Endpoints that other hosts create and delete, and their attachments there."""
+
+from __future__ import annotations
+
+import logging
+
+from msgspec.structs import replace
+
+from sandnet.core.cluster.shared_values import SharedEndpoint, shared_endpoint
+from sandnet.core.lifecycle.deletion import Deletion
+from sandnet.core.names.host_files import HostFiles
+from sandnet.core.names.resolver_sync import ResolverSync
+from sandnet.core.runtime.context import Cluster
+from sandnet.core.runtime.locks import Locks
+from sandnet.core.state.leases import Leases
+from sandnet.core.state.records import Records
+from sandnet.model import Endpoint, Network, Phase
+
+_log = logging.getLogger(__name__)
+
+
+class EndpointReplicas:
+    """Keeps a copy of each endpoint that counts, with its names and its addresses."""
+
+    def __init__(
+        self,
+        records: Records,
+        cluster: Cluster,
+        locks: Locks,
+        leases: Leases,
+        resolver_sync: ResolverSync,
+        host_files: HostFiles,
+        removal: Deletion,
+    ) -> None:
+        self._records = records
+        _, self._view, self._membership, self._shared = cluster
+        self._locks, self._leases, self._removal = locks, leases, removal
+        self._resolver_sync, self._host_files = resolver_sync, host_files
+        self._unanswered: set[str] = set()
+        """Endpoints whose containers were all on hosts that are away: their names are not answered."""
+
+    async def sync(self, endpoint_id: str) -> Endpoint | None:
+        """Bring an endpoint into line; return it, if it is on this host now.
+
+        The lock of the endpoint is held, but for a deletion, which takes it again.
+        """
+        async with self._locks.hold(f"endpoint/{endpoint_id}"):
+            shared, local = self._view.endpoint(endpoint_id), self._records.endpoint(endpoint_id)
+            own = shared is not None and shared.host == self._membership.name
+            if shared and not own and not self._view.counts_endpoint(shared):
+                shared = None
+            if shared:
+                network = self._records.network(shared.endpoint.network_id)
+                if network is None or network.phase is not Phase.READY:
+                    return None  # it is tried again when its network is there
+                if local is None and own and shared.number:
+                    await self._shared.delete_endpoint(shared.endpoint)  # its owner ended while the store was away
+                    return None
+                local = await self._keep(network, local, shared, own=own)
+                await self._answer(network, local)
+                return local
+            deleted = local is not None and local.phase is Phase.READY and self._is_shared(local)
+        if deleted:
+            self._unanswered.discard(endpoint_id)
+            await self._removal.endpoint_within(endpoint_id, force=True)
+        return None
+
+    def _is_shared(self, endpoint: Endpoint) -> bool:
+        """Return whether the endpoint is of a network of all hosts, which still exists."""
+        return self._view.network(endpoint.network_id) is not None
+
+    async def _keep(self, network: Network, local: Endpoint | None, shared: SharedEndpoint, *, own: bool) -> Endpoint:
+        if local is None:
+            copy = replace(shared.endpoint, sequence=self._records.next_sequence())
+            copy = copy if own else replace(copy, owner="")  # its owner is on another host
+            self._leases.hold(network, copy.address, copy.address_ipv6)
+            await self._records.commit(put=[copy], shared=False)
+            await self._resolver_sync.endpoint_added(network, copy)
+            self._host_files.changed(copy, network)
+            return copy
+        if local.phase is not Phase.READY:
+            return local
+        if own:
+            if shared != shared_endpoint(local, shared.host, self._membership.number):
+                await self._records.commit(put=[local])  # its lease is another one now
+            return local
+        after = replace(shared.endpoint, sequence=local.sequence, ports=local.ports, process=local.process, owner="")
+        if after != local:
+            await self._records.commit(put=[after], shared=False)
+            await self._resolver_sync.endpoint_added(network, after)
+        return after
+
+    async def _answer(self, network: Network, endpoint: Endpoint) -> None:
+        """Answer the endpoint's names, unless all containers that it has are on hosts that are away."""
+        away = bool(self._view.attachments(endpoint.id)) and not self._view.counted(endpoint.id)
+        if away and endpoint.id not in self._unanswered:
+            self._unanswered.add(endpoint.id)
+            await self._resolver_sync.endpoint_removed(endpoint)
+        elif not away and endpoint.id in self._unanswered:
+            self._unanswered.discard(endpoint.id)
+            await self._resolver_sync.endpoint_added(network, endpoint)

@@ -1,0 +1,176 @@
+"""Follow the watch of the shared store, and bring this host into line with its records, object by object."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final
+
+from sandnet.core.cluster.host_membership import HostMembership
+from sandnet.core.cluster.shared_records import SharedRecords
+from sandnet.core.cluster.shared_values import ALIVE, ATTACHED, ENDPOINTS, HOLDERS, HOSTS, NETWORKS, attachment_key
+from sandnet.core.cluster.view import ClusterView
+from sandnet.core.replication.attachment_replicas import AttachmentReplicas
+from sandnet.core.replication.endpoint_replicas import EndpointReplicas
+from sandnet.core.replication.network_replicas import NetworkReplicas
+from sandnet.core.replication.work_queue import WorkQueue
+from sandnet.core.state.records import Records
+from sandnet.errors import Error
+from sandnet.model import Phase
+from sandnet.stores.shared import SharedStore
+
+_log = logging.getLogger(__name__)
+
+FIRST_ANSWER: Final = 3.0
+"""Seconds that the start waits for the shared store. Then it goes on with the copies of the last run."""
+FIRST_PASS: Final = 10.0
+"""Seconds that the start waits until what other hosts have is made here."""
+CATCH_UP: Final = 1.0
+"""Seconds that a refused change waits until this host knows what refused it."""
+AUDIT: Final = 15.0
+"""Seconds from one comparison of this host's own attachments with the shared store to the next."""
+
+
+class WatchFollower:
+    """The records of other hosts on this one."""
+
+    def __init__(
+        self,
+        store: SharedStore,
+        view: ClusterView,
+        membership: HostMembership,
+        shared: SharedRecords,
+        records: Records,
+        networks: NetworkReplicas,
+        endpoints: EndpointReplicas,
+        attachments: AttachmentReplicas,
+    ) -> None:
+        self._store, self._view, self._membership, self._records = store, view, membership, records
+        self._shared = shared
+        self._networks, self._endpoints, self._attachments = networks, endpoints, attachments
+        self._queue = WorkQueue(self._work)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._seen = asyncio.Event()
+        self._advanced = asyncio.Event()
+
+    @property
+    def problems(self) -> list[str]:
+        """What is not in line with the shared store, as texts for health."""
+        problem = self._membership.problem()
+        return [*([problem] if problem else []), *self._queue.problems]
+
+    async def connect(self) -> None:
+        """Join the other hosts and read what they have. Without an answer, go on with what is known of them."""
+        self._tasks = [asyncio.create_task(self._follow())]
+        self._membership.start(self._claim_again)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_ANSWER):
+                await self._seen.wait()
+                await self._membership.until_joined()
+
+    async def start(self) -> None:
+        """Bring this host into line, once its own state is restored, and from now on."""
+        self._tasks += [asyncio.create_task(each) for each in (self._queue.run(), self._audit())]
+        self._shared.caught_up = self._reached
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_PASS):
+                await self._queue.drained()
+
+    async def _reached(self, revision: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP):
+                while self._view.revision < revision:
+                    self._advanced.clear()
+                    await self._advanced.wait()
+                await self._queue.drained()
+
+    async def close(self) -> None:
+        """Stop following."""
+        await self._membership.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def caught_up(self) -> None:
+        """Wait until this host is in line with all that it has read."""
+        await self._queue.drained()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for event in self._store.watch(""):
+                    first = self._view.revision == 0
+                    changed = self._view.apply(event)
+                    self._queue.add(self._concerned(changed))
+                    if first:
+                        self._queue.add(self._known())
+                    self._seen.set()
+                    self._advanced.set()
+            except Error as failure:
+                _log.warning("the watch of the shared store ended: %s", failure)
+                await asyncio.sleep(1)
+
+    def _known(self) -> Iterator[str]:
+        """Yield what this host has of networks that all hosts share, whether these still exist or not."""
+        drivers = {shared.network.driver for each in self._view.network_ids() if (shared := self._view.network(each))}
+        for network in self._records.networks():
+            if network.vni or network.driver in drivers:
+                yield f"{NETWORKS}{network.id}"
+                yield from (f"{ENDPOINTS}{endpoint.id}" for endpoint in self._records.endpoints_of(network.id))
+
+    def _concerned(self, keys: Iterable[str]) -> set[str]:
+        """Return the objects that have to be looked at when these keys change."""
+        found: set[str] = set()
+        for key in keys:
+            if key.startswith(NETWORKS):
+                found.add(key)
+            elif key.startswith(ENDPOINTS):
+                found.add(f"{ENDPOINTS}{key.rpartition('/')[2]}")
+            elif key.startswith(ATTACHED):
+                found.add(f"{ENDPOINTS}{attachment_key(key).endpoint_id}")
+            elif key.startswith(HOLDERS):
+                found.add(f"{ENDPOINTS}{key.removeprefix(HOLDERS)}")
+            elif key == f"{ALIVE}{self._membership.name}":
+                self._membership.check()
+            elif key.startswith((ALIVE, HOSTS)):
+                found.update(self._of_host(key.partition("/")[2]))
+        return found
+
+    def _of_host(self, host: str) -> Iterator[str]:
+        for held in self._view.attachments_of_host(host):
+            yield f"{ENDPOINTS}{held.key.endpoint_id}"
+        for endpoint_id in self._view.endpoint_ids():
+            shared = self._view.endpoint(endpoint_id)
+            if shared and shared.host == host and shared.number:
+                yield f"{ENDPOINTS}{endpoint_id}"
+
+    async def _claim_again(self) -> None:
+        self._queue.add(self._of_host(self._membership.name))
+        self._queue.add(self._local())
+
+    def _local(self) -> Iterator[str]:
+        for attachment in self._records.attachments():
+            if self._view.endpoint(attachment.endpoint_id):
+                yield f"{ENDPOINTS}{attachment.endpoint_id}"
+
+    async def _audit(self) -> None:
+        while True:
+            await asyncio.sleep(AUDIT)
+            await self._claim_again()
+
+    async def _work(self, key: str) -> None:
+        kind, _, name = key.partition("/")
+        if kind == "network":
+            made = await self._networks.sync(name)
+            await self._attachments.sync_network(name)
+            if made:
+                self._queue.add(f"{ENDPOINTS}{each}" for each in self._view.endpoint_ids(name))
+            return
+        endpoint = await self._endpoints.sync(name)
+        await self._attachments.sync(name, endpoint)
+        shared = self._view.endpoint(name)
+        network = self._records.network(shared.endpoint.network_id) if shared else None
+        if endpoint is None and network and network.phase is Phase.REMOVING:
+            self._queue.add([f"{NETWORKS}{network.id}"])

@@ -1,0 +1,33 @@
+"""What the records ask of the part that writes to a store of several hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from sandnet.core.state.events import Transition
+from sandnet.errors import Error, Kind
+
+CLAIMED_ELSEWHERE: Final = "claimed_elsewhere"
+"""Error code: another host has just claimed what was chosen here; another choice may do."""
+CHOICES: Final = 16
+"""How often something else is chosen after that."""
+
+
+class SharedWriter(Protocol):
+    """The writer of what several hosts share."""
+
+    async def write(self, transitions: Sequence[Transition]) -> None:
+        """Write what the hosts share of a commit, before it is written to this host's store.
+
+        Raises:
+            Error: another host was first, or the shared store is away; nothing is written.
+        """
+        ...
+
+
+def joined_elsewhere(endpoint: str, container_id: str, host: str) -> Error:
+    """Return the refusal of a join to an endpoint that a container of another host has joined."""
+    message = f"a container has already joined endpoint {endpoint}: {container_id} on host {host}"
+    hint = "detach it there first, create another endpoint, or attach yours as one more backend (service attach)"
+    return Error(Kind.INVALID, message, hint, "already_joined")

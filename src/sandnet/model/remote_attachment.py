@@ -1,0 +1,31 @@
+"""Attachments on other hosts, as this host knows them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, IPv6Interface
+
+import msgspec
+
+from sandnet.model.address import Address
+
+
+class RemoteAttachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A container of another host that is attached to an endpoint of a network of all hosts."""
+
+    host: str
+    """Name of that host."""
+    host_address: Address | None
+    """Its underlay address; ``None``: it has none, and cannot be reached."""
+    network_id: str
+    endpoint_id: str
+    container_id: str
+    host_name: str = ""
+    domain_name: str = ""
+    mac: str = ""
+    address: IPv4Interface | None = None
+    address_ipv6: IPv6Interface | None = None
+    holder: bool = False
+    """Whether it answers for the endpoint's address."""
+    weight: int = 1
+    drained: bool = False
+    healthy: bool = True

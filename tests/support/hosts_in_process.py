@@ -1,0 +1,145 @@
+"""Several hosts in one process: a controller each, over in-memory kernels, and one shared store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final, Literal
+
+from msgspec.structs import replace
+
+from sandnet import composition
+from sandnet.composition import assemble
+from sandnet.config import Config
+from sandnet.core.cluster.shared_values import ALIVE, Alive, decode
+from sandnet.core.controller import Controller
+from sandnet.drivers.base import Peer
+from sandnet.drivers.bridge.driver import BridgeDriver
+from sandnet.firewall.base import Fault
+from sandnet.kernel.fake.kernel import FakeKernel
+from sandnet.kernel.workers import Workers
+from sandnet.model import EndpointSpec, JoinSpec, Network, NetworkOptions, NetworkSpec
+from sandnet.stores.memory import MemoryStore
+from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore
+
+DRIVER: Final = "overlay"
+
+
+class PeersDriver(BridgeDriver):
+    """A bridge driver that records its peers."""
+
+    name = DRIVER
+    scope: Literal["local", "global"] = "global"
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.peers: dict[str, dict[str, Peer]] = {}
+
+    async def plan(self, net: Network, others: Sequence[Network]) -> Network:
+        taken = {each.vni for each in others}
+        vni = next(number for number in count(4096) if number not in taken)
+        return replace(await super().plan(net, others), vni=vni)
+
+    async def set_peers(self, net: Network, peers: Sequence[Peer]) -> list[Fault]:
+        self.peers[net.id] = {peer.mac: peer for peer in peers}
+        return []
+
+    async def change_peers(self, net: Network, put: Sequence[Peer], drop: Sequence[str]) -> None:
+        known = self.peers[net.id]
+        for mac in drop:
+            known.pop(mac, None)
+        known.update({peer.mac: peer for peer in put})
+
+
+@dataclass
+class HostInProcess:
+    """One of several hosts; its daemon can be killed and started again."""
+
+    name: str
+    config: Config
+    cluster: MemoryCluster
+    store: MemoryStore = field(default_factory=MemoryStore)
+    kernel: FakeKernel = field(default_factory=FakeKernel)
+    workers: Workers = field(default_factory=Workers)
+    shared: MemorySharedStore = field(init=False)
+    controller: Controller = field(init=False)
+
+    async def start(self, *, connected: bool = True) -> Controller:
+        """Start a daemon over what the stores and the kernel hold."""
+        self.shared = MemorySharedStore(self.cluster)
+        if not connected:
+            self.shared.cut_off()
+        drivers = composition.own_drivers
+        composition.own_drivers = lambda *parts: [*drivers(*parts), PeersDriver(*parts[1:], parts[0].pools)]
+        self.controller = assemble(self.config, self.store, self.kernel, self.workers, shared_store=self.shared)
+        composition.own_drivers = drivers
+        await self.controller.start()
+        return self.controller
+
+    def end_lease(self) -> None:
+        """Let the host's lease end."""
+        entry = self.cluster.contents.get(f"{ALIVE}{self.name}")
+        assert entry
+        self.cluster.expire(decode(entry.value, Alive).lease)
+
+    def lose_state(self) -> None:
+        """Lose all that the host keeps, as with a new disk after a power cut."""
+        self.store, self.kernel = MemoryStore(), FakeKernel()
+
+    async def stop(self) -> None:
+        """Stop the daemon; its lease lasts on."""
+        await self.controller.stop()
+        await self.shared.close()
+
+    async def network(self, name: str = "net", **options: object) -> str:
+        """Create a network of all hosts; return its id."""
+        spec = NetworkSpec(name=name, driver=DRIVER, options=NetworkOptions(**options))  # type: ignore[arg-type]
+        return (await self.controller.networks.create(spec)).id
+
+    async def endpoint(self, name: str, network: str = "net", **requests: object) -> str:
+        """Create an endpoint; return its id."""
+        spec = EndpointSpec(name=name, **requests)  # type: ignore[arg-type]
+        return (await self.controller.endpoints.create(network, spec)).id
+
+    async def join(self, container: str, endpoint: str, network: str = "net", *, many: bool = False) -> None:
+        """Join a container to an endpoint."""
+        await self.controller.sandboxes.join(network, endpoint, JoinSpec(container_id=container), many=many)
+
+    async def leave(self, container: str, endpoint: str, network: str = "net") -> None:
+        """Remove a container from an endpoint."""
+        await self.controller.sandboxes.leave(network, endpoint, container)
+
+    async def in_line(self) -> None:
+        """Wait until the host is in line with the shared store."""
+        follower = self.controller._follower
+        assert follower
+        await follower._reached(self.cluster.contents.revision)
+
+    def names(self, network: str = "net") -> list[str]:
+        """Return the names of the endpoints of a network, as this host sees them."""
+        return sorted(each.name for each in self.controller.endpoints.list(self.controller.networks.find(network)))
+
+    def elsewhere(self, endpoint_id: str) -> list[tuple[str, str]]:
+        """Return host and container of the attachments on other hosts."""
+        found = self.controller._context.records.remote.of_endpoint(endpoint_id)
+        return sorted((each.host, each.container_id) for each in found)
+
+
+@asynccontextmanager
+async def several_hosts(tmp_path: object, number: int = 2) -> AsyncIterator[list[HostInProcess]]:
+    """Yield started hosts with the names ``h1``, ``h2`` and so on."""
+    cluster, hosts = MemoryCluster(), []
+    for index in range(1, number + 1):
+        directory = f"{tmp_path}/h{index}"
+        config = Config(host_name=f"h{index}", state_dir=f"{directory}/state", run_dir=f"{directory}/run", dns=False)
+        hosts.append(HostInProcess(f"h{index}", config, cluster))
+    try:
+        for host in hosts:
+            await host.start()
+        yield hosts
+    finally:
+        for host in hosts:
+            await host.stop()
+            host.workers.close()

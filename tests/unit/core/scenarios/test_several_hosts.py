@@ -1,0 +1,247 @@
+"""What several hosts promise each other: names are unique, an endpoint is on one host, and dead hosts do not count."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+
+import pytest
+
+from sandnet.core.replication import follower
+from sandnet.errors import Error, Kind
+from sandnet.stores.memory_shared import WriteFault
+from tests.support.conditions import until
+from tests.support.hosts_in_process import HostInProcess, several_hosts
+
+Hosts = list[HostInProcess]
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
+    async with several_hosts(tmp_path) as hosts:
+        yield hosts
+
+
+async def test_network_is_seen_and_deleted_on_every_host(hosts: Hosts) -> None:
+    one, two = hosts
+    network = await one.network()
+    await two.in_line()
+    assert two.controller.networks.find("net").id == network
+    await two.controller.removal.network("net")
+    await one.in_line()
+    assert not one.controller.networks.list(name="net")
+
+
+async def test_endpoint_of_one_host_has_its_name_everywhere(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    await one.endpoint("web")
+    await two.in_line()
+    assert two.names() == ["web"]
+    with pytest.raises(Error) as refused:
+        await two.endpoint("web")
+    assert refused.value.kind is Kind.NAME_TAKEN
+
+
+async def test_two_hosts_never_choose_the_same_address(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    await two.in_line()
+    for number in range(5):
+        await one.endpoint(f"a{number}")
+        await two.endpoint(f"b{number}")
+    await one.in_line()
+    await two.in_line()
+    endpoints = one.controller.endpoints.list(one.controller.networks.find("net"))
+    assert len({each.address for each in endpoints}) == len(endpoints) == 10
+
+
+async def test_join_is_refused_while_another_host_has_the_endpoint(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("web")
+    await two.in_line()
+    await one.join("c1", "web")
+    await two.in_line()
+    assert two.elsewhere(endpoint) == [("h1", "c1")]
+    with pytest.raises(Error, match="c1 on host h1"):
+        await two.join("c2", "web")
+    await one.leave("c1", "web")
+    await two.join("c2", "web")
+    await one.in_line()
+    assert one.elsewhere(endpoint) == [("h2", "c2")]
+
+
+async def outcomes(*attempts: Awaitable[object]) -> list[str]:
+    """Return ``ok`` or the code of the error for each attempt, all made at once."""
+    results = await asyncio.gather(*attempts, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, Error):
+            raise result
+    return sorted(result.code if isinstance(result, Error) else "ok" for result in results)
+
+
+async def test_one_of_two_networks_of_one_name_is_created(hosts: Hosts) -> None:
+    assert await outcomes(*(host.network() for host in hosts)) == ["name_taken", "ok"]
+    await until(lambda: all(host.controller.networks.list(name="net") for host in hosts))
+    assert len({host.controller.networks.find("net").id for host in hosts}) == 1
+
+
+async def test_networks_of_one_instant_get_different_subnets(hosts: Hosts) -> None:
+    one, two = hosts
+    assert await outcomes(one.network("red"), two.network("blue")) == ["ok", "ok"]
+    await one.in_line()
+    nets = [one.controller.networks.find(name) for name in ("red", "blue")]
+    assert len({net.vni for net in nets}) == len({net.ipv4 for net in nets}) == 2
+
+
+async def test_endpoints_of_one_instant_get_different_addresses(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    await two.in_line()
+    attempts = [host.endpoint(f"{host.name}-{n}") for host in hosts for n in range(5)]
+    assert await outcomes(*attempts) == ["ok"] * 10
+    await one.in_line()
+    endpoints = one.controller.endpoints.list(one.controller.networks.find("net"))
+    assert len({each.address for each in endpoints}) == len(endpoints) == 10
+
+
+async def test_one_of_two_joins_of_one_instant_is_refused(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("web")
+    await two.in_line()
+    assert await outcomes(one.join("c1", "web"), two.join("c2", "web")) == ["already_joined", "ok"]
+    await one.in_line()
+    await two.in_line()
+    assert len([*one.elsewhere(endpoint), *two.elsewhere(endpoint)]) == 1
+
+
+async def test_attachments_of_a_host_end_with_its_lease(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("web")
+    await one.join("c1", "web")
+    await two.in_line()
+    one.shared.cut_off()
+    one.end_lease()
+    await two.in_line()
+    assert two.elsewhere(endpoint) == []
+    await two.join("c2", "web")
+    one.shared.reconnect()
+    await until(lambda: not one.controller.sandboxes.list())
+    assert one.elsewhere(endpoint) == [("h2", "c2")]
+
+
+async def test_host_that_comes_back_claims_its_attachments_again(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("web")
+    await one.join("c1", "web")
+    one.shared.cut_off()
+    one.end_lease()
+    await two.in_line()
+    assert two.elsewhere(endpoint) == []
+    one.shared.reconnect()
+    await until(lambda: two.elsewhere(endpoint) == [("h1", "c1")])
+    assert [each.container_id for each in one.controller.sandboxes.list()] == ["c1"]
+
+
+async def test_name_of_an_owned_endpoint_is_free_with_the_lease(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("job", owner="cni/x/eth0")
+    address = one.controller.endpoints.get(endpoint).address
+    await one.join("c1", "job")
+    await two.in_line()
+    await one.stop()
+    one.end_lease()
+    await two.in_line()
+    assert two.names() == []
+    again = await two.endpoint("job", address=address.ip if address else None)
+    await one.start()
+    net = one.controller.networks.find("net")
+    await until(lambda: [each.id for each in one.controller.endpoints.list(net)] == [again])
+    assert not one.controller.sandboxes.list()
+
+
+async def test_restarted_daemon_keeps_its_attachments(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("web")
+    await one.join("c1", "web")
+    await one.stop()
+    await two.in_line()
+    assert two.elsewhere(endpoint) == [("h1", "c1")]
+    await one.start()
+    await one.in_line()
+    await two.in_line()
+    assert two.elsewhere(endpoint) == [("h1", "c1")]
+    assert [each.container_id for each in one.controller.sandboxes.list()] == ["c1"]
+
+
+async def test_host_that_lost_its_state_releases_what_it_had(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("web")
+    await one.join("c1", "web")
+    await one.stop()
+    one.lose_state()
+    await one.start()
+    await until(lambda: not two.elsewhere(endpoint))
+    assert one.names() == ["web"]
+    await two.join("c2", "web")
+
+
+async def test_reads_go_on_while_the_shared_store_is_away(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    await one.endpoint("web")
+    await one.join("c1", "web")
+    await two.in_line()
+    for host in hosts:
+        host.shared.cut_off()
+    assert await outcomes(one.endpoint("more"), two.network("other"), one.join("c2", "web")) == [
+        "already_joined",
+        "store_unavailable",
+        "store_unavailable",
+    ]
+    assert two.names() == ["web"]
+    await one.leave("c1", "web")
+    for host in hosts:
+        host.shared.reconnect()
+    await one.controller._follower._claim_again()  # type: ignore[union-attr] # the audit, now
+    await until(lambda: not two.elsewhere(one.controller.endpoints.list(one.controller.networks.find("net"))[0].id))
+    await two.join("c2", "web")
+
+
+async def test_daemon_starts_with_its_copies_while_the_store_is_away(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "FIRST_ANSWER", 0.05)
+    one, two = hosts
+    await one.network()
+    await one.endpoint("web")
+    await two.in_line()
+    await two.stop()
+    await two.start(connected=False)
+    assert two.names() == ["web"]
+    delete = two.controller.removal.endpoint("net", "web")
+    assert await outcomes(two.endpoint("more"), delete) == ["store_unavailable"] * 2
+    two.shared.reconnect()
+    await until(lambda: two.controller._context.cluster.membership.joined)  # type: ignore[union-attr]
+    await two.endpoint("more")
+
+
+@pytest.mark.parametrize("fault", list(WriteFault))
+async def test_creation_without_an_answer_is_wholly_there_or_not(hosts: Hosts, fault: WriteFault) -> None:
+    one, two = hosts
+    await one.network()
+    one.shared.faults.append(fault)
+    (answer,) = await outcomes(one.endpoint("web"))
+    assert answer == ("ok" if fault is WriteFault.LOSE_ANSWER else "store_unavailable")
+    one.cluster.deliver()
+    await two.in_line()
+    await one.in_line()
+    assert one.names() == two.names() == (["web"] if answer == "ok" else [])
