@@ -31,6 +31,7 @@ PROGRAMS: Mapping[str, str] = {
     "docker.io": "dockerd docker",
     "dpkg": "dpkg dpkg-deb dpkg-query",
     "dpkg-dev": "dpkg-buildpackage",
+    "etcd-server": "etcd",
     "findutils": "find xargs",
     "git": "git",
     "grep": "grep",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 import pytest
 
 from sandnet.errors import Error, Kind
 from sandnet.stores.base import Changed, Delete, Entry, Put, Snapshot
+from sandnet.stores.etcd.etcd_store import EtcdStore
+from sandnet.stores.etcd.location import EtcdLocation
 from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore
 from sandnet.stores.shared import (
     MOST_BYTES,
@@ -36,14 +38,19 @@ class Hosts(NamedTuple):
     b: SharedStore
 
 
-@pytest.fixture(params=["memory"])
-async def hosts(request: pytest.FixtureRequest) -> AsyncIterator[Hosts]:
-    cluster = MemoryCluster()
-    made = Hosts(MemorySharedStore(cluster), MemorySharedStore(cluster))
+@pytest.fixture(params=["memory", "etcd"])
+async def hosts(request: pytest.FixtureRequest, etcd_location: Callable[[], EtcdLocation]) -> AsyncIterator[Hosts]:
+    if request.param == "memory":
+        cluster = MemoryCluster()
+        made = Hosts(MemorySharedStore(cluster), MemorySharedStore(cluster))
+    else:
+        location = etcd_location()
+        made = Hosts(EtcdStore(location, DEADLINE), EtcdStore(location, DEADLINE))
     yield made
     await made.a.close()
     await made.b.close()
-    cluster.close()
+    if request.param == "memory":
+        cluster.close()
 
 
 async def following(watch: AsyncIterator[Snapshot | Changed]) -> Snapshot | Changed:

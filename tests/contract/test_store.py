@@ -10,6 +10,8 @@ import pytest
 
 from sandnet.errors import Error, Kind
 from sandnet.stores.base import Changed, Conflict, Delete, Entry, Put, Snapshot, Store
+from sandnet.stores.etcd.etcd_store import EtcdStore
+from sandnet.stores.etcd.location import EtcdLocation
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.memory_shared import MemorySharedStore
 from sandnet.stores.sqlite.store import SqliteStore
@@ -18,24 +20,32 @@ BACKLOG = 8
 DEADLINE = 10.0
 
 
-async def make_memory(directory: Path) -> Store:
+async def make_memory(directory: Path, _: Callable[[], EtcdLocation]) -> Store:
     return MemoryStore(backlog=BACKLOG)
 
 
-async def make_sqlite(directory: Path) -> Store:
+async def make_sqlite(directory: Path, _: Callable[[], EtcdLocation]) -> Store:
     store = SqliteStore(directory / "state" / "sandnet.db", backlog=BACKLOG)
     await store.open()
     return store
 
 
-async def make_memory_shared(directory: Path) -> Store:
+async def make_memory_shared(directory: Path, _: Callable[[], EtcdLocation]) -> Store:
     return MemorySharedStore(backlog=BACKLOG)
 
 
-@pytest.fixture(params=[make_memory, make_sqlite, make_memory_shared], ids=["memory", "sqlite", "shared memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    make: Callable[[Path], Awaitable[Store]] = request.param
-    made = await make(tmp_path)
+async def make_etcd(directory: Path, location: Callable[[], EtcdLocation]) -> Store:
+    return EtcdStore(location(), deadline=DEADLINE, backlog=BACKLOG)
+
+
+@pytest.fixture(
+    params=[make_memory, make_sqlite, make_memory_shared, make_etcd], ids=["memory", "sqlite", "shared memory", "etcd"]
+)
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, etcd_location: Callable[[], EtcdLocation]
+) -> AsyncIterator[Store]:
+    make: Callable[[Path, Callable[[], EtcdLocation]], Awaitable[Store]] = request.param
+    made = await make(tmp_path, etcd_location)
     yield made
     await made.close()
 
@@ -219,10 +229,12 @@ async def test_commits_during_watch_start_are_reported_exactly_once(
 async def test_slow_watcher_gets_a_fresh_snapshot_and_later_changes(
     store: Store,
 ) -> None:
-    watch = store.watch("")
+    watch, other = store.watch(""), store.watch("")
     await following(watch)
+    await following(other)
     for n in range(BACKLOG + 1):
         last = await store.commit(Put("a", b"%d" % n))
+        assert (await following(other)).revision == last
 
     assert await following(watch) == Snapshot((Entry("a", b"%d" % BACKLOG, last),), last)
 

@@ -1,0 +1,134 @@
+"""One member of the cluster: its connections, and whether a failed request can have been applied."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Final
+
+from sandnet.stores.etcd.member_connection import HttpAnswer, MemberConnection
+from sandnet.stores.etcd.tls_files import UNAUTHORIZED, TlsFiles
+
+MOST_CONNECTIONS: Final = 16
+"""Limit of requests at once; more wait."""
+CONNECT: Final = 0.5
+"""Seconds for a connection, with TLS. Nothing is lost by going on to the next member."""
+_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 2), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 3))
+"""A host that has vanished is noticed within five seconds, also by a watch."""
+
+
+class NotSent(Exception):  # noqa: N818 - the next member is asked
+    """The member was not reached: the request cannot have been applied.
+
+    Attributes:
+        code: of the error if no other member is reached either.
+    """
+
+    def __init__(self, message: str, code: str = "store_unavailable") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NoAnswer(Exception):  # noqa: N818 - what it means depends on the request
+    """The request was sent, and its answer did not arrive."""
+
+
+class Member:
+    """A member, by the address of its clients.
+
+    Args:
+        host: name or address.
+        port: of TCP.
+        tls: files of TLS; ``None``: in clear.
+    """
+
+    def __init__(self, host: str, port: int, tls: TlsFiles | None) -> None:
+        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._host, self._port, self._tls = host, port, tls
+        self._idle: list[MemberConnection] = []
+        self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
+
+    async def exchange(self, path: str, body: bytes, token: str, limit: float) -> HttpAnswer:
+        """Send a request and return the answer.
+
+        Args:
+            path: of the URL.
+            body: a JSON document.
+            token: of the user; empty: none.
+            limit: seconds for all.
+
+        Raises:
+            NotSent: it was certainly not applied.
+            NoAnswer: it may have been applied, or may be later.
+            Error: the TLS files cannot be used.
+        """
+        connection = None
+        try:
+            async with asyncio.timeout(limit), self._slots:
+                connection = await self._connection()
+                answer = await connection.exchange(self._request(path, body, token))
+        except TimeoutError:
+            failure = NoAnswer if connection else NotSent
+            raise failure(f"{self.name} did not answer within {limit:.3g} s") from None
+        except OSError as failure:
+            raise self._failure(connection, failure) from failure
+        if connection.is_usable:
+            self._idle.append(connection)
+        return answer
+
+    async def stream(self, path: str, body: bytes, token: str) -> MemberConnection:
+        """Send a request whose answer is a stream, and return the connection, which the caller must close.
+
+        Raises:
+            NotSent: the member was not reached.
+            Error: the TLS files cannot be used.
+        """
+        try:
+            connection = await self._connect()
+            connection.open_stream(self._request(path, body, token))
+        except OSError as failure:
+            raise self._failure(None, failure) from failure
+        return connection
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _connection(self) -> MemberConnection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable:
+                return connection
+        return await self._connect()
+
+    async def _connect(self) -> MemberConnection:
+        context = await self._tls.context() if self._tls else None
+        async with asyncio.timeout(CONNECT):
+            loop = asyncio.get_running_loop()
+            name = self._host if context else None
+            transport, connection = await loop.create_connection(
+                MemberConnection, self._host, self._port, ssl=context, server_hostname=name
+            )
+        opened = transport.get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            opened.setsockopt(socket.IPPROTO_TCP, option, value)
+        return connection
+
+    def _request(self, path: str, body: bytes, token: str) -> bytes:
+        lines = [f"POST {path} HTTP/1.1", f"Host: {self.name}", "Content-Type: application/json"]
+        lines += ["Grpc-Metadata-hasleader: true", f"Content-Length: {len(body)}"]
+        if token:
+            lines.append(f"Authorization: {token}")
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+    def _failure(self, connection: MemberConnection | None, failure: OSError) -> NotSent | NoAnswer:
+        """Return what a failure means. A member that refuses our certificate has read no request: TLS 1.3 reports it
+        after the request was sent.
+        """
+        reason = f"{self.name}: {failure.strerror or failure}"
+        if isinstance(failure, ssl.SSLError) and not (connection and connection.has_received):
+            return NotSent(reason, UNAUTHORIZED)
+        return NoAnswer(reason) if connection else NotSent(reason)
