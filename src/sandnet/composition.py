@@ -294,8 +294,19 @@ def store_file(config: Config) -> Path | None:
     """
     if config.store == "memory:":
         return None
-    if config.store == EMBEDDED:
+    if config.store == EMBEDDED or config.shared_store:
         return Path(config.state_dir, "sandnet.db")
     if config.store.startswith("sqlite:///"):
         return Path(config.store.removeprefix("sqlite://"))
-    raise invalid(f"unknown store {config.store!r}", "use sqlite, sqlite:///path or memory:", "unknown_store")
+    hint = "use sqlite, sqlite:///path, memory: or etcd://HOST:PORT/PREFIX"
+    raise invalid(f"unknown store {config.store!r}", hint, "unknown_store")
+
+
+def open_shared_store(config: Config) -> SharedStore | None:
+    """Return the store that several hosts share, not connected yet; ``None``: the configuration names none."""
+    location = config.shared_store
+    if location is None:
+        return None
+    from sandnet.stores.etcd.etcd_store import EtcdStore  # what few hosts need costs the others no memory
+
+    return EtcdStore(location)

@@ -15,6 +15,7 @@ from sandnet.errors import Error, invalid
 from sandnet.ipam.pools import DEFAULT_POOLS
 from sandnet.model.address import decode_hook
 from sandnet.model.network import MAX_FLOWS, MOST_FLOWS
+from sandnet.stores.etcd.location import Credentials, EtcdLocation, names_etcd, parse
 
 DEFAULT_SOCKET = "unix:///run/sandnet/sandnet.sock"
 EMBEDDED = "sqlite"
@@ -52,7 +53,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sandbox_dir: str = "/var/run/docker/netns"
     """Where namespaces are pinned."""
     store: str = EMBEDDED
-    """``sqlite`` (the embedded store), ``sqlite:///path`` or ``memory:`` (forgets everything)."""
+    """``sqlite`` (the embedded store), ``sqlite:///path`` or ``memory:`` (forgets everything). Beside it, several hosts
+    may share a store: ``etcd://HOST:PORT,HOST:PORT/PREFIX``, or ``etcds://`` over TLS."""
+    store_ca: str = ""
+    """PEM file with the CAs of the certificates of etcd's members; empty: those that the machine trusts."""
+    store_cert: str = ""
+    """PEM file with this host's certificate for etcd."""
+    store_key: str = ""
+    """PEM file with its key, without password."""
+    store_user: str = ""
+    """User of etcd."""
+    store_password_file: str = ""
+    """File whose first line is the user's password."""
     host_name: str = ""
     """Name of this host among those that share a store, unique there; empty: the machine's host name."""
     take_over: bool = False
@@ -88,6 +100,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         releases used the state directory.
         """
         return f"{self.run_dir}/sandboxes", f"{self.state_dir}/sandboxes"
+
+    @property
+    def shared_store(self) -> EtcdLocation | None:
+        """The store that several hosts share; ``None``: there is none.
+
+        Raises:
+            Error: ``INVALID``: it is malformed; :func:`load` has checked it.
+        """
+        credentials = Credentials(
+            self.store_ca, self.store_cert, self.store_key, self.store_user, self.store_password_file
+        )
+        if names_etcd(self.store):
+            return parse(self.store, credentials)
+        if any(credentials):
+            raise invalid("store_ca, store_cert, store_key and store_user are for a store on etcd", "set store")
+        return None
 
 
 def load(path: str | None, overrides: Mapping[str, object]) -> Config:
@@ -151,6 +179,7 @@ def _check(config: Config) -> None:
     for name in ("state_dir", "run_dir", "sandbox_dir"):
         if not getattr(config, name).startswith("/"):
             raise invalid(f"{name} must be an absolute path", code="invalid_configuration")
+    _ = config.shared_store
     if config.dns_host_listen:
         _check_listen(config.dns_host_listen)
     if not 0 <= config.max_flows <= MOST_FLOWS:
