@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from sandnet.errors import Error
 from sandnet.stores.base import Change, Changed, Entry, Repaired, Snapshot
 from sandnet.stores.etcd import gateway
-from sandnet.stores.etcd.cluster import Cluster, Effect, StatusRefused
+from sandnet.stores.etcd.etcd_client import Effect, EtcdClient, StatusRefused
 from sandnet.stores.etcd.feed import Feed
 from sandnet.stores.etcd.gateway import LeaseAnswer, RangeAnswer, TxnAnswer
 from sandnet.stores.etcd.location import EtcdLocation
@@ -50,15 +50,15 @@ class EtcdStore:
     def __init__(self, location: EtcdLocation, deadline: float = DEADLINE, backlog: int = BACKLOG) -> None:
         self._prefix = location.prefix.encode()
         self._watchers = Watchers(backlog)
-        self._cluster = Cluster(location, deadline, self._restored)
-        self._feed = Feed(self._cluster, self._prefix, self._watchers)
+        self._client = EtcdClient(location, deadline, self._restored)
+        self._feed = Feed(self._client, self._prefix, self._watchers)
         self._writes: set[asyncio.Task[int]] = set()
         self._closed = False
 
     @property
     def last_contact(self) -> float:
         """See ``SharedStore.last_contact``."""
-        return self._cluster.last_contact
+        return self._client.last_contact
 
     async def get(self, key: str) -> Entry | None:
         """See ``Store.get``."""
@@ -141,14 +141,14 @@ class EtcdStore:
         self._check_open()
         body = gateway.lease_request(lease)
         try:
-            await self._cluster.query(gateway.REVOKE, body, LeaseAnswer, Effect.REPEATABLE, deadline)
+            await self._client.query(gateway.REVOKE, body, LeaseAnswer, Effect.REPEATABLE, deadline)
         except StatusRefused as refused:
             if refused.meaning is not Meaning.LEASE_ENDED:
                 raise refused.error from None
 
     def problems(self) -> Sequence[str]:
         """See ``Store.problems``: why the last request failed, and why nothing is watched."""
-        return [problem for problem in (self._cluster.problem, self._feed.problem) if problem]
+        return [problem for problem in (self._client.problem, self._feed.problem) if problem]
 
     async def verify(self) -> Sequence[Repaired]:
         """See ``Store.verify``: the cluster takes care of its own data."""
@@ -161,7 +161,7 @@ class EtcdStore:
             await asyncio.wait(self._writes)
         self._watchers.close()
         await self._feed.close()
-        self._cluster.close()
+        self._client.close()
 
     async def _transact(
         self,
@@ -173,7 +173,7 @@ class EtcdStore:
     ) -> int:
         body = gateway.transaction_request(self._prefix, changes, conditions, leases)
         try:
-            answer = await self._cluster.query(gateway.TXN, body, TxnAnswer, effect, deadline)
+            answer = await self._client.query(gateway.TXN, body, TxnAnswer, effect, deadline)
         except StatusRefused as refused:
             if refused.meaning is not Meaning.LEASE_ENDED:
                 raise refused.error from None
@@ -202,7 +202,7 @@ class EtcdStore:
         more = True
         while more:
             body = gateway.range_request(start, end, PAGE, revision)
-            answer = await self._cluster.query(gateway.RANGE, body, RangeAnswer, deadline=deadline)
+            answer = await self._client.query(gateway.RANGE, body, RangeAnswer, deadline=deadline)
             revision = revision or answer.header.revision
             entries += gateway.entries(answer, self._prefix)
             more = answer.more and bool(answer.kvs)
@@ -224,7 +224,7 @@ class EtcdStore:
         self, path: str, body: bytes, kind: type[T], effect: Effect = Effect.NONE, deadline: float | None = None
     ) -> T:
         try:
-            return await self._cluster.query(path, body, kind, effect, deadline)
+            return await self._client.query(path, body, kind, effect, deadline)
         except StatusRefused as refused:
             raise refused.error from None
 

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 from sandnet.errors import Error
 from sandnet.escaping import printable
 from sandnet.stores.etcd import gateway
-from sandnet.stores.etcd.cluster import Cluster
+from sandnet.stores.etcd.etcd_client import EtcdClient
 from sandnet.stores.etcd.gateway import RangeAnswer, StreamAnswer, WatchAnswer, decoded
 from sandnet.stores.etcd.member import Member
 from sandnet.stores.etcd.member_connection import MemberConnection
@@ -38,7 +38,7 @@ class Feed:
     """One watch of etcd after the other: when one ends, for whatever reason, the watchers begin with a snapshot again.
 
     Args:
-        cluster: what is watched.
+        client: of the cluster.
         prefix: of the keys.
         watchers: get the changes.
 
@@ -46,9 +46,9 @@ class Feed:
         problem: why nothing is watched now, as text; empty: something is, or nothing is to be.
     """
 
-    def __init__(self, cluster: Cluster, prefix: bytes, watchers: Watchers) -> None:
+    def __init__(self, client: EtcdClient, prefix: bytes, watchers: Watchers) -> None:
         self.problem = ""
-        self._cluster, self._prefix, self._watchers = cluster, prefix, watchers
+        self._client, self._prefix, self._watchers = client, prefix, watchers
         self._task: asyncio.Task[None] | None = None
         self._connection: MemberConnection | None = None
         self._running = asyncio.Event()
@@ -74,14 +74,14 @@ class Feed:
     async def _run(self) -> None:
         failures = 0
         while True:
-            member, started = self._cluster.member, time.monotonic()
+            member, started = self._client.member, time.monotonic()
             try:
                 await self._follow(member)
             except _Ended as reason:
                 self.problem = f"the watch of the shared store was ended by {member.name}: {reason}"
             except (Error, OSError, TimeoutError, ValueError) as failure:
                 self.problem = f"{member.name} is not watched: {failure}"
-                self._cluster.move_on(member)
+                self._client.move_on(member)
             self._running.clear()
             self._watchers.lose()
             failures = 0 if time.monotonic() - started > STABLE else failures + 1
@@ -97,7 +97,7 @@ class Feed:
         revision = await self._probe(member)
         body = gateway.watch_request(self._prefix, revision + 1)
         async with asyncio.timeout(CREATION):
-            self._connection = await self._cluster.open_stream(member, gateway.WATCH, body)
+            self._connection = await self._client.open_stream(member, gateway.WATCH, body)
         try:
             async with asyncio.timeout(CREATION):
                 self._receive(await self._connection.line(), member)
@@ -124,7 +124,7 @@ class Feed:
         Raises:
             _Ended: the watch has ended.
         """
-        self._cluster.last_contact = time.monotonic()
+        self._client.last_contact = time.monotonic()
         message = decoded(line, StreamAnswer)
         if status := message.status:
             raise error_of(status, member.name)
@@ -140,7 +140,7 @@ class Feed:
         body = gateway.range_request(self._prefix, limit=1)
         for attempt in range(1, attempts + 1):
             try:
-                answer = await self._cluster.query_member(member, gateway.RANGE, body, RangeAnswer, PROBE_DEADLINE)
+                answer = await self._client.query_member(member, gateway.RANGE, body, RangeAnswer, PROBE_DEADLINE)
             except Error:
                 if attempt == attempts:
                     raise

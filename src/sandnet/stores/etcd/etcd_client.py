@@ -53,7 +53,7 @@ class _Declined(Exception):  # noqa: N818 - the next member is asked
         self.error, self.is_unclear = error, is_unclear
 
 
-class Cluster:
+class EtcdClient:
     """The members, of which one is asked until it fails.
 
     Args:
