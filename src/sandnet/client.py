@@ -16,6 +16,7 @@ import msgspec
 from sandnet.errors import Error, Kind
 from sandnet.http_exchange import Answer, request
 from sandnet.transport import Location, Tls, unreachable
+from sandnet.wire.bandwidth import EndpointChange
 from sandnet.wire.daemon_version import Version
 from sandnet.wire.explain import Explanation
 from sandnet.wire.libnetwork import (
@@ -134,6 +135,10 @@ class Client:
     def publish(self, spec: ServicePublish) -> str:
         """Publish a service, and return its id."""
         return decode(self._request("POST", "/services", spec), str)
+
+    def change_service(self, service: str, change: EndpointChange) -> None:
+        """Change the limits of a service's traffic, also while containers use it."""
+        self._request("PATCH", path("services", service), change)
 
     def unpublish(self, service: str, *, force: bool = False) -> None:
         """Unpublish a service without running backends; with ``force``, detach its backends first."""

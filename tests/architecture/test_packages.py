@@ -36,7 +36,7 @@ PROGRAMS: Mapping[str, str] = {
     "git": "git",
     "grep": "grep",
     "iperf3": "iperf3",
-    "iproute2": "bridge ip ss",
+    "iproute2": "bridge ip ss tc",
     "iptables": "iptables",
     "iputils-ping": "ping",
     "libc-bin": "getent",

@@ -11,7 +11,18 @@ import pytest
 from sandnet.errors import Error, Kind
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
 from sandnet.kernel.observation import ProcessHandle
-from sandnet.kernel.types import Bridge, DefaultRoute, Elements, ElementSet, NamespaceState, PreparedSandbox, Veth
+from sandnet.kernel.types import (
+    NO_LIMITS,
+    Bridge,
+    DefaultRoute,
+    Elements,
+    ElementSet,
+    NamespaceState,
+    PortLimits,
+    PreparedSandbox,
+    Rate,
+    Veth,
+)
 from sandnet.model.link_names import bridge_mac
 from sandnet.model.tap import TapOptions
 from tests.support.kernel_cases import SANDBOXES, KernelCase
@@ -74,6 +85,50 @@ def test_a_tap_needs_a_bridge_and_a_free_name(case: KernelCase) -> None:
     case.add_link("snv0")
     with refused(Kind.CONFLICT):
         case.kernel.links.plug_tap(tap)
+
+
+# Limits of traffic.
+
+SLOW, FAST = Rate(125_000, 4000), Rate(1_250_000_000, 40_000_000)
+
+
+@pytest.mark.parametrize("limits", [PortLimits(SLOW), PortLimits(None, SLOW), PortLimits(FAST, SLOW)])
+def test_limits_of_a_port_are_set_changed_and_lifted(case: KernelCase, limits: PortLimits) -> None:
+    plugged(case)
+    for wanted in (limits, PortLimits(SLOW, FAST), limits, limits):
+        case.kernel.limits.ensure("snv0", wanted)
+        assert case.kernel.limits.list() == {"snv0": wanted}
+    for _ in range(2):
+        case.kernel.limits.ensure("snv0", NO_LIMITS)
+        assert case.kernel.limits.list() == {}
+    assert "sni0" not in {link.name for link in case.kernel.links.list()}
+
+
+@pytest.mark.parametrize("end", ["retire", "delete"])
+def test_limits_end_with_the_port(case: KernelCase, end: str) -> None:
+    plugged(case)
+    case.kernel.limits.ensure("snv0", PortLimits(SLOW, SLOW))
+    if end == "delete":
+        case.kernel.links.delete(["snv0"])
+    else:
+        case.kernel.links.retire(["snv0"])
+        case.kernel.links.reap()
+    assert {link.name for link in case.kernel.links.list()} == {"lo", "snb0"}
+    assert case.kernel.limits.list() == {}
+
+
+def test_absent_port_cannot_be_limited(case: KernelCase) -> None:
+    with refused(Kind.NOT_FOUND):
+        case.kernel.limits.ensure("snv0", PortLimits(SLOW))
+
+
+def test_limits_without_their_device_are_not_listed(case: KernelCase) -> None:
+    plugged(case)
+    case.kernel.limits.ensure("snv0", PortLimits(SLOW, SLOW))
+    case.kernel.links.delete(["sni0"])
+    assert case.kernel.limits.list() == {"snv0": PortLimits(SLOW)}
+    case.kernel.limits.ensure("snv0", PortLimits(SLOW, SLOW))
+    assert case.kernel.limits.list() == {"snv0": PortLimits(SLOW, SLOW)}
 
 
 def test_forgetting_absent_bridges_and_addresses_is_success(case: KernelCase) -> None:

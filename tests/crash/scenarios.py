@@ -241,6 +241,17 @@ def holder_leaves(daemon: CrashDaemon) -> Stage:
     return Stage(partial(daemon.api.delete, "/services/web/backend/c1"), back, ports=HELD, back_is_one=False)
 
 
+@interrupts("PATCH /services/{service}", "PATCH /networks/{network}/endpoints/{endpoint}")
+def limited(daemon: CrashDaemon) -> Stage:
+    """The limits of a container in use change, and are lifted in one direction."""
+    daemon.api.network("foo", **FOO)
+    daemon.api.endpoint("foo", "web", bandwidth={"egress_rate": 10_000_000})
+    daemon.api.join("foo", "web", "c1")
+    forth = partial(daemon.api.patch, "/services/web", bandwidth={"ingress_rate": 20_000_000})
+    back = partial(daemon.api.patch, "/networks/foo/endpoints/web", bandwidth={"egress_rate": 10_000_000})
+    return Stage(forth, back, twice=False)
+
+
 @interrupts("PATCH /services/{service}/backend/{container}")
 def drained(daemon: CrashDaemon) -> Stage:
     """A backend takes no more flows, and takes them again."""
@@ -275,7 +286,7 @@ def docker_connection(daemon: CrashDaemon) -> Stage:
 SETTINGS: tuple[Setting, ...] = (
     network, network_ipv6, network_named, network_adopted, network_changed, endpoint, endpoint_without_ports, service,
     join_made, join_path, join_pid, join_second, join_second_path, join_host, join_none, join_over_files, join_tap,
-    join_parents, second_backend, holder_leaves, drained, runtime_attachment, docker_connection,
+    join_parents, second_backend, holder_leaves, drained, limited, runtime_attachment, docker_connection,
 )  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def test_dns_of_the_runtime_is_returned_and_used(daemon: RunningDaemon) -> None:
 REFUSED = [
     ({"cniVersion": "0.2.0"}, 1),
     ({"cniVersion": "2.0.0"}, 1),
-    ({"runtimeConfig": {"bandwidth": {"ingressRate": 1000000, "ingressBurst": 1000}}}, 2),
+    ({"runtimeConfig": {"bandwidth": {"ingressRate": 1, "ingressBurst": 1000}}}, 7),
     ({"ipam": {"type": "host-local", "subnet": "10.88.1.0/24"}}, 2),
     ({"ipam": {"subnet": "10.88.1.0/24", "routes": [{"dst": "10.0.0.0/8"}]}}, 2),
     ({"ipam": {"ranges": [[{"subnet": "10.88.1.0/24", "rangeStart": "10.88.1.3", "rangeEnd": "10.88.1.99"}]]}}, 2),

@@ -20,6 +20,7 @@ from sandnet.api.subnet_options import check
 from sandnet.errors import Error, invalid
 from sandnet.model import Network, NetworkOptions
 from sandnet.model.address import encode_hook
+from sandnet.model.bandwidth import FIELDS as BANDWIDTH
 from sandnet.model.link_names import LINK_NAME
 from sandnet.model.ports import PROTOCOL_NAMES
 
@@ -116,6 +117,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "com.docker.network.host_ipv4": ("egress_ipv4", parsing.ipv4_of_host),
     "com.docker.network.host_ipv6": ("egress_ipv6", parsing.ipv6_of_host),
     "max_flows": ("max_flows", _number),
+    **{field: (field, _number) for field in BANDWIDTH},
     "firewall": ("firewall", _boolean),
     "bridge_name": ("bridge_name", _link_name),
     "create_bridge": ("create_bridge", _boolean),

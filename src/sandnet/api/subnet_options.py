@@ -8,6 +8,7 @@ from typing import Final
 from sandnet.errors import Error, invalid
 from sandnet.ipam.special_prefixes import unfit
 from sandnet.model import NetworkOptions
+from sandnet.model.bandwidth import FIELDS, Bandwidth, check_bandwidth
 from sandnet.model.network import MOST_FLOWS
 
 _MTU_MIN: Final = 68
@@ -33,6 +34,7 @@ def check(options: NetworkOptions) -> NetworkOptions:
     _check_reserved(options)
     _check_mtu(options)
     _check_egress(options)
+    check_bandwidth(Bandwidth(**{field: getattr(options, field) for field in FIELDS}), "options")
     if options.max_flows is not None and not 0 <= options.max_flows <= MOST_FLOWS:
         raise invalid(f"max_flows: {options.max_flows} is not between 0 and {MOST_FLOWS}", "0: no limit")
     if not options.firewall and options.host_access not in (None, True):

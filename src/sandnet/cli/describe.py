@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sandnet.cli.output import fields, short, table
+from sandnet.cli.rates import bandwidth_text
 from sandnet.library.port_arguments import PortArgument, protocol
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def endpoint_text(what: str, end: Endpoint | Service) -> str:
             ("Aliases", ", ".join(end.aliases or ())),
             ("Affinity", "client" if end.affinity == "client" else ""),
             ("Probe", _probe(end.probe) if end.probe else ""),
+            ("Bandwidth", bandwidth_text(end.bandwidth) if end.bandwidth else ""),
             ("Labels", ", ".join(f"{key}={value}" for key, value in (end.labels or {}).items())),
             ("Exposed ports", ", ".join(f"{port.port}/{protocol(port.proto)}" for port in end.exposed_ports or ())),
             ("Bound ports", _bound(end.port_mapping or ())),

@@ -26,7 +26,7 @@ COMMANDS_ELSEWHERE = {
     "service create": "sandnet service publish SERVICE",
     "service rm": "sandnet service unpublish SERVICE",
     "service ps": "sandnet service info SERVICE",
-    "service update": "sandnet service weight, sandnet service drain or sandnet service undrain",
+    "service update": "sandnet service weight, limit, drain or undrain",
     "sandbox rm": "sandnet service detach CONTAINER SERVICE: a sandbox goes with its last service",
     "sandbox create": "sandnet service attach CONTAINER SERVICE: a sandbox is made with its first service",
     "start": "sandnet daemon",

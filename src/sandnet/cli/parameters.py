@@ -97,7 +97,7 @@ def scalar(text: str) -> object:
     return value
 
 
-def _option(parse: Callable[[str], T]) -> Callable[[str], T]:
+def option_type(parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return a ``type=`` for click: an invalid value is a usage error with its reason."""
 
     def convert(text: str) -> T:
@@ -109,9 +109,9 @@ def _option(parse: Callable[[str], T]) -> Callable[[str], T]:
     return convert
 
 
-MAPPING = _option(parse_mapping)
-EXPOSED = _option(parse_exposed)
-PROBE = _option(parse_probe)
-REFERENCE = _option(parse_reference)
-PAIR = _option(parse_pair)
-HOST_ENTRY = _option(lambda text: parse_pair(text, ":"))
+MAPPING = option_type(parse_mapping)
+EXPOSED = option_type(parse_exposed)
+PROBE = option_type(parse_probe)
+REFERENCE = option_type(parse_reference)
+PAIR = option_type(parse_pair)
+HOST_ENTRY = option_type(lambda text: parse_pair(text, ":"))

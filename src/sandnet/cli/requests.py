@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from sandnet.cli import parameters
+from sandnet.cli.rates import bandwidth, rate_options
 from sandnet.cli.taps import requested_tap, tap_options
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ _JOIN = (
 
 def create_options(command: F) -> F:
     """Add the options for a new endpoint."""
-    return _with(command, _CREATE)
+    return _with(rate_options(command), _CREATE)
 
 
 def join_options(command: F) -> F:
@@ -165,6 +166,7 @@ def _created(values: Mapping[str, Any]) -> dict[str, Any]:
         "aliases": list(values.get("aliases", ())) or None,
         "affinity": values.get("affinity"),
         "probe": _probe(values.get("probe")),
+        "bandwidth": bandwidth(values),
         "watch_pid": values.get("watch_pid"),
     }
 

@@ -20,6 +20,7 @@ from sandnet.core.lifecycle.process_termination import end_processes
 from sandnet.core.lifecycle.runtime_attachments import RuntimeAttachments
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.lifecycle.services import Services
+from sandnet.core.lifecycle.updates.endpoint_update import EndpointUpdates
 from sandnet.core.lifecycle.updates.network_update import NetworkUpdates
 from sandnet.core.monitoring.health_checks import HealthChecks
 from sandnet.core.monitoring.process_watcher import ProcessWatcher
@@ -81,6 +82,7 @@ class Controller:
         self.endpoints = Endpoints(context, self.networks)
         self.sandboxes = Sandboxes(context, self.networks, self.endpoints)
         self.network_updates = _network_updates(context, self.networks, self.sandboxes)
+        self.endpoint_updates = _endpoint_updates(context, self.sandboxes)
         self.backends = Backends(context)
         self.removal = Deletion(context, self.networks, self.endpoints, self.sandboxes)
         lifecycle = (self.networks, self.endpoints, self.sandboxes, self.removal)
@@ -285,6 +287,10 @@ class Controller:
             await self.networks.create(NetworkSpec(name=name, driver=driver), predefined=True)
         except Error as failure:
             self._problems.append(f"network {name}: {failure}")
+
+
+def _endpoint_updates(context: Context, sandboxes: Sandboxes) -> EndpointUpdates:
+    return EndpointUpdates(context.records, context.operations, context.locks, context.drivers, sandboxes)
 
 
 def _network_updates(context: Context, networks: Networks, sandboxes: Sandboxes) -> NetworkUpdates:

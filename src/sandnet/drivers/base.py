@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sandnet.firewall.base import Fault, RunBetween, RunWith
-from sandnet.kernel.types import Link, NamespaceState, Port, Veth
+from sandnet.kernel.types import Link, NamespaceState, Port, PortLimits, Veth
 from sandnet.model import Address, Attachment, Endpoint, Network
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 from sandnet.model.supplied_link import SuppliedLink
@@ -148,6 +148,15 @@ class PortPublisher(Protocol):
 
     async def unpublish(self, net: Network, ep: Endpoint) -> None:
         """Withdraw the endpoint's ports; absent ones are success."""
+        ...
+
+
+@runtime_checkable
+class TrafficShaping(Protocol):
+    """A driver that can limit the traffic of an endpoint's ports."""
+
+    def port_limits(self, net: Network, ep: Endpoint) -> PortLimits:
+        """Return the limits of each port of an endpoint."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What the program needs from Linux, as ten small protocols.
+"""What the program needs from Linux, as eleven small protocols.
 
 Everything here is synchronous and idempotent ("ensure"): the same call again converges. It is called on worker threads
 only (see ``workers``). Failures are ``sandnet.errors.Error`` whose message names the object; an errno never leaves this
@@ -7,7 +7,7 @@ room. ``linux`` is the real implementation and ``fake`` an in-memory one that pa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from sandnet.kernel.namespace_protocols import Namespaces, SandboxPool, SuppliedLinks
@@ -20,6 +20,7 @@ from sandnet.kernel.types import (
     Elements,
     Link,
     Listing,
+    PortLimits,
     PreparedSandbox,
     RouteSource,
     TableStructure,
@@ -177,6 +178,22 @@ class Links(Protocol):
         ...
 
 
+class TrafficLimits(Protocol):
+    """Limits of the traffic of ports, in each direction. They end with the port."""
+
+    def ensure(self, port: str, limits: PortLimits) -> None:
+        """Give a port exactly these limits.
+
+        Raises:
+            Error: ``NOT_FOUND`` there is no such link; ``UNAVAILABLE`` the kernel has no such limits.
+        """
+        ...
+
+    def list(self) -> Mapping[str, PortLimits]:
+        """Return the limits of all ports that have any."""
+        ...
+
+
 class Firewall(Protocol):
     """nftables: written to, and read only to find out whether another program changed it."""
 
@@ -327,11 +344,16 @@ class Host(Protocol):
 
 
 class Kernel(Protocol):
-    """All ten protocols together, as the composition root passes them on."""
+    """All eleven protocols together, as the composition root passes them on."""
 
     @property
     def links(self) -> Links:
         """See :class:`Links`."""
+        ...
+
+    @property
+    def limits(self) -> TrafficLimits:
+        """See :class:`TrafficLimits`."""
         ...
 
     @property

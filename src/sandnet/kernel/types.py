@@ -55,6 +55,8 @@ class Link(NamedTuple):
     """The alias, which names the link's owner (``sandnet.model.link_alias``)."""
     snooping: bool = False
     """Whether it is a bridge with multicast snooping: it learns from its ports who listens to which multicast group."""
+    shaped: bool = False
+    """Whether what it sends is limited (its queueing discipline is ``tbf``)."""
 
 
 class Port(NamedTuple):
@@ -68,6 +70,27 @@ class Port(NamedTuple):
     isolated: bool
     hairpin: bool
     """The two options of a bridge port; false for a link that is none."""
+
+
+class Rate(NamedTuple):
+    """A limit of traffic in one direction, counted in bytes of layer 2."""
+
+    rate: int
+    """Bytes per second."""
+    burst: int
+    """Bytes that may pass at once after a pause: one frame at least."""
+
+
+class PortLimits(NamedTuple):
+    """The limits of a port: the host end of a pair, or a tap."""
+
+    ingress: Rate | None = None
+    """Of what is sent to the sandbox."""
+    egress: Rate | None = None
+    """Of what the sandbox sends."""
+
+
+NO_LIMITS: Final = PortLimits()
 
 
 class DefaultRouteState(NamedTuple):
@@ -128,6 +151,8 @@ class NamespaceState(NamedTuple):
     defaults: Sequence[DefaultRouteState]
     policy: Policy = Policy()
     """Only of a sandbox."""
+    limits: Mapping[str, PortLimits] = {}
+    """Only of the host: by port, those that have any."""
 
 
 class PinnedNamespace(NamedTuple):
@@ -184,7 +209,8 @@ class Changes(NamedTuple):
     deleted: frozenset[str]
     """Links of the host that were deleted."""
     reduced: frozenset[str]
-    """Links of the host that lost an address or a route, or, except ports, whose forwarding was switched on or off."""
+    """Links of the host that lost an address or a route, whose limits of traffic changed, or, except ports, whose
+    forwarding was switched on or off."""
     extended: frozenset[str]
     """Links of the host that got an address or a route; empty for a route without a link."""
     in_namespaces: Mapping[int, Sequence[Port]]
@@ -264,6 +290,7 @@ class Veth(NamedTuple):
     tap: TapOptions | None = None
     """The link is a tap of these options, named ``host_link``, instead of a pair. ``mac`` and the addresses are the
     guest's, which sets them itself."""
+    limits: PortLimits = NO_LIMITS
 
 
 class DefaultRoute(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from sandnet.model.bandwidth import Bandwidth
 from sandnet.model.network import Phase
 from sandnet.model.ports import BoundPort, ExposedPort, PortMapping
 from sandnet.model.process import Process
@@ -78,6 +79,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     """The attachment of a container runtime for which alone it exists (:func:`runtime_owner`): it is deleted with its
     last container. Empty: it is kept."""
+    bandwidth: Bandwidth | None = None
+    """Limits of each of its interfaces. A direction without one has the network's."""
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +105,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Process whose exit deletes the endpoint; 0: none."""
     owner: str = ""
     """See :attr:`Endpoint.owner`."""
+    bandwidth: Bandwidth | None = None
 
 
 RUNTIME_OWNER: Final = "cni/"

@@ -16,11 +16,13 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
+from sandnet.errors import Error
 from sandnet.model.address import mac_for
+from sandnet.model.bandwidth import FIELDS, Bandwidth, check_bandwidth
 from sandnet.model.endpoint import Endpoint
 from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
 from sandnet.model.link_names import LINK_NAME
-from sandnet.model.network import Network
+from sandnet.model.network import Network, NetworkOptions
 from sandnet.model.ports import PROTOCOL_NAMES, ExposedPort
 from sandnet.model.sandbox import KEY_LENGTH, Attachment, Origin, Sandbox
 from sandnet.model.tap import TapOptions
@@ -59,9 +61,9 @@ class NetworkAlias(NamedTuple):
     values: Mapping[str, str]
     """``4`` and ``6`` the bridge's addresses with prefix lengths; ``g`` and ``h`` the gateways, if they differ from the
     bridge's addresses; ``r`` the range; ``a`` reserved addresses; ``t`` the MTU; ``b`` the binding address; ``c`` the
-    limit of flows; ``e`` and ``x`` egress addresses; ``o`` the access of sandboxes to the host's own programs, if it
-    was requested (:func:`host_access`); ``d`` search domains and ``n`` options of its sandboxes' resolv.conf; ``s`` the
-    creation time in seconds since the epoch."""
+    limit of flows; ``e`` and ``x`` egress addresses; ``l`` rates and bursts; ``o`` the access of sandboxes to the
+    host's own programs, if it was requested (:func:`host_access`); ``d`` search domains and ``n`` options of its
+    sandboxes' resolv.conf; ``s`` the creation time in seconds since the epoch."""
     whole: bool
     """Whether the alias is complete."""
 
@@ -82,7 +84,7 @@ class AttachmentAlias(NamedTuple):
     """``4`` and ``6`` the interface's addresses; ``a`` and ``b`` the endpoint's, if they differ; ``m`` the MAC, if not
     derived from the address; ``k`` the name in the sandbox directory, if it is not derived from the container's id;
     ``t`` the owner, group and options of a tap; ``q`` the process in the join request and its start time; ``w`` weight;
-    ``p`` gateway priority; ``s`` the creation time in seconds since the epoch."""
+    ``p`` gateway priority; ``l`` rates and bursts; ``s`` the creation time in seconds since the epoch."""
     whole: bool
 
     @property
@@ -115,6 +117,7 @@ def network_alias(net: Network) -> str:
         ("c", options.max_flows),
         ("e", options.egress_ipv4),
         ("x", options.egress_ipv6),
+        ("l", bandwidth_text(options)),
         ("s", int(net.created)),
     )
     return _encoded((_NETWORK, _short(net.id), net.name, flags or "-"), values)
@@ -148,6 +151,7 @@ def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachmen
         ("q", f"{sandbox.process.pid}:{sandbox.process.started}" if sandbox.process else None),
         ("w", attachment.weight if attachment.weight != 1 else None),
         ("p", attachment.gateway_priority or None),
+        ("l", bandwidth_text(endpoint.bandwidth) if endpoint.bandwidth else None),
         ("s", int(endpoint.created)),
     )
     words = (_ATTACHMENT, _short(endpoint.id), endpoint.name, sandbox.container_id, attachment.interface, flags or "-")
@@ -170,6 +174,21 @@ def read_alias(text: str) -> NetworkAlias | AttachmentAlias | None:
             alias = AttachmentAlias(found, name, container, interface, flags, values, _CUT not in rest)
             return alias if found and KEY_NAME.fullmatch(alias.key) else None
     return None
+
+
+def bandwidth_text(limits: Bandwidth | NetworkOptions) -> str | None:
+    """Encode the rates and bursts of an endpoint, or of a network; ``None``: there are none."""
+    values = [getattr(limits, field) for field in FIELDS]
+    return ":".join(map(str, values)) if any(values) else None
+
+
+def bandwidth(text: str | None) -> Bandwidth | None:
+    """Decode the value ``l`` of an alias; ``None``: it is missing or invalid."""
+    try:
+        values = dict(zip(FIELDS, map(int, (text or "").split(":")), strict=True))
+        return check_bandwidth(Bandwidth(**values), "l")
+    except (ValueError, Error):
+        return None
 
 
 def _tap(tap: TapOptions) -> str:

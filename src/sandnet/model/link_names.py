@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Interface
 from typing import Final
@@ -31,12 +32,14 @@ PORT_PREFIX: Final = "snv"
 """Beginning of the names of ports: the host ends of veth pairs, and taps."""
 OWN_PREFIXES: Final = (_BRIDGE, PORT_PREFIX)
 _OUTSIDE: Final = "sne"
+_SHAPER: Final = "sni"
 _DIGITS: Final = 10
 """Hex digits behind the prefix: a name has at most IFNAMSIZ-1 = 15 bytes."""
 OUR_LINKS: Final = {
     "bridge": re.compile(rf"{_BRIDGE}[0-9a-f]{{{_DIGITS}}}"),
     "veth": re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
     TAP_KIND: re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
+    "ifb": re.compile(rf"{_SHAPER}[0-9a-f]{{{_DIGITS}}}"),
 }
 """Patterns of the names of our links, by kind. A link with the same prefix and another name is not ours."""
 OWN_LINK: Final = re.compile(
@@ -55,6 +58,22 @@ def bridge_name(network_id: str) -> str:
 def outer_name(host_link: str) -> str:
     """Return the name on the host of the inner end of a pair, until a container engine moves and renames it."""
     return _OUTSIDE + host_link.removeprefix(PORT_PREFIX)
+
+
+def shaper_name(host_link: str) -> str:
+    """Return the name of the device that delays what arrives by a port (``ifb``), if its sandbox's rate is limited."""
+    return _SHAPER + host_link.removeprefix(PORT_PREFIX)
+
+
+def port_of(name: str) -> str:
+    """Return the port that a link belongs to, if it is a device of :func:`shaper_name`; else the link itself."""
+    return PORT_PREFIX + name.removeprefix(_SHAPER) if name.startswith(_SHAPER) else name
+
+
+def with_shapers(names: Iterable[str]) -> list[str]:
+    """Return the names of links, with those of the devices that ports among them may have."""
+    found = list(names)
+    return found + [shaper_name(name) for name in found if name.startswith(PORT_PREFIX)]
 
 
 def port_name(identity: str) -> str:

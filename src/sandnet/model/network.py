@@ -81,6 +81,11 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Options of its sandboxes' resolv.conf, in addition to the host's."""
     binding_address: Address | None = None
     """``DefaultBindingIP``: default host address of published ports."""
+    ingress_rate: int = 0
+    """Limits of each interface of its sandboxes, where the endpoint has none (:class:`Bandwidth`)."""
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0
     plugin_options: str = ""
     """The ``options`` of a network plugin, as a JSON object; empty: none."""
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, TapRequest
 
@@ -110,6 +111,7 @@ class EndpointCreate(Struct, kw_only=True, omit_defaults=True):
     affinity: Affinity | None = None
     """Traffic that always reaches the same backend: a ``flow`` (the default), or all flows of a ``client``."""
     probe: Probe | None = None
+    bandwidth: Bandwidth | None = None
     watch_pid: Pid | None = None
     """Process whose exit deletes the endpoint and detaches its containers."""
 
@@ -232,6 +234,7 @@ class Endpoint(Struct, kw_only=True):
     aliases: list[str] | UnsetType = UNSET
     affinity: str | UnsetType = UNSET
     probe: Probe | UnsetType | None = UNSET
+    bandwidth: Bandwidth | UnsetType | None = UNSET
     labels: dict[str, str] | UnsetType = UNSET
     backends: list[Backend] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
@@ -253,6 +256,7 @@ class Service(Struct, kw_only=True):
     aliases: list[str] | UnsetType = UNSET
     affinity: str | UnsetType = UNSET
     probe: Probe | UnsetType | None = UNSET
+    bandwidth: Bandwidth | UnsetType | None = UNSET
     labels: dict[str, str] | UnsetType = UNSET
     backends: list[Backend] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET

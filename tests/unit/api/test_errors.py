@@ -117,6 +117,7 @@ PASSING = {"overloaded", "too_many_streams", "busy", "kernel_busy", "resolver_aw
 LASTING = {
     "driver_unavailable", "no_such_family", "no_resolver", "deadline", "store_unavailable", "store_closed",
     "store_conflict", "store_corrupt", "unavailable", "plugin_away", "plugin_refused", "no_taps",
+    "no_traffic_limits",
 }  # fmt: skip
 
 

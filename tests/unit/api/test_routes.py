@@ -201,7 +201,17 @@ async def test_verbose_appends_the_operator_keys(client: httpx.AsyncClient) -> N
     assert (network["subnets"], network["gateways"], network["options"]) == (["10.7.0.0/24"], ["10.7.0.9"], options)
     assert list(reported) == [
         *("name", "id", "network", "address", "address_ipv6", "mac", "gateway"),
-        *("exposed_ports", "port_mapping", "aliases", "affinity", "probe", "labels", "backends", "created"),
+        *(
+            "exposed_ports",
+            "port_mapping",
+            "aliases",
+            "affinity",
+            "probe",
+            "bandwidth",
+            "labels",
+            "backends",
+            "created",
+        ),
     ]
     assert (reported["address"], reported["mac"], reported["gateway"]) == (
         "10.7.0.1/24",

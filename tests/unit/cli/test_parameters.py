@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sandnet.cli.commands.network import options
 from sandnet.cli.parameters import Reference, parse_pair, parse_reference, scalar
+from sandnet.cli.rates import bits_text, parse_bits
 from sandnet.library.port_arguments import PROTOCOLS, PortArgument, parse_exposed, parse_mapping
 
 PORTS = st.integers(1, 65535)
@@ -158,3 +159,29 @@ def test_port_ranges_are_parsed(text: str, spec: PortArgument) -> None:
 def test_mismatched_port_ranges_are_refused_with_a_suggestion(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parse_mapping(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("10mbit", 10_000_000),
+        ("1.5g", 1_500_000_000),
+        ("64000", 64_000),
+        ("8kbit", 8_000),
+        ("1Tbit", 10**12),
+        ("none", 0),
+    ],
+)
+def test_rate_is_read_in_bits(text: str, bits: int) -> None:
+    assert parse_bits(text) == bits
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-1", "1e9", "10 mbit", "10mbyte", "9" * 30, "1.m"])
+def test_malformed_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not of the form"):
+        parse_bits(text)
+
+
+@pytest.mark.parametrize(("bits", "text"), [(10_000_000, "10mbit"), (1_500_000, "1500kbit"), (9, "9bit"), (0, "0bit")])
+def test_bits_are_shown_in_their_largest_whole_unit(bits: int, text: str) -> None:
+    assert bits_text(bits) == text

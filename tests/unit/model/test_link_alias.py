@@ -18,6 +18,7 @@ from sandnet.drivers.bridge.network_record import network_from_alias
 from sandnet.kernel.types import Link
 from sandnet.model import Attachment, Endpoint, Network, NetworkOptions, Origin, Phase, Sandbox, Subnet
 from sandnet.model.address import mac_for
+from sandnet.model.bandwidth import FIELDS
 from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
 from sandnet.model.link_alias import (
     LIMIT,
@@ -25,6 +26,7 @@ from sandnet.model.link_alias import (
     AttachmentAlias,
     NetworkAlias,
     attachment_alias,
+    bandwidth,
     network_alias,
     read_alias,
 )
@@ -146,7 +148,7 @@ def test_every_network_option_is_in_its_alias() -> None:
     # what follows from addresses and names that the mark reports, and what has a value there
     reported = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name"}
     valued = {"ip_range", "mtu", "binding_address", "host_access", "dns_search", "dns_options"}
-    valued |= {"egress_ipv4", "egress_ipv6", "max_flows", "reserved_addresses"}
+    valued |= {"egress_ipv4", "egress_ipv6", "max_flows", "reserved_addresses", *FIELDS}
     without_link = {"plugin_options"}
     assert usual.keys() - answers == reported | valued | without_link
 
@@ -176,3 +178,16 @@ def test_invalid_host_ports_in_an_alias_yield_no_network(printed: str) -> None:
     mark = read_alias(text.replace("o=6:22", f"o={printed}"))
     assert isinstance(mark, NetworkAlias)
     assert network_from_alias("bridge", link("snb0000000000"), mark, 1) is None
+
+
+def test_limits_of_a_network_are_in_its_alias() -> None:
+    mark = read_alias(network_alias(net(ingress_rate=10_000_000, egress_burst=0, egress_rate=8_000)))
+    assert isinstance(mark, NetworkAlias)
+    found = network_from_alias("bridge", link("snb0000000000"), mark, 1)
+    assert found
+    assert (found.options.ingress_rate, found.options.egress_rate) == (10_000_000, 8_000)
+
+
+@pytest.mark.parametrize("text", [None, "", "1", "a:b:c:d", "1:0:0:0", "0:0:0:0:0", "-5:0:0:0"])
+def test_invalid_limits_in_an_alias_are_none(text: str | None) -> None:
+    assert bandwidth(text) is None

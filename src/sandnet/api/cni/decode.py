@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from sandnet.api import parsing
 from sandnet.api.cni.call import Call
-from sandnet.api.cni.errors import INVALID_ENVIRONMENT, UNSUPPORTED_FIELD
+from sandnet.api.cni.errors import INVALID_ENVIRONMENT
 from sandnet.api.cni.network import network_spec
 from sandnet.core.lifecycle.runtime_attachments import AttachSpec
 from sandnet.errors import Error, invalid
 from sandnet.model import EndpointSpec, JoinSpec, PortMapping
+from sandnet.model.bandwidth import MOST_BURST, Bandwidth, check_bandwidth
 from sandnet.model.endpoint import runtime_owner
 from sandnet.model.ids import ENDPOINT_NAME, HOST_NAME
 from sandnet.model.resolv_conf import check_options, check_search
@@ -41,7 +42,6 @@ def attach_spec(call: Call) -> AttachSpec:
         Error: ``INVALID``.
     """
     _check_arguments(call.arguments)
-    _refuse_bandwidth(call.configuration.runtime_config.bandwidth)
     names = _endpoint_names(call)
     endpoint = EndpointSpec(
         name=names[0],
@@ -49,6 +49,7 @@ def attach_spec(call: Call) -> AttachSpec:
         mac=_mac(call),
         aliases=_aliases(call),
         owner=runtime_owner(call.container_id, call.interface),
+        bandwidth=_bandwidth(call.configuration.runtime_config.bandwidth),
     )
     return AttachSpec(network_spec(call), names, _with_addresses(endpoint, call), _join(call))
 
@@ -72,11 +73,17 @@ def _check_arguments(arguments: dict[str, str]) -> None:
         raise invalid(message, "leave them out, or add IgnoreUnknown=1", INVALID_ENVIRONMENT)
 
 
-def _refuse_bandwidth(bandwidth: wire.Bandwidth | None) -> None:
-    """Refuse rates: a container that counts on a limit must not run without it."""
-    if bandwidth and (bandwidth.ingress_rate or bandwidth.egress_rate):
-        message = "runtimeConfig.bandwidth: rates cannot be limited"
-        raise invalid(message, "leave the rates out, or add the plugin bandwidth to the list", UNSUPPORTED_FIELD)
+def _bandwidth(requested: wire.Bandwidth | None) -> Bandwidth | None:
+    """Return the requested limits. A burst without a rate has no meaning, as for the ``bandwidth`` plugin."""
+    if requested is None:
+        return None
+    limits = Bandwidth(
+        ingress_rate=requested.ingress_rate,
+        ingress_burst=min(requested.ingress_burst, MOST_BURST) if requested.ingress_rate else 0,
+        egress_rate=requested.egress_rate,
+        egress_burst=min(requested.egress_burst, MOST_BURST) if requested.egress_rate else 0,
+    )
+    return check_bandwidth(limits, "runtimeConfig.bandwidth")
 
 
 def _join(call: Call) -> JoinSpec:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from sandnet.api import network_options, parsing, plugin_options
 from sandnet.core.lifecycle.updates.network_update import OptionsOf
@@ -28,10 +28,12 @@ from sandnet.model import (
     ProbeKind,
 )
 from sandnet.model import tap as model
+from sandnet.model.bandwidth import Bandwidth, check_bandwidth
 from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
 from sandnet.model.network import OWN_DRIVERS
 from sandnet.model.ports import PROTOCOL_NAMES
 from sandnet.model.resolv_conf import check_options, check_search
+from sandnet.wire import bandwidth as wire_bandwidth
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.sandbox_interfaces import TapRequest
 
@@ -98,8 +100,29 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
         aliases=_aliases(_limited(body.aliases, "aliases", MAX_ALIASES)),
         affinity=Affinity(body.affinity or Affinity.FLOW),
         probe=_probe(body.probe) if body.probe else None,
+        bandwidth=bandwidth(body.bandwidth),
         watch_pid=body.watch_pid or 0,
     )
+
+
+def endpoint_change(body: wire_bandwidth.EndpointChange) -> Bandwidth | None:
+    """Return the new limits of an endpoint's traffic; ``None``: it has none.
+
+    Raises:
+        Error: ``INVALID``, also when the request changes nothing: a misspelt field is more likely than intent.
+    """
+    if body.bandwidth is None:
+        raise invalid("nothing is to be changed", "give bandwidth")
+    return bandwidth(body.bandwidth)
+
+
+def bandwidth(body: wire_bandwidth.Bandwidth | None) -> Bandwidth | None:
+    """Return the requested limits; ``None``: there are none.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    return check_bandwidth(Bandwidth(**asdict(body)), "bandwidth") if body else None
 
 
 def join_spec(body: wire.Join) -> JoinSpec:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 import msgspec
+from msgspec.structs import asdict
 
 from sandnet.api.libnetwork.encode_taps import encode_tap
 from sandnet.core.controller import Controller, Health
@@ -17,6 +18,7 @@ from sandnet.model import Attachment, Endpoint, Network, Probe, Sandbox
 from sandnet.model.address import encode_hook
 from sandnet.wire import explain, reconcile
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, Tap
 
@@ -114,6 +116,7 @@ class Encoder:
         ]
         encoded.aliases = list(ep.aliases)
         encoded.probe = _probe(ep.probe) if ep.probe else None
+        encoded.bandwidth = Bandwidth(**asdict(ep.bandwidth)) if ep.bandwidth else None
         encoded.labels = ep.labels
         encoded.affinity = ep.affinity.value
         encoded.backends = self.backends(ep)

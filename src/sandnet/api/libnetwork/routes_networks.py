@@ -13,6 +13,7 @@ from sandnet.api.libnetwork.parameters import LISTING, Core, Force, Name, Partia
 from sandnet.api.libnetwork.responses import JsonResponse, warning
 from sandnet.api.libnetwork.routing import change, create, read, remove
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.bandwidth import EndpointChange
 from sandnet.wire.sandbox_interfaces import Tap
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,13 @@ async def get_endpoint(core: Core, network: Ref, endpoint: Ref, verbose: Verbose
     return Encoder(core, verbose).endpoint(core.endpoints.find(net, endpoint), net)
 
 
+@change("/networks/{network:str}/endpoints/{endpoint:str}", summary="Change an endpoint")
+async def change_endpoint(core: Core, network: Ref, endpoint: Ref, data: JSONBody[EndpointChange]) -> None:
+    """Change the limits of its traffic, also while a container uses it."""
+    found = core.endpoints.find(core.networks.find(network), endpoint)
+    await core.endpoint_updates.limit(found, decode.endpoint_change(data))
+
+
 @remove(
     "/networks/{network:str}/endpoints/{endpoint:str}",
     optional=("force",),
@@ -122,6 +130,7 @@ HANDLERS = [
     list_endpoints,
     create_endpoint,
     get_endpoint,
+    change_endpoint,
     delete_endpoint,
     join,
     leave,

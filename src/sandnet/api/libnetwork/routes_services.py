@@ -9,6 +9,7 @@ from sandnet.api.libnetwork.encode import Encoder
 from sandnet.api.libnetwork.parameters import LISTING, Core, Force, Name, OfNetwork, PartialId, Ref, Verbose
 from sandnet.api.libnetwork.routing import change, create, read, remove
 from sandnet.wire import libnetwork as wire
+from sandnet.wire.bandwidth import EndpointChange
 from sandnet.wire.sandbox_interfaces import Tap
 
 
@@ -35,6 +36,12 @@ async def publish(core: Core, data: JSONBody[wire.ServicePublish]) -> str:
 async def get_service(core: Core, service: Ref, verbose: Verbose = False) -> wire.Service:
     """Find the service by id, name or unique id prefix."""
     return Encoder(core, verbose).service(core.services.find(service))
+
+
+@change("/services/{service:str}", summary="Change a service")
+async def change_service(core: Core, service: Ref, data: JSONBody[EndpointChange]) -> None:
+    """Change the limits of its traffic, also while containers use it."""
+    await core.endpoint_updates.limit(core.services.find(service), decode.endpoint_change(data))
 
 
 @remove("/services/{service:str}", optional=("force",), summary="Unpublish a service")
@@ -73,4 +80,14 @@ async def detach(core: Core, service: Ref, container: Ref) -> None:
     await core.services.detach(service, container)
 
 
-HANDLERS = [list_services, publish, get_service, unpublish, list_backends, attach, change_backend, detach]
+HANDLERS = [
+    list_services,
+    publish,
+    get_service,
+    change_service,
+    unpublish,
+    list_backends,
+    attach,
+    change_backend,
+    detach,
+]

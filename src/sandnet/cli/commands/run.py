@@ -11,6 +11,7 @@ import click
 from sandnet.cli import completers, output, parameters
 from sandnet.cli.groups import Command
 from sandnet.cli.parameters import Reference
+from sandnet.cli.rates import RATES, rate_options
 from sandnet.cli.requests import OPTION, SEARCH, join_request, service_request
 from sandnet.cli.session import Session
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sandnet.cli.execution.membership import CommandMembership
     from sandnet.client import Client
 
-ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels")
+ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels", *RATES)
 """Options of a service of its own, which exclude ``--service``."""
 
 
@@ -80,6 +81,7 @@ ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels")
 @SEARCH
 @OPTION
 @click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one.")
+@rate_options
 @click.option("--log-file", metavar="FILE", help="With -d: append what it prints to this file. Default: nowhere.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
 @click.pass_context

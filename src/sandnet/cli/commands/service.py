@@ -1,4 +1,4 @@
-"""``sandnet service``: publish, unpublish, attach, detach, drain, undrain, weight, ls, info."""
+"""``sandnet service``: publish, unpublish, attach, detach, drain, undrain, weight, limit, ls, info."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sandnet.cli import completers, output, parameters
 from sandnet.cli.groups import Group
 from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
 from sandnet.cli.parameters import Reference
+from sandnet.cli.rates import bandwidth, rate_options
 from sandnet.cli.requests import create_options, join_options, join_request, service_request
 from sandnet.cli.resolve import find_container, find_service
 from sandnet.cli.session import Session, each, waiting
@@ -155,6 +156,27 @@ def weight(session: Session, container: str, reference: Reference, share: int) -
       sandnet service weight web-1 web.blue 10
     """
     _change(session, container, reference, weight=share)
+
+
+@service.command(short_help="Limit a service's traffic.")
+@_service_argument
+@rate_options
+@click.pass_obj
+def limit(session: Session, /, reference: Reference, **values: object) -> None:
+    """Limit what each container of a service receives and sends, also while it runs.
+
+    The options are all limits of the service; without any, it has none. A rate has the unit k, m, g or t.
+
+    \b
+    Example:
+      sandnet service limit --ingress-rate 10mbit --egress-rate 2mbit web.blue
+      sandnet service limit web.blue
+    """
+    from sandnet.wire.bandwidth import Bandwidth, EndpointChange
+
+    with waiting(f"limiting {reference.name}"):
+        found = find_service(session.client, reference).id
+        session.client.change_service(found, EndpointChange(bandwidth=bandwidth(values) or Bandwidth()))
 
 
 def _change(

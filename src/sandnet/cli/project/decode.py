@@ -12,6 +12,7 @@ import yaml
 
 from sandnet.cli.project.entries import PROJECT_LABEL, NetworkEntry, Project, ServiceEntry, decode_hook
 from sandnet.cli.project.yaml_nodes import YamlDocument, at, parse
+from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.libnetwork import Probe
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -71,6 +72,9 @@ def _entry(document: YamlDocument, node: yaml.Node, kind: type[T], place: str) -
     if "probe" in entries:
         probe = document.entries(entries["probe"][1], f"{place}.probe")
         _known_keys(document, probe.values(), Probe, f"{place}.probe")
+    if "bandwidth" in entries:
+        limits = document.entries(entries["bandwidth"][1], f"{place}.bandwidth")
+        _known_keys(document, limits.values(), Bandwidth, f"{place}.bandwidth")
     if "labels" in entries:
         _check_labels(document, entries["labels"][1], f"{place}.labels")
     return _decoded(document, node, kind, place)

@@ -9,7 +9,9 @@ import msgspec
 
 from sandnet.cli.project.entries import NetworkEntry, PortText, ServiceEntry
 from sandnet.cli.project.existing import service_entry
+from sandnet.cli.rates import RATES
 from sandnet.library.port_arguments import parse_exposed, parse_mapping
+from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.libnetwork import BoundPort, Probe, Service
 
 _CHOSEN: Final = frozenset({"subnet", "gateway", "subnet_ipv6", "gateway_ipv6", "address", "address_ipv6", "mac"})
@@ -17,7 +19,7 @@ _CHOSEN: Final = frozenset({"subnet", "gateway", "subnet_ipv6", "gateway_ipv6", 
 
 
 LIVE: Final = frozenset(
-    {"labels", "dns_search", "dns_options", "mtu", "ip_range", "ipv6", "subnet_ipv6", "gateway_ipv6"}
+    {"labels", "dns_search", "dns_options", "mtu", "ip_range", "ipv6", "subnet_ipv6", "gateway_ipv6", *RATES}
 )
 """Fields of a network that can change while it is used (``PATCH /networks/{network}``)."""
 
@@ -33,7 +35,11 @@ class FieldDifference(NamedTuple):
     def is_live(self) -> bool:
         """Whether a network can get the declared value while it is used: IPv6 can be added, but not removed."""
         new = self.field.endswith("ipv6") and not self.actual
-        return self.field in LIVE and self.declared not in (None, False) and (new or not self.field.endswith("ipv6"))
+        return (
+            self.field in LIVE
+            and (self.field in RATES or self.declared not in (None, False))
+            and (new or not self.field.endswith("ipv6"))
+        )
 
     def __str__(self) -> str:
         return f"{self.field}: {_text(self.actual)} -> {_text(self.declared)}"
@@ -60,7 +66,7 @@ def of_service(declared: ServiceEntry, found: Service, binding_address: str) -> 
         binding_address: the host's address for published ports of the network; empty: all.
     """
     actual = service_entry(found)
-    compared = ("address", "address_ipv6", "mac", "aliases", "affinity", "probe", "labels")
+    compared = ("address", "address_ipv6", "mac", "aliases", "affinity", "probe", "bandwidth", "labels")
     differences = list(_plain(declared, actual, compared))
     bound = list(found.port_mapping or ())
     if not _same_ports(declared.ports, bound, binding_address):
@@ -113,6 +119,6 @@ def _text(value: object) -> str:
         return ", ".join(map(str, value))
     if isinstance(value, dict):
         return ", ".join(f"{name}={text}" for name, text in value.items())
-    if isinstance(value, Probe):
+    if isinstance(value, Probe | Bandwidth):
         return _text(msgspec.to_builtins(value))
     return str(value)

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from sandnet.library.port_arguments import parse_exposed, parse_mapping, protocol
+from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.libnetwork import Affinity, Probe
 
 PROJECT_LABEL: Final = "sandnet.project"
@@ -54,6 +55,10 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     egress_ipv4: IPv4Address | None = None
     egress_ipv6: IPv6Address | None = None
     max_flows: int | None = None
+    ingress_rate: int = 0
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0
     firewall: bool = True
     bridge_name: str | None = None
     create_bridge: bool = True
@@ -79,6 +84,7 @@ class ServiceEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     aliases: list[str] = []
     affinity: Affinity = "flow"
     probe: Probe | None = None
+    bandwidth: Bandwidth | None = None
     labels: dict[str, str] = {}
 
 

@@ -48,7 +48,7 @@ def service_entry(service: Service) -> ServiceEntry:
         "labels": own_labels(service.labels),
     }
     entry = msgspec.convert(values, ServiceEntry, dec_hook=decode_hook)
-    return msgspec.structs.replace(entry, probe=service.probe or None)
+    return msgspec.structs.replace(entry, probe=service.probe or None, bandwidth=service.bandwidth or None)
 
 
 def ports_of(bound: Iterable[BoundPort]) -> list[PortText]:

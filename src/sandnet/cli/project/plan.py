@@ -10,7 +10,9 @@ import msgspec
 from sandnet.cli.project import differences
 from sandnet.cli.project.entries import PROJECT_LABEL, NetworkEntry, Project, ServiceEntry
 from sandnet.cli.project.existing import network_entry, project_of
+from sandnet.cli.rates import RATES
 from sandnet.library.port_arguments import parse_exposed, parse_mapping
+from sandnet.wire.bandwidth import Bandwidth, EndpointChange
 from sandnet.wire.libnetwork import ExposedPort, Network, NetworkChange, NetworkCreate, Service, ServicePublish
 
 if TYPE_CHECKING:
@@ -121,8 +123,12 @@ def _service(project: Project, state: State, key: tuple[str, str], entry: Servic
         plan.steps.append(Step("+", what, (), publish))
         return
     options = state.networks[key[0]].options or {}
-    changed = tuple(map(str, differences.of_service(entry, found, str(options.get("binding_address") or ""))))
+    found_differences = differences.of_service(entry, found, str(options.get("binding_address") or ""))
+    changed = tuple(map(str, found_differences))
     if not changed:
+        return
+    if not _not_ours(project, found) and {each.field for each in found_differences} == {"bandwidth"}:
+        plan.steps.append(Step("~", what, changed, _limit(found.id, entry)))
         return
     if reason := _not_ours(project, found) or ("containers are attached to it" if found.backends else ""):
         plan.conflicts.append(RefusedChange(what, changed, reason))
@@ -154,7 +160,7 @@ def _create(project: Project, name: str, entry: NetworkEntry) -> Callable[[Clien
 def _change(project: Project, network: str, entry: NetworkEntry, fields: set[str]) -> Callable[[Client], None]:
     values: dict[str, Any] = msgspec.to_builtins(differences.implied(entry), enc_hook=str)
     labels = {**entry.labels, PROJECT_LABEL: project.name} if "labels" in fields else None
-    options = {field: values.get(field, []) for field in fields - {"labels"}}
+    options = {field: values.get(field, 0 if field in RATES else []) for field in fields - {"labels"}}
     request = NetworkChange(labels=labels, options=options or None)
     return lambda client: client.change_network(network, request)
 
@@ -173,8 +179,14 @@ def _publish(project: Project, key: tuple[str, str], entry: ServiceEntry) -> Cal
         aliases=entry.aliases or None,
         affinity=entry.affinity,
         probe=entry.probe,
+        bandwidth=entry.bandwidth,
     )
     return lambda client: _nothing(client.publish(request))
+
+
+def _limit(service: str, entry: ServiceEntry) -> Callable[[Client], None]:
+    change = EndpointChange(bandwidth=entry.bandwidth or Bandwidth())
+    return lambda client: client.change_service(service, change)
 
 
 def _delete(network: str) -> Callable[[Client], None]:

@@ -15,6 +15,7 @@ from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
 from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
 from sandnet.drivers.base import PLUGIN_REFUSED, Driver, ExternalDriver, PortPublisher
+from sandnet.drivers.traffic_shaping import check_shaping
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, PortMapping, Process
 from sandnet.model.ids import new_id
@@ -82,6 +83,7 @@ class Endpoints:
         driver = self._context.driver(network.driver)
         await self._finish_interrupted(network, spec.name)
         self._refuse_taken(network, spec.name)
+        check_shaping(driver, network, spec.bandwidth)
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid)
         try:
             ports = await self._bind(driver, network, spec.port_mapping)
@@ -181,6 +183,7 @@ class Endpoints:
             probe=spec.probe,
             process=process,
             owner=spec.owner,
+            bandwidth=spec.bandwidth,
         )
         try:
             written = self._records.commit(put=[endpoint], cursor=lease.cursor)

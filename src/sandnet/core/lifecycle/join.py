@@ -244,12 +244,12 @@ class Joins:
         self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment
     ) -> Callable[[Step], Sandbox]:
         veth = self._link(network, endpoint, sandbox, attachment)
+        is_new = attachment.phase is Phase.CREATING
         if sandbox.is_outside:
-            make = attachment.phase is Phase.CREATING
-            return partial(set_up_external, self._context.kernel, sandbox, veth, make=make)
+            return partial(set_up_external, self._context.kernel, sandbox, veth, make=is_new)
         link: Veth | MovedLink | None = veth or moved_link(attachment)
         files, routes = self._context.host_files.write_job(sandbox), self._routes.of(sandbox)
-        return partial(set_up, self._context.kernel, sandbox, link, routes, files)
+        return partial(set_up, self._context.kernel, sandbox, link, routes, files, is_new=is_new)
 
     def _link(self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> Veth | None:
         """Return the link of the attachment, with the alias that describes it."""

@@ -15,7 +15,7 @@ from sandnet.core.names.host_file_types import Digests
 from sandnet.errors import collected
 from sandnet.firewall.base import Step
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.types import DefaultRoute, MovedLink, Namespace, PreparedSandbox, Veth
+from sandnet.kernel.types import NO_LIMITS, DefaultRoute, MovedLink, Namespace, PreparedSandbox, Veth
 from sandnet.model import Attachment, Interface, Origin, Phase, Sandbox
 from sandnet.model.supplied_link import supplied_alias
 
@@ -54,6 +54,8 @@ def set_up_prepared(
     if veth and not kernel.links.plug_prepared(sandbox.key, prepared, veth, routes):
         kernel.links.plug(sandbox.key, veth)
         kernel.namespaces.default_routes(sandbox.key, routes)
+    if veth:
+        _limit(kernel, veth, is_new=True)
     return write_files().on(sandbox)
 
 
@@ -64,6 +66,8 @@ def set_up(
     routes: Routes,
     write_files: Callable[[], Digests],
     step: Step,
+    *,
+    is_new: bool,
 ) -> Sandbox:
     """Bring a sandbox's interface, routes and files into line with the records.
 
@@ -76,6 +80,7 @@ def set_up(
         routes: the desired routes.
         write_files: writes its files.
         step: the driver's part; it comes before the port can send.
+        is_new: whether the link is being made.
 
     Returns:
         The record with the digests of the files, and with the identity of its namespace.
@@ -89,6 +94,7 @@ def set_up(
         kernel.supplied_links.place(sandbox.key, link)
     elif link:
         kernel.links.plug(sandbox.key, link)
+        _limit(kernel, link, is_new=is_new)
     if sandbox.origin is not Origin.HOST:
         kernel.namespaces.default_routes(sandbox.key, routes.default)
         if not _is_new(sandbox):  # a new namespace has no source routes, and one interface only
@@ -115,6 +121,8 @@ def set_up_external(kernel: Kernel, sandbox: Sandbox, veth: Veth | None, step: S
         kernel.links.plug_tap(veth)
     elif veth:
         kernel.links.plug_outside(veth, make=make)
+    if veth:
+        _limit(kernel, veth, is_new=make)
     return sandbox
 
 
@@ -194,6 +202,12 @@ def tear_down_all(kernel: Kernel, all_: Sequence[Teardown]) -> set[str]:
     """
     kernel.links.delete([each.last.host_link for each in all_ if each.last.host_link])
     return {each.sandbox.container_id for each in all_ if tear_down(kernel, each.sandbox, None, (), each.remove_files)}
+
+
+def _limit(kernel: Kernel, veth: Veth, *, is_new: bool) -> None:
+    """Limit the traffic of a link. A new one without limits has none, and costs nothing."""
+    if veth.limits != NO_LIMITS or not is_new:
+        kernel.limits.ensure(veth.host_link, veth.limits)
 
 
 def _is_new(sandbox: Sandbox) -> bool:

@@ -27,6 +27,7 @@ from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.kernel.types import Changes, NamespaceState, Port
 from sandnet.model import Attachment, Network, Phase
+from sandnet.model.link_names import port_of
 
 _log = logging.getLogger(__name__)
 
@@ -223,9 +224,9 @@ class DriftWatcher:
         attached = {each.host_link: each for each in self._records.attachments() if self._is_stable(each)}
         names = {number: name for name, number in self._context.kernel.watcher.namespaces().items()}
         inside_reduced = {names[number] for number in changes.reduced_namespaces if number in names}
-        for name in {*changes.deleted, *changes.reduced, *inside_reduced, *changes.links}:
-            changed = changes.links.get(name)
-            certain = name in changes.deleted or name in changes.reduced or name in inside_reduced
+        for link in {*changes.deleted, *changes.reduced, *inside_reduced, *changes.links}:
+            name, changed = port_of(link), changes.links.get(link)
+            certain = link in changes.deleted or link in changes.reduced or link in inside_reduced or link != name
             if name in networks and (certain or (changed and self._may_differ(networks[name], changed))):
                 found.networks.add(networks[name].id)
             elif name in attached and (certain or (changed and self._host_end_differs(attached[name], changed))):

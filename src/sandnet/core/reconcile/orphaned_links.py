@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sandnet.kernel.types import DELETING, PREPARED, RETIRED, Link, NamespaceState
-from sandnet.model.link_names import OUR_LINKS
+from sandnet.model.link_names import OUR_LINKS, port_of
 
 
 def orphaned_links(host: NamespaceState, claimed: Collection[str]) -> list[str]:
     """Return the names of the daemon's links that nothing claims, except those of its pool and those being deleted."""
     found = (port.link for port in host.links.values())
-    return [link.name for link in found if is_ours(link) and link.name not in claimed and not _has_owner(link)]
+    ours = [link for link in found if is_ours(link)]
+    return [link.name for link in ours if port_of(link.name) not in claimed and not _has_owner(link)]
 
 
 def is_ours(link: Link) -> bool:

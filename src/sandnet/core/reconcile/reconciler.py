@@ -20,7 +20,7 @@ from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.drift import REPAIRED, Drift
 from sandnet.core.reconcile.flow_tables import ServiceFlows
 from sandnet.core.reconcile.orphaned_links import orphaned_links
-from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox
+from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox, with_limits
 from sandnet.core.reconcile.sandbox_repair import ABSENT, SandboxRepair
 from sandnet.core.reconcile.scanner import Candidates, Scanner
 from sandnet.core.reconcile.unheld_ports import PortHolding
@@ -30,6 +30,7 @@ from sandnet.errors import Error
 from sandnet.firewall.base import Fault
 from sandnet.kernel.types import NamespaceState, Port
 from sandnet.model import Attachment, Network, Phase, Sandbox
+from sandnet.model.link_names import shaper_name
 
 _log = logging.getLogger(__name__)
 
@@ -199,10 +200,12 @@ class Reconciler:
     def _diff(self, desired: DesiredSandbox) -> list[Fault]:
         state_reader = self._context.kernel.state_reader
         links: dict[str, Port] = {}
-        for name in {name for _, veth in desired.links for name in (veth.host_link, veth.master)}:
+        ends = ((veth.host_link, veth.master, shaper_name(veth.host_link)) for _, veth in desired.links)
+        for name in {name for names in ends for name in names}:
             links.update(state_reader.host(name).links)
+        host = with_limits(NamespaceState(links, {}, {}, ()), [desired], self._context.kernel.limits)
         (inside,) = state_reader.inside([desired.sandbox.key])
-        return [*diff_sandbox(desired, NamespaceState(links, {}, {}, ()), inside)]
+        return [*diff_sandbox(desired, host, inside)]
 
     def _drift_of(self, sandbox: Sandbox, fault: Fault) -> Drift:
         if fault.attachment is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from sandnet.firewall.base import Fault
+from sandnet.kernel.base import TrafficLimits
 from sandnet.kernel.source_policy import policy
 from sandnet.kernel.types import (
+    NO_LIMITS,
     DefaultRoute,
     Link,
     NamespaceState,
@@ -21,7 +23,7 @@ from sandnet.kernel.types import (
     packed_prefix,
 )
 from sandnet.model import Attachment, Origin, Sandbox
-from sandnet.model.link_names import bridge_mac
+from sandnet.model.link_names import bridge_mac, shaper_name
 from sandnet.model.tap import TAP_KIND
 
 NO_SANDBOX: Final = "the container's network stack cannot be found: nothing can be attached to it or run in it"
@@ -37,6 +39,9 @@ TAKEN_MAC: Final = "the host takes what is sent to that MAC, which may be a neig
 TOO_OPEN: Final = "the port does not follow its network's options: it talks to whom it must not, or not to itself"
 
 
+OTHER_RATE: Final = "the container has more or less bandwidth than its endpoint"
+
+
 class DesiredSandbox(NamedTuple):
     """The desired state of a sandbox."""
 
@@ -47,6 +52,12 @@ class DesiredSandbox(NamedTuple):
     sources: Sequence[SourceRoute] = ()
     supplied: Sequence[Attachment] = ()
     """The attachments with a link that a network plugin supplied."""
+
+
+def with_limits(host: NamespaceState, desired: Iterable[DesiredSandbox], limits: TrafficLimits) -> NamespaceState:
+    """Return the host's state with the limits of its ports, which are read only if a sandbox is to have any."""
+    limited = any(veth.limits != NO_LIMITS for each in desired for _, veth in each.links)
+    return host._replace(limits=limits.list()) if limited else host
 
 
 def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None) -> Iterator[Fault]:
@@ -118,6 +129,13 @@ def _link(veth: Veth, host: NamespaceState, inside: NamespaceState) -> Iterator[
 def _outer(veth: Veth, host: NamespaceState, outer: Port) -> Iterator[tuple[str, str]]:
     master = host.links.get(veth.master)
     yield from port_faults(veth, outer, has_master=master is not None and outer.link.master == master.link.ifindex)
+    has_shaper = shaper_name(veth.host_link) in host.links
+    if veth.limits == NO_LIMITS:
+        differs = outer.link.shaped or has_shaper
+    else:
+        differs = host.limits.get(veth.host_link) != veth.limits or has_shaper != (veth.limits.egress is not None)
+    if differs:
+        yield f"the traffic of link {veth.host_link} is not limited as desired", OTHER_RATE
 
 
 def port_faults(veth: Veth, outer: Port, *, has_master: bool) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from sandnet.model import (
 )
 from sandnet.model.address import mac_for
 from sandnet.model.endpoint import runtime_owner
-from sandnet.model.link_alias import AttachmentAlias, address4, address6, created_of, number
+from sandnet.model.link_alias import AttachmentAlias, address4, address6, bandwidth, created_of, number
 from sandnet.model.process import Process
 from sandnet.model.tap import NO_GROUP, TapOptions
 
@@ -50,6 +50,7 @@ def endpoint_from_alias(alias: AttachmentAlias, net: Network, sequence: int) -> 
         address=IPv4Interface((own, net.ipv4.prefix.prefixlen)) if own and net.ipv4 else None,
         address_ipv6=IPv6Interface((own6, net.ipv6.prefix.prefixlen)) if own6 and net.ipv6 else None,
         mac=mac or (mac_for(own) if own else ""),
+        bandwidth=bandwidth(alias.values.get("l")),
         owner=runtime_owner(alias.container_id, alias.interface) if "o" in alias.flags else "",
     )
 

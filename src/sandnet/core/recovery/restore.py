@@ -27,6 +27,7 @@ from sandnet.core.reconcile.unheld_ports import PortHolding
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
+from sandnet.model.link_names import port_of
 from sandnet.model.sandbox import EARLIER_BOOT
 
 _log = logging.getLogger(__name__)
@@ -225,7 +226,7 @@ class Restore:
         links = self._context.kernel.links
         claimed = {net.link for net in self._records.networks()} | {a.host_link for a in self._records.attachments()}
         found = await self._context.workers.run(links.list)
-        unclaimed = [link.name for link in found if is_ours(link) and link.name not in claimed]
+        unclaimed = [link.name for link in found if is_ours(link) and port_of(link.name) not in claimed]
         if unclaimed:
             _log.info("sweeping links that no record claims: %s", ", ".join(unclaimed))
             await self._run_all("stray links", [self._context.workers.run(links.delete, unclaimed)])

@@ -16,6 +16,7 @@ from sandnet.drivers.bridge import diff
 from sandnet.drivers.bridge.checks import check_link, check_link_unclaimed, check_subnet
 from sandnet.drivers.bridge.network_record import network_from_alias
 from sandnet.drivers.host_network import HostNetwork
+from sandnet.drivers.traffic_shaping import port_limits
 from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall.base import EndpointState, Fault, RunBetween, RunWith, Step
 from sandnet.firewall.egress import refuse_egress
@@ -23,7 +24,7 @@ from sandnet.ipam.subnet_plan import SubnetIndex, addresses, plan_ipv4, plan_ipv
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.sysctl import set_where_different
-from sandnet.kernel.types import Bridge, Link, NamespaceState, Port, Veth
+from sandnet.kernel.types import Bridge, Link, NamespaceState, Port, PortLimits, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
 from sandnet.model.address import Address, Prefix
@@ -260,6 +261,10 @@ class BridgeDriver:
         """Do as :meth:`join`, and spread flows over backends; see :class:`LoadBalancing`."""
         return await self._packet_filter.allow_backend(net, ep, att, backends, set_up)
 
+    def port_limits(self, net: Network, ep: Endpoint) -> PortLimits:
+        """Return the limits of an endpoint's ports; see :class:`TrafficShaping`."""
+        return port_limits(net, ep)
+
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
         """Return a veth pair or a tap on the bridge; beside its own address it may have the endpoint's."""
         return Veth(
@@ -278,6 +283,7 @@ class BridgeDriver:
             bridge_addresses=_bridge_addresses(net, att),
             bridge_mac="" if net.link_adopted else bridge_mac(net.link),
             tap=att.tap,
+            limits=self.port_limits(net, ep),
         )
 
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address
 
+from msgspec import structs
 from msgspec.structs import replace
 
 from sandnet.errors import Error
 from sandnet.kernel.types import Link
 from sandnet.model import Network, NetworkOptions, Phase, Subnet
-from sandnet.model.link_alias import OPTIONS, NetworkAlias, address4, address6, created_of, host_access
+from sandnet.model.bandwidth import Bandwidth
+from sandnet.model.link_alias import OPTIONS, NetworkAlias, address4, address6, bandwidth, created_of, host_access
 from sandnet.model.link_names import OUR_LINKS
 from sandnet.model.resolv_conf import check_options, check_search
 
@@ -34,6 +36,7 @@ def network_from_alias(driver: str, link: Link, alias: NetworkAlias, sequence: i
             max_flows=int(values["c"]) if "c" in values else None,
             egress_ipv4=address4(values.get("e")),
             egress_ipv6=address6(values.get("x")),
+            **structs.asdict(bandwidth(values.get("l")) or Bandwidth()),
             bridge_name=None if OUR_LINKS["bridge"].fullmatch(link.name) else link.name,
         )
         options = replace(options, **flags_set)

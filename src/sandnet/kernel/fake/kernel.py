@@ -15,6 +15,7 @@ from sandnet.kernel.fake.processes import FakeProcesses
 from sandnet.kernel.fake.sandbox_pool import FakeSandboxPool
 from sandnet.kernel.fake.state_reader import FakeStateReader, FakeWatcher
 from sandnet.kernel.fake.supplied_links import FakeSuppliedLinks
+from sandnet.kernel.fake.traffic_limits import FakeTrafficLimits
 
 
 class FakeKernel:
@@ -30,6 +31,7 @@ class FakeKernel:
         self._faults = FaultInjector()
         self._links = FakeLinks(self._faults, spaces, pins)
         self._namespaces = FakeNamespaces(self._faults, self._links, spaces, pins, sandbox_dir)
+        self._limits = FakeTrafficLimits(self._faults, self._links)
         self._supplied_links = FakeSuppliedLinks(self._faults, self._links, spaces, pins)
         self._firewall = FakeFirewall(self._faults)
         self._sysctl = FakeSysctl(self._faults, self._links)
@@ -43,6 +45,11 @@ class FakeKernel:
     def links(self) -> FakeLinks:
         """Bridges and veth pairs."""
         return self._links
+
+    @property
+    def limits(self) -> FakeTrafficLimits:
+        """Limits of traffic."""
+        return self._limits
 
     @property
     def supplied_links(self) -> FakeSuppliedLinks:

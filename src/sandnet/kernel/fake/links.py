@@ -11,7 +11,7 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, InnerEnd, recorded
 from sandnet.kernel.types import PREPARED, RETIRED, Bridge, DefaultRoute, Link, Port, PreparedSandbox, Veth
 from sandnet.model.address import Address, Interface
-from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
+from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac, with_shapers
 from sandnet.model.tap import TAP_KIND
 
 MAX_PORTS: Final = 1023
@@ -89,7 +89,7 @@ class FakeLinks:
     @recorded
     def delete(self, names: Iterable[str]) -> None:
         """Delete the links; absent ones are success."""
-        existing = [name for name in names if name in self.present]
+        existing = [name for name in with_shapers(names) if name in self.present]
         for name in existing:
             if not self.present[name].kind:
                 raise Error(Kind.CONFLICT, f"link {name} is a device that cannot be deleted")
@@ -174,7 +174,7 @@ class FakeLinks:
     @recorded
     def retire(self, host_links: Iterable[str]) -> None:
         """Set the links down and mark them as retired."""
-        for name in host_links:
+        for name in with_shapers(host_links):
             if name in self.present:
                 self.present[name] = self.present[name]._replace(up=False, alias="")
                 self.retired.add(name)

@@ -12,6 +12,7 @@ from sandnet.kernel.linux.pool.pool_size import PoolLimits
 from sandnet.kernel.linux.pool.preparation import Listen
 from sandnet.kernel.linux.pool.sandbox_pool import LinuxSandboxPool
 from sandnet.kernel.linux.processes import LinuxProcesses
+from sandnet.kernel.linux.shaping.limits import LinuxTrafficLimits
 from sandnet.kernel.linux.state_reader import LinuxStateReader
 from sandnet.kernel.linux.supplied.links import LinuxSuppliedLinks
 from sandnet.kernel.linux.sysctl import ProcSysctl
@@ -94,6 +95,7 @@ class LinuxKernel:
 
     def __init__(self, sandbox_dir: str, listen: Listen | None = None, pool: PoolLimits | None = None) -> None:
         self._links = LinuxLinks()
+        self._limits = LinuxTrafficLimits()
         self._supplied_links = LinuxSuppliedLinks()
         self._namespaces = LinuxNamespaces(sandbox_dir)
         self._firewall = LinuxFirewall()
@@ -108,6 +110,11 @@ class LinuxKernel:
     def links(self) -> LinuxLinks:
         """Bridges and veth pairs."""
         return self._links
+
+    @property
+    def limits(self) -> LinuxTrafficLimits:
+        """Limits of traffic."""
+        return self._limits
 
     @property
     def supplied_links(self) -> LinuxSuppliedLinks:

@@ -63,7 +63,7 @@ from sandnet.kernel.netlink.socket import (
 from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, opened_namespace
 from sandnet.kernel.types import DELETING, PORTS, RETIRED, Bridge, DefaultRoute, Link, PreparedSandbox, Veth
 from sandnet.model.address import Address, Interface
-from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
+from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac, with_shapers
 from sandnet.model.tap import TapOptions
 
 MAX_PORTS: Final = 1023
@@ -153,7 +153,7 @@ class LinuxLinks:
             Error: ``CONFLICT`` when one is no virtual device (a network card, ``lo``); nothing is deleted then.
         """
         with map_errors("delete links"), Netlink() as here:
-            present = [link for name in names if (link := get_link(here, name))]
+            present = [link for name in with_shapers(names) if (link := get_link(here, name))]
             for link in present:
                 if not link.kind:
                     raise Error(Kind.CONFLICT, f"link {link.name} is a device that cannot be deleted")
@@ -262,7 +262,8 @@ class LinuxLinks:
         """Silence links at once (down, in the link group that ``reap`` deletes). Absent ones are success."""
         with map_errors("retire links"), Netlink() as here:
             silent = u32(IFLA_GROUP, RETIRED) + attribute(IFLA_IFALIAS, b"")
-            change_links(here, [link_header(up=False) + string(IFLA_IFNAME, name) + silent for name in host_links])
+            names = with_shapers(host_links)
+            change_links(here, [link_header(up=False) + string(IFLA_IFNAME, name) + silent for name in names])
 
     def forget_neighbours(self, bridge: str, addresses: Sequence[Address]) -> None:
         """See :meth:`sandnet.kernel.base.Links.forget_neighbours`."""

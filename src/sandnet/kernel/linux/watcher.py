@@ -17,7 +17,14 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final
 
 from sandnet.kernel.base import Firewall
-from sandnet.kernel.netlink.notifications import FORWARDING, LISTEN_ALL_NSID, RULES, subscribed
+from sandnet.kernel.linux.shaping.traffic_control import (
+    RTM_DELQDISC,
+    RTM_DELTFILTER,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
+    index_of_traffic_control,
+)
+from sandnet.kernel.netlink.notifications import FORWARDING, LISTEN_ALL_NSID, RULES, TRAFFIC_CONTROL, subscribed
 from sandnet.kernel.netlink.routes import index_of_route
 from sandnet.kernel.netlink.rtnetlink import (
     RTM_DELADDR,
@@ -47,7 +54,8 @@ _MOST: Final = 20_000
 change links or routes of a sandbox can write as fast as we read, and must not keep us reading."""
 _NUMBER: Final = struct.Struct("=i")
 _HERE: Final = -1
-_REDUCED: Final = (RTM_DELADDR, RTM_DELROUTE, RTM_NEWNETCONF)
+_TRAFFIC_CONTROL: Final = (RTM_NEWQDISC, RTM_DELQDISC, RTM_NEWTFILTER, RTM_DELTFILTER)
+_REDUCED: Final = (RTM_DELADDR, RTM_DELROUTE, RTM_NEWNETCONF, *_TRAFFIC_CONTROL)
 _REDUCED_INSIDE: Final = (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE, RTM_DELRULE)
 _LINK_INDEX: Final = {
     RTM_NEWADDR: index_of_address,
@@ -55,8 +63,9 @@ _LINK_INDEX: Final = {
     RTM_DELADDR: index_of_address,
     RTM_DELROUTE: index_of_route,
     RTM_NEWNETCONF: index_of_netconf,
+    **dict.fromkeys(_TRAFFIC_CONTROL, index_of_traffic_control),
 }
-"""How to find the link of each notification about an address, a route or forwarding."""
+"""How to find the link of each notification about an address, a route, forwarding or a limit of traffic."""
 _HOST_KINDS: Final = (RTM_NEWLINK, RTM_DELLINK, *_LINK_INDEX)
 _MOUNTS: Final = "/proc/self/mountinfo"
 
@@ -118,7 +127,7 @@ class LinuxWatcher:
         for each in (self._host, self._sandboxes):
             if each is not None:
                 each.close()
-        self._host = subscribed(_BACKLOG, _HOST_KINDS, also=FORWARDING)
+        self._host = subscribed(_BACKLOG, _HOST_KINDS, also=(*FORWARDING, *TRAFFIC_CONTROL))
         self._sandboxes = _subscribed_inside()
         with Netlink() as netlink:
             ports = [*dump_ports(netlink)]

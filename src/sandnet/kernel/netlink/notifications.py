@@ -20,6 +20,8 @@ _GROUPS: Final = (1, 5, 7, 9, 11)
 """RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
 RULES: Final = (8, 19)
 """RTNLGRP_IPV4_RULE, IPV6_RULE."""
+TRAFFIC_CONTROL: Final = (4,)
+"""RTNLGRP_TC: limits of traffic, among other things."""
 FORWARDING: Final = (24,)
 """RTNLGRP_IPV4_NETCONF: whether a link forwards, among other things."""
 _SOL_NETLINK: Final = 270

@@ -57,6 +57,7 @@ IFLA_ADDRESS: Final = 1
 IFLA_IFNAME: Final = 3
 IFLA_MTU: Final = 4
 IFLA_LINK: Final = 5
+_IFLA_QDISC: Final = 6
 IFLA_MASTER: Final = 10
 _IFLA_OPERSTATE: Final = 16
 IFLA_LINKINFO: Final = 18
@@ -233,6 +234,7 @@ def _decoded(body: bytes) -> tuple[Device, Mapping[int, bytes]]:
         group=to_number(found.get(IFLA_GROUP)),
         alias=to_text(found.get(IFLA_IFALIAS)),
         snooping=to_number(options.get(_IFLA_BR_MCAST_SNOOPING)) != 0,
+        shaped=found.get(_IFLA_QDISC) == b"tbf\0",
     )
     namespace = to_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else -1
     return Device(link, to_number(found.get(IFLA_LINK)), namespace), link_info

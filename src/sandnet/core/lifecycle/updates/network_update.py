@@ -21,6 +21,7 @@ from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver, Updatable
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Network, NetworkOptions, Phase
+from sandnet.model.bandwidth import FIELDS as BANDWIDTH
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ OptionsOf = Callable[[Network], NetworkOptions]
 
 _FILES: Final = frozenset({"dns_search", "dns_options"})
 """Options that are in files of sandboxes: networks of every driver can change them."""
-_LINKS: Final = frozenset({"mtu", "ip_range", "ipv6", "subnet_ipv6", "gateway_ipv6"})
+_LINKS: Final = frozenset({"mtu", "ip_range", "ipv6", "subnet_ipv6", "gateway_ipv6", *BANDWIDTH})
 """Options that networks of an :class:`Updatable` driver can change."""
 _ADDRESSES: Final = frozenset({"subnet", "gateway", "bridge_address", "ipv6", "subnet_ipv6", "gateway_ipv6"})
 

@@ -1,0 +1,1 @@
+"""Limits of traffic: token buckets on the ports of sandboxes."""
