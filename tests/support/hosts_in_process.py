@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from itertools import count
 from typing import Any, Final, Literal
 
@@ -21,6 +22,7 @@ from sandnet.firewall.base import Fault
 from sandnet.kernel.fake.kernel import FakeKernel
 from sandnet.kernel.workers import Workers
 from sandnet.model import EndpointSpec, JoinSpec, Network, NetworkOptions, NetworkSpec
+from sandnet.stores.base import Snapshot
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore
 
@@ -53,6 +55,29 @@ class PeersDriver(BridgeDriver):
         known.update({peer.mac: peer for peer in put})
 
 
+async def at_once() -> None:
+    """Wait for nothing."""
+
+
+class PacedStore(MemorySharedStore):
+    """A client whose requests take a while on their way, and so do their answers."""
+
+    pace: Callable[[], Awaitable[None]] = staticmethod(at_once)
+
+    async def transact(self, *args: Any, **options: Any) -> int:
+        """See ``SharedStore.transact``."""
+        await self.pace()
+        try:
+            return await super().transact(*args, **options)
+        finally:
+            await self.pace()
+
+    async def read(self, keys: Sequence[str], *, deadline: float | None = None) -> Snapshot:
+        """See ``SharedStore.read``."""
+        await self.pace()
+        return await super().read(keys, deadline=deadline)
+
+
 @dataclass
 class HostInProcess:
     """One of several hosts; its daemon can be killed and started again."""
@@ -63,20 +88,50 @@ class HostInProcess:
     store: MemoryStore = field(default_factory=MemoryStore)
     kernel: FakeKernel = field(default_factory=FakeKernel)
     workers: Workers = field(default_factory=Workers)
-    shared: MemorySharedStore = field(init=False)
+    pace: Callable[[], Awaitable[None]] = at_once
+    shared: PacedStore = field(init=False)
     controller: Controller = field(init=False)
 
     async def start(self, *, connected: bool = True) -> Controller:
         """Start a daemon over what the stores and the kernel hold."""
-        self.shared = MemorySharedStore(self.cluster)
+        self.shared = PacedStore(self.cluster)
+        self.shared.pace = lambda: self.pace()
         if not connected:
             self.shared.cut_off()
         drivers = composition.own_drivers
         composition.own_drivers = lambda *parts: [*drivers(*parts), PeersDriver(*parts[1:], parts[0].pools)]
         self.controller = assemble(self.config, self.store, self.kernel, self.workers, shared_store=self.shared)
+        cluster = self.controller._context.cluster
+        assert cluster
+        cluster.membership.host = replace(cluster.membership.host, underlay=IPv4Address(f"10.99.0.{self.name[1:]}"))
         composition.own_drivers = drivers
         await self.controller.start()
         return self.controller
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether the store has a lease of this host."""
+        return self.cluster.contents.get(f"{ALIVE}{self.name}") is not None
+
+    @property
+    def joined(self) -> bool:
+        """Whether the host is a member, with the lease that the store has."""
+        cluster = self.controller._context.cluster
+        entry = self.cluster.contents.get(f"{ALIVE}{self.name}")
+        assert cluster
+        return entry is not None and decode(entry.value, Alive).number == cluster.membership.number
+
+    async def audit(self) -> None:
+        """Compare the host's own attachments with the store, as it does now and then."""
+        follower = self.controller._follower
+        assert follower
+        await follower._claim_again()
+
+    def peers(self) -> dict[str, dict[str, Peer]]:
+        """Return the peers that the driver has, by network."""
+        driver = self.controller._context.drivers[DRIVER]
+        assert isinstance(driver, PeersDriver)
+        return driver.peers
 
     def end_lease(self) -> None:
         """Let the host's lease end."""

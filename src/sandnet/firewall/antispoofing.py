@@ -46,6 +46,7 @@ class AntiSpoofing:
             for each in state
             for endpoint, backends in each.endpoints
             for attachment in backends
+            if attachment.host_link  # those on other hosts have none
         }
         self._foreign = {each.network.id: self._foreign_ports_of(each.network, links) for each in state}
 

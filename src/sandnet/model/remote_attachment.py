@@ -7,6 +7,8 @@ from ipaddress import IPv4Interface, IPv6Interface
 import msgspec
 
 from sandnet.model.address import Address
+from sandnet.model.network import Phase
+from sandnet.model.sandbox import Attachment
 
 
 class RemoteAttachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,3 +31,20 @@ class RemoteAttachment(msgspec.Struct, frozen=True, kw_only=True):
     weight: int = 1
     drained: bool = False
     healthy: bool = True
+
+    def as_backend(self) -> Attachment:
+        """Return it as one of several backends of a service: without a link on this host."""
+        return Attachment(
+            endpoint_id=self.endpoint_id,
+            network_id=self.network_id,
+            container_id=f"{self.host}/{self.container_id}",
+            phase=Phase.READY,
+            sequence=0,
+            address=self.address,
+            address_ipv6=self.address_ipv6,
+            mac=self.mac,
+            holder=self.holder,
+            weight=self.weight,
+            drained=self.drained,
+            healthy=self.healthy,
+        )

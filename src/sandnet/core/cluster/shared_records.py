@@ -7,50 +7,31 @@ records of global networks: so a daemon starts with them while the shared store 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
 
+from sandnet.core.cluster.attachment_claims import AttachmentClaims, SharedTransaction
 from sandnet.core.cluster.host_membership import HostMembership
 from sandnet.core.cluster.shared_values import (
-    AttachmentKey,
+    ENDPOINTS,
     attached_prefix,
-    attachment_claims,
     encode,
     endpoint_claims,
     endpoint_key,
     endpoints_prefix,
-    holder_key,
     network_claims,
     network_key,
-    shared_attachment,
     shared_endpoint,
     shared_network,
 )
 from sandnet.core.cluster.view import ClusterView, Held
 from sandnet.core.state.events import Transition
-from sandnet.core.state.shared_writer import CLAIMED_ELSEWHERE, joined_elsewhere
+from sandnet.core.state.shared_writer import CLAIMED_ELSEWHERE
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
-from sandnet.stores.base import Change, Delete, Put
-from sandnet.stores.shared import Absent, Condition, ConditionFailed, EmptyRange, HasValue, Present
+from sandnet.stores.base import Delete, Put
+from sandnet.stores.shared import Absent, Condition, ConditionFailed, EmptyRange, Present
 
 _log = logging.getLogger(__name__)
-
-
-class _SharedTransaction(NamedTuple):
-    changes: list[Change]
-    conditions: list[Condition]
-
-    def claim(self, keys: Iterable[str], holder: str) -> None:
-        """Put claims that must be free."""
-        for key in keys:
-            self.conditions.append(Absent(key))
-            self.changes.append(Put(key, holder.encode()))
-
-    def release(self, keys: Iterable[str]) -> None:
-        """Delete claims."""
-        self.changes.extend(map(Delete, keys))
 
 
 class SharedRecords:
@@ -74,8 +55,11 @@ class SharedRecords:
     ) -> None:
         self._membership, self._view = membership, view
         self._is_global, self._network, self._sandbox = is_global, network, sandbox
+        self.attachments = AttachmentClaims(membership, view, sandbox)
         self.caught_up: Callable[[int], Awaitable[None]] = _no_wait
         """Waits until this host is in line with the store as it was at a revision, or for a while."""
+        self.changed: Callable[[Iterable[str]], None] = _ignore
+        """Gets the keys of what this host has just changed: another one may have changed it, too, in between."""
 
     # Records.
 
@@ -85,6 +69,13 @@ class SharedRecords:
         Raises:
             Error: ``NAME_TAKEN``, ``CONFLICT``, ``IN_USE``: another host was first; ``UNAVAILABLE``.
         """
+        try:
+            await self._write(transitions)
+        except ConditionFailed as refused:
+            message = "another host changed the same at this instant"
+            raise Error(Kind.UNAVAILABLE, message, "repeat the request", "store_conflict") from refused
+
+    async def _write(self, transitions: Sequence[Transition]) -> None:
         for each in transitions:
             match each.before, each.after:
                 case (Network() | None as before, Network() as after) if self._is_global(after.driver):
@@ -98,9 +89,19 @@ class SharedRecords:
                 case (Attachment() | None as before, Attachment() as after) if self._is_on_global(after):
                     await self._attachment_changed(before, after, transitions)
                 case (Attachment() as before, None) if self._is_on_global(before):
-                    await self._released(before)
+                    await self.attachments.released(before)
                 case _:
                     pass
+
+    def written(self, transitions: Sequence[Transition]) -> None:
+        """See ``SharedWriter.written``."""
+        subjects = [each.after or each.before for each in transitions]
+        networks = [each for each in subjects if isinstance(each, Network) and self._is_global(each.driver)]
+        endpoints = [each.id for each in subjects if isinstance(each, Endpoint) and self._is_on_global(each)]
+        endpoints += [
+            each.endpoint_id for each in subjects if isinstance(each, Attachment) and self._is_on_global(each)
+        ]
+        self.changed([*(network_key(each.id) for each in networks), *(f"{ENDPOINTS}{each}" for each in endpoints)])
 
     def _is_on_global(self, record: Endpoint | Attachment) -> bool:
         network = self._network(record.network_id)
@@ -126,7 +127,7 @@ class SharedRecords:
         shared, key = self._view.network(network.id), network_key(network.id)
         if shared is None:
             return
-        transaction = _SharedTransaction([Delete(key)], [Present(key), EmptyRange(endpoints_prefix(network.id))])
+        transaction = SharedTransaction([Delete(key)], [Present(key), EmptyRange(endpoints_prefix(network.id))])
         transaction.release(network_claims(shared.network))
         try:
             await self._membership.transact(*transaction)
@@ -136,7 +137,7 @@ class SharedRecords:
 
     async def _create_network(self, network: Network) -> None:
         key = network_key(network.id)
-        transaction = _SharedTransaction([Put(key, encode(shared_network(network)))], [Absent(key)])
+        transaction = SharedTransaction([Put(key, encode(shared_network(network)))], [Absent(key)])
         transaction.claim(network_claims(network), network.id)
         try:
             await self._membership.transact(*transaction)
@@ -162,7 +163,7 @@ class SharedRecords:
     async def _create_endpoint(self, endpoint: Endpoint) -> None:
         key = endpoint_key(endpoint)
         value = encode(shared_endpoint(endpoint, self._membership.name, self._membership.number))
-        transaction = _SharedTransaction([Put(key, value)], [Present(network_key(endpoint.network_id)), Absent(key)])
+        transaction = SharedTransaction([Put(key, value)], [Present(network_key(endpoint.network_id)), Absent(key)])
         for void in self._void_endpoints(endpoint):
             self._remove_void(transaction, void)
         replaced = {change.key for change in transaction.changes}
@@ -183,7 +184,7 @@ class SharedRecords:
         void = (shared.endpoint for shared in found if shared and not self._view.counts_endpoint(shared))
         return [each for each in void if not wanted.isdisjoint(endpoint_claims(each))]
 
-    def _remove_void(self, transaction: _SharedTransaction, endpoint: Endpoint) -> None:
+    def _remove_void(self, transaction: SharedTransaction, endpoint: Endpoint) -> None:
         entry = self._view.entry(endpoint_key(endpoint))
         if entry is None:
             return
@@ -191,7 +192,7 @@ class SharedRecords:
         transaction.changes.append(Delete(entry.key))
         transaction.release(endpoint_claims(endpoint))
         for held in self._view.attachments(endpoint.id):
-            self._drop(transaction, held)
+            self.attachments.drop(transaction, held)
 
     async def delete_endpoint(self, endpoint: Endpoint) -> None:
         """Delete an endpoint for all hosts, unless a container of another host is attached."""
@@ -199,9 +200,11 @@ class SharedRecords:
         shared, entry = self._view.endpoint(endpoint.id), self._view.endpoint_entry(endpoint.id)
         if shared is None or entry is None:
             return
-        await self.release(held for held in self._view.attachments(endpoint.id) if self._is_releasable(held))
+        await self.attachments.release(
+            held for held in self._view.attachments(endpoint.id) if self._is_releasable(held)
+        )
         conditions: list[Condition] = [Present(entry.key), EmptyRange(attached_prefix(endpoint.id))]
-        transaction = _SharedTransaction([Delete(entry.key)], conditions)
+        transaction = SharedTransaction([Delete(entry.key)], conditions)
         transaction.release(endpoint_claims(shared.endpoint))
         try:
             await self._membership.transact(*transaction)
@@ -224,103 +227,9 @@ class SharedRecords:
             for each in transitions:
                 if isinstance(each.after, Sandbox) and each.after.container_id == after.container_id:
                     sandbox = each.after
-            await self.claim(after, sandbox)
+            await self.attachments.claim(after, sandbox)
         elif after.phase is Phase.READY:
-            await self._update_attachment(before, after)
-
-    def _key(self, attachment: Attachment) -> AttachmentKey:
-        return AttachmentKey(attachment.endpoint_id, self._membership.name, attachment.container_id)
-
-    async def claim(self, attachment: Attachment, sandbox: Sandbox | None) -> None:
-        """Claim an attachment for this host's lease: a new one, or one whose lease has ended.
-
-        Raises:
-            Error: ``INVALID`` (``already_joined``) another host's container has the endpoint's address, ``CONFLICT``,
-                ``NOT_FOUND``: the endpoint was deleted.
-        """
-        key = self._key(attachment)
-        known = self._view.attachment(key)
-        request = known.attachment.request if known else secrets.token_hex(8)
-        name, number = self._membership.name, self._membership.number
-        shared = shared_attachment(attachment, sandbox, name, number, request)
-        endpoint = self._view.endpoint_entry(attachment.endpoint_id)
-        if endpoint is None:
-            raise _endpoint_gone(attachment)
-        transaction = _SharedTransaction([Put(key.key, encode(shared))], [Present(endpoint.key)])
-        transaction.conditions.append(Present(key.key, known.entry.revision) if known else Absent(key.key))
-        if not known:
-            transaction.claim(attachment_claims(shared), key.key)
-        if attachment.holder:
-            self._claim_holder(transaction, key)
-        try:
-            await self._membership.transact(*transaction, claims=True)
-        except ConditionFailed as refused:
-            if refused.at(endpoint.key) is None:
-                raise _endpoint_gone(attachment) from refused
-            raise self._already_joined(attachment, refused) from refused
-
-    def _claim_holder(self, transaction: _SharedTransaction, key: AttachmentKey) -> None:
-        """Claim the address of the endpoint, unless an attachment that counts has it."""
-        holder = self._view.holder(key.endpoint_id)
-        transaction.changes.append(Put(holder_key(key.endpoint_id), str(key).encode()))
-        if holder is None:
-            transaction.conditions.append(Absent(holder_key(key.endpoint_id)))
-            return
-        held = self._view.attachment(AttachmentKey(*holder.value.decode().split("/", 2)))
-        if held is None or held.key.host == self._membership.name or not self._view.counts(held.attachment):
-            transaction.conditions.append(Present(holder.key, holder.revision))
-        else:
-            transaction.conditions.append(Absent(holder.key))  # refused, with the holder in the refusal
-
-    async def _update_attachment(self, before: Attachment, after: Attachment) -> None:
-        known = self._view.attachment(self._key(after))
-        if known is None:
-            return  # deleted by another host: the follower of the watch decides
-        was = known.attachment
-        sandbox = self._sandbox(after.container_id)
-        shared = shared_attachment(after, sandbox, was.host, was.number, was.request)
-        transaction = _SharedTransaction([], [Present(known.entry.key, known.entry.revision)])
-        if shared != was:
-            transaction.changes.append(Put(known.entry.key, encode(shared)))
-        if after.holder and not before.holder:
-            self._claim_holder(transaction, known.key)
-        if transaction.changes:
-            await self._membership.transact(*transaction)
-
-    async def _released(self, attachment: Attachment) -> None:
-        """Release what a container had. While the store is away this waits for the follower's next audit."""
-        held = self._view.attachment(self._key(attachment))
-        try:
-            await self.release([held] if held else [])
-        except Error as failure:
-            if failure.kind is not Kind.UNAVAILABLE:
-                raise
-            _log.info("the attachment of %s is released later: %s", attachment.container_id, failure)
-
-    async def release(self, attachments: Iterable[Held]) -> None:
-        """Delete attachments, as they were read, with their claims. One that has changed since is refused."""
-        for held in list(attachments):
-            transaction = _SharedTransaction([], [])
-            self._drop(transaction, held)
-            try:
-                await self._membership.transact(*transaction)
-            except ConditionFailed as refused:
-                if refused.at(held.key.key):
-                    raise Error(
-                        Kind.UNAVAILABLE,
-                        f"container {held.key.container_id} is being changed by another host",
-                        "repeat the request",
-                        "store_conflict",
-                    ) from refused
-
-    def _drop(self, transaction: _SharedTransaction, held: Held) -> None:
-        transaction.conditions.append(Present(held.entry.key, held.entry.revision))
-        transaction.changes.append(Delete(held.entry.key))
-        transaction.release(attachment_claims(held.attachment))
-        holder = self._view.holder(held.key.endpoint_id)
-        if holder and holder.value.decode() == str(held.key):
-            transaction.conditions.append(HasValue(holder.key, holder.value))
-            transaction.changes.append(Delete(holder.key))
+            await self.attachments.update(before, after)
 
     # Refusals.
 
@@ -333,16 +242,6 @@ class SharedRecords:
         if not self._view.revision:
             message = "this host has not reached the shared store yet"
             raise Error(Kind.UNAVAILABLE, message, "repeat the request when it can be reached", "store_unavailable")
-
-    def _already_joined(self, attachment: Attachment, refused: ConditionFailed) -> Error:
-        holder = refused.at(holder_key(attachment.endpoint_id))
-        if holder is None:
-            message = "another host has just changed this endpoint, or taken the address"
-            return Error(Kind.CONFLICT, message, "repeat the request", "store_conflict")
-        _, host, container_id = holder.value.decode().split("/", 2)
-        endpoint = self._view.endpoint(attachment.endpoint_id)
-        name = endpoint.endpoint.name if endpoint else attachment.endpoint_id
-        return joined_elsewhere(name, container_id, host)
 
     def _endpoint_taken(self, endpoint: Endpoint, refused: ConditionFailed) -> Error:
         if refused.at(network_key(endpoint.network_id)) is None:
@@ -371,6 +270,10 @@ class SharedRecords:
         return Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
 
 
+def _ignore(keys: Iterable[str]) -> None:
+    """Do nothing, while no follower runs."""
+
+
 async def _no_wait(revision: int) -> None:
     """Return at once, while no follower runs."""
 
@@ -384,7 +287,3 @@ def _network_taken(network: Network, refused: ConditionFailed) -> Error:
     what = taken.removeprefix("claim/").replace("/", " ", 1)
     message = f"{what} was given to another network at the same time"
     return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
-
-
-def _endpoint_gone(attachment: Attachment) -> Error:
-    return Error(Kind.NOT_FOUND, f"endpoint {attachment.endpoint_id} was deleted by another host")

@@ -192,6 +192,12 @@ class ClusterView:
         """Return the entry that names the attachment which answers for an endpoint's address."""
         return self._entries.get(holder_key(endpoint_id))
 
+    def is_held(self, endpoint_id: str) -> bool:
+        """Return whether an attachment that counts answers for an endpoint's address."""
+        holder = self.holder(endpoint_id)
+        held = self.attachment(attachment_key(holder.value.decode())) if holder else None
+        return held is not None and self.counts(held.attachment)
+
     def counts(self, attachment: SharedAttachment) -> bool:
         """Return whether the lease of an attachment's host lasts."""
         alive = self.alive(attachment.host)
@@ -203,6 +209,11 @@ class ClusterView:
             return True
         alive = self.alive(shared.host)
         return alive is not None and alive.number == shared.number
+
+    def endpoint_counts(self, endpoint_id: str) -> bool:
+        """Return whether there is such an endpoint, and it counts."""
+        shared = self.endpoint(endpoint_id)
+        return shared is not None and self.counts_endpoint(shared)
 
     def counted(self, endpoint_id: str) -> Sequence[Held]:
         """Return the attachments to an endpoint that count."""

@@ -35,15 +35,19 @@ class Backends:
         found = self._records.attachments_of_endpoint(endpoint.id)
         return [attachment for attachment in found if attachment.phase is Phase.READY]
 
+    def everywhere(self, endpoint: Endpoint) -> list[Attachment]:
+        """Return the attachments that are ready, and then those on other hosts."""
+        return [*self.ready(endpoint), *(each.as_backend() for each in self._records.remote.of_endpoint(endpoint.id))]
+
     async def rebalance(self, network: Network, endpoint: Endpoint) -> None:
         """Make the driver distribute new flows over the ready backends."""
         driver = self._context.drivers[network.driver]
         if isinstance(driver, LoadBalancing):
-            await driver.balance(network, endpoint, self.ready(endpoint))
+            await driver.balance(network, endpoint, self.everywhere(endpoint))
 
     async def join(self, network: Network, endpoint: Endpoint, attachment: Attachment, job: Callable[[Step], T]) -> T:
         """Run the job that sets the attachment up; beside other backends, it gets its part of new flows after that."""
-        driver, others, run = self._context.driver(network.driver), self.ready(endpoint), self._context.workers.run
+        driver, others, run = self._context.driver(network.driver), self.everywhere(endpoint), self._context.workers.run
         if others and isinstance(driver, LoadBalancing):
             backends = [*others, attachment]
             return await driver.join_backend(
@@ -56,7 +60,7 @@ class Backends:
         driver = self._context.drivers[network.driver]
         endpoint = self._records.endpoint(leaving.endpoint_id)
         if endpoint and isinstance(driver, LoadBalancing):
-            await driver.leave_backend(network, endpoint, leaving, self.ready(endpoint), tear_down)
+            await driver.leave_backend(network, endpoint, leaving, self.everywhere(endpoint), tear_down)
         else:
             await driver.leave(network, [leaving], lambda step: tear_down(no_step, step))
 
@@ -64,6 +68,10 @@ class Backends:
         """Move the endpoint's address from ``leaving`` to another backend, before it is removed."""
         if leaving.holder:
             await self._promote_one(network, endpoint)
+
+    async def take_over(self, network: Network, endpoint: Endpoint, successor: Attachment) -> None:
+        """Give the endpoint's address to a backend: no other host has it now."""
+        await self._promote(network, endpoint, successor)
 
     async def change(
         self, endpoint: Endpoint, container_id: str, *, drained: bool | None = None, weight: int | None = None

@@ -72,4 +72,5 @@ class DesiredState:
         return [EndpointState(endpoint, self._backends(endpoint.id, phases)) for endpoint in found]
 
     def _backends(self, endpoint_id: str, phases: Collection[Phase]) -> list[Attachment]:
-        return [each for each in self._records.attachments_of_endpoint(endpoint_id) if each.phase in phases]
+        own = [each for each in self._records.attachments_of_endpoint(endpoint_id) if each.phase in phases]
+        return [*own, *(each.as_backend() for each in self._records.remote.of_endpoint(endpoint_id))]

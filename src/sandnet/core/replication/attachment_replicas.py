@@ -47,10 +47,14 @@ class AttachmentReplicas:
 
     async def sync(self, endpoint_id: str, endpoint: Endpoint | None) -> None:
         """Bring the attachments to an endpoint into line; ``None``: it is not on this host."""
-        network = self._records.network(endpoint.network_id) if endpoint else None
+        known = [each.network_id for each in self._records.remote.of_endpoint(endpoint_id)]
+        network_id = endpoint.network_id if endpoint else next(iter(known), "")
+        network = self._records.network(network_id)
         await self._sync_remote(endpoint_id, network, endpoint)
         if self._membership.joined and self._membership.number:
             await self._sync_own(endpoint_id)
+            if network and endpoint:
+                await self._sync_holder(network, endpoint)
 
     # Those of other hosts.
 
@@ -65,7 +69,7 @@ class AttachmentReplicas:
         await asyncio.gather(
             self._resolver_sync.remote_changed(gone, new), self._change_peers(network, endpoint, gone, new)
         )
-        if network and endpoint and self._backends.ready(endpoint):
+        if network and endpoint:
             await self._backends.rebalance(network, endpoint)
 
     def _remote(self, endpoint_id: str) -> list[RemoteAttachment]:
@@ -145,7 +149,7 @@ class AttachmentReplicas:
         held, local = self._view.attachment(key), self._records.attachment(key.container_id, key.endpoint_id)
         if local is None:
             if held:
-                await self._shared.release([held])
+                await self._shared.attachments.release([held])
             return None
         if local.phase is not Phase.READY or self._view.endpoint(key.endpoint_id) is None:
             return None
@@ -153,7 +157,7 @@ class AttachmentReplicas:
             await self._adopt_changes(local, held)
             return None
         try:
-            await self._shared.claim(local, self._records.sandbox(local.container_id))
+            await self._shared.attachments.claim(local, self._records.sandbox(local.container_id))
         except Error as failure:
             if failure.kind is Kind.UNAVAILABLE or failure.code == "store_conflict":
                 raise
@@ -171,6 +175,15 @@ class AttachmentReplicas:
             network = self._records.network(local.network_id)
             if endpoint and network:
                 await self._backends.rebalance(network, endpoint)
+
+    async def _sync_holder(self, network: Network, endpoint: Endpoint) -> None:
+        """Take the endpoint's address over when the host is away that had it. One of several hosts does."""
+        if not self._backends.ready(endpoint) or self._view.is_held(endpoint.id):
+            return
+        async with self._locks.hold(f"endpoint/{endpoint.id}"):
+            for candidate in self._backends.ready(endpoint):
+                if not self._view.is_held(endpoint.id) and await self._shared.attachments.claim_address(candidate):
+                    await self._backends.take_over(network, endpoint, candidate)
 
 
 def peer_of(attachment: RemoteAttachment, endpoint: Endpoint | None) -> Peer | None:

@@ -73,7 +73,7 @@ class WatchFollower:
     async def start(self) -> None:
         """Bring this host into line, once its own state is restored, and from now on."""
         self._tasks += [asyncio.create_task(each) for each in (self._queue.run(), self._audit())]
-        self._shared.caught_up = self._reached
+        self._shared.caught_up, self._shared.changed = self._reached, self._queue.add
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PASS):
                 await self._queue.drained()

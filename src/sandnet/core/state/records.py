@@ -297,6 +297,8 @@ class Records:
                 self._remove(record)
             raise
         await written
+        if self.shared_writer:
+            self.shared_writer.written(transitions)
 
     def _refuse_too_many(self, fresh: Iterable[Record]) -> None:
         tables = (self._networks, self._endpoints, self._sandboxes, self._attachments)

@@ -25,6 +25,10 @@ class SharedWriter(Protocol):
         """
         ...
 
+    def written(self, transitions: Sequence[Transition]) -> None:
+        """Note that a commit is in this host's store, too: from now on its records can be compared with the others'."""
+        ...
+
 
 def joined_elsewhere(endpoint: str, container_id: str, host: str) -> Error:
     """Return the refusal of a join to an endpoint that a container of another host has joined."""

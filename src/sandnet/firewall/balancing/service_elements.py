@@ -2,7 +2,8 @@
 
 For clients on the bridge, the frame's destination MAC is rewritten (``service_rules``), and the packet is left
 unchanged. Packets that pass through the host are translated to a backend's own address (``inet_rules``), and conntrack
-keeps them there. The rules never change. All that belongs to one service is in elements, so the cost of a change is
+keeps them there: only to backends of this host, since another host's would answer through that host. The rules never
+change. All that belongs to one service is in elements, so the cost of a change is
 that of the elements it moves, however many services there are.
 
 Backends are spread over a fixed number of buckets by weighted rendezvous hashing (Thaler and Ravishankar 1998;
@@ -104,15 +105,21 @@ def elements(service: BalancedService) -> ElementMap:
     if not balanced(service):
         return {}
     candidates = eligible_backends(service.backends)
-    weights = tuple([(taker.mac, taker.weight) for taker in candidates])
-    buckets, slots = spread(weights, BUCKETS), spread(weights, SLOTS)
+    buckets = spread(_weights(candidates), BUCKETS)
+    local = eligible_backends([backend for backend in service.backends if backend.host_link])
+    slots = spread(_weights(local), SLOTS)
     found: ElementMap = {}
     for family in _families(service):
         macs = [mac_address(taker.mac) for taker in candidates]
         _add_bridge_elements(found, family, service, [macs[index] for index in buckets])
-        targets = [family.own[taker.mac] for taker in candidates]
-        _add_host_elements(found, family, service.endpoint, [targets[index] for index in slots])
+        targets = [family.own[taker.mac] for taker in local]
+        if targets:
+            _add_host_elements(found, family, service.endpoint, [targets[index] for index in slots])
     return found
+
+
+def _weights(backends: Sequence[Attachment]) -> tuple[tuple[str, int], ...]:
+    return tuple([(backend.mac, backend.weight) for backend in backends])
 
 
 def own_addresses(service: BalancedService) -> set[IPv4Interface | IPv6Interface]:

@@ -48,6 +48,7 @@ def attachment(number: int, *, weight: int = 1, drained: bool = False, healthy: 
         container_id=f"c{number}",
         phase=Phase.READY,
         sequence=number,
+        host_link=f"snv{number:010x}",
         address=ENDPOINT.address if number == 1 else IPv4Interface(f"10.9.0.{number}/24"),
         address_ipv6=ENDPOINT.address_ipv6 if number == 1 else IPv6Interface(f"fd09::{number}/64"),
         mac=ENDPOINT.mac if number == 1 else f"02:42:0a:09:00:{number:02x}",
@@ -159,3 +160,13 @@ def test_address_announcement_frame_follows_the_rfcs() -> None:
     total = sum(int.from_bytes(pseudo[i : i + 2], "big") for i in range(0, len(pseudo), 2))
     assert total % 0xFFFF == 0
     assert advert[:6].hex() == "333300000001"
+
+
+def test_host_sends_only_to_its_own_backends() -> None:
+    """Clients on the bridge reach all backends. What passes through the host must be answered through it."""
+    own, remote = attachment(1), replace(attachment(2), host_link="")
+    found = elements(BalancedService(ENDPOINT, (own, remote)))
+    buckets = set(found[bridge_set("buckets4")].values())
+    slots = set(found[inet_set("own4_flow")].values())
+    assert buckets == {mac_address(own.mac), mac_address(remote.mac)}
+    assert slots == {own.address.ip.packed if own.address else b""}

@@ -1,0 +1,189 @@
+"""Claim and release attachments in the shared store: an endpoint's address has one holder over all hosts."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from sandnet.core.cluster.host_membership import HostMembership
+from sandnet.core.cluster.shared_values import (
+    ALIVE,
+    AttachmentKey,
+    attachment_claims,
+    attachment_key,
+    encode,
+    holder_key,
+    shared_attachment,
+)
+from sandnet.core.cluster.view import ClusterView, Held
+from sandnet.core.state.shared_writer import joined_elsewhere
+from sandnet.errors import Error, Kind
+from sandnet.model import Attachment, Sandbox
+from sandnet.stores.base import Change, Delete, Put
+from sandnet.stores.shared import Absent, Condition, ConditionFailed, HasValue, Present
+
+_log = logging.getLogger(__name__)
+
+
+class SharedTransaction(NamedTuple):
+    """What a transaction writes, and what must be true for that."""
+
+    changes: list[Change]
+    conditions: list[Condition]
+
+    def claim(self, keys: Iterable[str], holder: str) -> None:
+        """Put claims that must be free."""
+        for key in keys:
+            self.conditions.append(Absent(key))
+            self.changes.append(Put(key, holder.encode()))
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Delete claims."""
+        self.changes.extend(map(Delete, keys))
+
+
+class AttachmentClaims:
+    """This host's attachments to endpoints that all hosts share.
+
+    Args:
+        membership: sends the transactions.
+        view: what the store holds.
+        sandbox: returns the sandbox of a container of this host.
+    """
+
+    def __init__(self, membership: HostMembership, view: ClusterView, sandbox: Callable[[str], Sandbox | None]) -> None:
+        self._membership, self._view, self._sandbox = membership, view, sandbox
+
+    def _key(self, attachment: Attachment) -> AttachmentKey:
+        return AttachmentKey(attachment.endpoint_id, self._membership.name, attachment.container_id)
+
+    async def claim(self, attachment: Attachment, sandbox: Sandbox | None) -> None:
+        """Claim an attachment for this host's lease: a new one, or one whose lease has ended.
+
+        Raises:
+            Error: ``INVALID`` (``already_joined``) another host's container has the endpoint's address, ``CONFLICT``,
+                ``NOT_FOUND``: the endpoint was deleted.
+        """
+        key = self._key(attachment)
+        known = self._view.attachment(key)
+        request = known.attachment.request if known else secrets.token_hex(8)
+        name, number = self._membership.name, self._membership.number
+        shared = shared_attachment(attachment, sandbox, name, number, request)
+        endpoint = self._view.endpoint_entry(attachment.endpoint_id)
+        if endpoint is None or not self._view.endpoint_counts(attachment.endpoint_id):
+            raise _endpoint_gone(attachment)
+        transaction = SharedTransaction([Put(key.key, encode(shared))], [Present(endpoint.key)])
+        transaction.conditions.extend(self._owner_is_alive(attachment.endpoint_id))
+        transaction.conditions.append(Present(key.key, known.entry.revision) if known else Absent(key.key))
+        if not known:
+            transaction.claim(attachment_claims(shared), key.key)
+        if attachment.holder:
+            self._claim_holder(transaction, key)
+        try:
+            await self._membership.transact(*transaction, claims=True)
+        except ConditionFailed as refused:
+            if refused.at(endpoint.key) is None:
+                raise _endpoint_gone(attachment) from refused
+            raise self._already_joined(attachment, refused) from refused
+
+    def _owner_is_alive(self, endpoint_id: str) -> Iterator[Condition]:
+        """Yield the condition that the endpoint does not end with its owner's host, which is another one."""
+        shared = self._view.endpoint(endpoint_id)
+        alive = self._view.entry(f"{ALIVE}{shared.host}") if shared and shared.number else None
+        if shared and alive and shared.host != self._membership.name:
+            yield HasValue(alive.key, alive.value)
+
+    async def claim_address(self, attachment: Attachment) -> bool:
+        """Claim the endpoint's address for an attachment that counts; return whether it has it now."""
+        key = self._key(attachment)
+        held = self._view.attachment(key)
+        if held is None or not self._view.counts(held.attachment):
+            return False
+        transaction = SharedTransaction([], [Present(key.key, held.entry.revision)])
+        self._claim_holder(transaction, key)
+        try:
+            await self._membership.transact(*transaction, claims=True)
+        except ConditionFailed:
+            return False
+        return True
+
+    def _claim_holder(self, transaction: SharedTransaction, key: AttachmentKey) -> None:
+        """Claim the address of the endpoint, unless an attachment that counts has it."""
+        holder = self._view.holder(key.endpoint_id)
+        transaction.changes.append(Put(holder_key(key.endpoint_id), str(key).encode()))
+        if holder is None:
+            transaction.conditions.append(Absent(holder_key(key.endpoint_id)))
+            return
+        held = self._view.attachment(attachment_key(holder.value.decode()))
+        if held is None or held.key.host == self._membership.name or not self._view.counts(held.attachment):
+            transaction.conditions.append(Present(holder.key, holder.revision))
+        else:
+            transaction.conditions.append(Absent(holder.key))  # refused, with the holder in the refusal
+
+    async def update(self, before: Attachment, after: Attachment) -> None:
+        """Write what has changed of an attachment of this host, and claim the address if it is the holder now."""
+        known = self._view.attachment(self._key(after))
+        if known is None:
+            return  # deleted by another host: the follower of the watch decides
+        was = known.attachment
+        sandbox = self._sandbox(after.container_id)
+        shared = shared_attachment(after, sandbox, was.host, was.number, was.request)
+        transaction = SharedTransaction([], [Present(known.entry.key, known.entry.revision)])
+        if shared != was:
+            transaction.changes.append(Put(known.entry.key, encode(shared)))
+        if after.holder and not before.holder:
+            self._claim_holder(transaction, known.key)
+        if transaction.changes:
+            await self._membership.transact(*transaction)
+
+    async def released(self, attachment: Attachment) -> None:
+        """Release what a container had. While the store is away this waits for the follower's next audit."""
+        held = self._view.attachment(self._key(attachment))
+        try:
+            await self.release([held] if held else [])
+        except Error as failure:
+            if failure.kind is not Kind.UNAVAILABLE:
+                raise
+            _log.info("the attachment of %s is released later: %s", attachment.container_id, failure)
+
+    async def release(self, attachments: Iterable[Held]) -> None:
+        """Delete attachments, as they were read, with their claims. One that has changed since is refused."""
+        for held in list(attachments):
+            transaction = SharedTransaction([], [])
+            self.drop(transaction, held)
+            try:
+                await self._membership.transact(*transaction)
+            except ConditionFailed as refused:
+                if refused.at(held.key.key):
+                    raise Error(
+                        Kind.UNAVAILABLE,
+                        f"container {held.key.container_id} is being changed by another host",
+                        "repeat the request",
+                        "store_conflict",
+                    ) from refused
+
+    def drop(self, transaction: SharedTransaction, held: Held) -> None:
+        """Add the deletion of an attachment, as it was read, to a transaction."""
+        transaction.conditions.append(Present(held.entry.key, held.entry.revision))
+        transaction.changes.append(Delete(held.entry.key))
+        transaction.release(attachment_claims(held.attachment))
+        holder = self._view.holder(held.key.endpoint_id)
+        if holder and holder.value.decode() == str(held.key):
+            transaction.conditions.append(HasValue(holder.key, holder.value))
+            transaction.changes.append(Delete(holder.key))
+
+    def _already_joined(self, attachment: Attachment, refused: ConditionFailed) -> Error:
+        holder = refused.at(holder_key(attachment.endpoint_id))
+        if holder is None:
+            message = "another host has just changed this endpoint, or taken the address"
+            return Error(Kind.CONFLICT, message, "repeat the request", "store_conflict")
+        _, host, container_id = holder.value.decode().split("/", 2)
+        endpoint = self._view.endpoint(attachment.endpoint_id)
+        name = endpoint.endpoint.name if endpoint else attachment.endpoint_id
+        return joined_elsewhere(name, container_id, host)
+
+
+def _endpoint_gone(attachment: Attachment) -> Error:
+    return Error(Kind.NOT_FOUND, f"endpoint {attachment.endpoint_id} was deleted by another host")
