@@ -12,6 +12,7 @@ from sandnet.api.libnetwork.event_stream import Streams
 from sandnet.api.middleware import normalization
 from sandnet.core.lifecycle import join_plan, parent_updates
 from sandnet.core.reconcile import drift_watcher, reconciler
+from sandnet.core.reconcile.peer_neighbours import MOST_PEERS
 from sandnet.core.state import events, records
 from sandnet.dns import message, reply_cache
 from sandnet.dns.server import budget, forwarder, resolver, server_liveness, tcp, upstream_sockets
@@ -58,6 +59,8 @@ FIGURES = [
     f"| `parent_updates` that a sandbox has still to deliver | {parent_updates.MAX_PENDING:,} |",
     f"| {events.HISTORY:,}, of {events.REMEMBERED_BYTES // MIB} MiB |",
     f"| {events.AHEAD_BYTES // MIB} MiB, or one event; {Streams()._most} readers; {TIMES.stall:.0f} s |",
+    f"| {2 * MOST_PEERS * (MOST_PEERS - 1):,}: of {MOST_PEERS} interfaces, in both families |",
+    f"sandboxes of a network with more than {MOST_PEERS} interfaces",
     f"| {http_server.UNIX_CONNECTIONS:,} unix, {http_server.TCP_CONNECTIONS} TCP |",
     f"| {http_connection.MAX_HEAD // KIB} KiB a connection |",
     f"| {UNANSWERED} MiB of all unix sockets, {UNANSWERED} MiB of all TCP sockets; a body "

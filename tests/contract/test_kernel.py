@@ -138,6 +138,24 @@ def test_forgetting_absent_bridges_and_addresses_is_success(case: KernelCase) ->
         case.kernel.links.forget_neighbours("snb0", [IPv4Address("172.20.0.2"), IPv6Address("fd00:20::2")])
 
 
+def test_neighbours_of_an_interface_are_given_and_removed(case: KernelCase) -> None:
+    plugged(case)
+    one, two, six = IPv4Address("172.20.0.3"), IPv4Address("172.20.0.4"), IPv6Address("fd00:20::3")
+    change = case.kernel.links.change_neighbours
+    for _ in range(2):
+        change(KEY, "eth0", {one: "02:00:00:00:00:01", six: "02:00:00:00:00:01"}, [two])
+    assert case.neighbours(KEY, "eth0") == {str(one): "02:00:00:00:00:01", str(six): "02:00:00:00:00:01"}
+    change(KEY, "eth0", {one: "02:00:00:00:00:02", two: "02:00:00:00:00:03"}, [six])
+    assert case.neighbours(KEY, "eth0") == {str(one): "02:00:00:00:00:02", str(two): "02:00:00:00:00:03"}
+
+
+def test_neighbours_of_an_absent_interface_are_ignored(case: KernelCase) -> None:
+    plugged(case)
+    case.kernel.links.change_neighbours(KEY, "eth7", {IPv4Address("172.20.0.3"): "02:00:00:00:00:01"}, [])
+    with refused(Kind.NOT_FOUND):
+        case.kernel.links.change_neighbours(f"{KEY}-absent", "eth0", {}, [])
+
+
 def refused(kind: Kind, code: str = "") -> pytest.RaisesExc[Error]:
     return pytest.RaisesExc(Error, check=lambda error: error.kind is kind and code in ("", error.code))
 

@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 import pytest
@@ -390,6 +390,17 @@ def test_first_datagram_to_a_plugged_interface_arrives(host: Host) -> None:
             host.run(_plug_and_send, veth)
             assert listener.recv(9) == b"first"
         host.run(links.delete, [veth.host_link, veth.master])
+
+
+def test_neighbours_that_a_user_made_permanent_are_kept(plugged: Host) -> None:
+    theirs, other = IPv4Address("10.9.0.3"), IPv4Address("10.9.0.4")
+    permanent = ("lladdr", "02:00:00:00:00:77", "nud", "permanent", "dev", "eth0")
+    plugged.sh("ip", "neigh", "add", str(theirs), *permanent, namespace=KEY)
+    plugged.run(links.change_neighbours, KEY, "eth0", {theirs: VETH.mac, other: VETH.mac}, ())
+    plugged.run(links.change_neighbours, KEY, "eth0", {}, (theirs, other))
+    entries = json.loads(plugged.sh("ip", "-j", "-4", "neigh", "show", "dev", "eth0", namespace=KEY))
+    found = {each["dst"]: (each["lladdr"], each["state"]) for each in entries if "lladdr" in each}
+    assert found == {str(theirs): ("02:00:00:00:00:77", ["PERMANENT"])}
 
 
 def _listener() -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import pytest
 
 from sandnet.errors import Error
+from sandnet.kernel.linux.neighbour_stats import overflows
 from sandnet.kernel.netlink.routes import dump_routes
 from sandnet.kernel.netlink.rtnetlink import (
     RTM_DELLINK,
@@ -205,3 +207,18 @@ def test_route_dump_beyond_the_limit_stops_with_an_error(host: Host) -> None:
         return unbounded, refused.value.errno or 0
 
     assert container.run(look) == (30_000, errno.E2BIG)
+
+
+def test_overflows_of_neighbour_tables_are_the_machines(host: Host) -> None:
+    """In a namespace other than the first one, where ``/proc/net/stat`` has no such file."""
+
+    def shown() -> dict[int, int]:
+        found = {}
+        for version, name in (4, "arp_cache"), (6, "ndisc_cache"):
+            tables = json.loads(host.sh("ip", "-s", "-j", "ntable", "show", "name", name))
+            found[version] = next(int(each["table_fulls"]) for each in tables if "table_fulls" in each)
+        return found
+
+    before, found, after = shown(), host.run(overflows), shown()
+    assert found.keys() == {4, 6}
+    assert all(before[version] <= count <= after[version] for version, count in found.items())

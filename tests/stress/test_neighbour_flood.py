@@ -5,6 +5,7 @@ The table is the whole machine's, so other tests that run beside this one suffer
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import dns.query
 import pytest
 
 from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, RunningDaemon, Sandbox, mapping
+from tests.support.network_host import eventually
 
 FLOOD = """
 import ipaddress, itertools, socket, sys
@@ -59,6 +61,24 @@ def victim(daemon: RunningDaemon) -> Sandbox:
     daemon.here.serve("host", 99)
     daemon.here.serve("host", 99, address="::")
     return sandbox
+
+
+def kept(sandbox: Sandbox) -> set[str]:
+    """Return the neighbours of a sandbox whose entries do not count in the table."""
+    entries = json.loads(sandbox.sh("ip", "-j", "neigh", "show", "dev", "eth0") or "[]")
+    return {each["dst"] for each in entries if "extern_learn" in each}
+
+
+def test_sandboxes_find_each_other_with_a_full_neighbour_table(
+    daemon: RunningDaemon, victim: Sandbox, version: int
+) -> None:
+    """They have no entries for each other before the flood, and one of them is new."""
+    other = daemon.sandbox("foo", "two")
+    target, own = (victim.address, other.address) if version == 4 else (victim.address6, other.address6)
+    eventually(lambda: target in kept(other) and own in kept(victim))
+    assert other.reaches(target)
+    assert victim.reaches(own)
+    assert other.ask(target, 80).server == "one"
 
 
 def test_joins_and_connections_work_with_a_full_neighbour_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import socket
@@ -55,6 +56,10 @@ class KernelCase(Protocol):
         """The addresses on a link of a sandbox, link-local ones left out."""
         ...
 
+    def neighbours(self, key: str, interface: str) -> dict[str, str]:
+        """The neighbours' entries of a link of a sandbox that were given to it, with their MACs."""
+        ...
+
     def gateways(self, key: str) -> set[str]:
         """Where a sandbox's default routes go."""
         ...
@@ -97,6 +102,10 @@ class FakeKernelCase:
         space = self.fake.namespaces.inside(key)
         found = space.loopback if interface == "lo" else space.links[interface].addresses
         return {str(address) for address in found}
+
+    def neighbours(self, key: str, interface: str) -> dict[str, str]:
+        inner = self.fake.namespaces.inside(key).links[interface]
+        return {str(address): mac for address, mac in inner.neighbours.items()}
 
     def gateways(self, key: str) -> set[str]:
         return {str(route.gateway) for route in self.fake.namespaces.inside(key).default_routes.values()}
@@ -143,6 +152,10 @@ class LinuxKernelCase:
     def inner_addresses(self, key: str, interface: str) -> set[str]:
         lines = self.host.sh("ip", "-o", "address", "show", "dev", interface, "scope", "global", namespace=key)
         return {line.split()[3] for line in lines.splitlines()}
+
+    def neighbours(self, key: str, interface: str) -> dict[str, str]:
+        entries = json.loads(self.host.sh("ip", "-j", "neigh", "show", "dev", interface, namespace=key) or "[]")
+        return {each["dst"]: each["lladdr"] for each in entries if "extern_learn" in each and "lladdr" in each}
 
     def gateways(self, key: str) -> set[str]:
         shown = "".join(

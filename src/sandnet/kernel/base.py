@@ -166,6 +166,24 @@ class Links(Protocol):
         """
         ...
 
+    def change_neighbours(
+        self, namespace: str, interface: str, added: Mapping[Address, str], removed: Collection[Address]
+    ) -> None:
+        """Give an interface inside neighbour entries that stay however full the kernel's table is, and remove others.
+
+        Entries that a user made permanent are left alone. An absent interface or entry is success.
+
+        Args:
+            namespace: where the namespace is pinned.
+            interface: its name inside.
+            added: the neighbours' MACs.
+            removed: further neighbours.
+
+        Raises:
+            Error: ``NOT_FOUND`` there is no namespace; another where its kernel messages are too many to be read.
+        """
+        ...
+
     def reap(self) -> None:
         """Delete all retired links in one request."""
         ...

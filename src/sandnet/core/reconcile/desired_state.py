@@ -10,6 +10,7 @@ from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver
 from sandnet.firewall.base import EndpointState, NetworkState
 from sandnet.kernel.link_reaper import LinkReaper
+from sandnet.kernel.types import Veth
 from sandnet.model import Attachment, Network, Phase, Sandbox
 
 
@@ -42,6 +43,11 @@ class DesiredState:
 
     def sandbox(self, sandbox: Sandbox) -> DesiredSandbox:
         """Return a sandbox with its links and routes."""
+        links, supplied = self.links_of(sandbox), [each for each in self.attachments(sandbox) if each.supplied]
+        return DesiredSandbox(sandbox, links, self._routes.default(sandbox), self._routes.by_source(sandbox), supplied)
+
+    def links_of(self, sandbox: Sandbox) -> list[tuple[Attachment, Veth]]:
+        """Return the links of a sandbox that the drivers make."""
         links = []
         for attachment in self.attachments(sandbox):
             network = self._records.network(attachment.network_id)
@@ -49,8 +55,7 @@ class DesiredState:
             if network and endpoint:
                 veth = self._drivers[network.driver].link(network, endpoint, attachment)
                 links += [(attachment, veth)] if veth else []
-        supplied = [each for each in self.attachments(sandbox) if each.supplied]
-        return DesiredSandbox(sandbox, links, self._routes.default(sandbox), self._routes.by_source(sandbox), supplied)
+        return links
 
     def links(self) -> set[str]:
         """Return the names of links that belong to a record, or to the link reaper."""

@@ -18,6 +18,7 @@ from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.flow_tables import FlowTable, ServiceFlows
 from sandnet.core.reconcile.neighbour_table import NeighbourTable
 from sandnet.core.reconcile.orphaned_links import orphaned_links
+from sandnet.core.reconcile.peer_neighbours import PeerNeighbours
 from sandnet.core.reconcile.reconciler import Reconciler
 from sandnet.core.reconcile.sandbox_diff import port_faults
 from sandnet.core.reconcile.scanner import Candidates, Scanner
@@ -56,7 +57,8 @@ def listening_pause(worked: float) -> float:
 
 
 class DriftWatcher:
-    """Three background tasks: reading notifications and repairing, comparing everything, and checking the state file.
+    """Four background tasks: reading notifications and repairing, comparing everything, checking the state file, and
+    giving sandboxes neighbour entries for each other.
 
     None of them waits for another, whatever hangs.
     """
@@ -70,6 +72,7 @@ class DriftWatcher:
         self._conflicts = SubnetConflicts(context.records, context.kernel.host, context.workers)
         self._flows = FlowTable(context.kernel.sysctl, context.workers)
         self._neighbours = NeighbourTable(context.kernel.state_reader, context.workers)
+        self._peers = PeerNeighbours(self._desired, context.kernel.links, context.workers)
         self._service_flows = ServiceFlows(context.kernel.firewall, context.workers)
         self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.state_reader, context.workers, self._desired)
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,7 +101,9 @@ class DriftWatcher:
     def start(self) -> None:
         """Start the background tasks."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(each()) for each in (self._listen, self._compare, self._maintain)]
+        self._tasks = [
+            loop.create_task(each()) for each in (self._listen, self._compare, self._maintain, self._introduce)
+        ]
 
     def close(self) -> None:
         """Stop the background tasks; the operations finish a repair in progress."""
@@ -122,6 +127,11 @@ class DriftWatcher:
     async def _maintain(self) -> None:
         while True:
             await self._guarded("keeping the state file", self._records.repair_store)
+            await asyncio.sleep(SLOW_POLL_INTERVAL)
+
+    async def _introduce(self) -> None:
+        while True:
+            await self._guarded("giving neighbours", partial(self._peers.update, self._neighbours.full))
             await asyncio.sleep(SLOW_POLL_INTERVAL)
 
     async def _compare_everything(self) -> None:

@@ -38,10 +38,15 @@ class NeighbourTable:
         """The time of the latest overflow, by IP version."""
 
     @property
+    def full(self) -> frozenset[int]:
+        """The IP versions whose table was full a short time ago."""
+        now = self._clock()
+        return frozenset(version for version, at in self._full.items() if now - at < HOLD)
+
+    @property
     def problems(self) -> list[str]:
         """One text for each IP version."""
-        now = self._clock()
-        return [_problem(version) for version, at in sorted(self._full.items()) if now - at < HOLD]
+        return [_problem(version) for version in sorted(self.full)]
 
     async def check(self) -> None:
         """Read the counters. The first call only sets the baseline."""

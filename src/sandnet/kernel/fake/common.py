@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from sandnet.kernel.types import DefaultRoute, Link, SourceRoute
-from sandnet.model.address import Interface
+from sandnet.model.address import Address, Interface
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +24,8 @@ class InnerEnd:
     mac: str
     mtu: int
     addresses: list[Interface]
+    neighbours: dict[Address, str] = field(default_factory=dict)
+    """Entries that others gave it, with their MACs."""
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_interface
 from typing import Final
 
@@ -182,6 +182,17 @@ class FakeLinks:
     @recorded
     def forget_neighbours(self, bridge: str, addresses: Sequence[Address]) -> None:
         """Do nothing: there are no neighbours."""
+
+    @recorded
+    def change_neighbours(
+        self, namespace: str, interface: str, added: Mapping[Address, str], removed: Collection[Address]
+    ) -> None:
+        """Remember the entries of the interface."""
+        if namespace not in self._pins:
+            raise not_found("namespace", namespace)
+        if inner := self._spaces[self._pins[namespace]].links.get(interface):
+            kept = {each: mac for each, mac in inner.neighbours.items() if each not in removed}
+            inner.neighbours = {**kept, **added}
 
     @recorded
     def solicit(self, names: Iterable[str]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 from typing import Final, NamedTuple
 
@@ -20,9 +20,9 @@ from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
 from sandnet.kernel.linux.service_addresses import await_delivery, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.linux.taps.tap_link import plug_tap
-from sandnet.kernel.netlink.neighbours import announce_own, forgetting, keep_neighbour
+from sandnet.kernel.netlink.neighbours import announce_own, change_kept, forgetting, keep_neighbour
 from sandnet.kernel.netlink.outside_link import full, plug_outside
-from sandnet.kernel.netlink.renaming import rename_back
+from sandnet.kernel.netlink.renaming import is_pair, rename_back
 from sandnet.kernel.netlink.routes import add_connected
 from sandnet.kernel.netlink.rtnetlink import (
     IFLA_GROUP,
@@ -38,7 +38,6 @@ from sandnet.kernel.netlink.rtnetlink import (
     change_links,
     delete_group,
     family_options,
-    get_device,
     get_link,
     link_header,
     list_addresses,
@@ -271,6 +270,14 @@ class LinuxLinks:
             if addresses and (index := here.index(bridge)):
                 here.batch([forgetting(index, address) for address in addresses])
 
+    def change_neighbours(
+        self, namespace: str, interface: str, added: Mapping[Address, str], removed: Collection[Address]
+    ) -> None:
+        """See :meth:`sandnet.kernel.base.Links.change_neighbours`."""
+        what = f"change the neighbours of {interface} in {namespace}"
+        with map_errors(what), opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
+            change_kept(there, interface, added, removed)
+
     def reap(self) -> None:
         """Delete all retired links in one request."""
         with map_errors("delete retired links"), Netlink() as here:
@@ -278,9 +285,7 @@ class LinuxLinks:
 
     def solicit(self, names: Iterable[str]) -> None:
         """See :meth:`sandnet.kernel.base.Links.solicit`."""
-        for name in names:
-            with suppress(OSError):
-                solicit_routers(name)
+        solicit_routers(names)
 
     @contextmanager
     def _ends(self, namespace: str, veth: Veth) -> Iterator[_Ends]:
@@ -307,7 +312,7 @@ class LinuxLinks:
         else:
             return True
         rename_back(ends.here, ends.there, namespace_number(ends.here, ends.namespace), veth, PORTS)
-        if _is_pair(ends, veth):
+        if is_pair(ends.here, ends.there, ends.namespace, veth):
             return False
         self.retire([veth.host_link])
         self.reap()
@@ -361,21 +366,6 @@ def _make_pair(ends: _Ends, veth: Veth) -> None:
     peer = veth_info(veth.interface, ends.namespace, mac_and_mtu(veth.mac, veth.mtu))
     header = link_header(up=not veth.isolated)
     ends.here.call(RTM_NEWLINK, header + host + peer, NLM_F_CREATE | NLM_F_EXCL)
-
-
-def _is_pair(ends: _Ends, veth: Veth) -> bool:
-    """Return whether the host link exists, is not retired, and its other end is the interface in the namespace.
-
-    Raises:
-        Error: ``CONFLICT`` a link of another kind has that name.
-    """
-    host = get_device(ends.here, veth.host_link)
-    if host is None:
-        return False
-    if host.link.kind != "veth":
-        raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no veth")
-    joined = host.peer_namespace >= 0 and host.peer_namespace == namespace_number(ends.here, ends.namespace)
-    return joined and host.link.group != RETIRED and ends.there.index(veth.interface) == host.peer
 
 
 def _update_pair(ends: _Ends, veth: Veth) -> None:

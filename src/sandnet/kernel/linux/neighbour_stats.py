@@ -1,30 +1,50 @@
-"""Reads the kernel's counters of its neighbour tables (``neigh_stat_seq_show`` in net/core/neighbour.c).
+"""Reads the kernel's counters of its neighbour tables.
 
 Each table, one for a version of IP, holds the neighbours of all network namespaces, up to ``gc_thresh3`` of them.
+``/proc/net/stat`` has the counters in the first namespace only, and netlink has them in all.
+
+Layouts and numbers: ``linux/neighbour.h``, ``linux/rtnetlink.h``.
 """
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Mapping
 from typing import Final
 
-FOLDER: Final = "/proc/net/stat"
-_FILES: Final = {4: "arp_cache", 6: "ndisc_cache"}
-_COLUMN: Final = "table_fulls"
+from sandnet.kernel.netlink.socket import NLM_F_DUMP, Message, attributes, map_errors, replies
+
+_RTM_GETNEIGHTBL: Final = 66
+_RTM_NEWNEIGHTBL: Final = 64
+_TABLE: Final = struct.Struct("=BxH")
+_NDTA_STATS: Final = 7
+_TABLE_FULLS: Final = 10
+"""Place among the numbers of ``struct ndt_stats``, of 8 bytes each."""
+_BUFFER: Final = 1 << 16
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-def overflows(folder: str = FOLDER) -> Mapping[int, int]:
-    """Return how often a table was full, by version of IP; none where the kernel does not report it."""
-    found = {version: _sum(f"{folder}/{name}") for version, name in _FILES.items()}
+def overflows() -> Mapping[int, int]:
+    """Return how often a table was full, by version of IP; none where the kernel does not report it.
+
+    Raises:
+        Error: ``UNAVAILABLE`` the kernel refuses.
+    """
+    with map_errors("read the counters of neighbours"):
+        found = {version: _table_fulls(family) for version, family in _FAMILIES.items()}
     return {version: count for version, count in found.items() if count is not None}
 
 
-def _sum(path: str) -> int | None:
-    """Return the sum over all processors: a line of headings, then a line of hexadecimal numbers for each processor."""
-    try:
-        with open(path, encoding="ascii") as file:
-            headings, *rows = [line.split() for line in file]
-        column = headings.index(_COLUMN)
-        return sum(int(row[column], 16) for row in rows)
-    except (OSError, ValueError, IndexError):
-        return None
+def _table_fulls(family: int) -> int | None:
+    """Read the beginning of a list: the table comes first, and then its settings for each link, maybe thousands."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
+        netlink.send(Message(_RTM_GETNEIGHTBL, NLM_F_DUMP, _TABLE.pack(family, 0)).packed(1))
+        port = -1
+        while port != 0:  # any process may write to the socket
+            data, (port, _groups) = netlink.recvfrom(_BUFFER)
+        for reply in replies(data):
+            numbers = attributes(reply.body, _TABLE.size).get(_NDTA_STATS, b"")
+            if reply.kind == _RTM_NEWNEIGHTBL and len(numbers) >= 8 * (_TABLE_FULLS + 1):
+                return int(struct.unpack_from("=Q", numbers, 8 * _TABLE_FULLS)[0])
+    return None

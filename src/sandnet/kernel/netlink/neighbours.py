@@ -14,17 +14,30 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Final
 
-from sandnet.kernel.netlink.rtnetlink import RTM_DELNEIGH, RTM_NEWNEIGH
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, Request, attribute
+from sandnet.kernel.netlink.rtnetlink import RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH, mac_bytes
+from sandnet.kernel.netlink.socket import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Netlink,
+    Request,
+    attribute,
+    attributes,
+    u32,
+)
 from sandnet.model.address import Address
 
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
 _NDA_DST: Final = 1
 _NDA_LLADDR: Final = 2
+_NDA_IFINDEX: Final = 8
 _NUD_NONE: Final = 0
 _NUD_STALE: Final = 4
+_NUD_PERMANENT: Final = 0x80
 _NTF_USE: Final = 1
 _NTF_EXT_LEARNED: Final = 16
 _REFUSED: Final = (errno.ENOBUFS, errno.EINVAL)
@@ -70,6 +83,37 @@ def kept(index: int, address: Address, mac: bytes = b"") -> Request:
 def announcement(index: int, address: Address) -> Request:
     """Return the request of :func:`announce_own`."""
     return Request(RTM_NEWNEIGH, _entry(index, address, _NUD_NONE, _NTF_USE), NLM_F_CREATE)
+
+
+def change_kept(netlink: Netlink, interface: str, added: Mapping[Address, str], removed: Iterable[Address]) -> None:
+    """Add entries that the kernel keeps, and remove others. Permanent entries, which a user made, are left alone.
+
+    Args:
+        netlink: a socket of the link's namespace.
+        interface: the link; an absent one is success.
+        added: the neighbours' MACs.
+        removed: further neighbours.
+    """
+    index = netlink.index(interface)
+    if not index:
+        return
+    by_user = _permanent(netlink, index)
+    requests = [forgetting(index, address) for address in removed if address not in by_user]
+    for address, mac in added.items():
+        if address not in by_user:
+            request = kept(index, address, mac_bytes(mac))
+            requests.append(request._replace(accept=(*request.accept, errno.ENODEV)))
+    if requests:
+        netlink.batch(requests)
+
+
+def _permanent(netlink: Netlink, index: int) -> set[Address]:
+    found = set()
+    for body in netlink.dump(RTM_GETNEIGH, _NEIGHBOUR.pack(0, 0, 0, 0, 0) + u32(_NDA_IFINDEX, index)):
+        _family, owner, state, _flags, _type = _NEIGHBOUR.unpack_from(body)
+        if owner == index and state & _NUD_PERMANENT:
+            found.add(ip_address(attributes(body, _NEIGHBOUR.size)[_NDA_DST]))
+    return found
 
 
 def _entry(index: int, address: Address, state: int, flags: int = 0) -> bytes:

@@ -1,10 +1,39 @@
-"""Renames the host end of a pair back, where another program renamed it."""
+"""Recognizes a pair by its ends, and renames the host end back, where another program renamed it."""
 
 from __future__ import annotations
 
-from sandnet.kernel.netlink.rtnetlink import IFLA_IFNAME, RTM_SETLINK, dump_ports, get_device, link_header
+from sandnet.errors import Error, Kind
+from sandnet.kernel.netlink.rtnetlink import (
+    IFLA_IFNAME,
+    RTM_SETLINK,
+    dump_ports,
+    get_device,
+    link_header,
+    namespace_number,
+)
 from sandnet.kernel.netlink.socket import Netlink, string
-from sandnet.kernel.types import Veth
+from sandnet.kernel.types import RETIRED, Veth
+
+
+def is_pair(here: Netlink, there: Netlink, namespace: int, veth: Veth) -> bool:
+    """Return whether the host link exists, is not retired, and its other end is the interface in the namespace.
+
+    Args:
+        here: the host.
+        there: the namespace.
+        namespace: a descriptor of it.
+        veth: the desired state of the pair.
+
+    Raises:
+        Error: ``CONFLICT`` a link of another kind has that name.
+    """
+    host = get_device(here, veth.host_link)
+    if host is None:
+        return False
+    if host.link.kind != "veth":
+        raise Error(Kind.CONFLICT, f"link {veth.host_link} is there and is no veth")
+    joined = host.peer_namespace >= 0 and host.peer_namespace == namespace_number(here, namespace)
+    return joined and host.link.group != RETIRED and there.index(veth.interface) == host.peer
 
 
 def rename_back(here: Netlink, there: Netlink, namespace: int, veth: Veth, group: int) -> None:

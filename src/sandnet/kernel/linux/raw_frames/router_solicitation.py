@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 _SOLICITATION: Final = 133
@@ -12,12 +14,14 @@ _HOP_LIMIT: Final = 255
 """Routers ignore a solicitation with any other hop limit (RFC 4861, 6.1.1)."""
 
 
-def solicit_routers(interface: str) -> None:
-    """Send one router solicitation.
+def solicit_routers(interfaces: Iterable[str]) -> None:
+    """Send one router solicitation on each link. One that is down, or has no link-local address, is skipped."""
+    for interface in interfaces:
+        with suppress(OSError):
+            _solicit(interface)
 
-    Raises:
-        OSError: the link does not exist or is down, or has no link-local address.
-    """
+
+def _solicit(interface: str) -> None:
     index = socket.if_nametoindex(interface)
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6) as raw:
         raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOP_LIMIT)

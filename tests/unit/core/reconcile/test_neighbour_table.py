@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-
-import pytest
 
 from sandnet.core.reconcile.neighbour_table import HOLD, NeighbourTable
 from sandnet.kernel.fake.kernel import FakeKernel
-from sandnet.kernel.linux.neighbour_stats import overflows
 from sandnet.kernel.workers import Workers
-
-HEADINGS = "entries  allocs   destroys hash_grows table_fulls\n"
 
 
 def test_full_neighbour_table_is_reported_for_a_minute() -> None:
@@ -29,17 +23,3 @@ def test_full_neighbour_table_is_reported_for_a_minute() -> None:
     asyncio.run(table.check())
     workers.close()
     assert table.problems == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (HEADINGS + "00000001 00000002 00000003 00000004 0000000a\n" * 2, {4: 20}),
-        ("entries\n00000001\n", {}),
-        (HEADINGS + "00000001\n", {}),
-        ("", {}),
-    ],
-)
-def test_kernel_counters_are_summed_over_all_processors(tmp_path: Path, text: str, expected: dict[int, int]) -> None:
-    (tmp_path / "arp_cache").write_text(text)
-    assert overflows(str(tmp_path)) == expected
