@@ -26,6 +26,7 @@ from sandnet.kernel.types import (
     TableStructure,
     Veth,
 )
+from sandnet.kernel.vxlan.base import VxlanPorts
 from sandnet.model.address import Address, Interface, Prefix
 
 RULES_MISSING: Final = "rules_gone"
@@ -356,7 +357,7 @@ class Host(Protocol):
     def missing_features(self) -> dict[str, str]:
         """Return the kernel features that are absent, each with the reason in words.
 
-        Keys: ``bridge``, ``veth``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
+        Keys: ``bridge``, ``veth``, ``vxlan``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
         """
         ...
 
@@ -377,6 +378,11 @@ class Kernel(Protocol):
     @property
     def supplied_links(self) -> SuppliedLinks:
         """See :class:`sandnet.kernel.namespace_protocols.SuppliedLinks`."""
+        ...
+
+    @property
+    def vxlan(self) -> VxlanPorts:
+        """See :class:`sandnet.kernel.vxlan.base.VxlanPorts`."""
         ...
 
     @property

@@ -194,7 +194,8 @@ _PARTS: Final = dict(
         *_named(_Part(4, _host_decimal), "meta length"),
         *_named(_Part(2, _decimal), "th sport", "th dport", "inet_service"),
         *_named(_Part(1, _decimal), "meta l4proto", "inet_proto", "nf_proto"),
-        *_named(_Part(6, _hexadecimal), "@ll,48,48"),
+        *_named(_Part(3, _hexadecimal), "@th,96,24"),
+        *_named(_Part(6, _hexadecimal), "@ll,48,48", "@th,176,48"),
         *_named(_Part(16, _hexadecimal), "@th,64,128"),
     )
 )

@@ -16,6 +16,7 @@ from sandnet.kernel.fake.sandbox_pool import FakeSandboxPool
 from sandnet.kernel.fake.state_reader import FakeStateReader, FakeWatcher
 from sandnet.kernel.fake.supplied_links import FakeSuppliedLinks
 from sandnet.kernel.fake.traffic_limits import FakeTrafficLimits
+from sandnet.kernel.fake.vxlan_ports import FakeVxlanPorts
 
 
 class FakeKernel:
@@ -33,6 +34,7 @@ class FakeKernel:
         self._namespaces = FakeNamespaces(self._faults, self._links, spaces, pins, sandbox_dir)
         self._limits = FakeTrafficLimits(self._faults, self._links)
         self._supplied_links = FakeSuppliedLinks(self._faults, self._links, spaces, pins)
+        self._vxlan = FakeVxlanPorts(self._faults, self._links)
         self._firewall = FakeFirewall(self._faults)
         self._sysctl = FakeSysctl(self._faults, self._links)
         self._state_reader = FakeStateReader(self._faults, self._links, self._namespaces)
@@ -55,6 +57,11 @@ class FakeKernel:
     def supplied_links(self) -> FakeSuppliedLinks:
         """Links of other programs that move into namespaces."""
         return self._supplied_links
+
+    @property
+    def vxlan(self) -> FakeVxlanPorts:
+        """VXLAN links, and the entries that lead to other hosts."""
+        return self._vxlan
 
     @property
     def namespaces(self) -> FakeNamespaces:

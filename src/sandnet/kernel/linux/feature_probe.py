@@ -16,12 +16,13 @@ from typing import Final
 from sandnet.errors import Error
 from sandnet.kernel.linux.nftables import Nftables
 from sandnet.kernel.netlink.rtnetlink import IFLA_IFNAME, RTM_NEWLINK, info, link_header
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, string
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, string, u32
 from sandnet.kernel.syscalls import unshare_network
 
 _NEEDS: Final = {
     "bridge": "this kernel has no bridge driver (CONFIG_BRIDGE, module bridge)",
     "veth": "this kernel has no veth driver (CONFIG_VETH, module veth)",
+    "vxlan": "this kernel has no VXLAN driver (CONFIG_VXLAN, module vxlan)",
     "nftables": "this kernel or the installed libnftables cannot do what our tables need "
     "(CONFIG_NF_TABLES_INET, CONFIG_NF_TABLES_BRIDGE, CONFIG_NFT_HASH, "
     "CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NFT_FIB_INET)",
@@ -33,6 +34,7 @@ _NO_NAMESPACE: Final = {
     errno.EINVAL: "this kernel has no network namespaces (CONFIG_NET_NS)",
     errno.ENOSPC: "the limit of network namespaces is reached (sysctl user.max_net_namespaces)",
 }
+_IFLA_VXLAN_ID: Final = 1
 _TABLE: Final = """
 table inet sandnet_probe {
   map ports { type inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -55,9 +57,10 @@ def missing_features() -> dict[str, str]:
     """See :meth:`sandnet.kernel.base.Host.missing_features`; every call probes again."""
     if reason := _no_namespace():
         untried = f"it could not be tried: {reason}"
-        found = {"namespaces": reason} | dict.fromkeys(("bridge", "veth", "nftables"), untried)
+        found = {"namespaces": reason} | dict.fromkeys(("bridge", "veth", "vxlan", "nftables"), untried)
     else:
-        found = _tried({"bridge": _try_bridge, "veth": _try_veth, "nftables": _try_nftables}, unshare_network)
+        attempts = {"bridge": _try_bridge, "veth": _try_veth, "vxlan": _try_vxlan, "nftables": _try_nftables}
+        found = _tried(attempts, unshare_network)
     return found | _tried({"ipv6": _try_ipv6, "sctp": _try_sctp}, _stay)
 
 
@@ -93,9 +96,9 @@ def _stay() -> None:
     """Do nothing: stay in this namespace, or probe nothing in the new one."""
 
 
-def _try_link(kind: str) -> None:
+def _try_link(kind: str, *options: bytes) -> None:
     with Netlink() as netlink:
-        body = link_header() + string(IFLA_IFNAME, "probe") + info(kind)
+        body = link_header() + string(IFLA_IFNAME, "probe") + info(kind, *options)
         netlink.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
 
 
@@ -105,6 +108,10 @@ def _try_bridge() -> None:
 
 def _try_veth() -> None:
     _try_link("veth")
+
+
+def _try_vxlan() -> None:
+    _try_link("vxlan", u32(_IFLA_VXLAN_ID, 1))
 
 
 def _try_nftables() -> None:

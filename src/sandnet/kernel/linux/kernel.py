@@ -16,6 +16,7 @@ from sandnet.kernel.linux.shaping.limits import LinuxTrafficLimits
 from sandnet.kernel.linux.state_reader import LinuxStateReader
 from sandnet.kernel.linux.supplied.links import LinuxSuppliedLinks
 from sandnet.kernel.linux.sysctl import ProcSysctl
+from sandnet.kernel.linux.vxlan.vxlan_links import LinuxVxlanPorts
 from sandnet.kernel.linux.watcher import LinuxWatcher
 from sandnet.kernel.netlink.conntrack import Conntrack
 from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, TableStructure
@@ -97,6 +98,7 @@ class LinuxKernel:
         self._links = LinuxLinks()
         self._limits = LinuxTrafficLimits()
         self._supplied_links = LinuxSuppliedLinks()
+        self._vxlan = LinuxVxlanPorts()
         self._namespaces = LinuxNamespaces(sandbox_dir)
         self._firewall = LinuxFirewall()
         self._sysctl = ProcSysctl()
@@ -120,6 +122,11 @@ class LinuxKernel:
     def supplied_links(self) -> LinuxSuppliedLinks:
         """Links of other programs that move into namespaces."""
         return self._supplied_links
+
+    @property
+    def vxlan(self) -> LinuxVxlanPorts:
+        """VXLAN links, and the entries that lead to other hosts."""
+        return self._vxlan
 
     @property
     def namespaces(self) -> LinuxNamespaces:
@@ -165,5 +172,6 @@ class LinuxKernel:
         """Close sockets and release memory; of the kernel's state, only unused prepared sandboxes are deleted."""
         self._pool.close()
         self._watcher.close()
+        self._vxlan.close()
         self._firewall.close()
         self._host.close()

@@ -21,18 +21,25 @@ _PROGRAM: Final = struct.Struct("@HP")
 _LOAD_HALF, _LOAD_BYTE, _LOAD_WORD = 0x28, 0x30, 0x20
 _AND: Final = 0x54
 _JUMP_IF_EQUAL: Final = 0x15
+_JUMP_IF_SET: Final = 0x45
 _RETURN: Final = 0x06
 _WHOLE: Final = 0xFFFFFFFF
 
 _TYPE: Final = 4
 """Offset of ``nlmsg_type``."""
 _FAMILY: Final = 16
-"""Offset of ``ifi_family``, after the netlink header."""
+"""Offset of ``ifi_family`` and ``ndm_family``, after the netlink header."""
+_NEIGHBOUR_STATE: Final = 24
+"""Offset of ``ndm_state``."""
 _FIRST_ATTRIBUTE: Final = 34
 """Offset of ``nla_type`` of a link's first attribute, which is its name in all kernels (``rtnl_fill_ifinfo``)."""
 _NAME: Final = 36
 _IFLA_IFNAME: Final = 3
 _NEW_LINK, _DELETED_LINK = 16, 17
+_NEW_NEIGHBOUR, _DELETED_NEIGHBOUR = 28, 29
+_PERMANENT: Final = 0x80
+_STATIC: Final = 0x40 | _PERMANENT
+"""``NUD_NOARP``, in which state static forwarding entries are, and ``NUD_PERMANENT``."""
 _PREFIX: Final = 3
 """Characters of a prefix."""
 
@@ -57,7 +64,41 @@ def attach(subscription: socket.socket, kinds: Collection[int], *, without: Coll
         without: prefixes of link names, of three characters; messages about changes of these links are dropped, not
             those about their deletion.
     """
-    program = _program(kinds, without)
+    _attach(subscription, _program(kinds, without))
+
+
+def attach_static_neighbours(subscription: socket.socket) -> None:
+    """Let the socket receive notifications about static forwarding entries, and about neighbours two kinds.
+
+    These are permanent neighbours, and deleted ones of any state: the kernel reports a permanent one as failed before
+    it reports that it is deleted. What bridges learn, and neighbours that are found and lost, does not arrive.
+    """
+    drop, take = _Instruction(_RETURN, 0), _Instruction(_RETURN, _WHOLE)
+    forwarding = [
+        _Instruction(_LOAD_HALF, _NEIGHBOUR_STATE),
+        _Instruction(_JUMP_IF_SET, _loaded(_STATIC), 0, 1),
+        take,
+        drop,
+    ]
+    added = [
+        _Instruction(_LOAD_HALF, _NEIGHBOUR_STATE),
+        _Instruction(_JUMP_IF_SET, _loaded(_PERMANENT), 0, 1),
+        take,
+        drop,
+    ]
+    program = [
+        _Instruction(_LOAD_BYTE, _FAMILY),
+        _Instruction(_JUMP_IF_EQUAL, socket.AF_BRIDGE, 0, len(forwarding)),
+        *forwarding,
+        _Instruction(_LOAD_HALF, _TYPE),
+        *_if_kind(_NEW_NEIGHBOUR, added),
+        *_if_kind(_DELETED_NEIGHBOUR, [take]),
+        drop,
+    ]
+    _attach(subscription, program)
+
+
+def _attach(subscription: socket.socket, program: Sequence[_Instruction]) -> None:
     packed = b"".join(_INSTRUCTION.pack(each.code, each.if_equal, each.otherwise, each.value) for each in program)
     buffer = ctypes.create_string_buffer(packed, len(packed))
     with suppress(OSError):

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sandnet.kernel.netlink.notification_filter import attach
+from sandnet.kernel.netlink.notification_filter import attach, attach_static_neighbours
 from sandnet.kernel.netlink.rtnetlink import (
     RTM_DELADDR,
     RTM_DELLINK,
@@ -18,6 +18,8 @@ from sandnet.kernel.netlink.rtnetlink import (
 
 _GROUPS: Final = (1, 5, 7, 9, 11)
 """RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
+_NEIGHBOURS: Final = (3,)
+"""RTNLGRP_NEIGH: neighbours, and forwarding entries."""
 RULES: Final = (8, 19)
 """RTNLGRP_IPV4_RULE, IPV6_RULE."""
 TRAFFIC_CONTROL: Final = (4,)
@@ -59,6 +61,22 @@ def subscribed(
     try:
         attach(subscription, kinds, without=without)
         _subscribe(subscription, backlog, (*_GROUPS, *also), all_namespaces)
+    except BaseException:
+        subscription.close()
+        raise
+    return subscription
+
+
+def subscribed_to_neighbours(backlog: int) -> socket.socket:
+    """Return a socket that receives changes of static forwarding entries and of neighbours, as :func:`subscribed`.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    subscription = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    try:
+        attach_static_neighbours(subscription)
+        _subscribe(subscription, backlog, _NEIGHBOURS, all_namespaces=False)
     except BaseException:
         subscription.close()
         raise
