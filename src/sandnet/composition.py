@@ -39,6 +39,7 @@ from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.null import NullDriver
+from sandnet.drivers.overlay.driver import NO_SHARED_STORE, OverlayDriver, OverlaySettings
 from sandnet.drivers.port_allocator import PortAllocator
 from sandnet.drivers.readonly_sysctls import readonly_problem
 from sandnet.drivers.registry import DriverRegistry
@@ -258,10 +259,14 @@ def own_drivers(
     config: Config, kernel: Kernel, workers: Workers, reaper: LinkReaper, host_network: HostNetwork
 ) -> list[Driver]:
     """Return the daemon's own drivers."""
+    local, shared = (
+        BridgeDriver(kernel, workers, reaper, host_network, config.pools, shared=each) for each in (False, True)
+    )
     return [
         NullDriver("null"),
         NullDriver("host"),
-        BridgeDriver(kernel, workers, reaper, host_network, config.pools),
+        local,
+        OverlayDriver(kernel, workers, host_network, shared, overlay_settings(config)),
     ]
 
 
@@ -275,6 +280,12 @@ def _cluster(config: Config, store: SharedStore, records: Records, drivers: Sequ
     of_all_hosts = {driver.name for driver in drivers if driver.scope == "global"}
     shared = SharedRecords(membership, view, of_all_hosts.__contains__, records.network, records.sandbox)
     return Cluster(store, view, membership, shared)
+
+
+def overlay_settings(config: Config) -> OverlaySettings:
+    """Return the settings of networks over several hosts; without a store that the hosts share there are none."""
+    underlay = ip_address(config.underlay) if config.underlay else None
+    return OverlaySettings(underlay, config.vxlan_port, "" if config.shared_store else NO_SHARED_STORE)
 
 
 async def _open_store(config: Config) -> Store:

@@ -89,6 +89,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How many sandboxes are prepared ahead of joins when there is little demand; 0: none ever."""
     prepared_sandboxes_limit: int = 128
     """How many are prepared at most, after bursts of joins."""
+    underlay: str = ""
+    """Address of this host at which the others reach it, for networks over several hosts; empty: that of the default
+    route."""
+    vxlan_port: int = 4789
+    """UDP port of networks over several hosts, the same on all of them."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -185,9 +190,21 @@ def _check(config: Config) -> None:
     if not 0 <= config.max_flows <= MOST_FLOWS:
         raise invalid(f"max_flows must be between 0 and {MOST_FLOWS}", "0: no limit", "invalid_configuration")
     _check_pool(config)
+    _check_underlay(config)
     if config.log_level not in ("debug", "info", "warning", "error"):
         hint = "use debug, info, warning or error"
         raise invalid(f"unknown log_level {config.log_level!r}", hint, "invalid_configuration")
+
+
+def _check_underlay(config: Config) -> None:
+    try:
+        usable = not config.underlay or not ip_address(config.underlay).is_unspecified
+    except ValueError:
+        usable = False
+    if not usable:
+        raise invalid(f"underlay {config.underlay!r} is no address", "use one of this host", "invalid_configuration")
+    if not 0 < config.vxlan_port < 65536:
+        raise invalid("vxlan_port must be between 1 and 65535", "4789 is that of VXLAN", "invalid_configuration")
 
 
 def _check_pool(config: Config) -> None:

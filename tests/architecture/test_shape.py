@@ -29,6 +29,7 @@ SAME_NAME = {
     "bandwidth.py": "a record, and its message on the wire",
     "syscalls.py": "a command may not import the kernel room",
     "kernel.py links.py namespaces.py host.py processes.py state_reader.py sandbox_pool.py": "real and in memory",
+    "driver.py": "of networks on one host, and over several",
     "diff.py": "of the packet filter, and of a bridge",
 }
 LONGEST_FUNCTION = 60

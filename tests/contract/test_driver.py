@@ -6,7 +6,7 @@ import importlib.util
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,6 +17,7 @@ from sandnet.drivers.base import Driver, LoadBalancing, PortPublisher, Recoverab
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.null import NullDriver
+from sandnet.drivers.overlay.driver import OverlayDriver, OverlaySettings
 from sandnet.drivers.remote.plugin_client import PluginClient
 from sandnet.drivers.remote.plugin_driver import PluginDriver
 from sandnet.drivers.sysctls import SysctlManager
@@ -25,7 +26,7 @@ from sandnet.firewall.base import EndpointState, NetworkState, RunWith, Step
 from sandnet.ipam.subnet_plan import SubnetIndex
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
-from sandnet.kernel.types import Veth
+from sandnet.kernel.types import Bridge, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, BoundPort, Endpoint, Network, NetworkOptions, Phase
 from sandnet.model.link_alias import attachment_alias
@@ -66,6 +67,12 @@ def null(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
 
 def bridge(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
     return BridgeDriver(kernel, workers, LinkReaper(kernel.links, workers), host_network, POOLS)
+
+
+def overlay(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
+    shared = BridgeDriver(kernel, workers, LinkReaper(kernel.links, workers), host_network, POOLS, shared=True)
+    kernel.links.ensure_bridge(Bridge("up0", 1500, (IPv4Interface("192.0.2.1/24"),)))
+    return OverlayDriver(kernel, workers, host_network, shared, OverlaySettings(IPv4Address("192.0.2.1")))
 
 
 def segment(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
@@ -117,7 +124,7 @@ class DriverCase:
         return self.driver.faults([network], self.kernel.state_reader.host())
 
 
-@pytest.fixture(params=[null, bridge, segment, plugin], ids=lambda make: make.__name__)
+@pytest.fixture(params=[null, bridge, overlay, segment, plugin], ids=lambda make: make.__name__)
 async def case(request: pytest.FixtureRequest, kernel_case: KernelCase) -> AsyncIterator[DriverCase]:
     workers = InlineWorkers(1)
     sysctls = SysctlManager(kernel_case.kernel.sysctl, MemoryStore(), workers)

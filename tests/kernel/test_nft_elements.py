@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from sandnet.errors import Error
-from sandnet.firewall import antispoofing_rules, inet_table
+from sandnet.firewall import antispoofing_rules, inet_table, overlay_rules
 from sandnet.firewall.balancing import hash_seeds
 from sandnet.firewall.balancing.service_elements import BalancedService, elements
 from sandnet.firewall.balancing.service_rules import bridge_ruleset, router
@@ -21,7 +21,7 @@ from sandnet.kernel.linux import nftables
 from sandnet.kernel.linux.nftables import Nftables
 from sandnet.kernel.nftables import script_compiler
 from sandnet.kernel.types import Elements, RouteSource
-from sandnet.model import Address, Affinity, BoundPort, ExposedPort, Network, Subnet
+from sandnet.model import Address, Affinity, BoundPort, ExposedPort, Network, Peer, Subnet
 from sandnet.model.network import NetworkOptions
 from sandnet.model.tap import TapOptions
 from tests.support.network_host import Host
@@ -78,6 +78,11 @@ def everything() -> ElementMap:
     for first, last in spans:
         version = IPv6Address if ":" in first else IPv4Address
         merge(found, by_set([element(RouteSource("up0", version(first), version(last), version(last)))]))
+    for underlay in (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")):
+        peer = Peer("02:42:0a:09:00:09", underlay, (IPv4Address("10.9.0.9"), IPv6Address("fd09::9")))
+        overlay = replace(networks()[0], vni=0x123456)
+        merge(found, by_set([*overlay_rules.network_elements(overlay), *overlay_rules.peer_elements(overlay, peer)]))
+        merge(found, by_set(overlay_rules.host_elements(underlay, 4789)))
     return found
 
 

@@ -16,12 +16,12 @@ from sandnet.composition import assemble
 from sandnet.config import Config
 from sandnet.core.cluster.shared_values import ALIVE, Alive, decode
 from sandnet.core.controller import Controller
-from sandnet.drivers.base import Peer
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.firewall.base import Fault
 from sandnet.kernel.fake.kernel import FakeKernel
 from sandnet.kernel.workers import Workers
 from sandnet.model import EndpointSpec, JoinSpec, Network, NetworkOptions, NetworkSpec
+from sandnet.model.peer import Peer
 from sandnet.stores.base import Snapshot
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore

@@ -63,13 +63,16 @@ def _number(value: object, key: str) -> int:
     return value
 
 
+def _go_number(value: object, key: str) -> int:
+    """Parse a number as Go's ``strconv.Atoi`` does, or take a JSON number."""
+    if isinstance(value, str) and not _GO_INTEGER.fullmatch(value):
+        raise invalid(f"{key}: {value[:40]!r} is not a whole number")
+    return _number(int(value) if isinstance(value, str) else value, key)
+
+
 def _go_mtu(value: object, key: str) -> int | None:
-    """Parse a number as Go's ``strconv.Atoi`` does, or take a JSON number; ``None`` for 0: the default."""
-    if isinstance(value, str):
-        if not _GO_INTEGER.fullmatch(value):
-            raise invalid(f"{key}: {value[:40]!r} is not a whole number")
-        value = int(value)
-    return _number(value, key) or None
+    """Parse as :func:`_go_number`; ``None`` for 0: the default."""
+    return _go_number(value, key) or None
 
 
 def _link_name(value: object, key: str) -> str:
@@ -118,6 +121,8 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "com.docker.network.host_ipv6": ("egress_ipv6", parsing.ipv6_of_host),
     "max_flows": ("max_flows", _number),
     **{field: (field, _number) for field in BANDWIDTH},
+    "vni": ("vni", _number),
+    "com.docker.network.driver.overlay.vxlanid_list": ("vni", _go_number),
     "firewall": ("firewall", _boolean),
     "bridge_name": ("bridge_name", _link_name),
     "create_bridge": ("create_bridge", _boolean),
@@ -128,7 +133,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
 }
 
 
-_TYPED: Final = frozenset({_boolean, _go_boolean, _number, _go_mtu, parsing.host_access})
+_TYPED: Final = frozenset({_boolean, _go_boolean, _number, _go_number, _go_mtu, parsing.host_access})
 """Readers of values that are not text: for them an empty string is a value of the wrong type, not an absent one."""
 
 

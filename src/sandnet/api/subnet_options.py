@@ -9,7 +9,7 @@ from sandnet.errors import Error, invalid
 from sandnet.ipam.special_prefixes import unfit
 from sandnet.model import NetworkOptions
 from sandnet.model.bandwidth import FIELDS, Bandwidth, check_bandwidth
-from sandnet.model.network import MOST_FLOWS
+from sandnet.model.network import MOST_FLOWS, MOST_VNI
 
 _MTU_MIN: Final = 68
 """Minimum of IPv4 (RFC 791)."""
@@ -37,6 +37,8 @@ def check(options: NetworkOptions) -> NetworkOptions:
     check_bandwidth(Bandwidth(**{field: getattr(options, field) for field in FIELDS}), "options")
     if options.max_flows is not None and not 0 <= options.max_flows <= MOST_FLOWS:
         raise invalid(f"max_flows: {options.max_flows} is not between 0 and {MOST_FLOWS}", "0: no limit")
+    if options.vni is not None and not 0 < options.vni <= MOST_VNI:
+        raise invalid(f"vni: {options.vni} is not between 1 and {MOST_VNI}")
     if not options.firewall and options.host_access not in (None, True):
         message = "host_access is kept by firewall rules, which firewall (EnableIPTables) false forbids"
         raise invalid(message, "leave one of them out", "no_firewall")

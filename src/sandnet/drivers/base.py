@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checka
 
 from sandnet.firewall.base import Fault, RunBetween, RunWith
 from sandnet.kernel.types import Link, NamespaceState, Port, PortLimits, Veth
-from sandnet.model import Address, Attachment, Endpoint, Network
+from sandnet.model import Attachment, Endpoint, Network, Peer
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 from sandnet.model.supplied_link import SuppliedLink
 
@@ -182,18 +182,6 @@ class LoadBalancing(Protocol):
         A refusal of that step is logged, and the rest is done.
         """
         ...
-
-
-class Peer(NamedTuple):
-    """An attachment on another host."""
-
-    mac: str
-    host_address: Address
-    """The underlay address of its host, to which encapsulated packets are sent."""
-    addresses: tuple[Address, ...]
-    """Addresses inside the network that it answers for: its own, and a service's if it is the holder."""
-    shared: tuple[Address, ...] = ()
-    """Further addresses that it may send from: that of a service whose holder is another attachment."""
 
 
 @runtime_checkable

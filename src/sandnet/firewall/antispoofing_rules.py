@@ -24,17 +24,17 @@ neighbour discovery claims are stored as numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import IPv6Address
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from sandnet.firewall import overlay_rules
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.firewall.balancing.service_rules import GUARD
 from sandnet.firewall.ruleset.elements import BRIDGE, Element, bridge_set, inet_set
 from sandnet.kernel.nft_types import host_number, join_parts, link_name, mac_address
 from sandnet.kernel.types import Value
 from sandnet.model import Attachment, Endpoint, Network
-from sandnet.model.link_names import PORT_PREFIX
+from sandnet.model.link_names import PORT_PREFIX, link_local
 from sandnet.model.name_server import guest_address
 from sandnet.model.network import answers_guests
 
@@ -144,6 +144,7 @@ _CHAINS: Final = {
         "ether type ip6 meta l4proto { 51, 58, 103 } goto guard_snooped6",
     ),
     "guard_other": (
+        overlay_rules.FROM_PEERS,
         "ether type arp goto guard_arp",
         "ether type ip6 ip6 saddr :: goto guard_unspecified",
         "drop",
@@ -153,6 +154,11 @@ _CONTROL_CHAIN: Final = "guard_control"
 _CONTROL_HOOK: Final = "type filter hook input priority -310; policy accept;"
 _CONTROL: Final = f'ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iifname "{PORT_PREFIX}*" drop'
 """Drop what a bridge hands to the port's own device (LACP), with any content."""
+_BASE_CHAINS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    _CONTROL_CHAIN: (_CONTROL_HOOK, (_CONTROL, overlay_rules.FROM_PEERS)),
+    **overlay_rules.BRIDGE_CHAINS,
+}
+"""Chains with a hook: that, and the rules."""
 _GATES: Final = (
     "ether type ip iifname . ether saddr . ip saddr @sources4 goto guard_ip4",
     "ether type ip6 iifname . ether saddr . ip6 saddr @sources6 goto guard_ip6",
@@ -166,8 +172,9 @@ def ruleset() -> str:
     lines = [f"add set {BRIDGE} {name} {{ typeof {key}; }}" for name, key in _SETS.items()]
     lines += [f"flush set {BRIDGE} {name}" for name in _SETS]
     lines += [f"add chain {BRIDGE} {name}" for name in _CHAINS]
-    lines += [f"add chain {BRIDGE} {GUARD}", f"add chain {BRIDGE} {_CONTROL_CHAIN} {{ {_CONTROL_HOOK} }}"]
-    chains = _CHAINS | {GUARD: _GATES, _CONTROL_CHAIN: (_CONTROL,)}
+    lines += [f"add chain {BRIDGE} {GUARD}"]
+    lines += [f"add chain {BRIDGE} {name} {{ {hook} }}" for name, (hook, _) in _BASE_CHAINS.items()]
+    chains = _CHAINS | {GUARD: _GATES} | {name: rules for name, (_, rules) in _BASE_CHAINS.items()}
     lines += [f"flush chain {BRIDGE} {name}" for name in chains]
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
     return "\n".join(lines) + "\n"
@@ -199,12 +206,6 @@ def _questions(net: Network, attachment: Attachment) -> PortElements:
 def network_element(net: Network, port: str) -> PortElements:
     """Return the element for the network that a port belongs to; any program may have made the port."""
     return {Element(bridge_set(_PORTS), link_name(port)): host_number(network_number(net.id))}
-
-
-def link_local(mac: str) -> IPv6Address:
-    """Return the address that Linux derives from a MAC (modified EUI-64, RFC 4291, appendix A)."""
-    first, *rest = mac_address(mac)
-    return IPv6Address(bytes.fromhex("fe80") + bytes(6) + bytes([first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]]))
 
 
 def _keys(endpoint: Endpoint, attachment: Attachment) -> Iterator[tuple[str, bytes]]:

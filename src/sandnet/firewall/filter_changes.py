@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 
-from sandnet.firewall import inet_table
+from sandnet.firewall import inet_table, overlay_rules
 from sandnet.firewall.antispoofing import AntiSpoofing
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.balancing.service_rules import router
+from sandnet.firewall.overlay_peers import OverlayPeers
 from sandnet.firewall.ruleset.elements import Difference, ElementMap, by_set
 from sandnet.firewall.ruleset.planned_change import PlannedChange
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.kernel.base import Firewall
-from sandnet.model import Attachment, Endpoint, Network
+from sandnet.model import Address, Attachment, Endpoint, Network, Peer
 
 
 class FilterChanges:
@@ -27,6 +28,7 @@ class FilterChanges:
         firewall: Firewall,
         antispoofing: AntiSpoofing,
         balancer: LoadBalancer,
+        peers: OverlayPeers,
         max_flows: int,
         block: ExitStack,
     ) -> None:
@@ -34,6 +36,7 @@ class FilterChanges:
         self._max_flows = max_flows
         self._antispoofing = antispoofing
         self._balancer = balancer
+        self._peers = peers
         self._block = block
 
     def network_additions(self, net: Network) -> PlannedChange:
@@ -61,6 +64,22 @@ class FilterChanges:
         """Plan the spread of new flows over these backends (:meth:`PacketFilter.balance`)."""
         return self._planned(self._balancer.balance_changes(ep, backends))
 
+    def underlay_changes(self, underlay: Address, port: int) -> PlannedChange:
+        """Plan what keeps others from sending as this host, and from reaching networks of several hosts unchecked."""
+        return self._planned(self._peers.host_changes(underlay, port))
+
+    def peer_changes(self, net: Network, put: Sequence[Peer], drop: Collection[str]) -> PlannedChange:
+        """Plan what lets these peers send and others no longer, which are given by their MACs."""
+        return self._planned(self._peers.peer_changes(net, put, drop))
+
+    def all_peer_changes(self, net: Network, peers: Sequence[Peer]) -> PlannedChange:
+        """Plan what lets exactly these peers send."""
+        return self._planned(self._peers.all_changes(net, peers))
+
+    def peer_removals(self, net: Network) -> PlannedChange:
+        """Plan the removal of all peers of a network."""
+        return self._planned(self._peers.removals(net))
+
     def _planned(self, change: PlannedChange) -> PlannedChange:
         self._block.enter_context(change.pending())
         return change
@@ -68,14 +87,19 @@ class FilterChanges:
 
 def network_elements(net: Network, max_flows: int) -> ElementMap:
     """Return a network's elements in both tables."""
-    return by_set([*inet_table.network_elements(net, max_flows), *router(net)])
+    return by_set([*inet_table.network_elements(net, max_flows), *router(net), *overlay_rules.network_elements(net)])
 
 
 @asynccontextmanager
 async def planning(
-    firewall: Firewall, rules: RulesetTransaction, antispoofing: AntiSpoofing, balancer: LoadBalancer, max_flows: int
+    firewall: Firewall,
+    rules: RulesetTransaction,
+    antispoofing: AntiSpoofing,
+    balancer: LoadBalancer,
+    peers: OverlayPeers,
+    max_flows: int,
 ) -> AsyncIterator[FilterChanges]:
     """Yield the changes of a block, which runs concurrently with others and not during a rewrite."""
     async with rules.changing():
         with ExitStack() as block:
-            yield FilterChanges(firewall, antispoofing, balancer, max_flows, block)
+            yield FilterChanges(firewall, antispoofing, balancer, peers, max_flows, block)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sandnet.firewall import flow_limits
+from sandnet.firewall import flow_limits, overlay_rules
 from sandnet.firewall.balancing.inet_rules import inet_maps, inet_own, inet_port_maps, inet_published
 from sandnet.firewall.base import NetworkState
 from sandnet.firewall.flow_limits import Counted
@@ -99,6 +99,7 @@ CHAINS = f"""\
     iifgroup {PORTS} drop
     iifgroup {RETIRED} drop
     iifname @unguarded jump routed_back
+{overlay_rules.RECEIVED}\
   }}
   chain to_loopback {{
     iifname @bridges drop
@@ -242,8 +243,9 @@ CHAINS = f"""\
 def table(state: Sequence[NetworkState], host: HostState) -> str:
     """Return the script that puts the table in place without elements; one of that name is changed."""
     counting = flow_limits.chains(limits(state, host))
-    sets = f"{SETS}{flow_limits.SETS}{published_sources.MAPS}{inet_maps()}"
-    return tables.in_place(TABLE, sets, f"{counting}{published_sources.CHAIN}{CHAINS}", inet_port_maps())
+    sets = f"{SETS}{overlay_rules.SETS}{flow_limits.SETS}{published_sources.MAPS}{inet_maps()}"
+    chains = f"{counting}{published_sources.CHAIN}{CHAINS}{overlay_rules.CHAINS}"
+    return tables.in_place(TABLE, sets, chains, inet_port_maps())
 
 
 def elements(state: Sequence[NetworkState], host: HostState) -> Iterator[tuple[Element, Value]]:

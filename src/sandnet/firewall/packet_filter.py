@@ -22,6 +22,7 @@ from sandnet.firewall.filter_changes import FilterChanges, planning
 from sandnet.firewall.flow_limits import usual_max_flows
 from sandnet.firewall.inet_table import HostState
 from sandnet.firewall.masquerade_sources import RouteSources
+from sandnet.firewall.overlay_peers import OverlayPeers
 from sandnet.firewall.published_ports import published
 from sandnet.firewall.ruleset.elements import BRIDGE, INET, Element, by_set
 from sandnet.firewall.ruleset.planned_change import NO_CHANGE, AttemptedChange
@@ -71,9 +72,10 @@ class PacketFilter:
         self._transaction = RulesetTransaction()
         self._balancer = LoadBalancer(kernel.firewall, workers, self._transaction)
         self._antispoofing = AntiSpoofing(kernel.firewall, workers, self._transaction)
+        self._peers = OverlayPeers(kernel.firewall)
         self._sources = RouteSources(kernel.host, workers, self._change)
         self._reconciler = RulesetReconciler(
-            kernel.firewall, workers, self._balancer, self._antispoofing, self._transaction, self._host
+            kernel.firewall, workers, self._balancer, self._antispoofing, self._peers, self._transaction, self._host
         )
         self._reason = kernel.host.missing_features().get("nftables", "")
 
@@ -209,7 +211,8 @@ class PacketFilter:
             Error: as the block itself; ``UNAVAILABLE`` with code ``RULES_MISSING`` the tables cannot be rewritten.
         """
         firewall = self._kernel.firewall
-        return planning(firewall, self._transaction, self._antispoofing, self._balancer, self._max_flows)
+        parts = (self._antispoofing, self._balancer, self._peers)
+        return planning(firewall, self._transaction, *parts, self._max_flows)
 
     async def allow_port(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
         """Let the attachment's port send from its own addresses only, in the job that then makes the port.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from sandnet.firewall import antispoofing_rules, diff, flow_limits, inet_table
+from sandnet.firewall import antispoofing_rules, diff, flow_limits, inet_table, overlay_rules
 from sandnet.firewall.antispoofing import AntiSpoofing
 from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.balancing.service_elements import BalancedService
@@ -13,6 +13,7 @@ from sandnet.firewall.balancing.service_rules import router
 from sandnet.firewall.base import Fault, NetworkState, StateOf
 from sandnet.firewall.flow_limits import Counted
 from sandnet.firewall.inet_table import HostState
+from sandnet.firewall.overlay_peers import OverlayPeers
 from sandnet.firewall.ruleset.elements import BRIDGE, ElementMap, by_set, merge
 from sandnet.firewall.ruleset.tables import removals
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
@@ -48,6 +49,7 @@ class RulesetReconciler:
         workers: Workers,
         balancer: LoadBalancer,
         antispoofing: AntiSpoofing,
+        peers: OverlayPeers,
         rules: RulesetTransaction,
         host: Callable[[], HostState] = HostState,
     ) -> None:
@@ -55,6 +57,7 @@ class RulesetReconciler:
         self._workers = workers
         self._balancer = balancer
         self._antispoofing = antispoofing
+        self._peers = peers
         self._rules = rules
         self._rules.rewrite = self._rewrite
         self._host = host
@@ -69,6 +72,8 @@ class RulesetReconciler:
         self._state = state
         required = state(_READY)
         self._antispoofing.start(required, links)
+        if any(each.network.vni for each in required):
+            self._peers.adopt((each.network for each in required), await self._workers.run(self._listings))
         async with self._rules.lock.exclusive():
             await self._balancer.load(required)
             await self._make(required)
@@ -143,7 +148,13 @@ class RulesetReconciler:
 
     def _expected(self) -> _Expected:
         required, possible = self._state(_READY), self._state(tuple(Phase))
-        return _Expected(required, possible, self._balancer.services(), self._antispoofing.elements(), self._host())
+        return _Expected(required, possible, self._balancer.services(), self._ports(), self._host())
+
+    def _ports(self) -> ElementMap:
+        """Return the elements of ports, and of attachments on other hosts."""
+        found = self._antispoofing.elements()
+        merge(found, by_set(self._peers.elements()))
+        return found
 
     def _listings(self) -> dict[str, Listing | None]:
         return {table: self._firewall.listing(table) for table in TABLES}
@@ -173,7 +184,7 @@ class RulesetReconciler:
         script = self._balancer.script(_script(state, host))
         present = await self._workers.run(self._structures)
         removed = "".join(removals(table, structure, script) for table, structure in present.items())
-        await self._balancer.write(script, removed, _elements(state, self._antispoofing.elements(), host))
+        await self._balancer.write(script, removed, _elements(state, self._ports(), host))
 
 
 def _script(state: Sequence[NetworkState], host: HostState) -> str:
@@ -183,5 +194,6 @@ def _script(state: Sequence[NetworkState], host: HostState) -> str:
 def _elements(state: Sequence[NetworkState], ports: ElementMap, host: HostState) -> ElementMap:
     found = by_set(inet_table.elements(state, host))
     merge(found, by_set(element for each in state for element in router(each.network)))
+    merge(found, by_set(element for each in state for element in overlay_rules.network_elements(each.network)))
     merge(found, ports)
     return found

@@ -3,6 +3,7 @@
 from sandnet.model.address import Address, Interface, Prefix
 from sandnet.model.endpoint import Affinity, Endpoint, EndpointSpec, Probe, ProbeKind
 from sandnet.model.network import Network, NetworkOptions, NetworkSpec, Phase, Subnet
+from sandnet.model.peer import Peer
 from sandnet.model.ports import BoundPort, ExposedPort, PortMapping
 from sandnet.model.process import Process
 from sandnet.model.sandbox import Attachment, HostEntry, JoinSpec, Origin, ParentUpdate, Sandbox
@@ -23,6 +24,7 @@ __all__ = [
     "NetworkSpec",
     "Origin",
     "ParentUpdate",
+    "Peer",
     "Phase",
     "PortMapping",
     "Prefix",

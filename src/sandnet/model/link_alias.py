@@ -60,10 +60,10 @@ class NetworkAlias(NamedTuple):
     flags: str
     values: Mapping[str, str]
     """``4`` and ``6`` the bridge's addresses with prefix lengths; ``g`` and ``h`` the gateways, if they differ from the
-    bridge's addresses; ``r`` the range; ``a`` reserved addresses; ``t`` the MTU; ``b`` the binding address; ``c`` the
-    limit of flows; ``e`` and ``x`` egress addresses; ``l`` rates and bursts; ``o`` the access of sandboxes to the
-    host's own programs, if it was requested (:func:`host_access`); ``d`` search domains and ``n`` options of its
-    sandboxes' resolv.conf; ``s`` the creation time in seconds since the epoch."""
+    bridge's addresses; ``r`` the range; ``a`` reserved addresses; ``v`` the VXLAN network identifier; ``t`` the MTU;
+    ``b`` the binding address; ``c`` the limit of flows; ``e`` and ``x`` egress addresses; ``l`` rates and bursts; ``o``
+    the access of sandboxes to the host's own programs, if it was requested (:func:`host_access`); ``d`` search domains
+    and ``n`` options of its sandboxes' resolv.conf; ``s`` the creation time in seconds since the epoch."""
     whole: bool
     """Whether the alias is complete."""
 
@@ -109,6 +109,7 @@ def network_alias(net: Network) -> str:
         ("h", gateways[1]),
         ("r", options.ip_range),
         ("a", ",".join(map(str, options.reserved_addresses.values())) or None),
+        ("v", net.vni or None),
         ("t", options.mtu),
         ("b", options.binding_address),
         ("o", _host_access(options.host_access)),

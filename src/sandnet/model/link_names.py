@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv6Interface
+from ipaddress import IPv6Address, IPv6Interface
 from typing import Final
 
 from sandnet.model.tap import TAP_KIND
@@ -27,10 +27,18 @@ def bridge_mac(name: str) -> str:
     return bytes([0x02, *digest[:5]]).hex(":")
 
 
+def link_local(mac: str) -> IPv6Address:
+    """Return the address that Linux derives from a MAC (modified EUI-64, RFC 4291, appendix A)."""
+    first, *rest = bytes.fromhex(mac.replace(":", ""))
+    return IPv6Address(bytes.fromhex("fe80") + bytes(6) + bytes([first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]]))
+
+
 _BRIDGE: Final = "snb"
 PORT_PREFIX: Final = "snv"
 """Beginning of the names of ports: the host ends of veth pairs, and taps."""
 OWN_PREFIXES: Final = (_BRIDGE, PORT_PREFIX)
+VXLAN_PREFIX: Final = "snvx"
+"""A VXLAN link is a port as well: what is dropped at ports by their names is dropped there."""
 _OUTSIDE: Final = "sne"
 _SHAPER: Final = "sni"
 _DIGITS: Final = 10
@@ -40,6 +48,7 @@ OUR_LINKS: Final = {
     "veth": re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
     TAP_KIND: re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
     "ifb": re.compile(rf"{_SHAPER}[0-9a-f]{{{_DIGITS}}}"),
+    "vxlan": re.compile(rf"{VXLAN_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
 }
 """Patterns of the names of our links, by kind. A link with the same prefix and another name is not ours."""
 OWN_LINK: Final = re.compile(
@@ -53,6 +62,11 @@ LINK_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 def bridge_name(network_id: str) -> str:
     """Return the name of the bridge that we create for a network."""
     return _BRIDGE + network_id[:_DIGITS]
+
+
+def vxlan_name(network_id: str) -> str:
+    """Return the name of the VXLAN link of a network that reaches other hosts."""
+    return VXLAN_PREFIX + network_id[:_DIGITS]
 
 
 def outer_name(host_link: str) -> str:

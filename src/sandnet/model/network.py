@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from sandnet.model.address import Address, Interface, Prefix
+from sandnet.model.link_names import vxlan_name
 from sandnet.model.ports import ExposedPort
 
 
@@ -20,10 +21,12 @@ class Phase(StrEnum):
     REMOVING = "removing"
 
 
-OWN_DRIVERS: Final = ("null", "host", "bridge")
+OWN_DRIVERS: Final = ("null", "host", "bridge", "overlay")
 """The daemon's own drivers. Any other name is that of a network plugin."""
 MAX_FLOWS: Final = 16_384
 """Default limit of the flows of a sandbox in the host's connection tracking."""
+MOST_VNI: Final = (1 << 24) - 1
+"""Highest VXLAN network identifier (RFC 7348, 5)."""
 MOST_FLOWS: Final = 1 << 24
 """Highest limit of flows that can be requested."""
 
@@ -124,6 +127,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the bridge was adopted, not created by us: only its addresses are configured, and it is never deleted."""
     added: tuple[Interface, ...] = ()
     """Addresses that we added to an adopted bridge, and remove again."""
+    link_mtu: int = 0
+    """The MTU that the driver chose, where none was requested; 0: none."""
     labels: dict[str, str] = {}
     predefined: bool = False
     """Whether it is one of ``none``, ``host``, ``bridge``, which cannot be deleted."""
@@ -131,7 +136,12 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mtu(self) -> int:
         """The MTU in bytes; 0: the kernel's default (1500)."""
-        return self.options.mtu or 0
+        return self.options.mtu or self.link_mtu
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The names of its own links on the host, the bridge first."""
+        return tuple(name for name in (self.link, vxlan_name(self.id) if self.vni else "") if name)
 
 
 class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from sandnet.firewall import antispoofing_rules
-from sandnet.firewall.antispoofing_rules import elements, link_local
+from sandnet.firewall.antispoofing_rules import elements
 from sandnet.firewall.ruleset.elements import BRIDGE
 from sandnet.kernel.nft_types import declared_sets
 from sandnet.model import Attachment, Network, NetworkOptions, Phase, Subnet
+from sandnet.model.link_names import link_local
 from sandnet.model.name_server import guest_address
 from sandnet.model.tap import TapOptions
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment

@@ -21,7 +21,7 @@ def sources(bench: Bench) -> int:
 async def test_planned_changes_reach_the_kernel_when_applied() -> None:
     bench = await started()
     before = sources(bench)
-    async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, 0) as changes:
+    async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, bench.peers, 0) as changes:
         removal = changes.port_removals([BACKENDS[1].host_link])
         balance = changes.balance_changes(ENDPOINT, BACKENDS[:1])
         assert sources(bench) == before
@@ -33,7 +33,7 @@ async def test_planned_changes_reach_the_kernel_when_applied() -> None:
     assert sources(bench) < before
     assert not bench.filter.tables[BRIDGE]["services4"]
     bench.networks = [bench.networks[0]._replace(endpoints=[])]
-    async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, 0) as changes:
+    async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, bench.peers, 0) as changes:
         assert changes.port_removals([BACKENDS[1].host_link]) is NO_CHANGE
         assert changes.balance_changes(ENDPOINT, BACKENDS[:1]) is NO_CHANGE
 
@@ -45,7 +45,7 @@ async def test_changes_that_were_not_applied_are_planned_again(fails: bool) -> N
     heir = BACKENDS[0]
 
     async def planned() -> None:
-        async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, 0) as changes:
+        async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, bench.peers, 0) as changes:
             changes.balance_changes(ENDPOINT, BACKENDS[:1])
             changes.port_removals([heir.host_link]).apply()
             changes.port_changes(NET, ENDPOINT, heir)
@@ -58,7 +58,7 @@ async def test_changes_that_were_not_applied_are_planned_again(fails: bool) -> N
     else:
         await planned()
     assert sources(bench) < before
-    async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, 0) as changes:
+    async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, bench.peers, 0) as changes:
         changes.port_changes(NET, ENDPOINT, heir).apply()
         changes.balance_changes(ENDPOINT, BACKENDS[:1]).apply()
     assert sources(bench) == before
@@ -67,7 +67,7 @@ async def test_changes_that_were_not_applied_are_planned_again(fails: bool) -> N
 
 async def test_removed_tables_are_rewritten_with_the_planned_changes() -> None:
     bench = await started()
-    async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, 0) as changes:
+    async with planning(bench.filter, bench.rules, bench.guarding, bench.balancing, bench.peers, 0) as changes:
         balance = changes.balance_changes(ENDPOINT, BACKENDS[:1])
         port = changes.port_removals([BACKENDS[1].host_link])
         bench.filter.tables.clear()

@@ -16,6 +16,7 @@ from sandnet.firewall.balancing.load_balancer import LoadBalancer
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.firewall.base import EndpointState, Fault, NetworkState
 from sandnet.firewall.inet_table import TABLE
+from sandnet.firewall.overlay_peers import OverlayPeers
 from sandnet.firewall.ruleset.elements import BRIDGE
 from sandnet.firewall.ruleset.transaction import RulesetTransaction
 from sandnet.firewall.ruleset_reconciler import RulesetReconciler
@@ -83,7 +84,8 @@ class Bench:
         self.rules, self.turns = rules, rules.lock
         self.balancing = LoadBalancer(self.filter, workers, rules)
         self.guarding = AntiSpoofing(self.filter, workers, rules)
-        self.upkeep = RulesetReconciler(self.filter, workers, self.balancing, self.guarding, rules)
+        self.peers = OverlayPeers(self.filter)
+        self.upkeep = RulesetReconciler(self.filter, workers, self.balancing, self.guarding, self.peers, rules)
         self.networks = [NetworkState(NET, [EndpointState(ENDPOINT, BACKENDS)])]
 
     def state(self, phases: Collection[Phase]) -> list[NetworkState]:

@@ -146,7 +146,7 @@ def test_every_network_option_is_in_its_alias() -> None:
     assert {name for name, _ in OPTIONS.values()} == answers - {"create_bridge"}  # which matters once, at the start
     assert all(usual[name] is not value for name, value in OPTIONS.values())
     # what follows from addresses and names that the mark reports, and what has a value there
-    reported = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name"}
+    reported = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name", "vni"}
     valued = {"ip_range", "mtu", "binding_address", "host_access", "dns_search", "dns_options"}
     valued |= {"egress_ipv4", "egress_ipv6", "max_flows", "reserved_addresses", *FIELDS}
     without_link = {"plugin_options"}

@@ -50,6 +50,11 @@ def directories(command: F) -> F:
 )
 @directories
 @click.option("--default-network", metavar="NAME", help="The network of services that name none. Default: bridge.")
+@click.option(
+    "--underlay",
+    metavar="ADDRESS",
+    help="This host's address for the other hosts of overlay networks. Default: that of the default route.",
+)
 @click.option("--detach", is_flag=True, help="Serve in the background; return when the server is ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
 @click.pass_context

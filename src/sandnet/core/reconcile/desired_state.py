@@ -60,7 +60,8 @@ class DesiredState:
     def links(self) -> set[str]:
         """Return the names of links that belong to a record, or to the link reaper."""
         records, retired = self._records, self._link_reaper.owners
-        return {net.link for net in records.networks()} | {a.host_link for a in records.attachments()} | retired
+        nets = {link for net in records.networks() for link in net.links}
+        return nets | {a.host_link for a in records.attachments()} | retired
 
     def networks_with_links(self, phases: Collection[Phase]) -> list[NetworkState]:
         """Return the networks that have a link on the host, with their endpoints and attachments in one of these

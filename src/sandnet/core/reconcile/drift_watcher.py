@@ -230,7 +230,7 @@ class DriftWatcher:
             (changes.links, changes.deleted, changes.reduced, changes.in_namespaces, changes.reduced_namespaces)
         ):
             return found
-        networks = {net.link: net for net in self._desired.networks() if net.link}
+        networks = {link: net for net in self._desired.networks() for link in net.links}
         attached = {each.host_link: each for each in self._records.attachments() if self._is_stable(each)}
         names = {number: name for name, number in self._context.kernel.watcher.namespaces().items()}
         inside_reduced = {names[number] for number in changes.reduced_namespaces if number in names}

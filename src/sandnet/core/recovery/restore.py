@@ -224,7 +224,8 @@ class Restore:
 
     async def _delete_orphaned_links(self) -> None:
         links = self._context.kernel.links
-        claimed = {net.link for net in self._records.networks()} | {a.host_link for a in self._records.attachments()}
+        nets = {link for net in self._records.networks() for link in net.links}
+        claimed = nets | {attachment.host_link for attachment in self._records.attachments()}
         found = await self._context.workers.run(links.list)
         unclaimed = [link.name for link in found if is_ours(link) and port_of(link.name) not in claimed]
         if unclaimed:

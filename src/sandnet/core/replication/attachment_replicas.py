@@ -16,9 +16,10 @@ from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.runtime.context import Cluster
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.state.records import Records
-from sandnet.drivers.base import Driver, Peer, PeerAware
+from sandnet.drivers.base import Driver, PeerAware
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase
+from sandnet.model.peer import Peer
 from sandnet.model.remote_attachment import RemoteAttachment
 
 _log = logging.getLogger(__name__)

@@ -49,6 +49,7 @@ class BridgeDriver:
         reaper: deletes bridges.
         host_network: the state that all networks share on the host.
         pools: pools of IPv4 subnets for networks that request none.
+        shared: its networks reach other hosts; another driver adds what is needed for that.
     """
 
     name = "bridge"
@@ -61,6 +62,8 @@ class BridgeDriver:
         reaper: LinkReaper,
         host_network: HostNetwork,
         pools: Sequence[IPv4Network],
+        *,
+        shared: bool = False,
     ) -> None:
         self._kernel = kernel
         self._workers = workers
@@ -68,6 +71,7 @@ class BridgeDriver:
         self._host_network = host_network
         self._packet_filter = host_network.packet_filter
         self._pools = pools
+        self._shared = shared
         self._subnets = SubnetIndex()
         self._missing = kernel.host.missing_features()
 
@@ -109,7 +113,11 @@ class BridgeDriver:
                 bridges.append((link, alias))
             elif isinstance(alias, AttachmentAlias) and link.kind == (TAP_KIND if "t" in alias.flags else "veth"):
                 veths.append((link, alias))
-        return Recognised(bridges, veths)
+        shared = {link.ifindex for link, alias in bridges if "v" in alias.values}
+        return Recognised(
+            [each for each in bridges if (each[0].ifindex in shared) is self._shared],
+            [each for each in veths if (each[0].master in shared) is self._shared],
+        )
 
     def network_of(self, link: Link, alias: NetworkAlias, sequence: int) -> Network | None:
         """Return the record of the network whose bridge is ``link``; see :class:`Recoverable`."""
@@ -120,6 +128,8 @@ class BridgeDriver:
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
         """Return the network with its bridge and subnets chosen; see :class:`Driver`."""
         requested = net.options
+        if requested.vni and not self._shared:
+            raise invalid(f"network {net.name}: vni is for networks of driver overlay", code="overlay_option")
         link = requested.bridge_name or bridge_name(net.id)
         check_link_unclaimed(link, others)
         await self._reaper.wait(link)

@@ -169,7 +169,7 @@ async def test_network_has_all_that_was_requested(daemon: Served) -> None:
     [
         ({"Name": "bridge"}, 409, "already exists"),
         ({"Name": "a.b"}, 400, "invalid network name"),
-        ({"Driver": "overlay"}, 404, "no such driver"),
+        ({"Driver": "overnet"}, 404, "no such driver"),
         ({"Driver": "../x"}, 404, "no such driver"),
         ({"Scope": "swarm"}, 503, "swarm"),
         ({"Ingress": True}, 503, "swarm"),

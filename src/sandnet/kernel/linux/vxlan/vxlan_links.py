@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.linux.vxlan.peer_entries import change_entries, dump_entries
 from sandnet.kernel.linux.vxlan.entry_watcher import EntryWatcher
+from sandnet.kernel.linux.vxlan.peer_entries import change_entries, dump_entries
 from sandnet.kernel.linux.vxlan.underlay import find_underlay, path_mtu
 from sandnet.kernel.netlink.outside_link import full
 from sandnet.kernel.netlink.rtnetlink import (

@@ -1,0 +1,1 @@
+"""The overlay driver: networks that reach other hosts by VXLAN."""
