@@ -153,11 +153,20 @@ class EtcdCluster:
 
     def call(self, path: str, message: Mapping[str, object], member: int = 0, token: str = "") -> Any:
         """Ask a member, and return what it answers."""
-        request = urllib.request.Request(
-            f"{self.members[member].name}/v3/{path}", json.dumps(message).encode(), {"Authorization": token}
-        )
+        headers = {"Authorization": token} if token else {}
+        body = json.dumps(message).encode()
+        request = urllib.request.Request(f"{self.members[member].name}/v3/{path}", body, headers)
         with urllib.request.urlopen(request, timeout=5, context=self._tls) as answer:
             return json.load(answer)
+
+    def back_up(self) -> None:
+        """Copy the data of the first member, which does not run."""
+        shutil.copytree(self._folder / "m0", self._folder / "backup")
+
+    def restore(self) -> None:
+        """Replace the data of the first member, which does not run, by the copy."""
+        shutil.rmtree(self._folder / "m0")
+        shutil.copytree(self._folder / "backup", self._folder / "m0")
 
     def leader(self) -> int:
         """The number of the leader."""

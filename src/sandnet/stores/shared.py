@@ -135,7 +135,7 @@ class SharedStore(Store, Protocol):
         is cancelled.
 
         Raises:
-            ConditionFailed: a condition did not hold.
+            ConditionFailed: a condition did not hold; when it is repeatable, perhaps because it was applied before.
             LeaseEnded: one of the leases has ended; conditions may not have been compared.
             OutcomeUnknown: the store did not answer.
             Error: ``INVALID``, code ``transaction_too_large``: more than ``MOST_OPERATIONS`` or ``MOST_BYTES``.

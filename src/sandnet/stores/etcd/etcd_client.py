@@ -48,9 +48,16 @@ class StatusRefused(Exception):  # noqa: N818 - the caller decides what it means
 
 
 class _Declined(Exception):  # noqa: N818 - the next member is asked
-    def __init__(self, error: Error, *, is_unclear: bool) -> None:
+    """One member did not carry the request out.
+
+    Attributes:
+        error: what to raise if no other member does.
+        unclear: why it may have been applied all the same; empty: it was not.
+    """
+
+    def __init__(self, error: Error, unclear: str = "") -> None:
         super().__init__(error.message)
-        self.error, self.is_unclear = error, is_unclear
+        self.error, self.unclear = error, unclear
 
 
 class EtcdClient:
@@ -114,8 +121,6 @@ class EtcdClient:
         floor = self._revision
         try:
             answer = await self._attempt(member, path, body, time.monotonic() + limit, limit)
-        except (NotSent, NoAnswer) as failure:
-            raise store_unavailable(str(failure)) from failure
         except (_Declined, StatusRefused) as failure:
             raise failure.error from failure
         return self._read(answer, kind, floor, Effect.NONE)
@@ -139,28 +144,27 @@ class EtcdClient:
     async def _call(self, path: str, body: bytes, effect: Effect, deadline: float | None) -> HttpAnswer:
         end = time.monotonic() + (self._deadline if deadline is None else deadline)
         failure, unclear = store_unavailable("no time was left to ask"), ""
-        for attempt in range(1, 1 << 30):
-            left = end - time.monotonic()
-            if left <= 0:
-                break
+        attempts = unauthorized = 0
+        while (left := end - time.monotonic()) > 0 and unauthorized < len(self._members):
             member = self.member
             try:
-                answer = await self._attempt(
-                    member, path, body, end, left if effect is Effect.ONCE else min(left, ATTEMPT)
-                )
-            except NotSent as reason:
-                failure = _unreached(reason)
-            except NoAnswer as reason:
-                failure, unclear = store_unavailable(str(reason)), str(reason)
+                limit = left if effect is Effect.ONCE else min(left, ATTEMPT)
+                answer = await self._attempt(member, path, body, end, limit)
             except _Declined as reason:
-                failure, unclear = reason.error, reason.error.message if reason.is_unclear else unclear
+                failure, unclear = reason.error, unclear or reason.unclear
+                unauthorized = unauthorized + 1 if failure.code == UNAUTHORIZED else 0
+            except (Error, StatusRefused):
+                if unclear and effect is not Effect.NONE:
+                    raise outcome_unknown(unclear) from None
+                raise
             else:
                 self.problem = ""
                 return answer
             self.move_on(member)
             if unclear and effect is Effect.ONCE:
                 break
-            if attempt % len(self._members) == 0:
+            attempts += 1
+            if attempts % len(self._members) == 0:
                 await asyncio.sleep(min(PAUSE, max(0.0, end - time.monotonic())))
         self.problem = failure.reason
         raise outcome_unknown(unclear) if unclear and effect is not Effect.NONE else failure
@@ -169,23 +173,22 @@ class EtcdClient:
         """Ask one member, twice if the user's token has expired.
 
         Raises:
-            NotSent, NoAnswer: see :meth:`Member.exchange`.
+            _Declined: another member may answer.
             StatusRefused: for a reason that its sender can handle.
             Error: refused for good.
         """
         token = self._token
-        answer = await self._exchange(member, path, body, token, limit)
-        if answer.status == 200:
-            return answer
-        status = status_of(answer)
-        means = meaning(status)
-        if means is Meaning.TOKEN_REFUSED and self._credentials.user:
-            await self._renew(member, token, end)
-            answer = await self._exchange(member, path, body, self._token, max(0.0, end - time.monotonic()))
+        status, means = Status(), Meaning.REFUSED
+        for is_last in (False, True):
+            answer = await self._exchange(member, path, body, self._token, limit)
             if answer.status == 200:
                 return answer
             status = status_of(answer)
             means = meaning(status)
+            if means is not Meaning.TOKEN_REFUSED or not self._credentials.user or is_last:
+                break
+            await self._renew(member, token, end)
+            limit = min(limit, max(0.0, end - time.monotonic()))
         raise self._refusal(status, means, member)
 
     def _refusal(self, status: Status, means: Meaning, member: Member) -> Exception:
@@ -193,12 +196,17 @@ class EtcdClient:
         if means in (Meaning.LEASE_ENDED, Meaning.COMPACTED):
             return StatusRefused(means, error)
         if means in (Meaning.NOT_APPLIED, Meaning.UNCLEAR):
-            return _Declined(error, is_unclear=means is Meaning.UNCLEAR)
+            return _Declined(error, error.message if means is Meaning.UNCLEAR else "")
         self.problem = error.reason
         return error
 
     async def _exchange(self, member: Member, path: str, body: bytes, token: str, limit: float) -> HttpAnswer:
-        answer = await member.exchange(path, body, token, limit)
+        try:
+            answer = await member.exchange(path, body, token, limit)
+        except NotSent as failure:
+            raise _Declined(_unreached(failure)) from failure
+        except NoAnswer as failure:
+            raise _Declined(store_unavailable(str(failure)), str(failure)) from failure
         self.last_contact = time.monotonic()
         return unwrapped(answer) if path == gateway.KEEP_ALIVE else answer
 
@@ -207,19 +215,19 @@ class EtcdClient:
         async with self._renewing:
             if self._token != stale:
                 return
-            body = gateway.authentication_request(
-                self._credentials.user, await asyncio.to_thread(_password, self._credentials.password_file)
-            )
+            password = await asyncio.to_thread(_password, self._credentials.password_file)
+            body = gateway.authentication_request(self._credentials.user, password)
             try:
-                answer = await member.exchange(gateway.AUTHENTICATE, body, "", max(0.0, end - time.monotonic()))
-            except NoAnswer as failure:  # the request itself was not sent
-                raise NotSent(str(failure)) from failure
+                answer = await self._exchange(member, gateway.AUTHENTICATE, body, "", max(0.0, end - time.monotonic()))
+            except _Declined as failure:  # the request that needs the token was not sent
+                raise _Declined(failure.error) from failure
             if answer.status == 200:
-                self._token = _checked(decoded(answer.body, TokenAnswer).token, member)
+                self._token = _token_of(answer, member)
                 return
             status = status_of(answer)
             if meaning(status) is not Meaning.NO_AUTHENTICATION:
-                raise _not_applied(self._refusal(status, meaning(status), member))
+                refusal = self._refusal(status, meaning(status), member)
+                raise _Declined(refusal.error) if isinstance(refusal, _Declined) else refusal
             self._token = ""
 
     def _read(self, answer: HttpAnswer, kind: type[T], floor: int, effect: Effect) -> T:
@@ -249,13 +257,12 @@ def _unreached(reason: NotSent) -> Error:
     return store_unavailable(str(reason))
 
 
-def _not_applied(refusal: Exception) -> Exception:
-    """Return the refusal of an authentication, as one of the request that waited for it."""
-    return _Declined(refusal.error, is_unclear=False) if isinstance(refusal, _Declined) else refusal
-
-
-def _checked(token: str, member: Member) -> str:
-    if not token.isascii() or not token.isprintable() or " " in token:
+def _token_of(answer: HttpAnswer, member: Member) -> str:
+    try:
+        token = decoded(answer.body, TokenAnswer).token
+    except ValueError:
+        token = ""
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise store_unavailable(f"{member.name} sent an unusable token")
     return token
 

@@ -111,11 +111,25 @@ class Member:
             transport, connection = await loop.create_connection(
                 MemberConnection, self._host, self._port, ssl=context, server_hostname=name
             )
+            if context:
+                await self._greet(connection)
         opened = transport.get_extra_info("socket")
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             opened.setsockopt(socket.IPPROTO_TCP, option, value)
         return connection
+
+    async def _greet(self, connection: MemberConnection) -> None:
+        """See whether the member accepts our certificate. In TLS 1.3 it decides after the handshake has ended here, so
+        the first request would be lost, and no one would know whether it was applied.
+
+        Raises:
+            NotSent: it does not.
+        """
+        try:
+            await connection.exchange(f"GET /version HTTP/1.1\r\nHost: {self.name}\r\n\r\n".encode())
+        except OSError as failure:  # the alert may be lost in the end of the connection
+            raise NotSent(f"{self.name}: {failure.strerror or failure}", UNAUTHORIZED) from failure
 
     def _request(self, path: str, body: bytes, token: str) -> bytes:
         lines = [f"POST {path} HTTP/1.1", f"Host: {self.name}", "Content-Type: application/json"]
@@ -125,10 +139,8 @@ class Member:
         return "\r\n".join([*lines, "", ""]).encode() + body
 
     def _failure(self, connection: MemberConnection | None, failure: OSError) -> NotSent | NoAnswer:
-        """Return what a failure means. A member that refuses our certificate has read no request: TLS 1.3 reports it
-        after the request was sent.
-        """
+        """Return what a failure of a connection means; ``None``: there was none yet."""
         reason = f"{self.name}: {failure.strerror or failure}"
-        if isinstance(failure, ssl.SSLError) and not (connection and connection.has_received):
-            return NotSent(reason, UNAUTHORIZED)
-        return NoAnswer(reason) if connection else NotSent(reason)
+        if connection:
+            return NoAnswer(reason)
+        return NotSent(reason, UNAUTHORIZED) if isinstance(failure, ssl.SSLError) else NotSent(reason)

@@ -37,8 +37,6 @@ class MemberConnection(asyncio.Protocol):
         self._more: asyncio.Future[None] | None = None
         self._waiting_bytes = 0
         self._failure: Exception | None = None
-        self.has_received = False
-        """Whether anything was ever received."""
 
     @property
     def is_usable(self) -> bool:
@@ -111,7 +109,6 @@ class MemberConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
-        self.has_received = True
         try:
             self._parser.feed_data(data)
         except HttpParserError as failure:
