@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -61,6 +62,8 @@ from sandnet.stores.base import Store
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.shared import SharedStore
 from sandnet.stores.sqlite.store import SqliteStore
+
+_log = logging.getLogger(__name__)
 
 DNS_LOG = "dns.log"
 PREDEFINED_NETWORKS: Final = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
@@ -245,7 +248,7 @@ def assemble(
         kernel=kernel,
         workers=workers,
         link_reaper=reaper,
-        cluster=_cluster(config, shared_store, records, drivers) if shared_store else None,
+        cluster=_cluster(config, shared_store, records, drivers, kernel) if shared_store else None,
     )
     if context.cluster:
         records.shared_writer = context.cluster.shared
@@ -270,16 +273,32 @@ def own_drivers(
     ]
 
 
-def _cluster(config: Config, store: SharedStore, records: Records, drivers: Sequence[Driver]) -> Cluster:
+def _cluster(
+    config: Config, store: SharedStore, records: Records, drivers: Sequence[Driver], kernel: Kernel
+) -> Cluster:
     """Return this host's part in networks of several hosts."""
     view = ClusterView()
     host = HostRecord(
-        name=config.host_name or socket.gethostname(), release=version("sandnet"), machine=machine_digest()
+        name=config.host_name or socket.gethostname(),
+        underlay=_underlay(config, kernel),
+        release=version("sandnet"),
+        machine=machine_digest(),
     )
     membership = HostMembership(store, view, host, take_over=config.take_over)
     of_all_hosts = {driver.name for driver in drivers if driver.scope == "global"}
     shared = SharedRecords(membership, view, of_all_hosts.__contains__, records.network, records.sandbox)
     return Cluster(store, view, membership, shared)
+
+
+def _underlay(config: Config, kernel: Kernel) -> Address | None:
+    """Return the address at which the other hosts reach this one; ``None``: none was configured, and none is found."""
+    if config.underlay:
+        return ip_address(config.underlay)
+    try:
+        return kernel.vxlan.underlay(None).address
+    except Error as failure:
+        _log.warning("networks over several hosts do not reach this one: %s", failure)
+        return None
 
 
 def overlay_settings(config: Config) -> OverlaySettings:

@@ -46,6 +46,8 @@ READS: Final = frozenset({
     "Processes.namespaces", "Processes.started", "Processes.watch",
     "StateReader.host", "StateReader.uplinks", "StateReader.neighbour_overflows",
     "StateReader.inside", "StateReader.process_in", "StateReader.mount_path_of", "StateReader.pinned",
+    "VxlanPorts.find", "VxlanPorts.entries", "VxlanPorts.changed", "VxlanPorts.underlay", "VxlanPorts.path_mtu",
+    "VxlanPorts.close",
     "SuppliedLinks.is_placed", "SandboxPool.take", "SandboxPool.status",
     "Watcher.read", "Watcher.name", "Watcher.namespaces",
     "Files.check", "Files.read", "Files.fingerprint",
