@@ -57,7 +57,7 @@ PROGRAMS: Mapping[str, str] = {
     "sed": "sed",
     "shellcheck": "shellcheck",
     "sqlite3": "sqlite3",
-    "systemd": "systemctl systemd-analyze systemd-sysusers",
+    "systemd": "journalctl systemctl systemd-analyze systemd-sysusers",
     "systemd-container": "systemd-nspawn",
     "systemd-resolved": "resolvectl",
     "tar": "tar",
@@ -113,6 +113,7 @@ ALLOWED = {
     "scripts/fresh": RUN | FRESH,
     "scripts/deb": DEB,
     "scripts/try-package": RUN | {"man-db"},  # scripts/fresh installs it
+    "scripts/try-service": RUN | {"procps", "systemd"},  # the same
     "tests": RUN | TEST,
     ".ci": RUN | TEST,
     "bench": RUN | TEST | BENCH,
