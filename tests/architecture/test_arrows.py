@@ -38,7 +38,7 @@ FLOOR = {
     **dict.fromkeys(("drivers",), 3),
     **dict.fromkeys(("core",), 4),
     **dict.fromkeys(("api",), 6),
-    **dict.fromkeys(("daemon", "resolver", "preparer", "composition", "config", "serving", "statefile"), 7),
+    **dict.fromkeys(("lab", "daemon", "resolver", "preparer", "composition", "config", "serving", "statefile"), 7),
 }
 SUB_PACKAGES = {
     "core": (
@@ -65,6 +65,14 @@ SUB_PACKAGES = {
     "firewall": ({"base"}, {"ruleset"}, {"balancing"}, {""}),
     "dns": ({""}, {"server"}),
     "cli": ({""}, {"execution", "project"}, {"commands"}),
+    "lab": (
+        {"lab_spec", "lab_messages", "environment", "entry", "etcd_member", "delay_line"},
+        {"child_processes", "host_init", "lab_directory"},
+        {"lab_host", "switch", "lab_client"},
+        {"lab"},
+        {"supervisor"},
+        {"startup"},
+    ),
 }
 """What each room is divided into, the lowest first; the empty name stands for the modules that no other set names."""
 SAME_FLOOR = {
@@ -88,12 +96,14 @@ SAME_FLOOR = {
     ("statefile", "config"): "whose",
     ("statefile", "composition"): "where it is",
     ("statefile", "serving"): "while no daemon runs",
+    ("lab", "serving"): "its directory belongs to root alone, as the daemon's do",
 }
 UPWARD = {
     ("cli/commands/daemon.py", "daemon"): "the two commands that are the server; inside their functions",
     ("cli/commands/daemon.py", "config"): "the same",
     ("cli/commands/state.py", "statefile"): "two that read and write the server's own file; inside their functions",
     ("cli/commands/state.py", "config"): "the same",
+    ("cli/commands/lab.py", "lab"): "the command that is a lab's first process; inside its functions",
 }
 LIGHT = {"client", "transport", "http_exchange", "library", "cli", "cni", "netavark"}
 LIGHT_IMPORTS = {
@@ -120,6 +130,9 @@ MACHINE_EXCEPTIONS = {
     ("library/programs.py", "subprocess"): "starts a command in a sandbox for its caller",
     ("library/connection.py", "subprocess"): "names the result of that",
     ("library/async_connection.py", "subprocess"): "the same for coroutines",
+    ("lab/switch.py", "subprocess"): "ip and nft, on networks that no daemon manages",
+    ("lab/host_init.py", "subprocess"): "the same on the host's side of its link",
+    ("lab/lab_host.py", "subprocess"): "names the failure of that",
 }
 HTTP = {"litestar", "uvicorn", "starlette"}
 

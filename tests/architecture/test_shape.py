@@ -21,7 +21,7 @@ LONGEST_TEST_NAME = 60
 SAME_NAME = {
     "base.py": "what a room asks of its implementations",
     "errors.py": "kinds of failure, and their HTTP answers",
-    "events.py network.py endpoint.py sandbox.py daemon.py": "a command has the name of what it commands",
+    "events.py network.py endpoint.py sandbox.py daemon.py lab.py": "a command has the name of what it commands",
     "client.py": "HTTP client of the daemon; the daemon's client of the resolver",
     "resolver.py": "the process, and its server",
     "decode.py encode.py": "each dialect has its own requests and answers",

@@ -28,6 +28,8 @@ REFUSED = {
 }
 WORDS = {word: instead for words, instead in REFUSED.items() for word in words.split()}
 PATTERN = re.compile(r"(?<![A-Za-z])(" + "|".join(WORDS) + r")(?![A-Za-z])", re.IGNORECASE)
+OF_FILES = {"lab": "heal"}
+"""By room or file: a word that is the field's own there. A network partition heals."""
 VAGUE = re.compile(r"\b(somebody|whoever|nobody)\b", re.IGNORECASE)
 """Words that do not belong in a message either."""
 LEFT_IN_TESTS = 1.0
@@ -54,10 +56,12 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
 
 def refused(path: Path) -> list[str]:
     """Return the lines of a file that use refused words, with what to write."""
+    own = {OF_FILES[part] for part in (*path.parts[:-1], path.stem) if part in OF_FILES}
     return [
         f"{path.name}:{line}: {found[0]} -> {WORDS[found[0].lower()]}"
         for line, text in prose(path)
         for found in PATTERN.finditer(STORED_OR_SENT.sub("", text.strip('"')))
+        if found[0].lower() not in own
     ]
 
 

@@ -1,6 +1,6 @@
 """System calls that Python 3.11 does not offer, and the one safe way into a network namespace and back.
 
-Numbers are from ``linux/sched.h``, ``linux/mount.h`` and ``linux/nsfs.h``.
+Numbers are from ``linux/sched.h``, ``linux/mount.h``, ``linux/prctl.h`` and ``linux/nsfs.h``.
 """
 
 from __future__ import annotations
@@ -8,19 +8,28 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
 CLONE_NEWNET: Final = 0x40000000
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWPID: Final = 0x20000000
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 1 << 18
 OWN_NAMESPACE: Final = "/proc/thread-self/ns/net"
 """The calling thread's network namespace; ``/proc/self`` would be the main thread's."""
 
-_MS_BIND: Final = 0x1000
 _MNT_DETACH: Final = 0x2
 _UMOUNT_NOFOLLOW: Final = 0x8
 _NS_GET_NSTYPE: Final = 0xB703
+_PR_SET_PDEATHSIG: Final = 1
 _EX_OSERR: Final = 71
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,9 +56,42 @@ def unshare_network() -> None:
     _check(_libc.unshare(CLONE_NEWNET))
 
 
+def unshare(flags: int) -> None:
+    """Put the calling thread into new namespaces of these kinds; of ``CLONE_NEWPID`` its next child is the first.
+
+    Raises:
+        OSError: no privilege, or a limit of namespaces is reached (``ENOSPC``).
+    """
+    _check(_libc.unshare(flags))
+
+
+def set_namespace(namespace: int, kind: int) -> None:
+    """Put the calling thread into the namespace that a descriptor refers to; with ``CLONE_NEWPID``, its next child.
+
+    Raises:
+        OSError: no privilege, or the namespace is of another kind.
+    """
+    _check(_libc.setns(namespace, kind))
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
+    """Mount a file system, or change a mount (mount(2)).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    names = os.fsencode(source), os.fsencode(target), kind.encode() or None
+    _check(_libc.mount(*names, flags, options.encode() or None))
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill the calling process when its parent thread ends (``PR_SET_PDEATHSIG``)."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+
+
 def bind_mount(source: str, target: str) -> None:
     """Make the file ``source`` appear at the existing file ``target``."""
-    _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND, None))
+    mount(source, target, "", MS_BIND)
 
 
 def unmount(target: str) -> None:

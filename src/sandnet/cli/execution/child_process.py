@@ -68,7 +68,7 @@ def supervise(place: SandboxPaths, program: Program, mask: Iterable[signal.Signa
         if status is not None:
             return status
         program.ready()
-    return _wait(child)
+    return wait_for(child)
 
 
 def _await_ports(child: int, ports: Sequence[tuple[int, int]]) -> int | None:
@@ -101,7 +101,12 @@ def _listens(child: int, proto: int, port: int) -> bool:
     return not names  # other protocols have no such table
 
 
-def _wait(child: int) -> int:
+def wait_for(child: int) -> int:
+    """Wait until a child ends, and forward the signals that were sent to this process alone; they must be blocked.
+
+    Returns:
+        Its exit status, or 128 and the signal's number when a signal ended it.
+    """
     while True:
         status = _handle(child, signal.sigwaitinfo({*FORWARDED, signal.SIGCHLD}))
         if status is not None:

@@ -1,0 +1,203 @@
+"""A lab for tests: several hosts with their daemons, as ``sandnet lab up`` makes it.
+
+Each has a name of its own, below the temporary directory of its test, so that labs of several workers run beside each
+other. Tests ask for ``new_lab`` and say what it is to have.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import permutations
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from sandnet.lab.lab_client import LabClient
+from sandnet.lab.lab_directory import BASE_VARIABLE
+from sandnet.lab.lab_messages import ChangeMember, CutNetwork, HealNetwork, HostStatus, ImpairHost, KillHost
+from sandnet.prerequisites import has_program
+from tests.support.daemon import SANDNET, Api
+from tests.support.network_host import eventually, unavailable
+
+COMMAND_SECONDS = 60.0
+
+
+class RunningLab:
+    """A running lab; hosts are numbered from 1."""
+
+    def __init__(self, name: str, stack: ExitStack) -> None:
+        self.control = LabClient(name)
+        self._stack = stack
+        """Closed at the end of the test: what it has opened on hosts."""
+
+    # On a host.
+
+    def popen(self, number: int, *command: str) -> subprocess.Popen[str]:
+        """Start a command on a host; it is killed at the end of the test."""
+        with self.control.entry(number) as entry:
+            kinds = ("pid", "net", "uts", "ipc", "mount")
+            ways = [f"--{kind}=/proc/self/fd/{fd}" for kind, fd in zip(kinds, entry.namespaces, strict=True)]
+            started = subprocess.Popen(
+                ["nsenter", *ways, "--", "setpriv", "--pdeathsig", "KILL", "--", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                pass_fds=entry.namespaces,
+                env={**os.environ, "PATH": f"{SANDNET.parent}:{os.environ['PATH']}"},
+            )
+        self._stack.callback(_end, started)
+        return started
+
+    def run(self, number: int, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on a host until it ends."""
+        started = self.popen(number, *command)
+        out, err = started.communicate(timeout=COMMAND_SECONDS)
+        return subprocess.CompletedProcess(command, started.returncode, out, err)
+
+    def sh(self, number: int, *command: str) -> str:
+        """The output of a command on a host.
+
+        Raises:
+            AssertionError: it failed; the message holds what it printed.
+        """
+        done = self.run(number, *command)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def sandnet(self, number: int, *words: str) -> str:
+        """The output of ``sandnet`` on a host."""
+        return self.sh(number, "sandnet", *words)
+
+    def client(self, number: int) -> Api:
+        """A client of the daemon on a host; it serves a new daemon too, but not a host that had no power meanwhile."""
+        entry = self._stack.enter_context(self.control.entry(number))
+        api = Api(Path(f"/proc/self/fd/{entry.run}/sandnet/sandnet.sock"))
+        self._stack.callback(api.http.close)
+        return api
+
+    def reaches(self, number: int, address: str) -> bool:
+        """Whether an ICMP echo from a host is answered within a second."""
+        return self.run(number, "ping", "-c1", "-W1", "-n", address).returncode == 0
+
+    # The lab.
+
+    @property
+    def hosts(self) -> range:
+        """The numbers of the hosts."""
+        return range(1, len(self.control.status().hosts) + 1)
+
+    def host(self, number: int) -> HostStatus:
+        """How a host is."""
+        return self.control.status().hosts[number - 1]
+
+    def log(self, number: int) -> str:
+        """The log of the daemons of a host."""
+        return Path(self.host(number).daemon_log).read_text()
+
+    def leader(self) -> int:
+        """The host of the leading member of etcd; 0: there is none."""
+        return next((host.number for host in self.control.status().hosts if host.store == "leader"), 0)
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+        """Wait until a condition is true."""
+        eventually(condition, seconds)
+
+    def partition(self, *groups: Sequence[int], store_only: bool = False) -> None:
+        """Drop what hosts of different groups send each other."""
+        pairs = [(a, b) for first, second in permutations(groups, 2) for a in first for b in second]
+        self.control.request(CutNetwork(tuple(pairs), store_only))
+
+    def heal(self) -> None:
+        """Undo all partitions, delays and losses."""
+        self.control.request(HealNetwork())
+
+    def impair(self, number: int, *, delay: float | None = None, loss: float | None = None) -> None:
+        """Delay (seconds) or lose (share) what a host sends and receives."""
+        self.control.request(ImpairHost(number, delay, loss))
+
+    def kill(self, number: int, *, power: bool = False, lose_state: bool = False) -> None:
+        """SIGKILL for the daemon of a host, or for everything on it."""
+        self.control.request(KillHost(number, power, lose_state))
+
+    def start(self, number: int) -> None:
+        """Start what does not run on a host, and wait until its daemon serves."""
+        self.control.start_host(number)
+
+    def member(self, number: int, action: str) -> None:
+        """``start``, ``stop`` or ``kill`` the member of etcd on a host."""
+        self.control.request(ChangeMember(number, action))
+
+
+class LabFactory(Protocol):
+    """What ``new_lab`` is."""
+
+    def __call__(self, hosts: int = 3, *options: str) -> RunningLab:
+        """Start a lab; the options are further ones of ``sandnet lab up``."""
+        ...
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill what still runs: nsenter, and with it the command that it waits for."""
+    if process.poll() is None:
+        process.kill()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+    process.wait()
+
+
+def skip_unless_possible() -> None:
+    """Skip the test where there can be no labs (it fails where ``CI`` is set)."""
+    if reason := unavailable():
+        pytest.skip(reason)
+    if not has_program("etcd"):
+        pytest.skip("etcd is not installed: apt-get install etcd-server")
+
+
+@pytest.fixture
+def lab_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the labs of this test are."""
+    skip_unless_possible()
+    monkeypatch.setenv(BASE_VARIABLE, str(tmp_path / "labs"))
+    return tmp_path / "labs"
+
+
+def lab_command(*words: str, seconds: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run ``sandnet lab`` of the machine that the test is on."""
+    return subprocess.run(
+        [str(SANDNET), "lab", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=seconds,
+    )
+
+
+@pytest.fixture
+def new_lab(lab_directory: Path) -> Iterator[LabFactory]:
+    """Starts labs, and removes them after the test."""
+    with ExitStack() as stack:
+        started: list[str] = []
+
+        def start(hosts: int = 3, *options: str) -> RunningLab:
+            name = f"lab{len(started)}"
+            done = lab_command("up", "--name", name, "--hosts", str(hosts), *options)
+            assert done.returncode == 0, done.stderr
+            started.append(name)
+            stack.callback(_remove, name)
+            return RunningLab(name, stack)
+
+        yield start
+
+
+def _remove(name: str) -> None:
+    if not LabClient(name).directory.exists():  # by the test
+        return
+    done = lab_command("down", "--name", name)
+    assert done.returncode == 0, done.stderr
