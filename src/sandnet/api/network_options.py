@@ -36,6 +36,8 @@ Reader = Callable[[object, str], object]
 _TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _GO_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_NAT: Final = "nat"
+_ROUTED: Final = "routed"
 _ALIKE: Final = 0.6
 """Similarity (from 0 to 1) to a known key from which an unknown key is taken for a misspelt one."""
 _LONGEST_KEY: Final = 64
@@ -83,6 +85,14 @@ def _link_name(value: object, key: str) -> str:
     return name
 
 
+def _gateway_mode(value: object, key: str) -> bool:
+    """Parse a gateway mode of Docker's bridge driver; return whether it is ``routed``."""
+    mode = parsing.text(value, key)
+    if mode not in (_NAT, _ROUTED):
+        raise invalid(f"{key}: {mode[:40]!r} is not supported", f"use {_NAT} or {_ROUTED}")
+    return mode == _ROUTED
+
+
 _LABELS: Final[Mapping[str, tuple[str, Reader]]] = {
     "BridgeName": ("bridge_name", _link_name),
     "AddressIPv4": ("bridge_address", parsing.ipv4_interface),
@@ -115,6 +125,10 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "anti_spoofing": ("anti_spoofing", _boolean),
     "host_access": ("host_access", parsing.host_access),
     "masquerade": ("masquerade", _boolean),
+    "routed_ipv4": ("routed_ipv4", _boolean),
+    "routed_ipv6": ("routed_ipv6", _boolean),
+    "com.docker.network.bridge.gateway_mode_ipv4": ("routed_ipv4", _gateway_mode),
+    "com.docker.network.bridge.gateway_mode_ipv6": ("routed_ipv6", _gateway_mode),
     "egress_ipv4": ("egress_ipv4", parsing.ipv4_of_host),
     "egress_ipv6": ("egress_ipv6", parsing.ipv6_of_host),
     "com.docker.network.host_ipv4": ("egress_ipv4", parsing.ipv4_of_host),
@@ -235,11 +249,17 @@ def to_engine_options(options: NetworkOptions) -> dict[str, str]:
     Options of Docker's own bridge driver have its names.
     """
     names = {plain: name for name, plain in _ENGINE.items()}
+    modes = {
+        f"com.docker.network.bridge.gateway_mode_ipv{version}": _ROUTED
+        for version in (4, 6)
+        if getattr(options, f"routed_ipv{version}")
+    }
+    options = msgspec.structs.replace(options, routed_ipv4=False, routed_ipv6=False)
     found = msgspec.to_builtins(options, enc_hook=encode_hook)
     shown = {name: value for name, value in found.items() if name not in (*FLAGS, "bridge_address", "plugin_options")}
     if isinstance(options.host_access, tuple):
         shown["host_access"] = [f"{port.port}/{PROTOCOL_NAMES[port.proto]}" for port in options.host_access]
-    return {names.get(name, name): _as_text(value) for name, value in shown.items()}
+    return {names.get(name, name): _as_text(value) for name, value in shown.items()} | modes
 
 
 def _as_text(value: object) -> str:

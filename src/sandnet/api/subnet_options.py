@@ -34,6 +34,7 @@ def check(options: NetworkOptions) -> NetworkOptions:
     _check_reserved(options)
     _check_mtu(options)
     _check_egress(options)
+    _check_routed(options)
     check_bandwidth(Bandwidth(**{field: getattr(options, field) for field in FIELDS}), "options")
     if options.max_flows is not None and not 0 <= options.max_flows <= MOST_FLOWS:
         raise invalid(f"max_flows: {options.max_flows} is not between 0 and {MOST_FLOWS}", "0: no limit")
@@ -57,6 +58,20 @@ def _check_egress(options: NetworkOptions) -> None:
         if egress and forbids:
             message = f"traffic that leaves from {egress} is translated, which {reason} forbids"
             raise invalid(message, "leave one of them out", "contradiction")
+
+
+def _check_routed(options: NetworkOptions) -> None:
+    """Refuse what routed families contradict."""
+    for version, egress in ((4, options.egress_ipv4), (6, options.egress_ipv6)):
+        refusals = {
+            "internal": options.internal,
+            "firewall (EnableIPTables) false": not options.firewall,
+            f"egress_ipv{version}": egress is not None,
+        }
+        for reason, forbids in refusals.items():
+            if getattr(options, f"routed_ipv{version}") and forbids:
+                message = f"routed_ipv{version} (gateway_mode_ipv{version}=routed) and {reason} exclude each other"
+                raise invalid(message, "leave one of them out", "contradiction")
 
 
 def _check_bridge(options: NetworkOptions) -> None:

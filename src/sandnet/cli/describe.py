@@ -13,6 +13,7 @@ from sandnet.library.port_arguments import PortArgument, protocol
 if TYPE_CHECKING:
     from msgspec import UnsetType
 
+    from sandnet.wire.direct_ports import DirectPort
     from sandnet.wire.libnetwork import Backend, BoundPort, Endpoint, Network, Probe, Sandbox, Service
 
 
@@ -78,6 +79,7 @@ def endpoint_text(what: str, end: Endpoint | Service) -> str:
             ("Labels", ", ".join(f"{key}={value}" for key, value in (end.labels or {}).items())),
             ("Exposed ports", ", ".join(f"{port.port}/{protocol(port.proto)}" for port in end.exposed_ports or ())),
             ("Bound ports", _bound(end.port_mapping or ())),
+            ("Direct ports", ", ".join(map(direct_port, end.direct_ports or ()))),
             ("Created", moment(end.created)),
             ("Holder", _holder(end.backends or ())),
             ("Backends", "" if end.backends else "none"),
@@ -144,6 +146,12 @@ def _probe(probe: Probe) -> str:
 def _holder(backends: Sequence[Backend]) -> str:
     """Return the backend that answers for the service's address, if there are several backends."""
     return ", ".join(short(backend.id) for backend in backends if backend.holder) if len(backends) > 1 else ""
+
+
+def direct_port(port: DirectPort) -> str:
+    """Return where a port of a routed network is reached."""
+    host = f"[{port.address}]" if ":" in port.address else port.address
+    return f"{host}:{port.port}/{protocol(port.proto)}"
 
 
 def _bound(ports: Iterable[BoundPort]) -> str:

@@ -9,7 +9,7 @@ from threading import Lock
 from sandnet.errors import Error, Kind, collected, invalid
 from sandnet.kernel.base import HeldPort, Host
 from sandnet.model import Address, BoundPort, Network, PortMapping
-from sandnet.model.ports import ANY4, ANY6, PROTOCOL_NAMES
+from sandnet.model.ports import ANY4, ANY6, PROTOCOL_NAMES, DirectPort
 
 _Key = tuple[int, Address, int]
 
@@ -81,6 +81,8 @@ class PortAllocator:
                 held.close()
 
     def _bind_one(self, mapping: PortMapping, addresses: Sequence[Address]) -> list[BoundPort]:
+        if not addresses:
+            return []
         first, last = _range(mapping, self._host.local_port_range)
         for candidate in self._candidates(mapping, first, last):
             try:
@@ -156,15 +158,34 @@ class PortAllocator:
             raise _taken(proto, address, port)
 
 
+def direct_ports(net: Network, mappings: Iterable[PortMapping]) -> tuple[DirectPort, ...]:
+    """Return the ports that are open at an endpoint's own addresses, in the families in which the network is routed.
+
+    A mapping for an address of the host counts in the family of that address; its host port has no meaning.
+    """
+    versions = [version for version in (4, 6) if net.is_routed(version) and (version == 4 or net.ipv6)]
+    found = (
+        DirectPort(version=version, proto=mapping.proto, port=mapping.port)
+        for mapping in mappings
+        for version in versions
+        if (requested := mapping.host_ip or net.options.binding_address) is None or requested.version == version
+    )
+    return tuple(dict.fromkeys(found))
+
+
 def _addresses(net: Network, mapping: PortMapping) -> list[Address]:
-    """Return the host addresses to bind: the requested one, else every address of each family that the network has."""
+    """Return the host addresses to bind: the requested one, else every address of each family that the network has.
+
+    In a family that is routed, none is bound (:func:`direct_ports`).
+    """
     requested = mapping.host_ip or net.options.binding_address
     if requested is None:
-        return [ANY4, ANY6] if net.ipv6 else [ANY4]
+        found: list[Address] = [ANY4, ANY6] if net.ipv6 else [ANY4]
+        return [address for address in found if not net.is_routed(address.version)]
     if requested.version == 6 and not net.ipv6:
         message = f"network {net.name} has no IPv6, so nothing can be published at {requested}"
         raise invalid(message, "create the network with ipv6, or bind an IPv4 address", "no_such_family")
-    return [requested]
+    return [] if net.is_routed(requested.version) else [requested]
 
 
 def _range(mapping: PortMapping, local: Callable[[], tuple[int, int]]) -> tuple[int, int]:

@@ -38,6 +38,8 @@ class HostState(NamedTuple):
     """Limit of flows of a sandbox whose network sets none; 0: no limit."""
 
 
+_FAMILIES: Final = {4: 2, 6: 10}
+"""By version of IP: ``NFPROTO_IPV4`` and ``NFPROTO_IPV6`` (linux/netfilter.h), as the sets contain them."""
 _BRIDGED: Final = {False: "goto between_ports", True: "accept"}
 """What becomes of a frame from port to port, by whether the network is internal: nothing else is checked there."""
 
@@ -49,6 +51,9 @@ SETS = """\
   set crossing { typeof iif . oif; flags dynamic; size 4096; timeout 1h; }
   set adopted { type ifname; }
   set internal { type ifname; }
+  set direct { type ifname . nf_proto; }
+  set direct4 { type ipv4_addr . inet_proto . inet_service; }
+  set direct6 { type ipv6_addr . inet_proto . inet_service; }
   set closed { type ifname; }
   set opened { type ifname . inet_proto . inet_service; }
   set outbound { type ifname; }
@@ -138,6 +143,7 @@ CHAINS = f"""\
     oifname @bridges return
     iifname @bridges jump forgotten
     iifname @adopted jump forgotten
+    iifname . meta nfproto @direct return
     iifname @outbound snat ip to iifname map @egress4
     iifname @outbound snat ip6 to iifname map @egress6
     # the source that the route prefers, where it is not the one that masquerading would choose
@@ -219,6 +225,14 @@ CHAINS = f"""\
     ct state established,related accept
     ct state invalid drop
     ct status dnat goto limited
+    oifname . meta nfproto @direct goto directly
+    drop
+  }}
+  chain directly {{
+    # networks whose subnet other hosts route to this one: pings, and the ports that are published
+    meta l4proto {{ icmp, icmpv6 }} goto limited
+    ip daddr . meta l4proto . th dport @direct4 goto limited
+    ip6 daddr . meta l4proto . th dport @direct6 goto limited
     drop
   }}
   chain departing {{
@@ -231,6 +245,7 @@ CHAINS = f"""\
     # its address may have a meaning only on this host
     ct state invalid drop
     ct status dnat goto limited
+    oifname . meta nfproto @direct goto directly
     oifname @bridges drop
     goto limited
   }}
@@ -277,6 +292,9 @@ def network_elements(net: Network, max_flows: int) -> Iterator[tuple[Element, Va
     if verdict := flow_limits.verdict(net, max_flows):
         yield Element(inet_set(flow_limits.LIMITS), link), verdict
     yield from _outbound(net, link)
+    for version, number in _FAMILIES.items():
+        if net.is_routed(version):
+            yield Element(inet_set("direct"), join_parts(link, protocol_number(number))), b""
     yield Element(inet_set("adopted" if net.link_adopted else "bridges"), link), b""
     if not net.link_adopted:
         if not net.options.anti_spoofing:
@@ -301,6 +319,8 @@ def _outbound(net: Network, link: bytes) -> Iterator[tuple[Element, Value]]:
         return
     for subnet in filter(None, (net.ipv4, net.ipv6)):
         prefix = subnet.prefix
+        if net.is_routed(prefix.version):
+            continue
         ends = link + prefix.network_address.packed + link + prefix.broadcast_address.packed
         yield Element(inet_set(f"adopted{prefix.version}", ranges=True), ends), b""
 
@@ -328,6 +348,11 @@ def endpoint_elements(ep: Endpoint) -> Iterator[tuple[Element, Value]]:
             scope = "span" if first.host_ip.is_unspecified else "one_span"
             ends = b"".join(span_ends(first, last))
             yield Element(inet_set(f"{scope}{target.version}", ranges=True), ends), target.packed
+    for direct in ep.direct_ports:
+        own = ep.address if direct.version == 4 else ep.address_ipv6
+        if own:
+            key = join_parts(own.ip.packed, protocol_number(direct.proto), port_number(direct.port))
+            yield Element(inet_set(f"direct{direct.version}"), key), b""
     for address in (ep.address, ep.address_ipv6):
         if address:
             yield from published_sources.sources(address.ip, alone)

@@ -172,13 +172,13 @@ class PacketFilter:
         Flows to current backends stay, because this also runs at a restart: without its conntrack entry, an answer
         under way is lost.
         """
-        if ep.ports:
+        if ep.is_published:
             await self._change([], inet_table.endpoint_elements(ep))
             await self.forget_stale([ep])
 
     async def unpublish(self, ep: Endpoint) -> None:
         """Withdraw the endpoint's ports, and forget the flows that went through them."""
-        if ep.ports:
+        if ep.is_published:
             await self._change(inet_table.endpoint_elements(ep), [])
             targets = [interface.ip for interface in (ep.address, ep.address_ipv6) if interface]
             await self._workers.run(self._kernel.firewall.forget_flows, addresses=targets)

@@ -10,7 +10,7 @@ import msgspec
 
 from sandnet.model.bandwidth import Bandwidth
 from sandnet.model.network import Phase
-from sandnet.model.ports import BoundPort, ExposedPort, PortMapping
+from sandnet.model.ports import BoundPort, DirectPort, ExposedPort, PortMapping
 from sandnet.model.process import Process
 
 
@@ -67,6 +67,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     exposed_ports: tuple[ExposedPort, ...] = ()
     ports: tuple[BoundPort, ...] = ()
     """Ports bound on the host, held from create to delete."""
+    direct_ports: tuple[DirectPort, ...] = ()
+    """Ports that other hosts and networks reach at its own address."""
     labels: dict[str, str] = {}
     aliases: tuple[str, ...] = ()
     """Further names of it on its network."""
@@ -81,6 +83,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     last container. Empty: it is kept."""
     bandwidth: Bandwidth | None = None
     """Limits of each of its interfaces. A direction without one has the network's."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether any port of it is open, at the host's addresses or at its own."""
+        return bool(self.ports or self.direct_ports)
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):

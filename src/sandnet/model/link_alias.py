@@ -37,6 +37,8 @@ OPTIONS: Final = {
     "f": ("firewall", False),
     "o": ("allow_overlap", True),
     "6": ("ipv6", True),
+    "r": ("routed_ipv4", True),
+    "t": ("routed_ipv6", True),
 }
 """Boolean options of a network: the flag's letter, the option's name, and its value where the flag is set."""
 

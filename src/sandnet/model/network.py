@@ -66,6 +66,10 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     keeps its state."""
     masquerade: bool = True
     """Whether traffic that leaves the host gets the host's source address."""
+    routed_ipv4: bool = False
+    """Whether nothing is translated in the family: other hosts route the subnet to this one, and reach published ports
+    at the endpoints' own addresses."""
+    routed_ipv6: bool = False
     egress_ipv4: IPv4Address | None = None
     """Source address of masqueraded traffic; ``None``: the address of the outgoing link, or of the route."""
     egress_ipv6: IPv6Address | None = None
@@ -132,6 +136,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     predefined: bool = False
     """Whether it is one of ``none``, ``host``, ``bridge``, which cannot be deleted."""
+
+    def is_routed(self, version: int) -> bool:
+        """Return whether the family of that version of IP is routed, not translated."""
+        return self.options.routed_ipv4 if version == 4 else self.options.routed_ipv6
 
     @property
     def mtu(self) -> int:

@@ -59,3 +59,12 @@ ANY4 = IPv4Address("0.0.0.0")  # noqa: S104 - meaning of a mapping without an ad
 
 
 ANY6 = IPv6Address("::")
+
+
+class DirectPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of an endpoint that is open at the endpoint's own address, as its network is routed in that family."""
+
+    version: int
+    """Of IP: 4 or 6."""
+    proto: int
+    port: int

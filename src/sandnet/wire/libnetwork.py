@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from sandnet.wire.bandwidth import Bandwidth
+from sandnet.wire.direct_ports import DirectPort
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, TapRequest
 
@@ -231,6 +232,7 @@ class Endpoint(Struct, kw_only=True):
     gateway: str | UnsetType | None = UNSET
     exposed_ports: list[TransportPort] | UnsetType = UNSET
     port_mapping: list[BoundPort] | UnsetType = UNSET
+    direct_ports: list[DirectPort] | UnsetType = UNSET
     aliases: list[str] | UnsetType = UNSET
     affinity: str | UnsetType = UNSET
     probe: Probe | UnsetType | None = UNSET
@@ -253,6 +255,7 @@ class Service(Struct, kw_only=True):
     gateway: str | UnsetType | None = UNSET
     exposed_ports: list[TransportPort] | UnsetType = UNSET
     port_mapping: list[BoundPort] | UnsetType = UNSET
+    direct_ports: list[DirectPort] | UnsetType = UNSET
     aliases: list[str] | UnsetType = UNSET
     affinity: str | UnsetType = UNSET
     probe: Probe | UnsetType | None = UNSET

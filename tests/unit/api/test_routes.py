@@ -204,6 +204,7 @@ async def test_verbose_appends_the_operator_keys(client: httpx.AsyncClient) -> N
         *(
             "exposed_ports",
             "port_mapping",
+            "direct_ports",
             "aliases",
             "affinity",
             "probe",

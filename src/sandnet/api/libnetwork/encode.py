@@ -19,6 +19,7 @@ from sandnet.model.address import encode_hook
 from sandnet.wire import explain, reconcile
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.bandwidth import Bandwidth
+from sandnet.wire.direct_ports import DirectPort
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, Tap
 
@@ -113,6 +114,11 @@ class Encoder:
         encoded.port_mapping = [
             wire.BoundPort(proto=port.proto, port=port.port, host_ip=str(port.host_ip), host_port=port.host_port)
             for port in ep.ports
+        ]
+        encoded.direct_ports = [
+            DirectPort(proto=port.proto, address=str(own.ip), port=port.port)
+            for port in ep.direct_ports
+            if (own := ep.address if port.version == 4 else ep.address_ipv6)
         ]
         encoded.aliases = list(ep.aliases)
         encoded.probe = _probe(ep.probe) if ep.probe else None

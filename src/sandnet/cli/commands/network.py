@@ -44,6 +44,11 @@ def network() -> None:
 @click.option("--allow-overlap", is_flag=True, help="Take the subnet although the host uses addresses of it.")
 @click.option("--mtu", type=click.IntRange(68, 65535), help="MTU of the network's links, in bytes.")
 @click.option("--internal", is_flag=True, help="No way out of the network and none in.")
+@click.option(
+    "--routed",
+    is_flag=True,
+    help="Translate no address: other hosts route the subnets to this one, and reach published ports directly.",
+)
 @click.option("--no-icc", is_flag=True, help="Sandboxes of the network may not reach each other.")
 @click.option("--no-anti-spoofing", is_flag=True, help="Sandboxes may send from addresses that are not their own.")
 @click.option(
@@ -113,6 +118,8 @@ def options(plain: Mapping[str, object], extra: Iterable[tuple[str, str]]) -> di
     }
     if "host_access" in requested:
         requested["host_access"] = _host_access(requested["host_access"])
+    if requested.pop("routed", False):
+        requested |= {"routed_ipv4": True, "routed_ipv6": True}
     if "subnet_ipv6" in requested:
         requested["ipv6"] = True
     generic = {key: value for key, value in extra if _is_generic(key)}

@@ -208,7 +208,8 @@ def port(session: Session, reference: Reference, requested: tuple[int, int] | No
     """
     found = session.client.service(find_service(session.client, reference).id, verbose=True)
     bound = [one for one in found.port_mapping or () if requested in (None, (one.proto, one.port))]
-    if requested and not bound:
+    direct = [one for one in found.direct_ports or () if requested in (None, (one.proto, one.port))]
+    if requested and not bound and not direct:
         from sandnet.errors import not_found
 
         raise not_found("published port", f"{requested[1]}/{protocol(requested[0])} of {found.name}")
@@ -216,6 +217,10 @@ def port(session: Session, reference: Reference, requested: tuple[int, int] | No
         host = f"[{one.host_ip}]" if ":" in one.host_ip else one.host_ip
         left = "" if requested else f"{one.port}/{protocol(one.proto)} -> "
         output.line(f"{left}{host}:{one.host_port}")
+    for each_direct in direct:
+        from sandnet.cli.describe import direct_port
+
+        output.line(direct_port(each_direct))
 
 
 @service.command(short_help="List services.")

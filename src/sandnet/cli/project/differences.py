@@ -69,9 +69,10 @@ def of_service(declared: ServiceEntry, found: Service, binding_address: str) -> 
     compared = ("address", "address_ipv6", "mac", "aliases", "affinity", "probe", "bandwidth", "labels")
     differences = list(_plain(declared, actual, compared))
     bound = list(found.port_mapping or ())
-    if not _same_ports(declared.ports, bound, binding_address):
+    direct = {(port.proto, port.port) for port in found.direct_ports or ()}
+    if not _same_ports(declared.ports, bound, direct, binding_address):
         differences.append(FieldDifference("ports", actual.ports, declared.ports))
-    published = {(port.proto, port.port) for port in bound}
+    published = {(port.proto, port.port) for port in bound} | direct
     if {parse_exposed(port) for port in declared.expose} - published != {parse_exposed(p) for p in actual.expose}:
         differences.append(FieldDifference("expose", actual.expose, declared.expose))
     return differences
@@ -86,9 +87,11 @@ def _plain(declared: Any, actual: Any, fields: tuple[str, ...]) -> Iterator[Fiel
             yield FieldDifference(field, have, want)
 
 
-def _same_ports(declared: list[PortText], bound: list[BoundPort], binding_address: str) -> bool:
+def _same_ports(
+    declared: list[PortText], bound: list[BoundPort], direct: set[tuple[int, int]], binding_address: str
+) -> bool:
     """Return whether each declared port is published, and no other one is."""
-    left = list(bound)
+    left, unmatched = list(bound), set(direct)
     for port in declared:
         argument = parse_mapping(port)
         offsets = range((argument.port_end or argument.port) - argument.port + 1)
@@ -103,11 +106,15 @@ def _same_ports(declared: list[PortText], bound: list[BoundPort], binding_addres
                 and each.host_ip in places
                 and (not first or first <= each.host_port <= last)
             ]
-            if not found:
+            inside = (argument.proto, argument.port + offset)
+            unmatched.discard(inside)
+            if not found and inside not in direct:
                 return False
+            if not found:
+                continue
             taken = [each for each in found if each.host_port == found[0].host_port]
             left = [each for each in left if each not in taken]
-    return not left
+    return not left and not unmatched
 
 
 def _text(value: object) -> str:

@@ -52,6 +52,8 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     anti_spoofing: bool = True
     host_access: bool | list[ExposedText] | None = None
     masquerade: bool = True
+    routed_ipv4: bool = False
+    routed_ipv6: bool = False
     egress_ipv4: IPv4Address | None = None
     egress_ipv6: IPv6Address | None = None
     max_flows: int | None = None

@@ -33,8 +33,13 @@ def network_entry(net: Network) -> NetworkEntry:
 
 def service_entry(service: Service) -> ServiceEntry:
     """Return a service as an entry, with the addresses and host ports that it has."""
-    ports = ports_of(service.port_mapping or ())
     published = {(port.proto, port.port) for port in service.port_mapping or ()}
+    direct = {(port.proto, port.port): None for port in service.direct_ports or ()}
+    unbound = [
+        PortText(PortArgument(proto, port, "", port)) for proto, port in direct if (proto, port) not in published
+    ]
+    ports = [*ports_of(service.port_mapping or ()), *unbound]
+    published |= direct.keys()
     exposed = [port for port in service.exposed_ports or () if (port.proto, port.port) not in published]
     values = {
         "network": service.network,

@@ -175,14 +175,14 @@ class EngineNetworks:
         """
         async with self._locks.hold(f"engine/{endpoint_id}"):
             self._get(network_id)
-            if mappings and not self._endpoint(endpoint_id).ports:
+            if mappings and not self._endpoint(endpoint_id).is_published:
                 await self._sandboxes.publish(endpoint_id, mappings)
 
     async def unpublish(self, endpoint_id: str) -> None:
         """Withdraw the published ports of an endpoint; an absent one is success."""
         async with self._locks.hold(f"engine/{endpoint_id}"):
             endpoint = self._records.endpoint(endpoint_id)
-            if endpoint and endpoint.ports and endpoint.phase is Phase.READY:
+            if endpoint and endpoint.is_published and endpoint.phase is Phase.READY:
                 await self._sandboxes.unpublish(endpoint_id)
 
     def check_endpoint(self, endpoint_id: str) -> None:

@@ -15,6 +15,7 @@ from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
 from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
 from sandnet.drivers.base import PLUGIN_REFUSED, Driver, ExternalDriver, PortPublisher
+from sandnet.drivers.port_allocator import direct_ports
 from sandnet.drivers.traffic_shaping import check_shaping
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import BoundPort, Endpoint, EndpointSpec, Network, Phase, PortMapping, Process
@@ -114,7 +115,7 @@ class Endpoints:
     async def _make(self, network: Network, endpoint: Endpoint) -> Endpoint:
         try:
             driver = self._context.driver(network.driver)
-            if endpoint.ports and isinstance(driver, PortPublisher):
+            if endpoint.is_published and isinstance(driver, PortPublisher):
                 await driver.publish(network, endpoint)
             if isinstance(driver, ExternalDriver):
                 endpoint = await driver.create_endpoint(network, endpoint)
@@ -162,7 +163,8 @@ class Endpoints:
         sent while the record is written. One that another program makes is recorded before it is asked for.
         """
         network = self._networks.open(network_id)
-        unfinished = bool(ports) or self._is_external(network)
+        direct = direct_ports(network, spec.port_mapping)
+        unfinished = bool(ports or direct) or self._is_external(network)
         self._refuse_taken(network, spec.name)
         lease = self._context.leases.take(network, spec)
         endpoint = Endpoint(
@@ -177,6 +179,7 @@ class Endpoints:
             mac=lease.mac,
             exposed_ports=spec.exposed_ports,
             ports=tuple(ports),
+            direct_ports=direct,
             labels=spec.labels,
             aliases=spec.aliases,
             affinity=spec.affinity,
@@ -219,7 +222,7 @@ class Endpoints:
             force: delete it although its network's plugin is away, or refuses.
         """
         network = self._networks.get(endpoint.network_id)
-        if endpoint.ports or self._is_external(network):
+        if endpoint.is_published or self._is_external(network):
             endpoint = replace(endpoint, phase=Phase.REMOVING)
             await self._records.commit(put=[endpoint])
         unnamed = self._context.resolver_sync.endpoint_removed(endpoint)
@@ -247,7 +250,7 @@ class Endpoints:
             raise self._with_holder(
                 failure, EndpointSpec(name=endpoint.name, port_mapping=tuple(mappings))
             ) from failure
-        published = replace(endpoint, ports=ports)
+        published = replace(endpoint, ports=ports, direct_ports=direct_ports(network, mappings))
         try:
             await self._records.commit(put=[published])
             if isinstance(driver, PortPublisher):
@@ -261,7 +264,7 @@ class Endpoints:
         driver = self._context.driver(network.driver)
         if isinstance(driver, PortPublisher):
             await driver.unpublish(network, endpoint)
-        await self._records.commit(put=[replace(endpoint, ports=())])
+        await self._records.commit(put=[replace(endpoint, ports=(), direct_ports=())])
         self._context.port_allocator.unbind(endpoint.ports)
 
     async def _finish_interrupted(self, network: Network, name: str) -> None:

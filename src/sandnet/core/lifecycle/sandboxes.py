@@ -115,9 +115,9 @@ class Sandboxes:
     async def _publish(self, endpoint_id: str, mappings: Sequence[PortMapping]) -> None:
         async with self._context.locks.hold(f"endpoint/{endpoint_id}"):
             network, endpoint = self._usable(endpoint_id)
-            if mappings and not endpoint.ports:
+            if mappings and not endpoint.is_published:
                 await self._endpoints.publish(network, endpoint, mappings)
-            elif endpoint.ports and not mappings:
+            elif endpoint.is_published and not mappings:
                 await self._endpoints.unpublish(network, endpoint)
             for attachment in self._records.attachments_of_endpoint(endpoint_id):  # its port returns frames now, or not
                 sandbox = self._records.sandbox(attachment.container_id)
