@@ -26,7 +26,7 @@ SAME_NAME = {
     "resolver.py": "the process, and its server",
     "decode.py encode.py": "each dialect has its own requests and answers",
     "parameters.py": "of HTTP requests, and of commands",
-    "bandwidth.py": "a record, and its message on the wire",
+    "bandwidth.py interface_options.py": "a record, and its message on the wire",
     "syscalls.py": "a command may not import the kernel room",
     "kernel.py links.py namespaces.py host.py processes.py state_reader.py sandbox_pool.py": "real and in memory",
     "driver.py": "of networks on one host, and over several",
@@ -42,7 +42,7 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 
 SAME_CLASS = {
     "Sandbox Drift Probe PortMapping DriverHealth Endpoint Network ParentUpdate ExposedPort Health Explanation "
-    "BoundPort Event Bandwidth": "a record, and its message on the wire",
+    "BoundPort Event Bandwidth DirectPort StaticRoute": "a record, and its message on the wire",
     "HeldPort": "a protocol, and its implementation",
 }
 

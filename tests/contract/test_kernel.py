@@ -22,6 +22,7 @@ from sandnet.kernel.types import (
     PreparedSandbox,
     Rate,
     Veth,
+    packed_prefix,
 )
 from sandnet.model.link_names import bridge_mac
 from sandnet.model.tap import TapOptions
@@ -85,6 +86,52 @@ def test_a_tap_needs_a_bridge_and_a_free_name(case: KernelCase) -> None:
     case.add_link("snv0")
     with refused(Kind.CONFLICT):
         case.kernel.links.plug_tap(tap)
+
+
+# Routes and parameters of interfaces.
+
+FAR, NEAR = ip_network("10.77.0.0/16"), ip_network("10.78.0.0/16")
+CONFIGURED = VETH._replace(
+    routes=((FAR, IPv4Address("172.20.0.7")), (NEAR, None), (ip_network("fd00:77::/64"), IPv6Address("fd00:20::7"))),
+    parameters=(("net/ipv4/conf/eth0/rp_filter", "2"),),
+)
+
+
+def test_routes_and_parameters_of_an_interface_are_set(case: KernelCase) -> None:
+    plugged(case, CONFIGURED)
+    for _ in range(2):
+        case.kernel.interface_settings.ensure(KEY, CONFIGURED)
+    [inside] = case.kernel.state_reader.inside([KEY])
+    assert inside
+    index = inside.state.links["eth0"].link.ifindex
+    assert {gateway for _, gateway in inside.state.via[index]} == {
+        bytes([172, 20, 0, 7]),
+        IPv6Address("fd00:20::7").packed,
+    }
+    assert packed_prefix(NEAR) in inside.state.connected[index]
+    names = ["net/ipv4/conf/eth0/rp_filter", "net/ipv4/conf/eth7/rp_filter"]
+    assert case.kernel.interface_settings.parameters(KEY, names) == {names[0]: "2"}
+    assert case.kernel.interface_settings.parameters(OTHER_KEY, names) == {}
+
+
+def test_route_of_another_interface_is_a_conflict(case: KernelCase) -> None:
+    plugged(case, CONFIGURED)
+    other = CONFIGURED._replace(
+        host_link="snv1", interface="eth1", mac="02:42:ac:14:00:03", address=IPv4Interface("172.20.0.3/16"),
+        address_ipv6=IPv6Interface("fd00:20::3/64"), parameters=(),
+    )  # fmt: skip
+    case.kernel.links.plug(KEY, other)
+    case.kernel.interface_settings.ensure(KEY, CONFIGURED)
+    with refused(Kind.CONFLICT, "route_taken"):
+        case.kernel.interface_settings.ensure(KEY, other._replace(routes=CONFIGURED.routes[:1]))
+
+
+def test_absent_interface_cannot_be_configured(case: KernelCase) -> None:
+    with refused(Kind.NOT_FOUND):
+        case.kernel.interface_settings.ensure(KEY, CONFIGURED)
+    plugged(case)
+    with refused(Kind.NOT_FOUND):
+        case.kernel.interface_settings.ensure(KEY, CONFIGURED._replace(interface="eth7"))
 
 
 # Limits of traffic.

@@ -20,7 +20,7 @@ from sandnet.api.subnet_options import check
 from sandnet.errors import Error, invalid
 from sandnet.model import Network, NetworkOptions
 from sandnet.model.address import encode_hook
-from sandnet.model.bandwidth import FIELDS as BANDWIDTH
+from sandnet.model.interfaces.bandwidth import FIELDS as BANDWIDTH
 from sandnet.model.link_names import LINK_NAME
 from sandnet.model.ports import PROTOCOL_NAMES
 
@@ -141,6 +141,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "bridge_name": ("bridge_name", _link_name),
     "create_bridge": ("create_bridge", _boolean),
     "binding_address": ("binding_address", parsing.binding_address),
+    "routes": ("routes", parsing.routes),
     "dns_search": ("dns_search", parsing.dns_search),
     "dns_options": ("dns_options", parsing.dns_options),
     ENABLE_IPV6: ("ipv6", _go_boolean),
@@ -257,6 +258,8 @@ def to_engine_options(options: NetworkOptions) -> dict[str, str]:
     options = msgspec.structs.replace(options, routed_ipv4=False, routed_ipv6=False)
     found = msgspec.to_builtins(options, enc_hook=encode_hook)
     shown = {name: value for name, value in found.items() if name not in (*FLAGS, "bridge_address", "plugin_options")}
+    if options.routes:
+        shown["routes"] = [f"{to.destination}={to.gateway}" if to.gateway else to.destination for to in options.routes]
     if isinstance(options.host_access, tuple):
         shown["host_access"] = [f"{port.port}/{PROTOCOL_NAMES[port.proto]}" for port in options.host_access]
     return {names.get(name, name): _as_text(value) for name, value in shown.items()} | modes

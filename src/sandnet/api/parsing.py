@@ -11,14 +11,18 @@ from ipaddress import (
     IPv6Address,
     IPv6Network,
     ip_address,
+    ip_network,
 )
 from typing import Final, TypeVar
 
 from sandnet.errors import Error, invalid
 from sandnet.ipam.special_prefixes import unfit
 from sandnet.model.address import Address
+from sandnet.model.interfaces.interface_options import MAX_ROUTES, RESERVED_NAMES, static_route
+from sandnet.model.link_names import LINK_NAME
 from sandnet.model.ports import PROTOCOLS, ExposedPort
 from sandnet.model.resolv_conf import check_options, check_search
+from sandnet.model.supplied_link import StaticRoute
 
 T = TypeVar("T")
 HostAddress = TypeVar("HostAddress", IPv4Address, IPv6Address)
@@ -199,6 +203,29 @@ def _port(value: object, field: str) -> ExposedPort:
     return ExposedPort(proto=protocol(proto or "tcp", field), port=int(number))
 
 
+def routes(value: object, field: str) -> tuple[StaticRoute, ...]:
+    """Return static routes: objects with ``destination`` and perhaps ``gateway``, or ``CIDR[=GATEWAY],…``."""
+    if isinstance(value, str):
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        value = [{"destination": to, "gateway": gateway or None} for to, _, gateway in pairs]
+    if not isinstance(value, list):
+        raise wrong_type(field, "an array of routes", value)
+    if len(value) > MAX_ROUTES:
+        raise invalid(f"{field}: {len(value)} are too many", f"give at most {MAX_ROUTES}")
+    found = [_route(each, f"{field}[{i}]") for i, each in enumerate(value)]
+    if len({route.destination for route in found}) < len(found):
+        raise invalid(f"{field}: a destination is given twice", code="contradiction")
+    return tuple(found)
+
+
+def _route(value: object, field: str) -> StaticRoute:
+    if not isinstance(value, dict) or value.keys() - {"destination", "gateway"}:
+        raise invalid(f"{field}: expected destination and gateway", code="invalid_type")
+    given, hop = value.get("destination"), value.get("gateway")
+    destination = ip_network(_cidr(given, f"{field}.destination", "10.0.0.0/8"), strict=False)
+    return static_route(destination, host_address(hop, f"{field}.gateway") if hop else None, field)
+
+
 def labels(given: Mapping[str, str]) -> dict[str, str]:
     """Return the labels of an object, unless there are too many."""
     if len(given) > MAX_LABELS:
@@ -207,6 +234,14 @@ def labels(given: Mapping[str, str]) -> dict[str, str]:
     if size > MAX_LABEL_BYTES:
         raise invalid(f"labels: {size} bytes are too many", f"give at most {MAX_LABEL_BYTES} bytes of names and values")
     return dict(given)
+
+
+def interface_name(name: str) -> str:
+    """Return the name of an interface inside; empty: any."""
+    if name and (not LINK_NAME.fullmatch(name) or name in RESERVED_NAMES):
+        hint = "use 1 to 15 of A-Z a-z 0-9 _ . -, the first a letter, digit or _; not lo, all or default"
+        raise invalid(f"interface: {name[:40]!r} cannot name a link", hint, "invalid_name")
+    return name
 
 
 def path(value: object, field: str) -> str:

@@ -8,7 +8,8 @@ from typing import Final
 from sandnet.errors import Error, invalid
 from sandnet.ipam.special_prefixes import unfit
 from sandnet.model import NetworkOptions
-from sandnet.model.bandwidth import FIELDS, Bandwidth, check_bandwidth
+from sandnet.model.interfaces.bandwidth import FIELDS, Bandwidth, check_bandwidth
+from sandnet.model.interfaces.interface_options import check_routes
 from sandnet.model.network import MOST_FLOWS, MOST_VNI
 
 _MTU_MIN: Final = 68
@@ -35,6 +36,7 @@ def check(options: NetworkOptions) -> NetworkOptions:
     _check_mtu(options)
     _check_egress(options)
     _check_routed(options)
+    check_routes(options.routes, {4: options.subnet, 6: options.subnet_ipv6}, "routes")
     check_bandwidth(Bandwidth(**{field: getattr(options, field) for field in FIELDS}), "options")
     if options.max_flows is not None and not 0 <= options.max_flows <= MOST_FLOWS:
         raise invalid(f"max_flows: {options.max_flows} is not between 0 and {MOST_FLOWS}", "0: no limit")

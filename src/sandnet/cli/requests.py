@@ -13,6 +13,7 @@ from sandnet.cli.taps import requested_tap, tap_options
 
 if TYPE_CHECKING:
     from sandnet.library.port_arguments import PortArgument
+    from sandnet.wire.interface_options import StaticRoute
     from sandnet.wire.libnetwork import EndpointCreate, Join, Probe, ServicePublish
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -116,6 +117,22 @@ _JOIN = (
         "--weight", type=click.IntRange(1, 100), help="Share of the new flows among the backends. Default: 1."
     ),
     click.option("--gateway-priority", type=int, default=0, help="The highest has the default route. Default: 0."),
+    click.option("--interface", metavar="NAME", help="Name of the interface. Default: the first free eth0, eth1…"),
+    click.option(
+        "--route",
+        "routes",
+        multiple=True,
+        metavar="CIDR[=GATEWAY]",
+        help="A static route through the interface (repeatable).",
+    ),
+    click.option(
+        "--sysctl",
+        "sysctls",
+        type=parameters.PAIR,
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A parameter of the interface, as net.ipv4.conf.IFNAME.rp_filter=0 (repeatable).",
+    ),
     click.option("--hosts-path", metavar="FILE", help="Write the hosts file here."),
     click.option("--resolv-conf-path", metavar="FILE", help="Write resolv.conf here."),
 )
@@ -181,6 +198,13 @@ def _probe(argument: parameters.ProbeArgument | None) -> Probe | None:
     return Probe(kind=kind, port=argument.port, path=argument.path, interval=argument.interval, timeout=timeout)
 
 
+def _route(text: str) -> StaticRoute:
+    from sandnet.wire.interface_options import StaticRoute
+
+    destination, _, gateway = text.partition("=")
+    return StaticRoute(destination=destination, gateway=gateway or None)
+
+
 def join_request(container: str, values: Mapping[str, Any]) -> Join:
     """Return the request to join a container."""
     from sandnet.wire.libnetwork import ExtraHost, Join
@@ -213,4 +237,7 @@ def join_request(container: str, values: Mapping[str, Any]) -> Join:
         aliases=list(values.get("aliases", ())) or None,
         weight=values.get("weight"),
         gateway_priority=values.get("gateway_priority") or None,
+        interface=values.get("interface"),
+        routes=[_route(text) for text in values.get("routes", ())] or None,
+        sysctls=dict(values.get("sysctls", ())) or None,
     )

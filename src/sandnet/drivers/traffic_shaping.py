@@ -8,7 +8,7 @@ from sandnet.drivers.base import Driver, TrafficShaping
 from sandnet.errors import invalid
 from sandnet.kernel.types import PortLimits, Rate
 from sandnet.model import Endpoint, Network
-from sandnet.model.bandwidth import Bandwidth
+from sandnet.model.interfaces.bandwidth import Bandwidth
 
 _BURST_SECONDS: Final = 0.025
 """A bucket of less loses rate where the processor is busy, as tokens overflow while no one takes them."""

@@ -1,4 +1,4 @@
-"""What the program needs from Linux, as eleven small protocols.
+"""What the program needs from Linux, as twelve small protocols.
 
 Everything here is synchronous and idempotent ("ensure"): the same call again converges. It is called on worker threads
 only (see ``workers``). Failures are ``sandnet.errors.Error`` whose message names the object; an errno never leaves this
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-from sandnet.kernel.namespace_protocols import Namespaces, SandboxPool, SuppliedLinks
+from sandnet.kernel.namespace_protocols import InterfaceSettings, Namespaces, SandboxPool, SuppliedLinks
 from sandnet.kernel.observation import Processes, StateReader, Watcher
 from sandnet.kernel.types import (
     NO_ELEMENTS,
@@ -363,7 +363,7 @@ class Host(Protocol):
 
 
 class Kernel(Protocol):
-    """All eleven protocols together, as the composition root passes them on."""
+    """All twelve protocols together, as the composition root passes them on."""
 
     @property
     def links(self) -> Links:
@@ -373,6 +373,11 @@ class Kernel(Protocol):
     @property
     def limits(self) -> TrafficLimits:
         """See :class:`TrafficLimits`."""
+        ...
+
+    @property
+    def interface_settings(self) -> InterfaceSettings:
+        """See :class:`sandnet.kernel.namespace_protocols.InterfaceSettings`."""
         ...
 
     @property

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
-from sandnet.kernel.types import DefaultRoute, MovedLink, Namespace, PoolStatus, PreparedSandbox, SourceRoute
+from sandnet.kernel.types import DefaultRoute, MovedLink, Namespace, PoolStatus, PreparedSandbox, SourceRoute, Veth
 
 KEY_TAKEN: Final = "key_taken"
 """Error code: another program's namespace is pinned at a sandbox key."""
@@ -117,6 +117,23 @@ class Namespaces(Protocol):
 
     def interfaces(self, key: str) -> Sequence[str]:
         """List the names of the links inside, ``lo`` included; empty when nothing is pinned there."""
+        ...
+
+
+class InterfaceSettings(Protocol):
+    """Static routes and kernel parameters of interfaces in sandboxes."""
+
+    def ensure(self, namespace: str, veth: Veth) -> None:
+        """Ensure the routes and parameters of the interface in the namespace pinned at ``namespace``.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace or the interface does not exist; ``CONFLICT`` with code ``route_taken``
+                another program has a route to one of the destinations; ``INVALID`` the kernel refuses a value.
+        """
+        ...
+
+    def parameters(self, namespace: str, names: Collection[str]) -> Mapping[str, str]:
+        """Return the values of parameters in a namespace, by their paths; absent ones are left out."""
         ...
 
 

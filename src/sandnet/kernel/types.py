@@ -151,6 +151,10 @@ class NamespaceState(NamedTuple):
     defaults: Sequence[DefaultRouteState]
     policy: Policy = Policy()
     """Only of a sandbox."""
+    via: Mapping[int, frozenset[tuple[PackedPrefix, bytes]]] = {}
+    """Routes with a gateway in the main table, but default routes, by index of the link."""
+    parameters: Mapping[str, str] = {}
+    """Those kernel parameters that were asked for, by their paths."""
     limits: Mapping[str, PortLimits] = {}
     """Only of the host: by port, those that have any."""
 
@@ -291,6 +295,10 @@ class Veth(NamedTuple):
     """The link is a tap of these options, named ``host_link``, instead of a pair. ``mac`` and the addresses are the
     guest's, which sets them itself."""
     limits: PortLimits = NO_LIMITS
+    routes: tuple[tuple[Prefix, Address | None], ...] = ()
+    """Destinations through the interface, each with its next hop; ``None``: on the link."""
+    parameters: tuple[tuple[str, str], ...] = ()
+    """Kernel parameters of the interface, as paths below ``/proc/sys``, and their values."""
 
 
 class DefaultRoute(NamedTuple):

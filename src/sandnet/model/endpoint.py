@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from sandnet.model.bandwidth import Bandwidth
+from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.model.network import Phase
 from sandnet.model.ports import BoundPort, DirectPort, ExposedPort, PortMapping
 from sandnet.model.process import Process

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 
 from sandnet.errors import Error
 from sandnet.model.address import mac_for
-from sandnet.model.bandwidth import FIELDS, Bandwidth, check_bandwidth
 from sandnet.model.endpoint import Endpoint
 from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
+from sandnet.model.interfaces.bandwidth import FIELDS, Bandwidth, check_bandwidth
 from sandnet.model.link_names import LINK_NAME
 from sandnet.model.network import Network, NetworkOptions
 from sandnet.model.ports import PROTOCOL_NAMES, ExposedPort

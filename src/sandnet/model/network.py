@@ -11,6 +11,7 @@ import msgspec
 from sandnet.model.address import Address, Interface, Prefix
 from sandnet.model.link_names import vxlan_name
 from sandnet.model.ports import ExposedPort
+from sandnet.model.supplied_link import StaticRoute
 
 
 class Phase(StrEnum):
@@ -88,6 +89,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Options of its sandboxes' resolv.conf, in addition to the host's."""
     binding_address: Address | None = None
     """``DefaultBindingIP``: default host address of published ports."""
+    routes: tuple[StaticRoute, ...] = ()
+    """Static routes of its sandboxes, beside those of their joins."""
     ingress_rate: int = 0
     """Limits of each interface of its sandboxes, where the endpoint has none (:class:`Bandwidth`)."""
     ingress_burst: int = 0

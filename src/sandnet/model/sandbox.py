@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from sandnet.model.address import Address
+from sandnet.model.interfaces.interface_options import InterfaceOptions
 from sandnet.model.network import Phase
 from sandnet.model.process import Process
 from sandnet.model.supplied_link import SuppliedLink
@@ -149,6 +150,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the endpoint that resolve only in this sandbox."""
     tap: TapOptions | None = None
     """The link is a tap, and ``interface`` is the name that the guest is advised to give its interface."""
+    options: InterfaceOptions | None = None
     supplied: SuppliedLink | None = None
     """The link that a network plugin made for it; ``None``: the daemon makes the link, or there is none."""
 
@@ -194,5 +196,6 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to end the process of ``watch_pid`` when everything is removed."""
     tap: TapOptions | None = None
     """The container is a virtual machine, and gets a tap."""
+    options: InterfaceOptions | None = None
     auto_remove: bool | None = None
     """Whether to remove the sandbox when its container has exited; ``None``: if a process is given, else unchanged."""

@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.direct_ports import DirectPort
+from sandnet.wire.interface_options import InterfaceRequest
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, TapRequest
 
@@ -139,7 +140,7 @@ class ParentUpdate(Struct, kw_only=True, omit_defaults=True):
     address: str | None = None
 
 
-class Join(Struct, kw_only=True, omit_defaults=True):
+class Join(InterfaceRequest, kw_only=True, omit_defaults=True):
     """Body of ``POST …/containers`` and ``POST …/backend``."""
 
     container_id: str | None = None

@@ -15,9 +15,9 @@ from sandnet.api.cni.network import network_spec
 from sandnet.core.lifecycle.runtime_attachments import AttachSpec
 from sandnet.errors import Error, invalid
 from sandnet.model import EndpointSpec, JoinSpec, PortMapping
-from sandnet.model.bandwidth import MOST_BURST, Bandwidth, check_bandwidth
 from sandnet.model.endpoint import runtime_owner
 from sandnet.model.ids import ENDPOINT_NAME, HOST_NAME
+from sandnet.model.interfaces.bandwidth import MOST_BURST, Bandwidth, check_bandwidth
 from sandnet.model.resolv_conf import check_options, check_search
 from sandnet.wire import cni as wire
 

@@ -12,12 +12,13 @@ from sandnet.core.engine.connections import ConnectSpec
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import EndpointSpec, NetworkSpec
 from sandnet.model.ids import check_host_name, check_network_name
-from sandnet.model.link_names import LINK_NAME
+from sandnet.model.interfaces.interface_options import parse_sysctls
 from sandnet.model.network import OWN_DRIVERS
 from sandnet.wire import engine as wire
 
 INTERFACE: Final = "com.docker.network.endpoint.ifname"
 """Driver option of a connection: the name of the interface inside."""
+SYSCTLS: Final = "com.docker.network.endpoint.sysctls"
 MAX_ALIASES: Final = 100
 """Limit for a connection: each alias is a record of the resolver."""
 _DRIVER: Final = "bridge"
@@ -79,7 +80,10 @@ def connect_spec(body: wire.ConnectRequest) -> ConnectSpec:
         mac=parsing.mac(settings.mac_address, "MacAddress") if settings.mac_address else "",
         aliases=_aliases(settings.aliases or ()),
     )
-    return ConnectSpec(container(body.container), endpoint, _interface(settings.driver_opts or {}), priority)
+    options = settings.driver_opts or {}
+    sysctls = parse_sysctls(options.get(SYSCTLS, ""), SYSCTLS)
+    interface = _interface(options)
+    return ConnectSpec(container(body.container), endpoint, interface, priority, sysctls)
 
 
 def container(reference: str | None) -> str:
@@ -146,10 +150,7 @@ def _aliases(names: Sequence[str]) -> tuple[str, ...]:
 
 def _interface(options: Mapping[str, str]) -> str:
     for key in options:
-        if key != INTERFACE:
-            raise invalid(f"unknown driver option: {key[:80]!r}", f"known here: {INTERFACE}", "unknown_option")
-    name = options.get(INTERFACE, "")
-    if name and not LINK_NAME.fullmatch(name):
-        hint = "use 1 to 15 of A-Z a-z 0-9 _ . -, the first a letter, digit or _"
-        raise invalid(f"{INTERFACE}: {name[:40]!r} cannot name a link", hint, "invalid_name")
-    return name
+        if key not in (INTERFACE, SYSCTLS):
+            hint = f"known here: {INTERFACE}, {SYSCTLS}"
+            raise invalid(f"unknown driver option: {key[:80]!r}", hint, "unknown_option")
+    return parsing.interface_name(options.get(INTERFACE, ""))

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from msgspec.structs import asdict, replace
 
 from sandnet.api import network_options, parsing, plugin_options
+from sandnet.api.parsing import interface_name
 from sandnet.core.lifecycle.updates.network_update import OptionsOf
 from sandnet.errors import invalid, not_found
 from sandnet.model import (
@@ -28,8 +29,9 @@ from sandnet.model import (
     ProbeKind,
 )
 from sandnet.model import tap as model
-from sandnet.model.bandwidth import Bandwidth, check_bandwidth
 from sandnet.model.ids import bare, check_container_id, check_endpoint_name, check_host_name, check_network_name
+from sandnet.model.interfaces.bandwidth import Bandwidth, check_bandwidth
+from sandnet.model.interfaces.interface_options import InterfaceOptions, check_sysctls
 from sandnet.model.network import OWN_DRIVERS
 from sandnet.model.ports import PROTOCOL_NAMES
 from sandnet.model.resolv_conf import check_options, check_search
@@ -169,8 +171,18 @@ def join_spec(body: wire.Join) -> JoinSpec:
         watch_pid=body.watch_pid or 0,
         end_process=bool(body.end_process),
         auto_remove=body.auto_remove,
+        interface=interface_name(body.interface or ""),
         tap=_tap(body.tap or TapRequest()) if body.type == "tap" else None,
+        options=_interface_options(body),
     )
+
+
+def _interface_options(body: wire.Join) -> InterfaceOptions | None:
+    routes = [asdict(route) for route in body.routes or ()]
+    options = InterfaceOptions(
+        routes=parsing.routes(routes, "routes"), sysctls=check_sysctls(body.sysctls or {}, "sysctls")
+    )
+    return options if options != InterfaceOptions() else None
 
 
 def _check_tap(body: wire.Join) -> None:

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from sandnet.library.port_arguments import parse_exposed, parse_mapping, protocol
 from sandnet.wire.bandwidth import Bandwidth
+from sandnet.wire.interface_options import StaticRoute
 from sandnet.wire.libnetwork import Affinity, Probe
 
 PROJECT_LABEL: Final = "sandnet.project"
@@ -56,6 +57,7 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     routed_ipv6: bool = False
     egress_ipv4: IPv4Address | None = None
     egress_ipv6: IPv6Address | None = None
+    routes: list[StaticRoute] = []
     max_flows: int | None = None
     ingress_rate: int = 0
     ingress_burst: int = 0

@@ -7,7 +7,7 @@ record has an owner. A container is one that has a sandbox, or one that another 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -24,6 +24,7 @@ from sandnet.kernel.observation import Processes
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network, Origin, Phase, Sandbox
 from sandnet.model.ids import ENDPOINT_NAME, bare, new_id
+from sandnet.model.interfaces.interface_options import InterfaceOptions
 
 OWNER: Final = "connection/"
 """Beginning of the owners of such endpoints."""
@@ -43,6 +44,8 @@ class ConnectSpec(NamedTuple):
     interface: str = ""
     """Name inside; empty: the first free one of ``eth0``, ``eth1``…"""
     gateway_priority: int = 0
+    sysctls: Mapping[str, str] = {}
+    """Kernel parameters of the interface."""
 
 
 class Connections:
@@ -148,7 +151,10 @@ class Connections:
         Raises:
             Error: ``NOT_FOUND``, ``INVALID``.
         """
-        join = JoinSpec(container_id="", interface=spec.interface, gateway_priority=spec.gateway_priority)
+        options = InterfaceOptions(sysctls=dict(spec.sysctls)) if spec.sysctls else None
+        join = JoinSpec(
+            container_id="", interface=spec.interface, gateway_priority=spec.gateway_priority, options=options
+        )
         ref = spec.container
         if known:
             if known.origin is Origin.EXTERNAL:

@@ -19,6 +19,7 @@ from sandnet.core.lifecycle.join_plan import (
     amend_sandbox,
     candidate_keys,
     check_host_network_exclusive,
+    check_interface_options,
     check_not_joined,
     check_tap,
     moved_link,
@@ -71,6 +72,7 @@ class Joins:
         check_not_joined(endpoint, existing, remote, spec.container_id, many=many and not external)
         check_host_network_exclusive(known, network, attached, spec)
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
+        check_interface_options(network, endpoint, spec, known, external=external)
         if external:
             refuse_outside(network, spec, known)
         if spec.external_key or (known and known.origin is Origin.EXTERNAL):
@@ -82,7 +84,7 @@ class Joins:
         sandbox = plan_sandbox(self._records, self._context.settings.files_dir, spec, network, process)
         self._context.host_files.check(sandbox)
         sandbox = await self._context.host_files.with_existing_paths(sandbox)
-        if sandbox.origin is Origin.MADE and endpoint.mac and not external:
+        if sandbox.origin is Origin.MADE and endpoint.mac and not external and not spec.interface:
             return await self._join_made(network, endpoint, spec, sandbox)
         return await self._join_found(network, endpoint, spec, sandbox)
 

@@ -29,6 +29,7 @@ from sandnet.model import (
 )
 from sandnet.model.address import new_mac
 from sandnet.model.ids import new_id
+from sandnet.model.interfaces.interface_options import check_routes
 from sandnet.model.link_names import OWN_LINK, outer_name, port_name
 from sandnet.model.remote_attachment import RemoteAttachment
 from sandnet.model.sandbox import KEY_LENGTH
@@ -84,6 +85,23 @@ def check_not_joined(
                 else "detach it first, create another endpoint, or attach yours as one more backend (service attach)"
             )
             raise invalid(message, hint, "already_joined")
+
+
+def check_interface_options(
+    network: Network, endpoint: Endpoint, spec: JoinSpec, known: Sandbox | None, *, external: bool
+) -> None:
+    """Refuse routes and parameters where the daemon does not configure the interface, and impossible routes.
+
+    Raises:
+        Error: kind ``INVALID``.
+    """
+    if spec.options is None:
+        return
+    if external or spec.external_key or spec.tap or not endpoint.mac or (known and known.is_outside):
+        message = "routes and sysctls need an interface that sandnet configures: one in a namespace, on a bridge"
+        raise invalid(message, "leave them out", "no_interface")
+    subnets = {4: network.ipv4.prefix if network.ipv4 else None, 6: network.ipv6.prefix if network.ipv6 else None}
+    check_routes(spec.options.routes, subnets, "routes")
 
 
 def check_tap(
@@ -249,6 +267,7 @@ def plan_attachment(
         weight=spec.weight,
         aliases=spec.aliases,
         tap=spec.tap if lease.mac else None,
+        options=spec.options if lease.mac else None,
     )
     return attachment, lease.cursor
 

@@ -56,6 +56,7 @@ def set_up_prepared(
         kernel.namespaces.default_routes(sandbox.key, routes)
     if veth:
         _limit(kernel, veth, is_new=True)
+        _configure(kernel, sandbox, veth)
     return write_files().on(sandbox)
 
 
@@ -95,6 +96,7 @@ def set_up(
     elif link:
         kernel.links.plug(sandbox.key, link)
         _limit(kernel, link, is_new=is_new)
+        _configure(kernel, sandbox, link)
     if sandbox.origin is not Origin.HOST:
         kernel.namespaces.default_routes(sandbox.key, routes.default)
         if not _is_new(sandbox):  # a new namespace has no source routes, and one interface only
@@ -202,6 +204,11 @@ def tear_down_all(kernel: Kernel, all_: Sequence[Teardown]) -> set[str]:
     """
     kernel.links.delete([each.last.host_link for each in all_ if each.last.host_link])
     return {each.sandbox.container_id for each in all_ if tear_down(kernel, each.sandbox, None, (), each.remove_files)}
+
+
+def _configure(kernel: Kernel, sandbox: Sandbox, veth: Veth) -> None:
+    if veth.routes or veth.parameters:
+        kernel.interface_settings.ensure(sandbox.key, veth)
 
 
 def _limit(kernel: Kernel, veth: Veth, *, is_new: bool) -> None:

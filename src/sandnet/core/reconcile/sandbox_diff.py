@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from sandnet.firewall.base import Fault
 from sandnet.kernel.base import TrafficLimits
+from sandnet.kernel.namespace_protocols import InterfaceSettings
 from sandnet.kernel.source_policy import policy
 from sandnet.kernel.types import (
     NO_LIMITS,
@@ -39,6 +40,7 @@ TAKEN_MAC: Final = "the host takes what is sent to that MAC, which may be a neig
 TOO_OPEN: Final = "the port does not follow its network's options: it talks to whom it must not, or not to itself"
 
 
+OTHER_PARAMETER: Final = "the interface behaves otherwise than requested"
 OTHER_RATE: Final = "the container has more or less bandwidth than its endpoint"
 
 
@@ -58,6 +60,17 @@ def with_limits(host: NamespaceState, desired: Iterable[DesiredSandbox], limits:
     """Return the host's state with the limits of its ports, which are read only if a sandbox is to have any."""
     limited = any(veth.limits != NO_LIMITS for each in desired for _, veth in each.links)
     return host._replace(limits=limits.list()) if limited else host
+
+
+def with_parameters(
+    found: PinnedNamespace | None, desired: DesiredSandbox, settings: InterfaceSettings
+) -> PinnedNamespace | None:
+    """Return a sandbox's state with the parameters of its interfaces, which are read only if it is to have any."""
+    names = [name for _, veth in desired.links for name, _ in veth.parameters]
+    if found is None or not names:
+        return found
+    parameters = settings.parameters(desired.sandbox.key, names)
+    return found._replace(state=found.state._replace(parameters=parameters))
 
 
 def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None) -> Iterator[Fault]:
@@ -124,6 +137,7 @@ def _link(veth: Veth, host: NamespaceState, inside: NamespaceState) -> Iterator[
         yield from _outer(veth, host, outer)
         yield from _inner(veth, inner)
         yield from _addresses(veth, inside, inner)
+        yield from _settings(veth, inside, inner)
 
 
 def _outer(veth: Veth, host: NamespaceState, outer: Port) -> Iterator[tuple[str, str]]:
@@ -185,6 +199,20 @@ def _addresses(veth: Veth, inside: NamespaceState, inner: Port) -> Iterator[tupl
     for service in (veth.service, veth.service_ipv6):
         if service and host_prefix(service.ip) not in packed_addresses_on(inside, service_index):
             yield f"service address {service.ip} is not on {name}", NO_SERVICE
+
+
+def _settings(veth: Veth, inside: NamespaceState, inner: Port) -> Iterator[tuple[str, str]]:
+    """Yield missing static routes, and other values of parameters than requested."""
+    index = inner.link.ifindex
+    for destination, gateway in veth.routes if inner.link.up else ():
+        found = packed_prefix(destination)
+        on_link, via = inside.connected.get(index, ()), inside.via.get(index, ())
+        if not ((found, gateway.packed) in via if gateway else found in on_link):
+            yield f"there is no route to {destination} through {veth.interface}", NO_SUBNET
+    for name, value in veth.parameters:
+        present = inside.parameters.get(name)
+        if present not in (None, value):
+            yield f"{name} is {present}, not {value}", OTHER_PARAMETER
 
 
 def _supplied(attachment: Attachment, inside: NamespaceState) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.orphaned_links import orphaned_links
-from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox, with_limits
+from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox, with_limits, with_parameters
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.firewall.base import Fault
@@ -156,7 +156,8 @@ class Scanner:
     def _candidates(self, desired: Sequence[DesiredSandbox], host: NamespaceState) -> set[str]:
         inside = self._context.kernel.state_reader.inside([each.sandbox.key for each in desired])
         host = with_limits(host, desired, self._context.kernel.limits)
-        pairs = zip(desired, inside, strict=True)
+        settings = self._context.kernel.interface_settings
+        pairs = [(each, with_parameters(found, each, settings)) for each, found in zip(desired, inside, strict=True)]
         return {each.sandbox.container_id for each, found in pairs if any(diff_sandbox(each, host, found))}
 
 

@@ -29,7 +29,8 @@ ORIGINS: Final = {"e": Origin.EXTERNAL, "t": Origin.GUEST, "j": Origin.JOINED}
 """Origin of a sandbox by the flag of its links' aliases."""
 NOT_RECOVERABLE = (
     "labels; aliases, exposed ports, ports of routed networks, probes and affinities of endpoints; host and domain "
-    "names, name servers, further hosts, aliases and file paths of sandboxes; parameters of the host as they were"
+    "names, name servers, further hosts, aliases, file paths, routes and sysctls of sandboxes; parameters of the host "
+    "as they were"
 )
 """What no alias contains, as text for a message."""
 

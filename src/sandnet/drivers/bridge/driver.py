@@ -16,6 +16,7 @@ from sandnet.drivers.bridge import diff
 from sandnet.drivers.bridge.checks import check_link, check_link_unclaimed, check_subnet
 from sandnet.drivers.bridge.network_record import network_from_alias
 from sandnet.drivers.host_network import HostNetwork
+from sandnet.drivers.interface_setup import with_interface_options
 from sandnet.drivers.traffic_shaping import port_limits
 from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall.base import EndpointState, Fault, RunBetween, RunWith, Step
@@ -277,7 +278,7 @@ class BridgeDriver:
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
         """Return a veth pair or a tap on the bridge; beside its own address it may have the endpoint's."""
-        return Veth(
+        veth = Veth(
             host_link=att.host_link,
             master=net.link,
             interface=att.interface,
@@ -295,6 +296,7 @@ class BridgeDriver:
             tap=att.tap,
             limits=self.port_limits(net, ep),
         )
+        return with_interface_options(veth, net, att)
 
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
         """Remove the anti-spoofing elements of their ports and the host's neighbour entries, once these are down."""

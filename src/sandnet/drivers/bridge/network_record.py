@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sandnet.errors import Error
 from sandnet.kernel.types import Link
 from sandnet.model import Network, NetworkOptions, Phase, Subnet
-from sandnet.model.bandwidth import Bandwidth
+from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.model.link_alias import OPTIONS, NetworkAlias, address4, address6, bandwidth, created_of, host_access
 from sandnet.model.link_names import OUR_LINKS
 from sandnet.model.resolv_conf import check_options, check_search

@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from sandnet.kernel.types import DefaultRoute, Link, SourceRoute
-from sandnet.model.address import Address, Interface
+from sandnet.model.address import Address, Interface, Prefix
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,6 +26,9 @@ class InnerEnd:
     addresses: list[Interface]
     neighbours: dict[Address, str] = field(default_factory=dict)
     """Entries that others gave it, with their MACs."""
+    routes: list[tuple[Prefix, Address | None]] = field(default_factory=list)
+    """Static routes through it."""
+    parameters: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector
 from sandnet.kernel.fake.host import FakeFirewall, FakeHost, FakeSysctl
+from sandnet.kernel.fake.interface_settings import FakeInterfaceSettings
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.fake.namespaces import HOST_NAMESPACE, FakeNamespaces
 from sandnet.kernel.fake.processes import FakeProcesses
@@ -33,6 +34,7 @@ class FakeKernel:
         self._links = FakeLinks(self._faults, spaces, pins)
         self._namespaces = FakeNamespaces(self._faults, self._links, spaces, pins, sandbox_dir)
         self._limits = FakeTrafficLimits(self._faults, self._links)
+        self._interface_settings = FakeInterfaceSettings(self._faults, spaces, pins)
         self._supplied_links = FakeSuppliedLinks(self._faults, self._links, spaces, pins)
         self._vxlan = FakeVxlanPorts(self._faults, self._links)
         self._firewall = FakeFirewall(self._faults)
@@ -52,6 +54,11 @@ class FakeKernel:
     def limits(self) -> FakeTrafficLimits:
         """Limits of traffic."""
         return self._limits
+
+    @property
+    def interface_settings(self) -> FakeInterfaceSettings:
+        """Routes and parameters of interfaces."""
+        return self._interface_settings
 
     @property
     def supplied_links(self) -> FakeSuppliedLinks:

@@ -16,6 +16,7 @@ from sandnet.kernel.types import (
     PinnedNamespace,
     Port,
     packed_interface,
+    packed_prefix,
 )
 from sandnet.model.address import Interface
 
@@ -79,8 +80,16 @@ class FakeStateReader:
         indexes = {name: port.link.ifindex for name, port in ports.items()}
         kept = {indexes[name]: inner.addresses for name, inner in space.links.items()} | {1: space.loopback}
         rules = policy(space.source_routes, indexes)
+        connected = _routes(kept)
+        for name, inner in space.links.items():
+            on_link = {packed_prefix(destination) for destination, gateway in inner.routes if gateway is None}
+            connected[indexes[name]] = connected.get(indexes[name], frozenset()) | on_link
+        via = {
+            indexes[name]: frozenset((packed_prefix(to), gateway.packed) for to, gateway in inner.routes if gateway)
+            for name, inner in space.links.items()
+        }
         return PinnedNamespace(
-            found, NamespaceState({"lo": loopback, **ports}, _held(kept), _routes(kept), _hops(space, indexes), rules)
+            found, NamespaceState({"lo": loopback, **ports}, _held(kept), connected, _hops(space, indexes), rules, via)
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sandnet.kernel.linux.host import LinuxHost
+from sandnet.kernel.linux.interfaces.settings import LinuxInterfaceSettings
 from sandnet.kernel.linux.links import LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.linux.nftables import Nftables
@@ -97,6 +98,7 @@ class LinuxKernel:
     def __init__(self, sandbox_dir: str, listen: Listen | None = None, pool: PoolLimits | None = None) -> None:
         self._links = LinuxLinks()
         self._limits = LinuxTrafficLimits()
+        self._interface_settings = LinuxInterfaceSettings()
         self._supplied_links = LinuxSuppliedLinks()
         self._vxlan = LinuxVxlanPorts()
         self._namespaces = LinuxNamespaces(sandbox_dir)
@@ -117,6 +119,11 @@ class LinuxKernel:
     def limits(self) -> LinuxTrafficLimits:
         """Limits of traffic."""
         return self._limits
+
+    @property
+    def interface_settings(self) -> LinuxInterfaceSettings:
+        """Routes and parameters of interfaces."""
+        return self._interface_settings
 
     @property
     def supplied_links(self) -> LinuxSuppliedLinks:

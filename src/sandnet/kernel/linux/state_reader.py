@@ -150,6 +150,7 @@ def _namespace_state(netlink: Netlink, ports: Iterable[Port], families: Iterable
     for index, address in dump_addresses(netlink, only):
         addresses.setdefault(index, set()).add(address)
     connected: dict[int, set[PackedPrefix]] = {}
+    via: dict[int, set[tuple[PackedPrefix, bytes]]] = {}
     defaults: list[DefaultRouteState] = []
     for family in families:
         for route in dump_routes(netlink, family, only):
@@ -160,7 +161,10 @@ def _namespace_state(netlink: Netlink, ports: Iterable[Port], families: Iterable
                 )
             elif not route.gateway:
                 connected.setdefault(route.ifindex, set()).add((route.destination, route.length))
-    return NamespaceState(links, _frozen(addresses), _frozen(connected), defaults)
+            else:
+                via.setdefault(route.ifindex, set()).add(((route.destination, route.length), route.gateway))
+    state = NamespaceState(links, _frozen(addresses), _frozen(connected), defaults)
+    return state._replace(via={index: frozenset(members) for index, members in via.items()}) if via else state
 
 
 def _frozen(found: dict[int, set[PackedPrefix]]) -> dict[int, frozenset[PackedPrefix]]:

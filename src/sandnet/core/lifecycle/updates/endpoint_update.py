@@ -19,7 +19,7 @@ from sandnet.drivers.base import Driver
 from sandnet.drivers.traffic_shaping import check_shaping
 from sandnet.errors import not_found
 from sandnet.model import Endpoint, Phase
-from sandnet.model.bandwidth import Bandwidth
+from sandnet.model.interfaces.bandwidth import Bandwidth
 
 
 class EndpointUpdates:

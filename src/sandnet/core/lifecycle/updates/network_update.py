@@ -21,7 +21,7 @@ from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver, Updatable
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Network, NetworkOptions, Phase
-from sandnet.model.bandwidth import FIELDS as BANDWIDTH
+from sandnet.model.interfaces.bandwidth import FIELDS as BANDWIDTH
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Interfaces inside sandboxes: what they have besides link and addresses."""

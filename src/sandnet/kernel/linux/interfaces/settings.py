@@ -1,0 +1,57 @@
+"""Static routes and kernel parameters of interfaces in sandboxes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
+from sandnet.kernel.netlink.routes import add_static, dump_routes
+from sandnet.kernel.netlink.socket import Netlink, map_errors
+from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, opened_namespace
+from sandnet.kernel.types import Veth
+from sandnet.model.address import Address, Prefix
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class LinuxInterfaceSettings:
+    """The Linux implementation of :class:`sandnet.kernel.namespace_protocols.InterfaceSettings`."""
+
+    def ensure(self, namespace: str, veth: Veth) -> None:
+        """See :meth:`sandnet.kernel.namespace_protocols.InterfaceSettings.ensure`."""
+        with map_errors(f"configure {veth.interface} of {namespace}"):
+            try:
+                with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
+                    index = there.index(veth.interface)
+                    if not index:
+                        raise not_found("link", veth.interface)
+                    with in_namespace(descriptor):
+                        for name, value in veth.parameters:
+                            set_where_different(ProcSysctl(), name, value)
+                    for destination, gateway in veth.routes:
+                        _ensure_route(there, index, destination, gateway)
+            except (FileNotFoundError, NotANetworkNamespaceError) as error:
+                raise not_found("namespace", namespace) from error
+
+    def parameters(self, namespace: str, names: Collection[str]) -> Mapping[str, str]:
+        """See :meth:`sandnet.kernel.namespace_protocols.InterfaceSettings.parameters`."""
+        with map_errors(f"read parameters of {namespace}"):
+            try:
+                with opened_namespace(namespace) as descriptor, in_namespace(descriptor):
+                    found = {name: ProcSysctl().get(name) for name in names}
+            except (FileNotFoundError, NotANetworkNamespaceError):
+                return {}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _ensure_route(there: Netlink, index: int, destination: Prefix, gateway: Address | None) -> None:
+    if add_static(there, index, destination, gateway):
+        return
+    desired = (destination.network_address.packed, destination.prefixlen, gateway.packed if gateway else b"")
+    present = dump_routes(there, _FAMILIES[destination.version], index)
+    if desired not in {(route.destination, route.length, route.gateway) for route in present}:
+        message = f"there is another route to {destination} in the sandbox"
+        raise Error(Kind.CONFLICT, message, "remove it, or leave this one out", "route_taken")

@@ -1,0 +1,1 @@
+"""Records of what the interfaces of sandboxes have besides their addresses."""
