@@ -13,6 +13,7 @@ from sandnet.errors import Error
 from sandnet.stores.base import Delete, Entry, Put, Snapshot
 from sandnet.stores.etcd.etcd_store import EtcdStore
 from sandnet.stores.etcd.feed import Feed
+from sandnet.stores.etcd.member import MOST_CONNECTIONS
 from sandnet.stores.shared import Absent, ConditionFailed, OutcomeUnknown, Present
 from tests.support.conditions import until
 from tests.support.etcd import EtcdCluster, missing
@@ -209,6 +210,21 @@ async def test_write_to_a_member_that_hangs_has_an_unknown_outcome(one: EtcdClus
         assert read_failure.code == "store_unavailable"
         assert read_seconds < DEADLINE + LATE
         assert await store.transact([Put("c", b"")], [Absent("c")])
+
+
+async def test_write_that_waited_too_long_is_not_sent(one: EtcdCluster) -> None:
+    async with opened(one) as store:
+        await store.transact([Put("a", b"")])
+        one.members[0].pause()
+        try:
+            writes = [store.transact([Put(f"b/{n}", b"")]) for n in range(MOST_CONNECTIONS + 5)]
+            outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        finally:
+            one.members[0].resume()
+
+        unknown = [outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown)]
+        known = [o for o in outcomes if isinstance(o, Error) and o.code == "store_unavailable"]
+        assert (len(unknown), len(known)) == (MOST_CONNECTIONS, 5)
 
 
 async def test_member_without_majority_refuses_and_catches_up(three: EtcdCluster) -> None:

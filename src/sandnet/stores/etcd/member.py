@@ -12,6 +12,8 @@ from sandnet.stores.etcd.tls_files import UNAUTHORIZED, TlsFiles
 
 MOST_CONNECTIONS: Final = 16
 """Limit of requests at once; more wait."""
+FOR_THE_ANSWER: Final = 1 / 3
+"""Part of a request's time that must be left when it is sent: else it is not, so that its outcome is known."""
 CONNECT: Final = 0.5
 """Seconds for a connection, with TLS. Nothing is lost by going on to the next member."""
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 2), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 3))
@@ -63,11 +65,16 @@ class Member:
             NoAnswer: it may have been applied, or may be later.
             Error: the TLS files cannot be used.
         """
+        end = asyncio.get_running_loop().time() + limit
         connection = None
         try:
-            async with asyncio.timeout(limit), self._slots:
-                connection = await self._connection()
-                answer = await connection.exchange(self._request(path, body, token))
+            async with asyncio.timeout_at(end - limit * FOR_THE_ANSWER):
+                connection = await self._acquire()
+            try:
+                async with asyncio.timeout_at(end):
+                    answer = await connection.exchange(self._request(path, body, token))
+            finally:
+                self._slots.release()
         except TimeoutError:
             failure = NoAnswer if connection else NotSent
             raise failure(f"{self.name} did not answer within {limit:.3g} s") from None
@@ -95,6 +102,15 @@ class Member:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
+
+    async def _acquire(self) -> MemberConnection:
+        """Return a connection with a slot, which the caller must release."""
+        await self._slots.acquire()
+        try:
+            return await self._connection()
+        except BaseException:
+            self._slots.release()
+            raise
 
     async def _connection(self) -> MemberConnection:
         while self._idle:
