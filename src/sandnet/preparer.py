@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listen = Listen(ip_address(where[0]), int(where[1])) if where else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the daemon decides
     die_with_parent()
-    os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    _lower_priority()
     raise_oom_score()
     keep_capabilities(_CAPABILITIES)
     with socket.socket(fileno=int(descriptor)) as control:
@@ -53,6 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serving.start()
         serving.join()
     return 0
+
+
+def _lower_priority() -> None:
+    """Lower the priority; one that the daemon lowered further stays, as only ``CAP_SYS_NICE`` may raise it."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(PRIORITY, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _serve(control: socket.socket, listen: Listen | None) -> None:

@@ -22,7 +22,7 @@ PROGRAMS: Mapping[str, str] = {
     "containernetworking-plugins": "bridge portmap",
     "containerd": "containerd ctr",
     "coreutils": "basename cat chown chroot cp cut date dirname env expand expr head id install ln ls mkdir mktemp mv "
-    "readlink realpath rm seq sleep sort stat tail timeout touch tr true wc",
+    "nice readlink realpath rm seq sleep sort stat tail timeout touch tr true wc",
     "crun": "crun",
     "curl": "curl",
     "dash": "sh",

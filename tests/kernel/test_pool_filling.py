@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
+
 from sandnet.kernel.linux.pool.pool_size import PoolLimits
 from sandnet.kernel.linux.pool.preparation import Listen
 from sandnet.kernel.linux.pool.preparer_process import PreparerProcess
@@ -217,10 +219,14 @@ asyncio.run(main())
 """
 
 
-def test_ordinary_user_has_a_pool_and_sees_its_namespace_limit(host: Host) -> None:
+@pytest.mark.parametrize("nice", [0, 10])
+def test_ordinary_user_has_a_pool_and_sees_its_namespace_limit(host: Host, nice: int) -> None:
+    """With a low priority as well, which no ordinary user may raise."""
     root = Path(__file__).parents[2]
     user = ("unshare", "--user", "--map-root-user", "--net", "--mount-proc", "--fork", "--pid")
-    printed = host.sh("env", f"PYTHONPATH={root}", *user, sys.executable, "-c", USER_NAMESPACE)
+    printed = host.sh(
+        "nice", f"--adjustment={nice}", "env", f"PYTHONPATH={root}", *user, sys.executable, "-c", USER_NAMESPACE
+    )
     assert printed.split() == ["EXHAUSTED"]
 
 
