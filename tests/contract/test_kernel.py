@@ -26,8 +26,9 @@ from sandnet.kernel.types import (
 )
 from sandnet.model.link_names import bridge_mac
 from sandnet.model.tap import TapOptions
-from tests.support.kernel_cases import SANDBOXES, KernelCase
+from tests.support.kernel_cases import SANDBOXES, KernelCase, LinuxKernelCase
 from tests.support.network_host import eventually
+from tests.support.privileges import TAPS_NEED
 
 KEY = f"{SANDBOXES}/0123456789ab"
 OTHER_KEY = f"{SANDBOXES}/ba9876543210"
@@ -65,6 +66,8 @@ def plugged(case: KernelCase, veth: Veth = VETH) -> None:
 
 
 def test_a_tap_is_made_once_kept_and_retired(case: KernelCase) -> None:
+    if TAPS_NEED and isinstance(case, LinuxKernelCase):
+        pytest.skip(TAPS_NEED)
     case.kernel.links.ensure_bridge(BRIDGE)
     tap = VETH._replace(tap=TapOptions(), alias="sandnet1 end")
     for _ in range(2):

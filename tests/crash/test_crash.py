@@ -16,10 +16,11 @@ from tests.crash.engine_scenarios import ENGINE_SCENARIOS, VERBS_THAT_CHANGE
 from tests.crash.fault_scenarios import FAULT_SCENARIOS, REPAIRED
 from tests.crash.harness import THOROUGH, Harness
 from tests.crash.plugin_scenarios import PLUGIN_SCENARIOS
-from tests.crash.scenarios import NAMED, SETTINGS, Setting, join_made
+from tests.crash.scenarios import NAMED, SETTINGS, Setting, join_made, join_tap
 from tests.crash.starts import Starts
 from tests.crash.steps import READS, base_of, found_steps, parts
 from tests.support.network_host import unavailable
+from tests.support.privileges import needs_taps
 
 pytestmark = pytest.mark.timeout(3600 if THOROUGH else 900)
 
@@ -35,8 +36,10 @@ def daemon(tmp_path: Path) -> Iterator[CrashDaemon]:
 
 @pytest.mark.parametrize(
     "setting",
-    [*SETTINGS, *ENGINE_SCENARIOS, *PLUGIN_SCENARIOS, *FAULT_SCENARIOS],
-    ids=lambda setting: setting.__name__,
+    [
+        pytest.param(setting, id=setting.__name__, marks=needs_taps if setting is join_tap else ())
+        for setting in (*SETTINGS, *ENGINE_SCENARIOS, *PLUGIN_SCENARIOS, *FAULT_SCENARIOS)
+    ],
 )
 def test_call_is_atomic_across_a_daemon_kill_at_any_step(daemon: CrashDaemon, setting: Setting) -> None:
     daemon.start()

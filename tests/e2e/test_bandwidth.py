@@ -13,6 +13,7 @@ from sandnet.model.link_names import shaper_name
 from tests.support.cni import Runtime
 from tests.support.daemon import JSON, RefusedError, RunningDaemon, Sandbox
 from tests.support.network_host import eventually
+from tests.support.privileges import needs_taps
 from tests.support.rates import SECONDS, SETTLING, WINDOWS, Flow, measured
 from tests.support.taps import open_tap
 from tests.support.traffic import TCP, UDP
@@ -111,6 +112,7 @@ class Machine:
         os.close(self._descriptor)
 
 
+@needs_taps
 def test_rates_of_a_tap_hold(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", subnet="10.9.1.0/24", anti_spoofing=False)
     db = daemon.sandbox("foo", "db")

@@ -19,7 +19,7 @@ from sandnet.kernel.types import PORTS, Bridge, Veth
 from sandnet.model.link_names import bridge_mac
 from sandnet.model.tap import TapOptions
 from tests.support.network_host import Host
-from tests.support.privileges import needs_other_users
+from tests.support.privileges import needs_other_users, needs_taps
 from tests.support.taps import open_tap
 
 BRIDGE = Bridge("snb0", 1400, (IPv4Interface("10.9.0.1/24"),))
@@ -47,6 +47,7 @@ def bridged(host: Host) -> Host:
     return host
 
 
+@needs_taps
 def test_a_tap_is_a_port_of_its_bridge_and_up(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP)
     found = bridged.run(links.find, "snv0")
@@ -85,6 +86,7 @@ def test_a_tap_without_owner_is_roots(bridged: Host) -> None:
         bridged.run(open_tap, "snv0", NOBODY)
 
 
+@needs_taps
 def test_a_tap_that_is_open_is_repaired_and_stays_open(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP)
     before = bridged.run(links.find, "snv0")
@@ -100,6 +102,7 @@ def test_a_tap_that_is_open_is_repaired_and_stays_open(bridged: Host) -> None:
         assert os.write(descriptor, bytes(10 + 60)) == 70
 
 
+@needs_taps
 def test_plugging_a_retired_tap_again_makes_a_new_one(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP)
     before = bridged.run(links.find, "snv0")
@@ -112,6 +115,7 @@ def test_plugging_a_retired_tap_again_makes_a_new_one(bridged: Host) -> None:
     assert found.ifindex != before.ifindex
 
 
+@needs_taps
 def test_a_retired_tap_is_deleted_while_it_is_open(bridged: Host) -> None:
     bridged.run(links.plug_tap, TAP)
     descriptor = bridged.run(open_tap, "snv0")
@@ -130,6 +134,7 @@ def test_a_pair_in_the_place_of_a_tap_is_a_conflict(bridged: Host) -> None:
     assert caught.value.kind is Kind.CONFLICT
 
 
+@needs_taps
 def test_a_tap_for_a_full_bridge_leaves_nothing(bridged: Host) -> None:
     pairs = "".join(f"link add d{n} master snb0 type veth peer e{n}\n" for n in range(MAX_PORTS))
     bridged.run(lambda: subprocess.run(["ip", "-batch", "-"], input=pairs, text=True, check=True))

@@ -18,3 +18,6 @@ RUNTIMES_NEED = "" if knows_other_users() else "container runtimes need the mach
 """Why no container runtime can run here; empty: one can."""
 needs_other_users = pytest.mark.skipif(not knows_other_users(), reason="this user namespace knows no other user")
 needs_runtimes = pytest.mark.skipif(bool(RUNTIMES_NEED), reason=RUNTIMES_NEED)
+TAPS_NEED = "" if os.access("/dev/net/tun", os.R_OK | os.W_OK) else "this user may not open /dev/net/tun"
+"""Why no tap can be made here; empty: one can."""
+needs_taps = pytest.mark.skipif(bool(TAPS_NEED), reason=TAPS_NEED)
