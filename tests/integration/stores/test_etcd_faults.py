@@ -227,6 +227,19 @@ async def test_write_that_waited_too_long_is_not_sent(one: EtcdCluster) -> None:
         assert (len(unknown), len(known)) == (MOST_CONNECTIONS, 5)
 
 
+async def test_lease_is_renewed_beside_many_writes(one: EtcdCluster) -> None:
+    async with opened(one) as store:
+        lease = await store.grant(60)
+        member = store._client.member
+        for _ in range(MOST_CONNECTIONS):
+            await member._slots.acquire()  # as many requests are under way as there may be
+
+        _, failure = await timed(store.transact([Put("a", b"")]))
+
+        assert failure
+        assert await store.keep_alive(lease) > 0
+
+
 async def test_member_without_majority_refuses_and_catches_up(three: EtcdCluster) -> None:
     leader = three.leader()
     alone, *others = [*range(leader, 3), *range(leader)]

@@ -120,7 +120,7 @@ class EtcdClient:
         """
         floor = self._revision
         try:
-            answer = await self._attempt(member, path, body, time.monotonic() + limit, limit)
+            answer = await self._attempt(member, path, body, time.monotonic() + limit, limit, urgent=True)
         except (_Declined, StatusRefused) as failure:
             raise failure.error from failure
         return self._read(answer, kind, floor, Effect.NONE)
@@ -149,7 +149,7 @@ class EtcdClient:
             member = self.member
             try:
                 limit = left if effect is Effect.ONCE else min(left, ATTEMPT)
-                answer = await self._attempt(member, path, body, end, limit)
+                answer = await self._attempt(member, path, body, end, limit, urgent=path == gateway.KEEP_ALIVE)
             except _Declined as reason:
                 failure, unclear = reason.error, unclear or reason.unclear
                 unauthorized = unauthorized + 1 if failure.code == UNAUTHORIZED else 0
@@ -169,7 +169,9 @@ class EtcdClient:
         self.problem = failure.reason
         raise outcome_unknown(unclear) if unclear and effect is not Effect.NONE else failure
 
-    async def _attempt(self, member: Member, path: str, body: bytes, end: float, limit: float) -> HttpAnswer:
+    async def _attempt(
+        self, member: Member, path: str, body: bytes, end: float, limit: float, *, urgent: bool = False
+    ) -> HttpAnswer:
         """Ask one member, twice if the user's token has expired.
 
         Raises:
@@ -180,7 +182,7 @@ class EtcdClient:
         token = self._token
         status, means = Status(), Meaning.REFUSED
         for is_last in (False, True):
-            answer = await self._exchange(member, path, body, self._token, limit)
+            answer = await self._exchange(member, path, body, self._token, limit, urgent=urgent)
             if answer.status == 200:
                 return answer
             status = status_of(answer)
@@ -200,9 +202,11 @@ class EtcdClient:
         self.problem = error.reason
         return error
 
-    async def _exchange(self, member: Member, path: str, body: bytes, token: str, limit: float) -> HttpAnswer:
+    async def _exchange(
+        self, member: Member, path: str, body: bytes, token: str, limit: float, *, urgent: bool = True
+    ) -> HttpAnswer:
         try:
-            answer = await member.exchange(path, body, token, limit)
+            answer = await member.exchange(path, body, token, limit, urgent=urgent)
         except NotSent as failure:
             raise _Declined(_unreached(failure)) from failure
         except NoAnswer as failure:

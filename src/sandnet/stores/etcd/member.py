@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from typing import Final
@@ -12,6 +13,8 @@ from sandnet.stores.etcd.tls_files import UNAUTHORIZED, TlsFiles
 
 MOST_CONNECTIONS: Final = 16
 """Limit of requests at once; more wait."""
+MOST_URGENT: Final = 4
+"""The same for urgent ones, which do not wait for others."""
 FOR_THE_ANSWER: Final = 1 / 3
 """Part of a request's time that must be left when it is sent: else it is not, so that its outcome is known."""
 CONNECT: Final = 0.5
@@ -48,10 +51,12 @@ class Member:
     def __init__(self, host: str, port: int, tls: TlsFiles | None) -> None:
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host, self._port, self._tls = host, port, tls
+        self._header = re.sub("%[^]]*", "", self.name)  # an interface's name means nothing to others (RFC 6874)
         self._idle: list[MemberConnection] = []
         self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._urgent_slots = asyncio.Semaphore(MOST_URGENT)
 
-    async def exchange(self, path: str, body: bytes, token: str, limit: float) -> HttpAnswer:
+    async def exchange(self, path: str, body: bytes, token: str, limit: float, *, urgent: bool = False) -> HttpAnswer:
         """Send a request and return the answer.
 
         Args:
@@ -59,6 +64,7 @@ class Member:
             body: a JSON document.
             token: of the user; empty: none.
             limit: seconds for all.
+            urgent: whether it waits for no other requests.
 
         Raises:
             NotSent: it was certainly not applied.
@@ -66,15 +72,16 @@ class Member:
             Error: the TLS files cannot be used.
         """
         end = asyncio.get_running_loop().time() + limit
+        slots = self._urgent_slots if urgent else self._slots
         connection = None
         try:
             async with asyncio.timeout_at(end - limit * FOR_THE_ANSWER):
-                connection = await self._acquire()
+                connection = await self._acquire(slots)
             try:
                 async with asyncio.timeout_at(end):
                     answer = await connection.exchange(self._request(path, body, token))
             finally:
-                self._slots.release()
+                slots.release()
         except TimeoutError:
             failure = NoAnswer if connection else NotSent
             raise failure(f"{self.name} did not answer within {limit:.3g} s") from None
@@ -103,13 +110,13 @@ class Member:
         while self._idle:
             self._idle.pop().close()
 
-    async def _acquire(self) -> MemberConnection:
+    async def _acquire(self, slots: asyncio.Semaphore) -> MemberConnection:
         """Return a connection with a slot, which the caller must release."""
-        await self._slots.acquire()
+        await slots.acquire()
         try:
             return await self._connection()
         except BaseException:
-            self._slots.release()
+            slots.release()
             raise
 
     async def _connection(self) -> MemberConnection:
@@ -143,12 +150,12 @@ class Member:
             NotSent: it does not.
         """
         try:
-            await connection.exchange(f"GET /version HTTP/1.1\r\nHost: {self.name}\r\n\r\n".encode())
+            await connection.exchange(f"GET /version HTTP/1.1\r\nHost: {self._header}\r\n\r\n".encode())
         except OSError as failure:  # the alert may be lost in the end of the connection
             raise NotSent(f"{self.name}: {failure.strerror or failure}", UNAUTHORIZED) from failure
 
     def _request(self, path: str, body: bytes, token: str) -> bytes:
-        lines = [f"POST {path} HTTP/1.1", f"Host: {self.name}", "Content-Type: application/json"]
+        lines = [f"POST {path} HTTP/1.1", f"Host: {self._header}", "Content-Type: application/json"]
         lines += ["Grpc-Metadata-hasleader: true", f"Content-Length: {len(body)}"]
         if token:
             lines.append(f"Authorization: {token}")
