@@ -19,6 +19,7 @@ from tests.support.overlay_hosts import OverlayHost, Switch, encapsulated, link_
 from tests.support.traffic import DOUBT, TCP, UDP, Place
 
 PORT = 8000
+BRIDGE_NF = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 
 
 @dataclass
@@ -65,8 +66,15 @@ def two(stack: ExitStack) -> Two:
 
 
 @pytest.mark.parametrize("underlay_ipv6", [False, True], ids=["underlay4", "underlay6"])
-def test_sandboxes_reach_each_other_over_both_families(stack: ExitStack, underlay_ipv6: bool) -> None:
+@pytest.mark.parametrize("br_netfilter", ["0", "1"], ids=["plain", "br_netfilter"])
+def test_sandboxes_reach_each_other_over_both_families(
+    stack: ExitStack, underlay_ipv6: bool, br_netfilter: str
+) -> None:
     two = joined(stack, ipv6=underlay_ipv6)
+    for host in two.hosts:
+        for name in BRIDGE_NF:
+            if host.host.run(host.kernel.sysctl.get, name) is not None:
+                host.host.run(host.kernel.sysctl.set, name, br_netfilter)
     assert [host.faults(two.net) for host in two.hosts] == [[], []]
     for version in (4, 6):
         assert two.places[0].reaches(two.address(1, version))

@@ -41,6 +41,7 @@ class OverlayHost:
         self.number = number
         self.host = stack.enter_context(Host())
         self._stack = stack
+        self._runner = stack.enter_context(asyncio.Runner())
         switch.connect(self.host, number, mtu)
         self.address: Address = ip_address(f"2001:db8::{number}" if ipv6 else f"192.0.2.{number}")
         self.kernel = LinuxKernel(SANDBOXES)
@@ -62,10 +63,9 @@ class OverlayHost:
         """What is recorded."""
         return [NetworkState(net, endpoints) for net, endpoints in self.states.values()]
 
-    @staticmethod
-    def done(work: Any) -> Any:
+    def done(self, work: Any) -> Any:
         """The result of a coroutine."""
-        return asyncio.run(work)
+        return self._runner.run(work)
 
     def make(self, net: Network) -> None:
         """Make the network here."""

@@ -42,12 +42,16 @@ RECEIVED: Final = "    udp dport @vxlan_ports jump encapsulated\n"
 """Rule of the chain that sees packets before connection tracking."""
 CHAINS: Final = f"""\
   chain encapsulated {{
-    fib daddr type != local return
+    # what is expected first: each rule costs time
+    iifname @routed goto unexpected
+    ip saddr . {_SENDER} @peers4 notrack accept
+    ip6 saddr . {_SENDER} @peers6 notrack accept
+    goto unexpected
+  }}
+  chain unexpected {{
     {_VNI} != @vnis return
-    # no host is behind a bridge of ours
-    iifname @routed drop
-    ip saddr . {_SENDER} @peers4 notrack return
-    ip6 saddr . {_SENDER} @peers6 notrack return
+    # what this host only forwards
+    fib daddr type != local return
     drop
   }}
   chain raw_output {{
@@ -57,13 +61,13 @@ CHAINS: Final = f"""\
   chain leaving_host {{
     # after masquerading: the source is the one that the other host sees
     type filter hook postrouting priority srcnat + 1; policy accept;
-    udp dport @vxlan_ports ip saddr @underlay4 jump as_this_host
-    udp dport @vxlan_ports ip6 saddr @underlay6 jump as_this_host
+    udp dport @vxlan_ports jump as_this_host
   }}
   chain as_this_host {{
     meta iifkind "vxlan" return
     meta skuid 0 return
-    drop
+    ip saddr @underlay4 drop
+    ip6 saddr @underlay6 drop
   }}
 """
 FROM_PEERS: Final = f'iifname "{VXLAN_PREFIX}*" drop'
