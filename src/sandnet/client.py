@@ -35,6 +35,7 @@ from sandnet.wire.libnetwork import (
     Service,
     ServicePublish,
 )
+from sandnet.wire.nodes import Node
 from sandnet.wire.reconcile import Drift, Reconcile, Reconciliation
 from sandnet.wire.sandbox_interfaces import Tap
 
@@ -188,6 +189,14 @@ class Client:
     def follow(self, since: int | None = None) -> Follower:
         """Return a reader of the events after number ``since``; ``None``: of future events."""
         return Follower(self, since)
+
+    def nodes(self) -> list[Node]:
+        """Return the hosts that share a store with the daemon."""
+        return decode(self.get("/nodes"), list[Node])
+
+    def delete_node(self, node: str) -> None:
+        """Remove a host that does not come back."""
+        self._request("DELETE", path("nodes", node))
 
     def health(self) -> Health:
         """Return the daemon's health."""

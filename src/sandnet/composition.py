@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from sandnet.config import EMBEDDED, Config
-from sandnet.core.cluster.host_membership import HostMembership, machine_digest
+from sandnet.core.cluster.host_membership import HostMembership
+from sandnet.core.cluster.machine_identity import machine_digest
 from sandnet.core.cluster.shared_records import SharedRecords
 from sandnet.core.cluster.shared_values import HostRecord
 from sandnet.core.cluster.view import ClusterView
@@ -63,8 +63,6 @@ from sandnet.stores.memory import MemoryStore
 from sandnet.stores.shared import SharedStore
 from sandnet.stores.sqlite.store import SqliteStore
 
-_log = logging.getLogger(__name__)
-
 DNS_LOG = "dns.log"
 PREDEFINED_NETWORKS: Final = (("none", "null"), ("host", "host"), ("bridge", "bridge"))
 """Networks that exist from the first start, and their drivers."""
@@ -80,6 +78,7 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
         Error: ``UNAVAILABLE`` when the store cannot be opened.
     """
     store = await _open_store(config)
+    shared_store = open_shared_store(config)
     workers = Workers()
     kernel = linux_kernel(config)
     names = name_client(config, workers.run) if config.dns else None
@@ -88,12 +87,14 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
             names.open()
         else:
             await stop_resolver(os.path.join(config.run_dir, SOCKET))
-        yield assemble(config, store, kernel, workers, names)
+        yield assemble(config, store, kernel, workers, names, shared_store)
     finally:
         if names:
             await names.close()
         workers.close()
         kernel.close()
+        if shared_store:
+            await shared_store.close()
         await store.close()
 
 
@@ -248,7 +249,7 @@ def assemble(
         kernel=kernel,
         workers=workers,
         link_reaper=reaper,
-        cluster=_cluster(config, shared_store, records, drivers, kernel) if shared_store else None,
+        cluster=_cluster(config, shared_store, records, kernel, workers) if shared_store else None,
     )
     if context.cluster:
         records.shared_writer = context.cluster.shared
@@ -273,32 +274,24 @@ def own_drivers(
     ]
 
 
-def _cluster(
-    config: Config, store: SharedStore, records: Records, drivers: Sequence[Driver], kernel: Kernel
-) -> Cluster:
+def _cluster(config: Config, store: SharedStore, records: Records, kernel: Kernel, workers: Workers) -> Cluster:
     """Return this host's part in networks of several hosts."""
-    view = ClusterView()
+    view, configured = ClusterView(), overlay_settings(config).underlay
+
+    async def underlay() -> Address | None:
+        try:
+            return (await workers.run(kernel.vxlan.underlay, configured)).address
+        except Error:  # the driver has the reason; what needs no other host goes on
+            return None
+
     host = HostRecord(
         name=config.host_name or socket.gethostname(),
-        underlay=_underlay(config, kernel),
         release=version("sandnet"),
         machine=machine_digest(),
     )
-    membership = HostMembership(store, view, host, take_over=config.take_over)
-    of_all_hosts = {driver.name for driver in drivers if driver.scope == "global"}
-    shared = SharedRecords(membership, view, of_all_hosts.__contains__, records.network, records.sandbox)
+    membership = HostMembership(store, view, host, underlay, take_over=config.take_over)
+    shared = SharedRecords(membership, view, {OverlayDriver.name}.__contains__, records.network, records.sandbox)
     return Cluster(store, view, membership, shared)
-
-
-def _underlay(config: Config, kernel: Kernel) -> Address | None:
-    """Return the address at which the other hosts reach this one; ``None``: none was configured, and none is found."""
-    if config.underlay:
-        return ip_address(config.underlay)
-    try:
-        return kernel.vxlan.underlay(None).address
-    except Error as failure:
-        _log.warning("networks over several hosts do not reach this one: %s", failure)
-        return None
 
 
 def overlay_settings(config: Config) -> OverlaySettings:

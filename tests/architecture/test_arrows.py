@@ -64,7 +64,7 @@ SUB_PACKAGES = {
     "netavark": ({"cni_calls"}, {""}),
     "firewall": ({"base"}, {"ruleset"}, {"balancing"}, {""}),
     "dns": ({""}, {"server"}),
-    "cli": ({""}, {"execution", "project"}, {"commands"}),
+    "cli": ({""}, {"execution", "project"}, {"commands", "hosts"}),
     "lab": (
         {"lab_spec", "lab_messages", "environment", "entry", "etcd_member", "delay_line"},
         {"child_processes", "host_init", "lab_directory"},

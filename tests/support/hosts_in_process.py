@@ -6,53 +6,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from itertools import count
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from msgspec.structs import replace
-
-from sandnet import composition
 from sandnet.composition import assemble
 from sandnet.config import Config
 from sandnet.core.cluster.shared_values import ALIVE, Alive, decode
 from sandnet.core.controller import Controller
-from sandnet.drivers.bridge.driver import BridgeDriver
-from sandnet.firewall.base import Fault
+from sandnet.drivers.overlay.driver import OverlayDriver
 from sandnet.kernel.fake.kernel import FakeKernel
+from sandnet.kernel.vxlan.base import Underlay
 from sandnet.kernel.workers import Workers
-from sandnet.model import EndpointSpec, JoinSpec, Network, NetworkOptions, NetworkSpec
-from sandnet.model.peer import Peer
+from sandnet.model import EndpointSpec, JoinSpec, NetworkOptions, NetworkSpec
 from sandnet.stores.base import Snapshot
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore
 
 DRIVER: Final = "overlay"
-
-
-class PeersDriver(BridgeDriver):
-    """A bridge driver that records its peers."""
-
-    name = DRIVER
-    scope: Literal["local", "global"] = "global"
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        self.peers: dict[str, dict[str, Peer]] = {}
-
-    async def plan(self, net: Network, others: Sequence[Network]) -> Network:
-        taken = {each.vni for each in others}
-        vni = next(number for number in count(4096) if number not in taken)
-        return replace(await super().plan(net, others), vni=vni)
-
-    async def set_peers(self, net: Network, peers: Sequence[Peer]) -> list[Fault]:
-        self.peers[net.id] = {peer.mac: peer for peer in peers}
-        return []
-
-    async def change_peers(self, net: Network, put: Sequence[Peer], drop: Sequence[str]) -> None:
-        known = self.peers[net.id]
-        for mac in drop:
-            known.pop(mac, None)
-        known.update({peer.mac: peer for peer in put})
 
 
 async def at_once() -> None:
@@ -98,13 +67,8 @@ class HostInProcess:
         self.shared.pace = lambda: self.pace()
         if not connected:
             self.shared.cut_off()
-        drivers = composition.own_drivers
-        composition.own_drivers = lambda *parts: [*drivers(*parts), PeersDriver(*parts[1:], parts[0].pools)]
         self.controller = assemble(self.config, self.store, self.kernel, self.workers, shared_store=self.shared)
-        cluster = self.controller._context.cluster
-        assert cluster
-        cluster.membership.host = replace(cluster.membership.host, underlay=IPv4Address(f"10.99.0.{self.name[1:]}"))
-        composition.own_drivers = drivers
+        self.kernel.vxlan.found = Underlay(IPv4Address(f"10.99.0.{self.name[1:]}"), "uplink", 1500)
         await self.controller.start()
         return self.controller
 
@@ -127,11 +91,11 @@ class HostInProcess:
         assert follower
         await follower._claim_again()
 
-    def peers(self) -> dict[str, dict[str, Peer]]:
-        """Return the peers that the driver has, by network."""
+    def peers(self) -> dict[str, set[str]]:
+        """Return the MACs of the peers that the driver has, by network."""
         driver = self.controller._context.drivers[DRIVER]
-        assert isinstance(driver, PeersDriver)
-        return driver.peers
+        assert isinstance(driver, OverlayDriver)
+        return {net: {peer.mac for peer in table._peers.values()} for net, table in driver._tables.items()}
 
     def end_lease(self) -> None:
         """Let the host's lease end."""
@@ -176,6 +140,16 @@ class HostInProcess:
         """Return the names of the endpoints of a network, as this host sees them."""
         return sorted(each.name for each in self.controller.endpoints.list(self.controller.networks.find(network)))
 
+    def holds(self, container: str, endpoint_id: str) -> bool:
+        """Return whether a container of this host answers for an endpoint's address."""
+        attachment = self.controller._context.records.attachment(container, endpoint_id)
+        return attachment is not None and attachment.holder
+
+    def balanced_macs(self) -> set[str]:
+        """Return the MACs to which the host's kernel sends flows of services."""
+        takers = self.kernel.firewall.members("bridge sandnet", "takers4")
+        return {":".join(f"{byte:02x}" for byte in key[8:14]) for key in takers}  # after network and address
+
     def elsewhere(self, endpoint_id: str) -> list[tuple[str, str]]:
         """Return host and container of the attachments on other hosts."""
         found = self.controller._context.records.remote.of_endpoint(endpoint_id)
@@ -188,7 +162,13 @@ async def several_hosts(tmp_path: object, number: int = 2) -> AsyncIterator[list
     cluster, hosts = MemoryCluster(), []
     for index in range(1, number + 1):
         directory = f"{tmp_path}/h{index}"
-        config = Config(host_name=f"h{index}", state_dir=f"{directory}/state", run_dir=f"{directory}/run", dns=False)
+        config = Config(
+            host_name=f"h{index}",
+            store="etcd://127.0.0.1/unused",
+            state_dir=f"{directory}/state",
+            run_dir=f"{directory}/run",
+            dns=False,
+        )
         hosts.append(HostInProcess(f"h{index}", config, cluster))
     try:
         for host in hosts:

@@ -16,6 +16,7 @@ from sandnet.api.libnetwork import (
     openapi,
     routes_events,
     routes_networks,
+    routes_nodes,
     routes_sandboxes,
     routes_services,
     routes_system,
@@ -32,6 +33,7 @@ HANDLERS = [
     *routes_services.HANDLERS,
     *routes_sandboxes.HANDLERS,
     *routes_events.HANDLERS,
+    *routes_nodes.HANDLERS,
     *routes_system.HANDLERS,
 ]
 

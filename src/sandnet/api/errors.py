@@ -30,6 +30,9 @@ RETRY: Final = "1"
 _TRANSIENT_CODES: Final = {
     "overloaded",
     "busy",
+    "changed_elsewhere",
+    "lease_ended",
+    "store_restored",
     "kernel_busy",
     "too_many_streams",
     "resolver_away",

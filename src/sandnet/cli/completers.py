@@ -40,4 +40,5 @@ def _service_names(client: Client) -> Iterable[str]:
 
 networks = _from_daemon(lambda client: (network.name for network in client.networks()))
 services = _from_daemon(_service_names)
+nodes = _from_daemon(lambda client: (node.name for node in client.nodes()))
 containers = _from_daemon(lambda client: (sandbox.id for sandbox in client.sandboxes()))

@@ -21,6 +21,10 @@ class Root(LazyGroup):
         "apply": Lazy("sandnet.cli.commands.apply:apply", "Make the networks and services that a file declares."),
         "export": Lazy("sandnet.cli.commands.apply:export", "Print networks and services as a file for apply."),
         "sandbox": Lazy("sandnet.cli.commands.sandbox:sandbox", "Look at sandboxes and run commands in them."),
+        "node": Lazy(
+            "sandnet.cli.hosts.node:node",
+            "Look at the hosts that share networks, and remove one.",
+        ),
         "dns": Lazy("sandnet.cli.commands.dns:dns", "Show the answer that a container would get for a name."),
         "events": Lazy("sandnet.cli.commands.events:events", "Print changes as they happen."),
         "status": Lazy("sandnet.cli.commands.status:status", "Say how the daemon is, and what there is."),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from sandnet.core.cluster.node_list import Nodes
 from sandnet.core.engine.connections import Connections
 from sandnet.core.engine.containers import EngineContainers
 from sandnet.core.engine.engine_api import EngineApi
@@ -189,6 +190,23 @@ class Controller:
         )
         await self._restore.remove_everything()
         return list(self._restore.problems)
+
+    @property
+    def nodes(self) -> Nodes:
+        """The hosts that share networks with this one.
+
+        Raises:
+            Error: ``UNAVAILABLE``: there is no shared store.
+        """
+        if self._context.cluster is None:
+            hint = "start the daemon with --store etcd://HOST:2379"
+            raise Error(Kind.UNAVAILABLE, "this daemon shares no store with other hosts", hint, "no_shared_store")
+        _, view, membership, shared = self._context.cluster
+        return Nodes(view, membership, shared)
+
+    async def remove_node(self, name: str) -> None:
+        """Remove a host that does not come back; see :meth:`Nodes.remove`."""
+        await self._context.operations.run(self.nodes.remove(name))
 
     async def explain(self, container_ref: str, name: str) -> Explanation:
         """Return how the resolver answers a container's query for ``name`` (or for the name of an address).

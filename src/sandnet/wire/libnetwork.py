@@ -218,6 +218,8 @@ class Backend(Struct, kw_only=True):
     weight: int | UnsetType = UNSET
     holder: bool | UnsetType = UNSET
     """Whether it answers for the service's address: exactly one backend does."""
+    host: str | UnsetType = UNSET
+    """The node that it is on, if that is another one."""
 
 
 class Endpoint(Struct, kw_only=True):

@@ -114,10 +114,12 @@ def test_every_kind_of_failure_has_its_status() -> None:
 
 
 PASSING = {"overloaded", "too_many_streams", "busy", "kernel_busy", "resolver_away", "rules_gone", "stopping"}
+PASSING |= {"changed_elsewhere", "lease_ended", "store_restored"}
 LASTING = {
     "driver_unavailable", "no_such_family", "no_resolver", "deadline", "store_unavailable", "store_closed",
     "store_conflict", "store_corrupt", "unavailable", "plugin_away", "plugin_refused", "no_taps",
-    "no_traffic_limits",
+    "no_traffic_limits", "outcome_unknown", "store_full", "store_denied", "store_unauthorized", "host_fenced",
+    "no_shared_store", "no_underlay",
 }  # fmt: skip
 
 

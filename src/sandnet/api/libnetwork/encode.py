@@ -10,16 +10,19 @@ import msgspec
 from msgspec.structs import asdict
 
 from sandnet.api.libnetwork.encode_taps import encode_tap
+from sandnet.core.cluster.node_list import NodeStatus
 from sandnet.core.controller import Controller, Health
 from sandnet.core.reconcile.drift import Drift
 from sandnet.dns.base import Explanation
 from sandnet.kernel.types import PoolStatus
 from sandnet.model import Attachment, Endpoint, Network, Probe, Sandbox
 from sandnet.model.address import encode_hook
+from sandnet.model.remote_attachment import RemoteAttachment
 from sandnet.wire import explain, reconcile
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.direct_ports import DirectPort
+from sandnet.wire.nodes import Node
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, Tap
 
@@ -64,7 +67,8 @@ class Encoder:
 
     def backends(self, ep: Endpoint) -> list[wire.Backend]:
         """Return the containers of an endpoint, in the order of attachment."""
-        return [self.backend(attachment) for attachment in self._core.services.backends(ep)]
+        own = [self.backend(attachment) for attachment in self._core.services.backends(ep)]
+        return [*own, *(self._remote_backend(each) for each in self._core.services.remote_backends(ep))]
 
     def backend(self, attachment: Attachment) -> wire.Backend:
         """Return one container of an endpoint."""
@@ -77,6 +81,12 @@ class Encoder:
             encoded.state = _backend_state(attachment)
             encoded.weight = attachment.weight
             encoded.holder = attachment.holder
+        return encoded
+
+    def _remote_backend(self, remote: RemoteAttachment) -> wire.Backend:
+        """Return a container on another host: its sandbox and its interface are that host's matter."""
+        encoded = self.backend(remote.as_backend())
+        encoded.id, encoded.host = remote.container_id, remote.host
         return encoded
 
     def sandbox(self, sandbox: Sandbox) -> wire.Sandbox:
@@ -202,6 +212,20 @@ def explanation(found: Explanation) -> explain.Explanation:
         upstreams=[str(server) for server in found.upstreams],
         inside=[str(server) for server in found.inside],
         reason=found.reason,
+    )
+
+
+def node(found: NodeStatus) -> Node:
+    """Return one of the hosts that share networks."""
+    underlay = found.host.underlay
+    return Node(
+        name=found.host.name,
+        this=found.this,
+        state="alive" if found.alive else "away",
+        underlay=str(underlay) if underlay else None,
+        release=found.host.release,
+        attachments=found.attachments,
+        endpoints=found.endpoints,
     )
 
 

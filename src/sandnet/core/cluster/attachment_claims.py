@@ -18,7 +18,7 @@ from sandnet.core.cluster.shared_values import (
     shared_attachment,
 )
 from sandnet.core.cluster.view import ClusterView, Held
-from sandnet.core.state.shared_writer import joined_elsewhere
+from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE, CLAIMED_ELSEWHERE, joined_elsewhere
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Sandbox
 from sandnet.stores.base import Change, Delete, Put
@@ -161,7 +161,7 @@ class AttachmentClaims:
                         Kind.UNAVAILABLE,
                         f"container {held.key.container_id} is being changed by another host",
                         "repeat the request",
-                        "store_conflict",
+                        CHANGED_ELSEWHERE,
                     ) from refused
 
     def drop(self, transaction: SharedTransaction, held: Held) -> None:
@@ -178,7 +178,7 @@ class AttachmentClaims:
         holder = refused.at(holder_key(attachment.endpoint_id))
         if holder is None:
             message = "another host has just changed this endpoint, or taken the address"
-            return Error(Kind.CONFLICT, message, "repeat the request", "store_conflict")
+            return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
         _, host, container_id = holder.value.decode().split("/", 2)
         endpoint = self._view.endpoint(attachment.endpoint_id)
         name = endpoint.endpoint.name if endpoint else attachment.endpoint_id

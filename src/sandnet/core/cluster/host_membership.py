@@ -12,11 +12,10 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from hashlib import sha256
-from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from sandnet.core.cluster.shared_values import (
     ALIVE,
@@ -30,7 +29,9 @@ from sandnet.core.cluster.shared_values import (
     encode,
 )
 from sandnet.core.cluster.view import ClusterView
+from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE
 from sandnet.errors import Error, Kind
+from sandnet.model import Address
 from sandnet.stores.base import Change, Delete, Entry, Put
 from sandnet.stores.shared import (
     Absent,
@@ -62,12 +63,22 @@ class HostMembership:
         store: the shared store.
         view: what the store holds; it gets the host's own transactions.
         host: the record of this host.
+        underlay: finds the address at which the other hosts reach it; ``None``: there is none now.
         take_over: whether to replace another daemon of this name.
     """
 
-    def __init__(self, store: SharedStore, view: ClusterView, host: HostRecord, *, take_over: bool = False) -> None:
+    def __init__(
+        self,
+        store: SharedStore,
+        view: ClusterView,
+        host: HostRecord,
+        underlay: Callable[[], Awaitable[Address | None]],
+        *,
+        take_over: bool = False,
+    ) -> None:
         self._store, self._view = store, view
         self.host = host
+        self._underlay = underlay
         self._take_over = take_over
         self._start = secrets.token_hex(8)
         self._generation = b""
@@ -102,6 +113,8 @@ class HostMembership:
         """Return the problem of the membership, as a text for health; empty: there is none."""
         if self._problem:
             return self._problem
+        if self.joined and self.host.underlay is None:
+            return "this host has no address at which other hosts reach its sandboxes: set --underlay"
         age = time.monotonic() - self._store.last_contact
         if age > LEASE / 3 + 1:
             return f"the shared store has not answered for {age:.0f} s; records of other hosts are as they were then"
@@ -177,7 +190,7 @@ class HostMembership:
             else:
                 self._apply(changes, revision)
                 return revision
-        raise Error(Kind.UNAVAILABLE, "the shared store refused each of several attempts", code="store_conflict")
+        raise Error(Kind.UNAVAILABLE, "the shared store refused each of several attempts", code=CHANGED_ELSEWHERE)
 
     def _apply(self, changes: Sequence[Change], revision: int) -> None:
         puts = [(change.key, change.value) for change in changes if isinstance(change, Put)]
@@ -270,6 +283,8 @@ class HostMembership:
                     delay = RETRY[0]
                     if renewed and self._renewed:
                         await self._renewed()
+                elif await self._has_moved():
+                    await self.transact([Put(f"{HOSTS}{self.name}", encode(self.host))], [])
                 await self._renew()
                 self._problem = ""
                 await self._pause(LEASE / 3)
@@ -281,6 +296,12 @@ class HostMembership:
                 self._problem = str(failure)
                 await self._pause(delay)
                 delay = min(delay * 2, RETRY[1])
+
+    async def _has_moved(self) -> bool:
+        """Look for the underlay address; return whether it is another one now."""
+        before = self.host
+        self.host = replace(before, underlay=await self._underlay())
+        return self.host != before
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until something is to be done at once."""
@@ -298,6 +319,7 @@ class HostMembership:
 
         The lease of an earlier daemon is kept if it lasts: its attachments count on.
         """
+        await self._has_moved()
         keys = {kind: f"{kind}{self.name}" for kind in (HOSTS, FENCES, ALIVE)}
         found = {entry.key: entry for entry in (await self._store.read([GENERATION, *keys.values()])).entries}
         alive, fence = found.get(keys[ALIVE]), found.get(keys[FENCES])
@@ -339,15 +361,6 @@ class HostMembership:
             message = f"another host with the name {self.name} is alive, with the underlay address {other.underlay}"
             hint = "give each host a name of its own (--host-name); or replace the other one: --take-over"
             raise Error(Kind.CONFLICT, message, hint, "name_in_use")
-
-
-def machine_digest() -> str:
-    """Return a digest that differs by machine, without revealing its id (machine-id(5))."""
-    try:
-        text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    return sha256(f"sandnet/{text}".encode()).hexdigest()[:16]
 
 
 def _now() -> float:

@@ -25,7 +25,7 @@ from sandnet.core.cluster.shared_values import (
 )
 from sandnet.core.cluster.view import ClusterView, Held
 from sandnet.core.state.events import Transition
-from sandnet.core.state.shared_writer import CLAIMED_ELSEWHERE
+from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE, CLAIMED_ELSEWHERE
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.stores.base import Delete, Put
@@ -56,6 +56,8 @@ class SharedRecords:
         self._membership, self._view = membership, view
         self._is_global, self._network, self._sandbox = is_global, network, sandbox
         self.attachments = AttachmentClaims(membership, view, sandbox)
+        self._refused_at = 0
+        """Revision at which a claim was refused last."""
         self.caught_up: Callable[[int], Awaitable[None]] = _no_wait
         """Waits until this host is in line with the store as it was at a revision, or for a while."""
         self.changed: Callable[[Iterable[str]], None] = _ignore
@@ -73,7 +75,7 @@ class SharedRecords:
             await self._write(transitions)
         except ConditionFailed as refused:
             message = "another host changed the same at this instant"
-            raise Error(Kind.UNAVAILABLE, message, "repeat the request", "store_conflict") from refused
+            raise Error(Kind.UNAVAILABLE, message, "repeat the request", CHANGED_ELSEWHERE) from refused
 
     async def _write(self, transitions: Sequence[Transition]) -> None:
         for each in transitions:
@@ -102,6 +104,10 @@ class SharedRecords:
             each.endpoint_id for each in subjects if isinstance(each, Attachment) and self._is_on_global(each)
         ]
         self.changed([*(network_key(each.id) for each in networks), *(f"{ENDPOINTS}{each}" for each in endpoints)])
+
+    async def catch_up(self) -> None:
+        """See ``SharedWriter.catch_up``."""
+        await self.caught_up(self._refused_at)
 
     def _is_on_global(self, record: Endpoint | Attachment) -> bool:
         network = self._network(record.network_id)
@@ -142,7 +148,7 @@ class SharedRecords:
         try:
             await self._membership.transact(*transaction)
         except ConditionFailed as refused:
-            await self.caught_up(refused.revision)
+            self._refused_at = refused.revision
             raise _network_taken(network, refused) from refused
 
     async def _endpoint_changed(self, before: Endpoint | None, after: Endpoint) -> None:
@@ -174,7 +180,7 @@ class SharedRecords:
         try:
             await self._membership.transact(*transaction, claims=endpoint.owner != "" or endpoint.process is not None)
         except ConditionFailed as refused:
-            await self.caught_up(refused.revision)
+            self._refused_at = refused.revision
             raise self._endpoint_taken(endpoint, refused) from refused
 
     def _void_endpoints(self, endpoint: Endpoint) -> list[Endpoint]:

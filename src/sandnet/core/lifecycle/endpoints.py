@@ -144,6 +144,7 @@ class Endpoints:
                     if failure.code != CLAIMED_ELSEWHERE or spec.address or spec.address_ipv6 or spec.mac:
                         raise
                     refusal = failure
+                    await self._records.catch_up()
             raise refusal
         except BaseException:
             self._context.port_allocator.unbind(ports)

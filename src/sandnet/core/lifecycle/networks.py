@@ -117,6 +117,7 @@ class Networks:
                 if failure.code != CLAIMED_ELSEWHERE or spec.options.subnet or spec.options.vni:
                     raise
                 refusal = failure
+                await self._records.catch_up()
         raise refusal
 
     async def _create(self, spec: NetworkSpec, *, predefined: bool) -> Network:

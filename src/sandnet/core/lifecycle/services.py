@@ -13,6 +13,7 @@ from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind, not_found
 from sandnet.model import Attachment, Endpoint, EndpointSpec, JoinSpec, Network, Phase, Sandbox
+from sandnet.model.remote_attachment import RemoteAttachment
 
 
 class Services:
@@ -115,6 +116,10 @@ class Services:
         """Return the attachments to a service, the first attached first."""
         attached = self._records.attachments_of_endpoint(endpoint.id)
         return [attachment for attachment in attached if attachment.phase is Phase.READY]
+
+    def remote_backends(self, endpoint: Endpoint) -> Sequence[RemoteAttachment]:
+        """Return the attachments to a service on other hosts."""
+        return self._records.remote.of_endpoint(endpoint.id)
 
     def _default(self) -> Network:
         network = self._networks.default()

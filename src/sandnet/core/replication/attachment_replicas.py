@@ -16,6 +16,7 @@ from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.runtime.context import Cluster
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.state.records import Records
+from sandnet.core.state.shared_writer import CLAIMED_ELSEWHERE
 from sandnet.drivers.base import Driver, PeerAware
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase
@@ -51,6 +52,8 @@ class AttachmentReplicas:
         known = [each.network_id for each in self._records.remote.of_endpoint(endpoint_id)]
         network_id = endpoint.network_id if endpoint else next(iter(known), "")
         network = self._records.network(network_id)
+        if network and network.id not in self._known:
+            await self.sync_network(network.id)
         await self._sync_remote(endpoint_id, network, endpoint)
         if self._membership.joined and self._membership.number:
             await self._sync_own(endpoint_id)
@@ -98,9 +101,16 @@ class AttachmentReplicas:
             healthy=attachment.healthy,
         )
 
-    async def sync_network(self, network_id: str) -> None:
-        """Give the driver of a network all its peers, once: entries of an earlier run are removed."""
+    async def sync_network(self, network_id: str, *, made: bool = False) -> None:
+        """Give the driver of a network all its peers, once: entries of an earlier run are removed.
+
+        Args:
+            network_id: the network.
+            made: whether the driver has just made it, and knows no peers of it.
+        """
         async with self._peers.hold(network_id):
+            if made:
+                self._known.discard(network_id)
             network = self._records.network(network_id)
             driver = self._drivers.get(network.driver) if network else None
             if network is None:
@@ -125,10 +135,11 @@ class AttachmentReplicas:
         driver = self._drivers.get(network.driver) if network else None
         if network is None or not isinstance(driver, PeerAware):
             return
-        await self.sync_network(network.id)
         put = [peer for each in new if (peer := peer_of(each, endpoint))]
         async with self._peers.hold(network.id):
+            self._known.discard(network.id)  # if this fails, the next attempt gives all peers
             await driver.change_peers(network, put, [each.mac for each in gone])
+            self._known.add(network.id)
 
     # This host's own.
 
@@ -160,7 +171,7 @@ class AttachmentReplicas:
         try:
             await self._shared.attachments.claim(local, self._records.sandbox(local.container_id))
         except Error as failure:
-            if failure.kind is Kind.UNAVAILABLE or failure.code == "store_conflict":
+            if failure.kind is Kind.UNAVAILABLE or failure.code == CLAIMED_ELSEWHERE:
                 raise
             _log.warning("container %s loses its endpoint: %s", local.container_id, failure)
             return local

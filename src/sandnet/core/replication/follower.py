@@ -84,6 +84,7 @@ class WatchFollower:
                 while self._view.revision < revision:
                     self._advanced.clear()
                     await self._advanced.wait()
+                self._queue.retry()
                 await self._queue.drained()
 
     async def close(self) -> None:
@@ -164,7 +165,7 @@ class WatchFollower:
         kind, _, name = key.partition("/")
         if kind == "network":
             made = await self._networks.sync(name)
-            await self._attachments.sync_network(name)
+            await self._attachments.sync_network(name, made=made)
             if made:
                 self._queue.add(f"{ENDPOINTS}{each}" for each in self._view.endpoint_ids(name))
             return

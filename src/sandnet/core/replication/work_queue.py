@@ -55,6 +55,10 @@ class WorkQueue:
         if self._pending:
             self._idle.clear()
 
+    def retry(self) -> None:
+        """Try those that failed again at once."""
+        self.add([*self._failures])
+
     async def drained(self) -> None:
         """Wait until all objects are in line, but for those that failed."""
         await self._idle.wait()

@@ -284,6 +284,11 @@ class Records:
         written = self._write(changes, any(map(_outlives_boot, final)), fresh, transitions)
         return self._write_shared(transitions, fresh, written) if shared and self.shared_writer else written
 
+    async def catch_up(self) -> None:
+        """Wait until this host knows what another one has claimed before it; see ``SharedWriter.catch_up``."""
+        if self.shared_writer:
+            await self.shared_writer.catch_up()
+
     async def _write_shared(
         self, transitions: Sequence[Transition], fresh: Sequence[Record], written: Coroutine[Any, Any, None]
     ) -> None:

@@ -10,6 +10,8 @@ from sandnet.errors import Error, Kind
 
 CLAIMED_ELSEWHERE: Final = "claimed_elsewhere"
 """Error code: another host has just claimed what was chosen here; another choice may do."""
+CHANGED_ELSEWHERE: Final = "changed_elsewhere"
+"""Error code: another host has just changed what this host read before; the same request may succeed now."""
 CHOICES: Final = 16
 """How often something else is chosen after that."""
 
@@ -23,6 +25,10 @@ class SharedWriter(Protocol):
         Raises:
             Error: another host was first, or the shared store is away; nothing is written.
         """
+        ...
+
+    async def catch_up(self) -> None:
+        """Wait, not for long, until this host knows what refused the last claim, so that it can choose otherwise."""
         ...
 
     def written(self, transitions: Sequence[Transition]) -> None:

@@ -245,3 +245,56 @@ async def test_creation_without_an_answer_is_wholly_there_or_not(hosts: Hosts, f
     await two.in_line()
     await one.in_line()
     assert one.names() == two.names() == (["web"] if answer == "ok" else [])
+
+
+async def test_node_that_is_away_is_removed_with_what_it_had(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    await one.endpoint("web")
+    await one.endpoint("job", owner="cni/x/eth0")
+    await one.join("c1", "web")
+    await two.in_line()
+    states = {each.host.name: each.alive for each in two.controller.nodes.list()}
+    assert states == {"h1": True, "h2": True}
+    with pytest.raises(Error, match="alive"):
+        await two.controller.remove_node("h1")
+    await one.stop()
+    one.end_lease()
+    await two.in_line()
+    assert not two.controller.nodes.find("h1").alive
+    await two.controller.remove_node("h1")
+    left = [entry.key for entry in one.cluster.contents.list("") if "h1" in entry.key or "job" in entry.key]
+    assert left == []
+    await one.start()
+    assert one.names() == ["web"]
+    assert [each.container_id for each in one.controller.sandboxes.list()] == ["c1"]  # it had kept it, and claims it
+
+
+async def test_service_has_backends_on_every_host(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("web")
+    await two.in_line()
+    await one.join("c1", "web", many=True)
+    await two.in_line()
+    await two.join("c2", "web", many=True)
+    await one.in_line()
+    for host, own, other in ((one, "c1", "c2"), (two, "c2", "c1")):
+        found = host.controller.endpoints.get(endpoint)
+        assert [each.container_id for each in host.controller.services.backends(found)] == [own]
+        assert [each.container_id for each in host.controller.services.remote_backends(found)] == [other]
+        assert {each.mac for each in host.controller.backends.everywhere(found)} == host.balanced_macs()
+
+
+async def test_address_of_a_service_moves_to_another_host(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    endpoint = await one.endpoint("web")
+    await two.in_line()
+    await one.join("c1", "web", many=True)
+    await two.in_line()
+    await two.join("c2", "web", many=True)
+    await one.leave("c1", "web")
+    await until(lambda: two.holds("c2", endpoint))
+    await one.in_line()
+    assert one.controller.services.remote_backends(one.controller.endpoints.get(endpoint))[0].holder

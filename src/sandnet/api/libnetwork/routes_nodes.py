@@ -1,0 +1,29 @@
+"""Routes about the hosts that share networks. Not in the reference."""
+
+from __future__ import annotations
+
+from sandnet.api.libnetwork import encode
+from sandnet.api.libnetwork.parameters import Core, Ref
+from sandnet.api.libnetwork.routing import read, remove
+from sandnet.wire.nodes import Node
+
+
+@read("/nodes", summary="The hosts that share networks")
+async def list_nodes(core: Core) -> list[Node]:
+    """List the hosts by name; 503 where the daemon shares no store with others."""
+    return [encode.node(each) for each in core.nodes.list()]
+
+
+@read("/nodes/{node:str}", summary="One of them")
+async def get_node(core: Core, node: Ref) -> Node:
+    """Return the host with that name."""
+    return encode.node(core.nodes.find(node))
+
+
+@remove("/nodes/{node:str}", summary="Remove a host that does not come back")
+async def delete_node(core: Core, node: Ref) -> None:
+    """Remove a host that is away, with its attachments and the endpoints that ended with it."""
+    await core.remove_node(node)
+
+
+HANDLERS = [list_nodes, get_node, delete_node]

@@ -1,0 +1,1 @@
+"""The commands about the hosts that share networks."""
