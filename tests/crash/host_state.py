@@ -20,7 +20,7 @@ from typing import Any, Final
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.kernel.source_policy import TABLES
 from sandnet.kernel.types import PREPARED
-from sandnet.model.link_names import PORT_PREFIX, bridge_mac
+from sandnet.model.link_names import PORT_PREFIX, bridge_mac, shaper_name
 from tests.crash.daemon_case import CrashDaemon
 from tests.support.daemon import JSON, LEARNED, unseeded
 
@@ -62,6 +62,7 @@ class Aliases:
             if key.startswith("attachment/"):
                 name = f"{value['container_id']}@{by_id[value['endpoint_id']]['name']}"
                 self._add(name, {"veth": value.get("host_link", "")})
+                self._add(name, {"shaper": shaper_name(value["host_link"]) if value.get("host_link") else ""})
                 self._add(name, {"tap mac": bridge_mac(value["host_link"]) if value.get("tap") else ""})
                 if value.get("interface", "").startswith("sne"):
                     self._add(name, {"inner end": value["interface"]})

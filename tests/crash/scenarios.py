@@ -100,6 +100,25 @@ def endpoint(daemon: CrashDaemon) -> Stage:
     return Stage(forth, partial(daemon.api.delete, "/networks/foo/endpoints/web"), ports=HELD)
 
 
+def endpoint_routed(daemon: CrashDaemon) -> Stage:
+    """Its ports are open at its own address, and none of the host is bound."""
+    daemon.api.network("foo", **FOO, routed_ipv4=True, routed_ipv6=True)
+    forth = partial(daemon.api.endpoint, "foo", "web", *PORTS)
+    return Stage(forth, partial(daemon.api.delete, "/networks/foo/endpoints/web"))
+
+
+def join_configured(daemon: CrashDaemon) -> Stage:
+    """With a name, limits, routes and parameters of the interface."""
+    daemon.api.network("foo", subnet="10.9.1.0/24")
+    daemon.api.endpoint("foo", "web", bandwidth={"ingress_rate": 10_000_000, "egress_rate": 10_000_000})
+    options = {
+        "interface": "wan0",
+        "routes": [{"destination": "10.77.0.0/16", "gateway": "10.9.1.7"}],
+        "sysctls": {"net.ipv4.conf.IFNAME.rp_filter": 2},
+    }
+    return Stage(*_joining(daemon, "foo", "web", "c1", **options))
+
+
 def endpoint_without_ports(daemon: CrashDaemon) -> Stage:
     """Nothing of it is in the kernel."""
     daemon.api.network("foo", **FOO)
@@ -284,9 +303,10 @@ def docker_connection(daemon: CrashDaemon) -> Stage:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    network, network_ipv6, network_named, network_adopted, network_changed, endpoint, endpoint_without_ports, service,
-    join_made, join_path, join_pid, join_second, join_second_path, join_host, join_none, join_over_files, join_tap,
-    join_parents, second_backend, holder_leaves, drained, limited, runtime_attachment, docker_connection,
+    network, network_ipv6, network_named, network_adopted, network_changed, endpoint, endpoint_routed,
+    endpoint_without_ports, service, join_made, join_path, join_pid, join_second, join_second_path, join_host,
+    join_none, join_over_files, join_tap, join_configured, join_parents, second_backend, holder_leaves, drained,
+    limited, runtime_attachment, docker_connection,
 )  # fmt: skip
 
 
