@@ -39,6 +39,7 @@ from sandnet.dns.takeover import OpenedSockets, claim
 from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
+from sandnet.drivers.macvlan import MacvlanDriver
 from sandnet.drivers.null import NullDriver
 from sandnet.drivers.overlay.driver import NO_SHARED_STORE, OverlayDriver, OverlaySettings
 from sandnet.drivers.port_allocator import PortAllocator
@@ -270,6 +271,7 @@ def own_drivers(
         NullDriver("null"),
         NullDriver("host"),
         local,
+        MacvlanDriver(kernel, workers),
         OverlayDriver(kernel, workers, host_network, shared, overlay_settings(config)),
     ]
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from sandnet.drivers.base import Driver, LoadBalancing, PortPublisher, Recoverable
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
+from sandnet.drivers.macvlan import MacvlanDriver
 from sandnet.drivers.null import NullDriver
 from sandnet.drivers.overlay.driver import OverlayDriver, OverlaySettings
 from sandnet.drivers.remote.plugin_client import PluginClient
@@ -75,6 +76,11 @@ def overlay(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driv
     return OverlayDriver(kernel, workers, host_network, shared, OverlaySettings(IPv4Address("192.0.2.1")))
 
 
+def macvlan(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
+    kernel.links.ensure_bridge(Bridge("up0", 1500, (IPv4Interface("192.0.2.1/24"),)))
+    return MacvlanDriver(kernel, workers)
+
+
 def segment(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
     return cast(Driver, sample().SegmentDriver(kernel, workers, host_network, POOLS))
 
@@ -84,6 +90,10 @@ def plugin(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Drive
     folder = Path(tempfile.mkdtemp())
     SERVERS.append(PluginServer(folder / "odd.spec", present()))
     return PluginDriver(PluginClient("odd", [str(folder)]), kernel, workers, POOLS, SubnetIndex())
+
+
+OPTIONS = {"macvlan": NetworkOptions(parent="up0", subnet=IPv4Network("192.0.2.0/24"))}
+"""What a network of a driver cannot be without."""
 
 
 @dataclass
@@ -99,7 +109,7 @@ class DriverCase:
         """A network of the driver, planned and made."""
         draft = Network(
             id=ID, name="net", driver=self.driver.name, phase=Phase.CREATING, sequence=1, created=0.0,
-            options=NetworkOptions(),
+            options=OPTIONS.get(self.driver.name, NetworkOptions()),
         )  # fmt: skip
         planned = await self.driver.plan(draft, [])
         self.networks[:] = [NetworkState(planned, [])] if planned.link else []
@@ -124,7 +134,7 @@ class DriverCase:
         return self.driver.faults([network], self.kernel.state_reader.host())
 
 
-@pytest.fixture(params=[null, bridge, overlay, segment, plugin], ids=lambda make: make.__name__)
+@pytest.fixture(params=[null, bridge, overlay, macvlan, segment, plugin], ids=lambda make: make.__name__)
 async def case(request: pytest.FixtureRequest, kernel_case: KernelCase) -> AsyncIterator[DriverCase]:
     workers = InlineWorkers(1)
     sysctls = SysctlManager(kernel_case.kernel.sysctl, MemoryStore(), workers)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_interface
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.types import Bridge, MovedLink, Veth
+from sandnet.kernel.types import Bridge, Macvlan, MovedLink, Veth
 from tests.support.kernel_cases import SANDBOXES, KernelCase
 
 KEY = f"{SANDBOXES}/0123456789ab"
@@ -114,3 +114,33 @@ def test_taken_name_and_absent_namespace_leave_the_link(case: KernelCase) -> Non
     with refused(Kind.NOT_FOUND):
         case.kernel.supplied_links.place(f"{SANDBOXES}/absent", LINK._replace(source="plug1", alias="x"))
     assert case.kernel.links.find("plug1")
+
+
+# Macvlan interfaces.
+
+STACKED = Macvlan("snm0123456789", "parent0", "bridge", MAC, 0)
+
+
+def test_macvlan_is_made_once_and_moves_in_and_out(case: KernelCase) -> None:
+    assert case.kernel.supplied_links.macvlan_problem() == ""
+    case.add_link("parent0")
+    for _ in range(2):
+        case.kernel.supplied_links.make_macvlan(STACKED)
+    found = case.kernel.links.find(STACKED.name)
+    assert found
+    assert (found.kind, found.up, found.mac) == ("macvlan", False, MAC)
+    case.kernel.supplied_links.place(KEY, LINK._replace(source=STACKED.name, routes=()))
+    assert case.inner_addresses(KEY, "web0") == {"10.99.0.5/24", "fd00:99::5/64"}
+    case.kernel.supplied_links.withdraw(KEY, STACKED.name, LINK.alias)
+    case.kernel.links.delete([STACKED.name])
+    assert case.kernel.links.find(STACKED.name) is None
+    assert case.kernel.links.find("parent0")
+
+
+def test_macvlan_needs_a_parent_and_a_free_name(case: KernelCase) -> None:
+    with refused(Kind.NOT_FOUND):
+        case.kernel.supplied_links.make_macvlan(STACKED)
+    case.add_link("parent0")
+    case.add_link(STACKED.name)
+    with refused(Kind.CONFLICT):
+        case.kernel.supplied_links.make_macvlan(STACKED)

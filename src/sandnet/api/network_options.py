@@ -142,6 +142,8 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "create_bridge": ("create_bridge", _boolean),
     "binding_address": ("binding_address", parsing.binding_address),
     "routes": ("routes", parsing.routes),
+    "parent": ("parent", _link_name),
+    "macvlan_mode": ("macvlan_mode", parsing.macvlan_mode),
     "dns_search": ("dns_search", parsing.dns_search),
     "dns_options": ("dns_options", parsing.dns_options),
     ENABLE_IPV6: ("ipv6", _go_boolean),

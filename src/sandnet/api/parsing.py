@@ -42,6 +42,7 @@ _JSON_TYPES: Final[Mapping[type, str]] = {
     list: "an array",
     dict: "an object",
 }
+_MACVLAN_MODES: Final = ("bridge", "private", "vepa")
 _MAX_PORTS: Final = 100
 _MAX_RESERVED: Final = 256
 _LONGEST_NAME: Final = 255
@@ -234,6 +235,14 @@ def labels(given: Mapping[str, str]) -> dict[str, str]:
     if size > MAX_LABEL_BYTES:
         raise invalid(f"labels: {size} bytes are too many", f"give at most {MAX_LABEL_BYTES} bytes of names and values")
     return dict(given)
+
+
+def macvlan_mode(value: object, field: str) -> str:
+    """Return a mode of macvlan interfaces."""
+    mode = text(value, field)
+    if mode not in _MACVLAN_MODES:
+        raise invalid(f"{field}: {mode[:40]!r} is not supported", f"use {', '.join(_MACVLAN_MODES)}")
+    return mode
 
 
 def interface_name(name: str) -> str:

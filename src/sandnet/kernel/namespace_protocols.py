@@ -6,7 +6,16 @@ import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
-from sandnet.kernel.types import DefaultRoute, MovedLink, Namespace, PoolStatus, PreparedSandbox, SourceRoute, Veth
+from sandnet.kernel.types import (
+    DefaultRoute,
+    Macvlan,
+    MovedLink,
+    Namespace,
+    PoolStatus,
+    PreparedSandbox,
+    SourceRoute,
+    Veth,
+)
 
 KEY_TAKEN: Final = "key_taken"
 """Error code: another program's namespace is pinned at a sandbox key."""
@@ -139,6 +148,18 @@ class InterfaceSettings(Protocol):
 
 class SuppliedLinks(Protocol):
     """Links that other programs made on the host, and that move into a namespace."""
+
+    def macvlan_problem(self) -> str:
+        """Return why no macvlan interface can be made here, as text; empty: they can."""
+        ...
+
+    def make_macvlan(self, link: Macvlan) -> None:
+        """Make a macvlan interface on the host, down; one of that name is kept.
+
+        Raises:
+            Error: ``NOT_FOUND`` there is no such parent; ``CONFLICT`` a link of another kind has the name.
+        """
+        ...
 
     def place(self, namespace: str, link: MovedLink) -> None:
         """Ensure that the link is in the namespace pinned at ``namespace``: named, addressed, routed and up.

@@ -353,6 +353,18 @@ class MovedLink(NamedTuple):
     """Identifies it, wherever it is."""
 
 
+class Macvlan(NamedTuple):
+    """An interface of its own on the Ethernet segment of another link."""
+
+    name: str
+    parent: str
+    mode: str
+    """``bridge``, ``private`` or ``vepa``."""
+    mac: str
+    mtu: int
+    """0: the parent's."""
+
+
 class PreparedSandbox(NamedTuple):
     """A network namespace that was made before a container asked for one, and that no container has used.
 

@@ -41,12 +41,15 @@ VXLAN_PREFIX: Final = "snvx"
 """A VXLAN link is a port as well: what is dropped at ports by their names is dropped there."""
 _OUTSIDE: Final = "sne"
 _SHAPER: Final = "sni"
+_MACVLAN: Final = "snm"
+MACVLAN_KIND: Final = "macvlan"
 _DIGITS: Final = 10
 """Hex digits behind the prefix: a name has at most IFNAMSIZ-1 = 15 bytes."""
 OUR_LINKS: Final = {
     "bridge": re.compile(rf"{_BRIDGE}[0-9a-f]{{{_DIGITS}}}"),
     "veth": re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
     TAP_KIND: re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
+    MACVLAN_KIND: re.compile(rf"{_MACVLAN}[0-9a-f]{{{_DIGITS}}}"),
     "ifb": re.compile(rf"{_SHAPER}[0-9a-f]{{{_DIGITS}}}"),
     "vxlan": re.compile(rf"{VXLAN_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
 }
@@ -77,6 +80,11 @@ def outer_name(host_link: str) -> str:
 def shaper_name(host_link: str) -> str:
     """Return the name of the device that delays what arrives by a port (``ifb``), if its sandbox's rate is limited."""
     return _SHAPER + host_link.removeprefix(PORT_PREFIX)
+
+
+def macvlan_name(endpoint_id: str) -> str:
+    """Return the name on the host of an endpoint's macvlan interface, before it is moved into the sandbox."""
+    return _MACVLAN + endpoint_id[:_DIGITS]
 
 
 def port_of(name: str) -> str:

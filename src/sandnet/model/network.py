@@ -22,7 +22,7 @@ class Phase(StrEnum):
     REMOVING = "removing"
 
 
-OWN_DRIVERS: Final = ("null", "host", "bridge", "overlay")
+OWN_DRIVERS: Final = ("null", "host", "bridge", "overlay", "macvlan")
 """The daemon's own drivers. Any other name is that of a network plugin."""
 MAX_FLOWS: Final = 16_384
 """Default limit of the flows of a sandbox in the host's connection tracking."""
@@ -89,6 +89,10 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Options of its sandboxes' resolv.conf, in addition to the host's."""
     binding_address: Address | None = None
     """``DefaultBindingIP``: default host address of published ports."""
+    parent: str | None = None
+    """Link of the host whose Ethernet segment a macvlan network is."""
+    macvlan_mode: str | None = None
+    """``bridge``, ``private`` or ``vepa``; ``None``: ``bridge``."""
     routes: tuple[StaticRoute, ...] = ()
     """Static routes of its sandboxes, beside those of their joins."""
     ingress_rate: int = 0

@@ -57,6 +57,8 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     routed_ipv6: bool = False
     egress_ipv4: IPv4Address | None = None
     egress_ipv6: IPv6Address | None = None
+    parent: str | None = None
+    macvlan_mode: str | None = None
     routes: list[StaticRoute] = []
     max_flows: int | None = None
     ingress_rate: int = 0

@@ -285,8 +285,8 @@ def refuse_outside(network: Network, spec: JoinSpec, known: Sandbox | None) -> N
         Error: kind ``INVALID``.
     """
     if spec.external_key or spec.tap or (known and known.is_outside):
-        message = f"network {network.name} is a plugin's: only sandboxes with a namespace can join it"
-        raise invalid(message, "join a network of sandnet's own driver", "link_type")
+        message = f"network {network.name} ({network.driver}) moves links: only sandboxes with a namespace can join it"
+        raise invalid(message, "join a network of type bridge", "link_type")
 
 
 def refuse_claimed(records: Records, supply: Supply) -> None:

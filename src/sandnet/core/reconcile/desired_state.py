@@ -12,6 +12,7 @@ from sandnet.firewall.base import EndpointState, NetworkState
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.types import Veth
 from sandnet.model import Attachment, Network, Phase, Sandbox
+from sandnet.model.link_names import macvlan_name
 
 
 class DesiredState:
@@ -61,7 +62,9 @@ class DesiredState:
         """Return the names of links that belong to a record, or to the link reaper."""
         records, retired = self._records, self._link_reaper.owners
         nets = {link for net in records.networks() for link in net.links}
-        return nets | {a.host_link for a in records.attachments()} | retired
+        attachments = records.attachments()
+        moving = {macvlan_name(each.endpoint_id) for each in attachments if not each.host_link}
+        return nets | {each.host_link for each in attachments} | moving | retired
 
     def networks_with_links(self, phases: Collection[Phase]) -> list[NetworkState]:
         """Return the networks that have a link on the host, with their endpoints and attachments in one of these

@@ -46,7 +46,8 @@ class SubnetConflicts:
         """
         links = {net.link for net in self._records.networks() if net.link}
         occupied = await self._workers.run(self._host.occupied, links)
-        nets = [net for net in self._records.networks() if net.phase is Phase.READY]
+        # the segment of a parent is the host's as well
+        nets = [net for net in self._records.networks() if net.phase is Phase.READY and not net.options.parent]
         found = {(each.network.id, each.other): each for each in subnet_conflicts(nets, occupied)}
         fresh = [each for key, each in found.items() if key not in self._reported]
         self._reported = set(found)

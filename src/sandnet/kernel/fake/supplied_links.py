@@ -7,8 +7,8 @@ from typing import NamedTuple
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector, InnerEnd, recorded
 from sandnet.kernel.fake.links import FakeLinks
-from sandnet.kernel.types import Link, MovedLink
-from sandnet.model.link_names import OUR_LINKS
+from sandnet.kernel.types import Link, Macvlan, MovedLink
+from sandnet.model.link_names import MACVLAN_KIND, OUR_LINKS
 
 
 class _Placed(NamedTuple):
@@ -30,6 +30,23 @@ class FakeSuppliedLinks:
         self._spaces = spaces
         self._pins = pins
         self._placed: dict[str, _Placed] = {}
+
+    @recorded
+    def macvlan_problem(self) -> str:
+        """Return no problem."""
+        return ""
+
+    @recorded
+    def make_macvlan(self, link: Macvlan) -> None:
+        """Make it, down."""
+        if link.parent not in self._links.present:
+            raise not_found("link", link.parent)
+        found = self._links.present.get(link.name)
+        if found and found.kind != MACVLAN_KIND:
+            raise Error(Kind.CONFLICT, f"link {link.name} is there and is no {MACVLAN_KIND}")
+        if found is None:
+            self._links.add(link.name, MACVLAN_KIND)
+            self._links.present[link.name] = self._links.present[link.name]._replace(up=False, mac=link.mac)
 
     @recorded
     def place(self, namespace: str, link: MovedLink) -> None:
@@ -73,6 +90,6 @@ class FakeSuppliedLinks:
             raise Error(Kind.CONFLICT, f"there is no link {name} on the host to be moved", code="link_missing")
         own = OUR_LINKS.get(link.kind)
         used = link.ifindex == 1 or link.master or link.kind == "bridge" or self._links.held.get(name)
-        if used or (own and own.fullmatch(name)):
+        if used or (own and own.fullmatch(name) and link.kind != MACVLAN_KIND):
             raise Error(Kind.CONFLICT, f"link {name} is not moved: the host uses it", code="link_in_use")
         return link

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.linux.supplied.macvlan_link import macvlan_problem, make_macvlan
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.netlink.routes import add_static, dump_routes, is_of_kernel
 from sandnet.kernel.netlink.rtnetlink import (
@@ -30,9 +31,9 @@ from sandnet.kernel.netlink.rtnetlink import (
 )
 from sandnet.kernel.netlink.socket import Netlink, NetlinkError, attribute, map_errors, string
 from sandnet.kernel.syscalls import OWN_NAMESPACE, NotANetworkNamespaceError, in_namespace, opened_namespace
-from sandnet.kernel.types import Link, MovedLink
+from sandnet.kernel.types import Link, Macvlan, MovedLink
 from sandnet.model.address import Interface
-from sandnet.model.link_names import OUR_LINKS
+from sandnet.model.link_names import MACVLAN_KIND, OUR_LINKS
 
 _AGGREGATES: Final = ("bridge", "bond", "team", "vrf")
 """Kinds of links that have other links as their ports."""
@@ -40,6 +41,14 @@ _AGGREGATES: Final = ("bridge", "bond", "team", "vrf")
 
 class LinuxSuppliedLinks:
     """The Linux implementation of :class:`sandnet.kernel.namespace_protocols.SuppliedLinks`."""
+
+    def macvlan_problem(self) -> str:
+        """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.macvlan_problem`."""
+        return macvlan_problem()
+
+    def make_macvlan(self, link: Macvlan) -> None:
+        """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.make_macvlan`."""
+        make_macvlan(link)
 
     def place(self, namespace: str, link: MovedLink) -> None:
         """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.place`."""
@@ -158,7 +167,7 @@ def _use_of(here: Netlink, link: Link) -> str:
     own = OUR_LINKS.get(link.kind)
     if link.ifindex == LOOPBACK:
         return "it is the host's loopback"
-    if own and own.fullmatch(link.name):
+    if own and own.fullmatch(link.name) and link.kind != MACVLAN_KIND:
         return "sandnet made it for another purpose"
     if link.master:
         return "it is a port of another link"

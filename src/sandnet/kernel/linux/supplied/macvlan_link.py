@@ -1,0 +1,55 @@
+"""Macvlan interfaces (``linux/if_link.h``, ``enum macvlan_mode``)."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.netlink.rtnetlink import (
+    IFLA_IFNAME,
+    IFLA_LINK,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+    family_options,
+    get_link,
+    info,
+    link_header,
+    mac_and_mtu,
+)
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, map_errors, string, u32
+from sandnet.kernel.types import Macvlan
+from sandnet.model.link_names import MACVLAN_KIND
+
+_IFLA_MACVLAN_MODE: Final = 1
+_MODES: Final = {"private": 1, "vepa": 2, "bridge": 4}
+
+
+def macvlan_problem() -> str:
+    """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.macvlan_problem`.
+
+    Without a parent the kernel refuses a kind that it knows (``EINVAL``), and makes nothing.
+    """
+    with Netlink() as here:
+        try:
+            here.call(RTM_NEWLINK, link_header() + string(IFLA_IFNAME, "probe") + info(MACVLAN_KIND), NLM_F_CREATE)
+        except NetlinkError as error:
+            if error.errno == errno.EINVAL:
+                return ""
+            return f"this kernel has no macvlan driver (CONFIG_MACVLAN, module macvlan): {error.strerror}"
+    return ""
+
+
+def make_macvlan(link: Macvlan) -> None:
+    """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.make_macvlan`."""
+    with map_errors(f"make interface {link.name} on {link.parent}"), Netlink() as here:
+        parent = here.index(link.parent)
+        if not parent:
+            raise not_found("link", link.parent)
+        body = link_header() + string(IFLA_IFNAME, link.name) + u32(IFLA_LINK, parent) + mac_and_mtu(link.mac, link.mtu)
+        body += info(MACVLAN_KIND, u32(_IFLA_MACVLAN_MODE, _MODES[link.mode]))
+        here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+        found = get_link(here, link.name)
+        if found is None or found.kind != MACVLAN_KIND:
+            raise Error(Kind.CONFLICT, f"link {link.name} is there and is no {MACVLAN_KIND}")
+        here.call(RTM_SETLINK, link_header(found.ifindex) + family_options(link_local=False))

@@ -1,0 +1,138 @@
+"""Macvlan networks: sandboxes as machines on the Ethernet segment of one of the host's links."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.daemon import (
+    HOST_ADDRESS,
+    JSON,
+    OUTSIDE_ADDRESS,
+    OUTSIDE_ADDRESS6,
+    RefusedError,
+    RunningDaemon,
+    Sandbox,
+    mapping,
+)
+from tests.support.network_host import eventually
+
+SEGMENT: dict[str, JSON] = {
+    "parent": "uplink",
+    "subnet": "198.51.100.0/24",
+    "ip_range": "198.51.100.128/25",
+    "gateway": HOST_ADDRESS,
+}
+WITHIN = 20.0
+"""Seconds in which a repair is done even on a busy machine; the next comparison of everything takes longer to come."""
+
+
+@pytest.fixture
+def web(daemon: RunningDaemon) -> Sandbox:
+    daemon.api.network("lan", "macvlan", **SEGMENT)
+    made = daemon.sandbox("lan", "web")
+    made.serve("web", 80)
+    return made
+
+
+def stacked(daemon: RunningDaemon) -> list[str]:
+    """Macvlan interfaces that are on the host."""
+    return [name for name in daemon.links() if name.startswith("snm")]
+
+
+def test_machines_of_the_segment_reach_the_sandbox_directly(daemon: RunningDaemon, web: Sandbox) -> None:
+    assert web.address.startswith("198.51.100.1")
+    assert daemon.outside.ask(web.address, 80).server == "web"
+    daemon.outside.serve("far", 7000)
+    assert web.ask(OUTSIDE_ADDRESS, 7000).address == web.address
+    assert web.mac in daemon.outside.sh("ip", "neigh", "show", web.address)
+    assert stacked(daemon) == []
+
+
+def test_neighbours_find_each_other_by_name(daemon: RunningDaemon, web: Sandbox) -> None:
+    db = daemon.sandbox("lan", "db")
+    assert db.ask(web.address, 80).server == "web"
+    assert web.address in daemon.cli("dns", "--from", db.container, "web")
+
+
+def test_private_sandboxes_do_not_reach_each_other(daemon: RunningDaemon) -> None:
+    daemon.api.network("lan", "macvlan", **SEGMENT, macvlan_mode="private")
+    web, db = daemon.sandbox("lan", "web"), daemon.sandbox("lan", "db")
+    web.serve("web", 80)
+    assert db.is_refused(web.address, 80)
+    assert daemon.outside.ask(web.address, 80).server == "web"
+
+
+def test_both_families_are_on_the_segment(daemon: RunningDaemon) -> None:
+    prefix = OUTSIDE_ADDRESS6.rpartition("::")[0] + "::/64"
+    daemon.api.network("lan", "macvlan", **SEGMENT, subnet_ipv6=prefix)
+    web = daemon.sandbox("lan", "web", address_ipv6=OUTSIDE_ADDRESS6.rpartition("::")[0] + "::77")
+    web.serve("web", 80, address=web.address6)
+    assert daemon.outside.ask(web.address6, 80).server == "web"
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "killed"])
+def test_deleted_interface_is_made_again(daemon: RunningDaemon, web: Sandbox, restart: bool) -> None:
+    if restart:
+        daemon.kill()
+    web.sh("ip", "link", "delete", "eth0")
+    if restart:
+        daemon.start()
+    else:
+        daemon.api.post("/reconcile", fix=True)
+    eventually(lambda: daemon.outside.reaches(web.address, 0.5), WITHIN)
+    eventually(lambda: daemon.api.post("/reconcile", fix=False)["drift"] == [], WITHIN)
+    assert daemon.outside.ask(web.address, 80).server == "web"
+
+
+def test_nothing_is_left_after_leave_and_delete(daemon: RunningDaemon, web: Sandbox) -> None:
+    before = set(daemon.links())
+    theirs = daemon.host.container()
+    daemon.api.endpoint("lan", "db")
+    daemon.api.join("lan", "db", "c2", netns=theirs.path)
+    daemon.api.leave("lan", "db", "c2")
+    assert daemon.place(theirs.path).sh("ip", "-br", "link").split()[0] == "lo"
+    assert len(daemon.place(theirs.path).sh("ip", "-br", "link").splitlines()) == 1
+    daemon.api.leave("lan", "web", web.container)
+    for name in ("web", "db"):
+        daemon.api.delete(f"/services/{name}")
+    daemon.api.delete("/networks/lan")
+    assert set(daemon.links()) == before
+    assert stacked(daemon) == []
+
+
+def test_interface_that_a_killed_daemon_left_is_deleted(daemon: RunningDaemon) -> None:
+    daemon.kill()
+    daemon.host.sh("ip", "link", "add", "snm0123456789", "link", "uplink", "type", "macvlan")
+    daemon.start()
+    assert stacked(daemon) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"parent": None}, "no_parent"),
+        ({"parent": "nowhere"}, "parent_missing"),
+        ({"parent": "lo"}, "parent_unfit"),
+        ({"parent": "../x"}, "invalid_name"),
+        ({"subnet": None, "gateway": None, "ip_range": None}, "no_subnet"),
+        ({"macvlan_mode": "passthru"}, "invalid"),
+        ({"icc": False}, "not_on_macvlan"),
+        ({"internal": True}, "not_on_macvlan"),
+        ({"ingress_rate": 10_000_000}, "not_on_macvlan"),
+    ],
+)
+def test_what_a_macvlan_network_cannot_be_is_refused(daemon: RunningDaemon, changes: JSON, reason: str) -> None:
+    options = {key: value for key, value in {**SEGMENT, **changes}.items() if value is not None}
+    with pytest.raises(RefusedError, match=reason):
+        daemon.api.network("lan", "macvlan", **options)
+
+
+def test_what_its_endpoints_cannot_have_is_refused(daemon: RunningDaemon) -> None:
+    daemon.api.network("lan", "macvlan", **SEGMENT)
+    with pytest.raises(RefusedError, match="ports_not_supported"):
+        daemon.api.endpoint("lan", "web", mapping(80, 8080))
+    with pytest.raises(RefusedError, match="bandwidth_not_supported"):
+        daemon.api.endpoint("lan", "web", bandwidth={"ingress_rate": 10_000_000})
+    daemon.api.endpoint("lan", "web")
+    with pytest.raises(RefusedError, match="link_type"):
+        daemon.api.join("lan", "web", "vm-1", type="tap")
