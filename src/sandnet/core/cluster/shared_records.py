@@ -86,7 +86,7 @@ class SharedRecords:
                     await self._delete_network(before)
                 case (Endpoint() | None as before, Endpoint() as after) if self._is_on_global(after):
                     await self._endpoint_changed(before, after)
-                case (Endpoint() as before, None) if self._is_on_global(before):
+                case (Endpoint() as before, None) if self._is_on_global(before) and not self._may_return(before):
                     await self.delete_endpoint(before)
                 case (Attachment() | None as before, Attachment() as after) if self._is_on_global(after):
                     await self._attachment_changed(before, after, transitions)
@@ -94,6 +94,14 @@ class SharedRecords:
                     await self.attachments.released(before)
                 case _:
                     pass
+
+    def _may_return(self, endpoint: Endpoint) -> bool:
+        """Return whether the endpoint ended with the lease of another host, which claims it when it is back.
+
+        What needs its name or address until then, or deletes its network, deletes it for all hosts.
+        """
+        shared = self._view.endpoint(endpoint.id)
+        return shared is not None and shared.host != self._membership.name and not self._view.counts_endpoint(shared)
 
     def written(self, transitions: Sequence[Transition]) -> None:
         """See ``SharedWriter.written``."""
@@ -136,6 +144,8 @@ class SharedRecords:
         transaction = SharedTransaction([Delete(key)], [Present(key), EmptyRange(endpoints_prefix(network.id))])
         transaction.release(network_claims(shared.network))
         try:
+            for void in self._void_endpoints(network.id):
+                await self._delete_void(void)
             await self._membership.transact(*transaction)
         except ConditionFailed as refused:
             if refused.at(key):
@@ -170,8 +180,10 @@ class SharedRecords:
         key = endpoint_key(endpoint)
         value = encode(shared_endpoint(endpoint, self._membership.name, self._membership.number))
         transaction = SharedTransaction([Put(key, value)], [Present(network_key(endpoint.network_id)), Absent(key)])
-        for void in self._void_endpoints(endpoint):
-            self._remove_void(transaction, void)
+        wanted = set(endpoint_claims(endpoint))
+        for void in self._void_endpoints(endpoint.network_id):
+            if not wanted.isdisjoint(endpoint_claims(void)):
+                self._remove_void(transaction, void)
         replaced = {change.key for change in transaction.changes}
         transaction.claim((claim for claim in endpoint_claims(endpoint) if claim not in replaced), key)
         reclaimed = [claim for claim in endpoint_claims(endpoint) if claim in replaced]
@@ -183,12 +195,10 @@ class SharedRecords:
             self._refused_at = refused.revision
             raise self._endpoint_taken(endpoint, refused) from refused
 
-    def _void_endpoints(self, endpoint: Endpoint) -> list[Endpoint]:
-        """Return the endpoints that no longer count, and have something that a new endpoint needs."""
-        wanted = set(endpoint_claims(endpoint))
-        found = map(self._view.endpoint, self._view.endpoint_ids(endpoint.network_id))
-        void = (shared.endpoint for shared in found if shared and not self._view.counts_endpoint(shared))
-        return [each for each in void if not wanted.isdisjoint(endpoint_claims(each))]
+    def _void_endpoints(self, network_id: str) -> list[Endpoint]:
+        """Return the endpoints of a network that no longer count."""
+        found = map(self._view.endpoint, self._view.endpoint_ids(network_id))
+        return [shared.endpoint for shared in found if shared and not self._view.counts_endpoint(shared)]
 
     def _remove_void(self, transaction: SharedTransaction, endpoint: Endpoint) -> None:
         entry = self._view.entry(endpoint_key(endpoint))
@@ -199,6 +209,11 @@ class SharedRecords:
         transaction.release(endpoint_claims(endpoint))
         for held in self._view.attachments(endpoint.id):
             self.attachments.drop(transaction, held)
+
+    async def _delete_void(self, endpoint: Endpoint) -> None:
+        transaction = SharedTransaction([], [])
+        self._remove_void(transaction, endpoint)
+        await self._membership.transact(*transaction)
 
     async def delete_endpoint(self, endpoint: Endpoint) -> None:
         """Delete an endpoint for all hosts, unless a container of another host is attached."""

@@ -148,6 +148,35 @@ async def test_host_that_comes_back_claims_its_attachments_again(hosts: Hosts) -
     assert [each.container_id for each in one.controller.sandboxes.list()] == ["c1"]
 
 
+async def test_owned_endpoint_is_back_with_its_host(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    await one.endpoint("job", owner="cni/x/eth0")
+    await one.join("c1", "job")
+    await two.in_line()
+    assert two.names() == ["job"]
+    one.shared.cut_off()
+    one.end_lease()
+    await until(lambda: two.names() == [])
+    one.shared.reconnect()
+    await until(lambda: two.names() == ["job"])
+    assert [each.container_id for each in one.controller.sandboxes.list()] == ["c1"]
+
+
+async def test_network_is_deleted_with_what_hosts_that_are_away_own(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network()
+    await one.endpoint("job", owner="cni/x/eth0")
+    await one.join("c1", "job")
+    await two.in_line()
+    one.shared.cut_off()
+    one.end_lease()
+    await until(lambda: two.names() == [])
+    await two.controller.removal.network("net")
+    one.shared.reconnect()
+    await until(lambda: not one.controller.sandboxes.list())
+
+
 async def test_name_of_an_owned_endpoint_is_free_with_the_lease(hosts: Hosts) -> None:
     one, two = hosts
     await one.network()
