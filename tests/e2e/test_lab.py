@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from sandnet.lab import startup
 from sandnet.lab.lab_directory import BASE_VARIABLE, LOCK
 from sandnet.lab.lab_spec import LabSpec
 from tests.support.daemon import SANDNET, processes
-from tests.support.lab import LabFactory, RunningLab, lab_command, lab_directory, new_lab, skip_unless_possible
+from tests.support.lab import LabFactory, RunningLab, lab_command, lab_directory, new_lab, started_lab
 from tests.support.network_host import eventually
 
 __all__ = ["lab_directory", "new_lab"]
@@ -27,13 +27,8 @@ __all__ = ["lab_directory", "new_lab"]
 @pytest.fixture(scope="module")
 def common_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     """Three hosts and a cluster for the tests that leave both as they were."""
-    skip_unless_possible()
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setenv(BASE_VARIABLE, str(tmp_path_factory.mktemp("labs")))
-        done = lab_command("up", "--name", "common")
-        assert done.returncode == 0, done.stderr
-        yield RunningLab("common", stack)
-        assert lab_command("down", "--name", "common").returncode == 0
+    with started_lab(tmp_path_factory.mktemp("labs")) as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import permutations
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,8 @@ from tests.support.daemon import SANDNET, Api
 from tests.support.network_host import eventually, unavailable
 
 COMMAND_SECONDS = 60.0
+SLEEPER = "sleep 1234"
+"""The command line of what only waits."""
 
 
 class RunningLab:
@@ -33,6 +35,8 @@ class RunningLab:
         self.control = LabClient(name)
         self._stack = stack
         """Closed at the end of the test: what it has opened on hosts."""
+        self.containers: dict[int, str] = {}
+        """By host: a container that a test has started there."""
 
     # On a host.
 
@@ -83,6 +87,16 @@ class RunningLab:
     def reaches(self, number: int, address: str) -> bool:
         """Whether an ICMP echo from a host is answered within a second."""
         return self.run(number, "ping", "-c1", "-W1", "-n", address).returncode == 0
+
+    def start_sleeper(self, number: int, network: str, name: str) -> str:
+        """Run a process on a host that only waits, as an endpoint of that name; its container."""
+        return self.sandnet(number, "run", "-d", "--net", network, "--name", name, "--", *SLEEPER.split()).strip()
+
+    def resolved(self, number: int, container: str, name: str) -> list[str]:
+        """The addresses that a container on a host gets from its name server for a name."""
+        words = ("sandnet", "sandbox", "exec", container, "--", "dig", "+short", "+tries=1", "+time=2", name)
+        done = self.run(number, *words)
+        return done.stdout.split() if done.returncode == 0 else []
 
     # The lab.
 
@@ -165,6 +179,22 @@ def lab_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     skip_unless_possible()
     monkeypatch.setenv(BASE_VARIABLE, str(tmp_path / "labs"))
     return tmp_path / "labs"
+
+
+@contextmanager
+def started_lab(directory: Path, hosts: int = 3, *options: str) -> Iterator[RunningLab]:
+    """A lab with its files below a directory, for all tests of a module."""
+    skip_unless_possible()
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv(BASE_VARIABLE, str(directory))
+        done = lab_command("up", "--name", "common", "--hosts", str(hosts), *options)
+        assert done.returncode == 0, done.stderr
+        lab = RunningLab("common", stack)
+        patch.undo()
+        yield lab
+        patch.setenv(BASE_VARIABLE, str(directory))
+        done = lab_command("down", "--name", "common")
+        assert done.returncode == 0, done.stderr
 
 
 def lab_command(*words: str, seconds: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
