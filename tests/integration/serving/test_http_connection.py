@@ -152,7 +152,7 @@ async def test_unknown_path_or_method_over_tcp_is_404_or_405_first(
                 (b"POST", b"/v1.21/networks", (400, "unsupported_api_version")),
                 (b"PUT", b"/networks", (405, "method_not_allowed")),
                 (b"POST", b"/version?x=y", (405, "method_not_allowed")),
-                (b"PATCH", b"/services/x", (405, "method_not_allowed")),
+                (b"PUT", b"/services/x", (405, "method_not_allowed")),
             ):
                 asked = b"%s %s HTTP/1.1\r\n%s%s" % (method, path, form, body)
                 assert only(await there.reported(asked)).refusal == expected, asked
