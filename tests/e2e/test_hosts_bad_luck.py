@@ -1,0 +1,126 @@
+"""Several hosts in bad luck: what goes on without the store, what is refused, and what others may have when a host is
+gone. Each test has a lab of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.daemon import RefusedError
+from tests.support.lab import LabFactory, RunningLab, lab_directory, new_lab
+
+__all__ = ["lab_directory", "new_lab"]
+
+LEASE = 15.0
+"""Seconds of a host's lease: what a host without it had is free afterwards (docs/adr/0030)."""
+BUSY = 20.0
+"""Seconds that a busy machine, or a new leader of etcd, may need besides."""
+REFUSAL = 2.0
+"""Seconds in which a change is refused when the store is away."""
+
+
+@pytest.fixture
+def lab(new_lab: LabFactory) -> RunningLab:
+    """Three hosts with the network ``blue``, on which ``web`` of host 1 and ``db`` of host 2 know each other."""
+    lab = new_lab(3)
+    lab.client(1).network("blue", "overlay")
+    lab.wait_until(lambda: all(lab.client(number).get("/networks", name="blue") for number in lab.hosts))
+    lab.containers = {1: lab.start_sleeper(1, "blue", "web"), 2: lab.start_sleeper(2, "blue", "db")}
+    lab.wait_until(lambda: lab.resolved(1, lab.containers[1], "db") and lab.resolved(2, lab.containers[2], "web"))
+    return lab
+
+
+def pings(lab: RunningLab, number: int, name: str) -> bool:
+    """Whether the endpoint of a host reaches another by its name."""
+    words = ("sandnet", "sandbox", "exec", lab.containers[number], "--", "ping", "-c1", "-W1", "-q", name)
+    return lab.run(number, *words).returncode == 0
+
+
+def refusal(change: Callable[[], object]) -> tuple[int, float]:
+    """The status with which a change is refused, and the seconds that this took."""
+    began = time.monotonic()
+    with pytest.raises(RefusedError) as refused:
+        change()
+    return refused.value.status, time.monotonic() - began
+
+
+def is_possible(change: Callable[[], object]) -> bool:
+    """Whether a change is not refused."""
+    try:
+        change()
+    except RefusedError:
+        return False
+    return True
+
+
+class TestStore:
+    def test_killed_leader_delays_changes_and_loses_none(self, lab: RunningLab) -> None:
+        lab.member(lab.leader(), "kill")
+        lab.wait_until(lambda: is_possible(lambda: lab.client(1).endpoint("blue", "late")), BUSY)
+        lab.wait_until(lambda: "late" in lab.sandnet(2, "endpoint", "ls", "blue"), BUSY)
+        assert pings(lab, 1, "db")
+
+    def test_without_the_store_reads_names_and_traffic_go_on(self, lab: RunningLab) -> None:
+        for number in lab.hosts:
+            lab.member(number, "kill")
+        apis = {number: lab.client(number) for number in lab.hosts}
+        for number in lab.hosts:
+            assert [net["name"] for net in apis[number].get("/networks", name="blue")] == ["blue"]
+        assert lab.resolved(1, lab.containers[1], "db")
+        assert pings(lab, 1, "db")
+        assert pings(lab, 2, "web")
+        status, seconds = refusal(lambda: apis[3].network("red", "overlay"))
+        assert status == 503
+        assert seconds < REFUSAL
+        status, seconds = refusal(lambda: apis[1].endpoint("blue", "late"))
+        assert status == 503
+        assert seconds < REFUSAL
+
+    def test_hosts_converge_when_the_store_is_back(self, lab: RunningLab) -> None:
+        for number in lab.hosts:
+            lab.member(number, "kill")
+        assert refusal(lambda: lab.client(3).network("red", "overlay"))[0] == 503
+        lab.client(3).network("local", "bridge")
+        for number in lab.hosts:
+            lab.member(number, "start")
+        lab.wait_until(lambda: is_possible(lambda: lab.client(2).network("green", "overlay")), BUSY)
+        lab.wait_until(lambda: all(lab.client(number).get("/networks", name="green") for number in lab.hosts), BUSY)
+        lab.wait_until(lambda: pings(lab, 1, "db") and pings(lab, 2, "web"), BUSY)
+
+    def test_host_cut_off_from_the_store_is_void_and_comes_back(self, lab: RunningLab) -> None:
+        lab.partition([2], [1, 3], store_only=True)
+        lab.wait_until(lambda: not lab.resolved(1, lab.containers[1], "db"), LEASE + BUSY)
+        assert lab.client(2).get("/networks", name="blue")
+        assert lab.resolved(2, lab.containers[2], "db")
+        lab.heal()
+        lab.wait_until(lambda: lab.resolved(1, lab.containers[1], "db"), LEASE + BUSY)
+        lab.wait_until(lambda: pings(lab, 1, "db"), BUSY)
+
+
+class TestHost:
+    def test_names_of_a_host_without_power_end_with_its_lease(self, lab: RunningLab) -> None:
+        lab.kill(2, power=True)
+        lab.wait_until(lambda: not lab.resolved(1, lab.containers[1], "db"), LEASE + BUSY)
+        lab.wait_until(lambda: lab.run(3, "sandnet", *RUN_DB).returncode == 0, BUSY)
+        lab.wait_until(lambda: pings(lab, 1, "db"), BUSY)
+
+    def test_killed_daemon_keeps_its_names_when_it_starts_again(self, lab: RunningLab) -> None:
+        lab.kill(2)
+        lab.start(2)
+        assert lab.resolved(1, lab.containers[1], "db")
+        assert pings(lab, 1, "db")
+        lab.client(2).endpoint("blue", "late")
+        lab.wait_until(lambda: "late" in lab.sandnet(1, "endpoint", "ls", "blue"), BUSY)
+
+    @pytest.mark.parametrize("lose_state", [False, True], ids=["with-state", "without-state"])
+    def test_host_is_used_again_after_a_loss_of_power(self, lab: RunningLab, lose_state: bool) -> None:
+        lab.kill(2, power=True, lose_state=lose_state)
+        lab.start(2)
+        lab.wait_until(lambda: lab.client(2).get("/networks", name="blue"), BUSY)
+        lab.wait_until(lambda: lab.run(2, "sandnet", *RUN_DB).returncode == 0, LEASE + BUSY)
+        lab.wait_until(lambda: pings(lab, 1, "db"), BUSY)
+
+
+RUN_DB = ("run", "-d", "--net", "blue", "--name", "db", "--", "sleep", "1234")

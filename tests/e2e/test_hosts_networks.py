@@ -1,0 +1,124 @@
+"""Networks of several hosts: seen, used and deleted from any of them, by daemons that share an etcd cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support.daemon import PREDEFINED, RefusedError
+from tests.support.lab import SLEEPER, RunningLab, started_lab
+
+SECONDS = 10.0
+"""Until a change is seen on other hosts, on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def common_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    with started_lab(tmp_path_factory.mktemp("labs")) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(common_lab: RunningLab) -> Iterator[RunningLab]:
+    """Three hosts without networks; what a test has made is removed by one of them."""
+    yield common_lab
+    for number in common_lab.hosts:
+        common_lab.run(number, "pkill", "-f", SLEEPER)
+    api = common_lab.client(1)
+    common_lab.wait_until(lambda: not api.get("/sandboxes"))
+    common_lab.wait_until(lambda: removed(common_lab))
+
+
+def removed(lab: RunningLab) -> bool:
+    """Delete all networks but the predefined ones, and report whether that was possible."""
+    api = lab.client(1)
+    try:
+        api.clear()
+    except RefusedError:
+        return False
+    return all(names(lab, number) == set() for number in lab.hosts)
+
+
+def names(lab: RunningLab, number: int) -> set[str]:
+    """Names of the networks that a host lists, without the predefined ones."""
+    return {net["name"] for net in lab.client(number).get("/networks")} - set(PREDEFINED)
+
+
+class TestNetwork:
+    def test_network_is_seen_and_deleted_on_every_host(self, lab: RunningLab) -> None:
+        lab.sandnet(1, "network", "create", "-d", "overlay", "blue")
+        lab.wait_until(lambda: all(names(lab, number) == {"blue"} for number in lab.hosts), SECONDS)
+        found = [lab.client(number).get("/networks", name="blue")[0] for number in lab.hosts]
+        assert found[0] == found[1] == found[2]
+        lab.sandnet(3, "network", "rm", "blue")
+        lab.wait_until(lambda: not any(names(lab, number) for number in lab.hosts), SECONDS)
+
+    def test_name_of_a_network_is_refused_on_another_host(self, lab: RunningLab) -> None:
+        lab.client(1).network("blue", "overlay")
+        with pytest.raises(RefusedError, match="blue") as refused:
+            lab.client(2).network("blue", "overlay")
+        assert refused.value.body["code"] == "name_taken"
+
+    def test_one_of_two_hosts_wins_a_name_at_the_same_instant(self, lab: RunningLab) -> None:
+        def create(number: int) -> int:
+            try:
+                lab_apis[number].network("blue", "overlay")
+            except RefusedError as refused:
+                return refused.status
+            return 200
+
+        lab_apis = {number: lab.client(number) for number in lab.hosts}
+        with ThreadPoolExecutor(3) as pool:
+            assert sorted(pool.map(create, lab.hosts)) == [200, 403, 403]
+        lab.wait_until(lambda: all(names(lab, number) == {"blue"} for number in lab.hosts), SECONDS)
+
+    def test_network_with_an_endpoint_of_another_host_stays(self, lab: RunningLab) -> None:
+        lab.client(1).network("blue", "overlay")
+        lab.wait_until(lambda: "blue" in names(lab, 2), SECONDS)
+        lab.start_sleeper(2, "blue", "web")
+        with pytest.raises(RefusedError, match="web"):
+            lab.client(1).delete("/networks/blue")
+
+
+class TestEndpoint:
+    def test_name_of_an_endpoint_is_refused_on_another_host(self, lab: RunningLab) -> None:
+        lab.client(1).network("blue", "overlay")
+        lab.client(1).endpoint("blue", "web")
+        lab.wait_until(lambda: "blue" in names(lab, 2), SECONDS)
+        with pytest.raises(RefusedError, match="web") as refused:
+            lab.client(2).endpoint("blue", "web")
+        assert refused.value.body["code"] == "name_taken"
+
+    def test_addresses_of_endpoints_of_several_hosts_differ(self, lab: RunningLab) -> None:
+        lab.client(1).network("blue", "overlay")
+        lab.wait_until(lambda: all("blue" in names(lab, number) for number in lab.hosts), SECONDS)
+        apis = {number: lab.client(number) for number in lab.hosts}
+        with ThreadPoolExecutor(3) as pool:
+            list(
+                pool.map(lambda number: [apis[number].endpoint("blue", f"e{number}-{k}") for k in range(5)], lab.hosts)
+            )
+        lab.wait_until(lambda: len(apis[1].get("/networks/blue/endpoints")) == 15, SECONDS)
+        found = [each["address"] for each in apis[1].get("/networks/blue/endpoints", verbose="true")]
+        assert len(set(found)) == 15
+
+    def test_process_reaches_one_on_another_host_by_its_name(self, lab: RunningLab) -> None:
+        lab.client(1).network("blue", "overlay")
+        lab.start_sleeper(1, "blue", "web")
+        lab.wait_until(lambda: "blue" in names(lab, 2), SECONDS)
+        lab.start_sleeper(2, "blue", "db")
+        lab.wait_until(lambda: "web" in lab.sandnet(2, "endpoint", "ls", "blue"), SECONDS)
+        out = lab.sandnet(2, "run", "--net", "blue", "--", "ping", "-c3", "-i0.2", "-W2", "web")
+        assert "3 received" in out
+        out = lab.sandnet(1, "run", "--net", "blue", "--", "ping", "-c3", "-i0.2", "-W2", "db")
+        assert "3 received" in out
+
+    def test_name_goes_with_the_process_on_its_host(self, lab: RunningLab) -> None:
+        lab.client(1).network("blue", "overlay")
+        lab.start_sleeper(1, "blue", "web")
+        lab.wait_until(lambda: "blue" in names(lab, 2), SECONDS)
+        client = lab.start_sleeper(2, "blue", "db")
+        lab.wait_until(lambda: lab.resolved(2, client, "web"), SECONDS)
+        lab.sh(1, "pkill", "-f", SLEEPER)
+        lab.wait_until(lambda: not lab.resolved(2, client, "web"), SECONDS)
