@@ -16,7 +16,7 @@ from sandnet.drivers.overlay.driver import OverlayDriver
 from sandnet.kernel.fake.kernel import FakeKernel
 from sandnet.kernel.vxlan.base import Underlay
 from sandnet.kernel.workers import Workers
-from sandnet.model import EndpointSpec, JoinSpec, NetworkOptions, NetworkSpec
+from sandnet.model import Attachment, EndpointSpec, JoinSpec, NetworkOptions, NetworkSpec
 from sandnet.stores.base import Snapshot
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore
@@ -149,6 +149,10 @@ class HostInProcess:
         """Return the MACs to which the host's kernel sends flows of services."""
         takers = self.kernel.firewall.members("bridge sandnet", "takers4")
         return {":".join(f"{byte:02x}" for byte in key[8:14]) for key in takers}  # after network and address
+
+    def attachments(self) -> list[Attachment]:
+        """Return the attachments on this host."""
+        return self.controller._context.records.attachments()
 
     def elsewhere(self, endpoint_id: str) -> list[tuple[str, str]]:
         """Return host and container of the attachments on other hosts."""

@@ -35,6 +35,7 @@ from sandnet.core.replication.attachment_replicas import AttachmentReplicas
 from sandnet.core.replication.endpoint_replicas import EndpointReplicas
 from sandnet.core.replication.follower import WatchFollower
 from sandnet.core.replication.network_replicas import NetworkReplicas
+from sandnet.core.replication.peer_replicas import PeerReplicas
 from sandnet.core.runtime.context import Cluster, Context
 from sandnet.dns.base import Explanation
 from sandnet.errors import Error, Kind
@@ -280,6 +281,7 @@ class Controller:
 
     def _make_follower(self, cluster: Cluster) -> WatchFollower:
         context, records = self._context, self._context.records
+        peers = PeerReplicas(records, cluster.view, cluster.membership.name, context.drivers)
         return WatchFollower(
             *cluster,
             records,
@@ -294,8 +296,16 @@ class Controller:
                 self.removal,
             ),
             AttachmentReplicas(
-                records, cluster, context.drivers, context.locks, context.resolver_sync, self.sandboxes, self.backends
+                records,
+                cluster,
+                peers,
+                context.locks,
+                context.leases,
+                context.resolver_sync,
+                self.sandboxes,
+                self.backends,
             ),
+            peers,
         )
 
     async def _predefine(self, name: str, driver: str) -> None:

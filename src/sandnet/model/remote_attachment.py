@@ -26,6 +26,8 @@ class RemoteAttachment(msgspec.Struct, frozen=True, kw_only=True):
     mac: str = ""
     address: IPv4Interface | None = None
     address_ipv6: IPv6Interface | None = None
+    leased: bool = False
+    """Whether its address is not the endpoint's but a separate lease."""
     holder: bool = False
     """Whether it answers for the endpoint's address."""
     weight: int = 1

@@ -55,6 +55,8 @@ class AttachmentClaims:
 
     def __init__(self, membership: HostMembership, view: ClusterView, sandbox: Callable[[str], Sandbox | None]) -> None:
         self._membership, self._view, self._sandbox = membership, view, sandbox
+        self.refused_at = 0
+        """Revision at which a claim was refused last."""
 
     def _key(self, attachment: Attachment) -> AttachmentKey:
         return AttachmentKey(attachment.endpoint_id, self._membership.name, attachment.container_id)
@@ -86,6 +88,7 @@ class AttachmentClaims:
         except ConditionFailed as refused:
             if refused.at(endpoint.key) is None:
                 raise _endpoint_gone(attachment) from refused
+            self.refused_at = refused.revision
             raise self._already_joined(attachment, refused) from refused
 
     def _owner_is_alive(self, endpoint_id: str) -> Iterator[Condition]:

@@ -115,7 +115,7 @@ class SharedRecords:
 
     async def catch_up(self) -> None:
         """See ``SharedWriter.catch_up``."""
-        await self.caught_up(self._refused_at)
+        await self.caught_up(max(self._refused_at, self.attachments.refused_at))
 
     def _is_on_global(self, record: Endpoint | Attachment) -> bool:
         network = self._network(record.network_id)

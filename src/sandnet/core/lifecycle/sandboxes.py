@@ -15,6 +15,7 @@ from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.parent_updates import ParentUpdates
 from sandnet.core.lifecycle.references import attached_id, begins
 from sandnet.core.runtime.context import Context
+from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE, JOINED_ELSEWHERE
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import Address, Attachment, Endpoint, JoinSpec, Network, Phase, PortMapping, Sandbox
 from sandnet.model.network import answers_guests
@@ -128,6 +129,17 @@ class Sandboxes:
 
     async def join_within(self, endpoint_id: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
         """Join a container as :meth:`join` does, as part of an operation in progress."""
+        for _ in range(CHOICES):
+            try:
+                return await self._join(endpoint_id, spec, many=many)
+            except Error as failure:
+                if failure.code != CLAIMED_ELSEWHERE and not (many and failure.code == JOINED_ELSEWHERE):
+                    raise
+                refusal = failure
+                await self._records.catch_up()
+        raise refusal
+
+    async def _join(self, endpoint_id: str, spec: JoinSpec, *, many: bool) -> Sandbox:
         await self._finish_interrupted(endpoint_id, spec.container_id)
         async with self._hold(endpoint_id, spec.container_id):
             network, endpoint = self._usable(endpoint_id)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -13,48 +12,46 @@ from sandnet.core.cluster.view import Held
 from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.names.resolver_sync import ResolverSync
+from sandnet.core.replication.peer_replicas import PeerReplicas, remote_attachments
 from sandnet.core.runtime.context import Cluster
 from sandnet.core.runtime.locks import Locks
+from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
 from sandnet.core.state.shared_writer import CLAIMED_ELSEWHERE
-from sandnet.drivers.base import Driver, PeerAware
 from sandnet.errors import Error, Kind
-from sandnet.model import Attachment, Endpoint, Network, Phase
-from sandnet.model.peer import Peer
+from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
 from sandnet.model.remote_attachment import RemoteAttachment
 
 _log = logging.getLogger(__name__)
 
 
 class AttachmentReplicas:
-    """Keeps names, drivers and balancing up to date with other hosts' containers, and claims this host's own again."""
+    """Keeps names, peers and balancing up to date with other hosts' containers, and claims this host's own again."""
 
     def __init__(
         self,
         records: Records,
         cluster: Cluster,
-        drivers: Mapping[str, Driver],
+        peers: PeerReplicas,
         locks: Locks,
+        leases: Leases,
         resolver_sync: ResolverSync,
         sandboxes: Sandboxes,
         backends: Backends,
     ) -> None:
         self._records = records
         _, self._view, self._membership, self._shared = cluster
-        self._drivers, self._locks, self._resolver_sync = drivers, locks, resolver_sync
+        self._peers, self._locks, self._leases, self._resolver_sync = peers, locks, leases, resolver_sync
         self._sandboxes, self._backends = sandboxes, backends
-        self._peers = Locks()
-        self._known: set[str] = set()
-        """Networks whose driver has got all peers since the start."""
 
     async def sync(self, endpoint_id: str, endpoint: Endpoint | None) -> None:
         """Bring the attachments to an endpoint into line; ``None``: it is not on this host."""
         known = [each.network_id for each in self._records.remote.of_endpoint(endpoint_id)]
         network_id = endpoint.network_id if endpoint else next(iter(known), "")
         network = self._records.network(network_id)
-        if network and network.id not in self._known:
-            await self.sync_network(network.id)
         await self._sync_remote(endpoint_id, network, endpoint)
+        if network:
+            await self._peers.sync(network, endpoint_id, endpoint, self._records.remote.of_endpoint(endpoint_id))
         if self._membership.joined and self._membership.number:
             await self._sync_own(endpoint_id)
             if network and endpoint:
@@ -64,82 +61,18 @@ class AttachmentReplicas:
 
     async def _sync_remote(self, endpoint_id: str, network: Network | None, endpoint: Endpoint | None) -> None:
         before = self._records.remote.of_endpoint(endpoint_id)
-        after = self._remote(endpoint_id) if endpoint else []
+        after = remote_attachments(self._view, self._membership.name, endpoint_id) if endpoint else []
         if list(before) == after:
             return
-        self._records.remote.replace(endpoint_id, after)
         gone = [each for each in before if each not in after]
         new = [each for each in after if each not in before]
-        await asyncio.gather(
-            self._resolver_sync.remote_changed(gone, new), self._change_peers(network, endpoint, gone, new)
-        )
+        self._records.remote.replace(endpoint_id, after)
+        if network:
+            self._leases.release(network, *_leased(gone))
+            self._leases.hold(network, *_leased(after))
+        await self._resolver_sync.remote_changed(gone, new)
         if network and endpoint:
             await self._backends.rebalance(network, endpoint)
-
-    def _remote(self, endpoint_id: str) -> list[RemoteAttachment]:
-        holder = self._view.holder(endpoint_id)
-        held_by = holder.value.decode() if holder else ""
-        counted = (held for held in self._view.counted(endpoint_id) if held.key.host != self._membership.name)
-        return [self._remote_attachment(held, holds=str(held.key) == held_by) for held in counted]
-
-    def _remote_attachment(self, held: Held, *, holds: bool) -> RemoteAttachment:
-        host, attachment = self._view.host(held.key.host), held.attachment
-        return RemoteAttachment(
-            host=held.key.host,
-            host_address=host.underlay if host else None,
-            network_id=attachment.network_id,
-            endpoint_id=attachment.endpoint_id,
-            container_id=attachment.container_id,
-            host_name=attachment.host_name,
-            domain_name=attachment.domain_name,
-            mac=attachment.mac,
-            address=attachment.address,
-            address_ipv6=attachment.address_ipv6,
-            holder=holds,
-            weight=attachment.weight,
-            drained=attachment.drained,
-            healthy=attachment.healthy,
-        )
-
-    async def sync_network(self, network_id: str, *, made: bool = False) -> None:
-        """Give the driver of a network all its peers, once: entries of an earlier run are removed.
-
-        Args:
-            network_id: the network.
-            made: whether the driver has just made it, and knows no peers of it.
-        """
-        async with self._peers.hold(network_id):
-            if made:
-                self._known.discard(network_id)
-            network = self._records.network(network_id)
-            driver = self._drivers.get(network.driver) if network else None
-            if network is None:
-                self._known.discard(network_id)
-            elif isinstance(driver, PeerAware) and network_id not in self._known:
-                await driver.set_peers(network, list(self._all_peers(network)))
-                self._known.add(network_id)
-
-    def _all_peers(self, network: Network) -> Iterator[Peer]:
-        for endpoint_id in self._view.endpoint_ids(network.id):
-            shared = self._view.endpoint(endpoint_id)
-            peers = (peer_of(each, shared.endpoint if shared else None) for each in self._remote(endpoint_id))
-            yield from (peer for peer in peers if peer)
-
-    async def _change_peers(
-        self,
-        network: Network | None,
-        endpoint: Endpoint | None,
-        gone: Sequence[RemoteAttachment],
-        new: Sequence[RemoteAttachment],
-    ) -> None:
-        driver = self._drivers.get(network.driver) if network else None
-        if network is None or not isinstance(driver, PeerAware):
-            return
-        put = [peer for each in new if (peer := peer_of(each, endpoint))]
-        async with self._peers.hold(network.id):
-            self._known.discard(network.id)  # if this fails, the next attempt gives all peers
-            await driver.change_peers(network, put, [each.mac for each in gone])
-            self._known.add(network.id)
 
     # This host's own.
 
@@ -198,20 +131,9 @@ class AttachmentReplicas:
                     await self._backends.take_over(network, endpoint, candidate)
 
 
-def peer_of(attachment: RemoteAttachment, endpoint: Endpoint | None) -> Peer | None:
-    """Return what a driver has to know of a container on another host; ``None``: it cannot be reached.
-
-    Args:
-        attachment: the container's attachment.
-        endpoint: its endpoint, whose address the holder has, too.
-    """
-    if attachment.host_address is None or not attachment.mac:
-        return None
-    own = [attachment.address, attachment.address_ipv6]
-    service = [endpoint.address, endpoint.address_ipv6] if endpoint else []
-    shared = [interface.ip for interface in service if interface]
-    addresses = dict.fromkeys(interface.ip for interface in own if interface)
-    if attachment.holder:
-        addresses.update(dict.fromkeys(shared))
-    further = tuple(address for address in shared if address not in addresses)
-    return Peer(attachment.mac, attachment.host_address, tuple(addresses), further)
+def _leased(attachments: Sequence[RemoteAttachment]) -> Iterator[Interface | None]:
+    """Yield the addresses that attachments have besides their endpoint's."""
+    for attachment in attachments:
+        if attachment.leased:
+            yield attachment.address
+            yield attachment.address_ipv6

@@ -15,6 +15,7 @@ from sandnet.core.cluster.view import ClusterView
 from sandnet.core.replication.attachment_replicas import AttachmentReplicas
 from sandnet.core.replication.endpoint_replicas import EndpointReplicas
 from sandnet.core.replication.network_replicas import NetworkReplicas
+from sandnet.core.replication.peer_replicas import PeerReplicas
 from sandnet.core.replication.work_queue import WorkQueue
 from sandnet.core.state.records import Records
 from sandnet.errors import Error
@@ -46,10 +47,11 @@ class WatchFollower:
         networks: NetworkReplicas,
         endpoints: EndpointReplicas,
         attachments: AttachmentReplicas,
+        peers: PeerReplicas,
     ) -> None:
         self._store, self._view, self._membership, self._records = store, view, membership, records
         self._shared = shared
-        self._networks, self._endpoints, self._attachments = networks, endpoints, attachments
+        self._networks, self._endpoints, self._attachments, self._peers = networks, endpoints, attachments, peers
         self._queue = WorkQueue(self._work)
         self._tasks: list[asyncio.Task[None]] = []
         self._seen = asyncio.Event()
@@ -165,7 +167,7 @@ class WatchFollower:
         kind, _, name = key.partition("/")
         if kind == "network":
             made = await self._networks.sync(name)
-            await self._attachments.sync_network(name, made=made)
+            await self._peers.sync_network(name, made=made)
             if made:
                 self._queue.add(f"{ENDPOINTS}{each}" for each in self._view.endpoint_ids(name))
             return

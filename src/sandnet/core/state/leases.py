@@ -13,6 +13,7 @@ from sandnet.errors import Error, Kind, invalid
 from sandnet.ipam.addresses import Addresses, AddressUse, embedded_ipv6
 from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, Interface, Network, Prefix, Subnet
 from sandnet.model.address import mac_for
+from sandnet.model.remote_attachment import RemoteAttachment
 
 EMBED_UP_TO = 80
 """The longest IPv6 prefix that has room for the MAC in the last six bytes of an address."""
@@ -121,7 +122,9 @@ class Leases:
     def _held(self, net: Network) -> set[Address]:
         """Return the addresses that endpoints and attachments have."""
         leased = [att for att in self._records.attachments_of_network(net.id) if att.leased]
-        holders: list[Endpoint | Attachment] = [*self._records.endpoints_of(net.id), *leased]
+        endpoints = self._records.endpoints_of(net.id)
+        remote = [each for ep in endpoints for each in self._records.remote.of_endpoint(ep.id) if each.leased]
+        holders: list[Endpoint | Attachment | RemoteAttachment] = [*endpoints, *leased, *remote]
         return {own.ip for each in holders for own in (each.address, each.address_ipv6) if own}
 
     def _unheld_claims(self, net: Network) -> set[Address]:

@@ -10,6 +10,8 @@ from sandnet.errors import Error, Kind
 
 CLAIMED_ELSEWHERE: Final = "claimed_elsewhere"
 """Error code: another host has just claimed what was chosen here; another choice may do."""
+JOINED_ELSEWHERE: Final = "joined_elsewhere"
+"""Error code: a container of another host has joined the endpoint; a further backend may do."""
 CHANGED_ELSEWHERE: Final = "changed_elsewhere"
 """Error code: another host has just changed what this host read before; the same request may succeed now."""
 CHOICES: Final = 16
@@ -40,4 +42,4 @@ def joined_elsewhere(endpoint: str, container_id: str, host: str) -> Error:
     """Return the refusal of a join to an endpoint that a container of another host has joined."""
     message = f"a container has already joined endpoint {endpoint}: {container_id} on host {host}"
     hint = "detach it there first, create another endpoint, or attach yours as one more backend (service attach)"
-    return Error(Kind.INVALID, message, hint, "already_joined")
+    return Error(Kind.INVALID, message, hint, JOINED_ELSEWHERE)

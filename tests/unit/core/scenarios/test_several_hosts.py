@@ -112,7 +112,7 @@ async def test_one_of_two_joins_of_one_instant_is_refused(hosts: Hosts) -> None:
     await one.network()
     endpoint = await one.endpoint("web")
     await two.in_line()
-    assert await outcomes(one.join("c1", "web"), two.join("c2", "web")) == ["already_joined", "ok"]
+    assert await outcomes(one.join("c1", "web"), two.join("c2", "web")) == ["joined_elsewhere", "ok"]
     await one.in_line()
     await two.in_line()
     assert len([*one.elsewhere(endpoint), *two.elsewhere(endpoint)]) == 1
@@ -306,6 +306,10 @@ async def test_service_has_backends_on_every_host(hosts: Hosts) -> None:
     await two.in_line()
     await one.join("c1", "web", many=True)
     await two.in_line()
+    assert await outcomes(*(host.join(f"c{host.name}", "web", many=True) for host in hosts)) == ["ok", "ok"]
+    assert len({each.address for each in two.attachments()} | {each.address for each in one.attachments()}) == 3
+    await one.leave("ch1", "web")
+    await two.leave("ch2", "web")
     await two.join("c2", "web", many=True)
     await one.in_line()
     for host, own, other in ((one, "c1", "c2"), (two, "c2", "c1")):
