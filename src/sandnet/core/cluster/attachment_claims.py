@@ -74,7 +74,7 @@ class AttachmentClaims:
         name, number = self._membership.name, self._membership.number
         shared = shared_attachment(attachment, sandbox, name, number, request)
         endpoint = self._view.endpoint_entry(attachment.endpoint_id)
-        if endpoint is None or not self._view.endpoint_counts(attachment.endpoint_id):
+        if endpoint is None or not self._is_usable(attachment.endpoint_id):
             raise _endpoint_gone(attachment)
         transaction = SharedTransaction([Put(key.key, encode(shared))], [Present(endpoint.key)])
         transaction.conditions.extend(self._owner_is_alive(attachment.endpoint_id))
@@ -90,6 +90,11 @@ class AttachmentClaims:
                 raise _endpoint_gone(attachment) from refused
             self.refused_at = refused.revision
             raise self._already_joined(attachment, refused) from refused
+
+    def _is_usable(self, endpoint_id: str) -> bool:
+        """Return whether the endpoint counts, or is this host's own: the view may not show the new lease yet."""
+        shared = self._view.endpoint(endpoint_id)
+        return shared is not None and (shared.host == self._membership.name or self._view.counts_endpoint(shared))
 
     def _owner_is_alive(self, endpoint_id: str) -> Iterator[Condition]:
         """Yield the condition that the endpoint does not end with its owner's host, which is another one."""

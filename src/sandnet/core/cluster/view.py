@@ -210,11 +210,6 @@ class ClusterView:
         alive = self.alive(shared.host)
         return alive is not None and alive.number == shared.number
 
-    def endpoint_counts(self, endpoint_id: str) -> bool:
-        """Return whether there is such an endpoint, and it counts."""
-        shared = self.endpoint(endpoint_id)
-        return shared is not None and self.counts_endpoint(shared)
-
     def counted(self, endpoint_id: str) -> Sequence[Held]:
         """Return the attachments to an endpoint that count."""
         return [held for held in self.attachments(endpoint_id) if self.counts(held.attachment)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sandnet.core.cluster.shared_values import ALIVE
 from sandnet.core.replication import follower
 from sandnet.errors import Error, Kind
 from sandnet.stores.memory_shared import WriteFault
@@ -161,6 +162,18 @@ async def test_owned_endpoint_is_back_with_its_host(hosts: Hosts) -> None:
     one.shared.reconnect()
     await until(lambda: two.names() == ["job"])
     assert [each.container_id for each in one.controller.sandboxes.list()] == ["c1"]
+
+
+async def test_host_claims_what_it_owns_before_it_sees_its_new_lease(hosts: Hosts) -> None:
+    one, _ = hosts
+    await one.network()
+    await one.endpoint("job", owner="cni/x/eth0")
+    await one.join("c1", "job")
+    cluster = one.controller._context.cluster
+    assert cluster
+    cluster.view._drop(f"{ALIVE}h1")
+    (attachment,) = one.attachments()
+    await cluster.shared.attachments.claim(attachment, one.controller._context.records.sandbox("c1"))
 
 
 async def test_network_is_deleted_with_what_hosts_that_are_away_own(hosts: Hosts) -> None:
