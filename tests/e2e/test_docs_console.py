@@ -25,6 +25,7 @@ NOT_RUN = {
     "cni.md": 3,
     "demo.md": 1,
     "docker.md": 2,
+    "drivers.md": 1,
     "install.md": 6,
     "netavark.md": 2,
     "operations.md": 5,
