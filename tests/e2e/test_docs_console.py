@@ -12,7 +12,7 @@ from tests.support import console_blocks
 from tests.support.console_blocks import Block, Command, blocks, commands, fits
 from tests.support.daemon import SANDNET
 from tests.support.network_host import Host
-from tests.support.privileges import RUNTIMES_NEED
+from tests.support.privileges import RUNTIMES_NEED, TAPS_NEED
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [page for page in [*REPOSITORY.glob("*.md"), *sorted(REPOSITORY.glob("docs/*.md"))]
@@ -36,8 +36,8 @@ NOT_RUN = {
 }
 """By page: how many of its blocks are not run. The page reports why."""
 
-OF_RUNTIMES = ("runtimes.md",)
-"""Pages whose blocks start containers."""
+NEEDS = {"runtimes.md": RUNTIMES_NEED, "microvms.md": TAPS_NEED}
+"""By page: why its blocks, which start containers or make taps, cannot run here; empty: they can."""
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -49,8 +49,8 @@ def test_console_blocks_print_what_the_page_shows(page: Path, tmp_path: Path) ->
     script = [command for block in blocks_of(page) if not block.reason for command in block.commands]
     if not script:
         return
-    if RUNTIMES_NEED and page.name in OF_RUNTIMES:
-        pytest.skip(RUNTIMES_NEED)
+    if reason := NEEDS.get(page.name):
+        pytest.skip(reason)
     (tmp_path / "directory").mkdir()
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
     with Host() as host:
