@@ -23,6 +23,7 @@ from sandnet.kernel.nftables import script_compiler
 from sandnet.kernel.types import Elements, RouteSource
 from sandnet.model import Address, Affinity, BoundPort, ExposedPort, Network, Peer, Subnet
 from sandnet.model.network import NetworkOptions
+from sandnet.model.ports import DirectPort
 from sandnet.model.tap import TapOptions
 from tests.support.network_host import Host
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
@@ -55,7 +56,8 @@ def networks() -> tuple[Network, ...]:
     net = replace(NET, link="br0", ipv4=NET4, ipv6=NET6, options=options)
     adopted = replace(net, id="a", link="br1", link_adopted=True, options=NetworkOptions(anti_spoofing=False))
     internal = replace(net, id="i", link="br2", options=NetworkOptions(internal=True, anti_spoofing=False))
-    return net, adopted, internal
+    routed = replace(net, id="r", link="br3", options=NetworkOptions(routed_ipv4=True, routed_ipv6=True))
+    return net, adopted, internal, routed
 
 
 TABLE = inet_table.table([NetworkState(net, []) for net in networks()], HOST)
@@ -64,7 +66,8 @@ SCRIPT = hash_seeds.insert_seeds(f"{bridge_ruleset()}{TABLE}{antispoofing_rules.
 
 def everything() -> ElementMap:
     """Elements for every set and map that has some, except for those that only rules fill."""
-    endpoint = replace(ENDPOINT, ports=ports())
+    direct = tuple(DirectPort(version=version, proto=6, port=80) for version in (4, 6))
+    endpoint = replace(ENDPOINT, ports=ports(), direct_ports=direct)
     backends = tuple(replace(attachment(number), host_link=f"snv012345678{number}") for number in (1, 2, 3))
     guest = replace(attachment(4), host_link="snv0123456784", tap=TapOptions())
     found = by_set([hash_seeds.element(SECRET), *inet_table.endpoint_elements(endpoint)])

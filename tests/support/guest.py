@@ -10,7 +10,7 @@ import lzma
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from tests.support.daemon import RunningDaemon
 
@@ -42,6 +42,9 @@ _PAGE = "#!/bin/sh\necho Content-Type: text/plain\necho\n{script}\n"
 HELLO = "hello from the guest"
 
 
+_OPEN_TUN: Final = 'mknod -m 0666 "$0" c 10 200 && mount --bind "$0" /dev/net/tun && exec "$@"'
+
+
 class Guest:
     """A running virtual machine, which ends with the daemon's host.
 
@@ -70,7 +73,11 @@ class Guest:
         self._console = folder / "console"
         with image.open("rb") as initramfs, self._console.open("wb") as console:
             at = initramfs.fileno()  # the user may not enter the folder
+            device = (
+                folder / "tun"
+            )  # any user may open it, as udev has it (50-udev-default.rules); bare machines may not
             command = [
+                *("unshare", "--mount", "sh", "-c", _OPEN_TUN, str(device)),
                 *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
                 *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "160", "-nodefaults", "-no-reboot"),
                 *(

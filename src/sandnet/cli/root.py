@@ -34,7 +34,8 @@ class Root(LazyGroup):
         "run": Lazy("sandnet.cli.commands.run:run", "Run a command in a new sandbox on a network."),
         "oci-hook": Lazy("sandnet.cli.commands.oci_hook:oci_hook", "Attach a container of runc or crun, as its hook."),
         "lab": Lazy(
-            "sandnet.cli.commands.lab:lab", "Make several hosts on this machine, to see what they do together."
+            "sandnet.cli.commands.lab:lab",
+            "Make a laboratory: several hosts on this machine, to see what hosts do together.",
         ),
         "completion": Lazy("sandnet.cli.commands.completion:completion", "Print a shell's completion script."),
         "version": Lazy(

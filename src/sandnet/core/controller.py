@@ -197,11 +197,11 @@ class Controller:
         """The hosts that share networks with this one.
 
         Raises:
-            Error: ``UNAVAILABLE``: there is no shared store.
+            Error: ``NOT_FOUND``: there is no shared store.
         """
         if self._context.cluster is None:
             hint = "start the daemon with --store etcd://HOST:2379"
-            raise Error(Kind.UNAVAILABLE, "this daemon shares no store with other hosts", hint, "no_shared_store")
+            raise Error(Kind.NOT_FOUND, "this daemon shares no store with other hosts", hint, "no_shared_store")
         _, view, membership, shared = self._context.cluster
         return Nodes(view, membership, shared)
 

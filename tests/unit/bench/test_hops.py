@@ -7,7 +7,7 @@ import pytest
 from bench.hops import Hops, count
 
 MOST = {
-    "join": Hops(files=70, jobs=2, commits=2),
+    "join": Hops(files=75, jobs=2, commits=2),
     "leave": Hops(files=55, jobs=1, commits=2),
     "join of a further backend": Hops(files=80, jobs=2, commits=2),
     "leave of a further backend": Hops(files=65, jobs=1, commits=2),

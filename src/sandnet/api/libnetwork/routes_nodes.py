@@ -10,7 +10,7 @@ from sandnet.wire.nodes import Node
 
 @read("/nodes", summary="The hosts that share networks")
 async def list_nodes(core: Core) -> list[Node]:
-    """List the hosts by name; 503 where the daemon shares no store with others."""
+    """List the hosts by name; 404 where the daemon shares no store with others."""
     return [encode.node(each) for each in core.nodes.list()]
 
 
