@@ -154,6 +154,11 @@ class HostInProcess:
         """Return the attachments on this host."""
         return self.controller._context.records.attachments()
 
+    def waits_for(self, lock: str) -> bool:
+        """Return whether an operation waits for a lock that another one holds."""
+        found = self.controller._context.locks._locks.get(lock)
+        return found is not None and found.users > 1
+
     def elsewhere(self, endpoint_id: str) -> list[tuple[str, str]]:
         """Return host and container of the attachments on other hosts."""
         found = self.controller._context.records.remote.of_endpoint(endpoint_id)

@@ -277,7 +277,7 @@ class Endpoints:
             if leftover.phase is not Phase.READY and leftover.id not in self._creating:
                 async with self._context.locks.hold(f"endpoint/{leftover.id}"):
                     current = self._records.endpoint(leftover.id)
-                    if current:
+                    if current and current.phase is not Phase.READY:
                         await self.remove(network, current)
 
     async def _roll_back(self, network: Network, endpoint: Endpoint, *, force: bool) -> None:

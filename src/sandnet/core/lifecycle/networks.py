@@ -178,9 +178,9 @@ class Networks:
             if leftover.phase is not Phase.READY and leftover.id not in self._creating:
                 async with self._context.locks.hold(f"network/{leftover.id}"):
                     current = self._records.network(leftover.id)
-                    if current and not self._records.endpoints_of(
-                        leftover.id
-                    ):  # with endpoints, only its own delete can
+                    unfinished = current is not None and current.phase is not Phase.READY  # a copy may be by now
+                    # with endpoints, only its own delete can
+                    if current and unfinished and not self._records.endpoints_of(leftover.id):
                         await self.remove(current)
 
     async def _roll_back(self, net: Network, *, force: bool) -> None:

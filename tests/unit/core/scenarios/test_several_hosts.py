@@ -11,6 +11,7 @@ import pytest
 from sandnet.core.cluster.shared_values import ALIVE
 from sandnet.core.replication import follower
 from sandnet.errors import Error, Kind
+from sandnet.model import Network
 from sandnet.stores.memory_shared import WriteFault
 from tests.support.conditions import until
 from tests.support.hosts_in_process import HostInProcess, several_hosts
@@ -344,3 +345,30 @@ async def test_address_of_a_service_moves_to_another_host(hosts: Hosts) -> None:
     await until(lambda: two.holds("c2", endpoint))
     await one.in_line()
     assert one.controller.services.remote_backends(one.controller.endpoints.get(endpoint))[0].holder
+
+
+async def test_creation_does_not_remove_the_copy_that_is_being_made(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found the copy half-made, waited for it, and took it for what an interrupted creation had left."""
+    one, two = hosts
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+    driver = two.controller._context.drivers["overlay"]
+    create = driver.create_network
+
+    async def slow(net: Network) -> Network:
+        arrived.set()
+        await go_on.wait()
+        return await create(net)
+
+    monkeypatch.setattr(driver, "create_network", slow)
+    network = await one.network()
+    await arrived.wait()
+    attempt = asyncio.create_task(two.network())
+    await until(lambda: two.waits_for(f"network/{network}"))
+    go_on.set()
+    with pytest.raises(Error) as refused:
+        await attempt
+    assert refused.value.kind is Kind.NAME_TAKEN
+    for host in hosts:
+        assert host.controller.networks.find("net").id == network
