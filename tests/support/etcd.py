@@ -38,6 +38,11 @@ def _own_address() -> str:
     return f"127.{64 + (pid >> 16) % 64}.{pid >> 8 & 255}.{pid & 255}"
 
 
+def _is_stopped(task: Path) -> bool:
+    """Return whether a thread is stopped by a signal (proc_pid_stat(5), field 3)."""
+    return task.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 class EtcdMember:
     """One member: a process that can be stopped, continued, killed and started again with its data."""
 
@@ -56,8 +61,11 @@ class EtcdMember:
         self._process.send_signal(number)
 
     def pause(self) -> None:
-        """Stop the process as a machine that hangs: its connections stay open."""
+        """Stop the process as a machine that hangs: its connections stay open. All its threads stand when this ends."""
         self.signal(signal.SIGSTOP)
+        if self._process:
+            tasks = Path(f"/proc/{self._process.pid}/task")
+            eventually(lambda: all(_is_stopped(task) for task in tasks.iterdir()))
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
