@@ -112,6 +112,24 @@ class HostInProcess:
         await self.controller.stop()
         await self.shared.close()
 
+    async def take_down(self) -> list[str]:
+        """Remove all that the host has, while no daemon runs; return what could not be removed."""
+        self.shared = PacedStore(self.cluster)
+        self.controller = assemble(self.config, self.store, self.kernel, self.workers, shared_store=self.shared)
+        return await self.controller.remove_everything()
+
+    def wake(self) -> None:
+        """Let the host look at its lease now."""
+        cluster = self.controller._context.cluster
+        assert cluster
+        cluster.membership.check()
+
+    def problem(self) -> str:
+        """Return the problem of the host's membership."""
+        cluster = self.controller._context.cluster
+        assert cluster
+        return cluster.membership.problem()
+
     async def network(self, name: str = "net", **options: object) -> str:
         """Create a network of all hosts; return its id."""
         spec = NetworkSpec(name=name, driver=DRIVER, options=NetworkOptions(**options))  # type: ignore[arg-type]

@@ -189,8 +189,22 @@ class Controller:
         self.ended = await end_processes(
             self._context.boot_id, self._context.kernel, self._context.workers, self._context.records.sandboxes()
         )
+        self._context.records.shared_writer = None  # what all hosts share stays theirs
         await self._restore.remove_everything()
-        return list(self._restore.problems)
+        return [*self._restore.problems, *await self._leave_cluster()]
+
+    async def _leave_cluster(self) -> list[str]:
+        """End this host's lease in the shared store; return why that is not possible, as texts.
+
+        Then it ends by itself. What this host had there does not count any more, and is removed when it is wanted.
+        """
+        if self._context.cluster is None:
+            return []
+        try:
+            await self._context.cluster.membership.leave()
+        except Error as failure:
+            return [f"shared store: {failure}; what this host had there ends with its lease"]
+        return []
 
     @property
     def nodes(self) -> Nodes:

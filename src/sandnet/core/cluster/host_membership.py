@@ -32,7 +32,7 @@ from sandnet.core.cluster.view import ClusterView
 from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE
 from sandnet.errors import Error, Kind
 from sandnet.model import Address
-from sandnet.stores.base import Change, Delete, Entry, Put
+from sandnet.stores.base import Change, Delete, Entry, Put, Snapshot
 from sandnet.stores.shared import (
     Absent,
     Condition,
@@ -92,6 +92,8 @@ class HostMembership:
         """End of the lease by ``CLOCK_BOOTTIME``."""
         self._ended = 0
         """The last lease that ended."""
+        self._fenced_by = ""
+        """Id of the start of the daemon that has taken over this host's name."""
         self._fencing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._entered = asyncio.Event()
@@ -145,11 +147,14 @@ class HostMembership:
                 await self._loop
 
     async def leave(self) -> None:
-        """End the lease, so that nothing of this host counts any more, and forget the host."""
+        """End the lease: nothing of this host counts any more. Its number stays, since records may name it.
+
+        Raises:
+            Error: ``UNAVAILABLE``, or ``CONFLICT``: another host has the name.
+        """
         await self.close()
         await self._enter()
         await self._store.revoke(self._lease)
-        await self._store.commit(Delete(f"{HOSTS}{self.name}"), Delete(f"{FENCES}{self.name}"))
         self._fence = None
 
     # Transactions.
@@ -213,7 +218,7 @@ class HostMembership:
                 "store_restored",
             )
         if fence is None or decode(fence.value, Fence).start != self._start:
-            self._fence = None
+            self._fence, self._fenced_by = None, decode(fence.value, Fence).start if fence else ""
             self._problem = f"another daemon has taken over the name {self.name}, or the host was removed"
             raise Error(Kind.UNAVAILABLE, self._problem, "give each host a name of its own: --host-name", "host_fenced")
         self._fence = fence.value
@@ -239,9 +244,8 @@ class HostMembership:
             found = await self._store.read([change.key for change in changes])
         except Error:
             raise failure from None
-        entries = {entry.key: entry for entry in found.entries}
-        if _is_applied(changes, entries):
-            return max((entry.revision for entry in found.entries), default=found.revision)
+        if revision := _applied_at(changes, found):
+            return revision
         message = "the shared store did not answer, and did not apply the change"
         raise Error(Kind.UNAVAILABLE, message, "repeat the request", "store_unavailable") from failure
 
@@ -283,25 +287,28 @@ class HostMembership:
                     delay = RETRY[0]
                     if renewed and self._renewed:
                         await self._renewed()
-                elif await self._has_moved():
-                    await self.transact([Put(f"{HOSTS}{self.name}", encode(self.host))], [])
+                else:
+                    await self._publish_underlay()
                 await self._renew()
                 self._problem = ""
                 await self._pause(LEASE / 3)
             except LeaseEnded as ended:
                 self.number, self._ended = 0, ended.lease
-            except (Error, ConditionFailed) as failure:
-                if not isinstance(failure, Error) or failure.code != "name_in_use":
-                    _log.info("the shared store: %s", failure)
+            except Exception as failure:  # whatever the store holds: without this loop the lease would end
+                expected = isinstance(failure, Error | ConditionFailed)
+                _log.log(logging.INFO if expected else logging.ERROR, "the shared store: %s", failure)
                 self._problem = str(failure)
                 await self._pause(delay)
                 delay = min(delay * 2, RETRY[1])
 
-    async def _has_moved(self) -> bool:
-        """Look for the underlay address; return whether it is another one now."""
-        before = self.host
-        self.host = replace(before, underlay=await self._underlay())
-        return self.host != before
+    async def _publish_underlay(self) -> None:
+        """Look for the underlay address, and write it if the store has another one."""
+        await self._find_underlay()
+        if self._view.revision and self._view.host(self.name) != self.host:
+            await self.transact([Put(f"{HOSTS}{self.name}", encode(self.host))], [])
+
+    async def _find_underlay(self) -> None:
+        self.host = replace(self.host, underlay=await self._underlay())
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until something is to be done at once."""
@@ -319,7 +326,7 @@ class HostMembership:
 
         The lease of an earlier daemon is kept if it lasts: its attachments count on.
         """
-        await self._has_moved()
+        await self._find_underlay()
         keys = {kind: f"{kind}{self.name}" for kind in (HOSTS, FENCES, ALIVE)}
         found = {entry.key: entry for entry in (await self._store.read([GENERATION, *keys.values()])).entries}
         alive, fence = found.get(keys[ALIVE]), found.get(keys[FENCES])
@@ -352,11 +359,14 @@ class HostMembership:
         Raises:
             Error: ``CONFLICT``.
         """
-        if host is None or alive is None or self._take_over or fence.start == self._start:
+        if host is None or alive is None or fence.start == self._start:
+            return
+        fenced = fence.start == self._fenced_by  # two daemons must not replace each other for ever
+        if self._take_over and not fenced:
             return
         with suppress(msgspec.DecodeError):
             other = decode(host.value, HostRecord)
-            if (other.machine, other.underlay) == (self.host.machine, self.host.underlay):
+            if not fenced and (other.machine, other.underlay) == (self.host.machine, self.host.underlay):
                 return
             message = f"another host with the name {self.name} is alive, with the underlay address {other.underlay}"
             hint = "give each host a name of its own (--host-name); or replace the other one: --take-over"
@@ -381,10 +391,11 @@ def _holds(condition: Condition, refused: ConditionFailed) -> bool:
             return not any(entry.key.startswith(condition[0]) for entry in refused.found)
 
 
-def _is_applied(changes: Sequence[Change], entries: dict[str, Entry]) -> bool:
-    """Return whether a transaction was applied, by what the store holds after it can no longer be."""
+def _applied_at(changes: Sequence[Change], found: Snapshot) -> int:
+    """Return the revision of a transaction that can no longer be applied; 0: it was not."""
+    entries = {entry.key: entry for entry in found.entries}
     for change in changes:
         if isinstance(change, Put):
-            found = entries.get(change.key)
-            return found is not None and found.value == change.value
-    return all(change.key not in entries for change in changes)
+            entry = entries.get(change.key)
+            return entry.revision if entry and entry.value == change.value else 0
+    return 0 if any(change.key in entries for change in changes) else found.revision

@@ -111,7 +111,9 @@ class SharedRecords:
         endpoints += [
             each.endpoint_id for each in subjects if isinstance(each, Attachment) and self._is_on_global(each)
         ]
-        self.changed([*(network_key(each.id) for each in networks), *(f"{ENDPOINTS}{each}" for each in endpoints)])
+        keys = [*(network_key(each.id) for each in networks), *(f"{ENDPOINTS}{each}" for each in endpoints)]
+        if keys:  # most commits concern this host alone
+            self.changed(keys)
 
     async def catch_up(self) -> None:
         """See ``SharedWriter.catch_up``."""

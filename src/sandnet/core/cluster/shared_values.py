@@ -137,6 +137,11 @@ class AttachmentKey(NamedTuple):
         return f"{self.endpoint_id}/{self.host}/{self.container_id}"
 
 
+def is_attachment_key(key: str) -> bool:
+    """Return whether a key is that of an attachment; another program may have written anything below the prefix."""
+    return key.startswith(ATTACHED) and key.count("/") >= len(AttachmentKey._fields)
+
+
 def attachment_key(text: str) -> AttachmentKey:
     """Return the parts of an attachment's key, with or without its prefix."""
     endpoint_id, host, container_id = text.removeprefix(ATTACHED).split("/", 2)

@@ -30,6 +30,7 @@ from sandnet.core.cluster.shared_values import (
     decode,
     endpoints_prefix,
     holder_key,
+    is_attachment_key,
     network_key,
 )
 from sandnet.stores.base import Changed, Entry, Snapshot
@@ -242,5 +243,5 @@ def _groups_of(key: str) -> Iterable[str]:
     if key.startswith(_GROUPED):
         first, _, rest = key.partition("/")
         yield f"{first}/{rest.partition('/')[0]}/"
-    if key.startswith(ATTACHED):
+    if is_attachment_key(key):
         yield _host_group(attachment_key(key).host)

@@ -10,7 +10,15 @@ from typing import Final
 
 from sandnet.core.cluster.host_membership import HostMembership
 from sandnet.core.cluster.shared_records import SharedRecords
-from sandnet.core.cluster.shared_values import ALIVE, ATTACHED, ENDPOINTS, HOLDERS, HOSTS, NETWORKS, attachment_key
+from sandnet.core.cluster.shared_values import (
+    ALIVE,
+    ENDPOINTS,
+    HOLDERS,
+    HOSTS,
+    NETWORKS,
+    attachment_key,
+    is_attachment_key,
+)
 from sandnet.core.cluster.view import ClusterView
 from sandnet.core.replication.attachment_replicas import AttachmentReplicas
 from sandnet.core.replication.endpoint_replicas import EndpointReplicas
@@ -30,6 +38,8 @@ FIRST_PASS: Final = 10.0
 """Seconds that the start waits until what other hosts have is made here."""
 CATCH_UP: Final = 1.0
 """Seconds that a refused change waits until this host knows what refused it."""
+WATCH_AGAIN: Final = 1.0
+"""Seconds from the end of a watch to the next one, which begins with all that there is."""
 AUDIT: Final = 15.0
 """Seconds from one comparison of this host's own attachments with the shared store to the next."""
 
@@ -111,9 +121,10 @@ class WatchFollower:
                         self._queue.add(self._known())
                     self._seen.set()
                     self._advanced.set()
-            except Error as failure:
-                _log.warning("the watch of the shared store ended: %s", failure)
-                await asyncio.sleep(1)
+            except Exception as failure:  # whatever the store holds: the other hosts' changes must go on arriving
+                unexpected = None if isinstance(failure, Error) else failure
+                _log.warning("the watch of the shared store ended: %s", failure, exc_info=unexpected)
+                await asyncio.sleep(WATCH_AGAIN)
 
     def _known(self) -> Iterator[str]:
         """Yield what this host has of networks that all hosts share, whether these still exist or not."""
@@ -131,7 +142,7 @@ class WatchFollower:
                 found.add(key)
             elif key.startswith(ENDPOINTS):
                 found.add(f"{ENDPOINTS}{key.rpartition('/')[2]}")
-            elif key.startswith(ATTACHED):
+            elif is_attachment_key(key):
                 found.add(f"{ENDPOINTS}{attachment_key(key).endpoint_id}")
             elif key.startswith(HOLDERS):
                 found.add(f"{ENDPOINTS}{key.removeprefix(HOLDERS)}")

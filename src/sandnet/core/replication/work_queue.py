@@ -87,7 +87,8 @@ class WorkQueue:
                 self._pending[key] = None
 
     async def _wait(self) -> None:
-        waiting = [failure.due for key, failure in self._failures.items() if key not in self._pending]
+        busy = self._pending.keys() | self._running
+        waiting = [failure.due for key, failure in self._failures.items() if key not in busy]
         delay = max(0.0, min(waiting) - time.monotonic()) if waiting else None
         try:
             async with asyncio.timeout(delay):

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sandnet.core.cluster.shared_values import ALIVE
 from sandnet.core.replication import follower
 from sandnet.errors import Error, Kind
 from sandnet.model import Network
+from sandnet.stores.base import Delete, Put
 from sandnet.stores.memory_shared import WriteFault
 from tests.support.conditions import until
 from tests.support.hosts_in_process import HostInProcess, several_hosts
@@ -207,6 +209,59 @@ async def test_name_of_an_owned_endpoint_is_free_with_the_lease(hosts: Hosts) ->
     net = one.controller.networks.find("net")
     await until(lambda: [each.id for each in one.controller.endpoints.list(net)] == [again])
     assert not one.controller.sandboxes.list()
+
+
+async def test_down_ends_what_a_host_has_and_leaves_the_rest_to_the_others(hosts: Hosts) -> None:
+    one, two = hosts
+    network = await one.network()
+    endpoint = await one.endpoint("web")
+    await one.join("c1", "web")
+    await two.in_line()
+    await one.stop()
+    assert await one.take_down() == []
+    await two.in_line()
+    assert two.elsewhere(endpoint) == []
+    assert two.controller.networks.find("net").id == network
+    await two.join("c2", "web")
+    assert not [link for link in one.kernel.links.list() if link.name.startswith("sn")]
+
+
+async def test_daemons_of_one_name_do_not_replace_each_other_for_ever(hosts: Hosts, tmp_path: Path) -> None:
+    one, two = hosts
+    second = HostInProcess("h1", replace(one.config, state_dir=f"{tmp_path}/second"), one.cluster)
+    await second.start()
+    try:
+        with pytest.raises(Error) as refused:
+            await one.network()
+        assert refused.value.code == "host_fenced"
+        one.wake()
+        await until(lambda: "is alive" in one.problem())
+        await second.network()
+        await two.in_line()
+    finally:
+        await second.stop()
+        second.workers.close()
+
+
+@pytest.mark.parametrize(
+    "key", ["attached/x", "alive/h2", "host/h9", "fence/h1", "network/x", "endpoint/x", "holder/x"]
+)
+async def test_hosts_survive_what_another_program_writes(hosts: Hosts, key: str) -> None:
+    one, two = hosts
+    await one.network()
+    kept = one.cluster.contents.get(key)
+    await two.shared.commit(Put(key, b"\xff"))
+    two.wake()
+    await two.in_line()
+    if kept:
+        await two.shared.commit(Put(key, kept.value))
+    else:
+        await two.shared.commit(Delete(key))
+    one.wake()
+    await until(lambda: one.joined)
+    await one.endpoint("web")
+    await two.in_line()
+    assert two.names() == ["web"]
 
 
 async def test_restarted_daemon_keeps_its_attachments(hosts: Hosts) -> None:
