@@ -17,6 +17,7 @@ _DIRECTORIES = (
     click.option("--run-dir", metavar="DIR", help="Sockets and locks. Default: /run/sandnet."),
     click.option("--sandbox-dir", metavar="DIR", help="Where namespaces are pinned. Default: /var/run/docker/netns."),
     click.option("--store", metavar="URL", help="Where records are kept. Default: the embedded store."),
+    click.option("--host-name", metavar="NAME", help="This host's name in a shared store. Default: the machine's."),
     click.option("--config", "path", metavar="FILE", help="TOML file; the options given here win over it."),
 )
 
@@ -55,10 +56,13 @@ def directories(command: F) -> F:
     metavar="ADDRESS",
     help="This host's address for the other hosts of overlay networks. Default: that of the default route.",
 )
+@click.option("--take-over", is_flag=True, help="Replace another daemon that has this host's name in a shared store.")
 @click.option("--detach", is_flag=True, help="Serve in the background; return when the server is ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
 @click.pass_context
-def daemon(ctx: click.Context, /, path: str | None, detach: bool, **values: str | tuple[str, ...] | None) -> None:
+def daemon(
+    ctx: click.Context, /, path: str | None, detach: bool, **values: str | bool | tuple[str, ...] | None
+) -> None:
     """Run the server until SIGTERM, which leaves every network and sandbox working.
 
     With --detach it runs in the background, with a log in --run-dir; status 1 and the reason when it does not start.

@@ -188,13 +188,11 @@ class HostMembership:
                 if any(not _holds(condition, refused) for condition in conditions):
                     raise
                 self._explain(refused, claims=claims)
+                continue
             except OutcomeUnknown as failure:
                 revision = await self._outcome(changes, fence, failure)
-                self._apply(changes, revision)
-                return revision
-            else:
-                self._apply(changes, revision)
-                return revision
+            self._apply(changes, revision)
+            return revision
         raise Error(Kind.UNAVAILABLE, "the shared store refused each of several attempts", code=CHANGED_ELSEWHERE)
 
     def _apply(self, changes: Sequence[Change], revision: int) -> None:

@@ -211,7 +211,7 @@ async def test_name_of_an_owned_endpoint_is_free_with_the_lease(hosts: Hosts) ->
     assert not one.controller.sandboxes.list()
 
 
-async def test_down_ends_what_a_host_has_and_leaves_the_rest_to_the_others(hosts: Hosts) -> None:
+async def test_down_ends_what_one_host_has_and_nothing_of_others(hosts: Hosts) -> None:
     one, two = hosts
     network = await one.network()
     endpoint = await one.endpoint("web")
