@@ -124,3 +124,14 @@ class TestHost:
 
 
 RUN_DB = ("run", "-d", "--net", "blue", "--name", "db", "--", "sleep", "1234")
+
+
+class TestDown:
+    def test_down_frees_at_once_what_a_host_had(self, lab: RunningLab) -> None:
+        """It deleted shared networks over a store that it had not reached, and left their bridges behind."""
+        members = ",".join(f"h{number}:2379" for number in lab.hosts)
+        lab.sandnet(1, "down", "--store", f"etcd://{members}/sandnet")
+        assert "snb" not in lab.sh(1, "ip", "-br", "link")
+        lab.wait_until(lambda: not lab.resolved(2, lab.containers[2], "web"), LEASE / 3)
+        lab.client(3).endpoint("blue", "web")
+        assert [net["name"] for net in lab.client(2).get("/networks", name="blue")] == ["blue"]

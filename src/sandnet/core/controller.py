@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from sandnet.core.cluster.node_list import Nodes
 from sandnet.core.engine.connections import Connections
 from sandnet.core.engine.containers import EngineContainers
@@ -202,7 +204,7 @@ class Controller:
             return []
         try:
             await self._context.cluster.membership.leave()
-        except Error as failure:
+        except (Error, msgspec.DecodeError) as failure:
             return [f"shared store: {failure}; what this host had there ends with its lease"]
         return []
 

@@ -147,15 +147,15 @@ class HostMembership:
                 await self._loop
 
     async def leave(self) -> None:
-        """End the lease: nothing of this host counts any more. Its number stays, since records may name it.
+        """End the lease, while no daemon runs: nothing of this host counts any more. Its number stays in records.
 
         Raises:
-            Error: ``UNAVAILABLE``, or ``CONFLICT``: another host has the name.
+            Error: ``UNAVAILABLE``.
         """
-        await self.close()
-        await self._enter()
-        await self._store.revoke(self._lease)
-        self._fence = None
+        keys = f"{HOSTS}{self.name}", f"{ALIVE}{self.name}"
+        host, alive = map({each.key: each for each in (await self._store.read(keys)).entries}.get, keys)
+        if host and alive and decode(host.value, HostRecord).machine == self.host.machine:
+            await self._store.revoke(decode(alive.value, Alive).lease)
 
     # Transactions.
 
