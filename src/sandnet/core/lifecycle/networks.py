@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -17,8 +18,12 @@ from sandnet.drivers.base import PLUGIN_REFUSED, Driver
 from sandnet.errors import Error, Kind, not_found
 from sandnet.ipam.addresses import AddressUse
 from sandnet.ipam.usage import some
+from sandnet.kernel.vxlan.base import VNI_TAKEN
 from sandnet.model import Network, NetworkSpec, Phase, Prefix
 from sandnet.model.ids import new_id
+
+_CHOSEN_TWICE: Final = {CLAIMED_ELSEWHERE, VNI_TAKEN}
+"""Error codes of a choice that another host has made, too: it has claimed it, or its network was made here first."""
 
 
 class Networks:
@@ -114,7 +119,7 @@ class Networks:
             try:
                 return await self._create(spec, predefined=predefined)
             except Error as failure:
-                if failure.code != CLAIMED_ELSEWHERE or spec.options.subnet or spec.options.vni:
+                if failure.code not in _CHOSEN_TWICE or spec.options.subnet or spec.options.vni:
                     raise
                 refusal = failure
                 await self._records.catch_up()
@@ -137,6 +142,7 @@ class Networks:
                 predefined=predefined,
             )
             net = await self._planned(driver, requested)
+            self._refuse_taken(spec.name)  # another host's network may have come in between
             self._creating.add(net.id)
             written = self._records.commit(put=[net])
         try:

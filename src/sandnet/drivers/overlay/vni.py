@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.vxlan.base import VNI_TAKEN
 from sandnet.model import Network
 from sandnet.model.network import MOST_VNI
 
@@ -32,5 +33,5 @@ def plan_vni(net: Network, others: Sequence[Network]) -> int:
     if requested in taken:
         other = taken[requested]
         message = f"VNI {requested} belongs to network {other.name} ({other.id[:12]})"
-        raise Error(Kind.CONFLICT, message, "request another vni, or none", "vni_taken")
+        raise Error(Kind.CONFLICT, message, "request another vni, or none", VNI_TAKEN)
     return requested

@@ -8,7 +8,7 @@ from typing import Final
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
-from sandnet.kernel.vxlan.base import NO_ENTRIES, EntryChanges, PeerEntries, Underlay, VxlanPort
+from sandnet.kernel.vxlan.base import NO_ENTRIES, VNI_TAKEN, EntryChanges, PeerEntries, Underlay, VxlanPort
 from sandnet.model.address import Address
 
 _KIND: Final = "vxlan"
@@ -48,7 +48,7 @@ class FakeVxlanPorts:
         if known is None:
             others = (each for name in [*self._ports] if (each := self._present(name)))
             if any((other.vni, other.port) == (port.vni, port.port) for other in others):
-                raise Error(Kind.CONFLICT, f"another VXLAN link has the VNI {port.vni}", code="vni_taken")
+                raise Error(Kind.CONFLICT, f"another VXLAN link has the VNI {port.vni}", code=VNI_TAKEN)
             self._links.add(port.name, _KIND)
             self._forwarding[port.name] = NO_ENTRIES
         mtu = port.mtu or 1500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 
 import pytest
@@ -427,3 +427,51 @@ async def test_creation_does_not_remove_the_copy_that_is_being_made(
     assert refused.value.kind is Kind.NAME_TAKEN
     for host in hosts:
         assert host.controller.networks.find("net").id == network
+
+
+async def test_name_that_comes_while_a_network_is_planned_is_taken(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name was checked before the plan, and this host's own store refused the record as changed by others."""
+    one, two = hosts
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+    driver = two.controller._context.drivers["overlay"]
+    plan = driver.plan
+
+    async def slow(net: Network, others: Sequence[Network]) -> Network:
+        planned = await plan(net, others)
+        arrived.set()
+        await go_on.wait()
+        return planned
+
+    monkeypatch.setattr(driver, "plan", slow)
+    attempt = asyncio.create_task(two.network())
+    await arrived.wait()
+    await one.network()
+    await two.in_line()
+    go_on.set()
+    with pytest.raises(Error) as refused:
+        await attempt
+    assert refused.value.kind is Kind.NAME_TAKEN
+
+
+async def test_vni_that_another_host_has_taken_first_is_chosen_again(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = hosts
+    driver = two.controller._context.drivers["overlay"]
+    create, first = driver.create_network, True
+
+    async def late(net: Network) -> Network:
+        nonlocal first
+        if first:
+            first = False
+            await one.network("red")
+            await two.in_line()
+        return await create(net)
+
+    monkeypatch.setattr(driver, "create_network", late)
+    await two.network("blue")
+    await one.in_line()
+    found = [one.controller.networks.find(name) for name in ("red", "blue")]
+    assert len({net.vni for net in found}) == len({net.ipv4 for net in found}) == 2

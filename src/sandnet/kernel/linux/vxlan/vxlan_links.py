@@ -47,7 +47,7 @@ from sandnet.kernel.netlink.socket import (
     to_text,
     u32,
 )
-from sandnet.kernel.vxlan.base import NO_ENTRIES, EntryChanges, PeerEntries, Underlay, VxlanPort
+from sandnet.kernel.vxlan.base import NO_ENTRIES, VNI_TAKEN, EntryChanges, PeerEntries, Underlay, VxlanPort
 from sandnet.model.address import Address
 
 _KIND: Final = "vxlan"
@@ -192,7 +192,7 @@ def _make(netlink: Netlink, port: VxlanPort) -> None:
         if error.errno != errno.EEXIST:
             raise
         message = f"another VXLAN link of this host has the VNI {port.vni} and UDP port {port.port}"
-        raise Error(Kind.CONFLICT, message, "delete it, or choose another vni or UDP port", "vni_taken") from error
+        raise Error(Kind.CONFLICT, message, "delete it, or choose another vni or UDP port", VNI_TAKEN) from error
 
 
 def _connect(netlink: Netlink, port: VxlanPort, index: int, bridge: int) -> None:
