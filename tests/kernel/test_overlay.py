@@ -10,9 +10,10 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sandnet.errors import Error
-from sandnet.model import Network, Peer
+from sandnet.model import Attachment, Endpoint, Network, Peer
 from tests.support.ethernet import IP, ether, raw, received, udp
 from tests.support.network_host import unavailable
 from tests.support.overlay_hosts import OverlayHost, Switch, encapsulated, link_of, planned
@@ -333,6 +334,54 @@ def test_what_others_change_is_found_and_repaired(two: Two, damage: str) -> None
     assert two.places[0].reaches(two.address(1))
     host.done(host.driver.changed_networks([two.net]))
     assert host.done(host.driver.changed_networks([two.net])) == []
+
+
+def with_second_backend(two: Two) -> tuple[Place, Endpoint, list[Attachment]]:
+    """A further backend of the service of host 2, beside the holder; the new one, the service, and both."""
+    here, there = two.hosts
+    service = there.states[two.net.id][1][0].endpoint
+    place, peer = there.join(two.net, 13, service)
+    here.know(two.net, two.peers[1], peer)
+    return place, service, [*there.states[two.net.id][1][0].backends]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_udp_answer_from_another_host_has_the_services_address(two: Two, version: int) -> None:
+    """The server listens on every address, so it answers from its interface's own."""
+    place, service, (holder, backend) = with_second_backend(two)
+    for host in two.hosts:
+        host.balance(two.net, service, [replace(holder, drained=True), backend])
+    server = place.serve("second", PORT, UDP, "::" if version == 6 else "0.0.0.0")
+    answered = two.places[0].ask(two.address(1, version), PORT, UDP)
+    assert (answered.server, answered.address) == ("second", two.address(0, version))
+    assert two.hosts[0].faults(two.net) == []
+    server.close()
+
+
+def test_other_udp_from_another_host_keeps_its_address(two: Two) -> None:
+    place, service, (holder, backend) = with_second_backend(two)
+    for host in two.hosts:
+        host.balance(two.net, service, [replace(holder, drained=True), backend])
+    assert backend.address
+    own = str(backend.address.ip)
+    server = place.serve("second", PORT, UDP)
+    assert two.places[0].ask(own, PORT, UDP).server == "second"
+    mine = two.places[0].serve("mine", PORT, UDP)
+    assert place.ask(two.address(0), PORT, UDP, source=own).address == own
+    mine.close()
+    server.close()
+
+
+def test_udp_answer_to_a_service_that_asks_reaches_the_asker(two: Two) -> None:
+    """The holder of a service is a client here: its answers are no new flows, to be spread over the backends."""
+    _, service, (holder, backend) = with_second_backend(two)
+    for host in two.hosts:
+        host.balance(two.net, service, [replace(holder, drained=True), backend])
+    mine = two.places[0].serve("mine", 53, UDP)
+    for port in range(40000, 40020):
+        answered = two.places[1].ask(two.address(0), 53, UDP, source=two.address(1), source_port=port)
+        assert answered.address == two.address(1)
+    mine.close()
 
 
 def test_known_peers_that_differ_are_repaired_and_counted(two: Two) -> None:

@@ -72,20 +72,27 @@ class OverlayHost:
         self.states[net.id] = net, []
         self.done(self.driver.create_network(net))
 
-    def join(self, net: Network, number: int, **options: Any) -> tuple[Place, Peer]:
-        """Attach a sandbox with the network's address of that number; where it is, and what others know of it."""
+    def join(self, net: Network, number: int, service: Endpoint | None = None, **options: Any) -> tuple[Place, Peer]:
+        """Attach a sandbox with the network's address of that number; where it is, and what others know of it.
+
+        Args:
+            net: the network.
+            number: of the address, and of the sandbox.
+            service: the endpoint that it is a further backend of, which has another address; ``None``: a new endpoint.
+            options: of the new endpoint.
+        """
         key = f"{SANDBOXES}/{net.name}{number}"
         assert net.ipv4
         own = IPv4Interface((net.ipv4.prefix[number], net.ipv4.prefix.prefixlen))
         own6 = IPv6Interface((net.ipv6.prefix[number], 64)) if net.ipv6 else None
-        ep = Endpoint(
+        ep = service or Endpoint(
             id=f"{number:064x}", name=f"e{number}", network_id=net.id, phase=Phase.READY, sequence=2, created=0.0,
             address=own, address_ipv6=own6, mac=mac_for(own.ip), **options,
         )  # fmt: skip
         att = Attachment(
             endpoint_id=ep.id, network_id=net.id, container_id=f"c{number}", phase=Phase.READY, sequence=3,
-            interface="eth0", host_link=f"snv{net.id[:4]}{number:06x}", holder=True, address=own, address_ipv6=own6,
-            mac=ep.mac,
+            interface="eth0", host_link=f"snv{net.id[:4]}{number:06x}", holder=service is None, address=own,
+            address_ipv6=own6, mac=mac_for(own.ip),
         )  # fmt: skip
         self.host.run(self.kernel.namespaces.make, key)
 
@@ -96,12 +103,27 @@ class OverlayHost:
             self.host.run(self.kernel.links.plug, key, link)
 
         self.done(self.driver.join(net, ep, att, set_up))
-        self.states[net.id][1].append(EndpointState(ep, [att]))
+        self._record(net, ep, att)
         place = Place(self.host, self._stack, key)
         if net.ipv4.gateway:
             place.sh("ip", "route", "add", "default", "via", str(net.ipv4.gateway))
         addresses = (own.ip, *((own6.ip,) if own6 else ()))
-        return place, Peer(ep.mac, self.address, addresses)
+        shared = [each.ip for each in (ep.address, ep.address_ipv6) if service and each]
+        return place, Peer(att.mac, self.address, addresses, tuple(shared))
+
+    def _record(self, net: Network, ep: Endpoint, att: Attachment) -> None:
+        states = self.states[net.id][1]
+        known = next((each for each in states if each.endpoint.id == ep.id), None)
+        if known is None:
+            states.append(EndpointState(ep, [att]))
+        else:
+            states[states.index(known)] = EndpointState(ep, [*known.backends, att])
+
+    def balance(self, net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
+        """Spread flows of this host over backends; those of other hosts have no link here."""
+        own = [att for each in self.states[net.id][1] for att in each.backends]
+        here = [att if att in own else replace(att, host_link="") for att in backends]
+        self.done(self.driver.balance(net, ep, here))
 
     def leave(self, net: Network, number: int) -> None:
         """Detach the sandbox with that number."""

@@ -21,8 +21,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.firewall.ruleset.elements import Element, bridge_set, inet_set
-from sandnet.kernel.nft_types import join_parts, link_name, mac_address, port_number
+from sandnet.kernel.nft_types import host_number, join_parts, link_name, mac_address, port_number
 from sandnet.kernel.types import Value
 from sandnet.model import Address, Network, Peer
 from sandnet.model.link_names import VXLAN_PREFIX, link_local, vxlan_name
@@ -91,6 +92,7 @@ def network_elements(net: Network) -> Iterator[tuple[Element, Value]]:
     """Yield what a network that reaches other hosts has besides a bridge's elements; nothing for another one."""
     if net.vni:
         yield Element(inet_set("vnis"), _vni(net)), b""
+        yield Element(bridge_set("tunnels"), link_name(vxlan_name(net.id))), host_number(network_number(net.id))
         if net.options.anti_spoofing:
             yield Element(bridge_set("guarded"), link_name(vxlan_name(net.id))), b""
 

@@ -13,6 +13,10 @@ from the one that the client used. If that was a service's, the bridge corrects 
 with the service's address on its interface may itself be a client: what it sends is learned, so that the answer is not
 sent by the buckets.
 
+The client's host sends a flow to its backend, wherever that is; the backend's host leaves the choice as it is. So what
+belongs to UDP is done by the client's host as well: the map ``tunnels`` has the network of each VXLAN link, and
+datagrams from there pass the rules for their sender only (``from_hosts``).
+
 Every key contains the network's number. It is in the frame's mark while the rules run: the map ``ports`` has the
 network of each port, and frames of any other port are left alone. (``meta ibrname`` would name the bridge, but not
 every kernel has it.) The hashes of addresses include the number, too.
@@ -194,6 +198,9 @@ _UNKNOWN: Final = f"meta mark 0 iifgroup {PORTS} drop"
 
 The port was renamed on its bridge, so anti-spoofing does not cover it either, or a crash left it behind.
 """
+_RECEIVED: Final = "from_hosts"
+_FROM_HOSTS: Final = f"meta mark 0 meta l4proto udp meta mark set iifname map @tunnels goto {_RECEIVED}"
+"""The rule for datagrams from other hosts. Frames of ports do not come this far."""
 
 
 def _of_a_network(families: Sequence[Family]) -> tuple[str, ...]:
@@ -217,6 +224,7 @@ def bridge_ruleset(room: Room = DEFAULT_ROOM) -> str:
     chains = {f"{name}{family.version}": rules for family in families for name, rules in _chains(family).items()}
     chains[_SENT] = tuple(rule for family in families for rule in _sent(family))
     chains[_NETWORK] = _of_a_network(families)
+    chains[_RECEIVED] = (f"jump {_SENT}", "meta mark set 0")
     # before br_netfilter (0), which may run the inet table's hooks within this one
     hook = "{ type filter hook prerouting priority dstnat; policy accept; }"
     lines = [f"add table {BRIDGE}", f"add chain {BRIDGE} {_BASE} {hook}", f"flush chain {BRIDGE} {_BASE}"]
@@ -227,7 +235,7 @@ def bridge_ruleset(room: Room = DEFAULT_ROOM) -> str:
         lines += _objects(family, room)
     lines += [f"add rule {BRIDGE} {name} {rule}" for name, rules in chains.items() for rule in rules]
     lines += [f"add chain {BRIDGE} {GUARD}"]
-    lines += [f"add rule {BRIDGE} {_BASE} {rule}" for rule in (f"jump {GUARD}", _GATE, _UNKNOWN)]
+    lines += [f"add rule {BRIDGE} {_BASE} {rule}" for rule in (f"jump {GUARD}", _GATE, _UNKNOWN, _FROM_HOSTS)]
     return "\n".join(lines) + "\n"
 
 
@@ -235,6 +243,7 @@ def _shared_objects(room: Room) -> list[str]:
     """Return the statements for sets and maps that both families have in common."""
     shapes = {
         "map ports": "typeof iifname : meta mark;",
+        "map tunnels": "typeof iifname : meta mark;",
         "set routers": "typeof meta mark . ether daddr;",
         "set secret": "type ipv6_addr;",
     }
