@@ -24,7 +24,7 @@ from sandnet.kernel.types import (
     Veth,
     packed_prefix,
 )
-from sandnet.model.link_names import bridge_mac
+from sandnet.model.link_names import link_mac
 from sandnet.model.tap import TapOptions
 from tests.support.kernel_cases import SANDBOXES, KernelCase, LinuxKernelCase
 from tests.support.network_host import eventually
@@ -74,7 +74,7 @@ def test_a_tap_is_made_once_kept_and_retired(case: KernelCase) -> None:
         case.kernel.links.plug_tap(tap)
     found = case.kernel.links.find("snv0")
     assert found
-    assert (found.kind, found.up, found.mac, found.alias) == ("tun", True, bridge_mac("snv0"), "sandnet1 end")
+    assert (found.kind, found.up, found.mac, found.alias) == ("tun", True, link_mac("snv0"), "sandnet1 end")
     assert ports(case, "snb0") == 1
     case.kernel.links.retire(["snv0"])
     case.kernel.links.reap()

@@ -20,7 +20,7 @@ from typing import Any, Final
 from sandnet.firewall.balancing.service_elements import network_number
 from sandnet.kernel.source_policy import TABLES
 from sandnet.kernel.types import PREPARED
-from sandnet.model.link_names import PORT_PREFIX, bridge_mac, shaper_name
+from sandnet.model.link_names import PORT_PREFIX, link_mac, shaper_name
 from tests.crash.daemon_case import CrashDaemon
 from tests.support.daemon import JSON, LEARNED, unseeded
 
@@ -57,13 +57,13 @@ class Aliases:
                 continue
             self._add(value["name"], {"number": f"0x{network_number(ident):08x}"})
             if value.get("link"):
-                self._add(value["name"], {"bridge mac": bridge_mac(value["link"])})
+                self._add(value["name"], {"bridge mac": link_mac(value["link"])})
         for key, value in records.items():
             if key.startswith("attachment/"):
                 name = f"{value['container_id']}@{by_id[value['endpoint_id']]['name']}"
                 self._add(name, {"veth": value.get("host_link", "")})
                 self._add(name, {"shaper": shaper_name(value["host_link"]) if value.get("host_link") else ""})
-                self._add(name, {"tap mac": bridge_mac(value["host_link"]) if value.get("tap") else ""})
+                self._add(name, {"tap mac": link_mac(value["host_link"]) if value.get("tap") else ""})
                 if value.get("interface", "").startswith("sne"):
                     self._add(name, {"inner end": value["interface"]})
                 self._add_addresses(name, value)

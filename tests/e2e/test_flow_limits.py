@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_forged_packets import bridge_mac
+from tests.e2e.test_forged_packets import link_mac
 from tests.support import ethernet as f
 from tests.support.daemon import (
     HOST_ADDRESS,
@@ -64,7 +64,7 @@ def test_max_flows_limits_a_sandbox_and_not_the_others(daemon: RunningDaemon, ta
 def test_max_flows_limits_protocols_without_ports(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", max_flows=LIMIT)
     sandbox = daemon.sandbox("foo", "one")
-    target = bridge_mac(daemon, "foo")
+    target = link_mac(daemon, "foo")
     with f.raw(daemon.host, sandbox) as wire:
         for number in range(MANY):
             far = f"198.51.{100 + number // 200}.{number % 200 + 3}"
@@ -75,7 +75,7 @@ def test_max_flows_limits_protocols_without_ports(daemon: RunningDaemon) -> None
 def test_max_flows_limits_the_network_without_anti_spoofing(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", subnet="10.9.0.0/16", max_flows=LIMIT, anti_spoofing=False)
     sandbox = daemon.sandbox("foo", "one")
-    target = bridge_mac(daemon, "foo")
+    target = link_mac(daemon, "foo")
     with f.raw(daemon.host, sandbox) as wire:
         for number in range(MANY):
             source = f"10.9.{1 + number // 250}.{number % 250 + 1}"

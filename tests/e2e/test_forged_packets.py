@@ -21,7 +21,7 @@ def mac(place: Place, link: str) -> str:
     return str(json.loads(place.sh("ip", "-j", "link", "show", link))[0]["address"])
 
 
-def bridge_mac(daemon: RunningDaemon, network: str) -> str:
+def link_mac(daemon: RunningDaemon, network: str) -> str:
     return mac(daemon.here, f"snb{daemon.api.reported(network)['id'][:10]}")
 
 
@@ -58,7 +58,7 @@ def test_forged_packets_do_not_reach_another_network(daemon: RunningDaemon, sand
     one, two = sandboxes
     neighbour = two.address.rpartition(".")[0] + ".77"
     neighbour6 = two.address6.partition("::")[0] + "::77"
-    ours, theirs = bridge_mac(daemon, "foo"), bridge_mac(daemon, "bar")
+    ours, theirs = link_mac(daemon, "foo"), link_mac(daemon, "bar")
     packets = [
         (f.IP, f.udp(source, two.address, 9, 1))
         for source in (one.address, neighbour, gateway(two), OUTSIDE_ADDRESS, LOOPBACK, two.address)
@@ -88,7 +88,7 @@ def test_forged_packets_do_not_reach_another_network(daemon: RunningDaemon, sand
 def test_forged_packets_do_not_leave_an_internal_network(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", internal=True, anti_spoofing=False, host_access=True)
     sandbox = daemon.sandbox("foo", "one")
-    own = bridge_mac(daemon, "foo")
+    own = link_mac(daemon, "foo")
     with f.raw(daemon.host, sandbox) as mouth, f.raw(daemon.host, daemon.outside) as listener:
         for target in (own, f.BROADCAST, "01:80:c2:00:00:02", "01:80:c2:00:00:0e"):
             for source in (sandbox.address, HOST_ADDRESS, "203.0.113.77"):
@@ -136,7 +136,7 @@ def test_sandbox_forgery_does_not_reach_a_127_0_0_1_port(daemon: RunningDaemon, 
         if network == "bar":
             daemon.api.network("bar", anti_spoofing=False, host_access=True)
         sandbox = daemon.sandbox(network, "one")
-        target = bridge_mac(daemon, network)
+        target = link_mac(daemon, network)
         tricks = [
             f.ether(to, sandbox.mac, f.IP, f.udp(sender, called, 9009, 1))
             for to in (target, "01:80:c2:00:00:02")  # what is bridged the sandbox would hear, and not take
@@ -152,7 +152,7 @@ def test_address_of_another_network_is_dropped_as_source(
 ) -> None:
     """The world would answer it, and the answer would belong to a known flow."""
     one, two = sandboxes
-    target = bridge_mac(daemon, "foo")
+    target = link_mac(daemon, "foo")
     pairs = [
         (f.IP, two.address, one.address, OUTSIDE_ADDRESS),
         (f.IPV6, two.address6, one.address6, OUTSIDE_ADDRESS6),

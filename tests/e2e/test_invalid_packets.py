@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.test_forged_packets import bridge_mac, mac
+from tests.e2e.test_forged_packets import link_mac, mac
 from tests.support import ethernet as f
 from tests.support.daemon import (
     HOST_ADDRESS,
@@ -63,7 +63,7 @@ class Lab(NamedTuple):
     def send(self, place: Place, packet: bytes) -> None:
         """From a sandbox or the machine outside to the host."""
         inside = isinstance(place, Sandbox)
-        target = bridge_mac(self.daemon, "blue") if inside else mac(self.daemon.here, "uplink")
+        target = link_mac(self.daemon, "blue") if inside else mac(self.daemon.here, "uplink")
         with f.raw(self.daemon.host, place) as wire:
             kind = f.IP if packet[0] >> 4 == 4 else f.IPV6
             wire.send(f.ether(target, mac(place, "eth0"), kind, packet))

@@ -291,11 +291,11 @@ def test_ip_packet_in_a_bridge_control_frame_is_dropped(daemon: RunningDaemon, f
         if family == 4
         else (scene.liar.address6, HOST_ADDRESS6, f.IPV6, "::")
     )
-    bridge_mac = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge_of(daemon)))[0]["address"]
+    link_mac = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge_of(daemon)))[0]["address"]
     with f.raw(daemon.host, scene.liar) as mouth:
         server = daemon.here.bound(wildcard, UDP, 9)
         mouth.send(scene.printed(kind, f.udp(own, there, 9, 1), LACP_MAC))
-        mouth.send(scene.printed(kind, f.udp(own, there, 9, 2), bridge_mac))
+        mouth.send(scene.printed(kind, f.udp(own, there, 9, 2), link_mac))
         assert server.recvfrom(99)[1][:2] == (own, 2)
 
 
@@ -304,12 +304,12 @@ def test_arp_in_a_bridge_control_frame_is_ignored(
 ) -> None:
     scene = staged(daemon)
     question = f.arp(scene.liar.mac, scene.liar.address, gateway(scene), f.REQUEST)
-    bridge_mac = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge_of(daemon)))[0]["address"]
+    link_mac = json.loads(daemon.host.sh("ip", "-j", "link", "show", bridge_of(daemon)))[0]["address"]
     answer = f.ether(
         scene.liar.mac,
-        bridge_mac,
+        link_mac,
         f.ARP,
-        f.arp(bridge_mac, gateway(scene), scene.liar.address, f.REPLY, scene.liar.mac),
+        f.arp(link_mac, gateway(scene), scene.liar.address, f.REPLY, scene.liar.mac),
     )
     with f.raw(daemon.host, scene.liar) as mouth:
         for last in range(16):

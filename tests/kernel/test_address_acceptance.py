@@ -18,8 +18,8 @@ import pytest
 
 from sandnet.kernel.linux.links import LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
-from sandnet.kernel.netlink.rtnetlink import RTM_GETROUTE
 from sandnet.kernel.netlink.socket import Netlink, attribute
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_GETROUTE
 from sandnet.kernel.syscalls import opened_namespace
 from sandnet.kernel.types import Bridge, Veth
 from sandnet.model.address import Address, Interface

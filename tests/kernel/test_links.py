@@ -15,7 +15,7 @@ from sandnet.errors import Error, Kind
 from sandnet.kernel.linux.links import MAX_PORTS, LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.types import PORTS, RETIRED, Bridge, Veth
-from sandnet.model.link_names import bridge_mac
+from sandnet.model.link_names import link_mac
 from tests.support.network_host import Host, eventually
 from tests.support.traffic import DOUBT
 
@@ -76,7 +76,7 @@ def test_new_bridge_is_up_with_its_addresses_and_mac(host: Host) -> None:
     bridge = shown(host, "snb0")
     assert bridge["linkinfo"]["info_kind"] == "bridge"
     assert "UP" in bridge["flags"]
-    assert (bridge["mtu"], bridge["address"]) == (1400, bridge_mac("snb0"))
+    assert (bridge["mtu"], bridge["address"]) == (1400, link_mac("snb0"))
     assert addresses(bridge) == {"10.9.0.1/24", "fd09::1/64"}
     assert not any(info.get("tentative") for info in bridge["addr_info"] if info["local"] == "fd09::1")
 
@@ -88,7 +88,7 @@ def test_ensuring_a_bridge_again_keeps_extra_addresses(host: Host) -> None:
     host.sh("ip", "link", "set", "snb0", "down", "mtu", "1300", "address", "02:00:00:00:00:01")
     host.run(links.ensure_bridge, BRIDGE._replace(mtu=1400))
     bridge = shown(host, "snb0")
-    assert (bridge["mtu"], bridge["address"], "UP" in bridge["flags"]) == (1400, bridge_mac("snb0"), True)
+    assert (bridge["mtu"], bridge["address"], "UP" in bridge["flags"]) == (1400, link_mac("snb0"), True)
     assert addresses(bridge) == {"10.9.0.1/24", "fd09::1/64", "192.0.2.1/24"}
 
 
@@ -101,13 +101,13 @@ def test_bridge_name_taken_by_another_link_kind_is_a_conflict(host: Host) -> Non
 
 
 def test_bridges_have_distinct_local_unicast_macs() -> None:
-    one, other = bridge_mac("snb0"), bridge_mac("snb1")
+    one, other = link_mac("snb0"), link_mac("snb1")
     assert one != other
     assert int(one[:2], 16) & 0b11 == 0b10
 
 
 def test_bridge_mac_is_unchanged_by_added_ports(plugged: Host) -> None:
-    assert shown(plugged, "snb0")["address"] == bridge_mac("snb0")
+    assert shown(plugged, "snb0")["address"] == link_mac("snb0")
 
 
 def test_adopted_foreign_bridge_gets_only_what_it_lacks(host: Host) -> None:

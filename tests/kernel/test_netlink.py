@@ -15,15 +15,9 @@ import pytest
 from sandnet.errors import Error
 from sandnet.kernel.linux.neighbour_stats import overflows
 from sandnet.kernel.netlink.routes import dump_routes
-from sandnet.kernel.netlink.rtnetlink import (
-    RTM_DELLINK,
-    RTM_SETLINK,
-    get_link,
-    link_header,
-    list_addresses,
-    list_links,
-)
+from sandnet.kernel.netlink.rtnetlink import get_link, link_header, list_addresses, list_links
 from sandnet.kernel.netlink.socket import Netlink, NetlinkError, TooMuchError, map_errors
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELLINK, RTM_SETLINK
 from sandnet.kernel.syscalls import in_namespace, open_namespace, restoring_namespace, unshare_network
 from tests.support.network_host import Host
 

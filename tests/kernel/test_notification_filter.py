@@ -10,16 +10,16 @@ import pytest
 
 from sandnet.kernel.netlink.notification_filter import attach
 from sandnet.kernel.netlink.notifications import subscribed
-from sandnet.kernel.netlink.rtnetlink import (
+from sandnet.kernel.netlink.rtnetlink import to_port
+from sandnet.kernel.netlink.socket import Reply, replies
+from sandnet.kernel.netlink.uapi.message_numbers import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
-    to_port,
 )
-from sandnet.kernel.netlink.socket import Reply, replies
 from tests.support.network_host import Host
 
 PREFIXES = ("snb", "snv")

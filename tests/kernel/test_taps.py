@@ -16,7 +16,7 @@ from sandnet.errors import Error, Kind
 from sandnet.kernel.linux.links import MAX_PORTS, LinuxLinks
 from sandnet.kernel.linux.taps import device
 from sandnet.kernel.types import PORTS, Bridge, Veth
-from sandnet.model.link_names import bridge_mac
+from sandnet.model.link_names import link_mac
 from sandnet.model.tap import TapOptions
 from tests.support.network_host import Host
 from tests.support.privileges import needs_other_users, needs_taps
@@ -53,7 +53,7 @@ def test_a_tap_is_a_port_of_its_bridge_and_up(bridged: Host) -> None:
     found = bridged.run(links.find, "snv0")
     assert found
     assert (found.kind, found.up, found.mtu, found.group, found.alias) == ("tun", True, 1400, PORTS, "sandnet1 end")
-    assert found.mac == bridge_mac("snv0")
+    assert found.mac == link_mac("snv0")
     assert "isolated on" in bridged.sh("bridge", "-d", "link", "show", "dev", "snv0")
 
 

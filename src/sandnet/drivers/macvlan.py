@@ -21,7 +21,7 @@ from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Macvlan, NamespaceState, Port
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, NetworkOptions, Subnet
-from sandnet.model.link_names import macvlan_name
+from sandnet.model.link_names import moving_link_name
 from sandnet.model.supplied_link import SuppliedLink
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class MacvlanDriver:
 
     async def supply_link(self, net: Network, ep: Endpoint, key: str, *, again: bool) -> Supply | None:
         """Make the interface on the host; see :class:`ExternalDriver`."""
-        name = macvlan_name(ep.id)
+        name = moving_link_name(ep.id)
         mode = net.options.macvlan_mode or MODES[0]
         wanted = Macvlan(name, net.options.parent or "", mode, ep.mac, net.mtu)
         await self._workers.run(self._kernel.supplied_links.make_macvlan, wanted)
@@ -140,7 +140,7 @@ class MacvlanDriver:
         await self._delete([attachment.endpoint_id for attachment in gone])
 
     async def _delete(self, endpoints: Sequence[str]) -> None:
-        names = [macvlan_name(each) for each in endpoints]
+        names = [moving_link_name(each) for each in endpoints]
         await self._workers.run(partial(self._kernel.links.delete, names))
 
 

@@ -6,16 +6,16 @@ import ctypes
 import errno
 import os
 import pwd
-import signal
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
+
+from sandnet.kernel.syscalls import request_parent_death_signal
 
 CAP_NET_BIND_SERVICE: Final = 10
 CAP_NET_ADMIN: Final = 12
 CAP_SYS_ADMIN: Final = 21
 
-_PR_SET_PDEATHSIG: Final = 1
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _VERSION: Final = 0x20080522
@@ -88,7 +88,7 @@ def die_with_parent() -> None:
         ProcessLookupError: the parent has ended before.
     """
     parent = os.getppid()
-    _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    request_parent_death_signal()
     if os.getppid() != parent:
         raise ProcessLookupError
 

@@ -84,7 +84,7 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
     _check(_libc.mount(*names, flags, options.encode() or None))
 
 
-def die_with_parent() -> None:
+def request_parent_death_signal() -> None:
     """Let the kernel kill the calling process when its parent thread ends (``PR_SET_PDEATHSIG``)."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 

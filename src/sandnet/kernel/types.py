@@ -289,7 +289,7 @@ class Veth(NamedTuple):
     """The alias to set on the host end, at most 255 bytes; empty: none, or the present one stays."""
     bridge_addresses: tuple[Address, ...] = ()
     """The bridge's own addresses: the sandbox keeps a neighbour entry for each, however full the kernel's table is."""
-    bridge_mac: str = ""
+    link_mac: str = ""
     """The bridge's MAC; empty: it may change, and the kernel finds it out."""
     tap: TapOptions | None = None
     """The link is a tap of these options, named ``host_link``, instead of a pair. ``mac`` and the addresses are the

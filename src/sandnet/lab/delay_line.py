@@ -6,15 +6,12 @@ import fcntl
 import os
 import random
 import select
-import struct
 import time
 from collections import deque
 from typing import Final, NamedTuple, NoReturn
 
-_TUNSETIFF: Final = 0x400454CA  # linux/if_tun.h
-_IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
-_REQUEST: Final = struct.Struct("=16sH22x")
-"""``struct ifreq``: a name and flags."""
+from sandnet.kernel.linux.taps.device import DEVICE, IFF_NO_PI, IFF_TAP, IFREQ, TUNSETIFF
+
 FRAME_LIMIT: Final = 1 << 17
 """Bytes of a frame at most."""
 QUEUE_LIMIT: Final = 20_000
@@ -76,6 +73,6 @@ def _send_due(direction: _Direction) -> None:
 
 
 def _open_tap(name: str) -> int:
-    tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.ioctl(tap, _TUNSETIFF, _REQUEST.pack(name.encode(), _IFF_TAP | _IFF_NO_PI))
+    tap = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.ioctl(tap, TUNSETIFF, IFREQ.pack(name.encode(), IFF_TAP | IFF_NO_PI))
     return tap

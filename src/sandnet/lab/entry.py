@@ -14,7 +14,7 @@ from sandnet.kernel.syscalls import (
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUTS,
-    die_with_parent,
+    request_parent_death_signal,
     set_namespace,
 )
 
@@ -81,5 +81,5 @@ def fork_inside(descriptors: Sequence[int]) -> int:
         raise Error(Kind.UNAVAILABLE, f"cannot enter the host: {failure.strerror}", hint, "cannot_enter") from failure
     child = os.fork()
     if child == 0:
-        die_with_parent()
+        request_parent_death_signal()
     return child

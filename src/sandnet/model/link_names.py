@@ -17,7 +17,7 @@ During that time the host could not solicit a neighbour (RFC 4861, 7.2.2 require
 
 
 @lru_cache(maxsize=4096)
-def bridge_mac(name: str) -> str:
+def link_mac(name: str) -> str:
     """Return the locally administered MAC of a bridge, or of a tap on the host, derived from its name.
 
     By default a bridge takes the lowest MAC among its ports. Then neighbours would have to learn its MAC again whenever
@@ -45,10 +45,12 @@ _MACVLAN: Final = "snm"
 MACVLAN_KIND: Final = "macvlan"
 _DIGITS: Final = 10
 """Hex digits behind the prefix: a name has at most IFNAMSIZ-1 = 15 bytes."""
+PORT_NAME: Final = re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}")
+"""Pattern of the names of ports."""
 OUR_LINKS: Final = {
     "bridge": re.compile(rf"{_BRIDGE}[0-9a-f]{{{_DIGITS}}}"),
-    "veth": re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
-    TAP_KIND: re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
+    "veth": PORT_NAME,
+    TAP_KIND: PORT_NAME,
     MACVLAN_KIND: re.compile(rf"{_MACVLAN}[0-9a-f]{{{_DIGITS}}}"),
     "ifb": re.compile(rf"{_SHAPER}[0-9a-f]{{{_DIGITS}}}"),
     "vxlan": re.compile(rf"{VXLAN_PREFIX}[0-9a-f]{{{_DIGITS}}}"),
@@ -82,8 +84,8 @@ def shaper_name(host_link: str) -> str:
     return _SHAPER + host_link.removeprefix(PORT_PREFIX)
 
 
-def macvlan_name(endpoint_id: str) -> str:
-    """Return the name on the host of an endpoint's macvlan interface, before it is moved into the sandbox."""
+def moving_link_name(endpoint_id: str) -> str:
+    """Return the name on the host of an endpoint's interface, before it is moved into the sandbox."""
     return _MACVLAN + endpoint_id[:_DIGITS]
 
 

@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 from sandnet.errors import invalid
 from sandnet.model.address import Address
 
+RESOLV_CONF: Final = "/etc/resolv.conf"
+"""The host's file, and a sandbox's."""
 LOOPBACK: Final = IPv4Address("127.0.0.1")
 """Server that a C library asks if resolv.conf contains none."""
 MOST: Final = 32

@@ -17,14 +17,13 @@ from pathlib import Path
 
 from sandnet.config import Config
 from sandnet.errors import Error, Kind
+from sandnet.kernel.capabilities import CAP_NET_ADMIN
 from sandnet.serving.unix_socket import check_private
 
 _log = logging.getLogger(__name__)
 
 _CLAIM = "\0sandnet"
 """Abstract socket name (unix(7))."""
-_CAP_NET_ADMIN = 12
-"""Capability number (``linux/capability.h``)."""
 _SO_PEERPIDFD = 77
 """Socket option (``asm-generic/socket.h``): a descriptor of the process that listens."""
 PID_FILE = "sandnet.pid"
@@ -126,7 +125,7 @@ def _claimed_by_us() -> bool:
 def _may_manage_network(peer: socket.socket, pid: int) -> bool:
     """Return whether the listening process has the capability; false if it has ended, even if its pid is reused."""
     found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    capable = found is not None and bool(int(found[1], 16) >> _CAP_NET_ADMIN & 1)
+    capable = found is not None and bool(int(found[1], 16) >> CAP_NET_ADMIN & 1)
     try:
         process = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as failure:  # before Linux 6.5 the pid has to suffice; since then: the process has ended

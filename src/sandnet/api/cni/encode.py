@@ -9,7 +9,7 @@ from sandnet.api.cni.call import Call
 from sandnet.core.lifecycle.runtime_attachments import RuntimeAttachment
 from sandnet.kernel.types import DefaultRoute
 from sandnet.model import Address
-from sandnet.model.link_names import bridge_mac
+from sandnet.model.link_names import link_mac
 from sandnet.wire import cni as wire
 
 _CONTAINER: Final = 2
@@ -29,7 +29,7 @@ def result(
         name_servers: the container's name servers.
     """
     network, attachment = added.network, added.attachment
-    bridge = wire.Interface(name=network.link, mac="" if network.link_adopted else bridge_mac(network.link))
+    bridge = wire.Interface(name=network.link, mac="" if network.link_adopted else link_mac(network.link))
     inside = wire.Interface(name=attachment.interface, mac=attachment.mac, sandbox=call.netns)
     return wire.Result(
         cni_version=call.version,

@@ -9,9 +9,8 @@ from typing import Final
 
 from sandnet.dns.server.forwarder import Options
 from sandnet.model.address import Address
-from sandnet.model.resolv_conf import ResolvConf, parsed
+from sandnet.model.resolv_conf import RESOLV_CONF, ResolvConf, parsed
 
-RESOLV_CONF: Final = "/etc/resolv.conf"
 _READ_LIMIT: Final = 64 << 10
 _LONGEST: Final = 30
 _MOST_ATTEMPTS: Final = 5

@@ -11,7 +11,7 @@ from sandnet.ipam.subnet_plan import addresses
 from sandnet.kernel.base import Sysctl
 from sandnet.kernel.types import Link, NamespaceState, Port, packed_addresses_on, packed_interface, packed_prefix
 from sandnet.model import Network
-from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac
+from sandnet.model.link_names import BRIDGE_LINK_LOCAL, link_mac
 
 NO_NETWORK: Final = "its sandboxes reach neither each other nor anything else"
 NO_GATEWAY: Final = "its sandboxes and the host do not reach each other, and nothing beyond"
@@ -85,8 +85,8 @@ def _link(net: Network, link: Link) -> Iterator[tuple[str, str]]:
         yield f"bridge {net.link} is down", NO_NETWORK
     if not net.link_adopted and net.mtu not in (0, link.mtu):
         yield f"the MTU of bridge {net.link} is {link.mtu}, not {net.mtu}", "large packets are lost"
-    if not net.link_adopted and link.mac != bridge_mac(net.link):
-        yield f"the MAC of bridge {net.link} is {link.mac}, not {bridge_mac(net.link)}", NO_GATEWAY
+    if not net.link_adopted and link.mac != link_mac(net.link):
+        yield f"the MAC of bridge {net.link} is {link.mac}, not {link_mac(net.link)}", NO_GATEWAY
     if not net.link_adopted and link.snooping:
         yield f"bridge {net.link} follows multicast queriers", "a sandbox can play one, and take IPv6 from the others"
 

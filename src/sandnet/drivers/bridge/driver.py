@@ -30,7 +30,7 @@ from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
 from sandnet.model.address import Address, Prefix
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, network_alias, read_alias
-from sandnet.model.link_names import bridge_mac, bridge_name
+from sandnet.model.link_names import bridge_name, link_mac
 from sandnet.model.tap import TAP_KIND
 
 T = TypeVar("T")
@@ -292,7 +292,7 @@ class BridgeDriver:
             service_ipv6=_shared(ep.address_ipv6, att.address_ipv6),
             holder=att.holder,
             bridge_addresses=_bridge_addresses(net, att),
-            bridge_mac="" if net.link_adopted else bridge_mac(net.link),
+            link_mac="" if net.link_adopted else link_mac(net.link),
             tap=att.tap,
             limits=self.port_limits(net, ep),
         )

@@ -64,7 +64,7 @@ from sandnet.firewall.ruleset.elements import BRIDGE, Element, bridge_set
 from sandnet.kernel.nft_types import host_number, join_parts, mac_address
 from sandnet.kernel.types import PORTS, Value
 from sandnet.model import Network
-from sandnet.model.link_names import bridge_mac
+from sandnet.model.link_names import link_mac
 
 _EPHEMERAL: Final = 32768
 """The first port that Linux assigns to a client (``ip_local_port_range``)."""
@@ -339,5 +339,5 @@ def router(net: Network) -> Iterator[tuple[Element, Value]]:
     Only for a bridge that sandnet made: the MAC of another changes with its ports.
     """
     if not net.link_adopted:
-        key = join_parts(host_number(network_number(net.id)), mac_address(bridge_mac(net.link)))
+        key = join_parts(host_number(network_number(net.id)), mac_address(link_mac(net.link)))
         yield Element(bridge_set("routers"), key), b""

@@ -11,7 +11,7 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import LOOPBACK, FakeNamespace, FaultInjector, InnerEnd, recorded
 from sandnet.kernel.types import PREPARED, RETIRED, Bridge, DefaultRoute, Link, Port, PreparedSandbox, Veth
 from sandnet.model.address import Address, Interface
-from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac, with_shapers
+from sandnet.model.link_names import BRIDGE_LINK_LOCAL, link_mac, with_shapers
 from sandnet.model.tap import TAP_KIND
 
 MAX_PORTS: Final = 1023
@@ -64,7 +64,7 @@ class FakeLinks:
             self.add(bridge.name, "bridge")
         link = self._bridge(bridge.name)
         self.present[bridge.name] = link._replace(
-            up=True, mtu=bridge.mtu or link.mtu, mac=bridge_mac(bridge.name), alias=bridge.alias or link.alias
+            up=True, mtu=bridge.mtu or link.mtu, mac=link_mac(bridge.name), alias=bridge.alias or link.alias
         )
         has_ipv6 = any(address.version == 6 for address in bridge.addresses)
         self._add_addresses(bridge._replace(addresses=(*bridge.addresses, BRIDGE_LINK_LOCAL)) if has_ipv6 else bridge)
@@ -159,7 +159,7 @@ class FakeLinks:
             master=bridge.ifindex,
             up=True,
             mtu=veth.mtu or host.mtu,
-            mac=bridge_mac(veth.host_link),
+            mac=link_mac(veth.host_link),
             alias=veth.alias or host.alias,
         )
         self.options[veth.host_link] = veth

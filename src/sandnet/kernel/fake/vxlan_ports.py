@@ -5,10 +5,10 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import Final
 
-from sandnet.errors import Error, Kind, not_found
+from sandnet.errors import VNI_TAKEN, Error, Kind, not_found
 from sandnet.kernel.fake.common import FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
-from sandnet.kernel.vxlan.base import NO_ENTRIES, VNI_TAKEN, EntryChanges, PeerEntries, Underlay, VxlanPort
+from sandnet.kernel.vxlan.base import NO_ENTRIES, EntryChanges, PeerEntries, Underlay, VxlanPort
 from sandnet.model.address import Address
 
 _KIND: Final = "vxlan"

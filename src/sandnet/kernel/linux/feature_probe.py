@@ -15,8 +15,10 @@ from typing import Final
 
 from sandnet.errors import Error
 from sandnet.kernel.linux.nftables import Nftables
-from sandnet.kernel.netlink.rtnetlink import IFLA_IFNAME, RTM_NEWLINK, info, link_header
+from sandnet.kernel.netlink.rtnetlink import info, link_header
 from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, string, u32
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_IFNAME, IFLA_VXLAN_ID
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_NEWLINK
 from sandnet.kernel.syscalls import unshare_network
 
 _NEEDS: Final = {
@@ -34,7 +36,6 @@ _NO_NAMESPACE: Final = {
     errno.EINVAL: "this kernel has no network namespaces (CONFIG_NET_NS)",
     errno.ENOSPC: "the limit of network namespaces is reached (sysctl user.max_net_namespaces)",
 }
-_IFLA_VXLAN_ID: Final = 1
 _TABLE: Final = """
 table inet sandnet_probe {
   map ports { type inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -111,7 +112,7 @@ def _try_veth() -> None:
 
 
 def _try_vxlan() -> None:
-    _try_link("vxlan", u32(_IFLA_VXLAN_ID, 1))
+    _try_link("vxlan", u32(IFLA_VXLAN_ID, 1))
 
 
 def _try_nftables() -> None:

@@ -18,9 +18,8 @@ from sandnet.kernel.netlink.route_follower import RouteFollower
 from sandnet.kernel.netlink.socket import Netlink, map_errors
 from sandnet.kernel.types import BridgeRoute, RouteSource
 from sandnet.model.address import Address, Prefix
-from sandnet.model.resolv_conf import parsed
+from sandnet.model.resolv_conf import RESOLV_CONF, parsed
 
-_RESOLV_CONF: Final = "/etc/resolv.conf"
 _MAX_RESOLV_CONF: Final = 1 << 16
 _PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
 _RESERVED_PORTS: Final = "/proc/sys/net/ipv4/ip_local_reserved_ports"
@@ -32,7 +31,7 @@ read."""
 class Nameservers:
     """The addresses in a resolv.conf(5), read again when the file has changed."""
 
-    def __init__(self, path: str = _RESOLV_CONF) -> None:
+    def __init__(self, path: str = RESOLV_CONF) -> None:
         self._path = path
         self._seen: tuple[int, ...] = ()
         self._found: tuple[Prefix, ...] = ()
@@ -59,7 +58,7 @@ class Nameservers:
 class LinuxHost:
     """See :class:`sandnet.kernel.base.Host`. Safe to use from several threads."""
 
-    def __init__(self, resolv_conf: str = _RESOLV_CONF) -> None:
+    def __init__(self, resolv_conf: str = RESOLV_CONF) -> None:
         self._occupancy = OccupiedPrefixes()
         self._routes = RouteFollower()
         self._nameservers = Nameservers(resolv_conf)

@@ -25,13 +25,6 @@ from sandnet.kernel.netlink.outside_link import full, plug_outside
 from sandnet.kernel.netlink.renaming import is_pair, rename_back
 from sandnet.kernel.netlink.routes import add_connected
 from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_GROUP,
-    IFLA_IFALIAS,
-    IFLA_IFNAME,
-    IFLA_MASTER,
-    LOOPBACK,
-    RTM_NEWLINK,
-    RTM_SETLINK,
     add_address,
     alias,
     bridge_info,
@@ -59,10 +52,12 @@ from sandnet.kernel.netlink.socket import (
     string,
     u32,
 )
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MASTER, LOOPBACK
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_NEWLINK, RTM_SETLINK
 from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, opened_namespace
 from sandnet.kernel.types import DELETING, PORTS, RETIRED, Bridge, DefaultRoute, Link, PreparedSandbox, Veth
 from sandnet.model.address import Address, Interface
-from sandnet.model.link_names import BRIDGE_LINK_LOCAL, bridge_mac, with_shapers
+from sandnet.model.link_names import BRIDGE_LINK_LOCAL, link_mac, with_shapers
 from sandnet.model.tap import TapOptions
 
 MAX_PORTS: Final = 1023
@@ -98,7 +93,7 @@ class LinuxLinks:
     def ensure_bridge(self, bridge: Bridge) -> None:
         """Make the bridge if it is absent; give it its MAC, MTU and addresses; set it up."""
         with map_errors(f"make bridge {bridge.name}"), Netlink() as here:
-            desired = mac_and_mtu(bridge_mac(bridge.name), bridge.mtu)
+            desired = mac_and_mtu(link_mac(bridge.name), bridge.mtu)
             body = link_header() + string(IFLA_IFNAME, bridge.name) + desired + bridge_info()
             made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)

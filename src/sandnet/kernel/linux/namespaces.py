@@ -19,17 +19,11 @@ from sandnet.errors import Error, Kind, collected, invalid, not_found
 from sandnet.kernel.linux.namespace_sockets import tcp_socket
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
 from sandnet.kernel.netlink.routes import Route, ensure_default, ensure_groups
-from sandnet.kernel.netlink.rtnetlink import (
-    LOOPBACK,
-    RTM_SETLINK,
-    get_link,
-    link_header,
-    list_addresses,
-    list_links,
-    remove_address,
-)
+from sandnet.kernel.netlink.rtnetlink import get_link, link_header, list_addresses, list_links, remove_address
 from sandnet.kernel.netlink.socket import Netlink, map_errors
 from sandnet.kernel.netlink.source_routing import ensure_policy
+from sandnet.kernel.netlink.uapi.link_numbers import LOOPBACK
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_SETLINK
 from sandnet.kernel.source_policy import policy
 from sandnet.kernel.syscalls import (
     OWN_NAMESPACE,

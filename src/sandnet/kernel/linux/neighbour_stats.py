@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from sandnet.kernel.netlink.socket import NLM_F_DUMP, Message, attributes, map_errors, replies
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_GETNEIGHTBL, RTM_NEWNEIGHTBL
+from sandnet.kernel.netlink.uapi.neighbour_numbers import NDTA_STATS
 
-_RTM_GETNEIGHTBL: Final = 66
-_RTM_NEWNEIGHTBL: Final = 64
 _TABLE: Final = struct.Struct("=BxH")
-_NDTA_STATS: Final = 7
 _TABLE_FULLS: Final = 10
 """Place among the numbers of ``struct ndt_stats``, of 8 bytes each."""
 _BUFFER: Final = 1 << 16
@@ -39,12 +38,12 @@ def overflows() -> Mapping[int, int]:
 def _table_fulls(family: int) -> int | None:
     """Read the beginning of a list: the table comes first, and then its settings for each link, maybe thousands."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
-        netlink.send(Message(_RTM_GETNEIGHTBL, NLM_F_DUMP, _TABLE.pack(family, 0)).packed(1))
+        netlink.send(Message(RTM_GETNEIGHTBL, NLM_F_DUMP, _TABLE.pack(family, 0)).packed(1))
         port = -1
         while port != 0:  # any process may write to the socket
             data, (port, _groups) = netlink.recvfrom(_BUFFER)
         for reply in replies(data):
-            numbers = attributes(reply.body, _TABLE.size).get(_NDTA_STATS, b"")
-            if reply.kind == _RTM_NEWNEIGHTBL and len(numbers) >= 8 * (_TABLE_FULLS + 1):
+            numbers = attributes(reply.body, _TABLE.size).get(NDTA_STATS, b"")
+            if reply.kind == RTM_NEWNEIGHTBL and len(numbers) >= 8 * (_TABLE_FULLS + 1):
                 return int(struct.unpack_from("=Q", numbers, 8 * _TABLE_FULLS)[0])
     return None

@@ -13,9 +13,6 @@ from typing import Final
 from sandnet.kernel.netlink.neighbours import announcement, kept
 from sandnet.kernel.netlink.routes import Route, default_request, group_requests
 from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_GROUP,
-    IFLA_MASTER,
-    RTM_SETLINK,
     address_request,
     alias,
     family_options,
@@ -26,6 +23,8 @@ from sandnet.kernel.netlink.rtnetlink import (
     port_options,
 )
 from sandnet.kernel.netlink.socket import Netlink, NetlinkError, Request, u32
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_GROUP, IFLA_MASTER
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_SETLINK
 from sandnet.kernel.types import PORTS, DefaultRoute, PreparedSandbox, Veth
 
 _USUAL_MTU: Final = 1500
@@ -85,7 +84,7 @@ def bridge_entries(index: int, veth: Veth) -> Iterator[Request]:
         index: the interface inside.
         veth: the desired link.
     """
-    mac = mac_bytes(veth.bridge_mac) if veth.bridge_mac else b""
+    mac = mac_bytes(veth.link_mac) if veth.link_mac else b""
     for address in veth.bridge_addresses:
         yield kept(index, address, mac)
 

@@ -10,14 +10,10 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from sandnet.errors import Error, Kind, invalid
-from sandnet.kernel.linux.cgroups.container_processes import find_container_process
+from sandnet.kernel.linux.cgroups.container_processes import ENDED, find_container_process, start_time
 from sandnet.kernel.netlink.socket import map_errors
 
-_START_TIME: Final = 22 - 3
-"""Index of the start time among the fields after the command's name (proc_pid_stat(5))."""
 _MAX_STAT: Final = 4096
-_ENDED: Final = (FileNotFoundError, ProcessLookupError)
-"""Errors of /proc for a process that has exited."""
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 
@@ -86,7 +82,7 @@ class LinuxProcesses:
         found = set()
         with map_errors("look which namespaces processes are in"):
             for name in filter(str.isdecimal, os.listdir("/proc")):
-                with suppress(*_ENDED, PermissionError):
+                with suppress(*ENDED, PermissionError):
                     found.add(os.stat(f"/proc/{name}/ns/net").st_ino)
         return frozenset(found)
 
@@ -134,9 +130,8 @@ def _start_time(pid: int) -> int | None:
             stat = os.read(descriptor, _MAX_STAT)
         finally:
             os.close(descriptor)
-    except _ENDED:  # it has exited, perhaps between open and read
+    except ENDED:  # it has exited, perhaps between open and read
         return None
     except OSError as error:
         raise _unknown(pid, error) from error
-    _, _, fields = stat.rpartition(b")")  # the name may hold anything, parentheses and spaces too
-    return int(fields.split()[_START_TIME])
+    return start_time(stat.decode(errors="surrogateescape"))

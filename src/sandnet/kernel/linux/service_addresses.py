@@ -9,8 +9,9 @@ from ipaddress import ip_interface
 from typing import Final
 
 from sandnet.kernel.netlink.routes import is_deliverable, is_local
-from sandnet.kernel.netlink.rtnetlink import LOOPBACK, add_service_address, is_activated, remove_address
+from sandnet.kernel.netlink.rtnetlink import add_service_address, is_activated, remove_address
 from sandnet.kernel.netlink.socket import Netlink
+from sandnet.kernel.netlink.uapi.link_numbers import LOOPBACK
 from sandnet.kernel.types import Veth
 from sandnet.model.address import Address
 

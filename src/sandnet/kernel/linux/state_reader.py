@@ -7,12 +7,12 @@ A sandbox takes 0.3 ms, most of it spent in the kernel and in changes between na
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from sandnet.errors import Error
+from sandnet.kernel.linux.cgroups.container_processes import unescaped
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.linux.neighbour_stats import overflows
 from sandnet.kernel.netlink.route_sources import dump_widest
@@ -30,8 +30,6 @@ from sandnet.kernel.types import DefaultRouteState, NamespaceState, PackedPrefix
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _NOTHING: Final = NamespaceState({}, {}, {}, ())
 _MOUNTS: Final = "/proc/thread-self/mountinfo"
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")
-"""How mountinfo writes blanks and the like (proc(5))."""
 
 
 class LinuxStateReader:
@@ -133,7 +131,7 @@ def _mounts(word: str) -> list[str]:
 
 
 def _place(line: str) -> str:
-    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), line.split(" ", 5)[4])
+    return unescaped(line.split(" ", 5)[4])
 
 
 def _namespace_of(pid: str) -> str:

@@ -17,24 +17,10 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final
 
 from sandnet.kernel.base import Firewall
-from sandnet.kernel.linux.shaping.traffic_control import (
-    RTM_DELQDISC,
-    RTM_DELTFILTER,
-    RTM_NEWQDISC,
-    RTM_NEWTFILTER,
-    index_of_traffic_control,
-)
+from sandnet.kernel.linux.shaping.traffic_control import index_of_traffic_control
 from sandnet.kernel.netlink.notifications import FORWARDING, LISTEN_ALL_NSID, RULES, TRAFFIC_CONTROL, subscribed
 from sandnet.kernel.netlink.routes import index_of_route
 from sandnet.kernel.netlink.rtnetlink import (
-    RTM_DELADDR,
-    RTM_DELLINK,
-    RTM_DELROUTE,
-    RTM_DELRULE,
-    RTM_NEWADDR,
-    RTM_NEWLINK,
-    RTM_NEWNETCONF,
-    RTM_NEWROUTE,
     dump_ports,
     index_of_address,
     index_of_link,
@@ -43,6 +29,20 @@ from sandnet.kernel.netlink.rtnetlink import (
     to_port,
 )
 from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
+from sandnet.kernel.netlink.uapi.message_numbers import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELQDISC,
+    RTM_DELROUTE,
+    RTM_DELRULE,
+    RTM_DELTFILTER,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWNETCONF,
+    RTM_NEWQDISC,
+    RTM_NEWROUTE,
+    RTM_NEWTFILTER,
+)
 from sandnet.kernel.types import Changes, Port
 from sandnet.model.link_names import OUR_LINKS, OWN_PREFIXES
 

@@ -21,9 +21,9 @@ from typing import Final
 
 from sandnet.kernel.netlink.shared_socket import SharedSocket
 from sandnet.kernel.netlink.socket import Netlink, attribute, attributes, map_errors
+from sandnet.kernel.netlink.uapi.netfilter_numbers import NETLINK_NETFILTER
 from sandnet.model.address import Address
 
-_NETLINK_NETFILTER: Final = 12
 _GET: Final = 0x101
 _DELETE: Final = 0x102
 _GET_STATS: Final = 0x105
@@ -55,7 +55,7 @@ class _Conntrack(Netlink):
     """A ctnetlink socket of the namespace that the calling thread is in, for one thread at a time."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         self._sequence = 0
 
     def count(self) -> int:

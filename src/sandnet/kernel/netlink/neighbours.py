@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Final
 
-from sandnet.kernel.netlink.rtnetlink import RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH, mac_bytes
+from sandnet.kernel.netlink.rtnetlink import mac_bytes
 from sandnet.kernel.netlink.socket import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -29,17 +28,20 @@ from sandnet.kernel.netlink.socket import (
     attributes,
     u32,
 )
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH
+from sandnet.kernel.netlink.uapi.neighbour_numbers import (
+    NDA_DST,
+    NDA_IFINDEX,
+    NDA_LLADDR,
+    NDMSG,
+    NTF_EXT_LEARNED,
+    NTF_USE,
+    NUD_NONE,
+    NUD_PERMANENT,
+    NUD_STALE,
+)
 from sandnet.model.address import Address
 
-_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
-_NDA_DST: Final = 1
-_NDA_LLADDR: Final = 2
-_NDA_IFINDEX: Final = 8
-_NUD_NONE: Final = 0
-_NUD_STALE: Final = 4
-_NUD_PERMANENT: Final = 0x80
-_NTF_USE: Final = 1
-_NTF_EXT_LEARNED: Final = 16
 _REFUSED: Final = (errno.ENOBUFS, errno.EINVAL)
 """Refusals without which all works as before: a full table of an old kernel; a link on which IPv6 is disabled."""
 
@@ -52,7 +54,7 @@ def keep_neighbour(netlink: Netlink, index: int, address: Address, mac: bytes) -
 def forgetting(index: int, address: Address) -> Request:
     """Return the request that deletes a link's entry for a neighbour; an absent entry or link is success."""
     accept = (*_REFUSED, errno.ENOENT, errno.ENODEV)
-    return Request(RTM_DELNEIGH, _entry(index, address, _NUD_NONE), accept=accept)
+    return Request(RTM_DELNEIGH, _entry(index, address, NUD_NONE), accept=accept)
 
 
 def announce_own(netlink: Netlink, index: int, address: Address) -> None:
@@ -74,15 +76,15 @@ def kept(index: int, address: Address, mac: bytes = b"") -> Request:
             left alone.
     """
     if mac:
-        body = _entry(index, address, _NUD_STALE) + attribute(_NDA_LLADDR, mac)
+        body = _entry(index, address, NUD_STALE) + attribute(NDA_LLADDR, mac)
         return Request(RTM_NEWNEIGH, body, NLM_F_CREATE | NLM_F_REPLACE, _REFUSED)
-    body = _entry(index, address, _NUD_NONE)
+    body = _entry(index, address, NUD_NONE)
     return Request(RTM_NEWNEIGH, body, NLM_F_CREATE | NLM_F_EXCL, (*_REFUSED, errno.EEXIST))
 
 
 def announcement(index: int, address: Address) -> Request:
     """Return the request of :func:`announce_own`."""
-    return Request(RTM_NEWNEIGH, _entry(index, address, _NUD_NONE, _NTF_USE), NLM_F_CREATE)
+    return Request(RTM_NEWNEIGH, _entry(index, address, NUD_NONE, NTF_USE), NLM_F_CREATE)
 
 
 def change_kept(netlink: Netlink, interface: str, added: Mapping[Address, str], removed: Iterable[Address]) -> None:
@@ -109,16 +111,16 @@ def change_kept(netlink: Netlink, interface: str, added: Mapping[Address, str], 
 
 def _permanent(netlink: Netlink, index: int) -> set[Address]:
     found = set()
-    for body in netlink.dump(RTM_GETNEIGH, _NEIGHBOUR.pack(0, 0, 0, 0, 0) + u32(_NDA_IFINDEX, index)):
-        _family, owner, state, _flags, _type = _NEIGHBOUR.unpack_from(body)
-        if owner == index and state & _NUD_PERMANENT:
-            found.add(ip_address(attributes(body, _NEIGHBOUR.size)[_NDA_DST]))
+    for body in netlink.dump(RTM_GETNEIGH, NDMSG.pack(0, 0, 0, 0, 0) + u32(NDA_IFINDEX, index)):
+        _family, owner, state, _flags, _type = NDMSG.unpack_from(body)
+        if owner == index and state & NUD_PERMANENT:
+            found.add(ip_address(attributes(body, NDMSG.size)[NDA_DST]))
     return found
 
 
 def _entry(index: int, address: Address, state: int, flags: int = 0) -> bytes:
-    header = _NEIGHBOUR.pack(_family(address), index, state, _NTF_EXT_LEARNED | flags, 0)
-    return header + attribute(_NDA_DST, address.packed)
+    header = NDMSG.pack(_family(address), index, state, NTF_EXT_LEARNED | flags, 0)
+    return header + attribute(NDA_DST, address.packed)
 
 
 def _family(address: Address) -> int:

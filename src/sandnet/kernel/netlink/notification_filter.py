@@ -15,6 +15,10 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_IFNAME
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELLINK, RTM_DELNEIGH, RTM_NEWLINK, RTM_NEWNEIGH
+from sandnet.kernel.netlink.uapi.neighbour_numbers import NUD_NOARP, NUD_PERMANENT
+
 _SO_ATTACH_FILTER: Final = 26
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 _PROGRAM: Final = struct.Struct("@HP")
@@ -34,12 +38,8 @@ _NEIGHBOUR_STATE: Final = 24
 _FIRST_ATTRIBUTE: Final = 34
 """Offset of ``nla_type`` of a link's first attribute, which is its name in all kernels (``rtnl_fill_ifinfo``)."""
 _NAME: Final = 36
-_IFLA_IFNAME: Final = 3
-_NEW_LINK, _DELETED_LINK = 16, 17
-_NEW_NEIGHBOUR, _DELETED_NEIGHBOUR = 28, 29
-_PERMANENT: Final = 0x80
-_STATIC: Final = 0x40 | _PERMANENT
-"""``NUD_NOARP``, in which state static forwarding entries are, and ``NUD_PERMANENT``."""
+_STATIC: Final = NUD_NOARP | NUD_PERMANENT
+"""The states of static forwarding entries, and of permanent neighbours."""
 _PREFIX: Final = 3
 """Characters of a prefix."""
 
@@ -82,7 +82,7 @@ def attach_static_neighbours(subscription: socket.socket) -> None:
     ]
     added = [
         _Instruction(_LOAD_HALF, _NEIGHBOUR_STATE),
-        _Instruction(_JUMP_IF_SET, _loaded(_PERMANENT), 0, 1),
+        _Instruction(_JUMP_IF_SET, _loaded(NUD_PERMANENT), 0, 1),
         take,
         drop,
     ]
@@ -91,8 +91,8 @@ def attach_static_neighbours(subscription: socket.socket) -> None:
         _Instruction(_JUMP_IF_EQUAL, socket.AF_BRIDGE, 0, len(forwarding)),
         *forwarding,
         _Instruction(_LOAD_HALF, _TYPE),
-        *_if_kind(_NEW_NEIGHBOUR, added),
-        *_if_kind(_DELETED_NEIGHBOUR, [take]),
+        *_if_kind(RTM_NEWNEIGH, added),
+        *_if_kind(RTM_DELNEIGH, [take]),
         drop,
     ]
     _attach(subscription, program)
@@ -109,13 +109,13 @@ def _attach(subscription: socket.socket, program: Sequence[_Instruction]) -> Non
 
 def _program(kinds: Collection[int], prefixes: Collection[str]) -> Sequence[_Instruction]:
     """Return: links by their own rules; other wanted kinds wholly; nothing else."""
-    others = [kind for kind in kinds if kind not in (_NEW_LINK, _DELETED_LINK)]
+    others = [kind for kind in kinds if kind not in (RTM_NEWLINK, RTM_DELLINK)]
     wanted = [_Instruction(_JUMP_IF_EQUAL, _loaded(kind), len(others) - at) for at, kind in enumerate(others)]
     drop, take = _Instruction(_RETURN, 0), _Instruction(_RETURN, _WHOLE)
     return [
         _Instruction(_LOAD_HALF, _TYPE),
-        *_if_kind(_NEW_LINK, [*_not_of_a_bridge(), *_not_named(prefixes), take] if _NEW_LINK in kinds else [drop]),
-        *_if_kind(_DELETED_LINK, [*_not_of_a_bridge(), take] if _DELETED_LINK in kinds else [drop]),
+        *_if_kind(RTM_NEWLINK, [*_not_of_a_bridge(), *_not_named(prefixes), take] if RTM_NEWLINK in kinds else [drop]),
+        *_if_kind(RTM_DELLINK, [*_not_of_a_bridge(), take] if RTM_DELLINK in kinds else [drop]),
         *wanted,
         drop,
         take,
@@ -144,7 +144,7 @@ def _not_named(prefixes: Collection[str]) -> list[_Instruction]:
         compared += [_Instruction(_JUMP_IF_EQUAL, value, 0, 1), _Instruction(_RETURN, 0)]
     return [
         _Instruction(_LOAD_HALF, _FIRST_ATTRIBUTE),
-        _Instruction(_JUMP_IF_EQUAL, _loaded(_IFLA_IFNAME), 0, len(compared)),
+        _Instruction(_JUMP_IF_EQUAL, _loaded(IFLA_IFNAME), 0, len(compared)),
         *compared,
     ]
 

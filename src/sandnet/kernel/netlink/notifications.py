@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandnet.kernel.netlink.notification_filter import attach, attach_static_neighbours
-from sandnet.kernel.netlink.rtnetlink import (
+from sandnet.kernel.netlink.socket import SOL_NETLINK
+from sandnet.kernel.netlink.uapi.message_numbers import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
@@ -26,7 +27,6 @@ TRAFFIC_CONTROL: Final = (4,)
 """RTNLGRP_TC: limits of traffic, among other things."""
 FORWARDING: Final = (24,)
 """RTNLGRP_IPV4_NETCONF: whether a link forwards, among other things."""
-_SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 LISTEN_ALL_NSID: Final = 8
 """Receive notifications of all namespaces that have a number in ours; each message contains that number
@@ -90,7 +90,7 @@ def _subscribe(subscription: socket.socket, backlog: int, groups: Sequence[int],
     except PermissionError:  # in a user namespace; the host's limit has to suffice
         subscription.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, backlog)
     if all_namespaces:
-        subscription.setsockopt(_SOL_NETLINK, LISTEN_ALL_NSID, 1)
+        subscription.setsockopt(SOL_NETLINK, LISTEN_ALL_NSID, 1)
     subscription.bind((0, 0))  # without a port of its own it would receive nothing
     for group in groups:
-        subscription.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        subscription.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, group)

@@ -14,8 +14,12 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandnet.kernel.netlink.notifications import subscribed
-from sandnet.kernel.netlink.prefix_table import ADDRESS, LINK, ROUTE, PrefixTable
-from sandnet.kernel.netlink.rtnetlink import (
+from sandnet.kernel.netlink.prefix_table import PrefixTable
+from sandnet.kernel.netlink.socket import Netlink, map_errors, replies, u32
+from sandnet.kernel.netlink.uapi.address_numbers import IFADDRMSG
+from sandnet.kernel.netlink.uapi.link_numbers import IFINFOMSG, IFLA_EXT_MASK
+from sandnet.kernel.netlink.uapi.message_numbers import (
+    RTEXT_FILTER_SKIP_STATS,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETROUTE,
@@ -23,18 +27,16 @@ from sandnet.kernel.netlink.rtnetlink import (
     RTM_NEWLINK,
     RTM_NEWROUTE,
 )
-from sandnet.kernel.netlink.socket import Netlink, map_errors, replies, u32
+from sandnet.kernel.netlink.uapi.route_numbers import RTMSG
 from sandnet.model.address import Prefix
 
 _BACKLOG: Final = 8 << 20
 """Bytes of unread notifications the kernel keeps for us, some thousand changes. Beyond that all is read again."""
 _BUFFER: Final = 1 << 16
-_IFLA_EXT_MASK: Final = 29
-_RTEXT_FILTER_SKIP_STATS: Final = 8
 _REQUESTS: Final = (
-    (RTM_GETLINK, RTM_NEWLINK, LINK.pack(0, 0, 0, 0, 0) + u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)),
-    (RTM_GETADDR, RTM_NEWADDR, ADDRESS.pack(0, 0, 0, 0, 0)),
-    (RTM_GETROUTE, RTM_NEWROUTE, ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)),
+    (RTM_GETLINK, RTM_NEWLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)),
+    (RTM_GETADDR, RTM_NEWADDR, IFADDRMSG.pack(0, 0, 0, 0, 0)),
+    (RTM_GETROUTE, RTM_NEWROUTE, RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)),
 )
 _READS: Final = 5
 """How often all is read again within one call before the incomplete state has to suffice."""

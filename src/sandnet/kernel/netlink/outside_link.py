@@ -9,11 +9,6 @@ from typing import Final
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.netlink.neighbours import keep_neighbour
 from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_GROUP,
-    IFLA_IFNAME,
-    IFLA_MASTER,
-    RTM_NEWLINK,
-    RTM_SETLINK,
     alias,
     family_options,
     get_link,
@@ -24,6 +19,8 @@ from sandnet.kernel.netlink.rtnetlink import (
     veth_info,
 )
 from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, map_errors, string, u32
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_GROUP, IFLA_IFNAME, IFLA_MASTER
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_NEWLINK, RTM_SETLINK
 from sandnet.kernel.types import PORTS, RETIRED, Link, Veth
 
 _FULL: Final = "the kernel allows 1023 ports"

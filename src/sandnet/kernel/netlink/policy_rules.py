@@ -11,37 +11,43 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sandnet.kernel.netlink.routes import (
-    ROUTE_PROTOCOL,
+from sandnet.kernel.netlink.routes import ROUTE_PROTOCOL
+from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, to_number, u32
+from sandnet.kernel.netlink.source_routing import list_rules
+from sandnet.kernel.netlink.uapi.message_numbers import (
+    RTM_DELROUTE,
+    RTM_DELRULE,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+)
+from sandnet.kernel.netlink.uapi.route_numbers import (
+    FIB_RULE_HDR,
+    FR_ACT_TO_TBL,
+    FRA_L3MDEV,
+    FRA_PRIORITY,
+    FRA_PROTOCOL,
+    FRA_TABLE,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
+    RT_TABLE_LOCAL,
     RTA_DST,
     RTA_OIF,
     RTA_PREFSRC,
+    RTA_TABLE,
+    RTMSG,
     RTN_UNICAST,
 )
-from sandnet.kernel.netlink.rtnetlink import RTM_DELROUTE, RTM_DELRULE, RTM_GETROUTE, RTM_NEWROUTE, RTM_NEWRULE
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, to_number, u32
-from sandnet.kernel.netlink.source_routing import list_rules
 from sandnet.kernel.source_policy import TABLES
 from sandnet.kernel.types import RT_TABLE_MAIN, BridgeRoute
 
 _TABLE: Final = TABLES
 """No interface has the index 0, so no sandbox has a table of this number."""
-_LOCAL: Final = 255
 _MAIN_PRIORITY: Final = 32766
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-_HEADER: Final = struct.Struct("=BBBBBBBBI")
-_FRA_PRIORITY: Final = 6
-_FRA_TABLE: Final = 15
-_FRA_L3MDEV: Final = 19
-_FRA_PROTOCOL: Final = 21
-_FR_ACT_TO_TBL: Final = 1
-_RTA_TABLE: Final = 15
 _NOT_YET: Final = (errno.EEXIST, errno.EINVAL, errno.ENETDOWN, errno.ENODEV)
 """The route exists, or the bridge is down, has no address or does not exist. The bridge's own repair comes first, and
 this route is added after it."""
@@ -120,13 +126,13 @@ def _rules(netlink: Netlink, version: int) -> _Rules:
     ours: list[int] = []
     local, first = -1, -1
     for body in list_rules(netlink, _FAMILIES[version]):
-        parts = attributes(body, _HEADER.size)
-        priority, table = to_number(parts.get(_FRA_PRIORITY)), to_number(parts.get(_FRA_TABLE))
-        if parts.get(_FRA_PROTOCOL) == bytes([ROUTE_PROTOCOL]) and table == _TABLE:
+        parts = attributes(body, FIB_RULE_HDR.size)
+        priority, table = to_number(parts.get(FRA_PRIORITY)), to_number(parts.get(FRA_TABLE))
+        if parts.get(FRA_PROTOCOL) == bytes([ROUTE_PROTOCOL]) and table == _TABLE:
             ours.append(priority)
         elif local < 0:
-            local = priority if table == _LOCAL else local
-        elif first < 0 and priority < _MAIN_PRIORITY and _FRA_L3MDEV not in parts and table != RT_TABLE_MAIN:
+            local = priority if table == RT_TABLE_LOCAL else local
+        elif first < 0 and priority < _MAIN_PRIORITY and FRA_L3MDEV not in parts and table != RT_TABLE_MAIN:
             first = priority
     return _Rules(tuple(ours), local, first)
 
@@ -147,25 +153,22 @@ def _present(netlink: Netlink, version: int) -> _Routes:
 
 def _dump(netlink: Netlink, version: int) -> Iterator[tuple[bytes, int, int, bytes]]:
     family = _FAMILIES[version]
-    for body in netlink.dump(RTM_GETROUTE, _HEADER.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)):
-        length, protocol, parts = body[1], body[5], attributes(body, _HEADER.size)
-        if protocol == ROUTE_PROTOCOL and to_number(parts.get(_RTA_TABLE)) == _TABLE:
+    for body in netlink.dump(RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)):
+        length, protocol, parts = body[1], body[5], attributes(body, RTMSG.size)
+        if protocol == ROUTE_PROTOCOL and to_number(parts.get(RTA_TABLE)) == _TABLE:
             yield parts.get(RTA_DST, b""), length, to_number(parts.get(RTA_OIF)), parts.get(RTA_PREFSRC, b"")
 
 
 def _rule_body(version: int, priority: int) -> bytes:
-    body = _HEADER.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
+    body = FIB_RULE_HDR.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)
     return (
-        body
-        + u32(_FRA_PRIORITY, priority)
-        + u32(_FRA_TABLE, _TABLE)
-        + attribute(_FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
+        body + u32(FRA_PRIORITY, priority) + u32(FRA_TABLE, _TABLE) + attribute(FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
     )
 
 
 def _route_body(version: int, route: tuple[bytes, int, int, bytes]) -> bytes:
     destination, length, index, source = route
     scope = RT_SCOPE_LINK if version == 4 else RT_SCOPE_UNIVERSE
-    body = _HEADER.pack(_FAMILIES[version], length, 0, 0, 0, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
-    body += u32(_RTA_TABLE, _TABLE) + attribute(RTA_DST, destination) + u32(RTA_OIF, index)
+    body = RTMSG.pack(_FAMILIES[version], length, 0, 0, 0, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
+    body += u32(RTA_TABLE, _TABLE) + attribute(RTA_DST, destination) + u32(RTA_OIF, index)
     return body + (attribute(RTA_PREFSRC, source) if source else b"")

@@ -8,14 +8,14 @@ reported.
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Collection
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from sandnet.kernel.netlink.rtnetlink import (
-    IFF_UP,
-    IFLA_IFNAME,
+from sandnet.kernel.netlink.socket import NLM_F_APPEND, NLM_F_REPLACE, attributes, to_number, to_text
+from sandnet.kernel.netlink.uapi.address_numbers import IFA_ADDRESS, IFA_LOCAL, IFADDRMSG
+from sandnet.kernel.netlink.uapi.link_numbers import IFF_UP, IFINFOMSG, IFLA_IFNAME
+from sandnet.kernel.netlink.uapi.message_numbers import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
@@ -23,26 +23,25 @@ from sandnet.kernel.netlink.rtnetlink import (
     RTM_NEWLINK,
     RTM_NEWROUTE,
 )
-from sandnet.kernel.netlink.socket import NLM_F_REPLACE, attributes, to_number, to_text
+from sandnet.kernel.netlink.uapi.route_numbers import (
+    RT_TABLE_LOCAL,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTM_F_CLONED,
+    RTMSG,
+    RTN_ANYCAST,
+    RTN_BROADCAST,
+    RTN_LOCAL,
+    RTN_MULTICAST,
+)
 from sandnet.model.address import Prefix
 
-LINK: Final = struct.Struct("=BxHiII")
-ADDRESS: Final = struct.Struct("=BBBBI")
-ROUTE: Final = struct.Struct("=BBBBBBBBI")
-
-_NLM_F_APPEND: Final = 0x800
-_IFA_ADDRESS: Final = 1
-_IFA_LOCAL: Final = 2
-_RTA_DST: Final = 1
-_RTA_OIF: Final = 4
-_RTA_GATEWAY: Final = 5
-_RTA_PRIORITY: Final = 6
-_RTA_PREFSRC: Final = 7
-_RTA_TABLE: Final = 15
-_RT_TABLE_LOCAL: Final = 255
-_RTM_F_CLONED: Final = 0x200
-_NOT_PREFIXES: Final = (2, 3, 4, 5)
-"""RTN_LOCAL, BROADCAST, ANYCAST, MULTICAST: the addresses contain the same."""
+_NOT_PREFIXES: Final = (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST)
+"""The addresses contain the same."""
 _WIDEST: Final = {socket.AF_INET: 2, socket.AF_INET6: 4}
 """Shorter prefixes are default routes: VPNs set 0.0.0.0/1 and 128.0.0.0/1 (or 2000::/3) in place of one."""
 _LOOPBACK_IPV6: Final = bytes(15) + b"\1"
@@ -107,7 +106,7 @@ class PrefixTable:
             self._apply_link(kind, body)
 
     def _apply_link(self, kind: int, body: bytes) -> None:
-        family, _type, link, flags, _change = LINK.unpack_from(body)
+        family, _type, link, flags, _change = IFINFOMSG.unpack_from(body)
         if family != socket.AF_UNSPEC:  # a port that leaves its bridge is reported as a deleted link of AF_BRIDGE
             return
         if kind == RTM_DELLINK or not flags & IFF_UP:
@@ -116,13 +115,13 @@ class PrefixTable:
             self._names.pop(link, None)
             self._links.pop(link, None)
         else:
-            self._names[link] = to_text(attributes(body, LINK.size).get(IFLA_IFNAME))
+            self._names[link] = to_text(attributes(body, IFINFOMSG.size).get(IFLA_IFNAME))
 
     def _apply_address(self, kind: int, body: bytes) -> None:
-        family, length, _flags, _scope, link = ADDRESS.unpack_from(body)
-        found = attributes(body, ADDRESS.size)
-        peer = found.get(_IFA_ADDRESS, b"")
-        local = found.get(_IFA_LOCAL) or peer
+        family, length, _flags, _scope, link = IFADDRMSG.unpack_from(body)
+        found = attributes(body, IFADDRMSG.size)
+        peer = found.get(IFA_ADDRESS, b"")
+        local = found.get(IFA_LOCAL) or peer
         if family not in _WIDEST or not local or not can_overlap(local):
             return
         if kind == RTM_DELADDR:
@@ -136,17 +135,17 @@ class PrefixTable:
             prefixes[local, b"", length] = prefix_of(local, len(local) * 8)
 
     def _apply_route(self, kind: int, flags: int, body: bytes) -> None:
-        family, length, _src, tos, table, _protocol, _scope, route_type, route_flags = ROUTE.unpack_from(body)
-        if length < _WIDEST.get(family, 129) or route_type in _NOT_PREFIXES or route_flags & _RTM_F_CLONED:
+        family, length, _src, tos, table, _protocol, _scope, route_type, route_flags = RTMSG.unpack_from(body)
+        if length < _WIDEST.get(family, 129) or route_type in _NOT_PREFIXES or route_flags & RTM_F_CLONED:
             return
-        found = attributes(body, ROUTE.size)
-        target = found.get(_RTA_DST)
-        table = to_number(found.get(_RTA_TABLE)) or table
-        if table == _RT_TABLE_LOCAL or not target or not can_overlap(target):
+        found = attributes(body, RTMSG.size)
+        target = found.get(RTA_DST)
+        table = to_number(found.get(RTA_TABLE)) or table
+        if table == RT_TABLE_LOCAL or not target or not can_overlap(target):
             return
-        destination = (target, length, tos, table, to_number(found.get(_RTA_PRIORITY)))
-        path = (found.get(_RTA_GATEWAY), found.get(_RTA_PREFSRC))
-        link = to_number(found.get(_RTA_OIF))
+        destination = (target, length, tos, table, to_number(found.get(RTA_PRIORITY)))
+        path = (found.get(RTA_GATEWAY), found.get(RTA_PREFSRC))
+        link = to_number(found.get(RTA_OIF))
         if kind == RTM_NEWROUTE:
             self._put_route(link, destination, path, flags)
         elif (link, path) in self._paths.get(destination, ()):
@@ -156,8 +155,8 @@ class PrefixTable:
 
     def _put_route(self, link: int, destination: _Destination, path: _Path, flags: int) -> None:
         known = self._paths.get(destination, set()) - {(link, path)}
-        if known and flags & (NLM_F_REPLACE | _NLM_F_APPEND):
-            if flags & _NLM_F_APPEND or len(known) > 1:
+        if known and flags & (NLM_F_REPLACE | NLM_F_APPEND):
+            if flags & NLM_F_APPEND or len(known) > 1:
                 self._doubtful = True
             for old_link, old_path in known:
                 self._drop_route(old_link, destination, old_path)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_IFNAME,
-    RTM_SETLINK,
-    dump_ports,
-    get_device,
-    link_header,
-    namespace_number,
-)
+from sandnet.kernel.netlink.rtnetlink import dump_ports, get_device, link_header, namespace_number
 from sandnet.kernel.netlink.socket import Netlink, string
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_IFNAME
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_SETLINK
 from sandnet.kernel.types import RETIRED, Veth
 
 

@@ -11,17 +11,17 @@ from typing import Final
 
 from sandnet.kernel.netlink.notifications import subscribed
 from sandnet.kernel.netlink.route_sources import Path, differing_sources, dump_own_addresses, dump_paths, paths_of
-from sandnet.kernel.netlink.rtnetlink import (
+from sandnet.kernel.netlink.rtnetlink import index_of_address, index_of_link
+from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
+from sandnet.kernel.netlink.uapi.message_numbers import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
-    index_of_address,
-    index_of_link,
 )
-from sandnet.kernel.netlink.socket import Netlink, Reply, map_errors, replies
+from sandnet.kernel.netlink.uapi.route_numbers import RTPROT_KERNEL
 from sandnet.kernel.types import RouteSource
 
 _BACKLOG: Final = 4 << 20
@@ -32,8 +32,6 @@ _MOST: Final = 2_000
 _MIN_INTERVAL: Final = 20.0
 """Duty cycle: seconds without reading for each second of reading. A host whose many routes change all day must not keep
 us reading."""
-_KERNEL: Final = 2
-"""``RTPROT_KERNEL``: the kernel added the route with an address, which masquerading would choose too."""
 _UNSPELLABLE: Final = frozenset('"\\*')
 """Characters of a link's name that have another meaning in nft scripts."""
 
@@ -110,7 +108,7 @@ class RouteFollower:
 
 
 def _prefers(path: Path) -> bool:
-    return bool(path.source) and path.protocol != _KERNEL
+    return bool(path.source) and path.protocol != RTPROT_KERNEL
 
 
 def _name(link: int) -> str:

@@ -10,27 +10,31 @@ Layouts and numbers: ``linux/rtnetlink.h``, ``linux/if_addr.h``.
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from sandnet.kernel.netlink.prefix_table import ADDRESS, ROUTE
-from sandnet.kernel.netlink.routes import ROUTE_PROTOCOL, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTN_UNICAST
-from sandnet.kernel.netlink.rtnetlink import RTM_GETADDR, RTM_GETROUTE
+from sandnet.kernel.netlink.routes import ROUTE_PROTOCOL
 from sandnet.kernel.netlink.socket import Netlink, attributes, to_number
+from sandnet.kernel.netlink.uapi.address_numbers import IFA_ADDRESS, IFA_F_SECONDARY, IFA_LOCAL, IFADDRMSG
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_GETADDR, RTM_GETROUTE
+from sandnet.kernel.netlink.uapi.route_numbers import (
+    RT_SCOPE_UNIVERSE,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_MULTIPATH,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTM_F_CLONED,
+    RTMSG,
+    RTN_UNICAST,
+    RTNEXTHOP,
+)
 from sandnet.kernel.types import RT_TABLE_MAIN, RouteSource
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
-_RTA_PRIORITY: Final = 6
-_RTA_MULTIPATH: Final = 9
-_RTA_TABLE: Final = 15
-_RTM_F_CLONED: Final = 0x200
-_RTNEXTHOP: Final = struct.Struct("=HBBi")
-_IFA_ADDRESS: Final = 1
-_IFA_LOCAL: Final = 2
-_IFA_F_SECONDARY: Final = 1
-_RT_SCOPE_UNIVERSE: Final = 0
 _HALF: Final = 1
 """Length of the prefixes of which VPN clients make a default route, so that the old one can stay."""
 _Span = tuple[int, int]
@@ -65,30 +69,30 @@ class OwnAddress(NamedTuple):
 
 def paths_of(body: bytes) -> Iterator[Path]:
     """Yield the next hops of one route's message; none where it forwards nothing, or is a route of ours."""
-    family, length, _src, _tos, table, protocol, _scope, kind, flags = ROUTE.unpack_from(body)
-    if family not in _FAMILIES or kind != RTN_UNICAST or flags & _RTM_F_CLONED or protocol == ROUTE_PROTOCOL:
+    family, length, _src, _tos, table, protocol, _scope, kind, flags = RTMSG.unpack_from(body)
+    if family not in _FAMILIES or kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol == ROUTE_PROTOCOL:
         return
-    found = attributes(body, ROUTE.size)
-    table = to_number(found.get(_RTA_TABLE)) or table
+    found = attributes(body, RTMSG.size)
+    table = to_number(found.get(RTA_TABLE)) or table
     size = 4 if family == socket.AF_INET else 16
     span = _span(found.get(RTA_DST, bytes(size)), length)
-    rank = (table != RT_TABLE_MAIN, table, to_number(found.get(_RTA_PRIORITY)))
+    rank = (table != RT_TABLE_MAIN, table, to_number(found.get(RTA_PRIORITY)))
     source = found.get(RTA_PREFSRC, b"")
     for link, gateway in _next_hops(found):
         yield Path(family, span, rank, link, gateway, source, protocol)
 
 
 def _next_hops(found: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
-    several = found.get(_RTA_MULTIPATH)
+    several = found.get(RTA_MULTIPATH)
     if several is None:
         yield to_number(found.get(RTA_OIF)), found.get(RTA_GATEWAY, b"")
         return
     offset = 0
-    while offset + _RTNEXTHOP.size <= len(several):
-        length, _flags, _hops, link = _RTNEXTHOP.unpack_from(several, offset)
-        if length < _RTNEXTHOP.size:
+    while offset + RTNEXTHOP.size <= len(several):
+        length, _flags, _hops, link = RTNEXTHOP.unpack_from(several, offset)
+        if length < RTNEXTHOP.size:
             return
-        inner = attributes(several[: offset + length], offset + _RTNEXTHOP.size)
+        inner = attributes(several[: offset + length], offset + RTNEXTHOP.size)
         yield link, inner.get(RTA_GATEWAY, b"")
         offset += (length + 3) & ~3
 
@@ -96,27 +100,27 @@ def _next_hops(found: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
 def dump_paths(netlink: Netlink) -> Iterator[Path]:
     """Yield all next hops of all routing tables."""
     for family in _FAMILIES:
-        for body in netlink.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        for body in netlink.dump(RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
             yield from paths_of(body)
 
 
 def dump_widest(netlink: Netlink) -> Iterator[Path]:
     """Yield the next hops of the routes of all tables that lead to a half of all addresses or more."""
     for family in _FAMILIES:
-        for body in netlink.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-            if ROUTE.unpack_from(body)[1] <= _HALF:
+        for body in netlink.dump(RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            if RTMSG.unpack_from(body)[1] <= _HALF:
                 yield from paths_of(body)
 
 
 def dump_own_addresses(netlink: Netlink) -> Iterator[OwnAddress]:
     """Yield the addresses that masquerading may choose, in the kernel's order."""
-    for body in netlink.dump(RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0)):
-        family, length, flags, scope, link = ADDRESS.unpack_from(body)
-        found = attributes(body, ADDRESS.size)
-        peer = found.get(_IFA_ADDRESS, b"")
-        secondary = family == socket.AF_INET and flags & _IFA_F_SECONDARY  # the bit means "temporary" in IPv6
-        if family in _FAMILIES and peer and scope == _RT_SCOPE_UNIVERSE and not secondary:
-            yield OwnAddress(family, link, found.get(_IFA_LOCAL) or peer, _span(peer, length))
+    for body in netlink.dump(RTM_GETADDR, IFADDRMSG.pack(0, 0, 0, 0, 0)):
+        family, length, flags, scope, link = IFADDRMSG.unpack_from(body)
+        found = attributes(body, IFADDRMSG.size)
+        peer = found.get(IFA_ADDRESS, b"")
+        secondary = family == socket.AF_INET and flags & IFA_F_SECONDARY  # the bit means "temporary" in IPv6
+        if family in _FAMILIES and peer and scope == RT_SCOPE_UNIVERSE and not secondary:
+            yield OwnAddress(family, link, found.get(IFA_LOCAL) or peer, _span(peer, length))
 
 
 def differing_sources(

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from sandnet.kernel.netlink.rtnetlink import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
 from sandnet.kernel.netlink.socket import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -23,29 +21,32 @@ from sandnet.kernel.netlink.socket import (
     to_number,
     u32,
 )
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
+from sandnet.kernel.netlink.uapi.route_numbers import (
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RT_TABLE_LOCAL,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_PRIORITY,
+    RTMSG,
+    RTN_LOCAL,
+    RTN_UNICAST,
+    RTPROT_KERNEL,
+    RTPROT_STATIC,
+)
 from sandnet.kernel.types import RT_TABLE_MAIN
 from sandnet.model.address import Address, Interface, Prefix
 
 ROUTE_PROTOCOL: Final = 115
 """The routing protocol number that identifies our routes (``rtm_protocol``; 4 is ``static``, routing daemons use 186
 and up)."""
-RTA_DST: Final = 1
-RTA_OIF: Final = 4
-RTA_GATEWAY: Final = 5
-_RTA_PRIORITY: Final = 6
-RTA_PREFSRC: Final = 7
-_RTPROT_KERNEL: Final = 2
-_RTPROT_STATIC: Final = 4
-RT_SCOPE_UNIVERSE: Final = 0
-RT_SCOPE_LINK: Final = 253
 _IP6_RT_PRIO_ADDRCONF: Final = 256
 """The metric of the IPv6 routes that the kernel adds with an address (``net/ip6_route.h``)."""
-_RT_TABLE_LOCAL: Final = 255
-RTN_UNICAST: Final = 1
-_RTN_LOCAL: Final = 2
 _GROUPS: Final = ((bytes([224, 0, 0, 0]), 4), (bytes([255] * 4), 32))
 """Multicast (RFC 1112) and the limited broadcast (RFC 919)."""
-_ROUTE: Final = struct.Struct("=BBBBBBBBI")
 
 
 class RouteEntry(NamedTuple):
@@ -69,16 +70,16 @@ class Route(NamedTuple):
 
 def index_of_route(body: bytes) -> int:
     """Return the index of the link that a route's message is about; 0: none, or several."""
-    return to_number(attributes(body, _ROUTE.size).get(RTA_OIF))
+    return to_number(attributes(body, RTMSG.size).get(RTA_OIF))
 
 
 def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[RouteEntry]:
     """Yield the unicast routes of the main table, through any link or one."""
-    query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + (u32(RTA_OIF, index) if index else b"")
+    query = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + (u32(RTA_OIF, index) if index else b"")
     for body in netlink.dump(RTM_GETROUTE, query):
-        route_family, length, _src, _tos, table, protocol, _scope, kind, _flags = _ROUTE.unpack_from(body)
+        route_family, length, _src, _tos, table, protocol, _scope, kind, _flags = RTMSG.unpack_from(body)
         if (route_family, table, kind) == (family, RT_TABLE_MAIN, RTN_UNICAST):
-            parts = attributes(body, _ROUTE.size)
+            parts = attributes(body, RTMSG.size)
             gateway, ifindex = parts.get(RTA_GATEWAY, b""), to_number(parts.get(RTA_OIF))
             yield RouteEntry(parts.get(RTA_DST, b""), length, gateway, ifindex, protocol)
 
@@ -86,18 +87,18 @@ def dump_routes(netlink: Netlink, family: int, index: int = 0) -> Iterator[Route
 def is_deliverable(netlink: Netlink, address: Address) -> bool:
     """Return whether the host accepts packets to an address, through any link: one request."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    query = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
+    query = RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
     body = netlink.get(RTM_GETROUTE, query, absent=(errno.ENETUNREACH, errno.EHOSTUNREACH))
-    return body is not None and _ROUTE.unpack_from(body)[7] == _RTN_LOCAL
+    return body is not None and RTMSG.unpack_from(body)[7] == RTN_LOCAL
 
 
 def is_local(netlink: Netlink, index: int, address: Address) -> bool:
     """Return whether the host accepts packets to an address on a certain link: a list of all local routes."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    query = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, 0, 0) + u32(RTA_OIF, index)
+    query = RTMSG.pack(family, 0, 0, 0, RT_TABLE_LOCAL, 0, 0, 0, 0) + u32(RTA_OIF, index)
     for body in netlink.dump(RTM_GETROUTE, query):
-        kind, parts = _ROUTE.unpack_from(body)[7], attributes(body, _ROUTE.size)
-        if kind == _RTN_LOCAL and parts.get(RTA_DST) == address.packed and to_number(parts.get(RTA_OIF)) == index:
+        kind, parts = RTMSG.unpack_from(body)[7], attributes(body, RTMSG.size)
+        if kind == RTN_LOCAL and parts.get(RTA_DST) == address.packed and to_number(parts.get(RTA_OIF)) == index:
             return True
     return False
 
@@ -107,10 +108,10 @@ def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     scope = RT_SCOPE_UNIVERSE if address.version == 6 else RT_SCOPE_LINK
     prefix = address.network
-    head = (family, prefix.prefixlen, 0, 0, RT_TABLE_MAIN, _RTPROT_KERNEL, scope, RTN_UNICAST, 0)
-    body = _ROUTE.pack(*head) + attribute(RTA_DST, prefix.network_address.packed) + u32(RTA_OIF, index)
+    head = (family, prefix.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_KERNEL, scope, RTN_UNICAST, 0)
+    body = RTMSG.pack(*head) + attribute(RTA_DST, prefix.network_address.packed) + u32(RTA_OIF, index)
     if address.version == 6:
-        body += u32(_RTA_PRIORITY, _IP6_RT_PRIO_ADDRCONF)
+        body += u32(RTA_PRIORITY, _IP6_RT_PRIO_ADDRCONF)
     else:
         body += attribute(RTA_PREFSRC, address.ip.packed)
     return netlink.call(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
@@ -118,7 +119,7 @@ def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:
 
 def is_of_kernel(route: RouteEntry) -> bool:
     """Return whether the kernel made the route by itself."""
-    return route.protocol == _RTPROT_KERNEL
+    return route.protocol == RTPROT_KERNEL
 
 
 def add_static(netlink: Netlink, index: int, destination: Prefix, gateway: Address | None) -> bool:
@@ -132,22 +133,22 @@ def add_static(netlink: Netlink, index: int, destination: Prefix, gateway: Addre
     """
     family = socket.AF_INET6 if destination.version == 6 else socket.AF_INET
     scope = RT_SCOPE_UNIVERSE if gateway or destination.version == 6 else RT_SCOPE_LINK
-    head = (family, destination.prefixlen, 0, 0, RT_TABLE_MAIN, _RTPROT_STATIC, scope, RTN_UNICAST, 0)
-    body = _ROUTE.pack(*head) + attribute(RTA_DST, destination.network_address.packed) + u32(RTA_OIF, index)
+    head = (family, destination.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, 0)
+    body = RTMSG.pack(*head) + attribute(RTA_DST, destination.network_address.packed) + u32(RTA_OIF, index)
     hop = attribute(RTA_GATEWAY, gateway.packed) if gateway else b""
     return netlink.call(RTM_NEWROUTE, body + hop, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
 
 
 def _route_body(family: int, route: Route) -> bytes:
-    header = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, RTN_UNICAST, 0)
+    header = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, RTN_UNICAST, 0)
     return header + attribute(RTA_GATEWAY, route.gateway.packed) + u32(RTA_OIF, route.ifindex)
 
 
 def _our_defaults(netlink: Netlink, family: int) -> Iterator[Route]:
-    query = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
+    query = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, 0, 0, 0)
     for body in netlink.dump(RTM_GETROUTE, query):
-        route_family, length, _src, _tos, table, protocol, *_rest = _ROUTE.unpack_from(body)
-        parts = attributes(body, _ROUTE.size)
+        route_family, length, _src, _tos, table, protocol, *_rest = RTMSG.unpack_from(body)
+        parts = attributes(body, RTMSG.size)
         ours = (route_family, length, table, protocol) == (family, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL)
         if ours and RTA_GATEWAY in parts:
             yield Route(ip_address(parts[RTA_GATEWAY]), to_number(parts.get(RTA_OIF)))
@@ -187,7 +188,7 @@ def group_requests(index: int) -> list[Request]:
 
 def _group_body(address: bytes, length: int) -> bytes:
     head = (socket.AF_INET, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0)
-    return _ROUTE.pack(*head) + attribute(RTA_DST, address)
+    return RTMSG.pack(*head) + attribute(RTA_DST, address)
 
 
 def ensure_groups(netlink: Netlink, index: int) -> None:

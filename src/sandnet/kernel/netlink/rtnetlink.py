@@ -25,89 +25,74 @@ from sandnet.kernel.netlink.socket import (
     to_text,
     u32,
 )
+from sandnet.kernel.netlink.uapi.address_numbers import IFA_ADDRESS, IFA_CACHEINFO, IFA_F_NODAD, IFA_LOCAL, IFADDRMSG
+from sandnet.kernel.netlink.uapi.link_numbers import (
+    IF_OPER_LOWERLAYERDOWN,
+    IFF_LOWER_UP,
+    IFF_UP,
+    IFINFOMSG,
+    IFLA_ADDRESS,
+    IFLA_AF_SPEC,
+    IFLA_BR_GROUP_FWD_MASK,
+    IFLA_BR_MCAST_SNOOPING,
+    IFLA_BR_MULTI_BOOLOPT,
+    IFLA_BRPORT_ISOLATED,
+    IFLA_BRPORT_MODE,
+    IFLA_EXT_MASK,
+    IFLA_GROUP,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    IFLA_INET6_ADDR_GEN_MODE,
+    IFLA_INET_CONF,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA,
+    IFLA_LINK,
+    IFLA_LINK_NETNSID,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_MTU,
+    IFLA_NET_NS_FD,
+    IFLA_OPERSTATE,
+    IFLA_PROTINFO,
+    IFLA_QDISC,
+    IN6_ADDR_GEN_MODE_EUI64,
+    IN6_ADDR_GEN_MODE_NONE,
+    VETH_INFO_PEER,
+)
+from sandnet.kernel.netlink.uapi.message_numbers import (
+    RTEXT_FILTER_SKIP_STATS,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETNSID,
+    RTM_NEWADDR,
+    RTM_SETLINK,
+)
 from sandnet.kernel.types import Link, PackedPrefix, Port
 from sandnet.model.address import Address, Interface
 
-RTM_NEWLINK: Final = 16
-RTM_DELLINK: Final = 17
-RTM_GETLINK: Final = 18
-RTM_SETLINK: Final = 19
-RTM_NEWADDR: Final = 20
-RTM_DELADDR: Final = 21
-RTM_GETADDR: Final = 22
-RTM_NEWROUTE: Final = 24
-RTM_DELROUTE: Final = 25
-RTM_GETROUTE: Final = 26
-RTM_NEWNEIGH: Final = 28
-RTM_DELNEIGH: Final = 29
-RTM_GETNEIGH: Final = 30
-RTM_NEWRULE: Final = 32
-RTM_DELRULE: Final = 33
-RTM_GETRULE: Final = 34
-RTM_NEWNETCONF: Final = 80
-RTM_GETNSID: Final = 90
-
 _AT_ONCE: Final = 500
 """Changes in one datagram: about 50 KB, less than a socket may usually send."""
-IFF_UP: Final = 0x1
-_IFF_LOWER_UP: Final = 0x10000
-LOOPBACK: Final = 1
-"""Index of ``lo``, the same in every namespace (``LOOPBACK_IFINDEX``)."""
 
-IFLA_ADDRESS: Final = 1
-IFLA_IFNAME: Final = 3
-IFLA_MTU: Final = 4
-IFLA_LINK: Final = 5
-_IFLA_QDISC: Final = 6
-IFLA_MASTER: Final = 10
-_IFLA_OPERSTATE: Final = 16
-IFLA_LINKINFO: Final = 18
-IFLA_IFALIAS: Final = 20
-IFLA_GROUP: Final = 27
-_IFLA_PROTINFO: Final = 12
-_IFLA_AF_SPEC: Final = 26
-_IFLA_NET_NS_FD: Final = 28
-_IFLA_EXT_MASK: Final = 29
-_IFLA_LINK_NETNSID: Final = 37
-_IFLA_INFO_KIND: Final = 1
-_IFLA_INFO_DATA: Final = 2
-_IFLA_INFO_SLAVE_DATA: Final = 5
-_VETH_INFO_PEER: Final = 1
-_IFLA_BR_GROUP_FWD_MASK: Final = 9
-_IFLA_BR_MCAST_SNOOPING: Final = 23
-_IFLA_BR_MULTI_BOOLOPT: Final = 46
-_IF_OPER_LOWERLAYERDOWN: Final = 3
-"""The highest state of a link without carrier; the lowest is unknown, 0 (RFC 2863)."""
 _NO_LINK_LOCAL_LEARN: Final = 1
 """``BR_BOOLOPT_NO_LL_LEARN`` is option 0 of ``struct br_boolopt_multi``."""
 _BRIDGE_GROUPS: Final = 0xFFF8
 """01:80:c2:00:00:03 to 0f; the kernel refuses to forward 01 and 02 (``BR_GROUPFWD_RESTRICTED``)."""
-_IFLA_BRPORT_MODE: Final = 4
-_IFLA_BRPORT_ISOLATED: Final = 33
-_IFLA_INET_CONF: Final = 1
 _ARP_ANNOUNCE: Final = 18
 _ARP_IGNORE: Final = 19
-_IFLA_INET6_ADDR_GEN_MODE: Final = 8
-_IN6_ADDR_GEN_MODE_EUI64: Final = 0
-_IN6_ADDR_GEN_MODE_NONE: Final = 1
-_RTEXT_FILTER_SKIP_STATS: Final = 8
 _NETNSA_NSID: Final = 1
 _NETNSA_FD: Final = 3
 _NETCONFA_IFINDEX: Final = 1
-_IFA_ADDRESS: Final = 1
-_IFA_LOCAL: Final = 2
-_IFA_CACHEINFO: Final = 6
-_IFA_F_NODAD: Final = 0x2
 
-_LINK: Final = struct.Struct("=BxHiII")
-_ADDRESS: Final = struct.Struct("=BBBBI")
-_NEVER_SOURCE: Final = attribute(_IFA_CACHEINFO, struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0))
+_NEVER_SOURCE: Final = attribute(IFA_CACHEINFO, struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0))
 """``struct ifa_cacheinfo``: preferred no longer (deprecated, RFC 4862, 5.5.4), valid for ever."""
 
-_NO_STATISTICS: Final = u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
-_NO_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE])))
-_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_EUI64])))
-_OWN_ADDRESSES_ONLY: Final = nested(socket.AF_INET, nested(_IFLA_INET_CONF, u32(_ARP_ANNOUNCE, 2), u32(_ARP_IGNORE, 1)))
+_NO_STATISTICS: Final = u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+_NO_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE])))
+_LINK_LOCAL: Final = nested(socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_EUI64])))
+_OWN_ADDRESSES_ONLY: Final = nested(socket.AF_INET, nested(IFLA_INET_CONF, u32(_ARP_ANNOUNCE, 2), u32(_ARP_IGNORE, 1)))
 
 
 def family_options(*, link_local: bool, own_addresses_only: bool = False) -> bytes:
@@ -120,7 +105,7 @@ def family_options(*, link_local: bool, own_addresses_only: bool = False) -> byt
             (ip-sysctl: arp_ignore, arp_announce; numbers of ``linux/ip.h``).
     """
     parts = ([] if link_local else [_NO_LINK_LOCAL]) + ([_OWN_ADDRESSES_ONLY] if own_addresses_only else [])
-    return nested(_IFLA_AF_SPEC, *parts) if parts else b""
+    return nested(IFLA_AF_SPEC, *parts) if parts else b""
 
 
 def options_of_prepared(*, link_local: bool, own_addresses_only: bool) -> bytes:
@@ -131,7 +116,7 @@ def options_of_prepared(*, link_local: bool, own_addresses_only: bool) -> bytes:
         own_addresses_only: as for :func:`family_options`.
     """
     parts = ([_LINK_LOCAL] if link_local else []) + ([_OWN_ADDRESSES_ONLY] if own_addresses_only else [])
-    return nested(_IFLA_AF_SPEC, *parts) if parts else b""
+    return nested(IFLA_AF_SPEC, *parts) if parts else b""
 
 
 class Device(NamedTuple):
@@ -146,7 +131,7 @@ class Device(NamedTuple):
 
 def link_header(index: int = 0, *, up: bool | None = None, family: int = 0) -> bytes:
     """Encode ``struct ifinfomsg``; ``up=None`` leaves the link as it is."""
-    return _LINK.pack(family, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
+    return IFINFOMSG.pack(family, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -166,12 +151,12 @@ def alias(text: str) -> bytes:
 
 def to_namespace(namespace: int) -> bytes:
     """Encode that an existing link moves into the namespace behind a descriptor. It arrives down, without addresses."""
-    return u32(_IFLA_NET_NS_FD, namespace)
+    return u32(IFLA_NET_NS_FD, namespace)
 
 
 def info(kind: str, *data: bytes) -> bytes:
     """Encode ``IFLA_LINKINFO``: what kind of link to make."""
-    return nested(IFLA_LINKINFO, string(_IFLA_INFO_KIND, kind), *([nested(_IFLA_INFO_DATA, *data)] if data else []))
+    return nested(IFLA_LINKINFO, string(IFLA_INFO_KIND, kind), *([nested(IFLA_INFO_DATA, *data)] if data else []))
 
 
 def bridge_info() -> bytes:
@@ -186,9 +171,9 @@ def bridge_info() -> bytes:
     options = struct.pack("=II", _NO_LINK_LOCAL_LEARN, _NO_LINK_LOCAL_LEARN)
     return info(
         "bridge",
-        attribute(_IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", _BRIDGE_GROUPS)),
-        attribute(_IFLA_BR_MCAST_SNOOPING, b"\0"),
-        attribute(_IFLA_BR_MULTI_BOOLOPT, options),
+        attribute(IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", _BRIDGE_GROUPS)),
+        attribute(IFLA_BR_MCAST_SNOOPING, b"\0"),
+        attribute(IFLA_BR_MULTI_BOOLOPT, options),
     )
 
 
@@ -199,18 +184,18 @@ def veth_info(peer: str, namespace: int | None, extra: bytes) -> bytes:
 
     The peer must not be up in this request: its other half does not exist yet (``ENOTCONN``).
     """
-    where = b"" if namespace is None else u32(_IFLA_NET_NS_FD, namespace)
+    where = b"" if namespace is None else u32(IFLA_NET_NS_FD, namespace)
     inner = link_header() + string(IFLA_IFNAME, peer) + where + extra
-    return info("veth", nested(_VETH_INFO_PEER, inner))
+    return info("veth", nested(VETH_INFO_PEER, inner))
 
 
 def port_options(index: int, *, isolated: bool, hairpin: bool) -> bytes:
     """Encode the body of the ``RTM_SETLINK`` that sets a bridge port's two options."""
     options = (
-        attribute(_IFLA_BRPORT_MODE, bytes([hairpin])),
-        attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated])),
+        attribute(IFLA_BRPORT_MODE, bytes([hairpin])),
+        attribute(IFLA_BRPORT_ISOLATED, bytes([isolated])),
     )
-    return link_header(index, family=socket.AF_BRIDGE) + nested(_IFLA_PROTINFO, *options)
+    return link_header(index, family=socket.AF_BRIDGE) + nested(IFLA_PROTINFO, *options)
 
 
 def _device(body: bytes) -> Device:
@@ -219,11 +204,11 @@ def _device(body: bytes) -> Device:
 
 def _decoded(body: bytes) -> tuple[Device, Mapping[int, bytes]]:
     """Decode a link's message; return the link, and the attributes of its kind (``IFLA_LINKINFO``)."""
-    _family, _type, index, flags, _change = _LINK.unpack_from(body)
-    found = attributes(body, _LINK.size)
+    _family, _type, index, flags, _change = IFINFOMSG.unpack_from(body)
+    found = attributes(body, IFINFOMSG.size)
     link_info = attributes(found.get(IFLA_LINKINFO, b""))
-    kind = link_info.get(_IFLA_INFO_KIND)
-    options = attributes(link_info.get(_IFLA_INFO_DATA, b"")) if kind == b"bridge\0" else {}
+    kind = link_info.get(IFLA_INFO_KIND)
+    options = attributes(link_info.get(IFLA_INFO_DATA, b"")) if kind == b"bridge\0" else {}
     link = Link(
         name=to_text(found.get(IFLA_IFNAME)),
         ifindex=index,
@@ -234,35 +219,35 @@ def _decoded(body: bytes) -> tuple[Device, Mapping[int, bytes]]:
         mac=found.get(IFLA_ADDRESS, b"").hex(":"),
         group=to_number(found.get(IFLA_GROUP)),
         alias=to_text(found.get(IFLA_IFALIAS)),
-        snooping=to_number(options.get(_IFLA_BR_MCAST_SNOOPING)) != 0,
-        shaped=found.get(_IFLA_QDISC) == b"tbf\0",
+        snooping=to_number(options.get(IFLA_BR_MCAST_SNOOPING)) != 0,
+        shaped=found.get(IFLA_QDISC) == b"tbf\0",
     )
-    namespace = to_number(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else -1
+    namespace = to_number(found[IFLA_LINK_NETNSID]) if IFLA_LINK_NETNSID in found else -1
     return Device(link, to_number(found.get(IFLA_LINK)), namespace), link_info
 
 
 def to_port(body: bytes) -> Port:
     """Decode a link's message."""
     (link, peer, namespace), link_info = _decoded(body)
-    options = attributes(link_info.get(_IFLA_INFO_SLAVE_DATA, b"")) if link.master else {}
-    isolated = to_number(options.get(_IFLA_BRPORT_ISOLATED)) != 0
-    hairpin = to_number(options.get(_IFLA_BRPORT_MODE)) != 0
+    options = attributes(link_info.get(IFLA_INFO_SLAVE_DATA, b"")) if link.master else {}
+    isolated = to_number(options.get(IFLA_BRPORT_ISOLATED)) != 0
+    hairpin = to_number(options.get(IFLA_BRPORT_MODE)) != 0
     return Port(link, peer, namespace, isolated, hairpin)
 
 
 def name_of_link(body: bytes) -> str:
     """Return the name of the link that a link's message is about."""
-    return to_text(attributes(body, _LINK.size).get(IFLA_IFNAME))
+    return to_text(attributes(body, IFINFOMSG.size).get(IFLA_IFNAME))
 
 
 def index_of_link(body: bytes) -> int:
     """Return the index of the link that a link's message is about."""
-    return int(_LINK.unpack_from(body)[2])
+    return int(IFINFOMSG.unpack_from(body)[2])
 
 
 def index_of_address(body: bytes) -> int:
     """Return the index of the link that an address's message is about."""
-    return int(_ADDRESS.unpack_from(body)[4])
+    return int(IFADDRMSG.unpack_from(body)[4])
 
 
 def index_of_netconf(body: bytes) -> int:
@@ -287,10 +272,10 @@ def get_port(netlink: Netlink, name: str) -> Port | None:
 
 def dump_addresses(netlink: Netlink, index: int = 0) -> Iterator[tuple[int, PackedPrefix]]:
     """Yield addresses of both families, of all links or one, each with the index of its link."""
-    for body in netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index)):
-        _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
-        parts = attributes(body, _ADDRESS.size)
-        packed = parts.get(_IFA_LOCAL) or parts.get(_IFA_ADDRESS)
+    for body in netlink.dump(RTM_GETADDR, IFADDRMSG.pack(0, 0, 0, 0, index)):
+        _family, length, _flags, _scope, owner = IFADDRMSG.unpack_from(body)
+        parts = attributes(body, IFADDRMSG.size)
+        packed = parts.get(IFA_LOCAL) or parts.get(IFA_ADDRESS)
         if packed:
             yield owner, (packed, length)
 
@@ -314,9 +299,9 @@ def is_activated(netlink: Netlink, index: int) -> bool:
     (Documentation/networking/operstates.rst). Since Linux 6.8 this request does that work first.
     """
     body = netlink.get(RTM_GETLINK, link_header(index) + _NO_STATISTICS)
-    if not body or not _LINK.unpack_from(body)[3] & _IFF_LOWER_UP:
+    if not body or not IFINFOMSG.unpack_from(body)[3] & IFF_LOWER_UP:
         return True
-    return to_number(attributes(body, _LINK.size).get(_IFLA_OPERSTATE)) > _IF_OPER_LOWERLAYERDOWN
+    return to_number(attributes(body, IFINFOMSG.size).get(IFLA_OPERSTATE)) > IF_OPER_LOWERLAYERDOWN
 
 
 def list_links(netlink: Netlink) -> list[Link]:
@@ -338,9 +323,9 @@ def address_request(index: int, address: Interface) -> Request:
 
 def _address_body(index: int, address: Interface) -> bytes:
     six = isinstance(address, IPv6Interface)
-    family, flags = (socket.AF_INET6, _IFA_F_NODAD) if six else (socket.AF_INET, 0)
-    header = _ADDRESS.pack(family, address.network.prefixlen, flags, 0, index)
-    return header + attribute(_IFA_LOCAL, address.ip.packed) + attribute(_IFA_ADDRESS, address.ip.packed)
+    family, flags = (socket.AF_INET6, IFA_F_NODAD) if six else (socket.AF_INET, 0)
+    header = IFADDRMSG.pack(family, address.network.prefixlen, flags, 0, index)
+    return header + attribute(IFA_LOCAL, address.ip.packed) + attribute(IFA_ADDRESS, address.ip.packed)
 
 
 def add_address(netlink: Netlink, index: int, address: Interface) -> bool:
@@ -365,15 +350,15 @@ def list_addresses(netlink: Netlink, index: int) -> list[Interface]:
     """List the addresses of both families on a link, IPv6 link-local ones included; none when there is no such link."""
     found: list[Interface] = []
     try:
-        bodies = netlink.dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, index))
+        bodies = netlink.dump(RTM_GETADDR, IFADDRMSG.pack(0, 0, 0, 0, index))
     except OSError as error:
         if error.errno != errno.ENODEV:  # a retired link may be reaped at any moment
             raise
         return []
     for body in bodies:
-        _family, length, _flags, _scope, owner = _ADDRESS.unpack_from(body)
-        parts = attributes(body, _ADDRESS.size)
-        packed = parts.get(_IFA_LOCAL) or parts.get(_IFA_ADDRESS)
+        _family, length, _flags, _scope, owner = IFADDRMSG.unpack_from(body)
+        parts = attributes(body, IFADDRMSG.size)
+        packed = parts.get(IFA_LOCAL) or parts.get(IFA_ADDRESS)
         if packed and owner == index:
             found.append(ip_interface((packed, length)))
     return found

@@ -26,16 +26,17 @@ NLM_F_DUMP: Final = 0x300
 NLM_F_REPLACE: Final = 0x100
 NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
+NLM_F_APPEND: Final = 0x800
 _NLM_F_DUMP_INTR: Final = 0x10
 _NLM_F_ACK_TLVS: Final = 0x200
 
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _NLMSGERR_ATTR_MSG: Final = 1
-_NLA_F_NESTED: Final = 0x8000
+NLA_F_NESTED: Final = 0x8000
 _NLA_TYPE_MASK: Final = 0x3FFF
 
-_SOL_NETLINK: Final = 270
+SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
@@ -73,7 +74,7 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 def nested(kind: int, *children: bytes) -> bytes:
     """Encode an attribute made of attributes."""
-    return attribute(kind | _NLA_F_NESTED, b"".join(children))
+    return attribute(kind | NLA_F_NESTED, b"".join(children))
 
 
 def u32(kind: int, value: int) -> bytes:
@@ -183,7 +184,7 @@ class Netlink:
     def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            self._socket.setsockopt(SOL_NETLINK, option, 1)
         self._sequence = 0
 
     @classmethod

@@ -15,24 +15,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from sandnet.kernel.netlink.routes import (
-    ROUTE_PROTOCOL,
-    RT_SCOPE_LINK,
-    RT_SCOPE_UNIVERSE,
-    RTA_DST,
-    RTA_GATEWAY,
-    RTA_OIF,
-    RTA_PREFSRC,
-    RTN_UNICAST,
-)
-from sandnet.kernel.netlink.rtnetlink import (
-    RTM_DELROUTE,
-    RTM_DELRULE,
-    RTM_GETROUTE,
-    RTM_GETRULE,
-    RTM_NEWROUTE,
-    RTM_NEWRULE,
-)
+from sandnet.kernel.netlink.routes import ROUTE_PROTOCOL
 from sandnet.kernel.netlink.socket import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -43,23 +26,40 @@ from sandnet.kernel.netlink.socket import (
     to_number,
     u32,
 )
+from sandnet.kernel.netlink.uapi.message_numbers import (
+    RTM_DELROUTE,
+    RTM_DELRULE,
+    RTM_GETROUTE,
+    RTM_GETRULE,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+)
+from sandnet.kernel.netlink.uapi.route_numbers import (
+    FIB_RULE_HDR,
+    FR_ACT_TO_TBL,
+    FRA_IP_PROTO,
+    FRA_PRIORITY,
+    FRA_PROTOCOL,
+    FRA_SPORT_RANGE,
+    FRA_SRC,
+    FRA_SUPPRESS_PREFIXLEN,
+    FRA_TABLE,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_TABLE,
+    RTMSG,
+    RTN_UNICAST,
+)
 from sandnet.kernel.source_policy import TABLES, default_destination
 from sandnet.kernel.types import Policy, PolicyRoute, PolicyRule
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _VERSIONS: Final = {int(family): version for version, family in _FAMILIES.items()}
-_HEADER: Final = struct.Struct("=BBBBBBBBI")
-"""``struct fib_rule_hdr`` and ``struct rtmsg``."""
 _PORTS: Final = struct.Struct("=HH")
-_FRA_SRC: Final = 2
-_FRA_PRIORITY: Final = 6
-_FRA_SUPPRESS_PREFIXLEN: Final = 14
-_FRA_TABLE: Final = 15
-_FRA_PROTOCOL: Final = 21
-_FRA_IP_PROTO: Final = 22
-_FRA_SPORT_RANGE: Final = 23
-_FR_ACT_TO_TBL: Final = 1
-_RTA_TABLE: Final = 15
 _NO_LIMIT: Final = 0xFFFFFFFF
 
 
@@ -92,7 +92,7 @@ def ensure_policy(netlink: Netlink, desired: Policy) -> None:
 def list_rules(netlink: Netlink, family: int = socket.AF_UNSPEC) -> list[bytes]:
     """List all rules of a family, or of all; none where the kernel has no rules (``CONFIG_IP_MULTIPLE_TABLES``)."""
     try:
-        return netlink.dump(RTM_GETRULE, _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        return netlink.dump(RTM_GETRULE, FIB_RULE_HDR.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
     except NetlinkError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
             raise
@@ -101,26 +101,26 @@ def list_rules(netlink: Netlink, family: int = socket.AF_UNSPEC) -> list[bytes]:
 
 def _dump_rules(netlink: Netlink) -> Iterator[PolicyRule]:
     for body in list_rules(netlink):
-        family, parts = body[0], attributes(body, _HEADER.size)
-        if family not in _VERSIONS or parts.get(_FRA_PROTOCOL) != bytes([ROUTE_PROTOCOL]):
+        family, parts = body[0], attributes(body, FIB_RULE_HDR.size)
+        if family not in _VERSIONS or parts.get(FRA_PROTOCOL) != bytes([ROUTE_PROTOCOL]):
             continue
-        low, high = _PORTS.unpack(parts.get(_FRA_SPORT_RANGE, bytes(4)))
+        low, high = _PORTS.unpack(parts.get(FRA_SPORT_RANGE, bytes(4)))
         yield PolicyRule(
             version=_VERSIONS[family],
-            priority=to_number(parts.get(_FRA_PRIORITY)),
-            source=parts.get(_FRA_SRC, b""),
+            priority=to_number(parts.get(FRA_PRIORITY)),
+            source=parts.get(FRA_SRC, b""),
             ports=(low, high),
-            table=to_number(parts.get(_FRA_TABLE)),
-            specific=to_number(parts.get(_FRA_SUPPRESS_PREFIXLEN)) == 0,
+            table=to_number(parts.get(FRA_TABLE)),
+            specific=to_number(parts.get(FRA_SUPPRESS_PREFIXLEN)) == 0,
         )
 
 
 def _dump_routes(netlink: Netlink) -> Iterator[PolicyRoute]:
     for version, family in _FAMILIES.items():
-        for body in netlink.dump(RTM_GETROUTE, _HEADER.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)):
-            found, length, _src, _tos, _table, protocol, *_rest = _HEADER.unpack_from(body)
-            parts = attributes(body, _HEADER.size)
-            table = to_number(parts.get(_RTA_TABLE))
+        for body in netlink.dump(RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)):
+            found, length, _src, _tos, _table, protocol, *_rest = RTMSG.unpack_from(body)
+            parts = attributes(body, RTMSG.size)
+            table = to_number(parts.get(RTA_TABLE))
             if (found, protocol) == (family, ROUTE_PROTOCOL) and table & 0xFFFF0000 == TABLES:
                 destination = (parts.get(RTA_DST, default_destination(version)[0]), length)
                 gateway, source = parts.get(RTA_GATEWAY, b""), parts.get(RTA_PREFSRC, b"")
@@ -129,15 +129,15 @@ def _dump_routes(netlink: Netlink) -> Iterator[PolicyRoute]:
 
 def _rule_body(rule: PolicyRule) -> bytes:
     length = len(rule.source) * 8
-    body = _HEADER.pack(_FAMILIES[rule.version], 0, length, 0, 0, 0, 0, _FR_ACT_TO_TBL, 0)
-    body += u32(_FRA_PRIORITY, rule.priority) + u32(_FRA_TABLE, rule.table)
-    body += attribute(_FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
-    body += u32(_FRA_SUPPRESS_PREFIXLEN, 0 if rule.specific else _NO_LIMIT)
+    body = FIB_RULE_HDR.pack(_FAMILIES[rule.version], 0, length, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)
+    body += u32(FRA_PRIORITY, rule.priority) + u32(FRA_TABLE, rule.table)
+    body += attribute(FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
+    body += u32(FRA_SUPPRESS_PREFIXLEN, 0 if rule.specific else _NO_LIMIT)
     if rule.source:
-        body += attribute(_FRA_SRC, rule.source)
+        body += attribute(FRA_SRC, rule.source)
     if rule.ports != (0, 0):
-        body += attribute(_FRA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
-        body += attribute(_FRA_SPORT_RANGE, _PORTS.pack(*rule.ports))
+        body += attribute(FRA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
+        body += attribute(FRA_SPORT_RANGE, _PORTS.pack(*rule.ports))
     return body
 
 
@@ -145,7 +145,7 @@ def _route_body(route: PolicyRoute) -> bytes:
     packed, length = route.destination
     scope = RT_SCOPE_LINK if route.version == 4 and not route.gateway else RT_SCOPE_UNIVERSE
     head = (_FAMILIES[route.version], length, 0, 0, 0, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
-    body = _HEADER.pack(*head) + u32(_RTA_TABLE, route.table) + u32(RTA_OIF, route.ifindex)
+    body = RTMSG.pack(*head) + u32(RTA_TABLE, route.table) + u32(RTA_OIF, route.ifindex)
     body += attribute(RTA_PREFSRC, route.source)
     if length:
         body += attribute(RTA_DST, packed)

@@ -13,12 +13,12 @@ from itertools import islice
 from typing import Final
 
 from sandnet.kernel.netlink.socket import NLM_F_CREATE, Message, attribute, attributes, nested, string, to_text
+from sandnet.kernel.netlink.uapi.netfilter_numbers import NFNL_SUBSYS_NFTABLES
 from sandnet.kernel.types import Elements, ElementSet, Value
 
-_SUBSYSTEM: Final = 10 << 8
-_NEW_ELEMENT: Final = _SUBSYSTEM | 12
-GET_ELEMENT: Final = _SUBSYSTEM | 13
-_DELETE_ELEMENT: Final = _SUBSYSTEM | 14
+_NEW_ELEMENT: Final = NFNL_SUBSYS_NFTABLES | 12
+GET_ELEMENT: Final = NFNL_SUBSYS_NFTABLES | 13
+_DELETE_ELEMENT: Final = NFNL_SUBSYS_NFTABLES | 14
 HEADER: Final = struct.Struct("!BBH")
 """``struct nfgenmsg``: family, version, resource."""
 FAMILIES: Final = {"inet": 1, "bridge": 7, "ip": 2, "ip6": 10}

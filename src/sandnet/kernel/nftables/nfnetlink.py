@@ -22,17 +22,19 @@ from sandnet.kernel.netlink.socket import (
     string,
     to_text,
 )
+from sandnet.kernel.netlink.uapi.netfilter_numbers import (
+    NETLINK_NETFILTER,
+    NFNL_MSG_BATCH_BEGIN,
+    NFNL_MSG_BATCH_END,
+    NFNL_SUBSYS_NFTABLES,
+)
 from sandnet.kernel.nftables.element_messages import FAMILIES, GET_ELEMENT, HEADER, decoded, request
 from sandnet.kernel.types import TableStructure, Value
 
-_NETLINK_NETFILTER: Final = 12
-_SUBSYSTEM: Final = 10 << 8
-_GET_CHAIN: Final = _SUBSYSTEM | 4
-_GET_RULE: Final = _SUBSYSTEM | 7
-_GET_SET: Final = _SUBSYSTEM | 10
-_GET_GENERATION: Final = _SUBSYSTEM | 16
-_BATCH_BEGIN: Final = 16
-_BATCH_END: Final = 17
+_GET_CHAIN: Final = NFNL_SUBSYS_NFTABLES | 4
+_GET_RULE: Final = NFNL_SUBSYS_NFTABLES | 7
+_GET_SET: Final = NFNL_SUBSYS_NFTABLES | 10
+_GET_GENERATION: Final = NFNL_SUBSYS_NFTABLES | 16
 _BATCH_GENERATION: Final = 1
 """Attribute: the transaction is for the ruleset with that number, and refused (``ERESTART``) with any other."""
 _OVERHEAD: Final = 32
@@ -73,7 +75,7 @@ class Nfnetlink:
     """Sends requests through a socket that it keeps."""
 
     def __init__(self) -> None:
-        self._socket = SharedSocket(lambda: Netlink(_NETLINK_NETFILTER))
+        self._socket = SharedSocket(lambda: Netlink(NETLINK_NETFILTER))
 
     def generation(self) -> int:
         """Return the number of the last transaction in this network namespace.
@@ -98,11 +100,11 @@ class Nfnetlink:
         Raises:
             NetlinkError: the kernel refuses; nothing of it has happened.
         """
-        batch = HEADER.pack(0, 0, _SUBSYSTEM >> 8)
+        batch = HEADER.pack(0, 0, NFNL_SUBSYS_NFTABLES >> 8)
         expected = attribute(_BATCH_GENERATION, generation.to_bytes(4, "big")) if generation else b""
         *most, last = messages
         last = last._replace(flags=last.flags | NLM_F_ACK)
-        whole = [Message(_BATCH_BEGIN, 0, batch + expected), *most, last, Message(_BATCH_END, 0, batch)]
+        whole = [Message(NFNL_MSG_BATCH_BEGIN, 0, batch + expected), *most, last, Message(NFNL_MSG_BATCH_END, 0, batch)]
         with self._socket.used() as netlink:
             try:
                 netlink.reserve(sum(len(message.body) + _OVERHEAD for message in whole))

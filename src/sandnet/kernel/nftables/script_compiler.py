@@ -15,17 +15,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sandnet.kernel.netlink.socket import NLM_F_CREATE, Message
+from sandnet.kernel.netlink.socket import NLA_F_NESTED, NLM_F_APPEND, NLM_F_CREATE, Message
+from sandnet.kernel.netlink.uapi.netfilter_numbers import NFNL_MSG_BATCH_BEGIN, NFNL_SUBSYS_NFTABLES
 
 NFT_DEBUG_MNL: Final = 0x10
-_BATCH_BEGIN: Final = 16
-_SUBSYSTEM: Final = 10 << 8
-_NEW_RULE: Final = _SUBSYSTEM | 6
-_CREATING: Final = frozenset(_SUBSYSTEM | kind for kind in (0, 3, 6, 9, 12))
+_NEW_RULE: Final = NFNL_SUBSYS_NFTABLES | 6
+_CREATING: Final = frozenset(NFNL_SUBSYS_NFTABLES | kind for kind in (0, 3, 6, 9, 12))
 """``NFT_MSG_NEW…`` for tables, chains, rules, sets and elements."""
-_DELETING: Final = frozenset(_SUBSYSTEM | kind for kind in (2, 5, 8, 11, 14))
-_NLM_F_APPEND: Final = 0x800
-_NLA_F_NESTED: Final = 0x8000
+_DELETING: Final = frozenset(NFNL_SUBSYS_NFTABLES | kind for kind in (2, 5, 8, 11, 14))
 _NETLINK_HEADER: Final = 16
 _NUMBER: Final = re.compile(rb"\d{5}")
 
@@ -58,11 +55,11 @@ def _of_batch(printed: bytes) -> Iterator[Message]:
     begun = False
     for kind, body in _messages(printed):
         if kind in _CREATING:
-            flags = NLM_F_CREATE | (_NLM_F_APPEND if kind == _NEW_RULE else 0)
+            flags = NLM_F_CREATE | (NLM_F_APPEND if kind == _NEW_RULE else 0)
         elif kind in _DELETING:
             flags = 0
         else:  # a request for what exists, or the beginning or end of the batch
-            begun = begun or kind == _BATCH_BEGIN
+            begun = begun or kind == NFNL_MSG_BATCH_BEGIN
             continue
         if begun:
             yield Message(kind, flags, body)
@@ -98,4 +95,4 @@ def _checked(length: int, kind: int, body: bytearray) -> tuple[int, bytes]:
 
 def _attribute_header(line: bytes) -> bytes:
     length, kind = _NUMBER.findall(line)
-    return struct.pack("=HH", int(length), int(kind) | (_NLA_F_NESTED if b"N" in line.partition(b"|\t")[0] else 0))
+    return struct.pack("=HH", int(length), int(kind) | (NLA_F_NESTED if b"N" in line.partition(b"|\t")[0] else 0))

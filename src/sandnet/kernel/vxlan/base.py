@@ -14,8 +14,6 @@ from sandnet.model.address import Address
 
 VXLAN_PORT: Final = 4789
 """UDP port of VXLAN (RFC 7348, 4.1)."""
-VNI_TAKEN: Final = "vni_taken"
-"""Error code: another link or network of this host has the VXLAN network identifier."""
 
 
 class VxlanPort(NamedTuple):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import socket
 from ipaddress import ip_address
 
-from sandnet.kernel.netlink.prefix_table import ADDRESS, ROUTE, PrefixTable
-from sandnet.kernel.netlink.rtnetlink import RTM_DELADDR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWROUTE
+from sandnet.kernel.netlink.prefix_table import PrefixTable
 from sandnet.kernel.netlink.socket import attribute, u32
+from sandnet.kernel.netlink.uapi.address_numbers import IFADDRMSG
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELADDR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWROUTE
+from sandnet.kernel.netlink.uapi.route_numbers import RTMSG
 
 LOCAL = ip_address("10.3.0.1").packed
-ADDRESS_BODY = ADDRESS.pack(socket.AF_INET, 24, 0, 0, 5) + attribute(1, LOCAL) + attribute(2, LOCAL)
+ADDRESS_BODY = IFADDRMSG.pack(socket.AF_INET, 24, 0, 0, 5) + attribute(1, LOCAL) + attribute(2, LOCAL)
 
 
 def route(target: str, length: int, *extra: bytes, family: int = socket.AF_INET, flags: int = 0) -> bytes:
-    header = ROUTE.pack(family, length, 0, 0, 254, 3, 0, 1, flags)
+    header = RTMSG.pack(family, length, 0, 0, 254, 3, 0, 1, flags)
     return header + attribute(1, ip_address(target).packed) + u32(4, 5) + b"".join(extra)
 
 

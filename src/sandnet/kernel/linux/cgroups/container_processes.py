@@ -23,7 +23,8 @@ _CONTAINER: Final = re.compile(
 _START_TIME: Final = 22 - 3
 """Index of the start time among the fields after the command's name (proc_pid_stat(5))."""
 _MAX_FILE: Final = 1 << 16
-_ENDED: Final = (FileNotFoundError, ProcessLookupError)
+ENDED: Final = (FileNotFoundError, ProcessLookupError)
+"""Errors of /proc for a process that has exited."""
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -71,13 +72,13 @@ def _candidates(reference: str) -> dict[str, list[_Candidate]]:
     own = _own_group()
     found: dict[str, list[_Candidate]] = {}
     for name in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(*_ENDED, PermissionError):
+        with suppress(*ENDED, PermissionError):
             for hierarchy, group in _groups(name):
                 match = _outer_container(group.removeprefix(own))
                 if match and match[0].startswith(reference):
                     path = group[: len(group) - len(group.removeprefix(own))] + match[1]
                     if _is_owned_by_root(mounts.get(hierarchy), path):
-                        candidate = _Candidate(_started(name), int(name), match[1])
+                        candidate = _Candidate(start_time(_read(f"/proc/{name}/stat")), int(name), match[1])
                         found.setdefault(match[0], []).append(candidate)
                         break
     return found
@@ -114,7 +115,7 @@ def _mounts() -> dict[str, _Mount]:
             fields = line.split()
             kind, _, options = fields[fields.index("-") + 1 :][:3]
             if kind in ("cgroup", "cgroup2"):
-                mount = _Mount(_unescaped(fields[4]), _unescaped(fields[3]))
+                mount = _Mount(unescaped(fields[4]), unescaped(fields[3]))
                 names = [] if kind == "cgroup2" else [name for name in options.split(",") if name not in _FLAGS]
                 for name in (",".join(names), ",".join(sorted(names))):
                     found.setdefault(name, mount)
@@ -124,7 +125,8 @@ def _mounts() -> dict[str, _Mount]:
 _FLAGS: Final = {"rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "release_agent"}
 
 
-def _unescaped(path: str) -> str:
+def unescaped(path: str) -> str:
+    """Return a path of mountinfo as it is: blanks and the like are written there as octal numbers (proc(5))."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), path)
 
 
@@ -144,9 +146,9 @@ def _is_owned_by_root(mount: _Mount | None, group: str) -> bool:
     return True
 
 
-def _started(process: str) -> int:
-    """Return the start time of a process, in clock ticks since boot."""
-    _, _, fields = _read(f"/proc/{process}/stat").rpartition(")")
+def start_time(stat: str) -> int:
+    """Return the start time of a process from its ``/proc/PID/stat``, in clock ticks since boot."""
+    _, _, fields = stat.rpartition(")")  # the name may hold anything, parentheses and spaces too
     return int(fields.split()[_START_TIME])
 
 

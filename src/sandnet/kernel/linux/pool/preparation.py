@@ -11,17 +11,10 @@ import socket
 from typing import Final, NamedTuple
 
 from sandnet.kernel.linux.namespace_sockets import open_sockets
-from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_GROUP,
-    IFLA_IFNAME,
-    LOOPBACK,
-    RTM_NEWLINK,
-    RTM_SETLINK,
-    family_options,
-    link_header,
-    veth_info,
-)
+from sandnet.kernel.netlink.rtnetlink import family_options, link_header, veth_info
 from sandnet.kernel.netlink.socket import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Message, Netlink, string, u32
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_GROUP, IFLA_IFNAME, LOOPBACK
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_NEWLINK, RTM_SETLINK
 from sandnet.kernel.syscalls import OWN_NAMESPACE, restoring_namespace, unshare_network
 from sandnet.kernel.types import PREPARED, PreparedSandbox
 from sandnet.model.address import Address

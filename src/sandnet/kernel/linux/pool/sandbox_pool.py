@@ -20,8 +20,10 @@ from typing import Final
 from sandnet.kernel.linux.pool.pool_size import PoolLimits, PoolSize
 from sandnet.kernel.linux.pool.preparation import Listen, close_sandbox, prepare_sandbox
 from sandnet.kernel.linux.pool.preparer_process import PreparerProcess
-from sandnet.kernel.netlink.rtnetlink import IFLA_GROUP, RTM_DELLINK, link_header
+from sandnet.kernel.netlink.rtnetlink import link_header
 from sandnet.kernel.netlink.socket import Netlink, map_errors, u32
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_GROUP
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELLINK
 from sandnet.kernel.types import PREPARED, PoolStatus, PreparedSandbox
 
 QUIET: Final = 0.005

@@ -21,19 +21,10 @@ from sandnet.kernel.linux.shaping.traffic_control import (
     stop_limiting,
     stop_redirecting,
 )
-from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_GROUP,
-    IFLA_IFNAME,
-    RTM_NEWLINK,
-    RTM_SETLINK,
-    delete_group,
-    family_options,
-    get_link,
-    info,
-    link_header,
-    list_links,
-)
+from sandnet.kernel.netlink.rtnetlink import delete_group, family_options, get_link, info, link_header, list_links
 from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, map_errors, string, u32
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_GROUP, IFLA_IFNAME
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_NEWLINK, RTM_SETLINK
 from sandnet.kernel.types import DELETING, NO_LIMITS, PortLimits, Rate
 from sandnet.model.link_names import PORT_PREFIX, shaper_name
 

@@ -23,14 +23,14 @@ from sandnet.kernel.netlink.socket import (
     to_number,
     u32,
 )
+from sandnet.kernel.netlink.uapi.message_numbers import (
+    RTM_DELQDISC,
+    RTM_GETQDISC,
+    RTM_GETTFILTER,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
+)
 from sandnet.kernel.types import Rate
-
-RTM_NEWQDISC: Final = 36
-RTM_DELQDISC: Final = 37
-RTM_GETQDISC: Final = 38
-RTM_NEWTFILTER: Final = 44
-RTM_DELTFILTER: Final = 45
-RTM_GETTFILTER: Final = 46
 
 _HEADER: Final = struct.Struct("=BxxxiIII")
 """``struct tcmsg``: family, index of the link, handle, parent, info."""

@@ -13,11 +13,6 @@ from sandnet.kernel.linux.supplied.macvlan_link import macvlan_problem, make_mac
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.netlink.routes import add_static, dump_routes, is_of_kernel
 from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_IFALIAS,
-    IFLA_IFNAME,
-    LOOPBACK,
-    RTM_DELLINK,
-    RTM_SETLINK,
     add_address,
     alias,
     dump_ports,
@@ -30,6 +25,8 @@ from sandnet.kernel.netlink.rtnetlink import (
     to_namespace,
 )
 from sandnet.kernel.netlink.socket import Netlink, NetlinkError, attribute, map_errors, string
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_IFALIAS, IFLA_IFNAME, LOOPBACK
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELLINK, RTM_SETLINK
 from sandnet.kernel.syscalls import OWN_NAMESPACE, NotANetworkNamespaceError, in_namespace, opened_namespace
 from sandnet.kernel.types import Link, Macvlan, MovedLink
 from sandnet.model.address import Interface

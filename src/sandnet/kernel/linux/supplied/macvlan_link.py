@@ -6,22 +6,13 @@ import errno
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_IFNAME,
-    IFLA_LINK,
-    RTM_NEWLINK,
-    RTM_SETLINK,
-    family_options,
-    get_link,
-    info,
-    link_header,
-    mac_and_mtu,
-)
+from sandnet.kernel.netlink.rtnetlink import family_options, get_link, info, link_header, mac_and_mtu
 from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError, map_errors, string, u32
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_IFNAME, IFLA_LINK, IFLA_MACVLAN_MODE
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_NEWLINK, RTM_SETLINK
 from sandnet.kernel.types import Macvlan
 from sandnet.model.link_names import MACVLAN_KIND
 
-_IFLA_MACVLAN_MODE: Final = 1
 _MODES: Final = {"private": 1, "vepa": 2, "bridge": 4}
 
 
@@ -47,7 +38,7 @@ def make_macvlan(link: Macvlan) -> None:
         if not parent:
             raise not_found("link", link.parent)
         body = link_header() + string(IFLA_IFNAME, link.name) + u32(IFLA_LINK, parent) + mac_and_mtu(link.mac, link.mtu)
-        body += info(MACVLAN_KIND, u32(_IFLA_MACVLAN_MODE, _MODES[link.mode]))
+        body += info(MACVLAN_KIND, u32(IFLA_MACVLAN_MODE, _MODES[link.mode]))
         here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
         found = get_link(here, link.name)
         if found is None or found.kind != MACVLAN_KIND:

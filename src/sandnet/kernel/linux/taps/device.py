@@ -12,16 +12,16 @@ from sandnet.errors import Error, Kind
 from sandnet.model.tap import NO_GROUP, TapOptions
 
 DEVICE: Final = "/dev/net/tun"
-_TUNSETIFF: Final = 0x400454CA
+TUNSETIFF: Final = 0x400454CA
 _TUNSETPERSIST: Final = 0x400454CB
 _TUNSETOWNER: Final = 0x400454CC
 _TUNSETGROUP: Final = 0x400454CE
-_IFF_TAP: Final = 0x0002
+IFF_TAP: Final = 0x0002
 _IFF_MULTI_QUEUE: Final = 0x0100
-_IFF_NO_PI: Final = 0x1000
+IFF_NO_PI: Final = 0x1000
 _IFF_VNET_HDR: Final = 0x4000
 _IFF_TUN_EXCL: Final = 0x8000
-_REQUEST: Final = struct.Struct("=16sH22x")
+IFREQ: Final = struct.Struct("=16sH22x")
 """``struct ifreq``: a name and flags."""
 
 
@@ -35,11 +35,11 @@ def make_tap(name: str, options: TapOptions) -> None:
         OSError: ``EEXIST`` or ``EBUSY``: a link of that name exists.
         Error: ``UNAVAILABLE`` with code ``no_taps``: there is no such device.
     """
-    flags = _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL
+    flags = IFF_TAP | IFF_NO_PI | _IFF_TUN_EXCL
     flags |= (_IFF_VNET_HDR if options.offload else 0) | (_IFF_MULTI_QUEUE if options.queues > 1 else 0)
     descriptor = _opened()
     try:
-        fcntl.ioctl(descriptor, _TUNSETIFF, _REQUEST.pack(name.encode(), flags))
+        fcntl.ioctl(descriptor, TUNSETIFF, IFREQ.pack(name.encode(), flags))
         fcntl.ioctl(descriptor, _TUNSETOWNER, _signed(options.owner))
         if options.group != NO_GROUP:
             fcntl.ioctl(descriptor, _TUNSETGROUP, _signed(options.group))

@@ -9,19 +9,12 @@ from typing import Final
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.linux.taps.device import make_tap
 from sandnet.kernel.netlink.outside_link import full, set_up_port
-from sandnet.kernel.netlink.rtnetlink import (
-    IFLA_GROUP,
-    IFLA_IFNAME,
-    IFLA_MASTER,
-    RTM_SETLINK,
-    delete_group,
-    get_link,
-    link_header,
-    mac_and_mtu,
-)
+from sandnet.kernel.netlink.rtnetlink import delete_group, get_link, link_header, mac_and_mtu
 from sandnet.kernel.netlink.socket import Netlink, NetlinkError, map_errors, string, u32
+from sandnet.kernel.netlink.uapi.link_numbers import IFLA_GROUP, IFLA_IFNAME, IFLA_MASTER
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_SETLINK
 from sandnet.kernel.types import DELETING, RETIRED, Link, Veth
-from sandnet.model.link_names import bridge_mac
+from sandnet.model.link_names import link_mac
 from sandnet.model.tap import TAP_KIND, TapOptions
 
 _ATTEMPTS: Final = 2
@@ -43,7 +36,7 @@ def plug_tap(veth: Veth, options: TapOptions, reap: Callable[[], None]) -> None:
         if not bridge:
             raise not_found("bridge", veth.master)
         link, made = _ensured(here, veth.host_link, options, reap)
-        own = link_header() + string(IFLA_IFNAME, veth.host_link) + mac_and_mtu(bridge_mac(veth.host_link), veth.mtu)
+        own = link_header() + string(IFLA_IFNAME, veth.host_link) + mac_and_mtu(link_mac(veth.host_link), veth.mtu)
         here.call(RTM_SETLINK, own)
         if link.master != bridge:
             _join_bridge(here, veth, bridge, reap, made=made)

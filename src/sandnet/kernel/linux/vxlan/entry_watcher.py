@@ -9,8 +9,8 @@ from typing import Final
 
 from sandnet.kernel.linux.vxlan.peer_entries import FoundEntry, entry_of
 from sandnet.kernel.netlink.notifications import subscribed_to_neighbours
-from sandnet.kernel.netlink.rtnetlink import RTM_DELNEIGH
 from sandnet.kernel.netlink.socket import Reply, replies
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELNEIGH
 from sandnet.kernel.vxlan.base import NO_ENTRIES, EntryChanges, PeerEntries
 
 _BACKLOG: Final = 1 << 20

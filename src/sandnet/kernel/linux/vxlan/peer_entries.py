@@ -14,31 +14,34 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from sandnet.kernel.netlink.rtnetlink import RTM_DELNEIGH, RTM_NEWNEIGH
 from sandnet.kernel.netlink.socket import NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, attribute, attributes, u32
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH
+from sandnet.kernel.netlink.uapi.neighbour_numbers import (
+    NDA_DST,
+    NDA_IFINDEX,
+    NDA_LLADDR,
+    NDA_PORT,
+    NDA_VNI,
+    NDMSG,
+    NTF_EXT_LEARNED,
+    NTF_MASTER,
+    NTF_SELF,
+    NTF_STICKY,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    NUD_REACHABLE,
+)
 from sandnet.kernel.vxlan.base import PeerEntries
 
-_RTM_GETNEIGH: Final = 30
-_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
-_NDA_DST: Final = 1
-_NDA_LLADDR: Final = 2
-_NDA_IFINDEX: Final = 8
-_ELSEWHERE: Final = (6, 7, _NDA_IFINDEX)
-"""``NDA_PORT``, ``NDA_VNI`` and ``NDA_IFINDEX``: where they are present, frames are sent otherwise than ours."""
-_NTF_SELF: Final = 2
-_NTF_MASTER: Final = 4
-_NTF_EXT_LEARNED: Final = 16
-_NTF_STICKY: Final = 64
-_REACHABLE: Final = 2
-NOARP: Final = 0x40
-PERMANENT: Final = 0x80
-_STATIC: Final = NOARP | _REACHABLE
+_ELSEWHERE: Final = (NDA_PORT, NDA_VNI, NDA_IFINDEX)
+"""Where these attributes are present, frames are sent otherwise than ours."""
+_STATIC: Final = NUD_NOARP | NUD_REACHABLE
 """The VXLAN link requires one of the two bits, the bridge the other one."""
 _AT_ONCE: Final = 500
 """Requests in one datagram: about 30 KB, less than a socket may usually send."""
 _ABSENT: Final = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 """Refusals to delete what is absent; ``EINVAL``: the link is no port of a bridge any more, or has no IPv6."""
-_MAC_HEADER: Final = struct.pack("=HH", 4 + 6, _NDA_LLADDR)
+_MAC_HEADER: Final = struct.pack("=HH", 4 + 6, NDA_LLADDR)
 
 
 class FoundEntry(NamedTuple):
@@ -54,35 +57,36 @@ def dump_entries(netlink: Netlink, port: int, bridge: int) -> PeerEntries:
     """Return the static entries of the VXLAN port and the bridge with these indexes."""
     forwarding: set[tuple[bytes, bytes]] = set()
     ports: set[bytes] = set()
-    body = _NEIGHBOUR.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + u32(_NDA_IFINDEX, port)
-    for entry in filter(None, map(entry_of, netlink.dump(_RTM_GETNEIGH, body))):
+    body = NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + u32(NDA_IFINDEX, port)
+    for entry in filter(None, map(entry_of, netlink.dump(RTM_GETNEIGH, body))):
         if entry.link == port and entry.static:
             forwarding |= entry.entries.forwarding
             ports |= entry.entries.ports
     neighbours: set[tuple[bytes, bytes]] = set()
     for family in (socket.AF_INET, socket.AF_INET6):
-        body = _NEIGHBOUR.pack(family, 0, 0, 0, 0) + u32(_NDA_IFINDEX, bridge)
-        for found in netlink.dump(_RTM_GETNEIGH, body):
-            _family, link, state, _flags, _type = _NEIGHBOUR.unpack_from(found)
-            if link == bridge and state & PERMANENT:
-                parts = attributes(found, _NEIGHBOUR.size)
-                neighbours.add((parts.get(_NDA_DST, b""), parts.get(_NDA_LLADDR, b"")))
+        body = NDMSG.pack(family, 0, 0, 0, 0) + u32(NDA_IFINDEX, bridge)
+        for found in netlink.dump(RTM_GETNEIGH, body):
+            _family, link, state, _flags, _type = NDMSG.unpack_from(found)
+            if link == bridge and state & NUD_PERMANENT:
+                parts = attributes(found, NDMSG.size)
+                neighbours.add((parts.get(NDA_DST, b""), parts.get(NDA_LLADDR, b"")))
     return PeerEntries(frozenset(forwarding), frozenset(ports), frozenset(neighbours))
 
 
 def entry_of(body: bytes) -> FoundEntry | None:
     """Decode an entry's message; ``None``: it is none of the kinds that we make."""
-    family, link, state, flags, _type = _NEIGHBOUR.unpack_from(body)
-    parts = attributes(body, _NEIGHBOUR.size)
+    family, link, state, flags, _type = NDMSG.unpack_from(body)
+    parts = attributes(body, NDMSG.size)
     if family != socket.AF_BRIDGE:
-        neighbour = frozenset({(parts.get(_NDA_DST, b""), parts.get(_NDA_LLADDR, b""))})
-        return FoundEntry(link, PeerEntries(neighbours=neighbour), bool(state & PERMANENT))
-    mac = parts.get(_NDA_LLADDR, b"")
-    if flags & _NTF_SELF and _NDA_DST in parts:
-        return FoundEntry(link, PeerEntries(forwarding=frozenset({(mac, _destination(parts))})), bool(state & NOARP))
-    if flags & _NTF_SELF or state & PERMANENT:  # of a multicast group; the address of a port itself
+        neighbour = frozenset({(parts.get(NDA_DST, b""), parts.get(NDA_LLADDR, b""))})
+        return FoundEntry(link, PeerEntries(neighbours=neighbour), bool(state & NUD_PERMANENT))
+    mac = parts.get(NDA_LLADDR, b"")
+    if flags & NTF_SELF and NDA_DST in parts:
+        forwarding = frozenset({(mac, _destination(parts))})
+        return FoundEntry(link, PeerEntries(forwarding=forwarding), bool(state & NUD_NOARP))
+    if flags & NTF_SELF or state & NUD_PERMANENT:  # of a multicast group; the address of a port itself
         return None
-    return FoundEntry(link, PeerEntries(ports=frozenset({mac})), bool(state & NOARP))
+    return FoundEntry(link, PeerEntries(ports=frozenset({mac})), bool(state & NUD_NOARP))
 
 
 def change_entries(netlink: Netlink, port: int, bridge: int, removed: PeerEntries, added: PeerEntries) -> None:
@@ -95,10 +99,10 @@ def change_entries(netlink: Netlink, port: int, bridge: int, removed: PeerEntrie
 def _removals(port: int, bridge: int, entries: PeerEntries) -> Iterator[Request]:
     if port:
         for mac, host in entries.forwarding:
-            body = _forwarding(port, _NTF_SELF, mac) + _host(host)
+            body = _forwarding(port, NTF_SELF, mac) + _host(host)
             yield Request(RTM_DELNEIGH, body, accept=_ABSENT)
         for mac in entries.ports:
-            yield Request(RTM_DELNEIGH, _forwarding(port, _NTF_MASTER, mac), accept=_ABSENT)
+            yield Request(RTM_DELNEIGH, _forwarding(port, NTF_MASTER, mac), accept=_ABSENT)
     if bridge:
         for address, _ in entries.neighbours:
             yield Request(RTM_DELNEIGH, _neighbour(bridge, address), accept=_ABSENT)
@@ -107,27 +111,27 @@ def _removals(port: int, bridge: int, entries: PeerEntries) -> Iterator[Request]
 def _additions(port: int, bridge: int, entries: PeerEntries) -> Iterator[Request]:
     flags = NLM_F_CREATE | NLM_F_REPLACE
     for mac, host in entries.forwarding:
-        yield Request(RTM_NEWNEIGH, _forwarding(port, _NTF_SELF, mac) + _host(host), flags)
+        yield Request(RTM_NEWNEIGH, _forwarding(port, NTF_SELF, mac) + _host(host), flags)
     for mac in entries.ports:
-        yield Request(RTM_NEWNEIGH, _forwarding(port, _NTF_MASTER | _NTF_STICKY, mac), flags)
+        yield Request(RTM_NEWNEIGH, _forwarding(port, NTF_MASTER | NTF_STICKY, mac), flags)
     for address, mac in entries.neighbours:
         yield Request(RTM_NEWNEIGH, _neighbour(bridge, address) + _MAC_HEADER + mac + b"\0\0", flags)
 
 
 def _forwarding(port: int, flags: int, mac: bytes) -> bytes:
-    return _NEIGHBOUR.pack(socket.AF_BRIDGE, port, _STATIC, flags, 0) + _MAC_HEADER + mac + b"\0\0"
+    return NDMSG.pack(socket.AF_BRIDGE, port, _STATIC, flags, 0) + _MAC_HEADER + mac + b"\0\0"
 
 
 def _host(address: bytes) -> bytes:
     """Encode where frames are sent; nothing for an entry that is not ours: all destinations of its MAC are deleted."""
-    return attribute(_NDA_DST, address) if len(address) in (4, 16) else b""
+    return attribute(NDA_DST, address) if len(address) in (4, 16) else b""
 
 
 def _neighbour(bridge: int, address: bytes) -> bytes:
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
-    return _NEIGHBOUR.pack(family, bridge, PERMANENT, _NTF_EXT_LEARNED, 0) + attribute(_NDA_DST, address)
+    return NDMSG.pack(family, bridge, NUD_PERMANENT, NTF_EXT_LEARNED, 0) + attribute(NDA_DST, address)
 
 
 def _destination(parts: Mapping[int, bytes]) -> bytes:
     """Return the host's address, and after it what makes the entry another than ours."""
-    return b"".join(parts[kind] for kind in (_NDA_DST, *_ELSEWHERE) if kind in parts)
+    return b"".join(parts[kind] for kind in (NDA_DST, *_ELSEWHERE) if kind in parts)

@@ -12,16 +12,14 @@ from ipaddress import ip_address
 from typing import Final
 
 from sandnet.errors import Error, Kind
-from sandnet.kernel.netlink.prefix_table import ROUTE
 from sandnet.kernel.netlink.route_sources import Path, dump_widest
-from sandnet.kernel.netlink.routes import RTA_DST, RTA_OIF, RTA_PREFSRC
-from sandnet.kernel.netlink.rtnetlink import RTM_GETROUTE, dump_ports, list_addresses
+from sandnet.kernel.netlink.rtnetlink import dump_ports, list_addresses
 from sandnet.kernel.netlink.socket import Netlink, attribute, attributes, to_number, u32
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_GETROUTE
+from sandnet.kernel.netlink.uapi.route_numbers import RTA_DST, RTA_METRICS, RTA_OIF, RTA_PREFSRC, RTAX_MTU, RTMSG
 from sandnet.kernel.vxlan.base import Underlay
 from sandnet.model.address import Address
 
-_RTA_METRICS: Final = 8
-_RTAX_MTU: Final = 2
 _NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 _HINT: Final = "name an address of this host that the other hosts reach (--underlay)"
 
@@ -50,8 +48,8 @@ def path_mtu(netlink: Netlink, host: Address) -> int:
     found = _route_to(netlink, host.packed, 0)
     if found is None:
         return 0
-    metrics = attributes(found.get(_RTA_METRICS, b""))
-    known = to_number(metrics.get(_RTAX_MTU))
+    metrics = attributes(found.get(RTA_METRICS, b""))
+    known = to_number(metrics.get(RTAX_MTU))
     index = to_number(found.get(RTA_OIF))
     of_link = next((port.link.mtu for port in dump_ports(netlink) if port.link.ifindex == index), 0)
     return min(filter(None, (known, of_link)), default=0)
@@ -80,9 +78,9 @@ def _source(netlink: Netlink, path: Path) -> Address | None:
 def _route_to(netlink: Netlink, destination: bytes, link: int) -> dict[int, bytes] | None:
     """Return the attributes of the route that the kernel would take, through any link or one; ``None``: none."""
     family = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
-    query = ROUTE.pack(family, 8 * len(destination), 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, destination)
+    query = RTMSG.pack(family, 8 * len(destination), 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, destination)
     body = netlink.get(RTM_GETROUTE, query + (u32(RTA_OIF, link) if link else b""), absent=_NO_ROUTE)
-    return attributes(body, ROUTE.size) if body else None
+    return attributes(body, RTMSG.size) if body else None
 
 
 def _not_found(message: str) -> Error:

@@ -13,26 +13,12 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from sandnet.errors import Error, Kind, not_found
+from sandnet.errors import VNI_TAKEN, Error, Kind, not_found
 from sandnet.kernel.linux.vxlan.entry_watcher import EntryWatcher
 from sandnet.kernel.linux.vxlan.peer_entries import change_entries, dump_entries
 from sandnet.kernel.linux.vxlan.underlay import find_underlay, path_mtu
 from sandnet.kernel.netlink.outside_link import full
-from sandnet.kernel.netlink.rtnetlink import (
-    IFF_UP,
-    IFLA_IFNAME,
-    IFLA_LINKINFO,
-    IFLA_MASTER,
-    IFLA_MTU,
-    RTM_DELLINK,
-    RTM_GETLINK,
-    RTM_NEWLINK,
-    RTM_SETLINK,
-    family_options,
-    info,
-    link_header,
-    mac_and_mtu,
-)
+from sandnet.kernel.netlink.rtnetlink import family_options, info, link_header, mac_and_mtu
 from sandnet.kernel.netlink.socket import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -47,18 +33,42 @@ from sandnet.kernel.netlink.socket import (
     to_text,
     u32,
 )
-from sandnet.kernel.vxlan.base import NO_ENTRIES, VNI_TAKEN, EntryChanges, PeerEntries, Underlay, VxlanPort
+from sandnet.kernel.netlink.uapi.link_numbers import (
+    IFF_UP,
+    IFINFOMSG,
+    IFLA_BRPORT_BCAST_FLOOD,
+    IFLA_BRPORT_ISOLATED,
+    IFLA_BRPORT_LEARNING,
+    IFLA_BRPORT_MCAST_FLOOD,
+    IFLA_BRPORT_NEIGH_SUPPRESS,
+    IFLA_BRPORT_UNICAST_FLOOD,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_MTU,
+    IFLA_PROTINFO,
+    IFLA_VXLAN_ID,
+    IFLA_VXLAN_LEARNING,
+    IFLA_VXLAN_LINK,
+    IFLA_VXLAN_LOCAL,
+    IFLA_VXLAN_LOCAL6,
+    IFLA_VXLAN_PORT,
+)
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK
+from sandnet.kernel.vxlan.base import NO_ENTRIES, EntryChanges, PeerEntries, Underlay, VxlanPort
 from sandnet.model.address import Address
 
 _KIND: Final = "vxlan"
-_LINK: Final = struct.Struct("=BxHiII")
-_INFO_KIND, _INFO_DATA, _INFO_SLAVE_DATA = 1, 2, 5
-_PROTINFO: Final = 12
-_VNI, _UNDERLAY, _LOCAL, _LEARNING, _PORT, _LOCAL6 = 1, 3, 4, 7, 15, 17
-_BRPORT_LEARNING, _BRPORT_ISOLATED = 8, 33
-_FLOODING: Final = (9, 27, 30)
-"""``IFLA_BRPORT_UNICAST_FLOOD``, ``_MCAST_FLOOD`` and ``_BCAST_FLOOD``."""
-_BRPORT_SUPPRESS: Final = 32
+_OFF: Final = (
+    IFLA_BRPORT_LEARNING,
+    IFLA_BRPORT_UNICAST_FLOOD,
+    IFLA_BRPORT_MCAST_FLOOD,
+    IFLA_BRPORT_BCAST_FLOOD,
+)
+"""What a port towards other hosts does not do."""
 _ETHERNET_MTU: Final = 1500
 
 
@@ -140,31 +150,31 @@ def _find(netlink: Netlink, name: str) -> _Found | None:
     body = netlink.get(RTM_GETLINK, link_header() + string(IFLA_IFNAME, name))
     if body is None:
         return None
-    _family, _type, index, flags, _change = _LINK.unpack_from(body)
-    found = attributes(body, _LINK.size)
+    _family, _type, index, flags, _change = IFINFOMSG.unpack_from(body)
+    found = attributes(body, IFINFOMSG.size)
     link_info = attributes(found.get(IFLA_LINKINFO, b""))
-    kind = to_text(link_info.get(_INFO_KIND))
-    data = attributes(link_info.get(_INFO_DATA, b"")) if kind == _KIND else {}
-    options = attributes(link_info.get(_INFO_SLAVE_DATA, b""))
-    local = data.get(_LOCAL) or data.get(_LOCAL6) or bytes(4)
+    kind = to_text(link_info.get(IFLA_INFO_KIND))
+    data = attributes(link_info.get(IFLA_INFO_DATA, b"")) if kind == _KIND else {}
+    options = attributes(link_info.get(IFLA_INFO_SLAVE_DATA, b""))
+    local = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6) or bytes(4)
     port = VxlanPort(
         name,
         _name(to_number(found.get(IFLA_MASTER))),
-        to_number(data.get(_VNI)),
+        to_number(data.get(IFLA_VXLAN_ID)),
         ip_address(local),
-        int.from_bytes(data.get(_PORT, b""), "big"),
+        int.from_bytes(data.get(IFLA_VXLAN_PORT, b""), "big"),
         to_number(found.get(IFLA_MTU)),
-        isolated=bool(to_number(options.get(_BRPORT_ISOLATED))),
-        underlay=_name(to_number(data.get(_UNDERLAY))),
-        closed=bool(flags & IFF_UP) and not to_number(data.get(_LEARNING)) and _is_closed(options),
+        isolated=bool(to_number(options.get(IFLA_BRPORT_ISOLATED))),
+        underlay=_name(to_number(data.get(IFLA_VXLAN_LINK))),
+        closed=bool(flags & IFF_UP) and not to_number(data.get(IFLA_VXLAN_LEARNING)) and _is_closed(options),
     )
     return _Found(kind, index, port)
 
 
 def _is_closed(options: Mapping[int, bytes]) -> bool:
     """Return whether a port of a bridge learns nothing, is flooded with nothing, and has its neighbours answered."""
-    off = (_BRPORT_LEARNING, *_FLOODING)
-    return to_number(options.get(_BRPORT_SUPPRESS)) == 1 and not any(to_number(options.get(each)) for each in off)
+    opened = any(to_number(options.get(each)) for each in _OFF)
+    return not opened and to_number(options.get(IFLA_BRPORT_NEIGH_SUPPRESS)) == 1
 
 
 def _is_other(found: VxlanPort, port: VxlanPort) -> bool:
@@ -179,11 +189,11 @@ def _make(netlink: Netlink, port: VxlanPort) -> None:
     if port.underlay and not underlay:
         raise not_found("link", port.underlay)
     options = [
-        u32(_VNI, port.vni),
-        attribute(_LOCAL if port.local.version == 4 else _LOCAL6, port.local.packed),
-        attribute(_LEARNING, b"\0"),
-        attribute(_PORT, struct.pack("!H", port.port)),
-        *([u32(_UNDERLAY, underlay)] if underlay else []),
+        u32(IFLA_VXLAN_ID, port.vni),
+        attribute(IFLA_VXLAN_LOCAL if port.local.version == 4 else IFLA_VXLAN_LOCAL6, port.local.packed),
+        attribute(IFLA_VXLAN_LEARNING, b"\0"),
+        attribute(IFLA_VXLAN_PORT, struct.pack("!H", port.port)),
+        *([u32(IFLA_VXLAN_LINK, underlay)] if underlay else []),
     ]
     body = link_header() + string(IFLA_IFNAME, port.name) + info(_KIND, *options)
     try:
@@ -204,12 +214,12 @@ def _connect(netlink: Netlink, port: VxlanPort, index: int, bridge: int) -> None
         )
     except NetlinkError as error:
         raise full(port.bridge) if error.errno == errno.EXFULL else error from error
-    learning = info(_KIND, attribute(_LEARNING, b"\0"))
+    learning = info(_KIND, attribute(IFLA_VXLAN_LEARNING, b"\0"))
     netlink.call(RTM_NEWLINK, link_header(index) + learning)
-    off = [attribute(each, b"\0") for each in (_BRPORT_LEARNING, *_FLOODING)]
-    on = [attribute(_BRPORT_SUPPRESS, b"\1"), attribute(_BRPORT_ISOLATED, bytes([port.isolated]))]
+    off = [attribute(each, b"\0") for each in _OFF]
+    on = [attribute(IFLA_BRPORT_NEIGH_SUPPRESS, b"\1"), attribute(IFLA_BRPORT_ISOLATED, bytes([port.isolated]))]
     header = link_header(index, family=socket.AF_BRIDGE)
-    netlink.call(RTM_SETLINK, header + nested(_PROTINFO, *off, *on))
+    netlink.call(RTM_SETLINK, header + nested(IFLA_PROTINFO, *off, *on))
     netlink.call(RTM_SETLINK, link_header(index, up=True))
 
 
