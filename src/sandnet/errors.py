@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
+VNI_TAKEN: Final = "vni_taken"
+"""Error code: another link or network of this host has the VXLAN network identifier."""
+
 
 class Kind(StrEnum):
     """The kind of a failure. Each dialect maps kinds to its own statuses in one table."""

@@ -9,9 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from sandnet.core.cluster.shared_values import (
     ATTACHED,
-    ENDPOINTS,
     HOLDERS,
-    NETWORKS,
     SharedAttachment,
     SharedEndpoint,
     SharedNetwork,
@@ -21,6 +19,7 @@ from sandnet.core.cluster.shared_values import (
     endpoint_claims,
     network_claims,
 )
+from sandnet.core.state.schema import ENDPOINTS, NETWORKS
 from sandnet.errors import Error, Kind
 from sandnet.stores.memory_shared import WriteFault
 from tests.support.conditions import until

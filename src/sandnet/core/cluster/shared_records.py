@@ -12,19 +12,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from sandnet.core.cluster.attachment_claims import AttachmentClaims, SharedTransaction
 from sandnet.core.cluster.host_membership import HostMembership
 from sandnet.core.cluster.shared_values import (
-    ENDPOINTS,
     attached_prefix,
     encode,
     endpoint_claims,
-    endpoint_key,
-    endpoints_prefix,
     network_claims,
-    network_key,
     shared_endpoint,
     shared_network,
 )
 from sandnet.core.cluster.view import ClusterView, Held
 from sandnet.core.state.events import Transition
+from sandnet.core.state.schema import CLAIMS, ENDPOINTS, endpoint_key, endpoints_prefix, name_claim, network_key
 from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE, CLAIMED_ELSEWHERE
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
@@ -273,7 +270,7 @@ class SharedRecords:
             found = refused.at(claim)
             if found is None or found.value.decode() == endpoint_key(endpoint):
                 continue
-            if claim.startswith("claim/name/"):
+            if claim == name_claim(endpoint):
                 message = f"endpoint with name {endpoint.name} already exists on its network"
                 return Error(Kind.NAME_TAKEN, message, "choose another name, or delete that endpoint first")
             what = claim.split("/", 3)[-1]
@@ -302,11 +299,10 @@ async def _no_wait(revision: int) -> None:
 
 
 def _network_taken(network: Network, refused: ConditionFailed) -> Error:
-    name_claim = f"claim/name/{network.name}"
-    if refused.at(name_claim):
+    if refused.at(name_claim(network)):
         message = f"network with name {network.name} already exists, created on another host"
         return Error(Kind.NAME_TAKEN, message, "choose another name, or delete that network first")
     taken = next((claim for claim in network_claims(network) if refused.at(claim)), network_key(network.id))
-    what = taken.removeprefix("claim/").replace("/", " ", 1)
+    what = taken.removeprefix(CLAIMS).replace("/", " ", 1)
     message = f"{what} was given to another network at the same time"
     return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)

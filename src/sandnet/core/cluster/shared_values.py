@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from sandnet.core.state.schema import CLAIMS, address_claims, name_claim
 from sandnet.model import Address, Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
 
@@ -22,8 +23,6 @@ GENERATION: Final = "generation"
 HOSTS: Final = "host/"
 FENCES: Final = "fence/"
 ALIVE: Final = "alive/"
-NETWORKS: Final = "network/"
-ENDPOINTS: Final = "endpoint/"
 ATTACHED: Final = "attached/"
 HOLDERS: Final = "holder/"
 
@@ -148,21 +147,6 @@ def attachment_key(text: str) -> AttachmentKey:
     return AttachmentKey(endpoint_id, host, container_id)
 
 
-def network_key(network_id: str) -> str:
-    """Return the key of a network."""
-    return f"{NETWORKS}{network_id}"
-
-
-def endpoints_prefix(network_id: str) -> str:
-    """Return the prefix of the endpoints of a network."""
-    return f"{ENDPOINTS}{network_id}/"
-
-
-def endpoint_key(endpoint: Endpoint) -> str:
-    """Return the key of an endpoint."""
-    return f"{endpoints_prefix(endpoint.network_id)}{endpoint.id}"
-
-
 def attached_prefix(endpoint_id: str) -> str:
     """Return the prefix of the attachments of an endpoint."""
     return f"{ATTACHED}{endpoint_id}/"
@@ -175,34 +159,28 @@ def holder_key(endpoint_id: str) -> str:
 
 def network_claims(network: Network) -> Iterator[str]:
     """Yield the keys that only one network of all hosts may hold."""
-    yield f"claim/name/{network.name}"
+    yield name_claim(network)
     if network.vni:
-        yield f"claim/vni/{network.vni}"
+        yield f"{CLAIMS}vni/{network.vni}"
     for subnet in (network.ipv4, network.ipv6):
         if subnet:
-            yield f"claim/subnet/{subnet.prefix}"
+            yield f"{CLAIMS}subnet/{subnet.prefix}"
 
 
 def endpoint_claims(endpoint: Endpoint) -> Iterator[str]:
     """Yield the keys that only one endpoint of all hosts may hold."""
-    yield f"claim/name/{endpoint.network_id}/{endpoint.name}"
+    yield name_claim(endpoint)
     if endpoint.mac:
-        yield f"claim/mac/{endpoint.network_id}/{endpoint.mac}"
-    yield from _address_claims(endpoint.network_id, endpoint)
+        yield f"{CLAIMS}mac/{endpoint.network_id}/{endpoint.mac}"
+    yield from address_claims(endpoint.network_id, endpoint)
 
 
 def attachment_claims(attachment: SharedAttachment) -> Iterator[str]:
     """Yield the keys that only one attachment of all hosts may hold, besides the holder's."""
     if attachment.leased:
         if attachment.mac:
-            yield f"claim/mac/{attachment.network_id}/{attachment.mac}"
-        yield from _address_claims(attachment.network_id, attachment)
-
-
-def _address_claims(network_id: str, holder: Endpoint | SharedAttachment) -> Iterator[str]:
-    for interface in (holder.address, holder.address_ipv6):
-        if interface is not None:
-            yield f"claim/address/{network_id}/{interface.ip}"
+            yield f"{CLAIMS}mac/{attachment.network_id}/{attachment.mac}"
+        yield from address_claims(attachment.network_id, attachment)
 
 
 def shared_network(network: Network) -> SharedNetwork:

@@ -15,9 +15,7 @@ import msgspec
 from sandnet.core.cluster.shared_values import (
     ALIVE,
     ATTACHED,
-    ENDPOINTS,
     HOSTS,
-    NETWORKS,
     Alive,
     AttachmentKey,
     HostRecord,
@@ -28,11 +26,10 @@ from sandnet.core.cluster.shared_values import (
     attached_prefix,
     attachment_key,
     decode,
-    endpoints_prefix,
     holder_key,
     is_attachment_key,
-    network_key,
 )
+from sandnet.core.state.schema import ENDPOINTS, NETWORKS, endpoints_prefix, network_key
 from sandnet.stores.base import Changed, Entry, Snapshot
 
 _log = logging.getLogger(__name__)

@@ -15,10 +15,9 @@ from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
 from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
 from sandnet.drivers.base import PLUGIN_REFUSED, Driver
-from sandnet.errors import Error, Kind, not_found
+from sandnet.errors import VNI_TAKEN, Error, Kind, not_found
 from sandnet.ipam.addresses import AddressUse
 from sandnet.ipam.usage import some
-from sandnet.kernel.vxlan.base import VNI_TAKEN
 from sandnet.model import Network, NetworkSpec, Phase, Prefix
 from sandnet.model.ids import new_id
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from sandnet.model.resolv_conf import ResolvConf, parsed
+from sandnet.model.resolv_conf import RESOLV_CONF, ResolvConf, parsed
 
 HOSTS: Final = "/etc/hosts"
-RESOLV_CONF: Final = "/etc/resolv.conf"
 RESOLVED_STUB: Final = "127.0.0.53"
 RESOLVED_REAL: Final = "/run/systemd/resolve/resolv.conf"
 _MAX_READ: Final = 1 << 20

@@ -12,7 +12,7 @@ from sandnet.firewall.base import EndpointState, NetworkState
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.types import Veth
 from sandnet.model import Attachment, Network, Phase, Sandbox
-from sandnet.model.link_names import macvlan_name
+from sandnet.model.link_names import moving_link_name
 
 
 class DesiredState:
@@ -63,7 +63,7 @@ class DesiredState:
         records, retired = self._records, self._link_reaper.owners
         nets = {link for net in records.networks() for link in net.links}
         attachments = records.attachments()
-        moving = {macvlan_name(each.endpoint_id) for each in attachments if not each.host_link}
+        moving = {moving_link_name(each.endpoint_id) for each in attachments if not each.host_link}
         return nets | {each.host_link for each in attachments} | moving | retired
 
     def networks_with_links(self, phases: Collection[Phase]) -> list[NetworkState]:

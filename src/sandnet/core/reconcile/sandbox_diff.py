@@ -24,7 +24,7 @@ from sandnet.kernel.types import (
     packed_prefix,
 )
 from sandnet.model import Attachment, Origin, Sandbox
-from sandnet.model.link_names import bridge_mac, shaper_name
+from sandnet.model.link_names import link_mac, shaper_name
 from sandnet.model.tap import TAP_KIND
 
 NO_SANDBOX: Final = "the container's network stack cannot be found: nothing can be attached to it or run in it"
@@ -175,8 +175,8 @@ def port_faults(veth: Veth, outer: Port, *, has_master: bool) -> Iterator[tuple[
 def _tap(link: Link) -> Iterator[tuple[str, str]]:
     if link.kind != TAP_KIND:
         yield f"link {link.name} is no tap", NO_LINK
-    elif link.mac != bridge_mac(link.name):
-        yield f"the MAC of tap {link.name} is {link.mac}, not {bridge_mac(link.name)}", TAKEN_MAC
+    elif link.mac != link_mac(link.name):
+        yield f"the MAC of tap {link.name} is {link.mac}, not {link_mac(link.name)}", TAKEN_MAC
 
 
 def _inner(veth: Veth, inner: Port) -> Iterator[tuple[str, str]]:

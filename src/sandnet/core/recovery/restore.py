@@ -127,7 +127,7 @@ class Restore:
 
     async def _start_host_network(self) -> None:
         await self._run_all(
-            "driver bridge",
+            "host network",
             [self._context.host_network.start(self._desired.networks_with_links, self._desired.linked_networks)],
         )
 

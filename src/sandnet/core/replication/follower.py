@@ -10,15 +10,7 @@ from typing import Final
 
 from sandnet.core.cluster.host_membership import HostMembership
 from sandnet.core.cluster.shared_records import SharedRecords
-from sandnet.core.cluster.shared_values import (
-    ALIVE,
-    ENDPOINTS,
-    HOLDERS,
-    HOSTS,
-    NETWORKS,
-    attachment_key,
-    is_attachment_key,
-)
+from sandnet.core.cluster.shared_values import ALIVE, HOLDERS, HOSTS, attachment_key, is_attachment_key
 from sandnet.core.cluster.view import ClusterView
 from sandnet.core.replication.attachment_replicas import AttachmentReplicas
 from sandnet.core.replication.endpoint_replicas import EndpointReplicas
@@ -26,6 +18,7 @@ from sandnet.core.replication.network_replicas import NetworkReplicas
 from sandnet.core.replication.peer_replicas import PeerReplicas
 from sandnet.core.replication.work_queue import WorkQueue
 from sandnet.core.state.records import Records
+from sandnet.core.state.schema import ENDPOINTS, NETWORKS
 from sandnet.errors import Error
 from sandnet.model import Phase
 from sandnet.stores.shared import SharedStore

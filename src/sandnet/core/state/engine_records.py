@@ -12,14 +12,15 @@ from typing import Final
 
 import msgspec
 
+from sandnet.core.state.schema import CLAIMS, NETWORKS
 from sandnet.model import Address, Prefix
 from sandnet.model.address import decode_hook, encode_hook
 from sandnet.stores.base import Change, Delete, Put, Store
 
 ENGINE: Final = "engine/"
-_NETWORKS: Final = ENGINE + "network/"
+_NETWORKS: Final = ENGINE + NETWORKS
 _POOLS: Final = ENGINE + "pool/"
-_CLAIMS: Final = ENGINE + "claim/"
+_CLAIMS: Final = ENGINE + CLAIMS
 
 
 class EngineNetwork(msgspec.Struct, frozen=True, kw_only=True):

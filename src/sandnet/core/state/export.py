@@ -22,7 +22,7 @@ from sandnet.errors import invalid
 from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
 from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
-from sandnet.model.link_names import LINK_NAME, OUR_LINKS
+from sandnet.model.link_names import LINK_NAME, PORT_NAME
 from sandnet.stores.base import Entry, Put
 
 _TEXTS: Final = (schema.CURSORS, SYSCTLS, ENGINE)
@@ -129,5 +129,5 @@ def _checked_values(document: Document) -> Iterator[tuple[str, str, re.Pattern[s
             case Attachment():
                 yield "MAC", record.mac, _MAC
                 if record.host_link:
-                    yield from (("link", record.host_link, OUR_LINKS["veth"]), ("link", record.interface, LINK_NAME))
+                    yield from (("link", record.host_link, PORT_NAME), ("link", record.interface, LINK_NAME))
     yield from (("parameter", key, _PARAMETER) for key in document.texts if key.startswith(SYSCTLS))

@@ -1,14 +1,15 @@
 """The keys of the store: where each record is, and what only one record may hold. They are on disks: never change one.
 
+The shared store has the same keys of networks, endpoints and claims, and more (``core/cluster/shared_values.py``).
 Two more keys belong to rooms below: ``sysctl/`` (``drivers/sysctls.py``) and ``rebuild`` (``stores/base.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
-from sandnet.model import Attachment, Endpoint, Network, Sandbox
+from sandnet.model import Attachment, Endpoint, Interface, Network, Sandbox
 
 NETWORKS: Final = "network/"
 ENDPOINTS: Final = "endpoint/"
@@ -16,10 +17,27 @@ SANDBOXES: Final = "sandbox/"
 ATTACHMENTS: Final = "attachment/"
 CURSORS: Final = "cursor/"
 """By network: the address that was allocated last."""
+CLAIMS: Final = "claim/"
+"""Keys that only one record holds."""
 LAST_EVENT: Final = "event/last"
 """How many events the last commit that had any had; its revision is that of the commit."""
 BOOT: Final = "boot"
 """The boot id that the store was last used with."""
+
+
+class Addressed(Protocol):
+    """A record that has addresses."""
+
+    @property
+    def address(self) -> Interface | None:
+        """The IPv4 address."""
+        ...
+
+    @property
+    def address_ipv6(self) -> Interface | None:
+        """The IPv6 address."""
+        ...
+
 
 Record = Network | Endpoint | Sandbox | Attachment
 
@@ -30,7 +48,7 @@ def key_of(record: Record) -> str:
         case Network():
             return network_key(record.id)
         case Endpoint():
-            return f"{ENDPOINTS}{record.network_id}/{record.id}"
+            return endpoint_key(record)
         case Sandbox():
             return sandbox_key(record.container_id)
         case Attachment():
@@ -40,6 +58,16 @@ def key_of(record: Record) -> str:
 def network_key(network_id: str) -> str:
     """Return the key of a network."""
     return f"{NETWORKS}{network_id}"
+
+
+def endpoints_prefix(network_id: str) -> str:
+    """Return the prefix of the keys of a network's endpoints."""
+    return f"{ENDPOINTS}{network_id}/"
+
+
+def endpoint_key(endpoint: Endpoint) -> str:
+    """Return the key of an endpoint."""
+    return f"{endpoints_prefix(endpoint.network_id)}{endpoint.id}"
 
 
 def sandbox_key(container_id: str) -> str:
@@ -74,20 +102,27 @@ def claims_of(record: Record) -> Iterator[str]:
     """Yield the keys that only one record of the store may hold."""
     match record:
         case Network():
-            yield f"claim/name/{record.name}"
+            yield name_claim(record)
         case Endpoint():
-            yield f"claim/name/{record.network_id}/{record.name}"
-            yield from _address_claims(record)
+            yield name_claim(record)
+            yield from address_claims(record.network_id, record)
             for port in record.ports:
-                yield f"claim/port/{port.proto}/{port.host_ip}/{port.host_port}"
+                yield f"{CLAIMS}port/{port.proto}/{port.host_ip}/{port.host_port}"
         case Sandbox():
-            yield f"claim/key/{record.key}"
+            yield f"{CLAIMS}key/{record.key}"
         case Attachment():
             if record.leased:
-                yield from _address_claims(record)
+                yield from address_claims(record.network_id, record)
 
 
-def _address_claims(record: Endpoint | Attachment) -> Iterator[str]:
-    for interface in (record.address, record.address_ipv6):
+def name_claim(record: Network | Endpoint) -> str:
+    """Return the claim of a name: a network's is unique, an endpoint's on its network."""
+    scope = f"{record.network_id}/" if isinstance(record, Endpoint) else ""
+    return f"{CLAIMS}name/{scope}{record.name}"
+
+
+def address_claims(network_id: str, holder: Addressed) -> Iterator[str]:
+    """Yield the claims of the addresses that a record has on a network."""
+    for interface in (holder.address, holder.address_ipv6):
         if interface is not None:
-            yield f"claim/address/{record.network_id}/{interface.ip}"
+            yield f"{CLAIMS}address/{network_id}/{interface.ip}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sandnet.errors import Error, Kind
-from sandnet.kernel.vxlan.base import VNI_TAKEN
+from sandnet.errors import VNI_TAKEN, Error, Kind
 from sandnet.model import Network
 from sandnet.model.network import MOST_VNI
 
