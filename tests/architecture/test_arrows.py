@@ -10,9 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.architecture.source import PACKAGE, REPOSITORY, dotted, imports, label, modules, room, tree
+from tests.architecture.source import PACKAGE, REPOSITORY, dotted, for_each, imports, label, modules, nodes, room, text
 
 FLOOR = {
     **dict.fromkeys(
@@ -136,7 +134,7 @@ MACHINE_EXCEPTIONS = {
 }
 HTTP = {"litestar", "uvicorn", "starlette"}
 
-every_module = pytest.mark.parametrize("path", modules(), ids=label)
+every_module = for_each(modules())
 
 
 def inside(path: Path) -> str:
@@ -223,7 +221,7 @@ def test_only_kernel_modules_import_what_touches_the_machine(
         return
     found = {name for name in others(path) & MACHINE if (inside(path), name) not in MACHINE_EXCEPTIONS}
     assert not found, f"only kernel/ may use {found}"
-    assert not re.search(r"\bAF_(NETLINK|PACKET)\b", path.read_text())
+    assert not re.search(r"\bAF_(NETLINK|PACKET)\b", text(path))
 
 
 @every_module
@@ -260,7 +258,7 @@ def test_client_commands_do_not_load_the_daemon_code() -> None:
 @every_module
 def test_only_commands_and_the_daemon_print(path: Path) -> None:
     if room(dotted(path)) not in {"cli", "daemon", "serving"}:
-        calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        calls = [node for node in nodes(path) if isinstance(node, ast.Call)]
         prints = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
         assert not prints
 
@@ -268,7 +266,7 @@ def test_only_commands_and_the_daemon_print(path: Path) -> None:
 @every_module
 def test_only_one_module_of_the_cli_prints(path: Path) -> None:
     if room(dotted(path)) == "cli" and path.name != "output.py":
-        calls = [ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        calls = [ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)]
         printing = {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write"}
         assert not printing.intersection(calls)
 

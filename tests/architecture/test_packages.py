@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import ast
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.source import REPOSITORY, label
-from tests.support.programs import called_by_make, called_by_page, called_by_python, called_by_shell, words_of_python
+from tests.architecture.source import PACKAGE, REPOSITORY, for_each, label, nodes, text
+from tests.support.programs import (
+    called_by_make,
+    called_by_page,
+    called_by_python,
+    called_by_shell,
+    called_in,
+    words_in,
+)
 
 PROGRAMS: Mapping[str, str] = {
     "aardvark-dns": "aardvark-dns",
@@ -153,17 +161,28 @@ def unjustified(packages: Iterable[str], words: frozenset[str]) -> list[str]:
     )
 
 
-def files() -> Iterator[tuple[Path, Callable[[str], Iterator[str]]]]:
-    """Yield every file that can call programs, and how it is read."""
-    yield REPOSITORY / "Makefile", called_by_make
-    for page in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")):
-        yield page, called_by_page
+def files() -> Iterator[Path]:
+    """Yield every file that can call programs."""
+    yield REPOSITORY / "Makefile"
+    yield from (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"))
     for folder in ("src", "tests", "scripts", "bench", ".ci"):
         for path in sorted((REPOSITORY / folder).rglob("*")):
-            if path.suffix == ".py":
-                yield path, called_by_python
-            elif path.is_file() and path.read_bytes().startswith(b"#!"):
-                yield path, called_by_python if "python" in path.read_text().splitlines()[0] else called_by_shell
+            if path.suffix == ".py" or (path.is_file() and path.read_bytes().startswith(b"#!")):
+                yield path
+
+
+@cache
+def programs(path: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the programs that a file calls, and the words of its strings if it is Python."""
+    written = text(path)
+    if path.name == "Makefile":
+        return frozenset(called_by_make(written)), frozenset()
+    if path.suffix == ".md":
+        return frozenset(called_by_page(written)), frozenset()
+    if path.suffix != ".py" and "python" not in written.partition("\n")[0]:
+        return frozenset(called_by_shell(written)), frozenset()
+    found = nodes(path) if path.is_relative_to(PACKAGE) else tuple(ast.walk(ast.parse(written)))
+    return frozenset(called_in(found)), words_in(found)
 
 
 def allowed_for(path: Path) -> frozenset[str]:
@@ -177,20 +196,14 @@ def allowed_for(path: Path) -> frozenset[str]:
 @cache
 def all_words() -> frozenset[str]:
     """Return all words that name programs: called ones, and those behind wrappers in Python strings."""
-    words: set[str] = set()
-    for path, called in files():
-        if label(path) not in EXCLUDED:
-            words.update(called(path.read_text()))
-            words.update(words_of_python(path.read_text()) if called is called_by_python else ())
-    return frozenset(words)
+    return frozenset().union(*(words for path in files() if label(path) not in EXCLUDED for words in programs(path)))
 
 
-@pytest.mark.parametrize(
-    ("path", "called"), list(files()), ids=lambda value: label(value) if isinstance(value, Path) else ""
-)
-def test_packages_of_called_programs_are_listed(path: Path, called: Callable[[str], Iterator[str]]) -> None:
+@for_each(files())
+def test_packages_of_called_programs_are_listed(path: Path) -> None:
     if label(path) not in EXCLUDED:
-        assert not faults(called(path.read_text()), allowed_for(path))
+        called, _ = programs(path)
+        assert not faults(called, allowed_for(path))
 
 
 @pytest.mark.parametrize("packages", [RUN, TEST, BENCH, FRESH, DEB], ids=["run", "test", "bench", "fresh", "deb"])

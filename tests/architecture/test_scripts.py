@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.source import REPOSITORY, label
+from tests.architecture.source import REPOSITORY, for_each
 
 SCRIPTS = [
     file
@@ -19,13 +19,13 @@ SCRIPTS = [
 ]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=label)
+@for_each(SCRIPTS)
 def test_scripts_are_executable(script: Path) -> None:
     assert os.access(script, os.X_OK)
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-@pytest.mark.parametrize("script", [file for file in SCRIPTS if b"bash" in file.read_bytes()[:30]], ids=label)
-def test_shellcheck_accepts_the_shell_scripts(script: Path) -> None:
-    ended = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
+def test_shellcheck_accepts_the_shell_scripts() -> None:
+    scripts = [str(file) for file in SCRIPTS if b"bash" in file.read_bytes()[:30]]
+    ended = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout

@@ -8,9 +8,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
-import pytest
-
-from tests.architecture.source import REPOSITORY, imports, label, modules, tree
+from tests.architecture.source import REPOSITORY, for_each, imports, label, modules, nodes, text, tree
 
 LONGEST_FILE = 400
 LONGEST_PROTOCOL_FILE = 500
@@ -46,12 +44,12 @@ SAME_CLASS = {
     "HeldPort": "a protocol, and its implementation",
 }
 
-every_module = pytest.mark.parametrize("path", modules(), ids=label)
+every_module = for_each(modules())
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def functions(path: Path) -> list[Function]:
-    return [node for node in ast.walk(tree(path)) if isinstance(node, Function)]
+    return [node for node in nodes(path) if isinstance(node, Function)]
 
 
 def lines(function: Function) -> int:
@@ -70,7 +68,7 @@ def test_modules_have_a_docstring_stating_their_purpose(path: Path) -> None:
 @every_module
 def test_modules_are_within_the_length_limit(path: Path) -> None:
     longest = LONGEST_PROTOCOL_FILE if path.name in PROTOCOL_FILES else LONGEST_FILE
-    assert len(path.read_text().splitlines()) <= longest
+    assert len(text(path).splitlines()) <= longest
 
 
 def test_names_of_tests_are_short() -> None:
@@ -105,7 +103,7 @@ def test_functions_are_within_the_length_limit(path: Path) -> None:
 
 @every_module
 def test_modules_have_no_todo_left(path: Path) -> None:
-    assert not UNFINISHED.search(path.read_text())
+    assert not UNFINISHED.search(text(path))
 
 
 def test_most_functions_are_short() -> None:
@@ -114,23 +112,20 @@ def test_most_functions_are_short() -> None:
 
 def context_parts(path: Path) -> set[str]:
     """The parts of the shared context that a module reads."""
-    owners = (node for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute))
+    owners = (node for node in nodes(path) if isinstance(node, ast.Attribute))
     return {node.attr for node in owners if ast.unparse(node.value) in ("context", "self._context")}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        path
-        for path in modules()
-        if "sandnet.core.runtime.context.Context" in imports(path) and path.name != "composition.py"
-    ],
-    ids=label,
-)
+def takes_context(path: Path) -> bool:
+    """Return whether a module imports the core's context."""
+    return "sandnet.core.runtime.context.Context" in imports(path)
+
+
+@every_module
 def test_context_is_taken_whole_only_for_many_parts(path: Path) -> None:
-    assert len(context_parts(path)) >= FEWEST_CONTEXT_PARTS
+    if takes_context(path) and path.name != "composition.py":
+        assert len(context_parts(path)) >= FEWEST_CONTEXT_PARTS
 
 
 def test_context_is_taken_whole_by_no_more_modules_than_today() -> None:
-    takers = [path for path in modules() if "sandnet.core.runtime.context.Context" in imports(path)]
-    assert len(takers) <= MOST_CONTEXT_TAKERS
+    assert len([path for path in modules() if takes_context(path)]) <= MOST_CONTEXT_TAKERS

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import pytest
-
-from tests.architecture.source import REPOSITORY, label, modules
+from tests.architecture.source import REPOSITORY, for_each, modules, text
 
 REFUSED = {
     "tell tells told untold": "report, return, log, publish",
@@ -27,7 +27,7 @@ REFUSED = {
     "anew likewise meanwhile amid": "again, the same, during",
 }
 WORDS = {word: instead for words, instead in REFUSED.items() for word in words.split()}
-PATTERN = re.compile(r"(?<![A-Za-z])(" + "|".join(WORDS) + r")(?![A-Za-z])", re.IGNORECASE)
+WORD = re.compile(r"[A-Za-z]+")
 OF_FILES = {"lab": "heal"}
 """By room or file: a word that is the field's own there. A network partition heals."""
 VAGUE = re.compile(r"\b(somebody|whoever|nobody)\b", re.IGNORECASE)
@@ -36,54 +36,77 @@ LEFT_IN_TESTS = 1.0
 """Refused words for each 1,000 words of tests/: 0.4 when this was set."""
 STORED_OR_SENT = re.compile(r"``[^`]*``|\"[^\"]*\"")
 """Names of sets, fields and events stay as they are; so does what is quoted."""
+BACK_QUOTED = re.compile(r"``[^`]*``")
 
-every_module = pytest.mark.parametrize("path", [*modules(), *sorted(REPOSITORY.glob("bench/**/*.py"))], ids=label)
+every_module = for_each([*modules(), *sorted(REPOSITORY.glob("bench/**/*.py"))])
 
 
-def prose(path: Path) -> Iterator[tuple[int, str]]:
+@dataclass(frozen=True)
+class Wording:
+    """What was found in one file: a tokenizer reads it once, for all rules."""
+
+    refused: tuple[str, ...]
+    """Comments, docstrings and identifiers that use refused words: where, and what to write."""
+    vague: tuple[str, ...]
+    """The same for messages that do not name the actor."""
+    words: int
+    """How many words comments, docstrings and identifiers have."""
+
+
+@cache
+def wording(path: Path) -> Wording:
+    """Read a file."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(text(path)).readline))
+    own = {OF_FILES[part] for part in (*path.parts[:-1], path.stem) if part in OF_FILES}
+    written = list(prose(tokens))
+    found = [(line, word) for line, part in written for word in refused(part) if word.lower() not in own]
+    strings = [token for token in tokens if "STRING" in tokenize.tok_name[token.type]]  # parts of f-strings, too
+    vague = [(token.start[0], word) for token in strings for word in VAGUE.findall(BACK_QUOTED.sub("", token.string))]
+    return Wording(advice(path, found), advice(path, vague), sum(len(part.split()) for _, part in written))
+
+
+def prose(tokens: Iterable[tokenize.TokenInfo]) -> Iterator[tuple[int, str]]:
     """Yield comments, docstrings and identifiers with their lines; other strings are messages or stored words."""
     previous = tokenize.NEWLINE
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+    for token in tokens:
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
         elif token.type == tokenize.NAME:
-            yield token.start[0], re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", token.string)
+            yield token.start[0], parts(token.string)
         elif token.type == tokenize.STRING and previous in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
             yield token.start[0], token.string
         if token.type not in (tokenize.NL, tokenize.COMMENT):
             previous = token.type
 
 
-def refused(path: Path) -> list[str]:
-    """Return the lines of a file that use refused words, with what to write."""
-    own = {OF_FILES[part] for part in (*path.parts[:-1], path.stem) if part in OF_FILES}
-    return [
-        f"{path.name}:{line}: {found[0]} -> {WORDS[found[0].lower()]}"
-        for line, text in prose(path)
-        for found in PATTERN.finditer(STORED_OR_SENT.sub("", text.strip('"')))
-        if found[0].lower() not in own
-    ]
+@cache
+def parts(identifier: str) -> str:
+    """Return the words of an identifier."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", identifier)
+
+
+@cache
+def refused(part: str) -> list[str]:
+    """Return the refused words of a comment, a docstring or an identifier."""
+    return [word for word in WORD.findall(STORED_OR_SENT.sub("", part.strip('"'))) if word.lower() in WORDS]
+
+
+def advice(path: Path, found: Iterable[tuple[int, str]]) -> tuple[str, ...]:
+    """Return the lines of a file that use such words, with what to write."""
+    return tuple(f"{path.name}:{line}: {word} -> {WORDS[word.lower()]}" for line, word in found)
 
 
 @every_module
 def test_module_uses_the_words_of_the_field(path: Path) -> None:
-    assert not refused(path)
+    assert not wording(path).refused
 
 
 @every_module
 def test_messages_of_a_module_name_the_actor(path: Path) -> None:
-    tokens = list(tokenize.generate_tokens(io.StringIO(path.read_text()).readline))
-    strings = [token for token in tokens if "STRING" in tokenize.tok_name[token.type]]  # parts of f-strings, too
-    found = [
-        f"{path.name}:{token.start[0]}: {word[0]} -> {WORDS[word[0].lower()]}"
-        for token in strings
-        for word in VAGUE.finditer(re.sub(r"``[^`]*``", "", token.string))
-    ]
-    assert not found
+    assert not wording(path).vague
 
 
 def test_few_refused_words_are_left_in_the_tests() -> None:
-    files = sorted(REPOSITORY.glob("tests/**/*.py"))
-    words = sum(len(text.split()) for path in files for _, text in prose(path))
-    left = sum(len(refused(path)) for path in files)
+    read = [wording(path) for path in sorted(REPOSITORY.glob("tests/**/*.py"))]
+    left, words = sum(len(each.refused) for each in read), sum(each.words for each in read)
     assert 1000 * left / words < LEFT_IN_TESTS

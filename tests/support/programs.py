@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.support.console_blocks import PART
 
@@ -35,14 +35,19 @@ _NAME = re.compile(r"[a-z][a-z0-9+._-]*")
 
 def called_by_python(source: str) -> Iterator[str]:
     """Yield the programs that a Python file runs or looks up: literals only, what variables hold is not seen."""
-    for node in ast.walk(ast.parse(source)):
+    yield from called_in(ast.walk(ast.parse(source)))
+
+
+def called_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the same for a file that is parsed already."""
+    for node in nodes:
         if isinstance(node, ast.Call) and node.args and _function(node.func) in RUNNERS:
             yield from _first_word(node.args[0], nested=_of_subprocess(node.func))
 
 
-def words_of_python(source: str) -> frozenset[str]:
-    """Return all strings of a Python file that can name a program, also behind wrappers such as ``nsenter``."""
-    strings = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+def words_in(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    """Return all words of a Python file's strings: some name a program behind a wrapper such as ``nsenter``."""
+    strings = {node.value for node in nodes if isinstance(node, ast.Constant)}
     return frozenset(word for text in strings if isinstance(text, str) for word in re.findall(r"[\w.+-]+", text))
 
 
