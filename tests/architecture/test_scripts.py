@@ -1,13 +1,15 @@
-"""The shell scripts: checked by shellcheck where it is installed."""
+"""The shell scripts, checked by shellcheck where it is installed; and what runs before a commit."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.architecture.source import REPOSITORY, for_each
 
@@ -29,3 +31,13 @@ def test_shellcheck_accepts_the_shell_scripts() -> None:
     scripts = [str(file) for file in SCRIPTS if b"bash" in file.read_bytes()[:30]]
     ended = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout
+
+
+def test_hooks_of_a_commit_run_the_checks_of_ci() -> None:
+    config = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())
+    hooks = {hook["entry"] for repo in config["repos"] for hook in repo["hooks"]}
+    targets = dict(re.findall(r"^(\w+):([^\n]*\n(?:\t[^\n]*\n)*)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    assert {"make check", "make unit", "make docs"} <= hooks
+    assert {"make test", "make docs"} <= set((REPOSITORY / ".ci" / "run").read_text().splitlines())
+    assert [word for word in (" lint ", "tests/architecture") if word not in targets["check"]] == []
+    assert [word for word in (" lint", "-m pytest -n $(TEST_WORKERS)\n") if word not in targets["test"]] == []
