@@ -10,6 +10,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from sandnet.firewall import antispoofing_rules, inet_table, overlay_rules
+from sandnet.firewall.balancing import service_rules
 from tests.architecture.source import PACKAGE, REPOSITORY, dotted, for_each, imports, label, modules, nodes, room, text
 
 FLOOR = {
@@ -103,6 +105,17 @@ UPWARD = {
     ("cli/commands/state.py", "config"): "the same",
     ("cli/commands/lab.py", "lab"): "the command that is a lab's first process; inside its functions",
 }
+LEVELS = {
+    7: "the two processes, and what they are made of",
+    6: "HTTP",
+    4: "operations and their order",
+    3: "kinds of network",
+    2: "the host's packet filter; arithmetic of addresses",
+    1: "the machine, the stores, names; the client side",
+    0: "used by all",
+}
+"""The title of each level in the diagram of docs/design.md."""
+DESIGN = (REPOSITORY / "docs" / "design.md").read_text()
 LIGHT = {"client", "transport", "http_exchange", "library", "cli", "cni", "netavark"}
 LIGHT_IMPORTS = {
     *(
@@ -235,6 +248,46 @@ def test_importing_a_command_stays_light(path: Path) -> None:
     if room(dotted(path)) in LIGHT:
         assert ours(path) - {there for where, there in UPWARD if where == inside(path)} <= LIGHT_IMPORTS
         assert others(path) - set(sys.stdlib_module_names) <= LIGHT_PACKAGES
+
+
+def rooms_diagram() -> str:
+    """Return the diagram of the rooms, made from the table of arrows."""
+    lines = ["flowchart TD"]
+    for floor, title in LEVELS.items():
+        rooms = sorted(name for name, level in FLOOR.items() if level == floor)
+        lines += [f'    subgraph L{floor}["{floor}: {title}"]', f"        {' & '.join(rooms)}", "    end"]
+    return "\n".join([*lines, f"    {' --> '.join(f'L{floor}' for floor in LEVELS)}", ""])
+
+
+def sub_packages(room_name: str) -> str:
+    """Return the order of the named parts of a room, the lowest first."""
+    return " < ".join(", ".join(sorted(part)) for part in SUB_PACKAGES[room_name] if part != {""})
+
+
+def test_diagram_of_rooms_is_made_from_the_arrows() -> None:
+    assert rooms_diagram() in DESIGN, f"paste it:\n{rooms_diagram()}"
+
+
+def test_design_page_describes_every_room() -> None:
+    rows = re.findall(r"^\|[ 0-9]*\| ((?:`\w+`(?:, )?)+) \|", DESIGN, re.MULTILINE)
+    assert not FLOOR.keys() - {each for row in rows for each in re.findall(r"\w+", row)}
+
+
+def test_design_page_has_the_order_of_sub_packages() -> None:
+    assert f"| `core` | {sub_packages('core')} |" in DESIGN
+    parts = set().union(*SUB_PACKAGES["core"]) - {"controller"}
+    described = re.search(r"^\| in `core/` \| \|\n(.*?)\n\n", DESIGN, re.MULTILINE | re.DOTALL)
+    assert described
+    assert set(re.findall(r"^\| `(\w+)` \|", described[1], re.MULTILINE)) == parts
+
+
+def test_packet_diagram_has_every_base_chain() -> None:
+    section = DESIGN[DESIGN.index("## The ruleset") :]
+    diagram = section[: section.index("| set or map |")]
+    rules = f"{inet_table.CHAINS}{overlay_rules.CHAINS}{antispoofing_rules.ruleset()}{service_rules.bridge_ruleset()}"
+    chains = set(re.findall(r"chain (?:bridge sandnet )?(\w+) \{(?:\n *#[^\n]*)*\s*type \w+ hook", rules))
+    assert len(chains) >= 8
+    assert not {chain for chain in chains if not re.search(rf"\b{chain}\b", diagram)}
 
 
 def test_client_commands_do_not_load_the_daemon_code() -> None:
