@@ -35,6 +35,8 @@ class OpenAPI(msgspec.Struct):
 
 
 every_document = for_each(DOCUMENTS)
+every_page = for_each(page for page in DOCUMENTS if not re.match(r"\d{4}-", page.name))
+"""Without the single decisions, whose list introduces them."""
 
 
 def command_lines(text: str) -> Iterator[str]:
@@ -108,6 +110,13 @@ def plain(path: str) -> str:
 def test_commands_in_documents_exist(document: Path) -> None:
     mistakes = [f"{line}: {wrong(line)}" for line in command_lines(document.read_text()) if wrong(line)]
     assert not mistakes
+
+
+@every_page
+def test_page_begins_with_its_readers_and_what_they_get(page: Path) -> None:
+    beginning = page.read_text().partition("\n## ")[0].partition("\n```")[0]
+    assert re.search(r"^(For|It is for) ", beginning, re.MULTILINE), "for whom?"
+    assert re.search(r"\b(After|Begin with)\b", beginning), "what can they do after it?"
 
 
 @every_document
