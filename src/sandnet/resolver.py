@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host-listen", type=_endpoint, help="ADDR:PORT at which the host itself may ask")
     parser.add_argument("--outstanding", type=int, default=OWN, help="questions a sandbox may have under way")
-    parser.add_argument("--release", default=version("sandnet"), help="what this process says it is")
+    parser.add_argument("--release", default=version("sandnet"), help="the release that this process reports")
     parser.add_argument("--detach", action="store_true", help="go to the background, and return once it serves")
     return parser
 

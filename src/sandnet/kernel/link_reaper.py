@@ -61,4 +61,4 @@ class LinkReaper:
         try:
             await self._workers.run(job, *args, **kwargs)
         except Error as failure:
-            _log.warning("dead links stay until the next start sweeps them: %s", failure)
+            _log.warning("links of removed sandboxes stay until the next start: %s", failure)

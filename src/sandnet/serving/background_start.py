@@ -125,6 +125,6 @@ def _ready_socket(folder: str) -> Iterator[socket.socket]:
 
 def _reason(text: str) -> str:
     """Return the last message of the child in one line; a hint is on a line of its own, indented."""
-    lines = [line for line in text.splitlines() if line.strip()] or ["it said nothing"]
+    lines = [line for line in text.splitlines() if line.strip()] or ["it printed no reason"]
     hint = f"; {lines.pop().strip()}" if len(lines) > 1 and lines[-1].startswith("  ") else ""
     return lines[-1].removeprefix("sandnet: ") + hint

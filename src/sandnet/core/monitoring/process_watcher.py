@@ -193,9 +193,9 @@ class ProcessWatcher:
             try:
                 removed = await self._context.operations.run(self._bulk_removal.remove_all(sandboxes.values()))
             except Error as failure:
-                _log.info("the dead are taken one by one: %s", failure)
+                _log.info("exited sandboxes are removed one at a time: %s", failure)
             except Exception:  # the same; they must be removed nevertheless
-                _log.exception("the dead are taken one by one")
+                _log.exception("exited sandboxes are removed one at a time")
         done = [tie for tie, sandbox in sandboxes.items() if sandbox.container_id in removed]
         for tie in done:
             self._removing.discard(tie)
@@ -235,9 +235,9 @@ class ProcessWatcher:
             try:
                 await self._scan()
             except Error as failure:
-                _log.info("it is looked again for the dead: %s", failure)
+                _log.info("the check for exited sandboxes is repeated: %s", failure)
             except Exception:  # the next scan must not be lost
-                _log.exception("looking for the dead failed")
+                _log.exception("the check for exited sandboxes failed")
 
     async def _scan(self) -> None:
         for tie in self._exited.keys() - self._removing:

@@ -16,7 +16,7 @@ from sandnet.kernel.workers import Workers
 
 _HARM: Final = {
     4: "the kernel drops what comes in by it for sandboxes: they get no answers, and no published port does",
-    6: "the kernel says there that the host is no router: machines that reach sandboxes by it give that way up",
+    6: "the kernel reports there that the host is no router: machines that reach sandboxes by it give that way up",
 }
 """The effect by IP version: for IPv6 the parameter does not stop packets (ip-sysctl, ``forwarding``)."""
 

@@ -92,7 +92,7 @@ class LinuxWatcher:
         Raises:
             Error: ``UNAVAILABLE`` the kernel refuses.
         """
-        with map_errors("hear of changes"):
+        with map_errors("read notifications of changes"):
             mounts, rules = self._mounts_changed(), self._firewall.foreign_generation() != 0
             if self._host is None or self._sandboxes is None:
                 self._subscribe()

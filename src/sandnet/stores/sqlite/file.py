@@ -211,7 +211,7 @@ def _check_contents(connection: sqlite3.Connection, path: Path, version: int) ->
     if len(heads) != 1 or len(heads[0]) != min(version, DIGEST_SINCE):
         raise corrupt(path, "its revision is missing")
     if version >= DIGEST_SINCE and heads[0][1] != connection.execute(CONTENT_DIGEST).fetchone()[0]:
-        raise corrupt(path, "its content is not what its checksum says")
+        raise corrupt(path, "its content does not match its checksum")
 
 
 def make_private(path: Path) -> None:

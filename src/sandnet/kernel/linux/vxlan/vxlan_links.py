@@ -127,7 +127,7 @@ class LinuxVxlanPorts:
 
     def changed(self) -> EntryChanges:
         """See :meth:`sandnet.kernel.vxlan.base.VxlanPorts.changed`."""
-        with map_errors("hear of changed entries"), self._lock:
+        with map_errors("read notifications of changed entries"), self._lock:
             return self._watcher.read()
 
     def underlay(self, address: Address | None) -> Underlay:
