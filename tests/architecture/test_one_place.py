@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from tests.architecture.source import PACKAGE, imports, label, modules, tree
+from tests.architecture.source import PACKAGE, imports, label, modules, nodes, tree
 
 HEADER_NUMBER = re.compile(
     r"_?((?:RTM|RTA|RTAX|RTN|RTPROT|RT|RTEXT|IFA|IFLA|IFF|NDA|NTF|NUD|FRA|FR_ACT|TCA|NLM|NLA|NLMSG|NETLINK|NFNL|SOL|CTA|"
@@ -47,10 +47,9 @@ def constants(path: Path) -> Iterator[tuple[str, ast.expr]]:
 @cache
 def literals(path: Path) -> frozenset[str]:
     """Return the strings of a module, of f-strings what precedes the first expression; no docstrings."""
-    nodes = [*ast.walk(tree(path))]
-    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values[1:]}
-    parts |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-    strings = (node for node in nodes if isinstance(node, ast.Constant) and id(node) not in parts)
+    parts = {id(part) for node in nodes(path) if isinstance(node, ast.JoinedStr) for part in node.values[1:]}
+    parts |= {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
+    strings = (node for node in nodes(path) if isinstance(node, ast.Constant) and id(node) not in parts)
     return frozenset(node.value for node in strings if isinstance(node.value, str))
 
 
@@ -72,7 +71,7 @@ def test_layout_of_a_kernel_message_is_defined_once() -> None:
         (node, path)
         for path in modules()
         if path.is_relative_to(PACKAGE / "kernel")
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "struct.Struct"
     )
     formats = ((ast.unparse(call.args[0]), inside(path)) for call, path in calls)
