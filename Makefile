@@ -11,10 +11,8 @@ SUITES ?= bookworm trixie
 export PYTHON
 # Tests wait for half of their time: two at once for each processor. The longest take a minute, so none waits behind it.
 TEST_WORKERS ?= $(shell expr 2 \* `nproc`) --dist worksteal
-# Unit tests do not wait: one at once for each processor. Their files are in memory, their compiled code is kept, and
-# plugins that they do not use are not loaded.
+# Unit tests do not wait: one at once for each processor. Their files are in memory, and their compiled code is kept.
 UNIT_WORKERS ?= auto --dist worksteal
-UNIT_OPTIONS := --hypothesis-profile=quick -p no:schemathesis -p no:faker -p no:anyio
 
 # Per cent of lines and branches, a little below what was measured. It may only rise.
 COVERAGE ?= 88
@@ -45,7 +43,7 @@ flood: $(VENV)/.installed-dev ## Fill the machine's table of neighbours for a mo
 
 unit: $(VENV)/.installed-dev ## Run the unit tests, without root and without the kernel, with few generated examples
 	@PYTHONDONTWRITEBYTECODE= TMPDIR=/dev/shm scripts/private-host \
-		$(BIN)/python -m pytest -q -n $(UNIT_WORKERS) $(UNIT_OPTIONS) tests/unit
+		$(BIN)/python -m pytest -q -n $(UNIT_WORKERS) --hypothesis-profile=quick tests/unit
 
 coverage: $(VENV)/.installed-dev ## Measure lines and branches that the tests of parts and of clients reach; fewer than before fail; needs root
 	@scripts/packages $(TEST_PACKAGES)

@@ -6,6 +6,7 @@ a skip is listed by name (``-ra``) and counted.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Generator
@@ -43,6 +44,13 @@ def pytest_configure() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave out what exists before the first test: modules, and thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:

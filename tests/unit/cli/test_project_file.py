@@ -14,6 +14,7 @@ from sandnet.cli.project.entries import NetworkEntry, Project, ServiceEntry
 from sandnet.cli.project.yaml_nodes import MAX_BYTES
 from sandnet.errors import Error
 from sandnet.model import NetworkOptions
+from tests.support.examples import examples
 
 HEAD = "name: shop\n"
 BOMB = "\n".join(
@@ -78,7 +79,7 @@ def test_mistake_is_reported_with_file_and_line(text: str, line: int, message: s
     "text",
     [
         HEAD + "#" * MAX_BYTES,
-        HEAD + "networks: " + "[" * 5_000,
+        HEAD + "networks: " + "[" * 2_000,
         HEAD + "networks: {a: {labels: " + "{a: " * 30 + "1" + "}" * 33,
         BOMB.replace("a: &a", "name: x\nservices: {s: {ports: &a").replace("x]\n", "x]}}\n", 1) + "\n",
         HEAD + "services: {a: {ports: &a [*a]}}",
@@ -110,7 +111,7 @@ def test_alias_within_the_bounds_is_followed() -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.dictionaries(TEXTS, TEXTS, max_size=4))
 @example({"a": "1e3", "b": "08", "c": "1_0", "d": "no", "e": "~", "f": "22:22", "g": "=", "h": "<<", "i": "0x1"})
 @example({"a": "\x85", "b": "\x1b[31m", "c": " x ", "d": "a\nb\n", "e": "\ufeff", "f": "\U0001f600", "g": "x" * 300})

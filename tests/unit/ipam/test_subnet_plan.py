@@ -30,7 +30,7 @@ def network(number: int, generation: int) -> Network:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.integers(0, 12), st.integers(0, 3)), max_size=6))
 def test_index_holds_exactly_the_subnets_of_the_current_networks(states: list[dict[int, int]]) -> None:
     index = SubnetIndex()

@@ -58,10 +58,10 @@ async def test_unknown_path_is_404_and_get_is_405(engine: PluginEngine) -> None:
 
 
 @pytest.mark.parametrize("path", VERBS)
-@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff", b"{" * 5000])
-async def test_unreadable_body_is_an_error_that_names_it(engine: PluginEngine, path: str, body: bytes) -> None:
-    status, _, answer = await engine.raw(path, body)
-    assert (status, [*answer]) == (200, ["Err", "Error"])
+async def test_unreadable_body_is_an_error_that_names_it(engine: PluginEngine, path: str) -> None:
+    for body in (b"{", b"[]", b'"x"', b"\xff", b"{" * 5000):
+        status, _, answer = await engine.raw(path, body)
+        assert (status, [*answer]) == (200, ["Err", "Error"]), body
 
 
 @pytest.mark.parametrize("path", VERBS)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.examples import examples
 from tests.support.host_campaign import Campaign
 from tests.support.hosts_in_process import several_hosts
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("SANDNET_CAMPAIGNS", "20"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SANDNET_CAMPAIGNS", examples(20)))))
 async def test_hosts_agree_after_a_random_campaign(tmp_path: Path, seed: int) -> None:
     async with several_hosts(tmp_path, 3) as hosts:
         campaign = Campaign(hosts, seed)

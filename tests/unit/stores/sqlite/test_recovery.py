@@ -27,6 +27,7 @@ from sandnet.stores.sqlite import file as sqlite_file
 from sandnet.stores.sqlite import recovery
 from sandnet.stores.sqlite.rows import write
 from sandnet.stores.sqlite.store import SqliteStore
+from tests.support.examples import examples
 from tests.unit.stores.sqlite.test_file import run
 
 DATA = Path(__file__).parents[3] / "data"
@@ -120,7 +121,7 @@ def written() -> Iterator[Written]:
         yield Written(Path(folder, "state", "sandnet.db"))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     suffix=st.sampled_from(["", "", "-wal"]),
     how=st.sampled_from(["cut", "zero", "random"]),
