@@ -25,11 +25,14 @@ from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.lifecycle.services import Services
 from sandnet.core.lifecycle.updates.endpoint_update import EndpointUpdates
 from sandnet.core.lifecycle.updates.network_update import NetworkUpdates
+from sandnet.core.monitoring.bulk_removal import BulkRemoval
 from sandnet.core.monitoring.health_checks import HealthChecks
 from sandnet.core.monitoring.process_watcher import ProcessWatcher
+from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.drift_watcher import DriftWatcher
 from sandnet.core.reconcile.reconciler import Reconciler
-from sandnet.core.reconcile.scanner import Candidates
+from sandnet.core.reconcile.sandbox_repair import SandboxRepair
+from sandnet.core.reconcile.scanner import Candidates, Scanner
 from sandnet.core.reconcile.unheld_ports import PortHolding
 from sandnet.core.recovery.rebuild import Rebuild
 from sandnet.core.recovery.restore import Restore
@@ -101,15 +104,7 @@ class Controller:
         )
         driver = context.drivers[context.settings.engine_driver]
         self.engine_ipam = EngineIpam(context.records, context.engine_records, context.leases, context.locks, driver)
-        self._engine_containers = EngineContainers(
-            context.records,
-            context.locks,
-            context.resolver_sync,
-            context.kernel.namespaces,
-            context.workers,
-            EngineApi(context.settings.engine_socket),
-            NETWORK_LABEL,
-        )
+        self._engine_containers = _engine_containers(context)
         self.engine_networks = EngineNetworks(
             context.records, context.engine_records, self.engine_ipam, self._engine_containers, context.locks, lifecycle
         )
@@ -127,15 +122,19 @@ class Controller:
             sandboxes=self.sandboxes,
             removal=self.removal,
         )
-        self._holding = PortHolding(context)
-        self.reconcile = Reconciler(context, self.sandboxes, self.removal, self._holding)
-        self._drift_watcher = DriftWatcher(context, self.reconcile)
-        self._restore = Restore(context, self.networks, self.endpoints, self.sandboxes, self.removal, self._holding)
-        self._rebuild = Rebuild(context)
+        self._holding = _port_holding(context)
+        scanner = _scanner(context)
+        repair = _sandbox_repair(context, self.sandboxes)
+        self.reconcile = Reconciler(context, scanner, repair, self.removal, self._holding)
+        self._drift_watcher = DriftWatcher(context, scanner, self.reconcile)
+        self._restore = Restore(
+            context, scanner, self.networks, self.endpoints, self.sandboxes, self.removal, self._holding
+        )
+        self._rebuild = _rebuild(context)
         self._follower = self._make_follower(context.cluster) if context.cluster else None
         self.events = context.events
-        self._probes = HealthChecks(context, self.backends)
-        self._process_watcher = ProcessWatcher(context, self.removal)
+        self._probes = _health_checks(context, self.backends)
+        self._process_watcher = _process_watcher(context, self.removal)
         self.ended: list[int] = []
         """The numbers of the processes that :meth:`remove_everything` has ended."""
         self._problems: list[str] = []
@@ -339,3 +338,52 @@ def _endpoint_updates(context: Context, sandboxes: Sandboxes) -> EndpointUpdates
 
 def _network_updates(context: Context, networks: Networks, sandboxes: Sandboxes) -> NetworkUpdates:
     return NetworkUpdates(context.records, context.operations, context.locks, context.drivers, networks, sandboxes)
+
+
+def _engine_containers(context: Context) -> EngineContainers:
+    return EngineContainers(
+        context.records,
+        context.locks,
+        context.resolver_sync,
+        context.kernel.namespaces,
+        context.workers,
+        EngineApi(context.settings.engine_socket),
+        NETWORK_LABEL,
+    )
+
+
+def _port_holding(context: Context) -> PortHolding:
+    return PortHolding(context.records, context.drivers, context.port_allocator, context.locks, context.workers)
+
+
+def _scanner(context: Context) -> Scanner:
+    desired = DesiredState(context.records, context.drivers, context.link_reaper)
+    return Scanner(desired, context.drivers, context.host_files, context.host_network, context.kernel, context.workers)
+
+
+def _sandbox_repair(context: Context, sandboxes: Sandboxes) -> SandboxRepair:
+    names, files = context.resolver_sync, context.host_files
+    return SandboxRepair(context.records, names, files, context.kernel, context.workers, sandboxes)
+
+
+def _rebuild(context: Context) -> Rebuild:
+    host_network, kernel = context.host_network, context.kernel
+    return Rebuild(context.records, context.drivers, host_network, kernel, context.workers, context.settings)
+
+
+def _health_checks(context: Context, backends: Backends) -> HealthChecks:
+    namespaces, workers = context.kernel.namespaces, context.workers
+    return HealthChecks(context.records, context.events, context.operations, namespaces, workers, backends)
+
+
+def _process_watcher(context: Context, removal: Deletion) -> ProcessWatcher:
+    return ProcessWatcher(
+        context.records,
+        context.events,
+        context.operations,
+        context.locks,
+        context.kernel,
+        context.workers,
+        removal,
+        BulkRemoval(context),
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from sandnet.drivers.base import Driver
+from sandnet.errors import Error, Kind, not_found
 
 
 class ExternalDrivers:
@@ -59,6 +60,20 @@ class DriverRegistry(Mapping[str, Driver]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def working(self, name: str) -> Driver:
+        """Return the driver with that name, which works on this host.
+
+        Raises:
+            Error: ``NOT_FOUND``, or ``UNAVAILABLE`` with the reason.
+        """
+        driver = self.get(name)
+        if driver is None:
+            raise not_found("driver", name, f"there are: {', '.join(sorted(self))}")
+        reason = driver.unavailable()
+        if reason:
+            raise Error(Kind.UNAVAILABLE, f"driver {name} is not available: {reason}", code="driver_unavailable")
+        return driver
 
     @contextmanager
     def hurried(self) -> Iterator[None]:

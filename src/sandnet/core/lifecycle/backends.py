@@ -47,7 +47,8 @@ class Backends:
 
     async def join(self, network: Network, endpoint: Endpoint, attachment: Attachment, job: Callable[[Step], T]) -> T:
         """Run the job that sets the attachment up; beside other backends, it gets its part of new flows after that."""
-        driver, others, run = self._context.driver(network.driver), self.everywhere(endpoint), self._context.workers.run
+        driver, run = self._context.drivers.working(network.driver), self._context.workers.run
+        others = self.everywhere(endpoint)
         if others and isinstance(driver, LoadBalancing):
             backends = [*others, attachment]
             return await driver.join_backend(

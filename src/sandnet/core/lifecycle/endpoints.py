@@ -81,7 +81,7 @@ class Endpoints:
 
     async def create_within(self, network: Network, spec: EndpointSpec) -> Endpoint:
         """Create an endpoint as :meth:`create` does, as part of an operation in progress."""
-        driver = self._context.driver(network.driver)
+        driver = self._context.drivers.working(network.driver)
         await self._finish_interrupted(network, spec.name)
         self._refuse_taken(network, spec.name)
         check_shaping(driver, network, spec.bandwidth)
@@ -114,7 +114,7 @@ class Endpoints:
 
     async def _make(self, network: Network, endpoint: Endpoint) -> Endpoint:
         try:
-            driver = self._context.driver(network.driver)
+            driver = self._context.drivers.working(network.driver)
             if endpoint.is_published and isinstance(driver, PortPublisher):
                 await driver.publish(network, endpoint)
             if isinstance(driver, ExternalDriver):
@@ -244,7 +244,7 @@ class Endpoints:
         Raises:
             Error: as :meth:`create`; nothing is left behind.
         """
-        driver = self._context.driver(network.driver)
+        driver = self._context.drivers.working(network.driver)
         try:
             ports = await self._bind(driver, network, mappings)
         except Error as failure:
@@ -262,7 +262,7 @@ class Endpoints:
 
     async def unpublish(self, network: Network, endpoint: Endpoint) -> None:
         """Withdraw the published ports of an endpoint; its lock is held."""
-        driver = self._context.driver(network.driver)
+        driver = self._context.drivers.working(network.driver)
         if isinstance(driver, PortPublisher):
             await driver.unpublish(network, endpoint)
         await self._records.commit(put=[replace(endpoint, ports=(), direct_ports=())])

@@ -67,7 +67,7 @@ class Joins:
         attached = self._records.attachments_of_container(spec.container_id)
         known = self._records.sandbox(spec.container_id)
         existing = self._records.attachments_of_endpoint(endpoint.id)
-        external = isinstance(self._context.driver(network.driver), ExternalDriver)
+        external = isinstance(self._context.drivers.working(network.driver), ExternalDriver)
         remote = self._records.remote.of_endpoint(endpoint.id)
         check_not_joined(endpoint, existing, remote, spec.container_id, many=many and not external)
         check_host_network_exclusive(known, network, attached, spec)
@@ -200,7 +200,7 @@ class Joins:
         self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, taken: Collection[str]
     ) -> Sandbox:
         attachment, cursor = plan_attachment(self._records, self._context.leases, network, endpoint, spec, taken)
-        if isinstance(self._context.driver(network.driver), ExternalDriver):
+        if isinstance(self._context.drivers.working(network.driver), ExternalDriver):
             attachment = replace(attachment, host_link="", interface=spec.interface)
         await self._commit_intent(network, sandbox, attachment, cursor)
         attachment = await self._supplied(network, endpoint, sandbox, attachment, taken)
@@ -216,7 +216,7 @@ class Joins:
         taken: Collection[str],
     ) -> Attachment:
         """Ask the network's plugin, if it has one, for the link, and record the answer before the link is moved."""
-        driver = self._context.driver(network.driver)
+        driver = self._context.drivers.working(network.driver)
         if not isinstance(driver, ExternalDriver):
             return attachment
         again = attachment.supplied is not None
@@ -233,7 +233,7 @@ class Joins:
         if attachment.supplied and not await self._is_placed(sandbox, attachment):
             attachment = await self._supplied(network, endpoint, sandbox, attachment, ())
         job = self._set_up_job(network, endpoint, sandbox, attachment)
-        driver, run = self._context.driver(network.driver), self._context.workers.run
+        driver, run = self._context.drivers.working(network.driver), self._context.workers.run
         after = await driver.join(network, endpoint, attachment, lambda step: run(job, step))
         if after != sandbox:
             await self._records.commit(put=[after])
@@ -255,7 +255,7 @@ class Joins:
 
     def _link(self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment) -> Veth | None:
         """Return the link of the attachment, with the alias that describes it."""
-        veth = self._context.driver(network.driver).link(network, endpoint, attachment)
+        veth = self._context.drivers.working(network.driver).link(network, endpoint, attachment)
         return veth and veth._replace(alias=attachment_alias(endpoint, sandbox, attachment))
 
     async def _free_key(self, container_id: str) -> str:

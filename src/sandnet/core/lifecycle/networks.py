@@ -125,7 +125,7 @@ class Networks:
         raise refusal
 
     async def _create(self, spec: NetworkSpec, *, predefined: bool) -> Network:
-        driver = self._context.driver(spec.driver)
+        driver = self._context.drivers.working(spec.driver)
         await self._finish_interrupted(spec.name)
         async with self._context.locks.hold("networks"):  # two plans at once would choose one subnet
             self._refuse_taken(spec.name)
@@ -152,7 +152,7 @@ class Networks:
 
     async def _make(self, net: Network) -> Network:
         try:
-            net = replace(await self._context.driver(net.driver).create_network(net), phase=Phase.READY)
+            net = replace(await self._context.drivers.working(net.driver).create_network(net), phase=Phase.READY)
             await self._records.commit(put=[net])
         except BaseException as failure:
             refused = isinstance(failure, Error) and failure.code == PLUGIN_REFUSED

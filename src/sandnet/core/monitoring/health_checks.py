@@ -8,9 +8,12 @@ import socket
 from contextlib import suppress
 
 from sandnet.core.lifecycle.backends import Backends
-from sandnet.core.runtime.context import Context
-from sandnet.core.state.events import Event
+from sandnet.core.runtime.operations import Operations
+from sandnet.core.state.events import Event, Events
+from sandnet.core.state.records import Records
 from sandnet.errors import Error
+from sandnet.kernel.namespace_protocols import Namespaces
+from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Phase, Probe, ProbeKind, Sandbox
 
 _log = logging.getLogger(__name__)
@@ -23,20 +26,32 @@ FIRST_BAD_STATUS = 400
 class HealthChecks:
     """One task for each backend with a probe; events add and remove tasks."""
 
-    def __init__(self, context: Context, backends: Backends) -> None:
-        self._context = context
+    def __init__(
+        self,
+        records: Records,
+        events: Events,
+        operations: Operations,
+        namespaces: Namespaces,
+        workers: Workers,
+        backends: Backends,
+    ) -> None:
+        self._records = records
+        self._events = events
+        self._operations = operations
+        self._namespaces = namespaces
+        self._workers = workers
         self._backends = backends
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Probe the existing backends, and follow attachments as they are added and removed."""
-        self._context.events.listen(self._receive)
-        for attachment in self._context.records.attachments():
+        self._events.listen(self._receive)
+        for attachment in self._records.attachments():
             self._begin(attachment)
 
     def close(self) -> None:
         """Stop all probes."""
-        self._context.events.ignore(self._receive)
+        self._events.ignore(self._receive)
         for task in self._tasks.values():
             task.cancel()
 
@@ -48,7 +63,7 @@ class HealthChecks:
 
     def _begin(self, attachment: Attachment) -> None:
         key = (attachment.endpoint_id, attachment.container_id)
-        endpoint = self._context.records.endpoint(attachment.endpoint_id)
+        endpoint = self._records.endpoint(attachment.endpoint_id)
         if endpoint and endpoint.probe and attachment.phase is Phase.READY and key not in self._tasks:
             self._tasks[key] = asyncio.get_running_loop().create_task(self._watch(attachment, endpoint.probe))
 
@@ -70,14 +85,14 @@ class HealthChecks:
         _log.info("backend %s %s", attachment.container_id, "serves again" if healthy else "does not serve")
         change = self._backends.set_health(attachment.endpoint_id, attachment.container_id, healthy=healthy)
         try:
-            await self._context.operations.run(change)
+            await self._operations.run(change)
         except Error as failure:
             _log.warning("verdict on backend %s is not in force: %s", attachment.container_id, failure)
             return False
         return True
 
     async def _is_healthy(self, attachment: Attachment, probe: Probe) -> bool:
-        sandbox = self._context.records.sandbox(attachment.container_id)
+        sandbox = self._records.sandbox(attachment.container_id)
         if sandbox is None or attachment.address is None:
             return False
         try:
@@ -87,8 +102,8 @@ class HealthChecks:
             return False
 
     async def _probe(self, sandbox: Sandbox, address: str, probe: Probe) -> bool:
-        inside = self._context.kernel.namespaces.tcp_socket
-        with await self._context.workers.run(inside, sandbox.key, sandbox.inode) as connection:
+        inside = self._namespaces.tcp_socket
+        with await self._workers.run(inside, sandbox.key, sandbox.inode) as connection:
             loop = asyncio.get_running_loop()
             await loop.sock_connect(connection, (address, probe.port))
             if probe.kind is ProbeKind.TCP:

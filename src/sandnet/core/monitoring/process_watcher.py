@@ -18,10 +18,14 @@ from msgspec.structs import replace
 from sandnet.core.lifecycle.deletion import Deletion
 from sandnet.core.lifecycle.liveness import namespaces_in_use
 from sandnet.core.monitoring.bulk_removal import BulkRemoval
-from sandnet.core.runtime.context import Context
-from sandnet.core.state.events import Event
+from sandnet.core.runtime.locks import Locks
+from sandnet.core.runtime.operations import Operations
+from sandnet.core.state.events import Event, Events
+from sandnet.core.state.records import Records
 from sandnet.errors import Error
+from sandnet.kernel.base import Kernel
 from sandnet.kernel.observation import ProcessHandle
+from sandnet.kernel.workers import Workers
 from sandnet.model import Endpoint, Phase, Process, Sandbox
 
 _log = logging.getLogger(__name__)
@@ -52,10 +56,25 @@ class TiedObject(NamedTuple):
 class ProcessWatcher:
     """Watches the processes and namespaces that records are tied to; events add and remove them."""
 
-    def __init__(self, context: Context, removal: Deletion) -> None:
-        self._context = context
+    def __init__(
+        self,
+        records: Records,
+        events: Events,
+        operations: Operations,
+        locks: Locks,
+        kernel: Kernel,
+        workers: Workers,
+        removal: Deletion,
+        bulk_removal: BulkRemoval,
+    ) -> None:
+        self._records = records
+        self._events = events
+        self._operations = operations
+        self._locks = locks
+        self._kernel = kernel
+        self._workers = workers
         self._removal = removal
-        self._bulk_removal = BulkRemoval(context)
+        self._bulk_removal = bulk_removal
         self._processes: dict[TiedObject, Process] = {}
         self._tied: dict[Process, set[TiedObject]] = {}
         self._watched: dict[Process, ProcessHandle] = {}
@@ -74,13 +93,13 @@ class ProcessWatcher:
 
     def start(self) -> None:
         """Watch the processes that the records name, and follow the events."""
-        self._context.events.listen(self._receive)
+        self._events.listen(self._receive)
         self._spawn(self._scan_again())
         self._tie_all()
 
     def close(self) -> None:
         """Stop watching; nothing is removed any more."""
-        self._context.events.ignore(self._receive)
+        self._events.ignore(self._receive)
         for task in self._tasks:
             task.cancel()
         for process in list(self._watched):
@@ -97,7 +116,7 @@ class ProcessWatcher:
                 self._tie(event.subject)
 
     def _tie_all(self) -> None:
-        subjects: list[Sandbox | Endpoint] = [*self._context.records.sandboxes(), *self._context.records.endpoints()]
+        subjects: list[Sandbox | Endpoint] = [*self._records.sandboxes(), *self._records.endpoints()]
         for subject in subjects:
             if subject.phase is Phase.READY:
                 self._tie(subject)
@@ -131,9 +150,7 @@ class ProcessWatcher:
 
     async def _watch(self, process: Process) -> None:
         try:
-            watched = await self._context.workers.run(
-                self._context.kernel.processes.watch, process.pid, process.started
-            )
+            watched = await self._workers.run(self._kernel.processes.watch, process.pid, process.started)
         except Error as failure:  # the next scan tries again
             _log.warning("%s", failure)
             return
@@ -191,7 +208,7 @@ class ProcessWatcher:
         removed: Set[str] = frozenset()
         if len(sandboxes) > 1:
             try:
-                removed = await self._context.operations.run(self._bulk_removal.remove_all(sandboxes.values()))
+                removed = await self._operations.run(self._bulk_removal.remove_all(sandboxes.values()))
             except Error as failure:
                 _log.info("exited sandboxes are removed one at a time: %s", failure)
             except Exception:  # the same; they must be removed nevertheless
@@ -205,14 +222,14 @@ class ProcessWatcher:
 
     def _exited_sandbox(self, tie: TiedObject, process: Process | None) -> Sandbox | None:
         """Return the sandbox to remove; ``None`` if it was removed, replaced, or tied to another process by now."""
-        sandbox = self._context.records.sandbox(tie.id) if tie.kind is Sandbox else None
+        sandbox = self._records.sandbox(tie.id) if tie.kind is Sandbox else None
         return sandbox if sandbox and (sandbox.sequence, sandbox.process) == (tie.sequence, process) else None
 
     async def _remove_one(self, tie: TiedObject) -> None:
         process = self._exited[tie]
         try:
             async with self._slots:
-                await self._context.operations.run(self._removed(tie, process))
+                await self._operations.run(self._removed(tie, process))
             if self._exited[tie] == process:
                 del self._exited[tie]
         except Error as failure:
@@ -248,9 +265,9 @@ class ProcessWatcher:
             await self._scan_namespaces()
 
     async def _scan_namespaces(self) -> None:
-        found = ((tie, self._context.records.sandbox(tie.id)) for tie in self._namespaces)
+        found = ((tie, self._records.sandbox(tie.id)) for tie in self._namespaces)
         sandboxes = {tie: each for tie, each in found if each and each.sequence == tie.sequence}
-        in_use = await self._context.workers.run(namespaces_in_use, self._context.kernel, list(sandboxes.values()))
+        in_use = await self._workers.run(namespaces_in_use, self._kernel, list(sandboxes.values()))
         for tie, sandbox in sandboxes.items():
             await self._scan_namespace(tie, sandbox, in_use)
 
@@ -258,7 +275,7 @@ class ProcessWatcher:
         if sandbox.inode in in_use:
             self._empty.discard(tie)
             if not sandbox.occupied and not sandbox.watched_path:
-                await self._context.operations.run(self._record_occupied(tie))
+                await self._operations.run(self._record_occupied(tie))
         elif tie in self._empty:
             _log.info("no process is left in the namespace of %s", sandbox.container_id)
             self._remove(tie)
@@ -268,10 +285,10 @@ class ProcessWatcher:
             self._empty.add(tie)
 
     async def _record_occupied(self, tie: TiedObject) -> None:
-        async with self._context.locks.hold(f"sandbox/{tie.id}"):
-            sandbox = self._context.records.sandbox(tie.id)
+        async with self._locks.hold(f"sandbox/{tie.id}"):
+            sandbox = self._records.sandbox(tie.id)
             if sandbox and sandbox.sequence == tie.sequence and sandbox.phase is Phase.READY:
-                await self._context.records.commit(put=[replace(sandbox, occupied=True)])
+                await self._records.commit(put=[replace(sandbox, occupied=True)])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.flow_tables import FlowTable, ServiceFlows
 from sandnet.core.reconcile.neighbour_table import NeighbourTable
 from sandnet.core.reconcile.orphaned_links import orphaned_links
@@ -63,12 +62,12 @@ class DriftWatcher:
     None of them waits for another, whatever hangs.
     """
 
-    def __init__(self, context: Context, reconcile: Reconciler) -> None:
+    def __init__(self, context: Context, scanner: Scanner, reconcile: Reconciler) -> None:
         self._context = context
         self._records = context.records
         self._reconcile = reconcile
-        self._desired = DesiredState(context.records, context.drivers, context.link_reaper)
-        self._scanner = Scanner(context, self._desired)
+        self._desired = scanner.desired
+        self._scanner = scanner
         self._conflicts = SubnetConflicts(context.records, context.kernel.host, context.workers)
         self._flows = FlowTable(context.kernel.sysctl, context.workers)
         self._neighbours = NeighbourTable(context.kernel.state_reader, context.workers)

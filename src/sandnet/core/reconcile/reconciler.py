@@ -14,9 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 
 from sandnet.core.lifecycle.deletion import Deletion
-from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.reconcile.backoff import RepairBackoff
-from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.drift import REPAIRED, Drift
 from sandnet.core.reconcile.flow_tables import ServiceFlows
 from sandnet.core.reconcile.orphaned_links import orphaned_links
@@ -51,16 +49,18 @@ LEFT_OVER = "it has the mark of sandnet and no record claims it: it takes room o
 class Reconciler:
     """Finds drift and repairs it."""
 
-    def __init__(self, context: Context, sandboxes: Sandboxes, removal: Deletion, holding: PortHolding) -> None:
+    def __init__(
+        self, context: Context, scanner: Scanner, repair: SandboxRepair, removal: Deletion, holding: PortHolding
+    ) -> None:
         self._context = context
         self.holding = holding
         self._removal = removal
         self._records = context.records
-        self._desired = DesiredState(context.records, context.drivers, context.link_reaper)
-        self._scanner = Scanner(context, self._desired)
+        self._desired = scanner.desired
+        self._scanner = scanner
         self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.state_reader, context.workers, self._desired)
         self._service_flows = ServiceFlows(context.kernel.firewall, context.workers)
-        self._repair = SandboxRepair(context, sandboxes)
+        self._repair = repair
         self._lock = asyncio.Lock()
         self._slots, self._slow_slots = asyncio.Semaphore(PARALLEL_REPAIRS), asyncio.Semaphore()
         self._slow_sandboxes: set[str] = set()

@@ -8,11 +8,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.sandboxes import Sandboxes
+from sandnet.core.names.host_files import HostFiles
+from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.reconcile.sandbox_diff import TOO_MUCH
-from sandnet.core.runtime.context import Context
+from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind, collected
 from sandnet.firewall.base import Fault
-from sandnet.kernel.base import Links
+from sandnet.kernel.base import Kernel, Links
+from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Origin, Sandbox
 
 ABSENT: Final = "namespace_gone"
@@ -24,9 +27,20 @@ repaired.
 class SandboxRepair:
     """Repairs of one sandbox at a time."""
 
-    def __init__(self, context: Context, sandboxes: Sandboxes) -> None:
-        self._context = context
-        self._records = context.records
+    def __init__(
+        self,
+        records: Records,
+        resolver_sync: ResolverSync,
+        host_files: HostFiles,
+        kernel: Kernel,
+        workers: Workers,
+        sandboxes: Sandboxes,
+    ) -> None:
+        self._records = records
+        self._resolver_sync = resolver_sync
+        self._host_files = host_files
+        self._kernel = kernel
+        self._workers = workers
         self._sandboxes = sandboxes
 
     async def sandbox(self, sandbox: Sandbox, faults: Sequence[Fault]) -> None:
@@ -47,7 +61,7 @@ class SandboxRepair:
         await self._connect(sandbox, affected)
         if sandbox.inode != before.inode:  # the resolver's sockets are in the namespace that no longer exists
             for attachment in self._attachments(sandbox):
-                await self._context.resolver_sync.attachment_added(sandbox, attachment)
+                await self._resolver_sync.attachment_added(sandbox, attachment)
         if too_large:
             hint = "remove what fills it (ip route, ip address, ip rule, ip link), or make the container leave"
             raise Error(Kind.UNAVAILABLE, f"sandbox {sandbox.container_id} cannot be compared", hint)
@@ -58,7 +72,7 @@ class SandboxRepair:
         Raises:
             Error: a path has become one that must not be written.
         """
-        digests = await self._context.workers.run(self._context.host_files.write_job(sandbox))
+        digests = await self._workers.run(self._host_files.write_job(sandbox))
         if (after := digests.on(sandbox)) != sandbox:
             await self._records.commit(put=[after])
 
@@ -81,15 +95,15 @@ class SandboxRepair:
             return sandbox  # an absent tap is created again
         if sandbox.origin is Origin.EXTERNAL:
             return await self._with_link(sandbox)
-        namespaces = self._context.kernel.namespaces
-        found = await self._context.workers.run(namespaces.find, sandbox.key)
+        namespaces = self._kernel.namespaces
+        found = await self._workers.run(namespaces.find, sandbox.key)
         if found is None or sandbox.inode == 0:
             return await self._restore_namespace(sandbox)
         if found.inode != sandbox.inode:
             message = f"another namespace is pinned at {sandbox.key}"
             raise Error(Kind.CONFLICT, message, f"unmount it (umount {sandbox.key}), or leave the container's networks")
         if not found.loopback_was_up:
-            await self._context.workers.run(namespaces.make, sandbox.key)
+            await self._workers.run(namespaces.make, sandbox.key)
         return sandbox
 
     async def _with_link(self, sandbox: Sandbox) -> Sandbox:
@@ -101,7 +115,7 @@ class SandboxRepair:
 
     async def _restore_namespace(self, sandbox: Sandbox) -> Sandbox:
         """Pin the same namespace if it exists anywhere; else create a new one, if the daemon had made the first."""
-        namespaces, run = self._context.kernel.namespaces, self._context.workers.run
+        namespaces, run = self._kernel.namespaces, self._workers.run
         if sandbox.origin is Origin.HOST:
             await run(namespaces.pin, sandbox.key)
             return sandbox
@@ -127,20 +141,20 @@ class SandboxRepair:
         """
         if not await self._has_link(sandbox):
             return False
-        state_reader, run = self._context.kernel.state_reader, self._context.workers.run
+        state_reader, run = self._kernel.state_reader, self._workers.run
         pid = await run(state_reader.process_in, sandbox.inode) if sandbox.inode else 0
         path = await run(state_reader.mount_path_of, sandbox.inode) if sandbox.inode and not pid else ""
         if pid or path:
-            await run(self._context.kernel.namespaces.pin, sandbox.key, pid=pid, path=path, inode=sandbox.inode)
+            await run(self._kernel.namespaces.pin, sandbox.key, pid=pid, path=path, inode=sandbox.inode)
             if not await self._has_link(sandbox):
-                await run(self._context.kernel.namespaces.release, sandbox.key, inode=sandbox.inode)
+                await run(self._kernel.namespaces.release, sandbox.key, inode=sandbox.inode)
                 return False
         return bool(pid or path)
 
     async def _has_link(self, sandbox: Sandbox) -> bool:
         """Return whether one of the sandbox's links on the host exists, or it has none by its records."""
         links = [each.host_link for each in self._attachments(sandbox) if each.host_link]
-        return not links or await self._context.workers.run(_any_exists, self._context.kernel.links, links)
+        return not links or await self._workers.run(_any_exists, self._kernel.links, links)
 
 
 def _any_exists(links: Links, names: Iterable[str]) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
+from sandnet.core.names.host_files import HostFiles
 from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.orphaned_links import orphaned_links
 from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox, with_limits, with_parameters
-from sandnet.core.runtime.context import Context
+from sandnet.drivers.base import Driver
+from sandnet.drivers.host_network import HostNetwork
 from sandnet.errors import Error
 from sandnet.firewall.base import Fault
+from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import NamespaceState
+from sandnet.kernel.workers import Workers
 from sandnet.model import Network, Sandbox
 
 CHUNK = 32
@@ -75,9 +79,21 @@ class Candidates:
 class Scanner:
     """Compares the records with the state found in the kernel."""
 
-    def __init__(self, context: Context, desired: DesiredState) -> None:
-        self._context = context
-        self._desired = desired
+    def __init__(
+        self,
+        desired: DesiredState,
+        drivers: Mapping[str, Driver],
+        host_files: HostFiles,
+        host_network: HostNetwork,
+        kernel: Kernel,
+        workers: Workers,
+    ) -> None:
+        self.desired = desired
+        self._drivers = drivers
+        self._host_files = host_files
+        self._host_network = host_network
+        self._kernel = kernel
+        self._workers = workers
 
     async def scan(self, pause_ratio: float = 0.0) -> Candidates:
         """Return everything that seems wrong.
@@ -90,7 +106,7 @@ class Scanner:
         """
         found = await self.links(pause_ratio)
         found.rules, found.parameters = await self.rules_differ(), await self.parameters_differ()
-        found.sandboxes |= await self._context.host_files.find_changed(thorough=True)
+        found.sandboxes |= await self._host_files.find_changed(thorough=True)
         return found
 
     async def links(self, pause_ratio: float = 0.0) -> Candidates:
@@ -100,10 +116,10 @@ class Scanner:
             Error: as :meth:`scan`.
         """
         found = Candidates()
-        sandboxes, nets, claimed = self._desired.sandboxes(), self._desired.networks(), self._desired.links()
-        host = await self._context.workers.run(self._context.kernel.state_reader.host)
+        sandboxes, nets, claimed = self.desired.sandboxes(), self.desired.networks(), self.desired.links()
+        host = await self._workers.run(self._kernel.state_reader.host)
         found.networks = {fault.object for fault in await self.network_faults(nets, host)}
-        found.orphans = bool(orphaned_links(host, claimed | self._desired.links()))
+        found.orphans = bool(orphaned_links(host, claimed | self.desired.links()))
         found.sandboxes = await self.sandboxes(sandboxes, host, pause_ratio)
         return found
 
@@ -113,34 +129,34 @@ class Scanner:
         now = asyncio.get_running_loop().time
         for start in range(0, len(sandboxes), CHUNK):
             began = now()
-            desired = [self._desired.sandbox(sandbox) for sandbox in sandboxes[start : start + CHUNK]]
-            found |= await self._context.workers.run(self._candidates, desired, host)
+            desired = [self.desired.sandbox(sandbox) for sandbox in sandboxes[start : start + CHUNK]]
+            found |= await self._workers.run(self._candidates, desired, host)
             await asyncio.sleep((now() - began) * pause_ratio)
         return found
 
     async def network_faults(self, nets: Sequence[Network], host: NamespaceState) -> list[Fault]:
         """Return the faults of networks, given the links found on the host."""
         found: list[Fault] = []
-        for name, driver in self._context.drivers.items():
+        for name, driver in self._drivers.items():
             own = [net for net in nets if net.driver == name]
             found += await driver.faults(own, host) if own and not driver.unavailable() else []
         return found
 
     async def changed_networks(self) -> set[str]:
         """Return the ids of networks with a parameter that another process changed without a message of the kernel."""
-        nets, found = self._desired.networks(), set[str]()
-        for name, driver in self._context.drivers.items():
+        nets, found = self.desired.networks(), set[str]()
+        for name, driver in self._drivers.items():
             own = [net for net in nets if net.driver == name]
             found.update(await driver.changed_networks(own) if own and not driver.unavailable() else [])
         return found
 
     async def rule_faults(self) -> list[Fault]:
         """Return the faults of the rules that networks share."""
-        return await self._context.host_network.packet_filter.faults()
+        return await self._host_network.packet_filter.faults()
 
     async def parameter_faults(self) -> list[Fault]:
         """Return the faults of the parameters of the whole host."""
-        return await self._context.host_network.parameter_faults()
+        return await self._host_network.parameter_faults()
 
     async def rules_differ(self) -> bool:
         """Return whether the rules have faults, or cannot be read.
@@ -154,9 +170,9 @@ class Scanner:
         return await _any_fault(self.parameter_faults)
 
     def _candidates(self, desired: Sequence[DesiredSandbox], host: NamespaceState) -> set[str]:
-        inside = self._context.kernel.state_reader.inside([each.sandbox.key for each in desired])
-        host = with_limits(host, desired, self._context.kernel.limits)
-        settings = self._context.kernel.interface_settings
+        inside = self._kernel.state_reader.inside([each.sandbox.key for each in desired])
+        host = with_limits(host, desired, self._kernel.limits)
+        settings = self._kernel.interface_settings
         pairs = [(each, with_parameters(found, each, settings)) for each, found in zip(desired, inside, strict=True)]
         return {each.sandbox.container_id for each, found in pairs if any(diff_sandbox(each, host, found))}
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 import logging
 
 from sandnet.core.reconcile.drift import REPAIRED, Drift
-from sandnet.core.runtime.context import Context
+from sandnet.core.runtime.locks import Locks
+from sandnet.core.state.records import Records
+from sandnet.drivers.port_allocator import PortAllocator
+from sandnet.drivers.registry import DriverRegistry
 from sandnet.errors import Error
+from sandnet.kernel.workers import Workers
 from sandnet.model import Endpoint, Phase
 
 _log = logging.getLogger(__name__)
@@ -24,9 +28,19 @@ REASON = "the port still leads to the sandbox, and the program that has it gets 
 class PortHolding:
     """Holds the host ports of existing endpoints, and remembers where that failed."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._records = context.records
+    def __init__(
+        self,
+        records: Records,
+        drivers: DriverRegistry,
+        port_allocator: PortAllocator,
+        locks: Locks,
+        workers: Workers,
+    ) -> None:
+        self._records = records
+        self._drivers = drivers
+        self._port_allocator = port_allocator
+        self._locks = locks
+        self._workers = workers
         self._failures: dict[str, str] = {}
         """The reason why an endpoint's ports are not all held, by endpoint id."""
 
@@ -44,9 +58,9 @@ class PortHolding:
         network = self._records.network(endpoint.network_id)
         if network is None:
             return
-        self._context.driver(network.driver)
+        self._drivers.working(network.driver)
         try:
-            await self._context.workers.run(self._context.port_allocator.rebind, endpoint.ports)
+            await self._workers.run(self._port_allocator.rebind, endpoint.ports)
         except Error as failure:
             if self._failures.get(endpoint.id) != str(failure):
                 _log.warning("endpoint %s: %s", self._name(endpoint), failure)
@@ -71,7 +85,7 @@ class PortHolding:
     async def _retry(self, endpoint: Endpoint) -> Drift | None:
         drift = self._drift(endpoint)
         try:
-            async with self._context.locks.hold(f"endpoint/{endpoint.id}", max_wait=TIMEOUT):
+            async with self._locks.hold(f"endpoint/{endpoint.id}", max_wait=TIMEOUT):
                 current = self._records.endpoint(endpoint.id)
                 if current is None or current.phase is not Phase.READY:
                     return None

@@ -26,11 +26,15 @@ from sandnet.core.recovery.link_records import (
     endpoint_from_alias,
     sandbox_from_alias,
 )
-from sandnet.core.runtime.context import Context
+from sandnet.core.runtime.context import Settings
+from sandnet.core.state.records import Records
 from sandnet.core.state.schema import Record, claims_of
-from sandnet.drivers.base import Recoverable
+from sandnet.drivers.base import Driver, Recoverable
+from sandnet.drivers.host_network import HostNetwork
 from sandnet.errors import Error
+from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Link
+from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Origin, Phase, Sandbox
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 
@@ -46,9 +50,21 @@ Ports = Mapping[Address, Sequence[BoundPort]]
 class Rebuild:
     """Finds lost records again."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._records = context.records
+    def __init__(
+        self,
+        records: Records,
+        drivers: Mapping[str, Driver],
+        host_network: HostNetwork,
+        kernel: Kernel,
+        workers: Workers,
+        settings: Settings,
+    ) -> None:
+        self._records = records
+        self._drivers = drivers
+        self._host_network = host_network
+        self._kernel = kernel
+        self._workers = workers
+        self._settings = settings
         self.problems: list[str] = []
         """What was found, and what could not be, as texts for health."""
         self._networks: dict[int, Network] = {}
@@ -64,8 +80,8 @@ class Rebuild:
         """Run once, after the records are loaded and before restore; do nothing if the records are complete."""
         if not self._records.incomplete:
             return
-        links = await self._context.workers.run(self._context.kernel.links.list)
-        recoverable = [each for each in self._context.drivers.values() if isinstance(each, Recoverable)]
+        links = await self._workers.run(self._kernel.links.list)
+        recoverable = [each for each in self._drivers.values() if isinstance(each, Recoverable)]
         found = [(driver, driver.recognise(links)) for driver in recoverable]
         if any(each.networks or each.attachments for _, each in found):
             await self._records.begin_rebuild()
@@ -85,7 +101,7 @@ class Rebuild:
 
     async def _published(self) -> Ports:
         found: dict[Address, list[BoundPort]] = {}
-        for target, port in await self._context.host_network.published_ports():
+        for target, port in await self._host_network.published_ports():
             found.setdefault(target, []).append(port)
         return found
 
@@ -138,19 +154,19 @@ class Rebuild:
         earlier = self._sandboxes.get(alias.container_id)
         if earlier and known:
             return True
-        key = known.key if known else join_path(self._context.settings.sandbox_dir, alias.key)
+        key = known.key if known else join_path(self._settings.sandbox_dir, alias.key)
         if "t" in alias.flags:
             made = known or sandbox_from_alias(alias, key, 0, "", self._records.next_sequence())
             self._sandboxes[alias.container_id] = self._ready(known or earlier, made)
             return True
         try:
-            pinned = await self._context.workers.run(self._context.kernel.namespaces.find, key)
+            pinned = await self._workers.run(self._kernel.namespaces.find, key)
         except Error as failure:
             _log.warning("rebuild: sandbox %s: %s", alias.container_id, failure)
             return False
         if pinned is None or (known and known.inode not in (0, pinned.inode)):
             return False
-        folder = join_path(self._context.settings.files_dir, alias.container_id)
+        folder = join_path(self._settings.files_dir, alias.container_id)
         # of several links, the one that was made last has the most recent options
         made = known or sandbox_from_alias(alias, key, pinned.inode, folder, self._records.next_sequence())
         inode = 0 if made.origin is Origin.EXTERNAL else pinned.inode

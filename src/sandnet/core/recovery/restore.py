@@ -20,7 +20,6 @@ from sandnet.core.lifecycle.liveness import has_ended
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.names.host_file_types import Digests
-from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.orphaned_links import is_ours
 from sandnet.core.reconcile.scanner import CHUNK, Candidates, Scanner
 from sandnet.core.reconcile.unheld_ports import PortHolding
@@ -39,6 +38,7 @@ class Restore:
     def __init__(
         self,
         context: Context,
+        scanner: Scanner,
         networks: Networks,
         endpoints: Endpoints,
         sandboxes: Sandboxes,
@@ -52,8 +52,8 @@ class Restore:
         self._endpoints = endpoints
         self._sandboxes = sandboxes
         self._removal = removal
-        self._desired = DesiredState(context.records, context.drivers, context.link_reaper)
-        self._scanner = Scanner(context, self._desired)
+        self._desired = scanner.desired
+        self._scanner = scanner
         self.problems: list[str] = []
         """What could not be restored, as texts for health."""
 
@@ -199,7 +199,7 @@ class Restore:
         await self._endpoints.remove(self._networks.get(endpoint.network_id), endpoint, force=force)
 
     async def _restore_network(self, network: Network) -> None:
-        await self._context.driver(network.driver).create_network(network)
+        await self._context.drivers.working(network.driver).create_network(network)
 
     async def _rebind(self, endpoint: Endpoint) -> None:
         await self._holding.hold(endpoint)

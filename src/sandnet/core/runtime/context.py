@@ -16,11 +16,9 @@ from sandnet.core.state.engine_records import EngineRecords
 from sandnet.core.state.events import Events
 from sandnet.core.state.leases import Leases
 from sandnet.core.state.records import Records
-from sandnet.drivers.base import Driver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.port_allocator import PortAllocator
 from sandnet.drivers.registry import DriverRegistry
-from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.workers import Workers
@@ -72,17 +70,3 @@ class Context(NamedTuple):
     link_reaper: LinkReaper
     cluster: Cluster | None = None
     """``None``: all networks are this host's alone."""
-
-    def driver(self, name: str) -> Driver:
-        """Return the driver with that name, which works on this host.
-
-        Raises:
-            Error: ``NOT_FOUND``, or ``UNAVAILABLE`` with the reason.
-        """
-        driver = self.drivers.get(name)
-        if driver is None:
-            raise not_found("driver", name, f"there are: {', '.join(sorted(self.drivers))}")
-        reason = driver.unavailable()
-        if reason:
-            raise Error(Kind.UNAVAILABLE, f"driver {name} is not available: {reason}", code="driver_unavailable")
-        return driver
