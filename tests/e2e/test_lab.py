@@ -20,6 +20,7 @@ from sandnet.lab.lab_spec import LabSpec
 from tests.support.daemon import SANDNET, processes
 from tests.support.lab import LabFactory, RunningLab, lab_command, lab_directory, new_lab, started_lab
 from tests.support.network_host import eventually
+from tests.support.privileges import needs_taps
 
 __all__ = ["lab_directory", "new_lab"]
 
@@ -175,6 +176,7 @@ class TestBadLuck:
         lab.wait_until(lambda: lab.host(3).store == "no leader")
         assert lab.host(3).cut_from_store_of == (1, 2)
 
+    @needs_taps
     def test_delay_holds_each_frame_once_in_each_direction(self, lab: RunningLab) -> None:
         assert lab_command("delay", "--name", "common", "2", "50").returncode == 0
         out = lab.sh(1, "ping", "-c5", "-i0.2", "-n", lab.host(2).address)
@@ -183,6 +185,7 @@ class TestBadLuck:
         assert 100 <= min(times) < 130
         assert lab.reaches(1, lab.host(3).address)
 
+    @needs_taps
     def test_loss_loses_a_share_of_the_frames(self, lab: RunningLab) -> None:
         assert lab_command("loss", "--name", "common", "3", "50").returncode == 0
         out = lab.run(1, "ping", "-c200", "-i0.01", "-W1", "-n", lab.host(3).address).stdout
@@ -191,6 +194,7 @@ class TestBadLuck:
         lab.heal()
         assert lab.reaches(1, lab.host(3).address)
 
+    @needs_taps
     def test_partition_holds_for_a_host_with_a_delay(self, lab: RunningLab) -> None:
         lab.impair(2, delay=0.005)
         lab.partition([1], [2])

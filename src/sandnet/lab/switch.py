@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind
 from sandnet.lab.child_processes import ProcessTable, fork
-from sandnet.lab.delay_line import Impairment, run_delay_line
+from sandnet.lab.delay_line import Impairment, check_taps, run_delay_line
 from sandnet.lab.host_init import INTERFACE
 from sandnet.lab.lab_spec import CLIENT_PORT, PEER_PORT, SWITCH_ADDRESS, host_name
 
@@ -106,12 +106,22 @@ class Switch:
         return self._impairments.get(number, NO_IMPAIRMENT)
 
     def impair(self, number: int, delay: float | None, loss: float | None) -> None:
-        """Change the delay or the loss of a host; frames that are on their way are lost."""
+        """Change the delay or the loss of a host; frames that are on their way are lost.
+
+        Raises:
+            Error: ``UNAVAILABLE``: the delay line cannot be made. The host is connected as without one.
+        """
         before = self.impairment(number)
-        self._impairments[number] = Impairment(
-            before.delay if delay is None else delay, before.loss if loss is None else loss
-        )
-        self._apply_impairment(number)
+        wanted = Impairment(before.delay if delay is None else delay, before.loss if loss is None else loss)
+        if wanted != NO_IMPAIRMENT:
+            check_taps()
+        self._impairments[number] = wanted
+        try:
+            self._apply_impairment(number)
+        except Error:
+            self._impairments[number] = NO_IMPAIRMENT
+            self._remove_line(number)
+            raise
 
     def _apply_impairment(self, number: int) -> None:
         if not _exists(host_name(number)):  # a host without power; its next start applies it
@@ -136,9 +146,11 @@ class Switch:
         self._processes.add(self._lines[number])
 
     def _stop_line(self, number: int) -> None:
-        if number not in self._lines:
-            return
-        self._processes.kill_and_wait(self._lines.pop(number))
+        if number in self._lines:
+            self._processes.kill_and_wait(self._lines.pop(number))
+            self._remove_line(number)
+
+    def _remove_line(self, number: int) -> None:
         with suppress(Error):
             _ip(f"link set {host_name(number)} master {BRIDGE}")
         for link in _line_links(number):
