@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -152,7 +153,8 @@ def test_renamed_port_gets_its_name_back(
     assert other.reaches(sandbox.address)
     daemon.host.sh("ip", "link", "set", port, "down")
     daemon.host.sh("ip", "link", "set", port, "name", "other0")
-    daemon.host.sh("ip", "link", "set", "other0", "up")
+    with suppress(AssertionError):  # the daemon was faster
+        daemon.host.sh("ip", "link", "set", "other0", "up")
     assert "other0" not in daemon.host.sh("nft", "list", "map", "bridge", "sandnet", "ports")
     daemon.api.post("/reconcile", fix=True)
     assert _host_end(daemon, sandbox)[0] == port

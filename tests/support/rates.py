@@ -96,7 +96,10 @@ class Flow:
 
 
 WINDOWS: Final = 6
-"""How often a rate is counted at most: a machine that is short of processors sends too little for a while."""
+"""How often a rate is counted at most.
+
+On a machine that is short of processors, too little is sent for a while, and a receiver reads late what came before.
+"""
 
 
 def measured(flow: Flow, exact: float) -> float:
@@ -104,7 +107,7 @@ def measured(flow: Flow, exact: float) -> float:
 
     Args:
         flow: the flow.
-        exact: the part of the limit by which a rate may differ. More is never right; less is counted again.
+        exact: the part of the limit by which a rate may differ. A rate that differs by more is counted again.
     """
     time.sleep(SETTLING)
     try:
@@ -112,7 +115,7 @@ def measured(flow: Flow, exact: float) -> float:
             began, before = time.monotonic(), flow.received
             time.sleep(SECONDS)
             rate = (flow.received - before) * 8 / (time.monotonic() - began)
-            if rate >= flow.limit * (1 - exact):
+            if abs(rate / flow.limit - 1) <= exact:
                 break
     finally:
         flow.end()
