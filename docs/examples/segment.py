@@ -12,6 +12,8 @@ from typing import Literal, TypeVar
 from msgspec.structs import replace
 
 from sandnet.drivers.host_network import HostNetwork
+from sandnet.drivers.interface_setup import with_interface_options
+from sandnet.errors import invalid
 from sandnet.firewall.base import Fault, RunWith
 from sandnet.ipam.subnet_plan import plan_ipv4
 from sandnet.kernel.base import Kernel
@@ -56,8 +58,14 @@ class SegmentDriver:
         return "no network can have IPv6: this driver does not plan it"
 
     async def plan(self, net: Network, others: Sequence[Network]) -> Network:
-        """Return the network with its link and its subnet chosen, and closed."""
-        net = replace(net, link=bridge_name(net.id), options=replace(net.options, internal=True, ipv6=False))
+        """Return the network with its link and its subnet chosen, and closed.
+
+        Raises:
+            Error: ``INVALID`` with IPv6.
+        """
+        if net.options.ipv6:
+            raise invalid(f"network {net.name}: driver {self.name} has no IPv6", "leave ipv6 out, or use driver bridge")
+        net = replace(net, link=bridge_name(net.id), options=replace(net.options, internal=True))
         occupied = await self._workers.run(self._kernel.host.occupied, {other.link for other in others} | {net.link})
         subnet = plan_ipv4(net, others, occupied, self._pools)
         return replace(net, ipv4=replace(subnet, host_address=None, gateway=None))
@@ -78,8 +86,8 @@ class SegmentDriver:
         """Do nothing: an endpoint without attachments is a record only."""
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> Veth:
-        """Return a veth pair between the bridge and the sandbox."""
-        return Veth(
+        """Return a veth pair between the bridge and the sandbox, or a virtual machine's tap on the bridge."""
+        veth = Veth(
             host_link=att.host_link,
             master=net.link,
             interface=att.interface,
@@ -90,7 +98,9 @@ class SegmentDriver:
             isolated=not net.options.icc,
             hairpin=False,
             holder=att.holder,
+            tap=att.tap,
         )
+        return with_interface_options(veth, net, att)
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
         """Set what the port may send, then set up the sandbox with it."""

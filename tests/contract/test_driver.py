@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 from msgspec.structs import replace
@@ -30,12 +29,15 @@ from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.types import Bridge, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, BoundPort, Endpoint, Network, NetworkOptions, Phase
+from sandnet.model.interfaces.interface_options import InterfaceOptions
 from sandnet.model.link_alias import attachment_alias
 from sandnet.model.sandbox import Origin, Sandbox
+from sandnet.model.tap import TapOptions
 from sandnet.stores.memory import MemoryStore
 from tests.support.jobs import run_step
 from tests.support.kernel_cases import SANDBOXES, KernelCase
 from tests.support.network_plugin import PluginServer, present
+from tests.support.sample_driver import sample_driver
 
 POOLS: Final = (IPv4Network("10.60.0.0/16"),)
 ID: Final = "ab" * 32
@@ -49,17 +51,6 @@ class InlineWorkers(Workers):
 
     async def run(self, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return job(*args, **kwargs)
-
-
-def sample() -> Any:
-    """The module of the sample driver."""
-    path = Path(__file__).parents[2] / "docs" / "examples" / "segment.py"
-    spec = importlib.util.spec_from_file_location("segment", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def null(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
@@ -82,7 +73,7 @@ def macvlan(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driv
 
 
 def segment(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
-    return cast(Driver, sample().SegmentDriver(kernel, workers, host_network, POOLS))
+    return sample_driver(kernel, workers, host_network, POOLS)
 
 
 def plugin(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
@@ -206,6 +197,16 @@ async def test_join_returns_what_its_job_returns(case: DriverCase) -> None:
     att = attachment(network, ep)
     assert await case.driver.join(network, ep, att, case.plug(network, ep, att)) == case.driver.link(network, ep, att)
     assert bool(case.driver.link(network, ep, att)) is bool(network.link)
+
+
+async def test_link_has_what_the_join_requests(case: DriverCase) -> None:
+    network = await case.network()
+    ep = endpoint(network)
+    options = InterfaceOptions(sysctls={"net.ipv4.conf.IFNAME.arp_notify": "1"})
+    att = replace(attachment(network, ep), tap=TapOptions(queues=2), options=options)
+    link = case.driver.link(network, ep, att)
+    assert link is None or link.tap == att.tap
+    assert link is None or link.parameters == (("net/ipv4/conf/eth0/arp_notify", "1"),)
 
 
 async def test_failed_job_of_a_join_leaves_a_leave_to_undo(case: DriverCase) -> None:

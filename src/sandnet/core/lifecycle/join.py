@@ -35,7 +35,7 @@ from sandnet.core.lifecycle.parent_updates import ParentUpdates
 from sandnet.core.lifecycle.sandbox_setup import identified, set_up, set_up_external, set_up_prepared
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import alongside, roll_back
-from sandnet.drivers.base import ExternalDriver
+from sandnet.drivers.base import ExternalDriver, LoadBalancing
 from sandnet.errors import Error, invalid
 from sandnet.firewall.base import Step
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
@@ -67,9 +67,11 @@ class Joins:
         attached = self._records.attachments_of_container(spec.container_id)
         known = self._records.sandbox(spec.container_id)
         existing = self._records.attachments_of_endpoint(endpoint.id)
-        external = isinstance(self._context.drivers.working(network.driver), ExternalDriver)
+        driver = self._context.drivers.working(network.driver)
+        external = isinstance(driver, ExternalDriver)
+        shares = not endpoint.address or isinstance(driver, LoadBalancing)
         remote = self._records.remote.of_endpoint(endpoint.id)
-        check_not_joined(endpoint, existing, remote, spec.container_id, many=many and not external)
+        check_not_joined(endpoint, existing, remote, spec.container_id, many=many and shares)
         check_host_network_exclusive(known, network, attached, spec)
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
         check_interface_options(network, endpoint, spec, known, external=external)
