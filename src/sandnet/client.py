@@ -35,7 +35,7 @@ from sandnet.wire.libnetwork import (
     Service,
     ServicePublish,
 )
-from sandnet.wire.nodes import Node
+from sandnet.wire.nodes import Node, NodeReachability
 from sandnet.wire.reconcile import Drift, Reconcile, Reconciliation
 from sandnet.wire.sandbox_interfaces import Tap
 
@@ -193,6 +193,11 @@ class Client:
     def nodes(self) -> list[Node]:
         """Return the hosts that share a store with the daemon."""
         return decode(self.get("/nodes"), list[Node])
+
+    def reachability(self, node: str = "") -> tuple[bytes, list[NodeReachability]]:
+        """Return how the daemon's host reaches another one, or all, as raw JSON and decoded."""
+        answer = self.get("/reachability", node=node or None)
+        return answer, decode(answer, list[NodeReachability])
 
     def delete_node(self, node: str) -> None:
         """Remove a host that does not come back."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -23,6 +23,8 @@ from sandnet.core.cluster.view import ClusterView
 from sandnet.core.controller import Controller
 from sandnet.core.names.host_files import HostFiles
 from sandnet.core.names.resolver_sync import ResolverSync
+from sandnet.core.reachability.probe_exchange import OpenReceiver, ProbeExchange
+from sandnet.core.reachability.reachability import Reachability
 from sandnet.core.runtime.context import Cluster, Context, Settings
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations
@@ -54,8 +56,10 @@ from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.kernel.linux.namespace_sockets import open_query_sockets_in, open_sockets, open_sockets_in
 from sandnet.kernel.linux.pool.pool_size import PoolLimits
 from sandnet.kernel.linux.pool.preparation import Listen
+from sandnet.kernel.linux.vxlan.probe_link import open_probe_socket
 from sandnet.kernel.safe_files import Files
 from sandnet.kernel.spawn import start_detached
+from sandnet.kernel.vxlan.base import Underlay
 from sandnet.kernel.workers import Workers
 from sandnet.model import name_server
 from sandnet.model.address import Address
@@ -83,12 +87,16 @@ async def composed(config: Config) -> AsyncIterator[Controller]:
     workers = Workers()
     kernel = linux_kernel(config)
     names = name_client(config, workers.run) if config.dns else None
+
+    async def open_probes(local: Address, port: int) -> socket.socket:
+        return await workers.run(open_probe_socket, local, port)
+
     try:
         if names:
             names.open()
         else:
             await stop_resolver(os.path.join(config.run_dir, SOCKET))
-        yield assemble(config, store, kernel, workers, names, shared_store)
+        yield assemble(config, store, kernel, workers, names, shared_store, open_probes)
     finally:
         if names:
             await names.close()
@@ -206,8 +214,12 @@ def assemble(
     workers: Workers,
     names: NameService | None = None,
     shared_store: SharedStore | None = None,
+    open_probes: OpenReceiver | None = None,
 ) -> Controller:
-    """Return a controller constructed from its context, over any stores, kernel and resolver."""
+    """Return a controller constructed from its context, over any stores, kernel and resolver.
+
+    Without ``open_probes`` other hosts are not probed.
+    """
     reaper = LinkReaper(kernel.links, workers)
     events = Events()
     records = Records(store, events)
@@ -222,15 +234,9 @@ def assemble(
         max_flows=config.max_flows,
     )
     drivers = own_drivers(config, kernel, workers, reaper, host_network)
+    cluster = _cluster(config, shared_store, records, kernel, workers) if shared_store else None
     context = Context(
-        settings=Settings(
-            config.sandbox_dir,
-            config.own_files[0],
-            config.default_network,
-            PREDEFINED_NETWORKS,
-            ENGINE_DRIVER,
-            config.engine_socket,
-        ),
+        settings=_settings(config),
         records=records,
         engine_records=engine_records,
         boot_id=BootId(store, kernel.sysctl, workers),
@@ -250,7 +256,8 @@ def assemble(
         kernel=kernel,
         workers=workers,
         link_reaper=reaper,
-        cluster=_cluster(config, shared_store, records, kernel, workers) if shared_store else None,
+        cluster=cluster,
+        reachability=_reachability(config, cluster, records, drivers, open_probes) if cluster and open_probes else None,
     )
     if context.cluster:
         records.shared_writer = context.cluster.shared
@@ -258,6 +265,17 @@ def assemble(
     controller.add_health_check(partial(readonly_problem, kernel.sysctl))
     controller.add_health_check(lambda: kernel.pool.status().problem)
     return controller
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(
+        config.sandbox_dir,
+        config.own_files[0],
+        config.default_network,
+        PREDEFINED_NETWORKS,
+        ENGINE_DRIVER,
+        config.engine_socket,
+    )
 
 
 def own_drivers(
@@ -294,6 +312,25 @@ def _cluster(config: Config, store: SharedStore, records: Records, kernel: Kerne
     membership = HostMembership(store, view, host, underlay, take_over=config.take_over)
     shared = SharedRecords(membership, view, {OverlayDriver.name}.__contains__, records.network, records.sandbox)
     return Cluster(store, view, membership, shared)
+
+
+def _reachability(
+    config: Config, cluster: Cluster, records: Records, drivers: Sequence[Driver], open_probes: OpenReceiver
+) -> Reachability:
+    """Return what knows the ways to the other hosts; the driver of networks over them asks it."""
+    overlay = next(each for each in drivers if isinstance(each, OverlayDriver))
+
+    async def underlay() -> Underlay | None:
+        try:
+            return await overlay.underlay()
+        except Error:  # the membership reports it
+            return None
+
+    name, view = cluster.membership.name, cluster.view
+    exchange = ProbeExchange(name, view.hosts, open_probes, config.vxlan_port)
+    reachability = Reachability(name, view, exchange, underlay, records.networks)
+    overlay.smallest_path = reachability.smallest_path
+    return reachability
 
 
 def overlay_settings(config: Config) -> OverlaySettings:

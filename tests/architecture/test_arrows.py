@@ -44,7 +44,7 @@ SUB_PACKAGES = {
     "core": (
         {"state"},
         {"cluster"},
-        {"names"},
+        {"names", "reachability"},
         {"runtime"},
         {"lifecycle"},
         {"engine"},

@@ -28,6 +28,7 @@ from sandnet.core.lifecycle.updates.network_update import NetworkUpdates
 from sandnet.core.monitoring.bulk_removal import BulkRemoval
 from sandnet.core.monitoring.health_checks import HealthChecks
 from sandnet.core.monitoring.process_watcher import ProcessWatcher
+from sandnet.core.reachability.reachability import HostReachability
 from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.drift_watcher import DriftWatcher
 from sandnet.core.reconcile.reconciler import Reconciler
@@ -163,6 +164,8 @@ class Controller:
         self._process_watcher.start()
         self._drift_watcher.start()
         self._engine_containers.start()
+        if self._context.reachability:
+            self._context.reachability.start()
         self._context.kernel.pool.start(lambda: self._context.operations.count > 0)
 
     async def stop(self) -> None:
@@ -171,6 +174,8 @@ class Controller:
         self._process_watcher.close()
         self._drift_watcher.close()
         self._engine_containers.close()
+        if self._context.reachability:
+            await self._context.reachability.close()
         await self._context.operations.close()
         if self._follower:
             await self._follower.close()
@@ -215,14 +220,20 @@ class Controller:
             Error: ``NOT_FOUND``: there is no shared store.
         """
         if self._context.cluster is None:
-            hint = "start the daemon with --store etcd://HOST:2379"
-            raise Error(Kind.NOT_FOUND, "this daemon shares no store with other hosts", hint, "no_shared_store")
+            raise _no_shared_store()
         _, view, membership, shared = self._context.cluster
         return Nodes(view, membership, shared)
 
     async def remove_node(self, name: str) -> None:
         """Remove a host that does not come back; see :meth:`Nodes.remove`."""
         await self._context.operations.run(self.nodes.remove(name))
+
+    async def check_nodes(self, name: str = "") -> list[HostReachability]:
+        """Return how this host reaches another one, or all others; see :meth:`Reachability.check`."""
+        reachability = self._context.reachability
+        if reachability is None:
+            raise _no_shared_store()
+        return await reachability.check(name)
 
     async def explain(self, container_ref: str, name: str) -> Explanation:
         """Return how the resolver answers a container's query for ``name`` (or for the name of an address).
@@ -270,6 +281,7 @@ class Controller:
             *self._holding.problems,
             *self._drift_watcher.problems,
             *(self._follower.problems if self._follower else ()),
+            *(self._context.reachability.problems if self._context.reachability else ()),
             *([resolver] if resolver else []),
             *filter(None, (problem() for problem in self._health_checks)),
         )
@@ -330,6 +342,11 @@ class Controller:
             await self.networks.create(NetworkSpec(name=name, driver=driver), predefined=True)
         except Error as failure:
             self._problems.append(f"network {name}: {failure}")
+
+
+def _no_shared_store() -> Error:
+    hint = "start the daemon with --store etcd://HOST:2379"
+    return Error(Kind.NOT_FOUND, "this daemon shares no store with other hosts", hint, "no_shared_store")
 
 
 def _endpoint_updates(context: Context, sandboxes: Sandboxes) -> EndpointUpdates:

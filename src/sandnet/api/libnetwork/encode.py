@@ -12,6 +12,7 @@ from msgspec.structs import asdict
 from sandnet.api.libnetwork.encode_taps import encode_tap
 from sandnet.core.cluster.node_list import NodeStatus
 from sandnet.core.controller import Controller, Health
+from sandnet.core.reachability.reachability import HostReachability
 from sandnet.core.reconcile.drift import Drift
 from sandnet.dns.base import Explanation
 from sandnet.kernel.types import PoolStatus
@@ -22,7 +23,7 @@ from sandnet.wire import explain, reconcile
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.direct_ports import DirectPort
-from sandnet.wire.nodes import Node
+from sandnet.wire.nodes import Node, NodeReachability
 from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, Tap
 
@@ -227,6 +228,27 @@ def node(found: NodeStatus) -> Node:
         attachments=found.attachments,
         endpoints=found.endpoints,
     )
+
+
+def reachability(found: HostReachability) -> NodeReachability:
+    """Return how another host is reached."""
+    host, path = found.host, found.path
+    return NodeReachability(
+        name=host.name,
+        state="alive" if found.alive else "away",
+        underlay=str(host.underlay) if host.underlay else None,
+        reached=path.echo,
+        vxlan=path.vxlan,
+        round_trip_ms=_milliseconds(path.round_trip),
+        path_mtu=path.path_mtu,
+        needed_mtu=found.needed,
+        clock_ahead_ms=_milliseconds(path.clock),
+        problems=[*found.problems],
+    )
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _backend_state(attachment: Attachment) -> str:

@@ -27,6 +27,7 @@ Ref = Annotated[str, PathParameter(description="id, name or unique id prefix")]
 Name = Annotated[str | None, QueryParameter(name="name", description="only the object with exactly this name")]
 PartialId = Annotated[str | None, QueryParameter(name="partial-id", description="only objects whose id starts so")]
 OfNetwork = Annotated[str | None, QueryParameter(name="network", description="only services of this network")]
+OfNode = Annotated[str | None, QueryParameter(name="node", description="only this host")]
 Since = Annotated[
     int | None,
     QueryParameter(name="since", ge=0, le=2**63 - 1, description="go on after the event of this number"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sandnet.api.libnetwork import encode
-from sandnet.api.libnetwork.parameters import Core, Ref
+from sandnet.api.libnetwork.parameters import Core, OfNode, Ref
 from sandnet.api.libnetwork.routing import read, remove
-from sandnet.wire.nodes import Node
+from sandnet.wire.nodes import Node, NodeReachability
 
 
 @read("/nodes", summary="The hosts that share networks")
@@ -26,4 +26,10 @@ async def delete_node(core: Core, node: Ref) -> None:
     await core.remove_node(node)
 
 
-HANDLERS = [list_nodes, get_node, delete_node]
+@read("/reachability", optional=("node",), summary="How this host reaches the others")
+async def get_reachability(core: Core, node: OfNode = None) -> list[NodeReachability]:
+    """Probe the others at the same time, two seconds at most; 404 where the daemon shares no store with others."""
+    return [encode.reachability(each) for each in await core.check_nodes(node or "")]
+
+
+HANDLERS = [list_nodes, get_node, delete_node, get_reachability]

@@ -52,7 +52,7 @@ class ClusterView:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._groups: dict[str, dict[str, Entry]] = {}
-        """By ``endpoint/N/``, ``attached/E/`` and ``attached//H/``."""
+        """By ``host/``, ``endpoint/N/``, ``attached/E/`` and ``attached//H/``."""
         self._deleted: dict[str, int] = {}
         """Keys that this host deleted, and the revision, until the watch has come that far."""
         self._endpoint_keys: dict[str, str] = {}
@@ -142,7 +142,7 @@ class ClusterView:
 
     def hosts(self) -> list[HostRecord]:
         """Return all hosts that were not removed, by name."""
-        names = sorted(key.removeprefix(HOSTS) for key in self._entries if key.startswith(HOSTS))
+        names = sorted(key.removeprefix(HOSTS) for key in self._groups.get(HOSTS, ()))
         return [host for host in map(self.host, names) if host]
 
     def alive(self, name: str) -> Alive | None:
@@ -237,6 +237,8 @@ def _host_group(host: str) -> str:
 
 
 def _groups_of(key: str) -> Iterable[str]:
+    if key.startswith(HOSTS):
+        yield HOSTS
     if key.startswith(_GROUPED):
         first, _, rest = key.partition("/")
         yield f"{first}/{rest.partition('/')[0]}/"

@@ -9,6 +9,7 @@ from sandnet.core.cluster.shared_records import SharedRecords
 from sandnet.core.cluster.view import ClusterView
 from sandnet.core.names.host_files import HostFiles
 from sandnet.core.names.resolver_sync import ResolverSync
+from sandnet.core.reachability.reachability import Reachability
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations
 from sandnet.core.state.boot_id import BootId
@@ -70,3 +71,5 @@ class Context(NamedTuple):
     link_reaper: LinkReaper
     cluster: Cluster | None = None
     """``None``: all networks are this host's alone."""
+    reachability: Reachability | None = None
+    """``None``: there are no other hosts, or they cannot be probed."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
@@ -32,7 +32,7 @@ from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall.base import Fault, RunBetween, RunWith
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Link, NamespaceState, Port, PortLimits, Veth
-from sandnet.kernel.vxlan.base import NO_ENTRIES, VXLAN_PORT, EntryChanges, PeerEntries, Underlay, VxlanPort
+from sandnet.kernel.vxlan.base import NO_ENTRIES, OVERHEAD, VXLAN_PORT, EntryChanges, PeerEntries, Underlay, VxlanPort
 from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, Endpoint, Network, Peer
 from sandnet.model.link_alias import NetworkAlias
@@ -42,8 +42,6 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 NO_SHARED_STORE: Final = "overlay networks need a store that the hosts share: --store etcd://HOST:2379/PREFIX"
-_OVERHEAD: Final = {4: 50, 6: 70}
-"""Bytes around a frame, by the IP version of the underlay: IP, UDP, VXLAN and the inner Ethernet header."""
 
 
 class Segment(Driver, Updatable, PortPublisher, LoadBalancing, TrafficShaping, Recoverable, Protocol):
@@ -88,6 +86,8 @@ class OverlayDriver:
         self._segment = segment
         self._settings = settings
         self._missing = kernel.host.missing_features().get("vxlan", "")
+        self.smallest_path: Callable[[], int] = int
+        """Returns the size of the largest packet that reaches each other host; 0: none is known."""
         self._own: Address | None = None
         """The underlay address, as it was found last."""
         self._tables: dict[str, PeerTable] = {}
@@ -123,7 +123,8 @@ class OverlayDriver:
         _refuse_options(net)
         underlay = await self.underlay()
         planned = await self._segment.plan(net, others)
-        mtu = 0 if net.options.mtu else underlay.mtu - _OVERHEAD[underlay.address.version]
+        outside = min(underlay.mtu, self.smallest_path() or underlay.mtu)
+        mtu = 0 if net.options.mtu else outside - OVERHEAD[underlay.address.version]
         return replace(planned, vni=plan_vni(net, others), link_mtu=mtu)
 
     async def plan_update(self, net: Network, others: Sequence[Network]) -> Network:

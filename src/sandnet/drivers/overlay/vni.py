@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sandnet.errors import VNI_TAKEN, Error, Kind
+from sandnet.kernel.vxlan.base import PROBE_VNI
 from sandnet.model import Network
 from sandnet.model.network import MOST_VNI
 
@@ -29,6 +30,9 @@ def plan_vni(net: Network, others: Sequence[Network]) -> int:
         if free is None:
             raise Error(Kind.EXHAUSTED, "all VXLAN network identifiers are taken", "delete a network", "no_vni")
         return free
+    if requested == PROBE_VNI:
+        message = f"VNI {requested} is that of probes between hosts"
+        raise Error(Kind.CONFLICT, message, "request another vni, or none", VNI_TAKEN)
     if requested in taken:
         other = taken[requested]
         message = f"VNI {requested} belongs to network {other.name} ({other.id[:12]})"

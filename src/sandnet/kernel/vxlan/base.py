@@ -14,6 +14,12 @@ from sandnet.model.address import Address
 
 VXLAN_PORT: Final = 4789
 """UDP port of VXLAN (RFC 7348, 4.1)."""
+OVERHEAD: Final = {4: 50, 6: 70}
+"""Bytes around an inner packet, by the IP version of the underlay: IP, UDP, VXLAN and the inner Ethernet header."""
+PROBE_VNI: Final = 0xFFFFFE
+"""The VXLAN network identifier of probes between hosts; no network gets it."""
+PROBE_PROTOCOL: Final = 0x88B5
+"""EtherType of what probes carry: one of those for local use (IEEE 802)."""
 
 
 class VxlanPort(NamedTuple):

@@ -1,0 +1,94 @@
+"""A socket that receives the probes of other hosts by the VXLAN port, as overlay networks receive their frames.
+
+The kernel owns the UDP port, so the probes have a VXLAN link of their own. It is in a network namespace that only the
+socket keeps alive: what another host sends to that link meets no address, no route and no program. Link and namespace
+end with the socket, whatever ends the daemon.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from typing import Final
+
+from sandnet.errors import VNI_TAKEN, Error, Kind
+from sandnet.kernel.netlink.rtnetlink import family_options, info, link_header, to_namespace
+from sandnet.kernel.netlink.socket import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    NetlinkError,
+    attribute,
+    map_errors,
+    string,
+    u32,
+)
+from sandnet.kernel.netlink.uapi.link_numbers import (
+    IFLA_IFNAME,
+    IFLA_VXLAN_ID,
+    IFLA_VXLAN_LEARNING,
+    IFLA_VXLAN_LOCAL,
+    IFLA_VXLAN_LOCAL6,
+    IFLA_VXLAN_PORT,
+)
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_NEWLINK, RTM_SETLINK
+from sandnet.kernel.syscalls import OWN_NAMESPACE, restoring_namespace, unshare_network
+from sandnet.kernel.vxlan.base import PROBE_PROTOCOL, PROBE_VNI
+from sandnet.model.address import Address
+
+_NAME: Final = "probes"
+
+
+def open_probe_socket(local: Address, port: int) -> socket.socket:
+    """Return a socket that receives what is sent to a UDP port with the VNI of probes; call it on a worker thread.
+
+    Each datagram that it receives is a frame, from its Ethernet header on.
+
+    Args:
+        local: the host's address for other hosts; only its IP version matters.
+        port: the UDP port of VXLAN.
+
+    Raises:
+        Error: ``CONFLICT``, code ``vni_taken``: another link of this host has that VNI and port; ``UNAVAILABLE`` the
+            kernel has no VXLAN.
+    """
+    with map_errors("make the link for probes of other hosts"), Netlink() as host, restoring_namespace():
+        unshare_network()
+        namespace = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _make(host, namespace, local, port)
+        finally:
+            os.close(namespace)
+        return _opened()
+
+
+def _make(host: Netlink, namespace: int, local: Address, port: int) -> None:
+    options = [
+        u32(IFLA_VXLAN_ID, PROBE_VNI),
+        attribute(IFLA_VXLAN_LOCAL if local.version == 4 else IFLA_VXLAN_LOCAL6, local.packed),
+        attribute(IFLA_VXLAN_LEARNING, b"\0"),
+        attribute(IFLA_VXLAN_PORT, struct.pack("!H", port)),
+    ]
+    body = link_header() + string(IFLA_IFNAME, _NAME) + to_namespace(namespace) + info("vxlan", *options)
+    try:
+        host.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        message = f"another VXLAN link of this host has the VNI of probes, {PROBE_VNI}, and UDP port {port}"
+        raise Error(Kind.CONFLICT, message, "delete it", VNI_TAKEN) from error
+
+
+def _opened() -> socket.socket:
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    try:
+        with Netlink() as inside:
+            header = link_header(inside.index(_NAME), up=True)
+            inside.call(RTM_SETLINK, header + family_options(link_local=False))
+        made.bind((_NAME, PROBE_PROTOCOL))  # while the link is down, the first thing received would be an error
+    except BaseException:
+        made.close()
+        raise
+    return made
