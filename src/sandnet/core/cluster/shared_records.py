@@ -179,10 +179,8 @@ class SharedRecords:
         key = endpoint_key(endpoint)
         value = encode(shared_endpoint(endpoint, self._membership.name, self._membership.number))
         transaction = SharedTransaction([Put(key, value)], [Present(network_key(endpoint.network_id)), Absent(key)])
-        wanted = set(endpoint_claims(endpoint))
-        for void in self._void_endpoints(endpoint.network_id):
-            if not wanted.isdisjoint(endpoint_claims(void)):
-                self._remove_void(transaction, void)
+        for void in self._void_claimants(endpoint_claims(endpoint)):
+            self._remove_void(transaction, void)
         replaced = {change.key for change in transaction.changes}
         transaction.claim((claim for claim in endpoint_claims(endpoint) if claim not in replaced), key)
         reclaimed = [claim for claim in endpoint_claims(endpoint) if claim in replaced]
@@ -193,6 +191,12 @@ class SharedRecords:
         except ConditionFailed as refused:
             self._refused_at = refused.revision
             raise self._endpoint_taken(endpoint, refused) from refused
+
+    def _void_claimants(self, claims: Iterable[str]) -> list[Endpoint]:
+        """Return the endpoints that have one of these claims and no longer count."""
+        keys = {entry.value.decode() for entry in map(self._view.entry, claims) if entry}
+        found = [self._view.endpoint(key.rpartition("/")[2]) for key in sorted(keys) if key.startswith(ENDPOINTS)]
+        return [shared.endpoint for shared in found if shared and not self._view.counts_endpoint(shared)]
 
     def _void_endpoints(self, network_id: str) -> list[Endpoint]:
         """Return the endpoints of a network that no longer count."""
