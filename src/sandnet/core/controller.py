@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sandnet.core.cluster.node_list import Nodes
+from sandnet.core.cluster.node_list import Nodes, no_shared_store
 from sandnet.core.engine.connections import Connections
 from sandnet.core.engine.containers import EngineContainers
 from sandnet.core.engine.engine_api import EngineApi
@@ -28,7 +28,7 @@ from sandnet.core.lifecycle.updates.network_update import NetworkUpdates
 from sandnet.core.monitoring.bulk_removal import BulkRemoval
 from sandnet.core.monitoring.health_checks import HealthChecks
 from sandnet.core.monitoring.process_watcher import ProcessWatcher
-from sandnet.core.reachability.reachability import HostReachability
+from sandnet.core.reachability.reachability import Reachability
 from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.drift_watcher import DriftWatcher
 from sandnet.core.reconcile.reconciler import Reconciler
@@ -164,8 +164,8 @@ class Controller:
         self._process_watcher.start()
         self._drift_watcher.start()
         self._engine_containers.start()
-        if self._context.reachability:
-            self._context.reachability.start()
+        if reachability := self._context.reachability:
+            reachability.start()
         self._context.kernel.pool.start(lambda: self._context.operations.count > 0)
 
     async def stop(self) -> None:
@@ -220,7 +220,7 @@ class Controller:
             Error: ``NOT_FOUND``: there is no shared store.
         """
         if self._context.cluster is None:
-            raise _no_shared_store()
+            raise no_shared_store()
         _, view, membership, shared = self._context.cluster
         return Nodes(view, membership, shared)
 
@@ -228,12 +228,12 @@ class Controller:
         """Remove a host that does not come back; see :meth:`Nodes.remove`."""
         await self._context.operations.run(self.nodes.remove(name))
 
-    async def check_nodes(self, name: str = "") -> list[HostReachability]:
-        """Return how this host reaches another one, or all others; see :meth:`Reachability.check`."""
-        reachability = self._context.reachability
-        if reachability is None:
-            raise _no_shared_store()
-        return await reachability.check(name)
+    @property
+    def reachability(self) -> Reachability:
+        """The ways to the other hosts; raises as :attr:`nodes`."""
+        if found := self._context.reachability:
+            return found
+        raise no_shared_store()
 
     async def explain(self, container_ref: str, name: str) -> Explanation:
         """Return how the resolver answers a container's query for ``name`` (or for the name of an address).
@@ -248,9 +248,8 @@ class Controller:
             message = "names are not served by a resolver here; they stand in hosts files"
             raise Error(Kind.UNAVAILABLE, message, "start the daemon with dns enabled", "no_resolver")
         if reason := self._context.resolver_sync.why_not_served(sandbox):
-            raise Error(
-                Kind.NOT_FOUND, reason, "names are answered in sandboxes with an interface only", "no_name_server"
-            )
+            hint = "names are answered in sandboxes with an interface only"
+            raise Error(Kind.NOT_FOUND, reason, hint, "no_name_server")
         return await service.explain(sandbox.container_id, name)
 
     async def inspect_sandbox(self, container_id: str) -> list[str]:
@@ -281,7 +280,7 @@ class Controller:
             *self._holding.problems,
             *self._drift_watcher.problems,
             *(self._follower.problems if self._follower else ()),
-            *(self._context.reachability.problems if self._context.reachability else ()),
+            *(reachability.problems if (reachability := self._context.reachability) else ()),
             *([resolver] if resolver else []),
             *filter(None, (problem() for problem in self._health_checks)),
         )
@@ -342,11 +341,6 @@ class Controller:
             await self.networks.create(NetworkSpec(name=name, driver=driver), predefined=True)
         except Error as failure:
             self._problems.append(f"network {name}: {failure}")
-
-
-def _no_shared_store() -> Error:
-    hint = "start the daemon with --store etcd://HOST:2379"
-    return Error(Kind.NOT_FOUND, "this daemon shares no store with other hosts", hint, "no_shared_store")
 
 
 def _endpoint_updates(context: Context, sandboxes: Sandboxes) -> EndpointUpdates:

@@ -29,7 +29,7 @@ async def delete_node(core: Core, node: Ref) -> None:
 @read("/reachability", optional=("node",), summary="How this host reaches the others")
 async def get_reachability(core: Core, node: OfNode = None) -> list[NodeReachability]:
     """Probe the others at the same time, two seconds at most; 404 where the daemon shares no store with others."""
-    return [encode.reachability(each) for each in await core.check_nodes(node or "")]
+    return [encode.reachability(each) for each in await core.reachability.check(node or "")]
 
 
 HANDLERS = [list_nodes, get_node, delete_node, get_reachability]

@@ -80,3 +80,9 @@ class Nodes:
         except ConditionFailed as refused:
             if refused.at(f"{HOSTS}{name}"):
                 raise Error(Kind.IN_USE, f"node {name} has just come back", code="node_alive") from refused
+
+
+def no_shared_store() -> Error:
+    """Return the error of a daemon that has no other hosts."""
+    hint = "start the daemon with --store etcd://HOST:2379"
+    return Error(Kind.NOT_FOUND, "this daemon shares no store with other hosts", hint, "no_shared_store")
