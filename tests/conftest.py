@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.daemon_pair import daemon, daemons, fresh_world, nameless_worlds, workshop
+from tests.support.daemon_pair import daemon, daemons, directories, fresh_daemon, nameless_daemons
 
-__all__ = ["daemon", "daemons", "fresh_world", "nameless_worlds", "workshop"]
+__all__ = ["daemon", "daemons", "directories", "fresh_daemon", "nameless_daemons"]
 
 TESTS = Path(__file__).parent
 UNAVOIDABLE = ("this kernel has no", "this machine does not let")

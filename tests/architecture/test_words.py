@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import tokenize
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.architecture.source import REPOSITORY, for_each, modules, text
+from tests.architecture.source import REPOSITORY, for_each, modules, nodes, text
 
 REFUSED = {
     "tell tells told untold": "report, return, log, publish",
@@ -114,6 +115,21 @@ def test_document_uses_the_words_of_the_field(path: Path) -> None:
     prose = CODE.sub(lambda quoted: "\n" * quoted[0].count("\n"), text(path))
     lines = enumerate(prose.splitlines(), 1)
     assert not advice(path, [(line, word) for line, each in lines for word in IN_TEXT.findall(each)])
+
+
+RETIRED = {"world", "worlds", "rig", "universe", "nursery", "workshop", "mishap", "mishaps"}
+"""Not in the tests: a network stack is a host, a process a daemon, one implementation of a protocol a case."""
+
+
+@for_each(sorted(REPOSITORY.glob("tests/**/*.py")))
+def test_support_code_has_one_word_for_one_thing(path: Path) -> None:
+    names = {node.id for node in nodes(path) if isinstance(node, ast.Name)}
+    names |= {node.arg for node in nodes(path) if isinstance(node, ast.arg)}
+    names |= {
+        node.name for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    own = {name for name in names if not name.startswith("test_")}
+    assert not {name for name in {*own, path.stem} if RETIRED & set(parts(name).lower().split())}
 
 
 def test_few_refused_words_are_left_in_the_tests() -> None:

@@ -63,11 +63,11 @@ class CrashDaemon(RunningDaemon):
         self.plugins = folder / "plugins"
         own = f'plugin_socket = "{self.run}/plugin.sock"\nplugin_dirs = ["{self.plugins}"]\n'
         config.write_text(config.read_text() + own)
-        self._nursery = self._start_nursery()
+        self._pool = self._start_pool()
         self._watched = -1
         self._last_step = 0
 
-    def _start_nursery(self) -> subprocess.Popen[str]:
+    def _start_pool(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.crash.daemon_pool"]
         pipe = subprocess.PIPE
         return self.host.run(
@@ -75,11 +75,11 @@ class CrashDaemon(RunningDaemon):
         )
 
     def _ask(self, **request: Any) -> int:
-        assert self._nursery.stdin
-        assert self._nursery.stdout
-        self._nursery.stdin.write(json.dumps(request) + "\n")
-        self._nursery.stdin.flush()
-        return int(json.loads(self._nursery.stdout.readline()))
+        assert self._pool.stdin
+        assert self._pool.stdout
+        self._pool.stdin.write(json.dumps(request) + "\n")
+        self._pool.stdin.flush()
+        return int(json.loads(self._pool.stdout.readline()))
 
     def _fork(self, what: str) -> None:
         assert not self._child
@@ -171,9 +171,9 @@ class CrashDaemon(RunningDaemon):
     def close(self) -> None:
         if self._child:
             self.kill()
-        with self._nursery as nursery:  # it ends when its input does
-            assert nursery.stdin
-            nursery.stdin.close()
+        with self._pool as pool:  # it ends when its input does
+            assert pool.stdin
+            pool.stdin.close()
         super().close()
 
     def host_link(self, container: str) -> str:

@@ -94,7 +94,7 @@ class Harness:
     """One scenario on one host."""
 
     def __init__(self, daemon: CrashDaemon, setting: Setting) -> None:
-        self._world = daemon
+        self._daemon = daemon
         self._name = setting.__name__
         self._operations = operations_of(setting)
         self._stage = setting(daemon)
@@ -109,14 +109,14 @@ class Harness:
 
     def run(self) -> None:
         """Every gap of both calls, by turns; then those of the starts that had something to clean up."""
-        self._world.api.made.clear()
+        self._daemon.api.made.clear()
         self._stage.forth()  # the host's own parameters and directories are changed once
         self._stage.back()
-        calls = [*self._world.api.made]
+        calls = [*self._daemon.api.made]
         rest = [each for each in self._operations if " " in each]  # verbs of engines go to another socket
         wrong = [each for each in rest if not any(is_of(each, *call) for call in calls)]
         assert not wrong, f"{wrong} are not among {calls}"
-        self._world.rest()
+        self._daemon.rest()
         undone = self._look()
         recordings = [self._recorded(self._stage.forth)]
         done = self._look()
@@ -141,19 +141,19 @@ class Harness:
         print(f"{self._name}: {self.deaths} deaths, {self.double} of them twice, {len(self.missed)} missed")
 
     def _recorded(self, call: Call) -> list[Step]:
-        self._world.record()
+        self._daemon.record()
         call()
-        self._world.rest()
-        self._world.control.disarm()
-        return moments(self._world.steps())
+        self._daemon.rest()
+        self._daemon.control.disarm()
+        return moments(self._daemon.steps())
 
     def _learn_start(self) -> None:
-        self._world.kill()
-        self._world.record()
-        self._world.start()
-        self._world.rest()
-        self._known |= {kind_of(event) for event in self._world.steps()}
-        self._world.control.disarm()
+        self._daemon.kill()
+        self._daemon.record()
+        self._daemon.start()
+        self._daemon.rest()
+        self._known |= {kind_of(event) for event in self._daemon.steps()}
+        self._daemon.control.disarm()
 
     def _one(self, direction: str, call: Call, queue: deque[Death], before: Facts, after: Facts) -> None:
         """One death of the call, if there is one left; then the call is done in any case."""
@@ -183,18 +183,18 @@ class Harness:
 
     def _interrupt(self, call: Call, step: Step) -> bool:
         """Whether it died: what runs beside the call may come in another order."""
-        self._world.die_at(step)
+        self._daemon.die_at(step)
         with suppress(httpx.TransportError):
             call()
         return self._has_died(step)
 
     def _interrupt_start(self, step: Step) -> bool:
         """The same of a start; when it did not die, it serves."""
-        self._world.die_at(step)
-        self._world.begin()
+        self._daemon.die_at(step)
+        self._daemon.begin()
         deadline = time.monotonic() + READY
-        while self._world.is_running() and "sandnet: ready" not in self._world.log:
-            assert time.monotonic() < deadline, f"not ready in time: {self._world.log}"
+        while self._daemon.is_running() and "sandnet: ready" not in self._daemon.log:
+            assert time.monotonic() < deadline, f"not ready in time: {self._daemon.log}"
             time.sleep(0.005)
         return self._has_died(step)
 
@@ -203,12 +203,12 @@ class Harness:
 
         A process that has noted the step is about to kill itself, if this is not from an earlier call.
         """
-        died = self._world.died()
-        self._world.control.disarm()
-        if not died and step in [event.step for event in self._world.steps()]:
-            died = self._world.died()
-        if died or not self._world.is_running():
-            assert self._world.ended() == -9, self._world.log
+        died = self._daemon.died()
+        self._daemon.control.disarm()
+        if not died and step in [event.step for event in self._daemon.steps()]:
+            died = self._daemon.died()
+        if died or not self._daemon.is_running():
+            assert self._daemon.ended() == -9, self._daemon.log
             self.interrupted.add(step.name)
             return True
         return False
@@ -226,14 +226,14 @@ class Harness:
 
     def _start(self, death: Death) -> list[Death]:
         """Start the daemon; where to die next time: in what this start did and none did before."""
-        self._world.record()
+        self._daemon.record()
         started = time.monotonic()
-        self._world.start()
+        self._daemon.start()
         self.slowest = max(self.slowest, time.monotonic() - started)
-        self._world.control.disarm()
+        self._daemon.control.disarm()
         if death.again or not (self._stage.twice or THOROUGH):
             return []
-        events = self._world.steps()
+        events = self._daemon.steps()
         steps = {str(step) for step in moments(events)}
         fresh = [event for event in events if kind_of(event) not in self._known and str(event.step) in steps]
         self._known |= {kind_of(event) for event in events}
@@ -259,13 +259,13 @@ class Harness:
             assert time.monotonic() < deadline, f"{when}:\n{difference(now, wanted)}"
 
     def _look(self) -> Facts:
-        return facts(self._world, theirs=self._stage.theirs, ports=self._stage.ports)
+        return facts(self._daemon, theirs=self._stage.theirs, ports=self._stage.ports)
 
     def _report(self, direction: str, death: Death, failure: AssertionError) -> str:
-        steps = "\n".join(f"    {line[:200]}" for line in self._world.last_steps())
+        steps = "\n".join(f"    {line[:200]}" for line in self._daemon.last_steps())
         return (
             f"{self._name}, {direction}, killed {death}\n{failure}\n  the last steps:\n{steps}\n"
-            f"  the daemon's log:\n{self._world.log}"
+            f"  the daemon's log:\n{self._daemon.log}"
         )
 
 

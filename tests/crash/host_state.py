@@ -102,7 +102,7 @@ def facts(daemon: CrashDaemon, *, theirs: Sequence[str] = (), ports: Sequence[tu
     """All of it.
 
     Args:
-        world: the host.
+        daemon: a daemon and its host.
         theirs: paths of namespaces that are not ours and may be joined.
         ports: (socket type, port) pairs of which is reported whether another program holds them.
     """

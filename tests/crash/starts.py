@@ -19,56 +19,56 @@ class Starts:
     """One host; every method leaves it without a daemon, and as it was before."""
 
     def __init__(self, daemon: CrashDaemon) -> None:
-        self._world = daemon
+        self._daemon = daemon
         self._container = daemon.host.container()
         self.deaths = 0
 
     def first(self) -> None:
         """The first start on a host: what was made stays with the daemon, and ``down`` takes all of it."""
         before = self._look()
-        self._world.record()
-        self._world.start()
-        self._world.rest()
-        steps, after = moments(self._world.steps()), self._look()
-        self._world.down()
+        self._daemon.record()
+        self._daemon.start()
+        self._daemon.rest()
+        steps, after = moments(self._daemon.steps()), self._look()
+        self._daemon.down()
         self._expect("down", before)
         for step in self._each(steps):
-            if self._dies(step, self._world.begin):
-                self._world.start()
+            if self._dies(step, self._daemon.begin):
+                self._daemon.start()
             self._expect(f"first start, killed {step}, started again", after)
-            self._world.down()
+            self._daemon.down()
             self._expect(f"first start, killed {step}, started again, down", before)
 
     def again(self) -> None:
         """A start that finds everything in place."""
-        self._world.start()
+        self._daemon.start()
         self._furnish()
         after = self._look()
-        self._world.kill()
+        self._daemon.kill()
         for step in self._each(self._recorded_start()):
-            if self._dies(step, self._world.begin):
-                self._world.start()
+            if self._dies(step, self._daemon.begin):
+                self._daemon.start()
             self._expect(f"start, killed {step}, started again", after)
-            self._world.kill()
-        self._world.start()
-        self._world.down()
+            self._daemon.kill()
+        self._daemon.start()
+        self._daemon.down()
 
     def after_reboot(self) -> None:
         """A start that finds the state file and nothing else."""
-        self._world.start()
+        self._daemon.start()
         self._furnish()
-        self._world.kill()
+        self._daemon.kill()
         self._reboot()
         steps = self._recorded_start(alive=True)
         after = self._look()
         for step in self._each(steps):
             self._join()
-            self._world.kill()
+            self._daemon.kill()
             self._reboot()
-            if self._dies(step, self._world.begin):
-                self._world.start()
+            if self._dies(step, self._daemon.begin):
+                self._daemon.start()
             self._expect(f"start after a reboot, killed {step}, started again", after)
-        self._world.down()
+        self._daemon.down()
 
     def removal(self) -> None:
         """``down``, repeated, and ``down`` after one more start of the daemon."""
@@ -76,46 +76,46 @@ class Starts:
         recordings = []
         for _ in range(RECORDINGS):
             self._rise()
-            self._world.kill()
-            self._world.record()
-            self._world.down()
-            recordings.append(moments(self._world.steps()))
+            self._daemon.kill()
+            self._daemon.record()
+            self._daemon.down()
+            recordings.append(moments(self._daemon.steps()))
             self._expect("down", before)
         steps = deaths(recordings)
         by_pace = {death.step for death in steps if death.by_pace}
         for number, step in enumerate(self._each([death.step for death in steps], by_pace)):
             self._rise()
-            self._world.kill()
-            if self._dies(step, self._world.begin_down, ends=True):
+            self._daemon.kill()
+            if self._dies(step, self._daemon.begin_down, ends=True):
                 if number % 2:
-                    self._world.start()
-                self._world.down()
+                    self._daemon.start()
+                self._daemon.down()
             self._expect(f"down, killed {step}, {'started, ' if number % 2 else ''}down again", before)
 
     def stop(self) -> None:
         """A stop in good order, which copies the state."""
-        self._world.start()
+        self._daemon.start()
         self._furnish()
         self._change()
-        self._world.record()
-        self._world.stop()
-        steps = moments(self._world.steps())
+        self._daemon.record()
+        self._daemon.stop()
+        steps = moments(self._daemon.steps())
         assert any(step.name.startswith("Store.backup") for step in steps)
-        self._world.control.disarm()
-        self._world.start()
+        self._daemon.control.disarm()
+        self._daemon.start()
         after = self._look()
         for step in self._each(steps):
             self._change()
-            self._dies(step, self._world.begin_stop, ends=True)
-            self._world.start()
+            self._dies(step, self._daemon.begin_stop, ends=True)
+            self._daemon.start()
             self._expect(f"stop, killed {step}, started again", after)
-        self._world.down()
+        self._daemon.down()
 
     def lost(self) -> None:
         """A start that finds everything but the state: records are made of what is in the kernel."""
 
         def lose() -> None:
-            for path in self._world.state.glob("sandnet.db*"):
+            for path in self._daemon.state.glob("sandnet.db*"):
                 path.unlink()
 
         self._without_state(lose)
@@ -125,70 +125,70 @@ class Starts:
 
         def damage() -> None:
             for part in ("-wal", "-shm"):
-                Path(f"{self._world.state}/sandnet.db{part}").unlink(missing_ok=True)
-            (self._world.state / "sandnet.db").write_bytes(b"nonsense" * 1000)
+                Path(f"{self._daemon.state}/sandnet.db{part}").unlink(missing_ok=True)
+            (self._daemon.state / "sandnet.db").write_bytes(b"nonsense" * 1000)
 
         self._without_state(damage, only="Store.salvage")
 
     def _without_state(self, lose: Callable[[], None], *, only: str = "") -> None:
-        self._world.start()
+        self._daemon.start()
         self._furnish()
-        self._world.stop()  # now there is a copy
+        self._daemon.stop()  # now there is a copy
         lose()
         steps = [step for step in self._recorded_start(alive=True) if step.name.startswith(only)]
         after = _reported_of_objects(self._look())
         assert steps
         for step in self._each(steps):
-            self._world.stop()
+            self._daemon.stop()
             lose()
-            if self._dies(step, self._world.begin):
-                self._world.start()
+            if self._dies(step, self._daemon.begin):
+                self._daemon.start()
             self._expect(f"start without the state, killed {step}, started again", after, _reported_of_objects)
-        self._world.down()
+        self._daemon.down()
 
     def imported(self) -> None:
         """``sandnet state import`` over a state that is another one."""
-        self._world.start()
+        self._daemon.start()
         self._furnish()
         old = _reported_of_objects(self._look())
         self._change(keep=True)
         new = _reported_of_objects(self._look())
-        config = load(str(self._world.folder / "config.toml"), {"state_dir": str(self._world.state)})
-        export_state(config, str(self._world.folder / "document"))
-        self._world.api.delete("/networks/changed")
-        self._world.stop()
-        self._world.record()
-        self._world.begin_import()
-        assert self._world.ended() == 0, self._world.log
-        steps = moments(self._world.steps())
-        self._world.control.disarm()
+        config = load(str(self._daemon.folder / "config.toml"), {"state_dir": str(self._daemon.state)})
+        export_state(config, str(self._daemon.folder / "document"))
+        self._daemon.api.delete("/networks/changed")
+        self._daemon.stop()
+        self._daemon.record()
+        self._daemon.begin_import()
+        assert self._daemon.ended() == 0, self._daemon.log
+        steps = moments(self._daemon.steps())
+        self._daemon.control.disarm()
         for step in self._each(steps):
-            self._world.start()
+            self._daemon.start()
             if "changed" in self._names():
-                self._world.api.delete("/networks/changed")
-            self._world.stop()
-            self._dies(step, self._world.begin_import, ends=True)
-            self._world.start()
+                self._daemon.api.delete("/networks/changed")
+            self._daemon.stop()
+            self._dies(step, self._daemon.begin_import, ends=True)
+            self._daemon.start()
             self._expect(f"import, killed {step}", new if "changed" in self._names() else old, _reported_of_objects)
-            self._world.stop()
-        self._world.down()
+            self._daemon.stop()
+        self._daemon.down()
 
     # What is there.
 
     def _names(self) -> list[str]:
-        return [net["name"] for net in self._world.api.get("/networks")]
+        return [net["name"] for net in self._daemon.api.get("/networks")]
 
     def _change(self, *, keep: bool = False) -> None:
-        self._world.api.network("changed", subnet="10.9.7.0/24")
+        self._daemon.api.network("changed", subnet="10.9.7.0/24")
         if not keep:
-            self._world.api.delete("/networks/changed")
+            self._daemon.api.delete("/networks/changed")
 
     def _rise(self) -> None:
-        self._world.start()
+        self._daemon.start()
         self._furnish()
 
     def _furnish(self) -> None:
-        api = self._world.api
+        api = self._daemon.api
         api.network("foo", **FOO)
         api.network("bar", **BAR)
         api.endpoint("foo", "web", *PORTS)
@@ -197,7 +197,7 @@ class Starts:
         self._join()
 
     def _join(self) -> None:
-        api = self._world.api
+        api = self._daemon.api
         for container in ("c1", "c2"):
             api.post("/services/web/backend", container_id=container)
         api.join("bar", "second", "c1")
@@ -205,26 +205,26 @@ class Starts:
 
     def _reboot(self) -> None:
         """What a reboot takes away, by other hands than ours."""
-        sh = self._world.host.sh
-        for path in self._world.pinned():
+        sh = self._daemon.host.sh
+        for path in self._daemon.pinned():
             sh("umount", path)
-        gone = "; ".join(f"ip link set {name} group 77" for name in self._world.our_links())
+        gone = "; ".join(f"ip link set {name} group 77" for name in self._daemon.our_links())
         sh("sh", "-c", f"{gone}; ip link delete group 77; true")  # one request for all; one may be about to go
         sh("nft", "flush", "ruleset")
-        sh("rm", "-rf", "/run/docker", str(self._world.run))
+        sh("rm", "-rf", "/run/docker", str(self._daemon.run))
         sh("ip", "link", "set", "lo", "down", namespace=self._container.path)
         sh("ip", "address", "flush", "dev", "lo", namespace=self._container.path)
 
     # Deaths.
 
     def _recorded_start(self, *, alive: bool = False) -> Sequence[Step]:
-        self._world.record()
-        self._world.start()
-        self._world.rest()
-        events = self._world.steps()
-        self._world.control.disarm()
+        self._daemon.record()
+        self._daemon.start()
+        self._daemon.rest()
+        events = self._daemon.steps()
+        self._daemon.control.disarm()
         if not alive:
-            self._world.kill()
+            self._daemon.kill()
         return moments(events)
 
     def _each(self, steps: Sequence[Step], by_pace: Collection[Step] = ()) -> Iterator[Step]:
@@ -251,28 +251,28 @@ class Starts:
             begin: what begins it.
             ends: it ends by itself, and does not serve.
         """
-        self._world.die_at(step)
+        self._daemon.die_at(step)
         begin()
         deadline = time.monotonic() + DEADLINE
-        while self._world.is_running() and (ends or "sandnet: ready" not in self._world.log):
-            assert time.monotonic() < deadline, f"neither ready nor dead: {self._world.log}"
+        while self._daemon.is_running() and (ends or "sandnet: ready" not in self._daemon.log):
+            assert time.monotonic() < deadline, f"neither ready nor dead: {self._daemon.log}"
             time.sleep(0.002)
-        if not ends and not self._world.died():
-            self._world.control.disarm()
+        if not ends and not self._daemon.died():
+            self._daemon.control.disarm()
             return False
-        status = self._world.ended()
-        self._world.control.disarm()
-        assert status == -9 or (ends and status == 0), self._world.log
+        status = self._daemon.ended()
+        self._daemon.control.disarm()
+        assert status == -9 or (ends and status == 0), self._daemon.log
         self.deaths += status == -9
         return status == -9
 
     def _look(self) -> Facts:
-        return facts(self._world, theirs=[self._container.path], ports=HELD)
+        return facts(self._daemon, theirs=[self._container.path], ports=HELD)
 
     def _expect(self, what: str, wanted: Facts, seen: Callable[[Facts], Facts] = lambda found: found) -> None:
         deadline = time.monotonic() + CONVERGED
         while (now := seen(self._look())) != wanted:
-            assert time.monotonic() < deadline, f"{what}\n{difference(now, wanted)}\n{self._world.log}"
+            assert time.monotonic() < deadline, f"{what}\n{difference(now, wanted)}\n{self._daemon.log}"
 
 
 def _reported_of_objects(found: Facts) -> Facts:

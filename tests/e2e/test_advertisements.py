@@ -23,7 +23,7 @@ class Router:
     """Advertises itself on the link ``r0`` of a namespace, when instructed to and when asked."""
 
     def __init__(self, daemon: RunningDaemon) -> None:
-        self._world = daemon
+        self._daemon = daemon
         self.namespace: Container = daemon.host.container()
         self.place = daemon.place(self.namespace.path)
         self._stop = threading.Event()
@@ -32,7 +32,7 @@ class Router:
         self.place.sh("sysctl", "-qw", "net.ipv6.conf.r0.accept_dad=0")
         self.place.sh("ip", "link", "set", "r0", "up")
         until(self._has_address, 10)
-        self._socket = self._world.host.inside(self.namespace.path, _icmp, "r0")
+        self._socket = self._daemon.host.inside(self.namespace.path, _icmp, "r0")
         self._thread = threading.Thread(target=self._answer, daemon=True)
         self._thread.start()
 
@@ -96,8 +96,8 @@ class Uplink(NamedTuple):
 
 
 @pytest.fixture
-def router(fresh_world: RunningDaemon) -> Iterator[Router]:
-    made = Router(fresh_world)
+def router(fresh_daemon: RunningDaemon) -> Iterator[Router]:
+    made = Router(fresh_daemon)
     yield made
     made.close()
 
@@ -111,44 +111,44 @@ def uplink(daemon: RunningDaemon, router: Router, make: Callable[[Callable[..., 
 
 @pytest.mark.parametrize("make", [_veth, _bridge])
 def test_advertised_route_survives_ipv6_and_down_restores_all(
-    fresh_world: RunningDaemon, router: Router, make: Callable[[Callable[..., str], str], str]
+    fresh_daemon: RunningDaemon, router: Router, make: Callable[[Callable[..., str], str], str]
 ) -> None:
-    found = uplink(fresh_world, router, make)
+    found = uplink(fresh_daemon, router, make)
     router.advertise()
     until(found.has_route, 10)
-    fresh_world.start()
-    fresh_world.api.network("foo", ipv6=True)
+    fresh_daemon.start()
+    fresh_daemon.api.network("foo", ipv6=True)
     assert found.has_route()
     found.daemon.host.sh("ip", "-6", "route", "del", "default", "dev", found.link)
     router.advertise()
     until(found.has_route, 10)
-    fresh_world.stop()
-    fresh_world.down()
+    fresh_daemon.stop()
+    fresh_daemon.down()
     assert found.accepts() == "1"
-    assert fresh_world.host.sh("cat", "/proc/sys/net/ipv6/conf/default/accept_ra").strip() == "1"
+    assert fresh_daemon.host.sh("cat", "/proc/sys/net/ipv6/conf/default/accept_ra").strip() == "1"
 
 
-def test_new_link_accepts_router_advertisements(fresh_world: RunningDaemon, router: Router) -> None:
-    fresh_world.start()
-    fresh_world.api.network("foo", ipv6=True)
-    found = uplink(fresh_world, router, _veth)
+def test_new_link_accepts_router_advertisements(fresh_daemon: RunningDaemon, router: Router) -> None:
+    fresh_daemon.start()
+    fresh_daemon.api.network("foo", ipv6=True)
+    found = uplink(fresh_daemon, router, _veth)
     router.advertise()
     until(found.has_route, 10)
 
 
-def test_accept_ra_1_set_by_others_is_raised_and_route_restored(fresh_world: RunningDaemon, router: Router) -> None:
-    fresh_world.start()
-    fresh_world.api.network("foo", ipv6=True)
-    fresh_world.host.sh("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=1")
-    found = uplink(fresh_world, router, _veth)
-    fresh_world.host.sh("sysctl", "-qw", f"net.ipv6.conf.{found.link}.accept_ra=1")
+def test_accept_ra_1_set_by_others_is_raised_and_route_restored(fresh_daemon: RunningDaemon, router: Router) -> None:
+    fresh_daemon.start()
+    fresh_daemon.api.network("foo", ipv6=True)
+    fresh_daemon.host.sh("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=1")
+    found = uplink(fresh_daemon, router, _veth)
+    fresh_daemon.host.sh("sysctl", "-qw", f"net.ipv6.conf.{found.link}.accept_ra=1")
     until(found.has_route, 30)
     assert found.accepts() == "2"
 
 
-def test_accept_ra_is_left_alone_on_a_forwarding_host(fresh_world: RunningDaemon, router: Router) -> None:
-    fresh_world.host.sh("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
-    found = uplink(fresh_world, router, _veth)
-    fresh_world.start()
-    fresh_world.api.network("foo", ipv6=True)
+def test_accept_ra_is_left_alone_on_a_forwarding_host(fresh_daemon: RunningDaemon, router: Router) -> None:
+    fresh_daemon.host.sh("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    found = uplink(fresh_daemon, router, _veth)
+    fresh_daemon.start()
+    fresh_daemon.api.network("foo", ipv6=True)
     assert found.accepts() == "1"

@@ -15,7 +15,7 @@ from tests.support.network_host import eventually
 
 
 def sandnet(daemon: RunningDaemon, *words: str) -> subprocess.CompletedProcess[str]:
-    """A command of the host; the client's socket is the world's."""
+    """A command of the host; the client's socket is the daemon's."""
     host = ["-H", f"unix://{daemon.run}/sandnet.sock"]
     return daemon.host.run(
         lambda: subprocess.run([SANDNET, *host, *words], capture_output=True, text=True, timeout=60, check=False)
@@ -26,8 +26,8 @@ def pid_of(daemon: RunningDaemon) -> int:
     return int((daemon.run / "sandnet.pid").read_text())
 
 
-def test_detach_returns_once_the_daemon_serves(fresh_world: RunningDaemon) -> None:
-    daemon = fresh_world
+def test_detach_returns_once_the_daemon_serves(fresh_daemon: RunningDaemon) -> None:
+    daemon = fresh_daemon
     done = sandnet(daemon, "daemon", "--detach", *daemon.directories)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"sandnet: ready on unix://{daemon.run}/sandnet.sock\n  its log: {daemon.run}/daemon.log\n"
@@ -43,9 +43,9 @@ def test_detach_returns_once_the_daemon_serves(fresh_world: RunningDaemon) -> No
 
 
 def test_second_detached_daemon_fails_with_the_reason(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     done = sandnet(daemon, "daemon", "--detach", *daemon.directories)
     assert (done.returncode, done.stdout) == (1, "")
@@ -64,9 +64,9 @@ def test_second_detached_daemon_fails_with_the_reason(
     ],
 )
 def test_failed_detach_exits_1_with_reason_and_log_path(
-    fresh_world: RunningDaemon, options: list[str], reason: str
+    fresh_daemon: RunningDaemon, options: list[str], reason: str
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     done = sandnet(daemon, "daemon", "--detach", *daemon.directories, *options)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("sandnet: the daemon did not start: ")
@@ -76,15 +76,15 @@ def test_failed_detach_exits_1_with_reason_and_log_path(
 
 
 def test_detach_reports_an_unwritable_directory_without_a_log(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    done = sandnet(fresh_world, "daemon", "--detach", "--run-dir=/proc/nowhere")
+    done = sandnet(fresh_daemon, "daemon", "--detach", "--run-dir=/proc/nowhere")
     assert done.returncode == 1
     assert done.stderr.startswith("sandnet: cannot write /proc/nowhere/daemon.log: ")
 
 
-def test_detach_does_not_write_through_a_symlinked_log(fresh_world: RunningDaemon) -> None:
-    daemon = fresh_world
+def test_detach_does_not_write_through_a_symlinked_log(fresh_daemon: RunningDaemon) -> None:
+    daemon = fresh_daemon
     daemon.run.mkdir(parents=True)
     target = daemon.folder / "target"
     target.write_text("mine")
@@ -93,8 +93,8 @@ def test_detach_does_not_write_through_a_symlinked_log(fresh_world: RunningDaemo
     assert target.read_text() == "mine"
 
 
-def test_oversized_log_is_truncated(fresh_world: RunningDaemon) -> None:
-    daemon = fresh_world
+def test_oversized_log_is_truncated(fresh_daemon: RunningDaemon) -> None:
+    daemon = fresh_daemon
     daemon.run.mkdir(parents=True)
     log = daemon.run / "daemon.log"
     log.write_bytes(b"x" * (LOG_LIMIT + 1))

@@ -15,11 +15,11 @@ pytestmark = needs_runtimes
 
 
 @pytest.fixture(scope="module")
-def machine(workshop: pytest.TempPathFactory) -> Iterator[RuntimeMachine]:
+def machine(directories: pytest.TempPathFactory) -> Iterator[RuntimeMachine]:
     """A machine on which containerd and the daemon run."""
     if absent := missing():
         pytest.skip(f"not installed: {absent}")
-    daemon = RunningDaemon(workshop.mktemp("w"))
+    daemon = RunningDaemon(directories.mktemp("w"))
     made = RuntimeMachine(daemon)
     try:
         made.start_daemon()

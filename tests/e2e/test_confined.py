@@ -34,12 +34,12 @@ HIDING = re.compile(
 
 
 @pytest.fixture
-def confined(fresh_world: RunningDaemon) -> RunningDaemon:
-    """A world whose daemon may do what the unit allows."""
+def confined(fresh_daemon: RunningDaemon) -> RunningDaemon:
+    """A daemon that may do what the unit allows."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    fresh_world.start(through=[sys.executable, str(CONFINED), str(UNIT)])
-    return fresh_world
+    fresh_daemon.start(through=[sys.executable, str(CONFINED), str(UNIT)])
+    return fresh_daemon
 
 
 def capabilities(pid: int, kind: str) -> set[str]:

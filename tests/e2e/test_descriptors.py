@@ -22,9 +22,9 @@ def rules(daemon: RunningDaemon) -> str:
 
 
 def test_1100_ports_are_restored_after_a_flush_and_a_restart(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("foo")
     ports = [mapping(80, 20000 + number) for number in range(PORTS)]
@@ -38,9 +38,9 @@ def test_1100_ports_are_restored_after_a_flush_and_a_restart(
 
 
 def test_1100_inherited_descriptors_do_not_prevent_repairs(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start(through=(sys.executable, "-c", INHERITED))
     daemon.api.network("foo")
     assert_repairs(daemon)

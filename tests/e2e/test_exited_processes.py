@@ -268,9 +268,9 @@ def test_backend_killed_under_load_does_not_pause_other_flows(
 
 
 def test_exited_containers_hold_nothing_after_a_host_reboot(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     network = daemon.api.network("foo", subnet="10.9.0.0/29")
     web = daemon.sandbox("foo", "web", mapping(80, 8080))

@@ -107,9 +107,9 @@ def test_flows_are_all_tracked_without_a_limit(daemon: RunningDaemon) -> None:
 
 
 def test_max_flows_defaults_to_the_configuration(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     with (daemon.folder / "config.toml").open("a") as config:
         config.write("max_flows = 128\n")
     daemon.start()

@@ -23,9 +23,9 @@ SWITCHES = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
 @pytest.fixture
-def third(fresh_world: RunningDaemon) -> Place:
+def third(fresh_daemon: RunningDaemon) -> Place:
     """A machine on another network of the host, which is its router. The daemon does not run yet."""
-    daemon = fresh_world
+    daemon = fresh_daemon
     machine = daemon.host.container()
     sh = daemon.host.sh
     sh("ip", "link", "add", "third", "type", "veth", "peer", "name", "eth0", "netns", machine.path)
@@ -52,9 +52,9 @@ def switched(daemon: RunningDaemon) -> dict[int, str]:
     return {version: daemon.host.sh("sysctl", "-n", switch).strip() for version, switch in SWITCHES.items()}
 
 
-def test_enabling_forwarding_keeps_other_host_networks_separate(fresh_world: RunningDaemon, third: Place) -> None:
+def test_enabling_forwarding_keeps_other_host_networks_separate(fresh_daemon: RunningDaemon, third: Place) -> None:
     """Nor after a restart, nor after a repair, and ``down`` gives the switches back."""
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("blue", ipv6=True)
     sandbox = daemon.sandbox("blue", "web", mapping(80, 8080))
@@ -81,9 +81,9 @@ def test_enabling_forwarding_keeps_other_host_networks_separate(fresh_world: Run
 
 
 @pytest.mark.parametrize("before", [4, 6])
-def test_family_already_forwarding_is_not_filtered(fresh_world: RunningDaemon, third: Place, before: int) -> None:
+def test_family_already_forwarding_is_not_filtered(fresh_daemon: RunningDaemon, third: Place, before: int) -> None:
     """Another program's traffic through the host is none of ours."""
-    daemon = fresh_world
+    daemon = fresh_daemon
     forward(daemon, SWITCHES[before], 1)
     daemon.start()
     daemon.api.network("blue", ipv6=True)
@@ -92,8 +92,8 @@ def test_family_already_forwarding_is_not_filtered(fresh_world: RunningDaemon, t
     assert {version: passes(third, version) for version in (4, 6)} == {before: True, 10 - before: False}
 
 
-def test_link_already_forwarding_is_not_filtered(fresh_world: RunningDaemon, third: Place) -> None:
-    daemon = fresh_world
+def test_link_already_forwarding_is_not_filtered(fresh_daemon: RunningDaemon, third: Place) -> None:
+    daemon = fresh_daemon
     for link in ("third", "uplink"):
         forward(daemon, f"net.ipv4.conf.{link}.forwarding", 1)
     assert passes(third, 4)
@@ -110,8 +110,8 @@ def test_link_already_forwarding_is_not_filtered(fresh_world: RunningDaemon, thi
     assert passes(third, 4)
 
 
-def test_forward_others_forwards_everything(fresh_world: RunningDaemon, third: Place) -> None:
-    daemon = fresh_world
+def test_forward_others_forwards_everything(fresh_daemon: RunningDaemon, third: Place) -> None:
+    daemon = fresh_daemon
     with (daemon.folder / "config.toml").open("a") as config:
         config.write("forward_others = true\n")
     daemon.start()
@@ -119,8 +119,8 @@ def test_forward_others_forwards_everything(fresh_world: RunningDaemon, third: P
     assert [passes(third, version) for version in (4, 6)] == [True, True]
 
 
-def test_host_stays_closed_after_state_loss_and_down_restores_it(fresh_world: RunningDaemon, third: Place) -> None:
-    daemon = fresh_world
+def test_host_stays_closed_after_state_loss_and_down_restores_it(fresh_daemon: RunningDaemon, third: Place) -> None:
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("blue", ipv6=True)
     daemon.kill()
@@ -134,8 +134,8 @@ def test_host_stays_closed_after_state_loss_and_down_restores_it(fresh_world: Ru
     assert switched(daemon) == {4: "0", 6: "0"}
 
 
-def test_adopted_or_ruleless_bridge_forwards_on_a_closed_host(fresh_world: RunningDaemon, third: Place) -> None:
-    daemon = fresh_world
+def test_adopted_or_ruleless_bridge_forwards_on_a_closed_host(fresh_daemon: RunningDaemon, third: Place) -> None:
+    daemon = fresh_daemon
     daemon.host.sh("ip", "link", "add", "br0", "type", "bridge")
     daemon.start()
     daemon.api.network("blue", bridge_name="br0", ipv6=True)
@@ -151,9 +151,9 @@ def test_adopted_or_ruleless_bridge_forwards_on_a_closed_host(fresh_world: Runni
     not Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists(), reason="br_netfilter is not loaded"
 )
 def test_foreign_bridge_frames_pass_with_br_netfilter(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     sh = daemon.host.sh
     sh("ip", "link", "add", "br9", "type", "bridge")
     sh("ip", "link", "set", "br9", "up")

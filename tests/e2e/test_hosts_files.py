@@ -194,9 +194,9 @@ def test_edited_new_resolv_conf_is_kept_after_the_leave(daemon: RunningDaemon) -
 
 
 def test_existing_files_are_restored_by_down_after_a_kill(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon, originals = fresh_world, originals_in(fresh_world.files / "engine")
+    daemon, originals = fresh_daemon, originals_in(fresh_daemon.files / "engine")
     daemon.start()
     daemon.api.network("foo")
     daemon.api.endpoint("foo", "e")
@@ -210,9 +210,9 @@ def test_existing_files_are_restored_by_down_after_a_kill(
 
 
 def test_existing_files_are_restored_on_reuse_after_state_loss(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon, originals = fresh_world, originals_in(fresh_world.files / "engine")
+    daemon, originals = fresh_daemon, originals_in(fresh_daemon.files / "engine")
     daemon.start()
     daemon.api.network("foo")
     daemon.api.endpoint("foo", "e")

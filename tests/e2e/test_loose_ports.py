@@ -61,9 +61,11 @@ def _receives(listener: socket.socket) -> bool:
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
 @pytest.mark.parametrize("move", MOVES)
-def test_frames_from_a_port_off_its_bridge_are_dropped(fresh_world: RunningDaemon, move: str, *, guarded: bool) -> None:
+def test_frames_from_a_port_off_its_bridge_are_dropped(
+    fresh_daemon: RunningDaemon, move: str, *, guarded: bool
+) -> None:
     """Without the daemon, which would put the port back."""
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     if missing := [kind for kind in KINDS if f" type {kind} " in str(MOVES[move]) and not _has(daemon, kind)]:
         pytest.skip(f"this kernel has no devices of kind {missing}")
@@ -85,9 +87,9 @@ def test_frames_from_a_port_off_its_bridge_are_dropped(fresh_world: RunningDaemo
 
 @pytest.mark.parametrize("name", ["other0", "snvffffffffff"])
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
-def test_frames_from_a_renamed_port_are_dropped(fresh_world: RunningDaemon, name: str, *, guarded: bool) -> None:
+def test_frames_from_a_renamed_port_are_dropped(fresh_daemon: RunningDaemon, name: str, *, guarded: bool) -> None:
     """Without the daemon: the table alone closes the port."""
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("blue", ipv6=True, anti_spoofing=guarded, host_access=True)
     liar, victim, hearer = (daemon.sandbox("blue", each) for each in ("liar", "victim", "hearer"))
@@ -114,9 +116,9 @@ def test_frames_from_a_renamed_port_are_dropped(fresh_world: RunningDaemon, name
     assert not _receives(listener)
 
 
-def test_port_on_another_bridge_is_still_checked(fresh_world: RunningDaemon) -> None:
+def test_port_on_another_bridge_is_still_checked(fresh_daemon: RunningDaemon) -> None:
     """Without the daemon, which would put the port back."""
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("blue", ipv6=True)
     liar, victim = daemon.sandbox("blue", "liar"), daemon.sandbox("blue", "victim")

@@ -25,9 +25,9 @@ PAGES = {
 
 
 @pytest.fixture
-def guest(fresh_world: RunningDaemon, tmp_path: Path) -> Iterator[Guest]:
+def guest(fresh_daemon: RunningDaemon, tmp_path: Path) -> Iterator[Guest]:
     """A guest that boots, as a service with a published port."""
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("front", subnet="10.9.0.0/24")
     daemon.cli("service", "publish", "-p", "8080:80", "vm.front")
@@ -49,8 +49,8 @@ def fetched(daemon: RunningDaemon, url: str, namespace: str = "") -> str:
 
 
 @needs_other_users
-def test_a_guest_is_reached_resolved_published_and_guarded(fresh_world: RunningDaemon, guest: Guest) -> None:
-    daemon = fresh_world
+def test_a_guest_is_reached_resolved_published_and_guarded(fresh_daemon: RunningDaemon, guest: Guest) -> None:
+    daemon = fresh_daemon
     neighbour = daemon.sandbox("front", "web")
     assert neighbour.address == NEIGHBOUR
 

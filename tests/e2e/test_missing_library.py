@@ -25,8 +25,8 @@ NOWHERE = ("-H", "unix:///nowhere/sandnet.sock")
     ],
     ids=" ".join,
 )
-def test_missing_libnftables_error_names_the_package(fresh_world: RunningDaemon, words: tuple[str, ...]) -> None:
-    daemon = fresh_world
+def test_missing_libnftables_error_names_the_package(fresh_daemon: RunningDaemon, words: tuple[str, ...]) -> None:
+    daemon = fresh_daemon
     (daemon.folder / "libnftables.so.1").touch()  # the loader finds no library in it
     environment = {"LD_LIBRARY_PATH": str(daemon.folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     command = [str(SANDNET), *words]
@@ -38,8 +38,8 @@ def test_missing_libnftables_error_names_the_package(fresh_world: RunningDaemon,
     assert "apt-get install libnftables1" in ended.stderr
 
 
-def test_missing_libseccomp_is_reported_and_names_resolve(fresh_world: RunningDaemon) -> None:
-    daemon, api = fresh_world, fresh_world.api
+def test_missing_libseccomp_is_reported_and_names_resolve(fresh_daemon: RunningDaemon) -> None:
+    daemon, api = fresh_daemon, fresh_daemon.api
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # the resolver's user looks there
         Path(folder, "libseccomp.so.2").touch()

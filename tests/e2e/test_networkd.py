@@ -75,16 +75,16 @@ class Networkd:
 
 
 @pytest.fixture
-def web(fresh_world: RunningDaemon) -> Iterator[Sandbox]:
-    fresh_world.start()
-    fresh_world.api.network("blue", ipv6=True)
-    sandbox = fresh_world.sandbox("blue", "web", mapping(80, PORT))
+def web(fresh_daemon: RunningDaemon) -> Iterator[Sandbox]:
+    fresh_daemon.start()
+    fresh_daemon.api.network("blue", ipv6=True)
+    sandbox = fresh_daemon.sandbox("blue", "web", mapping(80, PORT))
     sandbox.serve("web", 80)
-    fresh_world.host.sh("ip", "link", "add", "theirs", "type", "bridge")
+    fresh_daemon.host.sh("ip", "link", "add", "theirs", "type", "bridge")
     yield sandbox
-    fresh_world.api.clear()
-    fresh_world.stop()
-    fresh_world.down()
+    fresh_daemon.api.clear()
+    fresh_daemon.stop()
+    fresh_daemon.down()
 
 
 def addresses(daemon: RunningDaemon) -> set[tuple[str, str]]:
@@ -103,8 +103,8 @@ def differs(daemon: RunningDaemon) -> list[object]:
     return found
 
 
-def test_networkd_that_matches_our_links_is_repaired_each_time(fresh_world: RunningDaemon, web: Sandbox) -> None:
-    daemon, networkd = fresh_world, Networkd(fresh_world, **{"50-every__network": EVERY_LINK})
+def test_networkd_that_matches_our_links_is_repaired_each_time(fresh_daemon: RunningDaemon, web: Sandbox) -> None:
+    daemon, networkd = fresh_daemon, Networkd(fresh_daemon, **{"50-every__network": EVERY_LINK})
     before = addresses(daemon)
     for _ in range(2):
         networkd.start()
@@ -116,8 +116,8 @@ def test_networkd_that_matches_our_links_is_repaired_each_time(fresh_world: Runn
     assert daemon.api.get("/healthz")["status"] == "ok"
 
 
-def test_documented_files_keep_networkd_from_links_and_rules(fresh_world: RunningDaemon, web: Sandbox) -> None:
-    daemon = fresh_world
+def test_documented_files_keep_networkd_from_links_and_rules(fresh_daemon: RunningDaemon, web: Sandbox) -> None:
+    daemon = fresh_daemon
     files = {"10-sandnet__network": UNMANAGED, "50-every__network": EVERY_LINK, "sandnet__conf": KEEP_RULES}
     assert all(text in PAGE.read_text() for text in (UNMANAGED, KEEP_RULES))
     connect(daemon)
@@ -132,8 +132,8 @@ def test_documented_files_keep_networkd_from_links_and_rules(fresh_world: Runnin
     networkd.stop()
 
 
-def test_routing_rule_returns_after_networkd_removed_it(fresh_world: RunningDaemon, web: Sandbox) -> None:
-    daemon = fresh_world
+def test_routing_rule_returns_after_networkd_removed_it(fresh_daemon: RunningDaemon, web: Sandbox) -> None:
+    daemon = fresh_daemon
     connect(daemon)
     eventually(lambda: len(rules(daemon)) == 2)
     networkd = Networkd(daemon, **{"50-every__network": EVERY_LINK})

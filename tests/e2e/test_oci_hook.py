@@ -20,11 +20,11 @@ WEB = {"sandnet.network": "front", "sandnet.name": "web", "sandnet.ports": "8080
 
 
 @pytest.fixture
-def running(fresh_world: RunningDaemon) -> RunningDaemon:
+def running(fresh_daemon: RunningDaemon) -> RunningDaemon:
     """A daemon with a network."""
-    fresh_world.start()
-    fresh_world.api.network("front")
-    return fresh_world
+    fresh_daemon.start()
+    fresh_daemon.api.network("front")
+    return fresh_daemon
 
 
 @pytest.fixture
@@ -142,10 +142,10 @@ def test_input_that_is_no_state_is_refused(daemon: RunningDaemon, state: str) ->
     assert "Traceback" not in done.stderr
 
 
-def test_container_without_annotations_is_left_alone(fresh_world: RunningDaemon) -> None:
-    fresh_world.run.mkdir()  # no daemon is asked
+def test_container_without_annotations_is_left_alone(fresh_daemon: RunningDaemon) -> None:
+    fresh_daemon.run.mkdir()  # no daemon is asked
     done = call_hook(
-        fresh_world, {"id": "c1", "status": "creating", "pid": 1, "annotations": {"other.network": "front"}}
+        fresh_daemon, {"id": "c1", "status": "creating", "pid": 1, "annotations": {"other.network": "front"}}
     )
     assert (done.returncode, done.stderr) == (0, "")
 

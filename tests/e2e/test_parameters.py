@@ -33,7 +33,7 @@ def answers(daemon: RunningDaemon) -> bool:
 
 @pytest.fixture
 def parameters(daemon: RunningDaemon) -> Iterator[RunningDaemon]:
-    """A world whose parameters of new links are as they were afterwards."""
+    """A host whose parameters of new links are as they were afterwards."""
     names = ("net.ipv4.conf.default.forwarding", "net.ipv6.conf.default.disable_ipv6", "net.ipv6.conf.all.disable_ipv6")
     before = {name: value(daemon.here, name) for name in names}
     yield daemon
@@ -142,9 +142,9 @@ def test_adopted_bridge_gets_its_forwarding_parameter_back(
 
 
 def test_correct_read_only_parameters_are_not_written(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    sh = fresh_world.host.sh
+    sh = fresh_daemon.host.sh
     for right in (
         "ipv4.ip_forward=1", "ipv4.conf.all.route_localnet=1", "ipv4.conf.default.route_localnet=1",
         "ipv6.conf.default.accept_ra=0", "ipv6.conf.default.disable_ipv6=1",
@@ -152,38 +152,38 @@ def test_correct_read_only_parameters_are_not_written(
         sh("sysctl", "-qw", f"net.{right}")
     sh("mount", "--bind", "/proc/sys", "/proc/sys")
     sh("mount", "-o", "remount,bind,ro", "/proc/sys")
-    fresh_world.start()
-    fresh_world.api.network("foo")
-    fresh_world.sandbox("foo", "web", mapping(80, PORT)).serve("web", 80)
-    assert fresh_world.outside.ask(HOST_ADDRESS, PORT).server == "web"
-    assert fresh_world.api.get("/healthz")["problems"] == []
-    fresh_world.down()
+    fresh_daemon.start()
+    fresh_daemon.api.network("foo")
+    fresh_daemon.sandbox("foo", "web", mapping(80, PORT)).serve("web", 80)
+    assert fresh_daemon.outside.ask(HOST_ADDRESS, PORT).server == "web"
+    assert fresh_daemon.api.get("/healthz")["problems"] == []
+    fresh_daemon.down()
 
 
-def test_health_names_wrong_read_only_parameters(fresh_world: RunningDaemon) -> None:
-    fresh_world.host.sh("mount", "--bind", "/proc/sys", "/proc/sys")
-    fresh_world.host.sh("mount", "-o", "remount,bind,ro", "/proc/sys")
-    fresh_world.start()
-    assert any("net/ipv4/ip_forward is 0, not 1" in each for each in fresh_world.api.get("/healthz")["problems"])
-    reported = {each["object"]: each["problem"] for each in fresh_world.api.post("/reconcile", fix=True)["drift"]}
+def test_health_names_wrong_read_only_parameters(fresh_daemon: RunningDaemon) -> None:
+    fresh_daemon.host.sh("mount", "--bind", "/proc/sys", "/proc/sys")
+    fresh_daemon.host.sh("mount", "-o", "remount,bind,ro", "/proc/sys")
+    fresh_daemon.start()
+    assert any("net/ipv4/ip_forward is 0, not 1" in each for each in fresh_daemon.api.get("/healthz")["problems"])
+    reported = {each["object"]: each["problem"] for each in fresh_daemon.api.post("/reconcile", fix=True)["drift"]}
     assert reported["net/ipv4/ip_forward"] == "is 0, not 1"
 
 
 def test_health_names_what_ipv6_lacks_in_read_only_parameters(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
     """A part of the tree may be read-only."""
-    sh = fresh_world.host.sh
+    sh = fresh_daemon.host.sh
     sh("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.disable_ipv6=1")
     sh("mount", "--bind", "/proc/sys/net/ipv6", "/proc/sys/net/ipv6")
     sh("mount", "-o", "remount,bind,ro", "/proc/sys/net/ipv6")
-    fresh_world.start()
-    eventually(lambda: fresh_world.api.get("/healthz")["problems"] == [], 20)  # once the resolver has started
-    (bridge,) = [each for each in fresh_world.api.get("/healthz")["drivers"] if each["name"] == "bridge"]
+    fresh_daemon.start()
+    eventually(lambda: fresh_daemon.api.get("/healthz")["problems"] == [], 20)  # once the resolver has started
+    (bridge,) = [each for each in fresh_daemon.api.get("/healthz")["drivers"] if each["name"] == "bridge"]
     assert bridge["available"]
     assert "net/ipv6/conf/all/forwarding is 0, not 1" in bridge["reason"]
     assert "net/ipv6/conf/default/disable_ipv6 is 1, not 0" in bridge["reason"]
-    fresh_world.api.network("foo")
+    fresh_daemon.api.network("foo")
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])

@@ -19,10 +19,10 @@ SIZE = 8
 
 
 @pytest.fixture
-def daemon(fresh_world: RunningDaemon) -> RunningDaemon:
-    fresh_world.start()
-    eventually(lambda: state(fresh_world)["ready"] == SIZE)
-    return fresh_world
+def daemon(fresh_daemon: RunningDaemon) -> RunningDaemon:
+    fresh_daemon.start()
+    eventually(lambda: state(fresh_daemon)["ready"] == SIZE)
+    return fresh_daemon
 
 
 def state(daemon: RunningDaemon) -> dict[str, int]:
@@ -90,8 +90,8 @@ def test_process_that_prepares_has_few_rights_and_a_low_priority(daemon: Running
     assert os.getpriority(os.PRIO_PROCESS, preparer) == max(PRIORITY, os.getpriority(os.PRIO_PROCESS, 0)) > 0
 
 
-def test_pool_of_size_zero_prepares_nothing(fresh_world: RunningDaemon) -> None:
-    daemon = fresh_world
+def test_pool_of_size_zero_prepares_nothing(fresh_daemon: RunningDaemon) -> None:
+    daemon = fresh_daemon
     with (daemon.folder / "config.toml").open("a") as config:
         config.write("prepared_sandboxes = 0\n")
     daemon.start()

@@ -92,9 +92,9 @@ with sandnet.connect() as net:
 
 
 @pytest.fixture(scope="module")
-def running(workshop: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+def running(directories: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     """A daemon on a host on which names outside fail at once: no route leads to its name server."""
-    made = RunningDaemon(workshop.mktemp("w"))
+    made = RunningDaemon(directories.mktemp("w"))
     try:
         (made.folder / "host-resolv.conf").write_text("nameserver 192.0.2.53\n")
         made.start()

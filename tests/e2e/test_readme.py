@@ -59,9 +59,9 @@ def down(daemon: RunningDaemon) -> subprocess.CompletedProcess[str]:
 
 
 def test_down_ends_commands_of_run_and_no_others(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("foo")
     polite = start_run(

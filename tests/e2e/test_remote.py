@@ -33,9 +33,9 @@ def called(
 
 
 def test_tls_listener_accepts_only_its_client_certificate(
-    fresh_world: RunningDaemon, authority: Authority, tmp_path: Path
+    fresh_daemon: RunningDaemon, authority: Authority, tmp_path: Path
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     own = authority.issue("server", use="serverAuth", addresses=(HOST_ADDRESS,))
     client = authority.issue("client", use="clientAuth")
     stranger = Authority(tmp_path / "other").issue("client", use="clientAuth")
@@ -54,9 +54,9 @@ def test_tls_listener_accepts_only_its_client_certificate(
 
 
 def test_renewed_tls_certificates_need_no_restart(
-    fresh_world: RunningDaemon, authority: Authority, tmp_path: Path
+    fresh_daemon: RunningDaemon, authority: Authority, tmp_path: Path
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     newer = Authority(tmp_path / "newer")
     own = authority.issue("renewed", use="serverAuth", addresses=(HOST_ADDRESS,))
     former = authority.issue("former", use="clientAuth")
@@ -89,9 +89,9 @@ def put(files: list[Path], own: Identity, authority: Authority) -> None:
 
 
 def test_listening_beyond_loopback_without_tls_is_refused(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     command = [str(SANDNET), "daemon", *daemon.directories, "-H", "tcp://0.0.0.0:2375"]
     ended = daemon.host.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False, timeout=30))
     assert ended.returncode == 1

@@ -26,10 +26,10 @@ def again_and_again(daemon: RunningDaemon, command: str, pause: float) -> Iterat
 
 
 def test_50_changes_succeed_under_repeated_ruleset_flushes(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
     """A request that is refused raises."""
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     with again_and_again(daemon, "nft flush ruleset", 0.05):
         daemon.api.network("foo")

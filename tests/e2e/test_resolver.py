@@ -60,30 +60,30 @@ def test_no_lookup_fails_across_a_daemon_restart(daemon: RunningDaemon, ending: 
 
 
 def test_no_lookup_fails_across_a_restart_with_new_dns_options(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    fresh_world.start()
-    fresh_world.api.network("foo", internal=True)
-    one, peer = fresh_world.sandbox("foo", "one"), fresh_world.sandbox("foo", "peer")
-    (old,) = fresh_world.resolvers()
-    config = fresh_world.folder / "config.toml"
+    fresh_daemon.start()
+    fresh_daemon.api.network("foo", internal=True)
+    one, peer = fresh_daemon.sandbox("foo", "one"), fresh_daemon.sandbox("foo", "peer")
+    (old,) = fresh_daemon.resolvers()
+    config = fresh_daemon.folder / "config.toml"
     before = config.read_text()
     with ThreadPoolExecutor(1) as pool:
         done: list[bool] = []
         asking = pool.submit(ask_until, lambda: bool(done), one, "peer", peer.address)
         try:
-            fresh_world.stop()
+            fresh_daemon.stop()
             config.write_text(f"{before}dns_outstanding = 100\n")
-            fresh_world.start()
-            until(lambda: len(fresh_world.resolvers()) == 1 and old not in fresh_world.resolvers())
+            fresh_daemon.start()
+            until(lambda: len(fresh_daemon.resolvers()) == 1 and old not in fresh_daemon.resolvers())
             assert dig(one, "peer") == found(peer.address)
         finally:
             done.append(True)
         assert asking.result() > 50
-    fresh_world.stop()
+    fresh_daemon.stop()
     config.write_text(before.replace("dns = true", "dns = false"))
-    fresh_world.start()
-    until(lambda: not fresh_world.resolvers())
+    fresh_daemon.start()
+    until(lambda: not fresh_daemon.resolvers())
 
 
 def ask_until(done: Callable[[], bool], place: Place, name: str, address: str) -> int:

@@ -273,8 +273,8 @@ def assert_claims(daemon: RunningDaemon, networks: Sequence[Any], services: Sequ
     assert phases == {"ready"}
 
 
-def test_down_restores_the_host(fresh_world: RunningDaemon) -> None:
-    daemon = fresh_world
+def test_down_restores_the_host(fresh_daemon: RunningDaemon) -> None:
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("foo", ipv6=True)
     daemon.api.network("bar")
@@ -296,8 +296,8 @@ def test_down_restores_the_host(fresh_world: RunningDaemon) -> None:
     daemon.down()
 
 
-def test_down_after_a_killed_daemon_restores_the_host(fresh_world: RunningDaemon) -> None:
-    daemon = fresh_world
+def test_down_after_a_killed_daemon_restores_the_host(fresh_daemon: RunningDaemon) -> None:
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("foo", ipv6=True)
     daemon.sandbox("foo", "web", mapping(80, 8080))

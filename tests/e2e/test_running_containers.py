@@ -23,11 +23,11 @@ PIDS = Path("/sys/fs/cgroup/pids")
 
 
 @pytest.fixture
-def running(fresh_world: RunningDaemon) -> RunningDaemon:
+def running(fresh_daemon: RunningDaemon) -> RunningDaemon:
     """A daemon with a network."""
-    fresh_world.start()
-    fresh_world.api.network("front")
-    return fresh_world
+    fresh_daemon.start()
+    fresh_daemon.api.network("front")
+    return fresh_daemon
 
 
 @pytest.fixture

@@ -249,17 +249,17 @@ def greet(place: Place, kind: str) -> None:
     place.serve("HTTP/1.1 200 OK\r\n" if kind == "http" else "well", 8000)
 
 
-def test_down_with_several_backends_restores_the_host(fresh_world: RunningDaemon) -> None:
-    fresh_world.start()
-    service = published(fresh_world, mapping(PORT, 8080), mapping(PORT, 8080, UDP))
+def test_down_with_several_backends_restores_the_host(fresh_daemon: RunningDaemon) -> None:
+    fresh_daemon.start()
+    service = published(fresh_daemon, mapping(PORT, 8080), mapping(PORT, 8080, UDP))
     for name in NAMES:
         service.attach(name)
     assert set(service.spread()) == set(NAMES)
-    fresh_world.stack.close()
-    fresh_world.down()
-    assert fresh_world.facts() == fresh_world.before
-    assert not fresh_world.state.exists()
-    assert fresh_world.resolvers() == []
+    fresh_daemon.stack.close()
+    fresh_daemon.down()
+    assert fresh_daemon.facts() == fresh_daemon.before
+    assert not fresh_daemon.state.exists()
+    assert fresh_daemon.resolvers() == []
 
 
 def test_deleted_service_leaves_no_ruleset_elements(

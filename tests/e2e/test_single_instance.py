@@ -49,17 +49,17 @@ def hold(daemon: RunningDaemon, program: str, *confined: str) -> None:
     ids=["no capabilities", "ended", "another user"],
 )
 def test_lock_name_held_by_another_program_does_not_block_start(
-    fresh_world: RunningDaemon, program: str, confined: tuple[str, ...]
+    fresh_daemon: RunningDaemon, program: str, confined: tuple[str, ...]
 ) -> None:
-    hold(fresh_world, program, *confined)
-    fresh_world.start()
-    assert fresh_world.api.get("/healthz")["status"] == "ok"
-    assert "held by a process that is none of ours" in fresh_world.log
+    hold(fresh_daemon, program, *confined)
+    fresh_daemon.start()
+    assert fresh_daemon.api.get("/healthz")["status"] == "ok"
+    assert "held by a process that is none of ours" in fresh_daemon.log
 
 
-def test_second_daemon_beside_a_running_one_is_refused(fresh_world: RunningDaemon) -> None:
-    fresh_world.start()
+def test_second_daemon_beside_a_running_one_is_refused(fresh_daemon: RunningDaemon) -> None:
+    fresh_daemon.start()
     command = [str(SANDNET), "daemon", "--state-dir=/run/other", "--run-dir=/run/other-run"]
-    ended = fresh_world.host.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
+    ended = fresh_daemon.host.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
     assert ended.returncode == 1
     assert "another sandnet daemon manages this host's network" in ended.stderr

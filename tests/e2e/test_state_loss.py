@@ -62,9 +62,9 @@ def copy_has(daemon: RunningDaemon, text: bytes) -> bool:
 
 @pytest.mark.parametrize("lose", [zeroed, without_copies, without_state])
 def test_state_loss_keeps_traffic_and_objects(
-    fresh_world: RunningDaemon, lose: Callable[[RunningDaemon], None]
+    fresh_daemon: RunningDaemon, lose: Callable[[RunningDaemon], None]
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("foo", ipv6=True)
     web = daemon.sandbox("foo", "web", mapping(80, 8080), mapping(80, 8080, UDP), labels={"tier": "front"})
@@ -120,9 +120,9 @@ def only_the_file(daemon: RunningDaemon) -> None:
 
 @pytest.mark.parametrize("lose", [only_the_file, without_state])
 def test_state_lost_while_running_is_rewritten_and_reported(
-    fresh_world: RunningDaemon, lose: Callable[[RunningDaemon], None]
+    fresh_daemon: RunningDaemon, lose: Callable[[RunningDaemon], None]
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("foo")
     web, peer = daemon.sandbox("foo", "web", mapping(80, 8080), labels={"tier": "front"}), daemon.sandbox("foo", "peer")
@@ -143,9 +143,9 @@ def test_state_lost_while_running_is_rewritten_and_reported(
 
 
 def test_daemon_stays_the_only_one_without_its_state_directory(
-    fresh_world: RunningDaemon,
+    fresh_daemon: RunningDaemon,
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("foo")
     document = daemon.folder / "document"
@@ -169,8 +169,8 @@ def _ended(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
-def test_flushed_ruleset_with_lost_state_loses_only_ports(fresh_world: RunningDaemon) -> None:
-    daemon = fresh_world
+def test_flushed_ruleset_with_lost_state_loses_only_ports(fresh_daemon: RunningDaemon) -> None:
+    daemon = fresh_daemon
     daemon.start()
     daemon.api.network("foo")
     web = daemon.sandbox("foo", "web", mapping(80, 8080))

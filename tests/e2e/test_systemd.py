@@ -35,10 +35,10 @@ except OSError as failure:
 
 
 @pytest.fixture
-def manager(fresh_world: RunningDaemon) -> Iterator[Manager]:
+def manager(fresh_daemon: RunningDaemon) -> Iterator[Manager]:
     if reason := missing():
         pytest.skip(reason)
-    made = Manager(fresh_world)
+    made = Manager(fresh_daemon)
     yield made
     made.close()
 
@@ -64,8 +64,8 @@ def wait_for_restart(manager: Manager, count: int) -> None:
     assert manager.reported("ActiveState") != "failed", f"given up after {count} crashes"
 
 
-def test_sandboxes_survive_every_systemd_transition(fresh_world: RunningDaemon, manager: Manager) -> None:
-    daemon, api = fresh_world, fresh_world.api
+def test_sandboxes_survive_every_systemd_transition(fresh_daemon: RunningDaemon, manager: Manager) -> None:
+    daemon, api = fresh_daemon, fresh_daemon.api
     manager.control("start", "sandnet.socket")
     assert manager.daemon == 0
     api.network("blue", subnet_ipv6="fd00:5::/64")  # the first request starts it
@@ -97,7 +97,7 @@ def is_other_than(manager: Manager, killed: int) -> bool:
     return manager.daemon != killed
 
 
-def test_requests_of_an_engine_wait_while_the_daemon_is_away(fresh_world: RunningDaemon, manager: Manager) -> None:
+def test_requests_of_an_engine_wait_while_the_daemon_is_away(fresh_daemon: RunningDaemon, manager: Manager) -> None:
     manager.control("start", "sandnet-plugin.socket")
     path = Path(f"/proc/{manager.pid}/root/run/docker/plugins/sandnet.sock")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -107,13 +107,13 @@ def test_requests_of_an_engine_wait_while_the_daemon_is_away(fresh_world: Runnin
             killed = manager.daemon
             manager.sh("kill", "-9", str(killed))  # systemd or the next request starts it again
             eventually(partial(is_other_than, manager, killed))
-    assert fresh_world.api.get("/healthz")["status"] == "ok"
+    assert fresh_daemon.api.get("/healthz")["status"] == "ok"
     manager.control("stop", "sandnet-plugin.socket")
     manager.down()
 
 
-def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_world: RunningDaemon, manager: Manager) -> None:
-    daemon = fresh_world
+def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_daemon: RunningDaemon, manager: Manager) -> None:
+    daemon = fresh_daemon
     manager.control("start", "sandnet.service")
     assert manager.reported("ActiveState") == "active"
     assert stat.S_IMODE((daemon.run / "sandnet.sock").stat().st_mode) == 0o660
@@ -144,21 +144,21 @@ def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_world: Runni
     manager.down()
 
 
-def test_systemd_never_gives_up_on_a_crashing_daemon(fresh_world: RunningDaemon, manager: Manager) -> None:
+def test_systemd_never_gives_up_on_a_crashing_daemon(fresh_daemon: RunningDaemon, manager: Manager) -> None:
     manager.drop_in("hurry", "RestartSec=10ms")
     manager.control("start", "sandnet.socket", "sandnet.service")
     for crash in range(CRASHES):
         manager.control("kill", "--kill-whom=main", "--signal=KILL", "sandnet.service")
         wait_for_restart(manager, crash + 1)
-    assert fresh_world.api.get("/healthz")["status"] == "ok"
+    assert fresh_daemon.api.get("/healthz")["status"] == "ok"
     assert int(manager.reported("NRestarts")) == CRASHES
     manager.down()
 
 
 def test_systemd_reload_applies_renewed_certificates(
-    fresh_world: RunningDaemon, manager: Manager, tmp_path: Path
+    fresh_daemon: RunningDaemon, manager: Manager, tmp_path: Path
 ) -> None:
-    daemon = fresh_world
+    daemon = fresh_daemon
     former, newer = Authority(tmp_path / "former"), Authority(tmp_path / "newer")
     place = tmp_path / "tls"
     place.mkdir()

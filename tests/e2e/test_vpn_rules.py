@@ -91,16 +91,16 @@ def test_published_ports_answer_under_a_vpn_across_a_kill(daemon: RunningDaemon,
     assert answers(daemon)
 
 
-def test_down_removes_our_routing_rule_and_keeps_the_vpns(fresh_world: RunningDaemon) -> None:
-    connect(fresh_world)
-    fresh_world.start()
-    fresh_world.api.network("foo", ipv6=True)
-    assert len(rules(fresh_world)) == 2
-    fresh_world.stop()
-    fresh_world.down()
-    assert rules(fresh_world) == []
-    assert "5270:" in fresh_world.host.sh("ip", "rule")
-    assert "proto 115" not in fresh_world.host.sh("ip", "route", "show", "table", "all")
+def test_down_removes_our_routing_rule_and_keeps_the_vpns(fresh_daemon: RunningDaemon) -> None:
+    connect(fresh_daemon)
+    fresh_daemon.start()
+    fresh_daemon.api.network("foo", ipv6=True)
+    assert len(rules(fresh_daemon)) == 2
+    fresh_daemon.stop()
+    fresh_daemon.down()
+    assert rules(fresh_daemon) == []
+    assert "5270:" in fresh_daemon.host.sh("ip", "rule")
+    assert "proto 115" not in fresh_daemon.host.sh("ip", "route", "show", "table", "all")
 
 
 def test_health_reports_a_foreign_rule_that_leaves_no_place(daemon: RunningDaemon, web: Sandbox) -> None:

@@ -12,10 +12,10 @@ from tests.support.daemon_pair import DaemonPair
 
 
 @pytest.fixture
-def daemon(nameless_worlds: DaemonPair) -> Iterator[RunningDaemon]:
-    """The world of a daemon that runs no resolver, checked afterwards."""
-    yield nameless_worlds.get()
-    nameless_worlds.check()
+def daemon(nameless_daemons: DaemonPair) -> Iterator[RunningDaemon]:
+    """A daemon that runs no resolver, checked afterwards."""
+    yield nameless_daemons.get()
+    nameless_daemons.check()
 
 
 def test_hosts_file_has_container_hosts_and_all_services(

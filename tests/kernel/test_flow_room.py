@@ -30,7 +30,7 @@ FRAGMENTS = 20_000
 
 @pytest.fixture
 def small(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[BalancedHost]:
-    """A world whose maps hold little, so that a test can fill them."""
+    """A host whose maps hold little, so that a test can fill them."""
     monkeypatch.setattr("sandnet.firewall.balancing.load_balancer.bridge_ruleset", partial(bridge_ruleset, SMALL))
     made = BalancedHost(host)
     yield made
@@ -39,7 +39,7 @@ def small(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[BalancedHost]
 
 @pytest.fixture
 def usual(host: Host) -> Iterator[BalancedHost]:
-    """A world with the usual room."""
+    """A host with the usual room."""
     made = BalancedHost(host)
     yield made
     made.close()

@@ -95,7 +95,7 @@ class Host(NamedTuple):
     """Whether the attachment may go: its client has detached it, or the host's lease has ended."""
 
 
-class World(NamedTuple):
+class State(NamedTuple):
     """Everything, and how much bad luck is left."""
 
     store: Store = Store()
@@ -116,44 +116,44 @@ class Model:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
 
-    def steps(self, world: World) -> Iterator[Step[World]]:
+    def steps(self, state: State) -> Iterator[Step[State]]:
         """Yield everything that can happen next."""
-        for request in sorted(world.wire):
-            yield Step(f"the store applies {request.kind} of host {request.host}", self._deliver(world, request))
+        for request in sorted(state.wire):
+            yield Step(f"the store applies {request.kind} of host {request.host}", self._deliver(state, request))
         for me in HOSTS:
-            host = world.hosts[me]
+            host = state.hosts[me]
             if host.reply is not None:
-                yield Step(f"host {me} reads the reply at {host.at}", self._read(world, me, host, host.reply))
+                yield Step(f"host {me} reads the reply at {host.at}", self._read(state, me, host, host.reply))
             elif not host.waiting:
-                yield from self._own(world, me, host)
-            if host.waiting and world.timeouts:
-                changed = self._give_up(world, me, host)
-                yield Step(f"host {me} gives up {host.at}", changed._replace(timeouts=world.timeouts - 1), False)
-            if world.crashes and host.at not in ("new", "boot"):
-                yield Step(f"host {me} is killed at {host.at}", self._crash(world, me, host), False)
-            if world.expiries and world.store.leases[me]:
-                store = world.store._replace(leases=_with(world.store.leases, me, 0))
+                yield from self._own(state, me, host)
+            if host.waiting and state.timeouts:
+                changed = self._give_up(state, me, host)
+                yield Step(f"host {me} gives up {host.at}", changed._replace(timeouts=state.timeouts - 1), False)
+            if state.crashes and host.at not in ("new", "boot"):
+                yield Step(f"host {me} is killed at {host.at}", self._crash(state, me, host), False)
+            if state.expiries and state.store.leases[me]:
+                store = state.store._replace(leases=_with(state.store.leases, me, 0))
                 lapsed = _put(
-                    world._replace(store=store, expiries=world.expiries - 1), me, host._replace(may_lose=True)
+                    state._replace(store=store, expiries=state.expiries - 1), me, host._replace(may_lose=True)
                 )
                 yield Step(f"the lease of host {me} ends", lapsed, False)
 
     # The store.
 
-    def _deliver(self, world: World, request: Request) -> World:
-        store, me = world.store, request.host
+    def _deliver(self, state: State, request: Request) -> State:
+        store, me = state.store, request.host
         accepted = self._accepts(store, request)
-        stolen = world.stolen
+        stolen = state.stolen
         if accepted:
             held = store.holder
             if held and request.kind == "claim" and held.host != me and store.leases[held.host] == held.lease:
                 stolen = True
             store = _applied(store, request)
-        host = world.hosts[me]
+        host = state.hosts[me]
         if host.waiting == request.number:
             host = host._replace(reply=Reply(accepted, store))
-        return world._replace(
-            store=store, hosts=_with(world.hosts, me, host), wire=world.wire - {request}, stolen=stolen
+        return state._replace(
+            store=store, hosts=_with(state.hosts, me, host), wire=state.wire - {request}, stolen=stolen
         )
 
     def _accepts(self, store: Store, request: Request) -> bool:
@@ -176,131 +176,131 @@ class Model:
 
     # A host.
 
-    def _own(self, world: World, me: int, host: Host) -> Iterator[Step[World]]:
+    def _own(self, state: State, me: int, host: Host) -> Iterator[Step[State]]:
         """Yield what a host does that waits for no reply."""
         match host.at:
             case "new":
                 begun = host._replace(intent=True, client=1)
-                yield Step(f"host {me} is asked to attach", self._send(world, me, begun, "claim"))
+                yield Step(f"host {me} is asked to attach", self._send(state, me, begun, "claim"))
             case "plug":
-                yield Step(f"host {me} plugs", _put(world, me, host._replace(at="answer", plugged=True)))
+                yield Step(f"host {me} plugs", _put(state, me, host._replace(at="answer", plugged=True)))
             case "answer":
-                yield Step(f"host {me} answers", _put(world, me, host._replace(at="attached", answer="ok")))
+                yield Step(f"host {me} answers", _put(state, me, host._replace(at="attached", answer="ok")))
             case "attached":
-                if world.store.leases[me] != host.lease:
-                    yield Step(f"host {me} notices that its lease ended", self._renew(world, me, host, "claim again"))
-                yield Step(f"host {me} is asked to detach", self._release(world, me, host), False)
-            case "done" if world.repeats:
+                if state.store.leases[me] != host.lease:
+                    yield Step(f"host {me} notices that its lease ended", self._renew(state, me, host, "claim again"))
+                yield Step(f"host {me} is asked to detach", self._release(state, me, host), False)
+            case "done" if state.repeats:
                 begun = host._replace(intent=True, client=host.client + 1, answer="", may_lose=False)
-                after = self._send(world._replace(repeats=world.repeats - 1), me, begun, "claim")
+                after = self._send(state._replace(repeats=state.repeats - 1), me, begun, "claim")
                 yield Step(f"host {me} is asked to attach once more", after, False)
             case "boot":
                 start = "start" if self._rules.keeps_lease else "renew"
-                yield Step(f"host {me} starts", self._send(world, me, host._replace(afterwards="inspect"), start))
+                yield Step(f"host {me} starts", self._send(state, me, host._replace(afterwards="inspect"), start))
             case _:
                 pass
 
-    def _send(self, world: World, me: int, host: Host, kind: str, held: Holder | None = None) -> World:
+    def _send(self, state: State, me: int, host: Host, kind: str, held: Holder | None = None) -> State:
         number = host.sent + 1
         request = Request(me, number, kind, host.epoch, host.lease, host.client, held)
         host = host._replace(at=kind, sent=number, waiting=number, reply=None)
-        return _put(world._replace(wire=world.wire | {request}), me, host)
+        return _put(state._replace(wire=state.wire | {request}), me, host)
 
-    def _renew(self, world: World, me: int, host: Host, afterwards: str) -> World:
+    def _renew(self, state: State, me: int, host: Host, afterwards: str) -> State:
         if not self._rules.claims_again and afterwards == "claim again":
             afterwards = "attached"
-        return self._send(world, me, host._replace(afterwards=afterwards), "renew")
+        return self._send(state, me, host._replace(afterwards=afterwards), "renew")
 
-    def _release(self, world: World, me: int, host: Host) -> World:
-        return self._send(world, me, host._replace(plugged=False, may_lose=True), "release")
+    def _release(self, state: State, me: int, host: Host) -> State:
+        return self._send(state, me, host._replace(plugged=False, may_lose=True), "release")
 
-    def _give_up(self, world: World, me: int, host: Host) -> World:
+    def _give_up(self, state: State, me: int, host: Host) -> State:
         """The deadline passed. What was sent may still be applied."""
         host = host._replace(waiting=0, reply=None)
         if host.at == "claim":
             if not self._rules.fences:
-                return _put(world, me, host._replace(at="done", answer="failed", intent=False))
-            return self._send(world, me, host, "fence")
+                return _put(state, me, host._replace(at="done", answer="failed", intent=False))
+            return self._send(state, me, host, "fence")
         if host.at == "fence":  # the client is answered in time; what may have been written is undone
-            return self._send(world, me, host._replace(answer="failed"), "fence")
-        return self._send(world, me, host, host.at)
+            return self._send(state, me, host._replace(answer="failed"), "fence")
+        return self._send(state, me, host, host.at)
 
-    def _crash(self, world: World, me: int, host: Host) -> World:
+    def _crash(self, state: State, me: int, host: Host) -> State:
         kept = Host("boot", epoch=0, lease=0, sent=host.sent, client=host.client)
         kept = kept._replace(intent=host.intent, plugged=host.plugged, may_lose=host.may_lose)
         kept = kept._replace(answer=host.answer or "cut off")
-        return _put(world, me, kept)._replace(crashes=world.crashes - 1)
+        return _put(state, me, kept)._replace(crashes=state.crashes - 1)
 
-    def _read(self, world: World, me: int, host: Host, reply: Reply) -> World:
+    def _read(self, state: State, me: int, host: Host, reply: Reply) -> State:
         host = host._replace(waiting=0)
         seen = reply.store
         mine = _is_mine(seen, me, host)
         match host.at:
             case "claim":
-                return self._after_claim(world, me, host, reply)
+                return self._after_claim(state, me, host, reply)
             case "fence":
                 host = host._replace(epoch=seen.epochs[me])
                 if not mine:
-                    return _end(world, me, host, "failed")
+                    return _end(state, me, host, "failed")
                 if host.answer:
-                    return self._release(world, me, host) if self._rules.undoes else _end(world, me, host, "")
-                return self._plug(world, me, host, seen)
+                    return self._release(state, me, host) if self._rules.undoes else _end(state, me, host, "")
+                return self._plug(state, me, host, seen)
             case "renew" | "start":
-                return self._after_renewal(world, me, host, reply)
+                return self._after_renewal(state, me, host, reply)
             case "claim again":
                 if seen.holder == Holder(me, host.lease, host.client):
-                    return _put(world, me, host._replace(at="attached", reply=None))
+                    return _put(state, me, host._replace(at="attached", reply=None))
                 if not mine:
-                    return _end(world, me, host, "")
-                return self._renew(world, me, host._replace(epoch=seen.epochs[me]), "claim again")
+                    return _end(state, me, host, "")
+                return self._renew(state, me, host._replace(epoch=seen.epochs[me]), "claim again")
             case _:  # release
-                return _end(world, me, host, "")
+                return _end(state, me, host, "")
 
-    def _after_claim(self, world: World, me: int, host: Host, reply: Reply) -> World:
+    def _after_claim(self, state: State, me: int, host: Host, reply: Reply) -> State:
         held, seen = reply.store.holder, reply.store
         if reply.accepted:
-            return self._plug(world, me, host, seen)
+            return self._plug(state, me, host, seen)
         if held and held.host != me and seen.leases[held.host] == held.lease:
-            return _end(world, me, host, "refused")
+            return _end(state, me, host, "refused")
         if seen.leases[me] != host.lease or seen.epochs[me] != host.epoch:
-            return self._renew(world, me, host._replace(epoch=seen.epochs[me]), "claim")
-        return self._send(world, me, host, "claim", held)
+            return self._renew(state, me, host._replace(epoch=seen.epochs[me]), "claim")
+        return self._send(state, me, host, "claim", held)
 
-    def _after_renewal(self, world: World, me: int, host: Host, reply: Reply) -> World:
+    def _after_renewal(self, state: State, me: int, host: Host, reply: Reply) -> State:
         seen = reply.store
         host = host._replace(epoch=seen.epochs[me])
         if not reply.accepted:
-            return self._send(world, me, host, host.at)
+            return self._send(state, me, host, host.at)
         host = host._replace(lease=seen.leases[me])
         if host.afterwards == "attached":
-            return _put(world, me, host._replace(at="attached", reply=None))
+            return _put(state, me, host._replace(at="attached", reply=None))
         if host.afterwards != "inspect":
-            return self._send(world, me, host, host.afterwards)
+            return self._send(state, me, host, host.afterwards)
         if not _is_mine(seen, me, host):
-            return _end(world, me, host, "")
-        return self._send(world, me, host, "claim again") if host.plugged else self._release(world, me, host)
+            return _end(state, me, host, "")
+        return self._send(state, me, host, "claim again") if host.plugged else self._release(state, me, host)
 
-    def _plug(self, world: World, me: int, host: Host, seen: Store) -> World:
-        return _put(world, me, host._replace(at="plug", reply=None, epoch=seen.epochs[me]))
+    def _plug(self, state: State, me: int, host: Host, seen: Store) -> State:
+        return _put(state, me, host._replace(at="plug", reply=None, epoch=seen.epochs[me]))
 
     # The rules.
 
-    def always(self, world: World) -> str:
+    def always(self, state: State) -> str:
         """Return the rule that a state breaks, or the empty string."""
-        if world.stolen:
+        if state.stolen:
             return "an attachment was taken from a host whose lease was alive"
         for me in HOSTS:
-            host = world.hosts[me]
-            alive = host.at == "attached" and world.store.leases[me] == host.lease
-            if alive and world.store.holder != Holder(me, host.lease, host.client):
+            host = state.hosts[me]
+            alive = host.at == "attached" and state.store.leases[me] == host.lease
+            if alive and state.store.holder != Holder(me, host.lease, host.client):
                 return f"host {me} counts on an attachment that the store does not give it"
         return ""
 
-    def at_rest(self, world: World) -> str:
+    def at_rest(self, state: State) -> str:
         """Return the rule that a state breaks in which everything sent has arrived, or the empty string."""
-        held = world.store.holder
+        held = state.store.holder
         for me in HOSTS:
-            host = world.hosts[me]
+            host = state.hosts[me]
             if host.waiting or host.at not in ("attached", "done"):
                 return f"host {me} waits for ever at {host.at}"
             if host.answer == "ok" and host.at == "done" and not host.may_lose:
@@ -340,11 +340,11 @@ def _with(pair: tuple[T, T], index: int, value: T) -> tuple[T, T]:
     return (value, pair[1]) if index == 0 else (pair[0], value)
 
 
-def _put(world: World, me: int, host: Host) -> World:
-    return world._replace(hosts=_with(world.hosts, me, host))
+def _put(state: State, me: int, host: Host) -> State:
+    return state._replace(hosts=_with(state.hosts, me, host))
 
 
-def _end(world: World, me: int, host: Host, answer: str) -> World:
+def _end(state: State, me: int, host: Host, answer: str) -> State:
     """The operation is over: nothing is attached here."""
     ended = host._replace(at="done", waiting=0, reply=None, plugged=False, intent=False, answer=host.answer or answer)
-    return _put(world, me, ended)
+    return _put(state, me, ended)

@@ -90,7 +90,7 @@ class Host(NamedTuple):
     answer: str = ""
 
 
-class World(NamedTuple):
+class State(NamedTuple):
     """Everything, and how often a deadline may still pass."""
 
     hosts: tuple[Host, Host]
@@ -107,26 +107,26 @@ class Model:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
 
-    def steps(self, world: World) -> Iterator[Step[World]]:
+    def steps(self, state: State) -> Iterator[Step[State]]:
         """Yield everything that can happen next."""
-        for request in sorted(world.wire):
-            yield Step(f"the store applies {request.kind} of host {request.host}", self._deliver(world, request))
+        for request in sorted(state.wire):
+            yield Step(f"the store applies {request.kind} of host {request.host}", self._deliver(state, request))
         for me in HOSTS:
-            host = world.hosts[me]
+            host = state.hosts[me]
             if host.at == "new":
-                yield Step(f"host {me} is asked for {host.wanted}", self._try(world, me, host, Store()))
-            if host.answer == "failed" and host.at == "done" and host.wanted.name and world.repeats:
+                yield Step(f"host {me} is asked for {host.wanted}", self._try(state, me, host, Store()))
+            if host.answer == "failed" and host.at == "done" and host.wanted.name and state.repeats:
                 again = host._replace(client=host.client + 1, answer="")
-                after = self._try(world._replace(repeats=world.repeats - 1), me, again, Store())
+                after = self._try(state._replace(repeats=state.repeats - 1), me, again, Store())
                 yield Step(f"host {me} is asked once more for {host.wanted}", after, False)
             if host.reply is not None:
-                yield Step(f"host {me} reads the reply at {host.at}", self._read(world, me, host, host.reply))
-            if host.waiting and world.timeouts:
-                after = self._give_up(world._replace(timeouts=world.timeouts - 1), me, host)
+                yield Step(f"host {me} reads the reply at {host.at}", self._read(state, me, host, host.reply))
+            if host.waiting and state.timeouts:
+                after = self._give_up(state._replace(timeouts=state.timeouts - 1), me, host)
                 yield Step(f"host {me} gives up {host.at}", after, False)
 
-    def _deliver(self, world: World, request: Request) -> World:
-        store, me, host = world.store, request.host, world.hosts[request.host]
+    def _deliver(self, state: State, request: Request) -> State:
+        store, me, host = state.store, request.host, state.hosts[request.host]
         made = Endpoint(me, host.wanted.name, request.address, request.client)
         accepted = request.epoch == store.epochs[me]
         match request.kind:
@@ -146,7 +146,7 @@ class Model:
         store = changed if accepted else store
         if host.waiting == request.number:
             host = host._replace(reply=Reply(accepted, store))
-        return _put(world._replace(store=store, wire=world.wire - {request}), me, host)
+        return _put(state._replace(store=store, wire=state.wire - {request}), me, host)
 
     def _is_of(self, endpoint: Endpoint, request: Request) -> bool:
         same = endpoint.client == request.client or not self._rules.compares_request
@@ -156,65 +156,65 @@ class Model:
         taken = any(made.name == each.name or made.address == each.address for each in store.endpoints)
         return (store.network or not self._rules.compares_network) and not (taken and self._rules.claims)
 
-    def _try(self, world: World, me: int, host: Host, seen: Store) -> World:
+    def _try(self, state: State, me: int, host: Host, seen: Store) -> State:
         """Send the request that fits what the host has seen, or answer why there is none."""
         if not host.wanted.name:
-            return self._send(world, me, host, "delete")
+            return self._send(state, me, host, "delete")
         used = {each.address for each in seen.endpoints}
         free = [address for address in POOL if address not in used and host.wanted.address in (0, address)]
         named = any(each.name == host.wanted.name for each in seen.endpoints)
         if named or not free or not seen.network:
-            return _end(world, me, host, "refused")
-        return self._send(world, me, host, "create", free[0])
+            return _end(state, me, host, "refused")
+        return self._send(state, me, host, "create", free[0])
 
-    def _send(self, world: World, me: int, host: Host, kind: str, address: int = 0) -> World:
+    def _send(self, state: State, me: int, host: Host, kind: str, address: int = 0) -> State:
         number = host.sent + 1
         request = Request(me, number, kind, host.epoch, host.client, address)
         host = host._replace(at=kind, sent=number, waiting=number, reply=None)
-        return _put(world._replace(wire=world.wire | {request}), me, host)
+        return _put(state._replace(wire=state.wire | {request}), me, host)
 
-    def _give_up(self, world: World, me: int, host: Host) -> World:
+    def _give_up(self, state: State, me: int, host: Host) -> State:
         host = host._replace(waiting=0, reply=None)
         if host.at == "undo":
-            return self._send(world, me, host, "undo")
+            return self._send(state, me, host, "undo")
         if host.at == "fence":
-            return self._send(world, me, host._replace(answer="failed"), "fence")
-        return self._send(world, me, host, "fence") if self._rules.fences else _end(world, me, host, "failed")
+            return self._send(state, me, host._replace(answer="failed"), "fence")
+        return self._send(state, me, host, "fence") if self._rules.fences else _end(state, me, host, "failed")
 
-    def _read(self, world: World, me: int, host: Host, reply: Reply) -> World:
+    def _read(self, state: State, me: int, host: Host, reply: Reply) -> State:
         seen = reply.store
         mine = any((each.host, each.client) == (me, host.client) for each in seen.endpoints)
         done = mine if host.wanted.name else not seen.network
         host = host._replace(epoch=seen.epochs[me], reply=None, waiting=0)
         if host.at == "fence" and done and host.answer and host.wanted.name:
-            return self._send(world, me, host, "undo")
+            return self._send(state, me, host, "undo")
         if host.at == "fence":
-            return _end(world, me, host, "ok" if done else "failed")
+            return _end(state, me, host, "ok" if done else "failed")
         if host.at == "undo" or done:
-            return _end(world, me, host, "ok")
+            return _end(state, me, host, "ok")
         if host.at == "delete":
-            return _end(world, me, host, "refused")
-        return self._try(world, me, host, seen)
+            return _end(state, me, host, "refused")
+        return self._try(state, me, host, seen)
 
-    def always(self, world: World) -> str:
+    def always(self, state: State) -> str:
         """Return the rule that a state breaks, or the empty string."""
-        endpoints = world.store.endpoints
+        endpoints = state.store.endpoints
         if len({each.name for each in endpoints}) < len(endpoints):
             return "two endpoints have one name"
         if len({each.address for each in endpoints}) < len(endpoints):
             return "two endpoints have one address"
-        return "an endpoint has no network" if endpoints and not world.store.network else ""
+        return "an endpoint has no network" if endpoints and not state.store.network else ""
 
-    def at_rest(self, world: World) -> str:
+    def at_rest(self, state: State) -> str:
         """Return the rule that a state breaks in which everything sent has arrived, or the empty string."""
         for me in HOSTS:
-            host = world.hosts[me]
+            host = state.hosts[me]
             if host.at != "done":
                 return f"host {me} waits for ever at {host.at}"
-            made = any(each.host == me for each in world.store.endpoints)
+            made = any(each.host == me for each in state.store.endpoints)
             if host.wanted.name and made != (host.answer == "ok"):
                 return f"host {me} answered {host.answer}; its endpoint is {'there' if made else 'missing'}"
-            if not host.wanted.name and host.answer == "ok" and world.store.network:
+            if not host.wanted.name and host.answer == "ok" and state.store.network:
                 return f"host {me} deleted the network, and it is there"
         return ""
 
@@ -223,9 +223,9 @@ def _with(pair: tuple[int, int], index: int, value: int) -> tuple[int, int]:
     return (value, pair[1]) if index == 0 else (pair[0], value)
 
 
-def _put(world: World, me: int, host: Host) -> World:
-    return world._replace(hosts=(host, world.hosts[1]) if me == 0 else (world.hosts[0], host))
+def _put(state: State, me: int, host: Host) -> State:
+    return state._replace(hosts=(host, state.hosts[1]) if me == 0 else (state.hosts[0], host))
 
 
-def _end(world: World, me: int, host: Host, answer: str) -> World:
-    return _put(world, me, host._replace(at="done", waiting=0, reply=None, answer=host.answer or answer))
+def _end(state: State, me: int, host: Host, answer: str) -> State:
+    return _put(state, me, host._replace(at="done", waiting=0, reply=None, answer=host.answer or answer))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.model import attachment_model, creation_model
-from tests.model.attachment_model import World
+from tests.model.attachment_model import State
 from tests.model.creation_model import Wanted
 from tests.model.explore import ViolationError, explore
 
@@ -20,37 +20,37 @@ DELETION = Wanted()
 
 
 @pytest.mark.parametrize(
-    "world",
+    "state",
     [
-        World(timeouts=2, expiries=0, crashes=0, repeats=1),
-        World(timeouts=1, expiries=1, crashes=0),
-        World(timeouts=0, expiries=1, crashes=0, repeats=1),
-        World(timeouts=1, expiries=0, crashes=1),
-        World(timeouts=0, expiries=1, crashes=1),
+        State(timeouts=2, expiries=0, crashes=0, repeats=1),
+        State(timeouts=1, expiries=1, crashes=0),
+        State(timeouts=0, expiries=1, crashes=0, repeats=1),
+        State(timeouts=1, expiries=0, crashes=1),
+        State(timeouts=0, expiries=1, crashes=1),
     ],
     ids=["late requests", "late and no lease", "no lease, twice", "late and killed", "no lease and killed"],
 )
-def test_endpoint_is_attached_on_one_host_at_most(world: World) -> None:
+def test_endpoint_is_attached_on_one_host_at_most(state: State) -> None:
     model = attachment_model.Model(attachment_model.Rules())
-    assert explore(world, model.steps, model.always, model.at_rest).at_rest > 1
+    assert explore(state, model.steps, model.always, model.at_rest).at_rest > 1
 
 
 @pytest.mark.parametrize(
-    ("rule", "world"),
+    ("rule", "state"),
     [
-        ("fences", World(timeouts=1, expiries=0, crashes=0)),
-        ("undoes", World(timeouts=2, expiries=0, crashes=0)),
-        ("compares_holder", World(timeouts=0, expiries=0, crashes=0)),
-        ("compares_lease", World(timeouts=1, expiries=1, crashes=0, repeats=1)),
-        ("compares_request", World(timeouts=1, expiries=0, crashes=0, repeats=1)),
-        ("keeps_lease", World(timeouts=0, expiries=0, crashes=1)),
-        ("claims_again", World(timeouts=0, expiries=1, crashes=0)),
+        ("fences", State(timeouts=1, expiries=0, crashes=0)),
+        ("undoes", State(timeouts=2, expiries=0, crashes=0)),
+        ("compares_holder", State(timeouts=0, expiries=0, crashes=0)),
+        ("compares_lease", State(timeouts=1, expiries=1, crashes=0, repeats=1)),
+        ("compares_request", State(timeouts=1, expiries=0, crashes=0, repeats=1)),
+        ("keeps_lease", State(timeouts=0, expiries=0, crashes=1)),
+        ("claims_again", State(timeouts=0, expiries=1, crashes=0)),
     ],
 )
-def test_attachments_need_each_rule_of_the_protocol(rule: str, world: World) -> None:
+def test_attachments_need_each_rule_of_the_protocol(rule: str, state: State) -> None:
     model = attachment_model.Model(attachment_model.Rules()._replace(**{rule: False}))
     with pytest.raises(ViolationError):
-        explore(world, model.steps, model.always, model.at_rest)
+        explore(state, model.steps, model.always, model.at_rest)
 
 
 def test_each_rule_of_attachments_is_left_out_once() -> None:
@@ -64,8 +64,8 @@ def test_each_rule_of_attachments_is_left_out_once() -> None:
 )
 def test_creations_of_two_hosts_never_collide(wanted: tuple[Wanted, Wanted]) -> None:
     model = creation_model.Model(creation_model.Rules())
-    world = creation_model.World((creation_model.Host(wanted[0]), creation_model.Host(wanted[1])), repeats=1)
-    assert explore(world, model.steps, model.always, model.at_rest).at_rest > 1
+    state = creation_model.State((creation_model.Host(wanted[0]), creation_model.Host(wanted[1])), repeats=1)
+    assert explore(state, model.steps, model.always, model.at_rest).at_rest > 1
 
 
 @pytest.mark.parametrize("rule", creation_model.Rules._fields)
@@ -77,7 +77,7 @@ def test_creations_need_each_rule_of_the_protocol(rule: str) -> None:
 def _explore_pairs(rules: creation_model.Rules) -> None:
     model = creation_model.Model(rules)
     for wanted in ((ANY, ANOTHER), (ANY, DELETION), (DELETION, ANY)):
-        world = creation_model.World(
+        state = creation_model.State(
             (creation_model.Host(wanted[0]), creation_model.Host(wanted[1])), timeouts=3, repeats=1
         )
-        explore(world, model.steps, model.always, model.at_rest)
+        explore(state, model.steps, model.always, model.at_rest)

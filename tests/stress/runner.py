@@ -60,15 +60,15 @@ class Tally:
 
 
 class Campaign:
-    """Rounds of random operations on one world, each followed by a settlement.
+    """Rounds of random operations on one host, each followed by a settlement.
 
     Args:
-        world: a host with a running daemon on which nothing else is done.
+        daemon: a host with a running daemon on which nothing else is done.
         seed: decides what each client asks for. The order in which requests take effect is the machine's.
     """
 
     def __init__(self, daemon: RunningDaemon, seed: int) -> None:
-        self._world, self.seed = daemon, seed
+        self._daemon, self.seed = daemon, seed
         self._universe = Workload({name: daemon.host.container().path for name in FOUND})
         self._random = Random(seed)
         self._history = History()
@@ -85,7 +85,7 @@ class Campaign:
 
     @property
     def _socket(self) -> Path:
-        return self._world.run / "sandnet.sock"
+        return self._daemon.run / "sandnet.sock"
 
     def _now(self) -> float:
         return time.monotonic() - self._born
@@ -149,9 +149,9 @@ class Campaign:
     async def kill(self) -> None:
         """SIGKILL and a new start. What was under way then is over when the new daemon serves."""
         self._up.clear()
-        self._world.kill()
+        self._daemon.kill()
         self.tally.kills += 1
-        await asyncio.to_thread(self._world.start)
+        await asyncio.to_thread(self._daemon.start)
         self._end_all()
         self._up.set()
 
@@ -193,8 +193,8 @@ class Campaign:
         sandboxes = await self._list("/sandboxes?verbose=true")
         wrong = [f"{double} twice" for double in [*every_double(networks), *every_double(sandboxes)]]
         under_way = await self._under_way()
-        left = [*unfinished(self._world), *([f"{under_way} changes are under way"] if under_way else [])]
-        facts = [] if left else await asyncio.to_thread(disagreements, self._world, networks, sandboxes)
+        left = [*unfinished(self._daemon), *([f"{under_way} changes are under way"] if under_way else [])]
+        facts = [] if left else await asyncio.to_thread(disagreements, self._daemon, networks, sandboxes)
         return things_in(networks), [*wrong, *left, *facts]
 
     async def _under_way(self) -> object:
@@ -208,12 +208,12 @@ class Campaign:
         return answer.body
 
     def _report(self, wrong: Sequence[str], operations: Sequence[Operation]) -> str:
-        journal = self._world.folder / "journal"
+        journal = self._daemon.folder / "journal"
         journal.write_text("".join(f"{op}\n" for op in self._history.operations))
         shown = [str(op) for op in operations if any(name and name in line for line in wrong for name in _names(op))]
         parts = [f"seed {self.seed}, {self.tally}", *wrong[:20], f"journal, all of it in {journal}:", *shown[:150]]
         with suppress(OSError):
-            parts += ["log:", *self._world.log.splitlines()[-30:]]
+            parts += ["log:", *self._daemon.log.splitlines()[-30:]]
         return "\n".join(parts)
 
     # The end.

@@ -43,7 +43,7 @@ class Soak:
     """One run."""
 
     def __init__(self, daemon: RunningDaemon, seed: int, minutes: float) -> None:
-        self._world, self._minutes = daemon, minutes
+        self._daemon, self._minutes = daemon, minutes
         self._campaign = Campaign(daemon, seed)
         self._born = time.monotonic()
         self.quiet: list[Sample] = []
@@ -71,7 +71,7 @@ class Soak:
             for _ in range(ROUNDS):
                 await self._campaign.round(OPERATIONS, kills)
             await self._campaign.clear()
-            taken = await asyncio.to_thread(sample, self._world, self._elapsed())
+            taken = await asyncio.to_thread(sample, self._daemon, self._elapsed())
             self._report("empty", taken)
             if taken.seconds >= judged_from:
                 self.quiet.append(taken)
@@ -80,7 +80,7 @@ class Soak:
         while True:
             await asyncio.sleep(SAMPLING)
             with suppress(AssertionError, OSError):  # the daemon is away just now
-                taken = await asyncio.to_thread(sample, self._world, self._elapsed(), elements=False)
+                taken = await asyncio.to_thread(sample, self._daemon, self._elapsed(), elements=False)
                 self.busy.append(taken)
                 self._report("busy", taken)
 

@@ -33,14 +33,14 @@ class Sequence(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="sandnet-sequence-")
         self.runner = asyncio.Runner()
-        self.rig = CoreInProcess(Config(state_dir=self.folder, run_dir=self.folder))
+        self.core = CoreInProcess(Config(state_dir=self.folder, run_dir=self.folder))
         self.runner.run(self._start())
         self.universe = Workload({})
         self.there: set[str] = set()
         self.clock = 0.0
 
     async def _start(self) -> None:
-        controller = await self.rig.start()
+        controller = await self.core.start()
         transport = httpx.ASGITransport(create_app(controller, version="1"))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
@@ -48,12 +48,12 @@ class Sequence(RuleBasedStateMachine):
         """Let go of everything."""
         self.runner.run(self._stop())
         self.runner.close()
-        self.rig.workers.close()
+        self.core.workers.close()
         shutil.rmtree(self.folder)
 
     async def _stop(self) -> None:
         await self.http.aclose()
-        await self.rig.controller.stop()
+        await self.core.controller.stop()
 
     # Requests.
 
@@ -127,8 +127,8 @@ class Sequence(RuleBasedStateMachine):
     @invariant()
     def kernel_has_what_is_there(self) -> None:
         attached = [each for each in self.there if each.count("/") == 2]
-        assert len(self.rig.veths()) == len(attached)
-        assert {sandbox.container_id for sandbox in self.rig.controller.sandboxes.list()} == {
+        assert len(self.core.veths()) == len(attached)
+        assert {sandbox.container_id for sandbox in self.core.controller.sandboxes.list()} == {
             each.rpartition("/")[2] for each in attached
         }
 

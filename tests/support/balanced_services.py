@@ -243,7 +243,7 @@ class BalancedHost:
         return made
 
     def keep(self, *made: socket.socket) -> None:
-        """Have sockets closed with the world."""
+        """Have sockets closed with the daemon."""
         self._sockets += made
 
     def ask(

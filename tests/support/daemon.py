@@ -260,7 +260,7 @@ class RunningDaemon:
         self.host.sh(str(SANDNET), "down", *self.directories)
 
     def resolvers(self) -> list[int]:
-        """Processes that answer names for this world."""
+        """Processes that answer names for this daemon."""
         return [pid for pid, words in processes() if b"sandnet.resolver" in words and str(self.run).encode() in words]
 
     def preparers(self) -> list[int]:

@@ -1,7 +1,7 @@
 """Every end-to-end test works on a host with a real daemon, and must leave it as it found it.
 
 The fixtures are registered once for all folders, in ``tests/conftest.py``: two sets of them would each take the
-other's worlds for something left behind.
+other's daemons for something left behind.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ STANDING = re.compile(r"\tset (closed_families|open_links) \{[^}]*?(elements = \
 
 
 class DaemonPair:
-    """One world a worker, replaced by a fresh one when a test has left something in it."""
+    """One daemon a worker, replaced by a fresh one when a test has left something in it."""
 
     def __init__(self, factory: pytest.TempPathFactory, *, dns: bool = True) -> None:
         self._factory, self._dns = factory, dns
-        self._world: RunningDaemon | None = None
+        self._daemon: RunningDaemon | None = None
         self._clean: Facts | None = None
 
     def get(self) -> RunningDaemon:
         """A host with a running daemon and nothing but the predefined networks."""
-        if self._world is None:
-            self._world = RunningDaemon(self._factory.mktemp("w"), dns=self._dns)
-            self._world.start()
-            self._clean = self._facts(self._world)
-        return self._world
+        if self._daemon is None:
+            self._daemon = RunningDaemon(self._factory.mktemp("w"), dns=self._dns)
+            self._daemon.start()
+            self._clean = self._facts(self._daemon)
+        return self._daemon
 
     def check(self) -> None:
         """Remove what a test has made by requests, and compare with what there was before it."""
@@ -59,25 +59,25 @@ class DaemonPair:
         return facts._replace(sysctls=(), rules=tuple(rules.splitlines()))
 
     def discard(self) -> None:
-        """End the world, without asking the daemon to clean up."""
-        if self._world is not None:
-            self._world.close()
-            self._world = None
+        """End the processes, without asking the daemon to clean up."""
+        if self._daemon is not None:
+            self._daemon.close()
+            self._daemon = None
 
     def end(self) -> None:
         """``sandnet down`` after everything: the host is as it was before the daemon came."""
-        if self._world is not None:
+        if self._daemon is not None:
             try:
-                self._world.down()
-                assert self._world.facts() == self._world.before
-                assert self._world.resolvers() == []
+                self._daemon.down()
+                assert self._daemon.facts() == self._daemon.before
+                assert self._daemon.resolvers() == []
             finally:
                 self.discard()
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.TempPathFactory]:
-    """Where worlds are made; when all are gone, none of their processes is left.
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.TempPathFactory]:
+    """Where daemons have their directories; when all have ended, none of their processes is left.
 
     Skipped without root or namespaces (failed where ``CI`` is set).
     """
@@ -92,31 +92,31 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def daemons(workshop: pytest.TempPathFactory) -> Iterator[DaemonPair]:
+def daemons(directories: pytest.TempPathFactory) -> Iterator[DaemonPair]:
     """Those in which names are served."""
-    made = DaemonPair(workshop)
+    made = DaemonPair(directories)
     yield made
     made.end()
 
 
 @pytest.fixture(scope="session")
-def nameless_worlds(workshop: pytest.TempPathFactory) -> Iterator[DaemonPair]:
+def nameless_daemons(directories: pytest.TempPathFactory) -> Iterator[DaemonPair]:
     """Those in which names stand in hosts files."""
-    made = DaemonPair(workshop, dns=False)
+    made = DaemonPair(directories, dns=False)
     yield made
     made.end()
 
 
 @pytest.fixture
 def daemon(daemons: DaemonPair) -> Iterator[RunningDaemon]:
-    """The world, checked afterwards."""
+    """The daemon, checked afterwards."""
     yield daemons.get()
     daemons.check()
 
 
 @pytest.fixture
-def fresh_world(workshop: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    """A world of the test's own, without a daemon."""
-    made = RunningDaemon(workshop.mktemp("w"))
+def fresh_daemon(directories: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    """A daemon of the test's own, not started."""
+    made = RunningDaemon(directories.mktemp("w"))
     yield made
     made.close()

@@ -44,13 +44,13 @@ def missing() -> str:
 
 
 class Manager:
-    """systemd as process 1 of a PID namespace, with the world's network and its ``/run`` and ``/var/lib``.
+    """systemd as process 1 of a PID namespace, with the daemon's network and its ``/run`` and ``/var/lib``.
 
-    Mounts below ``/run`` show in the world as well. ``/etc`` is a copy.
+    Mounts below ``/run`` show on the daemon's host as well. ``/etc`` is a copy.
     """
 
     def __init__(self, running: RunningDaemon) -> None:
-        self._world, self._sh = running, running.host.sh
+        self._daemon, self._sh = running, running.host.sh
         self._units = running.folder / "units"
         self._cgroup = running.folder / "cgroup"
         self._log = running.folder / "log"
@@ -84,12 +84,12 @@ class Manager:
         self._sh("systemd-sysusers", str(UNITS / "sandnet.sysusers"))
 
     def _boot(self) -> int:
-        nothing = str(self._world.folder / "nothing")
+        nothing = str(self._daemon.folder / "nothing")
         settings = {"UNIT_PATH": str(self._units), "GENERATOR_PATH": nothing, "ENVIRONMENT_GENERATOR_PATH": nothing}
         join = f'echo $$ > {self._group}/cgroup.procs; exec "$@"'
         spaces = ("--cgroup", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", "--ipc")
         words = [f"SYSTEMD_{name}={value}" for name, value in settings.items()]
-        self._process = self._world.host.popen(
+        self._process = self._daemon.host.popen(
             "sh", "-c", join, "sh",
             "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "container=test", *words,
             "unshare", *spaces, "--propagation", "unchanged",

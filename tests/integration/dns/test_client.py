@@ -25,7 +25,7 @@ from tests.support.local_name_servers import LocalResolver, asker
 WEB = names("front", "e1", "web", "10.0.0.2")
 
 
-class Rig:
+class ClientCase:
     """A client, and the resolvers it has started."""
 
     def __init__(self, folder: Path) -> None:
@@ -55,101 +55,103 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    made = Rig(tmp_path)
+async def case(tmp_path: Path) -> AsyncIterator[ClientCase]:
+    made = ClientCase(tmp_path)
     yield made
     await made.client.close()
     for resolver in made.resolvers:
         await resolver.crash()
 
 
-async def test_changes_made_before_the_resolver_connects_reach_it(rig: Rig) -> None:
-    rig.broken = "no such program"
-    rig.client.open()
+async def test_changes_made_before_the_resolver_connects_reach_it(case: ClientCase) -> None:
+    case.broken = "no such program"
+    case.client.open()
     began = asyncio.get_running_loop().time()
-    await rig.client.apply(WEB, asker("box", "front"))
+    await case.client.apply(WEB, asker("box", "front"))
     assert 0.9 < asyncio.get_running_loop().time() - began < 10
-    assert "no such program" in rig.client.problem()
+    assert "no such program" in case.client.problem()
     with pytest.raises(Error) as refused:
-        await rig.client.explain("box", "web")
+        await case.client.explain("box", "web")
     assert refused.value.kind == Kind.UNAVAILABLE
-    rig.broken = ""
-    await until(lambda: not rig.client.problem())
-    assert await rig.known("web")
+    case.broken = ""
+    await until(lambda: not case.client.problem())
+    assert await case.known("web")
 
 
-async def test_restarted_daemon_loses_no_name_before_its_first_update(rig: Rig) -> None:
-    rig.client.open()
-    await rig.client.replace([WEB, asker("box", "front")])
-    successor = NameClient(rig.path, "1.0", rig.start, rig.open)
+async def test_restarted_daemon_loses_no_name_before_its_first_update(case: ClientCase) -> None:
+    case.client.open()
+    await case.client.replace([WEB, asker("box", "front")])
+    successor = NameClient(case.path, "1.0", case.start, case.open)
     successor.open()
     await until(lambda: not successor.problem())
     await successor.apply(names("front", "e2", "db", "10.0.0.3"))
-    assert await rig.known("web")
-    assert await rig.known("db")
+    assert await case.known("web")
+    assert await case.known("db")
     await successor.replace([asker("box", "front"), names("front", "e2", "db", "10.0.0.3")])
-    assert not await rig.known("web")
-    assert len(rig.resolvers) == 1
+    assert not await case.known("web")
+    assert len(case.resolvers) == 1
     await successor.close()
 
 
-async def test_resolver_crash_resends_all_but_removed_names(rig: Rig) -> None:
-    rig.client.open()
-    await rig.client.replace([WEB, names("front", "e2", "db", "10.0.0.3"), asker("box", "front")])
-    await rig.resolver.crash()
-    await rig.client.apply(RemoveNames(network_id="id-front", owner="e2"))
-    await until(lambda: not rig.client.problem())
-    assert len(rig.resolvers) == 2
-    assert await rig.known("web")
-    assert not await rig.known("db")
-    assert rig.resolver.completed == 1
+async def test_resolver_crash_resends_all_but_removed_names(case: ClientCase) -> None:
+    case.client.open()
+    await case.client.replace([WEB, names("front", "e2", "db", "10.0.0.3"), asker("box", "front")])
+    await case.resolver.crash()
+    await case.client.apply(RemoveNames(network_id="id-front", owner="e2"))
+    await until(lambda: not case.client.problem())
+    assert len(case.resolvers) == 2
+    assert await case.known("web")
+    assert not await case.known("db")
+    assert case.resolver.completed == 1
 
 
-async def test_changes_beyond_one_message_all_arrive(rig: Rig) -> None:
-    rig.client.open()
+async def test_changes_beyond_one_message_all_arrive(case: ClientCase) -> None:
+    case.client.open()
     many = [names("front", f"e{number}", f"n{number}", "10.0.0.2") for number in range(2500)]
-    await rig.client.replace([*many, asker("box", "front")])
-    assert await rig.known("n2499")
-    await rig.client.apply(*(RemoveNames(network_id="id-front", owner=each.owner) for each in many[:2000]))
-    assert not await rig.known("n1999")
-    assert await rig.known("n2000")
+    await case.client.replace([*many, asker("box", "front")])
+    assert await case.known("n2499")
+    await case.client.apply(*(RemoveNames(network_id="id-front", owner=each.owner) for each in many[:2000]))
+    assert not await case.known("n1999")
+    assert await case.known("n2000")
 
 
-async def test_socket_problem_clears_once_they_can_be_opened(rig: Rig) -> None:
-    rig.client.open()
-    await until(lambda: not rig.client.problem())
-    rig.resolver.refuse = {f"box{number}" for number in range(5)}
-    await rig.client.apply(*(asker(key, "front") for key in rig.resolver.refuse))
-    assert "the port is taken" in rig.client.problem()
-    assert "and 2 more" in rig.client.problem()
-    rig.resolver.refuse = set()
-    await until(lambda: not rig.client.problem())
+async def test_socket_problem_clears_once_they_can_be_opened(case: ClientCase) -> None:
+    case.client.open()
+    await until(lambda: not case.client.problem())
+    case.resolver.refuse = {f"box{number}" for number in range(5)}
+    await case.client.apply(*(asker(key, "front") for key in case.resolver.refuse))
+    assert "the port is taken" in case.client.problem()
+    assert "and 2 more" in case.client.problem()
+    case.resolver.refuse = set()
+    await until(lambda: not case.client.problem())
 
 
-async def test_unresponsive_resolver_is_replaced_after_a_timeout(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unresponsive_resolver_is_replaced_after_a_timeout(
+    case: ClientCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "HUNG", 1.0)
     monkeypatch.setattr(module, "_CHECK_INTERVAL", 0.1)
-    rig.client.open()
-    await rig.client.replace([WEB, asker("box", "front")])
-    hanging = rig.resolver
+    case.client.open()
+    await case.client.replace([WEB, asker("box", "front")])
+    hanging = case.resolver
     never = asyncio.Event()
     monkeypatch.setattr(hanging._control, "_answer", lambda *_: never.wait())
-    await until(lambda: rig.client.problem() != "")
+    await until(lambda: case.client.problem() != "")
     hanging.leave()
-    (rig.folder / "dns.sock").unlink()
-    await until(lambda: not rig.client.problem())
-    assert rig.resolver is not hanging
-    assert await rig.known("web")
+    (case.folder / "dns.sock").unlink()
+    await until(lambda: not case.client.problem())
+    assert case.resolver is not hanging
+    assert await case.known("web")
 
 
-async def test_stopped_resolver_is_notified(rig: Rig) -> None:
-    rig.client.open()
-    await until(lambda: not rig.client.problem())
-    assert (await rig.client.stats()).queries == 0
-    await rig.client.stop()
-    assert rig.resolver.stopped == [False]
-    assert rig.client.problem()
-    await stop_resolver(rig.path + ".none")
+async def test_stopped_resolver_is_notified(case: ClientCase) -> None:
+    case.client.open()
+    await until(lambda: not case.client.problem())
+    assert (await case.client.stats()).queries == 0
+    await case.client.stop()
+    assert case.resolver.stopped == [False]
+    assert case.client.problem()
+    await stop_resolver(case.path + ".none")
 
 
 async def test_connection_from_another_user_is_closed(tmp_path: Path) -> None:
@@ -160,24 +162,24 @@ async def test_connection_from_another_user_is_closed(tmp_path: Path) -> None:
     await resolver.crash()
 
 
-async def test_prepared_sockets_are_used_by_the_announced_client(rig: Rig) -> None:
-    rig.client.open()
-    await until(lambda: not rig.client.problem())
-    rig.client.adopt_sockets("box", 1, rig.open("box", 1, Lack("box")).listening)
-    port = rig.resolver.ports["box"]
-    rig.resolver.refuse = {"box"}  # no second opening
-    await rig.client.apply(WEB, asker("box", "front"))
-    assert rig.resolver.ports["box"] == port
-    assert not rig.client.problem()
-    assert rig.resolver.server.missing_sockets() == ()
+async def test_prepared_sockets_are_used_by_the_announced_client(case: ClientCase) -> None:
+    case.client.open()
+    await until(lambda: not case.client.problem())
+    case.client.adopt_sockets("box", 1, case.open("box", 1, Lack("box")).listening)
+    port = case.resolver.ports["box"]
+    case.resolver.refuse = {"box"}  # no second opening
+    await case.client.apply(WEB, asker("box", "front"))
+    assert case.resolver.ports["box"] == port
+    assert not case.client.problem()
+    assert case.resolver.server.missing_sockets() == ()
 
 
-async def test_prepared_sockets_are_closed_if_the_join_fails(rig: Rig) -> None:
-    rig.client.open()
-    await until(lambda: not rig.client.problem())
-    rig.client.adopt_sockets("box", 1, rig.open("box", 1, Lack("box")).listening)
+async def test_prepared_sockets_are_closed_if_the_join_fails(case: ClientCase) -> None:
+    case.client.open()
+    await until(lambda: not case.client.problem())
+    case.client.adopt_sockets("box", 1, case.open("box", 1, Lack("box")).listening)
     with socket.socket() as free:
         with pytest.raises(OSError):
-            free.bind(("127.0.0.1", rig.resolver.ports["box"]))
-        await rig.client.apply(RemoveClient(container_id="box"))
-        free.bind(("127.0.0.1", rig.resolver.ports["box"]))
+            free.bind(("127.0.0.1", case.resolver.ports["box"]))
+        await case.client.apply(RemoveClient(container_id="box"))
+        free.bind(("127.0.0.1", case.resolver.ports["box"]))

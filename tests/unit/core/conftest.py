@@ -12,12 +12,12 @@ from tests.support.core_in_process import CoreInProcess
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[CoreInProcess]:
+async def core(tmp_path: Path) -> AsyncIterator[CoreInProcess]:
     """A started daemon."""
-    rig = CoreInProcess(
+    core = CoreInProcess(
         Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run"), file_dirs=(str(tmp_path / "allowed"),))
     )
-    await rig.start()
-    yield rig
-    await rig.controller.stop()
-    rig.workers.close()
+    await core.start()
+    yield core
+    await core.controller.stop()
+    core.workers.close()

@@ -20,17 +20,17 @@ async def test_silent_engine_api_delays_no_other_request(tmp_path: Path) -> None
         silent.bind(str(tmp_path / "engine.sock"))
         silent.listen(CONTAINERS)
         state, run = str(tmp_path / "state"), str(tmp_path / "run")
-        rig = CoreInProcess(
+        core = CoreInProcess(
             Config(state_dir=state, run_dir=run, dns=False, engine_socket=str(tmp_path / "engine.sock"))
         )
-        await rig.start()
-        engine = PluginEngine(rig.controller)
+        await core.start()
+        engine = PluginEngine(core.controller)
         network, pool = await engine.network()
         async with asyncio.timeout(TIMEOUT / 2):  # less than one question to the API takes
             for number in range(CONTAINERS):
                 key = f"/var/run/docker/netns/{number:012x}"
                 endpoint, _ = await engine.endpoint(network, pool)
                 await engine.join(network, endpoint, key)
-                rig.kernel.namespaces.make(key)
-        await rig.controller.stop()
-        rig.workers.close()
+                core.kernel.namespaces.make(key)
+        await core.controller.stop()
+        core.workers.close()

@@ -24,17 +24,17 @@ KEY = "/var/run/docker/netns/0123456789ab"
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[CoreInProcess]:
-    rig = CoreInProcess(Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run"), dns=False))
-    await rig.start()
-    yield rig
-    await rig.controller.stop()
-    rig.workers.close()
+async def core(tmp_path: Path) -> AsyncIterator[CoreInProcess]:
+    core = CoreInProcess(Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run"), dns=False))
+    await core.start()
+    yield core
+    await core.controller.stop()
+    core.workers.close()
 
 
 @pytest.fixture
-def engine(rig: CoreInProcess) -> PluginEngine:
-    return PluginEngine(rig.controller)
+def engine(core: CoreInProcess) -> PluginEngine:
+    return PluginEngine(core.controller)
 
 
 # The protocol.
@@ -103,11 +103,11 @@ async def test_two_pools_without_a_prefix_differ(engine: PluginEngine) -> None:
 
 
 async def test_pool_of_a_network_is_granted_again_with_the_same_answer(
-    engine: PluginEngine, rig: CoreInProcess
+    engine: PluginEngine, core: CoreInProcess
 ) -> None:
     network, pool = await engine.network()
     assert await engine.pool(pool) == pool
-    assert rig.controller.networks.find(network)
+    assert core.controller.networks.find(network)
 
 
 async def test_pool_that_overlaps_a_network_is_refused(engine: PluginEngine) -> None:
@@ -123,11 +123,11 @@ async def test_released_pool_can_be_requested_by_another(engine: PluginEngine) -
     assert await engine.pool("10.21.0.0/16") == "10.21.0.0/16"
 
 
-async def test_pools_and_claims_survive_a_restart(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_pools_and_claims_survive_a_restart(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network(request="10.22.0.0/24")
     claimed = await engine.address(pool)
     other = await engine.pool("10.23.0.0/24")
-    again = PluginEngine(await rig.start())
+    again = PluginEngine(await core.start())
     assert await again.address(pool) != claimed
     assert await again.pool("10.23.0.0/24") == other
     endpoint = secrets.token_hex(32)
@@ -136,13 +136,15 @@ async def test_pools_and_claims_survive_a_restart(engine: PluginEngine, rig: Cor
     assert "Address" not in made["Interface"]
 
 
-async def test_pool_that_a_crash_left_beside_its_network_is_forgotten(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_pool_that_a_crash_left_beside_its_network_is_forgotten(
+    engine: PluginEngine, core: CoreInProcess
+) -> None:
     network, pool = await engine.network(request="10.25.0.0/24")
-    records = rig.controller._context.engine_records
+    records = core.controller._context.engine_records
     await records.put_pool(pool, IPv4Network(pool))
-    await rig.start()
-    assert not await rig.store.list("engine/pool/")
-    assert rig.controller.networks.find(network)
+    await core.start()
+    assert not await core.store.list("engine/pool/")
+    assert core.controller.networks.find(network)
 
 
 async def test_range_is_where_addresses_come_from(engine: PluginEngine) -> None:
@@ -161,13 +163,13 @@ async def test_unfit_pool_is_refused(engine: PluginEngine, prefix: str) -> None:
 # Addresses.
 
 
-async def test_claimed_address_is_no_one_elses(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_claimed_address_is_no_one_elses(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network(request="10.30.0.0/24")
     claimed = (await engine.address(pool)).partition("/")[0]
     with pytest.raises(Error, match="taken"):
-        await rig.endpoint("web", network, address=IPv4Address(claimed))
-    name = rig.controller.networks.find(network).name
-    made = await rig.controller.endpoints.create(name, EndpointSpec(name="other"))
+        await core.endpoint("web", network, address=IPv4Address(claimed))
+    name = core.controller.networks.find(network).name
+    made = await core.controller.endpoints.create(name, EndpointSpec(name="other"))
     assert made.address
     assert str(made.address.ip) != claimed
 
@@ -191,24 +193,24 @@ async def test_replayed_ipam_requests_have_the_same_answers(engine: PluginEngine
         await engine.address(pool, claimed[0].partition("/")[0])
 
 
-async def test_released_address_is_free(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_released_address_is_free(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network()
     endpoint, address = await engine.endpoint(network, pool)
     await engine("NetworkDriver.DeleteEndpoint", NetworkID=network, EndpointID=endpoint)
     with pytest.raises(Error, match="taken"):  # the engine has not released it yet
-        await rig.endpoint("early", network, address=IPv4Address(address.partition("/")[0]))
+        await core.endpoint("early", network, address=IPv4Address(address.partition("/")[0]))
     await engine("IpamDriver.ReleaseAddress", PoolID=pool, Address=address.partition("/")[0])
-    await rig.endpoint("late", network, address=IPv4Address(address.partition("/")[0]))
+    await core.endpoint("late", network, address=IPv4Address(address.partition("/")[0]))
 
 
-async def test_address_released_before_its_endpoint_stays_taken(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_address_released_before_its_endpoint_stays_taken(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network()
     endpoint, address = await engine.endpoint(network, pool)
     await engine("IpamDriver.ReleaseAddress", PoolID=pool, Address=address.partition("/")[0])
     with pytest.raises(Error, match="taken"):
-        await rig.endpoint("early", network, address=IPv4Address(address.partition("/")[0]))
+        await core.endpoint("early", network, address=IPv4Address(address.partition("/")[0]))
     await engine("NetworkDriver.DeleteEndpoint", NetworkID=network, EndpointID=endpoint)
-    await rig.endpoint("late", network, address=IPv4Address(address.partition("/")[0]))
+    await core.endpoint("late", network, address=IPv4Address(address.partition("/")[0]))
 
 
 async def test_auxiliary_address_of_a_pool_is_never_given_away(engine: PluginEngine) -> None:
@@ -221,7 +223,7 @@ async def test_auxiliary_address_of_a_pool_is_never_given_away(engine: PluginEng
 
 
 async def test_abandoned_pools_and_addresses_are_released(
-    engine: PluginEngine, rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+    engine: PluginEngine, core: CoreInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, pool = await engine.network(request="10.32.0.0/24")
     endpoint, held = await engine.endpoint(network, pool)
@@ -230,21 +232,21 @@ async def test_abandoned_pools_and_addresses_are_released(
     monkeypatch.setattr("sandnet.core.engine.ipam.ABANDONED", -1.0)
     await engine.pool()
     monkeypatch.undo()
-    keys = {entry.key for entry in await rig.store.list("engine/")}
+    keys = {entry.key for entry in await core.store.list("engine/")}
     assert not keys & {f"engine/pool/{unused}", f"engine/claim/{lost.partition('/')[0]}"}
     assert f"engine/claim/{held.partition('/')[0]}" in keys
-    await rig.endpoint("web", network, address=IPv4Address(lost.partition("/")[0]))
+    await core.endpoint("web", network, address=IPv4Address(lost.partition("/")[0]))
     await engine("NetworkDriver.DeleteEndpoint", NetworkID=network, EndpointID=endpoint)
 
 
 # Networks.
 
 
-async def test_network_has_the_engines_id_and_options(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_network_has_the_engines_id_and_options(engine: PluginEngine, core: CoreInProcess) -> None:
     options: dict[str, Any] = {"com.docker.network.internal": True}
     generic = {"mtu": "1400", "com.docker.network.bridge.enable_icc": "false"}
     network, _ = await engine.network(request="10.40.0.0/24", generic=generic, **options)
-    made = rig.controller.networks.find(network)
+    made = core.controller.networks.find(network)
     assert (made.options.mtu, made.options.icc, made.options.internal) == (1400, False, True)
     assert made.id == network
 
@@ -267,34 +269,34 @@ async def test_wrong_option_is_refused_clearly(engine: PluginEngine, generic: di
         await engine.network(generic=generic)
 
 
-async def test_created_and_deleted_twice(engine: PluginEngine, rig: CoreInProcess) -> None:
-    before = set(await rig.store.list(""))
+async def test_created_and_deleted_twice(engine: PluginEngine, core: CoreInProcess) -> None:
+    before = set(await core.store.list(""))
     network, pool = await engine.network(request="10.41.0.0/24")
     data = [{"Pool": "10.41.0.0/24", "Gateway": "10.41.0.1/24"}]
     await engine("NetworkDriver.CreateNetwork", NetworkID=network, IPv4Data=data)
     for _ in range(2):
         await engine("NetworkDriver.DeleteNetwork", NetworkID=network)
         await engine("IpamDriver.ReleasePool", PoolID=pool)
-    keys = {entry.key for entry in await rig.store.list("")} - {entry.key for entry in before}
+    keys = {entry.key for entry in await core.store.list("")} - {entry.key for entry in before}
     assert not {key for key in keys if key.startswith(("engine/", "network/", "endpoint/"))}
 
 
-async def test_pool_released_before_its_network_is_deleted(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_pool_released_before_its_network_is_deleted(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network()
     await engine("IpamDriver.ReleasePool", PoolID=pool)
-    assert rig.controller.networks.find(network)
+    assert core.controller.networks.find(network)
     await engine("NetworkDriver.DeleteNetwork", NetworkID=network)
-    assert not await rig.store.list("engine/")
+    assert not await core.store.list("engine/")
 
 
-async def test_shared_network_gives_its_own_addresses(engine: PluginEngine, rig: CoreInProcess) -> None:
-    blue = await rig.network("blue")
+async def test_shared_network_gives_its_own_addresses(engine: PluginEngine, core: CoreInProcess) -> None:
+    blue = await core.network("blue")
     assert blue.ipv4
     network, pool = await engine.network(generic={"network": "blue"})
     _, address = await engine.endpoint(network, pool)
     assert pool != str(blue.ipv4.prefix)
     assert address.partition("/")[2] == "24"
-    other = await rig.endpoint("web", "blue")
+    other = await core.endpoint("web", "blue")
     assert other.address
     assert other.address.network == blue.ipv4.prefix
     same, pool = await engine.network(request=str(blue.ipv4.prefix), generic={"network": "blue"})
@@ -304,30 +306,30 @@ async def test_shared_network_gives_its_own_addresses(engine: PluginEngine, rig:
         await engine.pool(network="blue")
 
 
-async def test_deleting_a_shared_network_detaches_this_engine_only(engine: PluginEngine, rig: CoreInProcess) -> None:
-    blue = await rig.network("blue")
+async def test_deleting_a_shared_network_detaches_this_engine_only(engine: PluginEngine, core: CoreInProcess) -> None:
+    blue = await core.network("blue")
     first, pool = await engine.network(generic={"network": "blue"})
     second, other = await engine.network(generic={"network": "blue"})
     endpoint, _ = await engine.endpoint(first, pool)
     await engine.join(first, endpoint)
     kept, _ = await engine.endpoint(second, other)
-    mine = await rig.endpoint("web", "blue")
+    mine = await core.endpoint("web", "blue")
     await engine("NetworkDriver.DeleteNetwork", NetworkID=first)
-    left = {each.id for each in rig.controller.endpoints.list(blue)}
+    left = {each.id for each in core.controller.endpoints.list(blue)}
     assert left == {kept, mine.id}
     await engine("NetworkDriver.DeleteNetwork", NetworkID=second)
     await engine("NetworkDriver.DeleteNetwork", NetworkID=second)
-    assert {each.id for each in rig.controller.endpoints.list(blue)} == {mine.id}
+    assert {each.id for each in core.controller.endpoints.list(blue)} == {mine.id}
 
 
-async def test_network_with_endpoints_of_others_is_not_deleted(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_network_with_endpoints_of_others_is_not_deleted(engine: PluginEngine, core: CoreInProcess) -> None:
     network, _ = await engine.network()
-    await rig.endpoint("web", network)
+    await core.endpoint("web", network)
     with pytest.raises(Refused, match="active endpoints"):
         await engine("NetworkDriver.DeleteNetwork", NetworkID=network)
 
 
-async def test_other_ipam_drivers_addresses_are_taken_as_they_come(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_other_ipam_drivers_addresses_are_taken_as_they_come(engine: PluginEngine, core: CoreInProcess) -> None:
     network = secrets.token_hex(32)
     data = [{"Pool": "10.42.0.0/24", "Gateway": "10.42.0.1/24"}]
     await engine("NetworkDriver.CreateNetwork", NetworkID=network, IPv4Data=data, IPv6Data=None, Options=None)
@@ -342,54 +344,54 @@ async def test_other_ipam_drivers_addresses_are_taken_as_they_come(engine: Plugi
 # Endpoints and joins.
 
 
-async def test_join_leaves_the_inner_end_on_the_host(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_join_leaves_the_inner_end_on_the_host(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network(request="10.50.0.0/24")
     endpoint, _ = await engine.endpoint(network, pool)
     joined = await engine.join(network, endpoint, KEY)
     assert joined["InterfaceName"]["SrcName"].startswith("sne")
     assert (joined["Gateway"], joined["DisableGatewayService"]) == ("10.50.0.1", True)
     assert await engine.join(network, endpoint, KEY) == joined
-    assert len(rig.veths()) == 1
+    assert len(core.veths()) == 1
     for _ in range(2):
         await engine("NetworkDriver.Leave", NetworkID=network, EndpointID=endpoint)
-    assert len(rig.veths()) == 1
+    assert len(core.veths()) == 1
     for _ in range(2):
         await engine("NetworkDriver.DeleteEndpoint", NetworkID=network, EndpointID=endpoint)
-    assert rig.veths() == []
-    assert not rig.controller.sandboxes.list()
+    assert core.veths() == []
+    assert not core.controller.sandboxes.list()
 
 
-async def test_join_elsewhere_replaces_the_first(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_join_elsewhere_replaces_the_first(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network()
     endpoint, _ = await engine.endpoint(network, pool)
     first = await engine.join(network, endpoint, KEY)
     second = await engine.join(network, endpoint, KEY[:-1] + "c")
     assert first["InterfaceName"] != second["InterfaceName"]
-    assert len(rig.veths()) == 1
+    assert len(core.veths()) == 1
 
 
-async def test_join_after_the_link_was_lost_makes_another(engine: PluginEngine, rig: CoreInProcess) -> None:
-    rig.unattended()
+async def test_join_after_the_link_was_lost_makes_another(engine: PluginEngine, core: CoreInProcess) -> None:
+    core.unattended()
     network, pool = await engine.network()
     endpoint, _ = await engine.endpoint(network, pool)
     await engine.join(network, endpoint, KEY)
-    rig.kernel.links.delete(rig.veths())
+    core.kernel.links.delete(core.veths())
     await engine.join(network, endpoint, KEY)
-    assert len(rig.veths()) == 1
+    assert len(core.veths()) == 1
 
 
-async def test_one_container_on_two_networks(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_one_container_on_two_networks(engine: PluginEngine, core: CoreInProcess) -> None:
     joins = []
     for _ in range(2):
         network, pool = await engine.network()
         endpoint, _ = await engine.endpoint(network, pool)
         await engine.join(network, endpoint, KEY)
         joins.append((network, endpoint))
-    (sandbox,) = rig.controller.sandboxes.list()
-    assert len(rig.controller.sandboxes.attachments(sandbox)) == 2
+    (sandbox,) = core.controller.sandboxes.list()
+    assert len(core.controller.sandboxes.attachments(sandbox)) == 2
     for network, endpoint in joins:
         await engine("NetworkDriver.DeleteEndpoint", NetworkID=network, EndpointID=endpoint)
-    assert not rig.controller.sandboxes.list()
+    assert not core.controller.sandboxes.list()
 
 
 async def test_internal_network_has_no_gateway(engine: PluginEngine) -> None:
@@ -400,23 +402,23 @@ async def test_internal_network_has_no_gateway(engine: PluginEngine) -> None:
     assert (joined["Gateway"], joined["DisableGatewayService"]) == ("", True)
 
 
-async def test_container_and_link_are_as_they_were_after_a_restart(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_container_and_link_are_as_they_were_after_a_restart(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network()
     endpoint, _ = await engine.endpoint(network, pool)
     joined = await engine.join(network, endpoint, KEY)
-    before = rig.veths()
-    again = PluginEngine(await rig.start())
-    assert rig.veths() == before
+    before = core.veths()
+    again = PluginEngine(await core.start())
+    assert core.veths() == before
     assert await again.join(network, endpoint, KEY) == joined
 
 
-async def test_container_whose_link_is_gone_is_removed_at_a_start(engine: PluginEngine, rig: CoreInProcess) -> None:
-    rig.unattended()
+async def test_container_whose_link_is_gone_is_removed_at_a_start(engine: PluginEngine, core: CoreInProcess) -> None:
+    core.unattended()
     network, pool = await engine.network()
     endpoint, address = await engine.endpoint(network, pool)
     await engine.join(network, endpoint, KEY)
-    rig.kernel.links.delete(rig.veths())
-    controller = await rig.start()
+    core.kernel.links.delete(core.veths())
+    controller = await core.start()
     assert not controller.sandboxes.list()
     (left,) = controller.endpoints.list(controller.networks.find(network))
     assert (left.id, str(left.address)) == (endpoint, address)  # the engine deletes it
@@ -425,7 +427,7 @@ async def test_container_whose_link_is_gone_is_removed_at_a_start(engine: Plugin
 # Published ports.
 
 
-async def test_ports_are_published_and_withdrawn_twice(engine: PluginEngine, rig: CoreInProcess) -> None:
+async def test_ports_are_published_and_withdrawn_twice(engine: PluginEngine, core: CoreInProcess) -> None:
     network, pool = await engine.network()
     endpoint, _ = await engine.endpoint(network, pool)
     await engine.join(network, endpoint, KEY)
@@ -435,12 +437,12 @@ async def test_ports_are_published_and_withdrawn_twice(engine: PluginEngine, rig
         await engine(
             "NetworkDriver.ProgramExternalConnectivity", **fields, Options={"com.docker.network.portmap": ports}
         )
-    assert {port.host_port for port in rig.controller.endpoints.get(endpoint).ports} == {8080}
+    assert {port.host_port for port in core.controller.endpoints.get(endpoint).ports} == {8080}
     for _ in range(2):
         await engine("NetworkDriver.RevokeExternalConnectivity", **fields)
-    assert rig.controller.endpoints.get(endpoint).ports == ()
+    assert core.controller.endpoints.get(endpoint).ports == ()
     await engine("NetworkDriver.ProgramExternalConnectivity", **fields, Options=None)
-    assert rig.controller.endpoints.get(endpoint).ports == ()
+    assert core.controller.endpoints.get(endpoint).ports == ()
 
 
 @pytest.mark.parametrize("ports", [[{"Proto": 6, "Port": 0}], [{"Port": 99999}], "x", [[]], [{"Proto": "tcp"}]])

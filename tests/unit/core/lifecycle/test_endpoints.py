@@ -60,98 +60,98 @@ class NamedCore(CoreInProcess):
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[NamedCore]:
+async def core(tmp_path: Path) -> AsyncIterator[NamedCore]:
     """A started daemon with the network ``foo``."""
-    rig = NamedCore(Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store=GatedStore())
-    await rig.start()
-    await rig.network()
-    rig.unattended()
-    yield rig
-    store_of(rig).gate.set()
-    await rig.controller.stop()
-    rig.workers.close()
+    core = NamedCore(Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store=GatedStore())
+    await core.start()
+    await core.network()
+    core.unattended()
+    yield core
+    store_of(core).gate.set()
+    await core.controller.stop()
+    core.workers.close()
 
 
-def store_of(rig: NamedCore) -> GatedStore:
-    assert isinstance(rig.store, GatedStore)
-    return rig.store
+def store_of(core: NamedCore) -> GatedStore:
+    assert isinstance(core.store, GatedStore)
+    return core.store
 
 
-async def test_endpoint_without_ports_takes_one_commit_each_way(rig: NamedCore) -> None:
-    before = store_of(rig).commits
-    await rig.endpoint("one")
-    assert store_of(rig).commits == before + 1
-    await rig.controller.removal.endpoint("foo", "one")
-    assert store_of(rig).commits == before + 2
+async def test_endpoint_without_ports_takes_one_commit_each_way(core: NamedCore) -> None:
+    before = store_of(core).commits
+    await core.endpoint("one")
+    assert store_of(core).commits == before + 1
+    await core.controller.removal.endpoint("foo", "one")
+    assert store_of(core).commits == before + 2
 
 
-async def test_endpoint_is_recorded_before_its_ports_are_published(rig: NamedCore) -> None:
-    before = store_of(rig).commits
-    await rig.endpoint("one", port_mapping=(mapping(8080),))
-    assert store_of(rig).commits == before + 2
+async def test_endpoint_is_recorded_before_its_ports_are_published(core: NamedCore) -> None:
+    before = store_of(core).commits
+    await core.endpoint("one", port_mapping=(mapping(8080),))
+    assert store_of(core).commits == before + 2
 
 
-async def test_endpoint_is_visible_only_when_its_commit_is_durable(rig: NamedCore) -> None:
-    store, network = store_of(rig), rig.controller.networks.find("foo")
+async def test_endpoint_is_visible_only_when_its_commit_is_durable(core: NamedCore) -> None:
+    store, network = store_of(core), core.controller.networks.find("foo")
     store.close_gate()
-    creating = asyncio.create_task(rig.endpoint("one"))
+    creating = asyncio.create_task(core.endpoint("one"))
     await store.reached.wait()
-    assert rig.controller.endpoints.list(network) == []
+    assert core.controller.endpoints.list(network) == []
     with pytest.raises(Error) as absent:
-        await rig.join("c1", "one")
+        await core.join("c1", "one")
     assert absent.value.kind is Kind.NOT_FOUND
     with pytest.raises(Error) as taken:
-        await rig.endpoint("one")
+        await core.endpoint("one")
     assert taken.value.kind is Kind.NAME_TAKEN
     store.gate.set()
     endpoint = await creating
-    assert rig.controller.endpoints.list(network) == [endpoint]
+    assert core.controller.endpoints.list(network) == [endpoint]
 
 
-async def test_names_are_sent_while_the_commit_is_written(rig: NamedCore) -> None:
-    store, network = store_of(rig), rig.controller.networks.find("foo")
+async def test_names_are_sent_while_the_commit_is_written(core: NamedCore) -> None:
+    store, network = store_of(core), core.controller.networks.find("foo")
     store.close_gate()
-    creating = asyncio.create_task(rig.endpoint("one"))
+    creating = asyncio.create_task(core.endpoint("one"))
     await store.reached.wait()
-    assert rig.answers("one", network)
+    assert core.answers("one", network)
     store.gate.set()
     await creating
 
 
-async def test_refused_creation_leaves_no_name_and_no_lease(rig: NamedCore) -> None:
-    network = rig.controller.networks.find("foo")
-    store_of(rig).refusal = DISK_FULL
+async def test_refused_creation_leaves_no_name_and_no_lease(core: NamedCore) -> None:
+    network = core.controller.networks.find("foo")
+    store_of(core).refusal = DISK_FULL
     with pytest.raises(Error, match="the disk is full"):
-        await rig.endpoint("one")
-    assert not rig.answers("one", network)
-    assert rig.controller._context.records.endpoints() == []
-    assert (await rig.endpoint("one")).name == "one"
-    assert rig.answers("one", network)
+        await core.endpoint("one")
+    assert not core.answers("one", network)
+    assert core.controller._context.records.endpoints() == []
+    assert (await core.endpoint("one")).name == "one"
+    assert core.answers("one", network)
 
 
-async def test_refused_deletion_leaves_the_endpoint_with_its_name(rig: NamedCore) -> None:
-    network, endpoint = rig.controller.networks.find("foo"), await rig.endpoint("one")
-    store_of(rig).refusal = DISK_FULL
+async def test_refused_deletion_leaves_the_endpoint_with_its_name(core: NamedCore) -> None:
+    network, endpoint = core.controller.networks.find("foo"), await core.endpoint("one")
+    store_of(core).refusal = DISK_FULL
     with pytest.raises(Error, match="the disk is full"):
-        await rig.controller.removal.endpoint("foo", "one")
-    assert rig.controller.endpoints.list(network) == [endpoint]
-    assert rig.answers("one", network)
-    await rig.controller.removal.endpoint("foo", "one")
-    assert not rig.answers("one", network)
+        await core.controller.removal.endpoint("foo", "one")
+    assert core.controller.endpoints.list(network) == [endpoint]
+    assert core.answers("one", network)
+    await core.controller.removal.endpoint("foo", "one")
+    assert not core.answers("one", network)
 
 
-async def test_address_is_released_after_its_name_is_gone(rig: NamedCore, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, endpoint = rig.controller.networks.find("foo"), await rig.endpoint("one")
+async def test_address_is_released_after_its_name_is_gone(core: NamedCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, endpoint = core.controller.networks.find("foo"), await core.endpoint("one")
     assert endpoint.address
     unnamed = asyncio.get_running_loop().create_future()
-    monkeypatch.setattr(rig.controller._context.resolver_sync, "endpoint_removed", lambda _: unnamed)
-    deleting = asyncio.create_task(rig.controller.removal.endpoint("foo", "one"))
-    records = rig.controller._context.records
+    monkeypatch.setattr(core.controller._context.resolver_sync, "endpoint_removed", lambda _: unnamed)
+    deleting = asyncio.create_task(core.controller.removal.endpoint("foo", "one"))
+    records = core.controller._context.records
     while records.endpoints():
         await asyncio.wait([deleting], timeout=0)
     with pytest.raises(Error) as taken:
-        await rig.endpoint("two", address=endpoint.address.ip)
+        await core.endpoint("two", address=endpoint.address.ip)
     assert taken.value.kind is Kind.CONFLICT
     unnamed.set_result(None)
     await deleting
-    assert (await rig.endpoint("two", address=endpoint.address.ip)).network_id == network.id
+    assert (await core.endpoint("two", address=endpoint.address.ip)).network_id == network.id

@@ -18,20 +18,20 @@ from tests.support.core_in_process import CoreInProcess, MoodyStore, mapping
 TAP = TapOptions(owner=1000, group=36, queues=2, vhost=True, offload=False)
 
 
-async def machine(rig: CoreInProcess) -> str:
+async def machine(core: CoreInProcess) -> str:
     """A virtual machine on a network; the name of its tap."""
-    await rig.network(subnet=IPv4Network("10.9.0.0/24"))
-    endpoint = await rig.endpoint("web", port_mapping=(mapping(8080),))
-    sandbox = await rig.join("vm", "web", tap=TAP)
+    await core.network(subnet=IPv4Network("10.9.0.0/24"))
+    endpoint = await core.endpoint("web", port_mapping=(mapping(8080),))
+    sandbox = await core.join("vm", "web", tap=TAP)
     assert (sandbox.origin, sandbox.inode, sandbox.hosts_path) == (Origin.GUEST, 0, "")
-    found = rig.controller._context.records.attachment("vm", endpoint.id)
+    found = core.controller._context.records.attachment("vm", endpoint.id)
     assert found
     assert (found.interface, str(found.address), found.tap) == ("eth0", "10.9.0.2/24", TAP)
     return found.host_link
 
 
-def tap_of(rig: CoreInProcess, name: str) -> object:
-    found = rig.kernel.links.present.get(name)
+def tap_of(core: CoreInProcess, name: str) -> object:
+    found = core.kernel.links.present.get(name)
     return found and (found.kind, found.up)
 
 
@@ -39,63 +39,63 @@ def refused(code: str) -> pytest.RaisesExc[Error]:
     return pytest.RaisesExc(Error, check=lambda error: (error.kind, error.code) == (Kind.INVALID, code))
 
 
-async def test_a_tap_goes_with_the_last_leave(rig: CoreInProcess) -> None:
-    name = await machine(rig)
-    assert tap_of(rig, name) == ("tun", True)
-    assert "namespaces.make" not in rig.kernel.calls
-    await rig.controller.sandboxes.leave("foo", "web", "vm")
-    await rig.controller._context.link_reaper.wait()
-    assert tap_of(rig, name) is None
-    assert not await rig.store.list("sandbox/")
+async def test_a_tap_goes_with_the_last_leave(core: CoreInProcess) -> None:
+    name = await machine(core)
+    assert tap_of(core, name) == ("tun", True)
+    assert "namespaces.make" not in core.kernel.calls
+    await core.controller.sandboxes.leave("foo", "web", "vm")
+    await core.controller._context.link_reaper.wait()
+    assert tap_of(core, name) is None
+    assert not await core.store.list("sandbox/")
 
 
-async def test_a_machine_on_two_networks_has_two_taps(rig: CoreInProcess) -> None:
-    await machine(rig)
-    await rig.network("bar")
-    await rig.endpoint("db", "bar")
-    sandbox = await rig.join("vm", "db", "bar", tap=TAP)
-    attachments = rig.controller.sandboxes.attachments(sandbox)
+async def test_a_machine_on_two_networks_has_two_taps(core: CoreInProcess) -> None:
+    await machine(core)
+    await core.network("bar")
+    await core.endpoint("db", "bar")
+    sandbox = await core.join("vm", "db", "bar", tap=TAP)
+    attachments = core.controller.sandboxes.attachments(sandbox)
     assert [each.interface for each in attachments] == ["eth0", "eth1"]
-    gateways = [[str(hop) for hop in rig.controller.sandboxes.gateways(sandbox, each)] for each in attachments]
+    gateways = [[str(hop) for hop in core.controller.sandboxes.gateways(sandbox, each)] for each in attachments]
     assert gateways == [["10.9.0.1"], []]
 
 
-async def test_a_restart_keeps_a_tap_and_makes_an_absent_one(rig: CoreInProcess) -> None:
-    name = await machine(rig)
-    await rig.start()
-    assert tap_of(rig, name) == ("tun", True)
-    rig.kernel.links.drop(name)  # as a reboot does
-    await rig.start()
-    assert tap_of(rig, name) == ("tun", True)
+async def test_a_restart_keeps_a_tap_and_makes_an_absent_one(core: CoreInProcess) -> None:
+    name = await machine(core)
+    await core.start()
+    assert tap_of(core, name) == ("tun", True)
+    core.kernel.links.drop(name)  # as a reboot does
+    await core.start()
+    assert tap_of(core, name) == ("tun", True)
 
 
-async def test_a_deleted_tap_is_repaired(rig: CoreInProcess) -> None:
-    name = await machine(rig)
-    rig.kernel.links.drop(name)
-    assert [drift.done for drift in await rig.controller.reconcile.run(fix=True)] == ["repaired"]
-    assert tap_of(rig, name) == ("tun", True)
+async def test_a_deleted_tap_is_repaired(core: CoreInProcess) -> None:
+    name = await machine(core)
+    core.kernel.links.drop(name)
+    assert [drift.done for drift in await core.controller.reconcile.run(fix=True)] == ["repaired"]
+    assert tap_of(core, name) == ("tun", True)
 
 
-async def test_a_changed_mac_of_a_tap_is_repaired(rig: CoreInProcess) -> None:
-    name = await machine(rig)
-    right = rig.kernel.links.present[name]
-    rig.kernel.links.present[name] = right._replace(mac="02:42:0a:09:00:03")
-    found = await rig.controller.reconcile.run(fix=True)
+async def test_a_changed_mac_of_a_tap_is_repaired(core: CoreInProcess) -> None:
+    name = await machine(core)
+    right = core.kernel.links.present[name]
+    core.kernel.links.present[name] = right._replace(mac="02:42:0a:09:00:03")
+    found = await core.controller.reconcile.run(fix=True)
     assert [drift.done for drift in found] == ["repaired"]
     assert "the MAC of tap" in found[0].problem
-    assert rig.kernel.links.present[name] == right
+    assert core.kernel.links.present[name] == right
 
 
-async def test_lost_records_of_a_tap_are_rebuilt(rig: CoreInProcess) -> None:
-    await machine(rig)
-    records = rig.controller._context.records
+async def test_lost_records_of_a_tap_are_rebuilt(core: CoreInProcess) -> None:
+    await machine(core)
+    records = core.controller._context.records
     before, sandbox = records.attachments(), records.sandbox("vm")
     store = MoodyStore()
     await store.commit(Put(REBUILD, b"lost"))
-    rig.kernel.host.held.clear()
-    rig.store = store
-    await rig.start()
-    records = rig.controller._context.records
+    core.kernel.host.held.clear()
+    core.store = store
+    await core.start()
+    records = core.controller._context.records
     assert [replace(each, sequence=0) for each in records.attachments()] == [
         replace(each, sequence=0) for each in before
     ]
@@ -105,77 +105,77 @@ async def test_lost_records_of_a_tap_are_rebuilt(rig: CoreInProcess) -> None:
     assert (found.origin, found.key, found.has_files) == (Origin.GUEST, sandbox.key, False)
 
 
-async def test_a_guest_queries_its_gateway(rig: CoreInProcess) -> None:
-    await machine(rig)
-    sandbox, net = rig.controller.sandboxes.find("vm"), rig.controller.networks.find("foo")
-    resolver = rig.controller._context.resolver_sync
+async def test_a_guest_queries_its_gateway(core: CoreInProcess) -> None:
+    await machine(core)
+    sandbox, net = core.controller.sandboxes.find("vm"), core.controller.networks.find("foo")
+    resolver = core.controller._context.resolver_sync
     assert resolver.why_not_served(sandbox) == ""
     settings = next(each for each in resolver._client(sandbox) if isinstance(each, SetClient))
     assert (str(settings.listen), [str(each) for each in settings.sources]) == (str(guest_address("vm")), ["10.9.0.2"])
-    served = [str(each) for each in rig.controller.sandboxes.name_servers(sandbox, net)]
+    served = [str(each) for each in core.controller.sandboxes.name_servers(sandbox, net)]
     assert served == (["10.9.0.1"] if resolver.serves else [])
 
 
-async def test_a_guest_without_anti_spoofing_has_no_names(rig: CoreInProcess) -> None:
-    await rig.network("open", anti_spoofing=False)
-    await rig.endpoint("web", "open")
-    sandbox = await rig.join("vm", "web", "open", tap=TAP)
-    resolver = rig.controller._context.resolver_sync
+async def test_a_guest_without_anti_spoofing_has_no_names(core: CoreInProcess) -> None:
+    await core.network("open", anti_spoofing=False)
+    await core.endpoint("web", "open")
+    sandbox = await core.join("vm", "web", "open", tap=TAP)
+    resolver = core.controller._context.resolver_sync
     assert "without anti-spoofing" in resolver.why_not_served(sandbox)
     assert not [*resolver._client(sandbox)]
-    assert not rig.controller.sandboxes.name_servers(sandbox, rig.controller.networks.find("open"))
+    assert not core.controller.sandboxes.name_servers(sandbox, core.controller.networks.find("open"))
 
 
-async def test_a_failed_join_leaves_no_tap(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    rig.kernel.fail_on("links.plug_tap", Error(Kind.UNAVAILABLE, "broken"))
+async def test_a_failed_join_leaves_no_tap(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    core.kernel.fail_on("links.plug_tap", Error(Kind.UNAVAILABLE, "broken"))
     with pytest.raises(Error):
-        await rig.join("vm", "web", tap=TAP)
-    assert not rig.veths()
-    assert not await rig.store.list("sandbox/")
-    await rig.join("vm", "web", tap=TAP)
+        await core.join("vm", "web", tap=TAP)
+    assert not core.veths()
+    assert not await core.store.list("sandbox/")
+    await core.join("vm", "web", tap=TAP)
 
 
-async def test_a_machine_does_not_share_an_address(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.controller.services.attach("web", JoinSpec(container_id="c1"))
+async def test_a_machine_does_not_share_an_address(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    await core.controller.services.attach("web", JoinSpec(container_id="c1"))
     with refused("address_shared"):
-        await rig.controller.services.attach("web", JoinSpec(container_id="vm", tap=TAP))
+        await core.controller.services.attach("web", JoinSpec(container_id="vm", tap=TAP))
 
 
-async def test_one_container_is_a_machine_on_all_networks_or_none(rig: CoreInProcess) -> None:
-    await machine(rig)
-    await rig.network("bar")
-    await rig.endpoint("db", "bar")
-    await rig.endpoint("two")
+async def test_one_container_is_a_machine_on_all_networks_or_none(core: CoreInProcess) -> None:
+    await machine(core)
+    await core.network("bar")
+    await core.endpoint("db", "bar")
+    await core.endpoint("two")
     with refused("link_type"):
-        await rig.join("vm", "db", "bar")
-    await rig.join("c1", "db", "bar")
+        await core.join("vm", "db", "bar")
+    await core.join("c1", "db", "bar")
     with refused("link_type"):
-        await rig.join("c1", "two", tap=TAP)
+        await core.join("c1", "two", tap=TAP)
 
 
 @pytest.mark.parametrize("network", ["none", "host"])
-async def test_networks_without_interfaces_have_no_taps(rig: CoreInProcess, network: str) -> None:
-    await rig.endpoint("web", network)
+async def test_networks_without_interfaces_have_no_taps(core: CoreInProcess, network: str) -> None:
+    await core.endpoint("web", network)
     with refused("no_interface"):
-        await rig.join("vm", "web", network, tap=TAP)
+        await core.join("vm", "web", network, tap=TAP)
 
 
-async def test_auto_remove_of_a_machine_needs_its_process(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
+async def test_auto_remove_of_a_machine_needs_its_process(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
     with refused("no_process"):
-        await rig.join("vm", "web", tap=TAP, auto_remove=True)
+        await core.join("vm", "web", tap=TAP, auto_remove=True)
 
 
-async def test_the_end_of_the_emulator_removes_the_machine(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    rig.kernel.processes.begin(4711)
-    await rig.join("vm", "web", tap=TAP, watch_pid=4711)
-    rig.kernel.processes.end(4711)
-    await rig.start()
-    assert not await rig.store.list("sandbox/")
+async def test_the_end_of_the_emulator_removes_the_machine(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    core.kernel.processes.begin(4711)
+    await core.join("vm", "web", tap=TAP, watch_pid=4711)
+    core.kernel.processes.end(4711)
+    await core.start()
+    assert not await core.store.list("sandbox/")

@@ -58,16 +58,16 @@ def test_changed_host_file_has_a_new_fingerprint_and_content(
 
 
 async def test_briefly_missing_host_file_causes_no_drift(
-    rig: CoreInProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    core: CoreInProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "host.conf"
     monkeypatch.setattr(host_name_files, "RESOLV_CONF", str(file))
     file.write_text("nameserver 192.0.2.53\nsearch a.example\n")
-    await rig.network()
-    await rig.endpoint("web")
-    sandbox = await rig.join("c1", "web")
-    files = rig.controller._context.host_files
-    sandbox = rig.controller.sandboxes.find("c1")
+    await core.network()
+    await core.endpoint("web")
+    sandbox = await core.join("c1", "web")
+    files = core.controller._context.host_files
+    sandbox = core.controller.sandboxes.find("c1")
     assert files.check_job(sandbox)() == []
     file.unlink()
     assert files.check_job(sandbox)() == []

@@ -18,9 +18,9 @@ from tests.support.core_in_process import CoreInProcess, MoodyStore, mapping
 Reported = tuple[Sequence[Network], Sequence[Endpoint], Sequence[Sandbox], Sequence[Attachment]]
 
 
-def reported(rig: CoreInProcess) -> Reported:
+def reported(core: CoreInProcess) -> Reported:
     """All records, without what no mark reports and without the two networks that have no link."""
-    records = rig.controller._context.records
+    records = core.controller._context.records
     return (
         sorted(map(_plain, (n for n in records.networks() if n.link)), key=lambda n: n.id),
         sorted((replace(e, sequence=0, created=0) for e in records.endpoints()), key=lambda e: e.id),
@@ -44,50 +44,50 @@ async def copied(store: MoodyStore) -> MoodyStore:
     return copy
 
 
-async def restart_with(rig: CoreInProcess, store: MoodyStore) -> None:
-    rig.kernel.host.held.clear()
-    rig.store = store
-    await rig.start()
+async def restart_with(core: CoreInProcess, store: MoodyStore) -> None:
+    core.kernel.host.held.clear()
+    core.store = store
+    await core.start()
 
 
-async def test_start_without_records_recovers_everything_in_use(rig: CoreInProcess) -> None:
-    await rig.network(subnet=IPv4Network("10.9.0.0/24"), ip_range=IPv4Network("10.9.0.128/25"), icc=False)
-    await rig.network("open", host_access=(ExposedPort(proto=17, port=53),))
-    await rig.network("six", ipv6=True, internal=True)
-    await rig.endpoint("web", port_mapping=(mapping(8080), mapping(53, 53, 17)))
-    await rig.endpoint("six", "six")
-    await rig.join("c1", "web")
-    await rig.join("c1", "six", "six", auto_remove=True)
-    before, routes = reported(rig), rig.default_route(rig.controller.sandboxes.find("c1"))
-    veths = rig.veths()
+async def test_start_without_records_recovers_everything_in_use(core: CoreInProcess) -> None:
+    await core.network(subnet=IPv4Network("10.9.0.0/24"), ip_range=IPv4Network("10.9.0.128/25"), icc=False)
+    await core.network("open", host_access=(ExposedPort(proto=17, port=53),))
+    await core.network("six", ipv6=True, internal=True)
+    await core.endpoint("web", port_mapping=(mapping(8080), mapping(53, 53, 17)))
+    await core.endpoint("six", "six")
+    await core.join("c1", "web")
+    await core.join("c1", "six", "six", auto_remove=True)
+    before, routes = reported(core), core.default_route(core.controller.sandboxes.find("c1"))
+    veths = core.veths()
 
-    await restart_with(rig, MoodyStore())
+    await restart_with(core, MoodyStore())
 
-    assert reported(rig) == before
-    assert rig.veths() == veths
-    assert rig.default_route(rig.controller.sandboxes.find("c1")) == routes
-    assert {port for _, _, port in rig.kernel.host.held} == {8080, 53}
-    health = rig.controller.health()
+    assert reported(core) == before
+    assert core.veths() == veths
+    assert core.default_route(core.controller.sandboxes.find("c1")) == routes
+    assert {port for _, _, port in core.kernel.host.held} == {8080, 53}
+    health = core.controller.health()
     assert health.status == "degraded"
     assert "network foo" in health.problems[0]
     assert "labels" in health.problems[0]
 
 
 async def test_interrupted_recovery_is_completed_by_the_next_start(
-    rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+    core: CoreInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a driver read back from the kernel was written already, so the store is no new one any more."""
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.join("c1", "web")
-    before, empty = reported(rig), MoodyStore()
+    await core.network()
+    await core.endpoint("web")
+    await core.join("c1", "web")
+    before, empty = reported(core), MoodyStore()
     with monkeypatch.context() as patch:
         patch.setattr(Records, "commit", killed)
         with pytest.raises(Killed):
-            await restart_with(rig, empty)
+            await restart_with(core, empty)
     await empty.commit(Put("sysctl/net/ipv4/ip_forward", b"0"))
-    await restart_with(rig, empty)
-    assert reported(rig) == before
+    await restart_with(core, empty)
+    assert reported(core) == before
 
 
 class Killed(Exception):  # noqa: N818
@@ -98,140 +98,140 @@ def killed(*_: object, **__: object) -> None:
     raise Killed
 
 
-async def test_recovered_records_are_healthy_after_another_start(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.join("c1", "web")
+async def test_recovered_records_are_healthy_after_another_start(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    await core.join("c1", "web")
     store = MoodyStore()
-    await restart_with(rig, store)
-    before = reported(rig)
-    await restart_with(rig, store)
-    assert reported(rig) == before
-    assert rig.controller.health().problems == ()
+    await restart_with(core, store)
+    before = reported(core)
+    await restart_with(core, store)
+    assert reported(core) == before
+    assert core.controller.health().problems == ()
 
 
-async def test_recovered_records_are_fully_removed_on_leave_and_delete(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web", port_mapping=(mapping(8080),))
-    await rig.join("c1", "web")
-    await restart_with(rig, MoodyStore())
-    await rig.controller.sandboxes.leave("foo", "web", "c1")
-    await rig.controller.removal.endpoint("foo", "web")
-    await rig.controller.removal.network("foo")
-    await rig.controller._context.link_reaper.wait()
-    assert rig.veths() == []
-    assert rig.kernel.host.held == set()
-    assert len(rig.controller.networks.list()) == 3
+async def test_recovered_records_are_fully_removed_on_leave_and_delete(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web", port_mapping=(mapping(8080),))
+    await core.join("c1", "web")
+    await restart_with(core, MoodyStore())
+    await core.controller.sandboxes.leave("foo", "web", "c1")
+    await core.controller.removal.endpoint("foo", "web")
+    await core.controller.removal.network("foo")
+    await core.controller._context.link_reaper.wait()
+    assert core.veths() == []
+    assert core.kernel.host.held == set()
+    assert len(core.controller.networks.list()) == 3
 
 
-async def test_service_with_several_backends_is_recovered_whole(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.join("c1", "web")
+async def test_service_with_several_backends_is_recovered_whole(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    await core.join("c1", "web")
     for container in ("c2", "c3"):
-        await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container, weight=7), many=True)
-    await rig.controller.sandboxes.leave("foo", "web", "c1")
-    before = reported(rig)
-    await restart_with(rig, MoodyStore())
-    assert reported(rig) == before
-    backends = rig.controller.services.backends(rig.controller.services.find("web"))
+        await core.controller.sandboxes.join("foo", "web", JoinSpec(container_id=container, weight=7), many=True)
+    await core.controller.sandboxes.leave("foo", "web", "c1")
+    before = reported(core)
+    await restart_with(core, MoodyStore())
+    assert reported(core) == before
+    backends = core.controller.services.backends(core.controller.services.find("web"))
     assert [backend.weight for backend in backends] == [7, 7]
 
 
 async def test_old_backup_gains_later_objects_and_drops_deleted_ones(
-    rig: CoreInProcess,
+    core: CoreInProcess,
 ) -> None:
-    await rig.network()
-    await rig.network("gone")
-    await rig.endpoint("web", labels={"tier": "front"})
-    await rig.endpoint("idle")
-    await rig.join("c1", "web")
-    copy = await copied(rig.store)
-    await rig.controller.removal.network("gone")
-    await rig.controller.sandboxes.leave("foo", "web", "c1")
-    await rig.network("new")
-    await rig.endpoint("api", "new")
-    await rig.join("c2", "api", "new")
-    await rig.controller._context.link_reaper.wait()
-    before = reported(rig)
+    await core.network()
+    await core.network("gone")
+    await core.endpoint("web", labels={"tier": "front"})
+    await core.endpoint("idle")
+    await core.join("c1", "web")
+    copy = await copied(core.store)
+    await core.controller.removal.network("gone")
+    await core.controller.sandboxes.leave("foo", "web", "c1")
+    await core.network("new")
+    await core.endpoint("api", "new")
+    await core.join("c2", "api", "new")
+    await core.controller._context.link_reaper.wait()
+    before = reported(core)
 
-    await restart_with(rig, copy)
+    await restart_with(core, copy)
 
-    assert reported(rig) == before
-    assert rig.controller.services.find("web").labels == {"tier": "front"}
-    problems = " ".join(rig.controller.health().problems)
+    assert reported(core) == before
+    assert core.controller.services.find("web").labels == {"tier": "front"}
+    problems = " ".join(core.controller.health().problems)
     assert "network gone" in problems
     assert "sandbox c2" in problems
 
 
-async def test_backup_made_during_a_join_keeps_the_container_attached(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
+async def test_backup_made_during_a_join_keeps_the_container_attached(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
     copies: list[MoodyStore] = []
-    commit = rig.store.commit
+    commit = core.store.commit
 
     async def copying(*changes: object, durable: bool = True) -> int:
         revision = await commit(*changes, durable=durable)  # type: ignore[arg-type]
-        copies.append(await copied(rig.store))
+        copies.append(await copied(core.store))
         return revision
 
-    rig.store.commit = copying  # type: ignore[method-assign]
-    await rig.join("c1", "web")
-    before = reported(rig)
+    core.store.commit = copying  # type: ignore[method-assign]
+    await core.join("c1", "web")
+    before = reported(core)
     for copy in copies:
-        await restart_with(rig, copy)
-        assert reported(rig) == before
+        await restart_with(core, copy)
+        assert reported(core) == before
 
 
-async def test_address_conflict_with_a_backup_favours_the_live_holder(rig: CoreInProcess) -> None:
-    await rig.network(subnet=IPv4Network("10.9.0.0/24"))
-    await rig.endpoint("old", address=IPv4Address("10.9.0.7"), port_mapping=(mapping(8080),))
-    copy = await copied(rig.store)
-    await rig.controller.removal.endpoint("foo", "old")
-    await rig.endpoint("new", address=IPv4Address("10.9.0.7"), port_mapping=(mapping(8080),))
-    await rig.join("c1", "new")
+async def test_address_conflict_with_a_backup_favours_the_live_holder(core: CoreInProcess) -> None:
+    await core.network(subnet=IPv4Network("10.9.0.0/24"))
+    await core.endpoint("old", address=IPv4Address("10.9.0.7"), port_mapping=(mapping(8080),))
+    copy = await copied(core.store)
+    await core.controller.removal.endpoint("foo", "old")
+    await core.endpoint("new", address=IPv4Address("10.9.0.7"), port_mapping=(mapping(8080),))
+    await core.join("c1", "new")
 
-    await restart_with(rig, copy)
+    await restart_with(core, copy)
 
-    assert [endpoint.name for endpoint in rig.controller._context.records.endpoints()] == ["new"]
-    assert "endpoint old" in " ".join(rig.controller.health().problems)
+    assert [endpoint.name for endpoint in core.controller._context.records.endpoints()] == ["new"]
+    assert "endpoint old" in " ".join(core.controller.health().problems)
 
 
-async def test_backup_restored_after_a_reboot_is_used_as_it_is(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web", port_mapping=(mapping(8080),))
-    await rig.join("c1", "web")
-    copy = await copied(rig.store)
-    web = rig.controller.services.find("web")
-    for link in rig.kernel.links.list():
+async def test_backup_restored_after_a_reboot_is_used_as_it_is(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web", port_mapping=(mapping(8080),))
+    await core.join("c1", "web")
+    copy = await copied(core.store)
+    web = core.controller.services.find("web")
+    for link in core.kernel.links.list():
         if link.name != "lo":
-            rig.kernel.links.drop(link.name)
-    rig.kernel.namespaces.release(rig.controller.sandboxes.find("c1").key)
+            core.kernel.links.drop(link.name)
+    core.kernel.namespaces.release(core.controller.sandboxes.find("c1").key)
 
-    await restart_with(rig, copy)
+    await restart_with(core, copy)
 
-    assert rig.controller.services.find("web") == replace(web, orphaned=True)
-    assert rig.controller.sandboxes.list() == []
-
-
-async def test_published_port_without_a_known_endpoint_is_reported(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web", port_mapping=(mapping(8080),))
-    await restart_with(rig, MoodyStore())
-    assert any("8080" in problem for problem in rig.controller.health().problems)
+    assert core.controller.services.find("web") == replace(web, orphaned=True)
+    assert core.controller.sandboxes.list() == []
 
 
-async def test_foreign_and_malformed_aliases_are_ignored(rig: CoreInProcess) -> None:
+async def test_published_port_without_a_known_endpoint_is_reported(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web", port_mapping=(mapping(8080),))
+    await restart_with(core, MoodyStore())
+    assert any("8080" in problem for problem in core.controller.health().problems)
+
+
+async def test_foreign_and_malformed_aliases_are_ignored(core: CoreInProcess) -> None:
     for number, text in enumerate(("sandnet1 net x y z", "sandnet9 net", "uplink", "sandnet1 end a b c d e")):
-        rig.kernel.links.add(f"br{number}", "bridge")
-        rig.kernel.links.present[f"br{number}"] = rig.kernel.links.present[f"br{number}"]._replace(alias=text)
-    await rig.start()
-    assert [net.name for net in rig.controller.networks.list()] == ["none", "host", "bridge"]
-    assert rig.controller.health().status == "ok"
+        core.kernel.links.add(f"br{number}", "bridge")
+        core.kernel.links.present[f"br{number}"] = core.kernel.links.present[f"br{number}"]._replace(alias=text)
+    await core.start()
+    assert [net.name for net in core.controller.networks.list()] == ["none", "host", "bridge"]
+    assert core.controller.health().status == "ok"
 
 
-async def test_long_list_of_recovered_objects_is_abbreviated(rig: CoreInProcess) -> None:
+async def test_long_list_of_recovered_objects_is_abbreviated(core: CoreInProcess) -> None:
     for number in range(LISTED + 5):
-        await rig.network(f"n{number}")
-    await restart_with(rig, MoodyStore())
-    assert "and 6 more" in rig.controller.health().problems[0]
+        await core.network(f"n{number}")
+    await restart_with(core, MoodyStore())
+    assert "and 6 more" in core.controller.health().problems[0]

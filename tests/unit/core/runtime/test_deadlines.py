@@ -36,19 +36,19 @@ class HangingStore(MoodyStore):
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CoreInProcess]:
+async def core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CoreInProcess]:
     """A started daemon that is impatient."""
     workers = Workers(threads=2, spare=1, timeouts=Timeouts(queue=0.2, job=0.05))
-    rig = CoreInProcess(
+    core = CoreInProcess(
         Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store=HangingStore(), workers=workers
     )
-    await rig.start()
-    await rig.network()
-    monkeypatch.setattr(rig.controller._context.operations, "_deadline", DEADLINE)
+    await core.start()
+    await core.network()
+    monkeypatch.setattr(core.controller._context.operations, "_deadline", DEADLINE)
     monkeypatch.setattr(records, "HANGS", 0.05)
-    yield rig
-    await rig.controller.stop()
-    rig.workers.close()
+    yield core
+    await core.controller.stop()
+    core.workers.close()
 
 
 async def refusal(change: Awaitable[object]) -> tuple[Kind, str]:
@@ -59,54 +59,54 @@ async def refusal(change: Awaitable[object]) -> tuple[Kind, str]:
     return refused.value.kind, refused.value.code
 
 
-async def idle(rig: CoreInProcess) -> None:
+async def idle(core: CoreInProcess) -> None:
     """Until no change is under way."""
     async with asyncio.timeout(SOON):
-        while rig.controller.health().operations:  # noqa: ASYNC110 - nothing reports when the last one ends
+        while core.controller.health().operations:  # noqa: ASYNC110 - nothing reports when the last one ends
             await asyncio.sleep(0.01)
 
 
 async def test_request_completes_once_a_hung_kernel_call_returns(
-    rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+    core: CoreInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = Event()
-    make = rig.kernel.links.ensure_bridge
+    make = core.kernel.links.ensure_bridge
 
     def hang(bridge: Bridge) -> None:
         back.wait(60)
         make(bridge)
 
-    monkeypatch.setattr(rig.kernel.links, "ensure_bridge", hang)
+    monkeypatch.setattr(core.kernel.links, "ensure_bridge", hang)
     try:
-        assert await refusal(rig.network("bar")) == (Kind.UNAVAILABLE, "deadline")
-        health = rig.controller.health()
+        assert await refusal(core.network("bar")) == (Kind.UNAVAILABLE, "deadline")
+        health = core.controller.health()
         assert health.status == "degraded"
         assert any("has been running for" in problem for problem in health.problems)
         assert health.operations == 1
-        assert [net.name for net in rig.controller.networks.list()][-1] == "foo"
-        await rig.endpoint("one")  # others go on in the meantime
-        assert await refusal(rig.network("bar")) == (Kind.NAME_TAKEN, "name_taken")
+        assert [net.name for net in core.controller.networks.list()][-1] == "foo"
+        await core.endpoint("one")  # others go on in the meantime
+        assert await refusal(core.network("bar")) == (Kind.NAME_TAKEN, "name_taken")
     finally:
         back.set()
-    await idle(rig)
-    assert [net.name for net in rig.controller.networks.list()][-1] == "bar"
-    assert rig.controller.health().status == "ok"
+    await idle(core)
+    assert [net.name for net in core.controller.networks.list()][-1] == "bar"
+    assert core.controller.health().status == "ok"
 
 
-async def test_hung_store_gives_changes_503_and_reads_do_not_wait(rig: CoreInProcess) -> None:
-    store = rig.store
+async def test_hung_store_gives_changes_503_and_reads_do_not_wait(core: CoreInProcess) -> None:
+    store = core.store
     assert isinstance(store, HangingStore)
     store.works.clear()
     try:
-        assert await refusal(rig.network("bar")) == (Kind.UNAVAILABLE, "deadline")
-        assert [net.name for net in rig.controller.networks.list()][-1] == "foo"
-        (problem,) = rig.controller.health().problems
+        assert await refusal(core.network("bar")) == (Kind.UNAVAILABLE, "deadline")
+        assert [net.name for net in core.controller.networks.list()][-1] == "foo"
+        (problem,) = core.controller.health().problems
         assert problem.startswith("the store has not answered a commit for")
     finally:
         store.works.set()
-    await idle(rig)
-    assert rig.controller.health().status == "ok"
-    assert [net.name for net in rig.controller.networks.list()][-1] == "bar"
+    await idle(core)
+    assert core.controller.health().status == "ok"
+    assert [net.name for net in core.controller.networks.list()][-1] == "bar"
 
 
 async def test_change_beyond_the_concurrency_limit_is_refused_at_once() -> None:

@@ -17,264 +17,264 @@ from sandnet.model import EndpointSpec, HostEntry, JoinSpec, NetworkSpec, Origin
 from tests.support.core_in_process import CoreInProcess, mapping
 
 
-async def test_first_start_creates_the_predefined_networks_in_order(rig: CoreInProcess) -> None:
-    networks = rig.controller.networks.list()
+async def test_first_start_creates_the_predefined_networks_in_order(core: CoreInProcess) -> None:
+    networks = core.controller.networks.list()
     assert [(net.name, net.driver) for net in networks] == [("none", "null"), ("host", "host"), ("bridge", "bridge")]
 
 
-async def test_predefined_network_cannot_be_deleted(rig: CoreInProcess) -> None:
+async def test_predefined_network_cannot_be_deleted(core: CoreInProcess) -> None:
     with pytest.raises(Error) as caught:
-        await rig.controller.removal.network("bridge")
+        await core.controller.removal.network("bridge")
     assert caught.value.kind is Kind.PROTECTED
 
 
-async def test_taken_network_name_is_refused_whatever_the_driver(rig: CoreInProcess) -> None:
+async def test_taken_network_name_is_refused_whatever_the_driver(core: CoreInProcess) -> None:
     with pytest.raises(Error) as caught:
-        await rig.network("host")
+        await core.network("host")
     assert caught.value.kind is Kind.NAME_TAKEN
 
 
-async def test_unknown_driver_is_not_found(rig: CoreInProcess) -> None:
+async def test_unknown_driver_is_not_found(core: CoreInProcess) -> None:
     with pytest.raises(Error) as caught:
-        await rig.controller.networks.create(NetworkSpec(name="x", driver="nope"))
+        await core.controller.networks.create(NetworkSpec(name="x", driver="nope"))
     assert caught.value.kind is Kind.NOT_FOUND
     assert "bridge" in caught.value.hint
 
 
-async def test_concurrent_creates_get_distinct_subnets(rig: CoreInProcess) -> None:
-    networks = await asyncio.gather(*(rig.network(f"n{i}") for i in range(24)))
+async def test_concurrent_creates_get_distinct_subnets(core: CoreInProcess) -> None:
+    networks = await asyncio.gather(*(core.network(f"n{i}") for i in range(24)))
     prefixes = {net.ipv4.prefix for net in networks if net.ipv4}
     assert len(prefixes) == 24
 
 
-async def test_one_of_two_concurrent_creates_of_a_name_succeeds(rig: CoreInProcess) -> None:
-    results = await asyncio.gather(rig.network("foo"), rig.network("foo"), return_exceptions=True)
+async def test_one_of_two_concurrent_creates_of_a_name_succeeds(core: CoreInProcess) -> None:
+    results = await asyncio.gather(core.network("foo"), core.network("foo"), return_exceptions=True)
     failures = [result for result in results if isinstance(result, Error)]
     assert [failure.kind for failure in failures] == [Kind.NAME_TAKEN]
 
 
-async def test_network_with_endpoints_is_not_deleted_and_names_them(rig: CoreInProcess) -> None:
-    await rig.network()
-    endpoint = await rig.endpoint("baz")
+async def test_network_with_endpoints_is_not_deleted_and_names_them(core: CoreInProcess) -> None:
+    await core.network()
+    endpoint = await core.endpoint("baz")
     with pytest.raises(Error) as caught:
-        await rig.controller.removal.network("foo")
+        await core.controller.removal.network("foo")
     assert caught.value.kind is Kind.IN_USE
     assert "baz" in caught.value.message
     assert endpoint.id[:12] in caught.value.message
 
 
-async def test_addresses_are_assigned_in_order_and_reused_last(rig: CoreInProcess) -> None:
-    await rig.network(subnet=IPv4Network("10.9.0.0/29"))
+async def test_addresses_are_assigned_in_order_and_reused_last(core: CoreInProcess) -> None:
+    await core.network(subnet=IPv4Network("10.9.0.0/29"))
     names = [f"e{i}" for i in range(3)]
-    first = [await rig.endpoint(name) for name in names]
-    await rig.controller.removal.endpoint("foo", "e0")
-    later = [await rig.endpoint(f"l{i}") for i in range(3)]
+    first = [await core.endpoint(name) for name in names]
+    await core.controller.removal.endpoint("foo", "e0")
+    later = [await core.endpoint(f"l{i}") for i in range(3)]
     assert [str(ep.address.ip) for ep in first if ep.address] == ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
     assert [str(ep.address.ip) for ep in later if ep.address] == ["10.9.0.5", "10.9.0.6", "10.9.0.2"]
 
 
-async def test_full_pool_raises_exhausted_and_leaves_nothing(rig: CoreInProcess) -> None:
-    await rig.network(subnet=IPv4Network("10.9.0.0/30"))
-    await rig.endpoint("only")
+async def test_full_pool_raises_exhausted_and_leaves_nothing(core: CoreInProcess) -> None:
+    await core.network(subnet=IPv4Network("10.9.0.0/30"))
+    await core.endpoint("only")
     with pytest.raises(Error) as caught:
-        await rig.endpoint("more", port_mapping=(mapping(8080),))
+        await core.endpoint("more", port_mapping=(mapping(8080),))
     assert caught.value.kind is Kind.EXHAUSTED
-    assert [ep.name for ep in rig.controller.services.list()] == ["only"]
-    rig.kernel.host.hold(6, IPv4Address("0.0.0.0"), 8080).close()
+    assert [ep.name for ep in core.controller.services.list()] == ["only"]
+    core.kernel.host.hold(6, IPv4Address("0.0.0.0"), 8080).close()
 
 
-async def test_published_port_conflict_names_the_holder(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web", port_mapping=(mapping(8080),))
+async def test_published_port_conflict_names_the_holder(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web", port_mapping=(mapping(8080),))
     with pytest.raises(Error) as caught:
-        await rig.endpoint("other", port_mapping=(mapping(8080),))
+        await core.endpoint("other", port_mapping=(mapping(8080),))
     assert caught.value.kind is Kind.CONFLICT
     assert "web" in caught.value.message
 
 
-async def test_port_range_binds_the_next_free_port(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("a", port_mapping=(mapping(9000, host_port_end=9002),))
-    b = await rig.endpoint("b", port_mapping=(mapping(9000, host_port_end=9002),))
+async def test_port_range_binds_the_next_free_port(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("a", port_mapping=(mapping(9000, host_port_end=9002),))
+    b = await core.endpoint("b", port_mapping=(mapping(9000, host_port_end=9002),))
     assert [port.host_port for port in b.ports] == [9001]
 
 
-async def test_join_writes_peer_names_to_files_and_uses_a_short_key(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    sandbox = await rig.join("e76f406417031bd24c17", "web", host_name="h1", domain_name="example.org")
-    await rig.endpoint("db")
+async def test_join_writes_peer_names_to_files_and_uses_a_short_key(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    sandbox = await core.join("e76f406417031bd24c17", "web", host_name="h1", domain_name="example.org")
+    await core.endpoint("db")
     text = Path(sandbox.hosts_path).read_text()
     assert sandbox.key == "/var/run/docker/netns/e76f40641703"
     assert "172.16.1.2\th1.example.org h1\n" in text
     assert "172.16.1.3\tdb\n172.16.1.3\tdb.foo\n" in text
 
 
-async def test_shared_twelve_character_id_gets_a_longer_second_key(rig: CoreInProcess) -> None:
-    await rig.network()
+async def test_shared_twelve_character_id_gets_a_longer_second_key(core: CoreInProcess) -> None:
+    await core.network()
     for name in ("a", "b"):
-        await rig.endpoint(name)
-    first = await rig.join("0123456789abX", "a")
-    second = await rig.join("0123456789abY", "b")
+        await core.endpoint(name)
+    first = await core.join("0123456789abX", "a")
+    second = await core.join("0123456789abY", "b")
     assert first.key.endswith("/0123456789ab")
     assert second.key.endswith("/0123456789abY")
 
 
-async def test_foreign_namespace_at_the_key_is_left_alone(rig: CoreInProcess) -> None:
+async def test_foreign_namespace_at_the_key_is_left_alone(core: CoreInProcess) -> None:
     key = "/var/run/docker/netns/0123456789ab"
-    stranger = rig.kernel.namespaces.make(key)
-    await rig.network()
-    await rig.endpoint("a")
-    sandbox = await rig.join("0123456789abcdef", "a")
-    await rig.controller.sandboxes.leave("foo", "a", "0123456789abcdef")
+    stranger = core.kernel.namespaces.make(key)
+    await core.network()
+    await core.endpoint("a")
+    sandbox = await core.join("0123456789abcdef", "a")
+    await core.controller.sandboxes.leave("foo", "a", "0123456789abcdef")
     assert sandbox.key != key
-    left = rig.kernel.namespaces.find(key)
+    left = core.kernel.namespaces.find(key)
     assert left is not None
     assert left.inode == stranger.inode
 
 
-async def test_second_join_is_refused_and_delete_names_the_container(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.join("c1", "web")
+async def test_second_join_is_refused_and_delete_names_the_container(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    await core.join("c1", "web")
     with pytest.raises(Error) as second:
-        await rig.join("c2", "web")
+        await core.join("c2", "web")
     with pytest.raises(Error) as delete:
-        await rig.controller.removal.endpoint("foo", "web")
+        await core.controller.removal.endpoint("foo", "web")
     assert (second.value.kind, delete.value.kind) == (Kind.INVALID, Kind.IN_USE)
     assert "c1" in delete.value.message
 
 
-async def test_last_leave_deletes_the_sandbox_and_keeps_the_address(rig: CoreInProcess) -> None:
-    await rig.network()
-    before = await rig.endpoint("web", port_mapping=(mapping(8080),))
-    sandbox = await rig.join("c1", "web")
-    await rig.controller.sandboxes.leave("foo", "web", "c1")
-    assert rig.controller.sandboxes.list() == []
-    assert rig.kernel.namespaces.find(sandbox.key) is None
+async def test_last_leave_deletes_the_sandbox_and_keeps_the_address(core: CoreInProcess) -> None:
+    await core.network()
+    before = await core.endpoint("web", port_mapping=(mapping(8080),))
+    sandbox = await core.join("c1", "web")
+    await core.controller.sandboxes.leave("foo", "web", "c1")
+    assert core.controller.sandboxes.list() == []
+    assert core.kernel.namespaces.find(sandbox.key) is None
     assert not Path(sandbox.hosts_path).parent.exists()
-    assert rig.controller.endpoints.find(rig.controller.networks.find("foo"), "web") == before
+    assert core.controller.endpoints.find(core.controller.networks.find("foo"), "web") == before
 
 
-async def test_default_route_follows_priority_and_join_order(rig: CoreInProcess) -> None:
+async def test_default_route_follows_priority_and_join_order(core: CoreInProcess) -> None:
     for index, name in enumerate(("one", "two", "three")):
-        await rig.network(name, subnet=IPv4Network(f"10.9.{index}.0/24"))
-        await rig.endpoint("ep", name)
-    sandbox = await rig.join("c1", "ep", "one")
-    await rig.join("c1", "ep", "two")
-    assert rig.default_route(sandbox) == ("eth0", "10.9.0.1")
-    await rig.join("c1", "ep", "three", gateway_priority=5)
-    assert rig.default_route(sandbox) == ("eth2", "10.9.2.1")
-    await rig.controller.sandboxes.leave("three", "ep", "c1")
-    assert rig.default_route(sandbox) == ("eth0", "10.9.0.1")
+        await core.network(name, subnet=IPv4Network(f"10.9.{index}.0/24"))
+        await core.endpoint("ep", name)
+    sandbox = await core.join("c1", "ep", "one")
+    await core.join("c1", "ep", "two")
+    assert core.default_route(sandbox) == ("eth0", "10.9.0.1")
+    await core.join("c1", "ep", "three", gateway_priority=5)
+    assert core.default_route(sandbox) == ("eth2", "10.9.2.1")
+    await core.controller.sandboxes.leave("three", "ep", "c1")
+    assert core.default_route(sandbox) == ("eth0", "10.9.0.1")
 
 
 async def test_six_concurrent_joins_and_leaves_leave_nothing(
-    rig: CoreInProcess,
+    core: CoreInProcess,
 ) -> None:
-    await rig.network()
+    await core.network()
     names = [f"e{i}" for i in range(6)]
     for name in names:
-        await rig.endpoint(name)
-    sandboxes = await asyncio.gather(*(rig.join("c1", name) for name in names))
-    interfaces = {a.interface for a in rig.controller.sandboxes.attachments(sandboxes[0])}
-    leaves = (rig.controller.sandboxes.leave("foo", name, "c1") for name in names)
+        await core.endpoint(name)
+    sandboxes = await asyncio.gather(*(core.join("c1", name) for name in names))
+    interfaces = {a.interface for a in core.controller.sandboxes.attachments(sandboxes[0])}
+    leaves = (core.controller.sandboxes.leave("foo", name, "c1") for name in names)
     await asyncio.gather(*leaves)
     assert interfaces == {f"eth{i}" for i in range(6)}
-    assert rig.controller.sandboxes.list() == []
-    assert rig.veths() == []
+    assert core.controller.sandboxes.list() == []
+    assert core.veths() == []
 
 
-async def test_host_network_sandbox_uses_the_host_and_does_not_mix(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.endpoint("h", "host")
-    sandbox = await rig.join("c1", "h", "host", use_default_sandbox=True)
+async def test_host_network_sandbox_uses_the_host_and_does_not_mix(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    await core.endpoint("h", "host")
+    sandbox = await core.join("c1", "h", "host", use_default_sandbox=True)
     with pytest.raises(Error) as caught:
-        await rig.join("c1", "web")
+        await core.join("c1", "web")
     assert sandbox.origin is Origin.HOST
     assert caught.value.code == "host_network"
 
 
-async def test_parent_update_gives_the_container_the_new_address(rig: CoreInProcess) -> None:
-    await rig.network()
-    parent = await rig.endpoint("parent")
-    await rig.endpoint("child")
-    sandbox = await rig.join("c1", "parent")
+async def test_parent_update_gives_the_container_the_new_address(core: CoreInProcess) -> None:
+    await core.network()
+    parent = await core.endpoint("parent")
+    await core.endpoint("child")
+    sandbox = await core.join("c1", "parent")
     update = ParentUpdate(endpoint_id=parent.id, name="alias", address=IPv4Address("10.1.2.3"))
-    await rig.join("c2", "child", parent_updates=(update,))
+    await core.join("c2", "child", parent_updates=(update,))
     assert "10.1.2.3\talias\n" in Path(sandbox.hosts_path).read_text()
 
 
-async def test_second_join_merges_the_records_of_both_networks(rig: CoreInProcess) -> None:
+async def test_second_join_merges_the_records_of_both_networks(core: CoreInProcess) -> None:
     for name in ("one", "two"):
-        await rig.network(name)
-        await rig.endpoint("ep", name)
+        await core.network(name)
+        await core.endpoint("ep", name)
     extra = HostEntry(name="db.example", address=IPv4Address("192.0.2.7"))
-    sandbox = await rig.join("c1", "ep", "one", extra_hosts=(extra,), dns=(IPv4Address("192.0.2.53"),))
-    await rig.join("c1", "ep", "two")
+    sandbox = await core.join("c1", "ep", "one", extra_hosts=(extra,), dns=(IPv4Address("192.0.2.53"),))
+    await core.join("c1", "ep", "two")
     hosts, resolv = Path(sandbox.hosts_path).read_text(), Path(sandbox.resolv_conf_path).read_text()
     assert all(line in hosts for line in ("\tep.one\n", "\tep.two\n", "192.0.2.7\tdb.example\n"))
     assert resolv.startswith("nameserver 192.0.2.53\n")
 
 
 async def test_nameservers_are_reachable_after_the_last_ipv6_leave(
-    rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+    core: CoreInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_name_files, "_read", lambda _: b"nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
-    await rig.network("four")
-    await rig.network("six", ipv6=True)
-    await rig.endpoint("ep", "four")
-    await rig.endpoint("ep", "six")
-    sandbox = await rig.join("c1", "ep", "four")
+    await core.network("four")
+    await core.network("six", ipv6=True)
+    await core.endpoint("ep", "four")
+    await core.endpoint("ep", "six")
+    sandbox = await core.join("c1", "ep", "four")
     resolv = Path(sandbox.resolv_conf_path)
     alone = resolv.read_text()
-    await rig.join("c1", "ep", "six")
+    await core.join("c1", "ep", "six")
     both = resolv.read_text()
     assert "2001:db8::53" in both
-    await rig.controller.sandboxes.leave("six", "ep", "c1")
+    await core.controller.sandboxes.leave("six", "ep", "c1")
     assert resolv.read_text() == alone
 
     resolv.write_text(both)  # as a daemon does that is killed before it has recorded it
-    await rig.start()
+    await core.start()
     assert resolv.read_text() == alone
     resolv.write_text("nameserver 192.0.2.99\n")
-    await rig.join("c1", "ep", "six")
+    await core.join("c1", "ep", "six")
     assert resolv.read_text() == "nameserver 192.0.2.99\n"
 
 
-async def test_file_path_outside_allowed_dirs_creates_nothing(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
+async def test_file_path_outside_allowed_dirs_creates_nothing(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
     with pytest.raises(Error) as caught:
-        await rig.join("c1", "web", hosts_path="/etc/hosts")
+        await core.join("c1", "web", hosts_path="/etc/hosts")
     assert caught.value.code == "path_not_allowed"
-    assert rig.controller.sandboxes.list() == []
+    assert core.controller.sandboxes.list() == []
 
 
-async def test_ambiguous_prefix_is_refused_naming_the_candidates(rig: CoreInProcess) -> None:
-    await rig.network()
+async def test_ambiguous_prefix_is_refused_naming_the_candidates(core: CoreInProcess) -> None:
+    await core.network()
     for index in range(17):  # two of seventeen ids begin with the same hex digit
-        await rig.endpoint(f"e{index}")
-    first = [ep.id[0] for ep in rig.controller.services.list()]
+        await core.endpoint(f"e{index}")
+    first = [ep.id[0] for ep in core.controller.services.list()]
     twice = next(digit for digit in first if first.count(digit) > 1)
     with pytest.raises(Error) as caught:
-        rig.controller.services.find(twice)
+        core.controller.services.find(twice)
     assert caught.value.code == "ambiguous"
 
 
-async def test_service_on_the_default_network_is_its_endpoint(rig: CoreInProcess) -> None:
-    service = await rig.controller.services.publish("", EndpointSpec(name="/lonely_pasteur"))
-    assert rig.controller.endpoints.list(rig.controller.networks.find("bridge"), name="/lonely_pasteur") == [service]
-    assert rig.controller.services.list(network="nowhere") == []
+async def test_service_on_the_default_network_is_its_endpoint(core: CoreInProcess) -> None:
+    service = await core.controller.services.publish("", EndpointSpec(name="/lonely_pasteur"))
+    assert core.controller.endpoints.list(core.controller.networks.find("bridge"), name="/lonely_pasteur") == [service]
+    assert core.controller.services.list(network="nowhere") == []
 
 
-async def test_leave_by_a_wrong_container_names_the_right_one(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.controller.sandboxes.join("foo", "web", JoinSpec(container_id="c1"))
+async def test_leave_by_a_wrong_container_names_the_right_one(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    await core.controller.sandboxes.join("foo", "web", JoinSpec(container_id="c1"))
     with pytest.raises(Error) as caught:
-        await rig.controller.sandboxes.leave("foo", "web", "c2")
+        await core.controller.sandboxes.leave("foo", "web", "c2")
     assert caught.value.kind is Kind.NOT_FOUND
     assert "c1" in caught.value.hint
 
@@ -283,34 +283,34 @@ async def test_leave_by_a_wrong_container_names_the_right_one(rig: CoreInProcess
 
 
 async def test_full_record_space_refuses_creates_until_a_delete(
-    rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+    core: CoreInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await rig.network()
-    await rig.endpoint("first", labels={"a": "x" * 50_000})
-    records = rig.controller.endpoints._records
+    await core.network()
+    await core.endpoint("first", labels={"a": "x" * 50_000})
+    records = core.controller.endpoints._records
     room = sum(table.weight for table in (records._networks, records._endpoints, records._sandboxes))
     monkeypatch.setattr("sandnet.core.state.records.MOST_BYTES", room + 10_000)
     with pytest.raises(Error) as caught:
-        await rig.endpoint("second", labels={"a": "x" * 50_000})
+        await core.endpoint("second", labels={"a": "x" * 50_000})
     assert (caught.value.kind, caught.value.code) == (Kind.EXHAUSTED, "records_full")
-    await rig.endpoint("small")
-    await rig.controller.removal.endpoint("foo", "first")
-    await rig.endpoint("second", labels={"a": "x" * 40_000})
+    await core.endpoint("small")
+    await core.controller.removal.endpoint("foo", "first")
+    await core.endpoint("second", labels={"a": "x" * 40_000})
     for name in ("small", "second"):
-        await rig.controller.removal.endpoint("foo", name)
-    await rig.controller.removal.network("foo")
+        await core.controller.removal.endpoint("foo", name)
+    await core.controller.removal.network("foo")
     assert records._endpoints.weight == records._sandboxes.weight == 0
 
 
-async def test_joins_exceeding_the_total_of_extra_hosts_are_refused(rig: CoreInProcess) -> None:
-    await rig.network()
+async def test_joins_exceeding_the_total_of_extra_hosts_are_refused(core: CoreInProcess) -> None:
+    await core.network()
     for name in ("one", "two"):
-        await rig.endpoint(name)
+        await core.endpoint(name)
     lines = [HostEntry(name=f"h{index}", address=IPv4Address("192.0.2.1")) for index in range(MAX_HOSTS + 1)]
-    await rig.join("c1", "one", extra_hosts=tuple(lines[:-1]))
+    await core.join("c1", "one", extra_hosts=tuple(lines[:-1]))
     with pytest.raises(Error, match="1025 are too many"):
-        await rig.join("c1", "two", extra_hosts=(lines[-1],))
-    await rig.join("c1", "two", extra_hosts=(lines[0],))
+        await core.join("c1", "two", extra_hosts=(lines[-1],))
+    await core.join("c1", "two", extra_hosts=(lines[0],))
 
 
 def test_parent_hosts_over_the_limit_drop_the_oldest() -> None:
@@ -322,59 +322,59 @@ def test_parent_hosts_over_the_limit_drop_the_oldest() -> None:
     assert (sandbox.parent_hosts[0].name, sandbox.parent_hosts[-1].name) == ("h1", f"h{MAX_HOSTS}")
 
 
-async def test_ambiguous_container_prefix_is_refused(rig: CoreInProcess) -> None:
-    await rig.network()
+async def test_ambiguous_container_prefix_is_refused(core: CoreInProcess) -> None:
+    await core.network()
     first, second = "a" * 12 + "1" * 52, "a" * 12 + "2" * 52
     for container, endpoint in ((first, "one"), (second, "two")):
-        await rig.endpoint(endpoint)
-        await rig.join(container, endpoint)
+        await core.endpoint(endpoint)
+        await core.join(container, endpoint)
     with pytest.raises(Error) as caught:
-        rig.controller.sandboxes.find("a" * 12)
+        core.controller.sandboxes.find("a" * 12)
     assert caught.value.code == "ambiguous"
-    assert rig.controller.sandboxes.find("a" * 12 + "2").container_id == second
+    assert core.controller.sandboxes.find("a" * 12 + "2").container_id == second
 
 
 @pytest.mark.parametrize("ends", [True, False])
-async def test_full_removal_ends_only_processes_of_its_sandboxes(rig: CoreInProcess, ends: bool) -> None:
-    await rig.network()
-    await rig.endpoint("one")
-    rig.kernel.processes.begin(4711)
-    await rig.join("c1", "one", watch_pid=4711, end_process=ends)
-    await rig.take_down()
-    assert rig.controller.ended == ([4711] if ends else [])
+async def test_full_removal_ends_only_processes_of_its_sandboxes(core: CoreInProcess, ends: bool) -> None:
+    await core.network()
+    await core.endpoint("one")
+    core.kernel.processes.begin(4711)
+    await core.join("c1", "one", watch_pid=4711, end_process=ends)
+    await core.take_down()
+    assert core.controller.ended == ([4711] if ends else [])
 
 
 async def test_join_opens_the_resolver_sockets_with_the_namespace(
-    rig: CoreInProcess, monkeypatch: pytest.MonkeyPatch
+    core: CoreInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = FakeNames()
-    monkeypatch.setattr(rig.controller._context.resolver_sync, "_service", names)
-    await rig.network()
-    await rig.endpoint("web")
-    sandbox = await rig.join("c1", "web")
+    monkeypatch.setattr(core.controller._context.resolver_sync, "_service", names)
+    await core.network()
+    await core.endpoint("web")
+    sandbox = await core.join("c1", "web")
     assert names.adopted == [("c1", sandbox.inode)]
-    await rig.network("bar")
-    await rig.endpoint("web", "bar")
-    await rig.join("c1", "web", "bar")  # they are there
-    await rig.endpoint("alone", "none")
-    await rig.join("c2", "alone", "none")  # it has no interface, and will not ask
-    await rig.endpoint("app", "host")
-    await rig.join("c3", "app", "host")
+    await core.network("bar")
+    await core.endpoint("web", "bar")
+    await core.join("c1", "web", "bar")  # they are there
+    await core.endpoint("alone", "none")
+    await core.join("c2", "alone", "none")  # it has no interface, and will not ask
+    await core.endpoint("app", "host")
+    await core.join("c3", "app", "host")
     assert names.adopted == [("c1", sandbox.inode)]
 
 
-async def test_network_labels_are_kept_over_a_restart(rig: CoreInProcess) -> None:
+async def test_network_labels_are_kept_over_a_restart(core: CoreInProcess) -> None:
     spec = NetworkSpec(name="foo", driver="bridge", labels={"tier": "test"})
-    await rig.controller.networks.create(spec)
-    await rig.start()
-    assert rig.controller.networks.find("foo").labels == {"tier": "test"}
+    await core.controller.networks.create(spec)
+    await core.start()
+    assert core.controller.networks.find("foo").labels == {"tier": "test"}
 
 
-async def test_pending_parent_updates_over_the_limit_keep_the_latest(rig: CoreInProcess) -> None:
-    await rig.network()
-    endpoint = await rig.endpoint("peer")
-    network = rig.controller.networks.find("foo")
-    parents = rig.controller.sandboxes.parents
+async def test_pending_parent_updates_over_the_limit_keep_the_latest(core: CoreInProcess) -> None:
+    await core.network()
+    endpoint = await core.endpoint("peer")
+    network = core.controller.networks.find("foo")
+    parents = core.controller.sandboxes.parents
     sandbox = Sandbox(container_id="c", key="/k", origin=Origin.MADE, phase=Phase.READY, sequence=1, created=0.0)
     for index in range(5):
         address = IPv4Address("192.0.2.1")

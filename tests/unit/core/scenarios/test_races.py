@@ -38,23 +38,23 @@ def store() -> GatedStore:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, store: GatedStore) -> AsyncIterator[CoreInProcess]:
+async def core(tmp_path: Path, store: GatedStore) -> AsyncIterator[CoreInProcess]:
     """A started daemon with the network ``foo``."""
-    rig = CoreInProcess(Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store=store)
-    await rig.start()
-    await rig.network()
-    yield rig
-    await rig.controller.stop()
-    rig.workers.close()
+    core = CoreInProcess(Config(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run")), store=store)
+    await core.start()
+    await core.network()
+    yield core
+    await core.controller.stop()
+    core.workers.close()
 
 
-async def test_endpoint_create_is_refused_during_network_deletion(rig: CoreInProcess, store: GatedStore) -> None:
+async def test_endpoint_create_is_refused_during_network_deletion(core: CoreInProcess, store: GatedStore) -> None:
     store.reached.clear()
     store.gate.clear()
-    deleting = asyncio.create_task(rig.controller.removal.network("foo"))
+    deleting = asyncio.create_task(core.controller.removal.network("foo"))
     await store.reached.wait()
-    creating = asyncio.create_task(rig.endpoint("one"))
-    again = asyncio.create_task(rig.network())
+    creating = asyncio.create_task(core.endpoint("one"))
+    again = asyncio.create_task(core.network())
     await asyncio.wait([creating], timeout=0.02)
     store.gate.set()
     await deleting
@@ -62,28 +62,28 @@ async def test_endpoint_create_is_refused_during_network_deletion(rig: CoreInPro
         await creating
     assert refused.value.kind is Kind.NOT_FOUND
     await asyncio.wait([again])
-    assert rig.controller.services.list() == []
+    assert core.controller.services.list() == []
 
 
-async def test_create_during_rollback_of_the_same_name_undoes_it_once(rig: CoreInProcess, store: GatedStore) -> None:
-    rig.kernel.fail_on("firewall.change", Error(Kind.INTERNAL, "broken on purpose"))
-    first = asyncio.create_task(rig.endpoint("one", port_mapping=(mapping(8080),)))
-    records = rig.controller._context.records
+async def test_create_during_rollback_of_the_same_name_undoes_it_once(core: CoreInProcess, store: GatedStore) -> None:
+    core.kernel.fail_on("firewall.change", Error(Kind.INTERNAL, "broken on purpose"))
+    first = asyncio.create_task(core.endpoint("one", port_mapping=(mapping(8080),)))
+    records = core.controller._context.records
     while not [each for each in records.endpoints() if each.phase is Phase.REMOVING]:
         await asyncio.wait([first], timeout=0)
-    await asyncio.gather(first, rig.endpoint("one", port_mapping=(mapping(8080),)), return_exceptions=True)
+    await asyncio.gather(first, core.endpoint("one", port_mapping=(mapping(8080),)), return_exceptions=True)
     assert first.exception()
     assert store.forgotten == 1
 
 
 async def test_concurrent_restore_of_many_networks_writes_the_files(
-    rig: CoreInProcess,
+    core: CoreInProcess,
 ) -> None:
     for name in ["foo", *(f"n{i}" for i in range(7))]:
         if name != "foo":
-            await rig.network(name)
-        await rig.endpoint("one", name)
-        await rig.join("c1", "one", name)
+            await core.network(name)
+        await core.endpoint("one", name)
+        await core.join("c1", "one", name)
     for _ in range(10):
-        await rig.controller.stop()
-        assert (await rig.start()).health().problems == ()
+        await core.controller.stop()
+        assert (await core.start()).health().problems == ()

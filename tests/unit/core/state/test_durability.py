@@ -30,46 +30,46 @@ def store() -> NotingStore:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, store: NotingStore) -> AsyncIterator[CoreInProcess]:
+async def core(tmp_path: Path, store: NotingStore) -> AsyncIterator[CoreInProcess]:
     """A started daemon with the network ``foo``."""
     config = Config(
         state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run"), file_dirs=(str(tmp_path / "allowed"),)
     )
-    rig = CoreInProcess(config, store=store)
-    await rig.start()
-    await rig.network()
-    rig.unattended()
-    yield rig
-    await rig.controller.stop()
-    rig.workers.close()
+    core = CoreInProcess(config, store=store)
+    await core.start()
+    await core.network()
+    core.unattended()
+    yield core
+    await core.controller.stop()
+    core.workers.close()
 
 
-async def test_join_and_leave_are_not_synced(rig: CoreInProcess, store: NotingStore) -> None:
-    await rig.endpoint("web")
+async def test_join_and_leave_are_not_synced(core: CoreInProcess, store: NotingStore) -> None:
+    await core.endpoint("web")
     store.durable.clear()
-    await rig.join("c1", "web")
-    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    await core.join("c1", "web")
+    await core.controller.sandboxes.leave("foo", "web", "c1")
     assert store.durable
     assert not any(store.durable)
 
 
-async def test_networks_and_endpoints_are_synced(rig: CoreInProcess, store: NotingStore) -> None:
+async def test_networks_and_endpoints_are_synced(core: CoreInProcess, store: NotingStore) -> None:
     store.durable.clear()
-    await rig.endpoint("web")
+    await core.endpoint("web")
     assert store.durable == [True]
-    await rig.controller.removal.endpoint("foo", "web")
+    await core.controller.removal.endpoint("foo", "web")
     assert store.durable == [True, True]
-    await rig.controller.removal.network("foo")
+    await core.controller.removal.network("foo")
     assert store.durable[-1]
 
 
-async def test_join_that_replaced_a_file_is_synced(rig: CoreInProcess, store: NotingStore) -> None:
-    hosts = Path(rig.config.file_dirs[0], "c1", "hosts")
+async def test_join_that_replaced_a_file_is_synced(core: CoreInProcess, store: NotingStore) -> None:
+    hosts = Path(core.config.file_dirs[0], "c1", "hosts")
     hosts.parent.mkdir(parents=True)
     hosts.write_text("10.0.0.1 mine\n")
-    await rig.endpoint("web")
+    await core.endpoint("web")
     store.durable.clear()
-    await rig.join("c1", "web", hosts_path=str(hosts))
+    await core.join("c1", "web", hosts_path=str(hosts))
     assert store.durable[-1]
-    await rig.controller.sandboxes.leave("foo", "web", "c1")
+    await core.controller.sandboxes.leave("foo", "web", "c1")
     assert store.durable[-1]

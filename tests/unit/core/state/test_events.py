@@ -38,20 +38,20 @@ def _summary(event: Event) -> tuple[str, str]:
     return event.action, type(event.subject).__name__
 
 
-async def _life(rig: CoreInProcess) -> list[Event]:
+async def _life(core: CoreInProcess) -> list[Event]:
     """What is reported of a network, an endpoint and a container from first to last, when all are gone."""
-    since = rig.controller.events.last
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.join("c1", "web")
-    await rig.controller.sandboxes.leave("foo", "web", "c1")
-    await rig.controller.removal.endpoint("foo", "web")
-    await rig.controller.removal.network("foo")
-    return await _take(rig.controller.events.follow(since), 8)
+    since = core.controller.events.last
+    await core.network()
+    await core.endpoint("web")
+    await core.join("c1", "web")
+    await core.controller.sandboxes.leave("foo", "web", "c1")
+    await core.controller.removal.endpoint("foo", "web")
+    await core.controller.removal.network("foo")
+    return await _take(core.controller.events.follow(since), 8)
 
 
-async def test_each_change_is_emitted_once_and_in_order(rig: CoreInProcess) -> None:
-    events = await _life(rig)
+async def test_each_change_is_emitted_once_and_in_order(core: CoreInProcess) -> None:
+    events = await _life(core)
     assert [_summary(event) for event in events] == [
         ("created", "Network"),
         ("created", "Endpoint"),
@@ -66,42 +66,42 @@ async def test_each_change_is_emitted_once_and_in_order(rig: CoreInProcess) -> N
     assert numbers == sorted(set(numbers))
 
 
-async def test_reader_starting_now_is_woken_by_the_next_change(rig: CoreInProcess) -> None:
-    following = asyncio.ensure_future(_take(rig.controller.events.follow(), 1))
+async def test_reader_starting_now_is_woken_by_the_next_change(core: CoreInProcess) -> None:
+    following = asyncio.ensure_future(_take(core.controller.events.follow(), 1))
     await asyncio.sleep(0)
-    await rig.network()
+    await core.network()
     assert [_summary(event) for event in await following] == [("created", "Network")]
 
 
-async def test_numbers_continue_after_restart_and_report_missed_events(rig: CoreInProcess) -> None:
-    await rig.network()
-    last = rig.controller.events.last
-    await rig.endpoint("web")
-    await rig.start()
-    await rig.endpoint("db")
-    missed, next_one = await _take(rig.controller.events.follow(last), 2)
+async def test_numbers_continue_after_restart_and_report_missed_events(core: CoreInProcess) -> None:
+    await core.network()
+    last = core.controller.events.last
+    await core.endpoint("web")
+    await core.start()
+    await core.endpoint("db")
+    missed, next_one = await _take(core.controller.events.follow(last), 2)
     assert missed.action == "missed"
     assert isinstance(next_one.subject, Endpoint)
     assert next_one.subject.name == "db"
     assert last < missed.sequence < next_one.sequence
 
 
-async def test_up_to_date_reader_misses_nothing_over_a_restart(rig: CoreInProcess) -> None:
-    await rig.network()
-    await rig.endpoint("web")
-    await rig.join("c1", "web")
-    last = rig.controller.events.last
-    await rig.store.commit(Put("sysctl/a", b"1"))  # a commit that no one outside hears of
-    await rig.start()
-    assert rig.controller.events.last == last
-    following = asyncio.ensure_future(_take(rig.controller.events.follow(last), 1))
+async def test_up_to_date_reader_misses_nothing_over_a_restart(core: CoreInProcess) -> None:
+    await core.network()
+    await core.endpoint("web")
+    await core.join("c1", "web")
+    last = core.controller.events.last
+    await core.store.commit(Put("sysctl/a", b"1"))  # a commit that no one outside hears of
+    await core.start()
+    assert core.controller.events.last == last
+    following = asyncio.ensure_future(_take(core.controller.events.follow(last), 1))
     await asyncio.sleep(0)
-    await rig.endpoint("db")
+    await core.endpoint("db")
     assert [_summary(event) for event in await following] == [("created", "Endpoint")]
 
 
-async def test_past_events_use_the_names_of_their_time(rig: CoreInProcess) -> None:
-    events = await _life(rig)
+async def test_past_events_use_the_names_of_their_time(core: CoreInProcess) -> None:
+    events = await _life(core)
     named = {"Endpoint": ("foo", ""), "Attachment": ("foo", "web"), "Network": ("", ""), "Sandbox": ("", "")}
     assert [(event.network, event.service) for event in events] == [named[_summary(event)[1]] for event in events]
 
@@ -198,28 +198,28 @@ async def test_reader_at_the_end_does_not_walk_the_history() -> None:
     assert [event.sequence for event in await _take(reader, 1)] == [99 * PLACES]
 
 
-async def test_listener_is_called_before_the_change_is_answered(rig: CoreInProcess) -> None:
+async def test_listener_is_called_before_the_change_is_answered(core: CoreInProcess) -> None:
     received: list[tuple[str, str]] = []
 
     def listener(event: Event) -> None:
         received.append(_summary(event))
 
-    rig.controller.events.listen(listener)
-    await rig.network()
+    core.controller.events.listen(listener)
+    await core.network()
     assert received == [("created", "Network")]
-    rig.controller.events.ignore(listener)
-    await rig.endpoint("web")
+    core.controller.events.ignore(listener)
+    await core.endpoint("web")
     assert len(received) == 1
 
 
-async def test_failing_listener_spoils_no_change_and_no_other_listener(rig: CoreInProcess) -> None:
+async def test_failing_listener_spoils_no_change_and_no_other_listener(core: CoreInProcess) -> None:
     received: list[Event] = []
 
     def failing(event: Event) -> None:
         raise ValueError("on purpose")
 
-    rig.controller.events.listen(failing)
-    rig.controller.events.listen(received.append)
-    await rig.network()
+    core.controller.events.listen(failing)
+    core.controller.events.listen(received.append)
+    await core.network()
     assert [_summary(event) for event in received] == [("created", "Network")]
-    assert rig.controller.events.last == received[0].sequence
+    assert core.controller.events.last == received[0].sequence

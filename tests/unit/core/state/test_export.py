@@ -18,11 +18,11 @@ async def entries(store: MemoryStore) -> dict[str, bytes]:
     return {key: value for key, value, _ in await store.list("") if key not in ("event/last", "boot")}
 
 
-async def a_document(rig: CoreInProcess) -> Any:
-    await rig.network("foo", ipv6=True)
-    await rig.endpoint("web", port_mapping=(mapping(8080),), labels={"tier": "front"}, aliases=("www",))
-    await rig.join("c1", "web")
-    return json.loads(dump(await rig.store.list("")))
+async def a_document(core: CoreInProcess) -> Any:
+    await core.network("foo", ipv6=True)
+    await core.endpoint("web", port_mapping=(mapping(8080),), labels={"tier": "front"}, aliases=("www",))
+    await core.join("c1", "web")
+    return json.loads(dump(await core.store.list("")))
 
 
 def refusal(document: Any) -> Error:
@@ -32,22 +32,22 @@ def refusal(document: Any) -> Error:
     return caught.value
 
 
-async def test_export_and_import_round_trip_every_entry(rig: CoreInProcess) -> None:
-    await a_document(rig)
-    puts = imported(dump(await rig.store.list("")))
-    assert {put.key: put.value for put in puts} == await entries(rig.store)
+async def test_export_and_import_round_trip_every_entry(core: CoreInProcess) -> None:
+    await a_document(core)
+    puts = imported(dump(await core.store.list("")))
+    assert {put.key: put.value for put in puts} == await entries(core.store)
     store = MoodyStore()
     await store.commit(*puts)
-    before = rig.controller.services.find("web")
-    rig.kernel.host.held.clear()
-    rig.store = store
-    await rig.start()
-    assert rig.controller.services.find("web") == before
-    assert rig.controller.health().status == "ok"
+    before = core.controller.services.find("web")
+    core.kernel.host.held.clear()
+    core.store = store
+    await core.start()
+    assert core.controller.services.find("web") == before
+    assert core.controller.health().status == "ok"
 
 
-async def test_inconsistent_document_is_refused(rig: CoreInProcess) -> None:
-    whole = await a_document(rig)
+async def test_inconsistent_document_is_refused(core: CoreInProcess) -> None:
+    whole = await a_document(core)
     twin = {**whole["endpoints"][0], "id": "0" * 64}
     assert "twice" in refusal({**whole, "endpoints": [*whole["endpoints"], twin]}).message
     assert "no network" in refusal({**whole, "networks": []}).message
@@ -68,9 +68,9 @@ async def test_inconsistent_document_is_refused(rig: CoreInProcess) -> None:
     ],
 )
 async def test_document_with_values_no_request_allows_is_refused(
-    rig: CoreInProcess, kind: str, field: str, text: str
+    core: CoreInProcess, kind: str, field: str, text: str
 ) -> None:
-    whole = await a_document(rig)
+    whole = await a_document(core)
     place = whole[kind] if kind == "texts" else whole[kind][0]
     place[field] = text
     if field == "container_id":
