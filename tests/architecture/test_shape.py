@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
-from tests.architecture.source import REPOSITORY, for_each, imports, label, modules, nodes, text, tree
+from tests.architecture.source import PACKAGE, REPOSITORY, for_each, imports, label, modules, nodes, text, tree
 
 LONGEST_FILE = 400
 LONGEST_PROTOCOL_FILE = 500
@@ -69,6 +69,19 @@ def test_modules_have_a_docstring_stating_their_purpose(path: Path) -> None:
 def test_modules_are_within_the_length_limit(path: Path) -> None:
     longest = LONGEST_PROTOCOL_FILE if path.name in PROTOCOL_FILES else LONGEST_FILE
     assert len(text(path).splitlines()) <= longest
+
+
+def module_of(test: Path) -> Path:
+    """Return the module that a unit test is named after; ``sandnet.cni`` is tested by ``cni/test_cni.py``."""
+    folder = test.parent.relative_to(REPOSITORY / "tests" / "unit")
+    name = test.stem.removeprefix("test_")
+    root = REPOSITORY if folder.parts[:1] == ("bench",) else PACKAGE
+    return root / folder / ("__init__.py" if name == folder.name else f"{name}.py")
+
+
+def test_unit_tests_mirror_the_package() -> None:
+    files = [path for path in (REPOSITORY / "tests" / "unit").rglob("test_*.py") if path.parent.name != "scenarios"]
+    assert not [label(path) for path in files if not module_of(path).is_file()]
 
 
 def test_names_of_tests_are_short() -> None:
