@@ -165,17 +165,17 @@ class LabHost:
         return pid
 
     def kill_daemon(self) -> None:
-        """SIGKILL."""
+        """Kill the daemon (SIGKILL)."""
         self._stopped.add(self.daemon)
         self._processes.kill_and_wait(self.daemon)
 
     def kill_member(self) -> None:
-        """SIGKILL."""
+        """Kill the member of etcd (SIGKILL)."""
         self._stopped.add(self.member)
         self._processes.kill_and_wait(self.member)
 
     def stop_member(self) -> None:
-        """SIGTERM: a leader hands over before it ends."""
+        """Stop the member of etcd (SIGTERM): a leader hands over before it ends."""
         self._stopped.add(self.member)
         self._processes.kill(self.member, signal.SIGTERM)
 

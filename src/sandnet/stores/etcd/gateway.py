@@ -252,7 +252,7 @@ class WatchAnswer(msgspec.Struct):
     events: list[_Event] = []
 
     def changes(self, prefix: bytes) -> list[Changed]:
-        """Return the events by their revisions. etcd never divides a revision between two gateway."""
+        """Return the events by their revisions. etcd never divides a revision between two messages."""
         skip = len(prefix)
         by_revision: dict[int, tuple[list[Entry], list[str]]] = {}
         for event in self.events:
