@@ -76,6 +76,7 @@ NO_PROGRAM: Mapping[str, str] = {
     "ca-certificates": "data: the certificates by which pip trusts its registry",
     "debhelper": "packaging/debian/rules calls it, by dpkg-buildpackage",
     "debian-archive-keyring": "data: the keys by which mmdebstrap trusts the archive",
+    "etcd-client": "etcdctl, which docs/host-upkeep.md calls on hosts of a laboratory",
     "libnftables1": "library: libnftables.so.1, which the daemon loads",
     "libseccomp2": "library: libseccomp.so.2, which the resolver loads",
     "netbase": "data: /etc/protocols, in which nft looks the names of protocols up",
