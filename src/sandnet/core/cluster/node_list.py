@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from sandnet.core.cluster.host_membership import HostMembership
@@ -31,7 +32,8 @@ class Nodes:
 
     def list(self) -> list[NodeStatus]:
         """Return all hosts, by name."""
-        return [self._status(host) for host in self._view.hosts()]
+        created = self._created()
+        return [self._status(host, created) for host in self._view.hosts()]
 
     def find(self, name: str) -> NodeStatus:
         """Return the host with that name.
@@ -42,16 +44,20 @@ class Nodes:
         host = self._view.host(name)
         if host is None:
             raise not_found("node", name, "see the nodes there are with: sandnet node ls")
-        return self._status(host)
+        return self._status(host, self._created())
 
-    def _status(self, host: HostRecord) -> NodeStatus:
-        shared = [each for each in map(self._view.endpoint, self._view.endpoint_ids()) if each]
+    def _created(self) -> Counter[str]:
+        """Return how many endpoints each host has created."""
+        found = map(self._view.endpoint, self._view.endpoint_ids())
+        return Counter(shared.host for shared in found if shared)
+
+    def _status(self, host: HostRecord, created: Counter[str]) -> NodeStatus:
         return NodeStatus(
             host,
             host.name == self._membership.name,
             self._view.alive(host.name) is not None,
             len(self._view.attachments_of_host(host.name)),
-            sum(each.host == host.name for each in shared),
+            created[host.name],
         )
 
     async def remove(self, name: str) -> None:
