@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
+NO_ENCRYPTION: Final = "no_encryption"
+"""Error code: this host has no WireGuard."""
 VNI_TAKEN: Final = "vni_taken"
 """Error code: another link or network of this host has the VXLAN network identifier."""
 

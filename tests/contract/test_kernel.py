@@ -742,7 +742,7 @@ def test_holding_a_port_out_of_range_is_invalid(case: KernelCase, proto: int, po
 
 def test_missing_host_requirements_are_all_reported(case: KernelCase) -> None:
     missing = case.kernel.host.missing_features()
-    assert set(missing) <= {"bridge", "veth", "vxlan", "nftables", "namespaces", "ipv6", "sctp"}
+    assert set(missing) <= {"bridge", "veth", "vxlan", "wireguard", "nftables", "namespaces", "ipv6", "sctp"}
     assert all(missing.values())
 
 

@@ -27,6 +27,7 @@ from sandnet.kernel.types import (
     Veth,
 )
 from sandnet.kernel.vxlan.base import VxlanPorts
+from sandnet.kernel.wireguard.base import Tunnels
 from sandnet.model.address import Address, Interface, Prefix
 
 RULES_MISSING: Final = "rules_gone"
@@ -357,13 +358,13 @@ class Host(Protocol):
     def missing_features(self) -> dict[str, str]:
         """Return the kernel features that are absent, each with the reason in words.
 
-        Keys: ``bridge``, ``veth``, ``vxlan``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
+        Keys: ``bridge``, ``veth``, ``vxlan``, ``wireguard``, ``nftables``, ``namespaces``, ``ipv6``, ``sctp``.
         """
         ...
 
 
 class Kernel(Protocol):
-    """All twelve protocols together, as the composition root passes them on."""
+    """All thirteen protocols together, as the composition root passes them on."""
 
     @property
     def links(self) -> Links:
@@ -388,6 +389,11 @@ class Kernel(Protocol):
     @property
     def vxlan(self) -> VxlanPorts:
         """See :class:`sandnet.kernel.vxlan.base.VxlanPorts`."""
+        ...
+
+    @property
+    def tunnels(self) -> Tunnels:
+        """See :class:`sandnet.kernel.wireguard.base.Tunnels`."""
         ...
 
     @property

@@ -17,6 +17,7 @@ from sandnet.kernel.fake.sandbox_pool import FakeSandboxPool
 from sandnet.kernel.fake.state_reader import FakeStateReader, FakeWatcher
 from sandnet.kernel.fake.supplied_links import FakeSuppliedLinks
 from sandnet.kernel.fake.traffic_limits import FakeTrafficLimits
+from sandnet.kernel.fake.tunnels import FakeTunnels
 from sandnet.kernel.fake.vxlan_ports import FakeVxlanPorts
 
 
@@ -37,6 +38,7 @@ class FakeKernel:
         self._interface_settings = FakeInterfaceSettings(self._faults, spaces, pins)
         self._supplied_links = FakeSuppliedLinks(self._faults, self._links, spaces, pins)
         self._vxlan = FakeVxlanPorts(self._faults, self._links)
+        self._tunnels = FakeTunnels(self._faults, self._links)
         self._firewall = FakeFirewall(self._faults)
         self._sysctl = FakeSysctl(self._faults, self._links)
         self._state_reader = FakeStateReader(self._faults, self._links, self._namespaces)
@@ -69,6 +71,11 @@ class FakeKernel:
     def vxlan(self) -> FakeVxlanPorts:
         """VXLAN links, and the entries that lead to other hosts."""
         return self._vxlan
+
+    @property
+    def tunnels(self) -> FakeTunnels:
+        """WireGuard links."""
+        return self._tunnels
 
     @property
     def namespaces(self) -> FakeNamespaces:

@@ -25,6 +25,7 @@ _NEEDS: Final = {
     "bridge": "this kernel has no bridge driver (CONFIG_BRIDGE, module bridge)",
     "veth": "this kernel has no veth driver (CONFIG_VETH, module veth)",
     "vxlan": "this kernel has no VXLAN driver (CONFIG_VXLAN, module vxlan)",
+    "wireguard": "this kernel has no WireGuard (CONFIG_WIREGUARD, module wireguard)",
     "nftables": "this kernel or the installed libnftables cannot do what our tables need "
     "(CONFIG_NF_TABLES_INET, CONFIG_NF_TABLES_BRIDGE, CONFIG_NFT_HASH, "
     "CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NFT_FIB_INET)",
@@ -58,9 +59,15 @@ def missing_features() -> dict[str, str]:
     """See :meth:`sandnet.kernel.base.Host.missing_features`; every call probes again."""
     if reason := _no_namespace():
         untried = f"it could not be tried: {reason}"
-        found = {"namespaces": reason} | dict.fromkeys(("bridge", "veth", "vxlan", "nftables"), untried)
+        found = {"namespaces": reason} | dict.fromkeys(("bridge", "veth", "vxlan", "wireguard", "nftables"), untried)
     else:
-        attempts = {"bridge": _try_bridge, "veth": _try_veth, "vxlan": _try_vxlan, "nftables": _try_nftables}
+        attempts = {
+            "bridge": _try_bridge,
+            "veth": _try_veth,
+            "vxlan": _try_vxlan,
+            "wireguard": _try_wireguard,
+            "nftables": _try_nftables,
+        }
         found = _tried(attempts, unshare_network)
     return found | _tried({"ipv6": _try_ipv6, "sctp": _try_sctp}, _stay)
 
@@ -113,6 +120,10 @@ def _try_veth() -> None:
 
 def _try_vxlan() -> None:
     _try_link("vxlan", u32(IFLA_VXLAN_ID, 1))
+
+
+def _try_wireguard() -> None:
+    _try_link("wireguard")
 
 
 def _try_nftables() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from sandnet.kernel.linux.host import LinuxHost
 from sandnet.kernel.linux.interfaces.settings import LinuxInterfaceSettings
@@ -19,9 +20,12 @@ from sandnet.kernel.linux.supplied.links import LinuxSuppliedLinks
 from sandnet.kernel.linux.sysctl import ProcSysctl
 from sandnet.kernel.linux.vxlan.vxlan_links import LinuxVxlanPorts
 from sandnet.kernel.linux.watcher import LinuxWatcher
+from sandnet.kernel.linux.wireguard.wireguard_links import LinuxTunnels
 from sandnet.kernel.netlink.conntrack import Conntrack
 from sandnet.kernel.types import NO_ELEMENTS, Elements, Listing, TableStructure
 from sandnet.model.address import Address
+
+WIREGUARD_LOG: Final = "wireguard.log"
 
 
 class LinuxFirewall:
@@ -93,9 +97,19 @@ class LinuxKernel:
         sandbox_dir: the directory that all sandbox keys are below.
         listen: where the resolver listens in sandboxes; ``None``: there is no resolver.
         pool: how many sandboxes are prepared ahead of joins; ``None``: none.
+        run_dir: the directory for the log of wireguard-go.
+        userspace_wireguard: use wireguard-go where the kernel has WireGuard, too.
     """
 
-    def __init__(self, sandbox_dir: str, listen: Listen | None = None, pool: PoolLimits | None = None) -> None:
+    def __init__(
+        self,
+        sandbox_dir: str,
+        listen: Listen | None = None,
+        pool: PoolLimits | None = None,
+        *,
+        run_dir: str = "/run",
+        userspace_wireguard: bool = False,
+    ) -> None:
         self._links = LinuxLinks()
         self._limits = LinuxTrafficLimits()
         self._interface_settings = LinuxInterfaceSettings()
@@ -105,6 +119,8 @@ class LinuxKernel:
         self._firewall = LinuxFirewall()
         self._sysctl = ProcSysctl()
         self._host = LinuxHost()
+        log = f"{run_dir}/{WIREGUARD_LOG}"
+        self._tunnels = LinuxTunnels(log, self._host.missing_features, userspace_only=userspace_wireguard)
         self._state_reader = LinuxStateReader(self._namespaces, sandbox_dir)
         self._processes = LinuxProcesses()
         self._watcher = LinuxWatcher(self._firewall)
@@ -134,6 +150,11 @@ class LinuxKernel:
     def vxlan(self) -> LinuxVxlanPorts:
         """VXLAN links, and the entries that lead to other hosts."""
         return self._vxlan
+
+    @property
+    def tunnels(self) -> LinuxTunnels:
+        """WireGuard links."""
+        return self._tunnels
 
     @property
     def namespaces(self) -> LinuxNamespaces:

@@ -16,6 +16,7 @@ TUNSETIFF: Final = 0x400454CA
 _TUNSETPERSIST: Final = 0x400454CB
 _TUNSETOWNER: Final = 0x400454CC
 _TUNSETGROUP: Final = 0x400454CE
+_IFF_TUN: Final = 0x0001
 IFF_TAP: Final = 0x0002
 _IFF_MULTI_QUEUE: Final = 0x0100
 IFF_NO_PI: Final = 0x1000
@@ -43,6 +44,23 @@ def make_tap(name: str, options: TapOptions) -> None:
         fcntl.ioctl(descriptor, _TUNSETOWNER, _signed(options.owner))
         if options.group != NO_GROUP:
             fcntl.ioctl(descriptor, _TUNSETGROUP, _signed(options.group))
+        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    finally:
+        os.close(descriptor)
+
+
+def make_tun(name: str) -> None:
+    """Make a tun of the calling thread's namespace, down, which outlives this process and those that will serve it.
+
+    Each process that attaches to it chooses how packets are framed.
+
+    Raises:
+        OSError: ``EBUSY``: a process is attached to one; ``EINVAL``: a link of another kind has that name.
+        Error: ``UNAVAILABLE`` with code ``no_taps``: there is no such device.
+    """
+    descriptor = _opened()
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, IFREQ.pack(name.encode(), _IFF_TUN | IFF_NO_PI))
         fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
     finally:
         os.close(descriptor)

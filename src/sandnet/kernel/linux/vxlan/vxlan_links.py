@@ -156,7 +156,8 @@ def _find(netlink: Netlink, name: str) -> _Found | None:
     kind = to_text(link_info.get(IFLA_INFO_KIND))
     data = attributes(link_info.get(IFLA_INFO_DATA, b"")) if kind == _KIND else {}
     options = attributes(link_info.get(IFLA_INFO_SLAVE_DATA, b""))
-    local = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6) or bytes(4)
+    # an unspecified address is not among the attributes
+    local = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6) or bytes(16)
     port = VxlanPort(
         name,
         _name(to_number(found.get(IFLA_MASTER))),
