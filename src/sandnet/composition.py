@@ -6,13 +6,15 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from sandnet.config import EMBEDDED, Config
 from sandnet.core.cluster.host_membership import HostMembership
@@ -44,6 +46,7 @@ from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.macvlan import MacvlanDriver
 from sandnet.drivers.null import NullDriver
 from sandnet.drivers.overlay.driver import NO_SHARED_STORE, OverlayDriver, OverlaySettings
+from sandnet.drivers.overlay.encryption import Encryption, TunnelSettings
 from sandnet.drivers.port_allocator import PortAllocator
 from sandnet.drivers.readonly_sysctls import readonly_problem
 from sandnet.drivers.registry import DriverRegistry
@@ -111,7 +114,11 @@ def linux_kernel(config: Config) -> LinuxKernel:
     """Return the kernel of this machine, with the pool of prepared sandboxes that the configuration requests."""
     listen = Listen(name_server.ADDRESS, name_server.PORT) if config.dns else None
     return LinuxKernel(
-        config.sandbox_dir, listen, PoolLimits(config.prepared_sandboxes, config.prepared_sandboxes_limit)
+        config.sandbox_dir,
+        listen,
+        PoolLimits(config.prepared_sandboxes, config.prepared_sandboxes_limit),
+        run_dir=config.run_dir,
+        userspace_wireguard=config.wireguard_userspace,
     )
 
 
@@ -234,7 +241,8 @@ def assemble(
         max_flows=config.max_flows,
     )
     drivers = own_drivers(config, kernel, workers, reaper, host_network)
-    cluster = _cluster(config, shared_store, records, kernel, workers) if shared_store else None
+    overlay = next(driver for driver in drivers if isinstance(driver, OverlayDriver))
+    cluster = _cluster(config, shared_store, records, overlay) if shared_store else None
     context = Context(
         settings=_settings(config),
         records=records,
@@ -257,7 +265,7 @@ def assemble(
         workers=workers,
         link_reaper=reaper,
         cluster=cluster,
-        reachability=_reachability(config, cluster, records, drivers, open_probes) if cluster and open_probes else None,
+        reachability=_reachability(config, cluster, records, overlay, open_probes) if cluster and open_probes else None,
     )
     if context.cluster:
         records.shared_writer = context.cluster.shared
@@ -285,40 +293,42 @@ def own_drivers(
     local, shared = (
         BridgeDriver(kernel, workers, reaper, host_network, config.pools, shared=each) for each in (False, True)
     )
+    tunnel = TunnelSettings(config.state_dir, config.wireguard_port, config.key_period)
+    encryption = Encryption(kernel.tunnels, workers, tunnel)
     return [
         NullDriver("null"),
         NullDriver("host"),
         local,
         MacvlanDriver(kernel, workers),
-        OverlayDriver(kernel, workers, host_network, shared, overlay_settings(config)),
+        OverlayDriver(kernel, workers, host_network, shared, encryption, overlay_settings(config)),
     ]
 
 
-def _cluster(config: Config, store: SharedStore, records: Records, kernel: Kernel, workers: Workers) -> Cluster:
+def _cluster(config: Config, store: SharedStore, records: Records, driver: OverlayDriver) -> Cluster:
     """Return this host's part in networks of several hosts."""
-    view, configured = ClusterView(), overlay_settings(config).underlay
+    view = ClusterView()
 
-    async def underlay() -> Address | None:
+    async def describe(host: HostRecord, published: HostRecord | None) -> HostRecord:
+        tunnel = await driver.announce(published.tunnel if published else None)
         try:
-            return (await workers.run(kernel.vxlan.underlay, configured)).address
+            return replace(host, underlay=(await driver.underlay()).address, tunnel=tunnel)
         except Error:  # the driver has the reason; what needs no other host goes on
-            return None
+            return replace(host, underlay=None, tunnel=tunnel)
 
     host = HostRecord(
         name=config.host_name or socket.gethostname(),
         release=version("sandnet"),
         machine=machine_digest(),
     )
-    membership = HostMembership(store, view, host, underlay, take_over=config.take_over)
+    membership = HostMembership(store, view, host, describe, take_over=config.take_over)
     shared = SharedRecords(membership, view, {OverlayDriver.name}.__contains__, records.network, records.sandbox)
     return Cluster(store, view, membership, shared)
 
 
 def _reachability(
-    config: Config, cluster: Cluster, records: Records, drivers: Sequence[Driver], open_probes: OpenReceiver
+    config: Config, cluster: Cluster, records: Records, overlay: OverlayDriver, open_probes: OpenReceiver
 ) -> Reachability:
     """Return what knows the ways to the other hosts; the driver of networks over them asks it."""
-    overlay = next(each for each in drivers if isinstance(each, OverlayDriver))
 
     async def underlay() -> Underlay | None:
         try:

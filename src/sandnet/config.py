@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from sandnet.drivers.overlay.encryption import KEY_PERIOD, LEAST_PERIOD, TUNNEL_PORT
 from sandnet.errors import Error, invalid
 from sandnet.ipam.pools import DEFAULT_POOLS
 from sandnet.model.address import decode_hook
@@ -94,6 +95,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     route."""
     vxlan_port: int = 4789
     """UDP port of networks over several hosts, the same on all of them."""
+    wireguard_port: int = TUNNEL_PORT
+    """UDP port of what encrypted networks send to this host."""
+    wireguard_userspace: bool = False
+    """Encrypt by wireguard-go where the kernel has WireGuard, too."""
+    key_period: int = KEY_PERIOD
+    """Seconds for which this host uses a key for encrypted networks; then it makes another one."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -203,6 +210,12 @@ def _check_underlay(config: Config) -> None:
         usable = False
     if not usable:
         raise invalid(f"underlay {config.underlay!r} is no address", "use one of this host", "invalid_configuration")
+    if not 0 < config.wireguard_port < 65536 or config.wireguard_port == config.vxlan_port:
+        message = "wireguard_port must be between 1 and 65535, and not vxlan_port"
+        raise invalid(message, f"{TUNNEL_PORT} is the default", "invalid_configuration")
+    if config.key_period < LEAST_PERIOD:
+        message = f"key_period must be at least {LEAST_PERIOD} seconds"
+        raise invalid(message, f"the default is a day, {KEY_PERIOD}", "invalid_configuration")
     if not 0 < config.vxlan_port < 65536:
         raise invalid("vxlan_port must be between 1 and 65535", "4789 is that of VXLAN", "invalid_configuration")
 

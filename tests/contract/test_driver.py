@@ -18,6 +18,7 @@ from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.macvlan import MacvlanDriver
 from sandnet.drivers.null import NullDriver
 from sandnet.drivers.overlay.driver import OverlayDriver, OverlaySettings
+from sandnet.drivers.overlay.encryption import Encryption, TunnelSettings
 from sandnet.drivers.remote.plugin_client import PluginClient
 from sandnet.drivers.remote.plugin_driver import PluginDriver
 from sandnet.drivers.sysctls import SysctlManager
@@ -64,7 +65,9 @@ def bridge(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Drive
 def overlay(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:
     shared = BridgeDriver(kernel, workers, LinkReaper(kernel.links, workers), host_network, POOLS, shared=True)
     kernel.links.ensure_bridge(Bridge("up0", 1500, (IPv4Interface("192.0.2.1/24"),)))
-    return OverlayDriver(kernel, workers, host_network, shared, OverlaySettings(IPv4Address("192.0.2.1")))
+    encryption = Encryption(kernel.tunnels, workers, TunnelSettings(tempfile.mkdtemp()))
+    settings = OverlaySettings(IPv4Address("192.0.2.1"))
+    return OverlayDriver(kernel, workers, host_network, shared, encryption, settings)
 
 
 def macvlan(kernel: Kernel, workers: Workers, host_network: HostNetwork) -> Driver:

@@ -37,6 +37,8 @@ class RunningLab:
         """Closed at the end of the test: what it has opened on hosts."""
         self.containers: dict[int, str] = {}
         """By host: a container that a test has started there."""
+        self.address = ""
+        """An address that a test has asked for."""
 
     # On a host.
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.overlay.driver import OverlayDriver, OverlaySettings
+from sandnet.drivers.overlay.encryption import Encryption, TunnelSettings
 from sandnet.drivers.sysctls import SysctlManager
 from sandnet.firewall.base import EndpointState, NetworkState
 from sandnet.kernel.link_reaper import LinkReaper
@@ -22,6 +23,7 @@ from sandnet.kernel.linux.kernel import LinuxKernel
 from sandnet.model import Address, Attachment, Endpoint, Network, NetworkOptions, Peer, Phase
 from sandnet.model.address import mac_for
 from sandnet.model.link_names import vxlan_name
+from sandnet.model.tunnel import TUNNEL_LINK, TUNNEL_RANGE, TunnelHost, tunnel_address
 from sandnet.stores.memory import MemoryStore
 from tests.support.balanced_services import SANDBOXES, HostWorkers
 from tests.support.jobs import run_step
@@ -30,8 +32,12 @@ from tests.support.traffic import Place
 
 POOLS: Final = (IPv4Network("10.60.0.0/16"),)
 ALL_FRAMES: Final = 0x0003
+SO_RCVBUFFORCE: Final = 33
+SOL_PACKET: Final = 263
+PACKET_STATISTICS: Final = 6
 VXLAN_UDP: Final = 4789
 SWITCH: Final = "192.0.2.254"
+STATE: Final = "/var/lib/sandnet"
 
 
 class OverlayHost:
@@ -44,7 +50,8 @@ class OverlayHost:
         self._runner = stack.enter_context(asyncio.Runner())
         switch.connect(self.host, number, mtu)
         self.address: Address = ip_address(f"2001:db8::{number}" if ipv6 else f"192.0.2.{number}")
-        self.kernel = LinuxKernel(SANDBOXES)
+        self.kernel = LinuxKernel(SANDBOXES, userspace_wireguard=True)
+        stack.callback(self.host.run, self.kernel.tunnels.delete, TUNNEL_LINK, TUNNEL_RANGE)
         stack.callback(self.kernel.close)
         self.states: dict[str, tuple[Network, list[EndpointState]]] = {}
         self.start()
@@ -55,8 +62,9 @@ class OverlayHost:
         self.host_network = HostNetwork(self.kernel, workers, SysctlManager(self.kernel.sysctl, MemoryStore(), workers))
         reaper = LinkReaper(self.kernel.links, workers)
         shared = BridgeDriver(self.kernel, workers, reaper, self.host_network, POOLS, shared=True)
+        self.encryption = Encryption(self.kernel.tunnels, workers, TunnelSettings(STATE))
         settings = OverlaySettings(self.address)
-        self.driver = OverlayDriver(self.kernel, workers, self.host_network, shared, settings)
+        self.driver = OverlayDriver(self.kernel, workers, self.host_network, shared, self.encryption, settings)
         self.done(self.host_network.start(lambda _: self.state(), lambda _: [net for net, _ in self.states.values()]))
 
     def state(self) -> list[NetworkState]:
@@ -109,7 +117,7 @@ class OverlayHost:
             place.sh("ip", "route", "add", "default", "via", str(net.ipv4.gateway))
         addresses = (own.ip, *((own6.ip,) if own6 else ()))
         shared = [each.ip for each in (ep.address, ep.address_ipv6) if service and each]
-        return place, Peer(att.mac, self.address, addresses, tuple(shared))
+        return place, self.peer(net, Peer(att.mac, self.address, addresses, tuple(shared)))
 
     def _record(self, net: Network, ep: Endpoint, att: Attachment) -> None:
         states = self.states[net.id][1]
@@ -124,6 +132,19 @@ class OverlayHost:
         own = [att for each in self.states[net.id][1] for att in each.backends]
         here = [att if att in own else replace(att, host_link="") for att in backends]
         self.done(self.driver.balance(net, ep, here))
+
+    def peer(self, net: Network, peer: Peer) -> Peer:
+        """A sandbox of this host, as the others know it."""
+        if not net.options.encrypted:
+            return peer
+        here, *further = map(tunnel_address, self.announced().tunnel.keys)
+        return peer._replace(host_address=here, further_hosts=tuple(further))
+
+    def announced(self) -> TunnelHost:
+        """What the others know of its tunnel."""
+        tunnel = self.done(self.driver.announce(None))
+        assert tunnel
+        return TunnelHost(self.address, tunnel)
 
     def leave(self, net: Network, number: int) -> None:
         """Detach the sandbox with that number."""
@@ -173,9 +194,17 @@ class Switch:
     def capture(self) -> Iterator[list[bytes]]:
         """The encapsulated packets that pass the switch within the block, from the outer Ethernet header on."""
         found: list[bytes] = []
+        with self.capture_all() as frames:
+            yield found
+        found += filter(is_encapsulated, frames)
+
+    @contextmanager
+    def capture_all(self) -> Iterator[list[bytes]]:
+        """All frames that reach the switch within the block."""
+        found: list[bytes] = []
         listener = self.host.run(socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_FRAMES))
         with listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
             listener.setblocking(False)
             yield found
             while True:
@@ -183,8 +212,10 @@ class Switch:
                     frame, (_, _, direction, *_) = listener.recvfrom(65536)
                 except BlockingIOError:
                     break
-                if is_encapsulated(frame) and direction != socket.PACKET_OUTGOING:
+                if direction != socket.PACKET_OUTGOING:
                     found.append(frame)
+            _packets, dropped = struct.unpack("=II", listener.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+            assert not dropped, "frames passed that were not captured"
 
 
 def is_encapsulated(frame: bytes) -> bool:

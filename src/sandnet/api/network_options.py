@@ -137,6 +137,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     **{field: (field, _number) for field in BANDWIDTH},
     "vni": ("vni", _number),
     "com.docker.network.driver.overlay.vxlanid_list": ("vni", _go_number),
+    "encrypted": ("encrypted", _boolean),
     "firewall": ("firewall", _boolean),
     "bridge_name": ("bridge_name", _link_name),
     "create_bridge": ("create_bridge", _boolean),
@@ -275,6 +276,8 @@ def _as_text(value: object) -> str:
 
 def _from_text(name: str, value: str) -> object:
     reader = _PLAIN[name][1] if name in _PLAIN else None
+    if name == "encrypted" and not value:  # Docker's option counts as set without a value
+        return True
     if reader is _boolean or (name in _LISTS and value in _TRUE | _FALSE):
         return _go_boolean(value, name)
     if name in _LISTS:

@@ -14,6 +14,7 @@ from sandnet.kernel.types import Link, NamespaceState, Port, PortLimits, Veth
 from sandnet.model import Attachment, Endpoint, Network, Peer
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 from sandnet.model.supplied_link import SuppliedLink
+from sandnet.model.tunnel import HostTunnel, TunnelHost
 
 T = TypeVar("T")
 
@@ -208,6 +209,35 @@ class PeerAware(Protocol):
             net: the network.
             put: peers that are new, or that changed.
             drop: MACs of peers to remove; absent ones are success. One that is also in ``put`` stays.
+        """
+        ...
+
+
+@runtime_checkable
+class HostAware(Protocol):
+    """A driver whose networks reach other hosts by something that the hosts have to know of each other."""
+
+    async def announce(self, published: HostTunnel | None) -> HostTunnel | None:
+        """Return what the other hosts need to know of this one; ``None``: it takes no part.
+
+        Args:
+            published: what they can read of it.
+        """
+        ...
+
+    def refuse_impossible(self, net: Network) -> None:
+        """Refuse a network that this host cannot have, though others have it.
+
+        Raises:
+            Error: ``UNAVAILABLE``, with the reason.
+        """
+        ...
+
+    async def set_hosts(self, hosts: Sequence[TunnelHost]) -> None:
+        """Set what the other hosts have published, all of them.
+
+        Raises:
+            Error: the kernel refuses.
         """
         ...
 

@@ -12,6 +12,9 @@ What is sent to the VXLAN port from this host's own underlay address counts as i
 VXLAN links and root may send it: neither a sandbox, nor a container of another engine, nor a machine behind this host
 gets its packets there by masquerading.
 
+Networks that are encrypted have addresses of the tunnel outside (``model.tunnel``). Packets to these leave by the
+WireGuard link or not at all, and packets from there arrive by it or not at all.
+
 Offsets of raw payload: a UDP header has 64 bits; the VNI is at bit 32 of the VXLAN header, which has 64 bits; the inner
 Ethernet source is at bit 48 behind it.
 """
@@ -27,6 +30,7 @@ from sandnet.kernel.nft_types import host_number, join_parts, link_name, mac_add
 from sandnet.kernel.types import Value
 from sandnet.model import Address, Network, Peer
 from sandnet.model.link_names import VXLAN_PREFIX, link_local, vxlan_name
+from sandnet.model.tunnel import TUNNEL_PREFIX, TUNNEL_RANGE
 
 _VNI: Final = "@th,96,24"
 _SENDER: Final = f"{_VNI} . @th,176,48"
@@ -39,13 +43,19 @@ SETS: Final = f"""\
   set peers4 {{ typeof ip saddr . {_SENDER}; }}
   set peers6 {{ typeof ip6 saddr . {_SENDER}; }}
 """
-RECEIVED: Final = "    udp dport @vxlan_ports jump encapsulated\n"
-"""Rule of the chain that sees packets before connection tracking."""
+RECEIVED: Final = f"""\
+    udp dport @vxlan_ports jump encapsulated
+    # the tunnel is for encapsulated packets alone: other hosts reach nothing else of this one by it
+    iifname "{TUNNEL_PREFIX}*" drop
+"""
+"""Rules of the chain that sees packets before connection tracking."""
 CHAINS: Final = f"""\
   chain encapsulated {{
     # what is expected first: each rule costs time
     iifname @routed goto unexpected
     ip saddr . {_SENDER} @peers4 notrack accept
+    # a sender of an encrypted network has an address of the tunnel, and no one else may use it
+    ip6 saddr {TUNNEL_RANGE} iifname != "{TUNNEL_PREFIX}*" drop
     ip6 saddr . {_SENDER} @peers6 notrack accept
     goto unexpected
   }}
@@ -64,7 +74,14 @@ CHAINS: Final = f"""\
     type filter hook postrouting priority srcnat + 1; policy accept;
     udp dport @vxlan_ports jump as_this_host
   }}
+  chain into_tunnel {{
+    # never in clear, whatever the routes are; and from VXLAN links alone
+    oifname != "{TUNNEL_PREFIX}*" drop
+    meta iifkind "vxlan" return
+    drop
+  }}
   chain as_this_host {{
+    ip6 daddr {TUNNEL_RANGE} goto into_tunnel
     meta iifkind "vxlan" return
     meta skuid 0 return
     ip saddr @underlay4 drop
@@ -99,8 +116,9 @@ def network_elements(net: Network) -> Iterator[tuple[Element, Value]]:
 
 def peer_elements(net: Network, peer: Peer) -> Iterator[tuple[Element, Value]]:
     """Yield what lets a peer send."""
-    mac, host = mac_address(peer.mac), peer.host_address
-    yield Element(inet_set(f"peers{host.version}"), join_parts(host.packed, _vni(net), mac)), b""
+    mac = mac_address(peer.mac)
+    for host in (peer.host_address, *peer.further_hosts):
+        yield Element(inet_set(f"peers{host.version}"), join_parts(host.packed, _vni(net), mac)), b""
     port = link_name(vxlan_name(net.id))
     addresses = {*peer.addresses, *peer.shared}
     if any(address.version == 6 for address in addresses):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from sandnet.model.tunnel import TUNNEL_RANGE
+
 _UNUSABLE_V4: Final = {
     IPv4Network("0.0.0.0/8"): "'this' network",
     IPv4Network("127.0.0.0/8"): "loopback",
@@ -19,6 +21,7 @@ _UNUSABLE_V6: Final = {
     IPv6Network("::/8"): "reserved",
     IPv6Network("fe80::/10"): "link-local",
     IPv6Network("ff00::/8"): "multicast",
+    TUNNEL_RANGE: "that of the hosts' encrypted tunnels",
 }
 """Ranges whose addresses no sandbox can have (RFC 4291)."""
 

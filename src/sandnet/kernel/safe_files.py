@@ -43,8 +43,8 @@ class Files:
             )
             raise invalid(f"path not allowed: {path!r}", hint, "path_not_allowed")
 
-    def write(self, path: str, content: bytes) -> None:
-        """Write ``content`` to the file, mode 0644; missing parents are made (0755).
+    def write(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        """Write ``content`` to the file, with that mode; missing parents are made (0755).
 
         Raises:
             Error: ``INVALID`` when the path is outside the allowed directories, runs through a symlink, or is a
@@ -53,7 +53,7 @@ class Files:
         root, parts = self._split(path)
         with _translated(path), _opened(root, parts[:-1], make=True) as parent:
             _refuse_unless_file(parent, parts[-1], path)
-            _replace(parent, parts[-1], content)
+            _replace(parent, parts[-1], content, mode)
 
     def read(self, path: str) -> bytes | None:
         """Return the file's content (its first MiB), or ``None``: no such regular file, or its directory is not
@@ -304,13 +304,13 @@ def _is_there(parent: int, name: str) -> bool:
     return True
 
 
-def _replace(parent: int, name: str, content: bytes) -> None:
+def _replace(parent: int, name: str, content: bytes, mode: int) -> None:
     temporary = _temporary_name(name)
     _unlink(parent, temporary)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=parent)
     try:
         with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, 0o644)
+            os.fchmod(fd, mode)
             file.write(content)
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
     except BaseException:

@@ -39,6 +39,7 @@ OPTIONS: Final = {
     "6": ("ipv6", True),
     "r": ("routed_ipv4", True),
     "t": ("routed_ipv6", True),
+    "e": ("encrypted", True),
 }
 """Boolean options of a network: the flag's letter, the option's name, and its value where the flag is set."""
 

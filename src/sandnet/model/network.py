@@ -56,6 +56,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Bytes, 68 to 65535 (at least 1280 with IPv6)."""
     vni: int | None = None
     """VXLAN network identifier (RFC 7348) of a network of several hosts, 1 to 16777215."""
+    encrypted: bool = False
+    """Whether what crosses the wire to other hosts is encrypted."""
     internal: bool = False
     """Whether the network is isolated from other networks in both directions."""
     icc: bool = True

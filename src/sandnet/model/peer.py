@@ -17,3 +17,5 @@ class Peer(NamedTuple):
     """Addresses inside the network that it answers for: its own, and a service's if it is the holder."""
     shared: tuple[Address, ...] = ()
     """Further addresses that it may send from: that of a service whose holder is another attachment."""
+    further_hosts: tuple[Address, ...] = ()
+    """Further outer addresses from which its packets are accepted: its host changes the key of its tunnel."""

@@ -18,6 +18,8 @@ class RemoteAttachment(msgspec.Struct, frozen=True, kw_only=True):
     """Name of that host."""
     host_address: Address | None
     """Its underlay address; ``None``: it has none, and cannot be reached."""
+    tunnel_addresses: tuple[Address, ...] = ()
+    """Its addresses in the tunnel of encrypted networks, the one in use first; empty: it has none."""
     network_id: str
     endpoint_id: str
     container_id: str

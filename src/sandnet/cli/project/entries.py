@@ -66,6 +66,7 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     egress_rate: int = 0
     egress_burst: int = 0
     vni: int | None = None
+    encrypted: bool = False
     firewall: bool = True
     bridge_name: str | None = None
     create_bridge: bool = True

@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from sandnet.core.cluster.shared_values import (
     ALIVE,
@@ -31,7 +30,6 @@ from sandnet.core.cluster.shared_values import (
 from sandnet.core.cluster.view import ClusterView
 from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE
 from sandnet.errors import Error, Kind
-from sandnet.model import Address
 from sandnet.stores.base import Change, Delete, Entry, Put, Snapshot
 from sandnet.stores.shared import (
     Absent,
@@ -63,7 +61,7 @@ class HostMembership:
         store: the shared store.
         view: what the store holds; it gets the host's own transactions.
         host: the record of this host.
-        underlay: finds the address at which the other hosts reach it; ``None``: there is none now.
+        describe: completes its record by how the other hosts reach it now, given what the store has of it.
         take_over: whether to replace another daemon of this name.
     """
 
@@ -72,13 +70,13 @@ class HostMembership:
         store: SharedStore,
         view: ClusterView,
         host: HostRecord,
-        underlay: Callable[[], Awaitable[Address | None]],
+        describe: Callable[[HostRecord, HostRecord | None], Awaitable[HostRecord]],
         *,
         take_over: bool = False,
     ) -> None:
         self._store, self._view = store, view
         self.host = host
-        self._underlay = underlay
+        self._describe = describe
         self._take_over = take_over
         self._start = secrets.token_hex(8)
         self._generation = b""
@@ -286,7 +284,7 @@ class HostMembership:
                     if renewed and self._renewed:
                         await self._renewed()
                 else:
-                    await self._publish_underlay()
+                    await self._publish_host()
                 await self._renew()
                 self._problem = ""
                 await self._pause(LEASE / 3)
@@ -299,14 +297,14 @@ class HostMembership:
                 await self._pause(delay)
                 delay = min(delay * 2, RETRY[1])
 
-    async def _publish_underlay(self) -> None:
-        """Look for the underlay address, and write it if the store has another one."""
-        await self._find_underlay()
+    async def _publish_host(self) -> None:
+        """Look how the other hosts reach this one, and write it if the store has something else."""
+        await self._complete_host()
         if self._view.revision and self._view.host(self.name) != self.host:
             await self.transact([Put(f"{HOSTS}{self.name}", encode(self.host))], [])
 
-    async def _find_underlay(self) -> None:
-        self.host = replace(self.host, underlay=await self._underlay())
+    async def _complete_host(self) -> None:
+        self.host = await self._describe(self.host, self._view.host(self.name))
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until something is to be done at once."""
@@ -324,7 +322,7 @@ class HostMembership:
 
         The lease of an earlier daemon is kept if it lasts: its attachments count on.
         """
-        await self._find_underlay()
+        await self._complete_host()
         keys = {kind: f"{kind}{self.name}" for kind in (HOSTS, FENCES, ALIVE)}
         found = {entry.key: entry for entry in (await self._store.read([GENERATION, *keys.values()])).entries}
         alive, fence = found.get(keys[ALIVE]), found.get(keys[FENCES])

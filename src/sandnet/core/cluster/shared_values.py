@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from sandnet.core.state.schema import CLAIMS, address_claims, name_claim
 from sandnet.model import Address, Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
+from sandnet.model.tunnel import HostTunnel
 
 FORMAT: Final = 1
 """The format of the values that this release writes."""
@@ -33,6 +34,8 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     underlay: Address | None = None
     """Address at which its overlay networks are reached."""
+    tunnel: HostTunnel | None = None
+    """How its encrypted networks are reached; ``None``: it has no WireGuard."""
     release: str = ""
     formats: tuple[int, ...] = (FORMAT,)
     """Formats that it can read."""

@@ -9,12 +9,13 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from sandnet.core.cluster.view import ClusterView
 from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
 from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
-from sandnet.drivers.base import PLUGIN_REFUSED, Driver
+from sandnet.drivers.base import PLUGIN_REFUSED, Driver, HostAware
 from sandnet.errors import VNI_TAKEN, Error, Kind, not_found
 from sandnet.ipam.addresses import AddressUse
 from sandnet.ipam.usage import some
@@ -51,11 +52,27 @@ class Networks:
         """Return the network with that id, name or unique id prefix.
 
         Raises:
-            Error: ``NOT_FOUND`` or ``INVALID`` (ambiguous).
+            Error: ``NOT_FOUND``, ``INVALID`` (ambiguous) or ``UNAVAILABLE``: it cannot be on this host.
         """
         exact = self._records.network(ref)
         named = _ready(self._records.networks_named(ref))
-        return resolve("network", ref, exact if exact and exact.phase is Phase.READY else None, named, self.list)
+        try:
+            return resolve("network", ref, exact if exact and exact.phase is Phase.READY else None, named, self.list)
+        except Error as failure:
+            if failure.kind is Kind.NOT_FOUND and self._context.cluster:
+                self._explain_absence(ref, self._context.cluster.view)
+            raise
+
+    def _explain_absence(self, ref: str, view: ClusterView) -> None:
+        """Refuse a network of other hosts that this host cannot have.
+
+        Raises:
+            Error: ``UNAVAILABLE``, with the reason.
+        """
+        for shared in filter(None, map(view.network, view.network_ids())):
+            driver = self._context.drivers.get(shared.network.driver)
+            if ref in (shared.network.name, shared.network.id) and isinstance(driver, HostAware):
+                driver.refuse_impossible(shared.network)
 
     def get(self, network_id: str) -> Network:
         """Return the network with that full id, in any phase.

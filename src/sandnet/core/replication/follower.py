@@ -121,6 +121,7 @@ class WatchFollower:
 
     def _known(self) -> Iterator[str]:
         """Yield what this host has of networks that all hosts share, whether these still exist or not."""
+        yield HOSTS
         drivers = {shared.network.driver for each in self._view.network_ids() if (shared := self._view.network(each))}
         for network in self._records.networks():
             if network.vni or network.driver in drivers:
@@ -142,6 +143,7 @@ class WatchFollower:
             elif key == f"{ALIVE}{self._membership.name}":
                 self._membership.check()
             elif key.startswith((ALIVE, HOSTS)):
+                found.update([HOSTS] if key.startswith(HOSTS) else [])
                 found.update(self._of_host(key.partition("/")[2]))
         return found
 
@@ -169,6 +171,9 @@ class WatchFollower:
 
     async def _work(self, key: str) -> None:
         kind, _, name = key.partition("/")
+        if key == HOSTS:
+            await self._peers.sync_hosts()
+            return
         if kind == "network":
             made = await self._networks.sync(name)
             await self._peers.sync_network(name, made=made)

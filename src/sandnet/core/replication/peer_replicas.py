@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from sandnet.core.cluster.view import ClusterView, Held
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.state.records import Records
-from sandnet.drivers.base import Driver, PeerAware
+from sandnet.drivers.base import Driver, HostAware, PeerAware
 from sandnet.model import Endpoint, Network, Peer
 from sandnet.model.remote_attachment import RemoteAttachment
+from sandnet.model.tunnel import TunnelHost, tunnel_address
 
 _Peers = dict[str, Peer]
 """The peers of one endpoint, by MAC."""
@@ -30,6 +31,18 @@ class PeerReplicas:
         self._locks = Locks()
         self._given: dict[str, dict[str, _Peers]] = {}
         """By network and endpoint; a network without an entry gets all its peers."""
+
+    async def sync_hosts(self) -> None:
+        """Give each driver the hosts that have published how they are reached; those that are away may come back.
+
+        Raises:
+            Error: the kernel refuses.
+        """
+        others = [host for host in self._view.hosts() if host.name != self._host]
+        found = [TunnelHost(host.underlay, host.tunnel) for host in others if host.underlay and host.tunnel]
+        for driver in self._drivers.values():
+            if isinstance(driver, HostAware):
+                await driver.set_hosts(found)
 
     async def sync_network(self, network_id: str, *, made: bool = False) -> None:
         """Give the driver of a network all its peers, once: entries of an earlier run are removed.
@@ -65,7 +78,7 @@ class PeerReplicas:
             if given is None:
                 await self._give_all(network, driver)
                 return
-            before, after = given.get(endpoint_id, {}), _peers(attachments, endpoint)
+            before, after = given.get(endpoint_id, {}), _peers(network, attachments, endpoint)
             put = [peer for mac, peer in after.items() if before.get(mac) != peer]
             drop = [mac for mac in before if mac not in after]
             if put or drop:
@@ -79,7 +92,7 @@ class PeerReplicas:
         for endpoint_id in self._view.endpoint_ids(network.id):
             shared = self._view.endpoint(endpoint_id)
             attachments = remote_attachments(self._view, self._host, endpoint_id)
-            given[endpoint_id] = _peers(attachments, shared.endpoint if shared else None)
+            given[endpoint_id] = _peers(network, attachments, shared.endpoint if shared else None)
         await driver.set_peers(network, [peer for peers in given.values() for peer in peers.values()])
         self._given[network.id] = given
 
@@ -97,6 +110,7 @@ def _remote_attachment(view: ClusterView, held: Held, *, holds: bool) -> RemoteA
     return RemoteAttachment(
         host=held.key.host,
         host_address=host.underlay if host else None,
+        tunnel_addresses=tuple(map(tunnel_address, host.tunnel.keys)) if host and host.tunnel else (),
         network_id=attachment.network_id,
         endpoint_id=attachment.endpoint_id,
         container_id=attachment.container_id,
@@ -113,19 +127,22 @@ def _remote_attachment(view: ClusterView, held: Held, *, holds: bool) -> RemoteA
     )
 
 
-def _peers(attachments: Iterable[RemoteAttachment], endpoint: Endpoint | None) -> _Peers:
-    found = (_peer(attachment, endpoint) for attachment in attachments)
+def _peers(network: Network, attachments: Iterable[RemoteAttachment], endpoint: Endpoint | None) -> _Peers:
+    found = (_peer(network, attachment, endpoint) for attachment in attachments)
     return {peer.mac: peer for peer in found if peer}
 
 
-def _peer(attachment: RemoteAttachment, endpoint: Endpoint | None) -> Peer | None:
+def _peer(network: Network, attachment: RemoteAttachment, endpoint: Endpoint | None) -> Peer | None:
     """Return what a driver has to know of a container on another host; ``None``: it cannot be reached.
 
     Args:
+        network: its network.
         attachment: the container's attachment.
         endpoint: its endpoint, whose address the holder has, too.
     """
-    if attachment.host_address is None or not attachment.mac:
+    hosts = attachment.tunnel_addresses if network.options.encrypted else (attachment.host_address,)
+    host_address, *further_hosts = hosts or (None,)
+    if host_address is None or not attachment.mac:
         return None
     own = [attachment.address, attachment.address_ipv6]
     service = [endpoint.address, endpoint.address_ipv6] if endpoint else []
@@ -134,4 +151,4 @@ def _peer(attachment: RemoteAttachment, endpoint: Endpoint | None) -> Peer | Non
     if attachment.holder:
         addresses.update(dict.fromkeys(shared))
     further = tuple(address for address in shared if address not in addresses)
-    return Peer(attachment.mac, attachment.host_address, tuple(addresses), further)
+    return Peer(attachment.mac, host_address, tuple(addresses), further, tuple(filter(None, further_hosts)))

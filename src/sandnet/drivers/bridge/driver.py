@@ -131,6 +131,8 @@ class BridgeDriver:
         requested = net.options
         if requested.vni and not self._shared:
             raise invalid(f"network {net.name}: vni is for networks of driver overlay", code="overlay_option")
+        if requested.encrypted and not self._shared:
+            raise invalid(f"network {net.name}: encrypted is for networks of driver overlay", code="overlay_option")
         link = requested.bridge_name or bridge_name(net.id)
         check_link_unclaimed(link, others)
         await self._reaper.wait(link)

@@ -26,6 +26,7 @@ from sandnet.drivers.base import (
 )
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.overlay import port_diff
+from sandnet.drivers.overlay.encryption import TUNNEL_OVERHEAD, UNSPECIFIED, Encryption
 from sandnet.drivers.overlay.peer_table import PeerTable
 from sandnet.drivers.overlay.vni import plan_vni
 from sandnet.errors import Error, Kind, invalid
@@ -37,6 +38,7 @@ from sandnet.kernel.workers import Workers
 from sandnet.model import Address, Attachment, Endpoint, Network, Peer
 from sandnet.model.link_alias import NetworkAlias
 from sandnet.model.link_names import vxlan_name
+from sandnet.model.tunnel import HostTunnel, TunnelHost
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class OverlayDriver:
         workers: threads for its calls.
         host_network: the state that all networks share on the host.
         segment: makes the bridge and its ports.
+        encryption: encrypts what encrypted networks send.
         settings: see :class:`OverlaySettings`.
     """
 
@@ -78,12 +81,19 @@ class OverlayDriver:
     scope: Literal["local", "global"] = "global"
 
     def __init__(
-        self, kernel: Kernel, workers: Workers, host_network: HostNetwork, segment: Segment, settings: OverlaySettings
+        self,
+        kernel: Kernel,
+        workers: Workers,
+        host_network: HostNetwork,
+        segment: Segment,
+        encryption: Encryption,
+        settings: OverlaySettings,
     ) -> None:
         self._kernel = kernel
         self._workers = workers
         self._packet_filter = host_network.packet_filter
         self._segment = segment
+        self._encryption = encryption
         self._settings = settings
         self._missing = kernel.host.missing_features().get("vxlan", "")
         self.smallest_path: Callable[[], int] = int
@@ -121,10 +131,12 @@ class OverlayDriver:
         It may be called again for the same request, with other networks beside it.
         """
         _refuse_options(net)
+        if net.options.encrypted:
+            await self._workers.run(self._encryption.refuse_without, net.name)
         underlay = await self.underlay()
         planned = await self._segment.plan(net, others)
         outside = min(underlay.mtu, self.smallest_path() or underlay.mtu)
-        mtu = 0 if net.options.mtu else outside - OVERHEAD[underlay.address.version]
+        mtu = 0 if net.options.mtu else outside - _overhead(net, underlay)
         return replace(planned, vni=plan_vni(net, others), link_mtu=mtu)
 
     async def plan_update(self, net: Network, others: Sequence[Network]) -> Network:
@@ -138,6 +150,9 @@ class OverlayDriver:
             async with self._packet_filter.changing() as changes:
                 await self._workers.run(changes.underlay_changes(underlay.address, self._settings.port).apply)
             made = await self._segment.create_network(net)
+            if net.options.encrypted:  # its routes keep what the VXLAN link sends from leaving in clear
+                await self._workers.run(self._encryption.refuse_without, net.name)
+                await self._encryption.use(net.id, underlay)
             await self._workers.run(self._make_port, self._port(made, underlay), self._tables.get(net.id))
             return made
 
@@ -149,6 +164,8 @@ class OverlayDriver:
             async with self._packet_filter.changing() as changes:
                 await self._workers.run(changes.peer_removals(net).apply)
             await self._segment.delete_network(net)
+            if net.options.encrypted:
+                await self._encryption.release(net.id)
         self._locks.pop(net.id, None)
 
     def _port(self, net: Network, underlay: Underlay) -> VxlanPort:
@@ -156,7 +173,7 @@ class OverlayDriver:
             vxlan_name(net.id),
             net.link,
             net.vni,
-            underlay.address,
+            UNSPECIFIED if net.options.encrypted else underlay.address,
             self._settings.port,
             net.mtu,
             isolated=not net.options.icc,
@@ -210,14 +227,29 @@ class OverlayDriver:
 
     async def _reachable(self, net: Network, peers: Sequence[Peer]) -> list[Peer]:
         """Return the peers that are on other hosts, with underlay addresses of this host's family."""
-        if not peers:
-            return []
+        if not peers or net.options.encrypted:  # addresses of the tunnel are those of other hosts, and of one family
+            return [*peers]
         underlay = self._own or (await self.underlay()).address
         others = [peer for peer in peers if peer.host_address != underlay]
         found = [peer for peer in others if peer.host_address.version == underlay.version]
         for host in sorted({str(peer.host_address) for peer in others if peer not in found}):
             _log.warning("network %s: host %s is not reached: this host's underlay is %s", net.name, host, underlay)
         return found
+
+    # Hosts.
+
+    async def announce(self, published: HostTunnel | None) -> HostTunnel | None:
+        """Return how other hosts reach the encrypted networks of this one; see :class:`HostAware`."""
+        return await self._encryption.announce(published)
+
+    def refuse_impossible(self, net: Network) -> None:
+        """Refuse an encrypted network on a host without WireGuard; see :class:`HostAware`."""
+        if net.options.encrypted:
+            self._encryption.refuse_without(net.name)
+
+    async def set_hosts(self, hosts: Sequence[TunnelHost]) -> None:
+        """Set the keys of the other hosts; see :class:`HostAware`."""
+        await self._encryption.set_hosts(hosts)
 
     # Compare.
 
@@ -228,6 +260,10 @@ class OverlayDriver:
             underlay = await self.underlay()
         except Error as failure:
             return found + [Fault("network", net.id, failure.message, port_diff.ALONE) for net in nets]
+        encrypted = [net.id for net in nets if net.options.encrypted]
+        if encrypted:
+            problems = await self._encryption.differences(underlay)
+            found += [Fault("network", each, text, port_diff.ALONE) for each in encrypted for text in problems]
         for net in nets:
             table = self._tables.get(net.id)
             wanted = table.entries() if table else None
@@ -244,7 +280,9 @@ class OverlayDriver:
         """Return networks with a changed parameter or entry; see :class:`Driver`."""
         changes = await self._workers.run(self._kernel.vxlan.changed)
         entries = [net.id for net in nets if self._entries_differ(net, changes)]
-        return [*dict.fromkeys([*await self._segment.changed_networks(nets), *entries])]
+        encrypted = [net.id for net in nets if net.options.encrypted]
+        tunnel = [] if await self._encryption.works(encrypted) else encrypted
+        return [*dict.fromkeys([*await self._segment.changed_networks(nets), *entries, *tunnel])]
 
     def _entries_differ(self, net: Network, changes: EntryChanges) -> bool:
         table = self._tables.get(net.id)
@@ -335,6 +373,12 @@ class OverlayDriver:
         entries = table.neighbours(addresses) if table else NO_ENTRIES
         if entries.total:
             await self._workers.run(self._change_entries, net, NO_ENTRIES, entries)
+
+
+def _overhead(net: Network, underlay: Underlay) -> int:
+    """Return how much smaller packets of a network are than those of the underlay."""
+    version = underlay.address.version
+    return TUNNEL_OVERHEAD[version] + OVERHEAD[6] if net.options.encrypted else OVERHEAD[version]
 
 
 def _refuse_options(net: Network) -> None:

@@ -1,0 +1,148 @@
+"""Encrypted networks of several hosts: what hosts publish, whom they accept, and which hosts refuse them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from sandnet.core.cluster.shared_values import HOSTS, HostRecord, decode, encode
+from sandnet.drivers.overlay.driver import OverlayDriver
+from sandnet.errors import Error
+from sandnet.kernel.wireguard.base import Tunnel
+from sandnet.model import Address
+from sandnet.model.tunnel import TUNNEL_LINK, HostTunnel, tunnel_address
+from sandnet.stores.base import Put
+from tests.support.conditions import until
+from tests.support.hosts_in_process import DRIVER, HostInProcess, several_hosts
+
+Hosts = list[HostInProcess]
+MISSING = "this kernel has no WireGuard, and wireguard-go is not installed: apt-get install wireguard-go"
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
+    async with several_hosts(tmp_path) as hosts:
+        yield hosts
+
+
+def published(host: HostInProcess, name: str) -> HostRecord:
+    entry = host.cluster.contents.get(f"{HOSTS}{name}")
+    assert entry
+    return decode(entry.value, HostRecord)
+
+
+def keys(host: HostInProcess) -> tuple[str, ...]:
+    """The public keys that a host has published."""
+    tunnel = published(host, host.name).tunnel
+    assert tunnel
+    return tunnel.keys
+
+
+def tunnel(host: HostInProcess) -> Tunnel | None:
+    """The tunnel in a host's kernel."""
+    return host.kernel.tunnels.made.get(TUNNEL_LINK)
+
+
+def addresses(host: HostInProcess) -> set[tuple[Address, tuple[Address, ...]]]:
+    """Where a host sends what is for other hosts, and from where it accepts it besides."""
+    driver = host.controller._context.drivers[DRIVER]
+    assert isinstance(driver, OverlayDriver)
+    peers = [peer for table in driver._tables.values() for peer in table._peers.values()]
+    return {(peer.host_address, peer.further_hosts) for peer in peers}
+
+
+def accepted(host: HostInProcess) -> set[str]:
+    """The keys that a host accepts."""
+    found = tunnel(host)
+    return {peer.public_key for peer in (found.peers if found else None) or ()}
+
+
+async def publish(host: HostInProcess, tunnel: HostTunnel | None) -> None:
+    """Replace what a host has published, until it publishes itself again."""
+    record = replace(published(host, host.name), tunnel=tunnel)
+    host.cluster.transact([Put(f"{HOSTS}{host.name}", encode(record))], [], {})
+
+
+async def test_hosts_know_each_others_keys_and_addresses(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network(encrypted=True)
+    await two.in_line()
+    await one.endpoint("web")
+    await one.join("c1", "web")
+    await until(lambda: addresses(two) == {(tunnel_address(keys(one)[0]), ())})
+    await until(lambda: (accepted(one), accepted(two)) == ({*keys(two)}, {*keys(one)}))
+    found, shared = tunnel(two), one.cluster.contents.get(f"{HOSTS}h2")
+    assert found
+    assert shared
+    assert found.private_key.encode() not in shared.value
+    assert [str(peer.host) for peer in found.peers or ()] == ["10.99.0.1"]
+
+
+async def test_next_key_of_a_host_is_accepted_before_it_is_used(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network(encrypted=True)
+    await two.in_line()
+    await one.endpoint("web")
+    await one.join("c1", "web")
+    await until(lambda: addresses(two))
+    key, following = keys(one)[0], two.kernel.tunnels.public_key(two.kernel.tunnels.new_key())
+    await publish(one, HostTunnel(port=51871, keys=(key, following)))
+    await until(lambda: addresses(two) == {(tunnel_address(key), (tunnel_address(following),))})
+    await until(lambda: accepted(two) == {key, following})
+    await publish(one, HostTunnel(port=51871, keys=(following,)))
+    await until(lambda: addresses(two) == {(tunnel_address(following), ())})
+    await until(lambda: accepted(two) == {following})
+
+
+async def test_host_without_wireguard_refuses_with_the_reason(hosts: Hosts) -> None:
+    one, two = hosts
+    two.kernel.tunnels.reason = MISSING
+    with pytest.raises(Error, match="apt-get install wireguard-go") as refused:
+        await two.network(encrypted=True)
+    assert refused.value.code == "no_encryption"
+    await one.network("blue", encrypted=True)
+    await until(lambda: any("apt-get install" in problem for problem in two.controller.health().problems))
+    assert tunnel(two) is None
+    with pytest.raises(Error, match="apt-get install wireguard-go"):
+        two.controller.networks.find("blue")
+    two.kernel.tunnels.reason = ""
+    await until(lambda: two.controller.networks.list(name="blue"))
+    assert tunnel(two)
+
+
+async def test_tunnel_goes_with_the_last_encrypted_network(hosts: Hosts) -> None:
+    one, two = hosts
+    for name in ("red", "blue"):
+        await one.network(name, encrypted=True)
+    await two.in_line()
+    assert tunnel(two)
+    await two.controller.removal.network("red")
+    assert tunnel(two)
+    await two.controller.removal.network("blue")
+    assert tunnel(two) is None
+    await until(lambda: tunnel(one) is None)
+
+
+async def test_down_removes_the_tunnel(hosts: Hosts) -> None:
+    one, _ = hosts
+    await one.network(encrypted=True)
+    assert tunnel(one)
+    await one.stop()
+    assert tunnel(one)
+    assert await one.take_down() == []
+    assert tunnel(one) is None
+
+
+async def test_record_without_keys_leaves_a_host_out(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network(encrypted=True)
+    await two.in_line()
+    await one.endpoint("web")
+    await one.join("c1", "web")
+    await until(lambda: addresses(two))
+    for sent in (None, HostTunnel(port=51871, keys=("--peer", "x")), HostTunnel(port=0, keys=keys(two))):
+        await publish(one, sent)
+        await until(lambda: accepted(two) == set())
