@@ -83,7 +83,7 @@ def _shared() -> tuple[_Current, RequestNormalizer]:
 
 
 @contextmanager
-def _application(controller: Controller, streams: Streams | None) -> Iterator[RequestNormalizer]:
+def application(controller: Controller, streams: Streams | None) -> Iterator[RequestNormalizer]:
     """Yield an application that serves the controller: the shared one, unless another daemon has it."""
     current, app = _shared()
     if streams or current.controller:
@@ -102,7 +102,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """Start a daemon whose files are below ``directory``, and connect a client to its API."""
     async with started(directory, names) as running:
-        with _application(running.controller, streams) as app:
+        with application(running.controller, streams) as app:
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 yield Served(running.controller, running.kernel, client, directory / "sandboxes", app)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
+from sandnet.core.controller import Controller
+from sandnet.serving import http_server
 from sandnet.serving.http_server import Server
 from sandnet.serving.sockets import ListeningSocket
 from sandnet.serving.tls import Certificates
 from sandnet.serving.unix_socket import open_unix
 from tests.support.conditions import until
-from tests.support.in_process import started
+from tests.support.in_process import application, started
 
 GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -45,12 +48,26 @@ class Running:
             writer.transport.abort()
 
 
+@contextmanager
+def shared_application(controller: Controller) -> Iterator[None]:
+    """Let a server take the application that is built once: that takes longer than most tests."""
+    with application(controller, None) as app, patch.object(http_server, "create_app", lambda *_, **__: app):
+        yield
+
+
 @asynccontextmanager
 async def running(
-    folder: Path, *, tls: Certificates | None = None, unix: bool = False, also: Sequence[ListeningSocket] = ()
+    folder: Path,
+    *,
+    tls: Certificates | None = None,
+    unix: bool = False,
+    also: Sequence[ListeningSocket] = (),
+    whole: bool = False,
 ) -> AsyncIterator[Running]:
-    """A server on loopback TCP, or on a unix socket, and on further sockets."""
-    async with started(folder) as parts:
+    """A server on loopback TCP, or on a unix socket, and on further sockets; ``whole``: it builds its application."""
+    async with started(folder) as parts, AsyncExitStack() as stack:
+        if not whole:
+            stack.enter_context(shared_application(parts.controller))
         path, port = (str(folder / "s.sock"), 0) if unix else ("", 0)
         if unix:
             listening = open_unix(path, 16)

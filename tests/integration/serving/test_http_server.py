@@ -78,7 +78,7 @@ async def refused(client: Client) -> Error:
 async def test_certificate_of_our_ca_is_accepted_over_tls(
     tmp_path: Path, authority: Authority, own: Identity, client: Identity
 ) -> None:
-    async with running(tmp_path, tls=context(authority, own)) as there:
+    async with running(tmp_path, tls=context(authority, own), whole=True) as there:
         assert await version(caller(authority, client, there.port)) == "0.1.0"
 
 
