@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_PACKAGES := scripts/debian-packages.txt
 DEB_PACKAGES := scripts/debian-packages-deb.txt
-TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt
+TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt scripts/debian-packages-e2e.txt
 LINTED := src tests docs $(wildcard bench) scripts/demo scripts/demo-backend scripts/man-pages hatch_build.py
 SUITES ?= bookworm trixie
 export PYTHON

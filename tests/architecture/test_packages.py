@@ -30,7 +30,7 @@ PROGRAMS: Mapping[str, str] = {
     "containernetworking-plugins": "bridge portmap",
     "containerd": "containerd ctr",
     "coreutils": "basename cat chown chroot cp cut date dirname env expand expr head id install ln ls mkdir mktemp mv "
-    "nice readlink realpath rm seq sleep sort stat tail timeout touch tr true wc",
+    "nice readlink realpath rm seq sleep sort stat tail tee timeout touch tr true wc",
     "crun": "crun",
     "curl": "curl",
     "dash": "sh",
@@ -114,6 +114,7 @@ def listed(name: str) -> frozenset[str]:
 
 RUN = listed("debian-packages.txt")
 TEST = listed("debian-packages-test.txt")
+E2E = listed("debian-packages-e2e.txt")
 BENCH = listed("debian-packages-bench.txt")
 FRESH = listed("debian-packages-fresh.txt")
 DEB = listed("debian-packages-deb.txt")
@@ -125,12 +126,13 @@ ALLOWED = {
     "scripts/deb": DEB,
     "scripts/try-package": RUN | {"man-db"},  # scripts/fresh installs it
     "scripts/try-service": RUN | {"procps", "systemd"},  # the same
-    "tests": RUN | TEST,
-    ".ci": RUN | TEST,
-    "bench": RUN | TEST | BENCH,
-    "docs": RUN | TEST | BENCH | ONLY_ON_PAGES.keys(),
+    **dict.fromkeys(("tests/unit", "tests/integration", "tests/contract", "tests/architecture"), RUN | TEST),
+    "tests": RUN | TEST | E2E,
+    ".ci": RUN | TEST | E2E,
+    "bench": RUN | TEST | E2E | BENCH,
+    "docs": RUN | TEST | E2E | BENCH | ONLY_ON_PAGES.keys(),
 }
-"""Which packages the files of a folder, or a single file, may count on."""
+"""Which packages the files of a folder, or a single file, may count on: the longest name that fits."""
 
 
 RELEASE_LISTS = sorted(path.name for path in (REPOSITORY / "scripts").glob("debian-packages*-[0-9]*.txt"))
@@ -193,7 +195,8 @@ def allowed_for(path: Path) -> frozenset[str]:
     name = label(path)
     if path.suffix == ".md":
         return ALLOWED["docs"]
-    return ALLOWED.get(name) or ALLOWED[name.partition("/")[0]]
+    folders = [each for each in ALLOWED if name == each or name.startswith(f"{each}/")]
+    return ALLOWED[max(folders, key=len)]
 
 
 @cache
@@ -209,7 +212,9 @@ def test_packages_of_called_programs_are_listed(path: Path) -> None:
         assert not faults(called, allowed_for(path))
 
 
-@pytest.mark.parametrize("packages", [RUN, TEST, BENCH, FRESH, DEB], ids=["run", "test", "bench", "fresh", "deb"])
+@pytest.mark.parametrize(
+    "packages", [RUN, TEST, E2E, BENCH, FRESH, DEB], ids=["run", "test", "e2e", "bench", "fresh", "deb"]
+)
 def test_listed_package_is_used(packages: frozenset[str]) -> None:
     assert not unjustified(packages, all_words())
 
@@ -230,8 +235,8 @@ def test_unknown_program_is_a_fault() -> None:
 
 
 def test_program_of_an_unlisted_package_is_a_fault() -> None:
-    assert faults(["conntrack"], RUN) == ["conntrack: conntrack is in no list that this file may count on"]
-    assert not faults(["conntrack"], RUN | TEST)
+    assert faults(["conntrack"], RUN | TEST) == ["conntrack: conntrack is in no list that this file may count on"]
+    assert not faults(["conntrack"], RUN | TEST | E2E)
 
 
 def test_listed_package_without_use_is_a_fault() -> None:

@@ -19,6 +19,7 @@ BUILTINS = {
     *("cd", "export", "set", "trap", "shift", "read", "local", "mapfile", "return", "exit", "echo", "printf", "test"),
     *("[", "for", "case", "done", "fi", "esac", "}", ")", "true", "false", "wait", "function", "source", ".", ":"),
     *("in", "[[", "declare", "break", "continue", "umask", "eval", "ulimit", "kill", "jobs", "fg", "bg", "complete"),
+    "times",
 }
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*$", re.MULTILINE)
 _SINGLE_QUOTED = re.compile(r"'[^']*'")
