@@ -31,7 +31,7 @@ async def test_openapi_document_is_valid_and_names_every_operation(
     assert (document["openapi"], document["info"]["version"]) == ("3.1.0", "1.2.3")
     schemathesis.openapi.from_dict(document).validate()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len(operations) == len(HANDLERS) == 20 + 12
+    assert len(operations) == len(HANDLERS) == 20 + 13
     assert all("200" in operation["responses"] for operation in operations)
     parameters = {parameter["name"] for parameter in document["paths"]["/services"]["get"]["parameters"]}
     assert parameters == {"name", "partial-id", "network", "verbose"}
