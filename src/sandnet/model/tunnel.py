@@ -1,7 +1,7 @@
 """What hosts know of each other's encrypted tunnels.
 
 A host is a peer by its key (WireGuard), and each key has an address of its own inside the tunnel, derived from it. So a
-host that changes its key changes its address too: for a time both are right, and nothing is lost.
+host that changes its key changes its address too, and for a time others accept both.
 """
 
 from __future__ import annotations

@@ -87,28 +87,27 @@ class Encryption:
         Args:
             published: what the other hosts can read.
         """
-        async with self._lock:
-            try:
-                missing = "" if self._announced else await self._workers.run(self.missing)
-                if missing:
-                    return None
-                if await self._workers.run(self._keys.advance, published.keys if published else ()):
-                    _log.info("the tunnel to other hosts has another key")
-                    await self._apply_key()
-                self._announced = HostTunnel(port=self._settings.port, keys=await self._workers.run(self._public))
-            except Error as failure:
-                _log.warning("the key of the tunnel to other hosts: %s", failure)
-            return self._announced
+        try:
+            missing = "" if self._announced else await self._workers.run(self.missing)
+            if missing:
+                return None
+            # without the lock: the lease of this host must not wait for a process that hangs
+            changed, keys = await self._workers.run(self._keys.announce, published.keys if published else ())
+            if changed:
+                _log.info("the tunnel to other hosts has another key")
+                await self._apply_key()
+            self._announced = HostTunnel(port=self._settings.port, keys=keys)
+        except Error as failure:
+            _log.warning("the key of the tunnel to other hosts: %s", failure)
+        return self._announced
 
     async def _apply_key(self) -> None:
-        if self._networks and self._right:
-            try:
-                await self._ensure(self._right.mtu)
-            except Error as failure:  # the next look finds and repairs it
-                _log.warning("the tunnel to other hosts: %s", failure)
-
-    def _public(self) -> tuple[str, ...]:
-        return self._keys.public
+        async with self._lock:
+            if self._networks and self._right:
+                try:
+                    await self._ensure(self._right.mtu)
+                except Error as failure:  # the next comparison finds and repairs it
+                    _log.warning("the tunnel to other hosts: %s", failure)
 
     async def set_hosts(self, hosts: Sequence[TunnelHost]) -> None:
         """Set the keys of the other hosts.
@@ -165,7 +164,7 @@ class Encryption:
         self._right = wanted
 
     def _wanted(self, mtu: int) -> Tunnel:
-        current, former = self._keys.current, self._keys.former
+        current, former = self._keys.in_use()
         addresses = tuple(tunnel_address(key) for key in (current.public, former) if key)
         return Tunnel(TUNNEL_LINK, self._settings.port, mtu, current.private, addresses, TUNNEL_RANGE, self._peers)
 

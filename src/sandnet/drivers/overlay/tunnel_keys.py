@@ -1,13 +1,14 @@
 """The keys of this host's tunnel, in a file that only root can read, and their change after a period.
 
-A key is changed in two steps, so that nothing is lost: the next key is published first, and the other hosts accept it
-beside the present one. Only then it is used, and they send to the address that belongs to it.
+A key is changed in two steps, so that hardly a packet is lost: the next key is published first, and the other hosts
+accept it beside the present one. Only then it is used, and they send to the address that belongs to it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
@@ -46,7 +47,7 @@ class KeyPair(NamedTuple):
 
 
 class TunnelKeys:
-    """The keys of this host. All methods do I/O and run on a worker thread; callers serialize them.
+    """The keys of this host. All methods do I/O and run on worker threads.
 
     Args:
         tunnels: makes keys.
@@ -68,6 +69,7 @@ class TunnelKeys:
     ) -> None:
         self._tunnels, self._files, self._path, self._period = tunnels, files, path, period
         self._clock, self._stopwatch = clock, stopwatch
+        self._lock = threading.Lock()
         self._stored: _Stored | None = None
         self._known: dict[str, str] = {}
         """Public keys by private ones."""
@@ -87,6 +89,16 @@ class TunnelKeys:
     def former(self) -> str:
         """The public half of the key that was used before; empty: there was none."""
         return self._loaded().former
+
+    def in_use(self) -> tuple[KeyPair, str]:
+        """Return :attr:`current` and :attr:`former` of one moment."""
+        with self._lock:
+            return self.current, self.former
+
+    def announce(self, published: Collection[str]) -> tuple[bool, tuple[str, ...]]:
+        """Do as :meth:`advance`, and return :attr:`public` as well."""
+        with self._lock:
+            return self.advance(published), self.public
 
     @property
     def public(self) -> tuple[str, ...]:
