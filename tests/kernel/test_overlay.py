@@ -458,12 +458,12 @@ def test_10_000_entries_are_programmed_in_under_a_second(two: Two) -> None:
         )
         for number in range(3334)
     ]
-    began = time.monotonic()
+    began = time.process_time()
     host.know(two.net, *peers)
-    taken = time.monotonic() - began
+    taken = time.process_time() - began
     found = host.host.run(host.kernel.vxlan.entries, link_of(two.net), two.net.link)
     assert found.total >= 10_000
-    assert taken < 3, taken  # the machines of tests are shared: 0.3 s on an idle one
+    assert taken < 1.5, taken  # of processor time; a busy machine makes each second of it longer
     assert host.faults(two.net) == []
 
 

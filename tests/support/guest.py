@@ -71,29 +71,23 @@ class Guest:
         image.write_bytes(_initramfs(kernel, pages))
         image.chmod(0o644)
         self._console = folder / "console"
-        with image.open("rb") as initramfs, self._console.open("wb") as console:
-            at = initramfs.fileno()  # the user may not enter the folder
-            device = (
-                folder / "tun"
-            )  # any user may open it, as udev has it (50-udev-default.rules); bare machines may not
+        with (
+            (kernel / "vmlinuz").open("rb") as linux,
+            image.open("rb") as initramfs,
+            self._console.open("wb") as console,
+        ):
+            passed = [linux.fileno(), initramfs.fileno()]  # the user may enter neither root's home nor the folder
+            device = folder / "tun"  # any user may open it, as udev has it (50-udev-default.rules); not everywhere
             command = [
                 *("unshare", "--mount", "sh", "-c", _OPEN_TUN, str(device)),
                 *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
                 *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "160", "-nodefaults", "-no-reboot"),
-                *(
-                    "-display",
-                    "none",
-                    "-serial",
-                    "stdio",
-                    "-global",
-                    "virtio-net-pci.romfile=",
-                    "-kernel",
-                    str(kernel / "vmlinuz"),
-                ),
-                *("-initrd", f"/dev/fd/{at}", "-append", f"console=ttyS0 quiet panic=-1 {kernel_argument}"),
+                *("-display", "none", "-serial", "stdio", "-global", "virtio-net-pci.romfile="),
+                *("-kernel", f"/dev/fd/{passed[0]}", "-initrd", f"/dev/fd/{passed[1]}"),
+                *("-append", f"console=ttyS0 quiet panic=-1 {kernel_argument}"),
                 *arguments.split(),
             ]
-            self.process = daemon.host.run(lambda: _started(command, console, at))
+            self.process = daemon.host.run(lambda: _started(command, console, passed))
 
     @property
     def console(self) -> str:
@@ -106,8 +100,8 @@ class Guest:
         self.process.wait()
 
 
-def _started(command: list[str], console: IO[bytes], passed: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, pass_fds=[passed])
+def _started(command: list[str], console: IO[bytes], passed: list[int]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, pass_fds=passed)
 
 
 def _kernel() -> Path:
