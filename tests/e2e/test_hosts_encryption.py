@@ -17,6 +17,7 @@ from sandnet.lab.host_init import INTERFACE
 from sandnet.prerequisites import has_program
 from tests.support.lab import LabFactory, RunningLab, lab_directory, new_lab
 from tests.support.network_host import eventually
+from tests.support.privileges import TAPS_NEED
 
 __all__ = ["lab_directory", "new_lab"]
 
@@ -66,6 +67,8 @@ def lab(new_lab: LabFactory, tmp_path: Path) -> RunningLab:
     """Two hosts with an encrypted network; nothing is attached yet."""
     if not has_program("wireguard-go") or not has_program("wg"):
         pytest.skip("wireguard-go is not installed: apt-get install wireguard-go wireguard-tools")
+    if TAPS_NEED:
+        pytest.skip(TAPS_NEED)
     config = tmp_path / "sandnet.toml"
     config.write_text("wireguard_userspace = true\n")
     lab = new_lab(2, "--", "--config", str(config))

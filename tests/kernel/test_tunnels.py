@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
 from sandnet.kernel.linux.host import LinuxHost
+from sandnet.kernel.linux.taps import device
 from sandnet.kernel.linux.wireguard.wireguard_links import LinuxTunnels
 from sandnet.kernel.wireguard.base import Tunnel, TunnelPeer
 from sandnet.model.tunnel import TUNNEL_LINK, TUNNEL_RANGE, tunnel_address
@@ -195,3 +197,10 @@ def test_deletion_leaves_nothing(hosts: list[TunnelHost]) -> None:
     assert str(TUNNEL_RANGE) not in first.host.sh("ip", "-6", "route")
     eventually(lambda: not first.processes())
     assert first.host.sh("ls", "/run/wireguard") == ""
+
+
+def test_host_without_taps_is_told_so(hosts: list[TunnelHost], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(device, "DEVICE", str(tmp_path / "tun"))
+    reason = hosts[0].host.run(hosts[0].tunnels.missing)
+    assert reason.startswith("wireguard-go needs a tun, and this host makes no taps: ")
+    assert "modprobe tun" in reason

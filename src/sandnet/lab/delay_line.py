@@ -10,7 +10,6 @@ import time
 from collections import deque
 from typing import Final, NamedTuple, NoReturn
 
-from sandnet.errors import Error, Kind
 from sandnet.kernel.linux.taps.device import DEVICE, IFF_NO_PI, IFF_TAP, IFREQ, TUNSETIFF
 
 FRAME_LIMIT: Final = 1 << 17
@@ -35,21 +34,6 @@ class _Direction(NamedTuple):
     target: int
     queue: deque[tuple[float, bytes]]
     """Frames, each with the time at which it is due. All have the same delay, so the first is due first."""
-
-
-def check_taps() -> None:
-    """Raise unless this user may make taps.
-
-    Raises:
-        Error: ``UNAVAILABLE``, with the way out.
-    """
-    try:
-        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as failure:
-        message = f"delay and loss need {DEVICE}, which this user may not open: {failure.strerror}"
-        raise Error(
-            Kind.UNAVAILABLE, message, "make the lab as root; partitions need no device", "lab_taps"
-        ) from failure
 
 
 def run_delay_line(near: str, far: str, impairment: Impairment) -> NoReturn:

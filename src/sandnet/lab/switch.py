@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind
+from sandnet.kernel.linux.taps.device import check_available
 from sandnet.lab.child_processes import ProcessTable, fork
-from sandnet.lab.delay_line import Impairment, check_taps, run_delay_line
+from sandnet.lab.delay_line import Impairment, run_delay_line
 from sandnet.lab.host_init import INTERFACE
 from sandnet.lab.lab_spec import CLIENT_PORT, PEER_PORT, SWITCH_ADDRESS, host_name
 
@@ -109,12 +110,13 @@ class Switch:
         """Change the delay or the loss of a host; frames that are on their way are lost.
 
         Raises:
-            Error: ``UNAVAILABLE``: the delay line cannot be made. The host is connected as without one.
+            Error: ``UNAVAILABLE``: there are no taps (code ``no_taps``), or the delay line cannot be made. The host is
+                then connected without one.
         """
         before = self.impairment(number)
         wanted = Impairment(before.delay if delay is None else delay, before.loss if loss is None else loss)
         if wanted != NO_IMPAIRMENT:
-            check_taps()
+            check_available()
         self._impairments[number] = wanted
         try:
             self._apply_impairment(number)

@@ -66,6 +66,15 @@ def make_tun(name: str) -> None:
         os.close(descriptor)
 
 
+def check_available() -> None:
+    """Open the device, and close it again.
+
+    Raises:
+        Error: ``UNAVAILABLE`` with code ``no_taps``: there is no such device, or this process may not open it.
+    """
+    os.close(_opened())
+
+
 def _signed(number: int) -> int:
     """Return an id as ``fcntl.ioctl`` takes it: its argument is a C int."""
     return number - 2**32 if number >= 2**31 else number

@@ -11,6 +11,7 @@ from typing import Final
 
 from sandnet.errors import NO_ENCRYPTION, Error, Kind, invalid
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
+from sandnet.kernel.linux.taps.device import check_available
 from sandnet.kernel.linux.wireguard import tunnel_routes, userspace, wg_program
 from sandnet.kernel.netlink.rtnetlink import (
     add_address,
@@ -64,7 +65,7 @@ class LinuxTunnels:
         kernel = "the configuration chooses wireguard-go" if self._userspace_only else features.get(_KIND, "")
         if kernel and shutil.which(userspace.PROGRAM) is None:
             return f"{kernel}, and wireguard-go is not installed: {_HINT}"
-        return ""
+        return _taps_missing() if kernel else ""
 
     def new_key(self) -> PrivateKey:
         """See :meth:`sandnet.kernel.wireguard.base.Tunnels.new_key`."""
@@ -179,3 +180,12 @@ def _differences(netlink: Netlink, tunnel: Tunnel) -> Iterator[str]:
         yield "its process wireguard-go has ended"
         return
     yield from wg_program.differences(wg_program.show(tunnel.name), tunnel)
+
+
+def _taps_missing() -> str:
+    """Return why wireguard-go cannot have its tun; empty: it can."""
+    try:
+        check_available()
+    except Error as failure:
+        return f"wireguard-go needs a tun, and {failure.message}: {failure.hint}"
+    return ""
