@@ -22,7 +22,7 @@ COVERED := tests/unit tests/integration tests/contract \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test flood unit coverage fresh check fmt lint docs bench soak install lock man wheel deb clean
+.PHONY: help demo test flood unit coverage fresh package check fmt lint docs bench soak install lock man wheel deb clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -49,9 +49,13 @@ coverage: $(VENV)/.installed-dev ## Measure lines and branches that the tests of
 	@scripts/packages $(TEST_PACKAGES)
 	@scripts/private-host $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --cov --cov-fail-under=$(COVERAGE) $(COVERED)
 
-fresh: ## Make bare Debian machines (SUITES="bookworm trixie"), and try demo, install, quick tests and the package; needs root
+fresh: ## Make bare Debian machines (SUITES="bookworm trixie"), and try demo, install and quick tests in them; needs root
 	@scripts/packages scripts/debian-packages-fresh.txt
-	@scripts/fresh-all $(SUITES)
+	@scripts/fresh-all checkout $(SUITES)
+
+package: ## Build the Debian package on bare machines, and try it there, also where systemd runs; needs root
+	@scripts/packages scripts/debian-packages-fresh.txt
+	@scripts/fresh-all package $(SUITES)
 
 check: lint ## Format, lint, types and house rules, in about a minute
 	@$(BIN)/python -m pytest -q tests/architecture
