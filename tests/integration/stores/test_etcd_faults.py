@@ -221,7 +221,9 @@ async def test_write_that_waited_too_long_is_not_sent(one: EtcdCluster) -> None:
         await store.transact([Put("a", b"")])
         one.members[0].pause()
         try:
-            writes = [store.transact([Put(f"b/{n}", b"")]) for n in range(MOST_CONNECTIONS + 5)]
+            writes = [asyncio.ensure_future(store.transact([Put(f"b/{n}", b"")])) for n in range(MOST_CONNECTIONS)]
+            await asyncio.sleep(0.1)  # the others still have some time when the first have none left
+            writes += [asyncio.ensure_future(store.transact([Put(f"c/{n}", b"")])) for n in range(5)]
             outcomes = await asyncio.gather(*writes, return_exceptions=True)
         finally:
             one.members[0].resume()

@@ -13,7 +13,7 @@ from sandnet.errors import Error, Kind
 from sandnet.stores.etcd import gateway
 from sandnet.stores.etcd.gateway import Status, TokenAnswer, decoded
 from sandnet.stores.etcd.location import EtcdLocation
-from sandnet.stores.etcd.member import Member, NoAnswer, NotSent
+from sandnet.stores.etcd.member import FOR_THE_ANSWER, Member, NoAnswer, NotSent
 from sandnet.stores.etcd.member_connection import HttpAnswer, MemberConnection
 from sandnet.stores.etcd.statuses import Meaning, error_of, meaning, status_of, unwrapped
 from sandnet.stores.etcd.tls_files import UNAUTHORIZED, TlsFiles
@@ -142,14 +142,16 @@ class EtcdClient:
             member.close()
 
     async def _call(self, path: str, body: bytes, effect: Effect, deadline: float | None) -> HttpAnswer:
-        end = time.monotonic() + (self._deadline if deadline is None else deadline)
+        limit = self._deadline if deadline is None else deadline
+        end = time.monotonic() + limit
+        least = limit * FOR_THE_ANSWER if effect is Effect.ONCE else 0
         failure, unclear = store_unavailable("no time was left to ask"), ""
         attempts = unauthorized = 0
-        while (left := end - time.monotonic()) > 0 and unauthorized < len(self._members):
+        while (left := end - time.monotonic()) > least and unauthorized < len(self._members):
             member = self.member
             try:
-                limit = left if effect is Effect.ONCE else min(left, ATTEMPT)
-                answer = await self._attempt(member, path, body, end, limit, urgent=path == gateway.KEEP_ALIVE)
+                longest = left if effect is Effect.ONCE else min(left, ATTEMPT)
+                answer = await self._attempt(member, path, body, end, longest, urgent=path == gateway.KEEP_ALIVE)
             except _Declined as reason:
                 failure, unclear = reason.error, unclear or reason.unclear
                 unauthorized = unauthorized + 1 if failure.code == UNAUTHORIZED else 0
