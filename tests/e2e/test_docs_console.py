@@ -29,6 +29,7 @@ NOT_RUN = {
     "install.md": 6,
     "netavark.md": 2,
     "operations.md": 5,
+    "overlay.md": 1,
     "reliability.md": 1,
     "remote-drivers.md": 1,
     "runtimes.md": 1,

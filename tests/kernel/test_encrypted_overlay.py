@@ -234,7 +234,9 @@ def test_key_changes_while_traffic_goes_on(two: Two) -> None:
         other.know(two.net, host.peer(two.net, two.peers[0]))
         for process in (ping, back):
             out, _ = process.communicate(timeout=30)
-            assert int(out.split(" received")[0].rpartition(" ")[2]) >= 198, out
+            # 0 or 1 is lost on an idle machine; two programs run between the new key and its address, and a busy one
+            # was seen to take 100 ms for them
+            assert int(out.split(" received")[0].rpartition(" ")[2]) >= 190, out
     assert [each.faults(two.net) for each in two.hosts] == [[], []]
 
 

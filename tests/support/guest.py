@@ -113,7 +113,8 @@ def _kernel() -> Path:
 
 def _initramfs(kernel: Path, pages: Mapping[str, str]) -> bytes:
     scripts = {f"srv/cgi-bin/{name}": _PAGE.format(script=script).encode() for name, script in pages.items()}
-    modules = {f"modules/{at}.ko": _module(kernel, name) for at, name in enumerate(_MODULES)}
+    found = {f"modules/{at}.ko": _module(kernel, name) for at, name in enumerate(_MODULES)}
+    modules = {path: content for path, content in found.items() if content is not None}
     busybox = Path("/bin/busybox").read_bytes()
     applets = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
     links = {f"bin/{applet}": b"/bin/busybox" for applet in applets if applet != "busybox"}
@@ -121,10 +122,12 @@ def _initramfs(kernel: Path, pages: Mapping[str, str]) -> bytes:
     return b"".join(_archive({**files, **scripts, **modules}, links))
 
 
-def _module(kernel: Path, name: str) -> bytes:
-    """Return a module; Debian 13 compresses its modules."""
-    plain = kernel / f"{name}.ko"
-    return plain.read_bytes() if plain.exists() else lzma.decompress((kernel / f"{name}.ko.xz").read_bytes())
+def _module(kernel: Path, name: str) -> bytes | None:
+    """Return a module; ``None``: the kernel has it built in. Debian 13 compresses its modules."""
+    plain, compressed = kernel / f"{name}.ko", kernel / f"{name}.ko.xz"
+    if plain.exists():
+        return plain.read_bytes()
+    return lzma.decompress(compressed.read_bytes()) if compressed.exists() else None
 
 
 def _archive(files: Mapping[str, bytes], links: Mapping[str, bytes]) -> Iterator[bytes]:

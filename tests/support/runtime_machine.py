@@ -144,8 +144,8 @@ class RuntimeMachine:
         return self.ctr("task", "exec", "--exec-id", secrets.token_hex(4), name, *command)
 
     def ctr_remove(self, name: str) -> None:
-        """Kill a container and delete it; this never calls the plugin."""
-        self.ctr("task", "kill", "--signal", "KILL", name)
+        """Kill a container and delete it. ctr 1.6 calls no plugin then; 1.7 does, and fails if the plugin does."""
+        self._attempt("ctr", "--namespace", self._group, "task", "kill", "--signal", "KILL", name)
         eventually(lambda: "STOPPED" in self.ctr("task", "list"))
         self._attempt("ctr", "--namespace", self._group, "task", "delete", name)  # its status is that of the container
         self.ctr("container", "delete", name)
