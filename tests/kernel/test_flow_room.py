@@ -114,9 +114,14 @@ def test_thousands_of_flows_of_one_client_are_tracked_separately(usual: Balanced
     ep = usual.service()
     usual.attach(ep, 11)
     usual.attach(ep, 12)
-    for _ in range(2):  # what is sent again has its place already
-        _send(usual, usual.key("c200") if usual.clients else usual.client(), proto, _ROUNDS[proto][0], range(1, 3001))
-    assert _learned(usual, proto) >= 2_990
+    client = usual.key("c200") if usual.clients else usual.client()
+
+    def learned() -> int:
+        _send(usual, client, proto, _ROUNDS[proto][0], range(1, 3001))  # what is sent again has its place already
+        return _learned(usual, proto)
+
+    learned()
+    eventually(lambda: learned() >= 2_990)  # a busy machine drops frames that wait for its processors
     assert _counted(usual, f"{proto}_flows_spill4") <= 10
 
 
