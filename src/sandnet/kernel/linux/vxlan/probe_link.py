@@ -7,33 +7,21 @@ end with the socket, whatever ends the daemon.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-import struct
 from typing import Final
 
-from sandnet.errors import VNI_TAKEN, Error, Kind
-from sandnet.kernel.netlink.rtnetlink import family_options, info, link_header, to_namespace
+from sandnet.kernel.linux.vxlan.new_link import add_vxlan_link
+from sandnet.kernel.netlink.rtnetlink import family_options, link_header, to_namespace
 from sandnet.kernel.netlink.socket import (
-    NLM_F_CREATE,
-    NLM_F_EXCL,
     Netlink,
-    NetlinkError,
-    attribute,
     map_errors,
     string,
-    u32,
 )
 from sandnet.kernel.netlink.uapi.link_numbers import (
     IFLA_IFNAME,
-    IFLA_VXLAN_ID,
-    IFLA_VXLAN_LEARNING,
-    IFLA_VXLAN_LOCAL,
-    IFLA_VXLAN_LOCAL6,
-    IFLA_VXLAN_PORT,
 )
-from sandnet.kernel.netlink.uapi.message_numbers import RTM_NEWLINK, RTM_SETLINK
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_SETLINK
 from sandnet.kernel.syscalls import OWN_NAMESPACE, restoring_namespace, unshare_network
 from sandnet.kernel.vxlan.base import PROBE_PROTOCOL, PROBE_VNI
 from sandnet.model.address import Address
@@ -58,27 +46,11 @@ def open_probe_socket(local: Address, port: int) -> socket.socket:
         unshare_network()
         namespace = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _make(host, namespace, local, port)
+            attributes = string(IFLA_IFNAME, _NAME) + to_namespace(namespace)
+            add_vxlan_link(host, attributes, PROBE_VNI, local, port)
         finally:
             os.close(namespace)
         return _opened()
-
-
-def _make(host: Netlink, namespace: int, local: Address, port: int) -> None:
-    options = [
-        u32(IFLA_VXLAN_ID, PROBE_VNI),
-        attribute(IFLA_VXLAN_LOCAL if local.version == 4 else IFLA_VXLAN_LOCAL6, local.packed),
-        attribute(IFLA_VXLAN_LEARNING, b"\0"),
-        attribute(IFLA_VXLAN_PORT, struct.pack("!H", port)),
-    ]
-    body = link_header() + string(IFLA_IFNAME, _NAME) + to_namespace(namespace) + info("vxlan", *options)
-    try:
-        host.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
-    except NetlinkError as error:
-        if error.errno != errno.EEXIST:
-            raise
-        message = f"another VXLAN link of this host has the VNI of probes, {PROBE_VNI}, and UDP port {port}"
-        raise Error(Kind.CONFLICT, message, "delete it", VNI_TAKEN) from error
 
 
 def _opened() -> socket.socket:

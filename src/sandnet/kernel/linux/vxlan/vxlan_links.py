@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import threading
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from sandnet.errors import VNI_TAKEN, Error, Kind, not_found
+from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.linux.vxlan.entry_watcher import EntryWatcher
+from sandnet.kernel.linux.vxlan.new_link import KIND, add_vxlan_link
 from sandnet.kernel.linux.vxlan.peer_entries import change_entries, dump_entries
 from sandnet.kernel.linux.vxlan.underlay import find_underlay, path_mtu
 from sandnet.kernel.netlink.outside_link import full
 from sandnet.kernel.netlink.rtnetlink import family_options, info, link_header, mac_and_mtu
 from sandnet.kernel.netlink.socket import (
-    NLM_F_CREATE,
-    NLM_F_EXCL,
     Netlink,
     NetlinkError,
     attribute,
@@ -61,7 +59,6 @@ from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELLINK, RTM_GETLINK
 from sandnet.kernel.vxlan.base import NO_ENTRIES, EntryChanges, PeerEntries, Underlay, VxlanPort
 from sandnet.model.address import Address
 
-_KIND: Final = "vxlan"
 _OFF: Final = (
     IFLA_BRPORT_LEARNING,
     IFLA_BRPORT_UNICAST_FLOOD,
@@ -93,7 +90,7 @@ class LinuxVxlanPorts:
             if not bridge:
                 raise not_found("bridge", port.bridge)
             found = _find(netlink, port.name)
-            if found and found.kind != _KIND:
+            if found and found.kind != KIND:
                 raise Error(Kind.CONFLICT, f"link {port.name} is there and is no VXLAN link")
             if found and _is_other(found.port, port):
                 netlink.call(RTM_DELLINK, link_header(found.ifindex), accept=(errno.ENODEV,))
@@ -107,7 +104,7 @@ class LinuxVxlanPorts:
         """See :meth:`sandnet.kernel.vxlan.base.VxlanPorts.find`."""
         with map_errors(f"look up link {name}"), Netlink() as netlink:
             found = _find(netlink, name)
-            return found.port if found and found.kind == _KIND else None
+            return found.port if found and found.kind == KIND else None
 
     def entries(self, name: str, bridge: str) -> PeerEntries:
         """See :meth:`sandnet.kernel.vxlan.base.VxlanPorts.entries`."""
@@ -154,7 +151,7 @@ def _find(netlink: Netlink, name: str) -> _Found | None:
     found = attributes(body, IFINFOMSG.size)
     link_info = attributes(found.get(IFLA_LINKINFO, b""))
     kind = to_text(link_info.get(IFLA_INFO_KIND))
-    data = attributes(link_info.get(IFLA_INFO_DATA, b"")) if kind == _KIND else {}
+    data = attributes(link_info.get(IFLA_INFO_DATA, b"")) if kind == KIND else {}
     options = attributes(link_info.get(IFLA_INFO_SLAVE_DATA, b""))
     # an unspecified address is not among the attributes
     local = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6) or bytes(16)
@@ -189,21 +186,8 @@ def _make(netlink: Netlink, port: VxlanPort) -> None:
     underlay = netlink.index(port.underlay) if port.underlay else 0
     if port.underlay and not underlay:
         raise not_found("link", port.underlay)
-    options = [
-        u32(IFLA_VXLAN_ID, port.vni),
-        attribute(IFLA_VXLAN_LOCAL if port.local.version == 4 else IFLA_VXLAN_LOCAL6, port.local.packed),
-        attribute(IFLA_VXLAN_LEARNING, b"\0"),
-        attribute(IFLA_VXLAN_PORT, struct.pack("!H", port.port)),
-        *([u32(IFLA_VXLAN_LINK, underlay)] if underlay else []),
-    ]
-    body = link_header() + string(IFLA_IFNAME, port.name) + info(_KIND, *options)
-    try:
-        netlink.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
-    except NetlinkError as error:
-        if error.errno != errno.EEXIST:
-            raise
-        message = f"another VXLAN link of this host has the VNI {port.vni} and UDP port {port.port}"
-        raise Error(Kind.CONFLICT, message, "delete it, or choose another vni or UDP port", VNI_TAKEN) from error
+    options = [u32(IFLA_VXLAN_LINK, underlay)] if underlay else []
+    add_vxlan_link(netlink, string(IFLA_IFNAME, port.name), port.vni, port.local, port.port, *options)
 
 
 def _connect(netlink: Netlink, port: VxlanPort, index: int, bridge: int) -> None:
@@ -215,7 +199,7 @@ def _connect(netlink: Netlink, port: VxlanPort, index: int, bridge: int) -> None
         )
     except NetlinkError as error:
         raise full(port.bridge) if error.errno == errno.EXFULL else error from error
-    learning = info(_KIND, attribute(IFLA_VXLAN_LEARNING, b"\0"))
+    learning = info(KIND, attribute(IFLA_VXLAN_LEARNING, b"\0"))
     netlink.call(RTM_NEWLINK, link_header(index) + learning)
     off = [attribute(each, b"\0") for each in _OFF]
     on = [attribute(IFLA_BRPORT_NEIGH_SUPPRESS, b"\1"), attribute(IFLA_BRPORT_ISOLATED, bytes([port.isolated]))]
