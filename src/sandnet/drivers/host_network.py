@@ -49,6 +49,8 @@ class HostNetwork:
         self._advertisements = RouterAdvertisements(sysctls, kernel, workers)
         self._routing_rules = RoutingRules(kernel.host, workers)
         self.packet_filter = PacketFilter(kernel, workers, self._forwarding.elements, max_flows)
+        self.networks: NetworksOf = lambda _phases: []
+        """Returns the networks of all drivers that have links, in given phases; none before :meth:`start`."""
         self._forwarding_lock = asyncio.Lock()
         """Lock: the packet filter must restrict forwarding before it is enabled."""
 
@@ -62,6 +64,7 @@ class HostNetwork:
         Raises:
             Error: the kernel refuses.
         """
+        self.networks = networks
         if self.packet_filter.unavailable():
             return
         nets = networks((Phase.READY,))

@@ -22,6 +22,8 @@ TUNNEL_PREFIX: Final = "snwg"
 """Beginning of the names of WireGuard links."""
 TUNNEL_LINK: Final = f"{TUNNEL_PREFIX}0"
 """The WireGuard link of a host."""
+TUNNEL_OVERHEAD: Final = {4: 60, 6: 80}
+"""Bytes around a packet in a tunnel, by the version of the IP outside: IP, UDP and WireGuard."""
 _KEY_LENGTH: Final = 32
 
 

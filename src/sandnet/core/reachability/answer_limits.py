@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 BURST: Final = 400.0
@@ -22,7 +22,11 @@ class AnswerLimits:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
-        """By host: tokens, and when they were counted. Only hosts of the store have one."""
+        """By host: tokens, and when they were counted."""
+
+    def keep(self, hosts: Collection[str]) -> None:
+        """Forget all other hosts: they were removed."""
+        self._buckets = {host: bucket for host, bucket in self._buckets.items() if host in hosts}
 
     def allow(self, host: str) -> bool:
         """Return whether one more answer may be sent to a host."""

@@ -164,6 +164,7 @@ class ProbeExchange:
         now = time.monotonic()
         if now - self._known_at > _KNOWN:
             self._known, self._known_at = {digest(host.name): host for host in self._hosts()}, now
+            self._limits.keep({host.name for host in self._known.values()})
         return self._known.get(sender)
 
 

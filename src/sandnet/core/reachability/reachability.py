@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from sandnet.core.cluster.view import ClusterView
 from sandnet.core.reachability.path_check import DEADLINE, PathCheck, PathState
 from sandnet.core.reachability.probe_exchange import ProbeExchange
 from sandnet.errors import not_found
-from sandnet.kernel.vxlan.base import OVERHEAD, Underlay
+from sandnet.kernel.vxlan.base import Underlay, overhead
 from sandnet.model import Network
 
 _log = logging.getLogger(__name__)
@@ -44,8 +44,15 @@ class HostReachability(NamedTuple):
     path: PathState
     needed: int
     """Size of the packets of overlay networks, outside; 0: there is none."""
-    problems: tuple[str, ...]
-    """What is wrong, each with a way out."""
+    faults: tuple[str, ...]
+    """What keeps packets from passing, each with a way out; health reports it after a second check."""
+    remarks: tuple[str, ...]
+    """What else is wrong."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """All that is wrong."""
+        return self.faults + self.remarks
 
 
 class _Sizes(NamedTuple):
@@ -53,6 +60,8 @@ class _Sizes(NamedTuple):
 
     needed: int
     """Of the overlay networks that there are; 0: there is none."""
+    around: int
+    """How many bytes of these are around the packets of the network that needs the largest ones."""
     tried: int
     """The largest that a network could need."""
 
@@ -62,7 +71,7 @@ class _Watched(NamedTuple):
     """What makes a new check necessary when it changes."""
     checked: float
     failures: int
-    problems: tuple[str, ...]
+    faults: tuple[str, ...]
     path_mtu: int
 
 
@@ -107,7 +116,7 @@ class Reachability:
     def problems(self) -> list[str]:
         """What was wrong at the last two checks of each host, as texts for health."""
         failing = [(name, each) for name, each in sorted(self._watched.items()) if each.failures >= FAILED_TWICE]
-        return [f"host {name}: {problem}" for name, each in failing for problem in each.problems]
+        return [f"host {name}: {problem}" for name, each in failing for problem in each.faults]
 
     def smallest_path(self) -> int:
         """Return the size of the largest packet that reaches every host that answers; 0: none answers."""
@@ -134,10 +143,11 @@ class Reachability:
         underlay = await self._underlay()
         await self._exchange.ensure(underlay.address if underlay else None)
         if underlay is None:
-            return _Sizes(0, 0)
-        around = OVERHEAD[underlay.address.version]
-        needed = max((net.mtu + around for net in self._networks() if net.vni), default=0)
-        return _Sizes(needed, max(needed, underlay.mtu))
+            return _Sizes(0, 0, 0)
+        version = underlay.address.version
+        arounds = [(net.mtu, overhead(version, encrypted=net.options.encrypted)) for net in self._networks() if net.vni]
+        needed, around = max(((mtu + around, around) for mtu, around in arounds), default=(0, 0))
+        return _Sizes(needed, around, max(needed, underlay.mtu))
 
     async def _checked(self, host: HostRecord, sizes: _Sizes) -> HostReachability:
         alive, path = self._view.alive(host.name) is not None, _UNKNOWN
@@ -149,8 +159,8 @@ class Reachability:
                         path = await PathCheck(self._exchange, local, host.underlay, sizes.tried).run()
                 except OSError as failure:  # a timeout as well
                     _log.info("host %s cannot be probed: %s", host.name, failure)
-        problems = _problems(host, path, self._exchange, sizes.needed, alive=alive)
-        return HostReachability(host, alive, path, sizes.needed, tuple(problems))
+        faults = _faults(host, path, self._exchange, sizes, alive=alive)
+        return HostReachability(host, alive, path, sizes.needed, tuple(faults), tuple(_remarks(path)))
 
     # Watching.
 
@@ -185,17 +195,13 @@ class Reachability:
     def _note(self, identity: tuple[object, ...], found: HostReachability) -> None:
         name = found.host.name
         known = self._watched.get(name)
-        problems = tuple(problem for problem in found.problems if not problem.startswith(_CLOCK))
-        failures = (known.failures if known and known.identity == identity else 0) + 1 if problems else 0
+        failures = (known.failures if known and known.identity == identity else 0) + 1 if found.faults else 0
         if failures == FAILED_TWICE:
-            _log.warning("host %s: %s", name, "; ".join(problems))
-        self._watched[name] = _Watched(identity, time.monotonic(), failures, problems, found.path.path_mtu or 0)
+            _log.warning("host %s: %s", name, "; ".join(found.faults))
+        self._watched[name] = _Watched(identity, time.monotonic(), failures, found.faults, found.path.path_mtu or 0)
 
 
-_CLOCK: Final = "its clock"
-
-
-def _problems(host: HostRecord, path: PathState, exchange: ProbeExchange, needed: int, *, alive: bool) -> Sequence[str]:
+def _faults(host: HostRecord, path: PathState, exchange: ProbeExchange, sizes: _Sizes, *, alive: bool) -> Sequence[str]:
     found = [] if alive else ["its lease has ended: its daemon does not run there, or does not reach the store"]
     if host.underlay is None:
         return [*found, "it has no address for other hosts: set underlay in its configuration"]
@@ -203,11 +209,11 @@ def _problems(host: HostRecord, path: PathState, exchange: ProbeExchange, needed
         return [*found, f"no probe is possible: {exchange.problem}"]
     if host.underlay.version != exchange.local.version:
         return [*found, f"it is at {host.underlay} and this host at {exchange.local}: choose one family for all hosts"]
-    return [*found, *_of_path(path, exchange, needed)]
+    return [*found, *_of_path(path, exchange.port, sizes)]
 
 
-def _of_path(path: PathState, exchange: ProbeExchange, needed: int) -> Sequence[str]:
-    found, port = [], exchange.port
+def _of_path(path: PathState, port: int, sizes: _Sizes) -> Sequence[str]:
+    found = []
     match path.vxlan, path.echo:
         case "refused", _:
             found.append(f"nothing receives UDP port {port} there: its daemon does not run, or has another vxlan_port")
@@ -222,13 +228,15 @@ def _of_path(path: PathState, exchange: ProbeExchange, needed: int) -> Sequence[
             found.append("it could not be probed in time")
         case _:
             pass
-    if path.path_mtu and path.path_mtu < needed:
-        inside = path.path_mtu - OVERHEAD[exchange.local.version if exchange.local else 4]
+    if path.path_mtu and path.path_mtu < sizes.needed:
         found.append(
-            f"packets of {path.path_mtu} bytes pass, and overlay networks send {needed}: raise the MTU of the links "
-            f"between the hosts, or use networks with mtu={inside}"
+            f"packets of {path.path_mtu} bytes pass, and overlay networks send {sizes.needed}: raise the MTU of the "
+            f"links between the hosts, or use networks with mtu={path.path_mtu - sizes.around}"
         )
+    return found
+
+
+def _remarks(path: PathState) -> Iterator[str]:
     if path.clock is not None and abs(path.clock) > CLOCKS + (path.round_trip or 0):
         ahead = "ahead" if path.clock > 0 else "behind"
-        found.append(f"{_CLOCK} is {abs(path.clock):.1f} s {ahead}: nothing in sandnet compares clocks, but logs do")
-    return found
+        yield f"its clock is {abs(path.clock):.1f} s {ahead}: nothing in sandnet compares clocks, but logs do"

@@ -26,16 +26,16 @@ from sandnet.drivers.base import (
 )
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.overlay import port_diff
-from sandnet.drivers.overlay.encryption import TUNNEL_OVERHEAD, UNSPECIFIED, Encryption
+from sandnet.drivers.overlay.encryption import UNSPECIFIED, Encryption
 from sandnet.drivers.overlay.peer_table import PeerTable
 from sandnet.drivers.overlay.vni import plan_vni
 from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall.base import Fault, RunBetween, RunWith
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Link, NamespaceState, Port, PortLimits, Veth
-from sandnet.kernel.vxlan.base import NO_ENTRIES, OVERHEAD, VXLAN_PORT, EntryChanges, PeerEntries, Underlay, VxlanPort
+from sandnet.kernel.vxlan.base import NO_ENTRIES, VXLAN_PORT, EntryChanges, PeerEntries, Underlay, VxlanPort, overhead
 from sandnet.kernel.workers import Workers
-from sandnet.model import Address, Attachment, Endpoint, Network, Peer
+from sandnet.model import Address, Attachment, Endpoint, Network, Peer, Phase
 from sandnet.model.link_alias import NetworkAlias
 from sandnet.model.link_names import vxlan_name
 from sandnet.model.tunnel import HostTunnel, TunnelHost
@@ -91,7 +91,7 @@ class OverlayDriver:
     ) -> None:
         self._kernel = kernel
         self._workers = workers
-        self._packet_filter = host_network.packet_filter
+        self._host_network, self._packet_filter = host_network, host_network.packet_filter
         self._segment = segment
         self._encryption = encryption
         self._settings = settings
@@ -136,7 +136,7 @@ class OverlayDriver:
         underlay = await self.underlay()
         planned = await self._segment.plan(net, others)
         outside = min(underlay.mtu, self.smallest_path() or underlay.mtu)
-        mtu = 0 if net.options.mtu else outside - _overhead(net, underlay)
+        mtu = 0 if net.options.mtu else outside - overhead(underlay.address.version, encrypted=net.options.encrypted)
         return replace(planned, vni=plan_vni(net, others), link_mtu=mtu)
 
     async def plan_update(self, net: Network, others: Sequence[Network]) -> Network:
@@ -152,7 +152,7 @@ class OverlayDriver:
             made = await self._segment.create_network(net)
             if net.options.encrypted:  # its routes keep what the VXLAN link sends from leaving in clear
                 await self._workers.run(self._encryption.refuse_without, net.name)
-                await self._encryption.use(net.id, underlay)
+                await self._encryption.use(underlay)
             await self._workers.run(self._make_port, self._port(made, underlay), self._tables.get(net.id))
             return made
 
@@ -165,8 +165,13 @@ class OverlayDriver:
                 await self._workers.run(changes.peer_removals(net).apply)
             await self._segment.delete_network(net)
             if net.options.encrypted:
-                await self._encryption.release(net.id)
+                await self._encryption.release(lambda: self._needs_tunnel(net))
         self._locks.pop(net.id, None)
+
+    def _needs_tunnel(self, gone: Network) -> bool:
+        """Return whether a network besides this one needs the tunnel; the records know it after a restart, too."""
+        nets = self._host_network.networks((Phase.CREATING, Phase.READY))
+        return any(net.options.encrypted and net.id != gone.id for net in nets)
 
     def _port(self, net: Network, underlay: Underlay) -> VxlanPort:
         return VxlanPort(
@@ -281,7 +286,7 @@ class OverlayDriver:
         changes = await self._workers.run(self._kernel.vxlan.changed)
         entries = [net.id for net in nets if self._entries_differ(net, changes)]
         encrypted = [net.id for net in nets if net.options.encrypted]
-        tunnel = [] if await self._encryption.works(encrypted) else encrypted
+        tunnel = encrypted if encrypted and not await self._encryption.works() else []
         return [*dict.fromkeys([*await self._segment.changed_networks(nets), *entries, *tunnel])]
 
     def _entries_differ(self, net: Network, changes: EntryChanges) -> bool:
@@ -373,12 +378,6 @@ class OverlayDriver:
         entries = table.neighbours(addresses) if table else NO_ENTRIES
         if entries.total:
             await self._workers.run(self._change_entries, net, NO_ENTRIES, entries)
-
-
-def _overhead(net: Network, underlay: Underlay) -> int:
-    """Return how much smaller packets of a network are than those of the underlay."""
-    version = underlay.address.version
-    return TUNNEL_OVERHEAD[version] + OVERHEAD[6] if net.options.encrypted else OVERHEAD[version]
 
 
 def _refuse_options(net: Network) -> None:

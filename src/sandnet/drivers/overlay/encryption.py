@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
@@ -19,7 +19,15 @@ from sandnet.kernel.safe_files import Files
 from sandnet.kernel.vxlan.base import Underlay
 from sandnet.kernel.wireguard.base import Tunnel, TunnelPeer, Tunnels
 from sandnet.kernel.workers import Workers
-from sandnet.model.tunnel import TUNNEL_LINK, TUNNEL_RANGE, HostTunnel, TunnelHost, is_public_key, tunnel_address
+from sandnet.model.tunnel import (
+    TUNNEL_LINK,
+    TUNNEL_OVERHEAD,
+    TUNNEL_RANGE,
+    HostTunnel,
+    TunnelHost,
+    is_public_key,
+    tunnel_address,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +38,6 @@ KEY_PERIOD: Final = 86_400
 LEAST_PERIOD: Final = 60
 """The shortest period: a change takes a third of it."""
 KEY_FILE: Final = "wireguard.json"
-TUNNEL_OVERHEAD: Final = {4: 60, 6: 80}
-"""Bytes around an encrypted packet, by the IP version of the underlay: IP, UDP and WireGuard."""
 UNSPECIFIED: Final = IPv6Address(0)
 """Local address of VXLAN links of encrypted networks: the route to the tunnel chooses the source, which changes with
 the key."""
@@ -60,7 +66,6 @@ class Encryption:
         self._keys = TunnelKeys(tunnels, files, f"{settings.state_dir}/{KEY_FILE}", settings.period)
         self._announced: HostTunnel | None = None
         self._peers: frozenset[TunnelPeer] | None = None
-        self._networks: set[str] = set()
         self._right: Tunnel | None = None
         """The tunnel as the kernel was last seen to have it."""
         self._lock = asyncio.Lock()
@@ -103,7 +108,7 @@ class Encryption:
 
     async def _apply_key(self) -> None:
         async with self._lock:
-            if self._networks and self._right:
+            if self._right:
                 try:
                     await self._ensure(self._right.mtu)
                 except Error as failure:  # the next comparison finds and repairs it
@@ -117,32 +122,27 @@ class Encryption:
         """
         async with self._lock:
             self._peers = frozenset(peer for host in hosts for peer in _peers(host))
-            if self._networks and self._right and self._right.peers != self._peers:
+            if self._right and self._right.peers != self._peers:
                 await self._ensure(self._right.mtu)
 
-    async def use(self, network_id: str, underlay: Underlay) -> None:
-        """Make the tunnel, or bring it into line, for a network.
+    async def use(self, underlay: Underlay) -> None:
+        """Make the tunnel, or bring it into line.
 
         Raises:
             Error: ``UNAVAILABLE``.
         """
         async with self._lock:
-            self._networks.add(network_id)
             await self._ensure(_mtu(underlay))
 
-    async def release(self, network_id: str) -> None:
-        """Delete the tunnel if no network needs it any more."""
+    async def release(self, is_needed: Callable[[], bool]) -> None:
+        """Delete the tunnel unless it is needed, which is asked when no one else changes it."""
         async with self._lock:
-            self._networks.discard(network_id)
-            if not self._networks:
+            if not is_needed():
                 self._right = None
                 await self._workers.run(self._tunnels.delete, TUNNEL_LINK, TUNNEL_RANGE)
 
-    async def works(self, networks: Iterable[str]) -> bool:
-        """Return whether the tunnel is there, if these networks, which are all encrypted ones, need it; cheap."""
-        self._networks.update(networks)
-        if not self._networks:
-            return True
+    async def works(self) -> bool:
+        """Return whether the tunnel is there, as far as it was seen to be right; cheap."""
         right = self._right
         return right is not None and await self._workers.run(self._tunnels.works, right)
 

@@ -11,15 +11,26 @@ from __future__ import annotations
 from typing import Final, NamedTuple, Protocol
 
 from sandnet.model.address import Address
+from sandnet.model.tunnel import TUNNEL_OVERHEAD
 
 VXLAN_PORT: Final = 4789
 """UDP port of VXLAN (RFC 7348, 4.1)."""
-OVERHEAD: Final = {4: 50, 6: 70}
-"""Bytes around an inner packet, by the IP version of the underlay: IP, UDP, VXLAN and the inner Ethernet header."""
+_OVERHEAD: Final = {4: 50, 6: 70}
+"""Bytes around an inner packet, by the version of the IP outside: IP, UDP, VXLAN and the inner Ethernet header."""
 PROBE_VNI: Final = 0xFFFFFE
 """The VXLAN network identifier of probes between hosts; no network gets it."""
 PROBE_PROTOCOL: Final = 0x88B5
 """EtherType of what probes carry: one of those for local use (IEEE 802)."""
+
+
+def overhead(version: int, *, encrypted: bool) -> int:
+    """Return by how many bytes packets of a network are smaller than those of the underlay.
+
+    Args:
+        version: of the underlay's IP.
+        encrypted: whether the network sends by the tunnel, whose addresses are those of IPv6.
+    """
+    return TUNNEL_OVERHEAD[version] + _OVERHEAD[6] if encrypted else _OVERHEAD[version]
 
 
 class VxlanPort(NamedTuple):

@@ -20,3 +20,13 @@ def test_hosts_do_not_use_up_each_others_answers() -> None:
     while limits.allow("h1"):
         pass
     assert limits.allow("h2")
+
+
+def test_removed_host_is_forgotten() -> None:
+    limits = AnswerLimits(lambda: 1000.0)
+    for host in ("h1", "h2"):
+        while limits.allow(host):
+            pass
+    limits.keep({"h2"})
+    assert limits.allow("h1"), "it is a new host"
+    assert not limits.allow("h2")

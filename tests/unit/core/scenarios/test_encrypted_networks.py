@@ -126,6 +126,18 @@ async def test_tunnel_goes_with_the_last_encrypted_network(hosts: Hosts) -> None
     await until(lambda: tunnel(one) is None)
 
 
+async def test_tunnel_stays_for_another_network_after_a_restart(hosts: Hosts) -> None:
+    one, _ = hosts
+    for name in ("red", "blue"):
+        await one.network(name, encrypted=True)
+    await one.stop()
+    await one.start()
+    await one.controller.removal.network("red")
+    assert tunnel(one)
+    await one.controller.removal.network("blue")
+    assert tunnel(one) is None
+
+
 async def test_down_removes_the_tunnel(hosts: Hosts) -> None:
     one, _ = hosts
     await one.network(encrypted=True)
