@@ -17,6 +17,8 @@ class Node(Struct, kw_only=True):
     """``away``: its lease has ended, so nothing of it counts."""
     underlay: str | None
     """Address at which its overlay networks are reached."""
+    encryption: bool
+    """Whether it can have encrypted networks."""
     release: str
     """Version of its daemon."""
     attachments: int

@@ -224,6 +224,7 @@ def node(found: NodeStatus) -> Node:
         this=found.this,
         state="alive" if found.alive else "away",
         underlay=str(underlay) if underlay else None,
+        encryption=found.host.tunnel is not None,
         release=found.host.release,
         attachments=found.attachments,
         endpoints=found.endpoints,

@@ -26,6 +26,8 @@ UNAVAILABLE = 2
 def doctor(session: Session, fix: bool, as_json: bool) -> None:
     """Compare what the daemon has recorded with the kernel and the files, and report what differs.
 
+    The last lines name what this host lacks for a kind of network, and how to install it.
+
     Exit status: 0 when nothing differs or all of it is repaired, 1 when something differs, 2 when the daemon
     cannot be asked.
 
@@ -47,21 +49,26 @@ def doctor(session: Session, fix: bool, as_json: bool) -> None:
         output.raw(answer)
     else:
         output.block(drift_text(found, fix=fix))
-        for problem in _pool_problems(session):
-            output.block(printable(problem))
+        for limit in _limits(session):
+            output.block(printable(limit))
     if any(drift.done != REPAIRED for drift in found):
         raise click.exceptions.Exit(1)
 
 
-def _pool_problems(session: Session) -> list[str]:
-    """Return why no sandboxes are prepared ahead of joins; nothing if the daemon does not report its state."""
+def _limits(session: Session) -> list[str]:
+    """Return what this host lacks, although nothing differs: nothing if the daemon does not report its state.
+
+    Why no sandboxes are prepared ahead of joins, and what networks of a driver cannot have.
+    """
     from sandnet.errors import Error
 
     try:
-        pool = session.client.health().prepared_sandboxes
+        health = session.client.health()
     except Error:
         return []
-    return [pool.problem] if pool and pool.problem else []
+    pool = health.prepared_sandboxes
+    limited = [f"{driver.name}: {driver.reason}" for driver in health.drivers if driver.available and driver.reason]
+    return [*([pool.problem] if pool and pool.problem else []), *limited]
 
 
 def drift_text(found: list[Drift], *, fix: bool) -> str:

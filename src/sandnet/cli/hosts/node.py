@@ -55,7 +55,7 @@ def _row(found: Node) -> tuple[str, ...]:
 @info_options
 @click.pass_obj
 def info(session: Session, name: str, template: str | None, as_json: bool) -> None:
-    """Show a host: whether it is alive, where it is reached, and what it has.
+    """Show a host: whether it is alive, where it is reached, whether it can encrypt, and what it has.
 
     \b
     Example:
@@ -74,6 +74,7 @@ def _text(found: Node) -> str:
             ("Node", f"{found.name}{' (this one)' if found.this else ''}"),
             ("State", found.state),
             ("Underlay", found.underlay or ""),
+            ("Encryption", "yes" if found.encryption else "no: on that host, sandnet doctor names what is missing"),
             ("Release", found.release),
             ("Containers", str(found.attachments)),
             ("Endpoints", str(found.endpoints)),

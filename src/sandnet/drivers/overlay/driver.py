@@ -110,8 +110,8 @@ class OverlayDriver:
         return self._settings.unavailable or "; ".join(filter(None, (self._segment.unavailable(), self._missing)))
 
     def limits(self) -> str:
-        """Return why no network can have IPv6 here."""
-        return self._segment.limits()
+        """Return why no network can have IPv6 here, and why none can be encrypted; empty: networks can."""
+        return "; ".join(filter(None, (self._segment.limits(), self._encryption.lacking)))
 
     async def underlay(self) -> Underlay:
         """Return how this host reaches the others, as it is now.

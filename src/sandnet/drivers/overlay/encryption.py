@@ -64,6 +64,8 @@ class Encryption:
         self._tunnels, self._workers, self._settings = tunnels, workers, settings
         files = Files([settings.state_dir])
         self._keys = TunnelKeys(tunnels, files, f"{settings.state_dir}/{KEY_FILE}", settings.period)
+        self.lacking = ""
+        """Why this host can have no encrypted networks, as :meth:`announce` found it last; empty: it can."""
         self._announced: HostTunnel | None = None
         self._peers: frozenset[TunnelPeer] | None = None
         self._right: Tunnel | None = None
@@ -93,8 +95,8 @@ class Encryption:
             published: what the other hosts can read.
         """
         try:
-            missing = "" if self._announced else await self._workers.run(self.missing)
-            if missing:
+            self.lacking = "" if self._announced else await self._workers.run(self.missing)
+            if self.lacking:
                 return None
             # without the lock: the lease of this host must not wait for a process that hangs
             changed, keys = await self._workers.run(self._keys.announce, published.keys if published else ())
@@ -104,6 +106,7 @@ class Encryption:
             self._announced = HostTunnel(port=self._settings.port, keys=keys)
         except Error as failure:
             _log.warning("the key of the tunnel to other hosts: %s", failure)
+            self.lacking = "" if self._announced else f"encrypted networks need a key: {failure.message}"
         return self._announced
 
     async def _apply_key(self) -> None:

@@ -669,5 +669,29 @@ def test_status_prints_problems_and_counts(
     assert all(problem in result.stdout for problem in problems)
 
 
+def test_doctor_names_what_the_host_lacks(stub: Stub, sandnet: Sandnet) -> None:
+    lacking = "encrypted networks need the program wg: apt-get install wireguard-tools wireguard-go"
+    drivers = [
+        {"name": "null", "available": True, "reason": ""},
+        {"name": "bridge", "available": False, "reason": "no nftables"},
+        {"name": "overlay", "available": True, "reason": lacking},
+    ]
+    stub.answer("POST", "/reconcile", {"drift": []})
+    stub.answer("GET", "/healthz?verbose=true", {"status": "ok", "problems": [], "drivers": drivers})
+    result = sandnet("doctor")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == ["nothing differs: everything is as recorded", f"overlay: {lacking}"]
+
+
+@pytest.mark.parametrize(
+    ("encryption", "shown"), [(True, "yes"), (False, "no: on that host, sandnet doctor names what is missing")]
+)
+def test_node_info_shows_whether_the_host_encrypts(stub: Stub, sandnet: Sandnet, encryption: bool, shown: str) -> None:
+    node = {"name": "h2", "this": False, "state": "alive", "underlay": "10.0.0.2", "encryption": encryption}
+    stub.answer("GET", "/nodes/h2", {**node, "release": "1", "attachments": 0, "endpoints": 0})
+    lines = dict(line.split(":", 1) for line in sandnet("node", "info", "h2").stdout.splitlines())
+    assert lines["Encryption"].strip() == shown
+
+
 def test_status_without_a_daemon_exits_1(tmp_path: Path) -> None:
     assert CliRunner().invoke(root, ["-H", f"unix://{tmp_path}/absent", "status"]).exit_code == 1

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from sandnet.api.libnetwork import encode as api
 from sandnet.core.cluster.shared_values import HOSTS, HostRecord, decode, encode
 from sandnet.drivers.overlay.driver import OverlayDriver
+from sandnet.drivers.overlay.encryption import KEY_FILE
 from sandnet.errors import Error
 from sandnet.kernel.wireguard.base import Tunnel
 from sandnet.model import Address
@@ -52,6 +54,13 @@ def addresses(host: HostInProcess) -> set[tuple[Address, tuple[Address, ...]]]:
     assert isinstance(driver, OverlayDriver)
     peers = [peer for table in driver._tables.values() for peer in table._peers.values()]
     return {(peer.host_address, peer.further_hosts) for peer in peers}
+
+
+def limit(host: HostInProcess) -> str:
+    """What networks over several hosts cannot have on a host, as health reports it."""
+    (found,) = (each for each in host.controller.health().drivers if each.name == DRIVER)
+    assert found.available
+    return found.reason
 
 
 def accepted(host: HostInProcess) -> set[str]:
@@ -111,6 +120,33 @@ async def test_host_without_wireguard_refuses_with_the_reason(hosts: Hosts) -> N
     two.kernel.tunnels.reason = ""
     await until(lambda: two.controller.networks.list(name="blue"))
     assert tunnel(two)
+
+
+async def test_host_without_wireguard_is_shown_as_one_with_the_reason(hosts: Hosts) -> None:
+    one, two = hosts
+    await two.stop()
+    two.kernel.tunnels.reason = MISSING
+    await two.start()
+    await until(lambda: published(two, "h2").tunnel is None)
+    await until(lambda: not api.node(one.controller.nodes.find("h2")).encryption)
+    assert api.node(two.controller.nodes.find("h1")).encryption
+    assert limit(two) == MISSING
+    assert limit(one) == ""
+    two.kernel.tunnels.reason = ""
+    two.wake()
+    await until(lambda: api.node(one.controller.nodes.find("h2")).encryption)
+    assert limit(two) == ""
+
+
+async def test_host_without_a_key_shows_the_reason(hosts: Hosts, tmp_path: Path) -> None:
+    one, _ = hosts
+    await one.stop()
+    key = tmp_path / "h1" / "state" / KEY_FILE
+    key.unlink()
+    key.mkdir()
+    await one.start()
+    await until(lambda: limit(one).startswith("encrypted networks need a key: "))
+    assert str(key) in limit(one)
 
 
 async def test_tunnel_goes_with_the_last_encrypted_network(hosts: Hosts) -> None:
