@@ -1,4 +1,4 @@
-"""``PATCH /networks/{network}``: what changes while containers use a network."""
+"""``PATCH /networks/{network}`` and ``sandnet network update``: what changes while containers use a network."""
 
 from __future__ import annotations
 
@@ -77,6 +77,23 @@ def test_labels_are_replaced(daemon: RunningDaemon) -> None:
     daemon.api.patch("/networks/foo", labels={"a": "1"})
     daemon.api.patch("/networks/foo", labels={"b": "2"})
     assert daemon.api.reported("foo")["labels"] == {"b": "2"}
+
+
+def test_command_changes_a_network_in_use(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo", subnet="10.9.1.0/24", ingress_rate=10_000_000)
+    update = ("network", "update", "foo")
+    daemon.cli(*update, "--label", "a=1", "--label", "b=2")
+    web = daemon.sandbox("foo", "web")
+    daemon.cli(*update, "--mtu", "1300", "--label", "b=3", "--label-rm", "a", "--dns-search", "x.example")
+    assert "mtu 1300" in web.sh("ip", "link", "show", "eth0")
+    daemon.cli(*update, "--subnet-ipv6", "fd00:9:1::/64", "--ingress-rate", "none", "-o", "dns_search=[]")
+    found = daemon.api.reported("foo")
+    assert found["labels"] == {"b": "3"}
+    assert found["subnets"] == ["10.9.1.0/24", "fd00:9:1::/64"]
+    assert found["options"] == {"subnet": "10.9.1.0/24", "mtu": 1300, "ipv6": True, "subnet_ipv6": "fd00:9:1::/64"}
+    with pytest.raises(AssertionError, match="internal cannot change while the network exists"):
+        daemon.cli(*update, "--internal")
+    assert daemon.api.reported("foo") == found
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ class Root(LazyGroup):
         "daemon": Lazy("sandnet.cli.commands.daemon:daemon", "Run the server."),
         "down": Lazy("sandnet.cli.commands.daemon:down", "Remove everything the server made on this host."),
         "state": Lazy("sandnet.cli.commands.state:state", "Export and import the server's state."),
-        "network": Lazy("sandnet.cli.commands.network:network", "Create, list and delete networks."),
+        "network": Lazy("sandnet.cli.commands.network:network", "Create, change, list and delete networks."),
         "endpoint": Lazy("sandnet.cli.commands.endpoint:endpoint", "Create endpoints and join containers to them."),
         "service": Lazy("sandnet.cli.commands.service:service", "Publish services and attach containers to them."),
         "apply": Lazy("sandnet.cli.commands.apply:apply", "Make the networks and services that a file declares."),

@@ -62,8 +62,10 @@ def test_listing_loads_neither_daemon_nor_its_libraries(stub: Stub) -> None:
             "groups",
             "lazy_group",
             "listing",
+            "network_flags",
             "output",
             "parameters",
+            "rates",
             "root",
             "session",
         )

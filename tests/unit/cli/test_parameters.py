@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandnet.cli.commands.network import options
+from sandnet.cli.network_flags import options
 from sandnet.cli.parameters import Reference, parse_pair, parse_reference, scalar
 from sandnet.cli.rates import bits_text, parse_bits
 from sandnet.library.port_arguments import PROTOCOLS, PortArgument, parse_exposed, parse_mapping

@@ -1,8 +1,8 @@
-"""``sandnet network``: create, rm, ls, info."""
+"""``sandnet network``: create, update, rm, prune, ls, info."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +10,7 @@ import click
 from sandnet.cli import completers, output, parameters
 from sandnet.cli.groups import Group
 from sandnet.cli.listing import Style, info_options, list_options, show_list, show_one
+from sandnet.cli.network_flags import create_options, options, update_options
 from sandnet.cli.session import Session, each, waiting
 
 if TYPE_CHECKING:
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
 
 PREDEFINED = ("none", "host", "bridge")
 """Networks that the daemon makes by itself, and does not delete."""
-GENERIC = "com.docker.network.generic"
-"""libnetwork's label that contains a driver's own options (libnetwork notes, C.2)."""
 
 
 @click.group(cls=Group)
 def network() -> None:
-    """Create, list and delete networks.
+    """Create, change, list and delete networks.
 
     \b
     Example:
@@ -36,51 +35,8 @@ def network() -> None:
 @network.command(short_help="Create a network.")
 @click.argument("name")
 @click.option("-d", "--driver", default="", help="bridge (default), host, null, or another driver's name.")
-@click.option("--subnet", metavar="CIDR", help="IPv4 subnet. Default: the next free /24 of the pools.")
-@click.option("--gateway", metavar="IP", help="The sandboxes' next hop. Default: the subnet's first address.")
-@click.option("--ip-range", metavar="CIDR", help="Hand out addresses of this part of the subnet only.")
-@click.option("--ipv6", is_flag=True, help="Give sandboxes IPv6 addresses too.")
-@click.option("--subnet-ipv6", metavar="CIDR", help="IPv6 subnet; implies --ipv6.")
-@click.option("--allow-overlap", is_flag=True, help="Take the subnet although the host uses addresses of it.")
-@click.option("--mtu", type=click.IntRange(68, 65535), help="MTU of the network's links, in bytes.")
-@click.option("--internal", is_flag=True, help="No way out of the network and none in.")
-@click.option(
-    "--routed",
-    is_flag=True,
-    help="Translate no address: other hosts route the subnets to this one, and reach published ports directly.",
-)
-@click.option("--no-icc", is_flag=True, help="Sandboxes of the network may not reach each other.")
-@click.option("--no-anti-spoofing", is_flag=True, help="Sandboxes may send from addresses that are not their own.")
-@click.option(
-    "--host-access",
-    multiple=True,
-    metavar="all|none|PORT[/PROTO]",
-    help="What sandboxes reach of the host's own programs (ports are repeatable). Default: none.",
-)
-@click.option(
-    "--dns-search",
-    multiple=True,
-    metavar="DOMAIN",
-    help="Search domain of its sandboxes' resolv.conf (repeatable); . for none. Default: the host's.",
-)
-@click.option(
-    "--dns-option",
-    "dns_options",
-    multiple=True,
-    metavar="OPTION",
-    help="Option of its sandboxes' resolv.conf, such as ndots:1 (repeatable), beside the host's.",
-)
+@create_options
 @click.option("--label", "labels", type=parameters.PAIR, multiple=True, metavar="K=V", help="A label (repeatable).")
-@click.option("--bridge-name", metavar="LINK", help="Name of the bridge device, made or existing.")
-@click.option(
-    "-o",
-    "--opt",
-    "extra",
-    type=parameters.PAIR,
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any other option of the driver (repeatable). CamelCase keys are libnetwork's, such as EnableICC=false.",
-)
 @click.pass_obj
 def create(
     session: Session,
@@ -106,34 +62,43 @@ def create(
         output.line(session.client.create_network(request))
 
 
-def options(plain: Mapping[str, object], extra: Iterable[tuple[str, str]]) -> dict[str, object]:
-    """Return the request's ``options``: sandnet's plain keys, and libnetwork's CamelCase ones under their label.
+@network.command(short_help="Change a network while containers use it.")
+@click.argument("network_name", metavar="NETWORK", shell_complete=completers.networks)
+@update_options
+@click.option("--label", "labels", type=parameters.PAIR, multiple=True, metavar="K=V", help="Set a label (repeatable).")
+@click.option("--label-rm", "gone", multiple=True, metavar="KEY", help="Remove a label (repeatable).")
+@click.pass_obj
+def update(
+    session: Session,
+    /,
+    network_name: str,
+    extra: Iterable[tuple[str, str]],
+    labels: Iterable[tuple[str, str]],
+    gone: tuple[str, ...],
+    **plain: object,
+) -> None:
+    """Change NETWORK while containers use it. What is not given stays.
 
-    libnetwork's generic values are always text; any other ``KEY=VALUE`` is decoded if it is JSON.
+    Search domains and options of resolv.conf replace those of the network; "-o dns_search=[]" takes them away. A rate
+    of none is no limit. IPv6 can be added once. An option that is fixed at creation is refused, and nothing changes.
+
+    \b
+    Example:
+      sandnet network update --mtu 1400 --label tier=front --label-rm old blue
+      sandnet network update --ipv6 blue
     """
-    requested = {key: value for key, value in plain.items() if value and not key.startswith("no_")}
-    requested |= {key.removeprefix("no_"): False for key, value in plain.items() if value and key.startswith("no_")}
-    requested |= {
-        key: list(value) for key, value in requested.items() if key.startswith("dns_") and isinstance(value, tuple)
-    }
-    if "host_access" in requested:
-        requested["host_access"] = _host_access(requested["host_access"])
-    if requested.pop("routed", False):
-        requested |= {"routed_ipv4": True, "routed_ipv6": True}
-    if "subnet_ipv6" in requested:
-        requested["ipv6"] = True
-    generic = {key: value for key, value in extra if _is_generic(key)}
-    requested |= {key: parameters.scalar(value) for key, value in extra if not _is_generic(key)}
-    return requested | ({GENERIC: generic} if generic else {})
+    from sandnet.wire.libnetwork import NetworkChange
 
-
-def _host_access(given: object) -> object:
-    words = list(given) if isinstance(given, Iterable) else []
-    return {"all": True, "none": False}.get(words[0], words) if len(words) == 1 else words
-
-
-def _is_generic(key: str) -> bool:
-    return key[0].isupper() and "." not in key
+    changed, added = options(plain, extra), dict(labels)
+    if not (changed or added or gone):
+        raise click.UsageError("nothing is to be changed: give at least one option")
+    change = NetworkChange(options=changed or None)
+    with waiting(f"changing network {network_name}"):
+        if added or gone:
+            found = session.client.network(network_name, verbose=True)
+            network_name = found.id
+            change.labels = {key: text for key, text in (found.labels or {}).items() if key not in gone} | added
+        session.client.change_network(network_name, change)
 
 
 @network.command(short_help="Delete networks.")
