@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Sequence
 from typing import Final
 
 from sandnet.lab.lab_spec import CLIENT_PORT, PEER_PORT, address, host_name
@@ -15,8 +16,8 @@ STATUS_TIMEOUT: Final = 0.5
 """Seconds until a member counts as one that does not answer."""
 
 
-def etcd_command(number: int, members: int) -> list[str]:
-    """Return the command that starts the member of a host, for the first time or again."""
+def etcd_command(number: int, members: int, options: Sequence[str] = ()) -> list[str]:
+    """Return the command that starts the member of a host, for the first time or again, with further options."""
     own = address(number)
     cluster = ",".join(f"{host_name(each)}=http://{address(each)}:{PEER_PORT}" for each in range(1, members + 1))
     return [
@@ -28,6 +29,7 @@ def etcd_command(number: int, members: int) -> list[str]:
         f"--listen-client-urls=http://{own}:{CLIENT_PORT},http://127.0.0.1:{CLIENT_PORT}",
         f"--advertise-client-urls=http://{own}:{CLIENT_PORT}",
         f"--initial-cluster={cluster}",
+        *options,
     ]
 
 

@@ -154,7 +154,8 @@ class LabHost:
     def start_member(self) -> None:
         """Start the host's member of etcd, unless it runs."""
         if self.has_member and not self._processes.is_running(self.member):
-            self.member = self._start(etcd_command(self.number, self._spec.members), self.member_log)
+            command = etcd_command(self.number, self._spec.members, self._spec.etcd_options)
+            self.member = self._start(command, self.member_log)
 
     def _start(self, command: list[str], log: str) -> int:
         try:

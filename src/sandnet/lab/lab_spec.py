@@ -31,6 +31,8 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Of the network between the hosts."""
     daemon_options: tuple[str, ...]
     """Further words of each ``sandnet daemon``."""
+    etcd_options: tuple[str, ...] = ()
+    """Further words of each ``etcd``."""
     program: str
     """Absolute path of ``sandnet``."""
 

@@ -51,8 +51,9 @@ def lab() -> None:
     help="With an etcd cluster (the default): three members on the hosts 1 to 3, or one if there are fewer hosts.",
 )
 @click.option("--mtu", default=1500, show_default=True, metavar="BYTES", help="Of the network between the hosts.")
+@click.option("--etcd-option", multiple=True, metavar="OPTION", help="A further option of each etcd. Can be repeated.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- DAEMON-OPTION...]")
-def up(name: str, hosts: int, store: bool, mtu: int, options: tuple[str, ...]) -> None:
+def up(name: str, hosts: int, store: bool, mtu: int, etcd_option: tuple[str, ...], options: tuple[str, ...]) -> None:
     """Start a lab, and return when all of its daemons are ready. It goes on until it is removed.
 
     What follows -- are further options of each daemon.
@@ -61,6 +62,7 @@ def up(name: str, hosts: int, store: bool, mtu: int, options: tuple[str, ...]) -
     Example:
       sandnet lab up --hosts 3
       sandnet lab up --name slow --hosts 2 --no-store -- --log-level debug
+      sandnet lab up --etcd-option=--quota-backend-bytes=4194304
     """
     from sandnet.lab.environment import program_path
     from sandnet.lab.lab_spec import LabSpec
@@ -72,6 +74,7 @@ def up(name: str, hosts: int, store: bool, mtu: int, options: tuple[str, ...]) -
         store=store,
         mtu=mtu,
         daemon_options=options,
+        etcd_options=etcd_option,
         program=program_path(),
     )
     with waiting(f"starting the lab {name}"):
