@@ -25,6 +25,7 @@ from sandnet.stores.shared import (
     conflict,
     expectations,
     outcome_unknown,
+    store_full,
     store_unavailable,
 )
 from sandnet.stores.watchers import BACKLOG, Watchers, closed_error
@@ -56,6 +57,8 @@ class MemoryCluster:
 
     def __init__(self) -> None:
         self.contents = Contents()
+        self.full = False
+        """Whether puts and new leases are refused, as by an etcd that has reached its quota."""
         self._watchers: list[Watchers] = []
         self._leases: dict[int, _Lease] = {}
         self._lease_of: dict[str, int] = {}
@@ -72,6 +75,8 @@ class MemoryCluster:
 
     def transact(self, changes: Sequence[Change], conditions: Sequence[Condition], leases: Mapping[str, int]) -> int:
         """Apply a transaction; see ``SharedStore.transact``."""
+        if any(isinstance(change, Put) for change in changes):
+            self._require_room()
         for lease in leases.values():
             self._live(lease)
         if not all(self._holds(condition) for condition in conditions):
@@ -86,10 +91,15 @@ class MemoryCluster:
 
     def grant(self, ttl: int) -> int:
         """Return a new lease."""
+        self._require_room()
         self._last_lease += 1
         lease = self._last_lease
         self._leases[lease] = _Lease(ttl, lambda: self.expire(lease))
         return lease
+
+    def _require_room(self) -> None:
+        if self.full:
+            raise store_full("no space is left")
 
     def keep_alive(self, lease: int) -> float:
         """Renew a lease; return its seconds."""

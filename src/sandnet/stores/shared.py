@@ -93,6 +93,12 @@ def store_unavailable(reason: str, hint: str = "") -> Error:
     return Error(Kind.UNAVAILABLE, f"the shared store is unavailable: {reason}", hint, "store_unavailable")
 
 
+def store_full(reason: str) -> Error:
+    """Return the error of a write that the store has no room for."""
+    hint = "compact and defragment etcd or raise its quota, then disarm its alarm; deletions go on"
+    return Error(Kind.UNAVAILABLE, f"the shared store is full: {reason}", hint, "store_full")
+
+
 class SharedStore(Store, Protocol):
     """A ``Store`` with several clients at once.
 

@@ -27,10 +27,11 @@ from sandnet.core.cluster.shared_values import (
     decode,
     encode,
 )
+from sandnet.core.cluster.transaction_outcome import applied_at, holds
 from sandnet.core.cluster.view import ClusterView
 from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE
 from sandnet.errors import Error, Kind
-from sandnet.stores.base import Change, Delete, Entry, Put, Snapshot
+from sandnet.stores.base import Change, Delete, Entry, Put
 from sandnet.stores.shared import (
     Absent,
     Condition,
@@ -97,6 +98,8 @@ class HostMembership:
         self._entered = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._problem = ""
+        self._refusal: Error | None = None
+        """Why the store has refused the latest attempt to join, or to renew the lease."""
         self._renewed: Callable[[], Awaitable[None]] | None = None
 
     @property
@@ -183,7 +186,7 @@ class HostMembership:
             try:
                 revision = await self._store.transact(changes, [*own, *conditions])
             except ConditionFailed as refused:
-                if any(not _holds(condition, refused) for condition in conditions):
+                if any(not holds(condition, refused) for condition in conditions):
                     raise
                 self._explain(refused, claims=claims)
                 continue
@@ -240,7 +243,7 @@ class HostMembership:
             found = await self._store.read([change.key for change in changes])
         except Error:
             raise failure from None
-        if revision := _applied_at(changes, found):
+        if revision := applied_at(changes, found):
             return revision
         message = "the shared store did not answer, and did not apply the change"
         raise Error(Kind.UNAVAILABLE, message, "repeat the request", "store_unavailable") from failure
@@ -260,6 +263,8 @@ class HostMembership:
                 self._fence = after
 
     def _not_joined(self) -> Error:
+        if self._refusal and self._refusal.kind is Kind.UNAVAILABLE:
+            return Error(Kind.UNAVAILABLE, self._refusal.message, self._refusal.hint, self._refusal.code)
         hint = "networks and sandboxes go on; repeat the request when the store can be reached"
         reason = self._problem or "this host has not reached the shared store yet"
         return Error(Kind.UNAVAILABLE, reason, hint, "store_unavailable")
@@ -278,22 +283,23 @@ class HostMembership:
         delay = RETRY[0]
         while True:
             try:
-                if self._fence is None or not self.number:
+                is_member = self._fence is not None and self.number
+                if not is_member:
                     renewed = await self._enter()
                     delay = RETRY[0]
                     if renewed and self._renewed:
                         await self._renewed()
-                else:
-                    await self._publish_host()
                 await self._renew()
-                self._problem = ""
+                if is_member:
+                    await self._publish_host()  # after the renewal: a full store refuses this, and renews
+                self._problem, self._refusal = "", None
                 await self._pause(LEASE / 3)
             except LeaseEnded as ended:
                 self.number, self._ended = 0, ended.lease
             except Exception as failure:  # whatever the store holds: without this loop the lease would end
                 expected = isinstance(failure, Error | ConditionFailed)
                 _log.log(logging.INFO if expected else logging.ERROR, "the shared store: %s", failure)
-                self._problem = str(failure)
+                self._problem, self._refusal = str(failure), failure if isinstance(failure, Error) else None
                 await self._pause(delay)
                 delay = min(delay * 2, RETRY[1])
 
@@ -342,7 +348,12 @@ class HostMembership:
             lease = Alive(number=number, lease=await self._store.grant(LEASE))
             changes.append(Put(keys[ALIVE], encode(lease)))
         leases = {} if kept else {keys[ALIVE]: lease.lease}
-        await self._store.transact(changes, conditions, leases=leases)
+        try:
+            await self._store.transact(changes, conditions, leases=leases)
+        except Error:
+            if kept:  # a store that is full, or read-only, renews: this host counts on until it can join
+                await self._store.keep_alive(lease.lease)
+            raise
         self._generation, self._fence = generation, own
         self._alive, self.number, self._lease = encode(lease), lease.number, lease.lease
         self._lasts_until = _now() + LEASE / 3  # until the first renewal
@@ -371,27 +382,3 @@ class HostMembership:
 
 def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _holds(condition: Condition, refused: ConditionFailed) -> bool:
-    """Return whether a condition held, as far as the refusal shows."""
-    found = refused.at(condition[0])
-    match condition:
-        case Present():
-            return found is not None and condition.revision in (None, found.revision)
-        case Absent():
-            return found is None
-        case HasValue():
-            return found is not None and found.value == condition.value
-        case _:
-            return not any(entry.key.startswith(condition[0]) for entry in refused.found)
-
-
-def _applied_at(changes: Sequence[Change], found: Snapshot) -> int:
-    """Return the revision of a transaction that can no longer be applied; 0: it was not."""
-    entries = {entry.key: entry for entry in found.entries}
-    for change in changes:
-        if isinstance(change, Put):
-            entry = entries.get(change.key)
-            return entry.revision if entry and entry.value == change.value else 0
-    return 0 if any(change.key in entries for change in changes) else found.revision

@@ -12,7 +12,7 @@ from sandnet.escaping import printable
 from sandnet.stores.etcd.gateway import Status, StreamAnswer, decoded
 from sandnet.stores.etcd.member_connection import HttpAnswer
 from sandnet.stores.etcd.tls_files import UNAUTHORIZED
-from sandnet.stores.shared import store_unavailable
+from sandnet.stores.shared import store_full, store_unavailable
 
 # Codes of gRPC.
 _INVALID_ARGUMENT: Final = 3
@@ -97,8 +97,7 @@ def error_of(status: Status, member: str) -> Error:
     code, text = status.code or status.grpc_code, printable(status.message[:_LONGEST_REASON])
     reason = f"the shared store refuses the request ({member}): {text}"
     if "database space exceeded" in text:
-        hint = "compact and defragment etcd or raise its quota, then disarm its alarm; deletions go on"
-        return Error(Kind.UNAVAILABLE, f"the shared store is full ({member}): {text}", hint, "store_full")
+        return store_full(f"{member}: {text}")
     if code == _PERMISSION_DENIED:
         hint = "grant the user's role readwrite on the store's prefix"
         return Error(Kind.UNAVAILABLE, reason, hint, "store_denied")
