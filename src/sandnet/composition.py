@@ -44,7 +44,7 @@ from sandnet.drivers.base import Driver
 from sandnet.drivers.bridge.driver import BridgeDriver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.macvlan import MacvlanDriver
-from sandnet.drivers.null import NullDriver
+from sandnet.drivers.null import NullDriver, UnsupportedDriver
 from sandnet.drivers.overlay.driver import NO_SHARED_STORE, OverlayDriver, OverlaySettings
 from sandnet.drivers.overlay.encryption import Encryption, TunnelSettings
 from sandnet.drivers.port_allocator import PortAllocator
@@ -300,6 +300,7 @@ def own_drivers(
         NullDriver("host"),
         local,
         MacvlanDriver(kernel, workers),
+        UnsupportedDriver("ipvlan", kernel.supplied_links.stacking_problem("ipvlan")),
         OverlayDriver(kernel, workers, host_network, shared, encryption, overlay_settings(config)),
     ]
 

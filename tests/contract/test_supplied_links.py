@@ -122,7 +122,7 @@ STACKED = Macvlan("snm0123456789", "parent0", "bridge", MAC, 0)
 
 
 def test_macvlan_is_made_once_and_moves_in_and_out(case: KernelCase) -> None:
-    assert case.kernel.supplied_links.macvlan_problem() == ""
+    assert case.kernel.supplied_links.stacking_problem("macvlan") == ""
     case.add_link("parent0")
     for _ in range(2):
         case.kernel.supplied_links.make_macvlan(STACKED)
@@ -135,6 +135,12 @@ def test_macvlan_is_made_once_and_moves_in_and_out(case: KernelCase) -> None:
     case.kernel.links.delete([STACKED.name])
     assert case.kernel.links.find(STACKED.name) is None
     assert case.kernel.links.find("parent0")
+
+
+def test_kind_that_the_kernel_lacks_is_named(case: KernelCase) -> None:
+    before = case.kernel.links.list()
+    assert "this kernel has no sandnetvlan" in case.kernel.supplied_links.stacking_problem("sandnetvlan")
+    assert case.kernel.links.list() == before
 
 
 def test_macvlan_needs_a_parent_and_a_free_name(case: KernelCase) -> None:

@@ -127,6 +127,30 @@ def test_what_a_macvlan_network_cannot_be_is_refused(daemon: RunningDaemon, chan
         daemon.api.network("lan", "macvlan", **options)
 
 
+def test_ipvlan_is_listed_and_refused_with_the_reason(daemon: RunningDaemon) -> None:
+    (listed,) = [each for each in daemon.api.get("/healthz")["drivers"] if each["name"] == "ipvlan"]
+    assert not listed["available"]
+    assert ("this kernel has no ipvlan" in listed["reason"]) != has_ipvlan(daemon)
+    assert "sandnet does not support" in listed["reason"]
+    for options in ({}, {"parent": "uplink", "ipvlan_mode": "l3"}):
+        with pytest.raises(RefusedError, match="driver_unavailable") as caught:
+            daemon.api.network("lan", "ipvlan", **options)
+        assert caught.value.status == 503
+        assert listed["reason"] in caught.value.message
+        assert "macvlan" in caught.value.body["hint"]
+    assert listed["reason"] in daemon.cli("status")
+
+
+def has_ipvlan(daemon: RunningDaemon) -> bool:
+    """Return whether the kernel makes such an interface."""
+    try:
+        daemon.host.sh("ip", "link", "add", "probe", "link", "uplink", "type", "ipvlan")
+    except AssertionError:
+        return False
+    daemon.host.sh("ip", "link", "delete", "probe")
+    return True
+
+
 def test_what_its_endpoints_cannot_have_is_refused(daemon: RunningDaemon) -> None:
     daemon.api.network("lan", "macvlan", **SEGMENT)
     with pytest.raises(RefusedError, match="ports_not_supported"):

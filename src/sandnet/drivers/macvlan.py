@@ -21,7 +21,7 @@ from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Macvlan, NamespaceState, Port
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, NetworkOptions, Subnet
-from sandnet.model.link_names import moving_link_name
+from sandnet.model.link_names import MACVLAN_KIND, moving_link_name
 from sandnet.model.supplied_link import SuppliedLink
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class MacvlanDriver:
         self._kernel = kernel
         self._workers = workers
         self._subnets = SubnetIndex()
-        self._problem = kernel.supplied_links.macvlan_problem()
+        self._problem = kernel.supplied_links.stacking_problem(MACVLAN_KIND)
 
     def unavailable(self) -> str:
         """Return what the kernel lacks."""

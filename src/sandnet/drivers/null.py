@@ -1,4 +1,4 @@
-"""Networks without links: ``null`` (only ``lo``) and ``host`` (the host's own namespace)."""
+"""Networks without links: ``null`` (only ``lo``), ``host`` (the host's own namespace), and drivers that have none."""
 
 from __future__ import annotations
 
@@ -73,3 +73,22 @@ class NullDriver:
     def may_differ(self, net: Network, port: Port) -> bool:
         """Return false: the network has no link."""
         return False
+
+
+class UnsupportedDriver(NullDriver):
+    """A driver that users know from other programs, and that is never available here.
+
+    It is listed with the reason: without that, its name would be taken for a plugin's.
+
+    Args:
+        name: the driver's name.
+        problem: what the kernel lacks for it; empty: nothing.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name)
+        self._reason = f"{problem}, and sandnet does not support it" if problem else f"sandnet does not support {name}"
+
+    def unavailable(self) -> str:
+        """Return that sandnet does not support it, and what the kernel lacks."""
+        return self._reason

@@ -72,8 +72,12 @@ class DriverRegistry(Mapping[str, Driver]):
             raise not_found("driver", name, f"there are: {', '.join(sorted(self))}")
         reason = driver.unavailable()
         if reason:
-            raise Error(Kind.UNAVAILABLE, f"driver {name} is not available: {reason}", code="driver_unavailable")
+            message = f"driver {name} is not available: {reason}"
+            raise Error(Kind.UNAVAILABLE, message, f"these work here: {self._available()}", "driver_unavailable")
         return driver
+
+    def _available(self) -> str:
+        return ", ".join(name for name, driver in self._own.items() if not driver.unavailable())
 
     @contextmanager
     def hurried(self) -> Iterator[None]:

@@ -149,8 +149,8 @@ class InterfaceSettings(Protocol):
 class SuppliedLinks(Protocol):
     """Links that other programs made on the host, and that move into a namespace."""
 
-    def macvlan_problem(self) -> str:
-        """Return why no macvlan interface can be made here, as text; empty: they can."""
+    def stacking_problem(self, kind: str) -> str:
+        """Return why no interface of a kind that is stacked on a parent can be made here, as text; empty: they can."""
         ...
 
     def make_macvlan(self, link: Macvlan) -> None:

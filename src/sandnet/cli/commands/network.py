@@ -34,7 +34,7 @@ def network() -> None:
 
 @network.command(short_help="Create a network.")
 @click.argument("name")
-@click.option("-d", "--driver", default="", help="bridge (default), host, null, or another driver's name.")
+@click.option("-d", "--driver", default="", help="bridge (default), macvlan, overlay, or a network plugin.")
 @create_options
 @click.option("--label", "labels", type=parameters.PAIR, multiple=True, metavar="K=V", help="A label (repeatable).")
 @click.pass_obj

@@ -32,9 +32,9 @@ class FakeSuppliedLinks:
         self._placed: dict[str, _Placed] = {}
 
     @recorded
-    def macvlan_problem(self) -> str:
-        """Return no problem."""
-        return ""
+    def stacking_problem(self, kind: str) -> str:
+        """Return a problem for all kinds but macvlan."""
+        return "" if kind == MACVLAN_KIND else f"this kernel has no {kind}"
 
     @recorded
     def make_macvlan(self, link: Macvlan) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.linux.supplied.macvlan_link import macvlan_problem, make_macvlan
+from sandnet.kernel.linux.supplied.macvlan_link import make_macvlan, stacking_problem
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.netlink.routes import add_static, dump_routes, is_of_kernel
 from sandnet.kernel.netlink.rtnetlink import (
@@ -39,9 +39,9 @@ _AGGREGATES: Final = ("bridge", "bond", "team", "vrf")
 class LinuxSuppliedLinks:
     """The Linux implementation of :class:`sandnet.kernel.namespace_protocols.SuppliedLinks`."""
 
-    def macvlan_problem(self) -> str:
-        """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.macvlan_problem`."""
-        return macvlan_problem()
+    def stacking_problem(self, kind: str) -> str:
+        """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.stacking_problem`."""
+        return stacking_problem(kind)
 
     def make_macvlan(self, link: Macvlan) -> None:
         """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.make_macvlan`."""

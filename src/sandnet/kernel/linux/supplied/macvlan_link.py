@@ -1,4 +1,4 @@
-"""Macvlan interfaces (``linux/if_link.h``, ``enum macvlan_mode``)."""
+"""Macvlan interfaces (``linux/if_link.h``, ``enum macvlan_mode``), and whether the kernel has such kinds of links."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from sandnet.model.link_names import MACVLAN_KIND
 _MODES: Final = {"private": 1, "vepa": 2, "bridge": 4}
 
 
-def macvlan_problem() -> str:
-    """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.macvlan_problem`.
+def stacking_problem(kind: str) -> str:
+    """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.stacking_problem`.
 
     Without a parent the kernel refuses a kind that it knows (``EINVAL``), and makes nothing.
     """
     with Netlink() as here:
         try:
-            here.call(RTM_NEWLINK, link_header() + string(IFLA_IFNAME, "probe") + info(MACVLAN_KIND), NLM_F_CREATE)
+            here.call(RTM_NEWLINK, link_header() + string(IFLA_IFNAME, "probe") + info(kind), NLM_F_CREATE)
         except NetlinkError as error:
             if error.errno == errno.EINVAL:
                 return ""
-            return f"this kernel has no macvlan driver (CONFIG_MACVLAN, module macvlan): {error.strerror}"
+            if error.errno == errno.EOPNOTSUPP:
+                return f"this kernel has no {kind} (CONFIG_{kind.upper()}, module {kind})"
+            return f"no {kind} interface can be made here: {error.strerror}"
     return ""
 
 
