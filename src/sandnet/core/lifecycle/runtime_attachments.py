@@ -265,4 +265,7 @@ def _matching(network: Network, spec: NetworkSpec) -> Network:
         if requested is not None and requested != present:
             message = f"network {network.name} has the {what} {present or 'none'}, and not {requested}"
             raise invalid(message, "let both agree, or leave it out of the configuration", "network_differs")
+    if options.internal and not network.options.internal:
+        message = f"network {network.name} is not internal, as the configuration requests"
+        raise invalid(message, "delete the network, or leave internal out of the configuration", "network_differs")
     return network

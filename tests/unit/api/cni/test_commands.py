@@ -69,7 +69,7 @@ async def test_failed_add_keeps_a_network_that_was_there(daemon: Served) -> None
     assert "web" in [each.name for each in daemon.controller.networks.list()]
 
 
-@pytest.mark.parametrize("field", [{"ipam": {"subnet": "10.88.2.0/24"}}, {"mtu": 1400}])
+@pytest.mark.parametrize("field", [{"ipam": {"subnet": "10.88.2.0/24"}}, {"mtu": 1400}, {"internal": True}])
 async def test_configuration_that_contradicts_the_network_is_refused(daemon: Served, field: dict[str, Any]) -> None:
     await call(daemon, "add", "c0")
     assert code_of(await call(daemon, "add", **field)) == 7
