@@ -81,7 +81,7 @@ docs: $(VENV)/.installed ## Build the pages as HTML into build/docs, and check t
 
 bench: $(VENV)/.installed-dev ## Measure sandnet, and the peers that are installed beside it
 	@scripts/packages $(RUN_PACKAGES)
-	@scripts/private-host $(BIN)/python -m bench
+	@scripts/private-host $(BIN)/python -m bench $(BENCH_OPTIONS)
 
 soak: $(VENV)/.installed-dev ## Put the daemon under pressure for an hour (SOAK_MINUTES=60), and see whether it grows
 	@scripts/packages $(RUN_PACKAGES)

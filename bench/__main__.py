@@ -15,6 +15,7 @@ from bench import (
     deaths,
     hops,
     hosts,
+    large,
     machine,
     names,
     report,
@@ -50,6 +51,7 @@ PARTS: dict[str, Callable[[Counts], Section]] = {  # the last ones last: the ker
     "scale": scale.measure,
     "restart": restart.measure,
     "deaths": deaths.measure,
+    "large": large.measure,
 }
 
 

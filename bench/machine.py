@@ -30,6 +30,9 @@ def described(directory: Path) -> dict[str, str]:
 
 
 def _commit() -> str:
+    """Return the name of the commit, or ``SANDNET_COMMIT`` for a checkout without a history."""
+    if given := os.environ.get("SANDNET_COMMIT"):
+        return given
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

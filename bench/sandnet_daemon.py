@@ -156,6 +156,16 @@ class Daemon:
         """Take a container off its endpoint."""
         self.rest.ask("DELETE", f"/networks/{network}/endpoints/{endpoint}/containers/{container}")
 
+    def check(self) -> None:
+        """Compare all records with the kernel, as ``sandnet doctor`` does.
+
+        Raises:
+            RuntimeError: they differ.
+        """
+        drift = self.rest.ask("POST", "/reconcile", {"fix": False})["drift"]
+        if drift:
+            raise RuntimeError(f"the kernel differs from the records: {drift}")
+
     # The end.
 
     def __enter__(self) -> Self:

@@ -40,6 +40,8 @@ class Counts:
     crowds: int = 3
     many: int = 1000
     """Networks, endpoints, published ports."""
+    networks: int = 2000
+    """Of a large host."""
     sandboxes: int = 1000
     """That a resolver serves."""
     window: int = 30
@@ -64,6 +66,7 @@ QUICK = Counts(
     crowd=20,
     crowds=1,
     many=40,
+    networks=40,
     sandboxes=200,
     window=10,
     warm_up=3,
