@@ -40,6 +40,8 @@ class Daemon:
         self._prepared = prepared
         self.directory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/var/tmp"))
         self.directory.chmod(0o755)
+        self._linked = self.directory / "linked"
+        self._linked.symlink_to(self.directory)  # as /var/run, where sandboxes are by default
         self.host = Namespace()
         self._memory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/dev/shm"))
         self._memory.chmod(0o755)
@@ -66,8 +68,11 @@ class Daemon:
     def _flags(self) -> list[str]:
         settings = self.directory / "settings.toml"
         settings.write_text("" if self._prepared is None else f"prepared_sandboxes = {self._prepared}\n")
-        places = {name: str(self.directory / name) for name in ("state-dir", "sandbox-dir")}
-        places["run-dir"] = str(self._memory / "run-dir")
+        places = {
+            "state-dir": str(self.directory / "state-dir"),
+            "sandbox-dir": str(self._linked / "sandbox-dir"),
+            "run-dir": str(self._memory / "run-dir"),
+        }
         return [*(word for name, place in places.items() for word in (f"--{name}", place)), "--config", str(settings)]
 
     def _answers(self) -> bool:
